@@ -1,0 +1,70 @@
+"""What a user asks for: the options of one `minibox run`, before any of it is resolved.
+
+The command line, the Python API and the tests all make a `RunOptions`; `engine.spec` turns it and
+the image's config into an OCI Spec. Values are as the user wrote them where the image or the host
+is needed to understand them (user names, volumes), and parsed where not (sizes are bytes).
+"""
+
+from __future__ import annotations
+
+from minibox.record import record
+
+
+@record
+class RunOptions:
+    """Options of `docker run`, same names and meaning.
+
+    Strings that hold a small grammar (``-v``, ``--mount``, ``--ulimit``, ``--device``) stay strings
+    here: `engine.spec` parses them, so that the API accepts them too.
+    """
+
+    image: str
+    command: tuple[str, ...] = ()
+    # process
+    interactive: bool = False
+    tty: bool = False
+    env: tuple[str, ...] = ()  # "NAME=value", or "NAME": taken from the environment of the caller
+    env_file: tuple[str, ...] = ()
+    workdir: str = ""
+    user: str = ""  # "[name|uid][:group|gid]", looked up in the image's own files
+    group_add: tuple[str, ...] = ()
+    entrypoint: str | None = None  # None: the image's; "": none
+    init: bool = False
+    stop_signal: str = ""
+    stop_timeout_s: int = 10
+    oom_score_adj: int | None = None
+    ulimit: tuple[str, ...] = ()  # "name=soft[:hard]"
+    # container
+    name: str = ""
+    hostname: str = ""
+    rm: bool = False
+    label: tuple[str, ...] = ()  # "key=value"
+    cidfile: str = ""
+    pull: str = "missing"  # always, missing, never
+    # file system
+    volume: tuple[str, ...] = ()  # "[SRC:]DST[:options]"
+    mount: tuple[str, ...] = ()  # "type=bind,source=...,target=..."
+    tmpfs: tuple[str, ...] = ()  # "DST[:options]"
+    read_only: bool = False
+    shm_size_bytes: int = 64 << 20
+    device: tuple[str, ...] = ()  # "HOST[:CONTAINER[:rwm]]"
+    # network
+    network: str = ""  # none, host, bridge; "": the default of who runs it
+    add_host: tuple[str, ...] = ()  # "name:address"
+    dns: tuple[str, ...] = ()
+    # limits; None: no limit asked for
+    memory_bytes: int | None = None
+    memory_swap_bytes: int | None = None  # memory + swap, -1: unlimited swap
+    cpus: float | None = None
+    cpu_shares: int | None = None
+    cpuset_cpus: str = ""
+    pids_limit: int | None = None  # -1: unlimited
+    # isolation
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    privileged: bool = False
+    userns: str = ""  # host, private ("auto"); "": private where the host can
+    sysctl: tuple[str, ...] = ()  # "name=value"
+    # minibox's own
+    trace: bool = False

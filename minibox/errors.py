@@ -1,0 +1,98 @@
+"""What can go wrong: one tree of exceptions.
+
+A message says what was tried, on what, and what the kernel or the peer answered; lower case, no
+full stop. ``hint`` says what the user can do about it. ``status`` is the exit status of the
+command line: 125 minibox itself failed, 126 the command can't be executed, 127 it was not found.
+"""
+
+from __future__ import annotations
+
+from errno import errorcode
+from os import strerror
+
+
+class MiniboxError(Exception):
+    """Base of all errors that minibox raises on purpose.
+
+    Attributes:
+        hint: what the user can do, or None.
+        status: the exit status that the command line gives it.
+    """
+
+    status = 125
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(MiniboxError):
+    """An option or argument has a value that can't be meant."""
+
+
+class ConfigError(MiniboxError):
+    """An image config, an OCI Spec or a configuration file says something that can't be done."""
+
+
+class InvalidReference(UsageError):
+    """An image reference is malformed."""
+
+
+class ImageNotFound(MiniboxError):
+    """No image of that name is in the store."""
+
+
+class StoreError(MiniboxError):
+    """The image store or a layer is damaged, full or unreadable."""
+
+
+class NameTaken(MiniboxError):
+    """Another container has that name."""
+
+
+class ContainerNotFound(MiniboxError):
+    """No container of that name or id."""
+
+
+class LimitError(MiniboxError):
+    """A resource limit was asked for that this host can't apply."""
+
+
+class NetworkError(MiniboxError):
+    """The network that was asked for can't be made."""
+
+
+class Unsupported(MiniboxError):
+    """The kernel or the host lacks something that was asked for."""
+
+
+class StepError(MiniboxError):
+    """A step of a Plan failed.
+
+    Attributes:
+        index: the step's position in the Plan, from 0.
+        errno: what the kernel answered; 0 when the process died in the step.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, *, index: int = -1, errno: int = 0) -> None:
+        super().__init__(message, hint)
+        self.index = index
+        self.errno = errno
+
+
+class CommandNotExecutable(MiniboxError):
+    """The command is there and can't be executed."""
+
+    status = 126
+
+
+class CommandNotFound(MiniboxError):
+    """The command is not in the image."""
+
+    status = 127
+
+
+def kernel_says(error: OSError | int) -> str:
+    """The kernel's answer in words and by name: ``Invalid argument (EINVAL)``."""
+    number = error if isinstance(error, int) else error.errno or 0
+    return f"{strerror(number)} ({errorcode.get(number, number)})"
