@@ -1,0 +1,363 @@
+"""The options of `minibox run`: one table, from which the command line is read in two ways.
+
+`OPTIONS` says each option once. `parse` reads an argument list with it in a few microseconds and
+imports nothing: it is the hot path. What `parse` doesn't understand it leaves to click, which reads
+the same table (`cli.container`) and has the words for help, completion and errors.
+"""
+
+from __future__ import annotations
+
+from minibox.engine.options import RunOptions
+from minibox.engine.sizes import parse_size
+from minibox.errors import UsageError
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MOST = (1 << 63) - 1
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+
+
+@record
+class Option:
+    """One option of `minibox run`.
+
+    Attributes:
+        field: the field of `RunOptions` that it sets.
+        names: its spellings, the main long one first.
+        kind: flag, text, list (may be repeated), choice, size (bytes), int or float.
+        metavar: what help shows for its value; for ``choice`` the values, parted by ``|``.
+        help: one line for ``--help``, without full stop.
+        group: the heading of ``--help`` under which it stands.
+        least, most: the range of a number.
+        zero_unsets: 0 means what leaving the option out means, as in Docker.
+        complete: what completion offers for the value: "", or a key of `cli.completion`: file, capability, ...
+    """
+
+    field: str
+    names: tuple[str, ...]
+    kind: str
+    metavar: str
+    help: str
+    group: str
+    least: int = 0
+    most: int = MOST
+    zero_unsets: bool = False
+    complete: str = ""
+
+
+_PROCESS, _CONTAINER, _FILES = "Process", "Container", "File system"
+_NETWORK, _LIMITS, _ISOLATION, _LOOK = "Network", "Limits", "Isolation", "Looking inside"
+
+GROUPS = (_PROCESS, _CONTAINER, _FILES, _NETWORK, _LIMITS, _ISOLATION, _LOOK)
+
+# fmt: off: a table, read row by row
+OPTIONS: tuple[Option, ...] = (
+    Option("interactive", ("--interactive", "-i"), "flag", "", "Connect stdin to the command", _PROCESS),
+    Option("tty", ("--tty", "-t"), "flag", "", "Give the command a terminal", _PROCESS),
+    Option(
+        "env",
+        ("--env", "-e"),
+        "list",
+        "NAME[=VALUE]",
+        "Set an environment variable; NAME alone passes on yours",
+        _PROCESS,
+    ),
+    Option(
+        "env_file", ("--env-file",), "list", "FILE", "Read environment variables from a file", _PROCESS, complete="file"
+    ),
+    Option("workdir", ("--workdir", "-w"), "text", "DIR", "Start the command in this directory", _PROCESS),
+    Option(
+        "user", ("--user", "-u"), "text", "USER[:GROUP]", "Run as this user, by name or number, of the image", _PROCESS
+    ),
+    Option("group_add", ("--group-add",), "list", "GROUP", "Join a further group", _PROCESS),
+    Option(
+        "entrypoint",
+        ("--entrypoint",),
+        "text",
+        "COMMAND",
+        "Replace the image's entrypoint; an empty one clears it",
+        _PROCESS,
+    ),
+    Option("init", ("--init",), "flag", "", "Run an init as PID 1 that forwards signals and reaps", _PROCESS),
+    Option(
+        "stop_signal",
+        ("--stop-signal",),
+        "text",
+        "SIGNAL",
+        "Signal that asks the command to end",
+        _PROCESS,
+        complete="signal",
+    ),
+    Option(
+        "stop_timeout_s",
+        ("--stop-timeout",),
+        "int",
+        "SECONDS",
+        "Wait so long before killing; -1 waits forever [10]",
+        _PROCESS,
+        least=-1,
+        most=1 << 31,
+    ),
+    Option("name", ("--name",), "text", "NAME", "Name the container", _CONTAINER),
+    Option("hostname", ("--hostname", "-h"), "text", "NAME", "Host name inside", _CONTAINER),
+    Option("rm", ("--rm",), "flag", "", "Remove the container when it ends", _CONTAINER),
+    Option("label", ("--label", "-l"), "list", "KEY[=VALUE]", "Attach a label", _CONTAINER),
+    Option(
+        "cidfile", ("--cidfile",), "text", "FILE", "Write the container's id to a new file", _CONTAINER, complete="file"
+    ),
+    Option("pull", ("--pull",), "choice", "always|missing|never", "When to fetch the image [missing]", _CONTAINER),
+    Option(
+        "volume",
+        ("--volume", "-v"),
+        "list",
+        "[SRC:]DST[:OPTS]",
+        "Show a host directory or file inside; OPTS: ro, rw",
+        _FILES,
+        complete="file",
+    ),
+    Option("mount", ("--mount",), "list", "KEY=VALUE,...", "Mount: type=bind|tmpfs,source=...,target=...", _FILES),
+    Option(
+        "tmpfs", ("--tmpfs",), "list", "DST[:OPTS]", "Mount a file system in memory; OPTS: size=64m,mode=1777", _FILES
+    ),
+    Option("read_only", ("--read-only",), "flag", "", "Make the root file system read-only", _FILES),
+    Option("shm_size_bytes", ("--shm-size",), "size", "SIZE", "Size of /dev/shm [64m]", _FILES, zero_unsets=True),
+    Option(
+        "device",
+        ("--device",),
+        "list",
+        "HOST[:DST[:rwm]]",
+        "Let the command use a host device",
+        _FILES,
+        complete="file",
+    ),
+    Option(
+        "network",
+        ("--network", "--net"),
+        "choice",
+        "none|host|bridge",
+        "Network to join [bridge as root, else what works]",
+        _NETWORK,
+    ),
+    Option("add_host", ("--add-host",), "list", "NAME:ADDRESS", "Add a line to /etc/hosts", _NETWORK),
+    Option("dns", ("--dns",), "list", "ADDRESS", "Ask this name server", _NETWORK),
+    Option("memory_bytes", ("--memory", "-m"), "size", "SIZE", "Limit memory: 512m, 2g", _LIMITS, zero_unsets=True),
+    Option(
+        "memory_swap_bytes",
+        ("--memory-swap",),
+        "size",
+        "SIZE",
+        "Limit memory and swap together; -1: any swap",
+        _LIMITS,
+        least=-1,
+        zero_unsets=True,
+    ),
+    Option(
+        "cpus",
+        ("--cpus",),
+        "float",
+        "NUMBER",
+        "Limit processor time: 1.5 is one and a half CPUs",
+        _LIMITS,
+        zero_unsets=True,
+    ),
+    Option(
+        "cpu_shares",
+        ("--cpu-shares", "-c"),
+        "int",
+        "NUMBER",
+        "Weight when CPUs are scarce [1024]",
+        _LIMITS,
+        most=262144,
+        zero_unsets=True,
+    ),
+    Option("cpuset_cpus", ("--cpuset-cpus",), "text", "LIST", "Use only these CPUs: 0-2,4", _LIMITS),
+    Option(
+        "pids_limit",
+        ("--pids-limit",),
+        "int",
+        "NUMBER",
+        "Limit processes; -1: no limit",
+        _LIMITS,
+        least=-1,
+        zero_unsets=True,
+    ),
+    Option("ulimit", ("--ulimit",), "list", "NAME=SOFT[:HARD]", "Set a resource limit: nofile=1024:4096", _LIMITS),
+    Option(
+        "oom_score_adj",
+        ("--oom-score-adj",),
+        "int",
+        "NUMBER",
+        "Out-of-memory preference, -1000 to 1000",
+        _LIMITS,
+        least=-1000,
+        most=1000,
+    ),
+    Option(
+        "cap_add",
+        ("--cap-add",),
+        "list",
+        "CAPABILITY",
+        "Add a capability: NET_ADMIN, ALL",
+        _ISOLATION,
+        complete="capability",
+    ),
+    Option(
+        "cap_drop",
+        ("--cap-drop",),
+        "list",
+        "CAPABILITY",
+        "Drop a capability: CHOWN, ALL",
+        _ISOLATION,
+        complete="capability",
+    ),
+    Option(
+        "security_opt",
+        ("--security-opt",),
+        "list",
+        "OPTION",
+        "no-new-privileges, seccomp=FILE or seccomp=unconfined",
+        _ISOLATION,
+        complete="security",
+    ),
+    Option(
+        "privileged",
+        ("--privileged",),
+        "flag",
+        "",
+        "All capabilities and devices, no filter: trust it fully",
+        _ISOLATION,
+    ),
+    Option(
+        "userns",
+        ("--userns",),
+        "choice",
+        "host|private|auto",
+        "User namespace [private where the host can]",
+        _ISOLATION,
+    ),
+    Option("sysctl", ("--sysctl",), "list", "NAME=VALUE", "Set a kernel parameter of the namespaces", _ISOLATION),
+    Option("trace", ("--trace",), "flag", "", "Show each step of the start with its time, at the end", _LOOK),
+)
+# fmt: on
+
+BY_NAME: dict[str, Option] = {name: option for option in OPTIONS for name in option.names}
+
+
+def truth(text: str) -> bool:
+    """The value of a flag as Go reads it (`strconv.ParseBool`); raises ValueError."""
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError("a flag is true or false")
+
+
+def convert(option: Option, text: str) -> Any:
+    """The value that ``text`` means for ``option``; raises ValueError that says what is wrong with it."""
+    kind = option.kind
+    if kind in ("text", "list"):
+        return text
+    if kind == "flag":
+        return truth(text)
+    if kind == "choice":
+        if text not in option.metavar.split("|"):
+            raise ValueError("no such choice")
+        return text
+    number: int | float
+    if kind == "size":
+        try:
+            number = -1 if text == "-1" and option.least == -1 else parse_size(text)
+        except UsageError:
+            raise ValueError("not a size") from None
+    else:
+        digits = text.removeprefix("-") if kind == "int" else text.replace(".", "", 1)
+        if not (digits.isascii() and digits.isdecimal()) or len(digits) > 19:
+            raise ValueError("not a whole number" if kind == "int" else "not a number")
+        number = int(text) if kind == "int" else float(text)
+    if not option.least <= number <= option.most:
+        raise ValueError(
+            f"not between {option.least} and {option.most}" if option.most < MOST else f"less than {option.least}"
+        )
+    return getattr(RunOptions, option.field) if number == 0 and option.zero_unsets else number
+
+
+def read_words(words: list[str]) -> tuple[list[tuple[Option, str]], list[str]]:
+    """Read options up to the first word that is none, by the rules of Docker's parser (pflag).
+
+    ``--opt value``, ``--opt=value``, ``-o value``, ``-ovalue``, ``-o=value``, and flags in one word (``-it``); a flag
+    takes a value only after ``=``. The value of a flag without one is "true".
+
+    Returns:
+        The options with their values, and the words left. Those begin with the image, with ``--``, or with a word
+        that looks like an option and can't be read: unknown, or its value is missing.
+    """
+    read: list[tuple[Option, str]] = []
+    count, at = len(words), 0
+    while at < count:
+        word = words[at]
+        if word[:1] != "-" or word == "-" or word == "--":
+            break
+        found: list[tuple[Option, str]] = []
+        name, equals, value = word.partition("=")
+        letters = ""
+        if name[:2] != "--":
+            name, letters = word[:2], word[2:]
+        while option := BY_NAME.get(name):
+            if letters[:1] == "=":
+                equals, value, letters = "=", letters[1:], ""
+            elif letters and option.kind != "flag":
+                equals, value, letters = "=", letters, ""
+            elif name[:2] != "--":
+                equals = ""
+            if equals:
+                found.append((option, value))
+            elif option.kind == "flag":
+                found.append((option, "true"))
+            elif at + 1 < count:
+                at += 1
+                found.append((option, words[at]))
+            else:
+                return read, words[at:]
+            if not letters:
+                break
+            name, letters = "-" + letters[0], letters[1:]
+        else:
+            break
+        read += found
+        at += 1
+    return read, words[at:]
+
+
+def make_options(values: dict[str, Any], words: list[str]) -> RunOptions:
+    """`RunOptions` of the options' values (by field; lists as lists) and the words from the image on."""
+    fields: Any = {field: tuple(value) if type(value) is list else value for field, value in values.items()}
+    return RunOptions(image=words[0], command=tuple(words[1:]), **fields)
+
+
+def parse(words: list[str]) -> RunOptions | None:
+    """Read ``[OPTIONS] IMAGE [COMMAND...]`` at once; None when that is not all there is to it.
+
+    None is no error: click reads the same words again, gives help, or says what is wrong with them.
+    """
+    read, left = read_words(words)
+    if left and left[0] == "--":
+        left = left[1:]
+    elif left and left[0][:1] == "-" and left[0] != "-":
+        return None
+    if not left:
+        return None
+    values: dict[str, Any] = {}
+    try:
+        for option, text in read:
+            value = convert(option, text)
+            if option.kind == "list":
+                values.setdefault(option.field, []).append(value)
+            else:
+                values[option.field] = value
+    except ValueError:
+        return None
+    return make_options(values, left)
