@@ -1,0 +1,55 @@
+"""The compiled parts of minibox; everything else about the package is in pyproject.toml.
+
+Three things are built:
+
+- ``minibox._native``: the cffi extension over native/*.c (API mode, compiled);
+- ``minibox._seccomp``: libseccomp's declarations for cffi (ABI mode: a Python file, nothing compiled);
+- ``minibox/minibox-init``: a static executable, since it runs inside containers whose C library we
+  don't know.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+# PEP 517 runs this file without its own directory on the path; the cffi builders import each other.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+INIT_SOURCE = "native/init.c"
+CFFI_MODULES = ["native/build_native.py:ffibuilder", "native/seccomp_build.py:ffibuilder"]
+
+
+class build_native(build_ext):
+    """Build the extensions, then the static executable next to them."""
+
+    def run(self) -> None:
+        super().run()
+        self.build_init()
+
+    def build_init(self) -> None:
+        """Compile native/init.c to ``minibox/minibox-init``; in place for an editable install."""
+        if not os.path.exists(INIT_SOURCE):
+            return
+        package_dir = self.get_finalized_command("build_py").get_package_dir("minibox") if self.inplace else ""
+        directory = package_dir or os.path.join(self.build_lib, "minibox")
+        os.makedirs(directory, exist_ok=True)
+        compiler = os.environ.get("CC", "cc").split()
+        flags = ["-std=gnu17", "-Os", "-Wall", "-Wextra", "-static", "-s", "-ffunction-sections", "-Wl,--gc-sections"]
+        output = os.path.join(directory, "minibox-init")
+        # Linked beside and renamed: an executable that is running can't be written to (ETXTBSY).
+        subprocess.run([*compiler, *flags, "-o", output + ".new", INIT_SOURCE], check=True)
+        os.replace(output + ".new", output)
+
+    def get_outputs(self) -> list[str]:
+        return [*super().get_outputs(), os.path.join(self.build_lib, "minibox", "minibox-init")]
+
+
+setup(
+    cffi_modules=[module for module in CFFI_MODULES if os.path.exists(module.partition(":")[0])],
+    cmdclass={"build_ext": build_native},
+)
