@@ -1,0 +1,394 @@
+"""One container's cgroup: made, entered, watched, killed, removed.
+
+Entering is where the time goes. A write of a pid to cgroup.procs takes the kernel's
+cgroup_threadgroup_rwsem for writing, which waits for an RCU grace period: 5 to 20 ms on a quiet
+machine, however small the rest is. Two ways in don't take it, and a start uses both:
+
+- v2: clone3(2) with CLONE_INTO_CGROUP and the descriptor of `Cgroup.open_v2` (70 µs).
+- v1: the child itself, while it has one thread, writes "0" to the descriptors of
+  `Cgroup.open_tasks`: cgroup_procs_write_start() leaves the lock out for "this thread, only it"
+  (30 µs each). The permission checked is that of who opened the file (cgroup1_procs_write), so
+  it works from inside a new user namespace; do it before unshare(CLONE_NEWCGROUP), whose root is
+  where the process is at that time.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ERANGE, ESRCH
+from time import monotonic, sleep
+
+from minibox.errors import LimitError, MiniboxError, kernel_says
+from minibox.linux.cgroup.steps import CgroupStep, cgroup_steps, check_name
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from minibox.linux.cgroup.host import CgroupHost
+
+SIGKILL = 9
+
+
+@record
+class CgroupUsage:
+    """What a container uses now; None where its cgroup doesn't count it."""
+
+    memory_bytes: int | None
+    memory_peak_bytes: int | None
+    cpu_ns: int | None
+    pids: int | None
+
+
+class Cgroup:
+    """A container's cgroup, in as many hierarchies as it was given. Processes may be in it or not.
+
+    Attributes:
+        name: "minibox-" and the container's id.
+        v1: controller -> directory.
+        v2: directory; "" where it has none.
+    """
+
+    __slots__ = ("name", "v1", "v2")
+
+    def __init__(self, name: str, v1: dict[str, str], v2: str) -> None:
+        check_name(name)
+        self.name = name
+        self.v1 = v1
+        self.v2 = v2
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """Every directory that it has, v2's first; a co-mounted one once."""
+        return tuple(dict.fromkeys([self.v2, *self.v1.values()] if self.v2 else self.v1.values()))
+
+    def open_v2(self) -> int:
+        """A descriptor of the v2 directory for clone3's CLONE_INTO_CGROUP; -1 without v2. The caller closes it."""
+        return os.open(self.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if self.v2 else -1
+
+    def open_tasks(self) -> list[int]:
+        """Descriptors of the v1 `tasks` files, to which a child with one thread writes "0" to enter.
+
+        The caller closes them.
+        """
+        fds: list[int] = []
+        try:
+            for directory in dict.fromkeys(self.v1.values()):
+                fds.append(os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC))
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return fds
+
+    def attach(self, pid: int) -> None:
+        """Move the process ``pid``, all its threads, in; it costs 5 to 20 ms (see above).
+
+        Raises:
+            MiniboxError: the kernel refused.
+        """
+        for directory in self.directories:
+            try:
+                _write(f"{directory}/cgroup.procs", str(pid))
+            except OSError as error:
+                raise MiniboxError(f"move process {pid} to cgroup {directory}: {kernel_says(error)}") from error
+
+    def pids(self) -> set[int]:
+        """The processes in it and below it, in any hierarchy."""
+        found: set[int] = set()
+        for directory in self.directories:
+            for below in _subtree(directory):
+                found.update(map(int, _read(f"{below}/cgroup.procs").split()))
+        found.discard(0)  # v1 shows one of a pid namespace that isn't ours as 0
+        return found
+
+    def oom_kills(self) -> int:
+        """How many of its processes the out-of-memory killer has killed so far."""
+        if "memory" in self.v1:  # counts a cgroup by itself: add those that the container made below
+            return sum(_field(f"{below}/memory.oom_control", "oom_kill") for below in _subtree(self.v1["memory"]))
+        return _field(f"{self.v2}/memory.events", "oom_kill") if self.v2 else 0
+
+    def usage(self) -> CgroupUsage:
+        """What it uses now, for `stats`."""
+        memory, pids = self.v1.get("memory"), self.v1.get("pids", self.v2)
+        if memory:
+            now, peak = f"{memory}/memory.usage_in_bytes", f"{memory}/memory.max_usage_in_bytes"
+        else:
+            now, peak = f"{self.v2}/memory.current", f"{self.v2}/memory.peak"  # the peak since Linux 5.19
+        if "cpuacct" in self.v1:
+            cpu_ns = _number(f"{self.v1['cpuacct']}/cpuacct.usage")
+        else:
+            cpu_ns = _field(f"{self.v2}/cpu.stat", "usage_usec") * 1000 if self.v2 else None
+        return CgroupUsage(_number(now), _number(peak), cpu_ns, _number(f"{pids}/pids.current"))
+
+    def freeze(self, timeout_s: float = 5.0) -> None:
+        """Stop every process in it where it is, and wait until all are stopped.
+
+        Raises:
+            MiniboxError: there is no freezer here, or it took longer than ``timeout_s``.
+        """
+        deadline = monotonic() + timeout_s
+        if self.v2:
+            _write(f"{self.v2}/cgroup.freeze", "1")
+            while not _field(f"{self.v2}/cgroup.events", "frozen"):
+                self._doze(deadline, "freeze")
+        elif "freezer" in self.v1:
+            state = f"{self.v1['freezer']}/freezer.state"
+            _write(state, "FROZEN")
+            while _read(state).strip() != "FROZEN":
+                self._doze(deadline, "freeze")
+                _write(state, "FROZEN")  # freezer-subsystem.rst: FREEZING may need another try
+        else:
+            raise MiniboxError(f"freeze cgroup {self.name}: neither cgroup v2 nor a freezer", "see minibox doctor")
+
+    def thaw(self) -> None:
+        """Let every process in it go on."""
+        if self.v2:
+            _write(f"{self.v2}/cgroup.freeze", "0")
+        elif "freezer" in self.v1:
+            _write(f"{self.v1['freezer']}/freezer.state", "THAWED")
+
+    def kill(self, timeout_s: float = 5.0) -> None:
+        """SIGKILL every process in it and below, a fork bomb's too, and wait until none is left.
+
+        Raises:
+            MiniboxError: some live on after ``timeout_s`` (they hang in the kernel).
+        """
+        deadline = monotonic() + timeout_s
+        whole = self._kill_v2()
+        while pids := self.pids():
+            if not whole:
+                self._kill_each(pids)
+            self._doze(deadline, "kill")
+
+    def _kill_v2(self) -> bool:
+        """Use cgroup.kill (Linux 5.14), which no fork outruns. False where it isn't there."""
+        try:
+            _write(f"{self.v2}/cgroup.kill", "1")
+        except OSError:
+            return False
+        return True
+
+    def _kill_each(self, pids: set[int]) -> None:
+        """Freeze, so that nothing forks and no pid is reused meanwhile; kill; thaw, as the frozen don't die on v1."""
+        freezer = bool(self.v2) or "freezer" in self.v1
+        if freezer:
+            try:
+                self.freeze(0.2)
+            except (MiniboxError, OSError):
+                pass  # some hang in the kernel: kill those that don't
+            pids = self.pids()
+        for pid in pids:
+            try:
+                os.kill(pid, SIGKILL)
+            except ProcessLookupError:
+                pass
+        if freezer:
+            self.thaw()
+
+    def _doze(self, deadline: float, what: str) -> None:
+        if monotonic() > deadline:
+            pids = " ".join(map(str, sorted(self.pids())))
+            raise MiniboxError(f"{what} cgroup {self.name}: processes still there: {pids}", "see /proc/PID/stack")
+        sleep(0.001)
+
+    def remove(self, timeout_s: float = 1.0) -> None:
+        """Remove it from every hierarchy. A hierarchy that lacks it is fine.
+
+        A cgroup stays busy for a moment after its last process was waited for, so EBUSY is tried again.
+
+        Raises:
+            MiniboxError: it still holds processes after ``timeout_s``.
+        """
+        deadline = monotonic() + timeout_s
+        for directory in self.directories:
+            _remove(directory, deadline)
+
+
+def create(host: CgroupHost, name: str, resources: dict[str, Any], *, devices: bool = True) -> Cgroup:
+    """Make the cgroup ``name`` with the limits of OCI ``linux.resources``, or nothing.
+
+    On a host that offers no cgroup, and when no limit is asked for, the result has no directory and
+    all its methods do nothing.
+
+    Args: see `cgroup_steps`.
+
+    Raises:
+        LimitError: a limit can't be applied; says why, and what to do.
+        MiniboxError: a cgroup of that name exists.
+    """
+    return make(host, name, cgroup_steps(host, name, resources, devices=devices), resources)
+
+
+def make(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...], resources: dict[str, Any]) -> Cgroup:
+    """Perform the steps of `cgroup_steps`; what they made is undone when one fails."""
+    made: list[str] = []
+    try:
+        for step in steps:
+            try:
+                _perform(step, resources)
+            except OSError as error:
+                if step.op == "mkdir" and error.errno == EEXIST:
+                    if step.path in made:
+                        continue  # the device rules' hierarchy, co-mounted with another
+                    raise _refused(step, error) from error
+                if not step.optional:
+                    raise _refused(step, error) from error
+            else:
+                if step.op == "mkdir":
+                    made.append(step.path)
+    except BaseException:
+        for path in reversed(made):
+            _remove(path, 0.0)
+        raise
+    parents = {path.rpartition("/")[0] for path in made}
+    v1 = {controller: f"{parent}/{name}" for controller, parent in host.v1.items() if parent in parents}
+    return Cgroup(name, v1, f"{host.v2_parent}/{name}" if host.v2_parent in parents else "")
+
+
+def find(host: CgroupHost, name: str) -> Cgroup:
+    """The cgroup ``name`` as far as it exists, of a container whose owner is gone."""
+    check_name(name)
+    v1 = {controller: f"{parent}/{name}" for controller, parent in host.v1.items()}
+    v1 = {controller: path for controller, path in v1.items() if os.path.isdir(path)}
+    v2 = f"{host.v2_parent}/{name}"
+    return Cgroup(name, v1, v2 if host.v2_parent and os.path.isdir(v2) else "")
+
+
+def leftovers(host: CgroupHost) -> set[str]:
+    """Names of all of minibox's cgroups that exist where this host's are made, in use or not."""
+    parents = {*host.v1.values(), host.v2_parent} - {""}
+    return {name for parent in parents for name in os.listdir(parent) if name.startswith("minibox-")}
+
+
+def remove_leftover(host: CgroupHost, name: str) -> bool:
+    """Kill what runs in the cgroup ``name``, and remove it. True when there was something to remove."""
+    cgroup = find(host, name)
+    if not cgroup.directories:
+        return False
+    cgroup.kill()
+    cgroup.remove()
+    return True
+
+
+def _perform(step: CgroupStep, resources: dict[str, Any]) -> None:
+    if step.op == "mkdir":
+        os.mkdir(step.path, 0o755)
+    elif step.op == "write":
+        _write(step.path, step.value)
+    elif step.op == "copy":
+        _write(step.path, _read(step.value).strip())
+    else:
+        from minibox.linux.device_filter import attach
+
+        attach(step.path, resources["devices"])
+
+
+def _refused(step: CgroupStep, error: OSError) -> MiniboxError:
+    """The kernel's no, put into words for what was asked."""
+    file = step.path.rpartition("/")[2]
+    what = f"{step.limit or 'cgroup'}: {step.op.replace('_', ' ')} {step.path}: {kernel_says(error)}"
+    if step.op == "mkdir" and error.errno == EEXIST:
+        return MiniboxError(f"make cgroup {step.path}: {kernel_says(error)}", "a container of that id is there already")
+    if file == "cgroup.subtree_control" and error.errno == EBUSY:
+        parent = step.path.rpartition("/")[0]
+        return LimitError(
+            what + ": the cgroup has processes of its own",
+            f"a v2 cgroup has either processes or children with limits; move them: mkdir {parent}/init;"
+            f" for p in $(cat {parent}/cgroup.procs); do echo $p > {parent}/init/cgroup.procs; done",
+        )
+    if file == "memory.memsw.limit_in_bytes" and error.errno == ENOENT:
+        return LimitError(what, "boot with swapaccount=1, or leave out --memory-swap")
+    if file == "memory.swap.max" and error.errno == ENOENT:
+        return LimitError(what, "this kernel doesn't count swap (CONFIG_SWAP, swapaccount=1); leave out --memory-swap")
+    if error.errno in (EINVAL, ERANGE, ENODEV) or file.startswith("cpuset."):
+        return LimitError(f"{what} (value {step.value})", _RANGES.get(file.partition(".")[0]))
+    if error.errno == ENOENT:
+        return LimitError(what, "this kernel is built without it; leave the option out")
+    return LimitError(what, "see minibox doctor")
+
+
+_RANGES = {
+    "cpuset": "see the CPUs and memory nodes of this host: cat /sys/devices/system/cpu/online /sys/devices/system/node/online",
+    "cpu": "a CPU limit is at least 0.01 CPUs (1000 µs a period, which is 1000 to 1000000 µs)",
+    "pids": "a process limit is 1 or more, or -1 for none",
+    "io": "name a whole disk, not a partition: lsblk -d -o NAME,MAJ:MIN",
+    "blkio": "name a whole disk, not a partition: lsblk -d -o NAME,MAJ:MIN",
+}
+
+
+def _remove(directory: str, deadline: float) -> None:
+    while True:
+        try:
+            os.rmdir(directory)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != EBUSY:
+                raise MiniboxError(f"remove cgroup {directory}: {kernel_says(error)}") from error
+            if monotonic() > deadline:
+                pids = _read(f"{directory}/cgroup.procs").split()
+                why = f": processes {' '.join(pids)} are in it" if pids else ""
+                raise MiniboxError(f"remove cgroup {directory}: {kernel_says(error)}{why}") from error
+        for below in reversed(list(_subtree(directory))[1:]):  # what a container with its own cgroups left
+            try:
+                os.rmdir(below)
+            except OSError:
+                pass  # the same EBUSY: seen above in the next round
+        sleep(0.001)
+
+
+def _subtree(directory: str) -> Iterator[str]:
+    """``directory`` and all cgroups below it, parents first. One stat(2) when there are none."""
+    yield directory
+    try:
+        if os.stat(directory).st_nlink > 2:
+            for entry in os.scandir(directory):
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _subtree(entry.path)
+    except FileNotFoundError:
+        pass
+
+
+def _write(path: str, value: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def _read(path: str) -> str:
+    """The text of a small or large cgroup file; "" when the cgroup is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+        return b"".join(parts).decode()
+    except OSError as error:
+        if error.errno in (ENODEV, ESRCH):  # removed while it was read
+            return ""
+        raise
+    finally:
+        os.close(fd)
+
+
+def _number(path: str) -> int | None:
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _field(path: str, key: str) -> int:
+    """The number after ``key`` in a flat keyed file; 0 when it isn't there."""
+    for line in _read(path).splitlines():
+        name, _, value = line.partition(" ")
+        if name == key:
+            return int(value)
+    return 0

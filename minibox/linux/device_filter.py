@@ -1,0 +1,165 @@
+"""Which device nodes a container may make and open: OCI device rules to cgroup v1 lines or to BPF.
+
+Rules are those of `linux.resources.devices` (OCI runtime spec, config-linux.md "Allowed Device
+list"): applied in order, the last that matches decides, for each of read, write and mknod by
+itself. Sources: cgroup-v1/devices.rst; cgroup-v2.rst "Device controller"; bpf(2);
+BPF_PROG_TYPE_CGROUP_DEVICE and struct bpf_cgroup_dev_ctx in linux/bpf.h (Linux 4.15).
+"""
+
+from __future__ import annotations
+
+import os
+from struct import pack
+
+from minibox.errors import LimitError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    Rule = dict[str, Any]
+
+# linux/bpf.h: what a process wants (bits), and of which type.
+MKNOD, READ, WRITE = 1, 2, 4
+_ACCESS = {"m": MKNOD, "r": READ, "w": WRITE}
+_TYPES = {"b": 1, "c": 2}
+
+
+def default_rules() -> list[Rule]:
+    """What every container gets after its own rules (OCI "Default Devices"; runc's AllowedDevices).
+
+    Any node may be made, since opening it is what counts; of opening: null, zero, full, random,
+    urandom, tty, console, ptmx and the ptys.
+    """
+    opened = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None)]
+    rules: list[Rule] = [{"allow": True, "type": kind, "access": "m"} for kind in ("c", "b")]
+    for major, minor in opened:
+        rule: Rule = {"allow": True, "type": "c", "major": major, "access": "rwm"}
+        rules.append(rule if minor is None else {**rule, "minor": minor})
+    return rules
+
+
+def with_defaults(rules: Iterable[Rule]) -> list[Rule]:
+    """``rules`` and after them the default devices, as runc and crun do it."""
+    return [*rules, *default_rules()]
+
+
+def denies_something(rules: Iterable[Rule]) -> bool:
+    """False when the rules come to "everything": all allow, or all before an "allow all" that ends them."""
+    denied = False
+    for rule in rules:
+        kind, major, minor, access = _parse(rule)
+        if not rule.get("allow"):
+            denied = True
+        elif kind == "a" and major is None and minor is None and access == MKNOD | READ | WRITE:
+            denied = False
+    return denied
+
+
+def rule_lines(rules: Iterable[Rule]) -> list[tuple[str, str]]:
+    """The (file, line) to write, one write(2) each, into a v1 devices cgroup."""
+    lines = []
+    for rule in rules:
+        kind, major, minor, access = _parse(rule)
+        file = "devices.allow" if rule.get("allow") else "devices.deny"
+        if kind == "a" and major is None and minor is None and access == MKNOD | READ | WRITE:
+            lines.append((file, "a"))
+            continue
+        letters = "".join(letter for letter, bit in (("r", READ), ("w", WRITE), ("m", MKNOD)) if access & bit)
+        for each in "cb" if kind == "a" else kind:
+            lines.append((file, f"{each} {'*' if major is None else major}:{'*' if minor is None else minor} {letters}"))
+    return lines
+
+
+# One instruction: code, destination and source register, jump offset, immediate (struct bpf_insn).
+_LOAD_WORD = 0x61  # dst = *(u32 *)(src + off)
+_AND, _SHIFT_RIGHT = 0x54, 0x74  # on 32 bits, by an immediate
+_MOVE = 0xB7  # dst = immediate
+_JUMP, _JUMP_NOT_EQUAL, _JUMP_ANY_BIT = 0x05, 0x56, 0x46  # the last two on 32 bits: majors use them all (Linux 5.1)
+_EXIT = 0x95
+_RESULT, _CONTEXT, _TYPE, _WANTED, _MAJOR, _MINOR = range(6)  # registers
+
+
+def compile_rules(rules: Iterable[Rule]) -> bytes:
+    """A BPF_PROG_TYPE_CGROUP_DEVICE program that returns 1 for what ``rules`` allow and else 0. Pure.
+
+    It walks the rules from the last to the first with the set of wanted accesses: a rule that
+    denies any of the set ends with 0, one that allows takes its own out of the set and ends with
+    1 when nothing is left. So ``open(O_RDWR)`` may be allowed by two rules, one for each half.
+    What no rule speaks of is allowed, as in a new v1 cgroup.
+    """
+    code = [
+        _insn(_LOAD_WORD, _TYPE, _CONTEXT, 0),  # access_type: wanted << 16 | type
+        _insn(_LOAD_WORD, _WANTED, _CONTEXT, 0),
+        _insn(_AND, _TYPE, immediate=0xFFFF),
+        _insn(_SHIFT_RIGHT, _WANTED, immediate=16),
+        _insn(_LOAD_WORD, _MAJOR, _CONTEXT, 4),
+        _insn(_LOAD_WORD, _MINOR, _CONTEXT, 8),
+    ]
+    for rule in reversed(list(rules)):
+        code += _rule(rule)
+    code += _return(1)
+    return b"".join(code)
+
+
+def _rule(rule: Rule) -> list[bytes]:
+    kind, major, minor, access = _parse(rule)
+    if rule.get("allow"):
+        body = [
+            _insn(_AND, _WANTED, immediate=~access & 7),
+            _insn(_JUMP_NOT_EQUAL, _WANTED, offset=2, immediate=0),
+            *_return(1),
+        ]
+    else:
+        body = [_insn(_JUMP_ANY_BIT, _WANTED, offset=1, immediate=access), _jump(2), *_return(0)]
+    tests = [(_TYPE, _TYPES[kind])] if kind != "a" else []
+    tests += [(_MAJOR, major)] if major is not None else []
+    tests += [(_MINOR, minor)] if minor is not None else []
+    for register, value in reversed(tests):  # each test jumps over all that is behind it
+        body.insert(0, _insn(_JUMP_NOT_EQUAL, register, offset=len(body), immediate=value))
+    return body
+
+
+def _return(value: int) -> list[bytes]:
+    return [_insn(_MOVE, _RESULT, immediate=value), _insn(_EXIT)]
+
+
+def _jump(offset: int) -> bytes:
+    return _insn(_JUMP, offset=offset)
+
+
+def _insn(code: int, dst: int = 0, src: int = 0, offset: int = 0, immediate: int = 0) -> bytes:
+    return pack("=BBhI", code, src << 4 | dst, offset, immediate & 0xFFFFFFFF)
+
+
+def _parse(rule: Rule) -> tuple[str, int | None, int | None, int]:
+    """(type, major, minor, access bits); None stands for any number, as -1 does in runc."""
+    kind, letters = rule.get("type") or "a", rule.get("access") or "rwm"
+    if kind == "u":  # OCI: an unbuffered character device
+        kind = "c"
+    if kind not in ("a", "b", "c") or not set(letters) <= set("rwm"):
+        raise LimitError(f"device rule {rule!r}: type is a, b or c, access is made of r, w and m")
+    major, minor = rule.get("major"), rule.get("minor")
+    access = sum({_ACCESS[letter] for letter in letters})
+    return kind, None if major in (None, -1) else major, None if minor in (None, -1) else minor, access
+
+
+def attach(directory: str, rules: Iterable[Rule]) -> None:
+    """Attach the program of ``rules`` and the default devices to the v2 cgroup ``directory``.
+
+    It is freed with the cgroup. Those of the cgroups above stay in force (BPF_F_ALLOW_MULTI).
+
+    Raises:
+        OSError: from bpf(2): EPERM without CAP_BPF, ENOSYS or EINVAL without CONFIG_CGROUP_BPF.
+    """
+    from minibox import _native
+
+    program = compile_rules(with_defaults(rules))
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        result = _native.lib.mb_bpf_device_attach(fd, _native.ffi.from_buffer(program), len(program) // 8)
+    finally:
+        os.close(fd)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), directory)
