@@ -1,0 +1,79 @@
+"""The environment of the process: Docker's order of precedence, and its ``--env-file`` format."""
+
+from __future__ import annotations
+
+from minibox.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def environment(
+    image_env: Iterable[str],
+    user_env: Iterable[str],
+    caller: Mapping[str, str],
+    *,
+    hostname: str,
+    home: str,
+    tty: bool,
+) -> list[str]:
+    """``process.env``, each name once: defaults, then the image's, then the user's.
+
+    A bare ``NAME`` is taken from the caller's environment; where the caller has none, the variable
+    is removed, the image's too, as in Docker. ``HOME`` is the user's home directory unless set.
+
+    Raises:
+        UsageError: an entry without a name, or with a NUL byte.
+    """
+    result = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
+    if tty:
+        result["TERM"] = "xterm"
+    for entry in image_env:
+        name, equals, value = entry.partition("=")
+        if name and equals and "\0" not in entry:
+            result[name] = value
+    for entry in user_env:
+        name, equals, value = entry.partition("=")
+        if not name or "\0" in entry:
+            raise UsageError(f"invalid environment variable: {entry!r}", hint="write NAME=value, or NAME")
+        if equals:
+            result[name] = value
+        elif name in caller:
+            result[name] = caller[name]
+        else:
+            result.pop(name, None)
+    if not result.get("HOME"):
+        result["HOME"] = home
+    return [f"{name}={value}" for name, value in result.items()]
+
+
+def parse_env_file(data: bytes, path: str, caller: Mapping[str, str]) -> list[str]:
+    """Entries of an ``--env-file``: one ``NAME=value`` or ``NAME`` a line, as Docker reads it.
+
+    Blank lines and lines that begin with ``#`` are comments. Nothing is unquoted and the value keeps
+    its spaces. A bare NAME is taken from the caller's environment, and skipped when not there.
+
+    Raises:
+        UsageError: not UTF-8, no name, or white space in a name; with the line's number.
+    """
+    entries = []
+    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        try:
+            line = raw.removesuffix(b"\r").decode().lstrip()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"read {path}: line {number} is not UTF-8") from error
+        if not line or line[0] == "#":
+            continue
+        name, equals, _ = line.partition("=")
+        if not name or "\0" in line:
+            raise UsageError(f"read {path}: no variable name on line {number}")
+        if len(name.split()) > 1 or name != name.strip():
+            raise UsageError(f"read {path}: variable {name!r} on line {number} contains white space")
+        if equals:
+            entries.append(line)
+        elif name in caller:
+            entries.append(f"{name}={caller[name]}")
+    return entries

@@ -1,0 +1,31 @@
+"""Sizes as users write them: ``512m``, ``2g``, ``1.5GiB``."""
+
+from __future__ import annotations
+
+from minibox.errors import UsageError
+
+_FACTORS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+_LARGEST = (1 << 63) - 1
+
+
+def parse_size(text: str, what: str = "size") -> int:
+    """Bytes of a size with an optional unit: b, k, m, g, t or p, any case, also ``kb`` and ``KiB``.
+
+    A unit is a power of 1024, as in Docker's options. ``what`` names the option in the error.
+
+    Raises:
+        UsageError: not a size, negative, or beyond 63 bits.
+    """
+    word = text.strip().lower()
+    number = word.rstrip("bkmgtpi")
+    unit = word[len(number) :]
+    unit = unit.removesuffix("b").removesuffix("i") if len(unit) > 1 else unit
+    number = number.rstrip()
+    whole, _, fraction = number.partition(".")
+    digits = whole + fraction
+    if unit not in _FACTORS or not (digits.isascii() and digits.isdecimal()) or len(digits) > 20 or not whole:
+        raise UsageError(f"invalid {what} {text!r}", hint="write a number and a unit: 512m, 2g, 65536k")
+    size = int(digits) * _FACTORS[unit] // 10 ** len(fraction)
+    if size > _LARGEST:
+        raise UsageError(f"invalid {what} {text!r}: more than 63 bits")
+    return size
