@@ -25,6 +25,10 @@ else:
         defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
 
         def __init__(self, *args, **kwargs):
+            if len(args) == len(names) and not kwargs:
+                for name, value in zip(names, args):
+                    _put(self, name, value)
+                return
             values = {**defaults, **dict(zip(names, args)), **kwargs}
             if len(args) > len(names) or len(values) != len(names) or not kwargs.keys().isdisjoint(names[: len(args)]):
                 raise TypeError(f"{cls.__name__} takes {', '.join(names)}; got {args!r} and {kwargs!r}")

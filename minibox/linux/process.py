@@ -1,0 +1,107 @@
+"""Start a process that runs a Plan: the Python side of ``native/spawn.h``."""
+
+from __future__ import annotations
+
+import os
+
+from minibox._native import ffi, lib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# clone(2) flags, linux/sched.h
+NEWTIME, NEWNS, NEWCGROUP, NEWUTS = 0x80, 0x20000, 0x2000000, 0x4000000
+NEWIPC, NEWUSER, NEWPID, NEWNET = 0x8000000, 0x10000000, 0x20000000, 0x40000000
+
+# child.h: how far a child is
+RUNNING, EXEC, FAILED, DONE = range(4)
+
+
+def signatures() -> dict[str, tuple[int, str]]:
+    """Code and argument kinds of every operation that the interpreter knows, by name."""
+    table = lib.mb_op_signatures
+    string = ffi.string
+    return {
+        string(table[code].name).decode(): (code, string(table[code].arguments).decode())
+        for code in range(lib.mb_op_count)
+    }
+
+
+class Child:
+    """A process that runs, or ran, a Plan.
+
+    Attributes:
+        pid: its process id in the caller's pid namespace.
+        pidfd: refers to it for good, even when the pid is taken anew; pidfd_open(2).
+    """
+
+    def __init__(
+        self, buffer: bytearray, flags: int, slots: Sequence[int], op_count: int, cgroup_fd: int = -1
+    ) -> None:
+        """Clone it.
+
+        Args:
+            buffer: an encoded plan; changed in place.
+            flags: CLONE_NEW* of clone3(2).
+            slots: its descriptor slots, -1 for an empty one.
+            op_count: operations in ``buffer``.
+            cgroup_fd: directory of the cgroup v2 it is born in, or -1.
+
+        Raises:
+            OSError: clone3(2) failed.
+            ValueError: the buffer isn't a valid plan.
+        """
+        plan, bad_op = ffi.new("struct mb_plan *"), ffi.new("uint32_t *")
+        memory = ffi.from_buffer(buffer)
+        if lib.mb_plan_load(memory, len(buffer), plan, bad_op) < 0:
+            raise ValueError(f"the plan is malformed at operation {bad_op[0]}")
+        self._op_count = op_count
+        self._record = lib.mb_record_new(op_count)
+        if self._record == ffi.NULL:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        pidfd = ffi.new("int *", -1)
+        pid = lib.mb_spawn(plan, flags, cgroup_fd, ffi.new("int[]", list(slots)), len(slots), self._record, pidfd)
+        if pid < 0:
+            self.close()
+            raise OSError(-pid, os.strerror(-pid))
+        self.pid: int = pid
+        self.pidfd: int = pidfd[0]
+
+    def progress(self) -> tuple[int, int, int, int]:
+        """State, index of the operation under way, its errno, its detail; see ``native/child.h``."""
+        record = self._record
+        return record.state, record.index, record.error, record.detail
+
+    def times(self) -> list[tuple[int, int]]:
+        """Begin and end of every operation, CLOCK_MONOTONIC ns; 0 where it was not reached."""
+        return [(self._record.time[i].begin_ns, self._record.time[i].end_ns) for i in range(self._op_count)]
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal; a process that has ended is no error."""
+        if lib.mb_pidfd_send_signal(self.pidfd, number) < 0 and ffi.errno != 3:  # ESRCH
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+
+    def wait(self) -> int:
+        """Wait for its end; the exit status, or the negative signal number, as `subprocess`."""
+        status = os.waitpid(self.pid, 0)[1]
+        return -(status & 0x7F) if status & 0x7F else status >> 8
+
+    def close(self) -> None:
+        """Free the record and the pidfd."""
+        if self._record is not None:
+            lib.mb_record_free(self._record, self._op_count)
+            self._record = None
+        if getattr(self, "pidfd", -1) >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def set_network_namespace(fd: int) -> None:
+    """Move the calling thread into a network namespace; setns(2).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if lib.setns(fd, NEWNET) < 0:
+        raise OSError(ffi.errno, f"setns: {os.strerror(ffi.errno)}")

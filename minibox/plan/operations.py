@@ -1,0 +1,246 @@
+"""The operations of a Plan, one constructor each.
+
+An `Op` is data: a name, arguments, the actor that runs it and the reason it is there. Operations
+of the actors INIT and MOUNTER are run by ``native/child.c`` between clone and exec; those of
+PARENT by `engine.start`. ``native/operations.def`` gives the former their argument kinds; the
+constructors here give them names and types, and are the only way that the compiler makes them.
+"""
+
+from __future__ import annotations
+
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Argument: TypeAlias = "int | str | bytes | tuple[str, ...] | None"
+
+# Who runs an operation.
+PARENT = "parent"  # the process that minibox runs in
+MOUNTER = "mounter"  # a short-lived process with the host's privileges and a mount namespace of its own
+INIT = "init"  # the process that becomes the container's first
+
+# Descriptor slots of the two children. STATUS is fixed by child.h, the rest by agreement with engine.start.
+STATUS = 0  # the socket to the parent
+CHANNEL = 1  # the socket between mounter and init
+STDIN, STDOUT, STDERR = 2, 3, 4
+USERNS = 5  # the container's user namespace
+ROOT = 6  # the container's root directory
+PTY_MASTER, PTY_SLAVE = 7, 8
+INIT_PROGRAM = 9  # the executable behind --init
+SCRATCH = 10  # a mount on its way to its place
+FIRST_BIND = 16  # bind mounts, opened before the container's root hides their sources
+NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
+
+# Tags of messages on the status socket.
+TAG_IDENTITY, TAG_GO, TAG_PTY = 1, 2, 3
+TAG_EXEC_ROOT = 0xFFFFFFFF  # child.h
+
+# mount_setattr(2), linux/mount.h
+RDONLY, NOSUID, NODEV, NOEXEC = 0x1, 0x2, 0x4, 0x8
+NOATIME, STRICTATIME, NODIRATIME, NOSYMFOLLOW = 0x10, 0x20, 0x80, 0x200000
+# mount(2) propagation
+MS_REC, MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 0x4000, 1 << 17, 1 << 18, 1 << 19, 1 << 20
+AT_RECURSIVE = 0x8000
+
+
+@record
+class Op:
+    """One step: ``name(*args)``, run by ``actor``, because of ``why``."""
+
+    name: str
+    args: tuple[Argument, ...]
+    why: str
+    actor: str = INIT
+
+
+def parent(name: str, *args: Argument, why: str) -> Op:
+    """A step of the parent's: `engine.start` has a method of that name."""
+    return Op(name, args, why, PARENT)
+
+
+def die_with_parent(why: str) -> Op:
+    return Op("die_with_parent", (STATUS,), why, INIT)
+
+
+def wait(tag: int, why: str) -> Op:
+    return Op("wait", (STATUS, tag), why, INIT)
+
+
+def recv_fd(slot: int, why: str) -> Op:
+    return Op("recv_fd", (CHANNEL, slot), why, INIT)
+
+
+def send_fd(socket: int, slot: int, tag: int, why: str) -> Op:
+    return Op("send_fd", (socket, slot, tag), why, INIT)
+
+
+def unshare(flags: int, why: str) -> Op:
+    return Op("unshare", (flags,), why, INIT)
+
+
+def open_(path: str, flags: int, slot: int, why: str) -> Op:
+    return Op("open", (path, flags, slot), why, INIT)
+
+
+def open_tree(path: str, slot: int, why: str, recursive: bool = False) -> Op:
+    return Op("open_tree", (path, AT_RECURSIVE if recursive else 0, slot), why, INIT)
+
+
+def id_map(slot: int, why: str, recursive: bool = False) -> Op:
+    return Op("id_map", (slot, int(recursive), USERNS), why, INIT)
+
+
+def mount_attributes(
+    slot: int, why: str, *, set_: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False
+) -> Op:
+    return Op("mount_attributes", (slot, set_, clear, propagation, int(recursive)), why, INIT)
+
+
+def propagation(path: str, flags: int, why: str) -> Op:
+    return Op("propagation", (path, flags), why, INIT)
+
+
+def attach(slot: int, root: int, target: str, why: str) -> Op:
+    return Op("attach", (slot, root, target), why, INIT)
+
+
+def mount(
+    fstype: str, target: str, why: str, *, source: str | None = None, options: str = "", attributes: int = 0,
+    root: int = ROOT,
+) -> Op:  # fmt: skip
+    return Op("mount", (fstype, source, options, root, target, attributes), why, INIT)
+
+
+def mount_overlay(directory: str, options: str, target: str, why: str) -> Op:
+    return Op("mount_overlay", (directory, options, target), why, INIT)
+
+
+def bind(source: str, target: str, why: str, *, attributes: int = 0, recursive: bool = False) -> Op:
+    return Op("bind", (source, ROOT, target, attributes, int(recursive)), why, INIT)
+
+
+def bind_fd(slot: int, root: int, target: str, why: str) -> Op:
+    return Op("bind_fd", (slot, root, target), why, INIT)
+
+
+def mask(path: str, why: str) -> Op:
+    return Op("mask", (ROOT, path), why, INIT)
+
+
+def read_only(path: str, why: str) -> Op:
+    return Op("read_only", (ROOT, path), why, INIT)
+
+
+def mkdir(root: int, path: str, why: str, mode: int = 0o755) -> Op:
+    return Op("mkdir", (root, path, mode), why, INIT)
+
+
+def symlink(target: str, path: str, why: str) -> Op:
+    return Op("symlink", (target, ROOT, path), why, INIT)
+
+
+def write_file(root: int, path: str, data: bytes, why: str) -> Op:
+    return Op("write_file", (root, path, data), why, INIT)
+
+
+def pivot_root(why: str) -> Op:
+    return Op("pivot_root", (ROOT,), why, INIT)
+
+
+def chdir(path: str, why: str) -> Op:
+    return Op("chdir", (path,), why, INIT)
+
+
+def sethostname(name: str, why: str) -> Op:
+    return Op("sethostname", (name,), why, INIT)
+
+
+def setdomainname(name: str, why: str) -> Op:
+    return Op("setdomainname", (name,), why, INIT)
+
+
+def setrlimit(resource: int, soft: int, hard: int, why: str) -> Op:
+    return Op("setrlimit", (resource, soft, hard), why, INIT)
+
+
+def umask(mask_: int, why: str) -> Op:
+    return Op("umask", (mask_,), why, INIT)
+
+
+def loopback_up(why: str) -> Op:
+    return Op("loopback_up", (), why, INIT)
+
+
+def open_pty(rows: int, columns: int, why: str) -> Op:
+    return Op("open_pty", (PTY_MASTER, PTY_SLAVE, rows, columns), why, INIT)
+
+
+def setsid(why: str) -> Op:
+    return Op("setsid", (), why, INIT)
+
+
+def controlling_tty(slot: int, why: str) -> Op:
+    return Op("controlling_tty", (slot,), why, INIT)
+
+
+def stdio(stdin: int, stdout: int, stderr: int, why: str) -> Op:
+    return Op("stdio", (stdin, stdout, stderr), why, INIT)
+
+
+def session_keyring(why: str) -> Op:
+    return Op("session_keyring", (), why, INIT)
+
+
+def set_fs_ids(uid: int, gid: int, why: str) -> Op:
+    return Op("set_fs_ids", (uid, gid), why, INIT)
+
+
+def setgroups(groups: tuple[int, ...], why: str) -> Op:
+    return Op("setgroups", (b"".join(group.to_bytes(4, "little") for group in groups),), why, INIT)
+
+
+def setresgid(gid: int, why: str) -> Op:
+    return Op("setresgid", (gid,), why, INIT)
+
+
+def setresuid(uid: int, why: str) -> Op:
+    return Op("setresuid", (uid,), why, INIT)
+
+
+def cap_bounding(mask_: int, why: str) -> Op:
+    return Op("cap_bounding", (mask_,), why, INIT)
+
+
+def capset(effective: int, permitted: int, inheritable: int, why: str) -> Op:
+    return Op("capset", (effective, permitted, inheritable), why, INIT)
+
+
+def cap_ambient(mask_: int, why: str) -> Op:
+    return Op("cap_ambient", (mask_,), why, INIT)
+
+
+def no_new_privs(why: str) -> Op:
+    return Op("no_new_privs", (), why, INIT)
+
+
+def seccomp(program: bytes, flags: int, why: str) -> Op:
+    return Op("seccomp", (program, flags), why, INIT)
+
+
+def close_fds(why: str) -> Op:
+    return Op("close_fds", (), why, INIT)
+
+
+def exec_(candidates: tuple[str, ...], argv: tuple[str, ...], env: tuple[str, ...], why: str) -> Op:
+    return Op("exec", (candidates, argv, env), why, INIT)
+
+
+def exec_fd(slot: int, argv: tuple[str, ...], env: tuple[str, ...], why: str) -> Op:
+    return Op("exec_fd", (slot, argv, env), why, INIT)
+
+
+def by_mounter(op: Op) -> Op:
+    """The same step, run by the mounter."""
+    return Op(op.name, op.args, op.why, MOUNTER)

@@ -1,0 +1,68 @@
+"""Build `minibox._native`: the C part as a cffi extension in API mode (compiled, not dlopen'ed)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cffi import FFI
+
+NATIVE = Path(__file__).resolve().parent
+SOURCES = ["plan.c", "child.c", "spawn.c", "device_filter.c"]
+
+ffibuilder = FFI()
+ffibuilder.cdef("""
+    struct mb_op_signature { const char *name; const char *arguments; };
+    extern const struct mb_op_signature mb_op_signatures[];
+    extern const unsigned mb_op_count;
+
+    struct mb_plan { uint32_t op_count; ...; };
+    int mb_plan_load(void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_op);
+
+    struct mb_time { uint64_t begin_ns; uint64_t end_ns; };
+    struct mb_record { uint32_t state; uint32_t index; int32_t error; uint32_t detail; struct mb_time time[]; };
+    struct mb_record *mb_record_new(uint32_t op_count);
+    void mb_record_free(struct mb_record *record, uint32_t op_count);
+    pid_t mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const int *slots,
+                   uint32_t slot_count, struct mb_record *record, int *pidfd);
+
+    int mb_bpf_device_attach(int cgroup_fd, const void *instructions, unsigned count);
+
+    /* One system call each, for lessons and tests: -1 and errno (ffi.errno) on failure. */
+    int unshare(int flags);
+    int setns(int fd, int nstype);
+    int mb_pivot_root(const char *new_root, const char *put_old);
+    int mb_mount(const char *source, const char *target, const char *fstype, unsigned long flags, const char *data);
+    int umount2(const char *target, int flags);
+    int mb_open_tree(int dirfd, const char *path, unsigned flags);
+    int mb_move_mount(int from_fd, const char *from, int to_fd, const char *to, unsigned flags);
+    struct mb_mount_attr { uint64_t attr_set; uint64_t attr_clr; uint64_t propagation; uint64_t userns_fd; };
+    int mb_mount_setattr(int dirfd, const char *path, unsigned flags, struct mb_mount_attr *attr);
+    int mb_pidfd_open(pid_t pid, unsigned flags);
+    int mb_pidfd_send_signal(int pidfd, int signal_number);
+    int mb_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
+    int mb_prctl(int option, unsigned long argument);
+""")
+ffibuilder.set_source(
+    "minibox._native",
+    """
+    #include "spawn.h"
+    #include "syscalls.h"
+    #include "device_filter.h"
+    #include <sys/prctl.h>
+
+    static int mb_mount(const char *source, const char *target, const char *fstype, unsigned long flags,
+                        const char *data) {
+        return mount(source, target, fstype, flags, data);
+    }
+
+    static int mb_prctl(int option, unsigned long argument) { return prctl(option, argument, 0, 0, 0); }
+    """,
+    sources=[f"native/{name}" for name in SOURCES],
+    include_dirs=[str(NATIVE)],
+    depends=[str(path) for path in NATIVE.glob("*.[hd]*")],
+    define_macros=[("_GNU_SOURCE", None)],
+    extra_compile_args=["-std=gnu17", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden"],
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(tmpdir=str(NATIVE.parent), verbose=True)

@@ -1,0 +1,50 @@
+/* The interpreter: runs a loaded Plan in a freshly cloned process. */
+#ifndef MB_CHILD_H
+#define MB_CHILD_H
+
+#include "plan.h"
+
+/* The slot of the socket to the parent: SOCK_SEQPACKET, close-on-exec. */
+#define MB_SLOT_STATUS 0
+
+enum mb_state {
+    MB_RUNNING = 0, /* in set-up; a process that ends now died in operation `index` */
+    MB_EXEC = 1,    /* about to execve: if the status socket then closes, the command runs */
+    MB_FAILED = 2,  /* operation `index` answered `error` */
+    MB_DONE = 3,    /* the list ended without an exec */
+};
+
+/* When an operation ran. */
+struct mb_time {
+    uint64_t begin_ns; /* CLOCK_MONOTONIC */
+    uint64_t end_ns;
+};
+
+/* One page or more shared by parent and child, the only thing that the child writes of its
+ * progress: it costs no system call and tells the parent how far a killed child came. */
+struct mb_record {
+    uint32_t state;
+    uint32_t index;  /* of the operation under way */
+    int32_t error;   /* errno of the operation that failed */
+    uint32_t detail; /* exec: index of the candidate that was there */
+    struct mb_time time[]; /* one an operation */
+};
+
+/* A message on the status socket, either way; at most one descriptor rides along. */
+struct mb_message {
+    uint32_t tag;
+    uint32_t reserved;
+};
+
+#define MB_TAG_ROOT 0xffffffffu /* exec failed: the container's root directory, for the diagnosis */
+
+struct mb_child {
+    const struct mb_plan *plan;
+    struct mb_record *record;
+    int slots[MB_SLOTS];
+};
+
+/* Run the plan to its exec or its end; never returns. Called with all signals blocked. */
+_Noreturn void mb_child_main(struct mb_child *child);
+
+#endif
