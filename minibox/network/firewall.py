@@ -1,0 +1,340 @@
+"""The way to the outside: one nftables table of our own, `table inet minibox`.
+
+All bridges of all state roots in a network namespace share it, as elements of two sets:
+
+    set subnets   containers' subnets: what leaves one for elsewhere is masqueraded
+    set bridges   their bridges: new connections to a container come from one of these or this host
+
+Docker got the second rule in 2025 (version 28): without it any neighbour on the LAN can route to a
+container, published or not. Other programs' tables are never edited. So where another table drops
+forwarded packets (Docker and ufw set such a policy) nothing here can undo it: a drop in any table
+is final in netfilter. `blocking_chains` finds those for `minibox doctor`.
+
+Forwarding (`net.ipv4.ip_forward`) is switched on in the bridge's network namespace, and stays on.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import fcntl
+import os
+import struct
+
+from minibox.errors import NetworkError, kernel_says
+from minibox.network import lease as leases
+from minibox.record import record
+
+NETLINK_NETFILTER = 12
+NFT_MSG_NEWGEN, NFT_MSG_GETGEN = 15, 16
+NFNL_SUBSYS_NFTABLES = 10
+NFTA_GEN_ID = 1
+NLM_F_REQUEST = 1
+
+IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
+NETNS = "/proc/thread-self/ns/net"
+PLACES = ("/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft", "/usr/bin/nft")
+
+TABLE = """\
+add table inet minibox
+add set inet minibox subnets { type ipv4_addr; flags interval; }
+add set inet minibox bridges { type ifname; }
+add chain inet minibox postrouting { type nat hook postrouting priority srcnat; policy accept; }
+add chain inet minibox forward { type filter hook forward priority filter; policy accept; }
+flush chain inet minibox postrouting
+flush chain inet minibox forward
+add rule inet minibox postrouting ip saddr @subnets ip daddr != @subnets masquerade
+add rule inet minibox forward ct state established,related accept
+add rule inet minibox forward ct status dnat accept
+add rule inet minibox forward ip daddr @subnets iifname != @bridges drop
+"""
+
+
+def enable_forwarding() -> None:
+    """Have the kernel forward IPv4 packets in this thread's network namespace.
+
+    Raises:
+        NetworkError: it is off and can't be switched on.
+    """
+    try:
+        with open(IP_FORWARD, "rb+", buffering=0) as file:
+            if file.read(1) != b"1":
+                file.seek(0)
+                file.write(b"1")
+    except OSError as error:
+        raise NetworkError(
+            f"switch on net.ipv4.ip_forward: {kernel_says(error)}",
+            hint="run `sysctl -w net.ipv4.ip_forward=1` on the host, or use --network none or --network host",
+        ) from error
+
+
+@record
+class Pending:
+    """An nft that was started and not yet waited for. `wait` must be called once."""
+
+    pid: int
+    errors_fd: int
+    lock_fd: int
+    generation: int
+    note_path: str
+
+    def wait(self) -> NetworkError | None:
+        """Wait for nft; what it refused, or None. Then the rules are in place."""
+        try:
+            status = _status(self.pid)
+            os.lseek(self.errors_fd, 0, os.SEEK_SET)
+            said = os.read(self.errors_fd, 4096).decode(errors="replace")
+            if status:
+                return _refusal(status, said)
+            # Between our look and nft's transaction nobody else may have changed anything, or
+            # their change would pass for ours: then nothing is noted and the next start runs nft.
+            if generation() == self.generation + 1:
+                _write_note(self.note_path, self.generation + 1)
+            return None
+        finally:
+            os.close(self.errors_fd)
+            os.close(self.lock_fd)
+
+
+def begin(runroot: str, bridge: str, subnet: str) -> Pending | None:
+    """Start putting the rules for a bridge in place; None when they are there already.
+
+    Every change of the ruleset, by anybody, gives it a new generation number. While it is the one
+    noted after our own last change, our rules are as we left them: 0.1 ms. Otherwise they are put
+    there again, in one transaction, whatever is left of them (a `flush ruleset` leaves nothing).
+
+    Raises:
+        NetworkError: nft isn't installed, or the kernel has no nf_tables.
+    """
+    note_path = f"{leases.directory(runroot, bridge)}/firewall"
+    if _read_note(note_path) == _stamp(generation()):
+        return None
+    elements = (
+        f"add element inet minibox subnets {{ {subnet} }}\n"
+        f'add element inet minibox bridges {{ "{bridge}" }}\n'
+    )
+    return _start(TABLE + elements, note_path)
+
+
+def remove(runroot: str, bridge: str) -> None:
+    """Take a bridge out of the table, and the table away with the last one. Not there: no error.
+
+    Raises:
+        NetworkError: nft refuses, or isn't installed while there is something to remove.
+    """
+    state = leases.directory(runroot, bridge)
+    lock_fd = _lock()
+    try:
+        held = _elements("bridges")
+        if held is None:
+            return
+        if held <= {bridge}:
+            script = "delete table inet minibox\n"
+        else:
+            script = ""
+            if bridge in held:
+                script += f'delete element inet minibox bridges {{ "{bridge}" }}\n'
+            subnet = _recorded_subnet(state)
+            if subnet and subnet in (_elements("subnets") or ()):
+                script += f"delete element inet minibox subnets {{ {subnet} }}\n"
+        if script:
+            status, said = _run(script)
+            if status:
+                raise _refusal(status, said)
+    finally:
+        os.close(lock_fd)
+
+
+def blocking_chains() -> tuple[str, ...]:
+    """Other tables' forward chains whose policy is drop: ``ip filter FORWARD``. Empty without nft.
+
+    For `minibox doctor`: such a chain may stop a container's way out unless it has a rule that
+    accepts it. Rules of the old iptables-legacy are not seen.
+    """
+    import json
+
+    try:
+        status, said = _run("list chains\n", "-j")
+    except NetworkError:
+        return ()
+    if status:
+        return ()
+    chains = [item["chain"] for item in json.loads(said)["nftables"] if "chain" in item]
+    return tuple(
+        f"{chain['family']} {chain['table']} {chain['name']}"
+        for chain in chains
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop"
+    )
+
+
+def generation() -> int:
+    """The generation number of this thread's network namespace's nftables ruleset (NFT_MSG_GETGEN).
+
+    Raises:
+        NetworkError: the kernel has no nf_tables, or the caller no CAP_NET_ADMIN.
+    """
+    kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN
+    request = struct.pack("=IHHIIBBH", 20, kind, NLM_F_REQUEST, 1, 0, 0, 0, 0)
+    try:
+        netfilter = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        try:
+            netfilter.sendto(request, (0, 0))
+            answer = netfilter.recv(4096)
+        finally:
+            netfilter.close()
+        (kind,) = struct.unpack_from("=H", answer, 4)
+        if kind != NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN:
+            code = -struct.unpack_from("=i", answer, 16)[0]
+            raise OSError(code, os.strerror(code))
+    except OSError as error:
+        raise NetworkError(
+            f"ask the kernel for its nftables ruleset: {kernel_says(error)}",
+            hint="the kernel needs nf_tables (modprobe nf_tables); or use --network none or --network host",
+        ) from error
+    offset = 20
+    while offset + 8 <= len(answer):
+        length, attribute = struct.unpack_from("=HH", answer, offset)
+        if attribute == NFTA_GEN_ID:
+            return int(struct.unpack_from(">I", answer, offset + 4)[0])
+        offset += (max(length, 4) + 3) & ~3
+    raise NetworkError("ask the kernel for its nftables ruleset: its answer has no generation")
+
+
+def _start(script: str, note_path: str) -> Pending:
+    lock_fd = _lock()
+    try:
+        before = generation()
+        pid, output_fd = _spawn(script)
+    except BaseException:
+        os.close(lock_fd)
+        raise
+    return Pending(pid, output_fd, lock_fd, before, note_path)
+
+
+def _run(script: str, *options: str) -> tuple[int, str]:
+    """nft's (exit status, what it printed) for a script."""
+    pid, output_fd = _spawn(script, *options)
+    try:
+        status = _status(pid)
+        os.lseek(output_fd, 0, os.SEEK_SET)
+        with open(output_fd, "rb", closefd=False) as file:
+            return status, file.read().decode(errors="replace")
+    finally:
+        os.close(output_fd)
+
+
+def _spawn(script: str, *options: str) -> tuple[int, int]:
+    """Start nft on a script: its (pid, a file that has its output and errors)."""
+    program = find_nft()
+    input_fd = os.memfd_create("minibox-nft-script")
+    output_fd = -1
+    try:
+        os.write(input_fd, script.encode())
+        os.lseek(input_fd, 0, os.SEEK_SET)
+        output_fd = os.memfd_create("minibox-nft-output")
+        actions = [
+            (os.POSIX_SPAWN_DUP2, input_fd, 0),
+            (os.POSIX_SPAWN_DUP2, output_fd, 1),
+            (os.POSIX_SPAWN_DUP2, output_fd, 2),
+        ]
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+        pid = os.posix_spawn(program, [program, *options, "-f", "-"], environment, file_actions=actions)
+        return pid, output_fd
+    except OSError as error:
+        if output_fd >= 0:
+            os.close(output_fd)
+        raise NetworkError(f"run {program}: {kernel_says(error)}") from error
+    finally:
+        os.close(input_fd)
+
+
+def find_nft() -> str:
+    """The path of the nft command.
+
+    Raises:
+        NetworkError: it isn't installed.
+    """
+    for path in (*PLACES, *(f"{place}/nft" for place in os.environ.get("PATH", "").split(":") if place)):
+        if os.access(path, os.X_OK):
+            return path
+    raise NetworkError(
+        "find nft, which makes the containers' way to the outside: not installed",
+        hint="apt install nftables; or use --network none or --network host",
+    )
+
+
+def _status(pid: int) -> int:
+    """A child's exit status; 0 where the embedding process has its children reaped unseen."""
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return 0
+
+
+def _refusal(status: int, said: str) -> NetworkError:
+    lines = [line for line in said.splitlines() if line.strip()]
+    said = lines[0] if lines else f"exit status {status}"
+    hint = None
+    if os.strerror(errno.EPERM) in said:
+        hint = "nftables needs CAP_NET_ADMIN in this network namespace"
+    elif os.strerror(errno.EOPNOTSUPP) in said or os.strerror(errno.ENOENT) in said:
+        hint = "the kernel may lack a module: modprobe -a nf_tables nft_chain_nat nft_masq nft_ct"
+    return NetworkError(f"change table inet minibox with nft: {said}", hint)
+
+
+def _elements(name: str) -> set[str] | None:
+    """A set's elements as text; None when the set isn't there."""
+    import json
+
+    status, said = _run(f"list set inet minibox {name}\n", "-j")
+    if status:
+        return None
+    found = set()
+    for item in json.loads(said)["nftables"]:
+        for element in item.get("set", {}).get("elem", ()):
+            prefix = element.get("prefix") if isinstance(element, dict) else None
+            found.add(f"{prefix['addr']}/{prefix['len']}" if prefix else str(element))
+    return found
+
+
+def _recorded_subnet(state: str) -> str:
+    try:
+        with open(f"{state}/subnet", encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _lock() -> int:
+    """A descriptor with an exclusive flock on this thread's network namespace itself.
+
+    All state roots that share the table share it, and the kernel drops it with its holder.
+    """
+    fd = os.open(NETNS, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _stamp(number: int) -> str:
+    """A generation number and the network namespace that it belongs to."""
+    namespace = os.stat(NETNS)
+    return f"{number} {namespace.st_dev}:{namespace.st_ino}"
+
+
+def _read_note(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _write_note(path: str, number: int) -> None:
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "w", encoding="ascii") as file:
+        file.write(_stamp(number))
+    os.rename(temporary, path)

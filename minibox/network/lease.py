@@ -1,0 +1,224 @@
+"""Addresses: one leased to each container on a bridge, by files only.
+
+    runroot/network/<bridge>/subnet             the bridge's subnet, chosen at first use
+    runroot/network/<bridge>/leases/<address>   a symbolic link whose target is the container's id
+
+A symbolic link because symlink(2) makes name and content in one step and refuses a name that is
+there: taking an address needs no lock, and no reader sees a lease without an owner.
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import os
+from binascii import crc32
+
+from minibox.errors import NetworkError, kernel_says
+from minibox.network import ipv4, subnet
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minibox.network.ipv4 import Subnet
+
+DEFAULT_RUNROOT = "/run/minibox"
+DEFAULT_BRIDGE = "minibox0"
+
+
+@record
+class Lease:
+    """A container's place on a bridge. IPv4 today; IPv6 fields will come beside these.
+
+    Attributes:
+        container_id: who holds the address.
+        address: the container's, without a prefix length: ``10.212.0.7``.
+        prefix_length: bits of ``subnet``.
+        gateway: the bridge's own address in ``subnet``.
+        subnet: ``10.212.0.0/22``.
+        bridge: the bridge's interface name.
+        runroot: where the lease is remembered.
+    """
+
+    container_id: str
+    address: str
+    prefix_length: int
+    gateway: str
+    subnet: str
+    bridge: str
+    runroot: str
+
+
+def bridge_name(runroot: str) -> str:
+    """``minibox0`` for the default runroot, else ``mb-`` and 8 hex digits of the path's CRC-32.
+
+    So that several state roots, and tests, never share a link. Interface names have 15 characters.
+    """
+    path = os.path.realpath(runroot)
+    return DEFAULT_BRIDGE if path == DEFAULT_RUNROOT else f"mb-{crc32(os.fsencode(path)):08x}"
+
+
+def directory(runroot: str, bridge: str) -> str:
+    """Where a bridge's state is kept."""
+    return f"{runroot}/network/{bridge}"
+
+
+def take(runroot: str, container_id: str, bridge: str = "") -> Lease:
+    """Lease an address on ``bridge`` (default: the runroot's own) to ``container_id``.
+
+    The container's state must be there already: `collect` frees what belongs to no container.
+
+    Raises:
+        NetworkError: no subnet or no address is free, or the state can't be written.
+    """
+    bridge = bridge or bridge_name(runroot)
+    state = directory(runroot, bridge)
+    try:
+        chosen = _recorded(state)
+        if chosen and _link_exists(bridge):
+            return _take_in(chosen, runroot, container_id, bridge)
+        os.makedirs(f"{state}/leases", 0o700, exist_ok=True)
+        with Lock(state):
+            chosen = _chosen(state, bridge)
+            return _take_in(chosen, runroot, container_id, bridge)
+    except OSError as error:
+        raise NetworkError(f"lease an address in {state}: {kernel_says(error)}") from error
+
+
+def release(lease: Lease) -> None:
+    """Give the address back. Doing it twice is no error, and a successor's lease is left alone."""
+    state = directory(lease.runroot, lease.bridge)
+    try:
+        with Lock(state):
+            if owner(state, lease.address) == lease.container_id:
+                os.unlink(f"{state}/leases/{lease.address}")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise NetworkError(f"release {lease.address} in {state}: {kernel_says(error)}") from error
+
+
+def collect(runroot: str, alive: Callable[[str], bool]) -> tuple[str, ...]:
+    """Free the addresses of containers that are gone; return those addresses.
+
+    Args:
+        alive: whether a container of that id still exists. It is called with the bridge locked.
+    """
+    freed = []
+    for bridge in bridges(runroot):
+        state = directory(runroot, bridge)
+        if not leased(state):
+            continue
+        try:
+            with Lock(state):
+                for address, container_id in leased(state).items():
+                    if not alive(container_id):
+                        os.unlink(f"{state}/leases/{address}")
+                        freed.append(address)
+        except FileNotFoundError:  # the bridge was removed meanwhile
+            continue
+    return tuple(freed)
+
+
+def bridges(runroot: str) -> list[str]:
+    """Names of the bridges that ``runroot`` keeps state of."""
+    root = f"{runroot}/network"
+    return [name for name in _names(root) if os.path.isdir(f"{root}/{name}/leases")]
+
+
+def leased(state: str) -> dict[str, str]:
+    """The addresses in use under a bridge's state directory, each with its container's id."""
+    found = {address: owner(state, address) for address in _names(f"{state}/leases")}
+    return {address: container_id for address, container_id in found.items() if container_id}
+
+
+def owner(state: str, address: str) -> str:
+    """The id of the container that holds ``address``; empty when nobody does."""
+    try:
+        return os.readlink(f"{state}/leases/{address}")
+    except FileNotFoundError:
+        return ""
+
+
+class Lock:
+    """An exclusive flock on a bridge's state directory, for as long as a ``with`` lasts.
+
+    Only what removes a lease, or chooses the subnet, takes it. The kernel drops it with its holder.
+    """
+
+    def __init__(self, state: str) -> None:
+        self._state = state
+        self._fd = -1
+
+    def __enter__(self) -> Lock:
+        self._fd = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._fd)
+
+
+def _take_in(chosen: Subnet, runroot: str, container_id: str, bridge: str) -> Lease:
+    """Take the first free address, beginning at one that depends on the id.
+
+    Not at the lowest: an address that was just released may still be in conntrack or in the
+    container's veth, which the kernel takes away a little after its namespace.
+    """
+    state = directory(runroot, bridge)
+    gateway = chosen.first + 1
+    count = chosen.last - gateway - 1  # without the network's, the gateway's and the broadcast address
+    begin = crc32(container_id.encode())
+    for i in range(count):
+        address = ipv4.text(gateway + 1 + (begin + i) % count)
+        try:
+            os.symlink(container_id, f"{state}/leases/{address}")
+        except FileExistsError:
+            continue
+        return Lease(
+            container_id, address, chosen.prefix_length, ipv4.text(gateway), str(chosen), bridge, runroot
+        )
+    raise NetworkError(
+        f"lease an address on {bridge}: all {count} of {chosen} are in use",
+        hint="stop containers that are no longer needed, or use another --runroot",
+    )
+
+
+def _chosen(state: str, bridge: str) -> Subnet:
+    """The bridge's subnet, under the lock; chosen anew when nothing uses the old one and the host does now."""
+    recorded = _recorded(state)
+    if recorded and (_link_exists(bridge) or leased(state)):
+        return recorded
+    taken = subnet.host_subnets()
+    if recorded and subnet.is_free(recorded, taken):
+        return recorded
+    offset = 0 if bridge == DEFAULT_BRIDGE else crc32(bridge.encode())
+    chosen = subnet.choose(taken, offset)
+    with open(f"{state}/subnet.new", "w", encoding="ascii") as file:
+        file.write(str(chosen))
+    os.rename(f"{state}/subnet.new", f"{state}/subnet")
+    return chosen
+
+
+def _recorded(state: str) -> Subnet | None:
+    try:
+        with open(f"{state}/subnet", encoding="ascii") as file:
+            return ipv4.parse_subnet(file.read())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _link_exists(name: str) -> bool:
+    try:
+        return bool(_socket.if_nametoindex(name))
+    except OSError:
+        return False
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except FileNotFoundError:
+        return []

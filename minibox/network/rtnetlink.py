@@ -1,0 +1,273 @@
+"""Requests to rtnetlink(7): compiled by pyroute2 once, kept as bytes, filled in and sent.
+
+pyroute2 takes 130 ms to import, ten times a container's start. Its `IPBatch` is a compiler: it turns
+calls into the bytes of netlink requests and sends nothing. Those bytes differ between two
+containers only in a name, an index and an address, so they are compiled once after a boot with a
+marked value in each such place and kept in the runroot; a start reads them, fills the places in
+and sends. The numbers in them are the kernel's ABI and don't age.
+"""
+
+from __future__ import annotations
+
+import _socket
+import _thread
+import marshal
+import os
+import struct
+
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+
+NETLINK_ROUTE = 0
+SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
+NLMSG_ERROR, NLM_F_ACK_TLVS, NLMSGERR_ATTR_MSG = 2, 0x200, 1
+CLONE_NEWNET = 0x40000000
+ANSWER_WITHIN_S = 10
+
+# The marked values: what stands for a field in a compiled request. Each field has a fixed width.
+_NAME = "mb-marked-name0"  # 15 characters and a NUL: IFNAMSIZ
+_MARKS = {
+    "name": _NAME.encode() + b"\0",
+    "mtu": struct.pack("=I", 0x7A7A7A71),
+    "bridge_index": struct.pack("=I", 0x7A7A7A72),
+    "netns_fd": struct.pack("=I", 0x7A7A7A73),
+    "index": struct.pack("=I", 0x7A7A7A74),
+    "mac": bytes.fromhex("026d7a7a7a7a"),
+    "address": _socket.inet_aton("203.0.113.122"),
+    "broadcast": _socket.inet_aton("203.0.113.123"),
+    "gateway": _socket.inet_aton("203.0.113.124"),
+    "prefix_length": b"\xa7",
+}
+
+
+@record
+class Request:
+    """One compiled request: its bytes, and where each field's value goes."""
+
+    message: bytes
+    places: tuple[tuple[str, int], ...]
+
+    def fill(self, values: Mapping[str, bytes]) -> bytearray:
+        """The request with ``values`` in their places; KeyError when one is missing."""
+        message = bytearray(self.message)
+        for field, offset in self.places:
+            value = values[field]
+            message[offset : offset + len(value)] = value
+        return message
+
+
+def name(interface: str) -> bytes:
+    """An interface's name as a request holds it."""
+    return interface.encode().ljust(16, b"\0")
+
+
+def number(value: int) -> bytes:
+    """An index, a descriptor or an MTU as a request holds it."""
+    return struct.pack("=I", value)
+
+
+def compile_requests() -> dict[str, Request]:
+    """Every request that minibox makes, compiled by pyroute2. Imports it: 130 ms.
+
+    In a thread of its own, since pyroute2 runs an event loop and the caller may have one running.
+    """
+    return in_thread(_compile_requests)
+
+
+def _compile_requests() -> dict[str, Request]:
+    from pyroute2 import IPBatch
+
+    index, mtu, mac = 0x7A7A7A74, 0x7A7A7A71, "02:6d:7a:7a:7a:7a"
+    found = {}
+    with IPBatch() as compiler:
+
+        def compiled(key: str) -> None:
+            message = bytes(compiler.batch)
+            compiler.reset()
+            found[key] = Request(message, tuple(_places(message)))
+
+        compiler.link("add", ifname=_NAME, kind="bridge", address=mac, mtu=mtu, state="up")
+        compiled("add bridge")
+        compiler.link("set", index=index, state="up")
+        compiled("set up")
+        compiler.link("del", index=index)
+        compiled("delete link")
+        compiler.addr(
+            "add", index=index, address="203.0.113.122", prefixlen=0xA7, broadcast="203.0.113.123"
+        )
+        compiled("add address")
+        compiler.route("add", dst="default", gateway="203.0.113.124")
+        compiled("add default route")
+        peer = {"ifname": "eth0", "net_ns_fd": 0x7A7A7A73, "address": mac, "mtu": mtu}
+        compiler.link("add", ifname=_NAME, kind="veth", master=0x7A7A7A72, mtu=mtu, state="up", peer=peer)
+        compiled("add veth")
+    return found
+
+
+def _places(message: bytes) -> list[tuple[str, int]]:
+    """Where the marked values are, in the order of their offsets."""
+    found = []
+    for field, mark in _MARKS.items():
+        offset = message.find(mark)
+        while offset >= 0:
+            found.append((field, offset))
+            offset = message.find(mark, offset + len(mark))
+    return sorted(found, key=lambda place: place[1])
+
+
+def requests(directory: str) -> dict[str, Request]:
+    """`compile_requests`, kept in a file under ``directory`` for as long as this module stays the same."""
+    path = f"{directory}/requests"
+    edition = os.stat(__file__).st_mtime_ns
+    try:
+        with open(path, "rb") as file:
+            kept = marshal.load(file)
+        if kept["edition"] == edition:
+            return {key: Request(*value) for key, value in kept["requests"].items()}
+    except (OSError, ValueError, EOFError, TypeError, KeyError):
+        pass  # not there, or another edition's
+    compiled = compile_requests()
+    plain = {key: (request.message, request.places) for key, request in compiled.items()}
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "wb") as file:
+        marshal.dump({"edition": edition, "requests": plain}, file)
+    os.rename(temporary, path)
+    return compiled
+
+
+class Link:
+    """A socket to rtnetlink in one network namespace; the namespace is the one it was opened in."""
+
+    def __init__(self) -> None:
+        self._socket = _socket.socket(
+            _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_ROUTE
+        )
+        self._sequence = 0
+        for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK):
+            try:
+                self._socket.setsockopt(SOL_NETLINK, option, 1)
+            except OSError:
+                pass  # before Linux 4.12 and 4.3: an answer without words
+        self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_WITHIN_S, 0))
+
+    def send(self, *messages: bytearray) -> list[OSError | None]:
+        """Send requests in one datagram; the kernel's answer to each, in order: None, or what it refused with.
+
+        Raises:
+            OSError: the socket itself failed, or no answer came within 10 s.
+        """
+        expected: dict[int, int] = {}
+        for position, message in enumerate(messages):
+            self._sequence += 1
+            struct.pack_into("=II", message, 8, self._sequence, 0)
+            expected[self._sequence] = position
+        self._socket.sendto(b"".join(messages), (0, 0))
+        answers: list[OSError | None] = [None] * len(messages)
+        while expected:
+            for sequence, answer in _answers(self._socket.recv(65536)):
+                if sequence in expected:
+                    answers[expected.pop(sequence)] = answer
+        return answers
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _answers(datagram: bytes) -> list[tuple[int, OSError | None]]:
+    """The (sequence number, refusal or None) of each NLMSG_ERROR in a datagram."""
+    found: list[tuple[int, OSError | None]] = []
+    offset = 0
+    while offset + 16 <= len(datagram):
+        length, kind, flags, sequence, _ = struct.unpack_from("=IHHII", datagram, offset)
+        if length < 16:
+            break
+        if kind == NLMSG_ERROR:
+            code = -struct.unpack_from("=i", datagram, offset + 16)[0]
+            words = _words(datagram[offset + 36 : offset + length]) if flags & NLM_F_ACK_TLVS else ""
+            refusal = OSError(code, words or os.strerror(code)) if code else None
+            found.append((sequence, refusal))
+        offset += (length + 3) & ~3
+    return found
+
+
+def _words(attributes: bytes) -> str:
+    """NLMSGERR_ATTR_MSG: what the kernel has to say about a refusal; empty when nothing."""
+    offset = 0
+    while offset + 4 <= len(attributes):
+        length, kind = struct.unpack_from("=HH", attributes, offset)
+        if length < 4:
+            break
+        if kind & 0x3FFF == NLMSGERR_ATTR_MSG:
+            return attributes[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
+        offset += (length + 3) & ~3
+    return ""
+
+
+def in_netns(netns_fd: int, act: Callable[[], T]) -> T:
+    """Run ``act`` in a thread of its own inside a network namespace, and wait for it.
+
+    setns(2) with CLONE_NEWNET moves the calling thread only; a thread that ends afterwards never
+    has to find its way back, whatever else the embedding process does meanwhile. A socket opened
+    in it stays in that namespace.
+    """
+
+    def enter() -> T:
+        _setns(netns_fd)
+        return act()
+
+    return in_thread(enter)
+
+
+def in_thread(act: Callable[[], T]) -> T:
+    """Run ``act`` in a thread of its own, wait for it, and return or raise what it does."""
+    done = _thread.allocate_lock()
+    done.acquire()
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append((act(), None))
+        except BaseException as error:  # raised again in the caller
+            outcome.append((None, error))
+        finally:
+            done.release()
+
+    _thread.start_new_thread(run, ())
+    done.acquire()
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
+
+
+def _setns(fd: int) -> None:
+    try:
+        from minibox.linux.namespace import setns
+    except ImportError:
+        # REPLACE: until minibox.linux.namespace.setns is there
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(fd, CLONE_NEWNET):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), "setns") from None
+        return
+    setns(fd, CLONE_NEWNET)
+
+
+def refused(answer: OSError | None, *expected: int) -> OSError | None:
+    """The refusal, unless it is one of the ``expected`` error numbers (EEXIST: somebody did it already)."""
+    return None if answer is None or answer.errno in expected else answer

@@ -1,0 +1,109 @@
+"""Choosing a bridge's subnet: one that nothing on this host already leads to.
+
+The candidates keep clear of what other tools take unasked: Docker (172.17.0.0/12 from .17 up, then
+192.168.0.0/16 by /20), Podman (10.88.0.0/16, 10.89.0.0/16 and up), libvirt (192.168.122.0/24),
+LXC (10.0.3.0/24), Kubernetes' usual 10.42, 10.43, 10.96 and 10.244, Tailscale (100.64.0.0/10).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from minibox.errors import NetworkError
+from minibox.network import ipv4
+from minibox.network.ipv4 import Subnet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# A bridge takes 1023 ports (BR_PORT_BITS in net/bridge/br_private.h): /22 is the size that fits.
+PREFIX_LENGTH = 22
+POOLS = ("10.212.0.0/14", "172.16.0.0/16", "192.168.224.0/19")
+
+
+def candidates(offset: int) -> list[Subnet]:
+    """Every subnet that a bridge may get, best first; ``offset`` rotates the order within each pool.
+
+    Two state roots that choose in the same moment, before either has a bridge that the other could
+    see, rarely meet: each begins at an offset of its own.
+    """
+    found = []
+    for pool in map(ipv4.parse_subnet, POOLS):
+        size = 1 << (32 - PREFIX_LENGTH)
+        count = 1 << (PREFIX_LENGTH - pool.prefix_length)
+        found += [Subnet(pool.first + (offset + i) % count * size, PREFIX_LENGTH) for i in range(count)]
+    return found
+
+
+def choose(taken: Sequence[Subnet], offset: int) -> Subnet:
+    """The first candidate that overlaps none of ``taken``.
+
+    Raises:
+        NetworkError: all are taken.
+    """
+    for candidate in candidates(offset):
+        if is_free(candidate, taken):
+            return candidate
+    raise NetworkError(
+        f"choose a subnet for the bridge: the host's routes cover all of {', '.join(POOLS)}",
+        hint="use --network none or --network host, or drop a route that is wider than it has to be",
+    )
+
+
+def is_free(subnet: Subnet, taken: Iterable[Subnet]) -> bool:
+    """Whether ``subnet`` overlaps none of ``taken``."""
+    return not any(subnet.overlaps(other) for other in taken)
+
+
+def host_subnets() -> list[Subnet]:
+    """What this thread's network namespace already leads to: routes of every table, addresses, name servers."""
+    found = parse_fib_trie(_read("/proc/thread-self/net/fib_trie")) + parse_route(_read("/proc/thread-self/net/route"))
+    for line in _read("/etc/resolv.conf").splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver" and ipv4.is_ipv4(words[1]):
+            found.append(Subnet(ipv4.parse(words[1]), 32))
+    return found
+
+
+def parse_fib_trie(text: str) -> list[Subnet]:
+    """The prefixes of ``/proc/net/fib_trie``: all tables, so a VPN's policy routes too.
+
+    A leaf is two lines, ``|-- 10.8.0.0`` and ``/24 universe UNICAST``. Routes as wide as a default
+    (a VPN's 0.0.0.0/1 and 128.0.0.0/1) don't count: they lead everywhere.
+    """
+    found = []
+    address = 0
+    for line in text.splitlines():
+        line = line.strip()
+        if line.startswith("|-- "):
+            address = ipv4.parse(line[4:])
+        elif line.startswith("/"):
+            prefix_length = int(line[1:].split(" ", 1)[0])
+            if prefix_length > 1:
+                found.append(Subnet(address, prefix_length))
+    return found
+
+
+def parse_route(text: str) -> list[Subnet]:
+    """The prefixes of ``/proc/net/route``: the main table, addresses and masks in host byte order."""
+    found = []
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        if len(words) < 8:
+            continue
+        # printed as a native integer of the bytes in network order
+        destination, mask = (int.from_bytes(int(words[i], 16).to_bytes(4, sys.byteorder), "big") for i in (1, 7))
+        prefix_length = mask.bit_count()
+        if prefix_length > 1:
+            found.append(Subnet(destination & mask, prefix_length))
+    return found
+
+
+def _read(path: str) -> str:
+    """A file's text; empty when it can't be read (a kernel without CONFIG_IP_FIB_TRIE_STATS, no /etc)."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
