@@ -1,0 +1,361 @@
+"""Make the OCI runtime Spec of a run: options + the image's config + facts of the host -> config.json.
+
+One pure function, `make_spec`; the grammar of single options is in its neighbours (`volumes`,
+`devices`, `limits`, `security`, `environment`, `users`). On the hot path the default seccomp profile is
+not spelled out: the annotation `SECCOMP_ANNOTATION` stands for it, and `complete` fills in
+``linux.seccomp`` for who reads the Spec outside this process (export, explain, another runtime).
+"""
+
+from __future__ import annotations
+
+from minibox.engine.devices import default_rules, make_devices
+from minibox.engine.environment import environment, parse_env_file
+from minibox.engine.limits import oom_score_adj, resources, rlimits, sysctls
+from minibox.engine.security import MASKED_PATHS, READONLY_PATHS, Security, parse_security
+from minibox.engine.users import resolve_user
+from minibox.engine.volumes import user_mounts
+from minibox.errors import ConfigError, UsageError, kernel_says
+from minibox.linux.capabilities import NAMES, adjusted
+from minibox.linux.seccomp import DEFAULT_PROFILE, SECCOMP_ANNOTATION
+from minibox.linux.signals import signal_number
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from minibox.engine.host_facts import HostFacts
+    from minibox.engine.options import RunOptions
+    from minibox.engine.users import ResolvedUser, UserLookup
+    from minibox.engine.volumes import UserMounts
+    from minibox.oci.runtime import Linux, LinuxIDMapping, LinuxSeccomp, Mount, Process, Spec
+
+OCI_VERSION = "1.2.0"
+STOP_SIGNAL_ANNOTATION = "org.opencontainers.image.stopSignal"  # image-spec, conversion.md
+INIT_DESTINATION = "/dev/init"  # on the container's own tmpfs: nothing is left in its upperdir
+_TTY_GID = 5
+_HOSTNAME_MOST = 64  # HOST_NAME_MAX, gethostname(2)
+
+
+@record
+class IdMappings:
+    """``linux.uidMappings`` and ``linux.gidMappings`` of the container's user namespace."""
+
+    uids: tuple[LinuxIDMapping, ...]
+    gids: tuple[LinuxIDMapping, ...]
+
+
+def make_spec(
+    options: RunOptions,
+    image_config: dict[str, Any],
+    *,
+    lookup: UserLookup,
+    host: HostFacts,
+    container_id: str,
+    rootfs: str,
+    root: str,
+    network: str = "none",
+    files: Mapping[str, str] | None = None,
+    id_mappings: IdMappings | None = None,
+    idmap_binds: bool = False,
+    cgroups_path: str = "",
+    init_path: str = "",
+    mounts: UserMounts | None = None,
+) -> Spec:
+    """The OCI runtime Spec of one run, a plain dict that can be written as config.json.
+
+    Args:
+        image_config: the OCI image config as read from JSON.
+        lookup: gives the text of the image's /etc/passwd and /etc/group.
+        rootfs: ``root.path``.
+        root: the directory with ``volumes``.
+        network: the mode in effect: none, host, bridge, or another private one.
+        files: prepared files of the host by their path in the container: /etc/hosts,
+            /etc/resolv.conf, /etc/hostname. One that the user mounts over is left out.
+        id_mappings: of the user namespace to use; None: no user namespace.
+        idmap_binds: the kernel and our rights allow id-mapped bind mounts.
+        init_path: the static init of ``--init`` on the host.
+        mounts: what `user_mounts` gave for the same options; parsed here when None.
+
+    ``process.cwd`` is made by who executes the Spec where the image lacks it, as runc does.
+
+    Raises:
+        UsageError: an option's value can't be meant.
+        ConfigError: the image's config can't be used.
+        Unsupported: an option asks for what minibox doesn't do.
+    """
+    config: dict[str, Any] = image_config.get("config") or {}
+    if mounts is None:
+        mounts = user_mounts(
+            options, image_config, host, root=root, container_id=container_id, idmap_binds=idmap_binds
+        )
+    security = parse_security(options)
+    hostname = container_hostname(options, host, container_id, network)
+    capabilities = _capabilities(options, host)
+    user = _mapped(resolve_user(options.user or config.get("User") or "", options.group_add, lookup), id_mappings, options)
+    process = _process(options, config, user, hostname, capabilities, host)
+    process["noNewPrivileges"] = security.no_new_privileges
+    devices = make_devices(options.device, host, bind=id_mappings is not None, privileged=options.privileged)
+    all_mounts = _mounts(options, security, network, id_mappings)
+    own = list(mounts.mounts) + _file_mounts(files or {}, mounts, idmap_binds) + list(devices.mounts)
+    if options.init:
+        own.append(_init_mount(process, init_path))
+    # Mounting over /dev takes all of it: what we would mount below would be hidden in the image's view.
+    taken = {mount["destination"] for mount in mounts.mounts}
+    all_mounts = [
+        mount
+        for mount in all_mounts
+        if mount["destination"] not in taken and not (mount["destination"].startswith("/dev/") and "/dev" in taken)
+    ]
+    limits = resources(options, host)
+    limits["devices"] = [*default_rules(), *devices.rules]
+    annotations = labels(options, config)
+    stop_signal = options.stop_signal or config.get("StopSignal") or ""
+    if stop_signal:
+        signal_number(stop_signal)
+        annotations[STOP_SIGNAL_ANNOTATION] = stop_signal
+    linux = _linux(options, security, network, id_mappings)
+    linux["resources"] = limits
+    if devices.nodes:
+        linux["devices"] = list(devices.nodes)
+    if cgroups_path:
+        linux["cgroupsPath"] = cgroups_path
+    if security.seccomp == "default":
+        annotations[SECCOMP_ANNOTATION] = DEFAULT_PROFILE
+    elif security.seccomp != "unconfined":
+        linux["seccomp"] = _seccomp_file(security.seccomp, capabilities, host)
+    return {
+        "ociVersion": OCI_VERSION,
+        "process": process,
+        "root": {"path": rootfs, "readonly": options.read_only},
+        "hostname": hostname,
+        "mounts": all_mounts + own,
+        "annotations": annotations,
+        "linux": linux,
+    }
+
+
+def complete(spec: Spec) -> Spec:
+    """A copy with ``linux.seccomp`` spelled out, for who reads it outside this process."""
+    from minibox.linux.seccomp_profile import default_profile
+
+    annotations = dict(spec.get("annotations") or {})
+    if annotations.pop(SECCOMP_ANNOTATION, "") != DEFAULT_PROFILE:
+        return spec
+    bounding = spec.get("process", {}).get("capabilities", {}).get("bounding", [])  # type: ignore[typeddict-item]
+    linux: Linux = {**spec.get("linux", {}), "seccomp": default_profile(bounding)}
+    return {**spec, "annotations": annotations, "linux": linux}
+
+
+def container_hostname(options: RunOptions, host: HostFacts, container_id: str, network: str) -> str:
+    """``--hostname``, else the host's on the host's network, else the id's first 12 digits.
+
+    Raises:
+        UsageError: not a host name.
+    """
+    name = options.hostname
+    if not name:
+        return host.hostname if network == "host" else container_id[:12]
+    parts = name.split(".")
+    plain = name.replace("-", "").replace("_", "").replace(".", "")
+    if len(name) > _HOSTNAME_MOST or not plain.isascii() or not plain.isalnum():
+        raise UsageError(f"invalid hostname {name!r}", hint="at most 64 letters, digits, '-' and '.'")
+    if any(not part or part[0] == "-" or part[-1] == "-" for part in parts):
+        raise UsageError(f"invalid hostname {name!r}", hint="its parts begin and end with a letter or digit")
+    return name
+
+
+def labels(options: RunOptions, config: dict[str, Any]) -> dict[str, str]:
+    """The image's labels and ``--label key[=value]``, the user's over the image's.
+
+    Raises:
+        UsageError: a label without a key.
+    """
+    result: dict[str, str] = dict(config.get("Labels") or {})
+    for word in options.label:
+        key, _, value = word.partition("=")
+        if not key or "\0" in word:
+            raise UsageError(f"invalid label {word!r}", hint="write key=value")
+        result[key] = value
+    return result
+
+
+def _process(
+    options: RunOptions,
+    config: dict[str, Any],
+    user: ResolvedUser,
+    hostname: str,
+    capabilities: list[str],
+    host: HostFacts,
+) -> Process:
+    entries: list[str] = []
+    for path in options.env_file:
+        try:
+            data = host.read(path)
+        except (OSError, ValueError) as error:
+            said = kernel_says(error) if isinstance(error, OSError) else str(error)
+            raise UsageError(f"read env-file {path!r}: {said}") from error
+        entries += parse_env_file(data, path, host.environ)
+    cwd = options.workdir or config.get("WorkingDir") or "/"
+    if not cwd.startswith("/") or "\0" in cwd:
+        raise UsageError(f"working directory {cwd!r} is not absolute", hint="begin it with /")
+    # execve as an ordinary user drops what root keeps; Docker says so in the Spec, and so do we.
+    held = capabilities if user.uid == 0 else []
+    process: Process = {
+        "terminal": options.tty,
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)},
+        "args": _args(options, config),
+        "env": environment(
+            config.get("Env") or (),
+            (*entries, *options.env),
+            host.environ,
+            hostname=hostname,
+            home=user.home,
+            tty=options.tty,
+        ),
+        "cwd": cwd,
+        "capabilities": {"bounding": capabilities, "effective": held, "permitted": held},
+    }
+    if options.ulimit:
+        process["rlimits"] = rlimits(options.ulimit)
+    if options.oom_score_adj is not None:
+        process["oomScoreAdj"] = oom_score_adj(options.oom_score_adj)
+    return process
+
+
+def _args(options: RunOptions, config: dict[str, Any]) -> list[str]:
+    """Docker's combination: ``--entrypoint`` takes the place of the image's, and resets its Cmd."""
+    entrypoint, command = config.get("Entrypoint") or [], list(options.command)
+    if options.entrypoint is not None:
+        entrypoint = [options.entrypoint] if options.entrypoint else []
+    elif not command:
+        command = config.get("Cmd") or []
+    args = [*entrypoint, *command]
+    if not args:
+        raise UsageError("no command specified, and the image has none", hint="minibox run IMAGE COMMAND")
+    if not all(isinstance(arg, str) for arg in args):
+        raise ConfigError("the image's Entrypoint or Cmd is not a list of strings")
+    if any("\0" in arg for arg in args):
+        raise UsageError("an argument of the command has a NUL byte")
+    if not args[0]:
+        raise UsageError("the command is an empty string")
+    return args
+
+
+def _capabilities(options: RunOptions, host: HostFacts) -> list[str]:
+    if options.privileged:
+        return list(NAMES[: host.last_cap + 1])
+    return adjusted(options.cap_add, options.cap_drop, last=host.last_cap)
+
+
+def _mapped(user: ResolvedUser, mappings: IdMappings | None, options: RunOptions) -> ResolvedUser:
+    """Check a user against the id mappings; groups that only /etc/group gave may be left out."""
+    if mappings is None:
+        return user
+    for what, number, ranges in (("uid", user.uid, mappings.uids), ("gid", user.gid, mappings.gids)):
+        if not _contains(ranges, number):
+            raise UsageError(
+                f"{what} {number} is not mapped in the container's user namespace",
+                hint="give your user more ids in /etc/subuid and /etc/subgid, or run as root",
+            )
+    if not _single(mappings.gids) and all(_contains(mappings.gids, gid) for gid in user.additional_gids):
+        return user
+    if options.group_add:
+        raise UsageError(
+            "groups can't be added: the container's user namespace doesn't map them",
+            hint="give your user ids in /etc/subgid",
+        )
+    # Without a mapped range, setgroups(2) is denied (user_namespaces(7)): there are no groups to have.
+    groups = () if _single(mappings.gids) else tuple(g for g in user.additional_gids if _contains(mappings.gids, g))
+    return type(user)(user.uid, user.gid, groups, user.home, user.name)
+
+
+def _contains(ranges: tuple[LinuxIDMapping, ...], number: int) -> bool:
+    return any(each["containerID"] <= number < each["containerID"] + each["size"] for each in ranges)
+
+
+def _single(ranges: tuple[LinuxIDMapping, ...]) -> bool:
+    return sum(each["size"] for each in ranges) == 1
+
+
+def _mounts(options: RunOptions, security: Security, network: str, mappings: IdMappings | None) -> list[Mount]:
+    """The mounts of every container (runtime-spec, config-linux.md, "Default Filesystems", and Docker's options)."""
+    if options.shm_size_bytes < 0:
+        raise UsageError(f"invalid shm-size {options.shm_size_bytes}", hint="write a size as 64m")
+    quiet = ["nosuid", "noexec", "nodev"]
+    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+    if mappings is None or _contains(mappings.gids, _TTY_GID):
+        pts.append(f"gid={_TTY_GID}")  # an unmapped gid makes the mount fail with EINVAL
+    shm = [*quiet, "mode=1777", f"size={options.shm_size_bytes or 64 << 20}"]
+    sys: Mount = {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": list(quiet)}
+    if network == "host" and mappings is not None:
+        # sysfs shows the network namespace's devices: only the namespace's owner may mount it.
+        sys = {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "rslave", *quiet, "rro"]}
+    elif not options.privileged:
+        sys["options"].append("ro")
+    cgroup = list(quiet) if security.writable_cgroups else [*quiet, "ro"]
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": list(quiet)},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        },
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
+        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": shm},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": list(quiet)},
+        sys,
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": cgroup},
+    ]
+
+
+def _file_mounts(files: Mapping[str, str], mounts: UserMounts, idmap: bool) -> list[Mount]:
+    taken = {mount["destination"] for mount in mounts.mounts}
+    options = ["bind", "rprivate", "idmap"] if idmap else ["bind", "rprivate"]
+    return [
+        {"destination": path, "type": "bind", "source": source, "options": list(options)}
+        for path, source in files.items()
+        if path not in taken
+    ]
+
+
+def _init_mount(process: Process, init_path: str) -> Mount:
+    if not init_path:
+        raise ConfigError("--init: this installation has no minibox-init", hint="install minibox again: pip install .")
+    process["args"] = [INIT_DESTINATION, "--", *process["args"]]
+    return {
+        "destination": INIT_DESTINATION,
+        "type": "bind",
+        "source": init_path,
+        "options": ["bind", "rprivate", "nosuid", "nodev", "ro"],
+    }
+
+
+def _linux(options: RunOptions, security: Security, network: str, mappings: IdMappings | None) -> Linux:
+    result: Linux = {"namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]}
+    result["namespaces"].append({"type": "cgroup"})
+    if network != "host":
+        result["namespaces"].append({"type": "network"})
+    if mappings is not None:
+        result["namespaces"].append({"type": "user"})
+        result["uidMappings"], result["gidMappings"] = list(mappings.uids), list(mappings.gids)
+    result["sysctl"] = sysctls(
+        options.sysctl, host_network=network == "host", user_namespace=mappings is not None
+    )
+    result["rootfsPropagation"] = "private"
+    result["maskedPaths"] = list(MASKED_PATHS) if security.system_paths else []
+    result["readonlyPaths"] = list(READONLY_PATHS) if security.system_paths else []
+    return result
+
+
+def _seccomp_file(path: str, capabilities: list[str], host: HostFacts) -> LinuxSeccomp:
+    from minibox.linux.seccomp_profile import resolve_text
+
+    try:
+        text = host.read(path)
+    except (OSError, ValueError) as error:
+        said = kernel_says(error) if isinstance(error, OSError) else str(error)
+        raise UsageError(f"read seccomp profile {path!r}: {said}", hint="give a profile in JSON, or unconfined") from error
+    return resolve_text(text, path, capabilities)
