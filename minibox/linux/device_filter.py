@@ -68,7 +68,9 @@ def rule_lines(rules: Iterable[Rule]) -> list[tuple[str, str]]:
             continue
         letters = "".join(letter for letter, bit in (("r", READ), ("w", WRITE), ("m", MKNOD)) if access & bit)
         for each in "cb" if kind == "a" else kind:
-            lines.append((file, f"{each} {'*' if major is None else major}:{'*' if minor is None else minor} {letters}"))
+            lines.append(
+                (file, f"{each} {'*' if major is None else major}:{'*' if minor is None else minor} {letters}")
+            )
     return lines
 
 
@@ -153,12 +155,12 @@ def attach(directory: str, rules: Iterable[Rule]) -> None:
     Raises:
         OSError: from bpf(2): EPERM without CAP_BPF, ENOSYS or EINVAL without CONFIG_CGROUP_BPF.
     """
-    from minibox import _native
+    from minibox._native import ffi, lib
 
     program = compile_rules(with_defaults(rules))
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        result = _native.lib.mb_bpf_device_attach(fd, _native.ffi.from_buffer(program), len(program) // 8)
+        result = lib.mb_bpf_device_attach(fd, ffi.from_buffer(program), len(program) // 8)
     finally:
         os.close(fd)
     if result < 0:

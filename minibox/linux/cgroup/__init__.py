@@ -8,7 +8,18 @@ from minibox.linux.cgroup.group import Cgroup, CgroupUsage, create, find, leftov
 from minibox.linux.cgroup.host import CgroupHost, CgroupMounts, detect, parse_mounts
 from minibox.linux.cgroup.steps import CgroupStep, cgroup_steps
 
-__all__ = (
-    *("Cgroup", "CgroupHost", "CgroupMounts", "CgroupStep", "CgroupUsage"),
-    *("cgroup_steps", "create", "detect", "find", "leftovers", "make", "parse_mounts", "remove_leftover"),
-)
+__all__ = [
+    "Cgroup",
+    "CgroupHost",
+    "CgroupMounts",
+    "CgroupStep",
+    "CgroupUsage",
+    "cgroup_steps",
+    "create",
+    "detect",
+    "find",
+    "leftovers",
+    "make",
+    "parse_mounts",
+    "remove_leftover",
+]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Setting = tuple[str, str, str, bool]
-    Compile = Callable[[dict[str, Any]], list[Setting]]
+    Compile = Callable[[Any], list[Setting]]
 
 
 def cpu_weight(shares: int) -> int:
@@ -190,7 +190,7 @@ CONTROLLERS: tuple[tuple[str, str, Compile, str, Compile], ...] = (
     ("cpu", "cpu", cpu_v1, "cpu", cpu_v2),
     ("cpu", "cpuset", cpuset, "cpuset", cpuset),
     ("blockIO", "blkio", blkio_v1, "io", io_v2),
-    ("hugepageLimits", "hugetlb", hugetlb_v1, "hugetlb", hugetlb_v2),  # type: ignore[arg-type]  # this one is a list
+    ("hugepageLimits", "hugetlb", hugetlb_v1, "hugetlb", hugetlb_v2),
 )
 
 

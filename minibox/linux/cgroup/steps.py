@@ -140,7 +140,9 @@ def _v1_steps(host: CgroupHost, name: str, settings: dict[str, list[tuple[str, S
             # A new v1 cpuset is empty, and write(2) to its tasks says ENOSPC until both files are filled.
             for file in ("cpuset.cpus", "cpuset.mems"):
                 if all(setting[0] != file for _, setting in asked):
-                    steps.append(CgroupStep("copy", f"{directory}/{file}", f"{parent}/{file}", limit, not asked, "cpuset"))
+                    steps.append(
+                        CgroupStep("copy", f"{directory}/{file}", f"{parent}/{file}", limit, not asked, "cpuset")
+                    )
         for controller, (file, value, limit, optional) in asked:
             steps.append(CgroupStep("write", f"{directory}/{file}", value, limit, optional, controller))
     return steps
