@@ -1,0 +1,119 @@
+"""``base``, the embedded default image: made on first use, offline, by whoever needs it.
+
+The recipe is data in ``rootfs/base``: ``recipe.toml`` and the files under ``files/``. Programs come
+from the first of these that the host has: a static busybox; the distribution's busybox-static
+package, downloaded and unpacked into a temporary directory, never installed; the host's own
+binaries with their libraries. The layer is written straight to the store, so an ordinary user
+can make files that belong to root in it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+
+from minibox.errors import InvalidReference, StoreError
+from minibox.image.layout import disk_error, locked
+from minibox.image.reference import parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.image.pack import LayerWriter
+    from minibox.image.store import ImageStore, ResolvedImage
+
+REFERENCE = "docker.io/library/base:latest"
+
+
+def is_base(reference: str) -> bool:
+    """Whether ``reference`` means the embedded default image."""
+    try:
+        return str(parse(reference)) == REFERENCE
+    except InvalidReference:
+        return False
+
+
+def ensure(store: ImageStore) -> ResolvedImage:
+    """The image ``base``, made now when the store has none. Safe in many processes at once.
+
+    Raises:
+        StoreError: it can't be made here; the hint says what is missing.
+    """
+    from minibox.image.manifest import find_image
+
+    try:
+        os.makedirs(store.root, mode=0o755, exist_ok=True)
+        with locked(f"{store.root}/base.lock"):
+            return find_image(store.layout, REFERENCE) or make(store)
+    except OSError as error:
+        raise disk_error(f"make the image base in {store.root}", error) from error
+
+
+def make(store: ImageStore) -> ResolvedImage:
+    """Make ``base`` anew and name it, whatever had that name before."""
+    from minibox.image.importer import add_image
+    from minibox.image.pack import LayerWriter
+    from minibox.image.programs import collect
+
+    recipe_path = find_recipe("base")
+    recipe = read_recipe(recipe_path)
+    programs = collect(recipe["programs"])
+    layer = io.BytesIO()
+    writer = LayerWriter(layer)
+    write_skeleton(writer, recipe, f"{recipe_path}/files")
+    for name, target in sorted(programs.links.items()):
+        writer.add_symlink(name, target)
+    for name, content in sorted(programs.files.items()):
+        writer.add_file(name, content, 0o755)
+    writer.close()
+    layer.seek(0)
+    config = dict(recipe["config"])
+    config["Labels"] = {**config.get("Labels", {}), "org.minibox.base.programs": programs.origin}
+    return add_image(store, REFERENCE, [layer], config)
+
+
+def write_skeleton(writer: LayerWriter, recipe: dict[str, Any], files_path: str) -> None:
+    """The recipe's directories, links and files, in an order in which each has its parent."""
+    for directory in recipe["directory"]:
+        owner = (directory.get("uid", 0), directory.get("gid", 0))
+        for path in directory["paths"]:
+            writer.add_directory(path, int(directory["mode"], 8), owner)
+    for name, target in recipe["links"].items():
+        writer.add_symlink(name, target)
+    for parent, directories, names in os.walk(files_path):
+        directories.sort()
+        for name in sorted(names):
+            path = os.path.join(parent, name)
+            with open(path, "rb") as file:
+                inside = os.path.relpath(path, files_path)
+                mode = recipe["modes"].get(inside, "0644")
+                writer.add_file(inside, file.read(), int(mode, 8))
+
+
+def find_recipe(name: str) -> str:
+    """The directory of a recipe: in the installed package, or in the checkout.
+
+    Raises:
+        StoreError: neither has it.
+    """
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    candidates = [f"{package}/rootfs/{name}", f"{os.path.dirname(package)}/rootfs/{name}"]
+    for candidate in candidates:
+        if os.access(f"{candidate}/recipe.toml", os.R_OK):
+            return candidate
+    raise StoreError(
+        f"the recipe of the image {name!r} is in neither {candidates[0]} nor {candidates[1]}",
+        "install minibox anew: pip install --force-reinstall .",
+    )
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """The parsed ``recipe.toml`` of the recipe directory ``path``."""
+    import tomllib
+
+    try:
+        with open(f"{path}/recipe.toml", "rb") as file:
+            return tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise StoreError(f"read {path}/recipe.toml: {error}") from error

@@ -1,0 +1,145 @@
+"""Making images from tars: what ``docker import`` does, and images of several layers."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+from minibox.errors import InvalidReference, StoreError, UsageError, kernel_says
+from minibox.image.compression import compression_of, open_decompressed
+from minibox.image.layer import CHUNK_BYTES, HashingReader, read_tar
+from minibox.image.manifest import (
+    MEDIA_TYPE_CONFIG,
+    MEDIA_TYPE_MANIFEST,
+    chain_ids,
+    host_architecture,
+)
+from minibox.image.reference import parse
+from minibox.image.store import ResolvedImage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, BinaryIO
+
+    from minibox.image.layout import Descriptor, Layout
+    from minibox.image.store import ImageStore
+
+    TarSource = str | os.PathLike[str] | BinaryIO
+
+MEDIA_TYPE_LAYER = "application/vnd.oci.image.layer.v1.tar"
+# Compressions that an OCI layer may have; others are stored as plain tars.
+LAYER_SUFFIXES = {"": "", "gzip": "+gzip", "zstd": "+zstd"}
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def import_tar(
+    store: ImageStore, source: TarSource, reference: str, config: dict[str, Any] | None = None
+) -> ResolvedImage:
+    """Make an image of one layer from a root file system's tar, and name it ``reference``.
+
+    Args:
+        source: path or file; plain, or compressed by gzip, zstd, bzip2 or xz.
+        config: the execution part of the image config: ``Env``, ``Cmd``, ``Entrypoint``,
+            ``WorkingDir``, ``User``, ``Labels`` ... (OCI image-spec, config.md).
+
+    Raises:
+        InvalidReference: ``reference`` is malformed or has a digest.
+        StoreError: ``source`` can't be read, is no sound tar, or the disk is full.
+    """
+    return add_image(store, reference, [source], config)
+
+
+def add_image(
+    store: ImageStore,
+    reference: str,
+    layers: Iterable[TarSource],
+    config: dict[str, Any] | None = None,
+    *,
+    created: str | None = None,
+) -> ResolvedImage:
+    """Make an image of ``layers``, bottom first, and name it ``reference``; as `import_tar`.
+
+    Same layers and config give the same digest: the time of making is kept only where
+    ``created`` (RFC 3339) says one.
+    """
+    name = parse(reference)
+    if name.digest:
+        raise InvalidReference(f"invalid reference {ascii(reference)}: a new image can't be given a digest")
+    layout = store.layout
+    added = [_add_layer(layout, source) for source in layers]
+    if not added:
+        raise UsageError(f"image {reference!r} would have no layers")
+    diff_ids = [diff_id for _, diff_id in added]
+    image_config: dict[str, Any] = {
+        "architecture": host_architecture(),
+        "os": "linux",
+        "config": {"Env": [DEFAULT_PATH], **(config or {})},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
+    if created:
+        image_config["created"] = created
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MEDIA_TYPE_MANIFEST,
+        "config": layout.write_json(image_config, MEDIA_TYPE_CONFIG),
+        "layers": [descriptor for descriptor, _ in added],
+    }
+    descriptor = layout.write_json(manifest, MEDIA_TYPE_MANIFEST)
+    layout.set_name(str(name), {**descriptor, "platform": {"os": "linux", "architecture": host_architecture()}})
+    return ResolvedImage(
+        reference=str(name), digest=descriptor["digest"], config=image_config, chain_ids=chain_ids(diff_ids)
+    )
+
+
+def _add_layer(layout: Layout, source: TarSource) -> tuple[Descriptor, str]:
+    """Keep a tar as a blob: (descriptor, diff ID)."""
+    with ExitStack() as stack:
+        if isinstance(source, (str, os.PathLike)):
+            try:
+                file: BinaryIO = stack.enter_context(open(source, "rb"))
+            except OSError as error:
+                raise StoreError(f"read {os.fspath(source)}: {kernel_says(error)}") from error
+            what = os.fspath(source)
+        else:
+            file, what = source, "the tar"
+        blob = stack.enter_context(layout.new_blob())
+        try:
+            stored = _Tee(file, blob)
+            plain = HashingReader(open_decompressed(stored))  # type: ignore[arg-type]
+            compression = compression_of(stored.start)
+            if compression not in LAYER_SUFFIXES:
+                blob.truncate(0)
+                blob.seek(0)
+                stored.copy_to = None
+                plain = HashingReader(_Tee(plain, blob))  # type: ignore[arg-type]
+                compression = ""
+            for _ in read_tar(plain):
+                pass
+        except StoreError as error:
+            raise StoreError(f"import {what}: {error}", error.hint) from error
+        while stored.read(CHUNK_BYTES):  # padding after the compressed stream's end
+            pass
+        diff_id = plain.digest()
+        digest = diff_id if not compression else stored.digest()
+        size = blob.tell()
+        layout.keep_blob(blob, digest)
+    descriptor = {"mediaType": MEDIA_TYPE_LAYER + LAYER_SUFFIXES[compression], "digest": digest, "size": size}
+    return descriptor, diff_id
+
+
+class _Tee(HashingReader):
+    """A reader that copies what is read to another file."""
+
+    def __init__(self, file: Any, copy_to: BinaryIO) -> None:
+        super().__init__(file)
+        self.copy_to: BinaryIO | None = copy_to
+        self.start = b""
+
+    def read(self, size: int = -1) -> bytes:
+        data = super().read(size)
+        if len(self.start) < 6:
+            self.start += data[:6]
+        if self.copy_to is not None:
+            self.copy_to.write(data)
+        return data

@@ -1,0 +1,267 @@
+"""The OCI image layout on disk: blobs by digest, names in index.json.
+
+Source: OCI image-spec 1.1, image-layout.md. Other tools read and write it too (``skopeo copy ...
+oci:ROOT/images:NAME``, ``umoci``), so nothing but what the specification names is kept in it:
+locks and unfinished files are beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import time
+from contextlib import contextmanager
+
+from minibox.errors import StoreError, kernel_says
+from minibox.image.reference import is_digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, BinaryIO
+
+    Descriptor = dict[str, Any]
+
+REF_NAME = "org.opencontainers.image.ref.name"
+MEDIA_TYPE_INDEX = "application/vnd.oci.image.index.v1+json"
+LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+JSON_BLOB_BYTES_MAX = 8 << 20
+CHUNK_BYTES = 1 << 20
+STALE_AFTER_S = 60
+
+
+class Layout:
+    """The OCI image layout at ``root``/images. Nothing is made on disk before the first write."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.path = f"{root}/images"
+
+    def blob_path(self, digest: str) -> str:
+        """Where the blob is, whether it is there or not.
+
+        Raises:
+            StoreError: ``digest`` is not a sha256 digest, and so no safe file name.
+        """
+        if not isinstance(digest, str) or not is_digest(digest):
+            raise StoreError(f"{ascii(digest)} is not a sha256 digest")
+        return f"{self.path}/blobs/sha256/{digest[7:]}"
+
+    def read_json(self, digest: str) -> dict[str, Any]:
+        """The JSON object in a blob, its digest verified.
+
+        Raises:
+            StoreError: the blob is missing, is not what its digest says, or is no JSON object.
+        """
+        path = self.blob_path(digest)
+        try:
+            with open(path, "rb") as file:
+                data = file.read(JSON_BLOB_BYTES_MAX + 1)
+        except OSError as error:
+            raise StoreError(f"read blob {digest}: {kernel_says(error)}", _REPULL) from error
+        if len(data) > JSON_BLOB_BYTES_MAX:
+            raise StoreError(f"blob {digest} is larger than {JSON_BLOB_BYTES_MAX} bytes: no manifest or config is")
+        if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
+            raise StoreError(f"blob {digest} is damaged: its content has another digest", _REPULL)
+        return _json_object(data, f"blob {digest}")
+
+    def write_json(self, value: dict[str, Any], media_type: str) -> Descriptor:
+        """Keep ``value`` as a blob, in canonical form; its descriptor."""
+        data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        with self.new_blob() as file:
+            file.write(data)
+            self.keep_blob(file, digest)
+        return {"mediaType": media_type, "digest": digest, "size": len(data)}
+
+    @contextmanager
+    def new_blob(self) -> Iterator[BinaryIO]:
+        """A file to write a blob to; gone at the end unless `keep_blob` was called with it."""
+        self.create()
+        name = f"{self.root}/tmp/{os.getpid()}-{time.monotonic_ns()}"
+        with _disk_errors(f"write {name}"), open(name, "xb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)  # tells `_sweep` that the owner lives
+                yield file
+            finally:
+                try:
+                    os.unlink(name)
+                except FileNotFoundError:
+                    pass
+
+    def keep_blob(self, file: BinaryIO, digest: str) -> None:
+        """Give the finished file of `new_blob` its place under ``digest``."""
+        path = self.blob_path(digest)
+        with _disk_errors(f"write blob {digest}"):
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fdatasync(file.fileno())
+            os.rename(file.name, path)
+
+    def add_blob(self, source: BinaryIO, digest: str | None = None) -> tuple[str, int]:
+        """Copy ``source`` into a blob while its digest is taken; (digest, size in bytes).
+
+        Raises:
+            StoreError: the content is not what ``digest`` promised; nothing is kept.
+        """
+        hasher = hashlib.sha256()
+        size = 0
+        with self.new_blob() as file:
+            while chunk := source.read(CHUNK_BYTES):
+                hasher.update(chunk)
+                size += len(chunk)
+                file.write(chunk)
+            found = "sha256:" + hasher.hexdigest()
+            if digest is not None and found != digest:
+                raise StoreError(f"expected a blob with digest {digest}, got {found}")
+            self.keep_blob(file, found)
+        return found, size
+
+    def descriptors(self) -> list[Descriptor]:
+        """The descriptors in index.json; none when there is no store yet.
+
+        Raises:
+            StoreError: index.json can't be read or is damaged.
+        """
+        path = f"{self.path}/index.json"
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"read {path}: {kernel_says(error)}") from error
+        manifests = _json_object(data, path).get("manifests") or []
+        if not isinstance(manifests, list) or not all(isinstance(item, dict) for item in manifests):
+            raise StoreError(f"{path} is damaged: 'manifests' is not a list of descriptors")
+        return manifests
+
+    def names(self) -> tuple[str, ...]:
+        """All names in index.json, sorted."""
+        return tuple(sorted({name for name in map(ref_name, self.descriptors()) if name}))
+
+    def set_name(self, name: str, descriptor: Descriptor) -> None:
+        """Make ``name`` mean ``descriptor``; what had that name loses it."""
+        named = {**descriptor, "annotations": {**descriptor.get("annotations", {}), REF_NAME: name}}
+        with self._locked():
+            self._write_index([item for item in self.descriptors() if ref_name(item) != name] + [named])
+
+    def remove_name(self, name: str) -> bool:
+        """Forget ``name``; False when it was not there. Blobs stay."""
+        if not self.descriptors():
+            return False
+        with self._locked():
+            before = self.descriptors()
+            after = [item for item in before if ref_name(item) != name]
+            if len(after) == len(before):
+                return False
+            self._write_index(after)
+            return True
+
+    def create(self) -> None:
+        """Make the layout's directories and files, where they are missing."""
+        if os.access(f"{self.path}/index.json", os.F_OK) and os.access(f"{self.root}/tmp", os.F_OK):
+            return
+        with _disk_errors(f"make the image store at {self.path}"):
+            os.makedirs(f"{self.path}/blobs/sha256", mode=0o755, exist_ok=True)
+            os.makedirs(f"{self.root}/tmp", mode=0o700, exist_ok=True)
+            with self._locked():
+                if not os.access(f"{self.path}/oci-layout", os.F_OK):
+                    self._replace(f"{self.path}/oci-layout", LAYOUT_FILE)
+                if not os.access(f"{self.path}/index.json", os.F_OK):
+                    self._write_index([])
+
+    def _write_index(self, manifests: list[Descriptor]) -> None:
+        index = {"schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": manifests}
+        self._replace(f"{self.path}/index.json", json.dumps(index, separators=(",", ":")).encode())
+
+    def _replace(self, path: str, data: bytes) -> None:
+        temporary = f"{self.root}/tmp/{os.getpid()}-{time.monotonic_ns()}"
+        with _disk_errors(f"write {path}"):
+            try:
+                with open(temporary, "xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fdatasync(file.fileno())
+                os.rename(temporary, path)
+            except BaseException:
+                if os.access(temporary, os.F_OK):
+                    os.unlink(temporary)
+                raise
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone in changing index.json; what killed writers left is collected on the way."""
+        with _disk_errors(f"lock {self.path}"), locked(f"{self.root}/images.lock"):
+            self._sweep()
+            yield
+
+    def _sweep(self) -> None:
+        try:
+            names = os.listdir(f"{self.root}/tmp")
+        except FileNotFoundError:
+            return
+        for name in names:
+            path = f"{self.root}/tmp/{name}"
+            try:
+                if time.time() - os.stat(path).st_mtime < STALE_AFTER_S:
+                    continue
+                with open(path, "rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(path)
+            except OSError:
+                continue
+
+
+@contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold an exclusive flock on the file ``path``, which is made and never removed."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def ref_name(descriptor: Descriptor) -> str:
+    """The name that index.json gives ``descriptor``, or ""."""
+    annotations = descriptor.get("annotations")
+    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def disk_error(what: str, error: OSError) -> StoreError:
+    """The error for a failed write: what was tried, and a hint where the disk is full or read-only."""
+    hints = {
+        errno.ENOSPC: "the disk is full: free some space, or set --root to a directory on another disk",
+        errno.EDQUOT: "the disk quota is used up: free some space, or set --root to a directory on another disk",
+        errno.EROFS: "set --root to a directory on a writable file system",
+        errno.EACCES: "set --root to a directory of your own",
+        errno.EPERM: "set --root to a directory of your own",
+    }
+    return StoreError(f"{what}: {kernel_says(error)}", hints.get(error.errno or 0))
+
+
+@contextmanager
+def _disk_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(what, error) from error
+
+
+_REPULL = "remove the image and bring it into the store again"
+
+
+def _json_object(data: bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{what} is damaged: it is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{what} is damaged: it is no JSON object")
+    return value

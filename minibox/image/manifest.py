@@ -1,0 +1,172 @@
+"""From a reference to an image: index, manifest, config, layers.
+
+Source: OCI image-spec 1.1 (image-index.md, manifest.md, config.md). Docker's schema 2 media types
+name the same content and are taken too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from minibox.errors import InvalidReference, StoreError
+from minibox.image.layout import ref_name
+from minibox.image.reference import Reference, is_digest, parse
+from minibox.image.store import ResolvedImage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from minibox.image.layout import Descriptor, Layout
+
+MEDIA_TYPE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MEDIA_TYPE_CONFIG = "application/vnd.oci.image.config.v1+json"
+INDEX_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+MANIFEST_TYPES = (MEDIA_TYPE_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
+NESTED_INDEXES_MAX = 4
+
+# What uname calls an architecture, and what Go and so OCI calls it.
+ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "i386": "386",
+    "i686": "386",
+    "armv7l": "arm",
+    "armv6l": "arm",
+    "loongarch64": "loong64",
+}
+
+
+def host_architecture() -> str:
+    """This machine's architecture in OCI's words: ``amd64``, ``arm64``."""
+    machine = os.uname().machine
+    return ARCHITECTURES.get(machine, machine)
+
+
+def find_image(layout: Layout, reference: str) -> ResolvedImage | None:
+    """The image of ``layout`` that ``reference`` names, or None.
+
+    ``reference`` may be a name as Docker users write it, a name exactly as another tool put it
+    into index.json, ``NAME@DIGEST``, or the ``sha256:<hex>`` of a manifest.
+
+    Raises:
+        InvalidReference: ``reference`` is malformed.
+        StoreError: the image is damaged.
+    """
+    by_digest = is_digest(reference)
+    wanted = None if by_digest else parse(reference)
+    descriptor = _find_descriptor(layout.descriptors(), reference, wanted)
+    if descriptor is None:
+        return None
+    digest = _manifest_digest(layout, descriptor)
+    config = image_config(layout, digest)
+    name = str(wanted) if wanted is not None else reference
+    return ResolvedImage(reference=name, digest=digest, config=config, chain_ids=chain_ids(diff_ids(config)))
+
+
+def image_config(layout: Layout, digest: str) -> dict[str, Any]:
+    """The image config of the manifest ``digest``."""
+    descriptor = layout.read_json(digest).get("config")
+    if not isinstance(descriptor, dict):
+        raise StoreError(f"manifest {digest} is damaged: it has no config")
+    return layout.read_json(descriptor.get("digest", ""))
+
+
+def layer_descriptors(layout: Layout, digest: str, config: dict[str, Any]) -> list[tuple[Descriptor, str]]:
+    """Each layer's blob and its diff ID, bottom first.
+
+    Raises:
+        StoreError: manifest and config don't tell of the same number of layers.
+    """
+    layers = layout.read_json(digest).get("layers")
+    ids = diff_ids(config)
+    if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
+        raise StoreError(f"manifest {digest} is damaged: 'layers' is not a list of descriptors")
+    if len(layers) != len(ids):
+        raise StoreError(f"manifest {digest} is damaged: {len(layers)} layers, but {len(ids)} diff IDs in its config")
+    return list(zip(layers, ids, strict=True))
+
+
+def diff_ids(config: dict[str, Any]) -> list[str]:
+    """The layers' diff IDs in an image config, bottom first."""
+    rootfs = config.get("rootfs")
+    ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if ids is None:
+        ids = []
+    if not isinstance(ids, list) or not all(isinstance(item, str) and is_digest(item) for item in ids):
+        raise StoreError("the image config is damaged: 'rootfs.diff_ids' is not a list of sha256 digests")
+    if not ids:
+        raise StoreError("the image has no layers", "it is an artifact and not an image that can be run")
+    return ids
+
+
+def chain_ids(ids: Sequence[str]) -> tuple[str, ...]:
+    """The chain ID of each layer with all below it, bottom first (config.md, "Layer ChainID")."""
+    chain: list[str] = []
+    for diff_id in ids:
+        if chain:
+            diff_id = "sha256:" + hashlib.sha256(f"{chain[-1]} {diff_id}".encode()).hexdigest()
+        chain.append(diff_id)
+    return tuple(chain)
+
+
+def _find_descriptor(descriptors: list[Descriptor], reference: str, wanted: Reference | None) -> Descriptor | None:
+    if wanted is None or wanted.digest:
+        digest = reference if wanted is None else wanted.digest
+        for descriptor in descriptors:
+            if descriptor.get("digest") == digest:
+                return descriptor
+        return None
+    full = str(wanted)
+    loose = None
+    for descriptor in descriptors:
+        name = ref_name(descriptor)
+        if name == full:
+            return descriptor
+        # Put there by another tool: `skopeo copy docker://alpine oci:ROOT/images:alpine`.
+        if name and loose is None and (name == reference or _full_name(name) == full):
+            loose = descriptor
+    return loose
+
+
+def _full_name(name: str) -> str:
+    try:
+        return str(parse(name))
+    except InvalidReference:
+        return ""
+
+
+def _manifest_digest(layout: Layout, descriptor: Descriptor) -> str:
+    """The digest of the manifest that ``descriptor`` stands for on this machine."""
+    for _ in range(NESTED_INDEXES_MAX):
+        digest = descriptor.get("digest")
+        if not isinstance(digest, str):
+            raise StoreError("index.json is damaged: a descriptor has no digest")
+        media_type = descriptor.get("mediaType")
+        if media_type in MANIFEST_TYPES:
+            return digest
+        if media_type not in INDEX_TYPES:
+            raise StoreError(f"{digest} has the media type {media_type!r}: it is not an image")
+        descriptor = _for_this_machine(layout.read_json(digest), digest)
+    raise StoreError(f"image indexes are nested more than {NESTED_INDEXES_MAX} deep")
+
+
+def _for_this_machine(index: dict[str, Any], digest: str) -> Descriptor:
+    manifests = [item for item in index.get("manifests") or [] if isinstance(item, dict)]
+    offered = []
+    for item in manifests:
+        platform = item.get("platform") or {}
+        if not platform and len(manifests) == 1:
+            return item
+        if platform.get("os") == "linux" and platform.get("architecture") == host_architecture():
+            return item
+        offered.append(f"{platform.get('os')}/{platform.get('architecture')}")
+    raise StoreError(
+        f"image index {digest} has nothing for linux/{host_architecture()}",
+        f"it has {', '.join(offered)}" if offered else None,
+    )

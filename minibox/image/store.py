@@ -1,0 +1,220 @@
+"""The image store: what a start asks of it, and no more, for this is the hot path.
+
+On disk under ``root``:
+
+    images/                  an OCI image layout (`minibox.image.layout`), readable by other tools
+    layers/<chain id>/diff   unpacked layers (`minibox.image.layer`)
+    cache/resolve/           answers of `ImageStore.resolve`, by reference, in marshal
+
+Everything that reads JSON, hashes or unpacks is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.image.layer import LayerSource
+    from minibox.image.layout import Layout
+
+CACHE_FORMAT = 1
+MARSHAL_VERSION = 4  # read by every Python since 3.4
+CHECKSUM_MODULUS = (1 << 61) - 1
+CHECKSUM_BYTES = 8
+CACHED_REFERENCE_LENGTH_MAX = 200
+
+
+@record
+class ResolvedImage:
+    """An image of the store.
+
+    Attributes:
+        reference: the name in full, ``docker.io/library/base:latest``.
+        digest: of the manifest, ``sha256:<hex>``.
+        config: the OCI image config (application/vnd.oci.image.config.v1+json) as parsed JSON.
+        chain_ids: of the layers, bottom first, ``sha256:<hex>``.
+    """
+
+    reference: str
+    digest: str
+    config: dict[str, Any]
+    chain_ids: tuple[str, ...]
+
+
+class ImageStore:
+    """The images under ``root``. Making one touches nothing on disk."""
+
+    __slots__ = ("_cache_path", "_index_path", "_layers_path", "root")
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._index_path = f"{root}/images/index.json"
+        self._cache_path = f"{root}/cache/resolve"
+        self._layers_path = f"{root}/layers"
+
+    @property
+    def layout(self) -> Layout:
+        """The OCI image layout that holds the blobs and the names."""
+        from minibox.image.layout import Layout
+
+        return Layout(self.root)
+
+    def resolve(self, reference: str) -> ResolvedImage:
+        """The image that ``reference`` names; ``base`` is made when it is not there yet.
+
+        Raises:
+            InvalidReference: ``reference`` is malformed.
+            ImageNotFound: no such image is in the store.
+            StoreError: the store is damaged, full or unreadable.
+        """
+        version = self._index_version()
+        cache_name = self._cache_name(reference)
+        if version is not None and cache_name is not None:
+            values = _read_cache(cache_name, (CACHE_FORMAT, *version, reference))
+            if values is not None:
+                return ResolvedImage(*values)
+        return self._resolve_uncached(reference, cache_name)
+
+    def lowerdirs(self, image: ResolvedImage) -> tuple[str, ...]:
+        """The directories of the unpacked layers, topmost first as overlayfs wants them.
+
+        A layer that is not unpacked yet is unpacked.
+
+        Raises:
+            StoreError: a layer is damaged, or there is no space to unpack it.
+        """
+        paths = tuple([f"{self._layers_path}/{chain_id[7:]}/diff" for chain_id in image.chain_ids])
+        for path in paths:
+            if not os.access(path, os.F_OK):
+                self.unpack_missing(image)
+                break
+        return paths[::-1]
+
+    def missing_layers(self, image: ResolvedImage) -> tuple[LayerSource, ...]:
+        """The layers of ``image`` that are not unpacked yet, bottom first.
+
+        For who must unpack elsewhere, as inside a user namespace: hand each to `layer.unpack_layer`.
+        """
+        from minibox.image.layer import LayerSource
+        from minibox.image.manifest import layer_descriptors
+
+        pairs = layer_descriptors(self.layout, image.digest, image.config)
+        return tuple(
+            LayerSource(blob_path=self.layout.blob_path(descriptor["digest"]), diff_id=diff_id, chain_id=chain_id)
+            for chain_id, (descriptor, diff_id) in zip(image.chain_ids, pairs, strict=True)
+            if not os.access(f"{self._layers_path}/{chain_id[7:]}/diff", os.F_OK)
+        )
+
+    def unpack_missing(self, image: ResolvedImage) -> None:
+        """Unpack what `missing_layers` finds, in this process."""
+        from minibox.image.layer import unpack_layer
+
+        for source in self.missing_layers(image):
+            unpack_layer(self.root, source)
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all images in the store, in full, sorted."""
+        return self.layout.names()
+
+    def _resolve_uncached(self, reference: str, cache_name: str | None) -> ResolvedImage:
+        from minibox.image import base
+        from minibox.image.manifest import find_image
+
+        # The version is taken before the index is read: should it change in between, the entry never matches.
+        version = self._index_version()
+        image = find_image(self.layout, reference)
+        if image is None and base.is_base(reference):
+            base.ensure(self)
+            version = self._index_version()
+            image = find_image(self.layout, reference)
+        if image is None:
+            raise self._not_found(reference)
+        if version is not None and cache_name is not None:
+            values = (image.reference, image.digest, image.config, image.chain_ids)
+            _write_cache(cache_name, (CACHE_FORMAT, *version, reference), values)
+        return image
+
+    def _not_found(self, reference: str) -> Exception:
+        from minibox.errors import ImageNotFound
+        from minibox.image.reference import is_digest, parse
+
+        names = [parse_familiar(name) for name in self.names()]
+        known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "base, made on first use"
+        hint = f"in the store: {known}"
+        if not is_digest(reference):
+            full = str(parse(reference))
+            hint += f"; to add it: skopeo copy docker://{full} oci:{self.root}/images:{full}"
+        return ImageNotFound(f"image {reference!r} is not in the store at {self.root}/images", hint)
+
+    def _index_version(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(self._index_path)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _cache_name(self, reference: str) -> str | None:
+        # "/" becomes "%", which no reference has: different references have different names.
+        if "%" in reference or "\0" in reference or len(reference) > CACHED_REFERENCE_LENGTH_MAX:
+            return None
+        return f"{self._cache_path}/{reference.replace('/', '%')}.marshal"
+
+
+def parse_familiar(name: str) -> str:
+    """The short form of a name in the index, or the name itself where it is not a reference."""
+    from minibox.errors import InvalidReference
+    from minibox.image.reference import parse
+
+    try:
+        return parse(name).familiar
+    except InvalidReference:
+        return name
+
+
+def _read_cache(path: str, key: tuple[object, ...]) -> tuple[Any, ...] | None:
+    """What `_write_cache` kept at ``path`` for ``key``; None when there is none or it is damaged."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        data = os.read(descriptor, os.fstat(descriptor).st_size)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    # marshal trusts its input, so damage is found before it looks; zlib.crc32 would be an import.
+    payload = data[CHECKSUM_BYTES:]
+    if not payload or data[:CHECKSUM_BYTES] != _checksum(payload):
+        return None
+    try:
+        kept_key, values = marshal.loads(payload)
+    except (ValueError, EOFError, TypeError):
+        return None
+    return values if kept_key == key and len(values) == 4 else None
+
+
+def _write_cache(path: str, key: tuple[object, ...], values: tuple[object, ...]) -> None:
+    """Keep ``values``; a cache that can't be written is no error."""
+    payload = marshal.dumps((key, values), MARSHAL_VERSION)  # type: ignore[arg-type]
+    temporary = f"{path[:-8]}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, _checksum(payload) + payload)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except (OSError, ValueError):
+        return
+
+
+def _checksum(payload: bytes) -> bytes:
+    return (int.from_bytes(payload, "little") % CHECKSUM_MODULUS).to_bytes(CHECKSUM_BYTES, "little")

@@ -1,0 +1,155 @@
+"""Removing a directory tree that a container filled: any mode, any name, any depth.
+
+By directory descriptors, so that no symlink is followed, and without `shutil`, whose import would
+cost every ``--rm`` more than the removal.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FS_IOC_GETFLAGS = 0x80086601
+FS_IOC_SETFLAGS = 0x40086602
+IMMUTABLE_OR_APPEND_ONLY = 0x10 | 0x20
+
+
+def remove_tree(path: str) -> None:
+    """Remove ``path`` and all below it; nothing there is no error.
+
+    Directories that their mode closes (overlayfs makes work/work with mode 000) are opened, and
+    what a container made immutable is made mutable, where the caller may do so.
+
+    Raises:
+        OSError: the kernel refused, as for files of a subordinate user id outside of their user
+            namespace (EACCES, EPERM).
+    """
+    parent, name = os.path.split(path.rstrip("/"))
+    try:
+        parent_fd = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        remove_at(os.fsencode(name), parent_fd)
+    finally:
+        os.close(parent_fd)
+
+
+def remove_at(name: bytes, dir_fd: int) -> None:
+    """`remove_tree` for ``name`` in the directory ``dir_fd``."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+        return
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        # EISDIR for a directory on Linux; EPERM for it by POSIX, and for what is immutable.
+        if error.errno not in (errno.EISDIR, errno.EPERM, errno.EACCES):
+            raise
+        if not stat.S_ISDIR(os.lstat(name, dir_fd=dir_fd).st_mode):
+            _unlock(name, dir_fd)
+            os.unlink(name, dir_fd=dir_fd)
+            return
+    _remove_directory(name, dir_fd)
+
+
+def _remove_directory(name: bytes, dir_fd: int) -> None:
+    """Depth first with an explicit stack: a container can nest deeper than Python recurses.
+
+    Only one descriptor is open at a time; "..", never a container's to change while it is stopped,
+    leads back up.
+    """
+    current = _open_directory(name, dir_fd)
+    stack: list[bytes] = []
+    try:
+        while True:
+            inner = _empty(current)
+            if inner is not None:
+                below = _open_directory(inner, current)
+                os.close(current)
+                current = below
+                stack.append(inner)
+                continue
+            if not stack:
+                break
+            above = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=current)
+            os.close(current)
+            current = above
+            _rmdir(stack.pop(), current)
+    finally:
+        os.close(current)
+    _rmdir(name, dir_fd)
+
+
+def _empty(directory_fd: int) -> bytes | None:
+    """Unlink all that is no directory; a directory that is left, or None."""
+    for text in os.listdir(directory_fd):
+        name = os.fsencode(text)
+        try:
+            os.unlink(name, dir_fd=directory_fd)
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.EPERM, errno.EACCES):
+                raise
+            if stat.S_ISDIR(os.lstat(name, dir_fd=directory_fd).st_mode):
+                try:
+                    os.rmdir(name, dir_fd=directory_fd)
+                except OSError:
+                    return name
+            else:
+                _clear_flags(directory_fd)
+                _unlock(name, directory_fd)
+                os.unlink(name, dir_fd=directory_fd)
+    return None
+
+
+def _rmdir(name: bytes, dir_fd: int) -> None:
+    try:
+        os.rmdir(name, dir_fd=dir_fd)
+    except PermissionError:
+        _clear_flags(dir_fd)
+        _unlock(name, dir_fd)
+        os.rmdir(name, dir_fd=dir_fd)
+
+
+def _open_directory(name: bytes, dir_fd: int) -> int:
+    """Open a directory for emptying: readable, writable and searchable for its owner."""
+    try:
+        descriptor = os.open(name, OPEN_DIRECTORY, dir_fd=dir_fd)
+    except PermissionError:
+        # It is a directory, as the caller saw, so chmod follows no symlink.
+        os.chmod(name, 0o700, dir_fd=dir_fd)
+        descriptor = os.open(name, OPEN_DIRECTORY, dir_fd=dir_fd)
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    if mode & 0o700 != 0o700 and os.geteuid() != 0:
+        os.fchmod(descriptor, 0o700)
+    return descriptor
+
+
+def _unlock(name: bytes, dir_fd: int) -> None:
+    """Clear the immutable and append-only flags of a file or directory (chattr(1)); best effort."""
+    mode = os.lstat(name, dir_fd=dir_fd).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError:
+        return
+    try:
+        _clear_flags(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _clear_flags(descriptor: int) -> None:
+    buffer = bytearray(8)
+    try:
+        fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, buffer)
+        flags = int.from_bytes(buffer[:4], "little")
+        if flags & IMMUTABLE_OR_APPEND_ONLY:
+            buffer[:4] = (flags & ~IMMUTABLE_OR_APPEND_ONLY).to_bytes(4, "little")
+            fcntl.ioctl(descriptor, FS_IOC_SETFLAGS, buffer)
+    except OSError:
+        return
