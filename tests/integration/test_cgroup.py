@@ -1,0 +1,359 @@
+"""Cgroups on the real kernel: limits that hold, kills that leave nothing, errors that say why."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+
+from minibox.errors import LimitError, MiniboxError
+from minibox.linux.cgroup import (
+    Cgroup,
+    CgroupHost,
+    CgroupMounts,
+    create,
+    detect,
+    find,
+    leftovers,
+    parse_mounts,
+    remove_leftover,
+)from tests.probes import requires
+
+MIB = 1 << 20
+MEMORY = {"memory": {"limit": 32 * MIB, "swap": 32 * MIB}}
+
+
+def mounts() -> CgroupMounts:
+    with open("/proc/self/mountinfo") as stream:
+        return parse_mounts(stream.read())
+
+
+def hosts() -> list[CgroupHost]:
+    """This host as it is and, where it has both, each of its halves as a host of its own."""
+    here = mounts()
+    found = {"here": here}
+    if here.v1 and here.v2:
+        found |= {"v1 alone": CgroupMounts(here.v1, "", ""), "v2 alone": CgroupMounts({}, here.v2, here.v2_root)}
+    return [pytest.param(detect(each), id=name) for name, each in found.items()]  # type: ignore[misc]
+
+
+def has(host: CgroupHost, controller: str) -> bool:
+    return controller in host.v1 or controller in host.v2_available
+
+
+pytestmark = requires("root", "cgroup")
+every_host = pytest.mark.parametrize("host", hosts())
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    name = f"minibox-test{os.getpid()}"
+    yield name
+    assert name not in leftovers(detect()), "the test left its cgroup"
+
+
+@pytest.fixture
+def make(name: str) -> Iterator[Callable[..., Cgroup]]:
+    made: list[Cgroup] = []
+
+    def make(host: CgroupHost, resources: dict, **options: bool) -> Cgroup:
+        made.append(create(host, name, resources, **options))
+        return made[-1]
+
+    yield make
+    for cgroup in made:
+        cgroup.kill()
+        cgroup.remove()
+    reap()
+
+
+def start(cgroup: Cgroup, work: Callable[[], int]) -> int:
+    """Fork a child that does ``work`` once it is in ``cgroup``; its pid."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.read(reader, 1)
+            os._exit(work())
+        except BaseException:
+            os._exit(99)
+    cgroup.attach(pid)
+    os.write(writer, b"x")
+    os.close(reader)
+    os.close(writer)
+    return pid
+
+
+def wait(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def reap() -> None:
+    """Take what was killed: grandchildren come to the test, where it is a subreaper."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def sleep_forever() -> int:
+    time.sleep(1000)
+    return 0
+
+
+def fork_four_times() -> int:
+    for _ in range(4):
+        os.fork()
+    return sleep_forever()
+
+
+def fork_forever() -> int:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        try:
+            os.fork()
+        except OSError:
+            pass
+
+
+def open_errno(path: str, flags: int) -> int:
+    try:
+        os.close(os.open(path, flags))
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+@requires("cgroup:memory")
+def test_a_process_over_its_memory_is_killed_and_counted(make):
+    cgroup = make(detect(), MEMORY)
+    assert wait(start(cgroup, lambda: len(bytearray(4 * MIB)) and 7)) == 7
+    assert cgroup.oom_kills() == 0
+    assert wait(start(cgroup, lambda: len(bytearray(128 * MIB)) and 0)) == -signal.SIGKILL
+    assert cgroup.oom_kills() == 1
+    peak = cgroup.usage().memory_peak_bytes
+    assert peak is not None and 16 * MIB < peak <= 32 * MIB
+
+
+@requires("cgroup:pids")
+def test_a_process_limit_counts_all_processes(make):
+    def fork_until_refused() -> int:
+        count = 0
+        while True:
+            try:
+                if os.fork() == 0:
+                    sleep_forever()
+            except BlockingIOError:  # EAGAIN
+                return count
+            count += 1
+
+    cgroup = make(detect(), {"pids": {"limit": 10}})
+    assert wait(start(cgroup, fork_until_refused)) == 9
+    assert cgroup.usage().pids == 9
+    assert len(cgroup.pids()) == 9
+
+
+@requires("cgroup:cpu")
+def test_a_cpu_limit_holds(make):
+    def spin() -> int:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            pass
+        return int(time.process_time() * 100)
+
+    cgroup = make(detect(), {"cpu": {"quota": 20000, "period": 100000}})
+    assert wait(start(cgroup, spin)) <= 20  # of 50 hundredths, 10 are its own
+
+
+@requires("cgroup:cpuset")
+def test_cpus_are_those_that_were_asked_for(make):
+    cgroup = make(detect(), {"cpu": {"cpus": "0"}})
+    assert wait(start(cgroup, lambda: 0 if os.sched_getaffinity(0) == {0} else 1)) == 0
+
+
+@requires("cgroup:pids")
+def test_a_child_enters_by_itself(make):
+    """The fast way in for v1: the child writes "0" to descriptors that were opened for it."""
+    cgroup = make(detect(), {"pids": {"limit": 5}})
+    fds = cgroup.open_tasks()
+    pid = os.fork()
+    if pid == 0:
+        os.setresuid(65534, 65534, 65534)  # the permission is that of the opener
+        for fd in fds:
+            os.write(fd, b"0")
+        try:
+            os.setsid()
+            sleep_forever()
+        finally:
+            os._exit(0)
+    for fd in fds:
+        os.close(fd)
+    expected = {pid} if fds else set()
+    deadline = time.monotonic() + 2
+    while any(_pids(path) != expected for path in cgroup.v1.values()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert all(_pids(path) == expected for path in cgroup.v1.values())
+    os.kill(pid, signal.SIGKILL)
+    wait(pid)
+
+
+def _pids(directory: str) -> set[int]:
+    with open(f"{directory}/cgroup.procs") as stream:
+        return set(map(int, stream.read().split()))
+
+
+def test_the_v2_descriptor_is_the_directory(make):
+    cgroup = make(detect(), {})
+    fd = cgroup.open_v2()
+    if not cgroup.v2:
+        assert fd == -1
+        return
+    assert os.path.samestat(os.fstat(fd), os.stat(cgroup.v2))
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+
+
+@every_host
+def test_a_fork_bomb_is_killed(make, host):
+    limits = {"pids": {"limit": 50}} if has(host, "pids") else {}
+    cgroup = make(host, limits)
+    if limits:
+        pid = start(cgroup, fork_forever)
+        time.sleep(0.2)
+        assert len(cgroup.pids()) > 10
+    else:  # no limit to hold a bomb: a small tree will do
+        pid = start(cgroup, fork_four_times)
+        time.sleep(0.1)
+        assert len(cgroup.pids()) == 16
+    begin = time.monotonic()
+    cgroup.kill()
+    assert time.monotonic() - begin < 3
+    assert cgroup.pids() == set()
+    assert wait(pid) == -signal.SIGKILL
+
+
+@every_host
+def test_frozen_processes_stand_still_and_can_be_killed(make, host):
+    def count() -> int:
+        while True:
+            os.write(writer, b".")
+            time.sleep(0.001)
+
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    cgroup = make(host, {})
+    pid = start(cgroup, count)
+    time.sleep(0.05)
+    cgroup.freeze()
+    assert os.read(reader, 65536)
+    time.sleep(0.05)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 1)
+    cgroup.thaw()
+    time.sleep(0.05)
+    assert os.read(reader, 65536)
+    cgroup.freeze()
+    cgroup.kill()
+    assert wait(pid) == -signal.SIGKILL
+    os.close(reader)
+    os.close(writer)
+
+
+@every_host
+def test_what_a_container_made_below_goes_too(make, host):
+    cgroup = make(host, {})
+    for directory in cgroup.directories:
+        os.makedirs(f"{directory}/inner/most")
+    inner = Cgroup(cgroup.name, {}, f"{cgroup.directories[0]}/inner/most")
+    pid = start(inner, sleep_forever)
+    assert cgroup.pids() == {pid}
+    cgroup.kill()
+    wait(pid)
+    cgroup.remove()
+    assert not any(map(os.path.exists, cgroup.directories))
+    cgroup.remove()  # and again: nothing to do
+
+
+@every_host
+def test_a_leftover_is_found_killed_and_removed(name, host):
+    pid = start(create(host, name, {}), sleep_forever)
+    assert name in leftovers(host)
+    assert find(host, name).pids() == {pid}
+    assert remove_leftover(host, name)
+    assert wait(pid) == -signal.SIGKILL
+    assert not remove_leftover(host, name)
+
+
+def test_a_cgroup_in_use_is_not_removed(make):
+    cgroup = make(detect(), {})
+    pid = start(cgroup, sleep_forever)
+    with pytest.raises(MiniboxError, match=f"busy.*processes {pid} are in it"):
+        cgroup.remove(timeout_s=0.05)
+
+
+def test_a_second_one_of_the_name_is_refused_and_the_first_stays(make, name):
+    first = make(detect(), {})
+    with pytest.raises(MiniboxError, match="File exists"):
+        create(detect(), name, MEMORY)
+    assert all(map(os.path.isdir, first.directories))
+
+
+@pytest.mark.parametrize(
+    ("resources", "message", "hint"),
+    [
+        (
+            {"cpu": {"cpus": "0-4095"}},
+            "set of CPUs: write .*cpuset.cpus.*value 0-4095",
+            "/sys/devices/system/cpu/online",
+        ),
+        ({"cpu": {"quota": 10, "period": 100000}}, "CPU limit: write .*EINVAL.*value 10", "at least 0.01 CPUs"),
+        ({"pids": {"limit": 1 << 40}}, "process limit: write .*EINVAL", "1 or more"),
+    ],
+)
+def test_what_the_kernel_refuses_is_named_and_undone(name, resources, message, hint):
+    with pytest.raises(LimitError, match=message) as caught:
+        create(detect(), name, {**MEMORY, **resources})
+    assert hint in str(caught.value.hint)
+    assert name not in leftovers(detect())
+
+
+def test_attach_names_the_process_that_is_not_there(make):
+    with pytest.raises(MiniboxError, match=r"move process 4194304 to cgroup .*ESRCH"):
+        make(detect(), {}).attach(4194304)
+
+
+RULES = [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}]
+
+
+@every_host
+def test_device_rules_hold(make, host):
+    if "devices" not in host.v1:
+        pytest.importorskip("minibox._native")
+    cgroup = make(host, {"devices": RULES})
+    assert open_errno("/dev/kmsg", os.O_WRONLY) == 0  # outside
+    for path, flags, answer in (
+        ("/dev/null", os.O_RDWR, 0),
+        ("/dev/kmsg", os.O_RDONLY, 0),
+        ("/dev/kmsg", os.O_WRONLY, errno.EPERM),
+        ("/dev/kmsg", os.O_RDWR, errno.EPERM),
+        ("/dev/mem", os.O_RDONLY, errno.EPERM),
+    ):
+        if os.path.exists(path):
+            assert wait(start(cgroup, partial(open_errno, path, flags))) == answer, (path, flags)
+
+
+def test_a_host_without_cgroups_runs_without_limits_and_says_no_to_one(name):
+    host = detect(CgroupMounts({}, "", ""))
+    cgroup = create(host, name, {})
+    assert (cgroup.directories, cgroup.open_v2(), cgroup.open_tasks()) == ((), -1, [])
+    cgroup.attach(os.getpid())
+    cgroup.kill()
+    assert (cgroup.oom_kills(), cgroup.usage().memory_bytes) == (0, None)
+    cgroup.remove()
+    with pytest.raises(LimitError, match="no cgroup hierarchy"):
+        create(host, name, MEMORY)
