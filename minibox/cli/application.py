@@ -1,0 +1,183 @@
+"""The click application: the tree of commands, loaded one by one, and click's errors in our words."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+
+import click
+
+from minibox.cli.main import COMPLETE_VARIABLE
+from minibox.cli.settings import Settings, make_settings
+from minibox.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+WIDTH_MAX = 120
+
+#: Heading, command, module of `minibox.cli`, its attribute, help; the help is here so that `--help` loads no command.
+COMMANDS = (
+    ("Run", "run", "container", "run", "Run a command in a new container"),
+    ("Run", "shell", "container", "shell", "Open the best shell that an image has"),
+    ("Look inside", "explain", "system", "explain", "Show the steps of a run without running it"),
+    ("Look inside", "doctor", "system", "doctor", "Show what this machine can do, and how to fix the rest"),
+    ("Images", "images", "image", "images", "List images"),
+    ("Images", "import", "image", "import_", "Make an image from a tar archive of a root file system"),
+    ("Containers", "ps", "container", "ps", "List containers that are left"),
+    ("Containers", "rm", "container", "rm", "Remove containers"),
+    ("Other", "version", "system", "version", "Show versions"),
+    ("Other", "completion", "system", "completion", "Print the script that completes words in a shell"),
+)
+
+#: Options of `docker run` that a user may type here, and what to do instead.
+DOCKER_ONLY = {
+    "-d": "a container of minibox runs in the foreground: put it in the background with & or a service manager",
+    "--detach": "a container of minibox runs in the foreground: put it in the background with & or a service manager",
+    "-p": "ports can't be published yet: use --network host, or the address of the container",
+    "--publish": "ports can't be published yet: use --network host, or the address of the container",
+    "-P": "ports can't be published yet: use --network host, or the address of the container",
+    "--publish-all": "ports can't be published yet: use --network host, or the address of the container",
+    "--restart": "a container of minibox runs in the foreground: restart it from your shell or a service manager",
+    "--platform": "images are of this machine's architecture only",
+    "--volumes-from": "name the directories with -v",
+}
+
+
+class RefusedValue(click.BadParameter):
+    """A value that is refused in our own words, with what to write instead."""
+
+    advice: str | None = None
+
+
+class Application(click.Group):
+    """The root of the tree; a command's module is imported when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for _, name, *_ in COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for _, name, module, attribute, _ in COMMANDS:
+            if name == cmd_name:
+                command: click.Command = getattr(import_module(f"minibox.cli.{module}"), attribute)
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and not ctx.resilient_parsing:
+            if args[0] not in self.list_commands(ctx):
+                raise _unknown("command", args[0], self.list_commands(ctx), "minibox --help lists the commands")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
+        items = [
+            click.shell_completion.CompletionItem(name, help=help_text)
+            for _, name, _, _, help_text in COMMANDS
+            if name.startswith(incomplete)
+        ]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        longest = max(len(name) for _, name, *_ in COMMANDS)
+        for heading in dict.fromkeys(row[0] for row in COMMANDS):
+            with formatter.section(heading):
+                formatter.write_dl([(row[1].ljust(longest), row[4]) for row in COMMANDS if row[0] == heading])
+
+
+@click.group(
+    cls=Application,
+    invoke_without_command=True,
+    context_settings={"max_content_width": WIDTH_MAX},
+    epilog="""\b
+Examples:
+  minibox run --rm base echo hello         run one command in the built-in image
+  minibox shell base                       look around in it
+  minibox explain run base true            see every step of that start
+\b
+minibox COMMAND --help says more about a command.""",
+)
+@click.option("--root", metavar="DIR", help="Keep images and containers here  [$MINIBOX_ROOT]", type=click.Path())
+@click.option("--runroot", metavar="DIR", help="Keep run-time state here  [$MINIBOX_RUNROOT]", type=click.Path())
+@click.option("--debug", is_flag=True, help="Show a traceback with an error")
+@click.option("--version", is_flag=True, help="Show the version and exit")
+@click.pass_context
+def application(ctx: click.Context, root: str | None, runroot: str | None, debug: bool, version: bool) -> None:
+    """Run a command in a container, and see how it is done."""
+    ctx.obj = make_settings({"root": root, "runroot": runroot, "debug": debug}, os.environ)
+    if version:
+        from minibox.cli.system import version_text
+
+        click.echo(f"minibox {version_text()}")
+        ctx.exit(0)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def run_click(words: list[str]) -> int:
+    """Read ``words`` with click and run the command; its exit status.
+
+    Raises:
+        UsageError: the words don't fit the command.
+    """
+    if instruction := os.environ.get(COMPLETE_VARIABLE):
+        from minibox.cli.completion import complete
+
+        return complete(application, instruction)
+    try:
+        status: Any = application.main(words, prog_name="minibox", standalone_mode=False)
+    except click.exceptions.Abort:
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        raise usage_error(error) from error
+    return status if isinstance(status, int) else 0
+
+
+def settings_of(ctx: click.Context) -> Settings:
+    """The settings of a command, also while a command line is only being completed."""
+    if isinstance(ctx.obj, Settings):
+        return ctx.obj
+    return make_settings(ctx.find_root().params, os.environ)
+
+
+def usage_error(error: click.ClickException) -> UsageError:
+    """A click error as one line in our words, with a hint."""
+    ctx = getattr(error, "ctx", None)
+    see = f"see {ctx.command_path} --help" if ctx is not None else None
+    if isinstance(error, click.NoSuchOption):
+        name = error.option_name
+        if name in DOCKER_ONLY and ctx is not None and ctx.info_name in ("run", "shell"):
+            return UsageError(f"unknown option {name}", hint=DOCKER_ONLY[name])
+        known = [] if ctx is None else [name for param in ctx.command.get_params(ctx) for name in param.opts]
+        return _unknown("option", name, [option for option in known if option.startswith("--")], see)
+    if isinstance(error, click.BadOptionUsage):
+        if "requires" in error.message:
+            return UsageError(f"option {error.option_name} needs a value", hint=see)
+        return UsageError(f"option {error.option_name} takes no value", hint=see)
+    if isinstance(error, click.MissingParameter) and error.param is not None and ctx is not None:
+        usage = " ".join([ctx.command_path, *ctx.command.collect_usage_pieces(ctx)])
+        return UsageError(f"{error.param.human_readable_name} is missing", hint=f"usage: {usage}")
+    if isinstance(error, RefusedValue):
+        return UsageError(error.message, hint=error.advice or see)
+    if isinstance(error, click.BadParameter):
+        name = error.param.opts[0] if isinstance(error.param, click.Option) else _metavar(error)
+        return UsageError(f"{name}: {_as_ours(error.message)}" if name else _as_ours(error.message), hint=see)
+    return UsageError(_as_ours(error.format_message()), hint=see)
+
+
+def _metavar(error: click.BadParameter) -> str:
+    return error.param.human_readable_name if error.param is not None else ""
+
+
+def _as_ours(message: str) -> str:
+    return (message[:1].lower() + message[1:]).removesuffix(".")
+
+
+def _unknown(what: str, word: str, known: list[str], otherwise: str | None) -> UsageError:
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else otherwise
+    return UsageError(f"unknown {what} {word}", hint=hint)

@@ -1,0 +1,241 @@
+"""Commands on containers: run, shell, ps, rm."""
+
+from __future__ import annotations
+
+import click
+
+from minibox.cli.application import RefusedValue, settings_of
+from minibox.cli.run_options import GROUPS, OPTIONS, Option, convert, make_options, read_words, truth
+from minibox.errors import MiniboxError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from click.shell_completion import CompletionItem
+
+    from minibox.engine.options import RunOptions
+
+DEFAULT_IMAGE = "base"
+ID_SHOWN = 12
+COMMAND_SHOWN = 40
+
+ADVICE = {
+    "size": "write a number and a unit: 512m, 2g, 65536k",
+    "int": "write a whole number",
+    "float": "write a number: 2, 0.5",
+    "flag": "write true or false, or nothing",
+}
+
+
+class Value(click.ParamType):
+    """The value of one option of the table."""
+
+    name = "value"
+
+    def __init__(self, option: Option) -> None:
+        self.option = option
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return convert(self.option, value)
+        except ValueError as error:
+            raise refused(self.option, value, str(error), ctx, param) from None
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from minibox.cli.completion import candidates
+
+        if self.option.kind == "choice":
+            return [click.shell_completion.CompletionItem(word) for word in self.option.metavar.split("|")]
+        return candidates(self.option.complete, incomplete)
+
+
+class Flag(click.Option):
+    """A flag whose value the words carry: `RunCommand.parse_args` writes it behind each."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        parser.add_option(obj=self, opts=self.opts, dest=self.name, action="store", nargs=1)
+
+
+class RunCommand(click.Command):
+    """A command with the options of the table, read by Docker's rules and helped in groups."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        read, left = read_words(args)
+        words = []
+        for option, value in read:
+            if option.kind == "flag":
+                try:
+                    truth(value)
+                except ValueError as error:
+                    raise refused(option, value, str(error), ctx) from None
+            words.append(f"{option.names[0]}={value}")
+        return super().parse_args(ctx, words + left)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for group in GROUPS:
+            with formatter.section(group):
+                formatter.write_dl([(spelling(option), option.help) for option in OPTIONS if option.group == group])
+
+
+def refused(
+    option: Option, value: str, why: str, ctx: click.Context | None, param: click.Parameter | None = None
+) -> RefusedValue:
+    """The error for a value that can't be meant."""
+    error = RefusedValue(f"invalid value {value!r} for {option.names[0]}: {why}", ctx, param)
+    choices = option.metavar.replace("|", ", ")
+    error.advice = f"one of {choices}" if option.kind == "choice" else ADVICE.get(option.kind)
+    return error
+
+
+def spelling(option: Option) -> str:
+    """How help writes an option: ``-e, --env NAME[=VALUE]``."""
+    long, *others = option.names
+    short = [name for name in others if name[:2] != "--"]
+    return f"{short[0]}, {long} {option.metavar}" if short else f"    {long} {option.metavar}"
+
+
+def run_parameters(*, for_shell: bool = False) -> list[click.Parameter]:
+    """The click parameters of the table, and the image and the command that follow them.
+
+    ``for_shell``: the image has a default, and the command, which is refused later, isn't shown.
+    """
+    parameters: list[click.Parameter] = []
+    for option in OPTIONS:
+        if option.kind == "flag":
+            parameters.append(Flag([option.field, *option.names], is_flag=True, default=False, type=click.BOOL))
+        else:
+            multiple = option.kind == "list"
+            parameters.append(click.Option([option.field, *option.names], type=Value(option), multiple=multiple))
+        parameters[-1].help = option.help  # type: ignore[attr-defined]
+    default = DEFAULT_IMAGE if for_shell else None
+    parameters.append(click.Argument(["image"], required=not for_shell, default=default, shell_complete=complete_image))
+    metavar = "" if for_shell else "[COMMAND [ARG]...]"
+    parameters.append(click.Argument(["command"], nargs=-1, type=click.UNPROCESSED, metavar=metavar))
+    return parameters
+
+
+def complete_image(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of an image."""
+    from minibox.cli.completion import image_candidates
+
+    return image_candidates(settings_of(ctx), incomplete)
+
+
+def complete_container(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a container."""
+    from minibox.cli.completion import container_candidates
+
+    return container_candidates(settings_of(ctx), incomplete)
+
+
+def options_of(params: dict[str, Any]) -> RunOptions:
+    """`RunOptions` of what click has read."""
+    given = dict(params)
+    image, command = given.pop("image"), given.pop("command")
+    values = {field: list(value) if isinstance(value, tuple) else value for field, value in given.items()}
+    values = {field: value for field, value in values.items() if value is not None}
+    return make_options(values, [image, *command])
+
+
+def _start(**params: Any) -> int:
+    from minibox.cli.main import start
+
+    ctx = click.get_current_context()
+    return start(str(ctx.info_name), options_of(params), settings_of(ctx))
+
+
+run = RunCommand(
+    "run",
+    callback=_start,
+    params=run_parameters(),
+    context_settings={"allow_interspersed_args": False},
+    help="""Run a command in a new container and wait for it.
+
+    The options are those of `docker run`. They stand before IMAGE; what follows IMAGE is the command's own.
+    The exit status is the command's; 128+N when signal N ended it; 127 when it isn't there, 126 when it can't be
+    executed, 125 when minibox failed.""",
+    epilog="""\b
+Examples:
+  minibox run --rm base echo hello
+  minibox run -it --rm base sh
+  minibox run --rm -v "$PWD:/work" -w /work base ls -l
+  minibox run --rm -m 256m --cpus 0.5 --network none base sleep 1""",
+)
+
+shell = RunCommand(
+    "shell",
+    callback=_start,
+    params=run_parameters(for_shell=True),
+    context_settings={"allow_interspersed_args": False},
+    help="""Open the best shell that IMAGE has, in a container that is removed at the end.
+
+    The same as `minibox run -it --rm IMAGE` with bash, zsh or sh, and it takes the same options. IMAGE is `base` when
+    left out. Without a terminal the shell reads its commands from stdin.""",
+    epilog="""\b
+Examples:
+  minibox shell
+  minibox shell --network none -v "$PWD:/work" -w /work base
+  echo "cat /proc/self/status" | minibox shell base""",
+)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox ps
+  minibox ps --quiet | xargs minibox rm""",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Show ids only")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@click.pass_context
+def ps(ctx: click.Context, quiet: bool, as_json: bool) -> None:
+    """List containers: those that run, and those that ended and were run without --rm."""
+    from minibox.cli.table import format_json, format_table
+    from minibox.engine.container import list_containers
+
+    settings = settings_of(ctx)
+    rows = list_containers(root=settings.root, runroot=settings.runroot)
+    if as_json:
+        click.echo(format_json(rows))
+    elif quiet:
+        for row in rows:
+            click.echo(str(row["id"])[:ID_SHOWN])
+    else:
+        click.echo(
+            format_table(("ID", "NAME", "IMAGE", "STATUS", "CREATED", "COMMAND"), [_ps_cells(row) for row in rows])
+        )
+
+
+def _ps_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    command = row.get("command") or ""
+    words = " ".join(command) if isinstance(command, (list, tuple)) else str(command)
+    shown = words if len(words) <= COMMAND_SHOWN else words[: COMMAND_SHOWN - 3] + "..."
+    values = [str(row.get(key) or "") for key in ("name", "image", "status", "created")]
+    return (str(row["id"])[:ID_SHOWN], *values, shown)
+
+
+@click.command(epilog="\b\nExample:\n  minibox rm web 4f2d")
+@click.option("-f", "--force", is_flag=True, help="Kill a container that still runs")
+@click.argument("containers", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete_container)
+@click.pass_context
+def rm(ctx: click.Context, containers: tuple[str, ...], force: bool) -> int:
+    """Remove containers, by name or by the beginning of their id, and what they wrote."""
+    from minibox.engine.container import remove
+
+    settings = settings_of(ctx)
+    failed: MiniboxError | None = None
+    for container in containers:
+        try:
+            remove(container, force=force, root=settings.root, runroot=settings.runroot)
+        except MiniboxError as error:
+            if failed is not None:
+                click.echo(f"minibox: {failed}", err=True)
+            failed = error
+        else:
+            click.echo(container)
+    if failed is not None:
+        raise failed
+    return 0

@@ -1,0 +1,115 @@
+"""The entry point of the command line.
+
+``run`` and ``shell`` with options that `run_options.parse` understands go straight to the engine;
+everything else goes through click (`cli.application`), which is not even imported before.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from minibox.cli.settings import make_settings, read_globals
+from minibox.errors import MiniboxError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.cli.settings import Settings
+    from minibox.engine.options import RunOptions
+
+COMPLETE_VARIABLE = "_MINIBOX_COMPLETE"
+STATUS_FAILED = 125
+STATUS_INTERRUPTED = 130
+STATUS_BROKEN_PIPE = 141
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; ``argv`` without the program's name. Returns the exit status, never exits.
+
+    Keeps nothing between calls: one process may call it many times, with other descriptors,
+    environment and working directory.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    given, rest = read_globals(words)
+    debug = bool(given.get("debug"))
+    try:
+        if rest[:1] in (["run"], ["shell"]) and COMPLETE_VARIABLE not in os.environ:
+            from minibox.cli.run_options import parse
+
+            options = parse(rest[1:])
+            if options is not None:
+                return start(rest[0], options, make_settings(given, os.environ))
+        from minibox.cli.application import run_click
+
+        status = run_click(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except MiniboxError as error:
+        _report(str(error), error.hint, debug)
+        return error.status
+    except KeyboardInterrupt:
+        return STATUS_INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return STATUS_BROKEN_PIPE
+    except Exception as error:
+        words_of_error = f"internal error: {type(error).__name__}: {error}"
+        _report(words_of_error, "this is a bug in minibox; `minibox --debug ...` shows where", debug)
+        return STATUS_FAILED
+
+
+def start(command: str, options: RunOptions, settings: Settings) -> int:
+    """Run a container in the foreground for the command ``run`` or ``shell``; its exit status."""
+    from minibox.engine.container import run
+
+    if command == "shell":
+        from minibox.engine.shell import shell_options
+
+        options = shell_options(options, terminal=os.isatty(0) and os.isatty(1))
+    if not options.trace:
+        return run(options, root=settings.root, runroot=settings.runroot)
+    from minibox.cli.explain import print_trace
+
+    return run(options, root=settings.root, runroot=settings.runroot, on_trace=print_trace)
+
+
+def _report(message: str, hint: str | None, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        _write_stderr(traceback.format_exc())
+    lines = [f"minibox: {_printable(message)}"]
+    if hint:
+        first, *more = hint.splitlines()
+        lines += [f"hint: {_printable(first)}", *(f"      {_printable(line)}" for line in more)]
+    _write_stderr("\n".join(lines) + "\n")
+
+
+def _printable(text: str) -> str:
+    """``text`` on one line and without control characters: names come from images and users."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _write_stderr(text: str) -> None:
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+
+
+def _forget_stdout() -> None:
+    """Point stdout at /dev/null, so that what is still buffered for a reader that left fails no more."""
+    if sys.stdout is None:
+        return
+    descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.dup2(descriptor, sys.stdout.fileno())
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        pass
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,53 @@
+"""What stands before the command: where to keep things, and whether to show tracebacks."""
+
+from __future__ import annotations
+
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DIRECTORIES = ("--root", "--runroot")
+
+
+@record
+class Settings:
+    """The global options, resolved: absolute paths."""
+
+    root: str
+    runroot: str
+    debug: bool = False
+
+
+def make_settings(given: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> Settings:
+    """Settings of the options ``root``, ``runroot`` and ``debug``; what isn't given comes from ``environ``."""
+    import os
+
+    from minibox.engine.roots import default_root, default_runroot
+
+    root, runroot = given.get("root"), given.get("runroot")
+    return Settings(
+        root=os.path.abspath(str(root)) if root else default_root(environ, os.geteuid()),
+        runroot=os.path.abspath(str(runroot)) if runroot else default_runroot(environ, os.geteuid()),
+        debug=bool(given.get("debug")),
+    )
+
+
+def read_globals(words: list[str]) -> tuple[dict[str, str | bool | None], list[str]]:
+    """Read the global options up to the first word that is none of them, which the rest begins with."""
+    given: dict[str, str | bool | None] = {}
+    at = 0
+    while at < len(words):
+        name, equals, value = words[at].partition("=")
+        if words[at] == "--debug":
+            given["debug"] = True
+        elif name in DIRECTORIES and equals:
+            given[name[2:]] = value
+        elif name in DIRECTORIES and at + 1 < len(words):
+            at += 1
+            given[name[2:]] = words[at]
+        else:
+            break
+        at += 1
+    return given, words[at:]

@@ -1,0 +1,150 @@
+"""Commands on minibox and its machine: explain, doctor, version, completion."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from minibox.cli.application import settings_of
+from minibox.cli.completion import SHELLS
+from minibox.cli.table import format_json, printable
+from minibox.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+STATUS_COLOURS = {"pass": "green", "degraded": "yellow", "missing": "red"}
+
+
+@click.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="""\b
+Examples:
+  minibox explain run --rm base echo hello
+  minibox explain --json run -m 64m base true
+  minibox explain --shell run --network none base sh > start.sh""",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@click.option("--shell", "as_script", is_flag=True, help="Print a shell script that, run by root, does the same")
+@click.argument("words", metavar="run [OPTIONS] IMAGE [COMMAND [ARG]...]", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script: bool) -> None:
+    """Show the steps of a start, and why each is there, without running it.
+
+    What follows is a whole `run` or `shell` command. Each step is shown with its arguments, its reason, its manual
+    page, and the shell command that does the same.
+    """
+    from minibox.cli import container
+    from minibox.cli.explain import format_plan, format_script, listing_width
+    from minibox.engine.explain import explain as explain_run
+
+    if as_json and as_script:
+        raise UsageError("--json and --shell exclude each other")
+    if words[:1] not in (("run",), ("shell",)):
+        what = f"can't explain {words[0]!r}" if words else "nothing to explain"
+        raise UsageError(what, hint="write a run: minibox explain run base true")
+    settings = settings_of(ctx)
+    command = container.run if words[0] == "run" else container.shell
+    with command.make_context(words[0], list(words[1:]), parent=ctx) as run_context:
+        options = container.options_of(run_context.params)
+    if words[0] == "shell":
+        from minibox.engine.shell import shell_options
+
+        options = shell_options(options, terminal=sys.stdin is not None and sys.stdin.isatty())
+    rows = explain_run(options, root=settings.root, runroot=settings.runroot)
+    if as_json:
+        click.echo(format_json(rows))
+    else:
+        click.echo(format_script(rows) if as_script else format_plan(rows, listing_width()))
+
+
+@click.command(epilog="\b\nExample:\n  minibox doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Show what this machine can do: pass, degraded or missing, the consequence of it, and the exact fix."""
+    from minibox.engine.doctor import diagnose
+
+    settings = settings_of(ctx)
+    checks = diagnose(settings.root, settings.runroot)
+    if as_json:
+        fields = ("name", "status", "found", "consequence", "fix")
+        click.echo(format_json([{field: getattr(check, field) for field in fields} for check in checks]))
+        return
+    click.echo(format_checks(checks), color=None if sys.stdout.isatty() else False)
+
+
+def format_checks(checks: Sequence[Any]) -> str:
+    """The checks of `engine.doctor`, one a line; under those that don't pass, what follows and what to do."""
+    from minibox.cli.explain import listing_width, wrap
+
+    width = listing_width()
+    names = max((len(check.name) for check in checks), default=0)
+    statuses = max(map(len, STATUS_COLOURS))
+    margin = " " * (statuses + names + 4)
+    lines: list[str] = []
+    for check in checks:
+        status = click.style(check.status.ljust(statuses), fg=STATUS_COLOURS.get(check.status))
+        first, *more = wrap(printable(check.found or "-"), margin, margin, width) or [margin]
+        lines += [f"{status}  {check.name.ljust(names)}  {first[len(margin) :]}", *more]
+        if check.status != "pass" and check.consequence:
+            lines += wrap(printable(check.consequence), margin, margin, width)
+        if check.status != "pass" and check.fix:
+            lines += [f"{margin}fix: {printable(line)}" for line in check.fix.splitlines()]  # whole: it is to be copied
+    counts = [f"{sum(check.status == status for check in checks)} {status}" for status in STATUS_COLOURS]
+    return "\n".join([*lines, "", ", ".join(counts)])
+
+
+def version_text() -> str:
+    """The version of the installed package, or that of the checkout."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed_version
+
+    try:
+        return installed_version("minibox")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@click.pass_context
+def version(ctx: click.Context, as_json: bool) -> None:
+    """Show the versions of minibox, Python and the kernel, and where things are kept."""
+    import os
+    import platform
+
+    settings = settings_of(ctx)
+    uname = os.uname()
+    facts = {
+        "minibox": version_text(),
+        "python": platform.python_version(),
+        "kernel": f"{uname.sysname} {uname.release}",
+        "machine": uname.machine,
+        "root": settings.root,
+        "runroot": settings.runroot,
+    }
+    if as_json:
+        click.echo(format_json(facts))
+        return
+    for name, value in facts.items():
+        click.echo(f"{name:8} {value}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  bash:  minibox completion bash > ~/.local/share/bash-completion/completions/minibox
+  zsh:   minibox completion zsh > ~/.zfunc/_minibox      (with ~/.zfunc in fpath)
+  fish:  minibox completion fish > ~/.config/fish/completions/minibox.fish""",
+)
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> int:
+    """Print the script that completes minibox's commands, options, values and images in your shell."""
+    from minibox.cli.application import application
+    from minibox.cli.completion import complete
+
+    return complete(application, f"{shell}_source")

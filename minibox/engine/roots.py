@@ -1,0 +1,46 @@
+"""Where minibox keeps things: ``root`` (images, layers, containers) and ``runroot`` (what a reboot may forget)."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def default_root(environ: Mapping[str, str], uid: int) -> str:
+    """``$MINIBOX_ROOT``, else /var/lib/minibox for root, else ``$XDG_DATA_HOME/minibox``."""
+    chosen = environ.get("MINIBOX_ROOT")
+    if chosen:
+        return os.path.abspath(chosen)
+    if uid == 0:
+        return "/var/lib/minibox"
+    data_home = environ.get("XDG_DATA_HOME") or os.path.join(_home(environ, uid), ".local/share")
+    return os.path.join(os.path.abspath(data_home), "minibox")
+
+
+def default_runroot(environ: Mapping[str, str], uid: int) -> str:
+    """``$MINIBOX_RUNROOT``, else /run/minibox for root, else ``$XDG_RUNTIME_DIR/minibox``.
+
+    A user without a login session has no ``$XDG_RUNTIME_DIR``: then /run/user/<uid> where there is one, else a
+    directory in /tmp, which who makes it must make with mode 0700 and check for its owner.
+    """
+    chosen = environ.get("MINIBOX_RUNROOT")
+    if chosen:
+        return os.path.abspath(chosen)
+    if uid == 0:
+        return "/run/minibox"
+    session = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
+    return f"{session}/minibox" if os.access(session, os.W_OK) else f"/tmp/minibox-{uid}"
+
+
+def _home(environ: Mapping[str, str], uid: int) -> str:
+    if home := environ.get("HOME"):
+        return home
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        return "/tmp"
