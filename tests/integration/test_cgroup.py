@@ -22,7 +22,8 @@ from minibox.linux.cgroup import (
     leftovers,
     parse_mounts,
     remove_leftover,
-)from tests.probes import requires
+)
+from tests.probes import requires
 
 MIB = 1 << 20
 MEMORY = {"memory": {"limit": 32 * MIB, "swap": 32 * MIB}}
