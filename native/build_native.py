@@ -22,7 +22,7 @@ ffibuilder.cdef("""
     struct mb_record { uint32_t state; uint32_t index; int32_t error; uint32_t detail; struct mb_time time[]; };
     struct mb_record *mb_record_new(uint32_t op_count);
     void mb_record_free(struct mb_record *record, uint32_t op_count);
-    pid_t mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const int *slots,
+    int mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const int *slots,
                    uint32_t slot_count, struct mb_record *record, int *pidfd);
 
     int mb_bpf_device_attach(int cgroup_fd, const void *instructions, unsigned count);
@@ -37,7 +37,7 @@ ffibuilder.cdef("""
     int mb_move_mount(int from_fd, const char *from, int to_fd, const char *to, unsigned flags);
     struct mb_mount_attr { uint64_t attr_set; uint64_t attr_clr; uint64_t propagation; uint64_t userns_fd; };
     int mb_mount_setattr(int dirfd, const char *path, unsigned flags, struct mb_mount_attr *attr);
-    int mb_pidfd_open(pid_t pid, unsigned flags);
+    int mb_pidfd_open(int pid, unsigned flags);
     int mb_pidfd_send_signal(int pidfd, int signal_number);
     int mb_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
     int mb_prctl(int option, unsigned long argument);

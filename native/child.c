@@ -367,17 +367,25 @@ static int op_symlink(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
+static int write_all(int fd, struct mb_bytes bytes) {
+    ssize_t written = write(fd, bytes.data, bytes.size);
+    return written < 0 ? -errno : (size_t)written == bytes.size ? 0 : -EIO;
+}
+
 /* write_file(root, path, bytes): in one write, as files of /proc want it. */
 static int op_write_file(struct mb_child *child, const uint64_t *a) {
-    struct mb_bytes bytes = mb_plan_bytes(child->plan, a[2]);
     int fd = open_in(child, a[0], text(a[1]), O_WRONLY);
     if (fd < 0) {
         return -errno;
     }
-    ssize_t written = write(fd, bytes.data, bytes.size);
-    int error = written < 0 ? -errno : (size_t)written == bytes.size ? 0 : -EIO;
+    int error = write_all(fd, mb_plan_bytes(child->plan, a[2]));
     close(fd);
     return error;
+}
+
+/* write_fd(fd, bytes): to a file that only the parent may open. */
+static int op_write_fd(struct mb_child *child, const uint64_t *a) {
+    return write_all(slot(child, a[0]), mb_plan_bytes(child->plan, a[1]));
 }
 
 /* chdir(path): no magic link may lead to a directory outside that a leaked descriptor holds
@@ -746,6 +754,26 @@ static uint64_t now_ns(void) {
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
+/* Close all descriptors but the slots'. A caller's end of a socket that stayed open here would
+ * keep this process from ever seeing that the caller is gone. */
+static void close_others(const struct mb_child *child) {
+    for (unsigned from = 3;;) {
+        unsigned next = UINT_MAX;
+        for (size_t i = 0; i < MB_SLOTS; i++) {
+            if (child->slots[i] >= (int)from && (unsigned)child->slots[i] < next) {
+                next = (unsigned)child->slots[i];
+            }
+        }
+        if (next > from) {
+            mb_close_range(from, next - 1, 0);
+        }
+        if (next == UINT_MAX) {
+            return;
+        }
+        from = next + 1;
+    }
+}
+
 _Noreturn void mb_child_main(struct mb_child *child) {
     struct mb_record *record = child->record;
     /* Python ignores SIGPIPE and handles SIGINT; an ignored signal would stay so over exec. */
@@ -760,6 +788,7 @@ _Noreturn void mb_child_main(struct mb_child *child) {
             child->slots[i] = fcntl(child->slots[i], F_DUPFD_CLOEXEC, 3);
         }
     }
+    close_others(child);
     for (uint32_t i = 0; i < child->plan->op_count; i++) {
         const struct mb_op *op = &child->plan->ops[i];
         record->index = i;

@@ -30,7 +30,7 @@
 #define MB_PLAN_MAGIC 0x314e4c50584f424dULL /* "MBOXPLN1" */
 #define MB_OP_ARGUMENTS 6
 #define MB_OPS_MAX 4096
-#define MB_SLOTS 128
+#define MB_SLOTS 512
 #define MB_NONE UINT64_MAX
 #define MB_HOST UINT64_MAX
 

@@ -57,6 +57,7 @@ class Child:
         if lib.mb_plan_load(memory, len(buffer), plan, bad_op) < 0:
             raise ValueError(f"the plan is malformed at operation {bad_op[0]}")
         self._op_count = op_count
+        self._returncode: int | None = None
         self._record = lib.mb_record_new(op_count)
         if self._record == ffi.NULL:
             raise OSError(ffi.errno, os.strerror(ffi.errno))
@@ -83,9 +84,17 @@ class Child:
             raise OSError(ffi.errno, os.strerror(ffi.errno))
 
     def wait(self) -> int:
-        """Wait for its end; the exit status, or the negative signal number, as `subprocess`."""
-        status = os.waitpid(self.pid, 0)[1]
-        return -(status & 0x7F) if status & 0x7F else status >> 8
+        """Wait for its end; the exit status, or the negative signal number, as `subprocess`. Again: the same."""
+        if self._returncode is None:
+            status = os.waitpid(self.pid, 0)[1]
+            self._returncode = -(status & 0x7F) if status & 0x7F else status >> 8
+        return self._returncode
+
+    def end(self, signal_number: int) -> int:
+        """Send a signal unless it has ended, and wait."""
+        if self._returncode is None:
+            self.send_signal(signal_number)
+        return self.wait()
 
     def close(self) -> None:
         """Free the record and the pidfd."""

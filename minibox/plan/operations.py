@@ -30,7 +30,8 @@ ROOT = 6  # the container's root directory
 PTY_MASTER, PTY_SLAVE = 7, 8
 INIT_PROGRAM = 9  # the executable behind --init
 SCRATCH = 10  # a mount on its way to its place
-FIRST_BIND = 16  # bind mounts, opened before the container's root hides their sources
+FIRST_CGROUP = 16  # the "tasks" files of its cgroups, one a v1 hierarchy
+FIRST_BIND = 48  # bind mounts, opened before the container's root hides their sources
 NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
 
 # Tags of messages on the status socket.
@@ -143,6 +144,10 @@ def symlink(target: str, path: str, why: str) -> Op:
 
 def write_file(root: int, path: str, data: bytes, why: str) -> Op:
     return Op("write_file", (root, path, data), why, INIT)
+
+
+def write_fd(slot: int, data: bytes, why: str) -> Op:
+    return Op("write_fd", (slot, data), why, INIT)
 
 
 def pivot_root(why: str) -> Op:

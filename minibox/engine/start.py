@@ -1,0 +1,274 @@
+"""Execute a Plan: run the parent's steps here and the children's in C, until the command runs.
+
+Two children: *init*, which becomes the container's first process, and where layers are id-mapped
+the *mounter*, which puts the root file system together with the host's privileges and hands it
+over. They talk by sockets; each writes how far it came to a page that it shares with us.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
+from errno import ECONNRESET, EPIPE
+
+from minibox.errors import MiniboxError, StepError
+from minibox.linux.process import DONE, EXEC, FAILED, Child, signatures
+from minibox.plan import operations as op
+from minibox.plan.encode import encode
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable
+
+    from minibox.linux.cgroup import Cgroup
+    from minibox.oci.runtime import LinuxIDMapping, Spec
+    from minibox.plan.compiler import Plan
+    from minibox.plan.operations import Op
+
+SOCK_CLOEXEC = 0o2000000
+SPACE_OF_ONE_FD = 24  # CMSG_SPACE(sizeof(int))
+SIGKILL = 9
+
+
+@record
+class Resources:
+    """What the parent's steps work with.
+
+    Attributes:
+        spec: the Spec that the plan was compiled from: its id mappings.
+        streams: descriptors of the container's standard input, output and error.
+        make_cgroup: makes the container's cgroup with its limits.
+        write_id_maps: maps ids for a pid, where the caller has only his own to give.
+        wire: gives the network namespace of a pid its links.
+        init_program: path of the executable behind ``--init``.
+    """
+
+    spec: Spec
+    streams: tuple[int, int, int]
+    make_cgroup: Callable[[], Cgroup]
+    write_id_maps: Callable[[int, Spec], None]
+    wire: Callable[[int], None]
+    init_program: str = ""
+
+
+class ExecFailed(Exception):
+    """The last step, exec, failed: the command is at fault and not minibox.
+
+    Attributes:
+        errno: of execve(2).
+        candidate: the path that was there, if one was.
+        root_fd: the container's root directory, to look for the reason; the catcher closes it.
+    """
+
+    def __init__(self, errno: int, candidate: str, root_fd: int) -> None:
+        super().__init__(errno, candidate)
+        self.errno, self.candidate, self.root_fd = errno, candidate, root_fd
+
+
+class Execution:
+    """One execution of a Plan.
+
+    After `run` the command runs: ``init`` is its process. Whoever made the execution calls
+    `close`; a command that still runs is killed by it.
+    """
+
+    def __init__(self, plan: Plan, resources: Resources) -> None:
+        self.plan = plan
+        self.resources = resources
+        self.init: Child | None = None
+        self.mounter: Child | None = None
+        self.cgroup: Cgroup | None = None
+        self.pty_master = -1
+        self._root_fd = -1
+        self._status: socket | None = None
+        self._sockets: list[socket] = []
+        self._parent_times: dict[int, tuple[int, int]] = {}
+
+    def run(self) -> None:
+        """Execute all steps.
+
+        Raises:
+            StepError: a step failed; the message says which.
+            ExecFailed: the last one did.
+            MiniboxError: a step of the parent's failed.
+        """
+        from time import monotonic_ns
+
+        for index, step in enumerate(self.plan.ops):
+            if step.actor == op.PARENT:
+                begin = monotonic_ns()
+                getattr(self, "_" + step.name)(*step.args)
+                self._parent_times[index] = begin, monotonic_ns()
+        self._wait_exec()
+
+    # ---- the parent's steps -------------------------------------------------------------------
+
+    def _create_cgroup(self, _name: str) -> None:
+        self.cgroup = self.resources.make_cgroup()
+
+    def _clone(self, flags: int) -> None:
+        self._status, status = self._socketpair()
+        channel = -1
+        if any(step.name == "clone_mounter" for step in self.plan.ops):
+            self._channel, end = self._socketpair()
+            channel = end.fileno()
+        opened: list[int] = []
+        try:
+            cgroup_fd = -1
+            tasks: list[int] = []
+            if self.cgroup:
+                cgroup_fd = self.cgroup.open_v2()
+                tasks = self.cgroup.open_tasks()
+                opened += [*tasks, *([cgroup_fd] if cgroup_fd >= 0 else [])]
+            slots = [-1] * (op.FIRST_CGROUP + len(tasks))
+            slots[op.STATUS], slots[op.CHANNEL] = status.fileno(), channel
+            slots[op.STDIN : op.STDERR + 1] = self.resources.streams
+            if self.resources.init_program:
+                slots[op.INIT_PROGRAM] = os.open(self.resources.init_program, os.O_PATH | os.O_CLOEXEC)
+                opened.append(slots[op.INIT_PROGRAM])
+            slots[op.FIRST_CGROUP :] = tasks
+            self.init = self._spawn(op.INIT, flags, slots, cgroup_fd)
+        finally:
+            for fd in opened:
+                os.close(fd)
+        status.close()
+
+    def _write_id_maps(self) -> None:
+        assert self.init
+        self.resources.write_id_maps(self.init.pid, self.resources.spec)
+
+    def _oom_score_adj(self, value: int) -> None:
+        assert self.init
+        with open(f"/proc/{self.init.pid}/oom_score_adj", "wb", 0) as file:
+            file.write(b"%d" % value)
+
+    def _clone_mounter(self, flags: int) -> None:
+        assert self.init
+        _, status = self._socketpair()
+        userns = os.open(f"/proc/{self.init.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            slots = [status.fileno(), self._channel.fileno(), -1, -1, -1, userns]
+            self.mounter = self._spawn(op.MOUNTER, flags, slots)
+        finally:
+            os.close(userns)
+        # Ours are copies: while one is open, nobody would see the other end's process die.
+        for end in self._sockets:
+            if end is not self._status:
+                end.close()
+
+    def _network(self, _mode: str) -> None:
+        assert self.init
+        self.resources.wire(self.init.pid)
+
+    def _send(self, tag: int) -> None:
+        assert self._status
+        try:
+            self._status.send(tag.to_bytes(4, "little") + bytes(4))
+        except OSError as error:
+            if error.errno not in (EPIPE, ECONNRESET):  # it has died: _wait_exec finds out of what
+                raise
+
+    # ---- below --------------------------------------------------------------------------------
+
+    def _socketpair(self) -> tuple[socket, socket]:
+        pair = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+        self._sockets += pair
+        return pair
+
+    def _spawn(self, actor: str, flags: int, slots: list[int], cgroup_fd: int = -1) -> Child:
+        steps = self.plan.of(actor)
+        try:
+            return Child(encode(steps, signatures()), flags, slots, len(steps), cgroup_fd)
+        except OSError as error:
+            raise _clone_refused(error, flags) from error
+
+    def _wait_exec(self) -> None:
+        """Wait until the command runs or a child has failed; take what init sends on the way."""
+        assert self._status and self.init
+        while True:
+            try:
+                data, control, *_ = self._status.recvmsg(8, SPACE_OF_ONE_FD)
+            except ConnectionResetError:
+                break
+            if not data:
+                break
+            fd = next(
+                (int.from_bytes(item[:4], "little") for level, kind, item in control
+                 if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)), -1
+            )  # fmt: skip
+            if int.from_bytes(data[:4], "little") == op.TAG_PTY:
+                self.pty_master = fd
+            else:
+                self._root_fd = fd
+        if self.mounter:
+            self.mounter.wait()
+        if self.init.progress()[0] != EXEC:
+            self._fail()
+
+    def _fail(self) -> None:
+        """Raise for the child that failed first: init starves when the mounter dies."""
+        for actor, child in ((op.MOUNTER, self.mounter), (op.INIT, self.init)):
+            if child is None:
+                continue
+            state, index, errno, detail = child.progress()
+            if state == DONE:
+                continue
+            steps = [(number, step) for number, step in enumerate(self.plan.ops) if step.actor == actor]
+            number, step = steps[index]
+            if state == FAILED and step.name in ("exec", "exec_fd"):
+                root_fd, self._root_fd = self._root_fd, -1
+                paths = step.args[0]
+                raise ExecFailed(errno, paths[detail] if isinstance(paths, tuple) else "", root_fd)
+            raise self._step_error(number, step, errno if state == FAILED else 0)
+
+    def _step_error(self, number: int, step: Op, errno: int) -> StepError:
+        from minibox.plan.explain import step_error
+
+        return step_error(number, len(self.plan.ops), step, errno)
+
+    def trace(self) -> list[tuple[int, Op, int, int]]:
+        """Index, step, begin and end (CLOCK_MONOTONIC ns, 0 when not reached) of every step."""
+        times = dict(self._parent_times)
+        for actor, child in ((op.MOUNTER, self.mounter), (op.INIT, self.init)):
+            if child:
+                numbers = [number for number, step in enumerate(self.plan.ops) if step.actor == actor]
+                times.update(zip(numbers, child.times()))
+        return [(number, step, *times.get(number, (0, 0))) for number, step in enumerate(self.plan.ops)]
+
+    def close(self) -> None:
+        """Free descriptors; kill and reap what still runs."""
+        for end in self._sockets:
+            end.close()
+        for child in (self.mounter, self.init):
+            if child is not None and child.pidfd >= 0:
+                child.end(SIGKILL)
+                child.close()
+        for fd in (self.pty_master, self._root_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.pty_master = self._root_fd = -1
+
+
+def write_id_maps(pid: int, spec: Spec) -> None:
+    """Map ids as root: any range, and the container may set groups; user_namespaces(7).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    linux = spec["linux"]
+    for name, mappings in (("uid_map", linux["uidMappings"]), ("gid_map", linux["gidMappings"])):
+        with open(f"/proc/{pid}/{name}", "wb", 0) as file:
+            file.write(map_lines(mappings))
+
+
+def map_lines(mappings: list[LinuxIDMapping]) -> bytes:
+    """``uid_map``'s lines."""
+    return b"".join(b"%d %d %d\n" % (item["containerID"], item["hostID"], item["size"]) for item in mappings)
+
+
+def _clone_refused(error: OSError, flags: int) -> MiniboxError:
+    from minibox.plan.explain import clone_error
+
+    return clone_error(error, flags)

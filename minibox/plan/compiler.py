@@ -1,0 +1,369 @@
+"""Spec -> Plan: every step of a start, in order. Pure: it asks the host nothing and changes nothing.
+
+The order is where the security of a container lies, so here is why it is as it is:
+
+1. Sources of bind mounts are opened while the host's file system is still in sight.
+2. The container's root is put together under a private mount namespace, from detached mounts.
+3. Everything below it is reached through its descriptor, by paths that can't lead out of it.
+4. pivot_root takes the host's file system away before anything of the image has run.
+5. Privileges go last, in an order in which each step still has the privilege that it needs.
+
+Source for the order of 5: credentials(7), capabilities(7), seccomp(2).
+"""
+
+from __future__ import annotations
+
+from minibox.linux import capabilities
+from minibox.plan import mounts
+from minibox.plan import operations as op
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.oci.runtime import Process, Spec
+    from minibox.plan.operations import Op
+
+# clone(2) flags by the Spec's namespace types
+NAMESPACES = {
+    "mount": 0x20000,
+    "cgroup": 0x2000000,
+    "uts": 0x4000000,
+    "ipc": 0x8000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+}
+RLIMITS = {
+    name: number
+    for number, name in enumerate(
+        ("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
+         "MSGQUEUE", "NICE", "RTPRIO", "RTTIME")
+    )
+}  # fmt: skip
+O_PATH_DIRECTORY = 0o10200000
+INFINITY = (1 << 64) - 1
+
+
+@record
+class Rootfs:
+    """What the container's root file system is made of.
+
+    Attributes:
+        directory: the container's own directory, with ``upper`` and ``work`` in it.
+        lowerdirs: unpacked layers, topmost first.
+        userxattr: overlayfs keeps its marks in ``user.`` attributes, as it must without privilege.
+        volatile: nothing is synced to disk at the end; for what is thrown away anyway.
+    """
+
+    directory: str
+    lowerdirs: tuple[str, ...]
+    userxattr: bool = False
+    volatile: bool = False
+
+
+@record
+class Start:
+    """What a start needs to know beside the Spec.
+
+    Attributes:
+        id_mapped: files keep the image's ids on disk and are shown with the container's; needs the
+            host's root and Linux 5.19. A mounter does it: the container's own processes can't.
+        setgroups: the container may change its supplementary groups (a range of ids was mapped).
+        seccomp: the compiled filter, an array of ``struct sock_filter``.
+        seccomp_flags: of seccomp(2).
+        cgroup: the name of its cgroup; "" for none of its own.
+        cgroup_tasks: directories of its cgroup in v1 hierarchies; on v2 it is born in it.
+        cgroup_mounts: what /sys/fs/cgroup shows: ``("", "cgroup2", "")`` or one entry a v1 hierarchy.
+        terminal: rows and columns of the terminal, None for plain streams.
+        network: how the network namespace gets its links; "" for not at all.
+        init: run the command below an init that reaps orphans.
+    """
+
+    id_mapped: bool = False
+    setgroups: bool = True
+    seccomp: bytes = b""
+    seccomp_flags: int = 0
+    cgroup: str = ""
+    cgroup_tasks: tuple[str, ...] = ()
+    cgroup_mounts: tuple[tuple[str, str, str], ...] = ()
+    terminal: tuple[int, int] | None = None
+    network: str = ""
+    init: bool = False
+
+
+@record
+class Plan:
+    """A start as data: all steps of all actors, in the order in which they begin."""
+
+    ops: tuple[Op, ...]
+    flags: int  # of the clone3(2) that makes the container's first process
+
+    def of(self, actor: str) -> list[Op]:
+        """The steps of one actor, in order."""
+        return [step for step in self.ops if step.actor == actor]
+
+
+def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
+    """Compile a start.
+
+    Raises:
+        ConfigError: the Spec asks for something that has no meaning here.
+    """
+    wanted = mounts.read(spec.get("mounts", []), start.cgroup_mounts, "network" in _types(spec))
+    binds = [mount for mount in wanted if mount.bind]
+    below_mounter = start.id_mapped
+    mounter = _mounter(rootfs, spec, binds) if below_mounter else []
+    return Plan(
+        (
+            *_birth(spec, start),
+            *([op.parent("clone_mounter", NAMESPACES["mount"], why="only the host's root may id-map layers")]
+              if below_mounter else []),
+            *map(op.by_mounter, mounter),
+            *_identity(spec, start),
+            *(_receive(binds) if below_mounter else _own_root(rootfs, binds)),
+            *_furnish(spec, wanted),
+            *_close_up(spec),
+            *_streams(start),
+            *_network(spec, start),
+            *_become(spec, start),
+        ),
+        _flags(spec),
+    )  # fmt: skip
+
+
+def _types(spec: Spec) -> set[str]:
+    return {namespace["type"] for namespace in spec["linux"].get("namespaces", [])}
+
+
+def _flags(spec: Spec) -> int:
+    """All at once but the cgroup namespace: its root is the cgroup at the time it is made, so it
+    waits until the process is in its own."""
+    flags = 0
+    for kind in _types(spec) - {"cgroup"}:
+        flags |= NAMESPACES[kind]
+    return flags
+
+
+def _birth(spec: Spec, start: Start) -> list[Op]:
+    """The parent makes the process and gives it its identity."""
+    steps = []
+    if start.cgroup:
+        steps.append(op.parent("create_cgroup", start.cgroup, why="a group for the limits, made before its first member"))
+    steps += [
+        op.parent("clone", _flags(spec), why="a process in namespaces of its own"),
+        op.die_with_parent("a container must not outlive the minibox that owns it"),
+        op.wait(op.TAG_IDENTITY, "until the parent has mapped its ids"),
+    ]
+    if "user" in _types(spec):
+        steps.append(op.parent("write_id_maps", why="only a process outside may map more than one id"))
+    adjustment = spec["process"].get("oomScoreAdj")
+    if adjustment is not None:
+        steps.append(op.parent("oom_score_adj", adjustment, why="how soon the kernel kills it when memory runs out"))
+    steps.append(op.parent("send", op.TAG_IDENTITY, why="the child may go on"))
+    return steps
+
+
+def _identity(spec: Spec, start: Start) -> list[Op]:
+    steps: list[Op] = []
+    types = _types(spec)
+    for slot, directory in enumerate(start.cgroup_tasks, op.FIRST_CGROUP):
+        # A thread that moves itself takes no lock on all processes of the host; being moved costs 5 to 20 ms.
+        steps.append(op.write_fd(slot, b"0", f"into the cgroup {directory}: from here on its limits hold"))
+    if "user" in types:
+        if start.setgroups:
+            steps.append(op.setgroups((), "the caller's groups stay outside"))
+        steps += [
+            op.setresgid(0, "root inside"),
+            op.setresuid(0, "root inside, nobody outside: from here on files are made in its name"),
+            op.die_with_parent("a change of ids forgets it"),
+        ]
+    if "cgroup" in types:
+        steps.append(op.unshare(NAMESPACES["cgroup"], "its own cgroup looks like the root of the hierarchy"))
+    return steps
+
+
+def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
+    """Mount the overlay of the image's layers and the container's own in ``rootfs.directory``/root.
+
+    Every layer is attached under a number: mount(2) takes one page of options, and a hundred long
+    paths don't fit into it.
+    """
+    stage = f"{rootfs.directory}/root"
+    steps = [
+        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),
+        op.mount("tmpfs", stage, "a place to put the layers together, gone with this namespace",
+                 source="minibox", options="mode=0755", attributes=op.NOSUID | op.NODEV, root=op.HOST),
+    ]  # fmt: skip
+    layers = [(str(number), path) for number, path in enumerate(rootfs.lowerdirs)]
+    for name, path in [*layers, ("rw", rootfs.directory)]:
+        what = "the container's own layer" if name == "rw" else f"layer {len(layers) - int(name)} of {len(layers)}"
+        steps.append(op.open_tree(path, op.SCRATCH, f"{what}, as a mount of its own"))
+        if id_mapped:
+            steps.append(op.id_map(op.SCRATCH, "its files keep their ids on disk and show the container's"))
+        steps.append(op.attach(op.SCRATCH, op.HOST, f"{stage}/{name}", "under a short name"))
+    steps.append(op.mkdir(op.HOST, f"{stage}/root", "the root to be"))
+    if id_mapped:
+        steps.append(op.set_fs_ids(*ids, "the overlay works with the ids of who mounts it, and they must be mapped"))
+    options = f"lowerdir={':'.join(name for name, _ in layers)},upperdir=rw/upper,workdir=rw/work"
+    options += ",userxattr" if rootfs.userxattr else ""
+    options += ",volatile" if rootfs.volatile else ""
+    steps.append(op.mount_overlay(stage, options, "root", "layers read-only below, one read/write layer on top"))
+    return steps
+
+
+def _mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount]) -> list[Op]:
+    linux = spec["linux"]
+    ids = linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"]
+    steps = [op.die_with_parent("it must not outlive minibox either")]
+    for slot, mount in enumerate(binds, op.FIRST_BIND):
+        steps += mounts.open_bind(mount, slot)
+    steps += _stack(rootfs, True, ids)
+    steps.append(op.open_tree(f"{rootfs.directory}/root/root", op.ROOT, "the root, detached, to hand it over"))
+    steps.append(op.send_fd(op.CHANNEL, op.ROOT, 0, "the container's process attaches it"))
+    for slot, mount in enumerate(binds, op.FIRST_BIND):
+        steps.append(op.send_fd(op.CHANNEL, slot, 0, f"the source of {mount.destination}"))
+    return steps
+
+
+def _receive(binds: list[mounts.Mount]) -> list[Op]:
+    steps = [
+        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "pivot_root wants it, and nothing may reach the host"),
+        op.recv_fd(op.ROOT, "the root that the mounter has put together"),
+        op.attach(op.ROOT, op.HOST, "/tmp", "in this namespace only, over a directory that every host has"),
+    ]
+    for slot, mount in enumerate(binds, op.FIRST_BIND):
+        steps.append(op.recv_fd(slot, f"the source of {mount.destination}"))
+    return steps
+
+
+def _own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
+    steps: list[Op] = []
+    for slot, mount in enumerate(binds, op.FIRST_BIND):
+        steps += mounts.open_bind(mount, slot)
+    steps += _stack(rootfs, False, (0, 0))
+    steps.append(op.open_(f"{rootfs.directory}/root/root", O_PATH_DIRECTORY, op.ROOT, "the container's root directory"))
+    return steps
+
+
+def _furnish(spec: Spec, wanted: list[mounts.Mount]) -> list[Op]:
+    """Mounts, devices and links below the new root."""
+    steps: list[Op] = []
+    slot = op.FIRST_BIND
+    for mount in wanted:
+        if mount.bind:
+            steps.append(op.attach(slot, op.ROOT, mount.destination, "a bind mount"))
+            slot += 1
+        else:
+            steps.append(mounts.fresh(mount))
+    if any(mount.destination == "/dev" and not mount.bind for mount in wanted):
+        for device in spec["linux"].get("devices", []):
+            steps.append(op.bind(device["path"], device["path"], "a device; making one needs the host's root"))
+        for target, path in mounts.DEV_LINKS:
+            steps.append(op.symlink(target, path, "programs expect it"))
+    if "hostname" in spec:
+        steps.append(op.sethostname(spec["hostname"], "the name of the new UTS namespace"))
+    if "domainname" in spec:
+        steps.append(op.setdomainname(spec["domainname"], "the domain of the new UTS namespace"))
+    return steps
+
+
+def _close_up(spec: Spec) -> list[Op]:
+    """Nothing below the root changes after this; then the host's file system goes away."""
+    linux = spec["linux"]
+    steps = []
+    for name, value in linux.get("sysctl", {}).items():
+        path = "/proc/sys/" + name.replace(".", "/")
+        steps.append(op.write_file(op.ROOT, path, value.encode(), "a kernel setting of the new namespaces"))
+    cwd = spec["process"]["cwd"]
+    if cwd != "/":
+        steps.append(op.mkdir(op.ROOT, cwd, "the working directory, made when missing"))
+    steps += [op.read_only(path, "the host's kernel is not for writing") for path in linux.get("readonlyPaths", [])]
+    steps += [op.mask(path, "tells of the host") for path in linux.get("maskedPaths", [])]
+    if spec.get("root", {}).get("readonly"):
+        steps.append(op.mount_attributes(op.ROOT, "a read-only root", set_=op.RDONLY))
+    steps.append(op.pivot_root("the container's root becomes /, the host's file system is gone"))
+    propagation = linux.get("rootfsPropagation", "")
+    if propagation:
+        steps.append(op.propagation("/", mounts.PROPAGATION[propagation], "as the Spec wants it"))
+    return steps
+
+
+def _streams(start: Start) -> list[Op]:
+    steps = [
+        op.setsid("no terminal of the caller's is within reach"),
+        op.session_keyring("nor its keys"),
+    ]
+    if start.terminal:
+        steps += [
+            op.open_pty(*start.terminal, "a terminal of the container's own"),
+            op.send_fd(op.STATUS, op.PTY_MASTER, op.TAG_PTY, "minibox copies between it and the user's"),
+            op.bind_fd(op.PTY_SLAVE, op.HOST, "/dev/console", "the same terminal, under the name that init systems use"),
+            op.controlling_tty(op.PTY_SLAVE, "so that Ctrl-C and job control work"),
+            op.stdio(op.PTY_SLAVE, op.PTY_SLAVE, op.PTY_SLAVE, "standard streams are the terminal"),
+        ]
+    else:
+        steps.append(op.stdio(op.STDIN, op.STDOUT, op.STDERR, "standard streams, passed through"))
+    return steps
+
+
+def _network(spec: Spec, start: Start) -> list[Op]:
+    steps: list[Op] = []
+    if "network" in _types(spec):
+        steps.append(op.loopback_up("a new network namespace has its loopback down"))
+    if start.network:
+        steps.append(op.parent("network", start.network, why="wired while the mounts are made"))
+    steps += [
+        op.parent("send", op.TAG_GO, why="nothing is missing any more"),
+        op.wait(op.TAG_GO, "until network and bookkeeping are ready"),
+    ]
+    return steps
+
+
+def _become(spec: Spec, start: Start) -> list[Op]:
+    """From the container's root to the process that was asked for."""
+    process = spec["process"]
+    user = process["user"]
+    caps = {name: capabilities.mask_of(names) for name, names in process.get("capabilities", {}).items()}  # type: ignore[arg-type]
+    filter_ = op.seccomp(start.seccomp, start.seccomp_flags, "only these system calls") if start.seccomp else None
+    no_new_privs = process.get("noNewPrivileges", False)
+    steps = [
+        op.setrlimit(RLIMITS[limit["type"].removeprefix("RLIMIT_")], limit["soft"], limit["hard"], "a limit of the process")
+        for limit in process.get("rlimits", [])
+    ]
+    steps.append(op.umask(user.get("umask", 0o022), "files are made with this mask"))
+    steps.append(op.chdir(process["cwd"], "the working directory"))
+    steps.append(op.cap_bounding(caps.get("bounding", 0), "what is not in here can never be gained"))
+    if start.setgroups:
+        steps.append(op.setgroups(tuple(user.get("additionalGids", [])), "the user's groups"))
+    if filter_ and not no_new_privs:
+        steps.append(filter_)  # needs CAP_SYS_ADMIN, which the next steps drop
+    steps += [
+        op.setresgid(user["gid"], "the user's group"),
+        op.setresuid(user["uid"], "the user"),
+        op.capset(caps.get("effective", 0), caps.get("permitted", 0), caps.get("inheritable", 0), "only these capabilities"),
+    ]
+    if caps.get("ambient"):
+        steps.append(op.cap_ambient(caps["ambient"], "kept by a command that is not root"))
+    steps.append(op.die_with_parent("a change of ids forgets it"))
+    steps.append(op.close_fds("no descriptor of the host's stays open"))
+    if no_new_privs:
+        steps.append(op.no_new_privs("no set-uid file gives more"))
+        if filter_:
+            steps.append(filter_)
+    steps.append(_exec(process, start.init))
+    return steps
+
+
+def _exec(process: Process, init: bool) -> Op:
+    argv, env = tuple(process["args"]), tuple(process.get("env", []))
+    if init:
+        return op.exec_fd(op.INIT_PROGRAM, ("minibox-init", *argv), env, "an init that passes signals on and reaps orphans")
+    return op.exec_(candidates(argv[0], env), argv, env, "the command")
+
+
+def candidates(name: str, env: tuple[str, ...]) -> tuple[str, ...]:
+    """The paths at which execvp(3) would look for a command, by the container's own PATH."""
+    if "/" in name or not name:
+        return (name,)
+    path = next((item[5:] for item in env if item.startswith("PATH=")), "/usr/local/bin:/usr/bin:/bin")
+    return tuple(f"{directory or '.'}/{name}" for directory in path.split(":"))

@@ -1,0 +1,218 @@
+"""A Plan in words: what each step does, why, where to read on, and the shell command that does the same.
+
+Loaded only when somebody wants to read: by `minibox explain`, `--trace`, and for the wording of errors.
+"""
+
+from __future__ import annotations
+
+import errno as errno_names
+from os import strerror
+
+from minibox.errors import MiniboxError, StepError, Unsupported, kernel_says
+from minibox.plan import operations as op
+from minibox.plan.shell import command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.plan.compiler import Plan
+    from minibox.plan.operations import Argument, Op
+
+# name: (what is done, with the arguments by name; manual page; names of the arguments)
+WORDS = {
+    "create_cgroup": ("make the cgroup {name}", "cgroups(7)", "name"),
+    "clone": ("clone a process with {flags}", "clone3(2)", "flags"),
+    "clone_mounter": ("clone a helper with {flags}", "clone3(2)", "flags"),
+    "write_id_maps": ("map the ids of the user namespace", "user_namespaces(7)", ""),
+    "oom_score_adj": ("set oom_score_adj to {value}", "proc(5)", "value"),
+    "network": ("wire the network ({mode})", "veth(4)", "mode"),
+    "send": ("send {tag}", "unix(7)", "tag"),
+    "die_with_parent": ("ask for SIGKILL when the parent ends", "prctl(2)", "socket"),
+    "wait": ("wait for {tag}", "unix(7)", "socket tag"),
+    "recv_fd": ("receive {slot}", "unix(7)", "socket slot"),
+    "send_fd": ("send {slot}", "unix(7)", "socket slot tag"),
+    "unshare": ("unshare {flags}", "unshare(2)", "flags"),
+    "setns": ("enter {namespace}", "setns(2)", "namespace flags"),
+    "open": ("open {path}", "open(2)", "path flags slot"),
+    "open_tree": ("clone the mount of {path}", "open_tree(2)", "path flags slot"),
+    "id_map": ("id-map {mount}", "mount_setattr(2)", "mount recursive userns"),
+    "mount_attributes": ("set attributes of {mount}", "mount_setattr(2)", "mount set clear propagation recursive"),
+    "propagation": ("set the propagation of {path} to {flags}", "mount_namespaces(7)", "path flags"),
+    "attach": ("attach {mount} at {target}", "move_mount(2)", "mount root target"),
+    "mount": ("mount {fstype} on {target}", "fsopen(2)", "fstype source options root target attributes"),
+    "mount_overlay": ("mount overlay on {directory}/{target}", "mount(2)", "directory options target"),
+    "bind": ("bind {source} on {target}", "open_tree(2)", "source root target attributes recursive"),
+    "bind_fd": ("bind {file} on {target}", "open_tree(2)", "file root target"),
+    "mask": ("mask {path}", "mount_namespaces(7)", "root path"),
+    "read_only": ("make {path} read-only", "mount_setattr(2)", "root path"),
+    "mkdir": ("make the directory {path}", "mkdir(2)", "root path mode"),
+    "symlink": ("link {path} to {target}", "symlink(2)", "target root path"),
+    "write_file": ("write {data} to {path}", "proc(5)", "root path data"),
+    "write_fd": ("write {data} to {file}", "cgroups(7)", "file data"),
+    "pivot_root": ("make {root} the root directory", "pivot_root(2)", "root"),
+    "chdir": ("change to the directory {path}", "chdir(2)", "path"),
+    "sethostname": ("set the host name to {name}", "sethostname(2)", "name"),
+    "setdomainname": ("set the domain name to {name}", "setdomainname(2)", "name"),
+    "setrlimit": ("set the limit of {resource} to {soft}:{hard}", "setrlimit(2)", "resource soft hard"),
+    "umask": ("set the umask to {mask}", "umask(2)", "mask"),
+    "loopback_up": ("bring the loopback interface up", "netdevice(7)", ""),
+    "open_pty": ("open a pseudo-terminal of {rows}x{columns}", "pty(7)", "master slave rows columns"),
+    "setsid": ("begin a session", "setsid(2)", ""),
+    "controlling_tty": ("make {tty} the controlling terminal", "ioctl_tty(2)", "tty"),
+    "stdio": ("set the standard streams", "dup2(2)", "stdin stdout stderr"),
+    "session_keyring": ("join a new session keyring", "session-keyring(7)", ""),
+    "set_fs_ids": ("act on files as {uid}:{gid}", "setfsuid(2)", "uid gid"),
+    "setgroups": ("set the supplementary groups to {groups}", "setgroups(2)", "groups"),
+    "setresgid": ("become group {gid}", "setresgid(2)", "gid"),
+    "setresuid": ("become user {uid}", "setresuid(2)", "uid"),
+    "cap_bounding": ("limit the bounding set to {capabilities}", "capabilities(7)", "capabilities"),
+    "capset": ("keep the capabilities {permitted}", "capset(2)", "effective permitted inheritable"),
+    "cap_ambient": ("raise the ambient capabilities {capabilities}", "capabilities(7)", "capabilities"),
+    "no_new_privs": ("give up new privileges", "prctl(2)", ""),
+    "seccomp": ("load a system call filter of {program}", "seccomp(2)", "program flags"),
+    "close_fds": ("mark all other descriptors close-on-exec", "close_range(2)", ""),
+    "exec": ("execute {argv}", "execve(2)", "candidates argv env"),
+    "exec_fd": ("execute {argv}", "execveat(2)", "file argv env"),
+}
+
+SLOTS = {
+    op.STATUS: "socket to the parent", op.CHANNEL: "socket between mounter and init", op.STDIN: "stdin",
+    op.STDOUT: "stdout", op.STDERR: "stderr", op.USERNS: "the container's user namespace",
+    op.ROOT: "the container's root", op.PTY_MASTER: "the terminal's master", op.PTY_SLAVE: "the terminal",
+    op.INIT_PROGRAM: "minibox-init", op.SCRATCH: "the mount at hand",
+}  # fmt: skip
+TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", 0: "descriptor"}
+CLONE_FLAGS = {
+    0x20000: "NEWNS", 0x2000000: "NEWCGROUP", 0x4000000: "NEWUTS", 0x8000000: "NEWIPC", 0x10000000: "NEWUSER",
+    0x20000000: "NEWPID", 0x40000000: "NEWNET",
+}  # fmt: skip
+MOUNT_FLAGS = {op.MS_REC: "REC", op.MS_UNBINDABLE: "UNBINDABLE", op.MS_PRIVATE: "PRIVATE", op.MS_SLAVE: "SLAVE",
+               op.MS_SHARED: "SHARED"}  # fmt: skip
+ATTRIBUTE_FLAGS = {op.RDONLY: "ro", op.NOSUID: "nosuid", op.NODEV: "nodev", op.NOEXEC: "noexec", op.NOATIME: "noatime",
+                   op.STRICTATIME: "strictatime", op.NODIRATIME: "nodiratime", op.NOSYMFOLLOW: "nosymfollow"}  # fmt: skip
+RESOURCES = ("cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks",
+             "sigpending", "msgqueue", "nice", "rtprio", "rttime")  # fmt: skip
+
+
+def rows(plan: Plan) -> list[dict[str, Any]]:
+    """One row a step: ``index`` (from 1), ``actor``, ``operation``, ``arguments`` (by name), ``does``, ``why``,
+    ``manual`` and ``shell`` (None where no command does the same)."""
+    return [
+        {
+            "index": number,
+            "actor": step.actor,
+            "operation": step.name,
+            "arguments": arguments(step),
+            "does": describe(step),
+            "why": step.why,
+            "manual": WORDS[step.name][1],
+            "shell": command(step),
+        }
+        for number, step in enumerate(plan.ops, 1)
+    ]
+
+
+def describe(step: Op) -> str:
+    """What a step does, in words."""
+    named = arguments(step)
+    return WORDS[step.name][0].format(**{key: value or "(none)" for key, value in named.items()})
+
+
+def arguments(step: Op) -> dict[str, str]:
+    """A step's arguments by name, as a reader wants them: names for slots, words for flags."""
+    return {name: _shown(step.name, name, value) for name, value in zip(WORDS[step.name][2].split(), step.args)}
+
+
+def _shown(operation: str, name: str, value: Argument) -> str:
+    if isinstance(value, tuple):
+        return " ".join(value)
+    if isinstance(value, bytes):
+        if name == "program":
+            return f"{len(value) // 8} instructions"
+        if name == "groups":
+            return ",".join(str(int.from_bytes(value[at : at + 4], "little")) for at in range(0, len(value), 4))
+        return value.decode(errors="replace")
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if name in ("root", "slot", "mount", "file", "socket", "userns", "tty", "master", "slave", "stdin", "stdout", "stderr"):
+        return _slot(value)
+    if name == "tag":
+        return TAGS.get(value, str(value))
+    if name in ("capabilities", "effective", "permitted", "inheritable"):
+        from minibox.linux.capabilities import names_of
+
+        return " ".join(name.removeprefix("CAP_").lower() for name in names_of(value))
+    if name in ("mode", "mask"):
+        return f"{value:04o}"
+    if name == "resource":
+        return RESOURCES[value]
+    if name == "recursive":
+        return "yes" if value else ""
+    table = {"flags": CLONE_FLAGS if operation in ("clone", "clone_mounter", "unshare") else MOUNT_FLAGS,
+             "propagation": MOUNT_FLAGS, "attributes": ATTRIBUTE_FLAGS, "set": ATTRIBUTE_FLAGS,
+             "clear": ATTRIBUTE_FLAGS}.get(name)  # fmt: skip
+    if table is None:
+        return str(value)
+    words = [word for bit, word in table.items() if value & bit]
+    return "|".join(words) if operation != "open" else oct(value)
+
+
+def _slot(number: int) -> str:
+    if number == op.HOST:
+        return "the host's root"
+    if number >= op.FIRST_BIND:
+        return f"bind source {number - op.FIRST_BIND + 1}"
+    if number >= op.FIRST_CGROUP:
+        return f"tasks file {number - op.FIRST_CGROUP + 1}"
+    return SLOTS[number]
+
+
+# ---- errors -------------------------------------------------------------------------------------
+
+HINTS = {
+    ("mount_overlay", errno_names.EINVAL): "the container's directory can't hold an overlay's upper layer (it may itself be "
+    "on overlayfs or NFS); set --root to a directory on ext4, xfs or btrfs",
+    ("mount_overlay", errno_names.ENODEV): "this kernel has no overlay file system; load it with: modprobe overlay",
+    ("mount_overlay", errno_names.EPERM): "this kernel doesn't let an ordinary user mount overlayfs (Linux 5.11 does); "
+    "run as root",
+    ("id_map", errno_names.EINVAL): "the file system can't be id-mapped; use --userns host, or ':noidmap' on a volume",
+    ("mount", errno_names.EPERM): "the host hides parts of /proc or /sys from this process, as containers do; "
+    "run minibox outside of them",
+    ("mount", errno_names.ENOSPC): "the limit on mounts is reached: see /proc/sys/fs/mount-max",
+    ("open_tree", errno_names.ENOENT): "it was there a moment ago; was it removed meanwhile?",
+    ("seccomp", errno_names.EINVAL): "the filter is not valid for this kernel; try --security-opt seccomp=unconfined",
+}
+LIMIT_HINT = "raise the limit that /proc/sys/user/max_{}_namespaces sets"
+
+
+def step_error(number: int, total: int, step: Op, errno: int) -> StepError:
+    """The error of a failed step; ``errno`` 0 when the process was killed in it."""
+    place = f"step {number + 1} of {total}"
+    what = describe(step)
+    if not errno:
+        return StepError(f"{what}: the process was killed in {place}", index=number,
+                         hint="did memory run out? see the kernel's log: dmesg")  # fmt: skip
+    page = WORDS[step.name][1]
+    name = errno_names.errorcode.get(errno, str(errno))
+    message = f"{what}: {strerror(errno)} ({name} from {page}, {place})"
+    hint = HINTS.get((step.name, errno))
+    if errno == errno_names.ENOSPC and step.name in ("mkdir", "mount_overlay"):
+        hint = "the disk is full, or out of inodes: minibox system df tells what minibox has on it"
+    return StepError(message, hint, index=number, errno=errno)
+
+
+def clone_error(error: OSError, flags: int) -> MiniboxError:
+    """The error of a refused clone3(2)."""
+    names = "|".join(word for bit, word in CLONE_FLAGS.items() if flags & bit)
+    hints = {
+        errno_names.EPERM: "namespaces need root, or a user namespace; minibox doctor tells what is missing",
+        errno_names.ENOSPC: "too many namespaces: see /proc/sys/user/max_*_namespaces",
+        errno_names.EUSERS: "too many nested user namespaces",
+        errno_names.EAGAIN: "too many processes: see ulimit -u and the pids cgroup",
+        errno_names.ENOSYS: "minibox needs Linux 5.12",
+    }
+    kind = Unsupported if error.errno in (errno_names.EPERM, errno_names.ENOSYS) else MiniboxError
+    return kind(f"clone a process with {names}: {kernel_says(error)}", hints.get(error.errno or 0))

@@ -1,0 +1,223 @@
+"""The shell commands that do what a Plan does: a start to read, and for simple plans to run.
+
+``script`` makes one script of a plan. Where a step enters namespaces the rest of the script goes
+to a shell inside them, by a here-document. Tools: util-linux (unshare, mount, setpriv, prlimit),
+coreutils, iproute2 and hostname.
+"""
+
+from __future__ import annotations
+
+from minibox.plan import operations as op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minibox.plan.compiler import Plan
+    from minibox.plan.operations import Op
+
+UNSHARE = {
+    0x20000: "--mount", 0x2000000: "--cgroup", 0x4000000: "--uts", 0x8000000: "--ipc", 0x10000000: "--user",
+    0x20000000: "--pid --fork --kill-child", 0x40000000: "--net",
+}  # fmt: skip
+ATTRIBUTES = {op.RDONLY: "ro", op.NOSUID: "nosuid", op.NODEV: "nodev", op.NOEXEC: "noexec", op.NOATIME: "noatime",
+              op.STRICTATIME: "strictatime", op.NODIRATIME: "nodiratime", op.NOSYMFOLLOW: "nosymfollow"}  # fmt: skip
+PROPAGATION = {op.MS_PRIVATE: "private", op.MS_SLAVE: "slave", op.MS_SHARED: "shared", op.MS_UNBINDABLE: "unbindable"}
+LIMITS = ("cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending",
+          "msgqueue", "nice", "rtprio", "rttime")  # fmt: skip
+PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_")
+
+
+def quote(text: str) -> str:
+    """As `shlex.quote`, which imports re."""
+    return text if text and PLAIN.issuperset(text) else "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+def command(step: Op) -> str | None:
+    """The command that does the same as one step; None where no tool does.
+
+    ``$ROOT`` stands for the container's root directory, ``$MOUNT`` for the mount at hand, ``$INIT``
+    for the container's first process.
+    """
+    render = COMMANDS.get(step.name)
+    return render(*step.args) if render else None
+
+
+def _path(root: int, path: str) -> str:
+    return quote(path) if root == op.HOST else f'"$ROOT"{quote(path)}'
+
+
+def _words(table: dict[int, str], flags: int) -> list[str]:
+    return [word for bit, word in table.items() if flags & bit]
+
+
+def _unshare(flags: int) -> str:
+    return "unshare " + " ".join(_words(UNSHARE, flags))
+
+
+def _mount(fstype: str, source: str | None, options: str, root: int, target: str, attributes: int) -> str:
+    words = ",".join([*_words(ATTRIBUTES, attributes), *([options] if options else [])])
+    place = _path(root, target)
+    return f"mkdir -p {place} && mount -t {fstype}{' -o ' + quote(words) if words else ''} {quote(source or fstype)} {place}"
+
+
+def _bind(source: str, root: int, target: str, attributes: int, recursive: int) -> str:
+    place = _path(root, target)
+    words = _words(ATTRIBUTES, attributes)
+    options = f" -o {','.join(words)}" if words else ""
+    return f"touch {place} && mount --{'r' if recursive else ''}bind{options} {quote(source)} {place}"
+
+
+def _attach(mount: int, root: int, target: str) -> str:
+    place = _path(root, target)
+    if mount == op.ROOT:
+        return f'mount --rbind "$ROOT" {place} && ROOT={place}'
+    source = '"$MOUNT"' if mount == op.SCRATCH else f'"$BIND_{mount - op.FIRST_BIND + 1}"'
+    return f"{{ [ -d {source} ] && mkdir -p {place} || touch {place}; }} && mount --rbind {source} {place}"
+
+
+def _open_tree(path: str, _flags: int, slot: int) -> str:
+    name = {op.SCRATCH: "MOUNT", op.ROOT: "ROOT"}.get(slot) or f"BIND_{slot - op.FIRST_BIND + 1}"
+    return f"{name}={quote(path)}"
+
+
+def _mask(root: int, path: str) -> str:
+    place = _path(root, path)
+    return (
+        f"if [ -d {place} ]; then mount -t tmpfs -o ro,size=0 tmpfs {place}; "
+        f"elif [ -e {place} ]; then mount --bind /dev/null {place}; fi"
+    )
+
+
+def _read_only(root: int, path: str) -> str:
+    place = _path(root, path)
+    return f"if [ -e {place} ]; then mount --bind {place} {place} && mount -o remount,bind,ro {place}; fi"
+
+
+def _mount_attributes(mount: int, set_: int, _clear: int, propagation: int, recursive: int) -> str:
+    place = '"$ROOT"' if mount == op.ROOT else f'"$BIND_{mount - op.FIRST_BIND + 1}"'
+    words = [("r" if recursive else "") + word for word in _words(PROPAGATION, propagation)]
+    if set_ and mount == op.ROOT:
+        return f"mount -o remount,bind,{','.join(_words(ATTRIBUTES, set_))} {place}"
+    return f": attributes of {place}, set when it is attached: {' '.join([*words, *_words(ATTRIBUTES, set_)])}"
+
+
+def _capabilities(mask: int) -> str:
+    from minibox.linux.capabilities import names_of
+
+    return "-all" + "".join(",+" + name.removeprefix("CAP_").lower() for name in names_of(mask))
+
+
+def _setrlimit(resource: int, soft: int, hard: int) -> str:
+    shown = ["unlimited" if value == op.NONE else str(value) for value in (soft, hard)]
+    return f"prlimit --pid $$ --{LIMITS[resource]}={':'.join(shown)}"
+
+
+def _groups(groups: bytes) -> str:
+    return ",".join(str(int.from_bytes(groups[at : at + 4], "little")) for at in range(0, len(groups), 4))
+
+
+COMMANDS: dict[str, Callable[..., str]] = {
+    "create_cgroup": lambda name: f"mkdir /sys/fs/cgroup/{name}",
+    "clone": _unshare,
+    "clone_mounter": _unshare,
+    "unshare": _unshare,
+    "write_id_maps": lambda: 'newuidmap "$INIT" ...; newgidmap "$INIT" ...',
+    "oom_score_adj": lambda value: f"choom --adjust {value} --pid $INIT",
+    "setns": lambda namespace, flags: "nsenter ...",
+    "open": lambda path, flags, slot: f"ROOT={quote(path)}",
+    "open_tree": _open_tree,
+    "mount_attributes": _mount_attributes,
+    "propagation": lambda path, flags: (
+        f"mount --make-{'r' if flags & op.MS_REC else ''}{''.join(_words(PROPAGATION, flags))} {quote(path)}"
+    ),
+    "attach": _attach,
+    "mount": _mount,
+    "mount_overlay": lambda directory, options, target: (
+        f"(cd {quote(directory)} && mount -t overlay -o {options} overlay {target})"
+    ),
+    "bind": _bind,
+    "mask": _mask,
+    "read_only": _read_only,
+    "mkdir": lambda root, path, mode: f"mkdir -p -m {mode:04o} {_path(root, path)}",
+    "symlink": lambda target, root, path: f"ln -s {quote(target)} {_path(root, path)}",
+    "write_file": lambda root, path, data: f"printf %s {quote(data.decode())} > {_path(root, path)}",
+    "pivot_root": lambda root: 'cd "$ROOT" && mount --move . /',
+    "sethostname": lambda name: f"hostname {quote(name)}",
+    "setdomainname": lambda name: f"domainname {quote(name)}",
+    "setrlimit": _setrlimit,
+    "umask": lambda mask: f"umask {mask:04o}",
+    "loopback_up": lambda: "ip link set lo up",
+    "setsid": lambda: "setsid",
+    "session_keyring": lambda: "keyctl session - ...",
+    "die_with_parent": lambda socket: "setpriv --pdeathsig KILL",
+    "chdir": lambda path: f"unshare --root=. --wd={quote(path)}",
+    "setgroups": lambda groups: f"setpriv --groups={_groups(groups)}" if groups else "setpriv --clear-groups",
+    "setresgid": lambda gid: f"setpriv --regid={gid}",
+    "setresuid": lambda uid: f"setpriv --reuid={uid}",
+    "cap_bounding": lambda mask: f"setpriv --bounding-set={_capabilities(mask)}",
+    "capset": lambda effective, permitted, inheritable: f"setpriv --inh-caps={_capabilities(inheritable)}",
+    "cap_ambient": lambda mask: f"setpriv --ambient-caps={_capabilities(mask)}",
+    "no_new_privs": lambda: "setpriv --no-new-privs",
+    "close_fds": lambda: "exec 3<&- 4<&-",
+    "exec": lambda candidates, argv, env: f"exec env -i {' '.join(map(quote, (*env, *argv)))}",
+    "exec_fd": lambda slot, argv, env: f"exec env -i {' '.join(map(quote, (*env, *argv)))}",
+}
+
+# Steps that a script does by arguments of its last command, since a shell can't do them to itself.
+AT_EXEC = ("chdir", "setgroups", "setresgid", "setresuid", "cap_bounding", "capset", "cap_ambient", "no_new_privs",
+           "exec")  # fmt: skip
+# What a script needs no command for: there is no second process to wait for, and sockets are not used.
+IMPLIED = ("send", "wait", "die_with_parent", "stdio", "close_fds", "setsid")
+
+
+def script(plan: Plan, cgroup_commands: tuple[str, ...] = (), cleanup: tuple[str, ...] = ()) -> str:
+    """A shell script that starts the container of a plan without a user namespace, network or terminal.
+
+    Args:
+        cgroup_commands: those that make the cgroup.
+        cleanup: commands that remove what the script left, run after the container's end.
+    """
+    lines = ["#!/bin/sh", "# The same container by hand. Run as root.", "set -eu"]
+    ends: list[str] = []
+    late: list[Op] = []
+    for number, step in enumerate(plan.ops, 1):
+        lines.append(f"# {number}. {step.name}: {step.why}")
+        if step.name == "create_cgroup":
+            lines += cgroup_commands
+        elif step.name in ("clone", "unshare"):
+            fd = 3 + len(ends)
+            ends.append(f"END_{fd}")
+            exec_ = "exec " if step.name == "unshare" else ""
+            lines.append(f"{exec_}{_unshare(*step.args)} sh -eu /dev/fd/{fd} {fd}<<'{ends[-1]}'")  # type: ignore[arg-type]
+        elif step.name == "write_fd":
+            lines.append(f"echo $$ > {_cgroup_of(step)}/cgroup.procs")
+        elif step.name in AT_EXEC:
+            late.append(step)
+        elif step.name not in IMPLIED:
+            lines.append(command(step) or "#    no command of a shell does this; the container lacks it")
+    lines.append(_last_command(late))
+    for end in reversed(ends):
+        lines.append(end)
+    return "\n".join([*lines, *cleanup, ""])
+
+
+def _cgroup_of(step: Op) -> str:
+    return quote(step.why.removeprefix("into the cgroup ").partition(":")[0])
+
+
+def _last_command(late: list[Op]) -> str:
+    """setpriv takes privileges away, unshare(1) goes to the root and the directory, env gives the environment."""
+    by_name = {step.name: step for step in late}
+    options = " ".join(
+        rendered.removeprefix("setpriv ")
+        for name in ("setgroups", "setresgid", "setresuid", "cap_bounding", "capset", "cap_ambient", "no_new_privs")
+        if name in by_name and (rendered := command(by_name[name]))
+    )
+    _, argv, env = by_name["exec"].args
+    assert isinstance(argv, tuple) and isinstance(env, tuple)
+    where = command(by_name["chdir"])
+    return (
+        f'exec "$(command -v env)" -i {" ".join(map(quote, env))} "$(command -v setpriv)" {options} --pdeathsig KILL '
+        f'"$(command -v {where}'.replace("unshare ", 'unshare)" ', 1) + f" -- {' '.join(map(quote, argv))}"
+    )
