@@ -1,0 +1,127 @@
+"""Seccomp programs: from the cache on the hot path, compiled by libseccomp the first time.
+
+A Spec names its filter in one of three ways: ``linux.seccomp`` spells it out; the annotation
+`SECCOMP_ANNOTATION` with the value `DEFAULT_PROFILE` stands for the default profile, which is then a
+function of the bounding capabilities alone; neither means no filter. The reference saves the hot path
+from building, hashing and compiling 400 rules: the cache's key is the profile's version, the
+machine and the capability mask.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minibox.linux.capabilities import mask_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from minibox.oci.runtime import LinuxSeccomp, Spec
+
+SECCOMP_ANNOTATION = "io.minibox.seccomp"
+DEFAULT_PROFILE = "default"
+#: Counts up with every change of what the default profile compiles to: it is the cache's key.
+PROFILE_VERSION = 1
+
+_MAGIC = b"mbseccmp"
+_DIGEST_SIZE = 16
+_INSTRUCTION_SIZE = 8  # struct sock_filter
+_FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
+
+
+def program_of(spec: Spec, root: str) -> bytes | None:
+    """The program of a Spec's filter, None when it has none; see `program`."""
+    profile = spec.get("linux", {}).get("seccomp")
+    if profile is not None:
+        return program(profile, (), root)
+    if (spec.get("annotations") or {}).get(SECCOMP_ANNOTATION) != DEFAULT_PROFILE:
+        return None
+    process = spec.get("process")
+    capabilities = process.get("capabilities", {}).get("bounding", []) if process else []
+    return program(DEFAULT_PROFILE, capabilities, root)
+
+
+def program(profile: str | LinuxSeccomp, capabilities: Iterable[str], root: str) -> bytes:
+    """The BPF program, ``struct sock_filter`` after ``struct sock_filter``, that seccomp(2) takes.
+
+    Args:
+        profile: `DEFAULT_PROFILE`, or an OCI ``linux.seccomp``.
+        capabilities: the container's bounding set; the default profile allows what they are for.
+        root: the cache is in ``root/cache/seccomp``; a damaged or missing entry is made anew, and one
+            that can't be written is done without.
+
+    Raises:
+        ConfigError: the profile says something that can't be compiled.
+        Unsupported: libseccomp is missing, or the profile wants a user-space listener.
+    """
+    machine = os.uname().machine
+    if isinstance(profile, str):
+        name = f"{profile}-{PROFILE_VERSION}-{machine}-{mask_of(capabilities):x}"
+    else:
+        name = f"{_digest_of(profile)}-{machine}"
+    path = f"{root}/cache/seccomp/{name}.bpf"
+    found = _cached(path)
+    if found is not None:
+        return found
+    from minibox.linux.seccomp_compile import compile_filter
+
+    if isinstance(profile, str):
+        from minibox.linux.seccomp_profile import default_profile
+
+        profile = default_profile(capabilities)
+    compiled = compile_filter(profile)
+    _store(path, compiled)
+    return compiled
+
+
+def filter_flags(profile: LinuxSeccomp | None) -> int:
+    """The ``SECCOMP_FILTER_FLAG_`` bits of a profile for seccomp(2); unknown names are left out.
+
+    TSYNC is left out as well: the filter is loaded by a process of one thread.
+    """
+    flags = (profile or {}).get("flags") or []
+    return sum(_FLAGS.get(name, 0) for name in set(flags) if name != "SECCOMP_FILTER_FLAG_TSYNC")
+
+
+def _digest_of(profile: LinuxSeccomp) -> str:
+    from json import dumps
+
+    from _blake2 import blake2b
+
+    text = dumps(profile, sort_keys=True, separators=(",", ":"))
+    return str(blake2b(text.encode(), digest_size=_DIGEST_SIZE).hexdigest())
+
+
+def _sealed(data: bytes) -> bytes:
+    from _blake2 import blake2b
+
+    return bytes(blake2b(data, digest_size=_DIGEST_SIZE).digest())
+
+
+def _cached(path: str) -> bytes | None:
+    try:
+        with open(path, "rb", 0) as file:
+            data = file.readall()
+    except OSError:
+        return None
+    start = len(_MAGIC) + _DIGEST_SIZE
+    found = data[start:]
+    if not found or len(found) % _INSTRUCTION_SIZE or data[:start] != _MAGIC + _sealed(found):
+        return None
+    return found
+
+
+def _store(path: str, compiled: bytes) -> None:
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with open(fd, "wb", 0) as file:
+                file.write(_MAGIC + _sealed(compiled) + compiled)
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+    except OSError:
+        pass  # a cache that can't be written costs time, nothing else

@@ -1,0 +1,232 @@
+"""The default seccomp profile: which system calls a container may make.
+
+An allow-list. What it allows is what Docker's default allows: everything that acts only on what the
+process already has, and, for each capability that the container holds, the calls that capability is
+for. It differs where its reasons are written below. Imported only when a filter is compiled or shown.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from minibox.oci.runtime import LinuxSeccomp, LinuxSeccompArg, LinuxSyscall
+
+_ENOSYS, _EPERM = 38, 1
+
+# Old and new forms of one call stand together; names that an architecture lacks are skipped there.
+_FILES = """
+    access faccessat faccessat2 chdir fchdir getcwd umask open openat openat2 creat close close_range
+    read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2 lseek _llseek readahead
+    copy_file_range sendfile sendfile64 splice tee vmsplice
+    truncate truncate64 ftruncate ftruncate64 fallocate fadvise64 fadvise64_64 cachestat
+    sync syncfs fsync fdatasync sync_file_range
+    stat stat64 fstat fstat64 lstat lstat64 fstatat64 newfstatat statx statfs statfs64 fstatfs fstatfs64
+    getdents getdents64 readlink readlinkat link linkat symlink symlinkat unlink unlinkat mkdir mkdirat
+    rmdir rename renameat renameat2 mknod mknodat
+    chmod fchmod fchmodat fchmodat2 chown chown32 fchown fchown32 fchownat lchown lchown32
+    utime utimes futimesat utimensat utimensat_time64
+    getxattr lgetxattr fgetxattr getxattrat setxattr lsetxattr fsetxattr setxattrat
+    listxattr llistxattr flistxattr listxattrat removexattr lremovexattr fremovexattr removexattrat
+    file_getattr file_setattr
+    fcntl fcntl64 flock dup dup2 dup3 pipe pipe2 name_to_handle_at
+    inotify_init inotify_init1 inotify_add_watch inotify_rm_watch fanotify_mark
+    statmount listmount
+"""
+_WAITING = """
+    poll ppoll ppoll_time64 select _newselect pselect6 pselect6_time64
+    epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_wait epoll_wait_old epoll_pwait epoll_pwait2
+    eventfd eventfd2 signalfd signalfd4 timerfd_create timerfd_gettime timerfd_gettime64 timerfd_settime
+    timerfd_settime64 io_setup io_destroy io_submit io_cancel io_getevents io_pgetevents io_pgetevents_time64
+"""
+_MEMORY = """
+    brk mmap mmap2 munmap mremap mprotect madvise mincore msync mlock mlock2 mlockall munlock munlockall
+    remap_file_pages membarrier memfd_create memfd_secret pkey_alloc pkey_free pkey_mprotect mseal map_shadow_stack
+"""
+_PROCESSES = """
+    fork vfork execve execveat exit exit_group wait4 waitid waitpid
+    getpid getppid gettid getpgid getpgrp getsid setpgid setsid set_tid_address
+    getuid getuid32 geteuid geteuid32 getgid getgid32 getegid getegid32 getresuid getresuid32 getresgid getresgid32
+    getgroups getgroups32 setuid setuid32 setgid setgid32 setreuid setreuid32 setregid setregid32
+    setresuid setresuid32 setresgid setresgid32 setfsuid setfsuid32 setfsgid setfsgid32 setgroups setgroups32
+    capget capset prctl seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self
+    lsm_get_self_attr lsm_set_self_attr lsm_list_modules
+    getrlimit ugetrlimit setrlimit prlimit64 getrusage times sysinfo uname getcpu getrandom
+    getpriority setpriority ioprio_get ioprio_set sched_yield sched_getaffinity sched_setaffinity
+    sched_getparam sched_setparam sched_getscheduler sched_setscheduler sched_getattr sched_setattr
+    sched_get_priority_max sched_get_priority_min sched_rr_get_interval sched_rr_get_interval_time64
+    pidfd_open pidfd_send_signal process_mrelease rseq get_thread_area set_thread_area
+    ptrace process_vm_readv process_vm_writev
+"""  # ptrace: since Linux 4.8 a tracer can't lead its tracee around the filter
+_SIGNALS = """
+    kill tkill tgkill pause restart_syscall sigaltstack rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo
+    rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_sigtimedwait_time64 rt_tgsigqueueinfo
+    sigaction signal sigpending sigprocmask sigreturn sigsuspend
+"""
+_TIME = """
+    time gettimeofday nanosleep alarm getitimer setitimer adjtimex clock_adjtime clock_adjtime64
+    clock_getres clock_getres_time64 clock_gettime clock_gettime64 clock_nanosleep clock_nanosleep_time64
+    timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64
+"""
+_COMMUNICATION = """
+    socketpair socketcall bind listen accept accept4 connect shutdown getsockname getpeername getsockopt setsockopt
+    send sendto sendmsg sendmmsg recv recvfrom recvmsg recvmmsg recvmmsg_time64
+    futex futex_time64 futex_waitv futex_wait futex_wake futex_requeue get_robust_list set_robust_list ipc
+    msgget msgctl msgsnd msgrcv semget semctl semop semtimedop semtimedop_time64 shmget shmctl shmat shmdt
+    mq_open mq_unlink mq_notify mq_getsetattr mq_timedreceive mq_timedreceive_time64 mq_timedsend mq_timedsend_time64
+"""
+
+_ALWAYS = (_FILES, _WAITING, _MEMORY, _PROCESSES, _SIGNALS, _TIME, _COMMUNICATION)
+
+_BY_MACHINE = {
+    "x86_64": "arch_prctl modify_ldt uretprobe",
+    "i686": "modify_ldt",
+    "aarch64": "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls",
+    "armv7l": "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls",
+    "ppc64le": "sync_file_range2 swapcontext",
+    "s390x": "s390_pci_mmio_read s390_pci_mmio_write s390_runtime_instr",
+    "riscv64": "riscv_flush_icache riscv_hwprobe",
+}
+
+#: What each capability adds: the calls that the kernel guards with it.
+_BY_CAPABILITY = {
+    "CAP_DAC_READ_SEARCH": "open_by_handle_at",
+    "CAP_SYS_ADMIN": """
+        mount umount umount2 mount_setattr move_mount open_tree open_tree_attr fsopen fsconfig fsmount fspick
+        clone clone3 unshare setns sethostname setdomainname quotactl quotactl_fd fanotify_init lookup_dcookie
+        bpf perf_event_open syslog
+    """,
+    "CAP_SYS_BOOT": "reboot",
+    "CAP_SYS_CHROOT": "chroot",
+    "CAP_SYS_MODULE": "init_module finit_module delete_module",
+    "CAP_SYS_NICE": "get_mempolicy set_mempolicy mbind set_mempolicy_home_node",
+    "CAP_SYS_PACCT": "acct",
+    "CAP_SYS_PTRACE": "kcmp pidfd_getfd process_madvise",
+    "CAP_SYS_RAWIO": "iopl ioperm",
+    "CAP_SYS_TIME": "settimeofday stime clock_settime clock_settime64",
+    "CAP_SYS_TTY_CONFIG": "vhangup",
+    "CAP_SYSLOG": "syslog",
+    "CAP_BPF": "bpf",
+    "CAP_PERFMON": "perf_event_open",
+}
+
+#: Numbers for a libseccomp older than the call. Since Linux 5.1 one number serves all architectures
+#: (but alpha), so that no table of them is needed.
+NEW_NUMBERS = {
+    "set_mempolicy_home_node": 450,
+    "cachestat": 451,
+    "fchmodat2": 452,
+    "map_shadow_stack": 453,
+    "futex_wake": 454,
+    "futex_wait": 455,
+    "futex_requeue": 456,
+    "statmount": 457,
+    "listmount": 458,
+    "lsm_get_self_attr": 459,
+    "lsm_set_self_attr": 460,
+    "lsm_list_modules": 461,
+    "mseal": 462,
+    "setxattrat": 463,
+    "getxattrat": 464,
+    "listxattrat": 465,
+    "removexattrat": 466,
+    "open_tree_attr": 467,
+    "file_getattr": 468,
+    "file_setattr": 469,
+}
+
+_ARCHITECTURES = {
+    "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+    "i686": ["SCMP_ARCH_X86"],
+    "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+    "armv7l": ["SCMP_ARCH_ARM"],
+    "ppc64le": ["SCMP_ARCH_PPC64LE"],
+    "s390x": ["SCMP_ARCH_S390X", "SCMP_ARCH_S390"],
+    "riscv64": ["SCMP_ARCH_RISCV64"],
+}
+
+# CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}; CLONE_NEWTIME shares a bit with clone's exit signal.
+_NAMESPACE_FLAGS = 0x7E020000
+_CLONE_NEWTIME = 0x80
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_AF_VSOCK = 40
+# PER_LINUX and PER_LINUX32, each with and without UNAME26, and the question which one it is.
+_PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
+
+
+def default_profile(capabilities: Iterable[str], machine: str = "") -> LinuxSeccomp:
+    """The default profile for a container with these capabilities, as OCI ``linux.seccomp``.
+
+    Refused calls fail with EPERM; ``clone3`` with ENOSYS, since its flags are in memory, where a filter
+    can't look, and the C library then falls back to ``clone``.
+
+    Args:
+        machine: as uname(2) calls it; the running one by default.
+    """
+    machine = machine or os.uname().machine
+    held = set(capabilities)
+    names = {name for group in _ALWAYS for name in group.split()}
+    names.update(_BY_MACHINE.get(machine, "").split())
+    for capability, calls in _BY_CAPABILITY.items():
+        if capability in held:
+            names.update(calls.split())
+    rules: list[LinuxSyscall] = [{"names": sorted(names), "action": "SCMP_ACT_ALLOW"}]
+    rules += [_allow("personality", 0, value) for value in _PERSONALITIES]
+    # A vsock reaches the hypervisor past every network namespace.
+    rules.append({"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [_compare(0, "SCMP_CMP_NE", _AF_VSOCK)]})
+    # Without -t the container may hold our user's own terminal, and these two type into it. The kernel
+    # looks at the low 32 bits only: a filter that compared all 64 could be passed with a bit above.
+    for mask, value in all_but((_TIOCSTI, _TIOCLINUX), 32):
+        rules.append(
+            {"names": ["ioctl"], "action": "SCMP_ACT_ALLOW", "args": [_compare(1, "SCMP_CMP_MASKED_EQ", mask, value)]}
+        )
+    if "CAP_SYS_ADMIN" not in held:
+        flags = 1 if machine == "s390x" else 0  # s390's clone takes the stack first
+        rules.append(
+            {
+                "names": ["clone"],
+                "action": "SCMP_ACT_ALLOW",
+                "args": [_compare(flags, "SCMP_CMP_MASKED_EQ", _NAMESPACE_FLAGS)],
+            }
+        )
+        # Docker refuses all of unshare; without a namespace flag it only parts a thread's own table
+        # of files or working directory from its siblings', which Samba and others do.
+        unshared = _NAMESPACE_FLAGS | _CLONE_NEWTIME
+        rules.append(
+            {"names": ["unshare"], "action": "SCMP_ACT_ALLOW", "args": [_compare(0, "SCMP_CMP_MASKED_EQ", unshared)]}
+        )
+        rules.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
+    return {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": _EPERM,
+        "architectures": list(_ARCHITECTURES.get(machine, ())),
+        "syscalls": rules,
+    }
+
+
+def all_but(values: tuple[int, ...], bits: int) -> list[tuple[int, int]]:
+    """``(mask, value)`` pairs of which exactly one fits every number of ``bits`` bits but ``values``.
+
+    An allow-list can say "masked equal" but not "masked unequal": so all the rest is spelled out,
+    by the bit at which a number leaves the last of ``values`` that it still agreed with.
+    """
+    pairs = []
+    prefixes = {0}
+    for bit in reversed(range(bits)):
+        mask = ((1 << bits) - 1) >> bit << bit
+        wanted = {value & mask for value in values}
+        for prefix in sorted(prefixes):
+            pairs += [(mask, each) for each in (prefix, prefix | 1 << bit) if each not in wanted]
+        prefixes = wanted
+    return pairs
+
+
+def _allow(name: str, index: int, value: int) -> LinuxSyscall:
+    return {"names": [name], "action": "SCMP_ACT_ALLOW", "args": [_compare(index, "SCMP_CMP_EQ", value)]}
+
+
+def _compare(index: int, op: str, value: int, value_two: int = 0) -> LinuxSeccompArg:
+    return {"index": index, "value": value, "valueTwo": value_two, "op": op}
