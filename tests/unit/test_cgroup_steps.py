@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from minibox.errors import LimitError
-from minibox.linux.cgroup import Cgroup, CgroupHost, CgroupMounts, cgroup_steps, detect, parse_mounts
+from minibox.linux.cgroup import Cgroup, CgroupHost, CgroupMounts, cgroup_steps, detect, parse_mounts, planned
 from minibox.linux.cgroup.limits import cpu_weight
 
 V1_MOUNTS = """\
@@ -226,6 +226,14 @@ def test_a_limit_that_cannot_be_applied_is_an_error_with_a_way_out(host, resourc
     with pytest.raises(LimitError, match=message) as caught:
         cgroup_steps(host, "minibox-x", resources)
     assert hint in str(caught.value.hint)
+
+
+def test_the_planned_cgroup_says_where_the_container_will_be():
+    steps = cgroup_steps(ON_HYBRID, "minibox-x", {"cpu": {"shares": 512}})
+    cgroup = planned(ON_HYBRID, "minibox-x", steps)
+    assert cgroup.directories == ("/cg/unified/minibox-x", "/cg/cpu,cpuacct/minibox-x", "/cg/memory/minibox-x")
+    assert cgroup.v1_directories == cgroup.directories[1:]
+    assert sorted(cgroup.v1) == ["cpu", "cpuacct", "memory"]
 
 
 def test_device_rules_take_the_devices_hierarchy_or_a_filter():

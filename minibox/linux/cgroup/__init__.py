@@ -4,7 +4,7 @@
 touching anything, `create` performs that, and a `Cgroup` is entered, watched, killed and removed.
 """
 
-from minibox.linux.cgroup.group import Cgroup, CgroupUsage, create, find, leftovers, make, remove_leftover
+from minibox.linux.cgroup.group import Cgroup, CgroupUsage, create, find, leftovers, make, planned, remove_leftover
 from minibox.linux.cgroup.host import CgroupHost, CgroupMounts, detect, parse_mounts
 from minibox.linux.cgroup.steps import CgroupStep, cgroup_steps
 
@@ -21,5 +21,6 @@ __all__ = [
     "leftovers",
     "make",
     "parse_mounts",
+    "planned",
     "remove_leftover",
 ]

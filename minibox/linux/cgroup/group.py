@@ -60,9 +60,14 @@ class Cgroup:
         self.v2 = v2
 
     @property
+    def v1_directories(self) -> tuple[str, ...]:
+        """Its directory in each v1 hierarchy, in the order of `open_tasks`; a co-mounted one once."""
+        return tuple(dict.fromkeys(self.v1.values()))
+
+    @property
     def directories(self) -> tuple[str, ...]:
         """Every directory that it has, v2's first; a co-mounted one once."""
-        return tuple(dict.fromkeys([self.v2, *self.v1.values()] if self.v2 else self.v1.values()))
+        return (self.v2, *self.v1_directories) if self.v2 else self.v1_directories
 
     def open_v2(self) -> int:
         """A descriptor of the v2 directory for clone3's CLONE_INTO_CGROUP; -1 without v2. The caller closes it."""
@@ -75,7 +80,7 @@ class Cgroup:
         """
         fds: list[int] = []
         try:
-            for directory in dict.fromkeys(self.v1.values()):
+            for directory in self.v1_directories:
                 fds.append(os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC))
         except OSError:
             for fd in fds:
@@ -243,7 +248,12 @@ def make(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...], resources: 
         for path in reversed(made):
             _remove(path, 0.0)
         raise
-    parents = {path.rpartition("/")[0] for path in made}
+    return planned(host, name, steps)
+
+
+def planned(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...]) -> Cgroup:
+    """The cgroup that `make` makes of ``steps``. Pure: it needn't exist yet."""
+    parents = {step.path.rpartition("/")[0] for step in steps if step.op == "mkdir"}
     v1 = {controller: f"{parent}/{name}" for controller, parent in host.v1.items() if parent in parents}
     return Cgroup(name, v1, f"{host.v2_parent}/{name}" if host.v2_parent in parents else "")
 
@@ -292,6 +302,8 @@ def _refused(step: CgroupStep, error: OSError) -> MiniboxError:
     what = f"{step.limit or 'cgroup'}: {step.op.replace('_', ' ')} {step.path}: {kernel_says(error)}"
     if step.op == "mkdir" and error.errno == EEXIST:
         return MiniboxError(f"make cgroup {step.path}: {kernel_says(error)}", "a container of that id is there already")
+    if not step.limit:
+        return MiniboxError(what, "see minibox doctor")
     if file == "cgroup.subtree_control" and error.errno == EBUSY:
         parent = step.path.rpartition("/")[0]
         return LimitError(

@@ -118,7 +118,7 @@ def _v2_steps(host: CgroupHost, name: str, settings: list[tuple[str, Setting]]) 
         limit = needed.get(controller, "")
         file = f"{parent}/cgroup.subtree_control"
         steps.append(CgroupStep("write", file, f"+{controller}", limit, not limit, controller))
-    steps.append(CgroupStep("mkdir", directory, optional=not settings))
+    steps.append(CgroupStep("mkdir", directory))
     for controller, (file, value, limit, optional) in settings:
         steps.append(CgroupStep("write", f"{directory}/{file}", value, limit, optional, controller))
     return steps
@@ -135,7 +135,7 @@ def _v1_steps(host: CgroupHost, name: str, settings: dict[str, list[tuple[str, S
         directory = f"{parent}/{name}"
         controller = asked[0][0] if asked else next(c for c, path in host.v1.items() if path == parent)
         limit = asked[0][1][2] if asked else ""
-        steps.append(CgroupStep("mkdir", directory, "", limit, not asked, controller))
+        steps.append(CgroupStep("mkdir", directory, "", limit, False, controller))
         if host.v1.get("cpuset") == parent:
             # A new v1 cpuset is empty, and write(2) to its tasks says ENOSPC until both files are filled.
             for file in ("cpuset.cpus", "cpuset.mems"):
