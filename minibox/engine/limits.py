@@ -146,7 +146,9 @@ def sysctls(words: tuple[str, ...], *, host_network: bool, user_namespace: bool)
             raise UsageError(f"invalid sysctl {word!r}", hint="write name=value, as net.core.somaxconn=1024")
         if path[0] == "net":
             if host_network:
-                raise UsageError(f"sysctl {name!r} is not allowed on the host's network", hint="leave out --network host")
+                raise UsageError(
+                    f"sysctl {name!r} is not allowed on the host's network", hint="leave out --network host"
+                )
         elif name not in _IPC_SYSCTLS and not (path[:2] == ["fs", "mqueue"] and len(path) > 2):
             raise UsageError(
                 f"sysctl {name!r} is not allowed: it is not namespaced and would change the host",

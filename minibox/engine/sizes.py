@@ -25,7 +25,7 @@ def parse_size(text: str, what: str = "size") -> int:
     digits = whole + fraction
     if unit not in _FACTORS or not (digits.isascii() and digits.isdecimal()) or len(digits) > 20 or not whole:
         raise UsageError(f"invalid {what} {text!r}", hint="write a number and a unit: 512m, 2g, 65536k")
-    size = int(digits) * _FACTORS[unit] // 10 ** len(fraction)
+    size: int = int(digits) * _FACTORS[unit] // 10 ** len(fraction)
     if size > _LARGEST:
         raise UsageError(f"invalid {what} {text!r}: more than 63 bits")
     return size

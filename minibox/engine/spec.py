@@ -87,13 +87,13 @@ def make_spec(
     """
     config: dict[str, Any] = image_config.get("config") or {}
     if mounts is None:
-        mounts = user_mounts(
-            options, image_config, host, root=root, container_id=container_id, idmap_binds=idmap_binds
-        )
+        mounts = user_mounts(options, image_config, host, root=root, container_id=container_id, idmap_binds=idmap_binds)
     security = parse_security(options)
     hostname = container_hostname(options, host, container_id, network)
     capabilities = _capabilities(options, host)
-    user = _mapped(resolve_user(options.user or config.get("User") or "", options.group_add, lookup), id_mappings, options)
+    user = _mapped(
+        resolve_user(options.user or config.get("User") or "", options.group_add, lookup), id_mappings, options
+    )
     process = _process(options, config, user, hostname, capabilities, host)
     process["noNewPrivileges"] = security.no_new_privileges
     devices = make_devices(options.device, host, bind=id_mappings is not None, privileged=options.privileged)
@@ -143,7 +143,7 @@ def complete(spec: Spec) -> Spec:
     annotations = dict(spec.get("annotations") or {})
     if annotations.pop(SECCOMP_ANNOTATION, "") != DEFAULT_PROFILE:
         return spec
-    bounding = spec.get("process", {}).get("capabilities", {}).get("bounding", [])  # type: ignore[typeddict-item]
+    bounding = spec.get("process", {}).get("capabilities", {}).get("bounding", [])
     linux: Linux = {**spec.get("linux", {}), "seccomp": default_profile(bounding)}
     return {**spec, "annotations": annotations, "linux": linux}
 
@@ -341,9 +341,7 @@ def _linux(options: RunOptions, security: Security, network: str, mappings: IdMa
     if mappings is not None:
         result["namespaces"].append({"type": "user"})
         result["uidMappings"], result["gidMappings"] = list(mappings.uids), list(mappings.gids)
-    result["sysctl"] = sysctls(
-        options.sysctl, host_network=network == "host", user_namespace=mappings is not None
-    )
+    result["sysctl"] = sysctls(options.sysctl, host_network=network == "host", user_namespace=mappings is not None)
     result["rootfsPropagation"] = "private"
     result["maskedPaths"] = list(MASKED_PATHS) if security.system_paths else []
     result["readonlyPaths"] = list(READONLY_PATHS) if security.system_paths else []
@@ -351,11 +349,13 @@ def _linux(options: RunOptions, security: Security, network: str, mappings: IdMa
 
 
 def _seccomp_file(path: str, capabilities: list[str], host: HostFacts) -> LinuxSeccomp:
-    from minibox.linux.seccomp_profile import resolve_text
+    from minibox.linux.seccomp_file import resolve_profile
 
     try:
         text = host.read(path)
     except (OSError, ValueError) as error:
         said = kernel_says(error) if isinstance(error, OSError) else str(error)
-        raise UsageError(f"read seccomp profile {path!r}: {said}", hint="give a profile in JSON, or unconfined") from error
-    return resolve_text(text, path, capabilities)
+        raise UsageError(
+            f"read seccomp profile {path!r}: {said}", hint="give a profile in JSON, or unconfined"
+        ) from error
+    return resolve_profile(text, path, capabilities)

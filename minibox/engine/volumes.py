@@ -136,7 +136,9 @@ def destination_path(path: str, word: str) -> str:
         raise UsageError(f"invalid mount {word!r}: destination {path!r} is not absolute", hint="begin it with /")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise UsageError(f"invalid mount {word!r}: destination {path!r} contains '..'", hint="write the path without ..")
+        raise UsageError(
+            f"invalid mount {word!r}: destination {path!r} contains '..'", hint="write the path without .."
+        )
     if "\0" in path:
         raise UsageError(f"invalid mount {word!r}: destination contains a NUL byte")
     if not parts:
@@ -166,7 +168,7 @@ def _read_volume(word: str, host: HostFacts) -> _Request:
     if sum(option in _PROPAGATION for option in options) > 1:
         raise UsageError(f"invalid volume {word!r}: more than one propagation")
     path = destination_path(destination, word)
-    if source.startswith("/") or source in (".", "..") or source.startswith(("./", "../")):
+    if source.startswith(("/", "./", "../")) or source in (".", ".."):
         return _Request("bind", _joined(host.cwd, source), path, options, word)
     return _Request("volume", _volume_name(source, word), path, options, word)
 

@@ -27,7 +27,7 @@ PROFILE_VERSION = 1
 _MAGIC = b"mbseccmp"
 _DIGEST_SIZE = 16
 _INSTRUCTION_SIZE = 8  # struct sock_filter
-_FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
+_FLAGS = {"SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}  # not TSYNC: one thread loads it
 
 
 def program_of(spec: Spec, root: str) -> bytes | None:
@@ -76,18 +76,14 @@ def program(profile: str | LinuxSeccomp, capabilities: Iterable[str], root: str)
 
 
 def filter_flags(profile: LinuxSeccomp | None) -> int:
-    """The ``SECCOMP_FILTER_FLAG_`` bits of a profile for seccomp(2); unknown names are left out.
-
-    TSYNC is left out as well: the filter is loaded by a process of one thread.
-    """
-    flags = (profile or {}).get("flags") or []
-    return sum(_FLAGS.get(name, 0) for name in set(flags) if name != "SECCOMP_FILTER_FLAG_TSYNC")
+    """The ``SECCOMP_FILTER_FLAG_`` bits of a profile for seccomp(2); unknown names are left out."""
+    flags = (profile.get("flags") if profile else None) or []
+    return sum(_FLAGS.get(name, 0) for name in set(flags))
 
 
 def _digest_of(profile: LinuxSeccomp) -> str:
-    from json import dumps
-
     from _blake2 import blake2b
+    from json import dumps
 
     text = dumps(profile, sort_keys=True, separators=(",", ":"))
     return str(blake2b(text.encode(), digest_size=_DIGEST_SIZE).hexdigest())

@@ -28,7 +28,7 @@ def signal_number(word: str) -> int:
             number += int(sign + offset)
             if SIGRTMIN <= number <= SIGRTMAX:
                 return number
-    import _signal
+    import _signal  # type: ignore[import-not-found]  # what `signal` dresses in enums
 
     found = getattr(_signal, name, None) if name.isalnum() else None
     if isinstance(found, int) and 0 < found <= SIGRTMAX:
