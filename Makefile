@@ -1,0 +1,83 @@
+# The loop of a developer, and the two commands of README.md. `make help` says what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+
+# The distribution's own Python where it is new enough: apt has the headers of that one.
+PYTHON ?= $(shell for python in /usr/bin/python3 python3; do \
+    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+# Tests of the real kernel need root.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=CI,MINIBOX_REQUIRE,PYTEST_ADDOPTS)
+JOBS ?= $(shell nproc)
+PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
+PYTEST := .venv/bin/python -m pytest
+
+NATIVE := $(wildcard native/*.c native/*.h native/*.def native/*.py)
+C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
+
+.PHONY: help hello test check lint unit native-check bench build clean
+
+help: ## say what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+hello: build ## print a greeting from inside a container (installs what it needs)
+	@.venv/bin/minibox run --rm base sh -c 'echo "Hello from inside a container: I am process $$$$ on host $$(hostname)."'
+
+test: build .venv/.dev ## run all tests, as root (installs what they need)
+	$(MAKE) -C native check
+	$(AS_ROOT) $(PYTEST) --numprocesses $(JOBS) tests/unit tests/integration tests/interop
+	$(MAKE) lint
+
+check: lint native-check unit ## what needs no privilege, in under a minute: style, types, imports, unit tests
+
+lint: build .venv/.dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-timings
+	clang-format --dry-run -Werror $(C_FILES)
+
+native-check: build .venv/.dev
+	$(MAKE) -C native check
+
+unit: build .venv/.test ## the unit tests alone
+	$(PYTEST) --numprocesses $(JOBS) --quiet tests/unit
+
+bench: build .venv/.bench ## compare with the kernel's floor, crun, runc, bwrap and podman, side by side
+	@$(AS_ROOT) .venv/bin/python tests/bench/bench.py
+
+build: .venv/.native ## build into ./.venv, editable
+
+clean: ## remove what was built, ./.venv too
+	rm -rf .venv build dist *.egg-info native/build minibox/_native.* minibox/_seccomp.py minibox/minibox-init
+	rm -rf tests/bench/floor .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamp files: each says that a step was done since what it depends on last changed.
+
+.venv/.python: pyproject.toml setup.py tools/debian-packages
+	@tools/debian-packages build run
+	@[ -n "$(PYTHON)" ] || { echo "minibox needs Python 3.11 or newer" >&2; exit 1; }
+	@[ -x .venv/bin/pip ] || $(PYTHON) -m venv --clear .venv
+	$(PIP) install 'setuptools>=64' wheel 'cffi>=1.16'
+	$(PIP) install --no-build-isolation --editable .
+	@touch $@ .venv/.native
+
+.venv/.native: .venv/.python $(NATIVE)
+	.venv/bin/python setup.py --quiet build_ext --inplace --force
+	@touch $@
+
+.venv/.test: .venv/.python
+	@tools/debian-packages test
+	$(PIP) install --no-build-isolation --editable '.[test]'
+	@touch $@
+
+.venv/.dev: .venv/.python .venv/.test
+	@tools/debian-packages check
+	$(PIP) install --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+.venv/.bench: .venv/.python
+	@tools/debian-packages bench
+	@touch $@

@@ -1,0 +1,143 @@
+"""What a test may leave behind: nothing. A leak fails the test that made it.
+
+`snapshot` says what there is; `leaks` compares two of them. What goes by itself within
+`PATIENCE_S` is no leak: the kernel and dying processes need a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 3.0
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+CGROUP_PATTERN = "minibox*"
+
+Snapshot = dict[str, set[str]]
+
+
+COMMAND_FIXTURES = {"minibox", "minibox_user"}
+
+
+@pytest.fixture(autouse=True)
+def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare mounts, cgroups, links, nftables, descriptors and processes before and after the test.
+
+    A test that runs the command gets its orphans as children (`isolation.become_subreaper`) and
+    reaps them as init would; for a test that starts containers in this process a zombie is a leak.
+    """
+    before = snapshot()
+    yield
+    left = leaks(before, plays_init=bool(COMMAND_FIXTURES & set(request.fixturenames)))
+    assert not left, "the test left behind:\n" + "\n".join(left)
+
+
+def snapshot() -> Snapshot:
+    """What could leak, by kind."""
+    return {
+        "mount": _mounts(),
+        "cgroup": _cgroups(),
+        "link": {name for _, name in socket.if_nameindex()},
+        "nftables": _nftables(),
+        "descriptor": _descriptors(),
+        "process": _processes(),
+    }
+
+
+def leaks(before: Snapshot, *, plays_init: bool = False) -> list[str]:
+    """What is there now, and was not in ``before``; waits `PATIENCE_S` for it to go."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        if plays_init:
+            _reap_orphans()
+        left = _difference(before, snapshot())
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.05)
+
+
+def _reap_orphans() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _difference(before: Snapshot, after: Snapshot) -> list[str]:
+    return [f"{kind}: {thing}" for kind in after for thing in sorted(after[kind] - before[kind])]
+
+
+def _mounts() -> set[str]:
+    """Mount point, root and file system of each mount of our namespace."""
+    lines = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return {f"{fields[4]} from {fields[3]} ({' '.join(fields[fields.index('-') + 1 :])})" for fields in lines}
+
+
+def _cgroups() -> set[str]:
+    """Our cgroups in each hierarchy, but for those in which processes of somebody else run."""
+    found = {*CGROUP_ROOT.glob(CGROUP_PATTERN), *CGROUP_ROOT.glob(f"*/{CGROUP_PATTERN}")}
+    ours = _descendants() if found else {}
+    return {str(path) for path in found if (pids := _pids(path)) is not None and (not pids or pids & ours.keys())}
+
+
+def _pids(cgroup: Path) -> set[int] | None:
+    try:
+        return {int(pid) for pid in (cgroup / "cgroup.procs").read_text().split()}
+    except OSError:
+        return None
+
+
+def _nftables() -> set[str]:
+    """The tables with their contents; counters aside, since packets are no leak."""
+    nft = shutil.which("nft", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if nft is None or os.geteuid() != 0:
+        return set()
+    done = subprocess.run([nft, "--stateless", "list", "ruleset"], capture_output=True, text=True, check=False)
+    return set(done.stdout.split("\ntable ")) - {""}
+
+
+def _descriptors() -> set[str]:
+    """Open descriptors of this process, by number and what they are."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:  # the descriptor that listed the directory
+            continue
+        found.add(f"{number} -> {target}")
+    return found
+
+
+def _processes() -> set[str]:
+    """Descendants of ours, zombies too; orphans come back to us, a subreaper."""
+    return {f"{pid} {name}" for pid, name in _descendants().items()}
+
+
+def _descendants() -> dict[int, str]:
+    parents: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            head, _, rest = Path(f"/proc/{entry}/stat").read_text(errors="replace").rpartition(")")
+        except OSError:
+            continue
+        state, parent = rest.split()[:2]
+        parents[int(entry)] = int(parent)
+        names[int(entry)] = f"{head.partition('(')[2]} ({state})"
+    ours = {os.getpid()}
+    grown = True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in ours} - ours
+        ours |= more
+        grown = bool(more)
+    return {pid: names[pid] for pid in ours - {os.getpid()}}

@@ -1,0 +1,105 @@
+"""What a test needs of the machine, looked for rather than guessed from its name.
+
+A test says `@requires("root", "command:skopeo")`. A probe answers None, or what is missing: then the
+test is skipped, and in CI (``MINIBOX_REQUIRE=all``, or a comma-separated list of probes) it fails.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Missing = str | None
+
+
+def requires(*names: str) -> pytest.MarkDecorator:
+    """Mark a test, class or module with the probes it needs: ``root``, ``user``, ``command:NAME``, ..."""
+    for name in names:
+        if name.partition(":")[0] not in PROBES:
+            raise ValueError(f"no probe called {name}; there are {', '.join(sorted(PROBES))}")
+    return pytest.mark.requires(*names)
+
+
+@functools.cache
+def missing(name: str) -> Missing:
+    """What the probe ``name`` ("probe" or "probe:argument") finds missing, or None."""
+    probe, _, argument = name.partition(":")
+    return PROBES[probe](argument)
+
+
+def missing_is_failure(name: str) -> bool:
+    """Whether this run insists on the probe ``name``."""
+    required = os.environ.get("MINIBOX_REQUIRE", "").split(",")
+    return "all" in required or name in required
+
+
+def _root(_: str) -> Missing:
+    return None if os.geteuid() == 0 else "root"
+
+
+def _command(name: str) -> Missing:
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    return None if shutil.which(name, path=path) else f"the command {name}"
+
+
+def _user(_: str) -> Missing:
+    """An ordinary user of ours: root makes one, and it must be able to start this Python."""
+    if os.geteuid() != 0:
+        return "root, to run something as an ordinary user"
+    if not Path("/proc/self/ns/user").exists():
+        return "user namespaces"
+    return _command("newuidmap") or _unreachable(Path(sys.executable).resolve())
+
+
+def _unreachable(path: Path) -> Missing:
+    for part in (path, *path.parents):
+        if not part.stat().st_mode & 0o001:
+            return f"a Python that others may run ({part} keeps them out)"
+    return None
+
+
+def _cgroup(controller: str) -> Missing:
+    """A controller of either hierarchy, or just any cgroup."""
+    v1 = {line.split()[0] for line in _text("/proc/cgroups").splitlines() if not line.startswith("#")}
+    v2 = set(_text("/sys/fs/cgroup/cgroup.controllers").split())
+    mounted = {path.name for path in Path("/sys/fs/cgroup").iterdir()} if os.path.isdir("/sys/fs/cgroup") else set()
+    usable = v2 | (v1 & mounted)
+    return None if (controller in usable or (not controller and usable)) else f"the cgroup controller {controller}"
+
+
+def _idmap(_: str) -> Missing:
+    """Id-mapped mounts under overlayfs, Linux 5.19."""
+    release = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+    return None if release >= (5, 19) else "id-mapped layers (Linux 5.19)"
+
+
+def _internet(_: str) -> Missing:
+    done = subprocess.run(["getent", "hosts", "deb.debian.org"], capture_output=True, check=False, timeout=20)
+    return None if done.returncode == 0 else "the internet"
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+PROBES: dict[str, Callable[[str], Missing]] = {
+    "root": _root,
+    "user": _user,
+    "command": _command,
+    "cgroup": _cgroup,
+    "idmap": _idmap,
+    "internet": _internet,
+}
+
+requires_root = requires("root")
+requires_user = requires("user")

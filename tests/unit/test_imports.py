@@ -1,0 +1,70 @@
+"""Who may import what: the direction is import-linter's, the doors of heavy libraries are held here."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "minibox"
+
+# Library -> the sub-packages that may import it.
+DOORS = {
+    "click": {"cli"},
+    "pyroute2": {"network"},
+    "cffi": set(),
+    "minibox._native": {"linux"},
+    "minibox._seccomp": {"linux"},
+}
+HEAVY = {"pyroute2", "rich", "asyncio", "ssl"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of what a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_only_its_own_part_imports(library: str) -> None:
+    strangers = [
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for name in imports(path)
+        if f"{name}.".startswith(f"{library}.")
+        and path.name != "_seccomp.py"
+        and path.relative_to(PACKAGE).parts[0] not in DOORS[library]
+    ]
+    assert strangers == []
+
+
+def test_imports_are_absolute() -> None:
+    relative = [
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == []
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Names of the modules that a fresh interpreter has loaded at its end."""
+    done = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, check=True)
+    lines = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+def test_import_minibox_is_light() -> None:
+    assert not HEAVY & loaded_by("-c", "import minibox")
+
+
+def test_help_is_light() -> None:
+    assert not HEAVY & loaded_by("-m", "minibox", "--help")
