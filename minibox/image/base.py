@@ -92,20 +92,18 @@ def write_skeleton(writer: LayerWriter, recipe: dict[str, Any], files_path: str)
 
 
 def find_recipe(name: str) -> str:
-    """The directory of a recipe: in the installed package, or in the checkout.
+    """The directory of a recipe. The package holds ``rootfs``: in a checkout as a symlink, installed as files.
 
     Raises:
-        StoreError: neither has it.
+        StoreError: it is not there.
     """
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    candidates = [f"{package}/rootfs/{name}", f"{os.path.dirname(package)}/rootfs/{name}"]
-    for candidate in candidates:
-        if os.access(f"{candidate}/recipe.toml", os.R_OK):
-            return candidate
-    raise StoreError(
-        f"the recipe of the image {name!r} is in neither {candidates[0]} nor {candidates[1]}",
-        "install minibox anew: pip install --force-reinstall .",
-    )
+    path = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/rootfs/{name}"
+    if not os.access(f"{path}/recipe.toml", os.R_OK):
+        raise StoreError(
+            f"the recipe of the image {name!r} is not in {path}",
+            "install minibox anew: pip install --force-reinstall .",
+        )
+    return path
 
 
 def read_recipe(path: str) -> dict[str, Any]:
