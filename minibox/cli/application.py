@@ -90,12 +90,13 @@ class Application(click.Group):
 @click.group(
     cls=Application,
     invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARG]...",
     context_settings={"max_content_width": WIDTH_MAX},
     epilog="""\b
 Examples:
-  minibox run --rm base echo hello         run one command in the built-in image
-  minibox shell base                       look around in it
-  minibox explain run base true            see every step of that start
+  minibox run --rm base echo hello   run one command in the built-in image
+  minibox shell base                 look around in it
+  minibox explain run base true      see every step of a start
 \b
 minibox COMMAND --help says more about a command.""",
 )
@@ -127,9 +128,11 @@ def run_click(words: list[str]) -> int:
 
         return complete(application, instruction)
     try:
-        status: Any = application.main(words, prog_name="minibox", standalone_mode=False)
-    except click.exceptions.Abort:
-        raise KeyboardInterrupt from None
+        # Not application.main(): that exits, and replaces sys.stdout, when a pipe breaks.
+        with application.make_context("minibox", words) as ctx:
+            status: Any = application.invoke(ctx)
+    except click.exceptions.Exit as request:
+        return request.exit_code
     except click.ClickException as error:
         raise usage_error(error) from error
     return status if isinstance(status, int) else 0
@@ -145,7 +148,7 @@ def settings_of(ctx: click.Context) -> Settings:
 def usage_error(error: click.ClickException) -> UsageError:
     """A click error as one line in our words, with a hint."""
     ctx = getattr(error, "ctx", None)
-    see = f"see {ctx.command_path} --help" if ctx is not None else None
+    see = f"see {ctx.command_path if ctx is not None else 'minibox'} --help"
     if isinstance(error, click.NoSuchOption):
         name = error.option_name
         if name in DOCKER_ONLY and ctx is not None and ctx.info_name in ("run", "shell"):

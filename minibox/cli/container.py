@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from minibox.cli.application import RefusedValue, settings_of
-from minibox.cli.run_options import GROUPS, OPTIONS, Option, convert, make_options, read_words, truth
+from minibox.cli.run_options import BY_NAME, GROUPS, OPTIONS, Option, convert, make_options, read_words, truth
 from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ ADVICE = {
 }
 
 
-class Value(click.ParamType):
+class Value(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """The value of one option of the table."""
 
     name = "value"
@@ -48,7 +48,11 @@ class Value(click.ParamType):
         from minibox.cli.completion import candidates
 
         if self.option.kind == "choice":
-            return [click.shell_completion.CompletionItem(word) for word in self.option.metavar.split("|")]
+            return [
+                click.shell_completion.CompletionItem(word)
+                for word in self.option.choices
+                if word.startswith(incomplete)
+            ]
         return candidates(self.option.complete, incomplete)
 
 
@@ -72,12 +76,30 @@ class RunCommand(click.Command):
                 except ValueError as error:
                     raise refused(option, value, str(error), ctx) from None
             words.append(f"{option.names[0]}={value}")
+        if not ctx.resilient_parsing:
+            refuse_unread(left, ctx)
         return super().parse_args(ctx, words + left)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        widest = max(len(spelling(option)) for option in OPTIONS)
         for group in GROUPS:
+            rows = [(spelling(option), option.help) for option in OPTIONS if option.group == group]
+            if group == GROUPS[-1]:
+                rows.append(("    --help", "Show this text"))
             with formatter.section(group):
-                formatter.write_dl([(spelling(option), option.help) for option in OPTIONS if option.group == group])
+                formatter.write_dl([(name.ljust(widest), text) for name, text in rows])
+
+
+def refuse_unread(left: list[str], ctx: click.Context) -> None:
+    """Raise for a first word that looks like an option of ours, or of several in one, and couldn't be read."""
+    word = left[0] if left else ""
+    if word[:1] != "-" or word in ("-", "--", "--help"):
+        return
+    names = [word.partition("=")[0]] if word[:2] == "--" else [f"-{letter}" for letter in word[1:]]
+    for name in names:
+        if name not in BY_NAME:
+            raise click.NoSuchOption(name, ctx=ctx)
+    raise click.BadOptionUsage(names[-1], f"option {names[-1]} requires a value", ctx=ctx)
 
 
 def refused(
@@ -85,8 +107,7 @@ def refused(
 ) -> RefusedValue:
     """The error for a value that can't be meant."""
     error = RefusedValue(f"invalid value {value!r} for {option.names[0]}: {why}", ctx, param)
-    choices = option.metavar.replace("|", ", ")
-    error.advice = f"one of {choices}" if option.kind == "choice" else ADVICE.get(option.kind)
+    error.advice = f"one of {', '.join(option.choices)}" if option.kind == "choice" else ADVICE.get(option.kind)
     return error
 
 
@@ -105,13 +126,13 @@ def run_parameters(*, for_shell: bool = False) -> list[click.Parameter]:
     parameters: list[click.Parameter] = []
     for option in OPTIONS:
         if option.kind == "flag":
-            parameters.append(Flag([option.field, *option.names], is_flag=True, default=False, type=click.BOOL))
+            parameters.append(Flag([option.field, *option.names], is_flag=True, type=click.BOOL, help=option.help))
         else:
             multiple = option.kind == "list"
-            parameters.append(click.Option([option.field, *option.names], type=Value(option), multiple=multiple))
-        parameters[-1].help = option.help  # type: ignore[attr-defined]
-    default = DEFAULT_IMAGE if for_shell else None
-    parameters.append(click.Argument(["image"], required=not for_shell, default=default, shell_complete=complete_image))
+            parameters.append(
+                click.Option([option.field, *option.names], type=Value(option), multiple=multiple, help=option.help)
+            )
+    parameters.append(click.Argument(["image"], required=not for_shell, shell_complete=complete_image))
     metavar = "" if for_shell else "[COMMAND [ARG]...]"
     parameters.append(click.Argument(["command"], nargs=-1, type=click.UNPROCESSED, metavar=metavar))
     return parameters
@@ -137,7 +158,7 @@ def options_of(params: dict[str, Any]) -> RunOptions:
     image, command = given.pop("image"), given.pop("command")
     values = {field: list(value) if isinstance(value, tuple) else value for field, value in given.items()}
     values = {field: value for field, value in values.items() if value is not None}
-    return make_options(values, [image, *command])
+    return make_options(values, [DEFAULT_IMAGE if image is None else image, *command])
 
 
 def _start(**params: Any) -> int:

@@ -10,7 +10,7 @@ import os
 import sys
 
 from minibox.cli.settings import make_settings, read_globals
-from minibox.errors import MiniboxError
+from minibox.errors import MiniboxError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return STATUS_BROKEN_PIPE
+    except OSError as error:
+        place = f"{error.filename!r}: " if error.filename else ""
+        _report(place + kernel_says(error), "`minibox --debug ...` shows where", debug)
+        return STATUS_FAILED
     except Exception as error:
         words_of_error = f"internal error: {type(error).__name__}: {error}"
         _report(words_of_error, "this is a bug in minibox; `minibox --debug ...` shows where", debug)

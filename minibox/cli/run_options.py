@@ -29,10 +29,11 @@ class Option:
         field: the field of `RunOptions` that it sets.
         names: its spellings, the main long one first.
         kind: flag, text, list (may be repeated), choice, size (bytes), int or float.
-        metavar: what help shows for its value; for ``choice`` the values, parted by ``|``.
+        metavar: what help shows for its value.
         help: one line for ``--help``, without full stop.
         group: the heading of ``--help`` under which it stands.
         least, most: the range of a number.
+        choices: the values of a ``choice``.
         zero_unsets: 0 means what leaving the option out means, as in Docker.
         complete: what completion offers for the value: "", or a key of `cli.completion`: file, capability, ...
     """
@@ -46,6 +47,7 @@ class Option:
     least: int = 0
     most: int = MOST
     zero_unsets: bool = False
+    choices: tuple[str, ...] = ()
     complete: str = ""
 
 
@@ -59,51 +61,52 @@ OPTIONS: tuple[Option, ...] = (
     Option("interactive", ("--interactive", "-i"), "flag", "", "Connect stdin to the command", _PROCESS),
     Option("tty", ("--tty", "-t"), "flag", "", "Give the command a terminal", _PROCESS),
     Option("env", ("--env", "-e"), "list", "NAME[=VALUE]",
-           "Set an environment variable; NAME alone passes on yours", _PROCESS),
+           "Set a variable; NAME alone passes yours on", _PROCESS),
     Option("env_file", ("--env-file",), "list", "FILE",
            "Read environment variables from a file", _PROCESS, complete="file"),
     Option("workdir", ("--workdir", "-w"), "text", "DIR", "Start the command in this directory", _PROCESS),
     Option("user", ("--user", "-u"), "text", "USER[:GROUP]",
-           "Run as this user, by name or number, of the image", _PROCESS),
+           "Run as this user of the image, or this number", _PROCESS),
     Option("group_add", ("--group-add",), "list", "GROUP", "Join a further group", _PROCESS),
     Option("entrypoint", ("--entrypoint",), "text", "COMMAND",
-           "Replace the image's entrypoint; an empty one clears it", _PROCESS),
-    Option("init", ("--init",), "flag", "", "Run an init as PID 1 that forwards signals and reaps", _PROCESS),
+           "Replace the image's entrypoint; empty: none", _PROCESS),
+    Option("init", ("--init",), "flag", "", "Run an init that forwards signals and reaps", _PROCESS),
     Option("stop_signal", ("--stop-signal",), "text", "SIGNAL",
-           "Signal that asks the command to end", _PROCESS, complete="signal"),
+           "Ask the command to end by this signal", _PROCESS, complete="signal"),
     Option("stop_timeout_s", ("--stop-timeout",), "int", "SECONDS",
-           "Wait so long before killing; -1 waits forever [10]", _PROCESS, least=-1, most=1 << 31),
+           "Then kill it after this long; -1: never [10]", _PROCESS, least=-1, most=1 << 31),
     Option("name", ("--name",), "text", "NAME", "Name the container", _CONTAINER),
     Option("hostname", ("--hostname", "-h"), "text", "NAME", "Host name inside", _CONTAINER),
     Option("rm", ("--rm",), "flag", "", "Remove the container when it ends", _CONTAINER),
     Option("label", ("--label", "-l"), "list", "KEY[=VALUE]", "Attach a label", _CONTAINER),
     Option("cidfile", ("--cidfile",), "text", "FILE",
            "Write the container's id to a new file", _CONTAINER, complete="file"),
-    Option("pull", ("--pull",), "choice", "always|missing|never", "When to fetch the image [missing]", _CONTAINER),
-    Option("volume", ("--volume", "-v"), "list", "[SRC:]DST[:OPTS]",
-           "Show a host directory or file inside; OPTS: ro, rw", _FILES, complete="file"),
-    Option("mount", ("--mount",), "list", "KEY=VALUE,...", "Mount: type=bind|tmpfs,source=...,target=...", _FILES),
+    Option("pull", ("--pull",), "choice", "WHEN",
+           "Fetch: always, missing or never [missing]", _CONTAINER, choices=("always", "missing", "never")),
+    Option("volume", ("--volume", "-v"), "list", "[SRC:]DST[:ro]",
+           "Show a directory or file of the host inside", _FILES, complete="file"),
+    Option("mount", ("--mount",), "list", "KEY=VALUE,...", "The same in words: type=bind,source=/a,target=/b", _FILES),
     Option("tmpfs", ("--tmpfs",), "list", "DST[:OPTS]",
-           "Mount a file system in memory; OPTS: size=64m,mode=1777", _FILES),
+           "Mount a file system in memory: /tmp:size=64m", _FILES),
     Option("read_only", ("--read-only",), "flag", "", "Make the root file system read-only", _FILES),
     Option("shm_size_bytes", ("--shm-size",), "size", "SIZE", "Size of /dev/shm [64m]", _FILES, zero_unsets=True),
-    Option("device", ("--device",), "list", "HOST[:DST[:rwm]]",
+    Option("device", ("--device",), "list", "HOST[:DST]",
            "Let the command use a host device", _FILES, complete="file"),
-    Option("network", ("--network", "--net"), "choice", "none|host|bridge",
-           "Network to join [bridge as root, else what works]", _NETWORK),
+    Option("network", ("--network", "--net"), "choice", "MODE",
+           "none, host or bridge [bridge for root]", _NETWORK, choices=("none", "host", "bridge")),
     Option("add_host", ("--add-host",), "list", "NAME:ADDRESS", "Add a line to /etc/hosts", _NETWORK),
     Option("dns", ("--dns",), "list", "ADDRESS", "Ask this name server", _NETWORK),
     Option("memory_bytes", ("--memory", "-m"), "size", "SIZE", "Limit memory: 512m, 2g", _LIMITS, zero_unsets=True),
     Option("memory_swap_bytes", ("--memory-swap",), "size", "SIZE",
-           "Limit memory and swap together; -1: any swap", _LIMITS, least=-1, zero_unsets=True),
+           "Limit memory plus swap; -1: swap without limit", _LIMITS, least=-1, zero_unsets=True),
     Option("cpus", ("--cpus",), "float", "NUMBER",
-           "Limit processor time: 1.5 is one and a half CPUs", _LIMITS, zero_unsets=True),
+           "Limit processor time: 0.5 is half a CPU", _LIMITS, zero_unsets=True),
     Option("cpu_shares", ("--cpu-shares", "-c"), "int", "NUMBER",
            "Weight when CPUs are scarce [1024]", _LIMITS, most=262144, zero_unsets=True),
     Option("cpuset_cpus", ("--cpuset-cpus",), "text", "LIST", "Use only these CPUs: 0-2,4", _LIMITS),
     Option("pids_limit", ("--pids-limit",), "int", "NUMBER",
            "Limit processes; -1: no limit", _LIMITS, least=-1, zero_unsets=True),
-    Option("ulimit", ("--ulimit",), "list", "NAME=SOFT[:HARD]", "Set a resource limit: nofile=1024:4096", _LIMITS),
+    Option("ulimit", ("--ulimit",), "list", "NAME=VALUE", "Set a soft[:hard] limit: nofile=1024:4096", _LIMITS),
     Option("oom_score_adj", ("--oom-score-adj",), "int", "NUMBER",
            "Out-of-memory preference, -1000 to 1000", _LIMITS, least=-1000, most=1000),
     Option("cap_add", ("--cap-add",), "list", "CAPABILITY",
@@ -111,13 +114,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("cap_drop", ("--cap-drop",), "list", "CAPABILITY",
            "Drop a capability: CHOWN, ALL", _ISOLATION, complete="capability"),
     Option("security_opt", ("--security-opt",), "list", "OPTION",
-           "no-new-privileges, seccomp=FILE or seccomp=unconfined", _ISOLATION, complete="security"),
+           "no-new-privileges, seccomp=FILE or =unconfined", _ISOLATION, complete="security"),
     Option("privileged", ("--privileged",), "flag", "",
-           "All capabilities and devices, no filter: trust it fully", _ISOLATION),
-    Option("userns", ("--userns",), "choice", "host|private|auto",
-           "User namespace [private where the host can]", _ISOLATION),
+           "All capabilities and devices, no filters", _ISOLATION),
+    Option("userns", ("--userns",), "choice", "MODE",
+           "User namespace: host, private or auto [auto]", _ISOLATION, choices=("host", "private", "auto")),
     Option("sysctl", ("--sysctl",), "list", "NAME=VALUE", "Set a kernel parameter of the namespaces", _ISOLATION),
-    Option("trace", ("--trace",), "flag", "", "Show each step of the start with its time, at the end", _LOOK),
+    Option("trace", ("--trace",), "flag", "", "Show each step of the start and its time", _LOOK),
 )
 # fmt: on
 
@@ -141,7 +144,7 @@ def convert(option: Option, text: str) -> Any:
     if kind == "flag":
         return truth(text)
     if kind == "choice":
-        if text not in option.metavar.split("|"):
+        if text not in option.choices:
             raise ValueError("no such choice")
         return text
     number: int | float

@@ -39,7 +39,6 @@ def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script
     """
     from minibox.cli import container
     from minibox.cli.explain import format_plan, format_script, listing_width
-    from minibox.engine.explain import explain as explain_run
 
     if as_json and as_script:
         raise UsageError("--json and --shell exclude each other")
@@ -54,6 +53,8 @@ def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script
         from minibox.engine.shell import shell_options
 
         options = shell_options(options, terminal=sys.stdin is not None and sys.stdin.isatty())
+    from minibox.engine.explain import explain as explain_run
+
     rows = explain_run(options, root=settings.root, runroot=settings.runroot)
     if as_json:
         click.echo(format_json(rows))
@@ -137,9 +138,12 @@ def version(ctx: click.Context, as_json: bool) -> None:
 @click.command(
     epilog="""\b
 Examples:
-  bash:  minibox completion bash > ~/.local/share/bash-completion/completions/minibox
-  zsh:   minibox completion zsh > ~/.zfunc/_minibox      (with ~/.zfunc in fpath)
-  fish:  minibox completion fish > ~/.config/fish/completions/minibox.fish""",
+  bash: put this line into ~/.bashrc
+        eval "$(minibox completion bash)"
+  zsh:  put this line into ~/.zshrc, below compinit
+        eval "$(minibox completion zsh)"
+  fish: run this once
+        minibox completion fish > ~/.config/fish/completions/minibox.fish""",
 )
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> int:
