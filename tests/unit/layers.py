@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def tar_of(files: Mapping[str, bytes]) -> io.BytesIO:
@@ -13,7 +14,7 @@ def tar_of(files: Mapping[str, bytes]) -> io.BytesIO:
 
 
 def entry(
-    name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **more: object
+    name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **more: Any
 ) -> tuple[tarfile.TarInfo, bytes]:
     """A header and its content; ``more`` are attributes of `tarfile.TarInfo`."""
     header = tarfile.TarInfo(name)
@@ -23,7 +24,7 @@ def entry(
     return header, content
 
 
-def directory(name: str, mode: int = 0o755, **more: object) -> tuple[tarfile.TarInfo, bytes]:
+def directory(name: str, mode: int = 0o755, **more: Any) -> tuple[tarfile.TarInfo, bytes]:
     return entry(name, tarfile.DIRTYPE, mode=mode, **more)
 
 

@@ -135,7 +135,9 @@ def test_hostile_entry_is_an_error_and_touches_nothing_outside(place, entries):
     assert outside(place) == before
 
 
-@pytest.mark.parametrize("target", ["../outside", "../../../../../../../../../../tmp", "/", "../../", "x/../../outside"])
+@pytest.mark.parametrize(
+    "target", ["../outside", "../../../../../../../../../../tmp", "/", "../../", "x/../../outside"]
+)
 def test_symlink_leads_no_write_outside(place, target):
     """Resolved as if the directory were the root, as a container will see it."""
     before = outside(place)
@@ -157,14 +159,16 @@ def test_symlink_leads_no_other_operation_outside(place):
         [symlink("u", outside_path), entry("u/.wh.secret")],
         [symlink("v", outside_path), entry("v/.wh..wh..opq")],
         [symlink("w", outside_path), directory("w", 0o777)],
-        [symlink("x", f"{outside_path}/secret"), hard_link("y", "x"), entry("y", content=b"overwritten")],
+        [symlink("x", f"{outside_path}/secret"), hard_link("y", "x")],
+        [symlink("z", f"{outside_path}/secret"), hard_link("y", "z"), entry("y", content=b"overwritten")],
     ):
         try:
             unpack(tar(entries), str(place))
         except StoreError:
             pass
     assert outside(place) == before
-    assert os.stat(place.parent / "outside/secret") == status
+    after = os.stat(place.parent / "outside/secret")
+    assert (after.st_nlink, after.st_ctime_ns) == (status.st_nlink, status.st_ctime_ns)
     assert not os.listxattr(outside_path)
     assert stat.S_IMODE(os.stat(outside_path).st_mode) == 0o755
 
