@@ -85,7 +85,7 @@ OPTIONS: tuple[Option, ...] = (
            "Fetch: always, missing or never [missing]", _CONTAINER, choices=("always", "missing", "never")),
     Option("volume", ("--volume", "-v"), "list", "[SRC:]DST[:ro]",
            "Show a directory or file of the host inside", _FILES, complete="file"),
-    Option("mount", ("--mount",), "list", "KEY=VALUE,...", "The same in words: type=bind,source=/a,target=/b", _FILES),
+    Option("mount", ("--mount",), "list", "KEY=VALUE,...", "In words: type=bind,source=/a,target=/b", _FILES),
     Option("tmpfs", ("--tmpfs",), "list", "DST[:OPTS]",
            "Mount a file system in memory: /tmp:size=64m", _FILES),
     Option("read_only", ("--read-only",), "flag", "", "Make the root file system read-only", _FILES),

@@ -65,8 +65,11 @@ def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script
 @click.command(epilog="\b\nExample:\n  minibox doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Show what this machine can do: pass, degraded or missing, the consequence of it, and the exact fix."""
+def doctor(ctx: click.Context, as_json: bool) -> int:
+    """Show what this machine can do: pass, degraded or missing, the consequence of it, and the exact fix.
+
+    The exit status is 1 when something is missing without which no container starts.
+    """
     from minibox.engine.doctor import diagnose
 
     settings = settings_of(ctx)
@@ -74,8 +77,9 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         fields = ("name", "status", "found", "consequence", "fix")
         click.echo(format_json([{field: getattr(check, field) for field in fields} for check in checks]))
-        return
-    click.echo(format_checks(checks), color=None if sys.stdout.isatty() else False)
+    else:
+        click.echo(format_checks(checks))
+    return int(any(check.status == "missing" for check in checks))
 
 
 def format_checks(checks: Sequence[Any]) -> str:
