@@ -358,3 +358,49 @@ def test_a_host_without_cgroups_runs_without_limits_and_says_no_to_one(name):
     cgroup.remove()
     with pytest.raises(LimitError, match="no cgroup hierarchy"):
         create(host, name, MEMORY)
+
+
+@pytest.fixture
+def v2_controller() -> Iterator[tuple[str, dict]]:
+    """A controller that is on v2 here, and limits for it; what the test enables at the root is undone."""
+    here = mounts()
+    limits: dict[str, dict] = {
+        "pids": {"pids": {"limit": 7}},
+        "hugetlb": {"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]},
+    }
+    host = detect(CgroupMounts({}, here.v2, here.v2_root)) if here.v2 else CgroupHost("none", {})
+    name = next((name for name in limits if name in host.v2_available), "")
+    if not name:
+        pytest.skip("needs a controller on cgroup v2")
+    yield name, limits[name]
+    if name not in host.v2_enabled:
+        with open(f"{host.v2_parent}/cgroup.subtree_control", "w") as stream:
+            stream.write(f"-{name}")
+
+
+def test_a_controller_is_enabled_and_refused_below_processes(v2_controller, make):
+    controller, limits = v2_controller
+    here = mounts()
+    outer = make(detect(CgroupMounts({}, here.v2, here.v2_root)), limits)
+    file = "pids.max" if controller == "pids" else "hugetlb.2MB.max"
+    with open(f"{outer.v2}/{file}") as stream:
+        assert stream.read().strip() == ("7" if controller == "pids" else "0")
+    inner = CgroupHost("v2", {}, (), outer.v2, (controller,), ())
+    start(outer, sleep_forever)
+    with pytest.raises(LimitError, match="EBUSY.*the cgroup has processes of its own") as caught:
+        create(inner, "minibox-inner", limits)
+    assert f"mkdir {outer.v2}/init" in str(caught.value.hint)
+    outer.kill()
+    reap()
+    create(inner, "minibox-inner", limits).remove()
+
+
+def test_a_process_in_one_hierarchy_alone_is_killed_too(make):
+    host = detect()
+    if not (host.v1 and host.v2_parent):
+        pytest.skip("needs cgroup v1 and v2 at once")
+    cgroup = make(host, {})
+    pid = start(Cgroup(cgroup.name, cgroup.v1, ""), sleep_forever)
+    assert cgroup.usage().pids == 1
+    cgroup.kill()
+    assert wait(pid) == -signal.SIGKILL

@@ -85,17 +85,17 @@ def test_docker_flags_on_v1():
     assert shell(ON_HYBRID, resources) == [
         "mkdir /cg/unified/minibox-x",
         "mkdir /cg/memory/minibox-x",
-        "echo '1073741824' > /cg/memory/minibox-x/memory.limit_in_bytes",
-        "echo '2147483648' > /cg/memory/minibox-x/memory.memsw.limit_in_bytes || true",
+        "echo 1073741824 > /cg/memory/minibox-x/memory.limit_in_bytes",
+        "echo 2147483648 > /cg/memory/minibox-x/memory.memsw.limit_in_bytes || true",
         "mkdir /cg/pids/minibox-x",
-        "echo '100' > /cg/pids/minibox-x/pids.max",
+        "echo 100 > /cg/pids/minibox-x/pids.max",
         "mkdir /cg/cpu,cpuacct/minibox-x",
-        "echo '512' > /cg/cpu,cpuacct/minibox-x/cpu.shares",
-        "echo '100000' > /cg/cpu,cpuacct/minibox-x/cpu.cfs_period_us",
-        "echo '50000' > /cg/cpu,cpuacct/minibox-x/cpu.cfs_quota_us",
+        "echo 512 > /cg/cpu,cpuacct/minibox-x/cpu.shares",
+        "echo 100000 > /cg/cpu,cpuacct/minibox-x/cpu.cfs_period_us",
+        "echo 50000 > /cg/cpu,cpuacct/minibox-x/cpu.cfs_quota_us",
         "mkdir /cg/cpuset/minibox-x",
         "cat /cg/cpuset/cpuset.mems > /cg/cpuset/minibox-x/cpuset.mems",
-        "echo '0-1' > /cg/cpuset/minibox-x/cpuset.cpus",
+        "echo 0-1 > /cg/cpuset/minibox-x/cpuset.cpus",
     ]
 
 
@@ -106,12 +106,12 @@ def test_docker_flags_on_v2_enable_only_the_controllers_that_are_missing():
         "cpu": {"quota": 50000, "period": 100000, "shares": 1024},
     }
     assert shell(ON_V2, resources) == [
-        "echo '+cpu' > /cg/cgroup.subtree_control",
+        "echo +cpu > /cg/cgroup.subtree_control",
         "mkdir /cg/minibox-x",
-        "echo '1073741824' > /cg/minibox-x/memory.max",
-        "echo '1073741824' > /cg/minibox-x/memory.swap.max || true",
-        "echo '100' > /cg/minibox-x/pids.max",
-        "echo '100' > /cg/minibox-x/cpu.weight",
+        "echo 1073741824 > /cg/minibox-x/memory.max",
+        "echo 1073741824 > /cg/minibox-x/memory.swap.max || true",
+        "echo 100 > /cg/minibox-x/pids.max",
+        "echo 100 > /cg/minibox-x/cpu.weight",
         "echo '50000 100000' > /cg/minibox-x/cpu.max",
     ]
 
@@ -241,7 +241,7 @@ def test_device_rules_take_the_devices_hierarchy_or_a_filter():
     on_v1 = shell(ON_HYBRID, {"devices": rules})
     assert on_v1[2:6] == [
         "mkdir /cg/devices/minibox-x",
-        "echo 'a' > /cg/devices/minibox-x/devices.deny",
+        "echo a > /cg/devices/minibox-x/devices.deny",
         "echo 'c 10:229 rwm' > /cg/devices/minibox-x/devices.allow",
         "echo 'c *:* m' > /cg/devices/minibox-x/devices.allow",
     ]

@@ -34,7 +34,10 @@ SIGKILL = 9
 
 @record
 class CgroupUsage:
-    """What a container uses now; None where its cgroup doesn't count it."""
+    """What a container uses now; None where its cgroup doesn't count it.
+
+    ``pids`` counts threads where the pids controller is on, as its limit does, else processes.
+    """
 
     memory_bytes: int | None
     memory_peak_bytes: int | None
@@ -126,7 +129,10 @@ class Cgroup:
             cpu_ns = _number(f"{self.v1['cpuacct']}/cpuacct.usage")
         else:
             cpu_ns = _field(f"{self.v2}/cpu.stat", "usage_usec") * 1000 if self.v2 else None
-        return CgroupUsage(_number(now), _number(peak), cpu_ns, _number(f"{pids}/pids.current"))
+        count = _number(f"{pids}/pids.current")
+        if count is None and self.directories:
+            count = len(self.pids())
+        return CgroupUsage(_number(now), _number(peak), cpu_ns, count)
 
     def freeze(self, timeout_s: float = 5.0) -> None:
         """Stop every process in it where it is, and wait until all are stopped.
@@ -161,12 +167,13 @@ class Cgroup:
         Raises:
             MiniboxError: some live on after ``timeout_s`` (they hang in the kernel).
         """
-        deadline = monotonic() + timeout_s
+        begin = monotonic()
         whole = self._kill_v2()
         while pids := self.pids():
-            if not whole:
+            # Whoever is in a v1 hierarchy alone, as when a move stopped half way, outlives cgroup.kill.
+            if not whole or monotonic() > begin + 0.1:
                 self._kill_each(pids)
-            self._doze(deadline, "kill")
+            self._doze(begin + timeout_s, "kill")
 
     def _kill_v2(self) -> bool:
         """Use cgroup.kill (Linux 5.14), which no fork outruns. False where it isn't there."""

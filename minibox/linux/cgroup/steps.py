@@ -45,13 +45,16 @@ class CgroupStep:
 
     def shell(self) -> str:
         """The shell command that does the same (for a device filter there is none: a comment)."""
+        from shlex import quote
+
+        path, value = quote(self.path), quote(self.value)
         if self.op == "mkdir":
-            return f"mkdir {self.path}"
+            return f"mkdir {path}"
         if self.op == "copy":
-            return f"cat {self.value} > {self.path}"
+            return f"cat {value} > {path}"
         if self.op == "write":
-            return f"echo '{self.value}' > {self.path}" + (" || true" if self.optional else "")
-        return f"# bpf(BPF_PROG_ATTACH, {self.path}, BPF_CGROUP_DEVICE)"
+            return f"echo {value} > {path}" + (" || true" if self.optional else "")
+        return f"# bpf(BPF_PROG_ATTACH, {path}, BPF_CGROUP_DEVICE)"
 
 
 def check_name(name: str) -> None:
