@@ -52,6 +52,12 @@ def _decompressor(compression: str, file: BinaryIO) -> BinaryIO:
 
         return lzma.LZMAFile(file)  # type: ignore[return-value]
     try:
+        from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
+
+        return zstd.ZstdFile(file)  # type: ignore[no-any-return,unused-ignore]
+    except ImportError:
+        pass
+    try:
         import zstandard  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         raise Unsupported(

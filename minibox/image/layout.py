@@ -133,7 +133,7 @@ class Layout:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise StoreError(f"read {path}: {kernel_says(error)}") from error
+            raise disk_error(f"read {path}", error) from error
         manifests = _json_object(data, path).get("manifests") or []
         if not isinstance(manifests, list) or not all(isinstance(item, dict) for item in manifests):
             raise StoreError(f"{path} is damaged: 'manifests' is not a list of descriptors")

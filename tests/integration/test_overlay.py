@@ -198,6 +198,38 @@ os.mkdir("/mnt/closed", 0)
     assert os.listdir(f"{root}/containers") == []
 
 
+@requires("user", "command:newuidmap")
+def test_ordinary_user_with_a_range_of_ids_keeps_owners(as_user, root):
+    """Unpacked inside a user namespace, as its root: an image's user 77 is a subordinate id on disk."""
+    unpack = """
+import sys
+from minibox.image.store import ImageStore
+from minibox.image.importer import add_image
+from minibox.storage.overlay import Overlay
+from tests.unit.layers import directory, entry, tar
+store = ImageStore(sys.argv[1])
+image = add_image(store, "owned", [tar([entry("mine"), entry("theirs", uid=77, mode=0o600), directory("d", uid=77)])])
+print(*store.lowerdirs(image))
+Overlay(sys.argv[1]).prepare("c", store.lowerdirs(image))
+"""
+    namespace = ("unshare", "--map-root-user", "--map-auto", "--user")
+    (path,) = as_user(unpack, *namespace).split()
+    mine, theirs = os.stat(f"{path}/mine").st_uid, os.stat(f"{path}/theirs").st_uid
+    assert theirs not in (mine, 77, 0)
+    assert os.stat(f"{path}/d").st_uid == theirs
+    as_user("import sys; from minibox.storage.overlay import Overlay; Overlay(sys.argv[1]).remove('c')", *namespace)
+    too_large = unpack.replace("uid=77", "uid=3000000000").replace('"owned"', '"alien"').replace("mode=0o600", "gid=1")
+    said = as_user(f"""
+from minibox.errors import StoreError
+try:
+    exec({too_large!r})
+except StoreError as error:
+    print(error, error.hint)
+""", *namespace)  # fmt: skip
+    assert "'theirs' belongs to 3000000000:1, which the user namespace doesn't map" in said
+    assert "/etc/subuid" in said
+
+
 def test_base_made_by_many_at_once_is_one_image(root):
     code = (
         "import sys; from minibox.image.store import ImageStore\n"

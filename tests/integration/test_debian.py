@@ -1,0 +1,61 @@
+"""The recipe of the Debian image: a real one, and a clear word when it can't be made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from minibox.image.store import ImageStore
+from minibox.storage.removal import remove_tree
+from tests.probes import requires
+
+MAKE = str(Path(__file__).parents[2] / "rootfs/debian/make")
+
+
+@requires("root")
+@pytest.mark.parametrize(
+    ("tools", "said"), [((), "neither mmdebstrap nor debootstrap"), (("mmdebstrap",), "there is no apt-get")]
+)
+def test_missing_tools_are_named(tmp_path, tools, said):
+    for name in ("sh", "dirname", "id", "awk", *tools):
+        path = shutil.which(name)
+        if path is None:
+            pytest.skip(f"needs {name}")
+        os.symlink(path, tmp_path / name)
+    done = subprocess.run(["/bin/sh", MAKE], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr and "hint: " in done.stderr
+
+
+@requires("user")
+def test_ordinary_user_is_told_to_be_root(tmp_path):
+    from tests import isolation
+
+    done = subprocess.run(
+        ["/bin/sh", "-s"], input=Path(MAKE).read_text(), user=isolation.USER_ID, group=isolation.USER_ID,
+        extra_groups=[], cwd="/", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "must be made as root" in done.stderr
+
+
+@requires("root", "internet", "command:mmdebstrap", "command:apt-get")
+def test_debian_is_made_and_works(session_directory, host_netns):
+    root = session_directory / "debian"
+    environment = {**os.environ, "MINIBOX_ROOT": str(root), "TMPDIR": str(session_directory)}
+    done = subprocess.run(
+        ["nsenter", f"--net={host_netns}", MAKE, "bookworm"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("debian:12 sha256:")
+    store = ImageStore(str(root))
+    (path,) = store.lowerdirs(store.resolve("debian:12"))
+    seen = subprocess.run(["chroot", path, "bash", "-c", ". /etc/os-release; echo $ID $VERSION_ID; dpkg -s bash | grep Status"],
+                          capture_output=True, text=True, check=True).stdout  # fmt: skip
+    assert seen == "debian 12\nStatus: install ok installed\n"
+    remove_tree(str(root))
