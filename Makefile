@@ -35,7 +35,7 @@ lint: build .venv/.dev
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	.venv/bin/lint-imports --no-timings
+	.venv/bin/lint-imports
 	clang-format --dry-run -Werror $(C_FILES)
 
 native-check: build .venv/.dev
