@@ -41,9 +41,9 @@ def resources(options: RunOptions, host: HostFacts) -> LinuxResources:
             raise UsageError(f"memory limit of {memory} bytes is too small", hint="the minimum is 6m")
         result["memory"] = {"limit": memory}
         if swap is not None and swap != 0:
-            if swap != -1 and swap < memory:
+            if swap != -1 and not memory <= swap <= _LARGEST:
                 raise UsageError(
-                    f"memory-swap of {swap} bytes is less than the memory limit of {memory}",
+                    f"memory-swap of {swap} bytes is out of range, or less than the memory limit of {memory}",
                     hint="--memory-swap is memory and swap together",
                 )
             result["memory"]["swap"] = swap

@@ -91,46 +91,32 @@ def make_spec(
     security = parse_security(options)
     hostname = container_hostname(options, host, container_id, network)
     capabilities = _capabilities(options, host)
-    user = _mapped(
-        resolve_user(options.user or config.get("User") or "", options.group_add, lookup), id_mappings, options
-    )
-    process = _process(options, config, user, hostname, capabilities, host)
+    user = resolve_user(options.user or config.get("User") or "", options.group_add, lookup)
+    process = _process(options, config, _mapped(user, id_mappings, options), hostname, capabilities, host)
     process["noNewPrivileges"] = security.no_new_privileges
     devices = make_devices(options.device, host, bind=id_mappings is not None, privileged=options.privileged)
-    all_mounts = _mounts(options, security, network, id_mappings)
-    own = list(mounts.mounts) + _file_mounts(files or {}, mounts, idmap_binds) + list(devices.mounts)
+    all_mounts = _without(_default_mounts(options, security, network, id_mappings), mounts)
+    all_mounts += mounts.mounts
+    all_mounts += _without(_file_mounts(files or {}, idmap_binds), mounts)
+    all_mounts += devices.mounts
     if options.init:
-        own.append(_init_mount(process, init_path))
-    # Mounting over /dev takes all of it: what we would mount below would be hidden in the image's view.
-    taken = {mount["destination"] for mount in mounts.mounts}
-    all_mounts = [
-        mount
-        for mount in all_mounts
-        if mount["destination"] not in taken and not (mount["destination"].startswith("/dev/") and "/dev" in taken)
-    ]
-    limits = resources(options, host)
-    limits["devices"] = [*default_rules(), *devices.rules]
-    annotations = labels(options, config)
-    stop_signal = options.stop_signal or config.get("StopSignal") or ""
-    if stop_signal:
-        signal_number(stop_signal)
-        annotations[STOP_SIGNAL_ANNOTATION] = stop_signal
+        all_mounts.append(_init_mount(process, init_path))
+    annotations = _annotations(options, config, security)
     linux = _linux(options, security, network, id_mappings)
-    linux["resources"] = limits
+    linux["resources"] = resources(options, host)
+    linux["resources"]["devices"] = [*default_rules(), *devices.rules]
     if devices.nodes:
         linux["devices"] = list(devices.nodes)
     if cgroups_path:
         linux["cgroupsPath"] = cgroups_path
-    if security.seccomp == "default":
-        annotations[SECCOMP_ANNOTATION] = DEFAULT_PROFILE
-    elif security.seccomp != "unconfined":
+    if security.seccomp not in ("default", "unconfined"):
         linux["seccomp"] = _seccomp_file(security.seccomp, capabilities, host)
     return {
         "ociVersion": OCI_VERSION,
         "process": process,
         "root": {"path": rootfs, "readonly": options.read_only},
         "hostname": hostname,
-        "mounts": all_mounts + own,
+        "mounts": all_mounts,
         "annotations": annotations,
         "linux": linux,
     }
@@ -179,6 +165,18 @@ def labels(options: RunOptions, config: dict[str, Any]) -> dict[str, str]:
             raise UsageError(f"invalid label {word!r}", hint="write key=value")
         result[key] = value
     return result
+
+
+def _annotations(options: RunOptions, config: dict[str, Any], security: Security) -> dict[str, str]:
+    annotations = labels(options, config)
+    stop_signal = options.stop_signal or config.get("StopSignal") or ""
+    if stop_signal:
+        signal_number(stop_signal)
+        annotations[STOP_SIGNAL_ANNOTATION] = stop_signal
+    annotations.pop(SECCOMP_ANNOTATION, None)  # not an image's to say
+    if security.seccomp == "default":
+        annotations[SECCOMP_ANNOTATION] = DEFAULT_PROFILE
+    return annotations
 
 
 def _process(
@@ -279,9 +277,9 @@ def _single(ranges: tuple[LinuxIDMapping, ...]) -> bool:
     return sum(each["size"] for each in ranges) == 1
 
 
-def _mounts(options: RunOptions, security: Security, network: str, mappings: IdMappings | None) -> list[Mount]:
+def _default_mounts(options: RunOptions, security: Security, network: str, mappings: IdMappings | None) -> list[Mount]:
     """The mounts of every container (runtime-spec, config-linux.md, "Default Filesystems", and Docker's options)."""
-    if options.shm_size_bytes < 0:
+    if not 0 <= options.shm_size_bytes < 1 << 63:
         raise UsageError(f"invalid shm-size {options.shm_size_bytes}", hint="write a size as 64m")
     quiet = ["nosuid", "noexec", "nodev"]
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
@@ -311,13 +309,18 @@ def _mounts(options: RunOptions, security: Security, network: str, mappings: IdM
     ]
 
 
-def _file_mounts(files: Mapping[str, str], mounts: UserMounts, idmap: bool) -> list[Mount]:
+def _without(ours: list[Mount], mounts: UserMounts) -> list[Mount]:
+    """Our mounts, less those that the user mounts over; a /dev of his own takes all below it along."""
     taken = {mount["destination"] for mount in mounts.mounts}
+    gone = "/dev/" if "/dev" in taken else "\0"
+    return [each for each in ours if each["destination"] not in taken and not each["destination"].startswith(gone)]
+
+
+def _file_mounts(files: Mapping[str, str], idmap: bool) -> list[Mount]:
     options = ["bind", "rprivate", "idmap"] if idmap else ["bind", "rprivate"]
     return [
         {"destination": path, "type": "bind", "source": source, "options": list(options)}
         for path, source in files.items()
-        if path not in taken
     ]
 
 

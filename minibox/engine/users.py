@@ -42,7 +42,7 @@ def resolve_user(user: str, group_add: Iterable[str], lookup: UserLookup) -> Res
     Raises:
         UsageError: a name that the image's files lack, or an id out of range.
     """
-    if "\0" in user or "\n" in user:
+    if not user.isprintable():
         raise UsageError(f"invalid user {user!r}")
     user_word, _, group_word = user.partition(":")
     wanted = _number(user_word) if user_word else 0
@@ -76,6 +76,8 @@ def resolve_user(user: str, group_add: Iterable[str], lookup: UserLookup) -> Res
 
 
 def _group(word: str, groups: str) -> int:
+    if not word or not word.isprintable():
+        raise UsageError(f"invalid group {word!r}")
     wanted = _number(word)
     for entry in _entries(groups, 3):
         number = _number(entry[2])

@@ -91,7 +91,7 @@ def user_mounts(
     for request in wanted:
         if request.destination in taken:
             raise UsageError(
-                f"duplicate mount point {request.destination}: {taken[request.destination]!r} and {request.word!r}",
+                f"duplicate mount point {request.destination!r}: {taken[request.destination]!r} and {request.word!r}",
                 hint="leave out one of the two",
             )
         taken[request.destination] = request.word
@@ -337,12 +337,12 @@ def _check_source(request: _Request, host: HostFacts) -> None:
         host.stat(request.source)
     except FileNotFoundError as error:
         raise UsageError(
-            f"bind source {request.source} of {request.word!r} does not exist",
-            hint=f"make it first: mkdir -p {request.source}",
+            f"bind source {request.source!r} does not exist",
+            hint="make it first, or give another; -v NAME:DESTINATION makes a volume",
         ) from error
     except (OSError, ValueError) as error:
         said = kernel_says(error) if isinstance(error, OSError) else str(error)
-        raise UsageError(f"bind source {request.source!r} of {request.word!r} can't be read: {said}") from error
+        raise UsageError(f"bind source {request.source!r} can't be read: {said}") from error
 
 
 def _bind(source: str, request: _Request, idmap: bool) -> Mount:
