@@ -14,54 +14,47 @@ if TYPE_CHECKING:
 
 WIDTH_MAX = 120
 WIDTH_MIN = 40
+TRACE_COLUMNS = 100
 
 
 def format_plan(rows: list[dict[str, Any]], width: int) -> str:
-    """The steps as a numbered listing: operation, why, manual page, and the shell command that does the same."""
-    margin = len(str(len(rows))) + 2
+    """The steps as a numbered listing: what is done, how, why, and the shell command that does the same.
+
+    ``rows`` are those of `engine.explain.explain`; they stand under the process that does them.
+    """
+    column = len(str(len(rows))) + 2
+    margin = " " * column
     lines: list[str] = []
     actor = None
     for row in rows:
         if row.get("actor") != actor:
             actor = row.get("actor")
-            lines += [f"In the {actor}:", ""]
-        head = f"{row['index']:>{margin - 2}}  {row['operation']} {describe(row.get('arguments'))}".rstrip()
-        lines += wrap(head, "", " " * (margin + 4), width)
-        manual = f" [{row['manual']}]" if row.get("manual") else ""
-        lines += wrap(f"{row.get('why') or ''}{manual}".strip(), " " * (margin + 2), " " * (margin + 2), width)
-        for line in str(row.get("shell") or "").splitlines():  # not wrapped: it is there to be copied
-            lines.append(f"{'':{margin + 2}}$ {line}")
+            lines += [f"{actor}:", ""]
+        does = printable(str(row.get("does") or row["operation"]))
+        head, *more = wrap(f"{does} [{row['manual']}]" if row.get("manual") else does, margin, margin, width)
+        lines += [f"{row['index']:>{column - 2}}  {head[column:]}", *more]
+        lines += wrap(
+            f"{row['operation']}: {describe(row.get('arguments'))}".rstrip(": "), margin, margin + "  ", width
+        )
+        if row.get("why"):
+            lines += wrap(f"why: {printable(str(row['why']))}", margin, margin + "  ", width)
+        # Not wrapped: it is there to be copied.
+        lines += [f"{margin}$ {printable(line)}" for line in str(row.get("shell") or "").splitlines()]
         lines.append("")
     return "\n".join(lines).rstrip("\n")
 
 
 def format_trace(rows: list[dict[str, Any]]) -> str:
     """The steps with the microseconds that each took, their sum, and the error of the one that failed."""
-    lines = [f"{'step':>4}  {'µs':>7}  operation"]
+    actors = max((len(str(row.get("actor") or "")) for row in rows), default=0)
+    lines = [f"{'step':>4}  {'µs':>7}  {'':{actors}}  operation"]
     for row in rows:
-        microseconds = row.get("microseconds")
-        time = "" if microseconds is None else f"{microseconds:.0f}"
-        actor = f"{row['actor']}: " if row.get("actor") else ""
-        lines.append(
-            f"{row['index']:>4}  {time:>7}  {actor}{row['operation']} {describe(row.get('arguments'))}".rstrip()
-        )
+        time = "-" if row.get("microseconds") is None else f"{row['microseconds']:.0f}"
+        what = f"{row['operation']} {describe(row.get('arguments'))}".rstrip()
+        lines.append(f"{row['index']:>4}  {time:>7}  {row.get('actor') or '':{actors}}  {_shortened(what)}")
         if row.get("error"):
-            lines.append(f"{'':>4}  {'':>7}  FAILED: {printable(str(row['error']))}")
-    total = sum(row.get("microseconds") or 0 for row in rows)
-    lines.append(f"{'sum':>4}  {total:>7.0f}")
-    return "\n".join(lines)
-
-
-def format_script(rows: list[dict[str, Any]]) -> str:
-    """The steps' shell commands as one script, each under its number and reason."""
-    lines = ["#!/bin/sh", "set -eu"]
-    for row in rows:
-        if row.get("shell"):
-            lines += [
-                "",
-                f"# {row['index']}. {row['operation']}: {row.get('why') or ''}".rstrip(": "),
-                str(row["shell"]),
-            ]
+            lines.append(f"{'':>4}  {'':>7}  {'':{actors}}  FAILED: {printable(str(row['error']))}")
+    lines.append(f"{'sum':>4}  {sum(row.get('microseconds') or 0 for row in rows):>7.0f}")
     return "\n".join(lines)
 
 
@@ -70,7 +63,7 @@ def describe(arguments: Any) -> str:
     if arguments is None:
         return ""
     if isinstance(arguments, dict):
-        return " ".join(f"{name}={printable(_value(value))}" for name, value in arguments.items())
+        return " ".join(f"{name}={printable(_value(value))}" for name, value in arguments.items() if value != "")
     if isinstance(arguments, (list, tuple)):
         return " ".join(printable(_value(value)) for value in arguments)
     return printable(str(arguments))
@@ -86,6 +79,10 @@ def print_trace(rows: list[dict[str, Any]]) -> None:
 def listing_width() -> int:
     """Columns for a listing: the terminal's, within bounds."""
     return max(WIDTH_MIN, min(WIDTH_MAX, shutil.get_terminal_size().columns))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= TRACE_COLUMNS else text[: TRACE_COLUMNS - 3] + "..."
 
 
 def _value(value: Any) -> str:

@@ -14,6 +14,8 @@ from minibox.errors import MiniboxError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from minibox.cli.settings import Settings
     from minibox.engine.options import RunOptions
 
@@ -61,6 +63,18 @@ def main(argv: list[str] | None = None) -> int:
         words_of_error = f"internal error: {type(error).__name__}: {error}"
         _report(words_of_error, "this is a bug in minibox; `minibox --debug ...` shows where", debug)
         return STATUS_FAILED
+
+
+def program() -> NoReturn:
+    """What the installed `minibox` runs: `main`, and out, without the interpreter's tidying up (1.4 ms)."""
+    status = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            status = status or STATUS_FAILED
+    os._exit(status)
 
 
 def start(command: str, options: RunOptions, settings: Settings) -> int:

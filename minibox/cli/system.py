@@ -38,7 +38,7 @@ def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script
     page, and the shell command that does the same.
     """
     from minibox.cli import container
-    from minibox.cli.explain import format_plan, format_script, listing_width
+    from minibox.cli.explain import format_plan, listing_width
 
     if as_json and as_script:
         raise UsageError("--json and --shell exclude each other")
@@ -53,13 +53,13 @@ def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script
         from minibox.engine.shell import shell_options
 
         options = shell_options(options, terminal=sys.stdin is not None and sys.stdin.isatty())
-    from minibox.engine.explain import explain as explain_run
+    from minibox.engine import explain as engine
 
-    rows = explain_run(options, root=settings.root, runroot=settings.runroot)
-    if as_json:
-        click.echo(format_json(rows))
-    else:
-        click.echo(format_script(rows) if as_script else format_plan(rows, listing_width()))
+    if as_script:
+        click.echo(engine.script(options, root=settings.root, runroot=settings.runroot).rstrip("\n"))
+        return
+    rows = engine.explain(options, root=settings.root, runroot=settings.runroot)
+    click.echo(format_json(rows) if as_json else format_plan(rows, listing_width()))
 
 
 @click.command(epilog="\b\nExample:\n  minibox doctor")

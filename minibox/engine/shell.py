@@ -33,7 +33,7 @@ def shell_options(options: RunOptions, *, terminal: bool) -> RunOptions:
             f"shell takes no command, got {' '.join(options.command)!r}",
             hint=f"to run a command: minibox run --rm {options.image} {' '.join(options.command)}",
         )
-    changed: RunOptions = replace(
+    changed: RunOptions = replace(  # type: ignore[no-untyped-call,unused-ignore]
         options,
         command=best_shell_command(),
         entrypoint="",
