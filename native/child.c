@@ -349,16 +349,41 @@ static int op_mkdir(struct mb_child *child, const uint64_t *a) {
     return 0;
 }
 
+/* Open the directory of `path`, which must be there; *name is the last part, within `copy`. */
+static int open_parent(const struct mb_child *child, uint64_t root, const char *path, char copy[PATH_MAX],
+                       const char **name) {
+    size_t length = strlen(path);
+    char *slash = length < PATH_MAX ? strrchr(memcpy(copy, path, length + 1), '/') : NULL;
+    if (!slash) {
+        errno = EINVAL;
+        return -1;
+    }
+    *slash = '\0';
+    *name = slash + 1;
+    return open_in(child, root, *copy ? copy : "/", O_PATH | O_DIRECTORY);
+}
+
+/* mknod(root, path, mode and type, device, uid, gid) */
+static int op_mknod(struct mb_child *child, const uint64_t *a) {
+    char copy[PATH_MAX];
+    const char *name;
+    int parent = open_parent(child, a[0], text(a[1]), copy, &name);
+    if (parent < 0) {
+        return -errno;
+    }
+    int error = result(mknodat(parent, name, (mode_t)a[2], (dev_t)a[3]));
+    if (!error) {
+        error = result(fchownat(parent, name, (uid_t)a[4], (gid_t)a[5], AT_SYMLINK_NOFOLLOW));
+    }
+    close(parent);
+    return error;
+}
+
 /* symlink(target, root, path): the directory must be there. */
 static int op_symlink(struct mb_child *child, const uint64_t *a) {
     char copy[PATH_MAX];
-    size_t length = strlen(text(a[2]));
-    char *name = length < sizeof copy ? strrchr(strcpy(copy, text(a[2])), '/') : NULL;
-    if (!name) {
-        return -EINVAL;
-    }
-    *name++ = '\0';
-    int parent = open_in(child, a[1], *copy ? copy : "/", O_PATH | O_DIRECTORY);
+    const char *name;
+    int parent = open_parent(child, a[1], text(a[2]), copy, &name);
     if (parent < 0) {
         return -errno;
     }
@@ -730,14 +755,6 @@ static int op_exec(struct mb_child *child, const uint64_t *a) {
         }
     }
     return exec_failed(child, error);
-}
-
-/* exec_fd(file, argv, envp): a program of the host's that the container has no path to. */
-static int op_exec_fd(struct mb_child *child, const uint64_t *a) {
-    unblock_signals();
-    child->record->state = MB_EXEC;
-    syscall(SYS_execveat, slot(child, a[0]), "", vector(a[1]), vector(a[2]), AT_EMPTY_PATH);
-    return exec_failed(child, -errno);
 }
 
 /* ---- the loop ----------------------------------------------------------------------------- */

@@ -25,7 +25,7 @@ COMMANDS = (
     ("Look inside", "doctor", "system", "doctor", "Show what this machine can do, and how to fix the rest"),
     ("Images", "images", "image", "images", "List images"),
     ("Images", "import", "image", "import_", "Make an image from a tar archive of a root file system"),
-    ("Containers", "ps", "container", "ps", "List containers that are left"),
+    ("Containers", "ps", "container", "ps", "List containers"),
     ("Containers", "rm", "container", "rm", "Remove containers"),
     ("Other", "version", "system", "version", "Show versions"),
     ("Other", "completion", "system", "completion", "Print the script that completes words in a shell"),

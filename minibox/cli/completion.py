@@ -121,7 +121,7 @@ def container_candidates(settings: Settings, incomplete: str) -> list[Completion
         rows = list_containers(root=settings.root, runroot=settings.runroot)
     except (MiniboxError, OSError):
         rows = []
-    return _starting([str(row.get("name") or row.get("id")) for row in rows], incomplete)
+    return _starting([row["Name"] or row["Id"][:12] for row in rows], incomplete)
 
 
 def _starting(words: list[str] | tuple[str, ...], incomplete: str) -> list[CompletionItem]:

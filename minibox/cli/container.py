@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from minibox.cli.application import RefusedValue, settings_of
@@ -206,36 +208,46 @@ Examples:
 @click.command(
     epilog="""\b
 Examples:
-  minibox ps
-  minibox ps --quiet | xargs minibox rm""",
+  minibox ps --all
+  minibox ps --all --quiet | xargs minibox rm""",
 )
+@click.option("-a", "--all", "show_all", is_flag=True, help="Show ended containers too")
 @click.option("-q", "--quiet", is_flag=True, help="Show ids only")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @click.pass_context
-def ps(ctx: click.Context, quiet: bool, as_json: bool) -> None:
-    """List containers: those that run, and those that ended and were run without --rm."""
+def ps(ctx: click.Context, show_all: bool, quiet: bool, as_json: bool) -> None:
+    """List the containers that run; with --all also those that ended and were run without --rm."""
     from minibox.cli.table import format_json, format_table
     from minibox.engine.container import list_containers
 
     settings = settings_of(ctx)
     rows = list_containers(root=settings.root, runroot=settings.runroot)
+    rows = [row for row in rows if show_all or row["Status"] == "running"]
     if as_json:
         click.echo(format_json(rows))
     elif quiet:
         for row in rows:
-            click.echo(str(row["id"])[:ID_SHOWN])
+            click.echo(row["Id"][:ID_SHOWN])
     else:
-        click.echo(
-            format_table(("ID", "NAME", "IMAGE", "STATUS", "CREATED", "COMMAND"), [_ps_cells(row) for row in rows])
-        )
+        cells = [_ps_cells(row, time.time()) for row in rows]
+        click.echo(format_table(("ID", "NAME", "IMAGE", "STATUS", "CREATED", "COMMAND"), cells))
 
 
-def _ps_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    command = row.get("command") or ""
-    words = " ".join(command) if isinstance(command, (list, tuple)) else str(command)
-    shown = words if len(words) <= COMMAND_SHOWN else words[: COMMAND_SHOWN - 3] + "..."
-    values = [str(row.get(key) or "") for key in ("name", "image", "status", "created")]
-    return (str(row["id"])[:ID_SHOWN], *values, shown)
+def _ps_cells(row: dict[str, Any], now_s: float) -> tuple[str, ...]:
+    words = " ".join(row["Command"])
+    command = words if len(words) <= COMMAND_SHOWN else words[: COMMAND_SHOWN - 3] + "..."
+    status = f"exited ({row['ExitCode']})" if "ExitCode" in row and row["Status"] == "exited" else row["Status"]
+    created = format_age(now_s - row["Created"]) if row.get("Created") else ""
+    return (row["Id"][:ID_SHOWN], row["Name"], row["Image"], status, created, command)
+
+
+def format_age(seconds: float) -> str:
+    """A span of time for people, in its largest unit: ``5 minutes ago``."""
+    for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length_s:
+            number = int(seconds // length_s)
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return f"{max(0, int(seconds))} seconds ago"
 
 
 @click.command(epilog="\b\nExample:\n  minibox rm web 4f2d")
@@ -248,15 +260,15 @@ def rm(ctx: click.Context, containers: tuple[str, ...], force: bool) -> int:
 
     settings = settings_of(ctx)
     failed: MiniboxError | None = None
-    for container in containers:
+    for name in containers:
         try:
-            remove(container, force=force, root=settings.root, runroot=settings.runroot)
+            remove(name, force=force, root=settings.root, runroot=settings.runroot)
         except MiniboxError as error:
             if failed is not None:
                 click.echo(f"minibox: {failed}", err=True)
             failed = error
         else:
-            click.echo(container)
+            click.echo(name)
     if failed is not None:
         raise failed
     return 0

@@ -1,4 +1,4 @@
-"""``--security-opt``, ``--userns`` and ``--privileged``: how far the container is shut in."""
+"""``--security-opt`` and ``--privileged``: how far the container is shut in."""
 
 from __future__ import annotations
 
@@ -73,20 +73,3 @@ def _boolean(value: str, word: str) -> bool:
     if value not in _TRUE and value not in _FALSE:
         raise UsageError(f"invalid security option {word!r}: {value!r} is neither true nor false")
     return value in _TRUE
-
-
-def user_namespace_wanted(options: RunOptions) -> bool | None:
-    """Whether ``--userns`` asks for a user namespace: None where the host is to decide.
-
-    ``--privileged`` means real root and real devices, so it goes without one unless asked.
-
-    Raises:
-        UsageError: an unknown mode.
-    """
-    if options.userns in ("private", "auto"):
-        return True
-    if options.userns == "host":
-        return False
-    if options.userns:
-        raise UsageError(f"invalid user namespace mode {options.userns!r}", hint="modes are host, private and auto")
-    return False if options.privileged else None

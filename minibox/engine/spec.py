@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from minibox.engine.devices import default_rules, make_devices
 from minibox.engine.environment import environment, parse_env_file
+from minibox.engine.image_process import image_process
 from minibox.engine.limits import oom_score_adj, resources, rlimits, sysctls
 from minibox.engine.security import MASKED_PATHS, READONLY_PATHS, Security, parse_security
 from minibox.engine.users import resolve_user
@@ -85,7 +86,7 @@ def make_spec(
         ConfigError: the image's config can't be used.
         Unsupported: an option asks for what minibox doesn't do.
     """
-    config: dict[str, Any] = image_config.get("config") or {}
+    config = image_process(image_config)
     if mounts is None:
         mounts = user_mounts(options, image_config, host, root=root, container_id=container_id, idmap_binds=idmap_binds)
     security = parse_security(options)
@@ -232,8 +233,6 @@ def _args(options: RunOptions, config: dict[str, Any]) -> list[str]:
     args = [*entrypoint, *command]
     if not args:
         raise UsageError("no command specified, and the image has none", hint="minibox run IMAGE COMMAND")
-    if not all(isinstance(arg, str) for arg in args):
-        raise ConfigError("the image's Entrypoint or Cmd is not a list of strings")
     if any("\0" in arg for arg in args):
         raise UsageError("an argument of the command has a NUL byte")
     if not args[0]:

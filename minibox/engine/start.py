@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from minibox.linux.cgroup import Cgroup
-    from minibox.oci.runtime import LinuxIDMapping, Spec
+    from minibox.oci.runtime import Spec
     from minibox.plan.compiler import Plan
     from minibox.plan.operations import Op
 
@@ -42,7 +42,6 @@ class Resources:
         make_cgroup: makes the container's cgroup with its limits.
         write_id_maps: maps ids for a pid, where the caller has only his own to give.
         wire: gives the network namespace of a pid its links.
-        init_program: path of the executable behind ``--init``.
     """
 
     spec: Spec
@@ -50,7 +49,6 @@ class Resources:
     make_cgroup: Callable[[], Cgroup]
     write_id_maps: Callable[[int, Spec], None]
     wire: Callable[[int], None]
-    init_program: str = ""
 
 
 class ExecFailed(Exception):
@@ -85,6 +83,7 @@ class Execution:
         self._status: socket | None = None
         self._sockets: list[socket] = []
         self._parent_times: dict[int, tuple[int, int]] = {}
+        self.failed: MiniboxError | None = None
 
     def run(self) -> None:
         """Execute all steps.
@@ -125,9 +124,6 @@ class Execution:
             slots = [-1] * (op.FIRST_CGROUP + len(tasks))
             slots[op.STATUS], slots[op.CHANNEL] = status.fileno(), channel
             slots[op.STDIN : op.STDERR + 1] = self.resources.streams
-            if self.resources.init_program:
-                slots[op.INIT_PROGRAM] = os.open(self.resources.init_program, os.O_PATH | os.O_CLOEXEC)
-                opened.append(slots[op.INIT_PROGRAM])
             slots[op.FIRST_CGROUP :] = tasks
             self.init = self._spawn(op.INIT, flags, slots, cgroup_fd)
         finally:
@@ -217,11 +213,12 @@ class Execution:
                 continue
             steps = [(number, step) for number, step in enumerate(self.plan.ops) if step.actor == actor]
             number, step = steps[index]
-            if state == FAILED and step.name in ("exec", "exec_fd"):
+            if state == FAILED and step.name == "exec":
                 root_fd, self._root_fd = self._root_fd, -1
                 paths = step.args[0]
                 raise ExecFailed(errno, paths[detail] if isinstance(paths, tuple) else "", root_fd)
-            raise self._step_error(number, step, errno if state == FAILED else 0)
+            self.failed = self._step_error(number, step, errno if state == FAILED else 0)
+            raise self.failed
 
     def _step_error(self, number: int, step: Op, errno: int) -> StepError:
         from minibox.plan.explain import step_error
@@ -249,23 +246,6 @@ class Execution:
             if fd >= 0:
                 os.close(fd)
         self.pty_master = self._root_fd = -1
-
-
-def write_id_maps(pid: int, spec: Spec) -> None:
-    """Map ids as root: any range, and the container may set groups; user_namespaces(7).
-
-    Raises:
-        OSError: the kernel refuses.
-    """
-    linux = spec["linux"]
-    for name, mappings in (("uid_map", linux["uidMappings"]), ("gid_map", linux["gidMappings"])):
-        with open(f"/proc/{pid}/{name}", "wb", 0) as file:
-            file.write(map_lines(mappings))
-
-
-def map_lines(mappings: list[LinuxIDMapping]) -> bytes:
-    """``uid_map``'s lines."""
-    return b"".join(b"%d %d %d\n" % (item["containerID"], item["hostID"], item["size"]) for item in mappings)
 
 
 def _clone_refused(error: OSError, flags: int) -> MiniboxError:

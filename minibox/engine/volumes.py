@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minibox.engine.host_facts import HostFacts
+from minibox.engine.image_process import image_process
 from minibox.engine.sizes import parse_size
 from minibox.errors import Unsupported, UsageError, kernel_says
 from minibox.record import record
@@ -95,7 +96,7 @@ def user_mounts(
                 hint="leave out one of the two",
             )
         taken[request.destination] = request.word
-    for path in sorted((image_config.get("config") or {}).get("Volumes") or ()):
+    for path in sorted(image_process(image_config).get("Volumes") or ()):
         word = f"the image's volume {path}"
         path = destination_path(path, word)
         if path not in taken:

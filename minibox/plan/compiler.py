@@ -13,6 +13,8 @@ Source for the order of 5: credentials(7), capabilities(7), seccomp(2).
 
 from __future__ import annotations
 
+from os import makedev
+
 from minibox.linux import capabilities
 from minibox.plan import mounts
 from minibox.plan import operations as op
@@ -20,7 +22,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.oci.runtime import Process, Spec
+    from minibox.oci.runtime import LinuxDevice, Spec
     from minibox.plan.operations import Op
 
 # clone(2) flags by the Spec's namespace types
@@ -76,7 +78,6 @@ class Start:
         cgroup_mounts: what /sys/fs/cgroup shows: ``("", "cgroup2", "")`` or one entry a v1 hierarchy.
         terminal: rows and columns of the terminal, None for plain streams.
         network: how the network namespace gets its links; "" for not at all.
-        init: run the command below an init that reaps orphans.
     """
 
     id_mapped: bool = False
@@ -88,7 +89,6 @@ class Start:
     cgroup_mounts: tuple[tuple[str, str, str], ...] = ()
     terminal: tuple[int, int] | None = None
     network: str = ""
-    init: bool = False
 
 
 @record
@@ -256,8 +256,10 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount]) -> list[Op]:
         else:
             steps.append(mounts.fresh(mount))
     if any(mount.destination == "/dev" and not mount.bind for mount in wanted):
+        for path in mounts.DEVICES:
+            steps.append(op.bind(path, path, "a device that every program may expect; the host's own"))
         for device in spec["linux"].get("devices", []):
-            steps.append(op.bind(device["path"], device["path"], "a device; making one needs the host's root"))
+            steps.append(_device(device))
         for target, path in mounts.DEV_LINKS:
             steps.append(op.symlink(target, path, "programs expect it"))
     if "hostname" in spec:
@@ -265,6 +267,13 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount]) -> list[Op]:
     if "domainname" in spec:
         steps.append(op.setdomainname(spec["domainname"], "the domain of the new UTS namespace"))
     return steps
+
+
+def _device(device: LinuxDevice) -> Op:
+    kind = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}[device["type"]]
+    number = makedev(device.get("major", 0), device.get("minor", 0))
+    mode = kind | device.get("fileMode", 0o666) & 0o7777
+    return op.mknod(device["path"], mode, number, device.get("uid", 0), device.get("gid", 0), "a device that was asked for")
 
 
 def _close_up(spec: Spec) -> list[Op]:
@@ -350,15 +359,9 @@ def _become(spec: Spec, start: Start) -> list[Op]:
         steps.append(op.no_new_privs("no set-uid file gives more"))
         if filter_:
             steps.append(filter_)
-    steps.append(_exec(process, start.init))
-    return steps
-
-
-def _exec(process: Process, init: bool) -> Op:
     argv, env = tuple(process["args"]), tuple(process.get("env", []))
-    if init:
-        return op.exec_fd(op.INIT_PROGRAM, ("minibox-init", *argv), env, "an init that passes signals on and reaps orphans")
-    return op.exec_(candidates(argv[0], env), argv, env, "the command")
+    steps.append(op.exec_(candidates(argv[0], env), argv, env, "the command"))
+    return steps
 
 
 def candidates(name: str, env: tuple[str, ...]) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ WORDS = {
     "mask": ("mask {path}", "mount_namespaces(7)", "root path"),
     "read_only": ("make {path} read-only", "mount_setattr(2)", "root path"),
     "mkdir": ("make the directory {path}", "mkdir(2)", "root path mode"),
+    "mknod": ("make the device {path}", "mknod(2)", "root path mode device uid gid"),
     "symlink": ("link {path} to {target}", "symlink(2)", "target root path"),
     "write_file": ("write {data} to {path}", "proc(5)", "root path data"),
     "write_fd": ("write {data} to {file}", "cgroups(7)", "file data"),
@@ -73,14 +74,13 @@ WORDS = {
     "seccomp": ("load a system call filter of {program}", "seccomp(2)", "program flags"),
     "close_fds": ("mark all other descriptors close-on-exec", "close_range(2)", ""),
     "exec": ("execute {argv}", "execve(2)", "candidates argv env"),
-    "exec_fd": ("execute {argv}", "execveat(2)", "file argv env"),
 }
 
 SLOTS = {
     op.STATUS: "socket to the parent", op.CHANNEL: "socket between mounter and init", op.STDIN: "stdin",
     op.STDOUT: "stdout", op.STDERR: "stderr", op.USERNS: "the container's user namespace",
     op.ROOT: "the container's root", op.PTY_MASTER: "the terminal's master", op.PTY_SLAVE: "the terminal",
-    op.INIT_PROGRAM: "minibox-init", op.SCRATCH: "the mount at hand",
+    op.SCRATCH: "the mount at hand",
 }  # fmt: skip
 TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", 0: "descriptor"}
 CLONE_FLAGS = {
@@ -110,6 +110,23 @@ def rows(plan: Plan) -> list[dict[str, Any]]:
             "shell": command(step),
         }
         for number, step in enumerate(plan.ops, 1)
+    ]
+
+
+def trace_rows(trace: list[tuple[int, Op, int, int]], failed: MiniboxError | None) -> list[dict[str, Any]]:
+    """One row a step that was reached: as `rows`, with ``microseconds`` and ``error`` (of the step that failed)."""
+    failed_index = getattr(failed, "index", -1)
+    return [
+        {
+            "index": number + 1,
+            "actor": step.actor,
+            "operation": step.name,
+            "arguments": arguments(step),
+            "microseconds": (end - begin) / 1000 if end else None,
+            "error": str(failed) if number == failed_index else "",
+        }
+        for number, step, begin, end in trace
+        if begin
     ]
 
 

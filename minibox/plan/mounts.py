@@ -48,6 +48,7 @@ PROPAGATION = {
     "rshared": op.MS_REC | op.MS_SHARED,
     "runbindable": op.MS_REC | op.MS_UNBINDABLE,
 }
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
 DEV_LINKS = (
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),

@@ -28,8 +28,7 @@ STDIN, STDOUT, STDERR = 2, 3, 4
 USERNS = 5  # the container's user namespace
 ROOT = 6  # the container's root directory
 PTY_MASTER, PTY_SLAVE = 7, 8
-INIT_PROGRAM = 9  # the executable behind --init
-SCRATCH = 10  # a mount on its way to its place
+SCRATCH = 9  # a mount on its way to its place
 FIRST_CGROUP = 16  # the "tasks" files of its cgroups, one a v1 hierarchy
 FIRST_BIND = 48  # bind mounts, opened before the container's root hides their sources
 NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
@@ -138,6 +137,10 @@ def mkdir(root: int, path: str, why: str, mode: int = 0o755) -> Op:
     return Op("mkdir", (root, path, mode), why, INIT)
 
 
+def mknod(path: str, mode: int, device: int, uid: int, gid: int, why: str) -> Op:
+    return Op("mknod", (ROOT, path, mode, device, uid, gid), why, INIT)
+
+
 def symlink(target: str, path: str, why: str) -> Op:
     return Op("symlink", (target, ROOT, path), why, INIT)
 
@@ -240,10 +243,6 @@ def close_fds(why: str) -> Op:
 
 def exec_(candidates: tuple[str, ...], argv: tuple[str, ...], env: tuple[str, ...], why: str) -> Op:
     return Op("exec", (candidates, argv, env), why, INIT)
-
-
-def exec_fd(slot: int, argv: tuple[str, ...], env: tuple[str, ...], why: str) -> Op:
-    return Op("exec_fd", (slot, argv, env), why, INIT)
 
 
 def by_mounter(op: Op) -> Op:

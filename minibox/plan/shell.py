@@ -7,6 +7,8 @@ coreutils, iproute2 and hostname.
 
 from __future__ import annotations
 
+from os import major, minor
+
 from minibox.plan import operations as op
 
 TYPE_CHECKING = False
@@ -140,6 +142,10 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "mask": _mask,
     "read_only": _read_only,
     "mkdir": lambda root, path, mode: f"mkdir -p -m {mode:04o} {_path(root, path)}",
+    "mknod": lambda root, path, mode, device, uid, gid: (
+        f"mknod -m {mode & 0o7777:04o} {_path(root, path)} {'b' if mode & 0o170000 == 0o060000 else 'c'} "
+        f"{major(device)} {minor(device)}"
+    ),
     "symlink": lambda target, root, path: f"ln -s {quote(target)} {_path(root, path)}",
     "write_file": lambda root, path, data: f"printf %s {quote(data.decode())} > {_path(root, path)}",
     "pivot_root": lambda root: 'cd "$ROOT" && mount --move . /',
@@ -161,7 +167,6 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "no_new_privs": lambda: "setpriv --no-new-privs",
     "close_fds": lambda: "exec 3<&- 4<&-",
     "exec": lambda candidates, argv, env: f"exec env -i {' '.join(map(quote, (*env, *argv)))}",
-    "exec_fd": lambda slot, argv, env: f"exec env -i {' '.join(map(quote, (*env, *argv)))}",
 }
 
 # Steps that a script does by arguments of its last command, since a shell can't do them to itself.

@@ -1,0 +1,323 @@
+"""The life of a foreground container: claim, prepare, start, wait, remove."""
+
+from __future__ import annotations
+
+import os
+from time import time
+
+from minibox.engine import ids, networking, state
+from minibox.engine.prepare import FILES, Identity, kernel_version, prepare, wants_own_ids
+from minibox.engine.start import ExecFailed, Execution, Resources
+from minibox.engine.streams import Streams
+from minibox.errors import MiniboxError, Unsupported, UsageError, kernel_says
+from minibox.image.store import ImageStore
+from minibox.linux import cgroup
+from minibox.network import lease
+from minibox.storage.overlay import Overlay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from minibox.engine.options import RunOptions
+    from minibox.engine.prepare import Prepared
+    from minibox.engine.terminal import Terminal
+    from minibox.image.store import ResolvedImage
+
+    Trace = Callable[[list[dict[str, Any]]], None]
+
+SIGKILL = 9
+
+
+def run(options: RunOptions, *, root: str, runroot: str, on_trace: Trace | None = None) -> int:
+    """Run a container in the foreground and wait for its end.
+
+    Args:
+        on_trace: called with the plan's steps and their times when the container has ended or
+            could not be started.
+
+    Returns:
+        The exit status: the command's own, or 128 + the number of the signal that ended it.
+
+    Raises:
+        CommandNotFound, CommandNotExecutable: the command is at fault.
+        MiniboxError: everything else; nothing is left behind.
+    """
+    if options.pull not in ("missing", "never", "always"):
+        raise UsageError(f"unknown pull policy {options.pull!r}", "one of always, missing, never")
+    if options.pull == "always":
+        raise Unsupported("--pull always: minibox has no registry client yet", "leave it out to use the image in the store")
+    store = ImageStore(root)
+    image = store.resolve(options.image)
+    store.lowerdirs(image)
+    claim = state.Claim(root, options.name, remove=options.rm)
+    container = Foreground(options, store, image, claim, runroot)
+    try:
+        return container.run(on_trace)
+    finally:
+        container.close()
+
+
+class Foreground:
+    """One foreground container, from its claim to its end."""
+
+    def __init__(
+        self, options: RunOptions, store: ImageStore, image: ResolvedImage, claim: state.Claim, runroot: str
+    ) -> None:
+        self.options, self.store, self.image, self.claim, self.runroot = options, store, image, claim, runroot
+        self.root = store.root
+        self._connection: networking.Connection | None = None
+        self._execution: Execution | None = None
+        self._terminal: Terminal | None = None
+        self._streams: Streams | None = None
+        self._keep = False  # its files outlive it
+        self._began = time()
+        self._cgroup_name = ""
+
+    def run(self, on_trace: Trace | None) -> int:
+        """See `run`."""
+        options = self.options
+        if options.tty:
+            from minibox.engine.terminal import Terminal
+
+            self._terminal = Terminal(options.interactive)
+        identity = self._identity()
+        Overlay(self.root).prepare(self.claim.id, self.store.lowerdirs(self.image))
+        self._connection = networking.Connection(self._network, self.runroot, self.claim.id)
+        prepared = prepare(options, self.store, self.image, identity, self._terminal and self._terminal.size())
+        self._cgroup_name = prepared.cgroup_name
+        self._write_files(prepared)
+        for volume in prepared.volumes:
+            os.makedirs(volume.path, exist_ok=True)
+        self._streams = Streams(interactive=options.interactive, tty=options.tty, owner=_owner(prepared))
+        if options.cidfile:
+            self._write_cidfile()
+        self._execution = execution = Execution(
+            prepared.plan,
+            Resources(
+                spec=prepared.spec,
+                streams=self._streams.fds,
+                make_cgroup=lambda: cgroup.make(
+                    prepared.cgroup_host,
+                    prepared.cgroup_name,
+                    prepared.cgroup_steps,
+                    prepared.spec["linux"]["resources"],  # type: ignore[arg-type]
+                ),
+                write_id_maps=ids.write_id_maps,
+                wire=self._connection.wire,
+            ),
+        )
+        try:
+            execution.run()
+            self._keep = not options.rm
+            status = self._wait(prepared)
+        except ExecFailed as error:
+            self._keep = not options.rm
+            raise self._diagnose(error, prepared) from None
+        finally:
+            if on_trace:
+                from minibox.plan.explain import trace_rows
+
+                on_trace(trace_rows(execution.trace(), execution.failed))
+        return status
+
+    # ---- before ---------------------------------------------------------------------------------
+
+    def _identity(self) -> Identity:
+        euid = os.geteuid()
+        mappings = None
+        if wants_own_ids(self.options, euid, kernel_version()):
+            mappings = ids.own_ids() if euid else ids.lease_range(self.root, self.claim.id)
+        self._network = networking.choose(self.options, euid)
+        return Identity(self.claim.id, self.claim.directory, mappings, self._network.mode)
+
+    def _write_files(self, prepared: Prepared) -> None:
+        """/etc/hosts, /etc/hostname and /etc/resolv.conf of this container."""
+        assert self._connection
+        texts = self._connection.texts(prepared.spec["hostname"], self.options)
+        for path, file in FILES.items():
+            fd = os.open(f"{self.claim.directory}/{file}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(fd, texts[path].encode())
+                os.fchmod(fd, 0o644)
+            finally:
+                os.close(fd)
+
+    def _write_cidfile(self) -> None:
+        path = self.options.cidfile
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            raise UsageError(f"container ID file {path} exists", "remove it, or choose another name") from None
+        except OSError as error:
+            raise UsageError(f"write container ID file {path}: {kernel_says(error)}") from error
+        os.write(fd, self.claim.id.encode())
+        os.close(fd)
+
+    # ---- while it runs --------------------------------------------------------------------------
+
+    def _wait(self, prepared: Prepared) -> int:
+        """Copy, forward signals, wait; the exit status."""
+        from minibox.engine.signals import Forwarding
+
+        execution = self._execution
+        assert execution and execution.init and self._streams
+        init = execution.init
+        if self._terminal:
+            self._terminal.enter_raw()
+        self._streams.begin(execution.pty_master)
+        on_resize = None
+        if self._terminal:
+            terminal, master = self._terminal, execution.pty_master
+
+            def on_resize() -> None:
+                terminal.copy_size(master)
+
+        with Forwarding(init.send_signal, on_resize):
+            collect(self.root, self.runroot)
+            if self._keep:
+                self._write_state(prepared, "running", None, False)
+            code = init.wait()
+        self._streams.finish()
+        if self._terminal:
+            self._terminal.restore()
+        status = code if code >= 0 else 128 - code
+        killed = bool(execution.cgroup) and execution.cgroup.oom_kills() > 0
+        if killed:
+            self._report_oom(code)
+        if self._keep:
+            self._write_state(prepared, "exited", status, killed)
+        return status
+
+    def _report_oom(self, code: int) -> None:
+        limit = self.options.memory_bytes
+        self.oom = (
+            "the container ran out of memory"
+            + (f": its limit is {limit} bytes (--memory)" if limit else "")
+            + ("" if code == -SIGKILL else "; a process of it was killed")
+        )
+
+    def _write_state(self, prepared: Prepared, status: str, exit_status: int | None, oom: bool) -> None:
+        state.write(
+            self.claim.directory,
+            {
+                "Id": self.claim.id,
+                "Name": self.claim.name,
+                "Image": self.options.image,
+                "ImageDigest": self.image.digest,
+                "Command": prepared.spec["process"]["args"],
+                "Created": self._began,
+                "Finished": time() if exit_status is not None else None,
+                "Status": status,
+                "ExitCode": exit_status,
+                "OOMKilled": oom,
+                "Labels": prepared.spec.get("annotations", {}),
+            },
+        )
+
+    def _diagnose(self, error: ExecFailed, prepared: Prepared) -> MiniboxError:
+        from minibox.engine.diagnosis import diagnose
+
+        process = prepared.spec["process"]
+        paths = prepared.plan.ops[-1].args[0]
+        assert isinstance(paths, tuple)
+        try:
+            return diagnose(error.errno, process["args"][0], paths, error.root_fd, process["cwd"])
+        finally:
+            if error.root_fd >= 0:
+                os.close(error.root_fd)
+
+    # ---- after ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Remove what the container had, or keep its files as they are for `commit` and `start`."""
+        if self._execution:
+            self._execution.close()
+        if self._streams:
+            self._streams.close()
+        if self._terminal:
+            self._terminal.restore()
+        if self._execution and self._execution.cgroup:
+            self._execution.cgroup.kill()
+            self._execution.cgroup.remove()
+        if self._connection:
+            self._connection.close()
+        if not self._keep:
+            Overlay(self.root).remove(self.claim.id)
+            if self.options.name:
+                state.drop_name(self.root, self.claim.id, self.claim.name)
+        ids.release_range(self.root, self.claim.id)
+        self.claim.release()
+
+
+def _owner(prepared: Prepared) -> tuple[int, int]:
+    """The host's ids of the container's process."""
+    user, linux = prepared.spec["process"]["user"], prepared.spec["linux"]
+
+    def host(inside: int, mappings: Any) -> int:
+        for entry in mappings:
+            if entry["containerID"] <= inside < entry["containerID"] + entry["size"]:
+                return int(entry["hostID"] + inside - entry["containerID"])
+        return inside
+
+    return host(user["uid"], linux.get("uidMappings", ())), host(user["gid"], linux.get("gidMappings", ()))
+
+
+def collect(root: str, runroot: str) -> list[str]:
+    """End and remove what containers left whose owner was killed; their ids."""
+    collected = []
+    for container_id, remove_files, _ in state.orphans(root):
+        _remove_traces(root, runroot, container_id, remove_files)
+        os.unlink(f"{root}/live/{container_id}")
+        collected.append(container_id)
+    return collected
+
+
+def _remove_traces(root: str, runroot: str, container_id: str, remove_files: bool) -> None:
+    cgroup.remove_leftover(cgroup.detect(), f"minibox-{container_id}")
+    lease.collect(runroot, lambda holder: holder != container_id)
+    ids.release_range(root, container_id)
+    if remove_files or not os.path.exists(f"{root}/containers/{container_id}/state.json"):
+        Overlay(root).remove(container_id)
+        state.drop_name(root, container_id, "")
+        return
+    found = state.read(root, container_id)
+    if found["Status"] == "running":
+        state.write(f"{root}/containers/{container_id}", {**found, "Status": "exited", "ExitCode": 128 + SIGKILL})
+
+
+def list_containers(*, root: str, runroot: str) -> list[dict[str, Any]]:
+    """All containers that run or have left files, newest first."""
+    collect(root, runroot)
+    return sorted(state.containers(root), key=lambda each: -(each.get("Created") or time()))
+
+
+def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> str:
+    """Remove an ended container's files; its id.
+
+    Raises:
+        ContainerNotFound: there is none of that name or id.
+        UsageError: it runs, and ``force`` isn't given.
+    """
+    collect(root, runroot)
+    found = state.find(root, name_or_id)
+    container_id: str = found["Id"]
+    if state.is_live(root, container_id):
+        if not force:
+            raise UsageError(f"container {name_or_id} is running", "stop it first, or: minibox rm --force")
+        cgroup.find(cgroup.detect(), f"minibox-{container_id}").kill()
+        _wait_until_dead(root, container_id)
+    Overlay(root).remove(container_id)
+    state.drop_name(root, container_id, found["Name"])
+    return container_id
+
+
+def _wait_until_dead(root: str, container_id: str) -> None:
+    from time import monotonic, sleep
+
+    deadline = monotonic() + 10
+    while state.is_live(root, container_id):
+        if monotonic() > deadline:
+            raise MiniboxError(f"container {container_id[:12]} was killed and its owner still holds it")
+        sleep(0.005)

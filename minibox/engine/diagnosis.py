@@ -1,0 +1,148 @@
+"""Why a command can't be executed: execve(2)'s errno says little, the file itself says the rest."""
+
+from __future__ import annotations
+
+import os
+import struct
+from errno import EACCES, ENOENT, ENOEXEC
+from stat import S_ISDIR, S_ISREG
+
+from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says
+from minibox.linux.files import open_in_root
+
+# elf(5), e_machine
+MACHINES = {
+    3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64",
+    258: "loongarch64",
+}  # fmt: skip
+PT_INTERP = 3
+
+
+def diagnose(errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: str) -> MiniboxError:
+    """The error for a command that execve refused.
+
+    Args:
+        errno: what execve(2) answered.
+        name: the command as the user gave it.
+        paths: where it was looked for.
+        root_fd: the container's root directory; -1 when it isn't there to look into.
+        cwd: the working directory, where relative paths begin.
+    """
+    if root_fd >= 0:
+        for path in paths:
+            absolute = path if path.startswith("/") else f"{cwd}/{path}"
+            try:
+                fd = open_in_root(root_fd, absolute, os.O_RDONLY | os.O_NONBLOCK)
+            except OSError as error:
+                if error.errno == ENOENT and len(paths) == 1 and _dangling(root_fd, absolute):
+                    return CommandNotFound(f"exec {name}: it is a symlink to a file that isn't there")
+                continue
+            with open(fd, "rb") as file:
+                found = _look(errno, path, file, root_fd)
+            if found:
+                return found
+    if errno == ENOENT:
+        hint = None
+        if "/" not in name:
+            hint = f"it was looked for in {':'.join(os.path.dirname(path) for path in paths)}"
+        return CommandNotFound(f"exec {name}: no such command in the image", hint)
+    return CommandNotExecutable(f"exec {name}: {kernel_says(errno)}")
+
+
+def _look(errno: int, path: str, file, root_fd: int) -> MiniboxError | None:  # type: ignore[no-untyped-def]
+    """What is wrong with a file that is there; None when it is not to blame."""
+    status = os.fstat(file.fileno())
+    if S_ISDIR(status.st_mode):
+        return CommandNotExecutable(f"exec {path}: it is a directory") if errno == EACCES else None
+    if not S_ISREG(status.st_mode):
+        return CommandNotExecutable(f"exec {path}: it is not a regular file")
+    if not status.st_mode & 0o111:
+        mode = f"{status.st_mode & 0o7777:04o}"
+        return CommandNotExecutable(f"exec {path}: its mode {mode} has no execute bit", f"chmod +x {path} in the image")
+    head = file.read(4096)
+    if head[:2] == b"#!":
+        return _script(errno, path, head, root_fd)
+    if head[:4] == b"\x7fELF":
+        return _elf(errno, path, head, root_fd)
+    if errno == ENOEXEC:
+        what = "it is empty" if not head else "it is neither a program nor a script that begins with #!"
+        return CommandNotExecutable(f"exec {path}: {what}", f"if it is a shell script, run: sh {path}")
+    if errno == EACCES:
+        return CommandNotExecutable(f"exec {path}: {kernel_says(errno)}", "may the user execute it, and every directory above it be searched?")
+    return None
+
+
+def _script(errno: int, path: str, head: bytes, root_fd: int) -> MiniboxError | None:
+    line = head[2:].split(b"\n", 1)[0]
+    if line.endswith(b"\r"):
+        return CommandNotExecutable(
+            f"exec {path}: its first line ends in a carriage return, so that {line.decode(errors='replace').strip()!r} "
+            "is looked for with one at its end",
+            "the file has Windows line ends: convert it with dos2unix",
+        )
+    interpreter = line.strip().split()[0].decode(errors="replace") if line.strip() else ""
+    if errno == ENOENT and not _there(root_fd, interpreter):
+        return CommandNotExecutable(
+            f"exec {path}: its interpreter {interpreter} is not in the image",
+            "change its first line, or install the interpreter",
+        )
+    return CommandNotExecutable(f"exec {path}: {kernel_says(errno)}", f"its interpreter is {interpreter}")
+
+
+def _elf(errno: int, path: str, head: bytes, root_fd: int) -> MiniboxError | None:
+    order = "<" if head[5:6] == b"\x01" else ">"
+    machine = struct.unpack_from(order + "H", head, 18)[0] if len(head) >= 20 else 0
+    host = os.uname().machine
+    if errno == ENOEXEC:
+        what = MACHINES.get(machine, f"machine {machine}")
+        if what != host:
+            return CommandNotExecutable(
+                f"exec {path}: it is a program for {what}, and this host is {host}",
+                f"use an image for {host}, or install qemu-user-static and binfmt-support on the host",
+            )
+        return CommandNotExecutable(f"exec {path}: the program is damaged")
+    loader = _loader(head, order)
+    if errno == ENOENT and loader and not _there(root_fd, loader):
+        return CommandNotExecutable(
+            f"exec {path}: its loader {loader} is not in the image",
+            "the program was linked for another C library; link it statically, or use the image it was built in",
+        )
+    return CommandNotExecutable(f"exec {path}: {kernel_says(errno)}")
+
+
+def _loader(head: bytes, order: str) -> str:
+    """The PT_INTERP of an ELF file; elf(5). "" when it has none within its first page."""
+    try:
+        if head[4:5] == b"\x02":
+            offset, size, count = (struct.unpack_from(order + "Q", head, 32)[0], *struct.unpack_from(order + "HH", head, 54))
+            at, length = 8, 32
+            word = "Q"
+        else:
+            offset, size, count = (struct.unpack_from(order + "I", head, 28)[0], *struct.unpack_from(order + "HH", head, 42))
+            at, length = 4, 16
+            word = "I"
+        for number in range(count):
+            base = offset + number * size
+            if struct.unpack_from(order + "I", head, base)[0] == PT_INTERP:
+                start = struct.unpack_from(order + word, head, base + at)[0]
+                end = start + struct.unpack_from(order + word, head, base + length)[0]
+                return head[start:end].rstrip(b"\0").decode(errors="replace")
+    except struct.error:
+        pass
+    return ""
+
+
+def _there(root_fd: int, path: str) -> bool:
+    try:
+        os.close(open_in_root(root_fd, path, os.O_PATH))
+    except OSError:
+        return False
+    return True
+
+
+def _dangling(root_fd: int, path: str) -> bool:
+    try:
+        os.close(open_in_root(root_fd, path, os.O_PATH | os.O_NOFOLLOW))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,163 @@
+"""Which ids a container's user namespace gets.
+
+Root gives every container a range of its own, above the ranges that useradd and systemd-nspawn hand
+out, so that no two containers' files or processes have an owner in common. An ordinary user gives
+what he has: himself as root, and the ranges of /etc/subuid and /etc/subgid through newuidmap(1).
+"""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine.spec import IdMappings
+from minibox.errors import MiniboxError, kernel_says
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from minibox.oci.runtime import LinuxIDMapping, Spec
+
+FIRST_ID = 0x70000000  # just above systemd's container range, systemd.io/UIDS-GIDS
+RANGE = 65536
+SLOTS = 4096  # up to 2**31, past which some interfaces see negative numbers
+
+
+def lease_range(root: str, container_id: str) -> IdMappings:
+    """A range of host ids that no other container under ``root`` has.
+
+    A symlink ``root/ids/<slot>`` to the container's id holds it: made or refused in one step.
+
+    Raises:
+        MiniboxError: all are taken, or the lease can't be written.
+    """
+    directory = f"{root}/ids"
+    for slot in _slots(container_id):
+        try:
+            os.symlink(container_id, f"{directory}/{slot}")
+        except FileExistsError:
+            continue
+        except FileNotFoundError:
+            os.makedirs(directory, 0o700, exist_ok=True)
+            os.symlink(container_id, f"{directory}/{slot}")
+        except OSError as error:
+            raise MiniboxError(f"lease a range of ids in {directory}: {kernel_says(error)}") from error
+        first = FIRST_ID + slot * RANGE
+        whole: LinuxIDMapping = {"containerID": 0, "hostID": first, "size": RANGE}
+        return IdMappings((whole,), (whole,))
+    raise MiniboxError(f"all {SLOTS} ranges of ids are taken", "end some containers")
+
+
+def release_range(root: str, container_id: str) -> None:
+    """Give back the range of a container; none is fine."""
+    directory = f"{root}/ids"
+    try:
+        taken = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    first = str(next(_slots(container_id)))
+    for slot in sorted(taken, key=lambda name: name != first):  # it has the first, as a rule
+        try:
+            if os.readlink(f"{directory}/{slot}") == container_id:
+                os.unlink(f"{directory}/{slot}")
+                return
+        except FileNotFoundError:
+            continue
+
+
+def _slots(container_id: str) -> Iterator[int]:
+    """All slots, from one that the id gives: two containers rarely try the same."""
+    first = int(container_id[:3], 16)
+    return iter([*range(first, SLOTS), *range(first)])
+
+
+def own_ids() -> IdMappings:
+    """The ids that an ordinary user can map: himself as root, and his subordinate ids behind.
+
+    Without ranges, or without newuidmap(1) to use them, it is a map of one id.
+    """
+    uids, gids = os.geteuid(), os.getegid()
+    ranges = [_subordinate(path, uids) for path in ("/etc/subuid", "/etc/subgid")]
+    one_uid: LinuxIDMapping = {"containerID": 0, "hostID": uids, "size": 1}
+    one_gid: LinuxIDMapping = {"containerID": 0, "hostID": gids, "size": 1}
+    if None in ranges or not (_found("newuidmap") and _found("newgidmap")):
+        return IdMappings((one_uid,), (one_gid,))
+    (uid_start, uid_count), (gid_start, gid_count) = ranges  # type: ignore[misc]
+    return IdMappings(
+        (one_uid, {"containerID": 1, "hostID": uid_start, "size": uid_count}),
+        (one_gid, {"containerID": 1, "hostID": gid_start, "size": gid_count}),
+    )
+
+
+def _subordinate(path: str, uid: int) -> tuple[int, int] | None:
+    """The first range of a user in /etc/subuid or /etc/subgid; subuid(5)."""
+    import pwd
+
+    try:
+        names = {pwd.getpwuid(uid).pw_name, str(uid)}
+    except KeyError:
+        names = {str(uid)}
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            for line in file:
+                name, _, rest = line.strip().partition(":")
+                start, _, count = rest.partition(":")
+                if name in names and start.isdigit() and count.isdigit() and int(count):
+                    return int(start), int(count)
+    except OSError:
+        pass
+    return None
+
+
+def _found(program: str) -> str:
+    """The path of a program, or ""."""
+    for directory in (*os.environ.get("PATH", "").split(":"), "/usr/bin", "/bin"):
+        path = f"{directory}/{program}"
+        if directory and os.access(path, os.X_OK):
+            return path
+    return ""
+
+
+def write_id_maps(pid: int, spec: Spec) -> None:
+    """Map the Spec's ids for a process in a new user namespace; user_namespaces(7).
+
+    Raises:
+        MiniboxError: the kernel or newuidmap(1) refuses.
+    """
+    linux = spec["linux"]
+    pairs = (("uid", linux["uidMappings"]), ("gid", linux["gidMappings"]))
+    if os.geteuid() == 0:
+        for kind, mappings in pairs:
+            _write(f"/proc/{pid}/{kind}_map", b"".join(b"%d %d %d\n" % entry for entry in map(_triple, mappings)))
+        return
+    if single(spec):
+        _write(f"/proc/{pid}/setgroups", b"deny")
+        for kind, mappings in pairs:
+            _write(f"/proc/{pid}/{kind}_map", b"%d %d %d\n" % _triple(mappings[0]))
+        return
+    for kind, mappings in pairs:
+        program = f"new{kind}map"
+        words = [program, str(pid), *(str(number) for mapping in mappings for number in _triple(mapping))]
+        child = os.posix_spawn(_found(program), words, os.environ)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            raise MiniboxError(
+                f"map ids with {' '.join(words)}: it failed",
+                f"check that /etc/sub{kind} gives you this range and that {program} is set-uid root",
+            )
+
+
+def single(spec: Spec) -> bool:
+    """Is there one id only? Then groups can't be changed: the kernel wants setgroups denied."""
+    return len(spec["linux"].get("gidMappings", [])) == 1 and spec["linux"]["gidMappings"][0]["size"] == 1
+
+
+def _triple(mapping: LinuxIDMapping) -> tuple[int, int, int]:
+    return mapping["containerID"], mapping["hostID"], mapping["size"]
+
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        with open(path, "wb", 0) as file:
+            file.write(data)
+    except OSError as error:
+        raise MiniboxError(f"write {data.decode().strip()!r} to {path}: {kernel_says(error)}") from error

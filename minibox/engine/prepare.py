@@ -1,0 +1,157 @@
+"""From options and an image to a Spec and a Plan: what a run would do, before it does anything."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine import image_files
+from minibox.engine.host_facts import host_facts
+from minibox.engine.ids import IdMappings, single
+from minibox.engine.spec import make_spec
+from minibox.engine.volumes import user_mounts
+from minibox.errors import Unsupported, UsageError
+from minibox.linux import cgroup
+from minibox.linux.seccomp import filter_flags, program_of
+from minibox.plan.compiler import Rootfs, Start, compile_plan
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.engine.options import RunOptions
+    from minibox.engine.volumes import Volume
+    from minibox.image.store import ImageStore, ResolvedImage
+    from minibox.linux.cgroup import CgroupHost, CgroupStep
+    from minibox.oci.runtime import Spec
+    from minibox.plan.compiler import Plan
+
+ID_MAPPED_OVERLAY = (5, 19)  # Linux
+INIT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "minibox-init")
+FILES = {"/etc/hosts": "hosts", "/etc/hostname": "hostname", "/etc/resolv.conf": "resolv.conf"}
+
+
+@record
+class Identity:
+    """What one container is called and was given.
+
+    Attributes:
+        directory: its own, under ``root/containers``.
+        ids: of its user namespace; None for the host's.
+        network: the mode in effect: none, host, bridge, pasta or slirp4netns.
+    """
+
+    id: str
+    directory: str
+    ids: IdMappings | None
+    network: str
+
+
+@record
+class Prepared:
+    """A run, compiled. Nothing of it has happened.
+
+    Attributes:
+        cgroup_steps: what makes the container's cgroup, on ``cgroup_host``.
+        volumes: directories that must be there before the start.
+    """
+
+    spec: Spec
+    plan: Plan
+    cgroup_host: CgroupHost
+    cgroup_name: str
+    cgroup_steps: tuple[CgroupStep, ...]
+    volumes: tuple[Volume, ...]
+
+
+def wants_own_ids(options: RunOptions, euid: int, kernel: tuple[int, int]) -> bool:
+    """Does the container get a user namespace?
+
+    Raises:
+        Unsupported: the host's is asked for, and an ordinary user can't use it.
+        UsageError: ``--userns`` has no such value.
+    """
+    if options.userns not in ("", "host", "private", "auto"):
+        raise UsageError(f"unknown user namespace mode {options.userns!r}", "one of host, private, auto")
+    if euid:
+        if options.userns == "host":
+            raise Unsupported("--userns host needs root", "leave it out: root inside is you outside")
+        return True
+    if options.userns in ("private", "auto"):
+        if kernel < ID_MAPPED_OVERLAY:
+            raise Unsupported(
+                f"a user namespace over overlay layers needs Linux 5.19, this is {kernel[0]}.{kernel[1]}", "--userns host"
+            )
+        return True
+    return not options.userns and not options.privileged and kernel >= ID_MAPPED_OVERLAY
+
+
+def kernel_version() -> tuple[int, int]:
+    """Major and minor of the running kernel."""
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int("".join(digit for digit in minor if digit.isdigit()))
+
+
+def prepare(
+    options: RunOptions,
+    store: ImageStore,
+    image: ResolvedImage,
+    identity: Identity,
+    terminal: tuple[int, int] | None,
+) -> Prepared:
+    """Compile a run; looks at the host, changes nothing.
+
+    Raises:
+        MiniboxError: what was asked for can't be done; says what.
+    """
+    lowerdirs = store.lowerdirs(image)
+    euid = os.geteuid()
+    own_ids = identity.ids is not None
+    id_mapped = own_ids and euid == 0
+    host = cgroup.detect()
+    facts = host_facts()
+    mounts = user_mounts(
+        options, image.config, facts, root=store.root, container_id=identity.id, idmap_binds=id_mapped
+    )
+    name = f"minibox-{identity.id}"
+    spec = make_spec(
+        options,
+        image.config,
+        lookup=lambda path: image_files.read_text(lowerdirs, path),
+        host=facts,
+        container_id=identity.id,
+        rootfs=f"{identity.directory}/root/root",
+        root=store.root,
+        network=identity.network,
+        files={path: f"{identity.directory}/{file}" for path, file in FILES.items()},
+        id_mappings=identity.ids,
+        idmap_binds=id_mapped,
+        cgroups_path=f"/{name}",
+        init_path=INIT if options.init else "",
+        mounts=mounts,
+    )
+    steps = cgroup.cgroup_steps(host, name, spec["linux"].get("resources", {}), devices=not own_ids)  # type: ignore[arg-type]
+    planned = cgroup.planned(host, name, steps)
+    start = Start(
+        id_mapped=id_mapped,
+        setgroups=not (own_ids and single(spec)),
+        seccomp=program_of(spec, store.root) or b"",
+        seccomp_flags=filter_flags(spec["linux"].get("seccomp")),
+        cgroup=name if planned.directories else "",
+        cgroup_tasks=planned.v1_directories,
+        cgroup_mounts=cgroup_mounts(host, planned, euid),
+        terminal=terminal,
+        network=identity.network if identity.network not in ("none", "host") else "",
+    )
+    rootfs = Rootfs(identity.directory, lowerdirs, userxattr=bool(euid), volatile=options.rm)
+    return Prepared(spec, compile_plan(spec, rootfs, start), host, name, steps, mounts.volumes)
+
+
+def cgroup_mounts(host: CgroupHost, planned: cgroup.Cgroup, euid: int) -> tuple[tuple[str, str, str], ...]:
+    """What /sys/fs/cgroup shows: the v2 hierarchy, or those of v1 that the container has a group in."""
+    if host.mode == "v2":
+        return (("", "cgroup2", ""),)
+    if euid:
+        return ()
+    seen = {}
+    for controller, directory in planned.v1.items():
+        seen.setdefault(os.path.dirname(directory), []).append(controller)
+    return tuple((",".join(names), "cgroup", ",".join(names)) for names in seen.values())

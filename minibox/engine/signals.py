@@ -1,0 +1,49 @@
+"""Passing signals on to a foreground container, as docker run does."""
+
+from __future__ import annotations
+
+import _signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+FORWARDED = tuple(
+    getattr(_signal, name) for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH")
+)
+INSISTENCE = 3  # SIGINT or SIGTERM this often kills: process 1 ignores what it has no handler for
+
+
+class Forwarding:
+    """While this context lasts, signals to this process go to the container.
+
+    Only the main thread may set signal handlers: in another, the caller's own handlers stay.
+    """
+
+    def __init__(self, send: Callable[[int], None], on_resize: Callable[[], None] | None) -> None:
+        self._send, self._on_resize = send, on_resize
+        self._before: dict[int, object] = {}
+        self._asked = 0
+
+    def __enter__(self) -> Forwarding:
+        for number in FORWARDED:
+            try:
+                self._before[number] = _signal.signal(number, self._forward)
+            except ValueError:
+                break  # not the main thread
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            if handler is not None:
+                _signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _forward(self, number: int, _frame: object) -> None:
+        if number == _signal.SIGWINCH and self._on_resize:
+            self._on_resize()
+            return
+        self._asked += number in (_signal.SIGINT, _signal.SIGTERM)
+        self._send(_signal.SIGKILL if self._asked >= INSISTENCE else number)

@@ -1,0 +1,226 @@
+"""Containers on disk, and whom they belong to.
+
+    root/live/<id>              held with flock by the owner of a running container: the kernel
+                                drops the lock with the owner, whatever kills it
+    root/names/<name>           a symlink to the id: a name is taken or refused in one step
+    root/containers/<id>/       upper, work, hosts, ..., and state.json once it has ended
+
+A container whose lock is free and whose file in ``live`` is still there lost its owner: `collect`
+ends and removes what it left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from errno import EAGAIN, EACCES, ENOSPC
+
+from minibox.errors import ContainerNotFound, MiniboxError, NameTaken, UsageError, kernel_says
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+REMOVE, KEEP = b"remove", b"keep"
+ADJECTIVES = ("brave calm clever crisp eager early fair fast fine gentle glad grand happy keen kind lively lucky "
+              "merry neat nimble noble proud quick quiet rapid sharp shiny silent smart snug solid steady sunny "
+              "swift tidy warm wise witty young zesty").split()  # fmt: skip
+NOUNS = ("badger beaver cedar comet coral crane daisy delta ember falcon fern finch fjord fox gecko harbor hazel "
+         "heron iris island ivy jay juniper lark lemur linden lotus lynx maple marten meadow otter panda pine plover "
+         "poppy quail raven reef robin sable sparrow spruce tern thistle tulip violet walnut willow wren").split()  # fmt: skip
+
+
+class Claim:
+    """The ownership of one container, held while this object lives.
+
+    Attributes:
+        id: 64 hexadecimal digits.
+        directory: the container's own.
+        name: its name.
+    """
+
+    def __init__(self, root: str, name: str, *, remove: bool) -> None:
+        """Make an id and claim it and a name.
+
+        Args:
+            name: "" for one that is made up.
+            remove: what `collect` does when this process can't: remove it, or keep its files.
+
+        Raises:
+            NameTaken, UsageError: of ``name``.
+            MiniboxError: the disk is full, or the state root can't be written.
+        """
+        self.root = root
+        self.id = os.urandom(32).hex()
+        self.directory = f"{root}/containers/{self.id}"
+        self.name = ""
+        self._fd = -1
+        try:
+            self._fd = _lock_new(f"{root}/live", self.id)
+            os.write(self._fd, REMOVE if remove else KEEP)
+            self.name = self._take_name(name)
+        except OSError as error:
+            self.release()
+            raise _unwritable(root, error) from error
+        except BaseException:
+            self.release()
+            raise
+
+    def _take_name(self, name: str) -> str:
+        """A symlink for a name; a made-up name of a short life needs none."""
+        directory = f"{self.root}/names"
+        if not name:
+            seed = int(self.id[:8], 16)
+            return f"{ADJECTIVES[seed % len(ADJECTIVES)]}_{NOUNS[seed // len(ADJECTIVES) % len(NOUNS)]}_{self.id[8:12]}"
+        if len(name) < 2 or len(name) > 128 or not name[0].isalnum() or not NAME_CHARACTERS.issuperset(name):
+            raise UsageError(f"invalid container name {name!r}", "letters, digits, '_', '.' and '-', the first a letter or digit")
+        os.makedirs(directory, 0o700, exist_ok=True)
+        try:
+            os.symlink(self.id, f"{directory}/{name}")
+        except FileExistsError:
+            holder = os.readlink(f"{directory}/{name}")
+            if holder_is_gone(self.root, holder):
+                os.unlink(f"{directory}/{name}")
+                return self._take_name(name)
+            raise NameTaken(
+                f"the name {name!r} is taken by container {holder[:12]}", f"choose another, or: minibox rm {name}"
+            ) from None
+        return name
+
+    def release(self) -> None:
+        """Give up the lock: the container has ended and its files are as they should stay."""
+        if self._fd >= 0:
+            os.unlink(f"{self.root}/live/{self.id}")
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _lock_new(directory: str, name: str) -> int:
+    """Make a file and hold its lock; again when `collect` was faster."""
+    while True:
+        try:
+            fd = os.open(f"{directory}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            os.makedirs(directory, 0o700, exist_ok=True)
+            continue
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)
+
+
+def _unwritable(root: str, error: OSError) -> MiniboxError:
+    hint = {
+        EACCES: "set --root to a directory that you may write, or run as root",
+        ENOSPC: "free some space, or set --root to a directory on another disk",
+    }.get(error.errno or 0)
+    return MiniboxError(f"write the state in {error.filename or root}: {kernel_says(error)}", hint)
+
+
+def orphans(root: str) -> Iterator[tuple[str, bool, int]]:
+    """Containers that lost their owner: id, whether to remove it, and the lock, held until the caller closes it."""
+    try:
+        names = os.listdir(f"{root}/live")
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            fd = os.open(f"{root}/live/{name}", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            if error.errno != EAGAIN:
+                raise
+            continue
+        if os.fstat(fd).st_nlink:
+            yield name, os.read(fd, 16) != KEEP, fd
+        os.close(fd)
+
+
+def holder_is_gone(root: str, container_id: str) -> bool:
+    """Is there neither a running container of that id nor files of it?"""
+    return not os.path.lexists(f"{root}/live/{container_id}") and not os.path.isdir(f"{root}/containers/{container_id}")
+
+
+def drop_name(root: str, container_id: str, name: str) -> None:
+    """Free a name if it is that container's; with ``name`` "" whichever it has."""
+    directory = f"{root}/names"
+    try:
+        names = [name] if name else os.listdir(directory)
+    except FileNotFoundError:
+        return
+    for each in names:
+        try:
+            if os.readlink(f"{directory}/{each}") == container_id:
+                os.unlink(f"{directory}/{each}")
+        except OSError:
+            continue
+
+
+def write(directory: str, state: dict[str, Any]) -> None:
+    """Write state.json: a reader sees the old or the new."""
+    from json import dumps
+
+    temporary = f"{directory}/state.json.{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(dumps(state, indent=1) + "\n")
+    os.rename(temporary, f"{directory}/state.json")
+
+
+def read(root: str, container_id: str) -> dict[str, Any]:
+    """What is known of a container; a damaged file says so and costs no other container."""
+    from json import loads
+
+    try:
+        with open(f"{root}/containers/{container_id}/state.json", encoding="utf-8") as file:
+            state: dict[str, Any] = loads(file.read())
+    except FileNotFoundError:
+        state = {"Id": container_id, "Name": "", "Image": "", "Command": [], "Status": "running"}
+    except ValueError:
+        state = {"Id": container_id, "Name": "", "Image": "", "Command": [], "Status": "damaged"}
+    return state
+
+
+def containers(root: str) -> list[dict[str, Any]]:
+    """All containers that have files, in no order."""
+    try:
+        names = os.listdir(f"{root}/containers")
+    except FileNotFoundError:
+        return []
+    return [read(root, name) for name in names]
+
+
+def find(root: str, name_or_id: str) -> dict[str, Any]:
+    """The one container of that name, or whose id begins so.
+
+    Raises:
+        ContainerNotFound: there is none, or more than one.
+    """
+    found = [
+        state for state in containers(root) if state["Name"] == name_or_id or state["Id"].startswith(name_or_id or "-")
+    ]
+    exact = [state for state in found if name_or_id in (state["Name"], state["Id"])]
+    if len(exact or found) != 1:
+        what = "ambiguous" if found else "not there"
+        raise ContainerNotFound(f"container {name_or_id!r} is {what}", "minibox ps --all lists all of them")
+    return (exact or found)[0]
+
+
+def is_live(root: str, container_id: str) -> bool:
+    """Does an owner hold it?"""
+    try:
+        fd = os.open(f"{root}/live/{container_id}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -1,0 +1,221 @@
+"""A foreground container's standard streams: what it is given, and the copying where it isn't ours as it is.
+
+A pipe of the caller's is handed on untouched: nothing is faster. Everything else (a terminal, a
+file, a socket) stays outside, behind a pipe that a thread copies: inside, /dev/stdout must be
+openable by users that the caller's file knows nothing of, and a terminal's ioctls reach far.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock, start_new_thread
+from errno import EINVAL
+from fcntl import F_DUPFD_CLOEXEC, F_SETPIPE_SZ, fcntl
+from select import POLLIN, poll
+
+CHUNK = 1 << 20  # of one splice; also the size we ask for our pipes: the largest without privilege
+TTY_CHUNK = 1 << 16
+
+
+class Streams:
+    """The three streams of one container.
+
+    Attributes:
+        fds: what the container's process gets as 0, 1 and 2; this process's copies are closed by
+            `hand_over`.
+    """
+
+    def __init__(self, *, interactive: bool, tty: bool, owner: tuple[int, int]) -> None:
+        """Prepare.
+
+        Args:
+            interactive: standard input is passed on; else it is /dev/null.
+            tty: the container gets a terminal instead.
+            owner: host's uid and gid of the container's process, which may then open its streams anew.
+        """
+        self.fds: tuple[int, int, int] = (-1, -1, -1)
+        self._tty = tty
+        self._interactive = interactive
+        self._ours: list[int] = []  # to close once the container has them
+        self._copies: list[tuple[int, int]] = []  # (from, to)
+        self._done: list[Copy] = []
+        self._input: Copy | None = None
+        if not tty:
+            self.fds = (self._stdin(), *self._stdouts())
+            for fd in self.fds:
+                if _is_pipe(fd):
+                    _give(fd, owner)
+
+    def _stdin(self) -> int:
+        if not self._interactive or not _is_open(0):
+            return self._null()
+        if _is_pipe(0) or _is_null(0):
+            return self._keep(0)
+        reader, writer = self._pipe()
+        self._copies.append((0, writer))
+        return reader
+
+    def _stdouts(self) -> tuple[int, int]:
+        made: dict[tuple[int, int], int] = {}  # one file behind both is one pipe, so that lines stay in order
+        result = []
+        for fd in (1, 2):
+            if not _is_open(fd):
+                result.append(self._null())
+                continue
+            if _is_pipe(fd) or _is_null(fd):
+                result.append(self._keep(fd))
+                continue
+            status = os.fstat(fd)
+            key = status.st_dev, status.st_ino
+            if key not in made:
+                reader, made[key] = self._pipe()
+                self._copies.append((reader, fd))
+            result.append(made[key])
+        return result[0], result[1]
+
+    def _keep(self, fd: int) -> int:
+        self._ours.append(fcntl(fd, F_DUPFD_CLOEXEC, 3))
+        return self._ours[-1]
+
+    def _null(self) -> int:
+        self._ours.append(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+        return self._ours[-1]
+
+    def _pipe(self) -> tuple[int, int]:
+        """A pipe; the caller knows which end is the container's."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            fcntl(writer, F_SETPIPE_SZ, CHUNK)
+        except OSError:
+            pass  # the user's quota for pipes: smaller is slower, no more
+        self._ours += [reader, writer]
+        return reader, writer
+
+    def begin(self, pty_master: int = -1) -> None:
+        """Start to copy, now that the container's process has its ends."""
+        if self._tty:
+            if self._interactive:
+                self._input = Copy(0, os.dup(pty_master), stop=True)
+            self._done.append(Copy(pty_master, 1, close_source=False))
+            return
+        outside = {fd for pair in self._copies for fd in pair}
+        for source, target in self._copies:
+            if source == 0:
+                self._input = Copy(0, target, stop=True)
+            else:
+                self._done.append(Copy(source, target))
+        for fd in self._ours:
+            if fd not in outside:
+                os.close(fd)
+        self._ours.clear()
+
+    def finish(self) -> None:
+        """The container has ended: copy what it left in its pipes, and stop reading."""
+        for copy in self._done:
+            copy.wait()
+        if self._input:
+            self._input.stop()
+        self._done.clear()
+        self._input = None
+
+    def close(self) -> None:
+        """Close what was prepared and never used."""
+        for fd in self._ours:
+            os.close(fd)
+        self._ours.clear()
+        self.finish()
+
+
+class Copy:
+    """A thread that copies one descriptor to another until its end."""
+
+    def __init__(self, source: int, target: int, *, stop: bool = False, close_source: bool = True) -> None:
+        """Begin.
+
+        Args:
+            stop: `stop` can end it while the source is silent; the source stays open and the target is closed.
+            close_source: close the source at the end, so that a writer learns that nobody reads any more.
+        """
+        self._source, self._target = source, target
+        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC) if stop else -1
+        self._close_source = close_source and not stop
+        self._running = allocate_lock()
+        self._running.acquire()
+        start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        try:
+            move = _splice if _is_pipe(self._source) or _is_pipe(self._target) else _read_write
+            while self._ready():
+                try:
+                    if not move(self._source, self._target):
+                        break
+                except OSError as error:
+                    if error.errno == EINVAL and move is _splice:  # a file that can't be spliced, as with O_APPEND
+                        move = _read_write
+                        continue
+                    break  # EPIPE: nobody reads; EIO: the terminal's other end is closed
+        finally:
+            if self._close_source:
+                os.close(self._source)
+            if self._stop_fd >= 0:
+                os.close(self._target)
+            self._running.release()
+
+    def _ready(self) -> bool:
+        if self._stop_fd < 0:
+            return True
+        waiting = poll()
+        waiting.register(self._source, POLLIN)
+        waiting.register(self._stop_fd, POLLIN)
+        return all(fd != self._stop_fd for fd, _ in waiting.poll())
+
+    def wait(self) -> None:
+        """Until it has copied everything."""
+        self._running.acquire()
+        self._running.release()
+
+    def stop(self) -> None:
+        """End it even though its source may have more."""
+        os.eventfd_write(self._stop_fd, 1)
+        self.wait()
+        os.close(self._stop_fd)
+
+
+def _splice(source: int, target: int) -> int:
+    return os.splice(source, target, CHUNK)
+
+
+def _read_write(source: int, target: int) -> int:
+    data = os.read(source, TTY_CHUNK)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(target, view) :]
+    return len(data)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _is_pipe(fd: int) -> bool:
+    """An anonymous pipe: a FIFO with a name is a file of the caller's."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:[")
+    except OSError:
+        return False
+
+
+def _give(fd: int, owner: tuple[int, int]) -> None:
+    try:
+        os.fchown(fd, *owner)
+    except PermissionError:
+        pass  # an ordinary user: /dev/stdout can't be opened anew by other users of the container
+
+
+def _is_null(fd: int) -> bool:
+    return os.fstat(fd).st_rdev == os.makedev(1, 3)

@@ -1,0 +1,70 @@
+"""The user's terminal under ``-t``: raw while the container has it, and as it was afterwards."""
+
+from __future__ import annotations
+
+import os
+import termios
+from fcntl import ioctl
+
+from minibox.errors import UsageError
+
+DEFAULT_SIZE = (24, 80)
+
+
+class Terminal:
+    """The terminal behind standard input or output; ``fd`` is -1 when there is none."""
+
+    def __init__(self, interactive: bool) -> None:
+        """Find it.
+
+        Raises:
+            UsageError: input is asked for and is no terminal.
+        """
+        if interactive and not os.isatty(0):
+            raise UsageError("the input device is not a terminal", "leave out -t, or run it in a terminal")
+        self.fd = next((fd for fd in (0, 1, 2) if _isatty(fd)), -1)
+        self._raw = interactive
+        self._saved: list[object] | None = None
+
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        try:
+            size = os.get_terminal_size(self.fd)
+        except OSError:
+            return DEFAULT_SIZE
+        return size.lines or DEFAULT_SIZE[0], size.columns or DEFAULT_SIZE[1]
+
+    def copy_size(self, pty_master: int) -> None:
+        """Give the container's terminal the size of the user's; its processes get SIGWINCH."""
+        if self.fd >= 0:
+            rows, columns = self.size()
+            try:
+                ioctl(pty_master, termios.TIOCSWINSZ, rows.to_bytes(2, "little") + columns.to_bytes(2, "little") + bytes(4))
+            except OSError:
+                pass  # it has just closed
+
+    def enter_raw(self) -> None:
+        """Pass every key on untouched: Ctrl-C is for the container."""
+        if self.fd < 0 or not self._raw:
+            return
+        self._saved = termios.tcgetattr(self.fd)
+        mode = termios.tcgetattr(self.fd)  # cfmakeraw(3)
+        mode[0] &= ~(termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR
+                     | termios.IGNCR | termios.ICRNL | termios.IXON)  # fmt: skip
+        mode[1] &= ~termios.OPOST
+        mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+        mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        termios.tcsetattr(self.fd, termios.TCSADRAIN, mode)
+
+    def restore(self) -> None:
+        """As it was."""
+        if self._saved is not None:
+            termios.tcsetattr(self.fd, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
+            self._saved = None
+
+
+def _isatty(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False

@@ -1,0 +1,70 @@
+/* minibox-init: process 1 of a container run with --init.
+ *
+ * Runs the command given behind "--", passes every signal on to it, reaps whatever is orphaned
+ * below it, and ends as the command ended. Static: it runs in images with any C library or none. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Signals that say something about this process itself; passing them on would say it twice. */
+static const int not_passed_on[] = {SIGCHLD, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGTTIN, SIGTTOU};
+
+/* Runs in the child: never returns. */
+static _Noreturn void execute(char **argv, const sigset_t *mask) {
+    /* A process group of its own, in front: Ctrl-C goes to the command and not to init. Without a
+     * terminal both calls fail, which is fine. */
+    setpgid(0, 0);
+    signal(SIGTTOU, SIG_IGN);
+    tcsetpgrp(STDIN_FILENO, getpid());
+    signal(SIGTTOU, SIG_DFL);
+    sigprocmask(SIG_SETMASK, mask, NULL);
+    execvp(argv[0], argv);
+    int error = errno;
+    dprintf(STDERR_FILENO, "minibox: exec %s: %s\n", argv[0], strerror(error));
+    _exit(error == ENOENT ? 127 : 126);
+}
+
+int main(int argc, char **argv) {
+    int first = argc > 1 && !strcmp(argv[1], "--") ? 2 : 1;
+    if (first >= argc) {
+        dprintf(STDERR_FILENO, "usage: minibox-init [--] COMMAND [ARGUMENT...]\n");
+        return 125;
+    }
+    sigset_t waited, before;
+    sigfillset(&waited);
+    for (size_t i = 0; i < sizeof not_passed_on / sizeof *not_passed_on; i++) {
+        if (not_passed_on[i] != SIGCHLD) {
+            sigdelset(&waited, not_passed_on[i]);
+        }
+    }
+    sigprocmask(SIG_SETMASK, &waited, &before);
+    pid_t command = fork();
+    if (command < 0) {
+        dprintf(STDERR_FILENO, "minibox: fork: %s\n", strerror(errno));
+        return 125;
+    }
+    if (command == 0) {
+        execute(argv + first, &before);
+    }
+    for (;;) {
+        int number = sigwaitinfo(&waited, NULL);
+        if (number > 0 && number != SIGCHLD) {
+            kill(command, number);
+            continue;
+        }
+        int status;
+        pid_t ended;
+        while ((ended = waitpid(-1, &status, WNOHANG)) > 0) {
+            if (ended == command) {
+                /* A process 1 can't die of a signal that it sends itself: 128+N says it. */
+                return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+            }
+        }
+    }
+}
