@@ -97,9 +97,10 @@ NAME = st.lists(COMPONENT, min_size=1, max_size=3).map("/".join)
 
 @given(NAME, st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True))
 def test_whatever_the_grammar_makes_is_taken(name, tag):
-    reference = parse(f"{name}:{tag}")
+    # With the registry said: a first part with a dot would be taken for one.
+    reference = parse(f"docker.io/{name}:{tag}")
     assert reference.tag == tag
-    assert reference.name.endswith(name.rpartition("docker.io/")[2])
+    assert reference.name == f"docker.io/{name if '/' in name else f'library/{name}'}"
 
 
 @pytest.mark.parametrize(
