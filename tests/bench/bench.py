@@ -1,0 +1,289 @@
+"""Starts, streams and imports beside their peers, in one run: `make bench`.
+
+Every round runs each contender once, so that a busy moment of the machine hits all alike; the table
+shows medians, the fastest, and ratios. All happens in a mount and a network namespace of its own.
+What a peer can't do here is said, not guessed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT))
+
+from tests import isolation  # noqa: E402
+
+MINIBOX = str(Path(sys.executable).parent / "minibox")
+CGROUPS = Path("/sys/fs/cgroup")
+GIBIBYTE = 1 << 30
+FLOOR_STARTS = 3
+
+Measure = Callable[[], float]  # seconds of one go
+
+
+class Unusable(Exception):
+    """A contender can't run on this machine; says why."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="compare minibox with its peers")
+    parser.add_argument("--rounds", type=int, default=20, help="how often each contender runs (20)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only contenders whose name has TEXT in it")
+    given = parser.parse_args()
+    if os.geteuid() != 0:
+        print("the benchmark needs root", file=sys.stderr)
+        return 1
+    directory = Path(tempfile.mkdtemp(prefix="minibox-bench-"))
+    try:
+        isolation.enter(directory)
+        with hugetlb_hierarchy():
+            bench(directory, given.rounds, given.only)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+def bench(directory: Path, rounds: int, only: str) -> None:
+    os.environ |= {"MINIBOX_ROOT": str(directory / "root"), "MINIBOX_RUNROOT": str(directory / "run")}
+    run([MINIBOX, "run", "--rm", "--network", "none", "base", "true"])
+    rootfs = make_rootfs(directory)
+    table(
+        "start and end of `true`",
+        {
+            "the kernel's floor (C)": lambda: floor(directory, rootfs),
+            "minibox, in process": in_process,
+            "minibox run --network none": lambda: command(
+                [MINIBOX, "run", "--rm", "--network", "none", "base", "true"]
+            ),
+            "minibox run (bridge)": lambda: command([MINIBOX, "run", "--rm", "base", "true"]),
+            "bwrap": lambda: command(bwrap(rootfs)),
+            "crun run": lambda: command(["crun", "run", "--bundle", bundle(directory, rootfs), "bench-crun"]),
+            "runc run": lambda: command(["runc", "run", "--bundle", bundle(directory, rootfs), "bench-runc"]),
+            "podman run --network none": lambda: command(podman(directory, rootfs)),
+        },
+        baselines=("the kernel's floor (C)", "runc run"),
+        rounds=rounds,
+        only=only,
+    )
+    busybox = [str(rootfs / "bin/busybox")] if (rootfs / "bin/busybox").exists() else []
+    zeros = ["dd", "if=/dev/zero", "bs=64k", f"count={GIBIBYTE >> 16}"]
+    table(
+        "1 GiB through stdout",
+        {
+            "a plain pipe": lambda: stream([*busybox, *zeros]),
+            "minibox run": lambda: stream([MINIBOX, "run", "--rm", "--network", "none", "base", *zeros]),
+        },
+        baselines=("a plain pipe",),
+        rounds=max(rounds // 5, 3),
+        only=only,
+    )
+    python = sys.executable
+    table(
+        "python",
+        {
+            "python -c pass": lambda: command([python, "-c", "pass"]),
+            "import minibox": lambda: command([python, "-c", "import minibox"]),
+            "minibox --help": lambda: command([MINIBOX, "--help"]),
+        },
+        baselines=("python -c pass",),
+        rounds=rounds,
+        only=only,
+    )
+
+
+def table(
+    title: str, makers: dict[str, Callable[[], Measure]], baselines: tuple[str, ...], rounds: int, only: str
+) -> None:
+    """Run every contender once a round, and print what came out."""
+    contenders: dict[str, Measure] = {}
+    unusable: dict[str, str] = {}
+    for name, make in makers.items():
+        if only not in name:
+            continue
+        try:
+            measure = make()
+            measure()
+            contenders[name] = measure
+        except Unusable as reason:
+            unusable[name] = str(reason)
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, measure in contenders.items():
+            times[name].append(measure())
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    against = [name for name in baselines if name in medians]
+    print(f"\n{title:<30} {'median':>10} {'fastest':>10}" + "".join(f"   x {name}" for name in against))
+    for name, values in times.items():
+        ratios = "".join(f"{medians[name] / medians[other]:>{len(other) + 5}.2f}" for other in against)
+        print(f"  {name:<28} {medians[name] * 1e3:>7.1f} ms {min(values) * 1e3:>7.1f} ms{ratios}")
+    for name, why in unusable.items():
+        print(f"  {name:<28} not usable here: {why}")
+    sys.stdout.flush()
+
+
+# ---- contenders: each is made once and returns what measures one go -------------------------------
+
+
+def command(argv: list[str]) -> Measure:
+    """A command from fork to end, its output thrown away."""
+    if shutil.which(argv[0]) is None:
+        raise Unusable(f"{argv[0]} is not installed")
+
+    def measure() -> float:
+        begin = time.perf_counter()
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        elapsed = time.perf_counter() - begin
+        if done.returncode:
+            raise Unusable(done.stderr.decode(errors="replace").strip().splitlines()[-1:] or done.returncode)
+        return elapsed
+
+    return measure
+
+
+def in_process() -> Measure:
+    """The engine in this process, with everything imported and the image unpacked."""
+    from minibox.engine import container
+    from minibox.engine.options import RunOptions
+
+    options = RunOptions(image="base", command=("true",), rm=True, network="none")
+    root, runroot = os.environ["MINIBOX_ROOT"], os.environ["MINIBOX_RUNROOT"]
+
+    def measure() -> float:
+        begin = time.perf_counter()
+        status = container.run(options, root=root, runroot=runroot)
+        elapsed = time.perf_counter() - begin
+        if status:
+            raise Unusable(f"status {status}")
+        return elapsed
+
+    return measure
+
+
+def floor(directory: Path, rootfs: Path) -> Measure:
+    """tests/bench/floor.c, with as many cgroups as minibox makes."""
+    program = str(directory / "floor")
+    flags = ["-std=gnu17", "-O2", "-D_GNU_SOURCE"]
+    run([os.environ.get("CC", "cc"), *flags, "-o", program, str(CHECKOUT / "tests/bench/floor.c")])
+    state = directory / "floor-state"
+    state.mkdir()
+    groups = [word for path in cgroup_directories() for word in ("-g", str(path))]
+    argv = [program, *groups, str(rootfs), str(state), str(FLOOR_STARTS)]
+
+    def measure() -> float:
+        done = subprocess.run(argv, capture_output=True, text=True)
+        if done.returncode:
+            raise Unusable(done.stderr.strip())
+        return statistics.median(map(float, done.stdout.split())) / 1e6
+
+    return measure
+
+
+def bwrap(rootfs: Path) -> list[str]:
+    return ["bwrap", "--unshare-all", "--die-with-parent", "--bind", str(rootfs), "/", "--proc", "/proc", "--dev", "/dev", "true"]  # fmt: skip
+
+
+def bundle(directory: Path, rootfs: Path) -> str:
+    """An OCI bundle of ``runc spec`` that runs `true`, as crun and runc want it."""
+    path = directory / "bundle"
+    if not path.exists():
+        if shutil.which("runc") is None:
+            raise Unusable("runc, which writes the bundle, is not installed")
+        path.mkdir()
+        run(["runc", "spec", "--bundle", str(path)])
+        config = json.loads((path / "config.json").read_text())
+        config["process"] |= {"args": ["true"], "terminal": False}
+        config["root"] |= {"path": str(rootfs)}
+        (path / "config.json").write_text(json.dumps(config))
+    return str(path)
+
+
+def podman(directory: Path, rootfs: Path) -> list[str]:
+    """podman with its own storage and without the ulimits that it can't set everywhere."""
+    configuration = directory / "containers.conf"
+    configuration.write_text('[containers]\ndefault_ulimits = []\n[engine]\nevents_logger = "none"\n')
+    os.environ["CONTAINERS_CONF"] = str(configuration)
+    storage = ["--root", str(directory / "podman"), "--runroot", str(directory / "podman-run")]
+    return ["podman", *storage, "run", "--rm", "--network", "none", "--ulimit", "host", "--rootfs", str(rootfs), "true"]
+
+
+def stream(argv: list[str]) -> Measure:
+    """Read 1 GiB of a command's stdout."""
+
+    def measure() -> float:
+        buffer = bytearray(1 << 20)
+        begin = time.perf_counter()
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0) as process:
+            assert process.stdout is not None
+            total = 0
+            while size := os.readv(process.stdout.fileno(), [buffer]):
+                total += size
+        elapsed = time.perf_counter() - begin
+        if total != GIBIBYTE:
+            raise Unusable(f"{total} bytes came through, status {process.returncode}")
+        return elapsed
+
+    return measure
+
+
+# ---- what they run on -----------------------------------------------------------------------------
+
+
+def make_rootfs(directory: Path) -> Path:
+    """`base` as a plain directory, for who knows no images: streamed out of a container by tar."""
+    rootfs = directory / "rootfs"
+    rootfs.mkdir(mode=0o755)
+    parts = ["bin", "etc", "usr", "lib", "lib64", "sbin", "root", "tmp"]
+    script = f"cd / && tar -cf - $(ls -d {' '.join(parts)} 2>/dev/null)"
+    archive = run([MINIBOX, "run", "--rm", "--network", "none", "base", "sh", "-c", script])
+    subprocess.run(["tar", "-xf", "-", "-C", str(rootfs)], input=archive, check=True)
+    for name in ("proc", "sys", "dev", "tmp"):
+        (rootfs / name).mkdir(exist_ok=True)
+    return rootfs
+
+
+def cgroup_directories() -> list[Path]:
+    """Roots of the hierarchies in which minibox makes a group when no limit is asked for."""
+    if (CGROUPS / "cgroup.controllers").exists():
+        return [CGROUPS]
+    return [CGROUPS / name for name in ("memory", "pids", "cpu", "devices", "freezer") if (CGROUPS / name).is_dir()]
+
+
+@contextmanager
+def hugetlb_hierarchy() -> Iterator[None]:
+    """crun refuses v1 hierarchies without hugetlb: mount it, in our mount namespace only."""
+    target = CGROUPS / "hugetlb"
+    known = "\nhugetlb\t" in Path("/proc/cgroups").read_text()
+    if (CGROUPS / "cgroup.controllers").exists() or target.exists() or not known:
+        yield
+        return
+    target.mkdir()
+    mounted = subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "cgroup", str(target)], capture_output=True)
+    try:
+        yield
+    finally:
+        if mounted.returncode == 0:
+            subprocess.run(["umount", "--lazy", str(target)], check=False)
+        target.rmdir()
+
+
+def run(argv: list[str]) -> bytes:
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(argv)}: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
