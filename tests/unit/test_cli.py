@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -165,6 +166,32 @@ def test_the_best_shell_is_one_that_works(tmp_path):
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "/bin/sh", "")
     done = subprocess.run(command, input="echo $BASH", env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
     assert done.stdout.strip().endswith("bash") and done.stderr == ""
+
+
+def test_ps_shows_what_the_engine_has_written(tmp_path, capsys):
+    directory = tmp_path / "containers" / ("ab" * 32)
+    directory.mkdir(parents=True)
+    state = {
+        "Id": "ab" * 32,
+        "Name": "web",
+        "Image": "base",
+        "Command": ["sleep", "1"],
+        "Status": "exited",
+        "ExitCode": 3,
+    }
+    (directory / "state.json").write_text(json.dumps({**state, "Created": time.time() - 130}))
+    place = ["--root", str(tmp_path), "--runroot", str(tmp_path / "run")]
+    assert cli.main([*place, "ps", "--all"]) == 0
+    text = capsys.readouterr().out.splitlines()[1]
+    assert [word.strip() for word in text.split("   ")] == [
+        "ab" * 6, "web", "base", "exited (3)", "2 minutes ago", "sleep 1",
+    ]  # fmt: skip
+    assert cli.main([*place, "ps", "-q"]) == 0
+    assert capsys.readouterr().out == ""
+    assert cli.main([*place, "rm", "nobody", "web"]) == 125
+    captured = capsys.readouterr()
+    assert captured.out == "web\n" and captured.err.startswith("minibox: container 'nobody' is not there\n")
+    assert not directory.exists()
 
 
 ROWS = [
