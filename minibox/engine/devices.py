@@ -63,7 +63,10 @@ def make_devices(words: tuple[str, ...], host: HostFacts, *, bind: bool, privile
     for word in words:
         found += _requested(word, host)
     for source, path, access in found:
-        info = host.stat(source)
+        try:
+            info = host.stat(source)
+        except OSError:
+            continue  # unplugged since it was listed
         kind = "b" if info.st_mode & 0o170000 == 0o060000 else "c"
         major, minor = os.major(info.st_rdev), os.minor(info.st_rdev)
         if bind:

@@ -70,7 +70,7 @@ def facts(**changes: Any) -> HostFacts:
         "stat": look,
         "lstat": look,
         "read": read,
-        "list_dir": lambda path: directories[path],
+        "list_dir": lambda path: directories.get(path, []),
     }
     return HostFacts(**{**known, **changes})
 
@@ -496,3 +496,25 @@ def test_any_passwd_file(passwd, group, user):
         )  # fmt: skip
     except MiniboxError:
         pass
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(WORDS, children, max_size=3),
+    max_leaves=6,
+)
+KEYS = ["User", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal"]
+
+
+@settings(max_examples=400, deadline=None)
+@given(config=st.one_of(JSON, st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4)))
+def test_any_image_config(config):
+    try:
+        spec = make_spec(
+            RunOptions(image="base", command=("true",)), {"config": config}, lookup=lambda path: FILES[path],
+            host=facts(), container_id=ID, rootfs="/rootfs", root="/root-dir",
+        )  # fmt: skip
+    except MiniboxError as error:
+        assert str(error).isprintable()
+        return
+    validate.spec(json.loads(json.dumps(spec)))
