@@ -45,16 +45,19 @@ def format_plan(rows: list[dict[str, Any]], width: int) -> str:
 
 
 def format_trace(rows: list[dict[str, Any]]) -> str:
-    """The steps with the microseconds that each took, their sum, and the error of the one that failed."""
+    """The steps with the microseconds that each took, sums by process, and the error of the step that failed."""
     actors = max((len(str(row.get("actor") or "")) for row in rows), default=0)
     lines = [f"{'step':>4}  {'µs':>7}  {'':{actors}}  operation"]
     for row in rows:
         time = "-" if row.get("microseconds") is None else f"{row['microseconds']:.0f}"
-        what = f"{row['operation']} {describe(row.get('arguments'))}".rstrip()
-        lines.append(f"{row['index']:>4}  {time:>7}  {row.get('actor') or '':{actors}}  {_shortened(what)}")
+        what = str(row.get("does") or f"{row['operation']} {describe(row.get('arguments'))}".rstrip())
+        lines.append(f"{row['index']:>4}  {time:>7}  {row.get('actor') or '':{actors}}  {_shortened(printable(what))}")
         if row.get("error"):
             lines.append(f"{'':>4}  {'':>7}  {'':{actors}}  FAILED: {printable(str(row['error']))}")
-    lines.append(f"{'sum':>4}  {sum(row.get('microseconds') or 0 for row in rows):>7.0f}")
+    for actor in dict.fromkeys(row.get("actor") for row in rows):
+        total = sum(row.get("microseconds") or 0 for row in rows if row.get("actor") == actor)
+        lines.append(f"{'sum':>4}  {total:>7.0f}  {actor or '':{actors}}")
+    lines.append("The processes run side by side; a wait or a receive lasts as long as what it waits for.")
     return "\n".join(lines)
 
 
