@@ -142,7 +142,7 @@ class Execution:
 
     def _clone_mounter(self, flags: int) -> None:
         assert self.init
-        _, status = self._socketpair()
+        ours, status = self._socketpair()
         userns = os.open(f"/proc/{self.init.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             slots = [status.fileno(), self._channel.fileno(), -1, -1, -1, userns]
@@ -151,7 +151,7 @@ class Execution:
             os.close(userns)
         # Ours are copies: while one is open, nobody would see the other end's process die.
         for end in self._sockets:
-            if end is not self._status:
+            if end is not self._status and end is not ours:
                 end.close()
 
     def _network(self, _mode: str) -> None:

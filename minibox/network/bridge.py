@@ -15,7 +15,8 @@ import struct
 from binascii import crc32
 
 from minibox.errors import NetworkError, kernel_says
-from minibox.network import firewall, ipv4, lease as leases, rtnetlink
+from minibox.network import firewall, ipv4, rtnetlink
+from minibox.network import lease as leases
 from minibox.network.rtnetlink import Link, number
 
 TYPE_CHECKING = False
@@ -60,10 +61,10 @@ def wire(lease: Lease, netns_fd: int) -> None:
 def unwire(lease: Lease) -> None:
     """Delete the container's veth pair now, rather than when the kernel frees its namespace. Not there: no error."""
     try:
-        index = _socket.if_nametoindex(veth_name(lease.container_id))
+        index = _socket.if_nametoindex(veth_name(lease))
     except OSError:
         return
-    _delete(lease.runroot, index, veth_name(lease.container_id))
+    _delete(lease.runroot, index, veth_name(lease))
 
 
 def remove_bridge(runroot: str, bridge: str = "") -> None:
@@ -99,11 +100,16 @@ def remove_bridge(runroot: str, bridge: str = "") -> None:
         raise NetworkError(f"remove bridge {bridge}: {kernel_says(error)}") from error
 
 
-def veth_name(container_id: str) -> str:
-    """The host's end of a container's veth pair: ``mbv`` and 12 hex digits, of the id or of its CRC-32."""
-    start = container_id[:12]
-    is_hex = len(container_id) >= 32 and all(c in "0123456789abcdef" for c in container_id)
-    return f"mbv{start}" if is_hex else f"mbv{crc32(container_id.encode()):012x}"
+def veth_name(lease: Lease) -> str:
+    """The host's end of a container's veth pair: ``mbv`` and 12 hex digits.
+
+    The first of an id of random digits; else, since two state roots may give the same name to
+    containers, of a CRC-32 of both.
+    """
+    container_id = lease.container_id
+    if len(container_id) >= 32 and all(c in "0123456789abcdef" for c in container_id):
+        return f"mbv{container_id[:12]}"
+    return f"mbv{crc32(os.fsencode(f'{lease.runroot}/{container_id}')):012x}"
 
 
 def mac(address: str) -> bytes:
@@ -135,9 +141,7 @@ def _is_ready(control: _socket.socket, lease: Lease) -> bool:
     return address == _socket.inet_aton(lease.gateway) and bool(flags & IFF_UP)
 
 
-def _make_bridge(
-    lease: Lease, requests: dict[str, rtnetlink.Request], host: Link, control: _socket.socket
-) -> None:
+def _make_bridge(lease: Lease, requests: dict[str, rtnetlink.Request], host: Link, control: _socket.socket) -> None:
     """Add the bridge, its address, and set it up; each may be there already.
 
     The MAC address is set so that it stays when ports come and go: a bridge left alone takes the
@@ -171,7 +175,7 @@ def _add_veth(
 ) -> None:
     """One request: the pair, the host's end up and on the bridge, the peer made in the container's namespace."""
     values = {
-        "name": rtnetlink.name(veth_name(lease.container_id)),
+        "name": rtnetlink.name(veth_name(lease)),
         "bridge_index": number(bridge_index),
         "mtu": number(mtu),
         "netns_fd": number(netns_fd),

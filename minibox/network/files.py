@@ -88,9 +88,7 @@ def host_resolv_conf(path: str = "/etc/resolv.conf", systemd_path: str = SYSTEMD
     return (_read(systemd_path) or text) if _nameservers(text) == [SYSTEMD_STUB] else text
 
 
-def resolv_conf_text(
-    host_text: str, dns: Sequence[str] = (), *, host_network: bool = False, ipv6: bool = True
-) -> str:
+def resolv_conf_text(host_text: str, dns: Sequence[str] = (), *, host_network: bool = False, ipv6: bool = True) -> str:
     """The text of /etc/resolv.conf.
 
     Args:

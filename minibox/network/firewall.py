@@ -109,10 +109,7 @@ def begin(runroot: str, bridge: str, subnet: str) -> Pending | None:
     note_path = f"{leases.directory(runroot, bridge)}/firewall"
     if _read_note(note_path) == _stamp(generation()):
         return None
-    elements = (
-        f"add element inet minibox subnets {{ {subnet} }}\n"
-        f'add element inet minibox bridges {{ "{bridge}" }}\n'
-    )
+    elements = f'add element inet minibox subnets {{ {subnet} }}\nadd element inet minibox bridges {{ "{bridge}" }}\n'
     return _start(TABLE + elements, note_path)
 
 

@@ -177,9 +177,7 @@ def _take_in(chosen: Subnet, runroot: str, container_id: str, bridge: str) -> Le
             os.symlink(container_id, f"{state}/leases/{address}")
         except FileExistsError:
             continue
-        return Lease(
-            container_id, address, chosen.prefix_length, ipv4.text(gateway), str(chosen), bridge, runroot
-        )
+        return Lease(container_id, address, chosen.prefix_length, ipv4.text(gateway), str(chosen), bridge, runroot)
     raise NetworkError(
         f"lease an address on {bridge}: all {count} of {chosen} are in use",
         hint="stop containers that are no longer needed, or use another --runroot",

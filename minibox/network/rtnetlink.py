@@ -98,9 +98,7 @@ def _compile_requests() -> dict[str, Request]:
         compiled("set up")
         compiler.link("del", index=index)
         compiled("delete link")
-        compiler.addr(
-            "add", index=index, address="203.0.113.122", prefixlen=0xA7, broadcast="203.0.113.123"
-        )
+        compiler.addr("add", index=index, address="203.0.113.122", prefixlen=0xA7, broadcast="203.0.113.123")
         compiled("add address")
         compiler.route("add", dst="default", gateway="203.0.113.124")
         compiled("add default route")
@@ -145,9 +143,7 @@ class Link:
     """A socket to rtnetlink in one network namespace; the namespace is the one it was opened in."""
 
     def __init__(self) -> None:
-        self._socket = _socket.socket(
-            _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_ROUTE
-        )
+        self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_ROUTE)
         self._sequence = 0
         for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK):
             try:
@@ -255,7 +251,7 @@ def in_thread(act: Callable[[], T]) -> T:
 
 def _setns(fd: int) -> None:
     try:
-        from minibox.linux.namespace import setns
+        from minibox.linux.namespace import setns  # type: ignore[import-not-found]
     except ImportError:
         # REPLACE: until minibox.linux.namespace.setns is there
         import ctypes

@@ -176,20 +176,21 @@ AT_EXEC = ("chdir", "setgroups", "setresgid", "setresuid", "cap_bounding", "caps
 IMPLIED = ("send", "wait", "die_with_parent", "stdio", "close_fds", "setsid")
 
 
-def script(plan: Plan, cgroup_commands: tuple[str, ...] = (), cleanup: tuple[str, ...] = ()) -> str:
+def script(plan: Plan, *, before: tuple[str, ...], cgroup: tuple[str, ...], after: tuple[str, ...]) -> str:
     """A shell script that starts the container of a plan without a user namespace, network or terminal.
 
     Args:
-        cgroup_commands: those that make the cgroup.
-        cleanup: commands that remove what the script left, run after the container's end.
+        before: commands that make the container's own files.
+        cgroup: those that make its cgroup.
+        after: those that remove what is left at its end.
     """
-    lines = ["#!/bin/sh", "# The same container by hand. Run as root.", "set -eu"]
+    lines = ["#!/bin/sh", "# The same container by hand. Run as root.", "set -eu", *before]
     ends: list[str] = []
     late: list[Op] = []
     for number, step in enumerate(plan.ops, 1):
         lines.append(f"# {number}. {step.name}: {step.why}")
         if step.name == "create_cgroup":
-            lines += cgroup_commands
+            lines += cgroup
         elif step.name in ("clone", "unshare"):
             fd = 3 + len(ends)
             ends.append(f"END_{fd}")
@@ -204,7 +205,7 @@ def script(plan: Plan, cgroup_commands: tuple[str, ...] = (), cleanup: tuple[str
     lines.append(_last_command(late))
     for end in reversed(ends):
         lines.append(end)
-    return "\n".join([*lines, *cleanup, ""])
+    return "\n".join([*lines, *after, ""])
 
 
 def _cgroup_of(step: Op) -> str:

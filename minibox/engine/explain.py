@@ -1,0 +1,78 @@
+"""What a run would do: the rows and the shell script of its Plan, without a container being made."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine import networking
+from minibox.engine.ids import FIRST_ID, RANGE, IdMappings, own_ids
+from minibox.engine.prepare import Identity, Prepared, kernel_version, prepare, wants_own_ids
+from minibox.image.store import ImageStore
+from minibox.plan import explain as plan_explain
+from minibox.plan import shell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.engine.options import RunOptions
+    from minibox.oci.runtime import LinuxIDMapping
+
+EXAMPLE_ID = "0123456789abcdef" * 4
+EXAMPLE_TERMINAL = (24, 80)
+
+
+def explain(options: RunOptions, *, root: str) -> list[dict[str, Any]]:
+    """The plan's rows, see `plan.explain.rows`; the image is unpacked when it isn't yet, nothing else happens.
+
+    Raises:
+        MiniboxError: what `run` would raise before its first step.
+    """
+    prepared = _prepare(options, root)
+    rows = plan_explain.rows(prepared.plan)
+    for row in rows:
+        if row["operation"] == "create_cgroup":
+            row["shell"] = "\n".join(step.shell() for step in prepared.cgroup_steps)
+        elif row["operation"] == "write_id_maps":
+            linux = prepared.spec["linux"]
+            row["arguments"] = {"uid": _maps(linux["uidMappings"]), "gid": _maps(linux["gidMappings"])}
+    return rows
+
+
+def script(options: RunOptions, *, root: str) -> str:
+    """The plan as a shell script that starts the same container; see `plan.shell.script`.
+
+    Raises:
+        Unsupported: the plan is not simple enough for one.
+        MiniboxError: what `run` would raise before its first step.
+    """
+    prepared = _prepare(options, root)
+    directory = prepared.spec["root"]["path"].removesuffix("/root/root")
+    made = [step.path for step in prepared.cgroup_steps if step.op == "mkdir"]
+    return shell.script(
+        prepared.plan,
+        before=(
+            f"mkdir -p {directory}/upper {directory}/work",
+            f"printf '127.0.0.1 localhost\\n' > {directory}/hosts",
+            f"echo {shell.quote(prepared.spec['hostname'])} > {directory}/hostname",
+            f"cp /etc/resolv.conf {directory}/resolv.conf",
+        ),
+        cgroup=tuple(step.shell() for step in prepared.cgroup_steps),
+        after=(*(f"rmdir {path}" for path in reversed(made)), f"rm -rf {directory}"),
+    )
+
+
+def _maps(mappings: list[LinuxIDMapping]) -> str:
+    return ", ".join(f"{each['containerID']} {each['hostID']} {each['size']}" for each in mappings)
+
+
+def _prepare(options: RunOptions, root: str) -> Prepared:
+    store = ImageStore(root)
+    image = store.resolve(options.image)
+    euid = os.geteuid()
+    ids = None
+    if wants_own_ids(options, euid, kernel_version()):
+        first: LinuxIDMapping = {"containerID": 0, "hostID": FIRST_ID, "size": RANGE}
+        ids = own_ids() if euid else IdMappings((first,), (first,))
+    identity = Identity(EXAMPLE_ID, f"{root}/containers/{EXAMPLE_ID}", ids, networking.choose(options, euid).mode)
+    return prepare(options, store, image, identity, EXAMPLE_TERMINAL if options.tty else None)
