@@ -41,7 +41,7 @@ lint: build .venv/.dev
 native-check: build .venv/.dev
 	$(MAKE) -C native check
 
-unit: build .venv/.test ## the unit tests alone
+unit: build .venv/.dev ## the unit tests alone
 	$(PYTEST) --numprocesses $(JOBS) --quiet tests/unit
 
 bench: build .venv/.bench ## compare with the kernel's floor, crun, runc, bwrap and podman, side by side
@@ -56,25 +56,19 @@ clean: ## remove what was built, ./.venv too
 
 # Stamp files: each says that a step was done since what it depends on last changed.
 
-.venv/.python: pyproject.toml setup.py tools/debian-packages
+.venv/.python: pyproject.toml tools/debian-packages
 	@tools/debian-packages build run
 	@[ -n "$(PYTHON)" ] || { echo "minibox needs Python 3.11 or newer" >&2; exit 1; }
 	@[ -x .venv/bin/pip ] || $(PYTHON) -m venv --clear .venv
 	$(PIP) install 'setuptools>=64' wheel 'cffi>=1.16'
+	@touch $@
+
+.venv/.native: .venv/.python setup.py $(NATIVE)
 	$(PIP) install --no-build-isolation --editable .
-	@touch $@ .venv/.native
-
-.venv/.native: .venv/.python $(NATIVE)
-	.venv/bin/python setup.py --quiet build_ext --inplace --force
 	@touch $@
 
-.venv/.test: .venv/.python
-	@tools/debian-packages test
-	$(PIP) install --no-build-isolation --editable '.[test]'
-	@touch $@
-
-.venv/.dev: .venv/.python .venv/.test
-	@tools/debian-packages check
+.venv/.dev: .venv/.python | .venv/.native
+	@tools/debian-packages test check
 	$(PIP) install --no-build-isolation --editable '.[dev]'
 	@touch $@
 
