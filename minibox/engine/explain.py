@@ -8,6 +8,7 @@ from minibox.engine import networking
 from minibox.engine.ids import FIRST_ID, RANGE, IdMappings, own_ids
 from minibox.engine.prepare import Identity, Prepared, kernel_version, prepare, wants_own_ids
 from minibox.image.store import ImageStore
+from minibox.linux import cgroup
 from minibox.plan import explain as plan_explain
 from minibox.plan import shell
 
@@ -58,6 +59,7 @@ def script(options: RunOptions, *, root: str) -> str:
             f"cp /etc/resolv.conf {directory}/resolv.conf",
         ),
         cgroup=tuple(step.shell() for step in prepared.cgroup_steps),
+        born_in=cgroup.planned(prepared.cgroup_host, prepared.cgroup_name, prepared.cgroup_steps).v2,
         after=(*(f"rmdir {path}" for path in reversed(made)), f"rm -rf {directory}"),
     )
 

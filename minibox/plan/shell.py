@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from os import major, minor
 
+from minibox.errors import Unsupported
 from minibox.plan import operations as op
 
 TYPE_CHECKING = False
@@ -155,7 +156,6 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "umask": lambda mask: f"umask {mask:04o}",
     "loopback_up": lambda: "ip link set lo up",
     "setsid": lambda: "setsid",
-    "session_keyring": lambda: "keyctl session - ...",
     "die_with_parent": lambda socket: "setpriv --pdeathsig KILL",
     "chdir": lambda path: f"unshare --root=. --wd={quote(path)}",
     "setgroups": lambda groups: f"setpriv --groups={_groups(groups)}" if groups else "setpriv --clear-groups",
@@ -176,15 +176,25 @@ AT_EXEC = ("chdir", "setgroups", "setresgid", "setresuid", "cap_bounding", "caps
 IMPLIED = ("send", "wait", "die_with_parent", "stdio", "close_fds", "setsid")
 
 
-def script(plan: Plan, *, before: tuple[str, ...], cgroup: tuple[str, ...], after: tuple[str, ...]) -> str:
+def script(plan: Plan, *, before: tuple[str, ...], cgroup: tuple[str, ...], born_in: str, after: tuple[str, ...]) -> str:
     """A shell script that starts the container of a plan without a user namespace, network or terminal.
 
     Args:
         before: commands that make the container's own files.
         cgroup: those that make its cgroup.
+        born_in: directory of its cgroup v2, "" for none: a shell can't be born in it, and enters it.
         after: those that remove what is left at its end.
+
+    Raises:
+        Unsupported: the plan has steps that only the kernel's interfaces can do.
     """
-    lines = ["#!/bin/sh", "# The same container by hand. Run as root.", "set -eu", *before]
+    missing = sorted({step.name for step in plan.ops} & {"clone_mounter", "network", "open_pty"})
+    if missing:
+        raise Unsupported(
+            f"no shell script can do {', '.join(missing)}", "explain a simple run: --userns host --network none, without -t"
+        )
+    lines = ["#!/bin/sh", "# The same container by hand. Run as root.", "set -eu"]
+    lines += [f"trap {quote('; '.join(after))} EXIT", *before]
     ends: list[str] = []
     late: list[Op] = []
     for number, step in enumerate(plan.ops, 1):
@@ -195,17 +205,16 @@ def script(plan: Plan, *, before: tuple[str, ...], cgroup: tuple[str, ...], afte
             fd = 3 + len(ends)
             ends.append(f"END_{fd}")
             exec_ = "exec " if step.name == "unshare" else ""
-            lines.append(f"{exec_}{_unshare(*step.args)} sh -eu /dev/fd/{fd} {fd}<<'{ends[-1]}'")  # type: ignore[arg-type]
+            lines.append(f"{exec_}{command(step)} sh -eu /dev/fd/{fd} {fd}<<'{ends[-1]}'")
+            if step.name == "clone" and born_in:
+                lines.append(f"echo $$ > {quote(born_in)}/cgroup.procs")
         elif step.name == "write_fd":
             lines.append(f"echo $$ > {_cgroup_of(step)}/cgroup.procs")
         elif step.name in AT_EXEC:
             late.append(step)
         elif step.name not in IMPLIED:
             lines.append(command(step) or "#    no command of a shell does this; the container lacks it")
-    lines.append(_last_command(late))
-    for end in reversed(ends):
-        lines.append(end)
-    return "\n".join([*lines, *after, ""])
+    return "\n".join([*lines, _last_command(late), *reversed(ends), ""])
 
 
 def _cgroup_of(step: Op) -> str:
