@@ -331,7 +331,7 @@ def _read_note(path: str) -> str:
 
 
 def _write_note(path: str, number: int) -> None:
-    temporary = f"{path}.{os.getpid()}"
+    temporary = f"{path}.new"
     with open(temporary, "w", encoding="ascii") as file:
         file.write(_stamp(number))
     os.rename(temporary, path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _socket
 import _thread
+import fcntl
 import marshal
 import os
 import struct
@@ -123,20 +124,32 @@ def requests(directory: str) -> dict[str, Request]:
     """`compile_requests`, kept in a file under ``directory`` for as long as this module stays the same."""
     path = f"{directory}/requests"
     edition = os.stat(__file__).st_mtime_ns
+    kept = _kept(path, edition)
+    if kept:
+        return kept
+    lock_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)  # of several first starts one compiles
+        kept = _kept(path, edition)
+        if kept:
+            return kept
+        compiled = compile_requests()
+        plain = {key: (request.message, request.places) for key, request in compiled.items()}
+        with open(f"{path}.new", "wb") as file:
+            marshal.dump({"edition": edition, "requests": plain}, file)
+        os.rename(f"{path}.new", path)
+        return compiled
+    finally:
+        os.close(lock_fd)
+
+
+def _kept(path: str, edition: int) -> dict[str, Request] | None:
     try:
         with open(path, "rb") as file:
             kept = marshal.load(file)
-        if kept["edition"] == edition:
-            return {key: Request(*value) for key, value in kept["requests"].items()}
+        return {key: Request(*value) for key, value in kept["requests"].items()} if kept["edition"] == edition else None
     except (OSError, ValueError, EOFError, TypeError, KeyError):
-        pass  # not there, or another edition's
-    compiled = compile_requests()
-    plain = {key: (request.message, request.places) for key, request in compiled.items()}
-    temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "wb") as file:
-        marshal.dump({"edition": edition, "requests": plain}, file)
-    os.rename(temporary, path)
-    return compiled
+        return None  # not there, or not whole
 
 
 class Link:
