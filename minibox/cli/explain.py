@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -30,14 +31,14 @@ def format_plan(rows: list[dict[str, Any]], width: int) -> str:
         if row.get("actor") != actor:
             actor = row.get("actor")
             lines += [f"{actor}:", ""]
-        does = printable(str(row.get("does") or row["operation"]))
+        does = legible(str(row.get("does") or row["operation"]))
         head, *more = wrap(f"{does} [{row['manual']}]" if row.get("manual") else does, margin, margin, width)
         lines += [f"{row['index']:>{column - 2}}  {head[column:]}", *more]
         lines += wrap(
             f"{row['operation']}: {describe(row.get('arguments'))}".rstrip(": "), margin, margin + "  ", width
         )
         if row.get("why"):
-            lines += wrap(f"why: {printable(str(row['why']))}", margin, margin + "  ", width)
+            lines += wrap(f"why: {legible(str(row['why']))}", margin, margin + "  ", width)
         # Not wrapped: it is there to be copied.
         lines += [f"{margin}$ {printable(line)}" for line in str(row.get("shell") or "").splitlines()]
         lines.append("")
@@ -51,7 +52,7 @@ def format_trace(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         time = "-" if row.get("microseconds") is None else f"{row['microseconds']:.0f}"
         what = str(row.get("does") or f"{row['operation']} {describe(row.get('arguments'))}".rstrip())
-        lines.append(f"{row['index']:>4}  {time:>7}  {row.get('actor') or '':{actors}}  {_shortened(printable(what))}")
+        lines.append(f"{row['index']:>4}  {time:>7}  {row.get('actor') or '':{actors}}  {_shortened(legible(what))}")
         if row.get("error"):
             lines.append(f"{'':>4}  {'':>7}  {'':{actors}}  FAILED: {printable(str(row['error']))}")
     for actor in dict.fromkeys(row.get("actor") for row in rows):
@@ -61,15 +62,20 @@ def format_trace(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def legible(text: str) -> str:
+    """``text`` for reading, not for copying: ids and digests cut short, no control characters."""
+    return re.sub("([0-9a-f]{12})[0-9a-f]{52}", r"\1...", printable(text))
+
+
 def describe(arguments: Any) -> str:
     """The arguments of a step on one line: a mapping as ``name=value``."""
     if arguments is None:
         return ""
     if isinstance(arguments, dict):
-        return " ".join(f"{name}={printable(_value(value))}" for name, value in arguments.items() if value != "")
+        return " ".join(f"{name}={legible(_value(value))}" for name, value in arguments.items() if value != "")
     if isinstance(arguments, (list, tuple)):
-        return " ".join(printable(_value(value)) for value in arguments)
-    return printable(str(arguments))
+        return " ".join(legible(_value(value)) for value in arguments)
+    return legible(str(arguments))
 
 
 def print_trace(rows: list[dict[str, Any]]) -> None:

@@ -197,7 +197,7 @@ def test_ps_shows_what_the_engine_has_written(tmp_path, capsys):
 ROWS = [
     {"index": 1, "actor": "parent", "operation": "clone", "does": "clone a process", "arguments": {"flags": ["NEWNS", "NEWPID"]},
      "why": "namespaces " * 20, "manual": "clone(2)", "shell": "unshare --mount --pid --fork", "microseconds": 120.4},
-    {"index": 2, "actor": "child", "operation": "mount", "arguments": {"target": "/a\x1b"}, "why": "",
+    {"index": 2, "actor": "child", "operation": "mount", "arguments": {"target": "/a\x1b", "id": "ab" * 32}, "why": "",
      "manual": "mount(2)", "shell": "", "microseconds": 3, "error": "Invalid argument (EINVAL)"},
 ]  # fmt: skip
 
@@ -210,7 +210,7 @@ def test_a_plan_is_listed_with_numbers_reasons_and_commands():
     assert any(line.startswith("   why: namespaces") for line in lines)
     assert "   $ unshare --mount --pid --fork" in lines
     assert lines[lines.index("child:") + 2] == "2  mount [mount(2)]"
-    assert "\x1b" not in text and "target=/a\\x1b" in text
+    assert "\x1b" not in text and "target=/a\\x1b id=abababababab..." in text
     assert max(map(len, lines)) <= 60
 
 
