@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from minibox.engine.volumes import UserMounts
     from minibox.oci.runtime import Linux, LinuxIDMapping, LinuxSeccomp, Mount, Process, Spec
 
-OCI_VERSION = "1.2.0"
+# The version whose words a Spec uses: "idmap" came with 1.2, and older runtimes refuse a newer version.
+OCI_VERSION, OCI_VERSION_ID_MAPPED = "1.0.2", "1.2.0"
 STOP_SIGNAL_ANNOTATION = "org.opencontainers.image.stopSignal"  # image-spec, conversion.md
 INIT_DESTINATION = "/dev/init"  # on the container's own tmpfs: nothing is left in its upperdir
 _TTY_GID = 5
@@ -113,7 +114,7 @@ def make_spec(
     if security.seccomp not in ("default", "unconfined"):
         linux["seccomp"] = _seccomp_file(security.seccomp, capabilities, host)
     return {
-        "ociVersion": OCI_VERSION,
+        "ociVersion": OCI_VERSION_ID_MAPPED if idmap_binds else OCI_VERSION,
         "process": process,
         "root": {"path": rootfs, "readonly": options.read_only},
         "hostname": hostname,
