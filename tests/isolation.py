@@ -13,8 +13,12 @@ import fcntl
 import os
 import socket
 import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+CGROUPS = Path("/sys/fs/cgroup")
 USER_NAME = "mbtester"
 USER_ID = 54321
 SUBORDINATE_IDS = (700_000_000, 65536)
@@ -48,6 +52,27 @@ def enter(directory: Path) -> None:
 def become_subreaper() -> None:
     """Orphans of what the tests start become our children, where the leak check sees them."""
     _call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@contextmanager
+def hugetlb_hierarchy() -> Iterator[None]:
+    """crun refuses a v2 hierarchy with controllers beside v1 ones: mount the controller that is left over as v1.
+
+    In our mount namespace only; its mount point is in the host's tmpfs and goes at the end.
+    """
+    target = CGROUPS / "hugetlb"
+    left_over = "\nhugetlb\t" in Path("/proc/cgroups").read_text() and not os.path.ismount(target)
+    if not left_over or not (CGROUPS / "unified").is_dir():
+        yield
+        return
+    target.mkdir(exist_ok=True)
+    try:
+        subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "cgroup", str(target)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(target)], check=False)
+        with suppress(OSError):  # another session has mounted it too
+            target.rmdir()
 
 
 def _add_user(directory: Path) -> None:
