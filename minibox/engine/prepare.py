@@ -107,7 +107,7 @@ def prepare(
     own_ids = identity.ids is not None
     id_mapped = own_ids and euid == 0
     host = cgroup.detect()
-    facts = host_facts()
+    facts = host_facts(swap_limit=False)  # cgroup_steps knows what this kernel counts
     mounts = user_mounts(
         options, image.config, facts, root=store.root, container_id=identity.id, idmap_binds=id_mapped
     )

@@ -281,7 +281,7 @@ def _close_up(spec: Spec) -> list[Op]:
     linux = spec["linux"]
     steps = []
     for name, value in linux.get("sysctl", {}).items():
-        path = "/proc/sys/" + name.replace(".", "/")
+        path = f"/proc/sys/{name if '/' in name.partition('.')[0] else _dots_to_slashes(name)}"
         steps.append(op.write_file(op.ROOT, path, value.encode(), "a kernel setting of the new namespaces"))
     cwd = spec["process"]["cwd"]
     if cwd != "/":
@@ -295,6 +295,11 @@ def _close_up(spec: Spec) -> list[Op]:
     if propagation:
         steps.append(op.propagation("/", mounts.PROPAGATION[propagation], "as the Spec wants it"))
     return steps
+
+
+def _dots_to_slashes(name: str) -> str:
+    """``net.ipv4.conf.eth0/1.forwarding`` is the file of the interface eth0.1; sysctl(8)."""
+    return "/".join(part.replace("/", ".") for part in name.split("."))
 
 
 def _streams(start: Start) -> list[Op]:

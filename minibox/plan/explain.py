@@ -122,6 +122,7 @@ def trace_rows(trace: list[tuple[int, Op, int, int]], failed: MiniboxError | Non
             "actor": step.actor,
             "operation": step.name,
             "arguments": arguments(step),
+            "does": describe(step),
             "microseconds": (end - begin) / 1000 if end else None,
             "error": str(failed) if number == failed_index else "",
         }
