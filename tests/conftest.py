@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from minibox.network import bridge
 from tests import isolation, probes
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -192,6 +193,8 @@ def _state(session_directory: Path, seed: Path, owner: int | None) -> Iterator[P
         os.chown(directory, owner, owner)
         os.chown(directory / "run", owner, owner)
     yield directory
+    if owner is None and os.geteuid() == 0:
+        bridge.remove_bridge(str(directory / "run"))  # it stays for the next container, and no lease may hold it
     shutil.rmtree(directory, ignore_errors=True)
 
 
