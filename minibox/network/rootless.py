@@ -9,7 +9,7 @@ How to run one (`command`), tried with Debian 12's pasta 0.0~git20230309 and sli
   both set `lo` up too. It needs /dev/net/tun, and no privilege.
 - Readiness: it writes to ``ready_fd``, a pipe's write end that it inherits: pasta its pid when it
   listens (20 ms; a daemonizing pasta takes as long), slirp4netns "1" (10 ms). End of file without
-  a byte means it failed, and its stderr says why. Close ``ready_fd`` in the parent first.
+  a byte means it failed, and its stderr says why (stdout is chatter: /dev/null). Close ``ready_fd`` in the parent first.
 - Its end: neither of them notices that the container is gone, so the engine sends SIGTERM when it
   is, and sets PR_SET_PDEATHSIG in the child so that it dies with a killed owner. The signal stays
   set, since the user namespace that they enter belongs to the same user.

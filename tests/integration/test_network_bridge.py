@@ -38,10 +38,7 @@ class Namespace:
     def __init__(self) -> None:
         self.process = subprocess.Popen(["unshare", "--net", "sleep", "1000"])
         own = os.readlink("/proc/self/ns/net")
-        deadline = time.monotonic() + 10
-        while os.readlink(f"/proc/{self.process.pid}/ns/net") == own:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        wait_until(lambda: os.readlink(f"/proc/{self.process.pid}/ns/net") != own)
         self.fd = os.open(f"/proc/{self.process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.run("ip", "link", "set", "lo", "up")
 
@@ -95,6 +92,13 @@ def host(tmp_path: Path) -> Iterator[Host]:
         yield Host(stack, str(tmp_path))
 
 
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def reach(source: Namespace, target: Namespace, address: str) -> str:
     """Connect by TCP from one namespace to another; the source's address as the target sees it."""
     listener = target.act(lambda: socket.create_server(("0.0.0.0", 0)))
@@ -117,6 +121,10 @@ def add_outside(host: Host) -> Namespace:
     outside.run("ip", "address", "add", "203.0.113.2/24", "dev", "eth0")
     outside.run("ip", "link", "set", "eth0", "up")
     host.namespace.run("ip", "route", "add", "default", "via", "203.0.113.2")
+    # The kernel may take a second to notice this link's carrier (both ends have the same index, so
+    # linkwatch_urgent_event says no), and drops packets until then.
+    wait_until(lambda: "state UP" in host.namespace.run("ip", "link", "show", "up0"))
+    wait_until(lambda: "state UP" in outside.run("ip", "link", "show", "eth0"))
     return outside
 
 
@@ -267,10 +275,7 @@ def test_a_veth_goes_with_its_namespace(host: Host) -> None:
         assert bridge.veth_name(taken) in host.links()
     finally:
         inside.close()
-    deadline = time.monotonic() + 10
-    while bridge.veth_name(taken) in host.links():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: bridge.veth_name(taken) not in host.links())
 
 
 def test_the_host_and_a_subnet_that_was_taken_meanwhile(host: Host) -> None:
@@ -316,7 +321,7 @@ time.sleep(0.1)  # the id map
 ready, write = os.pipe()
 os.set_inheritable(write, True)
 helper = subprocess.Popen(
-    ["setpriv", "--pdeathsig", "KILL", *rootless.command(tool, container.pid, write)], pass_fds=(write,)
+    ["setpriv", "--pdeathsig", "KILL", *rootless.command(tool, container.pid, write)], pass_fds=(write,), stdout=subprocess.DEVNULL
 )
 os.close(write)
 assert rootless.is_ready(os.read(ready, 64))
