@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RUNROOT = "/run/minibox"
 DEFAULT_BRIDGE = "minibox0"
+SIOCGIFADDR = 0x8915  # netdevice(7)
 
 
 @record
@@ -189,11 +190,12 @@ def _chosen(state: str, bridge: str) -> Subnet:
     recorded = _recorded(state)
     if recorded and (_link_exists(bridge) or leased(state)):
         return recorded
-    taken = subnet.host_subnets()
-    if recorded and subnet.is_free(recorded, taken):
-        return recorded
-    offset = 0 if bridge == DEFAULT_BRIDGE else crc32(bridge.encode())
-    chosen = subnet.choose(taken, offset)
+    chosen = _subnet_of(bridge)  # our state was deleted, and the bridge was not
+    if not chosen:
+        taken = subnet.host_subnets()
+        if recorded and subnet.is_free(recorded, taken):
+            return recorded
+        chosen = subnet.choose(taken, 0 if bridge == DEFAULT_BRIDGE else crc32(bridge.encode()))
     with open(f"{state}/subnet.new", "w", encoding="ascii") as file:
         file.write(str(chosen))
     os.rename(f"{state}/subnet.new", f"{state}/subnet")
@@ -213,6 +215,20 @@ def _link_exists(name: str) -> bool:
         return bool(_socket.if_nametoindex(name))
     except OSError:
         return False
+
+
+def _subnet_of(bridge: str) -> Subnet | None:
+    """The subnet of a bridge that is there, if it is one of those that we give; else None."""
+    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        request = bridge.encode().ljust(40, b"\0")
+        address = int.from_bytes(fcntl.ioctl(control.fileno(), SIOCGIFADDR, request)[20:24], "big")
+    except OSError:  # no such link, or no address
+        return None
+    finally:
+        control.close()
+    given = (found for found in subnet.candidates(0) if address == found.first + 1)
+    return next(given, None)
 
 
 def _names(path: str) -> list[str]:

@@ -286,6 +286,14 @@ def test_the_host_and_a_subnet_that_was_taken_meanwhile(host: Host) -> None:
     assert second.subnet != first.subnet
 
 
+def test_a_bridge_whose_state_was_deleted_keeps_its_subnet(host: Host) -> None:
+    first, first_inside = host.start("first")
+    shutil.rmtree(host.runroot)
+    second, second_inside = host.start("second")
+    assert second.subnet == first.subnet
+    assert reach(second_inside, first_inside, first.address) == second.address
+
+
 def test_a_chain_that_drops_what_is_forwarded_is_found(host: Host) -> None:
     host.namespace.run(
         "nft", "add table ip f; add chain ip f FORWARD { type filter hook forward priority 0; policy drop; }"
