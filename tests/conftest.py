@@ -21,7 +21,6 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 Completed = subprocess.CompletedProcess[Any]
 Run = Callable[..., Completed]
 DIRECTORY = pytest.StashKey[Path]()
-HOST_NETNS = pytest.StashKey[int]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -32,7 +31,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     directory.chmod(0o755)
     session.config.stash[DIRECTORY] = directory
     if os.geteuid() == 0:
-        session.config.stash[HOST_NETNS] = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        netns_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        os.environ["MINIBOX_TEST_HOST_NETNS"] = f"/proc/{os.getpid()}/fd/{netns_fd}"
         isolation.enter(directory)
         isolation.become_subreaper()
 
@@ -75,9 +75,9 @@ def session_directory(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def host_netns(request: pytest.FixtureRequest) -> str:
+def host_netns() -> str:
     """Path of the network namespace that the session came from, for `nsenter --net`: it may have internet."""
-    return f"/proc/{os.getpid()}/fd/{request.config.stash[HOST_NETNS]}"
+    return os.environ["MINIBOX_TEST_HOST_NETNS"]
 
 
 @pytest.fixture(scope="session")
