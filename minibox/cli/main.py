@@ -86,10 +86,14 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
 
         options = shell_options(options, terminal=os.isatty(0) and os.isatty(1))
     if not options.trace:
-        return run(options, root=settings.root, runroot=settings.runroot)
+        return run(options, root=settings.root, runroot=settings.runroot, on_note=_note)
     from minibox.cli.explain import print_trace
 
-    return run(options, root=settings.root, runroot=settings.runroot, on_trace=print_trace)
+    return run(options, root=settings.root, runroot=settings.runroot, on_trace=print_trace, on_note=_note)
+
+
+def _note(text: str) -> None:
+    _write_stderr(f"minibox: {_printable(text)}\n")
 
 
 def _report(message: str, hint: str | None, debug: bool) -> None:

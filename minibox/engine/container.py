@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from time import time
 
-from minibox.engine import ids, networking, state
+from minibox.engine import files, ids, networking, state
 from minibox.engine.prepare import FILES, Identity, kernel_version, prepare, wants_own_ids
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.engine.streams import Streams
@@ -26,14 +26,19 @@ if TYPE_CHECKING:
     from minibox.image.store import ResolvedImage
 
     Trace = Callable[[list[dict[str, Any]]], None]
+    Note = Callable[[str], None]
 
 SIGKILL = 9
 
 
-def run(options: RunOptions, *, root: str, runroot: str, on_trace: Trace | None = None) -> int:
+def run(
+    options: RunOptions, *, root: str, runroot: str, on_trace: Trace | None = None, on_note: Note | None = None
+) -> int:
     """Run a container in the foreground and wait for its end.
 
     Args:
+        on_note: called with a line that the user should know of: what the container has to do
+            without, before it starts; that it ran out of memory, after it has ended.
         on_trace: called with the plan's steps and their times when the container has ended or
             could not be started.
 
@@ -50,9 +55,9 @@ def run(options: RunOptions, *, root: str, runroot: str, on_trace: Trace | None 
         raise Unsupported("--pull always: minibox has no registry client yet", "leave it out to use the image in the store")
     store = ImageStore(root)
     image = store.resolve(options.image)
-    store.lowerdirs(image)
+    files.unpack(store, image)
     claim = state.Claim(root, options.name, remove=options.rm)
-    container = Foreground(options, store, image, claim, runroot)
+    container = Foreground(options, store, image, claim, runroot, on_note)
     try:
         return container.run(on_trace)
     finally:
@@ -63,10 +68,12 @@ class Foreground:
     """One foreground container, from its claim to its end."""
 
     def __init__(
-        self, options: RunOptions, store: ImageStore, image: ResolvedImage, claim: state.Claim, runroot: str
+        self, options: RunOptions, store: ImageStore, image: ResolvedImage, claim: state.Claim, runroot: str,
+        on_note: Note | None = None,
     ) -> None:
         self.options, self.store, self.image, self.claim, self.runroot = options, store, image, claim, runroot
         self.root = store.root
+        self._note = on_note or (lambda _: None)
         self._connection: networking.Connection | None = None
         self._execution: Execution | None = None
         self._terminal: Terminal | None = None
@@ -130,6 +137,9 @@ class Foreground:
         if wants_own_ids(self.options, euid, kernel_version()):
             mappings = ids.own_ids() if euid else ids.lease_range(self.root, self.claim.id)
         self._network = networking.choose(self.options, euid)
+        for note in (ids.note(mappings) if mappings and euid else "", self._network.note):
+            if note:
+                self._note(note)
         return Identity(self.claim.id, self.claim.directory, mappings, self._network.mode)
 
     def _write_files(self, prepared: Prepared) -> None:
@@ -185,17 +195,17 @@ class Foreground:
         status = code if code >= 0 else 128 - code
         killed = bool(execution.cgroup) and execution.cgroup.oom_kills() > 0
         if killed:
-            self._report_oom(code)
+            self._note(self._memory_note(code))
         if self._keep:
             self._write_state(prepared, "exited", status, killed)
         return status
 
-    def _report_oom(self, code: int) -> None:
+    def _memory_note(self, code: int) -> str:
         limit = self.options.memory_bytes
-        self.oom = (
+        return (
             "the container ran out of memory"
             + (f": its limit is {limit} bytes (--memory)" if limit else "")
-            + ("" if code == -SIGKILL else "; a process of it was killed")
+            + ("" if code == -SIGKILL else "; the kernel killed a process of it")
         )
 
     def _write_state(self, prepared: Prepared, status: str, exit_status: int | None, oom: bool) -> None:
@@ -244,7 +254,7 @@ class Foreground:
         if self._connection:
             self._connection.close()
         if not self._keep:
-            Overlay(self.root).remove(self.claim.id)
+            files.remove(self.root, self.claim.id)
             if self.options.name:
                 state.drop_name(self.root, self.claim.id, self.claim.name)
         ids.release_range(self.root, self.claim.id)
@@ -279,7 +289,7 @@ def _remove_traces(root: str, runroot: str, container_id: str, remove_files: boo
     lease.collect(runroot, lambda holder: holder != container_id)
     ids.release_range(root, container_id)
     if remove_files or not os.path.exists(f"{root}/containers/{container_id}/state.json"):
-        Overlay(root).remove(container_id)
+        files.remove(root, container_id)
         state.drop_name(root, container_id, "")
         return
     found = state.read(root, container_id)
@@ -308,7 +318,7 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
             raise UsageError(f"container {name_or_id} is running", "stop it first, or: minibox rm --force")
         cgroup.find(cgroup.detect(), f"minibox-{container_id}").kill()
         _wait_until_dead(root, container_id)
-    Overlay(root).remove(container_id)
+    files.remove(root, container_id)
     state.drop_name(root, container_id, found["Name"])
     return container_id
 

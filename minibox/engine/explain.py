@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from minibox.engine import networking
+from minibox.engine.files import unpack
 from minibox.engine.ids import FIRST_ID, RANGE, IdMappings, own_ids
 from minibox.engine.prepare import Identity, Prepared, kernel_version, prepare, wants_own_ids
 from minibox.image.store import ImageStore
@@ -71,6 +72,7 @@ def _maps(mappings: list[LinuxIDMapping]) -> str:
 def _prepare(options: RunOptions, root: str) -> Prepared:
     store = ImageStore(root)
     image = store.resolve(options.image)
+    unpack(store, image)
     euid = os.geteuid()
     ids = None
     if wants_own_ids(options, euid, kernel_version()):

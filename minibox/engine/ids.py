@@ -89,6 +89,17 @@ def own_ids() -> IdMappings:
     )
 
 
+def note(mappings: IdMappings) -> str:
+    """What the user should know of a map of `own_ids`; "" for nothing."""
+    if len(mappings.uids) > 1:
+        return ""
+    return (
+        "you have no range of subordinate ids (/etc/subuid, /etc/subgid, newuidmap): the container has one user, "
+        "root, and no other; as root, usermod --add-subuids 100000-165535 --add-subgids 100000-165535 and your name "
+        "gives you one"
+    )
+
+
 def _subordinate(path: str, uid: int) -> tuple[int, int] | None:
     """The first range of a user in /etc/subuid or /etc/subgid; subuid(5)."""
     import pwd

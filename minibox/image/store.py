@@ -89,12 +89,16 @@ class ImageStore:
         Raises:
             StoreError: a layer is damaged, or there is no space to unpack it.
         """
-        paths = tuple([f"{self._layers_path}/{chain_id[7:]}/diff" for chain_id in image.chain_ids])
-        for path in paths:
-            if not os.access(path, os.F_OK):
-                self.unpack_missing(image)
-                break
-        return paths[::-1]
+        if not self.is_unpacked(image):
+            self.unpack_missing(image)
+        return tuple([f"{self._layers_path}/{chain_id[7:]}/diff" for chain_id in reversed(image.chain_ids)])
+
+    def is_unpacked(self, image: ResolvedImage) -> bool:
+        """Whether no layer of ``image`` is missing."""
+        for chain_id in image.chain_ids:
+            if not os.access(f"{self._layers_path}/{chain_id[7:]}/diff", os.F_OK):
+                return False
+        return True
 
     def missing_layers(self, image: ResolvedImage) -> tuple[LayerSource, ...]:
         """The layers of ``image`` that are not unpacked yet, bottom first.

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 NEWTIME, NEWNS, NEWCGROUP, NEWUTS = 0x80, 0x20000, 0x2000000, 0x4000000
 NEWIPC, NEWUSER, NEWPID, NEWNET = 0x8000000, 0x10000000, 0x20000000, 0x40000000
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SIGKILL = 9
+
 # child.h: how far a child is
 RUNNING, EXEC, FAILED, DONE = range(4)
 
@@ -114,3 +117,23 @@ def set_network_namespace(fd: int) -> None:
     """
     if lib.setns(fd, NEWNET) < 0:
         raise OSError(ffi.errno, f"setns: {os.strerror(ffi.errno)}")
+
+
+def new_user_namespace() -> None:
+    """Move this process, of one thread, into a new user namespace; unshare(2).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if lib.unshare(NEWUSER) < 0:
+        raise OSError(ffi.errno, f"unshare: {os.strerror(ffi.errno)}")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that made it ends; PR_SET_PDEATHSIG(2const).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if lib.mb_prctl(PR_SET_PDEATHSIG, SIGKILL) < 0:
+        raise OSError(ffi.errno, f"prctl: {os.strerror(ffi.errno)}")
