@@ -21,7 +21,6 @@ from setuptools.command.build_ext import build_ext
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 INIT_SOURCE = "native/init.c"
-CFFI_MODULES = ["native/build_native.py:ffibuilder", "native/seccomp_build.py:ffibuilder"]
 
 
 class build_native(build_ext):
@@ -33,8 +32,6 @@ class build_native(build_ext):
 
     def build_init(self) -> None:
         """Compile native/init.c to ``minibox/minibox-init``; in place for an editable install."""
-        if not os.path.exists(INIT_SOURCE):
-            return
         package_dir = self.get_finalized_command("build_py").get_package_dir("minibox") if self.inplace else ""
         directory = package_dir or os.path.join(self.build_lib, "minibox")
         os.makedirs(directory, exist_ok=True)
@@ -50,6 +47,6 @@ class build_native(build_ext):
 
 
 setup(
-    cffi_modules=[module for module in CFFI_MODULES if os.path.exists(module.partition(":")[0])],
+    cffi_modules=["native/build_native.py:ffibuilder", "native/seccomp_build.py:ffibuilder"],
     cmdclass={"build_ext": build_native},
 )
