@@ -48,5 +48,6 @@ class build_native(build_ext):
 
 setup(
     cffi_modules=["native/build_native.py:ffibuilder", "native/seccomp_build.py:ffibuilder"],
+    scripts=["bin/minibox"],
     cmdclass={"build_ext": build_native},
 )
