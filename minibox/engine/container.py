@@ -8,7 +8,7 @@ from time import time
 from minibox.engine import files, ids, networking, state
 from minibox.engine.prepare import FILES, Identity, kernel_version, prepare, wants_own_ids
 from minibox.engine.start import ExecFailed, Execution, Resources
-from minibox.engine.streams import Streams
+from minibox.engine.streams import ClosedEnds, Streams
 from minibox.errors import MiniboxError, Unsupported, UsageError, kernel_says
 from minibox.image.store import ImageStore
 from minibox.linux import cgroup
@@ -53,15 +53,19 @@ def run(
         raise UsageError(f"unknown pull policy {options.pull!r}", "one of always, missing, never")
     if options.pull == "always":
         raise Unsupported("--pull always: minibox has no registry client yet", "leave it out to use the image in the store")
-    store = ImageStore(root)
-    image = store.resolve(options.image)
-    files.unpack(store, image)
-    claim = state.Claim(root, options.name, remove=options.rm)
-    container = Foreground(options, store, image, claim, runroot, on_note)
+    ends = ClosedEnds()
     try:
-        return container.run(on_trace)
+        store = ImageStore(root)
+        image = store.resolve(options.image)
+        files.unpack(store, image)
+        claim = state.Claim(root, options.name, remove=options.rm)
+        container = Foreground(options, store, image, claim, runroot, on_note)
+        try:
+            return container.run(on_trace)
+        finally:
+            container.close()
     finally:
-        container.close()
+        ends.close()
 
 
 class Foreground:
@@ -184,10 +188,11 @@ class Foreground:
             def on_resize() -> None:
                 terminal.copy_size(master)
 
-        with Forwarding(init.send_signal, on_resize):
+        with Forwarding(init.send_signal, on_resize) as forwarding:
             collect(self.root, self.runroot)
             if self._keep:
                 self._write_state(prepared, "running", None, False)
+            forwarding.wait(init.pidfd)
             code = init.wait()
         self._streams.finish()
         if self._terminal:

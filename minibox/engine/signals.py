@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _signal
+import os
+from select import POLLIN, poll
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,14 +27,33 @@ class Forwarding:
         self._send, self._on_resize = send, on_resize
         self._before: dict[int, object] = {}
         self._asked = 0
+        self._woken = self._wake = -1
+        self._outer = -1  # the wakeup descriptor of who called us
 
     def __enter__(self) -> Forwarding:
         for number in FORWARDED:
             try:
                 self._before[number] = _signal.signal(number, self._forward)
             except ValueError:
-                break  # not the main thread
+                return self  # not the main thread
+        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._outer = _signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         return self
+
+    def wait(self, pidfd: int) -> None:
+        """Until that process has ended.
+
+        Each signal also writes to a pipe that is polled here: one that comes in just before a
+        plain waitpid(2) would be passed on only after it.
+        """
+        waiting = poll()
+        waiting.register(pidfd, POLLIN)
+        if self._woken >= 0:
+            waiting.register(self._woken, POLLIN)
+        while all(fd != pidfd for fd, _ in waiting.poll()):
+            data = os.read(self._woken, 512)
+            if self._outer >= 0:
+                os.write(self._outer, data)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -40,6 +61,10 @@ class Forwarding:
         for number, handler in self._before.items():
             if handler is not None:
                 _signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._woken >= 0:
+            _signal.set_wakeup_fd(self._outer)
+            os.close(self._woken)
+            os.close(self._wake)
 
     def _forward(self, number: int, _frame: object) -> None:
         if number == _signal.SIGWINCH and self._on_resize:

@@ -8,13 +8,35 @@ openable by users that the caller's file knows nothing of, and a terminal's ioct
 from __future__ import annotations
 
 import os
+from _signal import SIG_BLOCK, pthread_sigmask
 from _thread import allocate_lock, start_new_thread
 from errno import EINVAL
 from fcntl import F_DUPFD_CLOEXEC, F_SETPIPE_SZ, fcntl
-from select import POLLIN, poll
+from select import POLLIN, POLLOUT, poll
+
+from minibox.engine.signals import FORWARDED
 
 CHUNK = 1 << 20  # of one splice; also the size we ask for our pipes: the largest without privilege
 TTY_CHUNK = 1 << 16
+
+
+class ClosedEnds:
+    """While this object lives, /dev/null stands where the caller has closed 0, 1 or 2.
+
+    Otherwise the next file opened would be taken for the caller's input or output.
+    """
+
+    def __init__(self) -> None:
+        self._fds: list[int] = []
+        while (fd := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) < 3:
+            self._fds.append(fd)
+        os.close(fd)
+
+    def close(self) -> None:
+        """As they were."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
 
 
 class Streams:
@@ -47,7 +69,7 @@ class Streams:
                     _give(fd, owner)
 
     def _stdin(self) -> int:
-        if not self._interactive or not _is_open(0):
+        if not self._interactive:
             return self._null()
         if _is_pipe(0) or _is_null(0):
             return self._keep(0)
@@ -59,9 +81,6 @@ class Streams:
         made: dict[tuple[int, int], int] = {}  # one file behind both is one pipe, so that lines stay in order
         result = []
         for fd in (1, 2):
-            if not _is_open(fd):
-                result.append(self._null())
-                continue
             if _is_pipe(fd) or _is_null(fd):
                 result.append(self._keep(fd))
                 continue
@@ -144,12 +163,16 @@ class Copy:
         start_new_thread(self._run, ())
 
     def _run(self) -> None:
+        pthread_sigmask(SIG_BLOCK, FORWARDED)  # they are the main thread's: it waits for them
         try:
             move = _splice if _is_pipe(self._source) or _is_pipe(self._target) else _read_write
             while self._ready():
                 try:
                     if not move(self._source, self._target):
                         break
+                except BlockingIOError:  # the caller's other programs may set O_NONBLOCK on a file we share
+                    _wait_for(self._source, POLLIN)
+                    _wait_for(self._target, POLLOUT)
                 except OSError as error:
                     if error.errno == EINVAL and move is _splice:  # a file that can't be spliced, as with O_APPEND
                         move = _read_write
@@ -190,16 +213,17 @@ def _read_write(source: int, target: int) -> int:
     data = os.read(source, TTY_CHUNK)
     view = memoryview(data)
     while view:
-        view = view[os.write(target, view) :]
+        try:
+            view = view[os.write(target, view) :]
+        except BlockingIOError:
+            _wait_for(target, POLLOUT)
     return len(data)
 
 
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
+def _wait_for(fd: int, event: int) -> None:
+    waiting = poll()
+    waiting.register(fd, event)
+    waiting.poll()
 
 
 def _is_pipe(fd: int) -> bool:
