@@ -1,8 +1,32 @@
 #include "spawn.h"
 #include "syscalls.h"
 
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+
+/* A process whose ids change becomes undumpable, and that is a property of the memory, which a
+ * child by clone_and_wait shares with us. So the last of them to end puts it back. */
+static pthread_mutex_t dumpable_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned dumpable_holders;
+static int dumpable_before;
+
+static void dumpable_hold(void) {
+    pthread_mutex_lock(&dumpable_lock);
+    if (dumpable_holders++ == 0) {
+        dumpable_before = prctl(PR_GET_DUMPABLE);
+    }
+    pthread_mutex_unlock(&dumpable_lock);
+}
+
+static void dumpable_release(void) {
+    pthread_mutex_lock(&dumpable_lock);
+    if (--dumpable_holders == 0 && dumpable_before == 1) {
+        prctl(PR_SET_DUMPABLE, 1);
+    }
+    pthread_mutex_unlock(&dumpable_lock);
+}
 
 static size_t record_size(uint32_t op_count) {
     return sizeof(struct mb_record) + op_count * sizeof(((struct mb_record *)0)->time[0]);
@@ -15,6 +39,26 @@ struct mb_record *mb_record_new(uint32_t op_count) {
 }
 
 void mb_record_free(struct mb_record *record, uint32_t op_count) { munmap(record, record_size(op_count)); }
+
+static int enter_child(void *child) { mb_child_main(child); }
+
+/* vfork for a plan without an exec: the calling thread stands still until the child has ended, so
+ * that the child may use its memory and, by that, its errno; a fork would copy the page tables of
+ * a whole interpreter. It has a stack of its own, since it doesn't return as vfork's does. */
+static pid_t clone_and_wait(struct mb_child *child, int flags, int *pidfd) {
+    const size_t size = 256 * 1024;
+    char *stack = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (stack == MAP_FAILED) {
+        return -1;
+    }
+    dumpable_hold();
+    pid_t pid = clone(enter_child, stack + size, flags | CLONE_VFORK | SIGCHLD, child, pidfd);
+    int error = errno;
+    dumpable_release();
+    munmap(stack, size);
+    errno = error;
+    return pid;
+}
 
 pid_t mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const int *slots, uint32_t slot_count,
                struct mb_record *record, int *pidfd) {
@@ -36,7 +80,7 @@ pid_t mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const 
     sigset_t all, saved;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &saved);
-    pid_t pid = mb_clone3(&args);
+    pid_t pid = flags & CLONE_VM ? clone_and_wait(&child, (int)args.flags, pidfd) : mb_clone3(&args);
     if (pid == 0) {
         mb_child_main(&child);
     }

@@ -254,8 +254,7 @@ class Foreground:
         if self._terminal:
             self._terminal.restore()
         if self._execution and self._execution.cgroup:
-            self._execution.cgroup.kill()
-            self._execution.cgroup.remove()
+            self._execution.cgroup.remove()  # the kernel has killed all of its pid namespace
         if self._connection:
             self._connection.close()
         if not self._keep:

@@ -51,18 +51,25 @@ def lease_range(root: str, container_id: str) -> IdMappings:
 def release_range(root: str, container_id: str) -> None:
     """Give back the range of a container; none is fine."""
     directory = f"{root}/ids"
+    if _release_slot(f"{directory}/{next(_slots(container_id))}", container_id):  # it has the first, as a rule
+        return
     try:
         taken = os.listdir(directory)
     except FileNotFoundError:
         return
-    first = str(next(_slots(container_id)))
-    for slot in sorted(taken, key=lambda name: name != first):  # it has the first, as a rule
-        try:
-            if os.readlink(f"{directory}/{slot}") == container_id:
-                os.unlink(f"{directory}/{slot}")
-                return
-        except FileNotFoundError:
-            continue
+    for slot in taken:
+        if _release_slot(f"{directory}/{slot}", container_id):
+            return
+
+
+def _release_slot(path: str, container_id: str) -> bool:
+    try:
+        if os.readlink(path) != container_id:
+            return False
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _slots(container_id: str) -> Iterator[int]:

@@ -80,6 +80,7 @@ class Execution:
         self.cgroup: Cgroup | None = None
         self.pty_master = -1
         self._root_fd = -1
+        self._signatures: dict[str, tuple[int, str]] = {}
         self._status: socket | None = None
         self._sockets: list[socket] = []
         self._parent_times: dict[int, tuple[int, int]] = {}
@@ -175,8 +176,9 @@ class Execution:
 
     def _spawn(self, actor: str, flags: int, slots: list[int], cgroup_fd: int = -1) -> Child:
         steps = self.plan.of(actor)
+        self._signatures = self._signatures or signatures()
         try:
-            return Child(encode(steps, signatures()), flags, slots, len(steps), cgroup_fd)
+            return Child(encode(steps, self._signatures), flags, slots, len(steps), cgroup_fd)
         except OSError as error:
             raise _clone_refused(error, flags) from error
 

@@ -35,6 +35,7 @@ NAMESPACES = {
     "pid": 0x20000000,
     "network": 0x40000000,
 }
+CLONE_VM = 0x100
 RLIMITS = {
     name: number
     for number, name in enumerate(
@@ -116,7 +117,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     return Plan(
         (
             *_birth(spec, start),
-            *([op.parent("clone_mounter", NAMESPACES["mount"], why="only the host's root may id-map layers")]
+            *([op.parent("clone_mounter", CLONE_VM | NAMESPACES["mount"], why="only the host's root may id-map layers")]
               if below_mounter else []),
             *map(op.by_mounter, mounter),
             *_identity(spec, start),
