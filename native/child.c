@@ -95,7 +95,54 @@ static int make_directories(const struct mb_child *child, uint64_t root, char *p
     return -1;
 }
 
-/* An O_PATH descriptor of a mount point, which is made when missing: a directory or a file. */
+/* Make the file `path`, and its missing parent directories; -1 and EEXIST for a link to nowhere.
+ * `path` is changed on the way and restored. */
+static int make_file(const struct mb_child *child, uint64_t root, char *path) {
+    char *name = strrchr(path, '/');
+    if (!name || !name[1]) {
+        errno = EISDIR;
+        return -1;
+    }
+    *name = '\0';
+    char top[] = "/";
+    int parent = make_directories(child, root, *path ? path : top, 0755);
+    *name++ = '/';
+    if (parent < 0) {
+        return -1;
+    }
+    int fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+    int saved = errno;
+    close(parent);
+    errno = saved;
+    return fd;
+}
+
+/* Replace the path of a symlink by the path that it leads to. `path` holds PATH_MAX bytes. */
+static int follow(const struct mb_child *child, uint64_t root, char *path) {
+    char target[PATH_MAX];
+    int link = open_in(child, root, path, O_PATH | O_NOFOLLOW);
+    ssize_t size = link < 0 ? -1 : readlinkat(link, "", target, sizeof target);
+    int saved = errno;
+    if (link >= 0) {
+        close(link);
+    }
+    errno = saved;
+    if (size < 0) {
+        return -1;
+    }
+    char *name = strrchr(path, '/');
+    size_t kept = size && target[0] == '/' ? 0 : name ? (size_t)(name + 1 - path) : 0;
+    if (kept + (size_t)size >= PATH_MAX) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(path + kept, target, (size_t)size);
+    path[kept + (size_t)size] = '\0';
+    return 0;
+}
+
+/* An O_PATH descriptor of a mount point, which is made when missing: a directory or a file. Where
+ * the image has a link to nowhere, it is made where the link leads, inside of the root. */
 static int open_target(const struct mb_child *child, uint64_t root, const char *path, bool directory) {
     int fd = open_in(child, root, path, O_PATH);
     size_t length = strlen(path);
@@ -111,22 +158,15 @@ static int open_target(const struct mb_child *child, uint64_t root, const char *
     if (directory) {
         return make_directories(child, root, copy, 0755);
     }
-    char *name = strrchr(copy, '/');
-    if (!name || !name[1]) {
-        errno = EISDIR;
-        return -1;
+    for (int links = 0;; links++) {
+        fd = make_file(child, root, copy);
+        if (fd >= 0 || errno != EEXIST || links == 40) {
+            return fd;
+        }
+        if (follow(child, root, copy)) {
+            return -1;
+        }
     }
-    *name++ = '\0';
-    char top[] = "/";
-    int parent = make_directories(child, root, *copy ? copy : top, 0755);
-    if (parent < 0) {
-        return -1;
-    }
-    fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-    int saved = errno;
-    close(parent);
-    errno = saved;
-    return fd;
 }
 
 static bool is_directory(int fd) {

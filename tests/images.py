@@ -1,0 +1,51 @@
+"""Images for tests: `base` with a layer on top."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from minibox.image.importer import add_image
+from minibox.image.manifest import layer_descriptors
+from minibox.image.store import ImageStore
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    """A symbolic link."""
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.mode = tarfile.SYMTYPE, target, 0o777
+    return member
+
+
+def directory(name: str, uid: int = 0, gid: int = 0, mode: int = 0o755) -> tarfile.TarInfo:
+    """A directory."""
+    member = tarfile.TarInfo(name)
+    member.type, member.mode, member.uid, member.gid = tarfile.DIRTYPE, mode, uid, gid
+    return member
+
+
+def file(name: str, content: bytes, uid: int = 0, gid: int = 0, mode: int = 0o644) -> tuple[tarfile.TarInfo, bytes]:
+    """A regular file."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.uid, member.gid = len(content), mode, uid, gid
+    return member, content
+
+
+def derive(root: Path, name: str, *members: Any, config: dict[str, Any] | None = None) -> str:
+    """Make the image ``name`` in the state root: `base` with a layer of ``members``, later ones on top."""
+    store = ImageStore(str(root))
+    base = store.resolve("base")
+    layers: list[Any] = [
+        store.layout.blob_path(descriptor["digest"])
+        for descriptor, _ in layer_descriptors(store.layout, base.digest, base.config)
+    ]
+    top = io.BytesIO()
+    with tarfile.open(fileobj=top, mode="w") as tar:
+        for member in members:
+            header, content = member if isinstance(member, tuple) else (member, b"")
+            tar.addfile(header, io.BytesIO(content))
+    top.seek(0)
+    add_image(store, name, [*layers, top], {**base.config.get("config", {}), **(config or {})})
+    return name
