@@ -8,22 +8,35 @@ from contextlib import contextmanager
 from typing import Any
 
 
+class Running:
+    """A container under way.
+
+    Attributes:
+        process: its `minibox`.
+        first_line: what it printed first.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], first_line: str) -> None:
+        self.process = process
+        self.first_line = first_line
+
+
 @contextmanager
 def running(
     command: list[str], environment: Mapping[str, str], *options: str, script: str = "echo ready", **popen: Any
-) -> Iterator[subprocess.Popen[str]]:
+) -> Iterator[Running]:
     """A container of `base` that runs ``script``, whose first line of output is awaited, and then waits.
 
-    Its end comes with the end of the block, and must be a good one.
+    It ends with the block.
     """
     words = [*command, "run", "--rm", "-i", *options, "base", "sh", "-c", f"{script}; read line"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(words, env=dict(environment), **{**pipes, **popen}) as started:
         assert started.stdin and started.stdout
         try:
-            started.first_line = started.stdout.readline()  # type: ignore[attr-defined]
-            assert started.first_line, "the container did not start"  # type: ignore[attr-defined]
-            yield started
+            first_line = started.stdout.readline()
+            assert first_line, "the container did not start"
+            yield Running(started, first_line)
             if started.poll() is None:
                 started.stdin.write("\n")
                 started.stdin.flush()

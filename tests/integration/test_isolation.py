@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from tests.running import running
 
 pytestmark = requires("root", "idmap", "command:cc")
 
+Inside = Callable[..., list[str]]
 DOCKERS_CAPABILITIES = 0xA80425FB  # docs.docker.com, "Runtime privilege and Linux capabilities": 14
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 FIRST_ID = 0x70000000
@@ -33,20 +34,20 @@ def escape(session_directory: Path) -> str:
 
 
 @pytest.fixture
-def inside(minibox: Run, escape: str) -> Iterator[Run]:
+def inside(minibox: Run, escape: str) -> Inside:
     """Try things inside: ``inside(*options, script=...)`` gives what the script printed, split into lines."""
 
     def run(*options: str, script: str, **keywords: object) -> list[str]:
         words = ("run", "--rm", "--network", "none", "-v", f"{escape}:/escape:ro", *options, "base", "sh", "-c", script)
         done = minibox(*words, **keywords)
         assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
+        return list(done.stdout.splitlines())
 
-    yield run  # type: ignore[misc]
+    return run
 
 
 @both_users
-def test_only_its_own_processes(inside: Run, user_options: tuple[str, ...]) -> None:
+def test_only_its_own_processes(inside: Inside, user_options: tuple[str, ...]) -> None:
     lines = inside(*user_options, script="echo $$; ls /proc | grep '^[0-9]' | xargs echo; ps -o args")
     assert lines[0] == "1"
     assert all(int(pid) < 30 for pid in lines[1].split())
@@ -54,7 +55,7 @@ def test_only_its_own_processes(inside: Run, user_options: tuple[str, ...]) -> N
 
 
 @both_users
-def test_nothing_of_the_hosts_files(inside: Run, state: Path, user_options: tuple[str, ...]) -> None:
+def test_nothing_of_the_hosts_files(inside: Inside, state: Path, user_options: tuple[str, ...]) -> None:
     marker = state / "marker"
     marker.write_text("host")
     script = f"""
@@ -75,7 +76,7 @@ def test_nothing_of_the_hosts_files(inside: Run, state: Path, user_options: tupl
 
 
 @both_users
-def test_system_calls_on_the_hosts_kernel_are_refused(inside: Run, user_options: tuple[str, ...]) -> None:
+def test_system_calls_on_the_hosts_kernel_are_refused(inside: Inside, user_options: tuple[str, ...]) -> None:
     calls = """init_module finit_module delete_module kexec_load bpf perf_event_open userfaultfd open_by_handle_at
                unshare_user keyring request_key add_key swapon acct settimeofday iopl io_uring_setup syslog""".split()
     lines = inside(*user_options, script="for call in " + " ".join(calls) + "; do /escape $call; done")
@@ -89,7 +90,7 @@ WRITES = ("/proc/sys/kernel/core_pattern /proc/sys/kernel/hostname /proc/sys/vm/
 
 
 @both_users
-def test_the_kernels_files_are_not_for_writing(inside: Run, user_options: tuple[str, ...]) -> None:
+def test_the_kernels_files_are_not_for_writing(inside: Inside, user_options: tuple[str, ...]) -> None:
     lines = inside(*user_options, script="for path in " + " ".join(WRITES) + "; do /escape write $path; done")
     allowed = {"EROFS", "EACCES", "EPERM", "ENOENT"}
     refused = dict(zip(WRITES, lines, strict=True))
@@ -98,13 +99,13 @@ def test_the_kernels_files_are_not_for_writing(inside: Run, user_options: tuple[
 
 
 @both_users
-def test_no_mount_and_no_umount(inside: Run, user_options: tuple[str, ...]) -> None:
+def test_no_mount_and_no_umount(inside: Inside, user_options: tuple[str, ...]) -> None:
     script = """/escape mount /mnt; /escape mount /proc/sys; /escape umount /proc/sys; /escape umount /sys/firmware
                 /escape remount /sys; /escape remount /proc/sys; /escape umount /proc/keys; /escape umount /"""
     assert set(inside(*user_options, script=script)) == {"EPERM"}
 
 
-def test_who_may_mount_may_uncover_but_not_use(inside: Run) -> None:
+def test_who_may_mount_may_uncover_but_not_use(inside: Inside) -> None:
     """With CAP_SYS_ADMIN of its own user namespace a container may take its masks away, as in Docker:
     what lies behind is still the host's root's."""
     script = "for path in /proc/sys /proc/irq /proc/bus /proc/keys /sys; do /escape umount $path >/dev/null; done\n"
@@ -121,7 +122,7 @@ def test_who_may_mount_may_uncover_but_not_use(inside: Run) -> None:
 
 
 @both_users
-def test_namespaces_are_its_own(inside: Run, user_options: tuple[str, ...]) -> None:
+def test_namespaces_are_its_own(inside: Inside, user_options: tuple[str, ...]) -> None:
     lines = inside(
         *user_options, script="for name in " + " ".join(NAMESPACES) + "; do readlink /proc/self/ns/$name; done"
     )
@@ -132,7 +133,7 @@ def test_namespaces_are_its_own(inside: Run, user_options: tuple[str, ...]) -> N
 
 
 @both_users
-def test_no_way_into_the_hosts_network(inside: Run, user_options: tuple[str, ...]) -> None:
+def test_no_way_into_the_hosts_network(inside: Inside, user_options: tuple[str, ...]) -> None:
     name = f"minibox-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("\0" + name)
@@ -143,7 +144,7 @@ def test_no_way_into_the_hosts_network(inside: Run, user_options: tuple[str, ...
 
 
 @both_users
-def test_processes_outside_are_out_of_reach(inside: Run, user_options: tuple[str, ...]) -> None:
+def test_processes_outside_are_out_of_reach(inside: Inside, user_options: tuple[str, ...]) -> None:
     with subprocess.Popen(["sleep", "100"]) as outside:
         try:
             script = f"/escape ptrace {outside.pid}; /escape kill {outside.pid}; kill -9 -1; echo alive"
@@ -154,7 +155,7 @@ def test_processes_outside_are_out_of_reach(inside: Run, user_options: tuple[str
 
 
 @both_users
-def test_no_descriptor_of_the_hosts(inside: Run, user_options: tuple[str, ...]) -> None:
+def test_no_descriptor_of_the_hosts(inside: Inside, user_options: tuple[str, ...]) -> None:
     with open("/etc/hosts") as leaky:
         lines = inside(*user_options, script="/escape descriptors", pass_fds=(leaky.fileno(),))
     assert lines == ["0 1 2 "]
@@ -215,7 +216,7 @@ def _listing(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
 
 
-def test_root_inside_is_not_root_outside(minibox: Run, inside: Run, state: Path) -> None:
+def test_root_inside_is_not_root_outside(minibox: Run, inside: Inside, state: Path) -> None:
     shared = state / "shared"
     shared.mkdir()
     (shared / "secret").write_text("of the host's root")
@@ -246,7 +247,7 @@ def _words(pid: str) -> list[str]:
 
 
 def test_two_containers_have_no_id_in_common(
-    inside: Run, minibox_command: list[str], environment: dict[str, str]
+    inside: Inside, minibox_command: list[str], environment: dict[str, str]
 ) -> None:
     script = "cat /proc/self/uid_map"
     with running(minibox_command, environment, "--network", "none", script=script) as first:
@@ -256,7 +257,7 @@ def test_two_containers_have_no_id_in_common(
 
 @both_users
 @pytest.mark.parametrize("device", ["b 8 0", "b 7 0", "c 1 1", "c 10 200", "b 254 0"])
-def test_devices_of_the_host_can_not_be_opened(inside: Run, user_options: tuple[str, ...], device: str) -> None:
+def test_devices_of_the_host_can_not_be_opened(inside: Inside, user_options: tuple[str, ...], device: str) -> None:
     if device == "c 10 200" and user_options:
         pytest.skip("Docker's default list allows /dev/net/tun to who may make its node")
     assert set(inside(*user_options, script=f"/escape device /x {device}; /escape device /dev/x {device}")) == {"EPERM"}
@@ -285,7 +286,7 @@ def test_a_terminal_of_the_hosts_takes_no_input_from_inside(minibox: Run, escape
 
 
 @both_users
-def test_privileges(inside: Run, user_options: tuple[str, ...]) -> None:
+def test_privileges(inside: Inside, user_options: tuple[str, ...]) -> None:
     script = "grep -E '^(Cap|NoNewPrivs|Seccomp)' /proc/self/status"
     status = dict(line.split(":\t") for line in inside(*user_options, script=script))
     assert {int(status[f"Cap{name}"], 16) for name in ("Prm", "Eff", "Bnd")} == {DOCKERS_CAPABILITIES}
@@ -301,7 +302,7 @@ def test_privileges(inside: Run, user_options: tuple[str, ...]) -> None:
 
 
 @both_users
-def test_the_standard_file_systems(inside: Run, user_options: tuple[str, ...]) -> None:
+def test_the_standard_file_systems(inside: Inside, user_options: tuple[str, ...]) -> None:
     """OCI runtime-spec, config-linux.md, "Default Filesystems" and "Default Devices"."""
     script = """cat /proc/self/mountinfo; echo ==
         for device in null zero full random urandom tty; do [ -c /dev/$device ] && echo $device; done
