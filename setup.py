@@ -32,8 +32,7 @@ class build_native(build_ext):
 
     def build_init(self) -> None:
         """Compile native/init.c to ``minibox/minibox-init``; in place for an editable install."""
-        package_dir = self.get_finalized_command("build_py").get_package_dir("minibox") if self.inplace else ""
-        directory = package_dir or os.path.join(self.build_lib, "minibox")
+        directory = "minibox" if self.inplace else os.path.join(self.build_lib, "minibox")
         os.makedirs(directory, exist_ok=True)
         compiler = os.environ.get("CC", "cc").split()
         flags = ["-std=gnu17", "-Os", "-Wall", "-Wextra", "-static", "-s", "-ffunction-sections", "-Wl,--gc-sections"]

@@ -52,7 +52,9 @@ def run(
     if options.pull not in ("missing", "never", "always"):
         raise UsageError(f"unknown pull policy {options.pull!r}", "one of always, missing, never")
     if options.pull == "always":
-        raise Unsupported("--pull always: minibox has no registry client yet", "leave it out to use the image in the store")
+        raise Unsupported(
+            "--pull always: minibox has no registry client yet", "leave it out to use the image in the store"
+        )
     ends = ClosedEnds()
     try:
         store = ImageStore(root)
@@ -72,7 +74,12 @@ class Foreground:
     """One foreground container, from its claim to its end."""
 
     def __init__(
-        self, options: RunOptions, store: ImageStore, image: ResolvedImage, claim: state.Claim, runroot: str,
+        self,
+        options: RunOptions,
+        store: ImageStore,
+        image: ResolvedImage,
+        claim: state.Claim,
+        runroot: str,
         on_note: Note | None = None,
     ) -> None:
         self.options, self.store, self.image, self.claim, self.runroot = options, store, image, claim, runroot
@@ -84,7 +91,6 @@ class Foreground:
         self._streams: Streams | None = None
         self._keep = False  # its files outlive it
         self._began = time()
-        self._cgroup_name = ""
 
     def run(self, on_trace: Trace | None) -> int:
         """See `run`."""
@@ -95,9 +101,9 @@ class Foreground:
             self._terminal = Terminal(options.interactive)
         identity = self._identity()
         Overlay(self.root).prepare(self.claim.id, self.store.lowerdirs(self.image))
-        self._connection = networking.Connection(self._network, self.runroot, self.claim.id)
-        prepared = prepare(options, self.store, self.image, identity, self._terminal and self._terminal.size())
-        self._cgroup_name = prepared.cgroup_name
+        assert self._connection
+        size = self._terminal.size() if self._terminal else None
+        prepared = prepare(options, self.store, self.image, identity, size)
         self._write_files(prepared)
         for volume in prepared.volumes:
             os.makedirs(volume.path, exist_ok=True)
@@ -140,11 +146,12 @@ class Foreground:
         mappings = None
         if wants_own_ids(self.options, euid, kernel_version()):
             mappings = ids.own_ids() if euid else ids.lease_range(self.root, self.claim.id)
-        self._network = networking.choose(self.options, euid)
-        for note in (ids.note(mappings) if mappings and euid else "", self._network.note):
+        network = networking.choose(self.options, euid)
+        for note in (ids.note(mappings) if mappings and euid else "", network.note):
             if note:
                 self._note(note)
-        return Identity(self.claim.id, self.claim.directory, mappings, self._network.mode)
+        self._connection = networking.Connection(network, self.runroot, self.claim.id)
+        return Identity(self.claim.id, self.claim.directory, mappings, network.mode)
 
     def _write_files(self, prepared: Prepared) -> None:
         """/etc/hosts, /etc/hostname and /etc/resolv.conf of this container."""
@@ -188,6 +195,7 @@ class Foreground:
             def on_resize() -> None:
                 terminal.copy_size(master)
 
+        self.claim.note_process(init.pid)
         with Forwarding(init.send_signal, on_resize) as forwarding:
             collect(self.root, self.runroot)
             if self._keep:
@@ -198,7 +206,7 @@ class Foreground:
         if self._terminal:
             self._terminal.restore()
         status = code if code >= 0 else 128 - code
-        killed = bool(execution.cgroup) and execution.cgroup.oom_kills() > 0
+        killed = execution.cgroup is not None and execution.cgroup.oom_kills() > 0
         if killed:
             self._note(self._memory_note(code))
         if self._keep:
@@ -246,23 +254,42 @@ class Foreground:
     # ---- after ----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Remove what the container had, or keep its files as they are for `commit` and `start`."""
-        if self._execution:
-            self._execution.close()
-        if self._streams:
-            self._streams.close()
-        if self._terminal:
-            self._terminal.restore()
-        if self._execution and self._execution.cgroup:
-            self._execution.cgroup.remove()  # the kernel has killed all of its pid namespace
+        """Remove what the container had, or keep its files as they are for `commit` and `start`.
+
+        What fails to go doesn't keep the rest: its claim is then left for `collect`.
+        """
+        failure: Exception | None = None
+        for undo in (self._end_processes, self._close_network, self._remove_files):
+            try:
+                undo()
+            except (MiniboxError, OSError) as error:
+                failure = failure or error
+        self.claim.release(finished=failure is None)
+        if failure:
+            raise failure
+
+    def _end_processes(self) -> None:
+        try:
+            if self._execution:
+                self._execution.close()
+                if self._execution.cgroup:
+                    self._execution.cgroup.remove()  # it is empty: the kernel has killed the whole pid namespace
+        finally:
+            if self._streams:
+                self._streams.close()
+            if self._terminal:
+                self._terminal.restore()
+
+    def _close_network(self) -> None:
         if self._connection:
             self._connection.close()
+
+    def _remove_files(self) -> None:
         if not self._keep:
             files.remove(self.root, self.claim.id)
             if self.options.name:
                 state.drop_name(self.root, self.claim.id, self.claim.name)
         ids.release_range(self.root, self.claim.id)
-        self.claim.release()
 
 
 def _owner(prepared: Prepared) -> tuple[int, int]:
@@ -320,18 +347,23 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
     if state.is_live(root, container_id):
         if not force:
             raise UsageError(f"container {name_or_id} is running", "stop it first, or: minibox rm --force")
-        cgroup.find(cgroup.detect(), f"minibox-{container_id}").kill()
-        _wait_until_dead(root, container_id)
+        _kill(root, container_id)
     files.remove(root, container_id)
     state.drop_name(root, container_id, found["Name"])
     return container_id
 
 
-def _wait_until_dead(root: str, container_id: str) -> None:
+def _kill(root: str, container_id: str) -> None:
+    """Kill a container's first process, and with it all others; wait until its owner has let go of it."""
     from time import monotonic, sleep
 
     deadline = monotonic() + 10
-    while state.is_live(root, container_id):
+    while pid := state.live_process(root, container_id):
+        if pid > 0:
+            try:
+                os.kill(pid, SIGKILL)
+            except ProcessLookupError:
+                pass
         if monotonic() > deadline:
             raise MiniboxError(f"container {container_id[:12]} was killed and its owner still holds it")
         sleep(0.005)

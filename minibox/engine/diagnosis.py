@@ -37,8 +37,10 @@ def diagnose(errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: s
                 if error.errno == ENOENT and len(paths) == 1 and _dangling(root_fd, absolute):
                     return CommandNotFound(f"exec {name}: it is a symlink to a file that isn't there")
                 continue
-            with open(fd, "rb") as file:
-                found = _look(errno, path, file, root_fd)
+            try:
+                found = _look(errno, path, fd, root_fd)
+            finally:
+                os.close(fd)
             if found:
                 return found
     if errno == ENOENT:
@@ -49,9 +51,9 @@ def diagnose(errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: s
     return CommandNotExecutable(f"exec {name}: {kernel_says(errno)}")
 
 
-def _look(errno: int, path: str, file, root_fd: int) -> MiniboxError | None:  # type: ignore[no-untyped-def]
+def _look(errno: int, path: str, fd: int, root_fd: int) -> MiniboxError | None:
     """What is wrong with a file that is there; None when it is not to blame."""
-    status = os.fstat(file.fileno())
+    status = os.fstat(fd)
     if S_ISDIR(status.st_mode):
         return CommandNotExecutable(f"exec {path}: it is a directory") if errno == EACCES else None
     if not S_ISREG(status.st_mode):
@@ -59,7 +61,7 @@ def _look(errno: int, path: str, file, root_fd: int) -> MiniboxError | None:  # 
     if not status.st_mode & 0o111:
         mode = f"{status.st_mode & 0o7777:04o}"
         return CommandNotExecutable(f"exec {path}: its mode {mode} has no execute bit", f"chmod +x {path} in the image")
-    head = file.read(4096)
+    head = os.pread(fd, 4096, 0)
     if head[:2] == b"#!":
         return _script(errno, path, head, root_fd)
     if head[:4] == b"\x7fELF":
@@ -68,7 +70,9 @@ def _look(errno: int, path: str, file, root_fd: int) -> MiniboxError | None:  # 
         what = "it is empty" if not head else "it is neither a program nor a script that begins with #!"
         return CommandNotExecutable(f"exec {path}: {what}", f"if it is a shell script, run: sh {path}")
     if errno == EACCES:
-        return CommandNotExecutable(f"exec {path}: {kernel_says(errno)}", "may the user execute it, and every directory above it be searched?")
+        return CommandNotExecutable(
+            f"exec {path}: {kernel_says(errno)}", "may the user execute it, and every directory above it be searched?"
+        )
     return None
 
 
@@ -114,11 +118,17 @@ def _loader(head: bytes, order: str) -> str:
     """The PT_INTERP of an ELF file; elf(5). "" when it has none within its first page."""
     try:
         if head[4:5] == b"\x02":
-            offset, size, count = (struct.unpack_from(order + "Q", head, 32)[0], *struct.unpack_from(order + "HH", head, 54))
+            offset, size, count = (
+                struct.unpack_from(order + "Q", head, 32)[0],
+                *struct.unpack_from(order + "HH", head, 54),
+            )
             at, length = 8, 32
             word = "Q"
         else:
-            offset, size, count = (struct.unpack_from(order + "I", head, 28)[0], *struct.unpack_from(order + "HH", head, 42))
+            offset, size, count = (
+                struct.unpack_from(order + "I", head, 28)[0],
+                *struct.unpack_from(order + "HH", head, 42),
+            )
             at, length = 4, 16
             word = "I"
         for number in range(count):

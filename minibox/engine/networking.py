@@ -11,19 +11,13 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Mapping
-    from typing import Protocol
 
     from minibox.engine.options import RunOptions
     from minibox.linux.process import Child
     from minibox.network.lease import Lease
     from minibox.network.rootless import RootlessTool
-
-    class Options(Protocol):
-        """What of the options matters here."""
-
-        add_host: tuple[str, ...]
-        dns: tuple[str, ...]
 
 
 SIGTERM = 15
@@ -77,9 +71,9 @@ class Connection:
         self.network = network
         self._lease: Lease | None = lease.take(runroot, container_id) if network.mode == "bridge" else None
         self._tool: Child | None = None
-        self._socket = None
+        self._socket: socket | None = None
 
-    def texts(self, hostname: str, options: Options) -> Mapping[str, str]:
+    def texts(self, hostname: str, options: RunOptions) -> Mapping[str, str]:
         """The container's /etc/hosts, /etc/hostname and /etc/resolv.conf.
 
         Raises:

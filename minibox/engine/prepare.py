@@ -6,8 +6,8 @@ import os
 
 from minibox.engine import image_files
 from minibox.engine.host_facts import host_facts
-from minibox.engine.ids import IdMappings, single
-from minibox.engine.spec import make_spec
+from minibox.engine.ids import single
+from minibox.engine.spec import IdMappings, make_spec
 from minibox.engine.volumes import user_mounts
 from minibox.errors import Unsupported, UsageError
 from minibox.linux import cgroup
@@ -78,7 +78,8 @@ def wants_own_ids(options: RunOptions, euid: int, kernel: tuple[int, int]) -> bo
     if options.userns in ("private", "auto"):
         if kernel < ID_MAPPED_OVERLAY:
             raise Unsupported(
-                f"a user namespace over overlay layers needs Linux 5.19, this is {kernel[0]}.{kernel[1]}", "--userns host"
+                f"a user namespace over overlay layers needs Linux 5.19, this is {kernel[0]}.{kernel[1]}",
+                "--userns host",
             )
         return True
     return not options.userns and not options.privileged and kernel >= ID_MAPPED_OVERLAY
@@ -108,9 +109,7 @@ def prepare(
     id_mapped = own_ids and euid == 0
     host = cgroup.detect()
     facts = host_facts(swap_limit=False)  # cgroup_steps knows what this kernel counts
-    mounts = user_mounts(
-        options, image.config, facts, root=store.root, container_id=identity.id, idmap_binds=id_mapped
-    )
+    mounts = user_mounts(options, image.config, facts, root=store.root, container_id=identity.id, idmap_binds=id_mapped)
     name = f"minibox-{identity.id}"
     spec = make_spec(
         options,
@@ -151,7 +150,7 @@ def cgroup_mounts(host: CgroupHost, planned: cgroup.Cgroup, euid: int) -> tuple[
         return (("", "cgroup2", ""),)
     if euid:
         return ()
-    seen = {}
+    seen: dict[str, list[str]] = {}
     for controller, directory in planned.v1.items():
         seen.setdefault(os.path.dirname(directory), []).append(controller)
     return tuple((",".join(names), "cgroup", ",".join(names)) for names in seen.values())

@@ -200,6 +200,7 @@ class Execution:
                 self.pty_master = fd
             else:
                 self._root_fd = fd
+                break  # it waits, so that its mounts can be looked into
         if self.mounter:
             self.mounter.wait()
         if self.init.progress()[0] != EXEC:

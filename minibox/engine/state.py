@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from errno import EAGAIN, EACCES, ENOSPC
+from errno import EACCES, EAGAIN, ENOSPC
 
 from minibox.errors import ContainerNotFound, MiniboxError, NameTaken, UsageError, kernel_says
 
@@ -75,7 +75,9 @@ class Claim:
             seed = int(self.id[:8], 16)
             return f"{ADJECTIVES[seed % len(ADJECTIVES)]}_{NOUNS[seed // len(ADJECTIVES) % len(NOUNS)]}_{self.id[8:12]}"
         if len(name) < 2 or len(name) > 128 or not name[0].isalnum() or not NAME_CHARACTERS.issuperset(name):
-            raise UsageError(f"invalid container name {name!r}", "letters, digits, '_', '.' and '-', the first a letter or digit")
+            raise UsageError(
+                f"invalid container name {name!r}", "letters, digits, '_', '.' and '-', the first a letter or digit"
+            )
         os.makedirs(directory, 0o700, exist_ok=True)
         try:
             os.symlink(self.id, f"{directory}/{name}")
@@ -89,10 +91,15 @@ class Claim:
             ) from None
         return name
 
-    def release(self) -> None:
-        """Give up the lock: the container has ended and its files are as they should stay."""
+    def note_process(self, pid: int) -> None:
+        """Say which process is the container's first, for who wants to kill it: valid while the lock is held."""
+        os.write(self._fd, b" %d" % pid)
+
+    def release(self, *, finished: bool = True) -> None:
+        """Give up the lock: the container has ended, and if ``finished`` nothing is left to `collect`."""
         if self._fd >= 0:
-            os.unlink(f"{self.root}/live/{self.id}")
+            if finished:
+                os.unlink(f"{self.root}/live/{self.id}")
             os.close(self._fd)
             self._fd = -1
 
@@ -138,7 +145,7 @@ def orphans(root: str) -> Iterator[tuple[str, bool, int]]:
                 raise
             continue
         if os.fstat(fd).st_nlink:
-            yield name, os.read(fd, 16) != KEEP, fd
+            yield name, not os.read(fd, 32).startswith(KEEP), fd
         os.close(fd)
 
 
@@ -213,14 +220,20 @@ def find(root: str, name_or_id: str) -> dict[str, Any]:
 
 def is_live(root: str, container_id: str) -> bool:
     """Does an owner hold it?"""
+    return live_process(root, container_id) != 0
+
+
+def live_process(root: str, container_id: str) -> int:
+    """The first process of a container that an owner holds: -1 while it is being started, 0 when none holds it."""
     try:
         fd = os.open(f"{root}/live/{container_id}", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return False
+        return 0
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return True
+        _, _, pid = os.read(fd, 32).partition(b" ")
+        return int(pid) if pid.isdigit() else -1
     finally:
         os.close(fd)
-    return False
+    return 0

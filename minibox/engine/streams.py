@@ -8,13 +8,12 @@ openable by users that the caller's file knows nothing of, and a terminal's ioct
 from __future__ import annotations
 
 import os
-from _signal import SIG_BLOCK, pthread_sigmask
 from _thread import allocate_lock, start_new_thread
 from errno import EINVAL
 from fcntl import F_DUPFD_CLOEXEC, F_SETPIPE_SZ, fcntl
 from select import POLLIN, POLLOUT, poll
 
-from minibox.engine.signals import FORWARDED
+from minibox.engine.signals import block
 
 CHUNK = 1 << 20  # of one splice; also the size we ask for our pipes: the largest without privilege
 TTY_CHUNK = 1 << 16
@@ -163,7 +162,7 @@ class Copy:
         start_new_thread(self._run, ())
 
     def _run(self) -> None:
-        pthread_sigmask(SIG_BLOCK, FORWARDED)  # they are the main thread's: it waits for them
+        block()
         try:
             move = _splice if _is_pipe(self._source) or _is_pipe(self._target) else _read_write
             while self._ready():

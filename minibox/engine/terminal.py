@@ -39,7 +39,11 @@ class Terminal:
         if self.fd >= 0:
             rows, columns = self.size()
             try:
-                ioctl(pty_master, termios.TIOCSWINSZ, rows.to_bytes(2, "little") + columns.to_bytes(2, "little") + bytes(4))
+                ioctl(
+                    pty_master,
+                    termios.TIOCSWINSZ,
+                    rows.to_bytes(2, "little") + columns.to_bytes(2, "little") + bytes(4),
+                )
             except OSError:
                 pass  # it has just closed
 

@@ -40,9 +40,7 @@ class Child:
         pidfd: refers to it for good, even when the pid is taken anew; pidfd_open(2).
     """
 
-    def __init__(
-        self, buffer: bytearray, flags: int, slots: Sequence[int], op_count: int, cgroup_fd: int = -1
-    ) -> None:
+    def __init__(self, buffer: bytearray, flags: int, slots: Sequence[int], op_count: int, cgroup_fd: int = -1) -> None:
         """Clone it.
 
         Args:

@@ -149,7 +149,9 @@ def _birth(spec: Spec, start: Start) -> list[Op]:
     """The parent makes the process and gives it its identity."""
     steps = []
     if start.cgroup:
-        steps.append(op.parent("create_cgroup", start.cgroup, why="a group for the limits, made before its first member"))
+        steps.append(
+            op.parent("create_cgroup", start.cgroup, why="a group for the limits, made before its first member")
+        )
     steps += [
         op.parent("clone", _flags(spec), why="a process in namespaces of its own"),
         op.die_with_parent("a container must not outlive the minibox that owns it"),
@@ -274,7 +276,9 @@ def _device(device: LinuxDevice) -> Op:
     kind = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}[device["type"]]
     number = makedev(device.get("major", 0), device.get("minor", 0))
     mode = kind | device.get("fileMode", 0o666) & 0o7777
-    return op.mknod(device["path"], mode, number, device.get("uid", 0), device.get("gid", 0), "a device that was asked for")
+    return op.mknod(
+        device["path"], mode, number, device.get("uid", 0), device.get("gid", 0), "a device that was asked for"
+    )
 
 
 def _close_up(spec: Spec) -> list[Op]:
@@ -312,7 +316,9 @@ def _streams(start: Start) -> list[Op]:
         steps += [
             op.open_pty(*start.terminal, "a terminal of the container's own"),
             op.send_fd(op.STATUS, op.PTY_MASTER, op.TAG_PTY, "minibox copies between it and the user's"),
-            op.bind_fd(op.PTY_SLAVE, op.HOST, "/dev/console", "the same terminal, under the name that init systems use"),
+            op.bind_fd(
+                op.PTY_SLAVE, op.HOST, "/dev/console", "the same terminal, under the name that init systems use"
+            ),
             op.controlling_tty(op.PTY_SLAVE, "so that Ctrl-C and job control work"),
             op.stdio(op.PTY_SLAVE, op.PTY_SLAVE, op.PTY_SLAVE, "standard streams are the terminal"),
         ]
@@ -342,7 +348,9 @@ def _become(spec: Spec, start: Start) -> list[Op]:
     filter_ = op.seccomp(start.seccomp, start.seccomp_flags, "only these system calls") if start.seccomp else None
     no_new_privs = process.get("noNewPrivileges", False)
     steps = [
-        op.setrlimit(RLIMITS[limit["type"].removeprefix("RLIMIT_")], limit["soft"], limit["hard"], "a limit of the process")
+        op.setrlimit(
+            RLIMITS[limit["type"].removeprefix("RLIMIT_")], limit["soft"], limit["hard"], "a limit of the process"
+        )
         for limit in process.get("rlimits", [])
     ]
     steps.append(op.umask(user.get("umask", 0o022), "files are made with this mask"))
@@ -355,7 +363,9 @@ def _become(spec: Spec, start: Start) -> list[Op]:
     steps += [
         op.setresgid(user["gid"], "the user's group"),
         op.setresuid(user["uid"], "the user"),
-        op.capset(caps.get("effective", 0), caps.get("permitted", 0), caps.get("inheritable", 0), "only these capabilities"),
+        op.capset(
+            caps.get("effective", 0), caps.get("permitted", 0), caps.get("inheritable", 0), "only these capabilities"
+        ),
     ]
     if caps.get("ambient"):
         steps.append(op.cap_ambient(caps["ambient"], "kept by a command that is not root"))

@@ -155,7 +155,20 @@ def _shown(operation: str, name: str, value: Argument) -> str:
         return value
     if value is None:
         return ""
-    if name in ("root", "slot", "mount", "file", "socket", "userns", "tty", "master", "slave", "stdin", "stdout", "stderr"):
+    if name in (
+        "root",
+        "slot",
+        "mount",
+        "file",
+        "socket",
+        "userns",
+        "tty",
+        "master",
+        "slave",
+        "stdin",
+        "stdout",
+        "stderr",
+    ):
         return _slot(value)
     if name == "tag":
         return TAGS.get(value, str(value))
@@ -191,7 +204,10 @@ def _slot(number: int) -> str:
 # ---- errors -------------------------------------------------------------------------------------
 
 HINTS = {
-    ("mount_overlay", errno_names.EINVAL): "the container's directory can't hold an overlay's upper layer (it may itself be "
+    (
+        "mount_overlay",
+        errno_names.EINVAL,
+    ): "the container's directory can't hold an overlay's upper layer (it may itself be "
     "on overlayfs or NFS); set --root to a directory on ext4, xfs or btrfs",
     ("mount_overlay", errno_names.ENODEV): "this kernel has no overlay file system; load it with: modprobe overlay",
     ("mount_overlay", errno_names.EPERM): "this kernel doesn't let an ordinary user mount overlayfs (Linux 5.11 does); "

@@ -163,8 +163,12 @@ def open_bind(mount: Mount, slot: int) -> list[Op]:
     spread = mount.propagation or op.MS_REC | op.MS_PRIVATE
     steps.append(
         op.mount_attributes(
-            slot, "by default no mount spreads through it", set_=mount.all_set, clear=mount.all_clear,
-            propagation=spread & ~op.MS_REC, recursive=bool(spread & op.MS_REC),
+            slot,
+            "by default no mount spreads through it",
+            set_=mount.all_set,
+            clear=mount.all_clear,
+            propagation=spread & ~op.MS_REC,
+            recursive=bool(spread & op.MS_REC),
         )  # fmt: skip
     )
     if mount.set_ or mount.clear:
@@ -174,7 +178,9 @@ def open_bind(mount: Mount, slot: int) -> list[Op]:
 
 def fresh(mount: Mount) -> Op:
     """Mount a new file system."""
-    why = WHY.get(mount.fstype, "a file system in memory" if mount.fstype == "tmpfs" else f"a {mount.fstype} file system")
+    why = WHY.get(
+        mount.fstype, "a file system in memory" if mount.fstype == "tmpfs" else f"a {mount.fstype} file system"
+    )
     return op.mount(
         mount.fstype, mount.destination, why, source=mount.source, options=mount.options, attributes=mount.set_
     )

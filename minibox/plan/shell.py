@@ -176,7 +176,9 @@ AT_EXEC = ("chdir", "setgroups", "setresgid", "setresuid", "cap_bounding", "caps
 IMPLIED = ("send", "wait", "die_with_parent", "stdio", "close_fds", "setsid")
 
 
-def script(plan: Plan, *, before: tuple[str, ...], cgroup: tuple[str, ...], born_in: str, after: tuple[str, ...]) -> str:
+def script(
+    plan: Plan, *, before: tuple[str, ...], cgroup: tuple[str, ...], born_in: str, after: tuple[str, ...]
+) -> str:
     """A shell script that starts the container of a plan without a user namespace, network or terminal.
 
     Args:
@@ -191,7 +193,8 @@ def script(plan: Plan, *, before: tuple[str, ...], cgroup: tuple[str, ...], born
     missing = sorted({step.name for step in plan.ops} & {"clone_mounter", "network", "open_pty"})
     if missing:
         raise Unsupported(
-            f"no shell script can do {', '.join(missing)}", "explain a simple run: --userns host --network none, without -t"
+            f"no shell script can do {', '.join(missing)}",
+            "explain a simple run: --userns host --network none, without -t",
         )
     lines = ["#!/bin/sh", "# The same container by hand. Run as root.", "set -eu"]
     lines += [f"trap {quote('; '.join(after))} EXIT", *before]
@@ -234,5 +237,6 @@ def _last_command(late: list[Op]) -> str:
     where = command(by_name["chdir"])
     return (
         f'exec "$(command -v env)" -i {" ".join(map(quote, env))} "$(command -v setpriv)" {options} --pdeathsig KILL '
-        f'"$(command -v {where}'.replace("unshare ", 'unshare)" ', 1) + f" -- {' '.join(map(quote, argv))}"
+        f'"$(command -v {where}'.replace("unshare ", 'unshare)" ', 1)
+        + f" -- {' '.join(map(quote, argv))}"
     )
