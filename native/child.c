@@ -764,16 +764,20 @@ static void unblock_signals(void) {
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Tell the parent where the command was looked for: it sends the root directory, which outlives
- * this process as long as the parent holds it, so that the diagnosis sees what execve saw. */
+/* Tell the parent where the command was looked for, and wait until it has seen enough: the mounts
+ * below the root directory go with this process's namespace. */
 static int exec_failed(struct mb_child *child, int error) {
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
-    child->record->state = MB_RUNNING;
+    child->record->error = -error;
+    child->record->state = MB_FAILED;
     int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root >= 0) {
-        send_message(child->slots[MB_SLOT_STATUS], MB_TAG_ROOT, root);
+    int parent = child->slots[MB_SLOT_STATUS];
+    struct mb_message none;
+    int no_fd;
+    if (root >= 0 && !send_message(parent, MB_TAG_ROOT, root)) {
+        receive_message(parent, &none, &no_fd); /* nothing comes, but the end */
     }
     return error;
 }
