@@ -3,8 +3,10 @@
  * Runs the command given behind "--", passes every signal on to it, reaps whatever is orphaned
  * below it, and ends as the command ended. Static: it runs in images with any C library or none. */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -15,6 +17,36 @@
 /* Signals that say something about this process itself; passing them on would say it twice. */
 static const int not_passed_on[] = {SIGCHLD, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGTTIN, SIGTTOU};
 
+/* Not an errno: the file is there, and execve(2) answers ENOENT for what it needs. */
+enum { NO_INTERPRETER = -1 };
+
+/* Execute the command, looked for in PATH when it has no slash; returns what is wrong with it. As
+ * execvp(3) but for its second try with /bin/sh: without --init a script without "#!" fails too. */
+static int search_and_execute(char **argv) {
+    const char *path = strchr(argv[0], '/') ? "" : getenv("PATH");
+    int error = ENOENT;
+    for (const char *entry = path ? path : "/bin:/usr/bin", *end; error == ENOENT || error == EACCES; entry = end + 1) {
+        end = strchrnul(entry, ':');
+        char candidate[PATH_MAX];
+        const char *slash = end > entry ? "/" : "";
+        if (snprintf(candidate, sizeof candidate, "%.*s%s%s", (int)(end - entry), entry, slash, argv[0]) >= PATH_MAX) {
+            errno = ENOENT;
+            *candidate = '\0';
+        } else {
+            execv(candidate, argv);
+        }
+        if (errno == ENOENT && access(candidate, F_OK) == 0) {
+            error = NO_INTERPRETER;
+        } else if (errno != ENOENT && errno != ENOTDIR) {
+            error = errno;
+        }
+        if (!*end) {
+            break;
+        }
+    }
+    return error;
+}
+
 /* Runs in the child: never returns. */
 static _Noreturn void execute(char **argv, const sigset_t *mask) {
     /* A process group of its own, in front: Ctrl-C goes to the command and not to init. Without a
@@ -24,9 +56,9 @@ static _Noreturn void execute(char **argv, const sigset_t *mask) {
     tcsetpgrp(STDIN_FILENO, getpid());
     signal(SIGTTOU, SIG_DFL);
     sigprocmask(SIG_SETMASK, mask, NULL);
-    execvp(argv[0], argv);
-    int error = errno;
-    dprintf(STDERR_FILENO, "minibox: exec %s: %s\n", argv[0], strerror(error));
+    int error = search_and_execute(argv);
+    const char *what = error == NO_INTERPRETER ? "its interpreter or loader is not in the image" : strerror(error);
+    dprintf(STDERR_FILENO, "minibox: exec %s: %s\n", argv[0], what);
     _exit(error == ENOENT ? 127 : 126);
 }
 
