@@ -148,7 +148,8 @@ def settings_of(ctx: click.Context) -> Settings:
 def usage_error(error: click.ClickException) -> UsageError:
     """A click error as one line in our words, with a hint."""
     ctx = getattr(error, "ctx", None)
-    see = f"see {ctx.command_path if ctx is not None else 'minibox'} --help"
+    path = _typed(ctx) if ctx is not None else "minibox"
+    see = f"see {path} --help"
     if isinstance(error, click.NoSuchOption):
         name = error.option_name
         if name in DOCKER_ONLY and ctx is not None and ctx.info_name in ("run", "shell"):
@@ -160,7 +161,7 @@ def usage_error(error: click.ClickException) -> UsageError:
             return UsageError(f"option {error.option_name} needs a value", hint=see)
         return UsageError(f"option {error.option_name} takes no value", hint=see)
     if isinstance(error, click.MissingParameter) and error.param is not None and ctx is not None:
-        usage = " ".join([ctx.command_path, *ctx.command.collect_usage_pieces(ctx)])
+        usage = " ".join([path, *ctx.command.collect_usage_pieces(ctx)])
         return UsageError(f"{error.param.human_readable_name} is missing", hint=f"usage: {usage}")
     if isinstance(error, RefusedValue):
         return UsageError(error.message, hint=error.advice or see)
@@ -168,6 +169,11 @@ def usage_error(error: click.ClickException) -> UsageError:
         name = error.param.opts[0] if isinstance(error.param, click.Option) else _metavar(error)
         return UsageError(f"{name}: {_as_ours(error.message)}" if name else _as_ours(error.message), hint=see)
     return UsageError(_as_ours(error.format_message()), hint=see)
+
+
+def _typed(ctx: click.Context) -> str:
+    """The commands as they are typed: unlike `command_path`, without the arguments of those above."""
+    return " ".join([*([_typed(ctx.parent)] if ctx.parent is not None else []), str(ctx.info_name)])
 
 
 def _metavar(error: click.BadParameter) -> str:

@@ -24,8 +24,7 @@ COMMAND_SHOWN = 40
 
 ADVICE = {
     "size": "write a number and a unit: 512m, 2g, 65536k",
-    "int": "write a whole number",
-    "float": "write a number: 2, 0.5",
+    "float": "for example 2 or 0.5",
     "flag": "write true or false, or nothing",
 }
 
@@ -87,7 +86,7 @@ class RunCommand(click.Command):
         for group in GROUPS:
             rows = [(spelling(option), option.help) for option in OPTIONS if option.group == group]
             if group == GROUPS[-1]:
-                rows.append(("    --help", "Show this text"))
+                rows.append(("    --help", "Show this message and exit"))
             with formatter.section(group):
                 formatter.write_dl([(name.ljust(widest), text) for name, text in rows])
 
@@ -209,7 +208,7 @@ Examples:
     epilog="""\b
 Examples:
   minibox ps --all
-  minibox ps --all --quiet | xargs minibox rm""",
+  minibox ps --all --quiet | xargs --no-run-if-empty minibox rm""",
 )
 @click.option("-a", "--all", "show_all", is_flag=True, help="Show ended containers too")
 @click.option("-q", "--quiet", is_flag=True, help="Show ids only")

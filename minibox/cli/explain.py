@@ -35,7 +35,7 @@ def format_plan(rows: list[dict[str, Any]], width: int) -> str:
         head, *more = wrap(f"{does} [{row['manual']}]" if row.get("manual") else does, margin, margin, width)
         lines += [f"{row['index']:>{column - 2}}  {head[column:]}", *more]
         lines += wrap(
-            f"{row['operation']}: {describe(row.get('arguments'))}".rstrip(": "), margin, margin + "  ", width
+            f"{row['operation']}: {describe(unsaid(row))}".rstrip(": "), margin, margin + "  ", width
         )
         if row.get("why"):
             lines += wrap(f"why: {legible(str(row['why']))}", margin, margin + "  ", width)
@@ -65,6 +65,14 @@ def format_trace(rows: list[dict[str, Any]]) -> str:
 def legible(text: str) -> str:
     """``text`` for reading, not for copying: ids and digests cut short, no control characters."""
     return re.sub("([0-9a-f]{12})[0-9a-f]{52}", r"\1...", printable(text))
+
+
+def unsaid(row: dict[str, Any]) -> Any:
+    """A step's arguments, less those whose value the sentence about it has in full."""
+    arguments, does = row.get("arguments"), f" {row.get('does')} "
+    if not isinstance(arguments, dict):
+        return arguments
+    return {name: value for name, value in arguments.items() if f" {value} " not in does}
 
 
 def describe(arguments: Any) -> str:

@@ -39,6 +39,7 @@ def explain(options: RunOptions, *, root: str) -> list[dict[str, Any]]:
         elif row["operation"] == "write_id_maps":
             linux = prepared.spec["linux"]
             row["arguments"] = {"uid": _maps(linux["uidMappings"]), "gid": _maps(linux["gidMappings"])}
+            row["shell"] = "\n".join(_mapping_command(kind, linux[f"{kind}Mappings"]) for kind in ("uid", "gid"))
     return rows
 
 
@@ -68,6 +69,14 @@ def script(options: RunOptions, *, root: str) -> str:
 
 def _maps(mappings: list[LinuxIDMapping]) -> str:
     return ", ".join(f"{each['containerID']} {each['hostID']} {each['size']}" for each in mappings)
+
+
+def _mapping_command(kind: str, mappings: list[LinuxIDMapping]) -> str:
+    """Root writes the map; an ordinary user may write one id, and asks a set-uid program for more."""
+    if os.geteuid() and len(mappings) > 1:
+        return f'new{kind}map "$INIT" {_maps(mappings).replace(",", "")}'
+    deny = 'echo deny > "/proc/$INIT/setgroups"; ' if os.geteuid() and kind == "gid" else ""
+    return f'{deny}echo {_maps(mappings)} > "/proc/$INIT/{kind}_map"'
 
 
 def _prepare(options: RunOptions, root: str) -> Prepared:

@@ -255,7 +255,9 @@ def _mapped(user: ResolvedUser, mappings: IdMappings | None, options: RunOptions
         if not _contains(ranges, number):
             raise UsageError(
                 f"{what} {number} is not mapped in the container's user namespace",
-                hint="give your user more ids in /etc/subuid and /etc/subgid, or run as root",
+                hint=f"ids inside are below {ranges[0]['size']}; --userns host has all of them"
+                if len(ranges) == 1 and ranges[0]["size"] > 1
+                else "give your user more ids in /etc/subuid and /etc/subgid, or run as root",
             )
     if not _single(mappings.gids) and all(_contains(mappings.gids, gid) for gid in user.additional_gids):
         return user

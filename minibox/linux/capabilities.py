@@ -69,7 +69,7 @@ def capability(word: str) -> str:
         return name
     from difflib import get_close_matches
 
-    near = get_close_matches(name, NAMES, n=3, cutoff=0.6)
+    near = get_close_matches(name, NAMES, n=2, cutoff=0.75)
     raise UsageError(
         f"unknown capability {word!r}",
         hint=f"did you mean {' or '.join(near)}?" if near else "capabilities(7) lists the names",

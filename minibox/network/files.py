@@ -70,10 +70,12 @@ def parse_add_host(entry: str, host_gateway: str | None = None) -> tuple[str, st
                 hint="use --network bridge, or write the address itself",
             )
         return name, host_gateway
+    if not address:
+        raise UsageError(f"--add-host {entry}: no address behind the host name", hint="write it as NAME:ADDRESS")
     bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
     if not (ipv4.is_ipv4(bare) or ipv4.is_ipv6(bare)):
         raise UsageError(
-            f"--add-host {entry}: {address or 'nothing'} is not an IP address",
+            f"--add-host {entry}: {address} is not an IP address",
             hint="write it as NAME:ADDRESS; host-gateway stands for this host",
         )
     return name, bare

@@ -50,7 +50,7 @@ WORDS = {
     "mknod": ("make the device {path}", "mknod(2)", "root path mode device uid gid"),
     "symlink": ("link {path} to {target}", "symlink(2)", "target root path"),
     "write_file": ("write {data} to {path}", "proc(5)", "root path data"),
-    "write_fd": ("write {data} to {file}", "cgroups(7)", "file data"),
+    "write_fd": ("enter a cgroup: write {data} to its {file}", "cgroups(7)", "file data"),
     "pivot_root": ("make {root} the root directory", "pivot_root(2)", "root"),
     "chdir": ("change to the directory {path}", "chdir(2)", "path"),
     "sethostname": ("set the host name to {name}", "sethostname(2)", "name"),
@@ -217,9 +217,10 @@ HINTS = {
     "run minibox outside of them",
     ("mount", errno_names.ENOSPC): "the limit on mounts is reached: see /proc/sys/fs/mount-max",
     ("open_tree", errno_names.ENOENT): "it was there a moment ago; was it removed meanwhile?",
+    ("write_file", errno_names.ENOENT): "the container has no such setting; `sysctl -a` inside lists those that it has",
+    ("write_file", errno_names.EINVAL): "the kernel doesn't take this value for it",
     ("seccomp", errno_names.EINVAL): "the filter is not valid for this kernel; try --security-opt seccomp=unconfined",
 }
-LIMIT_HINT = "raise the limit that /proc/sys/user/max_{}_namespaces sets"
 
 
 def step_error(number: int, total: int, step: Op, errno: int) -> StepError:
@@ -234,7 +235,7 @@ def step_error(number: int, total: int, step: Op, errno: int) -> StepError:
     message = f"{what}: {strerror(errno)} ({name} from {page}, {place})"
     hint = HINTS.get((step.name, errno))
     if errno == errno_names.ENOSPC and step.name in ("mkdir", "mount_overlay"):
-        hint = "the disk is full, or out of inodes: minibox system df tells what minibox has on it"
+        hint = "the disk is full, or out of inodes (df, df -i); free some, or set --root to a directory on another disk"
     return StepError(message, hint, index=number, errno=errno)
 
 

@@ -42,6 +42,8 @@ def command(step: Op) -> str | None:
     ``$ROOT`` stands for the container's root directory, ``$MOUNT`` for the mount at hand, ``$INIT``
     for the container's first process.
     """
+    if step.name == "write_fd":
+        return f"echo 0 > {_cgroup_of(step)}/tasks"
     render = COMMANDS.get(step.name)
     return render(*step.args) if render else None
 
@@ -125,7 +127,6 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "clone": _unshare,
     "clone_mounter": _unshare,
     "unshare": _unshare,
-    "write_id_maps": lambda: 'newuidmap "$INIT" ...; newgidmap "$INIT" ...',
     "oom_score_adj": lambda value: f"choom --adjust {value} --pid $INIT",
     "setns": lambda namespace, flags: "nsenter ...",
     "open": lambda path, flags, slot: f"ROOT={quote(path)}",
