@@ -121,20 +121,20 @@ class Connection:
         from minibox.plan import operations as op
         from minibox.plan.encode import encode
 
-        argv = tuple(command(tool, pid, 1))
+        argv = tuple(command(tool, pid, 0))
         environment = tuple(f"{name}={value}" for name, value in os.environ.items())
         steps = [
             op.die_with_parent("it carries packets for a container that dies with us"),
-            op.stdio(op.STDIN, op.STDOUT, op.STDERR, "it announces itself on its standard output"),
+            op.stdio(op.STDIN, op.STDOUT, op.STDERR, "it announces itself on descriptor 0: on 1 it chatters"),
             op.close_fds("nothing else of ours"),
             op.exec_((tool.path,), argv, environment, "user-mode networking"),
         ]
         ours, its = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
         ready, announce = os.pipe2(os.O_CLOEXEC)
         said = os.memfd_create("minibox-network", os.MFD_CLOEXEC)
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            slots = [its.fileno(), -1, null, announce, said]
+            slots = [its.fileno(), -1, announce, null, said]
             self._tool = Child(encode(steps, signatures()), 0, slots, len(steps))
             self._socket = ours  # held: its other end tells the child that we are there
             os.close(announce)
