@@ -164,7 +164,10 @@ class Copy:
     def _run(self) -> None:
         block()
         try:
-            move = _splice if _is_pipe(self._source) or _is_pipe(self._target) else _read_write
+            # Not to a file: splice(2) takes its position before it waits for data, and then writes over what the
+            # caller's other programs have written to it meanwhile.
+            splices = (_is_pipe(self._source) and not _is_file(self._target)) or _is_pipe(self._target)
+            move = _splice if splices else _read_write
             while self._ready():
                 try:
                     if not move(self._source, self._target):
@@ -231,6 +234,10 @@ def _is_pipe(fd: int) -> bool:
         return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:[")
     except OSError:
         return False
+
+
+def _is_file(fd: int) -> bool:
+    return os.fstat(fd).st_mode & 0o170000 == 0o100000
 
 
 def _give(fd: int, owner: tuple[int, int]) -> None:

@@ -337,3 +337,12 @@ def test_output_to_a_full_disk_is_an_error_inside(run):
         done = run("base", "sh", "-c", "for n in $(seq 20000); do echo 0123456789012345 || exit 9; done",
                    stdout=full, stderr=subprocess.DEVNULL)  # fmt: skip
     assert done.returncode != 0
+
+
+def test_a_file_shared_with_other_programs_loses_nothing(minibox_command, environment, state):
+    inside = f"{' '.join(minibox_command)} run --rm --network none base sh -c 'echo ready >&2; sleep 1; echo inside'"
+    outside = "(while [ ! -s err ]; do sleep 0.05; done; echo outside) & "
+    with open(state / "shared", "wb") as out, open(state / "err", "wb") as err:
+        words = ["sh", "-c", f"echo before; {outside}{inside}; wait; echo after"]
+        subprocess.run(words, env=environment, cwd=state, stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=True)
+    assert (state / "shared").read_text().split() == ["before", "outside", "inside", "after"]
