@@ -31,8 +31,8 @@ class Volume:
     """A volume that must be there before the start.
 
     Attributes:
-        name: its directory under ``root/volumes``.
-        path: the directory that is mounted: ``root/volumes/<name>/_data``.
+        name: its directory under ``root/volumes``, or under the container's when it is anonymous.
+        path: the directory that is mounted, ``_data`` in it.
         destination: where the container sees it.
         anonymous: made for this container only, and removed with it.
         copy: fill it from the image's content at ``destination`` when it is new.
@@ -328,8 +328,10 @@ def _volume(request: _Request, root: str, container_id: str) -> Volume:
         from _blake2 import blake2b
 
         name = blake2b(f"{container_id}\0{request.destination}".encode(errors="replace"), digest_size=32).hexdigest()
+    # An anonymous one is in the container's own directory: it goes with it, whoever removes that.
+    place = f"{root}/volumes" if request.source else f"{root}/containers/{container_id}/volumes"
     return Volume(
-        name, f"{root}/volumes/{name}/_data", request.destination, not request.source, "nocopy" not in request.options
+        name, f"{place}/{name}/_data", request.destination, not request.source, "nocopy" not in request.options
     )
 
 
