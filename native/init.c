@@ -1,15 +1,19 @@
 /* minibox-init: process 1 of a container run with --init.
  *
  * Runs the command given behind "--", passes every signal on to it, reaps whatever is orphaned
- * below it, and ends as the command ended. Static: it runs in images with any C library or none. */
+ * below it, and ends as the command ended. Static: it runs in images with any C library or none.
+ *
+ * Called minibox-guard, on the host: kills a container when its owner ends. */
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -62,7 +66,28 @@ static _Noreturn void execute(char **argv, const sigset_t *mask) {
     _exit(error == ENOENT ? 127 : 126);
 }
 
+/* 0 is a pidfd of the container's first process, 1 a pipe whose other end the owner holds. */
+static int guard(void) {
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    syscall(SYS_close_range, 2, UINT_MAX, 0); /* what the owner was given without close-on-exec */
+    if (chdir("/")) {
+        return 1;
+    }
+    struct pollfd ends[] = {{.fd = 0, .events = POLLIN}, {.fd = 1, .events = POLLIN}};
+    while (poll(ends, 2, -1) < 0) {
+    }
+    if (!ends[0].revents) {
+        syscall(SYS_pidfd_send_signal, 0, SIGKILL, NULL, 0);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv) {
+    if (argc && !strcmp(argv[0], "minibox-guard")) {
+        return guard();
+    }
     int first = argc > 1 && !strcmp(argv[1], "--") ? 2 : 1;
     if (first >= argc) {
         dprintf(STDERR_FILENO, "usage: minibox-init [--] COMMAND [ARGUMENT...]\n");

@@ -6,10 +6,12 @@ import os
 from time import time
 
 from minibox.engine import files, ids, networking, state
-from minibox.engine.prepare import FILES, Identity, kernel_version, prepare, wants_own_ids
+from minibox.engine.guard import Guard
+from minibox.engine.prepare import FILES, INIT, Identity, kernel_version, prepare, wants_own_ids
+from minibox.engine.signals import Forwarding
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.engine.streams import ClosedEnds, Streams
-from minibox.errors import MiniboxError, Unsupported, UsageError, kernel_says
+from minibox.errors import MiniboxError, NameTaken, Unsupported, UsageError, kernel_says
 from minibox.image.store import ImageStore
 from minibox.linux import cgroup
 from minibox.network import lease
@@ -60,7 +62,7 @@ def run(
         store = ImageStore(root)
         image = store.resolve(options.image)
         files.unpack(store, image)
-        claim = state.Claim(root, options.name, remove=options.rm)
+        claim = _claim(root, runroot, options)
         container = Foreground(options, store, image, claim, runroot, on_note)
         try:
             return container.run(on_trace)
@@ -68,6 +70,16 @@ def run(
             container.close()
     finally:
         ends.close()
+
+
+def _claim(root: str, runroot: str, options: RunOptions) -> state.Claim:
+    """A claim; a name that belongs to a container whose owner was killed is free when that is collected."""
+    try:
+        return state.Claim(root, options.name, remove=options.rm)
+    except NameTaken:
+        if not collect(root, runroot):
+            raise
+        return state.Claim(root, options.name, remove=options.rm)
 
 
 class Foreground:
@@ -89,6 +101,7 @@ class Foreground:
         self._execution: Execution | None = None
         self._terminal: Terminal | None = None
         self._streams: Streams | None = None
+        self._guard: Guard | None = None
         self._keep = False  # its files outlive it
         self._began = time()
 
@@ -126,9 +139,10 @@ class Foreground:
             ),
         )
         try:
-            execution.run()
-            self._keep = not options.rm
-            status = self._wait(prepared)
+            with Forwarding() as forwarding:
+                execution.run()
+                self._keep = not options.rm
+                return self._wait(prepared, forwarding)
         except ExecFailed as error:
             self._keep = not options.rm
             raise self._diagnose(error, prepared) from None
@@ -137,7 +151,6 @@ class Foreground:
                 from minibox.plan.explain import trace_rows
 
                 on_trace(trace_rows(execution.trace(), execution.failed))
-        return status
 
     # ---- before ---------------------------------------------------------------------------------
 
@@ -178,10 +191,8 @@ class Foreground:
 
     # ---- while it runs --------------------------------------------------------------------------
 
-    def _wait(self, prepared: Prepared) -> int:
+    def _wait(self, prepared: Prepared, forwarding: Forwarding) -> int:
         """Copy, forward signals, wait; the exit status."""
-        from minibox.engine.signals import Forwarding
-
         execution = self._execution
         assert execution and execution.init and self._streams
         init = execution.init
@@ -195,13 +206,13 @@ class Foreground:
             def on_resize() -> None:
                 terminal.copy_size(master)
 
+        self._guard = Guard(INIT, init.pidfd, self.claim.id)
         self.claim.note_process(init.pid)
-        with Forwarding(init.send_signal, on_resize) as forwarding:
-            collect(self.root, self.runroot)
-            if self._keep:
-                self._write_state(prepared, "running", None, False)
-            forwarding.wait(init.pidfd)
-            code = init.wait()
+        collect(self.root, self.runroot)
+        if self._keep:
+            self._write_state(prepared, "running", None, False)
+        forwarding.wait(init.pidfd, init.send_signal, on_resize)
+        code = init.wait()
         self._streams.finish()
         if self._terminal:
             self._terminal.restore()
@@ -275,6 +286,8 @@ class Foreground:
                 if self._execution.cgroup:
                     self._execution.cgroup.remove()  # it is empty: the kernel has killed the whole pid namespace
         finally:
+            if self._guard:
+                self._guard.close()
             if self._streams:
                 self._streams.close()
             if self._terminal:

@@ -26,13 +26,17 @@ def block() -> None:
 
 
 class Forwarding:
-    """While this context lasts, signals to this process go to the container.
+    """While this context lasts, signals to this process are the container's.
 
-    Only the main thread may set signal handlers: in another, the caller's own handlers stay.
+    Those that come in before the container runs are kept for it: who sends one mustn't have to know
+    how far the start is. Only the main thread may set signal handlers: in another, the caller's own
+    handlers stay.
     """
 
-    def __init__(self, send: Callable[[int], None], on_resize: Callable[[], None] | None) -> None:
-        self._send, self._on_resize = send, on_resize
+    def __init__(self) -> None:
+        self._send: Callable[[int], None] | None = None
+        self._on_resize: Callable[[], None] | None = None
+        self._pending: list[int] = []
         self._before: dict[int, object] = {}
         self._asked = 0
         self._woken = self._wake = -1
@@ -48,12 +52,19 @@ class Forwarding:
         self._outer = _signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         return self
 
-    def wait(self, pidfd: int) -> None:
-        """Until that process has ended.
+    def wait(self, pidfd: int, send: Callable[[int], None], on_resize: Callable[[], None] | None) -> None:
+        """Pass signals on until that process has ended; then they are the caller's again.
 
         Each signal also writes to a pipe that is polled here: one that comes in just before a
         plain waitpid(2) would be passed on only after it.
+
+        Args:
+            send: sends a signal to the container.
+            on_resize: called for SIGWINCH instead.
         """
+        self._send, self._on_resize = send, on_resize
+        while self._pending:
+            self._deliver(self._pending.pop(0))
         waiting = poll()
         waiting.register(pidfd, POLLIN)
         if self._woken >= 0:
@@ -62,21 +73,35 @@ class Forwarding:
             data = os.read(self._woken, 512)
             if self._outer >= 0:
                 os.write(self._outer, data)
+        self._restore()
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._before:
+            number, handler = self._before.popitem()
             if handler is not None:
                 _signal.signal(number, handler)  # type: ignore[arg-type]
         if self._woken >= 0:
             _signal.set_wakeup_fd(self._outer)
             os.close(self._woken)
             os.close(self._wake)
+            self._woken = -1
 
     def _forward(self, number: int, _frame: object) -> None:
+        self._asked += number in (_signal.SIGINT, _signal.SIGTERM)
+        if self._send is not None:
+            self._deliver(number)
+        elif self._asked >= INSISTENCE:
+            raise KeyboardInterrupt  # the start itself hangs
+        else:
+            self._pending.append(number)
+
+    def _deliver(self, number: int) -> None:
         if number == _signal.SIGWINCH and self._on_resize:
             self._on_resize()
-            return
-        self._asked += number in (_signal.SIGINT, _signal.SIGTERM)
-        self._send(_signal.SIGKILL if self._asked >= INSISTENCE else number)
+        elif self._send:
+            self._send(_signal.SIGKILL if self._asked >= INSISTENCE else number)

@@ -126,7 +126,9 @@ def test_end_with_unread_input_that_never_ends(popen, kind):
 
 
 def test_end_of_input_reaches_the_command_while_it_writes(popen):
-    process = popen("-i", "base", "sh", "-c", "echo ready; cat; echo end", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = popen(
+        "-i", "base", "sh", "-c", "echo ready; cat; echo end", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout.readline() == b"ready\n"
     process.stdin.write(b"one\n")
     process.stdin.flush()
