@@ -199,19 +199,14 @@ class Foreground:
         if self._terminal:
             self._terminal.enter_raw()
         self._streams.begin(execution.pty_master)
-        on_resize = None
-        if self._terminal:
-            terminal, master = self._terminal, execution.pty_master
-
-            def on_resize() -> None:
-                terminal.copy_size(master)
-
         self._guard = Guard(INIT, init.pidfd, self.claim.id)
         self.claim.note_process(init.pid)
         collect(self.root, self.runroot)
         if self._keep:
             self._write_state(prepared, "running", None, False)
-        forwarding.wait(init.pidfd, init.send_signal, on_resize)
+        forwarding.wait(
+            init.pidfd, init.send_signal, self._terminal, execution.pty_master, self.options.stop_timeout_s
+        )
         code = init.wait()
         self._streams.finish()
         if self._terminal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from select import POLLIN, poll
+from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from minibox.engine.terminal import Terminal
 else:
     import _signal  # signal's enumerations cost a start 2.6 ms
 
@@ -35,7 +37,10 @@ class Forwarding:
 
     def __init__(self) -> None:
         self._send: Callable[[int], None] | None = None
-        self._on_resize: Callable[[], None] | None = None
+        self._terminal: Terminal | None = None
+        self._pty_master = -1
+        self._timeout_s = -1
+        self._deadline = 0.0  # of time.monotonic; 0: none
         self._pending: list[int] = []
         self._before: dict[int, object] = {}
         self._asked = 0
@@ -52,7 +57,14 @@ class Forwarding:
         self._outer = _signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         return self
 
-    def wait(self, pidfd: int, send: Callable[[int], None], on_resize: Callable[[], None] | None) -> None:
+    def wait(
+        self,
+        pidfd: int,
+        send: Callable[[int], None],
+        terminal: Terminal | None = None,
+        pty_master: int = -1,
+        timeout_s: int = -1,
+    ) -> None:
         """Pass signals on until that process has ended; then they are the caller's again.
 
         Each signal also writes to a pipe that is polled here: one that comes in just before a
@@ -60,19 +72,28 @@ class Forwarding:
 
         Args:
             send: sends a signal to the container.
-            on_resize: called for SIGWINCH instead.
+            terminal: the user's; when its window is closed the container has ``timeout_s`` to end
+                (-1: as long as it wants).
+            pty_master: the container's, which gets the user's terminal's size at SIGWINCH.
         """
-        self._send, self._on_resize = send, on_resize
+        self._send, self._terminal, self._pty_master, self._timeout_s = send, terminal, pty_master, timeout_s
         while self._pending:
             self._deliver(self._pending.pop(0))
         waiting = poll()
         waiting.register(pidfd, POLLIN)
         if self._woken >= 0:
             waiting.register(self._woken, POLLIN)
-        while all(fd != pidfd for fd, _ in waiting.poll()):
-            data = os.read(self._woken, 512)
-            if self._outer >= 0:
-                os.write(self._outer, data)
+        while True:
+            ready = [fd for fd, _ in waiting.poll(max(0, self._deadline - monotonic()) * 1000 if self._deadline else None)]
+            if pidfd in ready:
+                break
+            if ready:
+                data = os.read(self._woken, 512)
+                if self._outer >= 0:
+                    os.write(self._outer, data)
+            elif self._deadline:
+                self._deadline = 0.0
+                send(_signal.SIGKILL)
         self._restore()
 
     def __exit__(
@@ -101,7 +122,10 @@ class Forwarding:
             self._pending.append(number)
 
     def _deliver(self, number: int) -> None:
-        if number == _signal.SIGWINCH and self._on_resize:
-            self._on_resize()
-        elif self._send:
-            self._send(_signal.SIGKILL if self._asked >= INSISTENCE else number)
+        if number == _signal.SIGWINCH and self._terminal:
+            self._terminal.copy_size(self._pty_master)
+            return
+        assert self._send
+        self._send(_signal.SIGKILL if self._asked >= INSISTENCE else number)
+        if number == _signal.SIGHUP and self._terminal and self._terminal.is_gone() and self._timeout_s >= 0:
+            self._deadline = monotonic() + self._timeout_s

@@ -48,11 +48,19 @@ class Terminal:
                 pass  # it has just closed
 
     def enter_raw(self) -> None:
-        """Pass every key on untouched: Ctrl-C is for the container."""
-        if self.fd < 0 or not self._raw:
+        """Pass every key on untouched: Ctrl-C is for the container.
+
+        Without ``-i`` keys stay the user's, and only what the container's terminal has made of its
+        output is left alone: line ends would get a second carriage return.
+        """
+        if self.fd < 0 or not (self._raw or _isatty(1)):
             return
         self._saved = termios.tcgetattr(self.fd)
         mode = termios.tcgetattr(self.fd)  # cfmakeraw(3)
+        if not self._raw:
+            mode[1] &= ~termios.OPOST
+            termios.tcsetattr(self.fd, termios.TCSADRAIN, mode)
+            return
         mode[0] &= ~(termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR
                      | termios.IGNCR | termios.ICRNL | termios.IXON)  # fmt: skip
         mode[1] &= ~termios.OPOST
@@ -63,8 +71,15 @@ class Terminal:
     def restore(self) -> None:
         """As it was."""
         if self._saved is not None:
-            termios.tcsetattr(self.fd, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
+            try:
+                termios.tcsetattr(self.fd, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
+            except termios.error:
+                pass  # the user has closed its window
             self._saved = None
+
+    def is_gone(self) -> bool:
+        """Has the user closed its window? Every ioctl of a hung-up terminal fails."""
+        return self.fd >= 0 and not _isatty(self.fd)
 
 
 def _isatty(fd: int) -> bool:
