@@ -37,8 +37,21 @@ static char **vector(uint64_t argument) { return (char **)(uintptr_t)argument; }
 
 static int slot(const struct mb_child *child, uint64_t argument) { return child->slots[argument]; }
 
+/* A caller with closed standard streams gets low numbers for what it opens: out of the way of
+ * op_stdio, which would close them or leave them close-on-exec. */
+static int above_stdio(int fd) {
+    if (fd < 0 || fd > 2) {
+        return fd;
+    }
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3), saved = errno;
+    close(fd);
+    errno = saved;
+    return moved;
+}
+
 /* Put a descriptor into a slot. */
 static int fill(struct mb_child *child, uint64_t argument, int fd) {
+    fd = above_stdio(fd);
     if (fd < 0) {
         return -errno;
     }
@@ -477,8 +490,8 @@ static int send_message(int socket, uint32_t tag, int fd) {
     } control = {0};
     struct msghdr header = {.msg_iov = &data, .msg_iovlen = 1};
     if (fd >= 0) {
-        control.header = (struct cmsghdr){
-            .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+        control.header =
+            (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
         memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
         header.msg_control = &control;
         header.msg_controllen = sizeof control;
@@ -493,7 +506,8 @@ static int receive_message(int socket, struct mb_message *message, int *fd) {
         struct cmsghdr header;
         char space[CMSG_SPACE(sizeof(int))];
     } control = {0};
-    struct msghdr header = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr header = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t size;
     do {
         size = recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
@@ -614,7 +628,7 @@ static int op_session_keyring(struct mb_child *child, const uint64_t *a) {
 static int op_open_pty(struct mb_child *child, const uint64_t *a) {
     int unlock = 0;
     struct winsize size = {.ws_row = (unsigned short)a[2], .ws_col = (unsigned short)a[3]};
-    int master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    int master = above_stdio(open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC));
     if (fill(child, a[0], master) || ioctl(master, TIOCSPTLCK, &unlock) || ioctl(master, TIOCSWINSZ, &size)) {
         return -errno;
     }
@@ -630,7 +644,7 @@ static int op_controlling_tty(struct mb_child *child, const uint64_t *a) {
     return result(ioctl(slot(child, a[0]), TIOCSCTTY, 0));
 }
 
-/* stdio(in, out, err): slots are never below 3, see mb_child_main. */
+/* stdio(in, out, err): slots are never below 3, see above_stdio. */
 static int op_stdio(struct mb_child *child, const uint64_t *a) {
     for (int fd = 0; fd < 3; fd++) {
         if (dup2(slot(child, a[fd]), fd) < 0) {
@@ -749,6 +763,9 @@ static int op_no_new_privs(struct mb_child *child, const uint64_t *a) {
 /* seccomp(program, flags): an array of struct sock_filter. */
 static int op_seccomp(struct mb_child *child, const uint64_t *a) {
     struct mb_bytes program = mb_plan_bytes(child->plan, a[0]);
+    if (program.size / 8 > USHRT_MAX) {
+        return -EINVAL; /* as the kernel, which allows 4096, would have answered */
+    }
     struct {
         unsigned short length;
         const void *filter;
@@ -843,10 +860,16 @@ _Noreturn void mb_child_main(struct mb_child *child) {
         sigaction(number, &action, NULL);
     }
     umask(0);
-    /* A caller with closed standard streams gets low numbers for its descriptors: out of the way. */
+    /* Not above_stdio: two slots may hold one descriptor. */
     for (size_t i = 0; i < MB_SLOTS; i++) {
         if (child->slots[i] >= 0 && child->slots[i] < 3) {
             child->slots[i] = fcntl(child->slots[i], F_DUPFD_CLOEXEC, 3);
+        }
+    }
+    /* Close-on-exec: no stream that the caller was started with, but its end of a socket, say. */
+    for (int fd = 0; fd < 3; fd++) {
+        if (fcntl(fd, F_GETFD) == FD_CLOEXEC) {
+            close(fd);
         }
     }
     close_others(child);

@@ -24,9 +24,9 @@ struct mb_time {
  * progress: it costs no system call and tells the parent how far a killed child came. */
 struct mb_record {
     uint32_t state;
-    uint32_t index;  /* of the operation under way */
-    int32_t error;   /* errno of the operation that failed */
-    uint32_t detail; /* exec: index of the candidate that was there */
+    uint32_t index;        /* of the operation under way */
+    int32_t error;         /* errno of the operation that failed */
+    uint32_t detail;       /* exec: index of the candidate that was there */
     struct mb_time time[]; /* one an operation */
 };
 

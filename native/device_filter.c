@@ -9,9 +9,7 @@
 
 /* bpf(2) has no wrapper in the C library. The whole union is passed, zeroed: the kernel refuses
  * non-zero bytes that it doesn't know. */
-static int mb_bpf(int command, union bpf_attr *attr) {
-    return (int)syscall(SYS_bpf, command, attr, sizeof *attr);
-}
+static int mb_bpf(int command, union bpf_attr *attr) { return (int)syscall(SYS_bpf, command, attr, sizeof *attr); }
 
 int mb_bpf_device_attach(int cgroup_fd, const void *insns, unsigned count) {
     union bpf_attr attr;
@@ -19,7 +17,7 @@ int mb_bpf_device_attach(int cgroup_fd, const void *insns, unsigned count) {
     attr.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
     attr.insns = (uint64_t)(uintptr_t)insns;
     attr.insn_cnt = count;
-    attr.license = (uint64_t)(uintptr_t)"Apache-2.0"; /* the program calls no GPL-only function */
+    attr.license = (uint64_t)(uintptr_t) "Apache-2.0"; /* the program calls no GPL-only function */
     memcpy(attr.prog_name, "minibox_devices", sizeof "minibox_devices");
     int program = mb_bpf(BPF_PROG_LOAD, &attr);
     if (program < 0)

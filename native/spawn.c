@@ -33,8 +33,7 @@ static size_t record_size(uint32_t op_count) {
 }
 
 struct mb_record *mb_record_new(uint32_t op_count) {
-    void *memory =
-        mmap(NULL, record_size(op_count), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, record_size(op_count), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
 }
 

@@ -15,7 +15,8 @@ void mb_record_free(struct mb_record *record, uint32_t op_count);
  * added here), born in the cgroup of `cgroup_fd` (-1: the caller's), that runs `plan`. Its slots
  * 0 to slot_count-1 are the given descriptors, -1 for an empty one. Sound in a process with
  * threads. With CLONE_VM among the flags it returns when the child has ended (and must be given no
- * cgroup); a plan that waits for the caller would never end. Returns the pid and in `pidfd` its pidfd, close-on-exec; or -errno. */
+ * cgroup); a plan that waits for the caller would never end. Returns the pid and in `pidfd` its pidfd, close-on-exec;
+ * or -errno. */
 pid_t mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const int *slots, uint32_t slot_count,
                struct mb_record *record, int *pidfd);
 

@@ -57,9 +57,7 @@ struct mb_clone_args {
     uint64_t cgroup;
 };
 
-static inline pid_t mb_clone3(struct mb_clone_args *args) {
-    return (pid_t)syscall(SYS_clone3, args, sizeof *args);
-}
+static inline pid_t mb_clone3(struct mb_clone_args *args) { return (pid_t)syscall(SYS_clone3, args, sizeof *args); }
 
 static inline int mb_pivot_root(const char *new_root, const char *put_old) {
     return (int)syscall(SYS_pivot_root, new_root, put_old);
@@ -77,9 +75,7 @@ static inline int mb_mount_setattr(int dirfd, const char *path, unsigned flags, 
     return (int)syscall(SYS_mount_setattr, dirfd, path, flags, attr, sizeof *attr);
 }
 
-static inline int mb_fsopen(const char *fstype, unsigned flags) {
-    return (int)syscall(SYS_fsopen, fstype, flags);
-}
+static inline int mb_fsopen(const char *fstype, unsigned flags) { return (int)syscall(SYS_fsopen, fstype, flags); }
 
 static inline int mb_fsconfig(int fd, unsigned command, const char *key, const void *value, int aux) {
     return (int)syscall(SYS_fsconfig, fd, command, key, value, aux);
@@ -94,9 +90,7 @@ static inline int mb_openat2(int dirfd, const char *path, uint64_t flags, uint64
     return (int)syscall(SYS_openat2, dirfd, path, &how, sizeof how);
 }
 
-static inline int mb_pidfd_open(pid_t pid, unsigned flags) {
-    return (int)syscall(SYS_pidfd_open, pid, flags);
-}
+static inline int mb_pidfd_open(pid_t pid, unsigned flags) { return (int)syscall(SYS_pidfd_open, pid, flags); }
 
 static inline int mb_pidfd_send_signal(int pidfd, int signal_number) {
     return (int)syscall(SYS_pidfd_send_signal, pidfd, signal_number, (siginfo_t *)0, 0);

@@ -1,0 +1,664 @@
+/* Operations that need no privilege, run as they are run for a container: by mb_spawn. */
+#include "check.h"
+#include "draft.h"
+
+#include "../spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define U(number) ((uint64_t)(number))
+
+enum { STATUS = MB_SLOT_STATUS, CHANNEL, IN, OUT, ERR, ROOT, SCRATCH, SLOTS };
+
+/* A child under way, or ended. */
+struct run {
+    size_t op_count;
+    void *buffer;
+    struct mb_record *record;
+    pid_t pid;
+    int pidfd, status_socket;
+    int wait_status;
+};
+
+static char root[PATH_MAX]; /* an empty directory for this test */
+static int slots[SLOTS];
+
+/* An operation's path below the root: there is one test process at a time. */
+static const char *below(const char *path) {
+    static char whole[2 * PATH_MAX];
+    snprintf(whole, sizeof whole, "%s%s", root, path);
+    return whole;
+}
+
+static struct run start(const struct draft *draft) {
+    struct run run = {.op_count = draft->header.op_count};
+    size_t size;
+    struct mb_plan plan;
+    uint32_t bad_op;
+    run.buffer = draft_buffer(draft, &size);
+    CHECK_EQUAL(mb_plan_load(run.buffer, size, &plan, &bad_op), 0);
+    run.record = mb_record_new(plan.op_count);
+    int pair[2];
+    CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
+    slots[STATUS] = pair[1];
+    run.status_socket = pair[0];
+    run.pid = mb_spawn(&plan, 0, -1, slots, SLOTS, run.record, &run.pidfd);
+    CHECK(run.pid > 0);
+    close(pair[1]);
+    return run;
+}
+
+static void finish(struct run *run) { CHECK(waitpid(run->pid, &run->wait_status, 0) == run->pid); }
+
+static void forget(struct run *run) {
+    mb_record_free(run->record, (uint32_t)run->op_count);
+    free(run->buffer);
+    close(run->pidfd);
+    close(run->status_socket);
+}
+
+/* Run to the end; the errno of the step that failed, 0 when none did. */
+static int32_t error_of(const struct draft *draft) {
+    struct run run = start(draft);
+    finish(&run);
+    CHECK(WIFEXITED(run.wait_status));
+    CHECK_EQUAL(WEXITSTATUS(run.wait_status), run.record->state == MB_FAILED);
+    CHECK(run.record->state == MB_FAILED || run.record->state == MB_DONE);
+    int32_t error = run.record->state == MB_FAILED ? run.record->error : 0;
+    forget(&run);
+    return error;
+}
+
+/* The wait status of a command of /bin/sh that is run behind the operations of `draft`. */
+static int shell(struct draft *draft, const char *command) {
+    draft_exec(draft, STRINGS("/bin/sh"), STRINGS("sh", "-c", command), STRINGS("A=b"));
+    struct run run = start(draft);
+    finish(&run);
+    CHECK_EQUAL(run.record->state, MB_EXEC);
+    forget(&run);
+    return run.wait_status;
+}
+
+static void check_directory(const char *path, mode_t mode) {
+    struct stat status;
+    CHECK(!lstat(below(path), &status) && S_ISDIR(status.st_mode));
+    CHECK_EQUAL(status.st_mode & 07777, mode);
+}
+
+static void check_absent(const char *path) {
+    CHECK(faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) && errno == ENOENT);
+}
+
+static void put_file(const char *path, const char *text, mode_t mode) {
+    int fd = open(below(path), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text) && !fchmod(fd, mode));
+    close(fd);
+}
+
+/* ---- paths -------------------------------------------------------------------------------- */
+
+static int32_t mkdir_error(const char *path) {
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_mkdir, U(ROOT), draft_string(&draft, path), U(0750));
+    return error_of(&draft);
+}
+
+static void mkdir_makes_parents(void) {
+    CHECK_EQUAL(mkdir_error("/a//b/c/"), 0);
+    check_directory("/a", 0750);
+    check_directory("/a/b/c", 0750);
+    CHECK_EQUAL(mkdir_error("/a/b/c"), 0); /* there already */
+    CHECK_EQUAL(mkdir_error("/"), 0);
+    CHECK_EQUAL(mkdir_error("/a/new/../other"), 0);
+    check_directory("/a/new", 0750);
+    check_directory("/a/other", 0750);
+}
+
+static void mkdir_stays_below_the_root(void) {
+    CHECK_EQUAL(mkdir_error("/../../up"), 0);
+    check_directory("/up", 0750);
+    CHECK(!symlink("/", below("/top")) && !symlink("/tmp/mb-outside", below("/dangling")));
+    CHECK(!symlink("../../../../..", below("/above")) && !mkdir(below("/real"), 0700) &&
+          !symlink("/real", below("/to")));
+    CHECK_EQUAL(mkdir_error("/top/mb-outside"), 0);
+    check_directory("/mb-outside", 0750);
+    check_absent("/mb-outside");
+    CHECK_EQUAL(mkdir_error("/above/mb-above/x"), 0);
+    check_directory("/mb-above/x", 0750);
+    CHECK_EQUAL(mkdir_error("/to/x/y"), 0);
+    check_directory("/real/x/y", 0750);
+    CHECK_EQUAL(mkdir_error("/dangling"), ENOENT);
+    CHECK_EQUAL(mkdir_error("/dangling/x"), ENOENT);
+    check_absent("/tmp/mb-outside");
+}
+
+static void mkdir_says_what_is_in_the_way(void) {
+    put_file("/file", "", 0600);
+    CHECK_EQUAL(mkdir_error("/file"), ENOTDIR);
+    CHECK_EQUAL(mkdir_error("/file/x"), ENOTDIR);
+    CHECK(!symlink("loop", below("/loop")));
+    CHECK_EQUAL(mkdir_error("/loop/x"), ELOOP);
+    char path[PATH_MAX + 1];
+    memset(path, 'a', PATH_MAX);
+    path[0] = '/';
+    path[PATH_MAX] = '\0';
+    CHECK_EQUAL(mkdir_error(path), ENAMETOOLONG);
+    path[300] = '\0';
+    CHECK_EQUAL(mkdir_error(path), ENAMETOOLONG);
+}
+
+static void symlinks_and_nodes_are_made_below_the_root(void) {
+    struct stat status;
+    char target[16] = {0};
+    CHECK(!symlink("/", below("/top")));
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_symlink, draft_string(&draft, "/x"), U(ROOT), draft_string(&draft, "/top/link"));
+    draft_op(&draft, MB_OP_mknod, U(ROOT), draft_string(&draft, "/top/fifo"), U(S_IFIFO | 0640), U(0), U(getuid()),
+             U(getgid()));
+    CHECK_EQUAL(error_of(&draft), 0);
+    CHECK(readlink(below("/link"), target, sizeof target) == 2 && !strcmp(target, "/x"));
+    CHECK(!lstat(below("/fifo"), &status) && status.st_mode == (S_IFIFO | 0640));
+    CHECK_EQUAL(error_of(&draft), EEXIST);
+
+    struct draft without = draft_new();
+    draft_op(&without, MB_OP_symlink, draft_string(&without, "/x"), U(ROOT), draft_string(&without, "/no/link"));
+    CHECK_EQUAL(error_of(&without), ENOENT);
+    struct draft relative = draft_new();
+    draft_op(&relative, MB_OP_symlink, draft_string(&relative, "/x"), U(ROOT), draft_string(&relative, "link"));
+    CHECK_EQUAL(error_of(&relative), EINVAL);
+}
+
+static void files_are_written_below_the_root(void) {
+    char outside[] = "/tmp/mb-test-outside-XXXXXX", text[8] = {0};
+    int fd = mkstemp(outside);
+    CHECK(fd >= 0 && !symlink(outside, below("/out")));
+    put_file("/file", "....", 0600);
+    CHECK(!symlink("/../file", below("/in")));
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_write_file, U(ROOT), draft_string(&draft, "/in"), draft_bytes(&draft, "a\0", 2));
+    draft_op(&draft, MB_OP_write_file, U(ROOT), draft_string(&draft, "/out"), draft_bytes(&draft, "b", 1));
+    CHECK_EQUAL(error_of(&draft), ENOENT);
+    CHECK(read(fd, text, sizeof text) == 0);
+    close(fd);
+    unlink(outside);
+    fd = open(below("/file"), O_RDONLY | O_CLOEXEC);
+    CHECK(read(fd, text, sizeof text) == 4 && !memcmp(text, "a\0..", 4));
+    close(fd);
+}
+
+static void chdir_changes_the_directory(void) {
+    CHECK(!mkdir(below("/here"), 0700));
+    put_file("/here/file", "", 0600);
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_chdir, draft_string(&draft, below("/here")));
+    CHECK_EQUAL(shell(&draft, "test -f file"), 0);
+    const char *const wrong[] = {"/here/file", "/here/none"};
+    const int errors[] = {ENOTDIR, ENOENT};
+    for (size_t i = 0; i < 2; i++) {
+        draft = draft_new();
+        draft_op(&draft, MB_OP_chdir, draft_string(&draft, below(wrong[i])));
+        CHECK_EQUAL(error_of(&draft), errors[i]);
+    }
+    /* CVE-2024-21626: a working directory in what a descriptor holds open. */
+    draft = draft_new();
+    draft_op(&draft, MB_OP_open, draft_string(&draft, "/"), U(O_PATH | O_DIRECTORY), U(SCRATCH));
+    draft_op(&draft, MB_OP_chdir, draft_string(&draft, "/proc/self/fd/3"));
+    CHECK_EQUAL(error_of(&draft), ELOOP);
+}
+
+/* ---- exec --------------------------------------------------------------------------------- */
+
+/* Run /bin/sh by these candidates, with /no/such in front; the wait status, or minus the errno. */
+static int candidates_error(const char *const *candidates, uint32_t *detail) {
+    struct draft draft = draft_new();
+    draft_exec(&draft, candidates, STRINGS("sh", "-c", "exit 7"), STRINGS());
+    struct run run = start(&draft);
+    shutdown(run.status_socket, SHUT_RDWR); /* else it waits until we have looked at its root */
+    finish(&run);
+    *detail = run.record->detail;
+    int answer = run.record->state == MB_FAILED ? -run.record->error : WEXITSTATUS(run.wait_status);
+    CHECK_EQUAL(run.record->state, answer < 0 ? MB_FAILED : MB_EXEC);
+    forget(&run);
+    return answer;
+}
+
+static void exec_takes_the_first_that_executes(void) {
+    uint32_t detail;
+    char plain[PATH_MAX], damaged[PATH_MAX];
+    put_file("/plain", "#!/bin/sh\nexit 8\n", 0644);
+    put_file("/damaged", "what", 0755);
+    strcpy(plain, below("/plain"));
+    strcpy(damaged, below("/damaged"));
+    CHECK_EQUAL(candidates_error(STRINGS("/bin/sh"), &detail), 7);
+    CHECK_EQUAL(candidates_error(STRINGS("/no/such", plain, "/bin/sh", damaged), &detail), 7);
+    CHECK_EQUAL(candidates_error(STRINGS("/no/such", "/bin/sh/x"), &detail), -ENOENT);
+    CHECK_EQUAL(candidates_error(STRINGS(), &detail), -ENOENT);
+    /* One that is there is reported over those that aren't. */
+    CHECK_EQUAL(candidates_error(STRINGS("/no/such", plain, "/no/either"), &detail), -EACCES);
+    CHECK_EQUAL(detail, 1);
+    /* And one that is damaged ends the search, as in a shell. */
+    CHECK_EQUAL(candidates_error(STRINGS("/no/such", plain, damaged, "/bin/sh"), &detail), -ENOEXEC);
+    CHECK_EQUAL(detail, 2);
+}
+
+static void exec_passes_arguments_and_environment(void) {
+    struct draft draft = draft_new();
+    CHECK_EQUAL(shell(&draft, "test \"$A\" = b && exit 9"), 9 << 8);
+}
+
+/* Whoever asks why gets the directory in which the command was looked for. */
+static void a_failed_exec_sends_its_root(void) {
+    struct draft draft = draft_new();
+    draft_exec(&draft, STRINGS("/no/such"), STRINGS("such"), STRINGS());
+    struct run run = start(&draft);
+    struct mb_message message;
+    char control[CMSG_SPACE(sizeof(int))];
+    struct iovec data = {&message, sizeof message};
+    struct msghdr header = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    CHECK_EQUAL(recvmsg(run.status_socket, &header, MSG_CMSG_CLOEXEC), sizeof message);
+    CHECK_EQUAL(message.tag, MB_TAG_ROOT);
+    int fd;
+    CHECK(header.msg_controllen >= CMSG_LEN(sizeof fd));
+    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&header)), sizeof fd);
+    struct stat got, wanted;
+    CHECK(!fstat(fd, &got) && !stat("/", &wanted) && got.st_ino == wanted.st_ino && got.st_dev == wanted.st_dev);
+    close(fd);
+    /* It is there, with its mounts, until we have looked. */
+    CHECK_EQUAL(waitpid(run.pid, NULL, WNOHANG), 0);
+    CHECK_EQUAL(run.record->state, MB_FAILED);
+    shutdown(run.status_socket, SHUT_RDWR);
+    finish(&run);
+    CHECK_EQUAL(run.record->error, ENOENT);
+    forget(&run);
+}
+
+/* ---- what a command inherits -------------------------------------------------------------- */
+
+static void signals_are_as_at_first(void) {
+    sigset_t mask, before;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGTERM);
+    sigprocmask(SIG_BLOCK, &mask, &before);
+    signal(SIGPIPE, SIG_IGN);
+    struct draft draft = draft_new();
+    int status = shell(&draft, "kill -PIPE $$; exit 1");
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGPIPE);
+    draft = draft_new();
+    status = shell(&draft, "kill -TERM $$; exit 1");
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    /* And the caller's own are as they were. */
+    sigprocmask(SIG_SETMASK, &before, &mask);
+    CHECK(sigismember(&mask, SIGTERM) && !sigismember(&mask, SIGINT));
+    CHECK(signal(SIGPIPE, SIG_DFL) == SIG_IGN);
+}
+
+static void descriptors_stay_outside(void) {
+    int leak = fcntl(STDERR_FILENO, F_DUPFD, 57), second = fcntl(STDERR_FILENO, F_DUPFD, 300);
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_open, draft_string(&draft, "/"), U(O_PATH), U(SCRATCH));
+    draft_op(&draft, MB_OP_close_fds);
+    char command[200];
+    snprintf(command, sizeof command,
+             "for fd in /proc/self/fd/*; do case ${fd##*/} in [012]) ;; *) exec 2>&-; "
+             "test ! -e $fd || exit 1;; esac; done; test ! -e /proc/self/fd/%d",
+             leak);
+    CHECK_EQUAL(shell(&draft, command), 0);
+    /* The interpreter closes them itself, so that a socket's closed end is seen as closed. */
+    draft = draft_new();
+    snprintf(command, sizeof command, "test ! -e /proc/self/fd/%d && test ! -e /proc/self/fd/%d", leak, second);
+    CHECK_EQUAL(shell(&draft, command), 0);
+    close(leak);
+    close(second);
+}
+
+static void standard_streams_are_the_slots(void) {
+    int in[2], out[2];
+    CHECK(!pipe2(in, O_CLOEXEC) && !pipe2(out, O_CLOEXEC) && write(in[1], "hello\n", 6) == 6);
+    close(in[1]);
+    slots[IN] = in[0], slots[OUT] = out[1];
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_stdio, U(IN), U(OUT), U(OUT));
+    draft_op(&draft, MB_OP_close_fds);
+    CHECK_EQUAL(shell(&draft, "read line; echo $line; echo err >&2"), 0);
+    close(in[0]);
+    close(out[1]);
+    char text[32] = {0};
+    CHECK(read(out[0], text, sizeof text) == 10 && !strcmp(text, "hello\nerr\n"));
+    close(out[0]);
+    slots[IN] = slots[OUT] = -1;
+}
+
+/* Started with closed standard streams, what is opened on the way gets their numbers. */
+static void closed_streams_are_no_trap(void) {
+    pid_t pid = fork();
+    if (!pid) {
+        put_file("/in", "in\n", 0600);
+        put_file("/out", "", 0600);
+        close(0);
+        close(1);
+        close(2);
+        /* The caller's end of a socket among them: the child must not keep it open. */
+        struct draft draft = draft_new();
+        draft_op(&draft, MB_OP_wait, U(CHANNEL), U(5));
+        int pair[2];
+        CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) && pair[0] == 0);
+        slots[CHANNEL] = pair[1];
+        struct run run = start(&draft);
+        close(pair[0]);
+        finish(&run);
+        CHECK_EQUAL(run.record->error, ECONNRESET);
+        close(pair[1]);
+        forget(&run);
+        slots[CHANNEL] = -1;
+
+        draft = draft_new();
+        draft_op(&draft, MB_OP_open, draft_string(&draft, below("/out")), U(O_RDWR), U(OUT));
+        draft_op(&draft, MB_OP_open, draft_string(&draft, below("/in")), U(O_RDONLY), U(IN));
+        draft_op(&draft, MB_OP_stdio, U(IN), U(OUT), U(OUT));
+        draft_op(&draft, MB_OP_close_fds);
+        int status = shell(&draft, "read line && echo $line && echo err >&2 && exit 3");
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 100);
+    }
+    int status;
+    char text[8] = {0};
+    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK_EQUAL(status, 3 << 8);
+    int fd = open(below("/out"), O_RDONLY | O_CLOEXEC);
+    CHECK(read(fd, text, sizeof text) == 7 && !strcmp(text, "in\nerr\n"));
+    close(fd);
+}
+
+static void limits_and_masks_hold(void) {
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_setrlimit, U(RLIMIT_NOFILE), U(50), U(60));
+    draft_op(&draft, MB_OP_umask, U(027));
+    draft_op(&draft, MB_OP_no_new_privs);
+    draft_op(&draft, MB_OP_setsid);
+    CHECK_EQUAL(shell(&draft, "test $(ulimit -Sn) = 50 && test $(ulimit -Hn) = 60 && test $(umask) = 0027 && "
+                              "grep -q '^NoNewPrivs:.1' /proc/self/status && "
+                              "test $(cut -d' ' -f 6 /proc/$$/stat) = $$"),
+                0);
+    draft = draft_new();
+    draft_op(&draft, MB_OP_setrlimit, U(RLIMIT_NOFILE), U(60), U(50));
+    CHECK_EQUAL(error_of(&draft), EINVAL);
+}
+
+static void a_filter_loads_or_is_refused(void) {
+    /* struct sock_filter: BPF_RET | BPF_K, SECCOMP_RET_ALLOW */
+    const uint64_t allow = 0x06 | 0x7fff0000ull << 32;
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_no_new_privs);
+    draft_op(&draft, MB_OP_seccomp, draft_bytes(&draft, &allow, sizeof allow), U(0));
+    CHECK_EQUAL(shell(&draft, "grep -q '^Seccomp:.2' /proc/self/status"), 0);
+    draft = draft_new();
+    draft_op(&draft, MB_OP_no_new_privs);
+    draft_op(&draft, MB_OP_seccomp, draft_bytes(&draft, "", 0), U(0));
+    CHECK_EQUAL(error_of(&draft), EINVAL);
+}
+
+/* The kernel's length has 16 bits: 65537 instructions must not load as 1. */
+static void a_filter_that_is_too_long_is_refused(void) {
+    const size_t count = 65537, size = sizeof(struct mb_plan_header) + 2 * sizeof(struct mb_op) + count * 8;
+    struct {
+        struct mb_plan_header header;
+        struct mb_op ops[2];
+        uint64_t program[];
+    } *buffer = calloc(1, size);
+    CHECK(buffer != NULL);
+    buffer->header = (struct mb_plan_header){MB_PLAN_MAGIC, 2, (uint32_t)(count * 8)};
+    buffer->ops[0].code = MB_OP_no_new_privs;
+    buffer->ops[1] = (struct mb_op){.code = MB_OP_seccomp, .argument = {count * 8 << 32}};
+    for (size_t i = 0; i < count; i++) {
+        buffer->program[i] = 0x06 | 0x7fff0000ull << 32;
+    }
+    struct mb_plan plan;
+    uint32_t bad_op;
+    CHECK_EQUAL(mb_plan_load(buffer, size, &plan, &bad_op), 0);
+    struct mb_record *record = mb_record_new(2);
+    int pidfd;
+    pid_t pid = mb_spawn(&plan, 0, -1, slots, SLOTS, record, &pidfd);
+    CHECK(pid > 0 && waitpid(pid, NULL, 0) == pid);
+    CHECK_EQUAL(record->state, MB_FAILED);
+    CHECK_EQUAL(record->error, EINVAL);
+    close(pidfd);
+    mb_record_free(record, 2);
+    free(buffer);
+}
+
+/* ---- talking ------------------------------------------------------------------------------ */
+
+static void wait_takes_the_right_tag_only(void) {
+    const struct {
+        const void *message;
+        size_t size;
+        int error;
+    } cases[] = {
+        {&(struct mb_message){.tag = 5}, sizeof(struct mb_message), 0},
+        {&(struct mb_message){.tag = 6}, sizeof(struct mb_message), EPROTO},
+        {"x", 1, ECONNRESET},
+    };
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_wait, U(STATUS), U(5));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct run run = start(&draft);
+        CHECK(send(run.status_socket, cases[i].message, cases[i].size, 0) == (ssize_t)cases[i].size);
+        finish(&run);
+        CHECK_EQUAL(run.record->error, cases[i].error);
+        forget(&run);
+    }
+}
+
+/* Even where another descriptor of the caller's end was open at the time of the clone. */
+static void wait_sees_that_the_parent_is_gone(void) {
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_wait, U(STATUS), U(5));
+    struct run run = start(&draft);
+    shutdown(run.status_socket, SHUT_RDWR);
+    finish(&run);
+    CHECK_EQUAL(run.record->error, ECONNRESET);
+    forget(&run);
+
+    int pair[2];
+    CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
+    slots[CHANNEL] = pair[1];
+    draft = draft_new();
+    draft_op(&draft, MB_OP_wait, U(CHANNEL), U(5));
+    run = start(&draft);
+    close(pair[0]); /* the child's copy was closed by the interpreter */
+    finish(&run);
+    CHECK_EQUAL(run.record->error, ECONNRESET);
+    forget(&run);
+    draft = draft_new();
+    draft_op(&draft, MB_OP_die_with_parent, U(CHANNEL));
+    CHECK_EQUAL(error_of(&draft), ESRCH);
+    close(pair[1]);
+    slots[CHANNEL] = -1;
+}
+
+static void descriptors_travel(void) {
+    int pair[2];
+    CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
+    put_file("/file", "", 0600);
+    /* One child opens and sends, another receives and writes. */
+    slots[CHANNEL] = pair[0];
+    struct draft sender = draft_new();
+    draft_op(&sender, MB_OP_open, draft_string(&sender, below("/file")), U(O_WRONLY), U(SCRATCH));
+    draft_op(&sender, MB_OP_send_fd, U(CHANNEL), U(SCRATCH), U(9));
+    CHECK_EQUAL(error_of(&sender), 0);
+    slots[CHANNEL] = pair[1];
+    struct draft receiver = draft_new();
+    draft_op(&receiver, MB_OP_recv_fd, U(CHANNEL), U(OUT));
+    draft_op(&receiver, MB_OP_write_fd, U(OUT), draft_bytes(&receiver, "sent", 4));
+    CHECK_EQUAL(error_of(&receiver), 0);
+    struct stat status;
+    CHECK(!stat(below("/file"), &status) && status.st_size == 4);
+    /* A message without one is no descriptor. */
+    CHECK(send(pair[0], &(struct mb_message){.tag = 9}, sizeof(struct mb_message), 0) > 0);
+    CHECK_EQUAL(error_of(&receiver), EPROTO);
+    close(pair[0]);
+    CHECK_EQUAL(error_of(&receiver), ECONNRESET);
+    CHECK_EQUAL(error_of(&sender), EPIPE); /* and no SIGPIPE */
+    close(pair[1]);
+    slots[CHANNEL] = -1;
+}
+
+/* ---- the record --------------------------------------------------------------------------- */
+
+static void the_record_tells_how_far_it_came(void) {
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_setsid);
+    draft_op(&draft, MB_OP_umask, U(0));
+    draft_op(&draft, MB_OP_setsid); /* a session leader already: EPERM */
+    draft_op(&draft, MB_OP_umask, U(0));
+    struct run run = start(&draft);
+    finish(&run);
+    CHECK_EQUAL(run.record->state, MB_FAILED);
+    CHECK_EQUAL(run.record->index, 2);
+    CHECK_EQUAL(run.record->error, EPERM);
+    const struct mb_time *time = run.record->time;
+    CHECK(time[0].begin_ns && time[0].begin_ns <= time[0].end_ns && time[0].end_ns <= time[1].begin_ns);
+    CHECK(time[2].end_ns && !time[3].begin_ns && !time[3].end_ns);
+    forget(&run);
+}
+
+static void the_record_survives_a_kill(void) {
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_setsid);
+    draft_op(&draft, MB_OP_wait, U(STATUS), U(5));
+    struct run run = start(&draft);
+    while (!*(volatile uint64_t *)&run.record->time[1].begin_ns) {
+        usleep(100);
+    }
+    kill(run.pid, SIGKILL);
+    finish(&run);
+    CHECK(WIFSIGNALED(run.wait_status));
+    CHECK_EQUAL(run.record->state, MB_RUNNING);
+    CHECK_EQUAL(run.record->index, 1);
+    CHECK(!run.record->time[1].end_ns);
+    forget(&run);
+}
+
+/* As the mounter is run: when mb_spawn returns it has ended, and what it did to itself is not done to us. */
+static void a_child_in_our_memory_changes_nothing_of_ours(void) {
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_umask, U(0));
+    draft_op(&draft, MB_OP_chdir, draft_string(&draft, "/"));
+    draft_op(&draft, MB_OP_mkdir, U(ROOT), draft_string(&draft, "/a/b"), U(0777));
+    draft_op(&draft, MB_OP_mkdir, U(SCRATCH), draft_string(&draft, "/a/b"), U(0777));
+    size_t size;
+    void *buffer = draft_buffer(&draft, &size);
+    struct mb_plan plan;
+    uint32_t bad_op;
+    CHECK_EQUAL(mb_plan_load(buffer, size, &plan, &bad_op), 0);
+    struct mb_record *record = mb_record_new(plan.op_count);
+    CHECK(!chdir(root));
+    umask(0123);
+    signal(SIGUSR1, SIG_IGN);
+    int pidfd, status;
+    /* AddressSanitizer knows nothing of the stack that the child ends on, and says so. */
+    int null = open("/dev/null", O_WRONLY | O_CLOEXEC), screen = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+    dup2(null, STDERR_FILENO);
+    pid_t pid = mb_spawn(&plan, CLONE_VM, -1, slots, SLOTS, record, &pidfd);
+    dup2(screen, STDERR_FILENO);
+    CHECK(pid > 0);
+    CHECK_EQUAL(record->state, MB_FAILED);
+    CHECK_EQUAL(record->index, 3);
+    CHECK_EQUAL(record->error, EBADF);
+    CHECK_EQUAL(waitpid(pid, &status, 0), pid);
+    CHECK_EQUAL(status, 1 << 8);
+    check_directory("/a/b", 0777);
+    CHECK_EQUAL(umask(0), 0123);
+    CHECK(signal(SIGUSR1, SIG_DFL) == SIG_IGN);
+    CHECK(!access("a/b", F_OK) && fcntl(slots[ROOT], F_GETFD) == FD_CLOEXEC && fcntl(pidfd, F_GETFD) == FD_CLOEXEC);
+    close(pidfd);
+    mb_record_free(record, 4);
+    free(buffer);
+}
+
+static void empty_slots_are_bad_descriptors(void) {
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_write_fd, U(MB_SLOTS - 1), draft_bytes(&draft, "x", 1));
+    CHECK_EQUAL(error_of(&draft), EBADF);
+    draft = draft_new();
+    draft_op(&draft, MB_OP_mkdir, U(SCRATCH), draft_string(&draft, "/x"), U(0755));
+    CHECK_EQUAL(error_of(&draft), EBADF);
+    struct mb_plan plan = {0};
+    int pidfd;
+    CHECK_EQUAL(mb_spawn(&plan, 0, -1, slots, MB_SLOTS + 1, NULL, &pidfd), -EINVAL);
+}
+
+/* ---- the tests ---------------------------------------------------------------------------- */
+
+static const struct test tests[] = {
+    TEST(mkdir_makes_parents),
+    TEST(mkdir_stays_below_the_root),
+    TEST(mkdir_says_what_is_in_the_way),
+    TEST(symlinks_and_nodes_are_made_below_the_root),
+    TEST(files_are_written_below_the_root),
+    TEST(chdir_changes_the_directory),
+    TEST(exec_takes_the_first_that_executes),
+    TEST(exec_passes_arguments_and_environment),
+    TEST(a_failed_exec_sends_its_root),
+    TEST(signals_are_as_at_first),
+    TEST(descriptors_stay_outside),
+    TEST(standard_streams_are_the_slots),
+    TEST(closed_streams_are_no_trap),
+    TEST(limits_and_masks_hold),
+    TEST(a_filter_loads_or_is_refused),
+    TEST(a_filter_that_is_too_long_is_refused),
+    TEST(wait_takes_the_right_tag_only),
+    TEST(wait_sees_that_the_parent_is_gone),
+    TEST(descriptors_travel),
+    TEST(the_record_tells_how_far_it_came),
+    TEST(the_record_survives_a_kill),
+    TEST(a_child_in_our_memory_changes_nothing_of_ours),
+    TEST(empty_slots_are_bad_descriptors),
+};
+static const size_t test_count = sizeof tests / sizeof *tests;
+
+static void remove_all(const char *directory) {
+    pid_t pid = fork();
+    if (!pid) {
+        execlp("rm", "rm", "-rf", "--", directory, (char *)NULL);
+        _exit(127);
+    }
+    waitpid(pid, NULL, 0);
+}
+
+int main(void) {
+    for (size_t i = 0; i < test_count; i++) {
+        const char *parent = getenv("TMPDIR");
+        snprintf(root, sizeof root, "%s/mb-test-XXXXXX", parent ? parent : "/tmp");
+        CHECK(mkdtemp(root) != NULL);
+        memset(slots, -1, sizeof slots);
+        /* A process of its own each: what a test changes of itself is gone with it. */
+        pid_t pid = fork();
+        if (!pid) {
+            running = tests[i].name;
+            slots[ROOT] = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+            alarm(20);
+            tests[i].run();
+            exit(0);
+        }
+        int status;
+        CHECK(waitpid(pid, &status, 0) == pid);
+        remove_all(root);
+        if (status) {
+            fprintf(stderr, "%s failed\n", tests[i].name);
+            return 1;
+        }
+    }
+    printf("test_child: %zu passed\n", test_count);
+    return 0;
+}
