@@ -120,7 +120,8 @@ class Foreground:
         self._write_files(prepared)
         for volume in prepared.volumes:
             os.makedirs(volume.path, exist_ok=True)
-        self._streams = Streams(interactive=options.interactive, tty=options.tty, owner=_owner(prepared))
+        owner = _owner(prepared)
+        self._streams = Streams(interactive=options.interactive, tty=options.tty, owner=owner)
         if options.cidfile:
             self._write_cidfile()
         self._execution = execution = Execution(
@@ -128,6 +129,7 @@ class Foreground:
             Resources(
                 spec=prepared.spec,
                 streams=self._streams.fds,
+                owner=owner,
                 make_cgroup=lambda: cgroup.make(
                     prepared.cgroup_host,
                     prepared.cgroup_name,
@@ -204,9 +206,7 @@ class Foreground:
         collect(self.root, self.runroot)
         if self._keep:
             self._write_state(prepared, "running", None, False)
-        forwarding.wait(
-            init.pidfd, init.send_signal, self._terminal, execution.pty_master, self.options.stop_timeout_s
-        )
+        forwarding.wait(init.pidfd, init.send_signal, self._terminal, execution.pty_master, self.options.stop_timeout_s)
         code = init.wait()
         self._streams.finish()
         if self._terminal:

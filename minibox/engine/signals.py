@@ -84,7 +84,9 @@ class Forwarding:
         if self._woken >= 0:
             waiting.register(self._woken, POLLIN)
         while True:
-            ready = [fd for fd, _ in waiting.poll(max(0, self._deadline - monotonic()) * 1000 if self._deadline else None)]
+            ready = [
+                fd for fd, _ in waiting.poll(max(0, self._deadline - monotonic()) * 1000 if self._deadline else None)
+            ]
             if pidfd in ready:
                 break
             if ready:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SOCK_CLOEXEC = 0o2000000
 SPACE_OF_ONE_FD = 24  # CMSG_SPACE(sizeof(int))
 SIGKILL = 9
+TIOCGPTPEER = 0x5441  # ioctl_tty(2), Linux 4.13
 
 
 @record
@@ -39,6 +40,7 @@ class Resources:
     Attributes:
         spec: the Spec that the plan was compiled from: its id mappings.
         streams: descriptors of the container's standard input, output and error.
+        owner: the host's uid and gid of the container's process.
         make_cgroup: makes the container's cgroup with its limits.
         write_id_maps: maps ids for a pid, where the caller has only his own to give.
         wire: gives the network namespace of a pid its links.
@@ -46,6 +48,7 @@ class Resources:
 
     spec: Spec
     streams: tuple[int, int, int]
+    owner: tuple[int, int]
     make_cgroup: Callable[[], Cgroup]
     write_id_maps: Callable[[int, Spec], None]
     wire: Callable[[int], None]
@@ -161,11 +164,25 @@ class Execution:
 
     def _send(self, tag: int) -> None:
         assert self._status
+        if tag == op.TAG_GO and any(step.name == "open_pty" for step in self.plan.ops) and self._receive():
+            self._own_terminal()
         try:
             self._status.send(tag.to_bytes(4, "little") + bytes(4))
         except OSError as error:
             if error.errno not in (EPIPE, ECONNRESET):  # it has died: _wait_exec finds out of what
                 raise
+
+    def _own_terminal(self) -> None:
+        """The terminal is the container's user's, who may want to open it by name: mesg(1), tmux(1)."""
+        from fcntl import ioctl
+
+        peer = ioctl(self.pty_master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            os.fchown(peer, self.resources.owner[0], -1)
+        except PermissionError:
+            pass  # an ordinary user can't give files away, not even to an id of his own
+        finally:
+            os.close(peer)
 
     # ---- below --------------------------------------------------------------------------------
 
@@ -185,26 +202,31 @@ class Execution:
     def _wait_exec(self) -> None:
         """Wait until the command runs or a child has failed; take what init sends on the way."""
         assert self._status and self.init
-        while True:
-            try:
-                data, control, *_ = self._status.recvmsg(8, SPACE_OF_ONE_FD)
-            except ConnectionResetError:
-                break
-            if not data:
-                break
-            fd = next(
-                (int.from_bytes(item[:4], "little") for level, kind, item in control
-                 if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)), -1
-            )  # fmt: skip
-            if int.from_bytes(data[:4], "little") == op.TAG_PTY:
-                self.pty_master = fd
-            else:
-                self._root_fd = fd
-                break  # it waits, so that its mounts can be looked into
+        while self._receive():
+            pass
         if self.mounter:
             self.mounter.wait()
         if self.init.progress()[0] != EXEC:
             self._fail()
+
+    def _receive(self) -> bool:
+        """Take one message of init's; False when it was the last."""
+        assert self._status
+        try:
+            data, control, *_ = self._status.recvmsg(8, SPACE_OF_ONE_FD)
+        except ConnectionResetError:
+            return False
+        if not data:
+            return False
+        fd = next(
+            (int.from_bytes(item[:4], "little") for level, kind, item in control
+             if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)), -1
+        )  # fmt: skip
+        if int.from_bytes(data[:4], "little") == op.TAG_PTY:
+            self.pty_master = fd
+            return True
+        self._root_fd = fd
+        return False  # it waits, so that its mounts can be looked into
 
     def _fail(self) -> None:
         """Raise for the child that failed first: init starves when the mounter dies."""

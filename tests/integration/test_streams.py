@@ -82,6 +82,11 @@ def _feed(writer, data):
             view = view[file.write(view) :]
 
 
+def _send_and_end(end, data):
+    end.sendall(data)
+    end.shutdown(socket.SHUT_WR)
+
+
 def test_input_of_any_kind_is_passed_on(run, source):
     done = run("-i", "base", "cat", stdin=source)
     assert (done.returncode, done.stdout, done.stderr) == (0, BINARY, b"")
@@ -274,7 +279,7 @@ def test_both_ends_full_is_no_deadlock(popen):
     with ours:
         process = popen("-i", "base", "cat", stdin=its.fileno(), stdout=its.fileno())
         its.close()
-        feeder = threading.Thread(target=lambda: (ours.sendall(bytes(16 * MIB)), ours.shutdown(socket.SHUT_WR)))
+        feeder = threading.Thread(target=_send_and_end, args=(ours, bytes(16 * MIB)))
         feeder.start()
         time.sleep(0.5)
         count = 0
