@@ -207,6 +207,7 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
     steps.append(op.mkdir(op.HOST, f"{stage}/root", "the root to be"))
     if id_mapped:
         steps.append(op.set_fs_ids(*ids, "the overlay works with the ids of who mounts it, and they must be mapped"))
+        steps.append(op.die_with_parent("a change of ids forgets it"))
     options = f"lowerdir={':'.join(name for name, _ in layers)},upperdir=rw/upper,workdir=rw/work"
     options += ",userxattr" if rootfs.userxattr else ""
     options += ",volatile" if rootfs.volatile else ""
