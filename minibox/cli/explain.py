@@ -34,9 +34,7 @@ def format_plan(rows: list[dict[str, Any]], width: int) -> str:
         does = legible(str(row.get("does") or row["operation"]))
         head, *more = wrap(f"{does} [{row['manual']}]" if row.get("manual") else does, margin, margin, width)
         lines += [f"{row['index']:>{column - 2}}  {head[column:]}", *more]
-        lines += wrap(
-            f"{row['operation']}: {describe(unsaid(row))}".rstrip(": "), margin, margin + "  ", width
-        )
+        lines += wrap(f"{row['operation']}: {describe(unsaid(row))}".rstrip(": "), margin, margin + "  ", width)
         if row.get("why"):
             lines += wrap(f"why: {legible(str(row['why']))}", margin, margin + "  ", width)
         # Not wrapped: it is there to be copied.

@@ -25,7 +25,7 @@ STATUS_COLOURS = {"pass": "green", "degraded": "yellow", "missing": "red"}
 Examples:
   minibox explain run --rm base echo hello
   minibox explain --json run -m 64m base true
-  minibox explain --shell run --network none base sh > start.sh""",
+  minibox explain --shell run --userns host --network none base sh > start.sh""",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @click.option("--shell", "as_script", is_flag=True, help="Print a shell script that, run by root, does the same")

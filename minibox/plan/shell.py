@@ -89,7 +89,7 @@ def _open_tree(path: str, _flags: int, slot: int) -> str:
 def _mask(root: int, path: str) -> str:
     place = _path(root, path)
     return (
-        f"if [ -d {place} ]; then mount -t tmpfs -o ro,size=0 tmpfs {place}; "
+        f"if [ -d {place} ]; then mount -t tmpfs -o ro,nosuid,nodev,noexec,size=0,nr_inodes=1,mode=0755 none {place}; "
         f"elif [ -e {place} ]; then mount --bind /dev/null {place}; fi"
     )
 
@@ -194,8 +194,8 @@ def script(
     missing = sorted({step.name for step in plan.ops} & {"clone_mounter", "network", "open_pty"})
     if missing:
         raise Unsupported(
-            f"no shell script can do {', '.join(missing)}",
-            "explain a simple run: --userns host --network none, without -t",
+            f"write it as a shell script: no command does {', '.join(missing)}",
+            "a simple run can be one: --userns host --network none, and no -t",
         )
     lines = ["#!/bin/sh", "# The same container by hand. Run as root.", "set -eu"]
     lines += [f"trap {quote('; '.join(after))} EXIT", *before]
