@@ -228,16 +228,42 @@ def _cgroup_of(step: Op) -> str:
 def _last_command(late: list[Op]) -> str:
     """setpriv takes privileges away, unshare(1) goes to the root and the directory, env gives the environment."""
     by_name = {step.name: step for step in late}
+    uid, gid = (int(by_name[name].args[0]) for name in ("setresuid", "setresgid"))  # type: ignore[arg-type]
+    _check_last(by_name, uid, gid)
+    names = ["cap_bounding", "capset", "cap_ambient", "no_new_privs"]
     options = " ".join(
         rendered.removeprefix("setpriv ")
-        for name in ("setgroups", "setresgid", "setresuid", "cap_bounding", "capset", "cap_ambient", "no_new_privs")
+        for name in (["setgroups", *names] if (uid, gid) == (0, 0) else names)
         if name in by_name and (rendered := command(by_name[name]))
     )
+    # Not setpriv, which is the host's and must run before: who is not root may not change the root directory.
+    become = f" --setgid={gid} --setuid={uid}" if (uid, gid) != (0, 0) else ""
     _, argv, env = by_name["exec"].args
     assert isinstance(argv, tuple) and isinstance(env, tuple)
     where = command(by_name["chdir"])
     return (
         f'exec "$(command -v env)" -i {" ".join(map(quote, env))} "$(command -v setpriv)" {options} --pdeathsig KILL '
         f'"$(command -v {where}'.replace("unshare ", 'unshare)" ', 1)
-        + f" -- {' '.join(map(quote, argv))}"
+        + f"{become} -- {' '.join(map(quote, argv))}"
     )
+
+
+def _check_last(by_name: dict[str, Op], uid: int, gid: int) -> None:
+    """Can unshare(1) go to the root directory, and become the user, after setpriv has run?"""
+    from minibox.linux.capabilities import mask_of
+
+    needed = ["CAP_SYS_CHROOT"] + (["CAP_SETUID", "CAP_SETGID"] if (uid, gid) != (0, 0) else [])
+    bounding = by_name["cap_bounding"].args[0]
+    assert isinstance(bounding, int)
+    if mask_of(needed) & ~bounding:
+        raise Unsupported(
+            f"write it as a shell script: its last command needs {', '.join(needed)} itself",
+            "a run that keeps the default capabilities can be one",
+        )
+    groups = by_name["setgroups"].args[0] if "setgroups" in by_name else b""
+    assert isinstance(groups, bytes)
+    if (uid, gid) != (0, 0) and groups.replace(gid.to_bytes(4, "little"), b""):
+        raise Unsupported(
+            "write it as a shell script: no command gives further groups to a user in another root directory",
+            "a run as root, or as a user without further groups, can be one",
+        )
