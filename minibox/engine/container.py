@@ -118,8 +118,7 @@ class Foreground:
         size = self._terminal.size() if self._terminal else None
         prepared = prepare(options, self.store, self.image, identity, size)
         self._write_files(prepared)
-        for volume in prepared.volumes:
-            os.makedirs(volume.path, exist_ok=True)
+        self._make_volumes(prepared)
         owner = _owner(prepared)
         self._streams = Streams(interactive=options.interactive, tty=options.tty, owner=owner)
         if options.cidfile:
@@ -179,6 +178,19 @@ class Foreground:
                 os.fchmod(fd, 0o644)
             finally:
                 os.close(fd)
+
+    def _make_volumes(self, prepared: Prepared) -> None:
+        """Those that aren't there yet, with the image's content."""
+        missing = [volume for volume in prepared.volumes if not os.path.isdir(volume.path)]
+        if not missing:
+            return
+        from minibox.engine.user_namespace import run_inside
+        from minibox.engine.volume_content import make_volume
+
+        lowerdirs = self.store.lowerdirs(self.image)
+        for volume in missing:
+            layers = lowerdirs if volume.copy else ()
+            run_inside(lambda path=volume.path, to=volume.destination, layers=layers: make_volume(path, layers, to))
 
     def _write_cidfile(self) -> None:
         path = self.options.cidfile
