@@ -72,8 +72,7 @@ class Claim:
         """A symlink for a name; a made-up name of a short life needs none."""
         directory = f"{self.root}/names"
         if not name:
-            seed = int(self.id[:8], 16)
-            return f"{ADJECTIVES[seed % len(ADJECTIVES)]}_{NOUNS[seed // len(ADJECTIVES) % len(NOUNS)]}_{self.id[8:12]}"
+            return made_up_name(self.id)
         if len(name) < 2 or len(name) > 128 or not name[0].isalnum() or not NAME_CHARACTERS.issuperset(name):
             raise UsageError(
                 f"invalid container name {name!r}", "letters, digits, '_', '.' and '-', the first a letter or digit"
@@ -86,8 +85,10 @@ class Claim:
             if holder_is_gone(self.root, holder):
                 os.unlink(f"{directory}/{name}")
                 return self._take_name(name)
+            force = "--force " if is_live(self.root, holder) else ""
             raise NameTaken(
-                f"the name {name!r} is taken by container {holder[:12]}", f"choose another, or: minibox rm {name}"
+                f"the name {name!r} is taken by container {holder[:12]}",
+                f"choose another, or: minibox rm {force}{name}",
             ) from None
         return name
 
@@ -102,6 +103,12 @@ class Claim:
                 os.unlink(f"{self.root}/live/{self.id}")
             os.close(self._fd)
             self._fd = -1
+
+
+def made_up_name(container_id: str) -> str:
+    """The name of a container that was given none; a function of its id."""
+    seed = int(container_id[:8], 16)
+    return f"{ADJECTIVES[seed % len(ADJECTIVES)]}_{NOUNS[seed // len(ADJECTIVES) % len(NOUNS)]}_{container_id[8:12]}"
 
 
 def _lock_new(directory: str, name: str) -> int:
@@ -187,9 +194,23 @@ def read(root: str, container_id: str) -> dict[str, Any]:
         with open(f"{root}/containers/{container_id}/state.json", encoding="utf-8") as file:
             state: dict[str, Any] = loads(file.read())
     except FileNotFoundError:
-        state = {"Id": container_id, "Name": "", "Image": "", "Command": [], "Status": "running"}
+        state = _without_file(root, container_id)
     except ValueError:
         state = {"Id": container_id, "Name": "", "Image": "", "Command": [], "Status": "damaged"}
+    return state
+
+
+def _without_file(root: str, container_id: str) -> dict[str, Any]:
+    """What is known of a container that `run --rm` never writes a file for."""
+    name = made_up_name(container_id)
+    state: dict[str, Any] = {"Id": container_id, "Name": name, "Image": "", "Command": [], "Status": "running"}
+    try:
+        state["Created"] = os.stat(f"{root}/live/{container_id}").st_mtime
+        for each in os.listdir(f"{root}/names"):
+            if os.readlink(f"{root}/names/{each}") == container_id:
+                state["Name"] = each
+    except OSError:  # it ends just now
+        pass
     return state
 
 
