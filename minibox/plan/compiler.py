@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from os import makedev
 
+from minibox.errors import ConfigError
 from minibox.linux import capabilities
 from minibox.plan import mounts
 from minibox.plan import operations as op
@@ -43,6 +44,7 @@ RLIMITS = {
          "MSGQUEUE", "NICE", "RTPRIO", "RTTIME")
     )
 }  # fmt: skip
+DEVICE_TYPES = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
 O_PATH_DIRECTORY = 0o10200000
 INFINITY = (1 << 64) - 1
 
@@ -110,8 +112,13 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     Raises:
         ConfigError: the Spec asks for something that has no meaning here.
     """
+    _check(spec)
     wanted = mounts.read(spec.get("mounts", []), start.cgroup_mounts, "network" in _types(spec))
     binds = [mount for mount in wanted if mount.bind]
+    if len(binds) > op.SLOTS - op.FIRST_BIND:
+        raise ConfigError(
+            f"{len(binds)} bind mounts are more than the {op.SLOTS - op.FIRST_BIND} that one start can do"
+        )
     below_mounter = start.id_mapped
     mounter = _mounter(rootfs, spec, binds) if below_mounter else []
     return Plan(
@@ -130,6 +137,25 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
         ),
         _flags(spec),
     )  # fmt: skip
+
+
+def _check(spec: Spec) -> None:
+    """Refuse what would be left out of the plan or stop it half-way."""
+    linux = spec["linux"]
+    for namespace in linux.get("namespaces", []):
+        if namespace["type"] not in NAMESPACES:
+            raise ConfigError(f"unknown namespace type {namespace['type']!r}")
+        if namespace.get("path"):
+            raise ConfigError(f"the {namespace['type']} namespace {namespace['path']} can't be joined, only made anew")
+    propagation = linux.get("rootfsPropagation", "")
+    if propagation and propagation not in mounts.PROPAGATION:
+        raise ConfigError(f"unknown rootfsPropagation {propagation!r}")
+    for limit in spec["process"].get("rlimits", []):
+        if limit["type"].removeprefix("RLIMIT_") not in RLIMITS:
+            raise ConfigError(f"unknown limit {limit['type']!r}")
+    for device in linux.get("devices", []):
+        if device["type"] not in DEVICE_TYPES:
+            raise ConfigError(f"unknown type {device['type']!r} of the device {device['path']}")
 
 
 def _types(spec: Spec) -> set[str]:
@@ -274,7 +300,7 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount]) -> list[Op]:
 
 
 def _device(device: LinuxDevice) -> Op:
-    kind = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}[device["type"]]
+    kind = DEVICE_TYPES[device["type"]]
     number = makedev(device.get("major", 0), device.get("minor", 0))
     mode = kind | device.get("fileMode", 0o666) & 0o7777
     return op.mknod(
@@ -351,11 +377,13 @@ def _become(spec: Spec, start: Start) -> list[Op]:
     steps = [
         op.setrlimit(
             RLIMITS[limit["type"].removeprefix("RLIMIT_")], limit["soft"], limit["hard"], "a limit of the process"
+        op.umask(user.get("umask", 0o022), "files are made with this mask"),
+        op.chdir(process["cwd"], "the working directory"),  # opens a descriptor, which a limit may forbid
+    ]
+    steps += [
         )
         for limit in process.get("rlimits", [])
     ]
-    steps.append(op.umask(user.get("umask", 0o022), "files are made with this mask"))
-    steps.append(op.chdir(process["cwd"], "the working directory"))
     steps.append(op.cap_bounding(caps.get("bounding", 0), "what is not in here can never be gained"))
     if start.setgroups:
         steps.append(op.setgroups(tuple(user.get("additionalGids", [])), "the user's groups"))

@@ -29,9 +29,11 @@ ATTRIBUTES = {
     "noexec": (op.NOEXEC, 0),
     "exec": (0, op.NOEXEC),
     "noatime": (op.NOATIME, ATIME),
+    "atime": (0, ATIME),
     "relatime": (0, ATIME),
     "norelatime": (0, 0),
     "strictatime": (op.STRICTATIME, ATIME),
+    "nostrictatime": (0, ATIME),
     "nodiratime": (op.NODIRATIME, 0),
     "diratime": (0, op.NODIRATIME),
     "nosymfollow": (op.NOSYMFOLLOW, 0),
@@ -161,15 +163,22 @@ def open_bind(mount: Mount, slot: int) -> list[Op]:
     if mount.id_map:
         steps.append(op.id_map(slot, "owners look alike on both sides", recursive=mount.recursive))
     spread = mount.propagation or op.MS_REC | op.MS_PRIVATE
+    everywhere = bool(spread & op.MS_REC)
+    if (mount.all_set or mount.all_clear) and not everywhere:
+        steps.append(
+            op.mount_attributes(
+                slot, "as asked for, of mounts below it too", set_=mount.all_set, clear=mount.all_clear, recursive=True
+            )
+        )
     steps.append(
         op.mount_attributes(
             slot,
-            "by default no mount spreads through it",
-            set_=mount.all_set,
-            clear=mount.all_clear,
+            "as asked for" if mount.propagation else "by default no mount spreads through it",
+            set_=mount.all_set if everywhere else 0,
+            clear=mount.all_clear if everywhere else 0,
             propagation=spread & ~op.MS_REC,
-            recursive=bool(spread & op.MS_REC),
-        )  # fmt: skip
+            recursive=everywhere,
+        )
     )
     if mount.set_ or mount.clear:
         steps.append(op.mount_attributes(slot, "as asked for", set_=mount.set_, clear=mount.clear))
@@ -181,6 +190,7 @@ def fresh(mount: Mount) -> Op:
     why = WHY.get(
         mount.fstype, "a file system in memory" if mount.fstype == "tmpfs" else f"a {mount.fstype} file system"
     )
+    attributes = mount.set_ | mount.all_set
     return op.mount(
-        mount.fstype, mount.destination, why, source=mount.source, options=mount.options, attributes=mount.set_
+        mount.fstype, mount.destination, why, source=mount.source, options=mount.options, attributes=attributes
     )

@@ -31,6 +31,7 @@ PTY_MASTER, PTY_SLAVE = 7, 8
 SCRATCH = 9  # a mount on its way to its place
 FIRST_CGROUP = 16  # the "tasks" files of its cgroups, one a v1 hierarchy
 FIRST_BIND = 48  # bind mounts, opened before the container's root hides their sources
+SLOTS = 512  # how many there are, plan.h
 NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
 
 # Tags of messages on the status socket.
