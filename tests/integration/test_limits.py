@@ -16,7 +16,7 @@ from tests.probes import requires
 pytestmark = requires("root", "cgroup")
 
 MIB = 1 << 20
-GREEDY = "head -c 200m /dev/zero | tail -c 190m | wc -c"  # tail keeps it all in memory
+GREEDY = "head -c 60m /dev/zero | tail -c 50m | wc -c"  # tail keeps it all in memory
 both_users = pytest.mark.parametrize("user_options", [(), ("--userns", "host")], ids=["own ids", "host's ids"])
 
 
@@ -59,7 +59,7 @@ def test_out_of_memory_of_a_process_inside(minibox: Run) -> None:
 
 @requires("cgroup:memory")
 def test_enough_memory_is_not_told(minibox: Run) -> None:
-    assert run(minibox, "--rm", "-m", "400m", "base", "sh", "-c", GREEDY) == (0, f"{190 * MIB}\n", "")
+    assert run(minibox, "--rm", "-m", "200m", "base", "sh", "-c", GREEDY) == (0, f"{50 * MIB}\n", "")
 
 
 @requires("cgroup:memory")

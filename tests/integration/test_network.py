@@ -130,7 +130,9 @@ class TestOrdinaryUser:
             port = listener.getsockname()[1]
             thread = threading.Thread(target=_greet, args=(listener,), daemon=True)
             thread.start()
-            script = f"ls /sys/class/net | xargs echo; timeout 5 nc {ELSEWHERE} {port} </dev/null 2>&1 | head -1; cat /etc/resolv.conf"
+            # pasta of 2023 loses the end of a connection now and then: what was said counts.
+            said = f"(timeout 2 nc {ELSEWHERE} {port} </dev/null) 2>/dev/null"
+            script = f"ls /sys/class/net | xargs echo; {said}; cat /etc/resolv.conf"
             done = minibox_user("run", "--rm", "base", "sh", "-c", script)
             thread.join(5)
         assert done.returncode == 0, done.stderr
