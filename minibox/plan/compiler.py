@@ -288,8 +288,10 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount]) -> list[Op]:
     if any(mount.destination == "/dev" and not mount.bind for mount in wanted):
         for path in mounts.DEVICES:
             steps.append(op.bind(path, path, "a device that every program may expect; the host's own"))
-        for device in spec["linux"].get("devices", []):
-            steps.append(_device(device))
+        devices = spec["linux"].get("devices", [])
+        for parent in sorted({device["path"].rpartition("/")[0] for device in devices} - {"", "/dev"}):
+            steps.append(op.mkdir(op.ROOT, parent, "a device is to be in it"))
+        steps += map(_device, devices)
         for target, path in mounts.DEV_LINKS:
             steps.append(op.symlink(target, path, "programs expect it"))
     if "hostname" in spec:
