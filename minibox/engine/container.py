@@ -184,13 +184,15 @@ class Foreground:
         missing = [volume for volume in prepared.volumes if not os.path.isdir(volume.path)]
         if not missing:
             return
+        from functools import partial
+
         from minibox.engine.user_namespace import run_inside
         from minibox.engine.volume_content import make_volume
 
         lowerdirs = self.store.lowerdirs(self.image)
         for volume in missing:
             layers = lowerdirs if volume.copy else ()
-            run_inside(lambda path=volume.path, to=volume.destination, layers=layers: make_volume(path, layers, to))
+            run_inside(partial(make_volume, volume.path, layers, volume.destination))
 
     def _write_cidfile(self) -> None:
         path = self.options.cidfile

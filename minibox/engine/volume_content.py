@@ -45,9 +45,7 @@ def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str) -> None
         remove_tree(new)
         if error.errno in (EEXIST, ENOTEMPTY) and os.path.isdir(path):
             return  # another container was faster
-        raise StoreError(
-            f"fill the new volume {path} from the image's {destination}: {kernel_says(error)}"
-        ) from error
+        raise StoreError(f"fill the new volume {path} from the image's {destination}: {kernel_says(error)}") from error
 
 
 def _resolve(lowerdirs: tuple[str, ...], path: str) -> str:

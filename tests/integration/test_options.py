@@ -160,7 +160,9 @@ def test_a_volume_is_filled_with_files_links_and_owners(run):
 
 
 def test_a_volume_without_copy_begins_empty(run):
-    assert run("--mount", "type=volume,src=vol-2,dst=/etc,volume-nocopy", *_sh("ls /etc | grep -c passwd; true")) == "0\n"
+    assert (
+        run("--mount", "type=volume,src=vol-2,dst=/etc,volume-nocopy", *_sh("ls /etc | grep -c passwd; true")) == "0\n"
+    )
 
 
 def test_an_anonymous_volume_goes_with_the_container(run, state):
@@ -184,7 +186,9 @@ def test_shared_memory_size(run):
 
 
 def test_device(minibox):
-    done = minibox(*RUN, "--device", "/dev/zero:/dev/mine:r", *_sh("head -c2 /dev/mine | wc -c; stat -c %t,%T /dev/mine"))
+    done = minibox(
+        *RUN, "--device", "/dev/zero:/dev/mine:r", *_sh("head -c2 /dev/mine | wc -c; stat -c %t,%T /dev/mine")
+    )
     assert (done.returncode, done.stdout) == (0, "2\n1,5\n"), done.stderr
 
 
@@ -207,16 +211,22 @@ def test_capabilities(run):
 
 
 def test_no_new_privileges(run):
-    assert run("--security-opt", "no-new-privileges", "base", "grep", "NoNewPrivs", "/proc/self/status").split()[1] == "1"
+    assert (
+        run("--security-opt", "no-new-privileges", "base", "grep", "NoNewPrivs", "/proc/self/status").split()[1] == "1"
+    )
 
 
 def test_seccomp(run, state):
     show = ("base", "grep", "^Seccomp:", "/proc/self/status")
     assert run(*show).split()[1] == "2"
     assert run("--security-opt", "seccomp=unconfined", *show).split()[1] == "0"
-    profile = '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}'
+    profile = (
+        '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}'
+    )
     (state / "profile").write_text(profile)
-    assert run("--security-opt", f"seccomp={state}/profile", *_sh("mkdir /x 2>/dev/null || echo refused")) == "refused\n"
+    assert (
+        run("--security-opt", f"seccomp={state}/profile", *_sh("mkdir /x 2>/dev/null || echo refused")) == "refused\n"
+    )
 
 
 def test_user_namespace(run):
@@ -233,7 +243,9 @@ def test_privileged(run):
 
 
 def test_sysctl(run):
-    said = run("--sysctl", "net.ipv4.ip_unprivileged_port_start=7", *_sh("cat /proc/sys/net/ipv4/ip_unprivileged_port_start"))
+    said = run(
+        "--sysctl", "net.ipv4.ip_unprivileged_port_start=7", *_sh("cat /proc/sys/net/ipv4/ip_unprivileged_port_start")
+    )
     assert said == "7\n"
     assert run("--sysctl", "kernel.msgmax=4242", *_sh("cat /proc/sys/kernel/msgmax")) == "4242\n"
 
@@ -242,7 +254,9 @@ def test_sysctl(run):
 
 
 def test_label_name_and_cidfile(minibox, state):
-    done = minibox("run", "--network", "none", "--name", "kept", "--label", "a=b", "--cidfile", state / "cid", "base", "true")
+    done = minibox(
+        "run", "--network", "none", "--name", "kept", "--label", "a=b", "--cidfile", state / "cid", "base", "true"
+    )
     assert done.returncode == 0, done.stderr
     listed = minibox("ps", "--all").stdout
     assert "kept" in listed and (state / "cid").read_text()[:12] in listed
