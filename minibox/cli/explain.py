@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 WIDTH_MAX = 120
 WIDTH_MIN = 40
-TRACE_COLUMNS = 100
 
 
 def format_plan(rows: list[dict[str, Any]], width: int) -> str:
@@ -43,20 +43,28 @@ def format_plan(rows: list[dict[str, Any]], width: int) -> str:
     return "\n".join(lines).rstrip("\n")
 
 
-def format_trace(rows: list[dict[str, Any]]) -> str:
-    """The steps with the microseconds that each took, sums by process, and the error of the step that failed."""
+def format_trace(rows: list[dict[str, Any]], width: int = WIDTH_MAX) -> str:
+    """The steps with the microseconds that each took, sums by process, and the error of the step that failed.
+
+    A line has ``width`` columns at most, but for the error.
+    """
     actors = max((len(str(row.get("actor") or "")) for row in rows), default=0)
+    room = width - actors - 17
     lines = [f"{'step':>4}  {'µs':>7}  {'':{actors}}  operation"]
     for row in rows:
         time = "-" if row.get("microseconds") is None else f"{row['microseconds']:.0f}"
         what = str(row.get("does") or f"{row['operation']} {describe(row.get('arguments'))}".rstrip())
-        lines.append(f"{row['index']:>4}  {time:>7}  {row.get('actor') or '':{actors}}  {_shortened(legible(what))}")
+        lines.append(
+            f"{row['index']:>4}  {time:>7}  {row.get('actor') or '':{actors}}  {_shortened(legible(what), room)}"
+        )
         if row.get("error"):
             lines.append(f"{'':>4}  {'':>7}  {'':{actors}}  FAILED: {printable(str(row['error']))}")
     for actor in dict.fromkeys(row.get("actor") for row in rows):
         total = sum(row.get("microseconds") or 0 for row in rows if row.get("actor") == actor)
         lines.append(f"{'sum':>4}  {total:>7.0f}  {actor or '':{actors}}")
-    lines.append("The processes run side by side; a wait or a receive lasts as long as what it waits for.")
+    lines += wrap(
+        "The processes run side by side; a wait or a receive lasts as long as what it waits for.", "", "", width
+    )
     return "\n".join(lines)
 
 
@@ -87,7 +95,7 @@ def describe(arguments: Any) -> str:
 def print_trace(rows: list[dict[str, Any]]) -> None:
     """Print `format_trace` on stderr."""
     if sys.stderr is not None:
-        sys.stderr.write(format_trace(rows) + "\n")
+        sys.stderr.write(format_trace(rows, _width_of(2)) + "\n")
         sys.stderr.flush()
 
 
@@ -96,8 +104,15 @@ def listing_width() -> int:
     return max(WIDTH_MIN, min(WIDTH_MAX, shutil.get_terminal_size().columns))
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= TRACE_COLUMNS else text[: TRACE_COLUMNS - 3] + "..."
+def _width_of(fd: int) -> int:
+    try:
+        return max(WIDTH_MIN, min(WIDTH_MAX, os.get_terminal_size(fd).columns))
+    except OSError:
+        return WIDTH_MAX
+
+
+def _shortened(text: str, columns: int) -> str:
+    return text if len(text) <= columns else text[: columns - 3] + "..."
 
 
 def _value(value: Any) -> str:

@@ -240,7 +240,7 @@ def check_terminals(probe: Probe) -> Check:
     answer = probe("pseudo_terminals")
     if answer != "ok":
         return Check("terminals", DEGRADED, answer, "run -t fails", "sudo mount -t devpts devpts /dev/pts")
-    here = "stdin is one" if os.isatty(0) else "here stdin is none, so -t would be refused"
+    here = "stdin is a terminal" if os.isatty(0) else "stdin is none now, so -t would be refused"
     return Check("terminals", PASS, f"a devpts of its own for each container; {here}")
 
 
