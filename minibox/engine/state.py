@@ -129,6 +129,7 @@ def _unwritable(root: str, error: OSError) -> MiniboxError:
     hint = {
         EACCES: "set --root to a directory that you may write, or run as root",
         ENOSPC: "free some space, or set --root to a directory on another disk",
+        EROFS: "set --root to a directory on a disk that can be written",
     }.get(error.errno or 0)
     return MiniboxError(f"write the state in {error.filename or root}: {kernel_says(error)}", hint)
 
