@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from errno import EACCES, EAGAIN, ENOSPC
+from errno import EACCES, EAGAIN, ENOSPC, EROFS
 
 from minibox.errors import ContainerNotFound, MiniboxError, NameTaken, UsageError, kernel_says
 
