@@ -42,7 +42,10 @@ def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str) -> None
     except OSError as error:
         from minibox.storage.removal import remove_tree
 
-        remove_tree(new)
+        try:
+            remove_tree(new)
+        except OSError:
+            pass  # the first failure says more
         if error.errno in (EEXIST, ENOTEMPTY) and os.path.isdir(path):
             return  # another container was faster
         raise StoreError(f"fill the new volume {path} from the image's {destination}: {kernel_says(error)}") from error

@@ -314,12 +314,24 @@ def _read_tmpfs(word: str) -> _Request:
                 f"invalid tmpfs {word!r}: unknown option {option!r}",
                 hint="for example --tmpfs /run:rw,size=64m,mode=1777",
             )
+        value = _tmpfs_value(name, value, word)
         # The last one counts: "exec" takes away the default "noexec".
         options.pop(name.removeprefix("no") if name.startswith("no") else "no" + name, None)
         options[name] = f"={value}" if equals else ""
     if "rw" in options:
         options.pop("ro", None)
     return _Request("tmpfs", "", destination_path(path, word), tuple(k + v for k, v in options.items()), word)
+
+
+def _tmpfs_value(name: str, value: str, word: str) -> str:
+    """A checked value of an option in the kernel's words; tmpfs(5)."""
+    if name == "size" and not (value.endswith("%") and value[:-1].isdecimal()):
+        size = parse_size(value, f"size in --tmpfs {word!r}:")
+        return str(size) if value[-1] in "bB" else value
+    digits = {"mode": "01234567", "uid": "0123456789", "gid": "0123456789"}.get(name)
+    if digits and (set(value) - set(digits) or len(value) > 10):
+        raise UsageError(f"invalid tmpfs {word!r}: {name} is {value!r}", hint="for example uid=1000,gid=1000,mode=1777")
+    return value
 
 
 def _volume(request: _Request, root: str, container_id: str) -> Volume:

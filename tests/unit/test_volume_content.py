@@ -1,0 +1,116 @@
+"""What a new volume begins with, from layers made by hand."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from minibox.engine.volume_content import make_volume
+from minibox.errors import StoreError
+
+
+@pytest.fixture
+def layers(tmp_path):
+    """``layers({"etc/a": "text", "etc/gone": None, "etc/link": ("target",)}, ...)``, topmost first."""
+
+    def make(*trees):
+        result = []
+        for number, tree in enumerate(trees):
+            root = tmp_path / f"layer{number}"
+            root.mkdir()
+            for name, content in tree.items():
+                path = root / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if content is None:
+                    os.mknod(path, stat.S_IFCHR, 0)  # a whiteout; anybody may make one since Linux 5.8
+                elif isinstance(content, tuple):
+                    path.symlink_to(content[0])
+                else:
+                    path.write_text(content)
+            result.append(str(root))
+        return tuple(result)
+
+    return make
+
+
+@pytest.fixture
+def content(tmp_path):
+    """``content(layers, "/etc")``: names and texts of the volume made from it."""
+
+    def make(lowerdirs, destination):
+        target = tmp_path / "volumes" / "name" / "_data"
+        make_volume(str(target), lowerdirs, destination)
+        assert [path.name for path in target.parent.iterdir()] == ["_data"]
+        return {
+            str(path.relative_to(target)): os.readlink(path) if path.is_symlink() else path.read_text()
+            for path in target.rglob("*")
+            if path.is_symlink() or not path.is_dir()
+        }
+
+    return make
+
+
+def test_layers_are_merged_and_the_topmost_wins(layers, content):
+    stack = layers({"etc/b": "new"}, {"etc/a": "1", "etc/b": "old", "other": "x"})
+    assert content(stack, "/etc") == {"a": "1", "b": "new"}
+
+
+def test_a_whiteout_hides_a_file_and_a_directory(layers, content):
+    stack = layers({"etc/a": None, "etc/d": None}, {"etc/a": "1", "etc/d/e": "2", "etc/c": "3"})
+    assert content(stack, "/etc") == {"c": "3"}
+
+
+def test_a_removed_directory_is_empty(layers, content):
+    assert content(layers({"etc": None}, {"etc/a": "1"}), "/etc") == {}
+
+
+def test_a_kind_that_changes(layers, content):
+    stack = layers({"d/x": "file", "d/y/z": "below"}, {"d/x/was": "directory", "d/y": "file"})
+    assert content(stack, "/d") == {"x": "file", "y/z": "below"}
+
+
+def test_symlinks_are_kept_inside_and_followed_on_the_way(layers, content):
+    stack = layers({"var": ("/real/var",)}, {"real/var/lib/a": "1", "real/var/lib/out": ("/etc/passwd",)})
+    assert content(stack, "/var/lib") == {"a": "1", "out": "/etc/passwd"}
+
+
+def test_a_symlink_never_leads_to_the_host(layers, content):
+    assert content(layers({"data": ("/../../etc",)}), "/data") == {}
+
+
+def test_a_loop_of_symlinks_is_empty(layers, content):
+    assert content(layers({"a": ("b",), "b": ("a",)}), "/a/x") == {}
+
+
+def test_what_the_image_lacks_is_empty_and_mode_0755(layers, content, tmp_path):
+    assert content(layers({"etc/a": "1"}), "/data") == {}
+    assert stat.S_IMODE((tmp_path / "volumes/name/_data").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "volumes").stat().st_mode) == 0o700
+
+
+def test_modes_and_times_are_kept(layers, content, tmp_path):
+    stack = layers({"d/tool": "x"})
+    path = f"{stack[0]}/d/tool"
+    os.chmod(path, 0o4755)
+    os.chmod(f"{stack[0]}/d", 0o1777)
+    os.utime(path, (1, 2))
+    content(stack, "/d")
+    copied = (tmp_path / "volumes/name/_data/tool").stat()
+    assert (stat.S_IMODE(copied.st_mode), copied.st_mtime) == (0o4755, 2)
+    assert stat.S_IMODE((tmp_path / "volumes/name/_data").stat().st_mode) == 0o1777
+
+
+def test_a_volume_that_is_there_is_left_alone(layers, content, tmp_path):
+    (tmp_path / "volumes/name/_data").mkdir(parents=True)
+    (tmp_path / "volumes/name/_data/mine").write_text("kept")
+    assert content(layers({"etc/a": "1"}), "/etc") == {"mine": "kept"}
+
+
+def test_a_failure_leaves_nothing(layers, tmp_path):
+    (tmp_path / "volumes/name").mkdir(parents=True)
+    (tmp_path / "volumes/name/_data").write_text("in the way")
+    with pytest.raises(StoreError, match="fill the new volume"):
+        make_volume(str(tmp_path / "volumes/name/_data"), layers({"etc/a": "1"}), "/etc")
+    assert [path.name for path in (tmp_path / "volumes/name").iterdir()] == ["_data"]
