@@ -368,7 +368,7 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
     container_id: str = found["Id"]
     if state.is_live(root, container_id):
         if not force:
-            raise UsageError(f"container {name_or_id} is running", "stop it first, or: minibox rm --force")
+            raise UsageError(f"container {name_or_id} is running", f"to kill it too: minibox rm --force {name_or_id}")
         _kill(root, container_id)
     files.remove(root, container_id)
     state.drop_name(root, container_id, found["Name"])
