@@ -39,7 +39,8 @@ def explain(options: RunOptions, *, root: str) -> list[dict[str, Any]]:
         elif row["operation"] == "write_id_maps":
             linux = prepared.spec["linux"]
             row["arguments"] = {"uid": _maps(linux["uidMappings"]), "gid": _maps(linux["gidMappings"])}
-            row["shell"] = "\n".join(_mapping_command(kind, linux[f"{kind}Mappings"]) for kind in ("uid", "gid"))
+            pairs = ("uid", linux["uidMappings"]), ("gid", linux["gidMappings"])
+            row["shell"] = "\n".join(_mapping_command(kind, mappings) for kind, mappings in pairs)
     return rows
 
 
