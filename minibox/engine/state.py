@@ -81,9 +81,8 @@ class Claim:
         try:
             os.symlink(self.id, f"{directory}/{name}")
         except FileExistsError:
-            holder = os.readlink(f"{directory}/{name}")
-            if holder_is_gone(self.root, holder):
-                os.unlink(f"{directory}/{name}")
+            holder = _holder(directory, name, self.root)
+            if not holder:
                 return self._take_name(name)
             force = "--force " if is_live(self.root, holder) else ""
             raise NameTaken(
@@ -125,6 +124,25 @@ def _lock_new(directory: str, name: str) -> int:
         os.close(fd)
 
 
+def _holder(directory: str, name: str, root: str) -> str:
+    """Whose name it is; "" when it was nobody's any more and has been freed.
+
+    Under a lock: between our look and our unlink another may have freed the name and taken it.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        holder = os.readlink(f"{directory}/{name}")
+        if not holder_is_gone(root, holder):
+            return holder
+        os.unlink(f"{directory}/{name}")
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(fd)
+    return ""
+
+
 def _unwritable(root: str, error: OSError) -> MiniboxError:
     hint = {
         EACCES: "set --root to a directory that you may write, or run as root",
@@ -135,7 +153,7 @@ def _unwritable(root: str, error: OSError) -> MiniboxError:
 
 
 def orphans(root: str) -> Iterator[tuple[str, bool, int]]:
-    """Containers that lost their owner: id, whether to remove it, and the lock, held until the caller closes it."""
+    """Containers that lost their owner: id, whether to remove it, and the lock, held until the next is asked for."""
     try:
         names = os.listdir(f"{root}/live")
     except FileNotFoundError:
@@ -152,9 +170,11 @@ def orphans(root: str) -> Iterator[tuple[str, bool, int]]:
             if error.errno != EAGAIN:
                 raise
             continue
-        if os.fstat(fd).st_nlink:
-            yield name, not os.read(fd, 32).startswith(KEEP), fd
-        os.close(fd)
+        try:
+            if os.fstat(fd).st_nlink:
+                yield name, not os.read(fd, 32).startswith(KEEP), fd
+        finally:
+            os.close(fd)
 
 
 def holder_is_gone(root: str, container_id: str) -> bool:
@@ -193,12 +213,15 @@ def read(root: str, container_id: str) -> dict[str, Any]:
 
     try:
         with open(f"{root}/containers/{container_id}/state.json", encoding="utf-8") as file:
-            state: dict[str, Any] = loads(file.read())
+            found = loads(file.read())
     except FileNotFoundError:
-        state = _without_file(root, container_id)
-    except ValueError:
-        state = {"Id": container_id, "Name": "", "Image": "", "Command": [], "Status": "damaged"}
-    return state
+        return _without_file(root, container_id)
+    except (ValueError, RecursionError):
+        found = None
+    state: dict[str, Any] = {"Id": container_id, "Name": "", "Image": "", "Command": []}
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in ("Id", "Name", "Status")):
+        return {**state, "Status": "damaged"}
+    return {**state, **found}
 
 
 def _without_file(root: str, container_id: str) -> dict[str, Any]:
@@ -231,7 +254,9 @@ def find(root: str, name_or_id: str) -> dict[str, Any]:
         ContainerNotFound: there is none, or more than one.
     """
     found = [
-        state for state in containers(root) if state["Name"] == name_or_id or state["Id"].startswith(name_or_id or "-")
+        state
+        for state in containers(root)
+        if name_or_id and (state["Name"] == name_or_id or state["Id"].startswith(name_or_id))
     ]
     exact = [state for state in found if name_or_id in (state["Name"], state["Id"])]
     if len(exact or found) != 1:
@@ -252,7 +277,8 @@ def live_process(root: str, container_id: str) -> int:
     except OSError:
         return 0
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared: two that look don't take each other for the owner.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         _, _, pid = os.read(fd, 32).partition(b" ")
         return int(pid) if pid.isdigit() else -1
