@@ -1,0 +1,209 @@
+"""Containers on disk: claims, names, orphans, damaged files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minibox.engine import state
+from minibox.engine.state import Claim
+from minibox.errors import ContainerNotFound, MiniboxError, NameTaken, UsageError
+
+
+@pytest.fixture
+def claim(tmp_path: Path) -> Any:
+    """Make claims in this test's root, released at its end."""
+    made: list[Claim] = []
+
+    def make(name: str = "", *, remove: bool = True) -> Claim:
+        made.append(Claim(str(tmp_path), name, remove=remove))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.release()
+
+
+Make = Callable[..., Claim]
+
+
+def files_of(claim: Claim, **known: Any) -> None:
+    os.makedirs(claim.directory)
+    state.write(claim.directory, {"Id": claim.id, "Name": claim.name, "Status": "exited", **known})
+
+
+def lose_owner(claim: Claim) -> None:
+    """As when its minibox is killed: the kernel drops the lock, the file stays."""
+    claim.release(finished=False)
+
+
+def test_a_claim_has_an_id_and_a_name_of_its_own(claim: Make):
+    first, second = claim(), claim()
+    assert len(first.id) == 64 and set(first.id) <= set("0123456789abcdef") and first.id != second.id
+    assert first.name and first.name != second.name
+
+
+def test_a_name_is_taken_once(claim: Make):
+    web = claim("web")
+    with pytest.raises(NameTaken, match=f"'web' is taken by container {web.id[:12]}") as caught:
+        claim("web")
+    assert caught.value.hint
+    assert os.listdir(f"{web.root}/live") == [web.id]  # the refused claim left nothing
+
+
+def test_a_name_is_free_again_when_nothing_of_its_holder_is_left(claim: Make):
+    first = claim("web")
+    first.release()
+    assert claim("web").id != first.id
+
+
+def test_a_name_stays_with_a_container_that_has_files(claim: Make):
+    web = claim("web")
+    files_of(web)
+    web.release()
+    with pytest.raises(NameTaken):
+        claim("web")
+
+
+def test_a_name_is_dropped_by_its_own_container_only(claim: Make):
+    web = claim("web")
+    state.drop_name(web.root, "0" * 64, "web")
+    with pytest.raises(NameTaken):
+        claim("web")
+    state.drop_name(web.root, web.id, "")
+    assert claim("web").name == "web"
+    state.drop_name(web.root, web.id, "gone")  # no such name is fine
+
+
+@pytest.mark.parametrize("name", ["a", "-a", ".a", "_a", "a b", "a/b", "..", "é1", "1é", "a\n", "x" * 129, "a\0b"])
+def test_names_that_can_be_meant_only(claim: Make, name: str, tmp_path: Path):
+    with pytest.raises(UsageError, match="invalid container name"):
+        claim(name)
+    assert os.listdir(tmp_path / "live") == []
+
+
+@given(st.text(min_size=1))
+def test_any_name_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory, name: str):
+    root = str(tmp_path_factory.mktemp("root"))
+    try:
+        made = Claim(root, name, remove=True)
+    except UsageError:
+        return
+    assert os.listdir(f"{root}/names") == [name]
+    made.release()
+
+
+def test_a_root_that_is_a_file_is_one_clear_error(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MiniboxError, match=r"write the state in .*file.*ENOTDIR"):
+        Claim(str(tmp_path / "file"), "", remove=True)
+
+
+# ---- owners -------------------------------------------------------------------------------------
+
+
+def test_only_what_lost_its_owner_is_an_orphan(claim: Make, tmp_path: Path):
+    running, lost, kept = claim(), claim(), claim(remove=False)
+    lose_owner(lost)
+    kept.note_process(4711)
+    lose_owner(kept)
+    assert {(name, remove) for name, remove, _ in state.orphans(str(tmp_path))} == {(lost.id, True), (kept.id, False)}
+    assert running.id not in {name for name, _, _ in state.orphans(str(tmp_path))}
+
+
+def test_an_owner_that_died_before_its_first_word_leaves_nothing_to_keep(tmp_path: Path):
+    (tmp_path / "live").mkdir()
+    (tmp_path / "live" / "0abc").touch()
+    assert [(name, remove) for name, remove, _ in state.orphans(str(tmp_path))] == [("0abc", True)]
+
+
+def test_no_two_collect_the_same_orphan(claim: Make, tmp_path: Path):
+    lose_owner(claim())
+    first = state.orphans(str(tmp_path))
+    assert next(first)
+    assert list(state.orphans(str(tmp_path))) == []
+    del first  # ends the generator, which holds the lock
+    assert len(list(state.orphans(str(tmp_path)))) == 1
+
+
+def test_the_process_of_a_live_container_is_known(claim: Make, tmp_path: Path):
+    made = claim()
+    root = str(tmp_path)
+    assert state.is_live(root, made.id) and state.live_process(root, made.id) == -1
+    made.note_process(4711)
+    assert state.live_process(root, made.id) == 4711
+    made.release()
+    assert not state.is_live(root, made.id) and state.live_process(root, made.id) == 0
+
+
+def test_one_that_looks_is_not_the_owner(claim: Make, tmp_path: Path):
+    import fcntl
+
+    made = claim()
+    lose_owner(made)
+    with open(tmp_path / "live" / made.id) as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # as live_process does for a moment
+        assert not state.is_live(str(tmp_path), made.id)
+
+
+def test_nothing_is_there_at_first(tmp_path: Path):
+    assert list(state.orphans(str(tmp_path))) == [] and state.containers(str(tmp_path)) == []
+    assert not state.is_live(str(tmp_path), "0abc")
+    state.drop_name(str(tmp_path), "0abc", "")
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_read(claim: Make, tmp_path: Path):
+    made = claim("web")
+    files_of(made, ExitCode=3)
+    found = state.read(str(tmp_path), made.id)
+    assert (found["Id"], found["Name"], found["Status"], found["ExitCode"]) == (made.id, "web", "exited", 3)
+    assert os.listdir(made.directory) == ["state.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "7", '"x"', "{}", '{"Id": 5, "Name": "a", "Status": "b"}', '{"Id": "5", "Name": "a"}',
+     "\ud800", "[" * 100000],
+    ids=lambda text: ascii(text)[:20],
+)  # fmt: skip
+def test_a_damaged_file_costs_no_other_container(claim: Make, tmp_path: Path, text: str):
+    good, bad = claim("good"), claim("bad")
+    files_of(good)
+    os.makedirs(bad.directory)
+    Path(bad.directory, "state.json").write_bytes(text.encode(errors="surrogatepass"))
+    assert state.read(str(tmp_path), bad.id)["Status"] == "damaged"
+    assert {each["Status"] for each in state.containers(str(tmp_path))} == {"damaged", "exited"}
+    assert state.find(str(tmp_path), "good")["Id"] == good.id
+    assert state.find(str(tmp_path), bad.id[:16])["Id"] == bad.id
+
+
+def test_one_that_runs_has_no_file_yet(claim: Make, tmp_path: Path):
+    made = claim("web")
+    os.makedirs(made.directory)
+    assert state.read(str(tmp_path), made.id)["Status"] == "running"
+
+
+def test_a_container_is_found_by_name_id_and_prefix(tmp_path: Path):
+    for container_id, name in (("abc1" + "0" * 60, "web"), ("abc2" + "0" * 60, "abc1"), ("f" * 64, "")):
+        os.makedirs(tmp_path / "containers" / container_id)
+        text = json.dumps({"Id": container_id, "Name": name, "Status": "exited"})
+        (tmp_path / "containers" / container_id / "state.json").write_text(text)
+    root = str(tmp_path)
+    assert state.find(root, "web")["Id"].startswith("abc1")
+    assert state.find(root, "abc2")["Name"] == "abc1"
+    assert state.find(root, "abc1")["Id"].startswith("abc2")  # a whole name goes before the beginning of an id
+    assert state.find(root, "f" * 64)["Name"] == ""
+    for nobody, what in (("abc", "ambiguous"), ("x", "not there"), ("", "not there"), ("-", "not there")):
+        with pytest.raises(ContainerNotFound, match=what) as caught:
+            state.find(root, nobody)
+        assert caught.value.hint
