@@ -34,12 +34,13 @@ def lease_range(root: str, container_id: str) -> IdMappings:
     directory = f"{root}/ids"
     for slot in _slots(container_id):
         try:
-            os.symlink(container_id, f"{directory}/{slot}")
+            try:
+                os.symlink(container_id, f"{directory}/{slot}")
+            except FileNotFoundError:
+                os.makedirs(directory, 0o700, exist_ok=True)
+                os.symlink(container_id, f"{directory}/{slot}")
         except FileExistsError:
             continue
-        except FileNotFoundError:
-            os.makedirs(directory, 0o700, exist_ok=True)
-            os.symlink(container_id, f"{directory}/{slot}")
         except OSError as error:
             raise MiniboxError(f"lease a range of ids in {directory}: {kernel_says(error)}") from error
         first = FIRST_ID + slot * RANGE
