@@ -137,7 +137,7 @@ def _loader(head: bytes, order: str) -> str:
                 start = struct.unpack_from(order + word, head, base + at)[0]
                 end = start + struct.unpack_from(order + word, head, base + length)[0]
                 return head[start:end].rstrip(b"\0").decode(errors="replace")
-    except struct.error:
+    except (struct.error, OverflowError):  # cut off, or past what an offset can be
         pass
     return ""
 
