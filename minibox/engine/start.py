@@ -8,7 +8,7 @@ over. They talk by sockets; each writes how far it came to a page that it shares
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
+from _socket import AF_UNIX, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 from errno import ECONNRESET, EPIPE
 
 from minibox.errors import MiniboxError, StepError
@@ -213,7 +213,7 @@ class Execution:
         """Take one message of init's; False when it was the last."""
         assert self._status
         try:
-            data, control, *_ = self._status.recvmsg(8, SPACE_OF_ONE_FD)
+            data, control, *_ = self._status.recvmsg(8, SPACE_OF_ONE_FD, MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return False
         if not data:
