@@ -13,7 +13,7 @@ Source for the order of 5: credentials(7), capabilities(7), seccomp(2).
 
 from __future__ import annotations
 
-from os import makedev
+from os import fsencode, makedev
 
 from minibox.errors import ConfigError
 from minibox.linux import capabilities
@@ -316,7 +316,7 @@ def _close_up(spec: Spec) -> list[Op]:
     steps = []
     for name, value in linux.get("sysctl", {}).items():
         path = f"/proc/sys/{name if '/' in name.partition('.')[0] else _dots_to_slashes(name)}"
-        steps.append(op.write_file(op.ROOT, path, value.encode(), "a kernel setting of the new namespaces"))
+        steps.append(op.write_file(op.ROOT, path, fsencode(value), "a kernel setting of the new namespaces"))
     cwd = spec["process"]["cwd"]
     if cwd != "/":
         steps.append(op.mkdir(op.ROOT, cwd, "the working directory, made when missing"))
@@ -377,12 +377,12 @@ def _become(spec: Spec, start: Start) -> list[Op]:
     filter_ = op.seccomp(start.seccomp, start.seccomp_flags, "only these system calls") if start.seccomp else None
     no_new_privs = process.get("noNewPrivileges", False)
     steps = [
-        op.setrlimit(
-            RLIMITS[limit["type"].removeprefix("RLIMIT_")], limit["soft"], limit["hard"], "a limit of the process"
         op.umask(user.get("umask", 0o022), "files are made with this mask"),
         op.chdir(process["cwd"], "the working directory"),  # opens a descriptor, which a limit may forbid
     ]
     steps += [
+        op.setrlimit(
+            RLIMITS[limit["type"].removeprefix("RLIMIT_")], limit["soft"], limit["hard"], "a limit of the process"
         )
         for limit in process.get("rlimits", [])
     ]

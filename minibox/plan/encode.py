@@ -25,7 +25,7 @@ def encode(ops: Iterable[Op], signatures: dict[str, tuple[int, str]]) -> bytearr
         signatures: code and argument kinds by operation name, from `linux.process.signatures`.
 
     Raises:
-        UsageError: a string holds a NUL, which no system call can take.
+        UsageError: a string holds what no system call can take: a NUL, or half of a surrogate pair.
     """
     ops = tuple(ops)
     vectors = [arg for op in ops for arg in op.args if isinstance(arg, tuple)]
@@ -74,7 +74,11 @@ class _Blob:
         if text not in self._offsets:
             if "\0" in text:
                 raise UsageError(f"a NUL character in {text!r}")
-            self._offsets[text] = self._append(fsencode(text) + b"\0")
+            try:
+                data = fsencode(text)
+            except UnicodeEncodeError:
+                raise UsageError(f"not a string that can be encoded: {text!a}") from None
+            self._offsets[text] = self._append(data + b"\0")
         return self._offsets[text]
 
     def _append(self, data: bytes) -> int:

@@ -7,7 +7,7 @@ coreutils, iproute2 and hostname.
 
 from __future__ import annotations
 
-from os import major, minor
+from os import fsdecode, major, minor
 
 from minibox.errors import Unsupported
 from minibox.plan import operations as op
@@ -149,7 +149,7 @@ COMMANDS: dict[str, Callable[..., str]] = {
         f"{major(device)} {minor(device)}"
     ),
     "symlink": lambda target, root, path: f"ln -s {quote(target)} {_path(root, path)}",
-    "write_file": lambda root, path, data: f"printf %s {quote(data.decode())} > {_path(root, path)}",
+    "write_file": lambda root, path, data: f"printf %s {quote(fsdecode(data))} > {_path(root, path)}",
     "pivot_root": lambda root: 'cd "$ROOT" && mount --move . /',
     "sethostname": lambda name: f"hostname {quote(name)}",
     "setdomainname": lambda name: f"domainname {quote(name)}",

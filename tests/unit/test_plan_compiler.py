@@ -232,6 +232,14 @@ def test_v1_cgroups_are_entered_before_their_namespace():
     assert init[at - 2 : at] == [("write_fd", op.FIRST_CGROUP, b"0"), ("write_fd", op.FIRST_CGROUP + 1, b"0")]
 
 
+def test_a_kernel_setting_may_be_any_bytes():
+    spec = copy.deepcopy(SPEC)
+    spec["linux"]["sysctl"] = {"net.x": "\udcff", "net/y": "1", "net.ipv4.conf.eth0/1.z": "2"}
+    written = [step.args for step in compile_plan(spec, ROOTFS, Start()).ops if step.name == "write_file"]
+    assert written[0] == (op.ROOT, "/proc/sys/net/x", b"\xff")
+    assert [path for _, path, _ in written[1:]] == ["/proc/sys/net/y", "/proc/sys/net/ipv4/conf/eth0.1/z"]
+
+
 def test_devices_and_links_are_in_a_fresh_dev_only():
     spec = copy.deepcopy(SPEC)
     spec["linux"]["devices"] = [
@@ -356,6 +364,8 @@ def test_order_of_any_plan(made: tuple[Plan, Any, Start]):
     assert set(root_paths) <= {op.ROOT, HOST}
     in_root = [n for n, step in enumerate(init) if step.name == "mount" and step.args[3] == op.ROOT]
     assert min(in_root) > max(n for n, step in enumerate(init) if step.name in ("open", "recv_fd", "open_tree"))
+
+    assert min(where(init, "open_pty", "bind_fd", "stdio", "exec")) > pivot  # /dev is the container's from here on
 
     # Kernel settings are written before /proc/sys is read-only, and nothing is mounted over a mask.
     closing = where(init, "read_only", "mask")
