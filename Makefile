@@ -16,7 +16,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard native/*.c native/*.h native/*.def native/*.py)
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint unit native-check bench build clean
+.PHONY: help hello test check lint unit native-check bench vm build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,12 @@ unit: build .venv/.dev ## the unit tests alone
 
 bench: build .venv/.bench ## compare with the kernel's floor, crun, runc, bwrap and podman, side by side
 	@$(AS_ROOT) .venv/bin/python tests/bench/bench.py
+
+# STORE=tmpfs, VM_FLAGS='--user --delegate --timeout 300': see tests/vm/vm.py --help
+vm: build ## run CMD on Debian's kernel with cgroup v2 alone, in an emulator: make vm CMD='minibox run --rm base true'
+	@tools/debian-packages vm
+	@tests/vm/vm.py --store $(or $(STORE),ext4) $(VM_FLAGS) -- $(if $(CMD),"$$CMD")
+export CMD
 
 build: .venv/.native ## build into ./.venv, editable
 
