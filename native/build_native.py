@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 NATIVE = Path(__file__).resolve().parent
-SOURCES = ["plan.c", "child.c", "spawn.c", "device_filter.c"]
+SOURCES = ["device_filter.c", "plan.c", "spawn.c", *sorted(path.name for path in NATIVE.glob("child*.c"))]
 
 ffibuilder = FFI()
 ffibuilder.cdef("""

@@ -1,0 +1,181 @@
+/* Operations on namespaces, limits, ids, capabilities and the filter of system calls.
+ * Rules as in child.c. */
+#include "child_operations.h"
+#include "syscalls.h"
+
+#include <limits.h>
+#include <linux/capability.h>
+#include <linux/keyctl.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+int mb_child_op_unshare(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    return result(unshare((int)a[0]));
+}
+
+int mb_child_op_setns(struct mb_child *child, const uint64_t *a) { return result(setns(slot(child, a[0]), (int)a[1])); }
+
+int mb_child_op_sethostname(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    return result(sethostname(text(a[0]), strlen(text(a[0]))));
+}
+
+int mb_child_op_setdomainname(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    return result(setdomainname(text(a[0]), strlen(text(a[0]))));
+}
+
+/* setrlimit(resource, soft, hard) */
+int mb_child_op_setrlimit(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    struct rlimit limit = {a[1], a[2]};
+    return result(setrlimit((__rlimit_resource_t)a[0], &limit));
+}
+
+int mb_child_op_umask(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    umask((mode_t)a[0]);
+    return 0;
+}
+
+/* A new network namespace has its loopback down. */
+int mb_child_op_loopback_up(struct mb_child *child, const uint64_t *a) {
+    (void)child, (void)a;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return -errno;
+    }
+    struct ifreq request = {.ifr_name = "lo"};
+    int error = result(ioctl(fd, SIOCGIFFLAGS, &request));
+    if (!error) {
+        request.ifr_flags |= IFF_UP;
+        error = result(ioctl(fd, SIOCSIFFLAGS, &request));
+    }
+    close(fd);
+    return error;
+}
+
+/* A session keyring of its own: keys of the caller's must not be found from inside. A kernel
+ * without keyrings has none to find; at the quota's end (EDQUOT) runc goes on too. */
+int mb_child_op_session_keyring(struct mb_child *child, const uint64_t *a) {
+    (void)child, (void)a;
+    long keyring = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
+    return keyring < 0 && errno != ENOSYS && errno != EDQUOT ? -errno : 0;
+}
+
+/* The raw calls: the C library's set*id functions signal all threads it believes there are. */
+
+static int capabilities_of_self(struct __user_cap_data_struct data[2]) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    return result(syscall(SYS_capget, &header, data));
+}
+
+static int set_capabilities(const struct __user_cap_data_struct data[2]) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    return result(syscall(SYS_capset, &header, data));
+}
+
+/* set_fs_ids(uid, gid): act on files as these ids and keep the capabilities, which a change from
+ * 0 takes out of the effective set. An overlay keeps the credentials it was mounted with, and
+ * below an id-mapped layer only mapped ids can own what it makes there. */
+int mb_child_op_set_fs_ids(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    syscall(SYS_setfsgid, a[1]);
+    syscall(SYS_setfsuid, a[0]);
+    struct __user_cap_data_struct data[2];
+    int error = capabilities_of_self(data);
+    if (error) {
+        return error;
+    }
+    data[0].effective = data[0].permitted;
+    data[1].effective = data[1].permitted;
+    return set_capabilities(data);
+}
+
+/* setgroups(bytes): an array of 32-bit group ids. */
+int mb_child_op_setgroups(struct mb_child *child, const uint64_t *a) {
+    struct mb_bytes groups = mb_plan_bytes(child->plan, a[0]);
+    return result(syscall(SYS_setgroups, groups.size / sizeof(uint32_t), groups.data));
+}
+
+int mb_child_op_setresgid(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    return result(syscall(SYS_setresgid, a[0], a[0], a[0]));
+}
+
+/* setresuid(uid): the permitted capabilities survive until capset or exec. */
+int mb_child_op_setresuid(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    if (prctl(PR_SET_KEEPCAPS, 1)) {
+        return -errno;
+    }
+    return result(syscall(SYS_setresuid, a[0], a[0], a[0]));
+}
+
+/* cap_bounding(mask): what isn't in the mask can never be gained again, not by a set-uid file. */
+int mb_child_op_cap_bounding(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    for (unsigned long capability = 0; capability < 64; capability++) {
+        int has = prctl(PR_CAPBSET_READ, capability);
+        if (has < 0) {
+            return 0; /* EINVAL: past the kernel's last */
+        }
+        if (has && !(a[0] >> capability & 1) && prctl(PR_CAPBSET_DROP, capability)) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+/* capset(effective, permitted, inheritable): of these, those that the caller has: nobody can
+ * give what he lacks, and a host that lacks one still runs containers. */
+int mb_child_op_capset(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    struct __user_cap_data_struct data[2];
+    int error = capabilities_of_self(data);
+    for (int i = 0; i < 2 && !error; i++) {
+        uint32_t had = data[i].permitted;
+        data[i].effective = (uint32_t)(a[0] >> 32 * i) & had;
+        data[i].permitted = (uint32_t)(a[1] >> 32 * i) & had;
+        data[i].inheritable = (uint32_t)(a[2] >> 32 * i) & had;
+    }
+    return error ? error : set_capabilities(data);
+}
+
+/* cap_ambient(mask): kept over the exec of a file without capabilities. */
+int mb_child_op_cap_ambient(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)) {
+        return -errno;
+    }
+    for (unsigned long capability = 0; capability < 64; capability++) {
+        if (a[0] >> capability & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0)) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+int mb_child_op_no_new_privs(struct mb_child *child, const uint64_t *a) {
+    (void)child, (void)a;
+    return result(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+}
+
+/* seccomp(program, flags): an array of struct sock_filter. */
+int mb_child_op_seccomp(struct mb_child *child, const uint64_t *a) {
+    struct mb_bytes program = mb_plan_bytes(child->plan, a[0]);
+    if (program.size / 8 > USHRT_MAX) {
+        return -EINVAL; /* as the kernel, which allows 4096, would have answered */
+    }
+    struct {
+        unsigned short length;
+        const void *filter;
+    } filter = {(unsigned short)(program.size / 8), program.data};
+    return result(syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, a[1], &filter));
+}

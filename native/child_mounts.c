@@ -1,0 +1,209 @@
+/* Operations on mounts, by the mount API of Linux 5.2 to 5.12. Rules as in child.c. */
+#include "child_operations.h"
+#include "syscalls.h"
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* linux/mount.h's, see syscalls.h. */
+enum { MB_FSCONFIG_SET_FLAG = 0, MB_FSCONFIG_SET_STRING = 1, MB_FSCONFIG_CMD_CREATE = 6 };
+enum { MB_TREE_CLONE = 1 }; /* OPEN_TREE_CLONE */
+
+#define ATTACH_EMPTY (MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+
+static bool is_directory(int fd) {
+    struct stat status;
+    return fstat(fd, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+static int attach_at(const struct mb_child *child, int mount, uint64_t root, const char *path) {
+    int target = mb_child_open_target(child, root, path, is_directory(mount));
+    if (target < 0) {
+        return -errno;
+    }
+    int error = result(mb_move_mount(mount, "", target, "", ATTACH_EMPTY));
+    close(target);
+    return error;
+}
+
+/* Attach and close. */
+static int place(const struct mb_child *child, int mount, uint64_t root, const char *path) {
+    if (mount < 0) {
+        return -errno;
+    }
+    int error = attach_at(child, mount, root, path);
+    close(mount);
+    return error;
+}
+
+/* Give a file system context its options: "key,key=value,...". */
+static int set_options(int fs, const char *options) {
+    char copy[4096];
+    if (strlen(options) >= sizeof copy) {
+        return -E2BIG;
+    }
+    strcpy(copy, options);
+    for (char *option = copy, *next; *option; option = next) {
+        next = option + strcspn(option, ",");
+        if (*next) {
+            *next++ = '\0';
+        }
+        char *value = strchr(option, '=');
+        if (value) {
+            *value++ = '\0';
+        }
+        if (*option && mb_fsconfig(fs, value ? MB_FSCONFIG_SET_STRING : MB_FSCONFIG_SET_FLAG, option, value, 0)) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+/* A new detached mount, or -errno. */
+static int new_mount(const char *fstype, const char *source, const char *options, unsigned attributes) {
+    int fs = mb_fsopen(fstype, 1 /* FSOPEN_CLOEXEC */);
+    if (fs < 0) {
+        return -errno;
+    }
+    int error = source ? result(mb_fsconfig(fs, MB_FSCONFIG_SET_STRING, "source", source, 0)) : 0;
+    if (!error) {
+        error = set_options(fs, options);
+    }
+    if (!error) {
+        error = result(mb_fsconfig(fs, MB_FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+    }
+    if (!error) {
+        int mount = mb_fsmount(fs, 1 /* FSMOUNT_CLOEXEC */, attributes);
+        error = mount < 0 ? -errno : mount;
+    }
+    close(fs);
+    return error;
+}
+
+/* mount(fstype, source, options, root, target, attributes): the new mount API has no limit of
+ * one page for all options and never interprets a path a second time. */
+int mb_child_op_mount(struct mb_child *child, const uint64_t *a) {
+    int mount = new_mount(text(a[0]), text(a[1]), text(a[2]), (unsigned)a[5]);
+    if (mount < 0) {
+        return mount;
+    }
+    return place(child, mount, a[3], text(a[4]));
+}
+
+/* mount_overlay(directory, options, target): mount(2), since fsconfig(2) takes no string over 256
+ * bytes and "lowerdir+" is of Linux 6.5. Paths in options and target are relative to directory,
+ * so that many layers fit into mount(2)'s one page. */
+int mb_child_op_mount_overlay(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    if (chdir(text(a[0]))) {
+        return -errno;
+    }
+    return result(mount("overlay", text(a[2]), "overlay", 0, text(a[1])));
+}
+
+/* open_tree(path, flags, slot): a detached copy of what is mounted at a path of this namespace. */
+int mb_child_op_open_tree(struct mb_child *child, const uint64_t *a) {
+    return mb_child_fill(child, a[2], mb_open_tree(AT_FDCWD, text(a[0]), MB_TREE_CLONE | O_CLOEXEC | (unsigned)a[1]));
+}
+
+/* id_map(mount, recursive, userns): show the files of a detached mount with the ids of a user
+ * namespace: what is 0 on disk is the mapped root to everyone. Linux 5.12. */
+int mb_child_op_id_map(struct mb_child *child, const uint64_t *a) {
+    struct mb_mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)slot(child, a[2])};
+    return result(mb_mount_setattr(slot(child, a[0]), "", AT_EMPTY_PATH | (a[1] ? AT_RECURSIVE : 0), &attr));
+}
+
+/* mount_attributes(mount, set, clear, propagation, recursive) */
+int mb_child_op_mount_attributes(struct mb_child *child, const uint64_t *a) {
+    struct mb_mount_attr attr = {.attr_set = a[1], .attr_clr = a[2], .propagation = a[3]};
+    return result(mb_mount_setattr(slot(child, a[0]), "", AT_EMPTY_PATH | (a[4] ? AT_RECURSIVE : 0), &attr));
+}
+
+/* propagation(path, flags): mount(2)'s MS_PRIVATE and friends. */
+int mb_child_op_propagation(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    return result(mount(NULL, text(a[0]), NULL, a[1], NULL));
+}
+
+/* attach(mount, root, target) */
+int mb_child_op_attach(struct mb_child *child, const uint64_t *a) {
+    return attach_at(child, slot(child, a[0]), a[1], text(a[2]));
+}
+
+/* bind(source, root, target, attributes, recursive) */
+int mb_child_op_bind(struct mb_child *child, const uint64_t *a) {
+    unsigned recursive = a[4] ? AT_RECURSIVE : 0;
+    int tree = mb_open_tree(AT_FDCWD, text(a[0]), MB_TREE_CLONE | O_CLOEXEC | recursive);
+    struct mb_mount_attr attr = {.attr_set = a[3]};
+    if (tree >= 0 && a[3] && mb_mount_setattr(tree, "", AT_EMPTY_PATH | recursive, &attr)) {
+        int error = -errno;
+        close(tree);
+        return error;
+    }
+    return place(child, tree, a[1], text(a[2]));
+}
+
+/* bind_fd(fd, root, target): the file that a descriptor is open on. */
+int mb_child_op_bind_fd(struct mb_child *child, const uint64_t *a) {
+    int tree = mb_open_tree(slot(child, a[0]), "", MB_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH);
+    return place(child, tree, a[1], text(a[2]));
+}
+
+/* mask(root, path): nothing can be read there; a path that isn't there needs no mask. */
+int mb_child_op_mask(struct mb_child *child, const uint64_t *a) {
+    int target = mb_child_open_in(child, a[0], text(a[1]), O_PATH);
+    if (target < 0) {
+        return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+    }
+    int cover;
+    if (is_directory(target)) {
+        cover = new_mount("tmpfs", NULL, "size=0,nr_inodes=1,mode=0755",
+                          MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    } else {
+        int null = mb_child_open_in(child, a[0], "/dev/null", O_PATH);
+        cover = null < 0 ? -1 : mb_open_tree(null, "", MB_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH);
+        cover = cover < 0 ? -errno : cover;
+        if (null >= 0) {
+            close(null);
+        }
+    }
+    int error = cover;
+    if (cover >= 0) {
+        error = result(mb_move_mount(cover, "", target, "", ATTACH_EMPTY));
+        close(cover);
+    }
+    close(target);
+    return error;
+}
+
+/* read_only(root, path): a read-only mount of the path over itself. */
+int mb_child_op_read_only(struct mb_child *child, const uint64_t *a) {
+    int target = mb_child_open_in(child, a[0], text(a[1]), O_PATH);
+    if (target < 0) {
+        return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+    }
+    struct mb_mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
+    unsigned flags = AT_EMPTY_PATH | AT_RECURSIVE;
+    int tree = mb_open_tree(target, "", MB_TREE_CLONE | O_CLOEXEC | flags);
+    int error = tree < 0 ? -errno : result(mb_mount_setattr(tree, "", flags, &attr));
+    if (!error) {
+        error = result(mb_move_mount(tree, "", target, "", ATTACH_EMPTY));
+    }
+    if (tree >= 0) {
+        close(tree);
+    }
+    close(target);
+    return error;
+}
+
+/* pivot_root(root): with "." for both, the old root is stacked on the new one at "/", and the
+ * unmount of "." takes the topmost, the old; pivot_root(2), NOTES. MNT_DETACH, as this process
+ * still has files of the old root open. */
+int mb_child_op_pivot_root(struct mb_child *child, const uint64_t *a) {
+    if (fchdir(slot(child, a[0])) || mb_pivot_root(".", ".") || umount2(".", MNT_DETACH)) {
+        return -errno;
+    }
+    return result(chdir("/"));
+}

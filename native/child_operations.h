@@ -1,0 +1,49 @@
+/* What the operations of a Plan share among their files. */
+#ifndef MB_CHILD_OPERATIONS_H
+#define MB_CHILD_OPERATIONS_H
+
+#include "child.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#define MB_OP(name, arguments) int mb_child_op_##name(struct mb_child *child, const uint64_t *a);
+#include "operations.def"
+#undef MB_OP
+
+static inline int result(long value) { return value < 0 ? -errno : 0; }
+
+/* Arguments of the kinds s and z, v, and f. */
+static inline const char *text(uint64_t argument) { return (const char *)(uintptr_t)argument; }
+
+static inline char **vector(uint64_t argument) { return (char **)(uintptr_t)argument; }
+
+static inline int slot(const struct mb_child *child, uint64_t argument) { return child->slots[argument]; }
+
+/* A caller with closed standard streams gets low numbers for what it opens: out of the way of the
+ * operation stdio, which would close them or leave them close-on-exec. */
+int mb_child_above_stdio(int fd);
+
+/* Put a descriptor into a slot; -1 is passed on as -errno. */
+int mb_child_fill(struct mb_child *child, uint64_t argument, int fd);
+
+/* Open `path` inside the root of slot `root`, where neither "..", nor a symlink, nor a magic link
+ * of /proc leads out of it; or, with MB_HOST, as this process sees it. */
+int mb_child_open_in(const struct mb_child *child, uint64_t root, const char *path, int flags);
+
+/* Make the directory `path` and its missing parents; returns an O_PATH descriptor or -1.
+ * `path` is changed on the way and restored. */
+int mb_child_make_directories(const struct mb_child *child, uint64_t root, char *path, mode_t mode);
+
+/* An O_PATH descriptor of a mount point, which is made when missing: a directory or a file. Where
+ * the image has a link to nowhere, it is made where the link leads, inside of the root. */
+int mb_child_open_target(const struct mb_child *child, uint64_t root, const char *path, bool directory);
+
+/* One message on a socket; with `fd` >= 0 a descriptor rides along. */
+int mb_child_send(int socket, uint32_t tag, int fd);
+
+/* Wait for one message; its descriptor, if any, goes to *fd, else -1. */
+int mb_child_receive(int socket, struct mb_message *message, int *fd);
+
+#endif
