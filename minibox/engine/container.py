@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from time import time
 
-from minibox.engine import files, ids, networking, state
+from minibox.engine import files, id_map_support, ids, networking, state
 from minibox.engine.guard import Guard
-from minibox.engine.prepare import FILES, INIT, Identity, kernel_version, prepare, wants_own_ids
+from minibox.engine.prepare import FILES, INIT, Identity, prepare, wants_own_ids
 from minibox.engine.signals import Forwarding
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.engine.streams import ClosedEnds, Streams
@@ -158,7 +158,7 @@ class Foreground:
     def _identity(self) -> Identity:
         euid = os.geteuid()
         mappings = None
-        if wants_own_ids(self.options, euid, kernel_version()):
+        if wants_own_ids(self.options, euid, self._id_map_refusal):
             mappings = ids.own_ids() if euid else ids.lease_range(self.root, self.claim.id)
         network = networking.choose(self.options, euid)
         for note in (ids.note(mappings) if mappings and euid else "", network.note):
@@ -166,6 +166,13 @@ class Foreground:
                 self._note(note)
         self._connection = networking.Connection(network, self.runroot, self.claim.id)
         return Identity(self.claim.id, self.claim.directory, mappings, network.mode)
+
+    def _id_map_refusal(self) -> str:
+        """Why this container can't have ids of its own over its layers; the user hears of it once."""
+        why, news = id_map_support.refusal(self.root)
+        if news:
+            self._note(f"no user namespace, root inside is root outside: {why} in {self.root}; see minibox doctor")
+        return why
 
     def _write_files(self, prepared: Prepared) -> None:
         """/etc/hosts, /etc/hostname and /etc/resolv.conf of this container."""

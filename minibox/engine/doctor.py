@@ -235,6 +235,19 @@ def check_idmapped_layers(probe: Probe) -> Check:
     )
 
 
+def probe_layers(root: str) -> str | None:
+    """Whether layers under ``root`` can be id-mapped: "ok", what the kernel said against it, or None: unknown."""
+    import shutil
+    import tempfile
+
+    directory = tempfile.mkdtemp(prefix=".minibox-probe-", dir=nearest_existing(root))
+    try:
+        answer = _prober(directory)("idmapped_layers")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return answer if answer == "ok" or answer.endswith(")") else None  # kernel_says ends so, other trouble doesn't
+
+
 def check_terminals(probe: Probe) -> Check:
     """A devpts for the container, and what is in front of the user."""
     answer = probe("pseudo_terminals")

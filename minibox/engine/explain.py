@@ -6,8 +6,9 @@ import os
 
 from minibox.engine import networking
 from minibox.engine.files import unpack
+from minibox.engine.id_map_support import refusal
 from minibox.engine.ids import FIRST_ID, RANGE, own_ids
-from minibox.engine.prepare import Identity, Prepared, kernel_version, prepare, wants_own_ids
+from minibox.engine.prepare import Identity, Prepared, prepare, wants_own_ids
 from minibox.engine.spec import IdMappings
 from minibox.image.store import ImageStore
 from minibox.linux import cgroup
@@ -86,7 +87,7 @@ def _prepare(options: RunOptions, root: str) -> Prepared:
     unpack(store, image)
     euid = os.geteuid()
     ids = None
-    if wants_own_ids(options, euid, kernel_version()):
+    if wants_own_ids(options, euid, lambda: refusal(root)[0]):
         first: LinuxIDMapping = {"containerID": 0, "hostID": FIRST_ID, "size": RANGE}
         ids = own_ids() if euid else IdMappings((first,), (first,))
     identity = Identity(EXAMPLE_ID, f"{root}/containers/{EXAMPLE_ID}", ids, networking.choose(options, euid).mode)

@@ -17,6 +17,8 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minibox.engine.options import RunOptions
     from minibox.engine.volumes import Volume
     from minibox.image.store import ImageStore, ResolvedImage
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from minibox.oci.runtime import Spec
     from minibox.plan.compiler import Plan
 
-ID_MAPPED_OVERLAY = (5, 19)  # Linux
 INIT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "minibox-init")
 FILES = {"/etc/hosts": "hosts", "/etc/hostname": "hostname", "/etc/resolv.conf": "resolv.conf"}
 
@@ -62,8 +63,11 @@ class Prepared:
     volumes: tuple[Volume, ...]
 
 
-def wants_own_ids(options: RunOptions, euid: int, kernel: tuple[int, int]) -> bool:
+def wants_own_ids(options: RunOptions, euid: int, refusal: Callable[[], str]) -> bool:
     """Does the container get a user namespace?
+
+    Args:
+        refusal: why layers can't be id-mapped, "" when they can; called only where root's container needs it.
 
     Raises:
         Unsupported: the host's is asked for, and an ordinary user can't use it.
@@ -76,19 +80,13 @@ def wants_own_ids(options: RunOptions, euid: int, kernel: tuple[int, int]) -> bo
             raise Unsupported("--userns host needs root", "leave it out: root inside is you outside")
         return True
     if options.userns in ("private", "auto"):
-        if kernel < ID_MAPPED_OVERLAY:
+        if why := refusal():
             raise Unsupported(
-                f"a user namespace over overlay layers needs Linux 5.19, this is {kernel[0]}.{kernel[1]}",
-                "--userns host",
+                f"--userns {options.userns}: {why}",
+                "use Linux 5.19 or newer, and set --root to a directory on ext4, xfs or btrfs; or --userns host",
             )
         return True
-    return not options.userns and not options.privileged and kernel >= ID_MAPPED_OVERLAY
-
-
-def kernel_version() -> tuple[int, int]:
-    """Major and minor of the running kernel."""
-    major, minor = os.uname().release.split(".")[:2]
-    return int(major), int("".join(digit for digit in minor if digit.isdigit()))
+    return not options.userns and not options.privileged and not refusal()
 
 
 def prepare(

@@ -160,7 +160,13 @@ class Execution:
 
     def _network(self, _mode: str) -> None:
         assert self.init
-        self.resources.wire(self.init.pid)
+        try:
+            self.resources.wire(self.init.pid)
+        except (OSError, MiniboxError):
+            # Its process may have died meanwhile, and its network namespace with it: then that is the news.
+            if any(child and child.progress()[0] == FAILED for child in (self.mounter, self.init)):
+                self._fail()
+            raise
 
     def _send(self, tag: int) -> None:
         assert self._status
@@ -248,7 +254,12 @@ class Execution:
     def _step_error(self, number: int, step: Op, errno: int) -> StepError:
         from minibox.plan.explain import step_error
 
-        return step_error(number, len(self.plan.ops), step, errno)
+        sources = [
+            each.args[0]
+            for each in self.plan.ops[:number]
+            if each.name == "open_tree" and step.name == "id_map" and each.args[2] == step.args[0]
+        ]
+        return step_error(number, len(self.plan.ops), step, errno, str(sources[-1]) if sources else "")
 
     def trace(self) -> list[tuple[int, Op, int, int]]:
         """Index, step, begin and end (CLOCK_MONOTONIC ns, 0 when not reached) of every step."""

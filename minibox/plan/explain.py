@@ -223,10 +223,10 @@ HINTS = {
 }
 
 
-def step_error(number: int, total: int, step: Op, errno: int) -> StepError:
-    """The error of a failed step; ``errno`` 0 when the process was killed in it."""
+def step_error(number: int, total: int, step: Op, errno: int, source: str = "") -> StepError:
+    """The error of a failed step; ``errno`` 0 when the process was killed in it; ``source`` is what its mount is of."""
     place = f"step {number + 1} of {total}"
-    what = describe(step)
+    what = describe(step) + (f", {source}" if source else "")
     if not errno:
         return StepError(f"{what}: the process was killed in {place}", index=number,
                          hint="did memory run out? see the kernel's log: dmesg")  # fmt: skip
