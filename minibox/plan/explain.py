@@ -217,7 +217,11 @@ HINTS = {
     "run minibox outside of them",
     ("mount", errno_names.ENOSPC): "the limit on mounts is reached: see /proc/sys/fs/mount-max",
     ("open_tree", errno_names.ENOENT): "it was there a moment ago; was it removed meanwhile?",
-    ("write_file", errno_names.ENOENT): "the container has no such setting; `sysctl -a` inside lists those that it has",
+    (
+        "write_file",
+        errno_names.ENOENT,
+    ): "the container has no such setting: `sysctl -a` inside lists those that it has; "
+    "older kernels give some of net.core with --userns host only",
     ("write_file", errno_names.EINVAL): "the kernel doesn't take this value for it",
     ("seccomp", errno_names.EINVAL): "the filter is not valid for this kernel; try --security-opt seccomp=unconfined",
 }
@@ -248,6 +252,8 @@ def clone_error(error: OSError, flags: int) -> MiniboxError:
         errno_names.EUSERS: "too many nested user namespaces",
         errno_names.EAGAIN: "too many processes: see ulimit -u and the pids cgroup",
         errno_names.ENOSYS: "minibox needs Linux 5.12",
+        errno_names.EOPNOTSUPP: "the cgroup above the container's has processes and gives controllers to its children; "
+        "move them to a child, or write -cpu -cpuset -pids to its cgroup.subtree_control",
     }
     kind = Unsupported if error.errno in (errno_names.EPERM, errno_names.ENOSYS) else MiniboxError
     return kind(f"clone a process with {names}: {kernel_says(error)}", hints.get(error.errno or 0))

@@ -294,6 +294,8 @@ def _perform(step: CgroupStep, resources: dict[str, Any]) -> None:
     if step.op == "mkdir":
         os.mkdir(step.path, 0o755)
     elif step.op == "write":
+        if step.path.endswith("/cgroup.subtree_control"):
+            _check_populated(step.path.rpartition("/")[0])
         _write(step.path, step.value)
     elif step.op == "copy":
         _write(step.path, _read(step.value).strip())
@@ -301,6 +303,16 @@ def _perform(step: CgroupStep, resources: dict[str, Any]) -> None:
         from minibox.linux.device_filter import attach
 
         attach(step.path, resources["devices"])
+
+
+def _check_populated(parent: str) -> None:
+    """Raise EBUSY for a cgroup that has processes, as the kernel does for memory.
+
+    For threaded controllers (cpu, cpuset, pids) it takes the write, and from then on no child of the
+    cgroup can be entered: EOPNOTSUPP (cgroup-v2.rst, "Threads"). The root alone may have both.
+    """
+    if os.path.exists(f"{parent}/cgroup.type") and _read(f"{parent}/cgroup.procs"):
+        raise OSError(EBUSY, os.strerror(EBUSY), parent)
 
 
 def _refused(step: CgroupStep, error: OSError) -> MiniboxError:
