@@ -113,10 +113,7 @@ class Execution:
 
     def _clone(self, flags: int) -> None:
         self._status, status = self._socketpair()
-        channel = -1
-        if any(step.name == "clone_mounter" for step in self.plan.ops):
-            self._channel, end = self._socketpair()
-            channel = end.fileno()
+        self._channel, channel = self._socketpair()
         opened: list[int] = []
         try:
             cgroup_fd = -1
@@ -126,14 +123,16 @@ class Execution:
                 tasks = self.cgroup.open_tasks()
                 opened += [*tasks, *([cgroup_fd] if cgroup_fd >= 0 else [])]
             slots = [-1] * (op.FIRST_CGROUP + len(tasks))
-            slots[op.STATUS], slots[op.CHANNEL] = status.fileno(), channel
+            slots[op.STATUS], slots[op.CHANNEL] = status.fileno(), channel.fileno()
             slots[op.STDIN : op.STDERR + 1] = self.resources.streams
             slots[op.FIRST_CGROUP :] = tasks
             self.init = self._spawn(op.INIT, flags, slots, cgroup_fd)
         finally:
             for fd in opened:
                 os.close(fd)
+        # Ours are copies: while one is open, nobody sees the process behind the other end die.
         status.close()
+        channel.close()
 
     def _write_id_maps(self) -> None:
         assert self.init
@@ -146,17 +145,15 @@ class Execution:
 
     def _clone_mounter(self, flags: int) -> None:
         assert self.init
-        ours, status = self._socketpair()
+        _, status = self._socketpair()
         userns = os.open(f"/proc/{self.init.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             slots = [status.fileno(), self._channel.fileno(), -1, -1, -1, userns]
             self.mounter = self._spawn(op.MOUNTER, flags, slots)
         finally:
             os.close(userns)
-        # Ours are copies: while one is open, nobody would see the other end's process die.
-        for end in self._sockets:
-            if end is not self._status and end is not ours:
-                end.close()
+        status.close()
+        self._channel.close()
 
     def _network(self, _mode: str) -> None:
         assert self.init
@@ -170,17 +167,17 @@ class Execution:
 
     def _send(self, tag: int) -> None:
         assert self._status
-        if tag == op.TAG_GO and any(step.name == "open_pty" for step in self.plan.ops) and self._receive():
-            self._own_terminal()
         try:
             self._status.send(tag.to_bytes(4, "little") + bytes(4))
         except OSError as error:
             if error.errno not in (EPIPE, ECONNRESET):  # it has died: _wait_exec finds out of what
                 raise
 
-    def _own_terminal(self) -> None:
-        """The terminal is the container's user's, who may want to open it by name: mesg(1), tmux(1)."""
+    def _take_terminal(self) -> None:
         from fcntl import ioctl
+
+        if not self._receive():
+            return  # init has died: _wait_exec finds out of what
 
         peer = ioctl(self.pty_master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         try:

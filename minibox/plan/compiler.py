@@ -113,7 +113,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
         ConfigError: the Spec asks for something that has no meaning here.
     """
     _check(spec)
-    wanted = mounts.read(spec.get("mounts", []), start.cgroup_mounts, "network" in _types(spec))
+    wanted = mounts.read(spec.get("mounts", []), start.cgroup_mounts)
     binds = [mount for mount in wanted if mount.bind]
     if len(binds) > op.SLOTS - op.FIRST_BIND:
         raise ConfigError(
@@ -362,6 +362,8 @@ def _network(spec: Spec, start: Start) -> list[Op]:
         steps.append(op.loopback_up("a new network namespace has its loopback down"))
     if start.network:
         steps.append(op.parent("network", start.network, why="wired while the mounts are made"))
+    if start.terminal:
+        steps.append(op.parent("take_terminal", why="the user inside may open it by name, as tmux(1) does"))
     steps += [
         op.parent("send", op.TAG_GO, why="nothing is missing any more"),
         op.wait(op.TAG_GO, "until network and bookkeeping are ready"),

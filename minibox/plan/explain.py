@@ -27,6 +27,7 @@ WORDS = {
     "write_id_maps": ("map the ids of the user namespace", "user_namespaces(7)", ""),
     "oom_score_adj": ("set oom_score_adj to {value}", "proc(5)", "value"),
     "network": ("wire the network ({mode})", "veth(4)", "mode"),
+    "take_terminal": ("receive the terminal, and give it to the container's user", "pty(7)", ""),
     "send": ("send {tag}", "unix(7)", "tag"),
     "die_with_parent": ("ask for SIGKILL when the parent ends", "prctl(2)", "socket"),
     "wait": ("wait for {tag}", "unix(7)", "socket tag"),

@@ -93,9 +93,7 @@ class Mount:
     options: str = ""
 
 
-def read(
-    mounts: Iterable[runtime.Mount], cgroup_mounts: tuple[tuple[str, str, str], ...], own_network: bool
-) -> list[Mount]:
+def read(mounts: Iterable[runtime.Mount], cgroup_mounts: tuple[tuple[str, str, str], ...]) -> list[Mount]:
     """Understand the mounts of a Spec; a mount of type ``cgroup`` becomes those that the host has."""
     found = []
     for mount in mounts:

@@ -13,9 +13,7 @@ def tar_of(files: Mapping[str, bytes]) -> io.BytesIO:
     return tar(entry(name, content=content) for name, content in files.items())
 
 
-def entry(
-    name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **more: Any
-) -> tuple[tarfile.TarInfo, bytes]:
+def entry(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **more: Any) -> tuple[tarfile.TarInfo, bytes]:
     """A header and its content; ``more`` are attributes of `tarfile.TarInfo`."""
     header = tarfile.TarInfo(name)
     header.type, header.size = kind, len(content)

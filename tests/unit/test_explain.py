@@ -21,7 +21,16 @@ from minibox.plan.operations import Op
 from minibox.plan.shell import COMMANDS, command, quote
 
 SIGNATURES = signatures()
-PARENTS = ("create_cgroup", "clone", "clone_mounter", "write_id_maps", "oom_score_adj", "network", "send")
+PARENTS = (
+    "create_cgroup",
+    "clone",
+    "clone_mounter",
+    "write_id_maps",
+    "oom_score_adj",
+    "network",
+    "take_terminal",
+    "send",
+)
 CONSTRUCTORS = {
     name.rstrip("_"): made
     for name, made in vars(op).items()

@@ -422,7 +422,7 @@ def test_parent_and_children_never_wait_for_each_other_in_vain(made: tuple[Plan,
 
 
 def understood(*options: str, fstype: str = "tmpfs", source: str | None = "s") -> Mount:
-    (mount,) = read([{"destination": "/d", "type": fstype, "source": source, "options": list(options)}], (), True)  # type: ignore[typeddict-item]
+    (mount,) = read([{"destination": "/d", "type": fstype, "source": source, "options": list(options)}], ())  # type: ignore[typeddict-item]
     return mount
 
 
@@ -454,7 +454,7 @@ def test_mount_options():
 )
 def test_mounts_that_mean_nothing(mount: Any, message: str):
     with pytest.raises(ConfigError, match=message):
-        read([mount], (), True)
+        read([mount], ())
 
 
 @pytest.mark.parametrize("propagation", ["private", "rprivate", "slave", "rslave", "shared"])
@@ -469,10 +469,10 @@ def test_recursive_attributes_reach_mounts_below_whatever_the_propagation(propag
 
 def test_cgroup_mounts_are_those_of_the_host():
     mount: Any = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "ro"]}
-    assert read([mount], (), True) == []
-    (v2,) = read([mount], (("", "cgroup2", ""),), True)
+    assert read([mount], ()) == []
+    (v2,) = read([mount], (("", "cgroup2", ""),))
     assert (v2.destination, v2.fstype, v2.set_) == ("/sys/fs/cgroup", "cgroup2", op.NOSUID | op.RDONLY)
-    top, memory = read([mount], (("memory", "cgroup", "memory"),), True)
+    top, memory = read([mount], (("memory", "cgroup", "memory"),))
     assert (top.fstype, top.set_) == ("tmpfs", op.NOSUID)  # writable, so that memory's directory can be made
     assert (memory.destination, memory.options, memory.set_) == (
         "/sys/fs/cgroup/memory", "memory", op.NOSUID | op.RDONLY
