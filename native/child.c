@@ -88,10 +88,11 @@ static void close_others(const struct mb_child *child) {
 
 _Noreturn void mb_child_main(struct mb_child *child) {
     struct mb_record *record = child->record;
-    /* Python ignores SIGPIPE and handles SIGINT; an ignored signal would stay so over exec. */
-    struct sigaction action = {.sa_handler = SIG_DFL};
+    /* Python ignores SIGPIPE and handles SIGINT; an ignored signal would stay so over exec. The raw
+     * call: the C library's sigaction leaves 32 and 33, its own, as some ancestor ignored them. */
+    static const unsigned char default_action[64]; /* at least the kernel's struct sigaction; SIG_DFL is 0 */
     for (int number = 1; number < NSIG; number++) {
-        sigaction(number, &action, NULL);
+        syscall(SYS_rt_sigaction, number, default_action, NULL, sizeof(uint64_t));
     }
     umask(0);
     /* Not mb_child_above_stdio: two slots may hold one descriptor. */
