@@ -16,6 +16,7 @@ import marshal
 import os
 import struct
 
+from minibox.linux.process import set_network_namespace
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 NETLINK_ROUTE = 0
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
 NLMSG_ERROR, NLM_F_ACK_TLVS, NLMSGERR_ATTR_MSG = 2, 0x200, 1
-CLONE_NEWNET = 0x40000000
 ANSWER_WITHIN_S = 10
 
 # The marked values: what stands for a field in a compiled request. Each field has a fixed width.
@@ -234,7 +234,7 @@ def in_netns(netns_fd: int, act: Callable[[], T]) -> T:
     """
 
     def enter() -> T:
-        _setns(netns_fd)
+        set_network_namespace(netns_fd)
         return act()
 
     return in_thread(enter)
@@ -260,21 +260,6 @@ def in_thread(act: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return result  # type: ignore[no-any-return]
-
-
-def _setns(fd: int) -> None:
-    try:
-        from minibox.linux.namespace import setns  # type: ignore[import-not-found]
-    except ImportError:
-        # REPLACE: until minibox.linux.namespace.setns is there
-        import ctypes
-
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(fd, CLONE_NEWNET):
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), "setns") from None
-        return
-    setns(fd, CLONE_NEWNET)
 
 
 def refused(answer: OSError | None, *expected: int) -> OSError | None:

@@ -34,7 +34,8 @@ static int try_abstract(const char *name) {
     size_t length = strlen(name);
     memcpy(address.sun_path + 1, name, length);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    return tell(connect(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)));
+    return tell(
+        connect(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)));
 }
 
 static int try_device(const char *path, int type, unsigned number_major, unsigned number_minor) {
