@@ -86,6 +86,7 @@ bring_up_network() {
 
 run_command() {
     cd "$DIRECTORY" || finish 125
+    export TMPDIR=/var/tmp # /tmp lies on the overlay
     local shell=(bash -c "$COMMAND")
     [ -n "$COMMAND" ] || shell=(bash --noprofile --norc)
     if [ -n "$AS_USER" ]; then

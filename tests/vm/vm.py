@@ -35,6 +35,8 @@ TIMED_OUT = 124  # timeout(1)'s
 
 def main() -> int:
     options = _arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # leave as by Ctrl-C: the machine and its files go first
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     release = _unpacked_kernel()
     with tempfile.TemporaryDirectory(prefix="minibox-vm-") as name:
         directory = Path(name)
