@@ -335,11 +335,17 @@ def _owner(prepared: Prepared) -> tuple[int, int]:
 
 
 def collect(root: str, runroot: str) -> list[str]:
-    """End and remove what containers left whose owner was killed; their ids."""
+    """End and remove what containers left whose owner was killed; their ids.
+
+    One that resists is left to the next command: it mustn't cost whoever comes by his own container.
+    """
     collected = []
     for container_id, remove_files, _ in state.orphans(root):
-        _remove_traces(root, runroot, container_id, remove_files)
-        os.unlink(f"{root}/live/{container_id}")
+        try:
+            _remove_traces(root, runroot, container_id, remove_files)
+            os.unlink(f"{root}/live/{container_id}")
+        except (MiniboxError, OSError):
+            continue
         collected.append(container_id)
     return collected
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+ID_LENGTH = 64
+HEXADECIMAL = frozenset("0123456789abcdef")
 REMOVE, KEEP = b"remove", b"keep"
 ADJECTIVES = ("brave calm clever crisp eager early fair fast fine gentle glad grand happy keen kind lively lucky "
               "merry neat nimble noble proud quick quiet rapid sharp shiny silent smart snug solid steady sunny "
@@ -159,6 +161,8 @@ def orphans(root: str) -> Iterator[tuple[str, bool, int]]:
     except FileNotFoundError:
         return
     for name in names:
+        if len(name) != ID_LENGTH or not HEXADECIMAL.issuperset(name):
+            continue  # not a file of ours
         try:
             fd = os.open(f"{root}/live/{name}", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:

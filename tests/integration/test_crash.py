@@ -149,6 +149,24 @@ def test_the_next_run_collects_too(minibox: Run, state: Path, environment: dict[
     assert left(before, state) == []
 
 
+def test_one_that_resists_costs_no_other(minibox: Run, state: Path) -> None:
+    (state / "root/live").mkdir(parents=True, exist_ok=True)
+    (state / "root/live/not an id").touch()
+    orphan = "0a" * 32
+    (state / "root/live" / orphan).write_text("remove")
+    place = state / "root/containers" / orphan
+    place.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+    try:
+        assert minibox("run", "--rm", "--network", "none", "base", "echo", "hi").stdout == "hi\n"
+        assert place.is_dir()
+    finally:
+        subprocess.run(["umount", place], check=True)
+    minibox("ps")
+    assert not place.exists()
+    (state / "root/live/not an id").unlink()
+
+
 def test_a_name_is_free_again(minibox: Run, state: Path, environment: dict[str, str], place: Path) -> None:
     victim = Victim(state, environment, "own ids", place)
     assert victim.start("parent:4").returncode == -signal.SIGKILL
