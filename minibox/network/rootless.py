@@ -60,13 +60,39 @@ def find_tool(path: str = "") -> tuple[RootlessTool | None, str]:
     if not os.access(TUN, os.R_OK | os.W_OK):
         return None, f"no network: {TUN} is not there or not open to this user (chmod 0666 {TUN})"
     path = path or f"{os.environ.get('PATH', '')}:{PLACES}"
-    found = _find("pasta", path)
-    if found:
-        return RootlessTool("pasta", found, None, None, None, True), ""
-    found = _find("slirp4netns", path)
-    if found:
-        return RootlessTool("slirp4netns", found, "10.0.2.100", None, "10.0.2.3", False), ""
+    pasta, slirp = _find("pasta", path), _find("slirp4netns", path)
+    if pasta and has_default_route():  # it copies the addresses of the link that leads out, and fails without one
+        return RootlessTool("pasta", pasta, None, None, None, True), ""
+    if slirp:
+        return RootlessTool("slirp4netns", slirp, "10.0.2.100", None, "10.0.2.3", False), ""
+    if pasta:
+        return None, "no network: this machine is offline (no default route)"
     return None, "no network: neither pasta nor slirp4netns is installed (apt install passt)"
+
+
+def has_default_route(directory: str = "/proc/net") -> bool:
+    """Whether a link of this network namespace leads everywhere, by IPv4 or IPv6; proc_net(5).
+
+    Args:
+        directory: where ``route`` and ``ipv6_route`` are.
+    """
+    for line in _lines(f"{directory}/route"):
+        fields = line.split()
+        if len(fields) > 7 and fields[1] == fields[7] == "00000000":  # destination and mask
+            return True
+    for line in _lines(f"{directory}/ipv6_route"):
+        fields = line.split()  # "::/0 unreachable" is on lo
+        if len(fields) > 9 and fields[0] == "0" * 32 and fields[1] == "00" and fields[9] != "lo":
+            return True
+    return False
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.readlines()
+    except OSError:
+        return []
 
 
 def command(tool: RootlessTool, pid: int, ready_fd: int) -> list[str]:

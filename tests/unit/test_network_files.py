@@ -97,3 +97,28 @@ def test_the_rootless_commands_forward_no_port_and_stay_in_the_foreground() -> N
 @pytest.mark.parametrize(("said", "ready"), [(b"1", True), (b"4711\n", True), (b"", False)])
 def test_readiness_is_a_number_and_failure_is_silence(said: bytes, ready: bool) -> None:
     assert rootless.is_ready(said) is ready
+
+
+IPV4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+ALL = "0" * 32
+
+
+@pytest.mark.parametrize(
+    ("ipv4", "ipv6", "expected"),
+    [
+        (IPV4, "", False),
+        (IPV4 + "eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n", "", False),
+        (IPV4 + "eth0\t00000000\t0202000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n", "", True),
+        (IPV4 + "tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0\n", "", False),
+        ("", f"{ALL} 00 {ALL} 00 {ALL} ffffffff 00000001 00000000 00200200       lo\n", False),
+        ("", f"{ALL} 00 {ALL} 00 fe80{'0' * 27}1 00000400 00000001 00000000 00000003     eth0\n", True),
+    ],
+)
+def test_a_default_route(tmp_path: Path, ipv4: str, ipv6: str, expected: bool) -> None:
+    (tmp_path / "route").write_text(ipv4)
+    (tmp_path / "ipv6_route").write_text(ipv6)
+    assert rootless.has_default_route(str(tmp_path)) is expected
+
+
+def test_no_route_files_are_no_route(tmp_path: Path) -> None:
+    assert not rootless.has_default_route(str(tmp_path))
