@@ -155,7 +155,7 @@ def _qemu(options: argparse.Namespace, release: str, directory: Path) -> list[st
         -fsdev {host},id=share,path={share} -device virtio-9p-pci,fsdev=share,mount_tag=share
         -chardev stdio,id=terminal,signal=off -device virtio-serial-pci -device virtconsole,chardev=terminal
         -chardev file,id=kernel,path={directory / "console"} -serial chardev:kernel
-        -nic user,model=virtio-net-pci,restrict=on -device virtio-rng-pci
+        -nic user,model=virtio-net-pci,restrict=on,ipv6=off -device virtio-rng-pci
     """.split()
     if disk.exists():
         words += ["-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"]
