@@ -45,7 +45,8 @@ def run(
             could not be started.
 
     Returns:
-        The exit status: the command's own, or 128 + the number of the signal that ended it.
+        The exit status: the command's own, or 128 + the number of the signal that ended it; 125 for a
+        command that succeeded and whose output could not be written.
 
     Raises:
         CommandNotFound, CommandNotExecutable: the command is at fault.
@@ -229,10 +230,13 @@ class Foreground:
             self._write_state(prepared, "running", None, False)
         forwarding.wait(init.pidfd, init.send_signal, self._terminal, execution.pty_master, self.options.stop_timeout_s)
         code = init.wait()
-        self._streams.finish()
+        lost = self._streams.finish()
         if self._terminal:
             self._terminal.restore()
         status = code if code >= 0 else 128 - code
+        if lost:
+            self._note(f"the container's output could not all be written: {kernel_says(lost)}")
+            status = status or MiniboxError.status
         killed = execution.cgroup is not None and execution.cgroup.oom_kills() > 0
         if killed:
             self._note(self._memory_note(code))

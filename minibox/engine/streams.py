@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock, start_new_thread
-from errno import EINVAL
+from errno import EINVAL, EIO, EPIPE
 from fcntl import F_DUPFD_CLOEXEC, F_SETPIPE_SZ, fcntl
 from select import POLLIN, POLLOUT, poll
 
@@ -127,14 +127,20 @@ class Streams:
                 os.close(fd)
         self._ours.clear()
 
-    def finish(self) -> None:
-        """The container has ended: copy what it left in its pipes, and stop reading."""
+    def finish(self) -> OSError | None:
+        """The container has ended: copy what it left in its pipes, and stop reading.
+
+        Returns:
+            Why its output could not be written, such as a full disk; a reader that is gone is no error.
+        """
         for copy in self._done:
             copy.wait()
+        error = next((copy.error for copy in self._done if copy.error), None)
         if self._input:
             self._input.stop()
         self._done.clear()
         self._input = None
+        return error
 
     def close(self) -> None:
         """Close what was prepared and never used."""
@@ -155,6 +161,7 @@ class Copy:
             close_source: close the source at the end, so that a writer learns that nobody reads any more.
         """
         self._source, self._target = source, target
+        self.error: OSError | None = None
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC) if stop else -1
         self._close_source = close_source and not stop
         self._running = allocate_lock()
@@ -179,7 +186,9 @@ class Copy:
                     if error.errno == EINVAL and move is _splice:  # a file that can't be spliced, as with O_APPEND
                         move = _read_write
                         continue
-                    break  # EPIPE: nobody reads; EIO: the terminal's other end is closed
+                    if error.errno not in (EPIPE, EIO):  # nobody reads; the terminal's other end is closed
+                        self.error = error
+                    break
         finally:
             if self._close_source:
                 os.close(self._source)

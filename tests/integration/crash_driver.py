@@ -44,7 +44,16 @@ def die_at_parent_step(number: int) -> None:
 
         return step
 
-    for name in ("create_cgroup", "clone", "write_id_maps", "oom_score_adj", "clone_mounter", "network", "send"):
+    for name in (
+        "create_cgroup",
+        "clone",
+        "write_id_maps",
+        "oom_score_adj",
+        "clone_mounter",
+        "network",
+        "take_terminal",
+        "send",
+    ):
         setattr(Execution, f"_{name}", wrap(getattr(Execution, f"_{name}")))
 
 

@@ -25,6 +25,7 @@ from minibox.errors import NetworkError
 from minibox.network import bridge, firewall, lease, rtnetlink
 from minibox.network.lease import Lease
 from tests import isolation
+from tests.conftest import CHECKOUT
 from tests.probes import requires
 
 pytestmark = requires("root", "command:nft", "command:ip", "command:unshare")
@@ -355,7 +356,7 @@ exec setpriv --reuid "$1" --regid "$1" --clear-groups -- "$2" -c "$3"
 @pytest.mark.parametrize(
     "tool", [pytest.param(name, marks=requires(f"command:{name}")) for name in ("pasta", "slirp4netns")]
 )
-def test_an_ordinary_users_container_reaches_the_outside(host: Host, tmp_path: Path, tool: str) -> None:
+def test_an_ordinary_users_container_reaches_the_outside(host: Host, user_command: list[str], tool: str) -> None:
     outside = add_outside(host)
     tools = Path(tempfile.mkdtemp(dir="/var/tmp"))
     host.stack.callback(shutil.rmtree, tools)
@@ -372,8 +373,11 @@ def test_an_ordinary_users_container_reaches_the_outside(host: Host, tmp_path: P
 
     server = threading.Thread(target=serve, daemon=True)
     server.start()
-    environment = {**os.environ, "TOOLS": str(tools), "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = ["unshare", "--mount", "sh", "-c", OPEN_TUN, "sh", str(isolation.USER_ID), sys.executable, ROOTLESS]
+    python, path = sys.executable, str(CHECKOUT)
+    if user_command[0] == "/usr/bin/env":  # a copy, where the checkout keeps others out
+        python, path = user_command[2], user_command[1].removeprefix("PYTHONPATH=")
+    environment = {**os.environ, "TOOLS": str(tools), "PYTHONPATH": path}
+    command = ["unshare", "--mount", "sh", "-c", OPEN_TUN, "sh", str(isolation.USER_ID), python, ROOTLESS]
     with listener:
         done = host.namespace.act(
             lambda: subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)

@@ -338,12 +338,19 @@ def test_dev_full_and_null(run):
     assert done.stdout == b"refused\n3\n"
 
 
-def test_output_to_a_full_disk_is_an_error_inside(run):
-    """The command hears of it, as it would outside: it doesn't succeed in silence."""
+@pytest.mark.parametrize(("command", "status"), [("echo hi", 125), ("echo hi; exit 7", 7)])
+def test_output_to_a_full_disk_is_told(run, command, status):
+    """The command may have ended before: what it wrote fits into a pipe."""
     with open("/dev/full", "wb", 0) as full:
-        done = run("base", "sh", "-c", "for n in $(seq 20000); do echo 0123456789012345 || exit 9; done",
-                   stdout=full, stderr=subprocess.DEVNULL)  # fmt: skip
-    assert done.returncode != 0
+        done = run("base", "sh", "-c", command, stdout=full, stderr=subprocess.PIPE)
+    words = b"minibox: the container's output could not all be written: No space left on device (ENOSPC)\n"
+    assert (done.returncode, done.stderr) == (status, words)
+
+
+def test_a_writer_to_a_full_disk_hears_of_it(run):
+    with open("/dev/full", "wb", 0) as full:
+        done = run("base", "sh", "-c", "yes; echo $? >&2", stdout=full, stderr=subprocess.PIPE)
+    assert done.stderr.startswith(b"141\n")
 
 
 def test_a_file_shared_with_other_programs_loses_nothing(minibox_command, environment, state):
