@@ -50,7 +50,7 @@ def make_devices(words: tuple[str, ...], host: HostFacts, *, bind: bool, privile
     """Look up what ``--device HOST[:CONTAINER[:rwm]]`` names; a directory means all devices in it.
 
     Args:
-        bind: bind the host's nodes instead of making new ones: a user namespace can't mknod.
+        bind: bind the host's nodes instead of making new ones, which an ordinary user can't.
         privileged: all devices of the host besides.
 
     Raises:

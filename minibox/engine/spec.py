@@ -96,7 +96,9 @@ def make_spec(
     user = resolve_user(options.user or config.get("User") or "", options.group_add, lookup)
     process = _process(options, config, _mapped(user, id_mappings, options), hostname, capabilities, host)
     process["noNewPrivileges"] = security.no_new_privileges
-    devices = make_devices(options.device, host, bind=id_mappings is not None, privileged=options.privileged)
+    devices = make_devices(
+        options.device, host, bind=id_mappings is not None and not idmap_binds, privileged=options.privileged
+    )
     all_mounts = _without(_default_mounts(options, security, network, id_mappings), mounts)
     all_mounts += mounts.mounts
     all_mounts += _without(_file_mounts(files or {}, idmap_binds), mounts)

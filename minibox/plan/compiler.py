@@ -115,11 +115,13 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     _check(spec)
     wanted = mounts.read(spec.get("mounts", []), start.cgroup_mounts)
     binds = [mount for mount in wanted if mount.bind]
-    if len(binds) > op.SLOTS - op.FIRST_BIND:
-        raise ConfigError(
-            f"{len(binds)} bind mounts are more than the {op.SLOTS - op.FIRST_BIND} that one start can do"
-        )
     below_mounter = start.id_mapped
+    devices = spec["linux"].get("devices", [])
+    handed_over = [mount.destination for mount in binds] + [device["path"] for device in devices if below_mounter]
+    if len(handed_over) > op.SLOTS - op.FIRST_BIND:
+        raise ConfigError(
+            f"{len(handed_over)} bind mounts and devices are more than the {op.SLOTS - op.FIRST_BIND} of one start"
+        )
     mounter = _mounter(rootfs, spec, binds) if below_mounter else []
     return Plan(
         (
@@ -128,8 +130,8 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
               if below_mounter else []),
             *map(op.by_mounter, mounter),
             *_identity(spec, start),
-            *(_receive(binds) if below_mounter else _own_root(rootfs, binds)),
-            *_furnish(spec, wanted),
+            *(_receive(handed_over) if below_mounter else _own_root(rootfs, binds)),
+            *_furnish(spec, wanted, below_mounter),
             *_close_up(spec),
             *_streams(start),
             *_network(spec, start),
@@ -221,7 +223,7 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
     steps = [
         op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),
         op.mount("tmpfs", stage, "a place to put the layers together, gone with this namespace",
-                 source="minibox", options="mode=0755", attributes=op.NOSUID | op.NODEV, root=op.HOST),
+                 source="minibox", options="mode=0755", attributes=op.NOSUID, root=op.HOST),
     ]  # fmt: skip
     layers = [(str(number), path) for number, path in enumerate(rootfs.lowerdirs)]
     for name, path in [*layers, ("rw", rootfs.directory)]:
@@ -248,21 +250,28 @@ def _mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount]) -> list[Op]:
     for slot, mount in enumerate(binds, op.FIRST_BIND):
         steps += mounts.open_bind(mount, slot)
     steps += _stack(rootfs, True, ids)
+    handed_over = [mount.destination for mount in binds]
+    for device in linux.get("devices", []):
+        # Made by the host's root, which may, and given to the container's ids, which a bind of the host's lacks.
+        slot, path = op.FIRST_BIND + len(handed_over), f"{rootfs.directory}/root/device-{len(handed_over)}"
+        steps.append(_device(device, path, op.HOST, ids))
+        steps.append(op.open_tree(path, slot, f"to be {device['path']}"))
+        handed_over.append(device["path"])
     steps.append(op.open_tree(f"{rootfs.directory}/root/root", op.ROOT, "the root, detached, to hand it over"))
     steps.append(op.send_fd(op.CHANNEL, op.ROOT, 0, "the container's process attaches it"))
-    for slot, mount in enumerate(binds, op.FIRST_BIND):
-        steps.append(op.send_fd(op.CHANNEL, slot, 0, f"the source of {mount.destination}"))
+    for slot, destination in enumerate(handed_over, op.FIRST_BIND):
+        steps.append(op.send_fd(op.CHANNEL, slot, 0, f"the source of {destination}"))
     return steps
 
 
-def _receive(binds: list[mounts.Mount]) -> list[Op]:
+def _receive(handed_over: list[str]) -> list[Op]:
     steps = [
         op.propagation("/", op.MS_REC | op.MS_PRIVATE, "pivot_root wants it, and nothing may reach the host"),
         op.recv_fd(op.ROOT, "the root that the mounter has put together"),
         op.attach(op.ROOT, op.HOST, "/tmp", "in this namespace only, over a directory that every host has"),
     ]
-    for slot, mount in enumerate(binds, op.FIRST_BIND):
-        steps.append(op.recv_fd(slot, f"the source of {mount.destination}"))
+    for slot, destination in enumerate(handed_over, op.FIRST_BIND):
+        steps.append(op.recv_fd(slot, f"the source of {destination}"))
     return steps
 
 
@@ -275,7 +284,7 @@ def _own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
     return steps
 
 
-def _furnish(spec: Spec, wanted: list[mounts.Mount]) -> list[Op]:
+def _furnish(spec: Spec, wanted: list[mounts.Mount], below_mounter: bool) -> list[Op]:
     """Mounts, devices and links below the new root."""
     steps: list[Op] = []
     slot = op.FIRST_BIND
@@ -291,7 +300,11 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount]) -> list[Op]:
         devices = spec["linux"].get("devices", [])
         for parent in sorted({device["path"].rpartition("/")[0] for device in devices} - {"", "/dev"}):
             steps.append(op.mkdir(op.ROOT, parent, "a device is to be in it"))
-        steps += map(_device, devices)
+        for slot_of_device, device in enumerate(devices, slot):
+            if below_mounter:
+                steps.append(op.attach(slot_of_device, op.ROOT, device["path"], "a device that was asked for"))
+            else:
+                steps.append(_device(device, device["path"], op.ROOT, (0, 0)))
         for target, path in mounts.DEV_LINKS:
             steps.append(op.symlink(target, path, "programs expect it"))
     if "hostname" in spec:
@@ -301,13 +314,13 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount]) -> list[Op]:
     return steps
 
 
-def _device(device: LinuxDevice) -> Op:
+def _device(device: LinuxDevice, path: str, root: int, ids: tuple[int, int]) -> Op:
+    """Make a node; ``ids`` are those of the container's root, from which its owner is counted."""
     kind = DEVICE_TYPES[device["type"]]
     number = makedev(device.get("major", 0), device.get("minor", 0))
     mode = kind | device.get("fileMode", 0o666) & 0o7777
-    return op.mknod(
-        device["path"], mode, number, device.get("uid", 0), device.get("gid", 0), "a device that was asked for"
-    )
+    uid, gid = ids[0] + device.get("uid", 0), ids[1] + device.get("gid", 0)
+    return op.mknod(path, mode, number, uid, gid, "a device that was asked for", root=root)
 
 
 def _close_up(spec: Spec) -> list[Op]:

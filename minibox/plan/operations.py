@@ -138,8 +138,8 @@ def mkdir(root: int, path: str, why: str, mode: int = 0o755) -> Op:
     return Op("mkdir", (root, path, mode), why, INIT)
 
 
-def mknod(path: str, mode: int, device: int, uid: int, gid: int, why: str) -> Op:
-    return Op("mknod", (ROOT, path, mode, device, uid, gid), why, INIT)
+def mknod(path: str, mode: int, device: int, uid: int, gid: int, why: str, root: int = ROOT) -> Op:
+    return Op("mknod", (root, path, mode, device, uid, gid), why, INIT)
 
 
 def symlink(target: str, path: str, why: str) -> Op:

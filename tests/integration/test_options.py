@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 
 import pytest
 
@@ -190,6 +191,16 @@ def test_device(minibox):
         *RUN, "--device", "/dev/zero:/dev/mine:r", *_sh("head -c2 /dev/mine | wc -c; stat -c %t,%T /dev/mine")
     )
     assert (done.returncode, done.stdout) == (0, "2\n1,5\n"), done.stderr
+
+
+@pytest.mark.parametrize("userns", ["private", "host"])
+@pytest.mark.parametrize(("access", "answers"), [("rw", "read\nwrite\n"), ("r", "read\n")])
+def test_a_device_that_only_root_may_open(minibox, state, userns, access, answers):
+    os.mknod(state / "device", stat.S_IFCHR | 0o600, os.makedev(10, 229))  # FUSE's, which opens without effect
+    script = _sh("stat -c '%a %U' /dev/a/b; (: </dev/a/b) && echo read; (: >/dev/a/b) && echo write")
+    done = minibox(*RUN, "--userns", userns, "--device", f"{state}/device:/dev/a/b:{access}", *script)
+    assert done.stdout == "600 root\n" + answers, done.stderr
+    assert ("Operation not permitted" in done.stderr) == (access == "r")
 
 
 # ---- isolation -----------------------------------------------------------------------------------

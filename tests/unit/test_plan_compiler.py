@@ -78,7 +78,7 @@ def overlay(options: str = ",volatile") -> list[tuple[Any, ...]]:
     """The stack of a container that mounts its layers itself."""
     return [
         ("propagation", "/", PRIVATE),
-        ("mount", "tmpfs", "minibox", "mode=0755", HOST, "/c/root", op.NOSUID | op.NODEV),
+        ("mount", "tmpfs", "minibox", "mode=0755", HOST, "/c/root", op.NOSUID),
         ("open_tree", "/l/b", 0, op.SCRATCH),
         ("attach", op.SCRATCH, HOST, "/c/root/0"),
         ("open_tree", "/l/a", 0, op.SCRATCH),

@@ -120,8 +120,10 @@ def test_only_what_lost_its_owner_is_an_orphan(claim: Make, tmp_path: Path):
 
 def test_an_owner_that_died_before_its_first_word_leaves_nothing_to_keep(tmp_path: Path):
     (tmp_path / "live").mkdir()
-    (tmp_path / "live" / "0abc").touch()
-    assert [(name, remove) for name, remove, _ in state.orphans(str(tmp_path))] == [("0abc", True)]
+    died = "0abc" * 16
+    (tmp_path / "live" / died).touch()
+    (tmp_path / "live" / "not an id").touch()
+    assert [(name, remove) for name, remove, _ in state.orphans(str(tmp_path))] == [(died, True)]
 
 
 def test_no_two_collect_the_same_orphan(claim: Make, tmp_path: Path):
