@@ -11,7 +11,7 @@ from minibox.engine.prepare import FILES, INIT, Identity, prepare, wants_own_ids
 from minibox.engine.signals import Forwarding
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.engine.streams import ClosedEnds, Streams
-from minibox.errors import MiniboxError, NameTaken, Unsupported, UsageError, kernel_says
+from minibox.errors import MiniboxError, NameTaken, StepError, Unsupported, UsageError, kernel_says
 from minibox.image.store import ImageStore
 from minibox.linux import cgroup
 from minibox.network import lease
@@ -148,6 +148,10 @@ class Foreground:
         except ExecFailed as error:
             self._keep = not options.rm
             raise self._diagnose(error, prepared) from None
+        except StepError:
+            if options.cidfile:
+                os.unlink(options.cidfile)  # there has never been a container of that id
+            raise
         finally:
             if on_trace:
                 from minibox.plan.explain import trace_rows

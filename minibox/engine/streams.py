@@ -42,8 +42,7 @@ class Streams:
     """The three streams of one container.
 
     Attributes:
-        fds: what the container's process gets as 0, 1 and 2; this process's copies are closed by
-            `hand_over`.
+        fds: what the container's process gets as 0, 1 and 2; this process's copies are closed by `begin`.
     """
 
     def __init__(self, *, interactive: bool, tty: bool, owner: tuple[int, int]) -> None:

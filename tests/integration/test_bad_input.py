@@ -156,7 +156,9 @@ def test_a_cidfile_that_cannot_be_written(refused):
 def test_a_command_that_fails_to_start_leaves_nothing(minibox, state):
     before = _tree(state)
     assert minibox(*RUN, "--cidfile", state / "cid", "base", "no-such-thing").returncode == 127
-    (state / "cid").unlink(missing_ok=True)
+    (state / "cid").unlink()
+    words = ("--cidfile", state / "cid", "--sysctl", "net.core.nothing=1", "base", "true")
+    assert minibox(*RUN, *words).returncode == 125
     assert _tree(state) == before
 
 
