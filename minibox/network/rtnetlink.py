@@ -89,9 +89,8 @@ def _compile_requests() -> dict[str, Request]:
     with IPBatch() as compiler:
 
         def compiled(key: str) -> None:
-            message = bytes(compiler.batch)
+            found[key] = marked(bytes(compiler.batch))
             compiler.reset()
-            found[key] = Request(message, tuple(_places(message)))
 
         compiler.link("add", ifname=_NAME, kind="bridge", address=mac, mtu=mtu, state="up")
         compiled("add bridge")
@@ -107,6 +106,16 @@ def _compile_requests() -> dict[str, Request]:
         compiler.link("add", ifname=_NAME, kind="veth", master=0x7A7A7A72, mtu=mtu, state="up", peer=peer)
         compiled("add veth")
     return found
+
+
+def marked(message: bytes) -> Request:
+    """The request of a compiled message.
+
+    Its sequence number and port id, bytes 8 to 16 of struct nlmsghdr, are `Link.send`'s; what pyroute2
+    put there, a process id, may look like a mark.
+    """
+    message = message[:8] + bytes(8) + message[16:]
+    return Request(message, tuple(_places(message)))
 
 
 def _places(message: bytes) -> list[tuple[str, int]]:
