@@ -58,21 +58,30 @@ def become_subreaper() -> None:
 def hugetlb_hierarchy() -> Iterator[None]:
     """crun refuses a v2 hierarchy with controllers beside v1 ones: mount the controller that is left over as v1.
 
-    In our mount namespace only; its mount point is in the host's tmpfs and goes at the end.
+    In our mount namespace only. Its mount point is in the host's tmpfs and goes with the last session that
+    holds its lock: rmdir(2) would take away the mounts of the others, in whichever namespace they are.
     """
     target = CGROUPS / "hugetlb"
     left_over = "\nhugetlb\t" in Path("/proc/cgroups").read_text() and not os.path.ismount(target)
     if not left_over or not (CGROUPS / "unified").is_dir():
         yield
         return
-    target.mkdir(exist_ok=True)
+    while True:
+        target.mkdir(exist_ok=True)
+        lock = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if os.fstat(lock).st_nlink:
+            break
+        os.close(lock)  # removed by another session just before
     try:
         subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "cgroup", str(target)], check=True)
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(target)], check=False)
-        with suppress(OSError):  # another session has mounted it too
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             target.rmdir()
+        os.close(lock)
 
 
 def _add_user(directory: Path) -> None:
