@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -81,10 +82,14 @@ def _idmap(_: str) -> Missing:
 
 
 def _internet(_: str) -> Missing:
-    """The machine's own; the session's network namespace has none (`host_netns` leads back)."""
+    """The machine's own package mirror; the session's network namespace has none (`host_netns` leads back)."""
     netns = os.environ.get("MINIBOX_TEST_HOST_NETNS")
     enter = ["nsenter", f"--net={netns}"] if netns else []
-    done = subprocess.run([*enter, "getent", "hosts", "deb.debian.org"], capture_output=True, check=False, timeout=30)
+    targets = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(SITE)"], capture_output=True, text=True, check=False
+    )
+    mirror = urlsplit(targets.stdout.partition("\n")[0]).hostname or "no mirror"
+    done = subprocess.run([*enter, "getent", "hosts", mirror], capture_output=True, check=False, timeout=30)
     return None if done.returncode == 0 else "the internet"
 
 
