@@ -16,7 +16,7 @@ enum mb_state {
 
 /* When an operation ran. */
 struct mb_time {
-    uint64_t begin_ns; /* CLOCK_MONOTONIC */
+    uint64_t begin_ns; /* CLOCK_REALTIME */
     uint64_t end_ns;
 };
 

@@ -120,6 +120,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("userns", ("--userns",), "choice", "MODE",
            "User namespace: host, private or auto [auto]", _ISOLATION, choices=("host", "private", "auto")),
     Option("sysctl", ("--sysctl",), "list", "NAME=VALUE", "Set a kernel parameter of the namespaces", _ISOLATION),
+    Option("time_offset_s", ("--time-offset",), "int", "SECONDS", "Run the monotonic clock this far ahead", _ISOLATION),
     Option("trace", ("--trace",), "flag", "", "Show each step of the start and its time", _LOOK),
 )
 # fmt: on

@@ -134,7 +134,7 @@ class Foreground:
                     prepared.cgroup_host,
                     prepared.cgroup_name,
                     prepared.cgroup_steps,
-                    prepared.spec["linux"]["resources"],  # type: ignore[arg-type]
+                    prepared.spec["linux"]["resources"],
                 ),
                 write_id_maps=ids.write_id_maps,
                 wire=self._connection.wire,

@@ -85,16 +85,12 @@ def own_ids() -> IdMappings:
     Without ranges, or without newuidmap(1) to use them, it is a map of one id.
     """
     uids, gids = os.geteuid(), os.getegid()
-    ranges = [_subordinate(path, uids) for path in ("/etc/subuid", "/etc/subgid")]
+    more_uids, more_gids = _subordinate("/etc/subuid", uids), _subordinate("/etc/subgid", uids)
     one_uid: LinuxIDMapping = {"containerID": 0, "hostID": uids, "size": 1}
     one_gid: LinuxIDMapping = {"containerID": 0, "hostID": gids, "size": 1}
-    if None in ranges or not (_found("newuidmap") and _found("newgidmap")):
+    if not (more_uids and more_gids and _found("newuidmap") and _found("newgidmap")):
         return IdMappings((one_uid,), (one_gid,))
-    (uid_start, uid_count), (gid_start, gid_count) = ranges  # type: ignore[misc]
-    return IdMappings(
-        (one_uid, {"containerID": 1, "hostID": uid_start, "size": uid_count}),
-        (one_gid, {"containerID": 1, "hostID": gid_start, "size": gid_count}),
-    )
+    return IdMappings((one_uid, more_uids), (one_gid, more_gids))
 
 
 def note(mappings: IdMappings) -> str:
@@ -108,8 +104,8 @@ def note(mappings: IdMappings) -> str:
     )
 
 
-def _subordinate(path: str, uid: int) -> tuple[int, int] | None:
-    """The first range of a user in /etc/subuid or /etc/subgid; subuid(5)."""
+def _subordinate(path: str, uid: int) -> LinuxIDMapping | None:
+    """The first range of a user in /etc/subuid or /etc/subgid, to be mapped behind root; subuid(5)."""
     import pwd
 
     try:
@@ -122,7 +118,7 @@ def _subordinate(path: str, uid: int) -> tuple[int, int] | None:
                 name, _, rest = line.strip().partition(":")
                 start, _, count = rest.partition(":")
                 if name in names and start.isdigit() and count.isdigit() and int(count):
-                    return int(start), int(count)
+                    return {"containerID": 1, "hostID": int(start), "size": int(count)}
     except OSError:
         pass
     return None

@@ -67,4 +67,5 @@ class RunOptions:
     userns: str = ""  # host, private ("auto"); "": private where the host can
     sysctl: tuple[str, ...] = ()  # "name=value"
     # minibox's own
+    time_offset_s: int | None = None  # a time namespace whose monotonic and boot clocks run this far ahead
     trace: bool = False

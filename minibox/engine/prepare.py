@@ -127,7 +127,7 @@ def prepare(
     )
     # A container with ids of its own can't make nodes; those that it is given may be for reading only.
     filtered = not own_ids or (id_mapped and bool(options.device))
-    steps = cgroup.cgroup_steps(host, name, spec["linux"].get("resources", {}), devices=filtered)  # type: ignore[arg-type]
+    steps = cgroup.cgroup_steps(host, name, spec["linux"].get("resources", {}), devices=filtered)
     planned = cgroup.planned(host, name, steps)
     start = Start(
         id_mapped=id_mapped,

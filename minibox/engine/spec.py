@@ -348,6 +348,9 @@ def _linux(options: RunOptions, security: Security, network: str, mappings: IdMa
     if mappings is not None:
         result["namespaces"].append({"type": "user"})
         result["uidMappings"], result["gidMappings"] = list(mappings.uids), list(mappings.gids)
+    if options.time_offset_s is not None:
+        result["namespaces"].append({"type": "time"})
+        result["timeOffsets"] = {clock: {"secs": options.time_offset_s} for clock in ("monotonic", "boottime")}
     result["sysctl"] = sysctls(options.sysctl, host_network=network == "host", user_namespace=mappings is not None)
     result["rootfsPropagation"] = "private"
     result["maskedPaths"] = list(MASKED_PATHS) if security.system_paths else []

@@ -259,7 +259,7 @@ class Execution:
         return step_error(number, len(self.plan.ops), step, errno, str(sources[-1]) if sources else "")
 
     def trace(self) -> list[tuple[int, Op, int, int]]:
-        """Index, step, begin and end (CLOCK_MONOTONIC ns, 0 when not reached) of every step."""
+        """Index, step, begin and end (ns of one clock an actor, 0 when not reached) of every step."""
         times = dict(self._parent_times)
         for actor, child in ((op.MOUNTER, self.mounter), (op.INIT, self.init)):
             if child:

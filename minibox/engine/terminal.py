@@ -24,7 +24,7 @@ class Terminal:
             raise UsageError("the input device is not a terminal", "leave out -t, or run it in a terminal")
         self.fd = next((fd for fd in (0, 1, 2) if _isatty(fd)), -1)
         self._raw = interactive
-        self._saved: list[object] | None = None
+        self._saved: list[int | list[bytes | int]] | None = None
 
     def size(self) -> tuple[int, int]:
         """Rows and columns."""
@@ -72,7 +72,7 @@ class Terminal:
         """As it was."""
         if self._saved is not None:
             try:
-                termios.tcsetattr(self.fd, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
+                termios.tcsetattr(self.fd, termios.TCSADRAIN, self._saved)
             except termios.error:
                 pass  # the user has closed its window
             self._saved = None

@@ -78,7 +78,7 @@ class Child:
         return record.state, record.index, record.error, record.detail
 
     def times(self) -> list[tuple[int, int]]:
-        """Begin and end of every operation, CLOCK_MONOTONIC ns; 0 where it was not reached."""
+        """Begin and end of every operation, CLOCK_REALTIME ns; 0 where it was not reached."""
         return [(self._record.time[i].begin_ns, self._record.time[i].end_ns) for i in range(self._op_count)]
 
     def send_signal(self, number: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from minibox.errors import UsageError
 from minibox.network import ipv4
+from minibox.network.host_files import read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def host_resolv_conf(path: str = "/etc/resolv.conf", systemd_path: str = SYSTEMD
 
     The stub listens on the host's loopback, out of a container's reach. Empty when there is none.
     """
-    text = _read(path)
-    return (_read(systemd_path) or text) if _nameservers(text) == [SYSTEMD_STUB] else text
+    text = read_text(path)
+    return (read_text(systemd_path) or text) if _nameservers(text) == [SYSTEMD_STUB] else text
 
 
 def resolv_conf_text(host_text: str, dns: Sequence[str] = (), *, host_network: bool = False, ipv6: bool = True) -> str:
@@ -151,11 +152,3 @@ def _is_reachable(server: str, ipv6: bool) -> bool:
 
 def _says(line: str) -> bool:
     return not line.lstrip().startswith(("#", ";"))
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

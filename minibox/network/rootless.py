@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.network.host_files import read_text
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -76,23 +77,15 @@ def has_default_route(directory: str = "/proc/net") -> bool:
     Args:
         directory: where ``route`` and ``ipv6_route`` are.
     """
-    for line in _lines(f"{directory}/route"):
+    for line in read_text(f"{directory}/route").splitlines():
         fields = line.split()
         if len(fields) > 7 and fields[1] == fields[7] == "00000000":  # destination and mask
             return True
-    for line in _lines(f"{directory}/ipv6_route"):
+    for line in read_text(f"{directory}/ipv6_route").splitlines():
         fields = line.split()  # "::/0 unreachable" is on lo
         if len(fields) > 9 and fields[0] == "0" * 32 and fields[1] == "00" and fields[9] != "lo":
             return True
     return False
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.readlines()
-    except OSError:
-        return []
 
 
 def command(tool: RootlessTool, pid: int, ready_fd: int) -> list[str]:

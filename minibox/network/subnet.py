@@ -11,6 +11,7 @@ import sys
 
 from minibox.errors import NetworkError
 from minibox.network import ipv4
+from minibox.network.host_files import read_text
 from minibox.network.ipv4 import Subnet
 
 TYPE_CHECKING = False
@@ -58,8 +59,10 @@ def is_free(subnet: Subnet, taken: Iterable[Subnet]) -> bool:
 
 def host_subnets() -> list[Subnet]:
     """What this thread's network namespace already leads to: routes of every table, addresses, name servers."""
-    found = parse_fib_trie(_read("/proc/thread-self/net/fib_trie")) + parse_route(_read("/proc/thread-self/net/route"))
-    for line in _read("/etc/resolv.conf").splitlines():
+    found = parse_fib_trie(read_text("/proc/thread-self/net/fib_trie")) + parse_route(
+        read_text("/proc/thread-self/net/route")
+    )
+    for line in read_text("/etc/resolv.conf").splitlines():
         words = line.split()
         if len(words) > 1 and words[0] == "nameserver" and ipv4.is_ipv4(words[1]):
             found.append(Subnet(ipv4.parse(words[1]), 32))
@@ -98,12 +101,3 @@ def parse_route(text: str) -> list[Subnet]:
         if prefix_length > 1:
             found.append(Subnet(destination & mask, prefix_length))
     return found
-
-
-def _read(path: str) -> str:
-    """A file's text; empty when it can't be read (a kernel without CONFIG_IP_FIB_TRIE_STATS, no /etc)."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # clone(2) flags by the Spec's namespace types
 NAMESPACES = {
+    "time": 0x80,
     "mount": 0x20000,
     "cgroup": 0x2000000,
     "uts": 0x4000000,
@@ -165,10 +166,10 @@ def _types(spec: Spec) -> set[str]:
 
 
 def _flags(spec: Spec) -> int:
-    """All at once but the cgroup namespace: its root is the cgroup at the time it is made, so it
-    waits until the process is in its own."""
+    """All at once but two: the root of a cgroup namespace is the cgroup at the time it is made, so it
+    waits until the process is in its own; and the clocks of a time namespace can't be set from within."""
     flags = 0
-    for kind in _types(spec) - {"cgroup"}:
+    for kind in _types(spec) - {"cgroup", "time"}:
         flags |= NAMESPACES[kind]
     return flags
 
@@ -183,6 +184,7 @@ def _birth(spec: Spec, start: Start) -> list[Op]:
     steps += [
         op.parent("clone", _flags(spec), why="a process in namespaces of its own"),
         op.die_with_parent("a container must not outlive the minibox that owns it"),
+        *_time(spec),
         op.wait(op.TAG_IDENTITY, "until the parent has mapped its ids"),
     ]
     if "user" in _types(spec):
@@ -192,6 +194,29 @@ def _birth(spec: Spec, start: Start) -> list[Op]:
         steps.append(op.parent("oom_score_adj", adjustment, why="how soon the kernel kills it when memory runs out"))
     steps.append(op.parent("send", op.TAG_IDENTITY, why="the child may go on"))
     return steps
+
+
+def _time(spec: Spec) -> list[Op]:
+    """A time namespace; time_namespaces(7). unshare(2) makes it for children, whose clocks can then be set;
+    that this process enters it too by its exec is new in Linux 6.2, so it does by setns(2).
+
+    Before the ids change: /proc/self/timens_offsets belongs to who cloned this process.
+    """
+    if "time" not in _types(spec):
+        return []
+    steps = [op.unshare(NAMESPACES["time"], "clocks of its own, for its children as yet")]
+    lines = [
+        f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n"
+        for clock, offset in spec["linux"].get("timeOffsets", {}).items()
+    ]
+    if lines:
+        text = "".join(lines).encode()
+        steps.append(op.write_file(op.HOST, "/proc/self/timens_offsets", text, "how far they run ahead of the host's"))
+    return [
+        *steps,
+        op.open_("/proc/self/ns/time_for_children", 0, op.SCRATCH, "the namespace that was made"),
+        op.setns(op.SCRATCH, NAMESPACES["time"], "into it, now that its clocks are set"),
+    ]
 
 
 def _identity(spec: Spec, start: Start) -> list[Op]:

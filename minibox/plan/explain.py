@@ -34,7 +34,7 @@ WORDS = {
     "recv_fd": ("receive {slot}", "unix(7)", "socket slot"),
     "send_fd": ("send {slot}", "unix(7)", "socket slot tag"),
     "unshare": ("unshare {flags}", "unshare(2)", "flags"),
-    "setns": ("enter {namespace}", "setns(2)", "namespace flags"),
+    "setns": ("enter a namespace ({flags})", "setns(2)", "namespace flags"),
     "open": ("open {path}", "open(2)", "path flags slot"),
     "open_tree": ("clone the mount of {path}", "open_tree(2)", "path flags slot"),
     "id_map": ("id-map {mount}", "mount_setattr(2)", "mount recursive userns"),
@@ -85,7 +85,7 @@ SLOTS = {
 }  # fmt: skip
 TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", 0: "descriptor"}
 CLONE_FLAGS = {
-    0x100: "VM", 0x20000: "NEWNS", 0x2000000: "NEWCGROUP", 0x4000000: "NEWUTS", 0x8000000: "NEWIPC", 0x10000000: "NEWUSER",
+    0x80: "NEWTIME", 0x100: "VM", 0x20000: "NEWNS", 0x2000000: "NEWCGROUP", 0x4000000: "NEWUTS", 0x8000000: "NEWIPC", 0x10000000: "NEWUSER",
     0x20000000: "NEWPID", 0x40000000: "NEWNET",
 }  # fmt: skip
 MOUNT_FLAGS = {op.MS_REC: "REC", op.MS_UNBINDABLE: "UNBINDABLE", op.MS_PRIVATE: "PRIVATE", op.MS_SLAVE: "SLAVE",
@@ -164,6 +164,7 @@ def _shown(operation: str, name: str, value: Argument) -> str:
         "socket",
         "userns",
         "tty",
+        "namespace",
         "master",
         "slave",
         "stdin",
@@ -183,7 +184,7 @@ def _shown(operation: str, name: str, value: Argument) -> str:
         return RESOURCES[value]
     if name == "recursive":
         return "yes" if value else ""
-    table = {"flags": CLONE_FLAGS if operation in ("clone", "clone_mounter", "unshare") else MOUNT_FLAGS,
+    table = {"flags": CLONE_FLAGS if operation in ("clone", "clone_mounter", "unshare", "setns") else MOUNT_FLAGS,
              "propagation": MOUNT_FLAGS, "attributes": ATTRIBUTE_FLAGS, "set": ATTRIBUTE_FLAGS,
              "clear": ATTRIBUTE_FLAGS}.get(name)  # fmt: skip
     if table is None:

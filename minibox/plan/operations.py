@@ -81,6 +81,10 @@ def unshare(flags: int, why: str) -> Op:
     return Op("unshare", (flags,), why, INIT)
 
 
+def setns(slot: int, flags: int, why: str) -> Op:
+    return Op("setns", (slot, flags), why, INIT)
+
+
 def open_(path: str, flags: int, slot: int, why: str) -> Op:
     return Op("open", (path, flags, slot), why, INIT)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from minibox.plan.operations import Op
 
 UNSHARE = {
+    0x80: "--time",
     0x20000: "--mount", 0x2000000: "--cgroup", 0x4000000: "--uts", 0x8000000: "--ipc", 0x10000000: "--user",
     0x20000000: "--pid --fork --kill-child", 0x40000000: "--net",
 }  # fmt: skip
@@ -128,7 +129,6 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "clone_mounter": _unshare,
     "unshare": _unshare,
     "oom_score_adj": lambda value: f"choom --adjust {value} --pid $INIT",
-    "setns": lambda namespace, flags: "nsenter ...",
     "open": lambda path, flags, slot: f"ROOT={quote(path)}",
     "open_tree": _open_tree,
     "mount_attributes": _mount_attributes,
@@ -191,7 +191,7 @@ def script(
     Raises:
         Unsupported: the plan has steps that only the kernel's interfaces can do.
     """
-    missing = sorted({step.name for step in plan.ops} & {"clone_mounter", "network", "open_pty"})
+    missing = sorted({step.name for step in plan.ops} & {"clone_mounter", "network", "open_pty", "setns"})
     if missing:
         raise Unsupported(
             f"write it as a shell script: no command does {', '.join(missing)}",

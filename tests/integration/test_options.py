@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import time
 
 import pytest
 
@@ -201,6 +202,17 @@ def test_a_device_that_only_root_may_open(minibox, state, userns, access, answer
     done = minibox(*RUN, "--userns", userns, "--device", f"{state}/device:/dev/a/b:{access}", *script)
     assert done.stdout == "600 root\n" + answers, done.stderr
     assert ("Operation not permitted" in done.stderr) == (access == "r")
+
+
+@pytest.mark.parametrize("userns", ["private", "host"])
+def test_a_time_namespace(run, userns):
+    """The clocks that count from the boot run ahead; the time of day is everybody's."""
+    script = _sh("cut -d. -f1 /proc/uptime; date +%s; readlink /proc/self/ns/time")
+    before = int(time.clock_gettime(time.CLOCK_BOOTTIME))
+    uptime, date, namespace = run("--userns", userns, "--time-offset", "1000000", *script).split()
+    assert 0 <= int(uptime) - 1_000_000 - before < 60
+    assert abs(int(date) - time.time()) < 60
+    assert namespace != os.readlink("/proc/self/ns/time") == run(*_sh("readlink /proc/self/ns/time")).strip()
 
 
 # ---- isolation -----------------------------------------------------------------------------------

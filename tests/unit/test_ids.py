@@ -88,7 +88,8 @@ ME = pwd.getpwuid(os.getuid()).pw_name
 )
 def test_subordinate_ids(tmp_path: Path, text: str, found: tuple[int, int] | None):
     (tmp_path / "subuid").write_text(text, encoding="latin-1")
-    assert ids._subordinate(str(tmp_path / "subuid"), os.getuid()) == found
+    range_ = ids._subordinate(str(tmp_path / "subuid"), os.getuid())
+    assert (range_ and (range_["containerID"], range_["hostID"], range_["size"])) == (found and (1, *found))
 
 
 def test_no_file_no_subordinate_ids(tmp_path: Path):

@@ -240,6 +240,21 @@ def test_a_kernel_setting_may_be_any_bytes():
     assert [path for _, path, _ in written[1:]] == ["/proc/sys/net/y", "/proc/sys/net/ipv4/conf/eth0.1/z"]
 
 
+def test_a_time_namespace_is_made_before_the_ids_change():
+    spec = copy.deepcopy(SPEC)
+    spec["linux"]["namespaces"].append({"type": "time"})
+    spec["linux"]["timeOffsets"] = {"boottime": {"secs": 5, "nanosecs": 7}, "monotonic": {"secs": 1}}
+    plan = compile_plan(spec, ROOTFS, Start())
+    assert not plan.flags & 0x80
+    assert of(plan, INIT)[1:6] == [
+        ("unshare", 0x80),
+        ("write_file", op.HOST, "/proc/self/timens_offsets", b"boottime 5 7\nmonotonic 1 0\n"),
+        ("open", "/proc/self/ns/time_for_children", 0, op.SCRATCH),
+        ("setns", op.SCRATCH, 0x80),
+        ("wait", op.STATUS, op.TAG_IDENTITY),
+    ]
+
+
 def test_devices_and_links_are_in_a_fresh_dev_only():
     spec = copy.deepcopy(SPEC)
     spec["linux"]["devices"] = [

@@ -24,7 +24,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from minibox.linux.cgroup.host import CgroupHost
@@ -219,7 +219,7 @@ class Cgroup:
             _remove(directory, deadline)
 
 
-def create(host: CgroupHost, name: str, resources: dict[str, Any], *, devices: bool = True) -> Cgroup:
+def create(host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices: bool = True) -> Cgroup:
     """Make the cgroup ``name`` with the limits of OCI ``linux.resources``, or nothing.
 
     On a host that offers no cgroup, and when no limit is asked for, the result has no directory and
@@ -234,7 +234,7 @@ def create(host: CgroupHost, name: str, resources: dict[str, Any], *, devices: b
     return make(host, name, cgroup_steps(host, name, resources, devices=devices), resources)
 
 
-def make(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...], resources: dict[str, Any]) -> Cgroup:
+def make(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...], resources: Mapping[str, Any]) -> Cgroup:
     """Perform the steps of `cgroup_steps`; what they made is undone when one fails."""
     made: list[str] = []
     try:
@@ -290,7 +290,7 @@ def remove_leftover(host: CgroupHost, name: str) -> bool:
     return True
 
 
-def _perform(step: CgroupStep, resources: dict[str, Any]) -> None:
+def _perform(step: CgroupStep, resources: Mapping[str, Any]) -> None:
     if step.op == "mkdir":
         os.mkdir(step.path, 0o755)
     elif step.op == "write":

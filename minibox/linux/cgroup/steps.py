@@ -17,6 +17,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from minibox.linux.cgroup.host import CgroupHost
@@ -68,7 +69,7 @@ def check_name(name: str) -> None:
 
 
 def cgroup_steps(
-    host: CgroupHost, name: str, resources: dict[str, Any], *, devices: bool = True
+    host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices: bool = True
 ) -> tuple[CgroupStep, ...]:
     """The steps that make the cgroup ``name`` with the limits of OCI ``linux.resources``.
 
@@ -179,7 +180,7 @@ def _unified(host: CgroupHost, file: str, value: str) -> tuple[str, Setting]:
 _KNOWN = ("memory", "cpu", "pids", "blockIO", "hugepageLimits", "devices", "unified")
 
 
-def _refuse_unknown(resources: dict[str, Any]) -> None:
+def _refuse_unknown(resources: Mapping[str, Any]) -> None:
     for key, value in resources.items():
         if value and key not in _KNOWN:
             raise LimitError(f"{key} limits: minibox can't set them", "leave them out of linux.resources")
