@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # clone(2) flags, linux/sched.h
-VM = 0x100
-NEWTIME, NEWNS, NEWCGROUP, NEWUTS = 0x80, 0x20000, 0x2000000, 0x4000000
-NEWIPC, NEWUSER, NEWPID, NEWNET = 0x8000000, 0x10000000, 0x20000000, 0x40000000
+NEWUSER, NEWNET = 0x10000000, 0x40000000
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SIGKILL = 9
@@ -45,7 +43,7 @@ class Child:
 
         Args:
             buffer: an encoded plan; changed in place.
-            flags: CLONE_NEW* of clone3(2). With `VM` the child runs to its end at once, in our memory: for a
+            flags: CLONE_NEW* of clone3(2). With CLONE_VM the child runs to its end at once, in our memory: for a
                 plan without an exec, and many times cheaper than a fork.
             slots: its descriptor slots, -1 for an empty one.
             op_count: operations in ``buffer``.
