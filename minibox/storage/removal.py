@@ -85,23 +85,23 @@ def _remove_directory(name: bytes, dir_fd: int) -> None:
 
 
 def _empty(directory_fd: int) -> bytes | None:
-    """Unlink all that is no directory; a directory that is left, or None."""
-    for text in os.listdir(directory_fd):
-        name = os.fsencode(text)
+    """Unlink all that is no directory, and directories that are empty; one that is left, or None."""
+    with os.scandir(directory_fd) as entries:
+        found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
         try:
-            os.unlink(name, dir_fd=directory_fd)
-        except OSError as error:
-            if error.errno not in (errno.EISDIR, errno.EPERM, errno.EACCES):
-                raise
-            if stat.S_ISDIR(os.lstat(name, dir_fd=directory_fd).st_mode):
-                try:
-                    os.rmdir(name, dir_fd=directory_fd)
-                except OSError:
-                    return name
+            if is_directory:
+                os.rmdir(name, dir_fd=directory_fd)
             else:
-                _clear_flags(directory_fd)
-                _unlock(name, directory_fd)
                 os.unlink(name, dir_fd=directory_fd)
+        except OSError as error:
+            if is_directory:
+                return name
+            if error.errno not in (errno.EPERM, errno.EACCES):
+                raise
+            _clear_flags(directory_fd)
+            _unlock(name, directory_fd)
+            os.unlink(name, dir_fd=directory_fd)
     return None
 
 
