@@ -161,6 +161,36 @@ class Layout:
             self._write_index(after)
             return True
 
+    @contextmanager
+    def adding(self) -> Iterator[None]:
+        """Hold off `collecting` from the first blob or layer that is added until a name refers to it.
+
+        Many may add at once, and one may add inside another's block.
+        """
+        with self._gc_locked(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def collecting(self, *, wait: bool = True) -> Iterator[bool]:
+        """Alone with the blobs and layers, to remove those that no name refers to.
+
+        With ``wait`` as soon as nobody adds any more. Without, yields False at once if somebody does:
+        nothing may be removed then.
+        """
+        with self._gc_locked(fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
+            yield held
+
+    @contextmanager
+    def _gc_locked(self, operation: int) -> Iterator[bool]:
+        self.create()
+        path = f"{self.root}/gc.lock"
+        with _disk_errors(f"lock {path}"):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield _flock(descriptor, operation)
+        finally:
+            os.close(descriptor)
+
     def create(self) -> None:
         """Make the layout's directories and files, where they are missing."""
         if os.access(f"{self.path}/index.json", os.F_OK) and os.access(f"{self.root}/tmp", os.F_OK):
@@ -225,6 +255,15 @@ def locked(path: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _flock(descriptor: int, operation: int) -> bool:
+    """Whether the lock was got: False only for LOCK_NB and another's lock."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def ref_name(descriptor: Descriptor) -> str:
