@@ -24,7 +24,7 @@ COMMANDS = (
     ("Look inside", "explain", "system", "explain", "Show the steps of a run without running it"),
     ("Look inside", "doctor", "system", "doctor", "Show what this machine can do, and how to fix the rest"),
     ("Images", "images", "image", "images", "List images"),
-    ("Images", "import", "image", "import_", "Make an image from a tar archive of a root file system"),
+    ("Images", "import", "archive", "import_", "Make an image from a tar archive of a root file system"),
     ("Containers", "ps", "container", "ps", "List containers"),
     ("Containers", "rm", "container", "rm", "Remove containers"),
     ("Other", "version", "system", "version", "Show versions"),

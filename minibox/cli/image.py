@@ -1,8 +1,6 @@
-"""Commands on images: images, import."""
+"""Commands on images: images."""
 
 from __future__ import annotations
-
-import sys
 
 import click
 
@@ -56,25 +54,3 @@ def describe_image(store: ImageStore, name: str) -> dict[str, Any]:
         return {**row, "error": str(error)}
     size_bytes = sum(descriptor["size"] for descriptor, _ in layers)
     return {**row, "digest": image.digest, "created": image.config.get("created") or "", "size_bytes": size_bytes}
-
-
-@click.command(
-    epilog="""\b
-Examples:
-  minibox import rootfs.tar.gz mine:1.0
-  docker export web | minibox import - web"""
-)
-@click.argument("file", type=click.Path(allow_dash=True))
-@click.argument("image")
-@click.pass_context
-def import_(ctx: click.Context, file: str, image: str) -> None:
-    """Make IMAGE of FILE, the tar archive of a root file system; `-` is stdin.
-
-    It may be compressed by gzip, zstd, bzip2 or xz.
-    """
-    from minibox.image.importer import import_tar
-    from minibox.image.store import ImageStore
-
-    store = ImageStore(settings_of(ctx).root)
-    imported = import_tar(store, sys.stdin.buffer if file == "-" else file, image)
-    click.echo(imported.digest)
