@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 WIDTH_MAX = 120
+CONTEXT_SETTINGS = {"max_content_width": WIDTH_MAX}
 
 #: Heading, command, module of `minibox.cli`, its attribute, help; the help is here so that `--help` loads no command.
 COMMANDS = (
@@ -23,12 +24,22 @@ COMMANDS = (
     ("Run", "shell", "container", "shell", "Open the best shell that an image has"),
     ("Look inside", "explain", "system", "explain", "Show the steps of a run without running it"),
     ("Look inside", "doctor", "system", "doctor", "Show what this machine can do, and how to fix the rest"),
+    ("Images", "image", "application", "image", "Manage images: the commands on images, below one name"),
     ("Images", "images", "image", "images", "List images"),
     ("Images", "import", "archive", "import_", "Make an image from a tar archive of a root file system"),
     ("Containers", "ps", "container", "ps", "List containers"),
     ("Containers", "rm", "container", "rm", "Remove containers"),
     ("Other", "version", "system", "version", "Show versions"),
     ("Other", "completion", "system", "completion", "Print the script that completes words in a shell"),
+)
+
+#: Below `image`, as in Docker: what stands under "Images" above, two by a shorter name, and what is only there.
+IMAGE_COMMANDS = (
+    *(
+        ("Commands", {"images": "ls", "rmi": "rm"}.get(name, name), *rest)
+        for heading, name, *rest in COMMANDS
+        if heading == "Images" and name != "image"
+    ),
 )
 
 #: Options of `docker run` that a user may type here, and what to do instead.
@@ -52,13 +63,15 @@ class RefusedValue(click.BadParameter):
 
 
 class Application(click.Group):
-    """The root of the tree; a command's module is imported when the command is used."""
+    """Commands by ``rows`` of heading, name, module, attribute, help; a module is imported when its command is used."""
+
+    rows: tuple[tuple[str, ...], ...] = COMMANDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for _, name, *_ in COMMANDS]
+        return [name for _, name, *_ in self.rows]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        for _, name, module, attribute, _ in COMMANDS:
+        for _, name, module, attribute, _ in self.rows:
             if name == cmd_name:
                 command: click.Command = getattr(import_module(f"minibox.cli.{module}"), attribute)
                 return command
@@ -69,29 +82,29 @@ class Application(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and not ctx.resilient_parsing:
             if args[0] not in self.list_commands(ctx):
-                raise _unknown("command", args[0], self.list_commands(ctx), "minibox --help lists the commands")
+                raise _unknown("command", args[0], self.list_commands(ctx), f"{_typed(ctx)} --help lists the commands")
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
         items = [
             click.shell_completion.CompletionItem(name, help=help_text)
-            for _, name, _, _, help_text in COMMANDS
+            for _, name, _, _, help_text in self.rows
             if name.startswith(incomplete)
         ]
         return items + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        longest = max(len(name) for _, name, *_ in COMMANDS)
-        for heading in dict.fromkeys(row[0] for row in COMMANDS):
+        longest = max(len(name) for _, name, *_ in self.rows)
+        for heading in dict.fromkeys(row[0] for row in self.rows):
             with formatter.section(heading):
-                formatter.write_dl([(row[1].ljust(longest), row[4]) for row in COMMANDS if row[0] == heading])
+                formatter.write_dl([(row[1].ljust(longest), row[4]) for row in self.rows if row[0] == heading])
 
 
 @click.group(
     cls=Application,
     invoke_without_command=True,
     subcommand_metavar="COMMAND [ARG]...",
-    context_settings={"max_content_width": WIDTH_MAX},
+    context_settings=CONTEXT_SETTINGS,
     epilog="""\b
 Examples:
   minibox run --rm base echo hello   run one command in the built-in image
@@ -113,6 +126,24 @@ def application(ctx: click.Context, root: str | None, runroot: str | None, debug
 
         click.echo(f"minibox {version_text()}")
         ctx.exit(0)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+class ImageCommands(Application):
+    rows = tuple(sorted(IMAGE_COMMANDS))
+
+
+@click.group(
+    cls=ImageCommands,
+    subcommand_metavar="COMMAND [ARG]...",
+    context_settings=CONTEXT_SETTINGS,
+    invoke_without_command=True,
+    epilog="\b\nExample:\n  minibox image ls\n\nminibox image COMMAND --help says more about a command.",
+)
+@click.pass_context
+def image(ctx: click.Context) -> None:
+    """Manage images."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

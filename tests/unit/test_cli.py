@@ -12,14 +12,14 @@ import pytest
 
 from minibox import errors
 from minibox.cli import main as cli
-from minibox.cli.application import COMMANDS
+from minibox.cli.application import COMMANDS, IMAGE_COMMANDS
 from minibox.cli.explain import format_plan, format_trace
 from minibox.cli.run_options import OPTIONS
 from minibox.cli.settings import Settings, make_settings, read_globals
 from minibox.engine.options import RunOptions
 from minibox.engine.shell import best_shell_command, shell_options
 
-NAMES = [name for _, name, *_ in COMMANDS]
+NAMES = [*(name for _, name, *_ in COMMANDS), *(f"image {name}" for _, name, *_ in IMAGE_COMMANDS)]
 
 
 def run_cli(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +36,7 @@ def run_cli(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize("name", ["", *NAMES])
 def test_help_fits_the_terminal_and_gives_an_example(name, columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))
-    assert cli.main([*([name] if name else []), "--help"]) == 0
+    assert cli.main([*name.split(), "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"Usage: minibox {name}".rstrip())
     assert name in ("version",) or "Example" in text
