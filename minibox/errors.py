@@ -46,6 +46,14 @@ class StoreError(MiniboxError):
     """The image store or a layer is damaged, full or unreadable."""
 
 
+class RegistryError(MiniboxError):
+    """A registry can't be reached, refuses, or sends what is wrong."""
+
+
+class Unauthorized(RegistryError):
+    """A registry wants other credentials, or none of ours will do."""
+
+
 class NameTaken(MiniboxError):
     """Another container has that name."""
 

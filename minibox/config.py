@@ -1,0 +1,131 @@
+"""config.toml: what a user or an administrator has decided once; docs/registries.md lists the keys.
+
+A start reads it too, so without a file this is one failed open(2), and tomllib is not imported.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minibox.errors import ConfigError, kernel_says
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, NoReturn
+
+SYSTEM_PATH = "/etc/minibox/config.toml"
+
+
+@record
+class RegistryConfig:
+    """One table ``[registries."HOST[:PORT]"]``.
+
+    Attributes:
+        location: ask this host instead, ``HOST[:PORT][/PREFIX]``; "" for the host itself.
+        mirrors: ask these before, in this order, when pulling: ``[http[s]://]HOST[:PORT][/PREFIX]``.
+        insecure: HTTP, and HTTPS without a check of the certificate, will do.
+        ca_file: absolute path of certificates, in PEM, that are trusted for this host besides the system's.
+    """
+
+    location: str = ""
+    mirrors: tuple[str, ...] = ()
+    insecure: bool = False
+    ca_file: str = ""
+
+
+@record
+class Config:
+    """A whole config.toml.
+
+    Attributes:
+        path: where it was read; "" when there is none.
+        storage_driver: ``[storage] driver``; "" for the default.
+        registries: by host, as it is written in a reference: ``docker.io``, ``localhost:5000``.
+    """
+
+    path: str
+    storage_driver: str
+    registries: dict[str, RegistryConfig]
+
+
+def load(environ: Mapping[str, str]) -> Config:
+    """The configuration of who has this environment: of the first of `paths` that exists.
+
+    Raises:
+        ConfigError: the file can't be read, or says what can't be meant.
+    """
+    candidates = paths(environ)
+    for path in candidates:
+        try:
+            with open(path, "rb") as file:
+                text = file.read()
+        except OSError as error:
+            if isinstance(error, (FileNotFoundError, NotADirectoryError)) and path != environ.get("MINIBOX_CONFIG"):
+                continue
+            raise ConfigError(f"read {path}: {kernel_says(error)}") from error
+        return parse(text, path)
+    return Config("", "", {})
+
+
+def paths(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Where to look: ``$MINIBOX_CONFIG`` alone, else the user's own file, unless it is root, and the system's."""
+    if chosen := environ.get("MINIBOX_CONFIG"):
+        return (chosen,)
+    home = environ.get("XDG_CONFIG_HOME") or (environ["HOME"] + "/.config" if environ.get("HOME") else "")
+    if os.geteuid() == 0 or not home:
+        return (SYSTEM_PATH,)
+    return f"{home}/minibox/config.toml", SYSTEM_PATH
+
+
+def parse(text: bytes, path: str) -> Config:
+    """The configuration in ``text``, the content of the file ``path``.
+
+    Raises:
+        ConfigError: it is no TOML, or a key is unknown or has a value that can't be meant.
+    """
+    import tomllib
+
+    try:
+        tables = tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from error
+    reader = _Reader(path)
+    known = reader.table(tables, "", {"storage": dict, "registries": dict})
+    storage = reader.table(known.get("storage", {}), "storage", {"driver": str})
+    registries = {}
+    for host, table in known.get("registries", {}).items():
+        where = f'registries."{host}"'
+        if not isinstance(table, dict):
+            reader.fail(where, "is not a table")
+        kinds = {name: type(getattr(RegistryConfig, name)) for name in RegistryConfig.__annotations__}
+        values = reader.table(table, where, {**kinds, "mirrors": list})
+        mirrors = values.get("mirrors", [])
+        if not all(isinstance(mirror, str) and mirror for mirror in mirrors):
+            reader.fail(f"{where}.mirrors", "is not a list of hosts")
+        if values.get("ca_file", "/")[:1] != "/":
+            reader.fail(f"{where}.ca_file", "is not an absolute path")
+        registries[host] = RegistryConfig(**{**values, "mirrors": tuple(mirrors)})
+    return Config(path, storage.get("driver", ""), registries)
+
+
+class _Reader:
+    """Checks tables, and says where in the file something is wrong."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def table(self, table: dict[str, Any], where: str, kinds: dict[str, type]) -> dict[str, Any]:
+        """``table``, when all its keys are in ``kinds`` and have values of these types."""
+        words = {str: "a text", bool: "true or false", list: "a list", dict: "a table"}
+        for key, value in table.items():
+            name = f"{where}.{key}" if where else key
+            if key not in kinds:
+                self.fail(name, "is unknown", f"known here: {', '.join(kinds)}")
+            if not isinstance(value, kinds[key]):
+                self.fail(name, f"is not {words[kinds[key]]}")
+        return table
+
+    def fail(self, key: str, why: str, hint: str | None = None) -> NoReturn:
+        raise ConfigError(f"{self._path}: {key} {why}", hint)
