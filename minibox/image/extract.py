@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import IO, Literal
 
     OwnerPolicy = Literal["auto", "keep", "ignore"]
+    Form = Literal["overlay", "apply"]
     Path = tuple[bytes, ...]
 
 WHITEOUT_PREFIX = b".wh."
@@ -42,6 +43,9 @@ CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXE
 class Extractor:
     """Extracts the entries of one layer into ``directory``.
 
+    ``form``: ``overlay`` fills an empty directory, to be stacked by overlayfs; ``apply`` changes a full
+    tree, the layers below: whiteouts remove, and what is there is replaced.
+
     ``owner_policy``: ``keep`` gives each file the owner in its header (who has an id map must have
     that id in it), ``ignore`` leaves all to the caller, ``auto`` keeps when the caller is root.
 
@@ -49,13 +53,15 @@ class Extractor:
     an ordinary user from filling it, and filling it would change its times.
     """
 
-    def __init__(self, directory: str, owner_policy: OwnerPolicy = "auto") -> None:
+    def __init__(self, directory: str, owner_policy: OwnerPolicy = "auto", form: Form = "overlay") -> None:
         self._keep_owner = owner_policy == "keep" or (owner_policy == "auto" and os.geteuid() == 0)
         self._root_fd = os.open(directory, OPEN_DIRECTORY)
         self._parent: Path = ()  # of the last entry, kept open: tars come directory by directory
         self._parent_fd = self._root_fd
         self._directories: dict[Path, tarfile.TarInfo] = {}
         self._whiteouts: set[Path] = set()
+        self._applies = form == "apply"
+        self._made: set[Path] = set()  # with "apply": what this layer has, and the directories above it
 
     def __enter__(self) -> Extractor:
         return self
@@ -107,6 +113,8 @@ class Extractor:
 
     def _create(self, parent: Path, name: bytes, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
         path = (*parent, name)
+        if self._applies:
+            self._made.update(path[:length] for length in range(1, len(path) + 1))
         if member.islnk():
             self._link(path, member)
             return
@@ -180,7 +188,10 @@ class Extractor:
 
     def _whiteout(self, parent: Path, name: bytes) -> None:
         if name == OPAQUE_MARKER:
-            self._make_opaque(parent)
+            if self._applies:
+                self._remove_from_below(parent, itself=False)
+            else:
+                self._make_opaque(parent)
             return
         hidden = name[len(WHITEOUT_PREFIX) :]
         if name.startswith(AUFS_PREFIX):
@@ -188,6 +199,9 @@ class Extractor:
         if hidden in (b"", b".", b".."):
             raise StoreError(f"entry {ascii(name)} is no whiteout")
         path = (*parent, hidden)
+        if self._applies:
+            self._remove_from_below(path)
+            return
         self._open_parent(parent)
         self._whiteouts.add(path)
         present = _lstat(hidden, self._parent_fd)
@@ -196,6 +210,23 @@ class Extractor:
         elif stat.S_ISDIR(present.st_mode):
             # A whiteout is about the layers below only; this layer's own directory stays.
             self._make_opaque(path)
+
+    def _remove_from_below(self, path: Path, *, itself: bool = True) -> None:
+        """Remove what is at ``path`` as far as it is not of this layer; with ``itself`` false, what is in it."""
+        waiting = [path] if itself and path not in self._made else []
+        opened = [] if waiting else [path]
+        while opened:
+            directory = opened.pop()
+            self._open_parent(directory[:-1])
+            if directory and not _is_directory(directory[-1], self._parent_fd):
+                continue
+            self._open_directory(directory)
+            for name in map(os.fsencode, os.listdir(self._parent_fd)):
+                inner = (*directory, name)
+                (opened if inner in self._made else waiting).append(inner)
+        for victim in waiting:
+            self._open_parent(victim[:-1])
+            remove_at(victim[-1], self._parent_fd)
 
     def _make_opaque(self, path: Path) -> None:
         self._open_directory(path)
@@ -359,6 +390,11 @@ def _lstat(name: bytes, dir_fd: int) -> os.stat_result | None:
         return os.lstat(name, dir_fd=dir_fd)
     except FileNotFoundError:
         return None
+
+
+def _is_directory(name: bytes, dir_fd: int) -> bool:
+    present = _lstat(name, dir_fd)
+    return present is not None and stat.S_ISDIR(present.st_mode)
 
 
 def _owner(member: tarfile.TarInfo) -> tuple[int, int]:

@@ -19,10 +19,10 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import IO, BinaryIO
 
-    from minibox.image.extract import OwnerPolicy
+    from minibox.image.extract import Form, OwnerPolicy
 
 CHUNK_BYTES = 1 << 20
 UNFINISHED = "unfinished-"
@@ -74,14 +74,46 @@ def unpack_layer(root: str, source: LayerSource, owner_policy: OwnerPolicy = "au
         raise disk_error(f"unpack layer {source.diff_id}", error) from error
 
 
-def unpack(blob: BinaryIO, directory: str, *, diff_id: str | None = None, owner_policy: OwnerPolicy = "auto") -> None:
-    """Unpack a layer's tar into the existing, empty ``directory``, whiteouts in overlayfs's form.
+def unpack_layers(
+    root: str,
+    sources: Sequence[LayerSource],
+    *,
+    owner_policy: OwnerPolicy = "auto",
+    on_progress: Callable[[LayerSource], None] | None = None,
+) -> list[str]:
+    """Unpack the layers of an image, bottom first, those that are not yet; their ``diff`` directories.
+
+    Args:
+        on_progress: called with each layer that is in its place.
+
+    Raises:
+        StoreError: see `unpack_layer`. The layers below the one that failed are in their places.
+    """
+    paths = []
+    for source in sources:
+        paths.append(unpack_layer(root, source, owner_policy))
+        if on_progress:
+            on_progress(source)
+    return paths
+
+
+def unpack(
+    blob: BinaryIO,
+    directory: str,
+    *,
+    diff_id: str | None = None,
+    owner_policy: OwnerPolicy = "auto",
+    form: Form = "overlay",
+) -> None:
+    """Unpack a layer's tar into ``directory``.
 
     Args:
         blob: the tar, plain or compressed by gzip, zstd, bzip2 or xz.
         diff_id: what the plain tar's digest must be.
         owner_policy: ``keep`` the owners in the tar, ``ignore`` them, or ``auto``: keep when we are
             root (in a user namespace too). See `extract.Extractor`.
+        form: ``overlay`` fills an empty directory, whiteouts in overlayfs's form; ``apply`` changes a
+            directory that has all layers below, whiteouts remove.
 
     Raises:
         StoreError: see `unpack_layer`.
@@ -89,7 +121,7 @@ def unpack(blob: BinaryIO, directory: str, *, diff_id: str | None = None, owner_
     stream = HashingReader(open_decompressed(blob))
     what = f"unpack layer {diff_id}" if diff_id else "unpack tar"
     try:
-        with Extractor(directory, owner_policy) as extractor:
+        with Extractor(directory, owner_policy, form) as extractor:
             for member, content in read_tar(stream):
                 extractor.extract(member, content)
             extractor.finish()

@@ -309,3 +309,45 @@ def test_packed_tree_is_the_same_each_time(tmp_path):
     unpack(file, str(tmp_path / "diff"), diff_id=diff_ids[1], owner_policy="ignore")
     assert (tmp_path / "diff/linked").stat().st_ino == (tmp_path / "diff/a").stat().st_ino
     assert os.readlink(tmp_path / "diff/s") == "a"
+
+
+def test_applied_layer_changes_the_tree_below(place):
+    unpack(
+        tar(
+            [
+                *(
+                    entry(name, content=b"below")
+                    for name in ("gone", "replaced", "d/a", "d/b", "o/a", "o/sub/b", "kind/x")
+                ),
+                symlink("lib", "d"),
+            ]
+        ),
+        str(place),
+    )
+    unpack(
+        tar(
+            [
+                entry(".wh.gone"),
+                entry("replaced", content=b"above"),
+                entry("d/.wh.a"),
+                entry("o/new", content=b"above"),
+                entry("o/sub/new", content=b"above"),
+                entry("o/.wh..wh..opq"),
+                entry("kind", content=b"a file now"),
+                entry(".wh.own"),
+                entry("own", content=b"above"),
+                entry(".wh.own"),
+                entry(".wh.absent"),
+            ]
+        ),
+        str(place),
+        form="apply",
+    )
+    found = {
+        os.path.relpath(os.path.join(parent, name), place): Path(parent, name).read_bytes()
+        for parent, _, names in os.walk(place) for name in names if not os.path.islink(os.path.join(parent, name))
+    }  # fmt: skip
+    assert found == {
+        "replaced": b"above", "d/b": b"below", "o/new": b"above", "o/sub/new": b"above", "kind": b"a file now",
+        "own": b"above",
+    }  # fmt: skip
