@@ -9,7 +9,9 @@ from typing import Any
 
 from minibox.image.importer import add_image
 from minibox.image.manifest import layer_descriptors
-from minibox.image.store import ImageStore
+from minibox.image.store import ImageStore, ResolvedImage
+from minibox.storage import Snapshot
+from minibox.storage.overlay import Overlay
 
 
 def link(name: str, target: str) -> tarfile.TarInfo:
@@ -49,3 +51,16 @@ def derive(root: Path, name: str, *members: Any, config: dict[str, Any] | None =
     top.seek(0)
     add_image(store, name, [*layers, top], {**base.config.get("config", {}), **(config or {})})
     return name
+
+
+def lowers(store: ImageStore, image: ResolvedImage) -> tuple[str, ...]:
+    """The directories of an image's layers as overlayfs wants them, unpacked, topmost first."""
+    overlay = Overlay(store.root)
+    overlay.unpack(store.layer_sources(image))
+    return overlay.describe("any", image.chain_ids).lowers
+
+
+def prepared(store: ImageStore, image: ResolvedImage, key: str) -> Snapshot:
+    """An active snapshot of overlayfs's on an image."""
+    lowers(store, image)
+    return Overlay(store.root).prepare(key, image.chain_ids)

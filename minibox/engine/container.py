@@ -15,7 +15,7 @@ from minibox.errors import MiniboxError, NameTaken, StepError, Unsupported, Usag
 from minibox.image.store import ImageStore
 from minibox.linux import cgroup
 from minibox.network import lease
-from minibox.storage.overlay import Overlay
+from minibox.storage import snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from minibox.engine.prepare import Prepared
     from minibox.engine.terminal import Terminal
     from minibox.image.store import ResolvedImage
+    from minibox.storage import Snapshotter
 
     Trace = Callable[[list[dict[str, Any]]], None]
     Note = Callable[[str], None]
@@ -34,11 +35,18 @@ SIGKILL = 9
 
 
 def run(
-    options: RunOptions, *, root: str, runroot: str, on_trace: Trace | None = None, on_note: Note | None = None
+    options: RunOptions,
+    *,
+    root: str,
+    runroot: str,
+    storage_driver: str = "",
+    on_trace: Trace | None = None,
+    on_note: Note | None = None,
 ) -> int:
     """Run a container in the foreground and wait for its end.
 
     Args:
+        storage_driver: one of `minibox.storage.DRIVERS`; "" for the default.
         on_note: called with a line that the user should know of: what the container has to do
             without, before it starts; that it ran out of memory, after it has ended.
         on_trace: called with the plan's steps and their times when the container has ended or
@@ -61,10 +69,11 @@ def run(
     ends = ClosedEnds()
     try:
         store = ImageStore(root)
+        storage = snapshotter(root, storage_driver)
         image = store.resolve(options.image)
-        files.unpack(store, image)
+        files.unpack(storage, store, image)
         claim = _claim(root, runroot, options)
-        container = Foreground(options, store, image, claim, runroot, on_note)
+        container = Foreground(options, store, storage, image, claim, runroot, on_note)
         try:
             return container.run(on_trace)
         finally:
@@ -90,13 +99,14 @@ class Foreground:
         self,
         options: RunOptions,
         store: ImageStore,
+        storage: Snapshotter,
         image: ResolvedImage,
         claim: state.Claim,
         runroot: str,
         on_note: Note | None = None,
     ) -> None:
         self.options, self.store, self.image, self.claim, self.runroot = options, store, image, claim, runroot
-        self.root = store.root
+        self.root, self._storage = store.root, storage
         self._note = on_note or (lambda _: None)
         self._connection: networking.Connection | None = None
         self._execution: Execution | None = None
@@ -114,10 +124,10 @@ class Foreground:
 
             self._terminal = Terminal(options.interactive)
         identity = self._identity()
-        Overlay(self.root).prepare(self.claim.id, self.store.lowerdirs(self.image))
+        self._storage.prepare(self.claim.id, self.image.chain_ids)
         assert self._connection
         size = self._terminal.size() if self._terminal else None
-        prepared = prepare(options, self.store, self.image, identity, size)
+        prepared = prepare(options, self._storage, self.image, identity, size)
         self._write_files(prepared)
         self._make_volumes(prepared)
         owner = _owner(prepared)
@@ -201,7 +211,7 @@ class Foreground:
         from minibox.engine.user_namespace import run_inside
         from minibox.engine.volume_content import make_volume
 
-        lowerdirs = self.store.lowerdirs(self.image)
+        lowerdirs = self._storage.describe(self.claim.id, self.image.chain_ids).lowers
         for volume in missing:
             layers = lowerdirs if volume.copy else ()
             run_inside(partial(make_volume, volume.path, layers, volume.destination))
@@ -323,7 +333,7 @@ class Foreground:
 
     def _remove_files(self) -> None:
         if not self._keep:
-            files.remove(self.root, self.claim.id)
+            files.remove(self.root, self.claim.id, self._storage)
             if self.options.name:
                 state.drop_name(self.root, self.claim.id, self.claim.name)
         ids.release_range(self.root, self.claim.id)

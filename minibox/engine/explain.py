@@ -14,6 +14,7 @@ from minibox.image.store import ImageStore
 from minibox.linux import cgroup
 from minibox.plan import explain as plan_explain
 from minibox.plan import shell
+from minibox.storage import snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ EXAMPLE_ID = "0123456789abcdef" * 4
 EXAMPLE_TERMINAL = (24, 80)
 
 
-def explain(options: RunOptions, *, root: str) -> list[dict[str, Any]]:
+def explain(options: RunOptions, *, root: str, storage_driver: str = "") -> list[dict[str, Any]]:
     """The plan's rows, see `plan.explain.rows`; the image is unpacked when it isn't yet, nothing else happens.
 
     Raises:
         MiniboxError: what `run` would raise before its first step.
     """
-    prepared = _prepare(options, root)
+    prepared = _prepare(options, root, storage_driver)
     rows = plan_explain.rows(prepared.plan)
     for row in rows:
         if row["operation"] == "create_cgroup":
@@ -45,14 +46,14 @@ def explain(options: RunOptions, *, root: str) -> list[dict[str, Any]]:
     return rows
 
 
-def script(options: RunOptions, *, root: str) -> str:
+def script(options: RunOptions, *, root: str, storage_driver: str = "") -> str:
     """The plan as a shell script that starts the same container; see `plan.shell.script`.
 
     Raises:
         Unsupported: the plan is not simple enough for one.
         MiniboxError: what `run` would raise before its first step.
     """
-    prepared = _prepare(options, root)
+    prepared = _prepare(options, root, storage_driver)
     directory = prepared.spec["root"]["path"].removesuffix("/root/root")
     made = [step.path for step in prepared.cgroup_steps if step.op == "mkdir"]
     return shell.script(
@@ -81,14 +82,14 @@ def _mapping_command(kind: str, mappings: list[LinuxIDMapping]) -> str:
     return f'{deny}echo {_maps(mappings)} > "/proc/$INIT/{kind}_map"'
 
 
-def _prepare(options: RunOptions, root: str) -> Prepared:
-    store = ImageStore(root)
+def _prepare(options: RunOptions, root: str, storage_driver: str) -> Prepared:
+    store, storage = ImageStore(root), snapshotter(root, storage_driver)
     image = store.resolve(options.image)
-    unpack(store, image)
+    unpack(storage, store, image)
     euid = os.geteuid()
     ids = None
     if wants_own_ids(options, euid, lambda: refusal(root)[0]):
         first: LinuxIDMapping = {"containerID": 0, "hostID": FIRST_ID, "size": RANGE}
         ids = own_ids() if euid else IdMappings((first,), (first,))
     identity = Identity(EXAMPLE_ID, f"{root}/containers/{EXAMPLE_ID}", ids, networking.choose(options, euid).mode)
-    return prepare(options, store, image, identity, EXAMPLE_TERMINAL if options.tty else None)
+    return prepare(options, storage, image, identity, EXAMPLE_TERMINAL if options.tty else None)

@@ -6,41 +6,48 @@ import os
 from errno import EACCES, EPERM
 
 from minibox.errors import StoreError
-from minibox.storage.overlay import Overlay
+from minibox.storage import snapshotter_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.image.store import ImageStore, ResolvedImage
+    from minibox.storage import Snapshotter
 
 
-def unpack(store: ImageStore, image: ResolvedImage) -> None:
+def unpack(snapshotter: Snapshotter, store: ImageStore, image: ResolvedImage) -> None:
     """Unpack the layers of an image that are not yet.
 
     Raises:
         StoreError: a layer is damaged, or there is no space to unpack it.
+        Unsupported: the storage driver doesn't work here.
     """
-    if store.is_unpacked(image):
+    if snapshotter.is_unpacked(image.chain_ids):
         return
+    sources = store.layer_sources(image)
     if os.geteuid() == 0:
-        store.unpack_missing(image)
+        snapshotter.unpack(sources)
         return
     from minibox.engine.user_namespace import run_inside
 
-    run_inside(lambda: store.unpack_missing(image))
+    run_inside(lambda: snapshotter.unpack(sources))
 
 
-def remove(root: str, container_id: str) -> None:
+def remove(root: str, container_id: str, snapshotter: Snapshotter | None = None) -> None:
     """Remove the directory of a container; none is fine.
+
+    Args:
+        snapshotter: the one that it was made with, where the caller knows.
 
     Raises:
         StoreError: the kernel refused.
     """
+    used = snapshotter or snapshotter_of(root, container_id)
     try:
-        Overlay(root).remove(container_id)
+        used.remove(container_id)
     except StoreError as error:
         cause = error.__cause__
         if os.geteuid() == 0 or not isinstance(cause, OSError) or cause.errno not in (EACCES, EPERM):
             raise
         from minibox.engine.user_namespace import run_inside
 
-        run_inside(lambda: Overlay(root).remove(container_id))
+        run_inside(lambda: used.remove(container_id))

@@ -8,17 +8,24 @@ from stat import S_ISCHR, S_ISREG
 
 from minibox.linux.files import open_in_root
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 LARGEST = 16 << 20
 
 
-def read_text(lowerdirs: tuple[str, ...], path: str) -> str:
-    """The text of ``path`` in the stack of ``lowerdirs``, topmost first; "" when the image lacks it.
+def read_text(open_lower: Callable[[str], int], lowers: tuple[str, ...], path: str) -> str:
+    """The text of ``path`` in the stack of ``lowers``, topmost first; "" when the image lacks it.
+
+    Args:
+        open_lower: gives a directory descriptor of one of them; `minibox.storage.Snapshotter.open_lower`.
 
     A symlink is followed within its own layer only: user databases are regular files.
     """
-    for directory in lowerdirs:
-        root_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for lower in lowers:
+        root_fd = open_lower(lower)
         try:
             fd = open_in_root(root_fd, path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from minibox.engine.options import RunOptions
     from minibox.engine.volumes import Volume
-    from minibox.image.store import ImageStore, ResolvedImage
+    from minibox.image.store import ResolvedImage
     from minibox.linux.cgroup import CgroupHost, CgroupStep
     from minibox.oci.runtime import Spec
     from minibox.plan.compiler import Plan
+    from minibox.storage import Snapshotter
 
 INIT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "minibox-init")
 FILES = {"/etc/hosts": "hosts", "/etc/hostname": "hostname", "/etc/resolv.conf": "resolv.conf"}
@@ -91,7 +92,7 @@ def wants_own_ids(options: RunOptions, euid: int, refusal: Callable[[], str]) ->
 
 def prepare(
     options: RunOptions,
-    store: ImageStore,
+    storage: Snapshotter,
     image: ResolvedImage,
     identity: Identity,
     terminal: tuple[int, int] | None,
@@ -101,22 +102,24 @@ def prepare(
     Raises:
         MiniboxError: what was asked for can't be done; says what.
     """
-    lowerdirs = store.lowerdirs(image)
+    snapshot = storage.describe(identity.id, image.chain_ids)
     euid = os.geteuid()
     own_ids = identity.ids is not None
     id_mapped = own_ids and euid == 0
     host = cgroup.detect()
     facts = host_facts(swap_limit=False)  # cgroup_steps knows what this kernel counts
-    mounts = user_mounts(options, image.config, facts, root=store.root, container_id=identity.id, idmap_binds=id_mapped)
+    mounts = user_mounts(
+        options, image.config, facts, root=storage.root, container_id=identity.id, idmap_binds=id_mapped
+    )
     name = f"minibox-{identity.id}"
     spec = make_spec(
         options,
         image.config,
-        lookup=lambda path: image_files.read_text(lowerdirs, path),
+        lookup=lambda path: image_files.read_text(storage.open_lower, snapshot.lowers, path),
         host=facts,
         container_id=identity.id,
         rootfs=f"{identity.directory}/root/root",
-        root=store.root,
+        root=storage.root,
         network=identity.network,
         files={path: f"{identity.directory}/{file}" for path, file in FILES.items()},
         id_mappings=identity.ids,
@@ -132,7 +135,7 @@ def prepare(
     start = Start(
         id_mapped=id_mapped,
         setgroups=not (own_ids and single(spec)),
-        seccomp=program_of(spec, store.root) or b"",
+        seccomp=program_of(spec, storage.root) or b"",
         seccomp_flags=filter_flags(spec["linux"].get("seccomp")),
         cgroup=name if planned.directories else "",
         cgroup_tasks=planned.v1_directories,
@@ -140,7 +143,7 @@ def prepare(
         terminal=terminal,
         network=identity.network if identity.network not in ("none", "host") else "",
     )
-    rootfs = Rootfs(identity.directory, lowerdirs, userxattr=bool(euid), volatile=options.rm)
+    rootfs = Rootfs(identity.directory, snapshot.lowers, userxattr=bool(euid), volatile=options.rm)
     return Prepared(spec, compile_plan(spec, rootfs, start), host, name, steps, mounts.volumes)
 
 

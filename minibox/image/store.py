@@ -50,13 +50,12 @@ class ResolvedImage:
 class ImageStore:
     """The images under ``root``. Making one touches nothing on disk."""
 
-    __slots__ = ("_cache_path", "_index_path", "_layers_path", "root")
+    __slots__ = ("_cache_path", "_index_path", "root")
 
     def __init__(self, root: str) -> None:
         self.root = root
         self._index_path = f"{root}/images/index.json"
         self._cache_path = f"{root}/cache/resolve"
-        self._layers_path = f"{root}/layers"
 
     @property
     def layout(self) -> Layout:
@@ -81,29 +80,11 @@ class ImageStore:
                 return ResolvedImage(*values)
         return self._resolve_uncached(reference, cache_name)
 
-    def lowerdirs(self, image: ResolvedImage) -> tuple[str, ...]:
-        """The directories of the unpacked layers, topmost first as overlayfs wants them.
-
-        A layer that is not unpacked yet is unpacked.
+    def layer_sources(self, image: ResolvedImage) -> tuple[LayerSource, ...]:
+        """Where the layers of ``image`` come from, bottom first: for `minibox.storage.Snapshotter.unpack`.
 
         Raises:
-            StoreError: a layer is damaged, or there is no space to unpack it.
-        """
-        if not self.is_unpacked(image):
-            self.unpack_missing(image)
-        return tuple([f"{self._layers_path}/{chain_id[7:]}/diff" for chain_id in reversed(image.chain_ids)])
-
-    def is_unpacked(self, image: ResolvedImage) -> bool:
-        """Whether no layer of ``image`` is missing."""
-        for chain_id in image.chain_ids:
-            if not os.access(f"{self._layers_path}/{chain_id[7:]}/diff", os.F_OK):
-                return False
-        return True
-
-    def missing_layers(self, image: ResolvedImage) -> tuple[LayerSource, ...]:
-        """The layers of ``image`` that are not unpacked yet, bottom first.
-
-        For who must unpack elsewhere, as inside a user namespace: hand each to `layer.unpack_layer`.
+            StoreError: a blob is missing or the manifest damaged.
         """
         from minibox.image.layer import LayerSource
         from minibox.image.manifest import layer_descriptors
@@ -112,15 +93,7 @@ class ImageStore:
         return tuple(
             LayerSource(blob_path=self.layout.blob_path(descriptor["digest"]), diff_id=diff_id, chain_id=chain_id)
             for chain_id, (descriptor, diff_id) in zip(image.chain_ids, pairs, strict=True)
-            if not os.access(f"{self._layers_path}/{chain_id[7:]}/diff", os.F_OK)
         )
-
-    def unpack_missing(self, image: ResolvedImage) -> None:
-        """Unpack what `missing_layers` finds, in this process."""
-        from minibox.image.layer import unpack_layer
-
-        for source in self.missing_layers(image):
-            unpack_layer(self.root, source)
 
     def names(self) -> tuple[str, ...]:
         """The names of all images in the store, in full, sorted."""

@@ -1,49 +1,198 @@
-"""Snapshotters: who gives a container a file system of its own on top of an image's layers.
+"""Storage drivers: who gives a container a root file system of its own on top of an image's layers.
 
 Words, before the interface:
 
 *committed* snapshot
-    Read-only. Its ``name`` is the chain ID of a stack of layers; unpacked image layers are
-    committed snapshots.
+    Read-only. Its name is the chain ID of a stack of layers, ``sha256:<hex>``: an unpacked layer.
 *active* snapshot
     Writable, of one container. Its ``key`` is the container's id.
-``parent``
-    What a snapshot stands on: the directories of the committed snapshots below it, topmost first,
-    as `minibox.image.store.ImageStore.lowerdirs` gives them.
+``chain_ids``
+    What a snapshot stands on: the committed snapshots of an image, bottom first, as
+    `minibox.image.store.ResolvedImage` has them.
+
+On disk, under ``root``; each driver has places of its own for layers, so that all can be used side by side:
+
+    layers/<hex>/diff         overlay: one layer, whiteouts in overlayfs's form
+    erofs/<hex>.erofs         erofs: the same as a read-only file system in a file
+    btrfs/<hex>, copy/<hex>   btrfs, copy: the merged tree of a layer and all below it
+    containers/<key>/snapshot which driver the container has, and its chain IDs, one a line, bottom first
+    containers/<key>/upper    overlay, erofs: what the container wrote, in overlayfs's form
+    containers/<key>/rootfs   btrfs, copy: the container's whole tree
+
+Only `unpack` makes layers, from blobs whose digests are verified: there is no other way to commit.
+This is on the hot path.
 """
 
 from __future__ import annotations
 
+import os
+
+from minibox.errors import StoreError, UsageError
+from minibox.record import record
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Protocol
 
-    from minibox.storage.overlay import Snapshot
+    from minibox.image.layer import LayerSource
 
     class Snapshotter(Protocol):
-        """What the engine asks of a storage driver."""
+        """What the engine asks of a storage driver. Making one touches nothing on disk."""
 
-        def prepare(self, key: str, parent: tuple[str, ...]) -> Snapshot:
-            """Create the active snapshot ``key`` on ``parent``.
+        driver: str
+        root: str
+
+        def is_unpacked(self, chain_ids: tuple[str, ...]) -> bool:
+            """Whether `prepare` has all that it needs of these layers."""
+
+        def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
+            """Unpack the layers of an image that are not yet.
+
+            Safe beside others who do the same, and when killed: a layer that is there is whole.
+
+            Args:
+                sources: all layers of the image, bottom first; `minibox.image.store.ImageStore.layer_sources`.
+                on_progress: called with the chain ID of each layer that was unpacked.
+
+            Raises:
+                StoreError: a layer is damaged, or there is no space to unpack it.
+                Unsupported: the kernel, the file system or a missing program can't do this driver.
+            """
+
+        def describe(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
+            """What `prepare` returns, without a look at the disk: for `minibox explain`, and by who can't prepare
+            in his own process."""
+
+        def prepare(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
+            """Create the active snapshot ``key`` on layers that are unpacked, and record it.
 
             Nothing is mounted: the caller mounts what it gets in the container's mount namespace,
             so that a crash leaves no mount on the host.
 
             Raises:
                 StoreError: ``key`` is taken, or the disk is full.
-                Unsupported: the file system can't hold a snapshot.
-            """
-
-        def commit(self, key: str, name: str) -> str:
-            """Turn the active snapshot ``key`` into the committed one ``name``; its directory.
-
-            Raises:
-                StoreError: there is no such snapshot, or ``name`` is taken.
+                Unsupported: the kernel or the file system can't do this driver.
             """
 
         def remove(self, key: str) -> None:
-            """Remove the active snapshot ``key``; no error when there is none.
+            """Remove the active snapshot ``key`` with the container's whole directory; no error when there is none.
 
             Raises:
                 StoreError: the kernel refused.
             """
+
+        def open_lower(self, path: str) -> int:
+            """A directory descriptor of one of a `Snapshot`'s ``lowers``, to read below; the caller closes it.
+
+            Raises:
+                OSError: it isn't there.
+                Unsupported: this process may not mount it (erofs, an ordinary user).
+            """
+
+        def layers(self) -> list[str]:
+            """The chain IDs of all layers that this driver has, in no order."""
+
+        def remove_layer(self, chain_id: str) -> None:
+            """Remove a layer; no error when there is none. The caller knows that nothing stands on it.
+
+            Raises:
+                StoreError: the kernel refused.
+            """
+
+        def layer_bytes(self, chain_id: str) -> int:
+            """What a layer takes of the disk, and what `remove_layer` gives back; 0 when it isn't there."""
+
+        def snapshot_bytes(self, key: str) -> int:
+            """What an active snapshot takes of the disk, beyond what it shares with its layers."""
+
+
+DRIVERS = ("overlay", "btrfs", "erofs", "copy")
+RECORD = "snapshot"
+NO_LAYER = "an image needs a layer"
+
+
+@record
+class Snapshot:
+    """An active snapshot, for who mounts it and for who looks for what changed in it.
+
+    Attributes:
+        kind: how ``lowers`` and ``upper`` make a root file system: "overlay": directories, stacked by
+            overlayfs; "erofs": the same, but each lower is an EROFS image to be mounted first;
+            "tree": ``upper`` is all of it, and ``lowers`` the one tree that it began as.
+        lowers: absolute paths, topmost first.
+        upper: absolute path: the upperdir, with ``work`` beside it, or the tree.
+    """
+
+    kind: str
+    lowers: tuple[str, ...]
+    upper: str
+
+
+def snapshotter(root: str, driver: str = "") -> Snapshotter:
+    """The storage driver of that name under ``root``; "" for the default, overlay.
+
+    Raises:
+        UsageError: there is no such driver.
+    """
+    if driver in ("", "overlay"):
+        from minibox.storage.overlay import Overlay
+
+        return Overlay(root)
+    if driver not in DRIVERS:
+        raise UsageError(f"unknown storage driver {driver!r}", f"one of {', '.join(DRIVERS)}")
+    raise UsageError(f"the storage driver {driver} is not there yet")
+
+
+def container_directory(root: str, key: str) -> str:
+    """The directory of a container.
+
+    Raises:
+        StoreError: ``key`` can't be a container's id.
+    """
+    if not key or "/" in key or key in (".", "..") or "\0" in key:
+        raise StoreError(f"{key!r} is no id of a container")
+    return f"{root}/containers/{key}"
+
+
+def write_record(directory: str, driver: str, chain_ids: tuple[str, ...]) -> None:
+    """Note in a container's directory what its snapshot stands on: from then on these layers are in use.
+
+    Raises:
+        FileExistsError: the container has a snapshot already.
+    """
+    fd = os.open(f"{directory}/{RECORD}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, "\n".join((driver, *chain_ids, "")).encode())
+    finally:
+        os.close(fd)
+
+
+def read_record(root: str, key: str) -> tuple[str, tuple[str, ...]] | None:
+    """The driver and the chain IDs (bottom first) of a container; None when it has no snapshot.
+
+    Raises:
+        StoreError: ``key`` can't be a container's id.
+    """
+    try:
+        with open(f"{container_directory(root, key)}/{RECORD}", encoding="ascii", errors="replace") as file:
+            driver, *chain_ids = file.read().split()
+    except (OSError, ValueError):
+        return None
+    return driver, tuple(chain_ids)
+
+
+def snapshotter_of(root: str, key: str) -> Snapshotter:
+    """The driver that a container was made with, whatever the default is now."""
+    found = read_record(root, key)
+    return snapshotter(root, found[0] if found else "")
+
+
+def layers_in_use(root: str) -> set[tuple[str, str]]:
+    """Driver and chain ID of all layers that containers stand on, running or ended."""
+    try:
+        keys = os.listdir(f"{root}/containers")
+    except FileNotFoundError:
+        return set()
+    records = [found for key in keys if (found := read_record(root, key))]
+    return {(driver, chain_id) for driver, chain_ids in records for chain_id in chain_ids}

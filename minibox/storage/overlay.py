@@ -5,7 +5,7 @@ namespace's ids are mapped by id-mapped mounts, see ARCHITECTURE):
 
     containers/<key>/upper   what the container wrote; mode 0755, of who made it
     containers/<key>/work    overlayfs's own
-    layers/<name>/diff       a committed layer
+    layers/<hex>/diff        a layer; <hex> is its chain ID
 
 Source: https://docs.kernel.org/filesystems/overlayfs.html. This is on the hot path.
 """
@@ -16,7 +16,13 @@ import errno
 import os
 
 from minibox.errors import StoreError, Unsupported, kernel_says
-from minibox.record import record
+from minibox.storage import Snapshot, container_directory, write_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from minibox.image.layer import LayerSource
 
 # Lower layers that one mount takes: OVL_MAX_STACK of fs/overlayfs (kernel 4.0 and later).
 LOWERDIRS_MAX = 500
@@ -29,38 +35,45 @@ FULL_HINT = "free some space, or set --root to a directory on another disk"
 ELSEWHERE_HINT = "set --root to a directory on ext4, xfs or btrfs"
 
 
-@record
-class Snapshot:
-    """An active snapshot's directories, absolute, for mount(2) of overlayfs.
-
-    ``lowerdirs`` are topmost first.
-    """
-
-    lowerdirs: tuple[str, ...]
-    upperdir: str
-    workdir: str
-
-
 class Overlay:
     """The overlayfs snapshotter under ``root``; see `minibox.storage.Snapshotter`."""
 
-    __slots__ = ("_containers_path", "root")
+    __slots__ = ("root",)
+    driver = "overlay"
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self._containers_path = f"{root}/containers"
 
-    def prepare(self, key: str, parent: tuple[str, ...]) -> Snapshot:
-        """See `minibox.storage.Snapshotter.prepare`."""
-        if not 0 < len(parent) <= LOWERDIRS_MAX:
+    def is_unpacked(self, chain_ids: tuple[str, ...]) -> bool:
+        for chain_id in chain_ids:
+            if not os.access(self.layer_path(chain_id), os.F_OK):
+                return False
+        return True
+
+    def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
+        from minibox.image.layer import unpack_layer
+
+        for source in sources:
+            if not os.access(self.layer_path(source.chain_id), os.F_OK):
+                unpack_layer(self.root, source)
+                if on_progress:
+                    on_progress(source.chain_id)
+
+    def describe(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
+        lowers = tuple([self.layer_path(chain_id) for chain_id in reversed(chain_ids)])
+        return Snapshot(self.driver, lowers, f"{self.root}/containers/{key}/upper")
+
+    def prepare(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
+        if not 0 < len(chain_ids) <= LOWERDIRS_MAX:
             raise StoreError(
-                f"prepare a root file system of {len(parent)} layers: overlayfs takes 1 to {LOWERDIRS_MAX}",
-                "flatten the image" if parent else None,
+                f"prepare a root file system of {len(chain_ids)} layers: overlayfs takes 1 to {LOWERDIRS_MAX}",
+                "flatten the image" if chain_ids else None,
             )
-        path = self._path(key)
+        path = container_directory(self.root, key)
         try:
             self._check_file_system()
             os.makedirs(path, mode=0o700, exist_ok=True)
+            write_record(path, self.driver, chain_ids)
             os.mkdir(f"{path}/upper")
             os.mkdir(f"{path}/work")
             # Not left to the umask: this is the container's root directory.
@@ -70,50 +83,48 @@ class Overlay:
         except OSError as error:
             hint = FULL_HINT if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
             raise StoreError(f"prepare {path}: {kernel_says(error)}", hint) from error
-        return Snapshot(lowerdirs=parent, upperdir=f"{path}/upper", workdir=f"{path}/work")
-
-    def commit(self, key: str, name: str) -> str:
-        """See `minibox.storage.Snapshotter.commit`."""
-        layer_path = f"{self.root}/layers/{name.removeprefix('sha256:')}"
-        try:
-            os.makedirs(f"{self.root}/layers", mode=0o700, exist_ok=True)
-            os.mkdir(layer_path, 0o700)
-            try:
-                os.rename(f"{self._path(key)}/upper", f"{layer_path}/diff")
-            except OSError:
-                os.rmdir(layer_path)
-                raise
-        except OSError as error:
-            raise StoreError(f"commit snapshot {key} as {name}: {kernel_says(error)}") from error
-        self.remove(key)
-        return f"{layer_path}/diff"
+        return self.describe(key, chain_ids)
 
     def remove(self, key: str) -> None:
-        """See `minibox.storage.Snapshotter.remove`.
+        from minibox.storage.removal import remove_directory
 
-        The whole directory of the container goes, with what else its owner keeps there.
-        """
-        from minibox.storage.removal import remove_tree
+        remove_directory(container_directory(self.root, key))
 
-        path = self._path(key)
-        try:
-            remove_tree(path)
-        except OSError as error:
-            where = f"remove {path}" + (f" ({error.filename!r})" if error.filename else "")
-            raise StoreError(f"{where}: {kernel_says(error)}") from error
+    def open_lower(self, path: str) -> int:
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def _path(self, key: str) -> str:
-        if not key or "/" in key or key in (".", "..") or "\0" in key:
-            raise StoreError(f"{key!r} is no id of a container")
-        return f"{self._containers_path}/{key}"
+    def layers(self) -> list[str]:
+        from minibox.storage.layers import chain_ids_in
+
+        return chain_ids_in(f"{self.root}/layers")
+
+    def remove_layer(self, chain_id: str) -> None:
+        from minibox.storage.layers import remove_at_once
+
+        remove_at_once(f"{self.root}/layers", chain_id[7:])
+
+    def layer_bytes(self, chain_id: str) -> int:
+        from minibox.storage.usage import tree_bytes
+
+        return tree_bytes(f"{self.root}/layers/{chain_id[7:]}")
+
+    def snapshot_bytes(self, key: str) -> int:
+        from minibox.storage.usage import tree_bytes
+
+        return tree_bytes(f"{container_directory(self.root, key)}/upper")
+
+    def layer_path(self, chain_id: str) -> str:
+        """The directory of one layer."""
+        return f"{self.root}/layers/{chain_id[7:]}/diff"
 
     def _check_file_system(self) -> None:
         """Refuse a file system that can't be an upper layer; asked once for each device it is on."""
+        containers_path = f"{self.root}/containers"
         try:
-            device = os.stat(self._containers_path).st_dev
+            device = os.stat(containers_path).st_dev
         except FileNotFoundError:
-            os.makedirs(self._containers_path, mode=0o700, exist_ok=True)
-            device = os.stat(self._containers_path).st_dev
+            os.makedirs(containers_path, mode=0o700, exist_ok=True)
+            device = os.stat(containers_path).st_dev
         # A symlink is the cheapest note on disk: one system call to read, and never half written.
         note = f"{self.root}/cache/upper-device"
         found = f"{device}:{os.geteuid()}"
@@ -122,7 +133,7 @@ class Overlay:
                 return
         except OSError:
             pass
-        problem = why_unsuitable(self._containers_path)
+        problem = why_unsuitable(containers_path)
         if problem is not None:
             raise problem
         try:

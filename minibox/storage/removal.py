@@ -11,6 +11,8 @@ import fcntl
 import os
 import stat
 
+from minibox.errors import StoreError, kernel_says
+
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_SETFLAGS = 0x40086602
@@ -36,6 +38,19 @@ def remove_tree(path: str) -> None:
         remove_at(os.fsencode(name), parent_fd)
     finally:
         os.close(parent_fd)
+
+
+def remove_directory(path: str) -> None:
+    """`remove_tree`, with an error in words.
+
+    Raises:
+        StoreError: the kernel refused; its cause is the OSError.
+    """
+    try:
+        remove_tree(path)
+    except OSError as error:
+        where = f"remove {path}" + (f" ({error.filename!r})" if error.filename else "")
+        raise StoreError(f"{where}: {kernel_says(error)}") from error
 
 
 def remove_at(name: bytes, dir_fd: int) -> None:

@@ -13,6 +13,7 @@ from minibox.image import base, programs
 from minibox.image.importer import add_image
 from minibox.image.pack import LayerWriter
 from minibox.image.store import ImageStore
+from tests.images import lowers
 from tests.probes import requires
 
 
@@ -31,7 +32,7 @@ def inside(directory, script):
 def test_base_is_made_in_time_and_works(store):
     begin = time.monotonic()
     image = store.resolve("base")
-    (path,) = store.lowerdirs(image)
+    (path,) = lowers(store, image)
     assert time.monotonic() - begin < 2
     assert image.config["config"]["Cmd"] == ["sh"]
     done = inside(path, ". /etc/profile; id -un; id -un nobody; id -u user; echo ~user; which top vi ps; "
@@ -50,7 +51,7 @@ def test_base_from_the_hosts_own_binaries(store):
     recipe = base.read_recipe(base.find_recipe("base"))
     found = programs.collect({**recipe["programs"], "sources": ["host-binaries"]})
     _put(store, found)
-    (path,) = store.lowerdirs(store.resolve("harvested"))
+    (path,) = lowers(store, store.resolve("harvested"))
     done = inside(path, "id -u; ls / | head -1; cat /etc/passwd | grep -c root; echo $((1 + 1)); sed --version")
     assert done.stdout.split()[:4] == ["0", "bin", "1", "2"], done
     assert done.returncode == 0, done.stderr

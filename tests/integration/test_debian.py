@@ -11,6 +11,7 @@ import pytest
 
 from minibox.image.store import ImageStore
 from minibox.storage.removal import remove_tree
+from tests.images import lowers
 from tests.probes import requires
 
 MAKE = str(Path(__file__).parents[2] / "rootfs/debian/make")
@@ -54,7 +55,7 @@ def test_debian_is_made_and_works(session_directory, host_netns):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("debian:12 sha256:")
     store = ImageStore(str(root))
-    (path,) = store.lowerdirs(store.resolve("debian:12"))
+    (path,) = lowers(store, store.resolve("debian:12"))
     seen = subprocess.run(["chroot", path, "bash", "-c", ". /etc/os-release; echo $ID $VERSION_ID; dpkg -s bash | grep Status"],
                           capture_output=True, text=True, check=True).stdout  # fmt: skip
     assert seen == "debian 12\nStatus: install ok installed\n"

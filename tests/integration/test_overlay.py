@@ -15,12 +15,15 @@ import pytest
 from minibox.errors import StoreError, Unsupported
 from minibox.image.importer import add_image
 from minibox.image.store import ImageStore
+from minibox.storage import layers_in_use, read_record
 from minibox.storage.overlay import Overlay, file_system_type, why_unsuitable
 from minibox.storage.removal import remove_tree
+from tests.images import lowers, prepared
 from tests.probes import requires
 from tests.unit.layers import directory, entry, hard_link, symlink, tar
 
 CHECKOUT = Path(__file__).parents[2]
+LAYER = "sha256:" + "a" * 64
 
 
 @pytest.fixture
@@ -74,8 +77,8 @@ def three_layers(store):
 
 def in_overlay(snapshot, script, option=""):
     """The output of a shell script in a mount namespace of its own, in the mounted overlay."""
-    lower = ":".join(snapshot.lowerdirs)
-    options = f"lowerdir={lower},upperdir={snapshot.upperdir},workdir={snapshot.workdir}{option}"
+    lower = ":".join(snapshot.lowers)
+    options = f"lowerdir={lower},upperdir={snapshot.upper},workdir={os.path.dirname(snapshot.upper)}/work{option}"
     mount = f"mount -t overlay overlay -o {shlex.quote(options)} /mnt && cd /mnt && {script}"
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount],
@@ -85,12 +88,13 @@ def in_overlay(snapshot, script, option=""):
     return done.stdout
 
 
+@pytest.mark.kernel
 @requires("root")
 @pytest.mark.parametrize("option", ["", ",userxattr"])
 def test_stacked_layers_show_what_the_image_means(store, root, option):
     image = three_layers(store)
-    snapshot = Overlay(root).prepare("c1", store.lowerdirs(store.resolve("stack")))
-    assert len(snapshot.lowerdirs) == len(image.chain_ids) == 3
+    snapshot = prepared(store, store.resolve("stack"), "c1")
+    assert len(snapshot.lowers) == len(image.chain_ids) == 3
     seen = in_overlay(
         snapshot,
         "find . -mindepth 1 | sort; cat etc/changed; stat -c '%a %u:%g' etc/changed etc; readlink link; echo x > etc/w",
@@ -101,11 +105,12 @@ def test_stacked_layers_show_what_the_image_means(store, root, option):
         "./replaced/new",
     ]  # fmt: skip
     assert seen[9:12] == ["34755 1234:5678", "711 0:0", "etc/changed"]
-    assert os.listdir(f"{snapshot.upperdir}/etc") == ["w"]
+    assert os.listdir(f"{snapshot.upper}/etc") == ["w"]
     Overlay(root).remove("c1")
     assert os.listdir(f"{root}/containers") == []
 
 
+@pytest.mark.kernel
 @requires("root")
 def test_device_nodes_and_file_capabilities_arrive_for_root(store, root):
     import tarfile
@@ -116,7 +121,7 @@ def test_device_nodes_and_file_capabilities_arrive_for_root(store, root):
         entry("null", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666),
         entry("tool", content=b"x", uid=7, mode=0o755, pax_headers=headers),
     ])])  # fmt: skip
-    (path,) = store.lowerdirs(store.resolve("nodes"))
+    (path,) = lowers(store, store.resolve("nodes"))
     status = os.stat(f"{path}/null")
     assert stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3) and status.st_mode & 0o777 == 0o666
     assert os.getxattr(f"{path}/tool", "security.capability") == capability
@@ -153,15 +158,16 @@ def test_ordinary_user_unpacks_what_root_owns(as_user):
     upper, lower = as_user("""
 import sys
 from minibox.image.store import ImageStore
-from minibox.storage.overlay import Overlay
+from tests.images import prepared
 store = ImageStore(sys.argv[1])
-lower = store.lowerdirs(store.resolve("base"))
-print(Overlay(sys.argv[1]).prepare("c", lower).upperdir, *lower)
+snapshot = prepared(store, store.resolve("base"), "c")
+print(snapshot.upper, *snapshot.lowers)
 """).split()
     assert os.stat(upper).st_uid == os.stat(f"{lower}/etc/passwd").st_uid == isolation.USER_ID
     assert subprocess.run([f"{lower}/bin/busybox", "echo", "hi"], capture_output=True).stdout == b"hi\n"
 
 
+@pytest.mark.kernel
 @requires("user")
 def test_ordinary_users_layers_stack_in_a_user_namespace_and_go(as_user, root):
     """With a single-id map, as when the user has no range in /etc/subuid."""
@@ -169,22 +175,23 @@ def test_ordinary_users_layers_stack_in_a_user_namespace_and_go(as_user, root):
 import sys
 from minibox.image.store import ImageStore
 from minibox.image.importer import add_image
-from minibox.storage.overlay import Overlay
+from tests.images import lowers, prepared
 from tests.unit.layers import directory, entry, tar
 store = ImageStore(sys.argv[1])
 image = add_image(store, "stack", [
     tar([entry("gone"), directory("d", 0o555), entry("d/old"), entry("kept", uid=77, mode=0)]),
     tar([entry(".wh.gone"), entry("d/.wh..wh..opq"), directory("d", 0o500), entry("d/new")]),
 ])
-print(Overlay(sys.argv[1]).prepare("c", store.lowerdirs(image)))
+print(prepared(store, image, "c"))
 """
     as_user(prepare)
     mount = """
 import os, subprocess, sys
 from minibox.image.store import ImageStore
+from tests.images import lowers
 store = ImageStore(sys.argv[1])
 path = sys.argv[1] + "/containers/c"
-lower = ":".join(store.lowerdirs(store.resolve("stack")))
+lower = ":".join(lowers(store, store.resolve("stack")))
 options = f"userxattr,lowerdir={lower},upperdir={path}/upper,workdir={path}/work"
 subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, "/mnt"], check=True)
 print(sorted(os.listdir("/mnt")), os.listdir("/mnt/d"))
@@ -198,6 +205,7 @@ os.mkdir("/mnt/closed", 0)
     assert os.listdir(f"{root}/containers") == []
 
 
+@pytest.mark.kernel
 @requires("user", "command:newuidmap")
 def test_ordinary_user_with_a_range_of_ids_keeps_owners(as_user, root):
     """Unpacked inside a user namespace, as its root: an image's user 77 is a subordinate id on disk."""
@@ -205,12 +213,11 @@ def test_ordinary_user_with_a_range_of_ids_keeps_owners(as_user, root):
 import sys
 from minibox.image.store import ImageStore
 from minibox.image.importer import add_image
-from minibox.storage.overlay import Overlay
+from tests.images import lowers, prepared
 from tests.unit.layers import directory, entry, tar
 store = ImageStore(sys.argv[1])
 image = add_image(store, "owned", [tar([entry("mine"), entry("theirs", uid=77, mode=0o600), directory("d", uid=77)])])
-print(*store.lowerdirs(image))
-Overlay(sys.argv[1]).prepare("c", store.lowerdirs(image))
+print(*prepared(store, image, "c").lowers)
 """
     namespace = ("unshare", "--map-root-user", "--map-auto", "--user")
     (path,) = as_user(unpack, *namespace).split()
@@ -232,8 +239,8 @@ except StoreError as error:
 
 def test_base_made_by_many_at_once_is_one_image(root):
     code = (
-        "import sys; from minibox.image.store import ImageStore\n"
-        "store = ImageStore(sys.argv[1]); image = store.resolve('base'); print(image.digest, *store.lowerdirs(image))"
+        "import sys; from minibox.image.store import ImageStore; from tests.images import lowers\n"
+        "store = ImageStore(sys.argv[1]); image = store.resolve('base'); print(image.digest, *lowers(store, image))"
     )
     with ThreadPoolExecutor(6) as pool:
         outputs = set(pool.map(lambda _: subprocess.run(
@@ -249,7 +256,7 @@ def test_base_made_by_many_at_once_is_one_image(root):
 def test_killed_unpacking_is_collected(store, root):
     image = store.resolve("base")
     os.makedirs(f"{root}/layers/unfinished-{'0' * 64}/diff/half")
-    store.lowerdirs(image)
+    lowers(store, image)
     assert [name for name in os.listdir(f"{root}/layers") if name.startswith("unfinished")] == []
 
 
@@ -274,16 +281,17 @@ except StoreError as error:
     assert done.stdout.endswith("[] []\n")
 
 
+@pytest.mark.kernel
 @requires("root")
 def test_upper_on_overlayfs_is_refused_with_a_hint(store, root):
     image = three_layers(store)
-    snapshot = Overlay(root).prepare("c1", store.lowerdirs(image))
+    snapshot = prepared(store, image, "c1")
     script = f"""{shlex.quote(sys.executable)} -c '
 import sys; sys.path.insert(0, "{CHECKOUT}")
 from minibox.storage.overlay import Overlay
 from minibox.errors import Unsupported
 try:
-    Overlay("/mnt/root").prepare("c", ("/",))
+    Overlay("/mnt/root").prepare("c", ("sha256:a",))
 except Unsupported as error:
     print(error, error.hint)
 '"""
@@ -301,18 +309,19 @@ def test_file_system_type_is_what_the_kernel_calls_it(root):
     assert isinstance(why_unsuitable("/proc"), Unsupported | None)
 
 
+@pytest.mark.kernel
 def test_snapshot_is_prepared_once_and_removed_however_it_looks(root):
     overlay = Overlay(root)
     before = os.umask(0o077)
     try:
-        snapshot = overlay.prepare("c1", ("/",))
+        snapshot = overlay.prepare("c1", (LAYER,))
     finally:
         os.umask(before)
-    assert stat.S_IMODE(os.stat(snapshot.upperdir).st_mode) == 0o755
+    assert stat.S_IMODE(os.stat(snapshot.upper).st_mode) == 0o755
     with pytest.raises(StoreError, match="already"):
-        overlay.prepare("c1", ("/",))
-    os.makedirs(f"{snapshot.workdir}/work/inside")
-    deep = snapshot.upperdir
+        overlay.prepare("c1", (LAYER,))
+    os.makedirs(f"{os.path.dirname(snapshot.upper)}/work/work/inside")
+    deep = snapshot.upper
     descriptor = os.open(deep, os.O_RDONLY)
     for _ in range(2000):  # deeper than PATH_MAX, deeper than Python recurses
         os.mkdir("deep", dir_fd=descriptor)
@@ -320,12 +329,12 @@ def test_snapshot_is_prepared_once_and_removed_however_it_looks(root):
         os.close(descriptor)
         descriptor = inner
     os.close(descriptor)
-    Path(snapshot.upperdir, "closed/in").mkdir(parents=True)
-    Path(snapshot.upperdir, "closed/in/file").write_text("x")
-    os.symlink("/etc", f"{snapshot.upperdir}/etc")
-    Path(os.fsencode(snapshot.upperdir).decode(), "\udcff-name").write_text("x")
-    os.chmod(f"{snapshot.upperdir}/closed", 0)
-    os.chmod(f"{snapshot.workdir}/work", 0)
+    Path(snapshot.upper, "closed/in").mkdir(parents=True)
+    Path(snapshot.upper, "closed/in/file").write_text("x")
+    os.symlink("/etc", f"{snapshot.upper}/etc")
+    Path(os.fsencode(snapshot.upper).decode(), "\udcff-name").write_text("x")
+    os.chmod(f"{snapshot.upper}/closed", 0)
+    os.chmod(f"{os.path.dirname(snapshot.upper)}/work/work", 0)
     overlay.remove("c1")
     assert os.listdir(f"{root}/containers") == []
     assert os.path.exists("/etc/passwd")
@@ -338,26 +347,48 @@ def test_snapshot_is_prepared_once_and_removed_however_it_looks(root):
 @requires("root", "command:chattr")
 def test_what_a_container_made_immutable_is_removed(root):
     overlay = Overlay(root)
-    snapshot = overlay.prepare("c1", ("/",))
+    snapshot = overlay.prepare("c1", (LAYER,))
     for name in "ia":
-        os.mkdir(f"{snapshot.upperdir}/{name}")
-        Path(snapshot.upperdir, name, "f").write_text("x")
-        for path in (f"{snapshot.upperdir}/{name}/f", f"{snapshot.upperdir}/{name}"):
+        os.mkdir(f"{snapshot.upper}/{name}")
+        Path(snapshot.upper, name, "f").write_text("x")
+        for path in (f"{snapshot.upper}/{name}/f", f"{snapshot.upper}/{name}"):
             subprocess.run(["chattr", f"+{name}", path], check=True)
     with pytest.raises(OSError):
-        os.unlink(f"{snapshot.upperdir}/i/f")
+        os.unlink(f"{snapshot.upper}/i/f")
     overlay.remove("c1")
     assert os.listdir(f"{root}/containers") == []
 
 
-def test_snapshot_is_committed_as_a_layer(root):
-    overlay = Overlay(root)
-    snapshot = overlay.prepare("c1", ("/",))
-    Path(snapshot.upperdir, "f").write_text("x")
-    path = overlay.commit("c1", "sha256:" + "a" * 64)
-    assert Path(path, "f").read_text() == "x"
-    assert path == f"{root}/layers/{'a' * 64}/diff"
-    assert os.listdir(f"{root}/containers") == []
+def test_a_container_says_which_layers_it_stands_on(root):
+    chain_ids = (LAYER, "sha256:" + "b" * 64)
+    Overlay(root).prepare("c1", chain_ids)
+    assert read_record(root, "c1") == ("overlay", chain_ids)
+    assert layers_in_use(root) == {("overlay", chain_id) for chain_id in chain_ids}
+    Overlay(root).remove("c1")
+    assert read_record(root, "c1") is None
+    assert layers_in_use(root) == set()
     with pytest.raises(StoreError):
-        overlay.commit("c1", "sha256:" + "b" * 64)
-    assert os.listdir(f"{root}/layers") == ["a" * 64]
+        read_record(root, "..")
+
+
+@requires("root")
+def test_layers_are_listed_measured_and_removed(store, root):
+    overlay = Overlay(root)
+    image = three_layers(store)
+    lowers(store, image)
+    assert sorted(overlay.layers()) == sorted(image.chain_ids)
+    for chain_id in image.chain_ids:
+        before = disk_bytes(root)
+        assert overlay.layer_bytes(chain_id) > 0
+        freed = overlay.layer_bytes(chain_id)
+        overlay.remove_layer(chain_id)
+        assert before - disk_bytes(root) == freed
+    assert overlay.layers() == [] and not overlay.is_unpacked(image.chain_ids)
+    overlay.remove_layer(image.chain_ids[0])
+    os.makedirs(f"{root}/layers/removed-{'0' * 64}/diff")
+    overlay.remove_layer(LAYER)
+    assert os.listdir(f"{root}/layers") == []
+
+
+def disk_bytes(path):
+    return int(subprocess.check_output(["du", "-s", "-B1", path], text=True).split()[0])

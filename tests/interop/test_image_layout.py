@@ -10,6 +10,7 @@ import pytest
 
 from minibox.image.importer import add_image
 from minibox.image.store import ImageStore
+from tests.images import lowers
 from tests.probes import requires
 from tests.unit.layers import directory, entry, tar
 
@@ -55,7 +56,7 @@ def test_what_skopeo_brings_is_an_image(store, image, name, compress):
     copied = store.resolve("copied")
     assert copied.chain_ids == image.chain_ids
     assert copied.config["config"]["Cmd"] == ["/new"]
-    assert len(store.lowerdirs(copied)) == 2
+    assert len(lowers(store, copied)) == 2
     assert store.resolve("team/app:1").digest == image.digest
 
 
@@ -81,7 +82,7 @@ def test_a_layer_of_umocis_is_read(store, image, tmp_path):
     run("umoci", "repack", "--image", f"{layout}:changed", bundle)
     run("umoci", "gc", "--layout", layout)
     changed = store.resolve("changed")
-    top = Path(store.lowerdirs(changed)[0])
+    top = Path(lowers(store, changed)[0])
     assert (top / "more").read_text() == "3"
     assert (top / "kept").is_char_device()
     assert store.resolve("team/app:1").digest == image.digest

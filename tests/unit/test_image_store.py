@@ -12,6 +12,7 @@ import pytest
 from minibox.errors import ImageNotFound, InvalidReference, StoreError
 from minibox.image.importer import add_image, import_tar
 from minibox.image.store import ImageStore
+from tests.images import lowers
 from tests.unit.layers import tar_of
 
 HOT_PATH_FORBIDS = {"json", "re", "hashlib", "tarfile", "enum", "typing", "dataclasses", "pathlib", "contextlib"}
@@ -86,7 +87,7 @@ def test_cached_answer_is_used(store):
 
 def test_hot_path_imports_nothing_heavy(store):
     image = import_tar(store, tar_of({"a": b"1"}), "app")
-    store.lowerdirs(store.resolve("app"))
+    lowers(store, store.resolve("app"))
     code = f"""
 import sys
 before = set(sys.modules)
@@ -94,9 +95,9 @@ from minibox.image.store import ImageStore
 from minibox.storage.overlay import Overlay
 store = ImageStore({store.root!r})
 image = store.resolve("app")
-lower = store.lowerdirs(image)
 overlay = Overlay({store.root!r})
-overlay.prepare("c1", lower)
+assert overlay.is_unpacked(image.chain_ids)
+overlay.prepare("c1", image.chain_ids)
 overlay.remove("c1")
 print(image.digest, *sorted(set(sys.modules) - before))
 """
