@@ -21,6 +21,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 Completed = subprocess.CompletedProcess[Any]
 Run = Callable[..., Completed]
 DIRECTORY = pytest.StashKey[Path]()
+#: What makes a subprocess one of the ordinary user.
+AS_USER: dict[str, Any] = {"user": isolation.USER_ID, "group": isolation.USER_ID, "extra_groups": [], "cwd": "/"}
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -137,7 +139,7 @@ def user_seed(session_directory: Path, user_command: list[str]) -> Path:
     directory = session_directory / "user-seed"
     directory.mkdir()
     os.chown(directory, isolation.USER_ID, isolation.USER_ID)
-    _prime(directory, _user_environment(directory), command=user_command, **_as_user())
+    _prime(directory, _user_environment(directory), command=user_command, **AS_USER)
     return directory / "root"
 
 
@@ -148,9 +150,15 @@ def user_state(session_directory: Path, user_seed: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def minibox_user(user_state: Path, user_command: list[str]) -> Run:
+def user_environment(user_state: Path) -> dict[str, str]:
+    """As `environment`, for the ordinary user."""
+    return _user_environment(user_state)
+
+
+@pytest.fixture
+def minibox_user(user_environment: dict[str, str], user_command: list[str]) -> Run:
     """As `minibox`, run by an ordinary user with subordinate ids; use with `requires_user`."""
-    return _runner(user_command, _user_environment(user_state), **_as_user())
+    return _runner(user_command, user_environment, **AS_USER)
 
 
 def _command() -> list[str]:
@@ -159,10 +167,6 @@ def _command() -> list[str]:
 
 def _as_me() -> dict[str, Any]:
     return {}
-
-
-def _as_user() -> dict[str, Any]:
-    return {"user": isolation.USER_ID, "group": isolation.USER_ID, "extra_groups": [], "cwd": "/"}
 
 
 def _environment(directory: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Run
 from tests.probes import requires
 
-pytestmark = requires("root")
+pytestmark = [requires("root"), pytest.mark.kernel]
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ def test_files_of_a_container_without_network(minibox: Run) -> None:
     assert any(entry[0] == "127.0.0.1" and "localhost" in entry for entry in entries)
 
 
+@pytest.mark.kernel
 @on_a_bridge
 def test_a_bridge_gives_an_address_and_a_way_out(minibox: Run) -> None:
     script = "hostname; ip -o -4 addr show dev eth0; ip route; cat /etc/hosts; cat /etc/resolv.conf"
@@ -72,6 +73,7 @@ def test_a_bridge_gives_an_address_and_a_way_out(minibox: Run) -> None:
     assert any(line.startswith("nameserver ") for line in rest)
 
 
+@pytest.mark.kernel
 @on_a_bridge
 def test_two_containers_reach_each_other(
     minibox: Run, minibox_command: list[str], environment: dict[str, str], state: Path
@@ -109,6 +111,7 @@ def test_an_unknown_network(minibox: Run) -> None:
 class TestOrdinaryUser:
     """pasta or slirp4netns, where /dev/net/tun lets a user in; else none, and a note."""
 
+    @pytest.mark.kernel
     def test_default(self, minibox_user: Run, user_can_tun: bool) -> None:
         done = minibox_user("run", "--rm", "base", "ls", "/sys/class/net")
         assert done.returncode == 0, done.stderr
@@ -123,6 +126,7 @@ class TestOrdinaryUser:
         [pytest.param(name, marks=requires(f"command:{name}")) for name in ("pasta", "slirp4netns")],
         indirect=True,
     )
+    @pytest.mark.kernel
     def test_with_a_tap_device(
         self, minibox_user: Run, user_state: Path, uplink: None, open_tun: None, only: str
     ) -> None:

@@ -129,6 +129,7 @@ def add_outside(host: Host) -> Namespace:
     return outside
 
 
+@pytest.mark.kernel
 def test_two_containers_reach_each_other_by_address(host: Host) -> None:
     first, first_inside = host.start("first")
     second, second_inside = host.start("second")
@@ -142,12 +143,14 @@ def test_a_container_reaches_the_host_and_the_host_the_container(host: Host) -> 
     assert reach(host.namespace, inside, taken.address) == taken.gateway
 
 
+@pytest.mark.kernel
 def test_to_the_outside_a_container_speaks_with_the_hosts_address(host: Host) -> None:
     outside = add_outside(host)
     _, inside = host.start("box")
     assert reach(inside, outside, "203.0.113.2") == "203.0.113.1"
 
 
+@pytest.mark.kernel
 def test_a_neighbour_on_the_lan_cannot_route_to_a_container(host: Host) -> None:
     outside = add_outside(host)
     taken, inside = host.start("box")
@@ -160,6 +163,7 @@ def test_a_neighbour_on_the_lan_cannot_route_to_a_container(host: Host) -> None:
     assert reach(outside, inside, taken.address) == "203.0.113.2"
 
 
+@pytest.mark.kernel
 def test_the_link_takes_the_mtu_of_the_way_out(host: Host) -> None:
     add_outside(host)
     _, inside = host.start("box")
@@ -213,6 +217,7 @@ def test_the_rules_of_others_stay_as_they_are(host: Host) -> None:
     assert host.ruleset() == theirs
 
 
+@pytest.mark.kernel
 def test_removing_the_bridge_leaves_nothing(host: Host) -> None:
     taken, inside = host.start("box")
     with pytest.raises(NetworkError, match="1 addresses are in use"):
@@ -241,6 +246,7 @@ def test_two_state_roots_share_the_table_and_not_the_bridge(host: Host, tmp_path
     assert reach(other_inside, outside, "203.0.113.2") == "203.0.113.1"
 
 
+@pytest.mark.kernel
 def test_starts_at_the_same_time_all_get_a_network(host: Host) -> None:
     outside = add_outside(host)
     insides: list[Namespace] = []
@@ -356,6 +362,7 @@ exec setpriv --reuid "$1" --regid "$1" --clear-groups -- "$2" -c "$3"
 @pytest.mark.parametrize(
     "tool", [pytest.param(name, marks=requires(f"command:{name}")) for name in ("pasta", "slirp4netns")]
 )
+@pytest.mark.kernel
 def test_an_ordinary_users_container_reaches_the_outside(host: Host, user_command: list[str], tool: str) -> None:
     outside = add_outside(host)
     tools = Path(tempfile.mkdtemp(dir="/var/tmp"))

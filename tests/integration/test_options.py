@@ -114,6 +114,7 @@ def test_network_host_is_the_hosts(minibox):
 # ---- files ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.kernel
 def test_a_bound_directory_and_its_owners_look_alike_on_both_sides(run, state):
     place = state / "place"
     place.mkdir()
@@ -172,6 +173,7 @@ def test_an_anonymous_volume_goes_with_the_container(run, state):
     assert not list(state.rglob("file"))
 
 
+@pytest.mark.kernel
 def test_tmpfs(run):
     said = run("--tmpfs", "/scratch:size=1m,mode=0700", *_sh("mount | grep /scratch; stat -c %a /scratch"))
     assert "tmpfs" in said and "size=1024k" in said and "noexec" in said
@@ -194,6 +196,7 @@ def test_device(minibox):
     assert (done.returncode, done.stdout) == (0, "2\n1,5\n"), done.stderr
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("userns", ["private", "host"])
 @pytest.mark.parametrize(("access", "answers"), [("rw", "read\nwrite\n"), ("r", "read\n")])
 def test_a_device_that_only_root_may_open(minibox, state, userns, access, answers):
@@ -204,6 +207,7 @@ def test_a_device_that_only_root_may_open(minibox, state, userns, access, answer
     assert ("Operation not permitted" in done.stderr) == (access == "r")
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("userns", ["private", "host"])
 def test_a_time_namespace(run, userns):
     """The clocks that count from the boot run ahead; the time of day is everybody's."""
@@ -252,6 +256,7 @@ def test_seccomp(run, state):
     )
 
 
+@pytest.mark.kernel
 def test_user_namespace(run):
     show = ("base", "cat", "/proc/self/uid_map")
     assert run("--userns", "host", *show).split() == ["0", "0", "4294967295"]
@@ -259,6 +264,7 @@ def test_user_namespace(run):
     assert inside == 0 and outside > 0 and count == 65536
 
 
+@pytest.mark.kernel
 def test_privileged(run):
     script = "grep -c . /proc/sys/kernel/core_pattern >/dev/null && mkdir /m && mount -t tmpfs t /m && echo mounted"
     assert run("--privileged", *_sh(script)) == "mounted\n"

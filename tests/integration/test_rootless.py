@@ -49,6 +49,7 @@ def test_echo(minibox_user: Run, user_state: Path) -> None:
     assert left(user_state) == []
 
 
+@pytest.mark.kernel
 def test_a_range_of_ids(minibox_user: Run, user_state: Path) -> None:
     script = "cat /proc/self/uid_map; id -u; touch /x; chown 1000:1000 /x; stat -c %u:%g /x"
     done = minibox_user("run", *NO_NETWORK, "base", "sh", "-c", script)
@@ -59,6 +60,7 @@ def test_a_range_of_ids(minibox_user: Run, user_state: Path) -> None:
     assert left(user_state) == []
 
 
+@pytest.mark.kernel
 def test_a_single_id(minibox_user: Run, user_state: Path, one_id: None) -> None:
     script = "cat /proc/self/uid_map; echo x > /x; cat /x; chown 1000 /x 2>/dev/null || echo refused"
     done = minibox_user("run", *NO_NETWORK, "base", "sh", "-c", script)
@@ -85,12 +87,14 @@ def test_users_inside(minibox_user: Run, user: str) -> None:
     assert mine == files == (user.partition(":")[0] if user[0].isdigit() else "65534")
 
 
+@pytest.mark.kernel
 def test_the_root_is_an_overlay_that_can_be_changed(minibox_user: Run) -> None:
     script = "awk '$2 == \"/\" {print $3}' /proc/mounts; rm -r /etc/group /media; mv /etc/passwd /etc/x; ls /etc | grep -c group"
     done = minibox_user("run", *NO_NETWORK, "base", "sh", "-c", script)
     assert done.stdout == "overlay\n0\n", done.stderr
 
 
+@pytest.mark.kernel
 def test_files_in_a_bind_mount_are_the_users(minibox_user: Run, user_state: Path) -> None:
     shared = user_state / "shared"
     shared.mkdir()
@@ -100,6 +104,7 @@ def test_files_in_a_bind_mount_are_the_users(minibox_user: Run, user_state: Path
     assert (shared / "made").stat().st_uid == isolation.USER_ID
 
 
+@pytest.mark.kernel
 def test_owners_in_layers(minibox_user: Run, user_state: Path) -> None:
     """Layers that are not unpacked yet are unpacked where their owners are."""
     name = images.derive(
@@ -126,6 +131,7 @@ def test_explain_unpacks_likewise(minibox_user: Run, user_state: Path) -> None:
 FILES = "mkdir -p /x/y && echo > /x/y/z && chown -R 1000:1000 /x && chmod 500 /x/y && chmod 700 /x"
 
 
+@pytest.mark.kernel
 def test_files_of_subordinate_ids_are_removed(minibox_user: Run, user_state: Path) -> None:
     done = minibox_user("run", *NO_NETWORK, "base", "sh", "-c", FILES)
     assert (done.returncode, done.stderr) == (0, "")
@@ -158,6 +164,7 @@ def test_what_needs_root_says_so(minibox_user: Run, options: tuple[str, ...]) ->
     assert (done.returncode, done.stderr.splitlines()[0]) == (125, "minibox: --userns host needs root")
 
 
+@pytest.mark.kernel
 def test_no_privilege_comes_of_it(minibox_user: Run) -> None:
     script = "mount -t tmpfs none /mnt 2>/dev/null && echo mounted; cat /proc/self/setgroups; grep -E '^(Cap(Eff|Bnd)|Seccomp):' /proc/self/status"
     done = minibox_user("run", *NO_NETWORK, "base", "sh", "-c", script)

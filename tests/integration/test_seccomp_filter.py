@@ -51,6 +51,7 @@ def answers(program: bytes, calls: list[tuple[int, ...]], directory: Any) -> lis
     return list(json.loads(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout))
 
 
+@pytest.mark.kernel
 def test_default_filter(tmp_path):
     program = seccomp.program(seccomp.DEFAULT_PROFILE, DEFAULT, str(tmp_path))
     expected = {

@@ -37,12 +37,15 @@ class CgroupUsage:
     """What a container uses now; None where its cgroup doesn't count it.
 
     ``pids`` counts threads where the pids controller is on, as its limit does, else processes.
+    Bytes are counted where the io (v1: blkio) controller is on, as it is for a container with an I/O limit.
     """
 
     memory_bytes: int | None
     memory_peak_bytes: int | None
     cpu_ns: int | None
     pids: int | None
+    io_read_bytes: int | None
+    io_write_bytes: int | None
 
 
 class Cgroup:
@@ -132,7 +135,21 @@ class Cgroup:
         count = _number(f"{pids}/pids.current")
         if count is None and self.directories:
             count = len(self.pids())
-        return CgroupUsage(_number(now), _number(peak), cpu_ns, count)
+        return CgroupUsage(_number(now), _number(peak), cpu_ns, count, *self._io_bytes())
+
+    def _io_bytes(self) -> tuple[int | None, int | None]:
+        """Read and written, by all devices together."""
+        if "blkio" in self.v1:
+            text = _read(f"{self.v1['blkio']}/blkio.throttle.io_service_bytes_recursive")
+            words = text.replace("Read ", "rbytes=").replace("Write ", "wbytes=").split()
+        elif self.v2 and os.path.exists(f"{self.v2}/io.stat"):
+            words = _read(f"{self.v2}/io.stat").split()
+        else:
+            return None, None
+        read, written = (
+            sum(int(word[len(key) :]) for word in words if word.startswith(key)) for key in ("rbytes=", "wbytes=")
+        )
+        return read, written
 
     def freeze(self, timeout_s: float = 5.0) -> None:
         """Stop every process in it where it is, and wait until all are stopped.
