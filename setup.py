@@ -5,7 +5,7 @@ Three things are built:
 - ``minibox._native``: the cffi extension over native/*.c (API mode, compiled);
 - ``minibox._seccomp``: libseccomp's declarations for cffi (ABI mode: a Python file, nothing compiled);
 - ``minibox/minibox-init``: a static executable, since it runs inside containers whose C library we
-  don't know.
+  don't know; on the host it is the supervisor of detached containers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from glob import glob
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
@@ -20,7 +21,7 @@ from setuptools.command.build_ext import build_ext
 # PEP 517 runs this file without its own directory on the path; the cffi builders import each other.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-INIT_SOURCE = "native/init.c"
+INIT_SOURCES = sorted(glob("native/*.c"))  # init.c has main; the linker leaves out what it doesn't reach
 
 
 class build_native(build_ext):
@@ -31,7 +32,7 @@ class build_native(build_ext):
         self.build_init()
 
     def build_init(self) -> None:
-        """Compile native/init.c to ``minibox/minibox-init``; in place for an editable install."""
+        """Link ``minibox/minibox-init``, init and supervisor; in place for an editable install."""
         directory = "minibox" if self.inplace else os.path.join(self.build_lib, "minibox")
         os.makedirs(directory, exist_ok=True)
         compiler = os.environ.get("CC", "cc").split()
@@ -40,7 +41,7 @@ class build_native(build_ext):
         flags += ["-static", "-s", "-ffunction-sections", "-Wl,--gc-sections"]
         output = os.path.join(directory, "minibox-init")
         # Linked beside and renamed: an executable that is running can't be written to (ETXTBSY).
-        subprocess.run([*compiler, *flags, "-o", output + ".new", INIT_SOURCE], check=True)
+        subprocess.run([*compiler, *flags, "-o", output + ".new", *INIT_SOURCES], check=True)
         os.replace(output + ".new", output)
 
     def get_outputs(self) -> list[str]:

@@ -3,7 +3,8 @@
  * Runs the command given behind "--", passes every signal on to it, reaps whatever is orphaned
  * below it, and ends as the command ended. Static: it runs in images with any C library or none.
  *
- * Called minibox-guard, on the host: kills a container when its owner ends. */
+ * On the host, by other names: minibox-guard kills a container when its owner ends;
+ * minibox-supervisor and minibox-delay are in supervisor.h. */
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -17,6 +18,8 @@
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "supervisor.h"
 
 /* Signals that say something about this process itself; passing them on would say it twice. */
 static const int not_passed_on[] = {SIGCHLD, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGTTIN, SIGTTOU};
@@ -87,6 +90,12 @@ static int guard(void) {
 int main(int argc, char **argv) {
     if (argc && !strcmp(argv[0], "minibox-guard")) {
         return guard();
+    }
+    if (argc && !strcmp(argv[0], "minibox-supervisor")) {
+        return mb_supervisor();
+    }
+    if (argc && !strcmp(argv[0], "minibox-delay")) {
+        return mb_delay(argc, argv);
     }
     int first = argc > 1 && !strcmp(argv[1], "--") ? 2 : 1;
     if (first >= argc) {

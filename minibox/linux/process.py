@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import ESRCH
 
 from minibox._native import ffi, lib
 
@@ -81,8 +82,7 @@ class Child:
 
     def send_signal(self, number: int) -> None:
         """Send a signal; a process that has ended is no error."""
-        if lib.mb_pidfd_send_signal(self.pidfd, number) < 0 and ffi.errno != 3:  # ESRCH
-            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        send_signal(self.pidfd, number)
 
     def wait(self) -> int:
         """Wait for its end; the exit status, or the negative signal number, as `subprocess`. Again: the same."""
@@ -105,6 +105,16 @@ class Child:
         if getattr(self, "pidfd", -1) >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
+
+
+def send_signal(pidfd: int, number: int) -> None:
+    """Send a signal to the process of ``pidfd``; one that has ended is no error. pidfd_send_signal(2).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if lib.mb_pidfd_send_signal(pidfd, number) < 0 and ffi.errno != ESRCH:
+        raise OSError(ffi.errno, os.strerror(ffi.errno))
 
 
 def set_network_namespace(fd: int) -> None:

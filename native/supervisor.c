@@ -1,0 +1,607 @@
+/* The supervisor: one loop over descriptors, no threads, no allocation. See supervisor.h. */
+#include "supervisor.h"
+#include "spawn.h"
+#include "supervisor_log.h"
+#include "syscalls.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+
+enum {
+    CONTROL = 0, /* the descriptor of the socket to minibox */
+    CLIENTS_MAX = 16,
+    CHUNK = 8192,
+    DESCRIPTORS_MAX = 253, /* that one message carries, SCM_MAX_FD */
+    REQUEST_MAX = 32768,
+    SLOW_CLIENT_MS = 5000,
+    RETRY_MS = 200,
+};
+
+/* What the container writes, on its way to the log and to the clients. The next chunk is read when
+ * all have this one: whoever is slow slows the container down, as a full pipe would. */
+struct output {
+    int fd;
+    char packet;      /* MB_CLIENT_OUTPUT or MB_CLIENT_ERROR */
+    uint32_t waiting; /* a bit for each client that hasn't got the chunk */
+    int64_t since_ms;
+    size_t length, logged;
+    char chunk[CHUNK];
+    struct mb_log_line line;
+};
+
+struct supervisor {
+    pid_t pid;
+    int pidfd;
+    int ended, status, timed_out; /* status as of wait(2) */
+    int signals, listener, owned;
+    int input; /* the terminal, or a pipe to the container's standard input; -1 when it has ended */
+    int terminal;
+    int stdin_once;
+    struct output output[2];
+    int clients[CLIENTS_MAX];
+    int input_client; /* the last that wrote to the container's input, -1: none */
+    size_t input_length, input_written;
+    char input_chunk[CHUNK + 1];
+    struct mb_log log;
+    const char *exit_path;
+    char **after, **health;
+    pid_t health_pid;
+    int64_t health_interval_ms, health_at_ms, timeout_at_ms, retry_at_ms;
+};
+
+static struct supervisor self = {
+    .pidfd = -1,
+    .listener = -1,
+    .owned = -1,
+    .input = -1,
+    .input_client = -1,
+    .output = {{.fd = -1, .packet = MB_CLIENT_OUTPUT, .line.stream = "stdout"},
+               {.fd = -1, .packet = MB_CLIENT_ERROR, .line.stream = "stderr"}},
+    .log.fd = -1,
+};
+
+static int64_t now_ms(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+/* ---- what minibox asks for ------------------------------------------------------------------ */
+
+/* Receive a request and its descriptors; its length, 0 at the end, or -errno. */
+static ssize_t receive(char *data, size_t size, int fds[DESCRIPTORS_MAX], size_t *fd_count) {
+    static union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
+    } control;
+    struct iovec iov = {data, size};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t length = recvmsg(CONTROL, &message, MSG_CMSG_CLOEXEC);
+    *fd_count = 0;
+    struct cmsghdr *header = length > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+        *fd_count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(fds, CMSG_DATA(header), *fd_count * sizeof(int));
+    }
+    return length < 0 ? -errno : message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ? -EMSGSIZE : length;
+}
+
+static int answer(int32_t number, int fd) {
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof fd)];
+    } control;
+    struct iovec iov = {&number, sizeof number};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (fd >= 0) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        *header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
+        memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    }
+    return sendmsg(CONTROL, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+static int spawn(const struct mb_spawn_request *request, size_t length, const int *fds, size_t fd_count) {
+    int slots[MB_SLOTS];
+    if (self.pid || length < sizeof *request || request->slot_count > MB_SLOTS ||
+        length != sizeof *request + request->slot_count * sizeof request->slot[0] || fd_count < 1 + request->cgroup) {
+        return -EPROTO;
+    }
+    for (uint32_t i = 0; i < request->slot_count; i++) {
+        if (request->slot[i] >= (int)fd_count) {
+            return -EPROTO;
+        }
+        slots[i] = request->slot[i] < 0 ? -1 : fds[request->slot[i]];
+    }
+    struct stat memory;
+    if (fstat(fds[0], &memory)) {
+        return -errno;
+    }
+    size_t size = (size_t)memory.st_size;
+    if (request->plan_offset > size || request->plan_size > size - request->plan_offset) {
+        return -EPROTO;
+    }
+    char *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
+    if (shared == MAP_FAILED) {
+        return -errno;
+    }
+    struct mb_plan plan;
+    uint32_t bad_op;
+    int error = mb_plan_load(shared + request->plan_offset, request->plan_size, &plan, &bad_op);
+    size_t record_size = sizeof(struct mb_record) + request->op_count * sizeof(struct mb_time);
+    if (!error && (plan.op_count != request->op_count || record_size > request->plan_offset)) {
+        error = -EPROTO;
+    }
+    if (!error) {
+        self.pid = mb_spawn(&plan, request->flags, request->cgroup ? fds[1] : -1, slots, request->slot_count,
+                            (struct mb_record *)(void *)shared, &self.pidfd);
+        error = self.pid < 0 ? self.pid : 0;
+    }
+    munmap(shared, size); /* the child has its own view of it */
+    return error;
+}
+
+/* The next string of a request's text; NULL at its end. */
+static char *next_text(char **text, const char *end) {
+    char *found = *text, *terminator = found < end ? memchr(found, '\0', (size_t)(end - found)) : NULL;
+    *text = terminator ? terminator + 1 : found;
+    return terminator ? found : NULL;
+}
+
+static char **arguments(char **text, const char *end, uint32_t count) {
+    if (count > 64 || !count) {
+        return NULL;
+    }
+    char **vector = calloc(count + 1, sizeof *vector);
+    for (uint32_t i = 0; vector && i < count; i++) {
+        vector[i] = next_text(text, end);
+    }
+    return vector;
+}
+
+/* `request` stays where it is: paths and commands are used from there. */
+static int supervise(struct mb_supervise_request *request, size_t length, const int *fds, size_t fd_count) {
+    if (self.pid <= 0 || length < sizeof *request || fd_count != (size_t)__builtin_popcount(request->descriptors)) {
+        return -EPROTO;
+    }
+    int *places[] = {&self.owned, &self.listener, &self.terminal, &self.input, &self.output[0].fd, &self.output[1].fd};
+    self.terminal = -1;
+    for (size_t i = 0, next = 0; i < sizeof places / sizeof *places; i++) {
+        if (request->descriptors >> i & 1) {
+            *places[i] = fds[next++];
+        }
+    }
+    if (self.terminal >= 0) {
+        self.input = self.output[0].fd = self.terminal;
+        /* Held open for its own sake: without any the terminal would end when the container closes its last. */
+        ioctl(self.terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    }
+    for (int i = 0; i < 3; i++) {
+        int fd = i < 2 ? self.output[i].fd : self.input;
+        if (fd >= 0 && fcntl(fd, F_SETFL, O_NONBLOCK)) {
+            return -errno;
+        }
+    }
+    char *text = request->text;
+    const char *end = (char *)request + length;
+    char *log_path = next_text(&text, end);
+    self.exit_path = next_text(&text, end);
+    self.after = arguments(&text, end, request->after_argc);
+    self.health = arguments(&text, end, request->health_argc);
+    if (!self.exit_path || !self.after || !self.after[request->after_argc - 1] ||
+        (self.health && !self.health[request->health_argc - 1])) {
+        return -EPROTO;
+    }
+    self.stdin_once = (int)request->stdin_once;
+    self.timeout_at_ms = request->timeout_ms ? now_ms() + request->timeout_ms : INT64_MAX;
+    self.health_interval_ms = request->health_interval_ms;
+    self.health_at_ms = self.health ? now_ms() + self.health_interval_ms : INT64_MAX;
+    self.log.path = request->log_files ? log_path : NULL;
+    self.log.files = request->log_files;
+    self.log.size_max = request->log_bytes_max;
+    return mb_log_open(&self.log);
+}
+
+/* Serve requests until the container is ours to look after; -1 when minibox has gone before that. */
+static int serve(void) {
+    static _Alignas(struct mb_spawn_request) char data[REQUEST_MAX];
+    int fds[DESCRIPTORS_MAX];
+    for (;;) {
+        size_t fd_count;
+        ssize_t length = receive(data, sizeof data, fds, &fd_count);
+        uint32_t kind = 0;
+        if (length <= 0) {
+            return -1;
+        }
+        memcpy(&kind, data, length < (ssize_t)sizeof kind ? (size_t)length : sizeof kind);
+        int error = -EPROTO;
+        if (kind == MB_SPAWN) {
+            error = spawn((void *)data, (size_t)length, fds, fd_count);
+            for (size_t i = 0; i < fd_count; i++) {
+                close(fds[i]);
+            }
+            error = answer(error ? error : self.pid, error ? -1 : self.pidfd);
+        } else if (kind == MB_SUPERVISE) {
+            error = supervise((void *)data, (size_t)length, fds, fd_count);
+            int unheard = answer(error, -1);
+            if (!error && !unheard) {
+                return 0;
+            }
+        }
+        if (error) {
+            return -1;
+        }
+    }
+}
+
+/* ---- clients -------------------------------------------------------------------------------- */
+
+static void drop_client(int index) {
+    close(self.clients[index]);
+    self.clients[index] = -1;
+    for (int i = 0; i < 2; i++) {
+        self.output[i].waiting &= ~(1u << index);
+    }
+    if (self.input_client == index) {
+        self.input_client = -1;
+        if (self.stdin_once && !self.input_length && self.terminal < 0 && self.input >= 0) {
+            close(self.input);
+            self.input = -1;
+        }
+    }
+}
+
+static void accept_client(void) {
+    int fd = accept4(self.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    for (int i = 0; fd >= 0 && i < CLIENTS_MAX; i++) {
+        if (self.clients[i] < 0) {
+            self.clients[i] = fd;
+            return;
+        }
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+/* Send one packet; 0, or -errno. */
+static int send_packet(int client, char kind, const void *data, size_t size) {
+    struct iovec iov[] = {{&kind, 1}, {(void *)(uintptr_t)data, size}};
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
+    return sendmsg(client, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+static void end_input(void) {
+    if (self.terminal < 0 && self.input >= 0) {
+        close(self.input);
+        self.input = -1;
+    }
+}
+
+/* Write what a client sent to the container's input. */
+static void write_input(void) {
+    while (self.input >= 0 && self.input_written < self.input_length) {
+        ssize_t written =
+            write(self.input, self.input_chunk + self.input_written, self.input_length - self.input_written);
+        if (written < 0 && (errno == EAGAIN || errno == EINTR)) {
+            return;
+        }
+        if (written < 0) {
+            end_input(); /* nobody reads it any more */
+            break;
+        }
+        self.input_written += (size_t)written;
+    }
+    self.input_length = self.input_written = 0;
+}
+
+static void read_client(int index) {
+    ssize_t length = recv(self.clients[index], self.input_chunk, sizeof self.input_chunk, 0);
+    if (length < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return;
+    }
+    if (length <= 0) {
+        drop_client(index);
+        return;
+    }
+    uint16_t size[2];
+    switch (self.input_chunk[0]) {
+    case MB_CLIENT_INPUT:
+        self.input_client = index;
+        self.input_length = (size_t)length;
+        self.input_written = 1;
+        write_input();
+        break;
+    case MB_CLIENT_CLOSE:
+        end_input();
+        break;
+    case MB_CLIENT_SIZE:
+        if (self.terminal >= 0 && length == 1 + sizeof size) {
+            memcpy(size, self.input_chunk + 1, sizeof size);
+            ioctl(self.terminal, TIOCSWINSZ, &(struct winsize){.ws_row = size[0], .ws_col = size[1]});
+        }
+        break;
+    default:
+        drop_client(index);
+    }
+}
+
+/* ---- output --------------------------------------------------------------------------------- */
+
+static int is_done(const struct output *output) { return output->logged == output->length && !output->waiting; }
+
+/* Give the chunk to the log and to the clients that have not got it. */
+static void distribute(struct output *output) {
+    output->logged +=
+        mb_log_append(&self.log, &output->line, output->chunk + output->logged, output->length - output->logged);
+    if (output->logged < output->length) {
+        self.retry_at_ms = now_ms() + RETRY_MS;
+    }
+    for (int i = 0; i < CLIENTS_MAX; i++) {
+        if (!(output->waiting >> i & 1)) {
+            continue;
+        }
+        int error = send_packet(self.clients[i], output->packet, output->chunk, output->length);
+        if (!error) {
+            output->waiting &= ~(1u << i);
+        } else if (error != -EAGAIN || now_ms() - output->since_ms > SLOW_CLIENT_MS) {
+            drop_client(i);
+        }
+    }
+}
+
+/* Read the next chunk; 0 when the stream has ended. */
+static int read_output(struct output *output) {
+    ssize_t length = read(output->fd, output->chunk, sizeof output->chunk);
+    if (length < 0 && (errno == EINTR || (errno == EAGAIN && !self.ended))) {
+        return 1;
+    }
+    if (length <= 0) { /* EIO: a terminal that no process has open any more */
+        return 0;
+    }
+    output->length = (size_t)length;
+    output->logged = 0;
+    output->since_ms = now_ms();
+    for (int i = 0; i < CLIENTS_MAX; i++) {
+        output->waiting |= self.clients[i] >= 0 ? 1u << i : 0;
+    }
+    distribute(output);
+    return 1;
+}
+
+static void close_output(struct output *output) {
+    if (mb_log_end(&self.log, &output->line)) {
+        self.retry_at_ms = now_ms() + RETRY_MS;
+        return; /* it is read again then, and finds the end again */
+    }
+    if (output->fd != self.terminal) {
+        close(output->fd);
+    }
+    output->fd = -1;
+}
+
+/* ---- time and processes --------------------------------------------------------------------- */
+
+static void start_health_check(int64_t now) {
+    self.health_at_ms = now + self.health_interval_ms;
+    if (self.health_pid) {
+        return; /* the last one still runs: it has a timeout of its own */
+    }
+    self.health_pid = vfork();
+    if (self.health_pid == 0) {
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        execv(self.health[0], self.health);
+        _exit(127);
+    }
+}
+
+static void reap(void) {
+    struct signalfd_siginfo information;
+    while (read(self.signals, &information, sizeof information) == sizeof information) {
+        if (information.ssi_signo != SIGCHLD) {
+            mb_pidfd_send_signal(self.pidfd, (int)information.ssi_signo);
+        }
+    }
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid == self.pid) {
+            self.ended = 1;
+            self.status = status;
+        }
+        if (pid == self.health_pid) {
+            self.health_pid = 0;
+        }
+    }
+}
+
+static int timeout_ms(int64_t now) {
+    int64_t next = self.health_at_ms < self.timeout_at_ms ? self.health_at_ms : self.timeout_at_ms;
+    next = self.retry_at_ms < next ? self.retry_at_ms : next;
+    return next == INT64_MAX ? -1 : next <= now ? 0 : next - now > INT_MAX ? INT_MAX : (int)(next - now);
+}
+
+static void on_time(int64_t now) {
+    if (now >= self.timeout_at_ms && !self.ended) {
+        self.timed_out = 1;
+        self.timeout_at_ms = INT64_MAX;
+        mb_pidfd_send_signal(self.pidfd, SIGKILL);
+    }
+    if (now >= self.health_at_ms) {
+        start_health_check(now);
+    }
+    if (now >= self.retry_at_ms) {
+        self.retry_at_ms = INT64_MAX;
+        for (int i = 0; i < 2; i++) {
+            distribute(&self.output[i]);
+        }
+    }
+}
+
+/* ---- the loop ------------------------------------------------------------------------------- */
+
+enum { P_SIGNALS, P_LISTENER, P_INPUT, P_OUTPUT, P_ERROR, P_CLIENTS, P_COUNT = P_CLIENTS + CLIENTS_MAX };
+
+static void watch(struct pollfd ends[P_COUNT]) {
+    ends[P_SIGNALS] = (struct pollfd){.fd = self.signals, .events = POLLIN};
+    ends[P_LISTENER] = (struct pollfd){.fd = self.listener, .events = POLLIN};
+    ends[P_INPUT] = (struct pollfd){.fd = self.input_length ? self.input : -1, .events = POLLOUT};
+    for (int i = 0; i < 2; i++) {
+        struct output *output = &self.output[i];
+        int reads = is_done(output) && self.retry_at_ms == INT64_MAX;
+        ends[P_OUTPUT + i] = (struct pollfd){.fd = reads ? output->fd : -1, .events = POLLIN};
+    }
+    for (int i = 0; i < CLIENTS_MAX; i++) {
+        int slow = (self.output[0].waiting | self.output[1].waiting) >> i & 1;
+        short events = (short)((self.input_length ? 0 : POLLIN) | (slow ? POLLOUT : 0));
+        ends[P_CLIENTS + i] = (struct pollfd){.fd = self.clients[i], .events = events};
+        if (slow && self.retry_at_ms == INT64_MAX) {
+            self.retry_at_ms = now_ms() + RETRY_MS; /* to see that it is too slow */
+        }
+    }
+}
+
+static void look_after(void) {
+    while (!self.ended || self.output[0].fd >= 0 || self.output[1].fd >= 0) {
+        struct pollfd ends[P_COUNT];
+        watch(ends);
+        int64_t now = now_ms();
+        poll(ends, P_COUNT, self.ended && self.retry_at_ms == INT64_MAX ? 0 : timeout_ms(now));
+        on_time(now_ms());
+        if (ends[P_SIGNALS].revents) {
+            reap();
+        }
+        if (ends[P_LISTENER].revents) {
+            accept_client();
+        }
+        if (ends[P_INPUT].revents) {
+            write_input();
+        }
+        for (int i = 0; i < CLIENTS_MAX; i++) {
+            short happened = ends[P_CLIENTS + i].revents;
+            if (happened & POLLOUT) {
+                distribute(&self.output[0]);
+                distribute(&self.output[1]);
+            }
+            if (happened & (POLLIN | POLLHUP | POLLERR) && self.clients[i] == ends[P_CLIENTS + i].fd &&
+                !self.input_length) {
+                read_client(i);
+            }
+        }
+        for (int i = 0; i < 2; i++) {
+            struct output *output = &self.output[i];
+            int readable = ends[P_OUTPUT + i].revents || (self.ended && ends[P_OUTPUT + i].fd >= 0);
+            if (output->fd >= 0 && readable && is_done(output) && !read_output(output)) {
+                close_output(output);
+            }
+        }
+    }
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+/* A reader sees all of it or nothing, after a power loss too. */
+static void write_exit(void) {
+    char temporary[PATH_MAX], text[160];
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    int signal_number = WIFSIGNALED(self.status) ? WTERMSIG(self.status) : 0;
+    int length =
+        snprintf(text, sizeof text, "{\"status\": %d, \"signal\": %d, \"timed_out\": %s, \"finished_ns\": %lld%09ld}\n",
+                 signal_number ? 128 + signal_number : WEXITSTATUS(self.status), signal_number,
+                 self.timed_out ? "true" : "false", (long long)now.tv_sec, now.tv_nsec);
+    if (snprintf(temporary, sizeof temporary, "%s.new", self.exit_path) >= PATH_MAX) {
+        return;
+    }
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        return;
+    }
+    if (write(fd, text, (size_t)length) == length && !fsync(fd)) {
+        rename(temporary, self.exit_path);
+    }
+    close(fd);
+}
+
+static void tell_clients(void) {
+    int32_t status = WIFSIGNALED(self.status) ? 128 + WTERMSIG(self.status) : WEXITSTATUS(self.status);
+    for (int i = 0; i < CLIENTS_MAX; i++) {
+        if (self.clients[i] >= 0) {
+            send_packet(self.clients[i], MB_CLIENT_EXIT, &status, sizeof status);
+        }
+    }
+}
+
+static void execute_after(char **command) {
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execv(command[0], command);
+}
+
+int mb_supervisor(void) {
+    sigset_t waited;
+    sigfillset(&waited);
+    sigprocmask(SIG_SETMASK, &waited, NULL);
+    mb_close_range(1, UINT_MAX, 0);
+    /* The container's set-up takes its standard streams from slots; ours lead nowhere. */
+    if (open("/dev/null", O_RDWR) != 1 || open("/dev/null", O_RDWR) != 2 || chdir("/")) {
+        return 1;
+    }
+    memset(self.clients, -1, sizeof self.clients);
+    self.retry_at_ms = INT64_MAX;
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    sigset_t seen;
+    sigemptyset(&seen);
+    sigaddset(&seen, SIGCHLD);
+    sigaddset(&seen, SIGTERM);
+    self.signals = signalfd(-1, &seen, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (self.signals < 0 || serve()) {
+        if (self.pidfd >= 0) {
+            mb_pidfd_send_signal(self.pidfd, SIGKILL); /* it may have forgotten that it dies with its parent */
+        }
+        return 1;
+    }
+    dup2(1, CONTROL);
+    look_after();
+    write_exit();
+    tell_clients();
+    if (self.owned >= 0 && self.owned != 3) {
+        dup3(self.owned, 3, 0);
+    } else if (self.owned == 3) {
+        fcntl(3, F_SETFD, 0);
+    }
+    execute_after(self.after);
+    return 1;
+}
+
+int mb_delay(int argc, char **argv) {
+    if (argc < 3) {
+        return 125;
+    }
+    sigset_t term;
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_SETMASK, &term, NULL);
+    long delay_ms = strtol(argv[1], NULL, 10);
+    sigtimedwait(&term, NULL, &(struct timespec){delay_ms / 1000, delay_ms % 1000 * 1000000});
+    execute_after(argv + 2);
+    return 126;
+}

@@ -1,0 +1,170 @@
+#include "supervisor_log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+/* One entry at worst: every byte as \u00XX, and what stands around it. */
+#define ENTRY_MAX (6 * MB_LOG_LINE_MAX + 128)
+
+static char entry[ENTRY_MAX];
+
+int mb_log_open(struct mb_log *log) {
+    if (!log->path) {
+        return 0;
+    }
+    log->fd = open(log->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    struct stat status;
+    if (log->fd < 0 || fstat(log->fd, &status)) {
+        return -errno;
+    }
+    log->size = (uint64_t)status.st_size;
+    return 0;
+}
+
+/* path.1 becomes path.2, and so on; the last is lost. A rename that fails leaves the log as it is. */
+static void rotate(struct mb_log *log) {
+    char from[PATH_MAX], to[PATH_MAX];
+    for (unsigned number = log->files - 1; number > 0; number--) {
+        int length = number > 1 ? snprintf(from, sizeof from, "%s.%u", log->path, number - 1)
+                                : snprintf(from, sizeof from, "%s", log->path);
+        if (length >= PATH_MAX || snprintf(to, sizeof to, "%s.%u", log->path, number) >= PATH_MAX) {
+            return;
+        }
+        rename(from, to);
+    }
+    int flags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (log->files > 1 ? 0 : O_TRUNC);
+    int fd = open(log->path, flags, 0640);
+    if (fd < 0) {
+        return;
+    }
+    close(log->fd);
+    log->fd = fd;
+    log->size = 0;
+}
+
+/* The bytes of the UTF-8 sequence at `text`; 0 when it is none; more than `size` when it is cut off. */
+static size_t utf8_length(const unsigned char *text, size_t size) {
+    size_t length = text[0] < 0x80    ? 1
+                    : text[0] >= 0xf5 ? 0
+                    : text[0] >= 0xf0 ? 4
+                    : text[0] >= 0xe0 ? 3
+                    : text[0] >= 0xc2 ? 2
+                                      : 0;
+    for (size_t i = 1; i < length && i < size; i++) {
+        /* Longer than needed, half a surrogate pair, past the last code point: all seen in the second byte. */
+        unsigned lowest = i > 1 ? 0x80 : text[0] == 0xe0 ? 0xa0 : text[0] == 0xf0 ? 0x90 : 0x80;
+        unsigned highest = i > 1 ? 0xbf : text[0] == 0xed ? 0x9f : text[0] == 0xf4 ? 0x8f : 0xbf;
+        if (text[i] < lowest || text[i] > highest) {
+            return 0;
+        }
+    }
+    return length;
+}
+
+/* Append `size` bytes to `entry` as the inside of a JSON string; the new end. */
+static char *put_json(char *end, const char *data, size_t size) {
+    static const char hexadecimal[] = "0123456789abcdef";
+    const unsigned char *text = (const unsigned char *)data;
+    while (size) {
+        size_t length = utf8_length(text, size);
+        if (length == 0 || length > size) { /* Go's decoder, and with it Docker, does the same */
+            memcpy(end, "\\ufffd", 6);
+            end += 6;
+            length = 1;
+        } else if (*text == '"' || *text == '\\') {
+            *end++ = '\\';
+            *end++ = (char)*text;
+        } else if (*text == '\n' || *text == '\r' || *text == '\t') {
+            *end++ = '\\';
+            *end++ = *text == '\n' ? 'n' : *text == '\r' ? 'r' : 't';
+        } else if (*text < 0x20 || *text == 0x7f) {
+            memcpy(end, "\\u00", 4);
+            end[4] = hexadecimal[*text >> 4];
+            end[5] = hexadecimal[*text & 15];
+            end += 6;
+        } else {
+            memcpy(end, text, length);
+            end += length;
+        }
+        text += length;
+        size -= length;
+    }
+    return end;
+}
+
+/* Write the first `size` bytes of a line as one entry: whole, or not at all. Returns 0 or -errno. */
+static int write_entry(struct mb_log *log, struct mb_log_line *line, size_t size) {
+    if (log->path) {
+        char *end = stpcpy(entry, "{\"log\":\"");
+        end = put_json(end, line->data, size);
+        struct timespec now;
+        struct tm utc;
+        clock_gettime(CLOCK_REALTIME, &now);
+        gmtime_r(&now.tv_sec, &utc);
+        end += sprintf(end, "\",\"stream\":\"%s\",\"time\":\"", line->stream);
+        end += strftime(end, 32, "%Y-%m-%dT%H:%M:%S", &utc);
+        end += sprintf(end, ".%09ldZ\"}\n", now.tv_nsec);
+        size_t length = (size_t)(end - entry);
+        if (log->size_max && log->size && log->size + length > log->size_max) {
+            rotate(log);
+        }
+        ssize_t written = write(log->fd, entry, length);
+        if (written != (ssize_t)length) {
+            int error = written < 0 ? errno : ENOSPC;
+            if (written > 0 && ftruncate(log->fd, (off_t)log->size)) {
+                log->size += (uint64_t)written; /* half an entry stays: readers skip it */
+            }
+            return -error;
+        }
+        log->size += length;
+    }
+    line->length -= size;
+    memmove(line->data, line->data + size, line->length);
+    return 0;
+}
+
+/* How much of a full line to write: not half of a character. */
+static size_t whole_characters(const struct mb_log_line *line) {
+    for (size_t back = 1; back < 4; back++) {
+        const unsigned char *start = (const unsigned char *)line->data + line->length - back;
+        if (utf8_length(start, back) > back) {
+            return line->length - back;
+        }
+    }
+    return line->length;
+}
+
+size_t mb_log_append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size) {
+    size_t taken = 0;
+    for (;;) {
+        int complete = line->length && line->data[line->length - 1] == '\n';
+        if (complete || line->length == MB_LOG_LINE_MAX) {
+            if (write_entry(log, line, complete ? line->length : whole_characters(line))) {
+                return taken;
+            }
+        }
+        if (taken == size) {
+            return taken;
+        }
+        size_t space = MB_LOG_LINE_MAX - line->length, rest = size - taken;
+        size_t part = rest < space ? rest : space;
+        const char *newline = memchr(data + taken, '\n', part);
+        if (newline) {
+            part = (size_t)(newline - data) - taken + 1;
+        }
+        memcpy(line->data + line->length, data + taken, part);
+        line->length += part;
+        taken += part;
+    }
+}
+
+int mb_log_end(struct mb_log *log, struct mb_log_line *line) {
+    return line->length ? write_entry(log, line, line->length) : 0;
+}
