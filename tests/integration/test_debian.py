@@ -44,6 +44,7 @@ def test_ordinary_user_is_told_to_be_root(tmp_path):
     assert "must be made as root" in done.stderr
 
 
+@pytest.mark.not_in_vm("a network")
 @requires("root", "internet", "command:mmdebstrap", "command:apt-get")
 def test_debian_is_made_and_works(session_directory, host_netns):
     root = session_directory / "debian"
