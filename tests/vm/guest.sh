@@ -110,6 +110,7 @@ mkdir -p /run/vm/results
 ln -s /run/vm/results /results
 for _ in {1..50}; do [ -e /dev/hvc0 ] && break; sleep 0.1; done
 [ -z "$COMMAND" ] || stty -F /dev/hvc0 raw -echo
+touch /run/vm/started
 # A child, so that the first process stays and reaps orphans; a session of its own on the terminal.
 export STUDENT
 export -f run_command enter_session finish

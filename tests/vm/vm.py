@@ -16,6 +16,7 @@ stays in $XDG_CACHE_HOME/minibox-vm.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shlex
 import shutil
@@ -30,11 +31,17 @@ CHECKOUT = HERE.parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minibox-vm"
 BOOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 DISK_BYTES = 8 << 30  # sparse
+BOOT_S = 180  # 5 s with KVM, 8 to 25 s by emulation on a machine that has other things to do
 TIMED_OUT = 124  # timeout(1)'s
+UNAVAILABLE = 69  # sysexits.h: there can be no virtual machine here
+KVM_CREATE_VM = 0xAE01
 
 
 def main() -> int:
     options = _arguments()
+    if why := _impossible():
+        print(f"vm: no virtual machine here: {why}", file=sys.stderr)
+        return UNAVAILABLE
     for number in (signal.SIGTERM, signal.SIGHUP):  # leave as by Ctrl-C: the machine and its files go first
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     release = _unpacked_kernel()
@@ -60,6 +67,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--console", action="store_true", help="show the kernel's messages too, on standard error")
     parser.add_argument("command", nargs="*", help="a shell command; a shell when left out")
     return parser.parse_args()
+
+
+def _impossible() -> str:
+    """Why this host can't do it; "" when it can."""
+    if os.uname().machine != "x86_64":
+        return f"it is for x86_64, and this is {os.uname().machine}"
+    programs = ("apt-get", "apt-cache", "dpkg", "depmod", "busybox", "qemu-system-x86_64", "setpriv")
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    missing = [name for name in programs if not shutil.which(name, path=path)]
+    return f"{', '.join(missing)} not found; on Debian: tools/debian-packages vm" if missing else ""
 
 
 # ---- the kernel ---------------------------------------------------------------------------------
@@ -137,7 +154,7 @@ def _guest_command(options: argparse.Namespace, release: str) -> str:
         "DELEGATE": "1" if options.delegate else "",
         "DIRECTORY": str(CHECKOUT),
         "PATH": f"{CHECKOUT}/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "TERM": os.environ.get("TERM", "dumb"),
+        **({"TERM": os.environ.get("TERM", "dumb")} if sys.stdout.isatty() else {"TERM": "dumb", "NO_COLOR": "1"}),
         **{name: value for name, value in os.environ.items() if name.startswith(("MINIBOX_", "PYTEST_"))},
     }
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
@@ -149,7 +166,7 @@ def _qemu(options: argparse.Namespace, release: str, directory: Path) -> list[st
     quiet = "" if options.console else "quiet loglevel=3"
     words = f"""
         qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
-        -accel {_accelerator()} -cpu max -smp 2 -m {options.memory}
+        {_accelerator()} -cpu max -smp 2 -m {options.memory}
         -kernel {CACHE / release / "boot" / f"vmlinuz-{release}"} -initrd {directory / "initrd"}
         -fsdev {host},id=root,path=/,readonly=on -device virtio-9p-pci,fsdev=root,mount_tag=root
         -fsdev {host},id=share,path={share} -device virtio-9p-pci,fsdev=share,mount_tag=share
@@ -164,10 +181,16 @@ def _qemu(options: argparse.Namespace, release: str, directory: Path) -> list[st
 
 
 def _accelerator() -> str:
-    """Hardware virtualization where the CPU has it: that /dev/kvm exists is no proof."""
-    flags = set(Path("/proc/cpuinfo").read_text().split())
-    usable = flags & {"vmx", "svm"} and os.access("/dev/kvm", os.R_OK | os.W_OK)
-    return "kvm" if usable else "tcg,thread=multi"
+    """Hardware virtualization where it works: that /dev/kvm exists is no proof."""
+    emulator = "-accel tcg,thread=multi"
+    if not set(Path("/proc/cpuinfo").read_text().split()) & {"vmx", "svm"}:
+        return emulator
+    try:
+        with open("/dev/kvm", "r+b", buffering=0) as kvm:
+            os.close(fcntl.ioctl(kvm, KVM_CREATE_VM, 0))
+    except OSError:
+        return emulator
+    return f"-accel kvm {emulator}"  # the second is what qemu falls back to
 
 
 def _boot(options: argparse.Namespace, release: str, directory: Path) -> int:
@@ -177,33 +200,56 @@ def _boot(options: argparse.Namespace, release: str, directory: Path) -> int:
     # The kernel ends qemu with us, however we end.
     words = ["setpriv", "--pdeathsig", "KILL", *_qemu(options, release, directory)]
     with subprocess.Popen(words, **streams) as machine:  # type: ignore[call-overload]
-        signal.signal(signal.SIGALRM, lambda *_: machine.kill())
-        signal.setitimer(signal.ITIMER_REAL, options.timeout)
+        clock = _Clock(machine, directory / "share/started", options.timeout)
         try:
             while machine.stdout and (data := os.read(machine.stdout.fileno(), 65536)):
                 os.write(1, data)
             machine.wait()
         finally:
             machine.kill()
-        left_s, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+        ended = clock.stop()
     if options.console:
         sys.stderr.write((directory / "console").read_text(errors="replace"))
-    return _status(options, directory, timed_out=left_s == 0)
+    return _status(options, directory, ended)
 
 
-def _status(options: argparse.Namespace, directory: Path, *, timed_out: bool) -> int:
+class _Clock:
+    """Ends the machine when it takes too long to come up, or the command too long to end."""
+
+    def __init__(self, machine: subprocess.Popen[bytes], started: Path, timeout_s: float) -> None:
+        self.machine, self.started, self.left_s, self.ended = machine, started, timeout_s, ""
+        signal.signal(signal.SIGALRM, self._ring)
+        self._wind(min(BOOT_S, timeout_s))
+
+    def _wind(self, seconds: float) -> None:
+        self.left_s -= seconds
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _ring(self, *_: object) -> None:
+        if self.started.exists() and self.left_s > 0:
+            self._wind(self.left_s)
+            return
+        self.ended = "the command was still running" if self.started.exists() else "the machine had not come up"
+        self.machine.kill()
+
+    def stop(self) -> str:
+        """Why it ended the machine; "" when it didn't."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return self.ended
+
+
+def _status(options: argparse.Namespace, directory: Path, ended: str) -> int:
     """The command's exit status, and its results where they are wanted."""
     results, status = directory / "share/results", directory / "share/status"
     if options.results and results.is_dir():
         shutil.copytree(results, options.results, dirs_exist_ok=True)
-    if timed_out:
-        print(f"vm: ended after {options.timeout:g} s", file=sys.stderr)
-        return TIMED_OUT
-    if status.exists():
+    if status.exists() and not ended:
         return int(status.read_text())
-    print("vm: the machine ended before the command did; the kernel's last words:", file=sys.stderr)
-    print(*(directory / "console").read_text(errors="replace").splitlines()[-20:], sep="\n", file=sys.stderr)
-    return 125
+    limit_s = options.timeout if (directory / "share/started").exists() else min(BOOT_S, options.timeout)
+    why = f"ended after {limit_s:g} s: {ended}" if ended else "the machine ended before the command did"
+    last = (directory / "console").read_text(errors="replace").splitlines()[-20:]
+    print(f"vm: {why}", *(["the kernel's last words:", *last] if last else []), sep="\n", file=sys.stderr)
+    return TIMED_OUT if ended else 125
 
 
 def _output(*words: str, cwd: str | None = None) -> str:
