@@ -12,8 +12,8 @@ from minibox.image.manifest import (
     MEDIA_TYPE_CONFIG,
     MEDIA_TYPE_MANIFEST,
     chain_ids,
-    host_architecture,
 )
+from minibox.image.platform import host_architecture
 from minibox.image.reference import parse
 from minibox.image.store import ResolvedImage
 

@@ -26,11 +26,16 @@ if TYPE_CHECKING:
     Descriptor = dict[str, Any]
 
 REF_NAME = "org.opencontainers.image.ref.name"
+# The digest that the registry's tag had: of the index, where the manifest in the store was chosen from one.
+PULLED_DIGEST = "org.minibox.pulled.digest"
 MEDIA_TYPE_INDEX = "application/vnd.oci.image.index.v1+json"
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 JSON_BLOB_BYTES_MAX = 8 << 20
 CHUNK_BYTES = 1 << 20
 STALE_AFTER_S = 60
+# An unfinished download (`registry.download`): kept this long to be resumed.
+PARTIAL = ".partial"
+PARTIAL_STALE_AFTER_S = 7 * 86400
 
 
 class Layout:
@@ -237,7 +242,8 @@ class Layout:
         for name in names:
             path = f"{self.root}/tmp/{name}"
             try:
-                if time.time() - os.stat(path).st_mtime < STALE_AFTER_S:
+                kept_s = PARTIAL_STALE_AFTER_S if name.endswith(PARTIAL) else STALE_AFTER_S
+                if time.time() - os.stat(path).st_mtime < kept_s:
                     continue
                 with open(path, "rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -268,9 +274,14 @@ def _flock(descriptor: int, operation: int) -> bool:
 
 def ref_name(descriptor: Descriptor) -> str:
     """The name that index.json gives ``descriptor``, or ""."""
+    return annotation(descriptor, REF_NAME)
+
+
+def annotation(descriptor: Descriptor, name: str) -> str:
+    """An annotation of ``descriptor``, or ""."""
     annotations = descriptor.get("annotations")
-    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
-    return name if isinstance(name, str) else ""
+    value = annotations.get(name) if isinstance(annotations, dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def disk_error(what: str, error: OSError) -> StoreError:

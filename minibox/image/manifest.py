@@ -7,10 +7,10 @@ name the same content and are taken too.
 from __future__ import annotations
 
 import hashlib
-import os
 
 from minibox.errors import InvalidReference, StoreError
-from minibox.image.layout import ref_name
+from minibox.image.layout import PULLED_DIGEST, annotation, ref_name
+from minibox.image.platform import best, host_platform, platform_of
 from minibox.image.reference import Reference, is_digest, parse
 from minibox.image.store import ResolvedImage
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.image.layout import Descriptor, Layout
+    from minibox.image.platform import Platform
 
 MEDIA_TYPE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MEDIA_TYPE_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -30,26 +31,11 @@ INDEX_TYPES = (
 MANIFEST_TYPES = (MEDIA_TYPE_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
 NESTED_INDEXES_MAX = 4
 
-# What uname calls an architecture, and what Go and so OCI calls it.
-ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "i386": "386",
-    "i686": "386",
-    "armv7l": "arm",
-    "armv6l": "arm",
-    "loongarch64": "loong64",
-}
 
-
-def host_architecture() -> str:
-    """This machine's architecture in OCI's words: ``amd64``, ``arm64``."""
-    machine = os.uname().machine
-    return ARCHITECTURES.get(machine, machine)
-
-
-def find_image(layout: Layout, reference: str) -> ResolvedImage | None:
+def find_image(layout: Layout, reference: str, platform: Platform | None = None) -> ResolvedImage | None:
     """The image of ``layout`` that ``reference`` names, or None.
+
+    Of an index's images the one for ``platform`` is meant: this machine's, when it is None.
 
     ``reference`` may be a name as Docker users write it, a name exactly as another tool put it
     into index.json, ``NAME@DIGEST``, or the ``sha256:<hex>`` of a manifest.
@@ -63,7 +49,7 @@ def find_image(layout: Layout, reference: str) -> ResolvedImage | None:
     descriptor = _find_descriptor(layout.descriptors(), reference, wanted)
     if descriptor is None:
         return None
-    digest = _manifest_digest(layout, descriptor)
+    digest = _manifest_digest(layout, descriptor, platform or host_platform())
     config = image_config(layout, digest)
     name = str(wanted) if wanted is not None else reference
     return ResolvedImage(reference=name, digest=digest, config=config, chain_ids=chain_ids(diff_ids(config)))
@@ -115,11 +101,32 @@ def chain_ids(ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(chain)
 
 
+def choose(index: dict[str, Any], digest: str, platform: Platform) -> Descriptor:
+    """The descriptor in an image index that fits ``platform`` best.
+
+    Raises:
+        StoreError: there is none.
+    """
+    manifests = index.get("manifests")
+    items = [item for item in manifests if isinstance(item, dict)] if isinstance(manifests, list) else []
+    if len(items) == 1 and not items[0].get("platform"):
+        return items[0]
+    # An item without one, or with "unknown", is no image to run: a signature, an attestation.
+    platforms = [platform_of(item["platform"] if isinstance(item.get("platform"), dict) else {}) for item in items]
+    position = best(platform, platforms)
+    if position is not None:
+        return items[position]
+    offered = dict.fromkeys(str(item) for item in platforms if item.os not in ("", "unknown"))
+    raise StoreError(
+        f"image index {digest} has nothing for {platform}", f"it has {', '.join(offered)}" if offered else None
+    )
+
+
 def _find_descriptor(descriptors: list[Descriptor], reference: str, wanted: Reference | None) -> Descriptor | None:
     if wanted is None or wanted.digest:
         digest = reference if wanted is None else wanted.digest
         for descriptor in descriptors:
-            if descriptor.get("digest") == digest:
+            if digest in (descriptor.get("digest"), annotation(descriptor, PULLED_DIGEST)):
                 return descriptor
         return None
     full = str(wanted)
@@ -141,8 +148,8 @@ def _full_name(name: str) -> str:
         return ""
 
 
-def _manifest_digest(layout: Layout, descriptor: Descriptor) -> str:
-    """The digest of the manifest that ``descriptor`` stands for on this machine."""
+def _manifest_digest(layout: Layout, descriptor: Descriptor, platform: Platform) -> str:
+    """The digest of the manifest that ``descriptor`` stands for on ``platform``."""
     for _ in range(NESTED_INDEXES_MAX):
         digest = descriptor.get("digest")
         if not isinstance(digest, str):
@@ -152,21 +159,5 @@ def _manifest_digest(layout: Layout, descriptor: Descriptor) -> str:
             return digest
         if media_type not in INDEX_TYPES:
             raise StoreError(f"{digest} has the media type {media_type!r}: it is not an image")
-        descriptor = _for_this_machine(layout.read_json(digest), digest)
+        descriptor = choose(layout.read_json(digest), digest, platform)
     raise StoreError(f"image indexes are nested more than {NESTED_INDEXES_MAX} deep")
-
-
-def _for_this_machine(index: dict[str, Any], digest: str) -> Descriptor:
-    manifests = [item for item in index.get("manifests") or [] if isinstance(item, dict)]
-    offered = []
-    for item in manifests:
-        platform = item.get("platform") or {}
-        if not platform and len(manifests) == 1:
-            return item
-        if platform.get("os") == "linux" and platform.get("architecture") == host_architecture():
-            return item
-        offered.append(f"{platform.get('os')}/{platform.get('architecture')}")
-    raise StoreError(
-        f"image index {digest} has nothing for linux/{host_architecture()}",
-        f"it has {', '.join(offered)}" if offered else None,
-    )
