@@ -1,0 +1,147 @@
+"""Looking at a root file system from outside: the merged tree of a container, or of an image's layers, read-only.
+
+What is stacked is mounted by a short-lived process in a mount namespace of its own, by the same
+operations as a start, and handed over as a detached mount: a descriptor, and nothing in any mount
+table. It goes when the descriptor is closed. Off the hot path.
+
+An ordinary user with a range of ids calls this in `user_namespace.run_inside`: outside of it he may
+not read what belongs to the other ids.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import contextmanager
+
+from minibox.errors import ContainerNotFound
+from minibox.linux.process import DONE, Child, signatures
+from minibox.plan import operations as op
+from minibox.plan.compiler import CLONE_VM, NAMESPACES
+from minibox.plan.encode import encode
+from minibox.storage import read_record, snapshotter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from minibox.plan.operations import Op
+    from minibox.storage import Snapshot, Snapshotter
+
+FIRST_USER_NAMESPACE = "user:[4026531837]"  # PROC_USER_INIT_INO of linux/proc_ns.h
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@contextmanager
+def container_view(root: str, key: str) -> Iterator[int]:
+    """A directory descriptor of a container's root file system, as it is now; ``/proc/self/fd/N`` is its path.
+
+    The container may run: then what it does meanwhile is seen or not.
+
+    Raises:
+        ContainerNotFound: there is no such container, or it has no root file system.
+        StepError: a mount was refused.
+    """
+    found = read_record(root, key)
+    if found is None:
+        raise ContainerNotFound(f"container {key[:12]} has no root file system")
+    driver, chain_ids = found
+    snapshot = snapshotter(root, driver).describe(key, chain_ids)
+    with _tree(root, snapshot, (snapshot.upper, *snapshot.lowers)) as fd:
+        yield fd
+
+
+@contextmanager
+def image_view(storage: Snapshotter, chain_ids: tuple[str, ...]) -> Iterator[int]:
+    """The same of a stack of layers, which are unpacked; ``chain_ids`` are bottom first.
+
+    Raises:
+        StepError: a mount was refused.
+    """
+    snapshot = storage.describe("", chain_ids)
+    with _tree(storage.root, snapshot, snapshot.lowers) as fd:
+        yield fd
+
+
+@contextmanager
+def _tree(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> Iterator[int]:
+    """``layers`` are topmost first; of a tree the first is all."""
+    mount = -1 if snapshot.kind == "tree" else _stacked(root, snapshot, layers)
+    fd = -1
+    try:
+        # A mount's own descriptor (O_PATH) can't be listed.
+        fd = os.open(layers[0], OPEN_DIRECTORY) if mount < 0 else os.open(".", OPEN_DIRECTORY, dir_fd=mount)
+        yield fd
+    finally:
+        for each in (fd, mount):
+            if each >= 0:
+                os.close(each)
+
+
+def _stacked(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> int:
+    """A detached overlay of ``layers``, without an upper one: its descriptor."""
+    flags, steps = CLONE_VM | NAMESPACES["mount"], [op.die_with_parent("it must not outlive minibox")]
+    if os.geteuid():
+        flags |= NAMESPACES["user"]
+        steps += _map_one_id()
+    steps += _stack(root, snapshot, layers)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            _run(steps, flags, theirs.fileno())
+        _, fds, *_ = socket.recv_fds(ours, 8, 1, socket.MSG_CMSG_CLOEXEC)
+    return fds[0]
+
+
+def _run(steps: list[Op], flags: int, channel: int) -> None:
+    try:
+        child = Child(encode(steps, signatures()), flags, [channel, channel], len(steps))
+    except OSError as error:
+        from minibox.plan.explain import clone_error
+
+        raise clone_error(error, flags) from error
+    try:
+        child.wait()
+        state, index, errno, _ = child.progress()
+    finally:
+        child.close()
+    if state != DONE:
+        from minibox.plan.explain import step_error
+
+        raise step_error(index, len(steps), steps[index], errno)
+
+
+def _map_one_id() -> list[Op]:
+    """An ordinary user is root of a user namespace that has his own id."""
+    return [
+        op.write_file(op.HOST, f"/proc/self/{file}", text.encode(), "an ordinary user mounts as root of a namespace")
+        for file, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"0 {os.geteuid()} 1"),
+            ("gid_map", f"0 {os.getegid()} 1"),
+        )
+    ]
+
+
+def _stack(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
+    stage = f"{root}/tmp"
+    os.makedirs(stage, 0o700, exist_ok=True)
+    steps = [
+        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),
+        op.mount("tmpfs", stage, "a place to put the layers together", source="minibox", root=op.HOST),
+        # Alone, a layer would be no overlay, and its whiteouts would show.
+        op.mkdir(op.HOST, f"{stage}/none", "one layer more than there are"),
+        op.mkdir(op.HOST, f"{stage}/root", "the tree to be"),
+    ]
+    for number, path in enumerate(layers):
+        steps.append(op.open_tree(path, op.SCRATCH, "a layer"))
+        steps.append(op.attach(op.SCRATCH, op.HOST, f"{stage}/{number}", "under a short name"))
+    options = f"lowerdir={':'.join(map(str, range(len(layers))))}:none"
+    if os.geteuid() or os.readlink("/proc/self/ns/user") != FIRST_USER_NAMESPACE:
+        options += ",userxattr"
+    return [
+        *steps,
+        op.mount_overlay(stage, options, "root", "layers as one tree, read-only"),
+        op.open_tree(f"{stage}/root", op.ROOT, "detached, to hand it over"),
+        op.send_fd(op.CHANNEL, op.ROOT, 0, "to who reads it"),
+    ]
