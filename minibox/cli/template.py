@@ -1,0 +1,502 @@
+"""Templates of `--format`: the part of Go's text/template that users of Docker write.
+
+Actions with fields, variables, pipelines, parentheses and literals; if, range, with, else, break and continue; the
+functions of `template_functions`. Not there: define, template and block.
+
+Values are as in JSON. A dict stands for a struct: a field that it lacks is an error; a `Map` is a map of Go, where
+a key that is missing gives ``<no value>``. A function as a value is a method: it gets the words behind its name.
+
+Source: https://pkg.go.dev/text/template, https://docs.docker.com/engine/cli/formatting/.
+"""
+
+from __future__ import annotations
+
+import re
+
+from minibox.cli.template_functions import FUNCTIONS, NO_VALUE, Failure, Map, is_true, say
+from minibox.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, NoReturn
+
+    #: What is compiled: in a scope, an expression gives its value, and a statement writes.
+    Evaluate = Callable[["Scope"], Any]
+    Fail = Callable[..., NoReturn]
+
+NESTED_MAX = 50
+TOKENS = re.compile(
+    r"""(?P<space>\s+) | (?P<string>"(?:[^"\\\n]|\\.)*") | (?P<raw>`[^`]*`) | (?P<char>'(?:[^'\\\n]|\\.)+')
+    | (?P<number>[+-]?(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,18}(?:\.[0-9]{1,18})?(?:[eE][+-]?[0-9]{1,2})?)(?![\w.]))
+    | (?P<field>\.[^\W\d]\w*) | (?P<dot>\.) | (?P<variable>\$\w*) | (?P<word>[^\W\d]\w*) | (?P<sign>:=|=|\||\(|\)|,)""",
+    re.VERBOSE,
+)
+CLOSING = re.compile(r"(?:(?<=\s)(?P<trim>-))?\}\}")
+OPENING_TRIMS = re.compile(r"\{\{-\s")
+COMMENT = re.compile(r"\s*/\*.*?\*/\s*", re.DOTALL)
+SPACE = " \t\r\n"
+ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[0-7]{3}|.)", re.DOTALL)
+ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+CONSTANTS = {"true": True, "false": False, "nil": None}
+LITERALS = ("string", "raw", "char", "number")
+
+
+class Scope:
+    """Where an action is executed: the dot, the variables (innermost last), and what was written so far."""
+
+    __slots__ = ("dot", "out", "variables")
+
+    def __init__(self, dot: Any, variables: list[tuple[str, Any]], out: list[str]) -> None:
+        self.dot, self.variables, self.out = dot, variables, out
+
+    def find(self, name: str) -> int:
+        """The index of the innermost variable of that name; the parser knows that there is one."""
+        return max(at for at, (known, _) in enumerate(self.variables) if known == name)
+
+
+class Template:
+    """A parsed template."""
+
+    def __init__(self, source: str) -> None:
+        """Parse ``source``.
+
+        Raises:
+            UsageError: it is no template; the message says where (line:column) and why.
+        """
+        self._body = _Parser(source).whole()
+
+    def render(self, data: Any) -> str:
+        """The text for ``data``.
+
+        Raises:
+            UsageError: ``data`` has no such field, or a function can't work with what it is given.
+        """
+        scope = Scope(data, [("$", data)], [])
+        self._body(scope)
+        return "".join(scope.out)
+
+
+class _Token:
+    __slots__ = ("at", "kind", "spaced", "text")
+
+    def __init__(self, kind: str, text: str, at: int, spaced: bool) -> None:
+        self.kind, self.text, self.at, self.spaced = kind, text, at, spaced
+
+
+class _Break(Exception):
+    pass
+
+
+class _Continue(Exception):
+    pass
+
+
+class _Parser:
+    """Reads a template from left to right, and compiles as it goes."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.at = 0
+        self.start = 0  # of the action under way
+        self.tokens: list[_Token] = []  # of it, those that were not read yet
+        self.trims_text = False
+        self.variables = ["$"]
+        self.depth = 0
+        self.loops = 0
+
+    # ---- text and actions -----------------------------------------------------------------------
+
+    def whole(self) -> Evaluate:
+        return self.body("")[0]
+
+    def body(self, inside: str) -> tuple[Evaluate, str]:
+        """All up to the action that ends it, and which it was: "end", "else", or "" for the end of the source."""
+        opened, known = self.start, len(self.variables)
+        self.deeper(self.start)
+        nodes: list[Evaluate] = []
+        ended_by = ""
+        while not ended_by:
+            if text := self.read_text():
+                nodes.append(_write(text))
+            if self.at >= len(self.source):
+                if inside:
+                    self.fail(opened, f"{inside} has no {{{{end}}}}")
+                break
+            self.read_action()
+            if self.tokens and self.tokens[0].text in ("end", "else"):
+                first = self.tokens.pop(0)
+                if not inside:
+                    self.fail(first.at, f"unexpected {{{{{first.text}}}}}")
+                ended_by = first.text
+            elif self.tokens:
+                nodes.append(self.action(self.tokens[0]))
+        self.depth -= 1
+        del self.variables[known:]
+        return _sequence(nodes), ended_by
+
+    def read_text(self) -> str:
+        """The text up to the next action."""
+        end = self.source.find("{{", self.at)
+        end = len(self.source) if end < 0 else end
+        text = self.source[self.at : end]
+        self.at = end
+        if self.trims_text:
+            text = text.lstrip(SPACE)
+        return text.rstrip(SPACE) if OPENING_TRIMS.match(self.source, end) else text
+
+    def read_action(self) -> None:
+        """Read an action into ``tokens``: none for a comment."""
+        self.start = self.at
+        self.at += 3 if OPENING_TRIMS.match(self.source, self.at) else 2
+        self.tokens = []
+        comment = COMMENT.match(self.source, self.at)
+        self.at = comment.end() if comment else self.at
+        spaced = True
+        while not (closing := CLOSING.match(self.source, self.at)):
+            match = TOKENS.match(self.source, self.at)
+            if match is None or comment:
+                self.fail_to_read("a comment must be alone in its action" if comment else "")
+            if match.lastgroup != "space":
+                self.tokens.append(_Token(str(match.lastgroup), match[0], self.at, spaced))
+            spaced = match.lastgroup == "space"
+            self.at = match.end()
+        self.at = closing.end()
+        self.trims_text = bool(closing["trim"])
+        if not self.tokens and not comment:
+            self.fail(self.start, "the action is empty")
+
+    def fail_to_read(self, why: str) -> NoReturn:
+        rest = self.source[self.at : self.at + 1]
+        if not rest:
+            self.fail(self.start, "the action has no }}")
+        if rest in "\"'`":
+            self.fail(self.at, "the string has no end")
+        self.fail(self.at, why or ("not a number" if rest in "+-0123456789" else f"unexpected {ascii(rest)}"))
+
+    def action(self, first: _Token) -> Evaluate:
+        if first.kind == "word" and first.text in ("if", "with", "range"):
+            return self.block(self.tokens.pop(0))
+        if first.kind == "word" and first.text in ("break", "continue"):
+            self.tokens.pop(0)
+            self.finished()
+            if not self.loops:
+                self.fail(first.at, f"{first.text} outside range")
+            return _leave(_Break if first.text == "break" else _Continue)
+        names, declares = self.assignment(1)
+        pipeline = self.pipeline()
+        self.finished()
+        if names:
+            self.variables += names if declares else []
+            return _assign(names, declares, pipeline)
+        return _print(pipeline)
+
+    def block(self, first: _Token) -> Evaluate:
+        """An if, with or range: its condition, and all up to its end."""
+        kind, known = first.text, len(self.variables)
+        names, declares = self.assignment(2 if kind == "range" else 1)
+        pipeline = self.pipeline()
+        self.finished()
+        self.variables += names if declares else []
+        self.loops += kind == "range"
+        body, ended_by = self.body(kind)
+        self.loops -= kind == "range"
+        otherwise = _sequence(())
+        if ended_by == "else" and kind != "range" and self.tokens and self.tokens[0].text == kind:
+            otherwise = self.block(self.tokens.pop(0))  # whose end is ours too
+        elif ended_by == "else":
+            self.finished()
+            otherwise, ended_by = self.body(kind)
+            if ended_by == "else":
+                self.fail(self.start, f"{kind} has a second {{{{else}}}}")
+            self.finished()
+        self.finished()
+        del self.variables[known:]
+        if kind == "range":
+            return _range(names, declares, pipeline, body, otherwise, self.fail_at(first))
+        return _if(names, declares, pipeline, body, otherwise, sets_dot=kind == "with")
+
+    def finished(self) -> None:
+        if self.tokens:
+            self.fail(self.tokens[0].at, f"unexpected {self.tokens[0].text}")
+
+    # ---- expressions ----------------------------------------------------------------------------
+
+    def assignment(self, names_max: int) -> tuple[list[str], bool]:
+        """``$a, $b :=`` at the start of a pipeline: the names, and whether they are new."""
+        texts = [token.text for token in self.tokens[:4]]
+        count = 1 if texts[1:2] in ([":="], ["="]) else 2 if texts[1:2] == [","] and texts[3:] in ([":="], ["="]) else 0
+        names = texts[: 2 * count : 2]
+        if not count or count > names_max or any(token.kind != "variable" for token in self.tokens[: 2 * count : 2]):
+            return [], False
+        declares = texts[2 * count - 1] == ":="
+        for token in self.tokens[: 2 * count : 2]:
+            if not declares:
+                self.check_variable(token)
+        del self.tokens[: 2 * count]
+        return names, declares
+
+    def check_variable(self, token: _Token) -> None:
+        if token.text not in self.variables:
+            self.fail(token.at, f"undefined variable {token.text}")
+
+    def pipeline(self) -> Evaluate:
+        """Commands with ``|`` between them: each gets what the one before it gives as its last argument."""
+        value = self.command(None)
+        while self.tokens and self.tokens[0].text == "|":
+            self.tokens.pop(0)
+            value = self.command(value)
+        return value
+
+    def command(self, piped: Evaluate | None) -> Evaluate:
+        token = self.tokens[0] if self.tokens else None
+        function = self.function()
+        head = None if function else self.operand()
+        assert token is not None
+        arguments = []
+        while self.tokens and self.tokens[0].text not in ("|", ")"):
+            arguments.append(self.operand())
+        if piped:
+            arguments.append(piped)
+        fail = self.fail_at(token)
+        if function:
+            return _call(function, arguments, fail)
+        assert head is not None
+        return _with_arguments(head, arguments, fail) if arguments else head
+
+    def function(self) -> str:
+        """The name of a function, when one is next."""
+        if not self.tokens or self.tokens[0].kind != "word" or self.tokens[0].text in CONSTANTS:
+            return ""
+        token = self.tokens.pop(0)
+        if token.text not in FUNCTIONS:
+            self.fail(token.at, f"function {token.text} not defined")
+        return token.text
+
+    def operand(self) -> Evaluate:
+        """A term, and the fields behind it."""
+        if not self.tokens:
+            self.fail(self.start, "a value is missing")
+        token = self.tokens[0]
+        function = self.function()
+        if function:
+            return _call(function, [], self.fail_at(token))
+        self.tokens.pop(0)
+        value: Evaluate = _dot
+        if token.kind == "field":
+            value = _field(_dot, token.text[1:], self.fail_at(token))
+        elif token.kind == "variable":
+            self.check_variable(token)
+            value = _variable(token.text)
+        elif token.text == "(":
+            self.deeper(token.at)
+            value = self.pipeline()
+            if not self.tokens or self.tokens.pop(0).text != ")":
+                self.fail(token.at, "( has no )")
+            self.depth -= 1
+        elif token.kind != "dot":
+            value = _constant(self.literal(token))
+        while self.tokens and self.tokens[0].kind == "field" and not self.tokens[0].spaced:
+            field = self.tokens.pop(0)
+            if token.kind in LITERALS:
+                self.fail(field.at, f"unexpected {field.text}")
+            token = _Token(token.kind, token.text + field.text, token.at, token.spaced)
+            value = _field(value, field.text[1:], self.fail_at(token))
+        return value
+
+    def literal(self, token: _Token) -> Any:
+        text = token.text
+        if token.kind in ("string", "raw"):
+            return _unquote(text[1:-1]) if token.kind == "string" else text[1:-1]
+        if token.kind == "char" and len(_unquote(text[1:-1])) == 1:
+            return ord(_unquote(text[1:-1]))
+        if token.kind == "number":
+            hexadecimal = text.lstrip("+-")[:2] in ("0x", "0X")
+            return int(text, 16) if hexadecimal else int(text) if text.lstrip("+-").isdigit() else float(text)
+        if token.kind == "word":
+            return CONSTANTS[text]
+        self.fail(token.at, f"unexpected {text}")
+
+    # ---- errors ---------------------------------------------------------------------------------
+
+    def deeper(self, at: int) -> None:
+        self.depth += 1
+        if self.depth > NESTED_MAX:
+            self.fail(at, f"nested more than {NESTED_MAX} deep")
+
+    def fail(self, at: int, why: str) -> NoReturn:
+        raise UsageError(f"template: {self.place(at)}: {why}", 'for example: --format "{{.ID}} {{json .}}"')
+
+    def fail_at(self, token: _Token) -> Fail:
+        """How an action that failed while it was executed says so."""
+
+        def fail(why: str, hint: str | None = None) -> NoReturn:
+            raise UsageError(f"template: {self.place(token.at)}: at <{token.text}>: {why}", hint)
+
+        return fail
+
+    def place(self, at: int) -> str:
+        return f"{self.source.count(chr(10), 0, at) + 1}:{at - self.source.rfind(chr(10), 0, at)}"
+
+
+def _unquote(text: str) -> str:
+    def character(match: re.Match[str]) -> str:
+        code = match[1]
+        if len(code) == 1:
+            return ESCAPED.get(code, code)
+        return chr(int(code[1:], 16)) if code[0] in "xu" else chr(int(code, 8))
+
+    return ESCAPE.sub(character, text)
+
+
+# ---- what a template is compiled to -------------------------------------------------------------
+
+
+def _dot(scope: Scope) -> Any:
+    return scope.dot
+
+
+def _constant(value: Any) -> Evaluate:
+    return lambda scope: value
+
+
+def _variable(name: str) -> Evaluate:
+    return lambda scope: scope.variables[scope.find(name)][1]
+
+
+def _field(of: Evaluate, name: str, fail: Fail) -> Evaluate:
+    def get(scope: Scope) -> Any:
+        value = of(scope)
+        if isinstance(value, Map):
+            return value.get(name, NO_VALUE)
+        if value is None or value is NO_VALUE:
+            fail(f"nil has no field {name}")
+        if not isinstance(value, dict):
+            fail(f"can't evaluate field {name}: it is {say(value)[:40]!r}, which has no fields")
+        if name not in value:
+            fail(f"can't evaluate field {name}: there is none", f"the fields are {', '.join(map(str, value))}")
+        return value[name]
+
+    return get
+
+
+def _call(name: str, arguments: Sequence[Evaluate], fail: Fail) -> Evaluate:
+    function, least, most = FUNCTIONS[name]
+    short_circuits = name in ("and", "or")
+
+    def call(scope: Scope) -> Any:
+        if not least <= len(arguments) <= most:
+            fail(f"wrong number of arguments: {len(arguments)}, wants {least}{'' if least == most else ' or more'}")
+        if short_circuits:
+            value = None
+            for argument in arguments:
+                value = argument(scope)
+                if is_true(value) == (name == "or"):
+                    break
+            return value
+        values = [argument(scope) for argument in arguments]
+        try:
+            return function(*values)
+        except Failure as error:
+            fail(str(error))
+
+    return call
+
+
+def _with_arguments(head: Evaluate, arguments: Sequence[Evaluate], fail: Fail) -> Evaluate:
+    def call(scope: Scope) -> Any:
+        method = head(scope)
+        if not callable(method):
+            fail("it is no function, and can't be given an argument")
+        try:
+            return method(*(argument(scope) for argument in arguments))
+        except (Failure, TypeError) as error:
+            fail(str(error))
+
+    return call
+
+
+def _write(text: str) -> Evaluate:
+    return lambda scope: scope.out.append(text)
+
+
+def _print(pipeline: Evaluate) -> Evaluate:
+    return lambda scope: scope.out.append(say(pipeline(scope)))
+
+
+def _sequence(nodes: Sequence[Evaluate]) -> Evaluate:
+    def run(scope: Scope) -> None:
+        for node in nodes:
+            node(scope)
+
+    return run
+
+
+def _leave(how: type[Exception]) -> Evaluate:
+    def run(scope: Scope) -> None:
+        raise how
+
+    return run
+
+
+def _assign(names: Sequence[str], declares: bool, pipeline: Evaluate) -> Evaluate:
+    def run(scope: Scope) -> None:
+        _set(scope, names, declares, [pipeline(scope)])
+
+    return run
+
+
+def _set(scope: Scope, names: Sequence[str], declares: bool, values: Sequence[Any]) -> None:
+    for name, value in zip(names, values):
+        if declares:
+            scope.variables.append((name, value))
+        else:
+            scope.variables[scope.find(name)] = (name, value)
+
+
+def _if(
+    names: Sequence[str], declares: bool, pipeline: Evaluate, body: Evaluate, otherwise: Evaluate, *, sets_dot: bool
+) -> Evaluate:
+    def run(scope: Scope) -> None:
+        known = len(scope.variables)
+        value = pipeline(scope)
+        _set(scope, names, declares, [value])
+        if is_true(value):
+            body(Scope(value, scope.variables, scope.out) if sets_dot else scope)
+        else:
+            otherwise(scope)
+        del scope.variables[known:]
+
+    return run
+
+
+def _range(
+    names: Sequence[str], declares: bool, pipeline: Evaluate, body: Evaluate, otherwise: Evaluate, fail: Fail
+) -> Evaluate:
+    def run(scope: Scope) -> None:
+        known = len(scope.variables)
+        pairs = list(_pairs(pipeline(scope), fail))
+        for key, value in pairs:
+            _set(scope, names, declares, [key, value][-len(names) :] if names else ())
+            try:
+                body(Scope(value, scope.variables, scope.out))
+            except _Continue:
+                pass
+            except _Break:
+                break
+            finally:
+                del scope.variables[known:]
+        if not pairs:
+            otherwise(scope)
+
+    return run
+
+
+def _pairs(value: Any, fail: Fail) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        return iter(sorted(value.items()))
+    if isinstance(value, (list, tuple)):
+        return iter(enumerate(value))
+    if value is None or value is NO_VALUE:
+        return iter(())
+    fail(f"can't range over {say(value)[:40]!r}")
