@@ -36,7 +36,8 @@ struct mb_message {
     uint32_t reserved;
 };
 
-#define MB_TAG_ROOT 0xffffffffu /* exec failed: the container's root directory, for the diagnosis */
+#define MB_TAG_SIBLING 0xfffffffeu /* clone_sibling: the pidfd of the process that goes on */
+#define MB_TAG_ROOT 0xffffffffu    /* exec failed: the container's root directory, for the diagnosis */
 
 struct mb_child {
     const struct mb_plan *plan;

@@ -21,6 +21,25 @@ int mb_child_op_unshare(struct mb_child *child, const uint64_t *a) {
 
 int mb_child_op_setns(struct mb_child *child, const uint64_t *a) { return result(setns(slot(child, a[0]), (int)a[1])); }
 
+/* Whoever joins a pid namespace is seen from inside at once, with all that it still holds of the
+ * host: nobody there may trace it or look at its descriptors before its exec. */
+int mb_child_op_undumpable(struct mb_child *child, const uint64_t *a) {
+    (void)child, (void)a;
+    return result(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
+}
+
+/* clone_sibling(socket): a pid namespace that was joined takes effect for children. Go on as one,
+ * but as a child of our parent's, which gets its pidfd; the process that called ends. */
+int mb_child_op_clone_sibling(struct mb_child *child, const uint64_t *a) {
+    int pidfd = -1;
+    struct mb_clone_args args = {.flags = CLONE_PARENT | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&pidfd};
+    pid_t pid = mb_clone3(&args);
+    if (pid <= 0) {
+        return result(pid);
+    }
+    _exit(mb_child_send(slot(child, a[0]), MB_TAG_SIBLING, pidfd) ? 1 : 0);
+}
+
 int mb_child_op_sethostname(struct mb_child *child, const uint64_t *a) {
     (void)child;
     return result(sethostname(text(a[0]), strlen(text(a[0]))));

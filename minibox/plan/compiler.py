@@ -23,7 +23,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.oci.runtime import LinuxDevice, Spec
+    from minibox.oci.runtime import LinuxDevice, Process, Spec
     from minibox.plan.operations import Op
 
 # clone(2) flags by the Spec's namespace types
@@ -134,9 +134,9 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *(_receive(handed_over) if below_mounter else _own_root(rootfs, binds)),
             *_furnish(spec, wanted, below_mounter),
             *_close_up(spec),
-            *_streams(start),
+            *session(start.terminal, console=True),
             *_network(spec, start),
-            *_become(spec, start),
+            *become(spec["process"], start, dies_with_parent=True),
         ),
         _flags(spec),
     )  # fmt: skip
@@ -220,22 +220,34 @@ def _time(spec: Spec) -> list[Op]:
 
 
 def _identity(spec: Spec, start: Start) -> list[Op]:
-    steps: list[Op] = []
     types = _types(spec)
-    for slot, directory in enumerate(start.cgroup_tasks, op.FIRST_CGROUP):
-        # A thread that moves itself takes no lock on all processes of the host; being moved costs 5 to 20 ms.
-        steps.append(op.write_fd(slot, b"0", f"into the cgroup {directory}: from here on its limits hold"))
+    steps = enter_cgroups(start)
     if "user" in types:
-        if start.setgroups:
-            steps.append(op.setgroups((), "the caller's groups stay outside"))
-        steps += [
-            op.setresgid(0, "root inside"),
-            op.setresuid(0, "root inside, nobody outside: from here on files are made in its name"),
-            op.die_with_parent("a change of ids forgets it"),
-        ]
+        steps += own_ids(start.setgroups)
+        steps.append(op.die_with_parent("a change of ids forgets it"))
     if "cgroup" in types:
         steps.append(op.unshare(NAMESPACES["cgroup"], "its own cgroup looks like the root of the hierarchy"))
     return steps
+
+
+def enter_cgroups(start: Start) -> list[Op]:
+    """On v1; on v2 a process is born in its cgroup.
+
+    A thread that moves itself takes no lock on all processes of the host; being moved costs 5 to 20 ms.
+    """
+    return [
+        op.write_fd(slot, b"0", f"into the cgroup {directory}: from here on its limits hold")
+        for slot, directory in enumerate(start.cgroup_tasks, op.FIRST_CGROUP)
+    ]
+
+
+def own_ids(setgroups: bool) -> list[Op]:
+    """Root of the user namespace that the process is in."""
+    return [
+        *([op.setgroups((), "the caller's groups stay outside")] if setgroups else []),
+        op.setresgid(0, "root inside"),
+        op.setresuid(0, "root inside, nobody outside: from here on files are made in its name"),
+    ]
 
 
 def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
@@ -374,18 +386,21 @@ def _dots_to_slashes(name: str) -> str:
     return "/".join(part.replace("/", ".") for part in name.split("."))
 
 
-def _streams(start: Start) -> list[Op]:
+def session(terminal: tuple[int, int] | None, *, console: bool) -> list[Op]:
+    """A session of its own, and the standard streams."""
     steps = [
         op.setsid("no terminal of the caller's is within reach"),
         op.session_keyring("nor its keys"),
     ]
-    if start.terminal:
+    if terminal:
         steps += [
-            op.open_pty(*start.terminal, "a terminal of the container's own"),
+            op.open_pty(*terminal, "a terminal of the container's own"),
             op.send_fd(op.STATUS, op.PTY_MASTER, op.TAG_PTY, "minibox copies between it and the user's"),
-            op.bind_fd(
-                op.PTY_SLAVE, op.HOST, "/dev/console", "the same terminal, under the name that init systems use"
-            ),
+        ]
+        if console:
+            why = "the same terminal, under the name that init systems use"
+            steps.append(op.bind_fd(op.PTY_SLAVE, op.HOST, "/dev/console", why))
+        steps += [
             op.controlling_tty(op.PTY_SLAVE, "so that Ctrl-C and job control work"),
             op.stdio(op.PTY_SLAVE, op.PTY_SLAVE, op.PTY_SLAVE, "standard streams are the terminal"),
         ]
@@ -409,9 +424,8 @@ def _network(spec: Spec, start: Start) -> list[Op]:
     return steps
 
 
-def _become(spec: Spec, start: Start) -> list[Op]:
+def become(process: Process, start: Start, *, dies_with_parent: bool) -> list[Op]:
     """From the container's root to the process that was asked for."""
-    process = spec["process"]
     user = process["user"]
     caps = {name: capabilities.mask_of(names) for name, names in process.get("capabilities", {}).items()}  # type: ignore[arg-type]
     filter_ = op.seccomp(start.seccomp, start.seccomp_flags, "only these system calls") if start.seccomp else None
@@ -440,7 +454,8 @@ def _become(spec: Spec, start: Start) -> list[Op]:
     ]
     if caps.get("ambient"):
         steps.append(op.cap_ambient(caps["ambient"], "kept by a command that is not root"))
-    steps.append(op.die_with_parent("a change of ids forgets it"))
+    if dies_with_parent:
+        steps.append(op.die_with_parent("a change of ids forgets it"))
     steps.append(op.close_fds("no descriptor of the host's stays open"))
     if no_new_privs:
         steps.append(op.no_new_privs("no set-uid file gives more"))

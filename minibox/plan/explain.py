@@ -35,6 +35,8 @@ WORDS = {
     "send_fd": ("send {slot}", "unix(7)", "socket slot tag"),
     "unshare": ("unshare {flags}", "unshare(2)", "flags"),
     "setns": ("enter a namespace ({flags})", "setns(2)", "namespace flags"),
+    "undumpable": ("hide from those inside", "prctl(2)", ""),
+    "clone_sibling": ("go on as a child of the parent's", "clone(2)", "socket"),
     "open": ("open {path}", "open(2)", "path flags slot"),
     "open_tree": ("clone the mount of {path}", "open_tree(2)", "path flags slot"),
     "id_map": ("id-map {mount}", "mount_setattr(2)", "mount recursive userns"),
@@ -81,7 +83,7 @@ SLOTS = {
     op.STATUS: "socket to the parent", op.CHANNEL: "socket between mounter and init", op.STDIN: "stdin",
     op.STDOUT: "stdout", op.STDERR: "stderr", op.USERNS: "the container's user namespace",
     op.ROOT: "the container's root", op.PTY_MASTER: "the terminal's master", op.PTY_SLAVE: "the terminal",
-    op.SCRATCH: "the mount at hand",
+    op.SCRATCH: "the mount at hand", op.NAMESPACES: "the container's first process",
 }  # fmt: skip
 TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", 0: "descriptor"}
 CLONE_FLAGS = {

@@ -29,6 +29,7 @@ USERNS = 5  # the container's user namespace
 ROOT = 6  # the container's root directory
 PTY_MASTER, PTY_SLAVE = 7, 8
 SCRATCH = 9  # a mount on its way to its place
+NAMESPACES = 10  # a pidfd of the container that is joined
 FIRST_CGROUP = 16  # the "tasks" files of its cgroups, one a v1 hierarchy
 FIRST_BIND = 48  # bind mounts, opened before the container's root hides their sources
 SLOTS = 512  # how many there are, plan.h
@@ -36,7 +37,7 @@ NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root director
 
 # Tags of messages on the status socket.
 TAG_IDENTITY, TAG_GO, TAG_PTY = 1, 2, 3
-TAG_EXEC_ROOT = 0xFFFFFFFF  # child.h
+TAG_SIBLING, TAG_EXEC_ROOT = 0xFFFFFFFE, 0xFFFFFFFF  # child.h
 
 # mount_setattr(2), linux/mount.h
 RDONLY, NOSUID, NODEV, NOEXEC = 0x1, 0x2, 0x4, 0x8
@@ -83,6 +84,14 @@ def unshare(flags: int, why: str) -> Op:
 
 def setns(slot: int, flags: int, why: str) -> Op:
     return Op("setns", (slot, flags), why, INIT)
+
+
+def undumpable(why: str) -> Op:
+    return Op("undumpable", (), why, INIT)
+
+
+def clone_sibling(why: str) -> Op:
+    return Op("clone_sibling", (STATUS,), why, INIT)
 
 
 def open_(path: str, flags: int, slot: int, why: str) -> Op:

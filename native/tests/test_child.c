@@ -2,6 +2,7 @@
 #include "check.h"
 #include "draft.h"
 
+#include "../child_operations.h"
 #include "../spawn.h"
 
 #include <errno.h>
@@ -486,6 +487,25 @@ static void wait_sees_that_the_parent_is_gone(void) {
     slots[CHANNEL] = -1;
 }
 
+static void a_sibling_goes_on(void) {
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_undumpable);
+    draft_op(&draft, MB_OP_clone_sibling, U(STATUS));
+    draft_exec(&draft, STRINGS("/bin/sh"), STRINGS("sh", "-c", "exit 7"), STRINGS("A=b"));
+    struct run run = start(&draft);
+    struct mb_message message;
+    int pidfd = -1;
+    CHECK_EQUAL(mb_child_receive(run.status_socket, &message, &pidfd), 0);
+    CHECK(message.tag == MB_TAG_SIBLING && pidfd >= 0);
+    finish(&run);
+    CHECK_EQUAL(run.wait_status, 0);
+    siginfo_t ended = {0};
+    CHECK(!waitid(P_PIDFD, (id_t)pidfd, &ended, WEXITED));
+    CHECK_EQUAL(ended.si_status, 7);
+    close(pidfd);
+    forget(&run);
+}
+
 static void descriptors_travel(void) {
     int pair[2];
     CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
@@ -619,6 +639,7 @@ static const struct test tests[] = {
     TEST(a_filter_that_is_too_long_is_refused),
     TEST(wait_takes_the_right_tag_only),
     TEST(wait_sees_that_the_parent_is_gone),
+    TEST(a_sibling_goes_on),
     TEST(descriptors_travel),
     TEST(the_record_tells_how_far_it_came),
     TEST(the_record_survives_a_kill),

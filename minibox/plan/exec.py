@@ -1,0 +1,59 @@
+"""A process in a container that runs -> Plan: `compiler` for ``exec``. Pure, as that is.
+
+The process joins what is there instead of making it. It is seen from inside as soon as it has
+joined the container's namespaces, still with everything that it holds of the host: so it hides
+itself before (CVE-2016-9962 was that race), enters its cgroup before, and goes on as a child of
+minibox's that is born inside the pid namespace.
+"""
+
+from __future__ import annotations
+
+from minibox.plan import operations as op
+from minibox.plan.compiler import NAMESPACES, Plan, become, enter_cgroups, own_ids, session
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.oci.runtime import Process
+    from minibox.plan.compiler import Start
+    from minibox.plan.operations import Op
+
+
+@record
+class Joined:
+    """The container that a process joins.
+
+    Attributes:
+        namespaces: clone(2) flags of those that are not the caller's own.
+        detached: the process goes on when minibox has ended.
+    """
+
+    namespaces: int
+    detached: bool = False
+
+
+def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
+    """Compile an exec.
+
+    Args:
+        start: as of a start; of it the ids, the cgroups, the filter and the terminal count.
+
+    Raises:
+        ConfigError: the process asks for something that has no meaning here.
+    """
+    steps: list[Op] = [op.parent("clone", 0, why="a process that is going to join the container")]
+    if not joined.detached:
+        steps.append(op.die_with_parent("it must not outlive the minibox that owns it"))
+    steps += enter_cgroups(start)
+    steps.append(op.undumpable("nobody inside may trace it or look into it before its exec"))
+    if joined.namespaces:
+        steps.append(op.setns(op.NAMESPACES, joined.namespaces, "all of the container's namespaces at once"))
+    if joined.namespaces & NAMESPACES["pid"]:
+        steps.append(op.clone_sibling("only a new process is in the pid namespace"))
+    if joined.namespaces & NAMESPACES["user"]:
+        steps += own_ids(start.setgroups)
+    steps += session(start.terminal, console=False)
+    if start.terminal:
+        steps.append(op.parent("take_terminal", why="the user inside may open it by name, as tmux(1) does"))
+    steps += become(process, start, dies_with_parent=not joined.detached)
+    return Plan(tuple(steps), 0)

@@ -1,0 +1,66 @@
+"""A process in a container that runs: the exact steps, in order."""
+
+from __future__ import annotations
+
+import pytest
+
+from minibox.plan import operations as op
+from minibox.plan.compiler import NAMESPACES, Start
+from minibox.plan.exec import Joined, compile_exec
+
+PROCESS = {
+    "args": ["true"],
+    "cwd": "/srv",
+    "env": ["PATH=/bin"],
+    "user": {"uid": 1000, "gid": 1000, "additionalGids": [4]},
+    "capabilities": {"bounding": ["CAP_KILL"]},
+    "noNewPrivileges": True,
+}
+ALL = sum(NAMESPACES.values())
+
+
+def names(joined, start=None):
+    return [step.name for step in compile_exec(PROCESS, joined, start or Start()).ops]
+
+
+def test_all_steps_in_order():
+    start = Start(seccomp=bytes(8), cgroup_tasks=("/a", "/b"))
+    assert names(Joined(ALL), start) == [
+        "clone", "die_with_parent", "write_fd", "write_fd", "undumpable", "setns", "clone_sibling",
+        "setgroups", "setresgid", "setresuid", "setsid", "session_keyring", "stdio",
+        "umask", "chdir", "cap_bounding", "setgroups", "setresgid", "setresuid", "capset",
+        "die_with_parent", "close_fds", "no_new_privs", "seccomp", "exec",
+    ]  # fmt: skip
+
+
+def test_it_hides_and_enters_its_cgroup_before_it_is_seen_inside():
+    found = names(Joined(ALL), Start(cgroup_tasks=("/a",)))
+    assert found.index("write_fd") < found.index("undumpable") < found.index("setns")
+
+
+@pytest.mark.parametrize("kind, step", [("pid", "clone_sibling"), ("user", "setresuid")])
+def test_what_a_namespace_needs_is_left_out_without_it(kind, step):
+    with_it, without = names(Joined(ALL)), names(Joined(ALL & ~NAMESPACES[kind]))
+    assert with_it.count(step) == without.count(step) + 1
+
+
+def test_without_namespaces_none_is_joined():
+    assert "setns" not in names(Joined(0))
+
+
+def test_a_detached_process_outlives_minibox():
+    assert "die_with_parent" not in names(Joined(ALL, detached=True))
+
+
+def test_its_terminal_is_not_the_containers_console():
+    found = names(Joined(ALL), Start(terminal=(24, 80)))
+    assert "open_pty" in found and "take_terminal" in found and "bind_fd" not in found
+
+
+def test_a_single_id_keeps_its_groups():
+    assert "setgroups" not in names(Joined(ALL), Start(setgroups=False))
+
+
+def test_the_namespaces_are_those_of_the_pidfd():
+    plan = compile_exec(PROCESS, Joined(NAMESPACES["mount"]), Start())
+    assert next(step for step in plan.ops if step.name == "setns").args == (op.NAMESPACES, NAMESPACES["mount"])
