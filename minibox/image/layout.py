@@ -20,7 +20,7 @@ from minibox.image.reference import is_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, BinaryIO
 
     Descriptor = dict[str, Any]
@@ -149,10 +149,26 @@ class Layout:
         return tuple(sorted({name for name in map(ref_name, self.descriptors()) if name}))
 
     def set_name(self, name: str, descriptor: Descriptor) -> None:
-        """Make ``name`` mean ``descriptor``; what had that name loses it."""
+        """Make ``name`` mean ``descriptor``; what had that name loses it, and stays without one: Docker's <none>."""
         named = {**descriptor, "annotations": {**descriptor.get("annotations", {}), REF_NAME: name}}
+        self.change(lambda items: [*(nameless(item) if ref_name(item) == name else item for item in items), named])
+
+    def change(self, edit: Callable[[list[Descriptor]], list[Descriptor]]) -> None:
+        """Replace the descriptors of index.json by what ``edit`` makes of them, alone among all writers.
+
+        A descriptor without a name is kept once, and only while no name refers to the same digest.
+        """
         with self._locked():
-            self._write_index([item for item in self.descriptors() if ref_name(item) != name] + [named])
+            before = self.descriptors()
+            items = edit(list(before))
+            known = {item.get("digest") for item in items if ref_name(item)}
+            after = []
+            for item in items:
+                if ref_name(item) or item.get("digest") not in known:
+                    known.add(item.get("digest"))
+                    after.append(item)
+            if after != before:
+                self._write_index(after)
 
     def remove_name(self, name: str) -> bool:
         """Forget ``name``; False when it was not there. Blobs stay."""
@@ -282,6 +298,16 @@ def annotation(descriptor: Descriptor, name: str) -> str:
     annotations = descriptor.get("annotations")
     value = annotations.get(name) if isinstance(annotations, dict) else None
     return value if isinstance(value, str) else ""
+
+
+def nameless(descriptor: Descriptor) -> Descriptor:
+    """``descriptor`` without a name."""
+    annotations = descriptor.get("annotations")
+    if not isinstance(annotations, dict) or REF_NAME not in annotations:
+        return descriptor
+    others = {key: value for key, value in annotations.items() if key != REF_NAME}
+    bare = {key: value for key, value in descriptor.items() if key != "annotations"}
+    return {**bare, "annotations": others} if others else bare
 
 
 def disk_error(what: str, error: OSError) -> StoreError:

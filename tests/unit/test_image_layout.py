@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from minibox.errors import StoreError
-from minibox.image.layout import Layout
+from minibox.image.layout import Layout, ref_name
 
 
 @pytest.fixture
@@ -38,3 +38,24 @@ def test_lock_that_cannot_be_made_is_named(layout):
     Path(layout.root, "gc.lock").mkdir()
     with pytest.raises(StoreError, match=r"lock .*/gc\.lock: Is a directory"), layout.adding():
         pass
+
+
+def described(number: int) -> dict[str, object]:
+    return {"mediaType": "m", "digest": f"sha256:{number:064x}", "size": 1}
+
+
+def test_an_image_whose_name_is_taken_stays_without_one(layout):
+    layout.create()
+    layout.set_name("app", described(1))
+    layout.set_name("app", described(2))
+    assert [(ref_name(item), item["digest"][-1]) for item in layout.descriptors()] == [("", "1"), ("app", "2")]
+    layout.set_name("app", described(3))
+    layout.set_name("old", described(1))
+    assert [(ref_name(item), item["digest"][-1]) for item in layout.descriptors()] == [
+        ("", "2"), ("app", "3"), ("old", "1"),
+    ]  # fmt: skip
+    layout.set_name("app", described(3))
+    layout.set_name("old", described(3))
+    assert [(ref_name(item), item["digest"][-1]) for item in layout.descriptors()] == [
+        ("", "2"), ("app", "3"), ("", "1"), ("old", "3"),
+    ]  # fmt: skip
