@@ -1,7 +1,8 @@
 # The loop of a developer, and the two commands of README.md. `make help` says what there is.
 
 SHELL := /bin/bash
-.SHELLFLAGS := -eu -o pipefail -c
+# --norc: Debian's bash reads its start-up files for any command run by ssh, and they fail by -u.
+.SHELLFLAGS := --norc -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 
 # The distribution's own Python where it is new enough: apt has the headers of that one.
@@ -16,10 +17,10 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard native/*.c native/*.h native/*.def native/*.py)
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint unit native-check bench vm vm-test vm-all build clean
+.PHONY: help hello test check lint unit native-check bench vm vm-test vm-all box vagrant-test build clean
 
 help: ## say what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 hello: build ## print a greeting from inside a container (installs what it needs)
 	@.venv/bin/minibox run --rm base sh -c 'echo "Hello from inside a container: I am process $$$$ on host $$(hostname)."'
@@ -67,6 +68,18 @@ vm-all: build .venv/.dev ## all tests in that machine, in half an hour
 	@tests/vm/vm.py --timeout 5400 -- '$(VM_PYTEST) -m "not not_in_vm" tests/unit tests/integration tests/interop tests/vm'
 
 VM_PYTEST := MINIBOX_REQUIRE=all python -m pytest --numprocesses 2
+
+BOX := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/minibox-vm/debian12.box
+
+box: $(BOX) ## build a Vagrant box of Debian 12 for libvirt, where none can be downloaded
+
+$(BOX): pyproject.toml tools/debian-packages $(shell find tests/vm/box -type f) | .venv/.python
+	@tools/debian-packages box
+	@$(AS_ROOT) env PYTHON=.venv/bin/python tests/vm/box/build $@
+
+vagrant-test: box ## vagrant up with that box, tests in the machine, and everything gone again: five minutes by emulation
+	@tools/debian-packages vagrant
+	@$(AS_ROOT) tests/vm/box/try $(BOX)
 
 build: .venv/.native ## build into ./.venv, editable
 
