@@ -57,5 +57,5 @@ def test_an_image_whose_name_is_taken_stays_without_one(layout):
     layout.set_name("app", described(3))
     layout.set_name("old", described(3))
     assert [(ref_name(item), item["digest"][-1]) for item in layout.descriptors()] == [
-        ("", "2"), ("app", "3"), ("", "1"), ("old", "3"),
+        ("", "2"), ("", "1"), ("app", "3"), ("old", "3"),
     ]  # fmt: skip
