@@ -32,9 +32,8 @@ def delegated() -> Iterator[Path]:
     top = CGROUP_ROOT / f"test-{os.getpid()}.slice"
     service, session = top / "user.service", top / "user.service/session.scope"
     session.mkdir(parents=True)
-    for directory in (CGROUP_ROOT, top):
-        (directory / "cgroup.subtree_control").write_text("+cpu +cpuset +memory +pids")
-    (service / "cgroup.subtree_control").write_text(DELEGATED)
+    for directory in (CGROUP_ROOT, top, service):
+        (directory / "cgroup.subtree_control").write_text(DELEGATED)
     for path in (service, session):
         for name in (".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
             os.chown(path / name, isolation.USER_ID, isolation.USER_ID)
