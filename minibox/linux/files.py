@@ -6,7 +6,8 @@ import os
 
 from minibox._native import ffi, lib
 
-RESOLVE_NO_MAGICLINKS, RESOLVE_IN_ROOT = 0x02, 0x10
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
+EAGAIN = 11
 
 
 def open_in_root(root_fd: int, path: str, flags: int) -> int:
@@ -17,9 +18,24 @@ def open_in_root(root_fd: int, path: str, flags: int) -> int:
     Raises:
         OSError: with the path.
     """
-    fd: int = lib.mb_openat2(
-        root_fd, os.fsencode(path), flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-    )
-    if fd < 0:
-        raise OSError(ffi.errno, os.strerror(ffi.errno), path)
-    return fd
+    return _open(root_fd, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def open_beneath(root_fd: int, path: str, flags: int) -> int:
+    """Open ``path`` below the directory ``root_fd``, through no symlink: for a tree that another process may change.
+
+    A symlink as the last part is opened with O_PATH and O_NOFOLLOW; ``.`` is ``root_fd`` itself. Close-on-exec.
+
+    Raises:
+        OSError: with the path; ELOOP for a symlink on the way.
+    """
+    return _open(root_fd, path, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+
+
+def _open(root_fd: int, path: str, flags: int, resolve: int) -> int:
+    while True:
+        fd: int = lib.mb_openat2(root_fd, os.fsencode(path), flags | os.O_CLOEXEC, 0, resolve)
+        if fd >= 0:
+            return fd
+        if ffi.errno != EAGAIN:  # something was renamed meanwhile, and the kernel can't vouch for ".."
+            raise OSError(ffi.errno, os.strerror(ffi.errno), path)
