@@ -1,0 +1,182 @@
+"""Reading the log of a detached container, which its supervisor writes and rotates.
+
+The log is ``path``, ``path.1`` and so on, the higher the older, one JSON object a line as Docker's
+json-file driver writes it: ``{"log": "text\\n", "stream": "stdout", "time": "...Z"}``. Times have all
+the same form, nanoseconds in UTC, so that they compare as strings.
+"""
+
+from __future__ import annotations
+
+import os
+from json import loads
+from time import gmtime, sleep, strftime
+
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
+BLOCK = 1 << 16
+POLL_S = 0.1
+
+
+@record
+class LogEntry:
+    """What the container wrote: a line, or a part of a very long one.
+
+    Attributes:
+        stream: ``stdout`` or ``stderr``.
+        text: with its newline, if it has one.
+        time: RFC 3339, UTC, in nanoseconds.
+    """
+
+    stream: str
+    text: str
+    time: str
+
+
+def log_time(seconds: float) -> str:
+    """A time since the epoch as the log writes it."""
+    whole, nanoseconds = divmod(round(seconds * 1e9), 1_000_000_000)
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(whole)) + f".{nanoseconds:09d}Z"
+
+
+def read_log(
+    path: str,
+    *,
+    tail: int | None = None,
+    since: str = "",
+    until: str = "",
+    writes: Callable[[], bool] | None = None,
+) -> Iterator[LogEntry]:
+    """The entries of a log, oldest first; none when there is no log.
+
+    Args:
+        tail: only so many, from the end.
+        since, until: only those between these times, as of `log_time`; "" for no bound.
+        writes: says whether the container may still write: then wait for more, across rotations. The log is
+            read once more after it has said no, so that nothing is lost.
+
+    Raises:
+        OSError: the log can't be read.
+    """
+    files = _open_all(path)
+    try:
+        if tail is not None:
+            _seek_to_tail(files, tail)
+        for line in _lines(path, files, writes):
+            entry = _entry(line)
+            if entry is None or entry.time < since:
+                continue
+            if until and entry.time > until:
+                return
+            yield entry
+    finally:
+        for file in files:
+            file.close()
+
+
+def _entry(line: bytes) -> LogEntry | None:
+    """None for half a line, which a full disk or a crash leaves."""
+    try:
+        found = loads(line)
+        return LogEntry(found["stream"], found["log"], found["time"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _open_all(path: str) -> list[BinaryIO]:
+    """The files of a log, oldest first; each once, though it may be rotated meanwhile.
+
+    The newest is opened first: what is renamed meanwhile becomes older, and is then seen twice rather than never.
+    """
+    found: dict[tuple[int, int], BinaryIO] = {}
+    number = 0
+    while True:
+        try:
+            file = open(f"{path}.{number}" if number else path, "rb")
+        except FileNotFoundError:
+            # Between the renames of a rotation there is no newest for a moment.
+            if number:
+                break
+        else:
+            status = os.fstat(file.fileno())
+            if (status.st_dev, status.st_ino) in found:
+                file.close()
+            else:
+                found[status.st_dev, status.st_ino] = file
+        number += 1
+    return list(reversed(found.values()))
+
+
+def _seek_to_tail(files: list[BinaryIO], count: int) -> None:
+    """Position the files so that what is left to read are the last ``count`` lines."""
+    for index in range(len(files) - 1, -1, -1):
+        file = files[index]
+        position = end = file.seek(0, os.SEEK_END)
+        while position > 0 and count > 0:
+            start = max(0, position - BLOCK)
+            file.seek(start)
+            block = file.read(position - start)
+            if position == end and block.endswith(b"\n"):
+                block = block[:-1]  # the end of the last line begins no other
+            newlines = block.count(b"\n")
+            if newlines >= count:
+                for _ in range(count):
+                    block = block[: block.rindex(b"\n")]
+                position, count = start + len(block) + 1, 0
+                break
+            count -= newlines
+            position = start
+        else:
+            if position == 0 and end and count > 0:
+                count -= 1  # the first line of the file has no newline before it
+        file.seek(position if end else 0)
+        if count == 0:
+            for older in files[:index]:
+                older.seek(0, os.SEEK_END)
+            return
+
+
+def _lines(path: str, files: list[BinaryIO], writes: Callable[[], bool] | None) -> Iterator[bytes]:
+    """Whole lines of the files, and of those that follow them while the container writes."""
+    while True:
+        goes_on = writes is not None and writes()
+        if not files:
+            files += _open_all(path)
+        if files:
+            yield from _whole_lines(files[0])
+            newer = [] if len(files) > 1 or writes is None else _newer(path, files[0])
+            if newer:
+                yield from _whole_lines(files[0])  # it was written to until it was rotated
+                files += newer
+            if len(files) > 1:
+                files.pop(0).close()
+                continue
+        if not goes_on:
+            return
+        sleep(POLL_S)
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Up to the end, or to a line that is being written."""
+    for line in iter(file.readline, b""):
+        if not line.endswith(b"\n"):
+            file.seek(-len(line), os.SEEK_CUR)
+            return
+        yield line
+
+
+def _newer(path: str, file: BinaryIO) -> list[BinaryIO]:
+    """The files of the log that are newer than ``file``, opened, oldest first."""
+    known = os.fstat(file.fileno())
+    found = _open_all(path)
+    for index, other in enumerate(found):
+        status = os.fstat(other.fileno())
+        if (status.st_dev, status.st_ino) == (known.st_dev, known.st_ino):
+            for older in found[: index + 1]:
+                older.close()
+            return found[index + 1 :]
+    return found
