@@ -79,16 +79,21 @@ def add_image(
     }
     if created:
         image_config["created"] = created
+    config_descriptor = layout.write_json(image_config, MEDIA_TYPE_CONFIG)
     manifest = {
         "schemaVersion": 2,
         "mediaType": MEDIA_TYPE_MANIFEST,
-        "config": layout.write_json(image_config, MEDIA_TYPE_CONFIG),
+        "config": config_descriptor,
         "layers": [descriptor for descriptor, _ in added],
     }
     descriptor = layout.write_json(manifest, MEDIA_TYPE_MANIFEST)
     layout.set_name(str(name), {**descriptor, "platform": {"os": "linux", "architecture": host_architecture()}})
     return ResolvedImage(
-        reference=str(name), digest=descriptor["digest"], config=image_config, chain_ids=chain_ids(diff_ids)
+        reference=str(name),
+        digest=descriptor["digest"],
+        config=image_config,
+        chain_ids=chain_ids(diff_ids),
+        config_digest=config_descriptor["digest"],
     )
 
 

@@ -30,6 +30,8 @@ INDEX_TYPES = (
 )
 MANIFEST_TYPES = (MEDIA_TYPE_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
 NESTED_INDEXES_MAX = 4
+ID_DIGITS_MIN = 4
+HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 def find_image(layout: Layout, reference: str, platform: Platform | None = None) -> ResolvedImage | None:
@@ -38,29 +40,43 @@ def find_image(layout: Layout, reference: str, platform: Platform | None = None)
     Of an index's images the one for ``platform`` is meant: this machine's, when it is None.
 
     ``reference`` may be a name as Docker users write it, a name exactly as another tool put it
-    into index.json, ``NAME@DIGEST``, or the ``sha256:<hex>`` of a manifest.
+    into index.json, ``NAME@DIGEST``, the ``sha256:<hex>`` of a manifest, or the id of an image (the
+    digest of its config), of which the first four digits are enough. A name goes before an id.
 
     Raises:
-        InvalidReference: ``reference`` is malformed.
+        InvalidReference: ``reference`` is malformed, or the beginning of several ids.
         StoreError: the image is damaged.
     """
-    by_digest = is_digest(reference)
-    wanted = None if by_digest else parse(reference)
-    descriptor = _find_descriptor(layout.descriptors(), reference, wanted)
+    platform = platform or host_platform()
+    wanted = None if is_digest(reference) or is_digest(f"sha256:{reference}") else parse(reference)
+    descriptors = layout.descriptors()
+    descriptor = _find_descriptor(descriptors, reference, wanted)
+    name = str(wanted) if wanted is not None else reference
+    if descriptor is None:
+        descriptor = _find_by_id(layout, descriptors, reference, platform)
+        name = reference
     if descriptor is None:
         return None
-    digest = _manifest_digest(layout, descriptor, platform or host_platform())
-    config = image_config(layout, digest)
-    name = str(wanted) if wanted is not None else reference
-    return ResolvedImage(reference=name, digest=digest, config=config, chain_ids=chain_ids(diff_ids(config)))
+    digest = manifest_digest(layout, descriptor, platform)
+    config_digest = config_digest_of(layout, digest)
+    config = layout.read_json(config_digest)
+    return ResolvedImage(name, digest, config, chain_ids(diff_ids(config)), config_digest)
 
 
 def image_config(layout: Layout, digest: str) -> dict[str, Any]:
     """The image config of the manifest ``digest``."""
+    return layout.read_json(config_digest_of(layout, digest))
+
+
+def config_digest_of(layout: Layout, digest: str) -> str:
+    """The digest of the config that the manifest ``digest`` names: the image's id."""
     descriptor = layout.read_json(digest).get("config")
     if not isinstance(descriptor, dict):
         raise StoreError(f"manifest {digest} is damaged: it has no config")
-    return layout.read_json(descriptor.get("digest", ""))
+    found = descriptor.get("digest")
+    if not isinstance(found, str):
+        raise StoreError(f"manifest {digest} is damaged: its config has no digest")
+    return found
 
 
 def layer_descriptors(layout: Layout, digest: str, config: dict[str, Any]) -> list[tuple[Descriptor, str]]:
@@ -141,6 +157,24 @@ def _find_descriptor(descriptors: list[Descriptor], reference: str, wanted: Refe
     return loose
 
 
+def _find_by_id(layout: Layout, descriptors: list[Descriptor], reference: str, platform: Platform) -> Descriptor | None:
+    """The image whose id begins with ``reference``."""
+    start = reference.removeprefix("sha256:")
+    if len(start) < ID_DIGITS_MIN or not HEXADECIMAL.issuperset(start):
+        return None
+    found: dict[str, Descriptor] = {}
+    for descriptor in descriptors:
+        try:
+            image_id = config_digest_of(layout, manifest_digest(layout, descriptor, platform))
+        except StoreError:
+            continue  # another image is damaged
+        if image_id.startswith(f"sha256:{start}"):
+            found.setdefault(image_id, descriptor)
+    if len(found) > 1:
+        raise InvalidReference(f"{reference!r} is the beginning of {len(found)} image ids", "write more of its digits")
+    return next(iter(found.values()), None)
+
+
 def _full_name(name: str) -> str:
     try:
         return str(parse(name))
@@ -148,8 +182,12 @@ def _full_name(name: str) -> str:
         return ""
 
 
-def _manifest_digest(layout: Layout, descriptor: Descriptor, platform: Platform) -> str:
-    """The digest of the manifest that ``descriptor`` stands for on ``platform``."""
+def manifest_digest(layout: Layout, descriptor: Descriptor, platform: Platform) -> str:
+    """The digest of the manifest that ``descriptor`` stands for on ``platform``.
+
+    Raises:
+        StoreError: it is no image, has nothing for ``platform``, or an index is damaged.
+    """
     for _ in range(NESTED_INDEXES_MAX):
         digest = descriptor.get("digest")
         if not isinstance(digest, str):

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from minibox.image.layer import LayerSource
     from minibox.image.layout import Layout
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
+CACHE_VALUES = 5
 MARSHAL_VERSION = 4  # read by every Python since 3.4
 CHECKSUM_MODULUS = (1 << 61) - 1
 CHECKSUM_BYTES = 8
@@ -39,12 +40,14 @@ class ResolvedImage:
         digest: of the manifest, ``sha256:<hex>``.
         config: the OCI image config (application/vnd.oci.image.config.v1+json) as parsed JSON.
         chain_ids: of the layers, bottom first, ``sha256:<hex>``.
+        config_digest: of the config, which is what users see as the image's id.
     """
 
     reference: str
     digest: str
     config: dict[str, Any]
     chain_ids: tuple[str, ...]
+    config_digest: str
 
 
 class ImageStore:
@@ -67,8 +70,10 @@ class ImageStore:
     def resolve(self, reference: str) -> ResolvedImage:
         """The image that ``reference`` names; ``base`` is made when it is not there yet.
 
+        ``reference`` may be a name, ``NAME@DIGEST``, a digest, or the beginning of an image's id.
+
         Raises:
-            InvalidReference: ``reference`` is malformed.
+            InvalidReference: ``reference`` is malformed, or the beginning of several ids.
             ImageNotFound: no such image is in the store.
             StoreError: the store is damaged, full or unreadable.
         """
@@ -113,7 +118,7 @@ class ImageStore:
         if image is None:
             raise self._not_found(reference)
         if version is not None and cache_name is not None:
-            values = (image.reference, image.digest, image.config, image.chain_ids)
+            values = (image.reference, image.digest, image.config, image.chain_ids, image.config_digest)
             _write_cache(cache_name, (CACHE_FORMAT, *version, reference), values)
         return image
 
@@ -124,7 +129,7 @@ class ImageStore:
         names = [parse_familiar(name) for name in self.names()]
         known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "base, made on first use"
         hint = f"in the store: {known}"
-        if not is_digest(reference):
+        if not is_digest(reference) and not is_digest(f"sha256:{reference}"):
             full = str(parse(reference))
             hint += f"; to add it: skopeo copy docker://{full} oci:{self.root}/images:{full}"
         return ImageNotFound(f"image {reference!r} is not in the store at {self.root}/images", hint)
@@ -174,7 +179,7 @@ def _read_cache(path: str, key: tuple[object, ...]) -> tuple[Any, ...] | None:
         kept_key, values = marshal.loads(payload)
     except (ValueError, EOFError, TypeError):
         return None
-    return values if kept_key == key and len(values) == 4 else None
+    return values if kept_key == key and len(values) == CACHE_VALUES else None
 
 
 def _write_cache(path: str, key: tuple[object, ...], values: tuple[object, ...]) -> None:

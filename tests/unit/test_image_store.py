@@ -143,3 +143,44 @@ def test_blob_of_another_digest_is_refused(store):
     assert not os.listdir(f"{store.root}/images/blobs/sha256")
     with pytest.raises(StoreError, match="not a sha256 digest"):
         store.layout.blob_path("sha256:../../../etc/passwd")
+
+
+# ---- by id --------------------------------------------------------------------------------------
+
+
+def test_image_is_found_by_its_id_and_the_beginning_of_it(store):
+    made = import_tar(store, tar_of({"a": b"1"}), "app:1")
+    image_id = made.config_digest
+    for text in (image_id, image_id[7:], image_id[7:19], image_id[7:11], image_id[:11]):
+        for _ in range(2):  # the second time out of the cache
+            found = store.resolve(text)
+            assert (found.digest, found.config_digest, found.reference) == (made.digest, image_id, text)
+    for text in (image_id[7:10], "f" * 64, "0" * 12):
+        with pytest.raises(ImageNotFound):
+            store.resolve(text)
+
+
+def test_name_goes_before_id(store):
+    made = import_tar(store, tar_of({"a": b"1"}), "app:1")
+    named = import_tar(store, tar_of({"a": b"2"}), made.config_digest[7:13])
+    assert store.resolve(made.config_digest[7:13]) == named
+    assert store.resolve(made.config_digest[7:14]).digest == made.digest
+
+
+def test_beginning_of_several_ids_is_refused(store):
+    store.layout.create()
+    for end in "12":
+        manifest = {"config": {"digest": "sha256:abcd" + end * 60}}
+        descriptor = store.layout.write_json(manifest, "application/vnd.oci.image.manifest.v1+json")
+        store.layout.set_name(f"app:{end}", descriptor)
+    with pytest.raises(InvalidReference, match="'abcd' is the beginning of 2 image ids"):
+        store.resolve("abcd")
+    with pytest.raises(StoreError, match="read blob sha256:abcd2"):
+        store.resolve("abcd2")
+
+
+def test_damaged_image_costs_no_other_its_id(store):
+    made = import_tar(store, tar_of({"a": b"1"}), "app:1")
+    other = import_tar(store, tar_of({"a": b"2"}), "app:2")
+    Path(store.layout.blob_path(other.digest)).write_bytes(b"{}")
+    assert store.resolve(made.config_digest[7:15]).digest == made.digest
