@@ -251,6 +251,14 @@ static int serve(void) {
 
 /* ---- clients -------------------------------------------------------------------------------- */
 
+/* A client's word that its input has ended; a terminal's never does. */
+static void end_input(void) {
+    if (self.stdin_once && self.terminal < 0 && self.input >= 0) {
+        close(self.input);
+        self.input = -1;
+    }
+}
+
 static void drop_client(int index) {
     close(self.clients[index]);
     self.clients[index] = -1;
@@ -259,9 +267,8 @@ static void drop_client(int index) {
     }
     if (self.input_client == index) {
         self.input_client = -1;
-        if (self.stdin_once && !self.input_length && self.terminal < 0 && self.input >= 0) {
-            close(self.input);
-            self.input = -1;
+        if (!self.input_length) {
+            end_input();
         }
     }
 }
@@ -286,13 +293,6 @@ static int send_packet(int client, char kind, const void *data, size_t size) {
     return sendmsg(client, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
-static void end_input(void) {
-    if (self.terminal < 0 && self.input >= 0) {
-        close(self.input);
-        self.input = -1;
-    }
-}
-
 /* Write what a client sent to the container's input. */
 static void write_input(void) {
     while (self.input >= 0 && self.input_written < self.input_length) {
@@ -302,8 +302,7 @@ static void write_input(void) {
             return;
         }
         if (written < 0) {
-            end_input(); /* nobody reads it any more */
-            break;
+            break; /* nobody reads it any more */
         }
         self.input_written += (size_t)written;
     }

@@ -55,7 +55,7 @@ struct mb_supervise_request {
 /* One byte before the data of a packet to or from a client. */
 enum mb_client_packet {
     MB_CLIENT_INPUT = 'i',  /* from: for the container's input */
-    MB_CLIENT_CLOSE = 'c',  /* from: its input ends */
+    MB_CLIENT_CLOSE = 'c',  /* from: no more input, and with stdin_once it ends for the container */
     MB_CLIENT_SIZE = 'w',   /* from: rows and columns of the terminal, two uint16 */
     MB_CLIENT_OUTPUT = 'o', /* to: what the container wrote */
     MB_CLIENT_ERROR = 'e',  /* to: what it wrote to its standard error */

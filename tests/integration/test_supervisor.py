@@ -162,7 +162,7 @@ def test_rotation_keeps_so_many_files_and_the_newest_lines(supervised):
 
 
 def test_clients_see_output_and_status_and_one_writes(supervised):
-    container = supervised("read go; echo got $go; cat; echo bad >&2; exit 3")
+    container = supervised("read go; echo got $go; cat; echo bad >&2; exit 3", stdin_once=True)
     with container.client() as writer, container.client() as reader:
         talk(writer, reader)
     assert container.wait()["status"] == 3
