@@ -25,6 +25,7 @@ ffibuilder.cdef("""
     int mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const int *slots,
                    uint32_t slot_count, struct mb_record *record, int *pidfd);
 
+    int mb_open_image(const char *path);
     int mb_bpf_device_attach(int cgroup_fd, const void *instructions, unsigned count);
 
     /* One system call each, for lessons and tests: -1 and errno (ffi.errno) on failure. */
@@ -48,6 +49,7 @@ ffibuilder.set_source(
     #include "spawn.h"
     #include "syscalls.h"
     #include "device_filter.h"
+    #include "image.h"
     #include <sys/prctl.h>
 
     static int mb_mount(const char *source, const char *target, const char *fstype, unsigned long flags,

@@ -61,8 +61,7 @@ static int set_options(int fs, const char *options) {
     return 0;
 }
 
-/* A new detached mount, or -errno. */
-static int new_mount(const char *fstype, const char *source, const char *options, unsigned attributes) {
+int mb_child_new_mount(const char *fstype, const char *source, const char *options, unsigned attributes) {
     int fs = mb_fsopen(fstype, 1 /* FSOPEN_CLOEXEC */);
     if (fs < 0) {
         return -errno;
@@ -85,7 +84,7 @@ static int new_mount(const char *fstype, const char *source, const char *options
 /* mount(fstype, source, options, root, target, attributes): the new mount API has no limit of
  * one page for all options and never interprets a path a second time. */
 int mb_child_op_mount(struct mb_child *child, const uint64_t *a) {
-    int mount = new_mount(text(a[0]), text(a[1]), text(a[2]), (unsigned)a[5]);
+    int mount = mb_child_new_mount(text(a[0]), text(a[1]), text(a[2]), (unsigned)a[5]);
     if (mount < 0) {
         return mount;
     }
@@ -159,8 +158,8 @@ int mb_child_op_mask(struct mb_child *child, const uint64_t *a) {
     }
     int cover;
     if (is_directory(target)) {
-        cover = new_mount("tmpfs", NULL, "size=0,nr_inodes=1,mode=0755",
-                          MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+        cover = mb_child_new_mount("tmpfs", NULL, "size=0,nr_inodes=1,mode=0755",
+                                   MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
     } else {
         int null = mb_child_open_in(child, a[0], "/dev/null", O_PATH);
         cover = null < 0 ? -1 : mb_open_tree(null, "", MB_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH);

@@ -40,6 +40,9 @@ int mb_child_make_directories(const struct mb_child *child, uint64_t root, char 
  * the image has a link to nowhere, it is made where the link leads, inside of the root. */
 int mb_child_open_target(const struct mb_child *child, uint64_t root, const char *path, bool directory);
 
+/* A new detached mount of a file system with the options "key,key=value,...", or -errno. */
+int mb_child_new_mount(const char *fstype, const char *source, const char *options, unsigned attributes);
+
 /* One message on a socket; with `fd` >= 0 a descriptor rides along. */
 int mb_child_send(int socket, uint32_t tag, int fd);
 

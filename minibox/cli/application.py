@@ -115,12 +115,21 @@ minibox COMMAND --help says more about a command.""",
 )
 @click.option("--root", metavar="DIR", help="Keep images and containers here  [$MINIBOX_ROOT]", type=click.Path())
 @click.option("--runroot", metavar="DIR", help="Keep run-time state here  [$MINIBOX_RUNROOT]", type=click.Path())
+@click.option(
+    "--storage-driver",
+    metavar="NAME",
+    help="Keep layers and containers by overlay, btrfs, erofs or copy  [$MINIBOX_STORAGE_DRIVER]",
+)
 @click.option("--debug", is_flag=True, help="Show a traceback with an error")
 @click.option("--version", is_flag=True, help="Show the version and exit")
 @click.pass_context
-def application(ctx: click.Context, root: str | None, runroot: str | None, debug: bool, version: bool) -> None:
+def application(
+    ctx: click.Context, root: str | None, runroot: str | None, storage_driver: str | None, debug: bool, version: bool
+) -> None:
     """Run a command in a container, and see how it is done."""
-    ctx.obj = make_settings({"root": root, "runroot": runroot, "debug": debug}, os.environ)
+    ctx.obj = make_settings(
+        {"root": root, "runroot": runroot, "storage_driver": storage_driver, "debug": debug}, os.environ
+    )
     if version:
         from minibox.cli.system import version_text
 

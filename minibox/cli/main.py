@@ -85,11 +85,19 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
         from minibox.engine.shell import shell_options
 
         options = shell_options(options, terminal=os.isatty(0) and os.isatty(1))
-    if not options.trace:
-        return run(options, root=settings.root, runroot=settings.runroot, on_note=_note)
-    from minibox.cli.explain import print_trace
+    trace = None
+    if options.trace:
+        from minibox.cli.explain import print_trace
 
-    return run(options, root=settings.root, runroot=settings.runroot, on_trace=print_trace, on_note=_note)
+        trace = print_trace
+    return run(
+        options,
+        root=settings.root,
+        runroot=settings.runroot,
+        storage_driver=settings.storage_driver,
+        on_trace=trace,
+        on_note=_note,
+    )
 
 
 def _note(text: str) -> None:

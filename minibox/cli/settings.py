@@ -8,22 +8,28 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DIRECTORIES = ("--root", "--runroot")
+WITH_VALUES = ("--root", "--runroot", "--storage-driver")
 
 
 @record
 class Settings:
-    """The global options, resolved: absolute paths."""
+    """The global options, resolved: absolute paths; ``storage_driver`` is "" for the default."""
 
     root: str
     runroot: str
     debug: bool = False
+    storage_driver: str = ""
 
 
 def make_settings(given: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> Settings:
-    """Settings of the options ``root``, ``runroot`` and ``debug``; what isn't given comes from ``environ``."""
+    """Settings of the global options; what isn't given comes from ``environ``, or from config.toml.
+
+    Raises:
+        ConfigError: of config.toml.
+    """
     import os
 
+    from minibox.config import load
     from minibox.engine.roots import default_root, default_runroot
 
     root, runroot = given.get("root"), given.get("runroot")
@@ -31,6 +37,9 @@ def make_settings(given: Mapping[str, str | bool | None], environ: Mapping[str, 
         root=os.path.abspath(str(root)) if root else default_root(environ, os.geteuid()),
         runroot=os.path.abspath(str(runroot)) if runroot else default_runroot(environ, os.geteuid()),
         debug=bool(given.get("debug")),
+        storage_driver=str(
+            given.get("storage_driver") or environ.get("MINIBOX_STORAGE_DRIVER") or load(environ).storage_driver
+        ),
     )
 
 
@@ -42,11 +51,11 @@ def read_globals(words: list[str]) -> tuple[dict[str, str | bool | None], list[s
         name, equals, value = words[at].partition("=")
         if words[at] == "--debug":
             given["debug"] = True
-        elif name in DIRECTORIES and equals:
-            given[name[2:]] = value
-        elif name in DIRECTORIES and at + 1 < len(words):
+        elif name in WITH_VALUES and equals:
+            given[name[2:].replace("-", "_")] = value
+        elif name in WITH_VALUES and at + 1 < len(words):
             at += 1
-            given[name[2:]] = words[at]
+            given[name[2:].replace("-", "_")] = words[at]
         else:
             break
         at += 1

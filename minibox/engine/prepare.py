@@ -143,7 +143,14 @@ def prepare(
         terminal=terminal,
         network=identity.network if identity.network not in ("none", "host") else "",
     )
-    rootfs = Rootfs(identity.directory, snapshot.lowers, userxattr=bool(euid), volatile=options.rm)
+    rootfs = Rootfs(
+        identity.directory,
+        snapshot.lowers,
+        images=snapshot.kind == "erofs",
+        tree=snapshot.upper if snapshot.kind == "tree" else "",
+        userxattr=bool(euid),
+        volatile=options.rm,
+    )
     return Prepared(spec, compile_plan(spec, rootfs, start), host, name, steps, mounts.volumes)
 
 

@@ -254,7 +254,7 @@ class Execution:
         sources = [
             each.args[0]
             for each in self.plan.ops[:number]
-            if each.name == "open_tree" and step.name == "id_map" and each.args[2] == step.args[0]
+            if each.name in ("open_tree", "open_image") and step.name == "id_map" and each.args[-1] == step.args[0]
         ]
         return step_error(number, len(self.plan.ops), step, errno, str(sources[-1]) if sources else "")
 

@@ -134,7 +134,8 @@ def _stack(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
         op.mkdir(op.HOST, f"{stage}/root", "the tree to be"),
     ]
     for number, path in enumerate(layers):
-        steps.append(op.open_tree(path, op.SCRATCH, "a layer"))
+        image = snapshot.kind == "erofs" and path != snapshot.upper
+        steps.append((op.open_image if image else op.open_tree)(path, op.SCRATCH, "a layer"))
         steps.append(op.attach(op.SCRATCH, op.HOST, f"{stage}/{number}", "under a short name"))
     options = f"lowerdir={':'.join(map(str, range(len(layers))))}:none"
     if os.geteuid() or os.readlink("/proc/self/ns/user") != FIRST_USER_NAMESPACE:

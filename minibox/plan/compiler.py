@@ -57,12 +57,16 @@ class Rootfs:
     Attributes:
         directory: the container's own directory, with ``upper`` and ``work`` in it.
         lowerdirs: unpacked layers, topmost first.
+        images: each layer is not a directory but an EROFS image.
+        tree: a directory that is the whole root file system, instead of layers; "" for layers.
         userxattr: overlayfs keeps its marks in ``user.`` attributes, as it must without privilege.
         volatile: nothing is synced to disk at the end; for what is thrown away anyway.
     """
 
     directory: str
     lowerdirs: tuple[str, ...]
+    images: bool = False
+    tree: str = ""
     userxattr: bool = False
     volatile: bool = False
 
@@ -250,6 +254,14 @@ def own_ids(setgroups: bool) -> list[Op]:
     ]
 
 
+def _stage(rootfs: Rootfs) -> list[Op]:
+    return [
+        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),
+        op.mount("tmpfs", f"{rootfs.directory}/root", "a place to put the layers together, gone with this namespace",
+                 source="minibox", options="mode=0755", attributes=op.NOSUID, root=op.HOST),
+    ]  # fmt: skip
+
+
 def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
     """Mount the overlay of the image's layers and the container's own in ``rootfs.directory``/root.
 
@@ -257,15 +269,14 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
     paths don't fit into it.
     """
     stage = f"{rootfs.directory}/root"
-    steps = [
-        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),
-        op.mount("tmpfs", stage, "a place to put the layers together, gone with this namespace",
-                 source="minibox", options="mode=0755", attributes=op.NOSUID, root=op.HOST),
-    ]  # fmt: skip
+    steps = _stage(rootfs)
     layers = [(str(number), path) for number, path in enumerate(rootfs.lowerdirs)]
     for name, path in [*layers, ("rw", rootfs.directory)]:
         what = "the container's own layer" if name == "rw" else f"layer {len(layers) - int(name)} of {len(layers)}"
-        steps.append(op.open_tree(path, op.SCRATCH, f"{what}, as a mount of its own"))
+        if rootfs.images and name != "rw":
+            steps.append(op.open_image(path, op.SCRATCH, f"{what}, a read-only file system in a file"))
+        else:
+            steps.append(op.open_tree(path, op.SCRATCH, f"{what}, as a mount of its own"))
         if id_mapped:
             steps.append(op.id_map(op.SCRATCH, "its files keep their ids on disk and show the container's"))
         steps.append(op.attach(op.SCRATCH, op.HOST, f"{stage}/{name}", "under a short name"))
@@ -280,13 +291,24 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
     return steps
 
 
+def _tree(rootfs: Rootfs, id_mapped: bool) -> list[Op]:
+    """Bind the container's tree, as `op.ROOT`."""
+    steps = [op.open_tree(rootfs.tree, op.ROOT, "the container's tree, as a mount of its own")]
+    if id_mapped:
+        steps.append(op.id_map(op.ROOT, "its files keep their ids on disk and show the container's"))
+    if not rootfs.userxattr:
+        why = "the mount that it is cloned from may forbid what an image needs"
+        steps.append(op.mount_attributes(op.ROOT, why, clear=op.RDONLY | op.NOSUID | op.NODEV | op.NOEXEC))
+    return steps
+
+
 def _mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount]) -> list[Op]:
     linux = spec["linux"]
     ids = linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"]
     steps = [op.die_with_parent("it must not outlive minibox either")]
     for slot, mount in enumerate(binds, op.FIRST_BIND):
         steps += mounts.open_bind(mount, slot)
-    steps += _stack(rootfs, True, ids)
+    steps += _stage(rootfs) if rootfs.tree else _stack(rootfs, True, ids)
     handed_over = [mount.destination for mount in binds]
     for device in linux.get("devices", []):
         # Made by the host's root, which may, and given to the container's ids, which a bind of the host's lacks.
@@ -294,7 +316,10 @@ def _mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount]) -> list[Op]:
         steps.append(_device(device, path, op.HOST, ids))
         steps.append(op.open_tree(path, slot, f"to be {device['path']}"))
         handed_over.append(device["path"])
-    steps.append(op.open_tree(f"{rootfs.directory}/root/root", op.ROOT, "the root, detached, to hand it over"))
+    if rootfs.tree:
+        steps += _tree(rootfs, True)
+    else:
+        steps.append(op.open_tree(f"{rootfs.directory}/root/root", op.ROOT, "the root, detached, to hand it over"))
     steps.append(op.send_fd(op.CHANNEL, op.ROOT, 0, "the container's process attaches it"))
     for slot, destination in enumerate(handed_over, op.FIRST_BIND):
         steps.append(op.send_fd(op.CHANNEL, slot, 0, f"the source of {destination}"))
@@ -305,17 +330,23 @@ def _receive(handed_over: list[str]) -> list[Op]:
     steps = [
         op.propagation("/", op.MS_REC | op.MS_PRIVATE, "pivot_root wants it, and nothing may reach the host"),
         op.recv_fd(op.ROOT, "the root that the mounter has put together"),
-        op.attach(op.ROOT, op.HOST, "/tmp", "in this namespace only, over a directory that every host has"),
+        _attach_root(),
     ]
     for slot, destination in enumerate(handed_over, op.FIRST_BIND):
         steps.append(op.recv_fd(slot, f"the source of {destination}"))
     return steps
 
 
+def _attach_root() -> Op:
+    return op.attach(op.ROOT, op.HOST, "/tmp", "in this namespace only, over a directory that every host has")
+
+
 def _own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
     steps: list[Op] = []
     for slot, mount in enumerate(binds, op.FIRST_BIND):
         steps += mounts.open_bind(mount, slot)
+    if rootfs.tree:
+        return [*steps, *_stage(rootfs)[:1], *_tree(rootfs, False), _attach_root()]
     steps += _stack(rootfs, False, (0, 0))
     steps.append(op.open_(f"{rootfs.directory}/root/root", O_PATH_DIRECTORY, op.ROOT, "the container's root directory"))
     return steps

@@ -39,6 +39,7 @@ WORDS = {
     "clone_sibling": ("go on as a child of the parent's", "clone(2)", "socket"),
     "open": ("open {path}", "open(2)", "path flags slot"),
     "open_tree": ("clone the mount of {path}", "open_tree(2)", "path flags slot"),
+    "open_image": ("mount the EROFS image {path}", "fsopen(2)", "path slot"),
     "id_map": ("id-map {mount}", "mount_setattr(2)", "mount recursive userns"),
     "mount_attributes": ("set attributes of {mount}", "mount_setattr(2)", "mount set clear propagation recursive"),
     "propagation": ("set the propagation of {path} to {flags}", "mount_namespaces(7)", "path flags"),

@@ -102,6 +102,10 @@ def open_tree(path: str, slot: int, why: str, recursive: bool = False) -> Op:
     return Op("open_tree", (path, AT_RECURSIVE if recursive else 0, slot), why, INIT)
 
 
+def open_image(path: str, slot: int, why: str) -> Op:
+    return Op("open_image", (path, slot), why, INIT)
+
+
 def id_map(slot: int, why: str, recursive: bool = False) -> Op:
     return Op("id_map", (slot, int(recursive), USERNS), why, INIT)
 

@@ -139,9 +139,19 @@ def snapshotter(root: str, driver: str = "") -> Snapshotter:
         from minibox.storage.overlay import Overlay
 
         return Overlay(root)
-    if driver not in DRIVERS:
-        raise UsageError(f"unknown storage driver {driver!r}", f"one of {', '.join(DRIVERS)}")
-    raise UsageError(f"the storage driver {driver} is not there yet")
+    if driver == "btrfs":
+        from minibox.storage.btrfs import Btrfs
+
+        return Btrfs(root)
+    if driver == "erofs":
+        from minibox.storage.erofs import Erofs
+
+        return Erofs(root)
+    if driver == "copy":
+        from minibox.storage.copy import Copy
+
+        return Copy(root)
+    raise UsageError(f"unknown storage driver {driver!r}", f"one of {', '.join(DRIVERS)}")
 
 
 def container_directory(root: str, key: str) -> str:

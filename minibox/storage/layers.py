@@ -10,6 +10,10 @@ import os
 from minibox.errors import StoreError, kernel_says
 from minibox.storage.removal import remove_directory
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 HEX_LENGTH = 64
 HEXADECIMAL = frozenset("0123456789abcdef")
 REMOVED = "removed-"
@@ -25,10 +29,13 @@ def chain_ids_in(directory: str, suffix: str = "") -> list[str]:
     return [f"sha256:{stem}" for stem in stems if len(stem) == HEX_LENGTH and HEXADECIMAL.issuperset(stem)]
 
 
-def remove_at_once(directory: str, name: str) -> None:
+def remove_at_once(directory: str, name: str, remove_first: Callable[[str], None] = lambda path: None) -> None:
     """Remove the layer ``name`` in ``directory`` such that it is there whole or not at all; none is fine.
 
     What an earlier removal left that was killed goes too.
+
+    Args:
+        remove_first: a quicker way that is tried before.
 
     Raises:
         StoreError: the kernel refused.
@@ -45,4 +52,5 @@ def remove_at_once(directory: str, name: str) -> None:
         return
     for each in names:
         if each.startswith(REMOVED):
+            remove_first(f"{directory}/{each}")
             remove_directory(f"{directory}/{each}")

@@ -28,3 +28,7 @@ def tree_bytes(path: str) -> int:
         except OSError:
             continue  # it went meanwhile, or is another user's
     return total
+
+
+def own_bytes(path: str) -> int:
+    return tree_bytes(path)  # TODO: only what is not shared

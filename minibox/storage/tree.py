@@ -1,0 +1,159 @@
+"""What the drivers `btrfs` and `copy` have in common: whole trees, cloned; no overlayfs.
+
+On disk under ``root``:
+
+    <driver>/<hex>             the merged tree of a layer and all below it; <hex> is its chain ID
+    <driver>/unfinished-<hex>  one that is being made, under the lock <driver>.lock
+    containers/<key>/rootfs    the container's tree, cloned from that of its topmost layer
+
+Files keep the image's own ids, as with overlay: the container's root is an id-mapped bind mount.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from minibox.errors import StoreError, Unsupported, kernel_says
+from minibox.storage import NO_LAYER, Snapshot, container_directory, write_record
+from minibox.storage.layers import chain_ids_in, remove_at_once
+from minibox.storage.overlay import FULL_HINT
+from minibox.storage.removal import remove_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from minibox.image.layer import LayerSource
+
+UNFINISHED = "unfinished-"
+
+
+class Trees:
+    """A snapshotter of whole trees; see `minibox.storage.Snapshotter`. A driver says how trees are cloned and removed."""
+
+    driver = ""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    # ---- what a driver says ---------------------------------------------------------------------
+
+    def _begin_layer(self, parent: str, path: str) -> None:
+        """Make the tree ``path``, to be changed, as a clone of the layer ``parent``, or empty when that is ""."""
+        raise NotImplementedError
+
+    def _seal_layer(self, path: str) -> None:
+        """Protect a finished layer."""
+
+    def _clone(self, layer: str, path: str) -> None:
+        """Make the writable tree ``path`` as a clone of a layer."""
+        raise NotImplementedError
+
+    def _remove_tree(self, path: str) -> None:
+        """Remove a tree, as far as there is a quicker way than file by file."""
+
+    def refusal(self, path: str) -> str:
+        """Why this driver can't work in the directory ``path``, "" when it can."""
+        return ""
+
+    # ---- Snapshotter ----------------------------------------------------------------------------
+
+    def is_unpacked(self, chain_ids: tuple[str, ...]) -> bool:
+        # The topmost has all of those below.
+        return bool(chain_ids) and os.access(self.layer_path(chain_ids[-1]), os.F_OK)
+
+    def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
+        if not sources or self.is_unpacked((sources[-1].chain_id,)):
+            return
+        from minibox.image.layout import locked
+
+        os.makedirs(f"{self.root}/{self.driver}", 0o700, exist_ok=True)
+        with locked(f"{self.root}/{self.driver}.lock"):
+            self._collect_unfinished()
+            parent = ""
+            for source in sources:
+                path = self.layer_path(source.chain_id)
+                if not os.access(path, os.F_OK):
+                    self._unpack_one(parent, source, path)
+                    if on_progress:
+                        on_progress(source.chain_id)
+                parent = path
+
+    def _unpack_one(self, parent: str, source: LayerSource, path: str) -> None:
+        from minibox.image.layer import unpack
+
+        unfinished = f"{self.root}/{self.driver}/{UNFINISHED}{source.chain_id[7:]}"
+        try:
+            self._begin_layer(parent, unfinished)
+            if not parent:
+                os.chmod(unfinished, 0o755)  # not left to the umask: it is the container's root directory
+            with open(source.blob_path, "rb") as blob:
+                unpack(blob, unfinished, diff_id=source.diff_id, form="apply")
+            self._seal_layer(unfinished)
+            os.rename(unfinished, path)
+        except OSError as error:
+            self._collect_unfinished()
+            raise self._error(f"unpack layer {source.diff_id}", error) from error
+        except BaseException:
+            self._collect_unfinished()
+            raise
+
+    def _collect_unfinished(self) -> None:
+        directory = f"{self.root}/{self.driver}"
+        for name in os.listdir(directory):
+            if name.startswith(UNFINISHED):
+                self._remove_tree(f"{directory}/{name}")
+                remove_directory(f"{directory}/{name}")
+
+    def describe(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
+        if not chain_ids:
+            raise StoreError("prepare a root file system of 0 layers", NO_LAYER)
+        return Snapshot("tree", (self.layer_path(chain_ids[-1]),), f"{self.root}/containers/{key}/rootfs")
+
+    def prepare(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
+        path, snapshot = container_directory(self.root, key), self.describe(key, chain_ids)
+        try:
+            os.makedirs(path, 0o700, exist_ok=True)
+            write_record(path, self.driver, chain_ids)
+            self._clone(snapshot.lowers[0], snapshot.upper)
+        except FileExistsError as error:
+            raise StoreError(f"prepare {path}: the container has a root file system already") from error
+        except OSError as error:
+            raise self._error(f"prepare {path}", error) from error
+        return snapshot
+
+    def remove(self, key: str) -> None:
+        path = container_directory(self.root, key)
+        self._remove_tree(f"{path}/rootfs")
+        remove_directory(path)
+
+    def open_lower(self, path: str) -> int:
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def layers(self) -> list[str]:
+        return chain_ids_in(f"{self.root}/{self.driver}")
+
+    def remove_layer(self, chain_id: str) -> None:
+        remove_at_once(f"{self.root}/{self.driver}", chain_id[7:], self._remove_tree)
+
+    def layer_bytes(self, chain_id: str) -> int:
+        from minibox.storage.usage import own_bytes
+
+        return own_bytes(self.layer_path(chain_id))
+
+    def snapshot_bytes(self, key: str) -> int:
+        from minibox.storage.usage import own_bytes
+
+        return own_bytes(f"{container_directory(self.root, key)}/rootfs")
+
+    def layer_path(self, chain_id: str) -> str:
+        """The tree of a layer with all below it."""
+        return f"{self.root}/{self.driver}/{chain_id[7:]}"
+
+    def _error(self, what: str, error: OSError) -> StoreError | Unsupported:
+        if why := self.refusal(self.root):
+            return Unsupported(f"{what}: {why}", "choose another: --storage-driver overlay")
+        hint = FULL_HINT if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        where = f" ({error.filename!r})" if error.filename else ""
+        return StoreError(f"{what}{where}: {kernel_says(error)}", hint)
