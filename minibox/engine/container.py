@@ -70,9 +70,7 @@ def run(
     try:
         store = ImageStore(root)
         storage = snapshotter(root, storage_driver)
-        image = store.resolve(options.image)
-        files.unpack(storage, store, image)
-        claim = _claim(root, runroot, options)
+        image, claim = _claim_image(store, runroot, options)
         container = Foreground(options, store, storage, image, claim, runroot, on_note)
         try:
             return container.run(on_trace)
@@ -80,6 +78,25 @@ def run(
             container.close()
     finally:
         ends.close()
+
+
+def _claim_image(store: ImageStore, runroot: str, options: RunOptions) -> tuple[ResolvedImage, state.Claim]:
+    """The image, and a claim that has it on record: from then on nobody removes the image or its layers.
+
+    First the record, then a look whether the store is still as it was: who removes changes the store first, and then
+    looks for records (`engine.images`). So one of the two sees the other, and no lock is needed.
+    """
+    image = store.resolve(options.image)
+    claim = _claim(store.root, runroot, options)
+    try:
+        claim.note_image(options.image, image)
+        while not store.is_unchanged():
+            image = store.resolve(options.image)
+            claim.note_image(options.image, image)
+    except BaseException:
+        claim.release()
+        raise
+    return image, claim
 
 
 def _claim(root: str, runroot: str, options: RunOptions) -> state.Claim:
@@ -123,6 +140,7 @@ class Foreground:
             from minibox.engine.terminal import Terminal
 
             self._terminal = Terminal(options.interactive)
+        files.unpack(self._storage, self.store, self.image)
         identity = self._identity()
         self._storage.prepare(self.claim.id, self.image.chain_ids)
         assert self._connection
@@ -238,7 +256,7 @@ class Foreground:
             self._terminal.enter_raw()
         self._streams.begin(execution.pty_master)
         self._guard = Guard(INIT, init.pidfd, self.claim.id)
-        self.claim.note_process(init.pid)
+        self.claim.note_process(init.pid, prepared.spec["process"]["args"])
         collect(self.root, self.runroot)
         if self._keep:
             self._write_state(prepared, "running", None, False)
@@ -274,6 +292,7 @@ class Foreground:
                 "Name": self.claim.name,
                 "Image": self.options.image,
                 "ImageDigest": self.image.digest,
+                "ImageId": self.image.config_digest,
                 "Command": prepared.spec["process"]["args"],
                 "Created": self._began,
                 "Finished": time() if exit_status is not None else None,

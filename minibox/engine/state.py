@@ -1,7 +1,8 @@
 """Containers on disk, and whom they belong to.
 
     root/live/<id>              held with flock by the owner of a running container: the kernel
-                                drops the lock with the owner, whatever kills it
+                                drops the lock with the owner, whatever kills it; says which image
+                                it uses and, once there is one, its first process
     root/names/<name>           a symlink to the id: a name is taken or refused in one step
     root/containers/<id>/       upper, work, hosts, ..., and state.json once it has ended
 
@@ -16,16 +17,21 @@ import os
 from errno import EACCES, EAGAIN, ENOSPC, EROFS
 
 from minibox.errors import ContainerNotFound, MiniboxError, NameTaken, UsageError, kernel_says
+from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
+
+    from minibox.image.store import ResolvedImage
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 ID_LENGTH = 64
 HEXADECIMAL = frozenset("0123456789abcdef")
 REMOVE, KEEP = b"remove", b"keep"
+COMMAND_BYTES_MAX = 4096
+LIVE_BYTES_MAX = 1 << 17
 ADJECTIVES = ("brave calm clever crisp eager early fair fast fine gentle glad grand happy keen kind lively lucky "
               "merry neat nimble noble proud quick quiet rapid sharp shiny silent smart snug solid steady sunny "
               "swift tidy warm wise witty young zesty").split()  # fmt: skip
@@ -58,10 +64,11 @@ class Claim:
         self.id = os.urandom(32).hex()
         self.directory = f"{root}/containers/{self.id}"
         self.name = ""
+        self._what_to_do = REMOVE if remove else KEEP
+        self._noted = False
         self._fd = -1
         try:
             self._fd = _lock_new(f"{root}/live", self.id)
-            os.write(self._fd, REMOVE if remove else KEEP)
             self.name = self._take_name(name)
         except OSError as error:
             self.release()
@@ -93,9 +100,28 @@ class Claim:
             ) from None
         return name
 
-    def note_process(self, pid: int) -> None:
+    def note_image(self, reference: str, image: ResolvedImage) -> None:
+        """Say which image is used, and which layers; a container that never says is one that never began.
+
+        Raises:
+            MiniboxError: the disk is full.
+        """
+        fields = (reference, image.digest, image.config_digest, *image.chain_ids)
+        line = b"\0".join((self._what_to_do, *(os.fsencode(field) for field in fields))) + b"\n"
+        try:
+            if self._noted:
+                os.ftruncate(self._fd, 0)
+                os.lseek(self._fd, 0, os.SEEK_SET)
+            self._noted = True
+            if os.write(self._fd, line) != len(line):
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
+
+    def note_process(self, pid: int, command: Sequence[str]) -> None:
         """Say which process is the container's first, for who wants to kill it: valid while the lock is held."""
-        os.write(self._fd, b" %d" % pid)
+        words = b"\0".join((b"%d" % pid, *(os.fsencode(word) for word in command)))
+        os.write(self._fd, words[:COMMAND_BYTES_MAX])
 
     def release(self, *, finished: bool = True) -> None:
         """Give up the lock: the container has ended, and if ``finished`` nothing is left to `collect`."""
@@ -176,7 +202,7 @@ def orphans(root: str) -> Iterator[tuple[str, bool, int]]:
             continue
         try:
             if os.fstat(fd).st_nlink:
-                yield name, not os.read(fd, 32).startswith(KEEP), fd
+                yield name, not os.read(fd, len(KEEP)).startswith(KEEP), fd
         finally:
             os.close(fd)
 
@@ -233,7 +259,9 @@ def _without_file(root: str, container_id: str) -> dict[str, Any]:
     name = made_up_name(container_id)
     state: dict[str, Any] = {"Id": container_id, "Name": name, "Image": "", "Command": [], "Status": "running"}
     try:
-        state["Created"] = os.stat(f"{root}/live/{container_id}").st_mtime
+        live = _read_live(root, container_id)
+        state |= {"Image": live.reference, "ImageDigest": live.digest, "ImageId": live.image_id}
+        state |= {"Command": list(live.command), "Created": os.stat(f"{root}/live/{container_id}").st_mtime}
         for each in os.listdir(f"{root}/names"):
             if os.readlink(f"{root}/names/{each}") == container_id:
                 state["Name"] = each
@@ -244,11 +272,14 @@ def _without_file(root: str, container_id: str) -> dict[str, Any]:
 
 def containers(root: str) -> list[dict[str, Any]]:
     """All containers that have files, in no order."""
+    return [read(root, name) for name in _listed(f"{root}/containers")]
+
+
+def _listed(directory: str) -> list[str]:
     try:
-        names = os.listdir(f"{root}/containers")
+        return os.listdir(directory)
     except FileNotFoundError:
         return []
-    return [read(root, name) for name in names]
 
 
 def find(root: str, name_or_id: str) -> dict[str, Any]:
@@ -269,6 +300,74 @@ def find(root: str, name_or_id: str) -> dict[str, Any]:
     return (exact or found)[0]
 
 
+@record
+class _Live:
+    """What an owner has written into ``live``; ``pid`` is -1 while there is none yet."""
+
+    reference: str = ""
+    digest: str = ""
+    image_id: str = ""
+    chain_ids: tuple[str, ...] = ()
+    pid: int = -1
+    command: tuple[str, ...] = ()
+
+
+def _read_live(root: str, container_id: str) -> _Live:
+    with open(f"{root}/live/{container_id}", "rb") as file:
+        return _parse_live(file.read(LIVE_BYTES_MAX))
+
+
+def _parse_live(data: bytes) -> _Live:
+    """Of `Claim.note_image` and `Claim.note_process`, or of as much as was written so far."""
+    image, ended, process = data.partition(b"\n")
+    _, *fields = os.fsdecode(image).split("\0")
+    pid, *command = os.fsdecode(process).split("\0")
+    if not ended or len(fields) < 3:
+        return _Live()
+    reference, digest, image_id, *chain_ids = fields
+    number = int(pid) if pid.isascii() and pid.isdigit() else -1
+    return _Live(reference, digest, image_id, tuple(chain_ids), number, tuple(command))
+
+
+@record
+class Use:
+    """What a container needs of the images.
+
+    Attributes:
+        id: the container's.
+        digest: of the image's manifest; "" when it is not known.
+        chain_ids: the layers of one that is being started or runs; who has a root file system has them on record in
+            `minibox.storage.layers_in_use` too.
+        running: whether an owner holds it.
+    """
+
+    id: str
+    digest: str
+    chain_ids: tuple[str, ...]
+    running: bool
+
+
+def uses(root: str) -> list[Use]:
+    """What all containers need: those that are being started, run, or have ended and left files.
+
+    Who removes images calls this after he has changed the index: a container that isn't here yet looks at the index
+    once more after it has noted its image.
+    """
+    found: dict[str, Use] = {}
+    # First those that run: one that ends between the two looks is in the second.
+    for name in _listed(f"{root}/live"):
+        try:
+            live = _read_live(root, name)
+        except OSError:
+            continue  # it has just ended
+        if live.digest:
+            found[name] = Use(name, live.digest, live.chain_ids, True)
+    for state in containers(root):
+        digest = state.get("ImageDigest")
+        found.setdefault(state["Id"], Use(state["Id"], digest if isinstance(digest, str) else "", (), False))
+    return list(found.values())
+
+
 def is_live(root: str, container_id: str) -> bool:
     """Does an owner hold it?"""
     return live_process(root, container_id) != 0
@@ -284,8 +383,7 @@ def live_process(root: str, container_id: str) -> int:
         # Shared: two that look don't take each other for the owner.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        _, _, pid = os.read(fd, 32).partition(b" ")
-        return int(pid) if pid.isdigit() else -1
+        return _parse_live(os.read(fd, LIVE_BYTES_MAX)).pid
     finally:
         os.close(fd)
     return 0

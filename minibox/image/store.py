@@ -53,12 +53,13 @@ class ResolvedImage:
 class ImageStore:
     """The images under ``root``. Making one touches nothing on disk."""
 
-    __slots__ = ("_cache_path", "_index_path", "root")
+    __slots__ = ("_cache_path", "_index_path", "_resolved_version", "root")
 
     def __init__(self, root: str) -> None:
         self.root = root
         self._index_path = f"{root}/images/index.json"
         self._cache_path = f"{root}/cache/resolve"
+        self._resolved_version: tuple[int, int, int] | None = None
 
     @property
     def layout(self) -> Layout:
@@ -77,13 +78,17 @@ class ImageStore:
             ImageNotFound: no such image is in the store.
             StoreError: the store is damaged, full or unreadable.
         """
-        version = self._index_version()
+        self._resolved_version = version = self._index_version()
         cache_name = self._cache_name(reference)
         if version is not None and cache_name is not None:
             values = _read_cache(cache_name, (CACHE_FORMAT, *version, reference))
             if values is not None:
                 return ResolvedImage(*values)
         return self._resolve_uncached(reference, cache_name)
+
+    def is_unchanged(self) -> bool:
+        """Whether no image was added, named or removed since the last `resolve` looked."""
+        return self._resolved_version == self._index_version()
 
     def layer_sources(self, image: ResolvedImage) -> tuple[LayerSource, ...]:
         """Where the layers of ``image`` come from, bottom first: for `minibox.storage.Snapshotter.unpack`.
@@ -108,12 +113,12 @@ class ImageStore:
         from minibox.image import base
         from minibox.image.manifest import find_image
 
-        # The version is taken before the index is read: should it change in between, the entry never matches.
-        version = self._index_version()
+        # The version was taken before the index is read: should it change in between, the entry never matches.
+        version = self._resolved_version
         image = find_image(self.layout, reference)
         if image is None and base.is_base(reference):
             base.ensure(self)
-            version = self._index_version()
+            self._resolved_version = version = self._index_version()
             image = find_image(self.layout, reference)
         if image is None:
             raise self._not_found(reference)

@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from minibox.engine import state
 from minibox.engine.state import Claim
 from minibox.errors import ContainerNotFound, MiniboxError, NameTaken, UsageError
+from minibox.image.store import ResolvedImage
+
+IMAGE = ResolvedImage("docker.io/library/app:1", "sha256:d", {}, ("sha256:a", "sha256:b"), "sha256:i")
 
 
 @pytest.fixture
@@ -112,7 +115,8 @@ def test_a_root_that_is_a_file_is_one_clear_error(tmp_path: Path):
 def test_only_what_lost_its_owner_is_an_orphan(claim: Make, tmp_path: Path):
     running, lost, kept = claim(), claim(), claim(remove=False)
     lose_owner(lost)
-    kept.note_process(4711)
+    kept.note_image("app:1", IMAGE)
+    kept.note_process(4711, ["sh"])
     lose_owner(kept)
     assert {(name, remove) for name, remove, _ in state.orphans(str(tmp_path))} == {(lost.id, True), (kept.id, False)}
     assert running.id not in {name for name, _, _ in state.orphans(str(tmp_path))}
@@ -139,10 +143,42 @@ def test_the_process_of_a_live_container_is_known(claim: Make, tmp_path: Path):
     made = claim()
     root = str(tmp_path)
     assert state.is_live(root, made.id) and state.live_process(root, made.id) == -1
-    made.note_process(4711)
+    made.note_image("app:1", IMAGE)
+    assert state.live_process(root, made.id) == -1
+    made.note_process(4711, ["sh", "-c", "echo a\n1"])
     assert state.live_process(root, made.id) == 4711
+    os.makedirs(made.directory)
+    found = state.read(root, made.id)
+    assert (found["Image"], found["ImageDigest"], found["ImageId"]) == ("app:1", "sha256:d", "sha256:i")
+    assert (found["Status"], found["Command"]) == ("running", ["sh", "-c", "echo a\n1"])
     made.release()
     assert not state.is_live(root, made.id) and state.live_process(root, made.id) == 0
+
+
+def test_what_containers_need_is_known_from_their_first_word_to_their_last_file(claim: Make, tmp_path: Path):
+    root = str(tmp_path)
+    silent, running, ended, old = claim(), claim(), claim(), claim()
+    for each in (running, ended):
+        each.note_image("app:0", IMAGE)
+        each.note_image("app:1", IMAGE)  # the last word counts
+    files_of(ended, ImageDigest="sha256:e")
+    files_of(old)
+    for each in (ended, old):
+        each.release()
+    assert {use.id: (use.digest, use.chain_ids, use.running) for use in state.uses(root)} == {
+        running.id: ("sha256:d", ("sha256:a", "sha256:b"), True),
+        ended.id: ("sha256:e", (), False),
+        old.id: ("", (), False),
+    }
+    assert silent.id not in {use.id for use in state.uses(root)}
+
+
+@given(st.binary(max_size=60))
+def test_half_a_word_is_none(tmp_path_factory: pytest.TempPathFactory, data: bytes):
+    root = tmp_path_factory.mktemp("root")
+    (root / "live").mkdir()
+    (root / "live" / ("0abc" * 16)).write_bytes(data)
+    assert [use for use in state.uses(str(root)) if not use.digest] == []
 
 
 def test_one_that_looks_is_not_the_owner(claim: Make, tmp_path: Path):
