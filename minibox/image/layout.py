@@ -76,11 +76,15 @@ class Layout:
     def write_json(self, value: dict[str, Any], media_type: str) -> Descriptor:
         """Keep ``value`` as a blob, in canonical form; its descriptor."""
         data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+        return {"mediaType": media_type, "digest": self.write_blob(data), "size": len(data)}
+
+    def write_blob(self, data: bytes) -> str:
+        """Keep ``data`` as a blob; its digest."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         with self.new_blob() as file:
             file.write(data)
             self.keep_blob(file, digest)
-        return {"mediaType": media_type, "digest": digest, "size": len(data)}
+        return digest
 
     @contextmanager
     def new_blob(self) -> Iterator[BinaryIO]:

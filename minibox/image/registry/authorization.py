@@ -1,0 +1,152 @@
+"""Answering a registry that wants to know who asks: Basic (RFC 7617) and Docker's bearer tokens.
+
+Source: distribution-spec's "token authentication" (https://distribution.github.io/distribution/spec/auth/token/)
+and its OAuth 2 form for identity tokens. Nothing secret is sent before the registry asks, nor to another host than
+the registry and the token server that it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from threading import Lock
+from urllib.parse import urlencode, urlsplit
+
+from minibox.errors import ConfigError, RegistryError, Unauthorized
+from minibox.image.registry.challenge import parse_challenges
+from minibox.image.registry.credentials import IDENTITY_TOKEN_USER
+from minibox.image.registry.transport import without_query
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from urllib3.response import BaseHTTPResponse
+
+    from minibox.image.registry.challenge import Challenge
+    from minibox.image.registry.credentials import Credential
+
+    Send = Callable[[str, str, dict[str, str], bytes | None], BaseHTTPResponse]
+    FindCredential = Callable[[], Credential | None]
+
+CLIENT_ID = "minibox"
+TOKEN_BYTES_MAX = 1 << 20
+
+
+class Authorization:
+    """The Authorization header for one registry and what is to be done there.
+
+    Args:
+        host: the registry, as users write it.
+        scopes: what is wanted: ``repository:library/debian:pull``.
+        find_credential: called when the registry asks.
+        send: makes a request of the token server: method, URL, headers, body.
+
+    Attributes:
+        header: what to send; "" before the registry has asked.
+        problem: why there is no credential, where there might have been one.
+    """
+
+    def __init__(self, host: str, scopes: tuple[str, ...], find_credential: FindCredential, send: Send) -> None:
+        self._host = host
+        self._scopes = scopes
+        self._find_credential = find_credential
+        self._send = send
+        self._lock = Lock()
+        self.header = ""
+        self.problem: ConfigError | None = None
+
+    def answer(self, headers: Iterable[str], refused: str, *, secure: bool) -> str:
+        """The header that answers a 401.
+
+        Args:
+            headers: WWW-Authenticate.
+            refused: the header that the request had: another thread may have got a new one since.
+            secure: the registry was asked by HTTPS.
+
+        Raises:
+            Unauthorized: nothing that we have will do.
+            RegistryError: the token server fails.
+        """
+        with self._lock:
+            if self.header and self.header != refused:
+                return self.header
+            offers = {challenge.scheme: challenge for challenge in parse_challenges(headers)}
+            credential = self._credential()
+            if "bearer" in offers:
+                self.header = self._bearer(offers["bearer"], credential, secure)
+            elif "basic" in offers and credential is not None and not refused:
+                self.header = _basic(credential)
+            else:
+                raise self._unauthorized(credential, bool(offers))
+            return self.header
+
+    def _credential(self) -> Credential | None:
+        """What is kept for this registry. A helper program that fails is no obstacle to who needs no login."""
+        try:
+            return self._find_credential()
+        except ConfigError as error:
+            self.problem = error
+            return None
+
+    def _unauthorized(self, credential: Credential | None, offers: bool) -> Unauthorized:
+        if self.problem is not None:
+            return Unauthorized(f"{self._host} wants a login, and {self.problem}", self.problem.hint)
+        if not offers:
+            return Unauthorized(f"{self._host} wants a login, and doesn't say of which kind")
+        if credential is not None:
+            whose = f"the login of {credential.username!r} in {credential.source}" if credential.source else "the login"
+            return Unauthorized(f"{self._host} refuses {whose}", f"minibox login {self._host}")
+        return Unauthorized(f"{self._host} wants a login", f"minibox login {self._host}")
+
+    def _bearer(self, challenge: Challenge, credential: Credential | None, secure: bool) -> str:
+        realm = challenge.parameters.get("realm", "")
+        parts = urlsplit(realm)
+        if parts.scheme not in ("https", "http") or not parts.netloc or "@" in parts.netloc:
+            raise RegistryError(f"{self._host} names {ascii(realm)} to get a token from, which is not a URL")
+        if secure and parts.scheme != "https":
+            raise RegistryError(
+                f"{self._host} names {without_query(realm)} to get a token from, which is not encrypted"
+            )
+        scopes = self._scopes or tuple(challenge.parameters.get("scope", "").split())
+        query = [("scope", scope) for scope in scopes]
+        if service := challenge.parameters.get("service"):
+            query.insert(0, ("service", service))
+        if credential is not None and credential.username == IDENTITY_TOKEN_USER:
+            form = [("service", challenge.parameters.get("service", "")), ("scope", " ".join(scopes))]
+            form += [("grant_type", "refresh_token"), ("client_id", CLIENT_ID), ("refresh_token", credential.secret)]
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            return f"Bearer {self._token('POST', realm, headers, urlencode(form).encode())}"
+        headers = {}
+        if credential is not None:
+            headers["Authorization"] = _basic(credential)
+            query.insert(0, ("account", credential.username))
+        url = realm + ("&" if parts.query else "?") + urlencode(query)
+        return f"Bearer {self._token('GET', url, headers, None)}"
+
+    def _token(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> str:
+        """Ask the token server."""
+        what = f"get a token for {self._host} from {without_query(url)}"
+        response = self._send(method, url, headers, body)
+        try:
+            data = response.read(TOKEN_BYTES_MAX + 1)
+        finally:
+            response.release_conn()
+        if response.status in (400, 401, 403):
+            named = headers.get("Authorization") or body is not None
+            why = "the user name or password is wrong" if named else f"{self.problem or 'anonymous users get none'}"
+            raise Unauthorized(f"{what}: {response.status}: {why}", f"minibox login {self._host}")
+        if response.status != 200:
+            raise RegistryError(f"{what}: {response.status} {response.reason or ''}".rstrip())
+        try:
+            answer = json.loads(data)
+            token = answer.get("token") or answer.get("access_token")
+        except (ValueError, AttributeError, RecursionError):
+            token = None
+        if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
+            raise RegistryError(f"{what}: the answer has no token")
+        return token
+
+
+def _basic(credential: Credential) -> str:
+    return "Basic " + base64.b64encode(f"{credential.username}:{credential.secret}".encode()).decode()

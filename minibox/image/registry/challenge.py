@@ -1,0 +1,44 @@
+"""The WWW-Authenticate header: what a registry wants to see before it answers (RFC 9110, 11.6.1)."""
+
+from __future__ import annotations
+
+import re
+
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# A word, and behind "=" its value, in quotes or not. Registries leave the quotes out even of URLs.
+_ITEM = re.compile(r'[\s,]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?', re.ASCII)
+_QUOTED_PAIR = re.compile(r"\\(.)")
+
+
+@record
+class Challenge:
+    """One challenge.
+
+    Attributes:
+        scheme: in lower case: ``basic``, ``bearer``.
+        parameters: by name in lower case: ``realm``, ``service``, ``scope``.
+    """
+
+    scheme: str
+    parameters: dict[str, str]
+
+
+def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
+    """The challenges in all WWW-Authenticate headers of an answer; what can't be read is left out."""
+    found: list[Challenge] = []
+    for header in headers:
+        position = 0
+        while match := _ITEM.match(header, position):
+            position = match.end()
+            word, quoted, plain = match.groups()
+            value = _QUOTED_PAIR.sub(r"\1", quoted) if quoted is not None else plain
+            if value is None:
+                found.append(Challenge(word.lower(), {}))
+            elif found:
+                found[-1].parameters.setdefault(word.lower(), value)
+    return found

@@ -1,0 +1,284 @@
+"""Blobs from a registry: streamed to ``root/tmp/<hex>.partial``, verified on the way, then given their place.
+
+One process has a partial file at a time, by its flock; another that wants the same blob waits, and
+takes what the first one brought, or goes on where it was killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from contextlib import contextmanager
+from http.client import HTTPException
+from threading import Event, Lock
+
+from urllib3.exceptions import HTTPError
+
+from minibox.errors import RegistryError
+from minibox.image import progress
+from minibox.image.layout import PARTIAL, disk_error
+from minibox.image.progress import Progress
+from minibox.image.registry.client import drop
+from minibox.image.registry.transport import Unreachable, unreachable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import BinaryIO
+
+    from urllib3.response import BaseHTTPResponse
+
+    from minibox.image.layout import Descriptor, Layout
+    from minibox.image.progress import OnProgress
+    from minibox.image.registry.client import Client
+
+CHUNK_BYTES = 1 << 20
+LOCK_POLL_S = 0.05
+PROGRESS_BYTES = 4 << 20  # an attempt that brought so much was worth it: the count begins anew
+
+
+class Stopped(Exception):
+    """The download was called off."""
+
+
+class Downloads:
+    """Brings blobs of one repository into the layout; threads may share one.
+
+    Args:
+        clients: who to ask, in this order.
+    """
+
+    def __init__(self, layout: Layout, clients: Sequence[Client], on_progress: OnProgress) -> None:
+        self.layout = layout
+        self._clients = clients
+        self._tell = on_progress
+        self._stop = Event()
+        self._lock = Lock()
+        self._open: set[BaseHTTPResponse] = set()
+
+    def stop(self) -> None:
+        """Call off what goes on in other threads."""
+        self._stop.set()
+        with self._lock:
+            for response in self._open:
+                response.shutdown()
+
+    def fetch(self, descriptor: Descriptor, *, anew: bool = False) -> None:
+        """Bring one blob, unless it is there.
+
+        Args:
+            anew: bring it though it is there, since it is damaged.
+
+        Raises:
+            RegistryError: nobody sends what the descriptor says.
+            StoreError: it can't be written.
+            Stopped: `stop` was called.
+        """
+        digest = descriptor["digest"]
+        if not anew and is_there(self.layout, descriptor):
+            self._tell(Progress(digest, progress.EXISTS))
+            return
+        self._tell(Progress(digest, progress.PULLING, 0, descriptor["size"]))
+        self.layout.create()
+        try:
+            with self._partial(digest) as file:
+                if anew or not is_there(self.layout, descriptor):
+                    self._fetch_to(file, descriptor)
+                    self.layout.keep_blob(file, digest)
+        except OSError as error:
+            raise disk_error(f"write blob {digest}", error) from error
+        self._tell(Progress(digest, progress.DOWNLOADED, descriptor["size"], descriptor["size"]))
+
+    @contextmanager
+    def _partial(self, digest: str) -> Iterator[BinaryIO]:
+        """The partial file of a blob, ours alone; removed at the end unless something is in it to be resumed."""
+        path = f"{self.layout.root}/tmp/{digest[7:]}{PARTIAL}"
+        while True:
+            with open(path, "r+b", buffering=0, opener=_create) as file:
+                self._wait_lock(file, digest)
+                if not _is_at(file, path):
+                    continue  # who had it before us gave it its place, or removed it
+                try:
+                    yield file
+                finally:
+                    if _is_at(file, path) and (os.access(self.layout.blob_path(digest), os.F_OK) or not _size(file)):
+                        os.unlink(path)
+                return
+
+    def _wait_lock(self, file: BinaryIO, digest: str) -> None:
+        waiting = False
+        while True:
+            self._check_stop()
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not waiting:
+                    self._tell(Progress(digest, progress.WAITING))
+                waiting = True
+                self._stop.wait(LOCK_POLL_S)
+
+    def _fetch_to(self, file: BinaryIO, descriptor: Descriptor) -> None:
+        *mirrors, last = self._clients
+        for client in mirrors:
+            try:
+                return self._fetch_from(client, file, descriptor)
+            except RegistryError as error:
+                self._tell(Progress(descriptor["digest"], progress.RETRYING, detail=str(error)))
+        self._fetch_from(last, file, descriptor)
+
+    def _fetch_from(self, client: Client, file: BinaryIO, descriptor: Descriptor) -> None:
+        """Bring the whole blob from one registry, in as many attempts as it takes."""
+        digest, size = descriptor["digest"], descriptor["size"]
+        partial = _Partial(file, size)
+        resumed = partial.done > 0
+        attempt, done_before = 1, partial.done
+        while True:
+            try:
+                if partial.done < size:
+                    self._stream(client, partial, digest)
+            except Unreachable as error:
+                if partial.done - done_before >= PROGRESS_BYTES:
+                    attempt, done_before = 1, partial.done
+                if error.final or attempt >= client.attempts:
+                    raise
+                self._tell(Progress(digest, progress.RETRYING, partial.done, size, str(error)))
+                client.wait(attempt)
+                attempt += 1
+                continue
+            if (found := partial.digest()) == digest:
+                return
+            partial.restart()
+            if not resumed:
+                raise RegistryError(f"blob {digest} from {client.host} has another digest, {found}")
+            resumed = False  # what a killed download left may have been damaged
+
+    def _stream(self, client: Client, partial: _Partial, digest: str) -> None:
+        """One request: what is missing, or where the registry can't send a part, the whole."""
+        what = f"blob {digest}"
+        headers = {"Range": f"bytes={partial.done}-"} if partial.done else {}
+        response = client.request("GET", client.url(f"blobs/{digest}"), headers, ok=(200, 206, 416), what=what)
+        with self._opened(response):
+            if response.status == 416 or (response.status == 206 and _range_start(response) != partial.done):
+                partial.restart()
+                raise Unreachable(f"{what}: {client.host} sends another part than it was asked for")
+            if response.status == 200 and partial.done:
+                partial.restart()
+            announced = response.headers.get("Content-Length", "")
+            if announced.isdecimal() and int(announced) != partial.missing:
+                partial.restart()
+                raise RegistryError(
+                    f"{what}: {client.host} sends {announced} bytes, and the manifest says {partial.missing}"
+                )
+            while chunk := self._read(response, client, what):
+                if len(chunk) > partial.missing:
+                    partial.restart()
+                    raise RegistryError(
+                        f"{what}: {client.host} sends more than the {partial.size} bytes it should have"
+                    )
+                partial.write(chunk)
+                self._tell(Progress(digest, progress.DOWNLOADING, partial.done, partial.size))
+        if partial.missing:
+            raise Unreachable(f"{what}: {client.host} sent {partial.done} of {partial.size} bytes")
+
+    def _read(self, response: BaseHTTPResponse, client: Client, what: str) -> bytes:
+        self._check_stop()
+        try:
+            return response.read(CHUNK_BYTES)
+        except (HTTPError, HTTPException, OSError) as error:
+            self._check_stop()
+            raise unreachable(f"read {what} from {client.host}", error, client.host) from error
+
+    @contextmanager
+    def _opened(self, response: BaseHTTPResponse) -> Iterator[None]:
+        """Known to `stop`, and its connection free for the next one at the end."""
+        with self._lock:
+            self._open.add(response)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(response)
+            drop(response)
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
+
+class _Partial:
+    """What there is of a blob, and its digest so far."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self.size = size
+        self.done = 0
+        self._hasher = hashlib.sha256()
+        if _size(file) > size:
+            self.restart()
+        while chunk := file.read(CHUNK_BYTES):
+            self._hasher.update(chunk)
+            self.done += len(chunk)
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are not there yet."""
+        return self.size - self.done
+
+    def write(self, chunk: bytes) -> None:
+        self._hasher.update(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self.done += len(chunk)
+
+    def restart(self) -> None:
+        """Forget what there is."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._hasher = hashlib.sha256()
+        self.done = 0
+
+    def digest(self) -> str:
+        """``sha256:<hex>`` of what there is."""
+        return "sha256:" + self._hasher.hexdigest()
+
+
+def is_there(layout: Layout, descriptor: Descriptor) -> bool:
+    """Whether ``layout`` has the blob, as far as its size tells."""
+    try:
+        return bool(os.stat(layout.blob_path(descriptor["digest"])).st_size == descriptor["size"])
+    except OSError:
+        return False
+
+
+def is_damaged(layout: Layout, digest: str) -> bool:
+    """Whether a blob is there and has another digest than its name says."""
+    try:
+        with open(layout.blob_path(digest), "rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest() != digest
+    except FileNotFoundError:
+        return False
+
+
+def _create(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _is_at(file: BinaryIO, path: str) -> bool:
+    """Whether the open ``file`` still has that name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _range_start(response: BaseHTTPResponse) -> int:
+    """Where a part begins, or -1: ``Content-Range: bytes START-END/SIZE`` (RFC 9110, 14.4)."""
+    unit, _, rest = response.headers.get("Content-Range", "").partition(" ")
+    start = rest.partition("-")[0].strip()
+    return int(start) if unit == "bytes" and start.isdecimal() else -1

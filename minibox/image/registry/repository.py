@@ -1,0 +1,125 @@
+"""What a repository offers: its tags, manifests and configs, each checked as it comes.
+
+Source: OCI distribution-spec 1.1, "Pull" and "Content Discovery".
+"""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import urljoin, urlsplit
+
+from minibox.errors import RegistryError
+from minibox.image.reference import is_digest
+from minibox.image.registry.client import drop, origin
+from minibox.image.registry.received import (
+    ACCEPT,
+    CONFIG_BYTES_MAX,
+    MANIFEST_BYTES_MAX,
+    digest_of,
+    read_config,
+    read_document,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.image.layout import Descriptor
+    from minibox.image.registry.client import Client
+    from minibox.image.registry.received import Document
+
+TAGS_BYTES_MAX = 8 << 20
+TAGS_PAGES_MAX = 1000
+
+
+def head_manifest(client: Client, tag: str) -> str:
+    """The digest that ``tag`` has now, or "" when the registry doesn't say.
+
+    Raises:
+        RegistryError: it can't be reached, or has no such tag.
+    """
+    url = client.url(f"manifests/{tag}")
+    response = client.request("HEAD", url, {"Accept": ACCEPT}, ok=(200, 405), what=_manifest(tag, client))
+    drop(response)
+    digest = response.headers.get("Docker-Content-Digest", "")
+    return digest if response.status == 200 and is_digest(digest) else ""
+
+
+def get_manifest(client: Client, name: str, descriptor: Descriptor | None = None) -> Document:
+    """The manifest or index ``name``, a tag or a digest, as its ``descriptor`` says, if it has one.
+
+    Raises:
+        RegistryError: it can't be had, or is not what its digest, size or media type says.
+    """
+    what = _manifest(name, client)
+    response = client.request("GET", client.url(f"manifests/{name}"), {"Accept": ACCEPT}, what=what)
+    data = client.read(response, MANIFEST_BYTES_MAX, what)
+    what = f"{what} from {client.host}"
+    expected = name if is_digest(name) else response.headers.get("Docker-Content-Digest", "")
+    # Before it is parsed: what has another digest is not what was asked for, whatever it says.
+    if is_digest(expected) and (found := digest_of(data)) != expected:
+        raise RegistryError(f"{what} should have the digest {expected}, and has {found}")
+    if descriptor is not None and descriptor["size"] != len(data):
+        raise RegistryError(f"{what} has {len(data)} bytes, and its index says {descriptor['size']}")
+    announced = [response.headers.get("Content-Type", ""), descriptor["mediaType"] if descriptor else ""]
+    documents = [read_document(data, media_type, what) for media_type in announced if media_type]
+    return documents[0] if documents else read_document(data, "", what)
+
+
+def get_config(client: Client, manifest: Document) -> tuple[bytes, dict[str, Any]]:
+    """The image config that ``manifest`` names, as bytes and as JSON.
+
+    Raises:
+        RegistryError: it can't be had, or is not what the manifest says.
+    """
+    descriptor = manifest.value["config"]
+    what = f"config {descriptor['digest']}"
+    response = client.request("GET", client.url(f"blobs/{descriptor['digest']}"), what=what)
+    data = client.read(response, min(descriptor["size"], CONFIG_BYTES_MAX), what)
+    what = f"{what} from {client.host}"
+    if (found := digest_of(data)) != descriptor["digest"]:
+        raise RegistryError(f"{what} has another digest, {found}")
+    return data, read_config(data, len(manifest.value["layers"]), what)
+
+
+def list_tags(client: Client) -> list[str]:
+    """All tags of the repository, in the registry's order.
+
+    Raises:
+        RegistryError: it doesn't tell, or what it sends is no list.
+    """
+    tags: dict[str, None] = {}
+    what = f"tags of {client.endpoint.repository}"
+    url = client.url("tags/list")
+    for _ in range(TAGS_PAGES_MAX):
+        response = client.request("GET", url, what=what)
+        data = client.read(response, TAGS_BYTES_MAX, what)
+        try:
+            page = json.loads(data)["tags"] or []
+        except (ValueError, TypeError, KeyError, RecursionError):
+            page = None
+        if not isinstance(page, list) or not all(isinstance(tag, str) for tag in page):
+            raise RegistryError(f"{what} from {client.host} are not a list")
+        tags.update(dict.fromkeys(page))
+        following = _next(response.headers.get("Link", ""), url)
+        if not following or not page:
+            return list(tags)
+        url = following
+    raise RegistryError(f"{what} from {client.host} don't end")
+
+
+def _manifest(name: str, client: Client) -> str:
+    return f"manifest {client.endpoint.repository}{'@' if is_digest(name) else ':'}{name}"
+
+
+def _next(link: str, url: str) -> str:
+    """The next page of a list: ``Link: <URL>; rel="next"`` (RFC 8288), at the same registry; "" for none."""
+    target, _, parameters = link.strip().partition(">")
+    if not target.startswith("<") or "next" not in parameters:
+        return ""
+    following = urljoin(url, target[1:])
+    return (
+        following
+        if origin(following) == origin(url)
+        else urlsplit(url)._replace(query=urlsplit(following).query).geturl()
+    )
