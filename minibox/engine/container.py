@@ -227,12 +227,12 @@ class Foreground:
         from functools import partial
 
         from minibox.engine.user_namespace import run_inside
-        from minibox.engine.volume_content import make_volume
+        from minibox.engine.volume_content import make_volume, opened
 
-        lowerdirs = self._storage.describe(self.claim.id, self.image.chain_ids).lowers
-        for volume in missing:
-            layers = lowerdirs if volume.copy else ()
-            run_inside(partial(make_volume, volume.path, layers, volume.destination))
+        with opened(self._storage, self._storage.describe(self.claim.id, self.image.chain_ids)) as directories:
+            for volume in missing:
+                layers = directories if volume.copy else ()
+                run_inside(partial(make_volume, volume.path, layers, volume.destination))
 
     def _write_cidfile(self) -> None:
         path = self.options.cidfile

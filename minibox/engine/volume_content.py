@@ -9,15 +9,35 @@ by the kernel here: each part of a path is looked at first.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from errno import EEXIST, ENOTEMPTY
 from stat import S_IMODE, S_ISCHR, S_ISDIR, S_ISLNK, S_ISREG
 
 from minibox.errors import StoreError, kernel_says
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from minibox.storage import Snapshot, Snapshotter
+
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 OVERLAY_ATTRIBUTES = ("trusted.overlay.", "user.overlay.")
 SYMLINKS_MAX = 40  # path_resolution(7)
 CHUNK = 1 << 20
+
+
+@contextmanager
+def opened(storage: Snapshotter, snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
+    """Paths of the directories of a snapshot's layers, topmost first: of descriptors, as images have no others."""
+    fds: list[int] = []
+    try:
+        for lower in snapshot.lowers:
+            fds.append(storage.open_lower(lower))
+        yield tuple(f"/proc/self/fd/{fd}/." for fd in fds)
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str) -> None:
