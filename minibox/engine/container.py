@@ -142,7 +142,7 @@ class Foreground:
             self._terminal = Terminal(options.interactive)
         files.unpack(self._storage, self.store, self.image)
         identity = self._identity()
-        self._storage.prepare(self.claim.id, self.image.chain_ids)
+        files.prepare(self._storage, self.claim.id, self.image.chain_ids)
         assert self._connection
         size = self._terminal.size() if self._terminal else None
         prepared = prepare(options, self._storage, self.image, identity, size)

@@ -32,6 +32,21 @@ def unpack(snapshotter: Snapshotter, store: ImageStore, image: ResolvedImage) ->
     run_inside(lambda: snapshotter.unpack(sources))
 
 
+def prepare(snapshotter: Snapshotter, container_id: str, chain_ids: tuple[str, ...]) -> None:
+    """Make the snapshot of a new container, on layers that are unpacked.
+
+    Raises:
+        StoreError: the disk is full.
+        Unsupported: the storage driver doesn't work here.
+    """
+    if os.geteuid() == 0 or snapshotter.driver == "overlay":  # overlay has nothing to copy
+        snapshotter.prepare(container_id, chain_ids)
+        return
+    from minibox.engine.user_namespace import run_inside
+
+    run_inside(lambda: snapshotter.prepare(container_id, chain_ids))
+
+
 def remove(root: str, container_id: str, snapshotter: Snapshotter | None = None) -> None:
     """Remove the directory of a container; none is fine.
 
