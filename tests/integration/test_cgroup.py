@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -173,6 +174,15 @@ def test_a_cpu_limit_holds(make):
     assert wait(start(cgroup, spin)) <= 20  # of 50 hundredths, 10 are its own
 
 
+def disk_of(device: int) -> int:
+    """The disk that ``device`` is a partition of, else itself."""
+    link = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+    if not (link / "partition").exists():
+        return device
+    major, minor = (link.parent / "dev").read_text().split(":")
+    return os.makedev(int(major), int(minor))
+
+
 @requires("root")
 def test_bytes_to_and_from_a_disk_are_counted(make, session_directory):
     def write() -> int:
@@ -180,7 +190,7 @@ def test_bytes_to_and_from_a_disk_are_counted(make, session_directory):
         os.write(fd, mmap.mmap(-1, MIB))  # past the page cache, whose writers v1 doesn't know
         return 0
 
-    device = session_directory.stat().st_dev
+    device = disk_of(session_directory.stat().st_dev)
     limit = {"major": os.major(device), "minor": os.minor(device), "rate": 1 << 40}
     if not has(detect(), "blkio") and not has(detect(), "io") or not os.major(device):
         pytest.skip("needs a file system on a disk, and a controller that counts")
