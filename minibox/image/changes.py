@@ -53,7 +53,7 @@ def changes(old: Stack, new: Stack) -> Iterator[Change]:
     """
     comparison = _Comparison(old, new)
     unreported: list[Change] = []  # directories on the way down that haven't changed themselves
-    if comparison.differ(old.root, new.root):
+    if old.root.layers and new.root.layers and comparison.differ(old.root, new.root):
         yield Change("C", "/", new.root)
     levels = [comparison.entries(old.root, new.root)]
     while levels:

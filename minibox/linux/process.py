@@ -127,6 +127,16 @@ def set_network_namespace(fd: int) -> None:
         raise OSError(ffi.errno, f"setns: {os.strerror(ffi.errno)}")
 
 
+def set_user_namespace(fd: int) -> None:
+    """Move this process, of one thread, into a user namespace, with all capabilities in it; setns(2).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if lib.setns(fd, NEWUSER) < 0:
+        raise OSError(ffi.errno, f"setns: {os.strerror(ffi.errno)}")
+
+
 def new_user_namespace() -> None:
     """Move this process, of one thread, into a new user namespace; unshare(2).
 

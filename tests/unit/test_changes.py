@@ -149,7 +149,7 @@ def test_any_name_and_number_is_read_back(name, numbers, time):
 
 
 def layers_of(place, *contents):
-    paths = []
+    paths: list[Path] = []
     for number, members in enumerate(contents):
         paths.insert(0, place / str(number))
         paths[0].mkdir()
@@ -174,6 +174,7 @@ def test_a_file_under_a_whiteout_of_the_middle_layer_is_new(place):
     layers = layers_of(
         place, [entry("d/old"), entry("f")], [entry(".wh.d"), entry(".wh.f")], [entry("d/new"), entry("f")]
     )
+    assert differences(stack(), stack(layers[-1])) == [("A", "/d"), ("A", "/d/old"), ("A", "/f")]
     assert differences(stack(*layers[1:]), stack(*layers)) == [("A", "/d"), ("A", "/d/new"), ("A", "/f")]
     with stack(*layers) as all_layers:
         assert set(all_layers.children(all_layers.children(all_layers.root)["d"])) == {"new"}

@@ -1,0 +1,58 @@
+"""`minibox diff` and `minibox export`: what changed in a root file system, and all of one as a tar."""
+
+from __future__ import annotations
+
+from minibox.engine.trees import Directories, container_tree, find_tree
+from minibox.engine.user_namespace import run_inside
+from minibox.image.store import ImageStore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+
+def diff(root: str, name: str, other: str = "", *, storage_driver: str = "") -> list[tuple[str, str]]:
+    """What changed, as (kind, absolute path), sorted by path; see `minibox.image.changes`.
+
+    Args:
+        name: a container, compared with its image; an image or a layer, compared with the layer below it.
+        other: what ``name`` becomes by the changes, instead.
+
+    Raises:
+        MiniboxError: nothing is called so, or a layer can't be unpacked.
+        OSError: a file can't be read.
+    """
+    with ImageStore(root).layout.adding():  # nobody removes the layers meanwhile
+        tree = find_tree(root, name, storage_driver)
+        old, new = (tree, find_tree(root, other, storage_driver)) if other else (tree.below(), tree)
+
+        def compare() -> list[tuple[str, str]]:
+            from minibox.image.changes import changes
+
+            with Directories(root) as directories, directories.stack(old) as before, directories.stack(new) as now:
+                return sorted([(change.kind, change.path) for change in changes(before, now)], key=lambda row: row[1])
+
+        return run_inside(compare)
+
+
+def export(root: str, name: str, file: BinaryIO) -> None:
+    """Write a container's root file system to ``file`` as a tar, without what is mounted in it; it may run.
+
+    Raises:
+        ContainerNotFound: there is none of that name or id.
+        OSError: a file can't be read, or ``file`` not be written.
+    """
+    from minibox.engine import state
+
+    tree = container_tree(root, state.find(root, name)["Id"])
+
+    def pack() -> None:
+        from minibox.image.pack import LayerWriter
+
+        with Directories(root) as directories, directories.stack(tree) as stack:
+            writer = LayerWriter(file)
+            writer.add_below(stack, stack.root)
+            writer.close()
+            file.flush()
+
+    run_inside(pack)

@@ -1,0 +1,145 @@
+"""Root file systems by the names that users have for them: of a container, an image, or a layer with those below it."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine import files, state
+from minibox.engine.view import FIRST_USER_NAMESPACE
+from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, MiniboxError
+from minibox.image.stack import ROOTS_MARKS, USERS_MARKS, Stack
+from minibox.image.store import ImageStore
+from minibox.record import record
+from minibox.storage import read_record, snapshotter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from minibox.image.store import ResolvedImage
+
+OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+LAYER_DIGITS_MIN = 8
+
+
+@record
+class Tree:
+    """A root file system.
+
+    Attributes:
+        driver: the storage driver that has it.
+        chain_ids: of its layers, bottom first.
+        container_id: whose it is, on top of the layers; "" for the layers alone.
+    """
+
+    driver: str
+    chain_ids: tuple[str, ...]
+    container_id: str = ""
+
+    def below(self) -> Tree:
+        """What it was made of: a container's image, or a layer's parent."""
+        return Tree(self.driver, self.chain_ids if self.container_id else self.chain_ids[:-1])
+
+
+def find_tree(root: str, name: str, storage_driver: str = "") -> Tree:
+    """The container, else the image, else the layer of that name or id; an image's layers are unpacked.
+
+    A layer is named by its diff ID, chain ID or digest, or the beginning of one.
+
+    Raises:
+        MiniboxError: there is no such thing, or more than one.
+    """
+    try:
+        return container_tree(root, state.find(root, name)["Id"])
+    except ContainerNotFound as error:
+        if "ambiguous" in str(error):
+            raise
+    store = ImageStore(root)
+    try:
+        image = store.resolve(name)
+        count = len(image.chain_ids)
+    except (ImageNotFound, InvalidReference):
+        image, count = _image_with_layer(store, name)
+    storage = snapshotter(root, storage_driver)
+    files.unpack(storage, store, image)
+    return Tree(storage.driver, image.chain_ids[:count])
+
+
+def container_tree(root: str, container_id: str) -> Tree:
+    """The root file system of a container.
+
+    Raises:
+        ContainerNotFound: it has none (yet, or any more).
+    """
+    kept = read_record(root, container_id)
+    if kept is None:
+        raise ContainerNotFound(f"container {container_id[:12]} has no root file system")
+    return Tree(kept[0], kept[1], container_id)
+
+
+class Directories:
+    """The directories that trees are made of, each opened once: trees that share a layer are seen to."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._fds: dict[str, int] = {}
+        # Root of a user namespace can't read trusted attributes.
+        ours = os.geteuid() == 0 and os.readlink("/proc/self/ns/user") == FIRST_USER_NAMESPACE
+        self._marks = ROOTS_MARKS if ours else USERS_MARKS
+
+    def __enter__(self) -> Directories:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+
+    def stack(self, tree: Tree) -> Stack:
+        """The tree, to be read and closed by the caller.
+
+        Raises:
+            OSError: a directory can't be opened.
+        """
+        if not tree.chain_ids:
+            return Stack((), "")
+        storage = snapshotter(self._root, tree.driver)
+        snapshot = storage.describe(tree.container_id or "none", tree.chain_ids)
+        paths = ((snapshot.upper,) if tree.container_id else ()) + snapshot.lowers
+        if snapshot.kind == "tree":
+            paths = paths[:1]
+        for path in paths:
+            if path not in self._fds:
+                upper = path == snapshot.upper
+                self._fds[path] = os.open(path, OPEN_DIRECTORY) if upper else storage.open_lower(path)
+        return Stack([os.dup(self._fds[path]) for path in paths], "" if snapshot.kind == "tree" else self._marks)
+
+
+def _image_with_layer(store: ImageStore, name: str) -> tuple[ResolvedImage, int]:
+    """An image that has a layer, and how many layers there are up to it.
+
+    Raises:
+        ContainerNotFound: there is none, or more than one layer is called so.
+    """
+    digits = name.removeprefix("sha256:")
+    found: dict[str, tuple[ResolvedImage, int]] = {}
+    if len(digits) >= LAYER_DIGITS_MIN and not set(digits) - state.HEXADECIMAL:
+        for reference in store.names():
+            try:
+                image = store.resolve(reference)
+                sources = store.layer_sources(image)
+            except MiniboxError:
+                continue  # a damaged image costs the others nothing
+            for count, source in enumerate(sources, 1):
+                ids = (source.diff_id, source.chain_id, f"sha256:{os.path.basename(source.blob_path)}")
+                if any(each.startswith(f"sha256:{digits}") for each in ids):
+                    found[source.diff_id] = image, count
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        raise ContainerNotFound(f"layer {name!r} is ambiguous", "write more digits of it")
+    raise ContainerNotFound(
+        f"no container, image or layer is called {name!r}",
+        "minibox ps --all lists containers, minibox images lists images",
+    )
