@@ -29,8 +29,9 @@ COMMANDS = (
     ("Images", "import", "archive", "import_", "Make an image from a tar archive of a root file system"),
     ("Containers", "ps", "container", "ps", "List containers"),
     ("Containers", "rm", "container", "rm", "Remove containers"),
-    ("Containers", "diff", "changes", "diff", "Show what changed in a container, or between any two images or layers"),
-    ("Containers", "export", "changes", "export", "Write a container's root file system as a tar archive"),
+    ("Containers", "diff", "changes", "diff", "Show what changed in a container, or between two"),
+    ("Containers", "commit", "changes", "commit", "Make an image of a container"),
+    ("Containers", "export", "changes", "export", "Write the files of a container as a tar archive"),
     ("Other", "version", "system", "version", "Show versions"),
     ("Other", "completion", "system", "completion", "Print the script that completes words in a shell"),
 )

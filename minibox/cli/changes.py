@@ -1,4 +1,4 @@
-"""Commands on what a container has changed, and for getting files in and out: diff, export."""
+"""Commands on what a container has changed, and for getting files in and out: diff, commit, export."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def complete_tree(ctx: click.Context, param: click.Parameter, incomplete: str) -
 @click.command(
     epilog="""\b
 Examples:
-  minibox diff web                   what the container web has changed in its image
-  minibox diff debian:12             what its topmost layer changed in those below
-  minibox diff app:1.0 app:1.1       what is different in the newer image
-  minibox diff web app:1.1 --json"""
+  minibox diff web               what the container web changed in its image
+  minibox diff debian:12         what the topmost layer changed in those below
+  minibox diff app:1.0 app:1.1   what is different in the newer image
+  minibox diff --json web app:1.1"""
 )
 @click.option("--format", "form", type=click.Choice(["json"]), help="Print JSON, as --json does")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects with Kind and Path")
@@ -63,6 +63,44 @@ def diff(ctx: click.Context, name: str, other: str | None, form: str | None, as_
 @click.command(
     epilog="""\b
 Examples:
+  minibox commit web app:1.1
+  minibox commit -c 'CMD ["/srv/start"]' -m "with certificates" web app:1.2"""
+)
+@click.option("-a", "--author", metavar="TEXT", default="", help="Who made it: Ann Lee <ann@example.com>")
+@click.option(
+    "-c", "--change", metavar="TEXT", multiple=True, help="Apply a Dockerfile instruction: CMD, ENV, USER ..."
+)
+@click.option("-m", "--message", metavar="TEXT", default="", help="Say why, in the image's history")
+@click.option(
+    "-p", "--pause", metavar="BOOL", type=click.BOOL, default=True, help="Pause it meanwhile  [default: true]"
+)
+@click.argument("container", shell_complete=complete_container)
+@click.argument("image", metavar="[IMAGE[:TAG]]", required=False)
+@click.pass_context
+def commit(
+    ctx: click.Context,
+    container: str,
+    image: str | None,
+    author: str,
+    change: tuple[str, ...],
+    message: str,
+    pause: bool,
+) -> None:
+    """Make an image of a container, and print its id.
+
+    It has the layers of the container's image and one more, with what changed, and is run as the container was. What
+    is mounted in the container, volumes too, is not in it.
+    """
+    from minibox.engine.commit import CommitOptions
+    from minibox.engine.commit import commit as make
+
+    options = CommitOptions(image or "", author, message, change, pause)
+    click.echo(make(settings_of(ctx).root, container, options, _note))
+
+
+@click.command(
+    epilog="""\b
+Examples:
   minibox export web > web.tar
   minibox export -o web.tar web
   minibox export web | tar -x -C /tmp/web"""
@@ -83,6 +121,10 @@ def export(ctx: click.Context, output: str | None, container: str) -> None:
         return
     with _new_file(output) as file:
         write(root, container, file)
+
+
+def _note(text: str) -> None:
+    click.echo(f"minibox: {text}", err=True)
 
 
 def _shown(path: str) -> str:

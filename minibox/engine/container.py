@@ -300,8 +300,23 @@ class Foreground:
                 "ExitCode": exit_status,
                 "OOMKilled": oom,
                 "Labels": prepared.spec.get("annotations", {}),
+                **self._as_run(prepared),
             },
         )
+
+    def _as_run(self, prepared: Prepared) -> dict[str, Any]:
+        """What `commit` and `cp` ask for."""
+        from minibox.engine.container_config import container_config, mounts_of
+        from minibox.engine.spec import labels
+
+        spec, image_config = prepared.spec, self.image.config
+        named = labels(self.options, image_config.get("config") or {})
+        anonymous = [volume.destination for volume in prepared.volumes if volume.anonymous]
+        return {
+            "Config": container_config(self.options, image_config, spec["process"]["env"], named, anonymous),
+            "ReadOnly": self.options.read_only,
+            "Mounts": mounts_of(spec["mounts"], self.claim.directory),
+        }
 
     def _diagnose(self, error: ExecFailed, prepared: Prepared) -> MiniboxError:
         from minibox.engine.diagnosis import diagnose

@@ -22,9 +22,9 @@ from minibox.image.stack import LOOK, READ_DIRECTORY, Stack, is_gone
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import BinaryIO
 
     from minibox.image.changes import Change
+    from minibox.image.compression import Writable
     from minibox.image.stack import Node
 
     Owner = tuple[int, int]
@@ -55,7 +55,7 @@ class LayerWriter:
     `os.fsdecode` gives them.
     """
 
-    def __init__(self, file: BinaryIO, *, mtime_s: int = 0) -> None:
+    def __init__(self, file: Writable, *, mtime_s: int = 0) -> None:
         self._file = file
         self._hasher = hashlib.sha256()
         self._size_bytes = 0

@@ -47,7 +47,7 @@ def test_the_script_is_printed(shell):
         ("minibox run --stop-signal SIGU", "SIGU", ["SIGUSR1", "SIGUSR2"]),
         ("minibox shell b", "b", ["base"]),
         ("minibox completion ", "", ["bash", "zsh", "fish"]),
-        ("minibox --debug exp", "exp", ["explain"]),
+        ("minibox --debug exp", "exp", ["explain", "export"]),
     ],
 )
 def test_values_are_completed(line, word, expected):
