@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 
 from minibox import config
-from minibox.errors import RegistryError, UsageError
+from minibox.errors import ImageNotFound, InvalidReference, RegistryError, UsageError
 from minibox.image.progress import silent
-from minibox.image.reference import DEFAULT_TAG, parse
+from minibox.image.reference import DEFAULT_DOMAIN, Reference, parse
 from minibox.image.store import ImageStore
-from minibox.record import replace
 from minibox.storage import snapshotter
 
 TYPE_CHECKING = False
@@ -21,16 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from minibox.image.layer import LayerSource
+    from minibox.image.layout import Descriptor
     from minibox.image.platform import Platform
     from minibox.image.progress import OnProgress
-    from minibox.image.reference import Reference
     from minibox.image.registry.client import Client
     from minibox.image.registry.pull import Pulled
 
+    OnPushed = Callable[[Reference, Descriptor], None]
     OnPulled = Callable[[Pulled], None]
     OnBegin = Callable[[Reference], None]
 
 ATTEMPTS_AT_MIRRORS = 2
+MOUNT_SOURCES_MAX = 10
 
 
 class Registries:
@@ -96,10 +97,6 @@ def pull(
     from minibox.image.registry.pull import Pull
 
     reference = parse(name)
-    if all_tags and name_has_tag(name):
-        raise UsageError(
-            "--all-tags is for a name without a tag or digest", f"minibox pull --all-tags {reference.name}"
-        )
     wanted: Platform | None = parse_platform(platform) if platform else None
     registries = Registries(environ)
     snapshots = snapshotter(root, driver or registries.configured.storage_driver)
@@ -120,20 +117,129 @@ def pull(
         platform=wanted, on_progress=on_progress,
     )  # fmt: skip
     try:
-        tags = puller.tags() if all_tags else [reference.tag]
+        tags = puller.tags() if _names_all_tags(name, reference, all_tags) else [reference.tag]
         if not tags:
             raise RegistryError(f"{reference.name} has no tags")
         for tag in tags:
-            tagged = replace(reference, tag=tag)
+            tagged = Reference(reference.domain, reference.path, tag, reference.digest)
             on_begin(tagged)
             on_pulled(puller.pull(tagged))
     finally:
         registries.transport.close()
 
 
-def name_has_tag(name: str) -> bool:
-    """Whether the user wrote a tag or a digest himself."""
-    return "@" in name or ":" in name[name.rfind("/") + 1 :]
+def push(
+    name: str,
+    *,
+    root: str,
+    environ: Mapping[str, str],
+    all_tags: bool = False,
+    all_platforms: bool = False,
+    on_begin: OnBegin = lambda _: None,
+    on_progress: OnProgress = silent,
+    on_pushed: OnPushed = lambda _reference, _descriptor: None,
+) -> None:
+    """Bring an image, or all images of a repository, from the store to its registry.
+
+    Args:
+        name: the image's name there and here; without a tag when ``all_tags``.
+        all_platforms: of an index, all images; else only this machine's.
+        on_begin: called before anything is sent.
+        on_pushed: called for each image with its descriptor.
+
+    Raises:
+        UsageError: ``name`` is malformed, or has a digest.
+        ImageNotFound: there is none of that name.
+        RegistryError: the registry can't be reached or refuses.
+        StoreError: the image is damaged in the store.
+    """
+    from minibox.image.registry.push import find_pushed, mountable
+    from minibox.image.registry.push import push as push_image
+
+    reference = parse(name)
+    if reference.digest:
+        raise UsageError(f"push {name}: an image is pushed by its name and tag, and not by its digest")
+    layout = ImageStore(root).layout
+    tags = _tags_in_store(layout.names(), reference) if _names_all_tags(name, reference, all_tags) else [reference.tag]
+    registries = Registries(environ)
+    mounts = mountable(layout, reference)
+    (client,) = registries.clients(reference, "pull,push", also_pull=sorted(set(mounts.values()))[:MOUNT_SOURCES_MAX])
+    on_begin(reference)
+    try:
+        for tag in tags:
+            tagged = Reference(reference.domain, reference.path, tag, "")
+            descriptor = find_pushed(layout, str(tagged), all_platforms=all_platforms)
+            if descriptor is None:
+                raise ImageNotFound(f"image {tagged.familiar!r} is not in the store", "minibox images lists them")
+            on_pushed(tagged, push_image(layout, client, descriptor, tag, mounts, on_progress))
+    finally:
+        registries.transport.close()
 
 
-__all__ = ["DEFAULT_TAG", "Registries", "name_has_tag", "pull"]
+def _names_all_tags(name: str, reference: Reference, all_tags: bool) -> bool:
+    """Whether all of a repository's tags are meant, as the user says by ``all_tags``; then he may not write one."""
+    if all_tags and ("@" in name or ":" in name[name.rfind("/") + 1 :]):
+        raise UsageError(f"--all-tags: {name} has a tag or digest", f"leave it out: {reference.name}")
+    return all_tags
+
+
+def _tags_in_store(names: Iterable[str], reference: Reference) -> list[str]:
+    tags = [name[len(reference.name) + 1 :] for name in names if name.startswith(f"{reference.name}:")]
+    if not tags:
+        raise ImageNotFound(f"no image of {reference.name} is in the store", "minibox images lists them")
+    return sorted(tags)
+
+
+def login(host: str, username: str, secret: str, *, environ: Mapping[str, str]) -> str:
+    """Try a user name and a password at a registry, and keep them for later; the file or program that has them.
+
+    Args:
+        host: the registry, as in references: ``HOST[:PORT]``; "" for docker.io.
+
+    Raises:
+        UsageError: ``host`` is malformed.
+        RegistryError: the registry can't be reached, or refuses them; nothing is kept.
+        ConfigError: they can't be kept.
+    """
+    from minibox.image.registry.client import Client, drop
+    from minibox.image.registry.credentials import Credential
+    from minibox.image.registry.endpoint import endpoints
+
+    domain = registry_host(host)
+    registries = Registries(environ)
+    *_, endpoint = endpoints(Reference(domain, "", "", ""), registries.configured.registries, mirrors=False)
+    client = Client(endpoint, registries.transport, lambda: Credential(username, secret), "")
+    try:
+        drop(client.request("GET", client.url(""), what=f"log in to {domain}"))
+    finally:
+        registries.transport.close()
+    return registries.credentials.put(endpoint.credentials_for, username, secret)
+
+
+def logout(host: str, *, environ: Mapping[str, str]) -> list[str]:
+    """Forget what `login` kept for a registry; the files and programs that had it.
+
+    Raises:
+        UsageError: ``host`` is malformed.
+        ConfigError: a file can't be read or written.
+    """
+    from minibox.image.registry.credentials import CredentialStore
+
+    return CredentialStore(environ).remove(registry_host(host))
+
+
+def registry_host(text: str) -> str:
+    """The registry that a user means by ``text``: its host and port, also when a URL was pasted; docker.io for "".
+
+    Raises:
+        UsageError: it is no host.
+    """
+    host = text.removeprefix("https://").removeprefix("http://").split("/")[0]
+    if not text or host in ("index.docker.io", "registry-1.docker.io"):
+        return DEFAULT_DOMAIN
+    try:
+        if parse(f"{host}/name").domain == host:
+            return host
+    except InvalidReference:
+        pass
+    raise UsageError(f"{ascii(text)} is no registry", "write its host, as in registry.example or localhost:5000")

@@ -61,6 +61,14 @@ class Layout:
         Raises:
             StoreError: the blob is missing, is not what its digest says, or is no JSON object.
         """
+        return _json_object(self.read_blob(digest), f"blob {digest}")
+
+    def read_blob(self, digest: str) -> bytes:
+        """The content of a manifest or config, its digest verified.
+
+        Raises:
+            StoreError: the blob is missing, is not what its digest says, or is too large to be one.
+        """
         path = self.blob_path(digest)
         try:
             with open(path, "rb") as file:
@@ -71,7 +79,7 @@ class Layout:
             raise StoreError(f"blob {digest} is larger than {JSON_BLOB_BYTES_MAX} bytes: no manifest or config is")
         if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
             raise StoreError(f"blob {digest} is damaged: its content has another digest", _REPULL)
-        return _json_object(data, f"blob {digest}")
+        return data
 
     def write_json(self, value: dict[str, Any], media_type: str) -> Descriptor:
         """Keep ``value`` as a blob, in canonical form; its descriptor."""

@@ -92,6 +92,7 @@ class Client:
         *,
         ok: Iterable[int] = (200,),
         what: str = "",
+        attempts: int = 0,
     ) -> BaseHTTPResponse:
         """Ask, as often as it may help; the response, whose body is to be read or closed.
 
@@ -100,25 +101,26 @@ class Client:
             body: makes the body, for each attempt anew.
             ok: the statuses that are answers; others are errors.
             what: what this is about, for error messages; the URL when it is "".
+            attempts: how often to try; 0 for as often as this client does.
 
         Raises:
+            Unreachable: it may help to try again, unless it is ``final``.
             Unauthorized, NotFound, RegistryError: the registry refuses or fails.
         """
         what = what or f"{method} {without_query(url)}"
-        for attempt in range(1, self.attempts + 1):
+        last = attempts or self.attempts
+        for attempt in range(1, last + 1):
+            pause = 0.0
             try:
                 response = self._ask(method, url, headers or {}, body)
-            except Unreachable as error:
-                if error.final or attempt == self.attempts:
-                    raise
-                self.wait(attempt)
-                continue
-            if response.status in ok:
-                return response
-            pause = self._pause(response) if response.status in TRY_AGAIN and attempt < self.attempts else None
-            if pause is None:
+                if response.status in ok:
+                    return response
+                pause = _pause(response)
                 raise self._error(response, what)
-            drop(response)
+            except Unreachable as error:
+                error.final = error.final or (attempt == last and not attempts) or pause > RETRY_AFTER_MAX_S
+                if error.final or attempt == last:
+                    raise
             self.wait(attempt, pause)
         raise AssertionError("the last attempt returns or raises")
 
@@ -149,31 +151,31 @@ class Client:
     def _ask(self, method: str, url: str, headers: dict[str, str], body: Body | None) -> BaseHTTPResponse:
         """One attempt: with a login, if one is wanted, and where redirects lead."""
         authorization = self._authorization.header
-        response = self._follow(method, url, headers, body, authorization)
-        if response.status != 401:
-            return response
-        # Twice: a token that another thread got, or that was kept from before, may be too old.
-        for _ in range(2):
+        response, is_ours = self._follow(method, url, headers, body, authorization)
+        # Twice: a token that was there may be too old, and one that another thread just got, too.
+        for _ in range(2 if authorization else 1):
+            if response.status != 401 or not is_ours:
+                break
             drop(response)
             challenges = response.headers.getlist("WWW-Authenticate")
-            new = self._authorization.answer(challenges, authorization, secure=url.startswith("https:"))
-            response = self._follow(method, url, headers, body, new)
-            if response.status != 401 or not authorization:
-                break
-            authorization = new
+            secure = url.startswith("https:")
+            authorization = self._authorization.answer(challenges, authorization, secure=secure)
+            response, is_ours = self._follow(method, url, headers, body, authorization)
         return response
 
     def _follow(
         self, method: str, url: str, headers: dict[str, str], body: Body | None, authorization: str
-    ) -> BaseHTTPResponse:
-        home = origin(url)
+    ) -> tuple[BaseHTTPResponse, bool]:
+        """The response at the end of all redirects, and whether it is the registry's own."""
+        home = origin(self.url(""))
         for _ in range(REDIRECTS_MAX + 1):
-            # The login is for the registry alone.
-            login = {"Authorization": authorization} if authorization and origin(url) == home else {}
+            # The login is for the registry alone, wherever it sends us.
+            is_ours = origin(url) == home
+            login = {"Authorization": authorization} if authorization and is_ours else {}
             response = self._send(method, url, {**headers, **login}, body() if body is not None else None)
             target = response.headers.get("Location", "")
             if response.status not in REDIRECTS or not target:
-                return response
+                return response, is_ours
             drop(response)
             if method not in ("GET", "HEAD"):
                 raise RegistryError(f"{method} {without_query(url)}: redirected, which only reading can be")
@@ -215,18 +217,6 @@ class Client:
                     self._scheme = "http"
             return self._scheme
 
-    def _pause(self, response: BaseHTTPResponse) -> float | None:
-        """How long the registry wants us to wait, in seconds; None when that is too long."""
-        text = response.headers.get("Retry-After", "").strip()
-        if text.isdecimal():
-            pause = float(text[:9])
-        else:
-            try:
-                pause = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-            except (ValueError, TypeError, OverflowError):
-                pause = 0.0
-        return None if pause > RETRY_AFTER_MAX_S else max(0.0, pause)
-
     def _error(self, response: BaseHTTPResponse, what: str) -> MiniboxError:
         """The error for an answer that is none, with what the registry says of it."""
         status, host = response.status, self.endpoint.credentials_for
@@ -241,8 +231,8 @@ class Client:
         if status == 429:
             pause = response.headers.get("Retry-After", "")
             hint = f"it asks to come back in {pause} seconds" if pause.isdecimal() else "try again later"
-            return RegistryError(words, f"{hint}; who is logged in may often ask more")
-        return RegistryError(words)
+            return Unreachable(words, f"{hint}; who is logged in may often ask more")
+        return Unreachable(words) if status in TRY_AGAIN else RegistryError(words)
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
@@ -261,6 +251,17 @@ def drop(response: BaseHTTPResponse) -> None:
     except Exception:  # whatever it was, the connection is given up
         pass
     response.close()
+
+
+def _pause(response: BaseHTTPResponse) -> float:
+    """How long a registry wants us to wait, in seconds (RFC 9110, 10.2.3)."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return float(text[:9])
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
 
 
 def _said(response: BaseHTTPResponse) -> str:

@@ -1,0 +1,213 @@
+"""Commands on registries: pull, push, login, logout."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from minibox.cli.application import settings_of
+from minibox.cli.container import complete_image
+from minibox.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from minibox.cli.settings import Settings
+    from minibox.image.reference import Reference
+    from minibox.image.registry.pull import Pulled
+
+PLATFORM_HELP = "Choose the image for OS/ARCH[/VARIANT] [this machine's]"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox pull debian:12
+  minibox pull --platform linux/arm64 localhost:5000/team/app
+  minibox pull debian@sha256:4abcf20661432fb2d719aaf90656f55c287f8ca915dc1c92ec14ff61e67fbaf8"""
+)
+@click.option("-a", "--all-tags", is_flag=True, help="Pull all images of the repository")
+@click.option("--platform", metavar="PLATFORM", default="", help=PLATFORM_HELP)
+@click.option("-q", "--quiet", is_flag=True, help="Print the image's name only")
+@click.argument("name", metavar="NAME[:TAG|@DIGEST]")
+@click.pass_context
+def pull(ctx: click.Context, name: str, all_tags: bool, platform: str, quiet: bool) -> None:
+    """Bring an image from a registry into the store.
+
+    A NAME without a host is one of docker.io. What is there already is not downloaded again, and a download that was
+    interrupted goes on where it was.
+    """
+    show_pull(settings_of(ctx), name, sys.stdout, platform=platform, all_tags=all_tags, quiet=quiet)
+
+
+def show_pull(
+    settings: Settings, name: str, out: TextIO, *, platform: str = "", all_tags: bool = False, quiet: bool = False
+) -> None:
+    """Pull ``name``, and tell of it on ``out`` as `docker pull` does."""
+    from minibox.cli import progress
+    from minibox.engine import registry
+
+    def begin(reference: Reference) -> None:
+        if not (quiet or all_tags or "@" in name or name.endswith(f":{reference.tag}")):
+            click.echo(f"Using default tag: {reference.tag}", out)
+        if not quiet:
+            what = f"{reference.name}@{reference.digest}" if reference.digest else reference.tag
+            click.echo(f"{what}: Pulling from {reference.path}", out)
+
+    def pulled(image: Pulled) -> None:
+        results.append(image)
+        if not quiet:
+            click.echo(f"Digest: {image.digest}", out)
+
+    results: list[Pulled] = []
+    with progress.shown(out, quiet=quiet) as on_progress:
+        registry.pull(
+            name, root=settings.root, environ=os.environ, platform=platform, all_tags=all_tags,
+            driver=settings.storage_driver, on_begin=begin, on_progress=on_progress, on_pulled=pulled,
+        )  # fmt: skip
+    note_platform(results, asked=bool(platform))
+    if not quiet:
+        new = any(image.is_new for image in results)
+        status = "Downloaded newer image for" if new else "Image is up to date for"
+        click.echo(f"Status: {status} {familiar(results[-1].name, all_tags)}", out)
+    click.echo(results[-1].name.rpartition(":")[0] if all_tags else results[-1].name, out)
+
+
+def note_platform(results: list[Pulled], *, asked: bool) -> None:
+    """Tell of images that this machine doesn't run, unless the user wants them."""
+    from minibox.image.platform import host_platform, runs
+
+    host = host_platform()
+    for platform in dict.fromkeys(image.platform for image in results):
+        if not asked and not runs(host, platform):
+            click.echo(f"minibox: the image is for {platform}, and this machine is {host}", err=True)
+
+
+def familiar(name: str, without_tag: bool = False) -> str:
+    """``name`` as short as a user would write it."""
+    from minibox.image.reference import parse
+
+    short = parse(name).familiar
+    return short.rpartition(":")[0] if without_tag else short
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox push localhost:5000/team/app:1.0
+  minibox push --all-tags registry.example/team/app"""
+)
+@click.option("-a", "--all-tags", is_flag=True, help="Push all images of the repository that are in the store")
+@click.option("--all-platforms", is_flag=True, help="Push a whole index, if the store has it")
+@click.option("-q", "--quiet", is_flag=True, help="Print the image's name only")
+@click.argument("name", metavar="NAME[:TAG]", shell_complete=complete_image)
+@click.pass_context
+def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, quiet: bool) -> None:
+    """Bring an image from the store to the registry that its name begins with.
+
+    Its bytes stay as they are, and so does its digest. What the registry has already is not sent again.
+    """
+    from minibox.cli import progress
+    from minibox.engine import registry
+
+    def begin(reference: Reference) -> None:
+        if not quiet:
+            click.echo(f"The push refers to repository [{reference.name}]")
+            if not (all_tags or name.endswith(f":{reference.tag}")):
+                click.echo(f"Using default tag: {reference.tag}")
+
+    lines: list[str] = []
+    names: list[str] = []
+
+    def pushed(reference: Reference, descriptor: dict[str, object]) -> None:
+        lines.append(f"{reference.tag}: digest: {descriptor['digest']} size: {descriptor['size']}")
+        names.append(str(reference))
+
+    with progress.shown(sys.stdout, quiet=quiet) as on_progress:
+        registry.push(
+            name, root=settings_of(ctx).root, environ=os.environ, all_tags=all_tags, all_platforms=all_platforms,
+            on_begin=begin, on_progress=on_progress, on_pushed=pushed,
+        )  # fmt: skip
+    for line in names if quiet else lines:
+        click.echo(line)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox login registry.example
+  minibox login --username me --password-stdin localhost:5000 < password"""
+)
+@click.option("-u", "--username", metavar="NAME", help="Who you are there")
+@click.option("-p", "--password", metavar="TEXT", help="Password; others see it on the command line")
+@click.option("--password-stdin", is_flag=True, help="Read the password from stdin")
+@click.argument("server", required=False, default="")
+def login(server: str, username: str | None, password: str | None, password_stdin: bool) -> None:
+    """Log in to a registry: docker.io when SERVER is left out.
+
+    User name and password are tried, and kept where Docker and Podman look for them.
+    """
+    from minibox.engine import registry
+
+    secret = _read_password(username, password, password_stdin)
+    if username is None or secret is None:
+        username, secret = _ask(registry.registry_host(server), username)
+    place = registry.login(server, username, secret, environ=os.environ)
+    if place.startswith("/"):
+        click.echo(f"minibox: the password is kept, not encrypted, in {place}", err=True)
+    click.echo("Login Succeeded")
+
+
+def _read_password(username: str | None, password: str | None, from_stdin: bool) -> str | None:
+    """The password that the command line gives, or None."""
+    if password is not None and from_stdin:
+        raise UsageError("--password and --password-stdin exclude each other")
+    if from_stdin:
+        if username is None:
+            raise UsageError("--password-stdin needs --username")
+        secret = sys.stdin.read().rstrip("\r\n")
+        if not secret:
+            raise UsageError("--password-stdin: there is no password on stdin")
+        return secret
+    if password is not None:
+        if sys.stdin is not None and sys.stdin.isatty():
+            raise UsageError(
+                "--password: everybody on this machine sees it in the list of processes, and your shell remembers it",
+                "leave it out to be asked, or use --password-stdin",
+            )
+        click.echo("minibox: --password is insecure: use --password-stdin", err=True)
+    return password
+
+
+def _ask(host: str, username: str | None) -> tuple[str, str]:
+    """Ask at the terminal for what is missing."""
+    from getpass import getpass
+
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError("user name and password are asked for at a terminal, and stdin is none",
+                         "minibox login --username NAME --password-stdin SERVER < FILE")  # fmt: skip
+    try:
+        username = username or input(f"Username at {host}: ").strip()
+        secret = getpass("Password: ")
+    except EOFError:
+        raise UsageError("no user name and password were given") from None
+    if not username or not secret:
+        raise UsageError("user name and password must not be empty")
+    return username, secret
+
+
+@click.command(epilog="\b\nExample:\n  minibox logout registry.example")
+@click.argument("server", required=False, default="")
+def logout(server: str) -> None:
+    """Forget the password for a registry: for docker.io when SERVER is left out."""
+    from minibox.engine import registry
+
+    host = registry.registry_host(server)
+    places = registry.logout(server, environ=os.environ)
+    if not places:
+        click.echo(f"Not logged in to {host}")
+    for place in places:
+        click.echo(f"Removing login credentials for {host} from {place}")
