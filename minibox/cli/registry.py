@@ -27,7 +27,7 @@ PLATFORM_HELP = "Choose the image for OS/ARCH[/VARIANT] [this machine's]"
 Examples:
   minibox pull debian:12
   minibox pull --platform linux/arm64 localhost:5000/team/app
-  minibox pull debian@sha256:4abcf20661432fb2d719aaf90656f55c287f8ca915dc1c92ec14ff61e67fbaf8"""
+  minibox pull --all-tags registry.example/team/app"""
 )
 @click.option("-a", "--all-tags", is_flag=True, help="Pull all images of the repository")
 @click.option("--platform", metavar="PLATFORM", default="", help=PLATFORM_HELP)

@@ -1,0 +1,122 @@
+"""Pushing: an image from the store to a registry, byte for byte: it keeps its digest.
+
+First the blobs, several at once, then the manifest, which makes them an image under a tag.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from minibox.errors import InvalidReference, RegistryError, StoreError
+from minibox.image.layout import ref_name
+from minibox.image.manifest import INDEX_TYPES, find_image
+from minibox.image.progress import silent
+from minibox.image.reference import parse
+from minibox.image.registry.client import drop
+from minibox.image.registry.received import digest_of, read_document
+from minibox.image.registry.upload import Uploads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from minibox.image.layout import Descriptor, Layout
+    from minibox.image.progress import OnProgress
+    from minibox.image.reference import Reference
+    from minibox.image.registry.client import Client
+    from minibox.image.registry.received import Document
+
+UPLOADS_AT_ONCE = 4
+INDEXES_DEEP_MAX = 4
+
+
+def push(
+    layout: Layout,
+    client: Client,
+    descriptor: Descriptor,
+    tag: str,
+    mounts: dict[str, str],
+    on_progress: OnProgress = silent,
+) -> Descriptor:
+    """Bring the image or index ``descriptor`` of ``layout`` to the registry, as ``tag``; its descriptor.
+
+    Args:
+        mounts: by digest, the repository of the same registry that probably has the blob already.
+
+    Raises:
+        StoreError: the image is damaged here, or a part of it isn't there.
+        RegistryError: the registry can't be reached or refuses.
+    """
+    documents = list(_documents(layout, descriptor))
+    manifests = [document.value for document in documents if not document.is_index]
+    layers = {layer["digest"]: layer for manifest in manifests for layer in manifest["layers"]}
+    configs = {manifest["config"]["digest"]: manifest["config"] for manifest in manifests}
+    uploads = Uploads(layout, client, mounts, on_progress)
+    with ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="push") as pool:
+        futures = [pool.submit(uploads.send, blob) for blob in layers.values()]
+        futures += [pool.submit(uploads.send, blob, silently=True) for blob in configs.values()]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            uploads.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+    # What an index lists has to be there before it; it is the last.
+    *listed, root = documents
+    for document in listed:
+        _put(client, document, document.digest)
+    _put(client, root, tag)
+    return root.descriptor
+
+
+def find_pushed(layout: Layout, name: str, *, all_platforms: bool) -> Descriptor | None:
+    """What `push` shall bring of the image ``name``, or None: its manifest, or the index that this was chosen from."""
+    image = find_image(layout, name)
+    if image is None:
+        return None
+    for item in layout.descriptors():
+        if all_platforms and ref_name(item) == image.reference and item.get("mediaType") in INDEX_TYPES:
+            return item
+    return {"digest": image.digest}
+
+
+def mountable(layout: Layout, reference: Reference) -> dict[str, str]:
+    """By digest: the other repositories of the same registry that had a layer when it was pulled or pushed."""
+    found: dict[str, str] = {}
+    for item in layout.descriptors():
+        try:
+            named = parse(ref_name(item))
+            if named.domain != reference.domain or named.path == reference.path:
+                continue
+            for document in _documents(layout, item):
+                for layer in document.value.get("layers", ()):
+                    found.setdefault(layer["digest"], named.path)
+        except (InvalidReference, StoreError, RegistryError):
+            continue
+    return found
+
+
+def _documents(layout: Layout, descriptor: Descriptor, depth: int = 0) -> Iterator[Document]:
+    """The manifest ``descriptor``, or all that the index ``descriptor`` lists and then itself."""
+    digest = descriptor.get("digest", "")
+    data = layout.read_blob(digest)
+    document = read_document(data, descriptor.get("mediaType", ""), f"manifest {digest} in the store")
+    if document.is_index:
+        if depth == INDEXES_DEEP_MAX:
+            raise StoreError(f"image indexes are nested more than {INDEXES_DEEP_MAX} deep")
+        for item in document.value["manifests"]:
+            yield from _documents(layout, item, depth + 1)
+    yield document
+
+
+def _put(client: Client, document: Document, name: str) -> None:
+    what = f"push manifest {client.endpoint.repository}:{name}"
+    headers = {"Content-Type": document.media_type, "Content-Length": str(len(document.data))}
+    response = client.request(
+        "PUT", client.url(f"manifests/{name}"), headers, lambda: [document.data], ok=(200, 201, 202), what=what
+    )
+    drop(response)
+    stored = response.headers.get("Docker-Content-Digest", "")
+    if stored and stored != digest_of(document.data):
+        raise RegistryError(f"{what}: {client.host} keeps it as {stored}, and it is {document.digest}")

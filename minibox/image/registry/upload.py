@@ -1,0 +1,182 @@
+"""Blobs to a registry: not sent when it has them, mounted from another repository there, else uploaded in chunks.
+
+Source: OCI distribution-spec 1.1, "Push". An upload that breaks off goes on where the registry says that it is.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from threading import Event
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from minibox.errors import RegistryError, StoreError, kernel_says
+from minibox.image import progress
+from minibox.image.progress import Progress
+from minibox.image.registry.client import NotFound, drop
+from minibox.image.registry.download import Stopped, is_damaged
+from minibox.image.registry.transport import Unreachable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import BinaryIO
+
+    from urllib3.response import BaseHTTPResponse
+
+    from minibox.image.layout import Descriptor, Layout
+    from minibox.image.progress import OnProgress
+    from minibox.image.registry.client import Client
+
+READ_BYTES = 1 << 20
+# What one request carries: proxies before registries often have a limit of 100 MB.
+CHUNK_BYTES = 64 << 20
+
+
+class Uploads:
+    """Brings blobs of the layout to one repository; threads may share one.
+
+    Args:
+        mounts: by digest, another repository of the same registry that probably has the blob.
+    """
+
+    def __init__(self, layout: Layout, client: Client, mounts: Mapping[str, str], on_progress: OnProgress) -> None:
+        self._layout = layout
+        self._client = client
+        self._mounts = mounts
+        self._on_progress = on_progress
+        self._silenced: set[str] = set()
+        self._stop = Event()
+
+    def stop(self) -> None:
+        """Call off what goes on in other threads."""
+        self._stop.set()
+
+    def send(self, descriptor: Descriptor, *, silently: bool = False) -> None:
+        """Bring one blob, unless the registry has it.
+
+        Args:
+            silently: tell nobody: a config is no layer to who looks on.
+
+        Raises:
+            RegistryError: the registry refuses.
+            StoreError: the blob is missing or damaged here.
+        """
+        digest, size = descriptor["digest"], descriptor["size"]
+        if silently:
+            self._silenced.add(digest)
+        self._tell(Progress(digest, progress.PREPARING, 0, size))
+        if self._is_there(digest):
+            self._tell(Progress(digest, progress.THERE))
+            return
+        location = self._begin(digest)
+        if not location:
+            self._tell(Progress(digest, progress.MOUNTED, detail=self._mounts[digest]))
+            return
+        try:
+            with open(self._layout.blob_path(digest), "rb") as file:
+                self._send_file(file, digest, os.fstat(file.fileno()).st_size, location)
+        except OSError as error:
+            raise StoreError(f"read blob {digest}: {kernel_says(error)}", "pull or build the image again") from error
+        except RegistryError as error:
+            if is_damaged(self._layout, digest):
+                raise StoreError(
+                    f"blob {digest} is damaged: its content has another digest", "pull the image again"
+                ) from error
+            raise
+        self._tell(Progress(digest, progress.PUSHED, size, size))
+
+    def _tell(self, event: Progress) -> None:
+        if event.digest not in self._silenced:
+            self._on_progress(event)
+
+    def _is_there(self, digest: str) -> bool:
+        try:
+            drop(self._client.request("HEAD", self._client.url(f"blobs/{digest}"), what=f"blob {digest}"))
+        except NotFound:
+            return False
+        return True
+
+    def _begin(self, digest: str) -> str:
+        """Begin an upload: its location; "" when the blob was mounted instead."""
+        mount = self._mounts.get(digest)
+        query = "?" + urlencode({"mount": digest, "from": mount}) if mount else ""
+        url = self._client.url("blobs/uploads/") + query
+        # An empty body: some registries insist on a Content-Length.
+        response = self._client.request(
+            "POST", url, {"Content-Length": "0"}, ok=(201, 202), what=f"upload blob {digest}"
+        )
+        drop(response)
+        return "" if response.status == 201 and mount else self._location(response, url)
+
+    def _send_file(self, file: BinaryIO, digest: str, size: int, location: str) -> None:
+        """Upload ``file`` in chunks; the last one, or the only one, completes it."""
+        what = f"upload blob {digest}"
+        sent, attempt = 0, 1
+        while True:
+            length = min(CHUNK_BYTES, size - sent)
+            is_last = sent + length == size
+            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(length)}
+            if length < size:
+                headers["Content-Range"] = f"{sent}-{sent + length - 1}"
+            method, url, ok = (
+                ("PUT", _with_digest(location, digest), (201, 204)) if is_last else ("PATCH", location, (202,))
+            )
+            try:
+                body = partial(self._body, file, sent, length, digest, size)
+                response = self._client.request(method, url, headers, body, ok=ok, what=what, attempts=1)
+            except Unreachable as error:
+                if error.final or attempt >= self._client.attempts:
+                    raise
+                self._tell(Progress(digest, progress.RETRYING, sent, size, str(error)))
+                self._client.wait(attempt)
+                attempt += 1
+                if is_last and self._is_there(digest):
+                    return  # only the answer was lost
+                sent, location = self._resume(digest, location)
+                continue
+            drop(response)
+            if is_last:
+                return
+            sent, location, attempt = sent + length, self._location(response, location), 1
+
+    def _resume(self, digest: str, location: str) -> tuple[int, str]:
+        """Where the registry is with an upload that broke off, and its location; begun anew when it has forgotten it."""
+        try:
+            response = self._client.request("GET", location, ok=(204, 200), what=f"upload blob {digest}")
+        except RegistryError:
+            self._mounts = {}
+            return 0, self._begin(digest)
+        drop(response)
+        end = response.headers.get("Range", "").rpartition("-")[2]
+        # "0-0" may mean nothing at all, or one byte: begin anew rather than guess.
+        if not end.isdecimal() or int(end) == 0:
+            return 0, self._begin(digest)
+        return int(end) + 1, self._location(response, location)
+
+    def _body(self, file: BinaryIO, start: int, length: int, digest: str, size: int) -> Iterator[bytes]:
+        file.seek(start)
+        end = start + length
+        while start < end:
+            if self._stop.is_set():
+                raise Stopped
+            chunk = file.read(min(READ_BYTES, end - start))
+            if not chunk:
+                raise StoreError(f"blob {digest} became shorter while it was sent")
+            start += len(chunk)
+            self._tell(Progress(digest, progress.PUSHING, start, size))
+            yield chunk
+
+    def _location(self, response: BaseHTTPResponse, url: str) -> str:
+        """Where an upload goes on. A registry behind a proxy may not know that it is asked by HTTPS."""
+        location = urljoin(url, response.headers.get("Location", ""))
+        parts, ours = urlsplit(location), urlsplit(url)
+        if not response.headers.get("Location") or parts.scheme not in ("http", "https"):
+            raise RegistryError(f"{self._client.host} begins an upload and doesn't say where to send it")
+        if parts.hostname == ours.hostname and parts.scheme == "http" and ours.scheme == "https":
+            return parts._replace(scheme=ours.scheme, netloc=ours.netloc).geturl()
+        return location
+
+
+def _with_digest(location: str, digest: str) -> str:
+    return location + ("&" if urlsplit(location).query else "?") + urlencode({"digest": digest})
