@@ -42,6 +42,7 @@ ffibuilder.cdef("""
     int mb_pidfd_send_signal(int pidfd, int signal_number);
     int mb_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
     int mb_prctl(int option, unsigned long argument);
+    int syncfs(int fd);
 """)
 ffibuilder.set_source(
     "minibox._native",

@@ -1,8 +1,8 @@
 """Writing a layer's entries into a directory that they can't leave.
 
-Names are walked one component at a time from the directory's descriptor, each opened with
-O_NOFOLLOW; a symlink on the way is resolved as if the directory were the root. No path is ever
-handed to the kernel with a "/" in it.
+Each directory is opened from the layer's own by openat2(2), which must neither leave it nor follow a symlink;
+a symlink on the way is resolved here, as if the directory were the root. All else is done to one name, without a "/",
+in a directory that is open.
 
 Whiteouts (OCI image-spec, layer.md) become what overlayfs reads (kernel, overlayfs.rst): a
 character device 0:0 for a removed name; the xattr ``opaque`` for a directory whose lower content
@@ -17,51 +17,68 @@ import os
 import stat
 
 from minibox.errors import StoreError, Unsupported
+from minibox.image import tar
+from minibox.image.attributes import LayerAttributes, copy_attributes
+from minibox.linux.files import open_beneath
 from minibox.storage.removal import remove_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import tarfile
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
-    from typing import IO, Literal
+    from typing import Literal
 
-    OwnerPolicy = Literal["auto", "keep", "ignore"]
+    from minibox.image.attributes import OwnerPolicy
+
     Form = Literal["overlay", "apply"]
-    Path = tuple[bytes, ...]
 
+XATTR_HEADER_PREFIX = "SCHILY.xattr."
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
 AUFS_PREFIX = b".wh..wh."
-XATTR_HEADER_PREFIX = "SCHILY.xattr."
 SYMLINKS_MAX = 40
-ID_MAX = (1 << 32) - 2
-CHUNK_BYTES = 1 << 20
-OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: PATH_MAX of Linux: what is deeper can't be named.
+PATH_BYTES_MAX = 4096
+#: Each costs an inode. The largest layers that people have are a tenth of it.
+ENTRIES_MAX = 4_000_000
+NO_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Extractor:
-    """Extracts the entries of one layer into ``directory``.
+    """Extracts the entries of one layer into ``directory``; for use in a ``with`` statement.
 
     ``form``: ``overlay`` fills an empty directory, to be stacked by overlayfs; ``apply`` changes a full
-    tree, the layers below: whiteouts remove, and what is there is replaced.
+    tree, the layers below: whiteouts remove, and what is there is replaced. Both mean the same: in a
+    stack, a layer's directory hides a symlink of that name below, and so it replaces it in a tree.
 
     ``owner_policy``: ``keep`` gives each file the owner in its header (who has an id map must have
     that id in it), ``ignore`` leaves all to the caller, ``auto`` keeps when the caller is root.
 
     Directories get owner, mode, xattrs and times in `finish`: a read-only directory must not stop
     an ordinary user from filling it, and filling it would change its times.
+
+    Attributes:
+        implied: paths of directories that had to be made and have no entry of their own, once `finish` was called.
+        skipped_devices: names of device nodes that the kernel didn't let us make.
     """
 
     def __init__(self, directory: str, owner_policy: OwnerPolicy = "auto", form: Form = "overlay") -> None:
-        self._keep_owner = owner_policy == "keep" or (owner_policy == "auto" and os.geteuid() == 0)
-        self._root_fd = os.open(directory, OPEN_DIRECTORY)
-        self._parent: Path = ()  # of the last entry, kept open: tars come directory by directory
+        self._attributes = LayerAttributes(owner_policy, replace=form == "apply")
+        self._root_fd = os.open(directory, OPEN_DIRECTORY | os.O_CLOEXEC)
+        # The directory of the last entry is kept open: tars come directory by directory. Its real path, and how
+        # the entry's name had it.
+        self._parent = b""
         self._parent_fd = self._root_fd
-        self._directories: dict[Path, tarfile.TarInfo] = {}
-        self._whiteouts: set[Path] = set()
+        self._parent_as_named: bytes | None = None
+        self._directories: dict[bytes, tar.Entry] = {}
+        self._whiteouts: set[bytes] = set()
         self._applies = form == "apply"
-        self._made: set[Path] = set()  # with "apply": what this layer has, and the directories above it
+        self._made: set[bytes] = set()  # with "apply": what this layer has, and the directories above it
+        self._count = 0
+        self.implied: set[bytes] = set()
+        self.skipped_devices: list[bytes] = []
 
     def __enter__(self) -> Extractor:
         return self
@@ -72,137 +89,170 @@ class Extractor:
         self._forget_parent()
         os.close(self._root_fd)
 
-    def extract(self, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
-        """Write one entry; ``content`` is a regular file's.
+    def extract(self, entry: tar.Entry, content: Iterable[memoryview] = ()) -> None:
+        """Write one entry; ``content`` is a regular file's, of a sparse one without the holes.
 
         Raises:
             StoreError: the entry would leave the directory or can't be meant.
             OSError: the kernel refused.
         """
-        components = split_name(member.name)
-        if not components:
-            if member.isdir():
-                self._directories[()] = member
+        self._one_more()
+        as_named, _, name = entry.name.rpartition(b"/")
+        unusual = name in (b"", b".", b"..")
+        if unusual or as_named != self._parent_as_named:
+            components = split_name(entry.name)
+            if not components:
+                if entry.kind != tar.DIRECTORY:
+                    raise StoreError(f"entry {ascii(entry.name)} is not a directory but names the root")
+                self._directories[b""] = entry
                 return
-            raise StoreError(f"entry {ascii(member.name)} is not a directory but names the root")
-        parent = self._walk(components[:-1], make=True)
-        name = components[-1]
+            self._walk(components[:-1])
+            name = components[-1]
+            self._parent_as_named = None if unusual else as_named
         try:
             if name.startswith(WHITEOUT_PREFIX):
-                self._whiteout(parent, name)
+                self._whiteout(name)
             else:
-                self._create(parent, name, member, content)
+                self._create(name, entry, content)
         except OSError as error:
             error.filename = error.filename2 = None
-            raise OSError(error.errno, f"{os.strerror(error.errno or 0)}: {ascii(member.name)}") from error
+            raise OSError(error.errno, f"{os.strerror(error.errno or 0)}: {ascii(entry.name)}") from error
+
+    @property
+    def keeps_owner(self) -> bool:
+        """Whether files get the owners in their headers."""
+        return self._attributes.keeps_owner
 
     def finish(self) -> None:
         """Give directories their owner, mode, xattrs and times, the deepest first."""
-        for path in sorted(self._directories, key=len, reverse=True):
-            member = self._directories[path]
-            if not path:
-                self._apply(self._root_fd, member)
-                continue
-            self._open_parent(path[:-1])
-            descriptor = os.open(path[-1], OPEN_DIRECTORY, dir_fd=self._parent_fd)
+        for path in sorted(self._directories, key=lambda path: path.count(b"/") if path else -1, reverse=True):
             try:
-                self._apply(descriptor, member)
+                descriptor = self._open(path)
+            except OSError as error:
+                if error.errno in NO_DIRECTORY:
+                    continue  # a later entry has replaced it
+                raise
+            try:
+                self._attributes.apply(descriptor, self._directories[path])
             finally:
                 os.close(descriptor)
+        self.implied.difference_update(self._directories)
         self._forget_parent()
 
-    def _create(self, parent: Path, name: bytes, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
-        path = (*parent, name)
-        if self._applies:
-            self._made.update(path[:length] for length in range(1, len(path) + 1))
-        if member.islnk():
-            self._link(path, member)
-            return
-        self._open_parent(parent)
-        present = _lstat(name, self._parent_fd)
-        if member.isdir():
-            if present is None or not stat.S_ISDIR(present.st_mode):
-                self._replace(path, present)
-                os.mkdir(name, 0o700, dir_fd=self._parent_fd)
-                if path in self._whiteouts:  # removed and made anew: what is below stays hidden
-                    self._make_opaque(path)
-            self._directories[path] = member
-            return
-        self._replace(path, present)
-        if member.isreg():
-            self._write_file(name, member, content)
-        elif member.issym():
-            os.symlink(_encode(member.linkname), name, dir_fd=self._parent_fd)
-            self._own(name, member)
-            os.utime(name, ns=_times(member), dir_fd=self._parent_fd, follow_symlinks=False)
-        elif member.isfifo() or member.isdev():
-            self._make_node(name, member)
-        else:
-            raise StoreError(f"entry {ascii(member.name)} has the unknown type {member.type!r}")
+    # ---- entries: of `name` in the open parent -----------------------------------------------------
 
-    def _write_file(self, name: bytes, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
-        descriptor = os.open(name, CREATE_FILE, 0o600, dir_fd=self._parent_fd)
+    def _create(self, name: bytes, entry: tar.Entry, content: Iterable[memoryview]) -> None:
+        path = self._path_of(name)
+        if self._applies:
+            self._made.update(_prefixes(path))
+        kind = entry.kind
+        if kind == tar.REGULAR:
+            self._write_file(name, path, entry, content)
+        elif kind == tar.DIRECTORY:
+            self._make_directory(name, path)
+            self._directories[path] = entry
+        elif kind == tar.SYMLINK:
+            if not entry.link or b"\0" in entry.link or len(entry.link) >= PATH_BYTES_MAX:
+                raise StoreError(f"symlink {ascii(entry.name)} leads to no path that can be")
+            try:
+                os.symlink(entry.link, name, dir_fd=self._parent_fd)
+            except FileExistsError:
+                self._make_room(name, path)
+                os.symlink(entry.link, name, dir_fd=self._parent_fd)
+            self._attributes.apply_at(name, self._parent_fd, entry)
+        elif kind == tar.HARD_LINK:
+            self._link(name, path, entry)
+        else:
+            self._make_node(name, path, entry)
+
+    def _write_file(self, name: bytes, path: bytes, entry: tar.Entry, content: Iterable[memoryview]) -> None:
         try:
-            if member.size and content is not None:
-                while chunk := content.read(CHUNK_BYTES):
-                    if member.sparse is not None and not chunk.strip(b"\0"):
-                        os.lseek(descriptor, len(chunk), os.SEEK_CUR)
-                    else:
-                        _write_all(descriptor, chunk)
-                if member.sparse is not None:
-                    os.ftruncate(descriptor, member.size)
-            self._apply(descriptor, member)
+            descriptor = os.open(name, CREATE_FILE, 0o600, dir_fd=self._parent_fd)
+        except FileExistsError:
+            self._make_room(name, path)
+            descriptor = os.open(name, CREATE_FILE, 0o600, dir_fd=self._parent_fd)
+        try:
+            if entry.sparse is not None:
+                _write_pieces(descriptor, entry.sparse, content)
+                os.ftruncate(descriptor, entry.size)
+            elif entry.size:
+                for piece in content:
+                    _write_all(descriptor, piece)
+            self._attributes.apply(descriptor, entry)
         finally:
             os.close(descriptor)
 
-    def _make_node(self, name: bytes, member: tarfile.TarInfo) -> None:
-        kind = stat.S_IFIFO if member.isfifo() else stat.S_IFCHR if member.ischr() else stat.S_IFBLK
-        device = 0 if member.isfifo() else os.makedev(member.devmajor, member.devminor)
+    def _make_directory(self, name: bytes, path: bytes) -> None:
         try:
-            os.mknod(name, kind | 0o600, device, dir_fd=self._parent_fd)
-        except PermissionError:
-            return  # an ordinary user, or root of a user namespace: containers get their own /dev
-        self._own(name, member)
-        os.chmod(name, member.mode & 0o7777, dir_fd=self._parent_fd)
-        os.utime(name, ns=_times(member), dir_fd=self._parent_fd, follow_symlinks=False)
+            os.mkdir(name, 0o700, dir_fd=self._parent_fd)
+        except FileExistsError:
+            if stat.S_ISDIR(os.lstat(name, dir_fd=self._parent_fd).st_mode):
+                return
+            self._make_room(name, path)
+            os.mkdir(name, 0o700, dir_fd=self._parent_fd)
+            if path in self._whiteouts:  # removed and made anew: what is below stays hidden
+                self._make_opaque(path)
 
-    def _link(self, path: Path, member: tarfile.TarInfo) -> None:
-        target = split_name(member.linkname)
-        if not target:
-            raise StoreError(f"hard link {ascii(member.name)} to the root directory")
-        target_parent = self._walk(target[:-1], make=False)
-        if (*target_parent, target[-1]) == path:
-            return  # some tools write a link to itself
-        self._open_parent(target_parent)
-        target_fd = os.dup(self._parent_fd)
+    def _make_node(self, name: bytes, path: bytes, entry: tar.Entry) -> None:
+        kind = {tar.FIFO: stat.S_IFIFO, tar.CHARACTER: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK}[entry.kind]
+        major, minor = entry.device
+        if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
+            raise StoreError(f"{ascii(entry.name)} is a device {major}:{minor}: no such numbers can be")
+        device = os.makedev(major, minor)
         try:
-            found = _lstat(target[-1], target_fd)
+            try:
+                os.mknod(name, kind | 0o600, device, dir_fd=self._parent_fd)
+            except FileExistsError:
+                self._make_room(name, path)
+                os.mknod(name, kind | 0o600, device, dir_fd=self._parent_fd)
+        except PermissionError:
+            # An ordinary user, or root of a user namespace: containers get their own /dev.
+            self.skipped_devices.append(entry.name)
+            return
+        self._attributes.apply_at(name, self._parent_fd, entry)
+
+    def _link(self, name: bytes, path: bytes, entry: tar.Entry) -> None:
+        target = split_name(entry.link)
+        if not target:
+            raise StoreError(f"hard link {ascii(entry.name)} to the root directory")
+        target_path = self._real_path(target)
+        if target_path == path:
+            return  # some tools write a link to itself
+        target_parent, _, target_name = target_path.rpartition(b"/")
+        target_fd = self._parent_fd if target_parent == self._parent else self._open(target_parent)
+        try:
+            found = _lstat(target_name, target_fd)
             if found is None or stat.S_ISDIR(found.st_mode):
                 what = "is not in the layer" if found is None else "is a directory"
-                raise StoreError(f"hard link {ascii(member.name)}: its target {ascii(member.linkname)} {what}")
-            self._open_parent(path[:-1])
-            self._replace(path, _lstat(path[-1], self._parent_fd))
-            os.link(target[-1], path[-1], src_dir_fd=target_fd, dst_dir_fd=self._parent_fd, follow_symlinks=False)
+                raise StoreError(f"hard link {ascii(entry.name)}: its target {ascii(entry.link)} {what}")
+            for tries_left in (1, 0):
+                try:
+                    os.link(target_name, name, src_dir_fd=target_fd, dst_dir_fd=self._parent_fd, follow_symlinks=False)
+                    break
+                except FileExistsError:
+                    if not tries_left:
+                        raise
+                    self._make_room(name, path)
         finally:
-            os.close(target_fd)
+            if target_fd != self._parent_fd:
+                os.close(target_fd)
 
-    def _whiteout(self, parent: Path, name: bytes) -> None:
+    def _whiteout(self, name: bytes) -> None:
         if name == OPAQUE_MARKER:
             if self._applies:
-                self._remove_from_below(parent, itself=False)
+                self._remove_from_below(self._parent, itself=False)
             else:
-                self._make_opaque(parent)
+                self._make_opaque(self._parent)
             return
         hidden = name[len(WHITEOUT_PREFIX) :]
         if name.startswith(AUFS_PREFIX):
             return  # aufs's own bookkeeping
         if hidden in (b"", b".", b".."):
             raise StoreError(f"entry {ascii(name)} is no whiteout")
-        path = (*parent, hidden)
+        path = self._path_of(hidden)
         if self._applies:
             self._remove_from_below(path)
             return
-        self._open_parent(parent)
         self._whiteouts.add(path)
         present = _lstat(hidden, self._parent_fd)
         if present is None:
@@ -211,51 +261,80 @@ class Extractor:
             # A whiteout is about the layers below only; this layer's own directory stays.
             self._make_opaque(path)
 
-    def _remove_from_below(self, path: Path, *, itself: bool = True) -> None:
+    def _make_opaque(self, path: bytes) -> None:
+        descriptor = self._open(path)
+        try:
+            make_opaque(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _remove_from_below(self, path: bytes, *, itself: bool = True) -> None:
         """Remove what is at ``path`` as far as it is not of this layer; with ``itself`` false, what is in it."""
-        waiting = [path] if itself and path not in self._made else []
-        opened = [] if waiting else [path]
-        while opened:
-            directory = opened.pop()
-            self._open_parent(directory[:-1])
-            if directory and not _is_directory(directory[-1], self._parent_fd):
-                continue
-            self._open_directory(directory)
-            for name in map(os.fsencode, os.listdir(self._parent_fd)):
-                inner = (*directory, name)
-                (opened if inner in self._made else waiting).append(inner)
-        for victim in waiting:
-            self._open_parent(victim[:-1])
-            remove_at(victim[-1], self._parent_fd)
-
-    def _make_opaque(self, path: Path) -> None:
-        self._open_directory(path)
-        done = False
-        namespaces = ("trusted", "user") if os.geteuid() == 0 else ("user",)
-        for namespace in namespaces:
-            try:
-                os.setxattr(self._parent_fd, f"{namespace}.overlay.opaque", b"y")
-                done = True
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.ENOTSUP):
-                    raise
-        if not done:
-            raise Unsupported(
-                "mark a directory opaque: the file system keeps no user xattrs",
-                "set --root to a directory on ext4, xfs or btrfs",
-            )
-
-    def _replace(self, path: Path, present: os.stat_result | None) -> None:
-        """Remove what is at ``path``, whose parent is open."""
-        if present is None:
+        if itself and path not in self._made:
+            self._remove(path)
             return
-        remove_at(path[-1], self._parent_fd)
-        if stat.S_ISDIR(present.st_mode):
-            size = len(path)
-            for inner in [known for known in self._directories if known[:size] == path]:
-                del self._directories[inner]
+        waiting = [path]
+        while waiting:
+            directory = waiting.pop()
+            try:
+                descriptor = self._open(directory)
+            except NotADirectoryError:
+                continue
+            try:
+                for name in map(os.fsencode, os.listdir(descriptor)):
+                    inner = _join(directory, name)
+                    if inner in self._made:
+                        waiting.append(inner)
+                    else:
+                        remove_at(name, descriptor)
+            finally:
+                os.close(descriptor)
 
-    def _walk(self, components: Path, *, make: bool) -> Path:
+    def _remove(self, path: bytes) -> None:
+        parent, _, name = path.rpartition(b"/")
+        descriptor = self._open(parent)
+        try:
+            remove_at(name, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _make_room(self, name: bytes, path: bytes) -> None:
+        """Remove ``name``, which is in the way of another entry of that name."""
+        remove_at(name, self._parent_fd)
+        self._parent_as_named = None
+        self._directories.pop(path, None)
+
+    # ---- directories -------------------------------------------------------------------------------
+
+    def _walk(self, components: list[bytes]) -> None:
+        """Open a directory as the parent of what comes; its symlinks are resolved, what is missing is made."""
+        path = b"/".join(components)
+        if path != self._parent and not self._open_parent(path):
+            self._open_parent(self._resolve(components, make=True))
+
+    def _open_parent(self, path: bytes) -> bool:
+        """Let `_parent` be the real directory ``path``; False when it isn't there or has a symlink in it."""
+        try:
+            descriptor = self._open(path)
+        except OSError as error:
+            if error.errno not in NO_DIRECTORY:
+                raise
+            return False
+        self._forget_parent()
+        self._parent, self._parent_fd = path, descriptor
+        return True
+
+    def _real_path(self, components: list[bytes]) -> bytes:
+        """Of what may lie anywhere in the layer; only the symlinks above it are resolved."""
+        above = b"/".join(components[:-1])
+        if above != self._parent:
+            try:
+                os.close(self._open(above))
+            except OSError:
+                above = self._resolve(components[:-1], make=False)
+        return _join(above, components[-1])
+
+    def _resolve(self, components: list[bytes], *, make: bool) -> bytes:
         """The real path, below the root, of a directory; its symlinks resolved, missing ones made."""
         waiting = list(reversed(components))
         real: list[bytes] = []
@@ -267,122 +346,165 @@ class Extractor:
             if name == b"..":
                 del real[-1:]  # from a symlink; the root is its own parent
                 continue
-            real.append(name)
-            if self._is_prefix_of_parent(real):
-                continue
-            self._open_parent(tuple(real[:-1]))
-            present = _lstat(name, self._parent_fd)
-            if present is None and make:
-                self._make_implied(name)
-            elif present is None:
-                raise StoreError(f"directory {ascii(b'/'.join(real))} is not in the layer")
-            elif stat.S_ISLNK(present.st_mode):
-                symlinks += 1
-                if symlinks > SYMLINKS_MAX:
-                    raise StoreError(f"too many symlinks on the way to {ascii(b'/'.join(components))}")
-                target = os.readlink(name, dir_fd=self._parent_fd)
-                real.pop()
-                if target.startswith(b"/"):
-                    real.clear()
-                waiting.extend(reversed(target.split(b"/")))
-            elif not stat.S_ISDIR(present.st_mode):
-                if not (make and stat.S_ISCHR(present.st_mode) and present.st_rdev == 0):
-                    raise StoreError(f"{ascii(b'/'.join(real))} is not a directory, but an entry is to lie in it")
-                # A whiteout came first, then the new directory's content: replaced, opaque.
-                os.unlink(name, dir_fd=self._parent_fd)
-                self._make_implied(name)
-                self._make_opaque(tuple(real))
-        return tuple(real)
-
-    def _make_implied(self, name: bytes) -> None:
-        """Make a directory that has no entry of its own (yet), whatever the umask."""
-        os.mkdir(name, 0o700, dir_fd=self._parent_fd)
-        os.chmod(name, 0o755, dir_fd=self._parent_fd)
-
-    def _is_prefix_of_parent(self, path: list[bytes]) -> bool:
-        return self._parent[: len(path)] == tuple(path)
-
-    def _open_parent(self, path: Path) -> None:
-        self._open_directory(path)
-
-    def _open_directory(self, path: Path) -> None:
-        """Let `_parent_fd` be the real directory ``path``; no component of it may be a symlink."""
-        if path == self._parent:
-            return
-        descriptor = os.dup(self._root_fd)
-        for name in path:
+            parent_fd = self._open(b"/".join(real))
             try:
-                inner = os.open(name, OPEN_DIRECTORY, dir_fd=descriptor)
+                real.append(name)
+                target = self._step(name, parent_fd, real, make=make)
             finally:
-                os.close(descriptor)
-            descriptor = inner
-        self._forget_parent()
-        self._parent, self._parent_fd = path, descriptor
+                os.close(parent_fd)
+            if target is None:
+                continue
+            symlinks += 1
+            if symlinks > SYMLINKS_MAX:
+                raise StoreError(f"too many symlinks on the way to {ascii(b'/'.join(components))}")
+            real.pop()
+            if target.startswith(b"/"):
+                real.clear()
+            waiting.extend(reversed(target.split(b"/")))
+        return b"/".join(real)
+
+    def _step(self, name: bytes, parent_fd: int, real: list[bytes], *, make: bool) -> bytes | None:
+        """See to it that ``name`` is a directory; the target where it is a symlink that leads on."""
+        path = b"/".join(real)
+        present = _lstat(name, parent_fd)
+        if present is not None and stat.S_ISDIR(present.st_mode):
+            return None
+        if present is None:
+            if not make:
+                raise StoreError(f"directory {ascii(path)} is not in the layer")
+            self._make_implied(name, parent_fd, path)
+            return None
+        if self._applies and make and path not in self._made:
+            remove_at(name, parent_fd)  # of a layer below
+            self._make_implied(name, parent_fd, path)
+            return None
+        if stat.S_ISLNK(present.st_mode):
+            return os.readlink(name, dir_fd=parent_fd)
+        if not (make and path in self._whiteouts and stat.S_ISCHR(present.st_mode)):
+            raise StoreError(f"{ascii(path)} is not a directory, but an entry is to lie in it")
+        # A whiteout came first, then the new directory's content: replaced, opaque.
+        os.unlink(name, dir_fd=parent_fd)
+        self._make_implied(name, parent_fd, path)
+        self._make_opaque(path)
+        return None
+
+    def _make_implied(self, name: bytes, parent_fd: int, path: bytes) -> None:
+        """Make a directory that has no entry of its own (yet), whatever the umask."""
+        if len(path) > PATH_BYTES_MAX:
+            raise StoreError(f"directories are nested too deep, more than {PATH_BYTES_MAX} bytes of names")
+        self._one_more()
+        os.mkdir(name, 0o700, dir_fd=parent_fd)
+        os.chmod(name, 0o755, dir_fd=parent_fd)
+        self.implied.add(path)
+        if self._applies:
+            self._made.update(_prefixes(path))
+
+    def _open(self, path: bytes) -> int:
+        return open_beneath(self._root_fd, path, OPEN_DIRECTORY) if path else os.dup(self._root_fd)
+
+    def _path_of(self, name: bytes) -> bytes:
+        path = _join(self._parent, name)
+        if len(path) > PATH_BYTES_MAX:
+            raise StoreError(f"the path {ascii(path[:60])}... is longer than {PATH_BYTES_MAX} bytes")
+        return path
 
     def _forget_parent(self) -> None:
         if self._parent_fd != self._root_fd:
             os.close(self._parent_fd)
-        self._parent, self._parent_fd = (), self._root_fd
+        self._parent, self._parent_fd = b"", self._root_fd
+        self._parent_as_named = None
 
-    def _own(self, name: bytes, member: tarfile.TarInfo) -> None:
-        if self._keep_owner:
-            uid, gid = _owner(member)
-            with _IdMapErrors(member):
-                os.chown(name, uid, gid, dir_fd=self._parent_fd, follow_symlinks=False)
-
-    def _apply(self, descriptor: int, member: tarfile.TarInfo) -> None:
-        """Owner first, since chown clears set-user-ID bits and file capabilities."""
-        if self._keep_owner:
-            uid, gid = _owner(member)
-            with _IdMapErrors(member):
-                os.fchown(descriptor, uid, gid)
-        os.fchmod(descriptor, member.mode & 0o7777)
-        for header, value in member.pax_headers.items():
-            if header.startswith(XATTR_HEADER_PREFIX):
-                _set_xattr(descriptor, header[len(XATTR_HEADER_PREFIX) :], value)
-        os.utime(descriptor, ns=_times(member))
+    def _one_more(self) -> None:
+        self._count += 1
+        if self._count > ENTRIES_MAX:
+            raise StoreError(f"the layer has more than {ENTRIES_MAX} entries")
 
 
-class _IdMapErrors:
-    """EINVAL of chown(2) means that the user namespace doesn't map the id: say so."""
+def make_opaque(directory_fd: int) -> None:
+    """Mark a directory so that overlayfs hides what is below it.
 
-    __slots__ = ("_member",)
+    Raises:
+        Unsupported: the file system keeps no such xattrs.
+    """
+    done = False
+    for namespace in ("trusted", "user") if os.geteuid() == 0 else ("user",):
+        try:
+            os.setxattr(directory_fd, f"{namespace}.overlay.opaque", b"y")
+            done = True
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP):
+                raise
+    if not done:
+        raise Unsupported(
+            "mark a directory opaque: the file system keeps no user xattrs",
+            "set --root to a directory on ext4, xfs or btrfs",
+        )
 
-    def __init__(self, member: tarfile.TarInfo) -> None:
-        self._member = member
 
-    def __enter__(self) -> None:
-        return None
+def adopt_directories(directory: str, implied: Iterable[bytes], lowers: Sequence[str], *, owner: bool) -> None:
+    """Give implied directories what they have in the layers below: overlayfs shows the topmost one's attributes.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, OSError) and error.errno == errno.EINVAL:
-            member = self._member
-            raise StoreError(
-                f"{ascii(member.name)} belongs to {member.uid}:{member.gid}, which the user namespace doesn't map",
-                "give the user a larger range in /etc/subuid and /etc/subgid",
-            ) from error
+    Args:
+        directory: where the layer was unpacked.
+        implied: `Extractor.implied`.
+        lowers: directories of the layers below, topmost first.
+        owner: whether owners were kept.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    for path in implied:
+        for lower in lowers:
+            try:
+                found = _open_in(lower, path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno in NO_DIRECTORY:
+                    break  # hidden by something else
+                raise
+            try:
+                made = _open_in(directory, path)
+                try:
+                    copy_attributes(found, made, owner=owner)
+                finally:
+                    os.close(made)
+            finally:
+                os.close(found)
+            break
 
 
-def split_name(name: str) -> Path:
+def _open_in(directory: str, path: bytes) -> int:
+    root_fd = os.open(directory, OPEN_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_beneath(root_fd, path, OPEN_DIRECTORY)
+    finally:
+        os.close(root_fd)
+
+
+def split_name(name: bytes) -> list[bytes]:
     """The components of an entry's name; an absolute one is taken from the layer's root.
 
     Raises:
-        StoreError: the name has ``..`` or a NUL in it.
+        StoreError: the name has ``..`` or a NUL in it, or is too long.
     """
-    components = tuple(part for part in _encode(name).split(b"/") if part not in (b"", b"."))
-    if b".." in components or "\0" in name:
+    if len(name) > PATH_BYTES_MAX:
+        raise StoreError(f"the path {ascii(name[:60])}... is longer than {PATH_BYTES_MAX} bytes")
+    components = [part for part in name.split(b"/") if part not in (b"", b".")]
+    if b".." in components or b"\0" in name:
         raise StoreError(f"entry {ascii(name)} would leave the layer's directory")
     return components
 
 
-def _encode(name: str) -> bytes:
-    # Bytes, so that a locale other than UTF-8 can't change names.
-    encoded = name.encode("utf-8", "surrogateescape")
-    if b"\0" in encoded:
-        raise StoreError(f"the name {ascii(name)} has a NUL in it")
-    return encoded
+def _join(parent: bytes, name: bytes) -> bytes:
+    return parent + b"/" + name if parent else name
+
+
+def _prefixes(path: bytes) -> Iterator[bytes]:
+    """``path`` and all directories above it."""
+    while path:
+        yield path
+        path = path.rpartition(b"/")[0]
 
 
 def _lstat(name: bytes, dir_fd: int) -> os.stat_result | None:
@@ -392,39 +514,20 @@ def _lstat(name: bytes, dir_fd: int) -> os.stat_result | None:
         return None
 
 
-def _is_directory(name: bytes, dir_fd: int) -> bool:
-    present = _lstat(name, dir_fd)
-    return present is not None and stat.S_ISDIR(present.st_mode)
+def _write_all(descriptor: int, piece: memoryview) -> None:
+    written = os.write(descriptor, piece)
+    while written < len(piece):
+        written += os.write(descriptor, piece[written:])
 
 
-def _owner(member: tarfile.TarInfo) -> tuple[int, int]:
-    if not (0 <= member.uid <= ID_MAX and 0 <= member.gid <= ID_MAX):
-        raise StoreError(f"{ascii(member.name)} belongs to {member.uid}:{member.gid}: no such ids can be")
-    return member.uid, member.gid
-
-
-def _times(member: tarfile.TarInfo) -> tuple[int, int]:
-    try:
-        time_ns = int(member.mtime * 1_000_000_000)
-    except (ValueError, OverflowError):  # nan, inf
-        time_ns = 0
-    time_ns = min(max(time_ns, -(1 << 31) * 1_000_000_000), (1 << 33) * 1_000_000_000)
-    return time_ns, time_ns
-
-
-def _set_xattr(descriptor: int, name: str, value: str) -> None:
-    """Set an xattr of an image where that is safe and possible; overlayfs's own are never an image's to set."""
-    wanted = name == "security.capability" or name.startswith(("user.", "system.posix_acl_"))
-    if not wanted or name.startswith("user.overlay."):
-        return
-    try:
-        os.setxattr(descriptor, _encode(name), value.encode("utf-8", "surrogateescape"))
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EINVAL, errno.EACCES):
-            raise
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _write_pieces(descriptor: int, places: list[tuple[int, int]], content: Iterable[memoryview]) -> None:
+    """Write a sparse file's content to the places that it has; what is between stays a hole."""
+    pieces = iter(content)
+    piece = memoryview(b"")
+    for offset, length in places:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        while length:
+            if not piece:
+                piece = next(pieces)
+            _write_all(descriptor, piece[:length])
+            length, piece = length - min(length, len(piece)), piece[length:]

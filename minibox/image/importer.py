@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import ExitStack
 
 from minibox.errors import InvalidReference, StoreError, UsageError, kernel_says
-from minibox.image.compression import compression_of, open_decompressed
-from minibox.image.layer import CHUNK_BYTES, HashingReader, read_tar
+from minibox.image.compression import MAGIC_BYTES, READ_BYTES, Pump, compression_of, open_decompressed
 from minibox.image.manifest import (
     MEDIA_TYPE_CONFIG,
     MEDIA_TYPE_MANIFEST,
@@ -16,12 +16,14 @@ from minibox.image.manifest import (
 from minibox.image.platform import host_architecture
 from minibox.image.reference import parse
 from minibox.image.store import ResolvedImage
+from minibox.image.tar import TarReader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, BinaryIO
 
+    from minibox.image.compression import Readable
     from minibox.image.layout import Descriptor, Layout
     from minibox.image.store import ImageStore
 
@@ -101,50 +103,65 @@ def _add_layer(layout: Layout, source: TarSource) -> tuple[Descriptor, str]:
     """Keep a tar as a blob: (descriptor, diff ID)."""
     with ExitStack() as stack:
         if isinstance(source, (str, os.PathLike)):
-            try:
-                file: BinaryIO = stack.enter_context(open(source, "rb"))
-            except OSError as error:
-                raise StoreError(f"read {os.fspath(source)}: {kernel_says(error)}") from error
             what = os.fspath(source)
+            try:
+                file: BinaryIO = stack.enter_context(open(source, "rb", buffering=0))
+            except OSError as error:
+                raise StoreError(f"read {what}: {kernel_says(error)}") from error
         else:
             file, what = source, "the tar"
         blob = stack.enter_context(layout.new_blob())
         try:
-            stored = _Tee(file, blob)
-            plain = HashingReader(open_decompressed(stored))  # type: ignore[arg-type]
-            compression = compression_of(stored.start)
-            if compression not in LAYER_SUFFIXES:
-                blob.truncate(0)
-                blob.seek(0)
-                stored.copy_to = None
-                plain = HashingReader(_Tee(plain, blob))  # type: ignore[arg-type]
-                compression = ""
-            for _ in read_tar(plain):
-                pass
+            return _keep_tar(layout, file, blob)
         except StoreError as error:
             raise StoreError(f"import {what}: {error}", error.hint) from error
-        while stored.read(CHUNK_BYTES):  # padding after the compressed stream's end
+
+
+def _keep_tar(layout: Layout, file: Readable, blob: BinaryIO) -> tuple[Descriptor, str]:
+    start = _Started(file)
+    if start.compression not in LAYER_SUFFIXES:
+        start = _Started(open_decompressed(start))
+    stored = _Copied(start, blob)
+    with Pump(stored) as pump:
+        reader = TarReader(pump.read_chunk)
+        while reader.next() is not None:  # so that no broken layer gets in
             pass
-        diff_id = plain.digest()
-        digest = diff_id if not compression else stored.digest()
-        size = blob.tell()
-        layout.keep_blob(blob, digest)
-    descriptor = {"mediaType": MEDIA_TYPE_LAYER + LAYER_SUFFIXES[compression], "digest": digest, "size": size}
-    return descriptor, diff_id
+        diff_id = pump.digest()
+    digest = "sha256:" + stored.hasher.hexdigest()
+    layout.keep_blob(blob, digest)
+    media_type = MEDIA_TYPE_LAYER + LAYER_SUFFIXES[start.compression]
+    return {"mediaType": media_type, "digest": digest, "size": stored.size_bytes}, diff_id
 
 
-class _Tee(HashingReader):
-    """A reader that copies what is read to another file."""
+class _Started:
+    """A file whose compression is known before it is read."""
 
-    def __init__(self, file: Any, copy_to: BinaryIO) -> None:
-        super().__init__(file)
-        self.copy_to: BinaryIO | None = copy_to
-        self.start = b""
+    def __init__(self, file: Readable) -> None:
+        self._file = file
+        self._start = b""
+        while len(self._start) < MAGIC_BYTES and (data := file.read(READ_BYTES)):
+            self._start += data
+        self.compression = compression_of(self._start)
 
-    def read(self, size: int = -1) -> bytes:
-        data = super().read(size)
-        if len(self.start) < 6:
-            self.start += data[:6]
-        if self.copy_to is not None:
-            self.copy_to.write(data)
+    def read(self, size: int, /) -> bytes:
+        if self._start:
+            data, self._start = self._start[:size], self._start[size:]
+            return data
+        return self._file.read(size)
+
+
+class _Copied:
+    """A file that is copied to another while it is read, and its digest taken."""
+
+    def __init__(self, file: Readable, copy: BinaryIO) -> None:
+        self._file = file
+        self._copy = copy
+        self.hasher = hashlib.sha256()
+        self.size_bytes = 0
+
+    def read(self, size: int, /) -> bytes:
+        data = self._file.read(size)
+        self.hasher.update(data)
+        self.size_bytes += len(data)
+        self._copy.write(data)
         return data

@@ -21,7 +21,7 @@ def open_in_root(root_fd: int, path: str, flags: int) -> int:
     return _open(root_fd, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 
 
-def open_beneath(root_fd: int, path: str, flags: int) -> int:
+def open_beneath(root_fd: int, path: str | bytes, flags: int) -> int:
     """Open ``path`` below the directory ``root_fd``, through no symlink: for a tree that another process may change.
 
     A symlink as the last part is opened with O_PATH and O_NOFOLLOW; ``.`` is ``root_fd`` itself. Close-on-exec.
@@ -32,10 +32,20 @@ def open_beneath(root_fd: int, path: str, flags: int) -> int:
     return _open(root_fd, path, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
 
 
-def _open(root_fd: int, path: str, flags: int, resolve: int) -> int:
+def _open(root_fd: int, path: str | bytes, flags: int, resolve: int) -> int:
     while True:
         fd: int = lib.mb_openat2(root_fd, os.fsencode(path), flags | os.O_CLOEXEC, 0, resolve)
         if fd >= 0:
             return fd
         if ffi.errno != EAGAIN:  # something was renamed meanwhile, and the kernel can't vouch for ".."
             raise OSError(ffi.errno, os.strerror(ffi.errno), path)
+
+
+def sync_file_system(directory_fd: int) -> None:
+    """Write all that is in memory of the file system of ``directory_fd`` to its disk; syncfs(2), Linux 2.6.39.
+
+    Raises:
+        OSError: writing failed, also of what was written before: EIO, ENOSPC, EDQUOT.
+    """
+    if lib.syncfs(directory_fd) < 0:
+        raise OSError(ffi.errno, f"syncfs: {os.strerror(ffi.errno)}")
