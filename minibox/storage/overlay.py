@@ -51,13 +51,9 @@ class Overlay:
         return True
 
     def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
-        from minibox.image.layer import unpack_layer
+        from minibox.image.layer import unpack_layers
 
-        for source in sources:
-            if not os.access(self.layer_path(source.chain_id), os.F_OK):
-                unpack_layer(self.root, source)
-                if on_progress:
-                    on_progress(source.chain_id)
+        unpack_layers(self.root, sources, on_progress=on_progress)
 
     def describe(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
         lowers = tuple([self.layer_path(chain_id) for chain_id in reversed(chain_ids)])
