@@ -50,8 +50,9 @@ native-check: build .venv/.dev
 unit: build .venv/.dev ## the unit tests alone
 	$(PYTEST) --numprocesses $(JOBS) --quiet tests/unit
 
+# TABLES='starts images': see tests/bench/bench.py --help
 bench: build .venv/.bench ## compare with the kernel's floor, crun, runc, bwrap and podman, side by side
-	@$(AS_ROOT) .venv/bin/python tests/bench/bench.py
+	@$(AS_ROOT) .venv/bin/python tests/bench/bench.py $(TABLES)
 
 # STORE=tmpfs, VM_FLAGS='--user --delegate --timeout 300': see tests/vm/vm.py --help
 vm: build ## run CMD on Debian's kernel with cgroup v2 alone, in an emulator: make vm CMD='minibox run --rm base true'

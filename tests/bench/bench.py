@@ -11,12 +11,11 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,44 +23,55 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT))
 
 from tests import isolation  # noqa: E402
+from tests.bench import images  # noqa: E402
+from tests.bench.measure import Measure, Unusable, command, run, table  # noqa: E402
 
 MINIBOX = str(Path(sys.executable).parent / "minibox")
 CGROUPS = Path("/sys/fs/cgroup")
 GIBIBYTE = 1 << 30
-# The kernel tears network namespaces down after their last process has gone, and who makes one waits
-# for that: without a pause each contender pays for its predecessor.
-PAUSE_S = 0.1
-
-Measure = Callable[[], float]  # seconds of one go
-
-
-class Unusable(Exception):
-    """A contender can't run on this machine; says why."""
+TABLES = ("starts", "streams", "python", "images")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="compare minibox with its peers")
-    parser.add_argument("--rounds", type=int, default=20, help="how often each contender runs (20)")
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"which of {', '.join(TABLES)} (all)")
+    parser.add_argument("--rounds", type=int, default=20, help="how often each contender runs (20; images: a quarter)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only contenders whose name has TEXT in it")
     given = parser.parse_args()
+    wanted = given.tables or TABLES
+    if unknown := set(wanted) - set(TABLES):
+        parser.error(f"no table called {', '.join(sorted(unknown))}")
     if os.geteuid() != 0:
         print("the benchmark needs root", file=sys.stderr)
         return 1
     directory = Path(tempfile.mkdtemp(prefix="minibox-bench-"))
     try:
+        archive = images.make_root_filesystem(directory) if "images" in wanted else None
         isolation.enter(directory)
         with isolation.hugetlb_hierarchy():
-            bench(directory, given.rounds, given.only)
+            configure_podman(directory)
+            bench(directory, wanted, given.rounds, given.only)
+            if archive:
+                images.tables(directory, archive, max(given.rounds // 4, 3), given.only)
             remove_podmans_cgroups()
     finally:
         remove(directory)
     return 0
 
 
-def bench(directory: Path, rounds: int, only: str) -> None:
+def bench(directory: Path, wanted: Sequence[str], rounds: int, only: str) -> None:
     os.environ |= {"MINIBOX_ROOT": str(directory / "root"), "MINIBOX_RUNROOT": str(directory / "run")}
-    run([MINIBOX, "run", "--rm", "--network", "none", "base", "true"])
-    rootfs = make_rootfs(directory)
+    if {"starts", "streams"} & set(wanted):
+        rootfs = make_rootfs(directory)
+    if "starts" in wanted:
+        starts(directory, rootfs, rounds, only)
+    if "streams" in wanted:
+        streams(rootfs, rounds, only)
+    if "python" in wanted:
+        imports(rounds, only)
+
+
+def starts(directory: Path, rootfs: Path, rounds: int, only: str) -> None:
     table(
         "start and end of `true`",
         {
@@ -80,6 +90,9 @@ def bench(directory: Path, rounds: int, only: str) -> None:
         rounds=rounds,
         only=only,
     )
+
+
+def streams(rootfs: Path, rounds: int, only: str) -> None:
     busybox = [str(rootfs / "bin/busybox")] if (rootfs / "bin/busybox").exists() else []
     zeros = ["dd", "if=/dev/zero", "bs=64k", f"count={GIBIBYTE >> 16}"]
     table(
@@ -92,6 +105,9 @@ def bench(directory: Path, rounds: int, only: str) -> None:
         rounds=max(rounds // 5, 3),
         only=only,
     )
+
+
+def imports(rounds: int, only: str) -> None:
     python = sys.executable
     table(
         "python",
@@ -106,54 +122,7 @@ def bench(directory: Path, rounds: int, only: str) -> None:
     )
 
 
-def table(
-    title: str, makers: dict[str, Callable[[], Measure]], baselines: tuple[str, ...], rounds: int, only: str
-) -> None:
-    """Run every contender once a round, and print what came out."""
-    contenders: dict[str, Measure] = {}
-    unusable: dict[str, str] = {}
-    for name, make in makers.items():
-        if only not in name:
-            continue
-        try:
-            measure = make()
-            measure()
-            contenders[name] = measure
-        except Unusable as reason:
-            unusable[name] = str(reason)
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, measure in contenders.items():
-            time.sleep(PAUSE_S)
-            times[name].append(measure())
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    against = [name for name in baselines if name in medians]
-    print(f"\n{title:<30} {'median':>10} {'fastest':>10}" + "".join(f"   x {name}" for name in against))
-    for name, values in times.items():
-        ratios = "".join(f"{medians[name] / medians[other]:>{len(other) + 5}.2f}" for other in against)
-        print(f"  {name:<28} {medians[name] * 1e3:>7.1f} ms {min(values) * 1e3:>7.1f} ms{ratios}")
-    for name, why in unusable.items():
-        print(f"  {name:<28} not usable here: {why}")
-    sys.stdout.flush()
-
-
 # ---- contenders: each is made once and returns what measures one go -------------------------------
-
-
-def command(argv: list[str]) -> Measure:
-    """A command from fork to end, its output thrown away."""
-    if shutil.which(argv[0]) is None:
-        raise Unusable(f"{argv[0]} is not installed")
-
-    def measure() -> float:
-        begin = time.perf_counter()
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        elapsed = time.perf_counter() - begin
-        if done.returncode:
-            raise Unusable(done.stderr.decode(errors="replace").strip() or f"status {done.returncode}")
-        return elapsed
-
-    return measure
 
 
 def in_process() -> Measure:
@@ -214,12 +183,16 @@ def bundle(directory: Path, rootfs: Path) -> str:
 
 
 def podman(directory: Path, rootfs: Path) -> list[str]:
-    """podman with its own storage and without the ulimits that it can't set everywhere."""
+    """podman with its own storage."""
+    storage = ["--root", str(directory / "podman"), "--runroot", str(directory / "podman-run")]
+    return ["podman", *storage, "run", "--rm", "--network", "none", "--ulimit", "host", "--rootfs", str(rootfs), "true"]
+
+
+def configure_podman(directory: Path) -> None:
+    """Without the ulimits that it can't set everywhere, and without a journal to write to."""
     configuration = directory / "containers.conf"
     configuration.write_text('[containers]\ndefault_ulimits = []\n[engine]\nevents_logger = "none"\n')
     os.environ["CONTAINERS_CONF"] = str(configuration)
-    storage = ["--root", str(directory / "podman"), "--runroot", str(directory / "podman-run")]
-    return ["podman", *storage, "run", "--rm", "--network", "none", "--ulimit", "host", "--rootfs", str(rootfs), "true"]
 
 
 def stream(argv: list[str]) -> Measure:
@@ -278,13 +251,6 @@ def remove(directory: Path) -> None:
     for point in reversed([point for point in points if point.startswith(f"{directory}/")]):
         subprocess.run(["umount", "--lazy", point], check=False)
     shutil.rmtree(directory, ignore_errors=True)
-
-
-def run(argv: list[str]) -> bytes:
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(argv)}: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
 
 
 if __name__ == "__main__":
