@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -103,6 +104,13 @@ def reap() -> None:
             pass
     except ChildProcessError:
         pass
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def sleep_forever() -> int:
@@ -257,12 +265,10 @@ def test_a_fork_bomb_is_killed(make, host):
     cgroup = make(host, limits)
     if limits:
         pid = start(cgroup, fork_forever)
-        time.sleep(0.2)
-        assert len(cgroup.pids()) > 10
+        wait_until(lambda: len(cgroup.pids()) > 10)
     else:  # no limit to hold a bomb: a small tree will do
         pid = start(cgroup, fork_four_times)
-        time.sleep(0.1)
-        assert len(cgroup.pids()) == 16
+        wait_until(lambda: len(cgroup.pids()) == 16)
     begin = time.monotonic()
     cgroup.kill()
     assert time.monotonic() - begin < 3
@@ -280,14 +286,14 @@ def test_frozen_processes_stand_still_and_can_be_killed(make, host):
     reader, writer = os.pipe2(os.O_NONBLOCK)
     cgroup = make(host, {})
     pid = start(cgroup, count)
-    time.sleep(0.05)
+    assert select.select([reader], [], [], 10)[0]
     cgroup.freeze()
     assert os.read(reader, 65536)
     time.sleep(0.05)
     with pytest.raises(BlockingIOError):
         os.read(reader, 1)
     cgroup.thaw()
-    time.sleep(0.05)
+    assert select.select([reader], [], [], 10)[0]
     assert os.read(reader, 65536)
     cgroup.freeze()
     cgroup.kill()
