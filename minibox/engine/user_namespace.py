@@ -9,6 +9,8 @@ owners are what they are inside. Off the hot path: nothing here runs in a start 
 from __future__ import annotations
 
 import os
+from functools import partial
+from typing import Generic, TypeVar
 
 from minibox import errors
 from minibox.engine.ids import own_ids, single, write_id_maps
@@ -18,9 +20,11 @@ from minibox.linux.process import die_with_parent, new_user_namespace, set_user_
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn, TypeVar
+    from typing import Any, NoReturn
 
-    T = TypeVar("T")
+    from minibox.oci.runtime import Spec
+
+T = TypeVar("T")
 
 
 def run_inside(function: Callable[[], T]) -> T:
@@ -32,83 +36,125 @@ def run_inside(function: Callable[[], T]) -> T:
         MiniboxError: ``function`` failed so, or the namespace can't be made.
         OSError: ``function`` failed so.
     """
+    return function() if _own_namespace() is None else Work(function).result()
+
+
+class Work(Generic[T]):
+    """A function that is called in a child, as by `run_inside`, while the caller does something else."""
+
+    def __init__(self, function: Callable[[], T], pid: int = 0) -> None:
+        """Start it.
+
+        Args:
+            pid: of a process in whose user namespace to call it, as its root; 0 for one of the caller's ids.
+
+        Raises:
+            MiniboxError: the process has ended.
+        """
+        namespace, spec = -1, None
+        if pid:
+            namespace = _open_namespace(pid)
+        else:
+            spec = _own_namespace()
+        ready, is_ready = os.pipe2(os.O_CLOEXEC)
+        mapped, is_mapped = os.pipe2(os.O_CLOEXEC)
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(ready)
+            os.close(is_mapped)
+            _child(function, partial(_enter, namespace, spec is not None), is_ready, mapped)
+        for fd in (is_ready, mapped, namespace):
+            if fd >= 0:
+                os.close(fd)
+        self._ready = ready
+        self._report = b""
+        try:
+            self._report = os.read(ready, 1)
+            if self._report == b"r":
+                self._report = b""
+                if spec is not None:
+                    write_id_maps(self._pid, spec)
+                os.write(is_mapped, b"m")
+        except BaseException:
+            os.close(is_mapped)  # without a word the child ends
+            is_mapped = -1
+            self._wait()
+            raise
+        finally:
+            if is_mapped >= 0:
+                os.close(is_mapped)
+
+    def result(self) -> T:
+        """Wait for its end; what it returned.
+
+        Raises:
+            MiniboxError, OSError: it failed so, or the namespace can't be made.
+        """
+        from marshal import loads
+
+        report = [self._report]
+        try:
+            while part := os.read(self._ready, 1 << 16):
+                report.append(part)
+        finally:
+            status = self._wait()
+        data = b"".join(report)
+        if not data:
+            raise StoreError(f"a process in a user namespace ended with status {status}")
+        kind, *values = loads(data)
+        if kind == "result":
+            result: T = values[0]
+            return result
+        if kind == "OSError":
+            raise OSError(*values)
+        raise getattr(errors, kind, StoreError)(*values)
+
+    def _wait(self) -> int:
+        os.close(self._ready)
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+
+
+def _own_namespace() -> Spec | None:
+    """The id maps of a user namespace with all ids of the caller's; None when there is nothing to gain by one."""
     mappings = own_ids()
     spec: Any = {"linux": {"uidMappings": list(mappings.uids), "gidMappings": list(mappings.gids)}}
-    if os.geteuid() == 0 or single(spec):
-        return function()
-    return _in_child(function, new_user_namespace, lambda pid: write_id_maps(pid, spec))
+    return None if os.geteuid() == 0 or single(spec) else spec
 
 
-def run_as_root_of(pid: int, function: Callable[[], T]) -> T:
-    """Call ``function`` as root of the user namespace of a process; here if that is the caller's. As `run_inside`."""
+def _open_namespace(pid: int) -> int:
+    """The user namespace of a process; -1 when it is the caller's."""
     try:
-        namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise MiniboxError(f"enter the user namespace of process {pid}: {errors.kernel_says(error)}") from error
-    try:
-        if os.path.samestat(os.fstat(namespace), os.stat("/proc/self/ns/user")):
-            return function()
-        return _in_child(function, lambda: set_user_namespace(namespace), lambda _: None)
-    finally:
-        os.close(namespace)
+    if os.path.samestat(os.fstat(fd), os.stat("/proc/self/ns/user")):
+        os.close(fd)
+        return -1
+    return fd
 
 
-def _in_child(function: Callable[[], T], enter: Callable[[], None], map_ids: Callable[[int], None]) -> T:
-    """Call ``function`` in a child that calls ``enter`` before; ``map_ids`` is called here with its id in between."""
-    from marshal import loads
-
-    ready, is_ready = os.pipe2(os.O_CLOEXEC)
-    mapped, is_mapped = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        os.close(ready)
-        os.close(is_mapped)
-        _child(function, enter, is_ready, mapped)
-    os.close(is_ready)
-    os.close(mapped)
-    try:
-        report = _map_and_wait(lambda: map_ids(pid), ready, is_mapped)
-    finally:
-        os.close(ready)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if not report:
-        raise StoreError(f"a process in a user namespace ended with status {status}")
-    kind, *values = loads(report)
-    if kind == "result":
-        result: T = values[0]
-        return result
-    if kind == "OSError":
-        raise OSError(*values)
-    raise getattr(errors, kind, StoreError)(*values)
+def _enter(namespace: int, new: bool) -> Callable[[], None]:
+    """Enter a user namespace, or make one; what is left to do when its ids are mapped."""
+    if namespace >= 0:
+        set_user_namespace(namespace)
+    elif new:
+        new_user_namespace()
+    return _become_root if new or namespace >= 0 else lambda: None
 
 
-def _map_and_wait(map_ids: Callable[[], None], ready: int, is_mapped: int) -> bytes:
-    """The parent's part; closes ``is_mapped``, without which the child ends. What the child reported."""
-    try:
-        start = os.read(ready, 1)
-        if start == b"r":
-            map_ids()
-            os.write(is_mapped, b"m")
-            start = b""
-    finally:
-        os.close(is_mapped)
-    report = [start]
-    while part := os.read(ready, 1 << 16):
-        report.append(part)
-    return b"".join(report)
-
-
-def _child(function: Callable[[], Any], enter: Callable[[], None], is_ready: int, mapped: int) -> NoReturn:
+def _child(
+    function: Callable[[], Any], enter: Callable[[], Callable[[], None]], is_ready: int, mapped: int
+) -> NoReturn:
     """Call and report; a report begins with a byte that is not ``r``."""
     from marshal import dumps
 
     report: tuple[Any, ...] = ()
     try:
         die_with_parent()
-        enter()
+        become_root = enter()
         os.write(is_ready, b"r")
         if os.read(mapped, 1) == b"m":
-            _become_root()
+            become_root()
             report = ("result", function())
     except MiniboxError as error:
         report = (type(error).__name__, str(error), error.hint)
