@@ -46,6 +46,14 @@ class StoreError(MiniboxError):
     """The image store or a layer is damaged, full or unreadable."""
 
 
+class ImageInUse(MiniboxError):
+    """An image can't be removed: a container uses it, or it has several names."""
+
+
+class StoreBusy(MiniboxError):
+    """Somebody else is adding to the image store, and nothing can be removed from it meanwhile."""
+
+
 class RegistryError(MiniboxError):
     """A registry can't be reached, refuses, or sends what is wrong."""
 

@@ -26,6 +26,10 @@ COMMANDS = (
     ("Look inside", "doctor", "system", "doctor", "Show what this machine can do, and how to fix the rest"),
     ("Images", "image", "application", "image", "Manage images: the commands on images, below one name"),
     ("Images", "images", "image", "images", "List images"),
+    ("Images", "tag", "image", "tag", "Give an image one more name"),
+    ("Images", "rmi", "image", "rmi", "Remove images"),
+    ("Images", "history", "image", "history", "Show how an image was made"),
+    ("Images", "search-local", "image", "search_local", "Find images in the store by name, label or file"),
     ("Images", "pull", "registry", "pull", "Bring an image from a registry"),
     ("Images", "push", "registry", "push", "Bring an image to a registry"),
     ("Images", "import", "archive", "import_", "Make an image from a tar archive of a root file system"),
@@ -47,6 +51,7 @@ IMAGE_COMMANDS = (
         for heading, name, *rest in COMMANDS
         if heading == "Images" and name != "image"
     ),
+    ("Commands", "prune", "image", "prune", "Remove images that nobody needs"),
 )
 
 #: Options of `docker run` that a user may type here, and what to do instead.

@@ -1,56 +1,300 @@
-"""Commands on images: images."""
+"""Commands on images in the store: images, tag, rmi, history, image prune, search-local."""
 
 from __future__ import annotations
 
 import click
 
 from minibox.cli.application import settings_of
+from minibox.cli.container import complete_image
 from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from minibox.image.store import ImageStore
+    from minibox.engine.images import ImageRow, Removed
 
-DIGEST_SHOWN = 12
+ID_SHOWN = 12
+CREATED_BY_SHOWN = 45
+HEADINGS = {
+    "Containers": "CONTAINERS", "CreatedAt": "CREATED AT", "CreatedSince": "CREATED", "Digest": "DIGEST",
+    "ID": "IMAGE ID", "Repository": "REPOSITORY", "SharedSize": "SHARED SIZE", "Size": "SIZE", "Tag": "TAG",
+    "UniqueSize": "UNIQUE SIZE", "VirtualSize": "SIZE",
+}  # fmt: skip
+HISTORY_HEADINGS = {
+    "Comment": "COMMENT", "CreatedAt": "CREATED AT", "CreatedBy": "CREATED BY", "CreatedSince": "CREATED",
+    "ID": "IMAGE", "Size": "SIZE",
+}  # fmt: skip
 
 
-@click.command(epilog="\b\nExamples:\n  minibox images\n  minibox images --json")
-@click.option("-q", "--quiet", is_flag=True, help="Show names only")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@click.command(
+    epilog="""\b
+Examples:
+  minibox images
+  minibox images debian
+  minibox images --filter dangling=true -q
+  minibox images --format 'table {{.Repository}}\\t{{.UniqueSize}}'"""
+)
+@click.option("-a", "--all", "show_all", is_flag=True, help="Show all images: there are no hidden ones here")
+@click.option("--digests", is_flag=True, help="Show digests")
+@click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
+              help="Show what fits: before, dangling, label, reference, since or until")  # fmt: skip
+@click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.ID}} {{.Size}}")
+@click.option("--no-trunc", is_flag=True, help="Show ids in full")
+@click.option("-q", "--quiet", is_flag=True, help="Show ids only")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one list")
+@click.argument("name", metavar="[REPOSITORY[:TAG]]", default="", shell_complete=complete_image)
 @click.pass_context
-def images(ctx: click.Context, quiet: bool, as_json: bool) -> None:
-    """List the images in the store."""
-    from minibox.cli.table import format_json, format_size, format_table
-    from minibox.image.store import ImageStore
+def images(
+    ctx: click.Context, show_all: bool, digests: bool, filters: tuple[str, ...], form: str, no_trunc: bool,
+    quiet: bool, as_json: bool, name: str,
+) -> None:  # fmt: skip
+    """List images, newest first.
 
-    store = ImageStore(settings_of(ctx).root)
-    rows = [describe_image(store, name) for name in store.names()]
+    SIZE is what an image takes of the disk: its blobs, and its layers when they are unpacked. Layers that several
+    images have are counted for each; `minibox system df -v` tells them apart.
+    """
+    from minibox.cli.format import format_rows
+    from minibox.cli.table import format_json
+    from minibox.engine.images import list_images
+    from minibox.image.filters import LIST_KEYS, parse_filters
+
+    wanted = parse_filters([*filters, *([f"reference={name}"] if name else [])], LIST_KEYS)
+    rows = list_images(settings_of(ctx).root, wanted)
     if as_json:
-        click.echo(format_json(rows))
-    elif quiet:
-        for row in rows:
-            click.echo(row["name"])
+        click.echo(format_json([json_row(row) for row in rows]))
     else:
-        cells = [
-            (row["name"], row["digest"].removeprefix("sha256:")[:DIGEST_SHOWN], row["created"][:19],
-             row["error"] or format_size(row["size_bytes"]))
-            for row in rows
-        ]  # fmt: skip
-        click.echo(format_table(("IMAGE", "DIGEST", "CREATED", "SIZE"), cells))
+        form = form or ("{{.ID}}" if quiet else "")
+        columns = ["Repository", "Tag", *(["Digest"] if digests else []), "ID", "CreatedSince", "Size"]
+        _print_rows(format_rows([image_row(row, no_trunc) for row in rows], form, HEADINGS, columns))
+    for error in dict.fromkeys(row.image.error for row in rows if row.image.error):
+        click.echo(f"minibox: a damaged image: {error}", err=True)
 
 
-def describe_image(store: ImageStore, name: str) -> dict[str, Any]:
-    """What the list says of one image: name, digest, created (RFC 3339), size_bytes of its layer blobs, error."""
-    from minibox.image.manifest import layer_descriptors
-    from minibox.image.store import parse_familiar
+def image_row(row: ImageRow, no_trunc: bool) -> dict[str, Any]:
+    """The fields of Docker's `image ls --format`."""
+    from minibox.cli.units import format_ago, format_moment, format_size
+    from minibox.image.filters import created_s
+    from minibox.image.inventory import NONE
 
-    row: dict[str, Any] = {"name": parse_familiar(name), "digest": "", "created": "", "size_bytes": 0, "error": ""}
+    image, name = row.image, row.name
+    created = created_s(image)
+    size = format_size(row.usage.size_bytes)
+    return {
+        "Containers": str(row.usage.containers),
+        "CreatedAt": format_moment(created),
+        "CreatedSince": format_ago(created),
+        "Digest": name.digest if name else image.digest,
+        "ID": shown_id(image.id, no_trunc) or NONE,
+        "Repository": name.repository if name else NONE,
+        "SharedSize": format_size(row.usage.shared_bytes),
+        "Size": "damaged" if image.error else size,
+        "Tag": name.tag if name else NONE,
+        "UniqueSize": format_size(row.usage.unique_bytes),
+        "VirtualSize": size,
+    }
+
+
+def json_row(row: ImageRow) -> dict[str, Any]:
+    """What `images --json` says of one name of an image."""
+    image, name = row.image, row.name
+    return {
+        "name": name.familiar if name else "",
+        "id": image.id,
+        "digest": image.digest,
+        "created": image.created,
+        "size_bytes": row.usage.size_bytes,
+        "shared_bytes": row.usage.shared_bytes,
+        "unique_bytes": row.usage.unique_bytes,
+        "containers": row.usage.containers,
+        "labels": image.labels,
+        "error": image.error,
+    }
+
+
+def shown_id(digest: str, no_trunc: bool) -> str:
+    """An id as lists show it: 12 digits, or with its algorithm in full."""
+    return digest if no_trunc else digest.removeprefix("sha256:")[:ID_SHOWN]
+
+
+def _print_rows(text: str) -> None:
+    if text:
+        click.echo(text)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  minibox tag app:1.2 app:latest\n  minibox tag 3f2a91 registry:5000/team/app:1.2"
+)
+@click.argument("source", metavar="SOURCE_IMAGE[:TAG]", shell_complete=complete_image)
+@click.argument("target", metavar="TARGET_IMAGE[:TAG]", shell_complete=complete_image)
+@click.pass_context
+def tag(ctx: click.Context, source: str, target: str) -> None:
+    """Give an image one more name. What had that name before stays without one."""
+    from minibox.engine.images import tag as give_name
+
+    give_name(settings_of(ctx).root, source, target)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox rmi app:1.1
+  minibox rmi 3f2a91c0b7e5
+  minibox rmi $(minibox images -q --filter dangling=true)"""
+)
+@click.option("-f", "--force", is_flag=True, help="Remove all names of an id, and an image that ended containers use")
+@click.argument("names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
+@click.pass_context
+def rmi(ctx: click.Context, names: tuple[str, ...], force: bool) -> None:
+    """Remove images: a name takes itself away, the last one or an id the image too.
+
+    What other images or containers need of it stays.
+    """
+    from minibox.engine.images import remove
+
+    settings = settings_of(ctx)
+    failed: MiniboxError | None = None
+    for name in names:
+        try:
+            removed = remove(name, root=settings.root, runroot=settings.runroot, force=force)
+        except MiniboxError as error:
+            if failed is not None:
+                click.echo(f"minibox: {failed}", err=True)
+            failed = error
+        else:
+            print_removed(removed, "Untagged", "Deleted")
+    if failed is not None:
+        raise failed
+
+
+def print_removed(removed: Removed, untagged: str, deleted: str) -> None:
+    """What was removed, one a line; a note where its space comes later."""
+    for name in removed.untagged:
+        click.echo(f"{untagged}: {name}")
+    for digest in removed.deleted:
+        click.echo(f"{deleted}: {digest}")
+    if removed.deferred and removed.deleted:
+        click.echo("minibox: somebody adds images just now: minibox image prune frees the space later", err=True)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox image prune              images without a name
+  minibox image prune --all        all images that no container uses
+  minibox image prune --all --force --filter until=240h"""
+)
+@click.option("-a", "--all", "everything", is_flag=True, help="Remove all images that no container uses")
+@click.option("-f", "--force", is_flag=True, help="Don't ask")
+@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what fits: label, label! or until")
+@click.pass_context
+def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
+    """Remove images that nobody needs, and what killed commands left of images."""
+    from minibox.engine.images import prune as remove_unused
+    from minibox.image.filters import PRUNE_KEYS, parse_filters, parse_truth
+
+    wanted = parse_filters(filters, PRUNE_KEYS)
+    everything = everything or any(each.key == "dangling" and not parse_truth(each.value) for each in wanted)
+    which = "all images without at least one container associated to them" if everything else "all dangling images"
+    if not force and not confirmed(f"WARNING! This will remove {which}."):
+        return 1
+    settings = settings_of(ctx)
+    filters_left = [each for each in wanted if each.key != "dangling"]
+    removed = remove_unused(root=settings.root, runroot=settings.runroot, everything=everything, filters=filters_left)
+    print_pruned(removed)
+    return 0
+
+
+def confirmed(warning: str) -> bool:
+    """Whether the user says yes, in Docker's words; who has no answer has said no."""
     try:
-        image = store.resolve(name)
-        layers = layer_descriptors(store.layout, image.digest, image.config)
-    except MiniboxError as error:
-        return {**row, "error": str(error)}
-    size_bytes = sum(descriptor["size"] for descriptor, _ in layers)
-    return {**row, "digest": image.digest, "created": image.config.get("created") or "", "size_bytes": size_bytes}
+        return click.confirm(f"{warning}\nAre you sure you want to continue?", prompt_suffix=" ")
+    except click.Abort:
+        click.echo()
+        click.echo("minibox: nothing was removed: --force doesn't ask", err=True)
+        return False
+
+
+def print_pruned(removed: Removed) -> None:
+    """What `image prune` removed."""
+    from minibox.cli.units import format_size
+
+    if removed.untagged or removed.deleted:
+        click.echo("Deleted Images:")
+        print_removed(removed, "untagged", "deleted")
+        click.echo()
+    click.echo(f"Total reclaimed space: {format_size(removed.freed_bytes, 4)}")
+
+
+@click.command(
+    epilog="\b\nExamples:\n  minibox history debian:12\n  minibox history --no-trunc --format '{{.CreatedBy}}' app"
+)
+@click.option("-H", "--human/--no-human", default=True, help="Sizes and times for people  [default]")
+@click.option(
+    "--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.ID}} {{.CreatedBy}}"
+)
+@click.option("--no-trunc", is_flag=True, help="Show everything in full")
+@click.option("-q", "--quiet", is_flag=True, help="Show ids only")
+@click.argument("name", metavar="IMAGE", shell_complete=complete_image)
+@click.pass_context
+def history(ctx: click.Context, name: str, human: bool, form: str, no_trunc: bool, quiet: bool) -> None:
+    """Show how an image was made, its newest step first. SIZE is that of the step's layer, unpacked if it is."""
+    from minibox.cli.format import format_rows
+    from minibox.engine.images import history_of
+
+    rows = [_history_row(step, human, no_trunc) for step in history_of(settings_of(ctx).root, name)]
+    columns = ["ID", "CreatedSince" if human else "CreatedAt", "CreatedBy", "Size", "Comment"]
+    _print_rows(format_rows(rows, form or ("{{.ID}}" if quiet else ""), HISTORY_HEADINGS, columns))
+
+
+def _history_row(step: dict[str, Any], human: bool, no_trunc: bool) -> dict[str, Any]:
+    from minibox.cli.units import format_ago, format_moment, format_size
+
+    words = " ".join(step["created_by"].split()) if not no_trunc else step["created_by"].replace("\t", " ")
+    if not no_trunc and len(words) > CREATED_BY_SHOWN:
+        words = words[: CREATED_BY_SHOWN - 1] + "…"
+    return {
+        "Comment": step["comment"],
+        "CreatedAt": format_moment(step["created_s"]),
+        "CreatedBy": words,
+        "CreatedSince": format_ago(step["created_s"]),
+        "ID": shown_id(step["id"], no_trunc) if step["id"] else "<missing>",
+        "Size": format_size(step["size_bytes"]) if human else str(step["size_bytes"]),
+    }
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox search-local python
+  minibox search-local --file /usr/bin/python3
+  minibox search-local --file '/usr/lib/*/libssl.so.3' debian"""
+)
+@click.option(
+    "--file", "path", metavar="PATH", default="", help="Images that have this file; * and ? stand for letters"
+)
+@click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.Match}}")
+@click.option("--no-trunc", is_flag=True, help="Show ids and matches in full")
+@click.argument("term", metavar="[TERM]", default="")
+@click.pass_context
+def search_local(ctx: click.Context, term: str, path: str, form: str, no_trunc: bool) -> None:
+    """Find images in the store by their names, ids, labels and annotations, or by a file that they have.
+
+    TERM may be anywhere in them, in upper or lower case.
+    """
+    from minibox.cli.format import format_rows
+    from minibox.engine.search import search
+    from minibox.errors import UsageError
+
+    if not term and not path:
+        raise UsageError("nothing to search for", "write a word, or --file PATH")
+    settings = settings_of(ctx)
+    found = search(settings.root, term, path, storage_driver=settings.storage_driver)
+    for note in found.notes:
+        click.echo(f"minibox: {note}", err=True)
+    headings = {"ID": "IMAGE ID", "Match": "MATCH", "Name": "NAME"}
+    rows = [
+        {"ID": shown_id(each.id, no_trunc), "Match": each.match if no_trunc else each.match[:60], "Name": each.name}
+        for each in found.matches
+    ]
+    _print_rows(format_rows(rows, form, headings, ["Name", "ID", "Match"]))

@@ -29,13 +29,3 @@ def format_json(value: Any) -> str:
     import json
 
     return json.dumps(value, indent=2, default=str)
-
-
-def format_size(size_bytes: int) -> str:
-    """A size for people, in powers of 1024: ``1.5 MiB``."""
-    size, unit = float(size_bytes), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if size < 1024:
-            break
-        size, unit = size / 1024, larger
-    return f"{size_bytes} B" if unit == "B" else f"{size:.1f} {unit}"

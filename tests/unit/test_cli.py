@@ -74,7 +74,7 @@ def test_help_of_run_shows_every_option_on_one_line(monkeypatch, capsys):
         (["run", "--oom-score-adj=1001", "base"], "invalid value '1001' for --oom-score-adj: not between -1000 and 1000", "see minibox run --help"),
         (["run", "-m", "1\n2", "base"], "invalid value '1\\n2' for --memory: not a size", "write a number and a unit: 512m, 2g, 65536k"),
         (["explain", "ls"], "can't explain 'ls'", "write a run: minibox explain run base true"),
-        (["images", "extra"], "got unexpected extra argument (extra)", "see minibox images --help"),
+        (["tag", "a", "b", "extra"], "got unexpected extra argument (extra)", "see minibox tag --help"),
     ],
 )  # fmt: skip
 def test_a_wrong_command_line_is_one_line_and_a_hint(words, message, hint, capsys):

@@ -1,0 +1,99 @@
+"""Garbage collection: removing blobs and unpacked layers that neither index.json nor a container needs.
+
+The order makes it safe to be killed anywhere. Who removes an image first writes index.json without it; only then, and
+under the lock `Layout.collecting`, is what nothing needs any more looked for and removed. What is left by one who
+was killed is found by the next.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+
+from minibox.image.inventory import inventory
+from minibox.image.layout import disk_error
+from minibox.image.usage import garbage, look
+from minibox.record import record
+from minibox.storage import snapshotter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from minibox.image.layout import Layout
+    from minibox.image.usage import Uses
+
+POLL_S = 0.05
+
+
+@record
+class Collected:
+    """What was removed.
+
+    Attributes:
+        blobs: digests.
+        chain_ids: of layers, unpacked by whatever driver.
+        freed_bytes: of the disk.
+    """
+
+    blobs: tuple[str, ...]
+    chain_ids: tuple[str, ...]
+    freed_bytes: int
+
+
+@contextmanager
+def alone(layout: Layout, wait_s: float) -> Iterator[bool]:
+    """`Layout.collecting`, with patience for those who pull or load just now; whether it was enough."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        with layout.collecting(wait=False) as held:
+            if held or time.monotonic() > deadline:
+                yield held
+                return
+        time.sleep(POLL_S)
+
+
+def collect(layout: Layout, uses: Callable[[], Uses], released: Collection[str] = ()) -> Collected:
+    """Remove what nothing needs; for who is `alone`.
+
+    Args:
+        uses: asked after index.json was read.
+        released: blobs that were an image's until now.
+
+    Raises:
+        StoreError: index.json is damaged, or the kernel refused.
+    """
+    images = inventory(layout)
+    needed = uses()
+    disk = look(layout)
+    things = garbage(layout, disk, images, needed, released)
+    blobs = [thing for thing in things if isinstance(thing, str)]
+    layers = [thing for thing in things if not isinstance(thing, str)]
+    # Layers first: one that is there without its blobs could not be told from a whole image's by who looks for both.
+    for driver, chain_id in layers:
+        snapshotter(layout.root, driver).remove_layer(chain_id)
+        _unlink(f"{layout.root}/cache/usage/{driver}-{chain_id[7:]}")
+    for digest in blobs:
+        _unlink(layout.blob_path(digest))
+    if things:
+        _forget_answers(f"{layout.root}/cache/resolve")
+    return Collected(tuple(blobs), tuple(dict.fromkeys(chain_id for _, chain_id in layers)), disk.bytes_of(things))
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise disk_error(f"remove {path}", error) from error
+
+
+def _forget_answers(directory: str) -> None:
+    """The store's answers for another index.json are of no use to anybody."""
+    try:
+        for name in os.listdir(directory):
+            _unlink(f"{directory}/{name}")
+    except FileNotFoundError:
+        return
