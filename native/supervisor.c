@@ -43,7 +43,7 @@ struct output {
 
 struct supervisor {
     pid_t pid;
-    int pidfd;
+    int pidfd, helper_pidfd;
     int ended, status, timed_out; /* status as of wait(2) */
     int signals, listener, owned;
     int input; /* the terminal, or a pipe to the container's standard input; -1 when it has ended */
@@ -63,6 +63,7 @@ struct supervisor {
 
 static struct supervisor self = {
     .pidfd = -1,
+    .helper_pidfd = -1,
     .listener = -1,
     .owned = -1,
     .input = -1,
@@ -116,9 +117,10 @@ static int answer(int32_t number, int fd) {
     return sendmsg(CONTROL, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-static int spawn(const struct mb_spawn_request *request, size_t length, const int *fds, size_t fd_count) {
+/* Returns the pid, or -errno. */
+static int spawn(const struct mb_spawn_request *request, size_t length, const int *fds, size_t fd_count, int *pidfd) {
     int slots[MB_SLOTS];
-    if (self.pid || length < sizeof *request || request->slot_count > MB_SLOTS ||
+    if (*pidfd >= 0 || length < sizeof *request || request->slot_count > MB_SLOTS ||
         length != sizeof *request + request->slot_count * sizeof request->slot[0] || fd_count < 1 + request->cgroup) {
         return -EPROTO;
     }
@@ -147,13 +149,13 @@ static int spawn(const struct mb_spawn_request *request, size_t length, const in
     if (!error && (plan.op_count != request->op_count || record_size > request->plan_offset)) {
         error = -EPROTO;
     }
+    pid_t pid = error;
     if (!error) {
-        self.pid = mb_spawn(&plan, request->flags, request->cgroup ? fds[1] : -1, slots, request->slot_count,
-                            (struct mb_record *)(void *)shared, &self.pidfd);
-        error = self.pid < 0 ? self.pid : 0;
+        pid = mb_spawn(&plan, request->flags, request->cgroup ? fds[1] : -1, slots, request->slot_count,
+                       (struct mb_record *)(void *)shared, pidfd);
     }
     munmap(shared, size); /* the child has its own view of it */
-    return error;
+    return pid;
 }
 
 /* The next string of a request's text; NULL at its end. */
@@ -230,12 +232,17 @@ static int serve(void) {
         }
         memcpy(&kind, data, length < (ssize_t)sizeof kind ? (size_t)length : sizeof kind);
         int error = -EPROTO;
-        if (kind == MB_SPAWN) {
-            error = spawn((void *)data, (size_t)length, fds, fd_count);
+        if (kind == MB_SPAWN || kind == MB_SPAWN_HELPER) {
+            int *pidfd = kind == MB_SPAWN ? &self.pidfd : &self.helper_pidfd;
+            pid_t pid = spawn((void *)data, (size_t)length, fds, fd_count, pidfd);
             for (size_t i = 0; i < fd_count; i++) {
                 close(fds[i]);
             }
-            error = answer(error ? error : self.pid, error ? -1 : self.pidfd);
+            if (kind == MB_SPAWN && pid > 0) {
+                self.pid = pid;
+            }
+            error = answer(pid, pid > 0 ? *pidfd : -1);
+            error = pid > 0 ? error : pid;
         } else if (kind == MB_SUPERVISE) {
             error = supervise((void *)data, (size_t)length, fds, fd_count);
             int unheard = answer(error, -1);
@@ -580,6 +587,10 @@ int mb_supervisor(void) {
     }
     dup2(1, CONTROL);
     look_after();
+    if (self.helper_pidfd >= 0) {
+        mb_pidfd_send_signal(self.helper_pidfd, SIGTERM);
+        waitid(P_PIDFD, (id_t)self.helper_pidfd, &(siginfo_t){0}, WEXITED);
+    }
     write_exit();
     tell_clients();
     if (self.owned >= 0 && self.owned != 3) {

@@ -1,8 +1,8 @@
 /* The supervisor of a detached container: its parent, and the owner of its terminal or pipes.
  *
  * Started by minibox with a SOCK_SEQPACKET socket as descriptor 0, over which it is asked for two
- * things, in this order: to clone the container's first process (`mb_spawn_request`), and, when
- * the command runs, to look after it (`mb_supervise_request`). A socket that closes before that
+ * things, in this order: to clone the container's first process and its helper (`mb_spawn_request`),
+ * and, when the command runs, to look after it (`mb_supervise_request`). A socket that closes before that
  * ends the supervisor, and the kernel kills its child with it. Numbers are in host byte order:
  * the messages never leave the machine. */
 #ifndef MB_SUPERVISOR_H
@@ -12,10 +12,11 @@
 
 #include <stdint.h>
 
-enum mb_supervisor_message { MB_SPAWN = 1, MB_SUPERVISE = 2 };
+enum mb_supervisor_message { MB_SPAWN = 1, MB_SUPERVISE = 2, MB_SPAWN_HELPER = 3 };
 
-/* With descriptors: the first is a memory file that holds the record and, at plan_offset, the
- * plan; the others are the cgroup's directory if cgroup is 1, and then those that fill the slots.
+/* MB_SPAWN makes the container's first process; MB_SPAWN_HELPER one that is sent SIGTERM when that
+ * has ended, such as a network program. With descriptors: the first is a memory file that holds the record and, at
+ * plan_offset, the plan; the others are the cgroup's directory if cgroup is 1, and then those that fill the slots.
  * Answered by an int32: the pid, with its pidfd; or -errno. */
 struct mb_spawn_request {
     uint32_t kind;

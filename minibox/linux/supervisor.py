@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SOCK_CLOEXEC = 0o2000000
 SUPERVISOR_ARGV0 = "minibox-supervisor"
 DELAY_ARGV0 = "minibox-delay"
-SPAWN, SUPERVISE = 1, 2
+SPAWN, SUPERVISE, SPAWN_HELPER = 1, 2, 3
 RECORD_BYTES, TIME_BYTES = 16, 16  # struct mb_record, struct mb_time
 SPACE_OF_ONE_FD = 24  # CMSG_SPACE(sizeof(int))
 SIGKILL = 9
@@ -89,7 +89,16 @@ class Supervisor:
     def spawn(
         self, buffer: bytearray, flags: int, slots: Iterable[int], op_count: int, cgroup_fd: int = -1
     ) -> SupervisedChild:
-        """Have it clone a process that runs a plan; arguments and errors as of `linux.process.Child`."""
+        """Have it clone the container's first process; arguments and errors as of `linux.process.Child`."""
+        return self._spawn(SPAWN, buffer, flags, slots, op_count, cgroup_fd)
+
+    def spawn_helper(self, buffer: bytearray, flags: int, slots: Iterable[int], op_count: int) -> SupervisedChild:
+        """Have it clone a process that is sent SIGTERM when the container has ended."""
+        return self._spawn(SPAWN_HELPER, buffer, flags, slots, op_count, -1)
+
+    def _spawn(
+        self, kind: int, buffer: bytearray, flags: int, slots: Iterable[int], op_count: int, cgroup_fd: int
+    ) -> SupervisedChild:
         plan_offset = -(-(RECORD_BYTES + TIME_BYTES * op_count) // 64) * 64
         memory_fd = os.memfd_create("minibox-plan", os.MFD_CLOEXEC)
         fds = [memory_fd]
@@ -106,7 +115,7 @@ class Supervisor:
         try:
             os.ftruncate(memory_fd, plan_offset + len(buffer))
             os.pwrite(memory_fd, buffer, plan_offset)
-            head = pack("=IIQIIII", SPAWN, op_count, flags, plan_offset, len(buffer), cgroup_fd >= 0, len(indexes))
+            head = pack("=IIQIIII", kind, op_count, flags, plan_offset, len(buffer), cgroup_fd >= 0, len(indexes))
             pid, pidfd = self._ask(head + pack(f"={len(indexes)}h", *indexes), fds)
             return SupervisedChild(pid, pidfd, mmap(memory_fd, plan_offset), op_count)
         finally:
