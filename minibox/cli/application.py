@@ -56,13 +56,10 @@ IMAGE_COMMANDS = (
 
 #: Options of `docker run` that a user may type here, and what to do instead.
 DOCKER_ONLY = {
-    "-d": "a container of minibox runs in the foreground: put it in the background with & or a service manager",
-    "--detach": "a container of minibox runs in the foreground: put it in the background with & or a service manager",
     "-p": "ports can't be published yet: use --network host, or the address of the container",
     "--publish": "ports can't be published yet: use --network host, or the address of the container",
     "-P": "ports can't be published yet: use --network host, or the address of the container",
     "--publish-all": "ports can't be published yet: use --network host, or the address of the container",
-    "--restart": "a container of minibox runs in the foreground: restart it from your shell or a service manager",
     "--platform": "images are of this machine's architecture only",
     "--volumes-from": "name the directories with -v",
 }

@@ -25,6 +25,7 @@ COMMAND_SHOWN = 40
 ADVICE = {
     "size": "write a number and a unit: 512m, 2g, 65536k",
     "float": "for example 2 or 0.5",
+    "duration": "write numbers and units: 5s, 1m30s, 500ms",
     "flag": "write true or false, or nothing",
 }
 
@@ -217,7 +218,7 @@ Examples:
 def ps(ctx: click.Context, show_all: bool, quiet: bool, as_json: bool) -> None:
     """List the containers that run; with --all also those that ended and were run without --rm."""
     from minibox.cli.table import format_json, format_table
-    from minibox.engine.container import list_containers
+    from minibox.engine.removal import list_containers
 
     settings = settings_of(ctx)
     rows = list_containers(root=settings.root, runroot=settings.runroot)
@@ -255,7 +256,7 @@ def format_age(seconds: float) -> str:
 @click.pass_context
 def rm(ctx: click.Context, containers: tuple[str, ...], force: bool) -> int:
     """Remove containers, by name or by the beginning of their id, and what they wrote."""
-    from minibox.engine.container import remove
+    from minibox.engine.removal import remove
 
     settings = settings_of(ctx)
     failed: MiniboxError | None = None

@@ -79,7 +79,7 @@ def program() -> NoReturn:
 
 def start(command: str, options: RunOptions, settings: Settings) -> int:
     """Run a container in the foreground for the command ``run`` or ``shell``; its exit status."""
-    from minibox.engine.container import run
+    from minibox.engine import container
 
     if command == "shell":
         from minibox.engine.shell import shell_options
@@ -90,7 +90,8 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
         from minibox.cli.explain import print_trace
 
         trace = print_trace
-    return run(
+    run_it = container.run_detached if options.detach else container.run
+    result = run_it(
         options,
         root=settings.root,
         runroot=settings.runroot,
@@ -98,6 +99,10 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
         on_trace=trace,
         on_note=_note,
     )
+    if isinstance(result, int):
+        return result
+    sys.stdout.write(result + "\n")
+    return 0
 
 
 def _note(text: str) -> None:

@@ -7,6 +7,7 @@ the same table (`cli.container`) and has the words for help, completion and erro
 
 from __future__ import annotations
 
+from minibox.durations import parse_duration_ns
 from minibox.engine.options import RunOptions
 from minibox.engine.sizes import parse_size
 from minibox.errors import UsageError
@@ -28,7 +29,7 @@ class Option:
     Attributes:
         field: the field of `RunOptions` that it sets.
         names: its spellings, the main long one first.
-        kind: flag, text, list (may be repeated), choice, size (bytes), int or float.
+        kind: flag, text, list (may be repeated), choice, size (bytes), duration (seconds), int or float.
         metavar: what help shows for its value.
         help: one line for ``--help``, without full stop.
         group: the heading of ``--help`` under which it stands.
@@ -75,6 +76,7 @@ OPTIONS: tuple[Option, ...] = (
            "Ask the command to end by this signal", _PROCESS, complete="signal"),
     Option("stop_timeout_s", ("--stop-timeout",), "int", "SECONDS",
            "Then kill it after this long; -1: never [10]", _PROCESS, least=-1, most=1 << 31),
+    Option("detach", ("--detach", "-d"), "flag", "", "Leave it running, and print its id", _CONTAINER),
     Option("name", ("--name",), "text", "NAME", "Name the container", _CONTAINER),
     Option("hostname", ("--hostname", "-h"), "text", "NAME", "Host name inside", _CONTAINER),
     Option("rm", ("--rm",), "flag", "", "Remove the container when it ends", _CONTAINER),
@@ -83,6 +85,12 @@ OPTIONS: tuple[Option, ...] = (
            "Write the container's id to a new file", _CONTAINER, complete="file"),
     Option("pull", ("--pull",), "choice", "WHEN",
            "Fetch: always, missing or never [missing]", _CONTAINER, choices=("always", "missing", "never")),
+    Option("restart", ("--restart",), "text", "POLICY",
+           "no, on-failure[:N], always, unless-stopped [no]", _CONTAINER),
+    Option("timeout_s", ("--timeout",), "duration", "TIME", "Kill it after this long: 5s, 1m30s", _CONTAINER),
+    Option("log_driver", ("--log-driver",), "choice", "DRIVER",
+           "Keep its output: json-file or none", _CONTAINER, choices=("json-file", "none")),
+    Option("log_opt", ("--log-opt",), "list", "KEY=VALUE", "max-size=10m, max-file=3", _CONTAINER),
     Option("volume", ("--volume", "-v"), "list", "[SRC:]DST[:ro]",
            "Show a directory or file of the host inside", _FILES, complete="file"),
     Option("mount", ("--mount",), "list", "KEY=VALUE,...", "In words: type=bind,source=/a,target=/b", _FILES),
@@ -149,7 +157,9 @@ def convert(option: Option, text: str) -> Any:
             raise ValueError("no such choice")
         return text
     number: int | float
-    if kind == "size":
+    if kind == "duration":
+        number = int(text) if text.isascii() and text.isdecimal() else parse_duration_ns(text) / 1e9
+    elif kind == "size":
         try:
             number = -1 if text == "-1" and option.least == -1 else parse_size(text)
         except UsageError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from minibox.engine import state
+from minibox.engine import ownership, state
 from minibox.engine.trees import Directories, container_tree
 from minibox.engine.user_namespace import run_inside
 from minibox.errors import InvalidReference, MiniboxError, StoreError
@@ -112,7 +112,8 @@ def _paused(root: str, container_id: str, pause: bool, on_note: Callable[[str], 
     from minibox.linux import cgroup
 
     group = None
-    if pause and state.live_process(root, container_id) > 0:
+    live = ownership.owned(root, container_id) if pause else None
+    if live and live.pid > 0:
         group = cgroup.find(cgroup.detect(), f"minibox-{container_id}")
         try:
             group.freeze()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine import container, state
+from minibox.engine import removal, state
 from minibox.errors import ImageInUse, InvalidReference, StoreBusy, StoreError
 from minibox.image import collect as collection
 from minibox.image.collect import Collected, alone
@@ -108,7 +108,7 @@ def remove(reference: str, *, root: str, runroot: str, force: bool = False) -> R
     """
     layout = Layout(root)
     image, named = find(inventory(layout), reference)
-    container.collect(root, runroot)  # who was killed uses nothing
+    removal.collect(root, runroot)  # who was killed uses nothing
     users = users_of(layout, image, state.uses(root))
     running = next((use.id[:12] for use in users if use.running), "")
     short = image.id.removeprefix("sha256:")[:12] or reference
@@ -161,7 +161,7 @@ def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequenc
         StoreError: the store is damaged, or the kernel refused.
     """
     layout = Layout(root)
-    container.collect(root, runroot)
+    removal.collect(root, runroot)
     found = state.uses(root)
     chosen = [
         image

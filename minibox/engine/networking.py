@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from minibox.engine.options import RunOptions
+    from minibox.engine.start import Spawn
     from minibox.linux.process import Child
+    from minibox.linux.supervisor import SupervisedChild
     from minibox.network.lease import Lease
     from minibox.network.rootless import RootlessTool
 
@@ -70,7 +72,7 @@ class Connection:
         """
         self.network = network
         self._lease: Lease | None = lease.take(runroot, container_id) if network.mode == "bridge" else None
-        self._tool: Child | None = None
+        self._tool: Child | SupervisedChild | None = None
         self._socket: socket | None = None
 
     def texts(self, hostname: str, options: RunOptions) -> Mapping[str, str]:
@@ -97,8 +99,11 @@ class Connection:
             "/etc/resolv.conf": files.resolv_conf_text(host_text, dns, host_network=own, ipv6=not tool or tool.ipv6),
         }
 
-    def wire(self, pid: int) -> None:
+    def wire(self, pid: int, spawn: Spawn | None = None) -> None:
         """Give the network namespace of a process its links.
+
+        Args:
+            spawn: makes the process of a tool that isn't to be a child of ours.
 
         Raises:
             NetworkError: the kernel, nft or the tool refuses.
@@ -112,10 +117,10 @@ class Connection:
             finally:
                 os.close(netns)
         elif self.network.tool:
-            self._start_tool(self.network.tool, pid)
+            self._start_tool(self.network.tool, pid, spawn)
 
-    def _start_tool(self, tool: RootlessTool, pid: int) -> None:
-        """Start pasta or slirp4netns, as a child that dies with us, and wait until it is ready."""
+    def _start_tool(self, tool: RootlessTool, pid: int, spawn: Spawn | None) -> None:
+        """Start pasta or slirp4netns, as a child that dies with its parent, and wait until it is ready."""
         from minibox.linux.process import Child, signatures
         from minibox.network.rootless import command, is_ready
         from minibox.plan import operations as op
@@ -135,7 +140,7 @@ class Connection:
         null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         try:
             slots = [its.fileno(), -1, announce, null, said]
-            self._tool = Child(encode(steps, signatures()), 0, slots, len(steps))
+            self._tool = (spawn or Child)(encode(steps, signatures()), 0, slots, len(steps))
             self._socket = ours  # held: its other end tells the child that we are there
             os.close(announce)
             announce = -1
@@ -147,6 +152,14 @@ class Connection:
             for fd in (ready, announce, said, null):
                 if fd >= 0:
                     os.close(fd)
+
+    def release(self) -> None:
+        """It outlasts this process."""
+        if self._tool:
+            self._tool.close()
+        if self._socket:
+            self._socket.close()
+        self._tool = self._socket = self._lease = None
 
     def close(self) -> None:
         """Give back the address, end the tool. The links go with the container's namespace."""

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from minibox.record import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 @record
 class RunOptions:
@@ -66,6 +70,25 @@ class RunOptions:
     privileged: bool = False
     userns: str = ""  # host, private ("auto"); "": private where the host can
     sysctl: tuple[str, ...] = ()  # "name=value"
+    # life; with any of these a supervisor looks after the container
+    detach: bool = False
+    restart: str = ""  # no, always, unless-stopped, on-failure[:attempts]
+    timeout_s: float = 0  # killed when it has run so long; 0: never
+    log_driver: str = ""  # json-file or none
+    log_opt: tuple[str, ...] = ()  # "max-size=10m", "max-file=3"
     # minibox's own
     time_offset_s: int | None = None  # a time namespace whose monotonic and boot clocks run this far ahead
     trace: bool = False
+
+
+def as_json(options: RunOptions) -> dict[str, object]:
+    """The options that are not their defaults, for state.json."""
+    given = {name: getattr(options, name) for name in RunOptions.__annotations__}
+    return {name: value for name, value in given.items() if value != getattr(RunOptions, name, None)}
+
+
+def from_json(values: dict[str, Any]) -> RunOptions:
+    """Of `as_json`; what a later version has added since is its default."""
+    known = [(name, values[name]) for name in RunOptions.__annotations__ if name in values]
+    fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in known}
+    return RunOptions(**fields)

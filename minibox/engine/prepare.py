@@ -57,6 +57,7 @@ class Prepared:
     """
 
     spec: Spec
+    start: Start
     plan: Plan
     cgroup_host: CgroupHost
     cgroup_name: str
@@ -151,7 +152,7 @@ def prepare(
         userxattr=bool(euid),
         volatile=options.rm,
     )
-    return Prepared(spec, compile_plan(spec, rootfs, start), host, name, steps, mounts.volumes)
+    return Prepared(spec, start, compile_plan(spec, rootfs, start), host, name, steps, mounts.volumes)
 
 
 def cgroup_mounts(host: CgroupHost, planned: cgroup.Cgroup, euid: int) -> tuple[tuple[str, str, str], ...]:

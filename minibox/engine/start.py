@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from minibox.linux.cgroup import Cgroup
+    from minibox.linux.supervisor import SupervisedChild
     from minibox.oci.runtime import Spec
     from minibox.plan.compiler import Plan
     from minibox.plan.operations import Op
+
+    Spawn = Callable[..., Child | SupervisedChild]
 
 SOCK_CLOEXEC = 0o2000000
 SPACE_OF_ONE_FD = 24  # CMSG_SPACE(sizeof(int))
@@ -44,6 +47,8 @@ class Resources:
         make_cgroup: makes the container's cgroup with its limits.
         write_id_maps: maps ids for a pid, where the caller has only his own to give.
         wire: gives the network namespace of a pid its links.
+        spawn: makes the container's first process; None: as a child of this process.
+        joined_pidfd: of the first process of a container that is joined.
     """
 
     spec: Spec
@@ -52,6 +57,8 @@ class Resources:
     make_cgroup: Callable[[], Cgroup]
     write_id_maps: Callable[[int, Spec], None]
     wire: Callable[[int], None]
+    spawn: Spawn | None = None
+    joined_pidfd: int = -1
 
 
 class ExecFailed(Exception):
@@ -78,7 +85,7 @@ class Execution:
     def __init__(self, plan: Plan, resources: Resources) -> None:
         self.plan = plan
         self.resources = resources
-        self.init: Child | None = None
+        self.init: Child | SupervisedChild | None = None
         self.mounter: Child | None = None
         self.cgroup: Cgroup | None = None
         self.pty_master = -1
@@ -125,8 +132,9 @@ class Execution:
             slots = [-1] * (op.FIRST_CGROUP + len(tasks))
             slots[op.STATUS], slots[op.CHANNEL] = status.fileno(), channel.fileno()
             slots[op.STDIN : op.STDERR + 1] = self.resources.streams
+            slots[op.NAMESPACES] = self.resources.joined_pidfd
             slots[op.FIRST_CGROUP :] = tasks
-            self.init = self._spawn(op.INIT, flags, slots, cgroup_fd)
+            self.init = self._spawn(op.INIT, flags, slots, cgroup_fd, self.resources.spawn)
         finally:
             for fd in opened:
                 os.close(fd)
@@ -149,7 +157,9 @@ class Execution:
         userns = os.open(f"/proc/{self.init.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             slots = [status.fileno(), self._channel.fileno(), -1, -1, -1, userns]
-            self.mounter = self._spawn(op.MOUNTER, flags, slots)
+            mounter = self._spawn(op.MOUNTER, flags, slots)
+            assert isinstance(mounter, Child)
+            self.mounter = mounter
         finally:
             os.close(userns)
         status.close()
@@ -194,11 +204,13 @@ class Execution:
         self._sockets += pair
         return pair
 
-    def _spawn(self, actor: str, flags: int, slots: list[int], cgroup_fd: int = -1) -> Child:
+    def _spawn(
+        self, actor: str, flags: int, slots: list[int], cgroup_fd: int = -1, spawn: Spawn | None = None
+    ) -> Child | SupervisedChild:
         steps = self.plan.of(actor)
         self._signatures = self._signatures or signatures()
         try:
-            return Child(encode(steps, self._signatures), flags, slots, len(steps), cgroup_fd)
+            return (spawn or Child)(encode(steps, self._signatures), flags, slots, len(steps), cgroup_fd)
         except OSError as error:
             raise _clone_refused(error, flags) from error
 
@@ -225,8 +237,13 @@ class Execution:
             (int.from_bytes(item[:4], "little") for level, kind, item in control
              if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)), -1
         )  # fmt: skip
-        if int.from_bytes(data[:4], "little") == op.TAG_PTY:
+        tag = int.from_bytes(data[:4], "little")
+        if tag == op.TAG_PTY:
             self.pty_master = fd
+            return True
+        if tag == op.TAG_SIBLING:
+            assert isinstance(self.init, Child)
+            self.init.goes_on_as(fd)
             return True
         self._root_fd = fd
         return False  # it waits, so that its mounts can be looked into
@@ -266,6 +283,13 @@ class Execution:
                 numbers = [number for number, step in enumerate(self.plan.ops) if step.actor == actor]
                 times.update(zip(numbers, child.times()))
         return [(number, step, *times.get(number, (0, 0))) for number, step in enumerate(self.plan.ops)]
+
+    def release(self) -> None:
+        """Free descriptors; what runs is somebody else's."""
+        if self.init is not None:
+            self.init.close()
+            self.init = None
+        self.close()
 
     def close(self) -> None:
         """Free descriptors; kill and reap what still runs."""

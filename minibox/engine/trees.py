@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine import files, state
+from minibox.engine import files, ownership, state
 from minibox.engine.view import FIRST_USER_NAMESPACE
 from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, MiniboxError
 from minibox.image.stack import ROOTS_MARKS, USERS_MARKS, Stack
@@ -124,7 +124,7 @@ def _image_with_layer(store: ImageStore, name: str) -> tuple[ResolvedImage, int]
     """
     digits = name.removeprefix("sha256:")
     found: dict[str, tuple[ResolvedImage, int]] = {}
-    if len(digits) >= LAYER_DIGITS_MIN and not set(digits) - state.HEXADECIMAL:
+    if len(digits) >= LAYER_DIGITS_MIN and not set(digits) - ownership.HEXADECIMAL:
         for reference in store.names():
             try:
                 image = store.resolve(reference)

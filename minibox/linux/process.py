@@ -91,6 +91,14 @@ class Child:
             self._returncode = -(status & 0x7F) if status & 0x7F else status >> 8
         return self._returncode
 
+    def goes_on_as(self, pidfd: int) -> None:
+        """It ends, and a sibling takes its place, whose ``pidfd`` becomes this object's."""
+        os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        self.pidfd = pidfd
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+            self.pid = next(int(line[4:]) for line in file if line.startswith("Pid:"))
+
     def end(self, signal_number: int) -> int:
         """Send a signal unless it has ended, and wait."""
         if self._returncode is None:

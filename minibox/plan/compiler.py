@@ -178,6 +178,11 @@ def _flags(spec: Spec) -> int:
     return flags
 
 
+def namespace_flags(spec: Spec) -> int:
+    """clone(2) flags of all namespaces that the container has of its own."""
+    return sum(NAMESPACES[kind] for kind in _types(spec))
+
+
 def _birth(spec: Spec, start: Start) -> list[Op]:
     """The parent makes the process and gives it its identity."""
     steps = []

@@ -18,6 +18,7 @@ VALUES = {
     "size": ["0", "512m", "1.5G", "-1", "64KiB", "12x", ""],
     "int": ["0", "7", "-1", "999999999999", "1_0", "x"],
     "float": ["0", "0.5", "2", ".", "1e3", "nan"],
+    "duration": ["5", "5s", "1m30s", "0", "-1s", "1x", ""],
     "choice": ["none", "never", "host", "other"],
     "text": ["x", "", "-x", "--rm", "a b", "=", "é"],
     "list": ["A=1", "", "-x", "--", "B", "=C"],
@@ -82,6 +83,7 @@ VALID = {
     "size": st.integers(1, 1 << 50),
     "int": st.integers(2, 1000),
     "float": st.floats(0.01, 64).map(lambda number: round(number, 2)),
+    "duration": st.integers(1, 1000),
 }
 
 

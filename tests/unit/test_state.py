@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibox.engine import state
-from minibox.engine.state import Claim
+from minibox.engine import names, ownership, state
+from minibox.engine.ownership import Claim
 from minibox.errors import ContainerNotFound, MiniboxError, NameTaken, UsageError
 from minibox.image.store import ResolvedImage
 
@@ -26,7 +26,7 @@ def claim(tmp_path: Path) -> Any:
     made: list[Claim] = []
 
     def make(name: str = "", *, remove: bool = True) -> Claim:
-        made.append(Claim(str(tmp_path), name, remove=remove))
+        made.append(Claim.new(str(tmp_path), name, remove=remove))
         return made[-1]
 
     yield make
@@ -39,7 +39,13 @@ Make = Callable[..., Claim]
 
 def files_of(claim: Claim, **known: Any) -> None:
     os.makedirs(claim.directory)
-    state.write(claim.directory, {"Id": claim.id, "Name": claim.name, "Status": "exited", **known})
+    state.write(claim.root, {"Id": claim.id, "Name": claim.name, "Status": "exited", **known})
+
+
+def pid_of(root: str, claim: Claim) -> int:
+    live = ownership.owned(root, claim.id)
+    assert live
+    return live.pid
 
 
 def lose_owner(claim: Claim) -> None:
@@ -77,12 +83,12 @@ def test_a_name_stays_with_a_container_that_has_files(claim: Make):
 
 def test_a_name_is_dropped_by_its_own_container_only(claim: Make):
     web = claim("web")
-    state.drop_name(web.root, "0" * 64, "web")
+    names.drop(web.root, "0" * 64, "web")
     with pytest.raises(NameTaken):
         claim("web")
-    state.drop_name(web.root, web.id, "")
+    names.drop(web.root, web.id, "")
     assert claim("web").name == "web"
-    state.drop_name(web.root, web.id, "gone")  # no such name is fine
+    names.drop(web.root, web.id, "gone")  # no such name is fine
 
 
 @pytest.mark.parametrize("name", ["a", "-a", ".a", "_a", "a b", "a/b", "..", "é1", "1é", "a\n", "x" * 129, "a\0b"])
@@ -96,7 +102,7 @@ def test_names_that_can_be_meant_only(claim: Make, name: str, tmp_path: Path):
 def test_any_name_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory, name: str):
     root = str(tmp_path_factory.mktemp("root"))
     try:
-        made = Claim(root, name, remove=True)
+        made = Claim.new(root, name, remove=True)
     except UsageError:
         return
     assert os.listdir(f"{root}/names") == [name]
@@ -106,7 +112,7 @@ def test_any_name_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory, 
 def test_a_root_that_is_a_file_is_one_clear_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MiniboxError, match=r"write the state in .*file.*ENOTDIR"):
-        Claim(str(tmp_path / "file"), "", remove=True)
+        Claim.new(str(tmp_path / "file"), "", remove=True)
 
 
 # ---- owners -------------------------------------------------------------------------------------
@@ -118,8 +124,11 @@ def test_only_what_lost_its_owner_is_an_orphan(claim: Make, tmp_path: Path):
     kept.note_image("app:1", IMAGE)
     kept.note_process(4711, ["sh"])
     lose_owner(kept)
-    assert {(name, remove) for name, remove, _ in state.orphans(str(tmp_path))} == {(lost.id, True), (kept.id, False)}
-    assert running.id not in {name for name, _, _ in state.orphans(str(tmp_path))}
+    assert {(name, remove) for name, remove, _ in ownership.orphans(str(tmp_path))} == {
+        (lost.id, True),
+        (kept.id, False),
+    }
+    assert running.id not in {name for name, _, _ in ownership.orphans(str(tmp_path))}
 
 
 def test_an_owner_that_died_before_its_first_word_leaves_nothing_to_keep(tmp_path: Path):
@@ -127,32 +136,32 @@ def test_an_owner_that_died_before_its_first_word_leaves_nothing_to_keep(tmp_pat
     died = "0abc" * 16
     (tmp_path / "live" / died).touch()
     (tmp_path / "live" / "not an id").touch()
-    assert [(name, remove) for name, remove, _ in state.orphans(str(tmp_path))] == [(died, True)]
+    assert [(name, remove) for name, remove, _ in ownership.orphans(str(tmp_path))] == [(died, True)]
 
 
 def test_no_two_collect_the_same_orphan(claim: Make, tmp_path: Path):
     lose_owner(claim())
-    first = state.orphans(str(tmp_path))
+    first = ownership.orphans(str(tmp_path))
     assert next(first)
-    assert list(state.orphans(str(tmp_path))) == []
+    assert list(ownership.orphans(str(tmp_path))) == []
     del first  # ends the generator, which holds the lock
-    assert len(list(state.orphans(str(tmp_path)))) == 1
+    assert len(list(ownership.orphans(str(tmp_path)))) == 1
 
 
 def test_the_process_of_a_live_container_is_known(claim: Make, tmp_path: Path):
     made = claim()
     root = str(tmp_path)
-    assert state.is_live(root, made.id) and state.live_process(root, made.id) == -1
+    assert ownership.is_live(root, made.id) and pid_of(root, made) == -1
     made.note_image("app:1", IMAGE)
-    assert state.live_process(root, made.id) == -1
+    assert pid_of(root, made) == -1
     made.note_process(4711, ["sh", "-c", "echo a\n1"])
-    assert state.live_process(root, made.id) == 4711
+    assert pid_of(root, made) == 4711
     os.makedirs(made.directory)
     found = state.read(root, made.id)
     assert (found["Image"], found["ImageDigest"], found["ImageId"]) == ("app:1", "sha256:d", "sha256:i")
     assert (found["Status"], found["Command"]) == ("running", ["sh", "-c", "echo a\n1"])
     made.release()
-    assert not state.is_live(root, made.id) and state.live_process(root, made.id) == 0
+    assert not ownership.is_live(root, made.id) and ownership.owned(root, made.id) is None
 
 
 def test_what_containers_need_is_known_from_their_first_word_to_their_last_file(claim: Make, tmp_path: Path):
@@ -187,14 +196,14 @@ def test_one_that_looks_is_not_the_owner(claim: Make, tmp_path: Path):
     made = claim()
     lose_owner(made)
     with open(tmp_path / "live" / made.id) as other:
-        fcntl.flock(other, fcntl.LOCK_SH)  # as live_process does for a moment
-        assert not state.is_live(str(tmp_path), made.id)
+        fcntl.flock(other, fcntl.LOCK_SH)  # as ownership.owned does for a moment
+        assert not ownership.is_live(str(tmp_path), made.id)
 
 
 def test_nothing_is_there_at_first(tmp_path: Path):
-    assert list(state.orphans(str(tmp_path))) == [] and state.containers(str(tmp_path)) == []
-    assert not state.is_live(str(tmp_path), "0abc")
-    state.drop_name(str(tmp_path), "0abc", "")
+    assert list(ownership.orphans(str(tmp_path))) == [] and state.containers(str(tmp_path)) == []
+    assert not ownership.is_live(str(tmp_path), "0abc")
+    names.drop(str(tmp_path), "0abc", "")
 
 
 # ---- files --------------------------------------------------------------------------------------
@@ -236,6 +245,8 @@ def test_a_container_is_found_by_name_id_and_prefix(tmp_path: Path):
         os.makedirs(tmp_path / "containers" / container_id)
         text = json.dumps({"Id": container_id, "Name": name, "Status": "exited"})
         (tmp_path / "containers" / container_id / "state.json").write_text(text)
+        if name:
+            names.take(str(tmp_path), name, container_id, lambda _: False)
     root = str(tmp_path)
     assert state.find(root, "web")["Id"].startswith("abc1")
     assert state.find(root, "abc2")["Name"] == "abc1"

@@ -1,0 +1,306 @@
+"""A container from its claim to the moment its command runs; and the undoing of all that it was given."""
+
+from __future__ import annotations
+
+import marshal
+import os
+
+from minibox.engine import files, id_map_support, ids, names, networking
+from minibox.engine.prepare import FILES, Identity, prepare, wants_own_ids
+from minibox.engine.start import ExecFailed, Execution, Resources
+from minibox.errors import MiniboxError, StepError, UsageError, kernel_says
+from minibox.linux import cgroup
+from minibox.plan.compiler import namespace_flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from minibox.engine.options import RunOptions
+    from minibox.engine.ownership import Claim
+    from minibox.engine.prepare import Prepared
+    from minibox.engine.start import Spawn
+    from minibox.image.store import ImageStore, ResolvedImage
+    from minibox.oci.runtime import Spec
+    from minibox.plan.compiler import Start
+    from minibox.storage import Snapshotter
+
+    Trace = Callable[[list[dict[str, Any]]], None]
+    Note = Callable[[str], None]
+
+
+MARSHAL_VERSION = 4  # read by every Python since 3.4
+
+
+class Launch:
+    """One start of a container.
+
+    Attributes:
+        prepared: what `prepare` has made.
+        execution: of its plan, once `execute` has been called.
+    """
+
+    prepared: Prepared
+
+    def __init__(
+        self,
+        options: RunOptions,
+        store: ImageStore,
+        storage: Snapshotter,
+        image: ResolvedImage,
+        claim: Claim,
+        runroot: str,
+        on_note: Note | None,
+    ) -> None:
+        self.options, self.store, self.image, self.claim, self.runroot = options, store, image, claim, runroot
+        self.root, self.storage = store.root, storage
+        self.note = on_note or (lambda _: None)
+        self.execution: Execution | None = None
+        self._connection: networking.Connection | None = None
+
+    def prepare(self, terminal: tuple[int, int] | None, *, new: bool) -> None:
+        """Give it what it needs on disk, and compile its plan.
+
+        Args:
+            terminal: rows and columns of its terminal; None for plain streams.
+            new: its root file system is made; else it is there from an earlier start.
+        """
+        files.unpack(self.storage, self.store, self.image)
+        identity = self._identity()
+        if new:
+            files.prepare(self.storage, self.claim.id, self.image.chain_ids)
+        assert self._connection
+        self.prepared = prepare(self.options, self.storage, self.image, identity, terminal)
+        self._write_files()
+        self._make_volumes()
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """The host's ids of the container's process."""
+        user, linux = self.prepared.spec["process"]["user"], self.prepared.spec["linux"]
+        return (
+            _on_host(user["uid"], linux.get("uidMappings", ())),
+            _on_host(user["gid"], linux.get("gidMappings", ())),
+        )
+
+    def execute(
+        self,
+        streams: tuple[int, int, int],
+        on_trace: Trace | None = None,
+        spawn: Spawn | None = None,
+        spawn_helper: Spawn | None = None,
+    ) -> Execution:
+        """Execute the plan: afterwards the command runs.
+
+        Args:
+            streams: descriptors of its standard input, output and error.
+            spawn: makes its first process, where that isn't to be a child of ours.
+            spawn_helper: the same for a program that carries its packets.
+
+        Raises:
+            CommandNotFound, CommandNotExecutable: the command is at fault.
+            StepError: a step failed.
+        """
+        prepared, connection = self.prepared, self._connection
+        assert connection
+        self.execution = execution = Execution(
+            prepared.plan,
+            Resources(
+                spec=prepared.spec,
+                streams=streams,
+                owner=self.owner,
+                make_cgroup=lambda: cgroup.make(
+                    prepared.cgroup_host,
+                    prepared.cgroup_name,
+                    prepared.cgroup_steps,
+                    prepared.spec["linux"]["resources"],
+                ),
+                write_id_maps=ids.write_id_maps,
+                wire=lambda pid: connection.wire(pid, spawn_helper),
+                spawn=spawn,
+            ),
+        )
+        try:
+            execution.run()
+        except ExecFailed as error:
+            raise self._diagnose(error) from None
+        finally:
+            if on_trace:
+                from minibox.plan.explain import trace_rows
+
+                on_trace(trace_rows(execution.trace(), execution.failed))
+        return execution
+
+    def joinable(self) -> bytes:
+        """What another process of the container needs to be like its first; for `engine.exec`, in marshal."""
+        return joinable(self.prepared.spec, self.prepared.start)
+
+    def record(self) -> dict[str, Any]:
+        """What its state.json says of it besides how far it is; `state.write`."""
+        from minibox.engine.container_config import container_config, mounts_of
+        from minibox.engine.options import as_json
+        from minibox.engine.spec import labels
+
+        spec, image_config = self.prepared.spec, self.image.config
+        named = labels(self.options, image_config.get("config") or {})
+        anonymous = [volume.destination for volume in self.prepared.volumes if volume.anonymous]
+        return {
+            "Id": self.claim.id,
+            "Name": self.claim.name,
+            "Image": self.options.image,
+            "ImageDigest": self.image.digest,
+            "ImageId": self.image.config_digest,
+            "Command": spec["process"]["args"],
+            "Labels": spec.get("annotations", {}),
+            "Config": container_config(self.options, image_config, spec["process"]["env"], named, anonymous),
+            "ReadOnly": self.options.read_only,
+            "Mounts": mounts_of(spec["mounts"], self.claim.directory),
+            "Options": as_json(self.options),
+        }
+
+    def release(self) -> None:
+        """What the container was given outlasts this process: somebody else looks after it now."""
+        if self.execution:
+            self.execution.release()
+            self.execution = None
+        if self._connection:
+            self._connection.release()
+            self._connection = None
+
+    def close(self, *, keep: bool) -> None:
+        """End it, and take back what it was given; with ``keep`` its files stay for `commit` and `start`.
+
+        What fails to go doesn't keep the rest: its claim is then left for `removal.collect`.
+        """
+        failure: Exception | None = None
+        for undo in (self._end_processes, self._close_network, lambda: self._remove_files(keep)):
+            try:
+                undo()
+            except (MiniboxError, OSError) as error:
+                failure = failure or error
+        self.claim.release(finished=failure is None)
+        if failure:
+            raise failure
+
+    # ---- before ---------------------------------------------------------------------------------
+
+    def _identity(self) -> Identity:
+        euid = os.geteuid()
+        mappings = None
+        if wants_own_ids(self.options, euid, self._id_map_refusal):
+            mappings = ids.own_ids() if euid else ids.lease_range(self.root, self.claim.id)
+        network = networking.choose(self.options, euid)
+        for note in (ids.note(mappings) if mappings and euid else "", network.note):
+            if note:
+                self.note(note)
+        self._connection = networking.Connection(network, self.runroot, self.claim.id)
+        return Identity(self.claim.id, self.claim.directory, mappings, network.mode)
+
+    def _id_map_refusal(self) -> str:
+        """Why this container can't have ids of its own over its layers; the user hears of it once."""
+        why, news = id_map_support.refusal(self.root)
+        if news:
+            self.note(f"no user namespace, root inside is root outside: {why} in {self.root}; see minibox doctor")
+        return why
+
+    def _write_files(self) -> None:
+        """/etc/hosts, /etc/hostname and /etc/resolv.conf of this container."""
+        assert self._connection
+        texts = self._connection.texts(self.prepared.spec["hostname"], self.options)
+        for path, file in FILES.items():
+            fd = os.open(f"{self.claim.directory}/{file}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(fd, texts[path].encode())
+                os.fchmod(fd, 0o644)
+            finally:
+                os.close(fd)
+
+    def _make_volumes(self) -> None:
+        """Those that aren't there yet, with the image's content."""
+        missing = [volume for volume in self.prepared.volumes if not os.path.isdir(volume.path)]
+        if not missing:
+            return
+        from functools import partial
+
+        from minibox.engine.user_namespace import run_inside
+        from minibox.engine.volume_content import make_volume, opened
+
+        with opened(self.storage, self.storage.describe(self.claim.id, self.image.chain_ids)) as directories:
+            for volume in missing:
+                layers = directories if volume.copy else ()
+                run_inside(partial(make_volume, volume.path, layers, volume.destination))
+
+    def _diagnose(self, error: ExecFailed) -> MiniboxError:
+        from minibox.engine.diagnosis import diagnose
+
+        process = self.prepared.spec["process"]
+        paths = self.prepared.plan.ops[-1].args[0]
+        assert isinstance(paths, tuple)
+        try:
+            return diagnose(error.errno, process["args"][0], paths, error.root_fd, process["cwd"])
+        finally:
+            if error.root_fd >= 0:
+                os.close(error.root_fd)
+
+    # ---- after ----------------------------------------------------------------------------------
+
+    def _end_processes(self) -> None:
+        if self.execution:
+            self.execution.close()
+            if self.execution.cgroup:
+                self.execution.cgroup.remove()  # it is empty: the kernel has killed the whole pid namespace
+
+    def _close_network(self) -> None:
+        if self._connection:
+            self._connection.close()
+
+    def _remove_files(self, keep: bool) -> None:
+        if not keep:
+            files.remove(self.root, self.claim.id, self.storage)
+            if self.options.name:
+                names.drop(self.root, self.claim.id, self.claim.name)
+        ids.release_range(self.root, self.claim.id)
+
+
+def joinable(spec: Spec, start: Start) -> bytes:
+    """See `Launch.joinable`; `engine.exec.Joinable` reads it."""
+    process = {key: value for key, value in spec["process"].items() if key != "args"}
+    flags = namespace_flags(spec)
+    return marshal.dumps((process, flags, start.seccomp, start.seccomp_flags, start.setgroups), MARSHAL_VERSION)
+
+
+def _on_host(inside: int, mappings: Any) -> int:
+    for entry in mappings:
+        if entry["containerID"] <= inside < entry["containerID"] + entry["size"]:
+            return int(entry["hostID"] + inside - entry["containerID"])
+    return inside
+
+
+class IdFile:
+    """The file of ``--cidfile``: there has never been a container of that id when it couldn't be started."""
+
+    def __init__(self, path: str, container_id: str) -> None:
+        """Write it.
+
+        Raises:
+            UsageError: it is there, or can't be written.
+        """
+        self.path = path
+        if not path:
+            return
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            raise UsageError(f"container ID file {path} exists", "remove it, or choose another name") from None
+        except OSError as error:
+            raise UsageError(f"write container ID file {path}: {kernel_says(error)}") from error
+        os.write(fd, container_id.encode())
+        os.close(fd)
+
+    def __enter__(self) -> IdFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self.path and isinstance(error, StepError):
+            os.unlink(self.path)

@@ -1,0 +1,265 @@
+"""Whom a running container belongs to: ``root/live/<id>``, held with flock.
+
+The owner is the process that runs it in the foreground, or its supervisor: the kernel drops the
+lock with the owner, whatever kills it. The file says which image the container uses and, once there
+is one, its first process. One whose lock is free and that is still there lost its owner:
+`removal.collect` ends and removes what it left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from errno import EACCES, EAGAIN, ENOSPC, EROFS
+
+from minibox.engine import names
+from minibox.errors import MiniboxError, kernel_says
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from minibox.image.store import ResolvedImage
+
+ID_LENGTH = 64
+HEXADECIMAL = frozenset("0123456789abcdef")
+REMOVE, KEEP = b"remove", b"keep"
+COMMAND_BYTES_MAX = 4096
+LIVE_BYTES_MAX = 1 << 17
+
+
+@record
+class Live:
+    """What an owner has written.
+
+    Attributes:
+        reference, digest, image_id, chain_ids: of its image.
+        pid: of its first process; -1 while there is none yet.
+        supervisor: that one's pid; 0 for a container in the foreground.
+        joinable: what `engine.exec` needs to know, in marshal; empty while there is no process.
+        command: of its first process.
+    """
+
+    reference: str = ""
+    digest: str = ""
+    image_id: str = ""
+    chain_ids: tuple[str, ...] = ()
+    pid: int = -1
+    supervisor: int = 0
+    joinable: bytes = b""
+    command: tuple[str, ...] = ()
+
+
+class Claim:
+    """The ownership of one container, held while this object lives.
+
+    Attributes:
+        id: 64 hexadecimal digits.
+        directory: the container's own.
+        name: its name.
+        fd: holds the lock: whoever has a copy of it is an owner too.
+    """
+
+    def __init__(self, root: str, container_id: str, name: str, fd: int, *, remove: bool) -> None:
+        """A claim that is held already, by ``fd``; `new` and `of` make one."""
+        self.root, self.id, self.name, self.fd = root, container_id, name, fd
+        self.directory = f"{root}/containers/{container_id}"
+        self._what_to_do = REMOVE if remove else KEEP
+
+    @classmethod
+    def new(cls, root: str, name: str, *, remove: bool) -> Claim:
+        """Make an id and claim it and a name.
+
+        Args:
+            name: "" for one that is made up.
+            remove: what `collect` does when this process can't: remove it, or keep its files.
+
+        Raises:
+            NameTaken, UsageError: of ``name``.
+            MiniboxError: the disk is full, or the state root can't be written.
+        """
+        container_id = os.urandom(32).hex()
+        claim = cls(root, container_id, name or names.made_up(container_id), -1, remove=remove)
+        try:
+            claim.fd = _lock_new(f"{root}/live", container_id)
+            if name:
+                names.take(root, name, container_id, lambda other: is_live(root, other))
+        except OSError as error:
+            claim.release()
+            raise _unwritable(root, error) from error
+        except BaseException:
+            claim.release()
+            raise
+        return claim
+
+    @classmethod
+    def of(cls, root: str, container_id: str, name: str, *, remove: bool) -> Claim | None:
+        """Claim a container that is there; None when it has an owner.
+
+        Raises:
+            MiniboxError: the disk is full, or the state root can't be written.
+        """
+        try:
+            fd = _lock_new(f"{root}/live", container_id, wait=False)
+        except OSError as error:
+            raise _unwritable(root, error) from error
+        return cls(root, container_id, name, fd, remove=remove) if fd >= 0 else None
+
+    def note_image(self, reference: str, image: ResolvedImage) -> None:
+        """Say which image is used, and which layers; a container that never says is one that never began.
+
+        Raises:
+            MiniboxError: the disk is full.
+        """
+        fields = (reference, image.digest, image.config_digest, *image.chain_ids)
+        line = b"\0".join((self._what_to_do, *(os.fsencode(field) for field in fields))) + b"\n"
+        try:
+            self._clear()
+            if os.write(self.fd, line) != len(line):
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
+
+    def note_process(self, pid: int, command: Sequence[str], joinable: bytes = b"", supervisor: int = 0) -> None:
+        """Say which process is the container's first; valid while the lock is held."""
+        words = b"\0".join(os.fsencode(word) for word in command)[:COMMAND_BYTES_MAX]
+        os.write(self.fd, b"%d %d %d\n%b%b" % (pid, supervisor, len(joinable), joinable, words))
+
+    def note_waiting(self, supervisor: int) -> None:
+        """There is no process any more, but its supervisor waits to start it anew."""
+        live = read_live(self.root, self.id)
+        fields = (live.reference, live.digest, live.image_id, *live.chain_ids)
+        self._clear()
+        line = b"\0".join((self._what_to_do, *(os.fsencode(field) for field in fields))) + b"\n"
+        os.write(self.fd, b"%b-1 %d 0\n" % (line, supervisor))
+
+    def _clear(self) -> None:
+        os.ftruncate(self.fd, 0)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+
+    def hand_over(self) -> None:
+        """Let go of a claim that another process holds by a copy of ``fd``."""
+        os.close(self.fd)
+        self.fd = -1
+
+    def release(self, *, finished: bool = True) -> None:
+        """Give up the lock: the container has ended, and if ``finished`` nothing is left to `collect`."""
+        if self.fd >= 0:
+            if finished:
+                os.unlink(f"{self.root}/live/{self.id}")
+            self.hand_over()
+
+
+def _lock_new(directory: str, name: str, *, wait: bool = True) -> int:
+    """Make a file and hold its lock; again when `collect` was faster. -1 when another holds it, unless ``wait``."""
+    while True:
+        try:
+            fd = os.open(f"{directory}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            os.makedirs(directory, 0o700, exist_ok=True)
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return -1
+        if os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)
+
+
+def _unwritable(root: str, error: OSError) -> MiniboxError:
+    hint = {
+        EACCES: "set --root to a directory that you may write, or run as root",
+        ENOSPC: "free some space, or set --root to a directory on another disk",
+        EROFS: "set --root to a directory on a disk that can be written",
+    }.get(error.errno or 0)
+    return MiniboxError(f"write the state in {error.filename or root}: {kernel_says(error)}", hint)
+
+
+def orphans(root: str, at_most: int = 0) -> Iterator[tuple[str, bool, int]]:
+    """Containers that lost their owner: id, whether to remove it, and the lock, held until the next is asked for.
+
+    Args:
+        at_most: look at that many, at random: a start must not take longer the more containers run. 0: at all.
+    """
+    found = [name for name in _listed(f"{root}/live") if len(name) == ID_LENGTH and HEXADECIMAL.issuperset(name)]
+    if 0 < at_most < len(found):
+        first = int.from_bytes(os.urandom(4), "little") % len(found)
+        found = (found + found)[first : first + at_most]
+    for name in found:
+        try:
+            fd = os.open(f"{root}/live/{name}", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            if error.errno != EAGAIN:
+                raise
+            continue
+        try:
+            if os.fstat(fd).st_nlink:
+                yield name, not os.read(fd, len(KEEP)).startswith(KEEP), fd
+        finally:
+            os.close(fd)
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def live_ids(root: str) -> list[str]:
+    """The ids of containers that have an owner, or lost it."""
+    return _listed(f"{root}/live")
+
+
+def read_live(root: str, container_id: str) -> Live:
+    """What the owner has written so far.
+
+    Raises:
+        OSError: it has none.
+    """
+    with open(f"{root}/live/{container_id}", "rb") as file:
+        return _parse_live(file.read(LIVE_BYTES_MAX))
+
+
+def _parse_live(data: bytes) -> Live:
+    """Of `Claim.note_image` and `Claim.note_process`, or of as much as was written so far."""
+    image, ended, process = data.partition(b"\n")
+    _, *fields = os.fsdecode(image).split("\0")
+    if not ended or len(fields) < 3:
+        return Live()
+    reference, digest, image_id, *chain_ids = fields
+    head, ended, rest = process.partition(b"\n")
+    if not ended:
+        return Live(reference, digest, image_id, tuple(chain_ids))
+    pid, supervisor, size = map(int, head.split())
+    command = tuple(os.fsdecode(rest[size:]).split("\0"))
+    return Live(reference, digest, image_id, tuple(chain_ids), pid, supervisor, rest[:size], command)
+
+
+def is_live(root: str, container_id: str) -> bool:
+    """Does an owner hold it?"""
+    return owned(root, container_id) is not None
+
+
+def owned(root: str, container_id: str) -> Live | None:
+    """What the owner of a container has written so far; None when it has no owner."""
+    try:
+        fd = os.open(f"{root}/live/{container_id}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        # Shared: two that look don't take each other for the owner.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _parse_live(os.read(fd, LIVE_BYTES_MAX))
+    finally:
+        os.close(fd)
+    return None
