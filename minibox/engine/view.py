@@ -66,11 +66,10 @@ def image_view(storage: Snapshotter, chain_ids: tuple[str, ...]) -> Iterator[int
 @contextmanager
 def _tree(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> Iterator[int]:
     """``layers`` are topmost first; of a tree the first is all."""
-    mount = -1 if snapshot.kind == "tree" else _stacked(root, snapshot, layers)
+    mount = _mounted(root, snapshot, layers)
     fd = -1
     try:
-        # A mount's own descriptor (O_PATH) can't be listed.
-        fd = os.open(layers[0], OPEN_DIRECTORY) if mount < 0 else os.open(".", OPEN_DIRECTORY, dir_fd=mount)
+        fd = os.open(".", OPEN_DIRECTORY, dir_fd=mount)  # a mount's own descriptor (O_PATH) can't be listed
         yield fd
     finally:
         for each in (fd, mount):
@@ -78,13 +77,19 @@ def _tree(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> Iterator[in
                 os.close(each)
 
 
-def _stacked(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> int:
-    """A detached overlay of ``layers``, without an upper one: its descriptor."""
+def _mounted(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> int:
+    """A detached, read-only mount of ``layers`` as one: its descriptor."""
     flags, steps = CLONE_VM | NAMESPACES["mount"], [op.die_with_parent("it must not outlive minibox")]
     if os.geteuid():
         flags |= NAMESPACES["user"]
         steps += _map_one_id()
-    steps += _stack(root, snapshot, layers)
+    steps.append(op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"))
+    if snapshot.kind == "tree":
+        steps.append(op.open_tree(layers[0], op.ROOT, "the tree, as a mount of its own"))
+        steps.append(op.mount_attributes(op.ROOT, "it is only looked at", set_=op.RDONLY))
+    else:
+        steps += _stack(root, snapshot, layers)
+    steps.append(op.send_fd(op.CHANNEL, op.ROOT, 0, "to who reads it"))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
@@ -127,7 +132,6 @@ def _stack(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
     stage = f"{root}/tmp"
     os.makedirs(stage, 0o700, exist_ok=True)
     steps = [
-        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),
         op.mount("tmpfs", stage, "a place to put the layers together", source="minibox", root=op.HOST),
         # Alone, a layer would be no overlay, and its whiteouts would show.
         op.mkdir(op.HOST, f"{stage}/none", "one layer more than there are"),
@@ -144,5 +148,4 @@ def _stack(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
         *steps,
         op.mount_overlay(stage, options, "root", "layers as one tree, read-only"),
         op.open_tree(f"{stage}/root", op.ROOT, "detached, to hand it over"),
-        op.send_fd(op.CHANNEL, op.ROOT, 0, "to who reads it"),
     ]

@@ -296,9 +296,10 @@ def _tree(rootfs: Rootfs, id_mapped: bool) -> list[Op]:
     steps = [op.open_tree(rootfs.tree, op.ROOT, "the container's tree, as a mount of its own")]
     if id_mapped:
         steps.append(op.id_map(op.ROOT, "its files keep their ids on disk and show the container's"))
-    if not rootfs.userxattr:
-        why = "the mount that it is cloned from may forbid what an image needs"
-        steps.append(op.mount_attributes(op.ROOT, why, clear=op.RDONLY | op.NOSUID | op.NODEV | op.NOEXEC))
+    if not rootfs.userxattr:  # what an ordinary user's mount is cloned from is locked
+        cleared = op.RDONLY | op.NOSUID | op.NODEV | op.NOEXEC | mounts.ATIME
+        why = "as the image needs it, whatever the host's mount forbids; and reading doesn't unshare what was cloned"
+        steps.append(op.mount_attributes(op.ROOT, why, set_=op.NOATIME, clear=cleared))
     return steps
 
 
