@@ -40,6 +40,7 @@ COMMANDS = (
     ("Containers", "export", "changes", "export", "Write the files of a container as a tar archive"),
     ("Other", "login", "registry", "login", "Log in to a registry"),
     ("Other", "logout", "registry", "logout", "Log out of a registry"),
+    ("Other", "system", "application", "system", "Manage the disk: what is used, unused, damaged"),
     ("Other", "version", "system", "version", "Show versions"),
     ("Other", "completion", "system", "completion", "Print the script that completes words in a shell"),
 )
@@ -54,6 +55,12 @@ IMAGE_COMMANDS = (
     ("Commands", "prune", "image", "prune", "Remove images that nobody needs"),
 )
 
+SYSTEM_COMMANDS = (
+    ("Commands", "check", "disk", "check", "Verify all that is on disk"),
+    ("Commands", "df", "disk", "df", "Show what is used of the disk"),
+    ("Commands", "prune", "disk", "prune", "Remove what nobody needs"),
+)
+
 #: Options of `docker run` that a user may type here, and what to do instead.
 DOCKER_ONLY = {
     "-d": "a container of minibox runs in the foreground: put it in the background with & or a service manager",
@@ -63,7 +70,6 @@ DOCKER_ONLY = {
     "-P": "ports can't be published yet: use --network host, or the address of the container",
     "--publish-all": "ports can't be published yet: use --network host, or the address of the container",
     "--restart": "a container of minibox runs in the foreground: restart it from your shell or a service manager",
-    "--platform": "images are of this machine's architecture only",
     "--volumes-from": "name the directories with -v",
 }
 
@@ -155,18 +161,31 @@ class ImageCommands(Application):
     rows = tuple(sorted(IMAGE_COMMANDS))
 
 
-@click.group(
-    cls=ImageCommands,
-    subcommand_metavar="COMMAND [ARG]...",
-    context_settings=CONTEXT_SETTINGS,
-    invoke_without_command=True,
-    epilog="\b\nExample:\n  minibox image ls\n\nminibox image COMMAND --help says more about a command.",
-)
-@click.pass_context
-def image(ctx: click.Context) -> None:
-    """Manage images."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+class SystemCommands(Application):
+    rows = SYSTEM_COMMANDS
+
+
+def _group(name: str, cls: type[Application], example: str, help_text: str) -> click.Group:
+    """A command that has commands below it, and shows them when none is given."""
+
+    def show_help() -> None:
+        ctx = click.get_current_context()
+        if ctx.invoked_subcommand is None:
+            click.echo(ctx.get_help())
+
+    return cls(
+        name,
+        callback=show_help,
+        invoke_without_command=True,
+        subcommand_metavar="COMMAND [ARG]...",
+        context_settings=CONTEXT_SETTINGS,
+        help=help_text,
+        epilog=f"\b\nExample:\n  minibox {name} {example}\n\nminibox {name} COMMAND --help says more about a command.",
+    )
+
+
+image = _group("image", ImageCommands, "ls", "Manage images.")
+system = _group("system", SystemCommands, "df", "Manage what is on disk.")
 
 
 def run_click(words: list[str]) -> int:
