@@ -79,21 +79,37 @@ def _tree(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> Iterator[in
 
 def _mounted(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> int:
     """A detached, read-only mount of ``layers`` as one: its descriptor."""
-    flags, steps = CLONE_VM | NAMESPACES["mount"], [op.die_with_parent("it must not outlive minibox")]
+    if snapshot.kind == "tree":
+        steps = [
+            op.open_tree(layers[0], op.ROOT, "the tree, as a mount of its own"),
+            op.mount_attributes(op.ROOT, "it is only looked at", set_=op.RDONLY),
+        ]
+    else:
+        steps = stage(root, snapshot, layers)
+        # Alone, a layer would be no overlay, and its whiteouts would show.
+        steps.append(op.mkdir(op.HOST, f"{root}/tmp/none", "one layer more than there are"))
+        steps += overlay(root, f"lowerdir={':'.join(map(str, range(len(layers))))}:none")
+    return detached([*steps, op.send_fd(op.CHANNEL, op.ROOT, 0, "to who reads it")])
+
+
+def detached(steps: list[Op]) -> int:
+    """Run ``steps``, of which the last sends a mount through `operations.CHANNEL`, in a mount namespace of their own.
+
+    Returns:
+        The mount's descriptor; it belongs to no namespace any more.
+
+    Raises:
+        StepError: a step failed.
+    """
+    flags, first = CLONE_VM | NAMESPACES["mount"], [op.die_with_parent("it must not outlive minibox")]
     if os.geteuid():
         flags |= NAMESPACES["user"]
-        steps += _map_one_id()
-    steps.append(op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"))
-    if snapshot.kind == "tree":
-        steps.append(op.open_tree(layers[0], op.ROOT, "the tree, as a mount of its own"))
-        steps.append(op.mount_attributes(op.ROOT, "it is only looked at", set_=op.RDONLY))
-    else:
-        steps += _stack(root, snapshot, layers)
-    steps.append(op.send_fd(op.CHANNEL, op.ROOT, 0, "to who reads it"))
+        first += _map_one_id()
+    first.append(op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            _run(steps, flags, theirs.fileno())
+            _run([*first, *steps], flags, theirs.fileno())
         _, fds, *_ = socket.recv_fds(ours, 8, 1, socket.MSG_CMSG_CLOEXEC)
     return fds[0]
 
@@ -128,24 +144,24 @@ def _map_one_id() -> list[Op]:
     ]
 
 
-def _stack(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
-    stage = f"{root}/tmp"
-    os.makedirs(stage, 0o700, exist_ok=True)
-    steps = [
-        op.mount("tmpfs", stage, "a place to put the layers together", source="minibox", root=op.HOST),
-        # Alone, a layer would be no overlay, and its whiteouts would show.
-        op.mkdir(op.HOST, f"{stage}/none", "one layer more than there are"),
-        op.mkdir(op.HOST, f"{stage}/root", "the tree to be"),
-    ]
-    for number, path in enumerate(layers):
-        image = snapshot.kind == "erofs" and path != snapshot.upper
-        steps.append((op.open_image if image else op.open_tree)(path, op.SCRATCH, "a layer"))
-        steps.append(op.attach(op.SCRATCH, op.HOST, f"{stage}/{number}", "under a short name"))
-    options = f"lowerdir={':'.join(map(str, range(len(layers))))}:none"
+def stage(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
+    """Put layers, topmost first, under the numbers from 0 in ``root``/tmp, where only these steps see them."""
+    path = f"{root}/tmp"
+    os.makedirs(path, 0o700, exist_ok=True)
+    steps = [op.mount("tmpfs", path, "a place to put the layers together", source="minibox", root=op.HOST)]
+    for number, layer in enumerate(layers):
+        image = snapshot.kind == "erofs" and layer != snapshot.upper
+        steps.append((op.open_image if image else op.open_tree)(layer, op.SCRATCH, "a layer"))
+        steps.append(op.attach(op.SCRATCH, op.HOST, f"{path}/{number}", "under a short name"))
+    return steps
+
+
+def overlay(root: str, options: str) -> list[Op]:
+    """Mount what `stage` has put there as one; `operations.ROOT` is the mount."""
     if os.geteuid() or os.readlink("/proc/self/ns/user") != FIRST_USER_NAMESPACE:
         options += ",userxattr"
     return [
-        *steps,
-        op.mount_overlay(stage, options, "root", "layers as one tree, read-only"),
-        op.open_tree(f"{stage}/root", op.ROOT, "detached, to hand it over"),
+        op.mkdir(op.HOST, f"{root}/tmp/root", "the tree to be"),
+        op.mount_overlay(f"{root}/tmp", options, "root", "layers as one tree"),
+        op.open_tree(f"{root}/tmp/root", op.ROOT, "detached, to hand it over"),
     ]
