@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from minibox.image.manifest import layer_descriptors
 from minibox.image.store import ImageStore, ResolvedImage
 from minibox.record import record
 from minibox.storage import read_record, snapshotter
+from tests import isolation
 from tests.conftest import CHECKOUT, Run
 from tests.probes import requires
 from tests.storages import loop_file_system, state_root, used_bytes
@@ -100,7 +103,7 @@ def prepared(storage: Snapshotter, image: ResolvedImage, key: str) -> None:
 
 
 def containers(root: Path) -> list[str]:
-    return sorted(os.listdir(root / "containers"))
+    return sorted(path.name for path in root.glob("containers/*"))
 
 
 # ---- what a container sees ----------------------------------------------------------------------
@@ -334,3 +337,112 @@ def test_a_container_is_looked_into_and_removed(box: Run, root: Path, storage: S
     assert box("rm", "kept").returncode == 0
     assert containers(root) == []
     storage.remove(key)
+
+
+# ---- who may, and where -------------------------------------------------------------------------
+
+
+def test_an_ordinary_user(minibox_user: Run, user_seed: Path, place: Place) -> None:
+    with state_root(place.directory, user_seed, owner=isolation.USER_ID) as root:
+        add(root, "app", [entry("theirs", uid=77, mode=0o600), directory("d", 0o700, uid=77), entry("d/x", uid=78)])
+        subprocess.run(["chown", "-R", f"{isolation.USER_ID}:{isolation.USER_ID}", str(root)], check=True)
+        environment = {"MINIBOX_ROOT": str(root), "MINIBOX_STORAGE_DRIVER": place.driver}
+        script = "id -u; stat -c '%u %a' /theirs /d/x; echo x > /new; rm -r /d; ls -d /d /new 2>&1"
+        for _ in range(2):
+            done = minibox_user(*RUN, "app", "sh", "-c", script, env=environment)
+            if place.driver == "erofs":
+                assert (done.returncode, done.stdout) == (125, "")
+                assert "storage driver erofs: the kernel lets only the host's root mount an EROFS image" in done.stderr
+                assert "hint: choose another: --storage-driver overlay" in done.stderr
+            else:
+                assert done.stdout.splitlines() == [
+                    "0",
+                    "77 600",
+                    "78 644",
+                    "ls: /d: No such file or directory",
+                    "/new",
+                ]
+        assert containers(root) == []
+        for driver in ("btrfs", "copy"):
+            for path in (root / driver).glob("*"):  # what only the user's own namespace may remove
+                subprocess.run(["chown", "-R", "0:0", str(path)], check=False, capture_output=True)
+
+
+def test_a_driver_that_cannot_work_says_why(minibox: Run, state: Path) -> None:
+    def said(driver: str) -> str:
+        done = minibox("--storage-driver", driver, *RUN, "base", "true")
+        assert done.returncode == 125 and not list(state.glob("root/*/unfinished*"))
+        return str(done.stderr)
+
+    text = said("btrfs")
+    assert f"the storage driver btrfs needs {state}/root to be on btrfs, not " in text
+    assert "hint: choose another: --storage-driver overlay\n" in text
+    program = shutil.which("mkfs.erofs", path="/usr/bin:/bin:/usr/sbin:/sbin")
+    if program:
+        subprocess.run(["mount", "--bind", "/dev/null", program], check=True)
+    try:
+        text = said("erofs")
+    finally:
+        if program:
+            subprocess.run(["umount", program], check=True)
+    assert "storage driver erofs: make an EROFS image: there is no mkfs.erofs (apt-get install erofs-utils)" in text
+    text = said("zfs")
+    assert text == "minibox: unknown storage driver 'zfs'\nhint: one of overlay, btrfs, erofs, copy\n"
+    assert containers(state / "root") == []
+
+
+@requires("command:mkfs.erofs")
+def test_drivers_are_used_side_by_side(minibox: Run, state: Path, tmp_path: Path) -> None:
+    """By option, variable and configuration file, in this order."""
+    root = state / "root"
+    (tmp_path / "config.toml").write_text('[storage]\ndriver = "copy"\n')
+    file = {"MINIBOX_CONFIG": str(tmp_path / "config.toml")}
+    runs = (
+        ("overlay", (), {}),
+        ("copy", (), file),
+        ("erofs", (), {**file, "MINIBOX_STORAGE_DRIVER": "erofs"}),
+        ("overlay", ("--storage-driver=overlay",), {**file, "MINIBOX_STORAGE_DRIVER": "erofs"}),
+        ("copy", ("--storage-driver", "copy"), {}),
+    )
+    for number, (driver, words, env) in enumerate(runs):
+        name = f"{driver}-{number}"
+        done = minibox(*words, "run", "--network", "none", "--name", name, "base", "touch", "/new", env=env)
+        assert done.returncode == 0, done.stderr
+    records = [read_record(str(root), key) for key in containers(root)]
+    assert sorted(record[0] for record in records if record) == sorted(driver for driver, *_ in runs)
+    for number, (driver, *_) in enumerate(runs):
+        assert minibox("rm", f"{driver}-{number}").returncode == 0
+    assert containers(root) == []
+
+
+# ---- the Plan tells the truth -------------------------------------------------------------------
+
+SIMPLE = ("--network", "none", "--userns", "host", "--rm")
+
+
+def test_explain_shows_what_run_does(box: Run, place: Place) -> None:
+    for options in (("--rm", "--network", "none"), SIMPLE):
+        steps = json.loads(box("explain", "--json", "run", *options, "base", "true").stdout)
+        names = [step["operation"] for step in steps]
+        done = box("run", "--trace", *options, "base", "true")
+        traced = [words[2:4] for line in done.stderr.splitlines() if (words := line.split()) and words[0].isdigit()]
+        assert traced == [[step["actor"], step["does"].split()[0]] for step in steps]
+        has = {"overlay": {"mount_overlay"}, "erofs": {"open_image", "mount_overlay"}}.get(place.driver, set())
+        assert {"mount_overlay", "open_image"} & set(names) == has
+
+
+def test_the_script_starts_the_same_container(box: Run, root: Path, environment: dict[str, str], place: Place) -> None:
+    report = "awk '{print $5, $6, $(NF-2)}' /proc/self/mountinfo; ls /; touch /new; stat -c %u:%g /new /bin; exit 7"
+    printed = box("explain", "--shell", "run", *SIMPLE, "base", "sh", "-c", report)
+    if place.driver == "erofs":
+        assert printed.returncode == 125 and "no --storage-driver erofs" in printed.stderr
+        return
+    assert printed.returncode == 0, printed.stderr
+    script = root / "start.sh"
+    script.write_text(printed.stdout)
+    by_hand = subprocess.run(["sh", str(script)], env=environment, capture_output=True, text=True, check=False,
+                             stdin=subprocess.DEVNULL)  # fmt: skip
+    ours = box("run", *SIMPLE, "base", "sh", "-c", report)
+    assert (by_hand.returncode, ours.returncode) == (7, 7), by_hand.stderr + ours.stderr
+    assert sorted(by_hand.stdout.splitlines()) == sorted(ours.stdout.splitlines())
+    assert containers(root) == []
