@@ -97,7 +97,14 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
         storage_driver=settings.storage_driver,
         on_trace=trace,
         on_note=_note,
+        pull=lambda name, platform: _pull(settings, name, platform),
     )
+
+
+def _pull(settings: Settings, name: str, platform: str) -> None:
+    from minibox.cli.registry import show_pull
+
+    show_pull(settings, name, sys.stderr, platform=platform)
 
 
 def _note(text: str) -> None:

@@ -25,9 +25,9 @@ WITH_BYTES = (progress.DOWNLOADING, progress.PUSHING)
 
 
 @contextmanager
-def shown(stream: TextIO, *, quiet: bool = False) -> Iterator[OnProgress]:
-    """While the block runs, what the yielded function is called with is shown on ``stream``."""
-    if quiet:
+def shown(stream: TextIO | None) -> Iterator[OnProgress]:
+    """While the block runs, what the yielded function is called with is shown on ``stream``, if there is one."""
+    if stream is None:
         yield progress.silent
     elif stream.isatty():
         with _bars(stream) as bars:

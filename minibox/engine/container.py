@@ -11,7 +11,7 @@ from minibox.engine.prepare import FILES, INIT, Identity, prepare, wants_own_ids
 from minibox.engine.signals import Forwarding
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.engine.streams import ClosedEnds, Streams
-from minibox.errors import MiniboxError, NameTaken, StepError, Unsupported, UsageError, kernel_says
+from minibox.errors import ImageNotFound, MiniboxError, NameTaken, StepError, UsageError, kernel_says
 from minibox.image.store import ImageStore
 from minibox.linux import cgroup
 from minibox.network import lease
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     Trace = Callable[[list[dict[str, Any]]], None]
     Note = Callable[[str], None]
+    Pull = Callable[[str, str], None]
 
 SIGKILL = 9
 
@@ -42,6 +43,7 @@ def run(
     storage_driver: str = "",
     on_trace: Trace | None = None,
     on_note: Note | None = None,
+    pull: Pull | None = None,
 ) -> int:
     """Run a container in the foreground and wait for its end.
 
@@ -51,6 +53,8 @@ def run(
             without, before it starts; that it ran out of memory, after it has ended.
         on_trace: called with the plan's steps and their times when the container has ended or
             could not be started.
+        pull: pulls an image, of a platform or of this machine's for "", in the caller's way;
+            None for `engine.registry.pull`.
 
     Returns:
         The exit status: the command's own, or 128 + the number of the signal that ended it; 125 for a
@@ -62,15 +66,11 @@ def run(
     """
     if options.pull not in ("missing", "never", "always"):
         raise UsageError(f"unknown pull policy {options.pull!r}", "one of always, missing, never")
-    if options.pull == "always":
-        raise Unsupported(
-            "--pull always: minibox has no registry client yet", "leave it out to use the image in the store"
-        )
     ends = ClosedEnds()
     try:
         store = ImageStore(root)
         storage = snapshotter(root, storage_driver)
-        image, claim = _claim_image(store, runroot, options)
+        image, claim = _claim_image(store, runroot, options, pull)
         container = Foreground(options, store, storage, image, claim, runroot, on_note)
         try:
             return container.run(on_trace)
@@ -80,13 +80,15 @@ def run(
         ends.close()
 
 
-def _claim_image(store: ImageStore, runroot: str, options: RunOptions) -> tuple[ResolvedImage, state.Claim]:
+def _claim_image(
+    store: ImageStore, runroot: str, options: RunOptions, pull: Pull | None
+) -> tuple[ResolvedImage, state.Claim]:
     """The image, and a claim that has it on record: from then on nobody removes the image or its layers.
 
     First the record, then a look whether the store is still as it was: who removes changes the store first, and then
     looks for records (`engine.images`). So one of the two sees the other, and no lock is needed.
     """
-    image = store.resolve(options.image)
+    image = _find_image(store, options, pull)
     claim = _claim(store.root, runroot, options)
     try:
         claim.note_image(options.image, image)
@@ -97,6 +99,19 @@ def _claim_image(store: ImageStore, runroot: str, options: RunOptions) -> tuple[
         claim.release()
         raise
     return image, claim
+
+
+def _find_image(store: ImageStore, options: RunOptions, pull: Pull | None) -> ResolvedImage:
+    """The image in the store, pulled before if it has to be."""
+    if options.pull != "always" and not options.platform:
+        try:
+            return store.resolve(options.image)
+        except ImageNotFound:
+            if options.pull == "never":
+                raise
+    from minibox.engine.registry import resolve_pulling
+
+    return resolve_pulling(store, options, pull)
 
 
 def _claim(root: str, runroot: str, options: RunOptions) -> state.Claim:

@@ -41,6 +41,7 @@ class RunOptions:
     label: tuple[str, ...] = ()  # "key=value"
     cidfile: str = ""
     pull: str = "missing"  # always, missing, never
+    platform: str = ""  # "os/arch[/variant]" that the image must be for; "": this machine's
     # file system
     volume: tuple[str, ...] = ()  # "[SRC:]DST[:options]"
     mount: tuple[str, ...] = ()  # "type=bind,source=...,target=..."
