@@ -32,6 +32,8 @@ COMMANDS = (
     ("Images", "search-local", "image", "search_local", "Find images in the store by name, label or file"),
     ("Images", "pull", "registry", "pull", "Bring an image from a registry"),
     ("Images", "push", "registry", "push", "Bring an image to a registry"),
+    ("Images", "save", "archive", "save", "Write images to an archive"),
+    ("Images", "load", "archive", "load", "Bring images from an archive"),
     ("Images", "import", "archive", "import_", "Make an image from a tar archive of a root file system"),
     ("Containers", "ps", "container", "ps", "List containers"),
     ("Containers", "rm", "container", "rm", "Remove containers"),
