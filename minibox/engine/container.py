@@ -320,8 +320,9 @@ class Foreground:
         )
 
     def _as_run(self, prepared: Prepared) -> dict[str, Any]:
-        """What `commit` and `cp` ask for."""
+        """What `commit`, `cp` and `inspect` ask for."""
         from minibox.engine.container_config import container_config, mounts_of
+        from minibox.engine.options import given
         from minibox.engine.spec import labels
 
         spec, image_config = prepared.spec, self.image.config
@@ -331,6 +332,7 @@ class Foreground:
             "Config": container_config(self.options, image_config, spec["process"]["env"], named, anonymous),
             "ReadOnly": self.options.read_only,
             "Mounts": mounts_of(spec["mounts"], self.claim.directory),
+            "Options": given(self.options),
         }
 
     def _diagnose(self, error: ExecFailed, prepared: Prepared) -> MiniboxError:

@@ -91,7 +91,7 @@ def disk_usage(*, root: str, runroot: str) -> DiskUsage:
         StoreError: index.json is damaged.
     """
     containers = [
-        {**each, "SizeRw": _written_bytes(root, each["Id"])}
+        {**each, "SizeRw": written_bytes(root, each["Id"])}
         for each in container.list_containers(root=root, runroot=runroot)
     ]
     layout = Layout(root)
@@ -117,7 +117,7 @@ def disk_usage(*, root: str, runroot: str) -> DiskUsage:
     return DiskUsage(shares, tuple(rows), tuple(containers), tuple(volumes), taken.leftover_bytes)
 
 
-def _written_bytes(root: str, container_id: str) -> int:
+def written_bytes(root: str, container_id: str) -> int:
     """What a container wrote, with its anonymous volumes."""
     written = snapshotter_of(root, container_id).snapshot_bytes
     volumes = f"{root}/containers/{container_id}/volumes"
@@ -164,7 +164,7 @@ def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequenc
     for each in container.list_containers(root=root, runroot=runroot):
         if each["Status"] == "running" or state.is_live(root, each["Id"]) or not _passes(each, filters):
             continue
-        freed += _written_bytes(root, each["Id"])
+        freed += written_bytes(root, each["Id"])
         container.remove(each["Id"], root=root, runroot=runroot)
         gone.append(each["Id"])
     images = prune_images(root=root, runroot=runroot, everything=everything, filters=filters)

@@ -60,6 +60,7 @@ class RunOptions:
     cpu_shares: int | None = None
     cpuset_cpus: str = ""
     pids_limit: int | None = None  # -1: unlimited
+    cgroup_manager: str = ""  # systemd, cgroupfs; "": whichever the limits need
     # isolation
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
@@ -70,3 +71,9 @@ class RunOptions:
     # minibox's own
     time_offset_s: int | None = None  # a time namespace whose monotonic and boot clocks run this far ahead
     trace: bool = False
+
+
+def given(options: RunOptions) -> dict[str, object]:
+    """The options that aren't as they are by default: for who asks later how a container was run."""
+    values = {name: getattr(options, name) for name in RunOptions.__annotations__}
+    return {name: value for name, value in values.items() if value != getattr(RunOptions, name, None)}
