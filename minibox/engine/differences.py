@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minibox.engine.trees import Directories, container_tree, find_tree
 from minibox.engine.user_namespace import run_inside
+from minibox.errors import MiniboxError, kernel_says
 from minibox.image.store import ImageStore
 
 TYPE_CHECKING = False
@@ -39,8 +40,8 @@ def export(root: str, name: str, file: BinaryIO) -> None:
     """Write a container's root file system to ``file`` as a tar, without what is mounted in it; it may run.
 
     Raises:
-        ContainerNotFound: there is none of that name or id.
-        OSError: a file can't be read, or ``file`` not be written.
+        MiniboxError: there is no container of that name or id, or a file of it can't be read.
+        OSError: ``file`` can't be written.
     """
     from minibox.engine import state
 
@@ -55,4 +56,9 @@ def export(root: str, name: str, file: BinaryIO) -> None:
             writer.close()
             file.flush()
 
-    run_inside(pack)
+    try:
+        run_inside(pack)
+    except OSError as error:
+        if error.filename:  # not of `file`
+            raise MiniboxError(f"export {name}: read {error.filename}: {kernel_says(error)}") from error
+        raise
