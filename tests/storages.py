@@ -1,4 +1,4 @@
-"""File systems on loop files, and state roots on them, for tests of storage drivers."""
+"""File systems made for tests, and state roots on them, for tests of storage drivers."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ OPTIONS = {"btrfs": "loop,commit=1", "xfs": "loop"}  # what is removed from btrf
 
 
 @contextmanager
-def loop_file_system(kind: str, directory: Path) -> Iterator[Path]:
-    """A new file system of that kind, mounted in this mount namespace, for as long as the block runs."""
+def new_file_system(kind: str, directory: Path) -> Iterator[Path]:
+    """A file system of that kind, mounted in this mount namespace, for as long as the block runs: tmpfs, or on a file."""
     image, point = directory / f"{kind}.image", directory / kind
-    with open(image, "wb") as file:
-        file.truncate(SIZES[kind])
-    subprocess.run([f"mkfs.{kind}", "-q", str(image)], check=True, stdout=subprocess.DEVNULL, env=_with_sbin())
     point.mkdir()
-    subprocess.run(["mount", "-o", OPTIONS[kind], str(image), str(point)], check=True)
+    if kind in SIZES:
+        with open(image, "wb") as file:
+            file.truncate(SIZES[kind])
+        subprocess.run([f"mkfs.{kind}", "-q", str(image)], check=True, stdout=subprocess.DEVNULL, env=_with_sbin())
+        subprocess.run(["mount", "-o", OPTIONS[kind], str(image), str(point)], check=True)
+    else:
+        subprocess.run(["mount", "-t", kind, kind, str(point)], check=True)
     try:
         os.chmod(point, 0o755)
         yield point
     finally:
         subprocess.run(["umount", str(point)], check=True)
-        image.unlink()
+        image.unlink(missing_ok=True)
 
 
 @contextmanager

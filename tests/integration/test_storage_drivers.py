@@ -25,13 +25,13 @@ from minibox.storage import read_record, snapshotter
 from tests import isolation
 from tests.conftest import CHECKOUT, Run
 from tests.probes import requires
-from tests.storages import loop_file_system, state_root, used_bytes
+from tests.storages import new_file_system, state_root, used_bytes
 from tests.unit.layers import directory, entry, hard_link, symlink, tar
 
 if TYPE_CHECKING:
     from minibox.storage import Snapshotter
 
-pytestmark = [requires("root", "idmap"), pytest.mark.kernel]
+pytestmark = requires("root", "idmap")
 
 RUN = ("run", "--rm", "--network", "none")
 KEPT = ("run", "--network", "none", "--name", "kept")
@@ -51,6 +51,8 @@ class Place:
 PLACES = [
     pytest.param(("overlay", ""), id="overlay"),
     pytest.param(("erofs", ""), id="erofs", marks=requires("command:mkfs.erofs")),
+    # tmpfs has no pages that EROFS could read by itself: every kernel needs a loop device there.
+    pytest.param(("erofs", "tmpfs"), id="erofs-by-loop", marks=requires("command:mkfs.erofs")),
     pytest.param(("btrfs", "btrfs"), id="btrfs", marks=requires("command:mkfs.btrfs")),
     pytest.param(("copy", "xfs"), id="copy-reflink", marks=requires("command:mkfs.xfs")),
     pytest.param(("copy", ""), id="copy"),
@@ -63,7 +65,7 @@ def place(request: pytest.FixtureRequest, session_directory: Path) -> Iterator[P
     if not file_system:
         yield Place(driver, session_directory, clones=driver != "copy")
         return
-    with loop_file_system(file_system, session_directory) as point:
+    with new_file_system(file_system, session_directory) as point:
         yield Place(driver, point, clones=True)
 
 
@@ -109,6 +111,7 @@ def containers(root: Path) -> list[str]:
 # ---- what a container sees ----------------------------------------------------------------------
 
 
+@pytest.mark.kernel
 def test_layers_are_merged_as_the_image_means_it(box: Run, root: Path, storage: Snapshotter) -> None:
     image = add(
         root,
@@ -156,6 +159,7 @@ def test_what_is_written_is_the_containers_own(box: Run, root: Path) -> None:
     assert containers(root) == []
 
 
+@pytest.mark.kernel
 def test_files_keep_the_images_ids_on_disk(box: Run, root: Path, place: Place) -> None:
     add(root, "app", [entry("theirs", uid=7, gid=8)])
     script = "id -u; cat /proc/self/uid_map; touch /mine; chown 5:6 /theirs; stat -c %u:%g /mine /theirs /bin"
@@ -182,7 +186,9 @@ def test_a_user_of_the_image_and_the_hosts_ids(box: Run, root: Path) -> None:
     assert done.stdout.split() == ["0", "0", "4294967295", "/new"], done.stderr
 
 
-def test_many_layers(box: Run, root: Path) -> None:
+def test_many_layers(box: Run, root: Path, place: Place) -> None:
+    if place.directory.name == "tmpfs":
+        pytest.skip("as many loop devices as layers would stay behind")
     layers = [[entry("top", content=b"%d" % number), entry(f"in-{number}")] for number in range(70)]
     add(root, "deep", *layers)
     done = box(*RUN, "deep", "sh", "-c", "cat /top; ls / | grep -c in-")
@@ -225,7 +231,7 @@ def test_a_second_container_costs_no_copy(place: Place, root: Path, storage: Sna
             assert storage.snapshot_bytes(f"c{number}") <= 64 * KIBIBYTE
         containers_before = count
         used.append(used_bytes(root))
-    if place.directory.is_mount():  # nobody else writes there
+    if place.directory.is_mount() and place.driver != "erofs":  # nobody else writes there
         limit = 64 if place.driver != "copy" else 512  # an inode a file, but no block
         assert (used[1] - used[0]) / 32 < limit * KIBIBYTE
     else:
@@ -397,7 +403,7 @@ def test_drivers_are_used_side_by_side(minibox: Run, state: Path, tmp_path: Path
     root = state / "root"
     (tmp_path / "config.toml").write_text('[storage]\ndriver = "copy"\n')
     file = {"MINIBOX_CONFIG": str(tmp_path / "config.toml")}
-    runs = (
+    runs: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
         ("overlay", (), {}),
         ("copy", (), file),
         ("erofs", (), {**file, "MINIBOX_STORAGE_DRIVER": "erofs"}),
