@@ -23,6 +23,7 @@ COMMANDS = (
     ("Run", "run", "container", "run", "Run a command in a new container"),
     ("Run", "shell", "container", "shell", "Open the best shell that an image has"),
     ("Look inside", "explain", "system", "explain", "Show the steps of a run without running it"),
+    ("Look inside", "inspect", "inspect", "inspect", "Show all about a container or an image"),
     ("Look inside", "doctor", "system", "doctor", "Show what this machine can do, and how to fix the rest"),
     ("Images", "image", "application", "image", "Manage images: the commands on images, below one name"),
     ("Images", "images", "image", "images", "List images"),
@@ -38,6 +39,7 @@ COMMANDS = (
     ("Containers", "ps", "container", "ps", "List containers"),
     ("Containers", "rm", "container", "rm", "Remove containers"),
     ("Containers", "diff", "changes", "diff", "Show what changed in a container, or between two"),
+    ("Containers", "cp", "changes", "cp", "Copy files between a container and the host"),
     ("Containers", "commit", "changes", "commit", "Make an image of a container"),
     ("Containers", "export", "changes", "export", "Write the files of a container as a tar archive"),
     ("Other", "login", "registry", "login", "Log in to a registry"),
@@ -54,6 +56,7 @@ IMAGE_COMMANDS = (
         for heading, name, *rest in COMMANDS
         if heading == "Images" and name != "image"
     ),
+    ("Commands", "inspect", "inspect", "inspect_image", "Show all about an image"),
     ("Commands", "prune", "image", "prune", "Remove images that nobody needs"),
 )
 
