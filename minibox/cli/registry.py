@@ -58,16 +58,18 @@ def show_pull(settings: Settings, name: str, out: TextIO | None, *, platform: st
             say(f"Using default tag: {reference.tag}")
         what = f"{reference.name}@{reference.digest}" if reference.digest else reference.tag
         say(f"{what}: Pulling from {reference.path}")
+        shown.begin()
 
     def pulled(image: Pulled) -> None:
+        shown.end()
         results.append(image)
         say(f"Digest: {image.digest}")
 
     results: list[Pulled] = []
-    with progress.shown(out) as on_progress:
+    with progress.Shown(out) as shown:
         registry.pull(
             name, root=settings.root, environ=os.environ, platform=platform, all_tags=all_tags,
-            driver=settings.storage_driver, on_begin=begin, on_progress=on_progress, on_pulled=pulled,
+            driver=settings.storage_driver, on_begin=begin, on_progress=shown.show, on_pulled=pulled,
         )  # fmt: skip
     note_platform(results, asked=bool(platform))
     status = "Downloaded newer image for" if any(image.is_new for image in results) else "Image is up to date for"
@@ -117,6 +119,7 @@ def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, qui
             click.echo(f"The push refers to repository [{reference.name}]")
             if not (all_tags or name.endswith(f":{reference.tag}")):
                 click.echo(f"Using default tag: {reference.tag}")
+        shown.begin()
 
     lines: list[str] = []
     names: list[str] = []
@@ -125,10 +128,10 @@ def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, qui
         lines.append(f"{reference.tag}: digest: {descriptor['digest']} size: {descriptor['size']}")
         names.append(str(reference))
 
-    with progress.shown(None if quiet else sys.stdout) as on_progress:
+    with progress.Shown(None if quiet else sys.stdout) as shown:
         registry.push(
             name, root=settings_of(ctx).root, environ=os.environ, all_tags=all_tags, all_platforms=all_platforms,
-            on_begin=begin, on_progress=on_progress, on_pushed=pushed,
+            on_begin=begin, on_progress=shown.show, on_pushed=pushed,
         )  # fmt: skip
     for line in names if quiet else lines:
         click.echo(line)

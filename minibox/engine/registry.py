@@ -167,8 +167,10 @@ def resolve_pulling(
         else:
             pull(name, root=store.root, environ=os.environ, platform=options.platform)
     except RegistryError as error:
-        why = f"{missing}, and can't be pulled: " if missing is not None else ""
-        raise type(error)(f"{why}{error}", error.hint or (missing.hint if missing is not None else None)) from error
+        if missing is None:
+            raise
+        in_store = (missing.hint or "").partition(";")[0] or None  # not the advice to pull it
+        raise type(error)(f"{missing}, and can't be pulled: {error}", error.hint or in_store) from error
     return store.resolve(name)
 
 
