@@ -27,11 +27,14 @@ def diff(root: str, name: str, other: str = "", *, storage_driver: str = "") -> 
         tree = find_tree(root, name, storage_driver)
         old, new = (tree, find_tree(root, other, storage_driver)) if other else (tree.below(), tree)
 
+        descends = bool(tree.container_id) and not other
+
         def compare() -> list[tuple[str, str]]:
             from minibox.image.changes import changes
 
             with Directories(root) as directories, directories.stack(old) as before, directories.stack(new) as now:
-                return sorted([(change.kind, change.path) for change in changes(before, now)], key=lambda row: row[1])
+                found = [(change.kind, change.path) for change in changes(before, now, descends=descends)]
+            return sorted(found, key=lambda row: row[1])
 
         return run_inside(compare)
 
