@@ -23,6 +23,7 @@ COMMANDS = (
     ("Run", "run", "container", "run", "Run a command in a new container"),
     ("Run", "shell", "container", "shell", "Open the best shell that an image has"),
     ("Look inside", "explain", "system", "explain", "Show the steps of a run without running it"),
+    ("Look inside", "inspect", "inspect", "inspect", "Show all about a container or an image"),
     ("Look inside", "doctor", "system", "doctor", "Show what this machine can do, and how to fix the rest"),
     ("Images", "image", "application", "image", "Manage images: the commands on images, below one name"),
     ("Images", "images", "image", "images", "List images"),
@@ -32,14 +33,18 @@ COMMANDS = (
     ("Images", "search-local", "image", "search_local", "Find images in the store by name, label or file"),
     ("Images", "pull", "registry", "pull", "Bring an image from a registry"),
     ("Images", "push", "registry", "push", "Bring an image to a registry"),
+    ("Images", "save", "archive", "save", "Write images to an archive"),
+    ("Images", "load", "archive", "load", "Bring images from an archive"),
     ("Images", "import", "archive", "import_", "Make an image from a tar archive of a root file system"),
     ("Containers", "ps", "container", "ps", "List containers"),
     ("Containers", "rm", "container", "rm", "Remove containers"),
     ("Containers", "diff", "changes", "diff", "Show what changed in a container, or between two"),
+    ("Containers", "cp", "changes", "cp", "Copy files between a container and the host"),
     ("Containers", "commit", "changes", "commit", "Make an image of a container"),
     ("Containers", "export", "changes", "export", "Write the files of a container as a tar archive"),
     ("Other", "login", "registry", "login", "Log in to a registry"),
     ("Other", "logout", "registry", "logout", "Log out of a registry"),
+    ("Other", "system", "application", "system", "Manage the disk: what is used, unused, damaged"),
     ("Other", "version", "system", "version", "Show versions"),
     ("Other", "completion", "system", "completion", "Print the script that completes words in a shell"),
 )
@@ -51,7 +56,14 @@ IMAGE_COMMANDS = (
         for heading, name, *rest in COMMANDS
         if heading == "Images" and name != "image"
     ),
+    ("Commands", "inspect", "inspect", "inspect_image", "Show all about an image"),
     ("Commands", "prune", "image", "prune", "Remove images that nobody needs"),
+)
+
+SYSTEM_COMMANDS = (
+    ("Commands", "check", "disk", "check", "Verify all that is on disk"),
+    ("Commands", "df", "disk", "df", "Show what is used of the disk"),
+    ("Commands", "prune", "disk", "prune", "Remove what nobody needs"),
 )
 
 #: Options of `docker run` that a user may type here, and what to do instead.
@@ -60,7 +72,6 @@ DOCKER_ONLY = {
     "--publish": "ports can't be published yet: use --network host, or the address of the container",
     "-P": "ports can't be published yet: use --network host, or the address of the container",
     "--publish-all": "ports can't be published yet: use --network host, or the address of the container",
-    "--platform": "images are of this machine's architecture only",
     "--volumes-from": "name the directories with -v",
 }
 
@@ -152,18 +163,31 @@ class ImageCommands(Application):
     rows = tuple(sorted(IMAGE_COMMANDS))
 
 
-@click.group(
-    cls=ImageCommands,
-    subcommand_metavar="COMMAND [ARG]...",
-    context_settings=CONTEXT_SETTINGS,
-    invoke_without_command=True,
-    epilog="\b\nExample:\n  minibox image ls\n\nminibox image COMMAND --help says more about a command.",
-)
-@click.pass_context
-def image(ctx: click.Context) -> None:
-    """Manage images."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+class SystemCommands(Application):
+    rows = SYSTEM_COMMANDS
+
+
+def _group(name: str, cls: type[Application], example: str, help_text: str) -> click.Group:
+    """A command that has commands below it, and shows them when none is given."""
+
+    def show_help() -> None:
+        ctx = click.get_current_context()
+        if ctx.invoked_subcommand is None:
+            click.echo(ctx.get_help())
+
+    return cls(
+        name,
+        callback=show_help,
+        invoke_without_command=True,
+        subcommand_metavar="COMMAND [ARG]...",
+        context_settings=CONTEXT_SETTINGS,
+        help=help_text,
+        epilog=f"\b\nExample:\n  minibox {name} {example}\n\nminibox {name} COMMAND --help says more about a command.",
+    )
+
+
+image = _group("image", ImageCommands, "ls", "Manage images.")
+system = _group("system", SystemCommands, "df", "Manage what is on disk.")
 
 
 def run_click(words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Commands that bring images in from archives, and out: import."""
+"""Commands that bring images in from archives, and out: load, save, import."""
 
 from __future__ import annotations
 
@@ -7,25 +7,144 @@ import sys
 import click
 
 from minibox.cli.application import settings_of
+from minibox.cli.container import complete_image
+from minibox.errors import MiniboxError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.image.store import ResolvedImage
+
+FORMATS = ("docker-archive", "oci-archive")  # as in image.archive_save, which --help doesn't load
+URL_SCHEMES = ("http://", "https://")
+URL_TIMEOUT_S = 30
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox load -i images.tar.gz
+  docker save web | minibox load
+  minibox load -i layout/     a directory with an OCI image layout"""
+)
+@click.option("-i", "--input", "path", metavar="FILE", help="Read this file, or this directory, and not stdin")
+@click.option("--platform", metavar="PLATFORM", default="", help="Choose the images for OS/ARCH[/VARIANT]")
+@click.option("-q", "--quiet", is_flag=True, help="Print what was loaded only")
+@click.pass_context
+def load(ctx: click.Context, path: str | None, platform: str, quiet: bool) -> None:
+    """Bring the images of an archive into the store.
+
+    The archive is one of docker save, podman save, skopeo or minibox save: Docker's form or an OCI image layout, plain
+    or compressed by gzip, zstd, bzip2 or xz. The images get the names that it says.
+    """
+    from minibox.engine import archives
+    from minibox.image.platform import host_platform, runs
+    from minibox.image.reference import parse
+
+    if path in (None, "-") and sys.stdin.isatty():
+        raise UsageError("there is no archive on stdin", "minibox load -i FILE, or docker save IMAGE | minibox load")
+    settings = settings_of(ctx)
+    source = path if path is not None and path != "-" else sys.stdin.buffer
+    loaded = archives.load(source, root=settings.root, driver=settings.storage_driver, platform=platform)
+    for image in loaded:
+        if not platform and not quiet and not runs(host_platform(), image.platform):
+            click.echo(f"minibox: the image is for {image.platform}, and this machine is {host_platform()}", err=True)
+        for name in image.names:
+            click.echo(f"Loaded image: {parse(name).familiar}")
+        if not image.names:
+            click.echo(f"Loaded image ID: {image.image_id}")
+    show_notes(settings.root, [chain_id for image in loaded for chain_id in image.chain_ids])
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox save -o web.tar web:1.0
+  minibox save web:1.0 db:2 | gzip > both.tar.gz
+  minibox save --format oci-archive -o web.tar web:1.0"""
+)
+@click.option("-o", "--output", metavar="FILE", help="Write this file, and not to stdout")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True,
+    help="docker-archive is an OCI image layout with Docker's manifest beside: all tools read it",
+)  # fmt: skip
+@click.option("--platform", metavar="PLATFORM", default="", help="Choose the images for OS/ARCH[/VARIANT]")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
+@click.pass_context
+def save(ctx: click.Context, output: str | None, form: str, platform: str, images: tuple[str, ...]) -> None:
+    """Write images to an archive, for docker load, podman load, skopeo and minibox load.
+
+    A name without a tag means all images of that name. Layers stay as they are, and images that share some have them
+    in the archive once.
+    """
+    from minibox.cli.output import archive_output
+    from minibox.engine import archives
+
+    with archive_output("save", output) as file:
+        archives.save(images, file, root=settings_of(ctx).root, form=form, platform=platform)
 
 
 @click.command(
     epilog="""\b
 Examples:
   minibox import rootfs.tar.gz mine:1.0
-  docker export web | minibox import - web"""
+  docker export web | minibox import - web
+  minibox import -c 'CMD ["nginx"]' -c 'EXPOSE 80' rootfs.tar web"""
 )
-@click.argument("file", type=click.Path(allow_dash=True))
-@click.argument("image")
+@click.option(
+    "-c", "--change", "changes", metavar="INSTRUCTION", multiple=True,
+    help="Apply a Dockerfile instruction to the image's config: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, "
+    "ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR",
+)  # fmt: skip
+@click.option("-m", "--message", metavar="TEXT", default="", help="Say in the image's history where it comes from")
+@click.option("--platform", metavar="PLATFORM", default="", help="Say that it is for OS/ARCH[/VARIANT]")
+@click.argument("file", metavar="FILE|URL|-")
+@click.argument("image", metavar="[IMAGE]", default="")
 @click.pass_context
-def import_(ctx: click.Context, file: str, image: str) -> None:
-    """Make IMAGE of FILE, the tar archive of a root file system; `-` is stdin.
+def import_(ctx: click.Context, file: str, image: str, changes: tuple[str, ...], message: str, platform: str) -> None:
+    """Make IMAGE of the tar archive of a root file system; `-` is stdin.
 
-    It may be compressed by gzip, zstd, bzip2 or xz.
+    It may be compressed by gzip, zstd, bzip2 or xz. Printed is the id of the image.
     """
-    from minibox.image.importer import import_tar
-    from minibox.image.store import ImageStore
+    from minibox.engine import archives
 
-    store = ImageStore(settings_of(ctx).root)
-    imported = import_tar(store, sys.stdin.buffer if file == "-" else file, image)
-    click.echo(imported.digest)
+    settings = settings_of(ctx)
+    options: dict[str, Any] = {
+        "root": settings.root, "driver": settings.storage_driver, "platform": platform, "changes": changes,
+        "message": message or f"Imported from {file}",
+    }  # fmt: skip
+    if file.startswith(URL_SCHEMES):
+        made = _import_url(file, image, options)
+    elif file == "-":
+        if sys.stdin.isatty():
+            raise UsageError("there is no archive on stdin", "minibox import FILE [IMAGE]")
+        made = archives.import_tar(sys.stdin.buffer, image, **options)
+    else:
+        made = archives.import_tar(file, image, **options)
+    click.echo(made.config_digest)
+    show_notes(settings.root, made.chain_ids)
+
+
+def show_notes(root: str, chain_ids: Any) -> None:
+    """Tell what is different in the unpacked layers from what their images say."""
+    from minibox.image.layer import notes
+
+    for note in notes(root, list(dict.fromkeys(chain_ids))):
+        click.echo(f"minibox: note: {note}", err=True)
+
+
+def _import_url(url: str, image: str, options: dict[str, Any]) -> ResolvedImage:
+    from http.client import HTTPException
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    from minibox.engine import archives
+
+    try:
+        with urlopen(url, timeout=URL_TIMEOUT_S) as response:
+            return archives.import_tar(response, image, **options)
+    except URLError as error:  # HTTPError too, which has the status in its words
+        raise MiniboxError(f"import {url}: {error.reason}") from error
+    except (OSError, HTTPException) as error:
+        raise MiniboxError(f"import {url}: {error}") from error

@@ -1,10 +1,8 @@
-"""Commands on what a container has changed, and for getting files in and out: diff, commit, export."""
+"""Commands on what a container has changed, and for getting files in and out: diff, commit, export, cp."""
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import contextmanager
 
 import click
 
@@ -14,9 +12,6 @@ from minibox.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import BinaryIO
-
     from click.shell_completion import CompletionItem
 
 
@@ -26,6 +21,16 @@ def complete_tree(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
     settings = settings_of(ctx)
     return container_candidates(settings, incomplete) + image_candidates(settings, incomplete)
+
+
+def complete_end(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a path of the host's, or the name of a container or an image with its colon."""
+    from click.shell_completion import CompletionItem
+
+    if incomplete.startswith(("/", ".")):
+        return [CompletionItem(incomplete, type="file")]
+    names = [CompletionItem(f"{item.value}:") for item in complete_tree(ctx, param, incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
 
 
 @click.command(
@@ -113,14 +118,71 @@ def export(ctx: click.Context, output: str | None, container: str) -> None:
 
     What is mounted in the container, volumes too, is not in it.
     """
+    from minibox.cli.output import archive_output
     from minibox.engine.differences import export as write
 
-    root = settings_of(ctx).root
-    if output is None or output == "-":
-        write(root, container, _binary_stdout("export", "use -o FILE, or redirect it"))
-        return
-    with _new_file(output) as file:
-        write(root, container, file)
+    with archive_output("export", output) as file:
+        write(settings_of(ctx).root, container, file)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox cp web:/etc/hosts .             a file, under its name
+  minibox cp ./site/. web:/srv/           what is in a directory
+  minibox cp web:/var/log - | tar -tv     an archive on stdout
+  tar -c site | minibox cp - web:/srv     and one from stdin
+  minibox cp debian:12:/etc/os-release .  out of an image"""
+)
+@click.option("-a", "--archive", is_flag=True, help="Keep owners and set-user-ID bits")
+@click.option("-L", "--follow-link", is_flag=True, help="Where SRC is a symlink, copy what it leads to")
+@click.option("-q", "--quiet", is_flag=True, help="Don't say what was copied, which is said on a terminal only")
+@click.argument("src", metavar="CONTAINER:SRC|SRC|-", shell_complete=complete_end)
+@click.argument("dest", metavar="DEST|CONTAINER:DEST|-", shell_complete=complete_end)
+@click.pass_context
+def cp(ctx: click.Context, src: str, dest: str, archive: bool, follow_link: bool, quiet: bool) -> None:
+    """Copy files between a container and the host, or out of an image.
+
+    A directory is copied with all that is in it: into DEST where DEST is a directory, as DEST where it isn't there;
+    `SRC/.` means what is in it. The container may run or have ended. What is made in it belongs to root, and what is
+    made on the host to you. With `-` an archive is written to stdout, or read from stdin and unpacked into DEST.
+    """
+    from minibox.cli.output import archive_stdout
+    from minibox.engine.copy import CopyOptions, copy_in, copy_out
+
+    settings = settings_of(ctx)
+    options = CopyOptions(archive, follow_link)
+    source, destination = _end(src), _end(dest)
+    if (source is None) == (destination is None):
+        raise UsageError(
+            "copying from container to container is not supported" if source else "neither end is a container",
+            "copy to the host first" if source else "write CONTAINER:PATH for one of the two",
+        )
+    if source:
+        target = archive_stdout("cp", "redirect it, or name a file or directory") if dest == "-" else dest
+        size = copy_out(settings.root, *source, target, options, settings.storage_driver)
+    else:
+        assert destination
+        size = copy_in(settings.root, sys.stdin.buffer if src == "-" else src, *destination, options)
+    if not quiet and "-" not in (src, dest) and sys.stdout.isatty():
+        from minibox.cli.units import format_size
+
+        click.echo(f"Successfully copied {format_size(size)} to {dest}", err=True)
+
+
+def _end(word: str) -> tuple[str, str] | None:
+    """Name and path of ``NAME:PATH``; None for a path of the host's, which begins with ``/`` or ``.`` if it has a colon.
+
+    The name of an image may have a colon too: then the path is what follows ``:/``.
+    """
+    if word.startswith(("/", ".")) or ":" not in word:
+        return None
+    name, _, path = word.partition(":/") if ":/" in word else word.partition(":")
+    if not name or word.endswith(":"):
+        raise UsageError(
+            f"{word!r} names no file of a container", "write CONTAINER:PATH, or ./PATH for a file of that name"
+        )
+    return name, f"/{path}"
 
 
 def _note(text: str) -> None:
@@ -131,25 +193,3 @@ def _shown(path: str) -> str:
     from minibox.cli.table import printable
 
     return printable(path)
-
-
-def _binary_stdout(what: str, hint: str) -> BinaryIO:
-    """Stdout for an archive, which a terminal has no use for."""
-    if sys.stdout.isatty():
-        raise UsageError(f"{what}: an archive is not written to a terminal", hint)
-    return sys.stdout.buffer
-
-
-@contextmanager
-def _new_file(path: str) -> Iterator[BinaryIO]:
-    """A file that is at ``path`` when the block has succeeded, and not before; what is no regular file is written to."""
-    temporary = f"{path}.{os.getpid()}.new" if os.path.isfile(path) or not os.path.lexists(path) else path
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-        if temporary != path:
-            os.rename(temporary, path)
-    except BaseException:
-        if temporary != path and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise

@@ -98,11 +98,18 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
         storage_driver=settings.storage_driver,
         on_trace=trace,
         on_note=_note,
+        pull=lambda name, platform: _pull(settings, name, platform),
     )
     if isinstance(result, int):
         return result
     sys.stdout.write(result + "\n")
     return 0
+
+
+def _pull(settings: Settings, name: str, platform: str) -> None:
+    from minibox.cli.registry import show_pull
+
+    show_pull(settings, name, sys.stderr, platform=platform)
 
 
 def _note(text: str) -> None:

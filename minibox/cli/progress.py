@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from threading import Lock
 
 from minibox.cli.table import printable
@@ -10,13 +9,11 @@ from minibox.image import progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import TextIO
 
-    from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from minibox.image.progress import OnProgress, Progress
+    from minibox.image.progress import Progress
 
 DIGEST_SHOWN = 12
 # What has no line of its own: the steps between two states.
@@ -24,16 +21,34 @@ MOVING = (progress.DOWNLOADING, progress.PUSHING, progress.EXTRACTING)
 WITH_BYTES = (progress.DOWNLOADING, progress.PUSHING)
 
 
-@contextmanager
-def shown(stream: TextIO, *, quiet: bool = False) -> Iterator[OnProgress]:
-    """While the block runs, what the yielded function is called with is shown on ``stream``."""
-    if quiet:
-        yield progress.silent
-    elif stream.isatty():
-        with _bars(stream) as bars:
-            yield bars.show
-    else:
-        yield _Lines(stream).show
+class Shown:
+    """Shows what happens to blobs on ``stream``, if there is one, from `begin` to `end`; may be begun again."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._display: _Lines | _Bars | None = None
+
+    def __enter__(self) -> Shown:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def begin(self) -> None:
+        """From now on something is shown."""
+        if self._stream is not None:
+            self._display = _Bars(self._stream) if self._stream.isatty() else _Lines(self._stream)
+
+    def end(self) -> None:
+        """What was shown stays; what is written next stands below."""
+        if self._display is not None:
+            self._display.close()
+            self._display = None
+
+    def show(self, event: Progress) -> None:
+        """Show a step of a blob; from any thread."""
+        if (display := self._display) is not None:
+            display.show(event)
 
 
 def label(digest: str) -> str:
@@ -58,34 +73,38 @@ class _Lines:
             self._stream.write(f"{label(event.digest)}: {wording(event)}\n")
             self._stream.flush()
 
-
-@contextmanager
-def _bars(stream: TextIO) -> Iterator[_Bars]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("{task.fields[label]}: {task.description}", markup=False),
-        BarColumn(bar_width=30),
-        DownloadColumn(),
-    )
-    with Progress(*columns, console=Console(file=stream), refresh_per_second=8) as bars:
-        yield _Bars(bars)
+    def close(self) -> None:
+        pass
 
 
 class _Bars:
     """A row for each blob."""
 
-    def __init__(self, bars: RichProgress) -> None:
-        self._bars = bars
+    def __init__(self, stream: TextIO) -> None:
+        from rich import progress as rich_progress
+        from rich.console import Console
+
+        self._bars = rich_progress.Progress(
+            rich_progress.TextColumn("{task.fields[label]}: {task.description}", markup=False),
+            rich_progress.BarColumn(bar_width=30),
+            rich_progress.DownloadColumn(),
+            console=Console(file=stream),
+            refresh_per_second=8,
+        )
         self._rows: dict[str, TaskID] = {}
         self._lock = Lock()
+        self._bars.start()
+
+    def close(self) -> None:
+        self._bars.stop()
 
     def show(self, event: Progress) -> None:
         with self._lock:
             row = self._rows.get(event.digest)
             if row is None:
-                row = self._rows[event.digest] = self._bars.add_task("", label=label(event.digest), total=None)
+                row = self._rows[event.digest] = self._bars.add_task(
+                    "", label=label(event.digest), total=event.total_bytes or None
+                )
         if event.state in WITH_BYTES:
             self._bars.update(row, description=event.state, completed=event.done_bytes, total=event.total_bytes)
         elif event.total_bytes:

@@ -40,40 +40,41 @@ def pull(ctx: click.Context, name: str, all_tags: bool, platform: str, quiet: bo
     A NAME without a host is one of docker.io. What is there already is not downloaded again, and a download that was
     interrupted goes on where it was.
     """
-    show_pull(settings_of(ctx), name, sys.stdout, platform=platform, all_tags=all_tags, quiet=quiet)
+    pulled = show_pull(settings_of(ctx), name, None if quiet else sys.stdout, platform=platform, all_tags=all_tags)
+    click.echo(pulled.rpartition(":")[0] if all_tags else pulled)
 
 
-def show_pull(
-    settings: Settings, name: str, out: TextIO, *, platform: str = "", all_tags: bool = False, quiet: bool = False
-) -> None:
-    """Pull ``name``, and tell of it on ``out`` as `docker pull` does."""
+def show_pull(settings: Settings, name: str, out: TextIO | None, *, platform: str = "", all_tags: bool = False) -> str:
+    """Pull ``name``, and tell of it on ``out`` as `docker pull` does; the last image's name in the store."""
     from minibox.cli import progress
     from minibox.engine import registry
 
+    def say(line: str) -> None:
+        if out is not None:
+            click.echo(line, out)
+
     def begin(reference: Reference) -> None:
-        if not (quiet or all_tags or "@" in name or name.endswith(f":{reference.tag}")):
-            click.echo(f"Using default tag: {reference.tag}", out)
-        if not quiet:
-            what = f"{reference.name}@{reference.digest}" if reference.digest else reference.tag
-            click.echo(f"{what}: Pulling from {reference.path}", out)
+        if not (all_tags or "@" in name or name.endswith(f":{reference.tag}")):
+            say(f"Using default tag: {reference.tag}")
+        what = f"{reference.name}@{reference.digest}" if reference.digest else reference.tag
+        say(f"{what}: Pulling from {reference.path}")
+        shown.begin()
 
     def pulled(image: Pulled) -> None:
+        shown.end()
         results.append(image)
-        if not quiet:
-            click.echo(f"Digest: {image.digest}", out)
+        say(f"Digest: {image.digest}")
 
     results: list[Pulled] = []
-    with progress.shown(out, quiet=quiet) as on_progress:
+    with progress.Shown(out) as shown:
         registry.pull(
             name, root=settings.root, environ=os.environ, platform=platform, all_tags=all_tags,
-            driver=settings.storage_driver, on_begin=begin, on_progress=on_progress, on_pulled=pulled,
+            driver=settings.storage_driver, on_begin=begin, on_progress=shown.show, on_pulled=pulled,
         )  # fmt: skip
     note_platform(results, asked=bool(platform))
-    if not quiet:
-        new = any(image.is_new for image in results)
-        status = "Downloaded newer image for" if new else "Image is up to date for"
-        click.echo(f"Status: {status} {familiar(results[-1].name, all_tags)}", out)
-    click.echo(results[-1].name.rpartition(":")[0] if all_tags else results[-1].name, out)
+    status = "Downloaded newer image for" if any(image.is_new for image in results) else "Image is up to date for"
+    say(f"Status: {status} {familiar(results[-1].name, all_tags)}")
+    return results[-1].name
 
 
 def note_platform(results: list[Pulled], *, asked: bool) -> None:
@@ -118,6 +119,7 @@ def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, qui
             click.echo(f"The push refers to repository [{reference.name}]")
             if not (all_tags or name.endswith(f":{reference.tag}")):
                 click.echo(f"Using default tag: {reference.tag}")
+        shown.begin()
 
     lines: list[str] = []
     names: list[str] = []
@@ -126,10 +128,10 @@ def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, qui
         lines.append(f"{reference.tag}: digest: {descriptor['digest']} size: {descriptor['size']}")
         names.append(str(reference))
 
-    with progress.shown(sys.stdout, quiet=quiet) as on_progress:
+    with progress.Shown(None if quiet else sys.stdout) as shown:
         registry.push(
             name, root=settings_of(ctx).root, environ=os.environ, all_tags=all_tags, all_platforms=all_platforms,
-            on_begin=begin, on_progress=on_progress, on_pushed=pushed,
+            on_begin=begin, on_progress=shown.show, on_pushed=pushed,
         )  # fmt: skip
     for line in names if quiet else lines:
         click.echo(line)

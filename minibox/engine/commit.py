@@ -140,7 +140,7 @@ def _pack(root: str, layout: Layout, tree: Tree) -> tuple[str, str, int] | None:
     ):
         with compress(blob) as compressor:
             writer = LayerWriter(compressor)
-            count = writer.add_changes(new, changes(old, new))
+            count = writer.add_changes(new, changes(old, new, descends=True))
             diff_id, _ = writer.close()
         if not count:
             return None

@@ -6,17 +6,20 @@ from minibox.engine import removal, state
 from minibox.engine.launch import Launch
 from minibox.engine.ownership import Claim
 from minibox.engine.streams import ClosedEnds
-from minibox.errors import ConfigError, NameTaken, StoreError, Unsupported, UsageError
+from minibox.errors import ConfigError, ImageNotFound, NameTaken, StoreError, UsageError
 from minibox.image.store import ImageStore
 from minibox.storage import snapshotter, snapshotter_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from minibox.engine.launch import Note, Trace
     from minibox.engine.options import RunOptions
     from minibox.image.store import ResolvedImage
+
+    Pull = Callable[[str, str], None]
 
 
 def run(
@@ -27,6 +30,7 @@ def run(
     storage_driver: str = "",
     on_trace: Trace | None = None,
     on_note: Note | None = None,
+    pull: Pull | None = None,
 ) -> int:
     """Run a container in the foreground and wait for its end.
 
@@ -36,6 +40,8 @@ def run(
             without, before it starts; that it ran out of memory, after it has ended.
         on_trace: called with the plan's steps and their times when the container has ended or
             could not be started.
+        pull: pulls an image, of a platform or of this machine's for "", in the caller's way;
+            None for `engine.registry.pull`.
 
     Returns:
         The exit status: the command's own, or 128 + the number of the signal that ended it; 125 for a
@@ -49,7 +55,7 @@ def run(
 
     ends = ClosedEnds()
     try:
-        container = Foreground(_new(options, root, runroot, storage_driver, on_note))
+        container = Foreground(_new(options, root, runroot, storage_driver, on_note, pull))
         try:
             return container.run(on_trace)
         finally:
@@ -66,6 +72,7 @@ def run_detached(
     storage_driver: str = "",
     on_trace: Trace | None = None,
     on_note: Note | None = None,
+    pull: Pull | None = None,
 ) -> str:
     """Run a container that outlives this process, looked after by a supervisor; its id.
 
@@ -73,20 +80,26 @@ def run_detached(
     """
     from minibox.engine.detached import Detached
 
-    launch = _new(options, root, runroot, storage_driver, on_note)
+    launch = _new(options, root, runroot, storage_driver, on_note, pull)
     Detached(launch, new=True).start(on_trace)
     return launch.claim.id
 
 
 def create(
-    options: RunOptions, *, root: str, runroot: str, storage_driver: str = "", on_note: Note | None = None
+    options: RunOptions,
+    *,
+    root: str,
+    runroot: str,
+    storage_driver: str = "",
+    on_note: Note | None = None,
+    pull: Pull | None = None,
 ) -> str:
     """Make a container that `start` can start; its id. Arguments and errors as of `run`."""
     from time import time
 
     from minibox.engine.launch import IdFile
 
-    launch = _new(options, root, runroot, storage_driver, on_note)
+    launch = _new(options, root, runroot, storage_driver, on_note, pull)
     keep = False
     try:
         launch.prepare((24, 80) if options.tty else None, new=True)
@@ -125,28 +138,31 @@ def start(
     return container_id, True
 
 
-def _new(options: RunOptions, root: str, runroot: str, storage_driver: str, on_note: Note | None) -> Launch:
+def _new(
+    options: RunOptions,
+    root: str,
+    runroot: str,
+    storage_driver: str,
+    on_note: Note | None,
+    pull: Pull | None,
+) -> Launch:
     """Claim a new container."""
     if options.pull not in ("missing", "never", "always"):
         raise UsageError(f"unknown pull policy {options.pull!r}", "one of always, missing, never")
-    if options.pull == "always":
-        raise Unsupported(
-            "--pull always: minibox has no registry client yet", "leave it out to use the image in the store"
-        )
     store = ImageStore(root)
-    image, claim = _claim_image(store, runroot, options)
+    image, claim = _claim_image(store, runroot, options, pull)
     return Launch(options, store, snapshotter(root, storage_driver), image, claim, runroot, on_note)
 
 
 def _again(found: dict[str, Any], root: str, runroot: str, on_note: Note | None, claim: Claim | None) -> Launch | None:
     """Claim a container that is there; None when it runs already."""
-    from minibox.engine.options import from_json
+    from minibox.engine.options import from_given
 
     container_id: str = found["Id"]
     if not isinstance(found.get("Options"), dict):
         raise ConfigError(f"container {container_id[:12]} can't be started: its state is {found['Status']}",
                           "minibox rm removes it")  # fmt: skip
-    options = from_json(found["Options"])
+    options = from_given(found["Options"])
     claim = claim or Claim.of(root, container_id, found["Name"], remove=options.rm)
     if claim is None:
         return None
@@ -162,13 +178,15 @@ def _again(found: dict[str, Any], root: str, runroot: str, on_note: Note | None,
     return Launch(options, store, snapshotter_of(root, container_id), image, claim, runroot, on_note)
 
 
-def _claim_image(store: ImageStore, runroot: str, options: RunOptions) -> tuple[ResolvedImage, Claim]:
+def _claim_image(
+    store: ImageStore, runroot: str, options: RunOptions, pull: Pull | None
+) -> tuple[ResolvedImage, Claim]:
     """The image, and a claim that has it on record: from then on nobody removes the image or its layers.
 
     First the record, then a look whether the store is still as it was: who removes changes the store first, and then
     looks for records (`engine.images`). So one of the two sees the other, and no lock is needed.
     """
-    image = store.resolve(options.image)
+    image = _find_image(store, options, pull)
     claim = _claim(store.root, runroot, options)
     try:
         claim.note_image(options.image, image)
@@ -179,6 +197,19 @@ def _claim_image(store: ImageStore, runroot: str, options: RunOptions) -> tuple[
         claim.release()
         raise
     return image, claim
+
+
+def _find_image(store: ImageStore, options: RunOptions, pull: Pull | None) -> ResolvedImage:
+    """The image in the store, pulled before if it has to be."""
+    if options.pull != "always" and not options.platform:
+        try:
+            return store.resolve(options.image)
+        except ImageNotFound:
+            if options.pull == "never":
+                raise
+    from minibox.engine.registry import resolve_pulling
+
+    return resolve_pulling(store, options, pull)
 
 
 def _claim(root: str, runroot: str, options: RunOptions) -> Claim:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minibox.engine.trees import Directories, container_tree, find_tree
 from minibox.engine.user_namespace import run_inside
+from minibox.errors import MiniboxError, kernel_says
 from minibox.image.store import ImageStore
 
 TYPE_CHECKING = False
@@ -26,11 +27,14 @@ def diff(root: str, name: str, other: str = "", *, storage_driver: str = "") -> 
         tree = find_tree(root, name, storage_driver)
         old, new = (tree, find_tree(root, other, storage_driver)) if other else (tree.below(), tree)
 
+        descends = bool(tree.container_id) and not other
+
         def compare() -> list[tuple[str, str]]:
             from minibox.image.changes import changes
 
             with Directories(root) as directories, directories.stack(old) as before, directories.stack(new) as now:
-                return sorted([(change.kind, change.path) for change in changes(before, now)], key=lambda row: row[1])
+                found = [(change.kind, change.path) for change in changes(before, now, descends=descends)]
+            return sorted(found, key=lambda row: row[1])
 
         return run_inside(compare)
 
@@ -39,8 +43,8 @@ def export(root: str, name: str, file: BinaryIO) -> None:
     """Write a container's root file system to ``file`` as a tar, without what is mounted in it; it may run.
 
     Raises:
-        ContainerNotFound: there is none of that name or id.
-        OSError: a file can't be read, or ``file`` not be written.
+        MiniboxError: there is no container of that name or id, or a file of it can't be read.
+        OSError: ``file`` can't be written.
     """
     from minibox.engine import state
 
@@ -55,4 +59,9 @@ def export(root: str, name: str, file: BinaryIO) -> None:
             writer.close()
             file.flush()
 
-    run_inside(pack)
+    try:
+        run_inside(pack)
+    except OSError as error:
+        if error.filename:  # not of `file`
+            raise MiniboxError(f"export {name}: read {error.filename}: {kernel_says(error)}") from error
+        raise

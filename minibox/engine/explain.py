@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from minibox.engine.options import RunOptions
     from minibox.oci.runtime import LinuxIDMapping
+    from minibox.storage import Snapshot
 
 EXAMPLE_ID = "0123456789abcdef" * 4
 EXAMPLE_TERMINAL = (24, 80)
@@ -33,7 +34,7 @@ def explain(options: RunOptions, *, root: str, storage_driver: str = "") -> list
     Raises:
         MiniboxError: what `run` would raise before its first step.
     """
-    prepared = _prepare(options, root, storage_driver)
+    prepared, _ = _prepare(options, root, storage_driver)
     rows = plan_explain.rows(prepared.plan)
     for row in rows:
         if row["operation"] == "create_cgroup":
@@ -53,13 +54,14 @@ def script(options: RunOptions, *, root: str, storage_driver: str = "") -> str:
         Unsupported: the plan is not simple enough for one.
         MiniboxError: what `run` would raise before its first step.
     """
-    prepared = _prepare(options, root, storage_driver)
+    prepared, snapshot = _prepare(options, root, storage_driver)
     directory = prepared.spec["root"]["path"].removesuffix("/root/root")
     made = [step.path for step in prepared.cgroup_steps if step.op == "mkdir"]
     return shell.script(
         prepared.plan,
         before=(
-            f"mkdir -p {directory}/upper {directory}/work",
+            f"mkdir -p {directory}",
+            _snapshot_command(storage_driver, snapshot),
             f"printf '127.0.0.1 localhost\\n' > {directory}/hosts",
             f"echo {shell.quote(prepared.spec['hostname'])} > {directory}/hostname",
             f"cp /etc/resolv.conf {directory}/resolv.conf",
@@ -68,6 +70,14 @@ def script(options: RunOptions, *, root: str, storage_driver: str = "") -> str:
         born_in=cgroup.planned(prepared.cgroup_host, prepared.cgroup_name, prepared.cgroup_steps).v2,
         after=(*(f"rmdir {path}" for path in reversed(made)), f"rm -rf {directory}"),
     )
+
+
+def _snapshot_command(driver: str, snapshot: Snapshot) -> str:
+    """What the driver's `prepare` does."""
+    if snapshot.kind != "tree":
+        return f"mkdir {snapshot.upper} {os.path.dirname(snapshot.upper)}/work"
+    clone = "btrfs subvolume snapshot" if driver == "btrfs" else "cp --archive --reflink=auto"
+    return f"{clone} {snapshot.lowers[0]} {snapshot.upper} >/dev/null"
 
 
 def _maps(mappings: list[LinuxIDMapping]) -> str:
@@ -82,7 +92,7 @@ def _mapping_command(kind: str, mappings: list[LinuxIDMapping]) -> str:
     return f'{deny}echo {_maps(mappings)} > "/proc/$INIT/{kind}_map"'
 
 
-def _prepare(options: RunOptions, root: str, storage_driver: str) -> Prepared:
+def _prepare(options: RunOptions, root: str, storage_driver: str) -> tuple[Prepared, Snapshot]:
     store, storage = ImageStore(root), snapshotter(root, storage_driver)
     image = store.resolve(options.image)
     unpack(storage, store, image)
@@ -92,4 +102,5 @@ def _prepare(options: RunOptions, root: str, storage_driver: str) -> Prepared:
         first: LinuxIDMapping = {"containerID": 0, "hostID": FIRST_ID, "size": RANGE}
         ids = own_ids() if euid else IdMappings((first,), (first,))
     identity = Identity(EXAMPLE_ID, f"{root}/containers/{EXAMPLE_ID}", ids, networking.choose(options, euid).mode)
-    return prepare(options, storage, image, identity, EXAMPLE_TERMINAL if options.tty else None)
+    prepared = prepare(options, storage, image, identity, EXAMPLE_TERMINAL if options.tty else None)
+    return prepared, storage.describe(EXAMPLE_ID, image.chain_ids)

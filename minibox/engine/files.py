@@ -44,7 +44,10 @@ def prepare(snapshotter: Snapshotter, container_id: str, chain_ids: tuple[str, .
         return
     from minibox.engine.user_namespace import run_inside
 
-    run_inside(lambda: snapshotter.prepare(container_id, chain_ids))
+    def clone() -> None:
+        snapshotter.prepare(container_id, chain_ids)
+
+    run_inside(clone)
 
 
 def remove(root: str, container_id: str, snapshotter: Snapshotter | None = None) -> None:

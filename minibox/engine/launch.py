@@ -139,7 +139,7 @@ class Launch:
     def record(self) -> dict[str, Any]:
         """What its state.json says of it besides how far it is; `state.write`."""
         from minibox.engine.container_config import container_config, mounts_of
-        from minibox.engine.options import as_json
+        from minibox.engine.options import given
         from minibox.engine.spec import labels
 
         spec, image_config = self.prepared.spec, self.image.config
@@ -156,7 +156,7 @@ class Launch:
             "Config": container_config(self.options, image_config, spec["process"]["env"], named, anonymous),
             "ReadOnly": self.options.read_only,
             "Mounts": mounts_of(spec["mounts"], self.claim.directory),
-            "Options": as_json(self.options),
+            "Options": given(self.options),
         }
 
     def release(self) -> None:

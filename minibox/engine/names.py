@@ -63,6 +63,11 @@ def holder(root: str, name: str) -> str:
         return ""
 
 
+def is_nobodys(root: str, container_id: str) -> bool:
+    """Is there neither a running container of that id nor files of it?"""
+    return not os.path.lexists(f"{root}/live/{container_id}") and not os.path.isdir(f"{root}/containers/{container_id}")
+
+
 def drop(root: str, container_id: str, name: str) -> None:
     """Free a name if it is that container's; with ``name`` "" whichever it has."""
     directory = f"{root}/names"
@@ -87,8 +92,7 @@ def _holder(directory: str, name: str, root: str) -> str:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         found = os.readlink(f"{directory}/{name}")
-        # Neither a running container of that id nor files of it.
-        if os.path.lexists(f"{root}/live/{found}") or os.path.isdir(f"{root}/containers/{found}"):
+        if not is_nobodys(root, found):
             return found
         os.unlink(f"{directory}/{name}")
     except FileNotFoundError:

@@ -45,6 +45,7 @@ class RunOptions:
     label: tuple[str, ...] = ()  # "key=value"
     cidfile: str = ""
     pull: str = "missing"  # always, missing, never
+    platform: str = ""  # "os/arch[/variant]" that the image must be for; "": this machine's
     # file system
     volume: tuple[str, ...] = ()  # "[SRC:]DST[:options]"
     mount: tuple[str, ...] = ()  # "type=bind,source=...,target=..."
@@ -63,6 +64,7 @@ class RunOptions:
     cpu_shares: int | None = None
     cpuset_cpus: str = ""
     pids_limit: int | None = None  # -1: unlimited
+    cgroup_manager: str = ""  # systemd, cgroupfs; "": whichever the limits need
     # isolation
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
@@ -81,14 +83,14 @@ class RunOptions:
     trace: bool = False
 
 
-def as_json(options: RunOptions) -> dict[str, object]:
-    """The options that are not their defaults, for state.json."""
-    given = {name: getattr(options, name) for name in RunOptions.__annotations__}
-    return {name: value for name, value in given.items() if value != getattr(RunOptions, name, None)}
+def given(options: RunOptions) -> dict[str, object]:
+    """The options that aren't as they are by default: for who asks later how a container was run."""
+    values = {name: getattr(options, name) for name in RunOptions.__annotations__}
+    return {name: value for name, value in values.items() if value != getattr(RunOptions, name, None)}
 
 
-def from_json(values: dict[str, Any]) -> RunOptions:
-    """Of `as_json`; what a later version has added since is its default."""
+def from_given(values: dict[str, Any]) -> RunOptions:
+    """From `given`, through JSON; what a later version has added since is its default."""
     known = [(name, values[name]) for name in RunOptions.__annotations__ if name in values]
     fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in known}
     return RunOptions(**fields)

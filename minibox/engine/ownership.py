@@ -249,6 +249,12 @@ def is_live(root: str, container_id: str) -> bool:
     return owned(root, container_id) is not None
 
 
+def live_process(root: str, container_id: str) -> int:
+    """The first process of a container that an owner holds: -1 while there is none, 0 when none holds it."""
+    live = owned(root, container_id)
+    return live.pid if live else 0
+
+
 def owned(root: str, container_id: str) -> Live | None:
     """What the owner of a container has written so far; None when it has no owner."""
     try:

@@ -11,7 +11,7 @@ import os
 from minibox import config
 from minibox.errors import ImageNotFound, InvalidReference, RegistryError, UsageError
 from minibox.image.progress import silent
-from minibox.image.reference import DEFAULT_DOMAIN, Reference, parse
+from minibox.image.reference import DEFAULT_DOMAIN, Reference, is_digest, parse
 from minibox.image.store import ImageStore
 from minibox.storage import snapshotter
 
@@ -19,12 +19,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from minibox.engine.options import RunOptions
     from minibox.image.layer import LayerSource
     from minibox.image.layout import Descriptor
     from minibox.image.platform import Platform
     from minibox.image.progress import OnProgress
     from minibox.image.registry.client import Client
     from minibox.image.registry.pull import Pulled
+    from minibox.image.store import ResolvedImage
 
     OnPushed = Callable[[Reference, Descriptor], None]
     OnPulled = Callable[[Pulled], None]
@@ -126,6 +128,50 @@ def pull(
             on_pulled(puller.pull(tagged))
     finally:
         registries.transport.close()
+
+
+def resolve_pulling(
+    store: ImageStore, options: RunOptions, pull_image: Callable[[str, str], None] | None
+) -> ResolvedImage:
+    """The image for a container: from the store, or pulled before, as ``options`` say by ``pull`` and ``platform``.
+
+    Args:
+        pull_image: as `engine.container.run`'s ``pull``.
+
+    Raises:
+        ImageNotFound: the store has no such image, and it can't be pulled or mustn't be.
+        RegistryError: it can't be pulled.
+    """
+    from minibox.image.base import is_base
+    from minibox.image.platform import parse_platform, platform_of, runs
+
+    name = options.image
+    found, missing = None, None
+    try:
+        found = store.resolve(name)
+    except ImageNotFound as error:
+        missing = error
+    if found is not None and options.platform and not runs(parse_platform(options.platform), platform_of(found.config)):
+        missing = ImageNotFound(
+            f"image {name!r} in the store is for {platform_of(found.config)}, not {options.platform}"
+        )
+        found = None
+    can_pull = options.pull != "never" and not is_base(name) and not is_digest(name)
+    if found is not None and not (can_pull and options.pull == "always"):
+        return found
+    if missing is not None and not can_pull:
+        raise missing
+    try:
+        if pull_image is not None:
+            pull_image(name, options.platform)
+        else:
+            pull(name, root=store.root, environ=os.environ, platform=options.platform)
+    except RegistryError as error:
+        if missing is None:
+            raise
+        in_store = (missing.hint or "").partition(";")[0] or None  # not the advice to pull it
+        raise type(error)(f"{missing}, and can't be pulled: {error}", error.hint or in_store) from error
+    return store.resolve(name)
 
 
 def push(

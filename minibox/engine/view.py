@@ -66,11 +66,10 @@ def image_view(storage: Snapshotter, chain_ids: tuple[str, ...]) -> Iterator[int
 @contextmanager
 def _tree(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> Iterator[int]:
     """``layers`` are topmost first; of a tree the first is all."""
-    mount = -1 if snapshot.kind == "tree" else _stacked(root, snapshot, layers)
+    mount = _mounted(root, snapshot, layers)
     fd = -1
     try:
-        # A mount's own descriptor (O_PATH) can't be listed.
-        fd = os.open(layers[0], OPEN_DIRECTORY) if mount < 0 else os.open(".", OPEN_DIRECTORY, dir_fd=mount)
+        fd = os.open(".", OPEN_DIRECTORY, dir_fd=mount)  # a mount's own descriptor (O_PATH) can't be listed
         yield fd
     finally:
         for each in (fd, mount):
@@ -78,17 +77,39 @@ def _tree(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> Iterator[in
                 os.close(each)
 
 
-def _stacked(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> int:
-    """A detached overlay of ``layers``, without an upper one: its descriptor."""
-    flags, steps = CLONE_VM | NAMESPACES["mount"], [op.die_with_parent("it must not outlive minibox")]
+def _mounted(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> int:
+    """A detached, read-only mount of ``layers`` as one: its descriptor."""
+    if snapshot.kind == "tree":
+        steps = [
+            op.open_tree(layers[0], op.ROOT, "the tree, as a mount of its own"),
+            op.mount_attributes(op.ROOT, "it is only looked at", set_=op.RDONLY),
+        ]
+    else:
+        steps = stage(root, snapshot, layers)
+        # Alone, a layer would be no overlay, and its whiteouts would show.
+        steps.append(op.mkdir(op.HOST, f"{root}/tmp/none", "one layer more than there are"))
+        steps += overlay(root, f"lowerdir={':'.join(map(str, range(len(layers))))}:none")
+    return detached([*steps, op.send_fd(op.CHANNEL, op.ROOT, 0, "to who reads it")])
+
+
+def detached(steps: list[Op]) -> int:
+    """Run ``steps``, of which the last sends a mount through `operations.CHANNEL`, in a mount namespace of their own.
+
+    Returns:
+        The mount's descriptor; it belongs to no namespace any more.
+
+    Raises:
+        StepError: a step failed.
+    """
+    flags, first = CLONE_VM | NAMESPACES["mount"], [op.die_with_parent("it must not outlive minibox")]
     if os.geteuid():
         flags |= NAMESPACES["user"]
-        steps += _map_one_id()
-    steps += _stack(root, snapshot, layers)
+        first += _map_one_id()
+    first.append(op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            _run(steps, flags, theirs.fileno())
+            _run([*first, *steps], flags, theirs.fileno())
         _, fds, *_ = socket.recv_fds(ours, 8, 1, socket.MSG_CMSG_CLOEXEC)
     return fds[0]
 
@@ -123,26 +144,24 @@ def _map_one_id() -> list[Op]:
     ]
 
 
-def _stack(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
-    stage = f"{root}/tmp"
-    os.makedirs(stage, 0o700, exist_ok=True)
-    steps = [
-        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),
-        op.mount("tmpfs", stage, "a place to put the layers together", source="minibox", root=op.HOST),
-        # Alone, a layer would be no overlay, and its whiteouts would show.
-        op.mkdir(op.HOST, f"{stage}/none", "one layer more than there are"),
-        op.mkdir(op.HOST, f"{stage}/root", "the tree to be"),
-    ]
-    for number, path in enumerate(layers):
-        image = snapshot.kind == "erofs" and path != snapshot.upper
-        steps.append((op.open_image if image else op.open_tree)(path, op.SCRATCH, "a layer"))
-        steps.append(op.attach(op.SCRATCH, op.HOST, f"{stage}/{number}", "under a short name"))
-    options = f"lowerdir={':'.join(map(str, range(len(layers))))}:none"
+def stage(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
+    """Put layers, topmost first, under the numbers from 0 in ``root``/tmp, where only these steps see them."""
+    path = f"{root}/tmp"
+    os.makedirs(path, 0o700, exist_ok=True)
+    steps = [op.mount("tmpfs", path, "a place to put the layers together", source="minibox", root=op.HOST)]
+    for number, layer in enumerate(layers):
+        image = snapshot.kind == "erofs" and layer != snapshot.upper
+        steps.append((op.open_image if image else op.open_tree)(layer, op.SCRATCH, "a layer"))
+        steps.append(op.attach(op.SCRATCH, op.HOST, f"{path}/{number}", "under a short name"))
+    return steps
+
+
+def overlay(root: str, options: str) -> list[Op]:
+    """Mount what `stage` has put there as one; `operations.ROOT` is the mount."""
     if os.geteuid() or os.readlink("/proc/self/ns/user") != FIRST_USER_NAMESPACE:
         options += ",userxattr"
     return [
-        *steps,
-        op.mount_overlay(stage, options, "root", "layers as one tree, read-only"),
-        op.open_tree(f"{stage}/root", op.ROOT, "detached, to hand it over"),
-        op.send_fd(op.CHANNEL, op.ROOT, 0, "to who reads it"),
+        op.mkdir(op.HOST, f"{root}/tmp/root", "the tree to be"),
+        op.mount_overlay(f"{root}/tmp", options, "root", "layers as one tree"),
+        op.open_tree(f"{root}/tmp/root", op.ROOT, "detached, to hand it over"),
     ]

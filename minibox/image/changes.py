@@ -41,17 +41,21 @@ class Change:
     node: Node | None = None
 
 
-def changes(old: Stack, new: Stack) -> Iterator[Change]:
+def changes(old: Stack, new: Stack, *, descends: bool = False) -> Iterator[Change]:
     """What has to be done to ``old`` to have ``new``: each directory before what is in it, sorted within it.
 
     Of a tree that is new all is told; of one that was deleted, its top only. What disappears while it
     is looked at was never there.
 
+    Args:
+        descends: ``new`` is a container on ``old``: a file that was linked to has changed too, so that a layer has
+            both its names.
+
     Raises:
         OSError: a directory can't be read, with its path.
         Unsupported: see `Stack.children`.
     """
-    comparison = _Comparison(old, new)
+    comparison = _Comparison(old, new, descends)
     unreported: list[Change] = []  # directories on the way down that haven't changed themselves
     if old.root.layers and new.root.layers and comparison.differ(old.root, new.root):
         yield Change("C", "/", new.root)
@@ -78,11 +82,10 @@ _REPORTED = Change("C", "")
 
 
 class _Comparison:
-    def __init__(self, old: Stack, new: Stack) -> None:
-        self._old, self._new = old, new
+    def __init__(self, old: Stack, new: Stack, descends: bool) -> None:
+        self._old, self._new, self._descends = old, new, descends
         # overlayfs copies a file up alone: a hard link among what is above the old layers was made there.
-        count = len(old.identities)
-        self._above = new.identities[-count:] == old.identities
+        self._above = new.identities[-len(old.identities) :] == old.identities
 
     def entries(self, before: Node | None, now: Node) -> Iterator[tuple[str, Node | None, Node | None]]:
         """Path, old and new node of all that may differ in a directory, sorted by name."""
@@ -130,7 +133,9 @@ class _Comparison:
                 return was.st_rdev != status.st_rdev
             if stat.S_ISREG(status.st_mode):
                 linked = status.st_nlink > 1 and (self._above or status.st_nlink != was.st_nlink)
-                return linked or was.st_size != status.st_size or self._contents_differ(before, now)
+                return (
+                    (self._descends and linked) or was.st_size != status.st_size or self._contents_differ(before, now)
+                )
             return stat.S_ISDIR(status.st_mode) and self._attributes_differ(before, now)
         finally:
             os.close(was_fd)

@@ -15,7 +15,7 @@ from minibox.image.inventory import inventory
 from minibox.image.layout import disk_error
 from minibox.image.usage import garbage, look
 from minibox.record import record
-from minibox.storage import snapshotter
+from minibox.storage import DRIVERS, snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from minibox.image.usage import Uses
 
 POLL_S = 0.05
+# Removing it removes what a removal left that was killed, and nothing else.
+NO_LAYER = "sha256:" + 64 * "0"
 
 
 @record
@@ -71,7 +73,7 @@ def collect(layout: Layout, uses: Callable[[], Uses], released: Collection[str] 
     blobs = [thing for thing in things if isinstance(thing, str)]
     layers = [thing for thing in things if not isinstance(thing, str)]
     # Layers first: one that is there without its blobs could not be told from a whole image's by who looks for both.
-    for driver, chain_id in layers:
+    for driver, chain_id in (*layers, *((driver, NO_LAYER) for driver in DRIVERS)):
         snapshotter(layout.root, driver).remove_layer(chain_id)
         _unlink(f"{layout.root}/cache/usage/{driver}-{chain_id[7:]}")
     for digest in blobs:

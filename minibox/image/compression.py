@@ -236,6 +236,9 @@ class Compressor:
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Take ``data``; an error of the file's may come at a later call or at the end of the block."""
         self._check()
+        if not self._collected and len(data) >= READ_BYTES:
+            self._pieces.put(bytes(data))
+            return len(data)
         self._collected += data
         if len(self._collected) >= READ_BYTES:
             self._pieces.put(bytes(self._collected))

@@ -8,25 +8,28 @@ from contextlib import ExitStack
 
 from minibox.errors import InvalidReference, StoreError, UsageError, kernel_says
 from minibox.image.compression import MAGIC_BYTES, READ_BYTES, Pump, compression_of, open_decompressed
+from minibox.image.layer import LayerSource
 from minibox.image.manifest import (
     MEDIA_TYPE_CONFIG,
     MEDIA_TYPE_MANIFEST,
     chain_ids,
 )
-from minibox.image.platform import host_architecture
+from minibox.image.platform import host_platform
 from minibox.image.reference import parse
 from minibox.image.store import ResolvedImage
 from minibox.image.tar import TarReader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, BinaryIO
 
     from minibox.image.compression import Readable
     from minibox.image.layout import Descriptor, Layout
+    from minibox.image.platform import Platform
     from minibox.image.store import ImageStore
 
+    Unpack = Callable[[Sequence[LayerSource]], None]
     TarSource = str | os.PathLike[str] | BinaryIO
 
 MEDIA_TYPE_LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -59,44 +62,67 @@ def add_image(
     config: dict[str, Any] | None = None,
     *,
     created: str | None = None,
+    message: str = "",
+    platform: Platform | None = None,
+    unpack: Unpack | None = None,
 ) -> ResolvedImage:
     """Make an image of ``layers``, bottom first, and name it ``reference``; as `import_tar`.
 
     Same layers and config give the same digest: the time of making is kept only where
     ``created`` (RFC 3339) says one.
+
+    Args:
+        reference: "" for no name.
+        message: for the history, which is only written with ``created``.
+        platform: that it is for; None for this machine's.
+        unpack: called with the layers before the image gets its name.
     """
-    name = parse(reference)
-    if name.digest:
+    name = parse(reference) if reference else None
+    if name is not None and name.digest:
         raise InvalidReference(f"invalid reference {ascii(reference)}: a new image can't be given a digest")
     layout = store.layout
-    added = [_add_layer(layout, source) for source in layers]
-    if not added:
-        raise UsageError(f"image {reference!r} would have no layers")
-    diff_ids = [diff_id for _, diff_id in added]
-    image_config: dict[str, Any] = {
-        "architecture": host_architecture(),
-        "os": "linux",
-        "config": {"Env": [DEFAULT_PATH], **(config or {})},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-    }
-    if created:
-        image_config["created"] = created
-    config_descriptor = layout.write_json(image_config, MEDIA_TYPE_CONFIG)
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": MEDIA_TYPE_MANIFEST,
-        "config": config_descriptor,
-        "layers": [descriptor for descriptor, _ in added],
-    }
-    descriptor = layout.write_json(manifest, MEDIA_TYPE_MANIFEST)
-    layout.set_name(str(name), {**descriptor, "platform": {"os": "linux", "architecture": host_architecture()}})
+    with layout.adding():
+        added = [_add_layer(layout, source) for source in layers]
+        if not added:
+            raise UsageError(f"image {reference!r} would have no layers")
+        diff_ids = [diff_id for _, diff_id in added]
+        chain = chain_ids(diff_ids)
+        if unpack is not None:
+            blobs = [layout.blob_path(descriptor["digest"]) for descriptor, _ in added]
+            unpack([LayerSource(*each) for each in zip(blobs, diff_ids, chain, strict=True)])
+        image_config: dict[str, Any] = {
+            **_platform_values(platform or host_platform()),
+            "config": {"Env": [DEFAULT_PATH], **(config or {})},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        }
+        if created:
+            image_config["created"] = created
+            image_config["history"] = [{"created": created, **({"comment": message} if message else {})}] * len(added)
+        config_descriptor = layout.write_json(image_config, MEDIA_TYPE_CONFIG)
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MEDIA_TYPE_MANIFEST,
+            "config": config_descriptor,
+            "layers": [descriptor for descriptor, _ in added],
+        }
+        descriptor = layout.write_json(manifest, MEDIA_TYPE_MANIFEST)
+        descriptor = {**descriptor, "platform": _platform_values(platform or host_platform())}
+        if name is not None:
+            layout.set_name(str(name), descriptor)
+        else:
+            layout.change(lambda items: [*items, descriptor])
     return ResolvedImage(
-        reference=str(name),
+        reference=str(name) if name is not None else "",
         digest=descriptor["digest"],
         config=image_config,
-        chain_ids=chain_ids(diff_ids),
+        chain_ids=chain,
         config_digest=config_descriptor["digest"],
     )
+
+
+def _platform_values(platform: Platform) -> dict[str, str]:
+    values = {"architecture": platform.architecture, "os": platform.os, "variant": platform.variant}
+    return {key: text for key, text in values.items() if text}
 
 
 def _add_layer(layout: Layout, source: TarSource) -> tuple[Descriptor, str]:

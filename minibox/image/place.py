@@ -103,11 +103,14 @@ class Placer:
             return
         if is_directory:
             raise UsageError(f"cannot overwrite directory {self._shown(path)} with a non-directory")
-        if entry.kind == tar.REGULAR:
-            self._write_file(name, entry, content, present is not None)
-            return
-        if present is not None:
+        mounted = present is not None and _mount_id(name, directory) != _mount_id(b".", directory)
+        if present is not None and not mounted:
             os.unlink(name, dir_fd=directory)
+        if entry.kind == tar.REGULAR:
+            self._write_file(name, entry, content, mounted)
+            return
+        if mounted:
+            raise OSError(EBUSY, "")
         if entry.kind == tar.HARD_LINK:
             target = b"/".join(split_name(entry.link))
             parent, _, target_name = target.rpartition(b"/")
@@ -123,17 +126,11 @@ class Placer:
             os.mknod(name, NODES[entry.kind] | 0o600, os.makedev(*entry.device), dir_fd=directory)
         self._attributes.apply_at(name, directory, entry)
 
-    def _write_file(self, name: bytes, entry: tar.Entry, content: Iterable[memoryview], present: bool) -> None:
+    def _write_file(self, name: bytes, entry: tar.Entry, content: Iterable[memoryview], mounted: bool) -> None:
+        # What is mounted on a file, as on /etc/hosts, gets the content: unlink(2) would unmount it, since it is
+        # mounted in another mount namespace only.
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        if present:
-            try:
-                os.unlink(name, dir_fd=self._parent_fd)
-                present = False
-            except OSError as error:
-                if error.errno != EBUSY:
-                    raise
-        # A mount point, as /etc/hosts is: it is that file that gets the content.
-        flags |= os.O_TRUNC | os.O_NONBLOCK if present else os.O_CREAT | os.O_EXCL
+        flags |= os.O_TRUNC | os.O_NONBLOCK if mounted else os.O_CREAT | os.O_EXCL
         with open(os.open(name, flags, 0o600, dir_fd=self._parent_fd), "wb", 1 << 20) as file:
             if entry.sparse is None:
                 for piece in content:
@@ -190,6 +187,16 @@ class _Pieces:
             self._left = self._left[length:]
             length -= len(piece)
             yield piece
+
+
+def _mount_id(name: bytes, dir_fd: int) -> bytes:
+    """Which mount a file is seen through; proc_pid_fdinfo(5), Linux 3.15."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+            return next(line for line in file if line.startswith(b"mnt_id:"))
+    finally:
+        os.close(fd)
 
 
 def _now_ns() -> int:

@@ -135,8 +135,7 @@ class ImageStore:
         known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "base, made on first use"
         hint = f"in the store: {known}"
         if not is_digest(reference) and not is_digest(f"sha256:{reference}"):
-            full = str(parse(reference))
-            hint += f"; to add it: skopeo copy docker://{full} oci:{self.root}/images:{full}"
+            hint += f"; to add it: minibox pull {parse(reference).familiar}"
         return ImageNotFound(f"image {reference!r} is not in the store at {self.root}/images", hint)
 
     def _index_version(self) -> tuple[int, int, int] | None:

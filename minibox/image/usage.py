@@ -85,11 +85,13 @@ class Usage:
     Attributes:
         images: of each, in the order they were given.
         size_bytes: of all together, leftovers too.
+        leftover_bytes: what belongs to no image.
         reclaimable_bytes: what goes when all images are removed that no container uses.
     """
 
     images: tuple[ImageUsage, ...]
     size_bytes: int
+    leftover_bytes: int
     reclaimable_bytes: int
 
 
@@ -187,7 +189,8 @@ def usage(layout: Layout, disk: Disk, images: Sequence[StoredImage], uses: Uses)
         unique = disk.bytes_of(thing for thing in each if owners[thing] == 1)
         rows.append(ImageUsage(size, size - unique, unique, count))
     reclaimable = disk.bytes_of(garbage(layout, disk, used, uses, unused))
-    return Usage(tuple(rows), disk.bytes_of(disk.sizes), reclaimable)
+    total = disk.bytes_of(disk.sizes)
+    return Usage(tuple(rows), total, total - disk.bytes_of(owners), reclaimable)
 
 
 def _listed(directory: str) -> list[str]:

@@ -47,6 +47,7 @@ RLIMITS = {
 }  # fmt: skip
 DEVICE_TYPES = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
 O_PATH_DIRECTORY = 0o10200000
+OWNERS = "its files keep their ids on disk and show the container's"
 INFINITY = (1 << 64) - 1
 
 
@@ -120,19 +121,19 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     _check(spec)
     wanted = mounts.read(spec.get("mounts", []), start.cgroup_mounts)
     binds = [mount for mount in wanted if mount.bind]
-    below_mounter = start.id_mapped
+    # A loop device, which an image may need, is none of the container's: its cgroup would forbid it.
+    below_mounter = start.id_mapped or rootfs.images
     devices = spec["linux"].get("devices", [])
     handed_over = [mount.destination for mount in binds] + [device["path"] for device in devices if below_mounter]
     if len(handed_over) > op.SLOTS - op.FIRST_BIND:
         raise ConfigError(
             f"{len(handed_over)} bind mounts and devices are more than the {op.SLOTS - op.FIRST_BIND} of one start"
         )
-    mounter = _mounter(rootfs, spec, binds) if below_mounter else []
+    mounter = _mounter(rootfs, spec, binds, start.id_mapped) if below_mounter else []
     return Plan(
         (
             *_birth(spec, start),
-            *([op.parent("clone_mounter", CLONE_VM | NAMESPACES["mount"], why="only the host's root may id-map layers")]
-              if below_mounter else []),
+            *([_clone_mounter(start.id_mapped)] if below_mounter else []),
             *map(op.by_mounter, mounter),
             *_identity(spec, start),
             *(_receive(handed_over) if below_mounter else _own_root(rootfs, binds)),
@@ -283,7 +284,7 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
         else:
             steps.append(op.open_tree(path, op.SCRATCH, f"{what}, as a mount of its own"))
         if id_mapped:
-            steps.append(op.id_map(op.SCRATCH, "its files keep their ids on disk and show the container's"))
+            steps.append(op.id_map(op.SCRATCH, OWNERS))
         steps.append(op.attach(op.SCRATCH, op.HOST, f"{stage}/{name}", "under a short name"))
     steps.append(op.mkdir(op.HOST, f"{stage}/root", "the root to be"))
     if id_mapped:
@@ -296,24 +297,32 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
     return steps
 
 
-def _tree(rootfs: Rootfs, id_mapped: bool) -> list[Op]:
-    """Bind the container's tree, as `op.ROOT`."""
-    steps = [op.open_tree(rootfs.tree, op.ROOT, "the container's tree, as a mount of its own")]
+def _open_tree(rootfs: Rootfs) -> Op:
+    return op.open_tree(rootfs.tree, op.ROOT, "the container's tree, as a mount of its own")
+
+
+def _tree_attributes(rootfs: Rootfs) -> list[Op]:
+    """Attributes of the container's tree, cloned as `op.ROOT`."""
+    if rootfs.userxattr:
+        return []  # an ordinary user's mounts are locked
+    cleared = op.RDONLY | op.NOSUID | op.NODEV | op.NOEXEC | mounts.ATIME
+    why = "as the image needs it, whatever the host's mount forbids; and reading doesn't unshare what was cloned"
+    return [op.mount_attributes(op.ROOT, why, set_=op.NOATIME, clear=cleared)]
+
+
+def _clone_mounter(id_mapped: bool) -> Op:
+    why = "only the host's root may id-map layers" if id_mapped else "the container may not mount images itself"
+    return op.parent("clone_mounter", CLONE_VM | NAMESPACES["mount"], why=why)
+
+
+def _mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount], id_mapped: bool) -> list[Op]:
+    linux, ids = spec["linux"], (0, 0)
     if id_mapped:
-        steps.append(op.id_map(op.ROOT, "its files keep their ids on disk and show the container's"))
-    if not rootfs.userxattr:
-        why = "the mount that it is cloned from may forbid what an image needs"
-        steps.append(op.mount_attributes(op.ROOT, why, clear=op.RDONLY | op.NOSUID | op.NODEV | op.NOEXEC))
-    return steps
-
-
-def _mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount]) -> list[Op]:
-    linux = spec["linux"]
-    ids = linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"]
+        ids = linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"]
     steps = [op.die_with_parent("it must not outlive minibox either")]
     for slot, mount in enumerate(binds, op.FIRST_BIND):
         steps += mounts.open_bind(mount, slot)
-    steps += _stage(rootfs) if rootfs.tree else _stack(rootfs, True, ids)
+    steps += _stage(rootfs) if rootfs.tree else _stack(rootfs, id_mapped, ids)
     handed_over = [mount.destination for mount in binds]
     for device in linux.get("devices", []):
         # Made by the host's root, which may, and given to the container's ids, which a bind of the host's lacks.
@@ -322,7 +331,7 @@ def _mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount]) -> list[Op]:
         steps.append(op.open_tree(path, slot, f"to be {device['path']}"))
         handed_over.append(device["path"])
     if rootfs.tree:
-        steps += _tree(rootfs, True)
+        steps += [_open_tree(rootfs), op.id_map(op.ROOT, OWNERS), *_tree_attributes(rootfs)]
     else:
         steps.append(op.open_tree(f"{rootfs.directory}/root/root", op.ROOT, "the root, detached, to hand it over"))
     steps.append(op.send_fd(op.CHANNEL, op.ROOT, 0, "the container's process attaches it"))
@@ -335,15 +344,11 @@ def _receive(handed_over: list[str]) -> list[Op]:
     steps = [
         op.propagation("/", op.MS_REC | op.MS_PRIVATE, "pivot_root wants it, and nothing may reach the host"),
         op.recv_fd(op.ROOT, "the root that the mounter has put together"),
-        _attach_root(),
+        op.attach(op.ROOT, op.HOST, "/tmp", "in this namespace only, over a directory that every host has"),
     ]
     for slot, destination in enumerate(handed_over, op.FIRST_BIND):
         steps.append(op.recv_fd(slot, f"the source of {destination}"))
     return steps
-
-
-def _attach_root() -> Op:
-    return op.attach(op.ROOT, op.HOST, "/tmp", "in this namespace only, over a directory that every host has")
 
 
 def _own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
@@ -351,7 +356,13 @@ def _own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
     for slot, mount in enumerate(binds, op.FIRST_BIND):
         steps += mounts.open_bind(mount, slot)
     if rootfs.tree:
-        return [*steps, *_stage(rootfs)[:1], *_tree(rootfs, False), _attach_root()]
+        return [
+            *steps,
+            *_stage(rootfs)[:1],
+            _open_tree(rootfs),
+            op.attach(op.ROOT, op.HOST, f"{rootfs.directory}/root", "in this namespace only"),
+            *_tree_attributes(rootfs),
+        ]
     steps += _stack(rootfs, False, (0, 0))
     steps.append(op.open_(f"{rootfs.directory}/root/root", O_PATH_DIRECTORY, op.ROOT, "the container's root directory"))
     return steps

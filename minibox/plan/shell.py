@@ -26,6 +26,7 @@ UNSHARE = {
 }  # fmt: skip
 ATTRIBUTES = {op.RDONLY: "ro", op.NOSUID: "nosuid", op.NODEV: "nodev", op.NOEXEC: "noexec", op.NOATIME: "noatime",
               op.STRICTATIME: "strictatime", op.NODIRATIME: "nodiratime", op.NOSYMFOLLOW: "nosymfollow"}  # fmt: skip
+CLEARED = {op.RDONLY: "rw", op.NOSUID: "suid", op.NODEV: "dev", op.NOEXEC: "exec"}
 PROPAGATION = {op.MS_PRIVATE: "private", op.MS_SLAVE: "slave", op.MS_SHARED: "shared", op.MS_UNBINDABLE: "unbindable"}
 LIMITS = ("cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending",
           "msgqueue", "nice", "rtprio", "rttime")  # fmt: skip
@@ -77,7 +78,7 @@ def _bind(source: str, root: int, target: str, attributes: int, recursive: int) 
 def _attach(mount: int, root: int, target: str) -> str:
     place = _path(root, target)
     if mount == op.ROOT:
-        return f'mount --rbind "$ROOT" {place} && ROOT={place}'
+        return f'mkdir -p {place} && mount --rbind "$ROOT" {place} && ROOT={place}'
     source = '"$MOUNT"' if mount == op.SCRATCH else f'"$BIND_{mount - op.FIRST_BIND + 1}"'
     return f"{{ [ -d {source} ] && mkdir -p {place} || touch {place}; }} && mount --rbind {source} {place}"
 
@@ -100,11 +101,11 @@ def _read_only(root: int, path: str) -> str:
     return f"if [ -e {place} ]; then mount --bind {place} {place} && mount -o remount,bind,ro {place}; fi"
 
 
-def _mount_attributes(mount: int, set_: int, _clear: int, propagation: int, recursive: int) -> str:
+def _mount_attributes(mount: int, set_: int, clear: int, propagation: int, recursive: int) -> str:
     place = '"$ROOT"' if mount == op.ROOT else f'"$BIND_{mount - op.FIRST_BIND + 1}"'
     words = [("r" if recursive else "") + word for word in _words(PROPAGATION, propagation)]
     if set_ and mount == op.ROOT:
-        return f"mount -o remount,bind,{','.join(_words(ATTRIBUTES, set_))} {place}"
+        return f"mount -o remount,bind,{','.join([*_words(CLEARED, clear), *_words(ATTRIBUTES, set_)])} {place}"
     return f": attributes of {place}, set when it is attached: {' '.join([*words, *_words(ATTRIBUTES, set_)])}"
 
 
@@ -131,6 +132,7 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "oom_score_adj": lambda value: f"choom --adjust {value} --pid $INIT",
     "open": lambda path, flags, slot: f"ROOT={quote(path)}",
     "open_tree": _open_tree,
+    "open_image": lambda path, slot: f"mount -t erofs -o ro,loop {quote(path)} /mnt && MOUNT=/mnt",
     "mount_attributes": _mount_attributes,
     "propagation": lambda path, flags: (
         f"mount --make-{'r' if flags & op.MS_REC else ''}{''.join(_words(PROPAGATION, flags))} {quote(path)}"
@@ -195,7 +197,7 @@ def script(
     if missing:
         raise Unsupported(
             f"write it as a shell script: no command does {', '.join(missing)}",
-            "a simple run can be one: --userns host --network none, and no -t",
+            "a simple run can be one: --userns host --network none, no -t, and no --storage-driver erofs",
         )
     lines = ["#!/bin/sh", "# The same container by hand. Run as root.", "set -eu"]
     lines += [f"trap {quote('; '.join(after))} EXIT", *before]

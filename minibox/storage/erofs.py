@@ -128,7 +128,7 @@ def make_image(tree: str, path: str) -> None:
         done = subprocess.run(
             ["mkfs.erofs", *options, path, tree], capture_output=True, text=True, check=False, env=environ
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:
         raise Unsupported("make an EROFS image: there is no mkfs.erofs", "apt-get install erofs-utils") from error
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()

@@ -78,11 +78,11 @@ def differences(old, new):
         return [(change.kind, change.path) for change in changes(old, new)]
 
 
-def packed(old, new):
+def packed(old, new, descends=False):
     file = io.BytesIO()
     with old, new:
         writer = LayerWriter(file)
-        writer.add_changes(new, changes(old, new))
+        writer.add_changes(new, changes(old, new, descends=descends))
         diff_id, size = writer.close()
     assert size == len(file.getvalue())
     file.seek(0)
@@ -212,7 +212,7 @@ def test_hard_links_are_kept_and_the_marks_of_overlayfs_are_not(place):
     os.link(upper / "f", upper / "g")
     os.setxattr(upper / "f", "user.overlay.origin", b"1")
     os.setxattr(upper / "f", "user.kept", b"\0\xff")
-    file, _ = packed(stack(layer), stack(upper, layer))
+    file, _ = packed(stack(layer), stack(upper, layer), descends=True)
     with tarfile.open(fileobj=file) as archive:
         first, second = archive.getmembers()
     assert (first.name, second.name, second.linkname) == ("f", "g", "f")

@@ -12,14 +12,18 @@ import pytest
 
 from minibox import errors
 from minibox.cli import main as cli
-from minibox.cli.application import COMMANDS, IMAGE_COMMANDS
+from minibox.cli.application import COMMANDS, IMAGE_COMMANDS, SYSTEM_COMMANDS
 from minibox.cli.explain import format_plan, format_trace
 from minibox.cli.run_options import OPTIONS
 from minibox.cli.settings import Settings, make_settings, read_globals
 from minibox.engine.options import RunOptions
 from minibox.engine.shell import best_shell_command, shell_options
 
-NAMES = [*(name for _, name, *_ in COMMANDS), *(f"image {name}" for _, name, *_ in IMAGE_COMMANDS)]
+NAMES = [
+    *(name for _, name, *_ in COMMANDS),
+    *(f"image {name}" for _, name, *_ in IMAGE_COMMANDS),
+    *(f"system {name}" for _, name, *_ in SYSTEM_COMMANDS),
+]
 
 
 def run_cli(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:

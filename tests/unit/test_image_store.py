@@ -53,7 +53,7 @@ def test_unknown_image_says_what_is_there_and_how_to_bring_it(store):
     with pytest.raises(ImageNotFound) as caught:
         store.resolve("apq")
     assert "app:latest" in (caught.value.hint or "")
-    assert "skopeo copy docker://docker.io/library/apq:latest" in (caught.value.hint or "")
+    assert "minibox pull apq:latest" in (caught.value.hint or "")
     with pytest.raises(InvalidReference):
         store.resolve("a//b")
     with pytest.raises(InvalidReference):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from minibox.plan import operations as op
 from minibox.plan.compiler import NAMESPACES, Start
 from minibox.plan.exec import Joined, compile_exec
 
-PROCESS = {
+PROCESS: Any = {
     "args": ["true"],
     "cwd": "/srv",
     "env": ["PATH=/bin"],

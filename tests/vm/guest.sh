@@ -12,6 +12,14 @@ finish() {
     sleep 60
 }
 
+mount_modules() {
+    mkdir -p /lib/modules
+    mount --bind "$MODULES" /lib/modules
+    modprobe tun
+    chmod 666 /dev/net/tun
+    modprobe virtio_console
+}
+
 mount_all() {
     mount -t proc proc /proc
     mount -t sysfs sysfs /sys
@@ -23,11 +31,7 @@ mount_all() {
     mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
     mount -t tmpfs -o mode=1777 tmpfs /dev/shm
     mount -t mqueue mqueue /dev/mqueue
-    mkdir -p /lib/modules
-    mount --bind "$MODULES" /lib/modules
     mount --make-rshared /
-    modprobe tun
-    chmod 666 /dev/net/tun
 }
 
 # Where containers live: not on the root, since an upperdir can't lie on an overlay.
@@ -52,11 +56,11 @@ STUDENT=4242
 
 add_user() {
     echo "student:x:$STUDENT:$STUDENT::/home/student:/bin/bash" >>/etc/passwd
+    echo "student:*:20000::::::" >>/etc/shadow # or PAM knows no such account
     echo "student:x:$STUDENT:" >>/etc/group
     echo "student:700000000:65536" | tee -a /etc/subuid >>/etc/subgid
-    mkdir -p /home/student /run/user/$STUDENT
-    chown $STUDENT:$STUDENT /home/student /run/user/$STUDENT
-    chmod 700 /run/user/$STUDENT
+    mkdir -p /home/student
+    chown $STUDENT:$STUDENT /home/student
 }
 
 # As systemd leaves it: a session two levels below the root, which gives memory and pids to its children.
@@ -84,13 +88,19 @@ bring_up_network() {
     ip route add default via 10.0.2.2
 }
 
-run_command() {
+enter_directory() {
     cd "$DIRECTORY" || finish 125
     export TMPDIR=/var/tmp # /tmp lies on the overlay
-    local shell=(bash -c "$COMMAND")
+    shell=(bash -c "$COMMAND")
     [ -n "$COMMAND" ] || shell=(bash --noprofile --norc)
+}
+
+run_command() {
+    enter_directory
     if [ -n "$AS_USER" ]; then
         enter_session $STUDENT
+        mkdir -p -m 700 /run/user/$STUDENT
+        chown $STUDENT:$STUDENT /run/user/$STUDENT
         export HOME=/home/student USER=student LOGNAME=student XDG_RUNTIME_DIR=/run/user/$STUDENT
         setpriv --reuid $STUDENT --regid $STUDENT --init-groups "${shell[@]}"
     else
@@ -100,19 +110,25 @@ run_command() {
     fi
 }
 
+# What there is, and what systemd would have done besides.
+set_up() {
+    mount_modules
+    mount_store
+    add_user
+    bring_up_network
+    hostname vm
+    mkdir -p /run/vm/results
+    ln -s /run/vm/results /results
+    for _ in {1..50}; do [ -e /dev/hvc0 ] && break; sleep 0.1; done
+    [ -z "$COMMAND" ] || stty -F /dev/hvc0 raw -echo
+    touch /run/vm/started
+}
+
+[ "$0" = "${BASH_SOURCE[0]}" ] || return 0 # guest-systemd.sh takes what is above
 mount_all
-modprobe virtio_console
-mount_store
-add_user
-bring_up_network
-hostname vm
-mkdir -p /run/vm/results
-ln -s /run/vm/results /results
-for _ in {1..50}; do [ -e /dev/hvc0 ] && break; sleep 0.1; done
-[ -z "$COMMAND" ] || stty -F /dev/hvc0 raw -echo
-touch /run/vm/started
+set_up
 # A child, so that the first process stays and reaps orphans; a session of its own on the terminal.
 export STUDENT
-export -f run_command enter_session finish
+export -f run_command enter_directory enter_session finish
 setsid --ctty --wait bash -c run_command <>/dev/hvc0 >&0 2>&1
 finish $?

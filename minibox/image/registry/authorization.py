@@ -78,8 +78,19 @@ class Authorization:
             elif "basic" in offers and credential is not None and not refused:
                 self.header = _basic(credential)
             else:
-                raise self._unauthorized(credential, bool(offers))
+                raise self.refusal("" if offers else "it doesn't say of which kind")
             return self.header
+
+    def refusal(self, said: str = "") -> Unauthorized:
+        """The error for a 401 that can't be answered any better; ``said`` is what the registry says of it."""
+        because = f": {said}" if said else ""
+        login = f"minibox login {self._host}"
+        if self.problem is not None:
+            return Unauthorized(f"{self._host} wants a login{because}, and {self.problem}", self.problem.hint or login)
+        if (credential := self._credential()) is None:
+            return Unauthorized(f"{self._host} wants a login{because}", login)
+        source = f" in {credential.source}" if credential.source else ""
+        return Unauthorized(f"{self._host} refuses the login of {credential.username!r}{source}{because}", login)
 
     def _credential(self) -> Credential | None:
         """What is kept for this registry. A helper program that fails is no obstacle to who needs no login."""
@@ -88,16 +99,6 @@ class Authorization:
         except ConfigError as error:
             self.problem = error
             return None
-
-    def _unauthorized(self, credential: Credential | None, offers: bool) -> Unauthorized:
-        if self.problem is not None:
-            return Unauthorized(f"{self._host} wants a login, and {self.problem}", self.problem.hint)
-        if not offers:
-            return Unauthorized(f"{self._host} wants a login, and doesn't say of which kind")
-        if credential is not None:
-            whose = f"the login of {credential.username!r} in {credential.source}" if credential.source else "the login"
-            return Unauthorized(f"{self._host} refuses {whose}", f"minibox login {self._host}")
-        return Unauthorized(f"{self._host} wants a login", f"minibox login {self._host}")
 
     def _bearer(self, challenge: Challenge, credential: Credential | None, secure: bool) -> str:
         realm = challenge.parameters.get("realm", "")

@@ -113,16 +113,21 @@ class Client:
             pause = 0.0
             try:
                 response = self._ask(method, url, headers or {}, body)
+            except Unauthorized as error:
+                raise Unauthorized(f"{what}: {error}", error.hint) from error
+            except Unreachable as error:
+                failure: MiniboxError = error
+            else:
                 if response.status in ok:
                     return response
                 pause = _pause(response)
-                raise self._error(response, what)
-            except Unreachable as error:
-                error.final = error.final or (attempt == last and not attempts) or pause > RETRY_AFTER_MAX_S
-                if error.final or attempt == last:
-                    raise
+                failure = self._error(response, what)
+            if not isinstance(failure, Unreachable) or failure.final or pause > RETRY_AFTER_MAX_S or attempt == last:
+                break
             self.wait(attempt, pause)
-        raise AssertionError("the last attempt returns or raises")
+        if isinstance(failure, Unreachable) and not attempts:
+            failure.final = True  # who called need not try again what was tried here
+        raise failure
 
     def read(self, response: BaseHTTPResponse, bytes_max: int, what: str) -> bytes:
         """The whole body of a response, which must not be longer than ``bytes_max``.
@@ -161,6 +166,8 @@ class Client:
             secure = url.startswith("https:")
             authorization = self._authorization.answer(challenges, authorization, secure=secure)
             response, is_ours = self._follow(method, url, headers, body, authorization)
+        if response.status == 401 and is_ours:
+            raise self._authorization.refusal(_said(response))
         return response
 
     def _follow(
@@ -222,9 +229,7 @@ class Client:
         status, host = response.status, self.endpoint.credentials_for
         said = _said(response)
         words = f"{what}: {self.host} answers {status} {response.reason or ''}".rstrip() + (f": {said}" if said else "")
-        if status == 401:
-            return Unauthorized(words, str(self._authorization.problem or f"minibox login {host}"))
-        if status == 403:
+        if status in (401, 403):
             return Unauthorized(words, f"log in as somebody who may: minibox login {host}")
         if status == 404:
             return NotFound(words)

@@ -51,6 +51,7 @@ class Downloads:
 
     def __init__(self, layout: Layout, clients: Sequence[Client], on_progress: OnProgress) -> None:
         self.layout = layout
+        self.host = clients[0].host
         self._clients = clients
         self._tell = on_progress
         self._stop = Event()

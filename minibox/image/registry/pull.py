@@ -112,10 +112,7 @@ class Pull:
             platform = platform_of(config)
             if self._wanted is not None and not runs(self._wanted, platform):
                 raise RegistryError(f"{name} at {client.host} is for {platform}, and not for {self._wanted}")
-            try:
-                self._bring_layers(client, manifest.value["layers"], config)
-            except StoreError as error:
-                raise StoreError(f"{name} from {client.host}: {error}", error.hint) from error
+            self._bring_layers(client, manifest.value["layers"], config)
             self._layout.write_blob(config_data)
             self._layout.write_blob(manifest.data)
             annotations = {PULLED_DIGEST: root.digest} if root.digest != manifest.digest else {}
@@ -220,17 +217,24 @@ class _Unpacking:
             self._tell(Progress(layer["digest"], progress.EXTRACTING))
         try:
             self._call(self._sources[:count], self._unpacked)
-        except StoreError:
+        except StoreError as error:
             layers = {layer["digest"]: layer for layer in self._layers[:count]}
             damaged = [layer for layer in layers.values() if is_damaged(self._downloads.layout, layer["digest"])]
             if not damaged:
-                raise
+                raise self._naming_blob(error) from error
             for layer in damaged:
                 self._downloads.fetch(layer, anew=True)
             self._call(self._sources[:count], self._unpacked)
         for source in self._sources[self.count : count]:
             self._unpacked(source.chain_id)
         self.count = count
+
+    def _naming_blob(self, error: StoreError) -> StoreError:
+        """``error`` tells of a diff ID: say which blob of whom that is."""
+        for layer, source in zip(self._layers, self._sources, strict=True):
+            if source.diff_id in str(error):
+                return StoreError(f"blob {layer['digest']} from {self._downloads.host}: {error}", error.hint)
+        return error
 
     def _unpacked(self, chain_id: str) -> None:
         if digest := self._digests.pop(chain_id, None):

@@ -180,10 +180,10 @@ def unreachable(what: str, error: Exception, netloc: str) -> Unreachable:
         return Unreachable(f"{what}: TLS failed: {reason}", _http_hint(netloc), final=True)
     if isinstance(error, exceptions.NameResolutionError):
         return Unreachable(f"{what}: the name can't be resolved", final=True)
-    if isinstance(cause, TimeoutError) or isinstance(error, exceptions.TimeoutError):
-        return Unreachable(f"{what}: no answer in time")
     if isinstance(cause, OSError) and cause.errno:
         return Unreachable(f"{what}: {kernel_says(cause)}")
+    if isinstance(cause, TimeoutError) or isinstance(error, exceptions.TimeoutError):
+        return Unreachable(f"{what}: no answer in time")
     if isinstance(error, exceptions.ProxyError):
         return Unreachable(f"{what}: the proxy refuses: {_brief(cause)}", final=True)
     if isinstance(error, (exceptions.LocationValueError, UnicodeError)):

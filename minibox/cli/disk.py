@@ -1,0 +1,184 @@
+"""Commands on all that minibox keeps: system df, system prune, system check."""
+
+from __future__ import annotations
+
+import click
+
+from minibox.cli.application import settings_of
+from minibox.cli.table import format_json, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.engine.disk import DiskUsage, Share
+
+HEADINGS = {
+    "Active": "ACTIVE", "Reclaimable": "RECLAIMABLE", "Size": "SIZE", "TotalCount": "TOTAL", "Type": "TYPE",
+}  # fmt: skip
+IMAGE_COLUMNS = ("Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers")
+CONTAINER_HEADINGS = {
+    "Command": "COMMAND", "CreatedAt": "CREATED", "ID": "CONTAINER ID", "Image": "IMAGE", "Names": "NAMES",
+    "Size": "SIZE", "Status": "STATUS",
+}  # fmt: skip
+VOLUME_HEADINGS = {"Links": "LINKS", "Name": "VOLUME NAME", "Size": "SIZE"}
+COLOURS = {"damaged": "red", "leftover": "yellow"}
+COMMAND_SHOWN = 20
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox system df
+  minibox system df --verbose
+  minibox system df --format '{{.Type}}: {{.Reclaimable}}'"""
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show each image, container and volume")
+@click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Type}} {{.Size}}")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: all that --verbose shows, sizes in bytes")
+@click.pass_context
+def df(ctx: click.Context, verbose: bool, form: str, as_json: bool) -> None:
+    """Show what images, containers and volumes take of the disk, and what of it nobody needs.
+
+    Bytes are those of whole blocks, as du counts them. A shared byte is one that other images need too; what is
+    reclaimable is what `minibox image prune --all`, `rm` and removing unused volumes give back.
+    """
+    from minibox.cli.format import format_rows
+    from minibox.engine.disk import disk_usage
+
+    settings = settings_of(ctx)
+    usage = disk_usage(root=settings.root, runroot=settings.runroot)
+    if as_json:
+        click.echo(format_json(usage.as_json()))
+    elif verbose and not form:
+        _print_all(usage)
+    else:
+        click.echo(format_rows([_share_row(each) for each in usage.shares], form, HEADINGS,
+                               ("Type", "TotalCount", "Active", "Size", "Reclaimable")))  # fmt: skip
+
+
+def _share_row(share: Share) -> dict[str, Any]:
+    from minibox.cli.units import format_size
+
+    percent = f" ({100 * share.reclaimable_bytes // share.size_bytes}%)" if share.size_bytes else ""
+    return {
+        "Active": str(share.active),
+        "Reclaimable": format_size(share.reclaimable_bytes, 4) + percent,
+        "Size": format_size(share.size_bytes, 4),
+        "TotalCount": str(share.total),
+        "Type": share.type,
+    }
+
+
+def _print_all(usage: DiskUsage) -> None:
+    from minibox.cli.format import format_rows
+    from minibox.cli.image import HEADINGS as IMAGE_HEADINGS
+    from minibox.cli.image import image_row
+    from minibox.cli.units import format_moment, format_size
+
+    click.echo("Images space usage:\n")
+    click.echo(format_rows([image_row(row, False) for row in usage.images], "", IMAGE_HEADINGS, IMAGE_COLUMNS))
+    if usage.leftover_bytes:
+        click.echo(f"\n{format_size(usage.leftover_bytes, 4)} more belong to no image.")
+    click.echo("\nContainers space usage:\n")
+    rows = [
+        {
+            "Command": _shortened(" ".join(each["Command"])),
+            "CreatedAt": format_moment(each.get("Created") or 0),
+            "ID": each["Id"][:12],
+            "Image": each["Image"],
+            "Names": each["Name"],
+            "Size": format_size(each["SizeRw"]),
+            "Status": each["Status"],
+        }
+        for each in usage.containers
+    ]
+    columns = ("ID", "Image", "Command", "Size", "CreatedAt", "Status", "Names")
+    click.echo(format_rows(rows, "", CONTAINER_HEADINGS, columns))
+    click.echo("\nLocal Volumes space usage:\n")
+    volumes = [
+        {"Links": str(each.links), "Name": each.name, "Size": format_size(each.size_bytes)} for each in usage.volumes
+    ]
+    click.echo(format_rows(volumes, "", VOLUME_HEADINGS, ("Name", "Links", "Size")))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= COMMAND_SHOWN else text[: COMMAND_SHOWN - 1] + "…"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox system prune
+  minibox system prune --all --force"""
+)
+@click.option("-a", "--all", "everything", is_flag=True, help="Remove all images that no container uses")
+@click.option("-f", "--force", is_flag=True, help="Don't ask")
+@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what fits: label, label! or until")
+@click.pass_context
+def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
+    """Remove ended containers, images that nobody needs, and what killed commands left. Volumes stay."""
+    from minibox.cli.image import confirmed, print_removed
+    from minibox.cli.units import format_size
+    from minibox.engine.disk import prune as remove_unused
+    from minibox.image.filters import PRUNE_KEYS, parse_filters
+
+    wanted = parse_filters(filters, [key for key in PRUNE_KEYS if key != "dangling"])
+    images = "all images without at least one container associated to them" if everything else "all dangling images"
+    warning = f"WARNING! This will remove:\n  - all stopped containers\n  - {images}\n  - unfinished downloads\n"
+    if not force and not confirmed(warning):
+        return 1
+    settings = settings_of(ctx)
+    done = remove_unused(root=settings.root, runroot=settings.runroot, everything=everything, filters=wanted)
+    if done.containers:
+        click.echo("Deleted Containers:\n" + "\n".join(done.containers) + "\n")
+    if done.images.untagged or done.images.deleted:
+        click.echo("Deleted Images:")
+        print_removed(done.images, "untagged", "deleted")
+        click.echo()
+    click.echo(f"Total reclaimed space: {format_size(done.freed_bytes, 4)}")
+    return 0
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox system check
+  minibox system check --quick --json
+  minibox system check --repair"""
+)
+@click.option("--quick", is_flag=True, help="Don't read every blob and every file of a layer")
+@click.option("--repair", is_flag=True, help="Remove damaged blobs and layers, and what is left over")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@click.pass_context
+def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
+    """Verify what is on disk: blobs, images, unpacked layers, containers.
+
+    A blob is verified against its digest, an image against its blobs, an unpacked layer file by file against the blob
+    it came from. The exit status is 1 when something is damaged; what is only left over is no damage.
+    """
+    from minibox.engine import check as engine
+
+    settings = settings_of(ctx)
+    report = engine.check(root=settings.root, content=not quick)
+    if repair and report.findings:
+        report = engine.repair(report, root=settings.root, runroot=settings.runroot)
+    if as_json:
+        fields = ("kind", "what", "problem", "affects")
+        rows = [{field: getattr(each, field) for field in fields} for each in report.findings]
+        click.echo(format_json({"counts": report.counts, "findings": rows}))
+        return int(report.damaged > 0)
+    for each in report.findings:
+        affects = f" (needed by {', '.join(each.affects)})" if each.affects and each.what[:6] != "image " else ""
+        kind = click.style(each.kind.ljust(max(map(len, COLOURS))), fg=COLOURS.get(each.kind))
+        click.echo(f"{kind}  {printable(f'{each.what}: {each.problem}{affects}')}")
+    counts = ", ".join(f"{number} {noun}" for noun, number in report.counts.items())
+    left = len(report.findings) - report.damaged
+    click.echo(f"{counts}: {report.damaged or 'nothing'} damaged, {left or 'nothing'} left over")
+    if report.damaged:
+        lost = ", ".join(dict.fromkeys(name for each in report.findings for name in each.affects)) or "what is damaged"
+        hint = (
+            f"bring {lost} into the store again" if repair else "minibox system check --repair removes what is damaged"
+        )
+        click.echo(f"hint: {hint}", err=True)
+    return int(report.damaged > 0)

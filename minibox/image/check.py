@@ -1,0 +1,205 @@
+"""Verifying the image store: each blob against its digest, each image against its blobs, each layer against its blob."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+from minibox.errors import MiniboxError, StoreError, kernel_says
+from minibox.image.check_layer import compare
+from minibox.image.inventory import inventory
+from minibox.image.layout import CHUNK_BYTES
+from minibox.image.reference import is_digest
+from minibox.image.usage import blobs_of
+from minibox.record import record
+from minibox.storage import DRIVERS, snapshotter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from minibox.image.inventory import StoredImage
+    from minibox.image.layout import Layout
+    from minibox.image.usage import Uses
+
+    Progress = Callable[[str], None]
+
+DAMAGED, LEFTOVER = "damaged", "leftover"
+WORKERS = 2
+SHOWN_OF_LAYER = 3
+
+
+@record
+class Finding:
+    """Something that is not as it should be.
+
+    Attributes:
+        kind: `DAMAGED`, or `LEFTOVER`: nobody needs it.
+        what: the thing: ``blob sha256:...``, ``image app:1``.
+        problem: what is wrong with it.
+        affects: what can't be used therefore: names of images.
+        thing: what `--repair` removes: ("blob", digest), ("layer", driver, chain ID), or () for nothing.
+    """
+
+    kind: str
+    what: str
+    problem: str
+    affects: tuple[str, ...] = ()
+    thing: tuple[str, ...] = ()
+
+
+def check_images(layout: Layout, uses: Uses, *, content: bool = True) -> list[Finding]:
+    """Verify the layout and the images in it, one after the other: what is damaged costs only those that need it.
+
+    Args:
+        content: read all blobs; else only their sizes are looked at.
+    """
+    findings = _check_layout_file(layout)
+    try:
+        images = inventory(layout)
+    except StoreError as error:
+        return [*findings, Finding(DAMAGED, "index.json", str(error))]
+    blobs = _blobs(layout)
+    broken = _broken(layout, blobs) if content else {}
+    for digest, problem in broken.items():
+        affected = [name_of(image) for image in images if digest in blobs_of(layout, [image])]
+        findings.append(Finding(DAMAGED, f"blob {digest}", problem, tuple(affected), ("blob", digest)))
+    for image in images:
+        findings += [
+            Finding(DAMAGED, f"image {name_of(image)}", problem, (name_of(image),))
+            for problem in _problems(image, blobs, broken)
+        ]
+    needed = blobs_of(layout, images) | blobs_of_digests(layout, uses.digests)
+    findings += [
+        Finding(LEFTOVER, f"blob {digest}", f"no image needs its {size} bytes")
+        for digest, size in blobs.items()
+        if digest not in needed and digest not in broken
+    ]
+    return findings
+
+
+def check_layers(layout: Layout, uses: Uses, *, content: bool = True) -> list[Finding]:
+    """Verify the unpacked layers: each is some image's, and what its blob says.
+
+    Args:
+        content: compare each file.
+    """
+    try:
+        images = [image for image in inventory(layout) if not image.error]
+    except StoreError:
+        return []  # `check_images` says it
+    sources = {
+        chain_id: str(descriptor.get("digest"))
+        for image in images
+        for (descriptor, _), chain_id in zip(image.layers, image.chain_ids)
+    }
+    findings = []
+    for driver in DRIVERS:
+        storage = snapshotter(layout.root, driver)
+        for chain_id in storage.layers():
+            what = f"layer {chain_id} ({driver})"
+            if chain_id not in sources:
+                if chain_id not in uses.chain_ids and (driver, chain_id) not in uses.layers:
+                    findings.append(Finding(LEFTOVER, what, "no image needs it"))
+                continue
+            if not content or storage.describe("none", (chain_id,)).kind == "tree":
+                continue  # the tree of a layer and all below it is no layer's alone
+            problem = _layer_problem(layout, driver, chain_id, sources[chain_id])
+            if problem:
+                affected = tuple(name_of(image) for image in images if chain_id in image.chain_ids)
+                findings.append(Finding(DAMAGED, what, problem, affected, ("layer", driver, chain_id)))
+    return findings
+
+
+def name_of(image: StoredImage) -> str:
+    """How a finding calls an image."""
+    return image.names[0].familiar if image.names else (image.id or image.digest)[:19]
+
+
+def blobs_of_digests(layout: Layout, digests: Sequence[str]) -> frozenset[str]:
+    """The blobs that manifests lead to."""
+    from minibox.image.reach import reach
+
+    return reach(layout, digests).blobs
+
+
+def _check_layout_file(layout: Layout) -> list[Finding]:
+    if not os.path.isdir(layout.path):
+        return []
+    try:
+        with open(f"{layout.path}/oci-layout", "rb") as file:
+            version = json.loads(file.read(4096))["imageLayoutVersion"]
+    except OSError as error:
+        return [Finding(DAMAGED, "oci-layout", kernel_says(error))]
+    except (ValueError, KeyError, TypeError):
+        return [Finding(DAMAGED, "oci-layout", "it doesn't say imageLayoutVersion")]
+    return [] if version == "1.0.0" else [Finding(DAMAGED, "oci-layout", f"unknown version {version!r}")]
+
+
+def _blobs(layout: Layout) -> dict[str, int]:
+    """Sizes in bytes by digest."""
+    try:
+        with os.scandir(f"{layout.path}/blobs/sha256") as entries:
+            return {
+                f"sha256:{entry.name}": entry.stat().st_size for entry in entries if is_digest(f"sha256:{entry.name}")
+            }
+    except FileNotFoundError:
+        return {}
+
+
+def _broken(layout: Layout, blobs: dict[str, int]) -> dict[str, str]:
+    """Blobs whose content has another digest, and what is wrong; two at a time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def problem(digest: str) -> str:
+        hasher = hashlib.sha256()
+        try:
+            with open(layout.blob_path(digest), "rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    hasher.update(chunk)
+        except FileNotFoundError:
+            return ""  # it was removed meanwhile
+        except OSError as error:
+            return f"read: {kernel_says(error)}"
+        found = hasher.hexdigest()
+        return "" if f"sha256:{found}" == digest else f"its content has another digest, sha256:{found}"
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return {digest: why for digest, why in zip(blobs, pool.map(problem, blobs)) if why}
+
+
+def _problems(image: StoredImage, blobs: dict[str, int], broken: dict[str, str]) -> list[str]:
+    """What an image lacks, beyond blobs that are found broken themselves."""
+    if image.error:
+        return [] if any(digest in image.error for digest in broken) else [image.error]
+    problems = []
+    for number, (descriptor, _) in enumerate(image.layers, 1):
+        digest, size = descriptor.get("digest"), descriptor.get("size")
+        which = f"its layer {number} of {len(image.layers)}, {digest},"
+        if digest not in blobs:
+            problems.append(f"{which} is missing")
+        elif blobs[digest] != size and digest not in broken:
+            problems.append(f"{which} has {blobs[digest]} bytes instead of {size}")
+    return problems
+
+
+def _layer_problem(layout: Layout, driver: str, chain_id: str, digest: str) -> str:
+    storage = snapshotter(layout.root, driver)
+    path = storage.describe("none", (chain_id,)).lowers[0]
+    try:
+        if not os.path.lexists(layout.blob_path(digest)):
+            return ""  # the image's finding
+        fd = storage.open_lower(path)
+    except (MiniboxError, OSError) as error:
+        return f"can't be opened: {error}"
+    try:
+        wrong = compare(layout.blob_path(digest), fd)
+    except MiniboxError:
+        return ""  # the blob's finding
+    except OSError as error:
+        return f"can't be read: {kernel_says(error)}"
+    finally:
+        os.close(fd)
+    more = f" and {len(wrong) - SHOWN_OF_LAYER} more" if len(wrong) > SHOWN_OF_LAYER else ""
+    return "; ".join(wrong[:SHOWN_OF_LAYER]) + more
