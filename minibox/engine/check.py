@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from minibox.engine import ownership, removal, state
+from minibox.engine import names, ownership, removal, state
 from minibox.engine.images import uses
 from minibox.engine.user_namespace import run_inside
 from minibox.errors import StoreBusy
