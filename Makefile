@@ -89,7 +89,7 @@ vagrant-test: box ## vagrant up with that box, tests in the machine, and everyth
 build: .venv/.native ## build into ./.venv, editable
 
 clean: ## remove what was built, ./.venv too
-	rm -rf .venv build dist *.egg-info native/build minibox/_native.* minibox/_seccomp.py minibox/minibox-init
+	rm -rf .venv build dist *.egg-info native/build minibox/_native.* minibox/_seccomp.py minibox/_systemd.py minibox/minibox-init
 	rm -rf tests/bench/floor .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
