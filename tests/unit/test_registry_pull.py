@@ -538,7 +538,7 @@ def test_identity_token_is_exchanged(pull, store, image, registry):
     bodies = []
 
     def exchange(request):
-        bodies.append(request.handler.rfile.read(int(request.headers["content-length"])).decode())
+        bodies.append(request.read().decode())
         return Answer(200, b'{"access_token": "t0"}')
 
     registry.rule("POST /token", exchange)
