@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard native/*.c native/*.h native/*.def native/*.py)
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint unit native-check bench vm vm-test vm-all box vagrant-test build clean
+.PHONY: help hello test check lint unit native-check bench vm vm-test vm-all vm-systemd box vagrant-test build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,12 @@ vm-test: build .venv/.dev ## the tests that depend on the kernel, on Debian's wi
 vm-all: build .venv/.dev ## all tests in that machine, in half an hour
 	@tools/debian-packages vm
 	@tests/vm/vm.py --timeout 5400 -- '$(VM_PYTEST) -m "not not_in_vm" tests/unit tests/integration tests/interop tests/vm'
+
+# The host's own systemd is that machine's first process.
+vm-systemd: build .venv/.dev ## the tests of cgroups by systemd, with it as that machine's first process
+	@tools/debian-packages vm vm-systemd
+	@tests/vm/vm.py --systemd --timeout 300 -- '$(VM_PYTEST) tests/systemd'
+	@tests/vm/vm.py --systemd --user --timeout 300 -- '$(VM_PYTEST) tests/systemd'
 
 VM_PYTEST := MINIBOX_REQUIRE=all python -m pytest --numprocesses 2
 

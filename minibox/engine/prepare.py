@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minibox.engine import image_files
-from minibox.engine.cgroup_manager import cgroup_host
+from minibox.engine.cgroup_manager import plan_cgroup
 from minibox.engine.host_facts import host_facts
 from minibox.engine.ids import single
 from minibox.engine.spec import IdMappings, make_spec
@@ -130,8 +130,7 @@ def prepare(
     )
     # A container with ids of its own can't make nodes; those that it is given may be for reading only.
     filtered = not own_ids or (id_mapped and bool(options.device))
-    host = cgroup_host(options, spec, identity.id, euid)
-    steps = cgroup.cgroup_steps(host, name, spec["linux"].get("resources", {}), devices=filtered)
+    host, steps = plan_cgroup(options, spec, identity.id, euid, devices=filtered)
     planned = cgroup.planned(host, name, steps)
     start = Start(
         id_mapped=id_mapped,

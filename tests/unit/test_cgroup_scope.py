@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minibox.linux.cgroup import CgroupHost, cgroup_steps, planned
+from minibox.linux.cgroup import CgroupHost, cgroup_steps, planned, v2_controllers
 from minibox.linux.cgroup.scope import addresses, properties, slice_path
 
 SCOPE = CgroupHost(
@@ -59,6 +59,15 @@ def test_the_containers_cgroup_is_below_the_scope_and_has_its_limits_itself():
     assert (enable.path, enable.value) == (f"{SCOPE.v2_parent}/cgroup.subtree_control", "+memory")
     assert made.path == f"{SCOPE.v2_parent}/minibox-x" == planned(SCOPE, "minibox-x", steps).v2
     assert (limit.path, limit.value) == (f"{made.path}/memory.max", "33554432")
+
+
+def test_the_controllers_that_limits_need():
+    assert v2_controllers({"devices": [{"allow": False}], "memory": {}, "cpu": {"cpus": ""}}) == set()
+    assert v2_controllers({"memory": {"limit": 1 << 30}, "cpu": {"quota": 1000}}) == {"memory", "cpu"}
+    assert v2_controllers({"cpu": {"cpus": "0"}, "unified": {"io.weight": "5", "cgroup.max.depth": "1"}}) == {
+        "cpuset",
+        "io",
+    }
 
 
 def test_an_ordinary_users_manager_is_found_without_an_environment():

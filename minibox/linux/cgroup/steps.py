@@ -113,6 +113,12 @@ def cgroup_steps(
     return tuple(steps)
 
 
+def v2_controllers(resources: Mapping[str, Any]) -> set[str]:
+    """The controllers of cgroup v2 that the limits of ``resources`` need."""
+    needed = {name for key, _, _, name, settings in CONTROLLERS if resources.get(key) and settings(resources[key])}
+    return needed | {file.partition(".")[0] for file in resources.get("unified") or ()} - {"cgroup"}
+
+
 def _v2_steps(host: CgroupHost, name: str, settings: list[tuple[str, Setting]]) -> list[CgroupStep]:
     parent = host.v2_parent
     if not parent:
