@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import images
+from minibox.engine import images as engine
+from minibox.errors import StoreBusy
+from minibox.image.layout import Layout
+from tests import images, isolation
 from tests.probes import requires
 from tests.running import running
 
@@ -345,6 +348,57 @@ def test_a_killed_prune_is_finished_by_the_next(minibox, minibox_command, enviro
     minibox("image", "prune", "-af", check=True)
     assert list((store / "images/blobs/sha256").iterdir()) == list((store / "layers").iterdir()) == []
     assert "nothing damaged, nothing left over" in minibox("system", "check").stdout
+
+
+def test_a_removal_waits_for_who_adds_and_says_when_it_was_in_vain(minibox, state, store, monkeypatch):
+    derived(store, "app", "one")
+    run = str(state / "run")
+    monkeypatch.setattr(engine, "PATIENCE_S", 0.2)
+    with Layout(str(store)).adding():
+        with pytest.raises(StoreBusy, match="somebody is pulling"):
+            engine.prune(root=str(store), runroot=run, everything=True)
+        assert len(lines(minibox("images").stdout)) == 3
+        removed = engine.remove("app", root=str(store), runroot=run)
+        assert removed.deferred and removed.freed_bytes == 0 and len(removed.deleted) == 1
+    for path in (store / "images/blobs/sha256").iterdir():
+        os.utime(path, (0, 0))
+    assert engine.prune(root=str(store), runroot=run).freed_bytes > 0
+    assert minibox("system", "check").stdout.endswith("nothing damaged, nothing left over\n")
+
+
+@requires("user")
+def test_an_ordinary_user_removes_what_belongs_to_ids_that_he_has_inside_only(minibox_user, user_state):
+    root = user_state / "root"
+    images.derive(
+        root, "app", images.directory("closed", mode=0o000), images.file("closed/x", b"x" * 50_000, uid=70, gid=70)
+    )
+    for path in (root / "images").rglob("*"):
+        os.chown(path, isolation.USER_ID, isolation.USER_ID)
+    assert minibox_user("run", "--rm", "--network", "none", "app", "true").returncode == 0
+    assert minibox_user("system", "check").stdout.endswith("nothing damaged, nothing left over\n")
+    (row,) = json.loads(minibox_user("images", "--json", "app").stdout)
+    assert row["unique_bytes"] > 100_000  # its blob, and its layer
+    assert "Deleted: " in minibox_user("rmi", "app").stdout
+    assert len(list((root / "layers").iterdir())) == 1
+    assert minibox_user("image", "prune", "-af").returncode == 0
+    assert list((root / "layers").iterdir()) == []
+
+
+@pytest.mark.parametrize("driver", ["copy", "erofs"])
+def test_layers_of_other_drivers_are_counted_and_collected(minibox, store, driver):
+    derived(store, "app", "one")
+    ran = minibox("--storage-driver", driver, "run", "--rm", "--network", "none", "app", "true")
+    if ran.returncode:
+        pytest.skip(ran.stderr)
+    layers = list((store / driver).iterdir())
+    assert len(layers) == 2
+    assert minibox("system", "check").stdout.endswith("nothing damaged, nothing left over\n")
+    before = du(store / driver)
+    unique = json.loads(minibox("images", "--json", "app").stdout)[0]["unique_bytes"]
+    minibox("rmi", "app", check=True)
+    assert len(list((store / driver).iterdir())) == 1 and 0 < before - du(store / driver) <= unique
+    minibox("image", "prune", "-af", check=True)
+    assert list((store / driver).iterdir()) == list((store / "layers").iterdir()) == []
 
 
 # ---- damage -------------------------------------------------------------------------------------
