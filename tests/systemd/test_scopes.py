@@ -90,12 +90,15 @@ def test_limits_stay_when_systemd_reads_its_units_anew(minibox_command: list[str
         assert box.process.stdout.readline() == box.first_line == "50000 100000\n"
 
 
-def test_nothing_stays_of_a_killed_minibox(minibox_command: list[str], environment: dict[str, str]) -> None:
+def test_nothing_stays_of_a_killed_minibox(
+    minibox: Run, minibox_command: list[str], environment: dict[str, str]
+) -> None:
     with running(minibox_command, environment, *RUN[2:], "--memory", "32m") as box:
         assert scopes()
         box.process.kill()
         box.process.wait()
     wait_until(lambda: not scopes())
+    assert minibox(*RUN, "base", "true").returncode == 0
 
 
 def test_an_error_of_systemds_is_told_and_nothing_started(minibox: Run) -> None:
