@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -94,6 +95,7 @@ class FakeRegistry:
         self.rules: list[Rule] = []
         self.requests: list[Request] = []
         self.uploads: dict[str, bytes] = {}
+        self._numbers = itertools.count()
         registry = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -179,7 +181,7 @@ class FakeRegistry:
     def _upload(self, request: Request) -> Answer:
         path, _, query = request.path.partition("?")
         if request.method == "POST":
-            path += str(len(self.uploads))
+            path += str(next(self._numbers))
             self.uploads[path] = b""
             return Answer(202, Location=path)
         if path not in self.uploads:
