@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard native/*.c native/*.h native/*.def native/*.py)
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint unit native-check bench vm vm-test vm-all box vagrant-test build clean
+.PHONY: help hello test check lint unit native-check bench vm vm-test vm-all vm-systemd box vagrant-test build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,12 @@ vm-all: build .venv/.dev ## all tests in that machine, in half an hour
 	@tools/debian-packages vm
 	@tests/vm/vm.py --timeout 5400 -- '$(VM_PYTEST) -m "not not_in_vm" tests/unit tests/integration tests/interop tests/vm'
 
+# The host's own systemd is that machine's first process.
+vm-systemd: build .venv/.dev ## the tests of cgroups by systemd, with it as that machine's first process
+	@tools/debian-packages vm vm-systemd
+	@tests/vm/vm.py --systemd --timeout 300 -- '$(VM_PYTEST) tests/systemd'
+	@tests/vm/vm.py --systemd --user --timeout 300 -- '$(VM_PYTEST) tests/systemd'
+
 VM_PYTEST := MINIBOX_REQUIRE=all python -m pytest --numprocesses 2
 
 BOX := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/minibox-vm/debian12.box
@@ -89,7 +95,7 @@ vagrant-test: box ## vagrant up with that box, tests in the machine, and everyth
 build: .venv/.native ## build into ./.venv, editable
 
 clean: ## remove what was built, ./.venv too
-	rm -rf .venv build dist *.egg-info native/build minibox/_native.* minibox/_seccomp.py minibox/minibox-init
+	rm -rf .venv build dist *.egg-info native/build minibox/_native.* minibox/_seccomp.py minibox/_systemd.py minibox/minibox-init
 	rm -rf tests/bench/floor .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,9 +1,10 @@
 """The compiled parts of minibox; everything else about the package is in pyproject.toml.
 
-Three things are built:
+Four things are built:
 
 - ``minibox._native``: the cffi extension over native/*.c (API mode, compiled);
 - ``minibox._seccomp``: libseccomp's declarations for cffi (ABI mode: a Python file, nothing compiled);
+- ``minibox._systemd``: sd-bus's, likewise;
 - ``minibox/minibox-init``: a static executable, since it runs inside containers whose C library we
   don't know; on the host it is the supervisor of detached containers.
 """
@@ -49,7 +50,7 @@ class build_native(build_ext):
 
 
 setup(
-    cffi_modules=["native/build_native.py:ffibuilder", "native/seccomp_build.py:ffibuilder"],
+    cffi_modules=["native/build_native.py:ffibuilder", "native/seccomp_build.py:ffibuilder", "native/systemd_build.py:ffibuilder"],
     scripts=["bin/minibox"],
     cmdclass={"build_ext": build_native},
 )

@@ -47,7 +47,9 @@ else:
         def __setattr__(self, name, value):
             raise AttributeError(f"{cls.__name__} is frozen")
 
-        cls.__init__, cls.__repr__, cls.__eq__, cls.__setattr__ = __init__, __repr__, __eq__, __setattr__
+        cls.__init__, cls.__eq__, cls.__setattr__ = __init__, __eq__, __setattr__
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = __repr__
         cls.__hash__ = lambda self: hash(_values(self))
         return cls
 

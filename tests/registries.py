@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -77,6 +78,10 @@ class Request:
         self.headers = {name.lower(): value for name, value in handler.headers.items()}
         self.handler = handler
 
+    def read(self, most: int = 1 << 62) -> bytes:
+        """The body, or the beginning of it."""
+        return self.handler.rfile.read(min(most, int(self.headers.get("content-length", "0"))))
+
 
 class FakeRegistry:
     """A registry on loopback that can be told to misbehave.
@@ -89,6 +94,8 @@ class FakeRegistry:
         self.blobs: dict[str, bytes] = {}
         self.rules: list[Rule] = []
         self.requests: list[Request] = []
+        self.uploads: dict[str, bytes] = {}
+        self._numbers = itertools.count()
         registry = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -149,7 +156,12 @@ class FakeRegistry:
     def plain(self, request: Request) -> Answer:
         """What an honest registry answers."""
         match = re.fullmatch(r"/v2/(.*)/(manifests|blobs)/([^/]+)", request.path)
-        if match and match[2] == "manifests" and (found := self.manifests.get(f"{match[1]}/{match[3]}")):
+        if (
+            match
+            and match[2] == "manifests"
+            and request.method != "PUT"
+            and (found := self.manifests.get(f"{match[1]}/{match[3]}"))
+        ):
             media_type, data = found
             return Answer(200, data, Content_Type=media_type, Docker_Content_Digest=digest_of(data))
         if match and match[2] == "blobs" and (blob := self.blobs.get(match[3])) is not None:
@@ -158,7 +170,32 @@ class FakeRegistry:
                 where = f"bytes {begin}-{len(blob) - 1}/{len(blob)}"
                 return Answer(206, blob[begin:], Content_Range=where)
             return Answer(200, blob)
+        if request.path.startswith("/v2/app/blobs/uploads/"):
+            return self._upload(request)
+        if match and match[2] == "manifests" and request.method == "PUT":
+            data = request.read()
+            self.manifests[f"{match[1]}/{match[3]}"] = (request.headers["content-type"], data)
+            return Answer(201, Docker_Content_Digest=digest_of(data))
         return Answer(404, b'{"errors":[{"code":"UNKNOWN","message":"not here"}]}')
+
+    def _upload(self, request: Request) -> Answer:
+        path, _, query = request.path.partition("?")
+        if request.method == "POST":
+            path += str(next(self._numbers))
+            self.uploads[path] = b""
+            return Answer(202, Location=path)
+        if path not in self.uploads:
+            return Answer(404)
+        if request.method in ("PATCH", "PUT"):
+            self.uploads[path] += request.read()
+        if request.method == "PUT":
+            data = self.uploads.pop(path)
+            if f"digest={digest_of(data)}".replace(":", "%3A") != query:
+                return Answer(400, b'{"errors":[{"code":"DIGEST_INVALID","message":"another digest"}]}')
+            self.blobs[digest_of(data)] = data
+            return Answer(201)
+        got = len(self.uploads[path])
+        return Answer(204 if request.method == "GET" else 202, Location=path, Range=f"0-{max(0, got - 1)}")
 
     def _send(self, handler: BaseHTTPRequestHandler, answer: Answer) -> None:
         try:

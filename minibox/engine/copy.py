@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from errno import EROFS
+from posixpath import normpath
 
 from minibox.engine import ownership, state
 from minibox.engine.copy_ends import pack, receive
@@ -67,11 +68,11 @@ def copy_out(
         MiniboxError: one of both is not there, or a file would replace a directory or the other way round.
     """
     remote = _remote(root, name, storage_driver)
-    what = f"copy {name}:{path}"
+    what = f"copy {name}:"
     try:
         if not isinstance(destination, str):
             target = destination
-            return _value(_attempt(what, remote.start(lambda fd: remote.pack(fd, path, options, target)).result))
+            return _value(_attempt(what, path, remote.start(lambda fd: remote.pack(fd, path, options, target)).result))
         reader, writer = os.pipe2(os.O_CLOEXEC)
 
         def send(fd: int) -> int:
@@ -81,8 +82,8 @@ def copy_out(
 
         work = remote.start(send)
         os.close(writer)
-        received = _attempt(f"copy to {destination}", lambda: _receive_here(reader, destination, options))
-        sent = _attempt(what, work.result)
+        received = _attempt("copy to ", destination, lambda: _receive_here(reader, destination, options))
+        sent = _attempt(what, path, work.result)
         return _outcome(sent, received)
     finally:
         remote.close()
@@ -98,14 +99,14 @@ def copy_in(root: str, source: str | BinaryIO, name: str, path: str, options: Co
         As `copy_out`.
     """
     remote = _remote(root, name, "")
-    what, owner = f"copy to {name}:{path}", None if options.archive else (0, 0)
+    what, owner = f"copy to {name}:", None if options.archive else (0, 0)
     try:
         if not remote.state:
             raise UsageError(f"{name} is an image: nothing is copied into it", "run a container, copy, and commit it")
         if not isinstance(source, str):
             archive = source
             work = remote.start(lambda fd: receive(fd, path, archive, owner, privileged=True, named=False))
-            _value(_attempt(what, work.result))
+            _value(_attempt(what, path, work.result))
             return 0
         reader, writer = os.pipe2(os.O_CLOEXEC)
 
@@ -116,8 +117,8 @@ def copy_in(root: str, source: str | BinaryIO, name: str, path: str, options: Co
 
         work = remote.start(take)
         os.close(reader)
-        sent = _attempt(f"copy {source}", lambda: _send_from_here(writer, source, options))
-        return _outcome(sent, _attempt(what, work.result))
+        sent = _attempt("copy ", source, lambda: _send_from_here(writer, source, options))
+        return _outcome(sent, _attempt(what, path, work.result))
     finally:
         remote.close()
 
@@ -150,7 +151,9 @@ class Remote:
         return Work(call, self.pid)
 
     def pack(self, root_fd: int, path: str, options: CopyOptions, file: BinaryIO) -> int:
-        return pack(root_fd, path, options.follow, file, self.kernel_made)
+        size = pack(root_fd, path, options.follow, file, self.kernel_made)
+        file.flush()
+        return size
 
     def close(self) -> None:
         if self.root_fd >= 0:
@@ -237,19 +240,23 @@ def _host_root() -> Iterator[int]:
 # ---- what becomes of both ------------------------------------------------------------------------
 
 
-def _attempt(what: str, function: Callable[[], T]) -> T | MiniboxError:
-    """The value of ``function``, or the error that it raised."""
+def _attempt(what: str, path: str, function: Callable[[], T]) -> T | MiniboxError:
+    """The value of ``function``, or the error that it raised.
+
+    Args:
+        what: the end of the copy, in words, up to ``path``.
+    """
     try:
         return function()
     except MiniboxError as error:
         return error
     except BrokenPipeError as error:
-        return _Broken(f"{what}: {kernel_says(error)}")
+        return _Broken(f"{what}{path}: {kernel_says(error)}")
     except OSError as error:
         place = os.fsdecode(error.filename) if error.filename else ""
-        where = "" if not place or what.endswith(place) else f" ({place})"
+        where = "" if place.endswith(normpath(path).lstrip("./")) else f" ({place})"
         hint = "its root file system, or what is mounted there, is read-only" if error.errno == EROFS else None
-        return MiniboxError(f"{what}{where}: {kernel_says(error)}", hint)
+        return MiniboxError(f"{what}{path}{where}: {kernel_says(error)}", hint)
 
 
 class _Broken(MiniboxError):

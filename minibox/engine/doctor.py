@@ -66,6 +66,7 @@ def diagnose(root: str, runroot: str) -> list[Check]:
             check_subordinate_ids(*_user()),
             check_overlay(probe),
             check_idmapped_layers(probe),
+            check_storage_drivers(directory, nearest_existing(root)),
             check_terminals(probe),
             check_seccomp(),
             *check_network(),
@@ -100,8 +101,12 @@ def check_cgroups() -> Check:
     """Makes and removes a cgroup, and compiles one limit of each kind."""
     from minibox.errors import LimitError
     from minibox.linux.cgroup import cgroup_steps, create, detect
+    from minibox.linux.cgroup.scope import scope_host, usable
 
     host, name = detect(), f"minibox-doctor{os.getpid()}"
+    by_systemd = host.mode == "v2" and os.geteuid() != 0 and usable(os.geteuid(), os.environ)
+    if by_systemd:
+        host = scope_host(f"{name}.scope", euid=os.geteuid(), environ=os.environ)
     refused, fix = [], ""
     asked = {
         "memory": ("memory", "limit"),
@@ -121,7 +126,7 @@ def check_cgroups() -> Check:
         "hybrid": "cgroup v1 with v2 beside it",
         "none": "no cgroups mounted",
     }
-    found = words[host.mode]
+    found = words[host.mode] + (" through systemd" if by_systemd else "")
     if host.usable:
         found += ": " + (
             " ".join(controller for controller in _LIMITS if controller not in refused) or "no controllers"
@@ -233,6 +238,21 @@ def check_idmapped_layers(probe: Probe) -> Check:
     return Check(
         name, DEGRADED, answer, lost, "use Linux 5.19 or newer, and set --root to a directory on ext4, xfs or btrfs"
     )
+
+
+def check_storage_drivers(directory: str, root: str) -> Check:
+    """Which of --storage-driver work here: tried in ``directory``, which is on the file system of ``root``."""
+    from minibox.storage import btrfs, clone, erofs
+
+    reflinks = clone.can_reflink(directory)
+    found = ["overlay", "copy (by reflinks)" if reflinks else "copy (byte by byte)"]
+    missing = []
+    for name, why in (("btrfs", btrfs.refusal(directory, root)), ("erofs", erofs.refusal(directory))):
+        if why:
+            missing.append(f"not {name} ({why})")
+        else:
+            found.append(name)
+    return Check("storage drivers", PASS, "; ".join([", ".join(found), *missing]))
 
 
 def probe_layers(root: str) -> str | None:

@@ -125,8 +125,11 @@ def remove(reference: str, *, root: str, runroot: str, force: bool = False) -> R
         _check_removal_by_id(short, names, users, force)
         untagged = names
     keep = bool(named and running and len(names) == 1)
+    gone = [image] if not keep and len(untagged) == len(names) else []
+    released = blobs_of(layout, gone)
     _take_names(layout, image, untagged, keep)
-    return _collected(root, [image] if not keep and len(untagged) == len(names) else [], untagged)
+    with alone(layout, PATIENCE_S if gone else 0) as held:
+        return _removed(untagged, gone, _collect(root, released) if held else None)
 
 
 def _check_removal_by_id(short: str, names: Sequence[Name], users: Sequence[Use], force: bool) -> None:
@@ -162,22 +165,23 @@ def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequenc
     """
     layout = Layout(root)
     removal.collect(root, runroot)
-    found = state.uses(root)
-    chosen = [
-        image
-        for image, _ in select(inventory(layout), filters)
-        if (everything or not image.names) and not users_of(layout, image, found)
-    ]
-    names = tuple(name for image in chosen for name in image.names)
-    for image in chosen:
-        _take_names(layout, image, image.names, keep=False)
-    removed = _collected(root, chosen, names)
-    if removed.deferred:
-        raise StoreBusy(
-            "nothing can be freed now: somebody is pulling, loading or building images",
-            "try again when that has ended",
-        )
-    return removed
+    with alone(layout, PATIENCE_S) as held:
+        if not held:
+            raise StoreBusy(
+                "nothing can be freed now: somebody is pulling, pushing or loading images",
+                "try again when that has ended",
+            )
+        found = state.uses(root)
+        chosen = [
+            image
+            for image, _ in select(inventory(layout), filters)
+            if (everything or not image.names) and not users_of(layout, image, found)
+        ]
+        names = tuple(name for image in chosen for name in image.names)
+        released = blobs_of(layout, chosen)
+        for image in chosen:
+            _take_names(layout, image, image.names, keep=False)
+        return _removed(names, chosen, _collect(root, released))
 
 
 def _take_names(layout: Layout, image: StoredImage, names: Sequence[Name], keep: bool) -> None:
@@ -199,17 +203,12 @@ def _take_names(layout: Layout, image: StoredImage, names: Sequence[Name], keep:
     layout.change(edit)
 
 
-def _collected(root: str, gone: Sequence[StoredImage], untagged: Sequence[Name]) -> Removed:
-    """Free what the images ``gone`` had alone."""
-    layout = Layout(root)
-    released = blobs_of(layout, gone)
-    freed = Collected((), (), 0)
-    with alone(layout, PATIENCE_S if gone else 0) as held:
-        if held:
-            freed = _collect(root, released)
-    chain_ids = [chain_id for image in gone for chain_id in reversed(image.chain_ids) if chain_id in freed.chain_ids]
-    deleted = dict.fromkeys([*(image.id or image.digest for image in gone), *chain_ids])
-    return Removed(tuple(name.familiar for name in untagged), tuple(deleted), freed.freed_bytes, not held)
+def _removed(untagged: Sequence[Name], gone: Sequence[StoredImage], freed: Collected | None) -> Removed:
+    chain_ids = freed.chain_ids if freed else ()
+    layers = [chain_id for image in gone for chain_id in reversed(image.chain_ids) if chain_id in chain_ids]
+    deleted = dict.fromkeys([*(image.id or image.digest for image in gone), *layers])
+    names = tuple(name.familiar for name in untagged)
+    return Removed(names, tuple(deleted), freed.freed_bytes if freed else 0, freed is None)
 
 
 def _collect(root: str, released: Collection[str]) -> Collected:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from minibox.engine import image_files
+from minibox.engine.cgroup_manager import plan_cgroup
 from minibox.engine.host_facts import host_facts
 from minibox.engine.ids import single
 from minibox.engine.spec import IdMappings, make_spec
@@ -107,7 +108,6 @@ def prepare(
     euid = os.geteuid()
     own_ids = identity.ids is not None
     id_mapped = own_ids and euid == 0
-    host = cgroup.detect()
     facts = host_facts(swap_limit=False)  # cgroup_steps knows what this kernel counts
     mounts = user_mounts(
         options, image.config, facts, root=storage.root, container_id=identity.id, idmap_binds=id_mapped
@@ -131,7 +131,7 @@ def prepare(
     )
     # A container with ids of its own can't make nodes; those that it is given may be for reading only.
     filtered = not own_ids or (id_mapped and bool(options.device))
-    steps = cgroup.cgroup_steps(host, name, spec["linux"].get("resources", {}), devices=filtered)
+    host, steps = plan_cgroup(options, spec, identity.id, euid, devices=filtered)
     planned = cgroup.planned(host, name, steps)
     start = Start(
         id_mapped=id_mapped,
@@ -140,6 +140,7 @@ def prepare(
         seccomp_flags=filter_flags(spec["linux"].get("seccomp")),
         cgroup=name if planned.directories else "",
         cgroup_tasks=planned.v1_directories,
+        cgroup_joined=host.joined,
         cgroup_mounts=cgroup_mounts(host, planned, euid),
         terminal=terminal,
         network=identity.network if identity.network not in ("none", "host") else "",

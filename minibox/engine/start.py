@@ -142,6 +142,10 @@ class Execution:
         status.close()
         channel.close()
 
+    def _join_cgroup(self) -> None:
+        assert self.init and self.cgroup
+        self.cgroup.join(self.init.pid)
+
     def _write_id_maps(self) -> None:
         assert self.init
         self.resources.write_id_maps(self.init.pid, self.resources.spec)

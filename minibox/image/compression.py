@@ -236,13 +236,14 @@ class Compressor:
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Take ``data``; an error of the file's may come at a later call or at the end of the block."""
         self._check()
-        if not self._collected and len(data) >= READ_BYTES:
-            self._pieces.put(bytes(data))
-            return len(data)
-        self._collected += data
-        if len(self._collected) >= READ_BYTES:
-            self._pieces.put(bytes(self._collected))
+        # Always in pieces of the same size: what ISA-L writes depends on how it is given the data.
+        view = memoryview(data)
+        while len(self._collected) + len(view) >= READ_BYTES:
+            part = READ_BYTES - len(self._collected)
+            self._pieces.put(b"".join((self._collected, view[:part])))
             self._collected.clear()
+            view = view[part:]
+        self._collected += view
         return len(data)
 
     def _check(self) -> None:

@@ -109,13 +109,17 @@ class Layout:
                 except FileNotFoundError:
                     pass
 
-    def keep_blob(self, file: BinaryIO, digest: str) -> None:
-        """Give the finished file of `new_blob` its place under ``digest``."""
+    def keep_blob(self, file: BinaryIO, digest: str, *, sync: bool = True) -> None:
+        """Give the finished file of `new_blob` its place under ``digest``.
+
+        Without ``sync`` the caller has it synced before a name refers to it.
+        """
         path = self.blob_path(digest)
         with _disk_errors(f"write blob {digest}"):
             file.flush()
             os.fchmod(file.fileno(), 0o644)
-            os.fdatasync(file.fileno())
+            if sync:
+                os.fdatasync(file.fileno())
             os.rename(file.name, path)
 
     def add_blob(self, source: BinaryIO, digest: str | None = None) -> tuple[str, int]:

@@ -84,7 +84,7 @@ class TarReader:
         for _ in range(EXTENSIONS_IN_A_ROW_MAX):
             block = self._take_block()
             if block is None or block == ZERO_BLOCK:
-                if not extensions.empty:
+                if extensions.pending:
                     raise _unsound("it ends behind an extended header")
                 self._drain()
                 return None
@@ -102,7 +102,9 @@ class TarReader:
                 raise _unsound(f"an extended header of {size} bytes is larger than {EXTENSION_BYTES_MAX}")
             data = self._take(_padded(size))[:size]
             if kind == PAX_GLOBAL:
-                self._globals.update(_pax_records(data))
+                records = dict(_pax_records(data))
+                self._globals.update(records)
+                extensions.add_global(records)
             else:
                 extensions.add(kind, data)
         raise _unsound(f"more than {EXTENSIONS_IN_A_ROW_MAX} extended headers in a row")
@@ -249,11 +251,12 @@ class _Extensions:
     def __init__(self, global_records: dict[bytes, bytes]) -> None:
         self._records = dict(global_records)
         self.empty = not global_records
+        self.pending = False
         self._long: dict[bytes, bytes] = {}
         self._pieces: list[bytes] = []
 
     def add(self, kind: bytes, data: bytes) -> None:
-        self.empty = False
+        self.empty, self.pending = False, True
         if kind in (GNU_LONG_NAME, GNU_LONG_LINK):
             self._long[kind] = _text(data)
             return
@@ -262,6 +265,10 @@ class _Extensions:
             if key in (SPARSE + b"offset", SPARSE + b"numbytes"):
                 self._pieces.append(value)
             self._records[key] = value
+
+    def add_global(self, records: dict[bytes, bytes]) -> None:
+        self.empty = False
+        self._records = {**records, **self._records}
 
     @property
     def sparse(self) -> bool:

@@ -84,6 +84,7 @@ class Start:
         seccomp_flags: of seccomp(2).
         cgroup: the name of its cgroup; "" for none of its own.
         cgroup_tasks: directories of its cgroup in v1 hierarchies; on v2 it is born in it.
+        cgroup_joined: it isn't born in its cgroup, but moved there by who may.
         cgroup_mounts: what /sys/fs/cgroup shows: ``("", "cgroup2", "")`` or one entry a v1 hierarchy.
         terminal: rows and columns of the terminal, None for plain streams.
         network: how the network namespace gets its links; "" for not at all.
@@ -95,6 +96,7 @@ class Start:
     seccomp_flags: int = 0
     cgroup: str = ""
     cgroup_tasks: tuple[str, ...] = ()
+    cgroup_joined: bool = False
     cgroup_mounts: tuple[tuple[str, str, str], ...] = ()
     terminal: tuple[int, int] | None = None
     network: str = ""
@@ -197,6 +199,8 @@ def _birth(spec: Spec, start: Start) -> list[Op]:
         *_time(spec),
         op.wait(op.TAG_IDENTITY, "until the parent has mapped its ids"),
     ]
+    if start.cgroup_joined:
+        steps.append(op.parent("join_cgroup", why="this session is somebody else's cgroup: only systemd may move it"))
     if "user" in _types(spec):
         steps.append(op.parent("write_id_maps", why="only a process outside may map more than one id"))
     adjustment = spec["process"].get("oomScoreAdj")

@@ -24,6 +24,7 @@ WORDS = {
     "create_cgroup": ("make the cgroup {name}", "cgroups(7)", "name"),
     "clone": ("clone a process with {flags}", "clone3(2)", "flags"),
     "clone_mounter": ("clone a helper with {flags}", "clone3(2)", "flags"),
+    "join_cgroup": ("have systemd move the process to its cgroup", "org.freedesktop.systemd1(5)", ""),
     "write_id_maps": ("map the ids of the user namespace", "user_namespaces(7)", ""),
     "oom_score_adj": ("set oom_score_adj to {value}", "proc(5)", "value"),
     "network": ("wire the network ({mode})", "veth(4)", "mode"),

@@ -10,8 +10,9 @@ import errno
 import fcntl
 import os
 
+from minibox.errors import kernel_says
 from minibox.storage.overlay import file_system_type
-from minibox.storage.tree import Trees
+from minibox.storage.tree import OTHER_HINT, Trees
 
 SUBVOL_CREATE = 0x5000940E
 SNAP_DESTROY = 0x5000940F
@@ -25,6 +26,7 @@ class Btrfs(Trees):
     """The snapshotter of subvolumes under ``root``, which is on btrfs."""
 
     driver = "btrfs"
+    hint = f"set --root to a directory on btrfs, or {OTHER_HINT}"
 
     def _begin_layer(self, parent: str, path: str) -> None:
         if parent:
@@ -51,9 +53,20 @@ class Btrfs(Trees):
             except OSError:
                 pass  # it may not even be a subvolume
 
-    def refusal(self, path: str) -> str:
-        kind = file_system_type(path)
-        return "" if kind == "btrfs" else f"the storage driver btrfs needs {path} to be on btrfs, not {kind}"
+    def refusal(self, directory: str) -> str:
+        return refusal(directory, directory)
+
+
+def refusal(directory: str, place: str) -> str:
+    """Why ``directory`` can't have subvolumes, "" when it can: one is made. ``place`` is what an answer names it."""
+    probe = f"{directory}/unfinished-probe-{os.getpid()}"
+    try:
+        create_subvolume(probe)
+        os.rmdir(probe)
+    except OSError as error:
+        kind = file_system_type(directory)
+        return f"{place} is on {kind}" if kind != "btrfs" else kernel_says(error)
+    return ""
 
 
 def create_subvolume(path: str) -> None:

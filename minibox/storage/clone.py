@@ -110,6 +110,23 @@ class Cloning:
         return self._reflinks
 
 
+def can_reflink(directory: str) -> bool:
+    """Whether files in ``directory`` can share blocks: tried."""
+    source, target = f"{directory}/reflink-{os.getpid()}", f"{directory}/reflink-{os.getpid()}-clone"
+    try:
+        with open(source, "xb") as file:
+            file.write(b"x")
+        with open(source, "rb") as reader, open(target, "xb") as writer:
+            fcntl.ioctl(writer, FICLONE, reader.fileno())
+    except OSError:
+        return False
+    finally:
+        for path in (source, target):
+            if os.path.exists(path):
+                os.unlink(path)
+    return True
+
+
 def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """Begin and end of each part of a file that is no hole; lseek(2)."""
     end = 0

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from minibox.image.layer import LayerSource
 
 UNFINISHED = "unfinished-"
+OTHER_HINT = "choose another: --storage-driver overlay"
 
 
 class Trees:
     """A snapshotter of whole trees; see `minibox.storage.Snapshotter`. A driver says how trees are cloned and removed."""
 
     driver = ""
+    hint = OTHER_HINT  # of what to do where it can't work
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -53,8 +55,8 @@ class Trees:
     def _remove_tree(self, path: str) -> None:
         """Remove a tree, as far as there is a quicker way than file by file."""
 
-    def refusal(self, path: str) -> str:
-        """Why this driver can't work in the directory ``path``, "" when it can."""
+    def refusal(self, directory: str) -> str:
+        """Why this driver can't work in a directory, "" when it can."""
         return ""
 
     # ---- Snapshotter ----------------------------------------------------------------------------
@@ -153,7 +155,7 @@ class Trees:
 
     def _error(self, what: str, error: OSError) -> StoreError | Unsupported:
         if why := self.refusal(self.root):
-            return Unsupported(f"{what}: {why}", "choose another: --storage-driver overlay")
+            return Unsupported(f"use the storage driver {self.driver}: {why}", self.hint)
         hint = FULL_HINT if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
         where = f" ({error.filename!r})" if error.filename else ""
         return StoreError(f"{what}{where}: {kernel_says(error)}", hint)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from contextlib import redirect_stdout
+from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from minibox.cli import main as cli
+from minibox.cli.application import COMMANDS, IMAGE_COMMANDS, SYSTEM_COMMANDS
 from tests.conftest import CHECKOUT
 from tests.probes import requires
 
@@ -120,11 +125,19 @@ def test_what_a_document_refers_to_is_there(document):
     assert [str(path) for path in base if not os.path.exists(path)] == []
 
 
+@cache
+def help_options(command: str) -> set[str]:
+    """The options in a command's help."""
+    with redirect_stdout(StringIO()) as text:
+        assert cli.main([*command.split(), "--help"]) == 0
+    return set(re.findall(r"--[a-z][a-z-]*", text.getvalue()))
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_an_option_that_a_document_names_is_one(document, minibox):
-    known = set(re.findall(r"--[a-z][a-z-]*", minibox("run", "--help").stdout))
-    for command in ("explain", "ps", "rm", "import", "images", "doctor"):
-        known |= set(re.findall(r"--[a-z][a-z-]*", minibox(command, "--help").stdout))
+def test_an_option_that_a_document_names_is_one(document):
+    known = help_options("")
+    for group, rows in (("", COMMANDS), ("image ", IMAGE_COMMANDS), ("system ", SYSTEM_COMMANDS)):
+        known = known.union(*(help_options(f"{group}{name}") for _, name, *_ in rows))
     known |= {"--root", "--runroot", "--debug", "--net"}
     named = set(re.findall(r"`(--[a-z][a-z-]*)", document.read_text()))
     assert named - known <= {"--restart", "--mode"}

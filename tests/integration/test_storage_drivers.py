@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -416,8 +417,8 @@ def test_a_driver_that_cannot_work_says_why(minibox: Run, state: Path) -> None:
         return str(done.stderr)
 
     text = said("btrfs")
-    assert f"the storage driver btrfs needs {state}/root to be on btrfs, not " in text
-    assert "hint: choose another: --storage-driver overlay\n" in text
+    assert f"minibox: use the storage driver btrfs: {state}/root is on " in text
+    assert "hint: set --root to a directory on btrfs, or choose another: --storage-driver overlay\n" in text
     program = shutil.which("mkfs.erofs", path="/usr/bin:/bin:/usr/sbin:/sbin")
     if program:
         subprocess.run(["mount", "--bind", "/dev/null", program], check=True)
@@ -427,6 +428,8 @@ def test_a_driver_that_cannot_work_says_why(minibox: Run, state: Path) -> None:
         if program:
             subprocess.run(["umount", program], check=True)
     assert "storage driver erofs: make an EROFS image: there is no mkfs.erofs (apt-get install erofs-utils)" in text
+    doctor = minibox("doctor").stdout
+    assert re.search(r"storage drivers +overlay, copy \(by", doctor) and "not btrfs" in doctor, doctor
     text = said("zfs")
     assert text == "minibox: unknown storage driver 'zfs'\nhint: one of overlay, btrfs, erofs, copy\n"
     assert containers(state / "root") == []

@@ -25,6 +25,7 @@ PARENTS = (
     "create_cgroup",
     "clone",
     "clone_mounter",
+    "join_cgroup",
     "write_id_maps",
     "oom_score_adj",
     "network",

@@ -20,6 +20,7 @@ from minibox.plan import operations as op
 from minibox.plan.compiler import NAMESPACES, Plan, Rootfs, Start, candidates, compile_plan
 from minibox.plan.mounts import ATIME, Mount, open_bind, read
 from minibox.plan.operations import HOST, INIT, MOUNTER, PARENT, Op
+from minibox.record import replace
 
 CLONE_VM = 0x100
 SPEC: Any = {
@@ -210,6 +211,57 @@ def test_plan_of_an_ordinary_user_with_one_id():
         *GO,
         *become(seccomp_first=False, groups=False),
     ]
+
+
+ALL_ATIME = 0x70
+TREE = Rootfs("/c", ("/t/b",), tree="/c/rootfs")
+TREE_ATTRIBUTES = ("mount_attributes", op.ROOT, op.NOATIME, op.RDONLY | op.NOSUID | op.NODEV | op.NOEXEC | ALL_ATIME,
+                   0, 0)  # fmt: skip
+
+
+def test_a_tree_is_bound_as_it_is():
+    plan = compile_plan(SPEC, TREE, Start())
+    assert of(plan, MOUNTER) == []
+    assert of(plan, INIT)[6:11] == [
+        ("propagation", "/", PRIVATE),
+        ("open_tree", "/c/rootfs", 0, op.ROOT),
+        ("attach", op.ROOT, HOST, "/c/root"),
+        TREE_ATTRIBUTES,
+        FURNISH_AND_PIVOT[0],
+    ]
+    locked = compile_plan(with_user_namespace((0, 1000, 1)), replace(TREE, userxattr=True), Start())
+    assert TREE_ATTRIBUTES not in of(locked, INIT), "an ordinary user may not change them"
+
+
+def test_a_tree_is_id_mapped_and_handed_over():
+    plan = compile_plan(with_user_namespace((0, 70000, 65536)), TREE, Start(id_mapped=True))
+    assert of(plan, MOUNTER)[4:] == [
+        ("propagation", "/", PRIVATE),
+        ("mount", "tmpfs", "minibox", "mode=0755", HOST, "/c/root", op.NOSUID),
+        ("open_tree", "/c/rootfs", 0, op.ROOT),
+        ("id_map", op.ROOT, 0, op.USERNS),
+        TREE_ATTRIBUTES,
+        ("send_fd", op.CHANNEL, op.ROOT, 0),
+        ("send_fd", op.CHANNEL, op.FIRST_BIND, 0),
+    ]
+
+
+@pytest.mark.parametrize("id_mapped", [True, False])
+def test_images_are_mounted_by_a_mounter_instead_of_directories(id_mapped):
+    """Also with the host's ids: a loop device is nothing that the container's cgroup allows."""
+    spec = with_user_namespace((0, 70000, 65536)) if id_mapped else SPEC
+    rootfs = Rootfs("/c", ("/l/b.erofs", "/l/a.erofs"), images=True)
+    plan = compile_plan(spec, rootfs, Start(id_mapped=id_mapped))
+    steps = of(plan, MOUNTER)
+    ids = [("id_map", op.SCRATCH, 0, op.USERNS)] if id_mapped else []
+    at = steps.index(("open_image", "/l/b.erofs", op.SCRATCH))
+    assert steps[at : at + 3 + 2 * len(ids)] == [
+        ("open_image", "/l/b.erofs", op.SCRATCH), *ids, ("attach", op.SCRATCH, HOST, "/c/root/0"),
+        ("open_image", "/l/a.erofs", op.SCRATCH), *ids,
+    ]  # fmt: skip
+    assert ("open_tree", "/c", 0, op.SCRATCH) in steps, "what is written stays in a directory"
+    assert ("set_fs_ids" in {step[0] for step in steps}) == id_mapped
+    assert ("recv_fd", op.CHANNEL, op.ROOT) in of(plan, INIT)
 
 
 def test_plan_of_a_terminal():

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -538,7 +539,7 @@ def test_identity_token_is_exchanged(pull, store, image, registry):
     bodies = []
 
     def exchange(request):
-        bodies.append(request.handler.rfile.read(int(request.headers["content-length"])).decode())
+        bodies.append(request.read().decode())
         return Answer(200, b'{"access_token": "t0"}')
 
     registry.rule("POST /token", exchange)
@@ -568,3 +569,14 @@ def test_wrong_password_is_tried_once(pull, store, image, registry):
     error = refused(pull, store, "refuses the login of 'alice' in the test", credential=ALICE, kind=Unauthorized)
     assert error.hint == f"minibox login {registry.host}"
     assert len(registry.asked(MANIFESTS)) == 2
+
+
+def test_pull_that_is_called_off_ends_at_once(pull, store, image, registry):
+    """One layer is refused while another hangs: nobody waits for that."""
+    go_on = threading.Event()
+    registry.rule(BLOBS + digest_of(image.layers[0]), lambda request: go_on.wait(30) and None)
+    registry.rule(BLOBS + digest_of(image.layers[1]), Answer(404))
+    began = time.monotonic()
+    refused(pull, store, digest_of(image.layers[1]), registry.host)
+    assert time.monotonic() - began < 5
+    go_on.set()

@@ -54,7 +54,7 @@ def test_no_cgroup_at_all(minibox_user: Run) -> None:
     assert done.returncode == 125
     error, hint = done.stderr.splitlines()
     assert error.startswith("minibox: memory limit: no cgroup is delegated to this user (ours is /")
-    assert "systemd-run --user --scope" in hint
+    assert "loginctl enable-linger" in hint
 
 
 def test_what_a_killed_minibox_left_goes_with_the_next_command(

@@ -66,7 +66,7 @@ class Downloads:
                 response.shutdown()
 
     def fetch(self, descriptor: Descriptor, *, anew: bool = False) -> None:
-        """Bring one blob, unless it is there.
+        """Bring one blob, unless it is there. It is verified, and for the disk to be safe `sync` has to follow.
 
         Args:
             anew: bring it though it is there, since it is damaged.
@@ -86,10 +86,26 @@ class Downloads:
             with self._partial(digest) as file:
                 if anew or not is_there(self.layout, descriptor):
                     self._fetch_to(file, descriptor)
-                    self.layout.keep_blob(file, digest)
+                    self.layout.keep_blob(file, digest, sync=False)
         except OSError as error:
             raise disk_error(f"write blob {digest}", error) from error
         self._tell(Progress(digest, progress.DOWNLOADED, descriptor["size"], descriptor["size"]))
+
+    def sync(self, descriptor: Descriptor) -> None:
+        """See that a blob is on the disk.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        digest = descriptor["digest"]
+        try:
+            fd = os.open(self.layout.blob_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise disk_error(f"write blob {digest}", error) from error
 
     @contextmanager
     def _partial(self, digest: str) -> Iterator[BinaryIO]:

@@ -6,7 +6,7 @@ goes wrong before, the store's images are what they were. Blobs that came whole 
 
 from __future__ import annotations
 
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from minibox.errors import RegistryError, StoreError
 from minibox.image import progress
@@ -22,7 +22,6 @@ from minibox.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from concurrent.futures import Future
     from typing import Any
 
     from minibox.image.layout import Descriptor
@@ -177,17 +176,22 @@ class Pull:
         # Who had the manifest first, then those that were left to ask.
         downloads = Downloads(self._layout, self._clients[self._clients.index(client) :], self._tell)
         unpacking = _Unpacking(self._unpack, downloads, layers, sources, self._tell)
-        by_digest = {layer["digest"]: layer for layer in layers}
-        with ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="pull") as pool:
-            futures = {digest: pool.submit(downloads.fetch, layer) for digest, layer in by_digest.items()}
-            order = [futures[layer["digest"]] for layer in layers]
-            try:
-                while unpacking.count < len(layers):
-                    unpacking.unpack(_wait_for_more(order, unpacking.count if self._early else len(layers) - 1))
-            except BaseException:
-                downloads.stop()
-                pool.shutdown(cancel_futures=True)
-                raise
+        came: dict[str, Future[None]] = {layer["digest"]: Future() for layer in layers}
+        pool = ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="pull")
+        try:
+            by_digest = {layer["digest"]: layer for layer in layers}
+            kept = [pool.submit(_bring, downloads, layer, came[digest]) for digest, layer in by_digest.items()]
+            order = [came[layer["digest"]] for layer in layers]
+            while unpacking.count < len(layers):
+                unpacking.unpack(_wait_for_more(order, unpacking.count if self._early else len(layers) - 1))
+            for future in kept:
+                future.result()
+        except BaseException:
+            downloads.stop()
+            raise
+        finally:
+            # Threads that wait for an answer are not waited for: Ctrl-C shall work at once.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Unpacking:
@@ -239,6 +243,17 @@ class _Unpacking:
     def _unpacked(self, chain_id: str) -> None:
         if digest := self._digests.pop(chain_id, None):
             self._tell(Progress(digest, progress.PULLED))
+
+
+def _bring(downloads: Downloads, layer: Descriptor, came: Future[None]) -> None:
+    """In a thread: ``came`` is done when the layer can be unpacked; it is written to the disk meanwhile."""
+    try:
+        downloads.fetch(layer)
+    except BaseException as error:
+        came.set_exception(error)
+        return
+    came.set_result(None)
+    downloads.sync(layer)
 
 
 def _wait_for_more(order: Sequence[Future[None]], count: int) -> int:

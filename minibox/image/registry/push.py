@@ -52,16 +52,17 @@ def push(
     layers = {layer["digest"]: layer for manifest in manifests for layer in manifest["layers"]}
     configs = {manifest["config"]["digest"]: manifest["config"] for manifest in manifests}
     uploads = Uploads(layout, client, mounts, on_progress)
-    with ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="push") as pool:
+    pool = ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="push")
+    try:
         futures = [pool.submit(uploads.send, blob) for blob in layers.values()]
         futures += [pool.submit(uploads.send, blob, silently=True) for blob in configs.values()]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:
-            uploads.stop()
-            pool.shutdown(cancel_futures=True)
-            raise
+        for future in as_completed(futures):
+            future.result()
+    except BaseException:
+        uploads.stop()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     # What an index lists has to be there before it; it is the last.
     *listed, root = documents
     for document in listed:

@@ -95,6 +95,8 @@ class Transport:
             return self._pools[key]
 
     def _make_pool(self, scheme: str, netloc: str, ca_file: str, verify: bool) -> urllib3.PoolManager:
+        if not verify:  # which the user has decided, or is told of: see `Client._find_scheme`
+            urllib3.disable_warnings(exceptions.InsecureRequestWarning)
         context = tls_context(certificate_files(netloc, self._environ), ca_file, verify) if scheme == "https" else None
         proxy = self._proxy(scheme, netloc)
         if not proxy:

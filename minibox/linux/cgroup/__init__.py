@@ -6,7 +6,7 @@ touching anything, `create` performs that, and a `Cgroup` is entered, watched, k
 
 from minibox.linux.cgroup.group import Cgroup, CgroupUsage, create, find, leftovers, make, planned, remove_leftover
 from minibox.linux.cgroup.host import CgroupHost, CgroupMounts, detect, parse_mounts
-from minibox.linux.cgroup.steps import CgroupStep, cgroup_steps
+from minibox.linux.cgroup.steps import CgroupStep, cgroup_steps, v2_controllers
 
 __all__ = [
     "Cgroup",
@@ -23,4 +23,5 @@ __all__ = [
     "parse_mounts",
     "planned",
     "remove_leftover",
+    "v2_controllers",
 ]

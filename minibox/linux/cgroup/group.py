@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.linux.cgroup.host import CgroupHost
+    from minibox.linux.cgroup.systemd import Scope
 
 SIGKILL = 9
 
@@ -55,15 +56,20 @@ class Cgroup:
         name: "minibox-" and the container's id.
         v1: controller -> directory.
         v2: directory; "" where it has none.
+        joined: a process can't be born in it: `join` has systemd move it there.
     """
 
-    __slots__ = ("name", "v1", "v2")
+    __slots__ = ("_scope", "joined", "name", "v1", "v2")
 
-    def __init__(self, name: str, v1: dict[str, str], v2: str) -> None:
+    def __init__(
+        self, name: str, v1: dict[str, str], v2: str, scope: Scope | None = None, joined: bool = False
+    ) -> None:
         check_name(name)
         self.name = name
         self.v1 = v1
         self.v2 = v2
+        self._scope = scope
+        self.joined = joined
 
     @property
     def v1_directories(self) -> tuple[str, ...]:
@@ -76,8 +82,8 @@ class Cgroup:
         return (self.v2, *self.v1_directories) if self.v2 else self.v1_directories
 
     def open_v2(self) -> int:
-        """A descriptor of the v2 directory for clone3's CLONE_INTO_CGROUP; -1 without v2. The caller closes it."""
-        return os.open(self.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if self.v2 else -1
+        """A descriptor of the v2 directory for clone3's CLONE_INTO_CGROUP; -1 where that can't be. The caller closes it."""
+        return os.open(self.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if self.v2 and not self.joined else -1
 
     def open_tasks(self) -> list[int]:
         """Descriptors of the v1 `tasks` files, to which a child with one thread writes "0" to enter.
@@ -105,6 +111,15 @@ class Cgroup:
                 _write(f"{directory}/cgroup.procs", str(pid))
             except OSError as error:
                 raise MiniboxError(f"move process {pid} to cgroup {directory}: {kernel_says(error)}") from error
+
+    def join(self, pid: int) -> None:
+        """Have systemd move the process ``pid`` in, which we may not.
+
+        Raises:
+            MiniboxError: systemd refused.
+        """
+        assert self._scope
+        self._scope.join(self.name, pid)
 
     def pids(self) -> set[int]:
         """The processes in it and below it, in any hierarchy."""
@@ -232,8 +247,12 @@ class Cgroup:
             MiniboxError: it still holds processes after ``timeout_s``.
         """
         deadline = monotonic() + timeout_s
-        for directory in self.directories:
-            _remove(directory, deadline)
+        try:
+            for directory in self.directories:
+                _remove(directory, deadline)
+        finally:
+            if self._scope:
+                self._scope.close()
 
 
 def create(host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices: bool = True) -> Cgroup:
@@ -254,10 +273,14 @@ def create(host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices
 def make(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...], resources: Mapping[str, Any]) -> Cgroup:
     """Perform the steps of `cgroup_steps`; what they made is undone when one fails."""
     made: list[str] = []
+    scope = None
     try:
         for step in steps:
             try:
-                _perform(step, resources)
+                if step.op == "scope":
+                    scope = _scope(host, steps)
+                else:
+                    _perform(step, resources)
             except OSError as error:
                 if step.op == "mkdir" and error.errno == EEXIST:
                     if step.path in made:
@@ -271,8 +294,20 @@ def make(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...], resources: 
     except BaseException:
         for path in reversed(made):
             _remove(path, 0.0)
+        if scope:
+            scope.close()
         raise
-    return planned(host, name, steps)
+    group = planned(host, name, steps)
+    return Cgroup(name, group.v1, group.v2, scope, host.joined)
+
+
+def _scope(host: CgroupHost, steps: tuple[CgroupStep, ...]) -> Scope:
+    """Have systemd make the scope, and know of the limits that the steps set."""
+    from minibox.linux.cgroup.scope import properties
+    from minibox.linux.cgroup.systemd import Scope
+
+    written = [step for step in steps if step.op == "write" and not step.path.endswith("/cgroup.subtree_control")]
+    return Scope(host, properties((step.path.rpartition("/")[2], step.value) for step in written))
 
 
 def planned(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...]) -> Cgroup:

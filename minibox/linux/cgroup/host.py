@@ -46,6 +46,11 @@ class CgroupHost:
         v2_available: controllers that ``v2_parent`` has.
         v2_enabled: those of them that it gives to its children already (cgroup.subtree_control).
         v2_denied: our own v2 cgroup, when neither it nor an ancestor is delegated to us; else "".
+        nested: the hierarchy's root, as it is mounted here, is a cgroup of somebody else's: this is a container.
+        scope: the unit of systemd's that ``v2_parent`` is the cgroup of, made together with ours; "" without systemd.
+        slice: the slice of that unit.
+        joined: a process can't be born in a cgroup of ours, since we are in one that belongs to somebody else:
+            systemd moves it there.
     """
 
     mode: str
@@ -55,6 +60,10 @@ class CgroupHost:
     v2_available: tuple[str, ...] = ()
     v2_enabled: tuple[str, ...] = ()
     v2_denied: str = ""
+    nested: bool = False
+    scope: str = ""
+    slice: str = ""
+    joined: bool = False
 
     @property
     def usable(self) -> bool:
@@ -107,11 +116,17 @@ def detect(mounts: CgroupMounts | None = None, own_v2: str | None = None) -> Cgr
     mode = "hybrid" if mounts.v1 else "v2"
     parent = mounts.v2
     if not _is_ours(parent):
-        own = _own_v2() if own_v2 is None else own_v2
+        own = current_v2() if own_v2 is None else own_v2
         parent = next(filter(_is_ours, _ancestors(mounts, own)), "")
         if not parent:
             return CgroupHost(mode, v1, denied, v2_denied=own)
-    return CgroupHost(mode, v1, denied, parent, _words(f"{parent}/cgroup.controllers"), enabled_controllers(parent))
+    nested = parent == mounts.v2 and access(f"{parent}/cgroup.type", 0)  # the true root has no such file
+    return CgroupHost(mode, v1, denied, parent, controllers(parent), enabled_controllers(parent), nested=nested)
+
+
+def controllers(directory: str) -> tuple[str, ...]:
+    """The controllers that a v2 cgroup has."""
+    return _words(f"{directory}/cgroup.controllers")
 
 
 def enabled_controllers(directory: str) -> tuple[str, ...]:
@@ -146,7 +161,8 @@ def _ancestors(mounts: CgroupMounts, own: str) -> Iterator[str]:
         yield mounts.v2 + inside
 
 
-def _own_v2() -> str:
+def current_v2() -> str:
+    """The v2 cgroup that this process is in, as the hierarchy's mount shows it."""
     for line in read_text("/proc/self/cgroup").splitlines():
         if line.startswith("0::"):
             return line[3:]

@@ -29,8 +29,9 @@ class CgroupStep:
     """One step of making a cgroup.
 
     Attributes:
-        op: "mkdir"; "write" ``value`` to the file ``path``; "copy" the file ``value`` to ``path``; or
-            "device_filter": attach the BPF program of the device rules to the cgroup ``path``.
+        op: "mkdir"; "write" ``value`` to the file ``path``; "copy" the file ``value`` to ``path``;
+            "device_filter": attach the BPF program of the device rules to the cgroup ``path``; or "scope":
+            have systemd make the cgroup ``path``, with ``value``, options of systemd-run(1).
         path: absolute path of a directory or file in cgroupfs.
         limit: the limit that was asked for and needs this; "" for housekeeping.
         optional: True when a failure loses nothing that was asked for.
@@ -51,6 +52,9 @@ class CgroupStep:
         path, value = quote(self.path), quote(self.value)
         if self.op == "mkdir":
             return f"mkdir {path}"
+        if self.op == "scope":
+            # A pipe without an end, so that the scope has a process.
+            return f"sleep infinity | systemd-run --scope {self.value} cat & mkdir -p {path}/holder"
         if self.op == "copy":
             return f"cat {value} > {path}"
         if self.op == "write":
@@ -109,13 +113,19 @@ def cgroup_steps(
     return tuple(steps)
 
 
+def v2_controllers(resources: Mapping[str, Any]) -> set[str]:
+    """The controllers of cgroup v2 that the limits of ``resources`` need."""
+    needed = {name for key, _, _, name, settings in CONTROLLERS if resources.get(key) and settings(resources[key])}
+    return needed | {file.partition(".")[0] for file in resources.get("unified") or ()} - {"cgroup"}
+
+
 def _v2_steps(host: CgroupHost, name: str, settings: list[tuple[str, Setting]]) -> list[CgroupStep]:
     parent = host.v2_parent
     if not parent:
         return []
     directory = f"{parent}/{name}"
     needed = {controller: setting[2] for controller, setting in settings if controller not in ("", "cgroup")}
-    steps = []
+    steps = [_scope_step(host, settings)] if host.scope else []
     for controller in host.v2_available:
         if controller in host.v2_enabled or (controller not in needed and controller != "memory"):
             continue
@@ -126,6 +136,14 @@ def _v2_steps(host: CgroupHost, name: str, settings: list[tuple[str, Setting]]) 
     for controller, (file, value, limit, optional) in settings:
         steps.append(CgroupStep("write", f"{directory}/{file}", value, limit, optional, controller))
     return steps
+
+
+def _scope_step(host: CgroupHost, settings: list[tuple[str, Setting]]) -> CgroupStep:
+    from minibox.linux.cgroup.scope import properties
+
+    words = [f"--unit={host.scope}", f"--slice={host.slice}", "-p Delegate=yes"]
+    words += [f"-p {each.text}" for each in properties((file, value) for _, (file, value, _, _) in settings)]
+    return CgroupStep("scope", host.v2_parent, " ".join(words))
 
 
 def _v1_steps(host: CgroupHost, name: str, settings: dict[str, list[tuple[str, Setting]]]) -> list[CgroupStep]:
@@ -198,7 +216,7 @@ def _unavailable(host: CgroupHost, v1_name: str, v2_name: str, limit: str) -> Li
     if host.v2_denied:
         return LimitError(
             f"{limit}: no cgroup is delegated to this user (ours is {host.v2_denied})",
-            "run it under the user's own systemd: systemd-run --user --scope -p Delegate=yes minibox ...",
+            "log in so that systemd runs for this user too, or as root: loginctl enable-linger USER",
         )
     if not host.v2_parent:
         return LimitError(
@@ -208,10 +226,15 @@ def _unavailable(host: CgroupHost, v1_name: str, v2_name: str, limit: str) -> Li
     if host.mode == "v2" and host.v2_parent != "/sys/fs/cgroup":
         return LimitError(
             f"{limit}: the {v2_name} controller is not delegated to {host.v2_parent}",
-            f"as root: systemctl set-property user@.service Delegate='{' '.join(host.v2_available)} {v2_name}'",
+            "as root: systemctl edit user@.service, and write: [Service] Delegate=cpu cpuset io memory pids; then log in anew",
         )
     if host.mode == "hybrid" and not v1_name:
         return LimitError(f"{limit}: the {v2_name} controller is not on cgroup v2 here", "boot with cgroup v2 alone")
+    if host.nested:
+        return LimitError(
+            f"{limit}: the cgroup that this container is in has no {v2_name} controller for others",
+            "give it one from outside, as with --privileged, or set the limit there",
+        )
     return LimitError(
         f"{limit}: this kernel offers no {v2_name} controller in {host.v2_parent}",
         "check /proc/cgroups and the kernel's command line (cgroup_disable=, cgroup_enable=)",

@@ -1,0 +1,157 @@
+"""A container's cgroup below a scope of systemd's, for hosts where systemd hands out cgroups. Pure, but for `scope_host`.
+
+On a host that systemd runs every cgroup is its own, unless it has delegated it (systemd's "Control Group APIs and
+Delegation"). An ordinary user gets limits from nobody else, and what others write to the root's cgroup.subtree_control
+is undone at the next `systemctl daemon-reload`. So systemd is asked for a scope with ``Delegate=yes``, and told the
+limits as properties, which `systemctl status` shows; ours is a cgroup below the scope:
+
+    minibox-ID.scope/             systemd's; the properties
+        holder                    a process of ours, since a scope lives as long as it has one
+        minibox-ID                the container's, with all of its limits
+
+Because the holder stays until the container's cgroup was read and removed, an out-of-memory kill isn't lost; and
+because it ends with minibox, systemd removes everything when minibox is killed.
+"""
+
+from __future__ import annotations
+
+from os import W_OK, access, getuid
+from os.path import commonpath, exists, isdir
+
+from minibox.errors import LimitError
+from minibox.linux.cgroup.host import V2_MOUNT, CgroupHost, controllers, current_v2
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+INFINITY = (1 << 64) - 1
+HOLDER = "holder"
+_HANDED_OUT = ("cpu", "cpuset", "io", "memory", "pids")  # what systemd 252 knows of
+
+
+@record
+class Property:
+    """A property of a unit: systemd.resource-control(5).
+
+    Attributes:
+        signature: its D-Bus type: "t", "b", "s", or "ay".
+        text: name and value as `systemd-run -p` takes them.
+    """
+
+    name: str
+    signature: str
+    value: int | str | bytes
+    text: str
+
+
+def scope_host(unit: str, slice_name: str = "", *, euid: int, environ: Mapping[str, str]) -> CgroupHost:
+    """The scope ``unit`` as the place where a container's cgroup is made. It needn't exist yet.
+
+    Args:
+        unit: "minibox-ID.scope".
+        slice_name: where in systemd's tree; "" is machine.slice, and app.slice for an ordinary user.
+
+    Raises:
+        LimitError: systemd can't be asked here; says why, and what to do.
+    """
+    why, hint = _unavailable(euid, environ)
+    if why:
+        raise LimitError(f"ask systemd for a cgroup: {why}", hint)
+    base = manager_cgroup(euid)
+    name = slice_name or ("app.slice" if euid else "machine.slice")
+    parent = f"{V2_MOUNT}{base}/{slice_path(name)}/{unit}"
+    available = tuple(each for each in controllers(f"{V2_MOUNT}{base}") if each in _HANDED_OUT)
+    common = commonpath((current_v2(), f"{base}/{name}"))
+    late = euid != 0 and not access(f"{V2_MOUNT}{common}/cgroup.procs", W_OK)
+    return CgroupHost("v2", {}, (), parent, available, scope=unit, slice=name, joined=late)
+
+
+def usable(euid: int, environ: Mapping[str, str]) -> bool:
+    """Can systemd be asked for a scope?"""
+    return not _unavailable(euid, environ)[0]
+
+
+def addresses(euid: int, environ: Mapping[str, str]) -> tuple[tuple[str, bool], ...]:
+    """Where the manager listens, and whether a bus is in between; the bus first, as users may see only that."""
+    if not euid:
+        return ("/run/dbus/system_bus_socket", True), ("/run/systemd/private", False)
+    directory = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{euid}"
+    return (f"{directory}/bus", True), (f"{directory}/systemd/private", False)
+
+
+def manager_cgroup(euid: int) -> str:
+    """The cgroup below which a manager makes its units; the user's is one that systemd has delegated to him."""
+    return f"/user.slice/user-{euid}.slice/user@{euid}.service" if euid else ""
+
+
+def slice_path(name: str) -> str:
+    """The directory of a slice: a-b.slice is below a.slice; systemd.slice(5)."""
+    words = name.removesuffix(".slice").split("-")
+    return "/".join(f"{'-'.join(words[:count])}.slice" for count in range(1, len(words) + 1))
+
+
+def _unavailable(euid: int, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Why systemd can't be asked, and what to do; two empty strings when it can."""
+    if not isdir("/run/systemd/system"):
+        return "systemd doesn't run on this host", "leave out --cgroup-manager systemd"
+    if not exists(f"{V2_MOUNT}/cgroup.controllers"):
+        return (
+            "this host has cgroup v1",
+            "boot with systemd.unified_cgroup_hierarchy=1, or use --cgroup-manager cgroupfs",
+        )
+    if euid != getuid():
+        return "the effective user isn't the real one", "run it as one user"
+    if not any(exists(path) for path, _ in addresses(euid, environ)) or not isdir(f"{V2_MOUNT}{manager_cgroup(euid)}"):
+        return "this user has no systemd of his own", f"as root: loginctl enable-linger {euid}; and log in anew"
+    return "", ""
+
+
+def properties(settings: Iterable[tuple[str, str]]) -> tuple[Property, ...]:
+    """Limits as properties of the scope: those that systemd has a property for; the rest is in our own cgroup alone.
+
+    Args:
+        settings: pairs of the name of a cgroup v2 file, and what is written to it.
+    """
+    return tuple(found for file, value in settings for found in _properties(file, value))
+
+
+_NUMBERS = {
+    "memory.max": "MemoryMax",
+    "memory.high": "MemoryHigh",
+    "memory.low": "MemoryLow",
+    "memory.min": "MemoryMin",
+    "memory.swap.max": "MemorySwapMax",
+    "pids.max": "TasksMax",
+    "cpu.weight": "CPUWeight",
+    "io.weight": "IOWeight",
+}
+_LISTS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
+
+
+def _properties(file: str, value: str) -> list[Property]:
+    if file in _NUMBERS and (value == "max" or value.isdigit()):
+        number = INFINITY if value == "max" else int(value) + (file == "pids.max")  # the holder counts too
+        return [Property(_NUMBERS[file], "t", number, f"{_NUMBERS[file]}={'infinity' if value == 'max' else number}")]
+    if file in _LISTS:
+        return [Property(_LISTS[file], "ay", _bits(value), f"{_LISTS[file]}={value}")]
+    if file == "cpu.max" and not value.startswith("max"):
+        quota, _, period = value.partition(" ")
+        period_us = int(period or 100_000)
+        share_us = int(quota) * 1_000_000 // period_us
+        return [
+            Property("CPUQuotaPerSecUSec", "t", share_us, f"CPUQuota={share_us / 10_000:g}%"),
+            Property("CPUQuotaPeriodUSec", "t", period_us, f"CPUQuotaPeriodSec={period_us}us"),
+        ]
+    return []
+
+
+def _bits(text: str) -> bytes:
+    """A list as in cpuset(7), ``0-3,7``, as a bit mask."""
+    mask = 0
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        for number in range(int(first), int(last or first) + 1):
+            mask |= 1 << number
+    return mask.to_bytes((mask.bit_length() + 7) // 8 or 1, "little")

@@ -1,0 +1,251 @@
+"""Ask systemd for a scope, by D-Bus. Off the hot path: opens libsystemd.
+
+Sources: org.freedesktop.systemd1(5), sd-bus(3).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from errno import EINTR, ETIMEDOUT
+from time import monotonic
+
+from minibox.errors import MiniboxError, Unsupported, kernel_says
+from minibox.linux.cgroup.scope import HOLDER, Property, addresses
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from minibox.linux.cgroup.host import CgroupHost
+
+TIMEOUT_S = 20.0
+_DESTINATION, _PATH = b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1"
+_MANAGER = b"org.freedesktop.systemd1.Manager"
+
+
+class Scope:
+    """A scope that systemd has made for us, and the process that keeps it.
+
+    Attributes:
+        unit: its name.
+    """
+
+    def __init__(self, host: CgroupHost, properties: Iterable[Property]) -> None:
+        """Start it.
+
+        Raises:
+            MiniboxError: systemd refused, with its words.
+            Unsupported: libsystemd is missing.
+        """
+        self.unit = host.scope
+        self._holder = _Holder()
+        try:
+            with Manager() as manager:
+                manager.start_scope(self.unit, host.slice, properties, self._holder.pid)
+            # A cgroup has either processes or children with limits.
+            os.mkdir(f"{host.v2_parent}/{HOLDER}")
+            with open(f"{host.v2_parent}/{HOLDER}/cgroup.procs", "wb", 0) as procs:
+                procs.write(b"%d" % self._holder.pid)
+        except BaseException as error:
+            self._holder.close()
+            if isinstance(error, OSError):
+                raise MiniboxError(f"cgroup {host.v2_parent}: {kernel_says(error)}") from error
+            raise
+
+    def join(self, name: str, pid: int) -> None:
+        """Have the process ``pid`` moved to the cgroup ``name`` below the scope, from wherever it is.
+
+        Raises:
+            MiniboxError: systemd refused.
+        """
+        with Manager() as manager:
+            manager.attach(self.unit, f"/{name}", pid)
+
+    def close(self) -> None:
+        """End the holder; systemd removes the scope once it is empty."""
+        self._holder.close()
+
+
+class _Holder:
+    """A process that does nothing, and ends with us, however we end: its standard input does."""
+
+    def __init__(self) -> None:
+        reader, self._writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            files = [(os.POSIX_SPAWN_DUP2, reader, 0), (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
+            # A process group of its own: Ctrl-C is for the container.
+            self.pid = os.posix_spawnp("cat", ["cat"], {}, file_actions=files, setpgroup=0, setsigdef=[signal.SIGPIPE])
+        except BaseException:
+            os.close(self._writer)
+            raise
+        finally:
+            os.close(reader)
+
+    def close(self) -> None:
+        if self._writer >= 0:
+            os.close(self._writer)
+            self._writer = -1
+            os.waitpid(self.pid, 0)
+
+
+class Manager:
+    """A connection to the systemd of this user, or for root to the system's."""
+
+    def __init__(self) -> None:
+        try:
+            from minibox._systemd import ffi
+
+            self._ffi: Any = ffi
+            self._lib: Any = ffi.dlopen("libsystemd.so.0")
+        except (ImportError, OSError) as error:
+            raise Unsupported(f"open libsystemd.so.0: {error}", "apt install libsystemd0") from error
+        self._bus: Any = self._connect()
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lib.sd_bus_flush_close_unref(self._bus)
+
+    def start_scope(self, unit: str, slice_name: str, properties: Iterable[Property], pid: int) -> None:
+        """Make a transient scope of the process ``pid``, which is ours to have cgroups in, and wait until it is there."""
+        self._hear()
+        message = self._new(b"StartTransientUnit")
+        try:
+            self._append(message, "ss", unit, "fail")
+            self._check(self._lib.sd_bus_message_open_container(message, b"a", b"(sv)"), "StartTransientUnit")
+            for each in (
+                Property("Description", "s", "container of minibox", ""),
+                Property("Slice", "s", slice_name, ""),
+                Property("Delegate", "b", 1, ""),
+                Property("CollectMode", "s", "inactive-or-failed", ""),
+                *properties,
+            ):
+                self._append_property(message, each)
+            self._append(message, "(sv)", "PIDs", "au", 1, pid)
+            self._check(self._lib.sd_bus_message_close_container(message), "StartTransientUnit")
+            self._append(message, "a(sa(sv))", 0)
+            job = self._call(message, f"make the scope {unit}", "o")
+        finally:
+            self._lib.sd_bus_message_unref(message)
+        self._wait(job, unit)
+
+    def attach(self, unit: str, below: str, pid: int) -> None:
+        """Move a process to the cgroup ``below`` the unit's."""
+        message = self._new(b"AttachProcessesToUnit")
+        try:
+            self._append(message, "ssau", unit, below, 1, pid)
+            self._call(message, f"move process {pid} to {unit}", "")
+        finally:
+            self._lib.sd_bus_message_unref(message)
+
+    # ---- below ----------------------------------------------------------------------------------
+
+    def _connect(self) -> Any:
+        result = 0
+        for path, is_bus in addresses(os.geteuid(), os.environ):
+            holder = self._ffi.new("sd_bus **")
+            self._check(self._lib.sd_bus_new(holder), "connect to systemd")
+            bus = holder[0]
+            self._lib.sd_bus_set_address(bus, f"unix:path={path}".encode())
+            self._lib.sd_bus_set_bus_client(bus, is_bus)
+            result = self._lib.sd_bus_start(bus)
+            if result >= 0:
+                self._is_bus = is_bus
+                return bus
+            self._lib.sd_bus_flush_close_unref(bus)
+        self._check(result, "connect to systemd")
+        raise AssertionError("addresses() has two")
+
+    def _new(self, member: bytes, destination: tuple[bytes, bytes, bytes] = (_DESTINATION, _PATH, _MANAGER)) -> Any:
+        message = self._ffi.new("sd_bus_message **")
+        made = self._lib.sd_bus_message_new_method_call(self._bus, message, *destination, member)
+        self._check(made, "connect to systemd")
+        return message[0]
+
+    def _hear(self) -> None:
+        """A bus hands on the signals that it is asked for."""
+        if not self._is_bus:
+            return
+        message = self._new(b"AddMatch", (b"org.freedesktop.DBus", b"/org/freedesktop/DBus", b"org.freedesktop.DBus"))
+        try:
+            self._append(message, "s", f"type='signal',interface='{_MANAGER.decode()}',member='JobRemoved'")
+            self._call(message, "tell when it is done", "")
+        finally:
+            self._lib.sd_bus_message_unref(message)
+
+    def _append_property(self, message: Any, each: Property) -> None:
+        value = each.value
+        if isinstance(value, bytes):
+            self._append(message, "(sv)", each.name, each.signature, len(value), *value)
+        else:
+            self._append(message, "(sv)", each.name, each.signature, value)
+
+    def _append(self, message: Any, types: str, *values: int | str) -> None:
+        """Append values; in C they are variadic, so each must have its exact width: 64 bits for the "t" alone."""
+        wide = "t" in values
+        arguments = [
+            self._ffi.new("char[]", value.encode())
+            if isinstance(value, str)
+            else self._ffi.cast("uint64_t" if wide else "unsigned int", value)
+            for value in values
+        ]
+        self._check(self._lib.sd_bus_message_append(message, types.encode(), *arguments), "speak to systemd")
+
+    def _call(self, message: Any, what: str, answer: str) -> str:
+        """Call a method; the object path that it answers, where ``answer`` is "o"."""
+        reply, error = self._ffi.new("sd_bus_message **"), self._ffi.new("sd_bus_error *")
+        result = self._lib.sd_bus_call(self._bus, message, int(TIMEOUT_S * 1e6), error, reply)
+        if result < 0:
+            words = self._text(error.message) or kernel_says(-result)
+            self._lib.sd_bus_error_free(error)
+            raise MiniboxError(f"ask systemd to {what}: {words}", "see: journalctl --boot --unit=init.scope")
+        try:
+            return self._read(reply[0], answer)[0] if answer else ""
+        finally:
+            self._lib.sd_bus_message_unref(reply[0])
+
+    def _wait(self, job: str, unit: str) -> None:
+        """Wait until systemd has removed a job, which it does when it is done; it tells who asked for it."""
+        deadline = monotonic() + TIMEOUT_S
+        while True:
+            message = self._ffi.new("sd_bus_message **")
+            moved = self._lib.sd_bus_process(self._bus, message)
+            if message[0] != self._ffi.NULL:
+                try:
+                    if self._lib.sd_bus_message_is_signal(message[0], _MANAGER, b"JobRemoved") > 0:
+                        path, result = self._removed(message[0])
+                        if path == job and result != "done":
+                            raise MiniboxError(
+                                f"systemd could not make the scope {unit}: {result}", f"systemctl status {unit}"
+                            )
+                        if path == job:
+                            return
+                finally:
+                    self._lib.sd_bus_message_unref(message[0])
+            self._check(moved, f"wait for the scope {unit}")
+            left_us = int((deadline - monotonic()) * 1e6)
+            if left_us <= 0:
+                raise MiniboxError(f"wait for the scope {unit}: {kernel_says(ETIMEDOUT)}")
+            if moved == 0 and (waited := self._lib.sd_bus_wait(self._bus, left_us)) < 0 and waited != -EINTR:
+                self._check(waited, f"wait for the scope {unit}")
+
+    def _removed(self, message: Any) -> tuple[str, str]:
+        """The path of a job, and how it ended."""
+        number, unit, job, result = self._ffi.new("uint32_t *"), *(self._ffi.new("char **") for _ in range(3))
+        self._check(self._lib.sd_bus_message_read(message, b"uoss", number, job, unit, result), "understand systemd")
+        return self._text(job[0]), self._text(result[0])
+
+    def _read(self, message: Any, types: str) -> list[str]:
+        values = [self._ffi.new("char **") for _ in types]
+        self._check(self._lib.sd_bus_message_read(message, types.encode(), *values), "understand systemd")
+        return [self._text(value[0]) for value in values]
+
+    def _text(self, text: Any) -> str:
+        return "" if text == self._ffi.NULL else str(self._ffi.string(text).decode(errors="replace"))
+
+    def _check(self, result: int, what: str) -> None:
+        if result < 0:
+            raise MiniboxError(f"{what}: {kernel_says(-result)}")
