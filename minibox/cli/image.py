@@ -226,8 +226,17 @@ def print_pruned(removed: Removed) -> None:
     click.echo(f"Total reclaimed space: {format_size(removed.freed_bytes, 4)}")
 
 
+class HistoryCommand(click.Command):
+    """Takes `--human=false` too, as Docker's users write it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flags = {"--human=true": "--human", "--human=false": "--no-human", "-H=true": "-H", "-H=false": "--no-human"}
+        return super().parse_args(ctx, [flags.get(word, word) for word in args])
+
+
 @click.command(
-    epilog="\b\nExamples:\n  minibox history debian:12\n  minibox history --no-trunc --format '{{.CreatedBy}}' app"
+    cls=HistoryCommand,
+    epilog="\b\nExamples:\n  minibox history debian:12\n  minibox history --no-trunc --format '{{.CreatedBy}}' app",
 )
 @click.option("-H", "--human/--no-human", default=True, help="Sizes and times for people  [default]")
 @click.option(

@@ -93,7 +93,13 @@ def _mapping_command(kind: str, mappings: list[LinuxIDMapping]) -> str:
 
 
 def _prepare(options: RunOptions, root: str, storage_driver: str) -> tuple[Prepared, Snapshot]:
-    store, storage = ImageStore(root), snapshotter(root, storage_driver)
+    store = ImageStore(root)
+    with store.layout.adding():  # nobody removes the layers meanwhile
+        return _prepare_on(store, options, storage_driver)
+
+
+def _prepare_on(store: ImageStore, options: RunOptions, storage_driver: str) -> tuple[Prepared, Snapshot]:
+    root, storage = store.root, snapshotter(store.root, storage_driver)
     image = store.resolve(options.image)
     unpack(storage, store, image)
     euid = os.geteuid()

@@ -158,8 +158,8 @@ def stage(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
 
 def overlay(root: str, options: str) -> list[Op]:
     """Mount what `stage` has put there as one; `operations.ROOT` is the mount."""
-    if os.geteuid() or os.readlink("/proc/self/ns/user") != FIRST_USER_NAMESPACE:
-        options += ",userxattr"
+    users = os.geteuid() or os.readlink("/proc/self/ns/user") != FIRST_USER_NAMESPACE
+    options += ",userxattr" if users else ",metacopy=off,redirect_dir=off"
     return [
         op.mkdir(op.HOST, f"{root}/tmp/root", "the tree to be"),
         op.mount_overlay(f"{root}/tmp", options, "root", "layers as one tree"),

@@ -295,7 +295,8 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
         steps.append(op.set_fs_ids(*ids, "the overlay works with the ids of who mounts it, and they must be mapped"))
         steps.append(op.die_with_parent("a change of ids forgets it"))
     options = f"lowerdir={':'.join(name for name, _ in layers)},upperdir=rw/upper,workdir=rw/work"
-    options += ",userxattr" if rootfs.userxattr else ""
+    # What changed must be in the upperdir, for `commit`; some kernels do otherwise by default, never with userxattr.
+    options += ",userxattr" if rootfs.userxattr else ",metacopy=off,redirect_dir=off"
     options += ",volatile" if rootfs.volatile else ""
     steps.append(op.mount_overlay(stage, options, "root", "layers read-only below, one read/write layer on top"))
     return steps

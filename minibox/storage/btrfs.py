@@ -59,7 +59,7 @@ class Btrfs(Trees):
 
 def refusal(directory: str, place: str) -> str:
     """Why ``directory`` can't have subvolumes, "" when it can: one is made. ``place`` is what an answer names it."""
-    probe = f"{directory}/unfinished-probe-{os.getpid()}"
+    probe = f"{directory}/btrfs-probe-{os.getpid()}"
     try:
         create_subvolume(probe)
         os.rmdir(probe)

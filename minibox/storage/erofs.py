@@ -7,7 +7,7 @@ root may mount it. Source: https://docs.kernel.org/filesystems/erofs.html, mkfs.
 On disk under ``root``:
 
     erofs/<hex>.erofs        a layer; <hex> is its chain ID
-    erofs/unfinished-<hex>/  one that is being made, under the lock erofs.lock
+    erofs/unfinished-<hex>/  one that is being made, by who holds the lock erofs.lock
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import errno
 import os
 
 from minibox.errors import MiniboxError, StoreError, Unsupported, kernel_says
+from minibox.storage.layers import chain_ids_in, make_layers
 from minibox.storage.overlay import Overlay
+from minibox.storage.removal import remove_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from minibox.image.layer import LayerSource
+    from minibox.image.layer import LayerSource, Unpacked
 
 SUFFIX = ".erofs"
-UNFINISHED = "unfinished-"
 NO_UUID = "00000000-0000-0000-0000-000000000000"
 MOUNT_REFUSED = {
     errno.EPERM: "the kernel lets only the host's root mount an EROFS image",
@@ -47,43 +48,44 @@ class Erofs(Overlay):
     def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
         if self.is_unpacked(tuple(source.chain_id for source in sources)):
             return
-        from minibox.image.layout import locked
+        os.makedirs(f"{self.root}/tmp", 0o700, exist_ok=True)
+        if why := refusal(f"{self.root}/tmp"):
+            raise Unsupported(f"use the storage driver erofs: {why}", OTHER_HINT)
+        make_layers(
+            f"{self.root}/erofs", sources, place=self.layer_path, make=self._make_layer, on_progress=on_progress
+        )
 
-        os.makedirs(f"{self.root}/erofs", 0o700, exist_ok=True)
-        with locked(f"{self.root}/erofs.lock"):
-            if why := refusal(f"{self.root}/erofs"):
-                raise Unsupported(f"use the storage driver erofs: {why}", OTHER_HINT)
-            for source in sources:
-                if not os.access(self.layer_path(source.chain_id), os.F_OK):
-                    self._collect_unfinished()
-                    try:
-                        self._make_image(source)
-                    finally:
-                        self._collect_unfinished()
-                    if on_progress:
-                        on_progress(source.chain_id)
-
-    def _make_image(self, source: LayerSource) -> None:
+    def _make_layer(self, source: LayerSource, path: str, below: list[str]) -> str:
         from minibox.image.layer import unpack
         from minibox.image.layout import disk_error
 
-        directory = f"{self.root}/erofs/{UNFINISHED}{source.chain_id[7:]}"
+        tree, image = f"{path}/diff", f"{path}/image"
         try:
-            os.makedirs(f"{directory}/diff")
-            os.chmod(f"{directory}/diff", 0o755)  # not left to the umask: it is the container's root directory
-            with open(source.blob_path, "rb") as blob:
-                unpack(blob, f"{directory}/diff", diff_id=source.diff_id)
-            make_image(f"{directory}/diff", f"{directory}/image")
-            os.rename(f"{directory}/image", self.layer_path(source.chain_id))
+            os.makedirs(tree)
+            os.chmod(tree, 0o755)  # not left to the umask: it is the container's root directory
+            with open(source.blob_path, "rb", buffering=0) as blob:
+                found = unpack(blob, tree, diff_id=source.diff_id)
+            if found.implied:
+                self._adopt(tree, found, below)
+            make_image(tree, image)
+            remove_directory(tree)
         except OSError as error:
             raise disk_error(f"unpack layer {source.diff_id}", error) from error
+        return image
 
-    def _collect_unfinished(self) -> None:
-        from minibox.storage.removal import remove_directory
+    def _adopt(self, tree: str, found: Unpacked, below: list[str]) -> None:
+        """Give directories that the layer only implies the attributes that they have below."""
+        from minibox.image.extract import adopt_directories
 
-        for name in os.listdir(f"{self.root}/erofs"):
-            if name.startswith(UNFINISHED):
-                remove_directory(f"{self.root}/erofs/{name}")
+        fds: list[int] = []
+        try:
+            for path in below:
+                fds.append(self.open_lower(path))
+            lowers = [f"/proc/self/fd/{fd}/." for fd in fds]
+            adopt_directories(tree, found.implied, lowers, owner=found.owner_kept)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def open_lower(self, path: str) -> int:
         from minibox.linux.images import open_image
@@ -94,13 +96,9 @@ class Erofs(Overlay):
             raise Unsupported(f"mount the EROFS image {path}: {kernel_says(error)}", OTHER_HINT) from error
 
     def layers(self) -> list[str]:
-        from minibox.storage.layers import chain_ids_in
-
         return chain_ids_in(f"{self.root}/erofs", SUFFIX)
 
     def remove_layer(self, chain_id: str) -> None:
-        from minibox.storage.removal import remove_directory
-
         remove_directory(self.layer_path(chain_id))
 
     def layer_bytes(self, chain_id: str) -> int:
@@ -138,9 +136,8 @@ def make_image(tree: str, path: str) -> None:
 def refusal(directory: str) -> str:
     """Why layers can't be EROFS images in ``directory``, "" when they can: one is made and mounted."""
     from minibox.linux.images import open_image
-    from minibox.storage.removal import remove_directory
 
-    probe = f"{directory}/{UNFINISHED}probe-{os.getpid()}"
+    probe = f"{directory}/erofs-probe-{os.getpid()}"
     try:
         os.makedirs(f"{probe}/empty")
         make_image(f"{probe}/empty", f"{probe}/image")

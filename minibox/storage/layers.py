@@ -1,6 +1,6 @@
-"""The directory in which a driver keeps its layers: listing them, and removing one at once.
+"""The directory in which a driver keeps its layers: making, listing, and removing them.
 
-Off the hot path. Removing is for who holds the lock of the garbage collection.
+A layer is there whole or not at all. Off the hot path. Removing is for who holds the lock of the garbage collection.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from minibox.storage.removal import remove_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from minibox.image.layer import LayerSource
 
 HEX_LENGTH = 64
 HEXADECIMAL = frozenset("0123456789abcdef")
-REMOVED = "removed-"
+REMOVED, UNFINISHED = "removed-", "unfinished-"
 
 
 def chain_ids_in(directory: str, suffix: str = "") -> list[str]:
@@ -27,6 +29,73 @@ def chain_ids_in(directory: str, suffix: str = "") -> list[str]:
         return []
     stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
     return [f"sha256:{stem}" for stem in stems if len(stem) == HEX_LENGTH and HEXADECIMAL.issuperset(stem)]
+
+
+def make_layers(
+    directory: str,
+    sources: Sequence[LayerSource],
+    *,
+    place: Callable[[str], str],
+    make: Callable[[LayerSource, str, list[str]], str],
+    remove_first: Callable[[str], None] = lambda path: None,
+    on_progress: Callable[[str], None] | None = None,
+) -> None:
+    """Make the layers of an image that are not in ``directory`` yet, one after the other, under a lock.
+
+    All are synced to the disk, once, before they get their names, by which they will be taken for whole. When one
+    can't be made, those below it are kept.
+
+    Args:
+        place: where the layer of a chain ID belongs.
+        make: makes a layer; of its source, a path that it may use and that is removed afterwards, and the places
+            of the layers below, topmost first. Returns where the layer is: that path, or one below it.
+        remove_first: as for `remove_at_once`.
+
+    Raises:
+        StoreError: the disk is full; and what ``make`` raises.
+    """
+    from minibox.image.layout import disk_error, locked
+
+    made: list[tuple[str, str]] = []  # chain IDs, and where the layers are
+    below: list[str] = []
+    try:
+        os.makedirs(directory, 0o700, exist_ok=True)
+        with locked(f"{directory}.lock"):
+            _collect_unfinished(directory, remove_first)
+            try:
+                for source in sources:
+                    path = place(source.chain_id)
+                    if not os.access(path, os.F_OK):
+                        path = make(source, f"{directory}/{UNFINISHED}{source.chain_id[7:]}", below)
+                        made.append((source.chain_id, path))
+                    below.insert(0, path)
+            finally:
+                if made:
+                    _sync(directory)
+                for chain_id, path in made:
+                    os.rename(path, place(chain_id))
+                    if on_progress:
+                        on_progress(chain_id)
+                _collect_unfinished(directory, remove_first)
+    except OSError as error:
+        raise disk_error(f"unpack layers in {directory}", error) from error
+
+
+def _collect_unfinished(directory: str, remove_first: Callable[[str], None]) -> None:
+    for name in os.listdir(directory):
+        if name.startswith(UNFINISHED):
+            remove_first(f"{directory}/{name}")
+            remove_directory(f"{directory}/{name}")
+
+
+def _sync(directory: str) -> None:
+    from minibox.linux.files import sync_file_system
+
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync_file_system(fd)
+    finally:
+        os.close(fd)
 
 
 def remove_at_once(directory: str, name: str, remove_first: Callable[[str], None] = lambda path: None) -> None:

@@ -3,7 +3,7 @@
 On disk under ``root``:
 
     <driver>/<hex>             the merged tree of a layer and all below it; <hex> is its chain ID
-    <driver>/unfinished-<hex>  one that is being made, under the lock <driver>.lock
+    <driver>/unfinished-<hex>  one that is being made, by who holds the lock <driver>.lock
     containers/<key>/rootfs    the container's tree, cloned from that of its topmost layer
 
 Files keep the image's own ids, as with overlay: the container's root is an id-mapped bind mount.
@@ -16,7 +16,7 @@ import os
 
 from minibox.errors import StoreError, Unsupported, kernel_says
 from minibox.storage import NO_LAYER, Snapshot, container_directory, write_record
-from minibox.storage.layers import chain_ids_in, remove_at_once
+from minibox.storage.layers import chain_ids_in, make_layers, remove_at_once
 from minibox.storage.overlay import FULL_HINT
 from minibox.storage.removal import remove_directory
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from minibox.image.layer import LayerSource
 
-UNFINISHED = "unfinished-"
 OTHER_HINT = "choose another: --storage-driver overlay"
 
 
@@ -66,47 +65,29 @@ class Trees:
         return bool(chain_ids) and os.access(self.layer_path(chain_ids[-1]), os.F_OK)
 
     def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
-        if not sources or self.is_unpacked((sources[-1].chain_id,)):
-            return
-        from minibox.image.layout import locked
+        if not self.is_unpacked(tuple(source.chain_id for source in sources)):
+            make_layers(
+                f"{self.root}/{self.driver}",
+                sources,
+                place=self.layer_path,
+                make=self._make_layer,
+                remove_first=self._remove_tree,
+                on_progress=on_progress,
+            )
 
-        os.makedirs(f"{self.root}/{self.driver}", 0o700, exist_ok=True)
-        with locked(f"{self.root}/{self.driver}.lock"):
-            self._collect_unfinished()
-            parent = ""
-            for source in sources:
-                path = self.layer_path(source.chain_id)
-                if not os.access(path, os.F_OK):
-                    self._unpack_one(parent, source, path)
-                    if on_progress:
-                        on_progress(source.chain_id)
-                parent = path
-
-    def _unpack_one(self, parent: str, source: LayerSource, path: str) -> None:
+    def _make_layer(self, source: LayerSource, path: str, below: list[str]) -> str:
         from minibox.image.layer import unpack
 
-        unfinished = f"{self.root}/{self.driver}/{UNFINISHED}{source.chain_id[7:]}"
         try:
-            self._begin_layer(parent, unfinished)
-            if not parent:
-                os.chmod(unfinished, 0o755)  # not left to the umask: it is the container's root directory
-            with open(source.blob_path, "rb") as blob:
-                unpack(blob, unfinished, diff_id=source.diff_id, form="apply")
-            self._seal_layer(unfinished)
-            os.rename(unfinished, path)
+            self._begin_layer(below[0] if below else "", path)
+            if not below:
+                os.chmod(path, 0o755)  # not left to the umask: it is the container's root directory
+            with open(source.blob_path, "rb", buffering=0) as blob:
+                unpack(blob, path, diff_id=source.diff_id, form="apply")
+            self._seal_layer(path)
         except OSError as error:
-            self._collect_unfinished()
             raise self._error(f"unpack layer {source.diff_id}", error) from error
-        except BaseException:
-            self._collect_unfinished()
-            raise
-
-    def _collect_unfinished(self) -> None:
-        directory = f"{self.root}/{self.driver}"
-        for name in os.listdir(directory):
-            if name.startswith(UNFINISHED):
-                self._remove_tree(f"{directory}/{name}")
-                remove_directory(f"{directory}/{name}")
+        return path
 
     def describe(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
         if not chain_ids:

@@ -175,6 +175,7 @@ def test_history_and_inspect(minibox, store):
     rows = lines(minibox("history", "app:1").stdout)
     assert rows[0] == ["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"] and len(rows) == 3
     assert rows[1][0] == image_id(minibox, "app:1")[:12] and rows[2][0] == "<missing>"
+    assert minibox("history", "--human=false", "--format", "{{.Size}}", "app:1").stdout.split()[0].isdigit()
     (found,) = json.loads(minibox("inspect", "app:1").stdout)
     assert found["RepoTags"] == ["app:1"] and found["Config"]["Labels"] == {"words": "one"}
     assert found["Architecture"] and len(found["RootFS"]["Layers"]) == 2

@@ -127,7 +127,7 @@ def test_layers_are_merged_as_the_image_means_it(box: Run, root: Path, storage: 
         "merged",
         [
             directory("d"), entry("d/old", content=b"1"), directory("d/sub"), entry("gone", content=b"1"),
-            directory("replaced"), entry("replaced/old"), entry("kept", content=b"1", uid=1234, gid=60000, mode=0o640),
+            directory("replaced"), entry("replaced/old"), directory("implied", 0o700, uid=7), entry("kept", content=b"1", uid=1234, gid=60000, mode=0o640),
             entry("tool", content=b"x", mode=0o755, pax_headers={
                 "SCHILY.xattr.security.capability": CAPABILITY.decode("utf-8", "surrogateescape"),
                 "SCHILY.xattr.user.note": "said"}),
@@ -136,18 +136,18 @@ def test_layers_are_merged_as_the_image_means_it(box: Run, root: Path, storage: 
             entry(".wh.gone"), entry("d/.wh..wh..opq"), entry("d/new", content=b"2"), entry(".wh.replaced"),
             entry("replaced", content=b"a file now"), entry("set-uid", content=b"3", mode=0o4755, uid=7),
             hard_link("other", "set-uid"), symlink("link", "../../kept"),
-            directory("closed", 0o700, uid=7, mtime=12345), entry("closed/in", mtime=99999),
+            directory("closed", 0o700, uid=7, mtime=12345), entry("closed/in", mtime=99999), entry("implied/in"),
         ],
     )  # fmt: skip
     script = """
 ls /d; cat /replaced; test -e /gone || echo no gone
-stat -c '%n %a %u:%g %h' /kept /set-uid /other; stat -c '%a %u %Y' /closed; readlink /link
+stat -c '%n %a %u:%g %h' /kept /set-uid /other; stat -c '%a %u' /implied; stat -c '%a %u %Y' /closed; readlink /link
 [ /set-uid -ef /other ] && echo same
 """
     done = box(*RUN, "merged", "sh", "-c", script)
     assert done.stdout.splitlines() == [
         *("new", "a file nowno gone", "/kept 640 1234:60000 1", "/set-uid 4755 7:0 2", "/other 4755 7:0 2"),
-        *("700 7 12345", "../../kept", "same"),
+        *("700 7", "700 7 12345", "../../kept", "same"),
     ], done.stderr
     with image_view(storage, image.chain_ids) as fd:
         path = f"/proc/self/fd/{fd}"

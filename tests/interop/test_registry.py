@@ -143,6 +143,15 @@ def test_run_pulls_what_is_missing(minibox, state, registry):
     assert "404" in missing.stderr
 
 
+@requires("user")
+def test_ordinary_user_pulls_and_runs(minibox, minibox_user, state, registry):
+    name = f"{registry}/user/app:1"
+    images.derive(state / "root", name, images.file("mine", b"a user's\n", uid=5, gid=5, mode=0o640))
+    done(minibox("push", name))
+    assert done(minibox_user("run", "--rm", "--network", "none", name, "stat", "-c", "%u:%g", "/mine")) == "5:5\n"
+    assert done(minibox_user("pull", name)).endswith(f"Status: Image is up to date for {name}\n{name}\n")
+
+
 def test_all_tags(minibox, state, registry):
     for tag in ("1", "2"):
         make(state / "root", f"{registry}/many:{tag}", tag=tag.encode())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -96,3 +98,12 @@ def test_without_a_file_nothing_heavy_is_imported():
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True,
                           env={"PYTHONPATH": os.getcwd()})  # fmt: skip
     assert not {"tomllib", "re", "json", "typing", "dataclasses", "pathlib"} & set(done.stdout.split())
+
+
+def test_keys_in_the_documentation_are_the_keys():
+    text = (Path(__file__).parents[2] / "docs/registries.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    read = config.parse(example.encode(), "docs/registries.md")
+    told = {key for table in read.registries.values() for key in RegistryConfig.__annotations__ if getattr(table, key)}
+    assert told == set(RegistryConfig.__annotations__)
+    assert read.storage_driver

@@ -77,6 +77,7 @@ EXEC = ("exec", ("/bin/sh", "/sbin/sh"), ("sh", "-l"), ("PATH=/bin:/sbin",))
 
 def overlay(options: str = ",volatile") -> list[tuple[Any, ...]]:
     """The stack of a container that mounts its layers itself."""
+    options = options if options.startswith(",userxattr") else ",metacopy=off,redirect_dir=off" + options
     return [
         ("propagation", "/", PRIVATE),
         ("mount", "tmpfs", "minibox", "mode=0755", HOST, "/c/root", op.NOSUID),

@@ -132,6 +132,31 @@ def test_damaged_blob_of_the_store_is_brought_anew(pull, store, image, registry)
     assert_sound(store, f"{registry.host}/app:1")
 
 
+@pytest.mark.parametrize("damage", ["config", "manifest", "layer", "lost layer", "lost manifest"])
+def test_damaged_store_is_mended_by_a_pull(pull, store, image, registry, damage):
+    pull()
+    blobs = {"config": image.config, "manifest": image.manifest, "layer": image.layers[1]}
+    path = Path(store.layout.blob_path(digest_of(blobs[damage.split()[-1]])))
+    if damage.startswith("lost"):
+        path.unlink()
+    else:
+        path.write_bytes(b"damage")
+    pull()
+    assert_sound(store, f"{registry.host}/app:1")
+    assert store.resolve(f"{registry.host}/app:1").digest == image.digest
+
+
+@pytest.mark.parametrize("index", [b"", b"[]", b"<html>", b'{"manifests": 5}'])
+def test_damaged_index_is_told_and_left_as_it_is(pull, store, image, registry, index):
+    store.layout.create()
+    path = Path(store.root, "images/index.json")
+    path.write_bytes(index)
+    with pytest.raises(StoreError, match=r"index\.json is damaged"):
+        pull()
+    assert path.read_bytes() == index
+    assert not list(Path(store.root, "images/blobs/sha256").iterdir())
+
+
 def test_image_for_the_host_is_chosen_from_an_index(pull, store, registry):
     ours, other = MadeImage({"a": b"ours"}), MadeImage({"a": b"other"}, architecture="s390x")
     platforms = [{"os": "linux", "architecture": json.loads(item.config)["architecture"]} for item in (other, ours)]
