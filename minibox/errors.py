@@ -70,6 +70,10 @@ class ContainerNotFound(MiniboxError):
     """No container of that name or id."""
 
 
+class ContainerNotRunning(MiniboxError):
+    """It needs a process, and has none."""
+
+
 class LimitError(MiniboxError):
     """A resource limit was asked for that this host can't apply."""
 

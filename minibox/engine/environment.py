@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from minibox.errors import UsageError
+from minibox.errors import UsageError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -48,6 +48,26 @@ def environment(
     if not result.get("HOME"):
         result["HOME"] = home
     return [f"{name}={value}" for name, value in result.items()]
+
+
+def read_env_files(paths: Iterable[str], read: Callable[[str], bytes], caller: Mapping[str, str]) -> list[str]:
+    """The entries of ``--env-file``s.
+
+    Args:
+        read: gives the content of a file.
+
+    Raises:
+        UsageError: one can't be read, or see `parse_env_file`.
+    """
+    entries: list[str] = []
+    for path in paths:
+        try:
+            data = read(path)
+        except (OSError, ValueError) as error:
+            said = kernel_says(error) if isinstance(error, OSError) else str(error)
+            raise UsageError(f"read env-file {path!r}: {said}") from error
+        entries += parse_env_file(data, path, caller)
+    return entries
 
 
 def parse_env_file(data: bytes, path: str, caller: Mapping[str, str]) -> list[str]:

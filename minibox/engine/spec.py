@@ -9,7 +9,7 @@ not spelled out: the annotation `SECCOMP_ANNOTATION` stands for it, and `complet
 from __future__ import annotations
 
 from minibox.engine.devices import default_rules, make_devices
-from minibox.engine.environment import environment, parse_env_file
+from minibox.engine.environment import environment, read_env_files
 from minibox.engine.image_process import image_process
 from minibox.engine.limits import oom_score_adj, resources, rlimits, sysctls
 from minibox.engine.security import MASKED_PATHS, READONLY_PATHS, Security, parse_security
@@ -191,14 +191,7 @@ def _process(
     capabilities: list[str],
     host: HostFacts,
 ) -> Process:
-    entries: list[str] = []
-    for path in options.env_file:
-        try:
-            data = host.read(path)
-        except (OSError, ValueError) as error:
-            said = kernel_says(error) if isinstance(error, OSError) else str(error)
-            raise UsageError(f"read env-file {path!r}: {said}") from error
-        entries += parse_env_file(data, path, host.environ)
+    entries = read_env_files(options.env_file, host.read, host.environ)
     cwd = options.workdir or config.get("WorkingDir") or "/"
     if not cwd.startswith("/") or "\0" in cwd:
         raise UsageError(f"working directory {cwd!r} is not absolute", hint="begin it with /")

@@ -115,6 +115,18 @@ class Child:
             self.pidfd = -1
 
 
+def open_pidfd(pid: int) -> int:
+    """A pidfd of a process; -1 when there is none. pidfd_open(2).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    pidfd: int = lib.mb_pidfd_open(pid, 0)
+    if pidfd < 0 and ffi.errno != ESRCH:
+        raise OSError(ffi.errno, os.strerror(ffi.errno))
+    return pidfd
+
+
 def send_signal(pidfd: int, number: int) -> None:
     """Send a signal to the process of ``pidfd``; one that has ended is no error. pidfd_send_signal(2).
 

@@ -32,11 +32,12 @@ class Joined:
     detached: bool = False
 
 
-def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
+def compile_exec(process: Process, joined: Joined, start: Start, terminal: tuple[int, int] | None = None) -> Plan:
     """Compile an exec.
 
     Args:
-        start: as of a start; of it the ids, the cgroups, the filter and the terminal count.
+        start: as of the container's start; of it the ids, the cgroups and the filter count.
+        terminal: rows and columns of a terminal of its own; None for plain streams.
 
     Raises:
         ConfigError: the process asks for something that has no meaning here.
@@ -52,8 +53,8 @@ def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
         steps.append(op.clone_sibling("only a new process is in the pid namespace"))
     if joined.namespaces & NAMESPACES["user"]:
         steps += own_ids(start.setgroups)
-    steps += session(start.terminal, console=False)
-    if start.terminal:
+    steps += session(terminal, console=False)
+    if terminal:
         steps.append(op.parent("take_terminal", why="the user inside may open it by name, as tmux(1) does"))
     steps += become(process, start, dies_with_parent=not joined.detached)
     return Plan(tuple(steps), 0)

@@ -21,8 +21,8 @@ PROCESS: Any = {
 ALL = sum(NAMESPACES.values())
 
 
-def names(joined, start=None):
-    return [step.name for step in compile_exec(PROCESS, joined, start or Start()).ops]
+def names(joined, start=None, terminal=None):
+    return [step.name for step in compile_exec(PROCESS, joined, start or Start(), terminal).ops]
 
 
 def test_all_steps_in_order():
@@ -55,7 +55,7 @@ def test_a_detached_process_outlives_minibox():
 
 
 def test_its_terminal_is_not_the_containers_console():
-    found = names(Joined(ALL), Start(terminal=(24, 80)))
+    found = names(Joined(ALL), terminal=(24, 80))
     assert "open_pty" in found and "take_terminal" in found and "bind_fd" not in found
 
 
