@@ -56,6 +56,7 @@ IMAGE_COMMANDS = (
         for heading, name, *rest in COMMANDS
         if heading == "Images" and name != "image"
     ),
+    ("Commands", "diff", "changes", "diff", "Show what changed in an image, or between two"),
     ("Commands", "inspect", "inspect", "inspect_image", "Show all about an image"),
     ("Commands", "prune", "image", "prune", "Remove images that nobody needs"),
 )

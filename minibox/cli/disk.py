@@ -172,7 +172,7 @@ def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
         affects = f" (needed by {', '.join(each.affects)})" if each.affects and each.what[:6] != "image " else ""
         kind = click.style(each.kind.ljust(max(map(len, COLOURS))), fg=COLOURS.get(each.kind))
         click.echo(f"{kind}  {printable(f'{each.what}: {each.problem}{affects}')}")
-    counts = ", ".join(f"{number} {noun}" for noun, number in report.counts.items())
+    counts = ", ".join(f"{number} {noun if number != 1 else noun[:-1]}" for noun, number in report.counts.items())
     left = len(report.findings) - report.damaged
     click.echo(f"{counts}: {report.damaged or 'nothing'} damaged, {left or 'nothing'} left over")
     if report.damaged:

@@ -44,16 +44,17 @@ def format_rows(rows: Sequence[Mapping[str, Any]], form: str, headings: Mapping[
 
 
 def format_documents(documents: Sequence[Mapping[str, Any]], form: str) -> str:
-    """What `inspect` prints: a template's line for each document, all in one array without a template.
+    """What `inspect` prints: a template's line for each document, all in one array without a template and by "json".
 
     Raises:
         UsageError: the template is wrong.
     """
     import json
 
-    if not form:
-        return sendable(json.dumps(list(documents), indent=4, ensure_ascii=False, default=str))
-    template = Template("{{json .}}" if form == "json" else form)
+    if form in ("", "json"):
+        style: Any = {"indent": 4} if not form else {"separators": (",", ":")}
+        return sendable(json.dumps(list(documents), ensure_ascii=False, default=str, **style))
+    template = Template(form)
     return "\n".join(sendable(template.render(document)) for document in documents)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 
 from minibox.engine import ownership, state
 from minibox.engine.trees import Directories, container_tree
 from minibox.engine.user_namespace import run_inside
-from minibox.errors import InvalidReference, MiniboxError, StoreError
+from minibox.errors import InvalidReference, MiniboxError, StoreError, kernel_says
 from minibox.image.manifest import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST
 from minibox.image.store import ImageStore
 from minibox.oci.image import MEDIA_TYPE_LAYER, MEDIA_TYPE_LAYER_GZIP
@@ -140,7 +141,12 @@ def _pack(root: str, layout: Layout, tree: Tree) -> tuple[str, str, int] | None:
     ):
         with compress(blob) as compressor:
             writer = LayerWriter(compressor)
-            count = writer.add_changes(new, changes(old, new, descends=True))
+            try:
+                count = writer.add_changes(new, changes(old, new, descends=True))
+            except OSError as error:
+                if error.filename:  # not of the blob
+                    raise StoreError(f"read {os.fsdecode(error.filename)}: {kernel_says(error)}") from error
+                raise
             diff_id, _ = writer.close()
         if not count:
             return None

@@ -9,21 +9,20 @@ import os
 
 from minibox.engine import removal, state
 from minibox.errors import ImageInUse, InvalidReference, StoreBusy, StoreError
-from minibox.image import collect as collection
-from minibox.image.collect import Collected, alone
+from minibox.image.collect import Collected, alone, collect, condemn
 from minibox.image.filters import moment, select
 from minibox.image.inventory import find, inventory
 from minibox.image.layout import Layout, nameless, ref_name
 from minibox.image.reach import reach
 from minibox.image.reference import parse
 from minibox.image.store import ImageStore
-from minibox.image.usage import Disk, Uses, blobs_of, look, usage
+from minibox.image.usage import Disk, Uses, look, usage
 from minibox.record import record
 from minibox.storage import DRIVERS, layers_in_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from minibox.engine.state import Use
@@ -107,7 +106,8 @@ def remove(reference: str, *, root: str, runroot: str, force: bool = False) -> R
         StoreError: the store is damaged, or the kernel refused.
     """
     layout = Layout(root)
-    image, named = find(inventory(layout), reference)
+    images = inventory(layout)
+    image, named = find(images, reference)
     removal.collect(root, runroot)  # who was killed uses nothing
     users = users_of(layout, image, state.uses(root))
     running = next((use.id[:12] for use in users if use.running), "")
@@ -126,10 +126,10 @@ def remove(reference: str, *, root: str, runroot: str, force: bool = False) -> R
         untagged = names
     keep = bool(named and running and len(names) == 1)
     gone = [image] if not keep and len(untagged) == len(names) else []
-    released = blobs_of(layout, gone)
+    condemn(layout, gone, images)
     _take_names(layout, image, untagged, keep)
     with alone(layout, PATIENCE_S if gone else 0) as held:
-        return _removed(untagged, gone, _collect(root, released) if held else None)
+        return _removed(untagged, gone, _collect(root) if held else None)
 
 
 def _check_removal_by_id(short: str, names: Sequence[Name], users: Sequence[Use], force: bool) -> None:
@@ -171,17 +171,17 @@ def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequenc
                 "nothing can be freed now: somebody is pulling, pushing or loading images",
                 "try again when that has ended",
             )
-        found = state.uses(root)
+        found, images = state.uses(root), inventory(layout)
         chosen = [
             image
-            for image, _ in select(inventory(layout), filters)
+            for image, _ in select(images, filters)
             if (everything or not image.names) and not users_of(layout, image, found)
         ]
         names = tuple(name for image in chosen for name in image.names)
-        released = blobs_of(layout, chosen)
+        condemn(layout, chosen, images)
         for image in chosen:
             _take_names(layout, image, image.names, keep=False)
-        return _removed(names, chosen, _collect(root, released))
+        return _removed(names, chosen, _collect(root))
 
 
 def _take_names(layout: Layout, image: StoredImage, names: Sequence[Name], keep: bool) -> None:
@@ -211,12 +211,12 @@ def _removed(untagged: Sequence[Name], gone: Sequence[StoredImage], freed: Colle
     return Removed(names, tuple(deleted), freed.freed_bytes if freed else 0, freed is None)
 
 
-def _collect(root: str, released: Collection[str]) -> Collected:
+def _collect(root: str) -> Collected:
     """`image.collect.collect`, by who may remove every layer."""
     from minibox.engine.user_namespace import run_inside
 
     def plain() -> tuple[tuple[str, ...], tuple[str, ...], int]:
-        done = collection.collect(Layout(root), lambda: uses(root), released)
+        done = collect(Layout(root), lambda: uses(root))
         return done.blobs, done.chain_ids, done.freed_bytes
 
     return Collected(*(run_inside(plain) if os.geteuid() else plain()))

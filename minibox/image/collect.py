@@ -1,8 +1,8 @@
 """Garbage collection: removing blobs and unpacked layers that neither index.json nor a container needs.
 
-The order makes it safe to be killed anywhere. Who removes an image first writes index.json without it; only then, and
-under the lock `Layout.collecting`, is what nothing needs any more looked for and removed. What is left by one who
-was killed is found by the next.
+The order makes it safe to be killed anywhere. Who removes an image dates back what it has alone (`condemn`), and writes
+index.json without it; only then, and under the lock `Layout.collecting`, is what nothing needs any more looked for and
+removed. What is left by one who was killed is found by the next.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from contextlib import contextmanager
 
 from minibox.image.inventory import inventory
 from minibox.image.layout import disk_error
-from minibox.image.usage import garbage, look
+from minibox.image.usage import blobs_of, garbage, look
 from minibox.record import record
 from minibox.storage import DRIVERS, snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from minibox.image.inventory import StoredImage
     from minibox.image.layout import Layout
     from minibox.image.usage import Uses
 
 POLL_S = 0.05
-# Removing it removes what a removal left that was killed, and nothing else.
+# Removing it removes what a removal left that was killed, and nothing else. It comes first: the same layer may have been
+# unpacked again since, and is to be removed again.
 NO_LAYER = "sha256:" + 64 * "0"
 
 
@@ -56,12 +58,25 @@ def alone(layout: Layout, wait_s: float) -> Iterator[bool]:
         time.sleep(POLL_S)
 
 
-def collect(layout: Layout, uses: Callable[[], Uses], released: Collection[str] = ()) -> Collected:
+def condemn(layout: Layout, gone: Sequence[StoredImage], images: Sequence[StoredImage]) -> None:
+    """Date back the blobs that of all ``images`` only those in ``gone`` have; before they leave index.json.
+
+    A collection spares what is young and has no name, since another tool may be writing it: not these, whoever
+    comes to collect them.
+    """
+    kept = [image for image in images if image not in gone]
+    for digest in blobs_of(layout, gone) - blobs_of(layout, kept):
+        try:
+            os.utime(layout.blob_path(digest), (0, 0))
+        except OSError:
+            continue  # it isn't there
+
+
+def collect(layout: Layout, uses: Callable[[], Uses]) -> Collected:
     """Remove what nothing needs; for who is `alone`.
 
     Args:
         uses: asked after index.json was read.
-        released: blobs that were an image's until now.
 
     Raises:
         StoreError: index.json is damaged, or the kernel refused.
@@ -69,11 +84,11 @@ def collect(layout: Layout, uses: Callable[[], Uses], released: Collection[str] 
     images = inventory(layout)
     needed = uses()
     disk = look(layout)
-    things = garbage(layout, disk, images, needed, released)
+    things = garbage(layout, disk, images, needed)
     blobs = [thing for thing in things if isinstance(thing, str)]
     layers = [thing for thing in things if not isinstance(thing, str)]
     # Layers first: one that is there without its blobs could not be told from a whole image's by who looks for both.
-    for driver, chain_id in (*layers, *((driver, NO_LAYER) for driver in DRIVERS)):
+    for driver, chain_id in (*((driver, NO_LAYER) for driver in DRIVERS), *layers):
         snapshotter(layout.root, driver).remove_layer(chain_id)
         _unlink(f"{layout.root}/cache/usage/{driver}-{chain_id[7:]}")
     for digest in blobs:

@@ -61,6 +61,7 @@ class Extractor:
 
     Attributes:
         implied: paths of directories that had to be made and have no entry of their own, once `finish` was called.
+        hides_all_below: the layer's root is opaque, which overlayfs doesn't look at; see `hide_all_below`.
         skipped_devices: names of device nodes that the kernel didn't let us make.
     """
 
@@ -78,6 +79,7 @@ class Extractor:
         self._made: set[bytes] = set()  # with "apply": what this layer has, and the directories above it
         self._count = 0
         self.implied: set[bytes] = set()
+        self.hides_all_below = False
         self.skipped_devices: list[bytes] = []
 
     def __enter__(self) -> Extractor:
@@ -241,8 +243,10 @@ class Extractor:
         if name == OPAQUE_MARKER:
             if self._applies:
                 self._remove_from_below(self._parent, itself=False)
-            else:
+            elif self._parent:
                 self._make_opaque(self._parent)
+            else:
+                self.hides_all_below = True
             return
         hidden = name[len(WHITEOUT_PREFIX) :]
         if name.startswith(AUFS_PREFIX):
@@ -472,6 +476,32 @@ def adopt_directories(directory: str, implied: Iterable[bytes], lowers: Sequence
             finally:
                 os.close(found)
             break
+
+
+def hide_all_below(directory: str, lowers: Sequence[str]) -> None:
+    """Hide what is in the layers below, name by name: overlayfs merges root directories, opaque or not.
+
+    Args:
+        directory: where the layer was unpacked.
+        lowers: directories of the layers below.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    root_fd = os.open(directory, OPEN_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in {os.fsencode(name) for lower in lowers for name in os.listdir(lower)}:
+            present = _lstat(name, root_fd)
+            if present is None:
+                os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=root_fd)
+            elif stat.S_ISDIR(present.st_mode):
+                inner_fd = open_beneath(root_fd, name, OPEN_DIRECTORY)
+                try:
+                    make_opaque(inner_fd)
+                finally:
+                    os.close(inner_fd)
+    finally:
+        os.close(root_fd)
 
 
 def _open_in(directory: str, path: bytes) -> int:

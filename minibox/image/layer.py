@@ -17,7 +17,7 @@ import threading
 
 from minibox.errors import MiniboxError, StoreError
 from minibox.image.compression import Pump
-from minibox.image.extract import Extractor, adopt_directories
+from minibox.image.extract import Extractor, adopt_directories, hide_all_below
 from minibox.image.layout import disk_error
 from minibox.image.tar import TarReader
 from minibox.linux.files import sync_file_system
@@ -58,11 +58,13 @@ class Unpacked:
 
     Attributes:
         implied: directories without an entry of their own; see `extract.adopt_directories`.
+        hides_all_below: whether the root directory is opaque; see `extract.hide_all_below`.
         skipped_devices: names of device nodes that could not be made.
         owner_kept: whether files have the owners that the layer says.
     """
 
     implied: frozenset[bytes]
+    hides_all_below: bool
     skipped_devices: tuple[bytes, ...]
     owner_kept: bool
 
@@ -102,7 +104,12 @@ def unpack(
         raise disk_error(what, error) from error
     if diff_id is not None and found != diff_id:
         raise StoreError(f"{what}: the content has another digest, {found}", "the layer is damaged")
-    return Unpacked(frozenset(extractor.implied), tuple(extractor.skipped_devices), extractor.keeps_owner)
+    return Unpacked(
+        frozenset(extractor.implied),
+        extractor.hides_all_below,
+        tuple(extractor.skipped_devices),
+        extractor.keeps_owner,
+    )
 
 
 def unpack_layers(
@@ -250,8 +257,10 @@ class _Batch:
     def _complete(self, position: int) -> None:
         found = self._unpacked[position]
         path = self._claims[position].path
+        lowers = [f"{self._where(below)}/diff" for below in range(position - 1, -1, -1)]
+        if found.hides_all_below:
+            hide_all_below(f"{path}/diff", lowers)
         if found.implied:
-            lowers = [f"{self._where(below)}/diff" for below in range(position - 1, -1, -1)]
             adopt_directories(f"{path}/diff", found.implied, lowers, owner=found.owner_kept)
         if text := notes_text(found):
             with open(f"{path}/{NOTES}", "w", encoding="utf-8") as file:

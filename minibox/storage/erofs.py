@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".erofs"
 NO_UUID = "00000000-0000-0000-0000-000000000000"
+LATEST_TIME = "99999999999"  # no file is younger: the image says it was made then, and all keep their times
 MOUNT_REFUSED = {
     errno.EPERM: "the kernel lets only the host's root mount an EROFS image",
     errno.ENODEV: "the kernel has no EROFS (CONFIG_EROFS_FS)",
@@ -121,7 +122,8 @@ def make_image(tree: str, path: str) -> None:
 
     # A fixed UUID, and times in full, not as far as they fit in a short inode.
     options = ["--quiet", "-U", NO_UUID, "-Eforce-inode-extended"]
-    environ = {**os.environ, "PATH": os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"}
+    path_of_root = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+    environ = {**os.environ, "PATH": path_of_root, "SOURCE_DATE_EPOCH": LATEST_TIME}
     try:
         done = subprocess.run(
             ["mkfs.erofs", *options, path, tree], capture_output=True, text=True, check=False, env=environ

@@ -344,11 +344,11 @@ def test_a_killed_prune_is_finished_by_the_next(minibox, minibox_command, enviro
         done = minibox("system", "check")
         assert done.returncode == 0 and "nothing damaged" in done.stdout, done.stdout
         assert minibox("run", "--rm", "--network", "none", "base", "true").returncode == 0
-    for path in (store / "images/blobs/sha256").iterdir():
-        os.utime(path, (0, 0))
-    minibox("image", "prune", "-af", check=True)
+    done = minibox("image", "prune", "-af")
+    assert done.returncode == 0, done.stderr
     assert list((store / "images/blobs/sha256").iterdir()) == list((store / "layers").iterdir()) == []
-    assert "nothing damaged, nothing left over" in minibox("system", "check").stdout
+    left = json.loads(minibox("system", "check", "--json").stdout)["findings"]
+    assert [each for each in left if not each["what"].startswith("tmp/")] == []  # of index.json: swept after a minute
 
 
 def test_a_removal_waits_for_who_adds_and_says_when_it_was_in_vain(minibox, state, store, monkeypatch):
@@ -361,8 +361,6 @@ def test_a_removal_waits_for_who_adds_and_says_when_it_was_in_vain(minibox, stat
         assert len(lines(minibox("images").stdout)) == 3
         removed = engine.remove("app", root=str(store), runroot=run)
         assert removed.deferred and removed.freed_bytes == 0 and len(removed.deleted) == 1
-    for path in (store / "images/blobs/sha256").iterdir():
-        os.utime(path, (0, 0))
     assert engine.prune(root=str(store), runroot=run).freed_bytes > 0
     assert minibox("system", "check").stdout.endswith("nothing damaged, nothing left over\n")
 

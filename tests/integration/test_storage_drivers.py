@@ -22,8 +22,10 @@ from minibox.errors import StoreError
 from minibox.image.importer import add_image
 from minibox.image.manifest import layer_descriptors
 from minibox.image.store import ImageStore, ResolvedImage
+from minibox.linux.images import open_image
 from minibox.record import record
 from minibox.storage import read_record, snapshotter
+from minibox.storage.erofs import make_image
 from tests import isolation
 from tests.conftest import CHECKOUT, Run
 from tests.probes import requires
@@ -408,6 +410,23 @@ def loop_files() -> list[str]:
         with suppress(OSError):
             found.append(os.path.dirname(path.read_text().strip()))
     return [path for path in found if path.strip("/")]
+
+
+@requires("command:mkfs.erofs")
+def test_the_same_layer_is_the_same_image(tmp_path: Path) -> None:
+    (tmp_path / "tree/d").mkdir(parents=True)
+    (tmp_path / "tree/d/f").write_text("x")
+    os.utime(tmp_path / "tree/d/f", (1234567890.5, 1234567890.5))
+    images = [tmp_path / "1", tmp_path / "2"]
+    for image in images:
+        make_image(str(tmp_path / "tree"), str(image))
+        time.sleep(1.1)  # images have the seconds of their making
+    assert images[0].read_bytes() == images[1].read_bytes()
+    fd = open_image(str(images[0]))
+    try:
+        assert os.stat("d/f", dir_fd=fd).st_mtime == 1234567890.5
+    finally:
+        os.close(fd)
 
 
 def test_a_driver_that_cannot_work_says_why(minibox: Run, state: Path) -> None:

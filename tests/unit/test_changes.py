@@ -18,7 +18,7 @@ from minibox.errors import StoreError, Unsupported
 from minibox.image.changes import changes
 from minibox.image.layer import unpack
 from minibox.image.pack import LayerWriter, header
-from minibox.image.stack import USERS_MARKS, Stack
+from minibox.image.stack import USERS_MARKS, Stack, is_gone
 from minibox.storage.removal import remove_tree
 from tests.unit.layers import entry, tar
 
@@ -217,6 +217,28 @@ def test_hard_links_are_kept_and_the_marks_of_overlayfs_are_not(place):
         first, second = archive.getmembers()
     assert (first.name, second.name, second.linkname) == ("f", "g", "f")
     assert [key for key in first.pax_headers if key.startswith("SCHILY")] == ["SCHILY.xattr.user.kept"]
+
+
+def test_a_directory_that_becomes_a_symlink_meanwhile_leads_nowhere(place):
+    (place / "tree/d/e").mkdir(parents=True)
+    (place / "tree/d/e/f").write_text("inside")
+    (place / "outside/e").mkdir(parents=True)
+    (place / "outside/e/f").write_text("secret")
+    with stack(place / "tree", marks="") as tree:
+        directory = tree.children(tree.root)["d"]
+        inner = tree.children(directory)["e"]
+        file = tree.children(inner)["f"]
+        (place / "tree/d").rename(place / "tree/old")
+        (place / "tree/d").symlink_to(place / "outside")
+        for node in (directory, inner):
+            with pytest.raises(OSError) as caught:
+                tree.children(node)
+            assert is_gone(caught.value)
+        with pytest.raises(OSError):
+            tree.open(file, os.O_RDONLY)
+        written = io.BytesIO()
+        LayerWriter(written).add_below(tree, directory)
+        assert b"secret" not in written.getvalue()
 
 
 @pytest.mark.parametrize("mark", ["redirect", "metacopy"])

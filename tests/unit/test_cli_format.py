@@ -58,7 +58,7 @@ def test_documents_are_one_array_or_a_line_each():
         '[\n    {\n        "A": 1\n    },\n    {\n        "A": [\n            2\n        ]\n    }\n]'
     )
     assert format_documents([{"A": 1}, {"A": 2}], "{{.A}}") == "1\n2"
-    assert format_documents([{"A": 1}], "json") == '{"A":1}'
+    assert format_documents([{"A": 1}, {"A": "é"}], "json") == '[{"A":1},{"A":"é"}]'
     assert format_documents([], "") == "[]"
 
 

@@ -131,8 +131,9 @@ def test_a_removal_gives_back_what_was_unique(store):
     image = inventory(store.layout)[0]
     gone, kept = (first, second) if image.digest == first.digest else (second, first)
     before = du(store)
+    collect.condemn(store.layout, [image], inventory(store.layout))
     store.layout.remove_name(image.names[0].text)
-    done = collect.collect(store.layout, lambda: NOBODY, reach(store.layout, [gone.digest]).blobs)
+    done = collect.collect(store.layout, lambda: NOBODY)
     assert done.freed_bytes == row.unique_bytes == before - du(store)
     assert set(done.chain_ids) == set(gone.chain_ids) - set(kept.chain_ids)
     assert reach(store.layout, [kept.digest]).blobs == blobs(store) and set(kept.chain_ids) == layers(store)
@@ -151,8 +152,9 @@ def test_a_removal_gives_back_what_was_unique(store):
 def test_what_a_container_needs_stays(store, needed, keeps_blobs, keeps_layers):
     image = make(store, "one", "a", "b")
     parts = reach(store.layout, [image.digest]).blobs
+    collect.condemn(store.layout, inventory(store.layout), inventory(store.layout))
     store.layout.remove_name("docker.io/library/one:latest")
-    collect.collect(store.layout, lambda: needed(image), parts)
+    collect.collect(store.layout, lambda: needed(image))
     assert blobs(store) == (set(parts) if keeps_blobs else set())
     assert layers(store) == (set(image.chain_ids) if keeps_layers else set())
 
@@ -172,7 +174,8 @@ def test_a_killed_removal_is_finished_by_the_next(store, monkeypatch):
     done, steps = False, 0
     while not done:
         kept, gone = make(store, "kept", "a", "b"), make(store, "gone", "a", "c", "d")
-        released = reach(store.layout, [gone.digest]).blobs
+        images = inventory(store.layout)
+        collect.condemn(store.layout, [image for image in images if image.digest == gone.digest], images)
         store.layout.remove_name("docker.io/library/gone:latest")
         left, steps = iter(range(steps)), steps + 1
 
@@ -182,7 +185,7 @@ def test_a_killed_removal_is_finished_by_the_next(store, monkeypatch):
 
         monkeypatch.setattr(os, "unlink", unlink)
         try:
-            collect.collect(store.layout, lambda: NOBODY, released)
+            collect.collect(store.layout, lambda: NOBODY)
             done = True
         except StopIteration:
             done = False
@@ -190,11 +193,21 @@ def test_a_killed_removal_is_finished_by_the_next(store, monkeypatch):
         assert check.check_images(store.layout, NOBODY) == [] or not done
         assert not [each for each in check.check_images(store.layout, NOBODY) if each.kind == check.DAMAGED]
         assert not [each for each in check.check_layers(store.layout, NOBODY) if each.kind == check.DAMAGED]
-        age(store)
         collect.collect(store.layout, lambda: NOBODY)
         assert blobs(store) == reach(store.layout, [kept.digest]).blobs and layers(store) == set(kept.chain_ids)
         assert [name for name in os.listdir(f"{store.root}/layers") if len(name) != 64] == []
     assert steps > 8
+
+
+def test_a_layer_whose_removal_was_killed_can_be_unpacked_and_removed_again(store):
+    image = make(store, "one", "a")
+    (layer,) = image.chain_ids
+    left = Path(store.root, "layers", f"removed-{layer[7:]}", "diff")
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    store.layout.remove_name("docker.io/library/one:latest")
+    collect.collect(store.layout, lambda: NOBODY)
+    assert os.listdir(f"{store.root}/layers") == []
 
 
 def test_a_damaged_index_keeps_everything(store):

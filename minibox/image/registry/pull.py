@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 DOWNLOADS_AT_ONCE = 4
 INDEXES_DEEP_MAX = 4
+STOP_TIMEOUT_S = 1.0
 
 
 @record
@@ -178,9 +179,9 @@ class Pull:
         unpacking = _Unpacking(self._unpack, downloads, layers, sources, self._tell)
         came: dict[str, Future[None]] = {layer["digest"]: Future() for layer in layers}
         pool = ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="pull")
+        by_digest = {layer["digest"]: layer for layer in layers}
+        kept = [pool.submit(_bring, downloads, layer, came[digest]) for digest, layer in by_digest.items()]
         try:
-            by_digest = {layer["digest"]: layer for layer in layers}
-            kept = [pool.submit(_bring, downloads, layer, came[digest]) for digest, layer in by_digest.items()]
             order = [came[layer["digest"]] for layer in layers]
             while unpacking.count < len(layers):
                 unpacking.unpack(_wait_for_more(order, unpacking.count if self._early else len(layers) - 1))
@@ -188,10 +189,11 @@ class Pull:
                 future.result()
         except BaseException:
             downloads.stop()
-            raise
-        finally:
-            # Threads that wait for an answer are not waited for: Ctrl-C shall work at once.
+            # Not for long: one that waits for a registry's answer would make Ctrl-C wait, too.
             pool.shutdown(wait=False, cancel_futures=True)
+            wait(kept, STOP_TIMEOUT_S)
+            raise
+        pool.shutdown()
 
 
 class _Unpacking:

@@ -53,16 +53,17 @@ def push(
     configs = {manifest["config"]["digest"]: manifest["config"] for manifest in manifests}
     uploads = Uploads(layout, client, mounts, on_progress)
     pool = ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="push")
+    futures = [pool.submit(uploads.send, blob) for blob in layers.values()]
+    futures += [pool.submit(uploads.send, blob, silently=True) for blob in configs.values()]
     try:
-        futures = [pool.submit(uploads.send, blob) for blob in layers.values()]
-        futures += [pool.submit(uploads.send, blob, silently=True) for blob in configs.values()]
         for future in as_completed(futures):
             future.result()
     except BaseException:
         uploads.stop()
-        raise
-    finally:
+        # Not waited for: one that waits for a registry's answer would make Ctrl-C wait, too.
         pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
     # What an index lists has to be there before it; it is the last.
     *listed, root = documents
     for document in listed:
