@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tarfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests import images, isolation
 from tests.conftest import Run
 from tests.probes import requires
 from tests.running import running
+from tests.storages import new_file_system, state_root
 
 NO_NETWORK = ("--network", "none")
 SCRIPT = """
@@ -272,3 +274,40 @@ def test_images_of_layers_with_whiteouts(minibox: Run, state: Path) -> None:
     )  # fmt: skip
     shown = said(minibox("diff", name)).splitlines()
     assert {"D /etc/group", "A /srv/new", "C /tmp"} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    "driver",
+    [
+        "copy",
+        pytest.param("erofs", marks=requires("command:mkfs.erofs")),
+        pytest.param("btrfs", marks=requires("command:mkfs.btrfs")),
+    ],
+)
+@requires("root", "idmap")
+def test_every_storage_driver_finds_the_same(
+    minibox: Run, state: Path, driver: str, session_directory: Path, seed: Path
+) -> None:
+    """The same changes are the same layer, whether they are found in an upperdir or by comparing two trees."""
+    script = SCRIPT + "cd / && touch -h -d @7 etc/new etc/passwd srv/* srv/a/* root/here root srv etc tmp"
+    found = []
+    with ExitStack() as stack:
+        root = state / "root"
+        if driver == "btrfs":
+            point = stack.enter_context(new_file_system("btrfs", session_directory))
+            root = stack.enter_context(state_root(point, seed))
+        for each in ("overlay", driver):
+            env = {"MINIBOX_STORAGE_DRIVER": each, "MINIBOX_ROOT": str(root)}
+            done = minibox("run", *NO_NETWORK, "--name", each, "base", "sh", "-c", script, env=env)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert said(minibox("diff", each, env=env)) == CHANGES.replace("C /root", "C /etc/passwd\nC /root")
+            assert minibox("commit", each, each, env=env).returncode == 0
+            done = minibox("run", "--rm", *NO_NETWORK, each, "sh", "-c", CHECK, env=env)
+            assert said(done) == CHECKED.replace("981173106", "7")
+            (state / "f").write_text("mine")
+            assert minibox("cp", str(state / "f"), f"{each}:/srv", env=env).returncode == 0
+            assert b"mine" in minibox("cp", f"{each}:/srv/f", "-", env=env, text=False).stdout
+            shown = json.loads(said(minibox("inspect", "--type", "image", each, env=env)))[0]["RootFS"]["Layers"]
+            found.append(shown)
+        assert minibox("rm", "overlay", driver, env=env).returncode == 0
+    assert found[0] == found[1] and len(found[0]) == 2
