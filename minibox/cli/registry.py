@@ -79,12 +79,13 @@ def show_pull(settings: Settings, name: str, out: TextIO | None, *, platform: st
 
 def note_platform(results: list[Pulled], *, asked: bool) -> None:
     """Tell of images that this machine doesn't run, unless the user wants them."""
+    from minibox.cli.table import printable
     from minibox.image.platform import host_platform, runs
 
     host = host_platform()
     for platform in dict.fromkeys(image.platform for image in results):
         if not asked and not runs(host, platform):
-            click.echo(f"minibox: the image is for {platform}, and this machine is {host}", err=True)
+            click.echo(f"minibox: the image is for {printable(str(platform))}, and this machine is {host}", err=True)
 
 
 def familiar(name: str, without_tag: bool = False) -> str:

@@ -89,6 +89,11 @@ def is_digest(text: str) -> bool:
     return len(text) == 71 and text.startswith("sha256:") and _HEX.issuperset(text[7:])
 
 
+def is_tag(text: str) -> bool:
+    """Whether ``text`` can be a tag."""
+    return 0 < len(text) <= TAG_LENGTH_MAX and _TAG.issuperset(text) and text[0] in _WORD
+
+
 def _split_domain(text: str, rest: str) -> tuple[str, str]:
     first, slash, remainder = rest.partition("/")
     # As in Docker: a first part is a registry when it can't be a path component.
@@ -148,7 +153,7 @@ def _check_tag(text: str, tag: str) -> None:
         _fail(text, "the tag is empty")
     if len(tag) > TAG_LENGTH_MAX:
         _fail(text, f"the tag is longer than {TAG_LENGTH_MAX} characters")
-    if not _TAG.issuperset(tag) or tag[0] not in _WORD:
+    if not is_tag(tag):
         _fail(text, f"{tag!r} is not a tag: letters, digits, '_', '.' and '-' can be in one")
 
 

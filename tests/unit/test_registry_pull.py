@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from minibox.config import RegistryConfig
 from minibox.errors import MiniboxError, RegistryError, StoreError, Unauthorized
 from minibox.image import progress
 from minibox.image.layer import unpack_layer
@@ -36,6 +37,13 @@ MANIFESTS = "GET /v2/app/manifests/"
 def registry() -> Iterator[FakeRegistry]:
     fake = FakeRegistry()
     fake.rule("GET /v2/$", Answer(200, b"{}"))
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[FakeRegistry]:
+    fake = FakeRegistry()
     yield fake
     fake.close()
 
@@ -202,6 +210,65 @@ def test_blob_that_breaks_off_goes_on_where_it_was(pull, store, image, registry)
         f"bytes={2 * MIB + 7}-",
     ]
     assert_sound(store, f"{registry.host}/app:1")
+
+
+def test_manifest_and_config_that_break_off_are_asked_for_again(pull, store, image, registry):
+    registry.rule(MANIFESTS, Answer(200, image.manifest, cut_after=9, Content_Type=MANIFEST), times=2)
+    registry.rule(BLOBS + digest_of(image.config), Answer(200, image.config, cut_after=0), times=2)
+    pull()
+    assert_sound(store, f"{registry.host}/app:1")
+
+
+def test_mirror_that_breaks_off_is_left_for_the_registry(store, image, registry, elsewhere):
+    """What came from the mirror is not asked for again."""
+    layer = image.layers[0]
+    elsewhere.manifests, elsewhere.blobs = registry.manifests, {digest_of(image.config): image.config}
+    elsewhere.rule(BLOBS + digest_of(layer), Answer(200, layer, cut_after=MIB), times=1)
+    transport = Transport({})
+    reference = parse(f"{registry.host}/app:1")
+    config = {registry.host: RegistryConfig(mirrors=(f"http://{elsewhere.host}",))}
+    clients = [
+        Client(endpoint, transport, lambda: None, attempts=2, backoff_s=0.001)
+        for endpoint in endpoints(reference, config)
+    ]
+    Pull(store, clients, lambda sources, told: None).pull(reference)
+    assert [item.headers.get("range") for item in registry.asked(BLOBS + digest_of(layer))] == [f"bytes={MIB}-"]
+    assert not registry.asked(MANIFESTS)
+    assert_sound(store, f"{registry.host}/app:1")
+    transport.close()
+
+
+def test_layer_that_the_disk_cannot_hold_is_not_begun(pull, store, image, registry):
+    value = json.loads(image.manifest)
+    value["layers"][0]["size"] = 1 << 49
+    registry.manifests["app/1"] = (MANIFEST, json.dumps(value).encode())
+    error = refused(pull, store, f"blob {value['layers'][0]['digest']}", "are free", kind=StoreError)
+    assert "free some space" in (error.hint or "")
+    assert not registry.asked(BLOBS + value["layers"][0]["digest"])
+
+
+@pytest.mark.parametrize("tags", [b"[]", b'{"tags": 5}', b'{"tags": ["../../x"]}', b'{"tags": [1]}', b"no"])
+def test_tags_that_are_none(store, registry, tags):
+    registry.rule("GET /v2/app/tags/list", Answer(200, tags))
+    reference = parse(f"{registry.host}/app")
+    client = Client(endpoints(reference, {})[0], Transport({}), lambda: None)
+    with pytest.raises(RegistryError, match=f"tags of app from {registry.host} are not a list of tags"):
+        Pull(store, [client], lambda sources, told: None).tags()
+
+
+def test_tags_come_in_pages(store, registry):
+    pages = {"": ("1", "2"), "?last=2": ("3",)}
+    registry.rule(
+        "GET /v2/app/tags/list",
+        lambda request: Answer(
+            200,
+            json.dumps({"tags": pages[request.path.removeprefix("/v2/app/tags/list")]}).encode(),
+            Link="" if "?" in request.path else '</v2/app/tags/list?last=2>; rel="next"',
+        ),
+    )
+    reference = parse(f"{registry.host}/app")
+    client = Client(endpoints(reference, {})[0], Transport({}), lambda: None)
+    assert Pull(store, [client], lambda sources, told: None).tags() == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("answer", ["whole", "other part", "416"])
@@ -464,13 +531,6 @@ def test_layer_that_cannot_be_unpacked(pull, store, registry, damage):
 
 
 # ---- redirects and logins ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[FakeRegistry]:
-    fake = FakeRegistry()
-    yield fake
-    fake.close()
 
 
 def wants_login(registry, header='Basic realm="r"'):

@@ -103,6 +103,14 @@ def test_blob_of_another_repository_is_mounted(send, store, registry):
     assert [event.detail for event in events if event.state == progress.MOUNTED] == ["team/base", "team/base"]
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_registry_that_refuses_a_mount_gets_the_blob(send, store, registry, status):
+    store.layout.set_name(f"{registry.host}/team/base:1", store.layout.descriptors()[0])
+    registry.rule("POST /v2/app/blobs/uploads/[?]mount", Answer(status))
+    send()
+    assert len(registry.blobs) == 3
+
+
 def test_registry_that_mounts_nothing_gets_the_blob(send, store, registry):
     store.layout.set_name(f"{registry.host}/team/base:1", store.layout.descriptors()[0])
     send()

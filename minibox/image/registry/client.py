@@ -33,7 +33,6 @@ BACKOFF_S = 0.25
 RETRY_AFTER_MAX_S = 60
 REDIRECTS_MAX = 5
 ERROR_BYTES_MAX = 1 << 16
-ANSWER_BYTES_MAX = 4 << 20
 TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -129,12 +128,26 @@ class Client:
             failure.final = True  # who called need not try again what was tried here
         raise failure
 
-    def read(self, response: BaseHTTPResponse, bytes_max: int, what: str) -> bytes:
-        """The whole body of a response, which must not be longer than ``bytes_max``.
+    def get(
+        self, url: str, bytes_max: int, what: str, headers: dict[str, str] | None = None
+    ) -> tuple[BaseHTTPResponse, bytes]:
+        """Ask for something small: the response and its body, which must not be longer than ``bytes_max``.
 
         Raises:
-            RegistryError: it is longer, or breaks off.
+            RegistryError: as `request`; or it is longer.
         """
+        attempt = 1
+        while True:
+            response = self.request("GET", url, headers, what=what)
+            try:
+                return response, self._read(response, bytes_max, what)
+            except Unreachable as error:
+                if error.final or attempt == self.attempts:
+                    raise
+            self.wait(attempt)
+            attempt += 1
+
+    def _read(self, response: BaseHTTPResponse, bytes_max: int, what: str) -> bytes:
         length = response.headers.get("Content-Length", "")
         try:
             data = b"" if length.isdecimal() and int(length) > bytes_max else response.read(bytes_max + 1)

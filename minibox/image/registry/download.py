@@ -15,7 +15,7 @@ from threading import Event, Lock
 
 from urllib3.exceptions import HTTPError
 
-from minibox.errors import RegistryError
+from minibox.errors import RegistryError, StoreError
 from minibox.image import progress
 from minibox.image.layout import PARTIAL, disk_error
 from minibox.image.progress import Progress
@@ -136,6 +136,7 @@ class Downloads:
                 self._stop.wait(LOCK_POLL_S)
 
     def _fetch_to(self, file: BinaryIO, descriptor: Descriptor) -> None:
+        self._check_space(descriptor["size"] - _size(file), descriptor["digest"])
         *mirrors, last = self._clients
         for client in mirrors:
             try:
@@ -143,6 +144,15 @@ class Downloads:
             except RegistryError as error:
                 self._tell(Progress(descriptor["digest"], progress.RETRYING, detail=str(error)))
         self._fetch_from(last, file, descriptor)
+
+    def _check_space(self, size: int, digest: str) -> None:
+        """Before hours of waiting, and before everything else that writes to this disk fails."""
+        found = os.statvfs(self.layout.root)
+        if size > (free := found.f_bavail * found.f_frsize):
+            raise StoreError(
+                f"download blob {digest}: it has {size} bytes, and {free} are free in {self.layout.root}",
+                "free some space, or set --root to a directory on another disk",
+            )
 
     def _fetch_from(self, client: Client, file: BinaryIO, descriptor: Descriptor) -> None:
         """Bring the whole blob from one registry, in as many attempts as it takes."""
@@ -233,6 +243,7 @@ class _Partial:
         self._hasher = hashlib.sha256()
         if _size(file) > size:
             self.restart()
+        file.seek(0)
         while chunk := file.read(CHUNK_BYTES):
             self._hasher.update(chunk)
             self.done += len(chunk)

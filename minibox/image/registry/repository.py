@@ -9,7 +9,7 @@ import json
 from urllib.parse import urljoin, urlsplit
 
 from minibox.errors import RegistryError
-from minibox.image.reference import is_digest
+from minibox.image.reference import is_digest, is_tag
 from minibox.image.registry.client import drop, origin
 from minibox.image.registry.received import (
     ACCEPT,
@@ -52,8 +52,7 @@ def get_manifest(client: Client, name: str, descriptor: Descriptor | None = None
         RegistryError: it can't be had, or is not what its digest, size or media type says.
     """
     what = _manifest(name, client)
-    response = client.request("GET", client.url(f"manifests/{name}"), {"Accept": ACCEPT}, what=what)
-    data = client.read(response, MANIFEST_BYTES_MAX, what)
+    response, data = client.get(client.url(f"manifests/{name}"), MANIFEST_BYTES_MAX, what, {"Accept": ACCEPT})
     what = f"{what} from {client.host}"
     expected = name if is_digest(name) else response.headers.get("Docker-Content-Digest", "")
     # Before it is parsed: what has another digest is not what was asked for, whatever it says.
@@ -74,8 +73,8 @@ def get_config(client: Client, manifest: Document) -> tuple[bytes, dict[str, Any
     """
     descriptor = manifest.value["config"]
     what = f"config {descriptor['digest']}"
-    response = client.request("GET", client.url(f"blobs/{descriptor['digest']}"), what=what)
-    data = client.read(response, min(descriptor["size"], CONFIG_BYTES_MAX), what)
+    url = client.url(f"blobs/{descriptor['digest']}")
+    _, data = client.get(url, min(descriptor["size"], CONFIG_BYTES_MAX), what)
     what = f"{what} from {client.host}"
     if (found := digest_of(data)) != descriptor["digest"]:
         raise RegistryError(f"{what} has another digest, {found}")
@@ -92,14 +91,13 @@ def list_tags(client: Client) -> list[str]:
     what = f"tags of {client.endpoint.repository}"
     url = client.url("tags/list")
     for _ in range(TAGS_PAGES_MAX):
-        response = client.request("GET", url, what=what)
-        data = client.read(response, TAGS_BYTES_MAX, what)
+        response, data = client.get(url, TAGS_BYTES_MAX, what)
         try:
             page = json.loads(data)["tags"] or []
         except (ValueError, TypeError, KeyError, RecursionError):
             page = None
-        if not isinstance(page, list) or not all(isinstance(tag, str) for tag in page):
-            raise RegistryError(f"{what} from {client.host} are not a list")
+        if not isinstance(page, list) or not all(isinstance(tag, str) and is_tag(tag) for tag in page):
+            raise RegistryError(f"{what} from {client.host} are not a list of tags")
         tags.update(dict.fromkeys(page))
         following = _next(response.headers.get("Link", ""), url)
         if not following or not page:

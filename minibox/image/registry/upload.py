@@ -10,7 +10,7 @@ from functools import partial
 from threading import Event
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from minibox.errors import RegistryError, StoreError, kernel_says
+from minibox.errors import RegistryError, StoreError, Unauthorized, kernel_says
 from minibox.image import progress
 from minibox.image.progress import Progress
 from minibox.image.registry.client import NotFound, drop
@@ -103,9 +103,14 @@ class Uploads:
         query = "?" + urlencode({"mount": digest, "from": mount}) if mount else ""
         url = self._client.url("blobs/uploads/") + query
         # An empty body: some registries insist on a Content-Length.
-        response = self._client.request(
-            "POST", url, {"Content-Length": "0"}, ok=(201, 202), what=f"upload blob {digest}"
-        )
+        what = f"upload blob {digest}"
+        try:
+            response = self._client.request("POST", url, {"Content-Length": "0"}, ok=(201, 202), what=what)
+        except (Unauthorized, NotFound):
+            if not mount:
+                raise
+            self._mounts = {}  # we may not read there, which we needn't
+            return self._begin(digest)
         drop(response)
         return "" if response.status == 201 and mount else self._location(response, url)
 
