@@ -357,7 +357,7 @@ def check_directory(name: str, path: str) -> Check:
     from minibox.storage.overlay import UNSUITABLE_UPPER
 
     if kind in UNSUITABLE_UPPER:
-        fix = "--root DIRECTORY on ext4, xfs or btrfs; or MINIBOX_ROOT=DIRECTORY"
+        fix = "--root DIRECTORY on ext4, xfs or btrfs; or MINIBOX_ROOT=DIRECTORY; or --storage-driver copy"
         return Check(name, MISSING, found, f"{kind} can't hold what a container writes (overlayfs's upperdir)", fix)
     if free < LOW_SPACE_BYTES:
         return Check(

@@ -32,7 +32,7 @@ UNSUITABLE_UPPER = frozenset(
     "overlay aufs ecryptfs nfs nfs4 cifs smb3 9p vfat msdos exfat ntfs ntfs3 fuseblk iso9660 squashfs erofs".split()
 )
 FULL_HINT = "free some space, or set --root to a directory on another disk"
-ELSEWHERE_HINT = "set --root to a directory on ext4, xfs or btrfs"
+ELSEWHERE_HINT = "set --root to a directory on ext4, xfs or btrfs, or use --storage-driver copy"
 
 
 class Overlay:
