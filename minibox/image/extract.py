@@ -240,6 +240,8 @@ class Extractor:
                 os.close(target_fd)
 
     def _whiteout(self, name: bytes) -> None:
+        if self._applies:
+            self._made.update(_prefixes(self._parent))
         if name == OPAQUE_MARKER:
             if self._applies:
                 self._remove_from_below(self._parent, itself=False)
