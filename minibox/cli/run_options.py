@@ -117,7 +117,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("pids_limit", ("--pids-limit",), "int", "NUMBER",
            "Limit processes; -1: no limit", _LIMITS, least=-1, zero_unsets=True),
     Option("cgroup_manager", ("--cgroup-manager",), "choice", "NAME",
-           "Who makes the cgroup: cgroupfs (minibox) or systemd", _LIMITS, choices=("cgroupfs", "systemd")),
+           "Who makes the cgroup: cgroupfs or systemd", _LIMITS, choices=("cgroupfs", "systemd")),
     Option("ulimit", ("--ulimit",), "list", "NAME=VALUE", "Set a soft[:hard] limit: nofile=1024:4096", _LIMITS),
     Option("oom_score_adj", ("--oom-score-adj",), "int", "NUMBER",
            "Out-of-memory preference, -1000 to 1000", _LIMITS, least=-1000, most=1000),

@@ -155,10 +155,17 @@ def _guest_command(options: argparse.Namespace, release: str) -> str:
         "DELEGATE": "1" if options.delegate else "",
         "DIRECTORY": str(CHECKOUT),
         "PATH": f"{CHECKOUT}/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        **({"TERM": os.environ.get("TERM", "dumb")} if sys.stdout.isatty() else {"TERM": "dumb", "NO_COLOR": "1"}),
+        **_terminal(),
         **{name: value for name, value in os.environ.items() if name.startswith(("MINIBOX_", "PYTEST_"))},
     }
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def _terminal() -> dict[str, str]:
+    """The console is a terminal inside; where there is none here, programs mustn't paint, or wait for a key."""
+    if sys.stdout.isatty():
+        return {"TERM": os.environ.get("TERM", "dumb")}
+    return {"TERM": "dumb", "NO_COLOR": "1", "PAGER": "cat", "SYSTEMD_PAGER": "cat"}
 
 
 def _qemu(options: argparse.Namespace, release: str, directory: Path) -> list[str]:
