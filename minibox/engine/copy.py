@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from errno import EROFS
+from errno import EPIPE, EROFS
 from posixpath import normpath
 
 from minibox.engine import ownership, state
@@ -66,6 +66,7 @@ def copy_out(
 
     Raises:
         MiniboxError: one of both is not there, or a file would replace a directory or the other way round.
+        BrokenPipeError: nobody reads ``destination`` any more.
     """
     remote = _remote(root, name, storage_driver)
     what = f"copy {name}:"
@@ -264,6 +265,8 @@ class _Broken(MiniboxError):
 
 
 def _value(result: T | MiniboxError) -> T:
+    if isinstance(result, _Broken):
+        raise BrokenPipeError(EPIPE, os.strerror(EPIPE))
     if isinstance(result, MiniboxError):
         raise result
     return result

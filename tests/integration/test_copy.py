@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -202,6 +203,20 @@ def test_nothing_leads_out(place: Place) -> None:
         file.addfile(header)
     done = place.run("cp", "-", "web:/srv", input=archive.getvalue(), text=False)
     assert done.returncode == 125 and b"would leave" in done.stderr
+
+
+@requires("root")
+@pytest.mark.parametrize("words", [("export", "web"), ("cp", "web:/", "-")])
+def test_a_reader_that_leaves_is_no_error(
+    minibox: Run, minibox_command: list[str], environment: dict[str, str], words: tuple[str, ...]
+) -> None:
+    assert minibox("run", *NO_NETWORK, "--name", "web", "base", "true").returncode == 0
+    pipe: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*minibox_command, *words], env=environment, **pipe) as process:
+        assert process.stdout and process.stderr
+        process.stdout.read(1)
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 141)
 
 
 @requires("root")
