@@ -101,7 +101,10 @@ if TYPE_CHECKING:
             """
 
         def layer_bytes(self, chain_id: str) -> int:
-            """What a layer takes of the disk, and what `remove_layer` gives back; 0 when it isn't there."""
+            """What a layer takes of the disk beyond those below it; 0 when it isn't there.
+
+            It is given back by `remove_layer` when no layer stands on it any more.
+            """
 
         def snapshot_bytes(self, key: str) -> int:
             """What an active snapshot takes of the disk, beyond what it shares with its layers."""

@@ -3,6 +3,7 @@
 On disk under ``root``:
 
     <driver>/<hex>             the merged tree of a layer and all below it; <hex> is its chain ID
+    <driver>/<hex>.bytes       what it takes of the disk beyond those: the target of a symlink
     <driver>/unfinished-<hex>  one that is being made, by who holds the lock <driver>.lock
     containers/<key>/rootfs    the container's tree, cloned from that of its topmost layer
 
@@ -19,6 +20,7 @@ from minibox.storage import NO_LAYER, Snapshot, container_directory, write_recor
 from minibox.storage.layers import chain_ids_in, make_layers, remove_at_once
 from minibox.storage.overlay import FULL_HINT
 from minibox.storage.removal import remove_directory
+from minibox.storage.usage import added_bytes, own_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from minibox.image.layer import LayerSource
 
+NOTE_SUFFIX = ".bytes"
 OTHER_HINT = "choose another: --storage-driver overlay"
 
 
@@ -84,10 +87,20 @@ class Trees:
                 os.chmod(path, 0o755)  # not left to the umask: it is the container's root directory
             with open(source.blob_path, "rb", buffering=0) as blob:
                 unpack(blob, path, diff_id=source.diff_id, form="apply")
+            self._note_bytes(source.chain_id, added_bytes(path, below[0] if below else ""))
             self._seal_layer(path)
         except OSError as error:
             raise self._error(f"unpack layer {source.diff_id}", error) from error
         return path
+
+    def _note_bytes(self, chain_id: str, count: int) -> None:
+        """Keep what a layer adds to those below: later it is shared with those above, and can't be told any more."""
+        note = self.layer_path(chain_id) + NOTE_SUFFIX
+        try:
+            os.unlink(note)  # of a layer that was killed before it had its name
+        except FileNotFoundError:
+            pass
+        os.symlink(str(count), note)
 
     def describe(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
         if not chain_ids:
@@ -119,15 +132,16 @@ class Trees:
 
     def remove_layer(self, chain_id: str) -> None:
         remove_at_once(f"{self.root}/{self.driver}", chain_id[7:], self._remove_tree)
+        remove_directory(self.layer_path(chain_id) + NOTE_SUFFIX)
 
     def layer_bytes(self, chain_id: str) -> int:
-        from minibox.storage.usage import own_bytes
-
-        return own_bytes(self.layer_path(chain_id))
+        path = self.layer_path(chain_id)
+        try:
+            return int(os.readlink(path + NOTE_SUFFIX)) if os.path.isdir(path) else 0
+        except (OSError, ValueError):
+            return own_bytes(path)
 
     def snapshot_bytes(self, key: str) -> int:
-        from minibox.storage.usage import own_bytes
-
         return own_bytes(f"{container_directory(self.root, key)}/rootfs")
 
     def layer_path(self, chain_id: str) -> str:

@@ -276,6 +276,7 @@ def test_layers_are_shared_measured_and_removed(place: Place, root: Path, storag
         storage.unpack(store.layer_sources(image))
     assert sorted(storage.layers()) == sorted({*one.chain_ids, *two.chain_ids})
     assert storage.layer_bytes(one.chain_ids[-1]) >= 4 << 20
+    assert storage.layer_bytes(one.chain_ids[0]) >= 1 << 20, "what others stand on counts once"
     assert storage.layer_bytes(two.chain_ids[-1]) < 200 * KIBIBYTE, "what is below counts too"
     own = place.directory.is_mount()  # nobody else writes there
     before = used_bytes(root) if own else 0
