@@ -8,7 +8,7 @@ import os
 from minibox.engine import names, ownership, removal, state
 from minibox.engine.images import uses
 from minibox.engine.user_namespace import run_inside
-from minibox.errors import StoreBusy
+from minibox.errors import StoreBusy, StoreError
 from minibox.image.check import DAMAGED, LEFTOVER, Finding, check_images, check_layers
 from minibox.image.collect import alone, collect
 from minibox.image.inventory import inventory
@@ -132,7 +132,7 @@ def repair(report: Report, *, root: str, runroot: str) -> Report:
 def _counts(layout: Layout) -> dict[str, int]:
     try:
         images = len(inventory(layout))
-    except Exception:  # said by the findings
+    except StoreError:  # a finding says it
         images = 0
     return {
         "images": images,

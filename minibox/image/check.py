@@ -10,6 +10,7 @@ from minibox.errors import MiniboxError, StoreError, kernel_says
 from minibox.image.check_layer import compare
 from minibox.image.inventory import inventory
 from minibox.image.layout import CHUNK_BYTES
+from minibox.image.reach import reach
 from minibox.image.reference import is_digest
 from minibox.image.usage import blobs_of
 from minibox.record import record
@@ -119,8 +120,6 @@ def name_of(image: StoredImage) -> str:
 
 def blobs_of_digests(layout: Layout, digests: Sequence[str]) -> frozenset[str]:
     """The blobs that manifests lead to."""
-    from minibox.image.reach import reach
-
     return reach(layout, digests).blobs
 
 
