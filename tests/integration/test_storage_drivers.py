@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,13 @@ def add(root: Path, name: str, *layers: Any) -> ResolvedImage:
     return store.resolve(name)
 
 
+def sparse(name: str, size: int) -> Any:
+    """A file that is one hole, as GNU tar writes it."""
+    headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.name": name, "GNU.sparse.size": str(size),
+               "GNU.sparse.realsize": str(size), "GNU.sparse.numblocks": "1", "GNU.sparse.map": f"{size},0"}  # fmt: skip
+    return entry(name, pax_headers=headers)
+
+
 def unfinished(root: Path) -> list[Path]:
     """Layers that are being made, or were when somebody was killed."""
     found = []
@@ -137,7 +145,7 @@ def test_layers_are_merged_as_the_image_means_it(box: Run, root: Path, storage: 
         [
             entry(".wh.gone"), entry("d/.wh..wh..opq"), entry("d/new", content=b"2"), entry(".wh.replaced"),
             entry("replaced", content=b"a file now"), entry("set-uid", content=b"3", mode=0o4755, uid=7),
-            hard_link("other", "set-uid"), symlink("link", "../../kept"),
+            hard_link("other", "set-uid"), sparse("hole", 9 << 20), symlink("link", "../../kept"),
             directory("closed", 0o700, uid=7, mtime=12345), entry("closed/in", mtime=99999), entry("implied/in"),
         ],
     )  # fmt: skip
@@ -151,11 +159,16 @@ stat -c '%n %a %u:%g %h' /kept /set-uid /other; stat -c '%a %u' /implied; stat -
         *("new", "a file nowno gone", "/kept 640 1234:60000 1", "/set-uid 4755 7:0 2", "/other 4755 7:0 2"),
         *("700 7", "700 7 12345", "../../kept", "same"),
     ], done.stderr
-    with image_view(storage, image.chain_ids) as fd:
-        path = f"/proc/self/fd/{fd}"
-        assert os.getxattr(f"{path}/tool", "security.capability") == CAPABILITY
-        assert os.getxattr(f"{path}/tool", "user.note") == b"said"
-        assert os.stat(f"{path}/closed/in").st_mtime == 99999
+    storage.prepare("c", image.chain_ids)
+    for view in (image_view(storage, image.chain_ids), container_view(str(root), "c")):
+        with view as fd:
+            path = f"/proc/self/fd/{fd}"
+            assert os.getxattr(f"{path}/tool", "security.capability") == CAPABILITY
+            assert os.getxattr(f"{path}/tool", "user.note") == b"said"
+            assert os.stat(f"{path}/closed/in").st_mtime == 99999
+            assert os.path.samefile(f"{path}/set-uid", f"{path}/other")
+            hole = os.stat(f"{path}/hole")
+            assert hole.st_size == 9 << 20 and (hole.st_blocks < 64 or storage.driver == "erofs")
 
 
 def test_what_is_written_is_the_containers_own(box: Run, root: Path) -> None:
@@ -309,6 +322,15 @@ def test_a_damaged_layer_leaves_nothing(root: Path, storage: Snapshotter) -> Non
     Path(source.blob_path).write_bytes(content)
     storage.unpack(store.layer_sources(image))
     assert storage.is_unpacked(image.chain_ids)
+
+
+def test_the_first_containers_of_an_image_start_at_once(box: Run, root: Path, storage: Snapshotter) -> None:
+    image = add(root, "app", [entry("a", content=os.urandom(1 << 20))])
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: box(*RUN, "app", "stat", "-c", "%s", "/a"), range(4)))
+    assert [each.stdout for each in done] == [f"{1 << 20}\n"] * 4, [each.stderr for each in done]
+    assert sorted(storage.layers()) == sorted(image.chain_ids)
+    assert not unfinished(root) and containers(root) == []
 
 
 def test_killed_while_it_unpacks(box: Run, root: Path, minibox_command: list[str], environment: dict[str, str],
