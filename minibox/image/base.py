@@ -70,7 +70,7 @@ def make(store: ImageStore) -> ResolvedImage:
     layer.seek(0)
     config = dict(recipe["config"])
     config["Labels"] = {**config.get("Labels", {}), "org.minibox.base.programs": programs.origin}
-    return add_image(store, REFERENCE, [layer], config)
+    return add_image(store, REFERENCE, [layer], config, message=f"made by minibox of {programs.origin}")
 
 
 def write_skeleton(writer: LayerWriter, recipe: dict[str, Any], files_path: str) -> None:

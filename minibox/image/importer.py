@@ -73,7 +73,7 @@ def add_image(
 
     Args:
         reference: "" for no name.
-        message: for the history, which is only written with ``created``.
+        message: for the history.
         platform: that it is for; None for this machine's.
         unpack: called with the layers before the image gets its name.
     """
@@ -95,9 +95,9 @@ def add_image(
             "config": {"Env": [DEFAULT_PATH], **(config or {})},
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         }
-        if created:
-            image_config["created"] = created
-            image_config["history"] = [{"created": created, **({"comment": message} if message else {})}] * len(added)
+        step = {key: text for key, text in (("created", created), ("comment", message)) if text}
+        image_config.update({"created": created} if created else {})
+        image_config["history"] = [step] * len(added)  # podman build wants a step for each layer
         config_descriptor = layout.write_json(image_config, MEDIA_TYPE_CONFIG)
         manifest = {
             "schemaVersion": 2,
