@@ -12,6 +12,8 @@ from minibox.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from click.shell_completion import CompletionItem
 
 
@@ -65,6 +67,22 @@ def diff(ctx: click.Context, name: str, other: str | None, form: str | None, as_
         click.echo(f"{kind} {_shown(path)}")
 
 
+class Truth(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Docker's booleans, also behind a short option: ``-p=false``."""
+
+    name = "bool"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        from minibox.cli.run_options import truth
+
+        if isinstance(value, bool):
+            return value
+        try:
+            return truth(str(value).removeprefix("="))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -76,9 +94,7 @@ Examples:
     "-c", "--change", metavar="TEXT", multiple=True, help="Apply a Dockerfile instruction: CMD, ENV, USER ..."
 )
 @click.option("-m", "--message", metavar="TEXT", default="", help="Say why, in the image's history")
-@click.option(
-    "-p", "--pause", metavar="BOOL", type=click.BOOL, default=True, help="Pause it meanwhile  [default: true]"
-)
+@click.option("-p", "--pause", metavar="BOOL", type=Truth(), default=True, help="Pause it meanwhile  [default: true]")
 @click.argument("container", shell_complete=complete_container)
 @click.argument("image", metavar="[IMAGE[:TAG]]", required=False)
 @click.pass_context

@@ -56,7 +56,7 @@ def changes(old: Stack, new: Stack, *, descends: bool = False) -> Iterator[Chang
         Unsupported: see `Stack.children`.
     """
     comparison = _Comparison(old, new, descends)
-    unreported: list[Change] = []  # directories on the way down that haven't changed themselves
+    unreported: list[Change | None] = []  # for each directory on the way down: itself, unless that was told
     if old.root.layers and new.root.layers and comparison.differ(old.root, new.root):
         yield Change("C", "/", new.root)
     levels = [comparison.entries(old.root, new.root)]
@@ -68,17 +68,13 @@ def changes(old: Stack, new: Stack, *, descends: bool = False) -> Iterator[Chang
             del unreported[len(levels) - 1 :]
             continue
         change = comparison.change(path, before, now)
-        directory = now is not None and now.is_directory
         if change is not None:
-            yield from (each for each in unreported if each is not _REPORTED)
-            unreported = [_REPORTED] * len(unreported)
+            yield from (each for each in unreported if each is not None)
+            unreported = [None] * len(unreported)
             yield change
-        if directory and now is not None:
+        if now is not None and now.is_directory:
             levels.append(comparison.entries(before, now))
-            unreported.append(_REPORTED if change is not None else Change("C", path, now))
-
-
-_REPORTED = Change("C", "")
+            unreported.append(None if change is not None else Change("C", path, now))
 
 
 class _Comparison:
