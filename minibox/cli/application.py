@@ -10,6 +10,7 @@ import click
 from minibox.cli.main import COMPLETE_VARIABLE
 from minibox.cli.settings import Settings, make_settings
 from minibox.errors import UsageError
+from minibox.storage import DRIVERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ minibox COMMAND --help says more about a command.""",
     "--storage-driver",
     metavar="NAME",
     help="Keep layers and containers by overlay, btrfs, erofs or copy  [$MINIBOX_STORAGE_DRIVER]",
+    shell_complete=lambda ctx, param, incomplete: [name for name in DRIVERS if name.startswith(incomplete)],
 )
 @click.option("--debug", is_flag=True, help="Show a traceback with an error")
 @click.option("--version", is_flag=True, help="Show the version and exit")
