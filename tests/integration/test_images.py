@@ -389,15 +389,18 @@ def test_layers_of_other_drivers_are_counted_and_collected(minibox, store, drive
     ran = minibox("--storage-driver", driver, "run", "--rm", "--network", "none", "app", "true")
     if ran.returncode:
         pytest.skip(ran.stderr)
-    layers = list((store / driver).iterdir())
-    assert len(layers) == 2
+    assert number_of_layers(store / driver) == 2
     assert minibox("system", "check").stdout.endswith("nothing damaged, nothing left over\n")
     before = du(store / driver)
     unique = json.loads(minibox("images", "--json", "app").stdout)[0]["unique_bytes"]
     minibox("rmi", "app", check=True)
-    assert len(list((store / driver).iterdir())) == 1 and 0 < before - du(store / driver) <= unique
+    assert number_of_layers(store / driver) == 1 and 0 < before - du(store / driver) <= unique
     minibox("image", "prune", "-af", check=True)
     assert list((store / driver).iterdir()) == list((store / "layers").iterdir()) == []
+
+
+def number_of_layers(directory: Path) -> int:
+    return len([path for path in directory.iterdir() if path.suffix != ".bytes"])  # a note of copy and btrfs
 
 
 # ---- damage -------------------------------------------------------------------------------------
