@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from minibox.image.store import ImageStore
 from minibox.storage.removal import remove_tree
 from tests.images import lowers
 from tests.probes import requires
+from tests.registries import docker_registry
 
 MAKE = str(Path(__file__).parents[2] / "rootfs/debian/make")
 
@@ -45,8 +47,9 @@ def test_ordinary_user_is_told_to_be_root(tmp_path):
 
 
 @pytest.mark.not_in_vm("a network")
-@requires("root", "internet", "command:mmdebstrap", "command:apt-get")
-def test_debian_is_made_and_works(session_directory, host_netns):
+@requires("root", "internet", "command:mmdebstrap", "command:apt-get", "command:docker-registry")
+def test_debian_is_made_and_works_and_travels(session_directory, host_netns, minibox):
+    """debootstrap'd Debian -> import -> push -> pull elsewhere -> run."""
     root = session_directory / "debian"
     environment = {**os.environ, "MINIBOX_ROOT": str(root), "TMPDIR": str(session_directory)}
     done = subprocess.run(
@@ -60,4 +63,28 @@ def test_debian_is_made_and_works(session_directory, host_netns):
     seen = subprocess.run(["chroot", path, "bash", "-c", ". /etc/os-release; echo $ID $VERSION_ID; dpkg -s bash | grep Status"],
                           capture_output=True, text=True, check=True).stdout  # fmt: skip
     assert seen == "debian 12\nStatus: install ok installed\n"
+    elsewhere = session_directory / "elsewhere"
+    with docker_registry(session_directory / "registry") as host:
+        for words in (("tag", "debian:12", f"{host}/debian:12"), ("push", f"{host}/debian:12")):
+            assert minibox(*words, env={"MINIBOX_ROOT": str(root)}).returncode == 0
+        ran = minibox("run", "--rm", "--network", "none", f"{host}/debian:12", "apt-get", "--version",
+                      env={"MINIBOX_ROOT": str(elsewhere)})  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("apt 2.")
+    pulled = ImageStore(str(elsewhere))
+    assert pulled.resolve(f"{host}/debian:12").digest == store.resolve("debian:12").digest
+    (copy,) = lowers(pulled, pulled.resolve(f"{host}/debian:12"))
+    assert tar_digest(copy) == tar_digest(path)
     remove_tree(str(root))
+    remove_tree(str(elsewhere))
+
+
+def tar_digest(directory: str) -> str:
+    """Of all content and metadata."""
+    words = ["tar", "--create", "--sort=name", "--numeric-owner", "--xattrs", "--xattrs-include=*",
+             "--pax-option=exthdr.name=x,delete=atime,delete=ctime", "."]  # fmt: skip
+    with subprocess.Popen(words, cwd=directory, stdout=subprocess.PIPE) as tar:
+        assert tar.stdout
+        digest = hashlib.file_digest(tar.stdout, "sha256").hexdigest()  # type: ignore[arg-type]
+    assert tar.returncode == 0
+    return digest

@@ -24,7 +24,7 @@ from tests.probes import requires
 from tests.registries import basic, digest_of, docker_registry
 from tests.unit.layers import tar_of
 
-pytestmark = requires("root", "command:docker-registry")
+pytestmark = requires("root", "command:docker-registry", "command:htpasswd", "command:openssl")
 
 PASSWORD = "s3cret:pass"
 
