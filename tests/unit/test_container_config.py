@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from minibox.engine.container_config import container_config, mounts_of
@@ -47,7 +49,7 @@ def test_names_that_every_container_has_are_kept_when_somebody_meant_them():
 
 
 def test_mounts_are_those_of_the_user():
-    mounts = [
+    mounts: Any = [
         {"destination": "/proc", "type": "proc", "source": "proc"},
         {"destination": "/etc/hosts", "type": "bind", "source": "/r/containers/c/hosts"},
         {"destination": "/dev/null", "type": "bind", "source": "/dev/null"},
