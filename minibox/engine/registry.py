@@ -247,9 +247,10 @@ def login(host: str, username: str, secret: str, *, environ: Mapping[str, str]) 
         RegistryError: the registry can't be reached, or refuses them; nothing is kept.
         ConfigError: they can't be kept.
     """
-    from minibox.image.registry.client import Client, drop
+    from minibox.image.registry.client import Client
     from minibox.image.registry.credentials import Credential
     from minibox.image.registry.endpoint import endpoints
+    from minibox.image.registry.transport import drop
 
     domain = registry_host(host)
     registries = Registries(environ)

@@ -649,6 +649,19 @@ def test_token_from_nowhere(pull, store, image, registry, realm):
     refused(pull, store, "not a URL", registry.host)
 
 
+def test_token_server_that_is_busy_is_asked_again(pull, store, image, registry):
+    registry.rule("GET /token", Answer(503), times=1)
+    registry.rule("GET /token", Answer(200, b'{"token": "t', cut_after=5), times=1)
+    token_server(registry)
+    pull()
+    assert len(registry.asked("GET /token")) == 3
+
+
+def test_password_is_not_sent_unencrypted_over_the_network(pull, store, image, registry):
+    wants_login(registry, 'Bearer realm="http://192.0.2.1/token"')
+    refused(pull, store, "http://192.0.2.1/token", "not encrypted", credential=ALICE)
+
+
 def test_wrong_password_is_tried_once(pull, store, image, registry):
     registry.rule(".* /v2/app", Answer(401, WWW_Authenticate='Basic realm="r"'))
     error = refused(pull, store, "refuses the login of 'alice' in the test", credential=ALICE, kind=Unauthorized)

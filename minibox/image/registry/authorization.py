@@ -15,7 +15,8 @@ from urllib.parse import urlencode, urlsplit
 from minibox.errors import ConfigError, RegistryError, Unauthorized
 from minibox.image.registry.challenge import parse_challenges
 from minibox.image.registry.credentials import IDENTITY_TOKEN_USER
-from minibox.image.registry.transport import without_query
+from minibox.image.registry.endpoint import is_loopback
+from minibox.image.registry.transport import TRY_AGAIN, Unreachable, drop, read_up_to, without_query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,28 +42,31 @@ class Authorization:
         scopes: what is wanted: ``repository:library/debian:pull``.
         find_credential: called when the registry asks.
         send: makes a request of the token server: method, URL, headers, body.
+        insecure: the token server may be asked by HTTP.
 
     Attributes:
         header: what to send; "" before the registry has asked.
         problem: why there is no credential, where there might have been one.
     """
 
-    def __init__(self, host: str, scopes: tuple[str, ...], find_credential: FindCredential, send: Send) -> None:
+    def __init__(
+        self, host: str, scopes: tuple[str, ...], find_credential: FindCredential, send: Send, *, insecure: bool
+    ) -> None:
         self._host = host
         self._scopes = scopes
         self._find_credential = find_credential
         self._send = send
+        self._insecure = insecure
         self._lock = Lock()
         self.header = ""
         self.problem: ConfigError | None = None
 
-    def answer(self, headers: Iterable[str], refused: str, *, secure: bool) -> str:
+    def answer(self, headers: Iterable[str], refused: str) -> str:
         """The header that answers a 401.
 
         Args:
             headers: WWW-Authenticate.
             refused: the header that the request had: another thread may have got a new one since.
-            secure: the registry was asked by HTTPS.
 
         Raises:
             Unauthorized: nothing that we have will do.
@@ -74,7 +78,7 @@ class Authorization:
             offers = {challenge.scheme: challenge for challenge in parse_challenges(headers)}
             credential = self._credential()
             if "bearer" in offers:
-                self.header = self._bearer(offers["bearer"], credential, secure)
+                self.header = self._bearer(offers["bearer"], credential)
             elif "basic" in offers and credential is not None and not refused:
                 self.header = _basic(credential)
             else:
@@ -100,12 +104,12 @@ class Authorization:
             self.problem = error
             return None
 
-    def _bearer(self, challenge: Challenge, credential: Credential | None, secure: bool) -> str:
+    def _bearer(self, challenge: Challenge, credential: Credential | None) -> str:
         realm = challenge.parameters.get("realm", "")
         parts = urlsplit(realm)
         if parts.scheme not in ("https", "http") or not parts.netloc or "@" in parts.netloc:
             raise RegistryError(f"{self._host} names {ascii(realm)} to get a token from, which is not a URL")
-        if secure and parts.scheme != "https":
+        if parts.scheme != "https" and not (self._insecure or is_loopback(parts.hostname or "")):
             raise RegistryError(
                 f"{self._host} names {without_query(realm)} to get a token from, which is not encrypted"
             )
@@ -130,15 +134,16 @@ class Authorization:
         what = f"get a token for {self._host} from {without_query(url)}"
         response = self._send(method, url, headers, body)
         try:
-            data = response.read(TOKEN_BYTES_MAX + 1)
+            data = read_up_to(response, TOKEN_BYTES_MAX, "a token", urlsplit(url).netloc)
         finally:
-            response.release_conn()
+            drop(response)
         if response.status in (400, 401, 403):
             named = headers.get("Authorization") or body is not None
             why = "the user name or password is wrong" if named else f"{self.problem or 'anonymous users get none'}"
             raise Unauthorized(f"{what}: {response.status}: {why}", f"minibox login {self._host}")
         if response.status != 200:
-            raise RegistryError(f"{what}: {response.status} {response.reason or ''}".rstrip())
+            kind = Unreachable if response.status in TRY_AGAIN else RegistryError
+            raise kind(f"{what}: {response.status} {response.reason or ''}".rstrip())
         try:
             answer = json.loads(data)
             token = answer.get("token") or answer.get("access_token")

@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 from minibox.errors import MiniboxError, RegistryError, Unauthorized
 from minibox.image.registry.authorization import Authorization
-from minibox.image.registry.transport import Unreachable, unreachable, without_query
+from minibox.image.registry.transport import ERROR_BYTES_MAX, TRY_AGAIN, Unreachable, drop, read_up_to, without_query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ ATTEMPTS = 5
 BACKOFF_S = 0.25
 RETRY_AFTER_MAX_S = 60
 REDIRECTS_MAX = 5
-ERROR_BYTES_MAX = 1 << 16
-TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -70,7 +68,9 @@ class Client:
         self._scheme_lock = Lock()
         scopes = [f"repository:{endpoint.repository}:{actions}"] if actions else []
         scopes += [f"repository:{repository}:pull" for repository in also_pull]
-        self._authorization = Authorization(endpoint.credentials_for, tuple(scopes), find_credential, self._send)
+        self._authorization = Authorization(
+            endpoint.credentials_for, tuple(scopes), find_credential, self._send, insecure=endpoint.insecure
+        )
 
     @property
     def host(self) -> str:
@@ -149,14 +149,9 @@ class Client:
 
     def _read(self, response: BaseHTTPResponse, bytes_max: int, what: str) -> bytes:
         length = response.headers.get("Content-Length", "")
-        try:
-            data = b"" if length.isdecimal() and int(length) > bytes_max else response.read(bytes_max + 1)
-            while data and len(data) <= bytes_max and (more := response.read(bytes_max + 1 - len(data))):
-                data += more
-        except Exception as error:  # urllib3's, http.client's, ssl's
-            response.close()
-            raise unreachable(f"read {what} from {self.host}", error, self.host) from error
-        if len(data) > bytes_max or (length.isdecimal() and int(length) > bytes_max):
+        is_huge = length.isdecimal() and int(length) > bytes_max
+        data = b"" if is_huge else read_up_to(response, bytes_max, what, self.host)
+        if is_huge or len(data) > bytes_max:
             response.close()  # not read to its end: the connection is of no more use
             raise RegistryError(f"{what} from {self.host} is larger than the {bytes_max} bytes that are allowed")
         response.release_conn()
@@ -176,8 +171,7 @@ class Client:
                 break
             drop(response)
             challenges = response.headers.getlist("WWW-Authenticate")
-            secure = url.startswith("https:")
-            authorization = self._authorization.answer(challenges, authorization, secure=secure)
+            authorization = self._authorization.answer(challenges, authorization)
             response, is_ours = self._follow(method, url, headers, body, authorization)
         if response.status == 401 and is_ours:
             raise self._authorization.refusal(_said(response))
@@ -257,18 +251,6 @@ def origin(url: str) -> tuple[str, str, int | None]:
     """Scheme, host and port: who may see what is meant for the other."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme)
-
-
-def drop(response: BaseHTTPResponse) -> None:
-    """Be done with a response; its connection is kept when little of the body is left."""
-    try:
-        if response.length_remaining is not None and response.length_remaining <= ERROR_BYTES_MAX:
-            response.drain_conn()
-            response.release_conn()
-            return
-    except Exception:  # whatever it was, the connection is given up
-        pass
-    response.close()
 
 
 def _pause(response: BaseHTTPResponse) -> float:

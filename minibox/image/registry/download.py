@@ -19,8 +19,7 @@ from minibox.errors import RegistryError, StoreError
 from minibox.image import progress
 from minibox.image.layout import PARTIAL, disk_error
 from minibox.image.progress import Progress
-from minibox.image.registry.client import drop
-from minibox.image.registry.transport import Unreachable, unreachable
+from minibox.image.registry.transport import Unreachable, drop, unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

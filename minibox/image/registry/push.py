@@ -12,8 +12,8 @@ from minibox.image.layout import ref_name
 from minibox.image.manifest import INDEX_TYPES, find_image
 from minibox.image.progress import silent
 from minibox.image.reference import parse
-from minibox.image.registry.client import drop
 from minibox.image.registry.received import digest_of, read_document
+from minibox.image.registry.transport import drop
 from minibox.image.registry.upload import Uploads
 
 TYPE_CHECKING = False

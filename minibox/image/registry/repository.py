@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 from minibox.errors import RegistryError
 from minibox.image.reference import is_digest, is_tag
-from minibox.image.registry.client import drop, origin
+from minibox.image.registry.client import origin
 from minibox.image.registry.received import (
     ACCEPT,
     CONFIG_BYTES_MAX,
@@ -19,6 +19,7 @@ from minibox.image.registry.received import (
     read_config,
     read_document,
 )
+from minibox.image.registry.transport import drop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

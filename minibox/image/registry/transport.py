@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
+from http.client import HTTPException
 from threading import Lock
 from urllib.parse import urlsplit
 
@@ -30,6 +31,8 @@ READ_TIMEOUT_S = 60
 CONNECTIONS_MAX = 8
 USER_AGENT = "minibox"
 BLOCK_BYTES = 1 << 18
+ERROR_BYTES_MAX = 1 << 16
+TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})  # statuses after which another attempt may succeed
 
 
 class Unreachable(RegistryError):
@@ -191,6 +194,34 @@ def unreachable(what: str, error: Exception, netloc: str) -> Unreachable:
     if isinstance(error, (exceptions.LocationValueError, UnicodeError)):
         return Unreachable(f"{what}: not a URL that can be asked", final=True)
     return Unreachable(f"{what}: the answer broke off: {_brief(cause)}")
+
+
+def read_up_to(response: BaseHTTPResponse, bytes_max: int, what: str, netloc: str) -> bytes:
+    """The body of a response, or if it is longer than ``bytes_max`` some more bytes than these.
+
+    Raises:
+        Unreachable: it breaks off.
+    """
+    data = b""
+    try:
+        while len(data) <= bytes_max and (more := response.read(bytes_max + 1 - len(data))):
+            data += more
+    except (exceptions.HTTPError, HTTPException, OSError) as error:
+        response.close()
+        raise unreachable(f"read {what} from {netloc}", error, netloc) from error
+    return data
+
+
+def drop(response: BaseHTTPResponse) -> None:
+    """Be done with a response; its connection is kept when little of the body is left."""
+    try:
+        if response.length_remaining is not None and response.length_remaining <= ERROR_BYTES_MAX:
+            response.drain_conn()
+            response.release_conn()
+            return
+    except Exception:  # whatever it was, the connection is given up
+        pass
+    response.close()
 
 
 def without_query(url: str) -> str:

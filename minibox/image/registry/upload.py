@@ -13,9 +13,9 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from minibox.errors import RegistryError, StoreError, Unauthorized, kernel_says
 from minibox.image import progress
 from minibox.image.progress import Progress
-from minibox.image.registry.client import NotFound, drop
+from minibox.image.registry.client import NotFound
 from minibox.image.registry.download import Stopped, is_damaged
-from minibox.image.registry.transport import Unreachable
+from minibox.image.registry.transport import Unreachable, drop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
