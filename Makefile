@@ -64,7 +64,7 @@ export CMD
 vm-test: build .venv/.dev ## the tests that depend on the kernel, on Debian's with cgroup v2 alone (part of `make test`)
 	@tools/debian-packages vm
 	@echo "== the tests that depend on the kernel, in a virtual machine with Debian's and cgroup v2 alone"
-	@tests/vm/vm.py --timeout 600 -- '$(VM_PYTEST) -m "kernel and not not_in_vm" tests/integration tests/vm' || \
+	@tests/vm/vm.py --timeout 780 -- 'timeout --signal=INT 720 $(VM_PYTEST) -m "kernel and not not_in_vm" tests/integration tests/vm' || \
 	    { status=$$?; [ $$status = 69 ] && [ -z "$${CI:-}" ] || exit $$status; }
 
 vm-all: build .venv/.dev ## all tests in that machine, in half an hour
@@ -77,7 +77,7 @@ vm-systemd: build .venv/.dev ## the tests of cgroups by systemd, with it as that
 	@tests/vm/vm.py --systemd --timeout 300 -- '$(VM_PYTEST) tests/systemd'
 	@tests/vm/vm.py --systemd --user --timeout 300 -- '$(VM_PYTEST) tests/systemd'
 
-VM_PYTEST := MINIBOX_REQUIRE=all python -m pytest --numprocesses 2
+VM_PYTEST := env MINIBOX_REQUIRE=all python -m pytest --numprocesses 2
 
 BOX := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/minibox-vm/debian12.box
 BOX_SOURCES := tests/vm/box/build tests/vm/box/customize $(shell find tests/vm/box/root -type f)

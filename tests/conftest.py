@@ -16,6 +16,7 @@ import pytest
 
 from minibox.network import bridge
 from tests import isolation, probes
+from tests.leaks import SLOWNESS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 Completed = subprocess.CompletedProcess[Any]
@@ -210,6 +211,7 @@ def _runner(command: list[str], environment: Mapping[str, str], **identity: Any)
         options |= {"capture_output": True} if not {"stdout", "stderr"} & more.keys() else {}
         options |= {"check": False, **identity, **more}
         argv = [*command, *map(str, arguments)]
-        return subprocess.run(argv, env={**environment, **(env or {})}, text=text, timeout=timeout_s, **options)
+        limit_s = timeout_s * SLOWNESS
+        return subprocess.run(argv, env={**environment, **(env or {})}, text=text, timeout=limit_s, **options)
 
     return run

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE_S = 3.0
+#: How much slower than a machine this is: an emulator is, many times (tests/vm/vm.py says so).
+SLOWNESS = float(os.environ.get("MINIBOX_TEST_SLOWNESS", "1"))
+PATIENCE_S = 3.0 * SLOWNESS
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_PATTERN = "minibox*"
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from tests.leaks import SLOWNESS
+
 
 class Running:
     """A container under way.
@@ -40,6 +42,6 @@ def running(
             if started.poll() is None:
                 started.stdin.write("\n")
                 started.stdin.flush()
-            started.wait(20)
+            started.wait(20 * SLOWNESS)
         finally:
             started.kill()

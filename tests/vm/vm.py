@@ -155,6 +155,7 @@ def _guest_command(options: argparse.Namespace, release: str) -> str:
         "DELEGATE": "1" if options.delegate else "",
         "DIRECTORY": str(CHECKOUT),
         "PATH": f"{CHECKOUT}/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "MINIBOX_TEST_SLOWNESS": "1" if "kvm" in _accelerator() else "4",
         **_terminal(),
         **{name: value for name, value in os.environ.items() if name.startswith(("MINIBOX_", "PYTEST_"))},
     }
