@@ -6,7 +6,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minibox.storage import DRIVERS, snapshotter
@@ -64,3 +64,21 @@ def used_bytes(path: Path) -> int:
 
 def _with_sbin() -> dict[str, str]:
     return {**os.environ, "PATH": os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"}
+
+
+def unfinished(root: Path) -> list[Path]:
+    """Layers that are being made, or were when somebody was killed."""
+    found = []
+    for place in ("layers", "erofs", "btrfs", "copy"):
+        with suppress(FileNotFoundError):
+            found += [root / place / name for name in os.listdir(root / place) if name.startswith("unfinished-")]
+    return found
+
+
+def loop_files() -> list[str]:
+    """Directories of the files that loop devices show, as seen from the file system's own root."""
+    found = []
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):
+            found.append(os.path.dirname(path.read_text().strip()))
+    return [path for path in found if path.strip("/")]

@@ -30,7 +30,7 @@ from minibox.storage.erofs import make_image
 from tests import isolation
 from tests.conftest import CHECKOUT, Run
 from tests.probes import requires
-from tests.storages import new_file_system, state_root, used_bytes
+from tests.storages import loop_files, new_file_system, state_root, unfinished, used_bytes
 from tests.unit.layers import directory, entry, hard_link, symlink, tar
 
 if TYPE_CHECKING:
@@ -107,15 +107,6 @@ def sparse(name: str, size: int) -> Any:
     headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.name": name, "GNU.sparse.size": str(size),
                "GNU.sparse.realsize": str(size), "GNU.sparse.numblocks": "1", "GNU.sparse.map": f"{size},0"}  # fmt: skip
     return entry(name, pax_headers=headers)
-
-
-def unfinished(root: Path) -> list[Path]:
-    """Layers that are being made, or were when somebody was killed."""
-    found = []
-    for place in ("layers", "erofs", "btrfs", "copy"):
-        with suppress(FileNotFoundError):
-            found += [root / place / name for name in os.listdir(root / place) if name.startswith("unfinished-")]
-    return found
 
 
 def prepared(storage: Snapshotter, image: ResolvedImage, key: str) -> None:
@@ -424,15 +415,6 @@ def test_an_image_that_the_kernel_cannot_mount_from_its_file(
         deadline = time.monotonic() + 5
         while any(str(root / "erofs").endswith(path) for path in loop_files()):
             assert time.monotonic() < deadline
-
-
-def loop_files() -> list[str]:
-    """Directories of the files that loop devices show, as seen from the file system's own root."""
-    found = []
-    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with suppress(OSError):
-            found.append(os.path.dirname(path.read_text().strip()))
-    return [path for path in found if path.strip("/")]
 
 
 @requires("command:mkfs.erofs")
