@@ -67,7 +67,7 @@ vm-test: build .venv/.dev ## the tests that depend on the kernel, on Debian's wi
 	@tests/vm/vm.py --timeout 780 -- 'timeout --signal=INT 720 $(VM_PYTEST) -m "kernel and not not_in_vm" tests/integration tests/vm' || \
 	    { status=$$?; [ $$status = 69 ] && [ -z "$${CI:-}" ] || exit $$status; }
 
-vm-all: build .venv/.dev ## all tests in that machine, in half an hour
+vm-all: build .venv/.dev ## all tests in that machine, in an hour or more
 	@tools/debian-packages vm
 	@tests/vm/vm.py --timeout 5400 -- '$(VM_PYTEST) -m "not not_in_vm" tests/unit tests/integration tests/interop tests/vm'
 

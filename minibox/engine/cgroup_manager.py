@@ -20,7 +20,7 @@ def plan_cgroup(
     """Where the container's cgroup is made, and how; ``linux.cgroupsPath`` says so too.
 
     Without ``--cgroup-manager`` systemd is asked only for a limit that would not be had, or not be kept, otherwise:
-    asking takes 20 to 40 ms, and a cgroup of one's own 0.1. An ordinary user is given cgroups by his systemd
+    asking takes a process, two calls by D-Bus and a move between cgroups, and a cgroup of one's own 0.1 ms. An ordinary user is given cgroups by his systemd
     alone; and of root's controllers systemd keeps those that it has turned on itself.
 
     Args:
