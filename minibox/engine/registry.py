@@ -212,12 +212,13 @@ def push(
     (client,) = registries.clients(reference, "pull,push", also_pull=sorted(set(mounts.values()))[:MOUNT_SOURCES_MAX])
     on_begin(reference)
     try:
-        for tag in tags:
-            tagged = Reference(reference.domain, reference.path, tag, "")
-            descriptor = find_pushed(layout, str(tagged), all_platforms=all_platforms)
-            if descriptor is None:
-                raise ImageNotFound(f"image {tagged.familiar!r} is not in the store", "minibox images lists them")
-            on_pushed(tagged, push_image(layout, client, descriptor, tag, mounts, on_progress))
+        with layout.adding():  # what is being read must not be collected either
+            for tag in tags:
+                tagged = Reference(reference.domain, reference.path, tag, "")
+                descriptor = find_pushed(layout, str(tagged), all_platforms=all_platforms)
+                if descriptor is None:
+                    raise ImageNotFound(f"image {tagged.familiar!r} is not in the store", "minibox images lists them")
+                on_pushed(tagged, push_image(layout, client, descriptor, tag, mounts, on_progress))
     finally:
         registries.transport.close()
 
