@@ -26,6 +26,7 @@ from minibox.linux.cgroup import (
     parse_mounts,
     remove_leftover,
 )
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 
 MIB = 1 << 20
@@ -107,7 +108,7 @@ def reap() -> None:
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * SLOWNESS
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.01)

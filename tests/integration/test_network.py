@@ -16,6 +16,7 @@ import pytest
 
 from tests import isolation
 from tests.conftest import Run
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 from tests.running import running
 
@@ -135,10 +136,10 @@ class TestOrdinaryUser:
             thread = threading.Thread(target=_greet, args=(listener,), daemon=True)
             thread.start()
             # pasta of 2023 loses the end of a connection now and then: what was said counts.
-            said = f"(timeout 2 nc {ELSEWHERE} {port} </dev/null; true) 2>/dev/null"
+            said = f"(timeout {2 * SLOWNESS:g} nc {ELSEWHERE} {port} </dev/null; true) 2>/dev/null"
             script = f"ls /sys/class/net | xargs echo; {said}; cat /etc/resolv.conf"
             done = minibox_user("run", "--rm", "base", "sh", "-c", script)
-            thread.join(5)
+            thread.join(5 * SLOWNESS)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         links, greeting, *_ = done.stdout.splitlines()
@@ -163,7 +164,7 @@ def user_can_tun() -> bool:
 
 
 def _greet(listener: socket.socket) -> None:
-    listener.settimeout(5)
+    listener.settimeout(5 * SLOWNESS)
     connection, _ = listener.accept()
     with connection:
         connection.sendall(b"hello\n")

@@ -26,6 +26,7 @@ from minibox.network import bridge, firewall, lease, rtnetlink
 from minibox.network.lease import Lease
 from tests import isolation
 from tests.conftest import CHECKOUT
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 
 pytestmark = requires("root", "command:nft", "command:ip", "command:unshare")
@@ -94,7 +95,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * SLOWNESS
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -104,9 +105,9 @@ def reach(source: Namespace, target: Namespace, address: str) -> str:
     """Connect by TCP from one namespace to another; the source's address as the target sees it."""
     listener = target.act(lambda: socket.create_server(("0.0.0.0", 0)))
     with listener:
-        listener.settimeout(5)
+        listener.settimeout(5 * SLOWNESS)
         port = listener.getsockname()[1]
-        with source.act(lambda: socket.create_connection((address, port), timeout=5)):
+        with source.act(lambda: socket.create_connection((address, port), timeout=5 * SLOWNESS)):
             connection, peer = listener.accept()
             connection.close()
     return str(peer[0])

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 from tests.running import running
 
@@ -36,7 +37,7 @@ def nothing_left() -> Iterator[None]:
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * SLOWNESS
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.05)
