@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import os
 import subprocess
 import sys
@@ -184,8 +185,8 @@ def test_ps_shows_what_the_engine_has_written(tmp_path, capsys):
     place = ["--root", str(tmp_path), "--runroot", str(tmp_path / "run")]
     assert cli.main([*place, "ps", "--all"]) == 0
     text = capsys.readouterr().out.splitlines()[1]
-    assert [word.strip() for word in text.split("   ")] == [
-        "ab" * 6, "web", "base", "exited (3)", "2 minutes ago", "sleep 1",
+    assert [word.strip() for word in re.split("  +", text)] == [
+        "ab" * 6, "base", '"sleep 1"', "2 minutes ago", "Exited (3)", "web",
     ]  # fmt: skip
     assert cli.main([*place, "ps", "-q"]) == 0
     assert capsys.readouterr().out == ""

@@ -1,0 +1,190 @@
+"""Which containers a list shows: the filters of `ps`, with Docker's keys.
+
+Source: https://docs.docker.com/reference/cli/docker/container/ls/#filter. Of several with one key one must fit, but of
+``label`` all; a container must fit every key.
+"""
+
+from __future__ import annotations
+
+import re
+
+from minibox.engine import removal, state
+from minibox.engine.disk import written_bytes
+from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, UsageError
+from minibox.image.filters import parse_filters
+from minibox.image.inventory import find, inventory
+from minibox.image.layout import Layout
+from minibox.storage import read_record, snapshotter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from minibox.image.filters import Filter
+
+    Container = dict[str, Any]
+    Fits = Callable[[Container], bool]
+
+KEYS = ("ancestor", "before", "exited", "health", "id", "label", "name", "network", "since", "status", "volume")
+STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead", "damaged")
+HEALTHS = ("starting", "healthy", "unhealthy", "none")
+OF_ENDED = ("exited", "status")  # who asks for these asks for ended containers too
+
+
+def parse_container_filters(words: Iterable[str]) -> list[Filter]:
+    """The filters of `ps`.
+
+    Raises:
+        UsageError: one isn't KEY=VALUE, has an unknown key, or a value that its key can't have.
+    """
+    filters = parse_filters(words, KEYS)
+    for each in filters:
+        if each.key == "exited" and not each.value.lstrip("-").isdecimal():
+            raise UsageError(f"invalid filter 'exited={each.value}'", "write an exit status: exited=137")
+        for key, known in (("status", STATUSES), ("health", HEALTHS)):
+            if each.key == key and each.value not in known:
+                raise UsageError(f"invalid filter '{key}={each.value}'", f"one of {', '.join(known)}")
+        if each.key in ("id", "name"):
+            _pattern(each.value)
+    return filters
+
+
+def listed(
+    filters: Sequence[Filter] = (), *, everything: bool = False, last: int = 0, root: str, runroot: str
+) -> list[Container]:
+    """The containers of a list, newest first, as their state.json has them.
+
+    Args:
+        everything: those that don't run too; as it is with a filter on how they ended.
+        last: only so many, the newest, however they are; 0: all.
+
+    Raises:
+        ContainerNotFound, ImageNotFound: what a filter compares with isn't there.
+    """
+    found = removal.list_containers(root=root, runroot=runroot)
+    fits = [_fits_key(key, [each.value for each in filters if each.key == key], found, root) for key in
+            dict.fromkeys(each.key for each in filters)]  # fmt: skip
+    everything = everything or last > 0 or any(each.key in OF_ENDED for each in filters)
+    chosen = [
+        each for each in found if (everything or each["Status"] in state.ALIVE) and all(fit(each) for fit in fits)
+    ]
+    return chosen[:last] if last > 0 else chosen
+
+
+def _fits_key(key: str, values: list[str], containers: list[Container], root: str) -> Fits:
+    if key == "label":
+        return lambda each: all(_has_label(each, value) for value in values)
+    if key == "ancestor":
+        wanted = [_ancestor(value, root) for value in values]
+        return lambda each: any(fits(each) for fits in wanted)
+    if key in ("before", "since"):
+        moments = [_named(value, containers, root).get("Created") or 0.0 for value in values]
+        if key == "before":
+            return lambda each: any((each.get("Created") or 0.0) < moment for moment in moments)
+        return lambda each: any((each.get("Created") or 0.0) > moment for moment in moments)
+    patterns = [_pattern(value) for value in values] if key in ("id", "name") else []
+    simple: dict[str, Fits] = {
+        "id": lambda each: any(pattern.search(each["Id"]) for pattern in patterns),
+        "name": lambda each: any(pattern.search(text) for pattern in patterns for text in (each["Name"], f"/{each['Name']}")),
+        "status": lambda each: each["Status"] in values or ("dead" in values and each["Status"] == "damaged"),
+        "exited": lambda each: each["Status"] == "exited" and str(each.get("ExitCode")) in values,
+        "health": lambda each: health_of(each) in values,
+        "network": lambda each: network_of(each) in values,
+        "volume": lambda each: any(value in _mounted(each) for value in values),
+    }  # fmt: skip
+    return simple[key]
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UsageError(f"invalid pattern {text!r}: {error}", "a regular expression: name=^web") from None
+
+
+def _named(name: str, containers: list[Container], root: str) -> Container:
+    container_id = state.find_id(root, name)
+    for each in containers:
+        if each["Id"] == container_id:
+            return each
+    raise ContainerNotFound(f"container {name!r} is not there", "minibox ps --all lists all of them")
+
+
+def _has_label(container: Container, wanted: str) -> bool:
+    key, equals, value = wanted.partition("=")
+    found = labels_of(container)
+    return key in found and (not equals or found[key] == value)
+
+
+def _ancestor(name: str, root: str) -> Fits:
+    """Made of that image, or of one that has its layers below; or run by that name, whatever it means now."""
+    try:
+        image, _ = find(inventory(Layout(root)), name)
+    except (ImageNotFound, InvalidReference):
+        return lambda each: name in (each["Image"], each["Image"].removesuffix(":latest"))
+
+    def fits(container: Container) -> bool:
+        if container.get("ImageId") == image.id:
+            return True
+        _, chain_ids = read_record(root, container["Id"]) or ("", ())
+        return bool(image.chain_ids) and tuple(chain_ids[: len(image.chain_ids)]) == tuple(image.chain_ids)
+
+    return fits
+
+
+def labels_of(container: Container) -> dict[str, str]:
+    """A container's labels; without the annotations that its Spec has beside them."""
+    config = container.get("Config")
+    labels = config.get("Labels") or {} if isinstance(config, dict) else container.get("Labels")
+    return labels if isinstance(labels, dict) else {}
+
+
+def health_of(container: Container) -> str:
+    """How its health check finds it; "none" without one."""
+    health = container.get("Health")
+    status = health.get("Status") if isinstance(health, dict) else None
+    return status if isinstance(status, str) and status else "none"
+
+
+def network_of(container: Container) -> str:
+    """The mode of its network; the default's name, when none was asked for."""
+    options = container.get("Options")
+    return str(options.get("network") or "bridge") if isinstance(options, dict) else "bridge"
+
+
+def mounts_of(container: Container) -> list[Container]:
+    """What is mounted in it, as state.json has it."""
+    mounts = container.get("Mounts")
+    return [each for each in mounts if isinstance(each, dict)] if isinstance(mounts, list) else []
+
+
+def volume_name(source: str) -> str:
+    """The name of the volume whose data is at ``source``; "" when it is none."""
+    directory, _, last = source.rpartition("/")
+    above, _, name = directory.rpartition("/")
+    return name if last == "_data" and above.endswith("/volumes") else ""
+
+
+def _mounted(container: Container) -> set[str]:
+    found: set[str] = set()
+    for each in mounts_of(container):
+        source = str(each.get("Source", ""))
+        found |= {source, str(each.get("Destination", "")), volume_name(source)}
+    return found - {""}
+
+
+def sizes(root: str, containers: Iterable[Container]) -> dict[str, tuple[int, int]]:
+    """What each takes of the disk, in bytes: what it wrote, and that with its image's layers; by id."""
+    found: dict[str, tuple[int, int]] = {}
+    layers: dict[tuple[str, str], int] = {}
+    for each in containers:
+        driver, chain_ids = read_record(root, each["Id"]) or ("", ())
+        if not driver:
+            continue
+        for chain_id in chain_ids:
+            if (driver, chain_id) not in layers:
+                layers[driver, chain_id] = snapshotter(root, driver).layer_bytes(chain_id)
+        own = written_bytes(root, each["Id"])
+        found[each["Id"]] = (own, own + sum(layers[driver, chain_id] for chain_id in chain_ids))
+    return found
