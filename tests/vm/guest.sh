@@ -15,7 +15,8 @@ finish() {
 mount_modules() {
     mkdir -p /lib/modules
     mount --bind "$MODULES" /lib/modules
-    modprobe tun
+    # Without udev there are no device nodes whose opening loads a module.
+    modprobe --all tun loop
     chmod 666 /dev/net/tun
     modprobe virtio_console
 }
