@@ -318,11 +318,16 @@ def planned(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...]) -> Cgrou
 
 
 def find(host: CgroupHost, name: str) -> Cgroup:
-    """The cgroup ``name`` as far as it exists, of a container whose owner is gone."""
+    """The cgroup ``name`` as far as it exists, whoever made it: we, or systemd."""
     check_name(name)
     v1 = {controller: f"{parent}/{name}" for controller, parent in host.v1.items()}
     v1 = {controller: path for controller, path in v1.items() if os.path.isdir(path)}
     v2 = f"{host.v2_parent}/{name}"
+    if host.mode == "v2" and not (host.v2_parent and os.path.isdir(v2)):
+        from minibox.linux.cgroup.scope import scope_directory
+
+        v2 = f"{scope_directory(f'{name}.scope', euid=os.geteuid())}/{name}"
+        return Cgroup(name, v1, v2 if os.path.isdir(v2) else "")
     return Cgroup(name, v1, v2 if host.v2_parent and os.path.isdir(v2) else "")
 
 

@@ -60,12 +60,22 @@ def scope_host(unit: str, slice_name: str = "", *, euid: int, environ: Mapping[s
     if why:
         raise LimitError(f"ask systemd for a cgroup: {why}", hint)
     base = manager_cgroup(euid)
-    name = slice_name or ("app.slice" if euid else "machine.slice")
-    parent = f"{V2_MOUNT}{base}/{slice_path(name)}/{unit}"
+    name = slice_name or default_slice(euid)
+    parent = scope_directory(unit, name, euid=euid)
     available = tuple(each for each in controllers(f"{V2_MOUNT}{base}") if each in _HANDED_OUT)
     common = commonpath((current_v2(), f"{base}/{name}"))
     late = euid != 0 and not access(f"{V2_MOUNT}{common}/cgroup.procs", W_OK)
     return CgroupHost("v2", {}, (), parent, available, scope=unit, slice=name, joined=late)
+
+
+def default_slice(euid: int) -> str:
+    """Where in systemd's tree a scope is made."""
+    return "app.slice" if euid else "machine.slice"
+
+
+def scope_directory(unit: str, slice_name: str = "", *, euid: int) -> str:
+    """The cgroup of a scope, whether it exists or not."""
+    return f"{V2_MOUNT}{manager_cgroup(euid)}/{slice_path(slice_name or default_slice(euid))}/{unit}"
 
 
 def usable(euid: int, environ: Mapping[str, str]) -> bool:
