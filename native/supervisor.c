@@ -555,10 +555,12 @@ static void tell_clients(void) {
     }
 }
 
+/* SIGTERM stays blocked: nobody shall stop it half way, and who waits takes it for an order to go on. */
 static void execute_after(char **command) {
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    sigset_t term;
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_SETMASK, &term, NULL);
     execv(command[0], command);
 }
 

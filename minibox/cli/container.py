@@ -1,14 +1,12 @@
-"""Commands on containers: run, shell, ps, rm."""
+"""Commands on containers: run, shell, rm."""
 
 from __future__ import annotations
-
-import time
 
 import click
 
 from minibox.cli.application import RefusedValue, settings_of
 from minibox.cli.run_options import BY_NAME, GROUPS, OPTIONS, Option, convert, make_options, read_words, truth
-from minibox.errors import MiniboxError
+from minibox.engine.options import RunOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,11 +14,7 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
-    from minibox.engine.options import RunOptions
-
 DEFAULT_IMAGE = "base"
-ID_SHOWN = 12
-COMMAND_SHOWN = 40
 
 ADVICE = {
     "size": "write a number and a unit: 512m, 2g, 65536k",
@@ -128,7 +122,10 @@ def run_parameters(*, for_shell: bool = False) -> list[click.Parameter]:
     parameters: list[click.Parameter] = []
     for option in OPTIONS:
         if option.kind == "flag":
-            parameters.append(Flag([option.field, *option.names], is_flag=True, type=click.BOOL, help=option.help))
+            default = getattr(RunOptions, option.field)
+            parameters.append(
+                Flag([option.field, *option.names], is_flag=True, type=click.BOOL, help=option.help, default=default)
+            )
         else:
             multiple = option.kind == "list"
             parameters.append(
@@ -203,72 +200,3 @@ Examples:
   minibox shell --network none -v "$PWD:/work" -w /work base
   echo "cat /proc/self/status" | minibox shell base""",
 )
-
-
-@click.command(
-    epilog="""\b
-Examples:
-  minibox ps --all
-  minibox ps --all --quiet | xargs --no-run-if-empty minibox rm""",
-)
-@click.option("-a", "--all", "show_all", is_flag=True, help="Show ended containers too")
-@click.option("-q", "--quiet", is_flag=True, help="Show ids only")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
-@click.pass_context
-def ps(ctx: click.Context, show_all: bool, quiet: bool, as_json: bool) -> None:
-    """List the containers that run; with --all also those that ended and were run without --rm."""
-    from minibox.cli.table import format_json, format_table
-    from minibox.engine.removal import list_containers
-
-    settings = settings_of(ctx)
-    rows = list_containers(root=settings.root, runroot=settings.runroot)
-    rows = [row for row in rows if show_all or row["Status"] == "running"]
-    if as_json:
-        click.echo(format_json(rows))
-    elif quiet:
-        for row in rows:
-            click.echo(row["Id"][:ID_SHOWN])
-    else:
-        cells = [_ps_cells(row, time.time()) for row in rows]
-        click.echo(format_table(("ID", "NAME", "IMAGE", "STATUS", "CREATED", "COMMAND"), cells))
-
-
-def _ps_cells(row: dict[str, Any], now_s: float) -> tuple[str, ...]:
-    words = " ".join(row["Command"])
-    command = words if len(words) <= COMMAND_SHOWN else words[: COMMAND_SHOWN - 3] + "..."
-    status = f"exited ({row['ExitCode']})" if "ExitCode" in row and row["Status"] == "exited" else row["Status"]
-    created = format_age(now_s - row["Created"]) if row.get("Created") else ""
-    return (row["Id"][:ID_SHOWN], row["Name"], row["Image"], status, created, command)
-
-
-def format_age(seconds: float) -> str:
-    """A span of time for people, in its largest unit: ``5 minutes ago``."""
-    for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length_s:
-            number = int(seconds // length_s)
-            return f"{number} {unit}{'s' if number > 1 else ''} ago"
-    return f"{max(0, int(seconds))} seconds ago"
-
-
-@click.command(epilog="\b\nExample:\n  minibox rm web 4f2d")
-@click.option("-f", "--force", is_flag=True, help="Kill a container that still runs")
-@click.argument("containers", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete_container)
-@click.pass_context
-def rm(ctx: click.Context, containers: tuple[str, ...], force: bool) -> int:
-    """Remove containers, by name or by the beginning of their id, and what they wrote."""
-    from minibox.engine.removal import remove
-
-    settings = settings_of(ctx)
-    failed: MiniboxError | None = None
-    for name in containers:
-        try:
-            remove(name, force=force, root=settings.root, runroot=settings.runroot)
-        except MiniboxError as error:
-            if failed is not None:
-                click.echo(f"minibox: {failed}", err=True)
-            failed = error
-        else:
-            click.echo(name)
-    if failed is not None:
-        raise failed
-    return 0

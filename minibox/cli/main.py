@@ -97,8 +97,8 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
         runroot=settings.runroot,
         storage_driver=settings.storage_driver,
         on_trace=trace,
-        on_note=_note,
-        pull=lambda name, platform: _pull(settings, name, platform),
+        on_note=note,
+        pull=lambda name, platform: pull(settings, name, platform),
     )
     if isinstance(result, int):
         return result
@@ -106,13 +106,15 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
     return 0
 
 
-def _pull(settings: Settings, name: str, platform: str) -> None:
+def pull(settings: Settings, name: str, platform: str) -> None:
+    """Pull an image for a command that needs it, and show how far it is."""
     from minibox.cli.registry import show_pull
 
     show_pull(settings, name, sys.stderr, platform=platform)
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
+    """Tell the user something that is no error."""
     _write_stderr(f"minibox: {_printable(text)}\n")
 
 

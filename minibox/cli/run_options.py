@@ -54,8 +54,9 @@ class Option:
 
 _PROCESS, _CONTAINER, _FILES = "Process", "Container", "File system"
 _NETWORK, _LIMITS, _ISOLATION, _LOOK = "Network", "Limits", "Isolation", "Looking inside"
+_HEALTH = "Health"
 
-GROUPS = (_PROCESS, _CONTAINER, _FILES, _NETWORK, _LIMITS, _ISOLATION, _LOOK)
+GROUPS = (_PROCESS, _CONTAINER, _HEALTH, _FILES, _NETWORK, _LIMITS, _ISOLATION, _LOOK)
 
 # fmt: off
 OPTIONS: tuple[Option, ...] = (
@@ -77,6 +78,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("stop_timeout_s", ("--stop-timeout",), "int", "SECONDS",
            "Then kill it after this long; -1: never [10]", _PROCESS, least=-1, most=1 << 31),
     Option("detach", ("--detach", "-d"), "flag", "", "Leave it running, and print its id", _CONTAINER),
+    Option("detach_keys", ("--detach-keys",), "text", "KEYS",
+           "Leave it by these keys [ctrl-p,ctrl-q]", _CONTAINER),
+    Option("sig_proxy", ("--sig-proxy",), "flag", "", "Pass signals on to it [true]", _CONTAINER),
     Option("name", ("--name",), "text", "NAME", "Name the container", _CONTAINER),
     Option("hostname", ("--hostname", "-h"), "text", "NAME", "Host name inside", _CONTAINER),
     Option("rm", ("--rm",), "flag", "", "Remove the container when it ends", _CONTAINER),
@@ -93,6 +97,17 @@ OPTIONS: tuple[Option, ...] = (
     Option("log_driver", ("--log-driver",), "choice", "DRIVER",
            "Keep its output: json-file or none", _CONTAINER, choices=("json-file", "none")),
     Option("log_opt", ("--log-opt",), "list", "KEY=VALUE", "max-size=10m, max-file=3", _CONTAINER),
+    Option("health_cmd", ("--health-cmd",), "text", "COMMAND", "Check its health: 0 is healthy", _HEALTH),
+    Option("health_interval_s", ("--health-interval",), "duration", "TIME", "Check so often [30s]", _HEALTH),
+    Option("health_timeout_s", ("--health-timeout",), "duration", "TIME",
+           "A check that takes longer has failed [30s]", _HEALTH),
+    Option("health_retries", ("--health-retries",), "int", "NUMBER",
+           "Unhealthy after so many that fail in a row [3]", _HEALTH),
+    Option("health_start_period_s", ("--health-start-period",), "duration", "TIME",
+           "At first a check that fails doesn't count [0s]", _HEALTH),
+    Option("health_on_failure", ("--health-on-failure",), "choice", "ACTION",
+           "If unhealthy: none, kill, restart, stop [none]", _HEALTH, choices=("none", "kill", "restart", "stop")),
+    Option("no_healthcheck", ("--no-healthcheck",), "flag", "", "Nor what the image says", _HEALTH),
     Option("volume", ("--volume", "-v"), "list", "[SRC:]DST[:ro]",
            "Show a directory or file of the host inside", _FILES, complete="file"),
     Option("mount", ("--mount",), "list", "KEY=VALUE,...", "In words: type=bind,source=/a,target=/b", _FILES),

@@ -10,112 +10,174 @@ from _socket import AF_UNIX, SHUT_RDWR, SOCK_SEQPACKET
 from _thread import allocate_lock, start_new_thread
 from socket import socket
 
-from minibox.engine.signals import block
+from minibox.engine import lifecycle, ownership, removal, state
+from minibox.engine.detach_keys import DETACH_KEYS, DetachKeys
+from minibox.engine.signals import Forwarding, block
 from minibox.engine.terminal import Terminal
-from minibox.errors import MiniboxError, UsageError, kernel_says
+from minibox.errors import ContainerNotRunning, MiniboxError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from minibox.engine.signals import Forwarding
-
-DETACH_KEYS = "ctrl-p,ctrl-q"
+SIGKILL = 9
 CHUNK = 8192  # native/supervisor.c
 # enum mb_client_packet
 INPUT, CLOSE, SIZE, OUTPUT, ERROR, EXIT = b"icwoex"
 
 
-class DetachKeys:
-    """Finds the keys that mean detach among those typed."""
+def attach(
+    name_or_id: str,
+    *,
+    root: str,
+    runroot: str,
+    stdin: bool = True,
+    detach_keys: str = DETACH_KEYS,
+    sig_proxy: bool = True,
+    on_note: Callable[[str], None] | None = None,
+) -> int:
+    """Join this process's streams to those of a container that runs.
 
-    def __init__(self, text: str) -> None:
-        """Parse.
+    Args:
+        stdin: what is typed goes to the container, where that was made with ``-i``.
+        sig_proxy: signals to this process are the container's, unless that has a terminal.
 
-        Args:
-            text: as Docker's ``--detach-keys``: keys or ``ctrl-`` and one of ``a-z @ [ \\ ] ^ _``, between
-                commas; "" for none.
+    Returns:
+        Its exit status, or 0 when the user has detached.
 
-        Raises:
-            UsageError: it is none of that.
-        """
-        self._keys = b"".join(map(_key, text.split(","))) if text else b""
-        self._held = bytearray()
+    Raises:
+        ContainerNotFound, ContainerNotRunning
+        MiniboxError: it is paused, or runs in the foreground of another command.
+    """
+    with lifecycle.Process(root, name_or_id, "attach to") as process:
+        if process.group.is_frozen():
+            raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
+        if not process.live.supervisor:
+            raise MiniboxError(
+                f"container {name_or_id} runs in the foreground of another command, which has its streams",
+                f"minibox exec -it {name_or_id} sh opens a shell in it",
+            )
+        attachment = attachment_to(
+            root, process.id, stdin=stdin, detach_keys=detach_keys, sig_proxy=sig_proxy, redraw=True
+        )
+        try:
+            attachment.connect(removal.socket_path(runroot, process.id))
+            return attachment.follow(root, runroot, process.id, on_note)
+        finally:
+            attachment.close()
 
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """What of ``data`` is for the container, and whether it is time to detach.
 
-        Keys that begin the sequence are held back until one comes that doesn't belong to it.
-        """
-        out = bytearray()
-        for byte in data:
-            self._held.append(byte)
-            while self._held and not self._keys.startswith(self._held):
-                out.append(self._held.pop(0))
-            if self._keys and self._held == self._keys:
-                self._held.clear()
-                return bytes(out), True
-        return bytes(out), False
-
-
-def _key(word: str) -> bytes:
-    if len(word) == 1 and word.isascii():
-        return word.encode()
-    letter = word.removeprefix("ctrl-")
-    if word.startswith("ctrl-") and len(letter) == 1 and (letter.isascii() and letter.islower() or letter in "@[\\]^_"):
-        return bytes([ord(letter.upper()) & 0x1F])
-    raise UsageError(f"invalid detach keys: {word!r} is no key", "write them as in ctrl-p,ctrl-q")
+def attachment_to(
+    root: str, container_id: str, *, stdin: bool, detach_keys: str, sig_proxy: bool, redraw: bool = False
+) -> Attachment:
+    """One that fits what the container was made with; not connected yet."""
+    options = state.read(root, container_id).get("Options", {})
+    return Attachment(
+        stdin=stdin and bool(options.get("interactive")),
+        tty=bool(options.get("tty")),
+        detach_keys=detach_keys,
+        sig_proxy=sig_proxy,
+        redraw=redraw,
+    )
 
 
 class Attachment:
     """One client of a supervisor's socket.
 
     Attributes:
-        status: the container's exit status; None when it goes on without us.
         terminal: the user's, where the container has one; a change of its size is passed on.
     """
 
-    def __init__(self, path: str, *, stdin: bool, tty: bool, detach_keys: str = DETACH_KEYS) -> None:
-        """Connect.
+    def __init__(
+        self, *, stdin: bool, tty: bool, detach_keys: str = DETACH_KEYS, sig_proxy: bool = True, redraw: bool = False
+    ) -> None:
+        """Prepare; `connect` follows.
 
         Args:
-            path: of the supervisor's socket; a long one is fine.
             stdin: what is typed goes to the container.
             tty: the container has a terminal.
+            sig_proxy: signals to this process are the container's; with a terminal they never are, as in Docker.
+            redraw: a program that fills the terminal shall do it anew.
 
         Raises:
             UsageError: the detach keys are none; input to a terminal comes from none.
-            MiniboxError: nobody listens.
         """
         self._keys = DetachKeys(detach_keys if tty else "")
         self.terminal = _RemoteTerminal(stdin, self._send) if tty else None
-        self.status: int | None = None
-        self._stdin = stdin
+        self._stdin, self._redraw = stdin, redraw
+        self._proxies = sig_proxy and not tty
+        self._status: int | None = None
+        self._detached = False
+        self._left_by = 0  # the signal
+        self._failure: OSError | None = None
         self._ended = os.eventfd(0, os.EFD_CLOEXEC)
         self._input_done = os.eventfd(0, os.EFD_CLOEXEC)
         self._running = allocate_lock()
+        self._socket: socket | None = None
+
+    def connect(self, path: str) -> None:
+        """Connect to a supervisor's socket, or one that is going to be a supervisor's.
+
+        By way of the directory's descriptor: an address holds 107 bytes.
+
+        Raises:
+            MiniboxError: nobody listens.
+        """
         self._socket = socket(AF_UNIX, SOCK_SEQPACKET)
         try:
-            self._connect(path)
+            directory = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
+            try:
+                self._socket.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+            finally:
+                os.close(directory)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise ContainerNotRunning("attach: the container has just ended") from None
         except OSError as error:
-            self.close()
             raise MiniboxError(f"attach to {path}: {kernel_says(error)}") from error
 
-    def _connect(self, path: str) -> None:
-        """By way of the directory's descriptor: an address holds 107 bytes."""
-        directory = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
-        try:
-            self._socket.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
-        finally:
-            os.close(directory)
+    def follow(self, root: str, runroot: str, container_id: str, on_note: Callable[[str], None] | None) -> int:
+        """Copy until the container ends, or the user has had enough of it.
 
-    def run(self, forwarding: Forwarding, send_signal: Callable[[int], None], stop_timeout_s: int) -> int | None:
-        """Copy until the container ends (its exit status) or the user detaches (None).
-
-        Args:
-            send_signal: sends the container a signal that this process got.
+        Returns:
+            The container's exit status; 0 when the user has detached; 128+N when signal N ended us and not it.
         """
+
+        def send_signal(number: int) -> None:
+            if not self._proxies:
+                self._left_by = number
+                os.eventfd_write(self._ended, 1)
+                return
+            try:
+                lifecycle.kill(container_id, number, root=root, wait=False)
+            except MiniboxError:
+                pass  # it has just ended
+
+        with Forwarding() as forwarding:
+            self._copy_until_the_end(forwarding, send_signal)
+        if self._failure and not self._left_by:
+            raise self._failure
+        if self._detached:
+            if on_note:
+                on_note(f"detached: minibox attach {state.read(root, container_id)['Name']} comes back")
+            return 0
+        if self._left_by:
+            return 128 + self._left_by
+        watch = ownership.Watch(root, container_id)
+        try:
+            if self._status is None:
+                # Its supervisor was killed, and the container with it.
+                self._status = 128 + SIGKILL
+            if state.read(root, container_id).get("Options", {}).get("restart", "no") == "no":
+                lifecycle.wait_for_owner(watch)
+            removal.collect_one(root, runroot, container_id)
+        finally:
+            watch.close()
+        return self._status
+
+    def _copy_until_the_end(self, forwarding: Forwarding, send_signal: Callable[[int], None]) -> None:
         if self.terminal:
+            if self._redraw:
+                self.terminal.send_size(1)  # one that is told the size it has already draws nothing
             self.terminal.copy_size(-1)
             self.terminal.enter_raw()
         self._running.acquire()
@@ -123,26 +185,27 @@ class Attachment:
         if self._stdin:
             start_new_thread(self._copy_input, ())
         try:
-            forwarding.wait(self._ended, send_signal, self.terminal, -1, stop_timeout_s)
+            forwarding.wait(self._ended, send_signal, self.terminal)
         finally:
             if self.terminal:
                 self.terminal.restore()
-        return self.status
 
     def close(self) -> None:
         """Let go of the container."""
         os.eventfd_write(self._input_done, 1)
-        try:
-            self._socket.shutdown(SHUT_RDWR)
-        except OSError:
-            pass  # it never was connected, or the supervisor has gone
-        if self._running.locked():
-            self._running.acquire()
-        self._socket.close()
+        if self._socket:
+            try:
+                self._socket.shutdown(SHUT_RDWR)
+            except OSError:
+                pass  # it never was connected, or the supervisor has gone
+            if self._running.locked():
+                self._running.acquire()
+            self._socket.close()
         os.close(self._ended)
         os.close(self._input_done)
 
     def _send(self, kind: int, data: bytes = b"") -> bool:
+        assert self._socket
         try:
             self._socket.send(bytes([kind]) + data)
         except OSError:
@@ -151,17 +214,20 @@ class Attachment:
 
     def _copy_output(self) -> None:
         block()
+        assert self._socket
         try:
             while packet := self._socket.recv(CHUNK + 1):
                 kind, data = packet[0], packet[1:]
                 if kind == EXIT:
-                    self.status = int.from_bytes(data, "little", signed=True)
+                    self._status = int.from_bytes(data, "little", signed=True)
                     break
                 view = memoryview(data)
                 while view:
                     view = view[os.write(1 if kind == OUTPUT else 2, view) :]
-        except OSError:
-            pass  # nobody reads our output any more, or we were told to let go
+        except ConnectionResetError:
+            pass  # the supervisor has gone
+        except OSError as error:
+            self._failure = error  # nobody reads our output any more
         finally:
             os.eventfd_write(self._ended, 1)
             self._running.release()
@@ -185,6 +251,7 @@ class Attachment:
             if data and not self._send(INPUT, data):
                 return
             if detach:
+                self._detached = True
                 os.eventfd_write(self._ended, 1)
                 return
 
@@ -197,6 +264,9 @@ class _RemoteTerminal(Terminal):
         self._send = send
 
     def copy_size(self, _pty_master: int) -> None:
+        self.send_size()
+
+    def send_size(self, more_rows: int = 0) -> None:
         if self.fd >= 0:
             rows, columns = self.size()
-            self._send(SIZE, rows.to_bytes(2, "little") + columns.to_bytes(2, "little"))
+            self._send(SIZE, (rows + more_rows).to_bytes(2, "little") + columns.to_bytes(2, "little"))

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
+
 from minibox.engine import removal, state
 from minibox.engine.launch import Launch
-from minibox.engine.ownership import Claim
+from minibox.engine.ownership import Claim, owned
 from minibox.engine.streams import ClosedEnds
-from minibox.errors import ConfigError, ImageNotFound, NameTaken, StoreError, UsageError
+from minibox.errors import (
+    ConfigError,
+    ContainerNotFound,
+    ContainerNotRunning,
+    ImageNotFound,
+    MiniboxError,
+    NameTaken,
+    UsageError,
+)
 from minibox.image.store import ImageStore
 from minibox.storage import snapshotter, snapshotter_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
+    from minibox.engine.attach import Attachment
     from minibox.engine.launch import Note, Trace
     from minibox.engine.options import RunOptions
     from minibox.image.store import ResolvedImage
@@ -53,6 +63,16 @@ def run(
     """
     from minibox.engine.foreground import Foreground
 
+    if _needs_supervisor(options):
+        return run_attached(
+            options,
+            root=root,
+            runroot=runroot,
+            storage_driver=storage_driver,
+            on_trace=on_trace,
+            on_note=on_note,
+            pull=pull,
+        )
     ends = ClosedEnds()
     try:
         container = Foreground(_new(options, root, runroot, storage_driver, on_note, pull))
@@ -78,11 +98,42 @@ def run_detached(
 
     Arguments and errors as of `run`.
     """
-    from minibox.engine.detached import Detached
+    from minibox.engine.detached import Detached, check_life
 
+    check_life(options)
     launch = _new(options, root, runroot, storage_driver, on_note, pull)
     Detached(launch, new=True).start(on_trace)
     return launch.claim.id
+
+
+def run_attached(
+    options: RunOptions,
+    *,
+    root: str,
+    runroot: str,
+    storage_driver: str = "",
+    on_trace: Trace | None = None,
+    on_note: Note | None = None,
+    pull: Pull | None = None,
+) -> int:
+    """As `run`, with a supervisor, so that it may go on without us.
+
+    Returns:
+        The exit status, of its first end; 0 when the user has detached.
+    """
+    from minibox.engine.attach import Attachment
+    from minibox.engine.detached import Detached, check_life
+
+    check_life(options)
+    attachment = Attachment(
+        stdin=options.interactive, tty=options.tty, detach_keys=options.detach_keys, sig_proxy=options.sig_proxy
+    )
+    try:
+        launch = _new(options, root, runroot, storage_driver, on_note, pull)
+        Detached(launch, new=True, attachment=attachment).start(on_trace)
+        return attachment.follow(root, runroot, launch.claim.id, on_note)
+    finally:
+        attachment.close()
 
 
 def create(
@@ -97,8 +148,10 @@ def create(
     """Make a container that `start` can start; its id. Arguments and errors as of `run`."""
     from time import time
 
+    from minibox.engine.detached import check_life
     from minibox.engine.launch import IdFile
 
+    check_life(options)
     launch = _new(options, root, runroot, storage_driver, on_note, pull)
     keep = False
     try:
@@ -112,30 +165,163 @@ def create(
 
 
 def start(
-    name_or_id: str, *, root: str, runroot: str, on_note: Note | None = None, claim: Claim | None = None
-) -> tuple[str, bool]:
+    name_or_id: str,
+    *,
+    root: str,
+    runroot: str,
+    on_note: Note | None = None,
+    attachment: Attachment | None = None,
+) -> bool:
     """Start a container again that was created or has ended.
 
     Args:
-        claim: of a caller that has it already.
+        attachment: is connected before the container writes anything.
 
     Returns:
-        Its id, and whether it was started: False when it runs already.
+        Whether it was started: False when it runs already.
 
     Raises:
         MiniboxError: it can't be; its state says so too.
     """
-    from minibox.engine.detached import Detached
+    from minibox.engine.lifecycle import stop_path
 
+    container_id = state.find_id(root, name_or_id)
+    removal.collect_one(root, runroot, container_id)
+    claim = _claim_ended(root, name_or_id, container_id)
     if claim is None:
-        removal.collect(root, runroot)
-    found = state.find(root, name_or_id)
-    container_id: str = found["Id"]
-    launch = _again(found, root, runroot, on_note, claim)
-    if launch is None:
-        return container_id, False
-    Detached(launch, new=False).start()
-    return container_id, True
+        return False
+    try:
+        os.unlink(stop_path(root, container_id))
+    except FileNotFoundError:
+        pass
+    start_claimed(claim, root=root, runroot=runroot, on_note=on_note, attachment=attachment, by_policy=False)
+    return True
+
+
+def start_attached(
+    name_or_id: str,
+    *,
+    root: str,
+    runroot: str,
+    stdin: bool,
+    detach_keys: str,
+    on_note: Note | None = None,
+) -> int:
+    """As `start`, and `engine.attach.attach`, without loss of what it writes in between; the exit status."""
+    from minibox.engine.attach import attach, attachment_to
+
+    container_id = state.find_id(root, name_or_id)
+    attachment = attachment_to(root, container_id, stdin=stdin, detach_keys=detach_keys, sig_proxy=True)
+    try:
+        if start(container_id, root=root, runroot=runroot, on_note=on_note, attachment=attachment):
+            return attachment.follow(root, runroot, container_id, on_note)
+    finally:
+        attachment.close()
+    return attach(container_id, root=root, runroot=runroot, stdin=stdin, detach_keys=detach_keys, on_note=on_note)
+
+
+def restart(
+    name_or_id: str,
+    *,
+    root: str,
+    runroot: str,
+    timeout_s: float | None = None,
+    signal_number: int = 0,
+    on_note: Note | None = None,
+) -> None:
+    """Stop a container, and start it again; arguments and errors as of `lifecycle.stop` and `start`.
+
+    Raises:
+        UsageError: it would be gone when it has stopped.
+    """
+    from minibox.engine import lifecycle
+
+    container_id = state.find_id(root, name_or_id)
+    if owned(root, container_id) and not state.is_written(root, container_id):
+        raise UsageError(f"container {name_or_id} runs with --rm in the foreground: stopped, it is gone")
+    lifecycle.stop(
+        container_id,
+        root=root,
+        runroot=runroot,
+        timeout_s=timeout_s,
+        signal_number=signal_number,
+        mark=lifecycle.RESTARTED,
+    )
+    start(container_id, root=root, runroot=runroot, on_note=on_note)
+
+
+def start_claimed(
+    claim: Claim,
+    *,
+    root: str,
+    runroot: str,
+    on_note: Note | None = None,
+    attachment: Attachment | None = None,
+    by_policy: bool = True,
+) -> None:
+    """The same for a container that is claimed already; the claim is its supervisor's afterwards."""
+    from minibox.engine.detached import Detached, note_failure
+    from minibox.engine.options import from_given
+
+    try:
+        found = state.read(root, claim.id)
+        if not isinstance(found.get("Options"), dict):
+            raise ConfigError(f"container {found['Name'] or claim.id[:12]} can't be started: its state is damaged",
+                              "minibox export saves what it wrote, minibox rm removes it")  # fmt: skip
+        options = from_given(found["Options"])
+        store = ImageStore(root)
+        try:
+            image = store.resolve(found["ImageDigest"])
+        except ImageNotFound:
+            raise ImageNotFound(
+                f"start container {found['Name']}: its image {options.image} was removed",
+                "pull or build it again; minibox export saves what the container wrote",
+            ) from None
+        claim.note_image(options.image, image)
+        storage = snapshotter_of(root, claim.id)
+    except BaseException as error:
+        note_failure(root, claim.id, error)
+        claim.release()
+        raise
+    launch = Launch(options, store, storage, image, claim, runroot, on_note)
+    Detached(launch, new=False, attachment=attachment, by_policy=by_policy).start()
+
+
+def _claim_ended(root: str, name_or_id: str, container_id: str) -> Claim | None:
+    """Claim a container that doesn't run; None when it does.
+
+    Raises:
+        ContainerNotFound: it was removed meanwhile.
+        MiniboxError: it is paused; or its owner is busy with it for too long.
+    """
+    from time import monotonic, sleep
+
+    from minibox.engine.lifecycle import LETTING_GO_S, POLL_S, Process
+
+    deadline = monotonic() + LETTING_GO_S
+    while (claim := Claim.of(root, container_id, "", remove=False)) is None:
+        try:
+            with Process(root, container_id, "start") as process:
+                if process.group.is_frozen():
+                    raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
+                return None
+        except ContainerNotRunning:
+            live = owned(root, container_id)
+        if live and live.supervisor > 0 and live.pid < 0:
+            return None  # its restart policy is about to start it
+        if monotonic() > deadline:
+            raise MiniboxError(f"container {name_or_id} is being started or removed by another command")
+        sleep(POLL_S)
+    if not os.path.isdir(claim.directory):
+        claim.release()
+        raise ContainerNotFound(f"container {name_or_id!r} was removed by another command")
+    claim.name = state.read(root, container_id)["Name"]
+    return claim
+
+
+def _needs_supervisor(options: RunOptions) -> bool:
+    logged = options.log_driver == "json-file" or options.log_opt
+    return bool(options.restart not in ("", "no") or logged or options.timeout_s)
 
 
 def _new(
@@ -152,30 +338,6 @@ def _new(
     store = ImageStore(root)
     image, claim = _claim_image(store, runroot, options, pull)
     return Launch(options, store, snapshotter(root, storage_driver), image, claim, runroot, on_note)
-
-
-def _again(found: dict[str, Any], root: str, runroot: str, on_note: Note | None, claim: Claim | None) -> Launch | None:
-    """Claim a container that is there; None when it runs already."""
-    from minibox.engine.options import from_given
-
-    container_id: str = found["Id"]
-    if not isinstance(found.get("Options"), dict):
-        raise ConfigError(f"container {container_id[:12]} can't be started: its state is {found['Status']}",
-                          "minibox rm removes it")  # fmt: skip
-    options = from_given(found["Options"])
-    claim = claim or Claim.of(root, container_id, found["Name"], remove=options.rm)
-    if claim is None:
-        return None
-    store = ImageStore(root)
-    try:
-        image = store.resolve(found["ImageDigest"])
-        claim.note_image(options.image, image)
-    except BaseException as error:
-        claim.release()
-        if isinstance(error, StoreError):
-            error.hint = "its image was removed; minibox export saves what it wrote"
-        raise
-    return Launch(options, store, snapshotter_of(root, container_id), image, claim, runroot, on_note)
 
 
 def _claim_image(

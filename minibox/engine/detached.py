@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
-from json import loads
 from time import time
 
 from minibox.engine import removal, state
+from minibox.engine.exit_record import exit_path, read_exit
+from minibox.engine.health_config import check_of, healthcheck
 from minibox.engine.launch import IdFile
+from minibox.engine.lifecycle import RESTARTED, stop_path
 from minibox.engine.ownership import Claim
 from minibox.engine.prepare import INIT
 from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, UsageError, kernel_says
@@ -18,10 +20,11 @@ from minibox.linux.supervisor import DELAY_ARGV0, Duties, Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
+    from minibox.engine.attach import Attachment
     from minibox.engine.launch import Launch, Trace
+    from minibox.engine.options import RunOptions
 
 SOCK_CLOEXEC = 0o2000000
 CLAIM_FD = 3  # native/supervisor.h
@@ -38,26 +41,22 @@ def log_path(root: str, container_id: str) -> str:
     return f"{root}/containers/{container_id}/log"
 
 
-def socket_path(runroot: str, container_id: str) -> str:
-    """Where the supervisor takes clients."""
-    return f"{runroot}/attach/{container_id}"
-
-
-def _exit_path(root: str, container_id: str) -> str:
-    return f"{root}/containers/{container_id}/exit"
-
-
-def _stop_path(root: str, container_id: str) -> str:
-    """There when the user has stopped it: then no policy restarts it."""
-    return f"{root}/containers/{container_id}/stopped"
-
-
 class Detached:
     """One start of a container under a supervisor."""
 
-    def __init__(self, launch: Launch, *, new: bool) -> None:
-        """``new``: it has no root file system yet."""
+    def __init__(
+        self, launch: Launch, *, new: bool, attachment: Attachment | None = None, by_policy: bool = False
+    ) -> None:
+        """Prepare.
+
+        Args:
+            new: it has no root file system yet.
+            attachment: is connected before the container writes anything.
+            by_policy: its restart policy starts it, and counts.
+        """
         self._launch, self._options, self._new = launch, launch.options, new
+        self._attachment = attachment
+        self._kept = ("Name", "Created", "Options", *(("RestartCount", "RestartDelay") if by_policy else ()))
         self._fds: dict[str, int] = {}
         self._streams: list[int] = []
 
@@ -72,7 +71,7 @@ class Detached:
         keep = not self._new
         supervisor: Supervisor | None = None
         try:
-            launch.prepare(TERMINAL_SIZE if options.tty else None, new=self._new)
+            launch.prepare(self._terminal_size() if options.tty else None, new=self._new)
             with IdFile(options.cidfile, launch.claim.id):
                 supervisor = Supervisor(INIT, launch.claim.id)
                 try:
@@ -80,13 +79,15 @@ class Detached:
                         self._make_streams(), on_trace, supervisor.spawn, supervisor.spawn_helper
                     )
                 except (CommandNotFound, CommandNotExecutable) as error:
-                    keep = keep or not options.rm
-                    if keep:
+                    if self._new and not options.rm:
+                        keep = True
                         self._write_state(Status="created", ExitCode=error.status, Error=str(error))
                     raise
             assert execution.init
             self._hand_over(supervisor, execution.init.pid, execution.pty_master)
-        except BaseException:
+        except BaseException as error:
+            if not self._new:
+                note_failure(launch.root, launch.claim.id, error)
             launch.close(keep=keep)
             raise
         finally:
@@ -96,6 +97,10 @@ class Detached:
                 os.close(fd)
         launch.release()
         launch.claim.hand_over()
+
+    def _terminal_size(self) -> tuple[int, int]:
+        terminal = self._attachment.terminal if self._attachment else None
+        return terminal.size() if terminal else TERMINAL_SIZE
 
     def _make_streams(self) -> tuple[int, int, int]:
         """The container's ends; ours go to the supervisor."""
@@ -120,11 +125,13 @@ class Detached:
 
     def _hand_over(self, supervisor: Supervisor, pid: int, pty_master: int) -> None:
         launch = self._launch
-        self._fds["listener"] = _listen(socket_path(launch.runroot, launch.claim.id))
+        path = removal.socket_path(launch.runroot, launch.claim.id)
+        self._fds["listener"] = _listen(path)
+        if self._attachment:
+            self._attachment.connect(path)
         if pty_master >= 0:
             self._fds["terminal"] = os.dup(pty_master)
-        for path in (_exit_path(launch.root, launch.claim.id), _stop_path(launch.root, launch.claim.id)):
-            _unlink(path)
+        _unlink(exit_path(launch.root, launch.claim.id))
         command = launch.prepared.spec["process"]["args"]
         launch.claim.note_process(pid, command, launch.joinable(), supervisor.pid)
         # Before the supervisor has it: a container that ends at once writes its end after this.
@@ -137,22 +144,51 @@ class Detached:
     def _duties(self) -> Duties:
         launch, options = self._launch, self._options
         bytes_max, files = log_limits(options.log_opt)
+        check = check_of({"Healthcheck": healthcheck(options, launch.image.config)})
         return Duties(
             log_path=log_path(launch.root, launch.claim.id) if options.log_driver != "none" else "",
             log_bytes_max=bytes_max,
             log_files=files,
-            exit_path=_exit_path(launch.root, launch.claim.id),
-            after=_own_command(settle, launch.root, launch.runroot, launch.claim.id),
+            exit_path=exit_path(launch.root, launch.claim.id),
+            after=_own_command(__name__, "settle", launch.root, launch.runroot, launch.claim.id),
             timeout_s=options.timeout_s,
-            stdin_once=False,
+            health=_own_command("minibox.engine.health", "check", launch.root, launch.runroot, launch.claim.id)
+            if check
+            else (),
+            health_interval_s=check.interval_s if check else 0,
+            stdin_once=options.interactive and not options.detach,
         )
 
     def _write_state(self, **fields: object) -> None:
         launch = self._launch
-        before: dict[str, Any] = {} if self._new else state.read(launch.root, launch.claim.id)
-        kept: dict[str, object] = {key: before[key] for key in ("Created", "RestartCount") if key in before}
         now = time()
-        state.write(launch.root, {**launch.record(), "Created": now, **kept, "Started": now, **fields}, durable=True)
+        fresh = {**launch.record(), "Created": now, "Started": now, **fields}
+        if self._new:
+            state.write(launch.root, fresh, durable=True)
+            return
+
+        def changed(found: dict[str, Any]) -> dict[str, Any]:
+            return {**fresh, **{key: found[key] for key in self._kept if key in found}}
+
+        state.change(launch.root, launch.claim.id, changed, durable=True)
+
+
+def note_failure(root: str, container_id: str, error: BaseException) -> None:
+    """Say why a container could not be started again: it is as it was, and its policy no longer tries."""
+    failed: dict[str, Any] = {"Error": str(error)}
+    if isinstance(error, (CommandNotFound, CommandNotExecutable)):
+        failed["ExitCode"] = error.status
+
+    def changed(found: dict[str, Any]) -> dict[str, Any] | None:
+        if found["Status"] == "damaged":
+            return None
+        status = "exited" if found["Status"] in state.ALIVE else found["Status"]
+        return {**found, **failed, "Status": status, "Pid": 0}
+
+    try:
+        state.change(root, container_id, changed, durable=True)
+    except (MiniboxError, OSError):
+        pass  # the first error is the news
 
 
 def _listen(path: str) -> int:
@@ -171,6 +207,22 @@ def _listen(path: str) -> int:
         raise MiniboxError(f"listen at {path}: {kernel_says(error)}") from error
     finally:
         os.close(at)
+
+
+def check_life(options: RunOptions) -> None:
+    """Refuse what can't be meant, before anything is made.
+
+    Raises:
+        UsageError
+    """
+    policy, colon, attempts = options.restart.partition(":")
+    if policy not in ("", "no", "always", "unless-stopped", "on-failure") or (colon and policy != "on-failure"):
+        raise UsageError(f"invalid restart policy {options.restart!r}", "no, always, unless-stopped or on-failure[:N]")
+    if colon and not (attempts.isascii() and attempts.isdigit()):
+        raise UsageError(f"invalid restart policy {options.restart!r}: how often is a number", "on-failure:5")
+    if options.rm and policy not in ("", "no"):
+        raise UsageError("a container of --rm is removed when it ends: --restart can't start it again")
+    log_limits(options.log_opt)
 
 
 def log_limits(log_opt: tuple[str, ...]) -> tuple[int, int]:
@@ -193,13 +245,13 @@ def log_limits(log_opt: tuple[str, ...]) -> tuple[int, int]:
     return bytes_max, files
 
 
-def _own_command(what: Callable[[str, str, str], None], root: str, runroot: str, container_id: str) -> tuple[str, ...]:
-    """A command that calls ``what``, a function of this module, with the other arguments.
+def _own_command(module: str, function: str, root: str, runroot: str, container_id: str) -> tuple[str, ...]:
+    """A command that calls a function with the other arguments.
 
     In a new interpreter, and from where this one has the package: a program that embeds it may have changed its path.
     """
     package = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    code = f"import sys; sys.path.insert(0, sys.argv[1]); from {__name__} import {what.__name__} as f; f(*sys.argv[2:])"
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); from {module} import {function} as f; f(*sys.argv[2:])"
     return (sys.executable, "-c", code, package, root, runroot, container_id)
 
 
@@ -211,73 +263,80 @@ def settle(root: str, runroot: str, container_id: str) -> None:
 
     The claim is its descriptor 3.
     """
-    found = state.read(root, container_id)
-    claim = Claim(root, container_id, found["Name"], CLAIM_FD, remove=False)
-    os.set_inheritable(CLAIM_FD, False)
+    claim = _inherited_claim(root, container_id)
+    ended = read_exit(root, container_id) or {
+        "ExitCode": MiniboxError.status,
+        "Error": "its supervisor could not write how it ended",
+        "Finished": time(),
+    }
+    claim.note_ended(ended["ExitCode"])
     group = cgroup.find(cgroup.detect(), f"minibox-{container_id}")
-    killed, peak = group.oom_kills() > 0, group.usage().memory_peak_bytes
+    ended |= {"Pid": 0, "OOMKilled": group.oom_kills() > 0, "MemoryPeak": group.usage().memory_peak_bytes}
     removal.remove_traces(root, runroot, container_id)
-    _unlink(socket_path(runroot, container_id))
-    ended = _ended(root, container_id)
-    ended |= {"Pid": 0, "OOMKilled": killed, "MemoryPeak": peak}
-    options = found.get("Options", {})
-    if options.get("rm"):
+    mark = _stop_mark(root, container_id)
+    if state.read(root, container_id).get("Options", {}).get("rm") and mark != RESTARTED:
         removal.remove_files_of(root, container_id)
         claim.release()
         return
-    delay_s = _restart_delay(root, {**found, **ended})
+    delay_s: float | None = None
+
+    def changed(found: dict[str, Any]) -> dict[str, Any]:
+        nonlocal delay_s
+        now = {**found, **ended, "Status": "exited"}
+        delay_s = None if mark is not None else restart_delay(now)
+        if delay_s is None:
+            return now
+        count = found.get("RestartCount", 0) + 1
+        return {**now, "Status": "restarting", "RestartCount": count, "RestartDelay": delay_s}
+
+    state.change(root, container_id, changed, durable=True)
     if delay_s is None:
-        state.write(root, {**found, **ended, "Status": "exited"}, durable=True)
         claim.release()
         return
-    count = found.get("RestartCount", 0) + 1
-    again = {"Status": "restarting", "RestartCount": count, "RestartDelay": delay_s}
-    state.write(root, {**found, **ended, **again}, durable=True)
+    # A stop wakes whoever waits by SIGTERM. We have it blocked, so that it comes in when the delay begins.
     claim.note_waiting(os.getpid())
     os.set_inheritable(CLAIM_FD, True)
-    words = (DELAY_ARGV0, str(int(delay_s * 1000)), *_own_command(restart, root, runroot, container_id))
+    words = (DELAY_ARGV0, str(int(delay_s * 1000)), *_own_command(__name__, "restart", root, runroot, container_id))
     os.execv(INIT, words)
 
 
 def restart(root: str, runroot: str, container_id: str) -> None:
     """What the supervisor's process becomes when it has waited before a restart; see `settle`."""
-    from minibox.engine.container import start
+    from minibox.engine.container import start_claimed
 
-    found = state.read(root, container_id)
-    claim = Claim(root, container_id, found["Name"], CLAIM_FD, remove=False)
-    os.set_inheritable(CLAIM_FD, False)
-    if os.path.exists(_stop_path(root, container_id)):
-        state.write(root, {**found, "Status": "exited"}, durable=True)
-        claim.release()
+    claim = _inherited_claim(root, container_id)
+
+    if _stop_mark(root, container_id) is None:
+        start_claimed(claim, root=root, runroot=runroot)
         return
+    claim.note_ended(state.read(root, container_id).get("ExitCode", 0))
+    state.change(root, container_id, lambda found: {**found, "Status": "exited"}, durable=True)
+    claim.release()
+
+
+def _inherited_claim(root: str, container_id: str) -> Claim:
+    os.set_inheritable(CLAIM_FD, False)
+    return Claim(root, container_id, state.read(root, container_id)["Name"], CLAIM_FD, remove=False)
+
+
+def _stop_mark(root: str, container_id: str) -> bytes | None:
+    """What `lifecycle.mark_stopped` has written; None for nothing."""
     try:
-        start(container_id, root=root, runroot=runroot, claim=claim)
-    except MiniboxError as error:
-        state.write(root, {**state.read(root, container_id), "Status": "exited", "Error": str(error)}, durable=True)
-        raise
+        with open(stop_path(root, container_id), "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
 
 
-def _ended(root: str, container_id: str) -> dict[str, Any]:
-    """What the supervisor wrote."""
-    try:
-        with open(_exit_path(root, container_id), encoding="ascii") as file:
-            record = loads(file.read())
-        return {
-            "ExitCode": record["status"],
-            "Signal": record["signal"],
-            "TimedOut": record["timed_out"],
-            "Finished": record["finished_ns"] / 1e9,
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return {"ExitCode": MiniboxError.status, "Error": f"how it ended is not known: {error}", "Finished": time()}
+def restart_delay(found: dict[str, Any]) -> float | None:
+    """How long to wait before a container that has ended is started anew, in seconds; None when it isn't.
 
-
-def _restart_delay(root: str, found: dict[str, Any]) -> float | None:
-    """How long to wait before it is started anew, in seconds; None when it isn't."""
+    Args:
+        found: its state, with how it ended.
+    """
     policy, _, attempts = str(found.get("Options", {}).get("restart", "no")).partition(":")
     count = found.get("RestartCount", 0)
-    stopped = os.path.exists(_stop_path(root, found["Id"]))
-    if policy in ("", "no") or stopped or (policy == "on-failure" and not found["ExitCode"]):
+    if policy in ("", "no") or (policy == "on-failure" and not found["ExitCode"]):
         return None
     if policy == "on-failure" and attempts and count >= int(attempts):
         return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import marshal
 import os
+from select import POLLIN, poll
+from time import monotonic
 
 from minibox.engine import ids
 from minibox.engine.environment import environment, read_env_files
@@ -16,6 +18,7 @@ from minibox.engine.users import resolve_user
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import capabilities
 from minibox.linux.files import open_in_root
+from minibox.linux.process import Child
 from minibox.plan.compiler import NAMESPACES, Start
 from minibox.plan.exec import Joined, compile_exec
 from minibox.record import record
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
     from minibox.oci.runtime import Process as SpecProcess
 
+SIGKILL = 9
+PIPE_BYTES = 1 << 16
 NAMESPACE_FILES = {
     "user": NAMESPACES["user"],
     "mnt": NAMESPACES["mount"],
@@ -66,11 +71,35 @@ def exec_(name_or_id: str, options: ExecOptions, *, root: str) -> int:
     ends = ClosedEnds()
     try:
         with Process(root, name_or_id, "execute a command in") as container:
-            if container.state["Status"] == "paused":
+            if container.group.is_frozen():
                 raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
             return _Exec(container, options).run()
     finally:
         ends.close()
+
+
+@record
+class Captured:
+    """What became of a command.
+
+    Attributes:
+        status: its exit status; -1 when it took too long, and was killed with its session.
+        output: the beginning of what it wrote to standard output and standard error.
+    """
+
+    status: int
+    output: bytes
+
+
+def capture(name_or_id: str, command: tuple[str, ...], *, root: str, timeout_s: float, bytes_max: int) -> Captured:
+    """Run a command in a container, without input, and take what it writes.
+
+    Raises: as `exec_`.
+    """
+    with Process(root, name_or_id, "execute a command in") as container:
+        if container.group.is_frozen():
+            raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
+        return _Exec(container, ExecOptions(command)).capture(timeout_s, bytes_max)
 
 
 class _Exec:
@@ -84,6 +113,7 @@ class _Exec:
             raise ContainerNotRunning(f"container {container.id[:12]} is being started") from None
         self._joined = Joined(namespaces & _others(container.live.pid), options.detach)
         self._process = _process(process, options, container)
+        self._owner = _owner(container.live.pid, self._process)
         group = container.group
         self._group = group
         self._start = Start(
@@ -102,25 +132,11 @@ class _Exec:
             from minibox.engine.terminal import Terminal
 
             terminal = Terminal(options.interactive)
-        owner = _owner(self._container.live.pid, self._process)
-        plan = compile_exec(self._process, self._joined, self._start, terminal.size() if terminal else None)
-        streams = Streams(interactive=options.interactive, tty=options.tty, owner=owner)
-        execution = Execution(
-            plan,
-            Resources(
-                spec={},  # type: ignore[typeddict-item]
-                streams=streams.fds,
-                owner=owner,
-                make_cgroup=lambda: self._group,
-                write_id_maps=ids.write_id_maps,
-                wire=lambda _: None,
-                joined_pidfd=self._container.pidfd,
-            ),
-        )
-        execution.cgroup = self._group
+        streams = Streams(interactive=options.interactive, tty=options.tty, owner=self._owner)
+        execution = self._execution(streams.fds, terminal.size() if terminal else None)
         try:
             with Forwarding() as forwarding:
-                execution.run()
+                self._run(execution)
                 init = execution.init
                 assert init
                 if options.detach:
@@ -134,13 +150,60 @@ class _Exec:
                 assert code is not None
                 streams.finish()
                 return code if code >= 0 else 128 - code
-        except ExecFailed as error:
-            raise self._diagnose(error, plan.ops[-1].args[0]) from None
         finally:
             execution.close()
             streams.close()
             if terminal:
                 terminal.restore()
+
+    def capture(self, timeout_s: float, bytes_max: int) -> Captured:
+        """See `capture`."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        execution = self._execution((null, writer, writer))
+        try:
+            if os.geteuid() == 0:
+                os.fchown(writer, *self._owner)  # who may then open /dev/stdout anew
+            self._run(execution)
+            os.close(writer)
+            writer = -1
+            init = execution.init
+            assert isinstance(init, Child)
+            output, ended = _read_until_end(reader, init.pidfd, timeout_s, bytes_max)
+            if not ended:
+                try:
+                    os.killpg(init.pid, SIGKILL)  # it began a session, and its children are of it too
+                except ProcessLookupError:
+                    pass
+            code = init.wait()
+            return Captured(-1 if not ended else code if code >= 0 else 128 - code, output)
+        finally:
+            execution.close()
+            for fd in (reader, null, *((writer,) if writer >= 0 else ())):
+                os.close(fd)
+
+    def _execution(self, streams: tuple[int, int, int], terminal: tuple[int, int] | None = None) -> Execution:
+        """Of the plan, not yet executed."""
+        execution = Execution(
+            compile_exec(self._process, self._joined, self._start, terminal),
+            Resources(
+                spec={},  # type: ignore[typeddict-item]
+                streams=streams,
+                owner=self._owner,
+                make_cgroup=lambda: self._group,
+                write_id_maps=ids.write_id_maps,
+                wire=lambda _: None,
+                joined_pidfd=self._container.pidfd,
+            ),
+        )
+        execution.cgroup = self._group
+        return execution
+
+    def _run(self, execution: Execution) -> None:
+        try:
+            execution.run()
+        except ExecFailed as error:
+            raise self._diagnose(error, execution.plan.ops[-1].args[0]) from None
 
     def _diagnose(self, error: ExecFailed, paths: Any) -> MiniboxError:
         from minibox.engine.diagnosis import diagnose
@@ -150,6 +213,32 @@ class _Exec:
         finally:
             if error.root_fd >= 0:
                 os.close(error.root_fd)
+
+
+def _read_until_end(fd: int, pidfd: int, timeout_s: float, bytes_max: int) -> tuple[bytes, bool]:
+    """What a process writes to a pipe, the beginning of it, and whether it ended in time.
+
+    Not until the pipe's end: a process that it left behind may hold it open.
+    """
+    waiting = poll()
+    for each in (fd, pidfd):
+        waiting.register(each, POLLIN)
+    os.set_blocking(fd, False)
+    output = b""
+    deadline = monotonic() + timeout_s
+    while True:
+        ready = [each for each, _ in waiting.poll(max(0.0, deadline - monotonic()) * 1000)]
+        ended = pidfd in ready
+        if ready:
+            try:
+                data = os.read(fd, PIPE_BYTES)
+            except BlockingIOError:
+                data = None
+            output = (output + (data or b""))[:bytes_max]
+            if data == b"" and not ended:
+                waiting.unregister(fd)  # nobody can write to it any more
+        if ended or monotonic() >= deadline:
+            return output, ended
 
 
 def _others(pid: int) -> int:

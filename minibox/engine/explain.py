@@ -108,5 +108,5 @@ def _prepare_on(store: ImageStore, options: RunOptions, storage_driver: str) -> 
         first: LinuxIDMapping = {"containerID": 0, "hostID": FIRST_ID, "size": RANGE}
         ids = own_ids() if euid else IdMappings((first,), (first,))
     identity = Identity(EXAMPLE_ID, f"{root}/containers/{EXAMPLE_ID}", ids, networking.choose(options, euid).mode)
-    prepared = prepare(options, storage, image, identity, EXAMPLE_TERMINAL if options.tty else None)
+    prepared = prepare(options, storage, image, identity, EXAMPLE_TERMINAL if options.tty else None, once=options.rm)
     return prepared, storage.describe(EXAMPLE_ID, image.chain_ids)

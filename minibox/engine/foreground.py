@@ -41,7 +41,7 @@ class Foreground:
             from minibox.engine.terminal import Terminal
 
             self._terminal = Terminal(options.interactive)
-        launch.prepare(self._terminal.size() if self._terminal else None, new=self._new)
+        launch.prepare(self._terminal.size() if self._terminal else None, new=self._new, once=options.rm)
         self._streams = Streams(interactive=options.interactive, tty=options.tty, owner=launch.owner)
         with IdFile(options.cidfile, launch.claim.id):
             try:
@@ -81,8 +81,9 @@ class Foreground:
         killed = execution.cgroup is not None and execution.cgroup.oom_kills() > 0
         if killed:
             launch.note(self._memory_note(code))
+        launch.claim.note_ended(status)
         if self._keep:
-            self._write_state(Status="exited", ExitCode=status, OOMKilled=killed, Finished=time())
+            self._write_end(ExitCode=status, OOMKilled=killed, Finished=time())
         return status
 
     def _memory_note(self, code: int) -> str:
@@ -97,6 +98,11 @@ class Foreground:
         state.write(
             self._launch.root, {**self._launch.record(), "Created": self._began, "Started": self._began, **fields}
         )
+
+    def _write_end(self, **fields: object) -> None:
+        """It may have got another name meanwhile."""
+        launch = self._launch
+        state.change(launch.root, launch.claim.id, lambda found: {**found, **fields, "Pid": 0, "Status": "exited"})
 
     def close(self) -> None:
         """Remove what the container had, or keep its files as they are for `commit` and `start`."""

@@ -8,6 +8,7 @@ import os
 from minibox.engine import files, id_map_support, ids, names, networking
 from minibox.engine.prepare import FILES, Identity, prepare, wants_own_ids
 from minibox.engine.start import ExecFailed, Execution, Resources
+from minibox.engine.volume_use import provide
 from minibox.errors import MiniboxError, StepError, UsageError, kernel_says
 from minibox.linux import cgroup
 from minibox.plan.compiler import namespace_flags
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from minibox.engine.ownership import Claim
     from minibox.engine.prepare import Prepared
     from minibox.engine.start import Spawn
+    from minibox.engine.volumes import Volume
     from minibox.image.store import ImageStore, ResolvedImage
     from minibox.oci.runtime import Spec
     from minibox.plan.compiler import Start
@@ -59,19 +61,20 @@ class Launch:
         self.execution: Execution | None = None
         self._connection: networking.Connection | None = None
 
-    def prepare(self, terminal: tuple[int, int] | None, *, new: bool) -> None:
+    def prepare(self, terminal: tuple[int, int] | None, *, new: bool, once: bool = False) -> None:
         """Give it what it needs on disk, and compile its plan.
 
         Args:
             terminal: rows and columns of its terminal; None for plain streams.
             new: its root file system is made; else it is there from an earlier start.
+            once: it is never started again, so that nothing need reach the disk.
         """
         files.unpack(self.storage, self.store, self.image)
         identity = self._identity()
         if new:
             files.prepare(self.storage, self.claim.id, self.image.chain_ids)
         assert self._connection
-        self.prepared = prepare(self.options, self.storage, self.image, identity, terminal)
+        self.prepared = prepare(self.options, self.storage, self.image, identity, terminal, once=once)
         self._write_files()
         self._make_volumes()
 
@@ -218,18 +221,18 @@ class Launch:
 
     def _make_volumes(self) -> None:
         """Those that aren't there yet, with the image's content."""
-        missing = [volume for volume in self.prepared.volumes if not os.path.isdir(volume.path)]
-        if not missing:
-            return
+        if self.prepared.volumes:
+            provide(self.prepared.volumes, self.root, self.claim.id, self._make_volume)
+
+    def _make_volume(self, volume: Volume) -> None:
         from functools import partial
 
         from minibox.engine.user_namespace import run_inside
         from minibox.engine.volume_content import make_volume, opened
 
         with opened(self.storage, self.storage.describe(self.claim.id, self.image.chain_ids)) as directories:
-            for volume in missing:
-                layers = directories if volume.copy else ()
-                run_inside(partial(make_volume, volume.path, layers, volume.destination))
+            layers = directories if volume.copy else ()
+            run_inside(partial(make_volume, volume.path, layers, volume.destination, durable=not volume.anonymous))
 
     def _diagnose(self, error: ExecFailed) -> MiniboxError:
         from minibox.engine.diagnosis import diagnose

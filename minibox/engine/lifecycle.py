@@ -7,7 +7,8 @@ from select import POLLIN, poll
 from time import monotonic, sleep
 
 from minibox.engine import names, ownership, removal, state
-from minibox.errors import ContainerNotRunning, MiniboxError
+from minibox.engine.sent_signals import KILL, STOP, note_signal
+from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError
 from minibox.linux import cgroup
 from minibox.linux.process import open_pidfd, send_signal
 
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from minibox.engine.ownership import Live
 
 SIGTERM, SIGKILL = 15, 9
-LETTING_GO_S = 10.0  # until an owner has tidied up behind a container that has ended
+LETTING_GO_S = 20.0  # until an owner has tidied up behind a container that has ended
 POLL_S = 0.005
+STOP_TIMEOUT_S = 10
+STOPPED, RESTARTED = b"", b"restart\n"  # what a stop mark says
 
 
 class Process:
@@ -35,14 +38,13 @@ class Process:
             ContainerNotFound: there is no such container.
             ContainerNotRunning: it has no process.
         """
-        self.state: dict[str, Any] = state.find(root, name_or_id)
-        self.id: str = self.state["Id"]
+        self.id: str = state.find_id(root, name_or_id)
         self.root, self.pidfd = root, -1
         live = ownership.owned(root, self.id)
         if live and live.pid > 0:
             self.pidfd = open_pidfd(live.pid)
             live = ownership.owned(root, self.id)  # the pid was its own for as long as its owner held the lock
-        if self.pidfd < 0 or not live or live.pid <= 0:
+        if self.pidfd < 0 or not live or live.pid <= 0 or self.has_ended():
             self.close()
             raise ContainerNotRunning(
                 f"{what} container {name_or_id}: it is not running", f"minibox start {name_or_id}"
@@ -65,6 +67,10 @@ class Process:
         """Its cgroup."""
         return cgroup.find(cgroup.detect(), f"minibox-{self.id}")
 
+    def has_ended(self) -> bool:
+        """Has it ended since?"""
+        return self.wait(0)
+
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it has ended; False when it has not after ``timeout_s``."""
         waiting = poll()
@@ -72,50 +78,92 @@ class Process:
         return bool(waiting.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
 
 
-def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str) -> str:
+def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, wait: bool = True) -> str:
     """Send a signal to a container's first process; its id.
+
+    Args:
+        wait: behind SIGKILL, until its state says that it has ended.
 
     Raises:
         ContainerNotFound, ContainerNotRunning
     """
     with Process(root, name_or_id, "kill") as process:
-        if signal_number == SIGKILL:
-            _mark_stopped(root, process.id)
+        if signal_number in (SIGKILL, _stop_signal(state.read(root, process.id))):
+            mark_stopped(root, process.id)
+        note_signal(root, process.id, signal_number, KILL)
         send_signal(process.pidfd, signal_number)
         if signal_number == SIGKILL:
             process.group.thaw()  # on cgroup v1 the frozen don't die
-        return process.id
+            if wait:
+                process.wait()
+    if signal_number == SIGKILL and wait:
+        watch = ownership.Watch(root, process.id)
+        wait_for_owner(watch)
+        watch.close()
+    return process.id
 
 
-def stop(name_or_id: str, *, root: str, timeout_s: float | None = None, signal_number: int = 0) -> str:
+def wait_for_owner(watch: ownership.Watch) -> None:
+    """Until it has tidied up behind a container that has ended, or is as good as hung."""
+    deadline = monotonic() + LETTING_GO_S
+    while watch.is_owned() and monotonic() < deadline:
+        sleep(POLL_S)
+
+
+def stop(
+    name_or_id: str,
+    *,
+    root: str,
+    runroot: str,
+    timeout_s: float | None = None,
+    signal_number: int = 0,
+    mark: bytes = STOPPED,
+) -> str:
     """Ask a container to end by its stop signal, and kill it when it doesn't; its id. One that has ended is fine.
 
     Args:
         timeout_s: before it is killed; -1: never; None: as the container was made with.
         signal_number: 0: as the container was made with.
+        mark: for its supervisor; see `mark_stopped`.
 
     Raises:
         ContainerNotFound: there is no such container.
         MiniboxError: processes of it hang in the kernel.
     """
-    found = state.find(root, name_or_id)
-    container_id: str = found["Id"]
-    if not ownership.is_live(root, container_id):
-        return container_id
-    _mark_stopped(root, container_id)
-    try:
-        with Process(root, name_or_id, "stop") as process:
-            options = found.get("Options", {})
-            grace_s = float(options.get("stop_timeout_s", 10)) if timeout_s is None else timeout_s
-            process.group.thaw()
-            send_signal(process.pidfd, signal_number or _stop_signal(found))
-            if not process.wait(None if grace_s < 0 else grace_s):
-                process.group.kill()
-                send_signal(process.pidfd, SIGKILL)
-    except ContainerNotRunning:
-        _wake_supervisor(root, container_id)
-    wait_for_owner(root, container_id)
+    container_id = state.find_id(root, name_or_id)
+    deadline = monotonic() + LETTING_GO_S
+    # Again when it was about to be started: by its restart policy, or by another command.
+    while ownership.is_live(root, container_id):
+        mark_stopped(root, container_id, mark)
+        try:
+            with Process(root, container_id, "stop") as process:
+                _end(process, timeout_s, signal_number)
+            deadline = monotonic() + LETTING_GO_S
+        except ContainerNotFound:
+            break  # it was run with --rm
+        except ContainerNotRunning:
+            _wake_supervisor(root, container_id)
+        if monotonic() > deadline:
+            raise MiniboxError(f"container {name_or_id} has ended and its owner still holds it")
+        sleep(POLL_S)
+    removal.collect_one(root, runroot, container_id)
     return container_id
+
+
+def _end(process: Process, timeout_s: float | None, signal_number: int) -> None:
+    """By the stop signal, or else SIGKILL."""
+    found = state.read(process.root, process.id)
+    if timeout_s is None:
+        timeout_s = float(found.get("Options", {}).get("stop_timeout_s", STOP_TIMEOUT_S))
+    process.group.thaw()
+    signal_number = signal_number or _stop_signal(found)
+    note_signal(process.root, process.id, signal_number, STOP)
+    send_signal(process.pidfd, signal_number)
+    if not process.wait(None if timeout_s < 0 else timeout_s):
+        note_signal(process.root, process.id, SIGKILL, STOP)
+        send_signal(process.pidfd, SIGKILL)
+        process.group.kill()
+        process.wait()
 
 
 def _stop_signal(found: dict[str, Any]) -> int:
@@ -125,11 +173,20 @@ def _stop_signal(found: dict[str, Any]) -> int:
     return signal_number(word) if word else SIGTERM
 
 
-def _mark_stopped(root: str, container_id: str) -> None:
-    """From now on no policy restarts it."""
+def stop_path(root: str, container_id: str) -> str:
+    """There when the user has stopped it: then no policy restarts it, until it is started by hand."""
+    return f"{root}/containers/{container_id}/stopped"
+
+
+def mark_stopped(root: str, container_id: str, mark: bytes = STOPPED) -> None:
+    """From now on no policy restarts it.
+
+    Args:
+        mark: `RESTARTED`: ``--rm`` doesn't remove it either, since it is going to be started again.
+    """
     try:
-        with open(f"{root}/containers/{container_id}/stopped", "wb"):
-            pass
+        with open(stop_path(root, container_id), "wb") as file:
+            file.write(mark)
     except FileNotFoundError:
         pass  # it is being removed
 
@@ -140,22 +197,10 @@ def _wake_supervisor(root: str, container_id: str) -> None:
     if live and live.supervisor > 0 and live.pid < 0:
         pidfd = open_pidfd(live.supervisor)
         if pidfd >= 0:
-            if ownership.owned(root, container_id):
+            again = ownership.owned(root, container_id)
+            if again and (again.supervisor, again.pid) == (live.supervisor, live.pid):
                 send_signal(pidfd, SIGTERM)
             os.close(pidfd)
-
-
-def wait_for_owner(root: str, container_id: str) -> None:
-    """Wait until the owner of a container that has ended has tidied up.
-
-    Raises:
-        MiniboxError: it takes too long.
-    """
-    deadline = monotonic() + LETTING_GO_S
-    while ownership.is_live(root, container_id):
-        if monotonic() > deadline:
-            raise MiniboxError(f"container {container_id[:12]} has ended and its owner still holds it")
-        sleep(POLL_S)
 
 
 def pause(name_or_id: str, *, root: str) -> str:
@@ -166,10 +211,15 @@ def pause(name_or_id: str, *, root: str) -> str:
         MiniboxError: it is paused already, or there is no freezer.
     """
     with Process(root, name_or_id, "pause") as process:
-        if process.state["Status"] == "paused":
-            raise MiniboxError(f"container {name_or_id} is paused already", f"minibox unpause {name_or_id}")
-        process.group.freeze()
-        state.write(root, {**process.state, "Status": "paused"})
+        group = process.group
+        if group.is_frozen():
+            raise MiniboxError(f"container {name_or_id} is already paused", f"minibox unpause {name_or_id}")
+        try:
+            group.freeze()
+        except BaseException:
+            group.thaw()
+            raise
+        _note_status(process, "paused")
         return process.id
 
 
@@ -181,31 +231,48 @@ def unpause(name_or_id: str, *, root: str) -> str:
         MiniboxError: it is not paused.
     """
     with Process(root, name_or_id, "unpause") as process:
-        if process.state["Status"] != "paused":
+        group = process.group
+        if not group.is_frozen():
             raise MiniboxError(f"container {name_or_id} is not paused")
-        process.group.thaw()
-        state.write(root, {**process.state, "Status": "running"})
+        group.thaw()
+        _note_status(process, "running")
         return process.id
 
 
+def _note_status(process: Process, status: str) -> None:
+    """Unless it has ended: then its owner says how, or has done so."""
+
+    def changed(found: dict[str, Any]) -> dict[str, Any] | None:
+        return None if process.has_ended() else {**found, "Status": status}
+
+    state.change(process.root, process.id, changed)
+
+
 def wait(name_or_id: str, *, root: str, runroot: str) -> int:
-    """Wait until a container has ended; its exit status.
+    """Wait until a container has ended; its exit status. One that is removed meanwhile was killed.
 
     Raises:
         ContainerNotFound: there is no such container.
     """
     removal.collect(root, runroot)
-    container_id: str = state.find(root, name_or_id)["Id"]
-    while True:
-        try:
-            with Process(root, container_id, "wait for") as process:
-                process.wait()
-        except ContainerNotRunning:
-            if not ownership.is_live(root, container_id):
-                break
-        sleep(POLL_S)
-    removal.collect(root, runroot)
-    return int(state.read(root, container_id).get("ExitCode") or 0)
+    container_id = state.find_id(root, name_or_id)
+    watch = ownership.Watch(root, container_id)
+    try:
+        waited = watch.is_owned()
+        while watch.is_owned():
+            try:
+                with Process(root, container_id, "wait for") as process:
+                    process.wait()
+            except (ContainerNotRunning, ContainerNotFound):
+                pass  # its owner tidies up
+            sleep(POLL_S)
+        removal.collect_one(root, runroot, container_id)
+        status = watch.status()
+        if status < 0 and state.is_written(root, container_id):
+            status = int(state.read(root, container_id).get("ExitCode") or 0)
+        return status if status >= 0 else 128 + SIGKILL if waited else 0
+    finally:
+        watch.close()
 
 
 def rename(name_or_id: str, new_name: str, *, root: str) -> None:
@@ -216,7 +283,12 @@ def rename(name_or_id: str, new_name: str, *, root: str) -> None:
         NameTaken, UsageError: of ``new_name``.
     """
     found = state.find(root, name_or_id)
-    names.take(root, new_name, found["Id"], lambda other: ownership.is_live(root, other))
-    if state.is_written(root, found["Id"]):
-        state.write(root, {**found, "Name": new_name}, durable=True)
-    names.drop(root, found["Id"], found["Name"])
+    container_id: str = found["Id"]
+    names.take(root, new_name, container_id, lambda other: ownership.is_live(root, other))
+    try:
+        if state.is_written(root, container_id):
+            state.change(root, container_id, lambda now: {**now, "Name": new_name}, durable=True)
+    except BaseException:
+        names.drop(root, container_id, new_name)
+        raise
+    names.drop(root, container_id, found["Name"])

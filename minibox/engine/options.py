@@ -74,10 +74,20 @@ class RunOptions:
     sysctl: tuple[str, ...] = ()  # "name=value"
     # life; with any of these a supervisor looks after the container
     detach: bool = False
+    detach_keys: str = "ctrl-p,ctrl-q"
+    sig_proxy: bool = True
     restart: str = ""  # no, always, unless-stopped, on-failure[:attempts]
     timeout_s: float = 0  # killed when it has run so long; 0: never
     log_driver: str = ""  # json-file or none
     log_opt: tuple[str, ...] = ()  # "max-size=10m", "max-file=3"
+    # health; a time or a number that is 0: as the image says, or else Docker's
+    health_cmd: str = ""  # for the container's shell
+    health_interval_s: float = 0
+    health_timeout_s: float = 0
+    health_retries: int = 0
+    health_start_period_s: float = 0
+    health_on_failure: str = "none"  # none, kill, restart, stop
+    no_healthcheck: bool = False  # not the image's either
     # minibox's own
     time_offset_s: int | None = None  # a time namespace whose monotonic and boot clocks run this far ahead
     trace: bool = False

@@ -39,6 +39,7 @@ class Live:
         supervisor: that one's pid; 0 for a container in the foreground.
         joinable: what `engine.exec` needs to know, in marshal; empty while there is no process.
         command: of its first process.
+        status: its exit status, when it has ended and its owner tidies up; -1 before.
     """
 
     reference: str = ""
@@ -49,6 +50,7 @@ class Live:
     supervisor: int = 0
     joinable: bytes = b""
     command: tuple[str, ...] = ()
+    status: int = -1
 
 
 class Claim:
@@ -102,9 +104,14 @@ class Claim:
         """
         try:
             fd = _lock_new(f"{root}/live", container_id, wait=False)
+            if fd < 0:
+                return None
+            claim = cls(root, container_id, name, fd, remove=remove)
+            claim._clear()
+            os.write(fd, claim._what_to_do)
+            return claim
         except OSError as error:
             raise _unwritable(root, error) from error
-        return cls(root, container_id, name, fd, remove=remove) if fd >= 0 else None
 
     def note_image(self, reference: str, image: ResolvedImage) -> None:
         """Say which image is used, and which layers; a container that never says is one that never began.
@@ -128,11 +135,11 @@ class Claim:
 
     def note_waiting(self, supervisor: int) -> None:
         """There is no process any more, but its supervisor waits to start it anew."""
-        live = read_live(self.root, self.id)
-        fields = (live.reference, live.digest, live.image_id, *live.chain_ids)
-        self._clear()
-        line = b"\0".join((self._what_to_do, *(os.fsencode(field) for field in fields))) + b"\n"
-        os.write(self.fd, b"%b-1 %d 0\n" % (line, supervisor))
+        _note_without_process(self.fd, b"-1 %d 0\n" % supervisor)
+
+    def note_ended(self, status: int) -> None:
+        """See `note_ended`."""
+        note_ended(self.fd, status)
 
     def _clear(self) -> None:
         os.ftruncate(self.fd, 0)
@@ -149,6 +156,22 @@ class Claim:
             if finished:
                 os.unlink(f"{self.root}/live/{self.id}")
             self.hand_over()
+
+
+def note_ended(fd: int, status: int) -> None:
+    """There is no process any more, and this is how it ended: `Watch` may look when all else is removed.
+
+    Args:
+        fd: holds the lock.
+    """
+    _note_without_process(fd, b"-1 0 0 %d\n" % status)
+
+
+def _note_without_process(fd: int, line: bytes) -> None:
+    image, ended, _ = os.pread(fd, LIVE_BYTES_MAX, 0).partition(b"\n")
+    if ended:  # else it never began
+        os.pwrite(fd, line, len(image) + 1)
+        os.ftruncate(fd, len(image) + 1 + len(line))
 
 
 def _lock_new(directory: str, name: str, *, wait: bool = True) -> int:
@@ -178,13 +201,15 @@ def _unwritable(root: str, error: OSError) -> MiniboxError:
     return MiniboxError(f"write the state in {error.filename or root}: {kernel_says(error)}", hint)
 
 
-def orphans(root: str, at_most: int = 0) -> Iterator[tuple[str, bool, int]]:
-    """Containers that lost their owner: id, whether to remove it, and the lock, held until the next is asked for.
+def orphans(root: str, at_most: int = 0, only: str = "") -> Iterator[tuple[str, bool, int]]:
+    """Containers that lost their owner: id, whether it said to remove it, and the lock, held until the next is asked for.
 
     Args:
         at_most: look at that many, at random: a start must not take longer the more containers run. 0: at all.
+        only: look at that one.
     """
-    found = [name for name in _listed(f"{root}/live") if len(name) == ID_LENGTH and HEXADECIMAL.issuperset(name)]
+    found = [only] if only else _listed(f"{root}/live")
+    found = [name for name in found if len(name) == ID_LENGTH and HEXADECIMAL.issuperset(name)]
     if 0 < at_most < len(found):
         first = int.from_bytes(os.urandom(4), "little") % len(found)
         found = (found + found)[first : first + at_most]
@@ -202,7 +227,7 @@ def orphans(root: str, at_most: int = 0) -> Iterator[tuple[str, bool, int]]:
             continue
         try:
             if os.fstat(fd).st_nlink:
-                yield name, not os.read(fd, len(KEEP)).startswith(KEEP), fd
+                yield name, os.pread(fd, len(REMOVE), 0) == REMOVE, fd
         finally:
             os.close(fd)
 
@@ -239,9 +264,41 @@ def _parse_live(data: bytes) -> Live:
     head, ended, rest = process.partition(b"\n")
     if not ended:
         return Live(reference, digest, image_id, tuple(chain_ids))
-    pid, supervisor, size = map(int, head.split())
+    pid, supervisor, size, *ended_with = map(int, head.split())
     command = tuple(os.fsdecode(rest[size:]).split("\0"))
-    return Live(reference, digest, image_id, tuple(chain_ids), pid, supervisor, rest[:size], command)
+    status = ended_with[0] if ended_with else -1
+    return Live(reference, digest, image_id, tuple(chain_ids), pid, supervisor, rest[:size], command, status)
+
+
+class Watch:
+    """The file of an owner, held open: how its container ended is in it even when all is removed."""
+
+    def __init__(self, root: str, container_id: str) -> None:
+        """Open it; nothing is wrong when there is no owner."""
+        try:
+            self._fd = os.open(f"{root}/live/{container_id}", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._fd = -1
+
+    def is_owned(self) -> bool:
+        """Does an owner still hold it?"""
+        if self._fd < 0:
+            return False
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return False
+
+    def status(self) -> int:
+        """The exit status that the owner has noted; -1 when it has none."""
+        return _parse_live(os.pread(self._fd, LIVE_BYTES_MAX, 0)).status if self._fd >= 0 else -1
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def is_live(root: str, container_id: str) -> bool:

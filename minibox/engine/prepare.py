@@ -98,6 +98,8 @@ def prepare(
     image: ResolvedImage,
     identity: Identity,
     terminal: tuple[int, int] | None,
+    *,
+    once: bool = False,
 ) -> Prepared:
     """Compile a run; looks at the host, changes nothing.
 
@@ -151,7 +153,7 @@ def prepare(
         images=snapshot.kind == "erofs",
         tree=snapshot.upper if snapshot.kind == "tree" else "",
         userxattr=bool(euid),
-        volatile=options.rm,
+        volatile=once,
     )
     return Prepared(spec, start, compile_plan(spec, rootfs, start), host, name, steps, mounts.volumes)
 

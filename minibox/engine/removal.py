@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+from select import POLLIN, poll
+from time import monotonic, sleep
 
 from minibox.engine import files, ids, names, ownership, state
-from minibox.errors import MiniboxError, UsageError
+from minibox.engine.exit_record import read_exit
+from minibox.errors import ContainerNotFound, MiniboxError, UsageError
 from minibox.linux import cgroup
+from minibox.linux.process import open_pidfd, send_signal
 from minibox.network import lease
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 SIGKILL = 9
-GRACE_S = 10.0
+GRACE_S = 20.0  # until an owner that was killed has let go
+POLL_S = 0.002
 
 
 def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
@@ -25,11 +31,22 @@ def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
     Args:
         at_most: look at so many of those that have or had an owner; 0: at all.
     """
+    return _collect(root, runroot, ownership.orphans(root, at_most))
+
+
+def collect_one(root: str, runroot: str, container_id: str) -> bool:
+    """The same for one container; whether its owner was killed."""
+    return bool(_collect(root, runroot, ownership.orphans(root, only=container_id)))
+
+
+def _collect(root: str, runroot: str, orphans: Iterator[tuple[str, bool, int]]) -> list[str]:
     collected = []
-    for container_id, remove_files, _ in ownership.orphans(root, at_most):
+    for container_id, remove_files, fd in orphans:
         try:
+            ended = read_exit(root, container_id) or {"ExitCode": 128 + SIGKILL, "OwnerKilled": True}
+            ownership.note_ended(fd, ended["ExitCode"])  # the pid may soon be another's
             remove_traces(root, runroot, container_id)
-            _settle(root, container_id, remove_files)
+            _settle(root, container_id, remove_files, ended)
             os.unlink(f"{root}/live/{container_id}")
         except (MiniboxError, OSError):
             continue
@@ -37,21 +54,34 @@ def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
     return collected
 
 
+def socket_path(runroot: str, container_id: str) -> str:
+    """Where its supervisor takes clients."""
+    return f"{runroot}/attach/{container_id}"
+
+
 def remove_traces(root: str, runroot: str, container_id: str) -> None:
     """What a container has while it runs and can't be asked for by its owner: processes, address, ids."""
     cgroup.remove_leftover(cgroup.detect(), f"minibox-{container_id}")
     lease.collect(runroot, lambda holder: holder != container_id)
     ids.release_range(root, container_id)
+    try:
+        os.unlink(socket_path(runroot, container_id))
+    except FileNotFoundError:
+        pass
 
 
-def _settle(root: str, container_id: str, remove_files: bool) -> None:
+def _settle(root: str, container_id: str, remove_files: bool, how: dict[str, Any]) -> None:
     """Remove its files, or say how it ended."""
     if remove_files or not state.is_written(root, container_id):
         remove_files_of(root, container_id)
         return
-    found = state.read(root, container_id)
-    if found["Status"] in state.ALIVE:
-        state.write(root, {**found, "Status": "exited", "Pid": 0, "ExitCode": 128 + SIGKILL, "OwnerKilled": True})
+
+    def ended(found: dict[str, Any]) -> dict[str, Any] | None:
+        if found["Status"] not in state.ALIVE:
+            return None
+        return {**found, **how, "Status": "exited", "Pid": 0}
+
+    state.change(root, container_id, ended)
 
 
 def remove_files_of(root: str, container_id: str) -> None:
@@ -70,13 +100,20 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
         ContainerNotFound: there is none of that name or id.
         UsageError: it runs, and ``force`` isn't given.
     """
-    collect(root, runroot)
-    found = state.find(root, name_or_id)
-    container_id: str = found["Id"]
-    while (claim := ownership.Claim.of(root, container_id, found["Name"], remove=True)) is None:
-        if not force:
+    container_id = state.find_id(root, name_or_id)
+    deadline = monotonic() + GRACE_S
+    while (claim := ownership.Claim.of(root, container_id, "", remove=True)) is None:
+        live = ownership.owned(root, container_id)
+        if live and not force and _is_running(live):
             raise UsageError(f"container {name_or_id} is running", f"to kill it too: minibox rm --force {name_or_id}")
-        _kill(root, container_id)
+        if live and force:
+            _kill(root, container_id, live)
+        if monotonic() > deadline:
+            raise MiniboxError(f"container {name_or_id} has ended and its owner still holds it")
+        sleep(POLL_S)
+    if not os.path.isdir(claim.directory):
+        claim.release()
+        raise ContainerNotFound(f"container {name_or_id!r} was removed by another command")
     try:
         remove_traces(root, runroot, container_id)
         remove_files_of(root, container_id)
@@ -87,27 +124,36 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
     return container_id
 
 
-def _kill(root: str, container_id: str) -> None:
-    """Kill all of a container and its supervisor; wait until its owner has let go of it."""
-    from time import monotonic, sleep
-
-    deadline = monotonic() + GRACE_S
-    while live := ownership.owned(root, container_id):
-        # The supervisor first: it would look after the end of a container that is removed anyway.
-        for pid in (live.supervisor, live.pid):
-            if pid > 0:
-                _signal(pid)
-        cgroup.find(cgroup.detect(), f"minibox-{container_id}").kill()
-        if monotonic() > deadline:
-            raise MiniboxError(f"container {container_id[:12]} was killed and its owner still holds it")
-        sleep(0.002)
-
-
-def _signal(pid: int) -> None:
+def _is_running(live: ownership.Live) -> bool:
+    """Or about to be, or to be started anew; else its owner tidies up behind it."""
+    if not live.digest or live.status >= 0 or live.pid <= 0:
+        return bool(live.digest) and live.status < 0
+    pidfd = open_pidfd(live.pid)
+    if pidfd < 0:
+        return False
     try:
-        os.kill(pid, SIGKILL)
-    except ProcessLookupError:
-        pass
+        waiting = poll()
+        waiting.register(pidfd, POLLIN)
+        return not waiting.poll(0)
+    finally:
+        os.close(pidfd)
+
+
+def _kill(root: str, container_id: str, live: ownership.Live) -> None:
+    """Kill all of a container and its supervisor."""
+    # The supervisor first: it would look after the end of a container that is removed anyway.
+    for pid in (live.supervisor, live.pid):
+        pidfd = open_pidfd(pid) if pid > 0 else -1
+        if pidfd >= 0:
+            if ownership.is_live(root, container_id):  # the pid was its own for as long as the lock was held
+                send_signal(pidfd, SIGKILL)
+            os.close(pidfd)
+    cgroup.find(cgroup.detect(), f"minibox-{container_id}").kill()
+
+
+def all_ids(root: str) -> list[str]:
+    """The ids of all containers, those too that have only just begun."""
+    return list(dict.fromkeys((*state.container_ids(root), *ownership.live_ids(root))))
 
 
 def list_containers(*, root: str, runroot: str) -> list[dict[str, Any]]:

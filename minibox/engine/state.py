@@ -14,6 +14,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -22,9 +23,41 @@ ALIVE = ("running", "paused", "restarting")
 
 def write(root: str, state: dict[str, Any], *, durable: bool = False) -> None:
     """Write state.json: a reader sees the old or the new, with ``durable`` after a power loss too."""
+    _replace(f"{root}/containers/{state['Id']}", state, durable)
+
+
+def change(
+    root: str,
+    container_id: str,
+    changed: Callable[[dict[str, Any]], dict[str, Any] | None],
+    *,
+    durable: bool = False,
+) -> None:
+    """Read state.json and write what ``changed`` makes of it, nothing for None; of many at once none is lost.
+
+    Raises:
+        ContainerNotFound: it was removed meanwhile.
+    """
+    import fcntl
+
+    directory = f"{root}/containers/{container_id}"
+    try:
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            state = changed(read(root, container_id))
+            if state is not None:
+                _replace(directory, state, durable)
+        finally:
+            os.close(lock)
+    except FileNotFoundError:
+        raise ContainerNotFound(f"container {container_id[:12]!r} was removed") from None
+
+
+def _replace(directory: str, state: dict[str, Any], durable: bool) -> None:
     from json import dumps
 
-    path = f"{root}/containers/{state['Id']}/state.json"
+    path = f"{directory}/state.json"
     temporary = f"{path}.{os.getpid()}"
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(dumps(state, indent=1) + "\n")
@@ -91,9 +124,14 @@ def find(root: str, name_or_id: str) -> dict[str, Any]:
     Raises:
         ContainerNotFound: there is none, or more than one.
     """
+    return read(root, find_id(root, name_or_id))
+
+
+def find_id(root: str, name_or_id: str) -> str:
+    """As `find`, its id only; most often without a look into any state.json."""
     found = [names.holder(root, name_or_id)]
-    if not found[0]:
-        ids = container_ids(root)
+    if not found[0] or names.is_nobodys(root, found[0]):
+        ids = [*{*container_ids(root), *live_ids(root)}]
         found = [each for each in ids if each == name_or_id]
         # A made-up name is a function of the id; who was renamed has it no more.
         found = found or [each for each in ids if names.made_up(each) == name_or_id]
@@ -102,7 +140,7 @@ def find(root: str, name_or_id: str) -> dict[str, Any]:
     if len(found) != 1:
         what = "ambiguous" if found else "not there"
         raise ContainerNotFound(f"container {name_or_id!r} is {what}", "minibox ps --all lists all of them")
-    return read(root, found[0])
+    return found[0]
 
 
 @record

@@ -211,6 +211,6 @@ def test_a_container_to_keep_that_lost_its_owner(
             time.sleep(0.05)
         started.kill()
     listed = minibox("ps", "--all")
-    assert "kept" in listed.stdout and "exited (137)" in listed.stdout, listed
+    assert "kept" in listed.stdout and "Exited (137)" in listed.stdout, listed
     assert minibox("rm", "kept").returncode == 0
     assert remains(state) == []

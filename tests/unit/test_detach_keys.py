@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibox.engine.attach import DetachKeys
+from minibox.engine.detach_keys import DetachKeys
 from minibox.errors import UsageError
 
 

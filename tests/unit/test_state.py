@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibox.engine import names, ownership, state
+from minibox.engine import names, ownership, removal, state
 from minibox.engine.ownership import Claim
 from minibox.errors import ContainerNotFound, MiniboxError, NameTaken, UsageError
 from minibox.image.store import ResolvedImage
@@ -120,6 +121,7 @@ def test_a_root_that_is_a_file_is_one_clear_error(tmp_path: Path):
 
 def test_only_what_lost_its_owner_is_an_orphan(claim: Make, tmp_path: Path):
     running, lost, kept = claim(), claim(), claim(remove=False)
+    lost.note_image("app:1", IMAGE)
     lose_owner(lost)
     kept.note_image("app:1", IMAGE)
     kept.note_process(4711, ["sh"])
@@ -131,12 +133,50 @@ def test_only_what_lost_its_owner_is_an_orphan(claim: Make, tmp_path: Path):
     assert running.id not in {name for name, _, _ in ownership.orphans(str(tmp_path))}
 
 
-def test_an_owner_that_died_before_its_first_word_leaves_nothing_to_keep(tmp_path: Path):
+def test_an_owner_that_died_before_its_first_word_did_not_say_to_remove(tmp_path: Path):
     (tmp_path / "live").mkdir()
     died = "0abc" * 16
     (tmp_path / "live" / died).touch()
     (tmp_path / "live" / "not an id").touch()
-    assert [(name, remove) for name, remove, _ in ownership.orphans(str(tmp_path))] == [(died, True)]
+    assert [(name, remove) for name, remove, _ in ownership.orphans(str(tmp_path))] == [(died, False)]
+
+
+@pytest.mark.parametrize("word", [b"", b"keep"])
+def test_a_start_that_was_killed_at_once_costs_no_container(claim: Make, tmp_path: Path, word: bytes):
+    ended = claim()
+    files_of(ended, ExitCode=3)
+    (tmp_path / "live" / ended.id).write_bytes(word)
+    lose_owner(ended)
+    assert removal.collect(str(tmp_path), str(tmp_path / "run")) == [ended.id]
+    assert state.read(str(tmp_path), ended.id)["ExitCode"] == 3
+
+
+def test_how_it_ended_is_known_to_who_watched_when_all_is_removed(claim: Make, tmp_path: Path):
+    owner = claim()
+    owner.note_image("app:1", IMAGE)
+    owner.note_process(4711, ["sh"], b"joinable")
+    watch = ownership.Watch(str(tmp_path), owner.id)
+    assert watch.is_owned() and watch.status() == -1
+    owner.note_ended(7)
+    owner.release()
+    assert not watch.is_owned() and watch.status() == 7
+    watch.close()
+
+
+def test_of_changes_at_once_none_is_lost(claim: Make, tmp_path: Path):
+    ended = claim()
+    files_of(ended, Count=0)
+
+    def count() -> None:
+        for _ in range(20):
+            state.change(str(tmp_path), ended.id, lambda found: {**found, "Count": found["Count"] + 1})
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert state.read(str(tmp_path), ended.id)["Count"] == 80
 
 
 def test_no_two_collect_the_same_orphan(claim: Make, tmp_path: Path):

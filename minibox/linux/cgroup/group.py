@@ -186,6 +186,12 @@ class Cgroup:
         else:
             raise MiniboxError(f"freeze cgroup {self.name}: neither cgroup v2 nor a freezer", "see minibox doctor")
 
+    def is_frozen(self) -> bool:
+        """Is it stopped, or about to be?"""
+        if self.v2:
+            return _read(f"{self.v2}/cgroup.freeze").strip() == "1"
+        return "freezer" in self.v1 and _read(f"{self.v1['freezer']}/freezer.state").startswith("FR")
+
     def thaw(self) -> None:
         """Let every process in it go on."""
         if self.v2:

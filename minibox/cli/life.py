@@ -1,0 +1,244 @@
+"""Commands on the life of containers: create, start, stop, restart, kill, pause, unpause, wait, rename, rm."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+
+from minibox.cli.application import settings_of
+from minibox.cli.container import RunCommand, complete_container, options_of, run_parameters
+from minibox.cli.several import for_each
+from minibox.engine.detach_keys import DETACH_KEYS
+from minibox.errors import ContainerNotFound, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from click.decorators import FC
+
+containers_argument = click.argument(
+    "containers", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete_container
+)
+detach_keys_option = click.option(
+    "--detach-keys", metavar="KEYS", default=DETACH_KEYS, help=f"Leave it by these keys  [{DETACH_KEYS}]"
+)
+
+
+def _stop_options(command: FC) -> FC:
+    """How to stop: the signal, and how long to wait for it."""
+    command = click.option("-s", "--signal", metavar="SIGNAL", default="", help="Ask it to end by this signal")(command)
+    return click.option(
+        "-t",
+        "--timeout",
+        "--time",
+        metavar="SECONDS",
+        type=click.IntRange(min=-1),
+        help="Then kill it after this long; -1: never",
+    )(command)
+
+
+def _create(**params: Any) -> None:
+    from minibox.cli.main import note, pull
+    from minibox.engine.container import create as make
+
+    settings = settings_of(click.get_current_context())
+    click.echo(
+        make(
+            options_of(params),
+            root=settings.root,
+            runroot=settings.runroot,
+            storage_driver=settings.storage_driver,
+            on_note=note,
+            pull=partial(pull, settings),
+        )
+    )
+
+
+create = RunCommand(
+    "create",
+    callback=_create,
+    params=run_parameters(),
+    context_settings={"allow_interspersed_args": False},
+    help="""Make a container that `minibox start` starts, and print its id.
+
+    The options are those of `minibox run`.""",
+    epilog="""\b
+Example:
+  minibox create --name web -v "$PWD:/srv" base httpd -f
+  minibox start web""",
+)
+
+
+@click.command(epilog="\b\nExamples:\n  minibox start web db\n  minibox start -ai shell")
+@click.option("-a", "--attach", is_flag=True, help="Show its output, pass signals on, and exit as it does")
+@click.option("-i", "--interactive", is_flag=True, help="Connect stdin to it too")
+@detach_keys_option
+@containers_argument
+@click.pass_context
+def start(ctx: click.Context, containers: tuple[str, ...], attach: bool, interactive: bool, detach_keys: str) -> int:
+    """Start containers that were created or have ended; one that runs is left as it is."""
+    from minibox.cli.main import note
+    from minibox.engine import container
+
+    settings = settings_of(ctx)
+    begin = partial(container.start, root=settings.root, runroot=settings.runroot, on_note=note)
+    if attach or interactive:
+        if len(containers) > 1:
+            raise UsageError("you cannot start and attach multiple containers at once", "leave out -a and -i")
+        return container.start_attached(
+            containers[0],
+            root=settings.root,
+            runroot=settings.runroot,
+            stdin=interactive,
+            detach_keys=detach_keys,
+            on_note=note,
+        )
+
+    def act(name: str) -> None:
+        begin(name)
+
+    return for_each(containers, act)
+
+
+@click.command(epilog="\b\nExamples:\n  minibox stop web\n  minibox stop -t 0 web db")
+@_stop_options
+@containers_argument
+@click.pass_context
+def stop(ctx: click.Context, containers: tuple[str, ...], timeout: int | None, signal: str) -> int:
+    """Stop containers: by their stop signal, and by SIGKILL those that don't end within 10 seconds."""
+    from minibox.engine.lifecycle import stop as end
+    from minibox.linux.signals import signal_number
+
+    settings = settings_of(ctx)
+    number = signal_number(signal) if signal else 0
+
+    def act(name: str) -> None:
+        end(name, root=settings.root, runroot=settings.runroot, timeout_s=timeout, signal_number=number)
+
+    return for_each(containers, act, at_once=True)
+
+
+@click.command(epilog="\b\nExample:\n  minibox restart -t 2 web")
+@_stop_options
+@containers_argument
+@click.pass_context
+def restart(ctx: click.Context, containers: tuple[str, ...], timeout: int | None, signal: str) -> int:
+    """Stop containers as `minibox stop` does, and start them again."""
+    from minibox.cli.main import note
+    from minibox.engine.container import restart as again
+    from minibox.linux.signals import signal_number
+
+    settings = settings_of(ctx)
+    number = signal_number(signal) if signal else 0
+
+    def act(name: str) -> None:
+        again(
+            name,
+            root=settings.root,
+            runroot=settings.runroot,
+            timeout_s=timeout,
+            signal_number=number,
+            on_note=note,
+        )
+
+    return for_each(containers, act, at_once=True)
+
+
+@click.command(epilog="\b\nExamples:\n  minibox kill web\n  minibox kill -s HUP web")
+@click.option("-s", "--signal", metavar="SIGNAL", default="KILL", help="Send this one  [KILL]")
+@containers_argument
+@click.pass_context
+def kill(ctx: click.Context, containers: tuple[str, ...], signal: str) -> int:
+    """Send a signal to the first process of containers."""
+    from minibox.engine.lifecycle import kill as send
+    from minibox.linux.signals import signal_number
+
+    root, number = settings_of(ctx).root, signal_number(signal)
+
+    def act(name: str) -> None:
+        send(name, number, root=root)
+
+    return for_each(containers, act)
+
+
+@click.command(epilog="\b\nExample:\n  minibox pause web")
+@containers_argument
+@click.pass_context
+def pause(ctx: click.Context, containers: tuple[str, ...]) -> int:
+    """Freeze all processes of containers, until `minibox unpause`."""
+    from minibox.engine.lifecycle import pause as freeze
+
+    root = settings_of(ctx).root
+
+    def act(name: str) -> None:
+        freeze(name, root=root)
+
+    return for_each(containers, act)
+
+
+@click.command(epilog="\b\nExample:\n  minibox unpause web")
+@containers_argument
+@click.pass_context
+def unpause(ctx: click.Context, containers: tuple[str, ...]) -> int:
+    """Let the processes of paused containers go on."""
+    from minibox.engine.lifecycle import unpause as thaw
+
+    root = settings_of(ctx).root
+
+    def act(name: str) -> None:
+        thaw(name, root=root)
+
+    return for_each(containers, act)
+
+
+@click.command(epilog="\b\nExample:\n  minibox wait web && echo it went well")
+@containers_argument
+@click.pass_context
+def wait(ctx: click.Context, containers: tuple[str, ...]) -> int:
+    """Wait until containers have ended, and print the exit status of each."""
+    from minibox.engine.lifecycle import wait as wait_for
+
+    settings = settings_of(ctx)
+    return for_each(containers, partial(wait_for, root=settings.root, runroot=settings.runroot), at_once=True)
+
+
+@click.command(epilog="\b\nExample:\n  minibox rename web web-old")
+@click.argument("container", shell_complete=complete_container)
+@click.argument("new_name")
+@click.pass_context
+def rename(ctx: click.Context, container: str, new_name: str) -> None:
+    """Give a container another name."""
+    from minibox.engine.lifecycle import rename as give_name
+
+    give_name(container, new_name, root=settings_of(ctx).root)
+
+
+@click.command(epilog="\b\nExamples:\n  minibox rm web 4f2d\n  minibox rm -f --all")
+@click.option("-f", "--force", is_flag=True, help="Kill those that run; one that isn't there is no error")
+@click.option("-v", "--volumes", is_flag=True, help="Remove anonymous volumes too, which is always done")
+@click.option("-a", "--all", "every", is_flag=True, help="Remove all containers")
+@click.argument("containers", metavar="CONTAINER...", nargs=-1, shell_complete=complete_container)
+@click.pass_context
+def rm(ctx: click.Context, containers: tuple[str, ...], force: bool, volumes: bool, every: bool) -> int:
+    """Remove containers, by name or by the beginning of their id, and what they wrote."""
+    from minibox.cli.main import note
+    from minibox.engine.removal import all_ids, remove
+
+    settings = settings_of(ctx)
+    if every == bool(containers):
+        raise UsageError("name the containers, or give --all" if not every else "--all takes no names")
+
+    def act(name: str) -> str:
+        try:
+            remove(name, force=force, root=settings.root, runroot=settings.runroot)
+        except ContainerNotFound as error:
+            if not force:
+                raise
+            if not every:
+                note(str(error))
+            return ""
+        return name
+
+    return for_each(all_ids(settings.root) if every else containers, act)

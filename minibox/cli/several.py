@@ -1,0 +1,52 @@
+"""A command on several containers: each has its own success or error."""
+
+from __future__ import annotations
+
+import click
+
+from minibox.errors import MiniboxError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+AT_ONCE = 32
+
+
+def for_each(names: Iterable[str], act: Callable[[str], object], *, at_once: bool = False) -> int:
+    """Do ``act`` to each, and print what it returns, for None the name; the first errors are printed, the last raised.
+
+    Args:
+        at_once: do them side by side: for what mostly waits.
+
+    Returns:
+        0, the exit status.
+    """
+    failed: MiniboxError | None = None
+    for name, outcome in _outcomes(list(names), act, at_once):
+        if isinstance(outcome, MiniboxError):
+            if failed is not None:
+                click.echo(f"minibox: {failed}", err=True)
+            failed = outcome
+        elif outcome != "":
+            click.echo(name if outcome is None else outcome)
+    if failed is not None:
+        raise failed
+    return 0
+
+
+def _outcomes(
+    names: list[str], act: Callable[[str], object], at_once: bool
+) -> Iterable[tuple[str, object | MiniboxError]]:
+    def attempt(name: str) -> object | MiniboxError:
+        try:
+            return act(name)
+        except MiniboxError as error:
+            return error
+
+    if not at_once or len(names) < 2:
+        return ((name, attempt(name)) for name in names)
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(AT_ONCE, len(names))) as pool:
+        return zip(names, pool.map(attempt, names))
