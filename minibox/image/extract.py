@@ -60,7 +60,8 @@ class Extractor:
     an ordinary user from filling it, and filling it would change its times.
 
     Attributes:
-        implied: paths of directories that had to be made and have no entry of their own, once `finish` was called.
+        implied: paths of directories that are not from below and have no entry of their own, once `finish` was called;
+            the root's is empty.
         hides_all_below: the layer's root is opaque, which overlayfs doesn't look at; see `hide_all_below`.
         skipped_devices: names of device nodes that the kernel didn't let us make.
     """
@@ -78,7 +79,7 @@ class Extractor:
         self._applies = form == "apply"
         self._made: set[bytes] = set()  # with "apply": what this layer has, and the directories above it
         self._count = 0
-        self.implied: set[bytes] = set()
+        self.implied: set[bytes] = set() if self._applies else {b""}
         self.hides_all_below = False
         self.skipped_devices: list[bytes] = []
 
@@ -509,7 +510,7 @@ def hide_all_below(directory: str, lowers: Sequence[str]) -> None:
 def _open_in(directory: str, path: bytes) -> int:
     root_fd = os.open(directory, OPEN_DIRECTORY | os.O_CLOEXEC)
     try:
-        return open_beneath(root_fd, path, OPEN_DIRECTORY)
+        return open_beneath(root_fd, path or b".", OPEN_DIRECTORY)
     finally:
         os.close(root_fd)
 

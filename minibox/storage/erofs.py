@@ -66,23 +66,25 @@ class Erofs(Overlay):
             os.chmod(tree, 0o755)  # not left to the umask: it is the container's root directory
             with open(source.blob_path, "rb", buffering=0) as blob:
                 found = unpack(blob, tree, diff_id=source.diff_id)
-            if found.implied:
-                self._adopt(tree, found, below)
+            if found.implied or found.hides_all_below:
+                self._complete(tree, found, below)
             make_image(tree, image)
             remove_directory(tree)
         except OSError as error:
             raise disk_error(f"unpack layer {source.diff_id}", error) from error
         return image
 
-    def _adopt(self, tree: str, found: Unpacked, below: list[str]) -> None:
-        """Give directories that the layer only implies the attributes that they have below."""
-        from minibox.image.extract import adopt_directories
+    def _complete(self, tree: str, found: Unpacked, below: list[str]) -> None:
+        """Hide what an opaque root hides; give directories that the layer only implies the attributes from below."""
+        from minibox.image.extract import adopt_directories, hide_all_below
 
         fds: list[int] = []
         try:
             for path in below:
                 fds.append(self.open_lower(path))
             lowers = [f"/proc/self/fd/{fd}/." for fd in fds]
+            if found.hides_all_below:
+                hide_all_below(tree, lowers)
             adopt_directories(tree, found.implied, lowers, owner=found.owner_kept)
         finally:
             for fd in fds:
@@ -95,6 +97,13 @@ class Erofs(Overlay):
             return open_image(path)
         except OSError as error:
             raise Unsupported(f"mount the EROFS image {path}: {kernel_says(error)}", OTHER_HINT) from error
+
+    def _stat_lower(self, path: str) -> os.stat_result:
+        fd = self.open_lower(path)
+        try:
+            return os.stat(fd)
+        finally:
+            os.close(fd)
 
     def layers(self) -> list[str]:
         return chain_ids_in(f"{self.root}/erofs", SUFFIX)

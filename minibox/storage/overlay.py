@@ -65,21 +65,30 @@ class Overlay:
                 f"prepare a root file system of {len(chain_ids)} layers: overlayfs takes 1 to {LOWERDIRS_MAX}",
                 "flatten the image" if chain_ids else None,
             )
-        path = container_directory(self.root, key)
+        path, snapshot = container_directory(self.root, key), self.describe(key, chain_ids)
         try:
             self._check_file_system()
             os.makedirs(path, mode=0o700, exist_ok=True)
             write_record(path, self.driver, chain_ids)
             os.mkdir(f"{path}/upper")
             os.mkdir(f"{path}/work")
-            # Not left to the umask: this is the container's root directory.
-            os.chmod(f"{path}/upper", 0o755)
+            self._adopt_root(snapshot)
         except FileExistsError as error:
             raise StoreError(f"prepare {path}: the container has a root file system already") from error
         except OSError as error:
             hint = FULL_HINT if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
             raise StoreError(f"prepare {path}: {kernel_says(error)}", hint) from error
-        return self.describe(key, chain_ids)
+        return snapshot
+
+    def _adopt_root(self, snapshot: Snapshot) -> None:
+        """The upperdir is the container's root directory, which has the owner and the mode of the image's."""
+        below = self._stat_lower(snapshot.lowers[0])
+        if os.geteuid() == 0 and (below.st_uid or below.st_gid):
+            os.chown(snapshot.upper, below.st_uid, below.st_gid)
+        os.chmod(snapshot.upper, below.st_mode & 0o7777)
+
+    def _stat_lower(self, path: str) -> os.stat_result:
+        return os.stat(path)
 
     def remove(self, key: str) -> None:
         from minibox.storage.removal import remove_directory

@@ -161,6 +161,16 @@ stat -c '%n %a %u:%g %h' /kept /set-uid /other; stat -c '%a %u' /implied; stat -
             assert hole.st_size == 9 << 20 and (hole.st_blocks < 64 or storage.driver == "erofs")
 
 
+def test_the_root_directory_is_the_images(box: Run, root: Path) -> None:
+    add(root, "app", [directory("./", 0o555, uid=7)], [entry("upper")])
+    done = box(*RUN, "app", "stat", "-c", "%a %u", "/")
+    assert done.stdout == "555 7\n", done.stderr
+    add(root, "bare", [entry("gone"), directory("bin/gone")], [entry(".wh..wh..opq"), directory("bin"), entry("new")])
+    assert box("diff", "bare").stdout.count("D /") and "D /gone\n" in box("diff", "bare").stdout
+    done = box(*RUN, "bare", "/bin/ls")
+    assert done.returncode == 127 and "/bin/ls" in done.stderr  # hidden with all else
+
+
 def test_what_is_written_is_the_containers_own(box: Run, root: Path) -> None:
     add(root, "app", [directory("data"), entry("data/a", content=b"1"), entry("data/b", content=b"1")])
     script = "echo 2 > /data/a; rm /data/b; mkdir /data/c; echo new > /data/c/d; cat /data/a; ls /data"
