@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minibox.engine.health_config import healthcheck
 from minibox.engine.image_process import image_process
 
 TYPE_CHECKING = False
@@ -48,6 +49,7 @@ def container_config(
     ):
         if value:
             config[key] = value
+    config["Healthcheck"] = healthcheck(options, image_config) or None
     if volumes:
         config["Volumes"] = {**(config.get("Volumes") or {}), **{path: {} for path in volumes}}
     return {key: value for key, value in config.items() if value is not None}

@@ -1,0 +1,162 @@
+"""The health of a container: one check, and what becomes of its result.
+
+The supervisor runs `check` in a new interpreter after each interval. The results are in
+``root/containers/<id>/health.json``, in the words of Docker's State.Health.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from time import time
+
+from minibox.engine import events, lifecycle, state
+from minibox.engine.health_config import HealthCheck, check_of
+from minibox.engine.logs import log_time
+from minibox.engine.sent_signals import HEALTH, note_signal
+from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError
+from minibox.linux.process import send_signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SIGKILL = 9
+STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
+LOG_ENTRIES, OUTPUT_BYTES = 5, 4096
+NO_RESULT = -1  # the exit status of a check that was killed, or could not be executed
+
+
+def status(root: str, container_id: str, found: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """State.Health of Docker's inspect: Status, FailingStreak, Log; None for a container without a check.
+
+    Args:
+        found: its state, where that was read already.
+    """
+    found = state.read(root, container_id) if found is None else found
+    if check_of(found.get("Config") or {}) is None:
+        return None
+    return _results(root, found)
+
+
+def _path(root: str, container_id: str) -> str:
+    return f"{root}/containers/{container_id}/health.json"
+
+
+def _results(root: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Since the last start."""
+    from json import loads
+
+    fresh: dict[str, Any] = {"Status": STARTING, "FailingStreak": 0, "Log": []}
+    try:
+        with open(_path(root, found["Id"]), encoding="utf-8") as file:
+            results = loads(file.read())
+        if results.pop("Started") == found.get("Started") and results.keys() == fresh.keys():
+            return {key: results[key] for key in fresh}
+    except (OSError, ValueError, AttributeError, KeyError):  # none, or damaged
+        pass
+    return fresh
+
+
+def check(root: str, runroot: str, container_id: str) -> None:
+    """What the supervisor runs: check once, and do what ``--health-on-failure`` says."""
+    try:
+        run_check(container_id, root=root, runroot=runroot)
+    except MiniboxError:
+        pass  # it ends just now, or is paused
+
+
+def run_check(name_or_id: str, *, root: str, runroot: str) -> bool:
+    """Check a container once, record it and do what ``--health-on-failure`` says; whether it did well.
+
+    Raises:
+        ContainerNotFound, ContainerNotRunning
+        MiniboxError: it has no health check, or is paused.
+    """
+    found = state.find(root, name_or_id)
+    health_check = check_of(found.get("Config") or {})
+    if health_check is None:
+        raise MiniboxError(f"container {name_or_id} has no health check", "name one with minibox run --health-cmd")
+    result = _check_once(found["Id"], health_check, root)
+    before, now = _record(root, found, health_check, result)
+    if before != now:
+        events.note_container(runroot, found, f"health_status: {now}")
+    if now == UNHEALTHY and result["ExitCode"]:
+        _act(found, root, runroot)
+    return not result["ExitCode"]
+
+
+def _check_once(container_id: str, health_check: HealthCheck, root: str) -> dict[str, Any]:
+    """An entry of the log."""
+    from minibox.engine.exec import capture
+
+    began = time()
+    timeout_s = health_check.timeout_s
+    try:
+        done = capture(container_id, health_check.command, root=root, timeout_s=timeout_s, bytes_max=OUTPUT_BYTES)
+        code, output = done.status, done.output.decode(errors="replace")
+        if code == NO_RESULT:
+            output = f"Health check exceeded timeout ({timeout_s:g}s)" + (f": {output}" if output else "")
+    except (ContainerNotFound, ContainerNotRunning):
+        raise
+    except MiniboxError as error:
+        if error.status == MiniboxError.status:
+            raise
+        code, output = NO_RESULT, str(error)  # the command is at fault
+    return {"Start": log_time(began), "End": log_time(time()), "ExitCode": code, "Output": output}
+
+
+def _record(root: str, found: dict[str, Any], health_check: HealthCheck, result: dict[str, Any]) -> tuple[str, str]:
+    """Write a result down; the status before, and now."""
+    from json import dumps
+
+    path = _path(root, found["Id"])
+    try:
+        lock = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if state.read(root, found["Id"]).get("Started") != found.get("Started"):
+                raise ContainerNotRunning(f"container {found['Id'][:12]} was started anew while it was checked")
+            results = _results(root, found)
+            before = results["Status"]
+            results |= _judge(results, health_check, result, time() - float(found.get("Started") or 0))
+            results["Log"] = [*results["Log"], result][-LOG_ENTRIES:]
+            with open(f"{path}.new", "w", encoding="utf-8") as file:
+                file.write(dumps({"Started": found.get("Started"), **results}, indent=1) + "\n")
+            os.rename(f"{path}.new", path)
+        finally:
+            os.close(lock)
+    except FileNotFoundError:
+        raise ContainerNotFound(f"container {found['Id'][:12]} was removed while it was checked") from None
+    return before, results["Status"]
+
+
+def _judge(results: dict[str, Any], health_check: HealthCheck, result: dict[str, Any], age_s: float) -> dict[str, Any]:
+    """Status and FailingStreak after a result, by Docker's rules."""
+    if not result["ExitCode"]:
+        return {"Status": HEALTHY, "FailingStreak": 0}
+    if results["Status"] == STARTING and age_s < health_check.start_period_s:
+        return {}
+    streak = results["FailingStreak"] + 1
+    return {"FailingStreak": streak, **({"Status": UNHEALTHY} if streak >= health_check.retries else {})}
+
+
+def _act(found: dict[str, Any], root: str, runroot: str) -> None:
+    """What ``--health-on-failure`` says.
+
+    After a ``kill`` its restart policy decides whether it is started anew; a ``stop`` is final.
+    """
+    action, container_id = found.get("Options", {}).get("health_on_failure", "none"), found["Id"]
+    if action == "none":
+        return
+    note_signal(root, container_id, SIGKILL if action == "kill" else 0, HEALTH)
+    if action == "kill":
+        with lifecycle.Process(root, container_id, "kill") as process:
+            send_signal(process.pidfd, SIGKILL)
+            process.group.thaw()  # on cgroup v1 the frozen don't die
+    elif action == "stop":
+        lifecycle.stop(container_id, root=root, runroot=runroot)
+    else:
+        from minibox.engine import container
+
+        container.restart(container_id, root=root, runroot=runroot)
