@@ -88,6 +88,7 @@ class Detached:
         except BaseException as error:
             if not self._new:
                 note_failure(launch.root, launch.claim.id, error)
+            _unlink(removal.socket_path(launch.runroot, launch.claim.id))
             launch.close(keep=keep)
             raise
         finally:
@@ -246,13 +247,14 @@ def log_limits(log_opt: tuple[str, ...]) -> tuple[int, int]:
 
 
 def _own_command(module: str, function: str, root: str, runroot: str, container_id: str) -> tuple[str, ...]:
-    """A command that calls a function with the other arguments.
+    """A command that calls a function with the other arguments, in a new interpreter.
 
-    In a new interpreter, and from where this one has the package: a program that embeds it may have changed its path.
+    It finds modules where this one does, without the search of `site` for where that is: 12 to 30 ms.
     """
     package = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    code = f"import sys; sys.path.insert(0, sys.argv[1]); from {module} import {function} as f; f(*sys.argv[2:])"
-    return (sys.executable, "-c", code, package, root, runroot, container_id)
+    places = dict.fromkeys((package, *(place for place in sys.path if os.path.isabs(place))))
+    code = f"import sys; sys.path[:] = sys.argv[1].split(':'); from {module} import {function} as f; f(*sys.argv[2:])"
+    return (sys.executable, "-I", "-S", "-c", code, ":".join(places), root, runroot, container_id)
 
 
 # ---- what follows the end -------------------------------------------------------------------------
