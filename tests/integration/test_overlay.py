@@ -311,9 +311,16 @@ def test_file_system_type_is_what_the_kernel_calls_it(root):
     assert isinstance(why_unsuitable("/proc"), Unsupported | None)
 
 
+def with_layer(root: str) -> Overlay:
+    """A driver that has one layer, an empty one."""
+    overlay = Overlay(root)
+    os.makedirs(overlay.layer_path(LAYER), 0o755)
+    return overlay
+
+
 @pytest.mark.kernel
 def test_snapshot_is_prepared_once_and_removed_however_it_looks(root):
-    overlay = Overlay(root)
+    overlay = with_layer(root)
     before = os.umask(0o077)
     try:
         snapshot = overlay.prepare("c1", (LAYER,))
@@ -348,7 +355,7 @@ def test_snapshot_is_prepared_once_and_removed_however_it_looks(root):
 
 @requires("root", "command:chattr")
 def test_what_a_container_made_immutable_is_removed(root):
-    overlay = Overlay(root)
+    overlay = with_layer(root)
     snapshot = overlay.prepare("c1", (LAYER,))
     for name in "ia":
         os.mkdir(f"{snapshot.upper}/{name}")
@@ -362,8 +369,8 @@ def test_what_a_container_made_immutable_is_removed(root):
 
 
 def test_a_container_says_which_layers_it_stands_on(root):
-    chain_ids = (LAYER, "sha256:" + "b" * 64)
-    Overlay(root).prepare("c1", chain_ids)
+    chain_ids = ("sha256:" + "b" * 64, LAYER)
+    with_layer(root).prepare("c1", chain_ids)
     assert read_record(root, "c1") == ("overlay", chain_ids)
     assert layers_in_use(root) == {("overlay", chain_id) for chain_id in chain_ids}
     Overlay(root).remove("c1")
