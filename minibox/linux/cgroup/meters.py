@@ -1,0 +1,115 @@
+"""What a container's memory comes to, and what its processes use where no controller counts for them. Off the hot path."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from minibox.linux.cgroup.group import Cgroup
+
+UNLIMITED_V1 = 1 << 62  # what v1 shows for none is a little below 2**63
+
+
+@record
+class ProcessUsage:
+    """What processes use together, as /proc tells: memory that is theirs alone, and bytes to and from disks."""
+
+    cpu_ns: int
+    memory_bytes: int
+    threads: int
+    io_read_bytes: int | None
+    io_write_bytes: int | None
+
+
+def memory(group: Cgroup) -> tuple[int | None, int | None]:
+    """Memory in use without the page cache that the kernel takes back first, as Docker counts, and its limit, in bytes.
+
+    None for what isn't counted; a limit of None is none.
+    """
+    directory = group.v1.get("memory")
+    if directory:
+        used, limit = _text(f"{directory}/memory.usage_in_bytes"), ""
+        stat = _fields(f"{directory}/memory.stat")
+        inactive, limit = stat.get("total_inactive_file", "0"), stat.get("hierarchical_memory_limit", "")
+    else:
+        used, limit = _text(f"{group.v2}/memory.current"), _text(f"{group.v2}/memory.max")
+        inactive = _fields(f"{group.v2}/memory.stat").get("inactive_file", "0")
+    bound = int(limit) if limit.isdigit() and int(limit) < UNLIMITED_V1 else None
+    return (max(int(used) - int(inactive), 0) if used.isdigit() else None), bound
+
+
+def host_memory_bytes() -> int:
+    """How much this machine has."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return int(file.readline().split()[1]) * 1024
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """A process and all that are below it; proc_pid_task_tid_children(5)."""
+    waiting = [pid]
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        with suppress(OSError):
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                waiting += map(int, _text(f"/proc/{pid}/task/{thread}/children").split())
+
+
+def processes(pids: Iterable[int]) -> ProcessUsage:
+    """What processes use, with their children that have ended: proc_pid_stat(5), proc_pid_io(5)."""
+    tick_ns = 10**9 // os.sysconf("SC_CLK_TCK")
+    cpu_ns = memory_bytes = threads = 0
+    io_read: int | None = 0
+    io_write: int | None = 0
+    for pid in pids:
+        fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        if len(fields) < 18:
+            continue  # it has just ended
+        cpu_ns += sum(map(int, fields[11:15])) * tick_ns
+        threads += int(fields[17])
+        memory_bytes += int(_fields(f"/proc/{pid}/status").get("RssAnon:", "0")) * 1024
+        read, written = process_io(pid)
+        io_read = None if io_read is None or read is None else io_read + read
+        io_write = None if io_write is None or written is None else io_write + written
+    return ProcessUsage(cpu_ns, memory_bytes, threads, io_read, io_write)
+
+
+def process_io(pid: int) -> tuple[int | None, int | None]:
+    """Bytes that a process and its ended children have read from and written to disks; None where we may not know."""
+    found = _fields(f"/proc/{pid}/io")
+    read, written = found.get("read_bytes:"), found.get("write_bytes:")
+    return (int(read), int(written)) if read and written else (None, None)
+
+
+def network_bytes(pid: int) -> tuple[int, int]:
+    """Received and sent by a process's network, but for its loopback: proc_pid_net(5). Of the host's own: nothing."""
+    received = sent = 0
+    with suppress(OSError):
+        if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+            return 0, 0
+        for line in _text(f"/proc/{pid}/net/dev").splitlines()[2:]:
+            name, _, numbers = line.partition(":")
+            words = numbers.split()
+            if name.strip() != "lo" and len(words) >= 9:
+                received, sent = received + int(words[0]), sent + int(words[8])
+    return received, sent
+
+
+def _fields(path: str) -> dict[str, str]:
+    """The first two words of each line."""
+    return {words[0]: words[1] for line in _text(path).splitlines() if len(words := line.split()) > 1}
+
+
+def _text(path: str) -> str:
+    """A file of the kernel; "" when it is gone, or not for us."""
+    try:
+        with open(path, "rb", 0) as file:
+            return file.read().decode("ascii", "replace").strip()
+    except OSError:
+        return ""
