@@ -48,10 +48,12 @@ COMMANDS = (
     ("Containers", "wait", "life", "wait", "Wait until containers have ended"),
     ("Containers", "rename", "life", "rename", "Give a container another name"),
     ("Containers", "rm", "life", "rm", "Remove containers"),
+    ("Containers", "stats", "stats", "stats", "Show what containers use, live"),
     ("Containers", "diff", "changes", "diff", "Show what changed in a container, or between two"),
     ("Containers", "cp", "changes", "cp", "Copy files between a container and the host"),
     ("Containers", "commit", "changes", "commit", "Make an image of a container"),
     ("Containers", "export", "changes", "export", "Write the files of a container as a tar archive"),
+    ("Other", "events", "events", "events", "Show what happens, live"),
     ("Other", "login", "registry", "login", "Log in to a registry"),
     ("Other", "logout", "registry", "logout", "Log out of a registry"),
     ("Other", "system", "application", "system", "Manage the disk: what is used, unused, damaged"),
@@ -74,6 +76,7 @@ IMAGE_COMMANDS = (
 SYSTEM_COMMANDS = (
     ("Commands", "check", "disk", "check", "Verify all that is on disk"),
     ("Commands", "df", "disk", "df", "Show what is used of the disk"),
+    ("Commands", "events", "events", "events", "Show what happens, live"),
     ("Commands", "prune", "disk", "prune", "Remove what nobody needs"),
 )
 
