@@ -74,6 +74,14 @@ class ContainerNotRunning(MiniboxError):
     """It needs a process, and has none."""
 
 
+class VolumeNotFound(MiniboxError):
+    """No volume of that name."""
+
+
+class VolumeInUse(MiniboxError):
+    """A volume can't be removed: a container has it."""
+
+
 class LimitError(MiniboxError):
     """A resource limit was asked for that this host can't apply."""
 

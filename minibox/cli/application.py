@@ -22,6 +22,7 @@ CONTEXT_SETTINGS = {"max_content_width": WIDTH_MAX}
 #: Heading, command, module of `minibox.cli`, its attribute, help; the help is here so that `--help` loads no command.
 COMMANDS = (
     ("Run", "run", "container", "run", "Run a command in a new container"),
+    ("Run", "exec", "inside", "exec_", "Run a command in a container that runs"),
     ("Run", "shell", "container", "shell", "Open the best shell that an image has"),
     ("Look inside", "explain", "system", "explain", "Show the steps of a run without running it"),
     ("Look inside", "inspect", "inspect", "inspect", "Show all about a container or an image"),
@@ -53,6 +54,7 @@ COMMANDS = (
     ("Containers", "cp", "changes", "cp", "Copy files between a container and the host"),
     ("Containers", "commit", "changes", "commit", "Make an image of a container"),
     ("Containers", "export", "changes", "export", "Write the files of a container as a tar archive"),
+    ("Containers", "volume", "application", "volume", "Manage volumes: data that outlives containers"),
     ("Other", "events", "events", "events", "Show what happens, live"),
     ("Other", "login", "registry", "login", "Log in to a registry"),
     ("Other", "logout", "registry", "logout", "Log out of a registry"),
@@ -71,6 +73,14 @@ IMAGE_COMMANDS = (
     ("Commands", "diff", "changes", "diff", "Show what changed in an image, or between two"),
     ("Commands", "inspect", "inspect", "inspect_image", "Show all about an image"),
     ("Commands", "prune", "image", "prune", "Remove images that nobody needs"),
+)
+
+VOLUME_COMMANDS = (
+    ("Commands", "create", "volume", "create", "Make a volume"),
+    ("Commands", "inspect", "volume", "inspect", "Show all about volumes"),
+    ("Commands", "ls", "volume", "ls", "List volumes"),
+    ("Commands", "prune", "volume", "prune", "Remove volumes that no container has"),
+    ("Commands", "rm", "volume", "rm", "Remove volumes"),
 )
 
 SYSTEM_COMMANDS = (
@@ -178,6 +188,10 @@ class ImageCommands(Application):
     rows = tuple(sorted(IMAGE_COMMANDS))
 
 
+class VolumeCommands(Application):
+    rows = VOLUME_COMMANDS
+
+
 class SystemCommands(Application):
     rows = SYSTEM_COMMANDS
 
@@ -202,6 +216,7 @@ def _group(name: str, cls: type[Application], example: str, help_text: str) -> c
 
 
 image = _group("image", ImageCommands, "ls", "Manage images.")
+volume = _group("volume", VolumeCommands, "ls", "Manage volumes.")
 system = _group("system", SystemCommands, "df", "Manage what is on disk.")
 
 

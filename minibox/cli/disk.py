@@ -1,4 +1,4 @@
-"""Commands on all that minibox keeps: system df, system prune, system check."""
+"""Commands on all that minibox keeps: system df, system prune, system check; container prune."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from minibox.cli.application import settings_of
 from minibox.cli.table import format_json, printable
+from minibox.image.filters import parse_filters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ CONTAINER_HEADINGS = {
 VOLUME_HEADINGS = {"Links": "LINKS", "Name": "VOLUME NAME", "Size": "SIZE"}
 COLOURS = {"damaged": "red", "leftover": "yellow"}
 COMMAND_SHOWN = 20
+PRUNE_KEYS = ("label", "label!", "until")
 
 
 @click.command(
@@ -97,7 +99,8 @@ def _print_all(usage: DiskUsage) -> None:
     click.echo(format_rows(rows, "", CONTAINER_HEADINGS, columns))
     click.echo("\nLocal Volumes space usage:\n")
     volumes = [
-        {"Links": str(each.links), "Name": each.name, "Size": format_size(each.size_bytes)} for each in usage.volumes
+        {"Links": str(len(each.volume.users)), "Name": each.volume.name, "Size": format_size(each.size_bytes)}
+        for each in usage.volumes
     ]
     click.echo(format_rows(volumes, "", VOLUME_HEADINGS, ("Name", "Links", "Size")))
 
@@ -110,33 +113,61 @@ def _shortened(text: str) -> str:
     epilog="""\b
 Examples:
   minibox system prune
-  minibox system prune --all --force"""
+  minibox system prune --all --volumes --force"""
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Remove all images that no container uses")
 @click.option("-f", "--force", is_flag=True, help="Don't ask")
 @click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what fits: label, label! or until")
+@click.option("--volumes", is_flag=True, help="Remove volumes without a name of their own that no container has, too")
 @click.pass_context
-def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
-    """Remove ended containers, images that nobody needs, and what killed commands left. Volumes stay."""
+def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...], volumes: bool) -> int:
+    """Remove ended containers, images that nobody needs, and what killed commands left. Named volumes stay."""
     from minibox.cli.image import confirmed, print_removed
     from minibox.cli.units import format_size
     from minibox.engine.disk import prune as remove_unused
-    from minibox.image.filters import PRUNE_KEYS, parse_filters
 
-    wanted = parse_filters(filters, [key for key in PRUNE_KEYS if key != "dangling"])
+    wanted = parse_filters(filters, PRUNE_KEYS)
     images = "all images without at least one container associated to them" if everything else "all dangling images"
-    warning = f"WARNING! This will remove:\n  - all stopped containers\n  - {images}\n  - unfinished downloads\n"
+    chosen = ["all stopped containers", *(["all anonymous volumes not used by at least one container"] if volumes else []),
+              images, "unfinished downloads"]  # fmt: skip
+    warning = "WARNING! This will remove:\n" + "".join(f"  - {each}\n" for each in chosen)
     if not force and not confirmed(warning):
         return 1
     settings = settings_of(ctx)
-    done = remove_unused(root=settings.root, runroot=settings.runroot, everything=everything, filters=wanted)
+    done = remove_unused(root=settings.root, runroot=settings.runroot, everything=everything, volumes=volumes,
+                         filters=wanted)  # fmt: skip
     if done.containers:
         click.echo("Deleted Containers:\n" + "\n".join(done.containers) + "\n")
+    if done.volumes:
+        click.echo("Deleted Volumes:\n" + "\n".join(done.volumes) + "\n")
     if done.images.untagged or done.images.deleted:
         click.echo("Deleted Images:")
         print_removed(done.images, "untagged", "deleted")
         click.echo()
     click.echo(f"Total reclaimed space: {format_size(done.freed_bytes, 4)}")
+    return 0
+
+
+@click.command(
+    epilog="\b\nExamples:\n  minibox container prune\n  minibox container prune --force --filter until=24h --filter label!=keep"
+)
+@click.option("-f", "--force", is_flag=True, help="Don't ask")
+@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what fits: label, label! or until")
+@click.pass_context
+def prune_containers(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
+    """Remove all containers that don't run, with what they wrote."""
+    from minibox.cli.image import confirmed
+    from minibox.cli.units import format_size
+    from minibox.engine.disk import prune_containers as remove_ended
+
+    wanted = parse_filters(filters, PRUNE_KEYS)
+    if not force and not confirmed("WARNING! This will remove all stopped containers."):
+        return 1
+    settings = settings_of(ctx)
+    gone, freed_bytes = remove_ended(root=settings.root, runroot=settings.runroot, filters=wanted)
+    if gone:
+        click.echo("Deleted Containers:\n" + "\n".join(gone) + "\n")
+    click.echo(f"Total reclaimed space: {format_size(freed_bytes, 4)}")
     return 0
 
 

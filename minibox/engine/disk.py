@@ -6,24 +6,28 @@ import fcntl
 import os
 import time
 
-from minibox.engine import ownership, removal
+from minibox.engine import ownership, removal, state, volume_store
 from minibox.engine.images import ImageRow, Removed, look_at_disk, uses
 from minibox.engine.images import prune as prune_images
 from minibox.engine.user_namespace import run_inside
+from minibox.errors import ContainerNotFound, UsageError
 from minibox.image.filters import parse_time
 from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
 from minibox.image.usage import usage
 from minibox.record import record
 from minibox.storage import snapshotter_of
-from minibox.storage.usage import tree_bytes
+from minibox.storage.usage import file_bytes, tree_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from minibox.engine.volume_store import StoredVolume
     from minibox.image.filters import Filter
+
+OF_SNAPSHOTS = ("rootfs", "upper")  # `Snapshotter.snapshot_bytes` counts them: layers may share their blocks
 
 
 @record
@@ -39,11 +43,10 @@ class Share:
 
 @record
 class VolumeUsage:
-    """A named volume; ``links`` are the containers that have it, as far as is known."""
+    """A named volume and what it takes of the disk."""
 
-    name: str
+    volume: StoredVolume
     size_bytes: int
-    links: int
 
 
 @record
@@ -79,7 +82,10 @@ class DiskUsage:
                 for row in self.images
             ],
             "containers": list(self.containers),
-            "volumes": [{"name": each.name, "size_bytes": each.size_bytes} for each in self.volumes],
+            "volumes": [
+                {"name": each.volume.name, "size_bytes": each.size_bytes, "containers": list(each.volume.users)}
+                for each in self.volumes
+            ],
             "leftover_bytes": self.leftover_bytes,
         }
 
@@ -98,7 +104,11 @@ def disk_usage(*, root: str, runroot: str) -> DiskUsage:
     images = inventory(layout)
     taken = usage(layout, look_at_disk(root), images, uses(root))
     rows = [ImageRow(image, name, used) for image, used in zip(images, taken.images) for name in image.names or (None,)]
-    volumes = _volumes(root, containers)
+    stored = volume_store.volumes(root)
+    volumes = [
+        VolumeUsage(volume, size)
+        for volume, size in zip(stored, volume_store.sizes([os.path.dirname(each.path) for each in stored]))
+    ]
     ended = [each for each in containers if each["Status"] != "running"]
     shares = (
         Share(
@@ -110,8 +120,8 @@ def disk_usage(*, root: str, runroot: str) -> DiskUsage:
             sum(each["SizeRw"] for each in containers), sum(each["SizeRw"] for each in ended),
         ),
         Share(
-            "Local Volumes", len(volumes), sum(each.links > 0 for each in volumes),
-            sum(each.size_bytes for each in volumes), sum(each.size_bytes for each in volumes if not each.links),
+            "Local Volumes", len(volumes), sum(bool(each.volume.users) for each in volumes),
+            sum(each.size_bytes for each in volumes), sum(each.size_bytes for each in volumes if not each.volume.users),
         ),
     )  # fmt: skip
     return DiskUsage(shares, tuple(rows), tuple(containers), tuple(volumes), taken.leftover_bytes)
@@ -128,48 +138,67 @@ def written_bytes(root: str, container_id: str) -> int:
     return run_inside(look) if os.geteuid() else look()
 
 
-def _volumes(root: str, containers: Sequence[dict[str, Any]]) -> list[VolumeUsage]:
-    try:
-        names = sorted(os.listdir(f"{root}/volumes"))
-    except FileNotFoundError:
-        return []
-    used = [str(mount.get("Source", "")) for each in containers for mount in each.get("Mounts") or ()]
-
-    def look() -> list[int]:
-        return [tree_bytes(f"{root}/volumes/{name}") for name in names]
-
-    sizes = run_inside(look) if os.geteuid() else look()
-    return [
-        VolumeUsage(name, size, sum(source.startswith(f"{root}/volumes/{name}/") for source in used))
-        for name, size in zip(names, sizes)
-    ]
-
-
 @record
 class Pruned:
-    """What `system prune` removed: ids of containers, and images; ``freed_bytes`` of the disk together."""
+    """What `system prune` removed: ids of containers, names of volumes, and images; ``freed_bytes`` of the disk."""
 
     containers: tuple[str, ...]
+    volumes: tuple[str, ...]
     images: Removed
     freed_bytes: int
 
 
-def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequence[Filter] = ()) -> Pruned:
+def prune(
+    *, root: str, runroot: str, everything: bool = False, volumes: bool = False, filters: Sequence[Filter] = ()
+) -> Pruned:
     """Remove containers that have ended, images as `images.prune`, and unfinished downloads that nobody goes on with.
+
+    Args:
+        volumes: volumes whose name was made up and that no container has, too; ``until`` says nothing of them.
 
     Raises:
         StoreBusy, StoreError: as `images.prune`.
     """
-    freed, gone = 0, []
-    for each in removal.list_containers(root=root, runroot=runroot):
-        if each["Status"] == "running" or ownership.is_live(root, each["Id"]) or not _passes(each, filters):
-            continue
-        freed += written_bytes(root, each["Id"])
-        removal.remove(each["Id"], root=root, runroot=runroot)
-        gone.append(each["Id"])
+    gone, freed = prune_containers(root=root, runroot=runroot, filters=filters)
+    names: list[str] = []
+    if volumes:
+        of_volumes = [each for each in filters if each.key != "until"]
+        names, freed_by_volumes = volume_store.prune(root, filters=of_volumes)
+        freed += freed_by_volumes
     images = prune_images(root=root, runroot=runroot, everything=everything, filters=filters)
     freed += images.freed_bytes + _remove_unfinished(root)
-    return Pruned(tuple(gone), images, freed)
+    return Pruned(tuple(gone), tuple(names), images, freed)
+
+
+def prune_containers(*, root: str, runroot: str, filters: Sequence[Filter] = ()) -> tuple[list[str], int]:
+    """Remove the containers that don't run and that ``filters`` let pass; their ids, and the bytes that it freed."""
+    gone, freed = [], 0
+    for each in removal.list_containers(root=root, runroot=runroot):
+        if each["Status"] in state.ALIVE or ownership.is_live(root, each["Id"]) or not _passes(each, filters):
+            continue
+        size_bytes = _all_bytes(root, each["Id"])
+        try:
+            removal.remove(each["Id"], root=root, runroot=runroot)
+        except (UsageError, ContainerNotFound):
+            continue  # it has just been started, or removed
+        freed += size_bytes
+        gone.append(each["Id"])
+    return gone, freed
+
+
+def _all_bytes(root: str, container_id: str) -> int:
+    """What a container takes of the disk: what it wrote, its log, and our files about it."""
+    rootfs = snapshotter_of(root, container_id).snapshot_bytes
+    directory = f"{root}/containers/{container_id}"
+
+    def look() -> int:
+        others = [each for each in os.listdir(directory) if each not in OF_SNAPSHOTS]
+        return rootfs(container_id) + sum(file_bytes(f"{directory}/{each}") for each in others)
+
+    try:
+        return run_inside(look) if os.geteuid() else look()
+    except OSError:
+        return 0  # it has just been removed
 
 
 def _passes(found: dict[str, Any], filters: Sequence[Filter]) -> bool:

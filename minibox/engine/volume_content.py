@@ -40,12 +40,13 @@ def opened(storage: Snapshotter, snapshot: Snapshot) -> Iterator[tuple[str, ...]
             os.close(fd)
 
 
-def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str) -> None:
-    """Make the volume directory ``path``; there already is fine, and then it is left as it is.
+def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str, *, durable: bool = False) -> None:
+    """Make the volume directory ``path``; one that is there and has something in it is left as it is.
 
     Args:
         lowerdirs: of the image, topmost first; () for a volume that begins empty.
         destination: where the container will see it, absolute and normalised.
+        durable: after a power loss too it is there whole or not at all.
 
     Raises:
         StoreError: the disk is full, or the kernel refused otherwise; nothing is left.
@@ -56,8 +57,12 @@ def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str) -> None
         os.makedirs(new)
         os.chmod(new, 0o755)
         inside = _resolve(lowerdirs, destination)
-        for layer in reversed(lowerdirs):
-            _apply_layer(layer, inside, new)
+        has_content = [_apply_layer(layer, inside, new) for layer in reversed(lowerdirs)]
+        if not any(has_content) and os.path.isdir(path):
+            os.rmdir(new)  # it is as it was made
+            return
+        if durable:
+            _sync(new)
         os.rename(new, path)
     except OSError as error:
         from minibox.storage.removal import remove_tree
@@ -119,13 +124,31 @@ def _look(layer: str, path: str) -> tuple[os.stat_result | None, bool]:
     return status, hidden
 
 
-def _apply_layer(layer: str, path: str, target: str) -> None:
+def _sync(path: str) -> None:
+    """Write all files below, and the directory, to the disk."""
+    for directory, _, names in os.walk(path):
+        for name in (".", *names):
+            try:
+                fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:
+                continue  # a symlink, a socket, a device that isn't there
+            try:
+                if S_ISREG(os.fstat(fd).st_mode) or name == ".":
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+
+
+def _apply_layer(layer: str, path: str, target: str) -> bool:
+    """Whether the layer has a directory there."""
     status, hidden = _look(layer, path)
     if hidden or (status is not None and not S_ISDIR(status.st_mode)):
         for name in os.listdir(target):
             _remove(f"{target}/{name}")
-    if status is not None and S_ISDIR(status.st_mode):
-        _apply_directory(layer + path, status, target)
+    if status is None or not S_ISDIR(status.st_mode):
+        return False
+    _apply_directory(layer + path, status, target)
+    return True
 
 
 def _apply_directory(source: str, status: os.stat_result, target: str) -> None:

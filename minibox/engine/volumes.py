@@ -171,14 +171,19 @@ def _read_volume(word: str, host: HostFacts) -> _Request:
     path = destination_path(destination, word)
     if source.startswith(("/", "./", "../")) or source in (".", ".."):
         return _Request("bind", _joined(host.cwd, source), path, options, word)
-    return _Request("volume", _volume_name(source, word), path, options, word)
+    return _Request("volume", volume_name(source, word), path, options, word)
 
 
 def _known(option: str) -> bool:
     return option in _BIND_WORDS or option in _PROPAGATION
 
 
-def _volume_name(name: str, word: str) -> str:
+def volume_name(name: str, word: str) -> str:
+    """A checked name of a volume; ``word`` is what the error quotes.
+
+    Raises:
+        UsageError: it can't be one.
+    """
     if len(name) < 2 or len(name) > 255 or not name[0].isalnum() or not _NAME_ALPHABET.issuperset(name):
         raise UsageError(
             f"invalid volume name {name!r} in {word!r}",
@@ -216,7 +221,7 @@ def _read_mount(word: str) -> _Request:
         raise UsageError(f"invalid mount {word!r}: unexpected key {next(iter(fields))!r} for type {kind}")
     destination = destination_path(target, word)
     if kind == "volume" and source:
-        source = _volume_name(source, word)
+        source = volume_name(source, word)
     elif kind == "bind":
         if not source.startswith("/"):
             raise UsageError(f"invalid mount {word!r}: source {source!r} is not absolute", hint="write the whole path")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from stat import S_ISLNK, S_ISREG
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from struct import pack_into, unpack_from
 
 TYPE_CHECKING = False
@@ -24,6 +24,15 @@ def tree_bytes(path: str) -> int:
     What the caller may not read counts for nothing.
     """
     return sum(status.st_blocks * BLOCK_BYTES for _, status, _ in _inodes(path))
+
+
+def file_bytes(path: str) -> int:
+    """The same of what is at ``path``, a directory or not."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return 0
+    return tree_bytes(path) if S_ISDIR(status.st_mode) else status.st_blocks * BLOCK_BYTES
 
 
 def own_bytes(path: str) -> int:
