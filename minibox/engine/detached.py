@@ -9,7 +9,6 @@ from time import time
 
 from minibox.engine import removal, state
 from minibox.engine.exit_record import exit_path, read_exit
-from minibox.engine.health_config import check_of, healthcheck
 from minibox.engine.launch import IdFile
 from minibox.engine.lifecycle import RESTARTED, stop_path
 from minibox.engine.ownership import Claim
@@ -81,7 +80,7 @@ class Detached:
                 except (CommandNotFound, CommandNotExecutable) as error:
                     if self._new and not options.rm:
                         keep = True
-                        self._write_state(Status="created", ExitCode=error.status, Error=str(error))
+                        self._write_state(Status="created", ExitCode=error.status, Error=str(error), Hint=error.hint)
                     raise
             assert execution.init
             self._hand_over(supervisor, execution.init.pid, execution.pty_master)
@@ -145,7 +144,7 @@ class Detached:
     def _duties(self) -> Duties:
         launch, options = self._launch, self._options
         bytes_max, files = log_limits(options.log_opt)
-        check = check_of({"Healthcheck": healthcheck(options, launch.image.config)})
+        check = launch.health_check
         return Duties(
             log_path=log_path(launch.root, launch.claim.id) if options.log_driver != "none" else "",
             log_bytes_max=bytes_max,
@@ -176,7 +175,7 @@ class Detached:
 
 def note_failure(root: str, container_id: str, error: BaseException) -> None:
     """Say why a container could not be started again: it is as it was, and its policy no longer tries."""
-    failed: dict[str, Any] = {"Error": str(error)}
+    failed: dict[str, Any] = {"Error": str(error), "Hint": getattr(error, "hint", None)}
     if isinstance(error, (CommandNotFound, CommandNotExecutable)):
         failed["ExitCode"] = error.status
 
