@@ -38,6 +38,7 @@ COMMANDS = (
     ("Images", "save", "archive", "save", "Write images to an archive"),
     ("Images", "load", "archive", "load", "Bring images from an archive"),
     ("Images", "import", "archive", "import_", "Make an image from a tar archive of a root file system"),
+    ("Containers", "container", "application", "container", "Manage containers: their commands, below one name"),
     ("Containers", "ps", "ps", "ps", "List containers"),
     ("Containers", "create", "life", "create", "Make a container, to be started later"),
     ("Containers", "start", "life", "start", "Start containers that were created or have ended"),
@@ -47,6 +48,10 @@ COMMANDS = (
     ("Containers", "pause", "life", "pause", "Freeze containers"),
     ("Containers", "unpause", "life", "unpause", "Let frozen containers go on"),
     ("Containers", "wait", "life", "wait", "Wait until containers have ended"),
+    ("Containers", "attach", "inside", "attach", "Join your terminal to a container"),
+    ("Containers", "logs", "inside", "logs", "Show what a container has written"),
+    ("Containers", "top", "inside", "top", "Show the processes of a container"),
+    ("Containers", "port", "inside", "port", "Show the published ports of a container"),
     ("Containers", "rename", "life", "rename", "Give a container another name"),
     ("Containers", "rm", "life", "rm", "Remove containers"),
     ("Containers", "stats", "stats", "stats", "Show what containers use, live"),
@@ -73,6 +78,17 @@ IMAGE_COMMANDS = (
     ("Commands", "diff", "changes", "diff", "Show what changed in an image, or between two"),
     ("Commands", "inspect", "inspect", "inspect_image", "Show all about an image"),
     ("Commands", "prune", "image", "prune", "Remove images that nobody needs"),
+)
+
+#: Below `container`: as for `image`.
+CONTAINER_COMMANDS = (
+    *(
+        ("Commands", {"ps": "ls"}.get(name, name), *rest)
+        for heading, name, *rest in COMMANDS
+        if heading in ("Run", "Containers") and name not in ("container", "volume", "shell")
+    ),
+    ("Commands", "inspect", "inspect", "inspect", "Show all about a container"),
+    ("Commands", "prune", "disk", "prune_containers", "Remove containers that don't run"),
 )
 
 VOLUME_COMMANDS = (
@@ -188,6 +204,10 @@ class ImageCommands(Application):
     rows = tuple(sorted(IMAGE_COMMANDS))
 
 
+class ContainerCommands(Application):
+    rows = tuple(sorted(CONTAINER_COMMANDS))
+
+
 class VolumeCommands(Application):
     rows = VOLUME_COMMANDS
 
@@ -216,6 +236,7 @@ def _group(name: str, cls: type[Application], example: str, help_text: str) -> c
 
 
 image = _group("image", ImageCommands, "ls", "Manage images.")
+container = _group("container", ContainerCommands, "ls", "Manage containers.")
 volume = _group("volume", VolumeCommands, "ls", "Manage volumes.")
 system = _group("system", SystemCommands, "df", "Manage what is on disk.")
 
