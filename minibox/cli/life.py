@@ -155,10 +155,10 @@ def kill(ctx: click.Context, containers: tuple[str, ...], signal: str) -> int:
     from minibox.engine.lifecycle import kill as send
     from minibox.linux.signals import signal_number
 
-    root, number = settings_of(ctx).root, signal_number(signal)
+    settings, number = settings_of(ctx), signal_number(signal)
 
     def act(name: str) -> None:
-        send(name, number, root=root)
+        send(name, number, root=settings.root, runroot=settings.runroot)
 
     return for_each(containers, act)
 
@@ -170,10 +170,10 @@ def pause(ctx: click.Context, containers: tuple[str, ...]) -> int:
     """Freeze all processes of containers, until `minibox unpause`."""
     from minibox.engine.lifecycle import pause as freeze
 
-    root = settings_of(ctx).root
+    settings = settings_of(ctx)
 
     def act(name: str) -> None:
-        freeze(name, root=root)
+        freeze(name, root=settings.root, runroot=settings.runroot)
 
     return for_each(containers, act)
 
@@ -185,10 +185,10 @@ def unpause(ctx: click.Context, containers: tuple[str, ...]) -> int:
     """Let the processes of paused containers go on."""
     from minibox.engine.lifecycle import unpause as thaw
 
-    root = settings_of(ctx).root
+    settings = settings_of(ctx)
 
     def act(name: str) -> None:
-        thaw(name, root=root)
+        thaw(name, root=settings.root, runroot=settings.runroot)
 
     return for_each(containers, act)
 
@@ -212,7 +212,8 @@ def rename(ctx: click.Context, container: str, new_name: str) -> None:
     """Give a container another name."""
     from minibox.engine.lifecycle import rename as give_name
 
-    give_name(container, new_name, root=settings_of(ctx).root)
+    settings = settings_of(ctx)
+    give_name(container, new_name, root=settings.root, runroot=settings.runroot)
 
 
 @click.command(epilog="\b\nExamples:\n  minibox rm web 4f2d\n  minibox rm -f --all")

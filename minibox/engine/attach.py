@@ -10,7 +10,7 @@ from _socket import AF_UNIX, SHUT_RDWR, SOCK_SEQPACKET
 from _thread import allocate_lock, start_new_thread
 from socket import socket
 
-from minibox.engine import lifecycle, ownership, removal, state
+from minibox.engine import events, lifecycle, ownership, removal, state
 from minibox.engine.detach_keys import DETACH_KEYS, DetachKeys
 from minibox.engine.signals import Forwarding, block
 from minibox.engine.terminal import Terminal
@@ -62,6 +62,7 @@ def attach(
         )
         try:
             attachment.connect(removal.socket_path(runroot, process.id))
+            events.note_container(runroot, state.read(root, process.id), "attach")
             return attachment.follow(root, runroot, process.id, on_note)
         finally:
             attachment.close()
@@ -148,7 +149,7 @@ class Attachment:
                 os.eventfd_write(self._ended, 1)
                 return
             try:
-                lifecycle.kill(container_id, number, root=root, wait=False)
+                lifecycle.kill(container_id, number, root=root, runroot=runroot, wait=False)
             except MiniboxError:
                 pass  # it has just ended
 
@@ -157,8 +158,10 @@ class Attachment:
         if self._failure and not self._left_by:
             raise self._failure
         if self._detached:
+            found = state.read(root, container_id)
+            events.note_container(runroot, found, "detach")
             if on_note:
-                on_note(f"detached: minibox attach {state.read(root, container_id)['Name']} comes back")
+                on_note(f"detached: minibox attach {found['Name']} comes back")
             return 0
         if self._left_by:
             return 128 + self._left_by

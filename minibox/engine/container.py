@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine import removal, state
+from minibox.engine import events, removal, state
 from minibox.engine.launch import Launch
 from minibox.engine.ownership import Claim, owned
 from minibox.engine.streams import ClosedEnds
@@ -158,6 +158,7 @@ def create(
         launch.prepare((24, 80) if options.tty else None, new=True)
         with IdFile(options.cidfile, launch.claim.id):
             state.write(root, {**launch.record(), "Status": "created", "Created": time()}, durable=True)
+            launch.happened("create")
         keep = True
     finally:
         launch.close(keep=keep)
@@ -248,6 +249,7 @@ def restart(
         mark=lifecycle.RESTARTED,
     )
     start(container_id, root=root, runroot=runroot, on_note=on_note)
+    events.note_container(runroot, state.read(root, container_id), "restart")
 
 
 def start_claimed(

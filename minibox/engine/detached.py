@@ -7,7 +7,7 @@ import sys
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from time import time
 
-from minibox.engine import removal, state
+from minibox.engine import events, removal, state
 from minibox.engine.exit_record import exit_path, read_exit
 from minibox.engine.launch import IdFile
 from minibox.engine.lifecycle import RESTARTED, stop_path
@@ -81,6 +81,8 @@ class Detached:
                     if self._new and not options.rm:
                         keep = True
                         self._write_state(Status="created", ExitCode=error.status, Error=str(error), Hint=error.hint)
+                    if keep and self._new:
+                        launch.happened("create")
                     raise
             assert execution.init
             self._hand_over(supervisor, execution.init.pid, execution.pty_master)
@@ -136,6 +138,7 @@ class Detached:
         launch.claim.note_process(pid, command, launch.joinable(), supervisor.pid)
         # Before the supervisor has it: a container that ends at once writes its end after this.
         self._write_state(Status="running", Pid=pid)
+        launch.happened(*(("create", "start") if self._new else ("start",)))
         try:
             supervisor.supervise(self._duties(), {**self._fds, "claim": launch.claim.fd})
         except OSError as error:
@@ -275,8 +278,12 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     ended |= {"Pid": 0, "OOMKilled": group.oom_kills() > 0, "MemoryPeak": group.usage().memory_peak_bytes}
     removal.remove_traces(root, runroot, container_id)
     mark = _stop_mark(root, container_id)
-    if state.read(root, container_id).get("Options", {}).get("rm") and mark != RESTARTED:
+    before = state.read(root, container_id)
+    actions = ("oom", "die") if ended["OOMKilled"] else ("die",)
+    events.note_container(runroot, before, *actions, exitCode=str(ended["ExitCode"]))
+    if before.get("Options", {}).get("rm") and mark != RESTARTED:
         removal.remove_files_of(root, container_id)
+        events.note_container(runroot, before, "destroy")
         claim.release()
         return
     delay_s: float | None = None

@@ -51,6 +51,8 @@ class Foreground:
                     return self._wait(forwarding)
             except (CommandNotFound, CommandNotExecutable):
                 self._keep = self._keep or not options.rm
+                if self._new and self._keep:
+                    launch.happened("create")
                 raise
 
     def _wait(self, forwarding: Forwarding) -> int:
@@ -66,6 +68,7 @@ class Foreground:
         removal.collect(launch.root, launch.runroot, ORPHANS_LOOKED_AT)
         if self._keep:
             self._write_state(Status="running", Pid=init.pid)
+        launch.happened(*(("create", "start") if self._new else ("start",)))
         forwarding.wait(
             init.pidfd, init.send_signal, self._terminal, execution.pty_master, self._options.stop_timeout_s
         )
@@ -84,6 +87,8 @@ class Foreground:
         launch.claim.note_ended(status)
         if self._keep:
             self._write_end(ExitCode=status, OOMKilled=killed, Finished=time())
+        ends = ("oom", "die") if killed else ("die",)
+        launch.happened(*ends, *(() if self._keep else ("destroy",)), exitCode=str(status))
         return status
 
     def _memory_note(self, code: int) -> str:

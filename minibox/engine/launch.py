@@ -5,7 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 
-from minibox.engine import files, id_map_support, ids, names, networking
+from minibox.engine import events, files, id_map_support, ids, names, networking
 from minibox.engine.prepare import FILES, Identity, prepare, wants_own_ids
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.engine.volume_use import provide
@@ -161,6 +161,14 @@ class Launch:
             "Mounts": mounts_of(spec["mounts"], self.claim.directory),
             "Options": given(self.options),
         }
+
+    def happened(self, *actions: str, **more: str) -> None:
+        """Write down events of it; see `events.note`."""
+        from minibox.engine.spec import labels
+
+        attributes = labels(self.options, self.image.config.get("config") or {})
+        attributes |= {"image": self.options.image, "name": self.claim.name, **more}
+        events.note(self.runroot, events.CONTAINER, self.claim.id, attributes, *actions)
 
     def release(self) -> None:
         """What the container was given outlasts this process: somebody else looks after it now."""

@@ -6,7 +6,7 @@ import os
 from select import POLLIN, poll
 from time import monotonic, sleep
 
-from minibox.engine import names, ownership, removal, state
+from minibox.engine import events, names, ownership, removal, state
 from minibox.engine.sent_signals import KILL, STOP, note_signal
 from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError
 from minibox.linux import cgroup
@@ -78,7 +78,7 @@ class Process:
         return bool(waiting.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
 
 
-def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, wait: bool = True) -> str:
+def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, runroot: str, wait: bool = True) -> str:
     """Send a signal to a container's first process; its id.
 
     Args:
@@ -88,8 +88,10 @@ def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, wait: bool
         ContainerNotFound, ContainerNotRunning
     """
     with Process(root, name_or_id, "kill") as process:
-        if signal_number in (SIGKILL, _stop_signal(state.read(root, process.id))):
+        found = state.read(root, process.id)
+        if signal_number in (SIGKILL, _stop_signal(found)):
             mark_stopped(root, process.id)
+        events.note_container(runroot, found, "kill", signal=str(signal_number))
         note_signal(root, process.id, signal_number, KILL)
         send_signal(process.pidfd, signal_number)
         if signal_number == SIGKILL:
@@ -131,13 +133,14 @@ def stop(
         MiniboxError: processes of it hang in the kernel.
     """
     container_id = state.find_id(root, name_or_id)
+    found: dict[str, Any] | None = None
     deadline = monotonic() + LETTING_GO_S
     # Again when it was about to be started: by its restart policy, or by another command.
     while ownership.is_live(root, container_id):
         mark_stopped(root, container_id, mark)
         try:
             with Process(root, container_id, "stop") as process:
-                _end(process, timeout_s, signal_number)
+                found = _end(process, runroot, timeout_s, signal_number)
             deadline = monotonic() + LETTING_GO_S
         except ContainerNotFound:
             break  # it was run with --rm
@@ -147,23 +150,28 @@ def stop(
             raise MiniboxError(f"container {name_or_id} has ended and its owner still holds it")
         sleep(POLL_S)
     removal.collect_one(root, runroot, container_id)
+    if found:
+        events.note_container(runroot, found, "stop")
     return container_id
 
 
-def _end(process: Process, timeout_s: float | None, signal_number: int) -> None:
-    """By the stop signal, or else SIGKILL."""
+def _end(process: Process, runroot: str, timeout_s: float | None, signal_number: int) -> dict[str, Any]:
+    """By the stop signal, or else SIGKILL; its state before."""
     found = state.read(process.root, process.id)
     if timeout_s is None:
         timeout_s = float(found.get("Options", {}).get("stop_timeout_s", STOP_TIMEOUT_S))
     process.group.thaw()
     signal_number = signal_number or _stop_signal(found)
     note_signal(process.root, process.id, signal_number, STOP)
+    events.note_container(runroot, found, "kill", signal=str(signal_number))
     send_signal(process.pidfd, signal_number)
     if not process.wait(None if timeout_s < 0 else timeout_s):
         note_signal(process.root, process.id, SIGKILL, STOP)
+        events.note_container(runroot, found, "kill", signal=str(SIGKILL))
         send_signal(process.pidfd, SIGKILL)
         process.group.kill()
         process.wait()
+    return found
 
 
 def _stop_signal(found: dict[str, Any]) -> int:
@@ -203,7 +211,7 @@ def _wake_supervisor(root: str, container_id: str) -> None:
             os.close(pidfd)
 
 
-def pause(name_or_id: str, *, root: str) -> str:
+def pause(name_or_id: str, *, root: str, runroot: str) -> str:
     """Freeze all processes of a container; its id.
 
     Raises:
@@ -220,10 +228,11 @@ def pause(name_or_id: str, *, root: str) -> str:
             group.thaw()
             raise
         _note_status(process, "paused")
+        events.note_container(runroot, state.read(root, process.id), "pause")
         return process.id
 
 
-def unpause(name_or_id: str, *, root: str) -> str:
+def unpause(name_or_id: str, *, root: str, runroot: str) -> str:
     """Let a container go on; its id.
 
     Raises:
@@ -236,6 +245,7 @@ def unpause(name_or_id: str, *, root: str) -> str:
             raise MiniboxError(f"container {name_or_id} is not paused")
         group.thaw()
         _note_status(process, "running")
+        events.note_container(runroot, state.read(root, process.id), "unpause")
         return process.id
 
 
@@ -275,7 +285,7 @@ def wait(name_or_id: str, *, root: str, runroot: str) -> int:
         watch.close()
 
 
-def rename(name_or_id: str, new_name: str, *, root: str) -> None:
+def rename(name_or_id: str, new_name: str, *, root: str, runroot: str) -> None:
     """Give a container another name.
 
     Raises:
@@ -292,3 +302,4 @@ def rename(name_or_id: str, new_name: str, *, root: str) -> None:
         names.drop(root, container_id, new_name)
         raise
     names.drop(root, container_id, found["Name"])
+    events.note_container(runroot, {**found, "Name": new_name}, "rename", oldName=f"/{found['Name']}")

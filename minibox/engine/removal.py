@@ -6,7 +6,7 @@ import os
 from select import POLLIN, poll
 from time import monotonic, sleep
 
-from minibox.engine import files, ids, names, ownership, state
+from minibox.engine import events, files, ids, names, ownership, state
 from minibox.engine.exit_record import read_exit
 from minibox.errors import ContainerNotFound, MiniboxError, UsageError
 from minibox.linux import cgroup
@@ -46,7 +46,7 @@ def _collect(root: str, runroot: str, orphans: Iterator[tuple[str, bool, int]]) 
             ended = read_exit(root, container_id) or {"ExitCode": 128 + SIGKILL, "OwnerKilled": True}
             ownership.note_ended(fd, ended["ExitCode"])  # the pid may soon be another's
             remove_traces(root, runroot, container_id)
-            _settle(root, container_id, remove_files, ended)
+            _settle(root, runroot, container_id, remove_files, ended)
             os.unlink(f"{root}/live/{container_id}")
         except (MiniboxError, OSError):
             continue
@@ -70,11 +70,15 @@ def remove_traces(root: str, runroot: str, container_id: str) -> None:
         pass
 
 
-def _settle(root: str, container_id: str, remove_files: bool, how: dict[str, Any]) -> None:
+def _settle(root: str, runroot: str, container_id: str, remove_files: bool, how: dict[str, Any]) -> None:
     """Remove its files, or say how it ended."""
+    before, code = state.read(root, container_id), str(how["ExitCode"])
     if remove_files or not state.is_written(root, container_id):
         remove_files_of(root, container_id)
+        events.note_container(runroot, before, "die", "destroy", exitCode=code)
         return
+    if before["Status"] in state.ALIVE:
+        events.note_container(runroot, before, "die", exitCode=code)
 
     def ended(found: dict[str, Any]) -> dict[str, Any] | None:
         if found["Status"] not in state.ALIVE:
@@ -101,6 +105,7 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
         UsageError: it runs, and ``force`` isn't given.
     """
     container_id = state.find_id(root, name_or_id)
+    found = state.read(root, container_id)
     deadline = monotonic() + GRACE_S
     while (claim := ownership.Claim.of(root, container_id, "", remove=True)) is None:
         live = ownership.owned(root, container_id)
@@ -108,6 +113,8 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
             raise UsageError(f"container {name_or_id} is running", f"to kill it too: minibox rm --force {name_or_id}")
         if live and force:
             _kill(root, container_id, live)
+            events.note_container(runroot, found, "kill", signal=str(SIGKILL))
+            events.note_container(runroot, found, "die", exitCode=str(128 + SIGKILL))
         if monotonic() > deadline:
             raise MiniboxError(f"container {name_or_id} has ended and its owner still holds it")
         sleep(POLL_S)
@@ -121,6 +128,7 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
         claim.release(finished=False)
         raise
     claim.release()
+    events.note_container(runroot, found, "destroy")
     return container_id
 
 
