@@ -68,7 +68,7 @@ OPTIONS: tuple[Option, ...] = (
            "Read environment variables from a file", _PROCESS, complete="file"),
     Option("workdir", ("--workdir", "-w"), "text", "DIR", "Start the command in this directory", _PROCESS),
     Option("user", ("--user", "-u"), "text", "USER[:GROUP]",
-           "Run as this user of the image, or this number", _PROCESS),
+           "Run as this user of the image, or number", _PROCESS),
     Option("group_add", ("--group-add",), "list", "GROUP", "Join a further group", _PROCESS),
     Option("entrypoint", ("--entrypoint",), "text", "COMMAND",
            "Replace the image's entrypoint; empty: none", _PROCESS),
@@ -88,11 +88,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("cidfile", ("--cidfile",), "text", "FILE",
            "Write the container's id to a new file", _CONTAINER, complete="file"),
     Option("pull", ("--pull",), "choice", "WHEN",
-           "When to pull: always, missing, never [missing]", _CONTAINER, choices=("always", "missing", "never")),
+           "Pull always, missing or never [missing]", _CONTAINER, choices=("always", "missing", "never")),
     Option("platform", ("--platform",), "text", "PLATFORM",
            "Image for OS/ARCH[/VARIANT]", _CONTAINER),
     Option("restart", ("--restart",), "text", "POLICY",
-           "no, on-failure[:N], always, unless-stopped [no]", _CONTAINER),
+           "no, on-failure[:N], always, unless-stopped", _CONTAINER),
     Option("timeout_s", ("--timeout",), "duration", "TIME", "Kill it after this long: 5s, 1m30s", _CONTAINER),
     Option("log_driver", ("--log-driver",), "choice", "DRIVER",
            "Keep its output: json-file or none", _CONTAINER, choices=("json-file", "none")),
@@ -102,11 +102,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("health_timeout_s", ("--health-timeout",), "duration", "TIME",
            "A check that takes longer has failed [30s]", _HEALTH),
     Option("health_retries", ("--health-retries",), "int", "NUMBER",
-           "Unhealthy after so many that fail in a row [3]", _HEALTH),
+           "Unhealthy after so many failures [3]", _HEALTH),
     Option("health_start_period_s", ("--health-start-period",), "duration", "TIME",
-           "At first a check that fails doesn't count [0s]", _HEALTH),
+           "At first a failure doesn't count [0s]", _HEALTH),
     Option("health_on_failure", ("--health-on-failure",), "choice", "ACTION",
-           "If unhealthy: none, kill, restart, stop [none]", _HEALTH, choices=("none", "kill", "restart", "stop")),
+           "If unhealthy: none, kill, restart, stop", _HEALTH, choices=("none", "kill", "restart", "stop")),
     Option("no_healthcheck", ("--no-healthcheck",), "flag", "", "Nor what the image says", _HEALTH),
     Option("volume", ("--volume", "-v"), "list", "[SRC:]DST[:ro]",
            "Show a directory or file of the host inside", _FILES, complete="file"),
@@ -123,7 +123,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("dns", ("--dns",), "list", "ADDRESS", "Ask this name server", _NETWORK),
     Option("memory_bytes", ("--memory", "-m"), "size", "SIZE", "Limit memory: 512m, 2g", _LIMITS, zero_unsets=True),
     Option("memory_swap_bytes", ("--memory-swap",), "size", "SIZE",
-           "Limit memory plus swap; -1: swap without limit", _LIMITS, least=-1, zero_unsets=True),
+           "Limit memory plus swap; -1: unlimited swap", _LIMITS, least=-1, zero_unsets=True),
     Option("cpus", ("--cpus",), "float", "NUMBER",
            "Limit processor time: 0.5 is half a CPU", _LIMITS, zero_unsets=True),
     Option("cpu_shares", ("--cpu-shares", "-c"), "int", "NUMBER",
@@ -141,7 +141,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("cap_drop", ("--cap-drop",), "list", "CAPABILITY",
            "Drop a capability: CHOWN, ALL", _ISOLATION, complete="capability"),
     Option("security_opt", ("--security-opt",), "list", "OPTION",
-           "no-new-privileges, seccomp=FILE or =unconfined", _ISOLATION, complete="security"),
+           "no-new-privileges, seccomp=FILE|unconfined", _ISOLATION, complete="security"),
     Option("privileged", ("--privileged",), "flag", "",
            "All capabilities and devices, no filters", _ISOLATION),
     Option("userns", ("--userns",), "choice", "MODE",
@@ -195,7 +195,7 @@ def convert(option: Option, text: str) -> Any:
     return getattr(RunOptions, option.field) if number == 0 and option.zero_unsets else number
 
 
-def read_words(words: list[str]) -> tuple[list[tuple[Option, str]], list[str]]:
+def read_words(words: list[str], by_name: dict[str, Option] = BY_NAME) -> tuple[list[tuple[Option, str]], list[str]]:
     """Read options up to the first word that is none, by the rules of Docker's parser (pflag).
 
     ``--opt value``, ``--opt=value``, ``-o value``, ``-ovalue``, ``-o=value``, and flags in one word (``-it``); a flag
@@ -216,7 +216,7 @@ def read_words(words: list[str]) -> tuple[list[tuple[Option, str]], list[str]]:
         letters = ""
         if name[:2] != "--":
             name, letters = word[:2], word[2:]
-        while option := BY_NAME.get(name):
+        while option := by_name.get(name):
             if letters[:1] == "=":
                 equals, value, letters = "=", letters[1:], ""
             elif letters and option.kind != "flag":
@@ -248,12 +248,13 @@ def make_options(values: dict[str, Any], words: list[str]) -> RunOptions:
     return RunOptions(image=words[0], command=tuple(words[1:]), **fields)
 
 
-def parse(words: list[str]) -> RunOptions | None:
-    """Read ``[OPTIONS] IMAGE [COMMAND...]`` at once; None when that is not all there is to it.
+def parse_values(words: list[str], by_name: dict[str, Option] = BY_NAME) -> tuple[dict[str, Any], list[str]] | None:
+    """Read ``[OPTIONS] WORD...`` at once: the options' values by field, lists as lists, and the words left.
 
-    None is no error: click reads the same words again, gives help, or says what is wrong with them.
+    None when that is not all there is to it, which is no error: click reads the same words again, gives help, or says
+    what is wrong with them.
     """
-    read, left = read_words(words)
+    read, left = read_words(words, by_name)
     if left and left[0] == "--":
         left = left[1:]
     elif left and left[0][:1] == "-" and left[0] != "-":
@@ -270,4 +271,10 @@ def parse(words: list[str]) -> RunOptions | None:
                 values[option.field] = value
     except ValueError:
         return None
-    return make_options(values, left)
+    return values, left
+
+
+def parse(words: list[str]) -> RunOptions | None:
+    """Read ``[OPTIONS] IMAGE [COMMAND...]`` at once; None as of `parse_values`."""
+    found = parse_values(words)
+    return make_options(*found) if found else None

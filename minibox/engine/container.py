@@ -63,25 +63,49 @@ def run(
     """
     from minibox.engine.foreground import Foreground
 
-    if _needs_supervisor(options):
-        return run_attached(
-            options,
-            root=root,
-            runroot=runroot,
-            storage_driver=storage_driver,
-            on_trace=on_trace,
-            on_note=on_note,
-            pull=pull,
-        )
     ends = ClosedEnds()
     try:
-        container = Foreground(_new(options, root, runroot, storage_driver, on_note, pull))
+        launch = _new(options, root, runroot, storage_driver, on_note, pull)
+        if _needs_supervisor(launch):
+            return _run_attached(launch, on_trace)
+        container = Foreground(launch)
         try:
             return container.run(on_trace)
         finally:
             container.close()
     finally:
         ends.close()
+
+
+def _needs_supervisor(launch: Launch) -> bool:
+    options = launch.options
+    logged = options.log_driver == "json-file" or options.log_opt
+    return bool(options.restart not in ("", "no") or logged or launch.health_check)
+
+
+def _run_attached(launch: Launch, on_trace: Trace | None) -> int:
+    """As `run`, with a supervisor, so that it may go on without us.
+
+    Returns:
+        The exit status, of its first end; 0 when the user has detached.
+    """
+    from minibox.engine.attach import Attachment
+    from minibox.engine.detached import Detached, check_life
+
+    options = launch.options
+    try:
+        check_life(options)
+        attachment = Attachment(
+            stdin=options.interactive, tty=options.tty, detach_keys=options.detach_keys, sig_proxy=options.sig_proxy
+        )
+    except BaseException:
+        launch.close(keep=False)
+        raise
+    try:
+        Detached(launch, new=True, attachment=attachment).start(on_trace)
+        return attachment.follow(launch.root, launch.runroot, launch.claim.id, launch.note)
+    finally:
+        attachment.close()
 
 
 def run_detached(
@@ -104,36 +128,6 @@ def run_detached(
     launch = _new(options, root, runroot, storage_driver, on_note, pull)
     Detached(launch, new=True).start(on_trace)
     return launch.claim.id
-
-
-def run_attached(
-    options: RunOptions,
-    *,
-    root: str,
-    runroot: str,
-    storage_driver: str = "",
-    on_trace: Trace | None = None,
-    on_note: Note | None = None,
-    pull: Pull | None = None,
-) -> int:
-    """As `run`, with a supervisor, so that it may go on without us.
-
-    Returns:
-        The exit status, of its first end; 0 when the user has detached.
-    """
-    from minibox.engine.attach import Attachment
-    from minibox.engine.detached import Detached, check_life
-
-    check_life(options)
-    attachment = Attachment(
-        stdin=options.interactive, tty=options.tty, detach_keys=options.detach_keys, sig_proxy=options.sig_proxy
-    )
-    try:
-        launch = _new(options, root, runroot, storage_driver, on_note, pull)
-        Detached(launch, new=True, attachment=attachment).start(on_trace)
-        return attachment.follow(root, runroot, launch.claim.id, on_note)
-    finally:
-        attachment.close()
 
 
 def create(
@@ -280,12 +274,11 @@ def start_claimed(
                 "pull or build it again; minibox export saves what the container wrote",
             ) from None
         claim.note_image(options.image, image)
-        storage = snapshotter_of(root, claim.id)
+        launch = Launch(options, store, snapshotter_of(root, claim.id), image, claim, runroot, on_note)
     except BaseException as error:
         note_failure(root, claim.id, error)
         claim.release()
         raise
-    launch = Launch(options, store, storage, image, claim, runroot, on_note)
     Detached(launch, new=False, attachment=attachment, by_policy=by_policy).start()
 
 
@@ -321,11 +314,6 @@ def _claim_ended(root: str, name_or_id: str, container_id: str) -> Claim | None:
     return claim
 
 
-def _needs_supervisor(options: RunOptions) -> bool:
-    logged = options.log_driver == "json-file" or options.log_opt
-    return bool(options.restart not in ("", "no") or logged or options.timeout_s)
-
-
 def _new(
     options: RunOptions,
     root: str,
@@ -339,7 +327,11 @@ def _new(
         raise UsageError(f"unknown pull policy {options.pull!r}", "one of always, missing, never")
     store = ImageStore(root)
     image, claim = _claim_image(store, runroot, options, pull)
-    return Launch(options, store, snapshotter(root, storage_driver), image, claim, runroot, on_note)
+    try:
+        return Launch(options, store, snapshotter(root, storage_driver), image, claim, runroot, on_note)
+    except BaseException:
+        claim.release()
+        raise
 
 
 def _claim_image(

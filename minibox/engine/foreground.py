@@ -49,8 +49,10 @@ class Foreground:
                     launch.execute(self._streams.fds, on_trace)
                     self._keep = self._keep or not options.rm
                     return self._wait(forwarding)
-            except (CommandNotFound, CommandNotExecutable):
+            except (CommandNotFound, CommandNotExecutable) as error:
                 self._keep = self._keep or not options.rm
+                if self._keep:
+                    self._write_state(Status="created", ExitCode=error.status, Error=str(error), Hint=error.hint)
                 if self._new and self._keep:
                     launch.happened("create")
                 raise
@@ -70,7 +72,12 @@ class Foreground:
             self._write_state(Status="running", Pid=init.pid)
         launch.happened(*(("create", "start") if self._new else ("start",)))
         forwarding.wait(
-            init.pidfd, init.send_signal, self._terminal, execution.pty_master, self._options.stop_timeout_s
+            init.pidfd,
+            init.send_signal,
+            self._terminal,
+            execution.pty_master,
+            self._options.stop_timeout_s,
+            self._options.timeout_s,
         )
         code = init.wait()
         assert code is not None
@@ -84,9 +91,20 @@ class Foreground:
         killed = execution.cgroup is not None and execution.cgroup.oom_kills() > 0
         if killed:
             launch.note(self._memory_note(code))
+        if forwarding.timed_out:
+            launch.note(f"the container was killed after {self._options.timeout_s:g} s (--timeout)")
         launch.claim.note_ended(status)
         if self._keep:
-            self._write_end(ExitCode=status, OOMKilled=killed, Finished=time())
+            usage = execution.cgroup.usage() if execution.cgroup else None
+            self._write_end(
+                ExitCode=status,
+                Signal=max(0, -code),
+                OOMKilled=killed,
+                MemoryPeak=usage.memory_peak_bytes if usage else None,
+                TimedOut=forwarding.timed_out,
+                Forwarded=forwarding.forwarded,
+                Finished=time(),
+            )
         ends = ("oom", "die") if killed else ("die",)
         launch.happened(*ends, *(() if self._keep else ("destroy",)), exitCode=str(status))
         return status

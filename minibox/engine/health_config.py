@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minibox.engine.image_process import image_process
 from minibox.errors import ConfigError, UsageError
 from minibox.record import record
 
@@ -65,7 +66,7 @@ def healthcheck(options: RunOptions, image_config: dict[str, Any]) -> dict[str, 
             raise UsageError("--no-healthcheck and other options on health exclude each other")
         return {"Test": ["NONE"]}
     _check(given, UsageError, "the health check's")
-    images = (image_config.get("config") or {}).get("Healthcheck")
+    images = image_process(image_config).get("Healthcheck")
     if images is not None:
         if not isinstance(images, dict):
             raise ConfigError("the image's Healthcheck is not an object", hint="--no-healthcheck runs it without")

@@ -6,6 +6,7 @@ import marshal
 import os
 
 from minibox.engine import events, files, id_map_support, ids, names, networking
+from minibox.engine.health_config import check_of, healthcheck
 from minibox.engine.prepare import FILES, Identity, prepare, wants_own_ids
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.engine.volume_use import provide
@@ -39,6 +40,7 @@ class Launch:
     """One start of a container.
 
     Attributes:
+        health_check: how its health is checked; None for not at all.
         prepared: what `prepare` has made.
         execution: of its plan, once `execute` has been called.
     """
@@ -55,9 +57,15 @@ class Launch:
         runroot: str,
         on_note: Note | None,
     ) -> None:
+        """Prepare.
+
+        Raises:
+            ConfigError, UsageError: the image or the options say of its health check what can't be.
+        """
         self.options, self.store, self.image, self.claim, self.runroot = options, store, image, claim, runroot
         self.root, self.storage = store.root, storage
         self.note = on_note or (lambda _: None)
+        self.health_check = check_of({"Healthcheck": healthcheck(options, image.config)})
         self.execution: Execution | None = None
         self._connection: networking.Connection | None = None
 

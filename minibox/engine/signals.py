@@ -33,6 +33,10 @@ class Forwarding:
     Those that come in before the container runs are kept for it: who sends one mustn't have to know
     how far the start is. Only the main thread may set signal handlers: in another, the caller's own
     handlers stay.
+
+    Attributes:
+        forwarded: the signals that were passed on, in order.
+        timed_out: the container was killed since its time was over.
     """
 
     def __init__(self) -> None:
@@ -43,6 +47,8 @@ class Forwarding:
         self._deadline = 0.0  # of time.monotonic; 0: none
         self._pending: list[int] = []
         self._before: dict[int, object] = {}
+        self.forwarded: list[int] = []
+        self.timed_out = False
         self._asked = 0
         self._woken = self._wake = -1
         self._outer = -1  # the wakeup descriptor of who called us
@@ -64,6 +70,7 @@ class Forwarding:
         terminal: Terminal | None = None,
         pty_master: int = -1,
         timeout_s: int = -1,
+        lifetime_s: float = 0,
     ) -> None:
         """Pass signals on until that process has ended; then they are the caller's again.
 
@@ -75,8 +82,10 @@ class Forwarding:
             terminal: the user's; when its window is closed the container has ``timeout_s`` to end
                 (-1: as long as it wants).
             pty_master: the container's, which gets the user's terminal's size at SIGWINCH.
+            lifetime_s: then it is killed; 0: never.
         """
         self._send, self._terminal, self._pty_master, self._timeout_s = send, terminal, pty_master, timeout_s
+        end = monotonic() + lifetime_s if lifetime_s else 0.0
         while self._pending:
             self._deliver(self._pending.pop(0))
         waiting = poll()
@@ -84,17 +93,17 @@ class Forwarding:
         if self._woken >= 0:
             waiting.register(self._woken, POLLIN)
         while True:
-            ready = [
-                fd for fd, _ in waiting.poll(max(0, self._deadline - monotonic()) * 1000 if self._deadline else None)
-            ]
+            next_s = min(filter(None, (self._deadline, end)), default=0.0)
+            ready = [fd for fd, _ in waiting.poll(max(0, next_s - monotonic()) * 1000 if next_s else None)]
             if pidfd in ready:
                 break
             if ready:
                 data = os.read(self._woken, 512)
                 if self._outer >= 0:
                     os.write(self._outer, data)
-            elif self._deadline:
-                self._deadline = 0.0
+            elif next_s:
+                self.timed_out = next_s == end
+                self._deadline = end = 0.0
                 send(_signal.SIGKILL)
         self._restore()
 
@@ -128,6 +137,8 @@ class Forwarding:
             self._terminal.copy_size(self._pty_master)
             return
         assert self._send
-        self._send(_signal.SIGKILL if self._asked >= INSISTENCE else number)
+        number_sent = _signal.SIGKILL if self._asked >= INSISTENCE else number
+        self.forwarded.append(number_sent)
+        self._send(number_sent)
         if number == _signal.SIGHUP and self._terminal and self._terminal.is_gone() and self._timeout_s >= 0:
             self._deadline = monotonic() + self._timeout_s
