@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from minibox.cli.application import RefusedValue, settings_of
-from minibox.cli.run_options import BY_NAME, GROUPS, OPTIONS, Option, convert, make_options, read_words, truth
+from minibox.cli.run_options import BY_NAME, OPTIONS, Option, convert, make_options, read_words, truth
 from minibox.engine.options import RunOptions
 
 TYPE_CHECKING = False
@@ -60,10 +60,13 @@ class Flag(click.Option):
 
 
 class RunCommand(click.Command):
-    """A command with the options of the table, read by Docker's rules and helped in groups."""
+    """A command with the options of a table, read by Docker's rules and helped in groups."""
+
+    table: tuple[Option, ...] = OPTIONS
+    by_name: dict[str, Option] = BY_NAME
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        read, left = read_words(args)
+        read, left = read_words(args, self.by_name)
         words = []
         for option, value in read:
             if option.kind == "flag":
@@ -73,27 +76,28 @@ class RunCommand(click.Command):
                     raise refused(option, value, str(error), ctx) from None
             words.append(f"{option.names[0]}={value}")
         if not ctx.resilient_parsing:
-            refuse_unread(left, ctx)
+            refuse_unread(left, ctx, self.by_name)
         return super().parse_args(ctx, words + left)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        widest = max(len(spelling(option)) for option in OPTIONS)
-        for group in GROUPS:
-            rows = [(spelling(option), option.help) for option in OPTIONS if option.group == group]
-            if group == GROUPS[-1]:
+        widest = max(len(spelling(option)) for option in self.table)
+        groups = list(dict.fromkeys(option.group for option in self.table))
+        for group in groups:
+            rows = [(spelling(option), option.help) for option in self.table if option.group == group]
+            if group == groups[-1]:
                 rows.append(("    --help", "Show this message and exit"))
             with formatter.section(group):
                 formatter.write_dl([(name.ljust(widest), text) for name, text in rows])
 
 
-def refuse_unread(left: list[str], ctx: click.Context) -> None:
+def refuse_unread(left: list[str], ctx: click.Context, by_name: dict[str, Option]) -> None:
     """Raise for a first word that looks like an option of ours, or of several in one, and couldn't be read."""
     word = left[0] if left else ""
     if word[:1] != "-" or word in ("-", "--", "--help"):
         return
     names = [word.partition("=")[0]] if word[:2] == "--" else [f"-{letter}" for letter in word[1:]]
     for name in names:
-        if name not in BY_NAME:
+        if name not in by_name:
             raise click.NoSuchOption(name, ctx=ctx)
     raise click.BadOptionUsage(names[-1], f"option {names[-1]} requires a value", ctx=ctx)
 
@@ -114,23 +118,25 @@ def spelling(option: Option) -> str:
     return f"{short[0]}, {long} {option.metavar}" if short else f"    {long} {option.metavar}"
 
 
+def table_parameters(table: tuple[Option, ...], defaults: type) -> list[click.Parameter]:
+    """The click parameters of a table, with flags as they are by default in ``defaults``."""
+    parameters: list[click.Parameter] = []
+    for option in table:
+        names, kind = [option.field, *option.names], option.kind
+        if kind == "flag":
+            default = getattr(defaults, option.field)
+            parameters.append(Flag(names, is_flag=True, type=click.BOOL, help=option.help, default=default))
+        else:
+            parameters.append(click.Option(names, type=Value(option), multiple=kind == "list", help=option.help))
+    return parameters
+
+
 def run_parameters(*, for_shell: bool = False) -> list[click.Parameter]:
     """The click parameters of the table, and the image and the command that follow them.
 
     ``for_shell``: the image has a default, and the command, which is refused later, isn't shown.
     """
-    parameters: list[click.Parameter] = []
-    for option in OPTIONS:
-        if option.kind == "flag":
-            default = getattr(RunOptions, option.field)
-            parameters.append(
-                Flag([option.field, *option.names], is_flag=True, type=click.BOOL, help=option.help, default=default)
-            )
-        else:
-            multiple = option.kind == "list"
-            parameters.append(
-                click.Option([option.field, *option.names], type=Value(option), multiple=multiple, help=option.help)
-            )
+    parameters = table_parameters(OPTIONS, RunOptions)
     parameters.append(click.Argument(["image"], required=not for_shell, shell_complete=complete_image))
     metavar = "" if for_shell else "[COMMAND [ARG]...]"
     parameters.append(click.Argument(["command"], nargs=-1, type=click.UNPROCESSED, metavar=metavar))
@@ -155,9 +161,13 @@ def options_of(params: dict[str, Any]) -> RunOptions:
     """`RunOptions` of what click has read."""
     given = dict(params)
     image, command = given.pop("image"), given.pop("command")
+    return make_options(values_of(given), [DEFAULT_IMAGE if image is None else image, *command])
+
+
+def values_of(given: dict[str, Any]) -> dict[str, Any]:
+    """What click has read, as `parse_values` has it."""
     values = {field: list(value) if isinstance(value, tuple) else value for field, value in given.items()}
-    values = {field: value for field, value in values.items() if value is not None}
-    return make_options(values, [DEFAULT_IMAGE if image is None else image, *command])
+    return {field: value for field, value in values.items() if value is not None}
 
 
 def _start(**params: Any) -> int:

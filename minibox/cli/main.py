@@ -1,6 +1,6 @@
 """The entry point of the command line.
 
-``run`` and ``shell`` with options that `run_options.parse` understands go straight to the engine;
+``run``, ``shell`` and ``exec`` with options that `run_options` understands go straight to the engine;
 everything else goes through click (`cli.application`), which is not even imported before.
 """
 
@@ -41,6 +41,13 @@ def main(argv: list[str] | None = None) -> int:
             options = parse(rest[1:])
             if options is not None:
                 return start(rest[0], options, make_settings(given, os.environ))
+        if rest[:1] == ["exec"] and COMPLETE_VARIABLE not in os.environ:
+            from minibox.cli import exec_options
+
+            if read := exec_options.parse(rest[1:]):
+                from minibox.engine.exec import exec_
+
+                return exec_(*read, root=make_settings(given, os.environ).root)
         from minibox.cli.application import run_click
 
         status = run_click(words)

@@ -8,6 +8,7 @@ from select import POLLIN, poll
 from time import monotonic
 
 from minibox.engine import ids
+from minibox.engine.detach_keys import DETACH_KEYS
 from minibox.engine.environment import environment, read_env_files
 from minibox.engine.host_facts import read_file
 from minibox.engine.lifecycle import Process
@@ -56,6 +57,7 @@ class ExecOptions:
     user: str = ""
     workdir: str = ""
     privileged: bool = False
+    detach_keys: str = DETACH_KEYS
 
 
 def exec_(name_or_id: str, options: ExecOptions, *, root: str) -> int:

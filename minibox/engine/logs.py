@@ -8,9 +8,14 @@ the same form, nanoseconds in UTC, so that they compare as strings.
 from __future__ import annotations
 
 import os
+from datetime import UTC
 from json import loads
 from time import gmtime, sleep, strftime
 
+from minibox.durations import parse_duration_ns
+from minibox.engine import ownership, removal, state
+from minibox.engine.detached import log_path
+from minibox.errors import MiniboxError, UsageError
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -41,6 +46,94 @@ def log_time(seconds: float) -> str:
     """A time since the epoch as the log writes it."""
     whole, nanoseconds = divmod(round(seconds * 1e9), 1_000_000_000)
     return strftime("%Y-%m-%dT%H:%M:%S", gmtime(whole)) + f".{nanoseconds:09d}Z"
+
+
+def log_bound(text: str, now_s: float) -> str:
+    """A time that a user wrote, as the log has it; "" for "".
+
+    Args:
+        text: a duration ago (``1h30m``), seconds since the epoch (``1700000000.5``), or a date of RFC 3339, whose
+            zone, time or seconds may be left out: then it is the machine's, and what is left out is 0.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    from datetime import datetime
+
+    if not text:
+        return ""
+    try:
+        return log_time(now_s - parse_duration_ns(text.removeprefix("-")) / 1e9)
+    except ValueError:
+        pass
+    whole, _, fraction = text.partition(".")
+    if whole.isascii() and whole.isdecimal() and len(whole) != 8 and (not fraction or fraction.isdecimal()):
+        return log_time(int(whole))[: -len("000000000Z")] + fraction[:9].ljust(9, "0") + "Z"
+    try:
+        date, point, fraction = text.partition(".")
+        digits = fraction[: len(fraction) - len(fraction.lstrip("0123456789"))]
+        moment = datetime.fromisoformat(date + fraction[len(digits) :]).astimezone(UTC)
+        if point and not digits:
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise UsageError(f"invalid time {text!r}", "10m, 2026-01-02T15:04:05Z, or Unix seconds") from None
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + digits[:9].ljust(9, "0") + "Z"
+
+
+def tail_count(text: str) -> int | None:
+    """How many lines ``--tail`` means; None for all, as anything negative does in Docker.
+
+    Raises:
+        UsageError: it is no number.
+    """
+    if text == "all" or (text[:1] == "-" and text[1:].isdecimal()):
+        return None
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    raise UsageError(f"invalid number of lines {text!r}", "a number, or all")
+
+
+def container_log(
+    root: str,
+    runroot: str,
+    name_or_id: str,
+    *,
+    follow: bool,
+    tail: int | None,
+    since: str,
+    until: str,
+    on_note: Callable[[str], None],
+) -> Iterator[LogEntry]:
+    """What a container has written; arguments as of `read_log`.
+
+    Args:
+        follow: go on until it has ended, and is not going to be started anew.
+        on_note: called with why there is nothing, where that is no error.
+
+    Raises:
+        ContainerNotFound
+        MiniboxError: it keeps no log.
+    """
+    removal.collect(root, runroot)
+    found = state.find(root, name_or_id)
+    container_id, options = found["Id"], found.get("Options", {})
+    path = log_path(root, container_id)
+    if options.get("log_driver") == "none":
+        raise MiniboxError(f"container {name_or_id} was run with --log-driver none: nobody has kept what it wrote")
+    live = ownership.owned(root, container_id)
+    if not os.path.exists(path) and not (live and live.pid <= 0):
+        if found["Status"] == "created":
+            on_note(f"container {name_or_id} was never started")
+            return
+        raise MiniboxError(
+            f"container {name_or_id} was run in the foreground: what it wrote went there, and is in no log",
+            "run it with -d, or with --log-driver json-file",
+        )
+    watch = ownership.Watch(root, container_id)
+    try:
+        yield from read_log(path, tail=tail, since=since, until=until, writes=watch.is_owned if follow else None)
+    finally:
+        watch.close()
 
 
 def read_log(

@@ -1,0 +1,86 @@
+"""The processes of a container as the host's ps(1) shows them."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine import state
+from minibox.engine.lifecycle import Process
+from minibox.errors import MiniboxError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from subprocess import CompletedProcess
+
+DEFAULT = ("-ef",)
+
+
+def processes(root: str, name_or_id: str, ps_options: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The heads of ps's columns, and a row for each process.
+
+    Args:
+        ps_options: of ps(1); none for ``-ef``.
+
+    Raises:
+        ContainerNotFound, ContainerNotRunning
+        UsageError: ps refuses its options, or they leave out the PID.
+        MiniboxError: there is no ps.
+    """
+    with Process(root, name_or_id, "show the processes of") as process:
+        pids = process.group.pids() or _of_namespace(process.live.pid)
+        # Those only, whoever's they are; some options go with no list.
+        listed = "-q" + ",".join(map(str, sorted(pids)))
+        done = _ps((*(ps_options or DEFAULT), listed))
+        if done.returncode:
+            done = _ps(ps_options or DEFAULT)
+    if done.returncode:
+        words = done.stderr.strip().splitlines()
+        raise UsageError(f"ps {' '.join(ps_options)}: {words[0] if words else 'failed'}", "see ps(1)")
+    head, *lines = done.stdout.splitlines()
+    heads = head.split()
+    if "PID" not in heads:
+        raise UsageError(f"ps {' '.join(ps_options)} shows no PID", "add pid: -o pid,args")
+    at = heads.index("PID")
+    rows = [line.split(None, len(heads) - 1) for line in lines]
+    return heads, [row for row in rows if len(row) > at and row[at].isdigit() and int(row[at]) in pids]
+
+
+def _ps(options: Sequence[str]) -> CompletedProcess[str]:
+    from subprocess import run
+
+    try:
+        return run(["ps", *options], capture_output=True, text=True, errors="replace", check=False)
+    except FileNotFoundError:
+        raise MiniboxError("ps(1) is not installed here", "install procps") from None
+
+
+def _of_namespace(pid: int) -> set[int]:
+    """The processes of the pid namespace of ``pid``: for a container without a cgroup."""
+    found, wanted = set(), os.readlink(f"/proc/{pid}/ns/pid")
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.readlink(f"/proc/{entry}/ns/pid") == wanted:
+                found.add(int(entry))
+        except OSError:
+            continue  # it has ended, or isn't ours
+    return found
+
+
+def published_ports(root: str, name_or_id: str, private_port: str) -> list[str]:
+    """Lines ``80/tcp -> 0.0.0.0:8080``; none, as nothing can be published yet.
+
+    Args:
+        private_port: ``80`` or ``80/tcp``, to ask for that one; "" for all.
+
+    Raises:
+        ContainerNotFound
+        UsageError: it is none, or not published.
+    """
+    container = state.find(root, name_or_id)
+    if private_port:
+        number, _, protocol = private_port.partition("/")
+        if not number.isdecimal() or not 0 < int(number) < 65536 or protocol not in ("", "tcp", "udp", "sctp"):
+            raise UsageError(f"invalid port {private_port!r}", "write 80 or 80/tcp")
+        raise UsageError(f"no public port {number}/{protocol or 'tcp'!s} published for {container['Name']}")
+    return []
