@@ -106,21 +106,23 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
     """
     container_id = state.find_id(root, name_or_id)
     found = state.read(root, container_id)
-    deadline = monotonic() + GRACE_S
+    deadline, killed = monotonic() + GRACE_S, False
     while (claim := ownership.Claim.of(root, container_id, "", remove=True)) is None:
         live = ownership.owned(root, container_id)
         if live and not force and _is_running(live):
             raise UsageError(f"container {name_or_id} is running", f"to kill it too: minibox rm --force {name_or_id}")
         if live and force:
             _kill(root, container_id, live)
-            events.note_container(runroot, found, "kill", signal=str(SIGKILL))
-            events.note_container(runroot, found, "die", exitCode=str(128 + SIGKILL))
+            killed = True
         if monotonic() > deadline:
             raise MiniboxError(f"container {name_or_id} has ended and its owner still holds it")
         sleep(POLL_S)
     if not os.path.isdir(claim.directory):
         claim.release()
         raise ContainerNotFound(f"container {name_or_id!r} was removed by another command")
+    if killed:
+        events.note_container(runroot, found, "kill", signal=str(SIGKILL))
+        events.note_container(runroot, found, "die", exitCode=str(128 + SIGKILL))
     try:
         remove_traces(root, runroot, container_id)
         remove_files_of(root, container_id)
