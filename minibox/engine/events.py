@@ -231,5 +231,5 @@ def _fits(event: Event, key: str, value: str) -> bool:
         names = [actor, attributes.get("name", "")] if kind == IMAGE else [attributes.get("image", "")]
         return any(each in (value, f"{value}:latest") or each.rpartition(":")[0] == value for each in names)
     if key in (CONTAINER, VOLUME, "network"):
-        return kind == key and (actor.startswith(value) or attributes.get("name") == value)
+        return bool(kind == key and (actor.startswith(value) or attributes.get("name") == value))
     return key == "scope" and value == "local"

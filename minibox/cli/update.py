@@ -1,0 +1,61 @@
+"""Other limits for containers that are there: update."""
+
+from __future__ import annotations
+
+import click
+
+from minibox.cli.application import settings_of
+from minibox.cli.container import Value, complete_container, spelling
+from minibox.cli.run_options import OPTIONS
+from minibox.cli.several import for_each
+from minibox.engine.update import CHANGEABLE
+from minibox.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_OPTIONS = [option for option in OPTIONS if option.field in CHANGEABLE]
+
+
+class UpdateCommand(click.Command):
+    """Shows options as the help of `run` does, from whose table they are."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(spelling(option), option.help) for option in _OPTIONS]
+        with formatter.section("Options"):
+            formatter.write_dl([*rows, ("    --help", "Show this message and exit")])
+
+
+def _update(containers: tuple[str, ...], **given: Any) -> int:
+    from minibox.engine.update import update as apply
+
+    settings = settings_of(click.get_current_context())
+    changes = {field: value for field, value in given.items() if value is not None}
+    if not changes:
+        raise UsageError("nothing to change", "give a limit, as --memory 512m, or --restart always")
+
+    def act(name: str) -> None:
+        apply(name, changes, root=settings.root, runroot=settings.runroot)
+
+    return for_each(containers, act)
+
+
+update = UpdateCommand(
+    "update",
+    callback=_update,
+    params=[
+        *(click.Option([each.field, *each.names], type=Value(each), help=each.help) for each in _OPTIONS),
+        click.Argument(
+            ["containers"], metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete_container
+        ),
+    ],
+    help="""Change limits and the restart policy of containers: at once, and for their next starts.
+
+    0 takes a limit away. What isn't named stays. When a limit can't be had, none is changed.""",
+    epilog="""\b
+Examples:
+  minibox update --memory 512m web
+  minibox update --cpus 1.5 --pids-limit 200 web db
+  minibox update --restart unless-stopped web""",
+)

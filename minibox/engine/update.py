@@ -1,0 +1,133 @@
+"""Other limits and another restart policy for a container that is there: `update`."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine import events, state
+from minibox.engine.host_facts import host_facts
+from minibox.engine.launch import UPDATED
+from minibox.engine.lifecycle import Process
+from minibox.engine.limits import resources
+from minibox.engine.options import RunOptions, from_given, given
+from minibox.errors import ContainerNotRunning, UsageError
+from minibox.linux import cgroup
+from minibox.record import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.linux.cgroup import Cgroup, CgroupHost
+
+SHARES_DEFAULT = 1024
+MEMORY = ("memory_bytes", "memory_swap_bytes")
+CHANGEABLE = (*MEMORY, "cpus", "cpu_shares", "cpuset_cpus", "pids_limit", "restart")
+
+
+def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str) -> str:
+    """Change limits of a container, at once if it runs, and for its next starts; its id.
+
+    Args:
+        changes: members of `RunOptions`, of `CHANGEABLE`. 0 takes a limit away.
+
+    Raises:
+        ContainerNotFound: there is none of that name or id.
+        UsageError: a limit makes no sense.
+        LimitError: it can't be had here, or the container uses more; then nothing has changed.
+    """
+    from minibox.engine.detached import check_life
+
+    found = state.find(root, name_or_id)
+    container_id: str = found["Id"]
+    if found["Status"] == "damaged":
+        raise UsageError(f"container {name_or_id} can't be updated: its state is damaged", "minibox rm removes it")
+    remembered = isinstance(found.get("Options"), dict)
+    before = from_given(found["Options"]) if remembered else RunOptions(image=found["Image"], rm=True)
+    after = replace(before, **changes)
+    check_life(after)
+    asked = live_resources(before, after, changes)
+    if asked:
+        try:
+            with Process(root, container_id, "update") as process:
+                _apply(process, asked, f"{root}/containers/{container_id}")
+        except ContainerNotRunning:
+            if not remembered:
+                raise
+    if remembered:
+        state.change(root, container_id, lambda now: _remember(now, changes), durable=True)
+    events.note_container(runroot, found, "update")
+    return container_id
+
+
+def _remember(found: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return {**found, "Options": given(replace(from_given(found["Options"]), **changes))}
+
+
+def live_resources(before: RunOptions, after: RunOptions, changes: dict[str, Any]) -> dict[str, Any]:
+    """``linux.resources`` of what is to be changed; a limit that goes is said to be none.
+
+    Raises:
+        UsageError: a limit makes no sense.
+    """
+    facts = host_facts(swap_limit=False)
+    wanted: dict[str, Any] = dict(resources(after, facts))
+    asked: dict[str, Any] = {}
+    if any(key in changes for key in MEMORY):
+        asked["memory"] = wanted.get("memory") or {"limit": -1, "swap": -1}
+    cpu = dict(wanted.get("cpu") or {})
+    if "cpus" not in changes:
+        cpu = {key: value for key, value in cpu.items() if key not in ("quota", "period")}
+    elif "quota" not in cpu:
+        cpu |= {"quota": -1, "period": 100_000}
+    if "cpu_shares" not in changes:
+        cpu.pop("shares", None)
+    else:
+        cpu.setdefault("shares", SHARES_DEFAULT)
+    if "cpuset_cpus" not in changes:
+        cpu.pop("cpus", None)
+    if cpu:
+        asked["cpu"] = cpu
+    if "pids_limit" in changes:
+        asked["pids"] = wanted.get("pids") or {"limit": -1}
+    return asked
+
+
+def _apply(process: Process, asked: dict[str, Any], directory: str) -> None:
+    from minibox.linux.cgroup.change import change
+
+    group = process.group
+    host = _host_of(group)
+    with open(f"{directory}/{UPDATED}", "wb"):
+        pass  # before, so that a kill in between leaves nothing that nobody looks for
+    change(host, group, asked)
+    if host.scope:
+        _tell_systemd(host, group, asked)
+
+
+def _host_of(group: Cgroup) -> CgroupHost:
+    """Where it was made: by us, or below a scope of systemd's."""
+    scope = f"{group.name}.scope"
+    if os.path.basename(os.path.dirname(group.v2)) == scope:
+        from minibox.linux.cgroup.scope import scope_host
+
+        return scope_host(scope, euid=os.geteuid(), environ=os.environ)
+    return cgroup.detect()
+
+
+def _tell_systemd(host: CgroupHost, group: Cgroup, asked: dict[str, Any]) -> None:
+    """The limits of the scope around it; systemd would undo ours at its next reload else.
+
+    Raises:
+        LimitError: it refuses.
+    """
+    from minibox.linux.cgroup.scope import properties
+    from minibox.linux.cgroup.systemd import Manager
+
+    steps = cgroup.cgroup_steps(host, group.name, asked, devices=False)
+    written = [(step.path.rpartition("/")[2], step.value) for step in steps if step.op == "write"]
+    if (asked.get("pids") or {}).get("limit") == -1:
+        written.append(("pids.max", "max"))
+    if told := properties(pair for pair in written if pair[0] != "cgroup.subtree_control"):
+        with Manager() as manager:
+            manager.set_properties(host.scope, told)

@@ -1,0 +1,191 @@
+"""Other limits for a cgroup that processes are in. Off the hot path.
+
+All or nothing: what was written is written back when a later step fails.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EBUSY, EINVAL
+from time import monotonic
+
+from minibox.errors import LimitError, MiniboxError, kernel_says
+from minibox.linux.cgroup.group import Cgroup
+from minibox.linux.cgroup.steps import CgroupStep, cgroup_steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from minibox.linux.cgroup.host import CgroupHost
+
+MEMORY_V1, SWAP_V1 = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+ATTACH_S = 5.0
+
+
+def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any]) -> Cgroup:
+    """Apply the limits of OCI ``linux.resources`` to a container that runs; others stay as they are.
+
+    -1 takes a limit of memory, CPU or processes away. On cgroup v1 the container joins hierarchies that it had no
+    limit in before.
+
+    Args:
+        host: that the group was made on.
+
+    Returns:
+        The cgroup with the directories that it has now.
+
+    Raises:
+        LimitError: a limit can't be applied: says why; nothing has changed.
+    """
+    if not group.directories:
+        raise LimitError(
+            "the container has no cgroup, and so no limits",
+            "run it with a limit, or with --cgroup-manager systemd; see minibox doctor",
+        )
+    undo: list[tuple[str, str]] = []
+    made: list[str] = []
+    try:
+        for step in _steps(host, group, resources):
+            _apply(step, made, undo)
+        for directory in made:
+            _fill(directory, group)
+    except BaseException as error:
+        for path, value in reversed(undo):
+            _try_write(path, value)
+        for directory in reversed(made):
+            _leave(directory)
+        if isinstance(error, OSError):
+            raise MiniboxError(f"cgroup {error.filename or group.name}: {kernel_says(error)}") from error
+        raise
+    v1 = {controller: f"{parent}/{group.name}" for controller, parent in host.v1.items()}
+    return Cgroup(group.name, {key: path for key, path in v1.items() if os.path.isdir(path)}, group.v2)
+
+
+def _steps(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any]) -> list[CgroupStep]:
+    """Those of a new cgroup, but for what it has already, and in an order in which each write may be done."""
+    steps = list(cgroup_steps(host, group.name, resources, devices=False))
+    steps = [each for each in steps if each.op != "scope" and not (each.op == "mkdir" and os.path.isdir(each.path))]
+    made = {each.path for each in steps if each.op == "mkdir"}
+    steps = [each for each in steps if each.op != "copy" or os.path.dirname(each.path) in made]
+    wanted = {_file(each): each for each in steps if each.op == "write"}
+    if (limit := (resources.get("pids") or {}).get("limit")) is not None and limit <= 0:
+        directory = group.v1.get("pids", group.v2)
+        if directory and os.path.exists(f"{directory}/pids.max"):
+            steps.append(CgroupStep("write", f"{directory}/pids.max", "max", "process limit", False, "pids"))
+    memory, swap = wanted.get(MEMORY_V1), wanted.get(SWAP_V1)
+    if memory and swap and os.path.exists(memory.path) and os.path.exists(swap.path):
+        # The sum may never be below the memory: a raise begins with the sum, a cut with the memory.
+        if _value(swap.value) >= _value(_read(swap.path)):
+            at = steps.index(memory)
+            steps.remove(swap)
+            steps.insert(at, swap)
+    return steps
+
+
+def _apply(step: CgroupStep, made: list[str], undo: list[tuple[str, str]]) -> None:
+    try:
+        if step.op == "mkdir":
+            os.mkdir(step.path)
+            made.append(step.path)
+        elif step.op == "copy":
+            _write(step.path, _read(step.value))
+        elif _file(step) == "cgroup.subtree_control":
+            _write(step.path, step.value)  # it may stay: it limits nothing
+        elif os.path.exists(step.path) or not step.optional:
+            before = _read(step.path)
+            if _file(step) == "memory.max":
+                _make_room(step)
+            _write(step.path, step.value)
+            undo.append((step.path, before))
+    except OSError as error:
+        if not step.optional:
+            raise _refused(step, error) from error
+
+
+def _make_room(step: CgroupStep) -> None:
+    """Have the kernel take memory back before memory.max falls: else it kills what is in the way of a smaller one.
+
+    cgroup-v2.rst: a write to memory.high reclaims, and never kills.
+    """
+    directory = os.path.dirname(step.path)
+    if step.value == "max" or _value(_read(f"{directory}/memory.current")) <= int(step.value):
+        return
+    before = _read(f"{directory}/memory.high")
+    _write(f"{directory}/memory.high", step.value)
+    try:
+        if (used := _value(_read(f"{directory}/memory.current"))) > int(step.value):
+            raise LimitError(
+                f"{step.limit} of {step.value} bytes: the container uses {used:.0f}, which can't be taken back",
+                "choose a higher limit, or stop the container first",
+            )
+    finally:
+        _write(f"{directory}/memory.high", before)
+
+
+def _fill(directory: str, group: Cgroup) -> None:
+    """Move all of the container's processes to a hierarchy that it wasn't in; those too that are forked meanwhile."""
+    deadline = monotonic() + ATTACH_S
+    while missing := group.pids() - set(map(int, _read(f"{directory}/cgroup.procs").split())):
+        for pid in missing:
+            try:
+                _write(f"{directory}/cgroup.procs", str(pid))
+            except ProcessLookupError:
+                continue
+        if monotonic() > deadline:
+            raise MiniboxError(f"move the container's processes to {directory}: it forks faster than that")
+
+
+def _leave(directory: str) -> None:
+    """Give up a directory that was made in vain, with its processes back in the one above."""
+    for pid in _read(f"{directory}/cgroup.procs").split():
+        _try_write(f"{os.path.dirname(directory)}/cgroup.procs", pid)
+    try:
+        os.rmdir(directory)
+    except OSError:
+        pass  # it is found and removed with the container
+
+
+def _refused(step: CgroupStep, error: OSError) -> MiniboxError:
+    from minibox.linux.cgroup.group import _refused as refused
+
+    if error.errno in (EBUSY, EINVAL) and _file(step) in (MEMORY_V1, SWAP_V1):
+        used = _read(f"{os.path.dirname(step.path)}/{_file(step).replace('limit', 'usage')}")
+        return LimitError(
+            f"{step.limit} of {step.value} bytes: {kernel_says(error)}: the container uses {used}",
+            "choose a higher limit, or stop the container first",
+        )
+    return refused(step, error)
+
+
+def _file(step: CgroupStep) -> str:
+    return step.path.rpartition("/")[2]
+
+
+def _value(text: str) -> float:
+    """A number of bytes; "max" and -1 are more than any."""
+    return float(text) if text.isdigit() else float("inf")
+
+
+def _read(path: str) -> str:
+    with open(path, "rb", 0) as file:
+        return file.read().decode().strip()
+
+
+def _write(path: str, value: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode() or b"\n")
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(fd)
+
+
+def _try_write(path: str, value: str) -> None:
+    try:
+        _write(path, value)
+    except OSError:
+        pass
