@@ -63,6 +63,17 @@ def holder(root: str, name: str) -> str:
         return ""
 
 
+def given(root: str, container_id: str) -> str:
+    """The name that a container was given; "" for none."""
+    try:
+        for name in os.listdir(f"{root}/names"):
+            if holder(root, name) == container_id:
+                return name
+    except FileNotFoundError:
+        pass
+    return ""
+
+
 def is_nobodys(root: str, container_id: str) -> bool:
     """Is there neither a running container of that id nor files of it?"""
     return not os.path.lexists(f"{root}/live/{container_id}") and not os.path.isdir(f"{root}/containers/{container_id}")

@@ -209,7 +209,7 @@ def orphans(root: str, at_most: int = 0, only: str = "") -> Iterator[tuple[str, 
         only: look at that one.
     """
     found = [only] if only else _listed(f"{root}/live")
-    found = [name for name in found if len(name) == ID_LENGTH and HEXADECIMAL.issuperset(name)]
+    found = [name for name in found if is_id(name)]
     if 0 < at_most < len(found):
         first = int.from_bytes(os.urandom(4), "little") % len(found)
         found = (found + found)[first : first + at_most]
@@ -241,7 +241,12 @@ def _listed(directory: str) -> list[str]:
 
 def live_ids(root: str) -> list[str]:
     """The ids of containers that have an owner, or lost it."""
-    return _listed(f"{root}/live")
+    return [name for name in _listed(f"{root}/live") if is_id(name)]
+
+
+def is_id(name: str) -> bool:
+    """Can it be a container's id?"""
+    return len(name) == ID_LENGTH and HEXADECIMAL.issuperset(name)
 
 
 def read_live(root: str, container_id: str) -> Live:
@@ -255,16 +260,19 @@ def read_live(root: str, container_id: str) -> Live:
 
 
 def _parse_live(data: bytes) -> Live:
-    """Of `Claim.note_image` and `Claim.note_process`, or of as much as was written so far."""
+    """Of `Claim.note_image` and `Claim.note_process`, or of as much as was written so far, or reached the disk."""
     image, ended, process = data.partition(b"\n")
     _, *fields = os.fsdecode(image).split("\0")
     if not ended or len(fields) < 3:
         return Live()
     reference, digest, image_id, *chain_ids = fields
     head, ended, rest = process.partition(b"\n")
+    try:
+        pid, supervisor, size, *ended_with = map(int, head.split())
+    except ValueError:
+        ended = b""
     if not ended:
         return Live(reference, digest, image_id, tuple(chain_ids))
-    pid, supervisor, size, *ended_with = map(int, head.split())
     command = tuple(os.fsdecode(rest[size:]).split("\0"))
     status = ended_with[0] if ended_with else -1
     return Live(reference, digest, image_id, tuple(chain_ids), pid, supervisor, rest[:size], command, status)

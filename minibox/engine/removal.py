@@ -7,7 +7,6 @@ from select import POLLIN, poll
 from time import monotonic, sleep
 
 from minibox.engine import events, files, ids, names, ownership, state
-from minibox.engine.exit_record import read_exit
 from minibox.errors import ContainerNotFound, MiniboxError, UsageError
 from minibox.linux import cgroup
 from minibox.linux.process import open_pidfd, send_signal
@@ -43,7 +42,7 @@ def _collect(root: str, runroot: str, orphans: Iterator[tuple[str, bool, int]]) 
     collected = []
     for container_id, remove_files, fd in orphans:
         try:
-            ended = read_exit(root, container_id) or {"ExitCode": 128 + SIGKILL, "OwnerKilled": True}
+            ended = state.ended_without_owner(root, container_id)
             ownership.note_ended(fd, ended["ExitCode"])  # the pid may soon be another's
             remove_traces(root, runroot, container_id)
             _settle(root, runroot, container_id, remove_files, ended)
@@ -73,6 +72,8 @@ def remove_traces(root: str, runroot: str, container_id: str) -> None:
 def _settle(root: str, runroot: str, container_id: str, remove_files: bool, how: dict[str, Any]) -> None:
     """Remove its files, or say how it ended."""
     before, code = state.read(root, container_id), str(how["ExitCode"])
+    options = before.get("Options")
+    remove_files = remove_files or (isinstance(options, dict) and bool(options.get("rm")))  # said before a power loss
     if remove_files or not state.is_written(root, container_id):
         remove_files_of(root, container_id)
         events.note_container(runroot, before, "die", "destroy", exitCode=code)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 
 from minibox.engine import names
-from minibox.engine.ownership import live_ids, read_live
-from minibox.errors import ContainerNotFound
+from minibox.engine.exit_record import read_exit
+from minibox.engine.ownership import is_id, is_live, live_ids, read_live
+from minibox.errors import ContainerNotFound, kernel_says
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+SIGKILL = 9
 ALIVE = ("running", "paused", "restarting")
 
 
 def write(root: str, state: dict[str, Any], *, durable: bool = False) -> None:
-    """Write state.json: a reader sees the old or the new, with ``durable`` after a power loss too."""
+    """Write state.json: a reader sees the old or the new; with ``durable`` the new, after a power loss too."""
     _replace(f"{root}/containers/{state['Id']}", state, durable)
 
 
@@ -59,12 +61,22 @@ def _replace(directory: str, state: dict[str, Any], durable: bool) -> None:
 
     path = f"{directory}/state.json"
     temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(dumps(state, indent=1) + "\n")
-        if durable:
-            file.flush()
-            os.fdatasync(file.fileno())
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(dumps(state, indent=1) + "\n")
+            if durable:
+                file.flush()
+                os.fdatasync(file.fileno())
+    except OSError:
+        _unlink(temporary)  # on a full disk it would take what little there is
+        raise
     os.rename(temporary, path)
+    if durable:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def is_written(root: str, container_id: str) -> bool:
@@ -73,33 +85,51 @@ def is_written(root: str, container_id: str) -> bool:
 
 
 def read(root: str, container_id: str) -> dict[str, Any]:
-    """What is known of a container; a damaged file says so and costs no other container."""
+    """What is known of a container; a damaged file says so and costs no other container.
+
+    Who is said to run and has no owner has ended with it, whatever ended that: a signal, or the machine.
+    """
+    found = _read(root, container_id)
+    if found["Status"] in ALIVE and not is_live(root, container_id):
+        found = _read(root, container_id)  # its owner may just have written how it ended
+        if found["Status"] in ALIVE and is_written(root, container_id):
+            found |= {"Status": "exited", "Pid": 0, **ended_without_owner(root, container_id)}
+    return found
+
+
+def ended_without_owner(root: str, container_id: str) -> dict[str, Any]:
+    """How a container ended whose owner can't say so any more."""
+    return read_exit(root, container_id) or {"ExitCode": 128 + SIGKILL, "OwnerKilled": True}
+
+
+def _read(root: str, container_id: str) -> dict[str, Any]:
     from json import loads
 
     try:
         with open(f"{root}/containers/{container_id}/state.json", encoding="utf-8") as file:
             found = loads(file.read())
+        why = "it is cut off or was changed"
     except FileNotFoundError:
         return _without_file(root, container_id)
-    except (ValueError, RecursionError):
-        found = None
+    except OSError as error:
+        found, why = None, kernel_says(error)
+    except (ValueError, RecursionError) as error:
+        found, why = None, str(error)
     state: dict[str, Any] = {"Id": container_id, "Name": "", "Image": "", "Command": []}
     if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in ("Id", "Name", "Status")):
-        return {**state, "Status": "damaged"}
+        name = names.given(root, container_id) or names.made_up(container_id)
+        return {**state, "Name": name, "Status": "damaged", "Error": f"its state.json can't be read: {why}"}
     return {**state, **found}
 
 
 def _without_file(root: str, container_id: str) -> dict[str, Any]:
     """What is known of a container that `run --rm` never writes a file for."""
-    name = names.made_up(container_id)
+    name = names.given(root, container_id) or names.made_up(container_id)
     state: dict[str, Any] = {"Id": container_id, "Name": name, "Image": "", "Command": [], "Status": "running"}
     try:
         live = read_live(root, container_id)
         state |= {"Image": live.reference, "ImageDigest": live.digest, "ImageId": live.image_id}
         state |= {"Command": list(live.command), "Created": os.stat(f"{root}/live/{container_id}").st_mtime}
-        for each in os.listdir(f"{root}/names"):
-            if os.readlink(f"{root}/names/{each}") == container_id:
-                state["Name"] = each
     except OSError:  # it ends just now
         pass
     return state
@@ -108,7 +138,7 @@ def _without_file(root: str, container_id: str) -> dict[str, Any]:
 def container_ids(root: str) -> list[str]:
     """The ids of all containers that have files, in no order."""
     try:
-        return os.listdir(f"{root}/containers")
+        return [name for name in os.listdir(f"{root}/containers") if is_id(name)]
     except FileNotFoundError:
         return []
 
@@ -180,3 +210,10 @@ def uses(root: str) -> list[Use]:
         digest = state.get("ImageDigest")
         found.setdefault(state["Id"], Use(state["Id"], digest if isinstance(digest, str) else "", (), False))
     return list(found.values())
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
