@@ -55,6 +55,7 @@ COMMANDS = (
     ("Containers", "rename", "life", "rename", "Give a container another name"),
     ("Containers", "rm", "life", "rm", "Remove containers"),
     ("Containers", "stats", "stats", "stats", "Show what containers use, live"),
+    ("Containers", "update", "update", "update", "Change limits of containers, while they run too"),
     ("Containers", "diff", "changes", "diff", "Show what changed in a container, or between two"),
     ("Containers", "cp", "changes", "cp", "Copy files between a container and the host"),
     ("Containers", "commit", "changes", "commit", "Make an image of a container"),

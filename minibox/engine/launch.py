@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Note = Callable[[str], None]
 
 
+UPDATED = "updated"  # in the container's directory: `update` may have given its cgroup more directories
 MARSHAL_VERSION = 4  # read by every Python since 3.4
 
 
@@ -269,6 +270,8 @@ class Launch:
             self.execution.close()
             if self.execution.cgroup:
                 self.execution.cgroup.remove()  # it is empty: the kernel has killed the whole pid namespace
+                if os.path.exists(f"{self.claim.directory}/{UPDATED}"):
+                    cgroup.remove_leftover(cgroup.detect(), self.execution.cgroup.name)
 
     def _close_network(self) -> None:
         if self._connection:

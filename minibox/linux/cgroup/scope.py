@@ -146,7 +146,9 @@ def _properties(file: str, value: str) -> list[Property]:
         return [Property(_NUMBERS[file], "t", number, f"{_NUMBERS[file]}={'infinity' if value == 'max' else number}")]
     if file in _LISTS:
         return [Property(_LISTS[file], "ay", _bits(value), f"{_LISTS[file]}={value}")]
-    if file == "cpu.max" and not value.startswith("max"):
+    if file == "cpu.max" and value.startswith("max"):
+        return [Property("CPUQuotaPerSecUSec", "t", INFINITY, "CPUQuota=")]
+    if file == "cpu.max":
         quota, _, period = value.partition(" ")
         period_us = int(period or 100_000)
         share_us = int(quota) * 1_000_000 // period_us

@@ -132,6 +132,19 @@ class Manager:
             self._lib.sd_bus_message_unref(message)
         self._wait(job, unit)
 
+    def set_properties(self, unit: str, properties: Iterable[Property]) -> None:
+        """Give a unit other limits, until it ends."""
+        message = self._new(b"SetUnitProperties")
+        try:
+            self._append(message, "sb", unit, 1)
+            self._check(self._lib.sd_bus_message_open_container(message, b"a", b"(sv)"), "SetUnitProperties")
+            for each in properties:
+                self._append_property(message, each)
+            self._check(self._lib.sd_bus_message_close_container(message), "SetUnitProperties")
+            self._call(message, f"change the limits of {unit}", "")
+        finally:
+            self._lib.sd_bus_message_unref(message)
+
     def attach(self, unit: str, below: str, pid: int) -> None:
         """Move a process to the cgroup ``below`` the unit's."""
         message = self._new(b"AttachProcessesToUnit")
