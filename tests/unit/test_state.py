@@ -297,3 +297,72 @@ def test_a_container_is_found_by_name_id_and_prefix(tmp_path: Path):
         with pytest.raises(ContainerNotFound, match=what) as caught:
             state.find(root, nobody)
         assert caught.value.hint
+
+
+def test_who_is_said_to_run_and_has_no_owner_has_ended(claim: Make):
+    """As after a power loss: state.json was synced, the owner's file never reached the disk."""
+    web = claim("web", remove=False)
+    for status in state.ALIVE:
+        files_of(web, Status=status, Pid=77) if status == "running" else state.write(
+            web.root, {"Id": web.id, "Name": "web", "Status": status, "Pid": 77}
+        )
+        assert state.read(web.root, web.id)["Status"] == status
+    web.release()
+    found = state.read(web.root, web.id)
+    assert (found["Status"], found["Pid"], found["ExitCode"]) == ("exited", 0, 137) and found["OwnerKilled"]
+    Path(f"{web.directory}/exit").write_text(
+        '{"status": 3, "signal": 0, "timed_out": false, "finished_ns": 5000000000}'
+    )
+    found = state.read(web.root, web.id)
+    assert (found["Status"], found["ExitCode"], found["Finished"]) == ("exited", 3, 5.0)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"status": ', "[]", '{"status": "x", "signal": 0}'])
+def test_half_an_exit_record_is_none(claim: Make, text: str):
+    web = claim(remove=False)
+    files_of(web, Status="running")
+    Path(f"{web.directory}/exit").write_text(text)
+    web.release()
+    assert state.read(web.root, web.id)["ExitCode"] == 137
+
+
+@given(st.binary(max_size=200))
+def test_whatever_is_in_an_owners_file(data: bytes):
+    for head in (b"", b"keep\0app\0sha256:d\0sha256:i\n"):
+        live = ownership._parse_live(head + data)
+        assert isinstance(live.pid, int) and isinstance(live.joinable, bytes)
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 300, b"keep", b"keep\0app\0d\0i\n\0\0\0\0\n", b"keep\0a\0b\0c\nx y z\n"])
+def test_an_owners_file_that_never_reached_the_disk_is_an_orphans(claim: Make, data: bytes):
+    web = claim("web", remove=False)
+    files_of(web, Status="running")
+    lose_owner(web)
+    Path(f"{web.root}/live/{web.id}").write_bytes(data)
+    assert [(found, remove) for found, remove, _ in ownership.orphans(web.root)] == [(web.id, False)]
+    assert state.read(web.root, web.id)["Status"] == "exited"
+    assert state.uses(web.root)[0].id == web.id
+
+
+def test_what_is_no_id_is_no_container(claim: Make):
+    web = claim("web")
+    files_of(web)
+    for place in ("containers", "live"):
+        for name in ("lost+found", "x", "A" * 64, f"{web.id}.old"):
+            os.mkdir(f"{web.root}/{place}/{name}")
+    assert state.container_ids(web.root) == [web.id] and ownership.live_ids(web.root) == [web.id]
+    with pytest.raises(ContainerNotFound):
+        state.find(web.root, "lost+found")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\0" * 500, b'{"Id": "x"}', b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_state_says_so_by_its_name(claim: Make, text: bytes):
+    web, other = claim("web", remove=False), claim("other", remove=False)
+    files_of(web)
+    files_of(other)
+    Path(f"{web.directory}/state.json").write_bytes(text)
+    found = state.find(web.root, "web")
+    assert (found["Id"], found["Name"], found["Status"]) == (web.id, "web", "damaged")
+    assert found["Error"].startswith("its state.json can't be read: ")
+    assert state.find(web.root, "other")["Status"] == "exited"
+    assert {each["Name"] for each in state.containers(web.root)} == {"web", "other"}
