@@ -6,16 +6,22 @@ import click
 
 from minibox.cli.application import settings_of
 from minibox.cli.container import Value, complete_container, spelling
-from minibox.cli.run_options import OPTIONS
+from minibox.cli.run_options import OPTIONS, Option
 from minibox.cli.several import for_each
 from minibox.engine.update import CHANGEABLE
 from minibox.errors import UsageError
+from minibox.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_OPTIONS = [option for option in OPTIONS if option.field in CHANGEABLE]
+# 0 isn't as if nothing were said: it takes a limit away.
+_OPTIONS: list[Option] = [
+    replace(option, zero_unsets=False)  # type: ignore[no-untyped-call,unused-ignore]
+    for option in OPTIONS
+    if option.field in CHANGEABLE
+]
 
 
 class UpdateCommand(click.Command):

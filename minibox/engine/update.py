@@ -9,7 +9,7 @@ from minibox.engine.host_facts import host_facts
 from minibox.engine.launch import UPDATED
 from minibox.engine.lifecycle import Process
 from minibox.engine.limits import resources
-from minibox.engine.options import RunOptions, from_given, given
+from minibox.engine.options import RunOptions, from_given
 from minibox.errors import ContainerNotRunning, UsageError
 from minibox.linux import cgroup
 from minibox.record import replace
@@ -44,7 +44,7 @@ def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str)
         raise UsageError(f"container {name_or_id} can't be updated: its state is damaged", "minibox rm removes it")
     remembered = isinstance(found.get("Options"), dict)
     before = from_given(found["Options"]) if remembered else RunOptions(image=found["Image"], rm=True)
-    after = replace(before, **changes)
+    after: RunOptions = replace(before, **changes)  # type: ignore[no-untyped-call,unused-ignore]
     check_life(after)
     asked = live_resources(before, after, changes)
     if asked:
@@ -61,7 +61,7 @@ def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str)
 
 
 def _remember(found: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    return {**found, "Options": given(replace(from_given(found["Options"]), **changes))}
+    return {**found, "Options": {**found["Options"], **changes}}
 
 
 def live_resources(before: RunOptions, after: RunOptions, changes: dict[str, Any]) -> dict[str, Any]:
@@ -86,6 +86,8 @@ def live_resources(before: RunOptions, after: RunOptions, changes: dict[str, Any
         cpu.setdefault("shares", SHARES_DEFAULT)
     if "cpuset_cpus" not in changes:
         cpu.pop("cpus", None)
+    else:
+        cpu.setdefault("cpus", "")
     if cpu:
         asked["cpu"] = cpu
     if "pids_limit" in changes:

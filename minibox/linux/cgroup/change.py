@@ -27,7 +27,7 @@ ATTACH_S = 5.0
 def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any]) -> Cgroup:
     """Apply the limits of OCI ``linux.resources`` to a container that runs; others stay as they are.
 
-    -1 takes a limit of memory, CPU or processes away. On cgroup v1 the container joins hierarchies that it had no
+    -1 takes a limit of memory, CPU or processes away, an empty set of CPUs that one. On cgroup v1 the container joins hierarchies that it had no
     limit in before.
 
     Args:
@@ -69,11 +69,8 @@ def _steps(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any]) -> lis
     steps = [each for each in steps if each.op != "scope" and not (each.op == "mkdir" and os.path.isdir(each.path))]
     made = {each.path for each in steps if each.op == "mkdir"}
     steps = [each for each in steps if each.op != "copy" or os.path.dirname(each.path) in made]
+    steps += _lifted(group, resources)
     wanted = {_file(each): each for each in steps if each.op == "write"}
-    if (limit := (resources.get("pids") or {}).get("limit")) is not None and limit <= 0:
-        directory = group.v1.get("pids", group.v2)
-        if directory and os.path.exists(f"{directory}/pids.max"):
-            steps.append(CgroupStep("write", f"{directory}/pids.max", "max", "process limit", False, "pids"))
     memory, swap = wanted.get(MEMORY_V1), wanted.get(SWAP_V1)
     if memory and swap and os.path.exists(memory.path) and os.path.exists(swap.path):
         # The sum may never be below the memory: a raise begins with the sum, a cut with the memory.
@@ -81,6 +78,18 @@ def _steps(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any]) -> lis
             at = steps.index(memory)
             steps.remove(swap)
             steps.insert(at, swap)
+    return steps
+
+
+def _lifted(group: Cgroup, resources: Mapping[str, Any]) -> list[CgroupStep]:
+    """What a new cgroup needs no step for: no limit of processes, and all of the CPUs."""
+    steps = []
+    pids, cpuset = group.v1.get("pids", group.v2), group.v1.get("cpuset", group.v2)
+    if (resources.get("pids") or {}).get("limit") == -1 and os.path.exists(f"{pids}/pids.max"):
+        steps.append(CgroupStep("write", f"{pids}/pids.max", "max", "process limit", False, "pids"))
+    if (resources.get("cpu") or {}).get("cpus") == "" and os.path.exists(f"{cpuset}/cpuset.cpus"):
+        all_cpus = _read(f"{os.path.dirname(cpuset)}/cpuset.cpus") if "cpuset" in group.v1 else ""
+        steps.append(CgroupStep("write", f"{cpuset}/cpuset.cpus", all_cpus, "set of CPUs", False, "cpuset"))
     return steps
 
 
