@@ -26,6 +26,7 @@ COMMANDS = (
     ("Run", "shell", "container", "shell", "Open the best shell that an image has"),
     ("Look inside", "explain", "system", "explain", "Show the steps of a run without running it"),
     ("Look inside", "inspect", "inspect", "inspect", "Show all about a container or an image"),
+    ("Look inside", "why", "why", "why", "Show how containers came to their end"),
     ("Look inside", "doctor", "system", "doctor", "Show what this machine can do, and how to fix the rest"),
     ("Images", "image", "application", "image", "Manage images: the commands on images, below one name"),
     ("Images", "images", "image", "images", "List images"),
@@ -52,6 +53,7 @@ COMMANDS = (
     ("Containers", "logs", "inside", "logs", "Show what a container has written"),
     ("Containers", "top", "inside", "top", "Show the processes of a container"),
     ("Containers", "port", "inside", "port", "Show the published ports of a container"),
+    ("Containers", "healthcheck", "application", "healthcheck", "Check the health of containers by hand"),
     ("Containers", "rename", "life", "rename", "Give a container another name"),
     ("Containers", "rm", "life", "rm", "Remove containers"),
     ("Containers", "stats", "stats", "stats", "Show what containers use, live"),
@@ -213,6 +215,10 @@ class VolumeCommands(Application):
     rows = VOLUME_COMMANDS
 
 
+class HealthCommands(Application):
+    rows = (("Commands", "run", "health", "run", "Check the health of a container now"),)
+
+
 class SystemCommands(Application):
     rows = SYSTEM_COMMANDS
 
@@ -239,6 +245,7 @@ def _group(name: str, cls: type[Application], example: str, help_text: str) -> c
 image = _group("image", ImageCommands, "ls", "Manage images.")
 container = _group("container", ContainerCommands, "ls", "Manage containers.")
 volume = _group("volume", VolumeCommands, "ls", "Manage volumes.")
+healthcheck = _group("healthcheck", HealthCommands, "run web", "Check the health of containers.")
 system = _group("system", SystemCommands, "df", "Manage what is on disk.")
 
 

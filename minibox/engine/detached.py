@@ -137,7 +137,7 @@ class Detached:
         command = launch.prepared.spec["process"]["args"]
         launch.claim.note_process(pid, command, launch.joinable(), supervisor.pid)
         # Before the supervisor has it: a container that ends at once writes its end after this.
-        self._write_state(Status="running", Pid=pid)
+        self._write_state(Status="running", Pid=pid, Supervised=True)
         launch.happened(*(("create", "start") if self._new else ("start",)))
         try:
             supervisor.supervise(self._duties(), {**self._fds, "claim": launch.claim.fd})

@@ -1,0 +1,68 @@
+"""minibox why."""
+
+from __future__ import annotations
+
+import click
+
+from minibox.cli.application import settings_of
+from minibox.cli.container import complete_container
+from minibox.cli.table import format_json, printable
+from minibox.errors import MiniboxError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from minibox.engine.verdict import Verdict
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox why web
+  minibox why --json web | jq -r .kind"""
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object for one container, a list for several")
+@click.argument("containers", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete_container)
+@click.pass_context
+def why(ctx: click.Context, containers: tuple[str, ...], as_json: bool) -> None:
+    """Show how containers came to their end: by themselves, by whose signal, for want of memory ...
+
+    With what speaks for it, the last lines that they wrote, and what helps.
+    """
+    from minibox.engine.verdict import verdict
+
+    settings = settings_of(ctx)
+    verdicts, failed = [], None
+    for name in containers:
+        try:
+            verdicts.append(verdict(name, root=settings.root, runroot=settings.runroot))
+        except MiniboxError as error:
+            failed = failed or error
+    if as_json:
+        documents = [{name: getattr(each, name) for name in type(each).__annotations__} for each in verdicts]
+        if documents:
+            click.echo(format_json(documents[0] if len(containers) == 1 else documents))
+    else:
+        for index, each in enumerate(verdicts):
+            click.echo("\n" * bool(index) + "\n".join(_lines(each)))
+    if failed:
+        raise failed
+
+
+def _lines(found: Verdict) -> Iterator[str]:
+    yield f"{found.name or found.id[:12]}: {printable(found.summary)}"
+    facts = []
+    if found.status is not None:
+        facts.append(f"exit status {found.status}" + (f" ({found.signal})" if found.signal else ""))
+    if found.ran_s is not None and found.status is not None:
+        facts.append(f"it had run for {found.ran_s:.3g} s")
+    for fact in (", ".join(facts), *found.evidence):
+        if fact:
+            yield f"  {printable(fact)}"
+    if found.log:
+        yield "  its last words:"
+    for line in found.log:
+        yield f"    {printable(line)}"
+    if found.hint:
+        yield f"hint: {printable(found.hint)}"

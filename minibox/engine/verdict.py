@@ -1,0 +1,299 @@
+"""How a container came to its end: what is on record, judged."""
+
+from __future__ import annotations
+
+from time import time
+
+from minibox.engine import health, removal, state
+from minibox.engine.detached import log_path
+from minibox.engine.logs import log_time, read_log
+from minibox.engine.sent_signals import HEALTH, KILL, STOP, sent_signals
+from minibox.engine.symptoms import CRASHES, advice, signal_name, status_words
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.engine.sent_signals import SentSignal
+
+SIGKILL = 9
+LINES_SHOWN, LINES_READ = 5, 200
+SOON_S = 2.0  # a signal so shortly before the end is worth a word
+MIB = 1 << 20
+
+# Kinds of verdicts.
+RUNNING, PAUSED, RESTARTING, CREATED = "running", "paused", "restarting", "created"
+NOT_STARTED, EXITED, SIGNAL, CRASHED = "not-started", "exited", "signal", "crashed"
+STOPPED, KILLED, OUT_OF_MEMORY, TIMEOUT = "stopped", "killed", "out-of-memory", "timeout"
+UNHEALTHY, OWNER_KILLED, DAMAGED = "unhealthy", "owner-killed", "damaged"
+
+
+@record
+class Verdict:
+    """How a container ended, or that it has not.
+
+    Attributes:
+        id, name: the container's.
+        kind: one of this module's: `EXITED`, `OUT_OF_MEMORY`, ...
+        summary: one sentence.
+        status: the exit status; None while it runs, or when it never ran.
+        signal: the name of the signal that ended it; "" for none.
+        sender: who sent it, where that is known.
+        ran_s: for how long it ran, or has run up to now; None when it never did, or nobody knows.
+        evidence: what speaks for it, a sentence each.
+        log: what it wrote last to standard error, or else to standard output.
+        hint: what the user can do; "" for nothing that we know of.
+    """
+
+    id: str
+    name: str
+    kind: str
+    summary: str
+    status: int | None = None
+    signal: str = ""
+    sender: str = ""
+    ran_s: float | None = None
+    evidence: tuple[str, ...] = ()
+    log: tuple[str, ...] = ()
+    hint: str = ""
+
+
+def verdict(name_or_id: str, *, root: str, runroot: str) -> Verdict:
+    """The verdict on a container.
+
+    Raises:
+        ContainerNotFound: there is none of that name or id.
+    """
+    container_id = state.find_id(root, name_or_id)
+    removal.collect_one(root, runroot, container_id)
+    found = state.read(root, container_id)
+    return _Case(root, found).judge()
+
+
+class _Case:
+    """What is known of one container."""
+
+    def __init__(self, root: str, found: dict[str, Any]) -> None:
+        self._root, self._found = root, found
+        self._options: dict[str, Any] = found.get("Options") or {}
+        self._status = int(found.get("ExitCode") or 0)
+        self._signal = int(found.get("Signal") or 0)
+        self._started = float(found.get("Started") or 0)
+        self._finished = float(found.get("Finished") or 0)
+        self._sent = sent_signals(root, found["Id"], self._started) if self._started else []
+        self._health = health.status(root, found["Id"], found)
+        self._log = _last_lines(log_path(root, found["Id"]), self._started)
+        self._evidence: list[str] = []
+
+    def judge(self) -> Verdict:
+        """The verdict: the first of the questions that is answered."""
+        status = self._found["Status"]
+        if status == "damaged":
+            return self._verdict(DAMAGED, "its state.json is damaged: nobody knows", hint="minibox rm removes it")
+        if status in ("running", "paused"):
+            return self._alive(status)
+        self._weigh()
+        for question in (self._failed_to_start, self._owner_killed, self._timeout, self._memory, self._by_health,
+                         self._by_minibox, self._by_signal, self._by_itself):  # fmt: skip
+            if answer := question():
+                break
+        else:
+            answer = self._verdict(CREATED, "it was never started", hint=f"minibox start {self._name}")
+        if status == "restarting":
+            from minibox.record import replace
+
+            again = f"{answer.summary}; it is going to be started again"
+            return replace(answer, kind=RESTARTING, summary=again)  # type: ignore[no-any-return,no-untyped-call]
+        return answer
+
+    # ---- the questions --------------------------------------------------------------------------
+
+    def _alive(self, status: str) -> Verdict:
+        if self._health and self._health["FailingStreak"]:
+            self._evidence.append(_health_words(self._health))
+            self._evidence += _check_words(self._health)
+        self._count_restarts()
+        if status == "paused":
+            return self._verdict(PAUSED, "it is paused", hint=f"minibox unpause {self._name}")
+        words = f"it has run for {_span(time() - self._started)}" if self._started else "it runs"
+        return self._verdict(RUNNING, words + (f", and is {self._health['Status']}" if self._health else ""))
+
+    def _failed_to_start(self) -> Verdict | None:
+        error = self._found.get("Error")
+        if not error:
+            return None
+        return self._verdict(NOT_STARTED, f"it could not be started: {error}", hint=self._found.get("Hint") or "")
+
+    def _owner_killed(self) -> Verdict | None:
+        if not self._found.get("OwnerKilled"):
+            return None
+        owner = "its supervisor" if self._found.get("Supervised") else "the minibox run that it was a child of"
+        return self._verdict(
+            OWNER_KILLED,
+            f"{owner} was killed, or the machine went down, and it with that",
+            hint=f"minibox start {self._name}; containers with a restart policy too are started again by hand then",
+        )
+
+    def _timeout(self) -> Verdict | None:
+        if not self._found.get("TimedOut"):
+            return None
+        limit = _span(float(self._options.get("timeout_s") or 0))
+        return self._verdict(TIMEOUT, f"its time was over: it was killed after {limit} (--timeout)", sender="minibox")
+
+    def _memory(self) -> Verdict | None:
+        if not self._found.get("OOMKilled") or not self._status:
+            return None
+        limit, first = self._options.get("memory_bytes"), self._signal == SIGKILL
+        whose = "its limit of " + _size(limit) if limit else "the machine's memory"
+        words = f"the kernel killed {'it' if first else 'a process of it'}: {whose} was used up"
+        if not first:
+            words += f", and it exited with {self._status}"
+        hint = f"give it more: --memory {2 * limit // MIB}m" if limit else "free memory, or limit its size: --memory"
+        return self._verdict(OUT_OF_MEMORY, words, sender="the kernel", hint=hint)
+
+    def _by_health(self) -> Verdict | None:
+        if not any(sent.why == HEALTH for sent in self._sent):
+            return None
+        action = {"kill": "killed", "stop": "stopped", "restart": "stopped, to be started again"}
+        done = action.get(str(self._options.get("health_on_failure")), "ended")
+        if self._health and self._health["Log"]:
+            self._evidence += _check_words(self._health)
+        return self._verdict(UNHEALTHY, f"it was unhealthy, and {done} for it (--health-on-failure)", sender="minibox")
+
+    def _by_minibox(self) -> Verdict | None:
+        sent = self._sender()
+        if sent is None:
+            forwarded = [number for number in self._found.get("Forwarded") or () if self._is_end_of(number)]
+            if not forwarded:
+                return None
+            name = signal_name(forwarded[-1])
+            words = f"{name} came to the minibox run that it belonged to, and was passed on"
+            return self._verdict(KILLED, words, sender=f"whoever sent {name} to minibox run: Ctrl-C is SIGINT")
+        name, by = signal_name(sent.number), f"minibox {sent.why} by {sent.user}"
+        if sent.why == KILL:
+            return self._verdict(KILLED, f"{sent.user} sent it {name} by minibox kill", sender=by)
+        asked = next(each for each in self._sent if each.why == STOP)
+        words = f"{sent.user} stopped it"
+        if asked.number == sent.number:
+            return self._verdict(STOPPED, f"{words} by {name}", sender=by)
+        grace = f"{signal_name(asked.number)} did not end it within {_span(sent.time - asked.time)}"
+        self._evidence.append(f"{grace}, so it was sent {name}")
+        hint = ""
+        if asked.number != SIGKILL:
+            hint = "process 1 ignores a signal that it has no handler for: let it handle it, or run it with --init"
+        return self._verdict(STOPPED, f"{words}, by {name} in the end", sender=by, hint=hint)
+
+    def _by_signal(self) -> Verdict | None:
+        if not self._signal:
+            return None
+        name = signal_name(self._signal)
+        if self._signal in CRASHES:
+            what, hint = CRASHES[self._signal]
+            return self._verdict(CRASHED, f"it crashed by {name}: {what}", hint=hint or advice(self._log))
+        if self._signal == SIGKILL:
+            words = "somebody on the host sent it SIGKILL, and not by minibox: nothing inside can"
+            return self._verdict(SIGNAL, words, sender="outside", hint="ausearch or the journal may know who")
+        return self._verdict(SIGNAL, f"{name} ended it, and minibox did not send that", sender="unknown")
+
+    def _by_itself(self) -> Verdict | None:
+        if not self._finished:
+            return None
+        words = f"it ended by itself, with exit status {self._status}"
+        meaning = status_words(self._status)
+        return self._verdict(
+            EXITED, words + (f": {meaning}" if meaning else ""), hint=advice(self._log) if self._status else ""
+        )
+
+    # ---- below ----------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return str(self._found.get("Name") or self._found["Id"][:12])
+
+    def _is_end_of(self, number: int) -> bool:
+        """Is the signal the one that it ended of?"""
+        return number in (self._signal, self._status - 128)
+
+    def _sender(self) -> SentSignal | None:
+        """The signal of ours that it ended of."""
+        for sent in reversed(self._sent):
+            if sent.why == STOP or self._is_end_of(sent.number):
+                return sent
+        return None
+
+    def _weigh(self) -> None:
+        """Collect what speaks for any verdict."""
+        found, limit, peak = self._found, self._options.get("memory_bytes"), self._found.get("MemoryPeak")
+        if peak and (found.get("OOMKilled") or (limit and peak > 0.9 * limit)):
+            self._evidence.append(
+                f"it used up to {_size(peak)} of memory" + (f", its limit is {_size(limit)}" if limit else "")
+            )
+        if found.get("OOMKilled") and not self._status:
+            self._evidence.append("the kernel killed a process of it that ran out of memory")
+        if self._health and self._health["Log"]:
+            self._evidence.append(_health_words(self._health))
+        self._count_restarts()
+        for sent in self._sent:
+            before_s = self._finished - sent.time
+            if sent.why == KILL and not self._is_end_of(sent.number) and 0 <= before_s < SOON_S:
+                name = signal_name(sent.number)
+                self._evidence.append(f"{_span(before_s)} before, {sent.user} sent it {name} by minibox kill")
+
+    def _count_restarts(self) -> None:
+        count = self._found.get("RestartCount")
+        if count:
+            times = "once" if count == 1 else f"{count} times"
+            self._evidence.append(f"its policy {self._options.get('restart')} has restarted it {times}")
+
+    def _verdict(self, kind: str, summary: str, *, sender: str = "", hint: str = "") -> Verdict:
+        ran = bool(self._started) and kind not in (CREATED, NOT_STARTED, DAMAGED)
+        ended = ran and kind not in (RUNNING, PAUSED)
+        until = self._finished if ended else time()
+        return Verdict(
+            self._found["Id"],
+            self._found.get("Name", ""),
+            kind,
+            summary,
+            status=self._status if ended or kind == NOT_STARTED else None,
+            signal=signal_name(self._signal) if ended and self._signal else "",
+            sender=sender,
+            ran_s=until - self._started if ran and until else None,
+            evidence=tuple(self._evidence),
+            log=self._log if ended else (),
+            hint=hint,
+        )
+
+
+def _last_lines(path: str, since: float) -> tuple[str, ...]:
+    """Of standard error, or else of standard output, since a time."""
+    try:
+        entries = list(read_log(path, tail=LINES_READ, since=log_time(since)))
+    except OSError:
+        return ()
+    errors = [entry.text for entry in entries if entry.stream == "stderr"]
+    return tuple(text.rstrip("\n") for text in (errors or [entry.text for entry in entries])[-LINES_SHOWN:])
+
+
+def _health_words(results: dict[str, Any]) -> str:
+    streak = results["FailingStreak"]
+    if not streak:
+        return "its last health check did well"
+    return "its last health check failed" if streak == 1 else f"its last {streak} health checks failed"
+
+
+def _check_words(results: dict[str, Any]) -> list[str]:
+    output = str(results["Log"][-1].get("Output") or "").strip()
+    return [f"the last check wrote: {line}" for line in output.splitlines()[-LINES_SHOWN:]]
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / MIB:.4g} MiB"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
