@@ -136,9 +136,9 @@ def container_document(found: dict[str, Any], root: str, runroot: str, with_size
         "Args": command[1:],
         "State": {
             "Status": status,
-            "Running": status == "running",
-            "Paused": False,
-            "Restarting": False,
+            "Running": status in state.ALIVE,
+            "Paused": status == "paused",
+            "Restarting": status == "restarting",
             "OOMKilled": bool(found.get("OOMKilled")),
             "Dead": status == "damaged",
             "Pid": pid,
