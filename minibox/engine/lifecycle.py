@@ -8,7 +8,7 @@ from time import monotonic, sleep
 
 from minibox.engine import events, names, ownership, removal, state
 from minibox.engine.sent_signals import KILL, STOP, note_signal
-from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError
+from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, TimedOut
 from minibox.linux import cgroup
 from minibox.linux.process import open_pidfd, send_signal
 
@@ -42,7 +42,7 @@ class Process:
         self.root, self.pidfd = root, -1
         live = ownership.owned(root, self.id)
         if live and live.pid > 0:
-            self.pidfd = open_pidfd(live.pid)
+            self.pidfd = ownership.open_process(live)
             live = ownership.owned(root, self.id)  # the pid was its own for as long as its owner held the lock
         if self.pidfd < 0 or not live or live.pid <= 0 or self.has_ended():
             self.close()
@@ -258,23 +258,27 @@ def _note_status(process: Process, status: str) -> None:
     state.change(process.root, process.id, changed)
 
 
-def wait(name_or_id: str, *, root: str, runroot: str) -> int:
+def wait(name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = None) -> int:
     """Wait until a container has ended; its exit status. One that is removed meanwhile was killed.
 
     Raises:
         ContainerNotFound: there is no such container.
+        TimedOut: it has not ended after ``timeout_s``.
     """
     removal.collect(root, runroot)
     container_id = state.find_id(root, name_or_id)
+    deadline = None if timeout_s is None else monotonic() + timeout_s
     watch = ownership.Watch(root, container_id)
     try:
         waited = watch.is_owned()
         while watch.is_owned():
             try:
                 with Process(root, container_id, "wait for") as process:
-                    process.wait()
+                    process.wait(None if deadline is None else deadline - monotonic())
             except (ContainerNotRunning, ContainerNotFound):
                 pass  # its owner tidies up
+            if deadline is not None and monotonic() >= deadline:
+                raise TimedOut(f"container {name_or_id} has not ended yet")
             sleep(POLL_S)
         removal.collect_one(root, runroot, container_id)
         status = watch.status()

@@ -14,6 +14,7 @@ from errno import EACCES, EAGAIN, ENOSPC, EROFS
 
 from minibox.engine import names
 from minibox.errors import MiniboxError, kernel_says
+from minibox.linux.process import open_pidfd, parent_of
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -276,6 +277,19 @@ def _parse_live(data: bytes) -> Live:
     command = tuple(os.fsdecode(rest[size:]).split("\0"))
     status = ended_with[0] if ended_with else -1
     return Live(reference, digest, image_id, tuple(chain_ids), pid, supervisor, rest[:size], command, status)
+
+
+def open_process(live: Live) -> int:
+    """A pidfd of a container's first process; -1 when it has none.
+
+    Between the end of the process and its owner's word of it the pid may come to mean another: then its parent is
+    not the supervisor. The caller looks afterwards whether the lock is still held.
+    """
+    pidfd = open_pidfd(live.pid) if live.pid > 0 else -1
+    if pidfd >= 0 and live.supervisor > 0 and parent_of(live.pid) not in (live.supervisor, 0):
+        os.close(pidfd)
+        return -1
+    return pidfd
 
 
 class Watch:

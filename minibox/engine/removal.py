@@ -139,7 +139,7 @@ def _is_running(live: ownership.Live) -> bool:
     """Or about to be, or to be started anew; else its owner tidies up behind it."""
     if not live.digest or live.status >= 0 or live.pid <= 0:
         return bool(live.digest) and live.status < 0
-    pidfd = open_pidfd(live.pid)
+    pidfd = ownership.open_process(live)
     if pidfd < 0:
         return False
     try:
@@ -153,10 +153,11 @@ def _is_running(live: ownership.Live) -> bool:
 def _kill(root: str, container_id: str, live: ownership.Live) -> None:
     """Kill all of a container and its supervisor."""
     # The supervisor first: it would look after the end of a container that is removed anyway.
-    for pid in (live.supervisor, live.pid):
-        pidfd = open_pidfd(pid) if pid > 0 else -1
+    pidfds = [open_pidfd(live.supervisor) if live.supervisor > 0 else -1, ownership.open_process(live)]
+    owned = ownership.is_live(root, container_id)  # the pids were its own for as long as the lock was held
+    for pidfd in pidfds:
         if pidfd >= 0:
-            if ownership.is_live(root, container_id):  # the pid was its own for as long as the lock was held
+            if owned:
                 send_signal(pidfd, SIGKILL)
             os.close(pidfd)
     cgroup.find(cgroup.detect(), f"minibox-{container_id}").kill()

@@ -127,6 +127,15 @@ def open_pidfd(pid: int) -> int:
     return pidfd
 
 
+def parent_of(pid: int) -> int:
+    """The pid of a process's parent; 0 when it has ended, or is hidden. proc_pid_stat(5)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 def send_signal(pidfd: int, number: int) -> None:
     """Send a signal to the process of ``pidfd``; one that has ended is no error. pidfd_send_signal(2).
 
