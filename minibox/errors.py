@@ -82,6 +82,12 @@ class VolumeInUse(MiniboxError):
     """A volume can't be removed: a container has it."""
 
 
+class TimedOut(MiniboxError):
+    """What was waited for took too long."""
+
+    status = 124  # as timeout(1) has it
+
+
 class LimitError(MiniboxError):
     """A resource limit was asked for that this host can't apply."""
 

@@ -193,15 +193,30 @@ def unpause(ctx: click.Context, containers: tuple[str, ...]) -> int:
     return for_each(containers, act)
 
 
-@click.command(epilog="\b\nExample:\n  minibox wait web && echo it went well")
+@click.command(
+    epilog="\b\nExamples:\n  minibox wait web\n  minibox wait --condition healthy --timeout 30s web && echo it is there"
+)
+@click.option(
+    "--condition",
+    metavar="CONDITION",
+    default="not-running",
+    help="running, healthy, unhealthy, paused, exited, next-exit, removed ...  [not-running]",
+)
+@click.option("--timeout", metavar="TIME", default="", help="Give up after this long, and exit with 124: 5s, 1m30s")
 @containers_argument
 @click.pass_context
-def wait(ctx: click.Context, containers: tuple[str, ...]) -> int:
-    """Wait until containers have ended, and print the exit status of each."""
-    from minibox.engine.lifecycle import wait as wait_for
+def wait(ctx: click.Context, containers: tuple[str, ...], condition: str, timeout: str) -> int:
+    """Wait until containers have ended, and print the exit status of each; -1 where the condition is no end."""
+    from minibox.cli.run_options import BY_NAME, convert
+    from minibox.engine.conditions import wait_for
 
     settings = settings_of(ctx)
-    return for_each(containers, partial(wait_for, root=settings.root, runroot=settings.runroot), at_once=True)
+    try:
+        timeout_s = convert(BY_NAME["--timeout"], timeout) if timeout else None
+    except ValueError as error:
+        raise UsageError(f"invalid value {timeout!r} for --timeout: {error}", "write it as 5s or 1m30s") from None
+    act = partial(wait_for, condition=condition, root=settings.root, runroot=settings.runroot, timeout_s=timeout_s)
+    return for_each(containers, act, at_once=True)
 
 
 @click.command(epilog="\b\nExample:\n  minibox rename web web-old")
