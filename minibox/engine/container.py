@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine import events, removal, state
+from minibox.engine import events, files, removal, state
 from minibox.engine.launch import Launch
 from minibox.engine.ownership import Claim, owned
 from minibox.engine.streams import ClosedEnds
@@ -18,7 +18,7 @@ from minibox.errors import (
     UsageError,
 )
 from minibox.image.store import ImageStore
-from minibox.storage import snapshotter, snapshotter_of
+from minibox.storage import snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -274,7 +274,8 @@ def start_claimed(
                 "pull or build it again; minibox export saves what the container wrote",
             ) from None
         claim.note_image(options.image, image)
-        launch = Launch(options, store, snapshotter_of(root, claim.id), image, claim, runroot, on_note)
+        storage = files.restored_snapshotter(root, claim.id, str(found.get("Driver") or ""), image.chain_ids)
+        launch = Launch(options, store, storage, image, claim, runroot, on_note)
     except BaseException as error:
         note_failure(root, claim.id, error)
         claim.release()

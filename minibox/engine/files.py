@@ -6,7 +6,7 @@ import os
 from errno import EACCES, EPERM
 
 from minibox.errors import StoreError
-from minibox.storage import snapshotter_of
+from minibox.storage import RECORD, container_directory, read_record, snapshotter_of, write_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,3 +69,22 @@ def remove(root: str, container_id: str, snapshotter: Snapshotter | None = None)
         from minibox.engine.user_namespace import run_inside
 
         run_inside(lambda: used.remove(container_id))
+
+
+def restored_snapshotter(root: str, container_id: str, driver: str, chain_ids: tuple[str, ...]) -> Snapshotter:
+    """The driver that a container was made with; its record of that is made anew where a power loss took it.
+
+    Args:
+        driver, chain_ids: as state.json and the image have them.
+
+    Raises:
+        Unsupported: the storage driver doesn't work here.
+    """
+    if driver and not read_record(root, container_id):
+        directory = container_directory(root, container_id)
+        try:
+            os.unlink(f"{directory}/{RECORD}")
+        except FileNotFoundError:
+            pass
+        write_record(directory, driver, chain_ids)
+    return snapshotter_of(root, container_id)

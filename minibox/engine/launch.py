@@ -163,6 +163,7 @@ class Launch:
             "Image": self.options.image,
             "ImageDigest": self.image.digest,
             "ImageId": self.image.config_digest,
+            "Driver": self.storage.driver,
             "Command": spec["process"]["args"],
             "Labels": spec.get("annotations", {}),
             "Config": container_config(self.options, image_config, spec["process"]["env"], named, anonymous),
