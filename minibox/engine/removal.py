@@ -61,7 +61,7 @@ def socket_path(runroot: str, container_id: str) -> str:
 def remove_traces(root: str, runroot: str, container_id: str) -> None:
     """What a container has while it runs and can't be asked for by its owner: processes, address, ids."""
     cgroup.remove_leftover(cgroup.detect(), f"minibox-{container_id}")
-    lease.collect(runroot, lambda holder: holder != container_id)
+    lease.release_of(runroot, container_id)
     ids.release_range(root, container_id)
     try:
         os.unlink(socket_path(runroot, container_id))

@@ -20,13 +20,14 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from minibox.network.ipv4 import Subnet
 
 DEFAULT_RUNROOT = "/run/minibox"
 DEFAULT_BRIDGE = "minibox0"
 SIOCGIFADDR = 0x8915  # netdevice(7)
+LIKELY = 8  # so many of the addresses that a container tries first are looked at first
 
 
 @record
@@ -69,7 +70,7 @@ def directory(runroot: str, bridge: str) -> str:
 def take(runroot: str, container_id: str, bridge: str = "") -> Lease:
     """Lease an address on ``bridge`` (default: the runroot's own) to ``container_id``.
 
-    The container's state must be there already: `collect` frees what belongs to no container.
+    The container's state must be there already: who finds it without an owner frees what it had, `release_of`.
 
     Raises:
         NetworkError: no subnet or no address is free, or the state can't be written.
@@ -101,26 +102,20 @@ def release(lease: Lease) -> None:
         raise NetworkError(f"release {lease.address} in {state}: {kernel_says(error)}") from error
 
 
-def collect(runroot: str, alive: Callable[[str], bool]) -> tuple[str, ...]:
-    """Free the addresses of containers that are gone; return those addresses.
-
-    Args:
-        alive: whether a container of that id still exists. It is called with the bridge locked.
-    """
-    freed = []
+def release_of(runroot: str, container_id: str) -> None:
+    """Give back the address of a container that can't do it itself; none is fine."""
     for bridge in bridges(runroot):
         state = directory(runroot, bridge)
-        if not leased(state):
+        chosen = _recorded(state)
+        if not chosen:
             continue
-        try:
-            with Lock(state):
-                for address, container_id in leased(state).items():
-                    if not alive(container_id):
-                        os.unlink(f"{state}/leases/{address}")
-                        freed.append(address)
-        except FileNotFoundError:  # the bridge was removed meanwhile
-            continue
-    return tuple(freed)
+        # It has one of the first that it has tried, as a rule: with hundreds of them a look at all takes its time.
+        near = (address for address, _ in zip(_addresses(chosen, container_id), range(LIKELY)))
+        for address in (*near, *_names(f"{state}/leases")):
+            if owner(state, address) == container_id:
+                gateway = ipv4.text(chosen.first + 1)
+                release(Lease(container_id, address, chosen.prefix_length, gateway, str(chosen), bridge, runroot))
+                return
 
 
 def bridges(runroot: str) -> list[str]:
@@ -169,20 +164,28 @@ def _take_in(chosen: Subnet, runroot: str, container_id: str, bridge: str) -> Le
     container's veth, which the kernel takes away a little after its namespace.
     """
     state = directory(runroot, bridge)
-    gateway = chosen.first + 1
-    count = chosen.last - gateway - 1  # without the network's, the gateway's and the broadcast address
-    begin = crc32(container_id.encode())
-    for i in range(count):
-        address = ipv4.text(gateway + 1 + (begin + i) % count)
+    gateway = ipv4.text(chosen.first + 1)
+    for address in _addresses(chosen, container_id):
         try:
             os.symlink(container_id, f"{state}/leases/{address}")
         except FileExistsError:
             continue
-        return Lease(container_id, address, chosen.prefix_length, ipv4.text(gateway), str(chosen), bridge, runroot)
+        return Lease(container_id, address, chosen.prefix_length, gateway, str(chosen), bridge, runroot)
     raise NetworkError(
-        f"lease an address on {bridge}: all {count} of {chosen} are in use",
+        f"lease an address on {bridge}: all {_count(chosen)} of {chosen} are in use",
         hint="stop containers that are no longer needed, or use another --runroot",
     )
+
+
+def _addresses(chosen: Subnet, container_id: str) -> Iterator[str]:
+    """All addresses of a subnet that a container can have, in the order in which it tries them."""
+    begin, count = crc32(container_id.encode()), _count(chosen)
+    return (ipv4.text(chosen.first + 2 + (begin + i) % count) for i in range(count))
+
+
+def _count(chosen: Subnet) -> int:
+    """Without the network's, the gateway's and the broadcast address."""
+    return chosen.last - chosen.first - 2
 
 
 def _chosen(state: str, bridge: str) -> Subnet:

@@ -48,15 +48,20 @@ def test_a_late_release_leaves_the_successor_alone(tmp_path: Path) -> None:
     assert lease.leased(lease.directory(str(tmp_path), old.bridge)) == {old.address: "two"}
 
 
-def test_collect_frees_what_the_dead_held(tmp_path: Path) -> None:
-    dead = lease.take(str(tmp_path), "dead")
-    living = lease.take(str(tmp_path), "living")
-    assert lease.collect(str(tmp_path), lambda container_id: container_id == "living") == (dead.address,)
-    assert lease.leased(lease.directory(str(tmp_path), living.bridge)) == {living.address: "living"}
+def test_what_the_dead_held_is_freed(tmp_path: Path) -> None:
+    """Wherever it is: ``far`` has an address that is none of the first that it tries."""
+    dead, living = lease.take(str(tmp_path), "dead"), lease.take(str(tmp_path), "living")
+    state = lease.directory(str(tmp_path), living.bridge)
+    far = ".".join([*living.address.split(".")[:3], "250"])
+    assert far not in (dead.address, living.address)
+    Path(state, "leases", far).symlink_to("far")
+    for container_id in ("dead", "far", "nobody"):
+        lease.release_of(str(tmp_path), container_id)
+    assert lease.leased(state) == {living.address: "living"}
 
 
-def test_collect_of_a_runroot_that_never_had_a_network(tmp_path: Path) -> None:
-    assert lease.collect(str(tmp_path), lambda _: False) == ()
+def test_freeing_in_a_runroot_that_never_had_a_network(tmp_path: Path) -> None:
+    lease.release_of(str(tmp_path), "nobody")
 
 
 def test_a_subnet_that_is_in_use_stays(tmp_path: Path) -> None:
