@@ -1,0 +1,65 @@
+"""events: what users of `docker events` know happens, in that order."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from typing import Any
+
+from tests.living import Box
+from tests.probes import requires
+
+pytestmark = requires("root")
+
+
+def happened(box: Box, *words: str) -> list[dict[str, Any]]:
+    text = box.ok("events", "--since", "1h", "--until", "0s", "--format", "json", *words)
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def actions(box: Box, *words: str) -> list[str]:
+    return [event["Action"] for event in happened(box, *words)]
+
+
+def test_a_life(box: Box) -> None:
+    box.ok("create", "--network", "none", "--name", "web", "--label", "team=blue", "base", "sleep", "100")
+    for command in (("start",), ("pause",), ("unpause",), ("stop", "-t", "0"), ("start",)):
+        box.ok(*command, "web")
+    box.ok("rename", "web", "site")
+    box.ok("kill", "site")
+    box.ok("rm", "site")
+    expected = ["create", "start", "pause", "unpause", "kill", "kill", "die", "stop", "start", "rename", "kill", "die",
+                "destroy"]  # fmt: skip
+    assert actions(box, "--filter", "type=container", "--filter", "label=team=blue") == expected
+    (first, second) = happened(box, "--filter", "event=die", "--filter", "label=team")
+    assert first["Actor"]["Attributes"]["exitCode"] == second["Actor"]["Attributes"]["exitCode"] == "137"
+    assert (first["Actor"]["Attributes"]["name"], second["Actor"]["Attributes"]["name"]) == ("web", "site")
+    assert first["from"] == "base" and first["timeNano"] < second["timeNano"]
+
+
+def test_a_run_in_the_foreground(any_box: Box) -> None:
+    any_box("run", "--rm", "--network", "none", "--name", "lab", "base", "sh", "-c", "exit 3")
+    assert actions(any_box, "--filter", "container=lab") == ["create", "start", "die", "destroy"]
+    (died,) = happened(any_box, "--filter", "container=lab", "--filter", "event=die")
+    assert died["Actor"]["Attributes"]["exitCode"] == "3"
+
+
+def test_rm_by_force_says_that_it_killed(box: Box) -> None:
+    box.start("web", "exec sleep 100")
+    box.ok("rm", "-f", "web")
+    assert actions(box, "--filter", "container=web") == ["create", "start", "kill", "die", "destroy"]
+
+
+def test_events_are_shown_as_they_happen(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
+    words = [*minibox_command, "events", "--filter", "container=web", "--format", "{{.Action}}"]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as following:
+        try:
+            assert following.stdout
+            time.sleep(0.5)
+            box.start("web", "exec sleep 100")
+            assert [following.stdout.readline().strip() for _ in range(2)] == ["create", "start"]
+            box.ok("rm", "-f", "web")
+            assert [following.stdout.readline().strip() for _ in range(3)] == ["kill", "die", "destroy"]
+        finally:
+            following.kill()
