@@ -34,9 +34,11 @@ def status(root: str, container_id: str, found: dict[str, Any] | None = None) ->
         found: its state, where that was read already.
     """
     found = state.read(root, container_id) if found is None else found
-    if check_of(found.get("Config") or {}) is None:
-        return None
-    return _results(root, found)
+    try:
+        has_check = check_of(found.get("Config") or {}) is not None
+    except (AttributeError, TypeError, ValueError, LookupError):  # a state that somebody else has written
+        has_check = False
+    return _results(root, found) if has_check else None
 
 
 def _path(root: str, container_id: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import os
 
-from minibox.engine import ownership, removal, state
+from minibox.engine import health, ownership, removal, state
 from minibox.engine.disk import written_bytes
 from minibox.engine.images import disk_usage
 from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, MiniboxError, StoreError
@@ -143,9 +143,10 @@ def container_document(found: dict[str, Any], root: str, runroot: str, with_size
             "Dead": status == "damaged",
             "Pid": pid,
             "ExitCode": found.get("ExitCode") or 0,
-            "Error": "",
-            "StartedAt": _time(found.get("Created")),
+            "Error": str(found.get("Error") or ""),
+            "StartedAt": _time(found.get("Started") or found.get("Created")),
             "FinishedAt": _time(found.get("Finished")),
+            **({"Health": results} if (results := health.status(root, found["Id"], found)) else {}),
         },
         "Image": found.get("ImageId", ""),
         "ResolvConfPath": f"{root}/containers/{found['Id']}/resolv.conf",
@@ -153,7 +154,7 @@ def container_document(found: dict[str, Any], root: str, runroot: str, with_size
         "HostsPath": f"{root}/containers/{found['Id']}/hosts",
         "LogPath": "",
         "Name": f"/{found['Name']}" if found.get("Name") else "",
-        "RestartCount": 0,
+        "RestartCount": found.get("RestartCount") or 0,
         "Driver": "",
         "Platform": "linux",
         "GraphDriver": {"Name": "", "Data": None},

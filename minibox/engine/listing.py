@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from minibox.engine import removal, state
+from minibox.engine import health, removal, state
 from minibox.engine.disk import written_bytes
 from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, UsageError
 from minibox.image.filters import parse_filters
@@ -62,7 +62,7 @@ def listed(
     Raises:
         ContainerNotFound, ImageNotFound: what a filter compares with isn't there.
     """
-    found = removal.list_containers(root=root, runroot=runroot)
+    found = [_with_health(each, root) for each in removal.list_containers(root=root, runroot=runroot)]
     fits = [_fits_key(key, [each.value for each in filters if each.key == key], found, root) for key in
             dict.fromkeys(each.key for each in filters)]  # fmt: skip
     everything = everything or last > 0 or any(each.key in OF_ENDED for each in filters)
@@ -138,6 +138,14 @@ def labels_of(container: Container) -> dict[str, str]:
     config = container.get("Config")
     labels = config.get("Labels") or {} if isinstance(config, dict) else container.get("Labels")
     return labels if isinstance(labels, dict) else {}
+
+
+def _with_health(container: Container, root: str) -> Container:
+    config = container.get("Config")
+    if not isinstance(config, dict) or not config.get("Healthcheck"):
+        return container
+    results = health.status(root, container["Id"], container)
+    return {**container, "Health": results} if results else container
 
 
 def health_of(container: Container) -> str:
