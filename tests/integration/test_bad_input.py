@@ -48,7 +48,7 @@ def _tree(state: Path) -> set[str]:
 
 @pytest.mark.parametrize("image", ["no-such-image", "docker.io/library/nothing:1.0", "base:other"])
 def test_unknown_image(refused, image):
-    assert image.split(":")[0] in refused(image, "true")
+    assert image.split(":")[0] in refused("--pull", "never", image, "true")
 
 
 @pytest.mark.parametrize(

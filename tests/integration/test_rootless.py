@@ -33,7 +33,8 @@ def left(user_state: Path) -> list[str]:
     """What containers left in the user's state, but for what is kept for the next."""
     root = user_state / "root"
     found = [*root.glob("containers/*"), *root.glob("live/*"), *root.glob("names/*"), *root.glob("ids/*")]
-    return [str(path.relative_to(user_state)) for path in (*found, *(user_state / "run").rglob("*"))]
+    found += [path for path in (user_state / "run").rglob("*") if path.name != "events"]
+    return [str(path.relative_to(user_state)) for path in found]
 
 
 def owned(state: Path) -> None:
