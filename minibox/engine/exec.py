@@ -8,13 +8,13 @@ from select import POLLIN, poll
 from time import monotonic
 
 from minibox.engine import ids
-from minibox.engine.detach_keys import DETACH_KEYS
+from minibox.engine.detach_keys import DETACH_KEYS, DetachKeys
 from minibox.engine.environment import environment, read_env_files
 from minibox.engine.host_facts import read_file
 from minibox.engine.lifecycle import Process
 from minibox.engine.signals import Forwarding
 from minibox.engine.start import ExecFailed, Execution, Resources
-from minibox.engine.streams import ClosedEnds, Streams
+from minibox.engine.streams import ClosedEnds, Detaching, Streams
 from minibox.engine.users import resolve_user
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import capabilities
@@ -42,6 +42,9 @@ NAMESPACE_FILES = {
     "cgroup": NAMESPACES["cgroup"],
     "time": NAMESPACES["time"],
 }
+
+DETACHED_SIZE = (24, 80)
+DRAIN_ARGV0 = "minibox-drain"  # native/init.c
 
 
 @record
@@ -113,7 +116,10 @@ class _Exec:
             process, namespaces, seccomp, flags, setgroups = marshal.loads(container.live.joinable)
         except (ValueError, EOFError, TypeError):
             raise ContainerNotRunning(f"container {container.id[:12]} is being started") from None
-        self._joined = Joined(namespaces & _others(container.live.pid), options.detach)
+        keys = options.detach_keys if options.tty and options.interactive and not options.detach else ""
+        self._detaching = Detaching(DetachKeys(keys)) if keys else None
+        # One with a terminal to detach from ends by the hang-up when minibox is killed.
+        self._joined = Joined(namespaces & _others(container.live.pid), options.detach or bool(keys))
         self._process = _process(process, options, container)
         self._owner = _owner(container.live.pid, self._process)
         group = container.group
@@ -128,26 +134,31 @@ class _Exec:
 
     def run(self) -> int:
         """See `exec_`."""
-        options = self._options
+        options, detaching = self._options, self._detaching
+        if options.detach:
+            return self._run_detached()
         terminal = None
         if options.tty:
             from minibox.engine.terminal import Terminal
 
             terminal = Terminal(options.interactive)
-        streams = Streams(interactive=options.interactive, tty=options.tty, owner=self._owner)
+        streams = Streams(interactive=options.interactive, tty=options.tty, owner=self._owner, detaching=detaching)
         execution = self._execution(streams.fds, terminal.size() if terminal else None)
         try:
             with Forwarding() as forwarding:
                 self._run(execution)
                 init = execution.init
                 assert init
-                if options.detach:
-                    execution.release()
-                    return 0
                 if terminal:
                     terminal.enter_raw()
                 streams.begin(execution.pty_master)
-                forwarding.wait(init.pidfd, init.send_signal, terminal, execution.pty_master)
+                ended = detaching.or_ended(init.pidfd) if detaching else init.pidfd
+                forwarding.wait(ended, init.send_signal, terminal, execution.pty_master)
+                if detaching and detaching.has_happened():
+                    streams.abandon()
+                    _drain(execution.pty_master, self._container.id)
+                    execution.release()
+                    return 0
                 code = init.wait()
                 assert code is not None
                 streams.finish()
@@ -155,8 +166,24 @@ class _Exec:
         finally:
             execution.close()
             streams.close()
+            if detaching:
+                detaching.close()
             if terminal:
                 terminal.restore()
+
+    def _run_detached(self) -> int:
+        """Nothing of it is seen; a terminal is held by a process that throws away what is written to it."""
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        execution = self._execution((null, null, null), DETACHED_SIZE if self._options.tty else None)
+        try:
+            self._run(execution)
+            if execution.pty_master >= 0:
+                _drain(execution.pty_master, self._container.id)
+            execution.release()
+            return 0
+        finally:
+            execution.close()
+            os.close(null)
 
     def capture(self, timeout_s: float, bytes_max: int) -> Captured:
         """See `capture`."""
@@ -241,6 +268,14 @@ def _read_until_end(fd: int, pidfd: int, timeout_s: float, bytes_max: int) -> tu
                 waiting.unregister(fd)  # nobody can write to it any more
         if ended or monotonic() >= deadline:
             return output, ended
+
+
+def _drain(pty_master: int, container_id: str) -> None:
+    """Leave a terminal to a process that holds it, and reads what nobody wants to see."""
+    from minibox.engine.prepare import INIT
+
+    streams = ((os.POSIX_SPAWN_DUP2, pty_master, 0),)
+    os.posix_spawn(INIT, (DRAIN_ARGV0, container_id[:12]), {}, file_actions=streams, setsid=True)
 
 
 def _others(pid: int) -> int:

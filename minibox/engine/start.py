@@ -190,9 +190,9 @@ class Execution:
     def _take_terminal(self) -> None:
         from fcntl import ioctl
 
-        if not self._receive():
-            return  # init has died: _wait_exec finds out of what
-
+        while self.pty_master < 0:
+            if not self._receive():
+                return  # init has died: _wait_exec finds out of what
         peer = ioctl(self.pty_master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             os.fchown(peer, self.resources.owner[0], -1)

@@ -11,9 +11,15 @@ import os
 from _thread import allocate_lock, start_new_thread
 from errno import EINVAL, EIO, EPIPE
 from fcntl import F_DUPFD_CLOEXEC, F_SETPIPE_SZ, fcntl
-from select import POLLIN, POLLOUT, poll
+from select import POLLIN, POLLOUT, epoll, poll
 
 from minibox.engine.signals import block
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minibox.engine.detach_keys import DetachKeys
 
 CHUNK = 1 << 20  # of one splice; also the size we ask for our pipes: the largest without privilege
 TTY_CHUNK = 1 << 16
@@ -45,14 +51,18 @@ class Streams:
         fds: what the container's process gets as 0, 1 and 2; this process's copies are closed by `begin`.
     """
 
-    def __init__(self, *, interactive: bool, tty: bool, owner: tuple[int, int]) -> None:
+    def __init__(
+        self, *, interactive: bool, tty: bool, owner: tuple[int, int], detaching: Detaching | None = None
+    ) -> None:
         """Prepare.
 
         Args:
             interactive: standard input is passed on; else it is /dev/null.
             tty: the container gets a terminal instead.
             owner: host's uid and gid of the container's process, which may then open its streams anew.
+            detaching: the user may leave the terminal by some keys; then `abandon` follows.
         """
+        self._detaching = detaching
         self.fds: tuple[int, int, int] = (-1, -1, -1)
         self._tty = tty
         self._interactive = interactive
@@ -112,8 +122,12 @@ class Streams:
         """Start to copy, now that the container's process has its ends."""
         if self._tty:
             if self._interactive:
-                self._input = Copy(0, os.dup(pty_master), stop=True)
-            self._done.append(Copy(pty_master, 1, close_source=False))
+                move = self._detaching.move if self._detaching else None
+                self._input = Copy(0, os.dup(pty_master), stop=True, move=move)
+            if self._detaching:
+                self._done.append(Copy(pty_master, os.dup(1), stop=True))
+            else:
+                self._done.append(Copy(pty_master, 1, close_source=False))
             return
         outside = {fd for pair in self._copies for fd in pair}
         for source, target in self._copies:
@@ -134,6 +148,12 @@ class Streams:
         """
         for copy in self._done:
             copy.wait()
+        return self.abandon()
+
+    def abandon(self) -> OSError | None:
+        """Stop to copy, whatever there may still come; returns as `finish`."""
+        for copy in self._done:
+            copy.stop()
         error = next((copy.error for copy in self._done if copy.error), None)
         if self._input:
             self._input.stop()
@@ -149,17 +169,61 @@ class Streams:
         self.finish()
 
 
+class Detaching:
+    """Copies what is typed, until it has the keys by which the user leaves."""
+
+    def __init__(self, keys: DetachKeys) -> None:
+        self._keys = keys
+        self._left = os.eventfd(0, os.EFD_CLOEXEC)
+        self._either = epoll()
+
+    def or_ended(self, pidfd: int) -> int:
+        """A descriptor that can be read when the user has left, or that process has ended."""
+        self._either.register(self._left, POLLIN)
+        self._either.register(pidfd, POLLIN)
+        return self._either.fileno()
+
+    def move(self, source: int, target: int) -> int:
+        """Read what is typed, write what of it is for the container; 0 when there is no more."""
+        data = os.read(source, TTY_CHUNK)
+        size = len(data)
+        data, detach = self._keys.feed(data)
+        _write_all(target, data)
+        if detach:
+            os.eventfd_write(self._left, 1)
+        return 0 if detach else size
+
+    def has_happened(self) -> bool:
+        """Has the user left?"""
+        waiting = poll()
+        waiting.register(self._left, POLLIN)
+        return bool(waiting.poll(0))
+
+    def close(self) -> None:
+        self._either.close()
+        os.close(self._left)
+
+
 class Copy:
     """A thread that copies one descriptor to another until its end."""
 
-    def __init__(self, source: int, target: int, *, stop: bool = False, close_source: bool = True) -> None:
+    def __init__(
+        self,
+        source: int,
+        target: int,
+        *,
+        stop: bool = False,
+        close_source: bool = True,
+        move: Callable[[int, int], int] | None = None,
+    ) -> None:
         """Begin.
 
         Args:
             stop: `stop` can end it while the source is silent; the source stays open and the target is closed.
             close_source: close the source at the end, so that a writer learns that nobody reads any more.
+            move: reads some and writes it, in place of our own ways; returns 0 at the end.
         """
-        self._source, self._target = source, target
+        self._source, self._target, self._move = source, target, move
         self.error: OSError | None = None
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC) if stop else -1
         self._close_source = close_source and not stop
@@ -173,7 +237,7 @@ class Copy:
             # Not to a file: splice(2) takes its position before it waits for data, and then writes over what the
             # caller's other programs have written to it meanwhile.
             splices = (_is_pipe(self._source) and not _is_file(self._target)) or _is_pipe(self._target)
-            move = _splice if splices else _read_write
+            move = self._move or (_splice if splices else _read_write)
             while self._ready():
                 try:
                     if not move(self._source, self._target):
@@ -209,7 +273,9 @@ class Copy:
         self._running.release()
 
     def stop(self) -> None:
-        """End it even though its source may have more."""
+        """End it even though its source may have more; one that can't be stopped has ended."""
+        if self._stop_fd < 0:
+            return
         os.eventfd_write(self._stop_fd, 1)
         self.wait()
         os.close(self._stop_fd)
@@ -221,13 +287,17 @@ def _splice(source: int, target: int) -> int:
 
 def _read_write(source: int, target: int) -> int:
     data = os.read(source, TTY_CHUNK)
+    _write_all(target, data)
+    return len(data)
+
+
+def _write_all(target: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(target, view) :]
         except BlockingIOError:
             _wait_for(target, POLLOUT)
-    return len(data)
 
 
 def _wait_for(fd: int, event: int) -> None:

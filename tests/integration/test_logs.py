@@ -1,0 +1,122 @@
+"""`minibox logs`: both streams, times, tails, and whoever follows loses nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+
+from tests.living import Box
+from tests.probes import requires
+
+pytestmark = requires("root")
+
+
+def test_streams_and_tails(any_box: Box) -> None:
+    any_box.start("web", "for i in 1 2 3; do echo out $i; echo err $i >&2; sleep 0.02; done; printf last")
+    any_box.ok("wait", "web")
+    done = any_box("logs", "web")
+    assert (done.stdout, done.stderr) == ("out 1\nout 2\nout 3\nlast", "err 1\nerr 2\nerr 3\n")
+    done = any_box("logs", "-n", "3", "web")
+    assert (done.stdout, done.stderr) == ("out 3\nlast", "err 3\n")
+    assert any_box("logs", "--tail", "0", "web").stdout == ""
+    assert any_box("logs", "--tail", "all", "web").stdout == any_box("logs", "--tail", "-1", "web").stdout
+    first = any_box("logs", "-t", "web").stdout.splitlines()[0]
+    stamp, _, text = first.partition(" ")
+    assert text == "out 1" and len(stamp) == len("2026-01-01T00:00:00.000000000Z")
+
+
+def test_bounds_in_time(box: Box) -> None:
+    box.start("web", "echo early; sleep 1.2; echo late")
+    box.ok("wait", "web")
+    first, last = (line.split()[0] for line in box.ok("logs", "-t", "web").splitlines())
+    seconds = str(int(time.time()) - 3600)
+    for words, expected in (
+        (("--since", last), "late"),
+        (("--until", first), "early"),
+        (("--since", seconds), "early\nlate"),
+        (("--until", seconds), ""),
+        (("--since", "1h"), "early\nlate"),
+        (("--until", "1h30m"), ""),
+        (("--since", "2020-01-02"), "early\nlate"),
+        (("--until", "2020-01-02T03:04:05+02:00"), ""),
+    ):
+        assert box.ok("logs", *words, "web") == expected, words
+    for words in (("--since", "yesterday"), ("--until", "25:00"), ("--tail", "few")):
+        assert "invalid" in box.refused("logs", *words, "web")
+
+
+def test_following_across_rotations_loses_no_line(
+    box: Box, minibox_command: list[str], environment: dict[str, str]
+) -> None:
+    script = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); [ $((i % 100)) = 0 ] && sleep 0.05; done"
+    box.start("web", f"sleep 0.3; {script}", "--log-opt", "max-size=20k", "--log-opt", "max-file=3")
+    with subprocess.Popen(
+        [*minibox_command, "logs", "-f", "web"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as following:
+        assert following.stdout
+        lines = following.stdout.read().splitlines()
+        assert following.wait(10) == 0
+    assert lines == [f"line {number}" for number in range(3000)]
+    directory = box.directory / "root/containers" / box.state("web")["Id"]
+    assert all((directory / name).stat().st_size <= 20 * 1024 for name in ("log", "log.1", "log.2"))
+    assert not (directory / "log.3").exists()
+    rest = box.ok("logs", "web").splitlines()
+    assert 0 < len(rest) < 3000 and rest == lines[-len(rest) :]
+
+
+def test_following_goes_on_over_restarts_of_a_policy(box: Box) -> None:
+    box.start("web", "echo try; sleep 0.2; exit 1", "--restart", "on-failure:2")
+    assert box.ok("logs", "-f", "web") == "try\ntry\ntry"
+
+
+def test_following_ends_when_it_is_removed(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
+    box.start("web", "echo ready; exec sleep 100")
+    with subprocess.Popen(
+        [*minibox_command, "logs", "-f", "web"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as following:
+        assert following.stdout and following.stdout.readline() == "ready\n"
+        box.ok("rm", "-f", "web")
+        assert following.wait(10) == 0
+
+
+def test_a_terminals_output(box: Box) -> None:
+    box.start("web", "echo out; echo err >&2", "-t")
+    box.ok("wait", "web")
+    done = box("logs", "web", text=False)
+    assert (done.stdout, done.stderr) == (b"out\r\nerr\r\n", b"")
+
+
+def test_the_file_is_as_log_shippers_know_it(box: Box) -> None:
+    box.start("web", "echo '\"quoted\"'; echo err >&2")
+    box.ok("wait", "web")
+    path = box.directory / "root/containers" / box.state("web")["Id"] / "log"
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sorted((entry["stream"], entry["log"]) for entry in entries) == [
+        ("stderr", "err\n"),
+        ("stdout", '"quoted"\n'),
+    ]
+    assert all(set(entry) == {"log", "stream", "time"} for entry in entries)
+
+
+def test_where_there_is_none(box: Box) -> None:
+    box.ok("create", "--network", "none", "--name", "new", "base", "true")
+    done = box("logs", "new")
+    assert (done.returncode, done.stdout) == (0, "") and "never started" in done.stderr
+    box.ok("run", "--network", "none", "--name", "front", "base", "echo", "hi")
+    assert "foreground" in box.refused("logs", "front")
+    box.start("silent", "echo x", "--log-driver", "none")
+    assert "--log-driver none" in box.refused("logs", "silent")
+
+
+def test_top_and_port(any_box: Box) -> None:
+    any_box.start("web", "sleep 4712 & exec sleep 4711")
+    any_box.until(lambda: len(any_box.ok("top", "web").splitlines()) == 3)
+    table = any_box.ok("top", "web", "-o", "pid,args").splitlines()
+    assert table[0].split() == ["PID", "COMMAND"]
+    assert sorted(line.split()[-1] for line in table[1:]) == ["4711", "4712"]
+    assert "PID" in any_box.refused("top", "web", "-o", "args")
+    assert "unknown" in any_box.refused("top", "web", "--nosuch")
+    assert any_box.ok("port", "web") == ""
+    assert "80/tcp" in any_box.refused("port", "web", "80")
+    assert "invalid port" in any_box.refused("port", "web", "http")

@@ -1,0 +1,79 @@
+"""Containers that go on while a test looks at them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+WAIT_S = 15
+
+
+class Box:
+    """The command, and the containers of one test.
+
+    Attributes:
+        directory: the state of the test, with `root` and `run`.
+    """
+
+    def __init__(self, command: Callable[..., Any], directory: Path) -> None:
+        self._command, self.directory = command, directory
+
+    def __call__(self, *words: str, **more: Any) -> Any:
+        """Run a command; its CompletedProcess."""
+        return self._command(*words, **more)
+
+    def ok(self, *words: str, **more: Any) -> str:
+        """Run a command that succeeds; what it prints, stripped."""
+        done = self._command(*words, **more)
+        assert done.returncode == 0, (words, done)
+        printed: str = done.stdout.strip()
+        return printed
+
+    def refused(self, *words: str, status: int = 125, **more: Any) -> str:
+        """Run a command that minibox refuses; the first line of why."""
+        done = self._command(*words, **more)
+        assert (done.returncode, done.stdout) == (status, ""), (words, done)
+        why: str = done.stderr.splitlines()[0].removeprefix("minibox: ")
+        return why
+
+    def start(self, name: str, script: str, *options: str) -> str:
+        """A detached container of `base` without network; its id."""
+        return self.ok("run", "-d", "--network", "none", "--name", name, *options, "base", "sh", "-c", script)
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """state.json of all containers by name, as it is on disk."""
+        found = {}
+        for path in (self.directory / "root/containers").glob("*/state.json"):
+            try:
+                state = json.loads(path.read_text())
+            except FileNotFoundError:  # it is being removed
+                continue
+            found[state["Name"]] = state
+        return found
+
+    def state(self, name: str) -> dict[str, Any]:
+        return self.states()[name]
+
+    def live(self, name: str) -> list[int]:
+        """Pid of the first process, and its supervisor's."""
+        record = (self.directory / "root/live" / self.state(name)["Id"]).read_bytes()
+        return [int(word) for word in record.split(b"\n")[1].split()[:2]]
+
+    def until(self, true: Callable[[], object], what: str = "it happens") -> None:
+        """Wait until something is true."""
+        deadline = time.monotonic() + WAIT_S
+        while not true():
+            assert time.monotonic() < deadline, f"waited in vain until {what}"
+            time.sleep(0.02)
+
+    def until_logged(self, name: str, text: str) -> None:
+        self.until(lambda: text in self("logs", name).stdout, f"{name} says {text!r}")
+
+    def left(self) -> list[str]:
+        """What there is on disk of any container, but for what is kept for the next."""
+        found = [path for kind in ("containers", "live", "names", "ids")
+                 for path in (self.directory / "root" / kind).glob("*")]  # fmt: skip
+        return [str(path) for path in (*found, *(self.directory / "run/attach").glob("*"))]
