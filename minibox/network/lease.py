@@ -104,6 +104,13 @@ def release(lease: Lease) -> None:
 
 def release_of(runroot: str, container_id: str) -> None:
     """Give back the address of a container that can't do it itself; none is fine."""
+    held = of(runroot, container_id)
+    if held:
+        release(held)
+
+
+def of(runroot: str, container_id: str) -> Lease | None:
+    """The lease of a container."""
     for bridge in bridges(runroot):
         state = directory(runroot, bridge)
         chosen = _recorded(state)
@@ -114,8 +121,8 @@ def release_of(runroot: str, container_id: str) -> None:
         for address in (*near, *_names(f"{state}/leases")):
             if owner(state, address) == container_id:
                 gateway = ipv4.text(chosen.first + 1)
-                release(Lease(container_id, address, chosen.prefix_length, gateway, str(chosen), bridge, runroot))
-                return
+                return Lease(container_id, address, chosen.prefix_length, gateway, str(chosen), bridge, runroot)
+    return None
 
 
 def bridges(runroot: str) -> list[str]:
