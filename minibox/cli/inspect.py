@@ -34,7 +34,8 @@ Examples:
 @click.pass_context
 def inspect(ctx: click.Context, names: tuple[str, ...], form: str, size: bool, kind: str | None) -> None:
     """Show all about containers and images, as JSON with the names of fields that Docker has."""
-    _show(ctx, names, form, kind or "", size)
+    below = ctx.parent.info_name if ctx.parent else ""
+    _show(ctx, names, form, kind or ("container" if below == "container" else ""), size)
 
 
 @click.command(
