@@ -183,7 +183,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @click.pass_context
 def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
-    """Verify what is on disk: blobs, images, unpacked layers, containers.
+    """Verify what is on disk: blobs, images, unpacked layers, containers, volumes; and what containers have while they run.
 
     A blob is verified against its digest, an image against its blobs, an unpacked layer file by file against the blob
     it came from. The exit status is 1 when something is damaged; what is only left over is no damage.
@@ -191,7 +191,7 @@ def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
     from minibox.engine import check as engine
 
     settings = settings_of(ctx)
-    report = engine.check(root=settings.root, content=not quick)
+    report = engine.check(root=settings.root, runroot=settings.runroot, content=not quick)
     if repair and report.findings:
         report = engine.repair(report, root=settings.root, runroot=settings.runroot)
     if as_json:
@@ -206,7 +206,7 @@ def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
     counts = ", ".join(f"{number} {noun if number != 1 else noun[:-1]}" for noun, number in report.counts.items())
     left = len(report.findings) - report.damaged
     click.echo(f"{counts}: {report.damaged or 'nothing'} damaged, {left or 'nothing'} left over")
-    if report.damaged:
+    if any(each.kind == "damaged" and not each.what.startswith("container ") for each in report.findings):
         lost = ", ".join(dict.fromkeys(name for each in report.findings for name in each.affects)) or "what is damaged"
         hint = (
             f"bring {lost} into the store again" if repair else "minibox system check --repair removes what is damaged"

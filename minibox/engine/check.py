@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from minibox.engine import names, ownership, removal, state
+from minibox.engine import names, ownership, removal, state, volume_store
 from minibox.engine.images import uses
 from minibox.engine.user_namespace import run_inside
 from minibox.errors import StoreBusy, StoreError
@@ -13,6 +13,8 @@ from minibox.image.check import DAMAGED, LEFTOVER, Finding, check_images, check_
 from minibox.image.collect import alone, collect
 from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
+from minibox.linux import cgroup
+from minibox.network import lease
 from minibox.record import record
 from minibox.storage import DRIVERS, read_record, snapshotter
 from minibox.storage.layers import REMOVED
@@ -40,10 +42,11 @@ class Report:
         return sum(each.kind == DAMAGED for each in self.findings)
 
 
-def check(*, root: str, content: bool = True) -> Report:
+def check(*, root: str, runroot: str = "", content: bool = True) -> Report:
     """Verify the whole store; nothing is changed.
 
     Args:
+        runroot: where containers have what they need while they run; "" leaves that out.
         content: read every blob, and compare every file of an unpacked layer.
     """
     layout = Layout(root)
@@ -60,7 +63,8 @@ def check(*, root: str, content: bool = True) -> Report:
         return [(each.kind, each.what, each.problem, each.affects, each.thing) for each in found], _counts(layout)
 
     rows, counts = run_inside(look) if os.geteuid() else look()
-    return Report(tuple(Finding(*row) for row in rows), counts)
+    held = held_by_nobody(root, runroot) if runroot else []
+    return Report((*(Finding(*row) for row in rows), *held), counts)
 
 
 def check_containers(root: str) -> list[Finding]:
@@ -69,11 +73,15 @@ def check_containers(root: str) -> list[Finding]:
     findings = []
     for found in state.containers(root):
         what = f"container {found['Name'] or found['Id'][:12]}"
-        live = ownership.is_live(root, found["Id"])
-        if found["Status"] == "damaged":
-            findings.append(Finding(DAMAGED, what, "its state.json can't be read: minibox rm removes it"))
-        elif not live and not os.path.exists(f"{root}/containers/{found['Id']}/state.json"):
-            findings.append(Finding(LEFTOVER, what, "its minibox was killed"))
+        if not ownership.is_live(root, found["Id"]) and not state.is_written(root, found["Id"]):
+            if os.path.isdir(f"{root}/containers/{found['Id']}"):  # else it has ended since
+                findings.append(Finding(LEFTOVER, what, "its minibox was killed"))
+        elif found["Status"] == "damaged":
+            findings.append(Finding(DAMAGED, what, f"{found['Error']}: minibox rm removes it"))
+        elif found["Name"] != names.made_up(found["Id"]) and names.holder(root, found["Name"]) != found["Id"]:
+            findings.append(
+                Finding(DAMAGED, what, "its name is not registered", (), ("name", found["Name"], found["Id"]))
+            )
         snapshot = read_record(root, found["Id"])
         if snapshot and snapshot[0] in layers:
             missing = [chain_id for chain_id in snapshot[1] if chain_id not in layers[snapshot[0]]]
@@ -94,6 +102,43 @@ def leftovers(root: str) -> list[Finding]:
     return findings
 
 
+def held_by_nobody(root: str, runroot: str) -> list[Finding]:
+    """What containers have while they run, of containers that don't: ranges of ids, addresses, sockets, cgroups."""
+    findings = []
+    for slot in _listed(f"{root}/ids"):
+        if _is_lost(root, f"{root}/ids/{slot}"):
+            findings.append(Finding(LEFTOVER, f"ids/{slot}", "a range of ids whose container has ended"))
+    for bridge in lease.bridges(runroot):
+        place = f"{lease.directory(runroot, bridge)}/leases"
+        for address in _listed(place):
+            if _is_lost(root, f"{place}/{address}"):
+                findings.append(Finding(LEFTOVER, f"address {address}", f"on {bridge}, and its container has ended"))
+    for name in _listed(f"{runroot}/attach"):
+        if not ownership.is_live(root, name) and os.path.lexists(f"{runroot}/attach/{name}"):
+            findings.append(Finding(LEFTOVER, f"attach/{name[:12]}", "a socket whose container has ended"))
+    for container_id in _lost_groups(root):
+        findings.append(Finding(LEFTOVER, f"cgroup minibox-{container_id[:12]}", "its container has ended"))
+    return findings
+
+
+def _is_lost(root: str, link: str) -> bool:
+    """Whether a link to a container's id outlived the container, which takes it away before it lets go of its claim."""
+    try:
+        return not ownership.is_live(root, os.readlink(link)) and os.path.lexists(link)
+    except OSError:
+        return False
+
+
+def _lost_groups(root: str) -> list[str]:
+    """Ids of this root's containers that have ended and still have a cgroup; of others it can't be told whose they are."""
+    host = cgroup.detect()
+    return [
+        container_id
+        for container_id in sorted(state.container_ids(root))
+        if cgroup.find(host, f"minibox-{container_id}").directories and not ownership.is_live(root, container_id)
+    ]
+
+
 def repair(report: Report, *, root: str, runroot: str) -> Report:
     """Remove what ``report`` found damaged or left over, where nobody needs it; what is wrong afterwards.
 
@@ -104,6 +149,10 @@ def repair(report: Report, *, root: str, runroot: str) -> Report:
         StoreError: the kernel refused.
     """
     removal.collect(root, runroot)
+    for container_id in state.container_ids(root):  # whose owner's file is lost as well
+        if not ownership.is_live(root, container_id) and not state.is_written(root, container_id):
+            removal.remove(container_id, root=root, runroot=runroot)
+    _release(report, root, runroot)
     layout = Layout(root)
 
     def work() -> bool:
@@ -114,7 +163,12 @@ def repair(report: Report, *, root: str, runroot: str) -> Report:
             for each in report.findings:
                 if each.thing[:1] == ("blob",):
                     os.unlink(layout.blob_path(each.thing[1]))
-                elif each.thing and each.thing[1:] not in needed.layers and each.thing[2] not in needed.chain_ids:
+                elif (
+                    len(each.thing) == 3
+                    and each.thing[0] != "name"
+                    and each.thing[1:] not in needed.layers
+                    and each.thing[2] not in needed.chain_ids
+                ):
                     snapshotter(root, each.thing[1]).remove_layer(each.thing[2])
             if not any(each.what == "index.json" for each in report.findings):
                 collect(layout, lambda: needed)
@@ -126,7 +180,26 @@ def repair(report: Report, *, root: str, runroot: str) -> Report:
 
     if not (run_inside(work) if os.geteuid() else work()):
         raise StoreBusy("nothing can be repaired now: somebody is pulling, loading or building images")
-    return check(root=root, content=bool(report.damaged))
+    return check(root=root, runroot=runroot, content=bool(report.damaged))
+
+
+def _release(report: Report, root: str, runroot: str) -> None:
+    """Take back what `held_by_nobody` found, and register the names that a power loss took."""
+    for slot in _listed(f"{root}/ids"):
+        if _is_lost(root, f"{root}/ids/{slot}"):
+            os.unlink(f"{root}/ids/{slot}")
+    for bridge in lease.bridges(runroot):
+        for container_id in set(lease.leased(lease.directory(runroot, bridge)).values()):
+            if not ownership.is_live(root, container_id):
+                lease.release_of(runroot, container_id)
+    for name in _listed(f"{runroot}/attach"):
+        if not ownership.is_live(root, name):
+            os.unlink(f"{runroot}/attach/{name}")
+    for container_id in _lost_groups(root):
+        cgroup.remove_leftover(cgroup.detect(), f"minibox-{container_id}")
+    for each in report.findings:
+        if each.thing[:1] == ("name",) and not names.holder(root, each.thing[1]):
+            names.take(root, each.thing[1], each.thing[2], lambda holder: ownership.is_live(root, holder))
 
 
 def _counts(layout: Layout) -> dict[str, int]:
@@ -148,7 +221,7 @@ def _ownerless(root: str) -> list[str]:
 
 def _free_names(root: str) -> list[str]:
     given = _listed(f"{root}/names")
-    return [name for name in given if names.is_nobodys(root, os.readlink(f"{root}/names/{name}"))]
+    return [name for name in given if names.is_nobodys(root, names.holder(root, name))]
 
 
 def _unfinished(root: str) -> list[str]:
@@ -157,6 +230,12 @@ def _unfinished(root: str) -> list[str]:
     for directory in LAYER_DIRECTORIES:
         names = _listed(f"{root}/{directory}")
         paths += [f"{directory}/{name}" for name in names if name.startswith((UNFINISHED, REMOVED))]
+    for name in _listed(f"{root}/volumes"):
+        inside = _listed(f"{root}/volumes/{name}")
+        if name.startswith(volume_store.REMOVED) or not inside:
+            paths.append(f"volumes/{name}")
+        elif _is_free(f"{root}/volumes/{name}"):  # nobody is filling it
+            paths += [f"volumes/{name}/{each}" for each in inside if each.endswith(".new")]
     return [path for path in paths if _is_free(f"{root}/{path}")]
 
 

@@ -94,6 +94,8 @@ def read(root: str, container_id: str) -> dict[str, Any]:
         found = _read(root, container_id)  # its owner may just have written how it ended
         if found["Status"] in ALIVE and is_written(root, container_id):
             found |= {"Status": "exited", "Pid": 0, **ended_without_owner(root, container_id)}
+        elif found["Status"] in ALIVE and os.path.isdir(f"{root}/containers/{container_id}"):
+            found |= {"Status": "damaged", "Error": "it was killed before it had a state.json"}
     return found
 
 

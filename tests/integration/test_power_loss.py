@@ -180,3 +180,49 @@ def test_inspect_of_a_container_that_lost_its_owner_is_json(minibox, run, state)
     (document,) = json.loads(minibox("inspect", "web").stdout)
     assert document["State"]["Status"] == "exited" and document["State"]["Pid"] == 0
     assert minibox("rm", "web").returncode == 0
+
+
+def test_check_finds_and_repairs_what_nobody_holds(minibox, run, state):
+    root, run_directory = state / "root", state / "run"
+    web = run("-d", "--name", "web", "--memory", "64m", "base", "true")
+    minibox("wait", "web")
+    volume = minibox("volume", "create", "data").stdout.strip()
+    ghost = "f" * 64
+    (root / "ids").mkdir(exist_ok=True)
+    (root / "ids/7").symlink_to(ghost)
+    (root / "names/web").unlink()
+    (root / "names/old").symlink_to("e" * 64)
+    (root / "volumes" / volume / "_data.5.new").mkdir()
+    (root / "volumes/.removed-x").mkdir()
+    (root / "containers" / ghost).mkdir()
+    bridge = run_directory / "network/mb-test/leases"
+    bridge.mkdir(parents=True)
+    (bridge.parent / "subnet").write_text("10.0.0.0/24")
+    (bridge / "10.0.0.9").symlink_to(ghost)
+    (run_directory / "attach").mkdir(exist_ok=True)
+    (run_directory / "attach" / ghost).touch()
+    cgroup.create(cgroup.detect(), f"minibox-{web}", {})
+    checked = minibox("system", "check", "--quick")
+    said = checked.stdout
+    assert checked.returncode == 1 and "container web: its name is not registered" in said
+    for what in (
+        "ids/7: a range of ids", "name old: its container is gone", "volumes/data/_data.5.new: unfinished",
+        "volumes/.removed-x: unfinished", "address 10.0.0.9: on mb-test", "attach/ffffffffffff: a socket",
+        f"cgroup minibox-{web[:12]}: its container has ended",
+    ):  # fmt: skip
+        assert f"leftover  {what}" in said, said
+    assert said.count("its minibox was killed") == 1
+    repaired = minibox("system", "check", "--quick", "--repair")
+    assert repaired.returncode == 0 and repaired.stdout.endswith("nothing damaged, nothing left over\n"), (
+        repaired.stdout
+    )
+    assert minibox("volume", "ls", "-q").stdout == "data\n"
+    assert minibox("rm", "web").returncode == 0
+
+
+def test_check_leaves_what_is_held(minibox, run, state):
+    run("-d", "--name", "web", "-v", "data:/data", *FOREVER)
+    for more in ([], ["--repair"]):
+        assert "nothing damaged, nothing left over" in minibox("system", "check", "--quick", *more).stdout
+    assert rows(minibox)["web"][0] == "running" and minibox("exec", "web", "true").returncode == 0
+    assert minibox("rm", "-f", "web").returncode == 0
