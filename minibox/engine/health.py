@@ -55,7 +55,7 @@ def _results(root: str, found: dict[str, Any]) -> dict[str, Any]:
             results = loads(file.read())
         if results.pop("Started") == found.get("Started") and results.keys() == fresh.keys():
             return {key: results[key] for key in fresh}
-    except (OSError, ValueError, AttributeError, KeyError):  # none, or damaged
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):  # none, or damaged
         pass
     return fresh
 
