@@ -141,6 +141,8 @@ class Detached:
         launch.happened(*(("create", "start") if self._new else ("start",)))
         try:
             supervisor.supervise(self._duties(), {**self._fds, "claim": launch.claim.fd})
+        except ConnectionError as error:
+            raise MiniboxError(f"container {launch.claim.name} was killed while it was being started") from error
         except OSError as error:
             raise MiniboxError(f"hand the container over to its supervisor: {kernel_says(error)}") from error
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SIGKILL = 9
+STARTING_S = 2.0  # that a start may take
 GRACE_S = 20.0  # until an owner that was killed has let go
 POLL_S = 0.002
 
@@ -112,11 +113,13 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
         live = ownership.owned(root, container_id)
         if live and not force and _is_running(live):
             raise UsageError(f"container {name_or_id} is running", f"to kill it too: minibox rm --force {name_or_id}")
-        if live and force:
+        # One that is being started is let finish, so that whoever does it is not told of a broken pipe.
+        begun = live and (live.pid > 0 or live.supervisor > 0)
+        if live and force and (begun or monotonic() > deadline - GRACE_S + STARTING_S):
             _kill(root, container_id, live)
             killed = True
         if monotonic() > deadline:
-            raise MiniboxError(f"container {name_or_id} has ended and its owner still holds it")
+            raise MiniboxError(f"container {name_or_id} is busy: another command starts or removes it")
         sleep(POLL_S)
     if not os.path.isdir(claim.directory):
         claim.release()
