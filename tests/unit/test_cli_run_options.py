@@ -7,9 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from minibox.cli import exec_options, inside
 from minibox.cli.application import application
 from minibox.cli.container import options_of, run
 from minibox.cli.run_options import BY_NAME, GROUPS, OPTIONS, Option, convert, parse
+from minibox.cli.settings import Settings
 from minibox.engine.options import RunOptions
 
 WORDS = ["base", "sh", "-", "--", "", "true", "false", "a=b", "1", "0", "-1", "512m", "1.5", "none", "never", "--help"]
@@ -150,3 +152,28 @@ def test_the_table_covers_every_field_once_and_explains_each_option():
         assert option.help and option.help[0].isprintable() and not option.help.endswith(".")
         assert option.group in GROUPS
         assert bool(option.metavar) == (option.kind != "flag")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["web", "true"],
+        ["-it", "-e", "A=b", "-eC", "--env=D=e", "web", "sh", "-c", "x", "-it"],
+        ["-d", "--privileged=false", "-u0:0", "-w", "/tmp", "--detach-keys", "ctrl-x", "--", "web", "ls", "-l"],
+    ],
+)
+def test_exec_is_read_at_once_as_click_reads_it(words, monkeypatch):
+    read = exec_options.parse(words)
+    assert read
+    called = []
+    monkeypatch.setattr("minibox.engine.exec.exec_", lambda *given, root: called.append(given) or 0)
+    with inside.exec_.make_context("exec", list(words), obj=Settings("/root", "/run")) as ctx:
+        inside.exec_.invoke(ctx)
+    assert called == [read]
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["web"], ["--help"], ["-x", "web", "true"], ["-e"], ["--tty=maybe", "web", "true"]]
+)
+def test_what_click_has_words_for_is_left_to_it(words):
+    assert exec_options.parse(words) is None

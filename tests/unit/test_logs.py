@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minibox.engine import logs
-from minibox.engine.logs import log_time, read_log
+from minibox.engine.logs import log_bound, log_time, read_log, tail_count
+from minibox.errors import UsageError
 
 
 def line(number, stream="stdout"):
@@ -115,3 +116,55 @@ def test_the_last_words_are_read_after_the_end(tmp_path):
         return False
 
     assert numbers(read_log(path, writes=writes)) == [1, 2]
+
+
+NOW_S = 1_700_000_000.0  # 2023-11-14T22:13:20Z
+
+
+@pytest.mark.parametrize(
+    "text, time",
+    [
+        ("", ""),
+        ("20s", "2023-11-14T22:13:00.000000000Z"),
+        ("1h13m20s", "2023-11-14T21:00:00.000000000Z"),
+        ("1.5s", "2023-11-14T22:13:18.500000000Z"),
+        ("1600000000", "2020-09-13T12:26:40.000000000Z"),
+        ("1600000000.25", "2020-09-13T12:26:40.250000000Z"),
+        ("1600000000.000000001", "2020-09-13T12:26:40.000000001Z"),
+        ("2020-09-13T12:26:40Z", "2020-09-13T12:26:40.000000000Z"),
+        ("2020-09-13T14:26:40+02:00", "2020-09-13T12:26:40.000000000Z"),
+        ("2020-09-13T12:26:40.123456789Z", "2020-09-13T12:26:40.123456789Z"),
+        ("2020-09-13T12:26:40.5-01:30", "2020-09-13T13:56:40.500000000Z"),
+        ("2020-09-13T12:26", "2020-09-13T12:26:00.000000000Z"),
+        ("2020-09-13", "2020-09-13T00:00:00.000000000Z"),
+    ],
+)
+def test_times_as_users_write_them(text, time, monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    assert log_bound(text, NOW_S) == time
+
+
+@pytest.mark.parametrize("text", ["yesterday", "1x", "2020-13-01", "2020-09-13T25:00", "2020-09-13T12:26:40.Z", "1.x"])
+def test_what_is_no_time(text):
+    with pytest.raises(UsageError, match="invalid time"):
+        log_bound(text, NOW_S)
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_time_or_refused(text):
+    try:
+        found = log_bound(text, NOW_S)
+    except UsageError:
+        return
+    assert found == "" or len(found) == len("2020-09-13T12:26:40.000000000Z")
+
+
+@pytest.mark.parametrize("text, count", [("all", None), ("0", 0), ("12", 12), ("-1", None)])
+def test_how_many_lines(text, count):
+    assert tail_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "few", "1.5", "-", "²"])
+def test_what_is_no_number_of_lines(text):
+    with pytest.raises(UsageError, match="number of lines"):
+        tail_count(text)
