@@ -8,7 +8,7 @@ from time import monotonic, sleep
 
 from minibox.engine import events, names, ownership, removal, state
 from minibox.engine.sent_signals import KILL, STOP, note_signal
-from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, TimedOut
+from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, TimedOut, UsageError
 from minibox.linux import cgroup
 from minibox.linux.process import open_pidfd, send_signal
 
@@ -296,14 +296,41 @@ def rename(name_or_id: str, new_name: str, *, root: str, runroot: str) -> None:
         ContainerNotFound: there is no such container.
         NameTaken, UsageError: of ``new_name``.
     """
-    found = state.find(root, name_or_id)
-    container_id: str = found["Id"]
+    container_id = state.find_id(root, name_or_id)
+    _wait_until_begun(root, container_id)
+    found = state.read(root, container_id)
+    old_name: str = found["Name"]
+    if old_name == new_name:
+        raise UsageError(f"container {name_or_id} has the name {new_name!r} already")
+
+    def changed(now: dict[str, Any]) -> dict[str, Any]:
+        nonlocal old_name
+        old_name = now["Name"]  # which another command may just have given it
+        return {**now, "Name": new_name}
+
     names.take(root, new_name, container_id, lambda other: ownership.is_live(root, other))
     try:
         if state.is_written(root, container_id):
-            state.change(root, container_id, lambda now: {**now, "Name": new_name}, durable=True)
+            state.change(root, container_id, changed, durable=True)
     except BaseException:
         names.drop(root, container_id, new_name)
         raise
-    names.drop(root, container_id, found["Name"])
-    events.note_container(runroot, {**found, "Name": new_name}, "rename", oldName=f"/{found['Name']}")
+    if old_name != new_name:
+        names.drop(root, container_id, old_name)
+    events.note_container(runroot, {**found, "Name": new_name}, "rename", oldName=f"/{old_name}")
+
+
+def _wait_until_begun(root: str, container_id: str) -> None:
+    """Until its state is written for the first time, with the name that it was made with.
+
+    Raises:
+        MiniboxError: that takes too long.
+    """
+    deadline = monotonic() + LETTING_GO_S
+    while not state.is_written(root, container_id):
+        live = ownership.owned(root, container_id)
+        if live is None or (live.pid > 0 and live.remove and not live.supervisor):  # whose state never is
+            return
+        if monotonic() > deadline:
+            raise MiniboxError(f"container {container_id[:12]} is being made by another command")
+        sleep(POLL_S)

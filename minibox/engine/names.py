@@ -47,6 +47,8 @@ def take(root: str, name: str, container_id: str, is_running: Callable[[str], bo
             return
         except FileExistsError:
             found = _holder(directory, name, root)
+        if found == container_id:
+            return  # from a command that was killed when it gave it this name
         if found:
             force = "--force " if is_running(found) else ""
             raise NameTaken(

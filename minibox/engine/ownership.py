@@ -41,6 +41,7 @@ class Live:
         joinable: what `engine.exec` needs to know, in marshal; empty while there is no process.
         command: of its first process.
         status: its exit status, when it has ended and its owner tidies up; -1 before.
+        remove: nothing of it is kept.
     """
 
     reference: str = ""
@@ -52,6 +53,7 @@ class Live:
     joinable: bytes = b""
     command: tuple[str, ...] = ()
     status: int = -1
+    remove: bool = False
 
 
 class Claim:
@@ -263,7 +265,7 @@ def read_live(root: str, container_id: str) -> Live:
 def _parse_live(data: bytes) -> Live:
     """Of `Claim.note_image` and `Claim.note_process`, or of as much as was written so far, or reached the disk."""
     image, ended, process = data.partition(b"\n")
-    _, *fields = os.fsdecode(image).split("\0")
+    what_to_do, *fields = os.fsdecode(image).split("\0")
     if not ended or len(fields) < 3:
         return Live()
     reference, digest, image_id, *chain_ids = fields
@@ -276,7 +278,8 @@ def _parse_live(data: bytes) -> Live:
         return Live(reference, digest, image_id, tuple(chain_ids))
     command = tuple(os.fsdecode(rest[size:]).split("\0"))
     status = ended_with[0] if ended_with else -1
-    return Live(reference, digest, image_id, tuple(chain_ids), pid, supervisor, rest[:size], command, status)
+    remove = what_to_do == os.fsdecode(REMOVE)
+    return Live(reference, digest, image_id, tuple(chain_ids), pid, supervisor, rest[:size], command, status, remove)
 
 
 def open_process(live: Live) -> int:
