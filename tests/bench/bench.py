@@ -23,13 +23,13 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT))
 
 from tests import isolation  # noqa: E402
-from tests.bench import images  # noqa: E402
+from tests.bench import containers, images  # noqa: E402
 from tests.bench.measure import Measure, Unusable, command, run, table  # noqa: E402
 
 MINIBOX = str(Path(sys.executable).parent / "minibox")
 CGROUPS = Path("/sys/fs/cgroup")
 GIBIBYTE = 1 << 30
-TABLES = ("starts", "streams", "python", "images")
+TABLES = ("starts", "streams", "python", "containers", "images")
 
 
 def main() -> int:
@@ -61,7 +61,7 @@ def main() -> int:
 
 def bench(directory: Path, wanted: Sequence[str], rounds: int, only: str) -> None:
     os.environ |= {"MINIBOX_ROOT": str(directory / "root"), "MINIBOX_RUNROOT": str(directory / "run")}
-    if {"starts", "streams"} & set(wanted):
+    if {"starts", "streams", "containers"} & set(wanted):
         rootfs = make_rootfs(directory)
     if "starts" in wanted:
         starts(directory, rootfs, rounds, only)
@@ -69,6 +69,8 @@ def bench(directory: Path, wanted: Sequence[str], rounds: int, only: str) -> Non
         streams(rootfs, rounds, only)
     if "python" in wanted:
         imports(rounds, only)
+    if "containers" in wanted:
+        containers.tables(podman(directory), rootfs, rounds, only)
 
 
 def starts(directory: Path, rootfs: Path, rounds: int, only: str) -> None:
@@ -84,7 +86,7 @@ def starts(directory: Path, rootfs: Path, rounds: int, only: str) -> None:
             "bwrap": lambda: command(bwrap(rootfs)),
             "crun run": lambda: command(["crun", "run", "--bundle", bundle(directory, rootfs), "bench-crun"]),
             "runc run": lambda: command(["runc", "run", "--bundle", bundle(directory, rootfs), "bench-runc"]),
-            "podman run --network none": lambda: command(podman(directory, rootfs)),
+            "podman run --network none": lambda: command(podman_run(directory, rootfs)),
         },
         baselines=("the kernel's floor (C)", "runc run"),
         rounds=rounds,
@@ -182,10 +184,13 @@ def bundle(directory: Path, rootfs: Path) -> str:
     return str(path)
 
 
-def podman(directory: Path, rootfs: Path) -> list[str]:
+def podman(directory: Path) -> list[str]:
     """podman with its own storage."""
-    storage = ["--root", str(directory / "podman"), "--runroot", str(directory / "podman-run")]
-    return ["podman", *storage, "run", "--rm", "--network", "none", "--ulimit", "host", "--rootfs", str(rootfs), "true"]
+    return ["podman", "--root", str(directory / "podman"), "--runroot", str(directory / "podman-run")]
+
+
+def podman_run(directory: Path, rootfs: Path) -> list[str]:
+    return [*podman(directory), "run", "--rm", "--network", "none", "--ulimit", "host", "--rootfs", str(rootfs), "true"]
 
 
 def configure_podman(directory: Path) -> None:
