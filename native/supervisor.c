@@ -27,6 +27,7 @@ enum {
     REQUEST_MAX = 32768,
     SLOW_CLIENT_MS = 5000,
     RETRY_MS = 200,
+    EXIT_BYTES = 160, /* of the exit record */
 };
 
 /* What the container writes, on its way to the log and to the clients. The next chunk is read when
@@ -56,6 +57,7 @@ struct supervisor {
     char input_chunk[CHUNK + 1];
     struct mb_log log;
     const char *exit_path;
+    int exit_record;
     char **after, **health;
     pid_t health_pid;
     int64_t health_interval_ms, health_at_ms, timeout_at_ms, retry_at_ms;
@@ -176,6 +178,21 @@ static char **arguments(char **text, const char *end, uint32_t count) {
     return vector;
 }
 
+/* Where the record is written until it is whole. Its space is taken at the start: the disk may be full at the end. */
+static int reserve_exit(void) {
+    char temporary[PATH_MAX], spaces[EXIT_BYTES];
+    if (snprintf(temporary, sizeof temporary, "%s.new", self.exit_path) >= PATH_MAX) {
+        return -ENAMETOOLONG;
+    }
+    self.exit_record = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    memset(spaces, ' ', sizeof spaces);
+    if (self.exit_record < 0) {
+        return -errno;
+    }
+    ssize_t written = write(self.exit_record, spaces, sizeof spaces);
+    return written == sizeof spaces ? 0 : written < 0 ? -errno : -ENOSPC;
+}
+
 /* `request` stays where it is: paths and commands are used from there. */
 static int supervise(struct mb_supervise_request *request, size_t length, const int *fds, size_t fd_count) {
     if (self.pid <= 0 || length < sizeof *request || fd_count != (size_t)__builtin_popcount(request->descriptors)) {
@@ -216,7 +233,8 @@ static int supervise(struct mb_supervise_request *request, size_t length, const 
     self.log.path = request->log_files ? log_path : NULL;
     self.log.files = request->log_files;
     self.log.size_max = request->log_bytes_max;
-    return mb_log_open(&self.log);
+    int error = reserve_exit();
+    return error ? error : mb_log_open(&self.log);
 }
 
 /* Serve requests until the container is ours to look after; -1 when minibox has gone before that. */
@@ -525,25 +543,22 @@ static void look_after(void) {
 
 /* A reader sees all of it or nothing, after a power loss too. */
 static void write_exit(void) {
-    char temporary[PATH_MAX], text[160];
+    char temporary[PATH_MAX], text[EXIT_BYTES];
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     int signal_number = WIFSIGNALED(self.status) ? WTERMSIG(self.status) : 0;
+    memset(text, ' ', sizeof text); /* what JSON lets stand behind */
     int length =
-        snprintf(text, sizeof text, "{\"status\": %d, \"signal\": %d, \"timed_out\": %s, \"finished_ns\": %lld%09ld}\n",
+        snprintf(text, sizeof text, "{\"status\": %d, \"signal\": %d, \"timed_out\": %s, \"finished_ns\": %lld%09ld}",
                  signal_number ? 128 + signal_number : WEXITSTATUS(self.status), signal_number,
                  self.timed_out ? "true" : "false", (long long)now.tv_sec, now.tv_nsec);
-    if (snprintf(temporary, sizeof temporary, "%s.new", self.exit_path) >= PATH_MAX) {
-        return;
-    }
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        return;
-    }
-    if (write(fd, text, (size_t)length) == length && !fsync(fd)) {
+    text[length] = ' ';
+    text[sizeof text - 1] = '\n';
+    snprintf(temporary, sizeof temporary, "%s.new", self.exit_path);
+    if (pwrite(self.exit_record, text, sizeof text, 0) == sizeof text && !fsync(self.exit_record)) {
         rename(temporary, self.exit_path);
     }
-    close(fd);
+    close(self.exit_record);
 }
 
 static void tell_clients(void) {

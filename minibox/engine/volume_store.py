@@ -115,14 +115,22 @@ def create(
     try:
         with LockedVolume(root, name) as volume:
             if not os.path.isdir(f"{volume.path}/_data"):
-                _write_note(volume.path, given)
-                os.mkdir(f"{volume.path}/_data")
-                os.chmod(f"{volume.path}/_data", 0o755)
-                for directory in (volume.path, os.path.dirname(volume.path)):
-                    _sync_directory(directory)
+                try:
+                    _fill(volume.path, given)
+                except OSError:
+                    remove_tree(volume.path)
+                    raise
     except OSError as error:
         raise StoreError(f"make the volume {name}: {kernel_says(error)}") from error
     return name
+
+
+def _fill(directory: str, labels: dict[str, str]) -> None:
+    _write_note(directory, labels)
+    os.mkdir(f"{directory}/_data")
+    os.chmod(f"{directory}/_data", 0o755)
+    for each in (directory, os.path.dirname(directory)):
+        _sync_directory(each)
 
 
 def _write_note(directory: str, labels: dict[str, str]) -> None:
