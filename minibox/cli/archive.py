@@ -46,7 +46,9 @@ def load(ctx: click.Context, path: str | None, platform: str, quiet: bool) -> No
         raise UsageError("there is no archive on stdin", "minibox load -i FILE, or docker save IMAGE | minibox load")
     settings = settings_of(ctx)
     source = path if path is not None and path != "-" else sys.stdin.buffer
-    loaded = archives.load(source, root=settings.root, driver=settings.storage_driver, platform=platform)
+    loaded = archives.load(
+        source, root=settings.root, driver=settings.storage_driver, platform=platform, runroot=settings.runroot
+    )
     for image in loaded:
         if not platform and not quiet and not runs(host_platform(), image.platform):
             click.echo(f"minibox: the image is for {image.platform}, and this machine is {host_platform()}", err=True)
@@ -81,8 +83,9 @@ def save(ctx: click.Context, output: str | None, form: str, platform: str, image
     from minibox.cli.output import archive_output
     from minibox.engine import archives
 
+    settings = settings_of(ctx)
     with archive_output("save", output) as file:
-        archives.save(images, file, root=settings_of(ctx).root, form=form, platform=platform)
+        archives.save(images, file, root=settings.root, form=form, platform=platform, runroot=settings.runroot)
 
 
 @click.command(
@@ -112,7 +115,7 @@ def import_(ctx: click.Context, file: str, image: str, changes: tuple[str, ...],
     settings = settings_of(ctx)
     options: dict[str, Any] = {
         "root": settings.root, "driver": settings.storage_driver, "platform": platform, "changes": changes,
-        "message": message or f"Imported from {file}",
+        "message": message or f"Imported from {file}", "runroot": settings.runroot,
     }  # fmt: skip
     if file.startswith(URL_SCHEMES):
         made = _import_url(file, image, options)

@@ -132,7 +132,8 @@ def tag(ctx: click.Context, source: str, target: str) -> None:
     """Give an image one more name. What had that name before stays without one."""
     from minibox.engine.images import tag as give_name
 
-    give_name(settings_of(ctx).root, source, target)
+    settings = settings_of(ctx)
+    give_name(settings.root, source, target, runroot=settings.runroot)
 
 
 @click.command(

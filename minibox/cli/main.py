@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
             if read := exec_options.parse(rest[1:]):
                 from minibox.engine.exec import exec_
 
-                return exec_(*read, root=make_settings(given, os.environ).root)
+                settings = make_settings(given, os.environ)
+                return exec_(*read, root=settings.root, runroot=settings.runroot)
         from minibox.cli.application import run_click
 
         status = run_click(words)

@@ -69,7 +69,7 @@ def show_pull(settings: Settings, name: str, out: TextIO | None, *, platform: st
     with progress.Shown(out) as shown:
         registry.pull(
             name, root=settings.root, environ=os.environ, platform=platform, all_tags=all_tags,
-            driver=settings.storage_driver, on_begin=begin, on_progress=shown.show, on_pulled=pulled,
+            driver=settings.storage_driver, runroot=settings.runroot, on_begin=begin, on_progress=shown.show, on_pulled=pulled,
         )  # fmt: skip
     note_platform(results, asked=bool(platform))
     status = "Downloaded newer image for" if any(image.is_new for image in results) else "Image is up to date for"
@@ -129,10 +129,11 @@ def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, qui
         lines.append(f"{reference.tag}: digest: {descriptor['digest']} size: {descriptor['size']}")
         names.append(str(reference))
 
+    settings = settings_of(ctx)
     with progress.Shown(None if quiet else sys.stdout) as shown:
         registry.push(
-            name, root=settings_of(ctx).root, environ=os.environ, all_tags=all_tags, all_platforms=all_platforms,
-            on_begin=begin, on_progress=shown.show, on_pushed=pushed,
+            name, root=settings.root, environ=os.environ, all_tags=all_tags, all_platforms=all_platforms,
+            runroot=settings.runroot, on_begin=begin, on_progress=shown.show, on_pushed=pushed,
         )  # fmt: skip
     for line in names if quiet else lines:
         click.echo(line)

@@ -52,7 +52,8 @@ def create(ctx: click.Context, driver: str, labels: tuple[str, ...], options: tu
     """
     from minibox.engine.volume_store import create as make
 
-    click.echo(make(settings_of(ctx).root, name, labels=labels, driver=driver, options=options))
+    settings = settings_of(ctx)
+    click.echo(make(settings.root, name, labels=labels, driver=driver, options=options, runroot=settings.runroot))
 
 
 @click.command(
@@ -138,7 +139,7 @@ def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
     settings = settings_of(ctx)
     collect(settings.root, settings.runroot)  # who was killed has nothing
 
-    return for_each(names, lambda name: remove(settings.root, name, force=force))
+    return for_each(names, lambda name: remove(settings.root, name, force=force, runroot=settings.runroot))
 
 
 @click.command(
@@ -168,7 +169,7 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
         return 1
     settings = settings_of(ctx)
     collect(settings.root, settings.runroot)
-    gone, freed = remove_unused(settings.root, everything=everything, filters=wanted)
+    gone, freed = remove_unused(settings.root, everything=everything, filters=wanted, runroot=settings.runroot)
     if gone:
         click.echo("Deleted Volumes:\n" + "\n".join(gone) + "\n")
     click.echo(f"Total reclaimed space: {format_size(freed, 4)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.engine import events
 from minibox.errors import ImageNotFound
 from minibox.image import archive_load, archive_save, importer
 from minibox.image.manifest import find_image
@@ -23,19 +24,26 @@ if TYPE_CHECKING:
     from minibox.image.store import ResolvedImage
 
 
-def load(source: Readable | str, *, root: str, driver: str = "", platform: str = "") -> list[Loaded]:
+def load(
+    source: Readable | str, *, root: str, driver: str = "", platform: str = "", runroot: str = ""
+) -> list[Loaded]:
     """Bring the images of an archive into the store; see `minibox.image.archive_load.load`.
 
     Args:
         driver: the storage driver to unpack for; "" for the default.
         platform: whose image is wanted, ``OS/ARCH[/VARIANT]``; "" for this machine's.
+        runroot: where events are written down; "" for none, here and below.
 
     Raises:
         UsageError: ``platform`` is malformed.
         StoreError: it is no archive of images, is damaged, or the disk is full.
     """
     wanted = parse_platform(platform) if platform else None
-    return archive_load.load(ImageStore(root).layout, source, _unpacker(root, driver), wanted)
+    loaded = archive_load.load(ImageStore(root).layout, source, _unpacker(root, driver), wanted)
+    for image in loaded:
+        for name in image.names or (image.image_id,):
+            events.note_image(runroot, image.image_id, name, "load")
+    return loaded
 
 
 def import_tar(
@@ -47,6 +55,7 @@ def import_tar(
     platform: str = "",
     changes: Sequence[str] = (),
     message: str = "",
+    runroot: str = "",
 ) -> ResolvedImage:
     """Make an image of one layer of a root file system's tar.
 
@@ -65,7 +74,7 @@ def import_tar(
     from minibox.image.config_changes import apply_changes
 
     config = apply_changes({"Env": [importer.DEFAULT_PATH]}, changes)
-    return importer.add_image(
+    made = importer.add_image(
         ImageStore(root),
         name,
         [source],
@@ -75,10 +84,18 @@ def import_tar(
         platform=parse_platform(platform) if platform else None,
         unpack=_unpacker(root, driver),
     )
+    events.note_image(runroot, made.config_digest, name or made.config_digest, "import")
+    return made
 
 
 def save(
-    names: Sequence[str], out: Writable, *, root: str, form: str = archive_save.DOCKER_ARCHIVE, platform: str = ""
+    names: Sequence[str],
+    out: Writable,
+    *,
+    root: str,
+    form: str = archive_save.DOCKER_ARCHIVE,
+    platform: str = "",
+    runroot: str = "",
 ) -> None:
     """Write an archive of images.
 
@@ -107,6 +124,9 @@ def save(
                     known[image.reference] = None
         saved = [archive_save.Saved(image, tuple(names_of[digest])) for digest, image in images.items()]
         archive_save.save(store.layout, saved, out, form)
+    for each in saved:
+        for name in each.names or (each.image.config_digest,):
+            events.note_image(runroot, each.image.config_digest, name, "save")
 
 
 def _all_tags(store: ImageStore, name: str) -> list[str]:

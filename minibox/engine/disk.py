@@ -163,7 +163,7 @@ def prune(
     names: list[str] = []
     if volumes:
         of_volumes = [each for each in filters if each.key != "until"]
-        names, freed_by_volumes = volume_store.prune(root, filters=of_volumes)
+        names, freed_by_volumes = volume_store.prune(root, filters=of_volumes, runroot=runroot)
         freed += freed_by_volumes
     images = prune_images(root=root, runroot=runroot, everything=everything, filters=filters)
     freed += images.freed_bytes + _remove_unfinished(root)

@@ -32,10 +32,13 @@ def note(runroot: str, kind: str, actor: str, attributes: Mapping[str, str], *ac
     """Write down that ``actions`` have just happened, in this order; what fails costs the event, and nothing else.
 
     Args:
+        runroot: "" for nowhere.
         kind: of the actor: `CONTAINER`, `IMAGE` or `VOLUME`.
         actor: the container's or the image's id, the volume's name.
         attributes: of the actor, and of the actions: name, image, exitCode, signal ...
     """
+    if not runroot:
+        return
     path = f"{runroot}/{FILE}"
     lines = "".join(line(kind, actor, attributes, action, time_ns()) for action in actions).encode()
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -66,6 +69,16 @@ def note_container(runroot: str, container: Mapping[str, Any], *actions: str, **
         **more,
     }
     note(runroot, CONTAINER, container["Id"], attributes, *actions)
+
+
+def note_image(runroot: str, image_id: str, name: str, action: str) -> None:
+    """`note` for an image."""
+    note(runroot, IMAGE, image_id, {"name": name}, action)
+
+
+def note_volume(runroot: str, name: str, action: str) -> None:
+    """`note` for a volume."""
+    note(runroot, VOLUME, name, {"driver": "local"}, action)
 
 
 def line(kind: str, actor: str, attributes: Mapping[str, str], action: str, moment_ns: int) -> str:

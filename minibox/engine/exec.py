@@ -7,7 +7,7 @@ import os
 from select import POLLIN, poll
 from time import monotonic
 
-from minibox.engine import ids
+from minibox.engine import events, ids, names
 from minibox.engine.detach_keys import DETACH_KEYS, DetachKeys
 from minibox.engine.environment import environment, read_env_files
 from minibox.engine.host_facts import read_file
@@ -63,7 +63,7 @@ class ExecOptions:
     detach_keys: str = DETACH_KEYS
 
 
-def exec_(name_or_id: str, options: ExecOptions, *, root: str) -> int:
+def exec_(name_or_id: str, options: ExecOptions, *, root: str, runroot: str) -> int:
     """Run a command in a container; its exit status, 0 for a detached one.
 
     Raises:
@@ -78,7 +78,16 @@ def exec_(name_or_id: str, options: ExecOptions, *, root: str) -> int:
         with Process(root, name_or_id, "execute a command in") as container:
             if container.group.is_frozen():
                 raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
-            return _Exec(container, options).run()
+            execution = _Exec(container, options)
+            name = name_or_id if names.holder(root, name_or_id) == container.id else names.of(root, container.id)
+            about = {"image": container.live.reference, "name": name, "execID": os.urandom(32).hex()}
+            words = " ".join(options.command)
+            actions = (f"exec_create: {words}", f"exec_start: {words}")
+            events.note(runroot, events.CONTAINER, container.id, about, *actions)
+            status = execution.run()
+            about["exitCode"] = str(status)
+            events.note(runroot, events.CONTAINER, container.id, about, "exec_die")
+            return status
     finally:
         ends.close()
 

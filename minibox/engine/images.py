@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine import removal, state
+from minibox.engine import events, removal, state
 from minibox.errors import ImageInUse, InvalidReference, StoreBusy, StoreError
 from minibox.image.collect import Collected, alone, collect, condemn
 from minibox.image.filters import moment, select
@@ -77,7 +77,7 @@ def users_of(layout: Layout, image: StoredImage, found: Sequence[Use]) -> list[U
     return sorted((use for use in found if use.digest in blobs), key=lambda use: not use.running)
 
 
-def tag(root: str, source: str, target: str) -> None:
+def tag(root: str, source: str, target: str, *, runroot: str = "") -> None:
     """Give the image ``source`` one more name.
 
     Raises:
@@ -94,6 +94,7 @@ def tag(root: str, source: str, target: str) -> None:
         image, named = find(inventory(layout), source)
         entry = next(entry for entry in image.entries if named is None or ref_name(entry) == named.text)
         layout.set_name(str(name), entry)
+    events.note_image(runroot, image.id, name.familiar, "tag")
 
 
 def remove(reference: str, *, root: str, runroot: str, force: bool = False) -> Removed:
@@ -128,6 +129,7 @@ def remove(reference: str, *, root: str, runroot: str, force: bool = False) -> R
     gone = [image] if not keep and len(untagged) == len(names) else []
     condemn(layout, gone, images)
     _take_names(layout, image, untagged, keep)
+    _note_removal(runroot, image, untagged, bool(gone))
     with alone(layout, PATIENCE_S if gone else 0) as held:
         return _removed(untagged, gone, _collect(root) if held else None)
 
@@ -181,6 +183,7 @@ def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequenc
         condemn(layout, chosen, images)
         for image in chosen:
             _take_names(layout, image, image.names, keep=False)
+            _note_removal(runroot, image, image.names, gone=True)
         return _removed(names, chosen, _collect(root))
 
 
@@ -201,6 +204,13 @@ def _take_names(layout: Layout, image: StoredImage, names: Sequence[Name], keep:
         return left
 
     layout.change(edit)
+
+
+def _note_removal(runroot: str, image: StoredImage, untagged: Sequence[Name], gone: bool) -> None:
+    for name in untagged:
+        events.note_image(runroot, image.id, name.familiar, "untag")
+    if gone:
+        events.note_image(runroot, image.id, image.id, "delete")
 
 
 def _removed(untagged: Sequence[Name], gone: Sequence[StoredImage], freed: Collected | None) -> Removed:

@@ -250,7 +250,10 @@ class Launch:
 
         with opened(self.storage, self.storage.describe(self.claim.id, self.image.chain_ids)) as directories:
             layers = directories if volume.copy else ()
+            new = not os.path.isdir(volume.path)
             run_inside(partial(make_volume, volume.path, layers, volume.destination, durable=not volume.anonymous))
+            if new and not volume.anonymous:
+                events.note_volume(self.runroot, volume.name, "create")
 
     def _diagnose(self, error: ExecFailed) -> MiniboxError:
         from minibox.engine.diagnosis import diagnose

@@ -76,6 +76,15 @@ def given(root: str, container_id: str) -> str:
     return ""
 
 
+def of(root: str, container_id: str) -> str:
+    """The name of a container; a look at all names."""
+    try:
+        given = [name for name in os.listdir(f"{root}/names") if holder(root, name) == container_id]
+    except FileNotFoundError:
+        given = []
+    return given[0] if given else made_up(container_id)
+
+
 def is_nobodys(root: str, container_id: str) -> bool:
     """Is there neither a running container of that id nor files of it?"""
     return not os.path.lexists(f"{root}/live/{container_id}") and not os.path.isdir(f"{root}/containers/{container_id}")

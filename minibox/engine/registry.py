@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from minibox import config
+from minibox.engine import events
 from minibox.errors import ImageNotFound, InvalidReference, RegistryError, UsageError
 from minibox.image.progress import silent
 from minibox.image.reference import DEFAULT_DOMAIN, Reference, is_digest, parse
@@ -78,6 +79,7 @@ def pull(
     platform: str = "",
     all_tags: bool = False,
     driver: str = "",
+    runroot: str = "",
     on_begin: OnBegin = lambda _: None,
     on_progress: OnProgress = silent,
     on_pulled: OnPulled = lambda _: None,
@@ -88,6 +90,7 @@ def pull(
         name: a reference; without a tag when ``all_tags``.
         platform: whose image is wanted, ``OS/ARCH[/VARIANT]``; "" for this machine's.
         driver: the storage driver to unpack for; "" for config.toml's.
+        runroot: where events are written down; "" for none.
         on_begin, on_pulled: called before and after each image.
 
     Raises:
@@ -125,7 +128,9 @@ def pull(
         for tag in tags:
             tagged = Reference(reference.domain, reference.path, tag, reference.digest)
             on_begin(tagged)
-            on_pulled(puller.pull(tagged))
+            pulled = puller.pull(tagged)
+            events.note_image(runroot, tagged.familiar, tagged.familiar, "pull")
+            on_pulled(pulled)
     finally:
         registries.transport.close()
 
@@ -181,6 +186,7 @@ def push(
     environ: Mapping[str, str],
     all_tags: bool = False,
     all_platforms: bool = False,
+    runroot: str = "",
     on_begin: OnBegin = lambda _: None,
     on_progress: OnProgress = silent,
     on_pushed: OnPushed = lambda _reference, _descriptor: None,
@@ -190,6 +196,7 @@ def push(
     Args:
         name: the image's name there and here; without a tag when ``all_tags``.
         all_platforms: of an index, all images; else only this machine's.
+        runroot: where events are written down; "" for none.
         on_begin: called before anything is sent.
         on_pushed: called for each image with its descriptor.
 
@@ -218,7 +225,9 @@ def push(
                 descriptor = find_pushed(layout, str(tagged), all_platforms=all_platforms)
                 if descriptor is None:
                     raise ImageNotFound(f"image {tagged.familiar!r} is not in the store", "minibox images lists them")
-                on_pushed(tagged, push_image(layout, client, descriptor, tag, mounts, on_progress))
+                pushed = push_image(layout, client, descriptor, tag, mounts, on_progress)
+                events.note_image(runroot, tagged.familiar, tagged.familiar, "push")
+                on_pushed(tagged, pushed)
     finally:
         registries.transport.close()
 

@@ -10,7 +10,7 @@ import datetime
 import json
 import os
 
-from minibox.engine import state
+from minibox.engine import events, state
 from minibox.engine.user_namespace import run_inside
 from minibox.engine.volume_use import RECORD, LockedVolume
 from minibox.engine.volumes import volume_name
@@ -87,13 +87,20 @@ def users(root: str) -> dict[str, list[str]]:
 
 
 def create(
-    root: str, name: str = "", *, labels: Sequence[str] = (), driver: str = DRIVER, options: Sequence[str] = ()
+    root: str,
+    name: str = "",
+    *,
+    labels: Sequence[str] = (),
+    driver: str = DRIVER,
+    options: Sequence[str] = (),
+    runroot: str = "",
 ) -> str:
     """Make a volume, unless it is there; its name.
 
     Args:
         name: "" for one that is made up.
         labels: ``KEY=VALUE`` or ``KEY`` each.
+        runroot: where events are written down; "" for none, here and below.
 
     Raises:
         UsageError: it can't be a name.
@@ -120,6 +127,7 @@ def create(
                 except OSError:
                     remove_tree(volume.path)
                     raise
+                events.note_volume(runroot, name, "create")
     except OSError as error:
         raise StoreError(f"make the volume {name}: {kernel_says(error)}") from error
     return name
@@ -232,7 +240,7 @@ def passes(volume: StoredVolume, filters: Sequence[Filter]) -> bool:
     return True
 
 
-def remove(root: str, name: str, *, force: bool = False) -> None:
+def remove(root: str, name: str, *, force: bool = False, runroot: str = "") -> None:
     """Remove a volume, and all that is in it.
 
     Args:
@@ -248,6 +256,7 @@ def remove(root: str, name: str, *, force: bool = False) -> None:
             return
         raise VolumeNotFound(f"get {name}: no such volume", "minibox volume ls lists all of them")
     place = _take_away(root, name)
+    events.note_volume(runroot, name, "destroy")
     _remove_tree(place)
 
 
@@ -278,7 +287,9 @@ def _remove_tree(place: str) -> None:
         raise StoreError(f"remove {place}: {kernel_says(error)}") from error
 
 
-def prune(root: str, *, everything: bool = False, filters: Sequence[Filter] = ()) -> tuple[list[str], int]:
+def prune(
+    root: str, *, everything: bool = False, filters: Sequence[Filter] = (), runroot: str = ""
+) -> tuple[list[str], int]:
     """Remove volumes that no container has; their names, and the bytes that it freed.
 
     Args:
@@ -292,6 +303,7 @@ def prune(root: str, *, everything: bool = False, filters: Sequence[Filter] = ()
             place = _take_away(root, volume.name)
         except VolumeInUse:
             continue  # a container has just taken it
+        events.note_volume(runroot, volume.name, "destroy")
         freed += sizes([place])[0]
         _remove_tree(place)
         gone.append(volume.name)
