@@ -30,7 +30,8 @@ def _exec(container: str, command: tuple[str, ...], **params: Any) -> int:
     from minibox.engine.exec import exec_
 
     settings = settings_of(click.get_current_context())
-    return exec_(container, make_options(values_of(params), list(command)), root=settings.root, runroot=settings.runroot)
+    options = make_options(values_of(params), list(command))
+    return exec_(container, options, root=settings.root, runroot=settings.runroot)
 
 
 exec_ = ExecCommand(

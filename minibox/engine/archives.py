@@ -41,8 +41,7 @@ def load(
     wanted = parse_platform(platform) if platform else None
     loaded = archive_load.load(ImageStore(root).layout, source, _unpacker(root, driver), wanted)
     for image in loaded:
-        for name in image.names or (image.image_id,):
-            events.note_image(runroot, image.image_id, name, "load")
+        _note(runroot, image.image_id, image.names, "load")
     return loaded
 
 
@@ -84,7 +83,7 @@ def import_tar(
         platform=parse_platform(platform) if platform else None,
         unpack=_unpacker(root, driver),
     )
-    events.note_image(runroot, made.config_digest, name or made.config_digest, "import")
+    _note(runroot, made.config_digest, [name] if name else [], "import")
     return made
 
 
@@ -124,9 +123,13 @@ def save(
                     known[image.reference] = None
         saved = [archive_save.Saved(image, tuple(names_of[digest])) for digest, image in images.items()]
         archive_save.save(store.layout, saved, out, form)
-    for each in saved:
-        for name in each.names or (each.image.config_digest,):
-            events.note_image(runroot, each.image.config_digest, name, "save")
+    for kept in saved:
+        _note(runroot, kept.image.config_digest, kept.names, "save")
+
+
+def _note(runroot: str, image_id: str, names: Sequence[str], action: str) -> None:
+    for name in [parse(name).familiar for name in names] or [image_id]:
+        events.note_image(runroot, image_id, name, action)
 
 
 def _all_tags(store: ImageStore, name: str) -> list[str]:
