@@ -104,6 +104,7 @@ VOLUME_COMMANDS = (
 )
 
 SYSTEM_COMMANDS = (
+    ("Commands", "boot", "disk", "boot", "Start what should run after a boot"),
     ("Commands", "check", "disk", "check", "Verify all that is on disk"),
     ("Commands", "df", "disk", "df", "Show what is used of the disk"),
     ("Commands", "events", "events", "events", "Show what happens, live"),

@@ -1,4 +1,4 @@
-"""Commands on all that minibox keeps: system df, system prune, system check; container prune."""
+"""Commands on all that minibox keeps: system df, system prune, system check, system boot; container prune."""
 
 from __future__ import annotations
 
@@ -213,3 +213,22 @@ def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
         )
         click.echo(f"hint: {hint}", err=True)
     return int(report.damaged > 0)
+
+
+@click.command(epilog="\b\nExample:\n  minibox system boot")
+@click.pass_context
+def boot(ctx: click.Context) -> int:
+    """Start the containers that their restart policy wants to run: for a service that runs once, when the machine boots.
+
+    Those of --restart always that have ever run, and those of --restart unless-stopped that weren't stopped by hand.
+    """
+    from minibox.cli.several import for_each
+    from minibox.engine.boot import wanted
+    from minibox.engine.container import start
+
+    settings = settings_of(ctx)
+
+    def act(name: str) -> str:
+        return name if start(name, root=settings.root, runroot=settings.runroot) else ""
+
+    return for_each(wanted(root=settings.root, runroot=settings.runroot), act)

@@ -71,6 +71,26 @@ def test_after_a_reboot_all_have_ended_and_can_be_started(minibox, run, state):
     assert minibox("system", "check", "--quick").stdout.endswith("nothing damaged, nothing left over\n")
 
 
+def test_after_a_reboot_policies_start_what_should_run(minibox, run, state):
+    root = f"{state}/root"
+    policies = {
+        "always": "always",
+        "stopped": "unless-stopped",
+        "ran": "unless-stopped",
+        "failing": "on-failure",
+        "no": "no",
+    }
+    ids = {name: run("-d", "--name", name, "--restart", policy, *FOREVER) for name, policy in policies.items()}
+    assert minibox("create", "--network", "none", "--name", "made", "--restart", "always", *FOREVER).returncode == 0
+    assert minibox("stop", "-t", "0", "always", "stopped").returncode == 0
+    lose_power(root, *(ids[name] for name in ("ran", "failing", "no")))
+    booted = minibox("system", "boot")
+    assert booted.returncode == 0 and booted.stdout == "always\nran\n", booted.stderr
+    assert {name for name, (status, _) in rows(minibox).items() if status == "running"} == {"always", "ran"}
+    assert minibox("system", "boot").stdout == ""
+    assert minibox("rm", "-f", "always", "ran").returncode == 0
+
+
 def test_what_was_not_synced_is_lost_and_the_rest_is_true(minibox, run, state):
     """The files of owners never reached the disk, or without their content."""
     root = f"{state}/root"
