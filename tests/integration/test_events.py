@@ -63,3 +63,27 @@ def test_events_are_shown_as_they_happen(box: Box, minibox_command: list[str], e
             assert [following.stdout.readline().strip() for _ in range(3)] == ["kill", "die", "destroy"]
         finally:
             following.kill()
+
+
+def test_images_volumes_and_exec(box: Box) -> None:
+    archive = str(box.directory / "saved.tar")
+    for words in (
+        ("tag", "base", "app:1"), ("save", "-o", archive, "app:1"), ("rmi", "app:1"), ("load", "-i", archive),
+        ("volume", "create", "data"), ("volume", "rm", "data"),
+    ):  # fmt: skip
+        box.ok(*words)
+    assert actions(box, "--filter", "image=app") == ["tag", "save", "untag", "load"]
+    assert actions(box, "--filter", "volume=data") == ["create", "destroy"]
+    container_id = box.start("web", "exec sleep 100", "-v", "implied:/data")
+    assert actions(box, "--filter", "type=volume", "--filter", "volume=implied") == ["create"]
+    box("exec", container_id[:12], "sh", "-c", "exit 4")
+    done = happened(box, "--filter", "container=web")[2:]
+    assert [each["Action"] for each in done] == ["exec_create: sh -c exit 4", "exec_start: sh -c exit 4", "exec_die"]
+    assert done[-1]["Actor"]["Attributes"]["exitCode"] == "4"
+    assert actions(box, "--filter", "event=exec_die") == ["exec_die"]
+
+
+def test_out_of_memory_is_an_event(box: Box) -> None:
+    box("run", "--rm", "-m", "16m", "--memory-swap", "16m", "--network", "none", "--name", "big", "base",
+        "sh", "-c", "x=x; while :; do x=$x$x; done")  # fmt: skip
+    assert actions(box, "--filter", "container=big") == ["create", "start", "oom", "die", "destroy"]
