@@ -111,7 +111,11 @@ class _Wait:
         before = state.read(self.root, self.id).get("Finished")
 
         def ended() -> bool:
-            return self._status() == REMOVED or state.read(self.root, self.id).get("Finished") != before
+            status = self._status()
+            if status == REMOVED or (self._lived and status == EXITED):
+                return True
+            self._lived = self._lived or status in state.ALIVE
+            return state.read(self.root, self.id).get("Finished") not in (None, before)
 
         self._poll(ended)
         return self._last_status()

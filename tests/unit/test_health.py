@@ -42,7 +42,8 @@ def test_the_users_command_has_the_images_times():
 
 def test_the_images_shell():
     found = {"Healthcheck": {"Test": ["CMD-SHELL", "true"]}, "Shell": ["/bin/bash", "-ec"]}
-    assert check_of(found).command == ("/bin/bash", "-ec", "true")
+    check = check_of(found)
+    assert check is not None and check.command == ("/bin/bash", "-ec", "true")
 
 
 def test_no_healthcheck():
@@ -107,6 +108,7 @@ def test_results_of_another_start_or_damaged_ones_are_none(tmp_path, text):
 
 
 def test_a_state_that_makes_no_sense_has_no_health(tmp_path):
+    broken: dict[str, object]
     for broken in ({"Config": []}, {"Config": {"Healthcheck": 3}}, {"Config": {"Healthcheck": {"Test": 3}}}, {}):
         assert health.status(str(tmp_path), "c", {"Id": "c", **broken}) is None
 

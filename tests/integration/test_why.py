@@ -1,0 +1,210 @@
+"""minibox why: each verdict on a container that came to that end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.images import derive, file
+from tests.leaks import SLOWNESS
+from tests.living import Box
+from tests.probes import requires
+
+pytestmark = requires("root")
+
+SLEEP = "exec sleep 100"
+
+
+def why(box: Box, name: str = "web") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(box.ok("why", "--json", name))
+    return found
+
+
+def ended(box: Box, script: str, *options: str) -> dict[str, Any]:
+    """The verdict on a detached container that runs ``script``."""
+    box.start("web", script, *options)
+    box.ok("wait", "web")
+    return why(box)
+
+
+def test_by_itself_with_its_last_words(any_box: Box) -> None:
+    found = ended(any_box, "echo out; echo 'cannot bind: Address already in use' >&2; exit 7")
+    assert (found["kind"], found["status"], found["signal"]) == ("exited", 7, "")
+    assert found["log"] == ["cannot bind: Address already in use"]
+    text = any_box.ok("why", "web")
+    assert text.splitlines()[0] == "web: it ended by itself, with exit status 7"
+    assert text.splitlines()[-1].startswith("hint: another program has that port")
+
+
+def test_what_it_said_before_its_last_start_is_no_news(box: Box) -> None:
+    ended(box, "echo said once >&2; test ! -e /again; touch /again")
+    box.ok("start", "web")
+    box.ok("wait", "web")
+    assert why(box)["log"] == ["said once"]
+
+
+def test_127_of_a_shell(box: Box) -> None:
+    found = ended(box, "nosuch")
+    assert (found["kind"], found["status"]) == ("exited", 127) and "doesn't find" in found["summary"]
+
+
+@pytest.mark.parametrize("detached", [True, False])
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (b"#!/bin/sh\r\necho hi\r\n", 126, "its first line ends in a carriage return"),
+        (b"#!/usr/bin/nosuch\n", 126, "its interpreter /usr/bin/nosuch is not in the image"),
+        (b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xf3\x00" + bytes(100), 126, "it is a program for riscv64"),
+        (None, 127, "no such command in the image"),
+    ],
+)
+def test_never_started(box: Box, state: Path, content: bytes | None, status: int, words: str, detached: bool) -> None:
+    members = [] if content is None else [file("bin/odd", content, mode=0o755)]
+    derive(state / "root", "strange", *members)
+    done = box("run", *(["-d"] if detached else []), "--network", "none", "--name", "web", "strange", "odd")
+    assert done.returncode == status
+    found = why(box)
+    assert (found["kind"], found["status"], found["ran_s"]) == ("not-started", status, None)
+    assert words in found["summary"] and found["hint"]
+
+
+def test_stopped_and_killed_by_whom(any_box: Box) -> None:
+    any_box.start("obeys", "trap 'exit 0' TERM; while :; do sleep 0.05; done")
+    any_box.start("stubborn", "trap '' TERM; echo x; while :; do sleep 0.05; done")
+    any_box.start("shot", SLEEP)
+    any_box.until_logged("stubborn", "x")
+    any_box.ok("stop", "obeys")
+    any_box.ok("stop", "-t1", "stubborn")
+    any_box.ok("kill", "shot")
+    user = why(any_box, "shot")["sender"].rpartition(" ")[2]
+    assert user and why(any_box, "shot")["sender"] == f"minibox kill by {user}"
+    obeyed, stubborn = why(any_box, "obeys"), why(any_box, "stubborn")
+    assert (obeyed["kind"], obeyed["status"]) == ("stopped", 0)
+    assert obeyed["summary"] == f"{user} stopped it by SIGTERM"
+    assert (stubborn["kind"], stubborn["signal"]) == ("stopped", "SIGKILL")
+    assert stubborn["evidence"] == ["SIGTERM did not end it within 1 s, so it was sent SIGKILL"]
+    assert why(any_box, "shot")["summary"] == f"{user} sent it SIGKILL by minibox kill"
+
+
+def test_a_signal_from_outside(box: Box) -> None:
+    box.start("web", SLEEP)
+    os.kill(box.live("web")[0], signal.SIGKILL)
+    box.ok("wait", "web")
+    found = why(box)
+    assert (found["kind"], found["status"], found["sender"]) == ("signal", 137, "outside")
+
+
+def program(code: bytes, machine: int) -> bytes:
+    """A static ELF program of nothing but ``code``; elf(5)."""
+    at, size = 0x400000, 64 + 56 + len(code)
+    head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, at + 120, 64, 0, 0, 64, 56, 1,
+                                                           0, 0, 0)  # fmt: skip
+    return head + struct.pack("<IIQQQQQQ", 1, 5, 0, at, at, size, size, 4096) + code
+
+
+def test_a_crash(box: Box, state: Path) -> None:
+    """Only a fault: a first process gets no signal that it has no handler for."""
+    faults = {"x86_64": (b"\x0f\x0b", 62), "aarch64": (bytes(4), 183)}  # ud2, udf
+    derive(state / "root", "faulty", file("bin/fault", program(*faults[os.uname().machine]), mode=0o755))
+    box.ok("run", "-d", "--network", "none", "--name", "web", "faulty", "fault")
+    assert box.ok("wait", "web") == "132"
+    found = why(box)
+    assert (found["kind"], found["signal"]) == ("crashed", "SIGILL") and "newer processor" in found["hint"]
+
+
+@requires("cgroup:memory")
+def test_out_of_memory(box: Box) -> None:
+    found = ended(box, "exec tail /dev/zero", "--memory", "16m", "--memory-swap", "16m")
+    assert (found["kind"], found["status"], found["sender"]) == ("out-of-memory", 137, "the kernel")
+    assert found["summary"] == "the kernel killed it: its limit of 16 MiB was used up"
+    assert found["hint"] == "give it more: --memory 32m"
+    assert found["evidence"][0].endswith("its limit is 16 MiB")
+
+
+@requires("cgroup:memory")
+def test_a_child_out_of_memory(box: Box) -> None:
+    found = ended(box, "tail /dev/zero; exit 9", "--memory", "16m", "--memory-swap", "16m")
+    assert (found["kind"], found["status"]) == ("out-of-memory", 9) and "a process of it" in found["summary"]
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_timeout(any_box: Box, detached: bool) -> None:
+    words = ["run", *(["-d"] if detached else []), "--network", "none", "--name", "web", "--timeout", "300ms"]
+    done = any_box(*words, "base", "sleep", "100")
+    assert any_box.ok("wait", "web") == "137"
+    found = why(any_box)
+    assert (found["kind"], found["status"], found["sender"]) == ("timeout", 137, "minibox")
+    assert 0.3 <= found["ran_s"] < 5 * SLOWNESS
+    if not detached:
+        assert done.returncode == 137
+        assert done.stderr.endswith("minibox: the container was killed after 0.3 s (--timeout)\n")
+
+
+def test_a_timeout_that_is_not_reached(box: Box) -> None:
+    done = box("run", "--rm", "--network", "none", "--timeout", "1m", "base", "sh", "-c", "exit 4")
+    assert (done.returncode, done.stderr) == (4, "")
+
+
+def test_the_supervisor_was_killed(box: Box) -> None:
+    box.start("web", SLEEP)
+    os.kill(box.live("web")[1], signal.SIGKILL)
+    box.ok("wait", "web")
+    found = why(box)
+    assert found["kind"] == "owner-killed" and found["summary"].startswith("its supervisor was killed")
+
+
+def in_the_foreground(box: Box, command: list[str], environment: dict[str, str], number: int) -> dict[str, Any]:
+    """The verdict on one whose `minibox run` got a signal."""
+    words = [*command, "run", "--network", "none", "--name", "web", "base", "sh", "-c", "echo x; " + SLEEP]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "x\n"
+        box.until(lambda: "web" in box.states(), "it is on record")
+        for _ in range(3 if number == signal.SIGINT else 1):
+            process.send_signal(number)
+            time.sleep(0.1)
+    box.ok("wait", "web")
+    return why(box)
+
+
+def test_minibox_run_was_killed(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
+    found = in_the_foreground(box, minibox_command, environment, signal.SIGKILL)
+    assert found["kind"] == "owner-killed" and "the minibox run that it was a child of" in found["summary"]
+
+
+def test_ctrl_c_that_was_passed_on(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
+    found = in_the_foreground(box, minibox_command, environment, signal.SIGINT)
+    assert (found["kind"], found["status"]) == ("killed", 137)
+    assert "came to the minibox run that it belonged to" in found["summary"]
+
+
+def test_health(box: Box) -> None:
+    check = ("--health-cmd", "echo all is lost; false", "--health-interval", "150ms", "--health-retries", "1")
+    found = ended(box, SLEEP, *check, "--health-on-failure", "kill")
+    assert (found["kind"], found["status"]) == ("unhealthy", 137)
+    assert "the last check wrote: all is lost" in found["evidence"]
+
+
+def test_restarts_are_counted(box: Box) -> None:
+    found = ended(box, "exit 5", "--restart", "on-failure:2")
+    assert (found["kind"], found["status"]) == ("exited", 5)
+    assert found["evidence"] == ["its policy on-failure:2 has restarted it 2 times"]
+
+
+def test_those_that_have_not_ended(box: Box) -> None:
+    box.ok("create", "--network", "none", "--name", "new", "base", "true")
+    box.start("web", SLEEP)
+    assert (why(box, "new")["kind"], why(box, "new")["status"]) == ("created", None)
+    assert (why(box)["kind"], why(box)["status"]) == ("running", None)
+    box.ok("pause", "web")
+    assert (why(box)["kind"], why(box)["hint"]) == ("paused", "minibox unpause web")
+    box.ok("unpause", "web")
+    assert [each["kind"] for each in json.loads(box.ok("why", "--json", "web", "new"))] == ["running", "created"]
+    assert box.refused("why", "nosuch") == "container 'nosuch' is not there"
