@@ -66,7 +66,7 @@ def attach(ctx: click.Context, container: str, detach_keys: str, no_stdin: bool,
     """Join your terminal to a detached container, and exit as it does.
 
     Several may be attached at once. Where the container has a terminal the keys leave it running, and signals are not
-    passed on. Before, what it wrote earlier is in `minibox logs`.
+    passed on. What it wrote before is in `minibox logs`.
     """
     from minibox.cli.main import note
     from minibox.engine.attach import attach as join

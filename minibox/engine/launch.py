@@ -5,7 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 
-from minibox.engine import events, files, id_map_support, ids, names, networking
+from minibox.engine import events, files, id_map_support, ids, names, networking, state
 from minibox.engine.health_config import check_of, healthcheck
 from minibox.engine.prepare import FILES, Identity, prepare, wants_own_ids
 from minibox.engine.start import ExecFailed, Execution, Resources
@@ -283,9 +283,10 @@ class Launch:
 
     def _remove_files(self, keep: bool) -> None:
         if not keep:
+            named = self.options.name or state.is_written(self.root, self.claim.id)  # it may have been renamed
             files.remove(self.root, self.claim.id, self.storage)
-            if self.options.name:
-                names.drop(self.root, self.claim.id, self.claim.name)
+            if named:
+                names.drop(self.root, self.claim.id, "")
         ids.release_range(self.root, self.claim.id)
 
 

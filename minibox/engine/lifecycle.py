@@ -310,8 +310,7 @@ def rename(name_or_id: str, new_name: str, *, root: str, runroot: str) -> None:
 
     names.take(root, new_name, container_id, lambda other: ownership.is_live(root, other))
     try:
-        if state.is_written(root, container_id):
-            state.change(root, container_id, changed, durable=True)
+        state.change(root, container_id, changed, durable=True)  # of --rm in the foreground: its first state.json
     except BaseException:
         names.drop(root, container_id, new_name)
         raise

@@ -10,6 +10,7 @@ import pytest
 
 from tests.living import Box
 from tests.probes import requires, requires_user
+from tests.running import running
 
 pytestmark = requires("root")
 
@@ -145,6 +146,16 @@ def test_rename_of_a_made_up_name(box: Box) -> None:
     box.ok("rename", made_up, "web")
     assert "is not there" in box.refused("rm", made_up)
     assert box.state("web")["Id"] == container_id
+
+
+def test_of_a_foreground_run(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
+    with running(minibox_command, environment, "--network", "none", "--name", "front") as front:
+        assert "--rm in the foreground" in box.refused("restart", "front")
+        box.ok("rename", "front", "other")
+        assert box.ok("ps", "--format", "{{.Names}}") == "other"
+        box.ok("stop", "-t0", "other")
+        assert front.process.wait(10) == 137
+    assert box.left() == []
 
 
 def test_rm(box: Box) -> None:
