@@ -108,9 +108,9 @@ def test_results_of_another_start_or_damaged_ones_are_none(tmp_path, text):
 
 
 def test_a_state_that_makes_no_sense_has_no_health(tmp_path):
-    broken: dict[str, object]
-    for broken in ({"Config": []}, {"Config": {"Healthcheck": 3}}, {"Config": {"Healthcheck": {"Test": 3}}}, {}):
-        assert health.status(str(tmp_path), "c", {"Id": "c", **broken}) is None
+    configs: list[object] = [None, [], {"Healthcheck": 3}, {"Healthcheck": {"Test": 3}}]
+    for config_of_it in configs:
+        assert health.status(str(tmp_path), "c", {"Id": "c", "Config": config_of_it}) is None
 
 
 def test_the_last_five_are_kept(tmp_path):
