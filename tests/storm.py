@@ -248,6 +248,8 @@ class Storm:
             self._lie(words, f"ended by signal {-done.returncode}")
         if "internal error" in done.stderr or "Traceback" in done.stderr:
             self._lie(words, done.stderr)
+        if words[0] == "exec" and done.returncode == 128 + signal.SIGKILL:
+            return  # its command was killed, with the container or without
         if done.returncode and not done.stderr.startswith("minibox: "):
             self._lie(words, f"status {done.returncode} and no word: {done.stderr!r}")
 

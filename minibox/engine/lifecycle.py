@@ -77,6 +77,18 @@ class Process:
         waiting.register(self.pidfd, POLLIN)
         return bool(waiting.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
 
+    def wait_killed(self) -> None:
+        """Wait for its end after SIGKILL, which comes when all of its pid namespace have ended and were waited for.
+
+        Raises:
+            MiniboxError: that takes too long.
+        """
+        if not self.wait(LETTING_GO_S):
+            raise MiniboxError(
+                f"kill container {self.id[:12]}: its first process doesn't end",
+                "a process of it hangs in the kernel (see /proc/PID/stack), or is a zombie whose parent doesn't wait for it",
+            )
+
 
 def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, runroot: str, wait: bool = True) -> str:
     """Send a signal to a container's first process; its id.
@@ -97,7 +109,7 @@ def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, runroot: s
         if signal_number == SIGKILL:
             process.group.thaw()  # on cgroup v1 the frozen don't die
             if wait:
-                process.wait()
+                process.wait_killed()
     if signal_number == SIGKILL and wait:
         watch = ownership.Watch(root, process.id)
         wait_for_owner(watch)
@@ -170,7 +182,7 @@ def _end(process: Process, runroot: str, timeout_s: float | None, signal_number:
         events.note_container(runroot, found, "kill", signal=str(SIGKILL))
         send_signal(process.pidfd, SIGKILL)
         process.group.kill()
-        process.wait()
+        process.wait_killed()
     return found
 
 
