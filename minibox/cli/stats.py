@@ -60,21 +60,19 @@ def stats(
     meter = Meter(containers, everything=everything, root=settings.root, runroot=settings.runroot)
     readings = meter.read()
     in_place = not no_stream and sys.stdout.isatty() and form.strip()[:5] in ("", "table")
-    interval_s = FIRST_INTERVAL_S
+    interval_s, first = FIRST_INTERVAL_S, True
     while True:
         if readings or not no_stream:
             time.sleep(interval_s)
-            interval_s = INTERVAL_S
             readings = meter.read()
         rows = [stats_row(each, no_trunc) for each in readings]
         text = format_rows(rows, form, HEADINGS, COLUMNS)
         if in_place:
-            click.echo(
-                frame(text.splitlines(), shutil.get_terminal_size().lines, first=interval_s == INTERVAL_S), nl=False
-            )
+            click.echo(frame(text.splitlines(), shutil.get_terminal_size().lines, first=first), nl=False)
         elif text:
             click.echo(text)
         sys.stdout.flush()
+        interval_s, first = INTERVAL_S, False
         if no_stream or (containers and not readings):
             return
 

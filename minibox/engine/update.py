@@ -46,7 +46,7 @@ def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str)
     before = from_given(found["Options"]) if remembered else RunOptions(image=found["Image"], rm=True)
     after: RunOptions = replace(before, **changes)  # type: ignore[no-untyped-call,unused-ignore]
     check_life(after)
-    asked = live_resources(before, after, changes)
+    asked = live_resources(after, changes)
     if asked:
         try:
             with Process(root, container_id, "update") as process:
@@ -64,7 +64,7 @@ def _remember(found: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {**found, "Options": {**found["Options"], **changes}}
 
 
-def live_resources(before: RunOptions, after: RunOptions, changes: dict[str, Any]) -> dict[str, Any]:
+def live_resources(after: RunOptions, changes: dict[str, Any]) -> dict[str, Any]:
     """``linux.resources`` of what is to be changed; a limit that goes is said to be none.
 
     Raises:
