@@ -12,7 +12,7 @@ from time import time
 
 from minibox.engine import events, lifecycle, state
 from minibox.engine.health_config import HealthCheck, check_of
-from minibox.engine.logs import log_time
+from minibox.engine.log_time import log_time
 from minibox.engine.sent_signals import HEALTH, note_signal
 from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError
 from minibox.linux.process import send_signal

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from datetime import UTC
 from json import loads
-from time import gmtime, sleep, strftime
+from time import sleep
 
 from minibox.durations import parse_duration_ns
 from minibox.engine import ownership, removal, state
 from minibox.engine.detached import log_path
+from minibox.engine.log_time import log_time
 from minibox.errors import MiniboxError, UsageError
 from minibox.record import record
 
@@ -40,12 +41,6 @@ class LogEntry:
     stream: str
     text: str
     time: str
-
-
-def log_time(seconds: float) -> str:
-    """A time since the epoch as the log writes it."""
-    whole, nanoseconds = divmod(round(seconds * 1e9), 1_000_000_000)
-    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(whole)) + f".{nanoseconds:09d}Z"
 
 
 def log_bound(text: str, now_s: float) -> str:

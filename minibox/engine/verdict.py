@@ -6,7 +6,8 @@ from time import time
 
 from minibox.engine import health, removal, state
 from minibox.engine.detached import log_path
-from minibox.engine.logs import log_time, read_log
+from minibox.engine.log_time import log_time
+from minibox.engine.logs import read_log
 from minibox.engine.sent_signals import HEALTH, KILL, STOP, sent_signals
 from minibox.engine.symptoms import CRASHES, advice, signal_name, status_words
 from minibox.record import record

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minibox.engine import logs
-from minibox.engine.logs import log_bound, log_time, read_log, tail_count
+from minibox.engine.log_time import log_time
+from minibox.engine.logs import log_bound, read_log, tail_count
 from minibox.errors import UsageError
 
 
