@@ -295,7 +295,10 @@ def wait(name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = 
         removal.collect_one(root, runroot, container_id)
         status = watch.status()
         if status < 0 and state.is_written(root, container_id):
-            status = int(state.read(root, container_id).get("ExitCode") or 0)
+            found = state.read(root, container_id)
+            if found["Status"] == "damaged":
+                raise MiniboxError(f"wait for container {name_or_id}: {found['Error']}", f"minibox rm {name_or_id}")
+            status = int(found.get("ExitCode") or 0)
         return status if status >= 0 else 128 + SIGKILL if waited else 0
     finally:
         watch.close()

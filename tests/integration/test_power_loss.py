@@ -126,13 +126,16 @@ def test_a_damaged_state_costs_one_container(minibox, run, state, text):
 
 
 def test_a_damaged_container_says_what_to_do(minibox, run, state):
-    web = run("-d", "--name", "web", "base", "true")
+    web = run("-d", "--name", "web", "base", "sh", "-c", "echo data >/file")
     minibox("wait", "web")
     Path(f"{state}/root/containers/{web}/state.json").write_text("{")
     refused = minibox("start", "web")
     assert refused.returncode == 125 and "its state is damaged" in refused.stderr and "minibox rm" in refused.stderr
     checked = minibox("system", "check", "--quick")
     assert checked.returncode == 1 and "container web: its state.json can't be read" in checked.stdout
+    waited = minibox("wait", "web")
+    assert waited.returncode == 125 and "its state.json can't be read" in waited.stderr and waited.stdout == ""
+    assert "data" in minibox("cp", "web:/file", "-").stdout
     assert minibox("rm", "web").returncode == 0
 
 
