@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 BLOCK = 1 << 16
+YEAR_10000_S = 253402300800
 POLL_S = 0.1
 
 
@@ -62,7 +63,8 @@ def log_bound(text: str, now_s: float) -> str:
     except ValueError:
         pass
     whole, _, fraction = text.partition(".")
-    if whole.isascii() and whole.isdecimal() and len(whole) != 8 and (not fraction or fraction.isdecimal()):
+    is_number = whole.isascii() and whole.isdecimal() and len(whole) != 8 and (not fraction or fraction.isdecimal())
+    if is_number and len(whole) <= len(str(YEAR_10000_S)) and int(whole) < YEAR_10000_S:
         return log_time(int(whole))[: -len("000000000Z")] + fraction[:9].ljust(9, "0") + "Z"
     try:
         date, point, fraction = text.partition(".")
@@ -72,7 +74,7 @@ def log_bound(text: str, now_s: float) -> str:
             raise ValueError
     except (ValueError, OverflowError):
         raise UsageError(f"invalid time {text!r}", "10m, 2026-01-02T15:04:05Z, or Unix seconds") from None
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + digits[:9].ljust(9, "0") + "Z"
+    return moment.isoformat()[: len("2026-01-02T15:04:05")] + "." + digits[:9].ljust(9, "0") + "Z"
 
 
 def tail_count(text: str) -> int | None:
