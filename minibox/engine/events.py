@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from time import time_ns
 
+from minibox.json_text import quoted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -83,20 +85,11 @@ def note_volume(runroot: str, name: str, action: str) -> None:
 
 def line(kind: str, actor: str, attributes: Mapping[str, str], action: str, moment_ns: int) -> str:
     """An event as it is written: `json` is too dear to import for it."""
-    words = ",".join(f"{_quoted(key)}:{_quoted(str(value))}" for key, value in attributes.items())
+    words = ",".join(f"{quoted(key)}:{quoted(str(value))}" for key, value in attributes.items())
     return (
-        f'{{"Type":{_quoted(kind)},"Action":{_quoted(action)},"Actor":{{"ID":{_quoted(actor)},'
+        f'{{"Type":{quoted(kind)},"Action":{quoted(action)},"Actor":{{"ID":{quoted(actor)},'
         f'"Attributes":{{{words}}}}},"timeNano":{moment_ns}}}\n'
     )
-
-
-def _quoted(text: str) -> str:
-    """A JSON string of ASCII."""
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        return f'"{text}"'
-    units = text.encode("utf-16-be", "surrogatepass")
-    codes = [units[at] << 8 | units[at + 1] for at in range(0, len(units), 2)]
-    return '"' + "".join(chr(c) if 32 <= c < 127 and c not in (34, 92) else f"\\u{c:04x}" for c in codes) + '"'
 
 
 def _rotate(path: str, fd: int) -> None:

@@ -11,6 +11,7 @@ from minibox.engine import names
 from minibox.engine.exit_record import read_exit
 from minibox.engine.ownership import is_id, is_live, live_ids, read_live
 from minibox.errors import ContainerNotFound, kernel_says
+from minibox.json_text import dumps
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -57,13 +58,11 @@ def change(
 
 
 def _replace(directory: str, state: dict[str, Any], durable: bool) -> None:
-    from json import dumps
-
     path = f"{directory}/state.json"
     temporary = f"{path}.{os.getpid()}"
     try:
         with open(temporary, "w", encoding="utf-8") as file:
-            file.write(dumps(state, indent=1) + "\n")
+            file.write(dumps(state) + "\n")
             if durable:
                 file.flush()
                 os.fdatasync(file.fileno())
