@@ -68,6 +68,26 @@ def test_limits_hold_and_systemd_knows_of_them(minibox_command: list[str], envir
     assert (shown["CPUQuotaPerSecUSec"], shown["Slice"], shown["Delegate"]) == ("500ms", SLICE, "yes")
 
 
+def test_limits_change_while_it_runs(minibox: Run, minibox_command: list[str], environment: dict[str, str]) -> None:
+    limits = ("--memory", "32m", "--memory-swap", "32m", "--name", "lab")
+    changes = ("--memory", "64m", "--memory-swap", "64m", "--pids-limit", "7", "--cpus", "0.25")
+    with running(minibox_command, environment, *RUN[2:], *limits):
+        done = minibox("update", *changes, "lab")
+        assert (done.returncode, done.stderr) == (0, ""), done
+        (unit,) = scopes()
+        shown = dict(line.split("=", 1) for line in systemctl("show", unit).splitlines())
+        (group,) = (path for path in CGROUPS.rglob("minibox-*") if path.suffix != ".scope")
+        written = {file: (group / file).read_text().strip() for file in ("memory.max", "pids.max", "cpu.max")}
+        assert minibox("stats", "--no-stream", "--format", "{{.MemUsage}}").stdout.endswith("/ 64MiB\n")
+        for command in ("pause", "unpause"):
+            assert minibox(command, "lab").returncode == 0, command
+        minibox("update", "--cpus", "0", "--pids-limit", "-1", "lab")
+        assert (group / "cpu.max").read_text().startswith("max") and (group / "pids.max").read_text() == "max\n"
+        assert "CPUQuotaPerSecUSec=infinity" in systemctl("show", unit).splitlines()
+    assert (shown["MemoryMax"], shown["TasksMax"], shown["CPUQuotaPerSecUSec"]) == (str(64 * MIB), "8", "250ms")
+    assert written == {"memory.max": str(64 * MIB), "pids.max": "7", "cpu.max": "25000 100000"}
+
+
 def test_out_of_memory_is_told(minibox: Run) -> None:
     done = minibox(*RUN, "--memory", "20m", "--memory-swap", "20m", "base", "tail", "-c", "190m", "/dev/zero")
     assert done.returncode == 137
