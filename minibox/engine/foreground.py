@@ -62,6 +62,7 @@ class Foreground:
         launch, execution = self._launch, self._launch.execution
         assert execution and execution.init and self._streams
         init = execution.init
+        launch.happened(*(("create", "start") if self._new else ("start",)))
         if self._terminal:
             self._terminal.enter_raw()
         self._streams.begin(execution.pty_master)
@@ -70,7 +71,6 @@ class Foreground:
         removal.collect(launch.root, launch.runroot, ORPHANS_LOOKED_AT)
         if self._keep:
             self._write_state(Status="running", Pid=init.pid)
-        launch.happened(*(("create", "start") if self._new else ("start",)))
         forwarding.wait(
             init.pidfd,
             init.send_signal,
