@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.living import Box
 from tests.probes import requires
+from tests.running import running
 
 pytestmark = requires("root")
 
@@ -87,3 +88,16 @@ def test_out_of_memory_is_an_event(box: Box) -> None:
     box("run", "--rm", "-m", "16m", "--memory-swap", "16m", "--network", "none", "--name", "big", "base",
         "sh", "-c", "x=x; while :; do x=$x$x; done")  # fmt: skip
     assert actions(box, "--filter", "container=big") == ["create", "start", "oom", "die", "destroy"]
+
+
+def test_the_end_of_one_whose_owner_was_killed(
+    box: Box, minibox_command: list[str], environment: dict[str, str]
+) -> None:
+    with running(minibox_command, environment, "--network", "none", "--name", "lab") as started:
+        box.until(lambda: actions(box, "--filter", "event=start"))
+        started.process.kill()
+        started.process.wait()
+        assert box.ok("ps", "-q") == ""
+    assert actions(box, "--filter", "container=lab") == ["create", "start", "die", "destroy"]
+    (died,) = happened(box, "--filter", "event=die")
+    assert died["Actor"]["Attributes"]["exitCode"] == "137"

@@ -57,7 +57,7 @@ def test_one_that_has_ended_uses_nothing(box: Box) -> None:
 
 def test_a_live_table_stays_in_place(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
     box.start("web", "exec sleep 100")
-    with pexpect.spawn(minibox_command[0], ["stats"], env=environment, encoding="utf-8", dimensions=(10, 120)) as shown:  # type: ignore[attr-defined]
+    with pexpect.spawn(minibox_command[0], ["stats"], env=environment, encoding="utf-8", dimensions=(10, 120)) as shown:
         shown.expect_exact("\x1b[2J\x1b[H")
         shown.expect("CONTAINER ID")
         shown.expect("web")

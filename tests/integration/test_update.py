@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from minibox.linux import cgroup
+from tests.conftest import Run
 from tests.living import Box
-from tests.probes import requires
+from tests.probes import requires, requires_user
 
 pytestmark = [requires("root", "cgroup:memory"), pytest.mark.kernel]
 
@@ -82,7 +84,7 @@ def test_a_new_limit_holds_for_those_that_run_already(box: Box) -> None:
 def test_a_container_in_the_foreground_leaves_nothing_of_it(box: Box) -> None:
     from tests.running import running  # it runs until its standard input ends
 
-    command = [str(Path(os.sys.executable).parent / "minibox")]  # type: ignore[attr-defined]
+    command = [str(Path(sys.executable).parent / "minibox")]
     environment = {"MINIBOX_ROOT": str(box.directory / "root"), "MINIBOX_RUNROOT": str(box.directory / "run"),
                    "PATH": os.environ["PATH"]}  # fmt: skip
     with running(command, environment, "--network", "none", "--name", "lab"):
@@ -100,3 +102,16 @@ def test_what_makes_no_sense(box: Box) -> None:
     assert "not there" in box.refused("update", "-m", "64m", "nobody")
     box.ok("update", "-m", "64m", "--restart", "on-failure:3", "web")  # it doesn't run: for its next start
     assert box.state("web")["Options"]["restart"] == "on-failure:3"
+
+
+@requires_user
+def test_an_ordinary_users_container_may_have_no_cgroup(minibox_user: Run) -> None:
+    assert minibox_user("run", "-d", "--network", "none", "--name", "web", "base", "sleep", "100").returncode == 0
+    try:
+        done = minibox_user("update", "-m", "64m", "web")
+        # Where systemd or a delegated cgroup gives him one, it works.
+        assert done.returncode == 0 or "has no cgroup" in done.stderr, done
+        assert ("--cgroup-manager systemd" in done.stderr) == bool(done.returncode)
+        assert minibox_user("update", "--restart", "always", "web").returncode == 0
+    finally:
+        minibox_user("rm", "-f", "web")
