@@ -146,7 +146,7 @@ def test_nothing_is_checked_while_it_is_paused(box: Box) -> None:
     box.start("web", SLEEP, *OFTEN, "--health-cmd", "true")
     until(box, "web", "healthy")
     box.ok("pause", "web")
-    time.sleep(0.2 * SLOWNESS)  # one may be under way
+    time.sleep(0.6 * SLOWNESS)  # one may be under way
     before = health(box, "web")["Log"]
     time.sleep(0.5 * SLOWNESS)
     assert health(box, "web")["Log"] == before
