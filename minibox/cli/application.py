@@ -67,7 +67,7 @@ COMMANDS = (
     ("Other", "login", "registry", "login", "Log in to a registry"),
     ("Other", "logout", "registry", "logout", "Log out of a registry"),
     ("Other", "system", "application", "system", "Manage the disk: what is used, unused, damaged"),
-    ("Other", "info", "info", "info", "Show how many containers and images there are, and how they are kept"),
+    ("Other", "info", "info", "info", "Show counts, drivers, and what this machine is"),
     ("Other", "version", "system", "version", "Show versions"),
     ("Other", "completion", "system", "completion", "Print the script that completes words in a shell"),
 )
@@ -108,7 +108,7 @@ SYSTEM_COMMANDS = (
     ("Commands", "check", "disk", "check", "Verify all that is on disk"),
     ("Commands", "df", "disk", "df", "Show what is used of the disk"),
     ("Commands", "events", "events", "events", "Show what happens, live"),
-    ("Commands", "info", "info", "info", "Show how many containers and images there are, and how they are kept"),
+    ("Commands", "info", "info", "info", "Show counts, drivers, and what this machine is"),
     ("Commands", "prune", "disk", "prune", "Remove what nobody needs"),
 )
 

@@ -28,7 +28,7 @@ SCOPE = CgroupHost(
                 ("CPUQuotaPeriodUSec", "t", 50_000, "CPUQuotaPeriodSec=50000us"),
             ],
         ),
-        ("cpu.max", "max", []),
+        ("cpu.max", "max", [("CPUQuotaPerSecUSec", "t", 2**64 - 1, "CPUQuota=")]),
         ("cpuset.cpus", "0-2,9", [("AllowedCPUs", "ay", b"\x07\x02", "AllowedCPUs=0-2,9")]),
         ("hugetlb.2MB.max", "0", []),
     ],

@@ -166,7 +166,7 @@ def test_exec_is_read_at_once_as_click_reads_it(words, monkeypatch):
     read = exec_options.parse(words)
     assert read
     called = []
-    monkeypatch.setattr("minibox.engine.exec.exec_", lambda *given, root: called.append(given))
+    monkeypatch.setattr("minibox.engine.exec.exec_", lambda *given, **_: called.append(given))
     with inside.exec_.make_context("exec", list(words), obj=Settings("/root", "/run")) as ctx:
         inside.exec_.invoke(ctx)
     assert called == [read]
