@@ -236,8 +236,10 @@ def pause(name_or_id: str, *, root: str, runroot: str) -> str:
             raise MiniboxError(f"container {name_or_id} is already paused", f"minibox unpause {name_or_id}")
         try:
             group.freeze()
-        except BaseException:
+        except BaseException as error:
             group.thaw()
+            if isinstance(error, OSError) and process.has_ended():
+                raise ContainerNotRunning(f"pause container {name_or_id}: it has just ended") from None
             raise
         _note_status(process, "paused")
         events.note_container(runroot, state.read(root, process.id), "pause")

@@ -121,9 +121,7 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
         if monotonic() > deadline:
             raise MiniboxError(f"container {name_or_id} is busy: another command starts or removes it")
         sleep(POLL_S)
-    if not os.path.isdir(claim.directory):
-        claim.release()
-        raise ContainerNotFound(f"container {name_or_id!r} was removed by another command")
+    there = os.path.isdir(claim.directory)
     if killed:
         events.note_container(runroot, found, "kill", signal=str(SIGKILL))
         events.note_container(runroot, found, "die", exitCode=str(128 + SIGKILL))
@@ -134,6 +132,8 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
         claim.release(finished=False)
         raise
     claim.release()
+    if not there:  # but a name, say, of one that was killed when it had only just begun
+        raise ContainerNotFound(f"container {name_or_id!r} was removed by another command")
     events.note_container(runroot, found, "destroy")
     return container_id
 

@@ -33,6 +33,7 @@ def test_a_command_that_can_not_be(status: int, command: str, why: str, any_box:
     assert why in any_box.refused("exec", "web", command, status=status)
 
 
+@pytest.mark.kernel
 def test_it_is_as_the_containers_own(any_box: Box) -> None:
     """Each namespace, capability, filter, limit and id is the same as that of its first process."""
     limits = (

@@ -41,6 +41,25 @@ def ended(*commands: Started) -> list[tuple[int, str]]:
     return found
 
 
+WHEN_TOLD = "until [ -e /go ]; do sleep 0.02; done; exit 7"
+
+
+def all_watch(box: Box, container_id: str, *waiting: Started) -> None:
+    """Wait until each `wait` has found its container; then tell that to end."""
+    box.until(lambda: all(_has_open(each.pid, container_id) for each in waiting), "it is waited for")
+    box.ok("exec", container_id, "touch", "/go")
+
+
+def _has_open(pid: int, name: str) -> bool:
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{fd}").endswith(name):
+                return True
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return False
+
+
 def is_true(box: Box) -> None:
     """What ps says of each container is what the kernel has."""
     for name, state in box.states().items():
@@ -114,8 +133,9 @@ def test_renamed_while_it_ends_and_restarts(box: Box) -> None:
 
 
 def test_whoever_waits_knows_the_status_of_one_that_is_removed(begin: Any, box: Box) -> None:
-    box.start("web", "sleep 0.5; exit 7", "--rm")
+    container_id = box.start("web", WHEN_TOLD, "--rm")
     waiting = [begin("wait", "web") for _ in range(3)]
+    all_watch(box, container_id, *waiting)
     assert [each.communicate(timeout=30)[0] for each in waiting] == ["7\n"] * 3
     assert box.left() == []
 
@@ -149,9 +169,10 @@ def test_minibox_killed_at_any_moment_of_another_start(begin: Any, box: Box) -> 
 def test_its_supervisor_killed_when_it_has_just_ended(rm: bool, begin: Any, box: Box) -> None:
     """How it ended is on record before."""
     for _ in range(3):
-        container_id = box.start("web", "sleep 0.2; exit 7", *(["--rm"] if rm else []))
+        container_id = box.start("web", WHEN_TOLD, *(["--rm"] if rm else []))
         _, supervisor = box.live("web")
         waiting = begin("wait", "web")
+        all_watch(box, container_id, waiting)
         record = box.directory / "root/containers" / container_id / "exit"
         while not record.exists() and os.path.exists(f"/proc/{supervisor}"):
             pass

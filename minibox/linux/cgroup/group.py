@@ -193,11 +193,15 @@ class Cgroup:
         return "freezer" in self.v1 and _read(f"{self.v1['freezer']}/freezer.state").startswith("FR")
 
     def thaw(self) -> None:
-        """Let every process in it go on."""
-        if self.v2:
-            _write(f"{self.v2}/cgroup.freeze", "0")
-        elif "freezer" in self.v1:
-            _write(f"{self.v1['freezer']}/freezer.state", "THAWED")
+        """Let every process in it go on; one that is removed just now is fine."""
+        try:
+            if self.v2:
+                _write(f"{self.v2}/cgroup.freeze", "0")
+            elif "freezer" in self.v1:
+                _write(f"{self.v1['freezer']}/freezer.state", "THAWED")
+        except OSError as error:
+            if error.errno not in (ENOENT, ENODEV):
+                raise
 
     def kill(self, timeout_s: float = 5.0) -> None:
         """SIGKILL every process in it and below, a fork bomb's too, and wait until none is left.
