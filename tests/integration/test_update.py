@@ -31,6 +31,14 @@ def memory(container_id: str) -> str:
     return value(container_id, ("memory", "memory.limit_in_bytes"), "memory.max")
 
 
+def swap(container_id: str) -> str | None:
+    """None on a kernel that doesn't count it."""
+    try:
+        return value(container_id, ("memory", "memory.memsw.limit_in_bytes"), "memory.swap.max")
+    except FileNotFoundError:
+        return None
+
+
 def pids(container_id: str) -> str:
     return value(container_id, ("pids", "pids.max"), "pids.max")
 
@@ -41,6 +49,7 @@ def test_limits_change_at_once_and_last(box: Box) -> None:
     for size in (512, 16, 48):  # up, down and up: v1 wants its two files in another order each time
         assert box.ok("update", "-m", f"{size}m", "web") == "web"
         assert memory(container_id) == str(size * MIB)
+        assert swap(container_id) in (None, str(2 * size * MIB), str(size * MIB))  # v1 counts both together
     assert box.ok("update", "--pids-limit", "20", "--cpus", "0.5", "--cpuset-cpus", "0", "web") == "web"
     assert pids(container_id) == "20"
     assert value(container_id, ("cpu", "cpu.cfs_quota_us"), "cpu.max").split()[0] == "50000"
