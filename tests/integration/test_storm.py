@@ -22,7 +22,7 @@ pytestmark = requires("root", "command:nft")
 
 STORMS = int(os.environ.get("MINIBOX_STORMS", "0"))
 SEED = os.environ.get("MINIBOX_STORM_SEED", "")
-COMMANDS, CONTAINERS = (300, 20) if STORMS else (60, 8)
+COMMANDS, CONTAINERS = (300, 20) if STORMS else (100, 10)
 
 
 @pytest.mark.parametrize("number", range(max(STORMS, 1)))
