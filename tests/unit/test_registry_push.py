@@ -83,6 +83,15 @@ def test_pushed_image_has_the_stores_bytes(send, store, registry):
     assert len(registry.blobs) == 3
 
 
+def test_manifest_that_does_not_say_what_it_is(send, store, registry):
+    """As umoci writes them."""
+    name = f"{registry.host}/app:1"
+    manifest = store.layout.read_json(store.resolve(name).digest)
+    del manifest["mediaType"]
+    store.layout.set_name(name, store.layout.write_json(manifest, MANIFEST))
+    assert send()["mediaType"] == MANIFEST
+
+
 def test_blob_that_is_there_is_not_sent(send, registry):
     send()
     registry.requests.clear()

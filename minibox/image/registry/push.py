@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from minibox.errors import InvalidReference, RegistryError, StoreError
 from minibox.image.layout import ref_name
-from minibox.image.manifest import INDEX_TYPES, find_image
+from minibox.image.manifest import INDEX_TYPES, MEDIA_TYPE_MANIFEST, find_image
 from minibox.image.progress import silent
 from minibox.image.reference import parse
 from minibox.image.registry.received import digest_of, read_document
@@ -80,7 +80,9 @@ def find_pushed(layout: Layout, name: str, *, all_platforms: bool) -> Descriptor
     for item in layout.descriptors():
         if all_platforms and ref_name(item) == image.reference and item.get("mediaType") in INDEX_TYPES:
             return item
-    return {"digest": image.digest}
+    # The manifest itself needn't say what it is (manifest.md: "SHOULD be used").
+    media_type = layout.read_json(image.digest).get("mediaType") or MEDIA_TYPE_MANIFEST
+    return {"digest": image.digest, "mediaType": media_type}
 
 
 def mountable(layout: Layout, reference: Reference) -> dict[str, str]:
