@@ -31,14 +31,15 @@ def test_delay_and_loss_on_the_hosts_end_are_felt_inside(
     minibox_command: list[str], environment: dict[str, str]
 ) -> None:
     with running(minibox_command, environment, script=SCRIPT) as box:
-        assert box.process.stdin and box.process.stdout
+        stdin, stdout = box.process.stdin, box.process.stdout
+        assert stdin and stdout
         links = subprocess.run(["ip", "-json", "link", "show", "type", "veth"], capture_output=True, check=True)
         (link,) = json.loads(links.stdout)
 
         def again() -> str:
-            box.process.stdin.write("\n")
-            box.process.stdin.flush()
-            return box.process.stdout.readline()
+            stdin.write("\n")
+            stdin.flush()
+            return stdout.readline()
 
         undelayed_ms = fastest_ms(box.first_line)
         shape(link["ifname"], "delay", "400ms")
