@@ -160,7 +160,7 @@ def test_an_image_in_use_now_can_only_lose_its_name(minibox, minibox_command, en
     with running(minibox_command, environment, "--network", "none", script="echo ready"):
         whole = image_id(minibox, "base")
         listed = lines(minibox("ps").stdout)
-        assert listed[1][2] == "base" and listed[1][-1].startswith("sh -c echo ready")
+        assert listed[1][1] == "base" and listed[1][2].startswith('"sh -c echo ready')
         done = minibox("rmi", "-f", whole[:12])
         assert done.returncode == 125 and "(cannot be forced) - image is being used by running container" in done.stderr
         assert minibox("rmi", "-f", "base").stdout == "Untagged: base:latest\n"
