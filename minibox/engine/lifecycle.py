@@ -204,9 +204,11 @@ def mark_stopped(root: str, container_id: str, mark: bytes = STOPPED) -> None:
     Args:
         mark: `RESTARTED`: ``--rm`` doesn't remove it either, since it is going to be started again.
     """
+    path = stop_path(root, container_id)
     try:
-        with open(stop_path(root, container_id), "wb") as file:
+        with open(f"{path}.{os.getpid()}", "wb") as file:
             file.write(mark)
+        os.rename(file.name, path)  # its supervisor may read it just now
     except FileNotFoundError:
         pass  # it is being removed
 
