@@ -32,6 +32,11 @@ class Box:
         printed: str = done.stdout.strip()
         return printed
 
+    def tell(self, container: str) -> None:
+        """Make /go in a container, which may end by that before `touch` has."""
+        done = self._command("exec", container, "touch", "/go")
+        assert done.returncode in (0, 137), done
+
     def refused(self, *words: str, status: int = 125, **more: Any) -> str:
         """Run a command that minibox refuses; the first line of why."""
         done = self._command(*words, **more)
