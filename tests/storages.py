@@ -21,8 +21,8 @@ OPTIONS = {"btrfs": "loop,commit=1", "xfs": "loop"}  # what is removed from btrf
 @contextmanager
 def new_file_system(kind: str, directory: Path) -> Iterator[Path]:
     """A file system of that kind, mounted in this mount namespace, for as long as the block runs: tmpfs, or on a file."""
-    image, point = directory / f"{kind}.image", directory / kind
-    point.mkdir()
+    point = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=directory))
+    image = point.with_name(f"{point.name}.image")
     if kind in SIZES:
         with open(image, "wb") as file:
             file.truncate(SIZES[kind])
@@ -36,6 +36,7 @@ def new_file_system(kind: str, directory: Path) -> Iterator[Path]:
     finally:
         subprocess.run(["umount", str(point)], check=True)
         image.unlink(missing_ok=True)
+        point.rmdir()
 
 
 @contextmanager
