@@ -88,7 +88,9 @@ def _lifted(group: Cgroup, resources: Mapping[str, Any]) -> list[CgroupStep]:
     if (resources.get("pids") or {}).get("limit") == -1 and os.path.exists(f"{pids}/pids.max"):
         steps.append(CgroupStep("write", f"{pids}/pids.max", "max", "process limit", False, "pids"))
     if (resources.get("cpu") or {}).get("cpus") == "" and os.path.exists(f"{cpuset}/cpuset.cpus"):
-        all_cpus = _read(f"{os.path.dirname(cpuset)}/cpuset.cpus") if "cpuset" in group.v1 else ""
+        # A cpuset with processes in it can't be emptied (ENOSPC), not on v2 either.
+        file = "cpuset.cpus" if "cpuset" in group.v1 else "cpuset.cpus.effective"
+        all_cpus = _read(f"{os.path.dirname(cpuset)}/{file}")
         steps.append(CgroupStep("write", f"{cpuset}/cpuset.cpus", all_cpus, "set of CPUs", False, "cpuset"))
     return steps
 
