@@ -50,7 +50,11 @@ class build_native(build_ext):
 
 
 setup(
-    cffi_modules=["native/build_native.py:ffibuilder", "native/seccomp_build.py:ffibuilder", "native/systemd_build.py:ffibuilder"],
+    cffi_modules=[
+        "native/build_native.py:ffibuilder",
+        "native/seccomp_build.py:ffibuilder",
+        "native/systemd_build.py:ffibuilder",
+    ],
     scripts=["bin/minibox"],
     cmdclass={"build_ext": build_native},
 )

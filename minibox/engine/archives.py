@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from minibox.image.store import ResolvedImage
 
 
-def load(
-    source: Readable | str, *, root: str, driver: str = "", platform: str = "", runroot: str = ""
-) -> list[Loaded]:
+def load(source: Readable | str, *, root: str, driver: str = "", platform: str = "", runroot: str = "") -> list[Loaded]:
     """Bring the images of an archive into the store; see `minibox.image.archive_load.load`.
 
     Args:
