@@ -1,4 +1,4 @@
-"""Writing JSON without `json`, whose import costs a start more than all that it writes."""
+"""JSON without `json`, whose import costs a start more than all that it reads and writes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,57 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+BLANK = " \t\n\r"
+
+
+class _Rules:
+    """What the scanner of `json`'s C half asks of a decoder."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+
+    @staticmethod
+    def parse_constant(name: str) -> Any:
+        raise ValueError(f"{name} is no number of JSON")
+
+
+def loads(data: bytes) -> Any:
+    """As `json.loads` of UTF-8, without NaN and Infinity.
+
+    Raises:
+        ValueError: it is not JSON; says where.
+        RecursionError: nested too deep.
+    """
+    text = data.decode()
+    try:
+        from _json import make_scanner
+    except ImportError:  # another interpreter than CPython
+        from json import loads as of_json
+
+        return of_json(text)
+    begin = len(text) - len(text.lstrip(BLANK))
+    try:
+        value, end = make_scanner(_Rules)(text, begin)  # type: ignore[arg-type]
+    except StopIteration as stop:
+        raise ValueError(f"a value is missing {_place(text, stop.value)}") from None
+    rest = text[end:].lstrip(BLANK)
+    if rest:
+        raise ValueError(f"more follows after its end {_place(text, len(text) - len(rest))}")
+    return value
+
+
+def _place(text: str, at: int) -> str:
+    line = text.count("\n", 0, at)
+    return f"at line {line + 1}, column {at - text.rfind(chr(10), 0, at)}"
+
+
 def dumps(value: Any, before: str = "\n") -> str:
     """As `json.dumps` with an indent of 1.
 
     Args:
-        before: what stands before each line but the first.
+        before: what stands before each line but the first; "" for all on one line.
 
     Raises:
         TypeError: JSON has nothing for a value.
@@ -22,7 +68,7 @@ def dumps(value: Any, before: str = "\n") -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
         return repr(value)
-    inner = before + " "
+    inner = before + " " if before else ""
     if isinstance(value, (list, tuple)):
         text = f",{inner}".join([dumps(each, inner) for each in value])
         return f"[{inner}{text}{before}]" if text else "[]"

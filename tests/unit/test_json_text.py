@@ -1,4 +1,4 @@
-"""What is written without `json` says what `json` would."""
+"""What is read and written without `json` says what `json` would."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibox.json_text import dumps, quoted
+from minibox.json_text import dumps, loads, quoted
 
 TEXTS = st.text(st.characters(codec=None))
 VALUES = st.recursive(
@@ -35,3 +35,32 @@ def test_strings(text: str) -> None:
 def test_what_json_has_not() -> None:
     with pytest.raises(TypeError, match="JSON has no bytes"):
         dumps({"a": [b""]})
+
+
+@given(VALUES, st.sampled_from([None, 1, 4]))
+def test_it_reads_what_json_writes(value: object, indent: int | None) -> None:
+    assert loads(b" \n" + json.dumps(value, indent=indent).encode() + b"\n\t ") == value
+    assert loads(dumps(value, "").encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "a value is missing at line 1, column 1"),
+        (b" \n nope", "a value is missing at line 2, column 2"),
+        (b'{"a": }', "line 1, column 7"),
+        (b'{"a": 1} x', "more follows after its end at line 1, column 10"),
+        (b'{"a": [1,]}', "line 1"),
+        (b'{"a": NaN}', "NaN is no number"),
+        (b'"a\nb"', "control character"),
+        (b'"\xff"', "utf-8"),
+    ],
+)
+def test_what_is_not_json(data: bytes, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        loads(data)
+
+
+def test_nested_too_deep() -> None:
+    with pytest.raises(RecursionError):
+        loads(b"[" * 100_000)
