@@ -20,8 +20,9 @@ from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import capabilities
 from minibox.linux.files import open_in_root
 from minibox.linux.process import Child
-from minibox.plan.compiler import NAMESPACES, Start
+from minibox.plan.compiler import Start
 from minibox.plan.exec import Joined, compile_exec
+from minibox.plan.namespaces import NAMESPACES
 from minibox.record import record
 
 TYPE_CHECKING = False

@@ -12,7 +12,7 @@ from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.engine.volume_use import provide
 from minibox.errors import MiniboxError, StepError, UsageError, kernel_says
 from minibox.linux import cgroup
-from minibox.plan.compiler import namespace_flags
+from minibox.plan.namespaces import namespace_flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

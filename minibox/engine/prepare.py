@@ -13,7 +13,8 @@ from minibox.engine.volumes import user_mounts
 from minibox.errors import Unsupported, UsageError
 from minibox.linux import cgroup
 from minibox.linux.seccomp import filter_flags, program_of
-from minibox.plan.compiler import Rootfs, Start, compile_plan
+from minibox.plan.compiler import Start, compile_plan
+from minibox.plan.rootfs import Rootfs
 from minibox.record import record
 
 TYPE_CHECKING = False

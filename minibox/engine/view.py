@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from minibox.errors import ContainerNotFound
 from minibox.linux.process import DONE, Child, signatures
 from minibox.plan import operations as op
-from minibox.plan.compiler import CLONE_VM, NAMESPACES
 from minibox.plan.encode import encode
+from minibox.plan.namespaces import NAMESPACES
+from minibox.plan.rootfs import CLONE_VM
 from minibox.storage import read_record, snapshotter
 
 TYPE_CHECKING = False

@@ -9,7 +9,9 @@ minibox's that is born inside the pid namespace.
 from __future__ import annotations
 
 from minibox.plan import operations as op
-from minibox.plan.compiler import NAMESPACES, Plan, become, enter_cgroups, own_ids, session
+from minibox.plan.compiler import Plan
+from minibox.plan.namespaces import NAMESPACES, enter_cgroups, own_ids
+from minibox.plan.process import become, session
 from minibox.record import record
 
 TYPE_CHECKING = False

@@ -17,9 +17,12 @@ from minibox.engine.spec import IdMappings, make_spec
 from minibox.engine.volumes import user_mounts
 from minibox.errors import ConfigError
 from minibox.plan import operations as op
-from minibox.plan.compiler import NAMESPACES, Plan, Rootfs, Start, candidates, compile_plan
+from minibox.plan.compiler import Plan, Start, compile_plan
 from minibox.plan.mounts import ATIME, Mount, open_bind, read
+from minibox.plan.namespaces import NAMESPACES
 from minibox.plan.operations import HOST, INIT, MOUNTER, PARENT, Op
+from minibox.plan.process import candidates
+from minibox.plan.rootfs import Rootfs
 from minibox.record import replace
 
 CLONE_VM = 0x100

@@ -1,0 +1,93 @@
+"""From the container's root to the process that was asked for: its streams, limits, ids and privileges."""
+
+from __future__ import annotations
+
+from minibox.linux import capabilities
+from minibox.plan import operations as op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.oci.runtime import Process
+    from minibox.plan.compiler import Start
+    from minibox.plan.operations import Op
+
+RLIMITS = {
+    name: number
+    for number, name in enumerate(
+        ("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
+         "MSGQUEUE", "NICE", "RTPRIO", "RTTIME")
+    )
+}  # fmt: skip
+
+
+def session(terminal: tuple[int, int] | None, *, console: bool) -> list[Op]:
+    """A session of its own, and the standard streams."""
+    steps = [
+        op.setsid("no terminal of the caller's is within reach"),
+        op.session_keyring("nor its keys"),
+    ]
+    if terminal:
+        steps += [
+            op.open_pty(*terminal, "a terminal of the container's own"),
+            op.send_fd(op.STATUS, op.PTY_MASTER, op.TAG_PTY, "minibox copies between it and the user's"),
+        ]
+        if console:
+            why = "the same terminal, under the name that init systems use"
+            steps.append(op.bind_fd(op.PTY_SLAVE, op.HOST, "/dev/console", why))
+        steps += [
+            op.controlling_tty(op.PTY_SLAVE, "so that Ctrl-C and job control work"),
+            op.stdio(op.PTY_SLAVE, op.PTY_SLAVE, op.PTY_SLAVE, "standard streams are the terminal"),
+        ]
+    else:
+        steps.append(op.stdio(op.STDIN, op.STDOUT, op.STDERR, "standard streams, passed through"))
+    return steps
+
+
+def become(process: Process, start: Start, *, dies_with_parent: bool) -> list[Op]:
+    """From the container's root to the process that was asked for."""
+    user = process["user"]
+    caps = {name: capabilities.mask_of(names) for name, names in process.get("capabilities", {}).items()}  # type: ignore[arg-type]
+    filter_ = op.seccomp(start.seccomp, start.seccomp_flags, "only these system calls") if start.seccomp else None
+    no_new_privs = process.get("noNewPrivileges", False)
+    steps = [
+        op.umask(user.get("umask", 0o022), "files are made with this mask"),
+        op.chdir(process["cwd"], "the working directory"),  # opens a descriptor, which a limit may forbid
+    ]
+    steps += [
+        op.setrlimit(
+            RLIMITS[limit["type"].removeprefix("RLIMIT_")], limit["soft"], limit["hard"], "a limit of the process"
+        )
+        for limit in process.get("rlimits", [])
+    ]
+    steps.append(op.cap_bounding(caps.get("bounding", 0), "what is not in here can never be gained"))
+    if start.setgroups:
+        steps.append(op.setgroups(tuple(user.get("additionalGids", [])), "the user's groups"))
+    if filter_ and not no_new_privs:
+        steps.append(filter_)  # needs CAP_SYS_ADMIN, which the next steps drop
+    steps += [
+        op.setresgid(user["gid"], "the user's group"),
+        op.setresuid(user["uid"], "the user"),
+        op.capset(
+            caps.get("effective", 0), caps.get("permitted", 0), caps.get("inheritable", 0), "only these capabilities"
+        ),
+    ]
+    if caps.get("ambient"):
+        steps.append(op.cap_ambient(caps["ambient"], "kept by a command that is not root"))
+    if dies_with_parent:
+        steps.append(op.die_with_parent("a change of ids forgets it"))
+    steps.append(op.close_fds("no descriptor of the host's stays open"))
+    if no_new_privs:
+        steps.append(op.no_new_privs("no set-uid file gives more"))
+        if filter_:
+            steps.append(filter_)
+    argv, env = tuple(process["args"]), tuple(process.get("env", []))
+    steps.append(op.exec_(candidates(argv[0], env), argv, env, "the command"))
+    return steps
+
+
+def candidates(name: str, env: tuple[str, ...]) -> tuple[str, ...]:
+    """The paths at which execvp(3) would look for a command, by the container's own PATH."""
+    if "/" in name or not name:
+        return (name,)
+    path = next((item[5:] for item in env if item.startswith("PATH=")), "/usr/local/bin:/usr/bin:/bin")
+    return tuple(f"{directory or '.'}/{name}" for directory in path.split(":"))

@@ -1,0 +1,152 @@
+"""The container's root file system as operations: from layers, from a tree, by a mounter or by itself."""
+
+from __future__ import annotations
+
+from minibox.plan import mounts
+from minibox.plan import operations as op
+from minibox.plan.devices import device_node
+from minibox.plan.namespaces import NAMESPACES
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.oci.runtime import Spec
+    from minibox.plan.operations import Op
+
+CLONE_VM = 0x100
+O_PATH_DIRECTORY = 0o10200000
+OWNERS = "its files keep their ids on disk and show the container's"
+
+
+@record
+class Rootfs:
+    """What the container's root file system is made of.
+
+    Attributes:
+        directory: the container's own directory, with ``upper`` and ``work`` in it.
+        lowerdirs: unpacked layers, topmost first.
+        images: each layer is not a directory but an EROFS image.
+        tree: a directory that is the whole root file system, instead of layers; "" for layers.
+        userxattr: overlayfs keeps its marks in ``user.`` attributes, as it must without privilege.
+        volatile: nothing is synced to disk at the end; for what is thrown away anyway.
+    """
+
+    directory: str
+    lowerdirs: tuple[str, ...]
+    images: bool = False
+    tree: str = ""
+    userxattr: bool = False
+    volatile: bool = False
+
+
+def clone_mounter(id_mapped: bool) -> Op:
+    """The process that does what the container's own can't."""
+    why = "only the host's root may id-map layers" if id_mapped else "the container may not mount images itself"
+    return op.parent("clone_mounter", CLONE_VM | NAMESPACES["mount"], why=why)
+
+
+def mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount], id_mapped: bool) -> list[Op]:
+    """Its steps: the root and the sources of all bind mounts, opened and handed over."""
+    linux, ids = spec["linux"], (0, 0)
+    if id_mapped:
+        ids = linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"]
+    steps = [op.die_with_parent("it must not outlive minibox either")]
+    for slot, mount in enumerate(binds, op.FIRST_BIND):
+        steps += mounts.open_bind(mount, slot)
+    steps += _stage(rootfs) if rootfs.tree else _stack(rootfs, id_mapped, ids)
+    handed_over = [mount.destination for mount in binds]
+    for device in linux.get("devices", []):
+        # Made by the host's root, which may, and given to the container's ids, which a bind of the host's lacks.
+        slot, path = op.FIRST_BIND + len(handed_over), f"{rootfs.directory}/root/device-{len(handed_over)}"
+        steps.append(device_node(device, path, op.HOST, ids))
+        steps.append(op.open_tree(path, slot, f"to be {device['path']}"))
+        handed_over.append(device["path"])
+    if rootfs.tree:
+        steps += [_open_tree(rootfs), op.id_map(op.ROOT, OWNERS), *_tree_attributes(rootfs)]
+    else:
+        steps.append(op.open_tree(f"{rootfs.directory}/root/root", op.ROOT, "the root, detached, to hand it over"))
+    steps.append(op.send_fd(op.CHANNEL, op.ROOT, 0, "the container's process attaches it"))
+    for slot, destination in enumerate(handed_over, op.FIRST_BIND):
+        steps.append(op.send_fd(op.CHANNEL, slot, 0, f"the source of {destination}"))
+    return steps
+
+
+def receive(handed_over: list[str]) -> list[Op]:
+    """What the mounter has made."""
+    steps = [
+        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "pivot_root wants it, and nothing may reach the host"),
+        op.recv_fd(op.ROOT, "the root that the mounter has put together"),
+        op.attach(op.ROOT, op.HOST, "/tmp", "in this namespace only, over a directory that every host has"),
+    ]
+    for slot, destination in enumerate(handed_over, op.FIRST_BIND):
+        steps.append(op.recv_fd(slot, f"the source of {destination}"))
+    return steps
+
+
+def own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
+    """The same, by the container's own process."""
+    steps: list[Op] = []
+    for slot, mount in enumerate(binds, op.FIRST_BIND):
+        steps += mounts.open_bind(mount, slot)
+    if rootfs.tree:
+        return [
+            *steps,
+            *_stage(rootfs)[:1],
+            _open_tree(rootfs),
+            op.attach(op.ROOT, op.HOST, f"{rootfs.directory}/root", "in this namespace only"),
+            *_tree_attributes(rootfs),
+        ]
+    steps += _stack(rootfs, False, (0, 0))
+    steps.append(op.open_(f"{rootfs.directory}/root/root", O_PATH_DIRECTORY, op.ROOT, "the container's root directory"))
+    return steps
+
+
+def _stage(rootfs: Rootfs) -> list[Op]:
+    return [
+        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),
+        op.mount("tmpfs", f"{rootfs.directory}/root", "a place to put the layers together, gone with this namespace",
+                 source="minibox", options="mode=0755", attributes=op.NOSUID, root=op.HOST),
+    ]  # fmt: skip
+
+
+def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
+    """Mount the overlay of the image's layers and the container's own in ``rootfs.directory``/root.
+
+    Every layer is attached under a number: mount(2) takes one page of options, and a hundred long
+    paths don't fit into it.
+    """
+    stage = f"{rootfs.directory}/root"
+    steps = _stage(rootfs)
+    layers = [(str(number), path) for number, path in enumerate(rootfs.lowerdirs)]
+    for name, path in [*layers, ("rw", rootfs.directory)]:
+        what = "the container's own layer" if name == "rw" else f"layer {len(layers) - int(name)} of {len(layers)}"
+        if rootfs.images and name != "rw":
+            steps.append(op.open_image(path, op.SCRATCH, f"{what}, a read-only file system in a file"))
+        else:
+            steps.append(op.open_tree(path, op.SCRATCH, f"{what}, as a mount of its own"))
+        if id_mapped:
+            steps.append(op.id_map(op.SCRATCH, OWNERS))
+        steps.append(op.attach(op.SCRATCH, op.HOST, f"{stage}/{name}", "under a short name"))
+    steps.append(op.mkdir(op.HOST, f"{stage}/root", "the root to be"))
+    if id_mapped:
+        steps.append(op.set_fs_ids(*ids, "the overlay works with the ids of who mounts it, and they must be mapped"))
+        steps.append(op.die_with_parent("a change of ids forgets it"))
+    options = f"lowerdir={':'.join(name for name, _ in layers)},upperdir=rw/upper,workdir=rw/work"
+    # What changed must be in the upperdir, for `commit`; some kernels do otherwise by default, never with userxattr.
+    options += ",userxattr" if rootfs.userxattr else ",metacopy=off,redirect_dir=off"
+    options += ",volatile" if rootfs.volatile else ""
+    steps.append(op.mount_overlay(stage, options, "root", "layers read-only below, one read/write layer on top"))
+    return steps
+
+
+def _open_tree(rootfs: Rootfs) -> Op:
+    return op.open_tree(rootfs.tree, op.ROOT, "the container's tree, as a mount of its own")
+
+
+def _tree_attributes(rootfs: Rootfs) -> list[Op]:
+    """Attributes of the container's tree, cloned as `op.ROOT`."""
+    if rootfs.userxattr:
+        return []  # an ordinary user's mounts are locked
+    cleared = op.RDONLY | op.NOSUID | op.NODEV | op.NOEXEC | mounts.ATIME
+    why = "as the image needs it, whatever the host's mount forbids; and reading doesn't unshare what was cloned"
+    return [op.mount_attributes(op.ROOT, why, set_=op.NOATIME, clear=cleared)]
