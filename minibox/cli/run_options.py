@@ -131,6 +131,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("cpuset_cpus", ("--cpuset-cpus",), "text", "LIST", "Use only these CPUs: 0-2,4", _LIMITS),
     Option("pids_limit", ("--pids-limit",), "int", "NUMBER",
            "Limit processes; -1: no limit", _LIMITS, least=-1, zero_unsets=True),
+    Option("disk_bytes", ("--disk",), "size", "SIZE",
+           "Limit what it may write, kept in memory", _LIMITS, zero_unsets=True),
     Option("cgroup_manager", ("--cgroup-manager",), "choice", "NAME",
            "Who makes the cgroup: cgroupfs or systemd", _LIMITS, choices=("cgroupfs", "systemd")),
     Option("ulimit", ("--ulimit",), "list", "NAME=VALUE", "Set a soft[:hard] limit: nofile=1024:4096", _LIMITS),

@@ -13,6 +13,7 @@ from minibox.engine.volume_use import provide
 from minibox.errors import MiniboxError, StepError, UsageError, kernel_says
 from minibox.linux import cgroup
 from minibox.plan.namespaces import namespace_flags
+from minibox.storage import note_in_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class Launch:
         identity = self._identity()
         if new:
             files.prepare(self.storage, self.claim.id, self.image.chain_ids)
+            if self.options.disk_bytes:
+                note_in_memory(self.root, self.claim.id, self.options.disk_bytes)
         assert self._connection
         self.prepared = prepare(self.options, self.storage, self.image, identity, terminal, once=once)
         self._write_files()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from minibox.errors import UsageError
+import os
+
+from minibox.errors import Unsupported, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from minibox.oci.runtime import LinuxResources, POSIXRlimit
 
 MEMORY_MINIMUM_BYTES = 6 << 20  # Docker's: less doesn't hold the runtime's own start
+PAGE = 4096
 CPU_PERIOD_US = 100_000
 INFINITY = (1 << 64) - 1  # RLIM_INFINITY
 _LARGEST = (1 << 63) - 1
@@ -81,6 +84,45 @@ def _cpu(options: RunOptions, host: HostFacts, result: LinuxResources) -> None:
         cpu["cpus"] = _cpuset(options.cpuset_cpus)
     if not cpu:
         del result["cpu"]
+
+
+def disk_bytes(options: RunOptions, driver_kind: str) -> int:
+    """A checked ``--disk``; 0 for none.
+
+    Args:
+        driver_kind: of the container's snapshot, see `minibox.storage.Snapshot`.
+
+    Raises:
+        UsageError: it is less than a page.
+        Unsupported: this storage driver, or this kernel, can't do it.
+    """
+    size = options.disk_bytes or 0
+    if not size:
+        return 0
+    if not PAGE <= size <= _LARGEST:
+        raise UsageError(f"disk limit of {size} bytes is too small", hint="the minimum is 4k")
+    if driver_kind == "tree":
+        raise Unsupported(
+            f"--disk {size}: this storage driver copies the whole tree of the image to the disk",
+            "use --storage-driver overlay or erofs",
+        )
+    if os.geteuid() and not _memory_keeps_attributes():
+        raise Unsupported(
+            f"--disk {size}: an ordinary user's overlay needs user attributes, which a tmpfs keeps since Linux 6.6",
+            "run minibox as root, or limit each file: --ulimit fsize=1048576",
+        )
+    return size
+
+
+def _memory_keeps_attributes() -> bool:
+    fd = os.memfd_create("minibox")  # on the kernel's own tmpfs
+    try:
+        os.setxattr(fd, "user.overlay.probe", b"y")
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def _cpuset(text: str) -> str:

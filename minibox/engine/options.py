@@ -64,6 +64,7 @@ class RunOptions:
     cpu_shares: int | None = None
     cpuset_cpus: str = ""
     pids_limit: int | None = None  # -1: unlimited
+    disk_bytes: int | None = None  # of its own layer, which is in memory then
     cgroup_manager: str = ""  # systemd, cgroupfs; "": whichever the limits need
     # isolation
     cap_add: tuple[str, ...] = ()

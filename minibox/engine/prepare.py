@@ -8,6 +8,7 @@ from minibox.engine import image_files
 from minibox.engine.cgroup_manager import plan_cgroup
 from minibox.engine.host_facts import host_facts
 from minibox.engine.ids import single
+from minibox.engine.limits import disk_bytes
 from minibox.engine.spec import IdMappings, make_spec
 from minibox.engine.volumes import user_mounts
 from minibox.errors import Unsupported, UsageError
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup import CgroupHost, CgroupStep
     from minibox.oci.runtime import Spec
     from minibox.plan.compiler import Plan
-    from minibox.storage import Snapshotter
+    from minibox.plan.disk import Disk
+    from minibox.storage import Snapshot, Snapshotter
 
 INIT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "minibox-init")
 FILES = {"/etc/hosts": "hosts", "/etc/hostname": "hostname", "/etc/resolv.conf": "resolv.conf"}
@@ -155,8 +157,24 @@ def prepare(
         tree=snapshot.upper if snapshot.kind == "tree" else "",
         userxattr=bool(euid),
         volatile=once,
+        disk=_disk(options, snapshot),
     )
     return Prepared(spec, start, compile_plan(spec, rootfs, start), host, name, steps, mounts.volumes)
+
+
+def _disk(options: RunOptions, snapshot: Snapshot) -> Disk | None:
+    """The container's own layer in memory; with the owner and mode that `Snapshotter.prepare` has given the one on disk."""
+    size = disk_bytes(options, snapshot.kind)
+    if not size:
+        return None
+    from minibox.plan.disk import Disk
+
+    try:
+        status = os.stat(snapshot.upper)
+    except FileNotFoundError:  # for `explain`
+        return Disk(size)
+    owner = (0, 0) if os.geteuid() else (status.st_uid, status.st_gid)  # an ordinary user's is root inside
+    return Disk(size, status.st_mode & 0o7777, *owner)
 
 
 def cgroup_mounts(host: CgroupHost, planned: cgroup.Cgroup, euid: int) -> tuple[tuple[str, str, str], ...]:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 OCI_VERSION, OCI_VERSION_ID_MAPPED = "1.0.2", "1.2.0"
 STOP_SIGNAL_ANNOTATION = "org.opencontainers.image.stopSignal"  # image-spec, conversion.md
 INIT_DESTINATION = "/dev/init"  # on the container's own tmpfs: nothing is left in its upperdir
+SHM_BYTES = 64 << 20  # Docker's
+DEV_BYTES_LIMITED = 1 << 20  # of /dev, when what may be written is limited
 _TTY_GID = 5
 _HOSTNAME_MOST = 64  # HOST_NAME_MAX, gethostname(2)
 
@@ -101,7 +103,7 @@ def make_spec(
     )
     all_mounts = _without(_default_mounts(options, security, network, id_mappings), mounts)
     all_mounts += mounts.mounts
-    all_mounts += _without(_file_mounts(files or {}, idmap_binds), mounts)
+    all_mounts += _without(_file_mounts(files or {}, idmap_binds, read_only=bool(options.disk_bytes)), mounts)
     all_mounts += devices.mounts
     if options.init:
         all_mounts.append(_init_mount(process, init_path))
@@ -282,7 +284,11 @@ def _default_mounts(options: RunOptions, security: Security, network: str, mappi
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
     if mappings is None or _contains(mappings.gids, _TTY_GID):
         pts.append(f"gid={_TTY_GID}")  # an unmapped gid makes the mount fail with EINVAL
-    shm = [*quiet, "mode=1777", f"size={options.shm_size_bytes or 64 << 20}"]
+    shm_bytes, dev_bytes = options.shm_size_bytes or SHM_BYTES, 64 << 20
+    if options.disk_bytes:  # in memory as well: what a program fills when it may not fill its root
+        dev_bytes = DEV_BYTES_LIMITED
+        shm_bytes = min(shm_bytes, options.disk_bytes) if shm_bytes == SHM_BYTES else shm_bytes
+    shm = [*quiet, "mode=1777", f"size={shm_bytes}"]
     sys: Mount = {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": list(quiet)}
     if network == "host" and mappings is not None:
         # sysfs shows the network namespace's devices: only the namespace's owner may mount it.
@@ -296,7 +302,7 @@ def _default_mounts(options: RunOptions, security: Security, network: str, mappi
             "destination": "/dev",
             "type": "tmpfs",
             "source": "tmpfs",
-            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+            "options": ["nosuid", "strictatime", "mode=755", f"size={dev_bytes >> 10}k"],
         },
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
         {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": shm},
@@ -313,8 +319,9 @@ def _without(ours: list[Mount], mounts: UserMounts) -> list[Mount]:
     return [each for each in ours if each["destination"] not in taken and not each["destination"].startswith(gone)]
 
 
-def _file_mounts(files: Mapping[str, str], idmap: bool) -> list[Mount]:
-    options = ["bind", "rprivate", "idmap"] if idmap else ["bind", "rprivate"]
+def _file_mounts(files: Mapping[str, str], idmap: bool, *, read_only: bool) -> list[Mount]:
+    """``read_only``: they are files on the host's disk, and what may be written to that is limited."""
+    options = ["bind", "rprivate", *(["idmap"] if idmap else []), *(["ro"] if read_only else [])]
     return [
         {"destination": path, "type": "bind", "source": source, "options": list(options)}
         for path, source in files.items()

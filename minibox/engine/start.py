@@ -80,6 +80,9 @@ class Execution:
 
     After `run` the command runs: ``init`` is its process. Whoever made the execution calls
     `close`; a command that still runs is killed by it.
+
+    Attributes:
+        shown_root_fd: the container's root directory, where its own layer is in memory (`plan.disk`); else -1.
     """
 
     def __init__(self, plan: Plan, resources: Resources) -> None:
@@ -88,7 +91,7 @@ class Execution:
         self.init: Child | SupervisedChild | None = None
         self.mounter: Child | None = None
         self.cgroup: Cgroup | None = None
-        self.pty_master = -1
+        self.pty_master = self.shown_root_fd = -1
         self._root_fd = -1
         self._signatures: dict[str, tuple[int, str]] = {}
         self._status: socket | None = None
@@ -245,6 +248,9 @@ class Execution:
         if tag == op.TAG_PTY:
             self.pty_master = fd
             return True
+        if tag == op.TAG_ROOT:
+            self.shown_root_fd = fd
+            return True
         if tag == op.TAG_SIBLING:
             assert isinstance(self.init, Child)
             self.init.goes_on_as(fd)
@@ -303,10 +309,10 @@ class Execution:
             if child is not None and child.pidfd >= 0:
                 child.end(SIGKILL)
                 child.close()
-        for fd in (self.pty_master, self._root_fd):
+        for fd in (self.pty_master, self.shown_root_fd, self._root_fd):
             if fd >= 0:
                 os.close(fd)
-        self.pty_master = self._root_fd = -1
+        self.pty_master = self.shown_root_fd = self._root_fd = -1
 
 
 def _clone_refused(error: OSError, flags: int) -> MiniboxError:

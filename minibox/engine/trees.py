@@ -10,7 +10,7 @@ from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, M
 from minibox.image.stack import ROOTS_MARKS, USERS_MARKS, Stack
 from minibox.image.store import ImageStore
 from minibox.record import record
-from minibox.storage import read_record, snapshotter
+from minibox.storage import check_on_disk, read_record, snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,9 +101,12 @@ class Directories:
 
         Raises:
             OSError: a directory can't be opened.
+            Unsupported: what the container has written is in memory.
         """
         if not tree.chain_ids:
             return Stack((), "")
+        if tree.container_id:
+            check_on_disk(self._root, tree.container_id)
         storage = snapshotter(self._root, tree.driver)
         snapshot = storage.describe(tree.container_id or "none", tree.chain_ids)
         paths = ((snapshot.upper,) if tree.container_id else ()) + snapshot.lowers

@@ -20,7 +20,7 @@ from minibox.plan import mounts, namespaces
 from minibox.plan import operations as op
 from minibox.plan.devices import DEVICE_TYPES, device_node
 from minibox.plan.process import RLIMITS, become, session
-from minibox.plan.rootfs import clone_mounter, mounter, own_root, receive
+from minibox.plan.rootfs import clone_mounter, mounter, own_root, receive, show_root
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -97,6 +97,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *map(op.by_mounter, by_mounter),
             *namespaces.identity(spec, start),
             *(receive(handed_over) if below_mounter else own_root(rootfs, binds)),
+            *([show_root()] if rootfs.disk else []),
             *_furnish(spec, wanted, below_mounter),
             *_close_up(spec),
             *session(start.terminal, console=True),

@@ -87,7 +87,7 @@ SLOTS = {
     op.ROOT: "the container's root", op.PTY_MASTER: "the terminal's master", op.PTY_SLAVE: "the terminal",
     op.SCRATCH: "the mount at hand", op.NAMESPACES: "the container's first process",
 }  # fmt: skip
-TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", 0: "descriptor"}
+TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", op.TAG_ROOT: "root", 0: "descriptor"}
 CLONE_FLAGS = {
     0x80: "NEWTIME", 0x100: "VM", 0x20000: "NEWNS", 0x2000000: "NEWCGROUP", 0x4000000: "NEWUTS", 0x8000000: "NEWIPC", 0x10000000: "NEWUSER",
     0x20000000: "NEWPID", 0x40000000: "NEWNET",

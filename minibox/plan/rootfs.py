@@ -11,6 +11,7 @@ from minibox.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.oci.runtime import Spec
+    from minibox.plan.disk import Disk
     from minibox.plan.operations import Op
 
 CLONE_VM = 0x100
@@ -29,6 +30,7 @@ class Rootfs:
         tree: a directory that is the whole root file system, instead of layers; "" for layers.
         userxattr: overlayfs keeps its marks in ``user.`` attributes, as it must without privilege.
         volatile: nothing is synced to disk at the end; for what is thrown away anyway.
+        disk: what the container writes stays in memory, and is no more than that; None: in ``directory``.
     """
 
     directory: str
@@ -37,6 +39,7 @@ class Rootfs:
     tree: str = ""
     userxattr: bool = False
     volatile: bool = False
+    disk: Disk | None = None
 
 
 def clone_mounter(id_mapped: bool) -> Op:
@@ -83,6 +86,11 @@ def receive(handed_over: list[str]) -> list[Op]:
     return steps
 
 
+def show_root() -> Op:
+    """The parent gets the root, too."""
+    return op.send_fd(op.STATUS, op.ROOT, op.TAG_ROOT, "minibox sees by it how full the container's own layer is")
+
+
 def own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
     """The same, by the container's own process."""
     steps: list[Op] = []
@@ -118,7 +126,8 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
     stage = f"{rootfs.directory}/root"
     steps = _stage(rootfs)
     layers = [(str(number), path) for number, path in enumerate(rootfs.lowerdirs)]
-    for name, path in [*layers, ("rw", rootfs.directory)]:
+    own = [] if rootfs.disk else [("rw", rootfs.directory)]
+    for name, path in [*layers, *own]:
         what = "the container's own layer" if name == "rw" else f"layer {len(layers) - int(name)} of {len(layers)}"
         if rootfs.images and name != "rw":
             steps.append(op.open_image(path, op.SCRATCH, f"{what}, a read-only file system in a file"))
@@ -128,9 +137,13 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
             steps.append(op.id_map(op.SCRATCH, OWNERS))
         steps.append(op.attach(op.SCRATCH, op.HOST, f"{stage}/{name}", "under a short name"))
     steps.append(op.mkdir(op.HOST, f"{stage}/root", "the root to be"))
+    if rootfs.disk:
+        steps.append(rootfs.disk.mount(stage))
     if id_mapped:
         steps.append(op.set_fs_ids(*ids, "the overlay works with the ids of who mounts it, and they must be mapped"))
         steps.append(op.die_with_parent("a change of ids forgets it"))
+    if rootfs.disk:
+        steps += rootfs.disk.directories(stage, ids)
     options = f"lowerdir={':'.join(name for name, _ in layers)},upperdir=rw/upper,workdir=rw/work"
     # What changed must be in the upperdir, for `commit`; some kernels do otherwise by default, never with userxattr.
     options += ",userxattr" if rootfs.userxattr else ",metacopy=off,redirect_dir=off"

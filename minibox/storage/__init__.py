@@ -18,6 +18,7 @@ On disk, under ``root``; each driver has places of its own for layers, so that a
     containers/<key>/snapshot which driver the container has, and its chain IDs, one a line, bottom first
     containers/<key>/upper    overlay, erofs: what the container wrote, in overlayfs's form
     containers/<key>/rootfs   btrfs, copy: the container's whole tree
+    containers/<key>/memory   a symlink to a number of bytes: what the container writes is in memory, and isn't in upper
 
 Only `unpack` makes layers, from blobs whose digests are verified: there is no other way to commit.
 This is on the hot path.
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.errors import StoreError, UsageError
+from minibox.errors import StoreError, Unsupported, UsageError
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
 
 DRIVERS = ("overlay", "btrfs", "erofs", "copy")
 RECORD = "snapshot"
+IN_MEMORY = "memory"
 NO_LAYER = "an image needs a layer"
 
 
@@ -193,6 +195,24 @@ def read_record(root: str, key: str) -> tuple[str, tuple[str, ...]] | None:
     except (OSError, ValueError):
         return None
     return driver, tuple(chain_ids)
+
+
+def note_in_memory(root: str, key: str, size_bytes: int) -> None:
+    """Note that what a container writes is not in its active snapshot."""
+    os.symlink(str(size_bytes), f"{container_directory(root, key)}/{IN_MEMORY}")
+
+
+def check_on_disk(root: str, key: str) -> None:
+    """Refuse to look for what a container has written where it isn't.
+
+    Raises:
+        Unsupported: it is in memory.
+    """
+    if os.path.islink(f"{container_directory(root, key)}/{IN_MEMORY}"):
+        raise Unsupported(
+            f"what container {key[:12]} writes is in memory (--disk), and gone when it ends",
+            "while it runs minibox cp copies files out of it",
+        )
 
 
 def snapshotter_of(root: str, key: str) -> Snapshotter:

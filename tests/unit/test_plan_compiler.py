@@ -18,6 +18,7 @@ from minibox.engine.volumes import user_mounts
 from minibox.errors import ConfigError
 from minibox.plan import operations as op
 from minibox.plan.compiler import Plan, Start, compile_plan
+from minibox.plan.disk import Disk
 from minibox.plan.mounts import ATIME, Mount, open_bind, read
 from minibox.plan.namespaces import NAMESPACES
 from minibox.plan.operations import HOST, INIT, MOUNTER, PARENT, Op
@@ -266,6 +267,27 @@ def test_images_are_mounted_by_a_mounter_instead_of_directories(id_mapped):
     assert ("open_tree", "/c", 0, op.SCRATCH) in steps, "what is written stays in a directory"
     assert ("set_fs_ids" in {step[0] for step in steps}) == id_mapped
     assert ("recv_fd", op.CHANNEL, op.ROOT) in of(plan, INIT)
+
+
+@pytest.mark.parametrize("id_mapped", [True, False])
+def test_a_layer_in_memory_is_made_in_the_name_of_the_containers_root(id_mapped):
+    spec = with_user_namespace((0, 70000, 65536)) if id_mapped else SPEC
+    rootfs = replace(ROOTFS, disk=Disk(8 << 20, mode=0o555, gid=7))
+    plan = compile_plan(spec, rootfs, Start(id_mapped=id_mapped))
+    steps = of(plan, MOUNTER if id_mapped else INIT)
+    root = 70000 if id_mapped else 0
+    assert ("open_tree", "/c", 0, op.SCRATCH) not in steps
+    at = steps.index(("mount", "tmpfs", "minibox", "mode=0755,size=8388608,nr_inodes=2048", HOST, "/c/root/rw", 0))
+    as_root = [("set_fs_ids", root, root), ("die_with_parent", op.STATUS)] if id_mapped else []
+    assert steps[at + 1 : at + 6 + len(as_root)] == [
+        *as_root,
+        ("set_fs_ids", root, root + 7),
+        ("mkdir", HOST, "/c/root/rw/upper", 0o555),
+        ("set_fs_ids", root, root),
+        ("mkdir", HOST, "/c/root/rw/work", 0o755),
+        overlay()[-2],
+    ]
+    assert ("send_fd", op.STATUS, op.ROOT, op.TAG_ROOT) in of(plan, INIT)
 
 
 def test_plan_of_a_terminal():
