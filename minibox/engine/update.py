@@ -123,13 +123,13 @@ def _tell_systemd(host: CgroupHost, group: Cgroup, asked: dict[str, Any]) -> Non
     Raises:
         LimitError: it refuses.
     """
+    from minibox.linux.cgroup.creation import settings
     from minibox.linux.cgroup.scope import properties
     from minibox.linux.cgroup.systemd import Manager
 
-    steps = cgroup.cgroup_steps(host, group.name, asked, devices=False)
-    written = [(step.path.rpartition("/")[2], step.value) for step in steps if step.op == "write"]
+    written = list(settings(cgroup.cgroup_steps(host, group.name, asked, devices=False)))
     if (asked.get("pids") or {}).get("limit") == -1:
         written.append(("pids.max", "max"))
-    if told := properties(pair for pair in written if pair[0] != "cgroup.subtree_control"):
+    if told := properties(written):
         with Manager() as manager:
             manager.set_properties(host.scope, told)

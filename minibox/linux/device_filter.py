@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Rule = dict[str, Any]
+    Node = tuple[str, int | None, int | None]  # type, major, minor; None stands for any
 
 # linux/bpf.h: what a process wants (bits), and of which type.
 MKNOD, READ, WRITE = 1, 2, 4
@@ -58,20 +59,47 @@ def denies_something(rules: Iterable[Rule]) -> bool:
 
 
 def rule_lines(rules: Iterable[Rule]) -> list[tuple[str, str]]:
-    """The (file, line) to write, one write(2) each, into a v1 devices cgroup."""
-    lines = []
+    """The (file, line) to write, one write(2) each, into a v1 devices cgroup.
+
+    That keeps a default and exceptions from it, and takes back only an exception that is written as it was made. So
+    the rules are worked out here: otherwise a denial of "c 1:*" would leave what "c 1:3" had allowed.
+
+    Raises:
+        LimitError: a rule takes back a part of an exception, which can't be had on v1.
+    """
+    default, is_reset = True, False
+    exceptions: dict[Node, int] = {}
     for rule in rules:
         kind, major, minor, access = _parse(rule)
-        file = "devices.allow" if rule.get("allow") else "devices.deny"
+        allow = bool(rule.get("allow"))
         if kind == "a" and major is None and minor is None and access == MKNOD | READ | WRITE:
-            lines.append((file, "a"))
+            default, is_reset, exceptions = allow, True, {}
             continue
-        letters = "".join(letter for letter, bit in (("r", READ), ("w", WRITE), ("m", MKNOD)) if access & bit)
         for each in "cb" if kind == "a" else kind:
-            lines.append(
-                (file, f"{each} {'*' if major is None else major}:{'*' if minor is None else minor} {letters}")
-            )
+            if allow != default:
+                exceptions[each, major, minor] = exceptions.get((each, major, minor), 0) | access
+                continue
+            for node, bits in exceptions.items():
+                if node[0] == each and bits & access and _meet(node, major, minor):
+                    if (major is not None and node[1] is None) or (minor is not None and node[2] is None):
+                        raise LimitError(
+                            f"device rule {rule!r}: cgroup v1 can't take back a part of what a rule before it says",
+                            "say it the other way round, or boot with cgroup v2",
+                        )
+                    exceptions[node] = bits & ~access
+    lines = [("devices.allow" if default else "devices.deny", "a")] if is_reset else []
+    file = "devices.deny" if default else "devices.allow"
+    for (kind, major, minor), bits in exceptions.items():
+        letters = "".join(letter for letter, bit in (("r", READ), ("w", WRITE), ("m", MKNOD)) if bits & bit)
+        if letters:
+            numbers = f"{'*' if major is None else major}:{'*' if minor is None else minor}"
+            lines.append((file, f"{kind} {numbers} {letters}"))
     return lines
+
+
+def _meet(node: Node, major: int | None, minor: int | None) -> bool:
+    """Is there a device that both mean?"""
+    return (None in (node[1], major) or node[1] == major) and (None in (node[2], minor) or node[2] == minor)
 
 
 # One instruction: code, destination and source register, jump offset, immediate (struct bpf_insn).

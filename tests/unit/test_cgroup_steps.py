@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
 from minibox.errors import LimitError
-from minibox.linux.cgroup import Cgroup, CgroupHost, CgroupMounts, cgroup_steps, detect, parse_mounts, planned
+from minibox.linux.cgroup import CgroupHost, CgroupMounts, cgroup_steps, detect, parse_mounts, planned
 from minibox.linux.cgroup.limits import cpu_weight
 
 V1_MOUNTS = """\
@@ -58,6 +60,7 @@ def test_v1_mounts_give_each_controller_its_first_directory():
         },
         "",
         "",
+        {"name=systemd": "/sys/fs/cgroup/systemd"},
     )
 
 
@@ -178,6 +181,7 @@ def test_block_io_huge_pages_and_unified():
     assert writes(ON_V1, resources) == {
         "/cg/blkio/minibox-x/blkio.throttle.read_bps_device": "8:0 1048576",
         "/cg/hugetlb/minibox-x/hugetlb.2MB.limit_in_bytes": "0",
+        "/cg/hugetlb/minibox-x/hugetlb.2MB.rsvd.limit_in_bytes": "0",
     }
     v2 = writes(ON_V2, {**resources, "unified": {"memory.high": "1000000", "cgroup.max.depth": "2"}})
     assert v2["/cg/minibox-x/io.max"] == "8:0 rbps=1048576"
@@ -186,9 +190,9 @@ def test_block_io_huge_pages_and_unified():
     assert v2["/cg/minibox-x/cgroup.max.depth"] == "2"
 
 
-@pytest.mark.parametrize("file", ["../escape.max", "memory.high/../../x", "memory", ""])
+@pytest.mark.parametrize("file", ["../escape.max", "memory.high/../../x", "memory", "", "cgroup.procs", "cgroup.kill"])
 def test_a_unified_key_stays_inside(file):
-    with pytest.raises(LimitError, match="not the name of a cgroup v2 file"):
+    with pytest.raises(LimitError, match="not the name of a cgroup v2 limit"):
         cgroup_steps(ON_V2, "minibox-x", {"unified": {file: "1"}})
 
 
@@ -224,8 +228,11 @@ def test_a_unified_key_stays_inside(file):
             "from outside",
         ),
         (ON_V2, {"memory": {"swappiness": 10}}, "cgroup v2 has nothing like it", "leave it out"),
-        (ON_V2, {"memory": {"limit": GIB, "kernel": 5}}, "memory kernel: minibox can't set it", "leave it out"),
-        (ON_V1, {"rdma": {"mlx5_1": {"hcaHandles": 3}}}, "rdma limits: minibox can't", "leave them out"),
+        (ON_V2, {"memory": {"limit": GIB, "huge": 5}}, "memory huge: minibox can't set it", "leave it out"),
+        (ON_V1, {"rdma": {"mlx5_1": {"hcaHandles": 3}}}, "the rdma controller is not mounted", "cgroup -o rdma"),
+        (ON_V1, {"tape": {"metres": 3}}, "tape limits: minibox can't", "leave them out"),
+        (ON_V2, {"network": {"classID": 1}}, "network class: this kernel offers no net_cls", "/proc/cgroups"),
+        (ON_V2, {"blockIO": {"leafWeight": 10}}, "cgroup v2 has nothing like it", "leave it out"),
     ],
 )
 def test_a_limit_that_cannot_be_applied_is_an_error_with_a_way_out(host, resources, message, hint):
@@ -261,8 +268,124 @@ def test_device_rules_take_the_devices_hierarchy_or_a_filter():
 def test_only_flat_names_of_ours(name):
     with pytest.raises(ValueError, match="not a cgroup of minibox"):
         cgroup_steps(ON_V1, name, {})
-    with pytest.raises(ValueError, match="not a cgroup of minibox"):
-        Cgroup(name, {}, "")
+
+
+EVERY_LIMIT = {
+    "memory": {
+        "limit": GIB,
+        "swap": GIB,
+        "reservation": 5,
+        "kernel": 9,
+        "kernelTCP": 7,
+        "swappiness": 0,
+        "disableOOMKiller": True,
+        "useHierarchy": True,
+        "checkBeforeUpdate": True,
+    },
+    "cpu": {
+        "shares": 2,
+        "quota": 1000,
+        "burst": 0,
+        "period": 5000,
+        "realtimeRuntime": 6,
+        "realtimePeriod": 7,
+        "cpus": "0",
+        "mems": "0",
+        "idle": 1,
+    },
+    "pids": {"limit": 3},
+    "blockIO": {
+        "weight": 10,
+        "leafWeight": 11,
+        "weightDevice": [{"major": 8, "minor": 0, "weight": 1000, "leafWeight": 13}],
+        **{
+            f"throttle{way}Device": [{"major": 8, "minor": 16, "rate": rate}]
+            for rate, way in enumerate(("ReadBps", "WriteBps", "ReadIOPS", "WriteIOPS"), 20)
+        },
+    },
+    "hugepageLimits": [{"pageSize": "2MB", "limit": 4096}],
+    "network": {"classID": 0x100001, "priorities": [{"name": "eth0", "priority": 5}, {"name": "lo", "priority": 0}]},
+    "rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 0}, "mlx4_0": {"hcaObjects": 9}},
+}
+ALL_OF_V1 = CgroupHost("v1", {**V1, **{name: f"/cg/{name}" for name in ("net_cls", "net_prio", "rdma")}})
+
+
+def test_every_field_of_linux_resources_on_v1():
+    steps = [step for step in cgroup_steps(ALL_OF_V1, "minibox-x", EVERY_LIMIT) if step.op == "write"]
+    assert [f"{step.path.removeprefix('/cg/').replace('/minibox-x/', ' ')}={step.value}" for step in steps] == [
+        f"memory memory.limit_in_bytes={GIB}",
+        f"memory memory.memsw.limit_in_bytes={GIB}",
+        "memory memory.soft_limit_in_bytes=5",
+        "memory memory.kmem.tcp.limit_in_bytes=7",
+        "memory memory.swappiness=0",
+        "memory memory.oom_control=1",
+        "pids pids.max=3",
+        "cpu,cpuacct cpu.shares=2",
+        "cpu,cpuacct cpu.cfs_period_us=5000",
+        "cpu,cpuacct cpu.cfs_quota_us=1000",
+        "cpu,cpuacct cpu.cfs_burst_us=0",
+        "cpu,cpuacct cpu.rt_period_us=7",
+        "cpu,cpuacct cpu.rt_runtime_us=6",
+        "cpu,cpuacct cpu.idle=1",
+        "cpuset cpuset.cpus=0",
+        "cpuset cpuset.mems=0",
+        "blkio blkio.bfq.weight=10",
+        "blkio blkio.leaf_weight=11",
+        "blkio blkio.bfq.weight_device=8:0 1000",
+        "blkio blkio.leaf_weight_device=8:0 13",
+        "blkio blkio.throttle.read_bps_device=8:16 20",
+        "blkio blkio.throttle.write_bps_device=8:16 21",
+        "blkio blkio.throttle.read_iops_device=8:16 22",
+        "blkio blkio.throttle.write_iops_device=8:16 23",
+        "hugetlb hugetlb.2MB.limit_in_bytes=4096",
+        "hugetlb hugetlb.2MB.rsvd.limit_in_bytes=4096",
+        "net_cls net_cls.classid=1048577",
+        "net_prio net_prio.ifpriomap=eth0 5",
+        "net_prio net_prio.ifpriomap=lo 0",
+        "rdma rdma.max=mlx5_1 hca_handle=3 hca_object=0",
+        "rdma rdma.max=mlx4_0 hca_object=9",
+    ]
+
+
+def test_every_field_that_v2_knows():
+    asked: dict[str, Any] = deepcopy(EVERY_LIMIT)
+    for key, field in (("memory", "kernelTCP"), ("memory", "disableOOMKiller"), ("blockIO", "leafWeight")):
+        del asked[key][field]
+    for field in ("realtimeRuntime", "realtimePeriod"):
+        del asked["cpu"][field]
+    asked["blockIO"]["weightDevice"] = [{"major": 8, "minor": 0, "weight": 1000}]
+    del asked["network"]
+    host = CgroupHost("v2", {}, (), "/cg", (*ALL_V2, "rdma"), (*ALL_V2, "rdma"))
+    steps = [step for step in cgroup_steps(host, "minibox-x", asked) if step.op == "write"]
+    assert [f"{step.path.removeprefix('/cg/minibox-x/')}={step.value}" for step in steps] == [
+        f"memory.max={GIB}",
+        "memory.swap.max=0",
+        "memory.low=5",
+        "pids.max=3",
+        "cpu.weight=1",
+        "cpu.max=1000 5000",
+        "cpu.max.burst=0",
+        "cpu.idle=1",
+        "cpuset.cpus=0",
+        "cpuset.mems=0",
+        "io.bfq.weight=10",
+        "io.bfq.weight=8:0 1000",
+        "io.max=8:16 rbps=20",
+        "io.max=8:16 wbps=21",
+        "io.max=8:16 riops=22",
+        "io.max=8:16 wiops=23",
+        "hugetlb.2MB.max=4096",
+        "hugetlb.2MB.rsvd.max=4096",
+        "rdma.max=mlx5_1 hca_handle=3 hca_object=0",
+        "rdma.max=mlx4_0 hca_object=9",
+    ]
+    assert [step.other[1] for step in steps if step.other[0]] == ["1", "8:0 10000"], "of io.weight"
+    assert all(step.other[0] in ("", "/cg/minibox-x/io.weight") for step in steps)
+
+
+def test_out_of_idle_comes_before_a_weight():
+    steps = cgroup_steps(ON_V2, "minibox-x", {"cpu": {"shares": 1024, "idle": 0}})
+    assert [step.value for step in steps if step.controller == "cpu"] == ["+cpu", "0", "100"]
 
 
 NOBODY = 65534

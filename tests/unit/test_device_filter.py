@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from minibox.errors import LimitError
-from minibox.linux.device_filter import compile_rules, default_rules, denies_something, rule_lines, with_defaults
+from minibox.linux.device_filter import compile_rules, denies_something, rule_lines, with_defaults
 
 DENY_ALL = {"allow": False, "access": "rwm"}
 BITS = {"m": 1, "r": 2, "w": 4}
@@ -116,10 +116,23 @@ def test_v1_lines():
     assert rule_lines(rules) == [
         ("devices.deny", "a"),
         ("devices.allow", "b 8:* r"),
-        ("devices.deny", "c *:* w"),
-        ("devices.deny", "b *:* w"),
     ]
-    assert ("devices.allow", "c 136:* rwm") in rule_lines(default_rules())
+    assert ("devices.allow", "c 136:* rwm") in rule_lines(with_defaults([DENY_ALL]))
+
+
+def test_v1_lines_take_back_what_a_wildcard_denies():
+    """The kernel's devices.deny takes back an exception that is written as it was made, and no other."""
+    tty, any_tty = {"type": "c", "major": 4, "minor": 7}, {"type": "c", "major": 4}
+    after = [DENY_ALL, {"allow": True, **tty}, {"allow": False, **any_tty, "access": "w"}]
+    assert rule_lines(after) == [("devices.deny", "a"), ("devices.allow", "c 4:7 rm")]
+    open_by_default = [{"allow": False, **tty}, {"allow": True, **any_tty, "access": "r"}]
+    assert rule_lines(open_by_default) == [("devices.deny", "c 4:7 wm")]
+    assert rule_lines([{"allow": True}, *open_by_default]) == [("devices.allow", "a"), ("devices.deny", "c 4:7 wm")]
+
+
+def test_v1_has_no_lines_for_a_part_of_an_exception():
+    with pytest.raises(LimitError, match="can't take back a part"):
+        rule_lines([DENY_ALL, {"allow": True, "type": "c", "major": 4}, {"allow": False, "type": "c", "minor": 7}])
 
 
 def test_rules_that_allow_everything_need_no_filter():

@@ -4,7 +4,8 @@
 touching anything, `create` performs that, and a `Cgroup` is entered, watched, killed and removed.
 """
 
-from minibox.linux.cgroup.group import Cgroup, CgroupUsage, create, find, leftovers, make, planned, remove_leftover
+from minibox.linux.cgroup.creation import create, make, planned
+from minibox.linux.cgroup.group import Cgroup, CgroupUsage, find, leftovers, remove_leftover
 from minibox.linux.cgroup.host import CgroupHost, CgroupMounts, detect, parse_mounts
 from minibox.linux.cgroup.steps import CgroupStep, cgroup_steps, v2_controllers
 

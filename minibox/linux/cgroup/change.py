@@ -10,8 +10,9 @@ from errno import EBUSY, EINVAL
 from time import monotonic
 
 from minibox.errors import LimitError, MiniboxError, kernel_says
+from minibox.linux.cgroup.creation import refusal, written
 from minibox.linux.cgroup.group import Cgroup
-from minibox.linux.cgroup.steps import CgroupStep, cgroup_steps
+from minibox.linux.cgroup.steps import CgroupStep, limit_steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ MEMORY_V1, SWAP_V1 = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
 ATTACH_S = 5.0
 
 
-def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any]) -> Cgroup:
+def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], *, everywhere: bool = False) -> Cgroup:
     """Apply the limits of OCI ``linux.resources`` to a container that runs; others stay as they are.
 
     -1 takes a limit of memory, CPU or processes away, an empty set of CPUs that one. On cgroup v1 the container joins hierarchies that it had no
@@ -32,6 +33,7 @@ def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any]) -> Cgr
 
     Args:
         host: that the group was made on.
+        everywhere: as in `limit_steps`: it is an OCI runtime's.
 
     Returns:
         The cgroup with the directories that it has now.
@@ -47,8 +49,7 @@ def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any]) -> Cgr
     undo: list[tuple[str, str]] = []
     made: list[str] = []
     try:
-        for step in _steps(host, group, resources):
-            _apply(step, made, undo)
+        _apply_all(_steps(host, group, _completed(group, resources), everywhere), made, undo)
         for directory in made:
             _fill(directory, group)
     except BaseException as error:
@@ -59,13 +60,41 @@ def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any]) -> Cgr
         if isinstance(error, OSError):
             raise MiniboxError(f"cgroup {error.filename or group.name}: {kernel_says(error)}") from error
         raise
+    if everywhere:
+        return group
     v1 = {controller: f"{parent}/{group.name}" for controller, parent in host.v1.items()}
     return Cgroup(group.name, {key: path for key, path in v1.items() if os.path.isdir(path)}, group.v2)
 
 
-def _steps(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any]) -> list[CgroupStep]:
+def _completed(group: Cgroup, resources: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With what belongs to what is asked for: v2 has quota and period in one file; memory without limit is so with swap."""
+    asked, cpu, memory = dict(resources), dict(resources.get("cpu") or {}), dict(resources.get("memory") or {})
+    if cpu.get("period") and not cpu.get("quota") and "cpu" not in group.v1 and group.v2:
+        quota = _read(f"{group.v2}/cpu.max").split()[0]
+        asked["cpu"] = {**cpu, "quota": int(quota) if quota.isdigit() else -1}
+    swap = f"{group.v1['memory']}/{SWAP_V1}" if "memory" in group.v1 else f"{group.v2}/memory.swap.max"
+    if memory.get("limit") == -1 and not memory.get("swap") and os.path.exists(swap):
+        asked["memory"] = {**memory, "swap": -1}
+    return asked
+
+
+def _apply_all(steps: list[CgroupStep], made: list[str], undo: list[tuple[str, str]]) -> None:
+    """Two numbers that bound each other, as quota and burst, fit in one order: what the kernel refuses is tried again."""
+    refused = []
+    for step in steps:
+        try:
+            _apply(step, made, undo)
+        except LimitError:
+            if step.controller != "cpu":
+                raise
+            refused.append(step)
+    for step in refused:
+        _apply(step, made, undo)
+
+
+def _steps(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], everywhere: bool) -> list[CgroupStep]:
     """Those of a new cgroup, but for what it has already, and in an order in which each write may be done."""
-    steps = list(cgroup_steps(host, group.name, resources, devices=False))
+    steps = list(limit_steps(host, group.name, resources, devices=False, everywhere=everywhere))
     steps = [each for each in steps if each.op != "scope" and not (each.op == "mkdir" and os.path.isdir(each.path))]
     made = {each.path for each in steps if each.op == "mkdir"}
     steps = [each for each in steps if each.op != "copy" or os.path.dirname(each.path) in made]
@@ -105,11 +134,12 @@ def _apply(step: CgroupStep, made: list[str], undo: list[tuple[str, str]]) -> No
         elif _file(step) == "cgroup.subtree_control":
             _write(step.path, step.value)  # it may stay: it limits nothing
         elif os.path.exists(step.path) or not step.optional:
-            before = _read(step.path)
+            path, value = written(step)
+            before = _read(path)
             if _file(step) == "memory.max":
                 _make_room(step)
-            _write(step.path, step.value)
-            undo.append((step.path, before))
+            _write(path, value)
+            undo.append((path, before))
     except OSError as error:
         if not step.optional:
             raise _refused(step, error) from error
@@ -159,15 +189,13 @@ def _leave(directory: str) -> None:
 
 
 def _refused(step: CgroupStep, error: OSError) -> MiniboxError:
-    from minibox.linux.cgroup.group import _refused as refused
-
     if error.errno in (EBUSY, EINVAL) and _file(step) in (MEMORY_V1, SWAP_V1):
         used = _read(f"{os.path.dirname(step.path)}/{_file(step).replace('limit', 'usage')}")
         return LimitError(
             f"{step.limit} of {step.value} bytes: {kernel_says(error)}: the container uses {used}",
             "choose a higher limit, or stop the container first",
         )
-    return refused(step, error)
+    return refusal(step, error)
 
 
 def _file(step: CgroupStep) -> str:

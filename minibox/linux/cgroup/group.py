@@ -15,20 +15,19 @@ machine, however small the rest is. Two ways in don't take it, and a start uses 
 from __future__ import annotations
 
 import os
-from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ERANGE, ESRCH
+from errno import EBUSY, ENODEV, ENOENT, ESRCH
 from time import monotonic, sleep
 
-from minibox.errors import LimitError, MiniboxError, kernel_says
-from minibox.linux.cgroup.steps import CgroupStep, cgroup_steps, check_name
+from minibox.errors import MiniboxError, kernel_says
+from minibox.linux.cgroup.steps import check_name
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import Any
 
     from minibox.linux.cgroup.host import CgroupHost
-    from minibox.linux.cgroup.systemd import Scope
+    from minibox.linux.cgroup.systemd import ProcessScope, Scope
 
 SIGKILL = 9
 
@@ -53,7 +52,7 @@ class Cgroup:
     """A container's cgroup, in as many hierarchies as it was given. Processes may be in it or not.
 
     Attributes:
-        name: "minibox-" and the container's id.
+        name: the last component of its path; "minibox-" and the container's id, where minibox chooses it.
         v1: controller -> directory.
         v2: directory; "" where it has none.
         joined: a process can't be born in it: `join` has systemd move it there.
@@ -62,9 +61,8 @@ class Cgroup:
     __slots__ = ("_scope", "joined", "name", "v1", "v2")
 
     def __init__(
-        self, name: str, v1: dict[str, str], v2: str, scope: Scope | None = None, joined: bool = False
+        self, name: str, v1: dict[str, str], v2: str, scope: Scope | ProcessScope | None = None, joined: bool = False
     ) -> None:
-        check_name(name)
         self.name = name
         self.v1 = v1
         self.v2 = v2
@@ -80,6 +78,11 @@ class Cgroup:
     def directories(self) -> tuple[str, ...]:
         """Every directory that it has, v2's first; a co-mounted one once."""
         return (self.v2, *self.v1_directories) if self.v2 else self.v1_directories
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Controller -> directory, v2's under "", for a state file: `of_paths` is the way back."""
+        return {**self.v1, **({"": self.v2} if self.v2 else {})}
 
     def open_v2(self) -> int:
         """A descriptor of the v2 directory for clone3's CLONE_INTO_CGROUP; -1 where that can't be. The caller closes it."""
@@ -108,7 +111,7 @@ class Cgroup:
         """
         for directory in self.directories:
             try:
-                _write(f"{directory}/cgroup.procs", str(pid))
+                write_file(f"{directory}/cgroup.procs", str(pid))
             except OSError as error:
                 raise MiniboxError(f"move process {pid} to cgroup {directory}: {kernel_says(error)}") from error
 
@@ -126,7 +129,7 @@ class Cgroup:
         found: set[int] = set()
         for directory in self.directories:
             for below in _subtree(directory):
-                found.update(map(int, _read(f"{below}/cgroup.procs").split()))
+                found.update(map(int, read_file(f"{below}/cgroup.procs").split()))
         found.discard(0)  # v1 shows one of a pid namespace that isn't ours as 0
         return found
 
@@ -155,10 +158,10 @@ class Cgroup:
     def _io_bytes(self) -> tuple[int | None, int | None]:
         """Read and written, by all devices together."""
         if "blkio" in self.v1:
-            text = _read(f"{self.v1['blkio']}/blkio.throttle.io_service_bytes_recursive")
+            text = read_file(f"{self.v1['blkio']}/blkio.throttle.io_service_bytes_recursive")
             words = text.replace("Read ", "rbytes=").replace("Write ", "wbytes=").split()
         elif self.v2 and os.path.exists(f"{self.v2}/io.stat"):
-            words = _read(f"{self.v2}/io.stat").split()
+            words = read_file(f"{self.v2}/io.stat").split()
         else:
             return None, None
         read, written = (
@@ -174,31 +177,31 @@ class Cgroup:
         """
         deadline = monotonic() + timeout_s
         if self.v2:
-            _write(f"{self.v2}/cgroup.freeze", "1")
+            write_file(f"{self.v2}/cgroup.freeze", "1")
             while not _field(f"{self.v2}/cgroup.events", "frozen"):
                 self._doze(deadline, "freeze")
         elif "freezer" in self.v1:
             state = f"{self.v1['freezer']}/freezer.state"
-            _write(state, "FROZEN")
-            while _read(state).strip() != "FROZEN":
+            write_file(state, "FROZEN")
+            while read_file(state).strip() != "FROZEN":
                 self._doze(deadline, "freeze")
-                _write(state, "FROZEN")  # freezer-subsystem.rst: FREEZING may need another try
+                write_file(state, "FROZEN")  # freezer-subsystem.rst: FREEZING may need another try
         else:
             raise MiniboxError(f"freeze cgroup {self.name}: neither cgroup v2 nor a freezer", "see minibox doctor")
 
     def is_frozen(self) -> bool:
         """Is it stopped, or about to be?"""
         if self.v2:
-            return _read(f"{self.v2}/cgroup.freeze").strip() == "1"
-        return "freezer" in self.v1 and _read(f"{self.v1['freezer']}/freezer.state").startswith("FR")
+            return read_file(f"{self.v2}/cgroup.freeze").strip() == "1"
+        return "freezer" in self.v1 and read_file(f"{self.v1['freezer']}/freezer.state").startswith("FR")
 
     def thaw(self) -> None:
         """Let every process in it go on; one that is removed just now is fine."""
         try:
             if self.v2:
-                _write(f"{self.v2}/cgroup.freeze", "0")
+                write_file(f"{self.v2}/cgroup.freeze", "0")
             elif "freezer" in self.v1:
-                _write(f"{self.v1['freezer']}/freezer.state", "THAWED")
+                write_file(f"{self.v1['freezer']}/freezer.state", "THAWED")
         except OSError as error:
             if error.errno not in (ENOENT, ENODEV):
                 raise
@@ -217,10 +220,31 @@ class Cgroup:
                 self._kill_each(pids)
             self._doze(begin + timeout_s, "kill")
 
+    def signal(self, number: int) -> None:
+        """Send a signal to every process in it, those that are forked meanwhile too; a frozen one gets it when it is thawed.
+
+        Raises:
+            OSError: not permitted.
+        """
+        was_frozen, sent = self.is_frozen(), set[int]()
+        if can_freeze := bool(self.v2) or "freezer" in self.v1:
+            self.freeze()
+        try:
+            while missing := self.pids() - sent:
+                for pid in missing:
+                    try:
+                        os.kill(pid, number)
+                    except ProcessLookupError:
+                        pass
+                sent |= missing
+        finally:
+            if can_freeze and not was_frozen:
+                self.thaw()
+
     def _kill_v2(self) -> bool:
         """Use cgroup.kill (Linux 5.14), which no fork outruns. False where it isn't there."""
         try:
-            _write(f"{self.v2}/cgroup.kill", "1")
+            write_file(f"{self.v2}/cgroup.kill", "1")
         except OSError:
             return False
         return True
@@ -259,72 +283,17 @@ class Cgroup:
         deadline = monotonic() + timeout_s
         try:
             for directory in self.directories:
-                _remove(directory, deadline)
+                remove_directory(directory, deadline)
         finally:
             if self._scope:
                 self._scope.close()
 
 
-def create(host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices: bool = True) -> Cgroup:
-    """Make the cgroup ``name`` with the limits of OCI ``linux.resources``, or nothing.
-
-    On a host that offers no cgroup, and when no limit is asked for, the result has no directory and
-    all its methods do nothing.
-
-    Args: see `cgroup_steps`.
-
-    Raises:
-        LimitError: a limit can't be applied; says why, and what to do.
-        MiniboxError: a cgroup of that name exists.
-    """
-    return make(host, name, cgroup_steps(host, name, resources, devices=devices), resources)
-
-
-def make(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...], resources: Mapping[str, Any]) -> Cgroup:
-    """Perform the steps of `cgroup_steps`; what they made is undone when one fails."""
-    made: list[str] = []
-    scope = None
-    try:
-        for step in steps:
-            try:
-                if step.op == "scope":
-                    scope = _scope(host, steps)
-                else:
-                    _perform(step, resources)
-            except OSError as error:
-                if step.op == "mkdir" and error.errno == EEXIST:
-                    if step.path in made:
-                        continue  # the device rules' hierarchy, co-mounted with another
-                    raise _refused(step, error) from error
-                if not step.optional:
-                    raise _refused(step, error) from error
-            else:
-                if step.op == "mkdir":
-                    made.append(step.path)
-    except BaseException:
-        for path in reversed(made):
-            _remove(path, 0.0)
-        if scope:
-            scope.close()
-        raise
-    group = planned(host, name, steps)
-    return Cgroup(name, group.v1, group.v2, scope, host.joined)
-
-
-def _scope(host: CgroupHost, steps: tuple[CgroupStep, ...]) -> Scope:
-    """Have systemd make the scope, and know of the limits that the steps set."""
-    from minibox.linux.cgroup.scope import properties
-    from minibox.linux.cgroup.systemd import Scope
-
-    written = [step for step in steps if step.op == "write" and not step.path.endswith("/cgroup.subtree_control")]
-    return Scope(host, properties((step.path.rpartition("/")[2], step.value) for step in written))
-
-
-def planned(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...]) -> Cgroup:
-    """The cgroup that `make` makes of ``steps``. Pure: it needn't exist yet."""
-    parents = {step.path.rpartition("/")[0] for step in steps if step.op == "mkdir"}
-    v1 = {controller: f"{parent}/{name}" for controller, parent in host.v1.items() if parent in parents}
-    return Cgroup(name, v1, f"{host.v2_parent}/{name}" if host.v2_parent in parents else "")
+def of_paths(paths: Mapping[str, str]) -> Cgroup:
+    """The cgroup of `Cgroup.paths`, as far as it still exists."""
+    found = {controller: path for controller, path in paths.items() if os.path.isdir(path)}
+    v2 = found.pop("", "")
+    return Cgroup(os.path.basename(next(iter(paths.values()), "")), found, v2)
 
 
 def find(host: CgroupHost, name: str) -> Cgroup:
@@ -357,67 +326,7 @@ def remove_leftover(host: CgroupHost, name: str) -> bool:
     return True
 
 
-def _perform(step: CgroupStep, resources: Mapping[str, Any]) -> None:
-    if step.op == "mkdir":
-        os.mkdir(step.path, 0o755)
-    elif step.op == "write":
-        if step.path.endswith("/cgroup.subtree_control"):
-            _check_populated(step.path.rpartition("/")[0])
-        _write(step.path, step.value)
-    elif step.op == "copy":
-        _write(step.path, _read(step.value).strip())
-    else:
-        from minibox.linux.device_filter import attach
-
-        attach(step.path, resources["devices"])
-
-
-def _check_populated(parent: str) -> None:
-    """Raise EBUSY for a cgroup that has processes, as the kernel does for memory.
-
-    For threaded controllers (cpu, cpuset, pids) it takes the write, and from then on no child of the
-    cgroup can be entered: EOPNOTSUPP (cgroup-v2.rst, "Threads"). The root alone may have both.
-    """
-    if os.path.exists(f"{parent}/cgroup.type") and _read(f"{parent}/cgroup.procs"):
-        raise OSError(EBUSY, os.strerror(EBUSY), parent)
-
-
-def _refused(step: CgroupStep, error: OSError) -> MiniboxError:
-    """The kernel's no, put into words for what was asked."""
-    file = step.path.rpartition("/")[2]
-    what = f"{step.limit or 'cgroup'}: {step.op.replace('_', ' ')} {step.path}: {kernel_says(error)}"
-    if step.op == "mkdir" and error.errno == EEXIST:
-        return MiniboxError(f"make cgroup {step.path}: {kernel_says(error)}", "a container of that id is there already")
-    if not step.limit:
-        return MiniboxError(what, "see minibox doctor")
-    if file == "cgroup.subtree_control" and error.errno == EBUSY:
-        parent = step.path.rpartition("/")[0]
-        return LimitError(
-            what + ": the cgroup has processes of its own",
-            f"a v2 cgroup has either processes or children with limits; move them: mkdir {parent}/init;"
-            f" for p in $(cat {parent}/cgroup.procs); do echo $p > {parent}/init/cgroup.procs; done",
-        )
-    if file == "memory.memsw.limit_in_bytes" and error.errno == ENOENT:
-        return LimitError(what, "boot with swapaccount=1, or leave out --memory-swap")
-    if file == "memory.swap.max" and error.errno == ENOENT:
-        return LimitError(what, "this kernel doesn't count swap (CONFIG_SWAP, swapaccount=1); leave out --memory-swap")
-    if error.errno in (EINVAL, ERANGE, ENODEV) or file.startswith("cpuset."):
-        return LimitError(f"{what} (value {step.value})", _RANGES.get(file.partition(".")[0]))
-    if error.errno == ENOENT:
-        return LimitError(what, "this kernel is built without it; leave the option out")
-    return LimitError(what, "see minibox doctor")
-
-
-_RANGES = {
-    "cpuset": "see the CPUs and memory nodes of this host: cat /sys/devices/system/cpu/online /sys/devices/system/node/online",
-    "cpu": "a CPU limit is at least 0.01 CPUs (1000 µs a period, which is 1000 to 1000000 µs)",
-    "pids": "a process limit is 1 or more, or -1 for none",
-    "io": "name a whole disk, not a partition: lsblk -d -o NAME,MAJ:MIN",
-    "blkio": "name a whole disk, not a partition: lsblk -d -o NAME,MAJ:MIN",
-}
-
-
-def _remove(directory: str, deadline: float) -> None:
+def remove_directory(directory: str, deadline: float) -> None:
     while True:
         try:
             os.rmdir(directory)
@@ -428,7 +337,7 @@ def _remove(directory: str, deadline: float) -> None:
             if error.errno != EBUSY:
                 raise MiniboxError(f"remove cgroup {directory}: {kernel_says(error)}") from error
             if monotonic() > deadline:
-                pids = _read(f"{directory}/cgroup.procs").split()
+                pids = read_file(f"{directory}/cgroup.procs").split()
                 why = f": processes {' '.join(pids)} are in it" if pids else ""
                 raise MiniboxError(f"remove cgroup {directory}: {kernel_says(error)}{why}") from error
         for below in reversed(list(_subtree(directory))[1:]):  # what a container with its own cgroups left
@@ -451,7 +360,7 @@ def _subtree(directory: str) -> Iterator[str]:
         pass
 
 
-def _write(path: str, value: str) -> None:
+def write_file(path: str, value: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, value.encode())
@@ -459,7 +368,7 @@ def _write(path: str, value: str) -> None:
         os.close(fd)
 
 
-def _read(path: str) -> str:
+def read_file(path: str) -> str:
     """The text of a small or large cgroup file; "" when the cgroup is gone."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -479,13 +388,13 @@ def _read(path: str) -> str:
 
 
 def _number(path: str) -> int | None:
-    text = _read(path).strip()
+    text = read_file(path).strip()
     return int(text) if text.isdigit() else None
 
 
 def _field(path: str, key: str) -> int:
     """The number after ``key`` in a flat keyed file; 0 when it isn't there."""
-    for line in _read(path).splitlines():
+    for line in read_file(path).splitlines():
         name, _, value = line.partition(" ")
         if name == key:
             return int(value)

@@ -26,11 +26,13 @@ class CgroupMounts:
         v1: controller -> directory of the hierarchy that has it; co-mounted controllers share one.
         v2: directory of the v2 hierarchy; "" where there is none.
         v2_root: the cgroup that is mounted at ``v2``, "/" unless a subtree was bind mounted.
+        named: as ``v1``, of hierarchies without a controller: "name=systemd".
     """
 
     v1: dict[str, str]
     v2: str
     v2_root: str
+    named: dict[str, str] = {}
 
 
 @record
@@ -77,6 +79,7 @@ def parse_mounts(mountinfo: str) -> CgroupMounts:
     Of several mounts of one hierarchy the first counts, as the later ones are bind mounts of it.
     """
     v1: dict[str, str] = {}
+    named: dict[str, str] = {}
     v2 = v2_root = ""
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
@@ -89,9 +92,11 @@ def parse_mounts(mountinfo: str) -> CgroupMounts:
                 v2, v2_root = directory, root
         elif kind == "cgroup":
             for option in options.split(","):
-                if option not in _NOT_CONTROLLERS and not option.startswith(("name=", "release_agent=")):
+                if option.startswith("name="):
+                    named.setdefault(option, directory)
+                elif option not in _NOT_CONTROLLERS and not option.startswith("release_agent="):
                     v1.setdefault(option, directory)
-    return CgroupMounts(v1, v2, v2_root)
+    return CgroupMounts(v1, v2, v2_root, named)
 
 
 _NOT_CONTROLLERS = ("rw", "ro", "none", "xattr", "clone_children", "cpuset_v2_mode", "noprefix", "favordynmods", "")

@@ -2,22 +2,36 @@
 
 Sources: OCI runtime spec, config-linux.md "Control groups"; Documentation/admin-guide/cgroup-v1/*
 and cgroup-v2.rst.
-
-A setting is ``(file, value, limit, optional)``: ``limit`` names what the user asked for, for the
-error; an optional one may fail, since nobody asked for it in so many words.
 """
 
 from __future__ import annotations
 
 from minibox.errors import LimitError
+from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    Setting = tuple[str, str, str, bool]
-    Compile = Callable[[Any], list[Setting]]
+    Compile = Callable[[Any], list["Setting"]]
+
+
+@record
+class Setting:
+    """A value for a file.
+
+    Attributes:
+        limit: what the user asked for, for the error.
+        optional: it may fail, since nobody asked for it in so many words.
+        other: the file and value for kernels that lack ``file``; two empty strings where there is none.
+    """
+
+    file: str
+    value: str
+    limit: str
+    optional: bool = False
+    other: tuple[str, str] = ("", "")
 
 
 def cpu_weight(shares: int) -> int:
@@ -36,18 +50,23 @@ def cpu_weight(shares: int) -> int:
     return ceil(10 ** ((power * power + 125 * power) / 612 - 7 / 34))
 
 
+SWAP = "memory and swap limit"
+
+
 def memory_v1(memory: dict[str, Any]) -> list[Setting]:
     """v1 counts memory and memory + swap; the order matters: the sum may not be below the memory."""
     out: list[Setting] = []
     limit, swap, explicit = _memory_and_swap(memory)
     if limit is not None:
-        out.append(("memory.limit_in_bytes", str(limit), "memory limit", False))
+        out.append(Setting("memory.limit_in_bytes", str(limit), "memory limit"))
     if swap is not None:
-        out.append(("memory.memsw.limit_in_bytes", str(swap), "memory and swap limit", not explicit))
+        out.append(Setting("memory.memsw.limit_in_bytes", str(swap), SWAP, not explicit))
     _number(out, memory, "reservation", "memory.soft_limit_in_bytes", "memory reservation")
-    _number(out, memory, "swappiness", "memory.swappiness", "memory swappiness")
+    _number(out, memory, "kernelTCP", "memory.kmem.tcp.limit_in_bytes", "limit of TCP buffers")
+    if memory.get("swappiness") is not None:  # 0 is a value
+        out.append(Setting("memory.swappiness", str(memory["swappiness"]), "memory swappiness"))
     if memory.get("disableOOMKiller"):
-        out.append(("memory.oom_control", "1", "out-of-memory killer off", False))
+        out.append(Setting("memory.oom_control", "1", "out-of-memory killer off"))
     _refuse_rest(memory, "memory", _MEMORY_KEYS)
     return out
 
@@ -57,21 +76,22 @@ def memory_v2(memory: dict[str, Any]) -> list[Setting]:
     out: list[Setting] = []
     limit, swap, explicit = _memory_and_swap(memory)
     if limit is not None:
-        out.append(("memory.max", _maximum(limit), "memory limit", False))
+        out.append(Setting("memory.max", _maximum(limit), "memory limit"))
     if swap is not None:
         apart = swap if swap < 0 else swap - (limit or 0)
-        out.append(("memory.swap.max", _maximum(apart), "memory and swap limit", not explicit))
+        out.append(Setting("memory.swap.max", _maximum(apart), SWAP, not explicit))
     if memory.get("reservation") is not None:
-        out.append(("memory.low", _maximum(memory["reservation"]), "memory reservation", False))
-    for key in ("swappiness", "disableOOMKiller"):
+        out.append(Setting("memory.low", _maximum(memory["reservation"]), "memory reservation"))
+    for key in ("disableOOMKiller", "kernelTCP", "swappiness"):
         if memory.get(key):
-            raise LimitError(f"memory {key}: cgroup v2 has nothing like it", "leave it out, or boot with cgroup v1")
+            raise _v1_only(f"memory {key}")
     _refuse_rest(memory, "memory", _MEMORY_KEYS)
     return out
 
 
 _MEMORY_KEYS = (
-    *("limit", "swap", "reservation", "swappiness", "disableOOMKiller"),
+    *("limit", "swap", "reservation", "swappiness", "disableOOMKiller", "kernelTCP"),
+    "kernel",  # not recommended by the specification, and nothing since Linux 5.16
     *("useHierarchy", "checkBeforeUpdate"),  # always so, and only for updates
 )
 
@@ -100,30 +120,36 @@ def cpu_v1(cpu: dict[str, Any]) -> list[Setting]:
     _number(out, cpu, "shares", "cpu.shares", "CPU shares")
     _number(out, cpu, "period", "cpu.cfs_period_us", "CPU limit")
     _number(out, cpu, "quota", "cpu.cfs_quota_us", "CPU limit")
-    _number(out, cpu, "burst", "cpu.cfs_burst_us", "CPU burst")
+    if cpu.get("burst") is not None:
+        out.append(Setting("cpu.cfs_burst_us", str(cpu["burst"]), "CPU burst"))
     _number(out, cpu, "realtimePeriod", "cpu.rt_period_us", "real-time CPU limit")
     _number(out, cpu, "realtimeRuntime", "cpu.rt_runtime_us", "real-time CPU limit")
-    if cpu.get("idle") is not None:
-        out.append(("cpu.idle", str(cpu["idle"]), "idle scheduling", False))
     _refuse_rest(cpu, "CPU", _CPU_KEYS)
-    return out
+    return _with_idle(out, cpu)
 
 
 def cpu_v2(cpu: dict[str, Any]) -> list[Setting]:
     out: list[Setting] = []
     if cpu.get("shares"):
-        out.append(("cpu.weight", str(cpu_weight(cpu["shares"])), "CPU shares", False))
+        out.append(Setting("cpu.weight", str(cpu_weight(cpu["shares"])), "CPU shares"))
     quota, period = cpu.get("quota") or None, cpu.get("period") or None
     if quota is not None or period is not None:
         value = _maximum(-1 if quota is None else quota)
-        out.append(("cpu.max", f"{value} {period}" if period else value, "CPU limit", False))
-    _number(out, cpu, "burst", "cpu.max.burst", "CPU burst")
+        out.append(Setting("cpu.max", f"{value} {period}" if period else value, "CPU limit"))
+    if cpu.get("burst") is not None:
+        out.append(Setting("cpu.max.burst", str(cpu["burst"]), "CPU burst"))
     if cpu.get("realtimePeriod") or cpu.get("realtimeRuntime"):
-        raise LimitError("real-time CPU limit: cgroup v2 has nothing like it", "leave it out, or boot with cgroup v1")
-    if cpu.get("idle") is not None:
-        out.append(("cpu.idle", str(cpu["idle"]), "idle scheduling", False))
+        raise _v1_only("real-time CPU limit")
     _refuse_rest(cpu, "CPU", _CPU_KEYS)
-    return out
+    return _with_idle(out, cpu)
+
+
+def _with_idle(settings: list[Setting], cpu: dict[str, Any]) -> list[Setting]:
+    """An idle cgroup has no weight to change: out of it comes first, into it last."""
+    if cpu.get("idle") is None:
+        return settings
+    idle = Setting("cpu.idle", str(cpu["idle"]), "idle scheduling")
+    return [*settings, idle] if cpu["idle"] else [idle, *settings]
 
 
 _CPU_KEYS = ("shares", "quota", "period", "burst", "realtimePeriod", "realtimeRuntime", "idle", "cpus", "mems")
@@ -133,24 +159,63 @@ def cpuset(cpu: dict[str, Any]) -> list[Setting]:
     """v1 and v2 have the same two files; v1's must also be filled before a process enters (see `steps`)."""
     out: list[Setting] = []
     if cpu.get("cpus"):
-        out.append(("cpuset.cpus", cpu["cpus"], "set of CPUs", False))
+        out.append(Setting("cpuset.cpus", cpu["cpus"], "set of CPUs"))
     if cpu.get("mems"):
-        out.append(("cpuset.mems", cpu["mems"], "set of memory nodes", False))
+        out.append(Setting("cpuset.mems", cpu["mems"], "set of memory nodes"))
     return out
 
 
 def pids(asked: dict[str, Any]) -> list[Setting]:
     """v1 and v2 alike. A new cgroup has no limit, so "unlimited" (-1, and 0 as in Docker) needs nothing."""
     limit = asked.get("limit") or 0
-    return [("pids.max", str(limit), "process limit", False)] if limit > 0 else []
+    return [Setting("pids.max", str(limit), "process limit")] if limit > 0 else []
 
 
 def hugetlb_v1(limits: list[dict[str, Any]]) -> list[Setting]:
-    return [(f"hugetlb.{x['pageSize']}.limit_in_bytes", str(x["limit"]), "huge page limit", False) for x in limits]
+    return _hugetlb(limits, "limit_in_bytes")
 
 
 def hugetlb_v2(limits: list[dict[str, Any]]) -> list[Setting]:
-    return [(f"hugetlb.{x['pageSize']}.max", str(x["limit"]), "huge page limit", False) for x in limits]
+    return _hugetlb(limits, "max")
+
+
+def _hugetlb(limits: list[dict[str, Any]], file: str) -> list[Setting]:
+    """Of pages in use, and of reserved ones (Linux 5.7), so that mmap(2) fails rather than a later access."""
+    out = []
+    for asked in limits:
+        name, value = f"hugetlb.{asked['pageSize']}", str(asked["limit"])
+        out.append(Setting(f"{name}.{file}", value, "huge page limit"))
+        out.append(Setting(f"{name}.rsvd.{file}", value, "huge page limit", optional=True))
+    return out
+
+
+def network_classes(network: dict[str, Any]) -> list[Setting]:
+    out: list[Setting] = []
+    _number(out, network, "classID", "net_cls.classid", "network class")
+    _refuse_rest(network, "network", ("classID", "priorities"))
+    return out
+
+
+def network_priorities(network: dict[str, Any]) -> list[Setting]:
+    """Names are those of the network namespace that minibox is in, and the file takes one a write."""
+    return [
+        Setting("net_prio.ifpriomap", f"{x['name']} {x['priority']}", "network priority")
+        for x in network.get("priorities") or ()
+    ]
+
+
+def rdma(devices: dict[str, dict[str, Any]]) -> list[Setting]:
+    """v1 and v2 alike."""
+    out: list[Setting] = []
+    for device, asked in devices.items():
+        words = [
+            f"{word}={asked[key]}"
+            for key, word in (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
+            if asked.get(key) is not None
+        ]
+        if words:
+            out.append(Setting("rdma.max", " ".join((device, *words)), "RDMA limit"))
+    return out
 
 
 _THROTTLES = (  # OCI, v1, v2
@@ -161,26 +226,60 @@ _THROTTLES = (  # OCI, v1, v2
 )
 
 
+_WEIGHT = "block I/O weight"
+
+
 def blkio_v1(block: dict[str, Any]) -> list[Setting]:
+    """Weights are BFQ's; CFQ, with other names and with weights of leaves, went with Linux 5.0."""
     out: list[Setting] = []
-    _number(out, block, "weight", "blkio.bfq.weight", "block I/O weight")  # CFQ's blkio.weight went with Linux 5.0
+    if block.get("weight"):
+        out.append(_either("blkio.bfq.weight", "blkio.weight", str(block["weight"])))
+    _number(out, block, "leafWeight", "blkio.leaf_weight", _WEIGHT)
+    for x in block.get("weightDevice") or ():
+        number = f"{x['major']}:{x['minor']}"
+        if x.get("weight"):
+            out.append(_either("blkio.bfq.weight_device", "blkio.weight_device", f"{number} {x['weight']}"))
+        if x.get("leafWeight"):
+            out.append(Setting("blkio.leaf_weight_device", f"{number} {x['leafWeight']}", _WEIGHT))
     for key, name, _ in _THROTTLES:
         for x in block.get(key) or ():
-            out.append((name, f"{x['major']}:{x['minor']} {x['rate']}", "block I/O limit", False))
-    _refuse_rest(block, "block I/O", ("weight", *(key for key, _, _ in _THROTTLES)))
+            out.append(Setting(name, f"{x['major']}:{x['minor']} {x['rate']}", "block I/O limit"))
+    _refuse_rest(block, "block I/O", _BLOCK_KEYS)
     return out
 
 
 def io_v2(block: dict[str, Any]) -> list[Setting]:
+    """Weights are BFQ's, 1 to 1000 as in OCI, or where it isn't there those of io.cost."""
     out: list[Setting] = []
     if block.get("weight"):
-        # 10 to 1000 becomes 1 to 10000, as in crun and runc.
-        out.append(("io.weight", str(1 + (block["weight"] - 10) * 9999 // 990), "block I/O weight", False))
+        weight = block["weight"]
+        out.append(Setting("io.bfq.weight", str(weight), _WEIGHT, False, ("io.weight", str(io_weight(weight)))))
+    for x in block.get("weightDevice") or ():
+        number, weight = f"{x['major']}:{x['minor']}", x.get("weight")
+        if x.get("leafWeight"):
+            raise _v1_only("block I/O leafWeight")
+        if weight:
+            other = ("io.weight", f"{number} {io_weight(weight)}")
+            out.append(Setting("io.bfq.weight", f"{number} {weight}", _WEIGHT, False, other))
+    if block.get("leafWeight"):
+        raise _v1_only("block I/O leafWeight")
     for key, _, word in _THROTTLES:
         for x in block.get(key) or ():
-            out.append(("io.max", f"{x['major']}:{x['minor']} {word}={x['rate']}", "block I/O limit", False))
-    _refuse_rest(block, "block I/O", ("weight", *(key for key, _, _ in _THROTTLES)))
+            out.append(Setting("io.max", f"{x['major']}:{x['minor']} {word}={x['rate'] or 'max'}", "block I/O limit"))
+    _refuse_rest(block, "block I/O", _BLOCK_KEYS)
     return out
+
+
+_BLOCK_KEYS = ("weight", "leafWeight", "weightDevice", *(key for key, _, _ in _THROTTLES))
+
+
+def io_weight(weight: int) -> int:
+    """10 to 1000 becomes 1 to 10000, as in crun and runc."""
+    return 1 + (weight - 10) * 9999 // 990
+
+
+def _either(bfq: str, cfq: str, value: str) -> Setting:
+    return Setting(bfq, value, _WEIGHT, False, (cfq, value))
 
 
 CONTROLLERS: tuple[tuple[str, str, Compile, str, Compile], ...] = (
@@ -191,7 +290,14 @@ CONTROLLERS: tuple[tuple[str, str, Compile, str, Compile], ...] = (
     ("cpu", "cpuset", cpuset, "cpuset", cpuset),
     ("blockIO", "blkio", blkio_v1, "io", io_v2),
     ("hugepageLimits", "hugetlb", hugetlb_v1, "hugetlb", hugetlb_v2),
+    ("network", "net_cls", network_classes, "net_cls", network_classes),  # of v1 alone
+    ("network", "net_prio", network_priorities, "net_prio", network_priorities),
+    ("rdma", "rdma", rdma, "rdma", rdma),
 )
+
+
+def _v1_only(limit: str) -> LimitError:
+    return LimitError(f"{limit}: cgroup v2 has nothing like it", "leave it out, or boot with cgroup v1")
 
 
 def _maximum(value: int) -> str:
@@ -201,7 +307,7 @@ def _maximum(value: int) -> str:
 def _number(out: list[Setting], asked: dict[str, Any], key: str, name: str, limit: str) -> None:
     """One number to one file; 0 and absent mean that nothing was asked, as in runc and crun."""
     if asked.get(key):
-        out.append((name, str(asked[key]), limit, False))
+        out.append(Setting(name, str(asked[key]), limit))
 
 
 def _refuse_rest(asked: dict[str, Any], what: str, known: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from os import W_OK, access, getuid
 from os.path import commonpath, exists, isdir
 
-from minibox.errors import LimitError
+from minibox.errors import ConfigError, LimitError
 from minibox.linux.cgroup.host import V2_MOUNT, CgroupHost, controllers, current_v2
 from minibox.record import record
 
@@ -99,6 +99,8 @@ def manager_cgroup(euid: int) -> str:
 def slice_path(name: str) -> str:
     """The directory of a slice: a-b.slice is below a.slice; systemd.slice(5)."""
     words = name.removesuffix(".slice").split("-")
+    if name == "-.slice":
+        return ""
     return "/".join(f"{'-'.join(words[:count])}.slice" for count in range(1, len(words) + 1))
 
 
@@ -118,13 +120,41 @@ def _unavailable(euid: int, environ: Mapping[str, str]) -> tuple[str, str]:
     return "", ""
 
 
-def properties(settings: Iterable[tuple[str, str]]) -> tuple[Property, ...]:
+def own_scope(cgroups_path: str, container_id: str, *, euid: int, environ: Mapping[str, str]) -> CgroupHost:
+    """The scope of `linux.cgroupsPath` in runc's form for systemd, ``slice:prefix:name``, as a place for limits.
+
+    Unlike `scope_host` it is itself the container's cgroup: there is no process of ours to hold it, and it goes with
+    the container's last one. ``v2_parent`` is the slice's directory, and ``scope`` the name below it.
+
+    Raises:
+        ConfigError: another form.
+        LimitError: systemd can't be asked here; says why, and what to do.
+    """
+    parts = cgroups_path.split(":") if cgroups_path else ["", "minibox", container_id]
+    if len(parts) != 3 or not parts[2] or "/" in cgroups_path or (parts[0] and not parts[0].endswith(".slice")):
+        raise ConfigError(f"linux.cgroupsPath {cgroups_path!r}: for systemd it has the form slice:prefix:name")
+    why, hint = _unavailable(euid, environ)
+    if why:
+        raise LimitError(
+            f"ask systemd for a cgroup: {why}", hint.replace("--cgroup-manager systemd", "--systemd-cgroup")
+        )
+    slice_name, prefix, name = parts
+    slice_name = slice_name or ("user.slice" if euid else "system.slice")
+    base = f"{V2_MOUNT}{manager_cgroup(euid)}"
+    available = tuple(each for each in controllers(base) if each in _HANDED_OUT)
+    parent = f"{base}/{slice_path(slice_name)}".rstrip("/")
+    unit = f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
+    return CgroupHost("v2", {}, (), parent, available, available, scope=unit, slice=slice_name, joined=True)
+
+
+def properties(settings: Iterable[tuple[str, str]], others: int = 1) -> tuple[Property, ...]:
     """Limits as properties of the scope: those that systemd has a property for; the rest is in our own cgroup alone.
 
     Args:
         settings: pairs of the name of a cgroup v2 file, and what is written to it.
+        others: how many processes the scope has beside the container's: its holder.
     """
-    return tuple(found for file, value in settings for found in _properties(file, value))
+    return tuple(found for file, value in settings for found in _properties(file, value, others))
 
 
 _NUMBERS = {
@@ -140,9 +170,9 @@ _NUMBERS = {
 _LISTS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
 
 
-def _properties(file: str, value: str) -> list[Property]:
+def _properties(file: str, value: str, others: int) -> list[Property]:
     if file in _NUMBERS and (value == "max" or value.isdigit()):
-        number = INFINITY if value == "max" else int(value) + (file == "pids.max")  # the holder counts too
+        number = INFINITY if value == "max" else int(value) + (others if file == "pids.max" else 0)
         return [Property(_NUMBERS[file], "t", number, f"{_NUMBERS[file]}={'infinity' if value == 'max' else number}")]
     if file in _LISTS:
         return [Property(_LISTS[file], "ay", _bits(value), f"{_LISTS[file]}={value}")]

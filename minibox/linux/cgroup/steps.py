@@ -12,16 +12,15 @@ Which hierarchies a container gets, from costs measured on Linux 6.18 (a v1 hier
 from __future__ import annotations
 
 from minibox.errors import LimitError
-from minibox.linux.cgroup.limits import CONTROLLERS
+from minibox.linux.cgroup.limits import CONTROLLERS, SWAP, Setting
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from minibox.linux.cgroup.host import CgroupHost
-    from minibox.linux.cgroup.limits import Setting
 
 
 @record
@@ -30,12 +29,14 @@ class CgroupStep:
 
     Attributes:
         op: "mkdir"; "write" ``value`` to the file ``path``; "copy" the file ``value`` to ``path``;
-            "device_filter": attach the BPF program of the device rules to the cgroup ``path``; or "scope":
-            have systemd make the cgroup ``path``, with ``value``, options of systemd-run(1).
+            "device_filter": attach the BPF program of the device rules to the cgroup ``path``; "scope":
+            have systemd make the cgroup ``path``, with ``value``, options of systemd-run(1); or "parent": make
+            the directory unless it is there, for this cgroup and for others, so that it stays.
         path: absolute path of a directory or file in cgroupfs.
         limit: the limit that was asked for and needs this; "" for housekeeping.
         optional: True when a failure loses nothing that was asked for.
         controller: the controller that it is for; "" for the v2 cgroup itself.
+        other: of a write, the path and value where ``path`` doesn't exist; two empty strings where there is none.
     """
 
     op: str
@@ -44,6 +45,7 @@ class CgroupStep:
     limit: str = ""
     optional: bool = False
     controller: str = ""
+    other: tuple[str, str] = ("", "")
 
     def shell(self) -> str:
         """The shell command that does the same (for a device filter there is none: a comment)."""
@@ -52,13 +54,16 @@ class CgroupStep:
         path, value = quote(self.path), quote(self.value)
         if self.op == "mkdir":
             return f"mkdir {path}"
+        if self.op == "parent":
+            return f"mkdir -p {path}"
         if self.op == "scope":
             # A pipe without an end, so that the scope has a process.
             return f"sleep infinity | systemd-run --scope {self.value} cat & mkdir -p {path}/holder"
         if self.op == "copy":
             return f"cat {value} > {path}"
         if self.op == "write":
-            return f"echo {value} > {path}" + (" || true" if self.optional else "")
+            other = f" || echo {quote(self.other[1])} > {quote(self.other[0])}" if self.other[0] else ""
+            return f"echo {value} > {path}{other}" + (" || true" if self.optional else "")
         return f"# bpf(BPF_PROG_ATTACH, {path}, BPF_CGROUP_DEVICE)"
 
 
@@ -88,26 +93,39 @@ def cgroup_steps(
         LimitError: something was asked for that this host has no means for.
     """
     check_name(name)
+    return limit_steps(host, name, resources, devices=devices, everywhere=False)
+
+
+def limit_steps(
+    host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices: bool, everywhere: bool
+) -> tuple[CgroupStep, ...]:
+    """As `cgroup_steps`, for a cgroup of any name.
+
+    Args:
+        everywhere: it is an OCI runtime's: in each hierarchy, with each controller, as those look for it who
+            drive the runtime, and without Docker's rule of as much swap as memory.
+    """
     v1: dict[str, list[tuple[str, Setting]]] = {}  # hierarchy directory -> (controller, setting)
     v2: list[tuple[str, Setting]] = []
     for key, v1_name, v1_compile, v2_name, v2_compile in CONTROLLERS:
         asked = resources.get(key)
         if not asked:
             continue
+        settings = (v1_compile if v1_name in host.v1 else v2_compile)(asked)
+        if everywhere:
+            settings = [each for each in settings if not (each.optional and each.limit == SWAP)]
         if v1_name in host.v1:
-            settings = v1_compile(asked)
             if settings:
                 v1.setdefault(host.v1[v1_name], []).extend((v1_name, setting) for setting in settings)
         else:
-            settings = v2_compile(asked)
             if settings and v2_name not in host.v2_available:
-                raise _unavailable(host, v1_name, v2_name, settings[0][2])
+                raise _unavailable(host, v1_name, v2_name, settings[0].limit)
             v2.extend((v2_name, setting) for setting in settings)
     _refuse_unknown(resources)
     for file, value in (resources.get("unified") or {}).items():
         v2.append(_unified(host, file, value))
     rules = resources.get("devices") if devices else None
-    steps = [*_v2_steps(host, name, v2), *_v1_steps(host, name, v1)]
+    steps = [*_v2_steps(host, name, v2, everywhere), *_v1_steps(host, name, v1, everywhere)]
     if rules:
         steps += _device_steps(host, name, rules)
     return tuple(steps)
@@ -119,36 +137,61 @@ def v2_controllers(resources: Mapping[str, Any]) -> set[str]:
     return needed | {file.partition(".")[0] for file in resources.get("unified") or ()} - {"cgroup"}
 
 
-def _v2_steps(host: CgroupHost, name: str, settings: list[tuple[str, Setting]]) -> list[CgroupStep]:
+def _v2_steps(host: CgroupHost, name: str, settings: list[tuple[str, Setting]], everywhere: bool) -> list[CgroupStep]:
     parent = host.v2_parent
     if not parent:
         return []
     directory = f"{parent}/{name}"
-    needed = {controller: setting[2] for controller, setting in settings if controller not in ("", "cgroup")}
-    steps = [_scope_step(host, settings)] if host.scope else []
-    for controller in host.v2_available:
-        if controller in host.v2_enabled or (controller not in needed and controller != "memory"):
-            continue
-        limit = needed.get(controller, "")
-        file = f"{parent}/cgroup.subtree_control"
-        steps.append(CgroupStep("write", file, f"+{controller}", limit, not limit, controller))
+    needed = {controller: setting.limit for controller, setting in settings if controller not in ("", "cgroup")}
+    steps = [_scope_step(host, settings)] if host.scope and not everywhere else []
+    steps += enable_steps(
+        parent, host.v2_available if everywhere else ("memory", *needed), host.v2_available, host.v2_enabled, needed
+    )
     steps.append(CgroupStep("mkdir", directory))
-    for controller, (file, value, limit, optional) in settings:
-        steps.append(CgroupStep("write", f"{directory}/{file}", value, limit, optional, controller))
+    steps += [_write_step(directory, controller, setting) for controller, setting in settings]
     return steps
+
+
+def enable_steps(
+    parent: str, wanted: Iterable[str], available: Iterable[str], enabled: Iterable[str], needed: Mapping[str, str]
+) -> list[CgroupStep]:
+    """Give those ``wanted`` of the ``available`` controllers to the children of a v2 cgroup.
+
+    Args:
+        enabled: those that they have.
+        needed: controller -> the limit that needs it; any other may fail.
+    """
+    wanted, file = set(wanted) - set(enabled), f"{parent}/cgroup.subtree_control"
+    return [
+        CgroupStep("write", file, f"+{controller}", needed.get(controller, ""), controller not in needed, controller)
+        for controller in available
+        if controller in wanted
+    ]
+
+
+def _write_step(directory: str, controller: str, setting: Setting) -> CgroupStep:
+    file, value = setting.other
+    other = (f"{directory}/{file}", value) if file else ("", "")
+    return CgroupStep(
+        "write", f"{directory}/{setting.file}", setting.value, setting.limit, setting.optional, controller, other
+    )
 
 
 def _scope_step(host: CgroupHost, settings: list[tuple[str, Setting]]) -> CgroupStep:
     from minibox.linux.cgroup.scope import properties
 
     words = [f"--unit={host.scope}", f"--slice={host.slice}", "-p Delegate=yes"]
-    words += [f"-p {each.text}" for each in properties((file, value) for _, (file, value, _, _) in settings)]
+    named = (each.other if each.other[0] else (each.file, each.value) for _, each in settings)
+    words += [f"-p {each.text}" for each in properties(named)]
     return CgroupStep("scope", host.v2_parent, " ".join(words))
 
 
-def _v1_steps(host: CgroupHost, name: str, settings: dict[str, list[tuple[str, Setting]]]) -> list[CgroupStep]:
+def _v1_steps(
+    host: CgroupHost, name: str, settings: dict[str, list[tuple[str, Setting]]], everywhere: bool
+) -> list[CgroupStep]:
     directories = dict.fromkeys(settings)
-    for controller in ("memory",) if host.v2_parent else ("memory", "freezer", "cpuacct"):
+    always = ("memory",) if host.v2_parent else ("memory", "freezer", "cpuacct")
+    for controller in host.v1 if everywhere else always:
         if controller in host.v1:
             directories.setdefault(host.v1[controller])
     steps = []
@@ -156,17 +199,16 @@ def _v1_steps(host: CgroupHost, name: str, settings: dict[str, list[tuple[str, S
         asked = settings.get(parent, [])
         directory = f"{parent}/{name}"
         controller = asked[0][0] if asked else next(c for c, path in host.v1.items() if path == parent)
-        limit = asked[0][1][2] if asked else ""
+        limit = asked[0][1].limit if asked else ""
         steps.append(CgroupStep("mkdir", directory, "", limit, False, controller))
         if host.v1.get("cpuset") == parent:
             # A new v1 cpuset is empty, and write(2) to its tasks says ENOSPC until both files are filled.
             for file in ("cpuset.cpus", "cpuset.mems"):
-                if all(setting[0] != file for _, setting in asked):
+                if all(setting.file != file for _, setting in asked):
                     steps.append(
                         CgroupStep("copy", f"{directory}/{file}", f"{parent}/{file}", limit, not asked, "cpuset")
                     )
-        for controller, (file, value, limit, optional) in asked:
-            steps.append(CgroupStep("write", f"{directory}/{file}", value, limit, optional, controller))
+        steps += [_write_step(directory, controller, setting) for controller, setting in asked]
     return steps
 
 
@@ -188,14 +230,15 @@ def _device_steps(host: CgroupHost, name: str, rules: list[dict[str, Any]]) -> l
 
 def _unified(host: CgroupHost, file: str, value: str) -> tuple[str, Setting]:
     controller = file.partition(".")[0]
-    if "/" in file or "." not in file:
-        raise LimitError(f"unified {file!r}: not the name of a cgroup v2 file", "for example: memory.high")
+    if "/" in file or "." not in file or file in _NO_LIMITS:
+        raise LimitError(f"unified {file!r}: not the name of a cgroup v2 limit", "for example: memory.high")
     if not host.v2_parent or (controller != "cgroup" and controller not in host.v2_available):
         raise _unavailable(host, "", controller, f"unified {file}")
-    return controller, (file, value, f"unified {file}", False)
+    return controller, Setting(file, value, f"unified {file}")
 
 
-_KNOWN = ("memory", "cpu", "pids", "blockIO", "hugepageLimits", "devices", "unified")
+_NO_LIMITS = ("cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.subtree_control", "cgroup.type")
+_KNOWN = (*(key for key, *_ in CONTROLLERS), "devices", "unified")
 
 
 def _refuse_unknown(resources: Mapping[str, Any]) -> None:
@@ -223,7 +266,7 @@ def _unavailable(host: CgroupHost, v1_name: str, v2_name: str, limit: str) -> Li
             f"{limit}: the {v1_name or v2_name} controller is not mounted, and there is no cgroup v2",
             f"check /proc/cgroups, then: mount -t cgroup -o {v1_name or v2_name} cgroup DIRECTORY",
         )
-    if host.mode == "v2" and host.v2_parent != "/sys/fs/cgroup":
+    if host.mode == "v2" and "/user.slice" in host.v2_parent:
         return LimitError(
             f"{limit}: the {v2_name} controller is not delegated to {host.v2_parent}",
             "as root: systemctl edit user@.service, and write: [Service] Delegate=cpu cpuset io memory pids; then log in anew",

@@ -15,10 +15,11 @@ from minibox.linux.cgroup.scope import HOLDER, Property, addresses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from minibox.linux.cgroup.host import CgroupHost
+    from minibox.linux.cgroup.steps import CgroupStep
 
 TIMEOUT_S = 20.0
 _DESTINATION, _PATH = b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1"
@@ -66,6 +67,37 @@ class Scope:
     def close(self) -> None:
         """End the holder; systemd removes the scope once it is empty."""
         self._holder.close()
+
+
+class ProcessScope:
+    """A scope that is a container's cgroup itself, made around its first process; it goes with the last.
+
+    Args:
+        steps: the limits, of which systemd is told those that it has properties for. All are written to the cgroup
+            too: systemd leaves alone, in what it has delegated, what it knows nothing of.
+    """
+
+    def __init__(self, host: CgroupHost, steps: tuple[CgroupStep, ...], resources: Mapping[str, Any]) -> None:
+        self._host, self._steps, self._resources = host, steps, resources
+
+    def join(self, name: str, pid: int) -> None:
+        """Have systemd make the scope ``name`` of the process ``pid``, and set the limits.
+
+        Raises:
+            MiniboxError: systemd refused.
+            LimitError: the kernel refused a limit.
+        """
+        from minibox.linux.cgroup.creation import make, settings
+        from minibox.linux.cgroup.scope import properties
+
+        told = properties(settings(self._steps), others=0)
+        with Manager() as manager:
+            manager.start_scope(name, self._host.slice, told, pid)
+        own = tuple(step for step in self._steps if step.op in ("write", "device_filter"))
+        make(self._host, name, own, self._resources)
+
+    def close(self) -> None:
+        """Nothing is left to do: systemd removes it once it is empty."""
 
 
 class _Holder:

@@ -1,0 +1,182 @@
+"""A cgroup where somebody else wants it: OCI `linux.cgroupsPath`.
+
+As runc places it, since Podman, dockerd and containerd look there: at the same path in every hierarchy, v2's beside
+v1's too; an absolute path from the hierarchy's root, a relative one from the cgroup that minibox is in (on v2 from the
+one above: it has processes, and so no children with limits). Parents are made where they are missing, and stay.
+
+Sources: OCI runtime spec, config-linux.md "Cgroups Path"; runc's libcontainer/cgroups.
+"""
+
+from __future__ import annotations
+
+import os
+from posixpath import normpath
+
+from minibox.errors import ConfigError
+from minibox.linux.cgroup.creation import make
+from minibox.linux.cgroup.group import Cgroup
+from minibox.linux.cgroup.host import CgroupHost, controllers, enabled_controllers, parse_mounts, read_text
+from minibox.linux.cgroup.steps import CgroupStep, enable_steps, limit_steps
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from minibox.linux.cgroup.host import CgroupMounts
+
+
+@record
+class Place:
+    """Where a cgroup is to be.
+
+    Attributes:
+        host: its v1 and v2 parents.
+        name: the last component of its path.
+        v1_above: directories above it in the v1 hierarchies, each after its own parents.
+        v2_above: the same on v2, with the controllers that each gives to its children already.
+    """
+
+    host: CgroupHost
+    name: str
+    v1_above: tuple[str, ...] = ()
+    v2_above: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+def find_place(cgroups_path: str, container_id: str) -> Place:
+    """The place of `linux.cgroupsPath` on this host; by the container's id where there is none.
+
+    A hierarchy that we may not write at that place is left out.
+
+    Raises:
+        ConfigError: it is the root, which isn't a container's.
+    """
+    return place_at(
+        cgroups_path or container_id, parse_mounts(read_text("/proc/self/mountinfo")), read_text("/proc/self/cgroup")
+    )
+
+
+def place_at(cgroups_path: str, mounts: CgroupMounts, own_cgroups: str) -> Place:
+    """As `find_place`, for these hierarchies.
+
+    Args:
+        own_cgroups: the text of /proc/self/cgroup.
+    """
+    clean = normpath(f"/{cgroups_path}").lstrip("/")
+    above, _, name = clean.rpartition("/")
+    if not name:
+        raise ConfigError(f"linux.cgroupsPath {cgroups_path!r}: it is the root of the cgroups", "give it a name")
+    own = {} if cgroups_path.startswith("/") else _own(own_cgroups)
+    v1, v1_above, denied = {}, dict[str, None](), []
+    for controller, top in {**mounts.v1, **mounts.named}.items():
+        bottom = _below(top, own.get(controller, "/"), above)
+        if _is_writable(top, bottom):
+            v1[controller] = bottom
+            v1_above.update(dict.fromkeys(_chain(top, bottom)))
+        else:
+            denied.append(controller)
+    mode = ("hybrid" if mounts.v2 else "v1") if mounts.v1 else "v2" if mounts.v2 else "none"
+    if not mounts.v2:
+        return Place(CgroupHost(mode, v1, tuple(denied)), name, tuple(v1_above))
+    bottom = _below(mounts.v2, own.get("", "/").rpartition("/")[0], above)
+    if not _is_writable(mounts.v2, bottom):
+        return Place(CgroupHost(mode, v1, tuple(denied), v2_denied=own.get("") or "/"), name, tuple(v1_above))
+    v2_above = tuple((each, enabled_controllers(each)) for each in (mounts.v2, *_chain(mounts.v2, bottom)))
+    host = CgroupHost(mode, v1, tuple(denied), bottom, controllers(mounts.v2), v2_above[-1][1])
+    return Place(host, name, tuple(v1_above), v2_above)
+
+
+def place_of(group: Cgroup) -> Place:
+    """The place of a cgroup that is there, to change its limits."""
+    v1 = {controller: os.path.dirname(path) for controller, path in group.v1.items()}
+    above = os.path.dirname(group.v2)
+    mode = ("hybrid" if group.v2 else "v1") if v1 else "v2" if group.v2 else "none"
+    available = enabled_controllers(above) if above else ()
+    return Place(CgroupHost(mode, v1, (), above, available, available), group.name)
+
+
+def place_steps(place: Place, resources: Mapping[str, Any], *, devices: bool = True) -> tuple[CgroupStep, ...]:
+    """The steps that make the cgroup with the limits of OCI ``linux.resources``. Pure.
+
+    Raises:
+        LimitError: something was asked for that this host has no means for.
+    """
+    host = place.host
+    steps = limit_steps(host, place.name, resources, devices=devices, everywhere=True)
+    needed = {each.controller: each.limit for each in steps if each.limit and not each.optional}
+    return (*_parent_steps(place, needed), *steps)
+
+
+def _parent_steps(place: Place, needed: Mapping[str, str]) -> Iterator[CgroupStep]:
+    host = place.host
+    for directory, enabled in place.v2_above:
+        if directory != place.v2_above[0][0]:
+            yield CgroupStep("parent", directory)
+        if directory != host.v2_parent:  # whose turn is just before its child's
+            yield from enable_steps(directory, host.v2_available, host.v2_available, enabled, needed)
+    cpuset = host.v1.get("cpuset", "")
+    for directory in place.v1_above:
+        yield CgroupStep("parent", directory)
+        if cpuset == directory or cpuset.startswith(f"{directory}/"):
+            for file in ("cpuset.cpus", "cpuset.mems"):
+                above = os.path.dirname(directory)
+                yield CgroupStep("copy", f"{directory}/{file}", f"{above}/{file}", "", True, "cpuset")
+
+
+def make_at(place: Place, resources: Mapping[str, Any], *, devices: bool = True) -> Cgroup:
+    """Make the cgroup, or give the limits to one that is there without a process.
+
+    Raises:
+        LimitError: a limit can't be applied: says why, and what to do.
+        MiniboxError: it is there, and has processes.
+    """
+    return make(place.host, place.name, place_steps(place, resources, devices=devices), resources, joins=True)
+
+
+def _own(text: str) -> dict[str, str]:
+    """Controller -> the cgroup that we are in, of the text of /proc/self/cgroup; v2's is under ""."""
+    own = {}
+    for line in text.splitlines():
+        _, names, path = line.split(":", 2)
+        own.update(dict.fromkeys(names.split(","), path))
+    return own
+
+
+def _below(top: str, own: str, above: str) -> str:
+    """The directory of the cgroup ``above`` below our own, as far as that is seen in the hierarchy's mount."""
+    base = top + own.rstrip("/")
+    return f"{base if os.path.isdir(base) else top}/{above}".rstrip("/")
+
+
+def _chain(top: str, bottom: str) -> Iterator[str]:
+    """The directories from ``top``, without it, to ``bottom``."""
+    names = bottom[len(top) :].strip("/").split("/") if bottom != top else []
+    for count in range(1, len(names) + 1):
+        yield "/".join((top, *names[:count]))
+
+
+def _is_writable(top: str, bottom: str) -> bool:
+    """May we make a cgroup there: in the nearest one that exists?"""
+    directory = bottom
+    while directory != top and not os.path.isdir(directory):
+        directory = directory.rpartition("/")[0]
+    return os.access(directory, os.W_OK)
+
+
+def make_scope(cgroups_path: str, container_id: str, resources: Mapping[str, Any], *, devices: bool = True) -> Cgroup:
+    """The cgroup that systemd makes once there is a process to put into it: by `Cgroup.join`.
+
+    Args:
+        cgroups_path: "slice:prefix:name"; "" for one by the container's id.
+
+    Raises:
+        ConfigError: it has another form.
+        LimitError: systemd can't be asked here, or a limit can't be applied: says why, and what to do.
+    """
+    from minibox.linux.cgroup.scope import own_scope
+    from minibox.linux.cgroup.systemd import ProcessScope
+
+    host = own_scope(cgroups_path, container_id, euid=os.geteuid(), environ=os.environ)
+    steps = limit_steps(host, host.scope, resources, devices=devices, everywhere=True)
+    return Cgroup(host.scope, {}, f"{host.v2_parent}/{host.scope}", ProcessScope(host, steps, resources), joined=True)

@@ -1,0 +1,189 @@
+"""What a container uses, in the words of `runc events --stats`. Off the hot path.
+
+Sources: runc's types/events.go; cgroup-v1/memory.rst, cpuacct.rst, blkio-controller.rst; cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from minibox.linux.cgroup.group import Cgroup
+
+UNLIMITED = (1 << 64) - 1  # what runc shows for "max"
+
+
+def statistics(group: Cgroup) -> dict[str, Any]:
+    """The member ``data`` of an event of type ``stats``; what no controller counts is 0 or absent."""
+    v1, v2 = group.v1, group.v2
+    return {
+        "cpu": _cpu_v1(v1) if "cpuacct" in v1 else _cpu_v2(v2),
+        "cpuset": _cpuset(v1.get("cpuset", v2)),
+        "memory": _memory_v1(v1["memory"]) if "memory" in v1 else _memory_v2(v2),
+        "pids": _pids(v1.get("pids", v2)),
+        "blkio": _blkio_v1(v1["blkio"]) if "blkio" in v1 else _io_v2(v2),
+        "hugetlb": dict(_hugetlb(v1.get("hugetlb", v2), is_v1="hugetlb" in v1)),
+        "intel_rdt": {},
+        "network_interfaces": None,
+    }
+
+
+def _cpu_v1(v1: dict[str, str]) -> dict[str, Any]:
+    directory, stat = v1["cpuacct"], _pairs(f"{v1.get('cpu', '')}/cpu.stat")
+    return {
+        "usage": {
+            "total": _number(f"{directory}/cpuacct.usage"),
+            "percpu": _numbers(f"{directory}/cpuacct.usage_percpu"),
+            "percpu_kernel": _numbers(f"{directory}/cpuacct.usage_percpu_sys"),
+            "percpu_user": _numbers(f"{directory}/cpuacct.usage_percpu_user"),
+            "kernel": _number(f"{directory}/cpuacct.usage_sys"),
+            "user": _number(f"{directory}/cpuacct.usage_user"),
+        },
+        "throttling": {
+            "periods": stat.get("nr_periods", 0),
+            "throttledPeriods": stat.get("nr_throttled", 0),
+            "throttledTime": stat.get("throttled_time", 0),
+        },
+    }
+
+
+def _cpu_v2(directory: str) -> dict[str, Any]:
+    stat = _pairs(f"{directory}/cpu.stat")
+    return {
+        "usage": {
+            "total": stat.get("usage_usec", 0) * 1000,
+            "kernel": stat.get("system_usec", 0) * 1000,
+            "user": stat.get("user_usec", 0) * 1000,
+        },
+        "throttling": {
+            "periods": stat.get("nr_periods", 0),
+            "throttledPeriods": stat.get("nr_throttled", 0),
+            "throttledTime": stat.get("throttled_usec", 0) * 1000,
+        },
+    }
+
+
+def _cpuset(directory: str) -> dict[str, Any]:
+    found = {"cpus": _list(f"{directory}/cpuset.cpus"), "mems": _list(f"{directory}/cpuset.mems")}
+    return {key: numbers for key, numbers in found.items() if numbers}
+
+
+def _memory_v1(directory: str) -> dict[str, Any]:
+    def entry(kind: str) -> dict[str, int]:
+        name = f"{directory}/memory.{kind}"
+        return {
+            "limit": _number(f"{name}limit_in_bytes"),
+            "usage": _number(f"{name}usage_in_bytes"),
+            "max": _number(f"{name}max_usage_in_bytes"),
+            "failcnt": _number(f"{name}failcnt"),
+        }
+
+    stat = _pairs(f"{directory}/memory.stat")
+    kinds = (("usage", ""), ("swap", "memsw."), ("kernel", "kmem."), ("kernelTCP", "kmem.tcp."))
+    return {"cache": stat.get("cache", 0), "raw": stat, **{key: entry(kind) for key, kind in kinds}}
+
+
+def _memory_v2(directory: str) -> dict[str, Any]:
+    stat, events = _pairs(f"{directory}/memory.stat"), _pairs(f"{directory}/memory.events")
+    used, swapped = _number(f"{directory}/memory.current"), _number(f"{directory}/memory.swap.current")
+    limit, swap_limit = _number(f"{directory}/memory.max"), _number(f"{directory}/memory.swap.max")
+    peak = _number(f"{directory}/memory.peak")
+    both = UNLIMITED if UNLIMITED in (limit, swap_limit) else limit + swap_limit  # as v1 counts them
+    return {
+        "cache": stat.get("file", 0),
+        "usage": {"limit": limit, "usage": used, "max": peak, "failcnt": events.get("max", 0)},
+        "swap": {"limit": both, "usage": used + swapped, "failcnt": 0},
+        "kernel": {"limit": UNLIMITED, "usage": stat.get("kernel", 0), "failcnt": 0},
+        "kernelTCP": {"limit": UNLIMITED, "usage": stat.get("sock", 0), "failcnt": 0},
+        "raw": stat,
+    }
+
+
+def _pids(directory: str) -> dict[str, int]:
+    limit = _number(f"{directory}/pids.max")
+    found = {"current": _number(f"{directory}/pids.current"), "limit": 0 if limit == UNLIMITED else limit}
+    return {key: number for key, number in found.items() if number}
+
+
+def _blkio_v1(directory: str) -> dict[str, Any]:
+    """Of BFQ, or where it doesn't count, of throttling: as runc."""
+    found = {}
+    for key, word in (("ioServiceBytesRecursive", "io_service_bytes"), ("ioServicedRecursive", "io_serviced")):
+        for policy in ("bfq", "throttle"):
+            lines = [line.split() for line in _text(f"{directory}/blkio.{policy}.{word}_recursive").splitlines()]
+            entries = [_entry(number, op, value) for number, op, value in (each for each in lines if len(each) == 3)]
+            if entries:
+                found[key] = entries
+                break
+    return found
+
+
+def _io_v2(directory: str) -> dict[str, Any]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in _text(f"{directory}/io.stat").splitlines():
+        number, *words = line.split()
+        counts = dict(word.split("=", 1) for word in words if "=" in word)
+        for key, pairs in _IO_STAT.items():
+            found.setdefault(key, []).extend(
+                _entry(number, op, counts[word]) for word, op in pairs if counts.get(word, "").isdigit()
+            )
+    return {key: entries for key, entries in found.items() if entries}
+
+
+_IO_STAT = {
+    "ioServiceBytesRecursive": (("rbytes", "Read"), ("wbytes", "Write"), ("dbytes", "Discard")),
+    "ioServicedRecursive": (("rios", "Read"), ("wios", "Write"), ("dios", "Discard")),
+}
+
+
+def _entry(number: str, op: str, value: str) -> dict[str, Any]:
+    major, _, minor = number.partition(":")
+    return {"major": int(major), "minor": int(minor), "op": op, "value": int(value)}
+
+
+def _hugetlb(directory: str, *, is_v1: bool) -> Iterable[tuple[str, dict[str, int]]]:
+    usage, peak = ("usage_in_bytes", "max_usage_in_bytes") if is_v1 else ("current", "")
+    for entry in sorted(os.listdir(directory)) if directory and os.path.isdir(directory) else ():
+        _, size, *rest = entry.split(".", 2) + [""]
+        if entry.startswith("hugetlb.") and rest[0] == usage:
+            name = f"{directory}/hugetlb.{size}"
+            failed = _number(f"{name}.failcnt") if is_v1 else _pairs(f"{name}.events").get("max", 0)
+            found = {"usage": _number(f"{name}.{usage}"), "failcnt": failed}
+            yield size, {**found, "max": _number(f"{name}.{peak}")} if is_v1 else found
+
+
+def _pairs(path: str) -> dict[str, int]:
+    """A flat keyed file."""
+    words = (line.split() for line in _text(path).splitlines())
+    return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdigit()}
+
+
+def _number(path: str) -> int:
+    text = _text(path)
+    return UNLIMITED if text == "max" else int(text) if text.isdigit() else 0
+
+
+def _numbers(path: str) -> list[int]:
+    return [int(word) for word in _text(path).split()]
+
+
+def _list(path: str) -> list[int]:
+    """The numbers of a list as in cpuset(7), ``0-3,7``."""
+    found: list[int] = []
+    for part in filter(None, _text(path).split(",")):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def _text(path: str) -> str:
+    """A file of the kernel; "" when it isn't there."""
+    try:
+        with open(path, "rb", 0) as file:
+            return file.read().decode("ascii", "replace").strip()
+    except OSError:
+        return ""
