@@ -147,7 +147,7 @@ def resolve_pulling(
         ImageNotFound: the store has no such image, and it can't be pulled or mustn't be.
         RegistryError: it can't be pulled.
     """
-    from minibox.image.base import is_base
+    from minibox.image.base import is_built_in
     from minibox.image.platform import parse_platform, platform_of, runs
 
     name = options.image
@@ -161,7 +161,7 @@ def resolve_pulling(
             f"image {name!r} in the store is for {platform_of(found.config)}, not {options.platform}"
         )
         found = None
-    can_pull = options.pull != "never" and not is_base(name) and not is_digest(name)
+    can_pull = options.pull != "never" and not is_built_in(name) and not is_digest(name)
     if found is not None and not (can_pull and options.pull == "always"):
         return found
     if missing is not None and not can_pull:

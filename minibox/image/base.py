@@ -1,4 +1,4 @@
-"""``base``, the embedded default image: made on first use, offline, by whoever needs it.
+"""The built-in images, made on first use, offline, by whoever needs them: ``base``, the default, and ``scratch``, empty.
 
 The recipe is data in ``rootfs/base``: ``recipe.toml`` and the files under ``files/``. Programs come
 from the first of these that the host has: a static busybox; the distribution's busybox-static
@@ -24,30 +24,44 @@ if TYPE_CHECKING:
     from minibox.image.store import ImageStore, ResolvedImage
 
 REFERENCE = "docker.io/library/base:latest"
+# An image without a file, for what is mounted into it. Registries reserve its name: no other can have it.
+EMPTY = "docker.io/library/scratch:latest"
 
 
-def is_base(reference: str) -> bool:
-    """Whether ``reference`` means the embedded default image."""
+def is_built_in(reference: str) -> bool:
+    """Whether ``reference`` means a built-in image, which is never pulled."""
     try:
-        return str(parse(reference)) == REFERENCE
+        return str(parse(reference)) in (REFERENCE, EMPTY)
     except InvalidReference:
         return False
 
 
-def ensure(store: ImageStore) -> ResolvedImage:
-    """The image ``base``, made now when the store has none. Safe in many processes at once.
+def ensure(store: ImageStore, reference: str = REFERENCE) -> ResolvedImage:
+    """A built-in image, made now when the store has none. Safe in many processes at once.
 
     Raises:
         StoreError: it can't be made here; the hint says what is missing.
     """
     from minibox.image.manifest import find_image
 
+    name = str(parse(reference))
     try:
         os.makedirs(store.root, mode=0o755, exist_ok=True)
         with locked(f"{store.root}/base.lock"):
-            return find_image(store.layout, REFERENCE) or make(store)
+            return find_image(store.layout, name) or (make_empty(store) if name == EMPTY else make(store))
     except OSError as error:
-        raise disk_error(f"make the image base in {store.root}", error) from error
+        raise disk_error(f"make the image {parse(reference).familiar} in {store.root}", error) from error
+
+
+def make_empty(store: ImageStore) -> ResolvedImage:
+    """Make ``scratch`` anew: one layer, with nothing in it."""
+    from minibox.image.importer import add_image
+    from minibox.image.pack import LayerWriter
+
+    layer = io.BytesIO()
+    LayerWriter(layer).close()
+    layer.seek(0)
+    return add_image(store, EMPTY, [layer], message="made by minibox of nothing")
 
 
 def make(store: ImageStore) -> ResolvedImage:

@@ -116,8 +116,8 @@ class ImageStore:
         # The version was taken before the index is read: should it change in between, the entry never matches.
         version = self._resolved_version
         image = find_image(self.layout, reference)
-        if image is None and base.is_base(reference):
-            base.ensure(self)
+        if image is None and base.is_built_in(reference):
+            base.ensure(self, reference)
             self._resolved_version = version = self._index_version()
             image = find_image(self.layout, reference)
         if image is None:

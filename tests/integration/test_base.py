@@ -83,3 +83,16 @@ def _put(store, found):
     writer.close()
     layer.seek(0)
     add_image(store, "harvested", [layer], {"Cmd": ["sh"]})
+
+
+@requires("root")
+def test_an_empty_image_shows_what_is_mounted_in_it_and_nothing_else(minibox):
+    mounts = [
+        f"--volume={path}:{path}:ro,noidmap" for path in ("/usr", "/lib", "/lib64", "/bin") if os.path.isdir(path)
+    ]
+    words = ("run", "--rm", "--network", "none", "--read-only", *mounts, "scratch", "ls", "/", "/etc")
+    done = minibox(*words)
+    assert done.returncode == 0, done.stderr
+    expected = {"/:", "bin", "dev", "etc", "lib", "lib64", "proc", "sys", "usr", "/etc:", "hosts", "hostname"}
+    assert set(done.stdout.split()) - {"lib64"} == (expected | {"resolv.conf"}) - {"lib64"}
+    assert minibox("run", "--rm", "--network", "none", "scratch", "true").returncode == 127
