@@ -96,6 +96,14 @@ class NetworkError(MiniboxError):
     """The network that was asked for can't be made."""
 
 
+class NetworkNotFound(MiniboxError):
+    """No network of that name or id."""
+
+
+class NetworkInUse(MiniboxError):
+    """A network can't be removed: a container is on it."""
+
+
 class Unsupported(MiniboxError):
     """The kernel or the host lacks something that was asked for."""
 

@@ -62,6 +62,7 @@ COMMANDS = (
     ("Containers", "cp", "changes", "cp", "Copy files between a container and the host"),
     ("Containers", "commit", "changes", "commit", "Make an image of a container"),
     ("Containers", "export", "changes", "export", "Write the files of a container as a tar archive"),
+    ("Containers", "network", "application", "network", "Manage networks: containers that reach each other by name"),
     ("Containers", "volume", "application", "volume", "Manage volumes: data that outlives containers"),
     ("Other", "events", "events", "events", "Show what happens, live"),
     ("Other", "login", "registry", "login", "Log in to a registry"),
@@ -89,7 +90,7 @@ CONTAINER_COMMANDS = (
     *(
         ("Commands", {"ps": "ls"}.get(name, name), *rest)
         for heading, name, *rest in COMMANDS
-        if heading in ("Run", "Containers") and name not in ("container", "volume", "shell")
+        if heading in ("Run", "Containers") and name not in ("container", "network", "volume", "shell")
     ),
     ("Commands", "inspect", "inspect", "inspect", "Show all about a container"),
     ("Commands", "prune", "disk", "prune_containers", "Remove containers that don't run"),
@@ -101,6 +102,16 @@ VOLUME_COMMANDS = (
     ("Commands", "ls", "volume", "ls", "List volumes"),
     ("Commands", "prune", "volume", "prune", "Remove volumes that no container has"),
     ("Commands", "rm", "volume", "rm", "Remove volumes"),
+)
+
+NETWORK_COMMANDS = (
+    ("Commands", "connect", "network", "connect", "Put a container on a network"),
+    ("Commands", "create", "network", "create", "Make a network"),
+    ("Commands", "disconnect", "network", "disconnect", "Take a container off a network"),
+    ("Commands", "inspect", "network", "inspect", "Show all about networks"),
+    ("Commands", "ls", "network", "ls", "List networks"),
+    ("Commands", "prune", "network", "prune", "Remove networks that no container is on"),
+    ("Commands", "rm", "network", "rm", "Remove networks"),
 )
 
 SYSTEM_COMMANDS = (
@@ -214,6 +225,10 @@ class ContainerCommands(Application):
     rows = tuple(sorted(CONTAINER_COMMANDS))
 
 
+class NetworkCommands(Application):
+    rows = NETWORK_COMMANDS
+
+
 class VolumeCommands(Application):
     rows = VOLUME_COMMANDS
 
@@ -247,6 +262,7 @@ def _group(name: str, cls: type[Application], example: str, help_text: str) -> c
 
 image = _group("image", ImageCommands, "ls", "Manage images.")
 container = _group("container", ContainerCommands, "ls", "Manage containers.")
+network = _group("network", NetworkCommands, "ls", "Manage networks.")
 volume = _group("volume", VolumeCommands, "ls", "Manage volumes.")
 healthcheck = _group("healthcheck", HealthCommands, "run web", "Check the health of containers.")
 system = _group("system", SystemCommands, "df", "Manage what is on disk.")

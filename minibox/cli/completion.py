@@ -124,5 +124,16 @@ def container_candidates(settings: Settings, incomplete: str) -> list[Completion
     return _starting([row["Name"] or row["Id"][:12] for row in rows], incomplete)
 
 
+def network_candidates(settings: Settings, incomplete: str) -> list[CompletionItem]:
+    """What may stand after ``--network``: the modes, and the names of the networks."""
+    from minibox.network.named import networks
+
+    try:
+        names = [each.name for each in networks(settings.root)]
+    except OSError:
+        names = []
+    return _starting(["none", "host", "bridge", *names], incomplete)
+
+
 def _starting(words: list[str] | tuple[str, ...], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(word) for word in words if word.startswith(incomplete)]

@@ -41,8 +41,10 @@ class Value(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             raise refused(self.option, value, str(error), ctx, param) from None
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from minibox.cli.completion import candidates
+        from minibox.cli.completion import candidates, network_candidates
 
+        if self.option.complete == "network":
+            return network_candidates(settings_of(ctx), incomplete)
         if self.option.kind == "choice":
             return [
                 click.shell_completion.CompletionItem(word)

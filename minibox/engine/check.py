@@ -14,7 +14,7 @@ from minibox.image.collect import alone, collect
 from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
 from minibox.linux import cgroup
-from minibox.network import lease
+from minibox.network import lease, members
 from minibox.record import record
 from minibox.storage import DRIVERS, read_record, snapshotter
 from minibox.storage.layers import REMOVED
@@ -191,7 +191,7 @@ def _release(report: Report, root: str, runroot: str) -> None:
     for bridge in lease.bridges(runroot):
         for container_id in set(lease.leased(lease.directory(runroot, bridge)).values()):
             if not ownership.is_live(root, container_id):
-                lease.release_of(runroot, container_id)
+                members.leave_all(runroot, container_id)
     for name in _listed(f"{runroot}/attach"):
         if not ownership.is_live(root, name):
             os.unlink(f"{runroot}/attach/{name}")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import datetime
 import os
 
-from minibox.engine import health, ownership
+from minibox.engine import health, networks, ownership
 from minibox.engine.detached import log_path
 from minibox.engine.disk import written_bytes
 from minibox.engine.listing import labels_of, mounts_of, volume_name
-from minibox.network import bridge, lease
+from minibox.network import bridge
 from minibox.storage import read_record, snapshotter
 
 TYPE_CHECKING = False
@@ -87,7 +87,7 @@ def container_document(found: dict[str, Any], root: str, runroot: str, with_size
             "Labels": labels_of(found),
             "StopTimeout": options.get("stop_timeout_s"),
         },
-        "NetworkSettings": _network_settings(container_id, runroot, pid),
+        "NetworkSettings": _network_settings(container_id, root, runroot, pid),
     }
     snapshot = read_record(root, container_id)
     if snapshot:
@@ -161,19 +161,20 @@ def _ulimit(word: str) -> dict[str, Any]:
     return {"Name": name, "Soft": numbers[0], "Hard": numbers[1]}
 
 
-def _network_settings(container_id: str, runroot: str, pid: int) -> dict[str, Any]:
-    """Its place on a bridge, while it has one."""
+def _network_settings(container_id: str, root: str, runroot: str, pid: int) -> dict[str, Any]:
+    """Its places on bridges, while it has any."""
     settings: dict[str, Any] = {
         "Bridge": "", "SandboxKey": f"/proc/{pid}/ns/net" if pid else "", "Ports": {}, "Gateway": "", "IPAddress": "",
         "IPPrefixLen": 0, "MacAddress": "", "Networks": {},
     }  # fmt: skip
-    held = lease.of(runroot, container_id)
-    if held:
+    for name, (held, names) in networks.places(root, runroot, container_id).items():
         place = {
             "Gateway": held.gateway, "IPAddress": held.address, "IPPrefixLen": held.prefix_length,
             "MacAddress": bridge.mac(held.address).hex(":"),
         }  # fmt: skip
-        settings |= {"Bridge": held.bridge, **place, "Networks": {"bridge": place}}
+        if name == networks.DEFAULT:  # as Docker: of the others only what is below its name
+            settings |= {"Bridge": held.bridge, **place}
+        settings["Networks"][name] = {**place, "Aliases": names or None, "DNSNames": names or None}
     return settings
 
 

@@ -1,4 +1,4 @@
-"""What happens to containers, images and volumes: ``runroot/events``, a line of JSON for each event, with Docker's names.
+"""What happens to containers, images, networks and volumes: ``runroot/events``, a line of JSON for each event, with Docker's names.
 
 Source: https://docs.docker.com/reference/cli/docker/system/events/. Writing one is one open, write and close, without
 a lock or an import: a start does it. A write to a file opened with O_APPEND goes to its end in one piece. As with
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FILE = "events"
 BYTES_MAX = 4 << 20  # then the file becomes the old one, of which there is one
-CONTAINER, IMAGE, VOLUME = "container", "image", "volume"
+CONTAINER, IMAGE, NETWORK, VOLUME = "container", "image", "network", "volume"
 KEYS = ("container", "daemon", "event", "image", "label", "network", "scope", "type", "volume")
 POLL_S = 0.1
 LOCK_EX = 2
@@ -35,8 +35,8 @@ def note(runroot: str, kind: str, actor: str, attributes: Mapping[str, str], *ac
 
     Args:
         runroot: "" for nowhere.
-        kind: of the actor: `CONTAINER`, `IMAGE` or `VOLUME`.
-        actor: the container's or the image's id, the volume's name.
+        kind: of the actor: `CONTAINER`, `IMAGE`, `NETWORK` or `VOLUME`.
+        actor: the container's or the image's id, the network's id, the volume's name.
         attributes: of the actor, and of the actions: name, image, exitCode, signal ...
     """
     if not runroot:
@@ -81,6 +81,11 @@ def note_image(runroot: str, image_id: str, name: str, action: str) -> None:
 def note_volume(runroot: str, name: str, action: str) -> None:
     """`note` for a volume."""
     note(runroot, VOLUME, name, {"driver": "local"}, action)
+
+
+def note_network(runroot: str, network_id: str, name: str, action: str, **more: str) -> None:
+    """`note` for a network."""
+    note(runroot, NETWORK, network_id, {"name": name, "type": "bridge", **more}, action)
 
 
 def line(kind: str, actor: str, attributes: Mapping[str, str], action: str, moment_ns: int) -> str:

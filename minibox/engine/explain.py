@@ -107,6 +107,6 @@ def _prepare_on(store: ImageStore, options: RunOptions, storage_driver: str) -> 
     if wants_own_ids(options, euid, lambda: refusal(root)[0]):
         first: LinuxIDMapping = {"containerID": 0, "hostID": FIRST_ID, "size": RANGE}
         ids = own_ids() if euid else IdMappings((first,), (first,))
-    identity = Identity(EXAMPLE_ID, f"{root}/containers/{EXAMPLE_ID}", ids, networking.choose(options, euid).mode)
+    identity = Identity(EXAMPLE_ID, f"{root}/containers/{EXAMPLE_ID}", ids, networking.choose(options, euid, root).mode)
     prepared = prepare(options, storage, image, identity, EXAMPLE_TERMINAL if options.tty else None, once=options.rm)
     return prepared, storage.describe(EXAMPLE_ID, image.chain_ids)

@@ -214,7 +214,7 @@ class Launch:
         mappings = None
         if wants_own_ids(self.options, euid, self._id_map_refusal):
             mappings = ids.own_ids() if euid else ids.lease_range(self.root, self.claim.id)
-        network = networking.choose(self.options, euid)
+        network = networking.choose(self.options, euid, self.root, self.claim.directory)
         for note in (ids.note(mappings) if mappings and euid else "", network.note):
             if note:
                 self.note(note)
@@ -239,6 +239,8 @@ class Launch:
                 os.fchmod(fd, 0o644)
             finally:
                 os.close(fd)
+        names = (self.claim.name, self.options.hostname, self.claim.id[:12])
+        self._connection.announce(f"{self.claim.directory}/{FILES['/etc/hosts']}", names)
 
     def _make_volumes(self) -> None:
         """Those that aren't there yet, with the image's content."""

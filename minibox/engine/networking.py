@@ -1,29 +1,31 @@
-"""A container's network: which one, the files that tell of it, its wiring and its end."""
+"""A container's networks: which, the files that tell of them, their wiring and their end."""
 
 from __future__ import annotations
 
 import os
 from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 
-from minibox.errors import NetworkError
-from minibox.network import files, lease
+from minibox.errors import NetworkError, NetworkNotFound, Unsupported
+from minibox.network import files, lease, members
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from minibox.engine.options import RunOptions
     from minibox.engine.start import Spawn
     from minibox.linux.process import Child
     from minibox.linux.supervisor import SupervisedChild
     from minibox.network.lease import Lease
+    from minibox.network.named import NamedNetwork
     from minibox.network.rootless import RootlessTool
 
 
 SIGTERM = 15
 SOCK_CLOEXEC = 0o2000000
+JOINED = "networks"  # in a container's directory, when `networks.connect` has changed what it is on
 
 
 @record
@@ -33,36 +35,80 @@ class Network:
     Attributes:
         mode: none, host, bridge, or the name of the rootless tool.
         note: what the user should know of it; "" for nothing.
+        joined: for bridge, the networks and what it is called on each; None for the default one.
     """
 
     mode: str
     tool: RootlessTool | None = None
     note: str = ""
+    joined: tuple[tuple[NamedNetwork | None, tuple[str, ...]], ...] = ()
 
 
-def choose(options: RunOptions, euid: int) -> Network:
+def choose(options: RunOptions, euid: int, root: str, directory: str = "") -> Network:
     """The network that was asked for, or the default: a bridge for root, pasta or slirp4netns for others.
 
+    Args:
+        directory: the container's own: what it is on may have been changed.
+
     Raises:
-        NetworkError: the mode is unknown, or an ordinary user can't have it.
+        NetworkError: an ordinary user can't have it.
+        NetworkNotFound: it is neither a mode nor a network.
     """
     mode = options.network
-    if mode in ("none", "host"):
+    if mode == "host":
         return Network(mode)
-    if mode not in ("", "bridge"):
-        raise NetworkError(f"there is no network {mode!r}", "one of none, host, bridge")
-    if euid == 0:
-        return Network("bridge")
+    changed = read_joined(directory) if directory else None
+    if euid == 0 and (changed is not None or mode != "none"):
+        wanted = [(mode, options.network_alias)] if changed is None else changed
+        joined = tuple((_named(root, name), tuple(aliases)) for name, aliases in wanted)
+        return Network("bridge" if joined else "none", joined=joined)
+    if mode == "none":
+        return Network(mode)
     if mode == "bridge":
         raise NetworkError("an ordinary user can't add links to a bridge", "leave out --network, or run as root")
+    if mode:
+        refuse_rootless(f"--network {mode}")
     from minibox.network.rootless import find_tool
 
     tool, note = find_tool()
     return Network(tool.name, tool) if tool else Network("none", note=note)
 
 
+def refuse_rootless(what: str) -> None:
+    """Say why an ordinary user has no networks with names, and what there is instead.
+
+    Raises:
+        Unsupported
+    """
+    raise Unsupported(
+        f"{what} needs root: an ordinary user can't add a bridge, nor links to containers of different user namespaces",
+        "run as root; or start the programs that talk to each other in one container, where they share its loopback",
+    )
+
+
+def _named(root: str, name: str) -> NamedNetwork | None:
+    if name in ("", "bridge", "default"):
+        return None
+    from minibox.network.named import find
+
+    try:
+        return find(root, name)
+    except NetworkNotFound as error:
+        raise NetworkNotFound(str(error), "one of none, host, bridge, or of minibox network ls") from None
+
+
+def read_joined(directory: str) -> list[tuple[str, tuple[str, ...]]] | None:
+    """What a container is on by later change, each by name with its aliases; None when nothing was changed."""
+    try:
+        with open(f"{directory}/{JOINED}", encoding="utf-8") as file:
+            rows = [line.split("\t") for line in file.read().splitlines()]
+    except FileNotFoundError:
+        return None
+    return [(name, tuple(aliases)) for name, *aliases in rows]
+
+
 class Connection:
-    """The network of one container, from its addresses to its end."""
+    """The networks of one container, from its addresses to its end."""
 
     def __init__(self, network: Network, runroot: str, container_id: str) -> None:
         """Take an address where addresses are handed out.
@@ -71,9 +117,15 @@ class Connection:
             NetworkError: none is free.
         """
         self.network = network
-        self._lease: Lease | None = lease.take(runroot, container_id) if network.mode == "bridge" else None
         self._tool: Child | SupervisedChild | None = None
         self._socket: socket | None = None
+        self._leases: list[Lease] = []
+        try:
+            for named, _ in network.joined:
+                self._leases.append(_take(runroot, named, container_id))
+        except BaseException:
+            self.close()
+            raise
 
     def texts(self, hostname: str, options: RunOptions) -> Mapping[str, str]:
         """The container's /etc/hosts, /etc/hostname and /etc/resolv.conf.
@@ -81,7 +133,7 @@ class Connection:
         Raises:
             UsageError: ``--add-host`` or ``--dns`` has a value that can't be meant.
         """
-        tool, held = self.network.tool, self._lease
+        tool, held = self.network.tool, self._leases[0] if self._leases else None
         address, gateway, dns = None, None, options.dns
         if held:
             address, gateway = held.address, held.gateway
@@ -99,6 +151,17 @@ class Connection:
             "/etc/resolv.conf": files.resolv_conf_text(host_text, dns, host_network=own, ipv6=not tool or tool.ipv6),
         }
 
+    def announce(self, hosts_path: str, names: Sequence[str]) -> None:
+        """Have the other members of its networks know it, and it them.
+
+        Args:
+            hosts_path: the file with the first of `texts`, which is written.
+            names: what it is called on each of them.
+        """
+        for held, (named, aliases) in zip(self._leases, self.network.joined, strict=True):
+            if named:
+                members.join(held, hosts_path, (*names, *aliases))
+
     def wire(self, pid: int, spawn: Spawn | None = None) -> None:
         """Give the network namespace of a process its links.
 
@@ -108,12 +171,13 @@ class Connection:
         Raises:
             NetworkError: the kernel, nft or the tool refuses.
         """
-        if self._lease:
+        if self._leases:
             from minibox.network import bridge
 
             netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                bridge.wire(self._lease, netns)
+                for number, held in enumerate(self._leases):
+                    bridge.wire(held, netns, f"eth{number}")
             finally:
                 os.close(netns)
         elif self.network.tool:
@@ -159,7 +223,8 @@ class Connection:
             self._tool.close()
         if self._socket:
             self._socket.close()
-        self._tool = self._socket = self._lease = None
+        self._tool = self._socket = None
+        self._leases.clear()
 
     def close(self) -> None:
         """Give back the address, end the tool. The links go with the container's namespace."""
@@ -170,6 +235,14 @@ class Connection:
         if self._socket:
             self._socket.close()
             self._socket = None
-        if self._lease:
-            lease.release(self._lease)
-            self._lease = None
+        while self._leases:
+            members.leave(self._leases[-1])
+            self._leases.pop()
+
+
+def _take(runroot: str, network: NamedNetwork | None, container_id: str) -> Lease:
+    if network is None:
+        return lease.take(runroot, container_id)
+    from minibox.network.named import take
+
+    return take(runroot, network, container_id)

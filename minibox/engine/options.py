@@ -54,7 +54,8 @@ class RunOptions:
     shm_size_bytes: int = 64 << 20
     device: tuple[str, ...] = ()  # "HOST[:CONTAINER[:rwm]]"
     # network
-    network: str = ""  # none, host, bridge; "": the default of who runs it
+    network: str = ""  # none, host, bridge, or a network's name; "": the default of who runs it
+    network_alias: tuple[str, ...] = ()
     add_host: tuple[str, ...] = ()  # "name:address"
     dns: tuple[str, ...] = ()
     # limits; None: no limit asked for

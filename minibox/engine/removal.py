@@ -10,7 +10,7 @@ from minibox.engine import events, files, ids, names, ownership, state
 from minibox.errors import ContainerNotFound, MiniboxError, UsageError
 from minibox.linux import cgroup
 from minibox.linux.process import open_pidfd, send_signal
-from minibox.network import lease
+from minibox.network import members
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,14 +24,19 @@ POLL_S = 0.002
 
 
 def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
-    """End and remove what containers left whose owner was killed; their ids.
+    """End and remove what containers left whose owner was killed, and networks; the containers' ids.
 
     One that resists is left to the next command: it mustn't cost whoever comes by his own container.
 
     Args:
         at_most: look at so many of those that have or had an owner; 0: at all.
     """
-    return _collect(root, runroot, ownership.orphans(root, at_most))
+    collected = _collect(root, runroot, ownership.orphans(root, at_most))
+    if os.path.isdir(f"{root}/networks"):
+        from minibox.network import named
+
+        named.collect(root, runroot)
+    return collected
 
 
 def collect_one(root: str, runroot: str, container_id: str) -> bool:
@@ -62,7 +67,7 @@ def socket_path(runroot: str, container_id: str) -> str:
 def remove_traces(root: str, runroot: str, container_id: str) -> None:
     """What a container has while it runs and can't be asked for by its owner: processes, address, ids."""
     cgroup.remove_leftover(cgroup.detect(), f"minibox-{container_id}")
-    lease.release_of(runroot, container_id)
+    members.leave_all(runroot, container_id)
     ids.release_range(root, container_id)
     try:
         os.unlink(socket_path(runroot, container_id))

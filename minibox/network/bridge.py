@@ -1,7 +1,7 @@
 """The bridge and a container's place on it: links, addresses and routes.
 
-A bridge with the subnet's gateway address belongs to a runroot; each container has a veth pair, one
-end on the bridge, the other its `eth0`. Links go by rtnetlink (see `rtnetlink`), the way to the
+A bridge with the subnet's gateway address belongs to a runroot, and one to each network with a name; a
+container has a veth pair for each that it is on, one end on the bridge, the other its `eth0`. Links go by rtnetlink (see `rtnetlink`), the way to the
 outside by `firewall`. Nothing has to be undone for a container: its veth goes with its namespace.
 """
 
@@ -17,10 +17,13 @@ from binascii import crc32
 from minibox.errors import NetworkError, kernel_says
 from minibox.network import firewall, ipv4, rtnetlink
 from minibox.network import lease as leases
+from minibox.network.partition import heal
 from minibox.network.rtnetlink import Link, number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minibox.network.lease import Lease
 
 SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFMTU = 0x8913, 0x8915, 0x8921
@@ -28,8 +31,8 @@ IFF_UP = 1
 DEFAULT_MTU = 1500
 
 
-def wire(lease: Lease, netns_fd: int) -> None:
-    """Connect a container's network namespace to the lease's bridge: `eth0`, its address, the default route.
+def wire(lease: Lease, netns_fd: int, interface: str = "eth0") -> None:
+    """Connect a container's network namespace to the lease's bridge: a link, its address, the default route.
 
     Call it in the network namespace that the bridge is in, while the container waits or mounts;
     `lo` is the container's own business. The bridge, NAT and forwarding are made or mended first.
@@ -38,24 +41,60 @@ def wire(lease: Lease, netns_fd: int) -> None:
     Args:
         lease: from `lease.take`.
         netns_fd: an open network namespace (``/proc/<pid>/ns/net``), which needs CAP_SYS_ADMIN over it.
+        interface: the link's name in it.
 
     Raises:
         NetworkError: what was tried, and what the kernel or nft said.
     """
-    firewall.enable_forwarding()
+
+    def add(requests: dict[str, rtnetlink.Request], host: Link, bridge_index: int, mtu: int) -> None:
+        _add_veth(lease, requests, host, netns_fd, interface, bridge_index, mtu)
+        _configure(lease, requests, netns_fd, interface)
+
+    _with_bridge(lease, f"wire {lease.bridge} to {lease.container_id[:12]}", add)
+
+
+def make(place: Lease) -> None:
+    """Make the bridge of a network, before it has a container on it.
+
+    Raises:
+        NetworkError: what was tried, and what the kernel or nft said.
+    """
+    _with_bridge(place, f"make bridge {place.bridge}", lambda *_: None)
+
+
+def _with_bridge(
+    lease: Lease, trying: str, act: Callable[[dict[str, rtnetlink.Request], Link, int, int], None]
+) -> None:
+    """Have the bridge and its rules in place, and meanwhile ``act`` with its index and its MTU."""
+    if not lease.internal:
+        firewall.enable_forwarding()
     pending = firewall.begin(lease.runroot, lease.bridge, lease.subnet)
     try:
         requests = rtnetlink.requests(f"{lease.runroot}/network")
         with Link() as host:
-            bridge_index, mtu = _ensure_bridge(lease, requests, host)
-            _add_veth(lease, requests, host, netns_fd, bridge_index, mtu)
-        _configure(lease, requests, netns_fd)
+            act(requests, host, *_ensure_bridge(lease, requests, host))
     except OSError as error:
-        raise NetworkError(f"wire {lease.bridge} to {lease.container_id[:12]}: {kernel_says(error)}") from error
+        raise NetworkError(f"{trying}: {kernel_says(error)}") from error
     finally:
         problem = pending.wait() if pending else None
     if problem:
         raise problem
+
+
+def free_interface(netns_fd: int) -> str:
+    """The first of eth0, eth1 ... that a network namespace doesn't have."""
+    taken = {name for _, name in rtnetlink.in_netns(netns_fd, _socket.if_nameindex)}
+    return next(name for number in range(len(taken) + 1) if (name := f"eth{number}") not in taken)
+
+
+def route_out(lease: Lease, netns_fd: int) -> None:
+    """Lead what leaves a network namespace over this bridge, unless it has a way out already."""
+    requests = rtnetlink.requests(f"{lease.runroot}/network")
+    with rtnetlink.in_netns(netns_fd, Link) as inside:
+        (answer,) = inside.send(requests["add default route"].fill({"gateway": _socket.inet_aton(lease.gateway)}))
+    if answer and answer.errno != errno.EEXIST:
+        raise NetworkError(f"add a default route by {lease.gateway}: {_says(answer)}")
 
 
 def unwire(lease: Lease) -> None:
@@ -83,6 +122,7 @@ def remove_bridge(runroot: str, bridge: str = "") -> None:
                     f"remove bridge {bridge}: {len(held)} addresses are in use, {', '.join(sorted(held)[:3])} first",
                     hint="stop the containers on it first",
                 )
+            heal(runroot, bridge)
             firewall.remove(runroot, bridge)
             try:
                 index = _socket.if_nametoindex(bridge)
@@ -92,8 +132,11 @@ def remove_bridge(runroot: str, bridge: str = "") -> None:
                 _delete(runroot, index, bridge)
             for name in ("subnet", "firewall"):
                 _unlink(f"{state}/{name}")
-            os.rmdir(f"{state}/leases")
-            os.rmdir(state)
+            for name in ("names", "leases", ""):
+                try:
+                    os.rmdir(f"{state}/{name}")
+                except FileNotFoundError:
+                    pass  # the default bridge has no names
     except FileNotFoundError:
         return
     except OSError as error:
@@ -103,13 +146,15 @@ def remove_bridge(runroot: str, bridge: str = "") -> None:
 def veth_name(lease: Lease) -> str:
     """The host's end of a container's veth pair: ``mbv`` and 12 hex digits.
 
-    The first of an id of random digits; else, since two state roots may give the same name to
-    containers, of a CRC-32 of both.
+    On the default bridge the first of an id of random digits. Else, since two state roots may give the same name to
+    containers, and a container has one for each network, of a CRC-32 of all; and of the id, lest two be alike.
     """
     container_id = lease.container_id
-    if len(container_id) >= 32 and all(c in "0123456789abcdef" for c in container_id):
+    if not (len(container_id) >= 32 and all(c in "0123456789abcdef" for c in container_id)):
+        return f"mbv{crc32(os.fsencode(f'{lease.runroot}/{lease.bridge}/{container_id}')):012x}"
+    if lease.bridge == leases.bridge_name(lease.runroot):
         return f"mbv{container_id[:12]}"
-    return f"mbv{crc32(os.fsencode(f'{lease.runroot}/{container_id}')):012x}"
+    return f"mbv{crc32(f'{lease.bridge}/{container_id}'.encode()):08x}{container_id[:4]}"
 
 
 def mac(address: str) -> bytes:
@@ -171,11 +216,18 @@ def _make_bridge(lease: Lease, requests: dict[str, rtnetlink.Request], host: Lin
 
 
 def _add_veth(
-    lease: Lease, requests: dict[str, rtnetlink.Request], host: Link, netns_fd: int, bridge_index: int, mtu: int
+    lease: Lease,
+    requests: dict[str, rtnetlink.Request],
+    host: Link,
+    netns_fd: int,
+    interface: str,
+    bridge_index: int,
+    mtu: int,
 ) -> None:
     """One request: the pair, the host's end up and on the bridge, the peer made in the container's namespace."""
     values = {
         "name": rtnetlink.name(veth_name(lease)),
+        "peer": rtnetlink.name(interface),
         "bridge_index": number(bridge_index),
         "mtu": number(mtu),
         "netns_fd": number(netns_fd),
@@ -192,9 +244,9 @@ def _add_veth(
     raise NetworkError(f"add a veth pair to bridge {lease.bridge}: {_says(answer)}", hint)
 
 
-def _configure(lease: Lease, requests: dict[str, rtnetlink.Request], netns_fd: int) -> None:
-    """Inside the container's namespace: the address of eth0, up, the default route; one datagram."""
-    index, inside = rtnetlink.in_netns(netns_fd, lambda: (_socket.if_nametoindex("eth0"), Link()))
+def _configure(lease: Lease, requests: dict[str, rtnetlink.Request], netns_fd: int, interface: str) -> None:
+    """Inside the container's namespace: the link's address, up, the default route; one datagram."""
+    index, inside = rtnetlink.in_netns(netns_fd, lambda: (_socket.if_nametoindex(interface), Link()))
     values = {
         "index": number(index),
         "address": _socket.inet_aton(lease.address),
@@ -202,12 +254,12 @@ def _configure(lease: Lease, requests: dict[str, rtnetlink.Request], netns_fd: i
         "prefix_length": bytes((lease.prefix_length,)),
         "gateway": _socket.inet_aton(lease.gateway),
     }
-    steps = ("add address", "set up", "add default route")
+    steps = ("add address", "set up", *(() if lease.internal else ("add default route",)))
     with inside:
         answers = inside.send(*(requests[step].fill(values) for step in steps))
     for answer, step in zip(answers, steps, strict=True):
-        if answer:
-            raise NetworkError(f"{step} of eth0 ({lease.address} by {lease.gateway}): {_says(answer)}")
+        if answer and not (step == "add default route" and answer.errno == errno.EEXIST):  # another network's
+            raise NetworkError(f"{step} of {interface} ({lease.address} by {lease.gateway}): {_says(answer)}")
 
 
 def _delete(runroot: str, index: int, name: str) -> None:

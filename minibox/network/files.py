@@ -62,7 +62,7 @@ def parse_add_host(entry: str, host_gateway: str | None = None) -> tuple[str, st
     ends = [end for end in (entry.find(":"), entry.find("=")) if end >= 0]
     end = min(ends, default=len(entry))
     name, address = entry[:end], entry[end + 1 :]
-    if not _is_name(name):
+    if not is_name(name):
         raise UsageError(f"--add-host {entry}: no host name before the address", hint="write it as NAME:ADDRESS")
     if address == "host-gateway":
         if host_gateway is None:
@@ -125,14 +125,15 @@ def check_hostname(hostname: str) -> None:
     Raises:
         UsageError: not 1 to 64 letters, digits, dots, hyphens and underscores.
     """
-    if not _is_name(hostname) or len(hostname) > 64:
+    if not is_name(hostname) or len(hostname) > 64:
         raise UsageError(
             f"--hostname {hostname}: not a host name",
             hint="1 to 64 letters, digits, dots, hyphens and underscores, the first no hyphen",
         )
 
 
-def _is_name(name: str) -> bool:
+def is_name(name: str) -> bool:
+    """Whether it can be a host name."""
     plain = name.replace("-", "").replace("_", "").replace(".", "")
     return plain.isalnum() and plain.isascii() and name[0] not in "-."
 

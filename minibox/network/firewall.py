@@ -1,9 +1,11 @@
 """The way to the outside: one nftables table of our own, `table inet minibox`.
 
-All bridges of all state roots in a network namespace share it, as elements of two sets:
+All bridges of all state roots in a network namespace share it, as elements of its sets:
 
-    set subnets   containers' subnets: what leaves one for elsewhere is masqueraded
-    set bridges   their bridges: new connections to a container come from one of these or this host
+    set subnets    subnets with a way out: what leaves one for elsewhere is masqueraded
+    set bridges    all bridges: new connections to a container come from its own or this host
+    set internal   bridges without a way out: nothing is forwarded from them or to them
+    set same       each bridge with itself: its own traffic comes by here when br_netfilter is loaded
 
 Docker got the second rule in 2025 (version 28): without it any neighbour on the LAN can route to a
 container, published or not. Other programs' tables are never edited. So where another table drops
@@ -20,6 +22,7 @@ import errno
 import fcntl
 import os
 import struct
+from binascii import crc32
 
 from minibox.errors import NetworkError, kernel_says
 from minibox.network import lease as leases
@@ -39,13 +42,19 @@ TABLE = """\
 add table inet minibox
 add set inet minibox subnets { type ipv4_addr; flags interval; }
 add set inet minibox bridges { type ifname; }
+add set inet minibox internal { type ifname; }
+add set inet minibox same { type ifname . ifname; }
 add chain inet minibox postrouting { type nat hook postrouting priority srcnat; policy accept; }
 add chain inet minibox forward { type filter hook forward priority filter; policy accept; }
 flush chain inet minibox postrouting
 flush chain inet minibox forward
 add rule inet minibox postrouting ip saddr @subnets ip daddr != @subnets masquerade
+add rule inet minibox forward iifname . oifname @same accept
+add rule inet minibox forward iifname @internal drop
+add rule inet minibox forward oifname @internal drop
 add rule inet minibox forward ct state established,related accept
 add rule inet minibox forward ct status dnat accept
+add rule inet minibox forward iifname @bridges oifname @bridges drop
 add rule inet minibox forward ip daddr @subnets iifname != @bridges drop
 """
 
@@ -77,6 +86,7 @@ class Pending:
     lock_fd: int
     generation: int
     note_path: str
+    script: str
 
     def wait(self) -> NetworkError | None:
         """Wait for nft; what it refused, or None. Then the rules are in place."""
@@ -89,7 +99,7 @@ class Pending:
             # Between our look and nft's transaction nobody else may have changed anything, or
             # their change would pass for ours: then nothing is noted and the next start runs nft.
             if generation() == self.generation + 1:
-                _write_note(self.note_path, self.generation + 1)
+                _write_note(self.note_path, _stamp(self.generation + 1, self.script))
             return None
         finally:
             os.close(self.errors_fd)
@@ -107,10 +117,15 @@ def begin(runroot: str, bridge: str, subnet: str) -> Pending | None:
         NetworkError: nft isn't installed, or the kernel has no nf_tables.
     """
     note_path = f"{leases.directory(runroot, bridge)}/firewall"
-    if _read_note(note_path) == _stamp(generation()):
+    script = TABLE + "".join(f"add element inet minibox {element}\n" for element in _elements_of(bridge, subnet))
+    if _read_note(note_path) == _stamp(generation(), script):
         return None
-    elements = f'add element inet minibox subnets {{ {subnet} }}\nadd element inet minibox bridges {{ "{bridge}" }}\n'
-    return _start(TABLE + elements, note_path)
+    return _start(script, note_path)
+
+
+def _elements_of(bridge: str, subnet: str) -> tuple[str, ...]:
+    way = f'internal {{ "{bridge}" }}' if leases.is_internal(bridge) else f"subnets {{ {subnet} }}"
+    return way, f'bridges {{ "{bridge}" }}', f'same {{ "{bridge}" . "{bridge}" }}'
 
 
 def remove(runroot: str, bridge: str) -> None:
@@ -128,12 +143,12 @@ def remove(runroot: str, bridge: str) -> None:
         if held <= {bridge}:
             script = "delete table inet minibox\n"
         else:
-            script = ""
-            if bridge in held:
-                script += f'delete element inet minibox bridges {{ "{bridge}" }}\n'
             subnet = _recorded_subnet(state)
-            if subnet and subnet in (_elements("subnets") or ()):
-                script += f"delete element inet minibox subnets {{ {subnet} }}\n"
+            way, *rest = _elements_of(bridge, subnet)
+            present = list(rest) if bridge in held else []
+            if (bridge if leases.is_internal(bridge) else subnet) in (_elements(way.partition(" ")[0]) or ()):
+                present.append(way)
+            script = "".join(f"delete element inet minibox {element}\n" for element in present)
         if script:
             status, said = _run(script)
             if status:
@@ -197,6 +212,21 @@ def generation() -> int:
     raise NetworkError("ask the kernel for its nftables ruleset: its answer has no generation")
 
 
+def apply(script: str) -> None:
+    """Have nft carry out a script, which isn't about `table inet minibox`.
+
+    Raises:
+        NetworkError: nft refuses, or isn't installed.
+    """
+    lock_fd = _lock()  # or who notes a generation would take ours for his
+    try:
+        status, said = _run(script)
+    finally:
+        os.close(lock_fd)
+    if status:
+        raise _refusal(status, said)
+
+
 def _start(script: str, note_path: str) -> Pending:
     lock_fd = _lock()
     try:
@@ -205,7 +235,7 @@ def _start(script: str, note_path: str) -> Pending:
     except BaseException:
         os.close(lock_fd)
         raise
-    return Pending(pid, output_fd, lock_fd, before, note_path)
+    return Pending(pid, output_fd, lock_fd, before, note_path, script)
 
 
 def _run(script: str, *options: str) -> tuple[int, str]:
@@ -276,7 +306,7 @@ def _refusal(status: int, said: str) -> NetworkError:
         hint = "nftables needs CAP_NET_ADMIN in this network namespace"
     elif os.strerror(errno.EOPNOTSUPP) in said or os.strerror(errno.ENOENT) in said:
         hint = "the kernel may lack a module: modprobe -a nf_tables nft_chain_nat nft_masq nft_ct"
-    return NetworkError(f"change table inet minibox with nft: {said}", hint)
+    return NetworkError(f"change nftables with nft: {said}", hint)
 
 
 def _elements(name: str) -> set[str] | None:
@@ -316,10 +346,10 @@ def _lock() -> int:
     return fd
 
 
-def _stamp(number: int) -> str:
-    """A generation number and the network namespace that it belongs to."""
+def _stamp(number: int, script: str) -> str:
+    """A generation number, the network namespace that it belongs to, and what was put there."""
     namespace = os.stat(NETNS)
-    return f"{number} {namespace.st_dev}:{namespace.st_ino}"
+    return f"{number} {namespace.st_dev}:{namespace.st_ino} {crc32(script.encode()):08x}"
 
 
 def _read_note(path: str) -> str:
@@ -330,8 +360,8 @@ def _read_note(path: str) -> str:
         return ""
 
 
-def _write_note(path: str, number: int) -> None:
+def _write_note(path: str, note: str) -> None:
     temporary = f"{path}.new"
     with open(temporary, "w", encoding="ascii") as file:
-        file.write(_stamp(number))
+        file.write(note)
     os.rename(temporary, path)

@@ -2,6 +2,7 @@
 
     runroot/network/<bridge>/subnet             the bridge's subnet, chosen at first use
     runroot/network/<bridge>/leases/<address>   a symbolic link whose target is the container's id
+    runroot/network/<bridge>/names/<id>         what members of a network are called; see `members`
 
 A symbolic link because symlink(2) makes name and content in one step and refuses a name that is
 there: taking an address needs no lock, and no reader sees a lease without an owner.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RUNROOT = "/run/minibox"
 DEFAULT_BRIDGE = "minibox0"
+INTERNAL = "mbi"  # how the names of bridges begin that have no way out
 SIOCGIFADDR = 0x8915  # netdevice(7)
 LIKELY = 8  # so many of the addresses that a container tries first are looked at first
 
@@ -52,6 +54,22 @@ class Lease:
     bridge: str
     runroot: str
 
+    @property
+    def internal(self) -> bool:
+        """Whether its bridge has no way out."""
+        return is_internal(self.bridge)
+
+
+def is_internal(bridge: str) -> bool:
+    """Whether a bridge has no way out: its name says so."""
+    return bridge.startswith(INTERNAL)
+
+
+def place(runroot: str, bridge: str, chosen: Subnet, container_id: str = "", address: str = "") -> Lease:
+    """The lease of ``address``; without one that of nobody, which says all of the bridge."""
+    gateway = ipv4.text(chosen.first + 1)
+    return Lease(container_id, address, chosen.prefix_length, gateway, str(chosen), bridge, runroot)
+
 
 def bridge_name(runroot: str) -> str:
     """``minibox0`` for the default runroot, else ``mb-`` and 8 hex digits of the path's CRC-32.
@@ -67,10 +85,13 @@ def directory(runroot: str, bridge: str) -> str:
     return f"{runroot}/network/{bridge}"
 
 
-def take(runroot: str, container_id: str, bridge: str = "") -> Lease:
+def take(runroot: str, container_id: str, bridge: str = "", wanted: Subnet | None = None) -> Lease:
     """Lease an address on ``bridge`` (default: the runroot's own) to ``container_id``.
 
     The container's state must be there already: who finds it without an owner frees what it had, `release_of`.
+
+    Args:
+        wanted: the bridge's subnet; None for one that is chosen.
 
     Raises:
         NetworkError: no subnet or no address is free, or the state can't be written.
@@ -78,12 +99,12 @@ def take(runroot: str, container_id: str, bridge: str = "") -> Lease:
     bridge = bridge or bridge_name(runroot)
     state = directory(runroot, bridge)
     try:
-        chosen = _recorded(state)
+        chosen = recorded(state)
         if chosen and _link_exists(bridge):
             return _take_in(chosen, runroot, container_id, bridge)
         os.makedirs(f"{state}/leases", 0o700, exist_ok=True)
         with Lock(state):
-            chosen = _chosen(state, bridge)
+            chosen = _chosen(state, bridge, wanted)
             return _take_in(chosen, runroot, container_id, bridge)
     except OSError as error:
         raise NetworkError(f"lease an address in {state}: {kernel_says(error)}") from error
@@ -102,27 +123,21 @@ def release(lease: Lease) -> None:
         raise NetworkError(f"release {lease.address} in {state}: {kernel_says(error)}") from error
 
 
-def release_of(runroot: str, container_id: str) -> None:
-    """Give back the address of a container that can't do it itself; none is fine."""
-    held = of(runroot, container_id)
-    if held:
-        release(held)
-
-
-def of(runroot: str, container_id: str) -> Lease | None:
-    """The lease of a container."""
+def of(runroot: str, container_id: str) -> list[Lease]:
+    """The leases of a container, one for each network that it is on."""
+    found = []
     for bridge in bridges(runroot):
         state = directory(runroot, bridge)
-        chosen = _recorded(state)
+        chosen = recorded(state)
         if not chosen:
             continue
         # It has one of the first that it has tried, as a rule: with hundreds of them a look at all takes its time.
         near = (address for address, _ in zip(_addresses(chosen, container_id), range(LIKELY)))
         for address in (*near, *_names(f"{state}/leases")):
             if owner(state, address) == container_id:
-                gateway = ipv4.text(chosen.first + 1)
-                return Lease(container_id, address, chosen.prefix_length, gateway, str(chosen), bridge, runroot)
-    return None
+                found.append(place(runroot, bridge, chosen, container_id, address))
+                break
+    return found
 
 
 def bridges(runroot: str) -> list[str]:
@@ -171,13 +186,12 @@ def _take_in(chosen: Subnet, runroot: str, container_id: str, bridge: str) -> Le
     container's veth, which the kernel takes away a little after its namespace.
     """
     state = directory(runroot, bridge)
-    gateway = ipv4.text(chosen.first + 1)
     for address in _addresses(chosen, container_id):
         try:
             os.symlink(container_id, f"{state}/leases/{address}")
         except FileExistsError:
             continue
-        return Lease(container_id, address, chosen.prefix_length, gateway, str(chosen), bridge, runroot)
+        return place(runroot, bridge, chosen, container_id, address)
     raise NetworkError(
         f"lease an address on {bridge}: all {_count(chosen)} of {chosen} are in use",
         hint="stop containers that are no longer needed, or use another --runroot",
@@ -195,16 +209,16 @@ def _count(chosen: Subnet) -> int:
     return chosen.last - chosen.first - 2
 
 
-def _chosen(state: str, bridge: str) -> Subnet:
+def _chosen(state: str, bridge: str, wanted: Subnet | None) -> Subnet:
     """The bridge's subnet, under the lock; chosen anew when nothing uses the old one and the host does now."""
-    recorded = _recorded(state)
-    if recorded and (_link_exists(bridge) or leased(state)):
-        return recorded
-    chosen = _subnet_of(bridge)  # our state was deleted, and the bridge was not
+    before = recorded(state)
+    if before and (_link_exists(bridge) or leased(state)):
+        return before
+    chosen = wanted or _subnet_of(bridge)  # our state was deleted, and the bridge was not
     if not chosen:
         taken = subnet.host_subnets()
-        if recorded and subnet.is_free(recorded, taken):
-            return recorded
+        if before and subnet.is_free(before, taken):
+            return before
         chosen = subnet.choose(taken, 0 if bridge == DEFAULT_BRIDGE else crc32(bridge.encode()))
     with open(f"{state}/subnet.new", "w", encoding="ascii") as file:
         file.write(str(chosen))
@@ -212,7 +226,8 @@ def _chosen(state: str, bridge: str) -> Subnet:
     return chosen
 
 
-def _recorded(state: str) -> Subnet | None:
+def recorded(state: str) -> Subnet | None:
+    """The subnet of the bridge whose state it is; None when it has none yet."""
     try:
         with open(f"{state}/subnet", encoding="ascii") as file:
             return ipv4.parse_subnet(file.read())

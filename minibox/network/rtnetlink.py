@@ -32,9 +32,10 @@ NLMSG_ERROR, NLM_F_ACK_TLVS, NLMSGERR_ATTR_MSG = 2, 0x200, 1
 ANSWER_WITHIN_S = 10
 
 # The marked values: what stands for a field in a compiled request. Each field has a fixed width.
-_NAME = "mb-marked-name0"  # 15 characters and a NUL: IFNAMSIZ
+_NAME, _PEER = "mb-marked-name0", "mb-marked-peer0"  # 15 characters and a NUL: IFNAMSIZ
 _MARKS = {
     "name": _NAME.encode() + b"\0",
+    "peer": _PEER.encode() + b"\0",
     "mtu": struct.pack("=I", 0x7A7A7A71),
     "bridge_index": struct.pack("=I", 0x7A7A7A72),
     "netns_fd": struct.pack("=I", 0x7A7A7A73),
@@ -102,7 +103,7 @@ def _compile_requests() -> dict[str, Request]:
         compiled("add address")
         compiler.route("add", dst="default", gateway="203.0.113.124")
         compiled("add default route")
-        peer = {"ifname": "eth0", "net_ns_fd": 0x7A7A7A73, "address": mac, "mtu": mtu}
+        peer = {"ifname": _PEER, "net_ns_fd": 0x7A7A7A73, "address": mac, "mtu": mtu}
         compiler.link("add", ifname=_NAME, kind="veth", master=0x7A7A7A72, mtu=mtu, state="up", peer=peer)
         compiled("add veth")
     return found

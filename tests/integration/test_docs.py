@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from minibox.cli import main as cli
-from minibox.cli.application import COMMANDS, CONTAINER_COMMANDS, IMAGE_COMMANDS, SYSTEM_COMMANDS, VOLUME_COMMANDS
+from minibox.cli.application import (
+    COMMANDS,
+    CONTAINER_COMMANDS,
+    IMAGE_COMMANDS,
+    NETWORK_COMMANDS,
+    SYSTEM_COMMANDS,
+    VOLUME_COMMANDS,
+)
 from tests.conftest import CHECKOUT
 from tests.probes import requires
 
@@ -136,8 +143,8 @@ def help_options(command: str) -> set[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_an_option_that_a_document_names_is_one(document):
     known = help_options("")
-    groups = (COMMANDS, IMAGE_COMMANDS, SYSTEM_COMMANDS, CONTAINER_COMMANDS, VOLUME_COMMANDS)
-    for group, rows in zip(("", "image ", "system ", "container ", "volume "), groups):
+    groups = (COMMANDS, IMAGE_COMMANDS, SYSTEM_COMMANDS, CONTAINER_COMMANDS, NETWORK_COMMANDS, VOLUME_COMMANDS)
+    for group, rows in zip(("", "image ", "system ", "container ", "network ", "volume "), groups):
         known = known.union(*(help_options(f"{group}{name}") for _, name, *_ in rows))
     known |= {"--root", "--runroot", "--debug", "--net"}
     named = set(re.findall(r"`(--[a-z][a-z-]*)", document.read_text()))

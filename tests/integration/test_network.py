@@ -104,7 +104,7 @@ def test_an_unknown_network(minibox: Run) -> None:
     done = minibox("run", "--rm", "--network", "nowhere", "base", "true")
     assert done.returncode == 125
     assert done.stderr == (
-        "minibox: invalid value 'nowhere' for --network: no such choice\nhint: one of none, host, bridge\n"
+        "minibox: network 'nowhere' is not there\nhint: one of none, host, bridge, or of minibox network ls\n"
     )
 
 

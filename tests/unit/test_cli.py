@@ -74,7 +74,7 @@ def test_help_of_run_shows_every_option_on_one_line(monkeypatch, capsys):
         (["run", "-iz", "base"], "unknown option -z", "see minibox run --help"),
         (["run", "base", "--name"][:1] + ["--name"], "option --name needs a value", "see minibox run --help"),
         (["run", "-m", "12x", "base"], "invalid value '12x' for --memory: not a size", "write a number and a unit: 512m, 2g, 65536k"),
-        (["run", "--network", "x", "base"], "invalid value 'x' for --network: no such choice", "one of none, host, bridge"),
+        (["run", "--pull", "x", "base"], "invalid value 'x' for --pull: no such choice", "one of always, missing, never"),
         (["run", "--tty=yes", "base"], "invalid value 'yes' for --tty: a flag is true or false", "write true or false, or nothing"),
         (["run", "--oom-score-adj=1001", "base"], "invalid value '1001' for --oom-score-adj: not between -1000 and 1000", "see minibox run --help"),
         (["run", "-m", "1\n2", "base"], "invalid value '1\\n2' for --memory: not a size", "write a number and a unit: 512m, 2g, 65536k"),

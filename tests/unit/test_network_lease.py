@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
-from minibox.network import ipv4, lease
+from minibox.network import ipv4, lease, members
 
 
 def _take_many(runroot: str, first: int, count: int) -> list[str]:
@@ -56,12 +56,12 @@ def test_what_the_dead_held_is_freed(tmp_path: Path) -> None:
     assert far not in (dead.address, living.address)
     Path(state, "leases", far).symlink_to("far")
     for container_id in ("dead", "far", "nobody"):
-        lease.release_of(str(tmp_path), container_id)
+        members.leave_all(str(tmp_path), container_id)
     assert lease.leased(state) == {living.address: "living"}
 
 
 def test_freeing_in_a_runroot_that_never_had_a_network(tmp_path: Path) -> None:
-    lease.release_of(str(tmp_path), "nobody")
+    members.leave_all(str(tmp_path), "nobody")
 
 
 def test_a_subnet_that_is_in_use_stays(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ def test_each_field_has_its_places():
     assert fields["add default route"] == ["gateway"]
     assert fields["set up"] == fields["delete link"] == ["index"]
     assert sorted(fields["add bridge"]) == ["mac", "mtu", "name"]
-    assert sorted(fields["add veth"]) == ["bridge_index", "mac", "mtu", "mtu", "name", "netns_fd"]
+    assert sorted(fields["add veth"]) == ["bridge_index", "mac", "mtu", "mtu", "name", "netns_fd", "peer"]
 
 
 def test_a_process_id_is_no_field():
