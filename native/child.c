@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-static void unblock_signals(void) {
+void mb_child_unblock_signals(void) {
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -39,7 +39,7 @@ static int exec_failed(struct mb_child *child, int error) {
  * is there and can't be executed is reported over those that aren't there. */
 int mb_child_op_exec(struct mb_child *child, const uint64_t *a) {
     int error = -ENOENT;
-    unblock_signals();
+    mb_child_unblock_signals();
     child->record->state = MB_EXEC;
     for (char **candidate = vector(a[0]); *candidate; candidate++) {
         execve(*candidate, vector(a[1]), vector(a[2]));
@@ -86,6 +86,13 @@ static void close_others(const struct mb_child *child) {
     }
 }
 
+static _Noreturn void fail(const struct mb_child *child, int error) {
+    child->record->error = -error;
+    child->record->state = MB_FAILED;
+    bool told = child->report < 0 || write(child->report, child->record, sizeof *child->record) > 0;
+    _exit(told ? 1 : 2);
+}
+
 _Noreturn void mb_child_main(struct mb_child *child) {
     struct mb_record *record = child->record;
     /* Python ignores SIGPIPE and handles SIGINT; an ignored signal would stay so over exec. The raw
@@ -115,9 +122,7 @@ _Noreturn void mb_child_main(struct mb_child *child) {
         int error = operations[op->code](child, op->argument);
         record->time[i].end_ns = now_ns();
         if (error) {
-            record->error = -error;
-            record->state = MB_FAILED;
-            _exit(1);
+            fail(child, error);
         }
     }
     record->state = MB_DONE;

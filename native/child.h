@@ -42,6 +42,7 @@ struct mb_message {
 struct mb_child {
     const struct mb_plan *plan;
     struct mb_record *record;
+    int report; /* once past a gate: a file that is told of a failure, else -1 */
     int slots[MB_SLOTS];
 };
 

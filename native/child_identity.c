@@ -3,6 +3,7 @@
 #include "child_operations.h"
 #include "syscalls.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/capability.h>
 #include <linux/keyctl.h>
@@ -19,7 +20,16 @@ int mb_child_op_unshare(struct mb_child *child, const uint64_t *a) {
     return result(unshare((int)a[0]));
 }
 
-int mb_child_op_setns(struct mb_child *child, const uint64_t *a) { return result(setns(slot(child, a[0]), (int)a[1])); }
+/* setns(namespace, flags): EINVAL also says of a user namespace that the process is in it already. */
+int mb_child_op_setns(struct mb_child *child, const uint64_t *a) {
+    int error = result(setns(slot(child, a[0]), (int)a[1]));
+    struct stat own, joined;
+    if (error == -EINVAL && a[1] == CLONE_NEWUSER && !fstatat(AT_FDCWD, "/proc/self/ns/user", &own, 0) &&
+        !fstat(slot(child, a[0]), &joined) && own.st_ino == joined.st_ino && own.st_dev == joined.st_dev) {
+        return 0;
+    }
+    return error;
+}
 
 /* Whoever joins a pid namespace is seen from inside at once, with all that it still holds of the
  * host: nobody there may trace it or look at its descriptors before its exec. */
@@ -28,11 +38,12 @@ int mb_child_op_undumpable(struct mb_child *child, const uint64_t *a) {
     return result(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
 }
 
-/* clone_sibling(socket): a pid namespace that was joined takes effect for children. Go on as one,
- * but as a child of our parent's, which gets its pidfd; the process that called ends. */
+/* clone_sibling(socket, flags): a pid namespace that was joined takes effect for children. Go on as
+ * one, in new namespaces by `flags`, but as a child of our parent's, which gets its pidfd; the
+ * process that called ends. */
 int mb_child_op_clone_sibling(struct mb_child *child, const uint64_t *a) {
     int pidfd = -1;
-    struct mb_clone_args args = {.flags = CLONE_PARENT | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&pidfd};
+    struct mb_clone_args args = {.flags = a[1] | CLONE_PARENT | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&pidfd};
     pid_t pid = mb_clone3(&args);
     if (pid <= 0) {
         return result(pid);

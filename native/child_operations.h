@@ -25,6 +25,9 @@ static inline int slot(const struct mb_child *child, uint64_t argument) { return
  * operation stdio, which would close them or leave them close-on-exec. */
 int mb_child_above_stdio(int fd);
 
+/* For the command, which starts with no signal blocked. */
+void mb_child_unblock_signals(void);
+
 /* Put a descriptor into a slot; -1 is passed on as -errno. */
 int mb_child_fill(struct mb_child *child, uint64_t argument, int fd);
 

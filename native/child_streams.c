@@ -95,6 +95,25 @@ int mb_child_op_wait(struct mb_child *child, const uint64_t *a) {
     return error ? error : message.tag == a[1] ? 0 : -EPROTO;
 }
 
+/* tell(socket, tag): that this child has come so far. */
+int mb_child_op_tell(struct mb_child *child, const uint64_t *a) {
+    return mb_child_send(slot(child, a[0]), (uint32_t)a[1], -1);
+}
+
+/* gate(go, report): wait for a byte from the FIFO `go`, which is open for writing here too, so that
+ * the wait has no end. What fails from here on is written to the file `report`: whoever made this
+ * process may be gone. By nothing but read and write: the filter of system calls may be loaded. */
+int mb_child_op_gate(struct mb_child *child, const uint64_t *a) {
+    char byte;
+    ssize_t size;
+    mb_child_unblock_signals(); /* as for the command that is to come: it can be ended */
+    do {
+        size = read(slot(child, a[0]), &byte, 1);
+    } while (size < 0 && errno == EINTR);
+    child->report = slot(child, a[1]);
+    return size == 1 ? 0 : size < 0 ? -errno : -ECONNRESET;
+}
+
 /* recv_fd(socket, slot) */
 int mb_child_op_recv_fd(struct mb_child *child, const uint64_t *a) {
     struct mb_message message;
@@ -142,8 +161,9 @@ int mb_child_op_stdio(struct mb_child *child, const uint64_t *a) {
     return 0;
 }
 
-/* Everything but standard input, output and error closes at exec. Linux 5.11. */
+/* close_fds(kept): everything but standard input, output, error and the `kept` after them closes at
+ * exec. Linux 5.11. */
 int mb_child_op_close_fds(struct mb_child *child, const uint64_t *a) {
-    (void)child, (void)a;
-    return result(mb_close_range(3, UINT_MAX, CLOSE_RANGE_CLOEXEC));
+    (void)child;
+    return result(mb_close_range(3 + (unsigned)a[0], UINT_MAX, CLOSE_RANGE_CLOEXEC));
 }

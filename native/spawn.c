@@ -64,7 +64,7 @@ pid_t mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const 
     if (slot_count > MB_SLOTS) {
         return -EINVAL;
     }
-    struct mb_child child = {.plan = plan, .record = record};
+    struct mb_child child = {.plan = plan, .record = record, .report = -1};
     memset(child.slots, -1, sizeof child.slots);
     memcpy(child.slots, slots, slot_count * sizeof *slots);
 

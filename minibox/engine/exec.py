@@ -23,7 +23,7 @@ from minibox.linux.process import Child
 from minibox.plan.compiler import Start
 from minibox.plan.exec import Joined, compile_exec
 from minibox.plan.namespaces import NAMESPACES
-from minibox.record import record
+from minibox.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class _Exec:
         keys = options.detach_keys if options.tty and options.interactive and not options.detach else ""
         self._detaching = Detaching(DetachKeys(keys)) if keys else None
         # One with a terminal to detach from ends by the hang-up when minibox is killed.
-        self._joined = Joined(namespaces & _others(container.live.pid), options.detach or bool(keys))
+        self._joined = Joined(namespaces & _others(container.live.pid))
         self._process = _process(process, options, container)
         self._owner = _owner(container.live.pid, self._process)
         group = container.group
@@ -140,6 +140,7 @@ class _Exec:
             seccomp_flags=flags,
             cgroup=group.name if group.directories else "",
             cgroup_tasks=group.v1_directories,
+            detached=options.detach or bool(keys),
         )
 
     def run(self) -> int:
@@ -223,8 +224,9 @@ class _Exec:
 
     def _execution(self, streams: tuple[int, int, int], terminal: tuple[int, int] | None = None) -> Execution:
         """Of the plan, not yet executed."""
+        start: Start = replace(self._start, terminal=terminal)  # type: ignore[no-untyped-call]
         execution = Execution(
-            compile_exec(self._process, self._joined, self._start, terminal),
+            compile_exec(self._process, self._joined, start),
             Resources(
                 spec={},  # type: ignore[typeddict-item]
                 streams=streams,

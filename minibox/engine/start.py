@@ -49,6 +49,8 @@ class Resources:
         wire: gives the network namespace of a pid its links.
         spawn: makes the container's first process; None: as a child of this process.
         joined_pidfd: of the first process of a container that is joined.
+        gate: what `gate.make_gate` gave, for a container that waits before its exec.
+        kept_fds: descriptors that stay open in the container: 3 and those after it.
     """
 
     spec: Spec
@@ -59,6 +61,8 @@ class Resources:
     wire: Callable[[int], None]
     spawn: Spawn | None = None
     joined_pidfd: int = -1
+    gate: tuple[int, int] = (-1, -1)
+    kept_fds: tuple[int, ...] = ()
 
 
 class ExecFailed(Exception):
@@ -78,8 +82,8 @@ class ExecFailed(Exception):
 class Execution:
     """One execution of a Plan.
 
-    After `run` the command runs: ``init`` is its process. Whoever made the execution calls
-    `close`; a command that still runs is killed by it.
+    After `run` the command runs, or waits at its gate: ``init`` is its process. Whoever made the
+    execution calls `close`; a command that still runs is killed by it.
 
     Attributes:
         shown_root_fd: the container's root directory, where its own layer is in memory (`plan.disk`); else -1.
@@ -93,6 +97,7 @@ class Execution:
         self.cgroup: Cgroup | None = None
         self.pty_master = self.shown_root_fd = -1
         self._root_fd = -1
+        self._has_sibling = self._created = False
         self._signatures: dict[str, tuple[int, str]] = {}
         self._status: socket | None = None
         self._sockets: list[socket] = []
@@ -100,7 +105,7 @@ class Execution:
         self.failed: MiniboxError | None = None
 
     def run(self) -> None:
-        """Execute all steps.
+        """Execute all steps: those before the gate, if there is one.
 
         Raises:
             StepError: a step failed; the message says which.
@@ -136,7 +141,11 @@ class Execution:
             slots[op.STATUS], slots[op.CHANNEL] = status.fileno(), channel.fileno()
             slots[op.STDIN : op.STDERR + 1] = self.resources.streams
             slots[op.NAMESPACES] = self.resources.joined_pidfd
+            slots[op.GATE], slots[op.REPORT] = self.resources.gate
             slots[op.FIRST_CGROUP :] = tasks
+            if self.resources.kept_fds:
+                slots += [-1] * (op.FIRST_KEPT - len(slots))
+                slots += self.resources.kept_fds
             self.init = self._spawn(op.INIT, flags, slots, cgroup_fd, self.resources.spawn)
         finally:
             for fd in opened:
@@ -144,6 +153,10 @@ class Execution:
         # Ours are copies: while one is open, nobody sees the process behind the other end die.
         status.close()
         channel.close()
+
+    def _take_sibling(self) -> None:
+        while not self._has_sibling and self._receive():
+            pass
 
     def _join_cgroup(self) -> None:
         assert self.init and self.cgroup
@@ -224,11 +237,11 @@ class Execution:
     def _wait_exec(self) -> None:
         """Wait until the command runs or a child has failed; take what init sends on the way."""
         assert self._status and self.init
-        while self._receive():
+        while not self._created and self._receive():
             pass
         if self.mounter:
             self.mounter.wait()
-        if self.init.progress()[0] != EXEC:
+        if not self._created and self.init.progress()[0] != EXEC:
             self._fail()
 
     def _receive(self) -> bool:
@@ -254,6 +267,10 @@ class Execution:
         if tag == op.TAG_SIBLING:
             assert isinstance(self.init, Child)
             self.init.goes_on_as(fd)
+            self._has_sibling = True
+            return True
+        if tag == op.TAG_CREATED:
+            self._created = True
             return True
         self._root_fd = fd
         return False  # it waits, so that its mounts can be looked into

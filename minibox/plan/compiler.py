@@ -18,8 +18,9 @@ from os import fsencode
 from minibox.errors import ConfigError
 from minibox.plan import mounts, namespaces
 from minibox.plan import operations as op
-from minibox.plan.devices import DEVICE_TYPES, device_node
-from minibox.plan.process import RLIMITS, become, session
+from minibox.plan.check import check
+from minibox.plan.devices import device_node
+from minibox.plan.process import become, session
 from minibox.plan.rootfs import clone_mounter, mounter, own_root, receive, show_root
 from minibox.record import record
 
@@ -46,6 +47,11 @@ class Start:
         cgroup_mounts: what /sys/fs/cgroup shows: ``("", "cgroup2", "")`` or one entry a v1 hierarchy.
         terminal: rows and columns of the terminal, None for plain streams.
         network: how the network namespace gets its links; "" for not at all.
+        detached: the container outlives the process that starts it.
+        gate: it waits before the exec until `engine.gate.open_gate` lets it pass, `start` of an OCI runtime.
+        rootless: an ordinary user starts it: he has rights over namespaces that are joined in their user namespace only.
+        keyring: it gets a session keyring of its own.
+        kept_fds: how many descriptors of the caller's, from 3 on, stay open in the container.
     """
 
     id_mapped: bool = False
@@ -58,6 +64,11 @@ class Start:
     cgroup_mounts: tuple[tuple[str, str, str], ...] = ()
     terminal: tuple[int, int] | None = None
     network: str = ""
+    detached: bool = False
+    gate: bool = False
+    rootless: bool = False
+    keyring: bool = True
+    kept_fds: int = 0
 
 
 @record
@@ -78,16 +89,16 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     Raises:
         ConfigError: the Spec asks for something that has no meaning here.
     """
-    _check(spec)
+    check(spec)
     wanted = mounts.read(spec.get("mounts", []), start.cgroup_mounts)
     binds = [mount for mount in wanted if mount.bind]
     # A loop device, which an image may need, is none of the container's: its cgroup would forbid it.
     below_mounter = start.id_mapped or rootfs.images
-    devices = spec["linux"].get("devices", [])
+    devices = spec.get("linux", {}).get("devices", [])
     handed_over = [mount.destination for mount in binds] + [device["path"] for device in devices if below_mounter]
-    if len(handed_over) > op.SLOTS - op.FIRST_BIND:
+    if len(handed_over) > op.FIRST_KEPT - op.FIRST_BIND:
         raise ConfigError(
-            f"{len(handed_over)} bind mounts and devices are more than the {op.SLOTS - op.FIRST_BIND} of one start"
+            f"{len(handed_over)} bind mounts and devices are more than the {op.FIRST_KEPT - op.FIRST_BIND} of one start"
         )
     by_mounter = mounter(rootfs, spec, binds, start.id_mapped) if below_mounter else []
     return Plan(
@@ -95,36 +106,26 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *namespaces.birth(spec, start),
             *([clone_mounter(start.id_mapped)] if below_mounter else []),
             *map(op.by_mounter, by_mounter),
-            *namespaces.identity(spec, start),
-            *(receive(handed_over) if below_mounter else own_root(rootfs, binds)),
+            *_root(rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start)),
             *([show_root()] if rootfs.disk else []),
             *_furnish(spec, wanted, below_mounter),
             *_close_up(spec),
-            *session(start.terminal, console=True),
+            *session(start, console=True),
             *_network(spec, start),
-            *become(spec["process"], start, dies_with_parent=True),
+            *become(spec["process"], start),
         ),
         namespaces.clone_flags(spec),
     )  # fmt: skip
 
 
-def _check(spec: Spec) -> None:
-    """Refuse what would be left out of the plan or stop it half-way."""
-    linux = spec["linux"]
-    for namespace in linux.get("namespaces", []):
-        if namespace["type"] not in namespaces.NAMESPACES:
-            raise ConfigError(f"unknown namespace type {namespace['type']!r}")
-        if namespace.get("path"):
-            raise ConfigError(f"the {namespace['type']} namespace {namespace['path']} can't be joined, only made anew")
-    propagation = linux.get("rootfsPropagation", "")
-    if propagation and propagation not in mounts.PROPAGATION:
-        raise ConfigError(f"unknown rootfsPropagation {propagation!r}")
-    for limit in spec["process"].get("rlimits", []):
-        if limit["type"].removeprefix("RLIMIT_") not in RLIMITS:
-            raise ConfigError(f"unknown limit {limit['type']!r}")
-    for device in linux.get("devices", []):
-        if device["type"] not in DEVICE_TYPES:
-            raise ConfigError(f"unknown type {device['type']!r} of the device {device['path']}")
+def _root(rootfs: Rootfs, binds: list[mounts.Mount], handed_over: list[str] | None, identity: list[Op]) -> list[Op]:
+    """The container's root and its ids. Somebody else's directory, and what is mounted into it, may be out of the
+    reach of its ids: it is opened before."""
+    if handed_over is not None:
+        return [*identity, *receive(handed_over)]
+    if rootfs.path:
+        return [*own_root(rootfs, binds), *identity]
+    return [*identity, *own_root(rootfs, binds)]
 
 
 def _furnish(spec: Spec, wanted: list[mounts.Mount], below_mounter: bool) -> list[Op]:
@@ -140,7 +141,7 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount], below_mounter: bool) -> lis
     if any(mount.destination == "/dev" and not mount.bind for mount in wanted):
         for path in mounts.DEVICES:
             steps.append(op.bind(path, path, "a device that every program may expect; the host's own"))
-        devices = spec["linux"].get("devices", [])
+        devices = spec.get("linux", {}).get("devices", [])
         for parent in sorted({device["path"].rpartition("/")[0] for device in devices} - {"", "/dev"}):
             steps.append(op.mkdir(op.ROOT, parent, "a device is to be in it"))
         for slot_of_device, device in enumerate(devices, slot):
@@ -150,16 +151,16 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount], below_mounter: bool) -> lis
                 steps.append(device_node(device, device["path"], op.ROOT, (0, 0)))
         for target, path in mounts.DEV_LINKS:
             steps.append(op.symlink(target, path, "programs expect it"))
-    if "hostname" in spec:
+    if spec.get("hostname"):
         steps.append(op.sethostname(spec["hostname"], "the name of the new UTS namespace"))
-    if "domainname" in spec:
+    if spec.get("domainname"):
         steps.append(op.setdomainname(spec["domainname"], "the domain of the new UTS namespace"))
     return steps
 
 
 def _close_up(spec: Spec) -> list[Op]:
     """Nothing below the root changes after this; then the host's file system goes away."""
-    linux = spec["linux"]
+    linux = spec.get("linux", {})
     steps = []
     for name, value in linux.get("sysctl", {}).items():
         path = f"/proc/sys/{name if '/' in name.partition('.')[0] else _dots_to_slashes(name)}"

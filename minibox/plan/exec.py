@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from minibox.plan import operations as op
 from minibox.plan.compiler import Plan
-from minibox.plan.namespaces import NAMESPACES, enter_cgroups, own_ids
+from minibox.plan.namespaces import NAMESPACES, dies_with_parent, enter_cgroups, own_ids
 from minibox.plan.process import become, session
 from minibox.record import record
 
@@ -27,26 +27,22 @@ class Joined:
 
     Attributes:
         namespaces: clone(2) flags of those that are not the caller's own.
-        detached: the process goes on when minibox has ended.
     """
 
     namespaces: int
-    detached: bool = False
 
 
-def compile_exec(process: Process, joined: Joined, start: Start, terminal: tuple[int, int] | None = None) -> Plan:
+def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
     """Compile an exec.
 
     Args:
-        start: as of the container's start; of it the ids, the cgroups and the filter count.
-        terminal: rows and columns of a terminal of its own; None for plain streams.
+        start: of it the ids, the cgroups, the filter, the terminal and how long it lives count.
 
     Raises:
         ConfigError: the process asks for something that has no meaning here.
     """
     steps: list[Op] = [op.parent("clone", 0, why="a process that is going to join the container")]
-    if not joined.detached:
-        steps.append(op.die_with_parent("it must not outlive the minibox that owns it"))
+    steps += dies_with_parent(start, "it must not outlive the minibox that owns it")
     steps += enter_cgroups(start)
     steps.append(op.undumpable("nobody inside may trace it or look into it before its exec"))
     if joined.namespaces:
@@ -55,8 +51,8 @@ def compile_exec(process: Process, joined: Joined, start: Start, terminal: tuple
         steps.append(op.clone_sibling("only a new process is in the pid namespace"))
     if joined.namespaces & NAMESPACES["user"]:
         steps += own_ids(start.setgroups)
-    steps += session(terminal, console=False)
-    if terminal:
+    steps += session(start, console=False)
+    if start.terminal:
         steps.append(op.parent("take_terminal", why="the user inside may open it by name, as tmux(1) does"))
-    steps += become(process, start, dies_with_parent=not joined.detached)
+    steps += become(process, start)
     return Plan(tuple(steps), 0)

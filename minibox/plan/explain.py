@@ -28,16 +28,19 @@ WORDS = {
     "write_id_maps": ("map the ids of the user namespace", "user_namespaces(7)", ""),
     "oom_score_adj": ("set oom_score_adj to {value}", "proc(5)", "value"),
     "network": ("wire the network ({mode})", "veth(4)", "mode"),
+    "take_sibling": ("receive the process that goes on", "pidfd_open(2)", ""),
     "take_terminal": ("receive the terminal, and give it to the container's user", "pty(7)", ""),
     "send": ("send {tag}", "unix(7)", "tag"),
     "die_with_parent": ("ask for SIGKILL when the parent ends", "prctl(2)", "socket"),
     "wait": ("wait for {tag}", "unix(7)", "socket tag"),
+    "tell": ("tell that {tag}", "unix(7)", "socket tag"),
+    "gate": ("wait for `start`", "fifo(7)", "go report"),
     "recv_fd": ("receive {slot}", "unix(7)", "socket slot"),
     "send_fd": ("send {slot}", "unix(7)", "socket slot tag"),
     "unshare": ("unshare {flags}", "unshare(2)", "flags"),
     "setns": ("enter a namespace ({flags})", "setns(2)", "namespace flags"),
     "undumpable": ("hide from those inside", "prctl(2)", ""),
-    "clone_sibling": ("go on as a child of the parent's", "clone(2)", "socket"),
+    "clone_sibling": ("go on as a child of the parent's, with {flags}", "clone3(2)", "socket flags"),
     "open": ("open {path}", "open(2)", "path flags slot"),
     "open_tree": ("clone the mount of {path}", "open_tree(2)", "path flags slot"),
     "open_image": ("mount the EROFS image {path}", "fsopen(2)", "path slot"),
@@ -77,7 +80,7 @@ WORDS = {
     "cap_ambient": ("raise the ambient capabilities {capabilities}", "capabilities(7)", "capabilities"),
     "no_new_privs": ("give up new privileges", "prctl(2)", ""),
     "seccomp": ("load a system call filter of {program}", "seccomp(2)", "program flags"),
-    "close_fds": ("mark all other descriptors close-on-exec", "close_range(2)", ""),
+    "close_fds": ("mark all other descriptors close-on-exec", "close_range(2)", "kept"),
     "exec": ("execute {argv}", "execve(2)", "candidates argv env"),
 }
 
@@ -86,8 +89,10 @@ SLOTS = {
     op.STDOUT: "stdout", op.STDERR: "stderr", op.USERNS: "the container's user namespace",
     op.ROOT: "the container's root", op.PTY_MASTER: "the terminal's master", op.PTY_SLAVE: "the terminal",
     op.SCRATCH: "the mount at hand", op.NAMESPACES: "the container's first process",
+    op.GATE: "the gate", op.REPORT: "the report of what fails behind it",
 }  # fmt: skip
-TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", op.TAG_ROOT: "root", 0: "descriptor"}
+TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", op.TAG_ROOT: "root",
+        op.TAG_CREATED: "it is created", 0: "descriptor"}  # fmt: skip
 CLONE_FLAGS = {
     0x80: "NEWTIME", 0x100: "VM", 0x20000: "NEWNS", 0x2000000: "NEWCGROUP", 0x4000000: "NEWUTS", 0x8000000: "NEWIPC", 0x10000000: "NEWUSER",
     0x20000000: "NEWPID", 0x40000000: "NEWNET",
@@ -174,6 +179,8 @@ def _shown(operation: str, name: str, value: Argument) -> str:
         "stdin",
         "stdout",
         "stderr",
+        "go",
+        "report",
     ):
         return _slot(value)
     if name == "tag":
@@ -188,7 +195,7 @@ def _shown(operation: str, name: str, value: Argument) -> str:
         return RESOURCES[value]
     if name == "recursive":
         return "yes" if value else ""
-    table = {"flags": CLONE_FLAGS if operation in ("clone", "clone_mounter", "unshare", "setns") else MOUNT_FLAGS,
+    table = {"flags": CLONE_FLAGS if operation in ("clone", "clone_mounter", "clone_sibling", "unshare", "setns") else MOUNT_FLAGS,
              "propagation": MOUNT_FLAGS, "attributes": ATTRIBUTE_FLAGS, "set": ATTRIBUTE_FLAGS,
              "clear": ATTRIBUTE_FLAGS}.get(name)  # fmt: skip
     if table is None:
@@ -200,8 +207,12 @@ def _shown(operation: str, name: str, value: Argument) -> str:
 def _slot(number: int) -> str:
     if number == op.HOST:
         return "the host's root"
+    if number >= op.FIRST_KEPT:
+        return f"descriptor {number - op.FIRST_KEPT + 3}"
     if number >= op.FIRST_BIND:
         return f"bind source {number - op.FIRST_BIND + 1}"
+    if number >= op.FIRST_JOINED:
+        return "the namespace"
     if number >= op.FIRST_CGROUP:
         return f"tasks file {number - op.FIRST_CGROUP + 1}"
     return SLOTS[number]

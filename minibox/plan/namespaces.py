@@ -24,22 +24,41 @@ NAMESPACES = {
 
 
 def types(spec: Spec) -> set[str]:
-    """The types of the namespaces that the container has of its own."""
-    return {namespace["type"] for namespace in spec["linux"].get("namespaces", [])}
+    """The types of the namespaces that the container has of its own, made anew."""
+    return {each["type"] for each in spec.get("linux", {}).get("namespaces", []) if not each.get("path")}
+
+
+def joined(spec: Spec) -> dict[str, str]:
+    """The paths of the namespaces that are there and joined, by type, in the order of joining.
+
+    A user namespace is the last: whoever may join it has rights over all that belong to it, but
+    behind it none over the host's. An ordinary user has them only behind it: see `_join`.
+    """
+    found = {each["type"]: each["path"] for each in spec.get("linux", {}).get("namespaces", []) if each.get("path")}
+    return {kind: found[kind] for kind in sorted(found, key=lambda kind: (kind == "user", kind))}
+
+
+def _all_at_once(spec: Spec) -> int:
+    """clone(2) flags of all that are made but two: the root of a cgroup namespace is the cgroup at the time it is
+    made, so it waits until the process is in its own; and the clocks of a time namespace can't be set from within."""
+    return sum(NAMESPACES[kind] for kind in types(spec) - {"cgroup", "time"})
+
+
+def _needs_sibling(spec: Spec) -> bool:
+    """Must the process that joins go on as another? For a pid namespace it must. A user namespace takes the right
+    to join the host's others, and owns those that are made with it or after it."""
+    paths = joined(spec)
+    return "pid" in paths or "user" in paths or bool(paths and "user" in types(spec))
 
 
 def clone_flags(spec: Spec) -> int:
-    """clone(2) flags of all at once but two: the root of a cgroup namespace is the cgroup at the time it is made, so it
-    waits until the process is in its own; and the clocks of a time namespace can't be set from within."""
-    flags = 0
-    for kind in types(spec) - {"cgroup", "time"}:
-        flags |= NAMESPACES[kind]
-    return flags
+    """clone(2) flags of the container's first process."""
+    return 0 if _needs_sibling(spec) else _all_at_once(spec)
 
 
 def namespace_flags(spec: Spec) -> int:
-    """clone(2) flags of all namespaces that the container has of its own."""
-    return sum(NAMESPACES[kind] for kind in types(spec))
+    """clone(2) flags of all namespaces that are not the caller's."""
+    return sum(NAMESPACES[kind] for kind in types(spec) | joined(spec).keys())
 
 
 def birth(spec: Spec, start: Start) -> list[Op]:
@@ -51,10 +70,13 @@ def birth(spec: Spec, start: Start) -> list[Op]:
         )
     steps += [
         op.parent("clone", clone_flags(spec), why="a process in namespaces of its own"),
-        op.die_with_parent("a container must not outlive the minibox that owns it"),
+        *dies_with_parent(start, "a container must not outlive the minibox that owns it"),
+        *_join(spec, start),
         *_time(spec),
         op.wait(op.TAG_IDENTITY, "until the parent has mapped its ids"),
     ]
+    if _needs_sibling(spec):
+        steps.append(op.parent("take_sibling", why="from here on, that is the container's first process"))
     if start.cgroup_joined:
         steps.append(op.parent("join_cgroup", why="this session is somebody else's cgroup: only systemd may move it"))
     if "user" in types(spec):
@@ -63,6 +85,27 @@ def birth(spec: Spec, start: Start) -> list[Op]:
     if adjustment is not None:
         steps.append(op.parent("oom_score_adj", adjustment, why="how soon the kernel kills it when memory runs out"))
     steps.append(op.parent("send", op.TAG_IDENTITY, why="the child may go on"))
+    return steps
+
+
+def dies_with_parent(start: Start, why: str) -> list[Op]:
+    """Unless the container is to outlive who starts it."""
+    return [] if start.detached else [op.die_with_parent(why)]
+
+
+def _join(spec: Spec, start: Start) -> list[Op]:
+    paths = joined(spec)
+    if not paths:
+        return []
+    slots = dict(zip(paths, range(op.FIRST_JOINED, op.FIRST_BIND)))
+    steps: list[Op] = [op.open_(path, 0, slots[kind], f"the {kind} namespace to join") for kind, path in paths.items()]
+    order = sorted(paths, key=lambda kind: kind != "user") if start.rootless else list(paths)
+    if "pid" in paths:
+        steps.append(op.undumpable("nobody inside may trace it or look into it before its exec"))
+    steps += [op.setns(slots[kind], NAMESPACES[kind], f"the {kind} namespace is shared") for kind in order]
+    if _needs_sibling(spec):
+        steps.append(op.clone_sibling("only a new process is in a pid namespace", _all_at_once(spec)))
+        steps += dies_with_parent(start, "a new process, a new wish")
     return steps
 
 
@@ -77,7 +120,7 @@ def _time(spec: Spec) -> list[Op]:
     steps = [op.unshare(NAMESPACES["time"], "clocks of its own, for its children as yet")]
     lines = [
         f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n"
-        for clock, offset in spec["linux"].get("timeOffsets", {}).items()
+        for clock, offset in spec.get("linux", {}).get("timeOffsets", {}).items()
     ]
     if lines:
         text = "".join(lines).encode()
@@ -93,9 +136,9 @@ def identity(spec: Spec, start: Start) -> list[Op]:
     """What the process does itself, once the parent has mapped its ids."""
     own = types(spec)
     steps = enter_cgroups(start)
-    if "user" in own:
+    if "user" in own or "user" in joined(spec):
         steps += own_ids(start.setgroups)
-        steps.append(op.die_with_parent("a change of ids forgets it"))
+        steps += dies_with_parent(start, "a change of ids forgets it")
     if "cgroup" in own:
         steps.append(op.unshare(NAMESPACES["cgroup"], "its own cgroup looks like the root of the hierarchy"))
     return steps

@@ -30,13 +30,16 @@ ROOT = 6  # the container's root directory
 PTY_MASTER, PTY_SLAVE = 7, 8
 SCRATCH = 9  # a mount on its way to its place
 NAMESPACES = 10  # a pidfd of the container that is joined
+GATE, REPORT = 11, 12  # the FIFO that `start` writes to, and the file that it reads; see `engine.gate`
 FIRST_CGROUP = 16  # the "tasks" files of its cgroups, one a v1 hierarchy
+FIRST_JOINED = 40  # namespaces that are joined by path, one a type
 FIRST_BIND = 48  # bind mounts, opened before the container's root hides their sources
-SLOTS = 512  # how many there are, plan.h
+FIRST_KEPT = 512  # descriptors of the caller's that stay open, from 3 on
+SLOTS = 1024  # how many there are, plan.h
 NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
 
 # Tags of messages on the status socket.
-TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_ROOT = 1, 2, 3, 4
+TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_ROOT, TAG_CREATED = 1, 2, 3, 4, 5
 TAG_SIBLING, TAG_EXEC_ROOT = 0xFFFFFFFE, 0xFFFFFFFF  # child.h
 
 # mount_setattr(2), linux/mount.h
@@ -70,6 +73,14 @@ def wait(tag: int, why: str) -> Op:
     return Op("wait", (STATUS, tag), why, INIT)
 
 
+def tell(tag: int, why: str) -> Op:
+    return Op("tell", (STATUS, tag), why, INIT)
+
+
+def gate(why: str) -> Op:
+    return Op("gate", (GATE, REPORT), why, INIT)
+
+
 def recv_fd(slot: int, why: str) -> Op:
     return Op("recv_fd", (CHANNEL, slot), why, INIT)
 
@@ -90,8 +101,8 @@ def undumpable(why: str) -> Op:
     return Op("undumpable", (), why, INIT)
 
 
-def clone_sibling(why: str) -> Op:
-    return Op("clone_sibling", (STATUS,), why, INIT)
+def clone_sibling(why: str, flags: int = 0) -> Op:
+    return Op("clone_sibling", (STATUS, flags), why, INIT)
 
 
 def open_(path: str, flags: int, slot: int, why: str) -> Op:
@@ -255,8 +266,8 @@ def seccomp(program: bytes, flags: int, why: str) -> Op:
     return Op("seccomp", (program, flags), why, INIT)
 
 
-def close_fds(why: str) -> Op:
-    return Op("close_fds", (), why, INIT)
+def close_fds(why: str, kept: int = 0) -> Op:
+    return Op("close_fds", (kept,), why, INIT)
 
 
 def exec_(candidates: tuple[str, ...], argv: tuple[str, ...], env: tuple[str, ...], why: str) -> Op:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from minibox.linux import capabilities
 from minibox.plan import operations as op
+from minibox.plan.namespaces import dies_with_parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.oci.runtime import Process
+    from minibox.oci.runtime import Process, User
     from minibox.plan.compiler import Start
     from minibox.plan.operations import Op
 
+ROOT_USER: User = {"uid": 0, "gid": 0}
 RLIMITS = {
     name: number
     for number, name in enumerate(
@@ -20,12 +22,12 @@ RLIMITS = {
 }  # fmt: skip
 
 
-def session(terminal: tuple[int, int] | None, *, console: bool) -> list[Op]:
+def session(start: Start, *, console: bool) -> list[Op]:
     """A session of its own, and the standard streams."""
-    steps = [
-        op.setsid("no terminal of the caller's is within reach"),
-        op.session_keyring("nor its keys"),
-    ]
+    terminal = start.terminal
+    steps = [op.setsid("no terminal of the caller's is within reach")]
+    if start.keyring:
+        steps.append(op.session_keyring("nor its keys"))
     if terminal:
         steps += [
             op.open_pty(*terminal, "a terminal of the container's own"),
@@ -43,9 +45,9 @@ def session(terminal: tuple[int, int] | None, *, console: bool) -> list[Op]:
     return steps
 
 
-def become(process: Process, start: Start, *, dies_with_parent: bool) -> list[Op]:
+def become(process: Process, start: Start) -> list[Op]:
     """From the container's root to the process that was asked for."""
-    user = process["user"]
+    user = process.get("user", ROOT_USER)
     caps = {name: capabilities.mask_of(names) for name, names in process.get("capabilities", {}).items()}  # type: ignore[arg-type]
     filter_ = op.seccomp(start.seccomp, start.seccomp_flags, "only these system calls") if start.seccomp else None
     no_new_privs = process.get("noNewPrivileges", False)
@@ -73,9 +75,11 @@ def become(process: Process, start: Start, *, dies_with_parent: bool) -> list[Op
     ]
     if caps.get("ambient"):
         steps.append(op.cap_ambient(caps["ambient"], "kept by a command that is not root"))
-    if dies_with_parent:
-        steps.append(op.die_with_parent("a change of ids forgets it"))
-    steps.append(op.close_fds("no descriptor of the host's stays open"))
+    steps += dies_with_parent(start, "a change of ids forgets it")
+    steps.append(op.close_fds("no descriptor of the host's stays open", start.kept_fds))
+    if start.gate:
+        steps.append(op.tell(op.TAG_CREATED, "minibox has nothing more to do"))
+        steps.append(op.gate("all but the command itself is done"))
     if no_new_privs:
         steps.append(op.no_new_privs("no set-uid file gives more"))
         if filter_:

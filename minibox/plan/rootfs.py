@@ -28,15 +28,17 @@ class Rootfs:
         lowerdirs: unpacked layers, topmost first.
         images: each layer is not a directory but an EROFS image.
         tree: a directory that is the whole root file system, instead of layers; "" for layers.
+        path: somebody else's directory that is the whole root file system, used as it is; "" for none.
         userxattr: overlayfs keeps its marks in ``user.`` attributes, as it must without privilege.
         volatile: nothing is synced to disk at the end; for what is thrown away anyway.
         disk: what the container writes stays in memory, and is no more than that; None: in ``directory``.
     """
 
-    directory: str
-    lowerdirs: tuple[str, ...]
+    directory: str = ""
+    lowerdirs: tuple[str, ...] = ()
     images: bool = False
     tree: str = ""
+    path: str = ""
     userxattr: bool = False
     volatile: bool = False
     disk: Disk | None = None
@@ -50,7 +52,7 @@ def clone_mounter(id_mapped: bool) -> Op:
 
 def mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount], id_mapped: bool) -> list[Op]:
     """Its steps: the root and the sources of all bind mounts, opened and handed over."""
-    linux, ids = spec["linux"], (0, 0)
+    linux, ids = spec.get("linux", {}), (0, 0)
     if id_mapped:
         ids = linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"]
     steps = [op.die_with_parent("it must not outlive minibox either")]
@@ -96,6 +98,13 @@ def own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
     steps: list[Op] = []
     for slot, mount in enumerate(binds, op.FIRST_BIND):
         steps += mounts.open_bind(mount, slot)
+    if rootfs.path:
+        return [
+            *steps,
+            op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),
+            op.open_tree(rootfs.path, op.ROOT, "the container's root, with the mounts below it", recursive=True),
+            op.attach(op.ROOT, op.HOST, rootfs.path, "over itself, in this namespace only: hooks find it there"),
+        ]
     if rootfs.tree:
         return [
             *steps,

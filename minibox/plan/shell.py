@@ -168,7 +168,7 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "capset": lambda effective, permitted, inheritable: f"setpriv --inh-caps={_capabilities(inheritable)}",
     "cap_ambient": lambda mask: f"setpriv --ambient-caps={_capabilities(mask)}",
     "no_new_privs": lambda: "setpriv --no-new-privs",
-    "close_fds": lambda: "exec 3<&- 4<&-",
+    "close_fds": lambda kept: f"exec {3 + kept}<&- {4 + kept}<&-",
     "exec": lambda candidates, argv, env: f"exec env -i {' '.join(map(quote, (*env, *argv)))}",
 }
 

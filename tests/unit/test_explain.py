@@ -29,6 +29,7 @@ PARENTS = (
     "write_id_maps",
     "oom_score_adj",
     "network",
+    "take_sibling",
     "take_terminal",
     "send",
 )

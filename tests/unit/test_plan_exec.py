@@ -22,8 +22,8 @@ PROCESS: Any = {
 ALL = sum(NAMESPACES.values())
 
 
-def names(joined, start=None, terminal=None):
-    return [step.name for step in compile_exec(PROCESS, joined, start or Start(), terminal).ops]
+def names(joined, start=None):
+    return [step.name for step in compile_exec(PROCESS, joined, start or Start()).ops]
 
 
 def test_all_steps_in_order():
@@ -52,11 +52,11 @@ def test_without_namespaces_none_is_joined():
 
 
 def test_a_detached_process_outlives_minibox():
-    assert "die_with_parent" not in names(Joined(ALL, detached=True))
+    assert "die_with_parent" not in names(Joined(ALL), Start(detached=True))
 
 
 def test_its_terminal_is_not_the_containers_console():
-    found = names(Joined(ALL), terminal=(24, 80))
+    found = names(Joined(ALL), Start(terminal=(24, 80)))
     assert "open_pty" in found and "take_terminal" in found and "bind_fd" not in found
 
 

@@ -1,0 +1,66 @@
+"""What a Spec may not say: refused before anything is made, rather than left out or failed half-way."""
+
+from __future__ import annotations
+
+from minibox.errors import ConfigError
+from minibox.plan import namespaces
+from minibox.plan.devices import DEVICE_TYPES
+from minibox.plan.mounts import PROPAGATION
+from minibox.plan.process import RLIMITS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.oci.runtime import Linux, Process, Spec
+
+
+def check(spec: Spec) -> None:
+    """Raise ConfigError for what has no meaning here."""
+    if "process" not in spec:
+        raise ConfigError("process is missing")
+    check_process(spec["process"])
+    _check_namespaces(spec)
+    _check_linux(spec.get("linux", {}))
+
+
+def check_process(process: Process) -> None:
+    """The part of it that says what to run; for ``exec`` too."""
+    if not process.get("args"):
+        raise ConfigError("process.args is empty")
+    if not process["cwd"].startswith("/"):
+        raise ConfigError(f"process.cwd {process['cwd']!r} is not absolute")
+    seen = set()
+    for limit in process.get("rlimits", []):
+        if limit["type"].removeprefix("RLIMIT_") not in RLIMITS:
+            raise ConfigError(f"unknown limit {limit['type']!r}")
+        if limit["type"] in seen:
+            raise ConfigError(f"process.rlimits has {limit['type']} twice")
+        seen.add(limit["type"])
+
+
+def _check_namespaces(spec: Spec) -> None:
+    found = set()
+    for namespace in spec.get("linux", {}).get("namespaces", []):
+        kind, path = namespace["type"], namespace.get("path", "")
+        if kind not in namespaces.NAMESPACES:
+            raise ConfigError(f"unknown namespace type {kind!r}")
+        if kind in found:
+            raise ConfigError(f"linux.namespaces has {kind} twice")
+        found.add(kind)
+        if path and not path.startswith("/"):
+            raise ConfigError(f"the path {path!r} of the {kind} namespace is not absolute")
+    if "mount" not in namespaces.types(spec):
+        raise ConfigError(
+            "a container needs a mount namespace of its own: without, it would mount over the host's files"
+        )
+    for name in ("hostname", "domainname"):
+        if spec.get(name) and "uts" not in found:
+            raise ConfigError(f"{name} is set, and there is no uts namespace for it: the host's would change")
+
+
+def _check_linux(linux: Linux) -> None:
+    propagation = linux.get("rootfsPropagation", "")
+    if propagation and propagation not in PROPAGATION:
+        raise ConfigError(f"unknown rootfsPropagation {propagation!r}")
+    for device in linux.get("devices", []):
+        if device["type"] not in DEVICE_TYPES:
+            raise ConfigError(f"unknown type {device['type']!r} of the device {device['path']}")

@@ -1,0 +1,130 @@
+"""Namespaces made and joined, and a start by two commands: the exact steps, in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from minibox.errors import ConfigError
+from minibox.plan import operations as op
+from minibox.plan.compiler import Plan, Start, compile_plan
+from minibox.plan.namespaces import NAMESPACES, namespace_flags
+from minibox.plan.operations import INIT, PARENT
+from minibox.plan.rootfs import Rootfs
+
+ROOTFS = Rootfs(path="/b/rootfs")
+NEW = NAMESPACES["mount"] | NAMESPACES["pid"]
+MAP = [{"containerID": 0, "hostID": 70000, "size": 65536}]
+
+
+def spec(*more: dict[str, str], **fields: Any) -> Any:
+    return {
+        "ociVersion": "1.2.0",
+        "process": {"cwd": "/", "args": ["/bin/true"]},
+        "root": {"path": "/b/rootfs"},
+        "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, *more]},
+        **fields,
+    }
+
+
+def of(plan: Plan, actor: str) -> list[tuple[Any, ...]]:
+    return [(step.name, *step.args) for step in plan.of(actor)]
+
+
+def steps_until_ids(*more: dict[str, str], start: Start | None = None) -> tuple[Plan, list[tuple[Any, ...]]]:
+    """What init does until its parent maps ids."""
+    plan = compile_plan(spec(*more), ROOTFS, start or Start())
+    init = of(plan, INIT)
+    return plan, init[: init.index(("wait", op.STATUS, op.TAG_IDENTITY))]
+
+
+OPEN_NET = ("open", "/run/netns/x", 0, op.FIRST_JOINED)
+NET = {"type": "network", "path": "/run/netns/x"}
+DIES = ("die_with_parent", op.STATUS)
+
+
+def test_a_namespace_of_the_hosts_is_joined_by_the_process_itself():
+    plan, steps = steps_until_ids(NET)
+    assert plan.flags == NEW
+    assert steps == [DIES, OPEN_NET, ("setns", op.FIRST_JOINED, NAMESPACES["network"])]
+    assert ("loopback_up",) not in of(plan, INIT), "it is somebody else's"
+    assert namespace_flags(spec(NET)) == NEW | NAMESPACES["network"]
+
+
+def test_with_ids_of_its_own_it_joins_before_it_has_them():
+    plan, steps = steps_until_ids(NET, {"type": "user"})
+    assert plan.flags == 0
+    assert steps == [
+        DIES, OPEN_NET, ("setns", op.FIRST_JOINED, NAMESPACES["network"]),
+        ("clone_sibling", op.STATUS, NEW | NAMESPACES["user"]), DIES,
+    ]  # fmt: skip
+    assert of(plan, PARENT)[:3] == [("clone", 0), ("take_sibling",), ("write_id_maps",)]
+
+
+@pytest.mark.parametrize(("rootless", "order"), [(False, ["network", "user"]), (True, ["user", "network"])])
+def test_rights_decide_when_a_user_namespace_is_joined(rootless: bool, order: list[str]):
+    plan, steps = steps_until_ids(NET, {"type": "user", "path": "/proc/1/ns/user"}, start=Start(rootless=rootless))
+    assert [flags for name, *_, flags in steps if name == "setns"] == [NAMESPACES[kind] for kind in order]
+    assert ("clone_sibling", op.STATUS, NEW) in steps, "what is made belongs to it"
+    assert ("write_id_maps",) not in of(plan, PARENT), "its ids are mapped"
+    assert ("setresuid", 0) in of(plan, INIT)
+
+
+def test_whoever_joins_a_pid_namespace_hides_and_goes_on_as_another():
+    made = spec()
+    made["linux"]["namespaces"] = [{"type": "mount"}, {"type": "pid", "path": "/proc/1/ns/pid"}]
+    names = [step[0] for step in of(compile_plan(made, ROOTFS, Start()), INIT)]
+    assert names[:6] == ["die_with_parent", "open", "undumpable", "setns", "clone_sibling", "die_with_parent"]
+
+
+def test_a_root_by_path_is_opened_before_the_ids_change():
+    made = spec({"type": "user"})
+    made["linux"]["uidMappings"] = made["linux"]["gidMappings"] = MAP
+    made["mounts"] = [{"destination": "/data", "type": "bind", "source": "/secret/data"}]
+    init = of(compile_plan(made, ROOTFS, Start()), INIT)
+    assert init[2:9] == [
+        ("open_tree", "/secret/data", 0, op.FIRST_BIND),
+        ("mount_attributes", op.FIRST_BIND, 0, 0, op.MS_PRIVATE, 1),
+        ("propagation", "/", op.MS_REC | op.MS_PRIVATE),
+        ("open_tree", "/b/rootfs", op.AT_RECURSIVE, op.ROOT),
+        ("attach", op.ROOT, op.HOST, "/b/rootfs"),
+        ("setgroups", b""),
+        ("setresgid", 0),
+    ]
+
+
+def test_a_gate_is_the_last_but_what_the_command_must_have():
+    made = spec()
+    made["process"]["noNewPrivileges"] = True
+    start = Start(detached=True, gate=True, seccomp=bytes(8), kept_fds=2, keyring=False)
+    init = of(compile_plan(made, ROOTFS, start), INIT)
+    assert init[-6:] == [
+        ("close_fds", 2), ("tell", op.STATUS, op.TAG_CREATED), ("gate", op.GATE, op.REPORT), ("no_new_privs",),
+        ("seccomp", bytes(8), 0), ("exec", ("/bin/true",), ("/bin/true",), ()),
+    ]  # fmt: skip
+    assert DIES not in init and ("session_keyring",) not in init
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"linux": {}}, "a mount namespace of its own"),
+        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "pid"}]}}, "has pid twice"),
+        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "pid", "path": "ns"}]}}, "'ns' of the pid namespace"),
+        ({"hostname": "box"}, "hostname is set, and there is no uts namespace"),
+        ({"domainname": "box"}, "domainname is set, and there is no uts namespace"),
+        ({"process": {"cwd": "/"}}, "process.args is empty"),
+        ({"process": {"cwd": "a", "args": ["b"]}}, "process.cwd 'a' is not absolute"),
+    ],
+)
+def test_what_is_refused(change: Any, says: str):
+    with pytest.raises(ConfigError, match=says):
+        compile_plan(spec(**change), ROOTFS, Start())
+
+
+def test_a_process_is_needed():
+    made = spec()
+    del made["process"]
+    with pytest.raises(ConfigError, match="process is missing"):
+        compile_plan(made, ROOTFS, Start())
