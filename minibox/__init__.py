@@ -1,0 +1,63 @@
+"""Containers in your own process, without a daemon: ``minibox.run("base", ["echo", "hi"])``. docs/api.md.
+
+Importing this imports nothing: each name is looked up when it is used.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.api.options import ContainerOptions as ContainerOptions
+    from minibox.api.process import DEVNULL as DEVNULL
+    from minibox.api.process import PIPE as PIPE
+    from minibox.api.process import STDOUT as STDOUT
+    from minibox.api.process import Popen as Popen
+    from minibox.api.run import run as run
+    from minibox.api.sandbox import Sandbox as Sandbox
+    from minibox.engine.completed import CompletedRun as CompletedRun
+    from minibox.engine.outcome import Usage as Usage
+    from minibox.engine.verdict import Verdict as Verdict
+    from minibox.errors import CalledProcessError as CalledProcessError
+    from minibox.errors import CommandNotExecutable as CommandNotExecutable
+    from minibox.errors import CommandNotFound as CommandNotFound
+    from minibox.errors import ContainerNotRunning as ContainerNotRunning
+    from minibox.errors import ImageNotFound as ImageNotFound
+    from minibox.errors import MiniboxError as MiniboxError
+    from minibox.errors import TimedOut as TimedOut
+    from minibox.errors import TimeoutExpired as TimeoutExpired
+    from minibox.errors import Unsupported as Unsupported
+    from minibox.errors import UsageError as UsageError
+else:
+    _WHERE = {
+        "ContainerOptions": "api.options",
+        "DEVNULL": "api.process",
+        "PIPE": "api.process",
+        "STDOUT": "api.process",
+        "Popen": "api.process",
+        "run": "api.run",
+        "Sandbox": "api.sandbox",
+        "CompletedRun": "engine.completed",
+        "Usage": "engine.outcome",
+        "Verdict": "engine.verdict",
+        "CalledProcessError": "errors",
+        "CommandNotExecutable": "errors",
+        "CommandNotFound": "errors",
+        "ContainerNotRunning": "errors",
+        "ImageNotFound": "errors",
+        "MiniboxError": "errors",
+        "TimedOut": "errors",
+        "TimeoutExpired": "errors",
+        "Unsupported": "errors",
+        "UsageError": "errors",
+    }
+
+    def __getattr__(name):
+        """PEP 562; hidden from type checkers, for which every name would be there."""
+        if name not in _WHERE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        found = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+        globals()[name] = found
+        return found
+
+    def __dir__():
+        return sorted({*globals(), *_WHERE})

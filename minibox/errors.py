@@ -10,6 +10,12 @@ from __future__ import annotations
 from errno import errorcode
 from os import strerror
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.engine.completed import CompletedRun
+
 
 class MiniboxError(Exception):
     """Base of all errors that minibox raises on purpose.
@@ -86,6 +92,48 @@ class TimedOut(MiniboxError):
     """What was waited for took too long."""
 
     status = 124  # as timeout(1) has it
+
+
+class TimeoutExpired(TimedOut):
+    """A command ran longer than it may; one of `minibox.run` was killed for it.
+
+    Attributes:
+        cmd: the command.
+        timeout: seconds.
+        stdout, stderr: what it has written so far, where that was captured; None where not.
+    """
+
+    def __init__(self, cmd: object, timeout: float, stdout: Any = None, stderr: Any = None) -> None:
+        super().__init__(f"command {cmd!r} has not ended after {timeout:g} s")
+        self.cmd, self.timeout, self.stdout, self.stderr = cmd, timeout, stdout, stderr
+
+
+class CalledProcessError(MiniboxError):
+    """A command that was to succeed didn't: ``check=True``.
+
+    Attributes:
+        completed: the `minibox.CompletedRun`: its streams, its verdict, what it used.
+    """
+
+    def __init__(self, completed: CompletedRun[Any]) -> None:
+        verdict = completed.verdict
+        super().__init__(f"command {completed.args!r}: {verdict.summary}", verdict.hint or None)
+        self.completed = completed
+
+    @property
+    def returncode(self) -> int:
+        """The exit status, or the negative number of the signal that ended it."""
+        return self.completed.returncode
+
+    @property
+    def stdout(self) -> Any:
+        """What it wrote to standard output, where that was captured; None where not."""
+        return self.completed.stdout
+
+    @property
+    def stderr(self) -> Any:
+        """The same of standard error."""
+        return self.completed.stderr
 
 
 class LimitError(MiniboxError):

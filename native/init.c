@@ -1,7 +1,8 @@
 /* minibox-init: process 1 of a container run with --init.
  *
  * Runs the command given behind "--", passes every signal on to it, reaps whatever is orphaned
- * below it, and ends as the command ended. Static: it runs in images with any C library or none.
+ * below it, and ends as the command ended. Without a command behind "--" it only reaps. Static: it
+ * runs in images with any C library or none.
  *
  * On the host, by other names: minibox-guard kills a container when its owner ends;
  * minibox-supervisor and minibox-delay are in supervisor.h. */
@@ -87,6 +88,24 @@ static int guard(void) {
     return 0;
 }
 
+/* Process 1 of a container that others enter: reaps whatever is orphaned, until it is told to end. */
+static int idle(void) {
+    sigset_t waited;
+    sigemptyset(&waited);
+    sigaddset(&waited, SIGCHLD);
+    sigaddset(&waited, SIGINT);
+    sigaddset(&waited, SIGTERM);
+    sigprocmask(SIG_SETMASK, &waited, NULL);
+    for (;;) {
+        int number = sigwaitinfo(&waited, NULL);
+        if (number == SIGINT || number == SIGTERM) {
+            return 0;
+        }
+        while (waitpid(-1, NULL, WNOHANG) > 0) {
+        }
+    }
+}
+
 /* 0 is the terminal of a command whose user has left it: what nobody reads would stop it, and a
  * terminal that nobody holds would end it. */
 static int drain(void) {
@@ -114,6 +133,9 @@ int main(int argc, char **argv) {
         return mb_delay(argc, argv);
     }
     int first = argc > 1 && !strcmp(argv[1], "--") ? 2 : 1;
+    if (first == 2 && argc == 2) {
+        return idle();
+    }
     if (first >= argc) {
         dprintf(STDERR_FILENO, "usage: minibox-init [--] COMMAND [ARGUMENT...]\n");
         return 125;

@@ -104,6 +104,13 @@ def environment(state: Path) -> dict[str, str]:
 
 
 @pytest.fixture
+def api(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python API in this process, under this test's own state."""
+    for name in ("MINIBOX_ROOT", "MINIBOX_RUNROOT", "PATH"):
+        monkeypatch.setenv(name, environment[name])
+
+
+@pytest.fixture
 def minibox(environment: dict[str, str]) -> Run:
     """The installed command: ``minibox("run", "--rm", "base", "true")`` -> CompletedProcess.
 

@@ -65,7 +65,7 @@ def run(
 
     ends = ClosedEnds()
     try:
-        launch = _new(options, root, runroot, storage_driver, on_note, pull)
+        launch = new_launch(options, root, runroot, storage_driver, on_note, pull)
         if _needs_supervisor(launch):
             return _run_attached(launch, on_trace)
         container = Foreground(launch)
@@ -125,7 +125,7 @@ def run_detached(
     from minibox.engine.detached import Detached, check_life
 
     check_life(options)
-    launch = _new(options, root, runroot, storage_driver, on_note, pull)
+    launch = new_launch(options, root, runroot, storage_driver, on_note, pull)
     Detached(launch, new=True).start(on_trace)
     return launch.claim.id
 
@@ -146,7 +146,7 @@ def create(
     from minibox.engine.launch import IdFile
 
     check_life(options)
-    launch = _new(options, root, runroot, storage_driver, on_note, pull)
+    launch = new_launch(options, root, runroot, storage_driver, on_note, pull)
     keep = False
     try:
         launch.prepare((24, 80) if options.tty else None, new=True)
@@ -315,7 +315,7 @@ def _claim_ended(root: str, name_or_id: str, container_id: str) -> Claim | None:
     return claim
 
 
-def _new(
+def new_launch(
     options: RunOptions,
     root: str,
     runroot: str,

@@ -29,6 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.linux.cgroup import Cgroup
     from minibox.oci.runtime import Process as SpecProcess
 
 SIGKILL = 9
@@ -46,6 +47,22 @@ NAMESPACE_FILES = {
 
 DETACHED_SIZE = (24, 80)
 DRAIN_ARGV0 = "minibox-drain"  # native/init.c
+
+
+@record
+class Host:
+    """A container that runs, for who executes something in it.
+
+    Attributes:
+        pid, pidfd: of its first process.
+        joinable: see `Launch.joinable`; empty while it is being started.
+    """
+
+    id: str
+    pid: int
+    pidfd: int
+    joinable: bytes
+    group: Cgroup
 
 
 @record
@@ -79,7 +96,7 @@ def exec_(name_or_id: str, options: ExecOptions, *, root: str, runroot: str) -> 
         with Process(root, name_or_id, "execute a command in") as container:
             if container.group.is_frozen():
                 raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
-            execution = _Exec(container, options)
+            execution = Exec(_host(container), options)
             name = name_or_id if names.holder(root, name_or_id) == container.id else names.of(root, container.id)
             about = {"image": container.live.reference, "name": name, "execID": os.urandom(32).hex()}
             words = " ".join(options.command)
@@ -114,24 +131,38 @@ def capture(name_or_id: str, command: tuple[str, ...], *, root: str, timeout_s: 
     with Process(root, name_or_id, "execute a command in") as container:
         if container.group.is_frozen():
             raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
-        return _Exec(container, ExecOptions(command)).capture(timeout_s, bytes_max)
+        return Exec(_host(container), ExecOptions(command)).capture(timeout_s, bytes_max)
 
 
-class _Exec:
-    """One exec."""
+def _host(container: Process) -> Host:
+    return Host(container.id, container.live.pid, container.pidfd, container.live.joinable, container.group)
 
-    def __init__(self, container: Process, options: ExecOptions) -> None:
+
+class Exec:
+    """One exec.
+
+    Attributes:
+        owner: the host's uid and gid of the process.
+    """
+
+    def __init__(self, container: Host, options: ExecOptions) -> None:
+        """Prepare.
+
+        Raises:
+            ContainerNotRunning: it is being started.
+            UsageError: an option has a value that can't be meant.
+        """
         self._container, self._options = container, options
         try:
-            process, namespaces, seccomp, flags, setgroups = marshal.loads(container.live.joinable)
+            process, namespaces, seccomp, flags, setgroups = marshal.loads(container.joinable)
         except (ValueError, EOFError, TypeError):
             raise ContainerNotRunning(f"container {container.id[:12]} is being started") from None
         keys = options.detach_keys if options.tty and options.interactive and not options.detach else ""
         self._detaching = Detaching(DetachKeys(keys)) if keys else None
         # One with a terminal to detach from ends by the hang-up when minibox is killed.
-        self._joined = Joined(namespaces & _others(container.live.pid))
+        self._joined = Joined(namespaces & _others(container.pid))
         self._process = _process(process, options, container)
-        self._owner = _owner(container.live.pid, self._process)
+        self.owner = _owner(container.pid, self._process)
         group = container.group
         self._group = group
         self._start = Start(
@@ -153,7 +184,7 @@ class _Exec:
             from minibox.engine.terminal import Terminal
 
             terminal = Terminal(options.interactive)
-        streams = Streams(interactive=options.interactive, tty=options.tty, owner=self._owner, detaching=detaching)
+        streams = Streams(interactive=options.interactive, tty=options.tty, owner=self.owner, detaching=detaching)
         execution = self._execution(streams.fds, terminal.size() if terminal else None)
         try:
             with Forwarding() as forwarding:
@@ -203,7 +234,7 @@ class _Exec:
         execution = self._execution((null, writer, writer))
         try:
             if os.geteuid() == 0:
-                os.fchown(writer, *self._owner)  # who may then open /dev/stdout anew
+                os.fchown(writer, *self.owner)  # who may then open /dev/stdout anew
             self._run(execution)
             os.close(writer)
             writer = -1
@@ -222,6 +253,21 @@ class _Exec:
             for fd in (reader, null, *((writer,) if writer >= 0 else ())):
                 os.close(fd)
 
+    def execute(self, streams: tuple[int, int, int]) -> Execution:
+        """Afterwards the command runs, without a terminal; the caller closes the execution.
+
+        Raises:
+            CommandNotFound, CommandNotExecutable: the command is at fault.
+            StepError: the kernel refuses.
+        """
+        execution = self._execution(streams)
+        try:
+            self._run(execution)
+        except BaseException:
+            execution.close()
+            raise
+        return execution
+
     def _execution(self, streams: tuple[int, int, int], terminal: tuple[int, int] | None = None) -> Execution:
         """Of the plan, not yet executed."""
         start: Start = replace(self._start, terminal=terminal)  # type: ignore[no-untyped-call]
@@ -230,7 +276,7 @@ class _Exec:
             Resources(
                 spec={},  # type: ignore[typeddict-item]
                 streams=streams,
-                owner=self._owner,
+                owner=self.owner,
                 make_cgroup=lambda: self._group,
                 write_id_maps=ids.write_id_maps,
                 wire=lambda _: None,
@@ -302,12 +348,12 @@ def _others(pid: int) -> int:
     return flags
 
 
-def _process(process: Any, options: ExecOptions, container: Process) -> SpecProcess:
+def _process(process: Any, options: ExecOptions, container: Host) -> SpecProcess:
     """The container's first process, with what the options change."""
     changed: Any = {**process, "args": list(options.command)}
     env = process.get("env", [])
     if options.user:
-        user = resolve_user(options.user, (), lambda path: _read_inside(container.live.pid, path))
+        user = resolve_user(options.user, (), lambda path: read_inside(container.pid, path))
         changed["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)}
         env = [*(entry for entry in env if not entry.startswith("HOME=")), f"HOME={user.home}"]
     given = read_env_files(options.env_file, read_file, os.environ)
@@ -321,7 +367,7 @@ def _process(process: Any, options: ExecOptions, container: Process) -> SpecProc
     return changed  # type: ignore[no-any-return]
 
 
-def _read_inside(pid: int, path: str) -> str:
+def read_inside(pid: int, path: str) -> str:
     """A file of a container that runs; "" when it has none."""
     root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

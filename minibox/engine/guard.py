@@ -33,9 +33,17 @@ class Guard:
         finally:
             os.close(end)
 
+    def disown(self) -> None:
+        """In a child that a fork made: the guard is the parent's, and waits for the parent's end only."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+        self._lifeline, self._pid = -1, 0
+
     def close(self) -> None:
         """The container has ended: so has the guard, or does now."""
-        os.close(self._lifeline)
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
         if self._pid:
             os.waitpid(self._pid, 0)
             self._pid = 0

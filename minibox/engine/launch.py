@@ -99,6 +99,11 @@ class Launch:
             _on_host(user["gid"], linux.get("gidMappings", ())),
         )
 
+    @property
+    def address(self) -> str | None:
+        """The container's IPv4 address on the first of its networks; None where it has none."""
+        return self._connection.address if self._connection else None
+
     def execute(
         self,
         streams: tuple[int, int, int],

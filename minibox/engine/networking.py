@@ -127,6 +127,11 @@ class Connection:
             self.close()
             raise
 
+    @property
+    def address(self) -> str | None:
+        """IPv4 on the first of its networks, where addresses are handed out."""
+        return self._leases[0].address if self._leases else None
+
     def texts(self, hostname: str, options: RunOptions) -> Mapping[str, str]:
         """The container's /etc/hosts, /etc/hostname and /etc/resolv.conf.
 

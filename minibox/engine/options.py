@@ -34,6 +34,7 @@ class RunOptions:
     group_add: tuple[str, ...] = ()
     entrypoint: str | None = None  # None: the image's; "": none
     init: bool = False
+    idle: bool = False  # no command: process 1 only reaps, and others come by `exec`
     stop_signal: str = ""
     stop_timeout_s: int = 10
     oom_score_adj: int | None = None

@@ -131,7 +131,7 @@ def prepare(
         id_mappings=identity.ids,
         idmap_binds=id_mapped,
         cgroups_path=f"/{name}",
-        init_path=INIT if options.init else "",
+        init_path=INIT if options.init or options.idle else "",
         mounts=mounts,
     )
     # A container with ids of its own can't make nodes; those that it is given may be for reading only.

@@ -105,8 +105,8 @@ def make_spec(
     all_mounts += mounts.mounts
     all_mounts += _without(_file_mounts(files or {}, idmap_binds, read_only=bool(options.disk_bytes)), mounts)
     all_mounts += devices.mounts
-    if options.init:
-        all_mounts.append(_init_mount(process, init_path))
+    if options.init or options.idle:
+        all_mounts.append(_init_mount(process, init_path, idle=options.idle))
     annotations = _annotations(options, config, security)
     linux = _linux(options, security, network, id_mappings)
     linux["resources"] = resources(options, host)
@@ -223,6 +223,8 @@ def _process(
 
 def _args(options: RunOptions, config: dict[str, Any]) -> list[str]:
     """Docker's combination: ``--entrypoint`` takes the place of the image's, and resets its Cmd."""
+    if options.idle:
+        return []
     entrypoint, command = config.get("Entrypoint") or [], list(options.command)
     if options.entrypoint is not None:
         entrypoint = [options.entrypoint] if options.entrypoint else []
@@ -328,10 +330,10 @@ def _file_mounts(files: Mapping[str, str], idmap: bool, *, read_only: bool) -> l
     ]
 
 
-def _init_mount(process: Process, init_path: str) -> Mount:
+def _init_mount(process: Process, init_path: str, *, idle: bool) -> Mount:
     if not init_path:
         raise ConfigError("--init: this installation has no minibox-init", hint="install minibox again: pip install .")
-    process["args"] = [INIT_DESTINATION, "--", *process["args"]]
+    process["args"] = [INIT_DESTINATION, "--", *([] if idle else process["args"])]
     return {
         "destination": INIT_DESTINATION,
         "type": "bind",

@@ -52,7 +52,13 @@ class Streams:
     """
 
     def __init__(
-        self, *, interactive: bool, tty: bool, owner: tuple[int, int], detaching: Detaching | None = None
+        self,
+        *,
+        interactive: bool,
+        tty: bool,
+        owner: tuple[int, int],
+        detaching: Detaching | None = None,
+        outside: tuple[int, int, int] = (0, 1, 2),
     ) -> None:
         """Prepare.
 
@@ -61,13 +67,16 @@ class Streams:
             tty: the container gets a terminal instead.
             owner: host's uid and gid of the container's process, which may then open its streams anew.
             detaching: the user may leave the terminal by some keys; then `abandon` follows.
+            outside: the caller's streams, which stay open as long as this object is used; without a terminal.
         """
+        self._outside = outside
         self._detaching = detaching
         self.fds: tuple[int, int, int] = (-1, -1, -1)
         self._tty = tty
         self._interactive = interactive
         self._ours: list[int] = []  # to close once the container has them
-        self._copies: list[tuple[int, int]] = []  # (from, to)
+        self._given: tuple[int, int] | None = None  # from where, and to where, its input is copied
+        self._copies: list[tuple[int, int]] = []  # the same of its output
         self._done: list[Copy] = []
         self._input: Copy | None = None
         if not tty:
@@ -79,16 +88,17 @@ class Streams:
     def _stdin(self) -> int:
         if not self._interactive:
             return self._null()
-        if _is_pipe(0) or _is_null(0):
-            return self._keep(0)
+        stdin = self._outside[0]
+        if _is_pipe(stdin) or _is_null(stdin):
+            return self._keep(stdin)
         reader, writer = self._pipe()
-        self._copies.append((0, writer))
+        self._given = (stdin, writer)
         return reader
 
     def _stdouts(self) -> tuple[int, int]:
         made: dict[tuple[int, int], int] = {}  # one file behind both is one pipe, so that lines stay in order
         result = []
-        for fd in (1, 2):
+        for fd in self._outside[1:]:
             if _is_pipe(fd) or _is_null(fd):
                 result.append(self._keep(fd))
                 continue
@@ -129,12 +139,10 @@ class Streams:
             else:
                 self._done.append(Copy(pty_master, 1, close_source=False))
             return
-        outside = {fd for pair in self._copies for fd in pair}
-        for source, target in self._copies:
-            if source == 0:
-                self._input = Copy(0, target, stop=True)
-            else:
-                self._done.append(Copy(source, target))
+        outside = {fd for pair in (*self._copies, self._given or ()) for fd in pair}
+        if self._given:
+            self._input = Copy(*self._given, stop=True)
+        self._done += [Copy(source, target) for source, target in self._copies]
         for fd in self._ours:
             if fd not in outside:
                 os.close(fd)

@@ -10,15 +10,18 @@ RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0
 EAGAIN = 11
 
 
-def open_in_root(root_fd: int, path: str, flags: int) -> int:
+def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
     """Open ``path`` as a process whose root directory is ``root_fd`` would see it; openat2(2), Linux 5.6.
 
     Absolute symlinks and ``..`` stay below ``root_fd``. Close-on-exec.
 
+    Args:
+        mode: of a file that is made.
+
     Raises:
         OSError: with the path.
     """
-    return _open(root_fd, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    return _open(root_fd, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, mode)
 
 
 def open_beneath(root_fd: int, path: str | bytes, flags: int) -> int:
@@ -32,9 +35,9 @@ def open_beneath(root_fd: int, path: str | bytes, flags: int) -> int:
     return _open(root_fd, path, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
 
 
-def _open(root_fd: int, path: str | bytes, flags: int, resolve: int) -> int:
+def _open(root_fd: int, path: str | bytes, flags: int, resolve: int, mode: int = 0) -> int:
     while True:
-        fd: int = lib.mb_openat2(root_fd, os.fsencode(path), flags | os.O_CLOEXEC, 0, resolve)
+        fd: int = lib.mb_openat2(root_fd, os.fsencode(path), flags | os.O_CLOEXEC, mode, resolve)
         if fd >= 0:
             return fd
         if ffi.errno != EAGAIN:  # something was renamed meanwhile, and the kernel can't vouch for ".."

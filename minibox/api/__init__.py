@@ -1,0 +1,1 @@
+"""What `import minibox` offers: a door to the engine, shaped after `subprocess`. docs/api.md is the reference."""

@@ -1,0 +1,387 @@
+"""`minibox.Sandbox`: a container that lives as long as a ``with`` block."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, overload
+
+from minibox.api.options import ContainerOptions, place, run_options, variables
+from minibox.api.process import DEVNULL, Ends, Popen, Text, finish
+from minibox.api.run import streams, words
+from minibox.engine import box_files, outcome
+from minibox.engine.completed import CompletedRun
+from minibox.engine.embedded import Embedded
+from minibox.engine.exec import ExecOptions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+    from typing import Unpack
+
+    from minibox.api.process import Stream
+    from minibox.engine.outcome import Usage
+    from minibox.engine.verdict import Verdict
+
+
+class Sandbox:
+    """A container of its own root file system, into which commands and files go, until it is closed.
+
+    It belongs to this process and dies with it, whatever kills it; nothing of it is left then. A process that is forked
+    from this one can't use it, and doesn't end it.
+
+    Attributes:
+        id, name: the container's, for ``minibox exec`` and its like.
+        pid: of its main process, as this process sees it.
+    """
+
+    def __init__(
+        self,
+        image: str,
+        args: Iterable[str] | None = None,
+        *,
+        service: bool = False,
+        **options: Unpack[ContainerOptions],
+    ) -> None:
+        """Start it.
+
+        Args:
+            image: as of `run`.
+            args: the main process, behind the image's entrypoint if that has one. None: nothing runs, but a tiny init
+                that reaps.
+            service: the main process is the image's own command, as for a database's image.
+            options: see `ContainerOptions`.
+
+        Raises:
+            CommandNotFound, CommandNotExecutable: the command is at fault.
+            MiniboxError: anything else.
+        """
+        self._closed = True
+        where = place(options)
+        command = words(args)
+        wanted = run_options(image, command, options, idle=not command and not service)
+        self.image = image
+        self._box = Embedded(wanted, root=where.root, runroot=where.runroot, storage_driver=where.storage_driver)
+        try:
+            ends = Ends(DEVNULL, DEVNULL, DEVNULL)
+            try:
+                self._box.start(ends.outside)
+            finally:
+                ends.close()
+        except BaseException:
+            self._box.close()
+            raise
+        self._closed = False
+
+    # ---- commands -------------------------------------------------------------------------------
+
+    @overload
+    def run(
+        self,
+        args: Iterable[str],
+        *,
+        input: str | None = None,
+        stdin: Stream = None,
+        capture_output: Literal[True],
+        text: Literal[True],
+        encoding: str | None = None,
+        errors: str | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+    ) -> CompletedRun[str]: ...
+
+    @overload
+    def run(
+        self,
+        args: Iterable[str],
+        *,
+        input: bytes | None = None,
+        stdin: Stream = None,
+        capture_output: Literal[True],
+        text: Literal[False] | None = None,
+        encoding: None = None,
+        errors: None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+    ) -> CompletedRun[bytes]: ...
+
+    @overload
+    def run(
+        self,
+        args: Iterable[str],
+        *,
+        input: str | bytes | None = None,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        capture_output: bool = False,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+    ) -> CompletedRun[Any]: ...
+
+    def run(
+        self,
+        args: Iterable[str],
+        *,
+        input: str | bytes | None = None,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        capture_output: bool = False,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+    ) -> CompletedRun[Any]:
+        """Run a command in it, and wait for its end; see `minibox.run`.
+
+        Args:
+            env: variables on top of the sandbox's.
+            cwd, user: the sandbox's when they aren't given.
+
+        Raises:
+            ContainerNotRunning: the sandbox has ended.
+            CommandNotFound, CommandNotExecutable: the command is at fault.
+            TimeoutExpired: its time was over: it and the children of its session were killed.
+            CalledProcessError: it failed, and ``check`` was given.
+        """
+        stdin, stdout, stderr = streams(input, stdin, stdout, stderr, capture_output)
+        command: Popen[Any] = self.popen(
+            args,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            text=text,
+            encoding=encoding,
+            errors=errors,
+            env=env,
+            cwd=cwd,
+            user=user,
+        )
+        out, err = finish(command, input, timeout, command.kill)
+        code = command.wait()
+        used = outcome.Usage(command._started.wall_s)
+        verdict = outcome.judge_end(outcome.End(self.id, self.name, code, used))
+        done: CompletedRun[Any] = CompletedRun(command.args, code, out, err, verdict, used)
+        if check:
+            done.check_returncode()
+        return done
+
+    @overload
+    def popen(
+        self,
+        args: Iterable[str],
+        *,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        text: Literal[True],
+        encoding: str | None = None,
+        errors: str | None = None,
+        bufsize: int = -1,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+    ) -> Popen[str]: ...
+
+    @overload
+    def popen(
+        self,
+        args: Iterable[str],
+        *,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        text: Literal[False] | None = None,
+        encoding: None = None,
+        errors: None = None,
+        bufsize: int = -1,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+    ) -> Popen[bytes]: ...
+
+    @overload
+    def popen(
+        self,
+        args: Iterable[str],
+        *,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        bufsize: int = -1,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+    ) -> Popen[Any]: ...
+
+    def popen(
+        self,
+        args: Iterable[str],
+        *,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        bufsize: int = -1,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+    ) -> Popen[Any]:
+        """Start a command in it, as `subprocess.Popen`; other arguments as of `run`.
+
+        Raises:
+            ContainerNotRunning: the sandbox has ended.
+            CommandNotFound, CommandNotExecutable: the command is at fault.
+        """
+        command = words(args)
+        options = ExecOptions(
+            command,
+            interactive=True,
+            env=variables(env or {}),
+            user="" if user is None else str(user),
+            workdir=os.fspath(cwd) if cwd is not None else "",
+        )
+        ends = Ends(stdin, stdout, stderr)
+        try:
+            started = self._box.execute(options, ends.outside)
+            return Popen(command, started, ends, Text(text, encoding, errors), bufsize)
+        finally:
+            ends.close()
+
+    # ---- files ----------------------------------------------------------------------------------
+
+    def write_file(
+        self, path: str | os.PathLike[str], data: str | bytes, *, mode: int = 0o644, user: str | int | None = None
+    ) -> None:
+        """Write a file in it, whose directory is there; text is UTF-8.
+
+        Args:
+            user: whose it is, as of `ContainerOptions`; root's when it isn't given.
+
+        Raises:
+            MiniboxError: the directory isn't there, or can't be written.
+        """
+        content = data.encode() if isinstance(data, str) else bytes(data)
+        box_files.write(self._box, os.fspath(path), content, mode, "" if user is None else str(user))
+
+    def read_file(self, path: str | os.PathLike[str]) -> bytes:
+        """The content of a file in it.
+
+        Raises:
+            MiniboxError: it isn't there, or is no file.
+        """
+        return box_files.read(self._box, os.fspath(path))
+
+    def put(self, source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+        """Copy a file or a directory of the host into it, by the rules of ``docker cp``: it is root's inside.
+
+        Raises:
+            MiniboxError: one of both isn't there, or a file would replace a directory or the other way round.
+        """
+        box_files.put(self._box, os.fspath(source), os.fspath(path))
+
+    def get(self, path: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
+        """Copy a file or a directory of it to the host, by the same rules: it is the caller's.
+
+        Raises:
+            MiniboxError: one of both isn't there, or a file would replace a directory or the other way round.
+        """
+        box_files.get(self._box, os.fspath(path), os.fspath(destination))
+
+    # ---- life -----------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        return self._box.id
+
+    @property
+    def name(self) -> str:
+        return self._box.name
+
+    @property
+    def pid(self) -> int:
+        assert self._box.main
+        return self._box.main.pid
+
+    @property
+    def address(self) -> str | None:
+        """Its IPv4 address on its network; None where it has none."""
+        return self._box.address()
+
+    @property
+    def verdict(self) -> Verdict:
+        """How it came to its end, or that it runs."""
+        return self._box.verdict()
+
+    @property
+    def usage(self) -> Usage:
+        """What all in it has used so far."""
+        return self._box.usage()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end of its main process; the return code.
+
+        Raises:
+            TimeoutExpired: it has not ended after ``timeout`` seconds.
+        """
+        from minibox.errors import TimeoutExpired
+
+        assert self._box.main
+        code = self._box.main.wait(timeout)
+        if code is None:
+            raise TimeoutExpired(self._box.options.command, timeout or 0.0)
+        return code
+
+    def kill(self, signal: int = 9) -> None:
+        """Send a signal to its main process; SIGKILL ends all that runs in it."""
+        assert self._box.main
+        self._box.main.send_signal(signal)
+
+    def keep(self) -> None:
+        """Its files outlive it, as of a container that has ended: for ``minibox shell``, ``minibox rm``."""
+        self._box.keep_files()
+
+    def close(self) -> None:
+        """End it, and remove what it had; from any thread, and twice is fine."""
+        self._closed = True
+        self._box.close()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and self._box.is_ours():
+            import warnings
+
+            warnings.warn(f"sandbox {self.name} was not closed", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<minibox.Sandbox {self.name} of {self.image}{', closed' if self._closed else ''}>"

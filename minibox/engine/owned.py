@@ -1,0 +1,133 @@
+"""A container that is a child of this process, and ends when this process does: from its claim to its end."""
+
+from __future__ import annotations
+
+from time import time
+
+from minibox.engine import removal, state
+from minibox.engine.guard import Guard
+from minibox.engine.launch import IdFile
+from minibox.engine.prepare import INIT
+from minibox.errors import CommandNotExecutable, CommandNotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from minibox.engine.launch import Launch, Trace
+    from minibox.engine.start import Execution
+    from minibox.linux.cgroup.group import CgroupUsage
+
+ORPHANS_LOOKED_AT = 8
+
+
+class Owned:
+    """One container. Whoever made it calls `close`, whatever happens.
+
+    Attributes:
+        keep: its files outlive it, for `commit` and `start`.
+        began: when, in seconds since the epoch.
+        usage: of its cgroup, when it has ended; None where there is none.
+        oom_killed: the kernel killed a process of it that ran out of memory.
+    """
+
+    def __init__(self, launch: Launch, *, new: bool = True) -> None:
+        """``new``: it has no root file system yet."""
+        self.launch = launch
+        self._new = new
+        self._guard: Guard | None = None
+        self.keep = not new
+        self.began = time()
+        self.usage: CgroupUsage | None = None
+        self.oom_killed = False
+
+    def prepare(self, terminal: tuple[int, int] | None = None) -> None:
+        """See `Launch.prepare`."""
+        self.launch.prepare(terminal, new=self._new, once=self.launch.options.rm)
+
+    def execute(self, streams: tuple[int, int, int], on_trace: Trace | None = None) -> Execution:
+        """See `Launch.execute`: afterwards its command runs, and `begun` follows."""
+        launch, options = self.launch, self.launch.options
+        with IdFile(options.cidfile, launch.claim.id):
+            try:
+                execution = launch.execute(streams, on_trace)
+                # Before anybody sees what it writes.
+                launch.happened(*(("create", "start") if self._new else ("start",)))
+                self.keep = self.keep or not options.rm
+                return execution
+            except (CommandNotFound, CommandNotExecutable) as error:
+                self.keep = self.keep or not options.rm
+                if self.keep:
+                    self._write_state(Status="created", ExitCode=error.status, Error=str(error), Hint=error.hint)
+                if self._new and self.keep:
+                    launch.happened("create")
+                raise
+
+    def begun(self) -> None:
+        """It runs: say so to everybody, and have it end with this process."""
+        launch, execution = self.launch, self.launch.execution
+        assert execution and execution.init
+        init = execution.init
+        self._guard = Guard(INIT, init.pidfd, launch.claim.id)
+        launch.claim.note_process(init.pid, launch.prepared.spec["process"]["args"], launch.joinable())
+        removal.collect(launch.root, launch.runroot, ORPHANS_LOOKED_AT)
+        if self.keep:
+            self._write_state(Status="running", Pid=init.pid)
+
+    def keep_files(self) -> None:
+        """From now on its files outlive it."""
+        execution = self.launch.execution
+        if not self.keep and execution and execution.init:
+            self.keep = True
+            self._write_state(Status="running", Pid=execution.init.pid)
+
+    def weigh(self) -> None:
+        """Look at what it has used, while its cgroup is there."""
+        execution = self.launch.execution
+        if execution and execution.cgroup:
+            self.usage = execution.cgroup.usage()
+            self.oom_killed = execution.cgroup.oom_kills() > 0
+
+    def ended(self, code: int, status: int, *, timed_out: bool = False, forwarded: Sequence[int] = ()) -> None:
+        """Say how it ended; `weigh` came before.
+
+        Args:
+            code: of its first process, as `Child.wait`.
+            status: the exit status that goes on record.
+        """
+        launch = self.launch
+        launch.claim.note_ended(status)
+        if self.keep:
+            peak = self.usage.memory_peak_bytes if self.usage else None
+            fields = {
+                "ExitCode": status,
+                "Signal": max(0, -code),
+                "OOMKilled": self.oom_killed,
+                "MemoryPeak": peak,
+                "TimedOut": timed_out,
+                "Forwarded": list(forwarded),
+                "Finished": time(),
+            }
+            # It may have got another name meanwhile.
+            ended = {"Pid": 0, "Status": "exited"}
+            state.change(launch.root, launch.claim.id, lambda found: {**found, **fields, **ended})
+        ends = ("oom", "die") if self.oom_killed else ("die",)
+        launch.happened(*ends, *(() if self.keep else ("destroy",)), exitCode=str(status))
+
+    def _write_state(self, **fields: object) -> None:
+        state.write(self.launch.root, {**self.launch.record(), "Created": self.began, "Started": self.began, **fields})
+
+    def disown(self) -> None:
+        """In a child that a fork made: it is the parent's, and this process must not look like an owner."""
+        self.launch.claim.hand_over()
+        if self._guard:
+            self._guard.disown()
+
+    def close(self) -> None:
+        """Remove what it had, or keep its files as they are."""
+        try:
+            self.launch.close(keep=self.keep)
+        finally:
+            if self._guard:
+                self._guard.close()
+                self._guard = None

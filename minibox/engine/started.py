@@ -1,0 +1,97 @@
+"""A command that runs in a container of the calling program: its process, its streams and its end."""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+from select import POLLIN, poll
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minibox.engine.start import Execution
+    from minibox.engine.streams import Streams
+
+SIGKILL = 9
+
+
+class Started:
+    """One command, from the moment it runs. All of it may be called from any thread.
+
+    Attributes:
+        pid: of its process, as the host sees it.
+        pidfd: of the same; -1 once it was waited for.
+        returncode: the exit status, or the negative number of the signal that ended it; None while nobody has
+            waited for its end.
+        wall_s: how long it ran, in seconds.
+    """
+
+    def __init__(self, execution: Execution, streams: Streams, on_end: Callable[[], None]) -> None:
+        """
+        Args:
+            on_end: called once, when it has ended.
+        """
+        assert execution.init
+        self._init, self._streams, self._on_end = execution.init, streams, on_end
+        self._lock = allocate_lock()
+        self._began = monotonic()
+        self.pid: int = execution.init.pid
+        self.pidfd: int = os.dup(execution.init.pidfd)
+        self.returncode: int | None = None
+        self._wall_s = 0.0
+
+    @property
+    def wall_s(self) -> float:
+        return monotonic() - self._began if self.returncode is None else self._wall_s
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for its end, and copy what it has still written; its return code, None when it runs on.
+
+        Args:
+            timeout_s: 0: only look.
+        """
+        with self._lock:
+            if self.returncode is not None:
+                return self.returncode
+            watched = os.dup(self.pidfd)  # another thread may see the end before this one
+        try:
+            ended = poll()
+            ended.register(watched, POLLIN)
+            if not ended.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000):
+                return None
+        finally:
+            os.close(watched)
+        return self.reap()
+
+    def reap(self) -> int:
+        """Take its return code, as soon as it has ended."""
+        with self._lock:
+            if self.returncode is None:
+                code = self._init.wait()
+                assert code is not None
+                self._wall_s = monotonic() - self._began
+                self._streams.finish()
+                self._on_end()
+                self.returncode = code
+                os.close(self.pidfd)
+                self.pidfd = -1
+            return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal; when it has ended that is no error."""
+        with self._lock:
+            if self.returncode is None:
+                self._init.send_signal(number)
+
+    def kill_session(self) -> None:
+        """SIGKILL for it, and for its children that haven't begun a session of their own."""
+        with self._lock:
+            if self.returncode is not None:
+                return
+            try:
+                os.killpg(self.pid, SIGKILL)  # it began a session; while it isn't waited for the number is its own
+            except (ProcessLookupError, PermissionError):
+                pass
+            self._init.send_signal(SIGKILL)

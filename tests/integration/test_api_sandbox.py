@@ -1,0 +1,156 @@
+"""`minibox.Sandbox`: commands and files in a container that lives as long as a block."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+import minibox
+
+pytestmark = pytest.mark.requires("root")
+
+
+def test_nothing_runs_in_it_but_an_init_that_reaps(api: None) -> None:
+    with minibox.Sandbox("base") as box:
+        box.run(["sh", "-c", "sleep 0.01 & exit"], check=True)
+        box.run(["sleep", "0.1"])
+        listed = box.run(["ps", "-o", "pid,comm"], capture_output=True, text=True).stdout
+    assert [line.split()[1] for line in listed.splitlines()[1:]] == ["init", "ps"]
+
+
+def test_commands_share_its_files_and_have_their_own_options(api: None) -> None:
+    with minibox.Sandbox("base", env={"A": "1"}, cwd="/tmp") as box:
+        box.run(["sh", "-c", "echo $A > file"], check=True)
+        done = box.run(["sh", "-c", "cat; cat /tmp/file; echo $A$B; pwd; id -un"], input="in\n", capture_output=True,
+                       text=True, env={"B": "2"}, cwd="/", user="nobody")  # fmt: skip
+        assert done.stdout.split() == ["in", "1", "12", "/", "nobody"]
+
+
+def test_popen_is_as_of_subprocess(api: None) -> None:
+    with minibox.Sandbox("base") as box:
+        with box.popen(["cat"], stdin=minibox.PIPE, stdout=minibox.PIPE, text=True) as cat:
+            assert cat.stdin and cat.stdout and cat.poll() is None
+            cat.stdin.write("line\n")
+            cat.stdin.flush()
+            assert cat.stdout.readline() == "line\n"
+            with pytest.raises(minibox.TimeoutExpired):
+                cat.wait(0.01)
+            assert cat.communicate("more") == ("more", None)
+            assert cat.returncode == 0
+        sleeper = box.popen(["sleep", "600"])
+        assert os.path.exists(f"/proc/{sleeper.pid}")
+        sleeper.send_signal(signal.SIGTERM)
+        assert sleeper.wait() == -signal.SIGTERM
+        left = box.popen(["sleep", "600"])
+    assert left.poll() == -signal.SIGKILL  # it went with the sandbox
+
+
+def test_communicate_can_be_called_again_after_a_timeout(api: None) -> None:
+    with minibox.Sandbox("base") as box:
+        command = box.popen(["sh", "-c", "echo 1; sleep 0.5; echo 2"], stdout=minibox.PIPE)
+        with pytest.raises(minibox.TimeoutExpired) as caught:
+            command.communicate(timeout=0.2)
+        assert caught.value.stdout == b"1\n"
+        assert command.communicate()[0] == b"1\n2\n"
+
+
+def test_a_timeout_ends_the_command_and_its_children_only(api: None) -> None:
+    with minibox.Sandbox("base") as box:
+        with pytest.raises(minibox.TimeoutExpired) as caught:
+            box.run(["sh", "-c", "echo begun; sleep 600 & sleep 600"], capture_output=True, timeout=0.3)
+        assert caught.value.stdout == b"begun\n"
+        assert "sleep" not in box.run(["ps"], capture_output=True, text=True, check=True).stdout
+
+
+def test_files_go_in_and_out(api: None, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_text("of the host")
+    with minibox.Sandbox("base") as box:
+        box.write_file("/tmp/a", "text")
+        box.write_file("/tmp/b", bytes(1 << 20), mode=0o600, user="nobody")
+        assert box.read_file("/tmp/a") == b"text" and box.read_file("/tmp/b") == bytes(1 << 20)
+        listed = box.run(["stat", "-c", "%a %u", "/tmp/a", "/tmp/b"], capture_output=True, text=True).stdout
+        assert listed.split() == ["644", "0", "600", "65534"]
+        box.put(tmp_path / "tree", "/tmp/tree")
+        assert box.read_file("/tmp/tree/file") == b"of the host"
+        box.run(["sh", "-c", "echo more >> /tmp/tree/file"], check=True)
+        box.get("/tmp/tree", tmp_path / "back")
+    assert (tmp_path / "back" / "file").read_text() == "of the hostmore\n"
+
+
+def test_no_link_leads_out_of_it(api: None, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    with minibox.Sandbox("base") as box:
+        box.run(["ln", "-s", str(tmp_path / "secret"), "/link"], check=True)
+        box.run(["ln", "-s", "../../../../../..", "/up"], check=True)
+        for path in ("/link", f"/up{tmp_path}/secret"):
+            with pytest.raises(minibox.MiniboxError, match="No such file"):
+                box.read_file(path)
+        box.run(["mkfifo", "/fifo"], check=True)
+        with pytest.raises(minibox.MiniboxError, match="no regular file"):
+            box.read_file("/fifo")
+
+
+def test_a_main_process_can_be_waited_for(api: None) -> None:
+    with minibox.Sandbox("base", ["sh", "-c", "read line; exit 5"]) as box:
+        assert box.wait() == 5
+        assert box.verdict.status == 5
+        with pytest.raises(minibox.ContainerNotRunning, match="exit status 5"):
+            box.run(["true"])
+
+
+def test_it_is_closed_once_and_from_any_thread(api: None) -> None:
+    box = minibox.Sandbox("base")
+    threads = [threading.Thread(target=box.close) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    box.close()
+    with pytest.raises(minibox.ContainerNotRunning, match="closed"):
+        box.run(["true"])
+
+
+def test_one_that_is_forgotten_warns_and_goes(api: None) -> None:
+    box = minibox.Sandbox("base")
+    process = f"/proc/{box.pid}"
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        del box
+        gc.collect()
+    assert not os.path.exists(process)
+
+
+def test_a_forked_child_owns_nothing(api: None) -> None:
+    with minibox.Sandbox("base") as box:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                box.close()
+                box.run(["true"])
+            except minibox.ContainerNotRunning:
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert box.run(["echo", "alive"], capture_output=True).stdout == b"alive\n"
+
+
+def test_from_many_threads(api: None) -> None:
+    found: list[int] = []
+
+    def work(number: int) -> None:
+        done = minibox.run("base", ["sh", "-c", f"exit {number}"], capture_output=True)
+        found.append(done.returncode)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == list(range(16))

@@ -1,0 +1,68 @@
+"""A user's program under ``mypy --strict``: what is right passes, and what is wrong is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+from pathlib import Path
+import minibox
+
+done = minibox.run("base", ["true"], capture_output=True, text=True, memory="64m", mounts=[(Path("."), "/src", "ro")])
+words: list[str] = done.stdout.split()
+raw: bytes = minibox.run("base", input=b"x", capture_output=True).stdout
+peak: int | None = done.usage.memory_peak_bytes
+why: str = done.verdict.summary
+try:
+    minibox.run("base", ["false"], check=True)
+except minibox.CalledProcessError as error:
+    code: int = error.returncode
+with minibox.Sandbox("base", env={"A": "1"}) as box:
+    box.write_file("/a", "text")
+    data: bytes = box.read_file("/a")
+    with box.popen(["cat"], stdin=minibox.PIPE, stdout=minibox.PIPE, text=True) as command:
+        assert command.stdin is not None and command.stdout is not None
+        command.stdin.write("text")
+        line: str = command.stdout.readline()
+"""
+WRONG = {
+    'minibox.run("base", ["true"], memroy="64m")': "call-overload",
+    'minibox.run("base", ["true"], memory=1.5)': "call-overload",
+    'x: bytes = minibox.run("base", capture_output=True, text=True).stdout': "assignment",
+    "minibox.nothing": "attr-defined",
+    'minibox.Sandbox("base", network=3)': "arg-type",
+}
+
+
+def check(program: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    path = directory / "program.py"
+    path.write_text(program)
+    # The cache of the checkout's own checks makes this take a second.
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def has_mypy() -> None:
+    pytest.importorskip("mypy")
+
+
+def test_a_users_program_is_clean(tmp_path: Path) -> None:
+    done = check(PROGRAM, tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+def test_mistakes_are_told(tmp_path: Path) -> None:
+    program = "import minibox\n" + "\n".join(WRONG)
+    told = check(program, tmp_path).stdout
+    for number, code in enumerate(WRONG.values(), 2):
+        assert any(f":{number}: error" in line and f"[{code}]" in line for line in told.splitlines()), told
