@@ -55,6 +55,6 @@ setup(
         "native/seccomp_build.py:ffibuilder",
         "native/systemd_build.py:ffibuilder",
     ],
-    scripts=["bin/minibox"],
+    scripts=["bin/minibox", "bin/minibox-oci"],
     cmdclass={"build_ext": build_native},
 )

@@ -76,6 +76,10 @@ class ContainerNotFound(MiniboxError):
     """No container of that name or id."""
 
 
+class ContainerExists(MiniboxError):
+    """Another container has that id."""
+
+
 class ContainerNotRunning(MiniboxError):
     """It needs a process, and has none."""
 

@@ -209,7 +209,7 @@ def application(
         {"root": root, "runroot": runroot, "storage_driver": storage_driver, "debug": debug}, os.environ
     )
     if version:
-        from minibox.cli.system import version_text
+        from minibox.engine.version import version_text
 
         click.echo(f"minibox {version_text()}")
         ctx.exit(0)

@@ -24,9 +24,9 @@ def info(ctx: click.Context, form: str) -> None:
     import json
 
     from minibox.cli.format import sendable
-    from minibox.cli.system import version_text
     from minibox.cli.template import Template
     from minibox.engine.info import info as look
+    from minibox.engine.version import version_text
 
     settings = settings_of(ctx)
     render = Template(form).render if form not in ("", "json") else None

@@ -103,17 +103,6 @@ def format_checks(checks: Sequence[Any]) -> str:
     return "\n".join([*lines, "", ", ".join(counts)])
 
 
-def version_text() -> str:
-    """The version of the installed package, or that of the checkout."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed_version
-
-    try:
-        return installed_version("minibox")
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @click.pass_context
@@ -121,6 +110,8 @@ def version(ctx: click.Context, as_json: bool) -> None:
     """Show the versions of minibox, Python and the kernel, and where things are kept."""
     import os
     import platform
+
+    from minibox.engine.version import version_text
 
     settings = settings_of(ctx)
     uname = os.uname()

@@ -7,7 +7,7 @@ import os
 from select import POLLIN, poll
 from time import monotonic
 
-from minibox.engine import events, ids, names
+from minibox.engine import events, ids, joined, names
 from minibox.engine.detach_keys import DETACH_KEYS, DetachKeys
 from minibox.engine.environment import environment, read_env_files
 from minibox.engine.host_facts import read_file
@@ -22,7 +22,6 @@ from minibox.linux.files import open_in_root
 from minibox.linux.process import Child
 from minibox.plan.compiler import Start
 from minibox.plan.exec import Joined, compile_exec
-from minibox.plan.namespaces import NAMESPACES
 from minibox.record import record, replace
 
 TYPE_CHECKING = False
@@ -34,17 +33,6 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 PIPE_BYTES = 1 << 16
-NAMESPACE_FILES = {
-    "user": NAMESPACES["user"],
-    "mnt": NAMESPACES["mount"],
-    "uts": NAMESPACES["uts"],
-    "ipc": NAMESPACES["ipc"],
-    "pid": NAMESPACES["pid"],
-    "net": NAMESPACES["network"],
-    "cgroup": NAMESPACES["cgroup"],
-    "time": NAMESPACES["time"],
-}
-
 DETACHED_SIZE = (24, 80)
 DRAIN_ARGV0 = "minibox-drain"  # native/init.c
 
@@ -160,9 +148,9 @@ class Exec:
         keys = options.detach_keys if options.tty and options.interactive and not options.detach else ""
         self._detaching = Detaching(DetachKeys(keys)) if keys else None
         # One with a terminal to detach from ends by the hang-up when minibox is killed.
-        self._joined = Joined(namespaces & _others(container.pid))
+        self._joined = Joined(namespaces & joined.others(container.pid))
         self._process = _process(process, options, container)
-        self.owner = _owner(container.pid, self._process)
+        self.owner = joined.owner(container.pid, self._process)
         group = container.group
         self._group = group
         self._start = Start(
@@ -336,18 +324,6 @@ def _drain(pty_master: int, container_id: str) -> None:
     os.posix_spawn(INIT, (DRAIN_ARGV0, container_id[:12]), {}, file_actions=streams, setsid=True)
 
 
-def _others(pid: int) -> int:
-    """clone(2) flags of the namespaces of a process that aren't ours."""
-    flags = 0
-    for name, flag in NAMESPACE_FILES.items():
-        try:
-            if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"):
-                flags |= flag
-        except OSError:
-            continue  # a kernel without that kind
-    return flags
-
-
 def _process(process: Any, options: ExecOptions, container: Host) -> SpecProcess:
     """The container's first process, with what the options change."""
     changed: Any = {**process, "args": list(options.command)}
@@ -377,18 +353,3 @@ def read_inside(pid: int, path: str) -> str:
         return ""
     finally:
         os.close(root)
-
-
-def _owner(pid: int, process: SpecProcess) -> tuple[int, int]:
-    """The host's ids of the process to be."""
-    user = process["user"]
-    return _on_host(pid, "uid_map", user["uid"]), _on_host(pid, "gid_map", user["gid"])
-
-
-def _on_host(pid: int, name: str, inside: int) -> int:
-    with open(f"/proc/{pid}/{name}", encoding="ascii") as file:
-        for line in file:
-            first, outside, count = map(int, line.split())
-            if first <= inside < first + count:
-                return outside + inside - first
-    return inside

@@ -14,7 +14,7 @@ from minibox.errors import MiniboxError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from minibox.oci.runtime import LinuxIDMapping, Spec
 
@@ -164,6 +164,28 @@ def write_id_maps(pid: int, spec: Spec) -> None:
 def single(spec: Spec) -> bool:
     """Is there one id only? Then groups can't be changed: the kernel wants setgroups denied."""
     return len(spec["linux"].get("gidMappings", [])) == 1 and spec["linux"]["gidMappings"][0]["size"] == 1
+
+
+def on_host(inside: int, mappings: Iterable[LinuxIDMapping]) -> int:
+    """The host's id of one inside; the same where nothing is mapped."""
+    for entry in mappings:
+        if entry["containerID"] <= inside < entry["containerID"] + entry["size"]:
+            return entry["hostID"] + inside - entry["containerID"]
+    return inside
+
+
+def mapped_of(pid: int) -> tuple[list[LinuxIDMapping], list[LinuxIDMapping]]:
+    """The mappings of users and groups in the user namespace of a process, seen from ours; user_namespaces(7).
+
+    Raises:
+        OSError: it has ended.
+    """
+    found: list[list[LinuxIDMapping]] = []
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{pid}/{name}", encoding="ascii") as file:
+            rows = [list(map(int, line.split())) for line in file]
+        found.append([{"containerID": row[0], "hostID": row[1], "size": row[2]} for row in rows])
+    return found[0], found[1]
 
 
 def _triple(mapping: LinuxIDMapping) -> tuple[int, int, int]:

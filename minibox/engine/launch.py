@@ -95,8 +95,8 @@ class Launch:
         """The host's ids of the container's process."""
         user, linux = self.prepared.spec["process"]["user"], self.prepared.spec["linux"]
         return (
-            _on_host(user["uid"], linux.get("uidMappings", ())),
-            _on_host(user["gid"], linux.get("gidMappings", ())),
+            ids.on_host(user["uid"], linux.get("uidMappings", ())),
+            ids.on_host(user["gid"], linux.get("gidMappings", ())),
         )
 
     @property
@@ -305,13 +305,6 @@ def joinable(spec: Spec, start: Start) -> bytes:
     process = {key: value for key, value in spec["process"].items() if key != "args"}
     flags = namespace_flags(spec)
     return marshal.dumps((process, flags, start.seccomp, start.seccomp_flags, start.setgroups), MARSHAL_VERSION)
-
-
-def _on_host(inside: int, mappings: Any) -> int:
-    for entry in mappings:
-        if entry["containerID"] <= inside < entry["containerID"] + entry["size"]:
-            return int(entry["hostID"] + inside - entry["containerID"])
-    return inside
 
 
 class IdFile:

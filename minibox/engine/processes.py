@@ -28,12 +28,19 @@ def processes(root: str, name_or_id: str, ps_options: Sequence[str]) -> tuple[li
         MiniboxError: there is no ps.
     """
     with Process(root, name_or_id, "show the processes of") as process:
-        pids = process.group.pids() or _of_namespace(process.live.pid)
-        # Those only, whoever's they are; some options go with no list.
-        listed = "-q" + ",".join(map(str, sorted(pids)))
-        done = _ps((*(ps_options or DEFAULT), listed))
-        if done.returncode:
-            done = _ps(ps_options or DEFAULT)
+        pids = process.group.pids() or of_namespace(process.live.pid)
+        head, lines = lines_of(pids, ps_options)
+    heads = head.split()
+    return heads, [line.split(None, len(heads) - 1) for line in lines]
+
+
+def lines_of(pids: set[int], ps_options: Sequence[str]) -> tuple[str, list[str]]:
+    """The head line of ps, and the lines of those processes; arguments and errors as of `processes`."""
+    # Those only, whoever's they are; some options go with no list.
+    listed = "-q" + ",".join(map(str, sorted(pids)))
+    done = _ps((*(ps_options or DEFAULT), listed))
+    if done.returncode:
+        done = _ps(ps_options or DEFAULT)
     if done.returncode:
         words = done.stderr.strip().splitlines()
         raise UsageError(f"ps {' '.join(ps_options)}: {words[0] if words else 'failed'}", "see ps(1)")
@@ -42,8 +49,12 @@ def processes(root: str, name_or_id: str, ps_options: Sequence[str]) -> tuple[li
     if "PID" not in heads:
         raise UsageError(f"ps {' '.join(ps_options)} shows no PID", "add pid: -o pid,args")
     at = heads.index("PID")
-    rows = [line.split(None, len(heads) - 1) for line in lines]
-    return heads, [row for row in rows if len(row) > at and row[at].isdigit() and int(row[at]) in pids]
+    found = []
+    for line in lines:
+        words = line.split(None, at + 1)
+        if len(words) > at and words[at].isdigit() and int(words[at]) in pids:
+            found.append(line)
+    return head, found
 
 
 def _ps(options: Sequence[str]) -> CompletedProcess[str]:
@@ -55,7 +66,7 @@ def _ps(options: Sequence[str]) -> CompletedProcess[str]:
         raise MiniboxError("ps(1) is not installed here", "install procps") from None
 
 
-def _of_namespace(pid: int) -> set[int]:
+def of_namespace(pid: int) -> set[int]:
     """The processes of the pid namespace of ``pid``: for a container without a cgroup."""
     found, wanted = set(), os.readlink(f"/proc/{pid}/ns/pid")
     for entry in filter(str.isdigit, os.listdir("/proc")):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # clone(2) flags, linux/sched.h
 NEWUSER, NEWNET = 0x10000000, 0x40000000
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 SIGKILL = 9
 
 # child.h: how far a child is
@@ -183,4 +183,14 @@ def die_with_parent() -> None:
         OSError: the kernel refuses.
     """
     if lib.mb_prctl(PR_SET_PDEATHSIG, SIGKILL) < 0:
+        raise OSError(ffi.errno, f"prctl: {os.strerror(ffi.errno)}")
+
+
+def become_subreaper() -> None:
+    """Be the parent of every process below that loses its own; PR_SET_CHILD_SUBREAPER(2const), Linux 3.4.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if lib.mb_prctl(PR_SET_CHILD_SUBREAPER, 1) < 0:
         raise OSError(ffi.errno, f"prctl: {os.strerror(ffi.errno)}")

@@ -81,11 +81,17 @@ def filter_flags(profile: LinuxSeccomp | None) -> int:
     return sum(_FLAGS.get(name, 0) for name in set(flags))
 
 
+def flag_names() -> list[str]:
+    """The flags that a profile may have."""
+    return list(_FLAGS)
+
+
 def _digest_of(profile: LinuxSeccomp) -> str:
     from _blake2 import blake2b
-    from json import dumps
 
-    text = dumps(profile, sort_keys=True, separators=(",", ":"))
+    from minibox.json_text import dumps
+
+    text = dumps(profile, "")
     return str(blake2b(text.encode(), digest_size=_DIGEST_SIZE).hexdigest())
 
 

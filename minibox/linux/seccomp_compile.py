@@ -45,6 +45,16 @@ _X32_BIT = 0x40000000
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x06
 
 
+def action_names() -> list[str]:
+    """The actions that a profile may name."""
+    return list(_ACTIONS)
+
+
+def operator_names() -> list[str]:
+    """The comparisons that a profile may name."""
+    return list(_OPERATORS)
+
+
 def compile_filter(profile: LinuxSeccomp) -> bytes:
     """Compile a profile to ``struct sock_filter`` instructions.
 

@@ -68,6 +68,12 @@ WHY = {
 }
 
 
+def option_names() -> list[str]:
+    """The options that a mount of a Spec may have beside those of its file system."""
+    of_all_below = [f"r{name}" for name in ATTRIBUTES if name != "defaults"]
+    return sorted({*ATTRIBUTES, *of_all_below, *PROPAGATION, "bind", "rbind", "idmap", "ridmap"})
+
+
 @record
 class Mount:
     """A mount of the Spec, its options understood.

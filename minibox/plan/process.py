@@ -73,8 +73,9 @@ def become(process: Process, start: Start) -> list[Op]:
             caps.get("effective", 0), caps.get("permitted", 0), caps.get("inheritable", 0), "only these capabilities"
         ),
     ]
-    if caps.get("ambient"):
-        steps.append(op.cap_ambient(caps["ambient"], "kept by a command that is not root"))
+    # The kernel refuses any that is not inheritable; runc goes on without, and its template has such.
+    if ambient := caps.get("ambient", 0) & caps.get("permitted", 0) & caps.get("inheritable", 0):
+        steps.append(op.cap_ambient(ambient, "kept by a command that is not root"))
     steps += dies_with_parent(start, "a change of ids forgets it")
     steps.append(op.close_fds("no descriptor of the host's stays open", start.kept_fds))
     if start.gate:

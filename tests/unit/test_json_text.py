@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 from minibox.json_text import dumps, loads, quoted
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 TEXTS = st.text(st.characters(codec=None))
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
@@ -46,10 +50,10 @@ def test_it_reads_what_json_writes(value: object, indent: int | None) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "a value is missing at line 1, column 1"),
-        (b" \n nope", "a value is missing at line 2, column 2"),
-        (b'{"a": }', "line 1, column 7"),
-        (b'{"a": 1} x', "more follows after its end at line 1, column 10"),
+        (b"", "line 1 column 1"),
+        (b" \n nope", "line 2 column 2"),
+        (b'{"a": }', "line 1 column 7"),
+        (b'{"a": 1} x', "Extra data: line 1 column 10"),
         (b'{"a": [1,]}', "line 1"),
         (b'{"a": NaN}', "NaN is no number"),
         (b'"a\nb"', "control character"),
@@ -64,3 +68,10 @@ def test_what_is_not_json(data: bytes, says: str) -> None:
 def test_nested_too_deep() -> None:
     with pytest.raises(RecursionError):
         loads(b"[" * 100_000)
+
+
+def test_its_errors_need_no_json_before() -> None:
+    """The scanner takes their class from `json.decoder`, which it expects to be there."""
+    script = "from minibox.json_text import loads\nfor bad in (b'{', b'[1,', b'\"', b''):\n try: loads(bad)\n except ValueError: print('good')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=CHECKOUT)
+    assert done.stdout.split() == ["good"] * 4, done.stderr

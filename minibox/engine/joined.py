@@ -1,0 +1,41 @@
+"""What a process that joins a running container has to know of it."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine import ids
+from minibox.plan.namespaces import NAMESPACES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.oci.runtime import Process
+
+NAMESPACE_FILES = {
+    "user": NAMESPACES["user"],
+    "mnt": NAMESPACES["mount"],
+    "uts": NAMESPACES["uts"],
+    "ipc": NAMESPACES["ipc"],
+    "pid": NAMESPACES["pid"],
+    "net": NAMESPACES["network"],
+    "cgroup": NAMESPACES["cgroup"],
+    "time": NAMESPACES["time"],
+}
+
+
+def others(pid: int) -> int:
+    """clone(2) flags of the namespaces of a process that aren't ours."""
+    flags = 0
+    for name, flag in NAMESPACE_FILES.items():
+        try:
+            if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"):
+                flags |= flag
+        except OSError:
+            continue  # a kernel without that kind
+    return flags
+
+
+def owner(pid: int, process: Process) -> tuple[int, int]:
+    """The host's ids of a process to be, in the user namespace of ``pid``."""
+    uids, gids = ids.mapped_of(pid)
+    return ids.on_host(process["user"]["uid"], uids), ids.on_host(process["user"]["gid"], gids)

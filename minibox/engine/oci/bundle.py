@@ -1,0 +1,139 @@
+"""A bundle: a directory with config.json, read and checked before anything is made of it."""
+
+from __future__ import annotations
+
+import os
+from stat import S_ISDIR
+
+from minibox.errors import ConfigError, kernel_says
+from minibox.json_text import loads
+from minibox.oci.schema import PROCESS, SPEC, checked
+from minibox.plan.check import check as compiler_check
+from minibox.plan.check import check_process as compiler_check_process
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.oci.runtime import Linux, Process, Spec
+
+CONFIG = "config.json"
+CONFIG_BYTES_MAX = 1 << 24
+NO_ID = 0xFFFFFFFF  # (uid_t)-1
+
+
+@record
+class Bundle:
+    """A bundle.
+
+    Attributes:
+        directory: absolute path.
+        rootfs: absolute path of the root file system, without symlinks.
+        spec: of config.json, with all that is needed, and nothing of a wrong type.
+    """
+
+    directory: str
+    rootfs: str
+    spec: Spec
+
+
+def read_bundle(directory: str) -> Bundle:
+    """Read the bundle in ``directory``, "" for the current one.
+
+    Raises:
+        ConfigError: config.json is missing, not JSON, or says what can't be done.
+    """
+    directory = os.path.abspath(directory or ".")
+    path = f"{directory}/{CONFIG}"
+    try:
+        with open(path, "rb", 0) as file:
+            data = file.read(CONFIG_BYTES_MAX)
+    except FileNotFoundError:
+        raise ConfigError(f"JSON specification file {path} not found") from None
+    except OSError as error:
+        raise ConfigError(f"read {path}: {kernel_says(error)}") from error
+    spec = parse(data, CONFIG, SPEC)
+    check(spec)
+    return Bundle(directory, _rootfs(directory, spec), spec)
+
+
+def read_process(path: str) -> Process:
+    """The process of ``exec --process``; raises as `read_bundle`."""
+    try:
+        with open(path, "rb", 0) as file:
+            data = file.read(CONFIG_BYTES_MAX)
+    except OSError as error:
+        raise ConfigError(f"read {path}: {kernel_says(error)}") from error
+    process: Process = parse(data, os.path.basename(path), PROCESS)
+    check_process(process, os.path.basename(path))
+    return process
+
+
+def check_process(process: Process, name: str) -> None:
+    """Refuse a process that has no meaning; raises ConfigError."""
+    compiler_check_process(process)
+    _check_words(process, name)
+
+
+def parse(data: bytes, name: str, kind: Any) -> Any:
+    """JSON text as a type of `oci.schema`.
+
+    Raises:
+        ConfigError: it is not JSON, or of another type.
+    """
+    try:
+        return checked(loads(data), kind, name)
+    except ValueError as error:
+        raise ConfigError(f"{name} is not JSON: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deep") from None
+
+
+def check(spec: Spec) -> None:
+    """Refuse what has no meaning, and put in the empty parts that others rely on.
+
+    Raises:
+        ConfigError
+    """
+    version = spec["ociVersion"]
+    if not version.startswith("1."):
+        raise ConfigError(f"{CONFIG}: ociVersion {version!r} is not supported", "minibox-oci reads versions 1.0 to 1.2")
+    compiler_check(spec)
+    _check_words(spec["process"], CONFIG)
+    if "root" not in spec or not spec["root"]["path"]:
+        raise ConfigError(f"{CONFIG}: root.path must not be empty")
+    _check_user_namespace(spec.setdefault("linux", {}))
+
+
+def _check_words(process: Process, name: str) -> None:
+    """Refuse what a kernel's structures can't say; raises ConfigError."""
+    for word in (*process["args"], *process.get("env", ()), process["cwd"]):
+        if "\0" in word:
+            raise ConfigError(f"{name}: process has a null byte in {word!r}")
+    user = process["user"]
+    for number in (user["uid"], user["gid"], *user.get("additionalGids", ())):
+        if not 0 <= number < NO_ID:
+            raise ConfigError(f"{name}: process.user: {number} is no id")
+
+
+def _check_user_namespace(linux: Linux) -> None:
+    found = {each["type"]: each.get("path", "") for each in linux.get("namespaces", [])}
+    for mappings, field in ((linux.get("uidMappings"), "uidMappings"), (linux.get("gidMappings"), "gidMappings")):
+        if mappings and "user" not in found:
+            raise ConfigError(f"{CONFIG}: linux.{field} needs a user namespace")
+        if not mappings and found.get("user") == "":
+            raise ConfigError(f"{CONFIG}: the user namespace needs linux.{field}")
+    if linux.get("timeOffsets") and "time" not in found:
+        raise ConfigError(f"{CONFIG}: linux.timeOffsets needs a time namespace")
+
+
+def _rootfs(directory: str, spec: Spec) -> str:
+    path = os.path.join(directory, spec["root"]["path"])
+    try:
+        found = os.path.realpath(path, strict=True)
+        if not S_ISDIR(os.stat(found).st_mode):
+            raise NotADirectoryError(20, "")
+    except OSError as error:
+        raise ConfigError(f"{CONFIG}: root.path {path}: {kernel_says(error)}") from None
+    return found

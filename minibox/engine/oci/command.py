@@ -1,0 +1,66 @@
+"""Whether a container has the command that it is to run; in the words that engines look for.
+
+Docker and Podman make 127 of "executable file not found in $PATH" and "no such file or directory", and
+126 of "permission denied".
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EACCES, ENOENT, ENOTDIR
+from stat import S_ISREG
+
+from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError
+from minibox.linux.files import open_in_root
+from minibox.plan.process import candidates
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.oci.runtime import Process
+
+
+def failed_command(process: Process, errno: int) -> MiniboxError:
+    """The error of an execve(2) that failed."""
+    name = process["args"][0]
+    what = os.strerror(errno).lower()
+    if errno in (ENOENT, ENOTDIR) and "/" not in name:
+        what = "executable file not found in $PATH"
+    elif errno == ENOENT:
+        what = f"stat {name}: {what}"
+    kind = CommandNotFound if errno in (ENOENT, ENOTDIR) else CommandNotExecutable
+    return kind(f'unable to start container process: exec: "{name}": {what}')
+
+
+def check_command(process: Process, pid: int) -> None:
+    """Look for the command of a process that is ready to execute it.
+
+    Raises:
+        CommandNotFound, CommandNotExecutable
+    """
+    try:
+        root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return  # not ours to look at: the exec will tell
+    found = ENOENT
+    try:
+        for path in candidates(process["args"][0], tuple(process.get("env", ()))):
+            errno = _executable(root_fd, os.path.join(process["cwd"], path))
+            if not errno:
+                return
+            found = errno if errno == EACCES else found
+    finally:
+        os.close(root_fd)
+    raise failed_command(process, found)
+
+
+def _executable(root_fd: int, path: str) -> int:
+    """0, or the errno with which an exec of it is going to fail."""
+    try:
+        fd = open_in_root(root_fd, path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        return (
+            error.errno if error.errno in (ENOENT, ENOTDIR, EACCES) else 0
+        )  # a link of /proc is followed by exec alone
+    mode = os.fstat(fd).st_mode
+    os.close(fd)
+    return 0 if S_ISREG(mode) and mode & 0o111 else EACCES

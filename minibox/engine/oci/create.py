@@ -1,0 +1,314 @@
+"""A container from its bundle to the moment at which its process waits for `start`, or runs; or nothing of it."""
+
+from __future__ import annotations
+
+import os
+from errno import EBADF
+from time import time_ns
+
+from minibox.engine import gate, ids
+from minibox.engine.oci import group, state
+from minibox.engine.oci.bundle import read_bundle
+from minibox.engine.oci.console import Receiver
+from minibox.engine.oci.state import Container
+from minibox.engine.roots import default_root
+from minibox.engine.start import ExecFailed, Execution, Resources
+from minibox.errors import MiniboxError, Unsupported, UsageError, kernel_says
+from minibox.linux.seccomp import filter_flags, program_of
+from minibox.plan import operations as op
+from minibox.plan.compiler import Start, compile_plan
+from minibox.plan.rootfs import Rootfs
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minibox.linux.cgroup import Cgroup
+    from minibox.oci.runtime import Process, Spec
+
+FIRST_PASSED = 3  # descriptors: those of $LISTEN_FDS, then those of --preserve-fds
+MASTER_NAME = "/dev/pts/ptmx"
+
+
+@record
+class CreateOptions:
+    """How a container is made, beside what its config.json says.
+
+    Attributes:
+        root: directory of the containers' state.
+        bundle: its bundle, "" for the current directory.
+        note: is told what is wrong and stops nothing.
+        detach: the caller doesn't wait for its end.
+        systemd_cgroup: systemd makes its cgroup.
+        rootless: it goes on without a cgroup that can't be made; None: unless by the host's root.
+        console_socket, pidfd_socket: unix sockets of the caller's that get its terminal, its pidfd; "" for none.
+        pid_file: is written its process id; "" for none.
+        pivot: it changes its root by pivot_root(2).
+        keyring: it gets a session keyring of its own.
+        preserve_fds: so many descriptors are passed on.
+    """
+
+    root: str
+    note: Callable[[str], None]
+    bundle: str = ""
+    detach: bool = True
+    systemd_cgroup: bool = False
+    rootless: bool | None = None
+    console_socket: str = ""
+    pidfd_socket: str = ""
+    pid_file: str = ""
+    pivot: bool = True
+    keyring: bool = True
+    preserve_fds: int = 0
+
+
+def create(container_id: str, options: CreateOptions) -> None:
+    """Make a container whose process waits for `life.start`.
+
+    Raises:
+        ConfigError, UsageError: of the bundle, the id or the options.
+        ContainerExists
+        CommandNotFound, CommandNotExecutable
+        MiniboxError: a step failed. Nothing is left of the container then.
+    """
+    with Creation(container_id, options, gated=True) as creation:
+        creation.execute((0, 0))
+        creation.leave()
+
+
+class Creation:
+    """The making of one container. Leaving it by an error undoes all."""
+
+    def __init__(self, container_id: str, options: CreateOptions, *, gated: bool) -> None:
+        """Take the id.
+
+        Args:
+            gated: its process waits for `life.start`.
+
+        Raises: see `create`.
+        """
+        self._options, self._gated = options, gated
+        state.check_id(container_id)
+        self._bundle = read_bundle(options.bundle)
+        self.spec: Spec = self._bundle.spec
+        self.terminal = bool(self.spec["process"].get("terminal"))
+        self._check_terminal()
+        if any(self.spec.get("hooks", {}).values()):
+            raise Unsupported("hooks are not run yet")
+        self._kept = passed_descriptors(self.spec["process"], options.preserve_fds)
+        self._receivers = {path: Receiver(path) for path in (options.console_socket, options.pidfd_socket) if path}
+        self.container = Container.new(options.root, container_id)
+        self.execution: Execution | None = None
+        self._group: Cgroup | None = None
+        self._done = False
+
+    def __enter__(self) -> Creation:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for receiver in self._receivers.values():
+            receiver.close()
+        if kind is None and self._done:
+            self.container.unlock()
+        else:
+            self._undo()
+
+    def execute(self, terminal_size: tuple[int, int]) -> None:
+        """Make its process, and write down that there is one.
+
+        Args:
+            terminal_size: rows and columns, for a terminal of which config.json says none.
+        """
+        options, container = self._options, self.container
+        process, linux = self.spec["process"], self.spec["linux"]
+        rootless = state.is_rootless() if options.rootless is None else options.rootless
+        planned = group.plan_group(
+            self.spec, container.id, by_systemd=options.systemd_cgroup, rootless=rootless or state.is_rootless()
+        )
+        start = Start(
+            setgroups=_may_set_groups(self.spec),
+            seccomp=program_of(self.spec, default_root(os.environ, int(state.is_rootless()))) or b"",
+            seccomp_flags=filter_flags(linux.get("seccomp")),
+            cgroup=planned.group.name if planned.group.directories else "",
+            cgroup_tasks=() if planned.group.joined else planned.group.v1_directories,
+            cgroup_joined=planned.group.joined,
+            cgroup_mounts=group.shown(planned),
+            terminal=_size(process, terminal_size) if self.terminal else None,
+            detached=True,
+            gate=self._gated,
+            rootless=state.is_rootless(),
+            keyring=options.keyring,
+            kept_fds=len(self._kept),
+        )
+        plan = compile_plan(self.spec, Rootfs(path=self._bundle.rootfs), start)
+        self._group = planned.group
+        behind = [step.name for step in plan.of(op.INIT)]
+        container.write(
+            ociVersion=state.VERSION,
+            id=container.id,
+            pid=0,
+            bundle=self._bundle.directory,
+            rootfs=self._bundle.rootfs,
+            created=_now(),
+            annotations=self.spec.get("annotations", {}),
+            cgroup={"name": planned.group.name, "v1": planned.group.v1, "v2": planned.group.v2},
+            hooks=bool(self.spec.get("hooks")),
+            steps=behind,
+        )
+        container.write_spec(self.spec)
+        self._run(plan, planned)
+
+    def _run(self, plan: object, planned: group.GroupPlan) -> None:
+        container, process = self.container, self.spec["process"]
+        files = gate.make_gate(container.directory) if self._gated else (-1, -1)
+        try:
+            self.execution = execution = Execution(
+                plan,  # type: ignore[arg-type]
+                Resources(
+                    spec=self.spec,
+                    streams=standard_streams(),
+                    owner=_owner(self.spec),
+                    make_cgroup=planned.make,
+                    write_id_maps=ids.write_id_maps,
+                    wire=lambda _: None,
+                    gate=files,
+                    kept_fds=self._kept,
+                ),
+            )
+            execution.run()
+        except ExecFailed as error:
+            from minibox.engine.oci.command import failed_command
+
+            os.close(error.root_fd)
+            raise failed_command(process, error.errno) from None
+        finally:
+            for fd in files:
+                if fd >= 0:
+                    os.close(fd)
+        init = execution.init
+        assert init
+        if self._gated:
+            from minibox.engine.oci.command import check_command
+
+            check_command(process, init.pid)
+        container.write(pid=init.pid, startTime=state.start_time(init.pid))
+
+    def leave(self) -> None:
+        """Tell the caller of the process; from here on it is his."""
+        execution, options = self.execution, self._options
+        assert execution and execution.init
+        if options.console_socket:
+            self._receivers[options.console_socket].send(MASTER_NAME, execution.pty_master)
+        if options.pidfd_socket:
+            self._receivers[options.pidfd_socket].send("pidfd", execution.init.pidfd)
+        write_pid_file(options.pid_file, execution.init.pid)
+        self._done = True
+        if options.detach:
+            execution.release()
+            self.execution = None
+
+    def _undo(self) -> None:
+        """Nothing is left: no process, no cgroup, no state."""
+        try:
+            if self.execution:
+                self.execution.close()
+            if self._group and self._group.directories:
+                self._group.kill()
+                self._group.remove()
+        finally:
+            self.container.remove()
+
+    def _check_terminal(self) -> None:
+        console, detach = self._options.console_socket, self._options.detach
+        if self.terminal and detach and not console:
+            raise UsageError("cannot allocate tty if minibox-oci will detach without setting console socket")
+        if console and not (self.terminal and detach):
+            raise UsageError("cannot use console socket if minibox-oci will not detach or allocate tty")
+
+
+def passed_descriptors(process: Process, preserve: int) -> tuple[int, ...]:
+    """Those of systemd's socket activation, of which the process is told, and ``preserve`` more; sd_listen_fds(3).
+
+    Raises:
+        UsageError: one of them isn't open.
+    """
+    listening = 0
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "").isdecimal():
+        listening = int(os.environ["LISTEN_FDS"])
+    if preserve < 0:
+        raise UsageError(f"--preserve-fds {preserve} is less than 0")
+    found = tuple(range(FIRST_PASSED, FIRST_PASSED + listening + preserve))
+    for fd in found:
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise UsageError(f"descriptor {fd} is to be passed on (of {len(found)}), and is not open") from None
+    if listening:
+        env = [word for word in process.get("env", []) if not word.startswith(("LISTEN_FDS=", "LISTEN_PID="))]
+        process["env"] = [*env, f"LISTEN_FDS={listening}", "LISTEN_PID=1"]
+    return found
+
+
+def standard_streams() -> tuple[int, int, int]:
+    """Ours, as they are; /dev/null for one that is closed."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            if error.errno != EBADF:
+                raise
+            os.open("/dev/null", os.O_RDWR)  # the lowest that is free: that one
+    return 0, 1, 2
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a process id where the caller looks for it, at once or not at all; "" for nowhere.
+
+    Raises:
+        MiniboxError: it can't be written.
+    """
+    if not path:
+        return
+    directory, _, name = path.rpartition("/")
+    temporary = os.path.join(directory, f".{name}")
+    try:
+        with open(temporary, "wb", 0) as file:
+            file.write(b"%d" % pid)
+        os.rename(temporary, path)
+    except OSError as error:
+        raise MiniboxError(f"write the pid file {path}: {kernel_says(error)}") from error
+
+
+def _may_set_groups(spec: Spec) -> bool:
+    """setgroups(2) is denied in a user namespace to which an ordinary user has mapped his own group alone."""
+    linux = spec["linux"]
+    if os.geteuid() and linux.get("gidMappings") and ids.single(spec):
+        return False
+    try:
+        with open("/proc/self/setgroups", "rb", 0) as file:
+            return file.read().strip() != b"deny"
+    except FileNotFoundError:
+        return True
+
+
+def _owner(spec: Spec) -> tuple[int, int]:
+    """The host's ids of the container's process."""
+    user, linux = spec["process"]["user"], spec["linux"]
+    return (
+        ids.on_host(user["uid"], linux.get("uidMappings", ())),
+        ids.on_host(user["gid"], linux.get("gidMappings", ())),
+    )
+
+
+def _size(process: Process, otherwise: tuple[int, int]) -> tuple[int, int]:
+    box = process.get("consoleSize")
+    return (box["height"], box["width"]) if box else otherwise
+
+
+def _now() -> str:
+    """RFC 3339, in nanoseconds."""
+    from time import gmtime, strftime
+
+    seconds, nanoseconds = divmod(time_ns(), 10**9)
+    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(seconds))}.{nanoseconds:09}Z"

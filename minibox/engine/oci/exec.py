@@ -1,0 +1,279 @@
+"""Another process in a container that runs: `exec`."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine import ids, joined
+from minibox.engine.oci import state
+from minibox.engine.oci.bundle import check_process, read_process
+from minibox.engine.oci.command import failed_command
+from minibox.engine.oci.console import Receiver
+from minibox.engine.oci.create import MASTER_NAME, passed_descriptors, standard_streams, write_pid_file
+from minibox.engine.oci.life import Process as FirstProcess
+from minibox.engine.oci.state import PAUSED, STOPPED, Container
+from minibox.engine.roots import default_root
+from minibox.engine.signals import Forwarding
+from minibox.engine.start import ExecFailed, Execution, Resources
+from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
+from minibox.linux.capabilities import capability
+from minibox.linux.cgroup import Cgroup
+from minibox.linux.seccomp import filter_flags, program_of
+from minibox.plan.compiler import Start
+from minibox.plan.exec import Joined, compile_exec
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.engine.streams import Streams
+    from minibox.engine.terminal import Terminal
+    from minibox.oci.runtime import Process, Spec
+
+KEPT = ("capabilities", "rlimits", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
+CAPABILITY_SETS = ("bounding", "effective", "permitted", "ambient")  # what runc's --cap adds to
+
+
+@record
+class ExecOptions:
+    """What to execute, and how.
+
+    Attributes:
+        process: a file with an OCI process; "" for one as the container's first, changed by what follows.
+        command, cwd, env, user, additional_gids, tty, no_new_privs, caps, apparmor, label: those changes.
+        cgroups: where below the container's cgroups it is to be: ``path`` or ``controller:path``.
+        ignore_paused: it waits in a paused container.
+        detach, console_socket, pidfd_socket, pid_file, preserve_fds: as of `create.CreateOptions`.
+    """
+
+    process: str = ""
+    command: tuple[str, ...] = ()
+    cwd: str = ""
+    env: tuple[str, ...] = ()
+    user: str = ""
+    additional_gids: tuple[str, ...] = ()
+    tty: bool = False
+    no_new_privs: bool = False
+    caps: tuple[str, ...] = ()
+    apparmor: str = ""
+    label: str = ""
+    cgroups: tuple[str, ...] = ()
+    ignore_paused: bool = False
+    detach: bool = False
+    console_socket: str = ""
+    pidfd_socket: str = ""
+    pid_file: str = ""
+    preserve_fds: int = 0
+
+
+def exec_(root: str, container_id: str, options: ExecOptions) -> int:
+    """Run a process in a container; its exit status, 0 for one that is left running.
+
+    Raises:
+        ContainerNotFound, ContainerNotRunning
+        ConfigError, UsageError: of the process or the options.
+        CommandNotFound, CommandNotExecutable
+        MiniboxError: the container is paused, or a step failed.
+    """
+    container = Container.find(root, container_id)
+    status = container.status()
+    if status == STOPPED:
+        raise ContainerNotRunning("cannot exec in a stopped container")
+    if status == PAUSED and not options.ignore_paused:
+        raise MiniboxError("cannot exec in a paused container (use --ignore-paused to override)")
+    spec = container.spec()
+    process = requested(spec, options)
+    terminal = bool(process.get("terminal"))
+    if terminal and options.detach and not options.console_socket:
+        raise UsageError("cannot allocate tty if minibox-oci will detach without setting console socket")
+    if options.console_socket and not (terminal and options.detach):
+        raise UsageError("cannot use console socket if minibox-oci will not detach or allocate tty")
+    with FirstProcess(container) as first:
+        return _Exec(container, spec, process, options, first).run()
+
+
+def requested(spec: Spec, options: ExecOptions) -> Process:
+    """The process that is asked for; what it leaves out is as of the container's first.
+
+    Raises:
+        ConfigError, UsageError
+    """
+    own = spec["process"]
+    if options.process:
+        process = read_process(options.process)
+        kept = {key: value for key, value in own.items() if key in KEPT}
+        return {**kept, **process}  # type: ignore[typeddict-item]
+    if not options.command:
+        raise UsageError("process args cannot be empty")
+    process = {**own, "args": list(options.command), "terminal": options.tty}
+    process.pop("consoleSize", None)
+    process["env"] = [*own.get("env", ()), *options.env]
+    if options.cwd:
+        process["cwd"] = options.cwd
+    if options.no_new_privs:
+        process["noNewPrivileges"] = True
+    if options.apparmor:
+        process["apparmorProfile"] = options.apparmor
+    if options.label:
+        process["selinuxLabel"] = options.label
+    if options.caps:
+        added = [capability(word) for word in options.caps]
+        sets: Any = process.get("capabilities", {})
+        names = {
+            name: [*sets.get(name, ()), *(cap for cap in added if cap not in sets.get(name, ()))]
+            for name in CAPABILITY_SETS
+        }
+        process["capabilities"] = {**sets, **names}  # type: ignore[typeddict-item]
+    process["user"] = _user(process, options)
+    check_process(process, "exec")
+    return process
+
+
+def _user(process: Process, options: ExecOptions) -> Any:
+    user: dict[str, Any] = {**process["user"]}
+    if options.user:
+        uid, _, gid = options.user.partition(":")
+        user["uid"] = _id(uid, "user")
+        if gid:
+            user["gid"] = _id(gid, "group")
+    if options.additional_gids:
+        more = [_id(word, "additional group") for word in options.additional_gids]
+        user["additionalGids"] = [*user.get("additionalGids", ()), *more]
+    return user
+
+
+def _id(word: str, what: str) -> int:
+    if not (word.isascii() and word.isdecimal()):
+        raise UsageError(f"{what} {word!r} is no number", "names are of the container, and not looked up")
+    return int(word)
+
+
+class _Exec:
+    """One exec."""
+
+    def __init__(
+        self, container: Container, spec: Spec, process: Process, options: ExecOptions, first: FirstProcess
+    ) -> None:
+        self._process, self._options, self._first = process, options, first
+        self._kept = passed_descriptors(process, options.preserve_fds)
+        self._group = below(container.group(), options.cgroups)
+        seccomp = program_of(spec, default_root(os.environ, int(state.is_rootless())))
+        self._start = Start(
+            setgroups=_may_set_groups(first.pid),
+            seccomp=seccomp or b"",
+            seccomp_flags=filter_flags(spec["linux"].get("seccomp")),
+            cgroup=self._group.name if self._group.directories else "",
+            cgroup_tasks=self._group.v1_directories,
+            detached=True,
+            kept_fds=len(self._kept),
+        )
+
+    def run(self) -> int:
+        """See `exec_`."""
+        options = self._options
+        receivers = {path: Receiver(path) for path in (options.console_socket, options.pidfd_socket) if path}
+        terminal, streams = self._open_terminal()
+        size = (terminal.size() if terminal else (0, 0)) if self._process.get("terminal") else None
+        box = self._process.get("consoleSize")
+        execution = self._execution((box["height"], box["width"]) if box and size else size)
+        try:
+            with Forwarding() as forwarding:
+                self._execute(execution)
+                init = execution.init
+                assert init
+                if options.console_socket:
+                    receivers[options.console_socket].send(MASTER_NAME, execution.pty_master)
+                if options.pidfd_socket:
+                    receivers[options.pidfd_socket].send("pidfd", init.pidfd)
+                write_pid_file(options.pid_file, init.pid)
+                if options.detach:
+                    execution.release()
+                    return 0
+                if terminal and streams:
+                    terminal.enter_raw()
+                    streams.begin(execution.pty_master)
+                forwarding.wait(init.pidfd, init.send_signal, terminal, execution.pty_master)
+                code = init.wait()
+                assert code is not None
+                if streams:
+                    streams.finish()
+                return code if code >= 0 else 128 - code
+        finally:
+            execution.close()
+            for receiver in receivers.values():
+                receiver.close()
+            if streams:
+                streams.close()
+            if terminal:
+                terminal.restore()
+
+    def _open_terminal(self) -> tuple[Terminal | None, Streams | None]:
+        if not self._process.get("terminal") or self._options.detach:
+            return None, None
+        from minibox.engine.streams import Streams
+        from minibox.engine.terminal import Terminal
+
+        streams = Streams(interactive=True, tty=True, owner=(os.geteuid(), os.getegid()))
+        return Terminal(os.isatty(0)), streams
+
+    def _execution(self, terminal: tuple[int, int] | None) -> Execution:
+        from minibox.record import replace
+
+        execution = Execution(
+            compile_exec(
+                self._process,
+                Joined(joined.others(self._first.pid)),
+                replace(self._start, terminal=terminal),  # type: ignore[no-untyped-call]
+            ),
+            Resources(
+                spec={},  # type: ignore[typeddict-item]
+                streams=standard_streams(),
+                owner=joined.owner(self._first.pid, self._process),
+                make_cgroup=lambda: self._group,
+                write_id_maps=ids.write_id_maps,
+                wire=lambda _: None,
+                joined_pidfd=self._first.pidfd,
+                kept_fds=self._kept,
+            ),
+        )
+        execution.cgroup = self._group
+        return execution
+
+    def _execute(self, execution: Execution) -> None:
+        try:
+            execution.run()
+        except ExecFailed as error:
+            if error.root_fd >= 0:
+                os.close(error.root_fd)
+            raise failed_command(self._process, error.errno) from None
+
+
+def below(group: Cgroup, places: tuple[str, ...]) -> Cgroup:
+    """A cgroup below a container's, which is there: in all hierarchies, or in those of some controllers.
+
+    Raises:
+        UsageError: there is none, or it isn't below.
+    """
+    v1, v2 = dict(group.v1), group.v2
+    for place in places:
+        names, colon, path = place.rpartition(":")
+        if ".." in path.split("/"):
+            raise UsageError(f"--cgroup {place}: it leads out of the container's cgroup")
+        for name in names.split(",") if colon and names else (*group.v1, ""):
+            directory = f"{v1[name] if name else v2}/{path.strip('/')}".rstrip("/") if name in v1 or not name else ""
+            if (name or v2) and not os.path.isdir(directory):
+                raise UsageError(f"--cgroup {place}: the container has no such cgroup")
+            if name:
+                v1[name] = directory
+            elif v2:
+                v2 = directory
+    return Cgroup(group.name, v1, v2)
+
+
+def _may_set_groups(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/setgroups", "rb", 0) as file:
+            return file.read().strip() != b"deny"
+    except OSError:
+        return True

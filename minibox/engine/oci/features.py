@@ -1,0 +1,50 @@
+"""What this runtime can do: `minibox-oci features`; OCI runtime spec, features.md and features-linux.md."""
+
+from __future__ import annotations
+
+from minibox.engine.version import version_text
+from minibox.linux import capabilities, seccomp, seccomp_compile
+from minibox.plan import mounts
+from minibox.plan.namespaces import NAMESPACES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+# libseccomp's names
+ARCHITECTURES = (
+    "SCMP_ARCH_X86", "SCMP_ARCH_X86_64", "SCMP_ARCH_X32", "SCMP_ARCH_ARM", "SCMP_ARCH_AARCH64", "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64", "SCMP_ARCH_MIPS64N32", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PPC", "SCMP_ARCH_PPC64", "SCMP_ARCH_PPC64LE", "SCMP_ARCH_S390", "SCMP_ARCH_S390X", "SCMP_ARCH_RISCV64",
+)  # fmt: skip
+
+
+def features() -> dict[str, Any]:
+    """As data."""
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": "1.2.0",
+        "hooks": list(HOOKS),
+        "mountOptions": mounts.option_names(),
+        "linux": {
+            "namespaces": sorted(NAMESPACES),
+            "capabilities": list(capabilities.NAMES[: capabilities.last_cap() + 1]),
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
+            "seccomp": {
+                "enabled": True,
+                "actions": seccomp_compile.action_names(),
+                "operators": seccomp_compile.operator_names(),
+                "archs": list(ARCHITECTURES),
+                "knownFlags": seccomp.flag_names(),
+                "supportedFlags": seccomp.flag_names(),
+            },
+            "apparmor": {"enabled": False},
+            "selinux": {"enabled": False},
+            "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": True}},
+        },
+        "annotations": {"io.minibox.version": version_text()},
+        "potentiallyUnsafeConfigAnnotations": [],
+    }

@@ -1,0 +1,63 @@
+"""The cgroup of a container: where `linux.cgroupsPath` says, by ourselves or by systemd."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.linux import cgroup
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minibox.linux.cgroup import Cgroup, CgroupHost
+    from minibox.oci.runtime import Spec
+
+
+@record
+class GroupPlan:
+    """A cgroup that is going to be made.
+
+    Attributes:
+        group: as it will be.
+        make: makes it.
+    """
+
+    host: CgroupHost
+    group: Cgroup
+    make: Callable[[], Cgroup]
+
+
+def plan_group(spec: Spec, container_id: str, *, by_systemd: bool, rootless: bool) -> GroupPlan:
+    """Compile the making of a container's cgroup.
+
+    Args:
+        rootless: device rules are left out, as nobody but the host's root has them; and so is the
+            cgroup itself where none can be made, unless there are limits.
+
+    Raises:
+        ConfigError: cgroupsPath has another form.
+        LimitError: a limit can't be had here, or systemd can't be asked.
+    """
+    from minibox.linux.cgroup import place
+
+    resources = spec["linux"].get("resources", {})
+    path = spec["linux"].get("cgroupsPath", "")
+    if by_systemd:
+        group = place.make_scope(path, container_id, resources, devices=not rootless)
+        return GroupPlan(cgroup.CgroupHost("v2", {}), group, lambda: group)
+    found = place.find_place(path, container_id)
+    steps = place.place_steps(found, resources, devices=not rootless)
+    planned = cgroup.planned(found.host, found.name, steps)
+    return GroupPlan(found.host, planned, lambda: place.make_at(found, resources, devices=not rootless))
+
+
+def shown(plan: GroupPlan) -> tuple[tuple[str, str, str], ...]:
+    """What a mount of type cgroup shows; `plan.compiler.Start.cgroup_mounts`."""
+    if plan.host.mode == "v2":
+        return (("", "cgroup2", ""),)
+    seen: dict[str, list[str]] = {}
+    for controller, directory in plan.group.v1.items():
+        seen.setdefault(os.path.dirname(directory), []).append(controller)
+    return tuple((",".join(names), "cgroup", ",".join(names)) for names in seen.values())

@@ -1,0 +1,203 @@
+"""What is done to a container that is there: start, kill, pause, resume, delete."""
+
+from __future__ import annotations
+
+import os
+from select import POLLIN, poll
+
+from minibox.engine import gate
+from minibox.engine.oci import state
+from minibox.engine.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container
+from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, kernel_says
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Note = Callable[[str], None]
+
+SIGKILL = 9
+END_TIMEOUT_S = 10.0
+
+
+class Process:
+    """A container's first process, held by a pidfd: its pid can't come to mean another."""
+
+    def __init__(self, container: Container) -> None:
+        """Find it.
+
+        Raises:
+            ContainerNotRunning: it has ended.
+        """
+        from minibox.linux.process import open_pidfd
+
+        self.pid: int = container.pid
+        self.pidfd = open_pidfd(self.pid) if self.pid else -1
+        if self.pidfd < 0 or state.start_time(self.pid) != container.fields["startTime"]:
+            self.close()
+            raise ContainerNotRunning("container not running")
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def send(self, signal_number: int) -> None:
+        """Send a signal; it may have ended meanwhile."""
+        from minibox.linux.process import send_signal
+
+        send_signal(self.pidfd, signal_number)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for its end; False when that takes longer."""
+        waiting = poll()
+        waiting.register(self.pidfd, POLLIN)
+        return bool(waiting.poll(None if timeout_s is None else timeout_s * 1000))
+
+
+def start(root: str, container_id: str, note: Note) -> None:
+    """Let the process of a created container run.
+
+    Raises:
+        ContainerNotFound
+        CommandNotFound, CommandNotExecutable: its command is at fault.
+        MiniboxError: it was started before, or has ended; or its last steps failed.
+    """
+    with Container.find(root, container_id, locked=True) as container:
+        status = container.status()
+        if status == STOPPED:
+            raise MiniboxError("cannot start a container that has stopped")
+        if status != CREATED:
+            raise MiniboxError("cannot start an already running container")
+        try:
+            failed = gate.open_gate(container.directory)
+        except gate.GateClosed as error:
+            raise MiniboxError(f"cannot start container {container_id}: {error}") from None
+        if failed:
+            _raise_failed(container, *failed)
+    started(container, note)
+
+
+def started(container: Container, note: Note) -> None:
+    """What is left to do when the command runs: hooks, which stop nothing."""
+
+
+def _raise_failed(container: Container, index: int, errno: int, _detail: int) -> None:
+    """The error of a step behind the gate."""
+    from minibox.engine.oci.command import failed_command
+
+    step = container.fields["steps"][index]
+    if step == "exec":
+        raise failed_command(container.spec()["process"], errno)
+    raise MiniboxError(f"unable to start container process: {step}: {kernel_says(errno)}")
+
+
+def kill(root: str, container_id: str, signal_number: int, *, every: bool) -> None:
+    """Send a signal to a container's first process, or to ``every`` one that is in its cgroup.
+
+    Raises:
+        ContainerNotFound
+        ContainerNotRunning: its process has ended.
+    """
+    container = Container.find(root, container_id)
+    group = container.group()
+    if every:
+        for pid in group.pids():
+            try:
+                os.kill(pid, signal_number)
+            except ProcessLookupError:
+                continue
+        if not group.directories:
+            with Process(container) as process:
+                process.send(signal_number)
+    else:
+        with Process(container) as process:
+            process.send(signal_number)
+    if signal_number == SIGKILL and container.is_frozen():
+        group.thaw()  # on cgroup v1 the frozen don't die
+
+
+def pause(root: str, container_id: str) -> None:
+    """Stop all of its processes where they are; raises as `start`."""
+    with Container.find(root, container_id, locked=True) as container:
+        status = container.status()
+        if status not in (RUNNING, CREATED):
+            raise MiniboxError(f"container not running or created: {status}")
+        container.group().freeze()
+
+
+def resume(root: str, container_id: str) -> None:
+    """Let them go on; raises as `start`."""
+    with Container.find(root, container_id, locked=True) as container:
+        if not container.is_frozen() or container.status() == STOPPED:
+            raise MiniboxError("container not paused")
+        container.group().thaw()
+
+
+def delete(root: str, container_id: str, *, force: bool, note: Note) -> None:
+    """Remove what a container has left; one that was never started is killed.
+
+    Args:
+        force: one that runs is killed, too, and none is fine.
+        note: is told what went wrong with hooks, which keeps nothing from being removed.
+
+    Raises:
+        ContainerNotFound, MiniboxError
+    """
+    try:
+        container = Container.find(root, container_id)
+    except ContainerNotFound:
+        if os.path.isdir(f"{root}/{container_id}"):
+            _remove_unfinished(Container(root, container_id))
+        if force:
+            return
+        raise
+    status = container.status()
+    if status in (RUNNING, PAUSED) and not force:
+        raise MiniboxError(f"cannot delete container {container_id} that is not stopped: {status}")
+    if status == CREATING:
+        raise MiniboxError(f"cannot delete container {container_id} that is being created")
+    end(container)
+    with Container.find(root, container_id, locked=True) as container:
+        destroy(container, note)
+
+
+def _remove_unfinished(container: Container) -> None:
+    """A container whose maker was killed before it had written anything."""
+    container.lock()
+    if not os.path.exists(f"{container.directory}/state.json"):
+        container.remove()
+    container.unlock()
+
+
+def end(container: Container) -> None:
+    """Kill whatever of it still runs.
+
+    Raises:
+        MiniboxError: it doesn't end.
+    """
+    group = container.group()
+    try:
+        with Process(container) as process:
+            process.send(SIGKILL)
+            if container.is_frozen():
+                group.thaw()
+            if not process.wait(END_TIMEOUT_S):
+                raise MiniboxError(
+                    f"kill container {container.id}: its first process doesn't end", "see /proc/PID/stack"
+                )
+    except ContainerNotRunning:
+        pass
+    group.kill()  # without a pid namespace of their own, others live on
+
+
+def destroy(container: Container, note: Note) -> None:
+    """Remove the cgroup and the directory of a container that has ended, and run its last hooks."""
+    container.group().remove()
+    container.remove()

@@ -1,0 +1,41 @@
+"""The containers of a root, for `list`, and the processes of one, for `ps`."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine.oci.state import Container, containers, summary
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def listed(root: str) -> list[dict[str, Any]]:
+    """A container an element, in the words of runc."""
+    return [summary(container, _owner(container.directory)) for container in containers(root)]
+
+
+def processes_of(root: str, container_id: str) -> set[int]:
+    """The processes of a container; without a cgroup, those of its pid namespace.
+
+    Raises:
+        ContainerNotFound
+    """
+    from minibox.engine.processes import of_namespace
+
+    container = Container.find(root, container_id)
+    found = container.group().pids()
+    return found or (of_namespace(container.pid) if container.pid else set())
+
+
+def _owner(directory: str) -> str:
+    import pwd
+
+    try:
+        uid = os.stat(directory).st_uid
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+    except OSError:
+        return ""

@@ -1,0 +1,90 @@
+"""What a container uses, and other limits for it. Off the hot path."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from minibox.engine.oci.bundle import parse
+from minibox.engine.oci.life import Process
+from minibox.engine.oci.state import STOPPED, Container
+from minibox.errors import ContainerNotRunning, MiniboxError, kernel_says
+from minibox.linux.cgroup.change import change
+from minibox.linux.cgroup.place import place_of
+from minibox.linux.cgroup.statistics import statistics
+from minibox.oci.schema import RESOURCES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from minibox.oci.runtime import LinuxResources
+
+OOM_POLL_S = 0.1
+
+
+def watch(root: str, container_id: str, interval_s: float, *, once: bool) -> Iterator[dict[str, Any]]:
+    """Events in the form of runc: its statistics, again and again, and each time that it runs out of memory.
+
+    Raises:
+        ContainerNotFound
+        ContainerNotRunning: it has ended.
+    """
+    container = Container.find(root, container_id)
+    if container.status() == STOPPED:
+        raise ContainerNotRunning("container is not running")
+    group = container.group()
+    if once:
+        yield {"type": "stats", "id": container_id, "data": statistics(group)}
+        return
+    with Process(container) as process:
+        killed, due = group.oom_kills(), monotonic() + interval_s
+        while not process.wait(min(OOM_POLL_S, max(0.0, due - monotonic()))):
+            now = group.oom_kills()
+            for _ in range(now - killed):
+                yield {"type": "oom", "id": container_id}
+            killed = now
+            if monotonic() >= due:
+                yield {"type": "stats", "id": container_id, "data": statistics(group)}
+                due = monotonic() + interval_s
+
+
+def parse_resources(data: bytes) -> LinuxResources:
+    """The resources of ``update --resources``.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    found: LinuxResources = parse(data, "resources", RESOURCES)
+    return found
+
+
+def read_file(path: str) -> bytes:
+    """The content of a file; raises MiniboxError."""
+    try:
+        with open(path, "rb", 0) as file:
+            return file.readall()
+    except OSError as error:
+        raise MiniboxError(f"read {path}: {kernel_says(error)}") from error
+
+
+def update(root: str, container_id: str, resources: LinuxResources) -> None:
+    """Give a container that is there other limits; those that aren't named stay.
+
+    Raises:
+        ContainerNotFound
+        ContainerNotRunning: it has ended.
+        LimitError: a limit can't be had; then nothing has changed.
+    """
+    with Container.find(root, container_id, locked=True) as container:
+        if container.status() == STOPPED:
+            raise ContainerNotRunning("container not running")
+        group = container.group()
+        change(place_of(group).host, group, resources, everywhere=True)
+        spec = container.spec()
+        before: dict[str, Any] = dict(spec["linux"].get("resources", {}))
+        for part, values in resources.items():
+            both = isinstance(values, dict) and isinstance(before.get(part), dict)
+            before[part] = {**before[part], **values} if both else values  # type: ignore[dict-item]
+        spec["linux"]["resources"] = before  # type: ignore[typeddict-item]
+        container.write_spec(spec)

@@ -1,0 +1,94 @@
+"""`run`: a container in the foreground, or left running."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine.oci import life
+from minibox.engine.oci.create import CreateOptions, Creation
+from minibox.engine.signals import Forwarding
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.engine.streams import Streams
+    from minibox.engine.terminal import Terminal
+
+
+def run(container_id: str, options: CreateOptions, *, keep: bool, subreaper: bool) -> int:
+    """Make a container and run it; its exit status, 0 when it is left running.
+
+    Args:
+        keep: it isn't deleted when it has ended.
+        subreaper: processes of it that lose their parent become ours.
+
+    Raises: as `create.create`.
+    """
+    if options.detach:
+        with Creation(container_id, options, gated=False) as creation:
+            creation.execute((0, 0))
+            creation.leave()
+        life.started(creation.container, options.note)
+        return 0
+    if subreaper:
+        from minibox.linux.process import become_subreaper
+
+        become_subreaper()
+    return _Foreground(container_id, options).run(keep=keep)
+
+
+class _Foreground:
+    """A container whose end is waited for."""
+
+    def __init__(self, container_id: str, options: CreateOptions) -> None:
+        self._options = options
+        self._creation = Creation(container_id, options, gated=False)
+        self._terminal: Terminal | None = None
+        self._streams: Streams | None = None
+
+    def run(self, *, keep: bool) -> int:
+        """Its exit status."""
+        note, container = self._options.note, self._creation.container
+        try:
+            with Forwarding() as forwarding:
+                with self._creation as creation:
+                    creation.execute(self._open_terminal())
+                    creation.leave()
+                status = self._wait(forwarding)
+        finally:
+            if self._streams:
+                self._streams.close()
+            if self._terminal:
+                self._terminal.restore()
+        if not keep:
+            life.end(container)
+            container.lock()
+            life.destroy(container, note)
+        return status
+
+    def _open_terminal(self) -> tuple[int, int]:
+        if not self._creation.terminal:
+            return 0, 0
+        from minibox.engine.streams import Streams
+        from minibox.engine.terminal import Terminal
+
+        self._terminal = Terminal(os.isatty(0))
+        self._streams = Streams(interactive=True, tty=True, owner=(os.geteuid(), os.getegid()))
+        return self._terminal.size()
+
+    def _wait(self, forwarding: Forwarding) -> int:
+        execution = self._creation.execution
+        assert execution and execution.init
+        init = execution.init
+        try:
+            if self._terminal and self._streams:
+                self._terminal.enter_raw()
+                self._streams.begin(execution.pty_master)
+            life.started(self._creation.container, self._options.note)
+            forwarding.wait(init.pidfd, init.send_signal, self._terminal, execution.pty_master)
+            code = init.wait()
+            assert code is not None
+            if self._streams:
+                self._streams.finish()
+            return code if code >= 0 else 128 - code
+        finally:
+            execution.close()

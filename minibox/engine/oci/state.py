@@ -1,0 +1,286 @@
+"""What is known of a container: the directory ``root/<id>``.
+
+    state.json    the OCI state and what we need besides, written at once or not at all
+    spec          the Spec as it was when the container was created, in marshal
+    gate          where its first process waits for `start`; gone afterwards: `engine.gate`
+
+How far a container is follows from what is true, not from what was written: its process, told from
+another of that pid by the time at which it began, the gate, and the freezer of its cgroup. Whoever
+changes a container holds flock(2) on the directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import marshal
+import os
+from errno import EEXIST, ENAMETOOLONG, ENOENT
+
+from minibox.errors import ContainerExists, ContainerNotFound, MiniboxError, UsageError, kernel_says
+from minibox.json_text import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from minibox.linux.cgroup import Cgroup
+    from minibox.oci.runtime import Spec
+
+VERSION = "1.2.0"  # of the specification
+CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+MARSHAL_VERSION = 4  # read by every Python since 3.4
+GATE = "gate"  # engine.gate.FIFO, which `state` needn't import
+REMOVED = "removed:"  # no id has a colon
+
+
+def is_rootless() -> bool:
+    """Are we an ordinary user, or root of a user namespace alone, as below a rootless Podman?"""
+    return bool(os.geteuid()) or in_user_namespace()
+
+
+def default_root(environ: Mapping[str, str]) -> str:
+    """Where containers are kept when nobody says."""
+    directory = environ.get("XDG_RUNTIME_DIR")
+    # Root of a user namespace is an ordinary user: Podman's, say.
+    if directory and (os.geteuid() or (in_user_namespace() and environ.get("USER") != "root")):
+        return f"{directory}/minibox-oci"
+    return "/run/minibox-oci"
+
+
+def in_user_namespace() -> bool:
+    """Are we in another user namespace than the host's?"""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            return file.read().split() != ["0", "0", "4294967295"]
+    except FileNotFoundError:  # a kernel without them
+        return False
+
+
+def check_id(container_id: str) -> None:
+    """Refuse an id that can't be a directory's name, or leads out of its place.
+
+    Raises:
+        UsageError
+    """
+    if not container_id or container_id in (".", "..") or not ID_CHARACTERS.issuperset(container_id):
+        raise UsageError(f"invalid container ID format: {container_id!r}", "letters, digits and any of _ + - .")
+
+
+class Container:
+    """One container.
+
+    Attributes:
+        fields: of state.json.
+    """
+
+    def __init__(self, root: str, container_id: str) -> None:
+        check_id(container_id)
+        self.root, self.id = root, container_id
+        self.directory = f"{root}/{container_id}"
+        self.fields: dict[str, Any] = {}
+        self._lock_fd = -1
+
+    @classmethod
+    def new(cls, root: str, container_id: str) -> Container:
+        """Take the id; locked.
+
+        Raises:
+            UsageError: of the id.
+            ContainerExists
+            MiniboxError: ``root`` can't be written.
+        """
+        container = cls(root, container_id)
+        try:
+            os.makedirs(root, 0o711, exist_ok=True)
+            os.mkdir(container.directory, 0o711)
+        except OSError as error:
+            if error.errno == EEXIST and error.filename == container.directory:
+                raise ContainerExists(f"container with id exists: {container_id}") from None
+            raise MiniboxError(f"make {error.filename}: {kernel_says(error)}") from error
+        container.lock()
+        return container
+
+    @classmethod
+    def find(cls, root: str, container_id: str, *, locked: bool = False) -> Container:
+        """The container of that id.
+
+        Raises:
+            UsageError: of the id.
+            ContainerNotFound
+        """
+        container = cls(root, container_id)
+        if locked:
+            container.lock()
+        try:
+            with open(f"{container.directory}/state.json", "rb", 0) as file:
+                container.fields = loads(file.readall())
+        except OSError as error:
+            container.unlock()
+            if error.errno not in (ENOENT, ENAMETOOLONG):
+                raise MiniboxError(f"read {error.filename}: {kernel_says(error)}") from error
+            raise ContainerNotFound("container does not exist") from None
+        return container
+
+    def lock(self) -> None:
+        """Wait until nobody else changes it. The kernel drops the lock with this process."""
+        try:
+            fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (ENOENT, ENAMETOOLONG):
+                raise
+            raise ContainerNotFound("container does not exist") from None
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        self._lock_fd = fd
+
+    def unlock(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unlock()
+
+    @property
+    def pid(self) -> int:
+        """Of its first process; 0 when that has ended."""
+        pid: int = self.fields.get("pid", 0)
+        began = start_time(pid) if pid else 0
+        return pid if began and began == self.fields["startTime"] else 0
+
+    def status(self) -> str:
+        """How far it is."""
+        if not self.fields.get("pid"):
+            return CREATING if self._is_locked() else STOPPED
+        if not self.pid:
+            return STOPPED
+        if os.path.exists(f"{self.directory}/{GATE}"):
+            return CREATED
+        return PAUSED if self.is_frozen() else RUNNING
+
+    def is_frozen(self) -> bool:
+        """Is its cgroup stopped? One of two hierarchies knows."""
+        group = self.fields.get("cgroup", {})
+        v2, freezer = group.get("v2"), group.get("v1", {}).get("freezer")
+        for path, word in ((f"{v2}/cgroup.freeze", b"1"), (f"{freezer}/freezer.state", b"FR")):
+            try:
+                with open(path, "rb", 0) as file:
+                    if file.readall().startswith(word):
+                        return True
+            except OSError:
+                continue
+        return False
+
+    def _is_locked(self) -> bool:
+        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def write(self, **fields: Any) -> None:
+        """Change fields of its state.json.
+
+        Raises:
+            MiniboxError: it can't be written.
+        """
+        self.fields = {**self.fields, **fields}
+        self._write("state.json", dumps(self.fields).encode())
+
+    def write_spec(self, spec: Spec) -> None:
+        """Keep the Spec for `spec`; raises as `write`."""
+        self._write("spec", marshal.dumps(dict(spec), MARSHAL_VERSION))
+
+    def spec(self) -> Spec:
+        """The Spec that it was created from, and what `update` has changed in it."""
+        with open(f"{self.directory}/spec", "rb", 0) as file:
+            return marshal.loads(file.readall())  # type: ignore[no-any-return]
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = f"{self.directory}/{name}"
+        try:
+            with open(f"{path}.new", "wb", 0) as file:
+                file.write(data)
+            os.rename(f"{path}.new", path)
+        except OSError as error:
+            raise MiniboxError(f"write {path}: {kernel_says(error)}") from error
+
+    def group(self) -> Cgroup:
+        """Its cgroup."""
+        from minibox.linux.cgroup import Cgroup
+
+        found = self.fields.get("cgroup") or {"name": self.id, "v1": {}, "v2": ""}
+        return Cgroup(found["name"], found["v1"], found["v2"])
+
+    def remove(self) -> None:
+        """Forget it."""
+        gone = f"{self.root}/{REMOVED}{self.id}:{os.getpid()}"
+        try:
+            os.rename(self.directory, gone)
+        except FileNotFoundError:
+            gone = ""
+        self.unlock()
+        if gone:
+            for name in os.listdir(gone):
+                os.unlink(f"{gone}/{name}")
+            os.rmdir(gone)
+
+
+def containers(root: str) -> Iterator[Container]:
+    """Those of a root, by id."""
+    try:
+        names = sorted(os.listdir(root))
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            yield Container.find(root, name)
+        except (ContainerNotFound, UsageError):
+            continue  # one that is just being made or removed, or no container
+
+
+def oci_state(container: Container, status: str = "") -> dict[str, Any]:
+    """The state that hooks read, and the listener of seccomp; runtime.md, "State"."""
+    fields = container.fields
+    status = status or container.status()
+    # The specification knows no paused ones.
+    found = {"ociVersion": VERSION, "id": container.id, "status": RUNNING if status == PAUSED else status}
+    if status != STOPPED:
+        found["pid"] = fields["pid"]
+    found["bundle"] = fields["bundle"]
+    if fields.get("annotations"):
+        found["annotations"] = fields["annotations"]
+    return found
+
+
+def summary(container: Container, owner: str = "") -> dict[str, Any]:
+    """What `state` prints, in runc's words and order."""
+    fields, status = container.fields, container.status()
+    return {
+        "ociVersion": fields["ociVersion"],
+        "id": container.id,
+        "pid": 0 if status == STOPPED else fields["pid"],
+        "status": status,
+        "bundle": fields["bundle"],
+        "rootfs": fields["rootfs"],
+        "created": fields["created"],
+        **({"annotations": fields["annotations"]} if fields.get("annotations") else {}),
+        "owner": owner,
+    }
+
+
+def start_time(pid: int) -> int:
+    """When a process began, in clock ticks since boot; 0 when it has ended, though its parent may not know yet."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", 0) as file:
+            fields = file.readall().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[19]) if fields[0] not in (b"Z", b"X") else 0

@@ -1,0 +1,14 @@
+"""Which minibox this is."""
+
+from __future__ import annotations
+
+
+def version_text() -> str:
+    """The version of the installed package, or that of the checkout."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed_version
+
+    try:
+        return installed_version("minibox")
+    except PackageNotFoundError:
+        return "(not installed)"

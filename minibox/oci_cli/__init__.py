@@ -1,0 +1,1 @@
+"""The door of engines: `minibox-oci`, with runc's command line."""

@@ -1,0 +1,69 @@
+"""The texts of ``--help`` and ``--version``."""
+
+from __future__ import annotations
+
+from minibox.oci_cli.commands import COMMANDS, GLOBALS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from minibox.oci_cli.words import Command, Option
+
+SPECIFICATION = "1.2.0"
+HELP_ROW = ("--help, -h", "show this")
+
+
+def version_text() -> str:
+    """In runc's form, which dockerd and podman read."""
+    from minibox.engine import version
+
+    number = version.version_text()
+    return f"minibox-oci version {number}\ncommit: v{number}\nspec: {SPECIFICATION}\n"
+
+
+def overview() -> str:
+    """Of all commands."""
+    commands = _table((command.name, command.help) for command in COMMANDS)
+    return f"""NAME:
+   minibox-oci - minibox as an OCI runtime, with the command line of runc
+
+USAGE:
+   minibox-oci [global options] command [command options] [arguments...]
+
+COMMANDS:
+{commands}
+GLOBAL OPTIONS:
+{_options(GLOBALS)}"""
+
+
+def help_of(command: Command) -> str:
+    """Of one command."""
+    usage = " ".join(
+        filter(None, ("minibox-oci", command.name, "[options]" if command.options else "", command.synopsis))
+    )
+    about = f"DESCRIPTION:\n   {command.description}\n\n".replace("\n", "\n   ") if command.description else ""
+    return f"""NAME:
+   minibox-oci {command.name} - {command.help}
+
+USAGE:
+   {usage}
+
+{about.rstrip(" ")}OPTIONS:
+{_options(command.options)}"""
+
+
+def _options(options: Iterable[Option]) -> str:
+    rows = []
+    for option in options:
+        value = "" if option.kind == "flag" else " value"
+        names = ", ".join(f"{'--' if len(name) > 1 else '-'}{name}{value}" for name in option.names)
+        default = f" [{option.default:g}]" if option.kind == "duration" else f" [{option.default}]"
+        rows.append((names, option.help + (default if option.default else "")))
+    return _table((*rows, HELP_ROW))
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    found = list(rows)
+    width = max(len(left) for left, _ in found)
+    return "".join(f"   {left:{width}}  {right}\n" for left, right in found)

@@ -1,0 +1,100 @@
+"""create, run, start, state, kill, delete, pause, resume."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.oci_cli.main import Settings
+
+
+def create(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
+    """Make a container."""
+    from minibox.engine.oci import create as engine
+
+    engine.create(words[0], _options(settings, values, detach=True))
+    return 0
+
+
+def run(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
+    """Make a container and run it; its exit status, 0 for a detached one."""
+    from minibox.engine.oci import run as engine
+
+    options = _options(settings, values, detach=bool(values["detach"]))
+    return engine.run(words[0], options, keep=bool(values["keep"]), subreaper=not values["no-subreaper"])
+
+
+def _options(settings: Settings, values: dict[str, Any], *, detach: bool) -> Any:
+    from minibox.engine.oci.create import CreateOptions
+
+    return CreateOptions(
+        root=settings.root,
+        bundle=values["bundle"],
+        detach=detach,
+        note=lambda text: settings.log.write("warning", text),
+        systemd_cgroup=settings.systemd_cgroup,
+        rootless=settings.rootless,
+        console_socket=values["console-socket"],
+        pidfd_socket=values["pidfd-socket"],
+        pid_file=values["pid-file"],
+        pivot=not values["no-pivot"],
+        keyring=not values["no-new-keyring"],
+        preserve_fds=values["preserve-fds"],
+    )
+
+
+def start(settings: Settings, _: dict[str, Any], words: list[str]) -> int:
+    """Let the process of a created container run."""
+    from minibox.engine.oci import life
+
+    life.start(settings.root, words[0], lambda text: settings.log.write("warning", text))
+    return 0
+
+
+def state(settings: Settings, _: dict[str, Any], words: list[str]) -> int:
+    """Print a container's state as JSON."""
+    from minibox.engine.oci.state import Container, summary
+    from minibox.json_text import dumps
+
+    container = Container.find(settings.root, words[0])
+    sys.stdout.write(dumps(summary(container)) + "\n")
+    return 0
+
+
+def kill(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
+    """Send a signal."""
+    from minibox.engine.oci import life
+    from minibox.linux.signals import signal_number
+
+    word = words[1] if len(words) > 1 else "TERM"
+    life.kill(settings.root, words[0], 0 if word == "0" else signal_number(word), every=bool(values["all"]))
+    return 0
+
+
+def delete(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
+    """Remove what a container has left."""
+    from minibox.engine.oci import life
+
+    life.delete(
+        settings.root, words[0], force=bool(values["force"]), note=lambda text: settings.log.write("warning", text)
+    )
+    return 0
+
+
+def pause(settings: Settings, _: dict[str, Any], words: list[str]) -> int:
+    """Stop a container's processes where they are."""
+    from minibox.engine.oci import life
+
+    life.pause(settings.root, words[0])
+    return 0
+
+
+def resume(settings: Settings, _: dict[str, Any], words: list[str]) -> int:
+    """Let them go on."""
+    from minibox.engine.oci import life
+
+    life.resume(settings.root, words[0])
+    return 0

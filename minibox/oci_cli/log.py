@@ -1,0 +1,76 @@
+"""Where errors go, in the two forms of logrus that engines read: conmon, and containerd's shim by ``--log``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from minibox.errors import kernel_says
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class Log:
+    """Standard error, or the file of ``--log``.
+
+    Attributes:
+        path: of the file; "" for standard error.
+        form: text or json.
+        debug: write messages of level debug, too.
+    """
+
+    def __init__(self, path: str = "", form: str = "text", *, debug: bool = False) -> None:
+        self.path, self.form, self.debug = path, form, debug
+
+    def write(self, level: str, message: str, hint: str | None = None) -> None:
+        """Append one line."""
+        if level == "debug" and not self.debug:
+            return
+        fields = {"level": level, "msg": message, **({"hint": hint} if hint else {})}
+        line = (json_line if self.form == "json" else text_line)(fields, _now())
+        if self.path:
+            try:
+                fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+                try:
+                    os.write(fd, line.encode(errors="surrogateescape"))
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                _to_stderr(f"open the log {self.path}: {kernel_says(error)}\n")
+        if not self.path:
+            _to_stderr(line)
+        elif level == "error":
+            _to_stderr(message + "\n")
+
+
+def json_line(fields: dict[str, str], now: str) -> str:
+    """As logrus's JSONFormatter: keys in order."""
+    from minibox.json_text import dumps
+
+    return dumps(dict(sorted({**fields, "time": now}.items())), "") + "\n"
+
+
+def text_line(fields: dict[str, str], now: str) -> str:
+    """As logrus's TextFormatter without a terminal: time, level and message, then the rest."""
+    from minibox.json_text import quoted
+
+    words = [f"{key}={value if _is_bare(value) else quoted(value)}" for key, value in fields.items()]
+    return f'time="{now}" {" ".join(words)}\n'
+
+
+def _is_bare(value: str) -> bool:
+    return value.isascii() and all(character.isalnum() or character in "-._/@^+" for character in value)
+
+
+def _now() -> str:
+    from time import gmtime, strftime
+
+    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())
+
+
+def _to_stderr(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        pass  # nobody is to be told

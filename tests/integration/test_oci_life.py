@@ -1,0 +1,232 @@
+"""Containers of `minibox-oci` from create to delete, as an engine drives them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run
+from tests.oci_runtime import Runtime, console
+from tests.probes import requires
+
+pytestmark = [requires("root", "command:busybox"), pytest.mark.kernel]
+
+
+@pytest.fixture
+def runtime(state: Path, minibox: Run) -> Iterator[Runtime]:
+    runtime = Runtime(state)
+    yield runtime
+    runtime.remove_all()
+    assert runtime.left() == []
+
+
+def sleeper(runtime: Runtime, *, script: str = "sleep 1000"):
+    """A container that runs until it is told to end, whatever its first process does with signals."""
+    return runtime.bundle.shell(f"trap 'exit 3' TERM; {script} & wait")
+
+
+def test_the_life_of_a_container(runtime, tmp_path):
+    spec = runtime.bundle.shell("echo hello; exit 5") | {"annotations": {"a": "b"}}
+    runtime.create("c1", spec, "--pid-file", str(tmp_path / "pid"))
+    state = runtime.state("c1")
+    assert state["status"] == "created" and state["annotations"] == {"a": "b"}
+    assert state["bundle"] == str(runtime.bundle.path) and state["rootfs"] == str(runtime.bundle.rootfs)
+    assert state["pid"] == int((tmp_path / "pid").read_text())
+    assert runtime.output("c1").read_text() == ""
+    runtime.ok("start", "c1")
+    assert runtime.wait_for("c1", "stopped")["pid"] == 0
+    assert runtime.output("c1").read_text() == "hello\n"
+    assert "c1" in runtime.ok("list") and runtime.ok("list", "-q") == "c1\n"
+    assert [each["status"] for each in json.loads(runtime.ok("list", "--format", "json"))] == ["stopped"]
+    runtime.ok("delete", "c1")
+    assert runtime.error("state", "c1") == "container does not exist"
+
+
+def test_its_process_is_left_to_the_callers_subreaper(runtime):
+    """conmon and containerd's shim wait for it: this session is one of them."""
+    runtime.create("c1", runtime.bundle.shell("exit 5"))
+    pid = runtime.state("c1")["pid"]
+    runtime.ok("start", "c1")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+
+
+def test_start_twice_and_after_the_end(runtime):
+    runtime.create("c1", sleeper(runtime))
+    runtime.ok("start", "c1")
+    assert runtime.error("start", "c1") == "cannot start an already running container"
+    runtime.ok("kill", "c1", "KILL")
+    runtime.wait_for("c1", "stopped")
+    assert runtime.error("start", "c1") == "cannot start a container that has stopped"
+    assert runtime.error("kill", "c1", "KILL") == "container not running"
+    assert runtime.error("kill", "--all", "none") == "container does not exist"
+
+
+def test_kill_is_term_by_default_and_takes_names_and_numbers(runtime):
+    runtime.create("c1", sleeper(runtime))
+    pid = runtime.state("c1")["pid"]
+    runtime.ok("start", "c1")
+    for words in (["0"], ["SIGCONT"], ["cont"], []):
+        time.sleep(0.2)
+        runtime.ok("kill", "c1", *words)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+    assert "invalid signal" in runtime.error("kill", "c1", "FOO")
+
+
+def test_kill_all_reaches_every_process(runtime):
+    spec = sleeper(runtime)
+    spec["linux"]["namespaces"] = [each for each in spec["linux"]["namespaces"] if each["type"] != "pid"]
+    runtime.create("c1", spec)
+    runtime.ok("start", "c1")
+    pids = json.loads(runtime.ok("ps", "--format", "json", "c1"))
+    runtime.ok("kill", "--all", "c1", "KILL")
+    runtime.wait_for("c1", "stopped")
+    deadline = time.monotonic() + 20
+    while json.loads(runtime.ok("ps", "--format", "json", "c1")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(pids) >= 1 and json.loads(runtime.ok("ps", "--format", "json", "c1")) == []
+
+
+def test_delete_wants_force_for_one_that_runs_and_takes_all_with_it(runtime):
+    spec = sleeper(runtime)
+    spec["linux"]["namespaces"] = [each for each in spec["linux"]["namespaces"] if each["type"] != "pid"]
+    runtime.create("c1", spec)
+    runtime.ok("start", "c1")
+    assert runtime.error("delete", "c1") == "cannot delete container c1 that is not stopped: running"
+    pids = json.loads(runtime.ok("ps", "--format", "json", "c1"))
+    runtime.ok("delete", "--force", "c1")
+    assert not any(os.path.exists(f"/proc/{pid}/exe") and _lives(pid) for pid in pids)
+    assert runtime.error("delete", "c1") == "container does not exist"
+    runtime.ok("delete", "--force", "c1")
+
+
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_delete_of_one_that_was_never_started(runtime):
+    runtime.create("c1", sleeper(runtime))
+    runtime.ok("delete", "c1")
+    assert runtime.left() == []
+
+
+def test_pause_and_resume(runtime):
+    runtime.create("c1", sleeper(runtime))
+    runtime.ok("start", "c1")
+    runtime.ok("pause", "c1")
+    assert runtime.state("c1")["status"] == "paused"
+    assert "paused" in runtime.error("exec", "c1", "true", status=255)
+    runtime.ok("resume", "c1")
+    assert runtime.state("c1")["status"] == "running"
+    assert runtime.error("resume", "c1") == "container not paused"
+    runtime.ok("pause", "c1")
+    runtime.ok("delete", "--force", "c1")
+
+
+def test_run_in_the_foreground_and_detached(runtime):
+    runtime.write(runtime.bundle.shell("cat; echo $A >&2; exit 7"))
+    done = runtime.run("run", "--bundle", str(runtime.bundle.path), "c1", stdin=None, input="in\n")
+    assert (done.returncode, done.stdout) == (7, "in\n") and runtime.left() == []
+    assert runtime.run("run", "-b", str(runtime.bundle.path), "--keep", "c1").returncode == 7
+    assert runtime.state("c1")["status"] == "stopped"
+    runtime.write(sleeper(runtime))
+    null = subprocess.DEVNULL
+    runtime.ok("run", "-b", str(runtime.bundle.path), "--detach", "c2", stdout=null, stderr=null)
+    assert runtime.state("c2")["status"] == "running"
+
+
+def test_run_passes_signals_on(runtime):
+    runtime.write(sleeper(runtime))
+    process = subprocess.Popen(
+        runtime.argv("run", "-b", str(runtime.bundle.path), "c1"), cwd="/", stdin=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 30
+    while not runtime.left() or runtime.run("state", "c1").returncode or runtime.state("c1")["status"] != "running":
+        assert time.monotonic() < deadline
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 3 and runtime.left() == []
+
+
+def test_a_terminal_is_sent_to_the_console_socket(runtime, tmp_path):
+    spec = runtime.bundle.shell("tty; stty size; read line; echo got $line")
+    spec["process"] |= {"terminal": True, "consoleSize": {"height": 11, "width": 22}}
+    with console(tmp_path / "console") as receive:
+        runtime.create("c1", spec, "--console-socket", str(tmp_path / "console"))
+        master, name = receive()
+        assert name
+        runtime.ok("start", "c1")
+        os.write(master, b"words\n")
+        shown = b""
+        while b"got words" not in shown:
+            shown += os.read(master, 4096)
+        assert b"/dev/pts/0" in shown and b"11 22" in shown
+
+
+def test_descriptors_are_passed_on(runtime):
+    reader, writer = os.pipe()
+    try:
+        script = "cat <&3; ls /proc/self/fd; echo $LISTEN_FDS"
+        runtime.create(
+            "c1",
+            runtime.bundle.shell(script),
+            "--preserve-fds",
+            "1",
+            close_fds=False,
+            preexec_fn=lambda: os.dup2(reader, 3),
+        )
+        os.write(writer, b"by descriptor\n")
+        os.close(writer)
+        writer = -1
+        runtime.ok("start", "c1")
+        runtime.wait_for("c1", "stopped")
+        assert runtime.output("c1").read_text().splitlines()[0] == "by descriptor"
+    finally:
+        os.close(reader)
+        if writer >= 0:
+            os.close(writer)
+    assert "is not open" in runtime.error("create", "--preserve-fds", "99", "-b", str(runtime.bundle.path), "c2")
+
+
+def test_update_and_events(runtime):
+    runtime.create("c1", sleeper(runtime))
+    runtime.ok("start", "c1")
+    runtime.ok("update", "--memory", "64m", "--pids-limit", "20", "c1")
+    runtime.ok("update", "--resources", "-", "c1", stdin=None, input='{"cpu": {"shares": 512}}')
+    event = json.loads(runtime.ok("events", "--stats", "c1"))
+    assert (event["type"], event["id"]) == ("stats", "c1")
+    assert event["data"]["memory"]["usage"]["limit"] == 64 << 20 and event["data"]["pids"]["limit"] == 20
+    assert "resources is not JSON" in runtime.error("update", "-r", "-", "c1", stdin=None, input="{")
+    assert "invalid value for memory" in runtime.error("update", "--memory", "lots", "c1")
+
+
+def test_ps_in_both_forms(runtime):
+    runtime.create("c1", sleeper(runtime))
+    runtime.ok("start", "c1")
+    pid = runtime.state("c1")["pid"]
+    assert pid in json.loads(runtime.ok("ps", "-f", "json", "c1"))
+    table = runtime.ok("ps", "c1", "-o", "pid,args").splitlines()
+    assert table[0].split() == ["PID", "COMMAND"] and any(line.split()[0] == str(pid) for line in table[1:])
+
+
+def test_what_it_can_do_is_json(runtime):
+    found = json.loads(runtime.ok("features"))
+    assert found["ociVersionMax"].startswith("1.2") and "user" in found["linux"]["namespaces"]
+    assert "SCMP_ACT_ERRNO" in found["linux"]["seccomp"]["actions"] and "rro" in found["mountOptions"]
+
+
+def test_its_own_config_json_runs(runtime, tmp_path):
+    runtime.ok("spec", "--bundle", str(runtime.bundle.path))
+    assert "exists" in runtime.error("spec", "--bundle", str(runtime.bundle.path))
+    spec = json.loads((runtime.bundle.path / "config.json").read_text())
+    for name in ("sys",):
+        (runtime.bundle.rootfs / name).mkdir()
+    spec["process"] |= {"args": ["hostname"], "terminal": False}
+    runtime.write(spec)
+    assert runtime.ok("run", "-b", str(runtime.bundle.path), "c1") == "minibox\n"

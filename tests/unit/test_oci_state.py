@@ -1,0 +1,117 @@
+"""The directory of a container, and how far it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from minibox.engine.oci import state
+from minibox.engine.oci.state import Container, check_id, containers, oci_state
+from minibox.errors import ContainerExists, ContainerNotFound, UsageError
+
+
+@pytest.fixture
+def root(tmp_path):
+    return str(tmp_path / "root")
+
+
+@pytest.fixture
+def container(root):
+    with Container.new(root, "c1") as container:
+        container.write(ociVersion="1.2.0", pid=0, bundle="/b", rootfs="/b/r", created="now", annotations={"a": "b"})
+    return container
+
+
+@pytest.mark.parametrize("good", ["a", "A.b-c_d+9", "..a", "-", "x" * 200])
+def test_ids(good):
+    check_id(good)
+
+
+@pytest.mark.parametrize("bad", ["", ".", "..", "a/b", "/", "../x", "a b", "ä", "a\0", "a:b", "a\n"])
+def test_no_ids(bad, root):
+    with pytest.raises(UsageError, match="invalid container ID format"):
+        check_id(bad)
+    with pytest.raises(UsageError):
+        Container.new(root, bad)
+    assert not os.path.exists(root)
+
+
+def test_an_id_is_taken_once(container, root):
+    with pytest.raises(ContainerExists, match="c1"):
+        Container.new(root, "c1")
+
+
+def test_what_is_not_there(root):
+    with pytest.raises(ContainerNotFound, match="container does not exist"):
+        Container.find(root, "c1")
+    with pytest.raises(ContainerNotFound):
+        Container.find(root, "x" * 300)
+    assert list(containers(root)) == []
+
+
+def test_others_can_read_it(container):
+    with open(f"{container.directory}/state.json") as file:
+        found = json.load(file)
+    assert found["bundle"] == "/b" and found["annotations"] == {"a": "b"}
+
+
+def test_it_is_being_created_while_its_maker_holds_it(root):
+    with Container.new(root, "c2") as container:
+        container.write(pid=0)
+        assert Container.find(root, "c2").status() == "creating"
+    assert Container.find(root, "c2").status() == "stopped"
+
+
+def test_status_follows_its_process(container, root):
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        container.write(pid=child.pid, startTime=state.start_time(child.pid))
+        open(f"{container.directory}/{state.GATE}", "w").close()
+        assert Container.find(root, "c1").status() == "created"
+        os.unlink(f"{container.directory}/{state.GATE}")
+        assert Container.find(root, "c1").status() == "running"
+        container.write(startTime=1)  # the pid has come to mean another
+        assert Container.find(root, "c1").status() == "stopped"
+        container.write(startTime=state.start_time(child.pid))
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert Container.find(root, "c1").status() == "stopped"  # a zombie
+    finally:
+        child.kill()
+        child.wait()
+    assert Container.find(root, "c1").status() == "stopped"
+
+
+def test_a_frozen_one_is_paused_and_running_for_hooks(container, root, tmp_path):
+    (tmp_path / "cgroup.freeze").write_text("1\n")
+    container.write(
+        pid=os.getpid(), startTime=state.start_time(os.getpid()), cgroup={"name": "x", "v1": {}, "v2": str(tmp_path)}
+    )
+    assert container.status() == "paused"
+    assert oci_state(container) == {
+        "ociVersion": "1.2.0", "id": "c1", "status": "running", "pid": os.getpid(), "bundle": "/b",
+        "annotations": {"a": "b"},
+    }  # fmt: skip
+
+
+def test_removed_is_gone_at_once(container, root):
+    container.write_spec({"ociVersion": "1.2.0"})
+    assert container.spec() == {"ociVersion": "1.2.0"}
+    assert [each.id for each in containers(root)] == ["c1"]
+    container.remove()
+    assert os.listdir(root) == []
+    Container.new(root, "c1").remove()
+
+
+def test_the_default_root(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert state.default_root({"XDG_RUNTIME_DIR": "/run/user/1000"}) == "/run/user/1000/minibox-oci"
+    assert state.default_root({}) == "/run/minibox-oci"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(state, "in_user_namespace", lambda: False)
+    assert state.default_root({"XDG_RUNTIME_DIR": "/run/user/0"}) == "/run/minibox-oci"
+    monkeypatch.setattr(state, "in_user_namespace", lambda: True)
+    assert state.default_root({"XDG_RUNTIME_DIR": "/run/user/0", "USER": "u"}) == "/run/user/0/minibox-oci"
