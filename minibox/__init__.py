@@ -5,6 +5,7 @@ Importing this imports nothing: each name is looked up when it is used.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox.api.network import Network as Network
     from minibox.api.options import ContainerOptions as ContainerOptions
     from minibox.api.process import DEVNULL as DEVNULL
     from minibox.api.process import PIPE as PIPE
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from minibox.errors import ContainerNotRunning as ContainerNotRunning
     from minibox.errors import ImageNotFound as ImageNotFound
     from minibox.errors import MiniboxError as MiniboxError
+    from minibox.errors import NetworkError as NetworkError
     from minibox.errors import TimedOut as TimedOut
     from minibox.errors import TimeoutExpired as TimeoutExpired
     from minibox.errors import Unsupported as Unsupported
@@ -29,6 +31,7 @@ else:
     _WHERE = {
         "ContainerOptions": "api.options",
         "DEVNULL": "api.process",
+        "Network": "api.network",
         "PIPE": "api.process",
         "STDOUT": "api.process",
         "Popen": "api.process",
@@ -43,6 +46,7 @@ else:
         "ContainerNotRunning": "errors",
         "ImageNotFound": "errors",
         "MiniboxError": "errors",
+        "NetworkError": "errors",
         "TimedOut": "errors",
         "TimeoutExpired": "errors",
         "Unsupported": "errors",

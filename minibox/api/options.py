@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.api.network import Network
+
 MOUNT_FIELDS = (2, 3)
 
 #: Of the host: a path, or ``volume``, a volume's name; of the container; and options as of ``-v``: ``ro``.
@@ -29,7 +31,9 @@ class ContainerOptions(TypedDict, total=False):
         env: variables on top of the image's.
         cwd: absolute path in the container; the image's when it isn't given.
         user: ``name|uid[:group|gid]``, looked up in the image; the image's when it isn't given.
-        network: ``none``, the default here: safe, and the quickest; ``bridge``, ``host``, as of ``--network``.
+        network: ``none``, the default here: safe, and the quickest; ``bridge``, ``host``, as of ``--network``; or a
+            `Network`, or the name of one.
+        aliases: what it is called on that network besides its names.
         hostname: at most 64 characters; the beginning of the id when it isn't given.
         memory: limit in bytes, or with a unit: ``"64m"``. At least 6 MiB.
         cpus: how many processors' time it gets; 0.5 is half of one.
@@ -57,7 +61,8 @@ class ContainerOptions(TypedDict, total=False):
     env: Mapping[str, str]
     cwd: str | os.PathLike[str]
     user: str | int
-    network: str
+    network: str | Network
+    aliases: Iterable[str]
     hostname: str
     memory: int | str
     cpus: float
@@ -218,7 +223,8 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "env": ("env", _env),
     "cwd": ("workdir", _text),
     "user": ("user", _text),
-    "network": ("network", _text),
+    "network": ("network", _text),  # a Network's text is its name
+    "aliases": ("network_alias", _words),
     "hostname": ("hostname", _text),
     "memory": ("memory_bytes", _size),
     "cpus": ("cpus", _plain),

@@ -268,6 +268,11 @@ def heal(runroot: str, network: NamedNetwork) -> None:
     partition.heal(runroot, network.bridge)
 
 
+def address_on(runroot: str, network: NamedNetwork, container_id: str) -> str | None:
+    """A container's address on a network; None when it has none."""
+    return next((each.address for each in lease.of(runroot, container_id) if each.bridge == network.bridge), None)
+
+
 # ---- looked at ------------------------------------------------------------------------------------
 
 
