@@ -205,7 +205,9 @@ shell = RunCommand(
     help="""Open the best shell that IMAGE has, in a container that is removed at the end.
 
     The same as `minibox run -it --rm IMAGE` with bash, zsh or sh, and it takes the same options. IMAGE is `base` when
-    left out. Without a terminal the shell reads its commands from stdin.""",
+    left out. Without a terminal the shell reads its commands from stdin.
+
+    In place of an image it takes a container: one that runs, or what one that has ended has left, as it is.""",
     epilog="""\b
 Examples:
   minibox shell

@@ -90,9 +90,13 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
     from minibox.engine import container
 
     if command == "shell":
-        from minibox.engine.shell import shell_options
+        from minibox.engine.shell import container_of, shell_in, shell_options
 
-        options = shell_options(options, terminal=os.isatty(0) and os.isatty(1))
+        terminal = os.isatty(0) and os.isatty(1)
+        if container_id := container_of(options, settings.root):
+            where = {"root": settings.root, "runroot": settings.runroot}
+            return shell_in(container_id, **where, terminal=terminal, on_note=note)
+        options = shell_options(options, terminal=terminal)
     trace = None
     if options.trace:
         from minibox.cli.explain import print_trace

@@ -257,30 +257,91 @@ def start_claimed(
 ) -> None:
     """The same for a container that is claimed already; the claim is its supervisor's afterwards."""
     from minibox.engine.detached import Detached, note_failure
-    from minibox.engine.options import from_given
 
     try:
-        found = state.read(root, claim.id)
-        if not isinstance(found.get("Options"), dict):
-            raise ConfigError(f"container {found['Name'] or claim.id[:12]} can't be started: its state is damaged",
-                              "minibox export saves what it wrote, minibox rm removes it")  # fmt: skip
-        options = from_given(found["Options"])
-        store = ImageStore(root)
-        try:
-            image = store.resolve(found["ImageDigest"])
-        except ImageNotFound:
-            raise ImageNotFound(
-                f"start container {found['Name']}: its image {options.image} was removed",
-                "pull or build it again; minibox export saves what the container wrote",
-            ) from None
-        claim.note_image(options.image, image)
-        storage = files.restored_snapshotter(root, claim.id, str(found.get("Driver") or ""), image.chain_ids)
-        launch = Launch(options, store, storage, image, claim, runroot, on_note)
+        launch = _launch_again(claim, root, runroot, on_note)
     except BaseException as error:
         note_failure(root, claim.id, error)
         claim.release()
         raise
     Detached(launch, new=False, attachment=attachment, by_policy=by_policy).start()
+
+
+def run_in_ended(
+    name_or_id: str,
+    changed: Callable[[RunOptions], RunOptions],
+    *,
+    root: str,
+    runroot: str,
+    on_note: Note | None = None,
+) -> int | None:
+    """Run something in the foreground on the files of a container that has ended; but for them it is then as it was.
+
+    Args:
+        changed: makes options of those that it was made with.
+
+    Returns:
+        The exit status, as of `run`; None when the container runs.
+
+    Raises:
+        MiniboxError: it can't be started.
+    """
+    from minibox.engine.foreground import Foreground
+
+    container_id = state.find_id(root, name_or_id)
+    removal.collect_one(root, runroot, container_id)
+    claim = _claim_ended(root, name_or_id, container_id)
+    if claim is None:
+        return None
+    ends = ClosedEnds()
+    try:
+        before = state.read(root, container_id)
+        try:
+            launch = _launch_again(claim, root, runroot, on_note, changed)
+        except BaseException:
+            claim.release()
+            raise
+        container = Foreground(launch, new=False)
+        try:
+            return container.run(None)
+        finally:
+            state.change(root, container_id, lambda now: {**before, "Name": now["Name"]})
+            container.close()
+    finally:
+        ends.close()
+
+
+def _launch_again(
+    claim: Claim,
+    root: str,
+    runroot: str,
+    on_note: Note | None,
+    changed: Callable[[RunOptions], RunOptions] = lambda options: options,
+) -> Launch:
+    """The next start of a container that is claimed.
+
+    Raises:
+        ConfigError: its state is damaged.
+        ImageNotFound: its image was removed.
+    """
+    from minibox.engine.options import from_given
+
+    found = state.read(root, claim.id)
+    if not isinstance(found.get("Options"), dict):
+        raise ConfigError(f"container {found['Name'] or claim.id[:12]} can't be started: its state is damaged",
+                          "minibox export saves what it wrote, minibox rm removes it")  # fmt: skip
+    options = changed(from_given(found["Options"]))
+    store = ImageStore(root)
+    try:
+        image = store.resolve(found["ImageDigest"])
+    except ImageNotFound:
+        raise ImageNotFound(
+            f"start container {found['Name']}: its image {options.image} was removed",
+            "pull or build it again; minibox export saves what the container wrote",
+        ) from None
+    claim.note_image(options.image, image)
+    storage = files.restored_snapshotter(root, claim.id, str(found.get("Driver") or ""), image.chain_ids)
+    return Launch(options, store, storage, image, claim, runroot, on_note)
 
 
 def _claim_ended(root: str, name_or_id: str, container_id: str) -> Claim | None:

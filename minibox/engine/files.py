@@ -50,6 +50,18 @@ def prepare(snapshotter: Snapshotter, container_id: str, chain_ids: tuple[str, .
     run_inside(clone)
 
 
+def make_lasting(root: str, container_id: str) -> None:
+    """A container was mounted to be thrown away, and is kept: overlayfs refuses such a one, unless the mark goes.
+
+    Source: "Volatile mount" of the kernel's documentation of overlayfs. What it wrote reaches the disk as of any program.
+    """
+    from minibox.storage.removal import remove_tree
+
+    mark = f"{container_directory(root, container_id)}/work/work/incompat/volatile"
+    if os.path.isdir(mark):  # not of another storage driver
+        remove_tree(mark)
+
+
 def remove(root: str, container_id: str, snapshotter: Snapshotter | None = None) -> None:
     """Remove the directory of a container; none is fine.
 

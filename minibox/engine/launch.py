@@ -203,7 +203,7 @@ class Launch:
         What fails to go doesn't keep the rest: its claim is then left for `removal.collect`.
         """
         failure: Exception | None = None
-        for undo in (self._end_processes, self._close_network, lambda: self._remove_files(keep)):
+        for undo in (self.end_processes, self._close_network, lambda: self._remove_files(keep)):
             try:
                 undo()
             except (MiniboxError, OSError) as error:
@@ -279,7 +279,8 @@ class Launch:
 
     # ---- after ----------------------------------------------------------------------------------
 
-    def _end_processes(self) -> None:
+    def end_processes(self) -> None:
+        """End what runs in it yet, and remove its cgroup. Twice is fine."""
         if self.execution:
             self.execution.close()
             if self.execution.cgroup:

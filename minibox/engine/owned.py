@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from time import time
 
-from minibox.engine import removal, state
+from minibox.engine import files, removal, state
 from minibox.engine.guard import Guard
 from minibox.engine.launch import IdFile
 from minibox.engine.prepare import INIT
 from minibox.errors import CommandNotExecutable, CommandNotFound
+from minibox.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from minibox.engine.launch import Launch, Trace
+    from minibox.engine.options import RunOptions
     from minibox.engine.start import Execution
     from minibox.linux.cgroup.group import CgroupUsage
 
@@ -36,6 +38,7 @@ class Owned:
         self.launch = launch
         self._new = new
         self._guard: Guard | None = None
+        self._once = False
         self.keep = not new
         self.began = time()
         self.usage: CgroupUsage | None = None
@@ -43,7 +46,8 @@ class Owned:
 
     def prepare(self, terminal: tuple[int, int] | None = None) -> None:
         """See `Launch.prepare`."""
-        self.launch.prepare(terminal, new=self._new, once=self.launch.options.rm)
+        self._once = self.launch.options.rm
+        self.launch.prepare(terminal, new=self._new, once=self._once)
 
     def execute(self, streams: tuple[int, int, int], on_trace: Trace | None = None) -> Execution:
         """See `Launch.execute`: afterwards its command runs, and `begun` follows."""
@@ -79,6 +83,8 @@ class Owned:
         execution = self.launch.execution
         if not self.keep and execution and execution.init:
             self.keep = True
+            options: RunOptions = replace(self.launch.options, rm=False)  # type: ignore[no-untyped-call,unused-ignore]
+            self.launch.options = options  # whoever starts it again wants it back
             self._write_state(Status="running", Pid=execution.init.pid)
 
     def weigh(self) -> None:
@@ -126,6 +132,9 @@ class Owned:
     def close(self) -> None:
         """Remove what it had, or keep its files as they are."""
         try:
+            if self.keep and self._once:
+                self.launch.end_processes()
+                files.make_lasting(self.launch.root, self.launch.claim.id)
             self.launch.close(keep=self.keep)
         finally:
             if self._guard:
