@@ -30,3 +30,11 @@ def parse_size(text: str, what: str = "size") -> int:
     if size > _LARGEST:
         raise UsageError(f"invalid {what} {text!r}: more than 63 bits")
     return size
+
+
+def size_words(size_bytes: int) -> str:
+    """A size in words, to four digits: ``64 MiB``, ``1.5 KiB``."""
+    for unit, factor in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.4g} {unit}"
+    return f"{size_bytes} bytes"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from time import time
 
-from minibox.engine import health, removal, state
+from minibox.engine import cause, health, removal, state
+from minibox.engine.cause import Facts, span
 from minibox.engine.detached import log_path
 from minibox.engine.log_time import log_time
 from minibox.engine.logs import read_log
 from minibox.engine.sent_signals import HEALTH, KILL, STOP, sent_signals
-from minibox.engine.symptoms import CRASHES, advice, signal_name, status_words
+from minibox.engine.symptoms import signal_name
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -21,12 +22,10 @@ if TYPE_CHECKING:
 SIGKILL = 9
 LINES_SHOWN, LINES_READ = 5, 200
 SOON_S = 2.0  # a signal so shortly before the end is worth a word
-MIB = 1 << 20
 
-# Kinds of verdicts.
+# Kinds of verdicts, besides those of `minibox.engine.cause`.
 RUNNING, PAUSED, RESTARTING, CREATED = "running", "paused", "restarting", "created"
-NOT_STARTED, EXITED, SIGNAL, CRASHED = "not-started", "exited", "signal", "crashed"
-STOPPED, KILLED, OUT_OF_MEMORY, TIMEOUT = "stopped", "killed", "out-of-memory", "timeout"
+NOT_STARTED, STOPPED, KILLED = "not-started", "stopped", "killed"
 UNHEALTHY, OWNER_KILLED, DAMAGED = "unhealthy", "owner-killed", "damaged"
 
 
@@ -36,7 +35,7 @@ class Verdict:
 
     Attributes:
         id, name: the container's.
-        kind: one of this module's: `EXITED`, `OUT_OF_MEMORY`, ...
+        kind: one of this module's or of `minibox.engine.cause`: `STOPPED`, `EXITED`, `OUT_OF_MEMORY`, ...
         summary: one sentence.
         status: the exit status; None while it runs, or when it never ran.
         signal: the name of the signal that ended it; "" for none.
@@ -85,6 +84,19 @@ class _Case:
         self._sent = sent_signals(root, found["Id"], self._started) if self._started else []
         self._health = health.status(root, found["Id"], found)
         self._log = _last_lines(log_path(root, found["Id"]), self._started)
+        self._facts = Facts(
+            status=self._status,
+            signal=self._signal,
+            options=self._options,
+            ended_for=found.get("EndedFor") or (cause.WALL_TIME if found.get("TimedOut") else ""),
+            oom_killed=bool(found.get("OOMKilled")),
+            memory_peak_bytes=found.get("MemoryPeak"),
+            cpu_s=found.get("CpuTime"),
+            refused=found.get("Refused") or 0,
+            crowded=bool(found.get("Crowded")),
+            disk_full=bool(found.get("DiskFull")),
+            log=self._log,
+        )
         self._evidence: list[str] = []
 
     def judge(self) -> Verdict:
@@ -95,8 +107,8 @@ class _Case:
         if status in ("running", "paused"):
             return self._alive(status)
         self._weigh()
-        for question in (self._failed_to_start, self._owner_killed, self._timeout, self._memory, self._by_health,
-                         self._by_minibox, self._by_signal, self._by_itself):  # fmt: skip
+        for question in (self._failed_to_start, self._owner_killed, self._by_limit, self._by_health, self._by_minibox,
+                         self._by_signal, self._by_itself):  # fmt: skip
             if answer := question():
                 break
         else:
@@ -117,7 +129,7 @@ class _Case:
         self._count_restarts()
         if status == "paused":
             return self._verdict(PAUSED, "it is paused", hint=f"minibox unpause {self._name}")
-        words = f"it has run for {_span(time() - self._started)}" if self._started else "it runs"
+        words = f"it has run for {span(time() - self._started)}" if self._started else "it runs"
         return self._verdict(RUNNING, words + (f", and is {self._health['Status']}" if self._health else ""))
 
     def _failed_to_start(self) -> Verdict | None:
@@ -136,22 +148,8 @@ class _Case:
             hint=f"minibox start {self._name}; containers with a restart policy too are started again by hand then",
         )
 
-    def _timeout(self) -> Verdict | None:
-        if not self._found.get("TimedOut"):
-            return None
-        limit = _span(float(self._options.get("timeout_s") or 0))
-        return self._verdict(TIMEOUT, f"its time was over: it was killed after {limit} (--timeout)", sender="minibox")
-
-    def _memory(self) -> Verdict | None:
-        if not self._found.get("OOMKilled") or not self._status:
-            return None
-        limit, first = self._options.get("memory_bytes"), self._signal == SIGKILL
-        whose = "its limit of " + _size(limit) if limit else "the machine's memory"
-        words = f"the kernel killed {'it' if first else 'a process of it'}: {whose} was used up"
-        if not first:
-            words += f", and it exited with {self._status}"
-        hint = f"give it more: --memory {2 * limit // MIB}m" if limit else "free memory, or limit its size: --memory"
-        return self._verdict(OUT_OF_MEMORY, words, sender="the kernel", hint=hint)
+    def _by_limit(self) -> Verdict | None:
+        return self._caused(cause.by_limit(self._facts))
 
     def _by_health(self) -> Verdict | None:
         if not any(sent.why == HEALTH for sent in self._sent):
@@ -178,7 +176,7 @@ class _Case:
         words = f"{sent.user} stopped it"
         if asked.number == sent.number:
             return self._verdict(STOPPED, f"{words} by {name}", sender=by)
-        grace = f"{signal_name(asked.number)} did not end it within {_span(sent.time - asked.time)}"
+        grace = f"{signal_name(asked.number)} did not end it within {span(sent.time - asked.time)}"
         self._evidence.append(f"{grace}, so it was sent {name}")
         hint = ""
         if asked.number != SIGKILL:
@@ -186,25 +184,13 @@ class _Case:
         return self._verdict(STOPPED, f"{words}, by {name} in the end", sender=by, hint=hint)
 
     def _by_signal(self) -> Verdict | None:
-        if not self._signal:
-            return None
-        name = signal_name(self._signal)
-        if self._signal in CRASHES:
-            what, hint = CRASHES[self._signal]
-            return self._verdict(CRASHED, f"it crashed by {name}: {what}", hint=hint or advice(self._log))
-        if self._signal == SIGKILL:
-            words = "somebody on the host sent it SIGKILL, and not by minibox: nothing inside can"
-            return self._verdict(SIGNAL, words, sender="outside", hint="ausearch or the journal may know who")
-        return self._verdict(SIGNAL, f"{name} ended it, and minibox did not send that", sender="unknown")
+        return self._caused(cause.by_signal(self._facts))
 
     def _by_itself(self) -> Verdict | None:
-        if not self._finished:
-            return None
-        words = f"it ended by itself, with exit status {self._status}"
-        meaning = status_words(self._status)
-        return self._verdict(
-            EXITED, words + (f": {meaning}" if meaning else ""), hint=advice(self._log) if self._status else ""
-        )
+        return self._caused(cause.by_itself(self._facts)) if self._finished else None
+
+    def _caused(self, found: cause.Cause | None) -> Verdict | None:
+        return self._verdict(found.kind, found.summary, sender=found.sender, hint=found.hint) if found else None
 
     # ---- below ----------------------------------------------------------------------------------
 
@@ -225,13 +211,6 @@ class _Case:
 
     def _weigh(self) -> None:
         """Collect what speaks for any verdict."""
-        found, limit, peak = self._found, self._options.get("memory_bytes"), self._found.get("MemoryPeak")
-        if peak and (found.get("OOMKilled") or (limit and peak > 0.9 * limit)):
-            self._evidence.append(
-                f"it used up to {_size(peak)} of memory" + (f", its limit is {_size(limit)}" if limit else "")
-            )
-        if found.get("OOMKilled") and not self._status:
-            self._evidence.append("the kernel killed a process of it that ran out of memory")
         if self._health and self._health["Log"]:
             self._evidence.append(_health_words(self._health))
         self._count_restarts()
@@ -239,7 +218,7 @@ class _Case:
             before_s = self._finished - sent.time
             if sent.why == KILL and not self._is_end_of(sent.number) and 0 <= before_s < SOON_S:
                 name = signal_name(sent.number)
-                self._evidence.append(f"{_span(before_s)} before, {sent.user} sent it {name} by minibox kill")
+                self._evidence.append(f"{span(before_s)} before, {sent.user} sent it {name} by minibox kill")
 
     def _count_restarts(self) -> None:
         count = self._found.get("RestartCount")
@@ -251,6 +230,7 @@ class _Case:
         ran = bool(self._started) and kind not in (CREATED, NOT_STARTED, DAMAGED)
         ended = ran and kind not in (RUNNING, PAUSED)
         until = self._finished if ended else time()
+        facts = cause.evidence(self._facts, kind) if ended else []
         return Verdict(
             self._found["Id"],
             self._found.get("Name", ""),
@@ -260,7 +240,7 @@ class _Case:
             signal=signal_name(self._signal) if ended and self._signal else "",
             sender=sender,
             ran_s=until - self._started if ran and until else None,
-            evidence=tuple(self._evidence),
+            evidence=(*facts, *self._evidence),
             log=self._log if ended else (),
             hint=hint,
         )
@@ -286,15 +266,3 @@ def _health_words(results: dict[str, Any]) -> str:
 def _check_words(results: dict[str, Any]) -> list[str]:
     output = str(results["Log"][-1].get("Output") or "").strip()
     return [f"the last check wrote: {line}" for line in output.splitlines()[-LINES_SHOWN:]]
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / MIB:.4g} MiB"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

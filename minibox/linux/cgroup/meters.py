@@ -44,6 +44,43 @@ def memory(group: Cgroup) -> tuple[int | None, int | None]:
     return (max(int(used) - int(inactive), 0) if used.isdigit() else None), bound
 
 
+@record
+class Tally:
+    """How many processes, or threads, a container has had, where a controller limits them.
+
+    Attributes:
+        peak: the most at one time; None where nobody has counted: before Linux 6.1.
+        refused: how many more it wanted than it may have.
+        crowded: it has as many as it may.
+    """
+
+    peak: int | None = None
+    refused: int = 0
+    crowded: bool = False
+
+
+def tally(group: Cgroup) -> Tally:
+    """What the pids controller has counted."""
+    directory = group.v1.get("pids", group.v2)
+    if not directory or not (limit := _text(f"{directory}/pids.max")):
+        return Tally()
+    peak, now = _text(f"{directory}/pids.peak"), _text(f"{directory}/pids.current")
+    refused = _fields(f"{directory}/pids.events").get("max", "0")
+    crowded = limit.isdigit() and now.isdigit() and int(now) >= int(limit)
+    return Tally(int(peak) if peak.isdigit() else None, int(refused), crowded)
+
+
+def cpu_split_ns(group: Cgroup) -> tuple[int, int] | None:
+    """Processor time in the program and in the kernel, in nanoseconds; None where it isn't counted."""
+    if directory := group.v1.get("cpuacct"):
+        user, system = _text(f"{directory}/cpuacct.usage_user"), _text(f"{directory}/cpuacct.usage_sys")
+        return (int(user), int(system)) if user.isdigit() and system.isdigit() else None
+    found = _fields(f"{group.v2}/cpu.stat") if group.v2 else {}
+    if "user_usec" not in found:
+        return None
+    return int(found["user_usec"]) * 1000, int(found["system_usec"]) * 1000
+
+
 def host_memory_bytes() -> int:
     """How much this machine has."""
     with open("/proc/meminfo", encoding="ascii") as file:

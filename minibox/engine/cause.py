@@ -1,0 +1,198 @@
+"""Why a container ended: one judgement, for `minibox why`, which reads what is on record, and for the API, which was there.
+
+A program that ran into a limit and coped with it has ended by itself: then the limit is evidence, and no cause.
+"""
+
+from __future__ import annotations
+
+from minibox.engine.sizes import size_words
+from minibox.engine.symptoms import CRASHES, advice, signal_name, status_words
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+SIGKILL, SIGXCPU, SIGXFSZ = 9, 24, 25
+MIB = 1 << 20
+
+# Kinds of ends.
+EXITED, SIGNAL, CRASHED = "exited", "signal", "crashed"
+OUT_OF_MEMORY, CPU_TIME, WALL_TIME = "out-of-memory", "cpu-time", "wall-time"
+PROCESSES, OUTPUT, FILE_SIZE, DISK = "processes", "output", "file-size", "disk"
+LIMITS = frozenset((OUT_OF_MEMORY, CPU_TIME, WALL_TIME, PROCESSES, OUTPUT, FILE_SIZE, DISK))
+
+
+@record
+class Facts:
+    """What is known of an end.
+
+    Attributes:
+        status: the exit status, as a shell has it.
+        signal: the one that ended it; 0 for none.
+        options: it was run with, as `options.given` has them.
+        ended_for: the limit for which minibox killed it: `CPU_TIME`, `WALL_TIME` or `OUTPUT`; "" for none.
+        oom_killed: the kernel killed a process of it that ran out of memory.
+        memory_peak_bytes, cpu_s: what it used; None where nobody has counted.
+        refused: how many more processes it wanted than it may have.
+        crowded: when minibox killed it, it had as many as it may.
+        disk_full: in the end there was no space or no file left of its ``--disk``.
+        log: what it wrote last.
+    """
+
+    status: int
+    signal: int = 0
+    options: Mapping[str, Any] = {}
+    ended_for: str = ""
+    oom_killed: bool = False
+    memory_peak_bytes: int | None = None
+    cpu_s: float | None = None
+    refused: int = 0
+    crowded: bool = False
+    disk_full: bool = False
+    log: tuple[str, ...] = ()
+
+    def is_end_of(self, number: int) -> bool:
+        """Did it end of that signal, or by a shell that says so of its last command?"""
+        return number in (self.signal, self.status - 128)
+
+    def ulimit(self, name: str) -> int | None:
+        """The hard limit of ``--ulimit``; None for none."""
+        words = [word.partition("=")[2] for word in self.options.get("ulimit") or () if word.startswith(f"{name}=")]
+        hard = words[-1].rpartition(":")[2] if words else ""
+        return int(hard) if hard.isdecimal() else None
+
+
+@record
+class Cause:
+    """Why it ended: a kind, one sentence, who did it, and what the user can do."""
+
+    kind: str
+    summary: str
+    sender: str = ""
+    hint: str = ""
+
+
+def by_limit(facts: Facts) -> Cause | None:
+    """The limit that ended it for certain: minibox or the kernel killed it for that."""
+    options, kind = facts.options, facts.ended_for
+    if kind in (CPU_TIME, WALL_TIME) and facts.crowded and facts.refused:
+        # It never coped: so this is what a fork bomb comes to.
+        return _processes(facts, f", and its {kind.replace('-', ' ')} was over")
+    if kind == WALL_TIME:
+        limit = span(float(options.get("timeout_s") or 0))
+        return Cause(kind, f"its time was over: it was killed after {limit} (--timeout)", "minibox")
+    if kind == CPU_TIME:
+        limit = span(float(options.get("cpu_time_s") or 0))
+        return Cause(kind, f"it was killed, since its processes have used {limit} of processor time", "minibox")
+    if kind == OUTPUT:
+        limit = size_words(int(options.get("output_bytes") or 0))
+        return Cause(kind, f"it was killed, since it has written more than {limit} of output", "minibox")
+    if facts.oom_killed and facts.status:
+        return _memory(facts)
+    return None
+
+
+def _memory(facts: Facts) -> Cause:
+    limit, first = facts.options.get("memory_bytes"), facts.signal == SIGKILL
+    whose = "its limit of " + size_words(limit) if limit else "the machine's memory"
+    words = f"the kernel killed {'it' if first else 'a process of it'}: {whose} was used up"
+    if not first:
+        words += f", and it exited with {facts.status}"
+    hint = f"give it more: --memory {2 * limit // MIB}m" if limit else "free memory, or limit its size: --memory"
+    return Cause(OUT_OF_MEMORY, words, "the kernel", hint)
+
+
+def _processes(facts: Facts, more: str) -> Cause:
+    limit = facts.options.get("pids_limit")
+    words = f"it had {limit} processes, as many as it may, and was refused {_times(facts.refused)} more{more}"
+    return Cause(PROCESSES, words, "the kernel", f"give it more: --pids-limit {2 * limit}" if limit else "")
+
+
+def by_signal(facts: Facts) -> Cause | None:
+    """What a signal says that nobody has sent; or a shell that says so of what it ran."""
+    xcpu_s, fsize = facts.ulimit("cpu"), facts.ulimit("fsize")
+    cpu_s = facts.options.get("cpu_time_s") or xcpu_s
+    if cpu_s and facts.is_end_of(SIGXCPU):
+        return Cause(
+            CPU_TIME, f"a process of it has used {span(cpu_s)} of processor time", "the kernel", "raise --ulimit cpu"
+        )
+    if fsize is not None and facts.is_end_of(SIGXFSZ):
+        words = f"it wrote a file larger than {size_words(fsize)}"
+        return Cause(FILE_SIZE, words, "the kernel", "raise --ulimit fsize")
+    if not facts.signal:
+        return None
+    name = signal_name(facts.signal)
+    if facts.disk_full:
+        return _disk(facts, f"{name} ended it")
+    if facts.signal in CRASHES:
+        what, hint = CRASHES[facts.signal]
+        return Cause(CRASHED, f"it crashed by {name}: {what}", "", hint or advice(facts.log))
+    if facts.signal == SIGKILL:
+        if xcpu_s and facts.cpu_s and facts.cpu_s >= xcpu_s:  # a hard limit is told by SIGKILL
+            return Cause(CPU_TIME, f"it has used {span(xcpu_s)} of processor time", "the kernel", "raise --ulimit cpu")
+        words = "somebody on the host sent it SIGKILL, and not by minibox: nothing inside can"
+        return Cause(SIGNAL, words, "outside", "ausearch or the journal may know who")
+    return Cause(SIGNAL, f"{name} ended it, and minibox did not send that", "unknown")
+
+
+def by_itself(facts: Facts) -> Cause:
+    """It ended by itself: because of a limit that it ran into and could not do without, or for reasons of its own."""
+    words = f"exited with {facts.status}"
+    if facts.status and (facts.disk_full or (facts.options.get("disk_bytes") and _says(facts, "no space left"))):
+        return _disk(facts, f"it {words}")
+    if facts.status and facts.refused:
+        return _processes(facts, f", and {words}")
+    if facts.status and facts.ulimit("fsize") is not None and _says(facts, "file too large"):
+        words = f"it wanted to write a file larger than {size_words(facts.ulimit('fsize') or 0)}, and {words}"
+        return Cause(FILE_SIZE, words, "the kernel", "raise --ulimit fsize")
+    words, meaning = f"it ended by itself, with exit status {facts.status}", status_words(facts.status)
+    hint = advice(facts.log) if facts.status else ""
+    return Cause(EXITED, words + (f": {meaning}" if meaning else ""), "", hint)
+
+
+def _disk(facts: Facts, end: str) -> Cause:
+    limit = int(facts.options.get("disk_bytes") or 0)
+    words = f"it had written all of the {size_words(limit)} that it may, and {end}"
+    return Cause(DISK, words, "the kernel", f"give it more: --disk {max(1, 2 * limit // MIB)}m")
+
+
+def _says(facts: Facts, words: str) -> bool:
+    return any(words in line.lower() for line in facts.log)
+
+
+def evidence(facts: Facts, kind: str) -> list[str]:
+    """What speaks for the verdict, or for what it would have been; a sentence each.
+
+    Args:
+        kind: of the verdict, which says of itself what it is about.
+    """
+    found = []
+    limit, peak = facts.options.get("memory_bytes"), facts.memory_peak_bytes
+    if peak and (facts.oom_killed or (limit and peak > 0.9 * limit)):
+        of = f", its limit is {size_words(limit)}" if limit else ""
+        found.append(f"it used up to {size_words(peak)} of memory{of}")
+    if facts.oom_killed and (not facts.status or facts.ended_for):
+        found.append("the kernel killed a process of it that ran out of memory")
+    if facts.cpu_s and kind in (CPU_TIME, WALL_TIME, PROCESSES):
+        found.append(f"its processes have used {span(facts.cpu_s)} of processor time")
+    if facts.refused and kind != PROCESSES:
+        limit = facts.options.get("pids_limit")
+        found.append(f"it was refused {_times(facts.refused)} more than the {limit} processes that it may have")
+    if facts.disk_full and kind != DISK:
+        found.append("it had written as much as it may (--disk)")
+    return found
+
+
+def _times(count: int) -> str:
+    return "one" if count == 1 else str(count)
+
+
+def span(seconds: float) -> str:
+    """A time in words: ``1.5 s``, ``2 min 3 s``."""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
