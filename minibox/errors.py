@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.engine.completed import CompletedRun
+    from minibox.engine.outcome import Usage
+    from minibox.engine.verdict import Verdict
 
 
 class MiniboxError(Exception):
@@ -105,7 +107,10 @@ class TimeoutExpired(TimedOut):
         cmd: the command.
         timeout: seconds.
         stdout, stderr: what it has written so far, where that was captured; None where not.
+        verdict: of a sandboxed function; else None.
     """
+
+    verdict: Verdict | None = None
 
     def __init__(self, cmd: object, timeout: float, stdout: Any = None, stderr: Any = None) -> None:
         super().__init__(f"command {cmd!r} has not ended after {timeout:g} s")
@@ -138,6 +143,31 @@ class CalledProcessError(MiniboxError):
     def stderr(self) -> Any:
         """The same of standard error."""
         return self.completed.stderr
+
+
+class SandboxCrashed(MiniboxError):
+    """A sandboxed function ended without a result.
+
+    Attributes:
+        verdict: how.
+        usage: what it had used.
+    """
+
+    def __init__(self, message: str, verdict: Verdict, usage: Usage) -> None:
+        super().__init__(message, verdict.hint or None)
+        self.verdict, self.usage = verdict, usage
+
+
+class LimitExceeded(SandboxCrashed):
+    """A sandboxed function was ended by a limit: ``verdict.kind`` says by which."""
+
+
+class RemoteError(MiniboxError):
+    """A sandboxed function has raised an exception of a type that isn't taken from there; its cause has the traceback."""
+
+
+class UntrustedResult(MiniboxError):
+    """A sandboxed function has sent what isn't taken from there."""
 
 
 class LimitError(MiniboxError):

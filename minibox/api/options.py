@@ -38,6 +38,11 @@ class ContainerOptions(TypedDict, total=False):
         memory: limit in bytes, or with a unit: ``"64m"``. At least 6 MiB.
         cpus: how many processors' time it gets; 0.5 is half of one.
         processes: how many processes and threads it may have at one time.
+        cpu_time: seconds of processor time that all of its processes may use together.
+        wall_time: seconds after which it is killed; unlike ``timeout`` that is a verdict, and no exception.
+        output: how much it may write to standard output and standard error together, as ``memory``.
+        file_size: how large a file may get that it writes, as ``memory``.
+        disk: how much it may write, as ``memory``: then it is kept in memory, see ``--disk`` of ``minibox run``.
         ulimits: ``{"nofile": 64, "core": (0, 0)}``: soft and hard limit; -1 is none.
         mounts: ``"SOURCE:DESTINATION[:ro]"`` or ``(source, destination[, "ro"])``: a directory or file of the host by
             its path, or a volume by its name.
@@ -67,6 +72,11 @@ class ContainerOptions(TypedDict, total=False):
     memory: int | str
     cpus: float
     processes: int
+    cpu_time: float
+    wall_time: float
+    output: int | str
+    file_size: int | str
+    disk: int | str
     ulimits: Mapping[str, int | tuple[int, int]]
     mounts: Iterable[Mount]
     tmpfs: Iterable[str]
@@ -171,6 +181,10 @@ def _size(name: str, value: Any) -> list[tuple[str, Any]]:
     return [(name, parse_size(value) if isinstance(value, str) else int(value))]
 
 
+def _file_size(name: str, value: Any) -> list[tuple[str, Any]]:
+    return [(name, (f"fsize={_size(name, value)[0][1]}",))]
+
+
 def _env(name: str, value: Any) -> list[tuple[str, Any]]:
     return [(name, variables(value))]
 
@@ -229,6 +243,11 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "memory": ("memory_bytes", _size),
     "cpus": ("cpus", _plain),
     "processes": ("pids_limit", _plain),
+    "cpu_time": ("cpu_time_s", _plain),
+    "wall_time": ("timeout_s", _plain),
+    "output": ("output_bytes", _size),
+    "file_size": ("ulimit", _file_size),
+    "disk": ("disk_bytes", _size),
     "ulimits": ("ulimit", _ulimits),
     "mounts": ("volume", _mounts),
     "tmpfs": ("tmpfs", _words),

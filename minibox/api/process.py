@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PIPE, STDOUT, DEVNULL = -1, -2, -3
 SIGTERM, SIGKILL = 15, 9
 READ_BYTES = 1 << 16
+LAST_LINES, LAST_BYTES = 5, 4096
 DRAIN_READS = 32  # more than a pipe holds
 
 #: What may be given for a stream: None for the caller's own, a descriptor, a file, or one of the above.
@@ -306,3 +307,12 @@ def finish(command: Popen[Any], input: Any, timeout: float | None, kill: Callabl
         raise
     finally:
         command.close()
+
+
+def last_words(out: Any, err: Any) -> tuple[str, ...]:
+    """The last lines of what was captured: of standard error, or else of standard output."""
+    for data in (err, out):
+        if data:
+            text = data if isinstance(data, str) else data[-LAST_BYTES:].decode(errors="replace")
+            return tuple(text[-LAST_BYTES:].splitlines()[-LAST_LINES:])
+    return ()

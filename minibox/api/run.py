@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, overload
 
 from minibox.api.options import ContainerOptions, place, run_options
-from minibox.api.process import PIPE, Ends, Popen, Text, finish
+from minibox.api.process import PIPE, Ends, Popen, Text, finish, last_words
 from minibox.engine.completed import CompletedRun
 from minibox.engine.embedded import Embedded
 
@@ -144,7 +144,8 @@ def run(
             started = container.start(ends.outside)
             command: Popen[Any] = Popen(wanted.command, started, ends, Text(text, encoding, errors))
             out, err = finish(command, input, timeout, lambda: container.timed_out(timeout or 0.0))
-            done = CompletedRun(wanted.command, command.wait(), out, err, container.verdict(), container.usage())
+            code, verdict = command.wait(), container.verdict(last_words(out, err))
+            done = CompletedRun(wanted.command, code, out, err, verdict, container.usage())
         finally:
             container.close()
     finally:

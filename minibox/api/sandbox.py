@@ -6,12 +6,13 @@ import os
 from typing import Any, Literal, overload
 
 from minibox.api.options import ContainerOptions, place, run_options, variables
-from minibox.api.process import DEVNULL, Ends, Popen, Text, finish
+from minibox.api.process import DEVNULL, Ends, Popen, Text, finish, last_words
 from minibox.api.run import streams, words
-from minibox.engine import box_files, outcome
+from minibox.engine import box_files
 from minibox.engine.completed import CompletedRun
 from minibox.engine.embedded import Embedded
 from minibox.engine.exec import ExecOptions
+from minibox.engine.outcome import Usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from minibox.api.process import Stream
-    from minibox.engine.outcome import Usage
     from minibox.engine.verdict import Verdict
 
 
@@ -162,6 +162,7 @@ class Sandbox:
             CalledProcessError: it failed, and ``check`` was given.
         """
         stdin, stdout, stderr = streams(input, stdin, stdout, stderr, capture_output)
+        before = self._box.measured()
         command: Popen[Any] = self.popen(
             args,
             stdin=stdin,
@@ -176,9 +177,8 @@ class Sandbox:
         )
         out, err = finish(command, input, timeout, command.kill)
         code = command.wait()
-        used = outcome.Usage(command._started.wall_s)
-        verdict = outcome.judge_end(outcome.End(self.id, self.name, code, used))
-        done: CompletedRun[Any] = CompletedRun(command.args, code, out, err, verdict, used)
+        verdict = self._box.verdict_on(command._started, before, last_words(out, err))
+        done: CompletedRun[Any] = CompletedRun(command.args, code, out, err, verdict, Usage(command._started.wall_s))
         if check:
             done.check_returncode()
         return done

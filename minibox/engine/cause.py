@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-SIGKILL, SIGXCPU, SIGXFSZ = 9, 24, 25
+SIGKILL, SIGXCPU, SIGXFSZ, LAST_SIGNAL = 9, 24, 25, 64
 MIB = 1 << 20
 
 # Kinds of ends.
@@ -62,6 +62,12 @@ class Facts:
         words = [word.partition("=")[2] for word in self.options.get("ulimit") or () if word.startswith(f"{name}=")]
         hard = words[-1].rpartition(":")[2] if words else ""
         return int(hard) if hard.isdecimal() else None
+
+
+def ended_by(status: int, signal: int, options: Mapping[str, Any]) -> int:
+    """The signal that ended a container's command; an init that it has (``--init``) exits as a shell does."""
+    relayed = status - 128
+    return relayed if not signal and options.get("init") and 0 < relayed <= LAST_SIGNAL else signal
 
 
 @record
@@ -144,6 +150,11 @@ def by_itself(facts: Facts) -> Cause:
         return _disk(facts, f"it {words}")
     if facts.status and facts.refused:
         return _processes(facts, f", and {words}")
+    nproc = facts.ulimit("nproc")
+    if facts.status and nproc is not None and _says(facts, "resource temporarily unavailable"):
+        return Cause(
+            PROCESSES, f"it wanted more than {nproc} processes, and {words}", "the kernel", "raise --ulimit nproc"
+        )
     if facts.status and facts.ulimit("fsize") is not None and _says(facts, "file too large"):
         words = f"it wanted to write a file larger than {size_words(facts.ulimit('fsize') or 0)}, and {words}"
         return Cause(FILE_SIZE, words, "the kernel", "raise --ulimit fsize")

@@ -10,9 +10,12 @@ import os
 from _thread import allocate_lock
 from weakref import WeakSet
 
-from minibox.engine import outcome
+from minibox.engine.allowance import Allowance
+from minibox.engine.cause import OUTPUT, WALL_TIME
 from minibox.engine.container import new_launch
 from minibox.engine.exec import Exec, Host
+from minibox.engine.options import given
+from minibox.engine.outcome import Usage, judge_end
 from minibox.engine.owned import Owned
 from minibox.engine.started import Started
 from minibox.engine.streams import Streams
@@ -21,11 +24,13 @@ from minibox.linux import cgroup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox.engine.cause import Facts
     from minibox.engine.exec import ExecOptions
     from minibox.engine.launch import Note
+    from minibox.engine.measured import Measured
     from minibox.engine.options import RunOptions
-    from minibox.engine.outcome import Usage
     from minibox.engine.verdict import Verdict
+    from minibox.engine.watch import Watch
 
 SIGKILL = 9
 NS_A_SECOND = 1e9
@@ -54,21 +59,27 @@ class Embedded:
         self._lock = allocate_lock()
         self._closed = False
         self._timeout_s: float | None = None
+        self._allowance = None if options.output_bytes is None else Allowance(options.output_bytes)
+        self._watch: Watch | None = None
+        self._cpu_seen_ns: int | None = None
+        self._written_bytes: int | None = None
         _owned_here.add(self)
 
-    def start(self, outside: tuple[int, int, int]) -> Started:
+    def start(self, outside: tuple[int, int, int], *, socket: bool = False) -> Started:
         """Start it.
 
         Args:
             outside: descriptors of its standard input, output and error. Pipes are its own from now on; anything else
                 is copied from and to, and stays open until it has ended.
+            socket: its standard input is a socket, which it gets as it is.
 
         Raises:
             CommandNotFound, CommandNotExecutable: the command is at fault.
             MiniboxError: anything else. In any case `close` follows.
         """
         self._owned.prepare()
-        streams = Streams(interactive=True, tty=False, owner=self._launch.owner, outside=outside)
+        owner, allowance = self._launch.owner, self._allowance
+        streams = Streams(interactive=True, tty=False, owner=owner, outside=outside, allowance=allowance, socket=socket)
         try:
             execution = self._owned.execute(streams.fds)
             streams.begin()
@@ -80,8 +91,46 @@ class Embedded:
         assert init
         group = execution.cgroup or cgroup.find(cgroup.detect(), f"minibox-{self.id}")
         self._host = Host(self.id, init.pid, init.pidfd, self._launch.joinable(), group)
-        self.main = Started(execution, streams, self._owned.weigh)
+        self.main = Started(execution, streams, self._weigh)
+        self._limit()
         return self.main
+
+    def _limit(self) -> None:
+        """Begin to look after the limits that the kernel doesn't know."""
+        options, main = self.options, self.main
+        assert main
+        if self._allowance:
+            self._allowance.when_spent(lambda: self._owned.kill(OUTPUT))
+        if options.timeout_s or options.cpu_time_s:
+            from minibox.engine.watch import Watch
+
+            self._watch = Watch(
+                main.pidfd,
+                wall_s=options.timeout_s,
+                cpu_s=options.cpu_time_s,
+                cpu_used_ns=self._cpu_ns,
+                end=self._owned.kill,
+            )
+
+    def _cpu_ns(self) -> int:
+        """What its processes have used of processors up to now; where no cgroup counts, those that are there."""
+        assert self.main and self._host
+        used = self._host.group.usage().cpu_ns
+        if used is None:
+            from minibox.linux.cgroup.meters import descendants, processes
+
+            used = max(self._cpu_seen_ns or 0, processes(descendants(self.main.pid)).cpu_ns)
+        self._cpu_seen_ns = used
+        return used
+
+    def _weigh(self) -> None:
+        """It has ended: see what it has used, before that is gone."""
+        self._owned.weigh()
+        self._written_bytes = self._owned.measured.disk_bytes
+        if self._written_bytes is None and self._launch.storage.driver in ("overlay", "erofs"):
+            self._written_bytes = self._launch.storage.snapshot_bytes(self.id)
+        if self._written_bytes is not None and self._allowance:
+            self._written_bytes += self._allowance.used_bytes
 
     def execute(self, options: ExecOptions, outside: tuple[int, int, int]) -> Started:
         """Run one more command in it; arguments as of `start`.
@@ -94,7 +143,7 @@ class Embedded:
         self.check_running("execute a command in")
         assert self._host
         command = Exec(self._host, options)
-        streams = Streams(interactive=True, tty=False, owner=command.owner, outside=outside)
+        streams = Streams(interactive=True, tty=False, owner=command.owner, outside=outside, allowance=self._allowance)
         try:
             execution = command.execute(streams.fds)
             streams.begin()
@@ -132,36 +181,57 @@ class Embedded:
 
     def timed_out(self, timeout_s: float) -> None:
         """Kill it, since its time is over."""
-        assert self.main
         self._timeout_s = timeout_s
-        self.main.send_signal(SIGKILL)
+        self._owned.kill(WALL_TIME)
+
+    def measured(self) -> Measured:
+        """What it has used up to now."""
+        if self.main and self.main.returncode is None and not self._closed:
+            self._owned.weigh()
+        return self._owned.measured
 
     def usage(self) -> Usage:
         """What it has used; all of it is known when its main process has ended."""
-        if not self.main:
-            return outcome.Usage(0.0)
-        if self.main.returncode is None and not self._closed:
-            self._owned.weigh()
-        found = self._owned.usage
-        if not found:
-            return outcome.Usage(self.main.wall_s)
-        cpu_s = None if found.cpu_ns is None else found.cpu_ns / NS_A_SECOND
-        return outcome.Usage(self.main.wall_s, cpu_s, found.memory_peak_bytes, None, found.io_write_bytes)
-
-    def verdict(self) -> Verdict:
-        """How it ended, or that it runs."""
-        assert self.main
-        return outcome.judge_end(
-            outcome.End(
-                self.id,
-                self.name,
-                self.main.returncode,
-                self.usage(),
-                self._owned.oom_killed,
-                self.options.memory_bytes,
-                self._timeout_s,
-            )
+        found = self.measured()
+        used, seen_ns = found.usage, self._cpu_seen_ns
+        return Usage(
+            self.main.wall_s if self.main else 0.0,
+            found.cpu_s if found.cpu_s is not None or seen_ns is None else seen_ns / NS_A_SECOND,
+            used.memory_peak_bytes if used else None,
+            found.tally.peak,
+            self._written_bytes,
+            *found.cpu_parts_s,
         )
+
+    def verdict(self, log: tuple[str, ...] = ()) -> Verdict:
+        """How it ended, or that it runs.
+
+        Args:
+            log: what it wrote last, where the caller knows.
+        """
+        assert self.main
+        facts = None if self.main.returncode is None else self._facts(self.main.returncode, self._owned.measured, log)
+        return judge_end(self.id, self.name, facts, self.usage())
+
+    def verdict_on(self, command: Started, before: Measured, log: tuple[str, ...] = ()) -> Verdict:
+        """How a command ended that `execute` has run.
+
+        Args:
+            before: `measured` when it began.
+            log: as of `verdict`.
+        """
+        assert command.returncode is not None
+        facts = self._facts(command.returncode, self.measured().since(before), log, relayed=False)
+        return judge_end(self.id, self.name, facts, Usage(command.wall_s))
+
+    def _facts(self, code: int, measured: Measured, log: tuple[str, ...], *, relayed: bool = True) -> Facts:
+        """``relayed``: an init, if there is one, has exited for it."""
+        options = given(self.options)
+        if not relayed:
+            options.pop("init", None)
+        if self._timeout_s is not None:
+            options["timeout_s"] = self._timeout_s
+        return measured.facts(code, options, ended_for=self._owned.ended_for, crowded=self._owned.crowded, log=log)
 
     def keep_files(self) -> None:
         """Its files outlive it, for `minibox shell` and `minibox rm`."""
@@ -180,7 +250,9 @@ class Embedded:
                 for each in list(self._commands):  # which it takes along: it has ended when they were waited for
                     each.reap()
                 code = self.main.reap()
-                self._owned.ended(code, code if code >= 0 else 128 - code, timed_out=self._timeout_s is not None)
+                if self._watch:
+                    self._watch.wait()
+                self._owned.ended(code, code if code >= 0 else 128 - code)
         finally:
             self._owned.close()
 

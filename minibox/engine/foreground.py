@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minibox.engine.cause import WALL_TIME
 from minibox.engine.owned import Owned
 from minibox.engine.signals import Forwarding
 from minibox.engine.streams import Streams
@@ -68,8 +69,9 @@ class Foreground:
         if self._owned.oom_killed:
             launch.note(self._memory_note(code))
         if forwarding.timed_out:
+            self._owned.ended_for = WALL_TIME
             launch.note(f"the container was killed after {self._options.timeout_s:g} s (--timeout)")
-        self._owned.ended(code, status, timed_out=forwarding.timed_out, forwarded=forwarding.forwarded)
+        self._owned.ended(code, status, forwarded=forwarding.forwarded)
         return status
 
     def _memory_note(self, code: int) -> str:

@@ -67,6 +67,8 @@ class RunOptions:
     cpuset_cpus: str = ""
     pids_limit: int | None = None  # -1: unlimited
     disk_bytes: int | None = None  # of its own layer, which is in memory then
+    cpu_time_s: float = 0  # of all of its processes together; 0: no limit. For a container of the API's
+    output_bytes: int | None = None  # to both of its streams together. For a container of the API's
     cgroup_manager: str = ""  # systemd, cgroupfs; "": whichever the limits need
     # isolation
     cap_add: tuple[str, ...] = ()

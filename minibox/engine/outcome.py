@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from minibox.engine.symptoms import CRASHES, signal_name, status_words
-from minibox.engine.verdict import CRASHED, EXITED, OUT_OF_MEMORY, RUNNING, SIGNAL, TIMEOUT, Verdict
+from minibox.engine import cause
+from minibox.engine.symptoms import signal_name
+from minibox.engine.verdict import RUNNING, Verdict
 from minibox.record import record
 
-SIGKILL = 9
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.engine.cause import Facts
 
 
 @record
@@ -15,10 +18,14 @@ class Usage:
 
     Attributes:
         wall_s: from its start to its end, in seconds.
-        cpu_s: of processors, by all of its processes, in seconds.
-        memory_peak_bytes: the most memory that they had at one time.
-        processes: the most of them, or threads, at one time.
-        written_bytes: to disks.
+        cpu_s: of processors, by all of its processes, in seconds: as its cgroup has counted, else what they had when
+            it was last looked, or of its first process and those that it has waited for.
+        user_s, system_s: the parts of ``cpu_s`` in programs and in the kernel.
+        memory_peak_bytes: the most memory that they had at one time, with the page cache and what is in a tmpfs of
+            theirs; where there is no cgroup that counts, the most that one of them had.
+        processes: the most of them, threads included, at one time: where they were limited, and on Linux 6.1.
+        written_bytes: what its files, other than those of volumes and of a tmpfs, hold at the end more than the image's,
+            and what it wrote to its standard streams, where those were limited. What it has removed again isn't in it.
     """
 
     wall_s: float
@@ -26,61 +33,25 @@ class Usage:
     memory_peak_bytes: int | None = None
     processes: int | None = None
     written_bytes: int | None = None
+    user_s: float | None = None
+    system_s: float | None = None
 
 
-@record
-class End:
-    """What its owner saw of an end.
-
-    Attributes:
-        id, name: the container's.
-        returncode: the exit status, or the negative number of the signal; None while it runs.
-        oom_killed: the kernel killed a process of it that ran out of memory.
-        memory_limit_bytes: None for none.
-        timeout_s: it was killed since it had run so long; None: it wasn't.
-    """
-
-    id: str
-    name: str
-    returncode: int | None
-    usage: Usage
-    oom_killed: bool = False
-    memory_limit_bytes: int | None = None
-    timeout_s: float | None = None
-
-
-def judge_end(end: End) -> Verdict:
-    """The verdict on an end."""
-    code = end.returncode
-    if code is None:
-        return Verdict(end.id, end.name, RUNNING, f"it has run for {end.usage.wall_s:.2g} s", ran_s=end.usage.wall_s)
-    kind, summary, hint = _cause(end, code)
+def judge_end(container_id: str, name: str, facts: Facts | None, usage: Usage) -> Verdict:
+    """The verdict on an end; on a container that runs when ``facts`` is None."""
+    if facts is None:
+        return Verdict(container_id, name, RUNNING, f"it has run for {cause.span(usage.wall_s)}", ran_s=usage.wall_s)
+    found = cause.by_limit(facts) or cause.by_signal(facts) or cause.by_itself(facts)
     return Verdict(
-        end.id,
-        end.name,
-        kind,
-        summary,
-        status=code if code >= 0 else 128 - code,
-        signal=signal_name(-code) if code < 0 else "",
-        ran_s=end.usage.wall_s,
-        hint=hint,
+        container_id,
+        name,
+        found.kind,
+        found.summary,
+        status=facts.status,
+        signal=signal_name(facts.signal) if facts.signal else "",
+        sender=found.sender,
+        ran_s=usage.wall_s,
+        evidence=tuple(cause.evidence(facts, found.kind)),
+        log=facts.log,
+        hint=found.hint,
     )
-
-
-def _cause(end: End, code: int) -> tuple[str, str, str]:
-    """Kind, summary and hint."""
-    if end.timeout_s is not None:
-        return TIMEOUT, f"its time was over: it was killed after {end.timeout_s:g} s", ""
-    if end.oom_killed and code:
-        limit = end.memory_limit_bytes
-        whose = f"its limit of {limit} bytes" if limit else "the machine's memory"
-        who = "it" if code == -SIGKILL else "a process of it"
-        return OUT_OF_MEMORY, f"the kernel killed {who}: {whose} was used up", ""
-    if code < 0:
-        name = signal_name(-code)
-        if -code in CRASHES:
-            what, hint = CRASHES[-code]
-            return CRASHED, f"it crashed by {name}: {what}", hint
-        return SIGNAL, f"{name} ended it", ""
-    meaning = status_words(code)
-    return EXITED, f"it ended by itself, with exit status {code}" + (f": {meaning}" if meaning else ""), ""

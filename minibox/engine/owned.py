@@ -5,10 +5,13 @@ from __future__ import annotations
 from time import time
 
 from minibox.engine import files, removal, state
+from minibox.engine.cause import WALL_TIME
 from minibox.engine.guard import Guard
 from minibox.engine.launch import IdFile
+from minibox.engine.measured import Measured, measure
 from minibox.engine.prepare import INIT
 from minibox.errors import CommandNotExecutable, CommandNotFound
+from minibox.linux.cgroup.meters import tally
 from minibox.record import replace
 
 TYPE_CHECKING = False
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
     from minibox.engine.launch import Launch, Trace
     from minibox.engine.options import RunOptions
     from minibox.engine.start import Execution
-    from minibox.linux.cgroup.group import CgroupUsage
 
+SIGKILL = 9
 ORPHANS_LOOKED_AT = 8
 
 
@@ -29,8 +32,8 @@ class Owned:
     Attributes:
         keep: its files outlive it, for `commit` and `start`.
         began: when, in seconds since the epoch.
-        usage: of its cgroup, when it has ended; None where there is none.
-        oom_killed: the kernel killed a process of it that ran out of memory.
+        measured: what it has used, when `weigh` was called last.
+        ended_for: the limit for which it was killed; see `cause.Facts`.
     """
 
     def __init__(self, launch: Launch, *, new: bool = True) -> None:
@@ -41,8 +44,9 @@ class Owned:
         self._once = False
         self.keep = not new
         self.began = time()
-        self.usage: CgroupUsage | None = None
-        self.oom_killed = False
+        self.measured = Measured()
+        self.ended_for = ""
+        self.crowded = False
 
     def prepare(self, terminal: tuple[int, int] | None = None) -> None:
         """See `Launch.prepare`."""
@@ -89,12 +93,24 @@ class Owned:
 
     def weigh(self) -> None:
         """Look at what it has used, while its cgroup is there."""
-        execution = self.launch.execution
-        if execution and execution.cgroup:
-            self.usage = execution.cgroup.usage()
-            self.oom_killed = execution.cgroup.oom_kills() > 0
+        if self.launch.execution:
+            self.measured = measure(self.launch.execution)
 
-    def ended(self, code: int, status: int, *, timed_out: bool = False, forwarded: Sequence[int] = ()) -> None:
+    @property
+    def oom_killed(self) -> bool:
+        """The kernel killed a process of it that ran out of memory."""
+        return self.measured.oom_kills > 0
+
+    def kill(self, limit: str) -> None:
+        """Kill it, since it has reached a limit: the first that is said counts."""
+        execution = self.launch.execution
+        if execution and execution.init:
+            if not self.ended_for:
+                self.crowded = execution.cgroup is not None and tally(execution.cgroup).crowded
+                self.ended_for = limit
+            execution.init.send_signal(SIGKILL)
+
+    def ended(self, code: int, status: int, *, forwarded: Sequence[int] = ()) -> None:
         """Say how it ended; `weigh` came before.
 
         Args:
@@ -104,13 +120,13 @@ class Owned:
         launch = self.launch
         launch.claim.note_ended(status)
         if self.keep:
-            peak = self.usage.memory_peak_bytes if self.usage else None
             fields = {
+                **self.measured.record(),
                 "ExitCode": status,
                 "Signal": max(0, -code),
-                "OOMKilled": self.oom_killed,
-                "MemoryPeak": peak,
-                "TimedOut": timed_out,
+                "EndedFor": self.ended_for,
+                "Crowded": self.crowded,
+                "TimedOut": self.ended_for == WALL_TIME,
                 "Forwarded": list(forwarded),
                 "Finished": time(),
             }

@@ -214,11 +214,16 @@ def _process(
         "cwd": cwd,
         "capabilities": {"bounding": capabilities, "effective": held, "permitted": held},
     }
-    if options.ulimit:
-        process["rlimits"] = rlimits(options.ulimit)
+    if options.ulimit or options.cpu_time_s:
+        process["rlimits"] = rlimits((*_cpu_backstop(options), *options.ulimit))
     if options.oom_score_adj is not None:
         process["oomScoreAdj"] = oom_score_adj(options.oom_score_adj)
     return process
+
+
+def _cpu_backstop(options: RunOptions) -> tuple[str, ...]:
+    """No process gets much more than the time of all of them, should nobody be there to look."""
+    return (f"cpu={int(options.cpu_time_s) + 2}",) if options.cpu_time_s else ()
 
 
 def _args(options: RunOptions, config: dict[str, Any]) -> list[str]:

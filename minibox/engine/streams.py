@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from minibox.engine.allowance import Allowance
     from minibox.engine.detach_keys import DetachKeys
 
 CHUNK = 1 << 20  # of one splice; also the size we ask for our pipes: the largest without privilege
@@ -59,6 +60,8 @@ class Streams:
         owner: tuple[int, int],
         detaching: Detaching | None = None,
         outside: tuple[int, int, int] = (0, 1, 2),
+        allowance: Allowance | None = None,
+        socket: bool = False,
     ) -> None:
         """Prepare.
 
@@ -68,7 +71,10 @@ class Streams:
             owner: host's uid and gid of the container's process, which may then open its streams anew.
             detaching: the user may leave the terminal by some keys; then `abandon` follows.
             outside: the caller's streams, which stay open as long as this object is used; without a terminal.
+            allowance: how much it may write to the two others together.
+            socket: standard input is a socket that was made for the container, and goes both ways.
         """
+        self._allowance, self._socket = allowance, socket
         self._outside = outside
         self._detaching = detaching
         self.fds: tuple[int, int, int] = (-1, -1, -1)
@@ -89,7 +95,7 @@ class Streams:
         if not self._interactive:
             return self._null()
         stdin = self._outside[0]
-        if _is_pipe(stdin) or _is_null(stdin):
+        if self._socket or _is_pipe(stdin) or _is_null(stdin):
             return self._keep(stdin)
         reader, writer = self._pipe()
         self._given = (stdin, writer)
@@ -99,14 +105,14 @@ class Streams:
         made: dict[tuple[int, int], int] = {}  # one file behind both is one pipe, so that lines stay in order
         result = []
         for fd in self._outside[1:]:
-            if _is_pipe(fd) or _is_null(fd):
+            if _is_null(fd) or (_is_pipe(fd) and not self._allowance):
                 result.append(self._keep(fd))
                 continue
             status = os.fstat(fd)
             key = status.st_dev, status.st_ino
             if key not in made:
                 reader, made[key] = self._pipe()
-                self._copies.append((reader, fd))
+                self._copies.append((reader, self._keep(fd) if self._allowance else fd))
             result.append(made[key])
         return result[0], result[1]
 
@@ -142,7 +148,11 @@ class Streams:
         outside = {fd for pair in (*self._copies, self._given or ()) for fd in pair}
         if self._given:
             self._input = Copy(*self._given, stop=True)
-        self._done += [Copy(source, target) for source, target in self._copies]
+        allowed = self._allowance.move if self._allowance else None
+        for source, target in self._copies:
+            copy = Copy(source, target, close_target=bool(allowed), move=allowed)
+            if not _is_pipe(target):  # who reads a pipe waits for its end himself
+                self._done.append(copy)
         for fd in self._ours:
             if fd not in outside:
                 os.close(fd)
@@ -222,6 +232,7 @@ class Copy:
         *,
         stop: bool = False,
         close_source: bool = True,
+        close_target: bool = False,
         move: Callable[[int, int], int] | None = None,
     ) -> None:
         """Begin.
@@ -229,12 +240,13 @@ class Copy:
         Args:
             stop: `stop` can end it while the source is silent; the source stays open and the target is closed.
             close_source: close the source at the end, so that a writer learns that nobody reads any more.
+            close_target: close the target at the end, so that a reader learns that nothing more comes.
             move: reads some and writes it, in place of our own ways; returns 0 at the end.
         """
         self._source, self._target, self._move = source, target, move
         self.error: OSError | None = None
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC) if stop else -1
-        self._close_source = close_source and not stop
+        self._close_source, self._close_target = close_source and not stop, close_target or stop
         self._running = allocate_lock()
         self._running.acquire()
         start_new_thread(self._run, ())
@@ -263,7 +275,7 @@ class Copy:
         finally:
             if self._close_source:
                 os.close(self._source)
-            if self._stop_fd >= 0:
+            if self._close_target:
                 os.close(self._target)
             self._running.release()
 

@@ -78,7 +78,7 @@ class _Case:
         self._root, self._found = root, found
         self._options: dict[str, Any] = found.get("Options") or {}
         self._status = int(found.get("ExitCode") or 0)
-        self._signal = int(found.get("Signal") or 0)
+        self._signal = cause.ended_by(self._status, int(found.get("Signal") or 0), self._options)
         self._started = float(found.get("Started") or 0)
         self._finished = float(found.get("Finished") or 0)
         self._sent = sent_signals(root, found["Id"], self._started) if self._started else []

@@ -141,7 +141,7 @@ def test_timeout(any_box: Box, detached: bool) -> None:
     done = any_box(*words, "base", "sleep", "100")
     assert any_box.ok("wait", "web") == "137"
     found = why(any_box)
-    assert (found["kind"], found["status"], found["sender"]) == ("timeout", 137, "minibox")
+    assert (found["kind"], found["status"], found["sender"]) == ("wall-time", 137, "minibox")
     assert 0.3 <= found["ran_s"] < 5 * SLOWNESS
     if not detached:
         assert done.returncode == 137

@@ -17,7 +17,7 @@ LIMITS = {
     "cpu_time_s": 1.5,
     "output_bytes": 1 << 20,
     "disk_bytes": 2 << 20,
-    "ulimit": ["fsize=4096", "cpu=2:3"],
+    "ulimit": ["fsize=4096", "cpu=2:3", "nproc=8"],
 }
 
 
@@ -37,6 +37,7 @@ def cause(**facts: Any) -> Cause:
         ({**KILLED, "oom_killed": True}, "out-of-memory", "the kernel killed it: its limit of 64 MiB"),
         ({"status": 1, "oom_killed": True}, "out-of-memory", "a process of it: its limit of 64 MiB"),
         ({"status": 1, "refused": 2}, "processes", "refused 2 more, and exited with 1"),
+        ({"status": 1, "log": ("fork: Resource temporarily unavailable",)}, "processes", "more than 8 processes"),
         ({"status": 1, "disk_full": True}, "disk", "all of the 2 MiB"),
         ({"status": 1, "log": ("cp: No space left on device",)}, "disk", "all of the 2 MiB"),
         ({"status": 135, "signal": 7, "disk_full": True}, "disk", "SIGBUS ended it"),

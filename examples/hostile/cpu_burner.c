@@ -1,0 +1,4 @@
+int main(void) {
+    for (volatile long number = 0;; number++) {
+    }
+}

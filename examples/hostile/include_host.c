@@ -1,0 +1,4 @@
+/* Wants the compiler to read what it may not. */
+#include "/etc/shadow"
+
+int main(void) { return 0; }

@@ -1,0 +1,96 @@
+"""What a container has used, and which limits it ran into: by its cgroup, and by its own layer where that is limited."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.linux.cgroup.meters import Tally, cpu_split_ns, tally
+from minibox.record import record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from minibox.engine.cause import Facts
+    from minibox.engine.start import Execution
+    from minibox.linux.cgroup.group import CgroupUsage
+
+NS_A_SECOND = 1e9
+
+
+@record
+class Measured:
+    """
+    Attributes:
+        usage: as its cgroup has counted; None where there is none.
+        oom_kills: how many of its processes the kernel has killed for want of memory.
+        tally: of its processes.
+        cpu_parts_s: of its processor time, those in programs and in the kernel; None where nobody has counted.
+        disk_bytes: what it holds of its own layer, where that is limited; else None.
+        disk_full: there is no space, or no file, left in that.
+    """
+
+    usage: CgroupUsage | None = None
+    oom_kills: int = 0
+    tally: Tally = Tally()
+    cpu_parts_s: tuple[float | None, float | None] = (None, None)
+    disk_bytes: int | None = None
+    disk_full: bool = False
+
+    @property
+    def cpu_s(self) -> float | None:
+        return None if not self.usage or self.usage.cpu_ns is None else self.usage.cpu_ns / NS_A_SECOND
+
+    def facts(
+        self, code: int, options: Mapping[str, Any], *, ended_for: str, crowded: bool, log: tuple[str, ...]
+    ) -> Facts:
+        """For the judgement of an end; ``code`` is of the first process, as `Child.wait`."""
+        from minibox.engine.cause import Facts, ended_by
+
+        status = code if code >= 0 else 128 - code
+        return Facts(
+            status=status,
+            signal=ended_by(status, max(0, -code), options),
+            options=options,
+            ended_for=ended_for,
+            oom_killed=self.oom_kills > 0,
+            memory_peak_bytes=self.usage.memory_peak_bytes if self.usage else None,
+            cpu_s=self.cpu_s,
+            refused=self.tally.refused,
+            crowded=crowded,
+            disk_full=self.disk_full,
+            log=log,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For state.json; `engine.verdict` reads it."""
+        return {
+            "OOMKilled": self.oom_kills > 0,
+            "MemoryPeak": self.usage.memory_peak_bytes if self.usage else None,
+            "CpuTime": self.cpu_s,
+            "Refused": self.tally.refused,
+            "DiskFull": self.disk_full,
+        }
+
+    def since(self, before: Measured) -> Measured:
+        """What of it one command has run into, that began when ``before`` was measured."""
+        counted = Tally(self.tally.peak, self.tally.refused - before.tally.refused, self.tally.crowded)
+        return replace(self, usage=None, oom_kills=self.oom_kills - before.oom_kills, tally=counted)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def measure(execution: Execution) -> Measured:
+    """Look now; the container may have ended, but not been closed."""
+    group, (disk_bytes, full) = execution.cgroup, _disk(execution.shown_root_fd)
+    if not group:
+        return Measured(disk_bytes=disk_bytes, disk_full=full)
+    parts = cpu_split_ns(group)
+    split = (parts[0] / NS_A_SECOND, parts[1] / NS_A_SECOND) if parts else (None, None)
+    return Measured(group.usage(), group.oom_kills(), tally(group), split, disk_bytes, full)
+
+
+def _disk(root_fd: int) -> tuple[int | None, bool]:
+    if root_fd < 0:
+        return None, False
+    found = os.fstatvfs(root_fd)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize, found.f_bfree == 0 or found.f_ffree == 0
