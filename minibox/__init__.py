@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from minibox.api.process import Popen as Popen
     from minibox.api.run import run as run
     from minibox.api.sandbox import Sandbox as Sandbox
+    from minibox.api.sandboxed import sandboxed as sandboxed
     from minibox.engine.completed import CompletedRun as CompletedRun
     from minibox.engine.outcome import Usage as Usage
     from minibox.engine.verdict import Verdict as Verdict
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
     from minibox.errors import CommandNotFound as CommandNotFound
     from minibox.errors import ContainerNotRunning as ContainerNotRunning
     from minibox.errors import ImageNotFound as ImageNotFound
+    from minibox.errors import LimitExceeded as LimitExceeded
     from minibox.errors import MiniboxError as MiniboxError
     from minibox.errors import NetworkError as NetworkError
+    from minibox.errors import RemoteError as RemoteError
+    from minibox.errors import SandboxCrashed as SandboxCrashed
     from minibox.errors import TimedOut as TimedOut
     from minibox.errors import TimeoutExpired as TimeoutExpired
     from minibox.errors import Unsupported as Unsupported
+    from minibox.errors import UntrustedResult as UntrustedResult
     from minibox.errors import UsageError as UsageError
 else:
     _WHERE = {
@@ -37,6 +42,7 @@ else:
         "Popen": "api.process",
         "run": "api.run",
         "Sandbox": "api.sandbox",
+        "sandboxed": "api.sandboxed",
         "CompletedRun": "engine.completed",
         "Usage": "engine.outcome",
         "Verdict": "engine.verdict",
@@ -47,9 +53,13 @@ else:
         "ImageNotFound": "errors",
         "MiniboxError": "errors",
         "NetworkError": "errors",
+        "LimitExceeded": "errors",
+        "RemoteError": "errors",
+        "SandboxCrashed": "errors",
         "TimedOut": "errors",
         "TimeoutExpired": "errors",
         "Unsupported": "errors",
+        "UntrustedResult": "errors",
         "UsageError": "errors",
     }
 
