@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SIGKILL, SIGXCPU, SIGXFSZ, LAST_SIGNAL = 9, 24, 25, 64
 MIB = 1 << 20
+CLOCKS_DIFFER = 0.9
 
 # Kinds of ends.
 EXITED, SIGNAL, CRASHED = "exited", "signal", "crashed"
@@ -136,7 +137,8 @@ def by_signal(facts: Facts) -> Cause | None:
         what, hint = CRASHES[facts.signal]
         return Cause(CRASHED, f"it crashed by {name}: {what}", "", hint or advice(facts.log))
     if facts.signal == SIGKILL:
-        if xcpu_s and facts.cpu_s and facts.cpu_s >= xcpu_s:  # a hard limit is told by SIGKILL
+        # A hard limit is told by SIGKILL; the kernel counts for it by another clock than for the cgroup.
+        if xcpu_s and facts.cpu_s and facts.cpu_s >= xcpu_s * CLOCKS_DIFFER:
             return Cause(CPU_TIME, f"it has used {span(xcpu_s)} of processor time", "the kernel", "raise --ulimit cpu")
         words = "somebody on the host sent it SIGKILL, and not by minibox: nothing inside can"
         return Cause(SIGNAL, words, "outside", "ausearch or the journal may know who")

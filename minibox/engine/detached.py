@@ -269,6 +269,8 @@ def settle(root: str, runroot: str, container_id: str) -> None:
 
     The claim is its descriptor 3.
     """
+    from minibox.engine.measured import measure_group
+
     claim = _inherited_claim(root, container_id)
     ended = read_exit(root, container_id) or {
         "ExitCode": MiniboxError.status,
@@ -277,7 +279,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     }
     claim.note_ended(ended["ExitCode"])
     group = cgroup.find(cgroup.detect(), f"minibox-{container_id}")
-    ended |= {"Pid": 0, "OOMKilled": group.oom_kills() > 0, "MemoryPeak": group.usage().memory_peak_bytes}
+    ended |= {**measure_group(group).record(), "Pid": 0}
     removal.remove_traces(root, runroot, container_id)
     mark = _stop_mark(root, container_id)
     before = state.read(root, container_id)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from minibox.engine.cause import Facts
     from minibox.engine.start import Execution
-    from minibox.linux.cgroup.group import CgroupUsage
+    from minibox.linux.cgroup.group import Cgroup, CgroupUsage
 
 NS_A_SECOND = 1e9
 
@@ -81,12 +81,16 @@ class Measured:
 
 def measure(execution: Execution) -> Measured:
     """Look now; the container may have ended, but not been closed."""
-    group, (disk_bytes, full) = execution.cgroup, _disk(execution.shown_root_fd)
-    if not group:
-        return Measured(disk_bytes=disk_bytes, disk_full=full)
+    disk_bytes, full = _disk(execution.shown_root_fd)
+    found = measure_group(execution.cgroup) if execution.cgroup else Measured()
+    return replace(found, disk_bytes=disk_bytes, disk_full=full)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def measure_group(group: Cgroup) -> Measured:
+    """The same of what its cgroup knows."""
     parts = cpu_split_ns(group)
     split = (parts[0] / NS_A_SECOND, parts[1] / NS_A_SECOND) if parts else (None, None)
-    return Measured(group.usage(), group.oom_kills(), tally(group), split, disk_bytes, full)
+    return Measured(group.usage(), group.oom_kills(), tally(group), split)
 
 
 def _disk(root_fd: int) -> tuple[int | None, bool]:

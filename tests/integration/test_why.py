@@ -135,6 +135,21 @@ def test_a_child_out_of_memory(box: Box) -> None:
     assert (found["kind"], found["status"]) == ("out-of-memory", 9) and "a process of it" in found["summary"]
 
 
+@pytest.mark.parametrize(
+    ("script", "options", "kind", "words"),
+    [
+        ("for i in 1 2 3 4 5 6 7 8 9; do sleep 9 & done", ("--pids-limit", "5"), "processes", "it had 5 processes"),
+        ("dd if=/dev/zero of=/big", ("--disk", "1m"), "disk", "all of the 1 MiB"),
+        ("dd if=/dev/zero of=/big", ("--ulimit", "fsize=1000"), "file-size", "larger than 1000 bytes"),
+        ("while :; do :; done", ("--ulimit", "cpu=1"), "cpu-time", "used 1 s of processor time"),
+    ],
+)
+@requires("cgroup:pids")
+def test_other_limits(box: Box, script: str, options: tuple[str, ...], kind: str, words: str) -> None:
+    found = ended(box, script, *options)
+    assert found["kind"] == kind and words in found["summary"], found
+
+
 @pytest.mark.parametrize("detached", [True, False])
 def test_timeout(any_box: Box, detached: bool) -> None:
     words = ["run", *(["-d"] if detached else []), "--network", "none", "--name", "web", "--timeout", "300ms"]

@@ -1,0 +1,115 @@
+"""Each limit of the API, for root and for an ordinary user, who has no cgroup here: it holds, and the verdict says so."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import AS_USER
+from tests.leaks import SLOWNESS
+from tests.probes import requires
+
+PROGRAM = """
+import json, sys
+import minibox
+
+words, options = json.loads(sys.argv[1])
+done = minibox.run("base", words, capture_output=True, **options)
+found = {"verdict": vars(done.verdict), "usage": vars(done.usage), "code": done.returncode}
+print(json.dumps({**found, "out": len(done.stdout), "err": done.stderr.decode()}))
+"""
+Judge = Callable[..., dict[str, Any]]
+LOOP = "while :; do :; done"
+CHILDREN = "while :; do for i in 1 2 3 4; do (i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done) & done; wait; done"
+FORKS = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 9 & done"
+
+
+@pytest.fixture(params=["root", pytest.param("user", marks=requires("user"))])
+def judge(request: pytest.FixtureRequest) -> Judge:
+    """Run a shell's script under limits, by a program of this user's; what became of it."""
+    if request.param == "root":
+        python, environment, more = [sys.executable], request.getfixturevalue("environment"), {}
+    else:
+        command = request.getfixturevalue("user_command")
+        python = command[:-2] if command[0] == "/usr/bin/env" else [sys.executable]
+        environment, more = request.getfixturevalue("user_environment"), AS_USER
+
+    def run(script: str, **options: Any) -> dict[str, Any]:
+        argv = [*python, "-c", PROGRAM, json.dumps((["sh", "-c", script], options))]
+        done: Any = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, **more)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    return run
+
+
+@requires("root")
+@pytest.mark.parametrize("script", [LOOP, CHILDREN], ids=["one", "many"])
+def test_processor_time_of_all_processes_together(judge: Judge, script: str) -> None:
+    found = judge(script, cpu_time=0.4, wall_time=60 * SLOWNESS)
+    assert found["verdict"]["kind"] == "cpu-time", found
+    assert 0.35 < found["usage"]["cpu_s"] < 2 and found["code"] == -9
+
+
+@requires("root")
+def test_wall_time(judge: Judge) -> None:
+    found = judge("sleep 100", wall_time=0.4, cpu_time=50)
+    assert found["verdict"]["kind"] == "wall-time", found
+    assert 0.4 <= found["usage"]["wall_s"] < 30
+
+
+@pytest.mark.kernel
+@requires("root")
+def test_output(judge: Judge) -> None:
+    found = judge("(yes >&2) & yes", output="10k")
+    assert found["verdict"]["kind"] == "output", found
+    assert found["out"] + len(found["err"]) == 10 << 10
+    assert judge("head -c 10240 /dev/zero", output="10k")["verdict"]["kind"] == "exited", "that is not more"
+
+
+@requires("root")
+@pytest.mark.parametrize("init", [True, False], ids=["init", "process 1"])
+def test_file_size(judge: Judge, init: bool) -> None:
+    found = judge("exec dd if=/dev/zero of=/large bs=1k count=99", file_size="10k", init=init)
+    assert found["verdict"]["kind"] == "file-size", found
+
+
+@requires("root")
+def test_disk(judge: Judge) -> None:
+    found = judge("dd if=/dev/zero of=/large bs=1k", disk="1m")
+    if "since Linux 6.6" in found["err"]:
+        pytest.skip(found["err"])
+    assert found["verdict"]["kind"] == "disk", found
+    assert 1 << 20 <= found["usage"]["written_bytes"] < 2 << 20
+    coped = judge("dd if=/dev/zero of=/large bs=1k; true", disk="1m")
+    assert coped["verdict"]["kind"] == "exited"
+    assert coped["verdict"]["evidence"] == ["it had written as much as it may (--disk)"]
+
+
+@requires("root")
+@pytest.mark.parametrize("many", [FORKS, f"{FORKS}; true"], ids=["fails", "copes"])
+def test_processes(judge: Judge, request: pytest.FixtureRequest, many: str) -> None:
+    is_root = "root" in request.node.name
+    limit: dict[str, Any] = {"processes": 6} if is_root else {"ulimits": {"nproc": 6}}
+    found = judge(many if many == FORKS else f"({many[:-6]}) || true", **limit)
+    assert found["verdict"]["kind"] == ("processes" if many == FORKS else "exited"), found
+    if is_root:
+        assert found["usage"]["processes"] in (6, None)
+        assert many == FORKS or "more than the 6 processes" in found["verdict"]["evidence"][0]
+
+
+@requires("root", "cgroup:memory")
+def test_what_was_used_is_told(judge: Judge, request: pytest.FixtureRequest) -> None:
+    found = judge("head -c 3m /dev/zero > /three; head -c 20m /dev/zero | tail -c 18m | wc -c; echo x", output="1m")
+    usage = found["usage"]
+    assert found["verdict"]["kind"] == "exited" and usage["wall_s"] > 0
+    assert 3 << 20 < usage["written_bytes"] < 4 << 20, "a file, and what was printed"
+    if "root" in request.node.name:
+        assert usage["cpu_s"] > 0 and usage["memory_peak_bytes"] > 18 << 20
+        assert abs(usage["cpu_s"] - usage["user_s"] - usage["system_s"]) < 0.05
