@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from stat import S_ISDIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # Where programs, shared libraries and the loader are; everybody may read them: their owners need no mapping.
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime")
+FOR_ALL = (0o004, 0o005)  # of files, of directories
 DEPTH_OF_HOMES = 2  # /home/ann
 LIBRARY = ".so"
 
@@ -27,16 +29,33 @@ def command() -> str:
 def mounts() -> list[tuple[str, str, str]]:
     """As of `ContainerOptions`; those below another are left out.
 
+    What everybody may read isn't id-mapped, so that it may be on a file system that can't be: a container's root is
+    nobody, and what is root's alone, as under /root, is shown as its own.
+
     Raises:
         OSError: it can't be read what is mapped into this process.
     """
     found = [(path, "ro,noidmap") for path in SYSTEM if os.path.exists(path)]
     covered = [path for path, _ in found if os.path.isdir(path)]
+    files = [file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))]
     for path in sorted({*_own_directories(), *_libraries()}, key=lambda path: (path.count("/"), path)):
         if os.path.exists(path) and not any(_is_below(path, other) for other in covered):
             covered.append(path)
-            found.append((path, "ro"))
+            found.append((path, "ro,noidmap" if _is_for_all(path, files) else "ro"))
     return [(path, path, options) for path, options in found]
+
+
+def _is_for_all(path: str, files: list[str]) -> bool:
+    """May everybody read it, and what of it was imported?"""
+    imported = [file for file in files if file.startswith(f"{path}/")]
+    for each in {path, *imported, *map(os.path.dirname, imported)}:
+        try:
+            mode = os.stat(each).st_mode
+        except OSError:
+            continue
+        if mode & FOR_ALL[S_ISDIR(mode)] != FOR_ALL[S_ISDIR(mode)]:
+            return False
+    return True
 
 
 def _own_directories() -> Iterator[str]:

@@ -5,24 +5,23 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from typing import Any, ParamSpec, TypeVar, overload
 
 from minibox.errors import LimitExceeded, RemoteError, SandboxCrashed, TimeoutExpired, UntrustedResult, UsageError
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # typing isn't imported inside: it would cost each call
     from collections.abc import Callable, Iterable
-    from typing import Unpack
+    from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
     from minibox.api.options import ContainerOptions
     from minibox.engine.embedded import Embedded
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
+    P = ParamSpec("P")
+    R = TypeVar("R")
 RESULT_BYTES = 64 << 20
 LENGTH_BYTES = 8
 CHUNK = 1 << 20
+GENERATORS = 0x20 | 0x80 | 0x200  # of co_flags: generators, coroutines and both; inspect
 INSIDE = "_minibox_sandbox"  # of sys.modules, set in the sandbox
 
 
@@ -33,19 +32,20 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.args[0]}"""'
 
 
-@overload
-def sandboxed(function: Callable[P, R], /) -> Callable[P, R]: ...
+if TYPE_CHECKING:
 
+    @overload
+    def sandboxed(function: Callable[P, R], /) -> Callable[P, R]: ...
 
-@overload
-def sandboxed(
-    *,
-    timeout: float | None = None,
-    allow: Iterable[type] = (),
-    trusted: bool = False,
-    result_bytes: int = RESULT_BYTES,
-    **options: Unpack[ContainerOptions],
-) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+    @overload
+    def sandboxed(
+        *,
+        timeout: float | None = None,
+        allow: Iterable[type] = (),
+        trusted: bool = False,
+        result_bytes: int = RESULT_BYTES,
+        **options: Unpack[ContainerOptions],
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
 def sandboxed(
@@ -107,6 +107,8 @@ def _check(function: Callable[..., Any]) -> None:
     name = getattr(function, "__qualname__", "")
     if not callable(function) or not name or not hasattr(function, "__module__"):
         raise UsageError(f"sandbox {function!r}: not a function")
+    if getattr(getattr(function, "__code__", None), "co_flags", 0) & GENERATORS:
+        raise UsageError(f"sandbox {name}: what a generator or a coroutine returns goes on here", "return a list")
     if "<" in name:
         raise UsageError(
             f"sandbox {name}: a {'lambda' if name.endswith('<lambda>') else 'function in a function'} has no name by which "

@@ -7,8 +7,8 @@ qualified name, its arguments. The answer: True and the result; or False, the ex
 pickled), its type's name, its text and its traceback.
 """
 
+import _pickle as pickle  # without its Python part, which imports much
 import os
-import pickle
 import sys
 
 

@@ -103,7 +103,9 @@ def make_spec(
     )
     all_mounts = _without(_default_mounts(options, security, network, id_mappings), mounts)
     all_mounts += mounts.mounts
-    all_mounts += _without(_file_mounts(files or {}, idmap_binds, read_only=bool(options.disk_bytes)), mounts)
+    all_mounts += _without(
+        _file_mounts(files or {}, idmap_binds, read_only=options.read_only or bool(options.disk_bytes)), mounts
+    )
     all_mounts += devices.mounts
     if options.init or options.idle:
         all_mounts.append(_init_mount(process, init_path, idle=options.idle))
@@ -327,7 +329,7 @@ def _without(ours: list[Mount], mounts: UserMounts) -> list[Mount]:
 
 
 def _file_mounts(files: Mapping[str, str], idmap: bool, *, read_only: bool) -> list[Mount]:
-    """``read_only``: they are files on the host's disk, and what may be written to that is limited."""
+    """``read_only``: as the root is; and they are on the host's disk, where what is written may be limited."""
     options = ["bind", "rprivate", *(["idmap"] if idmap else []), *(["ro"] if read_only else [])]
     return [
         {"destination": path, "type": "bind", "source": source, "options": list(options)}

@@ -180,6 +180,11 @@ def test_tmpfs(run):
     assert said.endswith("700\n")
 
 
+def test_a_read_only_root_has_read_only_files_of_ours(run):
+    script = "for f in hosts hostname resolv.conf; do true >> /etc/$f || echo $f; done 2>/dev/null"
+    assert run("--read-only", *_sh(script)).split() == ["hosts", "hostname", "resolv.conf"]
+
+
 def test_read_only_root(run):
     script = "touch /new 2>&1 | grep -o Read-only; touch /dev/shm/x && echo shm; touch /tmp/x && echo tmp"
     assert run("--read-only", "--tmpfs", "/tmp", *_sh(script)) == "Read-only\nshm\ntmp\n"

@@ -142,6 +142,13 @@ def test_what_can_not_be_found_by_its_name_is_refused(function: Any, says: str) 
         minibox.sandboxed(function)
 
 
+def test_what_goes_on_here_is_refused() -> None:
+    async def coroutine() -> None: ...
+
+    with pytest.raises(minibox.UsageError, match="a coroutine"):
+        minibox.sandboxed(coroutine)
+
+
 def test_a_closure_is_refused() -> None:
     value = 3
 
