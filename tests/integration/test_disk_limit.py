@@ -13,7 +13,11 @@ from tests.probes import requires_root, requires_user
 
 MIB = 1 << 20
 FILL = "dd if=/dev/zero of=/a bs=1M; dd if=/dev/zero of=/usr/b bs=1M; cat /a /usr/b | wc -c"
-kinds = pytest.mark.parametrize("options", [(), ("--userns", "host"), ("--storage-driver", "erofs")], ids=str)
+kinds = pytest.mark.parametrize(
+    "options",
+    [pytest.param((), marks=pytest.mark.kernel), ("--userns", "host"), ("--storage-driver", "erofs")],
+    ids=["own ids", "host's ids", "erofs"],
+)
 
 
 def run(minibox: Run, *words: str) -> tuple[int, str, str]:
@@ -22,7 +26,6 @@ def run(minibox: Run, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.kernel
 @requires_root
 @kinds
 def test_it_can_not_grow_beyond_its_size(minibox: Run, options: tuple[str, ...]) -> None:
@@ -46,7 +49,6 @@ def test_empty_files_are_limited_too(minibox: Run) -> None:
     assert 900 < int(out) < 1024, err
 
 
-@pytest.mark.kernel
 @requires_root
 @kinds
 def test_the_root_is_an_overlay_as_ever(minibox: Run, options: tuple[str, ...]) -> None:

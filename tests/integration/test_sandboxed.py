@@ -22,7 +22,6 @@ from tests.probes import requires
 pytestmark = requires("root")
 
 
-@pytest.mark.kernel
 def test_arguments_go_in_and_the_result_comes_back(api: None) -> None:
     assert functions.add(1, b=2) == 3
     assert functions.add.__doc__ == "Adds." and functions.add.__name__ == "add"
