@@ -238,7 +238,7 @@ class _Call:
 
     def _ended(self, box: Embedded) -> Exception:
         """It has ended without an answer."""
-        from minibox.engine.cause import LIMITS, WALL_TIME
+        from minibox.engine.ends import LIMITS, WALL_TIME
 
         assert box.main
         box.main.wait()

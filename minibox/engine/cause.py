@@ -5,6 +5,18 @@ A program that ran into a limit and coped with it has ended by itself: then the 
 
 from __future__ import annotations
 
+from minibox.engine.ends import (
+    CPU_TIME,
+    CRASHED,
+    DISK,
+    EXITED,
+    FILE_SIZE,
+    OUT_OF_MEMORY,
+    OUTPUT,
+    PROCESSES,
+    SIGNAL,
+    WALL_TIME,
+)
 from minibox.engine.sizes import size_words
 from minibox.engine.symptoms import CRASHES, advice, signal_name, status_words
 from minibox.record import record
@@ -18,12 +30,6 @@ SIGKILL, SIGXCPU, SIGXFSZ, LAST_SIGNAL = 9, 24, 25, 64
 MIB = 1 << 20
 CLOCKS_DIFFER = 0.9
 
-# Kinds of ends.
-EXITED, SIGNAL, CRASHED = "exited", "signal", "crashed"
-OUT_OF_MEMORY, CPU_TIME, WALL_TIME = "out-of-memory", "cpu-time", "wall-time"
-PROCESSES, OUTPUT, FILE_SIZE, DISK = "processes", "output", "file-size", "disk"
-LIMITS = frozenset((OUT_OF_MEMORY, CPU_TIME, WALL_TIME, PROCESSES, OUTPUT, FILE_SIZE, DISK))
-
 
 @record
 class Facts:
@@ -33,7 +39,7 @@ class Facts:
         status: the exit status, as a shell has it.
         signal: the one that ended it; 0 for none.
         options: it was run with, as `options.given` has them.
-        ended_for: the limit for which minibox killed it: `CPU_TIME`, `WALL_TIME` or `OUTPUT`; "" for none.
+        ended_for: the limit for which minibox killed it: `CPU_TIME`, `WALL_TIME` or `OUTPUT` of `ends`; "" for none.
         oom_killed: the kernel killed a process of it that ran out of memory.
         memory_peak_bytes, cpu_s: what it used; None where nobody has counted.
         refused: how many more processes it wanted than it may have.

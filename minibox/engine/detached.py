@@ -279,7 +279,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     }
     claim.note_ended(ended["ExitCode"])
     group = cgroup.find(cgroup.detect(), f"minibox-{container_id}")
-    ended |= {**measure_group(group).record(), "Pid": 0}
+    ended |= {**measure_group(group, thoroughly=True).record(), "Pid": 0}
     removal.remove_traces(root, runroot, container_id)
     mark = _stop_mark(root, container_id)
     before = state.read(root, container_id)

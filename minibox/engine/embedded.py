@@ -11,8 +11,8 @@ from _thread import allocate_lock
 from weakref import WeakSet
 
 from minibox.engine.allowance import Allowance
-from minibox.engine.cause import OUTPUT, WALL_TIME
 from minibox.engine.container import new_launch
+from minibox.engine.ends import OUTPUT, WALL_TIME
 from minibox.engine.exec import Exec, Host
 from minibox.engine.options import given
 from minibox.engine.outcome import Usage, judge_end
@@ -125,7 +125,7 @@ class Embedded:
 
     def _weigh(self) -> None:
         """It has ended: see what it has used, before that is gone."""
-        self._owned.weigh()
+        self._owned.weigh(thoroughly=True)
         self._written_bytes = self._owned.measured.disk_bytes
         if self._written_bytes is None and self._launch.storage.driver in ("overlay", "erofs"):
             self._written_bytes = self._launch.storage.snapshot_bytes(self.id)
@@ -187,7 +187,7 @@ class Embedded:
     def measured(self) -> Measured:
         """What it has used up to now."""
         if self.main and self.main.returncode is None and not self._closed:
-            self._owned.weigh()
+            self._owned.weigh(thoroughly=True)
         return self._owned.measured
 
     def usage(self) -> Usage:
@@ -198,7 +198,7 @@ class Embedded:
             self.main.wall_s if self.main else 0.0,
             found.cpu_s if found.cpu_s is not None or seen_ns is None else seen_ns / NS_A_SECOND,
             used.memory_peak_bytes if used else None,
-            found.tally.peak,
+            found.tally.peak if found.tally else None,
             self._written_bytes,
             *found.cpu_parts_s,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minibox.engine.cause import WALL_TIME
+from minibox.engine.ends import WALL_TIME
 from minibox.engine.owned import Owned
 from minibox.engine.signals import Forwarding
 from minibox.engine.streams import Streams

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from minibox.linux.cgroup.meters import Tally, cpu_split_ns, tally
 from minibox.record import record, replace
 
 TYPE_CHECKING = False
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from minibox.engine.cause import Facts
     from minibox.engine.start import Execution
     from minibox.linux.cgroup.group import Cgroup, CgroupUsage
+    from minibox.linux.cgroup.meters import Tally
 
 NS_A_SECOND = 1e9
 
@@ -25,7 +25,7 @@ class Measured:
     Attributes:
         usage: as its cgroup has counted; None where there is none.
         oom_kills: how many of its processes the kernel has killed for want of memory.
-        tally: of its processes.
+        tally: of its processes; None where nobody has looked.
         cpu_parts_s: of its processor time, those in programs and in the kernel; None where nobody has counted.
         disk_bytes: what it holds of its own layer, where that is limited; else None.
         disk_full: there is no space, or no file, left in that.
@@ -33,7 +33,7 @@ class Measured:
 
     usage: CgroupUsage | None = None
     oom_kills: int = 0
-    tally: Tally = Tally()
+    tally: Tally | None = None
     cpu_parts_s: tuple[float | None, float | None] = (None, None)
     disk_bytes: int | None = None
     disk_full: bool = False
@@ -41,6 +41,11 @@ class Measured:
     @property
     def cpu_s(self) -> float | None:
         return None if not self.usage or self.usage.cpu_ns is None else self.usage.cpu_ns / NS_A_SECOND
+
+    @property
+    def refused(self) -> int:
+        """How many more processes it wanted than it may have."""
+        return self.tally.refused if self.tally else 0
 
     def facts(
         self, code: int, options: Mapping[str, Any], *, ended_for: str, crowded: bool, log: tuple[str, ...]
@@ -57,7 +62,7 @@ class Measured:
             oom_killed=self.oom_kills > 0,
             memory_peak_bytes=self.usage.memory_peak_bytes if self.usage else None,
             cpu_s=self.cpu_s,
-            refused=self.tally.refused,
+            refused=self.refused,
             crowded=crowded,
             disk_full=self.disk_full,
             log=log,
@@ -69,28 +74,38 @@ class Measured:
             "OOMKilled": self.oom_kills > 0,
             "MemoryPeak": self.usage.memory_peak_bytes if self.usage else None,
             "CpuTime": self.cpu_s,
-            "Refused": self.tally.refused,
+            "Refused": self.refused,
             "DiskFull": self.disk_full,
         }
 
     def since(self, before: Measured) -> Measured:
         """What of it one command has run into, that began when ``before`` was measured."""
-        counted = Tally(self.tally.peak, self.tally.refused - before.tally.refused, self.tally.crowded)
-        return replace(self, usage=None, oom_kills=self.oom_kills - before.oom_kills, tally=counted)  # type: ignore[no-any-return,no-untyped-call]
+        count = self.refused - before.refused
+        tally = replace(self.tally, refused=count) if self.tally else None  # type: ignore[no-untyped-call]
+        return replace(self, usage=None, oom_kills=self.oom_kills - before.oom_kills, tally=tally)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def measure(execution: Execution) -> Measured:
-    """Look now; the container may have ended, but not been closed."""
+def measure(execution: Execution, *, thoroughly: bool) -> Measured:
+    """Look now; the container may have ended, but not been closed.
+
+    Args:
+        thoroughly: at processes and the parts of processor time, too.
+    """
     disk_bytes, full = _disk(execution.shown_root_fd)
-    found = measure_group(execution.cgroup) if execution.cgroup else Measured()
+    found = measure_group(execution.cgroup, thoroughly=thoroughly) if execution.cgroup else Measured()
     return replace(found, disk_bytes=disk_bytes, disk_full=full)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def measure_group(group: Cgroup) -> Measured:
+def measure_group(group: Cgroup, *, thoroughly: bool) -> Measured:
     """The same of what its cgroup knows."""
+    usage, oom_kills = group.usage(), group.oom_kills()
+    if not thoroughly:
+        return Measured(usage, oom_kills)
+    from minibox.linux.cgroup.meters import cpu_split_ns, tally
+
     parts = cpu_split_ns(group)
     split = (parts[0] / NS_A_SECOND, parts[1] / NS_A_SECOND) if parts else (None, None)
-    return Measured(group.usage(), group.oom_kills(), tally(group), split)
+    return Measured(usage, oom_kills, tally(group), split)
 
 
 def _disk(root_fd: int) -> tuple[int | None, bool]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from time import time
 
 from minibox.engine import files, removal, state
-from minibox.engine.cause import WALL_TIME
+from minibox.engine.ends import WALL_TIME
 from minibox.engine.guard import Guard
 from minibox.engine.launch import IdFile
 from minibox.engine.measured import Measured, measure
 from minibox.engine.prepare import INIT
 from minibox.errors import CommandNotExecutable, CommandNotFound
-from minibox.linux.cgroup.meters import tally
 from minibox.record import replace
 
 TYPE_CHECKING = False
@@ -91,10 +90,11 @@ class Owned:
             self.launch.options = options  # whoever starts it again wants it back
             self._write_state(Status="running", Pid=execution.init.pid)
 
-    def weigh(self) -> None:
-        """Look at what it has used, while its cgroup is there."""
+    def weigh(self, *, thoroughly: bool = False) -> None:
+        """Look at what it has used, while its cgroup is there; see `measure`."""
         if self.launch.execution:
-            self.measured = measure(self.launch.execution)
+            thoroughly = thoroughly or bool(self.launch.options.pids_limit)
+            self.measured = measure(self.launch.execution, thoroughly=thoroughly)
 
     @property
     def oom_killed(self) -> bool:
@@ -106,6 +106,8 @@ class Owned:
         execution = self.launch.execution
         if execution and execution.init:
             if not self.ended_for:
+                from minibox.linux.cgroup.meters import tally
+
                 self.crowded = execution.cgroup is not None and tally(execution.cgroup).crowded
                 self.ended_for = limit
             execution.init.send_signal(SIGKILL)

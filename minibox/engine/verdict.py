@@ -7,6 +7,7 @@ from time import time
 from minibox.engine import cause, health, removal, state
 from minibox.engine.cause import Facts, span
 from minibox.engine.detached import log_path
+from minibox.engine.ends import WALL_TIME
 from minibox.engine.log_time import log_time
 from minibox.engine.logs import read_log
 from minibox.engine.sent_signals import HEALTH, KILL, STOP, sent_signals
@@ -23,7 +24,7 @@ SIGKILL = 9
 LINES_SHOWN, LINES_READ = 5, 200
 SOON_S = 2.0  # a signal so shortly before the end is worth a word
 
-# Kinds of verdicts, besides those of `minibox.engine.cause`.
+# Kinds of verdicts, besides those of `minibox.engine.ends`.
 RUNNING, PAUSED, RESTARTING, CREATED = "running", "paused", "restarting", "created"
 NOT_STARTED, STOPPED, KILLED = "not-started", "stopped", "killed"
 UNHEALTHY, OWNER_KILLED, DAMAGED = "unhealthy", "owner-killed", "damaged"
@@ -35,7 +36,7 @@ class Verdict:
 
     Attributes:
         id, name: the container's.
-        kind: one of this module's or of `minibox.engine.cause`: `STOPPED`, `EXITED`, `OUT_OF_MEMORY`, ...
+        kind: one of this module's or of `minibox.engine.ends`: `STOPPED`, `EXITED`, `OUT_OF_MEMORY`, ...
         summary: one sentence.
         status: the exit status; None while it runs, or when it never ran.
         signal: the name of the signal that ended it; "" for none.
@@ -88,7 +89,7 @@ class _Case:
             status=self._status,
             signal=self._signal,
             options=self._options,
-            ended_for=found.get("EndedFor") or (cause.WALL_TIME if found.get("TimedOut") else ""),
+            ended_for=found.get("EndedFor") or (WALL_TIME if found.get("TimedOut") else ""),
             oom_killed=bool(found.get("OOMKilled")),
             memory_peak_bytes=found.get("MemoryPeak"),
             cpu_s=found.get("CpuTime"),

@@ -7,7 +7,7 @@ from _thread import allocate_lock, start_new_thread
 from select import POLLIN, poll
 from time import monotonic
 
-from minibox.engine.cause import CPU_TIME, WALL_TIME
+from minibox.engine.ends import CPU_TIME, WALL_TIME
 from minibox.engine.signals import block
 
 TYPE_CHECKING = False

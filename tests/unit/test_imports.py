@@ -68,3 +68,8 @@ def test_import_minibox_is_light() -> None:
 
 def test_help_is_light() -> None:
     assert not HEAVY & loaded_by("-m", "minibox", "--help")
+
+
+def test_nothing_that_words_an_end_is_on_the_way_to_a_start() -> None:
+    loaded = loaded_by("-c", "import minibox.engine.foreground")
+    assert not {"re", "signal", "minibox.engine.cause", "minibox.engine.symptoms"} & loaded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 from minibox.record import record
 
@@ -93,9 +92,12 @@ def descendants(pid: int) -> Iterator[int]:
     while waiting:
         pid = waiting.pop()
         yield pid
-        with suppress(OSError):
-            for thread in os.listdir(f"/proc/{pid}/task"):
-                waiting += map(int, _text(f"/proc/{pid}/task/{thread}/children").split())
+        try:
+            threads = os.listdir(f"/proc/{pid}/task")
+        except OSError:
+            continue  # it has ended
+        for thread in threads:
+            waiting += map(int, _text(f"/proc/{pid}/task/{thread}/children").split())
 
 
 def processes(pids: Iterable[int]) -> ProcessUsage:
@@ -127,14 +129,16 @@ def process_io(pid: int) -> tuple[int | None, int | None]:
 def network_bytes(pid: int) -> tuple[int, int]:
     """Received and sent by a process's network, but for its loopback: proc_pid_net(5). Of the host's own: nothing."""
     received = sent = 0
-    with suppress(OSError):
+    try:
         if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
             return 0, 0
-        for line in _text(f"/proc/{pid}/net/dev").splitlines()[2:]:
-            name, _, numbers = line.partition(":")
-            words = numbers.split()
-            if name.strip() != "lo" and len(words) >= 9:
-                received, sent = received + int(words[0]), sent + int(words[8])
+    except OSError:
+        return 0, 0
+    for line in _text(f"/proc/{pid}/net/dev").splitlines()[2:]:
+        name, _, numbers = line.partition(":")
+        words = numbers.split()
+        if name.strip() != "lo" and len(words) >= 9:
+            received, sent = received + int(words[0]), sent + int(words[8])
     return received, sent
 
 
