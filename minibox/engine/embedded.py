@@ -210,7 +210,10 @@ class Embedded:
             log: what it wrote last, where the caller knows.
         """
         assert self.main
-        facts = None if self.main.returncode is None else self._facts(self.main.returncode, self._owned.measured, log)
+        code = self.main.returncode
+        if code is None and self.is_ours():
+            code = self.main.reap() if self._owned.ended_for else self.main.wait(0)
+        facts = None if code is None else self._facts(code, self._owned.measured, log)
         return judge_end(self.id, self.name, facts, self.usage())
 
     def verdict_on(self, command: Started, before: Measured, log: tuple[str, ...] = ()) -> Verdict:

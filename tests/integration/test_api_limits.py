@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
+import minibox
 from tests.conftest import AS_USER
 from tests.leaks import SLOWNESS
 from tests.probes import requires
@@ -112,3 +116,53 @@ def test_what_was_used_is_told(judge: Judge, request: pytest.FixtureRequest) -> 
     if "root" in request.node.name:
         assert usage["cpu_s"] > 0 and usage["memory_peak_bytes"] > 18 << 20
         assert abs(usage["cpu_s"] - usage["user_s"] - usage["system_s"]) < 0.05
+
+
+@requires("root", "cgroup:memory", "cgroup:pids")
+def test_a_command_of_a_sandbox_has_a_verdict_of_its_own(api: None) -> None:
+    with minibox.Sandbox("base", memory="32m", processes=12, disk="1m") as box:
+        run = partial(box.run, capture_output=True)
+        assert run(["tail", "/dev/zero"]).verdict.kind == "out-of-memory"
+        assert run(["sh", "-c", "dd if=/dev/zero of=/big; exit 1"]).verdict.kind == "disk"
+        assert run(["sh", "-c", f"rm /big; {FORKS}"]).verdict.kind == "processes"
+        done = run(["sh", "-c", "exit 3"])
+        assert (done.verdict.kind, done.verdict.evidence) == ("exited", ()), "what others ran into is not its own"
+        assert run(["sh", "-c", "kill -SEGV $$"]).verdict.kind == "crashed"
+
+
+@requires("root")
+@pytest.mark.parametrize("limit", ["output", "cpu-time", "wall-time"])
+def test_what_ends_a_sandbox_is_the_verdict_of_its_commands(api: None, limit: str) -> None:
+    options: Any = {"output": {"output": "9k"}, "cpu-time": {"cpu_time": 0.3}, "wall-time": {"wall_time": 0.5}}[limit]
+    with minibox.Sandbox("base", **options) as box:
+        assert box.run(["true"]).verdict.kind == "exited"
+        done = box.run(["sh", "-c", "sleep 60" if limit == "wall-time" else "yes"], capture_output=True)
+        assert done.verdict.kind == box.verdict.kind == limit
+        if limit == "output":
+            assert len(done.stdout) == 9 << 10
+        with pytest.raises(minibox.ContainerNotRunning):
+            box.run(["true"])
+
+
+@requires("root")
+def test_limits_hold_while_nobody_waits(api: None) -> None:
+    """They are not the caller's to keep."""
+    with minibox.Sandbox("base", wall_time=0.3) as box:
+        reader, writer = os.pipe()
+        with box.popen(["sleep", "100"], stdout=writer) as command:
+            os.close(writer)
+            assert os.read(reader, 1) == b"", "it was killed, and nobody has asked"
+        os.close(reader)
+        assert command.returncode == -9
+
+
+@requires("root")
+def test_many_runs_leave_no_thread_and_no_descriptor(api: None) -> None:
+    minibox.run("base", ["true"], wall_time=60, output="1k")
+    before = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+    for _ in range(20):
+        minibox.run("base", ["echo", "x"], wall_time=60, cpu_time=60, output="1k", capture_output=True)
+    deadline = time.monotonic() + 10 * SLOWNESS
+    while (len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))) != before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
