@@ -31,6 +31,10 @@ MIB = 1 << 20
 CLOCKS_DIFFER = 0.9
 
 
+#: Members of `RunOptions` that say something of an end.
+OPTIONS = ("memory_bytes", "pids_limit", "timeout_s", "cpu_time_s", "output_bytes", "disk_bytes", "ulimit", "init")
+
+
 @record
 class Facts:
     """What is known of an end.
@@ -38,7 +42,7 @@ class Facts:
     Attributes:
         status: the exit status, as a shell has it.
         signal: the one that ended it; 0 for none.
-        options: it was run with, as `options.given` has them.
+        options: it was run with, `OPTIONS` or more, as `options.given` has them.
         ended_for: the limit for which minibox killed it: `CPU_TIME`, `WALL_TIME` or `OUTPUT` of `ends`; "" for none.
         oom_killed: the kernel killed a process of it that ran out of memory.
         memory_peak_bytes, cpu_s: what it used; None where nobody has counted.

@@ -11,10 +11,10 @@ from _thread import allocate_lock
 from weakref import WeakSet
 
 from minibox.engine.allowance import Allowance
+from minibox.engine.cause import OPTIONS
 from minibox.engine.container import new_launch
 from minibox.engine.ends import OUTPUT, WALL_TIME
 from minibox.engine.exec import Exec, Host
-from minibox.engine.options import given
 from minibox.engine.outcome import Usage, judge_end
 from minibox.engine.owned import Owned
 from minibox.engine.started import Started
@@ -229,7 +229,7 @@ class Embedded:
 
     def _facts(self, code: int, measured: Measured, log: tuple[str, ...], *, relayed: bool = True) -> Facts:
         """``relayed``: an init, if there is one, has exited for it."""
-        options = given(self.options)
+        options = {name: getattr(self.options, name) for name in OPTIONS}
         if not relayed:
             options.pop("init", None)
         if self._timeout_s is not None:
