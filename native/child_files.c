@@ -158,7 +158,8 @@ static int open_parent(const struct mb_child *child, uint64_t root, const char *
     return mb_child_open_in(child, root, *copy ? copy : "/", O_PATH | O_DIRECTORY);
 }
 
-/* mknod(root, path, mode and type, device, uid, gid) */
+/* mknod(root, path, mode and type, device, uid, gid): one that is there stays as it is. In a user
+ * namespace that isn't the host's nobody may make devices: there it is the host's of that path. */
 int mb_child_op_mknod(struct mb_child *child, const uint64_t *a) {
     char copy[PATH_MAX];
     const char *name;
@@ -169,12 +170,16 @@ int mb_child_op_mknod(struct mb_child *child, const uint64_t *a) {
     int error = result(mknodat(parent, name, (mode_t)a[2], (dev_t)a[3]));
     if (!error) {
         error = result(fchownat(parent, name, (uid_t)a[4], (gid_t)a[5], AT_SYMLINK_NOFOLLOW));
+    } else if (error == -EEXIST) {
+        error = 0;
+    } else if (error == -EPERM && !S_ISFIFO(a[2]) && a[0] != MB_HOST) {
+        error = mb_child_bind(child, text(a[1]), a[0], text(a[1]));
     }
     close(parent);
     return error;
 }
 
-/* symlink(target, root, path): the directory must be there. */
+/* symlink(target, root, path): the directory must be there; so may the link, or what is in its place. */
 int mb_child_op_symlink(struct mb_child *child, const uint64_t *a) {
     char copy[PATH_MAX];
     const char *name;
@@ -184,7 +189,7 @@ int mb_child_op_symlink(struct mb_child *child, const uint64_t *a) {
     }
     int error = result(symlinkat(text(a[0]), parent, name));
     close(parent);
-    return error;
+    return error == -EEXIST ? 0 : error;
 }
 
 static int write_all(int fd, struct mb_bytes bytes) {

@@ -8,7 +8,12 @@
 #include <sys/stat.h>
 
 /* linux/mount.h's, see syscalls.h. */
-enum { MB_FSCONFIG_SET_FLAG = 0, MB_FSCONFIG_SET_STRING = 1, MB_FSCONFIG_CMD_CREATE = 6 };
+enum {
+    MB_FSCONFIG_SET_FLAG = 0,
+    MB_FSCONFIG_SET_STRING = 1,
+    MB_FSCONFIG_CMD_CREATE = 6,
+    MB_FSCONFIG_CMD_RECONFIGURE = 7
+};
 enum { MB_TREE_CLONE = 1 }; /* OPEN_TREE_CLONE */
 
 #define ATTACH_EMPTY (MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
@@ -38,8 +43,7 @@ static int place(const struct mb_child *child, int mount, uint64_t root, const c
     return error;
 }
 
-/* Give a file system context its options: "key,key=value,...". */
-static int set_options(int fs, const char *options) {
+int mb_child_set_options(int fs, const char *options) {
     char copy[4096];
     if (strlen(options) >= sizeof copy) {
         return -E2BIG;
@@ -68,7 +72,7 @@ int mb_child_new_mount(const char *fstype, const char *source, const char *optio
     }
     int error = source ? result(mb_fsconfig(fs, MB_FSCONFIG_SET_STRING, "source", source, 0)) : 0;
     if (!error) {
-        error = set_options(fs, options);
+        error = mb_child_set_options(fs, options);
     }
     if (!error) {
         error = result(mb_fsconfig(fs, MB_FSCONFIG_CMD_CREATE, NULL, NULL, 0));
@@ -131,6 +135,10 @@ int mb_child_op_attach(struct mb_child *child, const uint64_t *a) {
     return attach_at(child, slot(child, a[0]), a[1], text(a[2]));
 }
 
+int mb_child_bind(const struct mb_child *child, const char *source, uint64_t root, const char *target) {
+    return place(child, mb_open_tree(AT_FDCWD, source, MB_TREE_CLONE | O_CLOEXEC), root, target);
+}
+
 /* bind(source, root, target, attributes, recursive) */
 int mb_child_op_bind(struct mb_child *child, const uint64_t *a) {
     unsigned recursive = a[4] ? AT_RECURSIVE : 0;
@@ -191,6 +199,94 @@ int mb_child_op_read_only(struct mb_child *child, const uint64_t *a) {
     }
     close(target);
     return error;
+}
+
+/* attributes_at(root, target, set, clear, propagation, recursive): of what is mounted there. */
+int mb_child_op_attributes_at(struct mb_child *child, const uint64_t *a) {
+    int target = mb_child_open_in(child, a[0], text(a[1]), O_PATH);
+    if (target < 0) {
+        return -errno;
+    }
+    struct mb_mount_attr attr = {.attr_set = a[2], .attr_clr = a[3], .propagation = a[4]};
+    int error = result(mb_mount_setattr(target, "", AT_EMPTY_PATH | (a[5] ? AT_RECURSIVE : 0), &attr));
+    close(target);
+    return error;
+}
+
+/* reconfigure(root, target, options): of the file system that is mounted there. */
+int mb_child_op_reconfigure(struct mb_child *child, const uint64_t *a) {
+    int target = mb_child_open_in(child, a[0], text(a[1]), O_PATH);
+    int fs = target < 0 ? -1 : mb_fspick(target, "", 1 | 8 /* FSPICK_CLOEXEC | FSPICK_EMPTY_PATH */);
+    int error = fs < 0 ? -errno : mb_child_set_options(fs, text(a[2]));
+    if (!error) {
+        error = result(mb_fsconfig(fs, MB_FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0));
+    }
+    if (fs >= 0) {
+        close(fs);
+    }
+    if (target >= 0) {
+        close(target);
+    }
+    return error;
+}
+
+static bool has_mode(const char *options) {
+    for (; *options; options += strcspn(options, ","), options += *options == ',') {
+        if (!strncmp(options, "mode=", 5)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* mount_tmpfs(options, root, target, attributes, copy): with the mode of the directory that it
+ * covers, where the options don't say, and with what is in it. */
+int mb_child_op_mount_tmpfs(struct mb_child *child, const uint64_t *a) {
+    int target = mb_child_open_target(child, a[1], text(a[2]), true);
+    if (target < 0) {
+        return -errno;
+    }
+    struct stat covered;
+    int mount = fstat(target, &covered)
+                    ? -errno
+                    : mb_child_new_mount("tmpfs", "tmpfs", text(a[0]), (unsigned)a[3] & ~MOUNT_ATTR_RDONLY);
+    int error = mount < 0 ? mount : 0;
+    int top = error ? -1 : openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (!error && top < 0) {
+        error = -errno;
+    }
+    if (!error && a[4] && fchown(top, covered.st_uid, covered.st_gid) && errno != EINVAL && errno != EPERM) {
+        error = -errno;
+    }
+    if (!error && !has_mode(text(a[0]))) {
+        error = result(fchmod(top, covered.st_mode & 07777));
+    }
+    int source = error || !a[4] ? -1 : mb_child_open_in(child, a[1], text(a[2]), O_RDONLY | O_DIRECTORY);
+    if (!error && a[4]) {
+        error = source < 0 ? -errno : mb_child_copy(source, top);
+    }
+    struct mb_mount_attr attr = {.attr_set = a[3] & MOUNT_ATTR_RDONLY};
+    if (!error && attr.attr_set) {
+        error = result(mb_mount_setattr(mount, "", AT_EMPTY_PATH, &attr));
+    }
+    if (!error) {
+        error = result(mb_move_mount(mount, "", target, "", ATTACH_EMPTY));
+    }
+    const int fds[] = {source, top, mount, target};
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+        if (fds[i] >= 0) {
+            close(fds[i]);
+        }
+    }
+    return error;
+}
+
+/* move_root(root): where pivot_root can't be, since / is the initramfs. The host's root stays below. */
+int mb_child_op_move_root(struct mb_child *child, const uint64_t *a) {
+    if (fchdir(slot(child, a[0])) || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".")) {
+        return -errno;
+    }
+    return result(chdir("/"));
 }
 
 /* pivot_root(root): with "." for both, the old root is stacked on the new one at "/", and the

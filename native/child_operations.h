@@ -46,6 +46,16 @@ int mb_child_open_target(const struct mb_child *child, uint64_t root, const char
 /* A new detached mount of a file system with the options "key,key=value,...", or -errno. */
 int mb_child_new_mount(const char *fstype, const char *source, const char *options, unsigned attributes);
 
+/* Bind the host's `source` to a path of a root. */
+int mb_child_bind(const struct mb_child *child, const char *source, uint64_t root, const char *target);
+
+/* Give a file system context its options: "key,key=value,...". */
+int mb_child_set_options(int fs, const char *options);
+
+/* Copy what is in a directory to another, empty one: files, directories, links and nodes, with mode, owner and
+ * times. */
+int mb_child_copy(int from, int to);
+
 /* One message on a socket; with `fd` >= 0 a descriptor rides along. */
 int mb_child_send(int socket, uint32_t tag, int fd);
 

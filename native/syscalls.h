@@ -77,6 +77,10 @@ static inline int mb_mount_setattr(int dirfd, const char *path, unsigned flags, 
 
 static inline int mb_fsopen(const char *fstype, unsigned flags) { return (int)syscall(SYS_fsopen, fstype, flags); }
 
+static inline int mb_fspick(int dirfd, const char *path, unsigned flags) {
+    return (int)syscall(SYS_fspick, dirfd, path, flags);
+}
+
 static inline int mb_fsconfig(int fd, unsigned command, const char *key, const void *value, int aux) {
     return (int)syscall(SYS_fsconfig, fd, command, key, value, aux);
 }

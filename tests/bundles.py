@@ -85,6 +85,8 @@ class Bundle:
     @contextmanager
     def started(self, spec: Any, start: Start | None = None, **resources: Any) -> Iterator[tuple[Execution, int]]:
         """A container that runs, or waits at its gate; and what it writes."""
+        follows = "slave" in spec["linux"].get("rootfsPropagation", "")
+        plan = compile_plan(spec, Rootfs(path=spec["root"]["path"], follows=follows), start or Start())
         reader, writer = os.pipe2(os.O_CLOEXEC)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         given: dict[str, Any] = {
@@ -95,7 +97,6 @@ class Bundle:
             "write_id_maps": write_id_maps,
             "wire": lambda pid: None,
         } | resources
-        plan = compile_plan(spec, Rootfs(path=spec["root"]["path"]), start or Start())
         execution = Execution(plan, Resources(**given))
         try:
             execution.run()

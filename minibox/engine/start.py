@@ -97,6 +97,7 @@ class Execution:
         self.cgroup: Cgroup | None = None
         self.pty_master = self.shown_root_fd = -1
         self._root_fd = -1
+        self._userns: dict[int, int] = {}
         self._has_sibling = self._created = False
         self._signatures: dict[str, tuple[int, str]] = {}
         self._status: socket | None = None
@@ -126,6 +127,11 @@ class Execution:
     def _create_cgroup(self, _name: str) -> None:
         self.cgroup = self.resources.make_cgroup()
 
+    def _make_userns(self, slot: int, uid_map: str, gid_map: str) -> None:
+        from minibox.engine.mapping import user_namespace
+
+        self._userns[slot] = user_namespace(uid_map, gid_map)
+
     def _clone(self, flags: int) -> None:
         self._status, status = self._socketpair()
         self._channel, channel = self._socketpair()
@@ -143,9 +149,8 @@ class Execution:
             slots[op.NAMESPACES] = self.resources.joined_pidfd
             slots[op.GATE], slots[op.REPORT] = self.resources.gate
             slots[op.FIRST_CGROUP :] = tasks
-            if self.resources.kept_fds:
-                slots += [-1] * (op.FIRST_KEPT - len(slots))
-                slots += self.resources.kept_fds
+            kept = dict(enumerate(self.resources.kept_fds, op.FIRST_KEPT))
+            slots = _filled(slots, kept | self._userns)
             self.init = self._spawn(op.INIT, flags, slots, cgroup_fd, self.resources.spawn)
         finally:
             for fd in opened:
@@ -176,7 +181,7 @@ class Execution:
         _, status = self._socketpair()
         userns = os.open(f"/proc/{self.init.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            slots = [status.fileno(), self._channel.fileno(), -1, -1, -1, userns]
+            slots = _filled([status.fileno(), self._channel.fileno(), -1, -1, -1, userns], self._userns)
             mounter = self._spawn(op.MOUNTER, flags, slots)
             assert isinstance(mounter, Child)
             self.mounter = mounter
@@ -326,10 +331,21 @@ class Execution:
             if child is not None and child.pidfd >= 0:
                 child.end(SIGKILL)
                 child.close()
-        for fd in (self.pty_master, self.shown_root_fd, self._root_fd):
+        for fd in (self.pty_master, self.shown_root_fd, self._root_fd, *self._userns.values()):
             if fd >= 0:
                 os.close(fd)
+        self._userns = {}
         self.pty_master = self.shown_root_fd = self._root_fd = -1
+
+
+def _filled(slots: list[int], more: dict[int, int]) -> list[int]:
+    """The slots with some of higher numbers."""
+    if not more:
+        return slots
+    slots = slots + [-1] * (max(more) + 1 - len(slots))
+    for slot, fd in more.items():
+        slots[slot] = fd
+    return slots
 
 
 def _clone_refused(error: OSError, flags: int) -> MiniboxError:

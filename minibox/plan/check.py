@@ -19,6 +19,7 @@ def check(spec: Spec) -> None:
         raise ConfigError("process is missing")
     check_process(spec["process"])
     _check_namespaces(spec)
+    _check_id_maps(spec)
     _check_linux(spec.get("linux", {}))
 
 
@@ -55,6 +56,20 @@ def _check_namespaces(spec: Spec) -> None:
     for name in ("hostname", "domainname"):
         if spec.get(name) and "uts" not in found:
             raise ConfigError(f"{name} is set, and there is no uts namespace for it: the host's would change")
+
+
+def _check_id_maps(spec: Spec) -> None:
+    linux = spec.get("linux", {})
+    if "user" in namespaces.types(spec):
+        for kind in ("uid", "gid"):
+            if not linux.get(f"{kind}Mappings"):
+                raise ConfigError(f"linux.{kind}Mappings is empty, and there is a new user namespace that needs them")
+    for mount in spec.get("mounts", []):
+        wanted = {"idmap", "ridmap"} & set(mount.get("options", []))
+        if wanted and not mount.get("uidMappings") and not namespaces.has_own_ids(spec):
+            raise ConfigError(
+                f"{mount['destination']} is to be id-mapped, and neither it nor the container has mappings"
+            )
 
 
 def _check_linux(linux: Linux) -> None:

@@ -16,10 +16,9 @@ from __future__ import annotations
 from os import fsencode
 
 from minibox.errors import ConfigError
-from minibox.plan import mounts, namespaces
+from minibox.plan import devices, mounts, namespaces
 from minibox.plan import operations as op
 from minibox.plan.check import check
-from minibox.plan.devices import device_node
 from minibox.plan.process import become, session
 from minibox.plan.rootfs import clone_mounter, mounter, own_root, receive, show_root
 from minibox.record import record
@@ -51,6 +50,7 @@ class Start:
         gate: it waits before the exec until `engine.gate.open_gate` lets it pass, `start` of an OCI runtime.
         rootless: an ordinary user starts it: he has rights over namespaces that are joined in their user namespace only.
         keyring: it gets a session keyring of its own.
+        pivot: the root is changed by pivot_root(2); it can't be where / is the initramfs.
         kept_fds: how many descriptors of the caller's, from 3 on, stay open in the container.
     """
 
@@ -68,6 +68,7 @@ class Start:
     gate: bool = False
     rootless: bool = False
     keyring: bool = True
+    pivot: bool = True
     kept_fds: int = 0
 
 
@@ -91,11 +92,13 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     """
     check(spec)
     wanted = mounts.read(spec.get("mounts", []), start.cgroup_mounts)
-    binds = [mount for mount in wanted if mount.bind]
+    binds = [mount for mount in wanted if mount.bind and not mount.remount]
+    own_ids = namespaces.has_own_ids(spec)
     # A loop device, which an image may need, is none of the container's: its cgroup would forbid it.
-    below_mounter = start.id_mapped or rootfs.images
-    devices = spec.get("linux", {}).get("devices", [])
-    handed_over = [mount.destination for mount in binds] + [device["path"] for device in devices if below_mounter]
+    below_mounter = start.id_mapped or rootfs.images or (own_ids and any(mount.id_map for mount in binds))
+    handed_over = [mount.destination for mount in binds]
+    if below_mounter and not rootfs.path:
+        handed_over += [device["path"] for device in spec.get("linux", {}).get("devices", [])]
     if len(handed_over) > op.FIRST_KEPT - op.FIRST_BIND:
         raise ConfigError(
             f"{len(handed_over)} bind mounts and devices are more than the {op.FIRST_KEPT - op.FIRST_BIND} of one start"
@@ -103,13 +106,14 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     by_mounter = mounter(rootfs, spec, binds, start.id_mapped) if below_mounter else []
     return Plan(
         (
+            *_user_namespaces(binds),
             *namespaces.birth(spec, start),
             *([clone_mounter(start.id_mapped)] if below_mounter else []),
             *map(op.by_mounter, by_mounter),
             *_root(rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start)),
             *([show_root()] if rootfs.disk else []),
-            *_furnish(spec, wanted, below_mounter),
-            *_close_up(spec),
+            *_furnish(spec, wanted, below_mounter and not rootfs.path),
+            *_close_up(spec, start),
             *session(start, console=True),
             *_network(spec, start),
             *become(spec["process"], start),
@@ -118,39 +122,33 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     )  # fmt: skip
 
 
+def _user_namespaces(binds: list[mounts.Mount]) -> list[Op]:
+    """Those of bind mounts with mappings of their own."""
+    return [
+        op.parent("make_userns", slot, mount.uid_map, mount.gid_map, why=f"the ids of {mount.destination}")
+        for slot, mount in enumerate(binds, op.FIRST_USERNS)
+        if mount.uid_map
+    ]
+
+
 def _root(rootfs: Rootfs, binds: list[mounts.Mount], handed_over: list[str] | None, identity: list[Op]) -> list[Op]:
     """The container's root and its ids. Somebody else's directory, and what is mounted into it, may be out of the
     reach of its ids: it is opened before."""
-    if handed_over is not None:
-        return [*identity, *receive(handed_over)]
-    if rootfs.path:
-        return [*own_root(rootfs, binds), *identity]
-    return [*identity, *own_root(rootfs, binds)]
+    root = own_root(rootfs, binds) if handed_over is None else receive(rootfs, handed_over)
+    return [*root, *identity] if rootfs.path else [*identity, *root]
 
 
-def _furnish(spec: Spec, wanted: list[mounts.Mount], below_mounter: bool) -> list[Op]:
+def _furnish(spec: Spec, wanted: list[mounts.Mount], devices_made: bool) -> list[Op]:
     """Mounts, devices and links below the new root."""
     steps: list[Op] = []
     slot = op.FIRST_BIND
     for mount in wanted:
-        if mount.bind:
+        if mount.bind and not mount.remount:
             steps.append(op.attach(slot, op.ROOT, mount.destination, "a bind mount"))
             slot += 1
         else:
-            steps.append(mounts.fresh(mount))
-    if any(mount.destination == "/dev" and not mount.bind for mount in wanted):
-        for path in mounts.DEVICES:
-            steps.append(op.bind(path, path, "a device that every program may expect; the host's own"))
-        devices = spec.get("linux", {}).get("devices", [])
-        for parent in sorted({device["path"].rpartition("/")[0] for device in devices} - {"", "/dev"}):
-            steps.append(op.mkdir(op.ROOT, parent, "a device is to be in it"))
-        for slot_of_device, device in enumerate(devices, slot):
-            if below_mounter:
-                steps.append(op.attach(slot_of_device, op.ROOT, device["path"], "a device that was asked for"))
-            else:
-                steps.append(device_node(device, device["path"], op.ROOT, (0, 0)))
-        for target, path in mounts.DEV_LINKS:
-            steps.append(op.symlink(target, path, "programs expect it"))
+            steps += mounts.place(mount)
+    steps += devices.furnish(spec, wanted, slot if devices_made else None)
     if spec.get("hostname"):
         steps.append(op.sethostname(spec["hostname"], "the name of the new UTS namespace"))
     if spec.get("domainname"):
@@ -158,7 +156,7 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount], below_mounter: bool) -> lis
     return steps
 
 
-def _close_up(spec: Spec) -> list[Op]:
+def _close_up(spec: Spec, start: Start) -> list[Op]:
     """Nothing below the root changes after this; then the host's file system goes away."""
     linux = spec.get("linux", {})
     steps = []
@@ -172,7 +170,10 @@ def _close_up(spec: Spec) -> list[Op]:
     steps += [op.mask(path, "tells of the host") for path in linux.get("maskedPaths", [])]
     if spec.get("root", {}).get("readonly"):
         steps.append(op.mount_attributes(op.ROOT, "a read-only root", set_=op.RDONLY))
-    steps.append(op.pivot_root("the container's root becomes /, the host's file system is gone"))
+    if start.pivot:
+        steps.append(op.pivot_root("the container's root becomes /, the host's file system is gone"))
+    else:
+        steps.append(op.move_root("the container's root covers the host's, which stays below it: pivot_root can't be"))
     propagation = linux.get("rootfsPropagation", "")
     if propagation:
         steps.append(op.propagation("/", mounts.PROPAGATION[propagation], "as the Spec wants it"))

@@ -28,6 +28,7 @@ WORDS = {
     "write_id_maps": ("map the ids of the user namespace", "user_namespaces(7)", ""),
     "oom_score_adj": ("set oom_score_adj to {value}", "proc(5)", "value"),
     "network": ("wire the network ({mode})", "veth(4)", "mode"),
+    "make_userns": ("make a user namespace of ids {uid_map}", "user_namespaces(7)", "slot uid_map gid_map"),
     "take_sibling": ("receive the process that goes on", "pidfd_open(2)", ""),
     "take_terminal": ("receive the terminal, and give it to the container's user", "pty(7)", ""),
     "send": ("send {tag}", "unix(7)", "tag"),
@@ -49,6 +50,9 @@ WORDS = {
     "propagation": ("set the propagation of {path} to {flags}", "mount_namespaces(7)", "path flags"),
     "attach": ("attach {mount} at {target}", "move_mount(2)", "mount root target"),
     "mount": ("mount {fstype} on {target}", "fsopen(2)", "fstype source options root target attributes"),
+    "mount_tmpfs": ("mount tmpfs on {target}, as it is there", "tmpfs(5)", "options root target attributes copy"),
+    "reconfigure": ("change the file system on {target} to {options}", "fspick(2)", "root target options"),
+    "attributes_at": ("set attributes of {target}", "mount_setattr(2)", "root target set clear propagation recursive"),
     "mount_overlay": ("mount overlay on {directory}/{target}", "mount(2)", "directory options target"),
     "bind": ("bind {source} on {target}", "open_tree(2)", "source root target attributes recursive"),
     "bind_fd": ("bind {file} on {target}", "open_tree(2)", "file root target"),
@@ -60,6 +64,7 @@ WORDS = {
     "write_file": ("write {data} to {path}", "proc(5)", "root path data"),
     "write_fd": ("enter a cgroup: write {data} to its {file}", "cgroups(7)", "file data"),
     "pivot_root": ("make {root} the root directory", "pivot_root(2)", "root"),
+    "move_root": ("move {root} to /", "mount(2)", "root"),
     "chdir": ("change to the directory {path}", "chdir(2)", "path"),
     "sethostname": ("set the host name to {name}", "sethostname(2)", "name"),
     "setdomainname": ("set the domain name to {name}", "setdomainname(2)", "name"),
@@ -193,8 +198,10 @@ def _shown(operation: str, name: str, value: Argument) -> str:
         return f"{value:04o}"
     if name == "resource":
         return RESOURCES[value]
-    if name == "recursive":
+    if name in ("recursive", "copy"):
         return "yes" if value else ""
+    if name == "kept":
+        return str(value) if value else ""
     table = {"flags": CLONE_FLAGS if operation in ("clone", "clone_mounter", "clone_sibling", "unshare", "setns") else MOUNT_FLAGS,
              "propagation": MOUNT_FLAGS, "attributes": ATTRIBUTE_FLAGS, "set": ATTRIBUTE_FLAGS,
              "clear": ATTRIBUTE_FLAGS}.get(name)  # fmt: skip
@@ -207,6 +214,8 @@ def _shown(operation: str, name: str, value: Argument) -> str:
 def _slot(number: int) -> str:
     if number == op.HOST:
         return "the host's root"
+    if number >= op.FIRST_USERNS:
+        return f"the user namespace of bind source {number - op.FIRST_USERNS + 1}"
     if number >= op.FIRST_KEPT:
         return f"descriptor {number - op.FIRST_KEPT + 3}"
     if number >= op.FIRST_BIND:

@@ -38,8 +38,19 @@ ATTRIBUTES = {
     "diratime": (0, op.NODIRATIME),
     "nosymfollow": (op.NOSYMFOLLOW, 0),
     "symfollow": (0, op.NOSYMFOLLOW),
-    "defaults": (0, 0),
 }
+# option: (what the file system is told, True to say it and False to take it back)
+FILE_SYSTEM = {
+    "sync": ("sync", True),
+    "async": ("sync", False),
+    "dirsync": ("dirsync", True),
+    "mand": ("mand", True),
+    "nomand": ("mand", False),
+    "lazytime": ("lazytime", True),
+    "nolazytime": ("lazytime", False),
+}
+# Of mount(2) alone, or what is so anyway: every file system that counts versions always does.
+WITHOUT_EFFECT = ("defaults", "remount", "silent", "loud", "iversion", "noiversion")
 PROPAGATION = {
     "private": op.MS_PRIVATE,
     "slave": op.MS_SLAVE,
@@ -50,14 +61,6 @@ PROPAGATION = {
     "rshared": op.MS_REC | op.MS_SHARED,
     "runbindable": op.MS_REC | op.MS_UNBINDABLE,
 }
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
-DEV_LINKS = (
-    ("/proc/self/fd", "/dev/fd"),
-    ("/proc/self/fd/0", "/dev/stdin"),
-    ("/proc/self/fd/1", "/dev/stdout"),
-    ("/proc/self/fd/2", "/dev/stderr"),
-    ("pts/ptmx", "/dev/ptmx"),
-)
 WHY = {
     "proc": "the processes of the container's own pid namespace",
     "sysfs": "the kernel's devices and network as the container's namespaces show them",
@@ -80,9 +83,13 @@ class Mount:
 
     Attributes:
         bind: an existing directory or file rather than a new file system.
+        remount: what is mounted there already is changed.
         set_, clear: mount_setattr(2) attributes; ``all_set``, ``all_clear``: those of mounts below it too.
         options: those of the file system's own, comma-separated.
-        id_map: files show the container's ids.
+        id_map: files show the container's ids, or those of ``uid_map`` and ``gid_map``, as in /proc/PID/uid_map;
+            ``id_map_below``: those of mounts below it too.
+        copy_up: a tmpfs begins with what was in its place.
+        links: symlinks in it, target and path.
     """
 
     destination: str
@@ -90,20 +97,26 @@ class Mount:
     source: str | None
     bind: bool
     recursive: bool = False
+    remount: bool = False
     id_map: bool = False
+    id_map_below: bool = False
+    uid_map: str = ""
+    gid_map: str = ""
     set_: int = 0
     clear: int = 0
     all_set: int = 0
     all_clear: int = 0
     propagation: int = 0
     options: str = ""
+    copy_up: bool = False
+    links: tuple[tuple[str, str], ...] = ()
 
 
 def read(mounts: Iterable[runtime.Mount], cgroup_mounts: tuple[tuple[str, str, str], ...]) -> list[Mount]:
     """Understand the mounts of a Spec; a mount of type ``cgroup`` becomes those that the host has."""
     found = []
     for mount in mounts:
-        if mount.get("type") == "cgroup":
+        if mount.get("type") == "cgroup" and "bind" not in mount.get("options", ()):
             found += _cgroup(mount, cgroup_mounts)
         else:
             found.append(_read(mount))
@@ -111,53 +124,97 @@ def read(mounts: Iterable[runtime.Mount], cgroup_mounts: tuple[tuple[str, str, s
 
 
 def _read(mount: runtime.Mount) -> Mount:
-    destination = mount["destination"]
-    if not destination.startswith("/"):
-        raise ConfigError(f"the mount destination {destination!r} is not absolute")
-    fstype = mount.get("type", "")
-    bind = fstype == "bind"
-    recursive = id_map = False
-    set_ = clear = all_set = all_clear = propagation = 0
-    data = []
-    for option in mount.get("options", []):
-        if option in ATTRIBUTES:
-            on, off = ATTRIBUTES[option]
-            set_, clear = set_ & ~off | on, clear & ~on | off
-        elif option[:1] == "r" and option[1:] in ATTRIBUTES:
-            on, off = ATTRIBUTES[option[1:]]
-            all_set, all_clear = all_set & ~off | on, all_clear & ~on | off
-        elif option in PROPAGATION:
-            propagation = PROPAGATION[option]
-        elif option in ("bind", "rbind"):
-            bind, recursive = True, option == "rbind"
-        elif option in ("idmap", "ridmap"):
-            id_map = True
-        else:
-            data.append(option)
-    if bind and data:
-        raise ConfigError(f"a bind mount has no option {data[0]!r} (mount on {destination})")
-    if bind and not mount.get("source"):
+    options = mount.get("options", [])
+    destination = "/" + mount["destination"].lstrip("/")  # the specification wants old, relative ones accepted
+    fstype, source = mount.get("type", ""), mount.get("source")
+    bind = fstype == "bind" or "bind" in options or "rbind" in options
+    set_, clear = _attributes(options, "")
+    all_set, all_clear = _attributes(options, "r")
+    data = _data(options)
+    spread = [PROPAGATION[option] for option in options if option in PROPAGATION]
+    uid_map, gid_map = _id_map(mount.get("uidMappings", [])), _id_map(mount.get("gidMappings", []))
+    remount = "remount" in options
+    if bind and (unknown := [word for word in data if word not in dict(FILE_SYSTEM.values())]):
+        raise ConfigError(f"a bind mount has no option {unknown[0]!r} (mount on {destination})")
+    if bind and not source and not remount:
         raise ConfigError(f"the bind mount on {destination} has no source")
+    if not bind and not remount and fstype in ("", "none"):
+        raise ConfigError(f"the mount on {destination} has no type")
+    if bool(uid_map) != bool(gid_map):
+        raise ConfigError(f"the mount on {destination} has mappings for one kind of ids only")
+    id_map = bool(uid_map) or "idmap" in options or "ridmap" in options
+    if id_map and (not bind or remount):
+        raise ConfigError(f"the mount on {destination} can't be id-mapped: only a bind mount can")
     return Mount(
-        destination, fstype, mount.get("source"), bind, recursive, id_map, set_, clear, all_set, all_clear, propagation,
-        ",".join(data),
-    )  # fmt: skip
+        destination,
+        fstype,
+        source,
+        bind,
+        recursive="rbind" in options,
+        remount=remount,
+        id_map=id_map,
+        id_map_below="ridmap" in options or (id_map and "rbind" in options),
+        uid_map=uid_map,
+        gid_map=gid_map,
+        set_=set_,
+        clear=clear,
+        all_set=all_set,
+        all_clear=all_clear,
+        propagation=spread[-1] if spread else 0,
+        options="" if bind and not remount else ",".join(data),
+        copy_up="tmpcopyup" in options,
+    )
+
+
+def _attributes(options: list[str], prefix: str) -> tuple[int, int]:
+    """Attributes to set and to clear, by the options with a prefix: the later of two wins."""
+    set_ = clear = 0
+    for option in options:
+        if option[: len(prefix)] == prefix and option[len(prefix) :] in ATTRIBUTES:
+            on, off = ATTRIBUTES[option[len(prefix) :]]
+            set_, clear = set_ & ~off | on, clear & ~on | off
+    return set_, clear
+
+
+def _data(options: list[str]) -> list[str]:
+    """What the file system itself is told."""
+    ours = ("bind", "rbind", "idmap", "ridmap", "tmpcopyup", *WITHOUT_EFFECT)
+    told: list[str] = []
+    for option in options:
+        if option in FILE_SYSTEM:
+            word, on = FILE_SYSTEM[option]
+            told = [*(each for each in told if each != word), *([word] if on else [])]
+        elif option not in ours and option not in ATTRIBUTES and option not in PROPAGATION:
+            if not (option[:1] == "r" and option[1:] in ATTRIBUTES):
+                told.append(option)
+    return told
+
+
+def _id_map(mappings: list[runtime.LinuxIDMapping]) -> str:
+    """As the kernel reads it."""
+    return "".join(f"{each['containerID']} {each['hostID']} {each['size']}\n" for each in mappings)
 
 
 def _cgroup(mount: runtime.Mount, hierarchies: tuple[tuple[str, str, str], ...]) -> list[Mount]:
-    """cgroup v2 is one file system; v1 is a tmpfs with one for each hierarchy."""
+    """cgroup v2 is one file system; v1 is a tmpfs with one for each hierarchy, and read-only only when all are in it."""
     base = _read(mount)
-    attributes = base.set_
-    top = base.destination
+    attributes, top = base.set_, base.destination
     if not hierarchies:
         return []
     if hierarchies[0][0] == "":
-        return [Mount(top, "cgroup2", "cgroup", False, set_=attributes)]
-    tmpfs = Mount(top, "tmpfs", "tmpfs", False, set_=attributes & ~op.RDONLY, options="mode=0755,size=64k")
-    return [tmpfs] + [
-        Mount(f"{top}/{name}", fstype, "cgroup", False, set_=attributes, options=options)
-        for name, fstype, options in hierarchies
-    ]
+        return [_hierarchy(hierarchies[0], top, base)]
+    links = tuple((name, f"{top}/{part}") for name, _, _ in hierarchies if "," in name for part in name.split(","))
+    tmpfs = Mount(top, "tmpfs", "tmpfs", False, set_=attributes & ~op.RDONLY, options="mode=0755,size=64k", links=links)
+    closed = [Mount(top, "tmpfs", None, True, remount=True, set_=op.RDONLY)] if attributes & op.RDONLY else []
+    return [tmpfs, *(_hierarchy(each, f"{top}/{each[0]}", base) for each in hierarchies), *closed]
+
+
+def _hierarchy(hierarchy: tuple[str, str, str], destination: str, base: Mount) -> Mount:
+    """As the container's cgroup namespace shows it; without one, of type ``bind``, the container's own directory."""
+    _, fstype, options = hierarchy
+    if fstype == "bind":
+        return Mount(destination, "bind", options, True, set_=base.set_, propagation=base.propagation)
+    return Mount(destination, fstype, "cgroup", False, set_=base.set_, options=options, propagation=base.propagation)
 
 
 def open_bind(mount: Mount, slot: int) -> list[Op]:
@@ -165,7 +222,8 @@ def open_bind(mount: Mount, slot: int) -> list[Op]:
     assert mount.source is not None
     steps = [op.open_tree(mount.source, slot, f"the source of {mount.destination}", recursive=mount.recursive)]
     if mount.id_map:
-        steps.append(op.id_map(slot, "owners look alike on both sides", recursive=mount.recursive))
+        userns = op.USERNS if not mount.uid_map else op.FIRST_USERNS + slot - op.FIRST_BIND
+        steps.append(op.id_map(slot, "owners look alike on both sides", mount.id_map_below, userns))
     spread = mount.propagation or op.MS_REC | op.MS_PRIVATE
     everywhere = bool(spread & op.MS_REC)
     if (mount.all_set or mount.all_clear) and not everywhere:
@@ -189,12 +247,43 @@ def open_bind(mount: Mount, slot: int) -> list[Op]:
     return steps
 
 
-def fresh(mount: Mount) -> Op:
-    """Mount a new file system."""
+def place(mount: Mount) -> list[Op]:
+    """Mount a new file system, or change what is mounted."""
+    if mount.remount:
+        return _remount(mount)
     why = WHY.get(
         mount.fstype, "a file system in memory" if mount.fstype == "tmpfs" else f"a {mount.fstype} file system"
     )
     attributes = mount.set_ | mount.all_set
-    return op.mount(
-        mount.fstype, mount.destination, why, source=mount.source, options=mount.options, attributes=attributes
-    )
+    # A device's file system must know that it isn't to write; for others the attribute is enough.
+    on_device = attributes & op.RDONLY and (mount.source or "").startswith("/")
+    options = ",".join(filter(None, ["ro" if on_device else "", mount.options]))
+    steps: list[Op] = []
+    if mount.fstype == "tmpfs" and (mount.copy_up or not _has_mode(mount.options)):
+        steps.append(op.mount_tmpfs(mount.destination, why, options=options, attributes=attributes, copy=mount.copy_up))
+    else:
+        steps.append(
+            op.mount(mount.fstype, mount.destination, why, source=mount.source, options=options, attributes=attributes)
+        )
+    if mount.propagation & ~op.MS_REC not in (0, op.MS_PRIVATE):
+        spread = mount.propagation & ~op.MS_REC
+        steps.append(op.attributes_at(mount.destination, "as asked for", propagation=spread))
+    steps += [op.symlink(target, path, "one of the controllers of a hierarchy") for target, path in mount.links]
+    return steps
+
+
+def _has_mode(options: str) -> bool:
+    return any(option.startswith("mode=") for option in options.split(","))
+
+
+def _remount(mount: Mount) -> list[Op]:
+    steps: list[Op] = []
+    if not mount.bind:
+        options = ",".join(filter(None, ["ro" if mount.set_ & op.RDONLY else "rw", mount.options]))
+        steps.append(op.reconfigure(mount.destination, options, "the file system itself, too"))
+    if mount.all_set or mount.all_clear:
+        why = "as asked for, of mounts below it too"
+        steps.append(op.attributes_at(mount.destination, why, mount.all_set, mount.all_clear, recursive=True))
+    spread = mount.propagation & ~op.MS_REC
+    steps.append(op.attributes_at(mount.destination, "as asked for", mount.set_, mount.clear, propagation=spread))
+    return steps

@@ -51,6 +51,11 @@ def _needs_sibling(spec: Spec) -> bool:
     return "pid" in paths or "user" in paths or bool(paths and "user" in types(spec))
 
 
+def has_own_ids(spec: Spec) -> bool:
+    """Is it in a user namespace that is not the caller's?"""
+    return "user" in types(spec) or "user" in joined(spec)
+
+
 def clone_flags(spec: Spec) -> int:
     """clone(2) flags of the container's first process."""
     return 0 if _needs_sibling(spec) else _all_at_once(spec)
@@ -136,7 +141,7 @@ def identity(spec: Spec, start: Start) -> list[Op]:
     """What the process does itself, once the parent has mapped its ids."""
     own = types(spec)
     steps = enter_cgroups(start)
-    if "user" in own or "user" in joined(spec):
+    if has_own_ids(spec):
         steps += own_ids(start.setgroups)
         steps += dies_with_parent(start, "a change of ids forgets it")
     if "cgroup" in own:

@@ -35,7 +35,8 @@ FIRST_CGROUP = 16  # the "tasks" files of its cgroups, one a v1 hierarchy
 FIRST_JOINED = 40  # namespaces that are joined by path, one a type
 FIRST_BIND = 48  # bind mounts, opened before the container's root hides their sources
 FIRST_KEPT = 512  # descriptors of the caller's that stay open, from 3 on
-SLOTS = 1024  # how many there are, plan.h
+FIRST_USERNS = 768  # user namespaces that bind mounts are id-mapped by, one a bind mount
+SLOTS = 1280  # how many there are, plan.h
 NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
 
 # Tags of messages on the status socket.
@@ -117,8 +118,8 @@ def open_image(path: str, slot: int, why: str) -> Op:
     return Op("open_image", (path, slot), why, INIT)
 
 
-def id_map(slot: int, why: str, recursive: bool = False) -> Op:
-    return Op("id_map", (slot, int(recursive), USERNS), why, INIT)
+def id_map(slot: int, why: str, recursive: bool = False, userns: int = USERNS) -> Op:
+    return Op("id_map", (slot, int(recursive), userns), why, INIT)
 
 
 def mount_attributes(
@@ -140,6 +141,20 @@ def mount(
     root: int = ROOT,
 ) -> Op:  # fmt: skip
     return Op("mount", (fstype, source, options, root, target, attributes), why, INIT)
+
+
+def mount_tmpfs(target: str, why: str, *, options: str = "", attributes: int = 0, copy: bool = False) -> Op:
+    return Op("mount_tmpfs", (options, ROOT, target, attributes, int(copy)), why, INIT)
+
+
+def reconfigure(target: str, options: str, why: str) -> Op:
+    return Op("reconfigure", (ROOT, target, options), why, INIT)
+
+
+def attributes_at(
+    target: str, why: str, set_: int = 0, clear: int = 0, *, propagation: int = 0, recursive: bool = False
+) -> Op:
+    return Op("attributes_at", (ROOT, target, set_, clear, propagation, int(recursive)), why, INIT)
 
 
 def mount_overlay(directory: str, options: str, target: str, why: str) -> Op:
@@ -180,6 +195,10 @@ def write_file(root: int, path: str, data: bytes, why: str) -> Op:
 
 def write_fd(slot: int, data: bytes, why: str) -> Op:
     return Op("write_fd", (slot, data), why, INIT)
+
+
+def move_root(why: str) -> Op:
+    return Op("move_root", (ROOT,), why, INIT)
 
 
 def pivot_root(why: str) -> Op:

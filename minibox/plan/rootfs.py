@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CLONE_VM = 0x100
 O_PATH_DIRECTORY = 0o10200000
+OVER_ITSELF = "over itself, in this namespace only: hooks find it there"
 OWNERS = "its files keep their ids on disk and show the container's"
 
 
@@ -29,6 +30,7 @@ class Rootfs:
         images: each layer is not a directory but an EROFS image.
         tree: a directory that is the whole root file system, instead of layers; "" for layers.
         path: somebody else's directory that is the whole root file system, used as it is; "" for none.
+        follows: what the host mounts below ``path`` later is seen inside, too.
         userxattr: overlayfs keeps its marks in ``user.`` attributes, as it must without privilege.
         volatile: nothing is synced to disk at the end; for what is thrown away anyway.
         disk: what the container writes stays in memory, and is no more than that; None: in ``directory``.
@@ -39,6 +41,7 @@ class Rootfs:
     images: bool = False
     tree: str = ""
     path: str = ""
+    follows: bool = False
     userxattr: bool = False
     volatile: bool = False
     disk: Disk | None = None
@@ -58,8 +61,10 @@ def mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount], id_mapped: bo
     steps = [op.die_with_parent("it must not outlive minibox either")]
     for slot, mount in enumerate(binds, op.FIRST_BIND):
         steps += mounts.open_bind(mount, slot)
-    steps += _stage(rootfs) if rootfs.tree else _stack(rootfs, id_mapped, ids)
     handed_over = [mount.destination for mount in binds]
+    if rootfs.path:
+        return [*steps, *_open_path(rootfs), *_hand_over(handed_over)]
+    steps += _stage(rootfs) if rootfs.tree else _stack(rootfs, id_mapped, ids)
     for device in linux.get("devices", []):
         # Made by the host's root, which may, and given to the container's ids, which a bind of the host's lacks.
         slot, path = op.FIRST_BIND + len(handed_over), f"{rootfs.directory}/root/device-{len(handed_over)}"
@@ -70,18 +75,23 @@ def mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount], id_mapped: bo
         steps += [_open_tree(rootfs), op.id_map(op.ROOT, OWNERS), *_tree_attributes(rootfs)]
     else:
         steps.append(op.open_tree(f"{rootfs.directory}/root/root", op.ROOT, "the root, detached, to hand it over"))
-    steps.append(op.send_fd(op.CHANNEL, op.ROOT, 0, "the container's process attaches it"))
-    for slot, destination in enumerate(handed_over, op.FIRST_BIND):
+    return steps + _hand_over(handed_over)
+
+
+def _hand_over(destinations: list[str]) -> list[Op]:
+    steps = [op.send_fd(op.CHANNEL, op.ROOT, 0, "the container's process attaches it")]
+    for slot, destination in enumerate(destinations, op.FIRST_BIND):
         steps.append(op.send_fd(op.CHANNEL, slot, 0, f"the source of {destination}"))
     return steps
 
 
-def receive(handed_over: list[str]) -> list[Op]:
+def receive(rootfs: Rootfs, handed_over: list[str]) -> list[Op]:
     """What the mounter has made."""
+    attached = "in this namespace only, over a directory that every host has"
     steps = [
         op.propagation("/", op.MS_REC | op.MS_PRIVATE, "pivot_root wants it, and nothing may reach the host"),
         op.recv_fd(op.ROOT, "the root that the mounter has put together"),
-        op.attach(op.ROOT, op.HOST, "/tmp", "in this namespace only, over a directory that every host has"),
+        op.attach(op.ROOT, op.HOST, rootfs.path or "/tmp", OVER_ITSELF if rootfs.path else attached),
     ]
     for slot, destination in enumerate(handed_over, op.FIRST_BIND):
         steps.append(op.recv_fd(slot, f"the source of {destination}"))
@@ -99,12 +109,7 @@ def own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
     for slot, mount in enumerate(binds, op.FIRST_BIND):
         steps += mounts.open_bind(mount, slot)
     if rootfs.path:
-        return [
-            *steps,
-            op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),
-            op.open_tree(rootfs.path, op.ROOT, "the container's root, with the mounts below it", recursive=True),
-            op.attach(op.ROOT, op.HOST, rootfs.path, "over itself, in this namespace only: hooks find it there"),
-        ]
+        return [*steps, *_open_path(rootfs), op.attach(op.ROOT, op.HOST, rootfs.path, OVER_ITSELF)]
     if rootfs.tree:
         return [
             *steps,
@@ -159,6 +164,14 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
     options += ",volatile" if rootfs.volatile else ""
     steps.append(op.mount_overlay(stage, options, "root", "layers read-only below, one read/write layer on top"))
     return steps
+
+
+def _open_path(rootfs: Rootfs) -> list[Op]:
+    spread = op.MS_SLAVE if rootfs.follows else op.MS_PRIVATE
+    return [
+        op.propagation("/", op.MS_REC | spread, "no mount of ours may reach the host"),
+        op.open_tree(rootfs.path, op.ROOT, "the container's root, with the mounts below it", recursive=True),
+    ]
 
 
 def _open_tree(rootfs: Rootfs) -> Op:

@@ -109,6 +109,14 @@ def _mount_attributes(mount: int, set_: int, clear: int, propagation: int, recur
     return f": attributes of {place}, set when it is attached: {' '.join([*words, *_words(ATTRIBUTES, set_)])}"
 
 
+def _attributes_at(root: int, target: str, set_: int, clear: int, propagation: int, recursive: int) -> str:
+    place = _path(root, target)
+    spread = [f"mount --make-{word} {place}" for word in _words(PROPAGATION, propagation)]
+    words = [*_words(CLEARED, clear), *_words(ATTRIBUTES, set_)]
+    changed = [f"mount -o remount,bind,{','.join(words)} {place}"] if words else []
+    return " && ".join([*spread, *changed]) or ":"
+
+
 def _capabilities(mask: int) -> str:
     from minibox.linux.capabilities import names_of
 
@@ -142,6 +150,11 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "mount_overlay": lambda directory, options, target: (
         f"(cd {quote(directory)} && mount -t overlay -o {options} overlay {target})"
     ),
+    "mount_tmpfs": lambda options, root, target, attributes, copy: _mount(
+        "tmpfs", None, options, root, target, attributes
+    ),
+    "reconfigure": lambda root, target, options: f"mount -o remount,{quote(options)} {_path(root, target)}",
+    "attributes_at": _attributes_at,
     "bind": _bind,
     "mask": _mask,
     "read_only": _read_only,
@@ -153,6 +166,7 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "symlink": lambda target, root, path: f"ln -s {quote(target)} {_path(root, path)}",
     "write_file": lambda root, path, data: f"printf %s {quote(fsdecode(data))} > {_path(root, path)}",
     "pivot_root": lambda root: 'cd "$ROOT" && mount --move . /',
+    "move_root": lambda root: 'cd "$ROOT" && mount --move . / && exec chroot .',
     "sethostname": lambda name: f"hostname {quote(name)}",
     "setdomainname": lambda name: f"domainname {quote(name)}",
     "setrlimit": _setrlimit,

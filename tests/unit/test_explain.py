@@ -30,6 +30,7 @@ PARENTS = (
     "oom_score_adj",
     "network",
     "take_sibling",
+    "make_userns",
     "take_terminal",
     "send",
 )

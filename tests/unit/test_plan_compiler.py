@@ -60,9 +60,29 @@ BIND_SOURCE = [
     ("mount_attributes", op.FIRST_BIND, 0, 0, op.MS_PRIVATE, 1),
     ("mount_attributes", op.FIRST_BIND, op.RDONLY, 0, 0, 0),
 ]
-FURNISH_AND_PIVOT = [
+FURNISH = [
     ("mount", "proc", "proc", "", op.ROOT, "/proc", op.NOSUID | op.NODEV | op.NOEXEC),
     ("attach", op.FIRST_BIND, op.ROOT, "/data"),
+]
+NODES = [
+    ("mkdir", op.ROOT, "/dev", 0o755),
+    *(
+        ("mknod", op.ROOT, path, 0o020666, os.makedev(*number), 0, 0)
+        for path, number in (
+            ("/dev/null", (1, 3)), ("/dev/zero", (1, 5)), ("/dev/full", (1, 7)), ("/dev/random", (1, 8)),
+            ("/dev/urandom", (1, 9)), ("/dev/tty", (5, 0)),
+        )
+    ),
+]  # fmt: skip
+BOUND = [NODES[0], *(("bind", path, op.ROOT, path, 0, 0) for _, _, path, *_ in NODES[1:])]
+LINKS = [
+    ("symlink", target, op.ROOT, path)
+    for target, path in (
+        ("/proc/self/fd", "/dev/fd"), ("/proc/self/fd/0", "/dev/stdin"), ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"), ("pts/ptmx", "/dev/ptmx"),
+    )
+]  # fmt: skip
+CLOSE_UP = [
     ("sethostname", "box"),
     ("write_file", op.ROOT, "/proc/sys/net/ipv4/ip_forward", b"1"),
     ("mkdir", op.ROOT, "/work", 0o755),
@@ -147,7 +167,10 @@ def test_plan_in_the_hosts_user_namespace():
         ("unshare", NAMESPACES["cgroup"]),
         *BIND_SOURCE,
         *overlay(),
-        *FURNISH_AND_PIVOT,
+        *FURNISH,
+        *NODES,
+        *LINKS,
+        *CLOSE_UP,
         *GO,
         *become(),
     ]
@@ -191,7 +214,10 @@ def test_plan_with_id_mapped_layers():
         ("recv_fd", op.CHANNEL, op.ROOT),
         ("attach", op.ROOT, HOST, "/tmp"),
         ("recv_fd", op.CHANNEL, op.FIRST_BIND),
-        *FURNISH_AND_PIVOT,
+        *FURNISH,
+        *BOUND,
+        *LINKS,
+        *CLOSE_UP,
         *GO,
         *become(),
     ]
@@ -212,7 +238,10 @@ def test_plan_of_an_ordinary_user_with_one_id():
         ("unshare", NAMESPACES["cgroup"]),
         *BIND_SOURCE,
         *overlay(",userxattr"),
-        *FURNISH_AND_PIVOT,
+        *FURNISH,
+        *BOUND,
+        *LINKS,
+        *CLOSE_UP,
         *GO,
         *become(seccomp_first=False, groups=False),
     ]
@@ -232,7 +261,7 @@ def test_a_tree_is_bound_as_it_is():
         ("open_tree", "/c/rootfs", 0, op.ROOT),
         ("attach", op.ROOT, HOST, "/c/root"),
         TREE_ATTRIBUTES,
-        FURNISH_AND_PIVOT[0],
+        FURNISH[0],
     ]
     locked = compile_plan(with_user_namespace((0, 1000, 1)), replace(TREE, userxattr=True), Start())
     assert TREE_ATTRIBUTES not in of(locked, INIT), "an ordinary user may not change them"
@@ -333,19 +362,6 @@ def test_a_time_namespace_is_made_before_the_ids_change():
     ]
 
 
-def test_devices_and_links_are_in_a_fresh_dev_only():
-    spec = copy.deepcopy(SPEC)
-    spec["linux"]["devices"] = [
-        {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o600, "gid": 5}
-    ]
-    assert not {"mknod", "symlink", "bind"} & {step.name for step in compile_plan(spec, ROOTFS, Start()).ops}
-    spec["mounts"].append({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]})
-    init = of(compile_plan(spec, ROOTFS, Start()), INIT)
-    assert ("bind", "/dev/null", op.ROOT, "/dev/null", 0, 0) in init
-    assert ("mknod", op.ROOT, "/dev/fuse", 0o020600, os.makedev(10, 229), 0, 5) in init
-    assert ("symlink", "/proc/self/fd/2", op.ROOT, "/dev/stderr") in init
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -353,7 +369,7 @@ def test_devices_and_links_are_in_a_fresh_dev_only():
         ({"linux": {"rootfsPropagation": "sideways"}}, "sideways"),
         ({"linux": {"namespaces": [{"type": "space"}]}}, "space"),
         ({"linux": {"devices": [{"path": "/dev/x", "type": "z"}]}, "mounts": [{"destination": "/dev", "type": "tmpfs"}]}, "/dev/x"),
-        ({"mounts": [{"destination": "data", "type": "tmpfs"}]}, "'data'"),
+        ({"mounts": [{"destination": "data"}]}, "/data has no type"),
         ({"mounts": [{"destination": f"/{n}", "type": "bind", "source": "/s"} for n in range(465)]}, "465"),
     ],
 )  # fmt: skip
@@ -539,7 +555,18 @@ def test_mount_options():
 @pytest.mark.parametrize(
     ("mount", "message"),
     [
-        ({"destination": "d", "type": "tmpfs"}, "'d' is not absolute"),
+        ({"destination": "d"}, "/d has no type"),
+        ({"destination": "/d", "type": "none", "options": ["ro"]}, "/d has no type"),
+        ({"destination": "/d", "type": "tmpfs", "options": ["idmap"]}, "/d can't be id-mapped"),
+        (
+            {
+                "destination": "/d",
+                "type": "bind",
+                "source": "/s",
+                "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}],
+            },
+            "/d has mappings for one kind of ids only",
+        ),
         ({"destination": "/d", "type": "bind", "source": "/s", "options": ["size=1k"]}, "no option 'size=1k'.*/d"),
         ({"destination": "/d", "type": "bind"}, "/d has no source"),
     ],
@@ -564,7 +591,8 @@ def test_cgroup_mounts_are_those_of_the_host():
     assert read([mount], ()) == []
     (v2,) = read([mount], (("", "cgroup2", ""),))
     assert (v2.destination, v2.fstype, v2.set_) == ("/sys/fs/cgroup", "cgroup2", op.NOSUID | op.RDONLY)
-    top, memory = read([mount], (("memory", "cgroup", "memory"),))
+    top, memory, closed = read([mount], (("memory", "cgroup", "memory"),))
+    assert (closed.destination, closed.remount, closed.set_) == ("/sys/fs/cgroup", True, op.RDONLY)
     assert (top.fstype, top.set_) == ("tmpfs", op.NOSUID)  # writable, so that memory's directory can be made
     assert (memory.destination, memory.options, memory.set_) == (
         "/sys/fs/cgroup/memory", "memory", op.NOSUID | op.RDONLY

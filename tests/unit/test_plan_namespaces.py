@@ -23,7 +23,11 @@ def spec(*more: dict[str, str], **fields: Any) -> Any:
         "ociVersion": "1.2.0",
         "process": {"cwd": "/", "args": ["/bin/true"]},
         "root": {"path": "/b/rootfs"},
-        "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, *more]},
+        "linux": {
+            "namespaces": [{"type": "mount"}, {"type": "pid"}, *more],
+            "uidMappings": MAP,
+            "gidMappings": MAP,
+        },
         **fields,
     }
 
@@ -80,7 +84,6 @@ def test_whoever_joins_a_pid_namespace_hides_and_goes_on_as_another():
 
 def test_a_root_by_path_is_opened_before_the_ids_change():
     made = spec({"type": "user"})
-    made["linux"]["uidMappings"] = made["linux"]["gidMappings"] = MAP
     made["mounts"] = [{"destination": "/data", "type": "bind", "source": "/secret/data"}]
     init = of(compile_plan(made, ROOTFS, Start()), INIT)
     assert init[2:9] == [
