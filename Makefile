@@ -111,7 +111,7 @@ clean: ## remove what was built, ./.venv too
 	$(PIP) install 'setuptools>=64' wheel 'cffi>=1.16'
 	@touch $@
 
-.venv/.native: .venv/.python setup.py $(NATIVE)
+.venv/.native: .venv/.python setup.py $(NATIVE) $(wildcard bin/*)
 	$(PIP) install --no-build-isolation --editable .
 	@touch $@
 

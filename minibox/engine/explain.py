@@ -7,9 +7,8 @@ import os
 from minibox.engine import networking
 from minibox.engine.files import unpack
 from minibox.engine.id_map_support import refusal
-from minibox.engine.ids import FIRST_ID, RANGE, own_ids
+from minibox.engine.ids import FIRST_ID, RANGE, IdMappings, own_ids
 from minibox.engine.prepare import Identity, Prepared, prepare, wants_own_ids
-from minibox.engine.spec import IdMappings
 from minibox.image.store import ImageStore
 from minibox.linux import cgroup
 from minibox.plan import explain as plan_explain

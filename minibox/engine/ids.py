@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine.spec import IdMappings
 from minibox.errors import MiniboxError, kernel_says
+from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 FIRST_ID = 0x70000000  # just above systemd's container range, systemd.io/UIDS-GIDS
 RANGE = 65536
 SLOTS = 4096  # up to 2**31, past which some interfaces see negative numbers
+
+
+@record
+class IdMappings:
+    """``linux.uidMappings`` and ``linux.gidMappings`` of the container's user namespace."""
+
+    uids: tuple[LinuxIDMapping, ...]
+    gids: tuple[LinuxIDMapping, ...]
 
 
 def lease_range(root: str, container_id: str) -> IdMappings:

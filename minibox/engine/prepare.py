@@ -7,9 +7,9 @@ import os
 from minibox.engine import image_files
 from minibox.engine.cgroup_manager import plan_cgroup
 from minibox.engine.host_facts import host_facts
-from minibox.engine.ids import single
+from minibox.engine.ids import IdMappings, single
 from minibox.engine.limits import disk_bytes
-from minibox.engine.spec import IdMappings, make_spec
+from minibox.engine.spec import make_spec
 from minibox.engine.volumes import user_mounts
 from minibox.errors import Unsupported, UsageError
 from minibox.linux import cgroup

@@ -19,7 +19,6 @@ from minibox.errors import ConfigError, UsageError, kernel_says
 from minibox.linux.capabilities import NAMES, adjusted
 from minibox.linux.seccomp import DEFAULT_PROFILE, SECCOMP_ANNOTATION
 from minibox.linux.signals import signal_number
-from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.engine.host_facts import HostFacts
+    from minibox.engine.ids import IdMappings
     from minibox.engine.options import RunOptions
     from minibox.engine.users import ResolvedUser, UserLookup
     from minibox.engine.volumes import UserMounts
@@ -40,14 +40,6 @@ SHM_BYTES = 64 << 20  # Docker's
 DEV_BYTES_LIMITED = 1 << 20  # of /dev, when what may be written is limited
 _TTY_GID = 5
 _HOSTNAME_MOST = 64  # HOST_NAME_MAX, gethostname(2)
-
-
-@record
-class IdMappings:
-    """``linux.uidMappings`` and ``linux.gidMappings`` of the container's user namespace."""
-
-    uids: tuple[LinuxIDMapping, ...]
-    gids: tuple[LinuxIDMapping, ...]
 
 
 def make_spec(

@@ -87,9 +87,7 @@ def test_status_follows_its_process(container, root):
 
 def test_a_frozen_one_is_paused_and_running_for_hooks(container, root, tmp_path):
     (tmp_path / "cgroup.freeze").write_text("1\n")
-    container.write(
-        pid=os.getpid(), startTime=state.start_time(os.getpid()), cgroup={"name": "x", "v1": {}, "v2": str(tmp_path)}
-    )
+    container.write(pid=os.getpid(), startTime=state.start_time(os.getpid()), cgroup_paths={"": str(tmp_path)})
     assert container.status() == "paused"
     assert oci_state(container) == {
         "ociVersion": "1.2.0", "id": "c1", "status": "running", "pid": os.getpid(), "bundle": "/b",

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minibox.engine.host_facts import HostFacts
-from minibox.engine.ids import single
+from minibox.engine.ids import IdMappings, single
 from minibox.engine.options import RunOptions
-from minibox.engine.spec import IdMappings, make_spec
+from minibox.engine.spec import make_spec
 from minibox.engine.volumes import user_mounts
 from minibox.errors import ConfigError
 from minibox.plan import operations as op

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibox.engine.host_facts import HostFacts
+from minibox.engine.ids import IdMappings
 from minibox.engine.options import RunOptions
-from minibox.engine.spec import IdMappings, complete, make_spec
+from minibox.engine.spec import complete, make_spec
 from minibox.engine.volumes import user_mounts
 from minibox.errors import ConfigError, MiniboxError, Unsupported, UsageError
 from minibox.linux.capabilities import DEFAULT, NAMES

@@ -152,8 +152,8 @@ class Creation:
             rootfs=self._bundle.rootfs,
             created=_now(),
             annotations=self.spec.get("annotations", {}),
-            cgroup={"name": planned.group.name, "v1": planned.group.v1, "v2": planned.group.v2},
-            hooks=bool(self.spec.get("hooks")),
+            cgroup_paths=planned.group.paths,
+            hooks=sorted(self.spec.get("hooks", {})),
             steps=behind,
         )
         container.write_spec(self.spec)

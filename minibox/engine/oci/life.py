@@ -13,6 +13,9 @@ from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError,
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
+
+    from minibox.oci.runtime import Spec
 
     Note = Callable[[str], None]
 
@@ -86,6 +89,18 @@ def start(root: str, container_id: str, note: Note) -> None:
 
 def started(container: Container, note: Note) -> None:
     """What is left to do when the command runs: hooks, which stop nothing."""
+    if "poststart" in container.fields["hooks"]:
+        _run_hooks("poststart", container.spec(), state.oci_state(container, RUNNING), note)
+
+
+def _run_hooks(kind: str, spec: Spec, found: dict[str, Any], note: Note) -> None:
+    """Run hooks of a kind whose failure is only told."""
+    from minibox.engine.hooks import HookFailed, run_hooks
+
+    try:
+        run_hooks(kind, spec["hooks"][kind], found)  # type: ignore[literal-required]
+    except HookFailed as error:
+        note(str(error))
 
 
 def _raise_failed(container: Container, index: int, errno: int, _detail: int) -> None:
@@ -108,11 +123,7 @@ def kill(root: str, container_id: str, signal_number: int, *, every: bool) -> No
     container = Container.find(root, container_id)
     group = container.group()
     if every:
-        for pid in group.pids():
-            try:
-                os.kill(pid, signal_number)
-            except ProcessLookupError:
-                continue
+        group.signal(signal_number)
         if not group.directories:
             with Process(container) as process:
                 process.send(signal_number)
@@ -199,5 +210,8 @@ def end(container: Container) -> None:
 
 def destroy(container: Container, note: Note) -> None:
     """Remove the cgroup and the directory of a container that has ended, and run its last hooks."""
+    spec = container.spec() if "poststop" in container.fields.get("hooks", ()) else None
     container.group().remove()
     container.remove()
+    if spec:
+        _run_hooks("poststop", spec, state.oci_state(container, STOPPED), note)

@@ -164,9 +164,11 @@ class Container:
 
     def is_frozen(self) -> bool:
         """Is its cgroup stopped? One of two hierarchies knows."""
-        group = self.fields.get("cgroup", {})
-        v2, freezer = group.get("v2"), group.get("v1", {}).get("freezer")
-        for path, word in ((f"{v2}/cgroup.freeze", b"1"), (f"{freezer}/freezer.state", b"FR")):
+        paths = self.fields.get("cgroup_paths", {})
+        for path, word in (
+            (f"{paths.get('')}/cgroup.freeze", b"1"),
+            (f"{paths.get('freezer')}/freezer.state", b"FR"),
+        ):
             try:
                 with open(path, "rb", 0) as file:
                     if file.readall().startswith(word):
@@ -214,10 +216,9 @@ class Container:
 
     def group(self) -> Cgroup:
         """Its cgroup."""
-        from minibox.linux.cgroup import Cgroup
+        from minibox.linux.cgroup.group import of_paths
 
-        found = self.fields.get("cgroup") or {"name": self.id, "v1": {}, "v2": ""}
-        return Cgroup(found["name"], found["v1"], found["v2"])
+        return of_paths(self.fields.get("cgroup_paths", {}))
 
     def remove(self) -> None:
         """Forget it."""

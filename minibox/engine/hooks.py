@@ -1,0 +1,87 @@
+"""Hooks of an OCI Spec that run in the namespaces of minibox: prestart, createRuntime, poststart, poststop.
+
+Source: OCI runtime spec, config.md, "POSIX-platform Hooks".
+"""
+
+from __future__ import annotations
+
+import os
+from select import POLLIN, poll
+
+from minibox.errors import MiniboxError, kernel_says
+from minibox.json_text import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from minibox.oci.runtime import Hook
+
+SIGKILL = 9
+SAID_BYTES_MAX = 1000
+
+
+class HookFailed(MiniboxError):
+    """A hook ended with an error, or took too long."""
+
+
+def run_hooks(kind: str, hooks: Iterable[Hook], state: Mapping[str, Any]) -> None:
+    """Run hooks, one after the other.
+
+    Args:
+        kind: "prestart" and the like, for the error.
+        state: the container's, which each reads from standard input.
+
+    Raises:
+        HookFailed: one did; those after it aren't run.
+    """
+    data = dumps(state, "").encode()
+    for number, hook in enumerate(hooks):
+        why = _run(hook, data)
+        if why:
+            raise HookFailed(f"error running {kind} hook #{number}: {hook['path']}: {why}")
+
+
+def _run(hook: Hook, state: bytes) -> str:
+    """Run one; why it failed, "" when it didn't."""
+    path = hook["path"]
+    environ = dict(word.partition("=")[::2] for word in hook["env"]) if "env" in hook else os.environ
+    # Files in memory, and no pipes: nobody has to read and write while it runs.
+    stdin, output = _file(state), _file(b"")
+    try:
+        streams = [(os.POSIX_SPAWN_DUP2, source, fd) for fd, source in enumerate((stdin, output, output))]
+        try:
+            pid = os.posix_spawn(path, hook.get("args") or [path], environ, file_actions=streams)
+        except OSError as error:
+            return kernel_says(error)
+        timeout_s = hook.get("timeout")
+        if timeout_s is not None and not _ends(pid, timeout_s):
+            os.kill(pid, SIGKILL)
+            os.waitpid(pid, 0)
+            return f"it was killed after {timeout_s} s"
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if not code:
+            return ""
+        said = os.pread(output, SAID_BYTES_MAX, 0).decode(errors="replace").strip()
+        return (f"exit status {code}" if code > 0 else f"signal {-code}") + (f": {said}" if said else "")
+    finally:
+        os.close(stdin)
+        os.close(output)
+
+
+def _file(data: bytes) -> int:
+    fd = os.memfd_create("minibox-hook", os.MFD_CLOEXEC)
+    os.pwrite(fd, data, 0)
+    return fd
+
+
+def _ends(pid: int, timeout_s: float) -> bool:
+    """Wait for the end of a child, no longer than that."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        waiting = poll()
+        waiting.register(pidfd, POLLIN)
+        return bool(waiting.poll(timeout_s * 1000))
+    finally:
+        os.close(pidfd)
