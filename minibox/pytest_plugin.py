@@ -1,0 +1,281 @@
+"""pytest fixtures: a sandbox for each test, and what is left of it in the report of one that fails.
+
+pytest loads this by itself wherever minibox is installed; ``-p no:minibox`` keeps it out. It imports nothing until a
+fixture is used. docs/embedding.md shows how to use it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator
+    from typing import Any, NoReturn, Unpack
+
+    from minibox import ContainerOptions, MiniboxError, Network, Sandbox
+    from minibox.api.options import Place
+
+KEEP = ("none", "failed", "all")
+DIFF_LINES = 100
+ID_DIGITS = 12
+
+_failed = pytest.StashKey[bool]()
+_factories = pytest.StashKey["list[SandboxFactory]"]()
+_missing = pytest.StashKey[str]()
+
+
+# ---- what pytest calls ----------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("minibox", "sandboxes (minibox)")
+    group.addoption("--minibox-image", metavar="IMAGE", help="the image of sandboxes that name none (default: base)")
+    group.addoption(
+        "--minibox-keep",
+        choices=KEEP,
+        default="none",
+        help="leave the sandboxes of failed tests, or of all, for `minibox shell ID` (default: none)",
+    )
+    group.addoption(
+        "--minibox-missing",
+        choices=("skip", "fail"),
+        help="what happens to a test where this host can't run sandboxes: skip it (default), or fail it, as in CI",
+    )
+    parser.addini("minibox_image", "the image of sandboxes that name none", default="base")
+    parser.addini("minibox_missing", "skip or fail tests where this host can't run sandboxes", default="skip")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "minibox(image=..., **options): what the sandboxes of a test are made with: memory, network, disk and all other "
+        "keywords of minibox.Sandbox",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and call.when != "teardown":
+        chain = item.listchain()
+        for node in chain:
+            node.stash[_failed] = True
+        for factory in item.session.stash.get(_factories, []):
+            if factory.node in chain:
+                report.sections += factory.sections()
+    return report
+
+
+# ---- fixtures -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sandbox(sandbox_factory: SandboxFactory) -> Sandbox:
+    """A fresh sandbox for this test: a `minibox.Sandbox` as the mark ``minibox`` says."""
+    return sandbox_factory()
+
+
+@pytest.fixture
+def sandbox_factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
+    """Makes sandboxes that end with this test: ``sandbox_factory("base", memory="64m")``."""
+    yield from _factory(request)
+
+
+@pytest.fixture(scope="class")
+def class_sandbox_factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
+    """As `sandbox_factory`, for sandboxes that end with the class."""
+    yield from _factory(request)
+
+
+@pytest.fixture(scope="module")
+def module_sandbox_factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
+    """As `sandbox_factory`, for sandboxes that end with the module."""
+    yield from _factory(request)
+
+
+@pytest.fixture(scope="package")
+def package_sandbox_factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
+    """As `sandbox_factory`, for sandboxes that end with the package."""
+    yield from _factory(request)
+
+
+@pytest.fixture(scope="session")
+def session_sandbox_factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
+    """As `sandbox_factory`, for sandboxes that end with the run, or with this worker of pytest-xdist."""
+    yield from _factory(request)
+
+
+@pytest.fixture
+def minibox_network(request: pytest.FixtureRequest) -> Iterator[Network]:
+    """A network for this test, without a way out: ``sandbox_factory(network=minibox_network)``."""
+    _check(request)
+    from minibox import Network, Unsupported
+
+    try:
+        network = Network()
+    except Unsupported as error:
+        _refuse(request.config, _words(error))
+    with network:
+        yield network
+
+
+def _factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
+    _check(request)
+    factory = SandboxFactory(request.node, request.config)
+    everywhere = request.session.stash.setdefault(_factories, [])
+    everywhere.append(factory)
+    try:
+        yield factory
+    finally:
+        everywhere.remove(factory)
+        factory.close()
+
+
+class SandboxFactory:
+    """Makes sandboxes, and ends them when the scope of its fixture does.
+
+    Attributes:
+        node: the test, class, module, package or session that they are for.
+    """
+
+    def __init__(self, node: pytest.Item | pytest.Collector, config: pytest.Config) -> None:
+        self.node = node
+        self._made: list[tuple[Sandbox, Place]] = []
+        self._keep = config.getoption("--minibox-keep")
+        marks = reversed([mark.kwargs for mark in node.iter_markers("minibox")])  # the closest comes last, and counts
+        self._given: dict[str, Any] = {key: value for kwargs in marks for key, value in kwargs.items()}
+        self._image: str = (
+            self._given.pop("image", "") or config.getoption("--minibox-image") or config.getini("minibox_image")
+        )
+
+    def __call__(
+        self,
+        image: str | None = None,
+        args: Iterable[str] | None = None,
+        **options: Unpack[ContainerOptions],
+    ) -> Sandbox:
+        """Start a sandbox; arguments and errors as of `minibox.Sandbox`.
+
+        Args:
+            image: its image. None: the mark's, else that of ``--minibox-image``.
+            options: these count before the mark's.
+        """
+        import minibox
+        from minibox.api.options import place
+
+        wanted: Any = {**self._given, **options}
+        box = minibox.Sandbox(image or self._image, args, **wanted)
+        self._made.append((box, place(wanted)))
+        if self._keep != "none":
+            box.keep()  # now, as the test may close it
+        return box
+
+    def sections(self) -> Iterable[tuple[str, str]]:
+        """What a report shows of its sandboxes: title and text of each part."""
+        for box, where in self._made:
+            title = f"sandbox {box.name} ({box.id[:ID_DIGITS]})"
+            for what, look in (("verdict", _verdict), ("changed files", _diff)):
+                try:
+                    text = look(box, where)
+                except Exception as error:  # one part costs no other, and no report
+                    text = f"({error})"
+                if text:
+                    yield f"{what} of {title}", text
+            if self._keep != "none":
+                yield f"kept: {title}", f"{_command(where)} shell {box.id[:ID_DIGITS]}"
+
+    def close(self) -> None:
+        """End them all, and remove or keep what is left of them."""
+        kept = self._keep == "all" or (self._keep == "failed" and self.node.stash.get(_failed, False))
+        failure: Exception | None = None
+        for box, where in reversed(self._made):
+            try:
+                box.close()
+                if self._keep != "none" and not kept:
+                    _remove(box, where)
+            except Exception as error:
+                failure = failure or error
+        if failure:
+            raise failure
+
+
+# ---- what a report shows --------------------------------------------------------------------------
+
+
+def _verdict(box: Sandbox, where: Place) -> str:
+    return box.verdict.summary
+
+
+def _diff(box: Sandbox, where: Place) -> str:
+    from minibox.engine.differences import diff
+    from minibox.errors import ContainerNotFound
+
+    try:
+        lines = [f"{kind} {path}" for kind, path in diff(where.root, box.id)]
+    except ContainerNotFound:
+        return "(the test has closed it, and nothing of it is kept)"
+    more = [f"and {len(lines) - DIFF_LINES} more"] if len(lines) > DIFF_LINES else []
+    return "\n".join(lines[:DIFF_LINES] + more)
+
+
+def _remove(box: Sandbox, where: Place) -> None:
+    from minibox.engine.removal import remove
+    from minibox.errors import ContainerNotFound
+
+    try:
+        remove(box.id, force=True, root=where.root, runroot=where.runroot)
+    except ContainerNotFound:
+        pass  # the test has done it
+
+
+def _command(where: Place) -> str:
+    """`minibox`, with the options without which it would look elsewhere."""
+    from minibox.engine.roots import default_root, default_runroot
+
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("MINIBOX_")}
+    words = ["minibox"]
+    for option, value, default in (("--root", where.root, default_root), ("--runroot", where.runroot, default_runroot)):
+        if value != default(environ, os.geteuid()):
+            words += [option, value]
+    return " ".join(words)
+
+
+# ---- whether this host can ------------------------------------------------------------------------
+
+
+def _check(request: pytest.FixtureRequest) -> None:
+    """Skip or fail the test where no sandbox can be started; found out by starting one, once."""
+    stash = request.config.stash
+    if _missing not in stash:
+        stash[_missing] = _probe()
+    if stash[_missing]:
+        _refuse(request.config, stash[_missing])
+
+
+def _probe() -> str:
+    """Why no sandbox can be started here; "" when one can."""
+    try:
+        import minibox
+
+        minibox.run("base", ["true"], check=True)
+    except (ImportError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    except minibox.MiniboxError as error:
+        return _words(error)
+    return ""
+
+
+def _words(error: MiniboxError) -> str:
+    return f"{error} ({error.hint})" if error.hint else str(error)
+
+
+def _refuse(config: pytest.Config, why: str) -> NoReturn:
+    missing = config.getoption("--minibox-missing") or config.getini("minibox_missing")
+    if missing == "fail":
+        pytest.fail(f"this host can't run the test's sandboxes: {why}", pytrace=False)
+    pytest.skip(f"this host can't run its sandboxes: {why}")
