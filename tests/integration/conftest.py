@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +41,22 @@ def _box(command: Run, directory: Path) -> Iterator[Box]:
     done = command("rm", "-f", "-a")
     assert done.returncode == 0, done.stderr
     assert box.left() == []
+
+
+@pytest.fixture
+def terminal(minibox: Run, minibox_command: list[str], environment: dict[str, str]) -> Iterator[Callable[..., Any]]:
+    """``terminal("attach", "web")``: a command in a terminal of its own; killed at the end of the test."""
+    pexpect = pytest.importorskip("pexpect")
+    started = []
+
+    def start(*words: str, size: tuple[int, int] = (24, 80)) -> Any:
+        argv = [*minibox_command, *words]
+        child = pexpect.spawn(argv[0], argv[1:], env=environment, dimensions=size, timeout=10, encoding="utf-8")
+        child.delaybeforesend = None
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.close(force=True)
+    minibox("ps")  # the next command collects what a killed one leaves

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,23 +18,6 @@ pytestmark = requires("root")
 
 DETACH = "\x10\x11"
 Terminal = Callable[..., Any]
-
-
-@pytest.fixture
-def terminal(box: Box, minibox_command: list[str], environment: dict[str, str]) -> Iterator[Terminal]:
-    """``terminal("attach", "web")`` in a terminal of its own; killed at the end of the test."""
-    started = []
-
-    def start(*words: str, size: tuple[int, int] = (24, 80)) -> Any:
-        child = pexpect.spawn(minibox_command[0], [*minibox_command[1:], *words], env=environment,
-                              dimensions=size, timeout=10, encoding="utf-8")  # fmt: skip
-        child.delaybeforesend = None
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        child.close(force=True)
 
 
 def end(child: Any) -> int:

@@ -16,7 +16,7 @@ from tests.conftest import Run
 from tests.leaks import PATIENCE_S
 from tests.probes import requires
 
-pytestmark = requires("root")
+pytestmark = [requires("root"), pytest.mark.kernel]
 
 #: Each writes "ready" when it is under way.
 SCRIPTS = {

@@ -20,25 +20,12 @@ pytestmark = requires_root
 
 RUN = ("run", "--rm", "--network", "none")
 PROMPT = r"(?:/[a-z/]*|~) # "
-SIZE = (24, 80)
 
 
 @pytest.fixture
-def terminal(minibox, minibox_command, environment):
-    """``terminal("-it", "base", "sh")``: the run in a terminal of its own; killed at the end of the test."""
-    started = []
-
-    def start(*words, size=SIZE):
-        argv = [*minibox_command, *RUN, *words]
-        child = pexpect.spawn(argv[0], argv[1:], env=environment, dimensions=size, timeout=10, encoding="utf-8")
-        child.delaybeforesend = None
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        child.close(force=True)
-    minibox("ps")  # the next command collects what a killed one leaves
+def terminal(terminal):
+    """``terminal("-it", "base", "sh")``: the run in a terminal of its own."""
+    return lambda *words, **size: terminal(*RUN, *words, **size)
 
 
 @pytest.fixture

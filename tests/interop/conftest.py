@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +23,14 @@ def crun_hierarchies() -> Iterator[None]:
         return
     with isolation.hugetlb_hierarchy():
         yield
+
+
+@pytest.fixture
+def podman(state: Path) -> Iterator[list[str]]:
+    """podman with its own storage, and without the ulimits that it can't set everywhere."""
+    configuration = state / "containers.conf"
+    configuration.write_text('[containers]\ndefault_ulimits = []\n[engine]\nevents_logger = "none"\n')
+    storage = ["--root", f"{state}/podman", "--runroot", f"{state}/podman-run", "--storage-driver", "vfs"]
+    command = ["env", f"CONTAINERS_CONF={configuration}", "podman", *storage]
+    yield command
+    subprocess.run([*command, "rmi", "--all", "--force"], check=True, capture_output=True)

@@ -6,7 +6,6 @@ import json
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,17 +30,6 @@ def run(*command: str | Path, **options: object) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr
     return str(done.stdout)
-
-
-@pytest.fixture
-def podman(state: Path) -> Iterator[list[str]]:
-    """podman with its own storage, and without the ulimits that it can't set everywhere."""
-    configuration = state / "containers.conf"
-    configuration.write_text('[containers]\ndefault_ulimits = []\n[engine]\nevents_logger = "none"\n')
-    storage = ["--root", f"{state}/podman", "--runroot", f"{state}/podman-run", "--storage-driver", "vfs"]
-    command = ["env", f"CONTAINERS_CONF={configuration}", "podman", *storage]
-    yield command
-    run(*command, "rmi", "--all", "--force")
 
 
 @requires("root", "command:podman", "command:skopeo")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,17 +67,6 @@ def test_umoci_unpacks_it_as_the_container_was(layout: Path, state: Path) -> Non
     assert names == {b"hard", "naïve".encode(), b"\xff", b"%0200d" % 7}
     run("umoci", "unpack", "--image", f"{layout}:docker.io/library/app:2", state / "second")
     assert os.listdir(state / "second/rootfs/srv/d") == ["x"]
-
-
-@pytest.fixture
-def podman(state: Path) -> Iterator[list[str]]:
-    """podman with its own storage, and without the ulimits that it can't set everywhere."""
-    configuration = state / "containers.conf"
-    configuration.write_text('[containers]\ndefault_ulimits = []\n[engine]\nevents_logger = "none"\n')
-    storage = ["--root", f"{state}/podman", "--runroot", f"{state}/podman-run", "--storage-driver", "vfs"]
-    command = ["env", f"CONTAINERS_CONF={configuration}", "podman", *storage]
-    yield command
-    run(*command, "rmi", "--all", "--force")
 
 
 @requires("root", "command:podman", "command:skopeo")
