@@ -63,6 +63,7 @@ def _own_directories() -> Iterator[str]:
         yield from _narrowed(path)
     for entry in sys.path:
         yield from _narrowed(os.path.abspath(entry))
+    yield from _found_otherwise()
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     if main:
         yield os.path.abspath(main)
@@ -75,13 +76,23 @@ def _narrowed(path: str) -> Iterator[str]:
         if (real := os.path.realpath(path)) != path and not _holds_more(real):
             yield real
         return
+    for place in _imported():
+        if os.path.dirname(place) == path:
+            yield place
+
+
+def _imported() -> Iterator[str]:
+    """The files of imported modules, and the directories of packages; those at the top."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file and "." not in name and os.path.isabs(file):
-            is_package = hasattr(module, "__path__")
-            place = os.path.dirname(file) if is_package else file
-            if os.path.dirname(place) == path:
-                yield place
+        if file and "." not in name and name != "__main__" and os.path.isabs(file):
+            yield os.path.dirname(file) if hasattr(module, "__path__") else file
+
+
+def _found_otherwise() -> list[str]:
+    """Those that no entry of `sys.path` leads to: an import hook has found them, as of an editable installation."""
+    entries = {os.path.abspath(entry) for entry in sys.path}
+    return [place for place in _imported() if os.path.dirname(place) not in entries]
 
 
 def _holds_more(path: str) -> bool:
@@ -107,5 +118,6 @@ def _is_below(path: str, directory: str) -> bool:
 
 
 def search_path() -> list[str]:
-    """`sys.path`, absolute."""
-    return [os.path.abspath(entry) for entry in sys.path]
+    """`sys.path`, absolute, and what leads to the modules that it doesn't lead to here."""
+    found = [os.path.abspath(entry) for entry in sys.path]
+    return [*found, *dict.fromkeys(map(os.path.dirname, _found_otherwise()))]

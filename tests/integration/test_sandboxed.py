@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,25 @@ def test_a_python_that_only_root_may_enter(environment: dict[str, str], session_
     code = f"import sys; sys.path.insert(0, {str(private)!r}); import hidden; print(hidden.one())"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_a_module_that_only_an_import_hook_finds(environment: dict[str, str], session_directory: Path) -> None:
+    """As pytest's importlib mode, or an editable installation."""
+    hidden = session_directory / "elsewhere"
+    hidden.mkdir()
+    (hidden / "far.py").write_text("import minibox\n@minibox.sandboxed\ndef one():\n    return 1\n")
+    code = (
+        "import sys; from importlib.util import *; "
+        f"spec = spec_from_file_location('far', {str(hidden / 'far.py')!r}); "
+        "sys.modules['far'] = far = module_from_spec(spec); spec.loader.exec_module(far); print(far.one())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_from_many_threads(api: None) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(functions.identity, range(18))) == list(range(18))
 
 
 @requires("user")
