@@ -52,12 +52,12 @@ def _run(hook: Hook, state: bytes) -> str:
     try:
         streams = [(os.POSIX_SPAWN_DUP2, source, fd) for fd, source in enumerate((stdin, output, output))]
         try:
-            pid = os.posix_spawn(path, hook.get("args") or [path], environ, file_actions=streams)
+            pid = os.posix_spawn(path, hook.get("args") or [path], environ, file_actions=streams, setpgroup=0)
         except OSError as error:
             return kernel_says(error)
         timeout_s = hook.get("timeout")
         if timeout_s is not None and not _ends(pid, timeout_s):
-            os.kill(pid, SIGKILL)
+            os.killpg(pid, SIGKILL)
             os.waitpid(pid, 0)
             return f"it was killed after {timeout_s} s"
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -50,6 +50,7 @@ class Resources:
         spawn: makes the container's first process; None: as a child of this process.
         joined_pidfd: of the first process of a container that is joined.
         gate: what `gate.make_gate` gave, for a container that waits before its exec.
+        run_hooks: runs the hooks prestart and createRuntime for the container of a pid.
         kept_fds: descriptors that stay open in the container: 3 and those after it.
     """
 
@@ -62,6 +63,7 @@ class Resources:
     spawn: Spawn | None = None
     joined_pidfd: int = -1
     gate: tuple[int, int] = (-1, -1)
+    run_hooks: Callable[[int], None] = lambda _: None
     kept_fds: tuple[int, ...] = ()
 
 
@@ -98,7 +100,7 @@ class Execution:
         self.pty_master = self.shown_root_fd = -1
         self._root_fd = -1
         self._userns: dict[int, int] = {}
-        self._has_sibling = self._created = False
+        self._has_sibling = self._mounted = self._created = False
         self._signatures: dict[str, tuple[int, str]] = {}
         self._status: socket | None = None
         self._sockets: list[socket] = []
@@ -208,6 +210,13 @@ class Execution:
             if error.errno not in (EPIPE, ECONNRESET):  # it has died: _wait_exec finds out of what
                 raise
 
+    def _run_hooks(self) -> None:
+        while not self._mounted and self._receive():
+            pass
+        if self._mounted:  # else it has died: _wait_exec finds out of what
+            assert self.init
+            self.resources.run_hooks(self.init.pid)
+
     def _take_terminal(self) -> None:
         from fcntl import ioctl
 
@@ -273,6 +282,9 @@ class Execution:
             assert isinstance(self.init, Child)
             self.init.goes_on_as(fd)
             self._has_sibling = True
+            return True
+        if tag == op.TAG_MOUNTED:
+            self._mounted = True
             return True
         if tag == op.TAG_CREATED:
             self._created = True

@@ -113,6 +113,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *_root(rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start)),
             *([show_root()] if rootfs.disk else []),
             *_furnish(spec, wanted, below_mounter and not rootfs.path),
+            *_hooks(spec),
             *_close_up(spec, start),
             *session(start, console=True),
             *_network(spec, start),
@@ -154,6 +155,19 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount], devices_made: bool) -> list
     if spec.get("domainname"):
         steps.append(op.setdomainname(spec["domainname"], "the domain of the new UTS namespace"))
     return steps
+
+
+def _hooks(spec: Spec) -> list[Op]:
+    """Programs of the host's that change what was made, while all of it is writable and in sight of the host."""
+    hooks = spec.get("hooks", {})
+    if not (hooks.get("prestart") or hooks.get("createRuntime")):
+        return []
+    return [
+        op.tell(op.TAG_MOUNTED, "hooks find all mounts"),
+        op.parent("run_hooks", why="as the Spec wants it"),
+        op.parent("send", op.TAG_HOOKS, why="they have ended"),
+        op.wait(op.TAG_HOOKS, "until they have ended"),
+    ]
 
 
 def _close_up(spec: Spec, start: Start) -> list[Op]:

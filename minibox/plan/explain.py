@@ -30,6 +30,7 @@ WORDS = {
     "network": ("wire the network ({mode})", "veth(4)", "mode"),
     "make_userns": ("make a user namespace of ids {uid_map}", "user_namespaces(7)", "slot uid_map gid_map"),
     "take_sibling": ("receive the process that goes on", "pidfd_open(2)", ""),
+    "run_hooks": ("run the hooks prestart and createRuntime", "", ""),
     "take_terminal": ("receive the terminal, and give it to the container's user", "pty(7)", ""),
     "send": ("send {tag}", "unix(7)", "tag"),
     "die_with_parent": ("ask for SIGKILL when the parent ends", "prctl(2)", "socket"),
@@ -97,7 +98,7 @@ SLOTS = {
     op.GATE: "the gate", op.REPORT: "the report of what fails behind it",
 }  # fmt: skip
 TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", op.TAG_ROOT: "root",
-        op.TAG_CREATED: "it is created", 0: "descriptor"}  # fmt: skip
+        op.TAG_CREATED: "it is created", op.TAG_MOUNTED: "its mounts are made", op.TAG_HOOKS: "hooks", 0: "descriptor"}  # fmt: skip
 CLONE_FLAGS = {
     0x80: "NEWTIME", 0x100: "VM", 0x20000: "NEWNS", 0x2000000: "NEWCGROUP", 0x4000000: "NEWUTS", 0x8000000: "NEWIPC", 0x10000000: "NEWUSER",
     0x20000000: "NEWPID", 0x40000000: "NEWNET",

@@ -94,8 +94,9 @@ class Creation:
         self.spec: Spec = self._bundle.spec
         self.terminal = bool(self.spec["process"].get("terminal"))
         self._check_terminal()
-        if any(self.spec.get("hooks", {}).values()):
-            raise Unsupported("hooks are not run yet")
+        for kind in ("createContainer", "startContainer"):
+            if self.spec.get("hooks", {}).get(kind):
+                raise Unsupported(f"hooks.{kind} are not run yet")
         self._kept = passed_descriptors(self.spec["process"], options.preserve_fds)
         self._receivers = {path: Receiver(path) for path in (options.console_socket, options.pidfd_socket) if path}
         self.container = Container.new(options.root, container_id)
@@ -139,6 +140,7 @@ class Creation:
             gate=self._gated,
             rootless=state.is_rootless(),
             keyring=options.keyring,
+            pivot=options.pivot,
             kept_fds=len(self._kept),
         )
         plan = compile_plan(self.spec, Rootfs(path=self._bundle.rootfs), start)
@@ -172,6 +174,7 @@ class Creation:
                     make_cgroup=planned.make,
                     write_id_maps=ids.write_id_maps,
                     wire=lambda _: None,
+                    run_hooks=self._run_hooks,
                     gate=files,
                     kept_fds=self._kept,
                 ),
@@ -193,6 +196,13 @@ class Creation:
 
             check_command(process, init.pid)
         container.write(pid=init.pid, startTime=state.start_time(init.pid))
+
+    def _run_hooks(self, pid: int) -> None:
+        from minibox.engine.hooks import run_hooks
+
+        found = {**state.oci_state(self.container, state.CREATING), "pid": pid}
+        run_hooks("prestart", self.spec["hooks"].get("prestart", ()), found)
+        run_hooks("createRuntime", self.spec["hooks"].get("createRuntime", ()), found)
 
     def leave(self) -> None:
         """Tell the caller of the process; from here on it is his."""
