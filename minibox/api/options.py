@@ -36,6 +36,7 @@ class ContainerOptions(TypedDict, total=False):
         aliases: what it is called on that network besides its names.
         hostname: at most 64 characters; the beginning of the id when it isn't given.
         memory: limit in bytes, or with a unit: ``"64m"``. At least 6 MiB.
+        memory_swap: memory and swap together; twice ``memory`` when it isn't given, -1 for no limit.
         cpus: how many processors' time it gets; 0.5 is half of one.
         processes: how many processes and threads it may have at one time.
         cpu_time: seconds of processor time that all of its processes may use together.
@@ -70,6 +71,7 @@ class ContainerOptions(TypedDict, total=False):
     aliases: Iterable[str]
     hostname: str
     memory: int | str
+    memory_swap: int | str
     cpus: float
     processes: int
     cpu_time: float
@@ -241,6 +243,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "aliases": ("network_alias", _words),
     "hostname": ("hostname", _text),
     "memory": ("memory_bytes", _size),
+    "memory_swap": ("memory_swap_bytes", _size),
     "cpus": ("cpus", _plain),
     "processes": ("pids_limit", _plain),
     "cpu_time": ("cpu_time_s", _plain),

@@ -119,7 +119,9 @@ class Embedded:
         if used is None:
             from minibox.linux.cgroup.meters import descendants, processes
 
-            used = max(self._cpu_seen_ns or 0, processes(descendants(self.main.pid)).cpu_ns)
+            roots = [self.main.pid, *(each.pid for each in list(self._commands))]
+            pids = {pid for root in roots for pid in descendants(root)}
+            used = max(self._cpu_seen_ns or 0, processes(pids).cpu_ns)
         self._cpu_seen_ns = used
         return used
 

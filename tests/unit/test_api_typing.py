@@ -28,6 +28,17 @@ with minibox.Sandbox("base", env={"A": "1"}) as box:
         assert command.stdin is not None and command.stdout is not None
         command.stdin.write("text")
         line: str = command.stdout.readline()
+
+@minibox.sandboxed
+def half(number: int) -> float:
+    return number / 2
+
+@minibox.sandboxed(timeout=5, memory="64m", cpu_time=2, output="1m", disk="1m", allow=[Path])
+def where(name: str) -> Path:
+    return Path(name)
+
+halves: list[float] = [half(3), half(number=4)]
+path: Path = where("/")
 """
 WRONG = {
     'minibox.run("base", ["true"], memroy="64m")': "call-overload",
@@ -35,6 +46,8 @@ WRONG = {
     'x: bytes = minibox.run("base", capture_output=True, text=True).stdout': "assignment",
     "minibox.nothing": "attr-defined",
     'minibox.Sandbox("base", network=3)': "arg-type",
+    'minibox.sandboxed(memroy="64m")': "call-overload",
+    "minibox.sandboxed(len)(3)": "arg-type",
 }
 
 
