@@ -29,6 +29,7 @@ PARENTS = (
     "write_id_maps",
     "oom_score_adj",
     "network",
+    "run_hooks",
     "take_sibling",
     "make_userns",
     "take_terminal",
