@@ -25,6 +25,7 @@ HARMLESS = {
     "decimal": ("Decimal",),
     "uuid": ("UUID", "SafeUUID"),
     "pathlib": ("PosixPath", "PurePosixPath", "Path", "PurePath"),
+    "pathlib._local": ("PosixPath", "PurePosixPath", "Path", "PurePath"),  # Python 3.13
 }
 
 
