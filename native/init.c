@@ -129,6 +129,9 @@ int main(int argc, char **argv) {
     if (argc && !strcmp(argv[0], "minibox-supervisor")) {
         return mb_supervisor();
     }
+    if (argc && !strcmp(argv[0], "minibox-log")) {
+        return mb_output_log(argc, argv);
+    }
     if (argc && !strcmp(argv[0], "minibox-delay")) {
         return mb_delay(argc, argv);
     }

@@ -68,4 +68,7 @@ int mb_supervisor(void);
 /* minibox-delay MILLISECONDS COMMAND...: execute the command after that time, or at once at SIGTERM. */
 int mb_delay(int argc, char **argv);
 
+/* minibox-log, for a container that has no supervisor; see output_log.c. */
+int mb_output_log(int argc, char **argv);
+
 #endif

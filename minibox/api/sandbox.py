@@ -8,14 +8,17 @@ from typing import Any, Literal, overload
 from minibox.api.options import ContainerOptions, place, run_options, variables
 from minibox.api.process import DEVNULL, Ends, Popen, Text, finish, last_words
 from minibox.api.run import streams, words
-from minibox.engine import box_files
+from minibox.engine import box_files, readiness
 from minibox.engine.completed import CompletedRun
 from minibox.engine.embedded import Embedded
 from minibox.engine.exec import ExecOptions
 from minibox.engine.outcome import Usage
+from minibox.engine.readiness import wait_until
+from minibox.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable, Mapping
     from types import TracebackType
     from typing import Unpack
@@ -65,7 +68,7 @@ class Sandbox:
         try:
             ends = Ends(DEVNULL, DEVNULL, DEVNULL)
             try:
-                self._box.start(ends.outside)
+                self._box.start(ends.outside, logged=not wanted.idle)
             finally:
                 ends.close()
         except BaseException:
@@ -309,6 +312,97 @@ class Sandbox:
             MiniboxError: one of both isn't there, or a file would replace a directory or the other way round.
         """
         box_files.get(self._box, os.fspath(path), os.fspath(destination))
+
+    def diff(self) -> list[tuple[str, str]]:
+        """What has changed in its root file system since its image, sorted by path: ``("A", "/etc/new")``.
+
+        The first is A for what was added, C for changed, D for deleted.
+        """
+        from minibox.engine.differences import diff
+
+        return diff(self._box.root, self.id)
+
+    def commit(self, reference: str, *, changes: Iterable[str] = (), message: str = "") -> str:
+        """Make an image of it, with a layer of what has changed; its processes are stopped meanwhile.
+
+        A database is better stopped before, so that all of it is in its files.
+
+        Args:
+            reference: the image's name.
+            changes: Dockerfile instructions for its config, such as ``CMD ["serve"]``.
+
+        Returns:
+            The image's id, ``sha256:`` and 64 digits.
+        """
+        from minibox.engine.commit import CommitOptions, commit
+
+        options = CommitOptions(reference=reference, change=tuple(changes), message=message)
+        return commit(self._box.root, self.id, options)
+
+    # ---- readiness ------------------------------------------------------------------------------
+
+    def wait_for(
+        self,
+        *,
+        port: int | None = None,
+        log: str | re.Pattern[str] | None = None,
+        http: str | None = None,
+        file: str | os.PathLike[str] | None = None,
+        exec: Iterable[str] | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        """Wait until it is ready: one of these is given, or ``http`` and ``port``.
+
+        Args:
+            port: something listens at this TCP port, on whatever address, as the sandbox itself sees it.
+            log: the main process has written this text, or what a regular expression matches.
+            http: a path, or a URL with ``http://``: GET is answered from inside with a status below 400. The port is
+                80 unless the URL or ``port`` says otherwise.
+            file: this path is there.
+            exec: this command succeeds.
+            timeout: seconds.
+
+        Raises:
+            TimedOut: it wasn't in time.
+            ContainerNotRunning: the main process has ended. Both tell its last lines.
+        """
+        condition = self._condition(port, log, http, file, exec)
+        wait_until(self._box, condition, timeout)
+
+    def _condition(
+        self,
+        port: int | None,
+        log: str | re.Pattern[str] | None,
+        http: str | None,
+        file: str | os.PathLike[str] | None,
+        exec: Iterable[str] | None,
+    ) -> readiness.Condition:
+        if http is None and sum(each is not None for each in (port, log, file, exec)) != 1:
+            raise UsageError("wait_for takes one of port, log, http, file and exec")
+        if http is not None:
+            if any(each is not None for each in (log, file, exec)):
+                raise UsageError("wait_for takes http with port, and nothing else with it")
+            return readiness.Http(self._box, http, port)
+        if port is not None:
+            return readiness.Port(self._box, port)
+        if log is not None:
+            return readiness.Log(self._box, log)
+        if file is not None:
+            return readiness.File(self._box, os.fspath(file))
+        command = words(exec)
+
+        def succeeds() -> bool:
+            return not self.run(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL).returncode
+
+        return readiness.Succeeds(command, succeeds)
+
+    def logs(self) -> str:
+        """What its main process has written so far to standard output and error; the last 8 to 16 MiB of it.
+
+        Raises:
+            UsageError: it has none.
+        """
+        return self._box.logs()
 
     # ---- life -----------------------------------------------------------------------------------
 

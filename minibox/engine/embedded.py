@@ -16,10 +16,11 @@ from minibox.engine.container import new_launch
 from minibox.engine.ends import OUTPUT, WALL_TIME
 from minibox.engine.exec import Exec, Host
 from minibox.engine.outcome import Usage, judge_end
+from minibox.engine.output_log import OutputLog, last_lines, text
 from minibox.engine.owned import Owned
 from minibox.engine.started import Started
 from minibox.engine.streams import Streams
-from minibox.errors import ContainerNotRunning
+from minibox.errors import ContainerNotRunning, UsageError
 from minibox.linux import cgroup
 
 TYPE_CHECKING = False
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from minibox.engine.watch import Watch
 
 SIGKILL = 9
+LINES_SHOWN, LINES_KEPT = 5, 50
 NS_A_SECOND = 1e9
 
 
@@ -43,6 +45,7 @@ class Embedded:
         id, name: the container's.
         directory: its own, under ``root/containers``.
         main: its first process, once it was started.
+        log: what that writes, where nobody else reads it.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class Embedded:
         self.root, self.runroot, self.options = root, runroot, options
         self.id, self.name, self.directory = launch.claim.id, launch.claim.name, launch.claim.directory
         self.main: Started | None = None
+        self.log: OutputLog | None = None
+        self._lines: tuple[str, ...] = ()
         self._host: Host | None = None
         self._commands: set[Started] = set()  # others that run in it
         self._lock = allocate_lock()
@@ -65,12 +70,13 @@ class Embedded:
         self._written_bytes: int | None = None
         _owned_here.add(self)
 
-    def start(self, outside: tuple[int, int, int], *, socket: bool = False) -> Started:
+    def start(self, outside: tuple[int, int, int], *, logged: bool = False, socket: bool = False) -> Started:
         """Start it.
 
         Args:
             outside: descriptors of its standard input, output and error. Pipes are its own from now on; anything else
                 is copied from and to, and stays open until it has ended.
+            logged: its output goes to its log instead.
             socket: its standard input is a socket, which it gets as it is.
 
         Raises:
@@ -78,6 +84,9 @@ class Embedded:
             MiniboxError: anything else. In any case `close` follows.
         """
         self._owned.prepare()
+        if logged:
+            self.log = OutputLog(self.root, self.id)
+            outside = (outside[0], self.log.fds[0], self.log.fds[1])
         owner, allowance = self._launch.owner, self._allowance
         streams = Streams(interactive=True, tty=False, owner=owner, outside=outside, allowance=allowance, socket=socket)
         try:
@@ -91,6 +100,8 @@ class Embedded:
         assert init
         group = execution.cgroup or cgroup.find(cgroup.detect(), f"minibox-{self.id}")
         self._host = Host(self.id, init.pid, init.pidfd, self._launch.joinable(), group)
+        if self.log:
+            self.log.begun()
         self.main = Started(execution, streams, self._weigh)
         self._limit()
         return self.main
@@ -127,6 +138,9 @@ class Embedded:
 
     def _weigh(self) -> None:
         """It has ended: see what it has used, before that is gone."""
+        if self.log:
+            self.log.finish()
+            self._lines = last_lines(self.log.path, LINES_KEPT)
         self._owned.weigh(thoroughly=True)
         self._written_bytes = self._owned.measured.disk_bytes
         if self._written_bytes is None and self._launch.storage.driver in ("overlay", "erofs"):
@@ -174,8 +188,36 @@ class Embedded:
             raise ContainerNotRunning(f"{words}: it was closed")
         if not self.main:
             raise ContainerNotRunning(f"{words}: it was not started")
-        if self.main.wait(0) is not None:
+        if not self.is_running():
             raise ContainerNotRunning(f"{words}: its main process has ended: {self.verdict().summary}")
+
+    @property
+    def pid(self) -> int:
+        """Of its main process; -1 before it was started."""
+        return self.main.pid if self.main else -1
+
+    def is_running(self) -> bool:
+        """Has its main process been started, and not ended?"""
+        return self.main is not None and not self._closed and self.main.wait(0) is None
+
+    def last_lines(self, count: int) -> tuple[str, ...]:
+        """The last lines that its main process wrote; () where it has no log."""
+        if not self.log or not self.main or self.main.returncode is not None:
+            return self._lines[-count:]
+        return last_lines(self.log.path, count)
+
+    def logs(self) -> str:
+        """All that its log has.
+
+        Raises:
+            UsageError: it has none.
+            ContainerNotRunning: it was removed.
+        """
+        if self.log is None:
+            raise UsageError(f"sandbox {self.name} has no main process that could write a log")
+        if self._closed and not self._owned.keep:
+            raise ContainerNotRunning(f"read the log of sandbox {self.name}: it was closed")
+        return text(self.log.path)
 
     def address(self) -> str | None:
         """Its IPv4 address on its network; None where it has none."""
@@ -209,12 +251,13 @@ class Embedded:
         """How it ended, or that it runs.
 
         Args:
-            log: what it wrote last, where the caller knows.
+            log: what it wrote last, where the caller knows and it has no log.
         """
         assert self.main
         code = self.main.returncode
         if code is None and self.is_ours():
             code = self.main.reap() if self._owned.ended_for else self.main.wait(0)
+        log = log or self.last_lines(LINES_SHOWN)
         facts = None if code is None else self._facts(code, self._owned.measured, log)
         return judge_end(self.id, self.name, facts, self.usage())
 
@@ -259,7 +302,11 @@ class Embedded:
                     self._watch.wait()
                 self._owned.ended(code, code if code >= 0 else 128 - code)
         finally:
-            self._owned.close()
+            try:
+                self._owned.close()
+            finally:
+                if self.log:
+                    self.log.finish()
 
     def is_ours(self) -> bool:
         """Has it an owner, and is that this process?"""
@@ -269,6 +316,8 @@ class Embedded:
         """In a child that a fork made: from now on this object does nothing."""
         self._closed, self._lock = True, allocate_lock()  # which another thread may have held
         self._owned.disown()
+        if self.log:
+            self.log.disown()
 
 
 _owned_here: WeakSet[Embedded] = WeakSet()

@@ -168,6 +168,28 @@ def read_log(
             file.close()
 
 
+class LogReader:
+    """A log that is read further each time that it is asked for more, across rotations."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._files: list[BinaryIO] = []
+
+    def more(self) -> str:
+        """What was added since; "" for nothing.
+
+        Raises:
+            OSError: the log can't be read.
+        """
+        lines = _lines(self._path, self._files, lambda: False)
+        return "".join(entry.text for line in lines if (entry := _entry(line)))
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+        self._files.clear()
+
+
 def _entry(line: bytes) -> LogEntry | None:
     """None for half a line, which a full disk or a crash leaves."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -64,7 +65,7 @@ def test_a_timeout_ends_the_command_and_its_children_only(api: None) -> None:
         with pytest.raises(minibox.TimeoutExpired) as caught:
             box.run(["sh", "-c", "echo begun; sleep 600 & sleep 600"], capture_output=True, timeout=0.3)
         assert caught.value.stdout == b"begun\n"
-        assert "sleep" not in box.run(["ps"], capture_output=True, text=True, check=True).stdout
+        assert "sleep 600" not in box.run(["ps"], capture_output=True, text=True, check=True).stdout
 
 
 def test_files_go_in_and_out(api: None, tmp_path: Path) -> None:
@@ -154,3 +155,68 @@ def test_from_many_threads(api: None) -> None:
     for thread in threads:
         thread.join()
     assert sorted(found) == list(range(16))
+
+
+SERVER = "echo begins; mkdir /www; echo ok > /www/health; httpd -p 127.0.0.1:8080 -h /www; echo serves; sleep 600"
+
+
+def test_waiting_until_it_is_ready(api: None) -> None:
+    with minibox.Sandbox("base", ["sh", "-c", SERVER]) as box:
+        box.wait_for(log="serves")
+        box.wait_for(log=re.compile("^begins$", re.MULTILINE))
+        box.wait_for(port=8080)
+        box.wait_for(http="/health", port=8080)
+        box.wait_for(http="http://localhost:8080/health")
+        box.wait_for(file="/www/health")
+        box.wait_for(exec=["test", "-e", "/www/health"])
+        assert box.logs() == "begins\nserves\n"
+        for never in ({"port": 8081}, {"http": "/nothing", "port": 8080}, {"file": "/no"}, {"exec": ["false"]}):
+            with pytest.raises(minibox.TimedOut, match="begins\n  serves"):
+                box.wait_for(**never, timeout=0.1)
+        with pytest.raises(minibox.UsageError, match="one of"):
+            box.wait_for(port=1, file="/x")
+
+
+def test_waiting_ends_when_the_main_process_does(api: None) -> None:
+    with minibox.Sandbox("base", ["sh", "-c", "echo can not >&2; exit 3"]) as box:
+        with pytest.raises(minibox.ContainerNotRunning, match="exit status 3.*\n  can not"):
+            box.wait_for(port=80, timeout=600)
+        assert box.verdict.log == ("can not",)
+    assert box.verdict.log == ("can not",)
+
+
+def test_a_flood_of_output_is_cut_off_at_its_beginning(api: None) -> None:
+    with minibox.Sandbox("base", ["sh", "-c", "yes 0123456789 | head -c 40m; echo end"]) as box:
+        box.wait()
+        text = box.logs()
+    assert text.endswith("end\n") and len(text) < 20 << 20
+
+
+def test_an_images_own_command_is_a_service(api: None) -> None:
+    with minibox.Sandbox("base") as box:
+        box.commit("service:1", changes=['CMD ["sh", "-c", "echo $0 $A; sleep 600"]', "ENV A=b"])
+    with minibox.Sandbox("service:1", service=True) as box:
+        box.wait_for(log="sh b")
+    with minibox.Sandbox("service:1") as box:
+        assert "sleep 600" not in box.run(["ps"], capture_output=True, text=True).stdout
+
+
+def test_what_has_changed_can_be_seen_and_kept(api: None) -> None:
+    with minibox.Sandbox("base") as box:
+        box.write_file("/etc/new", "kept")
+        box.run(["rm", "/etc/group"], check=True)
+        assert box.diff() == [("C", "/etc"), ("D", "/etc/group"), ("A", "/etc/new")]
+        image = box.commit("made:1")
+    assert image.startswith("sha256:")
+    assert minibox.run("made:1", ["cat", "/etc/new"], capture_output=True).stdout == b"kept"
+
+
+def test_it_can_be_kept_for_a_look(api: None, request: pytest.FixtureRequest) -> None:
+    command = request.getfixturevalue("minibox")
+    with minibox.Sandbox("base", ["sh", "-c", "echo wrote; exit 7"], name="kept") as box:
+        box.wait_for(log="wrote")
+        box.keep()
+    assert "exited" in command("ps", "-a", "--format", "{{.Names}} {{.State}}").stdout
+    assert command("logs", "kept").stdout == "wrote\n"
+    assert "exit status 7" in command("why", "kept").stdout
+    assert command("rm", "kept").returncode == 0

@@ -1,0 +1,63 @@
+/* minibox-log PATH BYTES_MAX FILES: writes to a log what comes by two pipes, until both have ended. */
+#include "supervisor.h"
+#include "supervisor_log.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { RETRY_MS = 1000, TRIES = 60 };
+
+/* What a full disk doesn't take is tried again for a while, and then left out: the container waits meanwhile. */
+static void append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size) {
+    for (int try = 0; try < TRIES; try++) {
+        size_t taken = mb_log_append(log, line, data, size);
+        data += taken;
+        size -= taken;
+        if (!size) {
+            return;
+        }
+        poll(NULL, 0, RETRY_MS);
+    }
+}
+
+int mb_output_log(int argc, char **argv) {
+    static struct mb_log_line lines[] = {{.stream = "stdout"}, {.stream = "stderr"}};
+    static char data[1 << 16];
+    if (argc != 4) {
+        return 1;
+    }
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    syscall(SYS_close_range, 2, UINT_MAX, 0);
+    struct mb_log log = {
+        .path = argv[1],
+        .size_max = strtoull(argv[2], NULL, 10),
+        .files = (unsigned)strtoul(argv[3], NULL, 10),
+    };
+    if (mb_log_open(&log) || chdir("/")) {
+        return 1;
+    }
+    struct pollfd ends[] = {{.fd = 0, .events = POLLIN}, {.fd = 1, .events = POLLIN}};
+    while (ends[0].fd >= 0 || ends[1].fd >= 0) {
+        poll(ends, 2, -1);
+        for (int i = 0; i < 2; i++) {
+            if (ends[i].fd < 0 || !ends[i].revents) {
+                continue;
+            }
+            ssize_t length = read(ends[i].fd, data, sizeof data);
+            if (length > 0) {
+                append(&log, &lines[i], data, (size_t)length);
+            } else if (!length || errno != EINTR) {
+                mb_log_end(&log, &lines[i]);
+                ends[i].fd = -1;
+            }
+        }
+    }
+    return 0;
+}
