@@ -215,6 +215,7 @@ def test_it_can_be_kept_for_a_look(api: None, request: pytest.FixtureRequest) ->
     command = request.getfixturevalue("minibox")
     with minibox.Sandbox("base", ["sh", "-c", "echo wrote; exit 7"], name="kept") as box:
         box.wait_for(log="wrote")
+        assert box.wait() == 7
         box.keep()
     assert "exited" in command("ps", "-a", "--format", "{{.Names}} {{.State}}").stdout
     assert command("logs", "kept").stdout == "wrote\n"
