@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 NATIVE = Path(__file__).resolve().parent
-SOURCES = ["device_filter.c", "plan.c", "spawn.c", *sorted(path.name for path in NATIVE.glob("child*.c"))]
+SOURCES = ["caller.c", "device_filter.c", "plan.c", "spawn.c", *sorted(path.name for path in NATIVE.glob("child*.c"))]
 
 ffibuilder = FFI()
 ffibuilder.cdef("""
@@ -21,9 +21,14 @@ ffibuilder.cdef("""
     struct mb_time { uint64_t begin_ns; uint64_t end_ns; };
     struct mb_record { uint32_t state; uint32_t index; int32_t error; uint32_t detail; struct mb_time time[]; };
     struct mb_record *mb_record_new(uint32_t op_count);
+    struct mb_record *mb_record_share(uint32_t size, int *memory_fd);
+    void mb_record_unshare(struct mb_record *record, uint32_t size);
     void mb_record_free(struct mb_record *record, uint32_t op_count);
     int mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const int *slots,
                    uint32_t slot_count, struct mb_record *record, int *pidfd);
+
+    struct mb_caller { uint64_t number[96]; };
+    void mb_caller(struct mb_caller *caller);
 
     int mb_open_image(const char *path);
     int mb_bpf_device_attach(int cgroup_fd, const void *instructions, unsigned count);
@@ -40,6 +45,7 @@ ffibuilder.cdef("""
     int mb_mount_setattr(int dirfd, const char *path, unsigned flags, struct mb_mount_attr *attr);
     int mb_pidfd_open(int pid, unsigned flags);
     int mb_pidfd_send_signal(int pidfd, int signal_number);
+    int mb_pidfd_kill_group(int pidfd);
     int mb_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
     int mb_prctl(int option, unsigned long argument);
     int syncfs(int fd);
@@ -47,6 +53,7 @@ ffibuilder.cdef("""
 ffibuilder.set_source(
     "minibox._native",
     """
+    #include "caller.h"
     #include "spawn.h"
     #include "syscalls.h"
     #include "device_filter.h"

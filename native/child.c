@@ -93,6 +93,25 @@ static _Noreturn void fail(const struct mb_child *child, int error) {
     _exit(told ? 1 : 2);
 }
 
+/* Give the descriptors that are kept their numbers; what stands there moves away. */
+static void place_kept(struct mb_child *child) {
+    const int *kept = child->slots + MB_SLOT_FIRST_KEPT;
+    int end = 3;
+    while (end - 3 < MB_SLOT_END_OF_KEPT - MB_SLOT_FIRST_KEPT && kept[end - 3] >= 0) {
+        end++;
+    }
+    for (int target = 3; target < end; target++) {
+        for (size_t i = 0; i < MB_SLOTS; i++) {
+            if (child->slots[i] == target && i != MB_SLOT_FIRST_KEPT + (size_t)(target - 3)) {
+                child->slots[i] = fcntl(target, F_DUPFD_CLOEXEC, end);
+            }
+        }
+        dup2(kept[target - 3], target);
+        child->slots[MB_SLOT_FIRST_KEPT + target - 3] = target;
+        fcntl(target, F_SETFD, 0);
+    }
+}
+
 _Noreturn void mb_child_main(struct mb_child *child) {
     struct mb_record *record = child->record;
     /* Python ignores SIGPIPE and handles SIGINT; an ignored signal would stay so over exec. The raw
@@ -114,6 +133,7 @@ _Noreturn void mb_child_main(struct mb_child *child) {
             close(fd);
         }
     }
+    place_kept(child);
     close_others(child);
     for (uint32_t i = 0; i < child->plan->op_count; i++) {
         const struct mb_op *op = &child->plan->ops[i];

@@ -7,6 +7,10 @@
 /* The slot of the socket to the parent: SOCK_SEQPACKET, close-on-exec. */
 #define MB_SLOT_STATUS 0
 
+/* From this slot on: descriptors that are 3 and so on in the process, from its begin to its end. */
+#define MB_SLOT_FIRST_KEPT 512
+#define MB_SLOT_END_OF_KEPT 768
+
 enum mb_state {
     MB_RUNNING = 0, /* in set-up; a process that ends now died in operation `index` */
     MB_EXEC = 1,    /* about to execve: if the status socket then closes, the command runs */

@@ -4,8 +4,8 @@
  * below it, and ends as the command ended. Without a command behind "--" it only reaps. Static: it
  * runs in images with any C library or none.
  *
- * On the host, by other names: minibox-guard kills a container when its owner ends;
- * minibox-supervisor and minibox-delay are in supervisor.h. */
+ * On the host, by other names: minibox-launcher is in launcher.h, minibox-supervisor and minibox-delay
+ * are in supervisor.h. */
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "launcher.h"
 #include "supervisor.h"
 
 /* Signals that say something about this process itself; passing them on would say it twice. */
@@ -70,24 +71,6 @@ static _Noreturn void execute(char **argv, const sigset_t *mask) {
     _exit(error == ENOENT ? 127 : 126);
 }
 
-/* 0 is a pidfd of the container's first process, 1 a pipe whose other end the owner holds. */
-static int guard(void) {
-    sigset_t all;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, NULL);
-    syscall(SYS_close_range, 2, UINT_MAX, 0); /* what the owner was given without close-on-exec */
-    if (chdir("/")) {
-        return 1;
-    }
-    struct pollfd ends[] = {{.fd = 0, .events = POLLIN}, {.fd = 1, .events = POLLIN}};
-    while (poll(ends, 2, -1) < 0) {
-    }
-    if (!ends[0].revents) {
-        syscall(SYS_pidfd_send_signal, 0, SIGKILL, NULL, 0);
-    }
-    return 0;
-}
-
 /* Process 1 of a container that others enter: reaps whatever is orphaned, until it is told to end. */
 static int idle(void) {
     sigset_t waited;
@@ -120,11 +103,14 @@ static int drain(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc && !strcmp(argv[0], "minibox-guard")) {
-        return guard();
+    if (argc && !strncmp(argv[0], "minibox-", 8)) {
+        prctl(PR_SET_NAME, argv[0]); /* it may have been executed by a descriptor, whose number is its name then */
     }
     if (argc && !strcmp(argv[0], "minibox-drain")) {
         return drain();
+    }
+    if (argc && !strcmp(argv[0], "minibox-launcher")) {
+        return mb_launcher();
     }
     if (argc && !strcmp(argv[0], "minibox-supervisor")) {
         return mb_supervisor();

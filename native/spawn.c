@@ -10,10 +10,25 @@
  * child by clone_and_wait shares with us. So the last of them to end puts it back. */
 static pthread_mutex_t dumpable_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned dumpable_holders;
-static int dumpable_before;
+static int dumpable_before, dumpable_over_forks;
+
+/* A copy of this process by fork(2), which another thread may make meanwhile, has none of those children,
+ * and is to be as if there were none. */
+static void before_fork(void) { pthread_mutex_lock(&dumpable_lock); }
+static void parent_after_fork(void) { pthread_mutex_unlock(&dumpable_lock); }
+static void child_after_fork(void) {
+    if (dumpable_holders && dumpable_before == 1) {
+        prctl(PR_SET_DUMPABLE, 1);
+    }
+    dumpable_holders = 0;
+    pthread_mutex_unlock(&dumpable_lock);
+}
 
 static void dumpable_hold(void) {
     pthread_mutex_lock(&dumpable_lock);
+    if (!dumpable_over_forks) {
+        dumpable_over_forks = !pthread_atfork(before_fork, parent_after_fork, child_after_fork);
+    }
     if (dumpable_holders++ == 0) {
         dumpable_before = prctl(PR_GET_DUMPABLE);
     }
@@ -39,11 +54,30 @@ struct mb_record *mb_record_new(uint32_t op_count) {
 
 void mb_record_free(struct mb_record *record, uint32_t op_count) { munmap(record, record_size(op_count)); }
 
+struct mb_record *mb_record_share(uint32_t size, int *memory_fd) {
+    int fd = memfd_create("minibox-plan", MFD_CLOEXEC);
+    void *memory = MAP_FAILED;
+    if (fd >= 0 && !ftruncate(fd, size)) {
+        memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    }
+    if (memory == MAP_FAILED) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return NULL;
+    }
+    *memory_fd = fd;
+    return memory;
+}
+
+void mb_record_unshare(struct mb_record *record, uint32_t size) { munmap(record, size); }
+
 static int enter_child(void *child) { mb_child_main(child); }
 
 /* vfork for a plan without an exec: the calling thread stands still until the child has ended, so
  * that the child may use its memory and, by that, its errno; a fork would copy the page tables of
- * a whole interpreter. It has a stack of its own, since it doesn't return as vfork's does. */
+ * a whole interpreter. It has a stack of its own, since it doesn't return as vfork's does. Nor does it
+ * tell of its end by SIGCHLD: who waits for all children of the process shall not take it away. */
 static pid_t clone_and_wait(struct mb_child *child, int flags, int *pidfd) {
     const size_t size = 256 * 1024;
     char *stack = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
@@ -51,7 +85,7 @@ static pid_t clone_and_wait(struct mb_child *child, int flags, int *pidfd) {
         return -1;
     }
     dumpable_hold();
-    pid_t pid = clone(enter_child, stack + size, flags | CLONE_VFORK | SIGCHLD, child, pidfd);
+    pid_t pid = clone(enter_child, stack + size, flags | CLONE_VFORK, child, pidfd);
     int error = errno;
     dumpable_release();
     munmap(stack, size);

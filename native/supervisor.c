@@ -1,6 +1,5 @@
 /* The supervisor: one loop over descriptors, no threads, no allocation. See supervisor.h. */
 #include "supervisor.h"
-#include "spawn.h"
 #include "supervisor_log.h"
 #include "syscalls.h"
 
@@ -11,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -23,8 +21,6 @@ enum {
     CONTROL = 0, /* the descriptor of the socket to minibox */
     CLIENTS_MAX = 16,
     CHUNK = 8192,
-    DESCRIPTORS_MAX = 253, /* that one message carries, SCM_MAX_FD */
-    REQUEST_MAX = 32768,
     SLOW_CLIENT_MS = 5000,
     RETRY_MS = 200,
     EXIT_BYTES = 160, /* of the exit record */
@@ -83,83 +79,6 @@ static int64_t now_ms(void) {
 
 /* ---- what minibox asks for ------------------------------------------------------------------ */
 
-/* Receive a request and its descriptors; its length, 0 at the end, or -errno. */
-static ssize_t receive(char *data, size_t size, int fds[DESCRIPTORS_MAX], size_t *fd_count) {
-    static union {
-        struct cmsghdr align;
-        char space[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
-    } control;
-    struct iovec iov = {data, size};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    ssize_t length = recvmsg(CONTROL, &message, MSG_CMSG_CLOEXEC);
-    *fd_count = 0;
-    struct cmsghdr *header = length > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
-        *fd_count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        memcpy(fds, CMSG_DATA(header), *fd_count * sizeof(int));
-    }
-    return length < 0 ? -errno : message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ? -EMSGSIZE : length;
-}
-
-static int answer(int32_t number, int fd) {
-    union {
-        struct cmsghdr align;
-        char space[CMSG_SPACE(sizeof fd)];
-    } control;
-    struct iovec iov = {&number, sizeof number};
-    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
-    if (fd >= 0) {
-        message.msg_control = &control;
-        message.msg_controllen = sizeof control;
-        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-        *header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
-        memcpy(CMSG_DATA(header), &fd, sizeof fd);
-    }
-    return sendmsg(CONTROL, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
-/* Returns the pid, or -errno. */
-static int spawn(const struct mb_spawn_request *request, size_t length, const int *fds, size_t fd_count, int *pidfd) {
-    int slots[MB_SLOTS];
-    if (*pidfd >= 0 || length < sizeof *request || request->slot_count > MB_SLOTS ||
-        length != sizeof *request + request->slot_count * sizeof request->slot[0] || fd_count < 1 + request->cgroup) {
-        return -EPROTO;
-    }
-    for (uint32_t i = 0; i < request->slot_count; i++) {
-        if (request->slot[i] >= (int)fd_count) {
-            return -EPROTO;
-        }
-        slots[i] = request->slot[i] < 0 ? -1 : fds[request->slot[i]];
-    }
-    struct stat memory;
-    if (fstat(fds[0], &memory)) {
-        return -errno;
-    }
-    size_t size = (size_t)memory.st_size;
-    if (request->plan_offset > size || request->plan_size > size - request->plan_offset) {
-        return -EPROTO;
-    }
-    char *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
-    if (shared == MAP_FAILED) {
-        return -errno;
-    }
-    struct mb_plan plan;
-    uint32_t bad_op;
-    int error = mb_plan_load(shared + request->plan_offset, request->plan_size, &plan, &bad_op);
-    size_t record_size = sizeof(struct mb_record) + request->op_count * sizeof(struct mb_time);
-    if (!error && (plan.op_count != request->op_count || record_size > request->plan_offset)) {
-        error = -EPROTO;
-    }
-    pid_t pid = error;
-    if (!error) {
-        pid = mb_spawn(&plan, request->flags, request->cgroup ? fds[1] : -1, slots, request->slot_count,
-                       (struct mb_record *)(void *)shared, pidfd);
-    }
-    munmap(shared, size); /* the child has its own view of it */
-    return pid;
-}
-
 /* The next string of a request's text; NULL at its end. */
 static char *next_text(char **text, const char *end) {
     char *found = *text, *terminator = found < end ? memchr(found, '\0', (size_t)(end - found)) : NULL;
@@ -193,16 +112,19 @@ static int reserve_exit(void) {
     return written == sizeof spaces ? 0 : written < 0 ? -errno : -ENOSPC;
 }
 
-/* `request` stays where it is: paths and commands are used from there. */
-static int supervise(struct mb_supervise_request *request, size_t length, const int *fds, size_t fd_count) {
-    if (self.pid <= 0 || length < sizeof *request || fd_count != (size_t)__builtin_popcount(request->descriptors)) {
+/* `message` stays where it is: paths and commands are used from there. */
+static int supervise(struct mb_received *message) {
+    struct mb_supervise_request *request = (void *)message->data;
+    size_t length = (size_t)message->length;
+    if (self.pid <= 0 || length < sizeof *request ||
+        message->fd_count != (size_t)__builtin_popcount(request->descriptors)) {
         return -EPROTO;
     }
     int *places[] = {&self.owned, &self.listener, &self.terminal, &self.input, &self.output[0].fd, &self.output[1].fd};
     self.terminal = -1;
     for (size_t i = 0, next = 0; i < sizeof places / sizeof *places; i++) {
         if (request->descriptors >> i & 1) {
-            *places[i] = fds[next++];
+            *places[i] = message->fds[next++];
         }
     }
     if (self.terminal >= 0) {
@@ -237,33 +159,38 @@ static int supervise(struct mb_supervise_request *request, size_t length, const 
     return error ? error : mb_log_open(&self.log);
 }
 
+/* Make the container's first process or its helper, and answer; 0, or -errno. */
+static int spawn(const struct mb_received *message, int *pidfd) {
+    struct mb_spawned made = {.pid = -EPROTO, .pidfd = -1};
+    if (*pidfd < 0) {
+        made = mb_spawn_requested(message, 0);
+    }
+    mb_close_received(message);
+    if (made.pid > 0) {
+        *pidfd = made.pidfd;
+        self.pid = pidfd == &self.pidfd ? made.pid : self.pid;
+    }
+    int32_t number = made.pid;
+    int unheard = mb_answer(CONTROL, &number, sizeof number, made.pidfd);
+    return made.pid > 0 ? unheard : made.pid;
+}
+
 /* Serve requests until the container is ours to look after; -1 when minibox has gone before that. */
 static int serve(void) {
-    static _Alignas(struct mb_spawn_request) char data[REQUEST_MAX];
-    int fds[DESCRIPTORS_MAX];
+    static struct mb_received message;
     for (;;) {
-        size_t fd_count;
-        ssize_t length = receive(data, sizeof data, fds, &fd_count);
-        uint32_t kind = 0;
-        if (length <= 0) {
-            return -1;
-        }
-        memcpy(&kind, data, length < (ssize_t)sizeof kind ? (size_t)length : sizeof kind);
-        int error = -EPROTO;
-        if (kind == MB_SPAWN || kind == MB_SPAWN_HELPER) {
-            int *pidfd = kind == MB_SPAWN ? &self.pidfd : &self.helper_pidfd;
-            pid_t pid = spawn((void *)data, (size_t)length, fds, fd_count, pidfd);
-            for (size_t i = 0; i < fd_count; i++) {
-                close(fds[i]);
-            }
-            if (kind == MB_SPAWN && pid > 0) {
-                self.pid = pid;
-            }
-            error = answer(pid, pid > 0 ? *pidfd : -1);
-            error = pid > 0 ? error : pid;
-        } else if (kind == MB_SUPERVISE) {
-            error = supervise((void *)data, (size_t)length, fds, fd_count);
-            int unheard = answer(error, -1);
+        mb_receive(CONTROL, &message);
+        int32_t error = -EPROTO;
+        switch (mb_kind(&message)) {
+        case MB_SPAWN:
+            error = spawn(&message, &self.pidfd);
+            break;
+        case MB_SPAWN_HELPER:
+            error = spawn(&message, &self.helper_pidfd);
+            break;
+        case MB_SUPERVISE:
+            error = supervise(&message);
+            int unheard = mb_answer(CONTROL, &error, sizeof error, -1);
             if (!error && !unheard) {
                 return 0;
             }

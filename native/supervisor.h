@@ -8,26 +8,9 @@
 #ifndef MB_SUPERVISOR_H
 #define MB_SUPERVISOR_H
 
-#include "plan.h"
+#include "requests.h"
 
 #include <stdint.h>
-
-enum mb_supervisor_message { MB_SPAWN = 1, MB_SUPERVISE = 2, MB_SPAWN_HELPER = 3 };
-
-/* MB_SPAWN makes the container's first process; MB_SPAWN_HELPER one that is sent SIGTERM when that
- * has ended, such as a network program. With descriptors: the first is a memory file that holds the record and, at
- * plan_offset, the plan; the others are the cgroup's directory if cgroup is 1, and then those that fill the slots.
- * Answered by an int32: the pid, with its pidfd; or -errno. */
-struct mb_spawn_request {
-    uint32_t kind;
-    uint32_t op_count;
-    uint64_t flags; /* clone3's */
-    uint32_t plan_offset;
-    uint32_t plan_size;
-    uint32_t cgroup;     /* 1: the second descriptor is its directory */
-    uint32_t slot_count; /* that many slots follow */
-    int16_t slot[];      /* index of a descriptor in this message, or -1 */
-};
 
 /* Descriptors of a supervise request, in this order; the streams that aren't there are left out. */
 enum mb_supervised {

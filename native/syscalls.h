@@ -100,6 +100,11 @@ static inline int mb_pidfd_send_signal(int pidfd, int signal_number) {
     return (int)syscall(SYS_pidfd_send_signal, pidfd, signal_number, (siginfo_t *)0, 0);
 }
 
+/* Linux 6.9 */
+static inline int mb_pidfd_kill_group(int pidfd) {
+    return (int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, (siginfo_t *)0, 4 /* PIDFD_SIGNAL_PROCESS_GROUP */);
+}
+
 static inline int mb_close_range(unsigned first, unsigned last, unsigned flags) {
     return (int)syscall(SYS_close_range, first, last, flags);
 }

@@ -12,7 +12,6 @@ from typing import Any
 
 from minibox.engine.ids import write_id_maps
 from minibox.engine.start import Execution, Resources
-from minibox.linux.process import Child
 from minibox.plan.compiler import Start, compile_plan
 from minibox.plan.rootfs import Rootfs
 from minibox.record import record
@@ -112,5 +111,4 @@ class Bundle:
 
 def status_of(execution: Execution) -> int:
     """The exit status of a container that ends by itself; negative for a signal."""
-    assert isinstance(execution.init, Child)
-    return execution.init.wait()
+    return execution.launched.wait()

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from minibox.linux import launcher
+
 #: How much slower than a machine this is: an emulator is, many times (tests/vm/vm.py says so).
 SLOWNESS = float(os.environ.get("MINIBOX_TEST_SLOWNESS", "1"))
 PATIENCE_S = 3.0 * SLOWNESS
@@ -35,6 +37,7 @@ def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
     A test that runs the command gets its orphans as children (`isolation.become_subreaper`) and
     reaps them as init would; for a test that starts containers in this process a zombie is a leak.
     """
+    launcher.end_all()
     before = snapshot()
     yield
     left = leaks(before, plays_init=bool(COMMAND_FIXTURES & set(request.fixturenames)))
@@ -57,6 +60,7 @@ def leaks(before: Snapshot, *, plays_init: bool = False) -> list[str]:
     """What is there now, and was not in ``before``; waits `PATIENCE_S` for it to go."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
+        launcher.close_all()  # it is this process's for good, but not with a container that was left
         if plays_init:
             _reap_orphans()
         left = _difference(before, snapshot())

@@ -76,6 +76,8 @@ def main(argv: list[str] | None = None) -> int:
 def program() -> NoReturn:
     """What the installed `minibox` runs: `main`, and out, without the interpreter's tidying up (1.4 ms)."""
     status = main()
+    if launcher := sys.modules.get("minibox.linux.launcher"):
+        launcher.end_all()  # whoever becomes its parent may not care for it
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

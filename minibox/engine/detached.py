@@ -12,9 +12,9 @@ from minibox.engine.exit_record import exit_path, read_exit
 from minibox.engine.launch import IdFile
 from minibox.engine.lifecycle import RESTARTED, stop_path
 from minibox.engine.ownership import Claim
-from minibox.engine.prepare import INIT
 from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, UsageError, kernel_says
 from minibox.linux import cgroup
+from minibox.linux.executable import INIT
 from minibox.linux.supervisor import DELAY_ARGV0, Duties, Supervisor
 
 TYPE_CHECKING = False
@@ -72,11 +72,9 @@ class Detached:
         try:
             launch.prepare(self._terminal_size() if options.tty else None, new=self._new)
             with IdFile(options.cidfile, launch.claim.id):
-                supervisor = Supervisor(INIT, launch.claim.id)
+                supervisor = Supervisor(launch.claim.id)
                 try:
-                    execution = launch.execute(
-                        self._make_streams(), on_trace, supervisor.spawn, supervisor.spawn_helper
-                    )
+                    execution = launch.execute(self._make_streams(), on_trace, supervisor.spawn)
                 except (CommandNotFound, CommandNotExecutable) as error:
                     if self._new and not options.rm:
                         keep = True

@@ -19,7 +19,6 @@ from minibox.engine.users import resolve_user
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import capabilities
 from minibox.linux.files import open_in_root
-from minibox.linux.process import Child
 from minibox.plan.compiler import Start
 from minibox.plan.exec import Joined, compile_exec
 from minibox.record import record, replace
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup import Cgroup
     from minibox.oci.runtime import Process as SpecProcess
 
-SIGKILL = 9
 PIPE_BYTES = 1 << 16
 DETACHED_SIZE = (24, 80)
 DRAIN_ARGV0 = "minibox-drain"  # native/init.c
@@ -177,8 +175,7 @@ class Exec:
         try:
             with Forwarding() as forwarding:
                 self._run(execution)
-                init = execution.init
-                assert init
+                init = execution.launched
                 if terminal:
                     terminal.enter_raw()
                 streams.begin(execution.pty_master)
@@ -190,7 +187,6 @@ class Exec:
                     execution.release()
                     return 0
                 code = init.wait()
-                assert code is not None
                 streams.finish()
                 return code if code >= 0 else 128 - code
         finally:
@@ -226,14 +222,10 @@ class Exec:
             self._run(execution)
             os.close(writer)
             writer = -1
-            init = execution.init
-            assert isinstance(init, Child)
+            init = execution.launched
             output, ended = _read_until_end(reader, init.pidfd, timeout_s, bytes_max)
             if not ended:
-                try:
-                    os.killpg(init.pid, SIGKILL)  # it began a session, and its children are of it too
-                except ProcessLookupError:
-                    pass
+                init.kill_group()  # it began a session, and its children are of it too
             code = init.wait()
             return Captured(-1 if not ended else code if code >= 0 else 128 - code, output)
         finally:
@@ -318,7 +310,7 @@ def _read_until_end(fd: int, pidfd: int, timeout_s: float, bytes_max: int) -> tu
 
 def _drain(pty_master: int, container_id: str) -> None:
     """Leave a terminal to a process that holds it, and reads what nobody wants to see."""
-    from minibox.engine.prepare import INIT
+    from minibox.linux.executable import INIT
 
     streams = ((os.POSIX_SPAWN_DUP2, pty_master, 0),)
     os.posix_spawn(INIT, (DRAIN_ARGV0, container_id[:12]), {}, file_actions=streams, setsid=True)

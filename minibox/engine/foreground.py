@@ -42,8 +42,8 @@ class Foreground:
     def _wait(self, forwarding: Forwarding) -> int:
         """Copy, forward signals, wait; the exit status."""
         launch, execution = self._launch, self._launch.execution
-        assert execution and execution.init and self._streams
-        init = execution.init
+        assert execution and self._streams
+        init = execution.launched
         if self._terminal:
             self._terminal.enter_raw()
         self._streams.begin(execution.pty_master)
@@ -57,7 +57,6 @@ class Foreground:
             self._options.timeout_s,
         )
         code = init.wait()
-        assert code is not None
         lost = self._streams.finish()
         if self._terminal:
             self._terminal.restore()

@@ -109,14 +109,12 @@ class Launch:
         streams: tuple[int, int, int],
         on_trace: Trace | None = None,
         spawn: Spawn | None = None,
-        spawn_helper: Spawn | None = None,
     ) -> Execution:
         """Execute the plan: afterwards the command runs.
 
         Args:
             streams: descriptors of its standard input, output and error.
-            spawn: makes its first process, where that isn't to be a child of ours.
-            spawn_helper: the same for a program that carries its packets.
+            spawn: makes its first process, where that isn't to end with this one.
 
         Raises:
             CommandNotFound, CommandNotExecutable: the command is at fault.
@@ -137,7 +135,7 @@ class Launch:
                     prepared.spec["linux"]["resources"],
                 ),
                 write_id_maps=ids.write_id_maps,
-                wire=lambda pid: connection.wire(pid, spawn_helper),
+                wire=lambda init: connection.wire(init.pid, init.spawn_helper),
                 spawn=spawn,
             ),
         )

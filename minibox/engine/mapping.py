@@ -6,7 +6,8 @@ import os
 from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 
 from minibox.errors import MiniboxError, kernel_says
-from minibox.linux.process import NEWUSER, Child, signatures
+from minibox.linux import launcher
+from minibox.linux.process import NEWUSER, signatures
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
 
@@ -27,7 +28,7 @@ def user_namespace(uid_map: str, gid_map: str) -> int:
     steps = [op.wait(op.TAG_GO, "until it is killed")]
     child = None
     try:
-        child = Child(encode(steps, signatures()), NEWUSER, [theirs.fileno()], len(steps))
+        child = launcher.spawn(encode(steps, signatures()), NEWUSER, [theirs.fileno()], len(steps))
         for kind, text in (("uid", uid_map), ("gid", gid_map)):
             with open(f"/proc/{child.pid}/{kind}_map", "wb", 0) as file:
                 file.write(text.encode())

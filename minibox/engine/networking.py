@@ -12,12 +12,10 @@ from minibox.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from minibox.engine.options import RunOptions
-    from minibox.engine.start import Spawn
-    from minibox.linux.process import Child
-    from minibox.linux.supervisor import SupervisedChild
+    from minibox.linux.requests import RequestedChild
     from minibox.network.lease import Lease
     from minibox.network.named import NamedNetwork
     from minibox.network.rootless import RootlessTool
@@ -117,7 +115,7 @@ class Connection:
             NetworkError: none is free.
         """
         self.network = network
-        self._tool: Child | SupervisedChild | None = None
+        self._tool: RequestedChild | None = None
         self._socket: socket | None = None
         self._leases: list[Lease] = []
         try:
@@ -167,11 +165,11 @@ class Connection:
             if named:
                 members.join(held, hosts_path, (*names, *aliases))
 
-    def wire(self, pid: int, spawn: Spawn | None = None) -> None:
+    def wire(self, pid: int, spawn_helper: Callable[..., RequestedChild]) -> None:
         """Give the network namespace of a process its links.
 
         Args:
-            spawn: makes the process of a tool that isn't to be a child of ours.
+            spawn_helper: makes the process of a tool that carries packets.
 
         Raises:
             NetworkError: the kernel, nft or the tool refuses.
@@ -186,11 +184,11 @@ class Connection:
             finally:
                 os.close(netns)
         elif self.network.tool:
-            self._start_tool(self.network.tool, pid, spawn)
+            self._start_tool(self.network.tool, pid, spawn_helper)
 
-    def _start_tool(self, tool: RootlessTool, pid: int, spawn: Spawn | None) -> None:
-        """Start pasta or slirp4netns, as a child that dies with its parent, and wait until it is ready."""
-        from minibox.linux.process import Child, signatures
+    def _start_tool(self, tool: RootlessTool, pid: int, spawn_helper: Callable[..., RequestedChild]) -> None:
+        """Start pasta or slirp4netns, which dies with its parent, and wait until it is ready."""
+        from minibox.linux.process import signatures
         from minibox.network.rootless import command, is_ready
         from minibox.plan import operations as op
         from minibox.plan.encode import encode
@@ -209,7 +207,7 @@ class Connection:
         null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         try:
             slots = [its.fileno(), -1, announce, null, said]
-            self._tool = (spawn or Child)(encode(steps, signatures()), 0, slots, len(steps))
+            self._tool = spawn_helper(encode(steps, signatures()), 0, slots, len(steps))
             self._socket = ours  # held: its other end tells the child that we are there
             os.close(announce)
             announce = -1

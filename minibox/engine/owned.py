@@ -6,10 +6,8 @@ from time import time
 
 from minibox.engine import files, removal, state
 from minibox.engine.ends import WALL_TIME
-from minibox.engine.guard import Guard
 from minibox.engine.launch import IdFile
 from minibox.engine.measured import Measured, measure
-from minibox.engine.prepare import INIT
 from minibox.errors import CommandNotExecutable, CommandNotFound
 from minibox.record import replace
 
@@ -39,7 +37,6 @@ class Owned:
         """``new``: it has no root file system yet."""
         self.launch = launch
         self._new = new
-        self._guard: Guard | None = None
         self._once = False
         self.keep = not new
         self.began = time()
@@ -71,11 +68,10 @@ class Owned:
                 raise
 
     def begun(self) -> None:
-        """It runs: say so to everybody, and have it end with this process."""
+        """It runs: say so to everybody."""
         launch, execution = self.launch, self.launch.execution
         assert execution and execution.init
         init = execution.init
-        self._guard = Guard(INIT, init.pidfd, launch.claim.id)
         launch.claim.note_process(init.pid, launch.prepared.spec["process"]["args"], launch.joinable())
         removal.collect(launch.root, launch.runroot, ORPHANS_LOOKED_AT)
         if self.keep:
@@ -144,17 +140,10 @@ class Owned:
     def disown(self) -> None:
         """In a child that a fork made: it is the parent's, and this process must not look like an owner."""
         self.launch.claim.hand_over()
-        if self._guard:
-            self._guard.disown()
 
     def close(self) -> None:
         """Remove what it had, or keep its files as they are."""
-        try:
-            if self.keep and self._once:
-                self.launch.end_processes()
-                files.make_lasting(self.launch.root, self.launch.claim.id)
-            self.launch.close(keep=self.keep)
-        finally:
-            if self._guard:
-                self._guard.close()
-                self._guard = None
+        if self.keep and self._once:
+            self.launch.end_processes()
+            files.make_lasting(self.launch.root, self.launch.claim.id)
+        self.launch.close(keep=self.keep)

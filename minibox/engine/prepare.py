@@ -13,6 +13,7 @@ from minibox.engine.spec import make_spec
 from minibox.engine.volumes import user_mounts
 from minibox.errors import Unsupported, UsageError
 from minibox.linux import cgroup
+from minibox.linux.executable import INIT
 from minibox.linux.seccomp import filter_flags, program_of
 from minibox.plan.compiler import Start, compile_plan
 from minibox.plan.rootfs import Rootfs
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from minibox.plan.disk import Disk
     from minibox.storage import Snapshot, Snapshotter
 
-INIT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "minibox-init")
 FILES = {"/etc/hosts": "hosts", "/etc/hostname": "hostname", "/etc/resolv.conf": "resolv.conf"}
 
 

@@ -12,6 +12,7 @@ from _socket import AF_UNIX, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOCK_SEQPACKET, SOL_S
 from errno import ECONNRESET, EPIPE
 
 from minibox.errors import MiniboxError, StepError
+from minibox.linux import launcher
 from minibox.linux.process import DONE, EXEC, FAILED, Child, signatures
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
@@ -21,14 +22,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
+    from typing import TypeVar
 
     from minibox.linux.cgroup import Cgroup
+    from minibox.linux.launcher import LaunchedChild
     from minibox.linux.supervisor import SupervisedChild
     from minibox.oci.runtime import Spec
     from minibox.plan.compiler import Plan
     from minibox.plan.operations import Op
 
-    Spawn = Callable[..., Child | SupervisedChild]
+    Init = LaunchedChild | SupervisedChild
+    Spawn = Callable[..., Init]
+    Made = TypeVar("Made")
 
 SOCK_CLOEXEC = 0o2000000
 SPACE_OF_ONE_FD = 24  # CMSG_SPACE(sizeof(int))
@@ -46,8 +51,8 @@ class Resources:
         owner: the host's uid and gid of the container's process.
         make_cgroup: makes the container's cgroup with its limits.
         write_id_maps: maps ids for a pid, where the caller has only his own to give.
-        wire: gives the network namespace of a pid its links.
-        spawn: makes the container's first process; None: as a child of this process.
+        wire: gives the network namespace of the container's first process its links.
+        spawn: makes that process; None: by this process's launcher.
         joined_pidfd: of the first process of a container that is joined.
         gate: what `gate.make_gate` gave, for a container that waits before its exec.
         run_hooks: runs the hooks prestart and createRuntime for the container of a pid.
@@ -59,7 +64,7 @@ class Resources:
     owner: tuple[int, int]
     make_cgroup: Callable[[], Cgroup]
     write_id_maps: Callable[[int, Spec], None]
-    wire: Callable[[int], None]
+    wire: Callable[[Init], None]
     spawn: Spawn | None = None
     joined_pidfd: int = -1
     gate: tuple[int, int] = (-1, -1)
@@ -94,7 +99,7 @@ class Execution:
     def __init__(self, plan: Plan, resources: Resources) -> None:
         self.plan = plan
         self.resources = resources
-        self.init: Child | SupervisedChild | None = None
+        self.init: Init | None = None
         self.mounter: Child | None = None
         self.cgroup: Cgroup | None = None
         self.pty_master = self.shown_root_fd = -1
@@ -123,6 +128,12 @@ class Execution:
                 getattr(self, "_" + step.name)(*step.args)
                 self._parent_times[index] = begin, monotonic_ns()
         self._wait_exec()
+
+    @property
+    def launched(self) -> LaunchedChild:
+        """``init`` of an execution that has no other ``spawn``."""
+        assert isinstance(self.init, launcher.LaunchedChild)
+        return self.init
 
     # ---- the parent's steps -------------------------------------------------------------------
 
@@ -153,7 +164,10 @@ class Execution:
             slots[op.FIRST_CGROUP :] = tasks
             kept = dict(enumerate(self.resources.kept_fds, op.FIRST_KEPT))
             slots = _filled(slots, kept | self._userns)
-            self.init = self._spawn(op.INIT, flags, slots, cgroup_fd, self.resources.spawn)
+            spawn = self.resources.spawn or launcher.spawn
+            self.init = self._spawn(
+                op.INIT, lambda buffer, flags, slots, count: spawn(buffer, flags, slots, count, cgroup_fd), flags, slots
+            )
         finally:
             for fd in opened:
                 os.close(fd)
@@ -184,9 +198,7 @@ class Execution:
         userns = os.open(f"/proc/{self.init.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             slots = _filled([status.fileno(), self._channel.fileno(), -1, -1, -1, userns], self._userns)
-            mounter = self._spawn(op.MOUNTER, flags, slots)
-            assert isinstance(mounter, Child)
-            self.mounter = mounter
+            self.mounter = self._spawn(op.MOUNTER, Child, flags, slots)
         finally:
             os.close(userns)
         status.close()
@@ -195,7 +207,7 @@ class Execution:
     def _network(self, _mode: str) -> None:
         assert self.init
         try:
-            self.resources.wire(self.init.pid)
+            self.resources.wire(self.init)
         except (OSError, MiniboxError):
             # Its process may have died meanwhile, and its network namespace with it: then that is the news.
             if any(child and child.progress()[0] == FAILED for child in (self.mounter, self.init)):
@@ -238,13 +250,11 @@ class Execution:
         self._sockets += pair
         return pair
 
-    def _spawn(
-        self, actor: str, flags: int, slots: list[int], cgroup_fd: int = -1, spawn: Spawn | None = None
-    ) -> Child | SupervisedChild:
+    def _spawn(self, actor: str, make: Callable[..., Made], flags: int, slots: list[int]) -> Made:
         steps = self.plan.of(actor)
         self._signatures = self._signatures or signatures()
         try:
-            return (spawn or Child)(encode(steps, self._signatures), flags, slots, len(steps), cgroup_fd)
+            return make(encode(steps, self._signatures), flags, slots, len(steps))
         except OSError as error:
             raise _clone_refused(error, flags) from error
 
@@ -253,8 +263,6 @@ class Execution:
         assert self._status and self.init
         while not self._created and self._receive():
             pass
-        if self.mounter:
-            self.mounter.wait()
         if not self._created and self.init.progress()[0] != EXEC:
             self._fail()
 
@@ -279,8 +287,7 @@ class Execution:
             self.shown_root_fd = fd
             return True
         if tag == op.TAG_SIBLING:
-            assert isinstance(self.init, Child)
-            self.init.goes_on_as(fd)
+            self.launched.goes_on_as(fd)
             self._has_sibling = True
             return True
         if tag == op.TAG_MOUNTED:
@@ -331,6 +338,7 @@ class Execution:
     def release(self) -> None:
         """Free descriptors; what runs is somebody else's."""
         if self.init is not None:
+            self.init.let_go()
             self.init.close()
             self.init = None
         self.close()
@@ -339,10 +347,11 @@ class Execution:
         """Free descriptors; kill and reap what still runs."""
         for end in self._sockets:
             end.close()
-        for child in (self.mounter, self.init):
-            if child is not None and child.pidfd >= 0:
-                child.end(SIGKILL)
-                child.close()
+        if self.mounter:
+            self.mounter.close()
+        if self.init and self.init.pidfd >= 0:
+            self.init.end(SIGKILL)
+            self.init.close()
         for fd in (self.pty_master, self.shown_root_fd, self._root_fd, *self._userns.values()):
             if fd >= 0:
                 os.close(fd)

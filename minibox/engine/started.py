@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from minibox.engine.start import Execution
     from minibox.engine.streams import Streams
 
-SIGKILL = 9
-
 
 class Started:
     """One command, from the moment it runs. All of it may be called from any thread.
@@ -33,12 +31,11 @@ class Started:
         Args:
             on_end: called once, when it has ended.
         """
-        assert execution.init
-        self._init, self._streams, self._on_end = execution.init, streams, on_end
+        self._init, self._streams, self._on_end = execution.launched, streams, on_end
         self._lock = allocate_lock()
         self._began = monotonic()
-        self.pid: int = execution.init.pid
-        self.pidfd: int = os.dup(execution.init.pidfd)
+        self.pid: int = self._init.pid
+        self.pidfd: int = os.dup(self._init.pidfd)
         self.returncode: int | None = None
         self._wall_s = 0.0
 
@@ -70,7 +67,6 @@ class Started:
         with self._lock:
             if self.returncode is None:
                 code = self._init.wait()
-                assert code is not None
                 self._wall_s = monotonic() - self._began
                 self._streams.finish()
                 self._on_end()
@@ -88,10 +84,5 @@ class Started:
     def kill_session(self) -> None:
         """SIGKILL for it, and for its children that haven't begun a session of their own."""
         with self._lock:
-            if self.returncode is not None:
-                return
-            try:
-                os.killpg(self.pid, SIGKILL)  # it began a session; while it isn't waited for the number is its own
-            except (ProcessLookupError, PermissionError):
-                pass
-            self._init.send_signal(SIGKILL)
+            if self.returncode is None:
+                self._init.kill_group()  # it began a session

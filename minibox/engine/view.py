@@ -123,7 +123,6 @@ def _run(steps: list[Op], flags: int, channel: int) -> None:
 
         raise clone_error(error, flags) from error
     try:
-        child.wait()
         state, index, errno, _ = child.progress()
     finally:
         child.close()

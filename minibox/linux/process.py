@@ -10,12 +10,14 @@ from minibox._native import ffi, lib
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 # clone(2) flags, linux/sched.h
 NEWUSER, NEWNET = 0x10000000, 0x40000000
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 SIGKILL = 9
+WALL = 0x40000000  # of waitpid(2): children too that tell of their end by no signal
 
 # child.h: how far a child is
 RUNNING, EXEC, FAILED, DONE = range(4)
@@ -31,45 +33,17 @@ def signatures() -> dict[str, tuple[int, str]]:
     }
 
 
-class Child:
-    """A process that runs, or ran, a Plan.
+class Recorded:
+    """A process that runs, or ran, a Plan, and its record.
 
     Attributes:
         pid: its process id in the caller's pid namespace.
         pidfd: refers to it for good, even when the pid is taken anew; pidfd_open(2).
     """
 
-    def __init__(self, buffer: bytearray, flags: int, slots: Sequence[int], op_count: int, cgroup_fd: int = -1) -> None:
-        """Clone it.
-
-        Args:
-            buffer: an encoded plan; changed in place.
-            flags: CLONE_NEW* of clone3(2). With CLONE_VM the child runs to its end at once, in our memory: for a
-                plan without an exec, and many times cheaper than a fork.
-            slots: its descriptor slots, -1 for an empty one.
-            op_count: operations in ``buffer``.
-            cgroup_fd: directory of the cgroup v2 it is born in, or -1.
-
-        Raises:
-            OSError: clone3(2) failed.
-            ValueError: the buffer isn't a valid plan.
-        """
-        plan, bad_op = ffi.new("struct mb_plan *"), ffi.new("uint32_t *")
-        memory = ffi.from_buffer(buffer)
-        if lib.mb_plan_load(memory, len(buffer), plan, bad_op) < 0:
-            raise ValueError(f"the plan is malformed at operation {bad_op[0]}")
-        self._op_count = op_count
-        self._returncode: int | None = None
-        self._record = lib.mb_record_new(op_count)
-        if self._record == ffi.NULL:
-            raise OSError(ffi.errno, os.strerror(ffi.errno))
-        pidfd = ffi.new("int *", -1)
-        pid = lib.mb_spawn(plan, flags, cgroup_fd, ffi.new("int[]", list(slots)), len(slots), self._record, pidfd)
-        if pid < 0:
-            self.close()
-            raise OSError(-pid, os.strerror(-pid))
-        self.pid: int = pid
-        self.pidfd: int = pidfd[0]
+    def __init__(self, record: Any, op_count: int) -> None:
+        self._record, self._op_count = record, op_count
+        self.pid = self.pidfd = -1
 
     def progress(self) -> tuple[int, int, int, int]:
         """State, index of the operation under way, its errno, its detail; see ``native/child.h``."""
@@ -84,33 +58,47 @@ class Child:
         """Send a signal; a process that has ended is no error."""
         send_signal(self.pidfd, number)
 
-    def wait(self) -> int:
-        """Wait for its end; the exit status, or the negative signal number, as `subprocess`. Again: the same."""
-        if self._returncode is None:
-            status = os.waitpid(self.pid, 0)[1]
-            self._returncode = -(status & 0x7F) if status & 0x7F else status >> 8
-        return self._returncode
 
-    def goes_on_as(self, pidfd: int) -> None:
-        """It ends, and a sibling takes its place, whose ``pidfd`` becomes this object's."""
-        os.waitpid(self.pid, 0)
-        os.close(self.pidfd)
-        self.pidfd = pidfd
-        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
-            self.pid = next(int(line[4:]) for line in file if line.startswith("Pid:"))
+class Child(Recorded):
+    """A process of this one's that works in our memory until its plan ends, while the calling thread stands still.
 
-    def end(self, signal_number: int) -> int:
-        """Send a signal unless it has ended, and wait."""
-        if self._returncode is None:
-            self.send_signal(signal_number)
-        return self.wait()
+    Many times cheaper than a fork, and of the same cost in a process of any size; for a plan without an exec.
+    """
+
+    def __init__(self, buffer: bytearray, flags: int, slots: Sequence[int], op_count: int) -> None:
+        """Run it to its end.
+
+        Args:
+            buffer: an encoded plan; changed in place.
+            flags: CLONE_NEW* of clone3(2), and CLONE_VM.
+            slots: its descriptor slots, -1 for an empty one.
+            op_count: operations in ``buffer``.
+
+        Raises:
+            OSError: clone(2) failed.
+            ValueError: the buffer isn't a valid plan.
+        """
+        plan, bad_op = ffi.new("struct mb_plan *"), ffi.new("uint32_t *")
+        memory = ffi.from_buffer(buffer)
+        if lib.mb_plan_load(memory, len(buffer), plan, bad_op) < 0:
+            raise ValueError(f"the plan is malformed at operation {bad_op[0]}")
+        super().__init__(lib.mb_record_new(op_count), op_count)
+        if self._record == ffi.NULL:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        pidfd = ffi.new("int *", -1)
+        pid = lib.mb_spawn(plan, flags, -1, ffi.new("int[]", list(slots)), len(slots), self._record, pidfd)
+        if pid < 0:
+            self.close()
+            raise OSError(-pid, os.strerror(-pid))
+        self.pid, self.pidfd = pid, pidfd[0]
+        os.waitpid(pid, WALL)
 
     def close(self) -> None:
         """Free the record and the pidfd."""
         if self._record is not None:
             lib.mb_record_free(self._record, self._op_count)
             self._record = None
-        if getattr(self, "pidfd", -1) >= 0:
+        if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
 
@@ -144,6 +132,11 @@ def send_signal(pidfd: int, number: int) -> None:
     """
     if lib.mb_pidfd_send_signal(pidfd, number) < 0 and ffi.errno != ESRCH:
         raise OSError(ffi.errno, os.strerror(ffi.errno))
+
+
+def kill_group(pidfd: int) -> bool:
+    """Send SIGKILL to the process group of which ``pidfd`` is or was the leader; False where Linux is older than 6.9."""
+    return bool(lib.mb_pidfd_kill_group(pidfd) == 0 or ffi.errno == ESRCH)
 
 
 def set_network_namespace(fd: int) -> None:

@@ -6,25 +6,23 @@ The other side of the messages is ``native/supervisor.c``, their layout ``native
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
-from mmap import mmap
-from select import POLLIN, poll
-from struct import pack, unpack_from
+from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
+from struct import pack
 
-from minibox.linux.process import send_signal
+from minibox.linux.executable import open_init
+from minibox.linux.requests import SPAWN, SPAWN_HELPER, SUPERVISE, RequestedChild, answered, receive, send
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import TypeVar
+
+    AnyChild = TypeVar("AnyChild", bound=RequestedChild)
 
 SOCK_CLOEXEC = 0o2000000
 SUPERVISOR_ARGV0 = "minibox-supervisor"
 DELAY_ARGV0 = "minibox-delay"
-SPAWN, SUPERVISE, SPAWN_HELPER = 1, 2, 3
-RECORD_BYTES, TIME_BYTES = 16, 16  # struct mb_record, struct mb_time
-SPACE_OF_ONE_FD = 24  # CMSG_SPACE(sizeof(int))
-SIGKILL = 9
 DESCRIPTORS = ("claim", "listener", "terminal", "stdin", "stdout", "stderr")  # enum mb_supervised
 
 
@@ -61,65 +59,52 @@ class Supervisor:
     what it has spawned is killed with it.
     """
 
-    def __init__(self, program: str, container_id: str) -> None:
+    def __init__(self, container_id: str) -> None:
         """Start it.
 
         Args:
-            program: path of minibox-init, which plays this part too.
             container_id: for those who read ps(1).
 
         Raises:
             OSError: the kernel refuses.
         """
         self._socket, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+        opened = [theirs.detach()]
         try:
-            self.pid: int = os.posix_spawn(
-                program,
-                (SUPERVISOR_ARGV0, container_id[:12]),
-                dict(os.environ),
-                file_actions=((os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),),
-                setsid=True,
-            )
+            opened.append(open_init())
+            # The executable is 1 there: its last user closes a mount, which takes a while.
+            streams = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(opened)]
+            argv = (SUPERVISOR_ARGV0, container_id[:12])
+            path = f"/proc/self/fd/{opened[-1]}"
+            self.pid: int = os.posix_spawn(path, argv, dict(os.environ), file_actions=streams, setsid=True)
         except OSError:
             self._socket.close()
             raise
         finally:
-            theirs.close()
+            for fd in opened:
+                os.close(fd)
 
     def spawn(
-        self, buffer: bytearray, flags: int, slots: Iterable[int], op_count: int, cgroup_fd: int = -1
+        self, buffer: bytes | bytearray, flags: int, slots: Iterable[int], op_count: int, cgroup_fd: int = -1
     ) -> SupervisedChild:
-        """Have it clone the container's first process; arguments and errors as of `linux.process.Child`."""
-        return self._spawn(SPAWN, buffer, flags, slots, op_count, cgroup_fd)
+        """Have it make the container's first process; arguments and errors as of `linux.launcher.spawn`."""
+        child = SupervisedChild(self, buffer, op_count)
+        return self._make(child, *child.request(SPAWN, flags, slots, cgroup_fd))
 
-    def spawn_helper(self, buffer: bytearray, flags: int, slots: Iterable[int], op_count: int) -> SupervisedChild:
-        """Have it clone a process that is sent SIGTERM when the container has ended."""
-        return self._spawn(SPAWN_HELPER, buffer, flags, slots, op_count, -1)
+    def spawn_helper(
+        self, buffer: bytes | bytearray, flags: int, slots: Iterable[int], op_count: int
+    ) -> RequestedChild:
+        """Have it make a process that is sent SIGTERM when the container has ended."""
+        helper = RequestedChild(buffer, op_count)
+        return self._make(helper, *helper.request(SPAWN_HELPER, flags, slots, -1))
 
-    def _spawn(
-        self, kind: int, buffer: bytearray, flags: int, slots: Iterable[int], op_count: int, cgroup_fd: int
-    ) -> SupervisedChild:
-        plan_offset = -(-(RECORD_BYTES + TIME_BYTES * op_count) // 64) * 64
-        memory_fd = os.memfd_create("minibox-plan", os.MFD_CLOEXEC)
-        fds = [memory_fd]
-        if cgroup_fd >= 0:
-            fds.append(cgroup_fd)
-        indexes = []
-        for fd in slots:
-            if fd < 0:
-                indexes.append(-1)
-                continue
-            if fd not in fds:
-                fds.append(fd)
-            indexes.append(fds.index(fd))
+    def _make(self, child: AnyChild, message: bytes, fds: list[int]) -> AnyChild:
         try:
-            os.ftruncate(memory_fd, plan_offset + len(buffer))
-            os.pwrite(memory_fd, buffer, plan_offset)
-            head = pack("=IIQIIII", kind, op_count, flags, plan_offset, len(buffer), cgroup_fd >= 0, len(indexes))
-            pid, pidfd = self._ask(head + pack(f"={len(indexes)}h", *indexes), fds)
-            return SupervisedChild(pid, pidfd, mmap(memory_fd, plan_offset), op_count)
-        finally:
-            os.close(memory_fd)
+            child.made(self._ask(message, fds))
+        except BaseException:
+            child.close()
+            raise
+        return child
 
     def supervise(self, duties: Duties, descriptors: dict[str, int]) -> None:
         """Leave the container to it: from now on it stays when this process ends.
@@ -153,51 +138,16 @@ class Supervisor:
 
     def _ask(self, message: bytes, fds: list[int]) -> tuple[int, int]:
         """Send a request; the number and the descriptor (-1: none) of the answer."""
-        rights = (SOL_SOCKET, SCM_RIGHTS, pack(f"={len(fds)}i", *fds))
-        self._socket.sendmsg([message], [rights] if fds else [])
-        data, control, *_ = self._socket.recvmsg(4, SPACE_OF_ONE_FD, MSG_CMSG_CLOEXEC)
-        if len(data) != 4:
-            raise ConnectionResetError("the container's supervisor has died")
-        number = int.from_bytes(data, "little", signed=True)
-        if number < 0:
-            raise OSError(-number, os.strerror(-number))
-        return number, unpack_from("=i", control[0][2])[0] if control else -1
+        send(self._socket, message, fds)
+        return answered(*receive(self._socket))
 
 
-class SupervisedChild:
-    """A process of a supervisor's; the same to look at as `linux.process.Child`."""
+class SupervisedChild(RequestedChild):
+    """A container's first process, whose end its supervisor sees to."""
 
-    def __init__(self, pid: int, pidfd: int, memory: mmap, op_count: int) -> None:
-        self.pid, self.pidfd, self._memory, self._op_count = pid, pidfd, memory, op_count
+    def __init__(self, supervisor: Supervisor, buffer: bytes | bytearray, op_count: int) -> None:
+        super().__init__(buffer, op_count)
+        self.spawn_helper = supervisor.spawn_helper
 
-    def progress(self) -> tuple[int, int, int, int]:
-        """See `linux.process.Child.progress`."""
-        state, index, error, detail = unpack_from("=IIiI", self._memory)
-        return state, index, error, detail
-
-    def times(self) -> list[tuple[int, int]]:
-        """See `linux.process.Child.times`."""
-        numbers = unpack_from(f"={2 * self._op_count}Q", self._memory, RECORD_BYTES)
-        return list(zip(numbers[::2], numbers[1::2]))
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal; a process that has ended is no error."""
-        send_signal(self.pidfd, number)
-
-    def wait(self) -> None:
-        """Wait for its end; how it ended its supervisor knows."""
-        waiting = poll()
-        waiting.register(self.pidfd, POLLIN)
-        waiting.poll()
-
-    def end(self, signal_number: int) -> None:
-        """Send a signal, and wait."""
-        self.send_signal(signal_number)
-        self.wait()
-
-    def close(self) -> None:
-        """Free the record and the pidfd."""
-        if self.pidfd >= 0:
-            self._memory.close()
-            os.close(self.pidfd)
-            self.pidfd = -1
+    def let_go(self) -> None:
+        """It is its supervisor's."""

@@ -20,6 +20,7 @@ from minibox.cli.run_options import parse
 from minibox.engine import prepare
 from minibox.engine.container import run
 from minibox.engine.start import Execution
+from minibox.linux.process import parent_of
 from minibox.plan import operations as op
 from minibox.plan.compiler import Plan, compile_plan
 
@@ -78,10 +79,10 @@ def wait_and_die() -> None:
 
 
 def stands_still(pid: str) -> bool:
-    """Is it a child of ours that opens a FIFO?"""
+    """Is it a child of ours, or of our launcher, that opens a FIFO?"""
     try:
-        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
-        return int(parent) == os.getpid() and Path(f"/proc/{pid}/wchan").read_text() == "wait_for_partner"
+        ours = os.getpid() in (parent_of(int(pid)), parent_of(parent_of(int(pid))))
+        return ours and Path(f"/proc/{pid}/wchan").read_text() == "wait_for_partner"
     except OSError:
         return False
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from minibox.engine.prepare import INIT
 from minibox.linux.process import EXEC, signatures
 from minibox.linux.supervisor import Duties, Supervisor
 from minibox.plan import operations as op
@@ -27,7 +26,7 @@ class Supervised:
     def __init__(self, directory, script, **duties):
         self.directory = directory
         self.log_path, self.exit_path = f"{directory}/log", f"{directory}/exit"
-        self.supervisor = Supervisor(INIT, "0123456789abcdef")
+        self.supervisor = Supervisor("0123456789abcdef")
         stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
         status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         steps = (
@@ -218,7 +217,7 @@ def test_killed_supervisor_takes_its_container_along(supervised):
 
 def test_nobody_to_look_after_it_for(supervised, tmp_path):
     """minibox died between the two requests."""
-    supervisor = Supervisor(INIT, "0123456789abcdef")
+    supervisor = Supervisor("0123456789abcdef")
     steps = (op.exec_(("/bin/sleep",), ("sleep", "100"), (), "test"),)
     status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with status, theirs:

@@ -180,8 +180,8 @@ class _Exec:
         try:
             with Forwarding() as forwarding:
                 self._execute(execution)
-                init = execution.init
-                assert init
+                init = execution.launched
+                init.let_go()  # it goes on when this process is killed, as under runc
                 if options.console_socket:
                     receivers[options.console_socket].send(MASTER_NAME, execution.pty_master)
                 if options.pidfd_socket:
@@ -195,7 +195,6 @@ class _Exec:
                     streams.begin(execution.pty_master)
                 forwarding.wait(init.pidfd, init.send_signal, terminal, execution.pty_master)
                 code = init.wait()
-                assert code is not None
                 if streams:
                     streams.finish()
                 return code if code >= 0 else 128 - code

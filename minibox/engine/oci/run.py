@@ -77,8 +77,9 @@ class _Foreground:
 
     def _wait(self, forwarding: Forwarding) -> int:
         execution = self._creation.execution
-        assert execution and execution.init
-        init = execution.init
+        assert execution
+        init = execution.launched
+        init.let_go()  # it goes on when this process is killed, as under runc
         try:
             if self._terminal and self._streams:
                 self._terminal.enter_raw()
@@ -86,7 +87,6 @@ class _Foreground:
             life.started(self._creation.container, self._options.note)
             forwarding.wait(init.pidfd, init.send_signal, self._terminal, execution.pty_master)
             code = init.wait()
-            assert code is not None
             if self._streams:
                 self._streams.finish()
             return code if code >= 0 else 128 - code
