@@ -10,7 +10,7 @@ import os
 
 from minibox.engine.detached import log_path
 from minibox.engine.logs import read_log
-from minibox.engine.prepare import INIT
+from minibox.linux.executable import INIT
 
 LOG_ARGV0 = "minibox-log"  # native/output_log.c
 BYTES_MAX, FILES = 8 << 20, 2
