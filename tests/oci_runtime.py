@@ -86,12 +86,15 @@ class Runtime:
         return found
 
     def wait_for(self, container_id: str, status: str) -> dict[str, Any]:
-        """Its state, once it is that far."""
+        """Its state, once it is there, and that far."""
         deadline = time.monotonic() + TIMEOUT_S
-        while (found := self.state(container_id))["status"] != status:
-            assert time.monotonic() < deadline, found
+        while True:
+            done = self.run("state", container_id)
+            found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+            if found.get("status") == status:
+                return found
+            assert time.monotonic() < deadline, done
             time.sleep(0.02)
-        return found
 
     def left(self) -> list[str]:
         """What there is below the root: nothing, after all were deleted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -146,9 +147,7 @@ def test_run_passes_signals_on(runtime):
     process = subprocess.Popen(
         runtime.argv("run", "-b", str(runtime.bundle.path), "c1"), cwd="/", stdin=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 30
-    while not runtime.left() or runtime.run("state", "c1").returncode or runtime.state("c1")["status"] != "running":
-        assert time.monotonic() < deadline
+    runtime.wait_for("c1", "running")
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 3 and runtime.left() == []
@@ -230,3 +229,31 @@ def test_its_own_config_json_runs(runtime, tmp_path):
     spec["process"] |= {"args": ["hostname"], "terminal": False}
     runtime.write(spec)
     assert runtime.ok("run", "-b", str(runtime.bundle.path), "c1") == "minibox\n"
+
+
+@pytest.mark.parametrize("way", ["start", "run"])
+def test_a_service_manager_hears_when_it_is_ready(runtime, tmp_path, way):
+    """By a message of ours: it takes none of the container's processes."""
+    (runtime.bundle.rootfs / "run").mkdir()
+    spec = runtime.bundle.shell("test -S $NOTIFY_SOCKET && echo $NOTIFY_SOCKET; sleep 1000")
+    path = str(tmp_path / "notify")
+    environment = {**os.environ, "NOTIFY_SOCKET": path, "MINIBOX_ROOT": str(runtime.directory / "root")}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(30)
+        if way == "start":
+            runtime.create("c1", spec, env=environment)
+            words = ["start", "c1"]
+        else:
+            runtime.write(spec)
+            words = ["run", "--bundle", str(runtime.bundle.path), "--detach", "c1"]
+        with open(runtime.output("c1"), "ab") as file:
+            process = subprocess.Popen(runtime.argv(*words), env=environment, stdin=subprocess.DEVNULL, stdout=file)
+        state = runtime.wait_for("c1", "running")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inside:
+            inside.sendto(b"STATUS=soon", f"/proc/{state['pid']}/root/run/notify/notify.sock")
+            assert process.poll() is None
+            inside.sendto(b"READY=1\nSTATUS=up", f"/proc/{state['pid']}/root/run/notify/notify.sock")
+        assert process.wait(30) == 0
+        assert manager.recv(4096) == b"READY=1\nMAINPID=%d\n" % state["pid"]
+    assert runtime.output("c1").read_text() == "/run/notify/notify.sock\n"

@@ -7,9 +7,10 @@ from errno import EBADF
 from time import time_ns
 
 from minibox.engine import gate, ids
-from minibox.engine.oci import group, state
+from minibox.engine.oci import group, notify, state
 from minibox.engine.oci.bundle import read_bundle
 from minibox.engine.oci.console import Receiver
+from minibox.engine.oci.life import Ready
 from minibox.engine.oci.state import Container
 from minibox.engine.roots import default_root
 from minibox.engine.start import ExecFailed, Execution, Resources
@@ -101,6 +102,7 @@ class Creation:
         self._receivers = {path: Receiver(path) for path in (options.console_socket, options.pidfd_socket) if path}
         self.container = Container.new(options.root, container_id)
         self.execution: Execution | None = None
+        self.ready: Ready | None = None  # of one that doesn't wait for `start`
         self._group: Cgroup | None = None
         self._done = False
 
@@ -124,6 +126,8 @@ class Creation:
         options, container = self._options, self.container
         process, linux = self.spec["process"], self.spec["linux"]
         rootless = state.is_rootless() if options.rootless is None else options.rootless
+        if notify.host_socket(os.environ):
+            notify.show(self.spec, container.directory)
         planned = group.plan_group(
             self.spec, container.id, by_systemd=options.systemd_cgroup, rootless=rootless or state.is_rootless()
         )
@@ -159,6 +163,8 @@ class Creation:
             steps=behind,
         )
         container.write_spec(self.spec)
+        if not self._gated:
+            self.ready = Ready(container)
         self._run(plan, planned)
 
     def _run(self, plan: object, planned: group.GroupPlan) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from minibox.engine.oci.notify import NotifyProxy
     from minibox.oci.runtime import Spec
 
     Note = Callable[[str], None]
@@ -78,13 +79,52 @@ def start(root: str, container_id: str, note: Note) -> None:
             raise MiniboxError("cannot start a container that has stopped")
         if status != CREATED:
             raise MiniboxError("cannot start an already running container")
-        try:
-            failed = gate.open_gate(container.directory)
-        except gate.GateClosed as error:
-            raise MiniboxError(f"cannot start container {container_id}: {error}") from None
-        if failed:
-            _raise_failed(container, *failed)
-    started(container, note)
+        with Ready(container) as ready:
+            try:
+                failed = gate.open_gate(container.directory)
+            except gate.GateClosed as error:
+                raise MiniboxError(f"cannot start container {container_id}: {error}") from None
+            if failed:
+                _raise_failed(container, *failed)
+            container.unlock()
+            started(container, note)
+            ready.wait()
+
+
+class Ready:
+    """The wait for a container that tells a service manager when it is ready; without one there is none.
+
+    Its socket is there before its command runs.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._proxy: NotifyProxy | None = None
+        if (host := os.environ.get("NOTIFY_SOCKET")) and os.path.isdir(f"{container.directory}/notify"):
+            from minibox.engine.oci.notify import NotifyProxy
+
+            self._proxy = NotifyProxy(container.directory, host)
+
+    def __enter__(self) -> Ready:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._proxy:
+            self._proxy.close()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Is there a service manager that wants to know?"""
+        return self._proxy is not None
+
+    def wait(self) -> None:
+        """Until it is, or has ended."""
+        if self._proxy:
+            try:
+                with Process(self._container) as process:
+                    self._proxy.wait_ready(process.pid, process.pidfd)
+            except ContainerNotRunning:
+                pass
 
 
 def started(container: Container, note: Note) -> None:

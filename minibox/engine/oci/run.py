@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from minibox.engine.oci import life
-from minibox.engine.oci.create import CreateOptions, Creation
-from minibox.engine.signals import Forwarding
+from minibox.engine.oci.create import CreateOptions, Creation, create
+from minibox.engine.signals import Forwarding, block
+from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +25,13 @@ def run(container_id: str, options: CreateOptions, *, keep: bool, subreaper: boo
     Raises: as `create.create`.
     """
     if options.detach:
-        with Creation(container_id, options, gated=False) as creation:
-            creation.execute((0, 0))
-            creation.leave()
-        life.started(creation.container, options.note)
+        # Through the gate, as by create and start: what is told when it is ready must not be missed.
+        create(container_id, options)
+        try:
+            life.start(options.root, container_id, options.note)
+        except BaseException:
+            life.delete(options.root, container_id, force=True, note=options.note)
+            raise
         return 0
     if subreaper:
         from minibox.linux.process import become_subreaper
@@ -75,6 +79,23 @@ class _Foreground:
         self._streams = Streams(interactive=True, tty=True, owner=(os.geteuid(), os.getegid()))
         return self._terminal.size()
 
+    def _pass_on_readiness(self) -> None:
+        """Beside the wait for its end."""
+        ready = self._creation.ready
+        assert ready
+        if not ready.is_awaited:
+            return
+        from _thread import start_new_thread
+
+        def wait() -> None:
+            block()
+            try:
+                ready.wait()
+            except MiniboxError as error:
+                self._options.note(str(error))
+
+        start_new_thread(wait, ())
+
     def _wait(self, forwarding: Forwarding) -> int:
         execution = self._creation.execution
         assert execution
@@ -84,6 +105,7 @@ class _Foreground:
             if self._terminal and self._streams:
                 self._terminal.enter_raw()
                 self._streams.begin(execution.pty_master)
+            self._pass_on_readiness()
             life.started(self._creation.container, self._options.note)
             forwarding.wait(init.pidfd, init.send_signal, self._terminal, execution.pty_master)
             code = init.wait()

@@ -2,6 +2,7 @@
 
     state.json    the OCI state and what we need besides, written at once or not at all
     spec          the Spec as it was when the container was created, in marshal
+    notify        the directory of its socket for sd_notify(3), if it has one: `engine.oci.notify`
     gate          where its first process waits for `start`; gone afterwards: `engine.gate`
 
 How far a container is follows from what is true, not from what was written: its process, told from
@@ -229,9 +230,10 @@ class Container:
             gone = ""
         self.unlock()
         if gone:
-            for name in os.listdir(gone):
-                os.unlink(f"{gone}/{name}")
-            os.rmdir(gone)
+            for directory, _, names in os.walk(gone, topdown=False):
+                for name in names:
+                    os.unlink(f"{directory}/{name}")
+                os.rmdir(directory)
 
 
 def containers(root: str) -> Iterator[Container]:
