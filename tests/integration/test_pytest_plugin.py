@@ -81,6 +81,7 @@ FAILS = """\
     def test_fails(sandbox_factory):
         box = sandbox_factory(args=["sh", "-c", "echo it says so; sleep 1000"])
         box.run(["touch", "/made"], check=True)
+        box.wait_for(log="it says so")
         assert False
 
     def test_passes(sandbox):
@@ -91,9 +92,13 @@ FAILS = """\
 def test_what_is_left_of_a_failed_tests_sandboxes_is_in_its_report(suite, minibox):
     done = suite(FAILS)
     assert outcomes(done) == {"failed": 1, "passed": 1}, done.stdout
-    sections = re.findall(r"^-+ (\w+).* of sandbox \w+ \([0-9a-f]{12}\) -+\n(.*?)\n(?=[-=])", done.stdout, re.M | re.S)
+    sections = re.findall(
+        r"^-+ (\w+)[^\n]* of sandbox \w+ \([0-9a-f]{12}\) -+\n(.*?)\n(?=[-=])", done.stdout, re.M | re.S
+    )
     found = dict(sections)
-    assert found["changed"] == "A /made" and "runs" in found["verdict"], done.stdout
+    assert found["log"] == "it says so" and found["changed"] == "A /made" and "it has run" in found["verdict"], (
+        done.stdout
+    )
     assert minibox("ps", "-aq").stdout == ""
 
 
@@ -142,6 +147,36 @@ def test_where_the_host_cant_a_test_is_skipped_with_the_reason_or_fails_in_ci(su
     assert outcomes(suite(text, "--minibox-missing=fail", env=nowhere)) == {"passed": 1, "error": 1}
     (tmp_path / "pytest.ini").write_text("[pytest]\nminibox_missing = fail\n")
     assert outcomes(suite(text, env=nowhere)) == {"passed": 1, "error": 1}
+
+
+PREPARES = """\
+import pathlib, pytest
+
+def prepare(box):
+    with open("prepared", "a") as file:
+        file.write("once\\n")
+    box.run(["sh", "-c", "for i in $(seq 1000); do echo $i >/tmp/$i; done"], check=True)
+
+@pytest.fixture(scope="session")
+def files(minibox_snapshot):
+    return minibox_snapshot("files", prepare)
+
+@pytest.mark.parametrize("number", range(6))
+def test_it(files, sandbox_factory, number):
+    box = sandbox_factory(files)
+    count = box.run(["sh", "-c", "ls /tmp | wc -l; rm -r /tmp/*"], capture_output=True, text=True).stdout
+    assert count == "1000\\n"
+"""
+
+
+def test_prepared_once_for_all_workers_and_runs_until_it_changes(suite, tmp_path, minibox):
+    for text, times in ((PREPARES, 1), (PREPARES, 1), (PREPARES.replace("seq 1000", "seq 1 1000"), 2)):
+        done = suite(text, "-n2")
+        assert outcomes(done) == {"passed": 6}, done.stdout
+        assert (tmp_path / "prepared").read_text() == "once\n" * times
+    names = minibox("images", "--format", "{{.Repository}}").stdout.split()
+    assert names.count("minibox-prepared/files") == 2
+    assert minibox("ps", "-aq").stdout == ""
 
 
 FOREVER = """\
