@@ -33,7 +33,10 @@ def open_init() -> int:
         OSError: the kernel refuses.
     """
     if os.geteuid() == 0:
-        return _read_only_mount(INIT)
+        try:
+            return _read_only_mount(INIT)
+        except PermissionError:
+            pass  # root of a user namespace whose mounts are the host's
     fd = os.open(INIT, os.O_RDONLY | os.O_CLOEXEC)
     if os.fstat(fd).st_uid != os.geteuid() and not os.access(INIT, os.W_OK):
         return fd
