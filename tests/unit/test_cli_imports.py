@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import minibox
 
 CHECKOUT = minibox.__path__[0].rpartition("/")[0]
@@ -38,3 +40,17 @@ def test_help_imports_nothing_heavy():
 def test_help_of_the_tree_loads_no_command():
     code = "from minibox.cli.main import main\nassert main([]) == 0"
     assert not modules_after(code) & {f"minibox.cli.{module}" for module in ("container", "image", "system", "explain")}
+
+
+@pytest.mark.parametrize("module", ["create", "run", "life", "exec"])
+def test_an_oci_runtime_imports_nothing_slow(module):
+    """An engine starts it several times a container."""
+    code = f"import minibox.oci_cli.main, minibox.oci_cli.life, minibox.engine.oci.{module}"
+    loaded = modules_after(code, "-I", "-S")
+    assert not loaded & set(HOT_FORBIDDEN) and "minibox.engine.spec" not in loaded
+
+
+def test_a_question_for_a_state_imports_next_to_nothing():
+    code = "import minibox.oci_cli.main, minibox.oci_cli.life, minibox.engine.oci.state"
+    ours = {name for name in modules_after(code, "-I", "-S") if name.startswith("minibox.")}
+    assert not ours & {"minibox._native", "minibox.plan", "minibox.linux", "minibox.oci"} and len(ours) < 14
