@@ -84,7 +84,7 @@ class Launch:
         if new:
             files.prepare(self.storage, self.claim.id, self.image.chain_ids)
             if self.options.disk_bytes:
-                note_in_memory(self.root, self.claim.id, self.options.disk_bytes)
+                note_in_memory(self.root, self.claim.id)
         assert self._connection
         self.prepared = prepare(self.options, self.storage, self.image, identity, terminal, once=once)
         self._write_files()
@@ -148,6 +148,8 @@ class Launch:
                 from minibox.plan.explain import trace_rows
 
                 on_trace(trace_rows(execution.trace(), execution.failed))
+        if execution.disk_fd >= 0:
+            note_in_memory(self.root, self.claim.id, execution.disk_fd)
         return execution
 
     def joinable(self) -> bytes:

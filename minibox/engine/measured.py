@@ -91,7 +91,7 @@ def measure(execution: Execution, *, thoroughly: bool) -> Measured:
     Args:
         thoroughly: at processes and the parts of processor time, too.
     """
-    disk_bytes, full = _disk(execution.shown_root_fd)
+    disk_bytes, full = _disk(execution.disk_fd)
     found = measure_group(execution.cgroup, thoroughly=thoroughly) if execution.cgroup else Measured()
     return replace(found, disk_bytes=disk_bytes, disk_full=full)  # type: ignore[no-any-return,no-untyped-call]
 
@@ -108,8 +108,8 @@ def measure_group(group: Cgroup, *, thoroughly: bool) -> Measured:
     return Measured(usage, oom_kills, tally(group), split)
 
 
-def _disk(root_fd: int) -> tuple[int | None, bool]:
-    if root_fd < 0:
+def _disk(fd: int) -> tuple[int | None, bool]:
+    if fd < 0:
         return None, False
-    found = os.fstatvfs(root_fd)
+    found = os.fstatvfs(fd)
     return (found.f_blocks - found.f_bfree) * found.f_frsize, found.f_bfree == 0 or found.f_ffree == 0

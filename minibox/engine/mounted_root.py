@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from minibox.engine.view import detached, overlay, stage
 from minibox.plan import operations as op
-from minibox.storage import check_on_disk, read_record, snapshotter
+from minibox.storage import lost_memory, memory_of, read_record, snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def mounted_root(root: str, key: str, mounts: Sequence[dict[str, Any]], *, read_
         StepError: a mount was refused.
         Unsupported: what it wrote was in memory.
     """
-    check_on_disk(root, key)
+    if memory_of(root, key):
+        raise lost_memory(key)
     found = read_record(root, key)
     assert found is not None, "the caller has found its tree"
     snapshot = snapshotter(root, found[0]).describe(key, found[1])

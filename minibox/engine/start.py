@@ -93,7 +93,7 @@ class Execution:
     execution calls `close`; a command that still runs is killed by it.
 
     Attributes:
-        shown_root_fd: the container's root directory, where its own layer is in memory (`plan.disk`); else -1.
+        disk_fd: the directory of the container's own layer, where that is in memory (`plan.disk`); else -1.
     """
 
     def __init__(self, plan: Plan, resources: Resources) -> None:
@@ -102,7 +102,7 @@ class Execution:
         self.init: Init | None = None
         self.mounter: Child | None = None
         self.cgroup: Cgroup | None = None
-        self.pty_master = self.shown_root_fd = -1
+        self.pty_master = self.disk_fd = -1
         self._root_fd = -1
         self._userns: dict[int, int] = {}
         self._has_sibling = self._mounted = self._created = False
@@ -283,8 +283,8 @@ class Execution:
         if tag == op.TAG_PTY:
             self.pty_master = fd
             return True
-        if tag == op.TAG_ROOT:
-            self.shown_root_fd = fd
+        if tag == op.TAG_DISK:
+            self.disk_fd = fd
             return True
         if tag == op.TAG_SIBLING:
             self.launched.goes_on_as(fd)
@@ -352,11 +352,11 @@ class Execution:
         if self.init and self.init.pidfd >= 0:
             self.init.end(SIGKILL)
             self.init.close()
-        for fd in (self.pty_master, self.shown_root_fd, self._root_fd, *self._userns.values()):
+        for fd in (self.pty_master, self.disk_fd, self._root_fd, *self._userns.values()):
             if fd >= 0:
                 os.close(fd)
         self._userns = {}
-        self.pty_master = self.shown_root_fd = self._root_fd = -1
+        self.pty_master = self.disk_fd = self._root_fd = -1
 
 
 def _filled(slots: list[int], more: dict[int, int]) -> list[int]:

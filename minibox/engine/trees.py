@@ -10,12 +10,13 @@ from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, M
 from minibox.image.stack import ROOTS_MARKS, USERS_MARKS, Stack
 from minibox.image.store import ImageStore
 from minibox.record import record
-from minibox.storage import check_on_disk, read_record, snapshotter
+from minibox.storage import lost_memory, memory_of, read_record, snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from minibox.image.stack import Owner
     from minibox.image.store import ResolvedImage
 
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -105,18 +106,29 @@ class Directories:
         """
         if not tree.chain_ids:
             return Stack((), "")
-        if tree.container_id:
-            check_on_disk(self._root, tree.container_id)
         storage = snapshotter(self._root, tree.driver)
         snapshot = storage.describe(tree.container_id or "none", tree.chain_ids)
-        paths = ((snapshot.upper,) if tree.container_id else ()) + snapshot.lowers
+        upper, base = snapshot.upper, (0, 0)
+        if tree.container_id and (directory := memory_of(self._root, tree.container_id)):
+            upper, base = f"{directory}/upper", self._root_in_memory(tree.container_id, directory)
+        paths = ((upper,) if tree.container_id else ()) + snapshot.lowers
         if snapshot.kind == "tree":
             paths = paths[:1]
         for path in paths:
             if path not in self._fds:
-                upper = path == snapshot.upper
-                self._fds[path] = os.open(path, OPEN_DIRECTORY) if upper else storage.open_lower(path)
-        return Stack([os.dup(self._fds[path]) for path in paths], "" if snapshot.kind == "tree" else self._marks)
+                self._fds[path] = os.open(path, OPEN_DIRECTORY) if path == upper else storage.open_lower(path)
+        marks = "" if snapshot.kind == "tree" else self._marks
+        return Stack([os.dup(self._fds[path]) for path in paths], marks, base=base)
+
+    def _root_in_memory(self, container_id: str, directory: str) -> Owner:
+        """The ids on the host of the root of a container whose own layer is in memory, where nothing is id-mapped."""
+        try:
+            status = os.stat(f"{directory}/work")
+        except OSError:
+            raise lost_memory(container_id) from None
+        if ownership.live_process(self._root, container_id) <= 0:
+            raise lost_memory(container_id)
+        return status.st_uid, status.st_gid
 
 
 def _image_with_layer(store: ImageStore, name: str) -> tuple[ResolvedImage, int]:

@@ -118,7 +118,7 @@ class _Comparison:
             was, status = os.fstat(was_fd), os.fstat(fd)
             if (was.st_dev, was.st_ino) == (status.st_dev, status.st_ino):
                 return False
-            if (was.st_mode, was.st_uid, was.st_gid) != (status.st_mode, status.st_uid, status.st_gid):
+            if was.st_mode != status.st_mode or self._old.owner(before, was) != self._new.owner(now, status):
                 return True
             # The root of a container is made with it, and so has its time.
             if now.path and not _same_time(was.st_mtime_ns, status.st_mtime_ns):

@@ -114,7 +114,7 @@ class LayerWriter:
                     size = status.st_size if kind == REGULAR else 0
                 self._write(
                     header(
-                        entry, kind, stat.S_IMODE(status.st_mode), owner or (status.st_uid, status.st_gid), size=size,
+                        entry, kind, stat.S_IMODE(status.st_mode), owner or stack.owner(node, status), size=size,
                         mtime_s=status.st_mtime_ns // 1_000_000_000, link=link, xattrs=xattrs, device=status.st_rdev,
                     )
                 )  # fmt: skip

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    Owner = tuple[int, int]
+
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 LOOK = os.O_PATH | os.O_NOFOLLOW
 # Where overlayfs keeps its marks: root's mounts, and mounts with userxattr.
@@ -50,13 +52,17 @@ class Stack:
         identities: device and inode of each directory: two stacks share a layer when they are equal.
     """
 
-    def __init__(self, fds: Sequence[int], marks: str, without: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, fds: Sequence[int], marks: str, without: frozenset[int] = frozenset(), base: Owner = (0, 0)
+    ) -> None:
         """
         Args:
             fds: of the directories, topmost first (O_PATH will do); closed with the stack.
             marks: `ROOTS_MARKS` or `USERS_MARKS`; "" for a single tree, which has no whiteouts.
             without: devices, as of ``st_dev``, whose directories are taken for empty: /proc and its like.
+            base: the ids from which those of the topmost directory are counted.
         """
+        self._base = base
         self._fds = tuple(fds)
         self._marks = marks
         self._without = without
@@ -118,6 +124,13 @@ class Stack:
             return os.fstat(fd)
         finally:
             os.close(fd)
+
+    def owner(self, node: Node, status: os.stat_result) -> Owner:
+        """Whose a node is, by its status, as the image's ids are."""
+        if node.layers[0] or self._base == (0, 0):
+            return status.st_uid, status.st_gid
+        uid, gid = status.st_uid - self._base[0], status.st_gid - self._base[1]
+        return uid if uid >= 0 else status.st_uid, gid if gid >= 0 else status.st_gid
 
     def readlink(self, node: Node) -> bytes:
         """The target of a symlink."""

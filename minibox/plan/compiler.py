@@ -20,7 +20,7 @@ from minibox.plan import devices, mounts, namespaces
 from minibox.plan import operations as op
 from minibox.plan.check import check
 from minibox.plan.process import become, session
-from minibox.plan.rootfs import clone_mounter, mounter, own_root, receive, show_root
+from minibox.plan.rootfs import clone_mounter, mounter, own_root, receive, show_disk
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -111,7 +111,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *([clone_mounter(start.id_mapped)] if below_mounter else []),
             *map(op.by_mounter, by_mounter),
             *_root(rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start)),
-            *([show_root()] if rootfs.disk else []),
+            *([show_disk()] if rootfs.disk else []),
             *_furnish(spec, wanted, below_mounter and not rootfs.path),
             *_hooks(spec),
             *_close_up(spec, start),

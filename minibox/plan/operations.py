@@ -40,7 +40,7 @@ SLOTS = 1280  # how many there are, plan.h
 NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
 
 # Tags of messages on the status socket.
-TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_ROOT, TAG_CREATED, TAG_MOUNTED, TAG_HOOKS = range(1, 8)
+TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_DISK, TAG_CREATED, TAG_MOUNTED, TAG_HOOKS = range(1, 8)
 TAG_SIBLING, TAG_EXEC_ROOT = 0xFFFFFFFE, 0xFFFFFFFF  # child.h
 
 # mount_setattr(2), linux/mount.h

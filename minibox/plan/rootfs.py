@@ -75,11 +75,13 @@ def mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount], id_mapped: bo
         steps += [_open_tree(rootfs), op.id_map(op.ROOT, OWNERS), *_tree_attributes(rootfs)]
     else:
         steps.append(op.open_tree(f"{rootfs.directory}/root/root", op.ROOT, "the root, detached, to hand it over"))
-    return steps + _hand_over(handed_over)
+    return steps + _hand_over(handed_over, rootfs.disk)
 
 
-def _hand_over(destinations: list[str]) -> list[Op]:
+def _hand_over(destinations: list[str], disk: Disk | None = None) -> list[Op]:
     steps = [op.send_fd(op.CHANNEL, op.ROOT, 0, "the container's process attaches it")]
+    if disk:
+        steps.append(op.send_fd(op.CHANNEL, op.SCRATCH, 0, "the container's own layer, for minibox"))
     for slot, destination in enumerate(destinations, op.FIRST_BIND):
         steps.append(op.send_fd(op.CHANNEL, slot, 0, f"the source of {destination}"))
     return steps
@@ -92,15 +94,16 @@ def receive(rootfs: Rootfs, handed_over: list[str]) -> list[Op]:
         op.propagation("/", op.MS_REC | op.MS_PRIVATE, "pivot_root wants it, and nothing may reach the host"),
         op.recv_fd(op.ROOT, "the root that the mounter has put together"),
         op.attach(op.ROOT, op.HOST, rootfs.path or "/tmp", OVER_ITSELF if rootfs.path else attached),
+        *([op.recv_fd(op.SCRATCH, "the container's own layer")] if rootfs.disk else []),
     ]
     for slot, destination in enumerate(handed_over, op.FIRST_BIND):
         steps.append(op.recv_fd(slot, f"the source of {destination}"))
     return steps
 
 
-def show_root() -> Op:
-    """The parent gets the root, too."""
-    return op.send_fd(op.STATUS, op.ROOT, op.TAG_ROOT, "minibox sees by it how full the container's own layer is")
+def show_disk() -> Op:
+    """The parent gets the container's own layer, which is in no directory of the host's."""
+    return op.send_fd(op.STATUS, op.SCRATCH, op.TAG_DISK, "minibox sees how full it is, and what is in it")
 
 
 def own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
@@ -163,6 +166,8 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
     options += ",userxattr" if rootfs.userxattr else ",metacopy=off,redirect_dir=off"
     options += ",volatile" if rootfs.volatile else ""
     steps.append(op.mount_overlay(stage, options, "root", "layers read-only below, one read/write layer on top"))
+    if rootfs.disk:
+        steps.append(op.open_(f"{stage}/rw", O_PATH_DIRECTORY, op.SCRATCH, "the container's own layer, to show it"))
     return steps
 
 

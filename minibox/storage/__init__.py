@@ -18,7 +18,8 @@ On disk, under ``root``; each driver has places of its own for layers, so that a
     containers/<key>/snapshot which driver the container has, and its chain IDs, one a line, bottom first
     containers/<key>/upper    overlay, erofs: what the container wrote, in overlayfs's form
     containers/<key>/rootfs   btrfs, copy: the container's whole tree
-    containers/<key>/memory   a symlink to a number of bytes: what the container writes is in memory, and isn't in upper
+    containers/<key>/memory   a symlink: what the container writes is in memory, and isn't in upper; while it runs under
+                              its owner the link leads to its upper and work, as the owner's descriptor
 
 Only `unpack` makes layers, from blobs whose digests are verified: there is no other way to commit.
 This is on the hot path.
@@ -197,22 +198,31 @@ def read_record(root: str, key: str) -> tuple[str, tuple[str, ...]] | None:
     return driver, tuple(chain_ids)
 
 
-def note_in_memory(root: str, key: str, size_bytes: int) -> None:
-    """Note that what a container writes is not in its active snapshot."""
-    os.symlink(str(size_bytes), f"{container_directory(root, key)}/{IN_MEMORY}")
+def note_in_memory(root: str, key: str, fd: int = -1) -> None:
+    """Note that what a container writes is not in its active snapshot.
 
-
-def check_on_disk(root: str, key: str) -> None:
-    """Refuse to look for what a container has written where it isn't.
-
-    Raises:
-        Unsupported: it is in memory.
+    Args:
+        fd: of this process, for the directory with ``upper`` and ``work``; -1: there is none yet.
     """
-    if os.path.islink(f"{container_directory(root, key)}/{IN_MEMORY}"):
-        raise Unsupported(
-            f"what container {key[:12]} writes is in memory (--disk), and gone when it ends",
-            "while it runs minibox cp copies files out of it",
-        )
+    note = f"{container_directory(root, key)}/{IN_MEMORY}"
+    os.symlink(f"/proc/{os.getpid()}/fd/{fd}", f"{note}.new")
+    os.rename(f"{note}.new", note)
+
+
+def memory_of(root: str, key: str) -> str:
+    """The path of a container's own layer, with ``upper`` and ``work``, where it is in memory; "" where it is on disk."""
+    try:
+        return os.readlink(f"{container_directory(root, key)}/{IN_MEMORY}")
+    except OSError:
+        return ""
+
+
+def lost_memory(key: str) -> Unsupported:
+    """What a container has written can't be had."""
+    return Unsupported(
+        f"what container {key[:12]} writes is in memory (--disk), and gone when it ends",
+        "while it runs, minibox cp copies files out of it; and commit, diff and export work beside a minibox run of root's",
+    )
 
 
 def snapshotter_of(root: str, key: str) -> Snapshotter:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
+import minibox
 from tests.conftest import Run
 from tests.living import Box
 from tests.probes import requires_root, requires_user
@@ -86,13 +90,51 @@ def test_nothing_reaches_the_disk_and_is_looked_for_there(minibox: Run, state: P
 
 
 @requires_root
-def test_files_are_copied_while_it_runs(minibox: Run, state: Path) -> None:
+def test_of_a_detached_one_files_can_be_copied(minibox: Run, state: Path) -> None:
     box = Box(minibox, state)
     box.start("alive", "echo kept > /new; touch /ready; sleep 100", "--disk", "1m")
     box.ok("exec", "alive", "sh", "-c", "until test -e /ready; do sleep 0.05; done; cat /new")
     assert minibox("cp", "alive:/new", "-", text=False).stdout.find(b"kept\n") > 0
     assert "is in memory" in box.refused("diff", "alive")
     box.ok("rm", "-f", "alive")
+
+
+CHANGES = (
+    "echo kept > /new && chown 7:8 /new && rm /etc/group && rm -r /usr && mkdir /usr && touch /usr/x && chmod 600 /etc/passwd"
+    " && echo ready && sleep 100"
+)
+
+
+@requires_root
+@kinds
+def test_what_is_in_memory_is_seen_while_it_runs(
+    minibox: Run, minibox_command: list[str], environment: dict[str, str], options: tuple[str, ...]
+) -> None:
+    """Beside its owner: as of any other container, with the owners that files have inside."""
+    early, late = (options, ()) if options[:1] == ("--storage-driver",) else ((), options)
+    words = ["run", "--rm", "--network", "none", *late, "--disk", "1m", "--name", "alive", "base", "sh", "-c", CHANGES]
+    with subprocess.Popen(
+        [*minibox_command, *early, *words], env=environment, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout and run.stdout.readline() == "ready\n"
+        changes = minibox("diff", "alive").stdout.splitlines()
+        assert {"A /new", "D /etc/group", "C /etc/passwd", "C /usr", "A /usr/x"} <= set(changes)
+        assert not [line for line in changes if line[0] == "C" and line[2:] not in ("/etc", "/etc/passwd", "/usr")]
+        tar = minibox("export", "alive", text=False).stdout
+        with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+            assert (archive.getmember("new").uid, archive.getmember("new").gid) == (7, 8)
+            assert archive.getmember("etc/passwd").uid == 0 and "etc/group" not in archive.getnames()
+        minibox("kill", "alive")
+
+
+@requires_root
+def test_a_sandbox_with_a_limited_disk_is_compared_and_made_an_image(api: None) -> None:
+    with minibox.Sandbox("base", disk="1m") as box:
+        box.run(["sh", "-c", "echo kept > /new; chown 7:8 /new"], check=True)
+        assert ("A", "/new") in box.diff()
+        box.commit("frozen")
+    done = minibox.run("frozen", ["stat", "-c", "%u:%g", "/new", "/etc"], capture_output=True, text=True)
+    assert done.stdout == "7:8\n0:0\n"
 
 
 @requires_root

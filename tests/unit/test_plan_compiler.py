@@ -316,7 +316,7 @@ def test_a_layer_in_memory_is_made_in_the_name_of_the_containers_root(id_mapped)
         ("mkdir", HOST, "/c/root/rw/work", 0o755),
         overlay()[-2],
     ]
-    assert ("send_fd", op.STATUS, op.ROOT, op.TAG_ROOT) in of(plan, INIT)
+    assert ("send_fd", op.STATUS, op.SCRATCH, op.TAG_DISK) in of(plan, INIT)
 
 
 def test_plan_of_a_terminal():
