@@ -147,5 +147,6 @@ def test_an_option_that_a_document_names_is_one(document):
     for group, rows in zip(("", "image ", "system ", "container ", "network ", "volume "), groups):
         known = known.union(*(help_options(f"{group}{name}") for _, name, *_ in rows))
     known |= {"--root", "--runroot", "--debug", "--net"}
+    known |= {"--minibox-image", "--minibox-keep", "--minibox-missing"}  # of the pytest plugin
     named = set(re.findall(r"`(--[a-z][a-z-]*)", document.read_text()))
     assert named - known <= {"--restart", "--mode"}
