@@ -55,7 +55,7 @@ def change(spec, path, value):
         ("hostname", "box", "there is no uts namespace"),
         ("linux.namespaces", [{"type": "pid"}], "mount namespace"),
         ("linux.namespaces", [{"type": "mount"}, {"type": "mount"}], "twice"),
-        ("linux.namespaces", [{"type": "mount"}, {"type": "user"}], "the user namespace needs linux.uidMappings"),
+        ("linux.namespaces", [{"type": "mount"}, {"type": "user"}], "linux.uidMappings"),
         ("linux.uidMappings", [{"containerID": 0, "hostID": 0, "size": 1}], "linux.uidMappings needs a user namespace"),
         ("linux.timeOffsets", {"boottime": {"secs": 1}}, "linux.timeOffsets needs a time namespace"),
         ("linux.resources", {"memory": {"limit": "64m"}}, "linux.resources.memory.limit: expected an integer"),
@@ -137,6 +137,15 @@ def test_a_step_that_fails_undoes_all(runtime):
     spec["mounts"].append({"destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]})
     runtime.write(spec)
     assert "/no/such" in runtime.error("create", "-b", str(runtime.bundle.path), "c1")
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").is_dir(), reason="systemd runs here")
+def test_systemd_is_asked_where_it_does_not_run(runtime):
+    runtime.write(runtime.bundle.spec("true", cgroupsPath="system.slice:test:c1"))
+    words = ["--systemd-cgroup", "create", "-b", str(runtime.bundle.path), "c1"]
+    assert "systemd doesn't run on this host" in runtime.error(*words)
+    runtime.write(runtime.bundle.spec("true", cgroupsPath="/not/that/form"))
+    assert "it has the form slice:prefix:name" in runtime.error(*words)
 
 
 def test_terminals_and_sockets(runtime, tmp_path):

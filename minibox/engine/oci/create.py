@@ -159,6 +159,7 @@ class Creation:
             created=_now(),
             annotations=self.spec.get("annotations", {}),
             cgroup_paths=planned.group.paths,
+            systemd=options.systemd_cgroup,
             hooks=sorted(self.spec.get("hooks", {})),
             steps=behind,
         )

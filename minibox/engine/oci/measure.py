@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from minibox.linux.cgroup import Cgroup, CgroupHost
     from minibox.oci.runtime import LinuxResources
 
 OOM_POLL_S = 0.1
@@ -68,6 +69,19 @@ def read_file(path: str) -> bytes:
         raise MiniboxError(f"read {path}: {kernel_says(error)}") from error
 
 
+def _tell_systemd(host: CgroupHost, group: Cgroup, resources: LinuxResources) -> None:
+    """It would undo the limits of its scope at its next reload else; raises LimitError."""
+    from minibox.linux.cgroup.creation import settings
+    from minibox.linux.cgroup.scope import properties
+    from minibox.linux.cgroup.steps import limit_steps
+    from minibox.linux.cgroup.systemd import Manager
+
+    steps = limit_steps(host, group.name, resources, devices=False, everywhere=True)
+    if told := properties(settings(steps), others=0):
+        with Manager() as manager:
+            manager.set_properties(group.name, told)
+
+
 def update(root: str, container_id: str, resources: LinuxResources) -> None:
     """Give a container that is there other limits; those that aren't named stay.
 
@@ -80,7 +94,10 @@ def update(root: str, container_id: str, resources: LinuxResources) -> None:
         if container.status() == STOPPED:
             raise ContainerNotRunning("container not running")
         group = container.group()
-        change(place_of(group).host, group, resources, everywhere=True)
+        host = place_of(group).host
+        change(host, group, resources, everywhere=True)
+        if container.fields.get("systemd"):
+            _tell_systemd(host, group, resources)
         spec = container.spec()
         before: dict[str, Any] = dict(spec["linux"].get("resources", {}))
         for part, values in resources.items():
