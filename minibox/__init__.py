@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from minibox.api.run import run as run
     from minibox.api.sandbox import Sandbox as Sandbox
     from minibox.api.sandboxed import sandboxed as sandboxed
+    from minibox.api.snapshot import Snapshot as Snapshot
     from minibox.engine.completed import CompletedRun as CompletedRun
     from minibox.engine.outcome import Usage as Usage
     from minibox.engine.verdict import Verdict as Verdict
@@ -42,6 +43,7 @@ else:
         "Popen": "api.process",
         "run": "api.run",
         "Sandbox": "api.sandbox",
+        "Snapshot": "api.snapshot",
         "sandboxed": "api.sandboxed",
         "CompletedRun": "engine.completed",
         "Usage": "engine.outcome",

@@ -7,6 +7,7 @@ import os
 
 from minibox.engine import names, ownership, removal, state, volume_store
 from minibox.engine.images import uses
+from minibox.engine.snapshots import all_frozen, stands
 from minibox.engine.user_namespace import run_inside
 from minibox.errors import StoreBusy, StoreError
 from minibox.image.check import DAMAGED, LEFTOVER, Finding, check_images, check_layers
@@ -94,6 +95,11 @@ def check_containers(root: str) -> list[Finding]:
 def leftovers(root: str) -> list[Finding]:
     """What killed commands left, and nobody holds any more."""
     findings = [Finding(LEFTOVER, f"container {name[:12]}", "its minibox was killed") for name in _ownerless(root)]
+    findings += [
+        Finding(LEFTOVER, f"snapshot {frozen.id[:12]}", "its program was killed")
+        for frozen, held in all_frozen(root)
+        if not held and not stands(root, frozen)
+    ]
     findings += [Finding(LEFTOVER, f"name {name}", "its container is gone") for name in _free_names(root)]
     findings += [Finding(LEFTOVER, path, "unfinished") for path in _unfinished(root)]
     for name in _listed(f"{root}/images"):

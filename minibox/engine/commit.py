@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 
 from minibox.engine import ownership, state
-from minibox.engine.trees import Directories, container_tree
+from minibox.engine.trees import Directories, Tree, container_tree
 from minibox.engine.user_namespace import run_inside
 from minibox.errors import InvalidReference, MiniboxError, StoreError, kernel_says
 from minibox.image.manifest import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from minibox.engine.trees import Tree
     from minibox.image.layout import Descriptor, Layout
 
 # What Docker calls these; a manifest of ours is OCI's, and so is all in it.
@@ -67,8 +66,10 @@ def commit(root: str, name: str, options: CommitOptions, on_note: Callable[[str]
     with layout.adding():
         parent = _Parent(layout, found, tree)
         config = apply_changes(found.get("Config") or parent.config.get("config") or {}, options.change)
-        with _paused(root, found["Id"], options.pause, on_note):
-            layer = run_inside(lambda: _pack(root, layout, tree))
+        # What a snapshot put on the image's layers is new too.
+        below = Tree(tree.driver, tree.chain_ids[: len(parent.layers)])
+        with paused(root, found["Id"], options.pause, on_note):
+            layer = run_inside(lambda: _pack(root, layout, tree, below))
         return _add(layout, parent, reference, _image_config(parent.config, config, layer, options, found), layer)
 
 
@@ -86,7 +87,7 @@ class _Parent:
         for descriptor, _ in layer_descriptors(layout, digest, self.config):
             media_type = descriptor.get("mediaType")
             self.layers.append({**descriptor, "mediaType": LAYER_TYPES.get(str(media_type), media_type)})
-        if len(self.layers) != len(tree.chain_ids):
+        if len(self.layers) > len(tree.chain_ids):
             raise StoreError(f"container {found['Id'][:12]} has {len(tree.chain_ids)} layers, "
                              f"and its image {digest} has {len(self.layers)}")  # fmt: skip
 
@@ -108,7 +109,7 @@ def _reference(text: str) -> str:
 
 
 @contextmanager
-def _paused(root: str, container_id: str, pause: bool, on_note: Callable[[str], None]) -> Iterator[None]:
+def paused(root: str, container_id: str, pause: bool, on_note: Callable[[str], None]) -> Iterator[None]:
     """Stop a container's processes for the block, if it runs."""
     from minibox.linux import cgroup
 
@@ -127,7 +128,7 @@ def _paused(root: str, container_id: str, pause: bool, on_note: Callable[[str], 
             group.thaw()
 
 
-def _pack(root: str, layout: Layout, tree: Tree) -> tuple[str, str, int] | None:
+def _pack(root: str, layout: Layout, tree: Tree, below: Tree) -> tuple[str, str, int] | None:
     """The blob of what changed: its digest, diff ID and size; None when nothing has."""
     from minibox.image.changes import changes
     from minibox.image.compression import compress
@@ -135,7 +136,7 @@ def _pack(root: str, layout: Layout, tree: Tree) -> tuple[str, str, int] | None:
 
     with (
         Directories(root) as directories,
-        directories.stack(tree.below()) as old,
+        directories.stack(below) as old,
         directories.stack(tree) as new,
         layout.new_blob() as blob,
     ):

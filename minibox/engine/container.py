@@ -18,7 +18,8 @@ from minibox.errors import (
     UsageError,
 )
 from minibox.image.store import ImageStore
-from minibox.storage import snapshotter
+from minibox.record import replace
+from minibox.storage import read_record, snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -339,8 +340,10 @@ def _launch_again(
             f"start container {found['Name']}: its image {options.image} was removed",
             "pull or build it again; minibox export saves what the container wrote",
         ) from None
-    claim.note_image(options.image, image)
     storage = files.restored_snapshotter(root, claim.id, str(found.get("Driver") or ""), image.chain_ids)
+    if kept := read_record(root, claim.id):  # it may stand on a snapshot of that image
+        image = replace(image, chain_ids=kept[1])  # type: ignore[no-untyped-call]
+    claim.note_image(options.image, image)
     return Launch(options, store, storage, image, claim, runroot, on_note)
 
 
@@ -383,12 +386,20 @@ def new_launch(
     storage_driver: str,
     on_note: Note | None,
     pull: Pull | None,
+    image: ResolvedImage | None = None,
 ) -> Launch:
-    """Claim a new container."""
+    """Claim a new container.
+
+    Args:
+        image: what it is made of, which the caller sees to that nobody removes; None for what the options say.
+    """
     if options.pull not in ("missing", "never", "always"):
         raise UsageError(f"unknown pull policy {options.pull!r}", "one of always, missing, never")
     store = ImageStore(root)
-    image, claim = _claim_image(store, runroot, options, pull)
+    if image is None:
+        image, claim = _claim_image(store, runroot, options, pull)
+    else:
+        claim = _claim_held(root, runroot, options, image)
     try:
         return Launch(options, store, snapshotter(root, storage_driver), image, claim, runroot, on_note)
     except BaseException:
@@ -415,6 +426,17 @@ def _claim_image(
         claim.release()
         raise
     return image, claim
+
+
+def _claim_held(root: str, runroot: str, options: RunOptions, image: ResolvedImage) -> Claim:
+    """A claim that has on record an image which nobody removes anyway."""
+    claim = _claim(root, runroot, options)
+    try:
+        claim.note_image(options.image, image)
+    except BaseException:
+        claim.release()
+        raise
+    return claim
 
 
 def _find_image(store: ImageStore, options: RunOptions, pull: Pull | None) -> ResolvedImage:

@@ -20,8 +20,9 @@ from minibox.engine.output_log import OutputLog, last_lines, text
 from minibox.engine.owned import Owned
 from minibox.engine.started import Started
 from minibox.engine.streams import Streams
-from minibox.errors import ContainerNotRunning, UsageError
+from minibox.errors import ContainerNotRunning, Unsupported, UsageError
 from minibox.linux import cgroup
+from minibox.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from minibox.engine.launch import Note
     from minibox.engine.measured import Measured
     from minibox.engine.options import RunOptions
+    from minibox.engine.snapshots import Held
     from minibox.engine.verdict import Verdict
     from minibox.engine.watch import Watch
+    from minibox.image.store import ResolvedImage
 
 SIGKILL = 9
 LINES_SHOWN, LINES_KEPT = 5, 50
@@ -49,10 +52,17 @@ class Embedded:
     """
 
     def __init__(
-        self, options: RunOptions, *, root: str, runroot: str, storage_driver: str = "", on_note: Note | None = None
+        self,
+        options: RunOptions,
+        *,
+        root: str,
+        runroot: str,
+        storage_driver: str = "",
+        on_note: Note | None = None,
+        image: ResolvedImage | None = None,
     ) -> None:
-        """Claim it; arguments and errors as of `container.run`."""
-        launch = new_launch(options, root, runroot, storage_driver, on_note, None)
+        """Claim it; arguments and errors as of `container.run`, and ``image`` as of `new_launch`."""
+        launch = new_launch(options, root, runroot, storage_driver, on_note, None, image)
         self._owned, self._launch = Owned(launch), launch
         self.root, self.runroot, self.options = root, runroot, options
         self.id, self.name, self.directory = launch.claim.id, launch.claim.name, launch.claim.directory
@@ -280,6 +290,29 @@ class Embedded:
         if self._timeout_s is not None:
             options["timeout_s"] = self._timeout_s
         return measured.facts(code, options, ended_for=self._owned.ended_for, crowded=self._owned.crowded, log=log)
+
+    def freeze(self, snapshot_id: str = "") -> Held:
+        """A snapshot of what is on its root file system now; its processes are stopped meanwhile.
+
+        Args:
+            snapshot_id: as of `snapshots.freeze`.
+
+        Raises:
+            Unsupported: its own layer is in memory, by a limit of its size.
+            MiniboxError: it was closed, the disk is full, or a file can't be read.
+        """
+        from minibox.engine.commit import paused
+        from minibox.engine.snapshots import freeze
+
+        if self._closed or not self.main:
+            raise ContainerNotRunning(f"freeze sandbox {self.name}: it was closed")
+        if self.options.disk_bytes is not None:
+            raise Unsupported(f"freeze sandbox {self.name}: with a limit of its disk it is in memory", "leave out disk")
+        launch = self._launch
+        config = {**launch.image.config, "config": launch.record()["Config"]}
+        image = replace(launch.image, config=config)  # type: ignore[no-untyped-call]
+        with paused(self.root, self.id, True, launch.note):
+            return freeze(self.root, self.id, launch.storage.driver, image, snapshot_id)
 
     def keep_files(self) -> None:
         """Its files outlive it, for `minibox shell` and `minibox rm`."""

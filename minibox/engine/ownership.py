@@ -87,7 +87,7 @@ class Claim:
         container_id = os.urandom(32).hex()
         claim = cls(root, container_id, name or names.made_up(container_id), -1, remove=remove)
         try:
-            claim.fd = _lock_new(f"{root}/live", container_id)
+            claim.fd = lock_new(f"{root}/live", container_id)
             if name:
                 names.take(root, name, container_id, lambda other: is_live(root, other))
         except OSError as error:
@@ -106,7 +106,7 @@ class Claim:
             MiniboxError: the disk is full, or the state root can't be written.
         """
         try:
-            fd = _lock_new(f"{root}/live", container_id, wait=False)
+            fd = lock_new(f"{root}/live", container_id, wait=False)
             if fd < 0:
                 return None
             claim = cls(root, container_id, name, fd, remove=remove)
@@ -177,8 +177,9 @@ def _note_without_process(fd: int, line: bytes) -> None:
         os.ftruncate(fd, len(image) + 1 + len(line))
 
 
-def _lock_new(directory: str, name: str, *, wait: bool = True) -> int:
+def lock_new(directory: str, name: str, *, wait: bool = True, shared: bool = False) -> int:
     """Make a file and hold its lock; again when `collect` was faster. -1 when another holds it, unless ``wait``."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         try:
             fd = os.open(f"{directory}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -186,7 +187,7 @@ def _lock_new(directory: str, name: str, *, wait: bool = True) -> int:
             os.makedirs(directory, 0o700, exist_ok=True)
             continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, kind if wait else kind | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
             return -1

@@ -24,7 +24,7 @@ POLL_S = 0.002
 
 
 def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
-    """End and remove what containers left whose owner was killed, and networks; the containers' ids.
+    """End and remove what containers left whose owner was killed, networks and snapshots; the containers' ids.
 
     One that resists is left to the next command: it mustn't cost whoever comes by his own container.
 
@@ -36,6 +36,10 @@ def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
         from minibox.network import named
 
         named.collect(root, runroot)
+    if os.path.isdir(f"{root}/snapshots"):
+        from minibox.engine import snapshots
+
+        snapshots.collect(root)
     return collected
 
 

@@ -207,6 +207,11 @@ def uses(root: str) -> list[Use]:
             continue  # it has just ended
         if live.digest:
             found[name] = Use(name, live.digest, live.chain_ids, True)
+    if os.path.isdir(f"{root}/snapshots"):
+        from minibox.engine.snapshots import all_frozen
+
+        for frozen, held in all_frozen(root):
+            found[frozen.id] = Use(frozen.id, frozen.image.digest, frozen.image.chain_ids, held)
     for state in containers(root):
         digest = state.get("ImageDigest")
         found.setdefault(state["Id"], Use(state["Id"], digest if isinstance(digest, str) else "", (), False))

@@ -21,7 +21,8 @@ On disk, under ``root``; each driver has places of its own for layers, so that a
     containers/<key>/memory   a symlink: what the container writes is in memory, and isn't in upper; while it runs under
                               its owner the link leads to its upper and work, as the owner's descriptor
 
-Only `unpack` makes layers, from blobs whose digests are verified: there is no other way to commit.
+Layers are made by `unpack`, from blobs whose digests are verified, and by `commit`, of a container that the calling
+program has prepared: those have no blob, and go with their owner (`minibox.engine.snapshots`).
 This is on the hot path.
 """
 
@@ -82,6 +83,18 @@ if TYPE_CHECKING:
 
             Raises:
                 StoreError: the kernel refused.
+            """
+
+        def commit(self, key: str, chain_id: str, place: str) -> None:
+            """Make of what the active snapshot ``key`` has on top of its layers, and nobody writes to meanwhile, a
+            layer ``chain_id``: there whole or not at all. It isn't synced to the disk.
+
+            Args:
+                place: an empty directory on the same file system, to work in.
+
+            Raises:
+                OSError: the disk is full, or the kernel refused.
+                Unsupported: as `prepare`.
             """
 
         def open_lower(self, path: str) -> int:

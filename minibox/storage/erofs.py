@@ -98,6 +98,11 @@ class Erofs(Overlay):
         except OSError as error:
             raise Unsupported(f"mount the EROFS image {path}: {kernel_says(error)}", OTHER_HINT) from error
 
+    def commit(self, key: str, chain_id: str, place: str) -> None:
+        self._clone_upper(key, f"{place}/layer/diff")
+        make_image(f"{place}/layer/diff", f"{place}/image")
+        os.rename(f"{place}/image", self.layer_path(chain_id))
+
     def _stat_lower(self, path: str) -> os.stat_result:
         fd = self.open_lower(path)
         try:

@@ -90,6 +90,17 @@ class Overlay:
     def _stat_lower(self, path: str) -> os.stat_result:
         return os.stat(path)
 
+    def commit(self, key: str, chain_id: str, place: str) -> None:
+        self._clone_upper(key, f"{place}/layer/diff")
+        os.rename(f"{place}/layer", os.path.dirname(self.layer_path(chain_id)))
+
+    def _clone_upper(self, key: str, path: str) -> None:
+        """What a container has written, in overlayfs's form."""
+        from minibox.storage.clone import Cloning
+
+        os.mkdir(os.path.dirname(path), 0o700)
+        Cloning(share=False).clone(f"{container_directory(self.root, key)}/upper", path)
+
     def remove(self, key: str) -> None:
         from minibox.storage.removal import remove_directory
 

@@ -119,6 +119,11 @@ class Trees:
             raise self._error(f"prepare {path}", error) from error
         return snapshot
 
+    def commit(self, key: str, chain_id: str, place: str) -> None:
+        self._clone(f"{container_directory(self.root, key)}/rootfs", f"{place}/layer")
+        self._seal_layer(f"{place}/layer")
+        os.rename(f"{place}/layer", self.layer_path(chain_id))
+
     def remove(self, key: str) -> None:
         path = container_directory(self.root, key)
         self._remove_tree(f"{path}/rootfs")

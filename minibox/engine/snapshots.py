@@ -1,0 +1,294 @@
+"""Frozen file systems: what a container has written, as one more layer on top of its image's, to begin others with.
+
+On disk, ``root/snapshots``:
+
+    <hex>             what it is, in JSON; held with a shared flock by each process that has it
+    <hex>.lock        held by who prepares one that has a key, while others wait
+    unfinished-<hex>  a layer that is being made by who holds <hex>
+
+The layer itself is among its driver's, ``sha256:<hex>``. One that nobody holds, and no container stands on, lost its
+owners: `collect` removes it, as it does what killed owners of containers left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from weakref import WeakSet
+
+from minibox.engine.ownership import is_id, live_ids, lock_new, read_live
+from minibox.errors import MiniboxError, kernel_says
+from minibox.image.store import ResolvedImage
+from minibox.json_text import dumps, loads
+from minibox.record import record
+from minibox.storage import layers_in_use, snapshotter
+from minibox.storage.removal import remove_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+RECORD_BYTES_MAX = 1 << 20
+
+
+@record
+class Frozen:
+    """What a snapshot is.
+
+    Attributes:
+        id: 64 hexadecimal digits; its layer is ``sha256:`` and these.
+        driver: the storage driver that has it.
+        image: the image that it began as, with the layer on top, and the config of the container that was frozen.
+    """
+
+    id: str
+    driver: str
+    image: ResolvedImage
+
+
+class Held:
+    """A snapshot that this process holds, as long as this object isn't closed."""
+
+    def __init__(self, root: str, frozen: Frozen, fd: int) -> None:
+        self.root, self.frozen = root, frozen
+        self._fd = fd
+        _held_here.add(self)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._fd < 0
+
+    def close(self) -> None:
+        """Let go of it: with the last who holds it, it is removed. Twice is fine."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        _held_here.discard(self)
+        os.close(fd)
+        _collect(self.root, [self.frozen.id])
+
+    def disown(self) -> None:
+        """In a child that a fork made."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snapshot_id: str = "") -> Held:
+    """Freeze what a container has written; nobody writes to it meanwhile.
+
+    Args:
+        image: of the container, with the config that the snapshot gets.
+        snapshot_id: "" for one that is made up.
+
+    Raises:
+        MiniboxError: the disk is full, or a file can't be read.
+    """
+    frozen_id = snapshot_id or os.urandom(32).hex()
+    chain_ids = (*image.chain_ids, f"sha256:{frozen_id}")
+    whole = ResolvedImage(image.reference, image.digest, image.config, chain_ids, image.config_digest)
+    frozen = Frozen(frozen_id, driver, whole)
+    fd = lock_new(_directory(root), frozen_id, shared=True)
+    try:
+        # First the record, so that nobody collects what is made next.
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, _to_json(frozen), 0)
+        place = f"{_directory(root)}/unfinished-{frozen_id}"
+
+        def commit() -> None:
+            try:
+                remove_directory(place)  # of one that was killed
+                os.mkdir(place, 0o700)
+                snapshotter(root, driver).commit(container_id, chain_ids[-1], place)
+            finally:
+                remove_directory(place)
+
+        _by_who_may(commit)
+    except OSError as error:
+        os.close(fd)
+        _collect(root, [frozen_id])
+        raise MiniboxError(
+            f"freeze container {container_id[:12]}: {error.filename or ''}: {kernel_says(error)}"
+        ) from error
+    except BaseException:
+        os.close(fd)
+        _collect(root, [frozen_id])
+        raise
+    return Held(root, frozen, fd)
+
+
+def hold(root: str, snapshot_id: str) -> Held | None:
+    """Hold a snapshot that is there; None when there is none, or it was never finished."""
+    path = f"{_directory(root)}/{snapshot_id}"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    frozen = _from_json(snapshot_id, os.pread(fd, RECORD_BYTES_MAX, 0))
+    if os.fstat(fd).st_nlink and frozen:
+        if frozen.image.chain_ids[-1] in snapshotter(root, frozen.driver).layers():
+            return Held(root, frozen, fd)
+    os.close(fd)
+    return None
+
+
+def hold_or_freeze(root: str, snapshot_id: str, make: Callable[[], Held]) -> Held:
+    """Hold a snapshot that is there, or make it; of several processes that want it only one does.
+
+    Args:
+        make: `freeze`s one of that id.
+    """
+    if found := hold(root, snapshot_id):
+        return found
+    path = f"{_directory(root)}/{snapshot_id}.lock"
+    lock = lock_new(_directory(root), f"{snapshot_id}.lock")
+    try:
+        return hold(root, snapshot_id) or make()
+    finally:
+        os.unlink(path)
+        os.close(lock)
+
+
+def collect(root: str) -> None:
+    """Remove what nobody holds any more."""
+    try:
+        names = os.listdir(_directory(root))
+    except FileNotFoundError:
+        return
+    if names:
+        _collect(root, [name for name in names if is_id(name)])
+    for name in names:
+        if name.endswith(".lock"):
+            _remove_lock(f"{_directory(root)}/{name}")
+
+
+def _collect(root: str, ids: list[str]) -> None:
+    for snapshot_id in ids:
+        path = f"{_directory(root)}/{snapshot_id}"
+        fd = _unheld(path)
+        if fd < 0:
+            continue
+        try:
+            frozen = _from_json(snapshot_id, os.pread(fd, RECORD_BYTES_MAX, 0))
+            # Looked at when it is locked: who stands on it has said so before he let go.
+            if frozen and stands(root, frozen):
+                continue
+
+            def remove(frozen: Frozen | None = frozen, snapshot_id: str = snapshot_id) -> None:
+                remove_directory(f"{_directory(root)}/unfinished-{snapshot_id}")
+                if frozen:
+                    snapshotter(root, frozen.driver).remove_layer(frozen.image.chain_ids[-1])
+
+            _by_who_may(remove)
+            os.unlink(path)
+        except (MiniboxError, OSError):
+            continue  # the next command tries again
+        finally:
+            os.close(fd)
+
+
+def stands(root: str, frozen: Frozen) -> bool:
+    """Does a container stand on it, one that is being started too?"""
+    chain_id = frozen.image.chain_ids[-1]
+    for container_id in live_ids(root):
+        try:
+            if chain_id in read_live(root, container_id).chain_ids:
+                return True
+        except OSError:
+            continue
+    return any(chain_id == used for _, used in layers_in_use(root))
+
+
+def all_frozen(root: str) -> Iterator[tuple[Frozen, bool]]:
+    """All snapshots, and whether somebody holds them."""
+    try:
+        names = os.listdir(_directory(root))
+    except FileNotFoundError:
+        return
+    for name in filter(is_id, names):
+        path = f"{_directory(root)}/{name}"
+        try:
+            with open(path, "rb") as file:
+                frozen = _from_json(name, file.read(RECORD_BYTES_MAX))
+        except FileNotFoundError:
+            continue
+        if frozen:
+            fd = _unheld(path)
+            if fd >= 0:
+                os.close(fd)
+            yield frozen, fd < 0
+
+
+def _unheld(path: str) -> int:
+    """A descriptor that holds the lock of a file; -1 when somebody else does, or it is gone."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_nlink:
+            return fd
+    except BlockingIOError:
+        pass
+    os.close(fd)
+    return -1
+
+
+def _remove_lock(path: str) -> None:
+    fd = _unheld(path)
+    if fd >= 0:
+        os.unlink(path)
+        os.close(fd)
+
+
+def _by_who_may(function: Callable[[], None]) -> None:
+    """An ordinary user's files belong to ids that he has inside only."""
+    if os.geteuid() == 0:
+        function()
+        return
+    from minibox.engine.user_namespace import run_inside
+
+    run_inside(function)
+
+
+def _directory(root: str) -> str:
+    return f"{root}/snapshots"
+
+
+def _to_json(frozen: Frozen) -> bytes:
+    image = frozen.image
+    fields = {
+        "Driver": frozen.driver,
+        "Reference": image.reference,
+        "Digest": image.digest,
+        "ImageId": image.config_digest,
+        "ChainIds": list(image.chain_ids),
+        "Config": image.config,
+    }
+    return dumps(fields).encode()
+
+
+def _from_json(snapshot_id: str, data: bytes) -> Frozen | None:
+    """None for half a record."""
+    try:
+        found = loads(data)
+        image = ResolvedImage(
+            found["Reference"], found["Digest"], found["Config"], tuple(found["ChainIds"]), found["ImageId"]
+        )
+        return Frozen(snapshot_id, found["Driver"], image)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+_held_here: WeakSet[Held] = WeakSet()
+
+
+def _after_fork() -> None:
+    for each in list(_held_here):
+        each.disown()
+    _held_here.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
