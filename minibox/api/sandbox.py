@@ -190,7 +190,9 @@ class Sandbox:
         out, err = finish(command, input, timeout, command.kill)
         code = command.wait()
         verdict = self._box.verdict_on(command._started, before, last_words(out, err))
-        done: CompletedRun[Any] = CompletedRun(command.args, code, out, err, verdict, Usage(command._started.wall_s))
+        done: CompletedRun[Any] = CompletedRun(
+            command.args, code, out, err, verdict, self._box.usage_of(command._started)
+        )
         if check:
             done.check_returncode()
         return done

@@ -76,7 +76,8 @@ class Embedded:
         self._timeout_s: float | None = None
         self._allowance = None if options.output_bytes is None else Allowance(options.output_bytes)
         self._watch: Watch | None = None
-        self._cpu_seen_ns: int | None = None
+        self._cpu_seen_ns = 0  # where no cgroup counts
+        self._cpu_ended_ns = 0  # of the commands that have ended
         self._written_bytes: int | None = None
         _owned_here.add(self)
 
@@ -142,8 +143,7 @@ class Embedded:
 
             roots = [self.main.pid, *(each.pid for each in list(self._commands))]
             pids = {pid for root in roots for pid in descendants(root)}
-            used = max(self._cpu_seen_ns or 0, processes(pids).cpu_ns)
-        self._cpu_seen_ns = used
+            used = self._cpu_seen_ns = max(self._cpu_seen_ns, self._cpu_ended_ns + processes(pids).cpu_ns)
         return used
 
     def _weigh(self) -> None:
@@ -180,6 +180,7 @@ class Embedded:
         def ended() -> None:
             execution.close()
             self._commands.discard(started)
+            self._cpu_ended_ns += started.own_cpu_ns
 
         started = Started(execution, streams, ended)
         self._commands.add(started)
@@ -246,16 +247,16 @@ class Embedded:
 
     def usage(self) -> Usage:
         """What it has used; all of it is known when its main process has ended."""
-        found = self.measured()
-        used, seen_ns = found.usage, self._cpu_seen_ns
-        return Usage(
-            self.main.wall_s if self.main else 0.0,
-            found.cpu_s if found.cpu_s is not None or seen_ns is None else seen_ns / NS_A_SECOND,
-            used.memory_peak_bytes if used else None,
-            found.tally.peak if found.tally else None,
-            self._written_bytes,
-            *found.cpu_parts_s,
-        )
+        found, main = self.measured(), self.main
+        if not main:
+            return Usage(0.0)
+        cpu_s, memory_bytes = found.cpu_s, found.usage.memory_peak_bytes if found.usage else None
+        if cpu_s is None and main.returncode is not None:
+            cpu_s = max(self._cpu_seen_ns, self._cpu_ended_ns + main.own_cpu_ns) / NS_A_SECOND
+        if memory_bytes is None and main.returncode is not None:
+            memory_bytes = main.own_memory_bytes
+        peak = found.tally.peak if found.tally else None
+        return Usage(main.wall_s, cpu_s, memory_bytes, peak, self._written_bytes, *found.cpu_parts_s)
 
     def verdict(self, log: tuple[str, ...] = ()) -> Verdict:
         """How it ended, or that it runs.
@@ -280,7 +281,11 @@ class Embedded:
         """
         assert command.returncode is not None
         facts = self._facts(command.returncode, self.measured().since(before), log, relayed=False)
-        return judge_end(self.id, self.name, facts, Usage(command.wall_s))
+        return judge_end(self.id, self.name, facts, self.usage_of(command))
+
+    def usage_of(self, command: Started) -> Usage:
+        """What a command used that `execute` has run, and that has ended."""
+        return Usage(command.wall_s, command.own_cpu_ns / NS_A_SECOND, command.own_memory_bytes)
 
     def _facts(self, code: int, measured: Measured, log: tuple[str, ...], *, relayed: bool = True) -> Facts:
         """``relayed``: an init, if there is one, has exited for it."""

@@ -18,11 +18,11 @@ class Usage:
 
     Attributes:
         wall_s: from its start to its end, in seconds.
-        cpu_s: of processors, by all of its processes, in seconds: as its cgroup has counted, else what they had when
-            it was last looked, or of its first process and those that it has waited for.
+        cpu_s: of processors, in seconds: of a container by all of its processes, as its cgroup has counted. Where there is
+            none, and of one command of a sandbox: by its process and all that it has waited for.
         user_s, system_s: the parts of ``cpu_s`` in programs and in the kernel.
         memory_peak_bytes: the most memory that they had at one time, with the page cache and what is in a tmpfs of
-            theirs; where there is no cgroup that counts, the most that one of them had.
+            theirs; in those two cases the most that one of them had.
         processes: the most of them, threads included, at one time: where they were limited, and on Linux 6.1.
         written_bytes: what its files, other than those of volumes and of a tmpfs, hold at the end more than the image's,
             and what it wrote to its standard streams, where those were limited. What it has removed again isn't in it.

@@ -24,6 +24,8 @@ class Started:
         returncode: the exit status, or the negative number of the signal that ended it; None while nobody has
             waited for its end.
         wall_s: how long it ran, in seconds.
+        own_cpu_ns, own_memory_bytes: when it has ended: the processor time of it and of all that it has waited for, and
+            the most memory that one of them had. Those that it has not waited for aren't in it.
     """
 
     def __init__(self, execution: Execution, streams: Streams, on_end: Callable[[], None]) -> None:
@@ -38,6 +40,7 @@ class Started:
         self.pidfd: int = os.dup(self._init.pidfd)
         self.returncode: int | None = None
         self._wall_s = 0.0
+        self.own_cpu_ns = self.own_memory_bytes = 0
 
     @property
     def wall_s(self) -> float:
@@ -68,6 +71,7 @@ class Started:
             if self.returncode is None:
                 code = self._init.wait()
                 self._wall_s = monotonic() - self._began
+                self.own_cpu_ns, self.own_memory_bytes = self._init.usage()
                 self._streams.finish()
                 self._on_end()
                 self.returncode = code

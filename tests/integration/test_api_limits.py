@@ -113,8 +113,8 @@ def test_what_was_used_is_told(judge: Judge, request: pytest.FixtureRequest) -> 
     usage = found["usage"]
     assert found["verdict"]["kind"] == "exited" and usage["wall_s"] > 0
     assert 3 << 20 < usage["written_bytes"] < 4 << 20, "a file, and what was printed"
+    assert usage["cpu_s"] > 0 and usage["memory_peak_bytes"] > 18 << 20
     if "root" in request.node.name:
-        assert usage["cpu_s"] > 0 and usage["memory_peak_bytes"] > 18 << 20
         assert abs(usage["cpu_s"] - usage["user_s"] - usage["system_s"]) < 0.05
 
 
@@ -142,6 +142,38 @@ def test_what_ends_a_sandbox_is_the_verdict_of_its_commands(api: None, limit: st
             assert len(done.stdout) == 9 << 10
         with pytest.raises(minibox.ContainerNotRunning):
             box.run(["true"])
+
+
+@requires("root")
+def test_what_one_command_of_a_sandbox_used(api: None) -> None:
+    with minibox.Sandbox("base") as box:
+        busy = box.run(["sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; head -c 20m /dev/zero | tail -c 18m"],
+                       stdout=minibox.DEVNULL).usage  # fmt: skip
+        idle = box.run(["true"]).usage
+    assert busy.cpu_s and idle.cpu_s is not None and busy.cpu_s > 0.02 + idle.cpu_s
+    assert busy.memory_peak_bytes and busy.memory_peak_bytes > 18 << 20
+
+
+IN_A_SANDBOX = """
+import minibox
+with minibox.Sandbox("base", cpu_time=0.5, wall_time=100) as box:
+    loop = ["sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"]
+    while (done := box.run(loop)).returncode == 0:
+        pass
+    print(done.verdict.kind)
+"""
+
+
+@requires("root", "user")
+def test_processor_time_of_commands_that_nobody_counts(
+    user_command: list[str], user_environment: dict[str, str]
+) -> None:
+    """Each of them takes little, and an ordinary user has no cgroup here."""
+    python = user_command[:-2] if user_command[0] == "/usr/bin/env" else [sys.executable]
+    done: Any = subprocess.run(
+        [*python, "-c", IN_A_SANDBOX], env=user_environment, capture_output=True, text=True, check=False, **AS_USER
+    )
+    assert done.stdout == "cpu-time\n", done.stderr
 
 
 @requires("root")
