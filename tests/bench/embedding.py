@@ -1,0 +1,158 @@
+"""minibox inside a Python program: a run from a small and from a big process, many at once, and thousands in turn."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.bench.measure import Measure, Unusable, table
+
+GIBIBYTE = 1 << 30
+RUNS = int(os.environ.get("MINIBOX_BENCH_RUNS", "10000"))
+AT_ONCE, THREADS = 100, 8
+
+#: A program of a size that runs a container for each line it reads, and says how long it took.
+PROGRAM = """
+import sys, time
+import minibox
+ballast = bytearray(int(sys.argv[1]))
+for place in range(0, len(ballast), 4096):
+    ballast[place] = 1
+for _ in sys.stdin:
+    begin = time.perf_counter()
+    minibox.run("base", ["true"], network="none", check=True)
+    print(time.perf_counter() - begin, flush=True)
+"""
+
+
+def tables(floor: Callable[[], Measure], bundle: Callable[[], str], rounds: int, only: str) -> None:
+    """Print them.
+
+    Args:
+        floor: makes the measure of the kernel's floor.
+        bundle: makes a bundle of `true` for crun.
+    """
+    names = ("the kernel's floor (C)", "minibox.run")
+    programs: list[subprocess.Popen[str]] = []
+    table(
+        "minibox.run of `true`",
+        {
+            names[0]: floor,
+            names[1]: lambda: program(0, programs),
+            "minibox.run, 2 GiB resident": lambda: program(2 * GIBIBYTE, programs),
+        },
+        baselines=names,
+        rounds=rounds,
+        only=only,
+    )
+    for each in programs:
+        each.communicate()
+    table(
+        f"{AT_ONCE} runs, {THREADS} at a time",
+        {
+            f"minibox.run, {THREADS} threads": threads,
+            f"crun run, xargs -P {THREADS}": lambda: crun(bundle()),
+        },
+        baselines=(f"crun run, xargs -P {THREADS}",),
+        rounds=max(rounds // 4, 3),
+        only=only,
+    )
+    if not only:
+        growth()
+
+
+def program(size: int, programs: list[subprocess.Popen[str]]) -> Measure:
+    """One run of a program that has ``size`` bytes in memory."""
+    available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    if size > int(available.split()[1]) << 10:
+        raise Unusable(f"{size >> 20} MiB of memory are not free")
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    programs.append(process)
+
+    def measure() -> float:
+        assert process.stdin and process.stdout
+        process.stdin.write("\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        if not line:
+            raise Unusable("the program has died")
+        return float(line)
+
+    for _ in range(3):  # until all is imported and compiled
+        measure()
+    return measure
+
+
+def threads() -> Measure:
+    import minibox
+
+    def work(left: list[int]) -> None:
+        while left:
+            try:
+                left.pop()
+            except IndexError:
+                return
+            minibox.run("base", ["true"], network="none", check=True)
+
+    def measure() -> float:
+        left = list(range(AT_ONCE))
+        workers = [threading.Thread(target=work, args=(left,)) for _ in range(THREADS)]
+        begin = time.perf_counter()
+        for each in workers:
+            each.start()
+        for each in workers:
+            each.join()
+        return time.perf_counter() - begin
+
+    return measure
+
+
+def crun(bundle: str) -> Measure:
+    if shutil.which("crun") is None:
+        raise Unusable("crun is not installed")
+    words = ["xargs", "-P", str(THREADS), "-I{}", "crun", "run", "--bundle", bundle, "bench-{}"]
+    ids = "".join(f"{number}\n" for number in range(AT_ONCE))
+
+    def measure() -> float:
+        begin = time.perf_counter()
+        done = subprocess.run(words, input=ids, text=True, capture_output=True)
+        elapsed = time.perf_counter() - begin
+        if done.returncode:
+            raise Unusable(done.stderr.strip())
+        return elapsed
+
+    return measure
+
+
+def growth() -> None:
+    """What many runs leave in this process and in its launcher."""
+    import minibox
+    from minibox.linux import launcher
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            minibox.run("base", ["true"], network="none", check=True)
+
+    run(RUNS // 100)
+    processes = {"this process": os.getpid(), "its launcher": launcher.of_caller().pid}
+    before = {name: held(pid) for name, pid in processes.items()}
+    run(RUNS)
+    print(f"\n{RUNS} runs of `true` in turn         descriptors          memory")
+    for name, pid in processes.items():
+        (fds, memory), (fds_now, memory_now) = before[name], held(pid)
+        print(f"  {name:<28} {fds:>6} -> {fds_now:<6} {memory:>6} -> {memory_now} KiB")
+    sys.stdout.flush()
+
+
+def held(pid: int) -> tuple[int, int]:
+    """Open descriptors and KiB of dirty memory."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return len(os.listdir(f"/proc/{pid}/fd")), sum(int(line.split()[1]) for line in lines if "Private_Dirty" in line)
