@@ -43,6 +43,15 @@ def run_hooks(kind: str, hooks: Iterable[Hook], state: Mapping[str, Any]) -> Non
             raise HookFailed(f"error running {kind} hook #{number}: {hook['path']}: {why}")
 
 
+def state_file(state: Mapping[str, Any]) -> int:
+    """A descriptor to read a container's state from, as hooks that it runs itself do; none of them can write to it."""
+    writable = _file(dumps(state, "").encode())
+    try:
+        return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(writable)
+
+
 def _run(hook: Hook, state: bytes) -> str:
     """Run one; why it failed, "" when it didn't."""
     path = hook["path"]

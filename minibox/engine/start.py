@@ -21,8 +21,8 @@ from minibox.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable
-    from typing import TypeVar
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
 
     from minibox.linux.cgroup import Cgroup
     from minibox.linux.launcher import LaunchedChild
@@ -56,6 +56,7 @@ class Resources:
         joined_pidfd: of the first process of a container that is joined.
         gate: what `gate.make_gate` gave, for a container that waits before its exec.
         run_hooks: runs the hooks prestart and createRuntime for the container of a pid.
+        hook_state: its state, of a pid and a status, for the hooks that it runs itself.
         kept_fds: descriptors that stay open in the container: 3 and those after it.
     """
 
@@ -69,6 +70,7 @@ class Resources:
     joined_pidfd: int = -1
     gate: tuple[int, int] = (-1, -1)
     run_hooks: Callable[[int], None] = lambda _: None
+    hook_state: Callable[[int, str], Mapping[str, Any]] = lambda pid, status: {}
     kept_fds: tuple[int, ...] = ()
 
 
@@ -215,9 +217,13 @@ class Execution:
             raise
 
     def _send(self, tag: int) -> None:
+        self._send_message(tag)
+
+    def _send_message(self, tag: int, fd: int = -1) -> None:
         assert self._status
+        rides = [(SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(4, "little"))] if fd >= 0 else []
         try:
-            self._status.send(tag.to_bytes(4, "little") + bytes(4))
+            self._status.sendmsg([tag.to_bytes(4, "little") + bytes(4)], rides)
         except OSError as error:
             if error.errno not in (EPIPE, ECONNRESET):  # it has died: _wait_exec finds out of what
                 raise
@@ -225,9 +231,18 @@ class Execution:
     def _run_hooks(self) -> None:
         while not self._mounted and self._receive():
             pass
-        if self._mounted:  # else it has died: _wait_exec finds out of what
-            assert self.init
-            self.resources.run_hooks(self.init.pid)
+        if not self._mounted:
+            return  # it has died: _wait_exec finds out of what
+        from minibox.engine.hooks import state_file
+
+        assert self.init
+        self.resources.run_hooks(self.init.pid)
+        for status in ("creating", "created"):
+            fd = state_file(self.resources.hook_state(self.init.pid, status))
+            try:
+                self._send_message(0, fd)
+            finally:
+                os.close(fd)
 
     def _take_terminal(self) -> None:
         from fcntl import ioctl
@@ -313,10 +328,10 @@ class Execution:
                 root_fd, self._root_fd = self._root_fd, -1
                 paths = step.args[0]
                 raise ExecFailed(errno, paths[detail] if isinstance(paths, tuple) else "", root_fd)
-            self.failed = self._step_error(number, step, errno if state == FAILED else 0)
+            self.failed = self._step_error(number, step, errno if state == FAILED else 0, detail)
             raise self.failed
 
-    def _step_error(self, number: int, step: Op, errno: int) -> StepError:
+    def _step_error(self, number: int, step: Op, errno: int, detail: int) -> StepError:
         from minibox.plan.explain import step_error
 
         sources = [
@@ -324,7 +339,7 @@ class Execution:
             for each in self.plan.ops[:number]
             if each.name in ("open_tree", "open_image") and step.name == "id_map" and each.args[-1] == step.args[0]
         ]
-        return step_error(number, len(self.plan.ops), step, errno, str(sources[-1]) if sources else "")
+        return step_error(number, len(self.plan.ops), step, errno, str(sources[-1]) if sources else "", detail)
 
     def trace(self) -> list[tuple[int, Op, int, int]]:
         """Index, step, begin and end (ns of one clock an actor, 0 when not reached) of every step."""

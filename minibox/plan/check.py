@@ -20,6 +20,7 @@ def check(spec: Spec) -> None:
     check_process(spec["process"])
     _check_namespaces(spec)
     _check_id_maps(spec)
+    _check_hooks(spec)
     _check_linux(spec.get("linux", {}))
 
 
@@ -70,6 +71,15 @@ def _check_id_maps(spec: Spec) -> None:
             raise ConfigError(
                 f"{mount['destination']} is to be id-mapped, and neither it nor the container has mappings"
             )
+
+
+def _check_hooks(spec: Spec) -> None:
+    for name, hooks in spec.get("hooks", {}).items():
+        for hook in hooks:  # type: ignore[attr-defined]
+            if not hook["path"].startswith("/"):
+                raise ConfigError(f"the path {hook['path']!r} of a {name} hook is not absolute")
+            if "timeout" in hook and hook["timeout"] <= 0:
+                raise ConfigError(f"the timeout {hook['timeout']} of the {name} hook {hook['path']} is not above 0")
 
 
 def _check_linux(linux: Linux) -> None:

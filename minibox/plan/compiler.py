@@ -16,7 +16,7 @@ from __future__ import annotations
 from os import fsencode
 
 from minibox.errors import ConfigError
-from minibox.plan import devices, mounts, namespaces
+from minibox.plan import devices, hooks, mounts, namespaces
 from minibox.plan import operations as op
 from minibox.plan.check import check
 from minibox.plan.process import become, session
@@ -113,11 +113,10 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *_root(rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start)),
             *([show_disk()] if rootfs.disk else []),
             *_furnish(spec, wanted, below_mounter and not rootfs.path),
-            *_hooks(spec),
             *_close_up(spec, start),
             *session(start, console=True),
             *_network(spec, start),
-            *become(spec["process"], start),
+            *become(spec["process"], start, hooks.before_exec(spec)),
         ),
         namespaces.clone_flags(spec),
     )  # fmt: skip
@@ -157,19 +156,6 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount], devices_made: bool) -> list
     return steps
 
 
-def _hooks(spec: Spec) -> list[Op]:
-    """Programs of the host's that change what was made, while all of it is writable and in sight of the host."""
-    hooks = spec.get("hooks", {})
-    if not (hooks.get("prestart") or hooks.get("createRuntime")):
-        return []
-    return [
-        op.tell(op.TAG_MOUNTED, "hooks find all mounts"),
-        op.parent("run_hooks", why="as the Spec wants it"),
-        op.parent("send", op.TAG_HOOKS, why="they have ended"),
-        op.wait(op.TAG_HOOKS, "until they have ended"),
-    ]
-
-
 def _close_up(spec: Spec, start: Start) -> list[Op]:
     """Nothing below the root changes after this; then the host's file system goes away."""
     linux = spec.get("linux", {})
@@ -180,6 +166,7 @@ def _close_up(spec: Spec, start: Start) -> list[Op]:
     cwd = spec["process"]["cwd"]
     if cwd != "/":
         steps.append(op.mkdir(op.ROOT, cwd, "the working directory, made when missing"))
+    steps += hooks.before_pivot(spec)
     steps += [op.read_only(path, "the host's kernel is not for writing") for path in linux.get("readonlyPaths", [])]
     steps += [op.mask(path, "tells of the host") for path in linux.get("maskedPaths", [])]
     if spec.get("root", {}).get("readonly"):

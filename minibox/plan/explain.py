@@ -30,13 +30,14 @@ WORDS = {
     "network": ("wire the network ({mode})", "veth(4)", "mode"),
     "make_userns": ("make a user namespace of ids {uid_map}", "user_namespaces(7)", "slot uid_map gid_map"),
     "take_sibling": ("receive the process that goes on", "pidfd_open(2)", ""),
-    "run_hooks": ("run the hooks prestart and createRuntime", "", ""),
+    "run_hooks": ("run the hooks prestart and createRuntime", "execve(2)", ""),
     "take_terminal": ("receive the terminal, and give it to the container's user", "pty(7)", ""),
     "send": ("send {tag}", "unix(7)", "tag"),
     "die_with_parent": ("ask for SIGKILL when the parent ends", "prctl(2)", "socket"),
     "wait": ("wait for {tag}", "unix(7)", "socket tag"),
     "tell": ("tell that {tag}", "unix(7)", "socket tag"),
     "gate": ("wait for `start`", "fifo(7)", "go report"),
+    "hook": ("run the hook {path}", "execve(2)", "state path argv env timeout_s"),
     "recv_fd": ("receive {slot}", "unix(7)", "socket slot"),
     "send_fd": ("send {slot}", "unix(7)", "socket slot tag"),
     "unshare": ("unshare {flags}", "unshare(2)", "flags"),
@@ -95,10 +96,11 @@ SLOTS = {
     op.STDOUT: "stdout", op.STDERR: "stderr", op.USERNS: "the container's user namespace",
     op.ROOT: "the container's root", op.PTY_MASTER: "the terminal's master", op.PTY_SLAVE: "the terminal",
     op.SCRATCH: "the mount at hand", op.NAMESPACES: "the container's first process",
-    op.GATE: "the gate", op.REPORT: "the report of what fails behind it",
+    op.HOOKS_CREATING: "its state, creating",
+    op.HOOKS_CREATED: "its state, created", op.GATE: "the gate", op.REPORT: "the report of what fails behind it",
 }  # fmt: skip
 TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", op.TAG_DISK: "disk",
-        op.TAG_CREATED: "it is created", op.TAG_MOUNTED: "its mounts are made", op.TAG_HOOKS: "hooks", 0: "descriptor"}  # fmt: skip
+        op.TAG_CREATED: "it is created", op.TAG_MOUNTED: "its mounts are made", 0: "descriptor"}  # fmt: skip
 CLONE_FLAGS = {
     0x80: "NEWTIME", 0x100: "VM", 0x20000: "NEWNS", 0x2000000: "NEWCGROUP", 0x4000000: "NEWUTS", 0x8000000: "NEWIPC", 0x10000000: "NEWUSER",
     0x20000000: "NEWPID", 0x40000000: "NEWNET",
@@ -187,6 +189,7 @@ def _shown(operation: str, name: str, value: Argument) -> str:
         "stderr",
         "go",
         "report",
+        "state",
     ):
         return _slot(value)
     if name == "tag":
@@ -254,13 +257,16 @@ HINTS = {
 }
 
 
-def step_error(number: int, total: int, step: Op, errno: int, source: str = "") -> StepError:
+def step_error(number: int, total: int, step: Op, errno: int, source: str = "", detail: int = 0) -> StepError:
     """The error of a failed step; ``errno`` 0 when the process was killed in it; ``source`` is what its mount is of."""
     place = f"step {number + 1} of {total}"
     what = describe(step) + (f", {source}" if source else "")
     if not errno:
         return StepError(f"{what}: the process was killed in {place}", index=number,
                          hint="did memory run out? see the kernel's log: dmesg")  # fmt: skip
+    if (step.name, errno) == ("hook", errno_names.ECANCELED):
+        ended = f"signal {detail & 0x7F}" if detail & 0x7F else f"exit status {detail >> 8}"
+        return StepError(f"{what}: {ended} ({place})", index=number, errno=errno)
     page = WORDS[step.name][1]
     name = errno_names.errorcode.get(errno, str(errno))
     message = f"{what}: {strerror(errno)} ({name} from {page}, {place})"

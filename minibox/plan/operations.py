@@ -30,6 +30,7 @@ ROOT = 6  # the container's root directory
 PTY_MASTER, PTY_SLAVE = 7, 8
 SCRATCH = 9  # a mount on its way to its place
 NAMESPACES = 10  # a pidfd of the container that is joined
+HOOKS_CREATING, HOOKS_CREATED = 13, 14  # the container's state, as hooks get it
 GATE, REPORT = 11, 12  # the FIFO that `start` writes to, and the file that it reads; see `engine.gate`
 FIRST_CGROUP = 16  # the "tasks" files of its cgroups, one a v1 hierarchy
 FIRST_JOINED = 40  # namespaces that are joined by path, one a type
@@ -40,7 +41,7 @@ SLOTS = 1280  # how many there are, plan.h
 NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
 
 # Tags of messages on the status socket.
-TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_DISK, TAG_CREATED, TAG_MOUNTED, TAG_HOOKS = range(1, 8)
+TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_DISK, TAG_CREATED, TAG_MOUNTED = range(1, 7)
 TAG_SIBLING, TAG_EXEC_ROOT = 0xFFFFFFFE, 0xFFFFFFFF  # child.h
 
 # mount_setattr(2), linux/mount.h
@@ -82,8 +83,12 @@ def gate(why: str) -> Op:
     return Op("gate", (GATE, REPORT), why, INIT)
 
 
-def recv_fd(slot: int, why: str) -> Op:
-    return Op("recv_fd", (CHANNEL, slot), why, INIT)
+def recv_fd(slot: int, why: str, socket: int = CHANNEL) -> Op:
+    return Op("recv_fd", (socket, slot), why, INIT)
+
+
+def hook(state: int, path: str, argv: tuple[str, ...], env: tuple[str, ...], timeout_s: int, why: str) -> Op:
+    return Op("hook", (state, path, argv, env, timeout_s), why, INIT)
 
 
 def send_fd(socket: int, slot: int, tag: int, why: str) -> Op:

@@ -45,8 +45,8 @@ def session(start: Start, *, console: bool) -> list[Op]:
     return steps
 
 
-def become(process: Process, start: Start) -> list[Op]:
-    """From the container's root to the process that was asked for."""
+def become(process: Process, start: Start, hooks: list[Op] | None = None) -> list[Op]:
+    """From the container's root to the process that was asked for, with the hooks that are the last before it."""
     user = process.get("user", ROOT_USER)
     caps = {name: capabilities.mask_of(names) for name, names in process.get("capabilities", {}).items()}  # type: ignore[arg-type]
     filter_ = op.seccomp(start.seccomp, start.seccomp_flags, "only these system calls") if start.seccomp else None
@@ -81,6 +81,7 @@ def become(process: Process, start: Start) -> list[Op]:
     if start.gate:
         steps.append(op.tell(op.TAG_CREATED, "minibox has nothing more to do"))
         steps.append(op.gate("all but the command itself is done"))
+    steps += hooks or []
     if no_new_privs:
         steps.append(op.no_new_privs("no set-uid file gives more"))
         if filter_:

@@ -70,6 +70,46 @@ static void who_waits_at_a_gate_can_be_ended(void) {
     forget(&run);
 }
 
+/* ---- hooks -------------------------------------------------------------------------------- */
+
+static struct run hooked(const char *script, uint64_t timeout_s) {
+    struct draft draft = draft_new();
+    uint64_t argv = draft_vector(&draft, STRINGS("sh", "-c", script)), env = draft_vector(&draft, STRINGS("A=b"));
+    draft_op(&draft, MB_OP_hook, U(IN), draft_string(&draft, "/bin/sh"), argv, env, timeout_s);
+    struct run run = start(&draft);
+    finish(&run);
+    return run;
+}
+
+static void a_hook_reads_the_state_and_is_waited_for(void) {
+    put_file("/state", "told\n", 0600);
+    slots[IN] = open(below("/state"), O_RDONLY | O_CLOEXEC);
+    char script[2 * PATH_MAX + 64];
+    snprintf(script, sizeof script, "read line && echo $line $A > %s", below("/out"));
+    for (int i = 0; i < 2; i++) { /* a second one reads it from its beginning, too */
+        struct run run = hooked(script, 0);
+        CHECK_EQUAL(run.record->state, MB_DONE);
+        forget(&run);
+        char text[16] = {0};
+        int fd = open(below("/out"), O_RDONLY | O_CLOEXEC);
+        CHECK(read(fd, text, sizeof text) == 7 && !strcmp(text, "told b\n"));
+        close(fd);
+    }
+}
+
+static void a_hook_fails_or_takes_too_long(void) {
+    slots[IN] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    struct run run = hooked("exit 3", 60);
+    CHECK(run.record->error == ECANCELED && run.record->detail == 3 << 8);
+    forget(&run);
+    run = hooked("kill -9 $$", 60);
+    CHECK(run.record->error == ECANCELED && run.record->detail == SIGKILL);
+    forget(&run);
+    run = hooked("exec sleep 1000", 1);
+    CHECK_EQUAL(run.record->error, ETIMEDOUT);
+    forget(&run);
+}
+
 /* ---- namespaces and descriptors ----------------------------------------------------------- */
 
 /* EINVAL would say the same of any namespace that can't be joined. */
@@ -97,6 +137,8 @@ static const struct test tests[] = {
     TEST(a_gate_lets_one_pass),
     TEST(what_fails_behind_a_gate_is_reported),
     TEST(who_waits_at_a_gate_can_be_ended),
+    TEST(a_hook_reads_the_state_and_is_waited_for),
+    TEST(a_hook_fails_or_takes_too_long),
     TEST(a_user_namespace_that_it_is_in_is_no_error),
     TEST(descriptors_are_kept),
 };

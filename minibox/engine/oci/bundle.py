@@ -55,6 +55,10 @@ def read_bundle(directory: str) -> Bundle:
         raise ConfigError(f"read {path}: {kernel_says(error)}") from error
     spec = parse(data, CONFIG, SPEC)
     check(spec)
+    for mount in spec.get("mounts", []):
+        bind = mount.get("type") == "bind" or {"bind", "rbind"} & set(mount.get("options", []))
+        if bind and mount.get("source"):
+            mount["source"] = os.path.join(directory, mount["source"])
     return Bundle(directory, _rootfs(directory, spec), spec)
 
 

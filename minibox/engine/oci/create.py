@@ -14,7 +14,7 @@ from minibox.engine.oci.life import Ready
 from minibox.engine.oci.state import Container
 from minibox.engine.roots import default_root
 from minibox.engine.start import ExecFailed, Execution, Resources
-from minibox.errors import MiniboxError, Unsupported, UsageError, kernel_says
+from minibox.errors import MiniboxError, UsageError, kernel_says
 from minibox.linux.seccomp import filter_flags, program_of
 from minibox.plan import operations as op
 from minibox.plan.compiler import Start, compile_plan
@@ -24,6 +24,7 @@ from minibox.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from minibox.linux.cgroup import Cgroup
     from minibox.oci.runtime import Process, Spec
@@ -95,16 +96,13 @@ class Creation:
         self.spec: Spec = self._bundle.spec
         self.terminal = bool(self.spec["process"].get("terminal"))
         self._check_terminal()
-        for kind in ("createContainer", "startContainer"):
-            if self.spec.get("hooks", {}).get(kind):
-                raise Unsupported(f"hooks.{kind} are not run yet")
         self._kept = passed_descriptors(self.spec["process"], options.preserve_fds)
         self._receivers = {path: Receiver(path) for path in (options.console_socket, options.pidfd_socket) if path}
         self.container = Container.new(options.root, container_id)
         self.execution: Execution | None = None
         self.ready: Ready | None = None  # of one that doesn't wait for `start`
         self._group: Cgroup | None = None
-        self._done = False
+        self._done = self._has_spec = False
 
     def __enter__(self) -> Creation:
         return self
@@ -147,7 +145,8 @@ class Creation:
             pivot=options.pivot,
             kept_fds=len(self._kept),
         )
-        plan = compile_plan(self.spec, Rootfs(path=self._bundle.rootfs), start)
+        follows = linux.get("rootfsPropagation", "").endswith("slave")
+        plan = compile_plan(self.spec, Rootfs(path=self._bundle.rootfs, follows=follows), start)
         self._group = planned.group
         behind = [step.name for step in plan.of(op.INIT)]
         container.write(
@@ -164,6 +163,7 @@ class Creation:
             steps=behind,
         )
         container.write_spec(self.spec)
+        self._has_spec = True
         if not self._gated:
             self.ready = Ready(container)
         self._run(plan, planned)
@@ -182,6 +182,7 @@ class Creation:
                     write_id_maps=ids.write_id_maps,
                     wire=lambda _: None,
                     run_hooks=self._run_hooks,
+                    hook_state=self._hook_state,
                     gate=files,
                     kept_fds=self._kept,
                 ),
@@ -207,9 +208,12 @@ class Creation:
     def _run_hooks(self, pid: int) -> None:
         from minibox.engine.hooks import run_hooks
 
-        found = {**state.oci_state(self.container, state.CREATING), "pid": pid}
+        found = self._hook_state(pid, state.CREATING)
         run_hooks("prestart", self.spec["hooks"].get("prestart", ()), found)
         run_hooks("createRuntime", self.spec["hooks"].get("createRuntime", ()), found)
+
+    def _hook_state(self, pid: int, status: str) -> dict[str, Any]:
+        return {**state.oci_state(self.container, status), "pid": pid}
 
     def leave(self) -> None:
         """Tell the caller of the process; from here on it is his."""
@@ -233,6 +237,10 @@ class Creation:
             if self._group and self._group.directories:
                 self._group.kill()
                 self._group.remove()
+            if self._has_spec:
+                from minibox.engine.oci.life import stopped
+
+                stopped(self.container, self.spec, self._options.note)
         finally:
             self.container.remove()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import ECANCELED
 from select import POLLIN, poll
 
 from minibox.engine import gate
@@ -133,24 +134,33 @@ def started(container: Container, note: Note) -> None:
         _run_hooks("poststart", container.spec(), state.oci_state(container, RUNNING), note)
 
 
+def stopped(container: Container, spec: Spec, note: Note) -> None:
+    """The last hooks, which stop nothing either."""
+    if spec.get("hooks", {}).get("poststop"):
+        _run_hooks("poststop", spec, state.oci_state(container, STOPPED), note)
+
+
 def _run_hooks(kind: str, spec: Spec, found: dict[str, Any], note: Note) -> None:
     """Run hooks of a kind whose failure is only told."""
     from minibox.engine.hooks import HookFailed, run_hooks
 
-    try:
-        run_hooks(kind, spec["hooks"][kind], found)  # type: ignore[literal-required]
-    except HookFailed as error:
-        note(str(error))
+    for hook in spec["hooks"][kind]:  # type: ignore[literal-required]
+        try:
+            run_hooks(kind, [hook], found)
+        except HookFailed as error:
+            note(str(error))
 
 
-def _raise_failed(container: Container, index: int, errno: int, _detail: int) -> None:
+def _raise_failed(container: Container, index: int, errno: int, detail: int) -> None:
     """The error of a step behind the gate."""
     from minibox.engine.oci.command import failed_command
 
     step = container.fields["steps"][index]
     if step == "exec":
         raise failed_command(container.spec()["process"], errno)
-    raise MiniboxError(f"unable to start container process: {step}: {kernel_says(errno)}")
+    what = "error running startContainer hook" if step == "hook" else step
+    ended = errno == ECANCELED and (f"signal {detail & 0x7F}" if detail & 0x7F else f"exit status {detail >> 8}")
+    raise MiniboxError(f"unable to start container process: {what}: {ended or kernel_says(errno)}")
 
 
 def kill(root: str, container_id: str, signal_number: int, *, every: bool) -> None:
@@ -254,4 +264,4 @@ def destroy(container: Container, note: Note) -> None:
     container.group().remove()
     container.remove()
     if spec:
-        _run_hooks("poststop", spec, state.oci_state(container, STOPPED), note)
+        stopped(container, spec, note)

@@ -1,0 +1,49 @@
+"""The hooks of a Spec as operations, in the order of config.md, "POSIX-platform Hooks".
+
+``prestart`` and ``createRuntime`` are run by the parent, while init waits before its pivot_root;
+``createContainer`` and ``startContainer`` by init itself, in the container's namespaces; ``poststart``
+and ``poststop`` are no part of a Plan: it is over by then (`engine.hooks`).
+"""
+
+from __future__ import annotations
+
+from minibox.plan import operations as op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.oci.runtime import Hook, Spec
+    from minibox.plan.operations import Op
+
+
+def before_pivot(spec: Spec) -> list[Op]:
+    """The three kinds that are run when all is mounted, before the host's file system goes away."""
+    hooks = spec.get("hooks", {})
+    if not any(hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer")):
+        return []
+    return [
+        op.tell(op.TAG_MOUNTED, "hooks find all mounts, and nothing of the host is gone yet"),
+        op.parent("run_hooks", why="they may still add to the container"),
+        op.recv_fd(op.HOOKS_CREATING, "they have run; what hooks inside are told", op.STATUS),
+        op.recv_fd(op.HOOKS_CREATED, "what those of the start are told", op.STATUS),
+        *_inside(hooks.get("createContainer", []), op.HOOKS_CREATING, "createContainer: inside, before the pivot"),
+    ]
+
+
+def before_exec(spec: Spec) -> list[Op]:
+    """The kind that is the last before the command."""
+    hooks = spec.get("hooks", {}).get("startContainer", [])
+    return _inside(hooks, op.HOOKS_CREATED, "startContainer: the last before the command")
+
+
+def _inside(hooks: list[Hook], state: int, why: str) -> list[Op]:
+    return [
+        op.hook(
+            state,
+            hook["path"],
+            tuple(hook.get("args") or [hook["path"]]),
+            tuple(hook.get("env", [])),
+            hook.get("timeout", 0),
+            why,
+        )
+        for hook in hooks
+    ]

@@ -1,0 +1,61 @@
+/* The operation hook: a program of the bundle's author, run in the container's namespaces before the
+ * command. Rules as in child.c. */
+#include "child_operations.h"
+#include "syscalls.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+static _Noreturn void become_hook(int state, const uint64_t *a) {
+    int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) || lseek(state, 0, SEEK_SET) < 0 || dup2(state, 0) < 0) {
+        _exit(126);
+    }
+    for (int fd = 1; fd < 3; fd++) {
+        if (null < 0) {
+            close(fd);
+        } else {
+            dup2(null, fd);
+        }
+    }
+    mb_close_range(3, UINT_MAX, CLOSE_RANGE_CLOEXEC);
+    mb_child_unblock_signals();
+    execve(text(a[1]), vector(a[2]), vector(a[3]));
+    _exit(127);
+}
+
+/* hook(state, path, argv, environment, timeout): `state` is a file that becomes its input, the timeout
+ * is in seconds, 0 for none. ECANCELED: it has failed; the record's detail is its wait status. */
+int mb_child_op_hook(struct mb_child *child, const uint64_t *a) {
+    int pidfd = -1, status = 0;
+    struct mb_clone_args args = {.flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&pidfd, .exit_signal = SIGCHLD};
+    pid_t pid = mb_clone3(&args);
+    if (pid == 0) {
+        become_hook(slot(child, a[0]), a);
+    }
+    if (pid < 0) {
+        return -errno;
+    }
+    struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+    int timeout_ms = !a[4] ? -1 : a[4] > INT_MAX / 1000 ? INT_MAX : (int)a[4] * 1000, ready;
+    do {
+        ready = poll(&ended, 1, timeout_ms);
+    } while (ready < 0 && errno == EINTR);
+    int error = ready < 0 ? -errno : ready ? 0 : -ETIMEDOUT;
+    if (error) {
+        mb_pidfd_send_signal(pidfd, SIGKILL);
+    }
+    close(pidfd);
+    long waited;
+    do {
+        waited = syscall(SYS_wait4, pid, &status, 0, NULL);
+    } while (waited < 0 && errno == EINTR);
+    if (!error && status) {
+        child->record->detail = (uint32_t)status;
+        error = -ECANCELED;
+    }
+    return error;
+}
