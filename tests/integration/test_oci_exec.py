@@ -83,6 +83,31 @@ def test_detached_with_a_pid_file(runtime, tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
 
 
+@pytest.mark.parametrize("way", ["exec", "run"])
+def test_however_soon_it_ends_the_caller_hears_it(runtime, tmp_path, way):
+    for _ in range(5):
+        if way == "exec":
+            words = ["exec", "--detach", "--pid-file", str(tmp_path / "pid"), "c1", "sh", "-c", "exit 9"]
+        else:
+            runtime.write(runtime.bundle.shell("exit 9"))
+            words = ["run", "--detach", "--pid-file", str(tmp_path / "pid"), "-b", str(runtime.bundle.path), "c2"]
+        runtime.ok(*words, stdout=None, stderr=None)
+        assert os.waitstatus_to_exitcode(os.waitpid(int((tmp_path / "pid").read_text()), 0)[1]) == 9
+        if way == "run":
+            runtime.ok("delete", "c2")
+
+
+def test_detached_with_a_command_that_cannot_be(runtime, tmp_path):
+    (runtime.bundle.rootfs / "garbage").write_bytes(b"\1\2\3")
+    (runtime.bundle.rootfs / "garbage").chmod(0o755)
+    words = ("exec", "--detach", "--pid-file", str(tmp_path / "pid"), "c1")
+    assert "exec format error" in runtime.error(*words, "/garbage", status=255)
+    os.waitpid(-1, 0)  # a process of the container's pid namespace that nobody waited for would hold up its end
+    assert "executable file not found in $PATH" in runtime.error(*words, "none", status=255)
+    assert not (tmp_path / "pid").exists()
+    assert sorted(os.listdir(runtime.root / "c1")) == ["gate.report", "spec", "state.json"]
+
+
 def test_a_terminal_by_console_socket(runtime, tmp_path):
     with console(tmp_path / "console") as receive:
         words = (

@@ -7,15 +7,17 @@ Docker and Podman make 127 of "executable file not found in $PATH" and "no such 
 from __future__ import annotations
 
 import os
-from errno import EACCES, ENOENT, ENOTDIR
+from errno import EACCES, ECANCELED, ENOENT, ENOTDIR
 from stat import S_ISREG
 
-from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError
+from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says
 from minibox.linux.files import open_in_root
 from minibox.plan.process import candidates
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from minibox.oci.runtime import Process
 
 
@@ -29,6 +31,20 @@ def failed_command(process: Process, errno: int) -> MiniboxError:
         what = f"stat {name}: {what}"
     kind = CommandNotFound if errno in (ENOENT, ENOTDIR) else CommandNotExecutable
     return kind(f'unable to start container process: exec: "{name}": {what}')
+
+
+def failed_step(steps: Sequence[str], process: Process, index: int, errno: int, detail: int) -> MiniboxError:
+    """The error of a step behind a gate: what `gate.open_gate` returns.
+
+    Args:
+        steps: the names of all steps of the process.
+    """
+    step = steps[index]
+    if step == "exec":
+        return failed_command(process, errno)
+    what = "error running startContainer hook" if step == "hook" else step
+    ended = errno == ECANCELED and (f"signal {detail & 0x7F}" if detail & 0x7F else f"exit status {detail >> 8}")
+    return MiniboxError(f"unable to start container process: {what}: {ended or kernel_says(errno)}")
 
 
 def check_command(process: Process, pid: int) -> None:

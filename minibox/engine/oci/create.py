@@ -15,6 +15,7 @@ from minibox.engine.oci.state import Container
 from minibox.engine.roots import default_root
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.errors import MiniboxError, UsageError, kernel_says
+from minibox.linux import launcher
 from minibox.linux.seccomp import filter_flags, program_of
 from minibox.plan import operations as op
 from minibox.plan.compiler import Start, compile_plan
@@ -227,6 +228,7 @@ class Creation:
         self._done = True
         if options.detach:
             execution.release()
+            launcher.end_all()  # its parent; who is next in line is to hear how it ends
             self.execution = None
 
     def _undo(self) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine import ids, joined
+from minibox.engine import gate, ids, joined
 from minibox.engine.oci import state
 from minibox.engine.oci.bundle import check_process, read_process
-from minibox.engine.oci.command import failed_command
+from minibox.engine.oci.command import check_command, failed_command, failed_step
 from minibox.engine.oci.console import Receiver
 from minibox.engine.oci.create import MASTER_NAME, passed_descriptors, standard_streams, write_pid_file
 from minibox.engine.oci.life import Process as FirstProcess
@@ -16,9 +16,11 @@ from minibox.engine.roots import default_root
 from minibox.engine.signals import Forwarding
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
+from minibox.linux import launcher
 from minibox.linux.capabilities import capability
 from minibox.linux.cgroup import Cgroup
 from minibox.linux.seccomp import filter_flags, program_of
+from minibox.plan import operations as op
 from minibox.plan.compiler import Start
 from minibox.plan.exec import Joined, compile_exec
 from minibox.record import record
@@ -90,6 +92,7 @@ def exec_(root: str, container_id: str, options: ExecOptions) -> int:
     if options.console_socket and not (terminal and options.detach):
         raise UsageError("cannot use console socket if minibox-oci will not detach or allocate tty")
     with FirstProcess(container) as first:
+        check_command(process, first.pid)
         return _Exec(container, spec, process, options, first).run()
 
 
@@ -156,6 +159,7 @@ class _Exec:
         self, container: Container, spec: Spec, process: Process, options: ExecOptions, first: FirstProcess
     ) -> None:
         self._process, self._options, self._first = process, options, first
+        self._gate = f"{container.directory}/exec.{os.getpid()}"
         self._kept = passed_descriptors(process, options.preserve_fds)
         self._group = below(container.group(), options.cgroups)
         seccomp = program_of(spec, default_root(os.environ, int(state.is_rootless())))
@@ -166,6 +170,7 @@ class _Exec:
             cgroup=self._group.name if self._group.directories else "",
             cgroup_tasks=self._group.v1_directories,
             detached=True,
+            gate=options.detach,
             kept_fds=len(self._kept),
         )
 
@@ -188,7 +193,7 @@ class _Exec:
                     receivers[options.pidfd_socket].send("pidfd", init.pidfd)
                 write_pid_file(options.pid_file, init.pid)
                 if options.detach:
-                    execution.release()
+                    self._leave(execution)
                     return 0
                 if terminal and streams:
                     terminal.enter_raw()
@@ -200,12 +205,30 @@ class _Exec:
                 return code if code >= 0 else 128 - code
         finally:
             execution.close()
+            self._remove_gate()
             for receiver in receivers.values():
                 receiver.close()
             if streams:
                 streams.close()
             if terminal:
                 terminal.restore()
+
+    def _leave(self, execution: Execution) -> None:
+        """Make the process the caller's, and only then let it run: nobody else may hear how it ends."""
+        steps = [step.name for step in execution.plan.of(op.INIT)]
+        execution.release()
+        launcher.end_all()
+        failed = gate.open_gate(self._gate)
+        if failed:
+            if self._options.pid_file:
+                os.unlink(self._options.pid_file)
+            raise failed_step(steps, self._process, *failed)
+
+    def _remove_gate(self) -> None:
+        if os.path.isdir(self._gate):
+            for name in os.listdir(self._gate):
+                os.unlink(f"{self._gate}/{name}")
+            os.rmdir(self._gate)
 
     def _open_terminal(self) -> tuple[Terminal | None, Streams | None]:
         if not self._process.get("terminal") or self._options.detach:
@@ -219,6 +242,10 @@ class _Exec:
     def _execution(self, terminal: tuple[int, int] | None) -> Execution:
         from minibox.record import replace
 
+        files = (-1, -1)
+        if self._options.detach:
+            os.mkdir(self._gate, 0o700)
+            files = gate.make_gate(self._gate)
         execution = Execution(
             compile_exec(
                 self._process,
@@ -233,6 +260,7 @@ class _Exec:
                 write_id_maps=ids.write_id_maps,
                 wire=lambda _: None,
                 joined_pidfd=self._first.pidfd,
+                gate=files,
                 kept_fds=self._kept,
             ),
         )
@@ -246,6 +274,10 @@ class _Exec:
             if error.root_fd >= 0:
                 os.close(error.root_fd)
             raise failed_command(self._process, error.errno) from None
+        finally:
+            for fd in execution.resources.gate:
+                if fd >= 0:
+                    os.close(fd)
 
 
 def below(group: Cgroup, places: tuple[str, ...]) -> Cgroup:

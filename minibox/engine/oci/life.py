@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from errno import ECANCELED
 from select import POLLIN, poll
 
 from minibox.engine import gate
 from minibox.engine.oci import state
 from minibox.engine.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container
-from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, kernel_says
+from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +85,9 @@ def start(root: str, container_id: str, note: Note) -> None:
             except gate.GateClosed as error:
                 raise MiniboxError(f"cannot start container {container_id}: {error}") from None
             if failed:
-                _raise_failed(container, *failed)
+                from minibox.engine.oci.command import failed_step
+
+                raise failed_step(container.fields["steps"], container.spec()["process"], *failed)
             container.unlock()
             started(container, note)
             ready.wait()
@@ -149,18 +150,6 @@ def _run_hooks(kind: str, spec: Spec, found: dict[str, Any], note: Note) -> None
             run_hooks(kind, [hook], found)
         except HookFailed as error:
             note(str(error))
-
-
-def _raise_failed(container: Container, index: int, errno: int, detail: int) -> None:
-    """The error of a step behind the gate."""
-    from minibox.engine.oci.command import failed_command
-
-    step = container.fields["steps"][index]
-    if step == "exec":
-        raise failed_command(container.spec()["process"], errno)
-    what = "error running startContainer hook" if step == "hook" else step
-    ended = errno == ECANCELED and (f"signal {detail & 0x7F}" if detail & 0x7F else f"exit status {detail >> 8}")
-    raise MiniboxError(f"unable to start container process: {what}: {ended or kernel_says(errno)}")
 
 
 def kill(root: str, container_id: str, signal_number: int, *, every: bool) -> None:
