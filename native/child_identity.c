@@ -74,6 +74,28 @@ int mb_child_op_umask(struct mb_child *child, const uint64_t *a) {
     return 0;
 }
 
+/* scheduler(bytes): a struct sched_attr; sched_setattr(2). */
+int mb_child_op_scheduler(struct mb_child *child, const uint64_t *a) {
+    return result(syscall(SYS_sched_setattr, 0, mb_plan_bytes(child->plan, a[0]).data, 0));
+}
+
+/* io_priority(class and priority): of this process; ioprio_set(2). */
+int mb_child_op_io_priority(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    return result(syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, a[0]));
+}
+
+/* cpu_affinity(bytes): a mask, in whole words. */
+int mb_child_op_cpu_affinity(struct mb_child *child, const uint64_t *a) {
+    struct mb_bytes mask = mb_plan_bytes(child->plan, a[0]);
+    return result(syscall(SYS_sched_setaffinity, 0, mask.size, mask.data));
+}
+
+int mb_child_op_personality(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    return result(syscall(SYS_personality, a[0]));
+}
+
 /* A new network namespace has its loopback down. */
 int mb_child_op_loopback_up(struct mb_child *child, const uint64_t *a) {
     (void)child, (void)a;

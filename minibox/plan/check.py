@@ -12,6 +12,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.oci.runtime import Linux, Process, Spec
 
+# What a setting begins with: the namespace that it is of (namespaces(7)).
+SYSCTLS = {
+    "net.": "network",
+    "fs.mqueue.": "ipc",
+    "kernel.domainname.": "uts",
+    **dict.fromkeys(
+        ("kernel.msgmax.", "kernel.msgmnb.", "kernel.msgmni.", "kernel.sem.", "kernel.shmall.", "kernel.shmmax.",
+         "kernel.shmmni.", "kernel.shm_rmid_forced."), "ipc"
+    ),
+}  # fmt: skip
+
 
 def check(spec: Spec) -> None:
     """Raise ConfigError for what has no meaning here."""
@@ -21,6 +32,7 @@ def check(spec: Spec) -> None:
     _check_namespaces(spec)
     _check_id_maps(spec)
     _check_hooks(spec)
+    _check_sysctl(spec)
     _check_linux(spec.get("linux", {}))
 
 
@@ -30,6 +42,9 @@ def check_process(process: Process) -> None:
         raise ConfigError("process.args is empty")
     if not process["cwd"].startswith("/"):
         raise ConfigError(f"process.cwd {process['cwd']!r} is not absolute")
+    for field, module in (("apparmorProfile", "AppArmor"), ("selinuxLabel", "SELinux")):
+        if process.get(field, "unconfined") not in ("", "unconfined"):
+            raise ConfigError(f"process.{field} {process[field]!r}: minibox sets no labels of {module}")  # type: ignore[literal-required]
     seen = set()
     for limit in process.get("rlimits", []):
         if limit["type"].removeprefix("RLIMIT_") not in RLIMITS:
@@ -82,10 +97,32 @@ def _check_hooks(spec: Spec) -> None:
                 raise ConfigError(f"the timeout {hook['timeout']} of the {name} hook {hook['path']} is not above 0")
 
 
+def _check_sysctl(spec: Spec) -> None:
+    """A setting must be of a namespace that isn't the host's: else the host's would change."""
+    found = namespaces.types(spec) | namespaces.joined(spec).keys()
+    for name in spec.get("linux", {}).get("sysctl", {}):
+        dotted = name.replace("/", ".") if "/" in name.partition(".")[0] else name
+        kind = next((kind for prefix, kind in SYSCTLS.items() if (dotted + ".").startswith(prefix)), "")
+        if not kind:
+            raise ConfigError(f"linux.sysctl: {name} is of no namespace: the host's would change")
+        if kind not in found:
+            raise ConfigError(
+                f"linux.sysctl: {name} needs a {kind} namespace of the container's: the host's would change"
+            )
+
+
 def _check_linux(linux: Linux) -> None:
     propagation = linux.get("rootfsPropagation", "")
     if propagation and propagation not in PROPAGATION:
         raise ConfigError(f"unknown rootfsPropagation {propagation!r}")
+    if linux.get("mountLabel"):
+        raise ConfigError(f"linux.mountLabel {linux['mountLabel']!r}: minibox sets no labels of SELinux")
+    if linux.get("intelRdt"):
+        raise ConfigError("linux.intelRdt: minibox doesn't share out caches by resctrl")
+    for kind in ("maskedPaths", "readonlyPaths"):
+        for path in linux.get(kind, []):  # type: ignore[attr-defined]
+            if not path.startswith("/"):
+                raise ConfigError(f"linux.{kind} has {path!r}, which is not absolute")
     for device in linux.get("devices", []):
         if device["type"] not in DEVICE_TYPES:
             raise ConfigError(f"unknown type {device['type']!r} of the device {device['path']}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 from os import fsencode
 
 from minibox.errors import ConfigError
-from minibox.plan import devices, hooks, mounts, namespaces
+from minibox.plan import devices, hooks, mounts, namespaces, scheduling
 from minibox.plan import operations as op
 from minibox.plan.check import check
 from minibox.plan.process import become, session
@@ -116,6 +116,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *_close_up(spec, start),
             *session(start, console=True),
             *_network(spec, start),
+            *scheduling.personality_of(spec.get("linux", {})),
             *become(spec["process"], start, hooks.before_exec(spec)),
         ),
         namespaces.clone_flags(spec),

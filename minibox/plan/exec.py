@@ -9,6 +9,7 @@ minibox's that is born inside the pid namespace.
 from __future__ import annotations
 
 from minibox.plan import operations as op
+from minibox.plan import scheduling
 from minibox.plan.compiler import Plan
 from minibox.plan.namespaces import NAMESPACES, dies_with_parent, enter_cgroups, own_ids
 from minibox.plan.process import become, session
@@ -43,7 +44,9 @@ def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
     """
     steps: list[Op] = [op.parent("clone", 0, why="a process that is going to join the container")]
     steps += dies_with_parent(start, "it must not outlive the minibox that owns it")
+    steps += scheduling.affinity(process, "initial")
     steps += enter_cgroups(start)
+    steps += scheduling.affinity(process, "final")
     steps.append(op.undumpable("nobody inside may trace it or look into it before its exec"))
     if joined.namespaces:
         steps.append(op.setns(op.NAMESPACES, joined.namespaces, "all of the container's namespaces at once"))

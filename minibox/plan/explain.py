@@ -72,6 +72,10 @@ WORDS = {
     "setdomainname": ("set the domain name to {name}", "setdomainname(2)", "name"),
     "setrlimit": ("set the limit of {resource} to {soft}:{hard}", "setrlimit(2)", "resource soft hard"),
     "umask": ("set the umask to {mask}", "umask(2)", "mask"),
+    "scheduler": ("set the scheduling policy and attributes to {attributes}", "sched_setattr(2)", "attributes"),
+    "io_priority": ("set the I/O class and priority to {priority}", "ioprio_set(2)", "priority"),
+    "cpu_affinity": ("run on the CPUs of the mask {cpus} only", "sched_setaffinity(2)", "cpus"),
+    "personality": ("set the execution domain to {persona}", "personality(2)", "persona"),
     "loopback_up": ("bring the loopback interface up", "netdevice(7)", ""),
     "open_pty": ("open a pseudo-terminal of {rows}x{columns}", "pty(7)", "master slave rows columns"),
     "setsid": ("begin a session", "setsid(2)", ""),
@@ -168,6 +172,8 @@ def _shown(operation: str, name: str, value: Argument) -> str:
             return f"{len(value) // 8} instructions"
         if name == "groups":
             return ",".join(str(int.from_bytes(value[at : at + 4], "little")) for at in range(0, len(value), 4))
+        if name in ("attributes", "cpus"):
+            return value.hex()
         return value.decode(errors="replace")
     if isinstance(value, str):
         return value

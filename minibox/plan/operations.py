@@ -230,6 +230,22 @@ def umask(mask_: int, why: str) -> Op:
     return Op("umask", (mask_,), why, INIT)
 
 
+def scheduler(attributes: bytes, why: str) -> Op:
+    return Op("scheduler", (attributes,), why, INIT)
+
+
+def io_priority(priority: int, why: str) -> Op:
+    return Op("io_priority", (priority,), why, INIT)
+
+
+def cpu_affinity(mask_: bytes, why: str) -> Op:
+    return Op("cpu_affinity", (mask_,), why, INIT)
+
+
+def personality(persona: int, why: str) -> Op:
+    return Op("personality", (persona,), why, INIT)
+
+
 def loopback_up(why: str) -> Op:
     return Op("loopback_up", (), why, INIT)
 

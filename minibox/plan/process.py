@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minibox.linux import capabilities
 from minibox.plan import operations as op
+from minibox.plan import scheduling
 from minibox.plan.namespaces import dies_with_parent
 
 TYPE_CHECKING = False
@@ -61,6 +62,7 @@ def become(process: Process, start: Start, hooks: list[Op] | None = None) -> lis
         )
         for limit in process.get("rlimits", [])
     ]
+    steps += scheduling.steps_of(process)
     steps.append(op.cap_bounding(caps.get("bounding", 0), "what is not in here can never be gained"))
     if start.setgroups:
         steps.append(op.setgroups(tuple(user.get("additionalGids", [])), "the user's groups"))
