@@ -5,6 +5,7 @@ Importing this imports nothing: each name is looked up when it is used.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox import aio as aio
     from minibox.api.network import Network as Network
     from minibox.api.options import ContainerOptions as ContainerOptions
     from minibox.api.process import DEVNULL as DEVNULL
@@ -67,9 +68,12 @@ else:
 
     def __getattr__(name):
         """PEP 562; hidden from type checkers, for which every name would be there."""
-        if name not in _WHERE:
+        if name not in (*_WHERE, "aio"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
+
+        if name == "aio":
+            return import_module(f"{__name__}.aio")
 
         found = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
         globals()[name] = found

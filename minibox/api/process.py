@@ -70,6 +70,11 @@ class Ends:
         self._theirs.append(its)
         return its
 
+    def take(self, number: int) -> int:
+        """Our end of a stream, which is the caller's to close from now on; -1 where there is none."""
+        fd, self.ours[number] = self.ours[number], -1
+        return fd
+
     def begun(self) -> None:
         """The command has its ends."""
         for fd in self._theirs:
@@ -120,8 +125,7 @@ class Popen(Generic[AnyStr]):
         self._output: dict[int, list[bytes]] = {}
         ends.begun()
         for number, name in enumerate(("stdin", "stdout", "stderr")):
-            fd, ends.ours[number] = ends.ours[number], -1
-            if fd >= 0:
+            if (fd := ends.take(number)) >= 0:
                 setattr(self, name, self._file(fd, "wb" if number == 0 else "rb", bufsize))
 
     def _file(self, fd: int, mode: str, bufsize: int) -> IO[Any]:

@@ -269,18 +269,11 @@ class Sandbox:
             ContainerNotRunning: the sandbox has ended.
             CommandNotFound, CommandNotExecutable: the command is at fault.
         """
-        command = words(args)
-        options = ExecOptions(
-            command,
-            interactive=True,
-            env=variables(env or {}),
-            user="" if user is None else str(user),
-            workdir=os.fspath(cwd) if cwd is not None else "",
-        )
+        options = exec_options(args, env, cwd, user)
         ends = Ends(stdin, stdout, stderr)
         try:
             started = self._box.execute(options, ends.outside)
-            return Popen(command, started, ends, Text(text, encoding, errors), bufsize)
+            return Popen(options.command, started, ends, Text(text, encoding, errors), bufsize)
         finally:
             ends.close()
 
@@ -504,3 +497,19 @@ class Sandbox:
 
     def __repr__(self) -> str:
         return f"<minibox.Sandbox {self.name} of {self.image}{', closed' if self._closed else ''}>"
+
+
+def exec_options(
+    args: Iterable[str],
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str] | None,
+    user: str | int | None,
+) -> ExecOptions:
+    """What the arguments of `Sandbox.popen` mean."""
+    return ExecOptions(
+        words(args),
+        interactive=True,
+        env=variables(env or {}),
+        user="" if user is None else str(user),
+        workdir=os.fspath(cwd) if cwd is not None else "",
+    )

@@ -90,3 +90,8 @@ class Started:
         with self._lock:
             if self.returncode is None:
                 self._init.kill_group()  # it began a session
+
+    def end(self) -> None:
+        """Kill it, and wait for its end."""
+        self.kill_session()
+        self.reap()

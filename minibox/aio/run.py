@@ -1,0 +1,119 @@
+"""`minibox.aio.run`: a command in a container of its own, awaited."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+from minibox.aio.blocking import in_thread, started
+from minibox.aio.process import connected, finish
+from minibox.api.options import ContainerOptions, place, run_options
+from minibox.api.process import Ends, Text, last_words
+from minibox.api.run import streams, words
+from minibox.engine.completed import CompletedRun
+from minibox.engine.embedded import Embedded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Unpack
+
+    from minibox.api.process import Stream
+    from minibox.engine.started import Started
+
+
+@overload
+async def run(
+    image: str,
+    args: Iterable[str] | None = None,
+    *,
+    input: str | None = None,
+    stdin: Stream = None,
+    capture_output: Literal[True],
+    text: Literal[True],
+    encoding: str | None = None,
+    errors: str | None = None,
+    timeout: float | None = None,
+    check: bool = False,
+    **options: Unpack[ContainerOptions],
+) -> CompletedRun[str]: ...
+
+
+@overload
+async def run(
+    image: str,
+    args: Iterable[str] | None = None,
+    *,
+    input: bytes | None = None,
+    stdin: Stream = None,
+    capture_output: Literal[True],
+    text: Literal[False] | None = None,
+    encoding: None = None,
+    errors: None = None,
+    timeout: float | None = None,
+    check: bool = False,
+    **options: Unpack[ContainerOptions],
+) -> CompletedRun[bytes]: ...
+
+
+@overload
+async def run(
+    image: str,
+    args: Iterable[str] | None = None,
+    *,
+    input: str | bytes | None = None,
+    stdin: Stream = None,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    capture_output: bool = False,
+    text: bool | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    timeout: float | None = None,
+    check: bool = False,
+    **options: Unpack[ContainerOptions],
+) -> CompletedRun[Any]: ...
+
+
+async def run(
+    image: str,
+    args: Iterable[str] | None = None,
+    *,
+    input: str | bytes | None = None,
+    stdin: Stream = None,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    capture_output: bool = False,
+    text: bool | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    timeout: float | None = None,
+    check: bool = False,
+    **options: Unpack[ContainerOptions],
+) -> CompletedRun[Any]:
+    """As `minibox.run`, arguments and errors too. Cancelled, it kills the container and leaves nothing."""
+    where = place(options)
+    wanted = run_options(image, words(args), options)
+    ends = Ends(*streams(input, stdin, stdout, stderr, capture_output))
+
+    def begin() -> tuple[Embedded, Started]:
+        box = Embedded(wanted, root=where.root, runroot=where.runroot, storage_driver=where.storage_driver)
+        try:
+            return box, box.start(ends.outside)
+        except BaseException:
+            box.close()
+            raise
+
+    try:
+        box, command = await started(begin, lambda pair: pair[0].close())
+        try:
+            process, form = await connected(wanted.command, command, ends), Text(text, encoding, errors)
+            out, err = await finish(process, input, timeout, lambda: box.timed_out(timeout or 0.0), form)
+            code, verdict = await process.wait(), box.verdict(last_words(out, err))
+            done = CompletedRun(wanted.command, code, out, err, verdict, box.usage())
+        finally:
+            await in_thread(box.close)
+    finally:
+        ends.close()
+    if check:
+        done.check_returncode()
+    return done

@@ -1,0 +1,261 @@
+"""`minibox.aio.Sandbox` and `Snapshot`: those of `minibox`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import partial
+from typing import Any
+
+from minibox.aio.blocking import in_thread, started
+from minibox.aio.process import Process, connected, finish
+from minibox.api import sandbox as of_api
+from minibox.api.options import ContainerOptions
+from minibox.api.process import DEVNULL, Ends, Text, last_words
+from minibox.api.run import streams, words
+from minibox.engine.completed import CompletedRun
+from minibox.engine.outcome import Usage
+from minibox.engine.readiness import Succeeds, pauses
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Unpack
+
+    from minibox.api.process import Stream
+    from minibox.api.snapshot import Snapshot as SnapshotOfApi
+    from minibox.engine.verdict import Verdict
+
+
+class Sandbox:
+    """As `minibox.Sandbox`: ``async with aio.Sandbox("base") as box``. It is started when the block is entered.
+
+    Attributes:
+        sync: the `minibox.Sandbox` behind it, once it was started.
+    """
+
+    def __init__(
+        self,
+        image: str,
+        args: Iterable[str] | None = None,
+        *,
+        service: bool = False,
+        **options: Unpack[ContainerOptions],
+    ) -> None:
+        """Arguments as of `minibox.Sandbox`; nothing happens yet."""
+        command = words(args) or None
+        self._make: Callable[[], of_api.Sandbox] = partial(of_api.Sandbox, image, command, service=service, **options)
+        self._box: of_api.Sandbox | None = None
+
+    async def start(self) -> Sandbox:
+        """Start it, outside of a block; `close` follows. Errors as of `minibox.Sandbox`."""
+        if self._box is None:
+            self._box = await started(self._make, lambda box: box.close())
+        return self
+
+    async def __aenter__(self) -> Sandbox:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End it, and remove what it had; twice is fine."""
+        if self._box is not None:
+            await in_thread(self._box.close)
+
+    @property
+    def sync(self) -> of_api.Sandbox:
+        if self._box is None:
+            raise RuntimeError("the sandbox was not started: enter it by async with, or await start()")
+        return self._box
+
+    # ---- commands -------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        args: Iterable[str],
+        *,
+        input: str | bytes | None = None,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        capture_output: bool = False,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+    ) -> CompletedRun[Any]:
+        """As `minibox.Sandbox.run`. Cancelled, it kills the command."""
+        stdin, stdout, stderr = streams(input, stdin, stdout, stderr, capture_output)
+        box = self.sync._box
+        before = box.measured()
+        process = await self.popen(args, stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd, user=user)
+        form = Text(text, encoding, errors)
+        out, err = await finish(process, input, timeout, process.kill, form)
+        code = await process.wait()
+        verdict = box.verdict_on(process._started, before, last_words(out, err))
+        done: CompletedRun[Any] = CompletedRun(process.args, code, out, err, verdict, Usage(process._started.wall_s))
+        if check:
+            done.check_returncode()
+        return done
+
+    async def popen(
+        self,
+        args: Iterable[str],
+        *,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+    ) -> Process:
+        """Start a command in it; arguments as of `minibox.Sandbox.popen`. Its pipes carry bytes, as asyncio's do."""
+        options, box = of_api.exec_options(args, env, cwd, user), self.sync._box
+        ends = Ends(stdin, stdout, stderr)
+        try:
+            command = await in_thread(lambda: box.execute(options, ends.outside), lambda command: command.end())
+            return await connected(options.command, command, ends)
+        finally:
+            ends.close()
+
+    # ---- files ----------------------------------------------------------------------------------
+
+    async def write_file(
+        self, path: str | os.PathLike[str], data: str | bytes, *, mode: int = 0o644, user: str | int | None = None
+    ) -> None:
+        """As `minibox.Sandbox.write_file`."""
+        await in_thread(lambda: self.sync.write_file(path, data, mode=mode, user=user))
+
+    async def read_file(self, path: str | os.PathLike[str]) -> bytes:
+        """As `minibox.Sandbox.read_file`."""
+        return await in_thread(lambda: self.sync.read_file(path))
+
+    async def put(self, source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+        """As `minibox.Sandbox.put`."""
+        await in_thread(lambda: self.sync.put(source, path))
+
+    async def get(self, path: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
+        """As `minibox.Sandbox.get`."""
+        await in_thread(lambda: self.sync.get(path, destination))
+
+    async def diff(self) -> list[tuple[str, str]]:
+        """As `minibox.Sandbox.diff`."""
+        return await in_thread(self.sync.diff)
+
+    async def commit(self, reference: str, *, changes: Iterable[str] = (), message: str = "") -> str:
+        """As `minibox.Sandbox.commit`."""
+        return await in_thread(lambda: self.sync.commit(reference, changes=changes, message=message))
+
+    async def snapshot(self) -> Snapshot:
+        """As `minibox.Sandbox.snapshot`."""
+        return Snapshot(await in_thread(self.sync.snapshot, lambda snapshot: snapshot.close()))
+
+    async def logs(self) -> str:
+        """As `minibox.Sandbox.logs`."""
+        return await in_thread(self.sync.logs)
+
+    # ---- life -----------------------------------------------------------------------------------
+
+    async def wait_for(
+        self,
+        *,
+        port: int | None = None,
+        log: str | re.Pattern[str] | None = None,
+        http: str | None = None,
+        file: str | os.PathLike[str] | None = None,
+        exec: Iterable[str] | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        """As `minibox.Sandbox.wait_for`."""
+        condition = self.sync._condition(port, log, http, file, exec)
+        command = words(exec)
+        try:
+            for pause_s in pauses(self.sync._box, condition, timeout):
+                if isinstance(condition, Succeeds):
+                    done = await self.run(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+                    met = not done.returncode
+                else:
+                    met = await in_thread(condition.is_met) if condition.blocks else condition.is_met()
+                if met:
+                    return
+                await asyncio.sleep(pause_s)
+        finally:
+            condition.close()
+
+    async def wait(self) -> int:
+        """Wait for the end of its main process; the return code."""
+        main = self.sync._box.main
+        assert main
+        return await Process(self.sync._box.options.command, main).wait()
+
+    def kill(self, signal: int = 9) -> None:
+        """As `minibox.Sandbox.kill`."""
+        self.sync.kill(signal)
+
+    def keep(self) -> None:
+        """As `minibox.Sandbox.keep`."""
+        self.sync.keep()
+
+    @property
+    def id(self) -> str:
+        return self.sync.id
+
+    @property
+    def name(self) -> str:
+        return self.sync.name
+
+    @property
+    def pid(self) -> int:
+        return self.sync.pid
+
+    @property
+    def address(self) -> str | None:
+        """Its IPv4 address on its network; None where it has none."""
+        return self.sync.address
+
+    @property
+    def verdict(self) -> Verdict:
+        """How it came to its end, or that it runs."""
+        return self.sync.verdict
+
+    @property
+    def usage(self) -> Usage:
+        """What all in it has used so far."""
+        return self.sync.usage
+
+
+class Snapshot:
+    """As `minibox.Snapshot`: ``async with await box.snapshot() as snapshot, snapshot.sandbox() as fork``."""
+
+    def __init__(self, snapshot: SnapshotOfApi) -> None:
+        """Of a `minibox.Snapshot`, which is closed with it."""
+        self._snapshot = snapshot
+
+    @property
+    def id(self) -> str:
+        return self._snapshot.id
+
+    def sandbox(
+        self, args: Iterable[str] | None = None, *, service: bool = False, **options: Unpack[ContainerOptions]
+    ) -> Sandbox:
+        """A sandbox that begins with it, to be entered; arguments as of `minibox.Snapshot.sandbox`."""
+        box = Sandbox("")
+        box._make = partial(self._snapshot.sandbox, words(args) or None, service=service, **options)
+        return box
+
+    async def close(self) -> None:
+        """Let go of it."""
+        await in_thread(self._snapshot.close)
+
+    async def __aenter__(self) -> Snapshot:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
