@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard native/*.c native/*.h native/*.def native/*.py)
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint unit native-check bench storm vm vm-test vm-all vm-systemd box vagrant-test build clean
+.PHONY: help hello test check lint unit native-check bench third-party storm vm vm-test vm-all vm-systemd box vagrant-test build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ unit: build .venv/.dev ## the unit tests alone
 # TABLES='starts images': see tests/bench/bench.py --help
 bench: build .venv/.bench ## compare with the kernel's floor, crun, runc, bwrap and podman, side by side
 	@$(AS_ROOT) .venv/bin/python tests/bench/bench.py $(TABLES)
+
+third-party: build .venv/.dev ## the suite of a PostgreSQL client from PyPI, on databases in sandboxes
+	@$(AS_ROOT) .venv/bin/python tests/third_party/run.py
 
 storm: build .venv/.dev ## have random commands on containers while everything is killed: make storm STORMS=20
 	@$(AS_ROOT) env MINIBOX_STORMS=$(or $(STORMS),10) $(PYTEST) -q -s tests/integration/test_storm.py
