@@ -6,6 +6,7 @@ Importing this imports nothing: each name is looked up when it is used.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox import aio as aio
+    from minibox.api.image import Image as Image
     from minibox.api.network import Network as Network
     from minibox.api.options import ContainerOptions as ContainerOptions
     from minibox.api.process import DEVNULL as DEVNULL
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
     from minibox.errors import CommandNotExecutable as CommandNotExecutable
     from minibox.errors import CommandNotFound as CommandNotFound
     from minibox.errors import ContainerNotRunning as ContainerNotRunning
+    from minibox.errors import ImageInUse as ImageInUse
     from minibox.errors import ImageNotFound as ImageNotFound
     from minibox.errors import LimitExceeded as LimitExceeded
     from minibox.errors import MiniboxError as MiniboxError
     from minibox.errors import NetworkError as NetworkError
+    from minibox.errors import RegistryError as RegistryError
     from minibox.errors import RemoteError as RemoteError
     from minibox.errors import SandboxCrashed as SandboxCrashed
+    from minibox.errors import StoreError as StoreError
     from minibox.errors import TimedOut as TimedOut
     from minibox.errors import TimeoutExpired as TimeoutExpired
     from minibox.errors import Unsupported as Unsupported
@@ -38,6 +42,7 @@ else:
     _WHERE = {
         "ContainerOptions": "api.options",
         "DEVNULL": "api.process",
+        "Image": "api.image",
         "Network": "api.network",
         "PIPE": "api.process",
         "STDOUT": "api.process",
@@ -53,12 +58,15 @@ else:
         "CommandNotExecutable": "errors",
         "CommandNotFound": "errors",
         "ContainerNotRunning": "errors",
+        "ImageInUse": "errors",
         "ImageNotFound": "errors",
         "MiniboxError": "errors",
         "NetworkError": "errors",
         "LimitExceeded": "errors",
         "RemoteError": "errors",
         "SandboxCrashed": "errors",
+        "RegistryError": "errors",
+        "StoreError": "errors",
         "TimedOut": "errors",
         "TimeoutExpired": "errors",
         "Unsupported": "errors",

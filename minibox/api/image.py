@@ -1,0 +1,204 @@
+"""`minibox.Image`: the images of the store."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from minibox.api.options import ContainerOptions, Place, place
+from minibox.errors import StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from minibox.image.inventory import StoredImage
+
+
+class Image:
+    """An image as it was when it was looked at.
+
+    Attributes:
+        id: ``sha256:`` and the digest of its config.
+        names: its names, such as ``debian:12``, sorted; () for none.
+        size: bytes that its layers take of the disk, those too that other images share.
+        config: its OCI image config, as parsed JSON.
+    """
+
+    def __init__(self, where: Place, stored: StoredImage, size: int) -> None:
+        """Not by users."""
+        self._where = where
+        self.id = stored.id
+        self.names: tuple[str, ...] = tuple(name.familiar for name in stored.names)
+        self.size = size
+        self.config: dict[str, Any] = stored.config
+
+    @classmethod
+    def pull(
+        cls,
+        reference: str,
+        *,
+        platform: str = "",
+        root: str | os.PathLike[str] | None = None,
+        runroot: str | os.PathLike[str] | None = None,
+        storage_driver: str = "",
+    ) -> Image:
+        """Bring an image of a registry into the store, unpacked; by config.toml's mirrors and the user's logins.
+
+        Args:
+            reference: ``debian:12``, ``quay.io/org/name@sha256:...``.
+            platform: ``OS/ARCH[/VARIANT]``; "" for this machine's.
+            root, runroot, storage_driver: as of `ContainerOptions`, here and below.
+
+        Raises:
+            RegistryError: the registry can't be reached, refuses, or sends what is wrong.
+            MiniboxError: anything else.
+        """
+        from minibox.engine import registry
+
+        where = _place(root, runroot, storage_driver)
+        registry.pull(
+            reference,
+            root=where.root,
+            environ=os.environ,
+            platform=platform,
+            driver=where.storage_driver,
+            runroot=where.runroot,
+        )
+        return cls._get(where, reference)
+
+    @classmethod
+    def build(
+        cls,
+        source: str | os.PathLike[str],
+        reference: str,
+        *,
+        command: Sequence[str] | None = None,
+        entrypoint: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str = "",
+        user: str = "",
+        labels: Mapping[str, str] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        runroot: str | os.PathLike[str] | None = None,
+        storage_driver: str = "",
+    ) -> Image:
+        """Make an image of one layer.
+
+        Args:
+            source: a directory that is the root file system, with its owners and modes; or an archive of one: a tar,
+                plain or compressed by gzip, zstd, bzip2 or xz.
+            reference: its name.
+            command, entrypoint, env, workdir, user, labels: what its containers begin with.
+
+        Raises:
+            UsageError: ``reference`` is malformed.
+            StoreError: the source can't be read, is no sound tar, or the disk is full.
+        """
+        from minibox.engine.image_build import ImageProcess, build
+
+        where = _place(root, runroot, storage_driver)
+        process = ImageProcess(
+            tuple(command or ()), tuple(entrypoint or ()), dict(env or {}), workdir, user, dict(labels or {})
+        )
+        made = build(
+            os.fspath(source), reference, process, root=where.root, runroot=where.runroot, driver=where.storage_driver
+        )
+        return cls._get(where, made)
+
+    @classmethod
+    def get(
+        cls,
+        reference: str,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        runroot: str | os.PathLike[str] | None = None,
+    ) -> Image:
+        """The image of a name, a digest, or the beginning of an id.
+
+        Raises:
+            ImageNotFound: it isn't in the store.
+            StoreError: it is damaged.
+        """
+        return cls._get(_place(root, runroot, ""), reference)
+
+    @classmethod
+    def list(
+        cls, *, root: str | os.PathLike[str] | None = None, runroot: str | os.PathLike[str] | None = None
+    ) -> list[Image]:
+        """All images, newest first; those that are damaged aren't among them: ``minibox system check`` tells of them.
+
+        Raises:
+            StoreError: the store is damaged.
+        """
+        from minibox.engine.images import disk_usage
+        from minibox.image.inventory import inventory
+        from minibox.image.layout import Layout
+
+        where = _place(root, runroot, "")
+        stored = inventory(Layout(where.root))
+        sizes = [each.size_bytes for each in disk_usage(where.root, stored).images]
+        return [cls(where, each, size) for each, size in zip(stored, sizes) if not each.error]
+
+    @classmethod
+    def _get(cls, where: Place, reference: str) -> Image:
+        from minibox.engine.images import disk_usage
+        from minibox.image.inventory import find, inventory
+        from minibox.image.store import ImageStore
+
+        store = ImageStore(where.root)
+        store.resolve(reference)  # `base` is made now
+        images = inventory(store.layout)
+        stored, _ = find(images, reference)
+        if stored.error:
+            raise StoreError(stored.error, stored.hint or None)
+        size = next(
+            used.size_bytes for each, used in zip(images, disk_usage(where.root, images).images) if each is stored
+        )
+        return cls(where, stored, size)
+
+    def tag(self, reference: str) -> None:
+        """Give it one more name.
+
+        Raises:
+            InvalidReference: ``reference`` is no name, or has a digest.
+            ImageNotFound: it was removed.
+        """
+        from minibox.engine.images import tag
+
+        tag(self._where.root, self.id, reference, runroot=self._where.runroot)
+        self.names = self._get(self._where, self.id).names
+
+    def history(self) -> Sequence[dict[str, Any]]:
+        """The steps by which it was made, newest first: ``created_by``, ``created_s``, ``size_bytes``, ``comment``."""
+        from minibox.engine.images import history_of
+
+        return history_of(self._where.root, self.id)
+
+    def remove(self, *, force: bool = False) -> None:
+        """Remove it with all its names.
+
+        Args:
+            force: it has several names, or a container that has ended was made of it.
+
+        Raises:
+            ImageInUse: a container uses it.
+            ImageNotFound: it was removed already.
+        """
+        from minibox.engine.images import remove
+
+        remove(self.id, root=self._where.root, runroot=self._where.runroot, force=force)
+
+    def __repr__(self) -> str:
+        return f"<minibox.Image {', '.join(self.names) or self.id}>"
+
+
+def _place(root: str | os.PathLike[str] | None, runroot: str | os.PathLike[str] | None, storage_driver: str) -> Place:
+    options: ContainerOptions = {}
+    if root is not None:
+        options["root"] = root
+    if runroot is not None:
+        options["runroot"] = runroot
+    if storage_driver:
+        options["storage_driver"] = storage_driver
+    return place(options)
