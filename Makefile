@@ -77,11 +77,11 @@ vm-all: build .venv/.dev ## all tests in that machine, in an hour or more
 	@tools/debian-packages vm
 	@tests/vm/vm.py --timeout 5400 -- '$(VM_PYTEST) -m "not not_in_vm" tests/unit tests/integration tests/interop tests/vm'
 
-# The host's own systemd is that machine's first process.
+# The host's own systemd is that machine's first process. One test at a time: each looks at all scopes.
 vm-systemd: build .venv/.dev ## the tests of cgroups by systemd, with it as that machine's first process
 	@tools/debian-packages vm vm-systemd
-	@tests/vm/vm.py --systemd --timeout 300 -- '$(VM_PYTEST) tests/systemd'
-	@tests/vm/vm.py --systemd --user --timeout 300 -- '$(VM_PYTEST) tests/systemd'
+	@tests/vm/vm.py --systemd --timeout 900 -- '$(VM_PYTEST) --numprocesses 0 tests/systemd'
+	@tests/vm/vm.py --systemd --user --timeout 900 -- '$(VM_PYTEST) --numprocesses 0 tests/systemd'
 
 VM_PYTEST := env MINIBOX_REQUIRE=all python -m pytest --numprocesses 2
 

@@ -83,6 +83,8 @@ class Detached:
                         launch.happened("create")
                     raise
             assert execution.init
+            if execution.cgroup:
+                execution.cgroup.hand_over()
             self._hand_over(supervisor, execution.init.pid, execution.pty_master)
         except BaseException as error:
             if not self._new:

@@ -94,6 +94,32 @@ def test_out_of_memory_is_told(minibox: Run) -> None:
     assert done.stderr == f"minibox: the container ran out of memory: its limit is {20 * MIB} bytes (--memory)\n"
 
 
+def holders() -> list[str]:
+    return [pid for path in CGROUPS.rglob("holder/cgroup.procs") for pid in path.read_text().split()]
+
+
+def test_the_scope_of_a_detached_container_is_held_until_its_end(minibox: Run) -> None:
+    started = minibox("run", "-d", "--name", "web", "--memory", "32m", *RUN[2:], "base", "sleep", "1000")
+    assert started.returncode == 0, started.stderr
+    assert len(scopes()) == len(holders()) == 1
+    assert minibox("exec", "web", "cat", "/sys/fs/cgroup/memory.max").stdout == f"{32 * MIB}\n"
+    restarted = minibox("restart", "-t", "0", "web")
+    assert restarted.returncode == 0, restarted.stderr
+    assert len(scopes()) == len(holders()) == 1
+    assert minibox("rm", "-f", "web").returncode == 0
+    wait_until(lambda: not holders())
+
+
+def test_out_of_memory_is_told_of_a_detached_container(minibox: Run) -> None:
+    limits = ("--memory", "20m", "--memory-swap", "20m")
+    command = ("base", "tail", "-c", "190m", "/dev/zero")
+    assert minibox("run", "-d", "--name", "web", *limits, *RUN[2:], *command).returncode == 0
+    assert minibox("wait", "web").stdout == "137\n"
+    assert minibox("inspect", "-f", "{{.State.OOMKilled}}", "web").stdout == "true\n"
+    wait_until(lambda: not holders())
+    assert minibox("rm", "web").returncode == 0
+
+
 def test_a_fork_bomb_is_contained(minibox: Run) -> None:
     bomb = "n=0; while [ $n -lt 100 ]; do sleep 20 & n=$((n+1)); done; echo survived"
     done = minibox(*RUN, "--pids-limit", "10", "base", "sh", "-c", bomb)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from minibox.linux.cgroup.host import CgroupHost
-    from minibox.linux.cgroup.systemd import ProcessScope, Scope
+    from minibox.linux.cgroup.systemd import HeldScope, ProcessScope
 
 SIGKILL = 9
 
@@ -61,7 +61,12 @@ class Cgroup:
     __slots__ = ("_scope", "joined", "name", "v1", "v2")
 
     def __init__(
-        self, name: str, v1: dict[str, str], v2: str, scope: Scope | ProcessScope | None = None, joined: bool = False
+        self,
+        name: str,
+        v1: dict[str, str],
+        v2: str,
+        scope: HeldScope | ProcessScope | None = None,
+        joined: bool = False,
     ) -> None:
         self.name = name
         self.v1 = v1
@@ -123,6 +128,15 @@ class Cgroup:
         """
         assert self._scope
         self._scope.join(self.name, pid)
+
+    def hand_over(self) -> None:
+        """It is to stay when this process ends: for a detached container.
+
+        Raises:
+            MiniboxError: systemd, which has made it, refused.
+        """
+        if self._scope:
+            self._scope.hand_over()
 
     def pids(self) -> set[int]:
         """The processes in it and below it, in any hierarchy."""
@@ -305,8 +319,12 @@ def find(host: CgroupHost, name: str) -> Cgroup:
     if host.mode == "v2" and not (host.v2_parent and os.path.isdir(v2)):
         from minibox.linux.cgroup.scope import scope_directory
 
-        v2 = f"{scope_directory(f'{name}.scope', euid=os.geteuid())}/{name}"
-        return Cgroup(name, v1, v2 if os.path.isdir(v2) else "")
+        scope = scope_directory(f"{name}.scope", euid=os.geteuid())
+        if os.path.isdir(f"{scope}/{name}"):
+            from minibox.linux.cgroup.systemd import HeldScope
+
+            return Cgroup(name, v1, f"{scope}/{name}", HeldScope(scope))
+        return Cgroup(name, v1, "")
     return Cgroup(name, v1, v2 if host.v2_parent and os.path.isdir(v2) else "")
 
 

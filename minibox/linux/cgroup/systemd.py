@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from errno import EINTR, ETIMEDOUT
-from time import monotonic
+from time import monotonic, sleep
 
 from minibox.errors import MiniboxError, Unsupported, kernel_says
 from minibox.linux.cgroup.scope import HOLDER, Property, addresses
@@ -21,39 +21,22 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup.host import CgroupHost
     from minibox.linux.cgroup.steps import CgroupStep
 
-TIMEOUT_S = 20.0
+TIMEOUT_S, RETRY_S = 20.0, 0.05
 _DESTINATION, _PATH = b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
 
 
-class Scope:
-    """A scope that systemd has made for us, and the process that keeps it.
+class HeldScope:
+    """A scope that another process has made, and handed over.
 
     Attributes:
         unit: its name.
     """
 
-    def __init__(self, host: CgroupHost, properties: Iterable[Property]) -> None:
-        """Start it.
-
-        Raises:
-            MiniboxError: systemd refused, with its words.
-            Unsupported: libsystemd is missing.
-        """
-        self.unit = host.scope
-        self._holder = _Holder()
-        try:
-            with Manager() as manager:
-                manager.start_scope(self.unit, host.slice, properties, self._holder.pid)
-            # A cgroup has either processes or children with limits.
-            os.mkdir(f"{host.v2_parent}/{HOLDER}")
-            with open(f"{host.v2_parent}/{HOLDER}/cgroup.procs", "wb", 0) as procs:
-                procs.write(b"%d" % self._holder.pid)
-        except BaseException as error:
-            self._holder.close()
-            if isinstance(error, OSError):
-                raise MiniboxError(f"cgroup {host.v2_parent}: {kernel_says(error)}") from error
-            raise
+    def __init__(self, directory: str) -> None:
+        """``directory`` is its cgroup."""
+        self.unit = os.path.basename(directory)
+        self._procs = f"{directory}/{HOLDER}/cgroup.procs"
 
     def join(self, name: str, pid: int) -> None:
         """Have the process ``pid`` moved to the cgroup ``name`` below the scope, from wherever it is.
@@ -64,9 +47,79 @@ class Scope:
         with Manager() as manager:
             manager.attach(self.unit, f"/{name}", pid)
 
+    def hand_over(self) -> None:
+        """Nothing is left to do: who holds it doesn't end with us."""
+
+    def close(self) -> None:
+        """End its holder; systemd removes it once it is empty."""
+        try:
+            with open(self._procs) as procs:
+                for pid in procs.read().split():
+                    os.kill(int(pid), signal.SIGKILL)
+        except OSError:  # it has no holder any more
+            pass
+
+
+class Scope(HeldScope):
+    """A scope that systemd has made for us, and the process that keeps it."""
+
+    def __init__(self, host: CgroupHost, properties: Iterable[Property]) -> None:
+        """Start it.
+
+        Raises:
+            MiniboxError: systemd refused, with its words.
+            Unsupported: libsystemd is missing.
+        """
+        super().__init__(host.v2_parent)
+        self._holder = _Holder()
+        self._heir = 0
+        try:
+            with Manager() as manager:
+                self._start(manager, host.slice, tuple(properties))
+            # A cgroup has either processes or children with limits.
+            os.mkdir(f"{host.v2_parent}/{HOLDER}")
+            with open(f"{host.v2_parent}/{HOLDER}/cgroup.procs", "wb", 0) as procs:
+                procs.write(b"%d" % self._holder.pid)
+        except BaseException as error:
+            self._holder.close()
+            if isinstance(error, OSError):
+                raise MiniboxError(f"cgroup {host.v2_parent}: {kernel_says(error)}") from error
+            raise
+
+    def hand_over(self) -> None:
+        """Let a process hold it that doesn't end with us, for a detached container: until `HeldScope.close`.
+
+        Raises:
+            MiniboxError: systemd refused.
+        """
+        null = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0), *((os.POSIX_SPAWN_DUP2, 0, n) for n in (1, 2))]
+        self._heir = os.posix_spawnp("sleep", ["sleep", "infinity"], {}, file_actions=null, setsid=True)
+        with Manager() as manager:
+            manager.attach(self.unit, f"/{HOLDER}", self._heir)
+        self._holder.close()
+
     def close(self) -> None:
         """End the holder; systemd removes the scope once it is empty."""
         self._holder.close()
+        if self._heir:
+            os.kill(self._heir, signal.SIGKILL)
+            os.waitpid(self._heir, 0)
+            self._heir = 0
+
+    def _start(self, manager: Manager, slice_name: str, properties: tuple[Property, ...]) -> None:
+        """A scope of this name may be going just now, when a container is started again."""
+        deadline = monotonic() + TIMEOUT_S
+        while True:
+            try:
+                return manager.start_scope(self.unit, slice_name, properties, self._holder.pid)
+            except UnitExists:
+                if monotonic() > deadline:
+                    raise
+            sleep(RETRY_S)
+
+
+class UnitExists(MiniboxError):
+    """systemd has a unit of this name."""
 
 
 class ProcessScope:
@@ -95,6 +148,9 @@ class ProcessScope:
             manager.start_scope(name, self._host.slice, told, pid)
         own = tuple(step for step in self._steps if step.op in ("write", "device_filter"))
         make(self._host, name, own, self._resources)
+
+    def hand_over(self) -> None:
+        """Nothing is left to do: no process holds it but the container's."""
 
     def close(self) -> None:
         """Nothing is left to do: systemd removes it once it is empty."""
@@ -244,9 +300,10 @@ class Manager:
         reply, error = self._ffi.new("sd_bus_message **"), self._ffi.new("sd_bus_error *")
         result = self._lib.sd_bus_call(self._bus, message, int(TIMEOUT_S * 1e6), error, reply)
         if result < 0:
-            words = self._text(error.message) or kernel_says(-result)
+            words, name = self._text(error.message) or kernel_says(-result), self._text(error.name)
             self._lib.sd_bus_error_free(error)
-            raise MiniboxError(f"ask systemd to {what}: {words}", "see: journalctl --boot --unit=init.scope")
+            kind = UnitExists if name == "org.freedesktop.systemd1.UnitExists" else MiniboxError
+            raise kind(f"ask systemd to {what}: {words}", "see: journalctl --boot --unit=init.scope")
         try:
             return self._read(reply[0], answer)[0] if answer else ""
         finally:
