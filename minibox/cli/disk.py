@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from minibox.cli.application import settings_of
@@ -18,13 +20,9 @@ HEADINGS = {
     "Active": "ACTIVE", "Reclaimable": "RECLAIMABLE", "Size": "SIZE", "TotalCount": "TOTAL", "Type": "TYPE",
 }  # fmt: skip
 IMAGE_COLUMNS = ("Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers")
-CONTAINER_HEADINGS = {
-    "Command": "COMMAND", "CreatedAt": "CREATED", "ID": "CONTAINER ID", "Image": "IMAGE", "Names": "NAMES",
-    "Size": "SIZE", "Status": "STATUS",
-}  # fmt: skip
+CONTAINER_COLUMNS = ("ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names")
 VOLUME_HEADINGS = {"Links": "LINKS", "Name": "VOLUME NAME", "Size": "SIZE"}
 COLOURS = {"damaged": "red", "leftover": "yellow"}
-COMMAND_SHOWN = 20
 PRUNE_KEYS = ("label", "label!", "until")
 
 
@@ -76,37 +74,24 @@ def _print_all(usage: DiskUsage) -> None:
     from minibox.cli.format import format_rows
     from minibox.cli.image import HEADINGS as IMAGE_HEADINGS
     from minibox.cli.image import image_row
-    from minibox.cli.units import format_moment, format_size
+    from minibox.cli.ps import HEADINGS as CONTAINER_HEADINGS
+    from minibox.cli.ps import container_row
+    from minibox.cli.units import format_size
 
     click.echo("Images space usage:\n")
     click.echo(format_rows([image_row(row, False) for row in usage.images], "", IMAGE_HEADINGS, IMAGE_COLUMNS))
     if usage.leftover_bytes:
         click.echo(f"\n{format_size(usage.leftover_bytes, 4)} more belong to no image.")
     click.echo("\nContainers space usage:\n")
-    rows = [
-        {
-            "Command": _shortened(" ".join(each["Command"])),
-            "CreatedAt": format_moment(each.get("Created") or 0),
-            "ID": each["Id"][:12],
-            "Image": each["Image"],
-            "Names": each["Name"],
-            "Size": format_size(each["SizeRw"]),
-            "Status": each["Status"],
-        }
-        for each in usage.containers
-    ]
-    columns = ("ID", "Image", "Command", "Size", "CreatedAt", "Status", "Names")
-    click.echo(format_rows(rows, "", CONTAINER_HEADINGS, columns))
+    now_s = time.time()
+    containers = [container_row(each, now_s, sizes=(each["SizeRw"], 0)) for each in usage.containers]
+    click.echo(format_rows(containers, "", CONTAINER_HEADINGS, CONTAINER_COLUMNS))
     click.echo("\nLocal Volumes space usage:\n")
     volumes = [
         {"Links": str(len(each.volume.users)), "Name": each.volume.name, "Size": format_size(each.size_bytes)}
         for each in usage.volumes
     ]
     click.echo(format_rows(volumes, "", VOLUME_HEADINGS, ("Name", "Links", "Size")))
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= COMMAND_SHOWN else text[: COMMAND_SHOWN - 1] + "…"
 
 
 @click.command(

@@ -31,20 +31,24 @@ def inspect(name: str, *, root: str, runroot: str, kind: str = "", with_size: bo
         ContainerNotFound, ImageNotFound: there is none.
         StoreError: the image is damaged.
     """
+    ambiguous: ContainerNotFound | None = None
     if kind not in ("", "container", "image"):
         raise MiniboxError(f"unknown type {kind!r}", "one of container, image")
     if kind != "image":
         removal.collect(root, runroot)
         try:
             return container_document(state.find(root, name), root, runroot, with_size)
-        except ContainerNotFound:
+        except ContainerNotFound as error:
             if kind:
                 raise
+            ambiguous = error if "ambiguous" in str(error) else None
     try:
         return image_document(name, root)
     except (ImageNotFound, InvalidReference) as error:
         if kind:
             raise
+        if ambiguous:
+            raise ambiguous from None
         raise ImageNotFound(f"no container and no image {name!r}", "minibox ps --all; minibox images") from error
 
 

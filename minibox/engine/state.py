@@ -168,9 +168,11 @@ def find_id(root: str, name_or_id: str) -> str:
         found = found or [each for each in ids if names.made_up(each) == name_or_id]
         found = [each for each in found if name_or_id in (each, read(root, each)["Name"])]
         found = found or [each for each in ids if name_or_id and each.startswith(name_or_id)]
-    if len(found) != 1:
-        what = "ambiguous" if found else "not there"
-        raise ContainerNotFound(f"container {name_or_id!r} is {what}", "minibox ps --all lists all of them")
+    if len(found) > 1:
+        some = ", ".join(sorted(each[:12] for each in found)[:4]) + (", ..." if len(found) > 4 else "")
+        raise ContainerNotFound(f"container {name_or_id!r} is ambiguous", f"write more of its id: {some}")
+    if not found:
+        raise ContainerNotFound(f"container {name_or_id!r} is not there", "minibox ps --all lists all of them")
     return found[0]
 
 

@@ -186,8 +186,9 @@ def volume_name(name: str, word: str) -> str:
     """
     if len(name) < 2 or len(name) > 255 or not name[0].isalnum() or not _NAME_ALPHABET.issuperset(name):
         raise UsageError(
-            f"invalid volume name {name!r} in {word!r}",
-            hint="names have letters, digits, '_', '.' and '-'; for a directory of the host write an absolute path",
+            f"invalid volume name {name!r}" + (f" in {word!r}" if word != name else ""),
+            hint="names have two or more letters, digits, '_', '.' and '-'; "
+            "for a directory of the host write an absolute path",
         )
     return name
 

@@ -264,7 +264,8 @@ def test_system_prune_takes_ended_containers_too(minibox, store):
     (store / "tmp/abc.partial").write_bytes(b"x" * 50_000)
     rows = {row[0]: row for row in lines(minibox("system", "df").stdout)}
     assert rows["Containers"][1:3] == ["1", "0"] and rows["Images"][1:3] == ["1", "1"]
-    assert "ended" in minibox("system", "df", "-v").stdout
+    (row,) = [line for line in minibox("system", "df", "-v").stdout.splitlines() if line.endswith(" ended")]
+    assert " ago " in row and " Exited (0) " in row
     before = du(store)
     done = minibox("system", "prune", "--all", "--force")
     assert done.stdout.startswith("Deleted Containers:\n") and "untagged: base:latest" in done.stdout

@@ -127,6 +127,8 @@ def test_ids_that_begin_alike_are_ambiguous(box: Box) -> None:
     ids = [box.ok("create", "--network", "none", "base", "true") for _ in range(17)]
     same = next(each[0] for each in ids if sum(other[0] == each[0] for other in ids) > 1)
     assert "is ambiguous" in box.refused("start", same)
+    inspected = box("inspect", same)
+    assert inspected.returncode == 125 and "is ambiguous" in inspected.stderr, inspected
 
 
 def test_rename(any_box: Box) -> None:

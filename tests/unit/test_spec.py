@@ -335,6 +335,7 @@ def test_mounts_over_our_own():
         ({"volume": ("",)}, "invalid volume"),
         ({"volume": ("/a:ro",)}, "options without a source"),
         ({"volume": ("a/b:/dst",)}, "invalid volume name"),
+        ({"volume": ("v:/dst",)}, "invalid volume name 'v' in 'v:/dst'"),
         ({"volume": ("/src:/a", "/src:/a/")}, "duplicate mount point '/a'"),
         ({"volume": ("/src:/a",), "tmpfs": ("/a",)}, "duplicate mount point '/a'"),
         ({"mount": ("type=bind,source=/nowhere,target=/a",)}, "does not exist"),
