@@ -219,15 +219,24 @@ int mb_child_op_no_new_privs(struct mb_child *child, const uint64_t *a) {
     return result(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 
-/* seccomp(program, flags): an array of struct sock_filter. */
-int mb_child_op_seccomp(struct mb_child *child, const uint64_t *a) {
-    struct mb_bytes program = mb_plan_bytes(child->plan, a[0]);
+static long load_filter(struct mb_bytes program, uint64_t flags) {
     if (program.size / 8 > USHRT_MAX) {
-        return -EINVAL; /* as the kernel, which allows 4096, would have answered */
+        errno = EINVAL; /* as the kernel, which allows 4096, would have answered */
+        return -1;
     }
     struct {
         unsigned short length;
         const void *filter;
     } filter = {(unsigned short)(program.size / 8), program.data};
-    return result(syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, a[1], &filter));
+    return syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, flags, &filter);
+}
+
+/* seccomp(program, flags): an array of struct sock_filter. */
+int mb_child_op_seccomp(struct mb_child *child, const uint64_t *a) {
+    return result(load_filter(mb_plan_bytes(child->plan, a[0]), a[1]));
+}
+
+/* seccomp_listener(program, flags, slot): the same, of a filter that asks somebody else. */
+int mb_child_op_seccomp_listener(struct mb_child *child, const uint64_t *a) {
+    return mb_child_fill(child, a[2], (int)load_filter(mb_plan_bytes(child->plan, a[0]), a[1]));
 }

@@ -55,6 +55,7 @@ class Resources:
         spawn: makes that process; None: by this process's launcher.
         joined_pidfd: of the first process of a container that is joined.
         gate: what `gate.make_gate` gave, for a container that waits before its exec.
+        take_listener: hands on the listener of a pid's seccomp filter; it is closed afterwards.
         run_hooks: runs the hooks prestart and createRuntime for the container of a pid.
         hook_state: its state, of a pid and a status, for the hooks that it runs itself.
         kept_fds: descriptors that stay open in the container: 3 and those after it.
@@ -69,6 +70,7 @@ class Resources:
     spawn: Spawn | None = None
     joined_pidfd: int = -1
     gate: tuple[int, int] = (-1, -1)
+    take_listener: Callable[[int, int], None] = lambda pid, fd: None
     run_hooks: Callable[[int], None] = lambda _: None
     hook_state: Callable[[int, str], Mapping[str, Any]] = lambda pid, status: {}
     kept_fds: tuple[int, ...] = ()
@@ -304,6 +306,13 @@ class Execution:
         if tag == op.TAG_SIBLING:
             self.launched.goes_on_as(fd)
             self._has_sibling = True
+            return True
+        if tag == op.TAG_LISTENER:
+            assert self.init
+            try:
+                self.resources.take_listener(self.init.pid, fd)
+            finally:
+                os.close(fd)
             return True
         if tag == op.TAG_MOUNTED:
             self._mounted = True

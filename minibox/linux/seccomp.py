@@ -27,7 +27,15 @@ PROFILE_VERSION = 1
 _MAGIC = b"mbseccmp"
 _DIGEST_SIZE = 16
 _INSTRUCTION_SIZE = 8  # struct sock_filter
-_FLAGS = {"SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}  # not TSYNC: one thread loads it
+_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # it is one thread that loads it
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0x20,
+}
+NEW_LISTENER = 8
+_OF_A_LISTENER = 0x20
+NOTIFY = "SCMP_ACT_NOTIFY"
 
 
 def program_of(spec: Spec, root: str) -> bytes | None:
@@ -78,7 +86,10 @@ def program(profile: str | LinuxSeccomp, capabilities: Iterable[str], root: str)
 def filter_flags(profile: LinuxSeccomp | None) -> int:
     """The ``SECCOMP_FILTER_FLAG_`` bits of a profile for seccomp(2); unknown names are left out."""
     flags = (profile.get("flags") if profile else None) or []
-    return sum(_FLAGS.get(name, 0) for name in set(flags))
+    found = sum(_FLAGS.get(name, 0) for name in set(flags))
+    if profile and any(rule["action"] == NOTIFY for rule in profile.get("syscalls") or ()):
+        return found | NEW_LISTENER
+    return found & ~_OF_A_LISTENER
 
 
 def flag_names() -> list[str]:

@@ -7,6 +7,7 @@ import os
 import struct
 
 from minibox.errors import ConfigError, Unsupported, kernel_says
+from minibox.linux.seccomp import NOTIFY
 from minibox.linux.seccomp_profile import NEW_NUMBERS
 
 TYPE_CHECKING = False
@@ -21,6 +22,7 @@ _ACTIONS = {
     "SCMP_ACT_KILL_PROCESS": 0x80000000,
     "SCMP_ACT_TRAP": 0x00030000,
     "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
     "SCMP_ACT_TRACE": 0x7FF00000,
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
@@ -65,6 +67,7 @@ def compile_filter(profile: LinuxSeccomp) -> bytes:
         ConfigError: an unknown action, operator or architecture, or a rule that libseccomp refuses.
         Unsupported: libseccomp is missing, or the profile wants a user-space listener.
     """
+    _check_listener(profile)
     with _Library() as library:
         default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
         tokens = [library.architecture(name) for name in profile.get("architectures") or ()]
@@ -94,9 +97,18 @@ def compile_filter(profile: LinuxSeccomp) -> bytes:
     return program
 
 
+def _check_listener(profile: LinuxSeccomp) -> None:
+    """What a process does to hand over its listener can't be what the listener is asked for."""
+    notified = [rule for rule in profile.get("syscalls") or () if rule["action"] == NOTIFY]
+    if profile["defaultAction"] == NOTIFY:
+        raise ConfigError(f"seccomp: {NOTIFY} can't be the default action")
+    if any("sendmsg" in rule["names"] for rule in notified):
+        raise ConfigError(f"seccomp: {NOTIFY} can't be for sendmsg, by which the listener is handed over")
+    if notified and not profile.get("listenerPath"):
+        raise ConfigError(f"seccomp: {NOTIFY} needs a listenerPath")
+
+
 def _action(name: str, number: int | None) -> int:
-    if name == "SCMP_ACT_NOTIFY":
-        raise Unsupported("the seccomp profile asks for a user-space listener (SCMP_ACT_NOTIFY)")
     if name not in _ACTIONS:
         raise ConfigError(f"seccomp: unknown action {name!r}", hint=f"actions are {', '.join(_ACTIONS)}")
     if name not in _WITH_ERRNO:

@@ -91,6 +91,11 @@ WORDS = {
     "cap_ambient": ("raise the ambient capabilities {capabilities}", "capabilities(7)", "capabilities"),
     "no_new_privs": ("give up new privileges", "prctl(2)", ""),
     "seccomp": ("load a system call filter of {program}", "seccomp(2)", "program flags"),
+    "seccomp_listener": (
+        "load a system call filter of {program}, which asks a listener",
+        "seccomp(2)",
+        "program flags slot",
+    ),
     "close_fds": ("mark all other descriptors close-on-exec", "close_range(2)", "kept"),
     "exec": ("execute {argv}", "execve(2)", "candidates argv env"),
 }
@@ -101,10 +106,11 @@ SLOTS = {
     op.ROOT: "the container's root", op.PTY_MASTER: "the terminal's master", op.PTY_SLAVE: "the terminal",
     op.SCRATCH: "the mount at hand", op.NAMESPACES: "the container's first process",
     op.HOOKS_CREATING: "its state, creating",
-    op.HOOKS_CREATED: "its state, created", op.GATE: "the gate", op.REPORT: "the report of what fails behind it",
+    op.HOOKS_CREATED: "its state, created", op.LISTENER: "the listener", op.GATE: "the gate", op.REPORT: "the report of what fails behind it",
 }  # fmt: skip
 TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", op.TAG_DISK: "disk",
-        op.TAG_CREATED: "it is created", op.TAG_MOUNTED: "its mounts are made", 0: "descriptor"}  # fmt: skip
+        op.TAG_CREATED: "it is created", op.TAG_MOUNTED: "its mounts are made", op.TAG_LISTENER: "listener",
+        0: "descriptor"}  # fmt: skip
 CLONE_FLAGS = {
     0x80: "NEWTIME", 0x100: "VM", 0x20000: "NEWNS", 0x2000000: "NEWCGROUP", 0x4000000: "NEWUTS", 0x8000000: "NEWIPC", 0x10000000: "NEWUSER",
     0x20000000: "NEWPID", 0x40000000: "NEWNET",

@@ -32,6 +32,7 @@ SCRATCH = 9  # a mount on its way to its place
 NAMESPACES = 10  # a pidfd of the container that is joined
 HOOKS_CREATING, HOOKS_CREATED = 13, 14  # the container's state, as hooks get it
 GATE, REPORT = 11, 12  # the FIFO that `start` writes to, and the file that it reads; see `engine.gate`
+LISTENER = 15  # of the seccomp filter
 FIRST_CGROUP = 16  # the "tasks" files of its cgroups, one a v1 hierarchy
 FIRST_JOINED = 40  # namespaces that are joined by path, one a type
 FIRST_BIND = 48  # bind mounts, opened before the container's root hides their sources
@@ -41,7 +42,7 @@ SLOTS = 1280  # how many there are, plan.h
 NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
 
 # Tags of messages on the status socket.
-TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_DISK, TAG_CREATED, TAG_MOUNTED = range(1, 7)
+TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_DISK, TAG_CREATED, TAG_MOUNTED, TAG_LISTENER = range(1, 8)
 TAG_SIBLING, TAG_EXEC_ROOT = 0xFFFFFFFE, 0xFFFFFFFF  # child.h
 
 # mount_setattr(2), linux/mount.h
@@ -304,6 +305,10 @@ def no_new_privs(why: str) -> Op:
 
 def seccomp(program: bytes, flags: int, why: str) -> Op:
     return Op("seccomp", (program, flags), why, INIT)
+
+
+def seccomp_listener(program: bytes, flags: int, why: str) -> Op:
+    return Op("seccomp_listener", (program, flags, LISTENER), why, INIT)
 
 
 def close_fds(why: str, kept: int = 0) -> Op:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minibox.linux import capabilities
+from minibox.linux.seccomp import NEW_LISTENER
 from minibox.plan import operations as op
 from minibox.plan import scheduling
 from minibox.plan.namespaces import dies_with_parent
@@ -50,7 +51,7 @@ def become(process: Process, start: Start, hooks: list[Op] | None = None) -> lis
     """From the container's root to the process that was asked for, with the hooks that are the last before it."""
     user = process.get("user", ROOT_USER)
     caps = {name: capabilities.mask_of(names) for name, names in process.get("capabilities", {}).items()}  # type: ignore[arg-type]
-    filter_ = op.seccomp(start.seccomp, start.seccomp_flags, "only these system calls") if start.seccomp else None
+    filter_ = _filter(start)
     no_new_privs = process.get("noNewPrivileges", False)
     steps = [
         op.umask(user.get("umask", 0o022), "files are made with this mask"),
@@ -66,8 +67,8 @@ def become(process: Process, start: Start, hooks: list[Op] | None = None) -> lis
     steps.append(op.cap_bounding(caps.get("bounding", 0), "what is not in here can never be gained"))
     if start.setgroups:
         steps.append(op.setgroups(tuple(user.get("additionalGids", [])), "the user's groups"))
-    if filter_ and not no_new_privs:
-        steps.append(filter_)  # needs CAP_SYS_ADMIN, which the next steps drop
+    if not no_new_privs:
+        steps += filter_  # needs CAP_SYS_ADMIN, which the next steps drop
     steps += [
         op.setresgid(user["gid"], "the user's group"),
         op.setresuid(user["uid"], "the user"),
@@ -80,17 +81,30 @@ def become(process: Process, start: Start, hooks: list[Op] | None = None) -> lis
         steps.append(op.cap_ambient(ambient, "kept by a command that is not root"))
     steps += dies_with_parent(start, "a change of ids forgets it")
     steps.append(op.close_fds("no descriptor of the host's stays open", start.kept_fds))
+    # As late as can be, so that it sees little of ours; but who waits for its listener is gone behind the gate.
+    last = [op.no_new_privs("no set-uid file gives more"), *filter_] if no_new_privs else []
+    if len(filter_) > 1:
+        steps, last = [*steps, *last], []
     if start.gate:
         steps.append(op.tell(op.TAG_CREATED, "minibox has nothing more to do"))
         steps.append(op.gate("all but the command itself is done"))
     steps += hooks or []
-    if no_new_privs:
-        steps.append(op.no_new_privs("no set-uid file gives more"))
-        if filter_:
-            steps.append(filter_)
+    steps += last
     argv, env = tuple(process["args"]), tuple(process.get("env", []))
     steps.append(op.exec_(candidates(argv[0], env), argv, env, "the command"))
     return steps
+
+
+def _filter(start: Start) -> list[Op]:
+    why = "only these system calls"
+    if not start.seccomp:
+        return []
+    if not start.seccomp_flags & NEW_LISTENER:
+        return [op.seccomp(start.seccomp, start.seccomp_flags, why)]
+    return [
+        op.seccomp_listener(start.seccomp, start.seccomp_flags, why),
+        op.send_fd(op.STATUS, op.LISTENER, op.TAG_LISTENER, "minibox hands it on to who answers for the others"),
+    ]
 
 
 def candidates(name: str, env: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from minibox.errors import ConfigError, MiniboxError, Unsupported
+from minibox.errors import ConfigError
 from minibox.linux import seccomp
 from minibox.linux.capabilities import DEFAULT, NAMES
 
 pytest.importorskip("minibox._seccomp", reason="made by the package's build")
 
+from minibox.linux.seccomp import filter_flags
 from minibox.linux.seccomp_compile import compile_filter
 from minibox.linux.seccomp_profile import all_but, default_profile
 
@@ -220,7 +221,24 @@ def test_a_profile_that_cannot_be_compiled(profile):
         compile_filter(profile)
 
 
-def test_a_listener_is_unsupported():
-    with pytest.raises(Unsupported):
-        compile_filter({"defaultAction": "SCMP_ACT_NOTIFY"})
-    assert issubclass(Unsupported, MiniboxError)
+LISTENED = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
+
+
+@pytest.mark.parametrize(
+    ("profile", "says"),
+    [
+        ({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/s"}, "can't be the default action"),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [LISTENED]}, "needs a listenerPath"),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s",
+          "syscalls": [{"names": ["sendmsg"], "action": "SCMP_ACT_NOTIFY"}]}, "can't be for sendmsg"),
+    ],
+)  # fmt: skip
+def test_a_listener_that_can_not_be(profile, says):
+    with pytest.raises(ConfigError, match=says):
+        compile_filter(profile)
+
+
+def test_flags_of_a_filter():
+    names = ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
+    assert filter_flags({"defaultAction": "SCMP_ACT_ALLOW", "flags": names}) == 2
+    assert filter_flags({"defaultAction": "SCMP_ACT_ALLOW", "flags": names, "syscalls": [LISTENED]}) == 0x2A

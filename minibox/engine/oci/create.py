@@ -184,6 +184,7 @@ class Creation:
                     wire=lambda _: None,
                     run_hooks=self._run_hooks,
                     hook_state=self._hook_state,
+                    take_listener=self._take_listener,
                     gate=files,
                     kept_fds=self._kept,
                 ),
@@ -212,6 +213,11 @@ class Creation:
         found = self._hook_state(pid, state.CREATING)
         run_hooks("prestart", self.spec["hooks"].get("prestart", ()), found)
         run_hooks("createRuntime", self.spec["hooks"].get("createRuntime", ()), found)
+
+    def _take_listener(self, pid: int, fd: int) -> None:
+        from minibox.engine.oci.listener import hand_on
+
+        hand_on(self.spec["linux"]["seccomp"], pid, self._hook_state(pid, state.CREATING), fd)
 
     def _hook_state(self, pid: int, status: str) -> dict[str, Any]:
         return {**state.oci_state(self.container, status), "pid": pid}

@@ -162,6 +162,8 @@ class _Exec:
         self._gate = f"{container.directory}/exec.{os.getpid()}"
         self._kept = passed_descriptors(process, options.preserve_fds)
         self._group = below(container.group(), options.cgroups)
+        self._seccomp = spec["linux"].get("seccomp")
+        self._state = state.oci_state(container)
         seccomp = program_of(spec, default_root(os.environ, int(state.is_rootless())))
         self._start = Start(
             setgroups=_may_set_groups(first.pid),
@@ -260,12 +262,19 @@ class _Exec:
                 write_id_maps=ids.write_id_maps,
                 wire=lambda _: None,
                 joined_pidfd=self._first.pidfd,
+                take_listener=self._take_listener,
                 gate=files,
                 kept_fds=self._kept,
             ),
         )
         execution.cgroup = self._group
         return execution
+
+    def _take_listener(self, pid: int, fd: int) -> None:
+        from minibox.engine.oci.listener import hand_on
+
+        assert self._seccomp
+        hand_on(self._seccomp, pid, self._state, fd)
 
     def _execute(self, execution: Execution) -> None:
         try:

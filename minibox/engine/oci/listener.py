@@ -1,0 +1,43 @@
+"""Hand on the listener of a seccomp filter (config-linux.md, "The Container Process State")."""
+
+from __future__ import annotations
+
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
+
+from minibox.errors import MiniboxError, kernel_says
+from minibox.json_text import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from minibox.oci.runtime import LinuxSeccomp
+
+SOCK_CLOEXEC = 0o2000000
+
+
+def hand_on(seccomp: LinuxSeccomp, pid: int, state: Mapping[str, Any], fd: int) -> None:
+    """Send a listener to the socket that the Spec names.
+
+    Args:
+        pid: of the process that has loaded the filter.
+        state: the container's.
+
+    Raises:
+        MiniboxError: nobody takes it.
+    """
+    path = seccomp.get("listenerPath", "")
+    message: dict[str, Any] = {"ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid}
+    if "listenerMetadata" in seccomp:
+        message["metadata"] = seccomp["listenerMetadata"]
+    data = dumps({**message, "state": dict(state)}, "").encode()
+    connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    try:
+        connection.connect(path)
+        sent = connection.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(4, "little"))])
+        connection.sendall(data[sent:])
+    except OSError as error:
+        raise MiniboxError(f"hand the seccomp listener to {path}: {kernel_says(error)}") from error
+    finally:
+        connection.close()
