@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 import minibox
+from minibox import aio
 from tests.conftest import AS_USER
 from tests.leaks import SLOWNESS
 from tests.probes import requires
@@ -198,3 +200,16 @@ def test_many_runs_leave_no_thread_and_no_descriptor(api: None) -> None:
     while (len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))) != before:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@requires("root")
+def test_limits_in_asyncio(api: None) -> None:
+    async def kinds() -> list[str]:
+        jobs = [
+            aio.run("base", ["yes"], capture_output=True, output="2k"),
+            aio.run("base", ["sleep", "100"], wall_time=0.4),
+            aio.run("base", ["sh", "-c", LOOP], cpu_time=0.3),
+        ]
+        return [done.verdict.kind for done in await asyncio.gather(*jobs)]
+
+    assert asyncio.run(kinds()) == ["output", "wall-time", "cpu-time"]
