@@ -9,6 +9,7 @@ from minibox.engine.ends import WALL_TIME
 from minibox.engine.launch import IdFile
 from minibox.engine.measured import Measured, measure
 from minibox.errors import CommandNotExecutable, CommandNotFound
+from minibox.linux import launcher
 from minibox.record import replace
 
 TYPE_CHECKING = False
@@ -47,6 +48,10 @@ class Owned:
     def prepare(self, terminal: tuple[int, int] | None = None) -> None:
         """See `Launch.prepare`."""
         self._once = self.launch.options.rm
+        try:
+            launcher.of_caller()  # it gets ready meanwhile
+        except OSError:
+            pass  # `execute` says what it means
         self.launch.prepare(terminal, new=self._new, once=self._once)
 
     def execute(self, streams: tuple[int, int, int], on_trace: Trace | None = None) -> Execution:

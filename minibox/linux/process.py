@@ -23,14 +23,15 @@ WALL = 0x40000000  # of waitpid(2): children too that tell of their end by no si
 RUNNING, EXEC, FAILED, DONE = range(4)
 
 
+_SIGNATURES: dict[str, tuple[int, str]] = {
+    ffi.string(signature.name).decode(): (code, ffi.string(signature.arguments).decode())
+    for code, signature in enumerate(lib.mb_op_signatures[0 : lib.mb_op_count])
+}
+
+
 def signatures() -> dict[str, tuple[int, str]]:
     """Code and argument kinds of every operation that the interpreter knows, by name."""
-    table = lib.mb_op_signatures
-    string = ffi.string
-    return {
-        string(table[code].name).decode(): (code, string(table[code].arguments).decode())
-        for code in range(lib.mb_op_count)
-    }
+    return _SIGNATURES
 
 
 class Recorded:

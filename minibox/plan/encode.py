@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from os import fsencode
-from struct import pack
+from struct import Struct, pack
 
 from minibox.errors import UsageError
 from minibox.plan.operations import NONE
@@ -12,10 +12,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from minibox.plan.operations import Argument, Op
+    from minibox.plan.operations import Op
 
 MAGIC = 0x314E4C50584F424D  # plan.h: "MBOXPLN1"
-ARGUMENTS = 6
+pack_op = Struct("=I4x6Q").pack  # struct mb_op
 
 
 def encode(ops: Iterable[Op], signatures: dict[str, tuple[int, str]]) -> bytearray:
@@ -28,27 +28,33 @@ def encode(ops: Iterable[Op], signatures: dict[str, tuple[int, str]]) -> bytearr
         UsageError: a string holds what no system call can take: a NUL, or half of a surrogate pair.
     """
     ops = tuple(ops)
-    vectors = [arg for op in ops for arg in op.args if isinstance(arg, tuple)]
+    vectors = [arg for op in ops for arg in op.args if type(arg) is tuple]
     blob = _Blob(sum(8 * (len(vector) + 1) for vector in vectors))
+    offsets, string = blob.offsets, blob.string
     heads: list[bytes] = []
-    out = bytearray(pack("=QII", MAGIC, len(ops), 0))
+    parts: list[bytes] = []
     vector_offset = 0
     for op in ops:
         code, kinds = signatures[op.name]
         if len(kinds) != len(op.args):
             raise TypeError(f"{op.name} takes {len(kinds)} arguments, got {op.args!r}")
-        words = []
-        for kind, arg in zip(kinds, op.args):
-            if isinstance(arg, tuple):
-                heads.append(pack(f"={len(arg) + 1}Q", len(arg), *(blob.string(item) for item in arg)))
-                words.append(vector_offset)
+        words = [code, 0, 0, 0, 0, 0, 0]
+        for place, arg in enumerate(op.args, 1):
+            if arg is None:
+                words[place] = NONE
+            elif type(arg) is str:
+                words[place] = offsets[arg] if arg in offsets else string(arg)
+            elif type(arg) is tuple:
+                heads.append(pack(f"={len(arg) + 1}Q", len(arg), *map(string, arg)))
+                words[place] = vector_offset
                 vector_offset += len(heads[-1])
+            elif type(arg) is bytes:
+                words[place] = len(arg) << 32 | blob.append(arg)
             else:
-                words.append(blob.word(kind, arg))
-        out += pack("=II6Q", code, 0, *words, *(0,) * (ARGUMENTS - len(words)))
+                words[place] = arg & NONE  # type: ignore[operator]
+        parts.append(pack_op(*words))
     content = b"".join(heads) + blob.data
-    out[12:16] = pack("=I", len(content))
-    return out + content
+    return bytearray(b"".join((pack("=QII", MAGIC, len(ops), len(content)), *parts, content)))
 
 
 class _Blob:
@@ -57,31 +63,20 @@ class _Blob:
     def __init__(self, base: int) -> None:
         self.base = base
         self.data = bytearray()
-        self._offsets: dict[str, int] = {}
-
-    def word(self, kind: str, arg: Argument) -> int:
-        if kind == "b":
-            assert isinstance(arg, bytes)
-            return len(arg) << 32 | self._append(arg)
-        if arg is None:
-            return NONE
-        if isinstance(arg, str):
-            return self.string(arg)
-        assert isinstance(arg, int)
-        return arg & NONE
+        self.offsets: dict[str, int] = {}
 
     def string(self, text: str) -> int:
-        if text not in self._offsets:
+        if text not in self.offsets:
             if "\0" in text:
                 raise UsageError(f"a NUL character in {text!r}")
             try:
                 data = fsencode(text)
             except UnicodeEncodeError:
                 raise UsageError(f"not a string that can be encoded: {text!a}") from None
-            self._offsets[text] = self._append(data + b"\0")
-        return self._offsets[text]
+            self.offsets[text] = self.append(data + b"\0")
+        return self.offsets[text]
 
-    def _append(self, data: bytes) -> int:
+    def append(self, data: bytes) -> int:
         offset = self.base + len(self.data)
         self.data += data
         return offset
