@@ -240,8 +240,13 @@ static bool has_mode(const char *options) {
 }
 
 /* mount_tmpfs(options, root, target, attributes, copy): with the mode of the directory that it
- * covers, where the options don't say, and with what is in it. */
+ * covers, where there was one and the options don't say, and with what is in it. */
 int mb_child_op_mount_tmpfs(struct mb_child *child, const uint64_t *a) {
+    int before = mb_child_open_in(child, a[1], text(a[2]), O_PATH);
+    const bool keeps_mode = before >= 0 && !has_mode(text(a[0]));
+    if (before >= 0) {
+        close(before);
+    }
     int target = mb_child_open_target(child, a[1], text(a[2]), true);
     if (target < 0) {
         return -errno;
@@ -258,7 +263,7 @@ int mb_child_op_mount_tmpfs(struct mb_child *child, const uint64_t *a) {
     if (!error && a[4] && fchown(top, covered.st_uid, covered.st_gid) && errno != EINVAL && errno != EPERM) {
         error = -errno;
     }
-    if (!error && !has_mode(text(a[0]))) {
+    if (!error && keeps_mode) {
         error = result(fchmod(top, covered.st_mode & 07777));
     }
     int source = error || !a[4] ? -1 : mb_child_open_in(child, a[1], text(a[2]), O_RDONLY | O_DIRECTORY);

@@ -27,7 +27,8 @@ CGROUP_PATTERN = "minibox*"
 Snapshot = dict[str, set[str]]
 
 
-COMMAND_FIXTURES = {"minibox", "minibox_user"}
+#: Of tests that start what starts processes in the background.
+COMMAND_FIXTURES = {"minibox", "minibox_user", "engine", "archive"}
 
 
 @pytest.fixture(autouse=True)

@@ -137,7 +137,9 @@ class Creation:
             cgroup=planned.group.name if planned.group.directories else "",
             cgroup_tasks=() if planned.group.joined else planned.group.v1_directories,
             cgroup_joined=planned.group.joined,
-            cgroup_mounts=group.shown(planned),
+            cgroup_mounts=group.shown(
+                planned, own_view=any(each["type"] == "cgroup" for each in self.spec["linux"].get("namespaces", ()))
+            ),
             terminal=_size(process, terminal_size) if self.terminal else None,
             detached=True,
             gate=self._gated,
@@ -177,7 +179,7 @@ class Creation:
                 plan,  # type: ignore[arg-type]
                 Resources(
                     spec=self.spec,
-                    streams=standard_streams(),
+                    streams=standard_streams(self.spec["process"].get("terminal", False)),
                     owner=_owner(self.spec),
                     make_cgroup=planned.make,
                     write_id_maps=ids.write_id_maps,
@@ -283,8 +285,11 @@ def passed_descriptors(process: Process, preserve: int) -> tuple[int, ...]:
     return found
 
 
-def standard_streams() -> tuple[int, int, int]:
-    """Ours, as they are; /dev/null for one that is closed."""
+def standard_streams(terminal: bool) -> tuple[int, int, int]:
+    """Ours, as they are; /dev/null for one that is closed. None with a ``terminal``.
+
+    While the process waits for its start it would hold them, and containerd's shim reads ours to their end.
+    """
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -292,7 +297,7 @@ def standard_streams() -> tuple[int, int, int]:
             if error.errno != EBADF:
                 raise
             os.open("/dev/null", os.O_RDWR)  # the lowest that is free: that one
-    return 0, 1, 2
+    return (-1, -1, -1) if terminal else (0, 1, 2)
 
 
 def write_pid_file(path: str, pid: int) -> None:

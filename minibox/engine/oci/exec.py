@@ -256,7 +256,7 @@ class _Exec:
             ),
             Resources(
                 spec={},  # type: ignore[typeddict-item]
-                streams=standard_streams(),
+                streams=standard_streams(terminal is not None),
                 owner=joined.owner(self._first.pid, self._process),
                 make_cgroup=lambda: self._group,
                 write_id_maps=ids.write_id_maps,

@@ -53,8 +53,20 @@ def plan_group(spec: Spec, container_id: str, *, by_systemd: bool, rootless: boo
     return GroupPlan(found.host, planned, lambda: place.make_at(found, resources, devices=not rootless))
 
 
-def shown(plan: GroupPlan) -> tuple[tuple[str, str, str], ...]:
-    """What a mount of type cgroup shows; `plan.compiler.Start.cgroup_mounts`."""
+def shown(plan: GroupPlan, own_view: bool) -> tuple[tuple[str, str, str], ...]:
+    """What a mount of type cgroup shows; `plan.compiler.Start.cgroup_mounts`.
+
+    Args:
+        own_view: it has a cgroup namespace. Without one a new mount would show the host's cgroups, and root of a user
+            namespace may not make it: its own directory is bound.
+    """
+    if not own_view:
+        bound = dict.fromkeys(plan.group.v1.values(), "")
+        for controller, directory in plan.group.v1.items():
+            bound[directory] = ",".join(filter(None, (bound[directory], controller.removeprefix("name="))))
+        if plan.host.mode == "v2":
+            return (("", "bind", plan.group.v2),) if plan.group.v2 else ()
+        return tuple((names, "bind", directory) for directory, names in bound.items())
     if plan.host.mode == "v2":
         return (("", "cgroup2", ""),)
     seen: dict[str, list[str]] = {}
