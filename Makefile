@@ -123,6 +123,7 @@ clean: ## remove what was built, ./.venv too
 	$(PIP) install --no-build-isolation --editable '.[dev]'
 	@touch $@
 
-.venv/.bench: .venv/.python
+.venv/.bench: .venv/.python | .venv/.dev
 	@tools/debian-packages bench
+	$(PIP) install --no-build-isolation --editable '.[bench]'
 	@touch $@

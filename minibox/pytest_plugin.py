@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from typing import Any, NoReturn, Protocol, Unpack
 
-    from minibox import ContainerOptions, MiniboxError, Network, Sandbox
+    from minibox import ContainerOptions, MiniboxError, Network, Sandbox, Snapshot
     from minibox.api.options import Place
 
     class Snapshots(Protocol):
@@ -205,21 +205,24 @@ class SandboxFactory:
 
     def __call__(
         self,
-        image: str | None = None,
+        image: str | Snapshot | None = None,
         args: Iterable[str] | None = None,
         **options: Unpack[ContainerOptions],
     ) -> Sandbox:
         """Start a sandbox; arguments and errors as of `minibox.Sandbox`.
 
         Args:
-            image: its image. None: the mark's, else that of ``--minibox-image``.
+            image: its image, or a snapshot to fork. None: the mark's, else that of ``--minibox-image``.
             options: these count before the mark's.
         """
         import minibox
         from minibox.api.options import place
 
         wanted: Any = {**self._given, **options}
-        box = minibox.Sandbox(image or self._image, args, **wanted)
+        if isinstance(image, minibox.Snapshot):
+            box = image.sandbox(args, **wanted)
+        else:
+            box = minibox.Sandbox(image or self._image, args, **wanted)
         self._made.append((box, place(wanted)))
         if self._keep != "none":
             box.keep()  # now, as the test may close it

@@ -23,13 +23,13 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT))
 
 from tests import isolation  # noqa: E402
-from tests.bench import containers, embedding, images, oci  # noqa: E402
+from tests.bench import containers, embedding, images, oci, suites  # noqa: E402
 from tests.bench.measure import Measure, Unusable, command, run, table  # noqa: E402
 
 MINIBOX = str(Path(sys.executable).parent / "minibox")
 CGROUPS = Path("/sys/fs/cgroup")
 GIBIBYTE = 1 << 30
-TABLES = ("starts", "streams", "python", "containers", "images", "oci", "embedding")
+TABLES = ("starts", "streams", "python", "containers", "images", "oci", "embedding", "suites")
 
 
 def main() -> int:
@@ -61,7 +61,7 @@ def main() -> int:
 
 def bench(directory: Path, wanted: Sequence[str], rounds: int, only: str) -> None:
     os.environ |= {"MINIBOX_ROOT": str(directory / "root"), "MINIBOX_RUNROOT": str(directory / "run")}
-    if {"starts", "streams", "containers", "oci", "embedding"} & set(wanted):
+    if {"starts", "streams", "containers", "oci", "embedding", "suites"} & set(wanted):
         rootfs = make_rootfs(directory)
     if "starts" in wanted:
         starts(directory, rootfs, rounds, only)
@@ -75,6 +75,8 @@ def bench(directory: Path, wanted: Sequence[str], rounds: int, only: str) -> Non
         oci.tables(bundle(directory, rootfs), rounds, only)
     if "embedding" in wanted:
         embedding.tables(lambda: floor(directory, rootfs), lambda: bundle(directory, rootfs), rounds, only)
+    if "suites" in wanted:
+        suites.tables(directory, podman(directory), rootfs, rounds, only)
 
 
 def starts(directory: Path, rootfs: Path, rounds: int, only: str) -> None:

@@ -69,11 +69,18 @@ def test_fixtures_and_marks(suite, minibox):
             assert shared.run(["ls", "/made"], capture_output=True).returncode == 0
             session_sandbox_factory()
 
+        def test_a_snapshot_is_forked(sandbox, sandbox_factory):
+            sandbox.run(["touch", "/made"], check=True)
+            with sandbox.snapshot() as snapshot:
+                fork = sandbox_factory(snapshot, memory="32m")
+                fork.run(["rm", "/made"], check=True)
+            sandbox.run(["ls", "/made"], check=True)
+
         def test_network(minibox_network, sandbox_factory):
             server, client = (sandbox_factory(name=name, network=minibox_network) for name in ("server", "client"))
             assert client.run(["ping", "-c1", "server"], capture_output=True).returncode == 0
         """, "--strict-markers", "-W", "error")  # fmt: skip
-    assert outcomes(done) == {"passed": 6}, done.stdout + done.stderr
+    assert outcomes(done) == {"passed": 7}, done.stdout + done.stderr
     assert minibox("ps", "-aq").stdout == ""
 
 

@@ -39,12 +39,22 @@ def where(name: str) -> Path:
 
 halves: list[float] = [half(3), half(number=4)]
 path: Path = where("/")
+
+from minibox.pytest_plugin import SandboxFactory
+
+def test_it(sandbox: minibox.Sandbox, sandbox_factory: SandboxFactory, minibox_network: minibox.Network) -> None:
+    box: minibox.Sandbox = sandbox_factory("base", memory="64m", network=minibox_network, aliases=["db"])
+    address: str = minibox_network.connect(sandbox)
+    minibox_network.partition([box], [sandbox])
+    with minibox.Network(internal=False, subnet="10.1.2.0/24") as net:
+        subnet: str = net.subnet
 """
 WRONG = {
     'minibox.run("base", ["true"], memroy="64m")': "call-overload",
     'minibox.run("base", ["true"], memory=1.5)': "call-overload",
     'x: bytes = minibox.run("base", capture_output=True, text=True).stdout': "assignment",
     "minibox.nothing": "attr-defined",
+    "minibox.Network(internal=False).partition(3)": "arg-type",
     'minibox.Sandbox("base", network=3)': "arg-type",
     'minibox.sandboxed(memroy="64m")': "call-overload",
     "minibox.sandboxed(len)(3)": "arg-type",
