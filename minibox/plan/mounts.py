@@ -73,8 +73,9 @@ WHY = {
 
 def option_names() -> list[str]:
     """The options that a mount of a Spec may have beside those of its file system."""
-    of_all_below = [f"r{name}" for name in ATTRIBUTES if name != "defaults"]
-    return sorted({*ATTRIBUTES, *of_all_below, *PROPAGATION, "bind", "rbind", "idmap", "ridmap"})
+    of_all_below = [f"r{name}" for name in ATTRIBUTES]
+    others = ("bind", "rbind", "idmap", "ridmap", "tmpcopyup")
+    return sorted({*ATTRIBUTES, *of_all_below, *PROPAGATION, *FILE_SYSTEM, *WITHOUT_EFFECT, *others})
 
 
 @record

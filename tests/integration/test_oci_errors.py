@@ -43,6 +43,8 @@ def change(spec, path, value):
     [
         ("ociVersion", "2.0.0", "ociVersion '2.0.0' is not supported"),
         ("ociVersion", "0.6.0", "is not supported"),
+        ("ociVersion", "1.x", "is not supported"),
+        ("ociVersion", "1.2", "is not supported"),
         ("ociVersion", None, "config.json: the field ociVersion is missing"),
         ("process", None, "process"),
         ("process.args", [], "process.args"),

@@ -240,5 +240,6 @@ def test_a_listener_that_can_not_be(profile, says):
 
 def test_flags_of_a_filter():
     names = ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
-    assert filter_flags({"defaultAction": "SCMP_ACT_ALLOW", "flags": names}) == 2
-    assert filter_flags({"defaultAction": "SCMP_ACT_ALLOW", "flags": names, "syscalls": [LISTENED]}) == 0x2A
+    profile: Any = {"defaultAction": "SCMP_ACT_ALLOW", "flags": names}
+    assert filter_flags(profile) == 2
+    assert filter_flags(profile | {"syscalls": [LISTENED]}) == 0x2A

@@ -101,7 +101,8 @@ def check(spec: Spec) -> None:
         ConfigError
     """
     version = spec["ociVersion"]
-    if not version.startswith("1."):
+    numbers = version.partition("+")[0].partition("-")[0].split(".")  # semver.org; 1.2.0-dev is one, too
+    if len(numbers) != 3 or not all(number.isdecimal() for number in numbers) or numbers[0] != "1":
         raise ConfigError(f"{CONFIG}: ociVersion {version!r} is not supported", "minibox-oci reads versions 1.0 to 1.2")
     compiler_check(spec)
     _check_words(spec["process"], CONFIG)
