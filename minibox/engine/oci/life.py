@@ -33,10 +33,13 @@ class Process:
         Raises:
             ContainerNotRunning: it has ended.
         """
-        from minibox.linux.process import open_pidfd
-
         self.pid: int = container.pid
-        self.pidfd = open_pidfd(self.pid) if self.pid else -1
+        self.pidfd = -1
+        try:
+            if self.pid:
+                self.pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            pass
         if self.pidfd < 0 or state.start_time(self.pid) != container.fields["startTime"]:
             self.close()
             raise ContainerNotRunning("container not running")
@@ -54,9 +57,12 @@ class Process:
 
     def send(self, signal_number: int) -> None:
         """Send a signal; it may have ended meanwhile."""
-        from minibox.linux.process import send_signal
+        import _signal  # type: ignore[import-not-found]  # the enumerations of `signal` take milliseconds
 
-        send_signal(self.pidfd, signal_number)
+        try:
+            _signal.pidfd_send_signal(self.pidfd, signal_number)
+        except ProcessLookupError:
+            pass
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for its end; False when that takes longer."""
