@@ -37,7 +37,7 @@ import docker, pytest
 
 @pytest.fixture(scope="session")
 def client():
-    with docker.DockerClient() as client:
+    with docker.from_env() as client:
         yield client
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def service(directory: Path, podman: list[str], rootfs: Path) -> Iterator[str]:
     words = [*podman, "system", "service", "--time", "0", f"unix://{socket}"]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not socket.exists() and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.05)
             yield str(socket) if socket.exists() else ""
