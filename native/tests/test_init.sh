@@ -29,7 +29,6 @@ printf 'x' >"$directory/plain"
 expect 126 "$init" -- "$directory/plain"
 expect 126 "$init" -- "$directory"
 expect 125 "$init"
-expect 125 "$init"
 grep -q '^usage: ' "$directory/err" || fail "125 without a reason"
 
 # Streams and arguments pass through.
