@@ -37,8 +37,9 @@ import docker, pytest
 
 @pytest.fixture(scope="session")
 def client():
-    with docker.from_env() as client:
-        yield client
+    client = docker.from_env()
+    yield client
+    client.close()
 
 @pytest.fixture
 def box(client):
