@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.leaks import SLOWNESS
 from tests.living import Box
 from tests.probes import requires
 
@@ -25,10 +26,13 @@ def waiting(box, minibox_command, environment):
     def waiting(*words: str, printed: str) -> Iterator[None]:
         command = [*minibox_command, "wait", *words]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-            time.sleep(0.3)  # so that it most often waits already; the outcome doesn't depend on it
-            assert process.poll() is None
-            yield
-            out, _ = process.communicate(timeout=20)
+            try:
+                time.sleep(0.5 * SLOWNESS)  # so that it waits already: an exit before that isn't its next one
+                assert process.poll() is None
+                yield
+                out, _ = process.communicate(timeout=20 * SLOWNESS)
+            finally:
+                process.kill()
             assert out.strip() == printed
 
     return waiting
