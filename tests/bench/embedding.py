@@ -1,4 +1,4 @@
-"""minibox inside a Python program: a run from a small and from a big process, many at once, and thousands in turn."""
+"""minibox inside a Python program: a run from a small and from a big process, many at once, snapshots, thousands in turn."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.bench.measure import Measure, Unusable, table
@@ -16,6 +17,7 @@ from tests.bench.measure import Measure, Unusable, table
 GIBIBYTE = 1 << 30
 RUNS = int(os.environ.get("MINIBOX_BENCH_RUNS", "10000"))
 AT_ONCE, THREADS = 100, 8
+FILES = 10_000
 
 #: A program of a size that runs a container for each line it reads, and says how long it took.
 PROGRAM = """
@@ -57,10 +59,18 @@ def tables(floor: Callable[[], Measure], bundle: Callable[[], str], rounds: int,
         f"{AT_ONCE} runs, {THREADS} at a time",
         {
             f"minibox.run, {THREADS} threads": threads,
+            "minibox.aio.run, gathered": gathered,
             f"crun run, xargs -P {THREADS}": lambda: crun(bundle()),
         },
         baselines=(f"crun run, xargs -P {THREADS}",),
         rounds=max(rounds // 4, 3),
+        only=only,
+    )
+    table(
+        "a Sandbox of a snapshot, begun and closed",
+        {f"with {count} files": partial(forked, count) for count in (0, FILES)},
+        baselines=("with 0 files",),
+        rounds=rounds,
         only=only,
     )
     if not only:
@@ -110,6 +120,38 @@ def threads() -> Measure:
             each.start()
         for each in workers:
             each.join()
+        return time.perf_counter() - begin
+
+    return measure
+
+
+def gathered() -> Measure:
+    import asyncio
+
+    from minibox import aio
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(aio.run("base", ["true"], network="none", check=True) for _ in range(AT_ONCE)))
+
+    def measure() -> float:
+        begin = time.perf_counter()
+        asyncio.run(all_of_them())
+        return time.perf_counter() - begin
+
+    return measure
+
+
+def forked(count: int) -> Measure:
+    """A sandbox whose snapshot has ``count`` files beside the image's."""
+    import minibox
+
+    with minibox.Sandbox("base") as box:
+        box.run(["sh", "-c", f"mkdir /data && for i in $(seq {count}); do echo $i > /data/$i; done"], check=True)
+        snapshot = box.snapshot()
+
+    def measure() -> float:
+        begin = time.perf_counter()
+        snapshot.sandbox().close()
         return time.perf_counter() - begin
 
     return measure
