@@ -73,9 +73,9 @@ vm-test: build .venv/.dev ## the tests that depend on the kernel, on Debian's wi
 	@tests/vm/vm.py --timeout 780 -- 'timeout --signal=INT 720 $(VM_PYTEST) -m "kernel and not not_in_vm" tests/integration tests/vm' || \
 	    { status=$$?; [ $$status = 69 ] && [ -z "$${CI:-}" ] || exit $$status; }
 
-vm-all: build .venv/.dev ## all tests in that machine, in an hour or more
+vm-all: build .venv/.dev ## all tests in that machine, in one to three hours
 	@tools/debian-packages vm
-	@tests/vm/vm.py --timeout 5400 -- '$(VM_PYTEST) -m "not not_in_vm" tests/unit tests/integration tests/interop tests/vm'
+	@tests/vm/vm.py --timeout 10800 -- '$(VM_PYTEST) -m "not not_in_vm" tests/unit tests/integration tests/interop tests/vm'
 
 # The host's own systemd is that machine's first process. One test at a time: each looks at all scopes.
 vm-systemd: build .venv/.dev ## the tests of cgroups by systemd, with it as that machine's first process
