@@ -80,7 +80,11 @@ def _attach(mount: int, root: int, target: str) -> str:
     if mount == op.ROOT:
         return f'mkdir -p {place} && mount --rbind "$ROOT" {place} && ROOT={place}'
     source = '"$MOUNT"' if mount == op.SCRATCH else f'"$BIND_{mount - op.FIRST_BIND + 1}"'
-    return f"{{ [ -d {source} ] && mkdir -p {place} || touch {place}; }} && mount --rbind {source} {place}"
+    attached = f"{{ [ -d {source} ] && mkdir -p {place} || touch {place}; }} && mount --rbind {source} {place}"
+    if mount == op.SCRATCH:
+        return attached
+    words = f"BIND_{mount - op.FIRST_BIND + 1}_OPTIONS"
+    return f'{attached} && {{ [ -z "${{{words}:-}}" ] || mount -o "remount,bind,${words}" {place}; }}'
 
 
 def _open_tree(path: str, _flags: int, slot: int) -> str:
@@ -102,11 +106,14 @@ def _read_only(root: int, path: str) -> str:
 
 
 def _mount_attributes(mount: int, set_: int, clear: int, propagation: int, recursive: int) -> str:
-    place = '"$ROOT"' if mount == op.ROOT else f'"$BIND_{mount - op.FIRST_BIND + 1}"'
-    words = [("r" if recursive else "") + word for word in _words(PROPAGATION, propagation)]
+    changed = ",".join([*_words(CLEARED, clear), *_words(ATTRIBUTES, set_)])
     if set_ and mount == op.ROOT:
-        return f"mount -o remount,bind,{','.join([*_words(CLEARED, clear), *_words(ATTRIBUTES, set_)])} {place}"
-    return f": attributes of {place}, set when it is attached: {' '.join([*words, *_words(ATTRIBUTES, set_)])}"
+        return f'mount -o remount,bind,{changed} "$ROOT"'
+    name = "ROOT" if mount == op.ROOT else f"BIND_{mount - op.FIRST_BIND + 1}"
+    if changed and mount != op.ROOT:
+        return f"{name}_OPTIONS={changed} # for when it is attached"
+    words = [("r" if recursive else "") + word for word in _words(PROPAGATION, propagation)]
+    return f': attributes of "${name}", set when it is attached: {" ".join(words)}'
 
 
 def _attributes_at(root: int, target: str, set_: int, clear: int, propagation: int, recursive: int) -> str:
