@@ -16,7 +16,7 @@ from tests.conftest import Run
 from tests.leaks import PATIENCE_S
 from tests.probes import requires
 
-pytestmark = [requires("root"), pytest.mark.kernel]
+pytestmark = [requires("root")]
 
 #: Each writes "ready" when it is under way.
 SCRIPTS = {
@@ -42,6 +42,7 @@ def test_nothing_survives(minibox: Run, script: str) -> None:
         assert cgroup.find(cgroup.detect(), f"minibox-{container_id}").directories == (), words
 
 
+@pytest.mark.kernel
 def test_nothing_survives_that_exec_has_started(minibox: Run) -> None:
     container_id = start(minibox, "echo ready; exec sleep 1000")
     first = pids(container_id)

@@ -15,7 +15,7 @@ from tests.conftest import Run
 from tests.oci_runtime import Runtime, console
 from tests.probes import requires
 
-pytestmark = [requires("root", "command:busybox"), pytest.mark.kernel]
+pytestmark = [requires("root", "command:busybox")]
 CAPS = {name: ["CAP_KILL", "CAP_CHOWN"] for name in ("bounding", "effective", "permitted")}
 
 

@@ -14,7 +14,7 @@ from tests.conftest import Run
 from tests.oci_runtime import Runtime
 from tests.probes import requires
 
-pytestmark = [requires("root", "command:busybox"), pytest.mark.kernel]
+pytestmark = [requires("root", "command:busybox")]
 RUNTIME_KINDS = ("prestart", "createRuntime", "poststart", "poststop")
 
 

@@ -15,7 +15,7 @@ from tests.conftest import Run
 from tests.oci_runtime import Runtime
 from tests.probes import requires
 
-pytestmark = [requires("root", "command:busybox"), pytest.mark.kernel]
+pytestmark = [requires("root", "command:busybox")]
 BY_RUNTIME = ("prestart", "createRuntime", "poststart", "poststop")
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 MOUNTS = "readlink /proc/self/ns/mnt"

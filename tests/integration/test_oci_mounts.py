@@ -16,7 +16,7 @@ from minibox.plan.compiler import Start
 from tests.bundles import Bundle
 from tests.probes import requires
 
-pytestmark = [requires("root"), pytest.mark.kernel]
+pytestmark = [requires("root")]
 
 
 @pytest.fixture

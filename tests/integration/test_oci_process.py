@@ -12,7 +12,7 @@ from minibox.errors import StepError
 from tests.bundles import Bundle
 from tests.probes import requires
 
-pytestmark = [requires("root"), pytest.mark.kernel]
+pytestmark = [requires("root")]
 
 
 @pytest.fixture

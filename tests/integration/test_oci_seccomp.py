@@ -17,7 +17,7 @@ from tests.conftest import Run
 from tests.oci_runtime import Runtime
 from tests.probes import requires
 
-pytestmark = [requires("root", "command:busybox"), pytest.mark.kernel]
+pytestmark = [requires("root", "command:busybox")]
 RECEIVE, ANSWER = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND
 
 

@@ -19,7 +19,7 @@ from tests.bundles import Bundle, Ended, status_of
 from tests.conftest import CHECKOUT
 from tests.probes import requires
 
-pytestmark = [requires("root"), pytest.mark.kernel]
+pytestmark = [requires("root")]
 
 
 @pytest.fixture
