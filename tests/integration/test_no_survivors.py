@@ -42,7 +42,6 @@ def test_nothing_survives(minibox: Run, script: str) -> None:
         assert cgroup.find(cgroup.detect(), f"minibox-{container_id}").directories == (), words
 
 
-@pytest.mark.kernel
 def test_nothing_survives_that_exec_has_started(minibox: Run) -> None:
     container_id = start(minibox, "echo ready; exec sleep 1000")
     first = pids(container_id)

@@ -85,7 +85,6 @@ def test_an_exception_has_its_traceback(api: None) -> None:
     assert "return 1 / by" in cause and cause.count('File "') == 1, cause
 
 
-@pytest.mark.kernel
 @requires("cgroup:memory")
 def test_a_limit_is_an_exception_with_a_verdict(api: None, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(minibox.TimeoutExpired) as late:
@@ -111,7 +110,6 @@ def test_a_crash_is_an_exception_with_a_verdict(api: None, how: str, kind: str, 
     assert not isinstance(caught.value, minibox.LimitExceeded)
 
 
-@pytest.mark.kernel
 def test_it_sees_what_it_needs_and_no_more(api: None) -> None:
     found = functions.what_is_there()
     visible = {name for name in ("bin", "lib", "lib32", "lib64", "usr") if os.path.isdir(f"/{name}")}
