@@ -70,7 +70,7 @@ export CMD
 vm-test: build .venv/.dev ## the tests that depend on the kernel, on Debian's with cgroup v2 alone (part of `make test`)
 	@tools/debian-packages vm
 	@echo "== the tests that depend on the kernel, in a virtual machine with Debian's and cgroup v2 alone"
-	@tests/vm/vm.py --timeout 780 -- 'timeout --signal=INT 720 $(VM_PYTEST) -m "kernel and not not_in_vm" tests/integration tests/vm' || \
+	@tests/vm/vm.py --timeout 1080 -- 'timeout --signal=INT 1020 $(VM_PYTEST) -m "kernel and not not_in_vm" tests/integration tests/vm' || \
 	    { status=$$?; [ $$status = 69 ] && [ -z "$${CI:-}" ] || exit $$status; }
 
 vm-all: build .venv/.dev ## all tests in that machine, in one to three hours

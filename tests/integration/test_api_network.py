@@ -48,7 +48,6 @@ def reaches(source, target: str) -> bool:
     return source.run(["ping", "-c1", "-W1", target], capture_output=True).returncode == 0
 
 
-@pytest.mark.kernel
 def test_sandboxes_on_it_reach_each_other_by_name_and_the_host_reaches_them(net, box):
     server, client = box("db", aliases=["postgres"]), box("client")
     server.run(["sh", "-c", "httpd -h /etc"], check=True)
@@ -59,7 +58,6 @@ def test_sandboxes_on_it_reach_each_other_by_name_and_the_host_reaches_them(net,
     assert b"default" not in client.run(["ip", "route"], capture_output=True).stdout
 
 
-@pytest.mark.kernel
 def test_a_partition_stalls_a_connection_and_healed_it_goes_on(net, box):
     a, b, c = box("aa"), box("bb"), box("cc")
     with a.popen(LISTEN) as server:
@@ -162,7 +160,6 @@ time.sleep(1000)
 """
 
 
-@pytest.mark.kernel
 def test_killed_with_its_owner_nothing_is_left_by_the_next_command(minibox, environment, state, minibox_command):
     python = os.path.join(os.path.dirname(minibox_command[0]), "python")
     with subprocess.Popen([python, "-c", OWNER], env=environment, stdout=subprocess.PIPE, text=True) as owner:

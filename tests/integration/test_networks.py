@@ -48,7 +48,6 @@ def can_connect(address: str, port: int) -> bool:
     return True
 
 
-@pytest.mark.kernel
 def test_members_reach_each_other_by_name_alias_and_short_id(net, minibox):
     db = detached(minibox, "db", "--network", net, "--network-alias", "postgres", script="httpd -f -h /etc")
     for name in ("db", "postgres", db[:12]):
@@ -73,7 +72,6 @@ def test_who_comes_later_is_known_and_who_goes_is_forgotten(net, minibox):
     assert says(minibox, "first", "stat -c %i /etc/hosts") == inode
 
 
-@pytest.mark.kernel
 def test_networks_are_isolated_from_each_other(net, minibox):
     minibox("network", "create", "other")
     try:
@@ -92,7 +90,6 @@ def test_networks_are_isolated_from_each_other(net, minibox):
         minibox("network", "rm", "other")
 
 
-@pytest.mark.kernel
 def test_an_internal_network_has_no_way_out_and_the_host_a_way_in(minibox):
     made = minibox("network", "create", "--internal", "--subnet", "10.99.7.0/24", "lab")
     assert made.returncode == 0, made.stderr
@@ -216,7 +213,6 @@ time.sleep(1000)
 """
 
 
-@pytest.mark.kernel
 def test_one_whose_owner_was_killed_is_collected_by_the_next_command(minibox, state, minibox_command):
     python = str(Path(minibox_command[0]).parent / "python")
     words = [python, "-c", OWNER, str(state / "root"), str(state / "run")]

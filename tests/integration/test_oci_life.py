@@ -17,7 +17,7 @@ from tests.conftest import Run
 from tests.oci_runtime import Runtime, console
 from tests.probes import requires
 
-pytestmark = [requires("root", "command:busybox"), pytest.mark.kernel]
+pytestmark = [requires("root", "command:busybox")]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.conftest import AS_USER, Run
 from tests.oci_runtime import Runtime
 from tests.probes import requires, requires_user
 
-pytestmark = [requires("root", "command:busybox"), requires_user, pytest.mark.kernel]
+pytestmark = [requires("root", "command:busybox"), requires_user]
 OWN = [{"containerID": 0, "hostID": isolation.USER_ID, "size": 1}]
 
 
