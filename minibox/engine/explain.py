@@ -33,7 +33,7 @@ def explain(options: RunOptions, *, root: str, storage_driver: str = "") -> list
     Raises:
         MiniboxError: what `run` would raise before its first step.
     """
-    prepared, _ = _prepare(options, root, storage_driver)
+    prepared, _ = _prepare(options, root, storage_driver, EXAMPLE_ID)
     rows = plan_explain.rows(prepared.plan)
     for row in rows:
         if row["operation"] == "create_cgroup":
@@ -53,7 +53,8 @@ def script(options: RunOptions, *, root: str, storage_driver: str = "") -> str:
         Unsupported: the plan is not simple enough for one.
         MiniboxError: what `run` would raise before its first step.
     """
-    prepared, snapshot = _prepare(options, root, storage_driver)
+    container_id = os.urandom(32).hex()  # its own, so that two scripts can run at once
+    prepared, snapshot = _prepare(options, root, storage_driver, container_id)
     directory = prepared.spec["root"]["path"].removesuffix("/root/root")
     made = [step.path for step in prepared.cgroup_steps if step.op == "mkdir"]
     return shell.script(
@@ -91,13 +92,15 @@ def _mapping_command(kind: str, mappings: list[LinuxIDMapping]) -> str:
     return f'{deny}echo {_maps(mappings)} > "/proc/$INIT/{kind}_map"'
 
 
-def _prepare(options: RunOptions, root: str, storage_driver: str) -> tuple[Prepared, Snapshot]:
+def _prepare(options: RunOptions, root: str, storage_driver: str, container_id: str) -> tuple[Prepared, Snapshot]:
     store = ImageStore(root)
     with store.layout.adding():  # nobody removes the layers meanwhile
-        return _prepare_on(store, options, storage_driver)
+        return _prepare_on(store, options, storage_driver, container_id)
 
 
-def _prepare_on(store: ImageStore, options: RunOptions, storage_driver: str) -> tuple[Prepared, Snapshot]:
+def _prepare_on(
+    store: ImageStore, options: RunOptions, storage_driver: str, container_id: str
+) -> tuple[Prepared, Snapshot]:
     root, storage = store.root, snapshotter(store.root, storage_driver)
     image = store.resolve(options.image)
     unpack(storage, store, image)
@@ -106,6 +109,7 @@ def _prepare_on(store: ImageStore, options: RunOptions, storage_driver: str) -> 
     if wants_own_ids(options, euid, lambda: refusal(root)[0]):
         first: LinuxIDMapping = {"containerID": 0, "hostID": FIRST_ID, "size": RANGE}
         ids = own_ids() if euid else IdMappings((first,), (first,))
-    identity = Identity(EXAMPLE_ID, f"{root}/containers/{EXAMPLE_ID}", ids, networking.choose(options, euid, root).mode)
+    directory, network = f"{root}/containers/{container_id}", networking.choose(options, euid, root).mode
+    identity = Identity(container_id, directory, ids, network)
     prepared = prepare(options, storage, image, identity, EXAMPLE_TERMINAL if options.tty else None, once=options.rm)
-    return prepared, storage.describe(EXAMPLE_ID, image.chain_ids)
+    return prepared, storage.describe(container_id, image.chain_ids)

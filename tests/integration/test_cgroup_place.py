@@ -80,9 +80,8 @@ def test_a_process_is_at_the_path_in_every_hierarchy_that_is_mounted(make, top, 
     assert found["memory"]["usage"]["limit"] == 64 * MIB
     assert found["cpu"]["usage"]["total"] >= 0
     group.freeze()
-    group.signal(signal.SIGTERM)
+    group.signal(signal.SIGTERM)  # v2's freezer lets a fatal signal through, v1's keeps it until it thaws
     assert group.is_frozen()
-    assert sleeper.poll() is None
     group.thaw()
     assert sleeper.wait(10) == -signal.SIGTERM
 
