@@ -73,9 +73,10 @@ vm-test: build .venv/.dev ## the tests that depend on the kernel, on Debian's wi
 	@tests/vm/vm.py --timeout 1080 -- 'timeout --signal=INT 1020 $(VM_PYTEST) -m "kernel and not not_in_vm" tests/integration tests/vm' || \
 	    { status=$$?; [ $$status = 69 ] && [ -z "$${CI:-}" ] || exit $$status; }
 
+# TESTS='tests/integration/test_[a-d]*.py': a part of them
 vm-all: build .venv/.dev ## all tests in that machine, in one to three hours
 	@tools/debian-packages vm
-	@tests/vm/vm.py --timeout 10800 -- '$(VM_PYTEST) -m "not not_in_vm" tests/unit tests/integration tests/interop tests/vm'
+	@tests/vm/vm.py --timeout 10800 -- '$(VM_PYTEST) -m "not not_in_vm" $(or $(TESTS),tests/unit tests/integration tests/interop tests/vm)'
 
 # The host's own systemd is that machine's first process. One test at a time: each looks at all scopes.
 vm-systemd: build .venv/.dev ## the tests of cgroups by systemd, with it as that machine's first process
