@@ -216,6 +216,12 @@ def test_a_unified_key_stays_inside(file):
             "Delegate=cpu cpuset io memory pids",
         ),
         (
+            CgroupHost("v2", {}, (), "/sys/fs/cgroup/batch.slice/jane", ("memory", "pids"), ()),
+            {"cpu": {"quota": 1000}},
+            "CPU limit: the cpu controller is not delegated",
+            "Delegate=cpu cpuset io memory pids",
+        ),
+        (
             CgroupHost("v2", {}, (), "/sys/fs/cgroup", ("cpu",), ()),
             {"memory": {"limit": GIB}},
             "memory limit: this kernel offers no memory controller",

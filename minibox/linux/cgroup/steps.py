@@ -12,6 +12,7 @@ Which hierarchies a container gets, from costs measured on Linux 6.18 (a v1 hier
 from __future__ import annotations
 
 from minibox.errors import LimitError
+from minibox.linux.cgroup.host import V2_MOUNT
 from minibox.linux.cgroup.limits import CONTROLLERS, SWAP, Setting
 from minibox.record import record
 
@@ -238,6 +239,8 @@ def _unified(host: CgroupHost, file: str, value: str) -> tuple[str, Setting]:
 
 
 _NO_LIMITS = ("cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.subtree_control", "cgroup.type")
+#: Those that every distribution's kernel has, and systemd can give to a user.
+DELEGATED = ("cpu", "cpuset", "io", "memory", "pids")
 _KNOWN = (*(key for key, *_ in CONTROLLERS), "devices", "unified")
 
 
@@ -266,10 +269,10 @@ def _unavailable(host: CgroupHost, v1_name: str, v2_name: str, limit: str) -> Li
             f"{limit}: the {v1_name or v2_name} controller is not mounted, and there is no cgroup v2",
             f"check /proc/cgroups, then: mount -t cgroup -o {v1_name or v2_name} cgroup DIRECTORY",
         )
-    if host.mode == "v2" and "/user.slice" in host.v2_parent:
+    if host.mode == "v2" and host.v2_parent != V2_MOUNT and not host.nested and v2_name in DELEGATED:
         return LimitError(
             f"{limit}: the {v2_name} controller is not delegated to {host.v2_parent}",
-            "as root: systemctl edit user@.service, and write: [Service] Delegate=cpu cpuset io memory pids; then log in anew",
+            f"as root: systemctl edit user@.service, and write: [Service] Delegate={' '.join(DELEGATED)}; then log in anew",
         )
     if host.mode == "hybrid" and not v1_name:
         return LimitError(f"{limit}: the {v2_name} controller is not on cgroup v2 here", "boot with cgroup v2 alone")
