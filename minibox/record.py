@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     def record(cls: T) -> T: ...
 
 else:
-    _put = object.__setattr__
 
     def record(cls):
         """Make ``cls`` a frozen record of its annotated fields, in order; class attributes are defaults."""
@@ -25,15 +24,16 @@ else:
         defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
 
         def __init__(self, *args, **kwargs):
-            if len(args) == len(names) and not kwargs:
-                for name, value in zip(names, args):
-                    _put(self, name, value)
-                return
-            values = {**defaults, **dict(zip(names, args)), **kwargs}
-            if len(args) > len(names) or len(values) != len(names) or not kwargs.keys().isdisjoint(names[: len(args)]):
+            values = self.__dict__
+            values.update(defaults)
+            values.update(zip(names, args))
+            values.update(kwargs)
+            if (
+                len(args) > len(names)
+                or len(values) != len(names)
+                or (kwargs and not kwargs.keys().isdisjoint(names[: len(args)]))
+            ):
                 raise TypeError(f"{cls.__name__} takes {', '.join(names)}; got {args!r} and {kwargs!r}")
-            for name in names:
-                _put(self, name, values[name])
 
         def __repr__(self):
             return f"{cls.__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"

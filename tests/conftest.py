@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from minibox.network import bridge
@@ -24,6 +25,9 @@ Run = Callable[..., Completed]
 DIRECTORY = pytest.StashKey[Path]()
 #: What makes a subprocess one of the ordinary user.
 AS_USER: dict[str, Any] = {"user": isolation.USER_ID, "group": isolation.USER_ID, "extra_groups": [], "cwd": "/"}
+
+hypothesis.settings.register_profile("minibox", deadline=None)  # machines are noisy
+hypothesis.settings.load_profile("minibox")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

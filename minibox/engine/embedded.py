@@ -10,6 +10,7 @@ import os
 from _thread import allocate_lock
 from weakref import WeakSet
 
+from minibox.engine import templates
 from minibox.engine.allowance import Allowance
 from minibox.engine.cause import OPTIONS
 from minibox.engine.container import new_launch
@@ -63,6 +64,7 @@ class Embedded:
     ) -> None:
         """Claim it; arguments and errors as of `container.run`, and ``image`` as of `new_launch`."""
         launch = new_launch(options, root, runroot, storage_driver, on_note, None, image)
+        launch.compile = templates.prepare
         self._owned, self._launch = Owned(launch), launch
         self.root, self.runroot, self.options = root, runroot, options
         self.id, self.name, self.directory = launch.claim.id, launch.claim.name, launch.claim.directory
@@ -137,7 +139,7 @@ class Embedded:
     def _cpu_ns(self) -> int:
         """What its processes have used of processors up to now; where no cgroup counts, those that are there."""
         assert self.main and self._host
-        used = self._host.group.usage().cpu_ns
+        used = self._host.group.cpu_ns()
         if used is None:
             from minibox.linux.cgroup.meters import descendants, processes
 
@@ -250,7 +252,7 @@ class Embedded:
         found, main = self.measured(), self.main
         if not main:
             return Usage(0.0)
-        cpu_s, memory_bytes = found.cpu_s, found.usage.memory_peak_bytes if found.usage else None
+        cpu_s, memory_bytes = found.cpu_s, found.memory_peak_bytes
         if cpu_s is None and main.returncode is not None:
             cpu_s = max(self._cpu_seen_ns, self._cpu_ended_ns + main.own_cpu_ns) / NS_A_SECOND
         if memory_bytes is None and main.returncode is not None:

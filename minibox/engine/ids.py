@@ -84,7 +84,7 @@ def _release_slot(path: str, container_id: str) -> bool:
 def _slots(container_id: str) -> Iterator[int]:
     """All slots, from one that the id gives: two containers rarely try the same."""
     first = int(container_id[:3], 16)
-    return iter([*range(first, SLOTS), *range(first)])
+    return ((first + step) % SLOTS for step in range(SLOTS))
 
 
 def own_ids() -> IdMappings:

@@ -44,10 +44,12 @@ class Launch:
     Attributes:
         health_check: how its health is checked; None for not at all.
         prepared: what `prepare` has made.
+        compile: by what: `engine.prepare`, or `engine.templates` for who starts many.
         execution: of its plan, once `execute` has been called.
     """
 
     prepared: Prepared
+    compile = staticmethod(prepare)
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class Launch:
             if self.options.disk_bytes:
                 note_in_memory(self.root, self.claim.id)
         assert self._connection
-        self.prepared = prepare(self.options, self.storage, self.image, identity, terminal, once=once)
+        self.prepared = self.compile(self.options, self.storage, self.image, identity, terminal, once=once)
         self._write_files()
         self._make_volumes()
 

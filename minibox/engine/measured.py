@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from minibox.engine.cause import Facts
     from minibox.engine.start import Execution
-    from minibox.linux.cgroup.group import Cgroup, CgroupUsage
+    from minibox.linux.cgroup.group import Cgroup
     from minibox.linux.cgroup.meters import Tally
 
 NS_A_SECOND = 1e9
@@ -23,7 +23,7 @@ NS_A_SECOND = 1e9
 class Measured:
     """
     Attributes:
-        usage: as its cgroup has counted; None where there is none.
+        memory_peak_bytes, cpu_ns: as its cgroup has counted; None where that doesn't.
         oom_kills: how many of its processes the kernel has killed for want of memory.
         tally: of its processes; None where nobody has looked.
         cpu_parts_s: of its processor time, those in programs and in the kernel; None where nobody has counted.
@@ -31,7 +31,8 @@ class Measured:
         disk_full: there is no space, or no file, left in that.
     """
 
-    usage: CgroupUsage | None = None
+    memory_peak_bytes: int | None = None
+    cpu_ns: int | None = None
     oom_kills: int = 0
     tally: Tally | None = None
     cpu_parts_s: tuple[float | None, float | None] = (None, None)
@@ -40,7 +41,7 @@ class Measured:
 
     @property
     def cpu_s(self) -> float | None:
-        return None if not self.usage or self.usage.cpu_ns is None else self.usage.cpu_ns / NS_A_SECOND
+        return None if self.cpu_ns is None else self.cpu_ns / NS_A_SECOND
 
     @property
     def refused(self) -> int:
@@ -60,7 +61,7 @@ class Measured:
             options=options,
             ended_for=ended_for,
             oom_killed=self.oom_kills > 0,
-            memory_peak_bytes=self.usage.memory_peak_bytes if self.usage else None,
+            memory_peak_bytes=self.memory_peak_bytes,
             cpu_s=self.cpu_s,
             refused=self.refused,
             crowded=crowded,
@@ -72,7 +73,7 @@ class Measured:
         """For state.json; `engine.verdict` reads it."""
         return {
             "OOMKilled": self.oom_kills > 0,
-            "MemoryPeak": self.usage.memory_peak_bytes if self.usage else None,
+            "MemoryPeak": self.memory_peak_bytes,
             "CpuTime": self.cpu_s,
             "Refused": self.refused,
             "DiskFull": self.disk_full,
@@ -82,7 +83,8 @@ class Measured:
         """What of it one command has run into, that began when ``before`` was measured."""
         count = self.refused - before.refused
         tally = replace(self.tally, refused=count) if self.tally else None  # type: ignore[no-untyped-call]
-        return replace(self, usage=None, oom_kills=self.oom_kills - before.oom_kills, tally=tally)  # type: ignore[no-any-return,no-untyped-call]
+        kills = self.oom_kills - before.oom_kills
+        return replace(self, memory_peak_bytes=None, cpu_ns=None, oom_kills=kills, tally=tally)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def measure(execution: Execution, *, thoroughly: bool) -> Measured:
@@ -98,14 +100,14 @@ def measure(execution: Execution, *, thoroughly: bool) -> Measured:
 
 def measure_group(group: Cgroup, *, thoroughly: bool) -> Measured:
     """The same of what its cgroup knows."""
-    usage, oom_kills = group.usage(), group.oom_kills()
+    counted = group.memory_peak_bytes(), group.cpu_ns(), group.oom_kills()
     if not thoroughly:
-        return Measured(usage, oom_kills)
+        return Measured(*counted)
     from minibox.linux.cgroup.meters import cpu_split_ns, tally
 
     parts = cpu_split_ns(group)
     split = (parts[0] / NS_A_SECOND, parts[1] / NS_A_SECOND) if parts else (None, None)
-    return Measured(usage, oom_kills, tally(group), split)
+    return Measured(*counted, tally(group), split)
 
 
 def _disk(fd: int) -> tuple[int | None, bool]:

@@ -49,7 +49,7 @@ class Owned:
         """See `Launch.prepare`."""
         self._once = self.launch.options.rm
         try:
-            launcher.of_caller()  # it gets ready meanwhile
+            launcher.make_ready()  # meanwhile
         except OSError:
             pass  # `execute` says what it means
         self.launch.prepare(terminal, new=self._new, once=self._once)

@@ -125,7 +125,8 @@ class Claim:
         fields = (reference, image.digest, image.config_digest, *image.chain_ids)
         line = b"\0".join((self._what_to_do, *(os.fsencode(field) for field in fields))) + b"\n"
         try:
-            self._clear()
+            if os.fstat(self.fd).st_size:  # a truncation costs a start more than all else here
+                self._clear()
             if os.write(self.fd, line) != len(line):
                 raise OSError(ENOSPC, os.strerror(ENOSPC))
         except OSError as error:
@@ -173,8 +174,7 @@ def note_ended(fd: int, status: int) -> None:
 def _note_without_process(fd: int, line: bytes) -> None:
     image, ended, _ = os.pread(fd, LIVE_BYTES_MAX, 0).partition(b"\n")
     if ended:  # else it never began
-        os.pwrite(fd, line, len(image) + 1)
-        os.ftruncate(fd, len(image) + 1 + len(line))
+        os.pwrite(fd, line, len(image) + 1)  # what follows counts no more, without a process
 
 
 def lock_new(directory: str, name: str, *, wait: bool = True, shared: bool = False) -> int:
@@ -277,6 +277,8 @@ def _parse_live(data: bytes) -> Live:
         ended = b""
     if not ended:
         return Live(reference, digest, image_id, tuple(chain_ids))
+    if pid < 0:
+        size, rest = 0, b""
     command = tuple(os.fsdecode(rest[size:]).split("\0"))
     status = ended_with[0] if ended_with else -1
     remove = what_to_do == os.fsdecode(REMOVE)

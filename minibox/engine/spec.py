@@ -88,7 +88,8 @@ def make_spec(
     hostname = container_hostname(options, host, container_id, network)
     capabilities = _capabilities(options, host)
     user = resolve_user(options.user or config.get("User") or "", options.group_add, lookup)
-    process = _process(options, config, _mapped(user, id_mappings, options), hostname, capabilities, host)
+    args = process_args(options, image_config)
+    process = _process(options, config, args, _mapped(user, id_mappings, options), hostname, capabilities, host)
     process["noNewPrivileges"] = security.no_new_privileges
     devices = make_devices(
         options.device, host, bind=id_mappings is not None and not idmap_binds, privileged=options.privileged
@@ -100,7 +101,7 @@ def make_spec(
     )
     all_mounts += devices.mounts
     if options.init or options.idle:
-        all_mounts.append(_init_mount(process, init_path, idle=options.idle))
+        all_mounts.append(_init_mount(init_path))
     annotations = _annotations(options, config, security)
     linux = _linux(options, security, network, id_mappings)
     linux["resources"] = resources(options, host)
@@ -182,6 +183,7 @@ def _annotations(options: RunOptions, config: dict[str, Any], security: Security
 def _process(
     options: RunOptions,
     config: dict[str, Any],
+    args: list[str],
     user: ResolvedUser,
     hostname: str,
     capabilities: list[str],
@@ -196,7 +198,7 @@ def _process(
     process: Process = {
         "terminal": options.tty,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)},
-        "args": _args(options, config),
+        "args": args,
         "env": environment(
             config.get("Env") or (),
             (*entries, *options.env),
@@ -220,10 +222,20 @@ def _cpu_backstop(options: RunOptions) -> tuple[str, ...]:
     return (f"cpu={int(options.cpu_time_s) + 2}",) if options.cpu_time_s else ()
 
 
+def process_args(options: RunOptions, image_config: dict[str, Any]) -> list[str]:
+    """The words of the container's first process.
+
+    Raises:
+        UsageError: there is no command.
+    """
+    if options.idle:
+        return [INIT_DESTINATION, "--"]
+    args = _args(options, image_process(image_config))
+    return [INIT_DESTINATION, "--", *args] if options.init else args
+
+
 def _args(options: RunOptions, config: dict[str, Any]) -> list[str]:
     """Docker's combination: ``--entrypoint`` takes the place of the image's, and resets its Cmd."""
-    if options.idle:
-        return []
     entrypoint, command = config.get("Entrypoint") or [], list(options.command)
     if options.entrypoint is not None:
         entrypoint = [options.entrypoint] if options.entrypoint else []
@@ -329,10 +341,9 @@ def _file_mounts(files: Mapping[str, str], idmap: bool, *, read_only: bool) -> l
     ]
 
 
-def _init_mount(process: Process, init_path: str, *, idle: bool) -> Mount:
+def _init_mount(init_path: str) -> Mount:
     if not init_path:
         raise ConfigError("--init: this installation has no minibox-init", hint="install minibox again: pip install .")
-    process["args"] = [INIT_DESTINATION, "--", *([] if idle else process["args"])]
     return {
         "destination": INIT_DESTINATION,
         "type": "bind",

@@ -110,7 +110,6 @@ class Execution:
         self._root_fd = -1
         self._userns: dict[int, int] = {}
         self._has_sibling = self._mounted = self._created = False
-        self._signatures: dict[str, tuple[int, str]] = {}
         self._status: socket | None = None
         self._sockets: list[socket] = []
         self._parent_times: dict[int, tuple[int, int]] = {}
@@ -269,9 +268,9 @@ class Execution:
 
     def _spawn(self, actor: str, make: Callable[..., Made], flags: int, slots: list[int]) -> Made:
         steps = self.plan.of(actor)
-        self._signatures = self._signatures or signatures()
+        encoded = self.plan.encoded.get(actor)
         try:
-            return make(encode(steps, self._signatures), flags, slots, len(steps))
+            return make(bytearray(encoded or encode(steps, signatures())), flags, slots, len(steps))
         except OSError as error:
             raise _clone_refused(error, flags) from error
 

@@ -77,6 +77,16 @@ def of_caller() -> Launcher:
     return _launchers.find()
 
 
+def make_ready() -> None:
+    """Begin to start a launcher where this process has none.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    if not _launchers.any():
+        _launchers.find()
+
+
 def close_all() -> None:
     """Have the launchers of this process end as soon as they have nothing to look after."""
     _launchers.end(at_once=False)
@@ -275,6 +285,9 @@ class _Launchers:
                     self._close(next(iter(self._of)))
                 self._reap_closed()
             return self._of[caller]
+
+    def any(self) -> bool:
+        return bool(self._of)
 
     def forget(self, launcher: Launcher) -> None:
         with self._lock:

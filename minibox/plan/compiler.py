@@ -25,6 +25,8 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from minibox.oci.runtime import Spec
     from minibox.plan.operations import Op
     from minibox.plan.rootfs import Rootfs
@@ -74,10 +76,16 @@ class Start:
 
 @record
 class Plan:
-    """A start as data: all steps of all actors, in the order in which they begin."""
+    """A start as data: all steps of all actors, in the order in which they begin.
+
+    Attributes:
+        flags: of the clone3(2) that makes the container's first process.
+        encoded: the steps of an actor as `plan.encode` writes them, where somebody has them already.
+    """
 
     ops: tuple[Op, ...]
-    flags: int  # of the clone3(2) that makes the container's first process
+    flags: int
+    encoded: Mapping[str, bytes | bytearray] = {}
 
     def of(self, actor: str) -> list[Op]:
         """The steps of one actor, in order."""

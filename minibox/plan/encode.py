@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from os import fsencode
-from struct import Struct, pack
+from struct import Struct, pack, pack_into
 
 from minibox.errors import UsageError
 from minibox.plan.operations import NONE
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from minibox.plan.operations import Op
 
 MAGIC = 0x314E4C50584F424D  # plan.h: "MBOXPLN1"
-pack_op = Struct("=I4x6Q").pack  # struct mb_op
+HEAD = Struct("=QII")
+OP = Struct("=I4x6Q")  # struct mb_op
+pack_op = OP.pack
 
 
 def encode(ops: Iterable[Op], signatures: dict[str, tuple[int, str]]) -> bytearray:
@@ -54,7 +56,12 @@ def encode(ops: Iterable[Op], signatures: dict[str, tuple[int, str]]) -> bytearr
                 words[place] = arg & NONE  # type: ignore[operator]
         parts.append(pack_op(*words))
     content = b"".join(heads) + blob.data
-    return bytearray(b"".join((pack("=QII", MAGIC, len(ops), len(content)), *parts, content)))
+    return bytearray(b"".join((HEAD.pack(MAGIC, len(ops), len(content)), *parts, content)))
+
+
+def put_numbers(buffer: bytearray, index: int, *numbers: int) -> None:
+    """Give the operation ``index`` of an encoded plan other arguments, all of which are numbers."""
+    pack_into(f"={len(numbers)}Q", buffer, HEAD.size + index * OP.size + 8, *numbers)
 
 
 class _Blob:

@@ -90,9 +90,13 @@ def become(process: Process, start: Start, hooks: list[Op] | None = None) -> lis
         steps.append(op.gate("all but the command itself is done"))
     steps += hooks or []
     steps += last
+    return [*steps, command(process)]
+
+
+def command(process: Process) -> Op:
+    """The last step."""
     argv, env = tuple(process["args"]), tuple(process.get("env", []))
-    steps.append(op.exec_(candidates(argv[0], env), argv, env, "the command"))
-    return steps
+    return op.exec_(candidates(argv[0], env), argv, env, "the command")
 
 
 def _filter(start: Start) -> list[Op]:

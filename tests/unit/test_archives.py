@@ -251,7 +251,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["index.json", "manifest.json"]), JSON)
 def test_any_json_is_loaded_or_refused(store, name, value):
     try:

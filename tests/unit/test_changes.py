@@ -32,7 +32,7 @@ TREES = st.recursive(
     max_leaves=12,
 )
 ROOTS = st.dictionaries(NAMES, TREES, max_size=5)
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def make(path, content):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minibox.cli.format import align, format_documents, format_rows
@@ -63,7 +63,6 @@ def test_documents_are_one_array_or_a_line_each():
 
 
 @given(st.lists(st.lists(st.text(max_size=12), min_size=1, max_size=4), max_size=4))
-@settings(deadline=None)
 def test_columns_begin_where_the_heading_does(lines: list[list[str]]):
     aligned = align(lines)
     assert len(aligned) == len(lines)

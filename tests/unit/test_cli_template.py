@@ -138,7 +138,7 @@ VALUES = st.recursive(
 
 
 @given(st.lists(WORDS, max_size=14).map(" ".join) | st.lists(WORDS, max_size=14).map("".join) | st.text(max_size=30))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_no_text_gives_any_other_error(source: str):
     try:
         assert isinstance(Template(source).render(DATA), str)
@@ -150,7 +150,7 @@ def test_no_text_gives_any_other_error(source: str):
     st.sampled_from(sorted(FUNCTIONS)),
     st.lists(VALUES, max_size=3),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_no_values_make_a_function_fail_otherwise(name: str, values: list[object]):
     words = " ".join(f"$a{number}" for number in range(len(values)))
     assigned = "".join(f"{{{{$a{number} := index . {number}}}}}" for number in range(len(values)))

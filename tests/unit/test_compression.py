@@ -111,7 +111,7 @@ def test_bomb_is_defused(kind, monkeypatch):
     assert len(plain(bomb)) == 64 << 20
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(WRITERS)), st.data())
 def test_any_bytes_behind_the_magic_are_read_or_refused(kind, data):
     start = WRITERS[kind](b"x" * 100)

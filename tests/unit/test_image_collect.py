@@ -96,7 +96,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_document_stops_who_counts(tmp_path_factory: pytest.TempPathFactory, document: Any):
     layout = Layout(str(tmp_path_factory.mktemp("root")))
     layout.create()

@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minibox.errors import ImageNotFound, InvalidReference, UsageError
@@ -103,7 +103,6 @@ def test_times():
 
 
 @given(st.text(max_size=12), st.text(max_size=12))
-@settings(deadline=None)
 def test_a_glob_is_a_pattern_or_refused(pattern: str, text: str):
     try:
         glob(pattern).fullmatch(text)
@@ -112,7 +111,6 @@ def test_a_glob_is_a_pattern_or_refused(pattern: str, text: str):
 
 
 @given(st.text(max_size=20))
-@settings(deadline=None)
 def test_any_word_is_a_filter_or_refused(word: str):
     for keys in (LIST_KEYS, PRUNE_KEYS):
         try:

@@ -246,7 +246,7 @@ ENTRIES = st.one_of(
 LAYERS = st.lists(st.lists(ENTRIES, max_size=5, unique_by=lambda each: each[0].name), min_size=1, max_size=3)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LAYERS)
 def test_applied_layers_are_what_overlayfs_shows(tmp_path, layers):
     remove_tree(str(tmp_path / "root"))

@@ -452,7 +452,7 @@ MOUNTS = ("mount", "mount_overlay", "attach", "bind", "mask", "read_only")
 ID_CHANGES = ("setresuid", "setresgid", "setgroups", "capset", "set_fs_ids", "cap_ambient")
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(plans())
 def test_order_of_any_plan(made: tuple[Plan, Any, Start]):
     plan, spec, start = made
@@ -509,7 +509,7 @@ def test_order_of_any_plan(made: tuple[Plan, Any, Start]):
     assert not where(init[: where(init, "exec")[0]], "exec")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(plans())
 def test_parent_and_children_never_wait_for_each_other_in_vain(made: tuple[Plan, Any, Start]):
     plan, spec, _ = made

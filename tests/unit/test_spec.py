@@ -469,7 +469,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("field", sorted(FIELDS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_value_gives_a_spec_or_our_error(field, data):
     options = replace(RunOptions(image="base"), **{field: data.draw(FIELDS[field])})
@@ -487,7 +487,7 @@ def test_any_value_gives_a_spec_or_our_error(field, data):
     assert "\\u0000" not in json.dumps(spec)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(passwd=st.text(), group=st.text(), user=WORDS)
 def test_any_passwd_file(passwd, group, user):
     files = {"/etc/passwd": passwd, "/etc/group": group}
@@ -508,7 +508,7 @@ JSON = st.recursive(
 KEYS = ["User", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal"]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(config=st.one_of(JSON, st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4)))
 def test_any_image_config(config):
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minibox.engine import names, ownership, removal, state
@@ -223,7 +223,6 @@ def test_what_containers_need_is_known_from_their_first_word_to_their_last_file(
 
 
 @given(st.binary(max_size=60))
-@settings(deadline=None)
 def test_half_a_word_is_none(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     root = tmp_path_factory.mktemp("root")
     (root / "live").mkdir()

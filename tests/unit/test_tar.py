@@ -78,7 +78,7 @@ MEMBERS = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(MEMBERS, max_size=5), st.sampled_from(["pax", "gnu"]), st.integers(1, 2000))
 def test_reads_the_same_as_tarfile(members, form, piece):
     file = io.BytesIO()
@@ -255,7 +255,7 @@ SOUND = make_tar(
 ).getvalue()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_any_damage_is_read_or_refused(data):
     raw = bytearray(SOUND)
@@ -270,7 +270,7 @@ def test_any_damage_is_read_or_refused(data):
         assert "\n" not in str(error)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from([header(kind=bytes([kind]), size=b"20") for kind in b"0125SxgLKVDX"]
                                 + [bytes(512), b"20 path=0123456789ab\n" + bytes(491), b"x" * 512])
                 | st.binary(min_size=512, max_size=512), max_size=8))  # fmt: skip

@@ -252,7 +252,7 @@ TARGETS = st.sampled_from(["a", "b", "..", "../outside", "/", "../outside/secret
 KINDS = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(NAMES, KINDS, TARGETS), max_size=7))
 def test_no_sequence_of_entries_gets_outside(place, sequence):
     remove_tree(str(place))
@@ -270,7 +270,7 @@ def test_no_sequence_of_entries_gets_outside(place, sequence):
             assert os.lstat(os.path.join(parent, name)).st_ino != os.stat(place.parent / "outside/secret").st_ino
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_arbitrary_headers_are_unpacked_or_refused(place, data):
     raw = bytearray(tar([directory("d"), entry("d/f", content=b"x" * 700), symlink("s", "d")]).getvalue()[:3072])

@@ -155,19 +155,23 @@ class Cgroup:
 
     def usage(self) -> CgroupUsage:
         """What it uses now, for `stats`."""
-        memory, pids = self.v1.get("memory"), self.v1.get("pids", self.v2)
-        if memory:
-            now, peak = f"{memory}/memory.usage_in_bytes", f"{memory}/memory.max_usage_in_bytes"
-        else:
-            now, peak = f"{self.v2}/memory.current", f"{self.v2}/memory.peak"  # the peak since Linux 5.19
-        if "cpuacct" in self.v1:
-            cpu_ns = _number(f"{self.v1['cpuacct']}/cpuacct.usage")
-        else:
-            cpu_ns = _field(f"{self.v2}/cpu.stat", "usage_usec") * 1000 if self.v2 else None
-        count = _number(f"{pids}/pids.current")
+        memory = self.v1.get("memory")
+        now = f"{memory}/memory.usage_in_bytes" if memory else f"{self.v2}/memory.current"
+        count = _number(f"{self.v1.get('pids', self.v2)}/pids.current")
         if count is None and self.directories:
             count = len(self.pids())
-        return CgroupUsage(_number(now), _number(peak), cpu_ns, count, *self._io_bytes())
+        return CgroupUsage(_number(now), self.memory_peak_bytes(), self.cpu_ns(), count, *self._io_bytes())
+
+    def memory_peak_bytes(self) -> int | None:
+        """The most that it has used; None where that isn't counted: on v2 before Linux 5.19."""
+        memory = self.v1.get("memory")
+        return _number(f"{memory}/memory.max_usage_in_bytes" if memory else f"{self.v2}/memory.peak")
+
+    def cpu_ns(self) -> int | None:
+        """Processor time that it has used; None where nothing counts it."""
+        if "cpuacct" in self.v1:
+            return _number(f"{self.v1['cpuacct']}/cpuacct.usage")
+        return _field(f"{self.v2}/cpu.stat", "usage_usec") * 1000 if self.v2 else None
 
     def _io_bytes(self) -> tuple[int | None, int | None]:
         """Read and written, by all devices together."""

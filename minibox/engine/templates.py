@@ -1,0 +1,166 @@
+"""Containers of one kind, which differ in their ids and commands alone: compiled once, and filled in for each.
+
+A program that has minibox inside starts the same over and over. What was compiled for the first of a kind serves the
+others where it was made from the options and the image alone: see `_kind`.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+
+from minibox.engine.cgroup_manager import plan_cgroup
+from minibox.engine.image_process import image_process
+from minibox.engine.prepare import Prepared
+from minibox.engine.prepare import prepare as compile_anew
+from minibox.engine.spec import process_args
+from minibox.linux import cgroup
+from minibox.linux.process import signatures
+from minibox.plan.compiler import Plan
+from minibox.plan.encode import encode, put_numbers
+from minibox.plan.operations import INIT, MOUNTER, PARENT, Op
+from minibox.plan.process import command
+from minibox.record import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.engine.ids import IdMappings
+    from minibox.engine.options import RunOptions
+    from minibox.engine.prepare import Identity
+    from minibox.image.store import ResolvedImage
+    from minibox.oci.runtime import Spec
+    from minibox.storage import Snapshotter
+
+KINDS_MAX = 32
+ID_DIGITS, ID_SHOWN = 64, 12  # those that are its host name
+#: Options by which the host is asked for more than a template knows: files, devices, volumes, a manager of cgroups.
+LOOKED_UP = ("env_file", "volume", "mount", "device", "privileged", "disk_bytes", "security_opt", "cgroup_manager")
+#: Options that change nothing of what is compiled, or only what is filled in.
+OF_ONE = {"command": (), "name": "", "cidfile": ""}
+
+_templates: dict[tuple[Any, ...], Template] = {}
+
+
+def prepare(
+    options: RunOptions,
+    storage: Snapshotter,
+    image: ResolvedImage,
+    identity: Identity,
+    terminal: tuple[int, int] | None,
+    *,
+    once: bool = False,
+) -> Prepared:
+    """`engine.prepare.prepare`, by a template where there is one."""
+    kind = None if terminal else _kind(options, storage, image, identity, once)
+    found = _templates.get(kind) if kind else None
+    if found and (filled := found.fill(options, image, identity)):
+        return filled
+    prepared = compile_anew(options, storage, image, identity, terminal, once=once)
+    if kind and not prepared.cgroup_host.scope:
+        while len(_templates) >= KINDS_MAX:
+            _templates.pop(next(iter(_templates)), None)
+        _templates[kind] = Template(prepared, identity.id)
+    return prepared
+
+
+def _kind(
+    options: RunOptions, storage: Snapshotter, image: ResolvedImage, identity: Identity, once: bool
+) -> tuple[Any, ...] | None:
+    """All that a container is compiled from but what `Template.fill` fills in; None where more is looked up."""
+    if any(getattr(options, name) for name in LOOKED_UP) or identity.network == "host":
+        return None
+    if not all("=" in each for each in options.env) or image_process(image.config).get("Volumes"):
+        return None
+    values = {**options.__dict__, **OF_ONE}
+    made_of = marshal.dumps(image.config), image.chain_ids, storage.root, storage.driver
+    who = os.geteuid(), _sizes(identity.ids), identity.network, once
+    return (*made_of, *who, *values.values())
+
+
+def _sizes(ids: IdMappings | None) -> tuple[Any, ...]:
+    ranges = (*ids.uids, None, *ids.gids) if ids else ()
+    return tuple((each["containerID"], each["size"]) if each else None for each in ranges)
+
+
+class Template:
+    """What was compiled for one container."""
+
+    def __init__(self, prepared: Prepared, container_id: str) -> None:
+        self._first, self._host, self._start = (prepared, container_id), prepared.cgroup_host, prepared.start
+        self._flags = prepared.plan.flags
+        self._id = os.urandom(ID_DIGITS // 2).hex()  # nobody's, so that no command can have it among its words
+        self._spec = b""
+        self._ops: list[Op] = []
+        self._named: list[int] = []  # those that have the id
+        self._numbered: list[int] = []  # and the host's ids that are root's inside
+        self._encoded: tuple[Op | None, dict[str, bytes]] = None, {}  # a last step, and the buffers with it
+
+    def fill(self, options: RunOptions, image: ResolvedImage, identity: Identity) -> Prepared | None:
+        """The same for another container; None when the host's cgroups have changed meanwhile."""
+        if not self._spec:
+            self._read()
+        old, new = self._id, identity.id
+        spec: Spec = marshal.loads(_renamed(self._spec, old, new))  # ids are of one length: it stays well formed
+        spec["process"]["args"] = process_args(options, image.config)
+        if ids := identity.ids:
+            spec["linux"]["uidMappings"], spec["linux"]["gidMappings"] = list(ids.uids), list(ids.gids)
+        name = f"minibox-{new}"
+        host, steps = plan_cgroup(options, spec, new, os.geteuid(), devices=ids is None)
+        if host != self._host:
+            return None
+        planned = cgroup.planned(host, name, steps)
+        tasks, group = planned.v1_directories, name if planned.directories else ""
+        start = replace(self._start, cgroup=group, cgroup_tasks=tasks)  # type: ignore[no-untyped-call]
+        ops = list(self._ops)
+        for number in self._named:
+            ops[number] = _of(ops[number], old, new)
+        ops.append(command(spec["process"]))
+        encoded = {
+            actor: bytearray(_renamed(data, old, new)) for actor, data in self._encode(_of(ops[-1], new, old)).items()
+        }
+        if ids:
+            self._put_roots(ops, encoded, ids.uids[0]["hostID"], ids.gids[0]["hostID"])
+        return Prepared(spec, start, Plan(tuple(ops), self._flags, encoded), host, name, steps, ())
+
+    def _put_roots(self, ops: list[Op], encoded: dict[str, bytearray], *roots: int) -> None:
+        for number in self._numbered:
+            step = ops[number]
+            ops[number] = Op(step.name, roots, step.why, step.actor)
+            before = sum(each.actor == step.actor for each in ops[:number])
+            put_numbers(encoded[step.actor], before, *roots)
+
+    def _read(self) -> None:
+        prepared, old = self._first
+        ops = [_of(step, old, self._id) for step in prepared.plan.ops[:-1]]
+        self._named = [number for number, step in enumerate(ops) if step != prepared.plan.ops[number]]
+        self._numbered = [number for number, step in enumerate(ops) if step.name == "set_fs_ids"]
+        self._ops = ops
+        self._spec = _renamed(marshal.dumps(prepared.spec), old, self._id)  # type: ignore[arg-type]
+
+    def _encode(self, last: Op) -> dict[str, bytes]:
+        """The steps of each actor as `plan.encode` writes them, with a ``last``."""
+        known, encoded = self._encoded
+        if last != known:
+            by_actor: dict[str, list[Op]] = {MOUNTER: [], INIT: [], PARENT: []}
+            for step in (*self._ops, last):
+                by_actor[step.actor].append(step)
+            encoded = {actor: bytes(encode(by_actor[actor], signatures())) for actor in (MOUNTER, INIT)}
+            self._encoded = last, encoded
+        return encoded
+
+
+def _of(step: Op, old: str, new: str) -> Op:
+    """A step of the container ``new``, from that of ``old``."""
+    return Op(step.name, _renamed(step.args, old, new), _renamed(step.why, old, new), step.actor)
+
+
+def _renamed(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, tuple):
+        return tuple([_renamed(each, old, new) for each in value])
+    if isinstance(value, str):
+        return value.replace(old, new).replace(old[:ID_SHOWN], new[:ID_SHOWN])
+    if isinstance(value, bytes):
+        return value.replace(old.encode(), new.encode()).replace(old[:ID_SHOWN].encode(), new[:ID_SHOWN].encode())
+    return value
