@@ -1,8 +1,7 @@
-"""Unpacked layers: root/layers/<chain id hex>/diff.
+"""Unpacked layers, side by side: root/layers/<chain id hex>/diff, and what else a driver makes of each on its own.
 
-A layer is unpacked in ``unfinished-<chain id hex>`` beside its place and renamed into it: a directory that is there
-is whole. Who works in an unfinished directory holds a lock on it, so that two processes never unpack the same layer;
-one that can be locked was left by a killed process.
+A layer is unpacked in ``unfinished-<chain id hex>`` beside its place and renamed into it: one that is there is whole.
+The unfinished directory is locked by who works in it (`minibox.image.claim`).
 
 Before the rename the file system is synced (syncfs(2)), once for all layers that are ready together: else a power
 failure within the next half minute would leave a layer with empty files, and the directory's name is all that anybody
@@ -11,28 +10,30 @@ checks later. fsync(2) of each file would take several times as long.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
+from functools import partial
+from heapq import heappop, heappush
 
 from minibox.errors import MiniboxError, StoreError
+from minibox.image.claim import Claim, collect_unfinished
 from minibox.image.compression import Pump
 from minibox.image.extract import Extractor, adopt_directories, hide_all_below
 from minibox.image.layout import disk_error
 from minibox.image.tar import TarReader
 from minibox.linux.files import sync_file_system
 from minibox.record import record
-from minibox.storage.removal import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
+    from typing import Any
 
     from minibox.image.attributes import OwnerPolicy
     from minibox.image.compression import Readable
     from minibox.image.extract import Form
 
-UNFINISHED = "unfinished-"
 NOTES = "notes"
 OWNERS_LOST = "owners are lost: it was unpacked by a user with a single id"
 
@@ -45,11 +46,30 @@ class LayerSource:
         blob_path: the tar, plain or compressed.
         diff_id: digest of the plain tar, verified while unpacking.
         chain_id: of this layer with all below it; names the directory.
+        coming: done when the blob is there, or can't be had; None: it is there.
     """
 
     blob_path: str
     diff_id: str
     chain_id: str
+    coming: Future[Any] | None = None
+
+
+def wait_for_blobs(sources: Sequence[LayerSource]) -> Sequence[LayerSource]:
+    """Wait for the first blob to be there; those from the first on that are.
+
+    Raises:
+        MiniboxError: one of them, whichever, can't be had.
+    """
+    waiting = {source.coming for source in sources if source.coming}
+    while sources[0].coming in waiting:
+        from concurrent.futures import FIRST_COMPLETED, wait
+
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+    count = next((index for index, source in enumerate(sources) if source.coming in waiting), len(sources))
+    return sources[:count]
 
 
 @record
@@ -67,6 +87,11 @@ class Unpacked:
     hides_all_below: bool
     skipped_devices: tuple[bytes, ...]
     owner_kept: bool
+
+    @property
+    def needs_lowers(self) -> bool:
+        """Whether it isn't whole without a look at the layers below."""
+        return bool(self.implied) or self.hides_all_below
 
 
 def unpack(
@@ -119,81 +144,112 @@ def unpack_layers(
     owner_policy: OwnerPolicy = "auto",
     on_progress: Callable[[str], None] | None = None,
 ) -> list[str]:
-    """Unpack the layers of an image, those that are not yet, several at once; their ``diff`` directories.
+    """Unpack the layers of an image, those that are not yet, into directories, as `unpack_apart`; their paths."""
+    directory = f"{root}/layers"
+
+    def name(chain_id: str) -> str:
+        return f"{chain_id[7:]}/diff"
+
+    unpack_apart(directory, sources, name, open_directory, owner_policy=owner_policy, on_progress=on_progress)
+    return [f"{directory}/{name(source.chain_id)}" for source in sources]
+
+
+def open_directory(path: str) -> int:
+    """A descriptor of a layer, to read below."""
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def unpack_apart(
+    directory: str,
+    sources: Sequence[LayerSource],
+    name: Callable[[str], str],
+    open_lower: Callable[[str], int],
+    *,
+    seal: Callable[[str, str], None] | None = None,
+    owner_policy: OwnerPolicy = "auto",
+    on_progress: Callable[[str], None] | None = None,
+) -> None:
+    """Unpack the layers of an image that are not in ``directory`` yet, as many at once as there are processors.
 
     Args:
-        sources: all layers of the image, bottom first.
+        sources: all layers of the image, bottom first. Each is begun when its blob is there.
+        name: the path below ``directory`` of the layer of a chain ID.
+        open_lower: opens a layer's directory, by its path.
+        seal: makes of the directory with a layer's files, which is removed then, what is at the second path; None where
+            the directory is the layer.
         on_progress: called with the chain ID of each layer that was unpacked and is in its place.
 
     Raises:
         StoreError: a blob is missing or damaged, an entry would leave the directory, the disk is full. The layers
-            below the one that failed are in their places.
+            below the one that failed, as far as their blobs were there, are in their places.
+        MiniboxError: what ``seal`` raises, or the one who brings a blob.
     """
-    layers_path = f"{root}/layers"
-    paths = [f"{layers_path}/{source.chain_id[7:]}/diff" for source in sources]
     try:
         # Layers hold set-user-ID programs: nobody else on the host may reach into them.
-        os.makedirs(layers_path, mode=0o700, exist_ok=True)
-        collect_unfinished(layers_path)
-        batch = _Batch(layers_path, sources, owner_policy, on_progress)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        collect_unfinished(directory)
+        batch = _Batch(directory, sources, name, open_lower, seal, owner_policy, on_progress or (lambda _: None))
         try:
             batch.run()
         finally:
             batch.close()
     except OSError as error:
-        raise disk_error(f"unpack layers in {layers_path}", error) from error
-    return paths
-
-
-def unpack_layer(root: str, source: LayerSource, owner_policy: OwnerPolicy = "auto") -> str:
-    """`unpack_layers` for a single one."""
-    return unpack_layers(root, [source], owner_policy=owner_policy)[0]
+        raise disk_error(f"unpack layers in {directory}", error) from error
 
 
 class _Batch:
-    """Unpacks layers by several threads and gives them their places, each after those below it.
+    """Unpacks layers by several threads, and gives them their places, each after those below it.
 
     Locks are taken bottom up and a lower layer's chain ID is part of each above it: who waits for a lock holds only
-    locks that are further down, so that two batches never wait for each other.
+    locks that are further down, so that two batches never wait for each other. Who waits for a blob while he has the
+    lock waits for nobody that would wait for the lock.
     """
 
     def __init__(
         self,
-        layers_path: str,
+        directory: str,
         sources: Sequence[LayerSource],
+        name: Callable[[str], str],
+        open_lower: Callable[[str], int],
+        seal: Callable[[str, str], None] | None,
         owner_policy: OwnerPolicy,
-        on_progress: Callable[[str], None] | None,
+        on_progress: Callable[[str], None],
     ) -> None:
-        self._layers_path = layers_path
+        self._directory = directory
         self._sources = sources
+        self._names = [name(source.chain_id) for source in sources]
+        self._open_lower, self._seal = open_lower, seal
         self._owner_policy = owner_policy
-        self._on_progress = on_progress or (lambda _: None)
-        self._claims: dict[int, Claim] = {}  # by position in the image
-        self._waiting: list[int] = []
+        self._on_progress = on_progress
+        self._claims: dict[int, Claim] = {}  # by position in the image, as all that follow
+        self._there: list[int] = []  # a heap of those whose blobs are there, or can't be had
+        self._working = 0
+        self._stopped = threading.Event()
         self._unpacked: dict[int, Unpacked] = {}
         self._errors: dict[int, BaseException] = {}
         self._changed = threading.Condition()
 
     def run(self) -> None:
         for position, source in enumerate(self._sources):
-            claim = Claim.take(self._layers_path, source.chain_id)
+            claim = Claim.take(self._directory, source.chain_id, self._names[position])
             if claim is not None:
                 self._claims[position] = claim
-        self._waiting = sorted(self._claims, reverse=True)
         # Threads and not processes: decompression, digests and system calls let the others run.
         count = min(os.cpu_count() or 1, len(self._claims))
-        if count <= 1:
-            self._work()
-            self._publish()
-            return
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
+        for position in self._claims:
+            if (coming := self._sources[position].coming) is None:
+                self._came(position)
+            else:
+                coming.add_done_callback(partial(self._came, position))
         for thread in threads:
             thread.start()
         try:
             self._publish()
         finally:
             with self._changed:
-                self._waiting.clear()
+                self._stopped.set()
+                self._changed.notify_all()
             for thread in threads:
                 thread.join()
 
@@ -202,34 +258,49 @@ class _Batch:
         for claim in self._claims.values():
             claim.give_up()
 
+    def _came(self, position: int, _: object = None) -> None:
+        with self._changed:
+            heappush(self._there, position)
+            self._changed.notify_all()
+
     def _work(self) -> None:
         while True:
             with self._changed:
-                if not self._waiting or self._errors:
+                self._changed.wait_for(lambda: self._there or self._errors or self._stopped.is_set())
+                if self._errors or self._stopped.is_set():
                     return
-                position = self._waiting.pop()
+                position = heappop(self._there)
+                self._working += 1
+            found, failed = None, None
             try:
                 found = self._unpack(position)
             except BaseException as error:
-                with self._changed:
-                    self._errors[position] = error
-                    self._changed.notify()
-                return
+                failed = error
             with self._changed:
-                self._unpacked[position] = found
-                self._changed.notify()
+                self._working -= 1
+                if found is not None:
+                    self._unpacked[position] = found
+                if failed is not None:
+                    self._errors[position] = failed
+                self._changed.notify_all()
 
     def _unpack(self, position: int) -> Unpacked:
-        source = self._sources[position]
-        diff_path = f"{self._claims[position].path}/diff"
-        os.mkdir(diff_path)
-        os.chmod(diff_path, 0o755)  # not left to the umask: it is the container's root directory
+        source, tree = self._sources[position], self._tree(position)
+        if source.coming is not None:
+            source.coming.result()
+        os.makedirs(os.path.dirname(tree), 0o700, exist_ok=True)
+        os.mkdir(tree)
+        os.chmod(tree, 0o755)  # not left to the umask: it is the container's root directory
         try:
             blob = open(source.blob_path, "rb", buffering=0)
         except OSError as error:
             raise disk_error(f"read the blob of layer {source.diff_id}", error) from error
         with blob:
-            return unpack(blob, diff_path, diff_id=source.diff_id, owner_policy=self._owner_policy)
+            wanted = _Wanted(blob, self._stopped)
+            found = unpack(wanted, tree, diff_id=source.diff_id, owner_policy=self._owner_policy)
+        if self._seal is not None and not found.needs_lowers:
+            self._seal(tree, self._where(position))
+        return found
 
     def _publish(self) -> None:
         """Give layers their places as they get ready, each when all below it have theirs."""
@@ -238,123 +309,59 @@ class _Batch:
                 self._complete(position)
             sync_file_system(self._claims[ready[0]].descriptor)
             for position in ready:
-                chain_id = self._sources[position].chain_id
-                self._claims.pop(position).keep(f"{self._layers_path}/{chain_id[7:]}")
-                self._on_progress(chain_id)
+                self._claims.pop(position).keep(self._names[position])
+                self._on_progress(self._sources[position].chain_id)
 
     def _ready(self) -> Iterator[list[int]]:
         waiting = sorted(self._claims)
         while waiting:
             with self._changed:
-                while waiting[0] not in self._unpacked and waiting[0] not in self._errors:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: waiting[0] in self._unpacked or (self._errors and not self._working))
                 count = next((index for index, each in enumerate(waiting) if each not in self._unpacked), len(waiting))
                 if not count:
-                    raise self._errors[waiting[0]]
+                    raise self._errors[min(self._errors)]
             yield waiting[:count]
             del waiting[:count]
 
     def _complete(self, position: int) -> None:
-        found = self._unpacked[position]
-        path = self._claims[position].path
-        lowers = [f"{self._where(below)}/diff" for below in range(position - 1, -1, -1)]
-        if found.hides_all_below:
-            hide_all_below(f"{path}/diff", lowers)
-        if found.implied:
-            adopt_directories(f"{path}/diff", found.implied, lowers, owner=found.owner_kept)
-        if text := notes_text(found):
-            with open(f"{path}/{NOTES}", "w", encoding="utf-8") as file:
+        """What takes the layers below."""
+        found, tree = self._unpacked[position], self._tree(position)
+        if found.needs_lowers:
+            fds: list[int] = []
+            try:
+                for below in range(position - 1, -1, -1):
+                    fds.append(self._open_lower(self._where(below)))
+                lowers = [f"/proc/self/fd/{fd}/." for fd in fds]
+                if found.hides_all_below:
+                    hide_all_below(tree, lowers)
+                adopt_directories(tree, found.implied, lowers, owner=found.owner_kept)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+            if self._seal is not None:
+                self._seal(tree, self._where(position))
+        if self._seal is None and (text := notes_text(found)):
+            with open(f"{os.path.dirname(tree)}/{NOTES}", "w", encoding="utf-8") as file:
                 file.write(text)
+
+    def _tree(self, position: int) -> str:
+        return self._where(position) if self._seal is None else f"{self._claims[position].path}/diff"
 
     def _where(self, position: int) -> str:
         claim = self._claims.get(position)
-        return claim.path if claim else f"{self._layers_path}/{self._sources[position].chain_id[7:]}"
+        return f"{claim.path if claim else self._directory}/{self._names[position]}"
 
 
-class Claim:
-    """The unfinished directory of a layer, empty at first, and the lock on it: nobody else unpacks the layer.
+class _Wanted:
+    """A blob as long as it is wanted: Ctrl-C doesn't wait for a thread to unpack all of it."""
 
-    Attributes:
-        path: of the directory.
-        descriptor: of the directory; it has the lock.
-    """
+    def __init__(self, file: Readable, stopped: threading.Event) -> None:
+        self._file, self._stopped = file, stopped
 
-    def __init__(self, path: str, descriptor: int) -> None:
-        self.path = path
-        self.descriptor = descriptor
-
-    @staticmethod
-    def take(layers_path: str, chain_id: str) -> Claim | None:
-        """Wait for the layer or for the lock on it; None when the layer is there.
-
-        Raises:
-            OSError: the directory can't be made, or what a killed process left in it can't be removed.
-        """
-        path = f"{layers_path}/{UNFINISHED}{chain_id[7:]}"
-        while not os.access(f"{layers_path}/{chain_id[7:]}/diff", os.F_OK):
-            try:
-                os.mkdir(path, 0o700)
-            except FileExistsError:
-                pass
-            claim = _lock(path)
-            if claim is None:
-                continue  # it was renamed into its place, or collected
-            try:
-                # Behind the lock: who had it may have finished.
-                if not os.access(f"{layers_path}/{chain_id[7:]}/diff", os.F_OK):
-                    for name in os.listdir(path):
-                        remove_tree(f"{path}/{name}")
-                    return claim
-            except BaseException:
-                os.close(claim.descriptor)
-                raise
-            claim.give_up()
-        return None
-
-    def keep(self, layer_path: str) -> None:
-        """Give the layer its place."""
-        os.rename(self.path, layer_path)
-        os.close(self.descriptor)
-
-    def give_up(self) -> None:
-        """Remove the directory; that it can't be is no error, as the next one tries again."""
-        try:
-            remove_tree(self.path)
-        except OSError:
-            pass
-        os.close(self.descriptor)
-
-
-def _lock(path: str, *, wait: bool = True) -> Claim | None:
-    """Lock an unfinished directory; None when it is no more what ``path`` names, or without ``wait`` is another's."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return Claim(path, descriptor)
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
-
-
-def collect_unfinished(layers_path: str) -> None:
-    """Remove the unfinished directories that killed processes left.
-
-    Raises:
-        OSError: the directory can't be read.
-    """
-    for name in os.listdir(layers_path):
-        if name.startswith(UNFINISHED):
-            claim = _lock(f"{layers_path}/{name}", wait=False)
-            if claim is not None:
-                claim.give_up()
+    def read(self, size: int, /) -> bytes:
+        if self._stopped.is_set():
+            raise StoreError("called off")
+        return self._file.read(size)
 
 
 def notes_text(found: Unpacked) -> str:

@@ -55,12 +55,14 @@ if TYPE_CHECKING:
             Safe beside others who do the same, and when killed: a layer that is there is whole.
 
             Args:
-                sources: all layers of the image, bottom first; `minibox.image.store.ImageStore.layer_sources`.
+                sources: all layers of the image, bottom first; `minibox.image.store.ImageStore.layer_sources`. Their
+                    blobs may still be coming.
                 on_progress: called with the chain ID of each layer that was unpacked.
 
             Raises:
                 StoreError: a layer is damaged, or there is no space to unpack it.
                 Unsupported: the kernel, the file system or a missing program can't do this driver.
+                MiniboxError: who brings a blob has failed.
             """
 
         def describe(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:

@@ -7,7 +7,7 @@ root may mount it. Source: https://docs.kernel.org/filesystems/erofs.html, mkfs.
 On disk under ``root``:
 
     erofs/<hex>.erofs        a layer; <hex> is its chain ID
-    erofs/unfinished-<hex>/  one that is being made, by who holds the lock erofs.lock
+    erofs/unfinished-<hex>/  one that is being made, by who holds a lock on it
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import errno
 import os
 
 from minibox.errors import MiniboxError, StoreError, Unsupported, kernel_says
-from minibox.storage.layers import chain_ids_in, make_layers
+from minibox.storage.layers import chain_ids_in
 from minibox.storage.overlay import Overlay
 from minibox.storage.removal import remove_directory
 
@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from minibox.image.layer import LayerSource, Unpacked
+    from minibox.image.layer import LayerSource
 
 SUFFIX = ".erofs"
 NO_UUID = "00000000-0000-0000-0000-000000000000"
@@ -47,48 +47,17 @@ class Erofs(Overlay):
         return f"{self.root}/erofs/{chain_id[7:]}{SUFFIX}"
 
     def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
+        from minibox.image.layer import unpack_apart
+
         if self.is_unpacked(tuple(source.chain_id for source in sources)):
             return
         os.makedirs(f"{self.root}/tmp", 0o700, exist_ok=True)
         if why := refusal(f"{self.root}/tmp"):
             raise Unsupported(f"use the storage driver erofs: {why}", OTHER_HINT)
-        make_layers(
-            f"{self.root}/erofs", sources, place=self.layer_path, make=self._make_layer, on_progress=on_progress
-        )
-
-    def _make_layer(self, source: LayerSource, path: str, below: list[str]) -> str:
-        from minibox.image.layer import unpack
-        from minibox.image.layout import disk_error
-
-        tree, image = f"{path}/diff", f"{path}/image"
-        try:
-            os.makedirs(tree)
-            os.chmod(tree, 0o755)  # not left to the umask: it is the container's root directory
-            with open(source.blob_path, "rb", buffering=0) as blob:
-                found = unpack(blob, tree, diff_id=source.diff_id)
-            if found.implied or found.hides_all_below:
-                self._complete(tree, found, below)
-            make_image(tree, image)
-            remove_directory(tree)
-        except OSError as error:
-            raise disk_error(f"unpack layer {source.diff_id}", error) from error
-        return image
-
-    def _complete(self, tree: str, found: Unpacked, below: list[str]) -> None:
-        """Hide what an opaque root hides; give directories that the layer only implies the attributes from below."""
-        from minibox.image.extract import adopt_directories, hide_all_below
-
-        fds: list[int] = []
-        try:
-            for path in below:
-                fds.append(self.open_lower(path))
-            lowers = [f"/proc/self/fd/{fd}/." for fd in fds]
-            if found.hides_all_below:
-                hide_all_below(tree, lowers)
-            adopt_directories(tree, found.implied, lowers, owner=found.owner_kept)
-        finally:
-            for fd in fds:
-                os.close(fd)
+        unpack_apart(
+            f"{self.root}/erofs", sources, lambda chain_id: f"{chain_id[7:]}{SUFFIX}", self.open_lower,
+            seal=_seal, on_progress=on_progress,
+        )  # fmt: skip
 
     def open_lower(self, path: str) -> int:
         from minibox.linux.images import open_image
@@ -121,6 +90,11 @@ class Erofs(Overlay):
             return os.stat(self.layer_path(chain_id)).st_blocks * 512
         except FileNotFoundError:
             return 0
+
+
+def _seal(tree: str, path: str) -> None:
+    make_image(tree, path)
+    remove_directory(tree)
 
 
 def make_image(tree: str, path: str) -> None:

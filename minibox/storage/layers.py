@@ -36,49 +36,55 @@ def make_layers(
     sources: Sequence[LayerSource],
     *,
     place: Callable[[str], str],
-    make: Callable[[LayerSource, str, list[str]], str],
-    remove_first: Callable[[str], None] = lambda path: None,
+    make: Callable[[LayerSource, str, str], None],
+    remove_first: Callable[[str], None],
     on_progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Make the layers of an image that are not in ``directory`` yet, one after the other, under a lock.
+    """Make the layers of an image that are not in ``directory`` yet, each of the one below it, under a lock.
 
-    All are synced to the disk, once, before they get their names, by which they will be taken for whole. When one
-    can't be made, those below it are kept.
+    Those whose blobs are there are made together, and synced to the disk, once, before they get their names, by which
+    they will be taken for whole. When one can't be made, those below it are kept.
 
     Args:
         place: where the layer of a chain ID belongs.
-        make: makes a layer; of its source, a path that it may use and that is removed afterwards, and the places
-            of the layers below, topmost first. Returns where the layer is: that path, or one below it.
+        make: makes a layer; of its source, the path to make it at, and the place of the layer below, "" for none.
         remove_first: as for `remove_at_once`.
 
     Raises:
         StoreError: the disk is full; and what ``make`` raises.
+        MiniboxError: a blob can't be had.
     """
+    from minibox.image.layer import wait_for_blobs
     from minibox.image.layout import disk_error, locked
 
-    made: list[tuple[str, str]] = []  # chain IDs, and where the layers are
-    below: list[str] = []
-    try:
-        os.makedirs(directory, 0o700, exist_ok=True)
-        with locked(f"{directory}.lock"):
-            _collect_unfinished(directory, remove_first)
-            try:
-                for source in sources:
-                    path = place(source.chain_id)
-                    if not os.access(path, os.F_OK):
-                        path = make(source, f"{directory}/{UNFINISHED}{source.chain_id[7:]}", below)
-                        made.append((source.chain_id, path))
-                    below.insert(0, path)
-            finally:
-                if made:
-                    _sync(directory)
-                for chain_id, path in made:
-                    os.rename(path, place(chain_id))
-                    if on_progress:
-                        on_progress(chain_id)
+    below = ""
+    while sources:
+        ready = wait_for_blobs(sources)
+        sources = sources[len(ready) :]
+        made: list[tuple[str, str]] = []  # chain IDs, and where the layers are
+        try:
+            os.makedirs(directory, 0o700, exist_ok=True)
+            with locked(f"{directory}.lock"):
                 _collect_unfinished(directory, remove_first)
-    except OSError as error:
-        raise disk_error(f"unpack layers in {directory}", error) from error
+                try:
+                    for source in ready:
+                        path = place(source.chain_id)
+                        if not os.access(path, os.F_OK):
+                            path = f"{directory}/{UNFINISHED}{source.chain_id[7:]}"
+                            make(source, path, below)
+                            made.append((source.chain_id, path))
+                        below = path
+                finally:
+                    if made:
+                        _sync(directory)
+                    for chain_id, path in made:
+                        os.rename(path, place(chain_id))
+                        if on_progress:
+                            on_progress(chain_id)
+                    _collect_unfinished(directory, remove_first)
+        except OSError as error:
+            raise disk_error(f"unpack layers in {directory}", error) from error
+        below = place(ready[-1].chain_id)
 
 
 def _collect_unfinished(directory: str, remove_first: Callable[[str], None]) -> None:

@@ -78,20 +78,19 @@ class Trees:
                 on_progress=on_progress,
             )
 
-    def _make_layer(self, source: LayerSource, path: str, below: list[str]) -> str:
+    def _make_layer(self, source: LayerSource, path: str, below: str) -> None:
         from minibox.image.layer import unpack
 
         try:
-            self._begin_layer(below[0] if below else "", path)
+            self._begin_layer(below, path)
             if not below:
                 os.chmod(path, 0o755)  # not left to the umask: it is the container's root directory
             with open(source.blob_path, "rb", buffering=0) as blob:
                 unpack(blob, path, diff_id=source.diff_id, form="apply")
-            self._note_bytes(source.chain_id, added_bytes(path, below[0] if below else ""))
+            self._note_bytes(source.chain_id, added_bytes(path, below))
             self._seal_layer(path)
         except OSError as error:
             raise self._error(f"unpack layer {source.diff_id}", error) from error
-        return path
 
     def _note_bytes(self, chain_id: str, count: int) -> None:
         """Keep what a layer adds to those below: later it is shared with those above, and can't be told any more."""

@@ -11,19 +11,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from minibox.engine.view import container_view, image_view
-from minibox.errors import StoreError
+from minibox.errors import RegistryError, StoreError
+from minibox.image import layer
 from minibox.image.importer import add_image
 from minibox.image.manifest import layer_descriptors
 from minibox.image.store import ImageStore, ResolvedImage
 from minibox.linux.images import open_image
-from minibox.record import record
+from minibox.record import record, replace
 from minibox.storage import read_record, snapshotter
 from minibox.storage.erofs import make_image
 from tests import isolation
@@ -33,6 +35,7 @@ from tests.storages import loop_files, new_file_system, state_root, unfinished, 
 from tests.unit.layers import directory, entry, hard_link, symlink, tar
 
 if TYPE_CHECKING:
+    from minibox.image.layer import LayerSource
     from minibox.storage import Snapshotter
 
 pytestmark = requires("root", "idmap")
@@ -306,6 +309,61 @@ def test_layers_are_shared_measured_and_removed(place: Place, root: Path, storag
     assert storage.layers() == []
 
 
+# ---- layers that are still being downloaded -----------------------------------------------------
+
+
+def coming(root: Path, image: ResolvedImage) -> tuple[list[LayerSource], list[Future[bool]]]:
+    blobs: list[Future[bool]] = [Future() for _ in image.chain_ids]
+    sources = ImageStore(str(root)).layer_sources(image)
+    return [replace(source, coming=blob) for source, blob in zip(sources, blobs, strict=True)], blobs
+
+
+def test_each_layer_is_made_when_it_has_come(root: Path, storage: Snapshotter) -> None:
+    sources, blobs = coming(root, add(root, "app", [directory("d", 0o700)], [entry("d/a")], [entry("d/b")]))
+    made: list[str] = []
+
+    def bring_next(chain_id: str) -> None:
+        made.append(chain_id)
+        assert storage.layers() and len(storage.layers()) == len(made)
+        if len(made) < len(blobs):
+            blobs[len(made)].set_result(True)
+
+    blobs[0].set_result(True)
+    storage.unpack(sources, bring_next)
+    assert made == [source.chain_id for source in sources] and not unfinished(root)
+
+
+def test_a_layer_that_does_not_come_is_told_at_once(root: Path, storage: Snapshotter) -> None:
+    """Though one below it may still come."""
+    sources, blobs = coming(root, add(root, "app", [entry("a")], [entry("b")]))
+
+    def fail(_: str) -> None:
+        blobs[2].set_exception(RegistryError("it broke off"))
+
+    blobs[0].set_result(True)
+    with pytest.raises(RegistryError, match="it broke off"):
+        storage.unpack(sources, fail)
+    assert storage.layers() == [sources[0].chain_id] and not unfinished(root)
+
+
+def test_layers_of_their_own_are_unpacked_side_by_side(
+    root: Path, storage: Snapshotter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if storage.driver not in ("overlay", "erofs"):
+        pytest.skip("each layer is made of the one below")
+    image = add(root, "app", [entry("a")])
+    both, unpack = Barrier(2), layer.unpack
+
+    def unpack_both(*arguments: Any, **options: Any) -> Any:
+        both.wait(30)
+        return unpack(*arguments, **options)
+
+    monkeypatch.setattr(layer, "unpack", unpack_both)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    storage.unpack(ImageStore(str(root)).layer_sources(image))
+    assert storage.is_unpacked(image.chain_ids)
+
+
 # ---- what is left -------------------------------------------------------------------------------
 
 
@@ -339,9 +397,7 @@ def test_killed_while_it_unpacks(box: Run, root: Path, minibox_command: list[str
     own = {**environment, "MINIBOX_ROOT": str(root), "MINIBOX_STORAGE_DRIVER": place.driver}
     with subprocess.Popen([*minibox_command, *RUN, "large", "true"], env=own) as process:
         deadline = time.monotonic() + 20
-        while not any(
-            (path / inside / "zeros0").exists() for path in root.glob("*/unfinished-*") for inside in ("", "diff")
-        ):
+        while not [*root.glob("*/unfinished-*/zeros0"), *root.glob("*/unfinished-*/**/diff/zeros0")]:
             assert time.monotonic() < deadline and process.poll() is None
         process.kill()
     assert unfinished(root)

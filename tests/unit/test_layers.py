@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minibox.errors import StoreError
-from minibox.image import extract, layer
+from minibox.image import claim, extract, layer
 from minibox.image.importer import add_image
 from minibox.image.layer import LayerSource, notes, unpack, unpack_layers
 from minibox.image.manifest import chain_ids
@@ -47,7 +48,7 @@ def sources_of(tmp_path: Path, *layers: io.BytesIO) -> list[LayerSource]:
 
 
 def left_over(root: str) -> list[str]:
-    return [name for name in os.listdir(f"{root}/layers") if name.startswith(layer.UNFINISHED)]
+    return [name for name in os.listdir(f"{root}/layers") if name.startswith(claim.UNFINISHED)]
 
 
 def test_layers_are_unpacked_once_in_order(tmp_path, root):
@@ -123,14 +124,14 @@ def test_killed_processes_leave_nothing_that_lasts(tmp_path, root):
 def test_unfinished_directory_of_a_dead_process_goes_and_that_of_a_live_one_stays(tmp_path, root):
     (source,) = sources_of(tmp_path, tar_of({"f": b"x"}))
     for name in ("dead", source.chain_id[7:]):
-        os.makedirs(f"{root}/layers/{layer.UNFINISHED}{name}/diff/some/thing")
-    os.makedirs(f"{root}/layers/{layer.UNFINISHED}live/diff")
-    claim = layer._lock(f"{root}/layers/{layer.UNFINISHED}live")
-    assert claim is not None
+        os.makedirs(f"{root}/layers/{claim.UNFINISHED}{name}/diff/some/thing")
+    os.makedirs(f"{root}/layers/{claim.UNFINISHED}live/diff")
+    live = claim.lock(f"{root}/layers/{claim.UNFINISHED}live")
+    assert live is not None
     unpack_layers(root, [source])
-    assert left_over(root) == [f"{layer.UNFINISHED}live"]
+    assert left_over(root) == [f"{claim.UNFINISHED}live"]
     assert os.listdir(f"{root}/layers/{source.chain_id[7:]}/diff") == ["f"]
-    claim.give_up()
+    live.give_up()
     assert left_over(root) == []
 
 
@@ -139,13 +140,34 @@ def test_layers_are_on_disk_before_they_have_their_names(tmp_path, root, monkeyp
     events: list[str] = []
     monkeypatch.setattr(layer, "sync_file_system", lambda fd: events.append("sync"))
 
-    def keep(claim, path):
+    def keep(finished, name):
         events.append("name")
-        claim.give_up()
+        finished.give_up()
 
-    monkeypatch.setattr(layer.Claim, "keep", keep)
+    monkeypatch.setattr(claim.Claim, "keep", keep)
     unpack_layers(root, sources_of(tmp_path, tar_of({"f": b"x"})))
     assert events == ["sync", "name"]
+
+
+def test_an_interrupt_waits_for_no_layer(tmp_path, root, monkeypatch):
+    first, second = sources = sources_of(tmp_path, tar_of({"f": b"x"}), tar_of({"g": b"x"}))
+    begun = threading.Event()
+
+    def unpack_forever(blob, directory, *, diff_id, **options):
+        while diff_id == second.diff_id:
+            begun.set()
+            blob.read(1)
+        return unpack(blob, directory, diff_id=diff_id, **options)
+
+    def interrupt(chain_id):
+        assert chain_id == first.chain_id and begun.wait(30)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(layer, "unpack", unpack_forever)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with pytest.raises(KeyboardInterrupt):
+        unpack_layers(root, sources, on_progress=interrupt)
+    assert os.listdir(f"{root}/layers") == [first.chain_id[7:]]
 
 
 def test_what_was_lost_is_noted(tmp_path, root):

@@ -15,8 +15,8 @@ import pytest
 
 from minibox.config import RegistryConfig
 from minibox.errors import MiniboxError, RegistryError, StoreError, Unauthorized
-from minibox.image import progress
-from minibox.image.layer import unpack_layer
+from minibox.image import layer, progress
+from minibox.image.layer import unpack_layers
 from minibox.image.platform import parse_platform
 from minibox.image.reference import parse
 from minibox.image.registry.client import Client, NotFound
@@ -28,7 +28,8 @@ from minibox.image.store import ImageStore
 from tests.registries import INDEX, LAYER, MANIFEST, Answer, FakeRegistry, MadeImage, descriptor, digest_of, manifest_of
 
 MIB = 1 << 20
-MADE = MadeImage({"a": b"1", "b": os.urandom(3 * MIB)}, {"c": b"3"})
+MADE_B = os.urandom(3 * MIB)
+MADE = MadeImage({"a": b"1", "b": MADE_B}, {"c": b"3"})
 BLOBS = "GET /v2/app/blobs/"
 MANIFESTS = "GET /v2/app/manifests/"
 
@@ -59,9 +60,7 @@ def pull(store, registry):
     transport = Transport({})
 
     def unpack(sources, told):
-        for source in sources:
-            unpack_layer(store.root, source)
-            told(source.chain_id)
+        unpack_layers(store.root, sources, on_progress=told)
 
     def pull(name="app:1", credential=None, platform="", attempts=3, on_progress=progress.silent):
         reference = parse(f"{registry.host}/{name}")
@@ -128,6 +127,43 @@ def test_blob_that_is_there_is_not_fetched_again(pull, image, registry):
     pull("app:2", on_progress=events.append)
     assert len(registry.asked(BLOBS)) == 2  # its config and its first layer
     assert [event.state for event in events if event.digest == digest_of(image.layers[1])][0] == progress.EXISTS
+
+
+def test_layer_is_unpacked_while_the_one_above_it_comes(pull, image, registry):
+    first, second = (digest_of(layer) for layer in image.layers)
+    in_place = threading.Event()
+    registry.rule(BLOBS + second, lambda request: None if in_place.wait(30) else Answer(404))
+
+    def told(event):
+        if (event.digest, event.state) == (first, progress.PULLED):
+            in_place.set()
+
+    pull(on_progress=told)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_two_layers_are_unpacked_at_once_whichever_comes_first(pull, image, registry, monkeypatch, late):
+    """The late one comes when the other is being unpacked, which waits for it there."""
+    begun, both = threading.Event(), threading.Barrier(2)
+    registry.rule(BLOBS + digest_of(image.layers[late]), lambda request: None if begun.wait(30) else Answer(404))
+    unpack = layer.unpack
+
+    def unpack_both(*arguments, **options):
+        begun.set()
+        both.wait(30)
+        return unpack(*arguments, **options)
+
+    monkeypatch.setattr(layer, "unpack", unpack_both)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    pull()
+
+
+def test_layer_that_is_there_and_unpacked_is_told_once(pull, image, registry):
+    pull()
+    registry.add(MadeImage({"a": b"1", "b": MADE_B}, {"c": b"4"}), "2")
+    events: list[progress.Progress] = []
+    pull("app:2", on_progress=events.append)
+    assert [event.state for event in events if event.digest == digest_of(image.layers[0])] == [progress.EXISTS]
 
 
 def test_damaged_blob_of_the_store_is_brought_anew(pull, store, image, registry):

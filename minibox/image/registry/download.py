@@ -64,8 +64,8 @@ class Downloads:
             for response in self._open:
                 response.shutdown()
 
-    def fetch(self, descriptor: Descriptor, *, anew: bool = False) -> None:
-        """Bring one blob, unless it is there. It is verified, and for the disk to be safe `sync` has to follow.
+    def fetch(self, descriptor: Descriptor, *, anew: bool = False) -> bool:
+        """Bring one blob, unless it is there: whether it wasn't. It is verified; for it to be on the disk `sync` follows.
 
         Args:
             anew: bring it though it is there, since it is damaged.
@@ -78,7 +78,7 @@ class Downloads:
         digest = descriptor["digest"]
         if not anew and is_there(self.layout, descriptor):
             self._tell(Progress(digest, progress.EXISTS))
-            return
+            return False
         self._tell(Progress(digest, progress.PULLING, 0, descriptor["size"]))
         self.layout.create()
         try:
@@ -89,6 +89,7 @@ class Downloads:
         except OSError as error:
             raise disk_error(f"write blob {digest}", error) from error
         self._tell(Progress(digest, progress.DOWNLOADED, descriptor["size"], descriptor["size"]))
+        return True
 
     def sync(self, descriptor: Descriptor) -> None:
         """See that a blob is on the disk.

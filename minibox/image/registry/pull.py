@@ -6,9 +6,9 @@ goes wrong before, the store's images are what they were. Blobs that came whole 
 
 from __future__ import annotations
 
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
-from minibox.errors import RegistryError, StoreError
+from minibox.errors import ImageNotFound, RegistryError, StoreError
 from minibox.image import progress
 from minibox.image.layer import LayerSource
 from minibox.image.layout import PULLED_DIGEST, annotation, ref_name
@@ -21,7 +21,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from minibox.image.layout import Descriptor
@@ -60,9 +60,8 @@ class Pull:
     """Pulls images of one repository from the first of ``clients`` that has them.
 
     Args:
-        unpack: unpacks layers that it has not yet, given bottom first, and calls back with the chain ID
-            of each; called again with more of them as they come.
-        early: ``unpack`` may be called, in this thread, while others still download.
+        unpack: unpacks the layers that it has not yet, given bottom first, and calls back with the chain ID of each.
+        early: ``unpack`` may be called, in this thread, with layers whose blobs are still coming.
         platform: whose image is wanted; None for this machine's.
     """
 
@@ -147,9 +146,9 @@ class Pull:
                 self._wanted or host_platform(), platform
             ):
                 return None
-            self._unpack(self._sources(layers, image.config), lambda _: None)
-        except StoreError:
-            return None  # damaged: what is wrong is brought anew
+            self._unpack(self._sources(layers, image.config, {}), lambda _: None)
+        except (ImageNotFound, StoreError):
+            return None  # another platform's, or damaged: what is wrong is brought anew
         return Pulled(name, annotation(named, PULLED_DIGEST) or named["digest"], False, platform)
 
     def _choose(self, client: Client, document: Document) -> Document:
@@ -164,29 +163,29 @@ class Pull:
             document = get_manifest(client, descriptor["digest"], descriptor)
         raise RegistryError(f"{client.host}: image indexes are nested more than {INDEXES_DEEP_MAX} deep")
 
-    def _sources(self, layers: Sequence[Descriptor], config: dict[str, Any]) -> list[LayerSource]:
+    def _sources(
+        self, layers: Sequence[Descriptor], config: dict[str, Any], came: Mapping[str, Future[bool]]
+    ) -> list[LayerSource]:
         ids = diff_ids(config)
         return [
-            LayerSource(blob_path=self._layout.blob_path(layer["digest"]), diff_id=diff_id, chain_id=chain_id)
+            LayerSource(self._layout.blob_path(layer["digest"]), diff_id, chain_id, came.get(layer["digest"]))
             for layer, diff_id, chain_id in zip(layers, ids, chain_ids(ids), strict=True)
         ]
 
     def _bring_layers(self, client: Client, layers: Sequence[Descriptor], config: dict[str, Any]) -> None:
-        """Download all layers, several at once, and unpack them in order as they come."""
-        sources = self._sources(layers, config)
+        """Download all layers, several at once, and unpack them as they come."""
         # Who had the manifest first, then those that were left to ask.
         downloads = Downloads(self._layout, self._clients[self._clients.index(client) :], self._tell)
-        unpacking = _Unpacking(self._unpack, downloads, layers, sources, self._tell)
-        came: dict[str, Future[None]] = {layer["digest"]: Future() for layer in layers}
-        pool = ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="pull")
         by_digest = {layer["digest"]: layer for layer in layers}
-        kept = [pool.submit(_bring, downloads, layer, came[digest]) for digest, layer in by_digest.items()]
+        came: dict[str, Future[bool]] = {digest: Future() for digest in by_digest}
+        pool = ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="pull")
+        kept = [pool.submit(self._bring, downloads, layer, came[digest]) for digest, layer in by_digest.items()]
         try:
-            order = [came[layer["digest"]] for layer in layers]
-            while unpacking.count < len(layers):
-                unpacking.unpack(_wait_for_more(order, unpacking.count if self._early else len(layers) - 1))
-            for future in kept:
-                future.result()
+            if not self._early:
+                _wait_for_all(kept)
+                pool.shutdown()
+            self._unpack_layers(downloads, layers, self._sources(layers, config, came))
+            _wait_for_all(kept)
         except BaseException:
             downloads.stop()
             # Not for long: one that waits for a registry's answer would make Ctrl-C wait, too.
@@ -195,76 +194,47 @@ class Pull:
             raise
         pool.shutdown()
 
-
-class _Unpacking:
-    """Unpacks the layers of one image from the bottom; ``count`` says how many are."""
-
-    def __init__(
-        self,
-        unpack: Unpack,
-        downloads: Downloads,
-        layers: Sequence[Descriptor],
-        sources: Sequence[LayerSource],
-        on_progress: OnProgress,
-    ) -> None:
-        self.count = 0
-        self._call = unpack
-        self._downloads = downloads
-        self._layers, self._sources = layers, sources
-        self._tell = on_progress
-        self._digests = {source.chain_id: layer["digest"] for layer, source in zip(layers, sources, strict=True)}
-
-    def unpack(self, count: int) -> None:
-        """Unpack up to ``count`` layers.
-
-        A blob that was in the store already and turns out to be damaged is brought anew.
-        """
-        for layer in self._layers[self.count : count]:
-            self._tell(Progress(layer["digest"], progress.EXTRACTING))
+    def _bring(self, downloads: Downloads, layer: Descriptor, came: Future[bool]) -> None:
+        """In a thread: ``came`` is done when the layer can be unpacked; it is written to the disk meanwhile."""
         try:
-            self._call(self._sources[:count], self._unpacked)
-        except StoreError as error:
-            layers = {layer["digest"]: layer for layer in self._layers[:count]}
-            damaged = [layer for layer in layers.values() if is_damaged(self._downloads.layout, layer["digest"])]
-            if not damaged:
-                raise self._naming_blob(error) from error
-            for layer in damaged:
-                self._downloads.fetch(layer, anew=True)
-            self._call(self._sources[:count], self._unpacked)
-        for source in self._sources[self.count : count]:
-            self._unpacked(source.chain_id)
-        self.count = count
+            is_new = downloads.fetch(layer)
+        except BaseException as error:
+            came.set_exception(error)
+            raise
+        if is_new:
+            self._tell(Progress(layer["digest"], progress.EXTRACTING))
+        came.set_result(is_new)
+        downloads.sync(layer)
 
-    def _naming_blob(self, error: StoreError) -> StoreError:
-        """``error`` tells of a diff ID: say which blob of whom that is."""
-        for layer, source in zip(self._layers, self._sources, strict=True):
-            if source.diff_id in str(error):
-                return StoreError(f"blob {layer['digest']} from {self._downloads.host}: {error}", error.hint)
-        return error
+    def _unpack_layers(
+        self, downloads: Downloads, layers: Sequence[Descriptor], sources: Sequence[LayerSource]
+    ) -> None:
+        """A blob that was in the store already and turns out to be damaged is brought anew."""
+        untold = {source.chain_id: layer["digest"] for layer, source in zip(layers, sources, strict=True)}
+        by_diff_id = {source.diff_id: layer for layer, source in zip(layers, sources, strict=True)}
 
-    def _unpacked(self, chain_id: str) -> None:
-        if digest := self._digests.pop(chain_id, None):
-            self._tell(Progress(digest, progress.PULLED))
+        def tell(chain_id: str) -> None:
+            if digest := untold.pop(chain_id, None):
+                self._tell(Progress(digest, progress.PULLED))
+
+        while True:
+            try:
+                self._unpack(sources, tell)
+                break
+            except StoreError as error:
+                layer = next((layer for diff_id, layer in by_diff_id.items() if diff_id in str(error)), None)
+                if layer is None:
+                    raise
+                if not is_damaged(self._layout, layer["digest"]):
+                    raise StoreError(f"blob {layer['digest']} from {downloads.host}: {error}", error.hint) from error
+            downloads.fetch(layer, anew=True)
+            downloads.sync(layer)
+        for source in sources:
+            if source.coming is not None and source.coming.result():
+                tell(source.chain_id)
 
 
-def _bring(downloads: Downloads, layer: Descriptor, came: Future[None]) -> None:
-    """In a thread: ``came`` is done when the layer can be unpacked; it is written to the disk meanwhile."""
-    try:
-        downloads.fetch(layer)
-    except BaseException as error:
-        came.set_exception(error)
-        return
-    came.set_result(None)
-    downloads.sync(layer)
-
-
-def _wait_for_more(order: Sequence[Future[None]], count: int) -> int:
-    """How many layers from the bottom have come, once those are more than ``count``."""
-    while True:
-        done = [future for future in order if future.done()]
-        for future in done:
-            future.result()
-        ready = next((index for index, future in enumerate(order) if future not in done), len(order))
-        if ready > count:
-            return ready
-        wait([future for future in order if future not in done], return_when=FIRST_COMPLETED)
+def _wait_for_all(futures: Iterable[Future[None]]) -> None:
+    """Until all are done, or one fails: then that is raised."""
+    for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+        future.result()
