@@ -144,9 +144,10 @@ Examples:
   minibox rmi $(minibox images -q --filter dangling=true)"""
 )
 @click.option("-f", "--force", is_flag=True, help="Remove all names of an id, and an image that ended containers use")
+@click.option("--no-prune", is_flag=True, help="For scripts written for Docker: no image has another one below it here")
 @click.argument("names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
 @click.pass_context
-def rmi(ctx: click.Context, names: tuple[str, ...], force: bool) -> None:
+def rmi(ctx: click.Context, names: tuple[str, ...], force: bool, no_prune: bool) -> None:
     """Remove images: a name takes itself away, the last one or an id the image too.
 
     What other images or containers need of it stays.

@@ -104,10 +104,11 @@ Examples:
 )
 @click.option("-a", "--all-tags", is_flag=True, help="Push all images of the repository that are in the store")
 @click.option("--all-platforms", is_flag=True, help="Push a whole index, if the store has it")
+@click.option("--platform", metavar="PLATFORM", default="", help=PLATFORM_HELP)
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's name only")
 @click.argument("name", metavar="NAME[:TAG]", shell_complete=complete_image)
 @click.pass_context
-def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, quiet: bool) -> None:
+def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, platform: str, quiet: bool) -> None:
     """Bring an image from the store to the registry that its name begins with.
 
     Its bytes stay as they are, and so does its digest. What the registry has already is not sent again.
@@ -129,11 +130,13 @@ def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, qui
         lines.append(f"{reference.tag}: digest: {descriptor['digest']} size: {descriptor['size']}")
         names.append(str(reference))
 
+    if platform and all_platforms:
+        raise UsageError("--platform and --all-platforms exclude each other")
     settings = settings_of(ctx)
     with progress.Shown(None if quiet else sys.stdout) as shown:
         registry.push(
-            name, root=settings.root, environ=os.environ, all_tags=all_tags, all_platforms=all_platforms,
-            runroot=settings.runroot, on_begin=begin, on_progress=shown.show, on_pushed=pushed,
+            name, root=settings.root, environ=os.environ, platform=platform, all_tags=all_tags,
+            all_platforms=all_platforms, runroot=settings.runroot, on_begin=begin, on_progress=shown.show, on_pushed=pushed,
         )  # fmt: skip
     for line in names if quiet else lines:
         click.echo(line)

@@ -184,6 +184,7 @@ def push(
     *,
     root: str,
     environ: Mapping[str, str],
+    platform: str = "",
     all_tags: bool = False,
     all_platforms: bool = False,
     runroot: str = "",
@@ -195,23 +196,26 @@ def push(
 
     Args:
         name: the image's name there and here; without a tag when ``all_tags``.
-        all_platforms: of an index, all images; else only this machine's.
+        platform: of an index, whose image, ``OS/ARCH[/VARIANT]``; "" for this machine's.
+        all_platforms: of an index, all images.
         runroot: where events are written down; "" for none.
         on_begin: called before anything is sent.
         on_pushed: called for each image with its descriptor.
 
     Raises:
-        UsageError: ``name`` is malformed, or has a digest.
-        ImageNotFound: there is none of that name.
+        UsageError: ``name`` or ``platform`` is malformed, or ``name`` has a digest.
+        ImageNotFound: there is none of that name, or it is for another platform.
         RegistryError: the registry can't be reached or refuses.
         StoreError: the image is damaged in the store.
     """
+    from minibox.image.platform import parse_platform
     from minibox.image.registry.push import find_pushed, mountable
     from minibox.image.registry.push import push as push_image
 
     reference = parse(name)
     if reference.digest:
         raise UsageError(f"push {name}: an image is pushed by its name and tag, and not by its digest")
+    wanted = parse_platform(platform) if platform else None
     layout = ImageStore(root).layout
     tags = _tags_in_store(layout.names(), reference) if _names_all_tags(name, reference, all_tags) else [reference.tag]
     registries = Registries(environ)
@@ -222,7 +226,7 @@ def push(
         with layout.adding():  # what is being read must not be collected either
             for tag in tags:
                 tagged = Reference(reference.domain, reference.path, tag, "")
-                descriptor = find_pushed(layout, str(tagged), all_platforms=all_platforms)
+                descriptor = find_pushed(layout, str(tagged), platform=wanted, all_platforms=all_platforms)
                 if descriptor is None:
                     raise ImageNotFound(f"image {tagged.familiar!r} is not in the store", "minibox images lists them")
                 pushed = push_image(layout, client, descriptor, tag, mounts, on_progress)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 
-from minibox.errors import InvalidReference, StoreError
+from minibox.errors import ImageNotFound, InvalidReference, StoreError
 from minibox.image.layout import PULLED_DIGEST, annotation, ref_name
-from minibox.image.platform import best, host_platform, platform_of
+from minibox.image.platform import best, host_platform, platform_of, runs
 from minibox.image.reference import Reference, is_digest, parse
 from minibox.image.store import ResolvedImage
 
@@ -44,10 +44,11 @@ def find_image(layout: Layout, reference: str, platform: Platform | None = None)
     digest of its config), of which the first four digits are enough. A name goes before an id.
 
     Raises:
+        ImageNotFound: ``platform`` says another one than the image.
         InvalidReference: ``reference`` is malformed, or the beginning of several ids.
         StoreError: the image is damaged.
     """
-    platform = platform or host_platform()
+    asked, platform = platform, platform or host_platform()
     wanted = None if is_digest(reference) or is_digest(f"sha256:{reference}") else parse(reference)
     descriptors = layout.descriptors()
     descriptor = _find_descriptor(descriptors, reference, wanted)
@@ -60,6 +61,8 @@ def find_image(layout: Layout, reference: str, platform: Platform | None = None)
     digest = manifest_digest(layout, descriptor, platform)
     config_digest = config_digest_of(layout, digest)
     config = layout.read_json(config_digest)
+    if asked is not None and not runs(asked, found := platform_of(config)):
+        raise ImageNotFound(f"image {reference!r} in the store is for {found}, not {asked}")
     return ResolvedImage(name, digest, config, chain_ids(diff_ids(config)), config_digest)
 
 

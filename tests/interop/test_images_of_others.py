@@ -72,3 +72,17 @@ def test_pruning_spares_what_skopeo_has_written_and_not_yet_named(store):
     unnamed, _ = store.layout.add_blob(tar_of({"b": b"a layer whose manifest is still to come"}))
     images.prune(root=store.root, runroot=f"{store.root}/run", everything=True)
     assert os.path.exists(store.layout.blob_path(unnamed))
+
+
+@requires("root", "command:skopeo", "command:umoci")
+def test_what_umoci_and_skopeo_make_in_the_store_runs(minibox, state):
+    options = ("--rm", "--network", "none", "--pull", "never")
+    assert minibox("run", *options, "base", "true").returncode == 0
+    layout, bundle = f"{state}/root/images", state / "bundle"
+    run("umoci", "unpack", "--image", f"{layout}:docker.io/library/base:latest", str(bundle))
+    (bundle / "rootfs/more").write_text("umoci's")
+    run("umoci", "repack", "--image", f"{layout}:umocis", str(bundle))
+    run("skopeo", "copy", "--insecure-policy", f"oci:{layout}:umocis", f"oci:{layout}:skopeos")
+    for name in ("umocis", "skopeos"):
+        done = minibox("run", *options, name, "cat", "/more")
+        assert done.stdout == "umoci's", done.stderr

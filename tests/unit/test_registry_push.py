@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from minibox.errors import MiniboxError, RegistryError, StoreError, Unauthorized
+from minibox.errors import ImageNotFound, MiniboxError, RegistryError, StoreError, Unauthorized
 from minibox.image import progress
 from minibox.image.importer import add_image
+from minibox.image.platform import Platform, parse_platform
 from minibox.image.reference import parse
 from minibox.image.registry import upload
 from minibox.image.registry.client import Client
@@ -49,11 +50,12 @@ def send(store, registry):
     """Push ``app:1`` of ``store``; the descriptor of what was pushed."""
     transport = Transport({})
 
-    def send(credential=None, all_platforms=False, on_progress=progress.silent):
+    def send(credential=None, platform="", all_platforms=False, on_progress=progress.silent):
         reference = parse(f"{registry.host}/app:1")
         (endpoint,) = endpoints(reference, {})
         client = Client(endpoint, transport, lambda: credential, "pull,push", attempts=3, backoff_s=0.001)
-        named = find_pushed(store.layout, str(reference), all_platforms=all_platforms)
+        wanted = parse_platform(platform) if platform else None
+        named = find_pushed(store.layout, str(reference), platform=wanted, all_platforms=all_platforms)
         assert named
         return push(store.layout, client, named, "1", mountable(store.layout, reference), on_progress)
 
@@ -208,10 +210,13 @@ def test_registry_that_keeps_another_manifest(send, registry):
     refused(send, f"keeps it as {digest_of(b'x')}")
 
 
-def test_whole_index_goes_if_wanted(send, store, registry):
+def test_one_image_of_an_index_or_all_of_it_goes(send, store, registry):
     name = f"{registry.host}/app:1"
     ours = store.layout.descriptors()[0]
-    other = add_image(store, f"{registry.host}/other:1", [tar_of({"o": b"1"})])
+    with pytest.raises(ImageNotFound, match=r"in the store is for linux/.*, not linux/s390x"):
+        send(platform="linux/s390x")
+    s390x = Platform("linux", "s390x", "")
+    other = add_image(store, f"{registry.host}/other:1", [tar_of({"o": b"1"})], platform=s390x)
     manifest = store.layout.read_blob(other.digest)
     items = [
         {**ours, "platform": store.layout.descriptors()[0]["platform"]},
@@ -220,6 +225,7 @@ def test_whole_index_goes_if_wanted(send, store, registry):
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**item, "annotations": {}} for item in items]}
     store.layout.set_name(name, store.layout.write_json(index, INDEX))
     assert send()["digest"] == ours["digest"]
+    assert send(platform="s390x")["digest"] == other.digest
     pushed = send(all_platforms=True)
     assert pushed["mediaType"] == INDEX
     assert json.loads(registry.manifests["app/1"][1]) == index

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from minibox.image.layout import Descriptor, Layout
+    from minibox.image.platform import Platform
     from minibox.image.progress import OnProgress
     from minibox.image.reference import Reference
     from minibox.image.registry.client import Client
@@ -72,9 +73,19 @@ def push(
     return root.descriptor
 
 
-def find_pushed(layout: Layout, name: str, *, all_platforms: bool) -> Descriptor | None:
-    """What `push` shall bring of the image ``name``, or None: its manifest, or the index that this was chosen from."""
-    image = find_image(layout, name)
+def find_pushed(
+    layout: Layout, name: str, *, platform: Platform | None = None, all_platforms: bool = False
+) -> Descriptor | None:
+    """What `push` shall bring of the image ``name``, or None: its manifest, or the index that this was chosen from.
+
+    Args:
+        platform: whose manifest to choose from an index; None for this machine's.
+
+    Raises:
+        ImageNotFound: ``platform`` says another one than the image.
+        StoreError: the image is damaged.
+    """
+    image = find_image(layout, name, platform)
     if image is None:
         return None
     for item in layout.descriptors():
