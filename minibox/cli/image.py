@@ -259,14 +259,14 @@ def history(ctx: click.Context, name: str, human: bool, form: str, no_trunc: boo
 
 
 def _history_row(step: dict[str, Any], human: bool, no_trunc: bool) -> dict[str, Any]:
-    from minibox.cli.units import format_ago, format_moment, format_size
+    from minibox.cli.units import format_ago, format_rfc3339, format_size
 
     words = " ".join(step["created_by"].split()) if not no_trunc else step["created_by"].replace("\t", " ")
     if not no_trunc and len(words) > CREATED_BY_SHOWN:
         words = words[: CREATED_BY_SHOWN - 1] + "…"
     return {
         "Comment": step["comment"],
-        "CreatedAt": format_moment(step["created_s"]),
+        "CreatedAt": format_rfc3339(step["created_s"]),
         "CreatedBy": words,
         "CreatedSince": format_ago(step["created_s"]),
         "ID": shown_id(step["id"], no_trunc) if step["id"] else "<missing>",

@@ -42,6 +42,14 @@ def format_ago(moment_s: float, now_s: float | None = None) -> str:
     return f"{format_span((time.time() if now_s is None else now_s) - moment_s)} ago" if moment_s else "N/A"
 
 
+def format_rfc3339(moment_s: float) -> str:
+    """``2024-05-01T10:00:00+02:00``, in the local zone."""
+    if not moment_s:
+        return "N/A"
+    text = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(moment_s))
+    return f"{text[:-2]}:{text[-2:]}".replace("+00:00", "Z")
+
+
 def format_moment(moment_s: float) -> str:
     """``2024-05-01 10:00:00 +0200 CEST``: as Go prints a time, in the local zone."""
     if not moment_s:

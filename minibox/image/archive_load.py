@@ -26,7 +26,7 @@ from minibox.image.manifest import (
     choose,
     diff_ids,
 )
-from minibox.image.platform import host_platform, platform_of
+from minibox.image.platform import host_platform, platform_of, runs
 from minibox.image.reference import is_digest, parse
 from minibox.record import record
 
@@ -94,7 +94,8 @@ def load(layout: Layout, source: Readable | str, unpack: Unpack, platform: Platf
         platform: whose image is wanted where there are several; None for this machine's.
 
     Raises:
-        StoreError: it is no archive of images, is damaged, or the disk is full. No name was given then.
+        StoreError: it is no archive of images, has none for ``platform``, is damaged, or the disk is full. No name
+            was given then.
     """
     with layout.adding(), ArchiveFiles(layout) as files:
         if not isinstance(source, str):
@@ -108,6 +109,8 @@ def load(layout: Layout, source: Readable | str, unpack: Unpack, platform: Platf
             except OSError as error:
                 raise StoreError(f"read {source}: {kernel_says(error)}") from error
         images = _images(files, platform or host_platform())
+        if platform is not None:
+            images = _of_platform(images, platform)
         files.keep(file for image, _ in images for file in image.files)
         for image, _ in images:
             if image.manifest:
@@ -137,6 +140,14 @@ def _images(files: ArchiveFiles, platform: Platform) -> list[tuple[_Image, Names
     if not images:
         raise StoreError("the archive has no images in it")
     return images
+
+
+def _of_platform(images: list[tuple[_Image, Names]], platform: Platform) -> list[tuple[_Image, Names]]:
+    found = [(image, names) for image, names in images if runs(platform, platform_of(image.config))]
+    if not found:
+        offered = dict.fromkeys(str(platform_of(image.config)) for image, _ in images)
+        raise StoreError(f"the archive has no image for {platform}", f"it has {', '.join(offered)}")
+    return found
 
 
 def _name(layout: Layout, image: _Image, names: Names) -> None:

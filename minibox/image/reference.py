@@ -131,11 +131,9 @@ def _check_domain(text: str, domain: str) -> None:
 def _check_component(text: str, component: str) -> None:
     if not component:
         _fail(text, "a part of the name is empty")
-    if component != component.lower():
-        _fail(text, "the name must be in lower case", f"write {text.lower()}" if text.isascii() else None)
     # [a-z0-9]+ ((. | _ | __ | -+) [a-z0-9]+)*
     separator = "."
-    for character in component:
+    for character in component.lower():
         if character in _LOWER:
             separator = ""
             continue
@@ -146,6 +144,11 @@ def _check_component(text: str, component: str) -> None:
             _fail(text, f"{component!r} is not a name: letters or digits must stand around {separator!r}")
     if separator:
         _fail(text, f"{component!r} must end with a letter or a digit")
+    if component != component.lower():
+        name, at, digest = text.partition("@")
+        path, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
+        written = path.lower() + (f":{tag}" if tag else "") + at + digest
+        _fail(text, "the name must be in lower case", f"write {written}")
 
 
 def _check_tag(text: str, tag: str) -> None:

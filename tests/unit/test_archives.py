@@ -223,6 +223,19 @@ def test_damaged_archive_is_named_and_changes_nothing(store, files, said):
     assert unchanged(store)
 
 
+@pytest.mark.parametrize("files", [docker_archive(), oci_archive(**NAMED)], ids=["docker", "oci"])
+def test_an_image_of_another_platform_than_asked_for_is_refused(store, files):
+    data = tar_of(files).getvalue()
+    with pytest.raises(StoreError, match="the archive has no image for linux/s390x") as caught:
+        archives.load(io.BytesIO(data), root=store.root, platform="s390x")
+    assert caught.value.hint == "it has linux/amd64"
+    assert unchanged(store)
+    archives.load(io.BytesIO(data), root=store.root, platform="linux/amd64")
+    check(store)
+    with pytest.raises(ImageNotFound, match="is for linux/amd64, not linux/s390x"):
+        archives.save(["team/app:1"], io.BytesIO(), root=store.root, platform="s390x")
+
+
 def test_layer_that_is_no_layer_gets_no_name(store):
     """Its digest is right: what is wrong shows when it is unpacked, which is before the image has its name."""
     bad = b"no tar at all" * 100

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minibox.cli.format import align, format_documents, format_rows
-from minibox.cli.units import format_ago, format_size, format_span
+from minibox.cli.units import format_ago, format_rfc3339, format_size, format_span
 from minibox.errors import UsageError
 
 HEADINGS = {"ID": "IMAGE ID", "Tag": "TAG", "Size": "SIZE"}
@@ -92,6 +94,17 @@ def test_spans(seconds: float, text: str):
     assert format_span(seconds) == text
 
 
+@pytest.mark.parametrize(("zone", "text"), [("UTC", "2024-01-02T03:04:05Z"), ("XXX-05:30", "2024-01-02T08:34:05+05:30")])
+def test_a_moment_of_an_images_history(zone: str, text: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert format_rfc3339(1704164645) == text
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_a_moment_that_nobody_knows():
-    assert format_ago(0) == "N/A"
+    assert format_ago(0) == format_rfc3339(0) == "N/A"
     assert format_ago(100, 400) == "5 minutes ago"

@@ -43,6 +43,7 @@ def test_reference_means_what_docker_takes_it_for(text, full, familiar):
     [
         ("", "empty"),
         ("Debian", "lower case"),
+        ("Bad Ref", "can't be in a name"),
         ("debian:", "tag is empty"),
         ("debian:a b", "not a tag"),
         ("debian:" + "x" * 129, "longer than 128"),
@@ -77,6 +78,12 @@ def test_malformed_reference_is_one_clear_line(text, why):
         parse(text)
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_hint_keeps_a_tag_as_it_is():
+    with pytest.raises(InvalidReference) as caught:
+        parse("localhost:5000/Team/App:RC1")
+    assert caught.value.hint == "write localhost:5000/team/app:RC1"
 
 
 @given(st.text())
