@@ -84,7 +84,7 @@ vm-systemd: build .venv/.dev ## the tests of cgroups by systemd, with it as that
 	@tests/vm/vm.py --systemd --timeout 900 -- '$(VM_PYTEST) --numprocesses 0 tests/systemd'
 	@tests/vm/vm.py --systemd --user --timeout 900 -- '$(VM_PYTEST) --numprocesses 0 tests/systemd'
 
-VM_PYTEST := env MINIBOX_REQUIRE=all python -m pytest --numprocesses 2
+VM_PYTEST := env MINIBOX_REQUIRE=all python -m pytest --numprocesses 2 --durations 10
 
 BOX := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/minibox-vm/debian12.box
 BOX_SOURCES := tests/vm/box/build tests/vm/box/customize $(shell find tests/vm/box/root -type f)

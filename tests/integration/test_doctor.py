@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 
-import pytest
-
 from minibox.engine import doctor
 from minibox.engine.doctor import diagnose
 from tests.probes import requires
@@ -14,7 +12,6 @@ from tests.probes import requires
 pytestmark = requires("root")
 
 
-@pytest.mark.kernel
 def test_every_check_is_complete_and_nothing_is_left(tmp_path):
     before = sorted(os.listdir(tmp_path))
     checks = diagnose(f"{tmp_path}/root/not/yet", f"{tmp_path}/runroot")
@@ -38,7 +35,6 @@ def test_every_check_is_complete_and_nothing_is_left(tmp_path):
     json.dumps([[check.name, check.status, check.found] for check in checks])
 
 
-@pytest.mark.kernel
 @requires("idmap")
 def test_what_containers_here_rely_on_passes(tmp_path):
     checks = {check.name: check for check in diagnose(str(tmp_path), str(tmp_path))}

@@ -40,7 +40,6 @@ def digests() -> dict[str, str]:
 
 
 @requires("root")
-@pytest.mark.kernel
 @pytest.mark.parametrize("options", [(), ("--userns", "host"), ("--userns", "host", "--privileged")], ids=" ".join)
 def test_an_entrypoint_of_proc_self_exe(minibox: Run, options: tuple[str, ...]):
     """Which is minibox-init there: it takes part as the container's init, of a command that attacks it."""

@@ -100,7 +100,6 @@ def test_the_kernels_files_are_not_for_writing(inside: Inside, user_options: tup
     assert {path: answer for path, answer in refused.items() if answer not in allowed} in ({}, {"/proc/kcore": "ok"})
 
 
-@pytest.mark.kernel
 @both_users
 def test_no_mount_and_no_umount(inside: Inside, user_options: tuple[str, ...]) -> None:
     script = """/escape mount /mnt; /escape mount /proc/sys; /escape umount /proc/sys; /escape umount /sys/firmware
@@ -125,7 +124,6 @@ def test_who_may_mount_may_uncover_but_not_use(inside: Inside) -> None:
     assert set(answers.values()) <= {"EACCES", "EPERM", "EROFS", "ENOENT", "ENOSYS"}, answers
 
 
-@pytest.mark.kernel
 @both_users
 def test_namespaces_are_its_own(inside: Inside, user_options: tuple[str, ...]) -> None:
     lines = inside(
@@ -252,7 +250,6 @@ def _words(pid: str) -> list[str]:
         return []
 
 
-@pytest.mark.kernel
 def test_two_containers_have_no_id_in_common(
     inside: Inside, minibox_command: list[str], environment: dict[str, str]
 ) -> None:
@@ -313,7 +310,6 @@ def test_privileges(inside: Inside, user_options: tuple[str, ...]) -> None:
     assert {int(status[f"Cap{name}"], 16) for name in ("Prm", "Eff", "Inh", "Amb")} == {0}
 
 
-@pytest.mark.kernel
 @both_users
 def test_the_standard_file_systems(inside: Inside, user_options: tuple[str, ...]) -> None:
     """OCI runtime-spec, config-linux.md, "Default Filesystems" and "Default Devices"."""

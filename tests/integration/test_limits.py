@@ -59,7 +59,6 @@ def test_out_of_memory_of_a_process_inside(minibox: Run) -> None:
     assert minibox("rm", "greedy").returncode == 0
 
 
-@pytest.mark.kernel
 @requires("cgroup:memory")
 def test_enough_memory_is_not_told(minibox: Run) -> None:
     assert run(minibox, "--rm", "-m", "200m", "base", "sh", "-c", GREEDY) == (0, f"{30 * MIB}\n", "")
@@ -141,7 +140,6 @@ def test_shm_size(minibox: Run) -> None:
     assert out.splitlines()[-1].split()[1] == "3072", err
 
 
-@pytest.mark.kernel
 def test_sysctl(minibox: Run) -> None:
     # Not one of net.core: Linux 6.1 shows those to the host's user namespace only.
     words = ("--sysctl", "net.ipv4.tcp_syn_retries=4", "base", "cat", "/proc/sys/net/ipv4/tcp_syn_retries")

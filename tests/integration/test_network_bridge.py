@@ -144,14 +144,12 @@ def test_a_container_reaches_the_host_and_the_host_the_container(host: Host) -> 
     assert reach(host.namespace, inside, taken.address) == taken.gateway
 
 
-@pytest.mark.kernel
 def test_to_the_outside_a_container_speaks_with_the_hosts_address(host: Host) -> None:
     outside = add_outside(host)
     _, inside = host.start("box")
     assert reach(inside, outside, "203.0.113.2") == "203.0.113.1"
 
 
-@pytest.mark.kernel
 def test_a_neighbour_on_the_lan_cannot_route_to_a_container(host: Host) -> None:
     outside = add_outside(host)
     taken, inside = host.start("box")
@@ -164,7 +162,6 @@ def test_a_neighbour_on_the_lan_cannot_route_to_a_container(host: Host) -> None:
     assert reach(outside, inside, taken.address) == "203.0.113.2"
 
 
-@pytest.mark.kernel
 def test_the_link_takes_the_mtu_of_the_way_out(host: Host) -> None:
     add_outside(host)
     _, inside = host.start("box")
@@ -218,7 +215,6 @@ def test_the_rules_of_others_stay_as_they_are(host: Host) -> None:
     assert host.ruleset() == theirs
 
 
-@pytest.mark.kernel
 def test_removing_the_bridge_leaves_nothing(host: Host) -> None:
     taken, inside = host.start("box")
     with pytest.raises(NetworkError, match="1 addresses are in use"):
@@ -247,7 +243,6 @@ def test_two_state_roots_share_the_table_and_not_the_bridge(host: Host, tmp_path
     assert reach(other_inside, outside, "203.0.113.2") == "203.0.113.1"
 
 
-@pytest.mark.kernel
 def test_starts_at_the_same_time_all_get_a_network(host: Host) -> None:
     outside = add_outside(host)
     insides: list[Namespace] = []

@@ -173,7 +173,6 @@ def test_an_anonymous_volume_goes_with_the_container(run, state):
     assert not list(state.rglob("file"))
 
 
-@pytest.mark.kernel
 def test_tmpfs(run):
     said = run("--tmpfs", "/scratch:size=1m,mode=0700", *_sh("mount | grep /scratch; stat -c %a /scratch"))
     assert "tmpfs" in said and "size=1024k" in said and "noexec" in said
@@ -201,7 +200,6 @@ def test_device(minibox):
     assert (done.returncode, done.stdout) == (0, "2\n1,5\n"), done.stderr
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("userns", ["private", "host"])
 @pytest.mark.parametrize(("access", "answers"), [("rw", "read\nwrite\n"), ("r", "read\n")])
 def test_a_device_that_only_root_may_open(minibox, state, userns, access, answers):
@@ -269,7 +267,6 @@ def test_user_namespace(run):
     assert inside == 0 and outside > 0 and count == 65536
 
 
-@pytest.mark.kernel
 def test_privileged(run):
     script = "grep -c . /proc/sys/kernel/core_pattern >/dev/null && mkdir /m && mount -t tmpfs t /m && echo mounted"
     assert run("--privileged", *_sh(script)) == "mounted\n"

@@ -283,7 +283,6 @@ except StoreError as error:
     assert done.stdout.endswith("[] []\n")
 
 
-@pytest.mark.kernel
 @requires("root")
 def test_upper_on_overlayfs_is_refused_with_a_hint(store, root):
     image = three_layers(store)
@@ -318,7 +317,6 @@ def with_layer(root: str) -> Overlay:
     return overlay
 
 
-@pytest.mark.kernel
 def test_snapshot_is_prepared_once_and_removed_however_it_looks(root):
     overlay = with_layer(root)
     before = os.umask(0o077)

@@ -95,7 +95,6 @@ def test_the_root_is_an_overlay_that_can_be_changed(minibox_user: Run) -> None:
     assert done.stdout == "overlay\n0\n", done.stderr
 
 
-@pytest.mark.kernel
 def test_files_in_a_bind_mount_are_the_users(minibox_user: Run, user_state: Path) -> None:
     shared = user_state / "shared"
     shared.mkdir()
@@ -165,7 +164,6 @@ def test_what_needs_root_says_so(minibox_user: Run, options: tuple[str, ...]) ->
     assert (done.returncode, done.stderr.splitlines()[0]) == (125, "minibox: --userns host needs root")
 
 
-@pytest.mark.kernel
 def test_no_privilege_comes_of_it(minibox_user: Run) -> None:
     script = "mount -t tmpfs none /mnt 2>/dev/null && echo mounted; cat /proc/self/setgroups; grep -E '^(Cap(Eff|Bnd)|Seccomp):' /proc/self/status"
     done = minibox_user("run", *NO_NETWORK, "base", "sh", "-c", script)

@@ -12,7 +12,7 @@ import pytest
 from tests.living import Box
 from tests.probes import requires
 
-pytestmark = [requires("root"), pytest.mark.kernel]
+pytestmark = requires("root")
 
 BUSY = "echo ready; while :; do :; done"
 
@@ -22,6 +22,7 @@ def rows(box: Box, *words: str) -> dict[str, dict[str, Any]]:
     return {row["Name"]: row for row in map(json.loads, lines)}
 
 
+@pytest.mark.kernel
 def test_a_busy_and_an_idle_container(any_box: Box) -> None:
     any_box.start("busy", BUSY)
     any_box.start("idle", "sleep 100 & sleep 100 & echo ready; wait")
@@ -37,6 +38,7 @@ def test_a_busy_and_an_idle_container(any_box: Box) -> None:
     any_box.ok("rm", "-f", "busy", "idle")
 
 
+@pytest.mark.kernel
 @requires("cgroup:memory")
 def test_memory_and_its_limit(box: Box) -> None:
     box.start("web", "head -c 20000000 /dev/zero >/dev/shm/held; echo ready; exec sleep 100", "-m", "40m")

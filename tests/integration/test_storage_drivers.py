@@ -123,7 +123,6 @@ def containers(root: Path) -> list[str]:
 # ---- what a container sees ----------------------------------------------------------------------
 
 
-@pytest.mark.kernel
 def test_layers_are_merged_as_the_image_means_it(box: Run, root: Path, storage: Snapshotter) -> None:
     image = add(
         root,
@@ -186,7 +185,6 @@ def test_what_is_written_is_the_containers_own(box: Run, root: Path) -> None:
     assert containers(root) == []
 
 
-@pytest.mark.kernel
 def test_files_keep_the_images_ids_on_disk(box: Run, root: Path, place: Place) -> None:
     add(root, "app", [entry("theirs", uid=7, gid=8)])
     script = "id -u; cat /proc/self/uid_map; touch /mine; chown 5:6 /theirs; stat -c %u:%g /mine /theirs /bin"

@@ -13,7 +13,7 @@ from tests.conftest import Run
 from tests.living import Box
 from tests.probes import requires, requires_user
 
-pytestmark = [requires("root", "cgroup:memory"), pytest.mark.kernel]
+pytestmark = requires("root", "cgroup:memory")
 
 MIB = 1 << 20
 HOLD = "head -c 30000000 /dev/zero >/dev/shm/held; echo ready; exec sleep 100"  # nobody can take that back
@@ -43,6 +43,7 @@ def pids(container_id: str) -> str:
     return value(container_id, ("pids", "pids.max"), "pids.max")
 
 
+@pytest.mark.kernel
 def test_limits_change_at_once_and_last(box: Box) -> None:
     container_id = box.start("web", "sleep 100 & exec sleep 100", "-m", "64m")
     assert memory(container_id) == str(64 * MIB)
@@ -83,6 +84,7 @@ def test_less_than_is_used_is_refused_and_nobody_is_killed(box: Box) -> None:
     assert box.state("web")["Status"] == "running" and box.ok("exec", "web", "echo", "alive") == "alive"
 
 
+@pytest.mark.kernel
 def test_a_new_limit_holds_for_those_that_run_already(box: Box) -> None:
     box.start("web", "exec 2>&1; while :; do sleep 0.05; test -e /go && (sleep 9 & sleep 9 & sleep 9 & sleep 9) ; done")
     box.ok("update", "--pids-limit", "4", "web")

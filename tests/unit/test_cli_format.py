@@ -94,7 +94,9 @@ def test_spans(seconds: float, text: str):
     assert format_span(seconds) == text
 
 
-@pytest.mark.parametrize(("zone", "text"), [("UTC", "2024-01-02T03:04:05Z"), ("XXX-05:30", "2024-01-02T08:34:05+05:30")])
+@pytest.mark.parametrize(
+    ("zone", "text"), [("UTC", "2024-01-02T03:04:05Z"), ("XXX-05:30", "2024-01-02T08:34:05+05:30")]
+)
 def test_a_moment_of_an_images_history(zone: str, text: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TZ", zone)
     time.tzset()
