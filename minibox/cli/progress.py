@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 DIGEST_SHOWN = 12
 # What has no line of its own: the steps between two states.
 MOVING = (progress.DOWNLOADING, progress.PUSHING, progress.EXTRACTING)
-WITH_BYTES = (progress.DOWNLOADING, progress.PUSHING)
 
 
 class Shown:
@@ -105,9 +104,7 @@ class _Bars:
                 row = self._rows[event.digest] = self._bars.add_task(
                     "", label=label(event.digest), total=event.total_bytes or None
                 )
-        if event.state in WITH_BYTES:
-            self._bars.update(row, description=event.state, completed=event.done_bytes, total=event.total_bytes)
-        elif event.total_bytes:
-            self._bars.update(row, description=wording(event), total=event.total_bytes)
+        if event.total_bytes:
+            self._bars.update(row, description=wording(event), completed=event.done_bytes, total=event.total_bytes)
         else:
             self._bars.update(row, description=wording(event))

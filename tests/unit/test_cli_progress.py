@@ -7,7 +7,7 @@ import io
 import pytest
 
 from minibox.cli.progress import Shown
-from minibox.image.progress import DOWNLOADED, DOWNLOADING, EXTRACTING, PULLED, PULLING, RETRYING, Progress
+from minibox.image.progress import DOWNLOADED, DOWNLOADING, EXISTS, EXTRACTING, PULLED, PULLING, RETRYING, Progress
 
 DIGEST = "sha256:" + "0123456789ab" + "c" * 52
 MIB = 1 << 20
@@ -42,11 +42,15 @@ def test_a_file_gets_a_line_for_each_state():
 def test_a_terminal_gets_a_bar_for_each_blob(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    for count, said in ((2, ("Downloading", "5.2/10.5 MB")), (len(EVENTS), ("Pull complete", "10.5/10.5 MB"))):
+    there = [Progress(DIGEST, EXISTS, 10 * MIB, 10 * MIB)]
+    for events, said in (
+        (EVENTS[:2], ("Downloading", "5.2/10.5 MB")), (EVENTS, ("Pull complete", "10.5/10.5 MB")),
+        (there, ("Already exists", "10.5/10.5 MB")),
+    ):  # fmt: skip
         terminal = Terminal()
         with Shown(terminal) as shown:
             shown.begin()
-            for event in EVENTS[:count]:
+            for event in events:
                 shown.show(event)
         last = next(line for line in reversed(terminal.getvalue().splitlines()) if "0123456789ab" in line)
         assert all(each in last for each in said), last

@@ -77,7 +77,7 @@ class Downloads:
         """
         digest = descriptor["digest"]
         if not anew and is_there(self.layout, descriptor):
-            self._tell(Progress(digest, progress.EXISTS))
+            self._tell(Progress(digest, progress.EXISTS, descriptor["size"], descriptor["size"]))
             return False
         self._tell(Progress(digest, progress.PULLING, 0, descriptor["size"]))
         self.layout.create()

@@ -67,11 +67,11 @@ class Uploads:
             self._silenced.add(digest)
         self._tell(Progress(digest, progress.PREPARING, 0, size))
         if self._is_there(digest):
-            self._tell(Progress(digest, progress.THERE))
+            self._tell(Progress(digest, progress.THERE, size, size))
             return
         location = self._begin(digest)
         if not location:
-            self._tell(Progress(digest, progress.MOUNTED, detail=self._mounts[digest]))
+            self._tell(Progress(digest, progress.MOUNTED, size, size, self._mounts[digest]))
             return
         try:
             with open(self._layout.blob_path(digest), "rb") as file:
