@@ -18,7 +18,7 @@ from minibox.engine.spec import complete, make_spec
 from minibox.engine.volumes import user_mounts
 from minibox.errors import ConfigError, MiniboxError, Unsupported, UsageError
 from minibox.linux.capabilities import DEFAULT, NAMES
-from minibox.oci import validate
+from minibox.oci.schema import SPEC, checked
 from minibox.record import replace
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nbin:x:1:1::/:/bin/false\nada:x:1000:1001:Ada:/home/ada:/bin/sh\n"
@@ -136,7 +136,7 @@ def test_every_spec_is_a_valid_oci_config():
         oom_score_adj=5, sysctl=("net.core.somaxconn=5",), label=("a=b",), stop_signal="INT", volume=("data:/data",),
         given={"cgroups_path": "/minibox-x"},
     )  # fmt: skip
-    assert validate.spec(json.dumps(complete(spec)).encode()) == complete(spec)
+    assert checked(json.loads(json.dumps(complete(spec))), SPEC, "config.json") == complete(spec)
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ def test_any_value_gives_a_spec_or_our_error(field, data):
     except MiniboxError as error:
         assert str(error) and str(error).isprintable() and (error.hint or "x").isprintable()
         return
-    validate.spec(json.loads(json.dumps(spec)))
+    checked(json.loads(json.dumps(spec)), SPEC, "config.json")
     for mount in spec["mounts"]:
         assert mount["destination"].startswith("/") and ".." not in mount["destination"].split("/")
     assert "\\u0000" not in json.dumps(spec)
@@ -519,4 +519,4 @@ def test_any_image_config(config):
     except MiniboxError as error:
         assert str(error).isprintable()
         return
-    validate.spec(json.loads(json.dumps(spec)))
+    checked(json.loads(json.dumps(spec)), SPEC, "config.json")

@@ -1,4 +1,4 @@
-"""Small grammars: sizes, signals, environment files, and the checks of foreign OCI JSON."""
+"""Small grammars: sizes, signals and environment files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from minibox.engine.environment import parse_env_file
 from minibox.engine.sizes import parse_size
-from minibox.errors import ConfigError, UsageError
+from minibox.errors import UsageError
 from minibox.linux.capabilities import NAMES, mask_of, names_of
 from minibox.linux.signals import signal_number
-from minibox.oci import validate
 
 
 @pytest.mark.parametrize(
@@ -81,24 +80,3 @@ def test_bad_env_files(data):
 def test_capability_masks():
     assert mask_of(["CAP_CHOWN", "CAP_CHECKPOINT_RESTORE", "CAP_NEW"]) == 1 << 40 | 1
     assert names_of((1 << 64) - 1) == list(NAMES)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"{", "config.json is not JSON"),
-        (b"{}", "ociVersion"),
-        (b'{"ociVersion": "9.0"}', "ociVersion '9.0' is not supported"),
-        (
-            b'{"ociVersion": "1.0", "process": {"cwd": "/", "user": {"uid": "0", "gid": 0}}}',
-            "process.user.uid: expected",
-        ),
-        (
-            b'{"ociVersion": "1.0", "linux": {"namespaces": [{"type": "moon"}]}}',
-            r"linux\.namespaces\[0\]\.type: invalid",
-        ),
-    ],
-)
-def test_invalid_configs_name_the_field(data, message):
-    with pytest.raises(ConfigError, match=message):
-        validate.spec(data)
