@@ -103,3 +103,8 @@ COMMANDS = (
         Option(("mem-bw-schema",), "text", "refused: there is no Intel RDT", ""),
     )),
 )  # fmt: skip
+
+
+def command_of(name: str) -> Command | None:
+    """The command of a name."""
+    return next((command for command in COMMANDS if command.name == name), None)

@@ -1,26 +1,27 @@
-"""The entry point of `minibox-oci`."""
+"""The entry point of `minibox-oci`.
+
+`state` is to take little more than a bare interpreter, so what it does without is imported at its first use:
+`minibox.errors` alone takes a millisecond.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from minibox.errors import MiniboxError, kernel_says
-from minibox.oci_cli.commands import COMMANDS, GLOBALS
-from minibox.oci_cli.log import Log
+from minibox.oci_cli.commands import GLOBALS, command_of
 from minibox.oci_cli.words import BadWords, HelpAsked, read
-from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from minibox.oci_cli.log import Log
     from minibox.oci_cli.words import Command
 
 STATUS_FAILED, STATUS_NO_SUCH_COMMAND, STATUS_EXEC_FAILED = 1, 3, 255
 
 
-@record
 class Settings:
     """The global options.
 
@@ -29,51 +30,55 @@ class Settings:
         rootless: go on without cgroups that can't be made; None: if not the host's root.
     """
 
-    root: str
-    log: Log
-    systemd_cgroup: bool
-    rootless: bool | None
+    def __init__(self, given: dict[str, Any], root: str, rootless: bool | None) -> None:
+        self._given, self.root, self.rootless = given, root, rootless
+        self.systemd_cgroup = bool(given["systemd-cgroup"])
+
+    @property
+    def log(self) -> Log:
+        """What is written of this command."""
+        return _log(self._given)
+
+
+def _log(given: dict[str, Any]) -> Log:
+    from minibox.oci_cli.log import Log
+
+    return Log(given.get("log", ""), given.get("log-format", ""), debug=bool(given.get("debug")))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; ``argv`` without the program's name. Returns the exit status, never exits."""
     words = list(sys.argv[1:] if argv is None else argv)
-    log, command = Log(), None
+    given: dict[str, Any] = {}
+    command = None
     try:
         given, rest = _read_globals(words)
-        log = Log(given["log"], given["log-format"], debug=bool(given["debug"]))
         if given["version"] or rest[:1] == ["version"]:
             return _show("version_text")
-        if log.form not in ("text", "json"):
-            form, log.form = log.form, "text"
-            raise MiniboxError(f"invalid log-format: {form}")
+        if given["log-format"] not in ("text", "json"):
+            raise _Shown(f"invalid log-format: {given['log-format']}")
         if not rest or rest[0] in ("help", "h"):
-            return _help(log, rest[1:])
-        command = _command(rest[0])
+            return _help(given, rest[1:])
+        command = command_of(rest[0])
         if command is None:
-            return _unknown(log, rest[0])
-        settings = _settings(given, log)
+            return _unknown(given, rest[0])
+        settings = _settings(given)
         values, others = _read_command(command, rest[1:])
-        module = _module(command.module)
-        log.write("debug", f"{command.name} {' '.join(others)} in {settings.root}")
-        status: int = getattr(module, command.function)(settings, values, others)
+        if given["debug"]:
+            settings.log.write("debug", f"{command.name} {' '.join(others)} in {settings.root}")
+        status: int = getattr(_module(command.module), command.function)(settings, values, others)
         sys.stdout.flush()
         return status
     except _Shown as shown:
         if shown.error:
-            log.write("error", shown.error)
+            _log(given).write("error", shown.error)
         return STATUS_FAILED if shown.error else 0
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return STATUS_FAILED
-    except MiniboxError as error:
-        return _failed(log, command, str(error), error.hint)
-    except OSError as error:
-        place = f"{error.filename!r}: " if error.filename else ""
-        return _failed(log, command, place + kernel_says(error))
     except Exception as error:
-        return _failed(log, command, f"internal error: {type(error).__name__}: {error}", "this is a bug in minibox")
+        return _failed(_log(given), command, error)
 
 
 def program() -> NoReturn:
@@ -91,14 +96,23 @@ def program() -> NoReturn:
 
 
 class _Shown(Exception):
-    """Help was printed; ``error`` is why, "" when it was asked for."""
+    """All was printed but ``error``; that is "" when help was asked for."""
 
     def __init__(self, error: str = "") -> None:
         super().__init__(error)
         self.error = error
 
 
-def _failed(log: Log, command: Command | None, message: str, hint: str | None = None) -> int:
+def _failed(log: Log, command: Command | None, error: Exception) -> int:
+    from minibox.errors import MiniboxError, kernel_says
+
+    message, hint = str(error), None
+    if isinstance(error, MiniboxError):
+        hint = error.hint
+    elif isinstance(error, OSError):
+        message = (f"{error.filename!r}: " if error.filename else "") + kernel_says(error)
+    else:
+        message, hint = f"internal error: {type(error).__name__}: {error}", "this is a bug in minibox"
     if log.debug:
         import traceback
 
@@ -143,29 +157,25 @@ def _read_command(command: Command, words: list[str]) -> tuple[dict[str, Any], l
     return values, others
 
 
-def _settings(given: dict[str, Any], log: Log) -> Settings:
+def _settings(given: dict[str, Any]) -> Settings:
     from minibox.engine.oci.state import default_root
 
     rootless = {"true": True, "false": False, "auto": None}
     if given["rootless"] not in rootless:
-        raise MiniboxError(f"invalid value for --rootless: {given['rootless']}", "one of true, false, auto")
+        raise _Shown(f"invalid value for --rootless: {given['rootless']}: one of true, false, auto")
     root = os.path.abspath(given["root"]) if given["root"] else default_root(os.environ)
-    return Settings(root, log, bool(given["systemd-cgroup"]), rootless[given["rootless"]])
+    return Settings(given, root, rootless[given["rootless"]])
 
 
-def _command(name: str) -> Command | None:
-    return next((command for command in COMMANDS if command.name == name), None)
-
-
-def _help(log: Log, words: list[str]) -> int:
+def _help(given: dict[str, Any], words: list[str]) -> int:
     if not words:
         return _show("overview")
-    command = _command(words[0])
-    return _show("help_of", command) if command else _unknown(log, words[0])
+    command = command_of(words[0])
+    return _show("help_of", command) if command else _unknown(given, words[0])
 
 
-def _unknown(log: Log, name: str) -> int:
-    log.write("error", f"No help topic for '{name}'")
+def _unknown(given: dict[str, Any], name: str) -> int:
+    _log(given).write("error", f"No help topic for '{name}'")
     return STATUS_NO_SUCH_COMMAND
 
 

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from minibox.record import record
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,9 +16,8 @@ _TRUTH = {
 }
 
 
-@record
 class Option:
-    """An option.
+    """An option. No `record`, nor is `Command`: there are a hundred of them, and half of a millisecond.
 
     Attributes:
         names: its spellings without dashes, the main one first.
@@ -29,13 +26,12 @@ class Option:
         default: what it is when it isn't given; of a list always the empty one.
     """
 
-    names: tuple[str, ...]
-    kind: str
-    help: str
-    default: Any = None
+    __slots__ = ("default", "help", "kind", "names")
+
+    def __init__(self, names: tuple[str, ...], kind: str, help: str, default: Any = None) -> None:
+        self.names, self.kind, self.help, self.default = names, kind, help, default
 
 
-@record
 class Command:
     """A command.
 
@@ -47,16 +43,22 @@ class Command:
         description: for ``--help``.
     """
 
-    name: str
-    module: str
-    function: str
-    help: str
-    synopsis: str = "<container-id>"
-    options: tuple[Option, ...] = ()
-    least: int = 1
-    most: int = 1
-    mixed: bool = True
-    description: str = ""
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        function: str,
+        help: str,
+        synopsis: str = "<container-id>",
+        options: tuple[Option, ...] = (),
+        least: int = 1,
+        most: int = 1,
+        mixed: bool = True,
+        description: str = "",
+    ) -> None:
+        self.name, self.module, self.function, self.help = name, module, function, help
+        self.synopsis, self.options, self.least, self.most = synopsis, options, least, most
+        self.mixed, self.description = mixed, description
 
 
 class BadWords(Exception):

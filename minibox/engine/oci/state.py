@@ -8,6 +8,8 @@
 How far a container is follows from what is true, not from what was written: its process, told from
 another of that pid by the time at which it began, the gate, and the freezer of its cgroup. Whoever
 changes a container holds flock(2) on the directory.
+
+`minibox.errors` is imported where one is raised: see `oci_cli.main`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import marshal
 import os
 from errno import EEXIST, ENAMETOOLONG, ENOENT
 
-from minibox.errors import ContainerExists, ContainerNotFound, MiniboxError, UsageError, kernel_says
 from minibox.json_text import dumps, loads
 
 TYPE_CHECKING = False
@@ -66,6 +67,8 @@ def check_id(container_id: str) -> None:
         UsageError
     """
     if not container_id or container_id in (".", "..") or not ID_CHARACTERS.issuperset(container_id):
+        from minibox.errors import UsageError
+
         raise UsageError(f"invalid container ID format: {container_id!r}", "letters, digits and any of _ + - .")
 
 
@@ -97,6 +100,8 @@ class Container:
             os.makedirs(root, 0o711, exist_ok=True)
             os.mkdir(container.directory, 0o711)
         except OSError as error:
+            from minibox.errors import ContainerExists, MiniboxError, kernel_says
+
             if error.errno == EEXIST and error.filename == container.directory:
                 raise ContainerExists(f"container with id exists: {container_id}") from None
             raise MiniboxError(f"make {error.filename}: {kernel_says(error)}") from error
@@ -118,6 +123,8 @@ class Container:
             with open(f"{container.directory}/state.json", "rb", 0) as file:
                 container.fields = loads(file.readall())
         except OSError as error:
+            from minibox.errors import ContainerNotFound, MiniboxError, kernel_says
+
             container.unlock()
             if error.errno not in (ENOENT, ENAMETOOLONG):
                 raise MiniboxError(f"read {error.filename}: {kernel_says(error)}") from error
@@ -131,6 +138,8 @@ class Container:
         except OSError as error:
             if error.errno not in (ENOENT, ENAMETOOLONG):
                 raise
+            from minibox.errors import ContainerNotFound
+
             raise ContainerNotFound("container does not exist") from None
         fcntl.flock(fd, fcntl.LOCK_EX)
         self._lock_fd = fd
@@ -213,6 +222,8 @@ class Container:
                 file.write(data)
             os.rename(f"{path}.new", path)
         except OSError as error:
+            from minibox.errors import MiniboxError, kernel_says
+
             raise MiniboxError(f"write {path}: {kernel_says(error)}") from error
 
     def group(self) -> Cgroup:
@@ -238,6 +249,8 @@ class Container:
 
 def containers(root: str) -> Iterator[Container]:
     """Those of a root, by id."""
+    from minibox.errors import ContainerNotFound, UsageError
+
     try:
         names = sorted(os.listdir(root))
     except FileNotFoundError:
