@@ -158,6 +158,15 @@ static int open_parent(const struct mb_child *child, uint64_t root, const char *
     return mb_child_open_in(child, root, *copy ? copy : "/", O_PATH | O_DIRECTORY);
 }
 
+/* What is at a device's place must be that device: config-linux.md, "Devices". */
+static int same_device(int parent, const char *name, mode_t mode, dev_t device) {
+    struct stat found;
+    if (fstatat(parent, name, &found, AT_SYMLINK_NOFOLLOW) < 0) {
+        return -errno;
+    }
+    return (found.st_mode & S_IFMT) == (mode & S_IFMT) && (S_ISFIFO(mode) || found.st_rdev == device) ? 0 : -EEXIST;
+}
+
 /* mknod(root, path, mode and type, device, uid, gid): one that is there stays as it is. In a user
  * namespace that isn't the host's nobody may make devices: there it is the host's of that path. */
 int mb_child_op_mknod(struct mb_child *child, const uint64_t *a) {
@@ -171,7 +180,7 @@ int mb_child_op_mknod(struct mb_child *child, const uint64_t *a) {
     if (!error) {
         error = result(fchownat(parent, name, (uid_t)a[4], (gid_t)a[5], AT_SYMLINK_NOFOLLOW));
     } else if (error == -EEXIST) {
-        error = 0;
+        error = same_device(parent, name, (mode_t)a[2], (dev_t)a[3]);
     } else if (error == -EPERM && !S_ISFIFO(a[2]) && a[0] != MB_HOST) {
         error = mb_child_bind(child, text(a[1]), a[0], text(a[1]));
     }

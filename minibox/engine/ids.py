@@ -14,7 +14,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from minibox.oci.runtime import LinuxIDMapping, Spec
 
@@ -172,14 +172,6 @@ def write_id_maps(pid: int, spec: Spec) -> None:
 def single(spec: Spec) -> bool:
     """Is there one id only? Then groups can't be changed: the kernel wants setgroups denied."""
     return len(spec["linux"].get("gidMappings", [])) == 1 and spec["linux"]["gidMappings"][0]["size"] == 1
-
-
-def on_host(inside: int, mappings: Iterable[LinuxIDMapping]) -> int:
-    """The host's id of one inside; the same where nothing is mapped."""
-    for entry in mappings:
-        if entry["containerID"] <= inside < entry["containerID"] + entry["size"]:
-            return entry["hostID"] + inside - entry["containerID"]
-    return inside
 
 
 def mapped_of(pid: int) -> tuple[list[LinuxIDMapping], list[LinuxIDMapping]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minibox.engine import ids
-from minibox.plan.namespaces import NAMESPACES
+from minibox.plan.namespaces import NAMESPACES, on_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,15 @@ NAMESPACE_FILES = {
 }
 
 
+def is_ours(kind: str, path: str) -> bool:
+    """Is the namespace of a Spec's type at ``path`` the one that we are in?"""
+    name = next(name for name, flag in NAMESPACE_FILES.items() if flag == NAMESPACES[kind])
+    try:
+        return os.path.samefile(path, f"/proc/self/ns/{name}")
+    except OSError:
+        return False  # not there: whoever joins it will say so
+
+
 def others(pid: int) -> int:
     """clone(2) flags of the namespaces of a process that aren't ours."""
     flags = 0
@@ -38,4 +47,4 @@ def others(pid: int) -> int:
 def owner(pid: int, process: Process) -> tuple[int, int]:
     """The host's ids of a process to be, in the user namespace of ``pid``."""
     uids, gids = ids.mapped_of(pid)
-    return ids.on_host(process["user"]["uid"], uids), ids.on_host(process["user"]["gid"], gids)
+    return on_host(process["user"]["uid"], uids), on_host(process["user"]["gid"], gids)

@@ -12,7 +12,7 @@ from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.engine.volume_use import provide
 from minibox.errors import MiniboxError, StepError, UsageError, kernel_says
 from minibox.linux import cgroup
-from minibox.plan.namespaces import namespace_flags
+from minibox.plan.namespaces import namespace_flags, on_host
 from minibox.storage import note_in_memory
 
 TYPE_CHECKING = False
@@ -97,8 +97,8 @@ class Launch:
         """The host's ids of the container's process."""
         user, linux = self.prepared.spec["process"]["user"], self.prepared.spec["linux"]
         return (
-            ids.on_host(user["uid"], linux.get("uidMappings", ())),
-            ids.on_host(user["gid"], linux.get("gidMappings", ())),
+            on_host(user["uid"], linux.get("uidMappings", ())),
+            on_host(user["gid"], linux.get("gidMappings", ())),
         )
 
     @property

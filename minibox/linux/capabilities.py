@@ -51,6 +51,11 @@ def mask_of(names: Iterable[str]) -> int:
     return mask
 
 
+def unknown(sets: Iterable[Iterable[str]]) -> list[str]:
+    """The names that `mask_of` leaves out."""
+    return sorted({name for names in sets for name in names if name not in NUMBERS})
+
+
 def names_of(mask: int) -> list[str]:
     """The ``CAP_`` names of a bit mask, in the kernel's order; bits without a name are left out."""
     return [name for number, name in enumerate(NAMES) if mask >> number & 1]

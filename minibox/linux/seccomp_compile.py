@@ -106,12 +106,16 @@ def _check_listener(profile: LinuxSeccomp) -> None:
         raise ConfigError(f"seccomp: {NOTIFY} can't be for sendmsg, by which the listener is handed over")
     if notified and not profile.get("listenerPath"):
         raise ConfigError(f"seccomp: {NOTIFY} needs a listenerPath")
+    if profile.get("listenerMetadata") and not profile.get("listenerPath"):
+        raise ConfigError("seccomp: listenerMetadata needs a listenerPath")
 
 
 def _action(name: str, number: int | None) -> int:
     if name not in _ACTIONS:
         raise ConfigError(f"seccomp: unknown action {name!r}", hint=f"actions are {', '.join(_ACTIONS)}")
     if name not in _WITH_ERRNO:
+        if number is not None:
+            raise ConfigError(f"seccomp: {name} has no errno to return, and errnoRet is {number}")
         return _ACTIONS[name]
     number = errno.EPERM if number is None else number
     if not 0 <= number <= 0xFFFF:
@@ -172,6 +176,8 @@ class _Library:
         """Add rules; the highest number among them on the native architecture."""
         newest = 0
         for rule in rules:
+            if not rule["names"]:
+                raise ConfigError(f"seccomp: a rule of {rule['action']} names no system call")
             action = _rule_action(rule)
             conditions = self.conditions(rule)
             for name in rule["names"]:

@@ -1,7 +1,7 @@
-"""The OCI runtime specification 1.2, Linux: ``config.json`` and ``state.json``, field for field.
+"""The OCI runtime specification 1.2, Linux: ``config.json`` and ``state.json``, field for field; and 1.3's `netDevices`.
 
 Plain dicts at run time: these types cost nothing where they are imported under ``TYPE_CHECKING``,
-and `minibox.oci.validate` checks foreign JSON against them. Names are the specification's own.
+and `minibox.oci.schema` checks foreign JSON against them. Names are the specification's own.
 
 Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/config.md and config-linux.md.
 """
@@ -258,6 +258,10 @@ class LinuxTimeOffset(TypedDict, total=False):
     nanosecs: int
 
 
+class LinuxNetDevice(TypedDict, total=False):
+    name: str
+
+
 class Linux(TypedDict, total=False):
     uidMappings: list[LinuxIDMapping]
     gidMappings: list[LinuxIDMapping]
@@ -274,6 +278,7 @@ class Linux(TypedDict, total=False):
     intelRdt: LinuxIntelRdt
     personality: LinuxPersonality
     timeOffsets: dict[str, LinuxTimeOffset]
+    netDevices: dict[str, LinuxNetDevice]
 
 
 class Spec(TypedDict):

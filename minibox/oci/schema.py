@@ -1,6 +1,6 @@
 """The types of `oci.runtime` as data, and the check of foreign JSON against them, for the hot path.
 
-`oci.validate` does the same by msgspec, whose import takes longer than a start; a test holds both together.
+By hand: the import of msgspec takes longer than a start. A test holds it against the types.
 
 A type is ``str``, ``int``, ``bool``, a list of one type, a tuple (one type: of an object with any
 names), or a dict: an object's fields, those that must be there with a ``!``.
@@ -95,6 +95,7 @@ SPEC: Any = {
         "intelRdt": {"closID": str, "l3CacheSchema": str, "memBwSchema": str, "enableCMT": bool, "enableMBM": bool},
         "personality": {"domain!": str, "flags": [str]},
         "timeOffsets": ({"secs": int, "nanosecs": int},),
+        "netDevices": ({"name": str},),
     },
 }
 # fmt: on

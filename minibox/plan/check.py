@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os import fsencode
+
 from minibox.errors import ConfigError
 from minibox.plan import namespaces
 from minibox.plan.devices import DEVICE_TYPES
@@ -33,6 +35,7 @@ def check(spec: Spec) -> None:
     _check_id_maps(spec)
     _check_hooks(spec)
     _check_sysctl(spec)
+    _check_net_devices(spec)
     _check_linux(spec.get("linux", {}))
 
 
@@ -101,8 +104,7 @@ def _check_sysctl(spec: Spec) -> None:
     """A setting must be of a namespace that isn't the host's: else the host's would change."""
     found = namespaces.types(spec) | namespaces.joined(spec).keys()
     for name in spec.get("linux", {}).get("sysctl", {}):
-        dotted = name.replace("/", ".") if "/" in name.partition(".")[0] else name
-        kind = next((kind for prefix, kind in SYSCTLS.items() if (dotted + ".").startswith(prefix)), "")
+        kind = namespace_of(name)
         if not kind:
             raise ConfigError(f"linux.sysctl: {name} is of no namespace: the host's would change")
         if kind not in found:
@@ -111,13 +113,31 @@ def _check_sysctl(spec: Spec) -> None:
             )
 
 
+def namespace_of(sysctl: str) -> str:
+    """The type of the namespace that a kernel setting is of; "" for none."""
+    dotted = sysctl.replace("/", ".") if "/" in sysctl.partition(".")[0] else sysctl
+    return next((kind for prefix, kind in SYSCTLS.items() if (dotted + ".").startswith(prefix)), "")
+
+
+def _check_net_devices(spec: Spec) -> None:
+    devices = namespaces.net_devices(spec)
+    if devices and "network" not in namespaces.types(spec) | namespaces.joined(spec).keys():
+        raise ConfigError("linux.netDevices needs a network namespace of the container's")
+    for name in (*devices, *devices.values()):
+        # As the kernel has it: IFNAMSIZ, dev_valid_name().
+        if not 0 < len(fsencode(name)) < 16 or name in (".", "..") or {*"/:"} & {*name} or name.split() != [name]:
+            raise ConfigError(f"linux.netDevices: {name!r} is no name of a network device")
+    if len(set(devices.values())) < len(devices):
+        raise ConfigError("linux.netDevices has two devices of one name")
+
+
 def _check_linux(linux: Linux) -> None:
     propagation = linux.get("rootfsPropagation", "")
     if propagation and propagation not in PROPAGATION:
         raise ConfigError(f"unknown rootfsPropagation {propagation!r}")
     if linux.get("mountLabel"):
         raise ConfigError(f"linux.mountLabel {linux['mountLabel']!r}: minibox sets no labels of SELinux")
-    if linux.get("intelRdt"):
+    if "intelRdt" in linux:
         raise ConfigError("linux.intelRdt: minibox doesn't share out caches by resctrl")
     for kind in ("maskedPaths", "readonlyPaths"):
         for path in linux.get(kind, []):  # type: ignore[attr-defined]
@@ -126,3 +146,5 @@ def _check_linux(linux: Linux) -> None:
     for device in linux.get("devices", []):
         if device["type"] not in DEVICE_TYPES:
             raise ConfigError(f"unknown type {device['type']!r} of the device {device['path']}")
+        if device["type"] != "p" and not {"major", "minor"} <= device.keys():
+            raise ConfigError(f"the device {device['path']} has no major and minor number")

@@ -102,16 +102,20 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     wanted = mounts.read(spec.get("mounts", []), start.cgroup_mounts)
     binds = [mount for mount in wanted if mount.bind and not mount.remount]
     own_ids = namespaces.has_own_ids(spec)
+    wanted_devices = spec.get("linux", {}).get("devices", [])
+    # Inside a user namespace nobody makes devices; outside, the host's root does.
+    made_by_root = rootfs.path and wanted_devices and "user" in namespaces.types(spec) and not start.rootless
     # A loop device, which an image may need, is none of the container's: its cgroup would forbid it.
-    below_mounter = start.id_mapped or rootfs.images or (own_ids and any(mount.id_map for mount in binds))
-    handed_over = [mount.destination for mount in binds]
-    if below_mounter and not rootfs.path:
-        handed_over += [device["path"] for device in spec.get("linux", {}).get("devices", [])]
+    below_mounter = bool(
+        start.id_mapped or rootfs.images or made_by_root or (own_ids and any(mount.id_map for mount in binds))
+    )
+    made = wanted_devices if below_mounter and (made_by_root or not rootfs.path) else []
+    handed_over = [*(mount.destination for mount in binds), *(device["path"] for device in made)]
     if len(handed_over) > op.FIRST_KEPT - op.FIRST_BIND:
         raise ConfigError(
             f"{len(handed_over)} bind mounts and devices are more than the {op.FIRST_KEPT - op.FIRST_BIND} of one start"
         )
-    by_mounter = mounter(rootfs, spec, binds, start.id_mapped) if below_mounter else []
+    by_mounter = mounter(rootfs, spec, binds, made, start.id_mapped) if below_mounter else []
     return Plan(
         (
             *_user_namespaces(binds),
@@ -120,7 +124,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *map(op.by_mounter, by_mounter),
             *_root(rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start)),
             *([show_disk()] if rootfs.disk else []),
-            *_furnish(spec, wanted, below_mounter and not rootfs.path),
+            *_furnish(spec, wanted, bool(made)),
             *_close_up(spec, start),
             *session(start, console=True),
             *_network(spec, start),

@@ -9,7 +9,7 @@ from minibox.plan import operations as op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.oci.runtime import LinuxDevice, Spec
+    from minibox.oci.runtime import Linux, LinuxDevice, Spec
     from minibox.plan.mounts import Mount
     from minibox.plan.operations import Op
 
@@ -61,14 +61,15 @@ def furnish(spec: Spec, mounts: list[Mount], slot: int | None) -> list[Op]:
         elif own_ids and device["type"] != "p":
             steps.append(op.bind(path, path, why + "; the host's own"))
         else:
-            steps.append(device_node(device, path, op.ROOT, (0, 0)))
+            steps.append(device_node(device, path, op.ROOT, {}))
     return steps + [op.symlink(target, path, "programs expect it") for target, path in LINKS]
 
 
-def device_node(device: LinuxDevice, path: str, root: int, ids: tuple[int, int]) -> Op:
-    """Make a node; ``ids`` are those of the container's root, from which its owner is counted."""
+def device_node(device: LinuxDevice, path: str, root: int, linux: Linux) -> Op:
+    """Make a node; its owner is mapped as ``linux`` says, by whoever isn't in the container's user namespace."""
     kind = DEVICE_TYPES[device["type"]]
     number = makedev(device.get("major", 0), device.get("minor", 0))
     mode = kind | device.get("fileMode", 0o666) & 0o7777
-    uid, gid = ids[0] + device.get("uid", 0), ids[1] + device.get("gid", 0)
+    uid = namespaces.on_host(device.get("uid", 0), linux.get("uidMappings", ()))
+    gid = namespaces.on_host(device.get("gid", 0), linux.get("gidMappings", ()))
     return op.mknod(path, mode, number, uid, gid, "a device that was asked for", root=root)

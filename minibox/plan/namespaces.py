@@ -6,7 +6,9 @@ from minibox.plan import operations as op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.oci.runtime import Spec
+    from collections.abc import Iterable
+
+    from minibox.oci.runtime import LinuxIDMapping, Spec
     from minibox.plan.compiler import Start
     from minibox.plan.operations import Op
 
@@ -38,6 +40,12 @@ def joined(spec: Spec) -> dict[str, str]:
     return {kind: found[kind] for kind in sorted(found, key=lambda kind: (kind == "user", kind))}
 
 
+def net_devices(spec: Spec) -> dict[str, str]:
+    """The host's network devices that become the container's: what each is called outside and inside."""
+    devices = spec.get("linux", {}).get("netDevices", {})
+    return {name: device.get("name") or name for name, device in devices.items()}
+
+
 def _all_at_once(spec: Spec) -> int:
     """clone(2) flags of all that are made but two: the root of a cgroup namespace is the cgroup at the time it is
     made, so it waits until the process is in its own; and the clocks of a time namespace can't be set from within."""
@@ -54,6 +62,14 @@ def _needs_sibling(spec: Spec) -> bool:
 def has_own_ids(spec: Spec) -> bool:
     """Is it in a user namespace that is not the caller's?"""
     return "user" in types(spec) or "user" in joined(spec)
+
+
+def on_host(inside: int, mappings: Iterable[LinuxIDMapping]) -> int:
+    """The host's id of one inside; the same where nothing is mapped."""
+    for entry in mappings:
+        if entry["containerID"] <= inside < entry["containerID"] + entry["size"]:
+            return entry["hostID"] + inside - entry["containerID"]
+    return inside
 
 
 def clone_flags(spec: Spec) -> int:
@@ -84,6 +100,10 @@ def birth(spec: Spec, start: Start) -> list[Op]:
         steps.append(op.parent("take_sibling", why="from here on, that is the container's first process"))
     if start.cgroup_joined:
         steps.append(op.parent("join_cgroup", why="this session is somebody else's cgroup: only systemd may move it"))
+    if devices := net_devices(spec):
+        # Before anything inside looks for them: a kernel setting, a hook.
+        mode = ", ".join(here if here == there else f"{here} as {there}" for here, there in devices.items())
+        steps.append(op.parent("network", mode, why="devices of the host's become the container's"))
     if "user" in types(spec):
         steps.append(op.parent("write_id_maps", why="only a process outside may map more than one id"))
     adjustment = spec["process"].get("oomScoreAdj")

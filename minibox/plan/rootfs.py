@@ -10,7 +10,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.oci.runtime import Spec
+    from minibox.oci.runtime import LinuxDevice, Spec
     from minibox.plan.disk import Disk
     from minibox.plan.operations import Op
 
@@ -49,12 +49,18 @@ class Rootfs:
 
 def clone_mounter(id_mapped: bool) -> Op:
     """The process that does what the container's own can't."""
-    why = "only the host's root may id-map layers" if id_mapped else "the container may not mount images itself"
+    why = (
+        "only the host's root may id-map layers"
+        if id_mapped
+        else "the container may do less: mount images, make devices"
+    )
     return op.parent("clone_mounter", CLONE_VM | NAMESPACES["mount"], why=why)
 
 
-def mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount], id_mapped: bool) -> list[Op]:
-    """Its steps: the root and the sources of all bind mounts, opened and handed over."""
+def mounter(
+    rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount], devices: list[LinuxDevice], id_mapped: bool
+) -> list[Op]:
+    """Its steps: the root, the sources of all bind mounts and the devices, opened and handed over."""
     linux, ids = spec.get("linux", {}), (0, 0)
     if id_mapped:
         ids = linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"]
@@ -63,17 +69,22 @@ def mounter(rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount], id_mapped: bo
         steps += mounts.open_bind(mount, slot)
     handed_over = [mount.destination for mount in binds]
     if rootfs.path:
-        return [*steps, *_open_path(rootfs), *_hand_over(handed_over)]
-    steps += _stage(rootfs) if rootfs.tree else _stack(rootfs, id_mapped, ids)
-    for device in linux.get("devices", []):
+        steps += _open_path(rootfs)
+        stage = "/tmp"
+        if devices:
+            steps.append(_tmpfs(stage, "a place to make devices, gone with this namespace"))
+    else:
+        stage = f"{rootfs.directory}/root"
+        steps += _stage(rootfs) if rootfs.tree else _stack(rootfs, id_mapped, ids)
+    for device in devices:
         # Made by the host's root, which may, and given to the container's ids, which a bind of the host's lacks.
-        slot, path = op.FIRST_BIND + len(handed_over), f"{rootfs.directory}/root/device-{len(handed_over)}"
-        steps.append(device_node(device, path, op.HOST, ids))
+        slot, path = op.FIRST_BIND + len(handed_over), f"{stage}/device-{len(handed_over)}"
+        steps.append(device_node(device, path, op.HOST, linux))
         steps.append(op.open_tree(path, slot, f"to be {device['path']}"))
         handed_over.append(device["path"])
     if rootfs.tree:
         steps += [_open_tree(rootfs), op.id_map(op.ROOT, OWNERS), *_tree_attributes(rootfs)]
-    else:
+    elif not rootfs.path:
         steps.append(op.open_tree(f"{rootfs.directory}/root/root", op.ROOT, "the root, detached, to hand it over"))
     return steps + _hand_over(handed_over, rootfs.disk)
 
@@ -129,9 +140,12 @@ def own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
 def _stage(rootfs: Rootfs) -> list[Op]:
     return [
         op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),
-        op.mount("tmpfs", f"{rootfs.directory}/root", "a place to put the layers together, gone with this namespace",
-                 source="minibox", options="mode=0755", attributes=op.NOSUID, root=op.HOST),
-    ]  # fmt: skip
+        _tmpfs(f"{rootfs.directory}/root", "a place to put the layers together, gone with this namespace"),
+    ]
+
+
+def _tmpfs(path: str, why: str) -> Op:
+    return op.mount("tmpfs", path, why, source="minibox", options="mode=0755", attributes=op.NOSUID, root=op.HOST)
 
 
 def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:

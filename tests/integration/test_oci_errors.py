@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +71,36 @@ def test_a_bundle_that_cannot_be(runtime, path, value, says):
     spec["linux"]["namespaces"] = [{"type": "mount"}, {"type": "pid"}]
     runtime.write(change(spec, path, value))
     assert says in runtime.error("create", "--bundle", str(runtime.bundle.path), "c1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("network", {"linux": {"sysctl": {"net.ipv4.ip_forward": "1"}}}),
+        ("ipc", {"linux": {"sysctl": {"kernel.msgmax": "8192"}}}),
+        ("uts", {"hostname": "box"}),
+        ("uts", {"linux": {"sysctl": {"kernel.domainname": "box"}}}),
+    ],
+)
+def test_the_hosts_namespace_by_its_path(runtime, kind, change):
+    """What is set in it would be set for the host."""
+    spec = runtime.bundle.spec("true")
+    file = {"network": "net"}.get(kind, kind)
+    namespaces = [{"type": "mount"}, {"type": kind, "path": f"/proc/{os.getpid()}/ns/{file}"}]
+    spec |= {**change, "linux": {**spec["linux"], "namespaces": namespaces, **change.get("linux", {})}}
+    runtime.write(spec)
+    says = runtime.error("create", "--bundle", str(runtime.bundle.path), "c1")
+    assert f"is not allowed in the hosts {kind} namespace" in says
+
+
+def test_capabilities_that_nobody_knows_are_a_warning(runtime):
+    spec = runtime.bundle.spec("true")
+    spec["process"]["capabilities"] = {"bounding": ["CAP_KILL", "CAP_DREAM"]}
+    runtime.write(spec)
+    runtime.ok("run", "--bundle", str(runtime.bundle.path), "c1")
+    warning = json.loads(runtime.log.read_text())
+    assert warning["level"] == "warning"
+    assert warning["msg"] == "ignoring unknown or unavailable capabilities: [CAP_DREAM]"
 
 
 def test_config_json_is_missing_or_is_not_json(runtime):

@@ -354,10 +354,31 @@ def test_devices_are_made(bundle: Bundle):
     ]  # fmt: skip
 
 
-def test_devices_with_own_ids_are_the_hosts(bundle: Bundle):
+def test_devices_are_made_for_own_ids_by_the_hosts_root(bundle: Bundle):
+    """Under any name, with owners of the container's: nobody inside may make them."""
+    paths = " ".join(str(device["path"]) for device in DEVICES)
+    script = f"stat -c '%F %a %t:%T %u:%g' {paths}; head -c 3 /dev/u | od -An -tx1"
+    ended = bundle.run(bundle.with_ids(bundle.shell(script, devices=DEVICES)))
+    assert ended.lines == [
+        "character special file 640 1:3 3:4", "character special file 666 1:5 0:0",
+        "block special file 600 7:c8 0:0", "fifo 622 0:0 0:0", "character special file 666 1:7 0:0",
+        "character special file 666 1:3 0:0", " 00 00 00",
+    ]  # fmt: skip
+
+
+def test_devices_of_an_ordinary_user_are_the_hosts(bundle: Bundle):
     devices = [{"path": "/dev/zero", "type": "c", "major": 1, "minor": 5}, {"path": "/dev/p", "type": "p"}]
     spec = bundle.with_ids(bundle.shell("head -c 3 /dev/zero | od -An -tx1; test -p /dev/p && echo p", devices=devices))
-    assert [line.split() for line in bundle.run(spec).lines] == [["00", "00", "00"], ["p"]]
+    assert [line.split() for line in bundle.run(spec, Start(rootless=True)).lines] == [["00", "00", "00"], ["p"]]
+
+
+@pytest.mark.parametrize("path", ["/etc/taken", "/dev/null"])
+def test_what_is_in_the_place_of_a_device_must_be_it(bundle: Bundle, path: str):
+    (bundle.rootfs / "etc").mkdir()
+    (bundle.rootfs / "etc/taken").touch()
+    devices = [{"path": path, "type": "c", "major": 1, "minor": 5}]
+    with pytest.raises(StepError, match="EEXIST"):
+        bundle.run(bundle.spec("true", devices=devices))
 
 
 def test_a_dev_of_the_hosts_is_left_alone(bundle: Bundle):

@@ -50,6 +50,7 @@ def test_processes_that_are_refused(process: Any, says: str):
     [
         ({"mountLabel": "a:b:c"}, "linux.mountLabel 'a:b:c': minibox sets no labels of SELinux"),
         ({"intelRdt": {"closID": "x"}}, "linux.intelRdt: minibox doesn't share out caches"),
+        ({"intelRdt": {}}, "linux.intelRdt: minibox doesn't share out caches"),
         ({"personality": {"domain": "BSD"}}, "unknown linux.personality.domain 'BSD'"),
         ({"personality": {"domain": "LINUX", "flags": ["X"]}}, "linux.personality.flags has 'X'"),
         ({"maskedPaths": ["proc"]}, "linux.maskedPaths has 'proc', which is not absolute"),
@@ -59,6 +60,8 @@ def test_processes_that_are_refused(process: Any, says: str):
         ({"sysctl": {"net.ipv4.ip_forward": "1"}, "namespaces": ALL[:4]}, "needs a network namespace"),
         ({"sysctl": {"kernel/shmmax": "1"}, "namespaces": ALL[:1]}, "needs a ipc namespace"),
         ({"devices": [{"path": "/dev/x", "type": "z"}]}, "unknown type 'z' of the device /dev/x"),
+        ({"devices": [{"path": "/dev/x", "type": "c", "major": 1}]}, "the device /dev/x has no major and minor number"),
+        ({"netDevices": {"eth5": {}}, "namespaces": ALL[:1]}, "linux.netDevices needs a network namespace"),
         ({"rootfsPropagation": "sideways"}, "unknown rootfsPropagation 'sideways'"),
     ],
 )

@@ -205,6 +205,12 @@ def test_actions_and_operators():
     [
         {"defaultAction": "SCMP_ACT_DANCE"},
         {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 70000},
+        {"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1},
+        {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": [], "action": "SCMP_ACT_ALLOW"}]},
+        {
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "syscalls": [{"names": ["read"], "action": "SCMP_ACT_TRAP", "errnoRet": 1}],
+        },
         {"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_PDP11"]},
         {"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_\0"]},
         {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["re ad"], "action": "SCMP_ACT_ALLOW"}]},
@@ -231,6 +237,7 @@ LISTENED = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
         ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [LISTENED]}, "needs a listenerPath"),
         ({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s",
           "syscalls": [{"names": ["sendmsg"], "action": "SCMP_ACT_NOTIFY"}]}, "can't be for sendmsg"),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}, "listenerMetadata needs a listenerPath"),
     ],
 )  # fmt: skip
 def test_a_listener_that_can_not_be(profile, says):

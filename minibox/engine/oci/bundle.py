@@ -10,6 +10,8 @@ from minibox.json_text import loads
 from minibox.oci.schema import PROCESS, SPEC, checked
 from minibox.plan.check import check as compiler_check
 from minibox.plan.check import check_process as compiler_check_process
+from minibox.plan.check import namespace_of
+from minibox.plan.namespaces import joined
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -109,6 +111,7 @@ def check(spec: Spec) -> None:
     if "root" not in spec or not spec["root"]["path"]:
         raise ConfigError(f"{CONFIG}: root.path must not be empty")
     _check_user_namespace(spec.setdefault("linux", {}))
+    _check_joined(spec)
 
 
 def _check_words(process: Process, name: str) -> None:
@@ -131,6 +134,19 @@ def _check_user_namespace(linux: Linux) -> None:
             raise ConfigError(f"{CONFIG}: the user namespace needs linux.{field}")
     if linux.get("timeOffsets") and "time" not in found:
         raise ConfigError(f"{CONFIG}: linux.timeOffsets needs a time namespace")
+
+
+def _check_joined(spec: Spec) -> None:
+    """A namespace by path may be the host's: what is set in it would be set there."""
+    settings = {f'sysctl "{name}"': namespace_of(name) for name in spec["linux"].get("sysctl", {})}
+    settings |= {name: "uts" for name in ("hostname", "domainname") if spec.get(name)}
+    if not settings or not (paths := joined(spec)):
+        return
+    from minibox.engine.joined import is_ours
+
+    for name, kind in settings.items():
+        if kind in paths and is_ours(kind, paths[kind]):
+            raise ConfigError(f"{name} is not allowed in the hosts {kind} namespace")
 
 
 def _rootfs(directory: str, spec: Spec) -> str:

@@ -16,9 +16,11 @@ from minibox.engine.roots import default_root
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.errors import MiniboxError, UsageError, kernel_says
 from minibox.linux import launcher
+from minibox.linux.capabilities import unknown
 from minibox.linux.seccomp import filter_flags, program_of
 from minibox.plan import operations as op
 from minibox.plan.compiler import Start, compile_plan
+from minibox.plan.namespaces import joined, net_devices, on_host
 from minibox.plan.rootfs import Rootfs
 from minibox.record import record
 
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from minibox.engine.start import Init
     from minibox.linux.cgroup import Cgroup
+    from minibox.network.devices import Moved
     from minibox.oci.runtime import Process, Spec
 
 FIRST_PASSED = 3  # descriptors: those of $LISTEN_FDS, then those of --preserve-fds
@@ -103,6 +107,7 @@ class Creation:
         self.execution: Execution | None = None
         self.ready: Ready | None = None  # of one that doesn't wait for `start`
         self._group: Cgroup | None = None
+        self._devices: Moved | None = None
         self._done = self._has_spec = False
 
     def __enter__(self) -> Creation:
@@ -124,11 +129,17 @@ class Creation:
         """
         options, container = self._options, self.container
         process, linux = self.spec["process"], self.spec["linux"]
+        if lost := unknown(process.get("capabilities", {}).values()):  # type: ignore[arg-type]
+            options.note(f"ignoring unknown or unavailable capabilities: [{' '.join(lost)}]")
         rootless = state.is_rootless() if options.rootless is None else options.rootless
         if notify.host_socket(os.environ):
             notify.show(self.spec, container.directory)
         planned = group.plan_group(
-            self.spec, container.id, by_systemd=options.systemd_cgroup, rootless=rootless or state.is_rootless()
+            self.spec,
+            container.id,
+            _owner(self.spec)[0],
+            by_systemd=options.systemd_cgroup,
+            rootless=rootless or state.is_rootless(),
         )
         start = Start(
             setgroups=_may_set_groups(self.spec),
@@ -183,7 +194,7 @@ class Creation:
                     owner=_owner(self.spec),
                     make_cgroup=planned.make,
                     write_id_maps=ids.write_id_maps,
-                    wire=lambda _: None,
+                    wire=self._wire,
                     run_hooks=self._run_hooks,
                     hook_state=self._hook_state,
                     take_listener=self._take_listener,
@@ -208,6 +219,14 @@ class Creation:
 
             check_command(process, init.pid)
         container.write(pid=init.pid, startTime=state.start_time(init.pid))
+
+    def _wire(self, init: Init) -> None:
+        """Move the host's network devices, where a Spec has some: nothing else is wired here."""
+        from minibox.network.devices import Moved
+
+        # Which namespace a process joins by itself, it may not have joined yet.
+        netns = joined(self.spec).get("network", f"/proc/{init.pid}/ns/net")
+        self._devices = Moved(net_devices(self.spec), netns)
 
     def _run_hooks(self, pid: int) -> None:
         from minibox.engine.hooks import run_hooks
@@ -234,6 +253,8 @@ class Creation:
             self._receivers[options.pidfd_socket].send("pidfd", execution.init.pidfd)
         write_pid_file(options.pid_file, execution.init.pid)
         self._done = True
+        if self._devices:
+            self._devices.close()
         if options.detach:
             execution.release()
             launcher.end_all()  # its parent; who is next in line is to hear how it ends
@@ -242,6 +263,8 @@ class Creation:
     def _undo(self) -> None:
         """Nothing is left: no process, no cgroup, no state."""
         try:
+            if self._devices:
+                self._devices.back()
             if self.execution:
                 self.execution.close()
             if self._group and self._group.directories:
@@ -334,8 +357,8 @@ def _owner(spec: Spec) -> tuple[int, int]:
     """The host's ids of the container's process."""
     user, linux = spec["process"]["user"], spec["linux"]
     return (
-        ids.on_host(user["uid"], linux.get("uidMappings", ())),
-        ids.on_host(user["gid"], linux.get("gidMappings", ())),
+        on_host(user["uid"], linux.get("uidMappings", ())),
+        on_host(user["gid"], linux.get("gidMappings", ())),
     )
 
 

@@ -44,6 +44,7 @@ def features() -> dict[str, Any]:
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
         },
         "annotations": {"io.minibox.version": version_text()},
         "potentiallyUnsafeConfigAnnotations": [],

@@ -29,10 +29,11 @@ class GroupPlan:
     make: Callable[[], Cgroup]
 
 
-def plan_group(spec: Spec, container_id: str, *, by_systemd: bool, rootless: bool) -> GroupPlan:
+def plan_group(spec: Spec, container_id: str, owner: int, *, by_systemd: bool, rootless: bool) -> GroupPlan:
     """Compile the making of a container's cgroup.
 
     Args:
+        owner: the host's uid of its process, whose the cgroup becomes where he may see it read-write.
         rootless: device rules are left out, as nobody but the host's root has them; and so is the
             cgroup itself where none can be made, unless there are limits.
 
@@ -44,13 +45,25 @@ def plan_group(spec: Spec, container_id: str, *, by_systemd: bool, rootless: boo
 
     resources = spec["linux"].get("resources", {})
     path = spec["linux"].get("cgroupsPath", "")
+    owner = owner if _is_delegated(spec) and not rootless else 0
     if by_systemd:
-        group = place.make_scope(path, container_id, resources, devices=not rootless)
+        group = place.make_scope(path, container_id, resources, devices=not rootless, owner=owner)
         return GroupPlan(cgroup.CgroupHost("v2", {}), group, lambda: group)
     found = place.find_place(path, container_id)
     steps = place.place_steps(found, resources, devices=not rootless)
     planned = cgroup.planned(found.host, found.name, steps)
-    return GroupPlan(found.host, planned, lambda: place.make_at(found, resources, devices=not rootless))
+    return GroupPlan(found.host, planned, lambda: place.make_at(found, resources, devices=not rootless, owner=owner))
+
+
+def _is_delegated(spec: Spec) -> bool:
+    """By the rules of config-linux.md, "Cgroup ownership"."""
+    namespaces = spec["linux"].get("namespaces", ())
+    return any(each["type"] == "cgroup" and not each.get("path") for each in namespaces) and any(
+        mount.get("source") == "cgroup"
+        and mount["destination"] == "/sys/fs/cgroup"
+        and "ro" not in mount.get("options", ())
+        for mount in spec.get("mounts", ())
+    )
 
 
 def shown(plan: GroupPlan, own_view: bool) -> tuple[tuple[str, str, str], ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from posixpath import normpath
 
-from minibox.errors import ConfigError
+from minibox.errors import ConfigError, MiniboxError, kernel_says
 from minibox.linux.cgroup.creation import make
 from minibox.linux.cgroup.group import Cgroup
 from minibox.linux.cgroup.host import CgroupHost, controllers, enabled_controllers, parse_mounts, read_text
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.linux.cgroup.host import CgroupMounts
+
+DELEGATED = "cgroup.procs cgroup.subtree_control cgroup.threads"
 
 
 @record
@@ -124,14 +126,36 @@ def _parent_steps(place: Place, needed: Mapping[str, str]) -> Iterator[CgroupSte
                 yield CgroupStep("copy", f"{directory}/{file}", f"{above}/{file}", "", True, "cpuset")
 
 
-def make_at(place: Place, resources: Mapping[str, Any], *, devices: bool = True) -> Cgroup:
+def make_at(place: Place, resources: Mapping[str, Any], *, devices: bool = True, owner: int = 0) -> Cgroup:
     """Make the cgroup, or give the limits to one that is there without a process.
+
+    Args:
+        owner: uid of a user who is to have it for cgroups of his own, on v2; 0: nobody.
 
     Raises:
         LimitError: a limit can't be applied: says why, and what to do.
         MiniboxError: it is there, and has processes.
     """
-    return make(place.host, place.name, place_steps(place, resources, devices=devices), resources, joins=True)
+    group = make(place.host, place.name, place_steps(place, resources, devices=devices), resources, joins=True)
+    give(group, owner)
+    return group
+
+
+def give(group: Cgroup, owner: int) -> None:
+    """Let a user have a v2 cgroup for cgroups of his own, but not its limits: cgroups(7), "Delegation"."""
+    if not owner or not group.v2 or group.v1:
+        return
+    try:
+        files = read_text("/sys/kernel/cgroup/delegate").split()
+    except FileNotFoundError:
+        files = DELEGATED.split()
+    for path in (group.v2, *(f"{group.v2}/{name}" for name in files)):
+        try:
+            os.chown(path, owner, -1)
+        except FileNotFoundError:
+            continue  # not of every cgroup
+        except OSError as error:
+            raise MiniboxError(f"give cgroup {path} to user {owner}: {kernel_says(error)}") from error
 
 
 def _own(text: str) -> dict[str, str]:
@@ -164,11 +188,14 @@ def _is_writable(top: str, bottom: str) -> bool:
     return os.access(directory, os.W_OK)
 
 
-def make_scope(cgroups_path: str, container_id: str, resources: Mapping[str, Any], *, devices: bool = True) -> Cgroup:
+def make_scope(
+    cgroups_path: str, container_id: str, resources: Mapping[str, Any], *, devices: bool = True, owner: int = 0
+) -> Cgroup:
     """The cgroup that systemd makes once there is a process to put into it: by `Cgroup.join`.
 
     Args:
         cgroups_path: "slice:prefix:name"; "" for one by the container's id.
+        owner: as of `make_at`.
 
     Raises:
         ConfigError: it has another form.
@@ -179,4 +206,6 @@ def make_scope(cgroups_path: str, container_id: str, resources: Mapping[str, Any
 
     host = own_scope(cgroups_path, container_id, euid=os.geteuid(), environ=os.environ)
     steps = limit_steps(host, host.scope, resources, devices=devices, everywhere=True)
-    return Cgroup(host.scope, {}, f"{host.v2_parent}/{host.scope}", ProcessScope(host, steps, resources), joined=True)
+    return Cgroup(
+        host.scope, {}, f"{host.v2_parent}/{host.scope}", ProcessScope(host, steps, resources, owner), joined=True
+    )

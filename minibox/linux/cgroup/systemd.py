@@ -128,10 +128,13 @@ class ProcessScope:
     Args:
         steps: the limits, of which systemd is told those that it has properties for. All are written to the cgroup
             too: systemd leaves alone, in what it has delegated, what it knows nothing of.
+        owner: as of `place.make_at`.
     """
 
-    def __init__(self, host: CgroupHost, steps: tuple[CgroupStep, ...], resources: Mapping[str, Any]) -> None:
-        self._host, self._steps, self._resources = host, steps, resources
+    def __init__(
+        self, host: CgroupHost, steps: tuple[CgroupStep, ...], resources: Mapping[str, Any], owner: int = 0
+    ) -> None:
+        self._host, self._steps, self._resources, self._owner = host, steps, resources, owner
 
     def join(self, name: str, pid: int) -> None:
         """Have systemd make the scope ``name`` of the process ``pid``, and set the limits.
@@ -141,6 +144,8 @@ class ProcessScope:
             LimitError: the kernel refused a limit.
         """
         from minibox.linux.cgroup.creation import make, settings
+        from minibox.linux.cgroup.group import Cgroup
+        from minibox.linux.cgroup.place import give
         from minibox.linux.cgroup.scope import properties
 
         told = properties(settings(self._steps), others=0)
@@ -148,6 +153,7 @@ class ProcessScope:
             manager.start_scope(name, self._host.slice, told, pid)
         own = tuple(step for step in self._steps if step.op in ("write", "device_filter"))
         make(self._host, name, own, self._resources)
+        give(Cgroup(name, {}, f"{self._host.v2_parent}/{name}"), self._owner)
 
     def hand_over(self) -> None:
         """Nothing is left to do: no process holds it but the container's."""
