@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 NATIVE = Path(__file__).resolve().parent
-SOURCES = ["caller.c", "device_filter.c", "plan.c", "spawn.c", *sorted(path.name for path in NATIVE.glob("child*.c"))]
+SOURCES = ["caller.c", "device_filter.c", "plan.c", "remove.c", "spawn.c", *sorted(path.name for path in NATIVE.glob("child*.c"))]
 
 ffibuilder = FFI()
 ffibuilder.cdef("""
@@ -31,6 +31,7 @@ ffibuilder.cdef("""
     void mb_caller(struct mb_caller *caller);
 
     int mb_open_image(const char *path);
+    int mb_remove(int dir_fd, const char *name, int depth);
     int mb_bpf_device_attach(int cgroup_fd, const void *instructions, unsigned count);
 
     /* One system call each, for lessons and tests: -1 and errno (ffi.errno) on failure. */
@@ -58,6 +59,7 @@ ffibuilder.set_source(
     #include "syscalls.h"
     #include "device_filter.h"
     #include "image.h"
+    #include "remove.h"
     #include <sys/prctl.h>
 
     static int mb_mount(const char *source, const char *target, const char *fstype, unsigned long flags,

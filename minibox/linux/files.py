@@ -8,6 +8,7 @@ from minibox._native import ffi, lib
 
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
 EAGAIN = 11
+DEPTH_MAX = 32  # each level takes 4 KiB of the stack
 
 
 def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
@@ -42,6 +43,15 @@ def _open(root_fd: int, path: str | bytes, flags: int, resolve: int, mode: int =
             return fd
         if ffi.errno != EAGAIN:  # something was renamed meanwhile, and the kernel can't vouch for ".."
             raise OSError(ffi.errno, os.strerror(ffi.errno), path)
+
+
+def remove_quickly(dir_fd: int, name: bytes) -> bool:
+    """Remove ``name`` in a directory, and all below it, without following a link, by one call into C.
+
+    Returns:
+        False when something resists, which has to be seen to; some may be gone by then.
+    """
+    return bool(lib.mb_remove(dir_fd, name, DEPTH_MAX) == 0)
 
 
 def sync_file_system(directory_fd: int) -> None:

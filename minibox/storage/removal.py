@@ -12,6 +12,7 @@ import os
 import stat
 
 from minibox.errors import StoreError, kernel_says
+from minibox.linux.files import remove_quickly
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FS_IOC_GETFLAGS = 0x80086601
@@ -55,6 +56,8 @@ def remove_directory(path: str) -> None:
 
 def remove_at(name: bytes, dir_fd: int) -> None:
     """`remove_tree` for ``name`` in the directory ``dir_fd``."""
+    if remove_quickly(dir_fd, name):
+        return
     try:
         os.unlink(name, dir_fd=dir_fd)
         return

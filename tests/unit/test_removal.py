@@ -1,0 +1,65 @@
+"""Removing what a container left: by one call into C, and by Python where something resists."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from minibox.linux.files import DEPTH_MAX, remove_quickly
+from minibox.storage.removal import remove_tree
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A directory with files, directories and links, one of them to ``outside``."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/file").touch()
+    top = tmp_path / "tree"
+    for number in range(300):  # more than one getdents(2) tells of
+        (top / f"{number:0100d}").mkdir(parents=True)
+        (top / f"{number:0100d}/file").touch()
+    (top / "link").symlink_to(tmp_path / "outside")
+    (top / "0").symlink_to("nowhere")
+    os.mkfifo(top / "fifo")
+    return top
+
+
+def nested(path, depth):
+    for _ in range(depth):
+        path = path / "d"
+    path.mkdir(parents=True)
+    (path / "file").touch()
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [lambda path: remove_quickly(-100, os.fsencode(path)), lambda path: remove_tree(str(path))],
+    ids=["C", "all"],
+)
+def test_a_tree_goes_and_what_its_links_name_stays(tree, remove):
+    remove(tree)
+    assert [path.name for path in tree.parent.iterdir()] == ["outside"]
+    assert (tree.parent / "outside/file").exists()
+    remove(tree)  # nothing there is no error
+
+
+def test_a_link_to_a_directory_is_a_link(tree):
+    link = tree.parent / "link"
+    link.symlink_to(tree)
+    remove_tree(str(link))
+    assert not link.is_symlink() and (tree / "fifo").exists()
+
+
+def test_what_is_too_deep_for_one_goes_by_the_other(tmp_path):
+    nested(tmp_path / "deep", 2 * DEPTH_MAX)
+    assert not remove_quickly(-100, os.fsencode(tmp_path / "deep"))
+    remove_tree(str(tmp_path / "deep"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_directory_is_opened(tmp_path):
+    nested(tmp_path / "closed", 2)
+    (tmp_path / "closed/d").chmod(0)
+    remove_tree(str(tmp_path / "closed"))
+    assert not list(tmp_path.iterdir())
