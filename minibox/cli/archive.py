@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from errno import errorcode
 
 import click
 
 from minibox.cli.application import settings_of
 from minibox.cli.container import complete_image
-from minibox.errors import MiniboxError, UsageError
+from minibox.errors import MiniboxError, UsageError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from http.client import HTTPResponse
     from typing import Any
 
     from minibox.image.store import ResolvedImage
@@ -137,17 +139,32 @@ def show_notes(root: str, chain_ids: Any) -> None:
         click.echo(f"minibox: note: {note}", err=True)
 
 
+class _Whole:
+    """A response that is an error when it ends too early: http.client says nothing, and half a tar may look sound."""
+
+    def __init__(self, response: HTTPResponse, url: str) -> None:
+        self._response, self._url = response, url
+
+    def read(self, size: int, /) -> bytes:
+        data = self._response.read(size)
+        if not data and self._response.length:
+            raise MiniboxError(f"import {self._url}: it broke off, {self._response.length} bytes before its end")
+        return data
+
+
 def _import_url(url: str, image: str, options: dict[str, Any]) -> ResolvedImage:
     from http.client import HTTPException
-    from urllib.error import URLError
+    from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
 
     from minibox.engine import archives
 
     try:
         with urlopen(url, timeout=URL_TIMEOUT_S) as response:
-            return archives.import_tar(response, image, **options)
-    except URLError as error:  # HTTPError too, which has the status in its words
-        raise MiniboxError(f"import {url}: {error.reason}") from error
+            return archives.import_tar(_Whole(response, url), image, **options)
+    except HTTPError as error:
+        raise MiniboxError(f"import {url}: the server answers {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:
-        raise MiniboxError(f"import {url}: {error}") from error
+        why = error.reason if isinstance(error, URLError) else error
+        said = kernel_says(why) if isinstance(why, OSError) and why.errno in errorcode else why
+        raise MiniboxError(f"import {url}: {said}") from error

@@ -26,8 +26,13 @@ def archive_output(what: str, path: str | None) -> Iterator[BinaryIO]:
         MiniboxError: the file can't be written.
     """
     if path is None or path == "-":
-        yield archive_stdout(what, "use -o FILE, or redirect it")
-        sys.stdout.buffer.flush()
+        try:
+            yield archive_stdout(what, "use -o FILE, or redirect it")
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise  # a reader that left is no error
+        except OSError as error:
+            raise MiniboxError(f"{what}: write to stdout: {kernel_says(error)}") from error
         return
     # What is no regular file, as /dev/null or a pipe, is written to.
     temporary = f"{path}.{os.getpid()}.new" if os.path.isfile(path) or not os.path.lexists(path) else path

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from minibox.image.store import ImageStore
 
     Unpack = Callable[[Sequence[LayerSource]], None]
-    TarSource = str | os.PathLike[str] | BinaryIO
+    TarSource = str | os.PathLike[str] | Readable
 
 MEDIA_TYPE_LAYER = "application/vnd.oci.image.layer.v1.tar"
 # Compressions that an OCI layer may have; others are stored as plain tars.
@@ -131,7 +131,7 @@ def _add_layer(layout: Layout, source: TarSource) -> tuple[Descriptor, str]:
         if isinstance(source, (str, os.PathLike)):
             what = os.fspath(source)
             try:
-                file: BinaryIO = stack.enter_context(open(source, "rb", buffering=0))
+                file: Readable = stack.enter_context(open(source, "rb", buffering=0))
             except OSError as error:
                 raise StoreError(f"read {what}: {kernel_says(error)}") from error
         else:

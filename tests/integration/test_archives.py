@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Run
 from tests.probes import requires_root, requires_user
+from tests.registries import Answer, FakeRegistry
 from tests.unit.layers import directory, entry, symlink, tar
 
 DEVICE = entry("dev/null", tarfile.CHRTYPE, mode=0o666, devmajor=1, devminor=3)
@@ -56,8 +57,29 @@ def test_errors_of_archives_say_what_to_do(minibox: Run, rootfs: Path, tmp_path:
     assert os.listdir(tmp_path) == ["rootfs.tar"], "no half of an archive"
     assert "no such instruction" in minibox("import", "-c", "RUN make", rootfs, "x").stderr
     assert minibox("save", "base", stdout=subprocess.DEVNULL).returncode == 0
+    with open("/dev/full", "wb") as full:
+        done = minibox("save", "base", stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 125 and "save: write to stdout: No space left on device (ENOSPC)" in done.stderr
+
+
+@requires_root
+def test_import_from_a_server(minibox: Run, rootfs: Path) -> None:
+    server = FakeRegistry()
+    server.rule("GET /rootfs.tar", Answer(200, rootfs.read_bytes()))
+    server.rule("GET /short", Answer(200, rootfs.read_bytes(), cut_after=512))  # one entry, whole
+    try:
+        assert minibox("import", f"http://{server.host}/rootfs.tar", "mine").returncode == 0
+        assert f"Imported from http://{server.host}/rootfs.tar" in minibox("history", "mine").stdout
+        missing = minibox("import", f"http://{server.host}/none", "x")
+        short = minibox("import", f"http://{server.host}/short", "x")
+    finally:
+        server.close()
+    assert missing.returncode == short.returncode == 125
+    assert f"import http://{server.host}/none: the server answers 404" in missing.stderr
+    assert f"import http://{server.host}/short: it broke off, " in short.stderr
     done = minibox("import", "http://127.0.0.1:9/rootfs.tar", "x")
-    assert done.returncode == 125 and "Connection refused" in done.stderr
+    assert done.returncode == 125 and "/rootfs.tar: Connection refused (ECONNREFUSED)" in done.stderr
+    assert "x " not in minibox("images").stdout
 
 
 @requires_root
