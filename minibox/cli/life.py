@@ -240,15 +240,18 @@ def rename(ctx: click.Context, container: str, new_name: str) -> None:
 def rm(ctx: click.Context, containers: tuple[str, ...], force: bool, volumes: bool, every: bool) -> int:
     """Remove containers, by name or by the beginning of their id, and what they wrote."""
     from minibox.cli.main import note
-    from minibox.engine.removal import all_ids, remove
+    from minibox.engine.removal import all_ids, kill_ahead, remove
 
     settings = settings_of(ctx)
     if every == bool(containers):
         raise UsageError("name the containers, or give --all" if not every else "--all takes no names")
 
+    names = all_ids(settings.root) if every else containers
+    killed = kill_ahead(names, root=settings.root) if force else set()
+
     def act(name: str) -> str:
         try:
-            remove(name, force=force, root=settings.root, runroot=settings.runroot)
+            remove(name, force=force, killed=killed, root=settings.root, runroot=settings.runroot)
         except ContainerNotFound as error:
             if not force:
                 raise
@@ -257,4 +260,4 @@ def rm(ctx: click.Context, containers: tuple[str, ...], force: bool, volumes: bo
             return ""
         return name
 
-    return for_each(all_ids(settings.root) if every else containers, act)
+    return for_each(names, act)

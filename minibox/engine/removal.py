@@ -14,7 +14,7 @@ from minibox.network import members
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterable, Iterator
     from typing import Any
 
 SIGKILL = 9
@@ -105,11 +105,33 @@ def remove_files_of(root: str, container_id: str) -> None:
     names.drop(root, container_id, "")
 
 
-def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> str:
+def kill_ahead(names: Iterable[str], *, root: str) -> set[str]:
+    """Kill those that run of containers that `remove` is going to take by force: they end while others are removed.
+
+    Whatever goes wrong goes wrong in `remove` too, which says so.
+
+    Returns:
+        The ids of those that were killed.
+    """
+    killed = set()
+    for name in names:
+        try:
+            container_id = state.find_id(root, name)
+            live = ownership.owned(root, container_id)
+            if live and _is_begun(live):
+                _kill(root, container_id, live).thaw()  # on cgroup v1 the frozen don't die
+                killed.add(container_id)
+        except (MiniboxError, OSError):
+            continue
+    return killed
+
+
+def remove(name_or_id: str, *, force: bool = False, killed: Container[str] = (), root: str, runroot: str) -> str:
     """Remove an ended container's files; its id.
 
     Args:
         force: one that runs is killed before.
+        killed: what `kill_ahead` has said.
 
     Raises:
         ContainerNotFound: there is none of that name or id.
@@ -117,23 +139,26 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
     """
     container_id = state.find_id(root, name_or_id)
     found = state.read(root, container_id)
-    deadline, killed = monotonic() + GRACE_S, False
+    deadline, by_us = monotonic() + GRACE_S, container_id in killed
     while (claim := ownership.Claim.of(root, container_id, "", remove=True)) is None:
         live = ownership.owned(root, container_id)
         if live and not force and _is_running(live):
             raise UsageError(f"container {name_or_id} is running", f"to kill it too: minibox rm --force {name_or_id}")
         # One that is being started is let finish, so that whoever does it is not told of a broken pipe.
-        begun = live and (live.pid > 0 or live.supervisor > 0)
-        if live and force and (begun or monotonic() > deadline - GRACE_S + STARTING_S):
-            _kill(root, container_id, live)
-            killed = True
+        if live and force and (_is_begun(live) or monotonic() > deadline - GRACE_S + STARTING_S):
+            _kill(root, container_id, live).kill()
+            by_us = True
         if monotonic() > deadline:
             raise MiniboxError(f"container {name_or_id} is busy: another command starts or removes it")
         sleep(POLL_S)
     there = os.path.isdir(claim.directory)
-    if killed:
+    if by_us:
         events.note_container(runroot, found, "kill", signal=str(SIGKILL))
-        events.note_container(runroot, found, "die", exitCode=str(128 + SIGKILL))
+    if (
+        there and state.read(root, container_id)["Status"] in state.ALIVE
+    ):  # else its owner has said so, or who settled it
+        code = state.ended_without_owner(root, container_id)["ExitCode"]
+        events.note_container(runroot, found, "die", exitCode=str(code))
     try:
         remove_traces(root, runroot, container_id)
         remove_files_of(root, container_id)
@@ -145,6 +170,11 @@ def remove(name_or_id: str, *, force: bool = False, root: str, runroot: str) -> 
         raise ContainerNotFound(f"container {name_or_id!r} was removed by another command")
     events.note_container(runroot, found, "destroy")
     return container_id
+
+
+def _is_begun(live: ownership.Live) -> bool:
+    """Has it a process, or is it about to be started anew?"""
+    return live.pid > 0 or live.supervisor > 0
 
 
 def _is_running(live: ownership.Live) -> bool:
@@ -162,8 +192,8 @@ def _is_running(live: ownership.Live) -> bool:
         os.close(pidfd)
 
 
-def _kill(root: str, container_id: str, live: ownership.Live) -> None:
-    """Kill all of a container and its supervisor."""
+def _kill(root: str, container_id: str, live: ownership.Live) -> cgroup.Cgroup:
+    """Kill the first process of a container and its supervisor, without a wait; the cgroup, where more may be."""
     # The supervisor first: it would look after the end of a container that is removed anyway.
     pidfds = [open_pidfd(live.supervisor) if live.supervisor > 0 else -1, ownership.open_process(live)]
     owned = ownership.is_live(root, container_id)  # the pids were its own for as long as the lock was held
@@ -172,7 +202,7 @@ def _kill(root: str, container_id: str, live: ownership.Live) -> None:
             if owned:
                 send_signal(pidfd, SIGKILL)
             os.close(pidfd)
-    cgroup.find(cgroup.detect(), f"minibox-{container_id}").kill()
+    return cgroup.find(cgroup.detect(), f"minibox-{container_id}")
 
 
 def all_ids(root: str) -> list[str]:

@@ -160,7 +160,7 @@ def find(root: str, name_or_id: str) -> dict[str, Any]:
 
 def find_id(root: str, name_or_id: str) -> str:
     """As `find`, its id only; most often without a look into any state.json."""
-    found = [names.holder(root, name_or_id)]
+    found = [names.holder(root, name_or_id) or (name_or_id if is_id(name_or_id) else "")]
     if not found[0] or names.is_nobodys(root, found[0]):
         ids = [*{*container_ids(root), *live_ids(root)}]
         found = [each for each in ids if each == name_or_id]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from typing import Any
 
+from minibox.engine import ownership
 from tests.living import Box
 from tests.probes import requires
 from tests.running import running
@@ -52,12 +55,29 @@ def test_rm_by_force_says_that_it_killed(box: Box) -> None:
     assert actions(box, "--filter", "container=web") == ["create", "start", "kill", "die", "destroy"]
 
 
+def test_rm_by_force_of_several_says_how_each_ended(box: Box) -> None:
+    box.start("killed", "exec sleep 100")
+    box.start("paused", "exec sleep 100")
+    box.ok("pause", "paused")
+    box.start("orphan", "exec sleep 100")
+    box.start("ended", "exit 3")
+    box.ok("wait", "ended")
+    os.kill(box.live("orphan")[1], signal.SIGKILL)
+    box.until(lambda: not ownership.is_live(str(box.directory / "root"), box.state("orphan")["Id"]))
+    box.ok("rm", "-f", "killed", "ended", "paused", "orphan")
+    assert actions(box, "--filter", "container=killed")[2:] == ["kill", "die", "destroy"]
+    assert actions(box, "--filter", "container=paused")[2:] == ["pause", "kill", "die", "destroy"]
+    assert actions(box, "--filter", "container=orphan")[2:] == ["die", "destroy"]
+    assert actions(box, "--filter", "container=ended")[2:] == ["die", "destroy"]
+    assert box.left() == []
+
+
 def test_events_are_shown_as_they_happen(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
-    words = [*minibox_command, "events", "--filter", "container=web", "--format", "{{.Action}}"]
+    since = ("--since", f"{time.time():.6f}")  # it may begin to look after the start
+    words = [*minibox_command, "events", *since, "--filter", "container=web", "--format", "{{.Action}}"]
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as following:
         try:
             assert following.stdout
-            time.sleep(0.5)
             box.start("web", "exec sleep 100")
             assert [following.stdout.readline().strip() for _ in range(2)] == ["create", "start"]
             box.ok("rm", "-f", "web")
