@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from minibox.cli.application import RefusedValue, settings_of
-from minibox.cli.run_options import BY_NAME, OPTIONS, Option, convert, make_options, read_words, truth
+from minibox.cli.run_options import BY_NAME, OPTIONS, Option, convert, make_options, read_words
 from minibox.engine.options import RunOptions
 
 TYPE_CHECKING = False
@@ -71,11 +71,10 @@ class RunCommand(click.Command):
         read, left = read_words(args, self.by_name)
         words = []
         for option, value in read:
-            if option.kind == "flag":
-                try:
-                    truth(value)
-                except ValueError as error:
-                    raise refused(option, value, str(error), ctx) from None
+            try:
+                convert(option, value)  # click looks at the last of several only
+            except ValueError as error:
+                raise refused(option, value, str(error), ctx) from None
             words.append(f"{option.names[0]}={value}")
         if not ctx.resilient_parsing:
             refuse_unread(left, ctx, self.by_name)
@@ -89,7 +88,7 @@ class RunCommand(click.Command):
             if group == groups[-1]:
                 rows.append(("    --help", "Show this message and exit"))
             with formatter.section(group):
-                formatter.write_dl([(name.ljust(widest), text) for name, text in rows])
+                formatter.write_dl([(name.ljust(widest), text) for name, text in rows], col_max=widest)
 
 
 def refuse_unread(left: list[str], ctx: click.Context, by_name: dict[str, Option]) -> None:

@@ -72,6 +72,7 @@ def test_what_the_fast_reader_answers_click_answers_too(words):
 
 
 @given(command_lines)
+@example(["-m", "soon", "-m", "1", "base"])
 def test_what_the_fast_reader_leaves_to_click_is_an_error_or_help(words):
     if parse(words) is None:
         with pytest.raises((click.UsageError, click.exceptions.Exit)):
