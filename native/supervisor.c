@@ -1,19 +1,19 @@
 /* The supervisor: one loop over descriptors, no threads, no allocation. See supervisor.h. */
 #include "supervisor.h"
+#include "supervisor_exit.h"
+#include "supervisor_health.h"
 #include "supervisor_log.h"
 #include "syscalls.h"
 
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -23,7 +23,6 @@ enum {
     CHUNK = 8192,
     SLOW_CLIENT_MS = 5000,
     RETRY_MS = 200,
-    EXIT_BYTES = 160, /* of the exit record */
 };
 
 /* What the container writes, on its way to the log and to the clients. The next chunk is read when
@@ -52,11 +51,10 @@ struct supervisor {
     size_t input_length, input_written;
     char input_chunk[CHUNK + 1];
     struct mb_log log;
-    const char *exit_path;
-    int exit_record;
-    char **after, **health;
-    pid_t health_pid;
-    int64_t health_interval_ms, health_at_ms, timeout_at_ms, retry_at_ms;
+    struct mb_exit exit;
+    struct mb_health health;
+    char **after;
+    int64_t timeout_at_ms, retry_at_ms;
 };
 
 static struct supervisor self = {
@@ -97,21 +95,6 @@ static char **arguments(char **text, const char *end, uint32_t count) {
     return vector;
 }
 
-/* Where the record is written until it is whole. Its space is taken at the start: the disk may be full at the end. */
-static int reserve_exit(void) {
-    char temporary[PATH_MAX], spaces[EXIT_BYTES];
-    if (snprintf(temporary, sizeof temporary, "%s.new", self.exit_path) >= PATH_MAX) {
-        return -ENAMETOOLONG;
-    }
-    self.exit_record = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    memset(spaces, ' ', sizeof spaces);
-    if (self.exit_record < 0) {
-        return -errno;
-    }
-    ssize_t written = write(self.exit_record, spaces, sizeof spaces);
-    return written == sizeof spaces ? 0 : written < 0 ? -errno : -ENOSPC;
-}
-
 /* `message` stays where it is: paths and commands are used from there. */
 static int supervise(struct mb_received *message) {
     struct mb_supervise_request *request = (void *)message->data;
@@ -141,21 +124,23 @@ static int supervise(struct mb_received *message) {
     char *text = request->text;
     const char *end = (char *)request + length;
     char *log_path = next_text(&text, end);
-    self.exit_path = next_text(&text, end);
+    self.exit.path = next_text(&text, end);
     self.after = arguments(&text, end, request->after_argc);
-    self.health = arguments(&text, end, request->health_argc);
-    if (!self.exit_path || !self.after || !self.after[request->after_argc - 1] ||
-        (self.health && !self.health[request->health_argc - 1])) {
+    self.health.command = arguments(&text, end, request->health_argc);
+    if (!self.exit.path || !self.after || !self.after[request->after_argc - 1] ||
+        (self.health.command && !self.health.command[request->health_argc - 1])) {
         return -EPROTO;
     }
     self.stdin_once = (int)request->stdin_once;
-    self.timeout_at_ms = request->timeout_ms ? now_ms() + request->timeout_ms : INT64_MAX;
-    self.health_interval_ms = request->health_interval_ms;
-    self.health_at_ms = self.health ? now_ms() + self.health_interval_ms : INT64_MAX;
+    int64_t now = now_ms();
+    self.timeout_at_ms = request->timeout_ms ? now + request->timeout_ms : INT64_MAX;
+    self.health.interval_ms = request->health_interval_ms;
+    self.health.start_interval_ms = request->health_start_interval_ms;
+    mb_health_begin(&self.health, now, request->health_start_period_ms);
     self.log.path = request->log_files ? log_path : NULL;
     self.log.files = request->log_files;
     self.log.size_max = request->log_bytes_max;
-    int error = reserve_exit();
+    int error = mb_exit_reserve(&self.exit);
     return error ? error : mb_log_open(&self.log);
 }
 
@@ -348,21 +333,6 @@ static void close_output(struct output *output) {
 
 /* ---- time and processes --------------------------------------------------------------------- */
 
-static void start_health_check(int64_t now) {
-    self.health_at_ms = now + self.health_interval_ms;
-    if (self.health_pid) {
-        return; /* the last one still runs: it has a timeout of its own */
-    }
-    self.health_pid = vfork();
-    if (self.health_pid == 0) {
-        sigset_t none;
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
-        execv(self.health[0], self.health);
-        _exit(127);
-    }
-}
-
 static void reap(void) {
     struct signalfd_siginfo information;
     while (read(self.signals, &information, sizeof information) == sizeof information) {
@@ -377,14 +347,12 @@ static void reap(void) {
             self.ended = 1;
             self.status = status;
         }
-        if (pid == self.health_pid) {
-            self.health_pid = 0;
-        }
+        mb_health_reaped(&self.health, pid, status, now_ms());
     }
 }
 
 static int timeout_ms(int64_t now) {
-    int64_t next = self.health_at_ms < self.timeout_at_ms ? self.health_at_ms : self.timeout_at_ms;
+    int64_t next = self.health.next_at_ms < self.timeout_at_ms ? self.health.next_at_ms : self.timeout_at_ms;
     next = self.retry_at_ms < next ? self.retry_at_ms : next;
     return next == INT64_MAX ? -1 : next <= now ? 0 : next - now > INT_MAX ? INT_MAX : (int)(next - now);
 }
@@ -395,9 +363,7 @@ static void on_time(int64_t now) {
         self.timeout_at_ms = INT64_MAX;
         mb_pidfd_send_signal(self.pidfd, SIGKILL);
     }
-    if (now >= self.health_at_ms) {
-        start_health_check(now);
-    }
+    mb_health_on_time(&self.health, now);
     if (now >= self.retry_at_ms) {
         self.retry_at_ms = INT64_MAX;
         for (int i = 0; i < 2; i++) {
@@ -468,42 +434,13 @@ static void look_after(void) {
 
 /* ---- the end -------------------------------------------------------------------------------- */
 
-/* A reader sees all of it or nothing, after a power loss too. */
-static void write_exit(void) {
-    char temporary[PATH_MAX], text[EXIT_BYTES];
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    int signal_number = WIFSIGNALED(self.status) ? WTERMSIG(self.status) : 0;
-    memset(text, ' ', sizeof text); /* what JSON lets stand behind */
-    int length =
-        snprintf(text, sizeof text, "{\"status\": %d, \"signal\": %d, \"timed_out\": %s, \"finished_ns\": %lld%09ld}",
-                 signal_number ? 128 + signal_number : WEXITSTATUS(self.status), signal_number,
-                 self.timed_out ? "true" : "false", (long long)now.tv_sec, now.tv_nsec);
-    text[length] = ' ';
-    text[sizeof text - 1] = '\n';
-    snprintf(temporary, sizeof temporary, "%s.new", self.exit_path);
-    if (pwrite(self.exit_record, text, sizeof text, 0) == sizeof text && !fsync(self.exit_record)) {
-        rename(temporary, self.exit_path);
-    }
-    close(self.exit_record);
-}
-
 static void tell_clients(void) {
-    int32_t status = WIFSIGNALED(self.status) ? 128 + WTERMSIG(self.status) : WEXITSTATUS(self.status);
+    int32_t status = mb_exit_status(self.status);
     for (int i = 0; i < CLIENTS_MAX; i++) {
         if (self.clients[i] >= 0) {
             send_packet(self.clients[i], MB_CLIENT_EXIT, &status, sizeof status);
         }
     }
-}
-
-/* SIGTERM stays blocked: nobody shall stop it half way, and who waits takes it for an order to go on. */
-static void execute_after(char **command) {
-    sigset_t term;
-    sigemptyset(&term);
-    sigaddset(&term, SIGTERM);
-    sigprocmask(SIG_SETMASK, &term, NULL);
-    execv(command[0], command);
 }
 
 int mb_supervisor(void) {
@@ -535,27 +472,13 @@ int mb_supervisor(void) {
         mb_pidfd_send_signal(self.helper_pidfd, SIGTERM);
         waitid(P_PIDFD, (id_t)self.helper_pidfd, &(siginfo_t){0}, WEXITED);
     }
-    write_exit();
+    mb_exit_write(&self.exit, self.status, self.timed_out);
     tell_clients();
     if (self.owned >= 0 && self.owned != 3) {
         dup3(self.owned, 3, 0);
     } else if (self.owned == 3) {
         fcntl(3, F_SETFD, 0);
     }
-    execute_after(self.after);
+    mb_go_on_as(self.after);
     return 1;
-}
-
-int mb_delay(int argc, char **argv) {
-    if (argc < 3) {
-        return 125;
-    }
-    sigset_t term;
-    sigemptyset(&term);
-    sigaddset(&term, SIGTERM);
-    sigprocmask(SIG_SETMASK, &term, NULL);
-    long delay_ms = strtol(argv[1], NULL, 10);
-    sigtimedwait(&term, NULL, &(struct timespec){delay_ms / 1000, delay_ms % 1000 * 1000000});
-    execute_after(argv + 2);
-    return 126;
 }

@@ -27,12 +27,12 @@ struct mb_supervise_request {
     uint32_t kind;
     uint32_t descriptors; /* which of enum mb_supervised came along */
     uint32_t timeout_ms;  /* 0: none; the container is killed when it has passed */
-    uint32_t health_interval_ms;
+    uint32_t health_interval_ms, health_start_interval_ms, health_start_period_ms; /* see supervisor_health.h */
     uint32_t stdin_once; /* the container's input ends when the client that wrote to it leaves */
     uint32_t log_files;  /* how many are kept, the one that is written to among them; 0: no log */
     uint64_t log_bytes_max;
     uint32_t after_argc;  /* the command that takes this process's place in the end; the lock is its descriptor 3 */
-    uint32_t health_argc; /* the command that is run every health_interval_ms */
+    uint32_t health_argc; /* the command that is run every health_interval_ms; 0: none */
     char text[];          /* NUL-terminated: path of the log, path of the exit record, both commands' arguments */
 };
 
@@ -47,6 +47,10 @@ enum mb_client_packet {
 };
 
 int mb_supervisor(void);
+
+/* Execute a command in this process's place; returns when that fails. SIGTERM stays blocked: nobody shall stop it half
+ * way, and who waits takes it for an order to go on. */
+void mb_go_on_as(char **command);
 
 /* minibox-delay MILLISECONDS COMMAND...: execute the command after that time, or at once at SIGTERM. */
 int mb_delay(int argc, char **argv);

@@ -60,12 +60,12 @@ def _results(root: str, found: dict[str, Any]) -> dict[str, Any]:
     return fresh
 
 
-def check(root: str, runroot: str, container_id: str) -> None:
-    """What the supervisor runs: check once, and do what ``--health-on-failure`` says."""
+def check(root: str, runroot: str, container_id: str) -> int:
+    """What the supervisor runs: check once, and do what ``--health-on-failure`` says; 0 when it did well."""
     try:
-        run_check(container_id, root=root, runroot=runroot)
+        return 0 if run_check(container_id, root=root, runroot=runroot) else 1
     except MiniboxError:
-        pass  # it ends just now, or is paused
+        return 1  # it ends just now, or is paused
 
 
 def run_check(name_or_id: str, *, root: str, runroot: str) -> bool:

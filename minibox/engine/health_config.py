@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 SHELL = ("/bin/sh", "-c")
 # Docker's: in seconds, but for the retries.
-INTERVAL, TIMEOUT, RETRIES, START_PERIOD = 30.0, 30.0, 3, 0.0
-NANOSECONDS = ("Interval", "Timeout", "StartPeriod")
+INTERVAL, TIMEOUT, RETRIES, START_PERIOD, START_INTERVAL = 30.0, 30.0, 3, 0.0, 5.0
+NANOSECONDS = ("Interval", "Timeout", "StartPeriod", "StartInterval")
 SHORTEST_NS = 1_000_000
 
 
@@ -25,10 +25,11 @@ class HealthCheck:
 
     Attributes:
         command: what is executed in the container; healthy is who exits with 0.
-        interval_s: between two checks, and before the first.
+        interval_s: from the end of one check to the next, and before the first.
         timeout_s: a check that takes longer is killed, and has failed.
         retries: so many that fail in a row make it unhealthy.
         start_period_s: after the start, in which a check that fails doesn't count.
+        start_interval_s: the interval in that time, until one does well.
     """
 
     command: tuple[str, ...]
@@ -36,6 +37,7 @@ class HealthCheck:
     timeout_s: float = TIMEOUT
     retries: int = RETRIES
     start_period_s: float = START_PERIOD
+    start_interval_s: float = START_INTERVAL
 
 
 def healthcheck(options: RunOptions, image_config: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +58,7 @@ def healthcheck(options: RunOptions, image_config: dict[str, Any]) -> dict[str, 
         ("Interval", options.health_interval_s),
         ("Timeout", options.health_timeout_s),
         ("StartPeriod", options.health_start_period_s),
+        ("StartInterval", options.health_start_interval_s),
     ):
         if value:
             given[key] = round(value * 1e9)
@@ -109,4 +112,5 @@ def check_of(config: dict[str, Any]) -> HealthCheck | None:
         found.get("Timeout", 0) / 1e9 or TIMEOUT,
         found.get("Retries", 0) or RETRIES,
         found.get("StartPeriod", 0) / 1e9 or START_PERIOD,
+        found.get("StartInterval", 0) / 1e9 or START_INTERVAL,
     )

@@ -91,6 +91,7 @@ class RunOptions:
     health_timeout_s: float = 0
     health_retries: int = 0
     health_start_period_s: float = 0
+    health_start_interval_s: float = 0
     health_on_failure: str = "none"  # none, kill, restart, stop
     no_healthcheck: bool = False  # not the image's either
     # minibox's own

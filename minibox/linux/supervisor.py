@@ -38,6 +38,7 @@ class Duties:
         after: the command that takes its place in the end; the claim is that one's descriptor 3.
         timeout_s: the container is killed when it has passed; 0 for none.
         health: the command that it runs every ``health_interval_s``; empty for none.
+        health_start_interval_s: the interval of the first ``health_start_period_s``, or until the command exits with 0.
         stdin_once: the container's input ends when the client that wrote to it leaves.
     """
 
@@ -49,6 +50,8 @@ class Duties:
     timeout_s: float = 0
     health: tuple[str, ...] = ()
     health_interval_s: float = 0
+    health_start_interval_s: float = 0
+    health_start_period_s: float = 0
     stdin_once: bool = False
 
 
@@ -118,11 +121,13 @@ class Supervisor:
         texts = [duties.log_path, duties.exit_path, *duties.after, *duties.health]
         mask = sum(1 << DESCRIPTORS.index(name) for name in descriptors)
         head = pack(
-            "=IIIIIIQII",
+            "=IIIIIIIIQII",
             SUPERVISE,
             mask,
             int(duties.timeout_s * 1000),
             int(duties.health_interval_s * 1000),
+            int(duties.health_start_interval_s * 1000),
+            int(duties.health_start_period_s * 1000),
             duties.stdin_once,
             duties.log_files if duties.log_path else 0,
             duties.log_bytes_max,

@@ -201,6 +201,19 @@ def test_health_checks_run_while_it_runs(supervised, tmp_path):
         assert 2 <= len(file.read().split()) <= 5
 
 
+def test_health_checks_run_more_often_until_one_does_well(supervised, tmp_path):
+    count = f"$(cat {tmp_path}/health | wc -l)"
+    container = supervised(
+        f"while [ {count} -lt 3 ]; do sleep 0.05; done; sleep 0.5",
+        health=("/bin/sh", "-c", f"echo x >>{tmp_path}/health; [ {count} -ge 3 ]"),
+        health_interval_s=100,
+        health_start_interval_s=0.1,
+        health_start_period_s=100,
+    )
+    container.wait()
+    assert Path(f"{tmp_path}/health").read_text() == "x\n" * 3
+
+
 def test_sigterm_is_passed_on(supervised):
     container = supervised("trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done")
     while not os.path.exists(container.log_path) or not container.logged():
@@ -224,9 +237,9 @@ def test_nobody_to_look_after_it_for(supervised, tmp_path):
         child = supervisor.spawn(encode(steps, signatures()), 0, [theirs.fileno()], 1)
     supervisor.close()
     child.wait()
+    assert os.waitstatus_to_exitcode(os.waitpid(supervisor.pid, 0)[1]) == 1
     os.waitpid(child.pid, 0)  # whose orphan came to us
     child.close()
-    assert os.waitstatus_to_exitcode(os.waitpid(supervisor.pid, 0)[1]) == 1
 
 
 def test_private_memory(supervised):

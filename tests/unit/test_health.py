@@ -26,7 +26,7 @@ def test_nothing_is_asked_for():
 def test_the_options_alone_with_dockers_defaults():
     found = healthcheck(RunOptions("x", health_cmd="test -e /ok"), {})
     assert found == {"Test": ["CMD-SHELL", "test -e /ok"]}
-    assert check_of({"Healthcheck": found}) == HealthCheck(("/bin/sh", "-c", "test -e /ok"), 30, 30, 3, 0)
+    assert check_of({"Healthcheck": found}) == HealthCheck(("/bin/sh", "-c", "test -e /ok"), 30, 30, 3, 0, 5)
 
 
 def test_the_images_check_with_what_the_user_changes():
@@ -38,6 +38,12 @@ def test_the_images_check_with_what_the_user_changes():
 def test_the_users_command_has_the_images_times():
     check = check_of({"Healthcheck": healthcheck(RunOptions("x", health_cmd="true"), config(**IMAGES))})
     assert check == HealthCheck(("/bin/sh", "-c", "true"), 5, 30, 7, 0)
+
+
+def test_it_is_checked_more_often_while_it_starts():
+    options = RunOptions("x", health_start_interval_s=0.5)
+    check = check_of({"Healthcheck": healthcheck(options, config(**IMAGES, StartPeriod=60_000_000_000))})
+    assert check == HealthCheck(("curl", "-f", "localhost"), 5, 30, 7, 60, 0.5)
 
 
 def test_the_images_shell():

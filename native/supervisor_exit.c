@@ -1,0 +1,52 @@
+#include "supervisor_exit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { EXIT_BYTES = 160 };
+
+/* Where it is written until it is whole; 0, or -ENAMETOOLONG. */
+static int temporary_path(const struct mb_exit *record, char path[PATH_MAX]) {
+    return snprintf(path, PATH_MAX, "%s.new", record->path) >= PATH_MAX ? -ENAMETOOLONG : 0;
+}
+
+int mb_exit_reserve(struct mb_exit *record) {
+    char temporary[PATH_MAX], spaces[EXIT_BYTES];
+    int error = temporary_path(record, temporary);
+    if (error) {
+        return error;
+    }
+    record->fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    memset(spaces, ' ', sizeof spaces);
+    if (record->fd < 0) {
+        return -errno;
+    }
+    ssize_t written = write(record->fd, spaces, sizeof spaces);
+    return written == sizeof spaces ? 0 : written < 0 ? -errno : -ENOSPC;
+}
+
+int mb_exit_status(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
+
+void mb_exit_write(struct mb_exit *record, int status, int timed_out) {
+    char temporary[PATH_MAX], text[EXIT_BYTES];
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    memset(text, ' ', sizeof text); /* what JSON lets stand behind */
+    int length =
+        snprintf(text, sizeof text, "{\"status\": %d, \"signal\": %d, \"timed_out\": %s, \"finished_ns\": %lld%09ld}",
+                 mb_exit_status(status), WIFSIGNALED(status) ? WTERMSIG(status) : 0, timed_out ? "true" : "false",
+                 (long long)now.tv_sec, now.tv_nsec);
+    text[length] = ' ';
+    text[sizeof text - 1] = '\n';
+    if (pwrite(record->fd, text, sizeof text, 0) == sizeof text && !fsync(record->fd) &&
+        !temporary_path(record, temporary)) {
+        rename(temporary, record->path);
+    }
+    close(record->fd);
+}

@@ -1,0 +1,19 @@
+/* The exit record of a detached container: how it ended, as JSON, for minibox to read. */
+#ifndef MB_SUPERVISOR_EXIT_H
+#define MB_SUPERVISOR_EXIT_H
+
+struct mb_exit {
+    const char *path;
+    int fd; /* what becomes the record */
+};
+
+/* Take the space for it at the start: the disk may be full at the end. Returns 0 or -errno. */
+int mb_exit_reserve(struct mb_exit *record);
+
+/* Write it, with a status as of wait(2): a reader sees all of it or nothing, after a power loss too. */
+void mb_exit_write(struct mb_exit *record, int status, int timed_out);
+
+/* The exit status as of a shell: 128 + N for signal N. */
+int mb_exit_status(int status);
+
+#endif
