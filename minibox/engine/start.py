@@ -11,7 +11,7 @@ import os
 from _socket import AF_UNIX, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 from errno import ECONNRESET, EPIPE
 
-from minibox.errors import MiniboxError, StepError
+from minibox.errors import MiniboxError, StepError, kernel_says
 from minibox.linux import launcher
 from minibox.linux.process import DONE, EXEC, FAILED, Child, signatures
 from minibox.plan import operations as op
@@ -192,8 +192,13 @@ class Execution:
 
     def _oom_score_adj(self, value: int) -> None:
         assert self.init
-        with open(f"/proc/{self.init.pid}/oom_score_adj", "wb", 0) as file:
-            file.write(b"%d" % value)
+        try:
+            with open(f"/proc/{self.init.pid}/oom_score_adj", "wb", 0) as file:
+                file.write(b"%d" % value)
+        except OSError as error:
+            raise MiniboxError(
+                f"set the OOM score of the container's process to {value}: {kernel_says(error)}"
+            ) from error
 
     def _clone_mounter(self, flags: int) -> None:
         assert self.init

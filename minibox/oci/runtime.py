@@ -77,7 +77,7 @@ class ExecCPUAffinity(TypedDict, total=False):
 
 class Process(TypedDict):
     cwd: str
-    user: User
+    user: NotRequired[User]
     terminal: NotRequired[bool]
     consoleSize: NotRequired[Box]
     env: NotRequired[list[str]]

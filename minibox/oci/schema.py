@@ -24,7 +24,7 @@ _THROTTLE: Any = [{"major!": int, "minor!": int, "rate!": int}]
 PROCESS: Any = {
     "terminal": bool,
     "consoleSize": {"height!": int, "width!": int},
-    "user!": {"uid!": int, "gid!": int, "umask": int, "additionalGids": [int]},
+    "user": {"uid!": int, "gid!": int, "umask": int, "additionalGids": [int]},
     "args": [str],
     "commandLine": str,
     "env": [str],

@@ -48,6 +48,8 @@ def check_process(process: Process) -> None:
     for field, module in (("apparmorProfile", "AppArmor"), ("selinuxLabel", "SELinux")):
         if process.get(field, "unconfined") not in ("", "unconfined"):
             raise ConfigError(f"process.{field} {process[field]!r}: minibox sets no labels of {module}")  # type: ignore[literal-required]
+    if not -1000 <= process.get("oomScoreAdj", 0) <= 1000:
+        raise ConfigError(f"process.oomScoreAdj {process['oomScoreAdj']} is not from -1000 to 1000")
     seen = set()
     for limit in process.get("rlimits", []):
         if limit["type"].removeprefix("RLIMIT_") not in RLIMITS:

@@ -258,7 +258,7 @@ HINTS = {
     ("mount", errno_names.EPERM): "the host hides parts of /proc or /sys from this process, as containers do; "
     "run minibox outside of them",
     ("mount", errno_names.ENOSPC): "the limit on mounts is reached: see /proc/sys/fs/mount-max",
-    ("open_tree", errno_names.ENOENT): "it was there a moment ago; was it removed meanwhile?",
+    ("open_tree", errno_names.ENOENT): "what is mounted has to be there, and is not made",
     (
         "write_file",
         errno_names.ENOENT,

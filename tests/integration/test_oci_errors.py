@@ -115,6 +115,13 @@ def test_config_json_is_missing_or_is_not_json(runtime):
         assert says in runtime.error("run", "--bundle", bundle, "c1")
 
 
+def test_without_a_user_it_is_root(runtime):
+    spec = runtime.bundle.spec("id", "-u")
+    del spec["process"]["user"]
+    runtime.write(spec)
+    assert runtime.ok("run", "--bundle", str(runtime.bundle.path), "c1") == "0\n"
+
+
 def test_unknown_fields_are_ignored(runtime):
     spec = runtime.bundle.spec("echo", "fine") | {"windows": {"x": 1}, "new": [1]}
     runtime.write(spec)

@@ -68,8 +68,8 @@ def test_a_process_from_a_file(runtime, tmp_path):
     process = {"cwd": "/bin", "args": ["sh", "-c", "pwd; id -u; echo $C"], "env": ["PATH=/bin", "C=3"]}
     path.write_text(json.dumps(process | {"user": {"uid": 9, "gid": 9}, "terminal": False, "selinuxLabel": None}))
     assert runtime.ok("exec", "--process", str(path), "c1") == "/bin\n9\n3\n"
-    path.write_text(json.dumps(process))
-    assert "the field user is missing" in runtime.error("exec", "-p", str(path), "c1", status=255)
+    path.write_text(json.dumps({name: value for name, value in process.items() if name != "cwd"}))
+    assert "the field cwd is missing" in runtime.error("exec", "-p", str(path), "c1", status=255)
     assert "No such file" in runtime.error("exec", "-p", "/none", "c1", status=255)
 
 

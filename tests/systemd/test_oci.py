@@ -142,3 +142,22 @@ def test_run_in_the_foreground(runtime: Runtime) -> None:
     done = runtime.run("run", "-b", str(runtime.bundle.path), "c1")
     assert (done.returncode, done.stdout) == (4, "0::/\n"), done.stderr
     wait_until(lambda: not scopes())
+
+
+@pytest.mark.skipif(not ROOT, reason="what an ordinary user has is his anyway")
+@pytest.mark.parametrize("driver", ["systemd", "cgroupfs"])
+def test_a_cgroup_that_is_seen_read_write_is_its_users(runtime: Runtime, driver: str) -> None:
+    """Who may have cgroups of his own in it, and no other limits."""
+    if driver == "cgroupfs":
+        runtime = Runtime(runtime.directory / driver)
+    script = "cd /sys/fs/cgroup; mkdir sub; echo 0 > sub/cgroup.procs; cat /proc/self/cgroup; echo max > memory.max"
+    path = f"{SLICE}:minibox:c1" if driver == "systemd" else "/minibox-c1"
+    spec = runtime.bundle.with_ids(spec_of(runtime, f"({script}) 2>&1", path, resources=LIMITS))
+    spec["mounts"][-1]["options"] = []
+    runtime.write(spec)
+    done = runtime.run("run", "-b", str(runtime.bundle.path), "c1")
+    assert done.returncode == 1 and done.stderr == ""
+    assert done.stdout.splitlines()[0] == "0::/sub" and "Permission denied" in done.stdout
+    spec["mounts"][-1]["options"] = ["ro"]
+    runtime.write(spec)
+    assert "Read-only file system" in runtime.run("run", "-b", str(runtime.bundle.path), "c1").stdout

@@ -31,6 +31,7 @@ def spec(*, process: Any = None, linux: Any = None) -> Any:
         ({"apparmorProfile": "docker-default"}, "apparmorProfile 'docker-default': minibox sets no labels of AppArmor"),
         ({"selinuxLabel": "a:b:c:s0"}, "selinuxLabel 'a:b:c:s0': minibox sets no labels of SELinux"),
         ({"rlimits": [{"type": "RLIMIT_CPU", "soft": 1, "hard": 1}] * 2}, "process.rlimits has RLIMIT_CPU twice"),
+        ({"oomScoreAdj": 1001}, "process.oomScoreAdj 1001 is not from -1000 to 1000"),
         ({"rlimits": [{"type": "RLIMIT_X", "soft": 1, "hard": 1}]}, "unknown limit 'RLIMIT_X'"),
         ({"scheduler": {"policy": "SCHED_X"}}, "unknown process.scheduler.policy 'SCHED_X'"),
         ({"scheduler": {"policy": "SCHED_RR", "flags": ["X"]}}, "unknown flag 'X' of process.scheduler"),

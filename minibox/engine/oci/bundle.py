@@ -115,11 +115,11 @@ def check(spec: Spec) -> None:
 
 
 def _check_words(process: Process, name: str) -> None:
-    """Refuse what a kernel's structures can't say; raises ConfigError."""
+    """Refuse what a kernel's structures can't say, and put in what others rely on; raises ConfigError."""
     for word in (*process["args"], *process.get("env", ()), process["cwd"]):
         if "\0" in word:
             raise ConfigError(f"{name}: process has a null byte in {word!r}")
-    user = process["user"]
+    user = process.setdefault("user", {"uid": 0, "gid": 0})  # without one it is root, as under runc
     for number in (user["uid"], user["gid"], *user.get("additionalGids", ())):
         if not 0 <= number < NO_ID:
             raise ConfigError(f"{name}: process.user: {number} is no id")

@@ -2,27 +2,41 @@
 
 `detect` says what the host offers, `cgroup_steps` compiles OCI `linux.resources` for it without
 touching anything, `create` performs that, and a `Cgroup` is entered, watched, killed and removed.
+
+Each name is looked up when it is used: who removes a cgroup needs nothing of what makes one.
 """
 
-from minibox.linux.cgroup.creation import create, make, planned
-from minibox.linux.cgroup.group import Cgroup, CgroupUsage, find, leftovers, remove_leftover
-from minibox.linux.cgroup.host import CgroupHost, CgroupMounts, detect, parse_mounts
-from minibox.linux.cgroup.steps import CgroupStep, cgroup_steps, v2_controllers
+from __future__ import annotations
 
-__all__ = [
-    "Cgroup",
-    "CgroupHost",
-    "CgroupMounts",
-    "CgroupStep",
-    "CgroupUsage",
-    "cgroup_steps",
-    "create",
-    "detect",
-    "find",
-    "leftovers",
-    "make",
-    "parse_mounts",
-    "planned",
-    "remove_leftover",
-    "v2_controllers",
-]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.linux.cgroup.creation import create as create
+    from minibox.linux.cgroup.creation import make as make
+    from minibox.linux.cgroup.creation import planned as planned
+    from minibox.linux.cgroup.group import Cgroup as Cgroup
+    from minibox.linux.cgroup.group import CgroupUsage as CgroupUsage
+    from minibox.linux.cgroup.group import find as find
+    from minibox.linux.cgroup.group import leftovers as leftovers
+    from minibox.linux.cgroup.group import remove_leftover as remove_leftover
+    from minibox.linux.cgroup.host import CgroupHost as CgroupHost
+    from minibox.linux.cgroup.host import CgroupMounts as CgroupMounts
+    from minibox.linux.cgroup.host import detect as detect
+    from minibox.linux.cgroup.host import parse_mounts as parse_mounts
+    from minibox.linux.cgroup.steps import CgroupStep as CgroupStep
+    from minibox.linux.cgroup.steps import cgroup_steps as cgroup_steps
+    from minibox.linux.cgroup.steps import v2_controllers as v2_controllers
+else:
+    _WHERE = {
+        "creation": ("create", "make", "planned"),
+        "group": ("Cgroup", "CgroupUsage", "find", "leftovers", "remove_leftover"),
+        "host": ("CgroupHost", "CgroupMounts", "detect", "parse_mounts"),
+        "steps": ("CgroupStep", "cgroup_steps", "v2_controllers"),
+    }
+
+    def __getattr__(name):
+        """Import what is asked for."""
+        for module, names in _WHERE.items():
+            if name in names:
+                value = globals()[name] = getattr(__import__(f"{__name__}.{module}", fromlist=(name,)), name)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

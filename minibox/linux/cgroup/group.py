@@ -19,7 +19,6 @@ from errno import EBUSY, ENODEV, ENOENT, ESRCH
 from time import monotonic, sleep
 
 from minibox.errors import MiniboxError, kernel_says
-from minibox.linux.cgroup.steps import check_name
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -30,6 +29,16 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup.systemd import HeldScope, ProcessScope
 
 SIGKILL = 9
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that isn't one flat cgroup of ours: removal trusts it.
+
+    Raises:
+        ValueError: it doesn't start with "minibox-", or has a slash.
+    """
+    if not name.startswith("minibox-") or "/" in name or "\n" in name:
+        raise ValueError(f"not a cgroup of minibox: {name!r}")
 
 
 @record

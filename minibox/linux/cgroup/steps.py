@@ -12,6 +12,7 @@ Which hierarchies a container gets, from costs measured on Linux 6.18 (a v1 hier
 from __future__ import annotations
 
 from minibox.errors import LimitError
+from minibox.linux.cgroup.group import check_name
 from minibox.linux.cgroup.host import V2_MOUNT
 from minibox.linux.cgroup.limits import CONTROLLERS, SWAP, Setting
 from minibox.record import record
@@ -66,16 +67,6 @@ class CgroupStep:
             other = f" || echo {quote(self.other[1])} > {quote(self.other[0])}" if self.other[0] else ""
             return f"echo {value} > {path}{other}" + (" || true" if self.optional else "")
         return f"# bpf(BPF_PROG_ATTACH, {path}, BPF_CGROUP_DEVICE)"
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that isn't one flat cgroup of ours: removal trusts it.
-
-    Raises:
-        ValueError: it doesn't start with "minibox-", or has a slash.
-    """
-    if not name.startswith("minibox-") or "/" in name or "\n" in name:
-        raise ValueError(f"not a cgroup of minibox: {name!r}")
 
 
 def cgroup_steps(
