@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, overload
 
 from minibox.aio.blocking import in_thread, started
@@ -11,6 +12,7 @@ from minibox.api.process import Ends, Text, last_words
 from minibox.api.run import streams, words
 from minibox.engine.completed import CompletedRun
 from minibox.engine.embedded import Embedded
+from minibox.engine.tidying import later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ async def run(
             code, verdict = await process.wait(), box.verdict(last_words(out, err))
             done = CompletedRun(wanted.command, code, out, err, verdict, box.usage())
         finally:
-            await in_thread(box.close)
+            await in_thread(partial(box.close, later))
     finally:
         ends.close()
     if check:

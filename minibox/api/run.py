@@ -8,6 +8,7 @@ from minibox.api.options import ContainerOptions, place, run_options
 from minibox.api.process import PIPE, Ends, Popen, Text, finish, last_words
 from minibox.engine.completed import CompletedRun
 from minibox.engine.embedded import Embedded
+from minibox.engine.tidying import later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ def run(
 ) -> CompletedRun[Any]:
     """Run a command in a new container, wait for its end, and remove the container: `subprocess.run`, contained.
 
-    By default it has no network. The container dies with this process, whatever kills it, and leaves nothing.
+    By default it has no network. The container dies with this process, whatever kills it, and leaves nothing. Its
+    processes and limits are gone when this returns, its files a moment later, or at this process's end.
 
     Args:
         image: its name, as of ``minibox run``; pulled when it isn't there. ``base`` is made without a network.
@@ -147,7 +149,7 @@ def run(
             code, verdict = command.wait(), container.verdict(last_words(out, err))
             done = CompletedRun(wanted.command, code, out, err, verdict, container.usage())
         finally:
-            container.close()
+            container.close(later)
     finally:
         ends.close()
     if check:

@@ -29,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.engine.cause import Facts
     from minibox.engine.exec import ExecOptions
-    from minibox.engine.launch import Note
+    from minibox.engine.launch import Later, Note
     from minibox.engine.measured import Measured
     from minibox.engine.options import RunOptions
     from minibox.engine.snapshots import Held
@@ -325,8 +325,12 @@ class Embedded:
         """Its files outlive it, for `minibox shell` and `minibox rm`."""
         self._owned.keep_files()
 
-    def close(self) -> None:
-        """End it, and remove what it had."""
+    def close(self, later: Later | None = None) -> None:
+        """End it, and remove what it had.
+
+        Args:
+            later: takes the removal of its files; not where it has a name, which another may want at once.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -343,7 +347,7 @@ class Embedded:
                 self._owned.ended(code, code if code >= 0 else 128 - code)
         finally:
             try:
-                self._owned.close()
+                self._owned.close(None if self.options.name else later)
             finally:
                 if self.log:
                     self.log.finish()

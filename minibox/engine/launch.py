@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     Trace = Callable[[list[dict[str, Any]]], None]
     Note = Callable[[str], None]
+    Later = Callable[[Callable[[], object]], None]
 
 
 UPDATED = "updated"  # in the container's directory: `update` may have given its cgroup more directories
@@ -199,20 +200,27 @@ class Launch:
             self._connection.release()
             self._connection = None
 
-    def close(self, *, keep: bool) -> None:
+    def close(self, *, keep: bool, later: Later | None = None) -> None:
         """End it, and take back what it was given; with ``keep`` its files stay for `commit` and `start`.
 
         What fails to go doesn't keep the rest: its claim is then left for `removal.collect`.
+
+        Args:
+            later: takes the removal of its files, which then raises nothing here.
         """
-        failure: Exception | None = None
-        for undo in (self.end_processes, self._close_network, lambda: self._remove_files(keep)):
-            try:
-                undo()
-            except (MiniboxError, OSError) as error:
-                failure = failure or error
-        self.claim.release(finished=failure is None)
-        if failure:
-            raise failure
+        ended = _tried(self.end_processes, self._close_network)
+
+        def finish() -> None:
+            removed = _tried(lambda: self._remove_files(keep))
+            failure = ended or removed
+            self.claim.release(finished=failure is None)
+            if failure:
+                raise failure
+
+        if later and not ended:
+            later(finish)
+        else:
+            finish()
 
     # ---- before ---------------------------------------------------------------------------------
 
@@ -301,6 +309,17 @@ class Launch:
             if named:
                 names.drop(self.root, self.claim.id, "")
         ids.release_range(self.root, self.claim.id)
+
+
+def _tried(*steps: Callable[[], object]) -> Exception | None:
+    """Take all the steps, whichever fails; the first failure."""
+    failure: Exception | None = None
+    for step in steps:
+        try:
+            step()
+        except (MiniboxError, OSError) as error:
+            failure = failure or error
+    return failure
 
 
 def joinable(spec: Spec, start: Start) -> bytes:

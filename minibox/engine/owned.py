@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from minibox.engine.launch import Launch, Trace
+    from minibox.engine.launch import Later, Launch, Trace
     from minibox.engine.options import RunOptions
     from minibox.engine.start import Execution
 
@@ -146,9 +146,9 @@ class Owned:
         """In a child that a fork made: it is the parent's, and this process must not look like an owner."""
         self.launch.claim.hand_over()
 
-    def close(self) -> None:
-        """Remove what it had, or keep its files as they are."""
+    def close(self, later: Later | None = None) -> None:
+        """Remove what it had, or keep its files as they are; ``later`` as of `Launch.close`."""
         if self.keep and self._once:
             self.launch.end_processes()
             files.make_lasting(self.launch.root, self.launch.claim.id)
-        self.launch.close(keep=self.keep)
+        self.launch.close(keep=self.keep, later=later)
