@@ -143,6 +143,17 @@ def test_an_id_that_is_taken(runtime):
     runtime.ok("delete", "c1")
 
 
+def test_a_cgroup_that_another_container_is_in(runtime):
+    spec = runtime.bundle.shell("sleep 1000")
+    runtime.create("c1", spec)
+    assert "File exists" in runtime.error("create", "-b", str(runtime.bundle.path), "c2")
+    assert runtime.state("c1")["status"] == "created"
+    runtime.ok("start", "c1")
+    assert "File exists" in runtime.error("run", "-b", str(runtime.bundle.path), "c2")
+    assert runtime.state("c1")["status"] == "running"
+    runtime.ok("delete", "--force", "c1")
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [

@@ -161,7 +161,6 @@ class Creation:
         )
         follows = linux.get("rootfsPropagation", "").endswith("slave")
         plan = compile_plan(self.spec, Rootfs(path=self._bundle.rootfs, follows=follows), start)
-        self._group = planned.group
         behind = [step.name for step in plan.of(op.INIT)]
         container.write(
             ociVersion=state.VERSION,
@@ -192,7 +191,7 @@ class Creation:
                     spec=self.spec,
                     streams=standard_streams(self.spec["process"].get("terminal", False)),
                     owner=_owner(self.spec),
-                    make_cgroup=planned.make,
+                    make_cgroup=lambda: self._make_group(planned),
                     write_id_maps=ids.write_id_maps,
                     wire=self._wire,
                     run_hooks=self._run_hooks,
@@ -219,6 +218,11 @@ class Creation:
 
             check_command(process, init.pid)
         container.write(pid=init.pid, startTime=state.start_time(init.pid))
+
+    def _make_group(self, planned: group.GroupPlan) -> Cgroup:
+        """From here on it is ours to remove, and not before: another container may be in it."""
+        self._group = planned.make()
+        return self._group
 
     def _wire(self, init: Init) -> None:
         """Move the host's network devices, where a Spec has some: nothing else is wired here."""
@@ -267,7 +271,7 @@ class Creation:
                 self._devices.back()
             if self.execution:
                 self.execution.close()
-            if self._group and self._group.directories:
+            if self._group and self._group.directories and self._group.is_made:
                 self._group.kill()
                 self._group.remove()
             if self._has_spec:

@@ -98,6 +98,11 @@ class Cgroup:
         """Controller -> directory, v2's under "", for a state file: `of_paths` is the way back."""
         return {**self.v1, **({"": self.v2} if self.v2 else {})}
 
+    @property
+    def is_made(self) -> bool:
+        """Is it there by our doing? systemd makes one when a process joins it."""
+        return self._scope is None or self._scope.is_made
+
     def open_v2(self) -> int:
         """A descriptor of the v2 directory for clone3's CLONE_INTO_CGROUP; -1 where that can't be. The caller closes it."""
         return os.open(self.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if self.v2 and not self.joined else -1

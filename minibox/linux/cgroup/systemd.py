@@ -31,7 +31,10 @@ class HeldScope:
 
     Attributes:
         unit: its name.
+        is_made: systemd has made it.
     """
+
+    is_made = True
 
     def __init__(self, directory: str) -> None:
         """``directory`` is its cgroup."""
@@ -131,6 +134,8 @@ class ProcessScope:
         owner: as of `place.make_at`.
     """
 
+    is_made = False
+
     def __init__(
         self, host: CgroupHost, steps: tuple[CgroupStep, ...], resources: Mapping[str, Any], owner: int = 0
     ) -> None:
@@ -151,6 +156,7 @@ class ProcessScope:
         told = properties(settings(self._steps), others=0)
         with Manager() as manager:
             manager.start_scope(name, self._host.slice, told, pid)
+        self.is_made = True
         own = tuple(step for step in self._steps if step.op in ("write", "device_filter"))
         make(self._host, name, own, self._resources)
         give(Cgroup(name, {}, f"{self._host.v2_parent}/{name}"), self._owner)
