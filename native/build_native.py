@@ -7,7 +7,14 @@ from pathlib import Path
 from cffi import FFI
 
 NATIVE = Path(__file__).resolve().parent
-SOURCES = ["caller.c", "device_filter.c", "plan.c", "remove.c", "spawn.c", *sorted(path.name for path in NATIVE.glob("child*.c"))]
+SOURCES = [
+    "caller.c",
+    "device_filter.c",
+    "plan.c",
+    "remove.c",
+    "spawn.c",
+    *sorted(path.name for path in NATIVE.glob("child*.c")),
+]
 
 ffibuilder = FFI()
 ffibuilder.cdef("""

@@ -403,7 +403,7 @@ def new_launch(
     try:
         return Launch(options, store, snapshotter(root, storage_driver), image, claim, runroot, on_note)
     except BaseException:
-        claim.release()
+        claim.give_up()
         raise
 
 
@@ -423,7 +423,7 @@ def _claim_image(
             image = store.resolve(options.image)
             claim.note_image(options.image, image)
     except BaseException:
-        claim.release()
+        claim.give_up()
         raise
     return image, claim
 
@@ -434,7 +434,7 @@ def _claim_held(root: str, runroot: str, options: RunOptions, image: ResolvedIma
     try:
         claim.note_image(options.image, image)
     except BaseException:
-        claim.release()
+        claim.give_up()
         raise
     return claim
 

@@ -37,7 +37,8 @@ def take(root: str, name: str, container_id: str, is_running: Callable[[str], bo
     """
     if not 2 <= len(name) <= LENGTH_MAX or not name[0].isalnum() or not CHARACTERS.issuperset(name):
         raise UsageError(
-            f"invalid container name {name!r}", "letters, digits, '_', '.' and '-', the first a letter or digit"
+            f"invalid container name {name!r}",
+            f"2 to {LENGTH_MAX} letters, digits, '_', '.' and '-', the first a letter or digit",
         )
     directory = f"{root}/names"
     os.makedirs(directory, 0o700, exist_ok=True)

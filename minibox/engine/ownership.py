@@ -154,6 +154,11 @@ class Claim:
         os.close(self.fd)
         self.fd = -1
 
+    def give_up(self) -> None:
+        """Release one of `new` that never began: its name is free too."""
+        names.drop(self.root, self.id, self.name)
+        self.release()
+
     def release(self, *, finished: bool = True) -> None:
         """Give up the lock: the container has ended, and if ``finished`` nothing is left to `collect`."""
         if self.fd >= 0:

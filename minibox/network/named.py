@@ -124,7 +124,8 @@ def check_name(name: str) -> None:
     """
     if not 2 <= len(name) <= 128 or not name[0].isalnum() or not _ALPHABET.issuperset(name):
         raise UsageError(
-            f"invalid network name {name!r}", "letters, digits, '_', '.' and '-', the first a letter or digit"
+            f"invalid network name {name!r}",
+            "2 to 128 letters, digits, '_', '.' and '-', the first a letter or digit",
         )
     if name in MODES:
         raise UsageError(f"network name {name!r} is taken by a mode of --network", "choose another")

@@ -75,6 +75,7 @@ def test_nothing_can_be_started_and_nothing_is_left(box, disk):
     done = box("volume", "create", "data")
     assert done.returncode == 125 and "No space left on device (ENOSPC)" in done.stderr
     assert box("ps", "-aq").stdout == "" and box("volume", "ls", "-q").stdout == ""
+    assert os.listdir(f"{disk.place}/root/names") == []
     disk.empty()
     assert sorted(os.listdir(f"{disk.place}/root/containers")) == before
     assert box("run", "--rm", "--network", "none", "--name", "web", "base", "echo", "again").stdout == "again\n"
