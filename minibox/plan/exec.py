@@ -45,6 +45,12 @@ def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
     steps: list[Op] = [op.parent("clone", 0, why="a process that is going to join the container")]
     steps += dies_with_parent(start, "it must not outlive the minibox that owns it")
     steps += scheduling.affinity(process, "initial")
+    if start.cgroup_joined:
+        steps += [
+            op.wait(op.TAG_IDENTITY, "until it is in the container's cgroup"),
+            op.parent("join_cgroup", why="this session is somebody else's cgroup: only systemd may move it"),
+            op.parent("send", op.TAG_IDENTITY, why="the child may go on"),
+        ]
     steps += enter_cgroups(start)
     steps += scheduling.affinity(process, "final")
     steps.append(op.undumpable("nobody inside may trace it or look into it before its exec"))

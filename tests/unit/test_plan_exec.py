@@ -36,6 +36,11 @@ def test_all_steps_in_order():
     ]  # fmt: skip
 
 
+def test_it_waits_until_systemd_has_moved_it():
+    found = names(Joined(0), Start(cgroup="a.scope", cgroup_joined=True))
+    assert found[:5] == ["clone", "die_with_parent", "wait", "join_cgroup", "send"]
+
+
 def test_it_hides_and_enters_its_cgroup_before_it_is_seen_inside():
     found = names(Joined(ALL), Start(cgroup_tasks=("/a",)))
     assert found.index("write_fd") < found.index("undumpable") < found.index("setns")

@@ -162,6 +162,8 @@ class _Exec:
         self._gate = f"{container.directory}/exec.{os.getpid()}"
         self._kept = passed_descriptors(process, options.preserve_fds)
         self._group = below(container.group(), options.cgroups)
+        if container.fields["systemd"] and os.geteuid():
+            self._group = _by_systemd(container.group().v2, self._group)
         self._seccomp = spec["linux"].get("seccomp")
         self._state = state.oci_state(container)
         seccomp = program_of(spec, default_root(os.environ, int(state.is_rootless())))
@@ -171,6 +173,7 @@ class _Exec:
             seccomp_flags=filter_flags(spec["linux"].get("seccomp")),
             cgroup=self._group.name if self._group.directories else "",
             cgroup_tasks=self._group.v1_directories,
+            cgroup_joined=self._group.joined,
             detached=True,
             gate=options.detach,
             kept_fds=len(self._kept),
@@ -309,6 +312,13 @@ def below(group: Cgroup, places: tuple[str, ...]) -> Cgroup:
             elif v2:
                 v2 = directory
     return Cgroup(group.name, v1, v2)
+
+
+def _by_systemd(scope: str, group: Cgroup) -> Cgroup:
+    """A cgroup in a scope of the user's systemd, which moves a process there that is in a session of another's."""
+    from minibox.linux.cgroup.systemd import JoinedScope
+
+    return Cgroup(group.name, {}, group.v2, JoinedScope(scope, group.v2[len(scope) :]), joined=True)
 
 
 def _may_set_groups(pid: int) -> bool:

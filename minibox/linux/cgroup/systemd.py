@@ -63,6 +63,23 @@ class HeldScope:
             pass
 
 
+class JoinedScope(HeldScope):
+    """A `ProcessScope` that is there, for a further process.
+
+    Args:
+        below: where in it, "" or "/" and a path.
+    """
+
+    def __init__(self, directory: str, below: str) -> None:
+        super().__init__(directory)
+        self._below = below
+
+    def join(self, _: str, pid: int) -> None:
+        """As `HeldScope.join`."""
+        with Manager() as manager:
+            manager.attach(self.unit, self._below, pid)
+
+
 class Scope(HeldScope):
     """A scope that systemd has made for us, and the process that keeps it."""
 
