@@ -8,7 +8,7 @@ import click
 
 from minibox.cli.application import settings_of
 from minibox.cli.units import format_ago, format_moment, format_size, format_span
-from minibox.engine.listing import health_of, labels_of, mounts_of, network_of, volume_name
+from minibox.engine.listing import exposed_ports, health_of, labels_of, mounts_of, network_of, volume_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,12 +95,29 @@ def container_row(
         "Mounts": ",".join(_cut(mount, 0 if no_trunc else MOUNT_SHOWN) for mount in mounts),
         "Names": found["Name"],
         "Networks": network_of(found),
-        "Ports": "",
+        "Ports": format_ports(exposed_ports(found)),
         "RunningFor": format_ago(created, now_s),
         "Size": format_size(sizes[0]) + (f" (virtual {format_size(sizes[1])})" if sizes[1] else ""),
         "State": found["Status"],
         "Status": format_status(found, now_s),
     }
+
+
+def format_ports(ports: list[tuple[int, str]]) -> str:
+    """Sorted ports in Docker's words: ``80-81/tcp, 53/udp``."""
+    ended: list[str] = []
+    ranges: dict[str, tuple[int, int]] = {}
+    for number, protocol in ports:
+        first, last = ranges.get(protocol, (number, number - 1))
+        if number > last + 1:
+            ended.append(_range(first, last, protocol))
+            first = number
+        ranges[protocol] = first, number
+    return ", ".join([*ended, *(_range(*ranges[protocol], protocol) for protocol in sorted(ranges))])
+
+
+def _range(first: int, last: int, protocol: str) -> str:
+    return f"{first}/{protocol}" if first == last else f"{first}-{last}/{protocol}"
 
 
 def format_status(found: dict[str, Any], now_s: float) -> str:

@@ -11,7 +11,7 @@ import os
 from minibox.engine import health, networks, ownership
 from minibox.engine.detached import log_path
 from minibox.engine.disk import written_bytes
-from minibox.engine.listing import labels_of, mounts_of, volume_name
+from minibox.engine.listing import exposed_ports, labels_of, mounts_of, volume_name
 from minibox.network import bridge
 from minibox.storage import read_record, snapshotter
 
@@ -87,7 +87,10 @@ def container_document(found: dict[str, Any], root: str, runroot: str, with_size
             "Labels": labels_of(found),
             "StopTimeout": options.get("stop_timeout_s"),
         },
-        "NetworkSettings": _network_settings(container_id, root, runroot, pid),
+        "NetworkSettings": {
+            **_network_settings(container_id, root, runroot, pid),
+            "Ports": {f"{number}/{protocol}": None for number, protocol in exposed_ports(found)},
+        },
     }
     snapshot = read_record(root, container_id)
     if snapshot:
@@ -164,7 +167,7 @@ def _ulimit(word: str) -> dict[str, Any]:
 def _network_settings(container_id: str, root: str, runroot: str, pid: int) -> dict[str, Any]:
     """Its places on bridges, while it has any."""
     settings: dict[str, Any] = {
-        "Bridge": "", "SandboxKey": f"/proc/{pid}/ns/net" if pid else "", "Ports": {}, "Gateway": "", "IPAddress": "",
+        "Bridge": "", "SandboxKey": f"/proc/{pid}/ns/net" if pid else "", "Gateway": "", "IPAddress": "",
         "IPPrefixLen": 0, "MacAddress": "", "Networks": {},
     }  # fmt: skip
     for name, (held, names) in networks.places(root, runroot, container_id).items():

@@ -161,6 +161,16 @@ def network_of(container: Container) -> str:
     return str(options.get("network") or "bridge") if isinstance(options, dict) else "bridge"
 
 
+def exposed_ports(container: Container) -> list[tuple[int, str]]:
+    """Ports of a container that runs on a bridge which its image says it listens on: numbers and protocols."""
+    config = container.get("Config")
+    exposed = config.get("ExposedPorts") if isinstance(config, dict) else None
+    if container.get("Status") not in state.ALIVE or network_of(container) in ("none", "host"):
+        return []
+    ports = [str(each).partition("/") for each in exposed] if isinstance(exposed, dict) else []
+    return sorted((int(number), protocol or "tcp") for number, _, protocol in ports if number.isdecimal())
+
+
 def mounts_of(container: Container) -> list[Container]:
     """What is mounted in it, as state.json has it."""
     mounts = container.get("Mounts")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from minibox.cli.ps import container_row, format_status
+from minibox.engine.container_document import container_document
 from minibox.engine.listing import listed, parse_container_filters
 from minibox.errors import ContainerNotFound, UsageError
 
@@ -113,6 +114,16 @@ def test_status(state, expected):
     assert format_status(state, NOW) == expected
 
 
+def test_inspect_has_the_ports_that_the_image_listens_on(tmp_path):
+    found = {"Id": WEB, "Name": "web", "Status": "running", "Config": {"ExposedPorts": {"80/tcp": {}, "53/udp": {}}}}
+
+    def ports(**more):
+        return container_document({**found, **more}, f"{tmp_path}/root", f"{tmp_path}/run")["NetworkSettings"]["Ports"]
+
+    assert ports() == {"53/udp": None, "80/tcp": None}
+    assert ports(Options={"network": "none"}) == ports(Status="exited") == {}
+
+
 def test_a_row_has_dockers_fields():
     found = {
         "Id": WEB, "Name": "web", "Image": "base", "Status": "running", "Created": NOW - 60,
@@ -124,6 +135,9 @@ def test_a_row_has_dockers_fields():
     assert row["RunningFor"] == "About a minute ago" and row["Labels"] == "team=blue"
     assert row["Mounts"] == "data,/a/very/long/p…" and row["LocalVolumes"] == "1"
     assert row["Label"]("team") == "blue" and row["Label"]("none") == ""
+    exposed = {"Config": {"ExposedPorts": dict.fromkeys(("443/tcp", "80/tcp", "53/udp", "81/tcp"))}}
+    assert container_row({**found, **exposed}, NOW)["Ports"] == "80-81/tcp, 443/tcp, 53/udp"
+    assert container_row({**found, **exposed, "Status": "exited"}, NOW)["Ports"] == row["Ports"] == ""
     whole = container_row(found, NOW, no_trunc=True, sizes=(1000, 3_000_000))
     assert whole["ID"] == WEB and whole["Command"].endswith('text\\""') and whole["Size"] == "1kB (virtual 3MB)"
 
