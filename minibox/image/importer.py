@@ -153,6 +153,8 @@ def _keep_tar(layout: Layout, file: Readable, blob: BinaryIO) -> tuple[Descripto
         while reader.next() is not None:  # so that no broken layer gets in
             pass
         diff_id = pump.digest()
+    if not stored.size_bytes:  # what a failed command leaves in a pipe
+        raise StoreError("not a sound tar archive: it is empty", "not even the end of an archive is there")
     digest = "sha256:" + stored.hasher.hexdigest()
     layout.keep_blob(blob, digest)
     media_type = MEDIA_TYPE_LAYER + LAYER_SUFFIXES[start.compression]
