@@ -102,7 +102,7 @@ overlay.prepare("c1", image.chain_ids)
 overlay.remove("c1")
 print(image.digest, *sorted(set(sys.modules) - before))
 """
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, '.'); {code}"],
+    done = subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, '.'); {code}"],
                           capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])  # fmt: skip
     digest, *modules = done.stdout.split()
     assert digest == image.digest
