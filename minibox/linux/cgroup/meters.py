@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.linux.cgroup.host import read_text
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -150,7 +151,6 @@ def _fields(path: str) -> dict[str, str]:
 def _text(path: str) -> str:
     """A file of the kernel; "" when it is gone, or not for us."""
     try:
-        with open(path, "rb", 0) as file:
-            return file.read().decode("ascii", "replace").strip()
+        return read_text(path).strip()
     except OSError:
         return ""
