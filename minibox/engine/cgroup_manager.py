@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def plan_cgroup(
-    options: RunOptions, spec: Spec, container_id: str, euid: int, *, devices: bool
+    options: RunOptions, spec: Spec, container_id: str, euid: int, *, devices: bool, host: CgroupHost | None = None
 ) -> tuple[CgroupHost, tuple[CgroupStep, ...]]:
     """Where the container's cgroup is made, and how; ``linux.cgroupsPath`` says so too.
 
@@ -25,6 +25,7 @@ def plan_cgroup(
 
     Args:
         devices: as in `cgroup.cgroup_steps`.
+        host: what `cgroup.detect` has said just now.
 
     Raises:
         LimitError: a limit can't be had here; or systemd is asked for, and doesn't run here.
@@ -34,7 +35,7 @@ def plan_cgroup(
     if asked not in ("", "cgroupfs", "systemd"):
         raise UsageError(f"unknown cgroup manager {asked!r}", "one of cgroupfs, systemd")
     name, resources = f"minibox-{container_id}", spec["linux"].get("resources", {})
-    host = cgroup.detect()
+    host = host or cgroup.detect()
     if asked == "systemd" or (not asked and host.mode == "v2" and _needs_systemd(host, resources, euid)):
         from minibox.linux.cgroup.scope import scope_host
 

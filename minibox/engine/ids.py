@@ -194,7 +194,10 @@ def _triple(mapping: LinuxIDMapping) -> tuple[int, int, int]:
 
 def _write(path: str, data: bytes) -> None:
     try:
-        with open(path, "wb", 0) as file:
-            file.write(data)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise MiniboxError(f"write {data.decode().strip()!r} to {path}: {kernel_says(error)}") from error

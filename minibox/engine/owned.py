@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from minibox.engine.start import Execution
 
 SIGKILL = 9
-ORPHANS_LOOKED_AT = 8
 
 
 class Owned:
@@ -78,7 +77,7 @@ class Owned:
         assert execution and execution.init
         init = execution.init
         launch.claim.note_process(init.pid, launch.prepared.spec["process"]["args"], launch.joinable())
-        removal.collect(launch.root, launch.runroot, ORPHANS_LOOKED_AT)
+        removal.collect_some(launch.root, launch.runroot)
         if self.keep:
             self._write_state(Status="running", Pid=init.pid)
 

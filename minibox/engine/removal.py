@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 SIGKILL = 9
+LOOKED_AT, EVERY_S = 8, 0.2
+_collected_at: dict[str, float] = {}
 STARTING_S = 2.0  # that a start may take
 GRACE_S = 20.0  # until an owner that was killed has let go
 POLL_S = 0.002
@@ -41,6 +43,14 @@ def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
 
         snapshots.collect(root)
     return collected
+
+
+def collect_some(root: str, runroot: str) -> None:
+    """The same for a few, whoever they are; what a start does, but not each of a hundred a second."""
+    now = monotonic()
+    if now > _collected_at.get(root, -EVERY_S) + EVERY_S:
+        _collected_at[root] = now
+        collect(root, runroot, LOOKED_AT)
 
 
 def collect_one(root: str, runroot: str, container_id: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import marshal
 import os
+from time import monotonic
 
 from minibox.engine.cgroup_manager import plan_cgroup
 from minibox.engine.image_process import image_process
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from minibox.engine.options import RunOptions
     from minibox.engine.prepare import Identity
     from minibox.image.store import ResolvedImage
+    from minibox.linux.cgroup import CgroupHost
     from minibox.oci.runtime import Spec
     from minibox.storage import Snapshotter
 
 KINDS_MAX = 32
+SEEN_S = 0.2
 ID_DIGITS, ID_SHOWN = 64, 12  # those that are its host name
 #: Options by which the host is asked for more than a template knows: files, devices, volumes, a manager of cgroups.
 LOOKED_UP = ("env_file", "volume", "mount", "device", "privileged", "disk_bytes", "security_opt", "cgroup_manager")
@@ -41,6 +44,7 @@ LOOKED_UP = ("env_file", "volume", "mount", "device", "privileged", "disk_bytes"
 OF_ONE = {"command": (), "name": "", "cidfile": ""}
 
 _templates: dict[tuple[Any, ...], Template] = {}
+_seen: tuple[float, int, CgroupHost | None] = 0.0, -1, None
 
 
 def prepare(
@@ -84,6 +88,16 @@ def _sizes(ids: IdMappings | None) -> tuple[Any, ...]:
     return tuple((each["containerID"], each["size"]) if each else None for each in ranges)
 
 
+def _cgroup_host() -> CgroupHost:
+    """What `cgroup.detect` says, or has said to this user a moment ago: it asks the kernel thirty times."""
+    global _seen
+    seen_at, euid, host = _seen
+    if host is None or euid != os.geteuid() or monotonic() > seen_at + SEEN_S:
+        host = cgroup.detect()
+        _seen = monotonic(), os.geteuid(), host
+    return host
+
+
 class Template:
     """What was compiled for one container."""
 
@@ -107,7 +121,7 @@ class Template:
         if ids := identity.ids:
             spec["linux"]["uidMappings"], spec["linux"]["gidMappings"] = list(ids.uids), list(ids.gids)
         name = f"minibox-{new}"
-        host, steps = plan_cgroup(options, spec, new, os.geteuid(), devices=ids is None)
+        host, steps = plan_cgroup(options, spec, new, os.geteuid(), devices=ids is None, host=_cgroup_host())
         if host != self._host:
             return None
         planned = cgroup.planned(host, name, steps)
