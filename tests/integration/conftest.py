@@ -11,9 +11,19 @@ import pytest
 from tests.conftest import Run
 from tests.leaks import leak_check
 from tests.living import Box
+from tests.oci_runtime import Runtime
 from tests.probes import requires_user
 
 __all__ = ["leak_check"]
+
+
+@pytest.fixture
+def runtime(state: Path, minibox: Run) -> Iterator[Runtime]:
+    """minibox-oci, with a bundle; its containers go with the test."""
+    runtime = Runtime(state)
+    yield runtime
+    runtime.remove_all()
+    assert runtime.left() == []
 
 
 @pytest.fixture

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Run
 from tests.oci_runtime import Runtime
 from tests.probes import requires
 
 pytestmark = [requires("root", "command:busybox")]
 RUNTIME_KINDS = ("prestart", "createRuntime", "poststart", "poststop")
-
-
-@pytest.fixture
-def runtime(state: Path, minibox: Run) -> Iterator[Runtime]:
-    runtime = Runtime(state)
-    yield runtime
-    runtime.remove_all()
 
 
 def hook(script: str, **more: Any) -> dict[str, Any]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Run
 from tests.oci_runtime import Runtime
 from tests.probes import requires
 
@@ -19,14 +17,6 @@ pytestmark = [requires("root", "command:busybox")]
 BY_RUNTIME = ("prestart", "createRuntime", "poststart", "poststop")
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 MOUNTS = "readlink /proc/self/ns/mnt"
-
-
-@pytest.fixture
-def runtime(state: Path, minibox: Run) -> Iterator[Runtime]:
-    runtime = Runtime(state)
-    yield runtime
-    runtime.remove_all()
-    assert runtime.left() == []
 
 
 def hook(log: Path, kind: str, *more: str, script: str = "", **fields: Any) -> dict[str, Any]:

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
 from tests.oci_runtime import Runtime
 from tests.probes import requires
 
 pytestmark = [requires("root", "command:busybox", "command:strace")]
-
-
-@pytest.fixture
-def runtime(state: Path, minibox: Run) -> Iterator[Runtime]:
-    runtime = Runtime(state)
-    yield runtime
-    runtime.remove_all()
-    assert runtime.left() == []
 
 
 @pytest.mark.parametrize(

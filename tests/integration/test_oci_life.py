@@ -8,24 +8,14 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
 from tests.oci_runtime import Runtime, console
 from tests.probes import requires
 
 pytestmark = [requires("root", "command:busybox")]
-
-
-@pytest.fixture
-def runtime(state: Path, minibox: Run) -> Iterator[Runtime]:
-    runtime = Runtime(state)
-    yield runtime
-    runtime.remove_all()
-    assert runtime.left() == []
 
 
 def sleeper(runtime: Runtime, *, script: str = "sleep 1000"):

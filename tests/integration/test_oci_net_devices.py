@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
 from tests.oci_runtime import Runtime
 from tests.probes import requires
 
@@ -20,14 +18,6 @@ MAC = "02:00:00:00:00:17"
 
 def ip(*words: str) -> str:
     return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
-
-
-@pytest.fixture
-def runtime(state: Path, minibox: Run) -> Iterator[Runtime]:
-    runtime = Runtime(state)
-    yield runtime
-    runtime.remove_all()
-    assert runtime.left() == []
 
 
 @pytest.fixture

@@ -7,26 +7,16 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Run
 from tests.oci_runtime import Runtime
 from tests.probes import requires
 
 pytestmark = [requires("root", "command:busybox")]
 RECEIVE, ANSWER = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND
-
-
-@pytest.fixture
-def runtime(state: Path, minibox: Run) -> Iterator[Runtime]:
-    runtime = Runtime(state)
-    yield runtime
-    runtime.remove_all()
-    assert runtime.left() == []
 
 
 def ended(runtime: Runtime, script: str, **seccomp: Any) -> tuple[int, str]:
