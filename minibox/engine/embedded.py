@@ -21,7 +21,7 @@ from minibox.engine.output_log import OutputLog, last_lines, text
 from minibox.engine.owned import Owned
 from minibox.engine.started import Started
 from minibox.engine.streams import Streams
-from minibox.errors import ContainerNotRunning, Unsupported, UsageError
+from minibox.errors import ContainerNotRunning, MiniboxError, Unsupported, UsageError
 from minibox.linux import cgroup
 from minibox.record import replace
 
@@ -168,15 +168,18 @@ class Embedded:
             CommandNotFound, CommandNotExecutable: the command is at fault.
             MiniboxError: anything else.
         """
-        self.check_running("execute a command in")
+        what = "execute a command in"
+        self.check_running(what)
         assert self._host
         command = Exec(self._host, options)
         streams = Streams(interactive=True, tty=False, owner=command.owner, outside=outside, allowance=self._allowance)
         try:
             execution = command.execute(streams.fds)
             streams.begin()
-        except BaseException:
+        except BaseException as error:
             streams.close()
+            if isinstance(error, (MiniboxError, OSError)):
+                self.check_running(what)  # that it has ended meanwhile explains whatever went wrong
             raise
 
         def ended() -> None:
