@@ -96,7 +96,7 @@ class Embedded:
             CommandNotFound, CommandNotExecutable: the command is at fault.
             MiniboxError: anything else. In any case `close` follows.
         """
-        self._owned.prepare()
+        self._owned.prepare(late=not logged)
         if logged:
             self.log = OutputLog(self.root, self.id)
             outside = (outside[0], self.log.fds[0], self.log.fds[1])

@@ -72,26 +72,41 @@ class Launch:
         self.note = on_note or (lambda _: None)
         self.health_check = check_of({"Healthcheck": healthcheck(options, image.config)})
         self.execution: Execution | None = None
+        self._missing: list[Callable[[], None]] = []
         self._connection: networking.Connection | None = None
 
-    def prepare(self, terminal: tuple[int, int] | None, *, new: bool, once: bool = False) -> None:
+    def prepare(self, terminal: tuple[int, int] | None, *, new: bool, once: bool = False, late: bool = False) -> None:
         """Give it what it needs on disk, and compile its plan.
 
         Args:
             terminal: rows and columns of its terminal; None for plain streams.
             new: its root file system is made; else it is there from an earlier start.
             once: it is never started again, so that nothing need reach the disk.
+            late: its files are made by `execute`, while the kernel makes its namespaces.
         """
         files.unpack(self.storage, self.store, self.image)
         identity = self._identity()
-        if new:
-            files.prepare(self.storage, self.claim.id, self.image.chain_ids)
-            if self.options.disk_bytes:
-                note_in_memory(self.root, self.claim.id)
-        assert self._connection
+        late = late and new and not self.options.disk_bytes  # whose plan says how its own layer looks
+        if new and not late:
+            self._make_snapshot()
         self.prepared = self.compile(self.options, self.storage, self.image, identity, terminal, once=once)
+        if late and not self.prepared.volumes:
+            self._missing = [self._make_snapshot, self._write_files]
+            return
+        if late:
+            self._make_snapshot()
         self._write_files()
         self._make_volumes()
+
+    def _make_snapshot(self) -> None:
+        files.prepare(self.storage, self.claim.id, self.image.chain_ids)
+        if self.options.disk_bytes:
+            note_in_memory(self.root, self.claim.id)
+
+    def _make_missing(self) -> None:
+        """What `prepare` has left for later."""
+        while self._missing:
+            self._missing.pop(0)()
 
     @property
     def owner(self) -> tuple[int, int]:
@@ -140,6 +155,7 @@ class Launch:
                 write_id_maps=ids.write_id_maps,
                 wire=lambda init: connection.wire(init.pid, init.spawn_helper),
                 spawn=spawn,
+                meanwhile=self._make_missing,
             ),
         )
         try:
@@ -206,12 +222,13 @@ class Launch:
         What fails to go doesn't keep the rest: its claim is then left for `removal.collect`.
 
         Args:
-            later: takes the removal of its files, which then raises nothing here.
+            later: takes the removal of its cgroup and its files, which then raises nothing here; its first process
+                has ended.
         """
-        ended = _tried(self.end_processes, self._close_network)
+        ended = _tried(*(() if later else (self.end_processes,)), self._close_network)
 
         def finish() -> None:
-            removed = _tried(lambda: self._remove_files(keep))
+            removed = _tried(self.end_processes, lambda: self._remove_files(keep))
             failure = ended or removed
             self.claim.release(finished=failure is None)
             if failure:
@@ -248,12 +265,16 @@ class Launch:
         assert self._connection
         texts = self._connection.texts(self.prepared.spec["hostname"], self.options)
         for path, file in FILES.items():
-            fd = os.open(f"{self.claim.directory}/{file}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            place = f"{self.claim.directory}/{file}"
             try:
-                os.write(fd, texts[path].encode())
-                os.fchmod(fd, 0o644)
-            finally:
-                os.close(fd)
+                fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+                try:
+                    os.write(fd, texts[path].encode())
+                    os.fchmod(fd, 0o644)
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                raise MiniboxError(f"write {place}: {kernel_says(error)}") from error
         names = (self.claim.name, self.options.hostname, self.claim.id[:12])
         self._connection.announce(f"{self.claim.directory}/{FILES['/etc/hosts']}", names)
 

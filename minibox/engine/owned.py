@@ -44,14 +44,14 @@ class Owned:
         self.ended_for = ""
         self.crowded = False
 
-    def prepare(self, terminal: tuple[int, int] | None = None) -> None:
+    def prepare(self, terminal: tuple[int, int] | None = None, *, late: bool = False) -> None:
         """See `Launch.prepare`."""
         self._once = self.launch.options.rm
         try:
             launcher.make_ready()  # meanwhile
         except OSError:
             pass  # `execute` says what it means
-        self.launch.prepare(terminal, new=self._new, once=self._once)
+        self.launch.prepare(terminal, new=self._new, once=self._once, late=late)
 
     def execute(self, streams: tuple[int, int, int], on_trace: Trace | None = None) -> Execution:
         """See `Launch.execute`: afterwards its command runs, and `begun` follows."""

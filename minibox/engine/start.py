@@ -53,6 +53,7 @@ class Resources:
         write_id_maps: maps ids for a pid, where the caller has only his own to give.
         wire: gives the network namespace of the container's first process its links.
         spawn: makes that process; None: by this process's launcher.
+        meanwhile: called while it is made, or before.
         joined_pidfd: of the first process of a container that is joined.
         gate: what `gate.make_gate` gave, for a container that waits before its exec.
         take_listener: hands on the listener of a pid's seccomp filter; it is closed afterwards.
@@ -68,6 +69,7 @@ class Resources:
     write_id_maps: Callable[[int, Spec], None]
     wire: Callable[[Init], None]
     spawn: Spawn | None = None
+    meanwhile: Callable[[], None] = lambda: None
     joined_pidfd: int = -1
     gate: tuple[int, int] = (-1, -1)
     take_listener: Callable[[int, int], None] = lambda pid, fd: None
@@ -167,10 +169,15 @@ class Execution:
             slots[op.FIRST_CGROUP :] = tasks
             kept = dict(enumerate(self.resources.kept_fds, op.FIRST_KEPT))
             slots = _filled(slots, kept | self._userns)
-            spawn = self.resources.spawn or launcher.spawn
-            self.init = self._spawn(
-                op.INIT, lambda buffer, flags, slots, count: spawn(buffer, flags, slots, count, cgroup_fd), flags, slots
-            )
+            spawn, meanwhile = self.resources.spawn, self.resources.meanwhile
+
+            def make(buffer: bytearray, flags: int, slots: list[int], count: int) -> Init:
+                if spawn is None:
+                    return launcher.spawn(buffer, flags, slots, count, cgroup_fd, meanwhile)
+                meanwhile()
+                return spawn(buffer, flags, slots, count, cgroup_fd)
+
+            self.init = self._spawn(op.INIT, make, flags, slots)
         finally:
             for fd in opened:
                 os.close(fd)

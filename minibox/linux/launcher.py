@@ -35,7 +35,7 @@ from minibox.linux.requests import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 LAUNCHER_ARGV0 = "minibox-launcher"
 SOCK_CLOEXEC = 0o2000000
@@ -45,7 +45,12 @@ SIGKILL = 9
 
 
 def spawn(
-    buffer: bytes | bytearray, flags: int, slots: Iterable[int], op_count: int, cgroup_fd: int = -1
+    buffer: bytes | bytearray,
+    flags: int,
+    slots: Iterable[int],
+    op_count: int,
+    cgroup_fd: int = -1,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> LaunchedChild:
     """Make a container's first process.
 
@@ -55,6 +60,7 @@ def spawn(
         slots: its descriptor slots, -1 for an empty one.
         op_count: operations in ``buffer``.
         cgroup_fd: directory of the cgroup v2 it is born in, or -1.
+        meanwhile: called while the launcher makes it; again where that was killed.
 
     Raises:
         OSError: the kernel refuses.
@@ -62,10 +68,10 @@ def spawn(
     slots = tuple(slots)
     launcher = of_caller()
     try:
-        return launcher.spawn(buffer, flags, slots, op_count, cgroup_fd)
+        return launcher.spawn(buffer, flags, slots, op_count, cgroup_fd, meanwhile)
     except ConnectionError:  # somebody has killed it, and what it had made is dead too
         _launchers.forget(launcher)
-        return of_caller().spawn(buffer, flags, slots, op_count, cgroup_fd)
+        return of_caller().spawn(buffer, flags, slots, op_count, cgroup_fd, meanwhile)
 
 
 def of_caller() -> Launcher:
@@ -119,7 +125,13 @@ class Launcher:
         self._socket = ours
 
     def spawn(
-        self, buffer: bytes | bytearray, flags: int, slots: Iterable[int], op_count: int, cgroup_fd: int
+        self,
+        buffer: bytes | bytearray,
+        flags: int,
+        slots: Iterable[int],
+        op_count: int,
+        cgroup_fd: int,
+        meanwhile: Callable[[], None],
     ) -> LaunchedChild:
         """See `spawn`.
 
@@ -129,6 +141,8 @@ class Launcher:
         child = LaunchedChild(buffer, op_count)
         try:
             child.ask_for(self._socket, flags, slots, cgroup_fd)
+            meanwhile()
+            child.take_answer()
         except BaseException:
             child.close()
             raise
@@ -158,13 +172,16 @@ class LaunchedChild(RequestedChild):
         self._ended: tuple[int, int, int] | None = None  # status as of wait(2), microseconds, KiB
 
     def ask_for(self, control: socket, flags: int, slots: Iterable[int], cgroup_fd: int) -> None:
-        """Have it made by the launcher at the other end of ``control``."""
+        """Have it made by the launcher at the other end of ``control``; `take_answer` follows."""
         self._connection, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
         try:
             message, fds = self.request(SPAWN, flags, slots, cgroup_fd)
             send(control, message, [theirs.fileno(), *fds])
         finally:
             theirs.close()
+
+    def take_answer(self) -> None:
+        """Wait until it is made."""
         self.made(self._answer())
 
     def spawn_helper(
