@@ -86,17 +86,14 @@ class Launch:
         """
         files.unpack(self.storage, self.store, self.image)
         identity = self._identity()
-        late = late and new and not self.options.disk_bytes  # whose plan says how its own layer looks
-        if new and not late:
-            self._make_snapshot()
+        self._missing = [self._make_snapshot] if new else []
+        if self.options.disk_bytes:  # whose plan says how its own layer looks
+            self._make_missing()
         self.prepared = self.compile(self.options, self.storage, self.image, identity, terminal, once=once)
-        if late and not self.prepared.volumes:
-            self._missing = [self._make_snapshot, self._write_files]
-            return
-        if late:
-            self._make_snapshot()
-        self._write_files()
-        self._make_volumes()
+        self._missing.append(self._write_files)
+        if not late or self.prepared.volumes:
+            self._make_missing()
+            self._make_volumes()
 
     def _make_snapshot(self) -> None:
         files.prepare(self.storage, self.claim.id, self.image.chain_ids)
