@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock, start_new_thread
-from errno import EINVAL, EIO, EPIPE
+from errno import ECONNRESET, EINVAL, EIO, EPIPE
 from fcntl import F_DUPFD_CLOEXEC, F_SETPIPE_SZ, fcntl
 from select import POLLIN, POLLOUT, epoll, poll
 
@@ -269,7 +269,7 @@ class Copy:
                     if error.errno == EINVAL and move is _splice:  # a file that can't be spliced, as with O_APPEND
                         move = _read_write
                         continue
-                    if error.errno not in (EPIPE, EIO):  # nobody reads; the terminal's other end is closed
+                    if error.errno not in (EPIPE, ECONNRESET, EIO):  # nobody reads; the terminal's other end is closed
                         self.error = error
                     break
         finally:

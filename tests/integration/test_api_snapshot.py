@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import minibox
+from minibox.engine import removal
 
 pytestmark = pytest.mark.requires("root")
 PREPARE = """
@@ -68,7 +69,8 @@ def minibox_run(snapshot: minibox.Snapshot, command: list[str]) -> str:
         return box.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_a_sandbox_outlives_its_snapshot(api: None, state: Path) -> None:
+def test_a_sandbox_outlives_its_snapshot(api: None, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal, "EVERY_S", 0)
     with minibox.Sandbox("base") as box:
         box.write_file("/1", "1")
         snapshot = box.snapshot()
