@@ -10,6 +10,7 @@ import pytest
 
 import minibox
 from minibox import aio
+from minibox.engine import tidying
 
 pytestmark = pytest.mark.requires("root")
 
@@ -69,6 +70,7 @@ def test_cancelled_it_leaves_nothing(api: None, after_s: float, request: pytest.
             await task
 
     asyncio.run(program())
+    tidying.finish()
     assert command("ps", "-aq").stdout == ""
 
 
