@@ -18,7 +18,6 @@ OBEDIENT = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; do
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 1; done"
 
 
-@pytest.mark.kernel
 def test_create_start_stop_and_start_again(any_box: Box) -> None:
     container_id = any_box.ok("create", "--network", "none", "--name", "web", "base", "sh", "-c", OBEDIENT)
     assert len(container_id) == 64 and any_box.state("web")["Status"] == "created"
