@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -88,9 +89,19 @@ def _mounts() -> set[str]:
     return {f"{fields[4]} from {fields[3]} ({' '.join(fields[fields.index('-') + 1 :])})" for fields in lines}
 
 
+def _below(directory: Path, pattern: str) -> list[Path]:
+    """Directories; another worker's may go while we look."""
+    try:
+        return [Path(entry.path) for entry in os.scandir(directory) if entry.is_dir() and fnmatch(entry.name, pattern)]
+    except OSError:
+        return []
+
+
 def _cgroups() -> set[str]:
     """Our cgroups in each hierarchy, but for those in which processes of somebody else run."""
-    found = {*CGROUP_ROOT.glob(CGROUP_PATTERN), *CGROUP_ROOT.glob(f"*/{CGROUP_PATTERN}")}
+    found = {
+        path for directory in (CGROUP_ROOT, *_below(CGROUP_ROOT, "*")) for path in _below(directory, CGROUP_PATTERN)
+    }
     ours = _descendants() if found else {}
     return {str(path) for path in found if (pids := _pids(path)) is not None and (not pids or pids & ours.keys())}
 
