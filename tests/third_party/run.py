@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -54,8 +53,7 @@ def fetch(directory: Path) -> Path:
     subprocess.run([*pip, "download", "--no-binary", ":all:", "--no-deps", "--no-build-isolation", "-d", directory, RELEASE],
                    env={**os.environ, "PYTHONPATH": libraries}, check=True)  # fmt: skip
     (archive,) = directory.glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(directory, filter="data")
+    subprocess.run(["tar", "-xf", archive, "-C", directory], check=True)
     return archive.with_name(archive.name.removesuffix(".tar.gz"))
 
 
