@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar, dataclass_transform
 
     T = TypeVar("T", bound=type[Any])
+    R = TypeVar("R")
 
     @dataclass_transform(frozen_default=True)
     def record(cls: T) -> T: ...
@@ -54,6 +55,6 @@ else:
         return cls
 
 
-def replace(old, **changes):  # type: ignore[no-untyped-def]
+def replace(old: R, **changes: Any) -> R:
     """A copy of the record ``old`` with ``changes``, as `dataclasses.replace`."""
     return type(old)(**{**{name: getattr(old, name) for name in type(old).__annotations__}, **changes})

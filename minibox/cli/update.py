@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # 0 isn't as if nothing were said: it takes a limit away.
-_OPTIONS: list[Option] = [
-    replace(option, zero_unsets=False)  # type: ignore[no-untyped-call,unused-ignore]
-    for option in OPTIONS
-    if option.field in CHANGEABLE
-]
+_OPTIONS: list[Option] = [replace(option, zero_unsets=False) for option in OPTIONS if option.field in CHANGEABLE]
 
 
 class UpdateCommand(click.Command):

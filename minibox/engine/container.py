@@ -342,7 +342,7 @@ def _launch_again(
         ) from None
     storage = files.restored_snapshotter(root, claim.id, str(found.get("Driver") or ""), image.chain_ids)
     if kept := read_record(root, claim.id):  # it may stand on a snapshot of that image
-        image = replace(image, chain_ids=kept[1])  # type: ignore[no-untyped-call]
+        image = replace(image, chain_ids=kept[1])
     claim.note_image(options.image, image)
     return Launch(options, store, storage, image, claim, runroot, on_note)
 

@@ -320,7 +320,7 @@ class Embedded:
             raise Unsupported(f"freeze sandbox {self.name}: with a limit of its disk it is in memory", "leave out disk")
         launch = self._launch
         config = {**launch.image.config, "config": launch.record()["Config"]}
-        image = replace(launch.image, config=config)  # type: ignore[no-untyped-call]
+        image = replace(launch.image, config=config)
         with paused(self.root, self.id, True, launch.note):
             return freeze(self.root, self.id, launch.storage.driver, image, snapshot_id)
 

@@ -250,7 +250,7 @@ class Exec:
 
     def _execution(self, streams: tuple[int, int, int], terminal: tuple[int, int] | None = None) -> Execution:
         """Of the plan, not yet executed."""
-        start: Start = replace(self._start, terminal=terminal)  # type: ignore[no-untyped-call]
+        start: Start = replace(self._start, terminal=terminal)
         execution = Execution(
             compile_exec(self._process, self._joined, start),
             Resources(

@@ -82,9 +82,9 @@ class Measured:
     def since(self, before: Measured) -> Measured:
         """What of it one command has run into, that began when ``before`` was measured."""
         count = self.refused - before.refused
-        tally = replace(self.tally, refused=count) if self.tally else None  # type: ignore[no-untyped-call]
+        tally = replace(self.tally, refused=count) if self.tally else None
         kills = self.oom_kills - before.oom_kills
-        return replace(self, memory_peak_bytes=None, cpu_ns=None, oom_kills=kills, tally=tally)  # type: ignore[no-any-return,no-untyped-call]
+        return replace(self, memory_peak_bytes=None, cpu_ns=None, oom_kills=kills, tally=tally)
 
 
 def measure(execution: Execution, *, thoroughly: bool) -> Measured:
@@ -95,7 +95,7 @@ def measure(execution: Execution, *, thoroughly: bool) -> Measured:
     """
     disk_bytes, full = _disk(execution.disk_fd)
     found = measure_group(execution.cgroup, thoroughly=thoroughly) if execution.cgroup else Measured()
-    return replace(found, disk_bytes=disk_bytes, disk_full=full)  # type: ignore[no-any-return,no-untyped-call]
+    return replace(found, disk_bytes=disk_bytes, disk_full=full)
 
 
 def measure_group(group: Cgroup, *, thoroughly: bool) -> Measured:

@@ -86,7 +86,7 @@ class Owned:
         execution = self.launch.execution
         if not self.keep and execution and execution.init:
             self.keep = True
-            options: RunOptions = replace(self.launch.options, rm=False)  # type: ignore[no-untyped-call,unused-ignore]
+            options: RunOptions = replace(self.launch.options, rm=False)
             self.launch.options = options  # whoever starts it again wants it back
             self._write_state(Status="running", Pid=execution.init.pid)
 

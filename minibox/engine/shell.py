@@ -34,7 +34,7 @@ def shell_options(options: RunOptions, *, terminal: bool) -> RunOptions:
             f"shell takes no command, got {' '.join(options.command)!r}",
             hint=f"to run a command: minibox run --rm {options.image} {' '.join(options.command)}",
         )
-    changed: RunOptions = replace(  # type: ignore[no-untyped-call,unused-ignore]
+    changed: RunOptions = replace(
         options,
         command=best_shell_command(),
         entrypoint="",
@@ -83,7 +83,7 @@ def shell_in(container_id: str, *, root: str, runroot: str, terminal: bool, on_n
     from minibox.engine.exec import ExecOptions, exec_
 
     def changed(before: RunOptions) -> RunOptions:
-        made: RunOptions = replace(  # type: ignore[no-untyped-call,unused-ignore]
+        made: RunOptions = replace(
             before, command=best_shell_command(), entrypoint="", interactive=True, tty=terminal, idle=False, detach=False,
             timeout_s=0, restart="",
         )  # fmt: skip

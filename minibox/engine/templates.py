@@ -126,7 +126,7 @@ class Template:
             return None
         planned = cgroup.planned(host, name, steps)
         tasks, group = planned.v1_directories, name if planned.directories else ""
-        start = replace(self._start, cgroup=group, cgroup_tasks=tasks)  # type: ignore[no-untyped-call]
+        start = replace(self._start, cgroup=group, cgroup_tasks=tasks)
         ops = list(self._ops)
         for number in self._named:
             ops[number] = _of(ops[number], old, new)

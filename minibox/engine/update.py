@@ -44,7 +44,7 @@ def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str)
         raise UsageError(f"container {name_or_id} can't be updated: its state is damaged", "minibox rm removes it")
     remembered = isinstance(found.get("Options"), dict)
     before = from_given(found["Options"]) if remembered else RunOptions(image=found["Image"], rm=True)
-    after: RunOptions = replace(before, **changes)  # type: ignore[no-untyped-call,unused-ignore]
+    after: RunOptions = replace(before, **changes)
     check_life(after)
     asked = live_resources(after, changes)
     if asked:

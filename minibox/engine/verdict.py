@@ -118,7 +118,7 @@ class _Case:
             from minibox.record import replace
 
             again = f"{answer.summary}; it is going to be started again"
-            return replace(answer, kind=RESTARTING, summary=again)  # type: ignore[no-any-return,no-untyped-call]
+            return replace(answer, kind=RESTARTING, summary=again)
         return answer
 
     # ---- the questions --------------------------------------------------------------------------

@@ -85,5 +85,5 @@ def test_processes_are_counted_without_a_cgroup():
 )  # fmt: skip
 def test_an_update_asks_for_what_changes(before, changes, asked):
     old = RunOptions(image="base", **before)
-    new = replace(old, **changes)  # type: ignore[no-untyped-call,unused-ignore]
+    new = replace(old, **changes)
     assert live_resources(new, changes) == asked

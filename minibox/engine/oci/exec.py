@@ -255,7 +255,7 @@ class _Exec:
             compile_exec(
                 self._process,
                 Joined(joined.others(self._first.pid)),
-                replace(self._start, terminal=terminal),  # type: ignore[no-untyped-call]
+                replace(self._start, terminal=terminal),
             ),
             Resources(
                 spec={},  # type: ignore[typeddict-item]
