@@ -73,11 +73,11 @@ search_path, prefixes, *where = pickle.loads(read_all(int.from_bytes(read_all(8)
 sys.path[:] = search_path
 sys.prefix, sys.exec_prefix = prefixes
 sys.modules["_minibox_sandbox"] = sys  # a sandboxed function that is called in here is in a sandbox already
+sent: "tuple[object, ...]"
 try:
-    result = call(*where)
-    sent = (True, result)
+    sent = (True, call(*where))
 except Exception as error:
-    sent = (False, *failure(error))  # type: ignore[assignment]
+    sent = (False, *failure(error))
 try:
     answer(*sent)
 except Exception as error:  # the result can't be pickled

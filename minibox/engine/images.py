@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from minibox.image.filters import Filter
     from minibox.image.inventory import Name, StoredImage
     from minibox.image.layout import Descriptor
-    from minibox.image.usage import ImageUsage, Usage
+    from minibox.image.usage import ImageUsage, Thing, Usage
 
 PATIENCE_S = 10.0
 
@@ -63,12 +63,12 @@ def look_at_disk(root: str) -> Disk:
     """`image.usage.look`, by who may see everything."""
     from minibox.engine.user_namespace import run_inside
 
-    def plain() -> tuple[list[tuple[object, int]], list[str]]:
+    def plain() -> tuple[list[tuple[Thing, int]], list[str]]:
         disk = look(Layout(root))
         return list(disk.sizes.items()), list(disk.young)
 
     sizes, young = run_inside(plain) if os.geteuid() else plain()
-    return Disk(dict(sizes), frozenset(young))  # type: ignore[arg-type]
+    return Disk(dict(sizes), frozenset(young))
 
 
 def users_of(layout: Layout, image: StoredImage, found: Sequence[Use]) -> list[Use]:
