@@ -1,6 +1,7 @@
 #include "caller.h"
 #include "syscalls.h"
 
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -9,16 +10,8 @@
 
 enum { GROUPS_MAX = 1024, CPU_BYTES = 1024 };
 
-static const char *const places[] = {
-    "/proc/thread-self/ns/mnt",
-    "/proc/thread-self/ns/net",
-    "/proc/thread-self/ns/user",
-    "/proc/thread-self/ns/uts",
-    "/proc/thread-self/ns/cgroup",
-    "/proc/thread-self/ns/pid_for_children",
-    "/proc/thread-self/ns/ipc",
-    "/proc/thread-self/ns/time_for_children",
-    "/",
+static const char *const namespaces[] = {
+    "mnt", "net", "user", "uts", "cgroup", "pid_for_children", "ipc", "time_for_children",
 };
 
 /* FNV-1a, for what has no fixed size. */
@@ -73,16 +66,27 @@ static uint64_t *put_limits(uint64_t *next) {
     return next;
 }
 
+/* By their names, "net:[4026531840]": to follow one has the kernel make an inode each time. */
+static uint64_t *put_namespaces(uint64_t *next) {
+    int directory = open("/proc/thread-self/ns", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    for (size_t i = 0; i < sizeof namespaces / sizeof *namespaces; i++) {
+        char name[64];
+        ssize_t size = readlinkat(directory, namespaces[i], name, sizeof name);
+        *next++ = size < 0 ? 0 : sum(name, (size_t)size); /* a kernel may lack a kind */
+    }
+    if (directory >= 0) {
+        close(directory);
+    }
+    return next;
+}
+
 void mb_caller(struct mb_caller *caller) {
     memset(caller, 0, sizeof *caller);
     uint64_t *next = caller->number;
     *next++ = (uint64_t)getpid();
-    next = put_limits(put_privileges(put_ids(next)));
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        struct stat found;
-        if (!stat(places[i], &found)) { /* a kernel may lack a kind of namespace */
-            *next = (uint64_t)found.st_dev << 32 ^ found.st_ino;
-        }
-        next++;
+    next = put_namespaces(put_limits(put_privileges(put_ids(next))));
+    struct stat root;
+    if (!stat("/", &root)) {
+        *next = (uint64_t)root.st_dev << 32 ^ root.st_ino;
     }
 }

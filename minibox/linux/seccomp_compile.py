@@ -9,6 +9,7 @@ import struct
 from minibox.errors import ConfigError, Unsupported, kernel_says
 from minibox.linux.seccomp import NOTIFY
 from minibox.linux.seccomp_profile import NEW_NUMBERS
+from minibox.linux.seccomp_shorten import shorten
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def compile_filter(profile: LinuxSeccomp) -> bytes:
     refuses = profile["defaultAction"] not in _LETS_THROUGH
     if refuses and profile.get("defaultErrnoRet") != errno.ENOSYS and any(newest.values()):
         program = _unknown_calls(newest) + program
+    program = shorten(program)
     if len(program) // 8 > 4096:
         raise ConfigError(f"the seccomp profile compiles to {len(program) // 8} instructions; the kernel takes 4096")
     return program
