@@ -294,6 +294,30 @@ int mb_child_op_move_root(struct mb_child *child, const uint64_t *a) {
     return result(chdir("/"));
 }
 
+/* chroot(root): in a mount namespace of others', who keep their root. */
+int mb_child_op_chroot(struct mb_child *child, const uint64_t *a) {
+    if (fchdir(slot(child, a[0])) || chroot(".")) {
+        return -errno;
+    }
+    return result(chdir("/"));
+}
+
+/* unmount(path, mount id): that very mount, with all below it; no other that is there by now. Linux 5.8. */
+int mb_child_op_unmount(struct mb_child *child, const uint64_t *a) {
+    (void)child;
+    int fd = open(text(a[0]), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+    }
+    struct statx found;
+    int error = result(statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &found));
+    if (!error && found.stx_mnt_id == a[1]) {
+        error = fchdir(fd) || umount2(".", MNT_DETACH) ? -errno : 0;
+    }
+    close(fd);
+    return error;
+}
+
 /* pivot_root(root): with "." for both, the old root is stacked on the new one at "/", and the
  * unmount of "." takes the topmost, the old; pivot_root(2), NOTES. MNT_DETACH, as this process
  * still has files of the old root open. */

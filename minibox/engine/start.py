@@ -55,6 +55,8 @@ class Resources:
         spawn: makes that process; None: by this process's launcher.
         meanwhile: called while it is made, or before.
         joined_pidfd: of the first process of a container that is joined.
+        joined_root: its root directory, where that is not its mount namespace's.
+        note_root: is told of the mount that is the root of a pid's container, in a mount namespace that others are in.
         gate: what `gate.make_gate` gave, for a container that waits before its exec.
         take_listener: hands on the listener of a pid's seccomp filter; it is closed afterwards.
         run_hooks: runs the hooks prestart and createRuntime for the container of a pid.
@@ -71,6 +73,8 @@ class Resources:
     spawn: Spawn | None = None
     meanwhile: Callable[[], None] = lambda: None
     joined_pidfd: int = -1
+    joined_root: int = -1
+    note_root: Callable[[int, int], None] = lambda pid, fd: None
     gate: tuple[int, int] = (-1, -1)
     take_listener: Callable[[int, int], None] = lambda pid, fd: None
     run_hooks: Callable[[int], None] = lambda _: None
@@ -111,7 +115,7 @@ class Execution:
         self.pty_master = self.disk_fd = -1
         self._root_fd = -1
         self._userns: dict[int, int] = {}
-        self._has_sibling = self._mounted = self._created = False
+        self._has_sibling = self._root_noted = self._mounted = self._created = False
         self._status: socket | None = None
         self._sockets: list[socket] = []
         self._parent_times: dict[int, tuple[int, int]] = {}
@@ -164,7 +168,7 @@ class Execution:
             slots = [-1] * (op.FIRST_CGROUP + len(tasks))
             slots[op.STATUS], slots[op.CHANNEL] = status.fileno(), channel.fileno()
             slots[op.STDIN : op.STDERR + 1] = self.resources.streams
-            slots[op.NAMESPACES] = self.resources.joined_pidfd
+            slots[op.NAMESPACES], slots[op.ROOT] = self.resources.joined_pidfd, self.resources.joined_root
             slots[op.GATE], slots[op.REPORT] = self.resources.gate
             slots[op.FIRST_CGROUP :] = tasks
             kept = dict(enumerate(self.resources.kept_fds, op.FIRST_KEPT))
@@ -187,6 +191,10 @@ class Execution:
 
     def _take_sibling(self) -> None:
         while not self._has_sibling and self._receive():
+            pass
+
+    def _take_root(self) -> None:
+        while not self._root_noted and self._receive():
             pass
 
     def _join_cgroup(self) -> None:
@@ -324,6 +332,14 @@ class Execution:
                 self.resources.take_listener(self.init.pid, fd)
             finally:
                 os.close(fd)
+            return True
+        if tag == op.TAG_ROOT:
+            assert self.init
+            try:
+                self.resources.note_root(self.init.pid, fd)
+            finally:
+                os.close(fd)
+            self._root_noted = True
             return True
         if tag == op.TAG_MOUNTED:
             self._mounted = True

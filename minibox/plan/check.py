@@ -70,10 +70,8 @@ def _check_namespaces(spec: Spec) -> None:
         found.add(kind)
         if path and not path.startswith("/"):
             raise ConfigError(f"the path {path!r} of the {kind} namespace is not absolute")
-    if "mount" not in namespaces.types(spec):
-        raise ConfigError(
-            "a container needs a mount namespace of its own: without, it would mount over the host's files"
-        )
+    if namespaces.shares_mounts(spec) and "user" in namespaces.types(spec):
+        raise ConfigError("a new user namespace needs a new mount namespace: it has no rights over another's mounts")
     for name in ("hostname", "domainname"):
         if spec.get(name) and "uts" not in found:
             raise ConfigError(f"{name} is set, and there is no uts namespace for it: the host's would change")

@@ -20,7 +20,7 @@ from minibox.plan import devices, hooks, mounts, namespaces, scheduling
 from minibox.plan import operations as op
 from minibox.plan.check import check
 from minibox.plan.process import become, session
-from minibox.plan.rootfs import clone_mounter, mounter, own_root, receive, show_disk
+from minibox.plan.rootfs import clone_mounter, mounter, own_root, receive, shared_root, show_disk
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -99,6 +99,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
         ConfigError: the Spec asks for something that has no meaning here.
     """
     check(spec)
+    _check_root(spec, rootfs)
     wanted = mounts.read(spec.get("mounts", []), start.cgroup_mounts)
     binds = [mount for mount in wanted if mount.bind and not mount.remount]
     own_ids = namespaces.has_own_ids(spec)
@@ -115,6 +116,8 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
         raise ConfigError(
             f"{len(handed_over)} bind mounts and devices are more than the {op.FIRST_KEPT - op.FIRST_BIND} of one start"
         )
+    if below_mounter and namespaces.shares_mounts(spec):
+        raise ConfigError("id-mapped mounts of a user namespace by path need a new mount namespace")
     by_mounter = mounter(rootfs, spec, binds, made, start.id_mapped) if below_mounter else []
     return Plan(
         (
@@ -122,7 +125,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *namespaces.birth(spec, start),
             *([clone_mounter(start.id_mapped)] if below_mounter else []),
             *map(op.by_mounter, by_mounter),
-            *_root(rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start)),
+            *_root(spec, rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start)),
             *([show_disk()] if rootfs.disk else []),
             *_furnish(spec, wanted, bool(made)),
             *_close_up(spec, start),
@@ -135,6 +138,14 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     )  # fmt: skip
 
 
+def _check_root(spec: Spec, rootfs: Rootfs) -> None:
+    if namespaces.shares_mounts(spec) and rootfs.path in ("", "/"):
+        raise ConfigError(
+            "a container in a mount namespace of others can't have / as its root: theirs would be covered",
+            "a directory below it can be, a bind mount of / too",
+        )
+
+
 def _user_namespaces(binds: list[mounts.Mount]) -> list[Op]:
     """Those of bind mounts with mappings of their own."""
     return [
@@ -144,9 +155,13 @@ def _user_namespaces(binds: list[mounts.Mount]) -> list[Op]:
     ]
 
 
-def _root(rootfs: Rootfs, binds: list[mounts.Mount], handed_over: list[str] | None, identity: list[Op]) -> list[Op]:
+def _root(
+    spec: Spec, rootfs: Rootfs, binds: list[mounts.Mount], handed_over: list[str] | None, identity: list[Op]
+) -> list[Op]:
     """The container's root and its ids. Somebody else's directory, and what is mounted into it, may be out of the
     reach of its ids: it is opened before."""
+    if namespaces.shares_mounts(spec):
+        return [*shared_root(rootfs, binds), *identity]
     root = own_root(rootfs, binds) if handed_over is None else receive(rootfs, handed_over)
     return [*root, *identity] if rootfs.path else [*identity, *root]
 
@@ -184,7 +199,9 @@ def _close_up(spec: Spec, start: Start) -> list[Op]:
     steps += [op.mask(path, "tells of the host") for path in linux.get("maskedPaths", [])]
     if spec.get("root", {}).get("readonly"):
         steps.append(op.mount_attributes(op.ROOT, "a read-only root", set_=op.RDONLY))
-    if start.pivot:
+    if namespaces.shares_mounts(spec):
+        steps.append(op.chroot("the container's root becomes /; the others in this mount namespace keep theirs"))
+    elif start.pivot:
         steps.append(op.pivot_root("the container's root becomes /, the host's file system is gone"))
     else:
         steps.append(op.move_root("the container's root covers the host's, which stays below it: pivot_root can't be"))

@@ -28,9 +28,11 @@ class Joined:
 
     Attributes:
         namespaces: clone(2) flags of those that are not the caller's own.
+        chrooted: its root directory is not that of its mount namespace.
     """
 
     namespaces: int
+    chrooted: bool = False
 
 
 def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
@@ -56,6 +58,8 @@ def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
     steps.append(op.undumpable("nobody inside may trace it or look into it before its exec"))
     if joined.namespaces:
         steps.append(op.setns(op.NAMESPACES, joined.namespaces, "all of the container's namespaces at once"))
+    if joined.chrooted:
+        steps.append(op.chroot("its root directory, which its mount namespace doesn't know"))
     if joined.namespaces & NAMESPACES["pid"]:
         steps.append(op.clone_sibling("only a new process is in the pid namespace"))
     if joined.namespaces & NAMESPACES["user"]:

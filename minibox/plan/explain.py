@@ -30,6 +30,7 @@ WORDS = {
     "network": ("wire the network ({mode})", "veth(4)", "mode"),
     "make_userns": ("make a user namespace of ids {uid_map}", "user_namespaces(7)", "slot uid_map gid_map"),
     "take_sibling": ("receive the process that goes on", "pidfd_open(2)", ""),
+    "take_root": ("write down which mount is the container's root", "statx(2)", ""),
     "run_hooks": ("run the hooks prestart and createRuntime", "execve(2)", ""),
     "take_terminal": ("receive the terminal, and give it to the container's user", "pty(7)", ""),
     "send": ("send {tag}", "unix(7)", "tag"),
@@ -66,6 +67,8 @@ WORDS = {
     "write_file": ("write {data} to {path}", "proc(5)", "root path data"),
     "write_fd": ("enter a cgroup: write {data} to its {file}", "cgroups(7)", "file data"),
     "pivot_root": ("make {root} the root directory", "pivot_root(2)", "root"),
+    "chroot": ("change the root directory to {root}", "chroot(2)", "root"),
+    "unmount": ("unmount {path}", "umount2(2)", "path mount_id"),
     "move_root": ("move {root} to /", "mount(2)", "root"),
     "chdir": ("change to the directory {path}", "chdir(2)", "path"),
     "sethostname": ("set the host name to {name}", "sethostname(2)", "name"),
@@ -110,7 +113,7 @@ SLOTS = {
 }  # fmt: skip
 TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", op.TAG_DISK: "disk",
         op.TAG_CREATED: "it is created", op.TAG_MOUNTED: "its mounts are made", op.TAG_LISTENER: "listener",
-        0: "descriptor"}  # fmt: skip
+        op.TAG_ROOT: "the container's root",         0: "descriptor"}  # fmt: skip
 CLONE_FLAGS = {
     0x80: "NEWTIME", 0x100: "VM", 0x20000: "NEWNS", 0x2000000: "NEWCGROUP", 0x4000000: "NEWUTS", 0x8000000: "NEWIPC", 0x10000000: "NEWUSER",
     0x20000000: "NEWPID", 0x40000000: "NEWNET",

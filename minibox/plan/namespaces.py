@@ -40,6 +40,11 @@ def joined(spec: Spec) -> dict[str, str]:
     return {kind: found[kind] for kind in sorted(found, key=lambda kind: (kind == "user", kind))}
 
 
+def shares_mounts(spec: Spec) -> bool:
+    """Are its mounts made in a namespace that others are in, joined or the caller's?"""
+    return "mount" not in types(spec)
+
+
 def net_devices(spec: Spec) -> dict[str, str]:
     """The host's network devices that become the container's: what each is called outside and inside."""
     devices = spec.get("linux", {}).get("netDevices", {})

@@ -42,7 +42,7 @@ SLOTS = 1280  # how many there are, plan.h
 NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
 
 # Tags of messages on the status socket.
-TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_DISK, TAG_CREATED, TAG_MOUNTED, TAG_LISTENER = range(1, 8)
+TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_DISK, TAG_CREATED, TAG_MOUNTED, TAG_LISTENER, TAG_ROOT = range(1, 9)
 TAG_SIBLING, TAG_EXEC_ROOT = 0xFFFFFFFE, 0xFFFFFFFF  # child.h
 
 # mount_setattr(2), linux/mount.h
@@ -201,6 +201,14 @@ def write_file(root: int, path: str, data: bytes, why: str) -> Op:
 
 def write_fd(slot: int, data: bytes, why: str) -> Op:
     return Op("write_fd", (slot, data), why, INIT)
+
+
+def chroot(why: str) -> Op:
+    return Op("chroot", (ROOT,), why, INIT)
+
+
+def unmount(path: str, mount_id: int, why: str) -> Op:
+    return Op("unmount", (path, mount_id), why, INIT)
 
 
 def move_root(why: str) -> Op:

@@ -137,6 +137,25 @@ def own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
     return steps
 
 
+def shared_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
+    """The same in a mount namespace that others are in: of theirs nothing changes, and one mount, with what is below it,
+    is all that there is to undo at the container's end."""
+    steps: list[Op] = []
+    for slot, mount in enumerate(binds, op.FIRST_BIND):
+        steps += mounts.open_bind(mount, slot)
+    spread = op.MS_SLAVE if rootfs.follows else op.MS_PRIVATE
+    return [
+        *steps,
+        op.open_tree(rootfs.path, op.ROOT, "the container's root, with the mounts below it", recursive=True),
+        op.mount_attributes(op.ROOT, "what is mounted below spreads nowhere", propagation=spread, recursive=True),
+        op.send_fd(op.STATUS, op.ROOT, op.TAG_ROOT, "what is to be undone at the container's end"),
+        op.parent("take_root", why="written down before it is there, so that it can't be forgotten"),
+        op.parent("send", op.TAG_ROOT, why="the child may go on"),
+        op.wait(op.TAG_ROOT, "until it is written down"),
+        op.attach(op.ROOT, op.HOST, rootfs.path, "over itself: all mounts are below it"),
+    ]
+
+
 def _stage(rootfs: Rootfs) -> list[Op]:
     return [
         op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),

@@ -174,6 +174,8 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "write_file": lambda root, path, data: f"printf %s {quote(fsdecode(data))} > {_path(root, path)}",
     "pivot_root": lambda root: 'cd "$ROOT" && mount --move . /',
     "move_root": lambda root: 'cd "$ROOT" && mount --move . / && exec chroot .',
+    "chroot": lambda root: 'exec chroot "$ROOT"',
+    "unmount": lambda path, mount_id: f"umount --lazy {quote(path)}",
     "sethostname": lambda name: f"hostname {quote(name)}",
     "setdomainname": lambda name: f"domainname {quote(name)}",
     "setrlimit": _setrlimit,

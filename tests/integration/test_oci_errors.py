@@ -57,7 +57,7 @@ def change(spec, path, value):
         ("root", None, "root.path"),
         ("root.path", "nowhere", "root.path"),
         ("hostname", "box", "there is no uts namespace"),
-        ("linux.namespaces", [{"type": "pid"}], "mount namespace"),
+        ("linux.namespaces", [{"type": "pid"}, {"type": "user"}], "needs a new mount namespace"),
         ("linux.namespaces", [{"type": "mount"}, {"type": "mount"}], "twice"),
         ("linux.namespaces", [{"type": "mount"}, {"type": "user"}], "linux.uidMappings"),
         ("linux.uidMappings", [{"containerID": 0, "hostID": 0, "size": 1}], "linux.uidMappings needs a user namespace"),

@@ -30,6 +30,7 @@ PARENTS = (
     "oom_score_adj",
     "network",
     "run_hooks",
+    "take_root",
     "take_sibling",
     "make_userns",
     "take_terminal",

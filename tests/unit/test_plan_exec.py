@@ -56,6 +56,12 @@ def test_without_namespaces_none_is_joined():
     assert "setns" not in names(Joined(0))
 
 
+def test_a_root_that_its_mount_namespace_does_not_know_is_entered_before_anybody_sees_it():
+    found = names(Joined(ALL, chrooted=True))
+    assert found[found.index("setns") :][:3] == ["setns", "chroot", "clone_sibling"]
+    assert "chroot" in names(Joined(0, chrooted=True))
+
+
 def test_a_detached_process_outlives_minibox():
     assert "die_with_parent" not in names(Joined(ALL), Start(detached=True))
 

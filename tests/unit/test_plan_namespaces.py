@@ -112,7 +112,8 @@ def test_a_gate_is_the_last_but_what_the_command_must_have():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"linux": {}}, "a mount namespace of its own"),
+        ({"linux": {"namespaces": [{"type": "user"}]}}, "a new user namespace needs a new mount namespace"),
+        ({"linux": {"namespaces": [NET | {"type": "mount"}, {"type": "user"}]}}, "needs a new mount namespace"),
         ({"linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "pid"}]}}, "has pid twice"),
         ({"linux": {"namespaces": [{"type": "mount"}, {"type": "pid", "path": "ns"}]}}, "'ns' of the pid namespace"),
         ({"hostname": "box"}, "hostname is set, and there is no uts namespace"),
@@ -124,6 +125,36 @@ def test_a_gate_is_the_last_but_what_the_command_must_have():
 def test_what_is_refused(change: Any, says: str):
     with pytest.raises(ConfigError, match=says):
         compile_plan(spec(**change), ROOTFS, Start())
+
+
+OF_OTHERS = {"linux": {"namespaces": [{"type": "pid"}, {"type": "mount", "path": "/proc/9/ns/mnt"}]}}
+
+
+@pytest.mark.parametrize("change", [OF_OTHERS, {"linux": {"namespaces": [{"type": "pid"}]}}])
+def test_in_a_mount_namespace_of_others_theirs_stays_as_it_is(change: Any):
+    """Only what is cloned is changed, and it is written down what is attached before it is."""
+    made = spec(**change)
+    plan = compile_plan(made, ROOTFS, Start())
+    assert plan.flags == NAMESPACES["pid"]
+    init = of(plan, INIT)
+    root = init.index(("open_tree", "/b/rootfs", op.AT_RECURSIVE, op.ROOT))
+    assert init[root + 1 : root + 5] == [
+        ("mount_attributes", op.ROOT, 0, 0, op.MS_PRIVATE, 1),
+        ("send_fd", op.STATUS, op.ROOT, op.TAG_ROOT),
+        ("wait", op.STATUS, op.TAG_ROOT),
+        ("attach", op.ROOT, op.HOST, "/b/rootfs"),
+    ]
+    assert ("chroot", op.ROOT) in init
+    assert not {"propagation", "pivot_root", "move_root"} & {name for name, *_ in init}
+    parent = of(plan, PARENT)
+    assert parent[parent.index(("take_root",)) + 1] == ("send", op.TAG_ROOT)
+    joins = [step for step in init[:root] if step[0] == "setns"]
+    assert joins == ([("setns", op.FIRST_JOINED, NAMESPACES["mount"])] if change is OF_OTHERS else [])
+
+
+def test_their_root_is_not_covered():
+    with pytest.raises(ConfigError, match="can't have / as its root"):
+        compile_plan(spec(**OF_OTHERS), Rootfs(path="/"), Start())
 
 
 def test_a_process_is_needed():

@@ -10,7 +10,7 @@ from minibox.engine import gate, ids
 from minibox.engine.oci import group, notify, state
 from minibox.engine.oci.bundle import read_bundle
 from minibox.engine.oci.console import Receiver
-from minibox.engine.oci.life import Ready
+from minibox.engine.oci.life import Ready, undo_mounts
 from minibox.engine.oci.state import Container
 from minibox.engine.roots import default_root
 from minibox.engine.start import ExecFailed, Execution, Resources
@@ -20,7 +20,7 @@ from minibox.linux.capabilities import unknown
 from minibox.linux.seccomp import filter_flags, program_of
 from minibox.plan import operations as op
 from minibox.plan.compiler import Start, compile_plan
-from minibox.plan.namespaces import joined, net_devices, on_host
+from minibox.plan.namespaces import joined, net_devices, on_host, shares_mounts
 from minibox.plan.rootfs import Rootfs
 from minibox.record import record
 
@@ -131,6 +131,8 @@ class Creation:
         process, linux = self.spec["process"], self.spec["linux"]
         if lost := unknown(process.get("capabilities", {}).values()):  # type: ignore[arg-type]
             options.note(f"ignoring unknown or unavailable capabilities: [{' '.join(lost)}]")
+        if shares_mounts(self.spec) and "CAP_SYS_CHROOT" in process.get("capabilities", {}).get("bounding", ()):
+            options.note("with CAP_SYS_CHROOT the container can leave its root: its mount namespace has another")
         rootless = state.is_rootless() if options.rootless is None else options.rootless
         if notify.host_socket(os.environ):
             notify.show(self.spec, container.directory)
@@ -197,6 +199,7 @@ class Creation:
                     run_hooks=self._run_hooks,
                     hook_state=self._hook_state,
                     take_listener=self._take_listener,
+                    note_root=self._note_root,
                     gate=files,
                     kept_fds=self._kept,
                 ),
@@ -244,6 +247,11 @@ class Creation:
 
         hand_on(self.spec["linux"]["seccomp"], pid, self._hook_state(pid, state.CREATING), fd)
 
+    def _note_root(self, pid: int, fd: int) -> None:
+        from minibox.engine.oci.shared_mounts import note_root
+
+        note_root(self.container, self.spec, pid, fd)
+
     def _hook_state(self, pid: int, status: str) -> dict[str, Any]:
         return {**state.oci_state(self.container, status), "pid": pid}
 
@@ -274,6 +282,7 @@ class Creation:
             if self._group and self._group.directories and self._group.is_made:
                 self._group.kill()
                 self._group.remove()
+            undo_mounts(self.container, self._options.note)
             if self._has_spec:
                 from minibox.engine.oci.life import stopped
 

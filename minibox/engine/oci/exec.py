@@ -164,6 +164,9 @@ class _Exec:
         self._group = below(container.group(), options.cgroups)
         if container.fields["systemd"] and os.geteuid():
             self._group = _by_systemd(container.group().v2, self._group)
+        self._root_fd = -1
+        if state.SHARED_ROOT in container.fields:
+            self._root_fd = os.open(f"/proc/{first.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._seccomp = spec["linux"].get("seccomp")
         self._state = state.oci_state(container)
         seccomp = program_of(spec, default_root(os.environ, int(state.is_rootless())))
@@ -210,6 +213,8 @@ class _Exec:
                 return code if code >= 0 else 128 - code
         finally:
             execution.close()
+            if self._root_fd >= 0:
+                os.close(self._root_fd)
             self._remove_gate()
             for receiver in receivers.values():
                 receiver.close()
@@ -254,7 +259,7 @@ class _Exec:
         execution = Execution(
             compile_exec(
                 self._process,
-                Joined(joined.others(self._first.pid)),
+                Joined(joined.others(self._first.pid), chrooted=self._root_fd >= 0),
                 replace(self._start, terminal=terminal),
             ),
             Resources(
@@ -265,6 +270,7 @@ class _Exec:
                 write_id_maps=ids.write_id_maps,
                 wire=lambda _: None,
                 joined_pidfd=self._first.pidfd,
+                joined_root=self._root_fd,
                 take_listener=self._take_listener,
                 gate=files,
                 kept_fds=self._kept,

@@ -147,6 +147,17 @@ def stopped(container: Container, spec: Spec, note: Note) -> None:
         _run_hooks("poststop", spec, state.oci_state(container, STOPPED), note)
 
 
+def undo_mounts(container: Container, note: Note) -> None:
+    """Unmount what the kernel doesn't free with a container that has ended."""
+    if state.SHARED_ROOT in container.fields:
+        from minibox.engine.oci.shared_mounts import undo
+
+        try:
+            undo(container)
+        except MiniboxError as error:
+            note(str(error))
+
+
 def _run_hooks(kind: str, spec: Spec, found: dict[str, Any], note: Note) -> None:
     """Run hooks of a kind whose failure is only told."""
     from minibox.engine.hooks import HookFailed, run_hooks
@@ -257,6 +268,7 @@ def destroy(container: Container, note: Note) -> None:
     """Remove the cgroup and the directory of a container that has ended, and run its last hooks."""
     spec = container.spec() if "poststop" in container.fields.get("hooks", ()) else None
     container.group().remove()
+    undo_mounts(container, note)
     container.remove()
     if spec:
         stopped(container, spec, note)

@@ -34,6 +34,7 @@ CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", 
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MARSHAL_VERSION = 4  # read by every Python since 3.4
 GATE = "gate"  # engine.gate.FIFO, which `state` needn't import
+SHARED_ROOT = "shared_root"  # of state.json: `engine.oci.shared_mounts`
 REMOVED = "removed:"  # no id has a colon
 
 

@@ -1,0 +1,100 @@
+"""The mounts of a container in a mount namespace that others are in: by path, or the caller's.
+
+All are below one, its root, which is attached over ``root.path`` there; the kernel doesn't free it with the
+container. Which one that is, is written down before it is attached.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine.oci.state import SHARED_ROOT
+from minibox.linux import launcher
+from minibox.linux.process import DONE, signatures
+from minibox.plan import operations as op
+from minibox.plan.encode import encode
+from minibox.plan.explain import step_error
+from minibox.plan.namespaces import NAMESPACES, joined
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.engine.oci.state import Container
+    from minibox.oci.runtime import Spec
+    from minibox.plan.operations import Op
+
+NS_GET_USERNS = 0xB701  # ioctl_ns(2)
+
+
+def note_root(container: Container, spec: Spec, pid: int, fd: int) -> None:
+    """Write down that the mount that ``fd`` is of is the root of the container, whose process is ``pid``."""
+    found = os.stat(f"/proc/{pid}/ns/mnt")
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        mount_id = next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
+    root = {"path": joined(spec).get("mount", ""), "dev": found.st_dev, "ino": found.st_ino, "mount": mount_id}
+    container.write(**{SHARED_ROOT: root})
+
+
+def undo(container: Container) -> None:
+    """Unmount them, once nothing of the container runs.
+
+    Raises:
+        StepError: the kernel refuses.
+    """
+    root = container.fields[SHARED_ROOT]
+    namespace = _find(root["path"], (root["dev"], root["ino"]))
+    if namespace < 0:
+        return  # it is gone, and all mounts with it
+    slots = [-1] * op.FIRST_BIND
+    slots[op.NAMESPACES] = namespace
+    steps: list[Op] = []
+    try:
+        slots[op.USERNS] = _owner(namespace)
+        if slots[op.USERNS] >= 0:
+            steps.append(op.setns(op.USERNS, NAMESPACES["user"], "whoever made it"))
+        steps += [
+            op.setns(op.NAMESPACES, NAMESPACES["mount"], "where the container's mounts are"),
+            op.unmount(container.fields["rootfs"], root["mount"], "the container's root, with all that is below it"),
+        ]
+        _execute(steps, slots)
+    finally:
+        for fd in slots:
+            if fd >= 0:
+                os.close(fd)
+
+
+def _find(path: str, file: tuple[int, int]) -> int:
+    """A descriptor of the mount namespace that is that very file; -1 when nobody is in it, nor holds it at ``path``."""
+    processes = (f"/proc/{name}/ns/mnt" for name in os.listdir("/proc") if name.isdecimal())
+    for candidate in (path or "/proc/self/ns/mnt", "/proc/self/ns/mnt", *processes):
+        try:
+            found = os.stat(candidate)
+            if (found.st_dev, found.st_ino) == file:
+                return os.open(candidate, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+    return -1
+
+
+def _owner(namespace: int) -> int:
+    """A descriptor of the user namespace that a namespace belongs to; -1 for one that is out of reach, or ours."""
+    from fcntl import ioctl
+
+    try:
+        fd = ioctl(namespace, NS_GET_USERNS)
+    except OSError:
+        return -1
+    if os.path.samestat(os.fstat(fd), os.stat("/proc/self/ns/user")):
+        os.close(fd)
+        return -1
+    return fd
+
+
+def _execute(steps: list[Op], slots: list[int]) -> None:
+    child = launcher.spawn(encode(steps, signatures()), 0, slots, len(steps))
+    try:
+        child.wait()
+        state, index, errno, _ = child.progress()
+        if state != DONE:
+            raise step_error(index, len(steps), steps[index], errno)
+    finally:
+        child.close()
