@@ -19,6 +19,7 @@ from tests.bench.measure import Measure, Unusable, command, run, table
 MINIBOX = str(Path(sys.executable).parent / "minibox")
 COUNT = int(os.environ.get("MINIBOX_BENCH_CONTAINERS", "500"))
 SLEEP = ("sleep", "1000")
+YARDSTICK = [sys.executable, "-I", "-c", "import json, re, subprocess"]
 
 
 def tables(podman: list[str], rootfs: Path, rounds: int, only: str) -> None:
@@ -101,16 +102,22 @@ def watchers(minibox_id: str, podman_id: str) -> None:
 
 
 def scale(network: str) -> None:
-    """Many containers one after the other, and what is done to all of them."""
-    times, ids = [], []
+    """Many containers one after the other, and what is done to all of them.
+
+    A machine's speed changes meanwhile: so each start is also told as a multiple of one of Python right before it.
+    """
+    times, ratios, ids = [], [], []
     for _ in range(COUNT):
+        python = _timed(YARDSTICK)
         begin = time.perf_counter()
         ids.append(started([MINIBOX, "run", "--detach", "--network", network, "base", *SLEEP]))
         times.append(time.perf_counter() - begin)
+        ratios.append(times[-1] / python)
     part = max(COUNT // 10, 1)
-    first, last = statistics.median(times[:part]) * 1e3, statistics.median(times[-part:]) * 1e3
     print(f"\n{COUNT} containers, --network {network}")
-    print(f"  run -d, median of the first {part}: {first:.1f} ms, of the last: {last:.1f} ms ({last / first:.2f} x)")
+    for what, values in (("run -d, ms", [each * 1e3 for each in times]), ("run -d / a start of Python", ratios)):
+        first, last = statistics.median(values[:part]), statistics.median(values[-part:])
+        print(f"  {what:<28} first {part}: {first:.2f}, last {part}: {last:.2f} ({last / first:.2f} x)")
     for words in (["ps"], ["stats", "--no-stream"], ["system", "df"]):
         print(f"  {' '.join(words):<20} {_timed([MINIBOX, *words]):>7.2f} s")
     seconds = _timed([MINIBOX, "rm", "-f", *ids])
