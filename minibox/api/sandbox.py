@@ -350,7 +350,7 @@ class Sandbox:
         before, so that all of it is in its files.
 
         Raises:
-            Unsupported: it was made with ``disk``.
+            Unsupported: it was made with ``disk``, and has ended.
             MiniboxError: the disk of the host is full.
         """
         from minibox.api.snapshot import Snapshot

@@ -69,7 +69,8 @@ def commit(root: str, name: str, options: CommitOptions, on_note: Callable[[str]
         # What a snapshot put on the image's layers is new too.
         below = Tree(tree.driver, tree.chain_ids[: len(parent.layers)])
         with paused(root, found["Id"], options.pause, on_note):
-            layer = run_inside(lambda: _pack(root, layout, tree, below))
+            with Directories(root, tree) as directories:
+                layer = run_inside(lambda: _pack(directories, layout, tree, below))
         return _add(layout, parent, reference, _image_config(parent.config, config, layer, options, found), layer)
 
 
@@ -128,14 +129,13 @@ def paused(root: str, container_id: str, pause: bool, on_note: Callable[[str], N
             group.thaw()
 
 
-def _pack(root: str, layout: Layout, tree: Tree, below: Tree) -> tuple[str, str, int] | None:
+def _pack(directories: Directories, layout: Layout, tree: Tree, below: Tree) -> tuple[str, str, int] | None:
     """The blob of what changed: its digest, diff ID and size; None when nothing has."""
     from minibox.image.changes import changes
     from minibox.image.compression import compress
     from minibox.image.pack import LayerWriter
 
     with (
-        Directories(root) as directories,
         directories.stack(below) as old,
         directories.stack(tree) as new,
         layout.new_blob() as blob,

@@ -32,11 +32,12 @@ def diff(root: str, name: str, other: str = "", *, storage_driver: str = "") -> 
         def compare() -> list[tuple[str, str]]:
             from minibox.image.changes import changes
 
-            with Directories(root) as directories, directories.stack(old) as before, directories.stack(new) as now:
+            with directories.stack(old) as before, directories.stack(new) as now:
                 found = [(change.kind, change.path) for change in changes(before, now, descends=descends)]
             return sorted(found, key=lambda row: row[1])
 
-        return run_inside(compare)
+        with Directories(root, old, new) as directories:
+            return run_inside(compare)
 
 
 def export(root: str, name: str, file: BinaryIO) -> None:
@@ -53,14 +54,15 @@ def export(root: str, name: str, file: BinaryIO) -> None:
     def pack() -> None:
         from minibox.image.pack import LayerWriter
 
-        with Directories(root) as directories, directories.stack(tree) as stack:
+        with directories.stack(tree) as stack:
             writer = LayerWriter(file)
             writer.add_below(stack, stack.root)
             writer.close()
             file.flush()
 
     try:
-        run_inside(pack)
+        with Directories(root, tree) as directories:
+            run_inside(pack)
     except OSError as error:
         if error.filename:  # not of `file`
             raise MiniboxError(f"export {name}: read {error.filename}: {kernel_says(error)}") from error

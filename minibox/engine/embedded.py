@@ -21,7 +21,7 @@ from minibox.engine.output_log import OutputLog, last_lines, text
 from minibox.engine.owned import Owned
 from minibox.engine.started import Started
 from minibox.engine.streams import Streams
-from minibox.errors import ContainerNotRunning, MiniboxError, Unsupported, UsageError
+from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import cgroup
 from minibox.record import replace
 
@@ -308,7 +308,7 @@ class Embedded:
             snapshot_id: as of `snapshots.freeze`.
 
         Raises:
-            Unsupported: its own layer is in memory, by a limit of its size.
+            Unsupported: it has ended, and by a limit of its disk what it had written was in memory.
             MiniboxError: it was closed, the disk is full, or a file can't be read.
         """
         from minibox.engine.commit import paused
@@ -316,8 +316,6 @@ class Embedded:
 
         if self._closed or not self.main:
             raise ContainerNotRunning(f"freeze sandbox {self.name}: it was closed")
-        if self.options.disk_bytes is not None:
-            raise Unsupported(f"freeze sandbox {self.name}: with a limit of its disk it is in memory", "leave out disk")
         launch = self._launch
         config = {**launch.image.config, "config": launch.record()["Config"]}
         image = replace(launch.image, config=config)

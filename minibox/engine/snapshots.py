@@ -83,11 +83,15 @@ def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snap
 
     Raises:
         MiniboxError: the disk is full, or a file can't be read.
+        Unsupported: what it has written was in memory, and is gone.
     """
+    from minibox.engine.trees import open_memory
+
     frozen_id = snapshot_id or os.urandom(32).hex()
     chain_ids = (*image.chain_ids, f"sha256:{frozen_id}")
     whole = ResolvedImage(image.reference, image.digest, image.config, chain_ids, image.config_digest)
     frozen = Frozen(frozen_id, driver, whole)
+    memory_fd = open_memory(root, container_id)
     fd = lock_new(_directory(root), frozen_id, shared=True)
     try:
         # First the record, so that nobody collects what is made next.
@@ -99,7 +103,7 @@ def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snap
             try:
                 remove_directory(place)  # of one that was killed
                 os.mkdir(place, 0o700)
-                snapshotter(root, driver).commit(container_id, chain_ids[-1], place)
+                snapshotter(root, driver).commit(container_id, chain_ids[-1], place, memory_fd)
             finally:
                 remove_directory(place)
 
@@ -107,13 +111,15 @@ def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snap
     except OSError as error:
         os.close(fd)
         _collect(root, [frozen_id])
-        raise MiniboxError(
-            f"freeze container {container_id[:12]}: {error.filename or ''}: {kernel_says(error)}"
-        ) from error
+        where = f" ({error.filename!r})" if error.filename else ""
+        raise MiniboxError(f"freeze container {container_id[:12]}{where}: {kernel_says(error)}") from error
     except BaseException:
         os.close(fd)
         _collect(root, [frozen_id])
         raise
+    finally:
+        if memory_fd >= 0:
+            os.close(memory_fd)
     return Held(root, frozen, fd)
 
 

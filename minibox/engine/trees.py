@@ -10,13 +10,12 @@ from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, M
 from minibox.image.stack import ROOTS_MARKS, USERS_MARKS, Stack
 from minibox.image.store import ImageStore
 from minibox.record import record
-from minibox.storage import lost_memory, memory_of, read_record, snapshotter
+from minibox.storage import lost_memory, memory_of, memory_owners, read_record, snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from minibox.image.stack import Owner
     from minibox.image.store import ResolvedImage
 
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -78,12 +77,43 @@ def container_tree(root: str, container_id: str) -> Tree:
     return Tree(kept[0], kept[1], container_id)
 
 
+def open_memory(root: str, container_id: str) -> int:
+    """A descriptor of the directory of a container's own layer, where that is in memory; -1 where it is on disk.
+
+    Raises:
+        Unsupported: it is in memory, and can't be had.
+    """
+    path = memory_of(root, container_id)
+    if not path:
+        return -1
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        raise lost_memory(container_id) from None
+    if ownership.live_process(root, container_id) > 0:  # else the descriptor is another process's by now
+        return fd
+    os.close(fd)
+    raise lost_memory(container_id)
+
+
 class Directories:
     """The directories that trees are made of, each opened once: trees that share a layer are seen to."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *trees: Tree) -> None:
+        """
+        Args:
+            trees: what of these is in memory is opened now: later it may be another process that reads them, which has
+                no access to that of the owner.
+
+        Raises:
+            Unsupported: what a container has written is in memory, and can't be had.
+        """
         self._root = root
         self._fds: dict[str, int] = {}
+        self._memory: dict[str, int] = {}
+        for tree in trees:
+            if tree.container_id and (fd := open_memory(root, tree.container_id)) >= 0:
+                self._memory[tree.container_id] = self._fds[f"memory of {tree.container_id}"] = fd
         # Root of a user namespace can't read trusted attributes.
         ours = os.geteuid() == 0 and os.readlink("/proc/self/ns/user") == FIRST_USER_NAMESPACE
         self._marks = ROOTS_MARKS if ours else USERS_MARKS
@@ -102,15 +132,14 @@ class Directories:
 
         Raises:
             OSError: a directory can't be opened.
-            Unsupported: what the container has written is in memory.
         """
         if not tree.chain_ids:
             return Stack((), "")
         storage = snapshotter(self._root, tree.driver)
         snapshot = storage.describe(tree.container_id or "none", tree.chain_ids)
-        upper, base = snapshot.upper, (0, 0)
-        if tree.container_id and (directory := memory_of(self._root, tree.container_id)):
-            upper, base = f"{directory}/upper", self._root_in_memory(tree.container_id, directory)
+        upper, owners = snapshot.upper, None
+        if (memory_fd := self._memory.get(tree.container_id, -1)) >= 0:
+            upper, owners = f"/proc/self/fd/{memory_fd}/upper", memory_owners(memory_fd)
         paths = ((upper,) if tree.container_id else ()) + snapshot.lowers
         if snapshot.kind == "tree":
             paths = paths[:1]
@@ -118,17 +147,7 @@ class Directories:
             if path not in self._fds:
                 self._fds[path] = os.open(path, OPEN_DIRECTORY) if path == upper else storage.open_lower(path)
         marks = "" if snapshot.kind == "tree" else self._marks
-        return Stack([os.dup(self._fds[path]) for path in paths], marks, base=base)
-
-    def _root_in_memory(self, container_id: str, directory: str) -> Owner:
-        """The ids on the host of the root of a container whose own layer is in memory, where nothing is id-mapped."""
-        try:
-            status = os.stat(f"{directory}/work")
-        except OSError:
-            raise lost_memory(container_id) from None
-        if ownership.live_process(self._root, container_id) <= 0:
-            raise lost_memory(container_id)
-        return status.st_uid, status.st_gid
+        return Stack([os.dup(self._fds[path]) for path in paths], marks, owners=owners)
 
 
 def _image_with_layer(store: ImageStore, name: str) -> tuple[ResolvedImage, int]:

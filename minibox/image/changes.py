@@ -143,7 +143,7 @@ class _Comparison:
         try:
             fd = self._new.open(now, os.O_RDONLY | os.O_NOFOLLOW)
             try:
-                return self._old.xattrs(was_fd, before.path) != self._new.xattrs(fd, now.path)
+                return self._old.xattrs(was_fd, before) != self._new.xattrs(fd, now)
             finally:
                 os.close(fd)
         finally:

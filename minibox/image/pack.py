@@ -17,6 +17,7 @@ import struct
 
 from minibox.errors import StoreError
 from minibox.image.extract import XATTR_HEADER_PREFIX
+from minibox.image.owners import CAPABILITY, without_namespace
 from minibox.image.stack import LOOK, READ_DIRECTORY, Stack, is_gone
 
 TYPE_CHECKING = False
@@ -44,8 +45,6 @@ MAGIC = b"ustar\x0000"
 BLOCK_BYTES = 512
 CHUNK_BYTES = 1 << 20
 WHITEOUT = ".wh."
-# struct vfs_ns_cap_data of linux/capability.h
-CAPABILITY_REVISION_2, CAPABILITY_REVISION_3, REVISION_MASK = 0x02000000, 0x03000000, 0xFF000000
 
 
 class LayerWriter:
@@ -110,7 +109,7 @@ class LayerWriter:
                 if kind == SYMLINK:
                     link = os.readlink(b"", dir_fd=fd)
                 if content >= 0:
-                    xattrs = stack.xattrs(content, node.path)
+                    xattrs = stack.xattrs(content, node)
                     size = status.st_size if kind == REGULAR else 0
                 self._write(
                     header(
@@ -269,12 +268,8 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _portable(name: str, value: bytes) -> bytes:
-    """An xattr's value without an id of this host: file capabilities of revision 3 name a user namespace's root."""
-    if name == "security.capability" and len(value) == 24:
-        magic = int.from_bytes(value[:4], "little")
-        if magic & REVISION_MASK == CAPABILITY_REVISION_3:
-            return (magic & ~REVISION_MASK | CAPABILITY_REVISION_2).to_bytes(4, "little") + value[4:20]
-    return value
+    """An xattr's value without an id of this host."""
+    return without_namespace(value) if name == CAPABILITY else value
 
 
 def _directory_name(name: str) -> bytes:

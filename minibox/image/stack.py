@@ -15,6 +15,7 @@ import stat
 from errno import ELOOP, ENOENT, ENOTDIR
 
 from minibox.errors import Unsupported
+from minibox.image.owners import CAPABILITY, Owners
 from minibox.linux.files import open_beneath
 from minibox.record import record
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    Owner = tuple[int, int]
+    from minibox.image.owners import Owner
 
+AS_ON_DISK = Owners()
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 LOOK = os.O_PATH | os.O_NOFOLLOW
 # Where overlayfs keeps its marks: root's mounts, and mounts with userxattr.
@@ -53,16 +55,16 @@ class Stack:
     """
 
     def __init__(
-        self, fds: Sequence[int], marks: str, without: frozenset[int] = frozenset(), base: Owner = (0, 0)
+        self, fds: Sequence[int], marks: str, without: frozenset[int] = frozenset(), owners: Owners | None = None
     ) -> None:
         """
         Args:
             fds: of the directories, topmost first (O_PATH will do); closed with the stack.
             marks: `ROOTS_MARKS` or `USERS_MARKS`; "" for a single tree, which has no whiteouts.
             without: devices, as of ``st_dev``, whose directories are taken for empty: /proc and its like.
-            base: the ids from which those of the topmost directory are counted.
+            owners: of the topmost directory's files, where they aren't as on disk.
         """
-        self._base = base
+        self._owners = owners or AS_ON_DISK
         self._fds = tuple(fds)
         self._marks = marks
         self._without = without
@@ -127,10 +129,7 @@ class Stack:
 
     def owner(self, node: Node, status: os.stat_result) -> Owner:
         """Whose a node is, by its status, as the image's ids are."""
-        if node.layers[0] or self._base == (0, 0):
-            return status.st_uid, status.st_gid
-        uid, gid = status.st_uid - self._base[0], status.st_gid - self._base[1]
-        return uid if uid >= 0 else status.st_uid, gid if gid >= 0 else status.st_gid
+        return self._owners_of(node).of(status)
 
     def readlink(self, node: Node) -> bytes:
         """The target of a symlink."""
@@ -140,8 +139,11 @@ class Stack:
         finally:
             os.close(fd)
 
-    def xattrs(self, fd: int, path: str) -> dict[str, bytes]:
-        """The extended attributes that a layer may have, of an open file or directory: an image's, not the host's.
+    def _owners_of(self, node: Node) -> Owners:
+        return AS_ON_DISK if node.layers[0] else self._owners
+
+    def xattrs(self, fd: int, node: Node) -> dict[str, bytes]:
+        """The extended attributes that a layer may have, of a node that is open: an image's, not the host's.
 
         Raises:
             Unsupported: the file's content is in another layer (metacopy), which our mounts forbid.
@@ -149,10 +151,10 @@ class Stack:
         found = {}
         for name in sorted(os.listxattr(fd)):
             if self._marks and name == f"{self._marks}metacopy":
-                raise _elsewhere(path, "metacopy")
-            if name == "security.capability" or name.startswith(("user.", "system.posix_acl_")):
+                raise _elsewhere(node.path, "metacopy")
+            if name == CAPABILITY or name.startswith(("user.", "system.posix_acl_")):
                 if not name.startswith(USERS_MARKS):
-                    found[name] = os.getxattr(fd, name)
+                    found[name] = self._owners_of(node).xattr(name, os.getxattr(fd, name))
         return found
 
     def _merging(self, path: str, layers: tuple[int, ...]) -> tuple[int, ...]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from minibox.image.layer import LayerSource
+    from minibox.image.owners import Owners
 
     class Snapshotter(Protocol):
         """What the engine asks of a storage driver. Making one touches nothing on disk."""
@@ -87,12 +88,13 @@ if TYPE_CHECKING:
                 StoreError: the kernel refused.
             """
 
-        def commit(self, key: str, chain_id: str, place: str) -> None:
+        def commit(self, key: str, chain_id: str, place: str, memory_fd: int = -1) -> None:
             """Make of what the active snapshot ``key`` has on top of its layers, and nobody writes to meanwhile, a
             layer ``chain_id``: there whole or not at all. It isn't synced to the disk.
 
             Args:
                 place: an empty directory on the same file system, to work in.
+                memory_fd: of `memory_of`, opened, where that has what the snapshot would.
 
             Raises:
                 OSError: the disk is full, or the kernel refused.
@@ -232,11 +234,23 @@ def memory_of(root: str, key: str) -> str:
         return ""
 
 
+def memory_owners(fd: int) -> Owners:
+    """Whose the files of a layer in memory are: nothing is id-mapped there, and ``work`` is the root's of the container.
+
+    Args:
+        fd: of `memory_of`, opened.
+    """
+    from minibox.image.owners import Owners
+
+    status = os.stat("work", dir_fd=fd)
+    return Owners((status.st_uid, status.st_gid))
+
+
 def lost_memory(key: str) -> Unsupported:
     """What a container has written can't be had."""
     return Unsupported(
         f"what container {key[:12]} writes is in memory (--disk), and gone when it ends",
-        "while it runs, minibox cp copies files out of it; and commit, diff and export work beside a minibox run of root's",
+        "while it runs, minibox cp copies files out of it; and commit, diff and export work beside a minibox run",
     )
 
 

@@ -10,6 +10,8 @@ import fcntl
 import os
 from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG
 
+from minibox.image.owners import Owners
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,10 +24,14 @@ CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXE
 
 
 class Cloning:
-    """One cloning; ``share``: files are linked, not copied, for trees that nobody writes to."""
+    """One cloning.
 
-    def __init__(self, *, share: bool) -> None:
-        self._share = share
+    ``share``: files are linked, not copied, for trees that nobody writes to. ``owners``: whose the source's files are,
+    where that isn't as it seems.
+    """
+
+    def __init__(self, *, share: bool, owners: Owners | None = None) -> None:
+        self._share, self._owners = share, owners or Owners()
         self._reflinks = True
         self._links: dict[int, str] = {}  # inodes with several names, and where the first is
 
@@ -50,9 +56,9 @@ class Cloning:
                         waiting.append((entry.path, path))
                     elif not self._link(entry.path, path, status):
                         self._copy(entry.path, path, status)
-                        _copy_status(entry.path, path, status)
+                        self._copy_status(entry.path, path, status)
         for directory, there, status in reversed(made):  # the times of a directory change while it is filled
-            _copy_status(directory, there, status)
+            self._copy_status(directory, there, status)
 
     @staticmethod
     def make_directory(path: str) -> None:
@@ -109,6 +115,16 @@ class Cloning:
             self._reflinks = False
         return self._reflinks
 
+    def _copy_status(self, source: str, target: str, status: os.stat_result) -> None:
+        """Owner, then mode, since a change of owner takes set-uid away, then attributes and times."""
+        os.chown(target, *self._owners.of(status), follow_symlinks=False)
+        if not S_ISLNK(status.st_mode):
+            os.chmod(target, S_IMODE(status.st_mode))
+        for name in os.listxattr(source, follow_symlinks=False):
+            value = self._owners.xattr(name, os.getxattr(source, name, follow_symlinks=False))
+            os.setxattr(target, name, value, follow_symlinks=False)
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+
 
 def can_reflink(directory: str) -> bool:
     """Whether files in ``directory`` can share blocks: tried."""
@@ -142,18 +158,13 @@ def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _copy_range(reader: int, writer: int, begin: int, end: int) -> None:
+    alike = os.fstat(reader).st_dev == os.fstat(writer).st_dev  # else copy_file_range(2) answers EXDEV
+    os.lseek(writer, begin, os.SEEK_SET)
     while begin < end:
-        copied = os.copy_file_range(reader, writer, end - begin, begin, begin)
+        if alike:
+            copied = os.copy_file_range(reader, writer, end - begin, begin)
+        else:
+            copied = os.sendfile(writer, reader, begin, end - begin)
         if not copied:
             return  # it was shortened
         begin += copied
-
-
-def _copy_status(source: str, target: str, status: os.stat_result) -> None:
-    """Owner, then mode, since a change of owner takes set-uid away, then attributes and times."""
-    os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
-    if not S_ISLNK(status.st_mode):
-        os.chmod(target, S_IMODE(status.st_mode))
-    for name in os.listxattr(source, follow_symlinks=False):
-        os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False)
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)

@@ -67,8 +67,8 @@ class Erofs(Overlay):
         except OSError as error:
             raise Unsupported(f"mount the EROFS image {path}: {kernel_says(error)}", OTHER_HINT) from error
 
-    def commit(self, key: str, chain_id: str, place: str) -> None:
-        self._clone_upper(key, f"{place}/layer/diff")
+    def commit(self, key: str, chain_id: str, place: str, memory_fd: int = -1) -> None:
+        self._clone_upper(key, f"{place}/layer/diff", memory_fd)
         make_image(f"{place}/layer/diff", f"{place}/image")
         os.rename(f"{place}/image", self.layer_path(chain_id))
 

@@ -16,7 +16,7 @@ import errno
 import os
 
 from minibox.errors import StoreError, Unsupported, kernel_says
-from minibox.storage import Snapshot, container_directory, write_record
+from minibox.storage import Snapshot, container_directory, memory_owners, write_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,16 +90,19 @@ class Overlay:
     def _stat_lower(self, path: str) -> os.stat_result:
         return os.stat(path)
 
-    def commit(self, key: str, chain_id: str, place: str) -> None:
-        self._clone_upper(key, f"{place}/layer/diff")
+    def commit(self, key: str, chain_id: str, place: str, memory_fd: int = -1) -> None:
+        self._clone_upper(key, f"{place}/layer/diff", memory_fd)
         os.rename(f"{place}/layer", os.path.dirname(self.layer_path(chain_id)))
 
-    def _clone_upper(self, key: str, path: str) -> None:
+    def _clone_upper(self, key: str, path: str, memory_fd: int) -> None:
         """What a container has written, in overlayfs's form."""
         from minibox.storage.clone import Cloning
 
         os.mkdir(os.path.dirname(path), 0o700)
-        Cloning(share=False).clone(f"{container_directory(self.root, key)}/upper", path)
+        in_memory = memory_fd >= 0
+        own = f"/proc/self/fd/{memory_fd}" if in_memory else container_directory(self.root, key)
+        owners = memory_owners(memory_fd) if in_memory else None
+        Cloning(share=False, owners=owners).clone(f"{own}/upper", path)
 
     def remove(self, key: str) -> None:
         from minibox.storage.removal import remove_directory

@@ -118,7 +118,8 @@ class Trees:
             raise self._error(f"prepare {path}", error) from error
         return snapshot
 
-    def commit(self, key: str, chain_id: str, place: str) -> None:
+    def commit(self, key: str, chain_id: str, place: str, memory_fd: int = -1) -> None:
+        assert memory_fd < 0, "a limited disk is an overlay's upper layer"
         self._clone(f"{container_directory(self.root, key)}/rootfs", f"{place}/layer")
         self._seal_layer(f"{place}/layer")
         os.rename(f"{place}/layer", self.layer_path(chain_id))

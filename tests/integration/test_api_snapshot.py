@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import minibox
+from minibox.api import interpreter
+from minibox.api.options import ContainerOptions
 from minibox.engine import removal
 
 pytestmark = pytest.mark.requires("root")
@@ -52,6 +54,72 @@ def test_sandboxes_begin_with_it_and_are_changed_alone(api: None, state: Path, d
             assert layers(state) != before
     assert layers(state) == before and list((state / "root" / "snapshots").iterdir()) == []
     assert minibox.run("both:1", ["cat", "/data/file", "/home/here"], capture_output=True).stdout == b"two\nnew\n"
+
+
+WRITE = """
+import os, shutil, struct
+os.makedirs("/d/sub")
+with open("/d/sparse", "wb") as file:
+    file.seek(1 << 20)
+    file.write(b"end")
+    file.truncate(2 << 20)
+os.chown("/d/sparse", 7, 8)
+os.link("/d/sparse", "/d/link")
+os.symlink("nowhere", "/d/symlink")
+os.lchown("/d/symlink", 3, 4)
+os.mkfifo("/d/fifo")
+def acl(*entries):  # tag, permissions and id of each
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *each) for each in entries)
+anybody = 0xffffffff
+user, group = (2, 4, 1000), (8, 2, 55)
+rest = (16, 6, anybody), (32, 0, anybody)
+os.setxattr("/d/sparse", "system.posix_acl_access", acl((1, 6, anybody), user, (4, 4, anybody), group, *rest))
+os.setxattr("/d/sub", "system.posix_acl_default", acl((1, 7, anybody), user, (4, 4, anybody), *rest))
+open("/d/capable", "w").close()
+os.setxattr("/d/capable", "security.capability", struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0))
+os.unlink("/etc/group")
+shutil.rmtree("/home")
+os.mkdir("/home")
+"""
+TELL = """
+import os
+for name in ["/home", *sorted(f"/d/{name}" for name in os.listdir("/d"))]:
+    status = os.lstat(name)
+    print(name, oct(status.st_mode), status.st_uid, status.st_gid, status.st_nlink, status.st_mtime_ns)
+    print({key: os.getxattr(name, key, follow_symlinks=False) for key in os.listxattr(name, follow_symlinks=False)})
+print(os.stat("/d/sparse").st_blocks < 100, os.path.exists("/etc/group"), os.listdir("/home"))
+"""
+
+
+@pytest.mark.parametrize("options", [{}, {"disk": "1m"}, {"disk": "1m", "userns": "host"}], ids=str)
+def test_all_that_files_have_is_frozen(api: None, options: ContainerOptions) -> None:
+    """Owners, also those in attributes, holes, links, whiteouts and opaque directories, of the disk and of memory."""
+
+    def python(box: minibox.Sandbox, program: str) -> str:
+        command = [interpreter.command(), "-I", "-S", "-c", program]
+        return box.run(command, capture_output=True, text=True, check=True).stdout
+
+    mounts = interpreter.mounts()
+    userns = options.get("userns", "")
+    given: ContainerOptions = {**options, "mounts": mounts}
+    with minibox.Sandbox("base", **given) as box:
+        python(box, WRITE)
+        told = python(box, TELL)
+        assert told.endswith("True False []\n") and "security.capability" in told, told
+        with box.snapshot() as snapshot, snapshot.sandbox(mounts=mounts, userns=userns) as fork:
+            assert python(fork, TELL) == told
+            assert fork.diff() == []
+        box.commit("frozen:1")
+    with minibox.Sandbox("frozen:1", mounts=mounts, userns=userns) as box:
+        acls = [line for line in told.splitlines() if "posix_acl" in line]
+        assert acls and not {*acls} - {*python(box, TELL).splitlines()}
+
+
+def test_of_one_that_has_ended_the_disk_can_be_frozen(api: None) -> None:
+    with minibox.Sandbox("base", ["sh", "-c", "echo x > /file"], disk="1m") as box:
+        assert box.wait() == 0
+        with box.snapshot() as snapshot, snapshot.sandbox() as fork:
+            assert fork.read_file("/file") == b"x\n"
 
 
 def test_it_can_be_frozen_again(api: None) -> None:
