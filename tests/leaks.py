@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from minibox.engine import worker
 from minibox.linux import launcher
 
 #: How much slower than a machine this is: an emulator is, many times (tests/vm/vm.py says so).
@@ -39,6 +40,7 @@ def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
     A test that runs the command gets its orphans as children (`isolation.become_subreaper`) and
     reaps them as init would; for a test that starts containers in this process a zombie is a leak.
     """
+    worker.close_all()
     launcher.end_all()
     before = snapshot()
     yield
@@ -62,6 +64,7 @@ def leaks(before: Snapshot, *, plays_init: bool = False) -> list[str]:
     """What is there now, and was not in ``before``; waits `PATIENCE_S` for it to go."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
+        worker.close_all()
         launcher.close_all()  # it is this process's for good, but not with a container that was left
         if plays_init:
             _reap_orphans()

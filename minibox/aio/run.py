@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 from minibox.aio.blocking import in_thread, started
 from minibox.aio.process import connected, finish
@@ -19,61 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Unpack
 
+    from minibox.api.keywords import RunAsBytes, RunAsGiven, RunAsText
     from minibox.api.process import Stream
     from minibox.engine.started import Started
 
 
 @overload
-async def run(
-    image: str,
-    args: Iterable[str] | None = None,
-    *,
-    input: str | None = None,
-    stdin: Stream = None,
-    capture_output: Literal[True],
-    text: Literal[True],
-    encoding: str | None = None,
-    errors: str | None = None,
-    timeout: float | None = None,
-    check: bool = False,
-    **options: Unpack[ContainerOptions],
-) -> CompletedRun[str]: ...
+async def run(image: str, args: Iterable[str] | None = None, **keywords: Unpack[RunAsText]) -> CompletedRun[str]: ...
 
 
 @overload
-async def run(
-    image: str,
-    args: Iterable[str] | None = None,
-    *,
-    input: bytes | None = None,
-    stdin: Stream = None,
-    capture_output: Literal[True],
-    text: Literal[False] | None = None,
-    encoding: None = None,
-    errors: None = None,
-    timeout: float | None = None,
-    check: bool = False,
-    **options: Unpack[ContainerOptions],
-) -> CompletedRun[bytes]: ...
+async def run(image: str, args: Iterable[str] | None = None, **keywords: Unpack[RunAsBytes]) -> CompletedRun[bytes]: ...
 
 
 @overload
-async def run(
-    image: str,
-    args: Iterable[str] | None = None,
-    *,
-    input: str | bytes | None = None,
-    stdin: Stream = None,
-    stdout: Stream = None,
-    stderr: Stream = None,
-    capture_output: bool = False,
-    text: bool | None = None,
-    encoding: str | None = None,
-    errors: str | None = None,
-    timeout: float | None = None,
-    check: bool = False,
-    **options: Unpack[ContainerOptions],
-) -> CompletedRun[Any]: ...
+async def run(image: str, args: Iterable[str] | None = None, **keywords: Unpack[RunAsGiven]) -> CompletedRun[Any]: ...
 
 
 async def run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 from minibox.aio.blocking import in_thread, started
 from minibox.aio.process import Process, connected, finish
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Unpack
 
+    from minibox.api.keywords import CommandAsBytes, CommandAsGiven, CommandAsText
     from minibox.api.process import Stream
     from minibox.api.snapshot import Snapshot as SnapshotOfApi
     from minibox.engine.verdict import Verdict
@@ -73,6 +74,15 @@ class Sandbox:
 
     # ---- commands -------------------------------------------------------------------------------
 
+    @overload
+    async def run(self, args: Iterable[str], **keywords: Unpack[CommandAsText]) -> CompletedRun[str]: ...
+
+    @overload
+    async def run(self, args: Iterable[str], **keywords: Unpack[CommandAsBytes]) -> CompletedRun[bytes]: ...
+
+    @overload
+    async def run(self, args: Iterable[str], **keywords: Unpack[CommandAsGiven]) -> CompletedRun[Any]: ...
+
     async def run(
         self,
         args: Iterable[str],
@@ -100,7 +110,7 @@ class Sandbox:
         out, err = await finish(process, input, timeout, process.kill, form)
         code = await process.wait()
         verdict = box.verdict_on(process._started, before, last_words(out, err))
-        done: CompletedRun[Any] = CompletedRun(process.args, code, out, err, verdict, Usage(process._started.wall_s))
+        done: CompletedRun[Any] = CompletedRun(process.args, code, out, err, verdict, box.usage_of(process._started))
         if check:
             done.check_returncode()
         return done

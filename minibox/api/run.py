@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 from minibox.api.options import ContainerOptions, place, run_options
 from minibox.api.process import PIPE, Ends, Popen, Text, finish, last_words
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Unpack
 
+    from minibox.api.keywords import RunAsBytes, RunAsGiven, RunAsText
     from minibox.api.process import Stream
 
 
@@ -49,56 +50,15 @@ def streams(
 
 
 @overload
-def run(
-    image: str,
-    args: Iterable[str] | None = None,
-    *,
-    input: str | None = None,
-    stdin: Stream = None,
-    capture_output: Literal[True],
-    text: Literal[True],
-    encoding: str | None = None,
-    errors: str | None = None,
-    timeout: float | None = None,
-    check: bool = False,
-    **options: Unpack[ContainerOptions],
-) -> CompletedRun[str]: ...
+def run(image: str, args: Iterable[str] | None = None, **keywords: Unpack[RunAsText]) -> CompletedRun[str]: ...
 
 
 @overload
-def run(
-    image: str,
-    args: Iterable[str] | None = None,
-    *,
-    input: bytes | None = None,
-    stdin: Stream = None,
-    capture_output: Literal[True],
-    text: Literal[False] | None = None,
-    encoding: None = None,
-    errors: None = None,
-    timeout: float | None = None,
-    check: bool = False,
-    **options: Unpack[ContainerOptions],
-) -> CompletedRun[bytes]: ...
+def run(image: str, args: Iterable[str] | None = None, **keywords: Unpack[RunAsBytes]) -> CompletedRun[bytes]: ...
 
 
 @overload
-def run(
-    image: str,
-    args: Iterable[str] | None = None,
-    *,
-    input: str | bytes | None = None,
-    stdin: Stream = None,
-    stdout: Stream = None,
-    stderr: Stream = None,
-    capture_output: bool = False,
-    text: bool | None = None,
-    encoding: str | None = None,
-    errors: str | None = None,
-    timeout: float | None = None,
-    check: bool = False,
-    **options: Unpack[ContainerOptions],
-) -> CompletedRun[Any]: ...
+def run(image: str, args: Iterable[str] | None = None, **keywords: Unpack[RunAsGiven]) -> CompletedRun[Any]: ...
 
 
 def run(

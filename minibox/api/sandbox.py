@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 from minibox.api.options import ContainerOptions, place, run_options, variables
 from minibox.api.process import DEVNULL, Ends, Popen, Text, finish, last_words
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
+    from minibox.api.keywords import (
+        CommandAsBytes,
+        CommandAsGiven,
+        CommandAsText,
+        PopenAsBytes,
+        PopenAsGiven,
+        PopenAsText,
+    )
     from minibox.api.process import Stream
     from minibox.api.snapshot import Snapshot
     from minibox.engine.snapshots import Held
@@ -88,60 +96,13 @@ class Sandbox:
     # ---- commands -------------------------------------------------------------------------------
 
     @overload
-    def run(
-        self,
-        args: Iterable[str],
-        *,
-        input: str | None = None,
-        stdin: Stream = None,
-        capture_output: Literal[True],
-        text: Literal[True],
-        encoding: str | None = None,
-        errors: str | None = None,
-        timeout: float | None = None,
-        check: bool = False,
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
-        user: str | int | None = None,
-    ) -> CompletedRun[str]: ...
+    def run(self, args: Iterable[str], **keywords: Unpack[CommandAsText]) -> CompletedRun[str]: ...
 
     @overload
-    def run(
-        self,
-        args: Iterable[str],
-        *,
-        input: bytes | None = None,
-        stdin: Stream = None,
-        capture_output: Literal[True],
-        text: Literal[False] | None = None,
-        encoding: None = None,
-        errors: None = None,
-        timeout: float | None = None,
-        check: bool = False,
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
-        user: str | int | None = None,
-    ) -> CompletedRun[bytes]: ...
+    def run(self, args: Iterable[str], **keywords: Unpack[CommandAsBytes]) -> CompletedRun[bytes]: ...
 
     @overload
-    def run(
-        self,
-        args: Iterable[str],
-        *,
-        input: str | bytes | None = None,
-        stdin: Stream = None,
-        stdout: Stream = None,
-        stderr: Stream = None,
-        capture_output: bool = False,
-        text: bool | None = None,
-        encoding: str | None = None,
-        errors: str | None = None,
-        timeout: float | None = None,
-        check: bool = False,
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
-        user: str | int | None = None,
-    ) -> CompletedRun[Any]: ...
+    def run(self, args: Iterable[str], **keywords: Unpack[CommandAsGiven]) -> CompletedRun[Any]: ...
 
     def run(
         self,
@@ -198,55 +159,13 @@ class Sandbox:
         return done
 
     @overload
-    def popen(
-        self,
-        args: Iterable[str],
-        *,
-        stdin: Stream = None,
-        stdout: Stream = None,
-        stderr: Stream = None,
-        text: Literal[True],
-        encoding: str | None = None,
-        errors: str | None = None,
-        bufsize: int = -1,
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
-        user: str | int | None = None,
-    ) -> Popen[str]: ...
+    def popen(self, args: Iterable[str], **keywords: Unpack[PopenAsText]) -> Popen[str]: ...
 
     @overload
-    def popen(
-        self,
-        args: Iterable[str],
-        *,
-        stdin: Stream = None,
-        stdout: Stream = None,
-        stderr: Stream = None,
-        text: Literal[False] | None = None,
-        encoding: None = None,
-        errors: None = None,
-        bufsize: int = -1,
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
-        user: str | int | None = None,
-    ) -> Popen[bytes]: ...
+    def popen(self, args: Iterable[str], **keywords: Unpack[PopenAsBytes]) -> Popen[bytes]: ...
 
     @overload
-    def popen(
-        self,
-        args: Iterable[str],
-        *,
-        stdin: Stream = None,
-        stdout: Stream = None,
-        stderr: Stream = None,
-        text: bool | None = None,
-        encoding: str | None = None,
-        errors: str | None = None,
-        bufsize: int = -1,
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
-        user: str | int | None = None,
-    ) -> Popen[Any]: ...
+    def popen(self, args: Iterable[str], **keywords: Unpack[PopenAsGiven]) -> Popen[Any]: ...
 
     def popen(
         self,

@@ -1,34 +1,25 @@
 """Files of a container of the calling program: written, read, and copied in and out, by its own names and owners.
 
-As `minibox cp` does it: by a child that is root of the container's user namespace, below its root directory.
+As `minibox cp` does it: by a process that is root of the container's user namespace, below its root directory.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from errno import EISDIR
 from functools import partial
-from stat import S_ISREG
 
-from minibox.engine import copy
+from minibox.engine import copy, jobs
 from minibox.engine.exec import read_inside
-from minibox.engine.user_namespace import Work
 from minibox.engine.users import resolve_user
 from minibox.errors import MiniboxError, kernel_says
-from minibox.linux.files import open_in_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
+    from collections.abc import Iterator
 
     from minibox.engine.embedded import Embedded
-
-    T = TypeVar("T")
-
-CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
-READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-COPY_OUT = COPY_IN = copy.DEFAULTS
 
 
 def write(box: Embedded, path: str, data: bytes, mode: int, user: str) -> None:
@@ -42,20 +33,24 @@ def write(box: Embedded, path: str, data: bytes, mode: int, user: str) -> None:
     """
     pid = _pid(box, "write to")
     owner = resolve_user(user, (), partial(read_inside, pid)) if user else None
-
-    def work(root_fd: int) -> None:
-        fd = open_in_root(root_fd, path, CREATE, mode)
+    ids = (owner.uid, owner.gid) if owner else (0, 0)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    with _inside(box, pid, f"write {path}") as root_fd:
         try:
-            _check_regular(fd, path)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fchown(fd, owner.uid if owner else 0, owner.gid if owner else 0)
-            os.fchmod(fd, mode)
+            job = jobs.begin("write", (root_fd, reader), (path, mode, ids), pid, (writer,))
+        except BaseException:
+            os.close(writer)
+            raise
         finally:
-            os.close(fd)
-
-    _inside(box, pid, f"write {path}", work)
+            os.close(reader)
+        try:
+            with open(writer, "wb", 0) as pipe:
+                view = memoryview(data)
+                while view:
+                    view = view[pipe.write(view) or 0 :]
+        except BrokenPipeError:
+            pass  # it has failed, and says how
+        job.result()
 
 
 def read(box: Embedded, path: str) -> bytes:
@@ -65,14 +60,9 @@ def read(box: Embedded, path: str) -> bytes:
         MiniboxError: it isn't there, or is no file.
     """
     pid = _pid(box, "read from")
-
-    def work(root_fd: int) -> bytes:
-        fd = open_in_root(root_fd, path, READ)
-        with open(fd, "rb", 0) as file:
-            _check_regular(fd, path)
-            return file.read()
-
-    return _inside(box, pid, f"read {path}", work)
+    with _inside(box, pid, f"read {path}") as root_fd:
+        found: bytes = jobs.begin("read", (root_fd,), (path,), pid).result()
+        return found
 
 
 def put(box: Embedded, source: str, path: str) -> None:
@@ -93,17 +83,13 @@ def _pid(box: Embedded, what: str) -> int:
     return box.main.pid
 
 
-def _check_regular(fd: int, path: str) -> None:
-    if not S_ISREG(os.fstat(fd).st_mode):
-        raise MiniboxError(f"{path} is no regular file")
-
-
-def _inside(box: Embedded, pid: int, what: str, function: Callable[[int], T]) -> T:
-    """Call a function with the container's root directory, as root inside."""
+@contextmanager
+def _inside(box: Embedded, pid: int, what: str) -> Iterator[int]:
+    """The container's root directory, and errors in words."""
     try:
         root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return Work(partial(function, root_fd), pid).result()
+            yield root_fd
         finally:
             os.close(root_fd)
     except OSError as error:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from errno import EPIPE, EROFS
 from posixpath import normpath
 
-from minibox.engine import ownership, state
+from minibox.engine import jobs, ownership, state
 from minibox.engine.copy_ends import pack, receive
 from minibox.engine.trees import Tree, container_tree, find_tree
 from minibox.engine.user_namespace import Work
@@ -25,6 +25,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, BinaryIO, TypeVar
+
+    from minibox.engine.jobs import Pending
 
     T = TypeVar("T")
 
@@ -75,13 +77,7 @@ def copy_out(
             target = destination
             return _value(_attempt(what, path, remote.start(lambda fd: remote.pack(fd, path, options, target)).result))
         reader, writer = os.pipe2(os.O_CLOEXEC)
-
-        def send(fd: int) -> int:
-            os.close(reader)
-            with open(writer, "wb", 0) as pipe:
-                return remote.pack(fd, path, options, pipe)
-
-        work = remote.start(send)
+        work = remote.begin("send", writer, (path, options.follow, remote.kernel_made), reader)
         os.close(writer)
         received = _attempt("copy to ", destination, lambda: _receive_here(reader, destination, options))
         sent = _attempt(what, path, work.result)
@@ -106,17 +102,11 @@ def copy_in(root: str, source: str | BinaryIO, name: str, path: str, options: Co
             raise UsageError(f"{name} is an image: nothing is copied into it", "run a container, copy, and commit it")
         if not isinstance(source, str):
             archive = source
-            work = remote.start(lambda fd: receive(fd, path, archive, owner, privileged=True, named=False))
-            _value(_attempt(what, path, work.result))
+            placed = remote.start(lambda fd: receive(fd, path, archive, owner, privileged=True, named=False))
+            _value(_attempt(what, path, placed.result))
             return 0
         reader, writer = os.pipe2(os.O_CLOEXEC)
-
-        def take(fd: int) -> None:
-            os.close(writer)
-            with open(reader, "rb", 0) as pipe:
-                receive(fd, path, pipe, owner, privileged=True)
-
-        work = remote.start(take)
+        work = remote.begin("take", reader, (path, owner), writer)
         os.close(reader)
         sent = _attempt("copy ", source, lambda: _send_from_here(writer, source, options))
         return _outcome(sent, _attempt(what, path, work.result))
@@ -150,6 +140,17 @@ class Remote:
                 return function(fd)
 
         return Work(call, self.pid)
+
+    def begin(self, name: str, its: int, arguments: tuple[Any, ...], ours: int) -> Pending[Any]:
+        """Begin one of `jobs.JOBS` with its root directory and a pipe, of which ``ours`` is the other end."""
+        if self.root_fd >= 0:
+            return jobs.begin(name, (self.root_fd, its), arguments, self.pid, (ours,))
+
+        def work(root_fd: int) -> Any:
+            os.close(ours)
+            return jobs.JOBS[name]((root_fd, its), *arguments)
+
+        return self.start(work)
 
     def pack(self, root_fd: int, path: str, options: CopyOptions, file: BinaryIO) -> int:
         size = pack(root_fd, path, options.follow, file, self.kernel_made)

@@ -49,16 +49,10 @@ def _by_thread(namespace: int) -> socket.socket:
 
 def _by_child(namespace: int, pid: int) -> socket.socket:
     """An ordinary user may enter as root of the container's user namespace only, and only with one thread."""
-    from minibox.engine.user_namespace import Work
+    from minibox.engine import jobs
 
     ours, its = socket.socketpair()
-
-    def make() -> None:
-        set_network_namespace(namespace)
-        with socket.socket() as made:
-            socket.send_fds(its, [b"s"], [made.fileno()])
-
     with ours, its:
-        Work(make, pid).result()
+        jobs.begin("make_socket", (namespace, its.fileno()), (), pid).result()
         _, fds, *_ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
         return socket.socket(fileno=fds[0])

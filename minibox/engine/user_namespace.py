@@ -53,7 +53,7 @@ class Work(Generic[T]):
         """
         namespace, spec = -1, None
         if pid:
-            namespace = _open_namespace(pid)
+            namespace = open_namespace(pid)
         else:
             spec = _own_namespace()
         ready, is_ready = os.pipe2(os.O_CLOEXEC)
@@ -62,7 +62,7 @@ class Work(Generic[T]):
         if self._pid == 0:
             os.close(ready)
             os.close(is_mapped)
-            _child(function, partial(_enter, namespace, spec is not None), is_ready, mapped)
+            _child(function, partial(enter, namespace, spec is not None), is_ready, mapped)
         for fd in (is_ready, mapped, namespace):
             if fd >= 0:
                 os.close(fd)
@@ -90,8 +90,6 @@ class Work(Generic[T]):
         Raises:
             MiniboxError, OSError: it failed so, or the namespace can't be made.
         """
-        from marshal import loads
-
         report = [self._report]
         try:
             while part := os.read(self._ready, 1 << 16):
@@ -101,13 +99,8 @@ class Work(Generic[T]):
         data = b"".join(report)
         if not data:
             raise StoreError(f"a process in a user namespace ended with status {status}")
-        kind, *values = loads(data)
-        if kind == "result":
-            result: T = values[0]
-            return result
-        if kind == "OSError":
-            raise OSError(*values)
-        raise getattr(errors, kind, StoreError)(*values)
+        result: T = value_of(data)
+        return result
 
     def _wait(self) -> int:
         os.close(self._ready)
@@ -121,7 +114,7 @@ def _own_namespace() -> Spec | None:
     return None if os.geteuid() == 0 or single(spec) else spec
 
 
-def _open_namespace(pid: int) -> int:
+def open_namespace(pid: int) -> int:
     """The user namespace of a process; -1 when it is the caller's."""
     try:
         fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
@@ -133,7 +126,7 @@ def _open_namespace(pid: int) -> int:
     return fd
 
 
-def _enter(namespace: int, new: bool) -> Callable[[], None]:
+def enter(namespace: int, new: bool) -> Callable[[], None]:
     """Enter a user namespace, or make one; what is left to do when its ids are mapped."""
     if namespace >= 0:
         set_user_namespace(namespace)
@@ -146,16 +139,26 @@ def _child(
     function: Callable[[], Any], enter: Callable[[], Callable[[], None]], is_ready: int, mapped: int
 ) -> NoReturn:
     """Call and report; a report begins with a byte that is not ``r``."""
-    from marshal import dumps
 
-    report: tuple[Any, ...] = ()
-    try:
+    def call() -> Any:
         die_with_parent()
         become_root = enter()
         os.write(is_ready, b"r")
-        if os.read(mapped, 1) == b"m":
-            become_root()
-            report = ("result", function())
+        if os.read(mapped, 1) != b"m":
+            os._exit(1)  # the caller has failed
+        become_root()
+        return function()
+
+    end_with(report_of(call), is_ready)
+
+
+def report_of(function: Callable[[], Any]) -> bytes:
+    """Call it, and say what became of it, for `value_of`."""
+    from marshal import dumps
+
+    report: tuple[Any, ...]
+    try:
+        report = ("result", function())
     except MiniboxError as error:
         report = (type(error).__name__, str(error), error.hint)
     except OSError as error:
@@ -163,13 +166,32 @@ def _child(
         report = ("OSError", error.errno or 0, error.strerror or str(error), filename)
     except BaseException as error:
         report = ("StoreError", f"work in a user namespace: {type(error).__name__}: {error}", None)
+    return dumps(report)
+
+
+def end_with(report: bytes, fd: int) -> NoReturn:
+    """Write a report, and end this process."""
+    try:
+        with open(fd, "wb") as file:
+            file.write(report)
     finally:
-        try:
-            if report:
-                with open(is_ready, "wb") as file:
-                    file.write(dumps(report))
-        finally:
-            os._exit(0 if report[:1] == ("result",) else 1)
+        os._exit(0)
+
+
+def value_of(report: bytes) -> Any:
+    """What was returned, by a report.
+
+    Raises:
+        MiniboxError, OSError: it failed so.
+    """
+    from marshal import loads
+
+    kind, *values = loads(report)
+    if kind == "result":
+        return values[0]
+    if kind == "OSError":
+        raise OSError(*values)
+    raise getattr(errors, kind, StoreError)(*values)
 
 
 def _become_root() -> None:

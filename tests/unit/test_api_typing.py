@@ -29,6 +29,24 @@ with minibox.Sandbox("base", env={"A": "1"}) as box:
         command.stdin.write("text")
         line: str = command.stdout.readline()
 
+    said: str = box.run(["cat"], input="text", capture_output=True, text=True, env={"A": "1"}, timeout=3).stdout
+    written: bytes = box.run(["cat"], input=b"x", capture_output=True, check=True, user=0).stderr
+    status: int = box.run(["true"], stdout=minibox.DEVNULL, text=bool(said)).returncode
+
+from minibox import aio
+
+async def main() -> None:
+    done = await aio.run("base", ["true"], capture_output=True, text=True, memory="64m")
+    words: list[str] = done.stdout.split()
+    raw: bytes = (await aio.run("base", input=b"x", capture_output=True)).stdout
+    async with aio.Sandbox("base", memory="64m") as box:
+        said: str = (await box.run(["cat"], input="text", capture_output=True, text=True, encoding="latin-1")).stdout
+        written: bytes = (await box.run(["cat"], capture_output=True, cwd=Path("/tmp"))).stdout
+        status: int = (await box.run(["true"], stdin=minibox.DEVNULL)).returncode
+        process: aio.Process = await box.popen(["cat"], stdout=minibox.PIPE)
+        async with await box.snapshot() as snapshot, snapshot.sandbox(network="none") as fork:
+            data: bytes = await fork.read_file("/etc/passwd")
+
 @minibox.sandboxed
 def half(number: int) -> float:
     return number / 2
@@ -53,6 +71,11 @@ WRONG = {
     'minibox.run("base", ["true"], memroy="64m")': "call-overload",
     'minibox.run("base", ["true"], memory=1.5)': "call-overload",
     'x: bytes = minibox.run("base", capture_output=True, text=True).stdout': "assignment",
+    'y: str = minibox.Sandbox("base").run(["x"], capture_output=True).stdout': "assignment",
+    'minibox.Sandbox("base").run(["x"], memory="64m")': "call-overload",
+    'minibox.Sandbox("base").popen(["x"], text=True, check=True)': "call-overload",
+    'aio.run("base", ["true"], memroy="64m")': "call-overload",
+    'aio.Sandbox("base").run(["x"], timeout="3")': "call-overload",
     "minibox.nothing": "attr-defined",
     "minibox.Network(internal=False).partition(3)": "arg-type",
     'minibox.Sandbox("base", network=3)': "arg-type",
@@ -85,7 +108,7 @@ def test_a_users_program_is_clean(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
-    program = "import minibox\n" + "\n".join(WRONG)
+    program = "import minibox; from minibox import aio\n" + "\n".join(WRONG)
     told = check(program, tmp_path).stdout
     for number, code in enumerate(WRONG.values(), 2):
         assert any(f":{number}: error" in line and f"[{code}]" in line for line in told.splitlines()), told

@@ -1,0 +1,216 @@
+"""The worker: a small process that forks in place of this one, for `engine.jobs`.
+
+It is a Python interpreter of its own, which the launcher starts when it is first needed and ends with this process; so a
+job costs the same in a program of any size, and no lock of another thread's comes along. Over a socket it gets the name of
+a job and what the job needs, in marshal, with descriptors: where to report to, the user namespace, and the job's own. It
+answers nothing: its child does, by the pipe that came along.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
+from _thread import allocate_lock
+from atexit import register
+from functools import partial
+from marshal import dumps, loads
+from signal import SIG_IGN, SIGCHLD, SIGKILL, signal
+from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
+
+from minibox.engine.user_namespace import end_with, enter, open_namespace, report_of, value_of
+from minibox.errors import MiniboxError, kernel_says
+from minibox.linux import launcher
+from minibox.linux.process import die_with_parent, signatures
+from minibox.linux.requests import has_ended, send
+from minibox.plan import operations as op
+from minibox.plan.encode import encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from minibox.linux.launcher import Launcher
+
+READY = b"ready"
+MESSAGE_BYTES_MAX, FDS_MAX = 1 << 16, 16
+PART_BYTES = 1 << 16
+SOURCE = "import sys; sys.path[:] = sys.argv[1:]; from minibox.engine.worker import serve; serve()"
+
+
+def of_caller() -> Worker | None:
+    """The worker for the calling thread, as of `launcher.of_caller`; None where none can be started."""
+    mine = launcher.of_caller()
+    with _workers.lock:
+        found = _workers.of.get(mine)
+        if found is None or not found.is_alive():
+            if found:
+                found.close()  # somebody has killed it
+            try:
+                found = _workers.of[mine] = Worker()
+            except OSError:
+                return None  # an interpreter in another program, say, which isn't there to be executed
+        return found
+
+
+def close_all() -> None:
+    """End the workers of this process; with the next job one is started anew."""
+    with _workers.lock:
+        for each in list(_workers.of.values()):
+            each.close()
+        _workers.of.clear()
+
+
+class Worker:
+    """One worker, and the socket to it; ``pid`` is its process."""
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            OSError: it can't be started.
+        """
+        import sys
+
+        library_path = os.environ.get("LD_LIBRARY_PATH")
+        env = (f"LD_LIBRARY_PATH={library_path}",) if library_path else ()
+        argv = (sys.executable, "-I", "-S", "-B", "-c", SOURCE, *_search_path())
+        steps = [
+            op.stdio(op.STDIN, op.STDOUT, op.STDERR, "the socket; nothing is written"),
+            op.close_fds("no descriptor of another's stays open"),
+            op.exec_((sys.executable,), argv, env, "a small process"),
+        ]
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._socket, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
+        try:
+            self._process = launcher.spawn(
+                encode(steps, signatures()), 0, [-1, -1, theirs.fileno(), null, null], len(steps)
+            )
+        except BaseException:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(null)
+        if self._socket.recv(len(READY)) != READY:
+            self.close()
+            raise OSError(f"{sys.executable} doesn't work on its own")
+
+    def begin(self, name: str, fds: Sequence[int], arguments: tuple[Any, ...], pid: int) -> Delegated:
+        """See `jobs.begin`."""
+        namespace = open_namespace(pid)
+        report, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            message = dumps((name, namespace >= 0, arguments))
+            send(self._socket, message, [theirs, *([namespace] if namespace >= 0 else []), *fds])
+        except OSError as error:
+            os.close(report)
+            raise MiniboxError(f"{name} in a container: {kernel_says(error)}") from error
+        finally:
+            os.close(theirs)
+            if namespace >= 0:
+                os.close(namespace)
+        return Delegated(report)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        return not has_ended(self._process.pidfd)
+
+    def close(self) -> None:
+        """End it."""
+        self._socket.close()
+        self._process.end(SIGKILL)
+        self._process.close()
+
+    def disown(self) -> None:
+        """In a child that a fork made."""
+        self._socket.close()
+        self._process.close()
+
+
+class Delegated:
+    """A job that the worker has."""
+
+    def __init__(self, report_fd: int) -> None:
+        self._report_fd = report_fd
+
+    def result(self) -> Any:
+        """See `jobs.Pending`."""
+        with open(self._report_fd, "rb", 0) as file:
+            report = file.read()
+        if not report:
+            raise MiniboxError("a process that worked in a container was killed")
+        return value_of(report)
+
+
+def _search_path() -> list[str]:
+    """Absolute, and with what leads to minibox itself, whoever has found it here."""
+    import sys
+
+    above = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return [*(os.path.abspath(entry) for entry in sys.path), above]
+
+
+# ---- the other side --------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Fork a child for each job, until nobody has the other end of standard input."""
+    import socket
+
+    import minibox.engine.jobs  # noqa: F401 (so that no child has to)
+
+    signal(SIGCHLD, SIG_IGN)  # nobody waits for them
+    os.umask(0o022)
+    with socket.socket(fileno=0) as control:
+        control.send(READY)
+        while True:
+            message, fds, *_ = socket.recv_fds(control, MESSAGE_BYTES_MAX, FDS_MAX, socket.MSG_CMSG_CLOEXEC)
+            if not message:
+                return
+            report_fd = fds[0]
+            try:
+                if os.fork() == 0:
+                    control.close()
+                    end_with(report_of(partial(_do, message, fds[1:])), report_fd)
+            except OSError as error:
+                os.write(report_fd, report_of(partial(_fail, error)))
+            for fd in fds:
+                os.close(fd)
+
+
+def _do(message: bytes, fds: list[int]) -> Any:
+    from minibox.engine.jobs import JOBS
+
+    die_with_parent()
+    name, is_inside, arguments = loads(message)
+    enter(fds.pop(0) if is_inside else -1, False)()
+    return JOBS[name](fds, *arguments)
+
+
+def _fail(error: OSError) -> NoReturn:
+    raise error
+
+
+class _Workers:
+    """Those of this process, by the launchers that have started them."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self.lock = allocate_lock()
+        self.of: WeakKeyDictionary[Launcher, Worker] = WeakKeyDictionary()
+
+    def forked(self) -> None:
+        """In a child by fork: its parent's are none of its own."""
+        for each in self.of.values():
+            each.disown()
+        self._begin()  # another thread may have held the lock
+
+
+_workers = _Workers()
+os.register_at_fork(after_in_child=_workers.forked)
+register(close_all)
