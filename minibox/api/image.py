@@ -185,8 +185,10 @@ class Image:
             ImageInUse: a container uses it.
             ImageNotFound: it was removed already.
         """
+        from minibox.engine import tidying
         from minibox.engine.images import remove
 
+        tidying.finish()  # of `run` of this program: no container that has ended is in its way
         remove(self.id, root=self._where.root, runroot=self._where.runroot, force=force)
 
     def __repr__(self) -> str:

@@ -21,6 +21,7 @@ HEADINGS = {
 }  # fmt: skip
 IMAGE_COLUMNS = ("Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers")
 CONTAINER_COLUMNS = ("ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names")
+SNAPSHOT_HEADINGS = {"Held": "HELD", "ID": "SNAPSHOT ID", "Image": "IMAGE", "Size": "SIZE"}
 VOLUME_HEADINGS = {"Links": "LINKS", "Name": "VOLUME NAME", "Size": "SIZE"}
 COLOURS = {"damaged": "red", "leftover": "yellow"}
 PRUNE_KEYS = ("label", "label!", "until")
@@ -33,12 +34,14 @@ Examples:
   minibox system df --verbose
   minibox system df --format '{{.Type}}: {{.Reclaimable}}'"""
 )
-@click.option("-v", "--verbose", is_flag=True, help="Show each image, container and volume")
+@click.option("-v", "--verbose", is_flag=True, help="Show each image, container, volume and snapshot")
 @click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Type}} {{.Size}}")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: all that --verbose shows, sizes in bytes")
 @click.pass_context
 def df(ctx: click.Context, verbose: bool, form: str, as_json: bool) -> None:
-    """Show what images, containers and volumes take of the disk, and what of it nobody needs.
+    """Show what images, containers, volumes and snapshots take of the disk, and what of it nobody needs.
+
+    Snapshots are those that Python programs have frozen; one that no program holds any more goes with the next command.
 
     Bytes are those of whole blocks, as du counts them. A shared byte is one that other images need too; what is
     reclaimable is what `minibox image prune --all`, `rm` and removing unused volumes give back.
@@ -76,6 +79,7 @@ def _print_all(usage: DiskUsage) -> None:
     from minibox.cli.image import image_row
     from minibox.cli.ps import HEADINGS as CONTAINER_HEADINGS
     from minibox.cli.ps import container_row
+    from minibox.cli.registry import familiar
     from minibox.cli.units import format_size
 
     click.echo("Images space usage:\n")
@@ -92,6 +96,17 @@ def _print_all(usage: DiskUsage) -> None:
         for each in usage.volumes
     ]
     click.echo(format_rows(volumes, "", VOLUME_HEADINGS, ("Name", "Links", "Size")))
+    click.echo("\nSnapshots space usage:\n")
+    snapshots = [
+        {
+            "Held": "yes" if each.held else "no",
+            "ID": each.frozen.id[:12],
+            "Image": familiar(each.frozen.image.reference),
+            "Size": format_size(each.size_bytes),
+        }
+        for each in usage.snapshots
+    ]
+    click.echo(format_rows(snapshots, "", SNAPSHOT_HEADINGS, ("ID", "Image", "Held", "Size")))
 
 
 @click.command(

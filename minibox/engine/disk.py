@@ -15,7 +15,7 @@ from minibox.image.filters import parse_time
 from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
 from minibox.image.usage import usage
-from minibox.record import record
+from minibox.record import record, replace
 from minibox.storage import snapshotter_of
 from minibox.storage.usage import file_bytes, tree_bytes
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.engine.volume_store import StoredVolume
+    from minibox.engine.snapshots import Frozen
     from minibox.image.filters import Filter
+    from minibox.image.usage import Disk
 
 OF_SNAPSHOTS = ("rootfs", "upper")  # `Snapshotter.snapshot_bytes` counts them: layers may share their blocks
 
@@ -50,6 +52,15 @@ class VolumeUsage:
 
 
 @record
+class SnapshotUsage:
+    """A frozen file system of a program's, and what it takes of the disk; ``held``: somebody has it, or stands on it."""
+
+    frozen: Frozen
+    size_bytes: int
+    held: bool
+
+
+@record
 class DiskUsage:
     """What `system df` shows.
 
@@ -63,6 +74,7 @@ class DiskUsage:
     images: tuple[ImageRow, ...]
     containers: tuple[dict[str, Any], ...]
     volumes: tuple[VolumeUsage, ...]
+    snapshots: tuple[SnapshotUsage, ...]
     leftover_bytes: int
 
     def as_json(self) -> dict[str, Any]:
@@ -86,6 +98,16 @@ class DiskUsage:
                 {"name": each.volume.name, "size_bytes": each.size_bytes, "containers": list(each.volume.users)}
                 for each in self.volumes
             ],
+            "snapshots": [
+                {
+                    "id": each.frozen.id,
+                    "image": each.frozen.image.reference,
+                    "driver": each.frozen.driver,
+                    "size_bytes": each.size_bytes,
+                    "held": each.held,
+                }
+                for each in self.snapshots
+            ],
             "leftover_bytes": self.leftover_bytes,
         }
 
@@ -102,7 +124,8 @@ def disk_usage(*, root: str, runroot: str) -> DiskUsage:
     ]
     layout = Layout(root)
     images = inventory(layout)
-    taken = usage(layout, look_at_disk(root), images, uses(root))
+    snapshots, disk = _without_snapshots(root, look_at_disk(root))
+    taken = usage(layout, disk, images, uses(root))
     rows = [ImageRow(image, name, used) for image, used in zip(images, taken.images) for name in image.names or (None,)]
     stored = volume_store.volumes(root)
     volumes = [
@@ -123,8 +146,23 @@ def disk_usage(*, root: str, runroot: str) -> DiskUsage:
             "Local Volumes", len(volumes), sum(bool(each.volume.users) for each in volumes),
             sum(each.size_bytes for each in volumes), sum(each.size_bytes for each in volumes if not each.volume.users),
         ),
+        Share(
+            "Snapshots", len(snapshots), sum(each.held for each in snapshots),
+            sum(each.size_bytes for each in snapshots), sum(each.size_bytes for each in snapshots if not each.held),
+        ),
     )  # fmt: skip
-    return DiskUsage(shares, tuple(rows), tuple(containers), tuple(volumes), taken.leftover_bytes)
+    return DiskUsage(shares, tuple(rows), tuple(containers), tuple(volumes), tuple(snapshots), taken.leftover_bytes)
+
+
+def _without_snapshots(root: str, disk: Disk) -> tuple[list[SnapshotUsage], Disk]:
+    """The frozen file systems, and what is on disk besides: their layers are no image's."""
+    from minibox.engine.snapshots import all_frozen, stands
+
+    sizes, found = dict(disk.sizes), []
+    for frozen, held in all_frozen(root):
+        size_bytes = sizes.pop((frozen.driver, frozen.image.chain_ids[-1]), 0)
+        found.append(SnapshotUsage(frozen, size_bytes, held or stands(root, frozen)))
+    return found, replace(disk, sizes=sizes)
 
 
 def written_bytes(root: str, container_id: str) -> int:

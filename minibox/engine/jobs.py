@@ -13,7 +13,7 @@ import socket
 from stat import S_ISREG
 from typing import Any, Protocol, TypeVar
 
-from minibox.engine import worker
+from minibox.engine import tidying, worker
 from minibox.engine.copy_ends import pack, receive
 from minibox.engine.user_namespace import Work
 from minibox.errors import MiniboxError
@@ -70,11 +70,11 @@ def begin(
 
 
 def _can_fork() -> bool:
-    """Has this process no other thread, and is it small?"""
+    """Has this process no other thread than our own, which is ready for it, and is it small?"""
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     threads, resident_pages = int(fields[17]), int(fields[21])  # proc_pid_stat(5): fields 20 and 24
-    return threads == 1 and resident_pages * resource.getpagesize() <= FORKED_BYTES_MAX
+    return threads == 1 + tidying.works() and resident_pages * resource.getpagesize() <= FORKED_BYTES_MAX
 
 
 def write(fds: Sequence[int], path: str, mode: int, owner: tuple[int, int]) -> None:

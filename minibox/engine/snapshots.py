@@ -65,7 +65,8 @@ class Held:
             return
         _held_here.discard(self)
         os.close(fd)
-        _collect(self.root, [self.frozen.id])
+        # Those below that were kept for its sake, too.
+        _collect(self.root, [chain_id[7:] for chain_id in reversed(self.frozen.image.chain_ids)])
 
     def disown(self) -> None:
         """In a child that a fork made."""
@@ -195,7 +196,7 @@ def _collect(root: str, ids: list[str]) -> None:
 
 
 def stands(root: str, frozen: Frozen) -> bool:
-    """Does a container stand on it, one that is being started too?"""
+    """Does a container stand on it, one that is being started too, or another snapshot?"""
     chain_id = frozen.image.chain_ids[-1]
     for container_id in live_ids(root):
         try:
@@ -203,27 +204,33 @@ def stands(root: str, frozen: Frozen) -> bool:
                 return True
         except OSError:
             continue
-    return any(chain_id == used for _, used in layers_in_use(root))
+    if any(chain_id == used for _, used in layers_in_use(root)):
+        return True
+    return any(chain_id in other.image.chain_ids[:-1] for other in _records(root))
 
 
 def all_frozen(root: str) -> Iterator[tuple[Frozen, bool]]:
     """All snapshots, and whether somebody holds them."""
+    for frozen in _records(root):
+        fd = _unheld(f"{_directory(root)}/{frozen.id}")
+        if fd >= 0:
+            os.close(fd)
+        yield frozen, fd < 0
+
+
+def _records(root: str) -> Iterator[Frozen]:
     try:
         names = os.listdir(_directory(root))
     except FileNotFoundError:
         return
     for name in filter(is_id, names):
-        path = f"{_directory(root)}/{name}"
         try:
-            with open(path, "rb") as file:
+            with open(f"{_directory(root)}/{name}", "rb") as file:
                 frozen = _from_json(name, file.read(RECORD_BYTES_MAX))
         except FileNotFoundError:
             continue
         if frozen:
-            fd = _unheld(path)
-            if fd >= 0:
-                os.close(fd)
-            yield frozen, fd < 0
+            yield frozen
 
 
 def _unheld(path: str) -> int:

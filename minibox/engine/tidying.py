@@ -29,14 +29,14 @@ class _Tidying:
     def _begin(self) -> None:
         self._jobs: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._lock = allocate_lock()
-        self._works = False
+        self.works = False
 
     def add(self, job: Callable[[], object]) -> None:
         with self._lock:
             try:
-                if not self._works:
+                if not self.works:
                     start_new_thread(self._run, (self._jobs, self._lock))
-                    self._works = True
+                    self.works = True
                 if taken := self._jobs.qsize() < WAITING_MAX:
                     self._jobs.put(job)
             except RuntimeError:  # there can be no more threads
@@ -54,12 +54,12 @@ class _Tidying:
             except Empty:
                 with lock:
                     if jobs.empty():
-                        self._works = False
+                        self.works = False
                         return
 
     def finish(self) -> None:
         with self._lock:
-            if not self._works:
+            if not self.works:
                 return
             done = allocate_lock()
             done.acquire()
@@ -79,6 +79,11 @@ register(_tidying.finish)
 def later(job: Callable[[], object]) -> None:
     """Have ``job`` done soon, or now where too much waits; what it raises is nobody's."""
     _tidying.add(job)
+
+
+def works() -> bool:
+    """Is there a thread just now? It is ready for a fork of this process."""
+    return _tidying.works
 
 
 def finish() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -130,6 +131,43 @@ def test_it_can_be_frozen_again(api: None) -> None:
             with next_box.snapshot() as second:
                 done = minibox_run(second, ["sh", "-c", "cat /1 /2; echo $A$B; pwd"])
     assert done == "1212\n/tmp\n"
+
+
+def test_one_may_stand_on_another(api: None, state: Path) -> None:
+    """Which stays on disk for its sake, whoever has let go of it, and goes with it."""
+    with minibox.Sandbox("base") as box:
+        box.write_file("/1", "1")
+        first = box.snapshot()
+    with first.sandbox() as next_box:
+        next_box.write_file("/2", "2")
+        second = next_box.snapshot()
+    first.close()
+    minibox.run("base", ["true"])
+    assert minibox_run(second, ["cat", "/1", "/2"]) == "12"
+    second.close()
+    assert list((state / "root" / "snapshots").iterdir()) == []
+
+
+def test_system_df_shows_what_it_takes(api: None, request: pytest.FixtureRequest) -> None:
+    command = request.getfixturevalue("minibox")
+
+    def share(kind: str) -> dict[str, int]:
+        shares = json.loads(command("system", "df", "--json").stdout)["shares"]
+        return next(each for each in shares if each["type"] == kind)
+
+    minibox.run("base", ["true"])
+    images = share("Images")
+    with minibox.Sandbox("base") as box:
+        box.write_file("/large", bytes(1 << 20))
+        snapshot = box.snapshot()
+    with snapshot:
+        found = share("Snapshots")
+        assert (found["total"], found["active"], found["reclaimable_bytes"]) == (1, 1, 0)
+        assert 1 << 20 <= found["size_bytes"] < 2 << 20
+        assert share("Images")["size_bytes"] == images["size_bytes"]
+        assert command("system", "df", "--format", "{{.Type}} {{.TotalCount}}").stdout.splitlines()[-1] == "Snapshots 1"
+        assert f"{snapshot.id[:12]}   base:latest   yes       1.0" in command("system", "df", "-v").stdout
+    assert share("Snapshots")["total"] == 0
 
 
 def minibox_run(snapshot: minibox.Snapshot, command: list[str]) -> str:

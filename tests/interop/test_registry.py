@@ -451,3 +451,26 @@ def _file(data: bytes) -> Any:
     import io
 
     return io.BytesIO(data)
+
+
+def test_the_api_pulls(minibox, registry, api, state):
+    """`minibox.Image.pull`: by its name, by its digest, and what isn't there."""
+    from minibox import Image, ImageNotFound, RegistryError, run
+
+    name = f"{registry}/api:1"
+    minibox("run", "--rm", "--network", "none", "base", "true", check=True)
+    minibox("tag", "base", name, check=True)
+    assert "digest: sha256:" in minibox("push", name, check=True).stdout
+    digest = minibox("image", "inspect", "--format", "{{index .RepoDigests 0}}", name).stdout.strip()
+    minibox("rmi", "-f", name, "base", check=True)
+    for reference in (name, digest):
+        image = Image.pull(reference)
+        assert image.names and image.size > 100_000 and Image.get(image.id).id == image.id
+        assert run(reference, ["echo", "pulled"], capture_output=True, pull="never").stdout == b"pulled\n"
+        image.remove(force=True)
+    with pytest.raises(ImageNotFound):
+        Image.get(name)
+    with pytest.raises(RegistryError, match="api:2"):
+        Image.pull(f"{registry}/api:2")
+    with pytest.raises(RegistryError, match="refused"):
+        Image.pull("127.0.0.1:9/api:1")
