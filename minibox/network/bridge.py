@@ -246,7 +246,12 @@ def _add_veth(
 
 def _configure(lease: Lease, requests: dict[str, rtnetlink.Request], netns_fd: int, interface: str) -> None:
     """Inside the container's namespace: the link's address, up, the default route; one datagram."""
-    index, inside = rtnetlink.in_netns(netns_fd, lambda: (_socket.if_nametoindex(interface), Link()))
+
+    def enter() -> tuple[int, Link]:
+        _disable_ipv6(interface)
+        return _socket.if_nametoindex(interface), Link()
+
+    index, inside = rtnetlink.in_netns(netns_fd, enter)
     values = {
         "index": number(index),
         "address": _socket.inet_aton(lease.address),
@@ -260,6 +265,17 @@ def _configure(lease: Lease, requests: dict[str, rtnetlink.Request], netns_fd: i
     for answer, step in zip(answers, steps, strict=True):
         if answer and not (step == "add default route" and answer.errno == errno.EEXIST):  # another network's
             raise NetworkError(f"{step} of {interface} ({lease.address} by {lease.gateway}): {_says(answer)}")
+
+
+def _disable_ipv6(interface: str) -> None:
+    """In the calling thread's network namespace: a network without IPv6 needs no link-local address, with which a
+    container could be reached around the rules for IPv4, and no solicitations, which go to every port of the bridge.
+    Docker does the same."""
+    try:
+        with open(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6", "wb", 0) as file:
+            file.write(b"1")
+    except FileNotFoundError:
+        pass  # a kernel without IPv6
 
 
 def _delete(runroot: str, index: int, name: str) -> None:

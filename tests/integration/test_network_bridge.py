@@ -162,6 +162,12 @@ def test_a_neighbour_on_the_lan_cannot_route_to_a_container(host: Host) -> None:
     assert reach(outside, inside, taken.address) == "203.0.113.2"
 
 
+def test_a_container_has_no_address_of_ipv6_but_its_own_loopback(host: Host) -> None:
+    _, one = host.start("box")
+    assert "inet6" not in one.run("ip", "-6", "address", "show", "eth0")
+    assert "::1/128" in one.run("ip", "-6", "address", "show", "lo")
+
+
 def test_the_link_takes_the_mtu_of_the_way_out(host: Host) -> None:
     add_outside(host)
     _, inside = host.start("box")
