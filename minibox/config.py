@@ -42,12 +42,14 @@ class Config:
     Attributes:
         path: where it was read; "" when there is none.
         storage_driver: ``[storage] driver``; "" for the default.
+        publish_address: ``[network] publish_address``; "" for all of this host's addresses.
         registries: by host, as it is written in a reference: ``docker.io``, ``localhost:5000``.
     """
 
     path: str
     storage_driver: str
     registries: dict[str, RegistryConfig]
+    publish_address: str = ""
 
 
 def load(environ: Mapping[str, str]) -> Config:
@@ -92,8 +94,9 @@ def parse(text: bytes, path: str) -> Config:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no TOML: {error}") from error
     reader = _Reader(path)
-    known = reader.table(tables, "", {"storage": dict, "registries": dict})
+    known = reader.table(tables, "", {"storage": dict, "network": dict, "registries": dict})
     storage = reader.table(known.get("storage", {}), "storage", {"driver": str})
+    network = reader.table(known.get("network", {}), "network", {"publish_address": str})
     registries = {}
     for host, table in known.get("registries", {}).items():
         where = f'registries."{host}"'
@@ -107,7 +110,7 @@ def parse(text: bytes, path: str) -> Config:
         if values.get("ca_file", "/")[:1] != "/":
             reader.fail(f"{where}.ca_file", "is not an absolute path")
         registries[host] = RegistryConfig(**{**values, "mirrors": tuple(mirrors)})
-    return Config(path, storage.get("driver", ""), registries)
+    return Config(path, storage.get("driver", ""), registries, network.get("publish_address", ""))
 
 
 class _Reader:

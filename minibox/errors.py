@@ -178,6 +178,18 @@ class NetworkError(MiniboxError):
     """The network that was asked for can't be made."""
 
 
+class PortTaken(NetworkError):
+    """A port of this host is in use.
+
+    Attributes:
+        address, port, protocol: which; port 0: all that there are.
+    """
+
+    def __init__(self, message: str, address: str, port: int, protocol: str, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.address, self.port, self.protocol = address, port, protocol
+
+
 class NetworkNotFound(MiniboxError):
     """No network of that name or id."""
 

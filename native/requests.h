@@ -18,6 +18,7 @@ enum mb_request {
     MB_GOES_ON_AS = 4,   /* see launcher.h, as for the next */
     MB_LET_GO = 5,
     MB_END = 6,
+    MB_HOLD = 7, /* see supervisor.h */
 };
 
 /* MB_SPAWN and MB_SPAWN_HELPER. The first descriptor is a memory file that holds the record and, at plan_offset, the

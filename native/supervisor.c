@@ -173,6 +173,9 @@ static int serve(void) {
         case MB_SPAWN_HELPER:
             error = spawn(&message, &self.helper_pidfd);
             break;
+        case MB_HOLD: /* all that there is to it: they close when another program takes this one's place */
+            error = mb_answer(CONTROL, &(int32_t){0}, sizeof(int32_t), -1);
+            break;
         case MB_SUPERVISE:
             error = supervise(&message);
             int unheard = mb_answer(CONTROL, &error, sizeof error, -1);

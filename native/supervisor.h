@@ -1,8 +1,9 @@
 /* The supervisor of a detached container: its parent, and the owner of its terminal or pipes.
  *
- * Started by minibox with a SOCK_SEQPACKET socket as descriptor 0, over which it is asked for two
+ * Started by minibox with a SOCK_SEQPACKET socket as descriptor 0, over which it is asked for three
  * things, in this order: to clone the container's first process and its helper (`mb_spawn_request`),
- * and, when the command runs, to look after it (`mb_supervise_request`). A socket that closes before that
+ * when the command runs to keep descriptors open until it has ended (MB_HOLD, any number of times, answered by
+ * an int32, 0), and to look after it (`mb_supervise_request`). A socket that closes before that
  * ends the supervisor, and the kernel kills its child with it. Numbers are in host byte order:
  * the messages never leave the machine. */
 #ifndef MB_SUPERVISOR_H

@@ -125,10 +125,6 @@ SYSTEM_COMMANDS = (
 
 #: Options of `docker run` that a user may type here, and what to do instead.
 DOCKER_ONLY = {
-    "-p": "ports can't be published yet: use --network host, or the address of the container",
-    "--publish": "ports can't be published yet: use --network host, or the address of the container",
-    "-P": "ports can't be published yet: use --network host, or the address of the container",
-    "--publish-all": "ports can't be published yet: use --network host, or the address of the container",
     "--volumes-from": "name the directories with -v",
 }
 

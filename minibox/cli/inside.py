@@ -158,7 +158,7 @@ def top(ctx: click.Context, container: str, ps_options: tuple[str, ...]) -> None
 @click.pass_context
 def port(ctx: click.Context, container: str, private_port: str | None) -> None:
     """Show where the ports of a container are published."""
-    from minibox.engine.processes import published_ports
+    from minibox.engine.ports import port_lines
 
-    for line in published_ports(settings_of(ctx).root, container, private_port or ""):
+    for line in port_lines(settings_of(ctx).root, container, private_port or ""):
         click.echo(line)

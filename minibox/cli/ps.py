@@ -8,7 +8,7 @@ import click
 
 from minibox.cli.application import settings_of
 from minibox.cli.units import format_ago, format_moment, format_size, format_span
-from minibox.engine.listing import exposed_ports, health_of, labels_of, mounts_of, network_of, volume_name
+from minibox.engine.listing import health_of, labels_of, mounts_of, network_of, ports_of, volume_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ Examples:
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Show ended containers too")
 @click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
-              help="Show what fits: ancestor, before, exited, health, id, label, name, network, since, status, volume")  # fmt: skip
+              help="Show what fits: ancestor, before, exited, expose, health, id, is-task, label, name, network, publish, "
+              "since, status, volume")  # fmt: skip
 @click.option(
     "--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Names}} {{.Status}}"
 )
@@ -95,7 +96,7 @@ def container_row(
         "Mounts": ",".join(_cut(mount, 0 if no_trunc else MOUNT_SHOWN) for mount in mounts),
         "Names": found["Name"],
         "Networks": network_of(found),
-        "Ports": format_ports(exposed_ports(found)),
+        "Ports": format_ports(ports_of(found)),
         "RunningFor": format_ago(created, now_s),
         "Size": format_size(sizes[0]) + (f" (virtual {format_size(sizes[1])})" if sizes[1] else ""),
         "State": found["Status"],
@@ -103,21 +104,29 @@ def container_row(
     }
 
 
-def format_ports(ports: list[tuple[int, str]]) -> str:
-    """Sorted ports in Docker's words: ``80-81/tcp, 53/udp``."""
+def format_ports(ports: list[tuple[int, str, str, int]]) -> str:
+    """Sorted ports in Docker's words: ``53/udp, 0.0.0.0:80-81->80-81/tcp, 0.0.0.0:8080->443/tcp``.
+
+    Ranges are of those that have the same number on both sides, or none outside; others come last.
+    """
     ended: list[str] = []
-    ranges: dict[str, tuple[int, int]] = {}
-    for number, protocol in ports:
-        first, last = ranges.get(protocol, (number, number - 1))
+    single: list[str] = []
+    ranges: dict[tuple[str, str], tuple[int, int]] = {}
+    for number, protocol, address, outside in ports:
+        if outside not in (0, number):
+            single.append(f"{address}:{outside}->{number}/{protocol}")
+            continue
+        first, last = ranges.get((address, protocol), (number, number - 1))
         if number > last + 1:
-            ended.append(_range(first, last, protocol))
+            ended.append(_range(first, last, address, protocol))
             first = number
-        ranges[protocol] = first, number
-    return ", ".join([*ended, *(_range(*ranges[protocol], protocol) for protocol in sorted(ranges))])
+        ranges[address, protocol] = first, number
+    return ", ".join([*ended, *(_range(*numbers, *where) for where, numbers in ranges.items()), *single])
 
 
-def _range(first: int, last: int, protocol: str) -> str:
-    return f"{first}/{protocol}" if first == last else f"{first}-{last}/{protocol}"
+def _range(first: int, last: int, address: str, protocol: str) -> str:
+    numbers = str(first) if first == last else f"{first}-{last}"
+    return f"{address}:{numbers}->{numbers}/{protocol}" if address else f"{numbers}/{protocol}"
 
 
 def format_status(found: dict[str, Any], now_s: float) -> str:

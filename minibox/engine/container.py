@@ -395,6 +395,10 @@ def new_launch(
     """
     if options.pull not in ("missing", "never", "always"):
         raise UsageError(f"unknown pull policy {options.pull!r}", "one of always, missing, never")
+    if options.publish or options.publish_all:
+        from minibox.engine.port_words import with_address
+
+        options = with_address(options, os.environ)
     store = ImageStore(root)
     if image is None:
         image, claim = _claim_image(store, runroot, options, pull)

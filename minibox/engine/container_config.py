@@ -49,6 +49,12 @@ def container_config(
     ):
         if value:
             config[key] = value
+    if options.publish or options.expose:
+        from minibox.engine.port_words import exposed_ports, wanted_ports
+
+        ports = {(each.inside, each.protocol) for each in wanted_ports(options, image_config)}
+        ports |= exposed_ports(options, image_config)
+        config["ExposedPorts"] = {f"{port}/{protocol}": {} for port, protocol in sorted(ports)}
     config["Healthcheck"] = healthcheck(options, image_config) or None
     if volumes:
         config["Volumes"] = {**(config.get("Volumes") or {}), **{path: {} for path in volumes}}

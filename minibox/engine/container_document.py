@@ -11,7 +11,8 @@ import os
 from minibox.engine import health, networks, ownership
 from minibox.engine.detached import log_path
 from minibox.engine.disk import written_bytes
-from minibox.engine.listing import exposed_ports, labels_of, mounts_of, volume_name
+from minibox.engine.listing import labels_of, mounts_of, ports_of, volume_name, with_ports
+from minibox.engine.port_words import bindings
 from minibox.network import bridge
 from minibox.storage import read_record, snapshotter
 
@@ -28,11 +29,12 @@ HOST_CONFIG: tuple[tuple[str, str, Any], ...] = (
     ("ReadonlyRootfs", "read_only", False), ("SecurityOpt", "security_opt", None), ("UsernsMode", "userns", ""),
     ("ShmSize", "shm_size_bytes", 64 << 20), ("CpuShares", "cpu_shares", 0), ("Memory", "memory_bytes", 0),
     ("CpusetCpus", "cpuset_cpus", ""), ("PidsLimit", "pids_limit", None), ("Init", "init", False),
+    ("PublishAllPorts", "publish_all", False),
 )  # fmt: skip
 #: Those that Docker has, and minibox has no option for.
 HOST_CONFIG_REST: dict[str, Any] = {
-    "PortBindings": {}, "VolumeDriver": "", "VolumesFrom": None, "CgroupnsMode": "private", "DnsOptions": [],
-    "DnsSearch": [], "IpcMode": "private", "PidMode": "", "PublishAllPorts": False, "UTSMode": "",
+    "VolumeDriver": "", "VolumesFrom": None, "CgroupnsMode": "private", "DnsOptions": [],
+    "DnsSearch": [], "IpcMode": "private", "PidMode": "", "UTSMode": "",
     "Runtime": "minibox", "Isolation": "", "CgroupParent": "", "BlkioWeight": 0, "CpuPeriod": 0, "CpuQuota": 0,
     "CpusetMems": "", "MemoryReservation": 0, "OomKillDisable": False,
 }  # fmt: skip
@@ -89,7 +91,7 @@ def container_document(found: dict[str, Any], root: str, runroot: str, with_size
         },
         "NetworkSettings": {
             **_network_settings(container_id, root, runroot, pid),
-            "Ports": {f"{number}/{protocol}": None for number, protocol in exposed_ports(found)},
+            "Ports": _ports(with_ports(found, root)),
         },
     }
     snapshot = read_record(root, container_id)
@@ -135,6 +137,7 @@ def _host_config(options: dict[str, Any], log: str) -> dict[str, Any]:
         **HOST_CONFIG_REST,
         **found,
         "Binds": list(options.get("volume") or ()) or None,
+        "PortBindings": bindings(options.get("publish") or ()),
         "LogConfig": {
             "Type": "json-file" if logged else "none",
             "Config": dict(word.partition("=")[::2] for word in options.get("log_opt") or ()),
@@ -179,6 +182,15 @@ def _network_settings(container_id: str, root: str, runroot: str, pid: int) -> d
             settings |= {"Bridge": held.bridge, **place}
         settings["Networks"][name] = {**place, "Aliases": names or None, "DNSNames": names or None}
     return settings
+
+
+def _ports(found: dict[str, Any]) -> dict[str, list[dict[str, str]] | None]:
+    shown: dict[str, list[dict[str, str]] | None] = {}
+    for number, protocol, address, port in ports_of(found):
+        places = shown.setdefault(f"{number}/{protocol}", None) or []
+        if port:
+            shown[f"{number}/{protocol}"] = [*places, {"HostIp": address, "HostPort": str(port)}]
+    return shown
 
 
 def _mount(mount: dict[str, Any]) -> dict[str, Any]:

@@ -140,6 +140,7 @@ class Detached:
         self._write_state(Status="running", Pid=pid, Supervised=True)
         launch.happened(*(("create", "start") if self._new else ("start",)))
         try:
+            supervisor.hold(launch.held)
             supervisor.supervise(self._duties(), {**self._fds, "claim": launch.claim.fd})
         except ConnectionError as error:
             raise MiniboxError(f"container {launch.claim.name} was killed while it was being started") from error

@@ -8,6 +8,7 @@ from minibox.engine import networking
 from minibox.engine.files import unpack
 from minibox.engine.id_map_support import refusal
 from minibox.engine.ids import FIRST_ID, RANGE, IdMappings, own_ids
+from minibox.engine.port_words import with_address
 from minibox.engine.prepare import Identity, Prepared, prepare, wants_own_ids
 from minibox.image.store import ImageStore
 from minibox.linux import cgroup
@@ -109,7 +110,9 @@ def _prepare_on(
     if wants_own_ids(options, euid, lambda: refusal(root)[0]):
         first: LinuxIDMapping = {"containerID": 0, "hostID": FIRST_ID, "size": RANGE}
         ids = own_ids() if euid else IdMappings((first,), (first,))
-    directory, network = f"{root}/containers/{container_id}", networking.choose(options, euid, root).mode
-    identity = Identity(container_id, directory, ids, network)
+    network = networking.choose(options, euid, root)
+    ports, _ = networking.ports_to_publish(with_address(options, os.environ), image.config, network)
+    directory = f"{root}/containers/{container_id}"
+    identity = Identity(container_id, directory, ids, network.mode, tuple(map(str, ports)))
     prepared = prepare(options, storage, image, identity, EXAMPLE_TERMINAL if options.tty else None, once=options.rm)
     return prepared, storage.describe(container_id, image.chain_ids)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import marshal
 import os
 
-from minibox.engine import events, files, id_map_support, ids, names, networking, state
+from minibox.engine import events, files, id_map_support, ids, names, networking, ports, state
 from minibox.engine.health_config import check_of, healthcheck
 from minibox.engine.prepare import FILES, Identity, prepare, wants_own_ids
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.engine.volume_use import provide
-from minibox.errors import MiniboxError, StepError, UsageError, kernel_says
+from minibox.errors import MiniboxError, PortTaken, StepError, UsageError, kernel_says
 from minibox.linux import cgroup
 from minibox.plan.namespaces import namespace_flags, on_host
 from minibox.storage import note_in_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from minibox.engine.options import RunOptions
@@ -151,6 +151,8 @@ class Launch:
                 ),
                 write_id_maps=ids.write_id_maps,
                 wire=lambda init: connection.wire(init.pid, init.spawn_helper),
+                reserve_ports=self._reserve_ports,
+                publish=self._publish,
                 spawn=spawn,
                 meanwhile=self._make_missing,
             ),
@@ -167,6 +169,26 @@ class Launch:
         if execution.disk_fd >= 0:
             note_in_memory(self.root, self.claim.id, execution.disk_fd)
         return execution
+
+    def _reserve_ports(self) -> None:
+        assert self._connection
+        try:
+            self._connection.reserve_ports()
+        except PortTaken as error:
+            from minibox.engine import ports
+
+            raise ports.explained(error, self.root, self._connection.published) from None
+
+    def _publish(self) -> None:
+
+        assert self._connection
+        self._connection.publish()
+        ports.note(self.claim.directory, self._connection.published)
+
+    @property
+    def held(self) -> Sequence[int]:
+        """Descriptors that have to stay open for as long as it runs."""
+        return self._connection.held if self._connection else ()
 
     def joinable(self) -> bytes:
         """What another process of the container needs to be like its first; for `engine.exec`, in marshal."""
@@ -244,11 +266,12 @@ class Launch:
         if wants_own_ids(self.options, euid, self._id_map_refusal):
             mappings = ids.own_ids() if euid else ids.lease_range(self.root, self.claim.id)
         network = networking.choose(self.options, euid, self.root, self.claim.directory)
-        for note in (ids.note(mappings) if mappings and euid else "", network.note):
+        wanted, discarded = networking.ports_to_publish(self.options, self.image.config, network)
+        for note in (ids.note(mappings) if mappings and euid else "", network.note, discarded):
             if note:
                 self.note(note)
-        self._connection = networking.Connection(network, self.runroot, self.claim.id)
-        return Identity(self.claim.id, self.claim.directory, mappings, network.mode)
+        self._connection = networking.Connection(network, self.runroot, self.claim.id, wanted)
+        return Identity(self.claim.id, self.claim.directory, mappings, network.mode, tuple(map(str, wanted)))
 
     def _id_map_refusal(self) -> str:
         """Why this container can't have ids of its own over its layers; the user hears of it once."""
@@ -318,6 +341,10 @@ class Launch:
 
     def _close_network(self) -> None:
         if self._connection:
+            if self._connection.published:
+                from minibox.engine import ports
+
+                ports.forget(self.claim.directory)
             self._connection.close()
 
     def _remove_files(self, keep: bool) -> None:

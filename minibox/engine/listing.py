@@ -10,10 +10,14 @@ import re
 
 from minibox.engine import health, removal, state
 from minibox.engine.disk import written_bytes
+from minibox.engine.port_words import parse_port, parse_publish
+from minibox.engine.port_words import ports_of as named_ports
+from minibox.engine.ports import published
 from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, UsageError
-from minibox.image.filters import parse_filters
+from minibox.image.filters import parse_filters, parse_truth
 from minibox.image.inventory import find, inventory
 from minibox.image.layout import Layout
+from minibox.network.published import ANY_ADDRESS
 from minibox.storage import read_record, snapshotter
 
 TYPE_CHECKING = False
@@ -26,7 +30,8 @@ if TYPE_CHECKING:
     Container = dict[str, Any]
     Fits = Callable[[Container], bool]
 
-KEYS = ("ancestor", "before", "exited", "health", "id", "label", "name", "network", "since", "status", "volume")
+KEYS = ("ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name", "network", "publish",
+        "since", "status", "volume")  # fmt: skip
 STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead", "damaged")
 HEALTHS = ("starting", "healthy", "unhealthy", "none")
 OF_ENDED = ("exited", "status")  # who asks for these asks for ended containers too
@@ -47,6 +52,10 @@ def parse_container_filters(words: Iterable[str]) -> list[Filter]:
                 raise UsageError(f"invalid filter '{key}={each.value}'", f"one of {', '.join(known)}")
         if each.key in ("id", "name"):
             _pattern(each.value)
+        if each.key in ("publish", "expose"):
+            parse_port(each.value)
+        if each.key == "is-task":
+            parse_truth(each.value, each.key)
     return filters
 
 
@@ -62,9 +71,13 @@ def listed(
     Raises:
         ContainerNotFound, ImageNotFound: what a filter compares with isn't there.
     """
-    found = [_with_health(each, root) for each in removal.list_containers(root=root, runroot=runroot)]
-    fits = [_fits_key(key, [each.value for each in filters if each.key == key], found, root) for key in
-            dict.fromkeys(each.key for each in filters)]  # fmt: skip
+    found = [with_ports(_with_health(each, root), root) for each in removal.list_containers(root=root, runroot=runroot)]
+    values: dict[str, list[str]] = {}
+    for each in filters:
+        values.setdefault(each.key, []).append(each.value)
+    ports: dict[str, list[str]] = {key: values.pop(key) for key in ("publish", "expose") if key in values}
+    fits = [_fits_key(key, words, found, root) for key, words in values.items()]
+    fits += [_fits_ports(ports)] if ports else []
     everything = everything or last > 0 or any(each.key in OF_ENDED for each in filters)
     chosen = [
         each for each in found if (everything or each["Status"] in state.ALIVE) and all(fit(each) for fit in fits)
@@ -92,6 +105,7 @@ def _fits_key(key: str, values: list[str], containers: list[Container], root: st
         "health": lambda each: health_of(each) in values,
         "network": lambda each: network_of(each) in values,
         "volume": lambda each: any(value in _mounted(each) for value in values),
+        "is-task": lambda each: not any(map(parse_truth, values)),  # there is no swarm whose task it could be
     }  # fmt: skip
     return simple[key]
 
@@ -161,14 +175,39 @@ def network_of(container: Container) -> str:
     return str(options.get("network") or "bridge") if isinstance(options, dict) else "bridge"
 
 
-def exposed_ports(container: Container) -> list[tuple[int, str]]:
-    """Ports of a container that runs on a bridge which its image says it listens on: numbers and protocols."""
-    config = container.get("Config")
-    exposed = config.get("ExposedPorts") if isinstance(config, dict) else None
+def with_ports(container: Container, root: str) -> Container:
+    """The same with what is published of it now as `Ports`."""
+    found = published(root, container["Id"]) if container["Status"] in state.ALIVE else ()
+    return {**container, "Ports": [dict(each.__dict__) for each in found]} if found else container
+
+
+def ports_of(container: Container) -> list[tuple[int, str, str, int]]:
+    """The ports of a container that runs on a bridge, in order: number, protocol, and the address and port of this
+    host that lead there; "" and 0 for one of which only its image or `--expose` says that it listens."""
     if container.get("Status") not in state.ALIVE or network_of(container) in ("none", "host"):
         return []
-    ports = [str(each).partition("/") for each in exposed] if isinstance(exposed, dict) else []
-    return sorted((int(number), protocol or "tcp") for number, _, protocol in ports if number.isdecimal())
+    rows = [(each["inside"], each["protocol"], each["address"], each["port"]) for each in container.get("Ports", ())]
+    known = {row[:2] for row in rows}
+    return sorted([*rows, *((*port, "", 0) for port in _exposed(container) - known)])
+
+
+def _exposed(container: Container) -> set[tuple[int, str]]:
+    config = container.get("Config")
+    return set(named_ports(config.get("ExposedPorts"))) if isinstance(config, dict) else set()
+
+
+def _fits_ports(values: dict[str, list[str]]) -> Fits:
+    """As in Docker one of either key will do, and those are the container's own ports."""
+    wanted = {key: set().union(*map(parse_port, words)) for key, words in values.items()}
+
+    def fits(each: Container) -> bool:
+        options = each.get("Options")
+        words = options.get("publish") or () if isinstance(options, dict) else ()
+        now = {(port["inside"], port["protocol"]) for port in each.get("Ports", ())}
+        asked = {(port.inside, port.protocol) for word in words for port in parse_publish(word, ANY_ADDRESS)}
+        return bool((now | asked) & wanted.get("publish", set()) or _exposed(each) & wanted.get("expose", set()))
+
+    return fits
 
 
 def mounts_of(container: Container) -> list[Container]:

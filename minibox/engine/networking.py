@@ -13,11 +13,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from minibox.engine.options import RunOptions
     from minibox.linux.requests import RequestedChild
     from minibox.network.lease import Lease
     from minibox.network.named import NamedNetwork
+    from minibox.network.published import Published, Wanted
     from minibox.network.rootless import RootlessTool
 
 
@@ -72,7 +74,7 @@ def choose(options: RunOptions, euid: int, root: str, directory: str = "") -> Ne
     return Network(tool.name, tool) if tool else Network("none", note=note)
 
 
-def refuse_rootless(what: str) -> None:
+def refuse_rootless(what: str, instead: str = "") -> None:
     """Say why an ordinary user has no networks with names, and what there is instead.
 
     Raises:
@@ -80,7 +82,8 @@ def refuse_rootless(what: str) -> None:
     """
     raise Unsupported(
         f"{what} needs root: an ordinary user can't add a bridge, nor links to containers of different user namespaces",
-        "run as root; or start the programs that talk to each other in one container, where they share its loopback",
+        "run as root; or "
+        + (instead or "start the programs that talk to each other in one container, where they share its loopback"),
     )
 
 
@@ -105,16 +108,50 @@ def read_joined(directory: str) -> list[tuple[str, tuple[str, ...]]] | None:
     return [(name, tuple(aliases)) for name, *aliases in rows]
 
 
-class Connection:
-    """The networks of one container, from its addresses to its end."""
+def ports_to_publish(
+    options: RunOptions, image_config: dict[str, Any], network: Network
+) -> tuple[tuple[Wanted, ...], str]:
+    """The ports that a container is to have published on a network, and a note where that can't be.
 
-    def __init__(self, network: Network, runroot: str, container_id: str) -> None:
+    Raises:
+        UsageError: of the words that ask for them.
+        Unsupported: the caller is an ordinary user.
+    """
+    if not (options.publish or options.publish_all):
+        return (), ""
+    from minibox.engine.port_words import wanted_ports
+
+    wanted = wanted_ports(options, image_config)
+    if network.mode == "host":
+        return (), "published ports are discarded: the container is on the host's network"
+    if os.geteuid() and options.network != "none":
+        refuse_rootless("a published port", "the container has the host's ports with --network host")
+    if network.joined and all(named and named.internal for named, _ in network.joined):
+        return (), "published ports are discarded: an internal network has no way in"
+    return wanted if network.joined else (), ""
+
+
+class Connection:
+    """The networks of one container, from its addresses to its end.
+
+    Attributes:
+        published: its ports that lead to it from this host, once they are reserved.
+        held: descriptors that have to stay open for as long as it has them.
+    """
+
+    def __init__(self, network: Network, runroot: str, container_id: str, ports: Sequence[Wanted] = ()) -> None:
         """Take an address where addresses are handed out.
+
+        Args:
+            ports: that are to be published.
 
         Raises:
             NetworkError: none is free.
         """
         self.network = network
+        self.published: list[Published] = []
+        self.held: list[int] = []
+        self._ports = ports
         self._tool: RequestedChild | None = None
         self._socket: socket | None = None
         self._leases: list[Lease] = []
@@ -164,6 +201,32 @@ class Connection:
         for held, (named, aliases) in zip(self._leases, self.network.joined, strict=True):
             if named:
                 members.join(held, hosts_path, (*names, *aliases))
+
+    def reserve_ports(self) -> None:
+        """Take the ports of this host that are to be published.
+
+        Raises:
+            PortTaken, NetworkError: one can't be had.
+        """
+        from minibox.network.published import reserve
+
+        for wanted in self._ports:
+            port, fd = reserve(wanted)
+            self.published.append(port)
+            self.held.append(fd)
+
+    def publish(self) -> None:
+        """Lead them to the container, which is wired.
+
+        Raises:
+            NetworkError: the kernel refuses.
+        """
+        from minibox.network.bridge import reflect
+        from minibox.network.published import lead
+
+        way_in = next(each for each in self._leases if not each.internal)
+        self.held.append(lead(way_in, self.published))
+        reflect(way_in)
 
     def wire(self, pid: int, spawn_helper: Callable[..., RequestedChild]) -> None:
         """Give the network namespace of a process its links.
@@ -228,9 +291,11 @@ class Connection:
             self._socket.close()
         self._tool = self._socket = None
         self._leases.clear()
+        self._close_held()
 
     def close(self) -> None:
-        """Give back the address, end the tool. The links go with the container's namespace."""
+        """Give back ports and address, end the tool. The links go with the container's namespace."""
+        self._close_held()
         if self._tool:
             self._tool.end(SIGTERM)
             self._tool.close()
@@ -241,6 +306,10 @@ class Connection:
         while self._leases:
             members.leave(self._leases[-1])
             self._leases.pop()
+
+    def _close_held(self) -> None:
+        while self.held:
+            os.close(self.held.pop())
 
 
 def _take(runroot: str, network: NamedNetwork | None, container_id: str) -> Lease:

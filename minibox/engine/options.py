@@ -59,6 +59,10 @@ class RunOptions:
     network_alias: tuple[str, ...] = ()
     add_host: tuple[str, ...] = ()  # "name:address"
     dns: tuple[str, ...] = ()
+    publish: tuple[str, ...] = ()  # "[[address:]host port:]port[/protocol]"
+    publish_all: bool = False
+    publish_address: str = ""  # of this host, for those of `publish` without one; "": all
+    expose: tuple[str, ...] = ()  # "port[/protocol]"
     # limits; None: no limit asked for
     memory_bytes: int | None = None
     memory_swap_bytes: int | None = None  # memory + swap, -1: unlimited swap

@@ -43,12 +43,14 @@ class Identity:
         directory: its own, under ``root/containers``.
         ids: of its user namespace; None for the host's.
         network: the mode in effect: none, host, bridge, pasta or slirp4netns.
+        ports: that are published, in words.
     """
 
     id: str
     directory: str
     ids: IdMappings | None
     network: str
+    ports: tuple[str, ...] = ()
 
 
 @record
@@ -149,6 +151,7 @@ def prepare(
         cgroup_mounts=cgroup_mounts(host, planned, euid),
         terminal=terminal,
         network=identity.network if identity.network not in ("none", "host") else "",
+        ports=identity.ports,
     )
     rootfs = Rootfs(
         identity.directory,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine import state
 from minibox.engine.lifecycle import Process
 from minibox.errors import MiniboxError, UsageError
 
@@ -76,22 +75,3 @@ def of_namespace(pid: int) -> set[int]:
         except OSError:
             continue  # it has ended, or isn't ours
     return found
-
-
-def published_ports(root: str, name_or_id: str, private_port: str) -> list[str]:
-    """Lines ``80/tcp -> 0.0.0.0:8080``; none, as nothing can be published yet.
-
-    Args:
-        private_port: ``80`` or ``80/tcp``, to ask for that one; "" for all.
-
-    Raises:
-        ContainerNotFound
-        UsageError: it is none, or not published.
-    """
-    container = state.find(root, name_or_id)
-    if private_port:
-        number, _, protocol = private_port.partition("/")
-        if not number.isdecimal() or not 0 < int(number) < 65536 or protocol not in ("", "tcp", "udp", "sctp"):
-            raise UsageError(f"invalid port {private_port!r}", "write 80 or 80/tcp")
-        raise UsageError(f"no public port {number}/{protocol or 'tcp'!s} published for {container['Name']}")
-    return []

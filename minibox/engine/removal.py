@@ -6,7 +6,7 @@ import os
 from select import POLLIN, poll
 from time import monotonic, sleep
 
-from minibox.engine import events, files, ids, names, ownership, state
+from minibox.engine import events, files, ids, names, ownership, ports, state
 from minibox.errors import ContainerNotFound, MiniboxError, UsageError
 from minibox.linux import cgroup
 from minibox.linux.process import open_pidfd, send_signal
@@ -82,6 +82,7 @@ def remove_traces(root: str, runroot: str, container_id: str) -> None:
     """What a container has while it runs and can't be asked for by its owner: processes, address, ids."""
     cgroup.remove_leftover(cgroup.detect(), f"minibox-{container_id}")
     members.leave_all(runroot, container_id)
+    ports.forget(f"{root}/containers/{container_id}")
     ids.release_range(root, container_id)
     try:
         os.unlink(socket_path(runroot, container_id))

@@ -52,6 +52,7 @@ class Resources:
         make_cgroup: makes the container's cgroup with its limits.
         write_id_maps: maps ids for a pid, where the caller has only his own to give.
         wire: gives the network namespace of the container's first process its links.
+        reserve_ports, publish: take the ports that are published, and lead them to the container.
         spawn: makes that process; None: by this process's launcher.
         meanwhile: called while it is made, or before.
         joined_pidfd: of the first process of a container that is joined.
@@ -70,6 +71,8 @@ class Resources:
     make_cgroup: Callable[[], Cgroup]
     write_id_maps: Callable[[int, Spec], None]
     wire: Callable[[Init], None]
+    reserve_ports: Callable[[], None] = lambda: None
+    publish: Callable[[], None] = lambda: None
     spawn: Spawn | None = None
     meanwhile: Callable[[], None] = lambda: None
     joined_pidfd: int = -1
@@ -145,6 +148,12 @@ class Execution:
         return self.init
 
     # ---- the parent's steps -------------------------------------------------------------------
+
+    def _reserve_ports(self, _ports: tuple[str, ...]) -> None:
+        self.resources.reserve_ports()
+
+    def _publish(self, _ports: tuple[str, ...]) -> None:
+        self.resources.publish()
 
     def _create_cgroup(self, _name: str) -> None:
         self.cgroup = self.resources.make_cgroup()

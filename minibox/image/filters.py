@@ -57,7 +57,7 @@ def parse_filters(words: Iterable[str], keys: Collection[str]) -> list[Filter]:
     return filters
 
 
-def parse_truth(text: str) -> bool:
+def parse_truth(text: str, key: str = "dangling") -> bool:
     """Whether ``text`` is true, in the words of Go's strconv.ParseBool.
 
     Raises:
@@ -67,7 +67,7 @@ def parse_truth(text: str) -> bool:
         return True
     if text.strip().lower() in FALSE:
         return False
-    raise UsageError(f"invalid filter 'dangling={text}'", "write true or false")
+    raise UsageError(f"invalid filter '{key}={text}'", "write true or false")
 
 
 def parse_time(text: str, now_s: float) -> float:

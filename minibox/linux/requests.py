@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Iterable, Sequence
 
-SPAWN, SUPERVISE, SPAWN_HELPER, GOES_ON_AS, LET_GO, END = range(1, 7)  # enum mb_request
+SPAWN, SUPERVISE, SPAWN_HELPER, GOES_ON_AS, LET_GO, END, HOLD = range(1, 8)  # enum mb_request
 RECORD_BYTES, TIME_BYTES = 16, 16  # struct mb_record, struct mb_time
 SPACE_OF_ONE_FD = 24  # CMSG_SPACE(sizeof(int))
 ANSWER_BYTES, MESSAGE_BYTES_MAX = 4, 64
+DESCRIPTORS_MAX = 253  # that one message carries
 
 
 class RequestedChild(Recorded):

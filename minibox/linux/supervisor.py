@@ -10,12 +10,22 @@ from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 from struct import pack
 
 from minibox.linux.executable import open_init
-from minibox.linux.requests import SPAWN, SPAWN_HELPER, SUPERVISE, RequestedChild, answered, receive, send
+from minibox.linux.requests import (
+    DESCRIPTORS_MAX,
+    HOLD,
+    SPAWN,
+    SPAWN_HELPER,
+    SUPERVISE,
+    RequestedChild,
+    answered,
+    receive,
+    send,
+)
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import TypeVar
 
     AnyChild = TypeVar("AnyChild", bound=RequestedChild)
@@ -108,6 +118,15 @@ class Supervisor:
             child.close()
             raise
         return child
+
+    def hold(self, fds: Sequence[int]) -> None:
+        """Have it keep copies of descriptors open until the container has ended.
+
+        Raises:
+            OSError: it can't.
+        """
+        for at in range(0, len(fds), DESCRIPTORS_MAX):
+            self._ask(HOLD.to_bytes(4, "little"), list(fds[at : at + DESCRIPTORS_MAX]))
 
     def supervise(self, duties: Duties, descriptors: dict[str, int]) -> None:
         """Leave the container to it: from now on it stays when this process ends.

@@ -97,6 +97,22 @@ def route_out(lease: Lease, netns_fd: int) -> None:
         raise NetworkError(f"add a default route by {lease.gateway}: {_says(answer)}")
 
 
+def reflect(lease: Lease) -> None:
+    """Have the bridge send to a container what comes from it, too: what it sends to a published port of its own.
+
+    Where br_netfilter is loaded a bridge hands that from port to port, and else not to the one that it came by.
+
+    Raises:
+        NetworkError: the kernel refuses.
+    """
+    requests = rtnetlink.requests(f"{lease.runroot}/network")
+    index = _socket.if_nametoindex(veth_name(lease))
+    with Link() as host:
+        (answer,) = host.send(requests["reflect"].fill({"index": number(index)}))
+    if answer:
+        raise NetworkError(f"set hairpin mode of {veth_name(lease)}: {_says(answer)}")
+
+
 def unwire(lease: Lease) -> None:
     """Delete the container's veth pair now, rather than when the kernel frees its namespace. Not there: no error."""
     try:

@@ -8,8 +8,9 @@ All bridges of all state roots in a network namespace share it, as elements of i
     set same       each bridge with itself: its own traffic comes by here when br_netfilter is loaded
 
 Docker got the second rule in 2025 (version 28): without it any neighbour on the LAN can route to a
-container, published or not. Other programs' tables are never edited. So where another table drops
-forwarded packets (Docker and ufw set such a policy) nothing here can undo it: a drop in any table
+container, published or not. What a container sends to 127.0.0.0/8 is lost: published ports, which have tables of
+their own (see `published`), leave its bridge with `route_localnet`. Other programs' tables are never edited. So where
+another table drops forwarded packets (Docker and ufw set such a policy) nothing here can undo it: a drop in any table
 is final in netfilter. `blocking_chains` finds those for `minibox doctor`.
 
 Forwarding (`net.ipv4.ip_forward`) is switched on in the bridge's network namespace, and stays on.
@@ -46,8 +47,10 @@ add set inet minibox internal { type ifname; }
 add set inet minibox same { type ifname . ifname; }
 add chain inet minibox postrouting { type nat hook postrouting priority srcnat; policy accept; }
 add chain inet minibox forward { type filter hook forward priority filter; policy accept; }
+add chain inet minibox guard { type filter hook prerouting priority raw; policy accept; }
 flush chain inet minibox postrouting
 flush chain inet minibox forward
+flush chain inet minibox guard
 add rule inet minibox postrouting ip saddr @subnets ip daddr != @subnets masquerade
 add rule inet minibox forward iifname . oifname @same accept
 add rule inet minibox forward iifname @internal drop
@@ -56,6 +59,7 @@ add rule inet minibox forward ct state established,related accept
 add rule inet minibox forward ct status dnat accept
 add rule inet minibox forward iifname @bridges oifname @bridges drop
 add rule inet minibox forward ip daddr @subnets iifname != @bridges drop
+add rule inet minibox guard iifname @bridges ip daddr 127.0.0.0/8 drop
 """
 
 

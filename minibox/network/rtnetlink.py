@@ -106,6 +106,8 @@ def _compile_requests() -> dict[str, Request]:
         peer = {"ifname": _PEER, "net_ns_fd": 0x7A7A7A73, "address": mac, "mtu": mtu}
         compiler.link("add", ifname=_NAME, kind="veth", master=0x7A7A7A72, mtu=mtu, state="up", peer=peer)
         compiled("add veth")
+        compiler.brport("set", index=index, mode=1)
+        compiled("reflect")
     return found
 
 

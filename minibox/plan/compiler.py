@@ -48,6 +48,7 @@ class Start:
         cgroup_mounts: what /sys/fs/cgroup shows: ``("", "cgroup2", "")`` or one entry a v1 hierarchy.
         terminal: rows and columns of the terminal, None for plain streams.
         network: how the network namespace gets its links; "" for not at all.
+        ports: that are published, in words.
         detached: the container outlives the process that starts it.
         gate: it waits before the exec until `engine.gate.open_gate` lets it pass, `start` of an OCI runtime.
         rootless: an ordinary user starts it: he has rights over namespaces that are joined in their user namespace only.
@@ -66,6 +67,7 @@ class Start:
     cgroup_mounts: tuple[tuple[str, str, str], ...] = ()
     terminal: tuple[int, int] | None = None
     network: str = ""
+    ports: tuple[str, ...] = ()
     detached: bool = False
     gate: bool = False
     rootless: bool = False
@@ -121,6 +123,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     by_mounter = mounter(rootfs, spec, binds, made, start.id_mapped) if below_mounter else []
     return Plan(
         (
+            *_ports(start),
             *_user_namespaces(binds),
             *namespaces.birth(spec, start),
             *([clone_mounter(start.id_mapped)] if below_mounter else []),
@@ -144,6 +147,11 @@ def _check_root(spec: Spec, rootfs: Rootfs) -> None:
             "a container in a mount namespace of others can't have / as its root: theirs would be covered",
             "a directory below it can be, a bind mount of / too",
         )
+
+
+def _ports(start: Start) -> list[Op]:
+    why = "one that is taken is known before anything is made, and from now on nobody else gets them"
+    return [op.parent("reserve_ports", start.ports, why=why)] if start.ports else []
 
 
 def _user_namespaces(binds: list[mounts.Mount]) -> list[Op]:
@@ -222,6 +230,9 @@ def _network(spec: Spec, start: Start) -> list[Op]:
         steps.append(op.loopback_up("a new network namespace has its loopback down"))
     if start.network:
         steps.append(op.parent("network", start.network, why="wired while the mounts are made"))
+    if start.ports:
+        why = "rules of nftables that the kernel forgets when their holder goes, whatever ends it"
+        steps.append(op.parent("publish", start.ports, why=why))
     if start.terminal:
         steps.append(op.parent("take_terminal", why="the user inside may open it by name, as tmux(1) does"))
     steps += [

@@ -28,6 +28,8 @@ WORDS = {
     "write_id_maps": ("map the ids of the user namespace", "user_namespaces(7)", ""),
     "oom_score_adj": ("set oom_score_adj to {value}", "proc(5)", "value"),
     "network": ("wire the network ({mode})", "veth(4)", "mode"),
+    "reserve_ports": ("bind the ports that are published", "bind(2)", "ports"),
+    "publish": ("lead them to the container", "nft(8)", "ports"),
     "make_userns": ("make a user namespace of ids {uid_map}", "user_namespaces(7)", "slot uid_map gid_map"),
     "take_sibling": ("receive the process that goes on", "pidfd_open(2)", ""),
     "take_root": ("write down which mount is the container's root", "statx(2)", ""),

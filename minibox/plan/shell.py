@@ -92,6 +92,16 @@ def _open_tree(path: str, _flags: int, slot: int) -> str:
     return f"{name}={quote(path)}"
 
 
+def _publish(port: str) -> str:
+    """``ADDRESS:PORT->INSIDE/PROTOCOL``; the chain is asked by the hooks prerouting and output."""
+    outside, _, inside = port.partition("->")
+    address, _, number = outside.partition(":")
+    inside, _, protocol = inside.partition("/")
+    match = f"ip daddr {address}" if address != "0.0.0.0" else "fib daddr type local"
+    rule = f"{match} {protocol} dport {number.replace('*', '$PORT')} dnat to $ADDRESS:{inside}"
+    return f'nft add rule ip "minibox-$ID" published "{rule}"'
+
+
 def _mask(root: int, path: str) -> str:
     place = _path(root, path)
     return (
@@ -145,6 +155,7 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "clone_mounter": _unshare,
     "unshare": _unshare,
     "oom_score_adj": lambda value: f"choom --adjust {value} --pid $INIT",
+    "publish": lambda ports: "\n".join(map(_publish, ports)),
     "open": lambda path, flags, slot: f"ROOT={quote(path)}",
     "open_tree": _open_tree,
     "open_image": lambda path, slot: f"mount -t erofs -o ro,loop {quote(path)} /mnt && MOUNT=/mnt",

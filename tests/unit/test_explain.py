@@ -29,6 +29,8 @@ PARENTS = (
     "write_id_maps",
     "oom_score_adj",
     "network",
+    "reserve_ports",
+    "publish",
     "run_hooks",
     "take_root",
     "take_sibling",

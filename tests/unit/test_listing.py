@@ -136,7 +136,7 @@ def test_a_row_has_dockers_fields():
     assert row["Mounts"] == "data,/a/very/long/p…" and row["LocalVolumes"] == "1"
     assert row["Label"]("team") == "blue" and row["Label"]("none") == ""
     exposed = {"Config": {"ExposedPorts": dict.fromkeys(("443/tcp", "80/tcp", "53/udp", "81/tcp"))}}
-    assert container_row({**found, **exposed}, NOW)["Ports"] == "80-81/tcp, 443/tcp, 53/udp"
+    assert container_row({**found, **exposed}, NOW)["Ports"] == "80-81/tcp, 53/udp, 443/tcp"
     assert container_row({**found, **exposed, "Status": "exited"}, NOW)["Ports"] == row["Ports"] == ""
     whole = container_row(found, NOW, no_trunc=True, sizes=(1000, 3_000_000))
     assert whole["ID"] == WEB and whole["Command"].endswith('text\\""') and whole["Size"] == "1kB (virtual 3MB)"

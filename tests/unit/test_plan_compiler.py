@@ -176,6 +176,13 @@ def test_plan_in_the_hosts_user_namespace():
     ]
 
 
+def test_ports_are_taken_before_anything_is_made_and_lead_to_what_is_wired():
+    ports = ("0.0.0.0:8080->80/tcp",)
+    steps = of(compile_plan(SPEC, ROOTFS, Start(network="bridge", ports=ports)), PARENT)
+    assert steps[0] == ("reserve_ports", ports)
+    assert steps[-3:] == [("network", "bridge"), ("publish", ports), ("send", op.TAG_GO)]
+
+
 def test_plan_with_id_mapped_layers():
     spec = with_user_namespace((0, 70000, 65536))
     spec["mounts"][1]["options"].append("idmap")

@@ -1,0 +1,45 @@
+"""Who has a port of this host, for the error of who wants it too; proc_net(5)."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.network.host_files import read_text
+
+LISTENS = "0A"  # TCP_LISTEN
+
+
+def holder(port: int, protocol: str) -> tuple[int, str]:
+    """The pid and the name of a process that has a port; (0, "") where that can't be seen.
+
+    Args:
+        protocol: tcp or udp.
+    """
+    inodes = {
+        inode
+        for family in ("", "6")
+        for inode in _sockets(read_text(f"/proc/thread-self/net/{protocol}{family}"), port, listens=protocol == "tcp")
+    }
+    links = {f"socket:[{inode}]" for inode in inodes}
+    for entry in filter(str.isdigit, os.listdir("/proc") if links else ()):
+        try:
+            fds = os.listdir(f"/proc/{entry}/fd")
+        except OSError:
+            continue  # it has ended, or is somebody else's
+        for fd in fds:
+            try:
+                if os.readlink(f"/proc/{entry}/fd/{fd}") in links:
+                    return int(entry), read_text(f"/proc/{entry}/comm").strip()
+            except OSError:
+                continue
+    return 0, ""
+
+
+def _sockets(table: str, port: int, *, listens: bool) -> list[str]:
+    """The inodes of the sockets of a table of /proc/net that are bound to a port."""
+    found = []
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        if len(words) > 9 and words[1].endswith(f":{port:04X}") and (words[3] == LISTENS or not listens):
+            found.append(words[9])
+    return found
