@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from minibox.engine.volume_store import StoredVolume
     from minibox.engine.snapshots import Frozen
+    from minibox.engine.volume_store import StoredVolume
     from minibox.image.filters import Filter
     from minibox.image.usage import Disk
 
