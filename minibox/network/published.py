@@ -20,7 +20,7 @@ import _socket
 from errno import E2BIG, EADDRINUSE, EADDRNOTAVAIL, EMFILE
 
 from minibox.errors import NetworkError, PortTaken, kernel_says
-from minibox.network import ipv4
+from minibox.network import firewall, ipv4
 from minibox.network import nfnetlink as nft
 from minibox.record import record
 
@@ -116,7 +116,7 @@ def lead(lease: Lease, ports: Sequence[Published]) -> int:
     """
     table = f"minibox-{lease.container_id[:12]}"
     try:
-        held = nft.send(_table(table, lease, ports))
+        held = firewall.change_beside(lease.runroot, lambda: nft.send(_table(table, lease, ports)))
     except OSError as error:
         hint = "the kernel may lack a module: modprobe -a nf_tables nft_chain_nat nft_fib_ipv4 nft_nat nft_masq nft_ct"
         if error.errno == E2BIG:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from minibox.network import rtnetlink
+from minibox.network import firewall, lease, rtnetlink
 from tests.leaks import SLOWNESS
 from tests.probes import requires
 from tests.running import running
@@ -374,6 +374,16 @@ def test_the_default_address_is_a_setting(boxes, minibox, environment, outside):
     del environment["MINIBOX_PUBLISH_ADDRESS"]
     minibox("restart", "-t0", "web")  # as it was made
     assert minibox("port", "web").stdout == f"80/tcp -> 127.0.0.1:{port}\n"
+
+
+def test_a_start_without_ports_runs_no_nft_for_those_with(boxes, minibox, state):
+    boxes("one", "-p", "80")
+    boxes("two", "-p", "80")
+    minibox("rm", "-f", "one")
+    runroot = str(state / "run")
+    bridge = lease.bridge_name(runroot)
+    subnet = lease.recorded(lease.directory(runroot, bridge))
+    assert firewall.begin(runroot, bridge, str(subnet)) is None
 
 
 def test_explain_shows_what_is_done_and_a_start_without_ports_has_none_of_it(minibox):
