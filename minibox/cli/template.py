@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import re
 
-from minibox.cli.template_functions import FUNCTIONS, NO_VALUE, Failure, Map, is_true, say
+from minibox.cli import template_nodes as nodes
+from minibox.cli.template_functions import FUNCTIONS
 from minibox.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, NoReturn
 
-    #: What is compiled: in a scope, an expression gives its value, and a statement writes.
-    Evaluate = Callable[["Scope"], Any]
-    Fail = Callable[..., NoReturn]
+    from minibox.cli.template_nodes import Evaluate, Fail
 
 NESTED_MAX = 50
 TOKENS = re.compile(
@@ -40,19 +38,6 @@ ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[0-7]{3}|.)", re.DOTALL
 ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 CONSTANTS = {"true": True, "false": False, "nil": None}
 LITERALS = ("string", "raw", "char", "number")
-
-
-class Scope:
-    """Where an action is executed: the dot, the variables (innermost last), and what was written so far."""
-
-    __slots__ = ("dot", "out", "variables")
-
-    def __init__(self, dot: Any, variables: list[tuple[str, Any]], out: list[str]) -> None:
-        self.dot, self.variables, self.out = dot, variables, out
-
-    def find(self, name: str) -> int:
-        """The index of the innermost variable of that name; the parser knows that there is one."""
-        return max(at for at, (known, _) in enumerate(self.variables) if known == name)
 
 
 class Template:
@@ -72,7 +57,7 @@ class Template:
         Raises:
             UsageError: ``data`` has no such field, or a function can't work with what it is given.
         """
-        scope = Scope(data, [("$", data)], [])
+        scope = nodes.Scope(data, [("$", data)], [])
         self._body(scope)
         return "".join(scope.out)
 
@@ -82,14 +67,6 @@ class _Token:
 
     def __init__(self, kind: str, text: str, at: int, spaced: bool) -> None:
         self.kind, self.text, self.at, self.spaced = kind, text, at, spaced
-
-
-class _Break(Exception):
-    pass
-
-
-class _Continue(Exception):
-    pass
 
 
 class _Parser:
@@ -114,11 +91,11 @@ class _Parser:
         """All up to the action that ends it, and which it was: "end", "else", or "" for the end of the source."""
         opened, known = self.start, len(self.variables)
         self.deeper(self.start)
-        nodes: list[Evaluate] = []
+        found: list[Evaluate] = []
         ended_by = ""
         while not ended_by:
             if text := self.read_text():
-                nodes.append(_write(text))
+                found.append(nodes.write(text))
             if self.at >= len(self.source):
                 if inside:
                     self.fail(opened, f"{inside} has no {{{{end}}}}")
@@ -130,10 +107,10 @@ class _Parser:
                     self.fail(first.at, f"unexpected {{{{{first.text}}}}}")
                 ended_by = first.text
             elif self.tokens:
-                nodes.append(self.action(self.tokens[0]))
+                found.append(self.action(self.tokens[0]))
         self.depth -= 1
         del self.variables[known:]
-        return _sequence(nodes), ended_by
+        return nodes.sequence(found), ended_by
 
     def read_text(self) -> str:
         """The text up to the next action."""
@@ -182,14 +159,14 @@ class _Parser:
             self.finished()
             if not self.loops:
                 self.fail(first.at, f"{first.text} outside range")
-            return _leave(_Break if first.text == "break" else _Continue)
+            return nodes.leave(nodes.Break if first.text == "break" else nodes.Continue)
         names, declares = self.assignment(1)
         pipeline = self.pipeline()
         self.finished()
         if names:
             self.variables += names if declares else []
-            return _assign(names, declares, pipeline)
-        return _print(pipeline)
+            return nodes.assign(names, declares, pipeline)
+        return nodes.show(pipeline)
 
     def block(self, first: _Token) -> Evaluate:
         """An if, with or range: its condition, and all up to its end."""
@@ -201,7 +178,7 @@ class _Parser:
         self.loops += kind == "range"
         body, ended_by = self.body(kind)
         self.loops -= kind == "range"
-        otherwise = _sequence(())
+        otherwise = nodes.sequence(())
         if ended_by == "else" and kind != "range" and self.tokens and self.tokens[0].text == kind:
             otherwise = self.block(self.tokens.pop(0))  # whose end is ours too
         elif ended_by == "else":
@@ -213,8 +190,8 @@ class _Parser:
         self.finished()
         del self.variables[known:]
         if kind == "range":
-            return _range(names, declares, pipeline, body, otherwise, self.fail_at(first))
-        return _if(names, declares, pipeline, body, otherwise, sets_dot=kind == "with")
+            return nodes.loop(names, declares, pipeline, body, otherwise, self.fail_at(first))
+        return nodes.branch(names, declares, pipeline, body, otherwise, sets_dot=kind == "with")
 
     def finished(self) -> None:
         if self.tokens:
@@ -260,9 +237,9 @@ class _Parser:
             arguments.append(piped)
         fail = self.fail_at(token)
         if function:
-            return _call(function, arguments, fail)
+            return nodes.apply(function, arguments, fail)
         assert head is not None
-        return _with_arguments(head, arguments, fail) if arguments else head
+        return nodes.with_arguments(head, arguments, fail) if arguments else head
 
     def function(self) -> str:
         """The name of a function, when one is next."""
@@ -280,14 +257,14 @@ class _Parser:
         token = self.tokens[0]
         function = self.function()
         if function:
-            return _call(function, [], self.fail_at(token))
+            return nodes.apply(function, [], self.fail_at(token))
         self.tokens.pop(0)
-        value: Evaluate = _dot
+        value: Evaluate = nodes.dot
         if token.kind == "field":
-            value = _field(_dot, token.text[1:], self.fail_at(token))
+            value = nodes.field(nodes.dot, token.text[1:], self.fail_at(token))
         elif token.kind == "variable":
             self.check_variable(token)
-            value = _variable(token.text)
+            value = nodes.variable(token.text)
         elif token.text == "(":
             self.deeper(token.at)
             value = self.pipeline()
@@ -295,13 +272,13 @@ class _Parser:
                 self.fail(token.at, "( has no )")
             self.depth -= 1
         elif token.kind != "dot":
-            value = _constant(self.literal(token))
+            value = nodes.constant(self.literal(token))
         while self.tokens and self.tokens[0].kind == "field" and not self.tokens[0].spaced:
             field = self.tokens.pop(0)
             if token.kind in LITERALS:
                 self.fail(field.at, f"unexpected {field.text}")
             token = _Token(token.kind, token.text + field.text, token.at, token.spaced)
-            value = _field(value, field.text[1:], self.fail_at(token))
+            value = nodes.field(value, field.text[1:], self.fail_at(token))
         return value
 
     def literal(self, token: _Token) -> Any:
@@ -347,156 +324,3 @@ def _unquote(text: str) -> str:
         return chr(int(code[1:], 16)) if code[0] in "xu" else chr(int(code, 8))
 
     return ESCAPE.sub(character, text)
-
-
-# ---- what a template is compiled to -------------------------------------------------------------
-
-
-def _dot(scope: Scope) -> Any:
-    return scope.dot
-
-
-def _constant(value: Any) -> Evaluate:
-    return lambda scope: value
-
-
-def _variable(name: str) -> Evaluate:
-    return lambda scope: scope.variables[scope.find(name)][1]
-
-
-def _field(of: Evaluate, name: str, fail: Fail) -> Evaluate:
-    def get(scope: Scope) -> Any:
-        value = of(scope)
-        if isinstance(value, Map):
-            return value.get(name, NO_VALUE)
-        if value is None or value is NO_VALUE:
-            fail(f"nil has no field {name}")
-        if not isinstance(value, dict):
-            fail(f"can't evaluate field {name}: it is {say(value)[:40]!r}, which has no fields")
-        if name not in value:
-            fail(f"can't evaluate field {name}: there is none", f"the fields are {', '.join(map(str, value))}")
-        return value[name]
-
-    return get
-
-
-def _call(name: str, arguments: Sequence[Evaluate], fail: Fail) -> Evaluate:
-    function, least, most = FUNCTIONS[name]
-    short_circuits = name in ("and", "or")
-
-    def call(scope: Scope) -> Any:
-        if not least <= len(arguments) <= most:
-            fail(f"wrong number of arguments: {len(arguments)}, wants {least}{'' if least == most else ' or more'}")
-        if short_circuits:
-            value = None
-            for argument in arguments:
-                value = argument(scope)
-                if is_true(value) == (name == "or"):
-                    break
-            return value
-        values = [argument(scope) for argument in arguments]
-        try:
-            return function(*values)
-        except Failure as error:
-            fail(str(error))
-
-    return call
-
-
-def _with_arguments(head: Evaluate, arguments: Sequence[Evaluate], fail: Fail) -> Evaluate:
-    def call(scope: Scope) -> Any:
-        method = head(scope)
-        if not callable(method):
-            fail("it is no function, and can't be given an argument")
-        try:
-            return method(*(argument(scope) for argument in arguments))
-        except (Failure, TypeError) as error:
-            fail(str(error))
-
-    return call
-
-
-def _write(text: str) -> Evaluate:
-    return lambda scope: scope.out.append(text)
-
-
-def _print(pipeline: Evaluate) -> Evaluate:
-    return lambda scope: scope.out.append(say(pipeline(scope)))
-
-
-def _sequence(nodes: Sequence[Evaluate]) -> Evaluate:
-    def run(scope: Scope) -> None:
-        for node in nodes:
-            node(scope)
-
-    return run
-
-
-def _leave(how: type[Exception]) -> Evaluate:
-    def run(scope: Scope) -> None:
-        raise how
-
-    return run
-
-
-def _assign(names: Sequence[str], declares: bool, pipeline: Evaluate) -> Evaluate:
-    def run(scope: Scope) -> None:
-        _set(scope, names, declares, [pipeline(scope)])
-
-    return run
-
-
-def _set(scope: Scope, names: Sequence[str], declares: bool, values: Sequence[Any]) -> None:
-    for name, value in zip(names, values):
-        if declares:
-            scope.variables.append((name, value))
-        else:
-            scope.variables[scope.find(name)] = (name, value)
-
-
-def _if(
-    names: Sequence[str], declares: bool, pipeline: Evaluate, body: Evaluate, otherwise: Evaluate, *, sets_dot: bool
-) -> Evaluate:
-    def run(scope: Scope) -> None:
-        known = len(scope.variables)
-        value = pipeline(scope)
-        _set(scope, names, declares, [value])
-        if is_true(value):
-            body(Scope(value, scope.variables, scope.out) if sets_dot else scope)
-        else:
-            otherwise(scope)
-        del scope.variables[known:]
-
-    return run
-
-
-def _range(
-    names: Sequence[str], declares: bool, pipeline: Evaluate, body: Evaluate, otherwise: Evaluate, fail: Fail
-) -> Evaluate:
-    def run(scope: Scope) -> None:
-        known = len(scope.variables)
-        pairs = list(_pairs(pipeline(scope), fail))
-        for key, value in pairs:
-            _set(scope, names, declares, [key, value][-len(names) :] if names else ())
-            try:
-                body(Scope(value, scope.variables, scope.out))
-            except _Continue:
-                pass
-            except _Break:
-                break
-            finally:
-                del scope.variables[known:]
-        if not pairs:
-            otherwise(scope)
-
-    return run
-
-
-def _pairs(value: Any, fail: Fail) -> Iterator[tuple[Any, Any]]:
-    if isinstance(value, dict):
-        return iter(sorted(value.items()))
-    if isinstance(value, (list, tuple)):
-        return iter(enumerate(value))
-    if value is None or value is NO_VALUE:
-        return iter(())
-    fail(f"can't range over {say(value)[:40]!r}")
