@@ -12,6 +12,7 @@ from minibox.engine.log_time import log_time
 from minibox.engine.logs import read_log
 from minibox.engine.sent_signals import HEALTH, KILL, STOP, sent_signals
 from minibox.engine.symptoms import signal_name
+from minibox.engine.terminal_text import plain
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -254,7 +255,8 @@ def _last_lines(path: str, since: float) -> tuple[str, ...]:
     except OSError:
         return ()
     errors = [entry.text for entry in entries if entry.stream == "stderr"]
-    return tuple(text.rstrip("\n") for text in (errors or [entry.text for entry in entries])[-LINES_SHOWN:])
+    lines = [plain(text) for text in errors or [entry.text for entry in entries]]
+    return tuple([line for line in lines if line.strip()][-LINES_SHOWN:])
 
 
 def _health_words(results: dict[str, Any]) -> str:

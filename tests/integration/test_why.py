@@ -44,6 +44,12 @@ def test_by_itself_with_its_last_words(any_box: Box) -> None:
     assert text.splitlines()[-1].startswith("hint: another program has that port")
 
 
+def test_the_last_words_on_a_terminal_are_those_that_were_seen(box: Box) -> None:
+    script = r"printf '\033[1mloading\033[0m\n 10%%\r100%%\n\033[31mno such model\033[m\n'; exit 1"
+    assert ended(box, script, "--tty")["log"] == ["loading", "100%", "no such model"]
+    assert box.ok("why", "web").endswith("\n    no such model")
+
+
 def test_what_it_said_before_its_last_start_is_no_news(box: Box) -> None:
     ended(box, "echo said once >&2; test ! -e /again; touch /again")
     box.ok("start", "web")
