@@ -87,8 +87,10 @@ class Transport:
 
     def close(self) -> None:
         """Close all connections that nobody reads from."""
-        for pool in self._pools.values():
-            pool.clear()
+        for manager in self._pools.values():
+            for key in manager.pools.keys():
+                manager.pools[key].close()  # else when it is collected as garbage
+            manager.clear()
 
     def _pool(self, scheme: str, netloc: str, ca_file: str, verify: bool) -> urllib3.PoolManager:
         with self._lock:
