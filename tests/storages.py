@@ -1,4 +1,4 @@
-"""File systems made for tests, and state roots on them, for tests of storage drivers."""
+"""For tests of storage drivers: each driver on a file system that suits it, state roots there, and images."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from minibox.image.importer import add_image
+from minibox.image.manifest import layer_descriptors
+from minibox.image.store import ImageStore, ResolvedImage
+from minibox.record import record
 from minibox.storage import DRIVERS, snapshotter
 from minibox.storage.removal import remove_tree
+from tests.conftest import Run
+from tests.probes import requires
+from tests.unit.layers import entry, tar
+
+if TYPE_CHECKING:
+    from minibox.storage import Snapshotter
 
 MEBIBYTE = 1 << 20
 # Close to the least that mkfs accepts; the files are sparse.
@@ -83,3 +96,83 @@ def loop_files() -> list[str]:
         with suppress(OSError):
             found.append(os.path.dirname(path.read_text().strip()))
     return [path for path in found if path.strip("/")]
+
+
+# ---- each driver, on a file system ---------------------------------------------------------------
+
+
+@record
+class Place:
+    """A driver, and a directory on a file system to use it on; ``clones``: a container takes no copy."""
+
+    driver: str
+    directory: Path
+    clones: bool
+
+
+PLACES = [
+    pytest.param(("overlay", ""), id="overlay"),
+    pytest.param(("erofs", ""), id="erofs", marks=requires("command:mkfs.erofs")),
+    pytest.param(("btrfs", "btrfs"), id="btrfs", marks=requires("command:mkfs.btrfs")),
+    pytest.param(("copy", "xfs"), id="copy-reflink", marks=requires("command:mkfs.xfs")),
+    pytest.param(("copy", ""), id="copy"),
+]
+
+
+@pytest.fixture(scope="session", params=PLACES)
+def place(request: pytest.FixtureRequest, session_directory: Path) -> Iterator[Place]:
+    driver, file_system = request.param
+    if not file_system:
+        yield Place(driver, session_directory, clones=driver != "copy")
+        return
+    with new_file_system(file_system, session_directory) as point:
+        yield Place(driver, point, clones=True)
+
+
+@pytest.fixture
+def root(place: Place, seed: Path) -> Iterator[Path]:
+    with state_root(place.directory, seed) as path:
+        yield path
+
+
+@pytest.fixture
+def storage(place: Place, root: Path) -> Snapshotter:
+    return snapshotter(str(root), place.driver)
+
+
+@pytest.fixture
+def minibox_here(minibox: Run, place: Place, root: Path) -> Run:
+    """`minibox` with this driver."""
+    environment = {"MINIBOX_ROOT": str(root), "MINIBOX_STORAGE_DRIVER": place.driver}
+    return lambda *arguments, **more: minibox(*arguments, **{"env": environment, **more})
+
+
+# ---- images and containers -----------------------------------------------------------------------
+
+
+def add(root: Path, name: str, *layers: Any) -> ResolvedImage:
+    """The image `base` with more layers on top, each a list of entries."""
+    store = ImageStore(str(root))
+    base = store.resolve("base")
+    below: list[Any] = [
+        store.layout.blob_path(descriptor["digest"])
+        for descriptor, _ in layer_descriptors(store.layout, base.digest, base.config)
+    ]
+    add_image(store, name, [*below, *(tar(members) for members in layers)], base.config.get("config"))
+    return store.resolve(name)
+
+
+def sparse(name: str, size: int) -> Any:
+    """A file that is one hole, as GNU tar writes it."""
+    headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.name": name, "GNU.sparse.size": str(size),
+               "GNU.sparse.realsize": str(size), "GNU.sparse.numblocks": "1", "GNU.sparse.map": f"{size},0"}  # fmt: skip
+    return entry(name, pax_headers=headers)
+
+
+def prepared(storage: Snapshotter, image: ResolvedImage, key: str) -> None:
+    storage.unpack(ImageStore(storage.root).layer_sources(image))
+    storage.prepare(key, image.chain_ids)
+
+
+def containers(root: Path) -> list[str]:
+    return sorted(path.name for path in root.glob("containers/*"))

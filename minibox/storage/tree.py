@@ -121,8 +121,8 @@ class Trees:
     def commit(self, key: str, chain_id: str, place: str, memory_fd: int = -1) -> None:
         assert memory_fd < 0, "a limited disk is an overlay's upper layer"
         self._clone(f"{container_directory(self.root, key)}/rootfs", f"{place}/layer")
-        self._seal_layer(f"{place}/layer")
         os.rename(f"{place}/layer", self.layer_path(chain_id))
+        self._seal_layer(self.layer_path(chain_id))  # btrfs moves no sealed one to another directory
 
     def remove(self, key: str) -> None:
         path = container_directory(self.root, key)

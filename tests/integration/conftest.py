@@ -13,8 +13,9 @@ from tests.leaks import leak_check
 from tests.living import Box
 from tests.oci_runtime import Runtime
 from tests.probes import requires_user
+from tests.storages import minibox_here, place, root, storage
 
-__all__ = ["leak_check"]
+__all__ = ["leak_check", "minibox_here", "place", "root", "storage"]
 
 
 @pytest.fixture
