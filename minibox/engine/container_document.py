@@ -28,15 +28,16 @@ HOST_CONFIG: tuple[tuple[str, str, Any], ...] = (
     ("GroupAdd", "group_add", None), ("OomScoreAdj", "oom_score_adj", 0), ("Privileged", "privileged", False),
     ("ReadonlyRootfs", "read_only", False), ("SecurityOpt", "security_opt", None), ("UsernsMode", "userns", ""),
     ("ShmSize", "shm_size_bytes", 64 << 20), ("CpuShares", "cpu_shares", 0), ("Memory", "memory_bytes", 0),
-    ("CpusetCpus", "cpuset_cpus", ""), ("PidsLimit", "pids_limit", None), ("Init", "init", False),
+    ("CpusetCpus", "cpuset_cpus", ""), ("CpusetMems", "cpuset_mems", ""), ("MemoryReservation", "memory_reservation_bytes", 0),
+    ("CpuPeriod", "cpu_period_us", 0), ("CpuQuota", "cpu_quota_us", 0), ("BlkioWeight", "blkio_weight", 0),
+    ("PidsLimit", "pids_limit", None), ("Init", "init", False),
     ("PublishAllPorts", "publish_all", False),
 )  # fmt: skip
 #: Those that Docker has, and minibox has no option for.
 HOST_CONFIG_REST: dict[str, Any] = {
     "VolumeDriver": "", "VolumesFrom": None, "CgroupnsMode": "private", "DnsOptions": [],
     "DnsSearch": [], "IpcMode": "private", "PidMode": "", "UTSMode": "",
-    "Runtime": "minibox", "Isolation": "", "CgroupParent": "", "BlkioWeight": 0, "CpuPeriod": 0, "CpuQuota": 0,
-    "CpusetMems": "", "MemoryReservation": 0, "OomKillDisable": False,
+    "Runtime": "minibox", "Isolation": "", "CgroupParent": "", "OomKillDisable": False,
 }  # fmt: skip
 #: The members of an image's config that Docker always shows.
 CONFIG: dict[str, Any] = {

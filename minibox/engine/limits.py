@@ -56,7 +56,12 @@ def resources(options: RunOptions, host: HostFacts) -> LinuxResources:
         raise UsageError("memory-swap is given without a memory limit", hint="add --memory")
     elif swap is not None and swap < -1:
         raise UsageError(f"invalid memory-swap {swap}", hint="a size, or -1 for unlimited swap")
+    _reservation(options, result)
     _cpu(options, host, result)
+    if weight := options.blkio_weight:
+        if not 10 <= weight <= 1000:
+            raise UsageError(f"invalid blkio weight {weight}", hint="from 10 to 1000")
+        result["blockIO"] = {"weight": weight}
     pids = options.pids_limit
     if pids is not None:
         if pids < -1 or pids > _LARGEST:
@@ -65,8 +70,36 @@ def resources(options: RunOptions, host: HostFacts) -> LinuxResources:
     return result
 
 
+def _reservation(options: RunOptions, result: LinuxResources) -> None:
+    reservation, memory = options.memory_reservation_bytes, options.memory_bytes
+    if not reservation:
+        return
+    if not MEMORY_MINIMUM_BYTES <= reservation <= _LARGEST:
+        raise UsageError(f"memory reservation of {reservation} bytes is too small", hint="the minimum is 6m")
+    if memory and reservation > memory:
+        raise UsageError(
+            f"memory reservation of {reservation} bytes is more than the memory limit of {memory}",
+            hint="give --memory at least as much",
+        )
+    result.setdefault("memory", {})["reservation"] = reservation
+
+
 def _cpu(options: RunOptions, host: HostFacts, result: LinuxResources) -> None:
     cpu = result.setdefault("cpu", {})
+    quota, period = options.cpu_quota_us or 0, options.cpu_period_us or 0
+    if options.cpus and (quota or period):
+        raise UsageError(
+            "--cpus means a quota and a period of its own, and can't be given with --cpu-quota or --cpu-period",
+            hint="--cpu-period 100000 --cpu-quota 150000 is --cpus 1.5",
+        )
+    if period:
+        if not 1000 <= period <= 1_000_000:
+            raise UsageError(f"invalid cpu period {period}", hint="in microseconds: from 1000 to 1000000")
+        cpu["period"] = period
+    if quota:
+        if quota != -1 and not 1000 <= quota <= _LARGEST:
+            raise UsageError(f"invalid cpu quota {quota}", hint="in microseconds: at least 1000; or -1 for no limit")
+        cpu["quota"] = quota
     if options.cpus is not None and options.cpus != 0:
         if not 0.01 <= options.cpus <= host.cpus:
             raise UsageError(
@@ -82,6 +115,8 @@ def _cpu(options: RunOptions, host: HostFacts, result: LinuxResources) -> None:
         cpu["shares"] = shares
     if options.cpuset_cpus:
         cpu["cpus"] = _cpuset(options.cpuset_cpus)
+    if options.cpuset_mems:
+        cpu["mems"] = _cpuset(options.cpuset_mems)
     if not cpu:
         del result["cpu"]
 
@@ -131,7 +166,7 @@ def _cpuset(text: str) -> str:
         first, dash, last = part.partition("-")
         numbers = [first, last] if dash else [first]
         if not all(word.isascii() and word.isdecimal() and len(word) < 5 for word in numbers):
-            raise UsageError(f"invalid cpuset {text!r}", hint="write CPUs as 0-3,7")
+            raise UsageError(f"invalid cpuset {text!r}", hint="write numbers as 0-3,7")
         if dash and int(first) > int(last):
             raise UsageError(f"invalid cpuset {text!r}: {part} goes backwards")
     return text

@@ -66,9 +66,14 @@ class RunOptions:
     # limits; None: no limit asked for
     memory_bytes: int | None = None
     memory_swap_bytes: int | None = None  # memory + swap, -1: unlimited swap
+    memory_reservation_bytes: int | None = None
     cpus: float | None = None
+    cpu_quota_us: int | None = None  # of each cpu_period_us; -1: unlimited
+    cpu_period_us: int | None = None
     cpu_shares: int | None = None
     cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    blkio_weight: int | None = None
     pids_limit: int | None = None  # -1: unlimited
     disk_bytes: int | None = None  # of its own layer, which is in memory then
     cpu_time_s: float = 0  # of all of its processes together; 0: no limit. For a container of the API's

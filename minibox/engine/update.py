@@ -8,7 +8,7 @@ from minibox.engine import events, state
 from minibox.engine.host_facts import host_facts
 from minibox.engine.launch import UPDATED
 from minibox.engine.lifecycle import Process
-from minibox.engine.limits import resources
+from minibox.engine.limits import CPU_PERIOD_US, resources
 from minibox.engine.options import RunOptions, from_given
 from minibox.errors import ContainerNotRunning, UsageError
 from minibox.linux import cgroup
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 SHARES_DEFAULT = 1024
 MEMORY = ("memory_bytes", "memory_swap_bytes")
-CHANGEABLE = (*MEMORY, "cpus", "cpu_shares", "cpuset_cpus", "pids_limit", "restart")
+QUOTA = ("cpus", "cpu_quota_us", "cpu_period_us")
+SETS = {"cpuset_cpus": "cpus", "cpuset_mems": "mems"}
+CHANGEABLE = (
+    *(*MEMORY, "memory_reservation_bytes", *QUOTA, "cpu_shares", *SETS),
+    *("blkio_weight", "pids_limit", "restart"),
+)
 
 
 def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str) -> str:
@@ -73,23 +78,30 @@ def live_resources(after: RunOptions, changes: dict[str, Any]) -> dict[str, Any]
     facts = host_facts(swap_limit=False)
     wanted: dict[str, Any] = dict(resources(after, facts))
     asked: dict[str, Any] = {}
+    memory = dict(wanted.get("memory") or {})
+    reservation = memory.pop("reservation", 0)
     if any(key in changes for key in MEMORY):
-        asked["memory"] = wanted.get("memory") or {"limit": -1, "swap": -1}
+        asked["memory"] = memory or {"limit": -1, "swap": -1}
+    if "memory_reservation_bytes" in changes:
+        asked.setdefault("memory", {})["reservation"] = reservation
     cpu = dict(wanted.get("cpu") or {})
-    if "cpus" not in changes:
+    if not any(key in changes for key in QUOTA):
         cpu = {key: value for key, value in cpu.items() if key not in ("quota", "period")}
     elif "quota" not in cpu:
-        cpu |= {"quota": -1, "period": 100_000}
+        cpu = {"quota": -1, "period": CPU_PERIOD_US, **cpu}
     if "cpu_shares" not in changes:
         cpu.pop("shares", None)
     else:
         cpu.setdefault("shares", SHARES_DEFAULT)
-    if "cpuset_cpus" not in changes:
-        cpu.pop("cpus", None)
-    else:
-        cpu.setdefault("cpus", "")
+    for option, key in SETS.items():
+        if option not in changes:
+            cpu.pop(key, None)
+        else:
+            cpu.setdefault(key, "")
     if cpu:
         asked["cpu"] = cpu
+    if "blkio_weight" in changes:
+        asked["blockIO"] = wanted.get("blockIO") or {"weight": 0}
     if "pids_limit" in changes:
         asked["pids"] = wanted.get("pids") or {"limit": -1}
     return asked

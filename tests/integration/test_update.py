@@ -61,6 +61,42 @@ def test_limits_change_at_once_and_last(box: Box) -> None:
     assert box.ok("inspect", "-f", "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}", "web") == f"{48 * MIB} 500000000"
 
 
+def test_quota_reservation_and_memory_nodes(box: Box) -> None:
+    container_id = box.start("web", "exec sleep 100", "--cpu-quota", "50000", "--memory-reservation", "32m")
+    reservation = ("memory", "memory.soft_limit_in_bytes"), "memory.low"
+    quota = ("cpu", "cpu.cfs_quota_us"), "cpu.max"
+    assert value(container_id, *reservation) == str(32 * MIB)
+    assert value(container_id, *quota).split()[0] == "50000"
+    box.ok("update", "--cpu-period", "20000", "--cpu-quota", "10000", "--memory-reservation", "16m", "web")
+    box.ok("update", "--cpuset-mems", "0", "web")
+    assert value(container_id, *reservation) == str(16 * MIB)
+    assert value(container_id, *quota).split()[0] == "10000"
+    assert value(container_id, ("cpu", "cpu.cfs_period_us"), "cpu.max").split()[-1] == "20000"
+    assert value(container_id, ("cpuset", "cpuset.mems"), "cpuset.mems") == "0"
+    assert "can't be given with --cpu-quota" in box.refused("update", "--cpus", "0.5", "web")
+    form = "{{with .HostConfig}}{{.CpuPeriod}} {{.CpuQuota}} {{.MemoryReservation}} {{.CpusetMems}}{{end}}"
+    assert box.ok("inspect", "-f", form, "web") == f"20000 10000 {16 * MIB} 0"
+    box.ok("update", "--cpu-quota", "0", "--cpu-period", "0", "--memory-reservation", "0", "--cpuset-mems", "", "web")
+    assert value(container_id, *quota).split()[0] in ("-1", "max")
+    left = value(container_id, *reservation)
+    assert left == "0" or int(left) > 1 << 60
+
+
+def test_the_weight_of_block_io(box: Box) -> None:
+    files = [("blkio", "blkio.bfq.weight"), ("blkio", "blkio.weight")]
+    container_id = box.start("web", "exec sleep 100", "-m", "64m")
+    done = box("update", "--blkio-weight", "300", "web")
+    if done.returncode:  # a kernel without BFQ and io.cost
+        assert "block I/O weight" in done.stderr
+        return
+    group = cgroup.find(cgroup.detect(), f"minibox-{container_id}")
+    block = group.v1.get("blkio", group.v2)
+    names = [*(file for _, file in files), "io.bfq.weight", "io.weight"]
+    assert any("300" in Path(f"{block}/{each}").read_text() for each in names if os.path.exists(f"{block}/{each}"))
+    box.ok("update", "--blkio-weight", "0", "web")
+    assert not any("300" in Path(f"{block}/{each}").read_text() for each in names if os.path.exists(f"{block}/{each}"))
+
+
 def test_0_takes_a_limit_away(box: Box) -> None:
     container_id = box.start("web", "exec sleep 100", "-m", "64m", "--pids-limit", "5", "--cpus", "0.5",
                              "--cpuset-cpus", "0")  # fmt: skip

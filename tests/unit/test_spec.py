@@ -363,6 +363,13 @@ def test_mounts_over_our_own():
         ({"cpu_shares": 1}, "invalid cpu shares"),
         ({"cpuset_cpus": "3-1"}, "goes backwards"),
         ({"cpuset_cpus": "a"}, "invalid cpuset"),
+        ({"cpuset_mems": "0-"}, "invalid cpuset"),
+        ({"cpus": 0.5, "cpu_quota_us": 5000}, "can't be given with --cpu-quota"),
+        ({"cpu_period_us": 999}, "invalid cpu period"),
+        ({"cpu_quota_us": 999}, "invalid cpu quota"),
+        ({"memory_reservation_bytes": 1}, "too small"),
+        ({"memory_bytes": 64 << 20, "memory_reservation_bytes": 65 << 20}, "more than the memory limit"),
+        ({"blkio_weight": 9}, "invalid blkio weight"),
         ({"pids_limit": -2}, "invalid pids limit"),
         ({"oom_score_adj": 1001}, "invalid oom-score-adj"),
         ({"hostname": "-x"}, "invalid hostname"),
@@ -397,6 +404,15 @@ def test_limits():
         "memory": {"limit": 100 << 20, "swap": 200 << 20},
         "cpu": {"quota": 50000, "period": 100000, "shares": 512, "cpus": "0-1,3"},
         "pids": {"limit": 10},
+    }
+    others = spec_of(
+        memory_reservation_bytes=50 << 20, cpu_quota_us=5000, cpu_period_us=10000, cpuset_mems="0", blkio_weight=10
+    )["linux"]["resources"]  # fmt: skip
+    del others["devices"]
+    assert others == {
+        "memory": {"reservation": 50 << 20},
+        "cpu": {"quota": 5000, "period": 10000, "mems": "0"},
+        "blockIO": {"weight": 10},
     }
     unlimited = spec_of(memory_bytes=100 << 20, memory_swap_bytes=-1, pids_limit=-1)["linux"]["resources"]
     assert unlimited["memory"]["swap"] == -1 and unlimited["pids"] == {"limit": -1}
@@ -464,6 +480,8 @@ FIELDS = {
     "hostname": WORDS, "label": LISTS, "volume": LISTS, "mount": LISTS, "tmpfs": LISTS, "device": LISTS,
     "memory_bytes": NUMBERS, "memory_swap_bytes": NUMBERS, "cpus": st.one_of(st.none(), st.floats()),
     "shm_size_bytes": st.integers(), "cpu_shares": NUMBERS, "cpuset_cpus": WORDS, "pids_limit": NUMBERS,
+    "memory_reservation_bytes": NUMBERS, "cpu_quota_us": NUMBERS, "cpu_period_us": NUMBERS, "cpuset_mems": WORDS,
+    "blkio_weight": NUMBERS, "publish": LISTS, "expose": LISTS,
     "cap_add": LISTS, "cap_drop": LISTS, "security_opt": LISTS, "sysctl": LISTS,
 }  # fmt: skip
 

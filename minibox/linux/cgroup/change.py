@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 MEMORY_V1, SWAP_V1 = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
 ATTACH_S = 5.0
+DEFAULT_WEIGHTS = {"blkio.bfq.weight": "100", "blkio.weight": "500", "io.bfq.weight": "100", "io.weight": "100"}
 
 
 def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], *, everywhere: bool = False) -> Cgroup:
     """Apply the limits of OCI ``linux.resources`` to a container that runs; others stay as they are.
 
-    -1 takes a limit of memory, CPU or processes away, an empty set of CPUs that one. On cgroup v1 the container joins hierarchies that it had no
+    -1 takes a limit of memory, CPU or processes away, an empty set of CPUs or of memory nodes that one, 0 a reservation
+    of memory or a weight of block I/O. On cgroup v1 the container joins hierarchies that it had no
     limit in before.
 
     Args:
@@ -111,16 +113,26 @@ def _steps(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], everyw
 
 
 def _lifted(group: Cgroup, resources: Mapping[str, Any]) -> list[CgroupStep]:
-    """What a new cgroup needs no step for: no limit of processes, and all of the CPUs."""
+    """What a new cgroup needs no step for: no limit of processes, all of the CPUs and nodes, the weight of all, no reservation."""
     steps = []
-    pids, cpuset = group.v1.get("pids", group.v2), group.v1.get("cpuset", group.v2)
+    pids, cpuset, block = (group.v1.get(each, group.v2) for each in ("pids", "cpuset", "blkio"))
     if (resources.get("pids") or {}).get("limit") == -1 and os.path.exists(f"{pids}/pids.max"):
         steps.append(CgroupStep("write", f"{pids}/pids.max", "max", "process limit", False, "pids"))
-    if (resources.get("cpu") or {}).get("cpus") == "" and os.path.exists(f"{cpuset}/cpuset.cpus"):
-        # A cpuset with processes in it can't be emptied (ENOSPC), not on v2 either.
-        file = "cpuset.cpus" if "cpuset" in group.v1 else "cpuset.cpus.effective"
-        all_cpus = _read(f"{os.path.dirname(cpuset)}/{file}")
-        steps.append(CgroupStep("write", f"{cpuset}/cpuset.cpus", all_cpus, "set of CPUs", False, "cpuset"))
+    for key, limit in (("cpus", "set of CPUs"), ("mems", "set of memory nodes")):
+        file = f"cpuset.{key}"
+        if (resources.get("cpu") or {}).get(key) == "" and os.path.exists(f"{cpuset}/{file}"):
+            # A cpuset with processes in it can't be emptied (ENOSPC), not on v2 either.
+            above = _read(f"{os.path.dirname(cpuset)}/{file if 'cpuset' in group.v1 else f'{file}.effective'}")
+            steps.append(CgroupStep("write", f"{cpuset}/{file}", above, limit, False, "cpuset"))
+    if (resources.get("blockIO") or {}).get("weight") == 0:
+        steps += [
+            CgroupStep("write", f"{block}/{file}", weight, "block I/O weight", False, "blkio")
+            for file, weight in DEFAULT_WEIGHTS.items()
+            if os.path.exists(f"{block}/{file}")
+        ]
+    soft = f"{group.v1.get('memory')}/memory.soft_limit_in_bytes"
+    if (resources.get("memory") or {}).get("reservation") == 0 and os.path.exists(soft):
+        steps.append(CgroupStep("write", soft, "-1", "memory reservation", False, "memory"))
     return steps
 
 
