@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-WAIT_S = 15
+from tests.leaks import SLOWNESS
+
+WAIT_S = 15 * SLOWNESS
 
 
 class Box:

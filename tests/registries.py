@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from minibox.image.platform import host_architecture
+from tests.leaks import SLOWNESS
 from tests.unit.layers import tar_of
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -246,7 +247,7 @@ def docker_registry(directory: Path, **options: Any) -> Iterator[str]:
 
 def _wait_listening(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     host, _, port = address.partition(":")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * SLOWNESS
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection((host, int(port))).close()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.leaks import leak_check
+from tests.leaks import SLOWNESS, leak_check
 from tests.living import Box
 from tests.oci_runtime import Runtime
 from tests.probes import requires_user
@@ -62,7 +62,9 @@ def terminal(minibox: Run, minibox_command: list[str], environment: dict[str, st
 
     def start(*words: str, size: tuple[int, int] = (24, 80)) -> Any:
         argv = [*minibox_command, *words]
-        child = pexpect.spawn(argv[0], argv[1:], env=environment, dimensions=size, timeout=10, encoding="utf-8")
+        child = pexpect.spawn(
+            argv[0], argv[1:], env=environment, dimensions=size, timeout=10 * SLOWNESS, encoding="utf-8"
+        )
         child.delaybeforesend = None
         started.append(child)
         return child

@@ -11,6 +11,7 @@ import pytest
 import minibox
 from minibox import aio
 from minibox.engine import tidying
+from tests.leaks import SLOWNESS
 
 pytestmark = pytest.mark.requires("root")
 
@@ -78,7 +79,7 @@ def test_a_sandbox(api: None) -> None:
     async def program() -> None:
         async with aio.Sandbox("base", ["sh", "-c", "echo ready; sleep 600"]) as box:
             await box.wait_for(log="ready")
-            await box.wait_for(exec=["true"], timeout=30)
+            await box.wait_for(exec=["true"], timeout=30 * SLOWNESS)
             await box.write_file("/a", "text")
             assert await box.read_file("/a") == b"text"
             assert ("A", "/a") in await box.diff()

@@ -11,6 +11,7 @@ import pexpect
 import pytest
 
 from tests.conftest import Run
+from tests.leaks import SLOWNESS
 from tests.probes import requires_root, requires_user
 from tests.registries import Answer, FakeRegistry
 from tests.unit.layers import directory, entry, symlink, tar
@@ -85,7 +86,7 @@ def test_import_from_a_server(minibox: Run, rootfs: Path) -> None:
 @requires_root
 def test_terminals_get_no_archives(minibox_command: list[str], environment: dict[str, str]) -> None:
     for words, said in ((["save", "base"], "not written to a terminal"), (["load"], "no archive on stdin")):
-        child = pexpect.spawn(minibox_command[0], words, env=environment, timeout=20, encoding="utf-8")
+        child = pexpect.spawn(minibox_command[0], words, env=environment, timeout=20 * SLOWNESS, encoding="utf-8")
         child.expect(said)
         child.expect("hint: ")
         child.expect(pexpect.EOF)

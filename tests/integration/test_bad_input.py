@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.leaks import SLOWNESS
 from tests.probes import requires_root
 
 pytestmark = requires_root
@@ -186,7 +187,7 @@ def on(state, minibox_command, environment, minibox):
         script = f'set -e; D={state}/disk; mkdir -p $D; {setup}\nset +e; "$@"; status=$?; {after}\nexit $status'
         own = {"MINIBOX_ROOT": f"{state}/disk/root", "MINIBOX_RUNROOT": f"{state}/run"}
         argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *minibox_command, *words]
-        return subprocess.run(argv, env={**environment, **own}, capture_output=True, text=True, timeout=60)
+        return subprocess.run(argv, env={**environment, **own}, capture_output=True, text=True, timeout=60 * SLOWNESS)
 
     return call
 

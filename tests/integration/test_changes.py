@@ -15,6 +15,7 @@ import pytest
 
 from tests import images, isolation
 from tests.conftest import Run
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 from tests.running import running
 from tests.storages import new_file_system, state_root
@@ -176,7 +177,7 @@ put 0 /srv/a; put 0 /srv/z
         assert "A /srv/x" in said(minibox("diff", "live"))
         assert minibox("export", "live", text=False).returncode == 0
         assert said(minibox("commit", "live", "live:1")).startswith("sha256:")
-        number, deadline = minibox("cp", "live:/srv/a", "-").stdout, monotonic() + 20
+        number, deadline = minibox("cp", "live:/srv/a", "-").stdout, monotonic() + 20 * SLOWNESS
         while minibox("cp", "live:/srv/a", "-").stdout == number:
             assert monotonic() < deadline, "it is still paused"
     first, last = said(minibox("run", "--rm", *NO_NETWORK, "live:1", "cat", "/srv/a", "/srv/z")).split()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CHECKOUT, Run
-from tests.leaks import snapshot
+from tests.leaks import SLOWNESS, snapshot
 from tests.probes import requires
 
 pytestmark = requires("root", "idmap", "command:nft")
@@ -44,7 +44,7 @@ class Victim:
         words = [sys.executable, str(DRIVER), str(self.state / "root"), str(self.state / "run"), where, *more]
         return subprocess.run(
             [*words, *KINDS[self.kind], *place, "base", "sleep", "100"],
-            env=self.environment, capture_output=True, text=True, timeout=20, check=False, stdin=subprocess.DEVNULL,
+            env=self.environment, capture_output=True, text=True, timeout=20 * SLOWNESS, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
     def steps(self) -> dict[str, list[str]]:
@@ -78,7 +78,7 @@ def remains(state: Path) -> list[str]:
 
 def left(before: dict[str, set[str]], state: Path) -> list[str]:
     """What is there more than before, once the kernel has had its time; the bridge stays for the next."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 5 * SLOWNESS
     while True:
         _reap()
         now = snapshot()
@@ -206,7 +206,7 @@ def test_a_container_to_keep_that_lost_its_owner(
     ]
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout and started.stdout.readline() == "ready\n"
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 5 * SLOWNESS
         while '"running"' not in minibox("ps", "--json").stdout and time.monotonic() < deadline:
             time.sleep(0.05)
         started.kill()

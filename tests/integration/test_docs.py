@@ -22,6 +22,7 @@ from minibox.cli.application import (
     VOLUME_COMMANDS,
 )
 from tests.conftest import CHECKOUT
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 
 DOCUMENTS = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
@@ -86,7 +87,7 @@ def test_a_command_of_the_readme_runs(command, minibox_command, environment, sta
         pytest.skip("needs a terminal: the tests of streams have one")
     environment = {**environment, "PATH": f"{Path(minibox_command[0]).parent}:{environment['PATH']}"}
     done = subprocess.run(
-        ["sh", "-c", command], env=environment, cwd=state, capture_output=True, text=True, check=False, timeout=60,
+        ["sh", "-c", command], env=environment, cwd=state, capture_output=True, text=True, check=False, timeout=60 * SLOWNESS,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     if "doctor" in command:

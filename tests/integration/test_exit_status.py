@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.leaks import SLOWNESS
 from tests.probes import requires_root
 
 pytestmark = requires_root
 
 RUN = ("run", "--rm", "--network", "none")
 FORWARDED = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2")
-PATIENCE_S = 10
+PATIENCE_S = 10 * SLOWNESS
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from minibox.engine import images as engine
 from minibox.errors import StoreBusy
 from minibox.image.layout import Layout
 from tests import images, isolation
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 from tests.running import running
 
@@ -323,7 +324,7 @@ sys.exit(main(["run", "--rm", "--network", "none", "base", "echo", "ok"]))
 @pytest.mark.parametrize("step", ["resolve", "claim", "record", "look", "unpack"])
 def test_a_start_gets_its_layers_whenever_all_images_are_pruned(minibox, environment, store, step):
     words = [sys.executable, "-c", PRUNE_WITHIN, step, environment["MINIBOX_ROOT"], environment["MINIBOX_RUNROOT"]]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60 * SLOWNESS)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
     # Pruned before the record, `base` was made anew; after it, only its name went, and what is left goes now.
     minibox("image", "prune", "-af", check=True)

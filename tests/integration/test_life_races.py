@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.leaks import SLOWNESS
 from tests.living import Box
 from tests.probes import requires
 
@@ -36,7 +37,7 @@ def ended(*commands: Started) -> list[tuple[int, str]]:
     """Exit status and stderr of each."""
     found = []
     for command in commands:
-        _, stderr = command.communicate(timeout=30)
+        _, stderr = command.communicate(timeout=30 * SLOWNESS)
         found.append((command.returncode, stderr))
     return found
 
@@ -136,7 +137,7 @@ def test_whoever_waits_knows_the_status_of_one_that_is_removed(begin: Any, box: 
     container_id = box.start("web", WHEN_TOLD, "--rm")
     waiting = [begin("wait", "web") for _ in range(3)]
     all_watch(box, container_id, *waiting)
-    assert [each.communicate(timeout=30)[0] for each in waiting] == ["7\n"] * 3
+    assert [each.communicate(timeout=30 * SLOWNESS)[0] for each in waiting] == ["7\n"] * 3
     assert box.left() == []
 
 
@@ -180,7 +181,7 @@ def test_its_supervisor_killed_when_it_has_just_ended(rm: bool, begin: Any, box:
             os.kill(supervisor, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        assert waiting.communicate(timeout=30)[0] == "7\n"
+        assert waiting.communicate(timeout=30 * SLOWNESS)[0] == "7\n"
         assert rm or box.state("web")["ExitCode"] == 7
         box.ok("rm", "-f", "web")
         assert box.left() == []

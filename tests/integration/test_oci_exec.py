@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run
+from tests.leaks import SLOWNESS
 from tests.oci_runtime import Runtime, console
 from tests.probes import requires
 
@@ -147,7 +148,7 @@ def test_in_a_paused_one_it_waits(runtime):
         time.sleep(0.5)
         assert process.poll() is None
         runtime.ok("resume", "c1")
-        assert process.communicate(timeout=60)[0] == "late\n"
+        assert process.communicate(timeout=60 * SLOWNESS)[0] == "late\n"
 
 
 def test_its_end_is_not_the_containers(runtime):

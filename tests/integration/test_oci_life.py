@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.leaks import SLOWNESS
 from tests.oci_runtime import Runtime, console
 from tests.probes import requires
 
@@ -78,7 +79,7 @@ def test_kill_all_reaches_every_process(runtime):
     pids = json.loads(runtime.ok("ps", "--format", "json", "c1"))
     runtime.ok("kill", "--all", "c1", "KILL")
     runtime.wait_for("c1", "stopped")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * SLOWNESS
     while json.loads(runtime.ok("ps", "--format", "json", "c1")) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert len(pids) >= 1 and json.loads(runtime.ok("ps", "--format", "json", "c1")) == []

@@ -11,6 +11,7 @@ import pytest
 
 from tests import isolation
 from tests.conftest import AS_USER, Run
+from tests.leaks import SLOWNESS
 from tests.oci_runtime import Runtime
 from tests.probes import requires, requires_user
 
@@ -82,7 +83,9 @@ def test_as_root_of_a_user_namespace(runtime):
     spec["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
     runtime.write(spec)
     argv = ["unshare", "--user", "--map-root-user", *runtime.argv("run", "-b", str(runtime.bundle.path), "c1")]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, **AS_USER)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=60 * SLOWNESS, stdin=subprocess.DEVNULL, **AS_USER
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "0" and lines[1].split() == ["0", str(isolation.USER_ID), "1"] and lines[2] == "0"

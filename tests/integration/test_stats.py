@@ -9,6 +9,7 @@ from typing import Any
 import pexpect
 import pytest
 
+from tests.leaks import SLOWNESS
 from tests.living import Box
 from tests.probes import requires
 
@@ -64,9 +65,9 @@ def test_a_live_table_stays_in_place(box: Box, minibox_command: list[str], envir
         shown.expect("CONTAINER ID")
         shown.expect("web")
         box.start("later", "exec sleep 100")
-        shown.expect("later", timeout=10)
+        shown.expect("later", timeout=10 * SLOWNESS)
         box.ok("rm", "-f", "later")
-        shown.expect_exact("\x1b[J", timeout=10)
+        shown.expect_exact("\x1b[J", timeout=10 * SLOWNESS)
         time.sleep(0.1)
         shown.sendintr()
         shown.expect(pexpect.EOF)

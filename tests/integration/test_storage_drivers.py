@@ -18,6 +18,7 @@ from minibox.storage import read_record, snapshotter
 from minibox.storage.erofs import make_image
 from tests import isolation
 from tests.conftest import Run
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 from tests.storages import Place, add, containers, loop_files, new_file_system, sparse, state_root, unfinished
 from tests.unit.layers import directory, entry, hard_link, symlink
@@ -191,8 +192,8 @@ def test_an_image_that_the_kernel_cannot_mount_from_its_file(
             ) as process:  # fmt: skip
                 assert process.stdout and process.stdout.readline() == "/etc/passwd\n"
                 assert any(str(root / "erofs").endswith(path) for path in loop_files()), loop_files()
-                process.communicate("\n", timeout=20)
-        deadline = time.monotonic() + 5
+                process.communicate("\n", timeout=20 * SLOWNESS)
+        deadline = time.monotonic() + 5 * SLOWNESS
         while any(str(root / "erofs").endswith(path) for path in loop_files()):
             assert time.monotonic() < deadline
 

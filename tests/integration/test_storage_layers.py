@@ -21,6 +21,7 @@ from minibox.image import layer
 from minibox.image.store import ImageStore, ResolvedImage
 from minibox.record import replace
 from tests.conftest import CHECKOUT, Run
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 from tests.storages import Place, add, containers, prepared, unfinished, used_bytes
 from tests.unit.layers import directory, entry
@@ -196,7 +197,7 @@ def test_killed_while_it_unpacks(minibox_here: Run, root: Path, minibox_command:
     add(root, "large", [entry(f"zeros{number}", content=bytes(8 << 20)) for number in range(4)])
     own = {**environment, "MINIBOX_ROOT": str(root), "MINIBOX_STORAGE_DRIVER": place.driver}
     with subprocess.Popen([*minibox_command, *RUN, "large", "true"], env=own) as process:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 20 * SLOWNESS
         while not [*root.glob("*/unfinished-*/zeros0"), *root.glob("*/unfinished-*/**/diff/zeros0")]:
             assert time.monotonic() < deadline and process.poll() is None
         process.kill()

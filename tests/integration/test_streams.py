@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.leaks import SLOWNESS
 from tests.probes import requires_root
 
 pytestmark = requires_root
@@ -219,7 +220,9 @@ def test_closed_ends_are_null_inside(minibox_command, environment, minibox, stat
     script = "cat; echo out; echo err >&2; readlink /proc/self/fd/0 >/tmp/host/result; exit 5"
     words = [*minibox_command, *RUN, "-i", "-v", f"{state}:/tmp/host", "base", "sh", "-c", script]
     command = ["/usr/bin/python3", "-c", CLOSED, closed, *words]
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=30 * SLOWNESS
+    )
     assert done.returncode == 5
     assert done.stdout == (b"" if "1" in closed else b"out\n")
     assert done.stderr == (b"" if "2" in closed else b"err\n")
@@ -228,7 +231,7 @@ def test_closed_ends_are_null_inside(minibox_command, environment, minibox, stat
 
 def test_an_error_of_ours_with_all_ends_closed(minibox_command, environment):
     command = ["/usr/bin/python3", "-c", CLOSED, "0,1,2", *minibox_command, "run", "--rm", "no-such-image"]
-    assert subprocess.run(command, env=environment, timeout=30).returncode == 125
+    assert subprocess.run(command, env=environment, timeout=30 * SLOWNESS).returncode == 125
 
 
 def test_no_other_descriptor_is_inherited(run):

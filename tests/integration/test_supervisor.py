@@ -16,8 +16,9 @@ from minibox.linux.process import EXEC, signatures
 from minibox.linux.supervisor import Duties, Supervisor
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
+from tests.leaks import SLOWNESS
 
-WAIT_S = 10
+WAIT_S = 10 * SLOWNESS
 
 
 class Supervised:

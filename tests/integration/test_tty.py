@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from tests.leaks import SLOWNESS
 from tests.probes import requires_root
 
 pexpect = pytest.importorskip("pexpect")
@@ -149,7 +150,7 @@ def test_top_draws_a_screen_and_quits(terminal):
     child = terminal("-it", "base", "top", "-d", "1")
     screen = pyte.Screen(80, 24)
     stream = pyte.Stream(screen)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 5 * SLOWNESS
     while time.monotonic() < deadline and not re.search(r" 1 +0 .*top", "\n".join(screen.display)):
         try:
             stream.feed(child.read_nonblocking(4096, timeout=0.2))
@@ -214,7 +215,7 @@ def test_a_hang_up_ends_the_container(terminal):
     child = terminal("-it", "--stop-timeout", "1", "base", "sh")
     child.expect(PROMPT)
     child.ptyproc.fileobj.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 5 * SLOWNESS
     while child.ptyproc.isalive() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not child.ptyproc.isalive()
@@ -258,7 +259,7 @@ def test_ctrl_c_without_t_reaches_the_command_once(terminal):
 
 def test_the_shell_command(minibox, minibox_command, environment):
     argv = [*minibox_command, "shell", "--network", "none", "base"]
-    child = pexpect.spawn(argv[0], argv[1:], env=environment, timeout=10, encoding="utf-8")
+    child = pexpect.spawn(argv[0], argv[1:], env=environment, timeout=10 * SLOWNESS, encoding="utf-8")
     child.expect(PROMPT)
     child.sendline("exit 5")
     assert _end(child) == 5

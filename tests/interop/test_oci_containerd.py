@@ -21,6 +21,7 @@ from tests.engines import (
     unmount_below,
     wait_until,
 )
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 
 pytestmark = requires("root", "command:containerd", "command:ctr", "command:containerd-shim-runc-v2")
@@ -176,7 +177,9 @@ def ticks(pid: str) -> int:
 
 def test_a_terminal(asked):
     argv = ["run", "--rm", "--tty", *options("term"), IMAGE, "term", "sh"]
-    child = pexpect.spawn("ctr", argv, env=asked.environment, dimensions=(33, 99), encoding="utf-8", timeout=30)
+    child = pexpect.spawn(
+        "ctr", argv, env=asked.environment, dimensions=(33, 99), encoding="utf-8", timeout=30 * SLOWNESS
+    )
     child.expect("# ")
     child.sendline("sleep 1; stty size; test -t 0 && echo is a terminal")
     child.expect("33 99")

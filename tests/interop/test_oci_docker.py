@@ -12,6 +12,7 @@ import pexpect
 import pytest
 
 from tests.engines import IMAGE, Docker, busybox_archive, docker, wait_until
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 
 pytestmark = requires("root", "command:dockerd", "command:containerd", "command:iptables", "command:busybox")
@@ -65,7 +66,9 @@ def test_exec(asked):
 
 def test_a_terminal_of_the_size_that_it_has(asked):
     argv = ["run", "--rm", "-it", "--name", "term", IMAGE, "sh"]
-    child = pexpect.spawn("docker", argv, env=asked.environment, dimensions=(33, 99), encoding="utf-8", timeout=30)
+    child = pexpect.spawn(
+        "docker", argv, env=asked.environment, dimensions=(33, 99), encoding="utf-8", timeout=30 * SLOWNESS
+    )
     child.expect("/ # ")
     child.sendline("stty size; test -t 0 && echo is a terminal")
     child.expect("33 99")

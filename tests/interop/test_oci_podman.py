@@ -27,6 +27,7 @@ from tests.engines import (
     unmount_below,
     wait_until,
 )
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 
 pytestmark = requires("root", "command:podman", "command:conmon", "command:busybox")
@@ -151,7 +152,9 @@ def test_exec(asked):
 def test_a_terminal_of_the_size_that_it_has(asked):
     words = ["run", "--rm", "-it", "--cgroup-parent", f"/{CGROUP}", "--network", "none", IMAGE, "sh"]
     argv = [*asked.command[1:], *words]
-    child = pexpect.spawn("podman", argv, env=asked.environment, dimensions=(33, 99), encoding="utf-8", timeout=30)
+    child = pexpect.spawn(
+        "podman", argv, env=asked.environment, dimensions=(33, 99), encoding="utf-8", timeout=30 * SLOWNESS
+    )
     child.expect("/ # ")
     child.sendline("sleep 1; stty size; test -t 0 && echo is a terminal")
     child.expect("33 99")

@@ -20,6 +20,7 @@ import pytest
 from minibox.image.importer import add_image
 from minibox.image.store import ImageStore
 from tests import images
+from tests.leaks import SLOWNESS
 from tests.probes import requires
 from tests.registries import basic, digest_of, docker_registry
 from tests.unit.layers import tar_of
@@ -277,12 +278,12 @@ def test_login_at_a_terminal(minibox_command, environment, private, certificate,
     pexpect = pytest.importorskip("pexpect")
     trust(home, private, certificate)
     refused = pexpect.spawn(*split(minibox_command, "login", "-u", "alice", "-p", "x", private),
-                            env={**environment, **home}, timeout=20, encoding="utf-8")  # fmt: skip
+                            env={**environment, **home}, timeout=20 * SLOWNESS, encoding="utf-8")  # fmt: skip
     refused.expect("everybody on this machine sees it")
     refused.expect(pexpect.EOF)
     refused.close()
     assert refused.exitstatus == 125
-    child = pexpect.spawn(*split(minibox_command, "login", private), env={**environment, **home}, timeout=20,
+    child = pexpect.spawn(*split(minibox_command, "login", private), env={**environment, **home}, timeout=20 * SLOWNESS,
                           encoding="utf-8")  # fmt: skip
     child.expect(f"Username at {private}: ")
     child.sendline("alice")
@@ -425,14 +426,14 @@ def test_eight_pulls_at_once_of_which_three_are_killed(minibox, minibox_command,
                          stderr=subprocess.PIPE, text=True)
         for number in range(8)
     ]  # fmt: skip
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 30 * SLOWNESS
     while not list(root.glob("tmp/*.partial")) and time.monotonic() < deadline:
         time.sleep(0.005)
     for process in pulls[:3]:
         process.send_signal(signal.SIGKILL)
         time.sleep(0.03)
     for process in pulls:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=60 * SLOWNESS)
         assert process in pulls[:3] or process.returncode == 0, said
 
     store = ImageStore(str(root))
