@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard native/*.c native/*.h native/*.def native/*.py)
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint unit native-check bench third-party storm vm vm-test vm-all vm-systemd box vagrant-test build clean
+.PHONY: help hello test check lint unit native-check bench third-party storm vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -83,6 +83,12 @@ vm-systemd: build .venv/.dev ## the tests of cgroups by systemd, with it as that
 	@tools/debian-packages vm vm-systemd
 	@tests/vm/vm.py --systemd --timeout 900 -- '$(VM_PYTEST) --numprocesses 0 tests/systemd'
 	@tests/vm/vm.py --systemd --user --timeout 900 -- '$(VM_PYTEST) --numprocesses 0 tests/systemd'
+
+# First with Debian's choice, AppArmor, under dockerd too; then with SELinux.
+vm-labels: build .venv/.dev ## the tests of AppArmor and SELinux, in that machine
+	@tools/debian-packages vm vm-labels
+	@tests/vm/vm.py --timeout 900 -- '$(VM_PYTEST) --numprocesses 0 tests/labels/test_apparmor.py'
+	@tests/vm/vm.py --lsm selinux --timeout 900 -- '$(VM_PYTEST) --numprocesses 0 tests/labels/test_selinux.py'
 
 VM_PYTEST := env MINIBOX_REQUIRE=all python -m pytest --numprocesses 2 --durations 10
 

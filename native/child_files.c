@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 int mb_child_open_in(const struct mb_child *child, uint64_t root, const char *path, int flags) {
     if (root == MB_HOST) {
@@ -128,6 +129,11 @@ int mb_child_op_open(struct mb_child *child, const uint64_t *a) {
     return mb_child_fill(child, a[2], open(text(a[0]), (int)a[1] | O_CLOEXEC));
 }
 
+/* open_in(root, path, flags, slot) */
+int mb_child_op_open_in(struct mb_child *child, const uint64_t *a) {
+    return mb_child_fill(child, a[3], mb_child_open_in(child, a[0], text(a[1]), (int)a[2]));
+}
+
 /* mkdir(root, path, mode): with its parents; there already is fine. */
 int mb_child_op_mkdir(struct mb_child *child, const uint64_t *a) {
     char copy[PATH_MAX];
@@ -220,6 +226,23 @@ int mb_child_op_write_file(struct mb_child *child, const uint64_t *a) {
 /* write_fd(fd, bytes): to a file that only the parent may open. */
 int mb_child_op_write_fd(struct mb_child *child, const uint64_t *a) {
     return write_all(slot(child, a[0]), mb_plan_bytes(child->plan, a[1]));
+}
+
+/* label(file, bytes): a label for what this process makes or becomes, in a file of /proc/self/attr. */
+int mb_child_op_label(struct mb_child *child, const uint64_t *a) {
+    return write_all(slot(child, a[0]), mb_plan_bytes(child->plan, a[1]));
+}
+
+/* label_file(root, path, bytes): of SELinux. */
+int mb_child_op_label_file(struct mb_child *child, const uint64_t *a) {
+    struct mb_bytes label = mb_plan_bytes(child->plan, a[2]);
+    int fd = mb_child_open_in(child, a[0], text(a[1]), O_RDONLY);
+    if (fd < 0) {
+        return -errno;
+    }
+    int error = result(fsetxattr(fd, "security.selinux", label.data, label.size, 0));
+    close(fd);
+    return error;
 }
 
 /* chdir(path): no magic link may lead to a directory outside that a leaked descriptor holds

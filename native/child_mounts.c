@@ -50,13 +50,21 @@ int mb_child_set_options(int fs, const char *options) {
     }
     strcpy(copy, options);
     for (char *option = copy, *next; *option; option = next) {
-        next = option + strcspn(option, ",");
+        char *value = option + strcspn(option, "=,");
+        /* As in mount(8): a label of SELinux may have commas, and has quotes around it then. */
+        char *quote = strncmp(value, "=\"", 2) ? NULL : strchr(value + 2, '"');
+        next = quote ? quote : value;
+        next += strcspn(next, ",");
         if (*next) {
             *next++ = '\0';
         }
-        char *value = strchr(option, '=');
+        value = *value == '=' ? value + 1 : NULL;
         if (value) {
-            *value++ = '\0';
+            value[-1] = '\0';
+        }
+        if (quote) {
+            *quote = '\0';
+            value++;
         }
         if (*option && mb_fsconfig(fs, value ? MB_FSCONFIG_SET_STRING : MB_FSCONFIG_SET_FLAG, option, value, 0)) {
             return -errno;

@@ -49,7 +49,7 @@ int mb_child_new_mount(const char *fstype, const char *source, const char *optio
 /* Bind the host's `source` to a path of a root. */
 int mb_child_bind(const struct mb_child *child, const char *source, uint64_t root, const char *target);
 
-/* Give a file system context its options: "key,key=value,...". */
+/* Give a file system context its options: "key,key=value,key=\"value,value\",...". */
 int mb_child_set_options(int fs, const char *options);
 
 /* Copy what is in a directory to another, empty one: files, directories, links and nodes, with mode, owner and

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from minibox.linux import labels
+
 Missing = str | None
 
 
@@ -93,6 +95,14 @@ def _internet(_: str) -> Missing:
     return None if done.returncode == 0 else "the internet"
 
 
+def _apparmor(_: str) -> Missing:
+    return None if labels.has_apparmor() else "AppArmor in the kernel"
+
+
+def _selinux(_: str) -> Missing:
+    return None if "selinuxfs" in _text("/proc/filesystems") else "SELinux in the kernel"
+
+
 def _text(path: str) -> str:
     try:
         return Path(path).read_text()
@@ -107,6 +117,8 @@ PROBES: dict[str, Callable[[str], Missing]] = {
     "cgroup": _cgroup,
     "idmap": _idmap,
     "internet": _internet,
+    "apparmor": _apparmor,
+    "selinux": _selinux,
 }
 
 requires_root = requires("root")

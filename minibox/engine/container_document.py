@@ -75,7 +75,7 @@ def container_document(found: dict[str, Any], root: str, runroot: str, with_size
         "RestartCount": found.get("RestartCount") or 0,
         "Driver": "",
         "Platform": "linux",
-        "AppArmorProfile": "",
+        "AppArmorProfile": _apparmor(options),
         "HostConfig": _host_config(options, log),
         "GraphDriver": {"Name": "", "Data": None},
         "Mounts": [_mount(mount) for mount in mounts_of(found)],
@@ -126,6 +126,13 @@ def _state(found: dict[str, Any], root: str, pid: int) -> dict[str, Any]:
         "FinishedAt": format_time(found.get("Finished")),
         **({"Health": results} if results else {}),
     }
+
+
+def _apparmor(options: dict[str, Any]) -> str:
+    words = [word for word in options.get("security_opt") or () if isinstance(word, str)]
+    return next(
+        (word[len("apparmor=") :] for word in reversed(words) if word.startswith(("apparmor=", "apparmor:"))), ""
+    )
 
 
 def _host_config(options: dict[str, Any], log: str) -> dict[str, Any]:

@@ -27,12 +27,14 @@ class Security:
         seccomp: "default", "unconfined", or the path of a profile.
         system_paths: mask and protect the paths of /proc and /sys.
         writable_cgroups: mount /sys/fs/cgroup read-write.
+        apparmor: the profile of AppArmor that it is under; "" for the caller's.
     """
 
     no_new_privileges: bool = False
     seccomp: str = "default"
     system_paths: bool = True
     writable_cgroups: bool = False
+    apparmor: str = ""
 
 
 def parse_security(options: RunOptions) -> Security:
@@ -40,11 +42,11 @@ def parse_security(options: RunOptions) -> Security:
 
     Raises:
         UsageError: an unknown option or value.
-        Unsupported: a mandatory access control profile: AppArmor and SELinux are not handled.
+        Unsupported: a profile of AppArmor where there is none, or a label of SELinux.
     """
     no_new_privileges, writable_cgroups = False, options.privileged
     system_paths = not options.privileged
-    seccomp = "unconfined" if options.privileged else "default"
+    seccomp, apparmor = "unconfined" if options.privileged else "default", ""
     for word in options.security_opt:
         name, equals, value = word.partition("=")
         if not equals:
@@ -57,16 +59,23 @@ def parse_security(options: RunOptions) -> Security:
             seccomp = "default" if value == "builtin" else value
         elif name == "systempaths" and value == "unconfined":
             system_paths = False
-        elif name in ("apparmor", "label"):
-            if value not in ("unconfined", "disable"):
-                raise Unsupported(f"security option {word!r} is not supported", hint="minibox sets no such labels")
+        elif name == "apparmor" and value and "\0" not in value:
+            apparmor = "" if value == "unconfined" else value
+        elif name == "label":
+            if value != "disable":
+                raise Unsupported(f"security option {word!r} is not supported", hint="minibox makes no such labels")
         else:
             raise UsageError(
                 f"invalid security option {word!r}",
-                hint="options are no-new-privileges, seccomp=FILE|unconfined, systempaths=unconfined, "
+                hint="options are apparmor=PROFILE, no-new-privileges, seccomp=FILE|unconfined, systempaths=unconfined, "
                 "writable-cgroups=true",
             )
-    return Security(no_new_privileges, seccomp, system_paths, writable_cgroups)
+    if apparmor:
+        from minibox.linux.labels import has_apparmor
+
+        if not has_apparmor():
+            raise Unsupported(f"security option 'apparmor={apparmor}': AppArmor is not enabled on this host")
+    return Security(no_new_privileges, seccomp, system_paths, writable_cgroups, apparmor)
 
 
 def _boolean(value: str, word: str) -> bool:

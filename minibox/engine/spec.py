@@ -91,6 +91,8 @@ def make_spec(
     args = process_args(options, image_config)
     process = _process(options, config, args, _mapped(user, id_mappings, options), hostname, capabilities, host)
     process["noNewPrivileges"] = security.no_new_privileges
+    if security.apparmor:
+        process["apparmorProfile"] = security.apparmor
     devices = make_devices(
         options.device, host, bind=id_mappings is not None and not idmap_binds, privileged=options.privileged
     )

@@ -16,7 +16,7 @@ from __future__ import annotations
 from os import fsencode
 
 from minibox.errors import ConfigError
-from minibox.plan import devices, hooks, mounts, namespaces, scheduling
+from minibox.plan import devices, hooks, labels, mounts, namespaces, scheduling
 from minibox.plan import operations as op
 from minibox.plan.check import check
 from minibox.plan.process import become, session
@@ -132,7 +132,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *([show_disk()] if rootfs.disk else []),
             *_furnish(spec, wanted, bool(made)),
             *_close_up(spec, start),
-            *session(start, console=True),
+            *session(spec["process"], start, console=True),
             *_network(spec, start),
             *scheduling.personality_of(spec.get("linux", {})),
             *become(spec["process"], start, hooks.before_exec(spec)),
@@ -183,7 +183,7 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount], devices_made: bool) -> list
             steps.append(op.attach(slot, op.ROOT, mount.destination, "a bind mount"))
             slot += 1
         else:
-            steps += mounts.place(mount)
+            steps += mounts.place(mount, spec.get("linux", {}).get("mountLabel", ""))
     steps += devices.furnish(spec, wanted, slot if devices_made else None)
     if spec.get("hostname"):
         steps.append(op.sethostname(spec["hostname"], "the name of the new UTS namespace"))
@@ -207,6 +207,7 @@ def _close_up(spec: Spec, start: Start) -> list[Op]:
     steps += [op.mask(path, "tells of the host") for path in linux.get("maskedPaths", [])]
     if spec.get("root", {}).get("readonly"):
         steps.append(op.mount_attributes(op.ROOT, "a read-only root", set_=op.RDONLY))
+    steps += labels.opened(spec["process"], start.keyring)
     if namespaces.shares_mounts(spec):
         steps.append(op.chroot("the container's root becomes /; the others in this mount namespace keep theirs"))
     elif start.pivot:

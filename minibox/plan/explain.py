@@ -48,6 +48,7 @@ WORDS = {
     "undumpable": ("hide from those inside", "prctl(2)", ""),
     "clone_sibling": ("go on as a child of the parent's, with {flags}", "clone3(2)", "socket flags"),
     "open": ("open {path}", "open(2)", "path flags slot"),
+    "open_in": ("open {path} below {root}", "openat2(2)", "root path flags slot"),
     "open_tree": ("clone the mount of {path}", "open_tree(2)", "path flags slot"),
     "open_image": ("mount the EROFS image {path}", "fsopen(2)", "path slot"),
     "id_map": ("id-map {mount}", "mount_setattr(2)", "mount recursive userns"),
@@ -68,6 +69,8 @@ WORDS = {
     "symlink": ("link {path} to {target}", "symlink(2)", "target root path"),
     "write_file": ("write {data} to {path}", "proc(5)", "root path data"),
     "write_fd": ("enter a cgroup: write {data} to its {file}", "cgroups(7)", "file data"),
+    "label": ("take on the label {label}", "proc_pid_attr(5)", "file label"),
+    "label_file": ("give {path} the label {label}", "xattr(7)", "root path label"),
     "pivot_root": ("make {root} the root directory", "pivot_root(2)", "root"),
     "chroot": ("change the root directory to {root}", "chroot(2)", "root"),
     "unmount": ("unmount {path}", "umount2(2)", "path mount_id"),
@@ -111,6 +114,8 @@ SLOTS = {
     op.ROOT: "the container's root", op.PTY_MASTER: "the terminal's master", op.PTY_SLAVE: "the terminal",
     op.SCRATCH: "the mount at hand", op.NAMESPACES: "the container's first process",
     op.HOOKS_CREATING: "its state, creating",
+    op.PROC: "the host's /proc", op.LABEL_APPARMOR: "the next AppArmor profile", op.LABEL_SELINUX: "the next SELinux label",
+    op.LABEL_KEYS: "the SELinux label of keys",
     op.HOOKS_CREATED: "its state, created", op.LISTENER: "the listener", op.GATE: "the gate", op.REPORT: "the report of what fails behind it",
 }  # fmt: skip
 TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", op.TAG_DISK: "disk",
@@ -229,7 +234,7 @@ def _shown(operation: str, name: str, value: Argument) -> str:
     if table is None:
         return str(value)
     words = [word for bit, word in table.items() if value & bit]
-    return "|".join(words) if operation != "open" else oct(value)
+    return "|".join(words) if operation not in ("open", "open_in") else oct(value)
 
 
 def _slot(number: int) -> str:
@@ -243,7 +248,7 @@ def _slot(number: int) -> str:
         return f"bind source {number - op.FIRST_BIND + 1}"
     if number >= op.FIRST_JOINED:
         return "the namespace"
-    if number >= op.FIRST_CGROUP:
+    if op.FIRST_CGROUP <= number < op.PROC:
         return f"tasks file {number - op.FIRST_CGROUP + 1}"
     return SLOTS[number]
 

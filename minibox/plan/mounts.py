@@ -5,6 +5,8 @@ Options by the OCI runtime specification, config.md, "Linux mount options".
 
 from __future__ import annotations
 
+from os import fsencode
+
 from minibox.errors import ConfigError
 from minibox.plan import operations as op
 from minibox.record import record
@@ -51,6 +53,8 @@ FILE_SYSTEM = {
 }
 # Of mount(2) alone, or what is so anyway: every file system that counts versions always does.
 WITHOUT_EFFECT = ("defaults", "remount", "silent", "loud", "iversion", "noiversion")
+# An option for their label is refused: what is in them has labels of its own, or all mounts are one file system.
+LABELLED_BY_POLICY = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue")
 PROPAGATION = {
     "private": op.MS_PRIVATE,
     "slave": op.MS_SLAVE,
@@ -248,8 +252,12 @@ def open_bind(mount: Mount, slot: int) -> list[Op]:
     return steps
 
 
-def place(mount: Mount) -> list[Op]:
-    """Mount a new file system, or change what is mounted."""
+def place(mount: Mount, label: str = "") -> list[Op]:
+    """Mount a new file system, or change what is mounted.
+
+    Args:
+        label: of SELinux, for its files.
+    """
     if mount.remount:
         return _remount(mount)
     why = WHY.get(
@@ -258,7 +266,10 @@ def place(mount: Mount) -> list[Op]:
     attributes = mount.set_ | mount.all_set
     # A device's file system must know that it isn't to write; for others the attribute is enough.
     on_device = attributes & op.RDONLY and (mount.source or "").startswith("/")
-    options = ",".join(filter(None, ["ro" if on_device else "", mount.options]))
+    context = f'context="{label}"' if label and mount.fstype not in LABELLED_BY_POLICY else ""
+    if "context=" in mount.options:
+        context = ""
+    options = ",".join(filter(None, ["ro" if on_device else "", mount.options, context]))
     steps: list[Op] = []
     if mount.fstype == "tmpfs" and (mount.copy_up or not _has_mode(mount.options)):
         steps.append(op.mount_tmpfs(mount.destination, why, options=options, attributes=attributes, copy=mount.copy_up))
@@ -266,6 +277,8 @@ def place(mount: Mount) -> list[Op]:
         steps.append(
             op.mount(mount.fstype, mount.destination, why, source=mount.source, options=options, attributes=attributes)
         )
+    if label and mount.fstype == "mqueue":
+        steps.append(op.label_file(mount.destination, fsencode(label), "it was there before, without an option for it"))
     if mount.propagation & ~op.MS_REC not in (0, op.MS_PRIVATE):
         spread = mount.propagation & ~op.MS_REC
         steps.append(op.attributes_at(mount.destination, "as asked for", propagation=spread))

@@ -34,6 +34,8 @@ HOOKS_CREATING, HOOKS_CREATED = 13, 14  # the container's state, as hooks get it
 GATE, REPORT = 11, 12  # the FIFO that `start` writes to, and the file that it reads; see `engine.gate`
 LISTENER = 15  # of the seccomp filter
 FIRST_CGROUP = 16  # the "tasks" files of its cgroups, one a v1 hierarchy
+PROC = 36  # the host's /proc
+LABEL_APPARMOR, LABEL_SELINUX, LABEL_KEYS = 37, 38, 39  # files of this process that take labels
 FIRST_JOINED = 40  # namespaces that are joined by path, one a type
 FIRST_BIND = 48  # bind mounts, opened before the container's root hides their sources
 FIRST_KEPT = 512  # descriptors of the caller's that stay open, from 3 on
@@ -114,6 +116,10 @@ def clone_sibling(why: str, flags: int = 0) -> Op:
 
 def open_(path: str, flags: int, slot: int, why: str) -> Op:
     return Op("open", (path, flags, slot), why, INIT)
+
+
+def open_in(root: int, path: str, flags: int, slot: int, why: str) -> Op:
+    return Op("open_in", (root, path, flags, slot), why, INIT)
 
 
 def open_tree(path: str, slot: int, why: str, recursive: bool = False) -> Op:
@@ -209,6 +215,14 @@ def chroot(why: str) -> Op:
 
 def unmount(path: str, mount_id: int, why: str) -> Op:
     return Op("unmount", (path, mount_id), why, INIT)
+
+
+def label(slot: int, text: bytes, why: str) -> Op:
+    return Op("label", (slot, text), why, INIT)
+
+
+def label_file(path: str, text: bytes, why: str) -> Op:
+    return Op("label_file", (ROOT, path, text), why, INIT)
 
 
 def move_root(why: str) -> Op:

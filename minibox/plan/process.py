@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from minibox.linux import capabilities
 from minibox.linux.seccomp import NEW_LISTENER
+from minibox.plan import labels, scheduling
 from minibox.plan import operations as op
-from minibox.plan import scheduling
 from minibox.plan.namespaces import dies_with_parent
 
 TYPE_CHECKING = False
@@ -24,12 +24,12 @@ RLIMITS = {
 }  # fmt: skip
 
 
-def session(start: Start, *, console: bool) -> list[Op]:
+def session(process: Process, start: Start, *, console: bool) -> list[Op]:
     """A session of its own, and the standard streams."""
     terminal = start.terminal
     steps = [op.setsid("no terminal of the caller's is within reach")]
     if start.keyring:
-        steps.append(op.session_keyring("nor its keys"))
+        steps += [*labels.of_keys(process), op.session_keyring("nor its keys")]
     if terminal:
         steps += [
             op.open_pty(*terminal, "a terminal of the container's own"),
@@ -89,6 +89,7 @@ def become(process: Process, start: Start, hooks: list[Op] | None = None) -> lis
         steps.append(op.tell(op.TAG_CREATED, "minibox has nothing more to do"))
         steps.append(op.gate("all but the command itself is done"))
     steps += hooks or []
+    steps += labels.at_exec(process)
     steps += last
     return [*steps, command(process)]
 

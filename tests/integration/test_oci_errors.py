@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from minibox.linux.labels import has_apparmor, has_selinux
 from tests.conftest import Run
 from tests.oci_runtime import Runtime
 from tests.probes import requires
@@ -91,6 +92,26 @@ def test_the_hosts_namespace_by_its_path(runtime, kind, change):
     runtime.write(spec)
     says = runtime.error("create", "--bundle", str(runtime.bundle.path), "c1")
     assert f"is not allowed in the hosts {kind} namespace" in says
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says", "known"),
+    [
+        ("process.apparmorProfile", "mine", "apparmorProfile 'mine': AppArmor is not enabled", has_apparmor()),
+        ("process.selinuxLabel", "u:r:t:s0", "selinuxLabel 'u:r:t:s0': SELinux is not enabled", has_selinux()),
+        ("linux.mountLabel", "u:r:t:s0", "mountLabel 'u:r:t:s0': SELinux is not enabled", has_selinux()),
+    ],
+)
+def test_labels_that_the_host_does_not_know(runtime, path, value, says, known):
+    """Where it does, this one isn't among them."""
+    runtime.write(change(runtime.bundle.spec("true"), path, value))
+    assert ("(E" if known else says) in runtime.error("run", "--bundle", str(runtime.bundle.path), "c1")
+
+
+def test_unconfined_is_no_label(runtime):
+    spec = change(runtime.bundle.spec("true"), "process.apparmorProfile", "unconfined")
+    runtime.write(change(spec, "process.selinuxLabel", ""))
+    runtime.ok("run", "--bundle", str(runtime.bundle.path), "c1")
 
 
 def test_capabilities_that_nobody_knows_are_a_warning(runtime):

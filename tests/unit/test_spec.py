@@ -1,98 +1,20 @@
-"""`make_spec`: exact Specs of options, and that nothing but our own errors comes out of it."""
+"""`make_spec`: exact Specs of options."""
 
 from __future__ import annotations
 
 import json
-import os
-import stat
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from minibox.engine.host_facts import HostFacts
-from minibox.engine.ids import IdMappings
 from minibox.engine.options import RunOptions
-from minibox.engine.spec import complete, make_spec
+from minibox.engine.spec import complete
 from minibox.engine.volumes import user_mounts
-from minibox.errors import ConfigError, MiniboxError, Unsupported, UsageError
+from minibox.errors import ConfigError, Unsupported, UsageError
 from minibox.linux.capabilities import DEFAULT, NAMES
+from minibox.linux.labels import has_apparmor
 from minibox.oci.schema import SPEC, checked
-from minibox.record import replace
-
-PASSWD = "root:x:0:0:root:/root:/bin/sh\nbin:x:1:1::/:/bin/false\nada:x:1000:1001:Ada:/home/ada:/bin/sh\n"
-GROUP = "root:x:0:\naudio:x:29:ada,bin\nusers:x:100:\nada:x:1001:\ndocker:x:998:bin,ada\n"
-FILES = {"/etc/passwd": PASSWD, "/etc/group": GROUP}
-ID = "0123456789abcdef" * 4
-RANGE = IdMappings(
-    ({"containerID": 0, "hostID": 100000, "size": 65536},), ({"containerID": 0, "hostID": 100000, "size": 65536},)
-)
-SINGLE = IdMappings(({"containerID": 0, "hostID": 1000, "size": 1},), ({"containerID": 0, "hostID": 1000, "size": 1},))
-
-
-def facts(**changes: Any) -> HostFacts:
-    """A host with /src, /src/file, /dev/fuse and /dev/sda."""
-
-    def look(path: str) -> os.stat_result:
-        modes = {
-            "/src": (stat.S_IFDIR | 0o755, 0),
-            "/here/data": (stat.S_IFDIR | 0o755, 0),
-            "/src/file": (stat.S_IFREG | 0o644, 0),
-            "/dev": (stat.S_IFDIR | 0o755, 0),
-            "/dev/snd": (stat.S_IFDIR | 0o755, 0),
-            "/dev/snd/seq": (stat.S_IFCHR | 0o660, os.makedev(116, 1)),
-            "/dev/fuse": (stat.S_IFCHR | 0o666, os.makedev(10, 229)),
-            "/dev/sda": (stat.S_IFBLK | 0o660, os.makedev(8, 0)),
-            "/dev/null": (stat.S_IFCHR | 0o666, os.makedev(1, 3)),
-        }
-        if "\0" in path:
-            raise ValueError("embedded null byte")
-        if path not in modes:
-            raise FileNotFoundError(2, "No such file or directory", path)
-        mode, rdev = modes[path]
-        return os.stat_result((mode, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0, 4096, 0, rdev))
-
-    def read(path: str) -> bytes:
-        files = {
-            "env": b"# comment\nFROM_FILE=1\n\n  SPACED= x y \nCALLER\nMISSING\n",
-            "profile": json.dumps({"defaultAction": "SCMP_ACT_ALLOW"}).encode(),
-        }
-        if path not in files:
-            raise FileNotFoundError(2, "No such file or directory", path)
-        return files[path]
-
-    directories = {"/dev": ["fuse", "null", "sda", "snd", "gone"], "/dev/snd": ["seq"]}
-    known: dict[str, Any] = {
-        "environ": {"CALLER": "mine"},
-        "cwd": "/here",
-        "hostname": "thehost",
-        "cpus": 4,
-        "stat": look,
-        "lstat": look,
-        "read": read,
-        "list_dir": lambda path: directories.get(path, []),
-    }
-    return HostFacts(**{**known, **changes})
-
-
-def spec_of(config: dict[str, Any] | None = None, *, given: dict[str, Any] | None = None, **options: Any) -> Any:
-    """The Spec of options for an image with ``Cmd: [sh]``."""
-    arguments: dict[str, Any] = {"host": facts(), **(given or {})}
-    return make_spec(
-        RunOptions(image="base", **options),
-        {"config": {"Cmd": ["sh"]} if config is None else config},
-        lookup=lambda path: FILES[path],
-        container_id=ID,
-        rootfs="/bundle/rootfs",
-        root="/root-dir",
-        **arguments,
-    )
-
-
-def mount_at(spec: Any, destination: str) -> Any:
-    (found,) = [mount for mount in spec["mounts"] if mount["destination"] == destination]
-    return found
+from tests.unit.specs import ID, RANGE, SINGLE, facts, mount_at, spec_of
 
 
 def test_plain_spec():
@@ -449,8 +371,17 @@ def test_security_options():
     assert not spec_of(security_opt=("no-new-privileges:false",))["process"]["noNewPrivileges"]
     profile = spec_of(security_opt=("seccomp=profile",))["linux"]["seccomp"]
     assert profile == {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}
+    assert "apparmorProfile" not in spec_of(security_opt=("apparmor=unconfined", "label=disable"))["process"]
     with pytest.raises(Unsupported):
-        spec_of(security_opt=("apparmor=mine",))
+        spec_of(security_opt=("label=type:mine",))
+
+
+def test_a_profile_of_apparmor_needs_it():
+    if has_apparmor():
+        assert spec_of(security_opt=("apparmor=mine",))["process"]["apparmorProfile"] == "mine"
+    else:
+        with pytest.raises(Unsupported, match="AppArmor is not enabled on this host"):
+            spec_of(security_opt=("apparmor=mine",))
 
 
 def test_init():
@@ -459,82 +390,3 @@ def test_init():
     assert mount_at(spec, "/dev/init")["source"] == "/lib/init"
     with pytest.raises(ConfigError):
         spec_of(init=True)
-
-
-WORDS = st.one_of(
-    st.text(max_size=40),
-    st.lists(
-        st.sampled_from(
-            ["/", ":", "=", ",", "..", "src", "/src", "ro", "rw", "type", "bind", "tmpfs", "volume", "target", "-", "-1",
-             "net.", "size", '"', "\0", "\n", "nofile", "ada", "0", "99999999999999999999", "²", "SIG", "RTMIN+", "ALL",
-             "seccomp", "profile", "env", "/dev/fuse", "rwm", "é"]
-        ),
-        max_size=8,
-    ).map("".join),
-)  # fmt: skip
-NUMBERS = st.one_of(st.none(), st.integers(), st.integers(-(2**70), 2**70))
-LISTS = st.lists(WORDS, max_size=3).map(tuple)
-FIELDS = {
-    "command": LISTS, "env": LISTS, "env_file": LISTS, "workdir": WORDS, "user": WORDS, "group_add": LISTS,
-    "entrypoint": st.one_of(st.none(), WORDS), "stop_signal": WORDS, "oom_score_adj": NUMBERS, "ulimit": LISTS,
-    "hostname": WORDS, "label": LISTS, "volume": LISTS, "mount": LISTS, "tmpfs": LISTS, "device": LISTS,
-    "memory_bytes": NUMBERS, "memory_swap_bytes": NUMBERS, "cpus": st.one_of(st.none(), st.floats()),
-    "shm_size_bytes": st.integers(), "cpu_shares": NUMBERS, "cpuset_cpus": WORDS, "pids_limit": NUMBERS,
-    "memory_reservation_bytes": NUMBERS, "cpu_quota_us": NUMBERS, "cpu_period_us": NUMBERS, "cpuset_mems": WORDS,
-    "blkio_weight": NUMBERS, "publish": LISTS, "expose": LISTS,
-    "cap_add": LISTS, "cap_drop": LISTS, "security_opt": LISTS, "sysctl": LISTS,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("field", sorted(FIELDS))
-@settings(max_examples=150)
-@given(data=st.data())
-def test_any_value_gives_a_spec_or_our_error(field, data):
-    options = replace(RunOptions(image="base"), **{field: data.draw(FIELDS[field])})
-    try:
-        spec = make_spec(
-            options, {"config": {"Cmd": ["sh"]}}, lookup=lambda path: FILES[path], host=facts(), container_id=ID,
-            rootfs="/rootfs", root="/root-dir",
-        )  # fmt: skip
-    except MiniboxError as error:
-        assert str(error) and str(error).isprintable() and (error.hint or "x").isprintable()
-        return
-    checked(json.loads(json.dumps(spec)), SPEC, "config.json")
-    for mount in spec["mounts"]:
-        assert mount["destination"].startswith("/") and ".." not in mount["destination"].split("/")
-    assert "\\u0000" not in json.dumps(spec)
-
-
-@settings(max_examples=200)
-@given(passwd=st.text(), group=st.text(), user=WORDS)
-def test_any_passwd_file(passwd, group, user):
-    files = {"/etc/passwd": passwd, "/etc/group": group}
-    try:
-        make_spec(
-            RunOptions(image="base", user=user), {"config": {"Cmd": ["sh"]}}, lookup=lambda path: files[path],
-            host=facts(), container_id=ID, rootfs="/rootfs", root="/root-dir",
-        )  # fmt: skip
-    except MiniboxError:
-        pass
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS,
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(WORDS, children, max_size=3),
-    max_leaves=6,
-)
-KEYS = ["User", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal"]
-
-
-@settings(max_examples=400)
-@given(config=st.one_of(JSON, st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4)))
-def test_any_image_config(config):
-    try:
-        spec = make_spec(
-            RunOptions(image="base", command=("true",)), {"config": config}, lookup=lambda path: FILES[path],
-            host=facts(), container_id=ID, rootfs="/rootfs", root="/root-dir",
-        )  # fmt: skip
-    except MiniboxError as error:
-        assert str(error).isprintable()
-        return
-    checked(json.loads(json.dumps(spec)), SPEC, "config.json")

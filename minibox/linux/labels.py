@@ -1,0 +1,23 @@
+"""Does this kernel know labels of AppArmor, of SELinux?"""
+
+from __future__ import annotations
+
+import os
+
+
+def has_apparmor() -> bool:
+    """Is AppArmor enabled?"""
+    return _read("/sys/module/apparmor/parameters/enabled") == b"Y"
+
+
+def has_selinux() -> bool:
+    """Is SELinux enabled, and has it a policy? Without one the only label is the kernel's."""
+    return os.path.isdir("/sys/fs/selinux") and _read("/proc/self/attr/current").rstrip(b"\0") not in (b"", b"kernel")
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb", 0) as file:
+            return file.readall().strip()
+    except OSError:
+        return b""

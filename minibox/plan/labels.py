@@ -1,0 +1,56 @@
+"""Labels of AppArmor and SELinux as operations: what the command, its keys and its mounts are under.
+
+The kernel takes a label for the next exec from a file of the process's own in /proc; proc_pid_attr(5). It is opened
+while the host's /proc is in sight, since the container's may be anything, and written to right before the exec: hooks
+would go under it too. By then only a write is sure to pass the filter of system calls.
+"""
+
+from __future__ import annotations
+
+from os import fsencode
+
+from minibox.plan import operations as op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.oci.runtime import Process
+    from minibox.plan.operations import Op
+
+O_WRONLY = 1
+ATTRIBUTES = "/thread-self/attr"  # below /proc
+# slot: file
+FILES = {op.LABEL_APPARMOR: "apparmor/exec", op.LABEL_SELINUX: "exec", op.LABEL_KEYS: "keycreate"}
+
+
+def opened(process: Process, keyring: bool, proc: int = op.HOST) -> list[Op]:
+    """Open the files.
+
+    Args:
+        keyring: it gets a session keyring of its own.
+        proc: the slot of the host's /proc, where that isn't to be seen any more.
+    """
+    slots = []
+    if process.get("apparmorProfile"):
+        slots.append(op.LABEL_APPARMOR)
+    if process.get("selinuxLabel"):
+        slots += [op.LABEL_SELINUX, *([op.LABEL_KEYS] if keyring else [])]
+    why = "of the host's /proc: the container's may be anything"
+    if proc == op.HOST:
+        return [op.open_(f"/proc{ATTRIBUTES}/{FILES[slot]}", O_WRONLY, slot, why) for slot in slots]
+    return [op.open_in(proc, f"{ATTRIBUTES}/{FILES[slot]}", O_WRONLY, slot, why) for slot in slots]
+
+
+def of_keys(process: Process) -> list[Op]:
+    """Before its keyring is made."""
+    label = process.get("selinuxLabel", "")
+    return [op.label(op.LABEL_KEYS, fsencode(label), "its keyring is the container's, too")] if label else []
+
+
+def at_exec(process: Process) -> list[Op]:
+    """Before its exec."""
+    steps = []
+    if profile := process.get("apparmorProfile", ""):
+        steps.append(op.label(op.LABEL_APPARMOR, fsencode(f"exec {profile}"), "the AppArmor profile of the command"))
+    if label := process.get("selinuxLabel", ""):
+        steps.append(op.label(op.LABEL_SELINUX, fsencode(label), "the SELinux label of the command"))
+    return steps
