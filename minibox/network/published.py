@@ -22,6 +22,7 @@ from errno import E2BIG, EADDRINUSE, EADDRNOTAVAIL, EMFILE
 from minibox.errors import NetworkError, PortTaken, kernel_says
 from minibox.network import firewall, ipv4
 from minibox.network import nfnetlink as nft
+from minibox.network.conntrack import forget_datagrams
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -124,12 +125,14 @@ def lead(lease: Lease, ports: Sequence[Published]) -> int:
         raise NetworkError(f"lead ports to {lease.address} by nftables: {kernel_says(error)}", hint) from error
     try:
         _route_loopback(lease.bridge)
-    except OSError as error:
+        if datagrams := {each.port for each in ports if each.protocol == "udp"}:
+            forget_datagrams(datagrams)
+    except BaseException as error:
         held.close()
-        raise NetworkError(
-            f"let {lease.bridge} answer 127.0.0.1: write its route_localnet: {kernel_says(error)}",
-            "minibox needs to write /proc/sys/net",
-        ) from error
+        if isinstance(error, OSError):
+            raise NetworkError(f"lead ports to {lease.address}: {error.filename or 'conntrack'}: {kernel_says(error)}",
+                               "minibox needs to write /proc/sys/net") from error  # fmt: skip
+        raise
     return held.detach()
 
 

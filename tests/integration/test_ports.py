@@ -93,6 +93,18 @@ def answers(address: str, port: int) -> bool:
     return True
 
 
+def inside(minibox, name: str, kind: int) -> socket.socket:
+    """A socket of a container's network."""
+    pid = minibox("inspect", "-f", "{{.State.Pid}}", name).stdout.strip()
+    netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        made = rtnetlink.in_netns(netns, lambda: socket.socket(socket.AF_INET, kind))
+    finally:
+        os.close(netns)
+    made.settimeout(5 * SLOWNESS)
+    return made
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -147,12 +159,8 @@ def test_a_container_reaches_published_ports_its_own_too(boxes, minibox):
 def test_udp(boxes, minibox):
     port = free_port()
     boxes("sink", "-p", f"127.0.0.1:{port}:514/udp", script="sleep 1000")
-    pid = minibox("inspect", "-f", "{{.State.Pid}}", "sink").stdout.strip()
-    netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    with rtnetlink.in_netns(netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as server:
-        os.close(netns)
+    with inside(minibox, "sink", socket.SOCK_DGRAM) as server:
         server.bind(("0.0.0.0", 514))
-        server.settimeout(5 * SLOWNESS)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.settimeout(5 * SLOWNESS)
             client.connect(("127.0.0.1", port))
@@ -160,6 +168,22 @@ def test_udp(boxes, minibox):
             server.sendto(b"and back", server.recvfrom(99)[1])
             assert client.recv(99) == b"and back"
     assert minibox("port", "sink").stdout == f"514/udp -> 127.0.0.1:{port}\n"
+
+
+def test_datagrams_of_a_client_that_never_stops_are_led_to_who_publishes_now(boxes, minibox):
+    """They are one connection for the kernel, which would go on to where the first went."""
+    boxes("other")  # else the kernel doesn't remember connections yet
+    port = free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", 0))
+        for _ in range(2):
+            client.sendto(b"too early, or too late", ("127.0.0.1", port))
+            boxes("sink", "-p", f"{port}:514/udp", script="sleep 1000")
+            with inside(minibox, "sink", socket.SOCK_DGRAM) as server:
+                server.bind(("0.0.0.0", 514))
+                client.sendto(b"there", ("127.0.0.1", port))
+                assert server.recv(99) == b"there"
+            minibox("rm", "-f", "sink")
 
 
 def test_one_of_127_0_0_1_is_for_this_host_alone(boxes, minibox, outside):

@@ -1,0 +1,95 @@
+"""What the kernel remembers of connections, NETLINK_NETFILTER's conntrack: where it goes on is decided by their first packet.
+
+A program that sends datagrams all the time stays one connection, and would be led to where it was led before: to this
+host's own port, or to a container that has ended. Numbers are those of linux/netfilter/nfnetlink_conntrack.h.
+"""
+
+from __future__ import annotations
+
+import _socket
+import struct
+
+from minibox.network.host_files import read_text
+from minibox.network.nfnetlink import NETLINK_NETFILTER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+NFNL_SUBSYS_CTNETLINK = 1
+IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1, 2
+NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+CTA_TUPLE_ORIG, CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 1, 2
+CTA_IP_V4_DST, CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 2, 1, 3
+TYPE_MASK = 0x3FFF  # without the flags of an attribute's type
+
+
+def forget_datagrams(ports: Collection[int]) -> None:
+    """Forget connections of UDP that were begun to ports of this host: their next packet is led as a first one.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    here = {_socket.inet_aton(address) for address in local_addresses(read_text("/proc/thread-self/net/fib_trie"))}
+    netfilter = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    try:
+        netfilter.sendto(_message(IPCTNL_MSG_CT_GET, NLM_F_DUMP), (0, 0))
+        found = [tuple_ for tuple_ in _dumped(netfilter) if _leads(tuple_, here, ports)]
+        for each in found:
+            netfilter.sendto(_message(IPCTNL_MSG_CT_DELETE, 0, each), (0, 0))  # one that has gone meanwhile: so be it
+    finally:
+        netfilter.close()
+
+
+def local_addresses(fib_trie: str) -> set[str]:
+    """This host's own addresses but those of 127.0.0.0/8, of which it has 127.0.0.1; proc_net(5), as `subnet` reads it."""
+    found, address = set(), ""
+    for line in map(str.strip, fib_trie.splitlines()):
+        if line.startswith("|-- "):
+            address = line[4:]
+        elif line == "/32 host LOCAL":
+            found.add(address)
+    return found
+
+
+def _message(kind: int, flags: int, attributes: bytes = b"") -> bytes:
+    body = struct.pack(">BBH", _socket.AF_INET, 0, 0) + attributes
+    return struct.pack("=IHHII", 16 + len(body), NFNL_SUBSYS_CTNETLINK << 8 | kind, NLM_F_REQUEST | flags, 0, 0) + body
+
+
+def _dumped(netfilter: _socket.socket) -> Iterator[bytes]:
+    """The attribute CTA_TUPLE_ORIG of each connection, whole."""
+    while True:
+        data = netfilter.recv(1 << 17)
+        offset = 0
+        while offset + 16 <= len(data):
+            length, kind = struct.unpack_from("=IH", data, offset)
+            if kind in (NLMSG_DONE, NLMSG_ERROR) or length < 16:
+                return
+            for number, whole, _ in _attributes(data[offset + 20 : offset + length]):
+                if number == CTA_TUPLE_ORIG:
+                    yield whole
+            offset += (length + 3) & ~3
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Type, whole and value of each."""
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        if length < 4:
+            return
+        yield kind & TYPE_MASK, data[offset : offset + (length + 3 & ~3)], data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _leads(connection: bytes, here: Collection[bytes], ports: Collection[int]) -> bool:
+    parts = {number: value for number, _, value in _attributes(connection[4:])}
+    address = {number: value for number, _, value in _attributes(parts.get(CTA_TUPLE_IP, b""))}
+    transport = {number: value for number, _, value in _attributes(parts.get(CTA_TUPLE_PROTO, b""))}
+    return (
+        transport.get(CTA_PROTO_NUM) == bytes((_socket.IPPROTO_UDP,))
+        and int.from_bytes(transport.get(CTA_PROTO_DST_PORT, b""), "big") in ports
+        and address.get(CTA_IP_V4_DST) in here
+    )
