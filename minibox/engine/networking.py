@@ -74,7 +74,7 @@ def choose(options: RunOptions, euid: int, root: str, directory: str = "") -> Ne
     return Network(tool.name, tool) if tool else Network("none", note=note)
 
 
-def refuse_rootless(what: str, instead: str = "") -> None:
+def refuse_rootless(what: str) -> None:
     """Say why an ordinary user has no networks with names, and what there is instead.
 
     Raises:
@@ -82,8 +82,7 @@ def refuse_rootless(what: str, instead: str = "") -> None:
     """
     raise Unsupported(
         f"{what} needs root: an ordinary user can't add a bridge, nor links to containers of different user namespaces",
-        "run as root; or "
-        + (instead or "start the programs that talk to each other in one container, where they share its loopback"),
+        "run as root; or start the programs that talk to each other in one container, where they share its loopback",
     )
 
 
@@ -124,8 +123,13 @@ def ports_to_publish(
     wanted = wanted_ports(options, image_config)
     if network.mode == "host":
         return (), "published ports are discarded: the container is on the host's network"
+    if network.mode == "pasta":
+        return wanted, ""
     if os.geteuid() and options.network != "none":
-        refuse_rootless("a published port", "the container has the host's ports with --network host")
+        raise Unsupported(
+            f"an ordinary user's ports are published by pasta: {network.note or 'there is slirp4netns alone'}",
+            "apt install passt; or --network host, where the container has the host's own ports",
+        )
     if network.joined and all(named and named.internal for named, _ in network.joined):
         return (), "published ports are discarded: an internal network has no way in"
     return wanted if network.joined else (), ""
@@ -224,6 +228,8 @@ class Connection:
         from minibox.network.bridge import reflect
         from minibox.network.published import lead
 
+        if self._tool:
+            return  # it does
         way_in = next(each for each in self._leases if not each.internal)
         self.held.append(lead(way_in, self.published))
         reflect(way_in)
@@ -256,7 +262,7 @@ class Connection:
         from minibox.plan import operations as op
         from minibox.plan.encode import encode
 
-        argv = tuple(command(tool, pid, 0))
+        argv = tuple(command(tool, pid, 0, self.published))
         environment = tuple(f"{name}={value}" for name, value in os.environ.items())
         steps = [
             op.die_with_parent("it carries packets for a container that dies with us"),
@@ -268,6 +274,7 @@ class Connection:
         ready, announce = os.pipe2(os.O_CLOEXEC)
         said = os.memfd_create("minibox-network", os.MFD_CLOEXEC)
         null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        self._close_held()  # it binds them itself
         try:
             slots = [its.fileno(), -1, announce, null, said]
             self._tool = spawn_helper(encode(steps, signatures()), 0, slots, len(steps))

@@ -17,7 +17,7 @@ belongs to its socket (see `nfnetlink`): both sockets are held by who looks afte
 from __future__ import annotations
 
 import _socket
-from errno import E2BIG, EADDRINUSE, EADDRNOTAVAIL, EMFILE
+from errno import E2BIG, EACCES, EADDRINUSE, EADDRNOTAVAIL, EMFILE
 
 from minibox.errors import NetworkError, PortTaken, kernel_says
 from minibox.network import firewall, ipv4
@@ -83,6 +83,7 @@ def reserve(wanted: Wanted) -> tuple[Published, int]:
             if error.errno == EADDRINUSE:
                 continue
             hint = {
+                EACCES: "below 1024 a port is root's: choose a higher one, or sysctl net.ipv4.ip_unprivileged_port_start=80",
                 EADDRNOTAVAIL: "it is none of this host's addresses: ip address",
                 EMFILE: "each published port takes a descriptor: ulimit -n allows more",
             }.get(error.errno or 0)

@@ -26,6 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from minibox.network.published import Published
+
 TUN = "/dev/net/tun"
 PLACES = "/usr/bin:/usr/local/bin:/bin"
 
@@ -88,17 +90,24 @@ def has_default_route(directory: str = "/proc/net") -> bool:
     return False
 
 
-def command(tool: RootlessTool, pid: int, ready_fd: int) -> list[str]:
+def command(tool: RootlessTool, pid: int, ready_fd: int, ports: Sequence[Published] = ()) -> list[str]:
     """The command line that connects the namespaces of process ``pid``; it stays in the foreground.
 
-    No port is forwarded in either direction, and the host's loopback can't be reached.
+    No other port is forwarded in either direction, and the host's loopback can't be reached.
 
     Args:
         ready_fd: the number of the inherited pipe end that it announces itself on.
+        ports: that pasta leads to the container; slirp4netns does it for none.
     """
     if tool.name == "pasta":
         # No --mtu 0: this version then leaves eth0 down. The pid file may be a pipe.
-        forwards = [word for option in ("-t", "-u", "-T", "-U") for word in (option, "none")]
+        published = {
+            option: [f"{each.address}/{each.port}:{each.inside}" for each in ports if each.protocol == protocol]
+            for option, protocol in (("-t", "tcp"), ("-u", "udp"), ("-T", ""), ("-U", ""))
+        }
+        forwards = [
+            word for option, each in published.items() for value in each or ["none"] for word in (option, value)
+        ]
         options = ["--config-net", "--foreground", "--quiet", "--ns-ifname", "eth0", "--no-map-gw", *forwards]
         return [tool.path, *options, "--pid", f"/proc/self/fd/{ready_fd}", str(pid)]
     options = ["--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp"]
