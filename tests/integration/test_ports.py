@@ -116,6 +116,7 @@ def tables() -> str:
     return subprocess.check_output(["nft", "list", "tables"], text=True)
 
 
+@pytest.mark.kernel
 def test_reached_from_this_host_and_from_elsewhere(boxes, minibox, outside):
     port = free_port()
     boxes("web", "-p", f"{port}:80", "--hostname", "here")
@@ -202,6 +203,7 @@ def test_one_of_127_0_0_1_is_for_this_host_alone(boxes, minibox, outside):
     assert not rtnetlink.in_netns(outside, intrude)  # a neighbour that sends packets for 127.0.0.1 here
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("publishes", [True, False], ids=["running", "ended"])
 def test_containers_cant_reach_this_hosts_loopback_by_the_bridge(boxes, minibox, publishes):
     boxes("web", "-p", f"{free_port()}:80")
@@ -281,6 +283,7 @@ def test_a_restart_policy_takes_them_again(boxes, minibox):
     assert answers("127.0.0.1", port)
 
 
+@pytest.mark.kernel
 def test_kill_of_the_supervisor_leaves_nothing_at_once(boxes, minibox):
     """Not only when the next command comes: who takes the port meanwhile must get its packets."""
     port = free_port()
