@@ -1,7 +1,7 @@
 """Run the test suite of pg8000, a PostgreSQL client from PyPI, on databases in sandboxes: `make third-party`.
 
 Its own tests as they are released, all but those of a server's authentication methods (each wants another pg_hba.conf),
-of its README and of benchmarks. Needs root, the package index and Debian's mirror; a few minutes.
+of its README and of benchmarks, and three that race with themselves. Needs root, the package index and Debian's mirror; a few minutes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from tests import isolation  # noqa: E402
 from tests.integration.test_embedding import POSTGRES  # noqa: E402
 
 RELEASE = "pg8000==1.31.6"
+# They write to a server process that was just told to end, and expect the end of the connection: with one that has
+# unread data the kernel resets it. On a PostgreSQL of Debian's on loopback, without minibox, 26 of 45 failed as well.
+RACING = tuple(f"test/{kind}/test_connection.py::test_broken_pipe_read" for kind in ("native", "dbapi", "legacy"))
 LEFT_OUT = ("auth", "test_benchmarks.py", "test_readme.py", "stress.py")
 
 
@@ -40,7 +43,7 @@ def main() -> int:
         libraries = f"{directory}/libraries:{CHECKOUT}"
         words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.third_party.database",
                  "-n", str(os.cpu_count()), "--dist", "loadfile", "--minibox-missing=fail", *sys.argv[1:],
-                 *(f"--ignore-glob=*/{each}" for each in LEFT_OUT), "test"]  # fmt: skip
+                 *(f"--deselect={each}" for each in RACING), *(f"--ignore-glob=*/{each}" for each in LEFT_OUT), "test"]  # fmt: skip
         return subprocess.run(words, cwd=source, env={**os.environ, **state, "PYTHONPATH": libraries}).returncode
 
 
