@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from minibox.engine.verdict import Verdict
 
 
+LINE_SHOWN = 200  # characters of the last line that a command wrote
+
+
 class MiniboxError(Exception):
     """Base of all errors that minibox raises on purpose.
 
@@ -32,6 +35,16 @@ class MiniboxError(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By pickle, whatever arguments a class takes: it goes to another process of multiprocessing's or pytest-xdist's."""
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[MiniboxError], args: tuple[Any, ...], fields: dict[str, Any]) -> MiniboxError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class UsageError(MiniboxError):
@@ -116,6 +129,11 @@ class TimeoutExpired(TimedOut):
         super().__init__(f"command {cmd!r} has not ended after {timeout:g} s")
         self.cmd, self.timeout, self.stdout, self.stderr = cmd, timeout, stdout, stderr
 
+    @property
+    def output(self) -> Any:
+        """``stdout``, as `subprocess` calls it too."""
+        return self.stdout
+
 
 class CalledProcessError(MiniboxError):
     """A command that was to succeed didn't: ``check=True``.
@@ -126,8 +144,14 @@ class CalledProcessError(MiniboxError):
 
     def __init__(self, completed: CompletedRun[Any]) -> None:
         verdict = completed.verdict
-        super().__init__(f"command {completed.args!r}: {verdict.summary}", verdict.hint or None)
+        said = f": {verdict.log[-1][:LINE_SHOWN]}" if verdict.log else ""
+        super().__init__(f"command {completed.args!r}: {verdict.summary}{said}", verdict.hint or None)
         self.completed = completed
+
+    @property
+    def cmd(self) -> tuple[str, ...]:
+        """The command."""
+        return self.completed.args
 
     @property
     def returncode(self) -> int:
@@ -137,6 +161,11 @@ class CalledProcessError(MiniboxError):
     @property
     def stdout(self) -> Any:
         """What it wrote to standard output, where that was captured; None where not."""
+        return self.completed.stdout
+
+    @property
+    def output(self) -> Any:
+        """The same, as `subprocess` calls it too."""
         return self.completed.stdout
 
     @property

@@ -16,29 +16,29 @@ from minibox.engine.tidying import later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Unpack
 
     from minibox.api.keywords import RunAsBytes, RunAsGiven, RunAsText
     from minibox.api.process import Stream
+    from minibox.api.run import Words
     from minibox.engine.started import Started
 
 
 @overload
-async def run(image: str, args: Iterable[str] | None = None, **keywords: Unpack[RunAsText]) -> CompletedRun[str]: ...
+async def run(image: str, args: Words | None = None, **keywords: Unpack[RunAsText]) -> CompletedRun[str]: ...
 
 
 @overload
-async def run(image: str, args: Iterable[str] | None = None, **keywords: Unpack[RunAsBytes]) -> CompletedRun[bytes]: ...
+async def run(image: str, args: Words | None = None, **keywords: Unpack[RunAsBytes]) -> CompletedRun[bytes]: ...
 
 
 @overload
-async def run(image: str, args: Iterable[str] | None = None, **keywords: Unpack[RunAsGiven]) -> CompletedRun[Any]: ...
+async def run(image: str, args: Words | None = None, **keywords: Unpack[RunAsGiven]) -> CompletedRun[Any]: ...
 
 
 async def run(
     image: str,
-    args: Iterable[str] | None = None,
+    args: Words | None = None,
     *,
     input: str | bytes | None = None,
     stdin: Stream = None,

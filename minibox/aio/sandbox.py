@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from minibox.api.keywords import CommandAsBytes, CommandAsGiven, CommandAsText
     from minibox.api.process import Stream
+    from minibox.api.run import Words
     from minibox.api.snapshot import Snapshot as SnapshotOfApi
     from minibox.engine.verdict import Verdict
 
@@ -39,7 +40,7 @@ class Sandbox:
     def __init__(
         self,
         image: str,
-        args: Iterable[str] | None = None,
+        args: Words | None = None,
         *,
         service: bool = False,
         **options: Unpack[ContainerOptions],
@@ -75,17 +76,17 @@ class Sandbox:
     # ---- commands -------------------------------------------------------------------------------
 
     @overload
-    async def run(self, args: Iterable[str], **keywords: Unpack[CommandAsText]) -> CompletedRun[str]: ...
+    async def run(self, args: Words, **keywords: Unpack[CommandAsText]) -> CompletedRun[str]: ...
 
     @overload
-    async def run(self, args: Iterable[str], **keywords: Unpack[CommandAsBytes]) -> CompletedRun[bytes]: ...
+    async def run(self, args: Words, **keywords: Unpack[CommandAsBytes]) -> CompletedRun[bytes]: ...
 
     @overload
-    async def run(self, args: Iterable[str], **keywords: Unpack[CommandAsGiven]) -> CompletedRun[Any]: ...
+    async def run(self, args: Words, **keywords: Unpack[CommandAsGiven]) -> CompletedRun[Any]: ...
 
     async def run(
         self,
-        args: Iterable[str],
+        args: Words,
         *,
         input: str | bytes | None = None,
         stdin: Stream = None,
@@ -117,7 +118,7 @@ class Sandbox:
 
     async def popen(
         self,
-        args: Iterable[str],
+        args: Words,
         *,
         stdin: Stream = None,
         stdout: Stream = None,
@@ -180,7 +181,7 @@ class Sandbox:
         log: str | re.Pattern[str] | None = None,
         http: str | None = None,
         file: str | os.PathLike[str] | None = None,
-        exec: Iterable[str] | None = None,
+        exec: Words | None = None,
         timeout: float = 60.0,
     ) -> None:
         """As `minibox.Sandbox.wait_for`."""
@@ -253,7 +254,7 @@ class Snapshot:
         return self._snapshot.id
 
     def sandbox(
-        self, args: Iterable[str] | None = None, *, service: bool = False, **options: Unpack[ContainerOptions]
+        self, args: Words | None = None, *, service: bool = False, **options: Unpack[ContainerOptions]
     ) -> Sandbox:
         """A sandbox that begins with it, to be entered; arguments as of `minibox.Snapshot.sandbox`."""
         box = Sandbox("")

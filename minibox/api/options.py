@@ -159,7 +159,22 @@ def variables(env: Mapping[str, str]) -> tuple[str, ...]:
     for name in env:
         if not name or "=" in name:
             raise UsageError(f"invalid name of an environment variable: {name!r}")
-    return tuple(f"{name}={value}" for name, value in env.items())
+    return tuple(
+        f"{name}={text_of(value, f'the value of the environment variable {name}')}" for name, value in env.items()
+    )
+
+
+def text_of(value: object, what: str) -> str:
+    """A text, or a path's.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
+        return value
+    raise TypeError(f"{what} is no text, but {value!r}")
 
 
 # Each gives pairs of a field of `RunOptions` and its value.

@@ -104,7 +104,9 @@ class Text:
         return data.decode(self.encoding, self.errors).replace("\r\n", "\n").replace("\r", "\n")
 
     def encoded(self, data: str | bytes) -> bytes:
-        return data.encode(self.encoding or "utf-8", self.errors) if isinstance(data, str) else bytes(data)
+        if isinstance(data, str):
+            return data.encode(self.encoding or "utf-8", self.errors)
+        return bytes(memoryview(data))  # of a number, bytes() makes so many zeros
 
 
 class Popen(Generic[AnyStr]):
@@ -272,6 +274,10 @@ class Popen(Generic[AnyStr]):
         for file in (self.stdin, self.stdout, self.stderr):
             if file is not None:
                 _close(file)
+
+    def __repr__(self) -> str:
+        code = self.returncode
+        return f"<minibox.Popen {list(self.args)} {f'pid {self.pid}' if code is None else f'returncode {code}'}>"
 
     def __enter__(self) -> Popen[AnyStr]:
         return self

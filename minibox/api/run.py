@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from minibox.api.options import ContainerOptions, place, run_options
+from minibox.api.options import ContainerOptions, place, run_options, text_of
 from minibox.api.process import PIPE, Ends, Popen, Text, finish, last_words
 from minibox.engine.completed import CompletedRun
 from minibox.engine.embedded import Embedded
@@ -12,22 +12,26 @@ from minibox.engine.tidying import later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
     from typing import Unpack
 
     from minibox.api.keywords import RunAsBytes, RunAsGiven, RunAsText
     from minibox.api.process import Stream
 
+    #: A command: not one text, but its words.
+    Words = Iterable[str | os.PathLike[str]]
 
-def words(args: Iterable[str] | None) -> tuple[str, ...]:
+
+def words(args: Words | None) -> tuple[str, ...]:
     """The words of a command; () for none.
 
     Raises:
-        TypeError: it is one text, which would have to be split: no shell is asked to.
+        TypeError: it is one text, which would have to be split: no shell is asked to; or a word is no text.
     """
     if isinstance(args, (str, bytes)):
         raise TypeError(f'a command is a list of words: ["sh", "-c", {args!r}]')
-    return tuple(args or ())
+    return tuple(text_of(word, f"word {number} of the command") for number, word in enumerate(args or ()))
 
 
 def streams(
@@ -50,20 +54,20 @@ def streams(
 
 
 @overload
-def run(image: str, args: Iterable[str] | None = None, **keywords: Unpack[RunAsText]) -> CompletedRun[str]: ...
+def run(image: str, args: Words | None = None, **keywords: Unpack[RunAsText]) -> CompletedRun[str]: ...
 
 
 @overload
-def run(image: str, args: Iterable[str] | None = None, **keywords: Unpack[RunAsBytes]) -> CompletedRun[bytes]: ...
+def run(image: str, args: Words | None = None, **keywords: Unpack[RunAsBytes]) -> CompletedRun[bytes]: ...
 
 
 @overload
-def run(image: str, args: Iterable[str] | None = None, **keywords: Unpack[RunAsGiven]) -> CompletedRun[Any]: ...
+def run(image: str, args: Words | None = None, **keywords: Unpack[RunAsGiven]) -> CompletedRun[Any]: ...
 
 
 def run(
     image: str,
-    args: Iterable[str] | None = None,
+    args: Words | None = None,
     *,
     input: str | bytes | None = None,
     stdin: Stream = None,

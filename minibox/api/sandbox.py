@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         PopenAsText,
     )
     from minibox.api.process import Stream
+    from minibox.api.run import Words
     from minibox.api.snapshot import Snapshot
     from minibox.engine.snapshots import Held
     from minibox.engine.verdict import Verdict
@@ -51,7 +52,7 @@ class Sandbox:
     def __init__(
         self,
         image: str,
-        args: Iterable[str] | None = None,
+        args: Words | None = None,
         *,
         service: bool = False,
         _snapshot: Held | None = None,
@@ -96,17 +97,17 @@ class Sandbox:
     # ---- commands -------------------------------------------------------------------------------
 
     @overload
-    def run(self, args: Iterable[str], **keywords: Unpack[CommandAsText]) -> CompletedRun[str]: ...
+    def run(self, args: Words, **keywords: Unpack[CommandAsText]) -> CompletedRun[str]: ...
 
     @overload
-    def run(self, args: Iterable[str], **keywords: Unpack[CommandAsBytes]) -> CompletedRun[bytes]: ...
+    def run(self, args: Words, **keywords: Unpack[CommandAsBytes]) -> CompletedRun[bytes]: ...
 
     @overload
-    def run(self, args: Iterable[str], **keywords: Unpack[CommandAsGiven]) -> CompletedRun[Any]: ...
+    def run(self, args: Words, **keywords: Unpack[CommandAsGiven]) -> CompletedRun[Any]: ...
 
     def run(
         self,
-        args: Iterable[str],
+        args: Words,
         *,
         input: str | bytes | None = None,
         stdin: Stream = None,
@@ -159,17 +160,17 @@ class Sandbox:
         return done
 
     @overload
-    def popen(self, args: Iterable[str], **keywords: Unpack[PopenAsText]) -> Popen[str]: ...
+    def popen(self, args: Words, **keywords: Unpack[PopenAsText]) -> Popen[str]: ...
 
     @overload
-    def popen(self, args: Iterable[str], **keywords: Unpack[PopenAsBytes]) -> Popen[bytes]: ...
+    def popen(self, args: Words, **keywords: Unpack[PopenAsBytes]) -> Popen[bytes]: ...
 
     @overload
-    def popen(self, args: Iterable[str], **keywords: Unpack[PopenAsGiven]) -> Popen[Any]: ...
+    def popen(self, args: Words, **keywords: Unpack[PopenAsGiven]) -> Popen[Any]: ...
 
     def popen(
         self,
-        args: Iterable[str],
+        args: Words,
         *,
         stdin: Stream = None,
         stdout: Stream = None,
@@ -209,7 +210,7 @@ class Sandbox:
         Raises:
             MiniboxError: the directory isn't there, or can't be written.
         """
-        content = data.encode() if isinstance(data, str) else bytes(data)
+        content = data.encode() if isinstance(data, str) else bytes(memoryview(data))
         box_files.write(self._box, os.fspath(path), content, mode, "" if user is None else str(user))
 
     def read_file(self, path: str | os.PathLike[str]) -> bytes:
@@ -243,6 +244,7 @@ class Sandbox:
         """
         from minibox.engine.differences import diff
 
+        self._box.check_open("compare")
         return diff(self._box.root, self.id)
 
     def commit(self, reference: str, *, changes: Iterable[str] = (), message: str = "") -> str:
@@ -259,6 +261,7 @@ class Sandbox:
         """
         from minibox.engine.commit import CommitOptions, commit
 
+        self._box.check_open("commit")
         options = CommitOptions(reference=reference, change=tuple(changes), message=message)
         return commit(self._box.root, self.id, options)
 
@@ -285,7 +288,7 @@ class Sandbox:
         log: str | re.Pattern[str] | None = None,
         http: str | None = None,
         file: str | os.PathLike[str] | None = None,
-        exec: Iterable[str] | None = None,
+        exec: Words | None = None,
         timeout: float = 60.0,
     ) -> None:
         """Wait until it is ready: one of these is given, or ``http`` and ``port``.
@@ -312,7 +315,7 @@ class Sandbox:
         log: str | re.Pattern[str] | None,
         http: str | None,
         file: str | os.PathLike[str] | None,
-        exec: Iterable[str] | None,
+        exec: Words | None,
     ) -> readiness.Condition:
         if http is None and sum(each is not None for each in (port, log, file, exec)) != 1:
             raise UsageError("wait_for takes one of port, log, http, file and exec")
@@ -387,8 +390,7 @@ class Sandbox:
 
     def kill(self, signal: int = 9) -> None:
         """Send a signal to its main process; SIGKILL ends all that runs in it."""
-        assert self._box.main
-        self._box.main.send_signal(signal)
+        self._box.send_signal(signal)
 
     def keep(self) -> None:
         """Its files outlive it, as of a container that has ended: for ``minibox shell``, ``minibox rm``."""
@@ -419,7 +421,7 @@ class Sandbox:
 
 
 def exec_options(
-    args: Iterable[str],
+    args: Words,
     env: Mapping[str, str] | None,
     cwd: str | os.PathLike[str] | None,
     user: str | int | None,

@@ -11,10 +11,11 @@ from minibox.engine import snapshots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Unpack
 
+    from minibox.api.run import Words
     from minibox.api.sandbox import Sandbox
 
 
@@ -72,7 +73,7 @@ class Snapshot:
         return self._held.frozen.id
 
     def sandbox(
-        self, args: Iterable[str] | None = None, *, service: bool = False, **options: Unpack[ContainerOptions]
+        self, args: Words | None = None, *, service: bool = False, **options: Unpack[ContainerOptions]
     ) -> Sandbox:
         """A sandbox that begins with it, and is changed alone; arguments and errors as of `Sandbox`.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from errno import EISDIR
 from functools import partial
 
 from minibox.engine import copy, jobs
@@ -68,13 +67,13 @@ def read(box: Embedded, path: str) -> bytes:
 def put(box: Embedded, source: str, path: str) -> None:
     """See `copy.copy_in`."""
     _pid(box, "copy to")
-    copy.copy_in(box.root, source, box.id, path)
+    copy.copy_in(box.root, source, box.name, path)
 
 
 def get(box: Embedded, path: str, destination: str) -> None:
     """See `copy.copy_out`."""
     _pid(box, "copy from")
-    copy.copy_out(box.root, box.id, path, destination)
+    copy.copy_out(box.root, box.name, path, destination)
 
 
 def _pid(box: Embedded, what: str) -> int:
@@ -93,5 +92,4 @@ def _inside(box: Embedded, pid: int, what: str) -> Iterator[int]:
         finally:
             os.close(root_fd)
     except OSError as error:
-        hint = "the name of a directory" if error.errno == EISDIR else None
-        raise MiniboxError(f"{what} in sandbox {box.name}: {kernel_says(error)}", hint) from error
+        raise MiniboxError(f"{what} in sandbox {box.name}: {kernel_says(error)}") from error

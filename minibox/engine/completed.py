@@ -34,6 +34,12 @@ class CompletedRun(Generic[T]):
     verdict: Verdict
     usage: Usage
 
+    def __repr__(self) -> str:
+        return (
+            f"CompletedRun(args={self.args!r}, returncode={self.returncode}, stdout={self.stdout!r}, "
+            f"stderr={self.stderr!r}, verdict={self.verdict.summary!r})"
+        )
+
     def check_returncode(self) -> None:
         """
         Raises:

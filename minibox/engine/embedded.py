@@ -14,13 +14,14 @@ from minibox.engine import templates
 from minibox.engine.allowance import Allowance
 from minibox.engine.cause import OPTIONS
 from minibox.engine.container import new_launch
-from minibox.engine.ends import OUTPUT, WALL_TIME
+from minibox.engine.ends import OUTPUT, SIGNAL, WALL_TIME
 from minibox.engine.exec import Exec, Host
 from minibox.engine.outcome import Usage, judge_end
 from minibox.engine.output_log import OutputLog, last_lines, text
 from minibox.engine.owned import Owned
 from minibox.engine.started import Started
 from minibox.engine.streams import Streams
+from minibox.engine.verdict import KILLED
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import cgroup
 from minibox.record import replace
@@ -74,7 +75,8 @@ class Embedded:
         self._host: Host | None = None
         self._commands: set[Started] = set()  # others that run in it
         self._lock = allocate_lock()
-        self._closed = False
+        self._closed = self._is_parents = False
+        self._sent: set[int] = set()  # signals, by `send_signal`
         self._timeout_s: float | None = None
         self._allowance = None if options.output_bytes is None else Allowance(options.output_bytes)
         self._watch: Watch | None = None
@@ -200,12 +202,21 @@ class Embedded:
             ContainerNotRunning: it has ended, was closed, or belongs to the process that this one was forked from.
         """
         words = f"{what} sandbox {self.name}"
-        if self._closed:
-            raise ContainerNotRunning(f"{words}: it was closed")
+        self.check_open(what)
         if not self.main:
             raise ContainerNotRunning(f"{words}: it was not started")
         if not self.is_running():
             raise ContainerNotRunning(f"{words}: its main process has ended: {self.verdict().summary}")
+
+    def check_open(self, what: str) -> None:
+        """As `check_running`, of one that may have ended.
+
+        Raises:
+            ContainerNotRunning: it was closed, or belongs to the process that this one was forked from.
+        """
+        if self._closed:
+            why = "this process was forked from the one that it belongs to" if self._is_parents else "it was closed"
+            raise ContainerNotRunning(f"{what} sandbox {self.name}: {why}")
 
     @property
     def pid(self) -> int:
@@ -238,6 +249,12 @@ class Embedded:
     def address(self) -> str | None:
         """Its IPv4 address on its network; None where it has none."""
         return self._launch.address
+
+    def send_signal(self, signal: int) -> None:
+        """Send its main process a signal; when that has ended it is no error."""
+        assert self.main
+        self._sent.add(int(signal))
+        self.main.send_signal(signal)
 
     def timed_out(self, timeout_s: float) -> None:
         """Kill it, since its time is over."""
@@ -275,7 +292,11 @@ class Embedded:
             code = self.main.reap() if self._owned.ended_for else self.main.wait(0)
         log = log or self.last_lines(LINES_SHOWN)
         facts = None if code is None else self._facts(code, self._owned.measured, log)
-        return judge_end(self.id, self.name, facts, self.usage())
+        found = judge_end(self.id, self.name, facts, self.usage())
+        if found.kind == SIGNAL and code is not None and -code in self._sent:
+            sender = "this program"
+            return replace(found, kind=KILLED, summary=f"{sender} sent it {found.signal}", sender=sender, hint="")
+        return found
 
     def verdict_on(self, command: Started, before: Measured, log: tuple[str, ...] = ()) -> Verdict:
         """How a command ended that `execute` has run.
@@ -314,8 +335,8 @@ class Embedded:
         from minibox.engine.commit import paused
         from minibox.engine.snapshots import freeze
 
-        if self._closed or not self.main:
-            raise ContainerNotRunning(f"freeze sandbox {self.name}: it was closed")
+        self.check_open("freeze")
+        assert self.main
         launch = self._launch
         config = {**launch.image.config, "config": launch.record()["Config"]}
         image = replace(launch.image, config=config)
@@ -359,7 +380,8 @@ class Embedded:
 
     def disown(self) -> None:
         """In a child that a fork made: from now on this object does nothing."""
-        self._closed, self._lock = True, allocate_lock()  # which another thread may have held
+        self._closed = self._is_parents = True
+        self._lock = allocate_lock()  # which another thread may have held
         self._owned.disown()
         if self.log:
             self.log.disown()

@@ -8,7 +8,7 @@ from time import monotonic, sleep
 
 from minibox.engine.inside_network import tcp_socket
 from minibox.engine.logs import LogReader
-from minibox.errors import ContainerNotRunning, MiniboxError, TimedOut, UsageError
+from minibox.errors import ContainerNotRunning, MiniboxError, TimedOut, UsageError, kernel_says
 from minibox.linux.files import open_in_root
 
 TYPE_CHECKING = False
@@ -31,9 +31,10 @@ class Condition:
     Attributes:
         words: the same, for messages.
         blocks: whether a look may take as long as a program wants.
+        last: what the last look has found, where that says more.
     """
 
-    words = ""
+    words = last = ""
     blocks = False
 
     def is_met(self) -> bool:
@@ -117,8 +118,11 @@ class Http(Condition):
                 socket.connect((host, self._port))
                 connection.sock = socket
                 connection.request("GET", self._path)
-                return connection.getresponse().status < 400
-        except (OSError, HTTPException, MiniboxError):
+                answer = connection.getresponse()
+                self.last = f"{answer.status} {answer.reason}"
+                return answer.status < 400
+        except (OSError, HTTPException, MiniboxError) as error:
+            self.last = kernel_says(error) if isinstance(error, OSError) and error.errno else str(error)
             return False
         finally:
             connection.close()
@@ -181,7 +185,8 @@ def pauses(box: Embedded, condition: Condition, timeout_s: float) -> Iterator[fl
         if ended:
             raise ContainerNotRunning(f"wait for {condition.words}: sandbox {box.name} has ended: {_account(box)}")
         if monotonic() > deadline:
-            raise TimedOut(f"wait for {condition.words}: sandbox {box.name} is not so far after {timeout_s:g} s"
+            last = f" ({condition.last})" if condition.last else ""
+            raise TimedOut(f"wait for {condition.words}: sandbox {box.name} is not so far after {timeout_s:g} s{last}"
                            f"{_wrote(box)}")  # fmt: skip
         pause_s = min(1.5 * pause_s, POLL_MOST_S)
 

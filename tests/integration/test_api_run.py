@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,3 +120,36 @@ def test_it_dies_with_its_program(environment: dict[str, str], request: pytest.F
         parent.kill()
         assert parent.stdout.read() == b""  # nobody has it open any more
     assert command("ps", "-aq").stdout == ""  # and the next command collects what it left
+
+
+def test_a_word_or_a_value_that_is_no_text_is_refused(api: None) -> None:
+    wrong: Any = 3
+    with pytest.raises(TypeError, match="word 1 of the command is no text, but 3"):
+        minibox.run("base", ["sleep", wrong])
+    with pytest.raises(TypeError, match="the value of the environment variable A is no text, but 3"):
+        minibox.run("base", ["true"], env={"A": wrong})
+    with pytest.raises(TypeError):
+        minibox.run("base", ["cat"], input=wrong)
+    assert minibox.run("base", [Path("/bin/echo"), Path("/x")], capture_output=True).stdout == b"/x\n"
+
+
+def test_errors_go_to_another_process_by_pickle(api: None) -> None:
+    with pytest.raises(minibox.CalledProcessError, match="exit status 3: no such thing$") as called:
+        minibox.run("base", ["sh", "-c", "echo no such thing >&2; exit 3"], check=True, capture_output=True, text=True)
+    copy = pickle.loads(pickle.dumps(called.value))
+    assert str(copy) == str(called.value) and (copy.returncode, copy.stderr) == (3, "no such thing\n")
+    assert copy.completed == called.value.completed and copy.cmd[0] == "sh" and copy.output == ""
+    with pytest.raises(minibox.TimeoutExpired) as expired:
+        minibox.run("base", ["sleep", "9"], timeout=0.01, capture_output=True)
+    late = pickle.loads(pickle.dumps(expired.value))
+    assert (late.cmd, late.timeout, late.output) == (("sleep", "9"), 0.01, b"")
+    hinted = pickle.loads(pickle.dumps(minibox.UsageError("what", "hint")))
+    assert (str(hinted), hinted.hint) == ("what", "hint")
+
+
+def test_what_it_was_is_told_in_a_line(api: None) -> None:
+    done = minibox.run("base", ["echo", "x"], capture_output=True, text=True)
+    assert repr(done) == (
+        "CompletedRun(args=('echo', 'x'), returncode=0, stdout='x\\n', stderr='', "
+        "verdict='it ended by itself, with exit status 0: success')"
+    )

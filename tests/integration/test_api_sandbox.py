@@ -221,3 +221,41 @@ def test_it_can_be_kept_for_a_look(api: None, request: pytest.FixtureRequest) ->
     assert command("logs", "kept").stdout == "wrote\n"
     assert "exit status 7" in command("why", "kept").stdout
     assert command("rm", "kept").returncode == 0
+
+
+def test_a_signal_of_ones_own_is_told_so(api: None) -> None:
+    with minibox.Sandbox("base", ["sleep", "100"]) as box:
+        box.kill()
+        assert box.wait() == -9
+        assert (box.verdict.kind, box.verdict.summary) == ("killed", "this program sent it SIGKILL")
+
+
+def test_what_is_closed_says_so(api: None) -> None:
+    with minibox.Sandbox("base") as box:
+        child = os.fork()
+        if child == 0:
+            try:
+                box.run(["true"])
+            except minibox.ContainerNotRunning as error:
+                os._exit("forked from the one that it belongs to" not in str(error))
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for attempt in (box.diff, box.snapshot, box.logs, lambda: box.commit("x"), lambda: box.read_file("/x")):
+        with pytest.raises(minibox.MiniboxError, match=f"{box.name}.*(closed|no main process)"):
+            attempt()
+
+
+def test_what_an_answer_said_last_is_told(api: None) -> None:
+    with minibox.Sandbox("base", ["httpd", "-f", "-p", "80", "-h", "/etc"]) as box:
+        box.wait_for(port=80)
+        with pytest.raises(minibox.TimedOut, match=r"not so far after 0.3 s \(404 Not Found\)"):
+            box.wait_for(http="/none", timeout=0.3)
+        with pytest.raises(minibox.TimedOut, match=r"\(Connection refused"):
+            box.wait_for(http="/", port=81, timeout=0.3)
+        with pytest.raises(minibox.MiniboxError, match=f"copy {box.name}:/none"):
+            box.get("/none", "/tmp")
+        with box.popen(["sleep", "9"]) as command:
+            assert repr(command) == f"<minibox.Popen ['sleep', '9'] pid {command.pid}>"
+            command.kill()
+        assert repr(command) == "<minibox.Popen ['sleep', '9'] returncode -9>"
