@@ -74,7 +74,9 @@ class Runtime:
         """Create a container whose output goes to the file `output`."""
         self.write(spec)
         with open(self.output(container_id), "wb") as file:
-            self.ok("create", "--bundle", str(self.bundle.path), *words, container_id, stdout=file, stderr=file, **more)
+            argv = ("create", "--bundle", str(self.bundle.path), *words, container_id)
+            done = self.run(*argv, stdout=file, stderr=file, **more)
+        assert done.returncode == 0, (argv, self.output(container_id).read_text())
 
     def output(self, container_id: str) -> Path:
         """The file that a container writes to."""

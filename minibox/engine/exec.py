@@ -332,8 +332,6 @@ def _process(process: Any, options: ExecOptions, container: Host) -> SpecProcess
         every = capabilities.names_of((2 << capabilities.last_cap()) - 1)
         changed["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), every)
         changed["noNewPrivileges"] = False
-        if changed.get("apparmorProfile"):
-            changed["apparmorProfile"] = "unconfined"
     return changed  # type: ignore[no-any-return]
 
 

@@ -177,13 +177,15 @@ def _root(
 def _furnish(spec: Spec, wanted: list[mounts.Mount], devices_made: bool) -> list[Op]:
     """Mounts, devices and links below the new root."""
     steps: list[Op] = []
+    label = spec.get("linux", {}).get("mountLabel", "")
+    own_ids = namespaces.has_own_ids(spec)  # what is in a new ipc namespace is its maker's, and not for a label of ours
     slot = op.FIRST_BIND
     for mount in wanted:
         if mount.bind and not mount.remount:
             steps.append(op.attach(slot, op.ROOT, mount.destination, "a bind mount"))
             slot += 1
         else:
-            steps += mounts.place(mount, spec.get("linux", {}).get("mountLabel", ""))
+            steps += mounts.place(mount, label if mount.fstype != "mqueue" or not own_ids else "")
     steps += devices.furnish(spec, wanted, slot if devices_made else None)
     if spec.get("hostname"):
         steps.append(op.sethostname(spec["hostname"], "the name of the new UTS namespace"))

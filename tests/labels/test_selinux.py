@@ -81,8 +81,9 @@ def test_the_command_and_its_mounts_have_them(runtime: Runtime, ids: bool) -> No
     pid = runtime.state("c1")["pid"]
     assert Path(f"/proc/{pid}/attr/current").read_bytes().rstrip(b"\0") == PROCESS.encode()
     shown = {path: label(pid, path) for path in ("/dev", "/dev/pts", "/dev/mqueue", "/copy", "/own", "/proc")}
-    assert shown == dict.fromkeys(("/dev", "/dev/pts", "/dev/mqueue", "/copy"), FILES) | {
-        "/own": OTHER, "/proc": "system_u:object_r:file_t:s0"
+    policys = "system_u:object_r:file_t:s0"
+    assert shown == dict.fromkeys(("/dev", "/dev/pts", "/copy"), FILES) | {
+        "/own": OTHER, "/proc": policys, "/dev/mqueue": policys if ids else FILES
     }  # fmt: skip
     show = ("cat", "/proc/self/attr/current")
     assert runtime.ok("exec", "c1", *show).rstrip("\0\n") == PROCESS

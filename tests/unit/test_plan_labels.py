@@ -15,6 +15,7 @@ PROCESS: Any = {
     "cwd": "/", "args": ["/bin/true"], "noNewPrivileges": True, "apparmorProfile": "mine", "selinuxLabel": LABEL
 }  # fmt: skip
 START = Start(detached=True, gate=True, seccomp=bytes(8))
+MAP = [{"containerID": 0, "hostID": 70000, "size": 65536}]
 ALL = sum(NAMESPACES.values())
 
 
@@ -71,6 +72,14 @@ def test_mounts_that_can_have_a_label_get_it():
     steps = init_of(made)
     context = f'context="{FILES}"'
     assert ("mount_tmpfs", context, op.ROOT, "/tmpfs", 0, 0) in steps
-    assert ("label_file", op.ROOT, "/mqueue", FILES.encode()) in steps
+    label = ("label_file", op.ROOT, "/mqueue", FILES.encode())
+    assert label in steps
     options = {target: options for name, *rest in steps if name == "mount" for _, _, options, _, target, _ in [rest]}
     assert options == {"/devpts": context, "/proc": "", "/sysfs": "", "/mqueue": "", "/own": 'context="x",mode=1777'}
+    own = spec("mqueue", "tmpfs")
+    own["linux"] |= {
+        "namespaces": [*own["linux"]["namespaces"], {"type": "user"}],
+        "uidMappings": MAP,
+        "gidMappings": MAP,
+    }
+    assert label not in init_of(own), "there it is not the container's to label"
