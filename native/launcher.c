@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -26,6 +27,9 @@ static struct container *end_of_used = containers;
 static unsigned counted; /* that we stay for */
 static int events = -1;
 static int control_open = 1;
+static int stray; /* there may be a sibling that nobody has told us of */
+
+enum { STRAY_MS = 20 };
 
 /* What an event is about: a descriptor of a container's, or of our own. */
 enum about { CONNECTION, PROCESS, HELPER, OWN };
@@ -103,6 +107,7 @@ static void helper_ended(struct container *container) {
 
 static void close_connection(struct container *container) {
     forget(&container->connection);
+    stray |= container->replaced;
     if (!container->let_go) {
         signal_to(container->pidfd, SIGKILL);
         signal_to(container->helper, SIGTERM);
@@ -202,11 +207,33 @@ static void kill_all(void) {
     }
 }
 
+static int has_ended(int pidfd) {
+    struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+    return pidfd >= 0 && poll(&ended, 1, 0) == 1;
+}
+
+/* Reap siblings that minibox was going to tell us of when its connection closed, by Ctrl-C say: while one isn't, the
+ * first process of its pid namespace can't end. A child that has ended is one of them unless it is one that we know,
+ * and then its pidfd says so by now. */
+static void reap_strays(void) {
+    siginfo_t how = {0};
+    while (!waitid(P_ALL, 0, &how, WEXITED | WNOHANG | WNOWAIT) && how.si_pid) {
+        for (struct container *each = containers; each < end_of_used; each++) {
+            if (each->used && (has_ended(each->pidfd) || has_ended(each->helper))) {
+                return; /* first that */
+            }
+        }
+        waitid(P_PID, (id_t)how.si_pid, &how, WEXITED | WNOHANG);
+        how.si_pid = 0;
+    }
+}
+
 /* One event at a time: what one does may make the next untrue. */
 static void serve(void) {
     while (control_open || counted) {
         struct epoll_event event;
-        if (epoll_wait(events, &event, 1, -1) != 1) {
+        if (epoll_wait(events, &event, 1, stray ? STRAY_MS : -1) != 1) {
+            reap_strays();
             continue;
         }
         struct container *container = &containers[event.data.u64 >> 2];

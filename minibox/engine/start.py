@@ -410,7 +410,9 @@ class Execution:
         if self.mounter:
             self.mounter.close()
         if self.init and self.init.pidfd >= 0:
-            self.init.end(SIGKILL)
+            # While a sibling is awaited nobody tells of an end; the launcher kills both when its connection closes.
+            if self._has_sibling or not any(step.name == "clone_sibling" for step in self.plan.ops):
+                self.init.end(SIGKILL)
             self.init.close()
         for fd in (self.pty_master, self.disk_fd, self._root_fd, *self._userns.values()):
             if fd >= 0:

@@ -15,6 +15,7 @@ from select import POLLIN, poll
 
 import pytest
 
+import minibox
 from minibox.engine import container
 from minibox.engine.options import RunOptions
 from minibox.linux import launcher
@@ -253,6 +254,7 @@ def _sizes(pid: int) -> tuple[int, int, int, int]:
 
 KILLED = """
 import os, sys, threading
+import minibox
 from minibox.engine import container
 from minibox.engine.options import RunOptions
 def run(network):
@@ -277,3 +279,19 @@ def test_sigkill_of_the_process_leaves_nothing(state: Path, environment: dict[st
         process.kill()
     assert minibox("ps", "-aq").stdout == ""
     assert [*state.glob("root/containers/*"), *state.glob("root/live/*"), *state.glob("root/ids/*")] == []
+
+
+@pytest.mark.requires("root")
+def test_a_command_that_is_interrupted_in_its_start_holds_up_nobody(api: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process, which the launcher hasn't been told of yet, is reaped: else its sandbox could never end."""
+
+    def interrupted(_: object, pidfd: int) -> None:
+        os.close(pidfd)
+        raise KeyboardInterrupt
+
+    with minibox.Sandbox("base") as box:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(launcher.LaunchedChild, "goes_on_as", interrupted)
+            box.run(["sleep", "100"])
+        assert box.run(["echo", "on"], capture_output=True).stdout == b"on\n"
+    assert box.verdict.kind != "running"
