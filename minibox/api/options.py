@@ -34,6 +34,8 @@ class ContainerOptions(TypedDict, total=False):
         network: ``none``, the default here: safe, and the quickest; ``bridge``, ``host``, as of ``--network``; or a
             `Network`, or the name of one.
         aliases: what it is called on that network besides its names.
+        ports: ``{80: 8080, "53/udp": "127.0.0.1:5353"}``: of its own, on such a network, and the ports of this host that
+            lead there, as by ``--publish``; this host reaches it by its ``address`` without.
         hostname: at most 64 characters; the beginning of the id when it isn't given.
         memory: limit in bytes, or with a unit: ``"64m"``. At least 6 MiB.
         memory_swap: memory and swap together; twice ``memory`` when it isn't given, -1 for no limit.
@@ -69,6 +71,7 @@ class ContainerOptions(TypedDict, total=False):
     user: str | int
     network: str | Network
     aliases: Iterable[str]
+    ports: Mapping[int | str, int | str]
     hostname: str
     memory: int | str
     memory_swap: int | str
@@ -213,6 +216,10 @@ def _pairs(separator: str) -> Any:
     return convert
 
 
+def _ports(name: str, value: Any) -> list[tuple[str, Any]]:
+    return [(name, tuple(f"{outside}:{inside}" for inside, outside in value.items()))]
+
+
 def _ulimits(name: str, value: Any) -> list[tuple[str, Any]]:
     pairs = {key: limit if isinstance(limit, tuple) else (limit, limit) for key, limit in value.items()}
     return [(name, tuple(f"{key}={soft}:{hard}" for key, (soft, hard) in pairs.items()))]
@@ -256,6 +263,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "user": ("user", _text),
     "network": ("network", _text),  # a Network's text is its name
     "aliases": ("network_alias", _words),
+    "ports": ("publish", _ports),
     "hostname": ("hostname", _text),
     "memory": ("memory_bytes", _size),
     "memory_swap": ("memory_swap_bytes", _size),

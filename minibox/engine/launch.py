@@ -235,6 +235,12 @@ class Launch:
             self._connection.release()
             self._connection = None
 
+    def disown(self) -> None:
+        """In a child that a fork made: nothing is held for as long as that lives."""
+        self.claim.hand_over()
+        if self._connection:
+            self._connection.close_held()
+
     def close(self, *, keep: bool, later: Later | None = None) -> None:
         """End it, and take back what it was given; with ``keep`` its files stay for `commit` and `start`.
 

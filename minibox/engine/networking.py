@@ -274,7 +274,7 @@ class Connection:
         ready, announce = os.pipe2(os.O_CLOEXEC)
         said = os.memfd_create("minibox-network", os.MFD_CLOEXEC)
         null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-        self._close_held()  # it binds them itself
+        self.close_held()  # it binds them itself
         try:
             slots = [its.fileno(), -1, announce, null, said]
             self._tool = spawn_helper(encode(steps, signatures()), 0, slots, len(steps))
@@ -298,11 +298,11 @@ class Connection:
             self._socket.close()
         self._tool = self._socket = None
         self._leases.clear()
-        self._close_held()
+        self.close_held()
 
     def close(self) -> None:
         """Give back ports and address, end the tool. The links go with the container's namespace."""
-        self._close_held()
+        self.close_held()
         if self._tool:
             self._tool.end(SIGTERM)
             self._tool.close()
@@ -314,7 +314,8 @@ class Connection:
             members.leave(self._leases[-1])
             self._leases.pop()
 
-    def _close_held(self) -> None:
+    def close_held(self) -> None:
+        """This process holds its ports no longer; one that has copies of the descriptors may."""
         while self.held:
             os.close(self.held.pop())
 

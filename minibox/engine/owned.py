@@ -143,7 +143,7 @@ class Owned:
 
     def disown(self) -> None:
         """In a child that a fork made: it is the parent's, and this process must not look like an owner."""
-        self.launch.claim.hand_over()
+        self.launch.disown()
 
     def close(self, later: Later | None = None) -> None:
         """Remove what it had, or keep its files as they are; ``later`` as of `Launch.close`."""

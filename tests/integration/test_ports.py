@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import minibox as minibox_api
 from minibox.network import firewall, lease, rtnetlink
 from tests import isolation
 from tests.leaks import SLOWNESS
@@ -412,6 +413,27 @@ def test_a_start_without_ports_runs_no_nft_for_those_with(boxes, minibox, state)
     bridge = lease.bridge_name(runroot)
     subnet = lease.recorded(lease.directory(runroot, bridge))
     assert firewall.begin(runroot, bridge, str(subnet)) is None
+
+
+def test_of_a_program_and_not_of_its_forks(api):
+    port = free_port()
+    with minibox_api.Sandbox("base", network="bridge", ports={80: f"127.0.0.1:{port}"}, hostname="here") as box:
+        process = box.popen(["httpd", "-f", "-h", "/etc"])
+        assert answers("127.0.0.1", port)
+        reader, writer = os.pipe()
+        fork = os.fork()
+        if fork == 0:
+            os.close(writer)
+            os.read(reader, 1)  # until its parent has done
+            os._exit(0)
+        os.close(reader)
+        process.kill()
+        process.wait()
+    assert "table ip" not in tables()
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+    os.close(writer)
+    os.waitpid(fork, 0)
 
 
 def test_explain_shows_what_is_done_and_a_start_without_ports_has_none_of_it(minibox):
