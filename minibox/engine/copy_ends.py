@@ -9,7 +9,7 @@ from posixpath import normpath
 
 from minibox.errors import StoreError, UsageError
 from minibox.image.compression import Pump
-from minibox.image.extract import split_name
+from minibox.image.entry_names import split_name
 from minibox.image.pack import LayerWriter
 from minibox.image.place import Placer
 from minibox.image.stack import Node, Stack

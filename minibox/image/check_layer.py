@@ -10,8 +10,9 @@ import stat
 
 from minibox.image import tar
 from minibox.image.compression import Pump
-from minibox.image.extract import OPAQUE_MARKER, WHITEOUT_PREFIX, split_name
+from minibox.image.entry_names import split_name
 from minibox.image.stack import is_whiteout
+from minibox.image.whiteouts import OPAQUE_MARKER, WHITEOUT_PREFIX
 from minibox.linux.files import open_beneath
 
 TYPE_CHECKING = False

@@ -12,19 +12,28 @@ same layer may be mounted with ``userxattr`` or without.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
-from minibox.errors import StoreError, Unsupported
+from minibox.errors import StoreError
 from minibox.image import tar
-from minibox.image.attributes import LayerAttributes, copy_attributes
+from minibox.image.attributes import LayerAttributes
+from minibox.image.entry_names import PATH_BYTES_MAX, join, prefixes, split_name
+from minibox.image.whiteouts import (
+    AUFS_PREFIX,
+    NO_DIRECTORY,
+    OPAQUE_MARKER,
+    OPEN_DIRECTORY,
+    WHITEOUT_PREFIX,
+    lstat,
+    make_opaque,
+)
 from minibox.linux.files import open_beneath
 from minibox.storage.removal import remove_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Literal
 
@@ -33,16 +42,9 @@ if TYPE_CHECKING:
     Form = Literal["overlay", "apply"]
 
 XATTR_HEADER_PREFIX = "SCHILY.xattr."
-WHITEOUT_PREFIX = b".wh."
-OPAQUE_MARKER = b".wh..wh..opq"
-AUFS_PREFIX = b".wh..wh."
 SYMLINKS_MAX = 40
-#: PATH_MAX of Linux: what is deeper can't be named.
-PATH_BYTES_MAX = 4096
 #: Each costs an inode. The largest layers that people have are a tenth of it.
 ENTRIES_MAX = 4_000_000
-NO_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -147,7 +149,7 @@ class Extractor:
     def _create(self, name: bytes, entry: tar.Entry, content: Iterable[memoryview]) -> None:
         path = self._path_of(name)
         if self._applies:
-            self._made.update(_prefixes(path))
+            self._made.update(prefixes(path))
         kind = entry.kind
         if kind == tar.REGULAR:
             self._write_file(name, path, entry, content)
@@ -224,7 +226,7 @@ class Extractor:
         target_parent, _, target_name = target_path.rpartition(b"/")
         target_fd = self._parent_fd if target_parent == self._parent else self._open(target_parent)
         try:
-            found = _lstat(target_name, target_fd)
+            found = lstat(target_name, target_fd)
             if found is None or stat.S_ISDIR(found.st_mode):
                 what = "is not in the layer" if found is None else "is a directory"
                 raise StoreError(f"hard link {ascii(entry.name)}: its target {ascii(entry.link)} {what}")
@@ -242,7 +244,7 @@ class Extractor:
 
     def _whiteout(self, name: bytes) -> None:
         if self._applies:
-            self._made.update(_prefixes(self._parent))
+            self._made.update(prefixes(self._parent))
         if name == OPAQUE_MARKER:
             if self._applies:
                 self._remove_from_below(self._parent, itself=False)
@@ -261,7 +263,7 @@ class Extractor:
             self._remove_from_below(path)
             return
         self._whiteouts.add(path)
-        present = _lstat(hidden, self._parent_fd)
+        present = lstat(hidden, self._parent_fd)
         if present is None:
             os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=self._parent_fd)
         elif stat.S_ISDIR(present.st_mode):
@@ -289,7 +291,7 @@ class Extractor:
                 continue
             try:
                 for name in map(os.fsencode, os.listdir(descriptor)):
-                    inner = _join(directory, name)
+                    inner = join(directory, name)
                     if inner in self._made:
                         waiting.append(inner)
                     else:
@@ -339,7 +341,7 @@ class Extractor:
                 os.close(self._open(above))
             except OSError:
                 above = self._resolve(components[:-1], make=False)
-        return _join(above, components[-1])
+        return join(above, components[-1])
 
     def _resolve(self, components: list[bytes], *, make: bool) -> bytes:
         """The real path, below the root, of a directory; its symlinks resolved, missing ones made."""
@@ -373,7 +375,7 @@ class Extractor:
     def _step(self, name: bytes, parent_fd: int, real: list[bytes], *, make: bool) -> bytes | None:
         """See to it that ``name`` is a directory; the target where it is a symlink that leads on."""
         path = b"/".join(real)
-        present = _lstat(name, parent_fd)
+        present = lstat(name, parent_fd)
         if present is not None and stat.S_ISDIR(present.st_mode):
             return None
         if present is None:
@@ -404,13 +406,13 @@ class Extractor:
         os.chmod(name, 0o755, dir_fd=parent_fd)
         self.implied.add(path)
         if self._applies:
-            self._made.update(_prefixes(path))
+            self._made.update(prefixes(path))
 
     def _open(self, path: bytes) -> int:
         return open_beneath(self._root_fd, path, OPEN_DIRECTORY) if path else os.dup(self._root_fd)
 
     def _path_of(self, name: bytes) -> bytes:
-        path = _join(self._parent, name)
+        path = join(self._parent, name)
         if len(path) > PATH_BYTES_MAX:
             raise StoreError(f"the path {ascii(path[:60])}... is longer than {PATH_BYTES_MAX} bytes")
         return path
@@ -425,126 +427,6 @@ class Extractor:
         self._count += 1
         if self._count > ENTRIES_MAX:
             raise StoreError(f"the layer has more than {ENTRIES_MAX} entries")
-
-
-def make_opaque(directory_fd: int) -> None:
-    """Mark a directory so that overlayfs hides what is below it.
-
-    Raises:
-        Unsupported: the file system keeps no such xattrs.
-    """
-    done = False
-    for namespace in ("trusted", "user") if os.geteuid() == 0 else ("user",):
-        try:
-            os.setxattr(directory_fd, f"{namespace}.overlay.opaque", b"y")
-            done = True
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP):
-                raise
-    if not done:
-        raise Unsupported(
-            "mark a directory opaque: the file system keeps no user xattrs",
-            "set --root to a directory on ext4, xfs or btrfs",
-        )
-
-
-def adopt_directories(directory: str, implied: Iterable[bytes], lowers: Sequence[str], *, owner: bool) -> None:
-    """Give implied directories what they have in the layers below: overlayfs shows the topmost one's attributes.
-
-    Args:
-        directory: where the layer was unpacked.
-        implied: `Extractor.implied`.
-        lowers: directories of the layers below, topmost first.
-        owner: whether owners were kept.
-
-    Raises:
-        OSError: the kernel refused.
-    """
-    for path in implied:
-        for lower in lowers:
-            try:
-                found = _open_in(lower, path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                if error.errno in NO_DIRECTORY:
-                    break  # hidden by something else
-                raise
-            try:
-                made = _open_in(directory, path)
-                try:
-                    copy_attributes(found, made, owner=owner)
-                finally:
-                    os.close(made)
-            finally:
-                os.close(found)
-            break
-
-
-def hide_all_below(directory: str, lowers: Sequence[str]) -> None:
-    """Hide what is in the layers below, name by name: overlayfs merges root directories, opaque or not.
-
-    Args:
-        directory: where the layer was unpacked.
-        lowers: directories of the layers below.
-
-    Raises:
-        OSError: the kernel refused.
-    """
-    root_fd = os.open(directory, OPEN_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for name in {os.fsencode(name) for lower in lowers for name in os.listdir(lower)}:
-            present = _lstat(name, root_fd)
-            if present is None:
-                os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=root_fd)
-            elif stat.S_ISDIR(present.st_mode):
-                inner_fd = open_beneath(root_fd, name, OPEN_DIRECTORY)
-                try:
-                    make_opaque(inner_fd)
-                finally:
-                    os.close(inner_fd)
-    finally:
-        os.close(root_fd)
-
-
-def _open_in(directory: str, path: bytes) -> int:
-    root_fd = os.open(directory, OPEN_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return open_beneath(root_fd, path or b".", OPEN_DIRECTORY)
-    finally:
-        os.close(root_fd)
-
-
-def split_name(name: bytes) -> list[bytes]:
-    """The components of an entry's name; an absolute one is taken from the layer's root.
-
-    Raises:
-        StoreError: the name has ``..`` or a NUL in it, or is too long.
-    """
-    if len(name) > PATH_BYTES_MAX:
-        raise StoreError(f"the path {ascii(name[:60])}... is longer than {PATH_BYTES_MAX} bytes")
-    components = [part for part in name.split(b"/") if part not in (b"", b".")]
-    if b".." in components or b"\0" in name:
-        raise StoreError(f"entry {ascii(name)} would leave the layer's directory")
-    return components
-
-
-def _join(parent: bytes, name: bytes) -> bytes:
-    return parent + b"/" + name if parent else name
-
-
-def _prefixes(path: bytes) -> Iterator[bytes]:
-    """``path`` and all directories above it."""
-    while path:
-        yield path
-        path = path.rpartition(b"/")[0]
-
-
-def _lstat(name: bytes, dir_fd: int) -> os.stat_result | None:
-    try:
-        return os.lstat(name, dir_fd=dir_fd)
-    except FileNotFoundError:
-        return None
 
 
 def _write_all(descriptor: int, piece: memoryview) -> None:

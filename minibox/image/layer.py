@@ -18,9 +18,10 @@ from heapq import heappop, heappush
 from minibox.errors import MiniboxError, StoreError
 from minibox.image.claim import Claim, collect_unfinished
 from minibox.image.compression import Pump
-from minibox.image.extract import Extractor, adopt_directories, hide_all_below
+from minibox.image.extract import Extractor
 from minibox.image.layout import disk_error
 from minibox.image.tar import TarReader
+from minibox.image.whiteouts import adopt_directories, hide_all_below
 from minibox.linux.files import sync_file_system
 from minibox.record import record
 

@@ -14,7 +14,7 @@ from errno import EBUSY
 from minibox.errors import UsageError
 from minibox.image import tar
 from minibox.image.attributes import LayerAttributes
-from minibox.image.extract import split_name
+from minibox.image.entry_names import split_name
 from minibox.linux.files import open_in_root
 
 TYPE_CHECKING = False
