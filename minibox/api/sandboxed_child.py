@@ -11,6 +11,10 @@ import _pickle as pickle  # without its Python part, which imports much
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing isn't imported inside: it would cost each call
+    from typing import Any
+
 
 def read_all(count: int) -> bytes:
     parts = []
@@ -45,11 +49,11 @@ def call(module: str, main_path: str, qualified_name: str, packed: bytes) -> obj
 
     if main_path:
         load_main(main_path)
-    function: object = sys.modules["__main__"] if main_path else import_module(module)
+    function: Any = sys.modules["__main__"] if main_path else import_module(module)
     for name in qualified_name.split("."):
         function = getattr(function, name)
     arguments, keywords = pickle.loads(packed)
-    return function.__wrapped__(*arguments, **keywords)  # type: ignore[attr-defined]
+    return function.__wrapped__(*arguments, **keywords)
 
 
 def failure(error: BaseException) -> "tuple[bytes, str, str, str]":

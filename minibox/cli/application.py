@@ -16,6 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # of click 8.1 it has no parameter
+
 WIDTH_MAX = 120
 CONTEXT_SETTINGS = {"max_content_width": WIDTH_MAX}
 

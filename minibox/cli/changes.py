@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from minibox.cli.application import settings_of
+from minibox.cli.application import ParamType, settings_of
 from minibox.cli.container import complete_container
 from minibox.errors import UsageError
 
@@ -67,7 +67,7 @@ def diff(ctx: click.Context, name: str, other: str | None, form: str | None, as_
         click.echo(f"{kind} {_shown(path)}")
 
 
-class Truth(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class Truth(ParamType):
     """Docker's booleans, also behind a short option: ``-p=false``."""
 
     name = "bool"

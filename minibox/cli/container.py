@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.application import RefusedValue, settings_of
+from minibox.cli.application import ParamType, RefusedValue, settings_of
 from minibox.cli.run_options import BY_NAME, OPTIONS, Option, convert, make_options, read_words
 from minibox.engine.options import RunOptions
 
@@ -24,7 +24,7 @@ ADVICE = {
 }
 
 
-class Value(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class Value(ParamType):
     """The value of one option of the table."""
 
     name = "value"

@@ -18,7 +18,7 @@ class Failure(Exception):
     """A function can't work with what it was given; says why."""
 
 
-class Map(dict):  # type: ignore[type-arg]
+class Map(dict[str, object]):
     """A map of Go: what it has is data, as labels are, so that a key may be missing."""
 
 

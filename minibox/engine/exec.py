@@ -254,7 +254,7 @@ class Exec:
         execution = Execution(
             compile_exec(self._process, self._joined, start),
             Resources(
-                spec={},  # type: ignore[typeddict-item]
+                spec={"ociVersion": ""},  # nothing of it is asked for
                 streams=streams,
                 owner=self.owner,
                 make_cgroup=lambda: self._group,
@@ -332,7 +332,8 @@ def _process(process: Any, options: ExecOptions, container: Host) -> SpecProcess
         every = capabilities.names_of((2 << capabilities.last_cap()) - 1)
         changed["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), every)
         changed["noNewPrivileges"] = False
-    return changed  # type: ignore[no-any-return]
+    wanted: SpecProcess = changed
+    return wanted
 
 
 def read_inside(pid: int, path: str) -> str:
