@@ -7,6 +7,7 @@ fixture is used. docs/embedding.md shows how to use it.
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -76,6 +77,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if call.excinfo:
+        _hide_our_frames(call.excinfo)
     report = yield
     if report.failed and call.when != "teardown":
         chain = item.listchain()
@@ -85,6 +88,21 @@ def pytest_runtest_makereport(
             if factory.node in chain:
                 report.sections += factory.sections()
     return report
+
+
+def _hide_our_frames(found: pytest.ExceptionInfo[BaseException]) -> None:
+    """Of an error that minibox raises on purpose, show where the test asked for it, and not how it came to be here."""
+    ours = os.path.dirname(__file__) + os.sep
+    for entry in found.traceback:
+        if str(entry.path).startswith(ours):
+            entry.frame.f_globals["__tracebackhide__"] = _is_meant
+
+
+def _is_meant(found: pytest.ExceptionInfo[BaseException] | None) -> bool:
+    errors = sys.modules.get("minibox.errors")
+    if found is None or errors is None:
+        return False
+    return isinstance(found.value, errors.MiniboxError) or type(found.value.__cause__).__name__ == "RemoteTraceback"
 
 
 # ---- fixtures -------------------------------------------------------------------------------------

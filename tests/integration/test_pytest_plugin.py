@@ -109,6 +109,18 @@ def test_what_is_left_of_a_failed_tests_sandboxes_is_in_its_report(suite, minibo
     assert minibox("ps", "-aq").stdout == ""
 
 
+def test_an_error_is_shown_where_the_test_asked_for_it(suite):
+    done = suite(
+        """
+def test_it(sandbox):
+    sandbox.run(["false"], check=True)
+"""
+    )
+    assert "CalledProcessError: command ('false',)" in done.stdout and "check_returncode" not in done.stdout, (
+        done.stdout
+    )
+
+
 @pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "xdist"])
 def test_those_of_failed_tests_are_kept_when_asked_and_looked_into_by_the_command_that_is_shown(
     suite, workers, minibox
