@@ -209,7 +209,7 @@ def _close_up(spec: Spec, start: Start) -> list[Op]:
     steps += [op.mask(path, "tells of the host") for path in linux.get("maskedPaths", [])]
     if spec.get("root", {}).get("readonly"):
         steps.append(op.mount_attributes(op.ROOT, "a read-only root", set_=op.RDONLY))
-    steps += labels.opened(spec["process"], start.keyring)
+    steps += labels.opened(spec["process"], start.keyring, joined="mount" in namespaces.joined(spec))
     if namespaces.shares_mounts(spec):
         steps.append(op.chroot("the container's root becomes /; the others in this mount namespace keep theirs"))
     elif start.pivot:

@@ -13,7 +13,6 @@ from minibox.plan import operations as op
 from minibox.plan.compiler import Plan
 from minibox.plan.namespaces import NAMESPACES, dies_with_parent, enter_cgroups, own_ids
 from minibox.plan.process import become, session
-from minibox.plan.rootfs import O_PATH_DIRECTORY
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -57,9 +56,7 @@ def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
     steps += enter_cgroups(start)
     steps += scheduling.affinity(process, "final")
     steps.append(op.undumpable("nobody inside may trace it or look into it before its exec"))
-    labelled = bool(process.get("apparmorProfile") or process.get("selinuxLabel"))
-    if labelled:
-        steps.append(op.open_("/proc", O_PATH_DIRECTORY, op.PROC, "the host's, with the files that take labels"))
+    steps += labels.hosts_proc(process)
     if joined.namespaces:
         steps.append(op.setns(op.NAMESPACES, joined.namespaces, "all of the container's namespaces at once"))
     if joined.chrooted:
@@ -68,8 +65,7 @@ def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
         steps.append(op.clone_sibling("only a new process is in the pid namespace"))
     if joined.namespaces & NAMESPACES["user"]:
         steps += own_ids(start.setgroups)
-    if labelled:
-        steps += labels.opened(process, start.keyring, op.PROC)
+    steps += labels.opened(process, start.keyring, joined=True)
     steps += session(process, start, console=False)
     if start.terminal:
         steps.append(op.parent("take_terminal", why="the user inside may open it by name, as tmux(1) does"))

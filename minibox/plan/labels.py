@@ -16,18 +16,25 @@ if TYPE_CHECKING:
     from minibox.oci.runtime import Process
     from minibox.plan.operations import Op
 
-O_WRONLY = 1
+O_WRONLY, O_PATH_DIRECTORY = 1, 0o10200000
 ATTRIBUTES = "/thread-self/attr"  # below /proc
 # slot: file
 FILES = {op.LABEL_APPARMOR: "apparmor/exec", op.LABEL_SELINUX: "exec", op.LABEL_KEYS: "keycreate"}
 
 
-def opened(process: Process, keyring: bool, proc: int = op.HOST) -> list[Op]:
+def hosts_proc(process: Process) -> list[Op]:
+    """Hold the host's /proc, before a mount namespace is joined that may have anything there."""
+    if not process.get("apparmorProfile") and not process.get("selinuxLabel"):
+        return []
+    return [op.open_("/proc", O_PATH_DIRECTORY, op.PROC, "the host's, with the files that take labels")]
+
+
+def opened(process: Process, keyring: bool, *, joined: bool) -> list[Op]:
     """Open the files.
 
     Args:
         keyring: it gets a session keyring of its own.
-        proc: the slot of the host's /proc, where that isn't to be seen any more.
+        joined: the mount namespace is another's: they are below what `hosts_proc` holds.
     """
     slots = []
     if process.get("apparmorProfile"):
@@ -35,9 +42,9 @@ def opened(process: Process, keyring: bool, proc: int = op.HOST) -> list[Op]:
     if process.get("selinuxLabel"):
         slots += [op.LABEL_SELINUX, *([op.LABEL_KEYS] if keyring else [])]
     why = "of the host's /proc: the container's may be anything"
-    if proc == op.HOST:
+    if not joined:
         return [op.open_(f"/proc{ATTRIBUTES}/{FILES[slot]}", O_WRONLY, slot, why) for slot in slots]
-    return [op.open_in(proc, f"{ATTRIBUTES}/{FILES[slot]}", O_WRONLY, slot, why) for slot in slots]
+    return [op.open_in(op.PROC, f"{ATTRIBUTES}/{FILES[slot]}", O_WRONLY, slot, why) for slot in slots]
 
 
 def of_keys(process: Process) -> list[Op]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minibox.plan import labels
 from minibox.plan import operations as op
 
 TYPE_CHECKING = False
@@ -129,6 +130,7 @@ def _join(spec: Spec, start: Start) -> list[Op]:
         return []
     slots = dict(zip(paths, range(op.FIRST_JOINED, op.FIRST_BIND)))
     steps: list[Op] = [op.open_(path, 0, slots[kind], f"the {kind} namespace to join") for kind, path in paths.items()]
+    steps += labels.hosts_proc(spec["process"]) if "mount" in paths else []
     order = sorted(paths, key=lambda kind: kind != "user") if start.rootless else list(paths)
     if "pid" in paths:
         steps.append(op.undumpable("nobody inside may trace it or look into it before its exec"))

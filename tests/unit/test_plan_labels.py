@@ -59,6 +59,16 @@ def test_an_exec_reaches_them_through_the_hosts_proc_as_the_process_that_goes_on
     assert names[-5:] == ["label", "label", "no_new_privs", "seccomp", "exec"]
 
 
+def test_in_a_mount_namespace_by_path_they_are_not_what_is_in_proc_there():
+    made = spec()
+    made["linux"]["namespaces"] = [{"type": "mount", "path": "/proc/9/ns/mnt"}]
+    init = init_of(made)
+    held = init.index(("open", "/proc", 0o10200000, op.PROC))
+    assert held < init.index(("setns", op.FIRST_JOINED, NAMESPACES["mount"]))
+    assert ("open_in", op.PROC, "/thread-self/attr/apparmor/exec", 1, op.LABEL_APPARMOR) in init
+    assert not any(step[:2] == ("open", "/proc/thread-self/attr/apparmor/exec") for step in init)
+
+
 def test_without_labels_there_is_nothing_of_it():
     bare = spec(process={"cwd": "/", "args": ["/bin/true"], "apparmorProfile": "", "selinuxLabel": ""})
     assert not {"open", "label"} & {name for name, *_ in init_of(bare)}
