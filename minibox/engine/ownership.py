@@ -162,9 +162,13 @@ class Claim:
     def release(self, *, finished: bool = True) -> None:
         """Give up the lock: the container has ended, and if ``finished`` nothing is left to `collect`."""
         if self.fd >= 0:
-            if finished:
-                os.unlink(f"{self.root}/live/{self.id}")
-            self.hand_over()
+            try:
+                if finished:
+                    os.unlink(f"{self.root}/live/{self.id}")
+            except FileNotFoundError:
+                pass  # somebody removed the whole root
+            finally:
+                self.hand_over()
 
 
 def note_ended(fd: int, status: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 import minibox
 from minibox.engine import tidying
+from minibox.engine.ownership import Claim
 from minibox.errors import StoreError
 from tests.leaks import SLOWNESS
 
@@ -44,6 +46,13 @@ def test_it_is_gone_when_the_program_ends(environment, state):
     program = 'import minibox\nfor _ in range(5): minibox.run("base", ["touch", "/file"], check=True)'
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
     assert left(state) == []
+
+
+def test_a_claim_whose_root_was_removed_keeps_no_descriptor(tmp_path):
+    claim = Claim.new(str(tmp_path), "", remove=True)
+    shutil.rmtree(tmp_path / "live")
+    claim.release()
+    assert claim.fd == -1
 
 
 def test_a_name_can_be_had_again_at_once(api):
