@@ -7,6 +7,7 @@ import mmap
 import os
 import select
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -333,6 +334,22 @@ def test_a_cgroup_in_use_is_not_removed(make):
     pid = start(cgroup, sleep_forever)
     with pytest.raises(MiniboxError, match=f"busy.*processes {pid} are in it"):
         cgroup.remove(timeout_s=0.05)
+
+
+def test_one_that_is_in_use_in_one_hierarchy_is_removed_from_the_others(make):
+    cgroup = make(detect(), {})
+    busy, *others = cgroup.directories
+    below = os.path.join(busy, "below")
+    os.mkdir(below)
+    child = subprocess.Popen(["sleep", "1000"])
+    try:
+        Path(below, "cgroup.procs").write_text(str(child.pid))
+        with pytest.raises(MiniboxError, match="busy"):
+            cgroup.remove(timeout_s=0.05)
+        assert not any(map(os.path.isdir, others))
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_a_second_one_of_the_name_is_refused_and_the_first_stays(make, name):

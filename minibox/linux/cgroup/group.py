@@ -304,8 +304,8 @@ class Cgroup:
             raise MiniboxError(f"{what} cgroup {self.name}: processes still there: {pids}", "see /proc/PID/stack")
         sleep(0.001)
 
-    def remove(self, timeout_s: float = 1.0) -> None:
-        """Remove it from every hierarchy. A hierarchy that lacks it is fine.
+    def remove(self, timeout_s: float = 5.0) -> None:
+        """Remove it from every hierarchy. A hierarchy that lacks it is fine, and one that keeps it doesn't keep the others.
 
         A cgroup stays busy for a moment after its last process was waited for, so EBUSY is tried again.
 
@@ -313,12 +313,16 @@ class Cgroup:
             MiniboxError: it still holds processes after ``timeout_s``.
         """
         deadline = monotonic() + timeout_s
-        try:
-            for directory in self.directories:
+        failure: MiniboxError | None = None
+        for directory in self.directories:
+            try:
                 remove_directory(directory, deadline)
-        finally:
-            if self._scope:
-                self._scope.close()
+            except MiniboxError as error:
+                failure = failure or error
+        if self._scope:
+            self._scope.close()
+        if failure:
+            raise failure
 
 
 def of_paths(paths: Mapping[str, str]) -> Cgroup:
