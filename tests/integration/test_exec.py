@@ -128,10 +128,10 @@ def test_a_memory_limit_counts_for_it_too(box: Box) -> None:
     if box("run", "--rm", "--network", "none", "-m64m", "base", "true").returncode:
         pytest.skip("no memory limits here")
     # tail keeps all that comes until the end of the one line.
-    eats = ("sh", "-c", "head -c 100m /dev/zero | tail >/dev/null")
+    eats = ("sh", "-c", "head -c 40m /dev/zero | tail >/dev/null")
     box.start("free", "exec sleep 100")
     assert box("exec", "free", *eats).returncode == 0
-    box.start("web", "exec sleep 100", "-m", "32m")
+    box.start("web", "exec sleep 100", "-m", "16m")
     assert box("exec", "web", *eats).returncode == 128 + signal.SIGKILL
     assert box.state("web")["Status"] == "running" and box.ok("exec", "web", "echo", "alive") == "alive"
 
