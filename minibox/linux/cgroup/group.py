@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup.systemd import HeldScope, ProcessScope
 
 SIGKILL = 9
+SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
+SYSTEMD_S = 2.0  # that it may take to hear of an empty scope
 
 
 def check_name(name: str) -> None:
@@ -312,6 +314,8 @@ class Cgroup:
         Raises:
             MiniboxError: it still holds processes after ``timeout_s``.
         """
+        if self.v2.endswith(".scope") and os.path.isdir(SYSTEMD_RUNS):
+            _leave_to_systemd(self.v2)
         deadline = monotonic() + timeout_s
         failure: MiniboxError | None = None
         for directory in self.directories:
@@ -323,6 +327,14 @@ class Cgroup:
             self._scope.close()
         if failure:
             raise failure
+
+
+def _leave_to_systemd(scope: str) -> None:
+    """systemd removes a scope when it hears that it is empty; of one that is gone before it doesn't hear, and keeps the
+    unit for ever. One that isn't empty it leaves to us."""
+    deadline = monotonic() + SYSTEMD_S
+    while os.path.isdir(scope) and monotonic() < deadline:
+        sleep(0.002)
 
 
 def of_paths(paths: Mapping[str, str]) -> Cgroup:
