@@ -157,6 +157,7 @@ class Exec:
             seccomp_flags=flags,
             cgroup=group.name if group.directories else "",
             cgroup_tasks=group.v1_directories,
+            cgroup_joined=group.joined,
             detached=options.detach or bool(keys),
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,12 +103,24 @@ def test_the_scope_of_a_detached_container_is_held_until_its_end(minibox: Run) -
     started = minibox("run", "-d", "--name", "web", "--memory", "32m", *RUN[2:], "base", "sleep", "1000")
     assert started.returncode == 0, started.stderr
     assert len(scopes()) == len(holders()) == 1
-    assert minibox("exec", "web", "cat", "/sys/fs/cgroup/memory.max").stdout == f"{32 * MIB}\n"
+    seen = minibox("exec", "web", "cat", "/sys/fs/cgroup/memory.max", "/proc/self/cgroup")
+    assert seen.stdout == f"{32 * MIB}\n0::/\n", seen.stderr
     restarted = minibox("restart", "-t", "0", "web")
     assert restarted.returncode == 0, restarted.stderr
     assert len(scopes()) == len(holders()) == 1
     assert minibox("rm", "-f", "web").returncode == 0
     wait_until(lambda: not holders())
+
+
+def test_a_command_in_a_sandbox_is_under_its_limits(environment: dict[str, str]) -> None:
+    program = """if True:
+        import minibox
+        with minibox.Sandbox("base", memory="32m") as box:
+            command = ["cat", "/sys/fs/cgroup/memory.max", "/proc/self/cgroup"]
+            print(box.run(command, capture_output=True, text=True, check=True).stdout, end="")
+    """
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{32 * MIB}\n0::/\n", done.stderr
 
 
 def test_out_of_memory_is_told_of_a_detached_container(minibox: Run) -> None:

@@ -351,13 +351,13 @@ def find(host: CgroupHost, name: str) -> Cgroup:
     v1 = {controller: path for controller, path in v1.items() if os.path.isdir(path)}
     v2 = f"{host.v2_parent}/{name}"
     if host.mode == "v2" and not (host.v2_parent and os.path.isdir(v2)):
-        from minibox.linux.cgroup.scope import scope_directory
+        from minibox.linux.cgroup.scope import is_out_of_reach, scope_directory
 
         scope = scope_directory(f"{name}.scope", euid=os.geteuid())
         if os.path.isdir(f"{scope}/{name}"):
             from minibox.linux.cgroup.systemd import HeldScope
 
-            return Cgroup(name, v1, f"{scope}/{name}", HeldScope(scope))
+            return Cgroup(name, v1, f"{scope}/{name}", HeldScope(scope), is_out_of_reach(scope, os.geteuid()))
         return Cgroup(name, v1, "")
     return Cgroup(name, v1, v2 if host.v2_parent and os.path.isdir(v2) else "")
 

@@ -63,9 +63,15 @@ def scope_host(unit: str, slice_name: str = "", *, euid: int, environ: Mapping[s
     name = slice_name or default_slice(euid)
     parent = scope_directory(unit, name, euid=euid)
     available = tuple(each for each in controllers(f"{V2_MOUNT}{base}") if each in _HANDED_OUT)
-    common = commonpath((current_v2(), f"{base}/{name}"))
-    late = euid != 0 and not access(f"{V2_MOUNT}{common}/cgroup.procs", W_OK)
+    late = is_out_of_reach(parent, euid)
     return CgroupHost("v2", {}, (), parent, available, scope=unit, slice=name, joined=late)
+
+
+def is_out_of_reach(directory: str, euid: int) -> bool:
+    """A process of this user's can't be moved or born there from our cgroup: what both are below is somebody else's
+    (cgroup-v2.rst, "Delegation Containment"). Then systemd has to move it."""
+    common = commonpath((current_v2(), directory.removeprefix(V2_MOUNT)))
+    return euid != 0 and not access(f"{V2_MOUNT}{common}/cgroup.procs", W_OK)
 
 
 def default_slice(euid: int) -> str:
