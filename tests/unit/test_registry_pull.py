@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from minibox.config import RegistryConfig
 from minibox.errors import RegistryError, StoreError, Unauthorized
 from minibox.image import layer, progress
 from minibox.image.reference import parse
 from minibox.image.registry.client import Client, NotFound
+from minibox.image.registry.download import Downloads
 from minibox.image.registry.endpoint import endpoints
 from minibox.image.registry.pull import Pull
 from minibox.image.registry.transport import Transport
@@ -335,6 +337,18 @@ def test_refusal_is_told_with_host_and_thing(pull, store, image, registry, answe
     if answer.status == 429:
         assert "1000 seconds" in (error.hint or "")
         assert len(registry.asked(MANIFESTS if what == "manifest" else BLOBS + digest)) == 1
+
+
+def test_what_has_just_come_is_called_off_without_an_error(store, registry):
+    """Else that error would be told, and not the one for which all is called off."""
+    with urllib3.PoolManager() as pool:
+        answer = pool.request("GET", f"http://{registry.host}/v2/", preload_content=False)
+        answer.read()
+        answer.release_conn()
+        client = Client(endpoints(parse(f"{registry.host}/app:1"), {})[0], Transport({}), lambda: None)
+        downloads = Downloads(store.layout, [client], progress.silent)
+        downloads._open.add(answer)
+        downloads.stop()
 
 
 def test_nobody_listens(pull, store, registry):

@@ -62,7 +62,10 @@ class Downloads:
         self._stop.set()
         with self._lock:
             for response in self._open:
-                response.shutdown()
+                try:
+                    response.shutdown()
+                except (RuntimeError, ValueError, OSError):
+                    pass  # it has just come to its end
 
     def fetch(self, descriptor: Descriptor, *, anew: bool = False) -> bool:
         """Bring one blob, unless it is there: whether it wasn't. It is verified; for it to be on the disk `sync` follows.
