@@ -286,7 +286,7 @@ def _csv(word: str) -> dict[str, str]:
         if key in fields:
             raise UsageError(f"invalid mount {word!r}: key {key!r} twice")
         if "\0" in value:
-            raise UsageError(f"invalid mount {word!r}: a NUL byte in {key}")
+            raise UsageError(f"invalid mount {word!r}: a NUL byte in {key!r}")
         fields[key] = value
     return fields
 

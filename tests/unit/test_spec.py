@@ -267,6 +267,7 @@ def test_mounts_over_our_own():
         ({"mount": ("type=tmpfs,target=/a,bind-propagation=shared",)}, "unexpected key"),
         ({"mount": ("type=tmpfs,target=/a,tmpfs-mode=9",)}, "octal"),
         ({"mount": ("nonsense",)}, "is not key=value"),
+        ({"mount": ("\x08=\0",)}, r"a NUL byte in .\\x08."),
         ({"tmpfs": ("/a:size",)}, "unknown option"),
         ({"device": ("/dev/nowhere",)}, "can't be looked up"),
         ({"device": ("/src/file",)}, "is not a device"),
