@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.bundles import Bundle
+from tests.conftest import Run
 from tests.leaks import SLOWNESS
 
 COMMAND = str(Path(sys.executable).parent / "minibox-oci")
@@ -131,3 +134,12 @@ def console(path: Path) -> Iterator[Any]:
         finally:
             for fd in received:
                 os.close(fd)
+
+
+@pytest.fixture
+def runtime(state: Path, minibox: Run) -> Iterator[Runtime]:
+    """minibox-oci, with a bundle; its containers go with the test."""
+    runtime = Runtime(state)
+    yield runtime
+    runtime.remove_all()
+    assert runtime.left() == []

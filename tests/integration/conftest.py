@@ -11,20 +11,11 @@ import pytest
 from tests.conftest import Run
 from tests.leaks import SLOWNESS, leak_check
 from tests.living import Box
-from tests.oci_runtime import Runtime
+from tests.oci_runtime import runtime
 from tests.probes import requires_user
 from tests.storages import minibox_here, place, root, storage
 
-__all__ = ["leak_check", "minibox_here", "place", "root", "storage"]
-
-
-@pytest.fixture
-def runtime(state: Path, minibox: Run) -> Iterator[Runtime]:
-    """minibox-oci, with a bundle; its containers go with the test."""
-    runtime = Runtime(state)
-    yield runtime
-    runtime.remove_all()
-    assert runtime.left() == []
+__all__ = ["leak_check", "minibox_here", "place", "root", "runtime", "storage"]
 
 
 @pytest.fixture

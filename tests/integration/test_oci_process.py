@@ -85,7 +85,7 @@ def test_new_privileges_and_oom_score(bundle: Bundle):
     [
         ({"policy": "SCHED_OTHER", "nice": 5}, "0", "5", "0"),
         ({"policy": "SCHED_BATCH", "nice": -3}, "3", "-3", "0"),
-        ({"policy": "SCHED_IDLE"}, "5", "0", "0"),
+        ({"policy": "SCHED_IDLE"}, "5", str(os.nice(0)), "0"),
         ({"policy": "SCHED_OTHER", "nice": 1, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}, "0", "1", "0"),
     ],
 )

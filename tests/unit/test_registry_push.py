@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,14 +26,6 @@ from tests.unit.layers import tar_of
 
 CONTENT = os.urandom(300_000)
 UPLOADS = " /v2/app/blobs/uploads/"
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    fake = FakeRegistry()
-    fake.rule("GET /v2/$", Answer(200, b"{}"))
-    yield fake
-    fake.close()
 
 
 @pytest.fixture
