@@ -34,7 +34,8 @@ def loads(data: bytes) -> Any:
     try:
         from _json import make_scanner
 
-        value, end = make_scanner(_Rules)(text, len(text) - len(text.lstrip(BLANK)))  # type: ignore[arg-type]
+        rules: Any = _Rules
+        value, end = make_scanner(rules)(text, len(text) - len(text.lstrip(BLANK)))
         if not text[end:].strip(BLANK):
             return value
     except (ImportError, StopIteration, SystemError):  # another interpreter; or an error, whose words are json's

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from time import monotonic, sleep
 
 from minibox.engine.inside_network import tcp_socket
@@ -25,7 +26,7 @@ HTTP_PORT = 80
 LINES_SHOWN = 10
 
 
-class Condition:
+class Condition(ABC):
     """What is waited for.
 
     Attributes:
@@ -37,10 +38,11 @@ class Condition:
     words = last = ""
     blocks = False
 
+    @abstractmethod
     def is_met(self) -> bool:
-        raise NotImplementedError
+        """Look."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027, most hold nothing
         """Give back what it holds."""
 
 

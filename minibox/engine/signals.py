@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
     from types import TracebackType
+    from typing import Any
 
     from minibox.engine.terminal import Terminal
 else:
@@ -46,7 +47,7 @@ class Forwarding:
         self._timeout_s = -1
         self._deadline = 0.0  # of time.monotonic; 0: none
         self._pending: list[int] = []
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
         self.forwarded: list[int] = []
         self.timed_out = False
         self._asked = 0
@@ -116,7 +117,7 @@ class Forwarding:
         while self._before:
             number, handler = self._before.popitem()
             if handler is not None:
-                _signal.signal(number, handler)  # type: ignore[arg-type]
+                _signal.signal(number, handler)
         if self._woken >= 0:
             _signal.set_wakeup_fd(self._outer)
             os.close(self._woken)

@@ -335,20 +335,14 @@ class Execution:
             self.launched.goes_on_as(fd)
             self._has_sibling = True
             return True
-        if tag == op.TAG_LISTENER:
+        if tag in (op.TAG_LISTENER, op.TAG_ROOT):
             assert self.init
+            take = self.resources.take_listener if tag == op.TAG_LISTENER else self.resources.note_root
             try:
-                self.resources.take_listener(self.init.pid, fd)
+                take(self.init.pid, fd)
             finally:
                 os.close(fd)
-            return True
-        if tag == op.TAG_ROOT:
-            assert self.init
-            try:
-                self.resources.note_root(self.init.pid, fd)
-            finally:
-                os.close(fd)
-            self._root_noted = True
+            self._root_noted |= tag == op.TAG_ROOT
             return True
         if tag == op.TAG_MOUNTED:
             self._mounted = True

@@ -151,7 +151,8 @@ class Template:
         self._named = [number for number, step in enumerate(ops) if step != prepared.plan.ops[number]]
         self._numbered = [number for number, step in enumerate(ops) if step.name == "set_fs_ids"]
         self._ops = ops
-        self._spec = _renamed(marshal.dumps(prepared.spec), old, self._id)  # type: ignore[arg-type]
+        spec: Any = prepared.spec
+        self._spec = _renamed(marshal.dumps(spec), old, self._id)
 
     def _encode(self, last: Op) -> dict[str, bytes]:
         """The steps of each actor as `plan.encode` writes them, with a ``last``."""

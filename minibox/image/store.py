@@ -188,7 +188,8 @@ def _read_cache(path: str, key: tuple[object, ...]) -> tuple[Any, ...] | None:
 
 def _write_cache(path: str, key: tuple[object, ...], values: tuple[object, ...]) -> None:
     """Keep ``values``; a cache that can't be written is no error."""
-    payload = marshal.dumps((key, values), MARSHAL_VERSION)  # type: ignore[arg-type]
+    entry: Any = key, values
+    payload = marshal.dumps(entry, MARSHAL_VERSION)
     temporary = f"{path[:-8]}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)

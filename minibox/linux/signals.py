@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from minibox.errors import UsageError
 
+TYPE_CHECKING = False
+
 SIGRTMIN, SIGRTMAX = 34, 64  # as glibc and musl count them: the C library keeps 32 and 33 for itself
 
 
@@ -28,7 +30,10 @@ def signal_number(word: str) -> int:
             number += int(sign + offset)
             if SIGRTMIN <= number <= SIGRTMAX:
                 return number
-    import _signal  # type: ignore[import-not-found]  # what `signal` dresses in enums
+    if TYPE_CHECKING:
+        import signal as _signal
+    else:
+        import _signal  # what `signal` dresses in enums
 
     found = getattr(_signal, name, None) if name.isalnum() else None
     if isinstance(found, int) and 0 < found <= SIGRTMAX:

@@ -268,10 +268,11 @@ def in_thread(act: Callable[[], T]) -> T:
 
     _thread.start_new_thread(run, ())
     done.acquire()
+    result: T
     result, error = outcome[0]
     if error is not None:
         raise error
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def refused(answer: OSError | None, *expected: int) -> OSError | None:

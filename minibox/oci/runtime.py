@@ -110,8 +110,11 @@ class Hooks(TypedDict, total=False):
     poststop: list[Hook]
 
 
+NamespaceType = Literal["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"]
+
+
 class LinuxNamespace(TypedDict):
-    type: Literal["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"]
+    type: NamespaceType
     path: NotRequired[str]
 
 

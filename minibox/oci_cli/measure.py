@@ -75,7 +75,8 @@ def resources_of(values: dict[str, Any]) -> LinuxResources:
             value = values[name]
             if value not in ("", None):
                 found.setdefault(part, {})[field] = read(name, value)
-    return found  # type: ignore[no-any-return]
+    resources: LinuxResources = found
+    return resources
 
 
 def _number(name: str, value: str | int) -> int:

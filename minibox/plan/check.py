@@ -12,6 +12,8 @@ from minibox.plan.process import RLIMITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from minibox.oci.runtime import Linux, Process, Spec
 
 # What a setting begins with: the namespace that it is of (namespaces(7)).
@@ -89,8 +91,9 @@ def _check_id_maps(spec: Spec) -> None:
 
 
 def _check_hooks(spec: Spec) -> None:
-    for name, hooks in spec.get("hooks", {}).items():
-        for hook in hooks:  # type: ignore[attr-defined]
+    found: dict[str, Any] = {**spec.get("hooks", {})}
+    for name, hooks in found.items():
+        for hook in hooks:
             if not hook["path"].startswith("/"):
                 raise ConfigError(f"the path {hook['path']!r} of a {name} hook is not absolute")
             if "timeout" in hook and hook["timeout"] <= 0:
@@ -136,10 +139,10 @@ def _check_linux(linux: Linux) -> None:
         raise ConfigError(f"linux.mountLabel {linux['mountLabel']!r} has a quotation mark")
     if "intelRdt" in linux:
         raise ConfigError("linux.intelRdt: minibox doesn't share out caches by resctrl")
-    for kind in ("maskedPaths", "readonlyPaths"):
-        for path in linux.get(kind, []):  # type: ignore[attr-defined]
+    for kind, paths in (("masked", linux.get("maskedPaths", [])), ("readonly", linux.get("readonlyPaths", []))):
+        for path in paths:
             if not path.startswith("/"):
-                raise ConfigError(f"linux.{kind} has {path!r}, which is not absolute")
+                raise ConfigError(f"linux.{kind}Paths has {path!r}, which is not absolute")
     for device in linux.get("devices", []):
         if device["type"] not in DEVICE_TYPES:
             raise ConfigError(f"unknown type {device['type']!r} of the device {device['path']}")

@@ -11,6 +11,7 @@ from minibox.plan.operations import NONE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from minibox.plan.operations import Op
 
@@ -53,7 +54,8 @@ def encode(ops: Iterable[Op], signatures: dict[str, tuple[int, str]]) -> bytearr
             elif type(arg) is bytes:
                 words[place] = len(arg) << 32 | blob.append(arg)
             else:
-                words[place] = arg & NONE  # type: ignore[operator]
+                number: Any = arg
+                words[place] = number & NONE
         parts.append(pack_op(*words))
     content = b"".join(heads) + blob.data
     return bytearray(b"".join((HEAD.pack(MAGIC, len(ops), len(content)), *parts, content)))

@@ -10,6 +10,8 @@ from minibox.plan.namespaces import dies_with_parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from minibox.oci.runtime import Process, User
     from minibox.plan.compiler import Start
     from minibox.plan.operations import Op
@@ -50,7 +52,8 @@ def session(process: Process, start: Start, *, console: bool) -> list[Op]:
 def become(process: Process, start: Start, hooks: list[Op] | None = None) -> list[Op]:
     """From the container's root to the process that was asked for, with the hooks that are the last before it."""
     user = process.get("user", ROOT_USER)
-    caps = {name: capabilities.mask_of(names) for name, names in process.get("capabilities", {}).items()}  # type: ignore[arg-type]
+    sets: dict[str, Any] = {**process.get("capabilities", {})}
+    caps = {name: capabilities.mask_of(names) for name, names in sets.items()}
     filter_ = _filter(start)
     no_new_privs = process.get("noNewPrivileges", False)
     steps = [

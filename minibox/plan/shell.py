@@ -264,7 +264,7 @@ def _cgroup_of(step: Op) -> str:
 def _last_command(late: list[Op]) -> str:
     """setpriv takes privileges away, unshare(1) goes to the root and the directory, env gives the environment."""
     by_name = {step.name: step for step in late}
-    uid, gid = (int(by_name[name].args[0]) for name in ("setresuid", "setresgid"))  # type: ignore[arg-type]
+    uid, gid = (int(str(by_name[name].args[0])) for name in ("setresuid", "setresgid"))
     _check_last(by_name, uid, gid)
     names = ["cap_bounding", "capset", "cap_ambient", "no_new_privs"]
     options = " ".join(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup import Cgroup
     from minibox.network.devices import Moved
     from minibox.oci.runtime import Process, Spec
+    from minibox.plan.compiler import Plan
 
 FIRST_PASSED = 3  # descriptors: those of $LISTEN_FDS, then those of --preserve-fds
 MASTER_NAME = "/dev/pts/ptmx"
@@ -129,9 +130,10 @@ class Creation:
         """
         options, container = self._options, self.container
         process, linux = self.spec["process"], self.spec["linux"]
-        if lost := unknown(process.get("capabilities", {}).values()):  # type: ignore[arg-type]
+        capabilities: dict[str, Any] = {**process.get("capabilities", {})}
+        if lost := unknown(capabilities.values()):
             options.note(f"ignoring unknown or unavailable capabilities: [{' '.join(lost)}]")
-        if shares_mounts(self.spec) and "CAP_SYS_CHROOT" in process.get("capabilities", {}).get("bounding", ()):
+        if shares_mounts(self.spec) and "CAP_SYS_CHROOT" in capabilities.get("bounding", ()):
             options.note("with CAP_SYS_CHROOT the container can leave its root: its mount namespace has another")
         rootless = state.is_rootless() if options.rootless is None else options.rootless
         if notify.host_socket(os.environ):
@@ -183,12 +185,12 @@ class Creation:
             self.ready = Ready(container)
         self._run(plan, planned)
 
-    def _run(self, plan: object, planned: group.GroupPlan) -> None:
+    def _run(self, plan: Plan, planned: group.GroupPlan) -> None:
         container, process = self.container, self.spec["process"]
         files = gate.make_gate(container.directory) if self._gated else (-1, -1)
         try:
             self.execution = execution = Execution(
-                plan,  # type: ignore[arg-type]
+                plan,
                 Resources(
                     spec=self.spec,
                     streams=standard_streams(self.spec["process"].get("terminal", False)),

@@ -105,8 +105,9 @@ def requested(spec: Spec, options: ExecOptions) -> Process:
     own = spec["process"]
     if options.process:
         process = read_process(options.process)
-        kept = {key: value for key, value in own.items() if key in KEPT}
-        return {**kept, **process}  # type: ignore[typeddict-item]
+        kept: Any = {key: value for key, value in own.items() if key in KEPT}
+        merged: Process = {**kept, **process}
+        return merged
     if not options.command:
         raise UsageError("process args cannot be empty")
     process = {**own, "args": list(options.command), "terminal": options.tty}
@@ -123,11 +124,10 @@ def requested(spec: Spec, options: ExecOptions) -> Process:
     if options.caps:
         added = [capability(word) for word in options.caps]
         sets: Any = process.get("capabilities", {})
-        names = {
-            name: [*sets.get(name, ()), *(cap for cap in added if cap not in sets.get(name, ()))]
-            for name in CAPABILITY_SETS
-        }
-        process["capabilities"] = {**sets, **names}  # type: ignore[typeddict-item]
+        for name in CAPABILITY_SETS:
+            had = sets.get(name, ())
+            sets = {**sets, name: [*had, *(cap for cap in added if cap not in had)]}
+        process["capabilities"] = sets
     process["user"] = _user(process, options)
     check_process(process, "exec")
     return process
@@ -263,7 +263,7 @@ class _Exec:
                 replace(self._start, terminal=terminal),
             ),
             Resources(
-                spec={},  # type: ignore[typeddict-item]
+                spec={"ociVersion": ""},  # nothing of it is asked for
                 streams=standard_streams(terminal is not None),
                 owner=joined.owner(self._first.pid, self._process),
                 make_cgroup=lambda: self._group,

@@ -57,7 +57,10 @@ class Process:
 
     def send(self, signal_number: int) -> None:
         """Send a signal; it may have ended meanwhile."""
-        import _signal  # type: ignore[import-not-found]  # the enumerations of `signal` take milliseconds
+        if TYPE_CHECKING:
+            import signal as _signal
+        else:
+            import _signal  # the enumerations of `signal` take milliseconds
 
         try:
             _signal.pidfd_send_signal(self.pidfd, signal_number)
@@ -162,7 +165,8 @@ def _run_hooks(kind: str, spec: Spec, found: dict[str, Any], note: Note) -> None
     """Run hooks of a kind whose failure is only told."""
     from minibox.engine.hooks import HookFailed, run_hooks
 
-    for hook in spec["hooks"][kind]:  # type: ignore[literal-required]
+    hooks: dict[str, Any] = {**spec["hooks"]}
+    for hook in hooks[kind]:
         try:
             run_hooks(kind, [hook], found)
         except HookFailed as error:

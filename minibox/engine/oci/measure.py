@@ -100,8 +100,10 @@ def update(root: str, container_id: str, resources: LinuxResources) -> None:
             _tell_systemd(host, group, resources)
         spec = container.spec()
         before: dict[str, Any] = dict(spec["linux"].get("resources", {}))
-        for part, values in resources.items():
+        given: dict[str, Any] = {**resources}
+        for part, values in given.items():
             both = isinstance(values, dict) and isinstance(before.get(part), dict)
-            before[part] = {**before[part], **values} if both else values  # type: ignore[dict-item]
-        spec["linux"]["resources"] = before  # type: ignore[typeddict-item]
+            before[part] = {**before[part], **values} if both else values
+        merged: Any = before
+        spec["linux"]["resources"] = merged
         container.write_spec(spec)

@@ -214,7 +214,8 @@ class Container:
     def spec(self) -> Spec:
         """The Spec that it was created from, and what `update` has changed in it."""
         with open(f"{self.directory}/spec", "rb", 0) as file:
-            return marshal.loads(file.readall())  # type: ignore[no-any-return]
+            spec: Spec = marshal.loads(file.readall())
+            return spec
 
     def _write(self, name: str, data: bytes) -> None:
         path = f"{self.directory}/{name}"

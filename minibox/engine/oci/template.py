@@ -12,7 +12,7 @@ from minibox.json_text import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.oci.runtime import LinuxNamespace, Mount, Spec
+    from minibox.oci.runtime import LinuxNamespace, Mount, NamespaceType, Spec
 
 CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 _ENV = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"]
@@ -72,8 +72,8 @@ def template(*, rootless: bool) -> Spec:
     return spec
 
 
-def _namespaces(*kinds: str) -> list[LinuxNamespace]:
-    return [{"type": kind} for kind in kinds]  # type: ignore[typeddict-item]
+def _namespaces(*kinds: NamespaceType) -> list[LinuxNamespace]:
+    return [{"type": kind} for kind in kinds]
 
 
 def _mounts(*, rootless: bool) -> list[Mount]:
