@@ -28,9 +28,8 @@ T_co = TypeVar("T_co", covariant=True)
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
 READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 CHUNK_BYTES = 1 << 20
-FORKED_BYTES_MAX = (
-    128 << 20
-)  # resident; a child's page tables and the faults after it take longer than to ask the worker
+#: Resident: with more, a child's page tables and the faults after it take longer than to ask the worker.
+FORKED_BYTES_MAX = 128 << 20
 
 
 class Pending(Protocol[T_co]):

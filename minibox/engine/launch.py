@@ -175,12 +175,9 @@ class Launch:
         try:
             self._connection.reserve_ports()
         except PortTaken as error:
-            from minibox.engine import ports
-
             raise ports.explained(error, self.root, self._connection.published) from None
 
     def _publish(self) -> None:
-
         assert self._connection
         self._connection.publish()
         ports.note(self.claim.directory, self._connection.published)
@@ -348,8 +345,6 @@ class Launch:
     def _close_network(self) -> None:
         if self._connection:
             if self._connection.published:
-                from minibox.engine import ports
-
                 ports.forget(self.claim.directory)
             self._connection.close()
 

@@ -17,7 +17,6 @@ from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, U
 from minibox.image.filters import parse_filters, parse_truth
 from minibox.image.inventory import find, inventory
 from minibox.image.layout import Layout
-from minibox.network.published import ANY_ADDRESS
 from minibox.storage import read_record, snapshotter
 
 TYPE_CHECKING = False
@@ -198,6 +197,8 @@ def _exposed(container: Container) -> set[tuple[int, str]]:
 
 def _fits_ports(values: dict[str, list[str]]) -> Fits:
     """As in Docker one of either key will do, and those are the container's own ports."""
+    from minibox.network.published import ANY_ADDRESS
+
     wanted = {key: set().union(*map(parse_port, words)) for key, words in values.items()}
 
     def fits(each: Container) -> bool:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 READY = b"ready"
 MESSAGE_BYTES_MAX, FDS_MAX = 1 << 16, 16
-PART_BYTES = 1 << 16
 SOURCE = "import sys; sys.path[:] = sys.argv[1:]; from minibox.engine.worker import serve; serve()"
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import _socket
 import struct
 
+from minibox.network.firewall import NETLINK_NETFILTER, NLM_F_REQUEST
 from minibox.network.host_files import read_text
-from minibox.network.nfnetlink import NETLINK_NETFILTER
+from minibox.network.subnet import fib_leaves
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 NFNL_SUBSYS_CTNETLINK = 1
 IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1, 2
-NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
+NLM_F_DUMP = 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 CTA_TUPLE_ORIG, CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 1, 2
 CTA_IP_V4_DST, CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 2, 1, 3
@@ -43,14 +44,8 @@ def forget_datagrams(ports: Collection[int]) -> None:
 
 
 def local_addresses(fib_trie: str) -> set[str]:
-    """This host's own addresses but those of 127.0.0.0/8, of which it has 127.0.0.1; proc_net(5), as `subnet` reads it."""
-    found, address = set(), ""
-    for line in map(str.strip, fib_trie.splitlines()):
-        if line.startswith("|-- "):
-            address = line[4:]
-        elif line == "/32 host LOCAL":
-            found.add(address)
-    return found
+    """This host's own addresses but those of 127.0.0.0/8, of which it has 127.0.0.1."""
+    return {address for address, route in fib_leaves(fib_trie) if route == "/32 host LOCAL"}
 
 
 def _message(kind: int, flags: int, attributes: bytes = b"") -> bytes:

@@ -16,7 +16,7 @@ from minibox.network.ipv4 import Subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 # A bridge takes 1023 ports (BR_PORT_BITS in net/bridge/br_private.h): /22 is the size that fits.
 PREFIX_LENGTH = 22
@@ -72,20 +72,24 @@ def host_subnets() -> list[Subnet]:
 def parse_fib_trie(text: str) -> list[Subnet]:
     """The prefixes of ``/proc/net/fib_trie``: all tables, so a VPN's policy routes too.
 
-    A leaf is two lines, ``|-- 10.8.0.0`` and ``/24 universe UNICAST``. Routes as wide as a default
-    (a VPN's 0.0.0.0/1 and 128.0.0.0/1) don't count: they lead everywhere.
+    Routes as wide as a default (a VPN's 0.0.0.0/1 and 128.0.0.0/1) don't count: they lead everywhere.
     """
     found = []
-    address = 0
-    for line in text.splitlines():
-        line = line.strip()
-        if line.startswith("|-- "):
-            address = ipv4.parse(line[4:])
-        elif line.startswith("/"):
-            prefix_length = int(line[1:].split(" ", 1)[0])
-            if prefix_length > 1:
-                found.append(Subnet(address, prefix_length))
+    for address, route in fib_leaves(text):
+        prefix_length = int(route[1:].split(" ", 1)[0])
+        if prefix_length > 1:
+            found.append(Subnet(ipv4.parse(address), prefix_length))
     return found
+
+
+def fib_leaves(fib_trie: str) -> Iterator[tuple[str, str]]:
+    """Addresses and routes of a ``/proc/net/fib_trie``: ``|-- 10.8.0.0``, and in lines below ``/24 universe UNICAST``."""
+    address = ""
+    for line in map(str.strip, fib_trie.splitlines()):
+        if line.startswith("|-- "):
+            address = line[4:]
+        elif line.startswith("/"):
+            yield address, line
 
 
 def parse_route(text: str) -> list[Subnet]:
