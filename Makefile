@@ -70,8 +70,11 @@ export CMD
 vm-test: build .venv/.dev ## the tests that depend on the kernel, on Debian's with cgroup v2 alone (part of `make test`)
 	@tools/debian-packages vm
 	@echo "== the tests that depend on the kernel, in a virtual machine with Debian's and cgroup v2 alone"
-	@tests/vm/vm.py --timeout 1080 -- 'timeout --signal=INT 1020 $(VM_PYTEST) -m "kernel and not not_in_vm" tests/integration tests/vm' || \
+	@tests/vm/vm.py --timeout 1080 -- 'timeout --signal=INT 1020 $(VM_PYTEST) -m "kernel and not not_in_vm" $(KERNEL_TESTS)' || \
 	    { status=$$?; [ $$status = 69 ] && [ -z "$${CI:-}" ] || exit $$status; }
+
+# The files alone that have such tests: to import all of them takes that machine a minute.
+KERNEL_TESTS = $(shell grep --recursive --files-with-matches --include='*.py' mark.kernel tests/integration) tests/vm
 
 # TESTS='tests/integration/test_[a-d]*.py': a part of them
 vm-all: build .venv/.dev ## all tests in that machine, in one to three hours

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.leaks import SLOWNESS
 from tests.living import Box
 from tests.probes import requires, requires_user
 from tests.running import running
@@ -90,19 +91,26 @@ def test_several_at_once_and_one_that_is_not_there(box: Box) -> None:
 @pytest.mark.kernel
 @requires("cgroup")
 def test_pause(box: Box) -> None:
-    box.start("web", "while :; do echo tick; sleep 0.1; done")
+    box.start("web", "while :; do echo tick; sleep 0.3; done")
     box.until_logged("web", "tick")
     assert box.ok("pause", "web") == "web"
     ticks = box.ok("logs", "web")
-    time.sleep(0.3)
+    time.sleep(SLOWNESS / 2)
     assert box.ok("logs", "web") == ticks
     box.ok("unpause", "web")
     box.until(lambda: box.ok("logs", "web") != ticks)
-    for end in (("kill",), ("stop", "-t", "0"), ("rm", "-f")):
-        box.ok("start", "web")
-        box.ok("pause", "web")
-        box.ok(*end, "web")
-    assert box.left() == []
+    box.ok("pause", "web")
+    box.ok("kill", "web")
+    assert box.ok("wait", "web") == "137"
+
+
+@requires("cgroup")
+@pytest.mark.parametrize("end", [("stop", "-t", "0"), ("rm", "-f")], ids=" ".join)
+def test_one_that_is_paused_ends(box: Box, end: tuple[str, ...]) -> None:
+    box.start("web", "exec sleep 1000")
+    box.ok("pause", "web")
+    box.ok(*end, "web")
+    assert "Up" not in box.ok("ps", "-a")
 
 
 @requires("cgroup")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.leaks import SLOWNESS
 from tests.living import Box
-from tests.probes import requires
+from tests.probes import requires, requires_user
 
 pytestmark = requires("root")
 
@@ -23,7 +23,9 @@ def rows(box: Box, *words: str) -> dict[str, dict[str, Any]]:
     return {row["Name"]: row for row in map(json.loads, lines)}
 
 
-@pytest.mark.kernel
+@pytest.mark.parametrize(
+    "any_box", ["root", pytest.param("user", marks=[requires_user, pytest.mark.kernel])], indirect=True
+)
 def test_a_busy_and_an_idle_container(any_box: Box) -> None:
     any_box.start("busy", BUSY)
     any_box.start("idle", "sleep 100 & sleep 100 & echo ready; wait")
