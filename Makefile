@@ -104,9 +104,9 @@ $(BOX): pyproject.toml tools/debian-packages $(BOX_SOURCES) | .venv/.python
 	@tools/debian-packages box
 	@$(AS_ROOT) env PYTHON=.venv/bin/python tests/vm/box/build $@
 
-vagrant-test: box ## vagrant up with that box, tests in the machine, and everything gone again: five minutes by emulation
+vagrant-test: box ## vagrant up with that box, tests in the machine, and everything gone again: ten minutes by emulation
 	@tools/debian-packages vagrant
-	@$(AS_ROOT) tests/vm/box/try $(BOX)
+	@$(AS_ROOT) env KERNEL_TESTS='$(KERNEL_TESTS)' tests/vm/box/try $(BOX)
 
 build: .venv/.native ## build into ./.venv, editable
 
