@@ -107,6 +107,7 @@ def test_all_threads_use_one(api: None) -> None:
 
 
 @root
+@pytest.mark.usefixtures("minibox")  # what it had forked for a job may be left to this process, as init
 def test_one_that_was_killed_is_started_anew(api: None, large: None) -> None:
     with minibox.Sandbox("base") as box:
         box.write_file("/x", "1")
