@@ -250,6 +250,9 @@ def _add_veth(
         "mac": mac(lease.address),
     }
     (answer,) = host.send(requests["add veth"].fill(values))
+    if answer and answer.errno == errno.EEXIST:  # of the same container's last start: the kernel frees namespaces later
+        unwire(lease)
+        (answer,) = host.send(requests["add veth"].fill(values))
     if not answer:
         return
     hint = None

@@ -287,6 +287,16 @@ def test_a_veth_goes_with_its_namespace(host: Host) -> None:
     wait_until(lambda: bridge.veth_name(taken) not in host.links())
 
 
+def test_a_start_before_the_kernel_has_freed_the_last_ones_namespace(host: Host) -> None:
+    taken, _ = host.start("box")
+    later = Namespace()
+    try:
+        host.namespace.act(lambda: bridge.wire(taken, later.fd))
+        assert reach(later, host.namespace, taken.gateway) == taken.address
+    finally:
+        later.close()
+
+
 def test_the_host_and_a_subnet_that_was_taken_meanwhile(host: Host) -> None:
     first = host.namespace.act(lambda: lease.take(host.runroot, "first"))
     lease.release(first)
@@ -311,9 +321,10 @@ def test_a_chain_that_drops_what_is_forwarded_is_found(host: Host) -> None:
 
 
 def test_a_refusal_says_what_was_tried_and_what_the_kernel_said(host: Host) -> None:
-    taken, inside = host.start("box")
+    _, inside = host.start("box")
+    other, _ = host.start("other")
     with pytest.raises(NetworkError, match=r"add a veth pair to bridge .*File exists \(EEXIST\)"):
-        host.namespace.act(lambda: bridge.wire(taken, inside.fd))
+        host.namespace.act(lambda: bridge.wire(other, inside.fd))
 
 
 def test_without_nft_the_error_names_the_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
