@@ -9,6 +9,7 @@ from __future__ import annotations
 import _socket
 import os
 from errno import ENODEV
+from functools import partial
 
 from minibox.errors import NetworkError, kernel_says
 from minibox.network import rtnetlink
@@ -65,8 +66,8 @@ class Moved:
         """All is as it was, as far as that can be."""
         for here, there in self._done.items():
             try:
-                addresses = rtnetlink.in_netns(self._there, lambda: _take(there, self._here, here))  # noqa: B023
-                rtnetlink.in_thread(lambda: _give(here, addresses))  # noqa: B023
+                addresses = rtnetlink.in_netns(self._there, partial(_take, there, self._here, here))
+                rtnetlink.in_thread(partial(_give, here, addresses))
             except OSError:
                 continue  # it went with its namespace, or something here has taken its name
         self._done = {}
