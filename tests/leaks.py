@@ -1,7 +1,7 @@
 """What a test may leave behind: nothing. A leak fails the test that made it.
 
 `snapshot` says what there is; `leaks` compares two of them. What goes by itself within
-`PATIENCE_S` is no leak: the kernel and dying processes need a moment.
+`LEAK_PATIENCE_S` is no leak: the kernel and dying processes need a moment.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from minibox.linux import launcher
 #: How much slower than a machine this is: an emulator is, many times (tests/vm/vm.py says so).
 SLOWNESS = float(os.environ.get("MINIBOX_TEST_SLOWNESS", "1"))
 PATIENCE_S = 3.0 * SLOWNESS
+LEAK_PATIENCE_S = 10.0 * SLOWNESS  # a network namespace waits for those that the kernel frees before it
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_PATTERN = "minibox*"
 
@@ -61,8 +62,8 @@ def snapshot() -> Snapshot:
 
 
 def leaks(before: Snapshot, *, plays_init: bool = False) -> list[str]:
-    """What is there now, and was not in ``before``; waits `PATIENCE_S` for it to go."""
-    deadline = time.monotonic() + PATIENCE_S
+    """What is there now, and was not in ``before``; waits `LEAK_PATIENCE_S` for it to go."""
+    deadline = time.monotonic() + LEAK_PATIENCE_S
     tidying.finish()
     while True:
         worker.close_all()
