@@ -26,7 +26,8 @@ DIRECTORY = pytest.StashKey[Path]()
 #: What makes a subprocess one of the ordinary user.
 AS_USER: dict[str, Any] = {"user": isolation.USER_ID, "group": isolation.USER_ID, "extra_groups": [], "cwd": "/"}
 
-hypothesis.settings.register_profile("minibox", deadline=None)  # machines are noisy
+# Machines are noisy: how long anything takes is no failure.
+hypothesis.settings.register_profile("minibox", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("minibox")
 
 

@@ -68,7 +68,10 @@ def hugetlb_hierarchy() -> Iterator[None]:
         return
     while True:
         target.mkdir(exist_ok=True)
-        lock = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            lock = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # removed by another session since
+            continue
         fcntl.flock(lock, fcntl.LOCK_SH)
         if os.fstat(lock).st_nlink:
             break

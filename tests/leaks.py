@@ -31,7 +31,7 @@ Snapshot = dict[str, set[str]]
 
 
 #: Of tests that start what starts processes in the background.
-COMMAND_FIXTURES = {"minibox", "minibox_user", "engine", "archive"}
+COMMAND_FIXTURES = {"minibox", "minibox_user", "engine", "archive", "orphans"}
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +156,8 @@ def _descendants() -> dict[int, str]:
             continue
         state, parent = rest.split()[:2]
         parents[int(entry)] = int(parent)
-        names[int(entry)] = f"{head.partition('(')[2]} ({state})"
+        # Of other states, which come and go, a process is the same.
+        names[int(entry)] = head.partition("(")[2] + (" (a zombie)" if state == "Z" else "")
     ours = {os.getpid()}
     grown = True
     while grown:

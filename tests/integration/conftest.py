@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ def _box(command: Run, directory: Path) -> Iterator[Box]:
 
 
 @pytest.fixture
+def orphans() -> None:
+    """What the test's children leave comes to the test, which reaps it at its end, as init would (`leak_check`)."""
+
+
+@pytest.fixture
 def terminal(minibox: Run, minibox_command: list[str], environment: dict[str, str]) -> Iterator[Callable[..., Any]]:
     """``terminal("attach", "web")``: a command in a terminal of its own; killed at the end of the test."""
     pexpect = pytest.importorskip("pexpect")
@@ -62,5 +68,8 @@ def terminal(minibox: Run, minibox_command: list[str], environment: dict[str, st
 
     yield start
     for child in started:
-        child.close(force=True)
+        if child.isalive():
+            child.kill(signal.SIGKILL)
+            child.wait()  # close() waits a tenth of a second, and then fails
+        child.close()
     minibox("ps")  # the next command collects what a killed one leaves

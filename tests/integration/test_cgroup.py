@@ -64,7 +64,7 @@ def name() -> Iterator[str]:
 
 
 @pytest.fixture
-def make(name: str) -> Iterator[Callable[..., Cgroup]]:
+def make(name: str, orphans: None) -> Iterator[Callable[..., Cgroup]]:
     made: list[Cgroup] = []
 
     def make(host: CgroupHost, resources: dict, **options: bool) -> Cgroup:
@@ -75,7 +75,6 @@ def make(name: str) -> Iterator[Callable[..., Cgroup]]:
     for cgroup in made:
         cgroup.kill()
         cgroup.remove()
-    reap()
 
 
 def start(cgroup: Cgroup, work: Callable[[], int]) -> int:
@@ -97,15 +96,6 @@ def start(cgroup: Cgroup, work: Callable[[], int]) -> int:
 
 def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def reap() -> None:
-    """Take what was killed: grandchildren come to the test, where it is a subreaper."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
@@ -237,10 +227,7 @@ def test_a_child_enters_by_itself(make):
     for fd in fds:
         os.close(fd)
     expected = {pid} if fds else set()
-    deadline = time.monotonic() + 2 * SLOWNESS
-    while any(_pids(path) != expected for path in cgroup.v1.values()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert all(_pids(path) == expected for path in cgroup.v1.values())
+    wait_until(lambda: all(_pids(path) == expected for path in cgroup.v1.values()))
     os.kill(pid, signal.SIGKILL)
     wait(pid)
 
@@ -271,9 +258,7 @@ def test_a_fork_bomb_is_killed(make, host):
     else:  # no limit to hold a bomb: a small tree will do
         pid = start(cgroup, fork_four_times)
         wait_until(lambda: len(cgroup.pids()) == 16)
-    begin = time.monotonic()
     cgroup.kill()
-    assert time.monotonic() - begin < 3
     assert cgroup.pids() == set()
     assert wait(pid) == -signal.SIGKILL
 
@@ -446,7 +431,6 @@ def test_a_controller_is_enabled_and_refused_below_processes(v2_controller, make
         create(inner, "minibox-inner", limits)
     assert f"mkdir {outer.v2}/init" in str(caught.value.hint)
     outer.kill()
-    reap()
     create(inner, "minibox-inner", limits).remove()
 
 
