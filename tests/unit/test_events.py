@@ -85,17 +85,19 @@ def test_who_follows_loses_none_while_many_write_and_rotate(tmp_path, monkeypatc
     monkeypatch.setattr(events, "BYTES_MAX", 4000)
     monkeypatch.setattr(events, "POLL_S", 0.0005)
     runroot, count, seen = str(tmp_path), 120, []
-    ready = threading.Event()
+    ready, unseen = threading.Event(), threading.Semaphore(8)  # who reads may be half a file late, and no more
 
     def follow() -> None:
         ready.set()
         for event in read(runroot, since_s=0):
             seen.append(event["Actor"]["ID"])
+            unseen.release()
             if len(seen) == 2 * count:
                 return
 
     def write(who: str) -> None:
         for number in range(count):
+            unseen.acquire(timeout=30)
             note(runroot, CONTAINER, f"{who}{number}", {"name": "x" * 40}, "start")
             os.sched_yield()
             threading.Event().wait(0.002)
@@ -108,7 +110,7 @@ def test_who_follows_loses_none_while_many_write_and_rotate(tmp_path, monkeypatc
         each.start()
     for each in writers:
         each.join()
-    follower.join(10)
+    follower.join(30)
     assert sorted(seen) == sorted(f"{who}{number}" for who in "ab" for number in range(count))
     assert os.path.getsize(tmp_path / "events.1") < 5000
 
