@@ -11,6 +11,9 @@ from typing import Any
 from tests.leaks import SLOWNESS
 
 WAIT_S = 15 * SLOWNESS
+#: Limits of time to try one after the other, where a program must have come so far before it: how long that takes
+#: nobody knows.
+EVER_LONGER_S = (0.5, 5.0 * SLOWNESS, 50.0 * SLOWNESS)
 
 
 class Box:

@@ -12,6 +12,7 @@ import minibox
 from minibox import aio
 from minibox.engine import tidying
 from tests.leaks import SLOWNESS
+from tests.living import EVER_LONGER_S, WAIT_S
 
 pytestmark = pytest.mark.requires("root")
 
@@ -36,8 +37,13 @@ def test_output_and_input(api: None) -> None:
 
 def test_a_timeout_keeps_what_it_wrote(api: None) -> None:
     async def program() -> None:
-        with pytest.raises(minibox.TimeoutExpired) as caught:
-            await aio.run("base", ["sh", "-c", "echo far; sleep 600"], capture_output=True, text=True, timeout=0.5)
+        for timeout_s in EVER_LONGER_S:
+            with pytest.raises(minibox.TimeoutExpired) as caught:
+                await aio.run(
+                    "base", ["sh", "-c", "echo far; sleep 600"], capture_output=True, text=True, timeout=timeout_s
+                )
+            if caught.value.stdout:
+                break
         assert caught.value.stdout == "far\n"
 
     asyncio.run(program())
@@ -108,12 +114,17 @@ def test_a_process_is_as_of_asyncio(api: None) -> None:
             sleeper = await box.popen(["sleep", "600"])
             sleeper.terminate()
             assert await sleeper.wait() == -signal.SIGTERM
+
+            async def until(runs: bool) -> None:
+                async with asyncio.timeout(WAIT_S):
+                    while ("sleep 600" in (await box.run(["ps"], capture_output=True, text=True)).stdout) != runs:
+                        await asyncio.sleep(0.01)
+
             task = asyncio.create_task(box.run(["sleep", "600"], capture_output=True))
-            await asyncio.sleep(0.3)
+            await until(True)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await asyncio.sleep(0.1)
-            assert "sleep 600" not in (await box.run(["ps"], capture_output=True, text=True)).stdout
+            await until(False)
 
     asyncio.run(program())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from minibox import aio
 from minibox.engine import tidying
 from tests.conftest import AS_USER
 from tests.leaks import SLOWNESS
+from tests.living import EVER_LONGER_S
 from tests.probes import requires
 
 PROGRAM = """
@@ -63,7 +65,7 @@ def judge(request: pytest.FixtureRequest) -> Judge:
 def test_processor_time_of_all_processes_together(judge: Judge, script: str) -> None:
     found = judge(script, cpu_time=0.4, wall_time=60 * SLOWNESS)
     assert found["verdict"]["kind"] == "cpu-time", found
-    assert 0.35 < found["usage"]["cpu_s"] < 2 and found["code"] == -9
+    assert 0.35 < found["usage"]["cpu_s"] < 30 * SLOWNESS and found["code"] == -9
 
 
 @requires("root")
@@ -133,18 +135,36 @@ def test_a_command_of_a_sandbox_has_a_verdict_of_its_own(api: None) -> None:
         assert run(["sh", "-c", "kill -SEGV $$"]).verdict.kind == "crashed"
 
 
+def before_its_time_is_over(act: Callable[[minibox.Sandbox], None]) -> None:
+    """Do something in a sandbox with little time; with more, where that was over before."""
+    for wall_time in EVER_LONGER_S:
+        with (
+            minibox.Sandbox("base", wall_time=wall_time) as box,
+            suppress(minibox.ContainerNotRunning, minibox.CalledProcessError),
+        ):
+            act(box)
+            return
+    pytest.fail("no command ran in time")
+
+
 @requires("root")
 @pytest.mark.parametrize("limit", ["output", "cpu-time", "wall-time"])
 def test_what_ends_a_sandbox_is_the_verdict_of_its_commands(api: None, limit: str) -> None:
-    options: Any = {"output": {"output": "9k"}, "cpu-time": {"cpu_time": 0.3}, "wall-time": {"wall_time": 0.5}}[limit]
-    with minibox.Sandbox("base", **options) as box:
-        assert box.run(["true"]).verdict.kind == "exited"
-        done = box.run(["sh", "-c", "sleep 60" if limit == "wall-time" else "yes"], capture_output=True)
+    def act(box: minibox.Sandbox) -> None:
+        assert box.run(["true"], check=True).verdict.kind == "exited"
+        done = box.run(["sh", "-c", "sleep 600" if limit == "wall-time" else "yes"], capture_output=True)
         assert done.verdict.kind == box.verdict.kind == limit
         if limit == "output":
             assert len(done.stdout) == 9 << 10
         with pytest.raises(minibox.ContainerNotRunning):
             box.run(["true"])
+
+    if limit == "wall-time":
+        before_its_time_is_over(act)
+        return
+    options: Any = {"output": "9k"} if limit == "output" else {"cpu_time": 0.3}
+    with minibox.Sandbox("base", **options) as box:
+        act(box)
 
 
 @requires("root")
@@ -185,13 +205,16 @@ def test_processor_time_of_commands_that_nobody_counts(
 @requires("root")
 def test_limits_hold_while_nobody_waits(api: None) -> None:
     """They are not the caller's to keep."""
-    with minibox.Sandbox("base", wall_time=0.3) as box:
+
+    def act(box: minibox.Sandbox) -> None:
         reader, writer = os.pipe()
-        with box.popen(["sleep", "100"], stdout=writer) as command:
-            os.close(writer)
-            assert os.read(reader, 1) == b"", "it was killed, and nobody has asked"
-        os.close(reader)
-        assert command.returncode == -9
+        with open(reader, "rb", 0) as output, open(writer, "wb", 0) as theirs:
+            command = box.popen(["sleep", "600"], stdout=theirs)
+            theirs.close()
+            assert output.read(1) == b"", "it was killed, and nobody has asked"
+        assert command.wait() == -9
+
+    before_its_time_is_over(act)
 
 
 @requires("root")

@@ -7,21 +7,27 @@ import os
 import re
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import minibox
+from tests.engines import wait_until
+from tests.living import EVER_LONGER_S
 
 pytestmark = pytest.mark.requires("root")
 
 
 def test_nothing_runs_in_it_but_an_init_that_reaps(api: None) -> None:
     with minibox.Sandbox("base") as box:
+
+        def names() -> list[str]:
+            listed = box.run(["ps", "-o", "pid,comm"], capture_output=True, text=True).stdout
+            return [line.split()[1] for line in listed.splitlines()[1:]]
+
         box.run(["sh", "-c", "sleep 0.01 & exit"], check=True)
-        box.run(["sleep", "0.1"])
-        listed = box.run(["ps", "-o", "pid,comm"], capture_output=True, text=True).stdout
-    assert [line.split()[1] for line in listed.splitlines()[1:]] == ["init", "ps"]
+        wait_until(lambda: names() == ["init", "ps"], "the orphan is gone")
 
 
 def test_commands_share_its_files_and_have_their_own_options(api: None) -> None:
@@ -53,19 +59,29 @@ def test_popen_is_as_of_subprocess(api: None) -> None:
 
 def test_communicate_can_be_called_again_after_a_timeout(api: None) -> None:
     with minibox.Sandbox("base") as box:
-        command = box.popen(["sh", "-c", "echo 1; sleep 0.5; echo 2"], stdout=minibox.PIPE)
-        with pytest.raises(minibox.TimeoutExpired) as caught:
-            command.communicate(timeout=0.2)
+        script = "echo 1; until [ -e /go ]; do sleep 0.05; done; echo 2"
+        command = box.popen(["sh", "-c", script], stdout=minibox.PIPE)
+        for timeout_s in EVER_LONGER_S:
+            with pytest.raises(minibox.TimeoutExpired) as caught:
+                command.communicate(timeout=timeout_s)
+            if caught.value.stdout:
+                break
         assert caught.value.stdout == b"1\n"
+        box.write_file("/go", "")
         assert command.communicate()[0] == b"1\n2\n"
 
 
 def test_a_timeout_ends_the_command_and_its_children_only(api: None) -> None:
     with minibox.Sandbox("base") as box:
-        with pytest.raises(minibox.TimeoutExpired) as caught:
-            box.run(["sh", "-c", "echo begun; sleep 600 & sleep 600"], capture_output=True, timeout=0.3)
+        for timeout_s in EVER_LONGER_S:
+            with pytest.raises(minibox.TimeoutExpired) as caught:
+                box.run(["sh", "-c", "sleep 600 & echo begun; sleep 600"], capture_output=True, timeout=timeout_s)
+            if caught.value.stdout:
+                break
         assert caught.value.stdout == b"begun\n"
-        assert "sleep 600" not in box.run(["ps"], capture_output=True, text=True, check=True).stdout
+        ps = partial(box.run, ["ps"], capture_output=True, text=True, check=True)
+        wait_until(lambda: "sleep 600" not in ps().stdout, "the killed are gone")
+        assert "init" in ps().stdout
 
 
 def test_files_go_in_and_out(api: None, tmp_path: Path) -> None:

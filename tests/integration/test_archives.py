@@ -90,6 +90,7 @@ def test_terminals_get_no_archives(minibox_command: list[str], environment: dict
         child.expect(said)
         child.expect("hint: ")
         child.expect(pexpect.EOF)
+        child.wait()
         child.close()
         assert child.exitstatus == 125
 

@@ -23,7 +23,7 @@ Terminal = Callable[..., Any]
 def end(child: Any) -> int:
     """Its exit status."""
     child.expect(pexpect.EOF)
-    child.close()
+    child.wait()  # close() gives it half a second
     return int(child.exitstatus)
 
 
@@ -61,7 +61,8 @@ def test_other_keys(keys: str, typed: str, terminal: Terminal, box: Box) -> None
 
 
 def test_the_size_follows(terminal: Terminal, box: Box) -> None:
-    run(box, "-it", "base", "sh", "-c", "trap 'stty size' WINCH; while :; do sleep 0.05; done")
+    run(box, "-it", "base", "sh", "-c", "trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done")
+    box.until_logged("web", "ready")
     attached = terminal("attach", "web", size=(30, 100))
     attached.expect_exact("30 100")
     attached.setwinsize(40, 120)
@@ -95,7 +96,8 @@ def test_a_closed_window_leaves_it_running(terminal: Terminal, box: Box) -> None
     attached = terminal("attach", "web")
     attached.sendline("x")
     attached.expect("x\r\nx")
-    attached.close(force=False)
+    attached.ptyproc.fileobj.close()
+    attached.wait()
     assert box.state("web")["Status"] == "running"
     again = terminal("attach", "web")
     again.sendline("y")
@@ -183,11 +185,13 @@ def test_a_reader_that_leaves_is_no_harm(box: Box, minibox_command: list[str], e
 
 
 def test_its_supervisor_is_killed_meanwhile(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
-    run(box, "base", "sh", "-c", "echo ready; exec sleep 100")
-    fds = len(os.listdir(f"/proc/{box.live('web')[1]}/fd"))
-    with subprocess.Popen([*minibox_command, "attach", "web"], env=environment) as attached:
-        box.until(lambda: len(os.listdir(f"/proc/{box.live('web')[1]}/fd")) > fds, "it is attached")
+    run(box, "base", "sh", "-c", "while :; do echo tick; sleep 0.05; done")
+    with subprocess.Popen(
+        [*minibox_command, "attach", "web"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as attached:
+        assert attached.stdout and attached.stdout.readline() == "tick\n"
         os.kill(box.live("web")[1], 9)
+        attached.stdout.read()
         assert attached.wait(10) == 137
     assert box.state("web")["Status"] == "exited"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 
 import pytest
 
@@ -29,11 +28,9 @@ def inside(directory, script):
 
 
 @requires("root")
-def test_base_is_made_in_time_and_works(store):
-    begin = time.monotonic()
+def test_base_is_made_and_works(store):
     image = store.resolve("base")
     (path,) = lowers(store, image)
-    assert time.monotonic() - begin < 2
     assert image.config["config"]["Cmd"] == ["sh"]
     done = inside(path, ". /etc/profile; id -un; id -un nobody; id -u user; echo ~user; which top vi ps; "
                         "stat -c '%a %u' /tmp /var/tmp /root /home/user; cat /etc/os-release; /usr/bin/env true && echo ok")  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 
@@ -96,8 +95,8 @@ def test_detached_it_goes_on_and_holds_nobody_up(box: Box) -> None:
 
 
 def test_it_ends_with_its_container(box: Box) -> None:
-    box.start("web", "sleep 0.5; exit 4")
-    assert box("exec", "web", "sleep", "100").returncode == 137
+    box.start("web", "until [ -e /go ]; do sleep 0.05; done; exit 4")
+    assert box("exec", "web", "sh", "-c", "touch /go; exec sleep 100").returncode == 137
 
 
 def test_it_ends_with_its_minibox(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
@@ -148,11 +147,11 @@ def test_a_terminal(terminal, box: Box) -> None:
     shell.expect("/dev/pts/0")
     shell.expect_exact("is mine")
     shell.setwinsize(50, 90)
-    shell.sendline("sleep 0.2; stty size")
-    shell.expect_exact("50 90")
+    shell.sendline("until [ \"$(stty size)\" = '50 90' ]; do sleep 0.05; done; echo 're'sized")
+    shell.expect_exact("resized")
     shell.sendline("exit 3")
     shell.expect(pexpect.EOF)
-    shell.close()
+    shell.wait()
     assert shell.exitstatus == 3
 
 
@@ -160,12 +159,14 @@ def test_a_terminal(terminal, box: Box) -> None:
 def test_detaching_leaves_it_running(keys, typed, terminal, box: Box) -> None:
     box.start("web", "exec sleep 100")
     shell = terminal("exec", "-it", *keys, "web", "sh", "-c",
-                     "echo ready; sleep 0.5; head -c 200000 /dev/zero | tr '\\0' x; echo x >/done; exec sleep 99")  # fmt: skip
+                     "echo ready; until [ -e /go ]; do sleep 0.05; done; "
+                     "head -c 200000 /dev/zero | tr '\\0' x; echo x >/done; exec sleep 99")  # fmt: skip
     shell.expect("ready")
     shell.send(typed)
     shell.expect(pexpect.EOF)
-    shell.close()
+    shell.wait()
     assert shell.exitstatus == 0
+    box.ok("exec", "web", "touch", "/go")
     box.until(lambda: box("exec", "web", "test", "-e", "/done").returncode == 0)
     assert "sleep 99" in box.ok("top", "web")
 
@@ -173,6 +174,4 @@ def test_detaching_leaves_it_running(keys, typed, terminal, box: Box) -> None:
 def test_it_without_a_terminal_is_refused(box: Box) -> None:
     box.start("web", "exec sleep 100")
     assert "not a terminal" in box.refused("exec", "-it", "web", "sh")
-    begin = time.monotonic()
     box.refused("exec", "web")
-    assert time.monotonic() - begin < 5

@@ -18,7 +18,7 @@ from minibox.linux import launcher
 from minibox.linux.executable import AT_EMPTY_PATH, INIT, MOUNT_ATTR_RDONLY
 from tests import isolation
 from tests.conftest import CHECKOUT, Run
-from tests.leaks import PATIENCE_S
+from tests.living import WAIT_S
 from tests.probes import requires
 
 #: Tries to write to the executable of process 1: what it runs it opens only for reading, so its mode is what can
@@ -69,7 +69,7 @@ def test_an_exec_of_proc_self_exe(minibox: Run, options: tuple[str, ...]):
 @requires("root")
 def test_nobody_can_write_to_the_launchers_whatever_his_privileges():
     exe = f"/proc/{launcher.of_caller().pid}/exe"
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + WAIT_S
     while Path(f"/proc/{launcher.of_caller().pid}/comm").read_text() != "minibox-launche\n":
         assert time.monotonic() < deadline
     for change in (lambda: os.chmod(exe, 0o777), lambda: os.utime(exe), lambda: make_writable(exe)):
