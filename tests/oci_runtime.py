@@ -101,6 +101,13 @@ class Runtime:
             assert time.monotonic() < deadline, done
             time.sleep(0.02)
 
+    def until_written(self, container_id: str, text: str) -> None:
+        """Wait until a container has written something to its output."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while text not in self.output(container_id).read_text():
+            assert time.monotonic() < deadline, f"{container_id} has not written {text!r}"
+            time.sleep(0.02)
+
     def left(self) -> list[str]:
         """What there is below the root: nothing, after all were deleted."""
         return sorted(os.listdir(self.root)) if self.root.exists() else []

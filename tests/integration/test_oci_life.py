@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.leaks import SLOWNESS
-from tests.oci_runtime import Runtime, console
+from tests.oci_runtime import TIMEOUT_S, Runtime, console
 from tests.probes import requires
 
 pytestmark = [requires("root", "command:busybox")]
 
 
-def sleeper(runtime: Runtime, *, script: str = "sleep 1000"):
-    """A container that runs until it is told to end, whatever its first process does with signals."""
-    return runtime.bundle.shell(f"trap 'exit 3' TERM; {script} & wait")
+def sleeper(runtime: Runtime):
+    """A container that runs until it is told to end; SIGTERM, which a first process ignores, it hears once it is ready."""
+    return runtime.bundle.shell("trap 'exit 3' TERM; echo ready; sleep 1000 & wait")
 
 
 def test_the_life_of_a_container(runtime, tmp_path):
@@ -64,8 +64,8 @@ def test_kill_is_term_by_default_and_takes_names_and_numbers(runtime):
     runtime.create("c1", sleeper(runtime))
     pid = runtime.state("c1")["pid"]
     runtime.ok("start", "c1")
+    runtime.until_written("c1", "ready")
     for words in (["0"], ["SIGCONT"], ["cont"], []):
-        time.sleep(0.2)
         runtime.ok("kill", "c1", *words)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
     assert "invalid signal" in runtime.error("kill", "c1", "FOO")
@@ -135,13 +135,11 @@ def test_run_in_the_foreground_and_detached(runtime):
 
 def test_run_passes_signals_on(runtime):
     runtime.write(sleeper(runtime))
-    process = subprocess.Popen(
-        runtime.argv("run", "-b", str(runtime.bundle.path), "c1"), cwd="/", stdin=subprocess.DEVNULL
-    )
-    runtime.wait_for("c1", "running")
-    time.sleep(0.3)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 3 and runtime.left() == []
+    argv = runtime.argv("run", "-b", str(runtime.bundle.path), "c1")
+    with subprocess.Popen(argv, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_S) == 3 and runtime.left() == []
 
 
 def test_a_terminal_is_sent_to_the_console_socket(runtime, tmp_path):
@@ -231,7 +229,7 @@ def test_a_service_manager_hears_when_it_is_ready(runtime, tmp_path, way):
     environment = {**os.environ, "NOTIFY_SOCKET": path, "MINIBOX_ROOT": str(runtime.directory / "root")}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
-        manager.settimeout(30)
+        manager.settimeout(TIMEOUT_S)
         if way == "start":
             runtime.create("c1", spec, env=environment)
             words = ["start", "c1"]
@@ -245,6 +243,7 @@ def test_a_service_manager_hears_when_it_is_ready(runtime, tmp_path, way):
             inside.sendto(b"STATUS=soon", f"/proc/{state['pid']}/root/run/notify/notify.sock")
             assert process.poll() is None
             inside.sendto(b"READY=1\nSTATUS=up", f"/proc/{state['pid']}/root/run/notify/notify.sock")
-        assert process.wait(30) == 0
+        assert process.wait(TIMEOUT_S) == 0
         assert manager.recv(4096) == b"READY=1\nMAINPID=%d\n" % state["pid"]
+    runtime.until_written("c1", "\n")
     assert runtime.output("c1").read_text() == "/run/notify/notify.sock\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def test_its_life(runtime):
     runtime.ok("start", "c1")
     assert runtime.ok("exec", "c1", "id", "-u") == "0\n"
     pid = runtime.state("c1")["pid"]
-    assert str(pid) in runtime.ok("ps", "-f", "json", "c1")
+    assert pid in json.loads(runtime.ok("ps", "-f", "json", "c1"))
     runtime.ok("kill", "c1", "KILL")
     runtime.wait_for("c1", "stopped")
     runtime.ok("delete", "c1")

@@ -7,12 +7,13 @@ import json
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.oci_runtime import Runtime
+from tests.oci_runtime import TIMEOUT_S, Runtime
 from tests.probes import requires
 
 pytestmark = [requires("root", "command:busybox")]
@@ -114,6 +115,13 @@ class Agent:
                 except OSError:
                     return
 
+    def until_told(self) -> None:
+        """Until it has taken a listener: whoever hands one over doesn't wait for that."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not self.states:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -136,6 +144,7 @@ def test_a_listener_answers_for_a_call(runtime: Runtime, no_new_privileges: bool
         spec["process"]["noNewPrivileges"] = no_new_privileges
         runtime.create("c1", spec)
         pid = runtime.state("c1")["pid"]
+        agent.until_told()
         (told,) = agent.states
         assert told["fds"] == ["seccompFd"] and told["pid"] == pid and told["metadata"] == "about it"
         assert told["state"]["id"] == "c1" and told["state"]["status"] == "creating" and told["state"]["pid"] == pid
@@ -144,7 +153,7 @@ def test_a_listener_answers_for_a_call(runtime: Runtime, no_new_privileges: bool
         done = runtime.run("exec", "c1", "mkdir", "/y")
         assert "No space left on device" in done.stderr
         assert len(agent.states) == 2 and agent.states[1]["state"]["status"] == "running"
-        assert "No space left on device" in runtime.output("c1").read_text()
+        runtime.until_written("c1", "No space left on device")
         runtime.ok("delete", "--force", "c1")
     finally:
         agent.close()
