@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tests.leaks import SLOWNESS
@@ -39,9 +40,10 @@ def running(
             first_line = started.stdout.readline()
             assert first_line, "the container did not start"
             yield Running(started, first_line)
-            if started.poll() is None:
-                started.stdin.write("\n")
-                started.stdin.flush()
+            with suppress(
+                BrokenPipeError
+            ):  # it may have ended just now; nothing is kept that a close would write again
+                os.write(started.stdin.fileno(), b"\n")
             started.wait(20 * SLOWNESS)
         finally:
             started.kill()

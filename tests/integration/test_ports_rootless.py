@@ -27,7 +27,7 @@ shift
 exec setpriv --reuid "$user" --regid "$user" --clear-groups -- bash -c "$@"
 """
 PUBLISH = r"""
-get() { (exec 3<>"/dev/tcp/$1" && printf 'GET /hostname HTTP/1.0\r\n\r\n' >&3 && timeout 3 tail -n 1 <&3) 2>/dev/null; }
+get() { (exec 3<>"/dev/tcp/$1" && printf 'GET /hostname HTTP/1.0\r\n\r\n' >&3 && timeout 30 tail -n 1 <&3 | grep .) 2>/dev/null; }
 "$@" run -d --name web --hostname here -p 127.0.0.1:8080:80 -p 192.0.2.1::80 base httpd -f -h /etc >/dev/null || exit 1
 second=$("$@" port web 80 | tail -n 1)
 for i in $(seq 100); do get 127.0.0.1/8080 && break; sleep 0.1; done
@@ -49,7 +49,7 @@ def test_an_ordinary_users_ports_are_published_by_pasta(user_command, user_envir
         env=user_environment,
         capture_output=True,
         text=True,
-        timeout=60 * SLOWNESS,
+        timeout=120 * SLOWNESS,
         check=False,
     )
     assert done.stdout.split() == ["here", "here", "none", "web", "gone"], done.stderr
