@@ -39,7 +39,8 @@ WEIGHTS = {
 WORKERS = 4
 KILLED_SHARE = 0.12  # of the commands
 WAIT_S = 2.0
-SETTLING_S = 1.0 * SLOWNESS  # how long something that was killed may still have consequences
+SETTLING_S = 1.0 * SLOWNESS  # how long something that was killed may still have consequences that nobody sees
+CONSEQUENCES_S = 10.0 * SLOWNESS  # and those that are waited for
 COMMAND_S = 60 * SLOWNESS
 RUNNING = ("running", "paused", "restarting")
 
@@ -140,7 +141,28 @@ class Storm:
             victim = live.supervisor if live and chance.random() < 0.6 else chance.choice(pids) if pids else 0
             if victim > 0 and live:
                 self._kill(victim, container_id)
+                self._await_end(container_id, victim, live)
             self.journal.end(entry, killed=True)
+
+    def _await_end(self, container_id: str, victim: int, killed: ownership.Live) -> None:
+        """Until its owner knows what was killed, or is gone with all that it had; the frozen may not die at all."""
+        deadline = time.monotonic() + CONSEQUENCES_S
+        pids = Seen(container_id).pids | {victim}
+        while time.monotonic() < deadline:
+            live = ownership.owned(self.root, container_id)
+            knows = live is None or victim not in (live.supervisor, live.pid)
+            if knows and not (Seen(container_id).pids & (pids if victim == killed.supervisor else {victim})):
+                return
+            time.sleep(0.02)
+
+    def _await_rest(self, container_id: str) -> None:
+        """Until one whose command was killed runs, or nothing of it does."""
+        deadline = time.monotonic() + CONSEQUENCES_S
+        while container_id and time.monotonic() < deadline:
+            live = ownership.owned(self.root, container_id)
+            if (live and live.supervisor > 0) or (live is None and not Seen(container_id).pids):
+                return
+            time.sleep(0.02)
 
     def _kind(self, container_id: str) -> str:
         return self.kinds.get(container_id, "restarting")  # of whom nobody knows what to expect
@@ -192,6 +214,8 @@ class Storm:
         if killed:
             if verb in ("run", "create") and not container_id:
                 self.kinds.setdefault(self.holder(name), kind)
+            if verb != "wait":
+                self._await_rest(container_id or self.holder(name))
             self.journal.end(entry, killed=verb != "wait")
             return
         made = done.stdout.strip()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaks import PATIENCE_S
+from tests.leaks import LEAK_PATIENCE_S
 from tests.probes import requires
 from tests.storm import Storm, remains
 
@@ -49,7 +49,7 @@ def test_storm(
 
 def _links_of_containers() -> list[str]:
     """Ends of veth pairs that are on a bridge, once the kernel has had its time."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + LEAK_PATIENCE_S
     while True:
         found = [name for _, name in socket.if_nameindex() if os.path.exists(f"/sys/class/net/{name}/brport")]
         if not found or time.monotonic() > deadline:
