@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
@@ -27,6 +28,7 @@ from tests.probes import requires
 pytestmark = requires("root", "command:containerd", "command:ctr", "command:containerd-shim-runc-v2")
 IMAGE = "docker.io/library/base:latest"
 CGROUP = f"mbengine-containerd-{os.getpid()}"
+UNTIL_READ = "for i in $(seq 600); do [ -e /tmp/read ] && break; sleep 0.1; done"
 RUNC_ROOT = f"/run/{CGROUP}"
 CONFIGURATION = """
 version = 2
@@ -102,9 +104,8 @@ def tasks(engine: Client) -> dict[str, tuple[str, str]]:
 
 
 def test_output_and_exit_status(asked):
-    # The second: see output_of_exec.
-    done = run(asked, "one", "sh", "-c", "echo out; echo err >&2; sleep 1; exit 7", status=7)
-    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+    argv = ("run", "--rm", *options("one"), IMAGE, "one", "sh", "-c", f"echo out; echo err >&2; {UNTIL_READ}; exit 7")
+    assert lines_of(asked, "one", argv, "stdout", "stderr", status=7) == ["out\n", "err\n"]
     assert "nothing" in run(asked, "two", "nothing", status=None).stderr
     assert asked.out("containers", "ls", "--quiet") in ("", "two")
 
@@ -133,19 +134,24 @@ def test_exec_kill_and_rm(asked):
 
 
 def output_of_exec(engine: Client, name: str, script: str) -> str:
-    """The line that a shell script writes in a container whose /tmp can be written to.
+    """The line that a shell script writes."""
+    words = ("tasks", "exec", "--exec-id", "a", name, "sh", "-c", f"{script}; {UNTIL_READ}; exit 0")
+    return lines_of(engine, name, words, "stdout")[0]
 
-    It goes on until the line is here: of a process that has ended ctr gives up the FIFO that it is still opening, and
-    with it what was written, on a busy machine once in a hundred times; under runc too.
+
+def lines_of(engine: Client, name: str, words: tuple[str, ...], *streams: str, status: int = 0) -> list[str]:
+    """The line that a process writes to each of its streams in a container whose /tmp can be written to.
+
+    It goes on until they are here, by `UNTIL_READ`: of a process that has ended ctr gives up the FIFO that it is still
+    opening, and with it what was written, on a busy machine once in a hundred times; under runc too.
     """
-    script += "; for i in $(seq 600); do [ -e /tmp/read ] && exit; sleep 0.1; done; exit 1"
-    argv = [*engine.command, "tasks", "exec", "--exec-id", "a", name, "sh", "-c", script]
-    options = {"env": engine.environment, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(argv, **options) as process:  # type: ignore[call-overload]
-        line: str = process.stdout.readline()
+    options: dict[str, Any] = {"env": engine.environment, "stdin": subprocess.DEVNULL, "text": True}
+    options |= dict.fromkeys(streams, subprocess.PIPE)
+    with subprocess.Popen([*engine.command, *words], **options) as process:
+        lines: list[str] = [getattr(process, stream).readline() for stream in streams]
         Path(f"/proc/{tasks(engine)[name][0]}/root/tmp/read").touch()
-    assert process.returncode == 0
-    return line
+    assert process.returncode == status
+    return lines
 
 
 def test_all_of_it_ends_with_its_first_process(asked):
@@ -198,7 +204,7 @@ def test_a_terminal(asked):
         "ctr", argv, env=asked.environment, dimensions=(33, 99), encoding="utf-8", timeout=30 * SLOWNESS
     )
     child.expect("# ")
-    child.sendline("sleep 1; stty size; test -t 0 && echo is a terminal")
+    child.sendline("until stty size | grep '33 9''9'; do sleep 0.1; done; test -t 0 && echo is a terminal")
     child.expect("33 99")
     child.expect("is a terminal")
     child.sendline("exit 5")

@@ -156,11 +156,11 @@ def test_a_terminal_of_the_size_that_it_has(asked):
         "podman", argv, env=asked.environment, dimensions=(33, 99), encoding="utf-8", timeout=30 * SLOWNESS
     )
     child.expect("/ # ")
-    child.sendline("sleep 1; stty size; test -t 0 && echo is a terminal")
+    child.sendline("until stty size | grep '33 9''9'; do sleep .1; done; test -t 0 && echo is a terminal")
     child.expect("33 99")
     child.expect("is a terminal")
     child.setwinsize(44, 88)
-    child.sendline("sleep 1; stty size")
+    child.sendline("until stty size | grep '44 8''8'; do sleep .1; done")
     child.expect("44 88")
     child.sendline("exit 5")
     child.expect(pexpect.EOF)
@@ -186,9 +186,10 @@ def test_stop_kill_wait_and_logs(asked):
 def test_pause_top_and_stats(asked):
     start(asked, command=("sh", "-c", "while :; do date > /tmp/now; done"))
     assert "date > /tmp/now" in asked.out("top", "one", "args")
+    mount = Path(inspect(asked, "{{.GraphDriver.Data.MergedDir}}"))
+    wait_until((mount / "tmp/now").exists, "it writes")
     asked("pause", "one")
     assert inspect(asked, "{{.State.Status}}") == "paused"
-    mount = Path(inspect(asked, "{{.GraphDriver.Data.MergedDir}}"))
     before = (mount / "tmp/now").stat().st_mtime_ns
     time.sleep(0.3)
     assert (mount / "tmp/now").stat().st_mtime_ns == before
@@ -212,7 +213,7 @@ def test_limits_hold(asked):
     ):
         place = f"{controller}{own[controller]}/{v1}" if controller in own else f"{own['']}/{v2}"
         assert Path(f"/sys/fs/cgroup/{place}").read_text().split()[0] == value
-    script = "for i in $(seq 40); do sleep 5 & done; echo all"
+    script = "for i in $(seq 40); do sleep 1000 & done; echo all"
     forked = run(asked, "--pids-limit", "10", command=("sh", "-c", script), status=None)
     assert "all" not in forked.stdout
 
@@ -295,14 +296,14 @@ def test_a_pod_shares_its_namespaces(asked, engine, archive, tmp_path):
     assert {kind for kind, found in links.items() if len(found) == 1} == {"net", "ipc", "uts", "pid"}
     assert "sleep" in asked.out("exec", "web", "sh", "-c", "cat /proc/1/cmdline")
     asked("pod", "stop", "--time", "0", "pod")
-    assert "Exited" in asked.out("pod", "ps", "--format", "{{.Status}}")
+    wait_until(lambda: "Exited" in asked.out("pod", "ps", "--format", "{{.Status}}"), "all of it has ended")
 
 
 def test_removal_by_force_ends_all_of_a_container(asked):
     start(asked, command=("sh", "-c", "(trap '' TERM; sleep 1000) & sleep 1000"))
     pid = inspect(asked, "{{.State.Pid}}")
     asked("rm", "--force", "--time", "0", "one")
-    assert not Path(f"/proc/{pid}").exists()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "its parent, too, knows that it has ended")
     assert asked.out("ps", "--all", "--quiet") == ""
 
 

@@ -85,8 +85,12 @@ def test_a_service_on_two_nodes_its_update_and_the_loss_of_one(engine):
     wait_until(lambda: versions(first) == versions(second) == ["VERSION=1"] * 2, "two tasks on each node", 60)
 
     inside = containers(first)[0]
-    addresses = first.out("exec", inside, "nslookup", "-type=a", "tasks.web").split()
-    assert len({word for word in addresses if word.startswith("10.") and not word.startswith("10.77.")}) >= 4
+
+    def are_named() -> bool:
+        words = first.out("exec", inside, "nslookup", "-type=a", "tasks.web", status=None).split()
+        return len({word for word in words if word.startswith("10.") and not word.startswith("10.77.")}) >= 4
+
+    wait_until(are_named, "the addresses of all tasks are known")
     far = second.out("inspect", "--format", "{{.NetworkSettings.Networks.between.IPAddress}}", containers(second)[0])
     fetch = ("exec", inside, "wget", "-qO-", f"http://{far}/")
     there = wait_until(lambda: first(*fetch, status=None).stdout.split(), "a task answers from the other node")
