@@ -141,7 +141,9 @@ def user_command(session_directory: Path) -> list[str]:
     shutil.copytree(
         sysconfig.get_path("platlib"), copies, symlinks=True, ignore=shutil.ignore_patterns("*.pth", "mypy*")
     )
-    shutil.copytree(CHECKOUT / "minibox", copies / "minibox", dirs_exist_ok=True)
+    # Another session's compiler is just about to rename those.
+    half = shutil.ignore_patterns("*.pyc.*")
+    shutil.copytree(CHECKOUT / "minibox", copies / "minibox", ignore=half, dirs_exist_ok=True)
     base = Path(sys.executable).resolve()
     return ["/usr/bin/env", f"PYTHONPATH={copies}", str(base), "-m", "minibox"]
 

@@ -60,7 +60,7 @@ def terminal(minibox: Run, minibox_command: list[str], environment: dict[str, st
     def start(*words: str, size: tuple[int, int] = (24, 80)) -> Any:
         argv = [*minibox_command, *words]
         child = pexpect.spawn(
-            argv[0], argv[1:], env=environment, dimensions=size, timeout=10 * SLOWNESS, encoding="utf-8"
+            argv[0], argv[1:], env=environment, dimensions=size, timeout=30 * SLOWNESS, encoding="utf-8"
         )
         child.delaybeforesend = None
         started.append(child)

@@ -31,9 +31,15 @@ def test_a_busy_and_an_idle_container(any_box: Box) -> None:
     any_box.start("idle", "sleep 100 & sleep 100 & echo ready; wait")
     for name in ("busy", "idle"):
         any_box.until_logged(name, "ready")
-    found = rows(any_box)
+    found: dict[str, dict[str, Any]] = {}
+
+    def is_busy() -> bool:  # the machine may have had something better to do meanwhile
+        found.update(rows(any_box))
+        return float(found["busy"]["CPUPerc"].rstrip("%")) > 10
+
+    any_box.until(is_busy)
     assert set(found) == {"busy", "idle"}
-    assert float(found["busy"]["CPUPerc"].rstrip("%")) > 10 > float(found["idle"]["CPUPerc"].rstrip("%"))
+    assert 10 > float(found["idle"]["CPUPerc"].rstrip("%"))
     assert (found["busy"]["PIDs"], found["idle"]["PIDs"]) == ("1", "3")
     used, _, limit = found["idle"]["MemUsage"].partition(" / ")
     assert used != "0B" and "--" not in used and limit.endswith("GiB")
@@ -67,9 +73,9 @@ def test_a_live_table_stays_in_place(box: Box, minibox_command: list[str], envir
         shown.expect("CONTAINER ID")
         shown.expect("web")
         box.start("later", "exec sleep 100")
-        shown.expect("later", timeout=10 * SLOWNESS)
+        shown.expect("later", timeout=30 * SLOWNESS)
         box.ok("rm", "-f", "later")
-        shown.expect_exact("\x1b[J", timeout=10 * SLOWNESS)
+        shown.expect_exact("\x1b[J", timeout=30 * SLOWNESS)
         time.sleep(0.1)
         shown.sendintr()
         shown.expect(pexpect.EOF)

@@ -192,8 +192,8 @@ def test_an_image_that_the_kernel_cannot_mount_from_its_file(
             ) as process:  # fmt: skip
                 assert process.stdout and process.stdout.readline() == "/etc/passwd\n"
                 assert any(str(root / "erofs").endswith(path) for path in loop_files()), loop_files()
-                process.communicate("\n", timeout=20 * SLOWNESS)
-        deadline = time.monotonic() + 5 * SLOWNESS
+                process.communicate("\n", timeout=60 * SLOWNESS)
+        deadline = time.monotonic() + 30 * SLOWNESS
         while any(str(root / "erofs").endswith(path) for path in loop_files()):
             assert time.monotonic() < deadline
 

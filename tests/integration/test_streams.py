@@ -19,6 +19,7 @@ from tests.probes import requires_root
 pytestmark = requires_root
 
 MIB = 1 << 20
+END_S = 60 * SLOWNESS
 BINARY = bytes(range(256)) * 1024
 RUN = ("run", "--rm", "--network", "none")
 CLOSED = "import os,sys\nfor fd in sys.argv[1].split(','): os.close(int(fd))\nos.execv(sys.argv[2], sys.argv[2:])"
@@ -125,7 +126,7 @@ def test_end_with_unread_input_that_never_ends(popen, kind):
     os.write(writer, b"x" * 1000)
     process = popen("-i", "base", "sh", "-c", "exit 4", stdin=reader)
     try:
-        assert process.wait(10) == 4
+        assert process.wait(END_S) == 4
     finally:
         os.close(reader)
         os.close(writer)
@@ -198,7 +199,7 @@ def test_output_to_a_slow_reader_that_set_it_non_blocking(popen):
     time.sleep(0.3)
     with open(reader, "rb") as file:
         assert len(file.read()) == 3_000_000
-    assert process.wait(10) == 0
+    assert process.wait(END_S) == 0
 
 
 def test_input_that_is_set_non_blocking(popen):
@@ -220,9 +221,7 @@ def test_closed_ends_are_null_inside(minibox_command, environment, minibox, stat
     script = "cat; echo out; echo err >&2; readlink /proc/self/fd/0 >/tmp/host/result; exit 5"
     words = [*minibox_command, *RUN, "-i", "-v", f"{state}:/tmp/host", "base", "sh", "-c", script]
     command = ["/usr/bin/python3", "-c", CLOSED, closed, *words]
-    done = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=30 * SLOWNESS
-    )
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S)
     assert done.returncode == 5
     assert done.stdout == (b"" if "1" in closed else b"out\n")
     assert done.stderr == (b"" if "2" in closed else b"err\n")
@@ -231,7 +230,7 @@ def test_closed_ends_are_null_inside(minibox_command, environment, minibox, stat
 
 def test_an_error_of_ours_with_all_ends_closed(minibox_command, environment):
     command = ["/usr/bin/python3", "-c", CLOSED, "0,1,2", *minibox_command, "run", "--rm", "no-such-image"]
-    assert subprocess.run(command, env=environment, timeout=30 * SLOWNESS).returncode == 125
+    assert subprocess.run(command, env=environment, timeout=END_S).returncode == 125
 
 
 def test_no_other_descriptor_is_inherited(run):
@@ -265,7 +264,7 @@ def test_256_mib_through_pipes_both_ways(popen):
         received.update(chunk)
         count += len(chunk)
     feeder.join()
-    assert (process.wait(10), count, received.digest()) == (0, 256 * MIB, sent.digest())
+    assert (process.wait(END_S), count, received.digest()) == (0, 256 * MIB, sent.digest())
 
 
 def test_64_mib_from_file_to_file(run, state):
@@ -289,7 +288,7 @@ def test_both_ends_full_is_no_deadlock(popen):
         while chunk := ours.recv(MIB):
             count += len(chunk)
         feeder.join()
-        assert (process.wait(10), count) == (0, 16 * MIB)
+        assert (process.wait(END_S), count) == (0, 16 * MIB)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
@@ -299,7 +298,7 @@ def test_a_reader_that_goes_away_ends_the_writer(popen, kind):
     os.close(writer)
     assert os.read(reader, 2) == b"y\n"
     os.close(reader)
-    assert process.wait(10) in (1, 141)  # process 1 of a pid namespace isn't killed by SIGPIPE: yes sees EPIPE
+    assert process.wait(END_S) in (1, 141)  # process 1 of a pid namespace isn't killed by SIGPIPE: yes sees EPIPE
     assert b"minibox:" not in process.stderr.read()
 
 
@@ -357,8 +356,9 @@ def test_a_writer_to_a_full_disk_hears_of_it(run):
 
 
 def test_a_file_shared_with_other_programs_loses_nothing(minibox_command, environment, state):
-    inside = f"{' '.join(minibox_command)} run --rm --network none base sh -c 'echo ready >&2; sleep 1; echo inside'"
-    outside = "(while [ ! -s err ]; do sleep 0.05; done; echo outside) & "
+    script = "echo ready >&2; while [ ! -e /tmp/host/go ]; do sleep 0.05; done; echo inside"
+    inside = f"{' '.join(minibox_command)} run --rm --network none -v {state}:/tmp/host base sh -c '{script}'"
+    outside = "(while [ ! -s err ]; do sleep 0.05; done; echo outside; touch go) & "
     with open(state / "shared", "wb") as out, open(state / "err", "wb") as err:
         words = ["sh", "-c", f"echo before; {outside}{inside}; wait; echo after"]
         subprocess.run(words, env=environment, cwd=state, stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=True)

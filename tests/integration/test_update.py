@@ -45,7 +45,8 @@ def pids(container_id: str) -> str:
 
 @pytest.mark.kernel
 def test_limits_change_at_once_and_last(box: Box) -> None:
-    container_id = box.start("web", "sleep 100 & exec sleep 100", "-m", "64m")
+    container_id = box.start("web", "sleep 100 & echo both; exec sleep 100", "-m", "64m")
+    box.until_logged("web", "both")
     assert memory(container_id) == str(64 * MIB)
     for size in (512, 16, 48):  # up, down and up: v1 wants its two files in another order each time
         assert box.ok("update", "-m", f"{size}m", "web") == "web"

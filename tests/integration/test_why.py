@@ -7,7 +7,6 @@ import os
 import signal
 import struct
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +82,11 @@ def test_never_started(box: Box, state: Path, content: bytes | None, status: int
 
 
 def test_stopped_and_killed_by_whom(any_box: Box) -> None:
-    any_box.start("obeys", "trap 'exit 0' TERM; while :; do sleep 0.05; done")
+    any_box.start("obeys", "trap 'exit 0' TERM; echo x; while :; do sleep 0.05; done")
     any_box.start("stubborn", "trap '' TERM; echo x; while :; do sleep 0.05; done")
     any_box.start("shot", SLEEP)
-    any_box.until_logged("stubborn", "x")
+    for name in ("obeys", "stubborn"):
+        any_box.until_logged(name, "x")
     any_box.ok("stop", "obeys")
     any_box.ok("stop", "-t1", "stubborn")
     any_box.ok("kill", "shot")
@@ -163,7 +163,7 @@ def test_timeout(any_box: Box, detached: bool) -> None:
     assert any_box.ok("wait", "web") == "137"
     found = why(any_box)
     assert (found["kind"], found["status"], found["sender"]) == ("wall-time", 137, "minibox")
-    assert 0.3 <= found["ran_s"] < 5 * SLOWNESS
+    assert 0.3 <= found["ran_s"] < 50 * SLOWNESS
     if not detached:
         assert done.returncode == 137
         assert done.stderr.endswith("minibox: the container was killed after 0.3 s (--timeout)\n")
@@ -183,14 +183,16 @@ def test_the_supervisor_was_killed(box: Box) -> None:
 
 
 def in_the_foreground(box: Box, command: list[str], environment: dict[str, str], number: int) -> dict[str, Any]:
-    """The verdict on one whose `minibox run` got a signal."""
-    words = [*command, "run", "--network", "none", "--name", "web", "base", "sh", "-c", "echo x; " + SLEEP]
+    """The verdict on one whose `minibox run` got a signal; the third SIGINT ends it."""
+    script = "trap 'echo got' INT; echo x; while :; do sleep 0.05; done"
+    words = [*command, "run", "--network", "none", "--name", "web", "base", "sh", "-c", script]
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stdout.readline() == "x\n"
         box.until(lambda: "web" in box.states(), "it is on record")
-        for _ in range(3 if number == signal.SIGINT else 1):
+        for _ in range(2 if number == signal.SIGINT else 0):
             process.send_signal(number)
-            time.sleep(0.1)
+            assert process.stdout.readline() == "got\n"  # else two that wait are one
+        process.send_signal(number)
     box.ok("wait", "web")
     return why(box)
 
