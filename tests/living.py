@@ -16,6 +16,14 @@ WAIT_S = 15 * SLOWNESS
 EVER_LONGER_S = (0.5, 5.0 * SLOWNESS, 50.0 * SLOWNESS)
 
 
+def until(true: Callable[[], object], what: str = "it happens") -> None:
+    """Wait until something is true."""
+    deadline = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.02)
+
+
 class Box:
     """The command, and the containers of one test.
 
@@ -37,9 +45,9 @@ class Box:
         printed: str = done.stdout.strip()
         return printed
 
-    def tell(self, container: str) -> None:
-        """Make /go in a container, which may end by that before `touch` has."""
-        done = self._command("exec", container, "touch", "/go")
+    def tell(self, container: str, path: str = "/go") -> None:
+        """Make a file in a container, which may end by that before `touch` has."""
+        done = self._command("exec", container, "touch", path)
         assert done.returncode in (0, 137), done
 
     def refused(self, *words: str, status: int = 125, **more: Any) -> str:
@@ -69,15 +77,16 @@ class Box:
 
     def live(self, name: str) -> list[int]:
         """Pid of the first process, and its supervisor's."""
-        record = (self.directory / "root/live" / self.state(name)["Id"]).read_bytes()
-        return [int(word) for word in record.split(b"\n")[1].split()[:2]]
+        record, pids = self.directory / "root/live" / self.state(name)["Id"], [0]
 
-    def until(self, true: Callable[[], object], what: str = "it happens") -> None:
-        """Wait until something is true."""
-        deadline = time.monotonic() + WAIT_S
-        while not true():
-            assert time.monotonic() < deadline, f"waited in vain until {what}"
-            time.sleep(0.02)
+        def written() -> bool:
+            pids[:] = [int(word) for word in record.read_bytes().partition(b"\n")[2].split()[:2]]
+            return len(pids) == 2
+
+        until(written, "its owner, which starts it just now, has said so")
+        return pids
+
+    until = staticmethod(until)
 
     def until_logged(self, name: str, text: str) -> None:
         self.until(lambda: text in self("logs", name).stdout, f"{name} says {text!r}")

@@ -14,14 +14,21 @@ from tests.probes import requires
 
 pytestmark = requires("root")
 ROOM = 4 << 20
+WHEN_FULL = "until [ -e /signals/full ]; do sleep 0.02; done"
 
 
 class Disk:
-    """A small file system with a state root, which can be filled."""
+    """A small file system with a state root, which can be filled.
 
-    def __init__(self, place: Path) -> None:
+    Attributes:
+        signal: the options of a container whose script waits for it (`WHEN_FULL`) until the disk is full.
+    """
+
+    def __init__(self, place: Path, signals: Path) -> None:
         self.place = place
         self.ballast = place / "ballast"
+        self.signal = ("-v", f"{signals}:/signals:ro")
+        self._is_full = signals / "full"
 
     def fill(self) -> None:
         """Until not a page is left."""
@@ -32,6 +39,7 @@ class Disk:
                         pass
                 except OSError:
                     continue
+        self._is_full.touch()
 
     def empty(self) -> None:
         self.ballast.unlink()
@@ -46,7 +54,9 @@ def disk(state: Path):
     used = 1024 * int(subprocess.run(["du", "-sk", root], capture_output=True, text=True, check=True).stdout.split()[0])
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={used + ROOM}", "tmpfs", place], check=True)
     subprocess.run(["cp", "-a", root, place], check=True)
-    yield Disk(place)
+    signals = state / "signals"
+    signals.mkdir()
+    yield Disk(place, signals)
     subprocess.run(["umount", place], check=True)
 
 
@@ -87,9 +97,8 @@ def test_what_a_container_writes_waits_for_space_under_its_log(box, disk):
     script = (
         'i=0; while [ -e /run/more ] || [ $i -lt 3000 ]; do i=$((i+1)); echo "line $i ................"; done; echo end'
     )
-    started = box(
-        "run", "-d", "--network", "none", "--name", "web", "--tmpfs", "/run", "base", "sh", "-c", f"sleep 1; {script}"
-    )
+    options = ("--network", "none", "--name", "web", "--tmpfs", "/run", *disk.signal)
+    started = box("run", "-d", *options, "base", "sh", "-c", f"{WHEN_FULL}; {script}")
     assert started.returncode == 0, started.stderr
     disk.fill()
     time.sleep(2)
@@ -97,7 +106,7 @@ def test_what_a_container_writes_waits_for_space_under_its_log(box, disk):
     logs = box("logs", "web")
     assert logs.returncode == 0 and "end" not in logs.stdout
     disk.empty()
-    assert box("wait", "web", timeout_s=30).stdout == "0\n"
+    assert box("wait", "web", timeout_s=60).stdout == "0\n"
     lines = box("logs", "web").stdout.splitlines()
     assert lines == [f"line {i} ................" for i in range(1, 3001)] + ["end"]
     assert box("rm", "web").returncode == 0
@@ -105,8 +114,8 @@ def test_what_a_container_writes_waits_for_space_under_its_log(box, disk):
 
 def test_ended_stopped_and_removed_on_a_full_disk(box, disk):
     for name in ("ends", "stops", "goes"):
-        script = "sleep 1; exit 3" if name == "ends" else "sleep 1000"
-        started = box("run", "-d", "--network", "none", "--name", name, "base", "sh", "-c", script)
+        script = f"{WHEN_FULL}; exit 3" if name == "ends" else "sleep 1000"
+        started = box("run", "-d", "--network", "none", "--name", name, *disk.signal, "base", "sh", "-c", script)
         assert started.returncode == 0, started.stderr
     disk.fill()
     stopped = box("stop", "-t", "0", "stops")

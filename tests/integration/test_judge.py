@@ -50,6 +50,8 @@ def test_every_program_has_a_verdict() -> None:
 
 @pytest.mark.parametrize("name", list(VERDICTS))
 def test_the_verdict_is_right(judge: ModuleType, name: str) -> None:
+    if name != "sleeper":  # what else there is to say mustn't hang on how much of the machine is its own
+        judge.PROGRAM["wall_time"] = judge.COMPILER["wall_time"] = 120 * SLOWNESS
     kind, sentence, output = judge.judged((HOSTILE / f"{name}.c").read_text(), b"1\n2\n39\n")
     assert kind == VERDICTS[name], sentence
     if name == "sum":
