@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 SIGKILL, SIGXCPU, SIGXFSZ, LAST_SIGNAL = 9, 24, 25, 64
 MIB = 1 << 20
-CLOCKS_DIFFER = 0.9
+#: RLIMIT_CPU is counted by ticks, which on a busy machine came to 1 s after 0.77 s of the cgroup's exact clock.
+CLOCKS_DIFFER = 0.5
 
 
 #: Members of `RunOptions` that say something of an end.
@@ -147,7 +148,7 @@ def by_signal(facts: Facts) -> Cause | None:
         what, hint = CRASHES[facts.signal]
         return Cause(CRASHED, f"it crashed by {name}: {what}", "", hint or advice(facts.log))
     if facts.signal == SIGKILL:
-        # A hard limit is told by SIGKILL; the kernel counts for it by another clock than for the cgroup.
+        # A hard limit is told by SIGKILL.
         if xcpu_s and facts.cpu_s and facts.cpu_s >= xcpu_s * CLOCKS_DIFFER:
             return Cause(CPU_TIME, f"it has used {span(xcpu_s)} of processor time", "the kernel", "raise --ulimit cpu")
         words = "somebody on the host sent it SIGKILL, and not by minibox: nothing inside can"
