@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
+from pathlib import Path
 
+from tests.leaks import SLOWNESS
 from tests.living import Box
 from tests.probes import requires
 
 pytestmark = requires("root")
+STREAMS = ("stdout", "stderr")
+
+
+def log_of(box: Box, name: str) -> Path:
+    return box.directory / "root/containers" / str(box.state(name)["Id"]) / "log"
 
 
 def test_streams_and_tails(any_box: Box) -> None:
@@ -17,8 +25,10 @@ def test_streams_and_tails(any_box: Box) -> None:
     any_box.ok("wait", "web")
     done = any_box("logs", "web")
     assert (done.stdout, done.stderr) == ("out 1\nout 2\nout 3\nlast", "err 1\nerr 2\nerr 3\n")
+    kept = [json.loads(line) for line in log_of(any_box, "web").read_text().splitlines()]
+    last = {stream: "".join(entry["log"] for entry in kept[-3:] if entry["stream"] == stream) for stream in STREAMS}
     done = any_box("logs", "-n", "3", "web")
-    assert (done.stdout, done.stderr) == ("out 3\nlast", "err 3\n")
+    assert {"stdout": done.stdout, "stderr": done.stderr} == last  # the streams' order is that in which they were read
     assert any_box("logs", "--tail", "0", "web").stdout == ""
     assert any_box("logs", "--tail", "all", "web").stdout == any_box("logs", "--tail", "-1", "web").stdout
     first = any_box("logs", "-t", "web").stdout.splitlines()[0]
@@ -27,7 +37,9 @@ def test_streams_and_tails(any_box: Box) -> None:
 
 
 def test_bounds_in_time(box: Box) -> None:
-    box.start("web", "echo early; sleep 1.2; echo late")
+    box.start("web", "echo early; until [ -e /go ]; do sleep 0.02; done; echo late")
+    box.until_logged("web", "early")
+    box.tell("web")
     box.ok("wait", "web")
     first, last = (line.split()[0] for line in box.ok("logs", "-t", "web").splitlines())
     seconds = str(int(time.time()) - 3600)
@@ -49,18 +61,29 @@ def test_bounds_in_time(box: Box) -> None:
 def test_following_across_rotations_loses_no_line(
     box: Box, minibox_command: list[str], environment: dict[str, str]
 ) -> None:
-    script = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); [ $((i % 100)) = 0 ] && sleep 0.05; done"
-    box.start("web", f"sleep 0.3; {script}", "--log-opt", "max-size=20k", "--log-opt", "max-file=3")
-    with subprocess.Popen(
-        [*minibox_command, "logs", "-f", "web"], env=environment, stdout=subprocess.PIPE, text=True
-    ) as following:
+    """Nobody can follow what is rotated away faster than he reads: each hundred lines wait for the last to be read."""
+    script = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); [ $((i % 100)) != 0 ] || read -t 60 word || exit 9; done </more"
+    more = box.directory / "more"
+    os.mkfifo(more)
+    options = ("--log-opt", "max-size=20k", "--log-opt", "max-file=3", "-v", f"{more}:/more")
+    box.start("web", script, *options)
+    lines = []
+    with (
+        subprocess.Popen(
+            [*minibox_command, "logs", "-f", "web"], env=environment, stdout=subprocess.PIPE, text=True
+        ) as following,
+        open(more, "w", buffering=1) as told,
+    ):
         assert following.stdout
-        lines = following.stdout.read().splitlines()
-        assert following.wait(10) == 0
+        for line in following.stdout:
+            lines.append(line.strip())
+            if len(lines) % 100 == 0:
+                told.write("more\n")
+        assert following.wait(20 * SLOWNESS) == 0
     assert lines == [f"line {number}" for number in range(3000)]
-    directory = box.directory / "root/containers" / box.state("web")["Id"]
-    assert all((directory / name).stat().st_size <= 20 * 1024 for name in ("log", "log.1", "log.2"))
-    assert not (directory / "log.3").exists()
+    log = log_of(box, "web")
+    assert all(path.stat().st_size <= 20 * 1024 for path in (log, log.with_name("log.1"), log.with_name("log.2")))
+    assert not log.with_name("log.3").exists()
     rest = box.ok("logs", "web").splitlines()
     assert 0 < len(rest) < 3000 and rest == lines[-len(rest) :]
 
@@ -77,7 +100,7 @@ def test_following_ends_when_it_is_removed(box: Box, minibox_command: list[str],
     ) as following:
         assert following.stdout and following.stdout.readline() == "ready\n"
         box.ok("rm", "-f", "web")
-        assert following.wait(10) == 0
+        assert following.wait(20 * SLOWNESS) == 0
 
 
 def test_a_terminals_output(box: Box) -> None:
@@ -90,8 +113,7 @@ def test_a_terminals_output(box: Box) -> None:
 def test_the_file_is_as_log_shippers_know_it(box: Box) -> None:
     box.start("web", "echo '\"quoted\"'; echo err >&2")
     box.ok("wait", "web")
-    path = box.directory / "root/containers" / box.state("web")["Id"] / "log"
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries = [json.loads(line) for line in log_of(box, "web").read_text().splitlines()]
     assert sorted((entry["stream"], entry["log"]) for entry in entries) == [
         ("stderr", "err\n"),
         ("stdout", '"quoted"\n'),
@@ -111,10 +133,12 @@ def test_where_there_is_none(box: Box) -> None:
 
 def test_top_and_port(any_box: Box) -> None:
     any_box.start("web", "sleep 4712 & exec sleep 4711")
-    any_box.until(lambda: len(any_box.ok("top", "web").splitlines()) == 3)
-    table = any_box.ok("top", "web", "-o", "pid,args").splitlines()
-    assert table[0].split() == ["PID", "COMMAND"]
-    assert sorted(line.split()[-1] for line in table[1:]) == ["4711", "4712"]
+
+    def table() -> list[list[str]]:
+        return [line.split() for line in any_box.ok("top", "web", "-o", "pid,args").splitlines()]
+
+    any_box.until(lambda: sorted(row[-2:] for row in table()[1:]) == [["sleep", "4711"], ["sleep", "4712"]])
+    assert table()[0] == ["PID", "COMMAND"] and len(any_box.ok("top", "web").splitlines()) == 3
     assert "PID" in any_box.refused("top", "web", "-o", "args")
     assert "unknown" in any_box.refused("top", "web", "--nosuch")
     assert any_box.ok("port", "web") == ""

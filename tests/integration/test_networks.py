@@ -7,12 +7,11 @@ import os
 import re
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.leaks import SLOWNESS
+from tests.living import until
 from tests.probes import requires
 from tests.running import running
 
@@ -36,6 +35,13 @@ def detached(minibox, name: str, *options: str, script: str = "sleep 1000") -> s
     return done.stdout.strip()
 
 
+def server(minibox, name: str, *options: str) -> str:
+    """One that serves /etc by HTTP, and listens already."""
+    container_id = detached(minibox, name, *options, script="httpd -h /etc && echo listens; exec sleep 1000")
+    until(lambda: "listens" in minibox("logs", name).stdout, f"{name} listens")
+    return container_id
+
+
 def says(minibox, container: str, script: str) -> str:
     return minibox("exec", container, "sh", "-c", script).stdout
 
@@ -49,7 +55,7 @@ def can_connect(address: str, port: int) -> bool:
 
 
 def test_members_reach_each_other_by_name_alias_and_short_id(net, minibox):
-    db = detached(minibox, "db", "--network", net, "--network-alias", "postgres", script="httpd -f -h /etc")
+    db = server(minibox, "db", "--network", net, "--network-alias", "postgres")
     for name in ("db", "postgres", db[:12]):
         done = minibox("run", "--rm", "--network", net, "base", "wget", "-qO-", f"http://{name}/passwd")
         assert done.stdout.startswith("root:"), (name, done.stderr)
@@ -75,13 +81,13 @@ def test_who_comes_later_is_known_and_who_goes_is_forgotten(net, minibox):
 def test_networks_are_isolated_from_each_other(net, minibox):
     minibox("network", "create", "other")
     try:
-        detached(minibox, "server", "--network", net, script="httpd -f -h /etc")
+        server(minibox, "server", "--network", net)
         address = minibox("inspect", "-f", "{{.NetworkSettings.Networks.net.IPAddress}}", "server").stdout.strip()
-        look = ("timeout", "2", "wget", "-qO-", f"http://{address}/passwd")
+        look = ("wget", "-qO-", f"http://{address}/passwd")
         assert minibox("run", "--rm", "--network", net, "base", *look).returncode == 0
         for network in ("other", "bridge"):
             detached(minibox, f"on-{network}", "--network", network)
-            assert minibox("exec", f"on-{network}", *look).returncode != 0, network
+            assert minibox("exec", f"on-{network}", "timeout", "2", *look).returncode != 0, network
         # It is the rules that keep them apart.
         subprocess.run(["nft", "flush", "chain", "inet", "minibox", "forward"], check=True)
         assert minibox("exec", "on-other", *look).returncode == 0
@@ -94,13 +100,11 @@ def test_an_internal_network_has_no_way_out_and_the_host_a_way_in(minibox):
     made = minibox("network", "create", "--internal", "--subnet", "10.99.7.0/24", "lab")
     assert made.returncode == 0, made.stderr
     try:
-        detached(minibox, "box", "--network", "lab", script="httpd -f -h /etc")
+        server(minibox, "box", "--network", "lab")
         assert says(minibox, "box", "ip route").startswith("10.99.7.0/24 dev eth0 scope link")
         assert "default" not in says(minibox, "box", "ip route")
         address = says(minibox, "box", "hostname -i").strip()
-        deadline = time.monotonic() + 5 * SLOWNESS
-        while not can_connect(address, 80):
-            assert time.monotonic() < deadline
+        until(lambda: can_connect(address, 80))
         assert minibox("inspect", "-f", "{{.NetworkSettings.Networks.lab.Gateway}}", "box").stdout == "10.99.7.1\n"
     finally:
         minibox("rm", "-f", "box")
@@ -108,11 +112,11 @@ def test_an_internal_network_has_no_way_out_and_the_host_a_way_in(minibox):
 
 
 def test_connected_and_disconnected_while_it_runs_and_still_when_started_again(net, minibox):
-    detached(minibox, "server", "--network", net, script="httpd -f -h /etc")
+    server(minibox, "server", "--network", net)
     made = minibox("run", "-d", "--name", "box", "base", "sleep", "1000")
     assert made.returncode == 0, made.stderr
-    look = "timeout 2 wget -qO- http://server/passwd"
-    assert not says(minibox, "box", look)
+    look = "wget -qO- http://server/passwd"
+    assert not says(minibox, "box", f"timeout 2 {look}")
     done = minibox("network", "connect", "--alias", "guest", net, "box")
     assert done.returncode == 0, done.stderr
     assert says(minibox, "box", look).startswith("root:")
@@ -123,7 +127,7 @@ def test_connected_and_disconnected_while_it_runs_and_still_when_started_again(n
     assert says(minibox, "box", look).startswith("root:")
     assert "guest" in says(minibox, "server", "cat /etc/hosts")
     assert minibox("network", "disconnect", net, "box").returncode == 0
-    assert not says(minibox, "box", look)
+    assert not says(minibox, "box", f"timeout 2 {look}")
     assert "guest" not in says(minibox, "server", "cat /etc/hosts")
     assert "default via" in says(minibox, "box", "ip route")
     minibox("restart", "-t0", "box")
