@@ -118,6 +118,13 @@ def _pids(cgroup: Path) -> set[int] | None:
         return None
 
 
+def bridge_ports() -> set[str]:
+    """Links that are on a bridge; not by /sys, which shows the network namespace that it was mounted in."""
+    words = ["ip", "-oneline", "link", "show", "type", "bridge_slave"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return {line.split()[1].partition("@")[0].rstrip(":") for line in shown.splitlines()}
+
+
 def _nftables() -> set[str]:
     """The tables with their contents; counters aside, since packets are no leak."""
     nft = shutil.which("nft", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CHECKOUT, Run
-from tests.leaks import LEAK_PATIENCE_S, SLOWNESS, snapshot
+from tests.leaks import LEAK_PATIENCE_S, SLOWNESS, bridge_ports, snapshot
 from tests.living import WAIT_S
 from tests.probes import requires
 
@@ -86,8 +85,7 @@ def left(before: dict[str, set[str]], state: Path) -> list[str]:
         now = snapshot()
         kept = ("nftables", "descriptor", "link")
         found = [f"{kind}: {thing}" for kind in now if kind not in kept for thing in now[kind] - before[kind]]
-        links = [name for _, name in socket.if_nameindex() if os.path.exists(f"/sys/class/net/{name}/brport")]
-        found += [f"link: {name}" for name in links] + remains(state)
+        found += [f"link: {name}" for name in bridge_ports()] + remains(state)
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.02)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.leaks import LEAK_PATIENCE_S
+from tests.leaks import LEAK_PATIENCE_S, bridge_ports
 from tests.probes import requires
 from tests.storm import Storm, remains
 
@@ -47,11 +46,11 @@ def test_storm(
     assert storm.call("ps", "-aq").stdout == ""
 
 
-def _links_of_containers() -> list[str]:
+def _links_of_containers() -> set[str]:
     """Ends of veth pairs that are on a bridge, once the kernel has had its time."""
     deadline = time.monotonic() + LEAK_PATIENCE_S
     while True:
-        found = [name for _, name in socket.if_nameindex() if os.path.exists(f"/sys/class/net/{name}/brport")]
+        found = bridge_ports()
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.02)
