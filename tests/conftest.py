@@ -38,6 +38,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     directory = Path(tempfile.mkdtemp(prefix="minibox-test-", dir=_real_filesystem()))
     directory.chmod(0o755)
     session.config.stash[DIRECTORY] = directory
+    os.environ["MINIBOX_TEST_SESSION"] = str(directory)
     if os.geteuid() == 0:
         netns_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         os.environ["MINIBOX_TEST_HOST_NETNS"] = f"/proc/{os.getpid()}/fd/{netns_fd}"

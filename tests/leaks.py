@@ -103,12 +103,23 @@ def _below(directory: Path, pattern: str) -> list[Path]:
 
 
 def _cgroups() -> set[str]:
-    """Our cgroups in each hierarchy, but for those in which processes of somebody else run."""
+    """Our cgroups in each hierarchy, but for those in which processes of somebody else run, or will or did."""
     found = {
         path for directory in (CGROUP_ROOT, *_below(CGROUP_ROOT, "*")) for path in _below(directory, CGROUP_PATTERN)
     }
     ours = _descendants() if found else {}
-    return {str(path) for path in found if (pids := _pids(path)) is not None and (not pids or pids & ours.keys())}
+    return {
+        str(path)
+        for path in found
+        if (pids := _pids(path)) is not None and (pids & ours.keys() or (not pids and not _is_anothers(path.name)))
+    }
+
+
+def _is_anothers(cgroup: str) -> bool:
+    """Has another session, as of pytest-xdist's other worker, this container? One may be without processes for long."""
+    session = Path(os.environ["MINIBOX_TEST_SESSION"])
+    found = session.parent.glob(f"minibox-test-*/*/root/live/{cgroup.removeprefix('minibox-')}")
+    return any(session not in path.parents for path in found)
 
 
 def _pids(cgroup: Path) -> set[int] | None:
