@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaks import SLOWNESS
+from tests.living import until
 from tests.probes import requires
 
 pytestmark = requires("root")
@@ -64,13 +64,6 @@ def disk(state: Path):
 def box(minibox, disk):
     """`minibox` with its root on the small disk."""
     return lambda *words, **more: minibox("--root", f"{disk.place}/root", *words, **more)
-
-
-def until(condition) -> None:
-    deadline = time.monotonic() + 10 * SLOWNESS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_nothing_can_be_started_and_nothing_is_left(box, disk):
