@@ -39,16 +39,21 @@ int mb_child_op_undumpable(struct mb_child *child, const uint64_t *a) {
 }
 
 /* clone_sibling(socket, flags): a pid namespace that was joined takes effect for children. Go on as
- * one, in new namespaces by `flags`, but as a child of our parent's, which gets its pidfd; the
- * process that called ends. */
+ * one, in new namespaces by `flags`, but as a child of our parent's; the process that called ends.
+ * The new one sends its pidfd itself: of what it sends that is the first, whoever of the two is held up. */
 int mb_child_op_clone_sibling(struct mb_child *child, const uint64_t *a) {
-    int pidfd = -1;
-    struct mb_clone_args args = {.flags = a[1] | CLONE_PARENT | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&pidfd};
+    struct mb_clone_args args = {.flags = a[1] | CLONE_PARENT};
     pid_t pid = mb_clone3(&args);
-    if (pid <= 0) {
-        return result(pid);
+    if (pid > 0) {
+        _exit(0);
     }
-    _exit(mb_child_send(slot(child, a[0]), MB_TAG_SIBLING, pidfd) ? 1 : 0);
+    int pidfd = pid < 0 ? -1 : mb_pidfd_open(getpid(), 0);
+    if (pidfd < 0) {
+        return -errno;
+    }
+    int error = mb_child_send(slot(child, a[0]), MB_TAG_SIBLING, pidfd);
+    close(pidfd);
+    return error;
 }
 
 int mb_child_op_sethostname(struct mb_child *child, const uint64_t *a) {

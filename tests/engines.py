@@ -198,7 +198,6 @@ class Docker(Client):
 def docker(place: Path, archive: Path, *options: str, **more: Any) -> Iterator[Docker]:
     """A dockerd that has `IMAGE`, until the end of the block; what it makes at its first containers is there already."""
     engine = Docker(place, *options, **more)
-    links = set(os.listdir("/sys/class/net"))
     try:
         engine.daemon.start()
         engine.load(archive)
@@ -207,8 +206,6 @@ def docker(place: Path, archive: Path, *options: str, **more: Any) -> Iterator[D
         yield engine
     finally:
         engine.end()
-        for name in set(os.listdir("/sys/class/net")) - links:
-            subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
 
 
 def processes_of(place: str) -> list[int]:
