@@ -276,22 +276,42 @@ static void wait_sees_that_the_parent_is_gone(void) {
     slots[CHANNEL] = -1;
 }
 
+/* It tells of itself: another that did might be late, and what it tells next would be known before. */
 static void a_sibling_goes_on(void) {
+    int pair[2], on = 1;
+    CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
+    CHECK(!setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof on));
+    slots[CHANNEL] = pair[1];
     struct draft draft = draft_new();
     draft_op(&draft, MB_OP_undumpable);
-    draft_op(&draft, MB_OP_clone_sibling, U(STATUS), U(0));
+    draft_op(&draft, MB_OP_clone_sibling, U(CHANNEL), U(0));
     draft_exec(&draft, STRINGS("/bin/sh"), STRINGS("sh", "-c", "exit 7"), STRINGS("A=b"));
     struct run run = start(&draft);
     struct mb_message message;
+    struct iovec data = {&message, sizeof message};
+    char control[256];
+    struct msghdr header = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    CHECK(recvmsg(pair[0], &header, MSG_CMSG_CLOEXEC) == sizeof message && message.tag == MB_TAG_SIBLING);
     int pidfd = -1;
-    CHECK_EQUAL(mb_child_receive(run.status_socket, &message, &pidfd), 0);
-    CHECK(message.tag == MB_TAG_SIBLING && pidfd >= 0);
+    struct ucred sender = {0};
+    for (struct cmsghdr *each = CMSG_FIRSTHDR(&header); each; each = CMSG_NXTHDR(&header, each)) {
+        if (each->cmsg_type == SCM_RIGHTS) {
+            memcpy(&pidfd, CMSG_DATA(each), sizeof pidfd);
+        } else {
+            memcpy(&sender, CMSG_DATA(each), sizeof sender);
+        }
+    }
     finish(&run);
     CHECK_EQUAL(run.wait_status, 0);
     siginfo_t ended = {0};
     CHECK(!waitid(P_PIDFD, (id_t)pidfd, &ended, WEXITED));
     CHECK_EQUAL(ended.si_status, 7);
+    CHECK_EQUAL(ended.si_pid, sender.pid);
     close(pidfd);
+    close(pair[0]);
+    close(pair[1]);
+    slots[CHANNEL] = -1;
     forget(&run);
 }
 
