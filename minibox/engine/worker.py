@@ -9,7 +9,7 @@ answers nothing: its child does, by the pipe that came along.
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
+from _socket import AF_UNIX, SHUT_RDWR, SOCK_SEQPACKET, socketpair
 from _thread import allocate_lock
 from atexit import register
 from functools import partial
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 READY = b"ready"
 MESSAGE_BYTES_MAX, FDS_MAX = 1 << 16, 16
+LAST_JOBS_MS = 200
 SOURCE = "import sys; sys.path[:] = sys.argv[1:]; from minibox.engine.worker import serve; serve()"
 
 
@@ -118,8 +119,10 @@ class Worker:
         return not has_ended(self._process.pidfd)
 
     def close(self) -> None:
-        """End it."""
+        """End it, as soon as what it has forked has ended: that would be left to this process, were it a subreaper."""
+        self._socket.shutdown(SHUT_RDWR)  # a child that another's fork made may hold a copy
         self._socket.close()
+        has_ended(self._process.pidfd, LAST_JOBS_MS)
         self._process.end(SIGKILL)
         self._process.close()
 
@@ -168,7 +171,7 @@ def serve() -> None:
         while True:
             message, fds, *_ = socket.recv_fds(control, MESSAGE_BYTES_MAX, FDS_MAX, socket.MSG_CMSG_CLOEXEC)
             if not message:
-                return
+                break
             report_fd = fds[0]
             try:
                 if os.fork() == 0:
@@ -178,6 +181,10 @@ def serve() -> None:
                 os.write(report_fd, report_of(partial(_fail, error)))
             for fd in fds:
                 os.close(fd)
+    try:
+        os.wait()  # for all, since SIGCHLD is ignored
+    except ChildProcessError:
+        os._exit(0)  # without what an interpreter does in the end
 
 
 def _do(message: bytes, fds: list[int]) -> Any:

@@ -105,11 +105,11 @@ def wait_for_end(pidfd: int) -> None:
     waiting.poll()
 
 
-def has_ended(pidfd: int) -> bool:
-    """Has a process ended?"""
+def has_ended(pidfd: int, within_ms: int = 0) -> bool:
+    """Has a process ended, or does it in so many milliseconds?"""
     waiting = poll()
     waiting.register(pidfd, POLLIN)
-    return bool(waiting.poll(0))
+    return bool(waiting.poll(within_ms))
 
 
 def send(connection: socket, message: bytes, fds: Sequence[int]) -> None:
