@@ -28,13 +28,13 @@ from minibox.plan.encode import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from minibox.linux.launcher import Launcher
 
 READY = b"ready"
 MESSAGE_BYTES_MAX, FDS_MAX = 1 << 16, 16
-LAST_JOBS_MS = 200
+LAST_JOBS_MS = 200  # for what it has forked to end, before it is killed
 SOURCE = "import sys; sys.path[:] = sys.argv[1:]; from minibox.engine.worker import serve; serve()"
 
 
@@ -162,7 +162,7 @@ def serve() -> None:
     """Fork a child for each job, until nobody has the other end of standard input."""
     import socket
 
-    import minibox.engine.jobs  # noqa: F401 (so that no child has to)
+    from minibox.engine.jobs import JOBS  # here, so that no child has to
 
     signal(SIGCHLD, SIG_IGN)  # nobody waits for them
     os.umask(0o022)
@@ -176,7 +176,7 @@ def serve() -> None:
             try:
                 if os.fork() == 0:
                     control.close()
-                    end_with(report_of(partial(_do, message, fds[1:])), report_fd)
+                    end_with(report_of(partial(_do, JOBS, message, fds[1:])), report_fd)
             except OSError as error:
                 os.write(report_fd, report_of(partial(_fail, error)))
             for fd in fds:
@@ -187,13 +187,11 @@ def serve() -> None:
         os._exit(0)  # without what an interpreter does in the end
 
 
-def _do(message: bytes, fds: list[int]) -> Any:
-    from minibox.engine.jobs import JOBS
-
+def _do(jobs: Mapping[str, Callable[..., Any]], message: bytes, fds: list[int]) -> Any:
     die_with_parent()
     name, is_inside, arguments = loads(message)
     enter(fds.pop(0) if is_inside else -1, False)()
-    return JOBS[name](fds, *arguments)
+    return jobs[name](fds, *arguments)
 
 
 def _fail(error: OSError) -> NoReturn:
