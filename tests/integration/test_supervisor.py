@@ -193,15 +193,17 @@ def test_a_client_that_reads_nothing_does_not_stop_the_container(supervised):
 
 
 def test_health_checks_run_while_it_runs(supervised, tmp_path):
-    """It ends after the third: one that didn't run would leave it running."""
+    """It ends after the third: one that didn't run would leave it running. And none comes before its time."""
     health = tmp_path / "health"
     health.touch()
+    begin = time.monotonic()
     container = supervised(
         f"while [ $(wc -l <{health}) -lt 3 ]; do sleep 0.05; done",
         health=("/bin/sh", "-c", f"echo x >>{health}"),
         health_interval_s=0.1,
     )
     assert container.wait()["status"] == 0
+    assert time.monotonic() - begin >= 0.25  # of 0.3: clocks are rounded
 
 
 def test_health_checks_run_more_often_until_one_does_well(supervised, tmp_path):
