@@ -77,10 +77,14 @@ def _cgroup(controller: str) -> Missing:
     return None if (controller in usable or (not controller and usable)) else f"the cgroup controller {controller}"
 
 
+def kernel_version() -> tuple[int, ...]:
+    """Major and minor number."""
+    return tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+
+
 def _idmap(_: str) -> Missing:
     """Id-mapped mounts under overlayfs, Linux 5.19."""
-    release = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
-    return None if release >= (5, 19) else "id-mapped layers (Linux 5.19)"
+    return None if kernel_version() >= (5, 19) else "id-mapped layers (Linux 5.19)"
 
 
 def _internet(_: str) -> Missing:
