@@ -27,7 +27,7 @@ from minibox.linux.cgroup import (
     parse_mounts,
     remove_leftover,
 )
-from tests.leaks import SLOWNESS
+from tests.living import until
 from tests.probes import requires
 
 MIB = 1 << 20
@@ -96,13 +96,6 @@ def start(cgroup: Cgroup, work: Callable[[], int]) -> int:
 
 def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10 * SLOWNESS
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def sleep_forever() -> int:
@@ -227,7 +220,7 @@ def test_a_child_enters_by_itself(make):
     for fd in fds:
         os.close(fd)
     expected = {pid} if fds else set()
-    wait_until(lambda: all(_pids(path) == expected for path in cgroup.v1.values()))
+    until(lambda: all(_pids(path) == expected for path in cgroup.v1.values()))
     os.kill(pid, signal.SIGKILL)
     wait(pid)
 
@@ -254,10 +247,10 @@ def test_a_fork_bomb_is_killed(make, host):
     cgroup = make(host, limits)
     if limits:
         pid = start(cgroup, fork_forever)
-        wait_until(lambda: len(cgroup.pids()) > 10)
+        until(lambda: len(cgroup.pids()) > 10)
     else:  # no limit to hold a bomb: a small tree will do
         pid = start(cgroup, fork_four_times)
-        wait_until(lambda: len(cgroup.pids()) == 16)
+        until(lambda: len(cgroup.pids()) == 16)
     cgroup.kill()
     assert cgroup.pids() == set()
     assert wait(pid) == -signal.SIGKILL

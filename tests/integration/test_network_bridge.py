@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +26,7 @@ from minibox.network.lease import Lease
 from tests import isolation
 from tests.conftest import CHECKOUT
 from tests.leaks import SLOWNESS
+from tests.living import until
 from tests.probes import requires
 
 pytestmark = requires("root", "command:nft", "command:ip", "command:unshare")
@@ -41,7 +41,7 @@ class Namespace:
     def __init__(self) -> None:
         self.process = subprocess.Popen(["unshare", "--net", "sleep", "1000"])
         own = os.readlink("/proc/self/ns/net")
-        wait_until(lambda: os.readlink(f"/proc/{self.process.pid}/ns/net") != own)
+        until(lambda: os.readlink(f"/proc/{self.process.pid}/ns/net") != own)
         self.fd = os.open(f"/proc/{self.process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.run("ip", "link", "set", "lo", "up")
 
@@ -95,13 +95,6 @@ def host(tmp_path: Path) -> Iterator[Host]:
         yield Host(stack, str(tmp_path))
 
 
-def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def reach(source: Namespace, target: Namespace, address: str) -> str:
     """Connect by TCP from one namespace to another; the source's address as the target sees it."""
     listener = target.act(lambda: socket.create_server(("0.0.0.0", 0)))
@@ -126,8 +119,8 @@ def add_outside(host: Host) -> Namespace:
     host.namespace.run("ip", "route", "add", "default", "via", "203.0.113.2")
     # The kernel may take a second to notice this link's carrier (both ends have the same index, so
     # linkwatch_urgent_event says no), and drops packets until then.
-    wait_until(lambda: "state UP" in host.namespace.run("ip", "link", "show", "up0"))
-    wait_until(lambda: "state UP" in outside.run("ip", "link", "show", "eth0"))
+    until(lambda: "state UP" in host.namespace.run("ip", "link", "show", "up0"))
+    until(lambda: "state UP" in outside.run("ip", "link", "show", "eth0"))
     return outside
 
 
@@ -285,7 +278,7 @@ def test_a_veth_goes_with_its_namespace(host: Host) -> None:
         assert bridge.veth_name(taken) in host.links()
     finally:
         inside.close()
-    wait_until(lambda: bridge.veth_name(taken) not in host.links())
+    until(lambda: bridge.veth_name(taken) not in host.links())
 
 
 def test_a_start_before_the_kernel_has_freed_the_last_ones_namespace(host: Host) -> None:
