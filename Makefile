@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard native/*.c native/*.h native/*.def native/*.py)
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint unit native-check bench third-party storm vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
+.PHONY: help hello test check lint unit native-check bench third-party storm hostile vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -28,7 +28,7 @@ hello: build ## print a greeting from inside a container (installs what it needs
 test: build .venv/.dev ## run all tests, as root (installs what they need)
 	$(MAKE) -C native check
 	@echo "== all tests, on this machine's kernel: $$(uname -r)"
-	$(AS_ROOT) $(PYTEST) --numprocesses $(JOBS) tests/unit tests/integration tests/interop
+	$(AS_ROOT) $(PYTEST) --numprocesses $(JOBS) tests/unit tests/integration tests/hostile tests/interop
 	$(if $(IS_THAT_KERNEL),@echo "== that is Debian's kernel with cgroup v2 alone: no virtual machine is needed",$(MAKE) vm-test)
 	$(MAKE) lint
 
@@ -60,6 +60,9 @@ third-party: build .venv/.dev ## the suite of a PostgreSQL client from PyPI, on 
 storm: build .venv/.dev ## have random commands on containers while everything is killed: make storm STORMS=20
 	@$(AS_ROOT) env MINIBOX_STORMS=$(or $(STORMS),10) $(PYTEST) -q -s tests/integration/test_storm.py
 
+hostile: build .venv/.dev ## let hostile containers and neighbours attack for longer than CI does: make hostile ROUNDS=20
+	@$(AS_ROOT) env MINIBOX_HOSTILE_ROUNDS=$(or $(ROUNDS),20) $(PYTEST) -q --durations 10 tests/hostile
+
 # STORE=tmpfs, VM_FLAGS='--user --delegate --timeout 300': see tests/vm/vm.py --help
 vm: build ## run CMD on Debian's kernel with cgroup v2 alone, in an emulator: make vm CMD='minibox run --rm base true'
 	@tools/debian-packages vm
@@ -74,12 +77,12 @@ vm-test: build .venv/.dev ## the tests that depend on the kernel, on Debian's wi
 	    { status=$$?; [ $$status = 69 ] && [ -z "$${CI:-}" ] || exit $$status; }
 
 # The files alone that have such tests: to import all of them takes that machine a minute.
-KERNEL_TESTS = $(shell grep --recursive --files-with-matches --include='*.py' mark.kernel tests/integration) tests/vm
+KERNEL_TESTS = $(shell grep --recursive --files-with-matches --include='*.py' mark.kernel tests/integration tests/hostile) tests/vm
 
 # TESTS='tests/integration/test_[a-d]*.py': a part of them
 vm-all: build .venv/.dev ## all tests in that machine, in one to three hours
 	@tools/debian-packages vm
-	@tests/vm/vm.py --timeout 10800 -- '$(VM_PYTEST) -m "not not_in_vm" $(or $(TESTS),tests/unit tests/integration tests/interop tests/vm)'
+	@tests/vm/vm.py --timeout 10800 -- '$(VM_PYTEST) -m "not not_in_vm" $(or $(TESTS),tests/unit tests/integration tests/hostile tests/interop tests/vm)'
 
 # The host's own systemd is that machine's first process. One test at a time: each looks at all scopes.
 vm-systemd: build .venv/.dev ## the tests of cgroups by systemd, with it as that machine's first process
