@@ -67,6 +67,43 @@ class StoreError(MiniboxError):
     """The image store or a layer is damaged, full or unreadable."""
 
 
+class Unreadable(MiniboxError):
+    """A file that minibox keeps can't be used: `Damaged` or `NewerFormat`.
+
+    Attributes:
+        path: of the file.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: str, reason: str, hint: str) -> None:
+        super().__init__(f"{path} {reason}", hint)
+        self.path, self.reason = path, reason
+
+
+class Damaged(Unreadable):
+    """A file that minibox keeps is not what was written: half a one, another's, of other types."""
+
+    def __init__(self, path: str, reason: str, hint: str = "minibox system check --repair mends it") -> None:
+        super().__init__(path, f"is damaged: {reason}", hint)
+
+
+class NewerFormat(Unreadable):
+    """A newer minibox has written a file: it is right, and can't be read.
+
+    Attributes:
+        found, known: the number of its format, and the highest that can be read.
+    """
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        reason = f"was written by a newer minibox (format {found}, this one reads up to {known})"
+        super().__init__(path, reason, "use the minibox that wrote it, or a newer one")
+        self.found, self.known = found, known
+
+
+class DamageWarning(UserWarning):
+    """Something that minibox keeps is damaged, and was left out."""
+
+
 class ImageInUse(MiniboxError):
     """An image can't be removed: a container uses it, or it has several names."""
 

@@ -15,8 +15,14 @@ class _Rules:
 
     strict = True
     object_hook = object_pairs_hook = None
-    parse_float = float
     parse_int = int
+
+    @staticmethod
+    def parse_float(text: str) -> float:
+        value = float(text)
+        if value - value:
+            raise ValueError(f"{text} is out of range")
+        return value
 
     @staticmethod
     def parse_constant(name: str) -> Any:
@@ -24,7 +30,7 @@ class _Rules:
 
 
 def loads(data: bytes) -> Any:
-    """As `json.loads` of UTF-8, without NaN and Infinity.
+    """As `json.loads` of UTF-8, without NaN and Infinity, and without numbers that would be (1e999).
 
     Raises:
         ValueError: it is not JSON; says where.
@@ -42,7 +48,7 @@ def loads(data: bytes) -> Any:
         pass
     from json import loads as of_json
 
-    return of_json(text, parse_constant=_Rules.parse_constant)
+    return of_json(text, parse_constant=_Rules.parse_constant, parse_float=_Rules.parse_float)
 
 
 def dumps(value: Any, before: str = "\n") -> str:
