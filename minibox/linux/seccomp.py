@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SECCOMP_ANNOTATION = "io.minibox.seccomp"
 DEFAULT_PROFILE = "default"
 #: Counts up with every change of what the default profile compiles to: it is the cache's key.
-PROFILE_VERSION = 2
+PROFILE_VERSION = 3
 
 _MAGIC = b"mbseccmp"
 _DIGEST_SIZE = 16

@@ -72,7 +72,7 @@ _TIME = """
     timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64
 """
 _COMMUNICATION = """
-    socketpair socketcall bind listen accept accept4 connect shutdown getsockname getpeername getsockopt setsockopt
+    socketpair bind listen accept accept4 connect shutdown getsockname getpeername getsockopt setsockopt
     send sendto sendmsg sendmmsg recv recvfrom recvmsg recvmmsg recvmmsg_time64
     futex futex_time64 futex_waitv futex_wait futex_wake futex_requeue get_robust_list set_robust_list ipc
     msgget msgctl msgsnd msgrcv semget semctl semop semtimedop semtimedop_time64 shmget shmctl shmat shmdt
@@ -83,11 +83,11 @@ _ALWAYS = (_FILES, _WAITING, _MEMORY, _PROCESSES, _SIGNALS, _TIME, _COMMUNICATIO
 
 _BY_MACHINE = {
     "x86_64": "arch_prctl modify_ldt uretprobe",
-    "i686": "modify_ldt",
+    "i686": "modify_ldt socketcall",
     "aarch64": "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls",
     "armv7l": "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls",
-    "ppc64le": "sync_file_range2 swapcontext",
-    "s390x": "s390_pci_mmio_read s390_pci_mmio_write s390_runtime_instr",
+    "ppc64le": "sync_file_range2 swapcontext socketcall",
+    "s390x": "s390_pci_mmio_read s390_pci_mmio_write s390_runtime_instr socketcall",
     "riscv64": "riscv_flush_icache riscv_hwprobe",
 }
 
@@ -148,13 +148,19 @@ _ARCHITECTURES = {
     "riscv64": ["SCMP_ARCH_RISCV64"],
 }
 
-# CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}; CLONE_NEWTIME shares a bit with clone's exit signal.
+# CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}. In clone the bit of CLONE_NEWTIME belongs to the exit signal.
 _NAMESPACE_FLAGS = 0x7E020000
-_CLONE_NEWTIME = 0x80
+# What a thread may part from its siblings': CLONE_{VM,FS,FILES,SIGHAND,THREAD,SYSVSEM}. Each other flag makes a
+# namespace (UNSHARE_EMPTY_MNTNS too, whose bit is none of clone's namespaces), or is one that isn't invented yet.
+_UNSHARED = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-_AF_VSOCK = 40
+# The families that Linux implements, but AF_ALG (38), the kernel's cryptography, by which one container wrote into the
+# files of all (CVE-2026-31431), and AF_VSOCK (40), which reaches the hypervisor past every network namespace.
+_FAMILIES = ((0, 11), (13, 18), (21, 22), (24, 24), (26, 33), (35, 36), (39, 39), (41, 45))
 # PER_LINUX and PER_LINUX32, each with and without UNAME26, and the question which one it is.
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
+_SYS_SOCKET = 1  # of socketcall
+_ALL, _INT = (1 << 64) - 1, (1 << 32) - 1
 
 
 def default_profile(capabilities: Iterable[str], machine: str = "") -> LinuxSeccomp:
@@ -173,31 +179,31 @@ def default_profile(capabilities: Iterable[str], machine: str = "") -> LinuxSecc
     for capability, calls in _BY_CAPABILITY.items():
         if capability in held:
             names.update(calls.split())
-    rules: list[LinuxSyscall] = [{"names": sorted(names), "action": "SCMP_ACT_ALLOW"}]
-    rules += [_allow("personality", 0, value) for value in _PERSONALITIES]
-    # A vsock reaches the hypervisor past every network namespace.
-    rules.append({"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [_compare(0, "SCMP_CMP_NE", _AF_VSOCK)]})
-    # Without -t the container may hold our user's own terminal, and these two type into it. The kernel
-    # looks at the low 32 bits only: a filter that compared all 64 could be passed with a bit above.
-    for mask, value in all_but((_TIOCSTI, _TIOCLINUX), 32):
-        rules.append(
-            {"names": ["ioctl"], "action": "SCMP_ACT_ALLOW", "args": [_compare(1, "SCMP_CMP_MASKED_EQ", mask, value)]}
-        )
-    if "CAP_SYS_ADMIN" not in held:
-        flags = 1 if machine == "s390x" else 0  # s390's clone takes the stack first
+    # The kernel takes these arguments as int, so its low 32 bits are compared: a bit above would else lead past the rule.
+    rules: list[LinuxSyscall] = []
+    if machine == "x86_64":
+        # Of an i386 program, whose arguments are in memory, where a filter can't look. First, since libseccomp
+        # adds an allowed socketcall to each rule for socket by itself.
         rules.append(
             {
-                "names": ["clone"],
-                "action": "SCMP_ACT_ALLOW",
-                "args": [_compare(flags, "SCMP_CMP_MASKED_EQ", _NAMESPACE_FLAGS)],
+                "names": ["socketcall"],
+                "action": "SCMP_ACT_ERRNO",
+                "errnoRet": _ENOSYS,
+                "args": [_masked(0, _INT, _SYS_SOCKET)],
             }
         )
+    rules.append({"names": sorted(names), "action": "SCMP_ACT_ALLOW"})
+    rules += [_allow("personality", _masked(0, _INT, value)) for value in _PERSONALITIES]
+    rules += [_allow("socket", _masked(0, *block)) for block in blocks(*_FAMILIES)]
+    # Without -t the container may hold our user's own terminal, and these two type into it.
+    others = ((0, _TIOCSTI - 1), (_TIOCSTI + 1, _TIOCLINUX - 1), (_TIOCLINUX + 1, _INT))
+    rules += [_allow("ioctl", _masked(1, *block)) for block in blocks(*others)]
+    if "CAP_SYS_ADMIN" not in held:
+        flags = 1 if machine == "s390x" else 0  # s390's clone takes the stack first
+        rules.append(_allow("clone", _masked(flags, _NAMESPACE_FLAGS, 0)))
         # Docker refuses all of unshare; without a namespace flag it only parts a thread's own table
         # of files or working directory from its siblings', which Samba and others do.
-        unshared = _NAMESPACE_FLAGS | _CLONE_NEWTIME
-        rules.append(
-            {"names": ["unshare"], "action": "SCMP_ACT_ALLOW", "args": [_compare(0, "SCMP_CMP_MASKED_EQ", unshared)]}
-        )
+        rules.append(_allow("unshare", _masked(0, _ALL & ~_UNSHARED, 0)))
         rules.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
@@ -207,26 +213,26 @@ def default_profile(capabilities: Iterable[str], machine: str = "") -> LinuxSecc
     }
 
 
-def all_but(values: tuple[int, ...], bits: int) -> list[tuple[int, int]]:
-    """``(mask, value)`` pairs of which exactly one fits every number of ``bits`` bits but ``values``.
+def blocks(*ranges: tuple[int, int]) -> list[tuple[int, int]]:
+    """``(mask, value)`` pairs of which exactly one fits each number of 32 bits in ``(first, last)`` ranges.
 
-    An allow-list can say "masked equal" but not "masked unequal": so all the rest is spelled out,
-    by the bit at which a number leaves the last of ``values`` that it still agreed with.
+    A filter can say "masked equal" but not "from ... to ..." of some of the bits: so a range is told
+    as blocks of a power of two each.
     """
     pairs = []
-    prefixes = {0}
-    for bit in reversed(range(bits)):
-        mask = ((1 << bits) - 1) >> bit << bit
-        wanted = {value & mask for value in values}
-        for prefix in sorted(prefixes):
-            pairs += [(mask, each) for each in (prefix, prefix | 1 << bit) if each not in wanted]
-        prefixes = wanted
+    for first, last in ranges:
+        while first <= last:
+            size = first & -first or 1 << 32
+            while first + size - 1 > last:
+                size >>= 1
+            pairs.append((_INT & ~(size - 1), first))
+            first += size
     return pairs
 
 
-def _allow(name: str, index: int, value: int) -> LinuxSyscall:
-    return {"names": [name], "action": "SCMP_ACT_ALLOW", "args": [_compare(index, "SCMP_CMP_EQ", value)]}
+def _allow(name: str, compared: LinuxSeccompArg) -> LinuxSyscall:
+    return {"names": [name], "action": "SCMP_ACT_ALLOW", "args": [compared]}
 
 
-def _compare(index: int, op: str, value: int, value_two: int = 0) -> LinuxSeccompArg:
-    return {"index": index, "value": value, "valueTwo": value_two, "op": op}
+def _masked(index: int, mask: int, value: int) -> LinuxSeccompArg:
+    return {"index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}

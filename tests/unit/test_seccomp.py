@@ -18,7 +18,7 @@ pytest.importorskip("minibox._seccomp", reason="made by the package's build")
 
 from minibox.linux.seccomp import filter_flags
 from minibox.linux.seccomp_compile import compile_filter
-from minibox.linux.seccomp_profile import all_but, default_profile
+from minibox.linux.seccomp_profile import blocks, default_profile
 
 X86_64, I386 = 0xC000003E, 0x40000003
 ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0, 0x00050001, 0x00050026
@@ -85,6 +85,12 @@ def default() -> bytes:
         (135, (0x0040000,), EPERM),  # ADDR_NO_RANDOMIZE
         (41, (1,), ALLOW),  # socket(AF_UNIX)
         (41, (40,), EPERM),  # socket(AF_VSOCK)
+        (41, (38,), EPERM),  # socket(AF_ALG)
+        (41, (1 << 32 | 40,), EPERM),
+        (41, (1 << 63 | 38,), EPERM),
+        (41, (1 << 32 | 1,), ALLOW),
+        (135, (0xFFFFFFFFFFFFFFFF,), ALLOW),  # personality, as a program passes -1
+        (272, (0x100000,), EPERM),  # unshare(UNSHARE_EMPTY_MNTNS)
         (16, (0, 0x5401), ALLOW),  # ioctl(TCGETS)
         (16, (0, 0x5412), EPERM),  # TIOCSTI
         (16, (0, 0x541C), EPERM),  # TIOCLINUX
@@ -104,6 +110,9 @@ def test_default_profile_covers_the_other_architectures(default):
     assert run(default, 54, 0, 0x5412, arch=I386) == EPERM  # ioctl(TIOCSTI)
     assert run(default, 54, 0, 0x5401, arch=I386) == ALLOW
     assert run(default, 500, arch=I386) == ENOSYS
+    assert run(default, 359, 40, arch=I386) == EPERM  # socket(AF_VSOCK)
+    assert run(default, 102, 1, arch=I386) == ENOSYS  # socketcall(SYS_SOCKET)
+    assert run(default, 102, 3, arch=I386) == ALLOW  # socketcall(SYS_CONNECT)
     assert run(default, 0x40000000) == ALLOW  # x32's read
     assert run(default, 0x40000000 | 165) == EPERM
     assert run(default, 0x40000000 | 16) in (ALLOW, EPERM)  # x32 has its own ioctl, 514
@@ -126,17 +135,19 @@ def test_capabilities_open_their_calls():
     assert run(compile_filter(default_profile(["CAP_BPF"])), 321) == ALLOW
 
 
-def test_all_but_fits_each_number_exactly_once():
-    pairs = all_but((5, 12), 5)
-    for number in range(32):
-        assert sum(number & mask == value for mask, value in pairs) == (number not in (5, 12))
+def test_blocks_fit_each_number_of_their_ranges_exactly_once():
+    ranges = ((0, 4), (6, 6), (9, 62), (64, 0xFFFFFFFF))
+    pairs = blocks(*ranges)
+    for number in (*range(130), 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
+        wanted = any(first <= number <= last for first, last in ranges)
+        assert sum(number & mask == value for mask, value in pairs) == wanted
 
 
 def test_profile_version_is_bound_to_the_profile():
     """The cache's key is the version: change the number with the profile, then the digest here."""
     text = json.dumps([default_profile(caps, "x86_64") for caps in (DEFAULT, NAMES, ())], sort_keys=True)
     digest = blake2b(text.encode(), digest_size=8).hexdigest()
-    assert (seccomp.PROFILE_VERSION, digest) == (2, "eedfa48cca647a57")
+    assert (seccomp.PROFILE_VERSION, digest) == (3, "348eeedc00287b58")
 
 
 def test_program_is_cached_and_verified(tmp_path):
