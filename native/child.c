@@ -39,6 +39,7 @@ static int exec_failed(struct mb_child *child, int error) {
  * is there and can't be executed is reported over those that aren't there. */
 int mb_child_op_exec(struct mb_child *child, const uint64_t *a) {
     int error = -ENOENT;
+    mb_child_put_home(child, vector(a[2]));
     mb_child_unblock_signals();
     child->record->state = MB_EXEC;
     for (char **candidate = vector(a[0]); *candidate; candidate++) {

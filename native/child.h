@@ -4,6 +4,8 @@
 
 #include "plan.h"
 
+#include <limits.h>
+
 /* The slot of the socket to the parent: SOCK_SEQPACKET, close-on-exec. */
 #define MB_SLOT_STATUS 0
 
@@ -48,6 +50,7 @@ struct mb_child {
     struct mb_record *record;
     int report; /* once past a gate: a file that is told of a failure, else -1 */
     int slots[MB_SLOTS];
+    char home[PATH_MAX]; /* "HOME=..." for the command; empty: as its environment says */
 };
 
 /* Run the plan to its exec or its end; never returns. Called with all signals blocked. */

@@ -28,6 +28,9 @@ int mb_child_above_stdio(int fd);
 /* For the command, which starts with no signal blocked. */
 void mb_child_unblock_signals(void);
 
+/* Give an environment the HOME that the operation home has found, for an empty one. */
+void mb_child_put_home(const struct mb_child *child, char **environment);
+
 /* Put a descriptor into a slot; -1 is passed on as -errno. */
 int mb_child_fill(struct mb_child *child, uint64_t argument, int fd);
 

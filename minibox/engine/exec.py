@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import os
+from functools import partial
 from select import POLLIN, poll
 from time import monotonic
 
@@ -322,11 +323,14 @@ def _process(process: Any, options: ExecOptions, container: Host) -> SpecProcess
     changed: Any = {**process, "args": list(options.command)}
     env = process.get("env", [])
     if options.user:
-        user = resolve_user(options.user, (), lambda path: read_inside(container.pid, path))
+        inside = partial(read_inside, container.pid)
+        before, user = str(process["user"]["uid"]), resolve_user(options.user, (), inside)
         changed["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)}
-        env = [*(entry for entry in env if not entry.startswith("HOME=")), f"HOME={user.home}"]
+        # The first process's own, unless somebody chose it for whoever runs there.
+        its_home = f"HOME={resolve_user(before, (), inside).home}"
+        env = [entry for entry in env if entry != its_home]
     given = read_env_files(options.env_file, read_file, os.environ)
-    changed["env"] = environment(env, (*given, *options.env), os.environ, hostname="", home="/", tty=options.tty)
+    changed["env"] = environment(env, (*given, *options.env), os.environ, hostname="", home="", tty=options.tty)
     if options.workdir:
         changed["cwd"] = options.workdir
     if options.privileged:

@@ -79,6 +79,7 @@ WORDS = {
     "sethostname": ("set the host name to {name}", "sethostname(2)", "name"),
     "setdomainname": ("set the domain name to {name}", "setdomainname(2)", "name"),
     "setrlimit": ("set the limit of {resource} to {soft}:{hard}", "setrlimit(2)", "resource soft hard"),
+    "home": ("look up the home directory of user {uid} for HOME", "passwd(5)", "uid"),
     "umask": ("set the umask to {mask}", "umask(2)", "mask"),
     "scheduler": ("set the scheduling policy and attributes to {attributes}", "sched_setattr(2)", "attributes"),
     "io_priority": ("set the I/O class and priority to {priority}", "ioprio_set(2)", "priority"),

@@ -253,6 +253,10 @@ def umask(mask_: int, why: str) -> Op:
     return Op("umask", (mask_,), why, INIT)
 
 
+def home(uid: int, why: str) -> Op:
+    return Op("home", (uid,), why, INIT)
+
+
 def scheduler(attributes: bytes, why: str) -> Op:
     return Op("scheduler", (attributes,), why, INIT)
 

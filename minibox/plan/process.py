@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from minibox.plan.compiler import Start
     from minibox.plan.operations import Op
 
+NO_HOME = "HOME="
 ROOT_USER: User = {"uid": 0, "gid": 0}
 RLIMITS = {
     name: number
@@ -60,6 +61,8 @@ def become(process: Process, start: Start, hooks: list[Op] | None = None) -> lis
         op.umask(user.get("umask", 0o022), "files are made with this mask"),
         op.chdir(process["cwd"], "the working directory"),  # opens a descriptor, which a limit may forbid
     ]
+    if NO_HOME in environment(process):
+        steps.append(op.home(user["uid"], "its environment says nothing of HOME"))
     steps += [
         op.setrlimit(
             RLIMITS[limit["type"].removeprefix("RLIMIT_")], limit["soft"], limit["hard"], "a limit of the process"
@@ -99,7 +102,7 @@ def become(process: Process, start: Start, hooks: list[Op] | None = None) -> lis
 
 def command(process: Process) -> Op:
     """The last step."""
-    argv, env = tuple(process["args"]), tuple(process.get("env", []))
+    argv, env = tuple(process["args"]), environment(process)
     return op.exec_(candidates(argv[0], env), argv, env, "the command")
 
 
@@ -113,6 +116,16 @@ def _filter(start: Start) -> list[Op]:
         op.seccomp_listener(start.seccomp, start.seccomp_flags, why),
         op.send_fd(op.STATUS, op.LISTENER, op.TAG_LISTENER, "minibox hands it on to who answers for the others"),
     ]
+
+
+def environment(process: Process) -> tuple[str, ...]:
+    """What the command finds: of a name that is there twice the last, and words that are no variables left out.
+
+    As runc and crun have it. An empty HOME, or none, is `NO_HOME`, which the step `operations.home` fills in.
+    """
+    found = {name: value for name, equals, value in (word.partition("=") for word in process.get("env", ())) if equals}
+    found.setdefault("HOME", "")
+    return tuple(f"{name}={value}" for name, value in found.items())
 
 
 def candidates(name: str, env: tuple[str, ...]) -> tuple[str, ...]:

@@ -79,6 +79,24 @@ def test_options(any_box: Box) -> None:
     assert "user" in any_box.refused("exec", "-u", "nosuch", "web", "true")
 
 
+@pytest.mark.parametrize(
+    ("of_run", "of_exec", "home"),
+    [
+        ((), (), "/root"),
+        ((), ("-e", "HOME="), "/root"),
+        ((), ("-u", "www-data"), "/srv"),
+        ((), ("-u", "www-data", "-e", "HOME="), "/srv"),
+        ((), ("-u", "4321"), "/"),
+        (("-e", "HOME=/own"), ("-u", "www-data"), "/own"),
+        (("-e", "HOME=", "-u", "www-data"), (), "/srv"),
+    ],
+)
+def test_home(box: Box, of_run: tuple[str, ...], of_exec: tuple[str, ...], home: str) -> None:
+    """As Docker has it: of who runs, unless somebody says it."""
+    box.start("web", "echo $HOME; exec sleep 100", *of_run)
+    assert box.ok("exec", *of_exec, "web", "sh", "-c", "echo $HOME") == home
+
+
 def test_privileged(box: Box) -> None:
     box.start("web", "exec sleep 100")
     caps = "grep -E '^CapEff|^Seccomp:' /proc/self/status"

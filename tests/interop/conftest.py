@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests import isolation
+from tests.conftest import Run
 from tests.leaks import leak_check
+from tests.peers import Peers
 
 __all__ = ["crun_hierarchies", "leak_check"]
 
@@ -34,3 +36,12 @@ def podman(state: Path) -> Iterator[list[str]]:
     command = ["env", f"CONTAINERS_CONF={configuration}", "podman", *storage]
     yield command
     subprocess.run([*command, "rmi", "--all", "--force"], check=True, capture_output=True)
+
+
+@pytest.fixture
+def peers(state: Path, minibox: Run) -> Iterator[Peers]:
+    """minibox-oci, runc and crun; their containers go with the test."""
+    found = Peers(state)
+    yield found
+    found.remove_all()
+    assert {name: runtime.left() for name, runtime in found.all.items() if runtime.left()} == {}

@@ -23,7 +23,7 @@ SPEC: Any = {
     "process": {
         "user": {"uid": 1000, "gid": 1001, "additionalGids": [29]},
         "args": ["sh", "-l"],
-        "env": ["PATH=/bin:/sbin"],
+        "env": ["PATH=/bin:/sbin", "HOME=/home/me"],
         "cwd": "/work",
         "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]},
         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20}],
@@ -88,7 +88,7 @@ CLOSE_UP = [
     ("loopback_up",),
 ]
 GO = [("wait", op.STATUS, op.TAG_GO)]
-EXEC = ("exec", ("/bin/sh", "/sbin/sh"), ("sh", "-l"), ("PATH=/bin:/sbin",))
+EXEC = ("exec", ("/bin/sh", "/sbin/sh"), ("sh", "-l"), ("PATH=/bin:/sbin", "HOME=/home/me"))
 
 
 def overlay(options: str = ",volatile") -> list[tuple[Any, ...]]:

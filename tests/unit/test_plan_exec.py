@@ -14,7 +14,7 @@ from minibox.plan.namespaces import NAMESPACES
 PROCESS: Any = {
     "args": ["true"],
     "cwd": "/srv",
-    "env": ["PATH=/bin"],
+    "env": ["PATH=/bin", "HOME=/srv"],
     "user": {"uid": 1000, "gid": 1000, "additionalGids": [4]},
     "capabilities": {"bounding": ["CAP_KILL"]},
     "noNewPrivileges": True,
@@ -78,3 +78,17 @@ def test_a_single_id_keeps_its_groups():
 def test_the_namespaces_are_those_of_the_pidfd():
     plan = compile_exec(PROCESS, Joined(NAMESPACES["mount"]), Start())
     assert next(step for step in plan.ops if step.name == "setns").args == (op.NAMESPACES, NAMESPACES["mount"])
+
+
+def test_home_is_looked_up_when_nobody_says_it():
+    for env in ([], ["HOME="], ["HOME=/x", "HOME="]):
+        plan = compile_exec(PROCESS | {"env": env}, Joined(ALL), Start(seccomp=bytes(8)))
+        found = [step.name for step in plan.ops]
+        assert found.index("setns") < found.index("home") < found.index("cap_bounding") < found.index("seccomp")
+        assert ("home", (1000,)) in [(step.name, step.args) for step in plan.ops]
+
+
+def test_the_last_value_of_a_variable_counts():
+    env = ["A=1", "PATH=/no", "WORD", "A=2=2", "PATH=/bin", "HOME=/srv"]
+    last = compile_exec(PROCESS | {"env": env}, Joined(ALL), Start()).ops[-1]
+    assert last.args == (("/bin/true",), ("true",), ("A=2=2", "PATH=/bin", "HOME=/srv"))

@@ -12,7 +12,7 @@ from stat import S_ISREG
 
 from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says
 from minibox.linux.files import open_in_root
-from minibox.plan.process import candidates
+from minibox.plan.process import candidates, environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def check_command(process: Process, pid: int) -> None:
         return  # not ours to look at: the exec will tell
     found = ENOENT
     try:
-        for path in candidates(process["args"][0], tuple(process.get("env", ()))):
+        for path in candidates(process["args"][0], environment(process)):
             errno = _executable(root_fd, os.path.join(process["cwd"], path))
             if not errno:
                 return
