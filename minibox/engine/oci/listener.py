@@ -36,7 +36,8 @@ def hand_on(seccomp: LinuxSeccomp, pid: int, state: Mapping[str, Any], fd: int) 
     try:
         connection.connect(path)
         sent = connection.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(4, "little"))])
-        connection.sendall(data[sent:])
+        if sent < len(data):  # who has all of it may be gone already, and even nothing can't be sent to nobody
+            connection.sendall(data[sent:])
     except OSError as error:
         raise MiniboxError(f"hand the seccomp listener to {path}: {kernel_says(error)}") from error
     finally:
