@@ -7,9 +7,10 @@
 #include <limits.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
-static _Noreturn void become_hook(int state, const uint64_t *a) {
+static _Noreturn void become_hook(const struct mb_child *child, int state, const uint64_t *a) {
     int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) || lseek(state, 0, SEEK_SET) < 0 || dup2(state, 0) < 0) {
         _exit(126);
@@ -21,20 +22,27 @@ static _Noreturn void become_hook(int state, const uint64_t *a) {
             dup2(null, fd);
         }
     }
+    if (a[5] != MB_HOST) {
+        umask(022);
+        if (fchdir(slot(child, a[5]))) {
+            _exit(126);
+        }
+    }
     mb_close_range(3, UINT_MAX, CLOSE_RANGE_CLOEXEC);
     mb_child_unblock_signals();
     execve(text(a[1]), vector(a[2]), vector(a[3]));
     _exit(127);
 }
 
-/* hook(state, path, argv, environment, timeout): `state` is a file that becomes its input, the timeout
- * is in seconds, 0 for none. ECANCELED: it has failed; the record's detail is its wait status. */
+/* hook(state, path, argv, environment, timeout, root): `state` is a file that becomes its input, the timeout
+ * is in seconds, 0 for none. It runs in the directory `root`, with a usual mask, or with MB_HOST where and as the
+ * command is going to. ECANCELED: it has failed; the record's detail is its wait status. */
 int mb_child_op_hook(struct mb_child *child, const uint64_t *a) {
     int pidfd = -1, status = 0;
     struct mb_clone_args args = {.flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&pidfd, .exit_signal = SIGCHLD};
     pid_t pid = mb_clone3(&args);
     if (pid == 0) {
-        become_hook(slot(child, a[0]), a);
+        become_hook(child, slot(child, a[0]), a);
     }
     if (pid < 0) {
         return -errno;

@@ -31,14 +31,14 @@ def run_hooks(kind: str, hooks: Iterable[Hook], state: Mapping[str, Any]) -> Non
 
     Args:
         kind: "prestart" and the like, for the error.
-        state: the container's, which each reads from standard input.
+        state: the container's, which each reads from standard input. They run in its bundle's directory.
 
     Raises:
         HookFailed: one did; those after it aren't run.
     """
     data = dumps(state, "").encode()
     for number, hook in enumerate(hooks):
-        why = _run(hook, data)
+        why = _run(hook, data, str(state["bundle"]))
         if why:
             raise HookFailed(f"error running {kind} hook #{number}: {hook['path']}: {why}")
 
@@ -52,8 +52,8 @@ def state_file(state: Mapping[str, Any]) -> int:
         os.close(writable)
 
 
-def _run(hook: Hook, state: bytes) -> str:
-    """Run one; why it failed, "" when it didn't."""
+def _run(hook: Hook, state: bytes, directory: str) -> str:
+    """Run one in a directory; why it failed, "" when it didn't."""
     path = hook["path"]
     environ = dict(word.partition("=")[::2] for word in hook["env"]) if "env" in hook else os.environ
     # Files in memory, and no pipes: nobody has to read and write while it runs.
@@ -61,7 +61,7 @@ def _run(hook: Hook, state: bytes) -> str:
     try:
         streams = [(os.POSIX_SPAWN_DUP2, source, fd) for fd, source in enumerate((stdin, output, output))]
         try:
-            pid = os.posix_spawn(path, hook.get("args") or [path], environ, file_actions=streams, setpgroup=0)
+            pid = _spawn_in(directory, path, hook.get("args") or [path], environ, streams)
         except OSError as error:
             return kernel_says(error)
         timeout_s = hook.get("timeout")
@@ -77,6 +77,20 @@ def _run(hook: Hook, state: bytes) -> str:
     finally:
         os.close(stdin)
         os.close(output)
+
+
+def _spawn_in(directory: str, path: str, argv: list[str], environ: Mapping[str, str], streams: Any) -> int:
+    """Python's posix_spawn(3) has no directory of its own; a bundle that is gone, as at `delete`, is none."""
+    before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            os.chdir(directory)
+        except FileNotFoundError:
+            pass
+        return os.posix_spawn(path, argv, environ, file_actions=streams, setpgroup=0)
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 def _file(data: bytes) -> int:

@@ -40,7 +40,7 @@ WORDS = {
     "wait": ("wait for {tag}", "unix(7)", "socket tag"),
     "tell": ("tell that {tag}", "unix(7)", "socket tag"),
     "gate": ("wait for `start`", "fifo(7)", "go report"),
-    "hook": ("run the hook {path}", "execve(2)", "state path argv env timeout_s"),
+    "hook": ("run the hook {path}", "execve(2)", "state path argv env timeout_s root"),
     "recv_fd": ("receive {slot}", "unix(7)", "socket slot"),
     "send_fd": ("send {slot}", "unix(7)", "socket slot tag"),
     "unshare": ("unshare {flags}", "unshare(2)", "flags"),

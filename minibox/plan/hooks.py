@@ -25,17 +25,23 @@ def before_pivot(spec: Spec) -> list[Op]:
         op.parent("run_hooks", why="they may still add to the container"),
         op.recv_fd(op.HOOKS_CREATING, "they have run; what hooks inside are told", op.STATUS),
         op.recv_fd(op.HOOKS_CREATED, "what those of the start are told", op.STATUS),
-        *_inside(hooks.get("createContainer", []), op.HOOKS_CREATING, "createContainer: inside, before the pivot"),
+        *_inside(
+            hooks.get("createContainer", []), op.HOOKS_CREATING, op.ROOT, "createContainer: inside, before the pivot"
+        ),
     ]
 
 
 def before_exec(spec: Spec) -> list[Op]:
     """The kind that is the last before the command."""
     hooks = spec.get("hooks", {}).get("startContainer", [])
-    return _inside(hooks, op.HOOKS_CREATED, "startContainer: the last before the command")
+    return _inside(hooks, op.HOOKS_CREATED, op.HOST, "startContainer: the last before the command")
 
 
-def _inside(hooks: list[Hook], state: int, why: str) -> list[Op]:
+def _inside(hooks: list[Hook], state: int, directory: int, why: str) -> list[Op]:
+    """
+    Args:
+        directory: where they run, `op.HOST`: where the command is going to.
+    """
     return [
         op.hook(
             state,
@@ -43,6 +49,7 @@ def _inside(hooks: list[Hook], state: int, why: str) -> list[Op]:
             tuple(hook.get("args") or [hook["path"]]),
             tuple(hook.get("env", [])),
             hook.get("timeout", 0),
+            directory,
             why,
         )
         for hook in hooks

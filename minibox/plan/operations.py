@@ -90,8 +90,10 @@ def recv_fd(slot: int, why: str, socket: int = CHANNEL) -> Op:
     return Op("recv_fd", (socket, slot), why, INIT)
 
 
-def hook(state: int, path: str, argv: tuple[str, ...], env: tuple[str, ...], timeout_s: int, why: str) -> Op:
-    return Op("hook", (state, path, argv, env, timeout_s), why, INIT)
+def hook(
+    state: int, path: str, argv: tuple[str, ...], env: tuple[str, ...], timeout_s: int, directory: int, why: str
+) -> Op:
+    return Op("hook", (state, path, argv, env, timeout_s, directory), why, INIT)
 
 
 def send_fd(socket: int, slot: int, tag: int, why: str) -> Op:

@@ -72,14 +72,16 @@ static void who_waits_at_a_gate_can_be_ended(void) {
 
 /* ---- hooks -------------------------------------------------------------------------------- */
 
-static struct run hooked(const char *script, uint64_t timeout_s) {
+static struct run hooked_in(uint64_t directory, const char *script, uint64_t timeout_s) {
     struct draft draft = draft_new();
     uint64_t argv = draft_vector(&draft, STRINGS("sh", "-c", script)), env = draft_vector(&draft, STRINGS("A=b"));
-    draft_op(&draft, MB_OP_hook, U(IN), draft_string(&draft, "/bin/sh"), argv, env, timeout_s);
+    draft_op(&draft, MB_OP_hook, U(IN), draft_string(&draft, "/bin/sh"), argv, env, timeout_s, directory);
     struct run run = start(&draft);
     finish(&run);
     return run;
 }
+
+static struct run hooked(const char *script, uint64_t timeout_s) { return hooked_in(MB_HOST, script, timeout_s); }
 
 static void a_hook_reads_the_state_and_is_waited_for(void) {
     put_file("/state", "told\n", 0600);
@@ -95,6 +97,21 @@ static void a_hook_reads_the_state_and_is_waited_for(void) {
         CHECK(read(fd, text, sizeof text) == 7 && !strcmp(text, "told b\n"));
         close(fd);
     }
+}
+
+static void a_hook_runs_in_the_root(void) {
+    slots[IN] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    slots[SCRATCH] = open(below(""), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    char script[2 * PATH_MAX + 64];
+    snprintf(script, sizeof script, "test $(pwd) -ef %s && test $(umask) = 0022", below(""));
+    struct run run = hooked_in(SCRATCH, script, 60);
+    CHECK_EQUAL(run.record->state, MB_DONE);
+    forget(&run);
+    run = hooked("test $(umask) = 0000", 60); /* else as the steps before it have left it */
+    CHECK_EQUAL(run.record->state, MB_DONE);
+    forget(&run);
+    close(slots[SCRATCH]);
+    slots[SCRATCH] = -1;
 }
 
 static void a_hook_fails_or_takes_too_long(void) {
@@ -138,6 +155,7 @@ static const struct test tests[] = {
     TEST(what_fails_behind_a_gate_is_reported),
     TEST(who_waits_at_a_gate_can_be_ended),
     TEST(a_hook_reads_the_state_and_is_waited_for),
+    TEST(a_hook_runs_in_the_root),
     TEST(a_hook_fails_or_takes_too_long),
     TEST(a_user_namespace_that_it_is_in_is_no_error),
     TEST(descriptors_are_kept),
