@@ -143,7 +143,7 @@ def _pack(directories: Directories, layout: Layout, tree: Tree, below: Tree) -> 
         with compress(blob) as compressor:
             writer = LayerWriter(compressor)
             try:
-                count = writer.add_changes(new, changes(old, new, descends=True))
+                count = writer.add_changes(changes(old, new, descends=True))
             except OSError as error:
                 if error.filename:  # not of the blob
                     raise StoreError(f"read {os.fsdecode(error.filename)}: {kernel_says(error)}") from error

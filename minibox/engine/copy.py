@@ -4,7 +4,7 @@ The container's end is worked on by a child: of one that runs, as root of its us
 directory, so that volumes, tmpfs and owners are what they are inside; of one that has ended, or of an image, below
 mounts of its own. The host's end is worked on here, as the caller. Between them is a pipe with a tar. Both ends do the
 same, below their root directories: names are resolved as a process with that root would, so whatever links a container
-makes meanwhile, nothing leads out of it.
+makes meanwhile, nothing leads out of it. What is written on the host goes through no symlink below the destination.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def _send_from_here(writer: int, source: str, options: CopyOptions) -> int:
 def _receive_here(reader: int, destination: str, options: CopyOptions) -> None:
     owner = None if options.archive else (os.geteuid(), os.getegid())
     with open(reader, "rb", 0) as pipe, _host_root() as fd:
-        receive(fd, os.path.join(os.getcwd(), destination), pipe, owner, privileged=options.archive)
+        receive(fd, os.path.join(os.getcwd(), destination), pipe, owner, privileged=options.archive, on_host=True)
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from minibox.errors import StoreError, UsageError
 from minibox.image.compression import Pump
 from minibox.image.entry_names import split_name
 from minibox.image.pack import LayerWriter
-from minibox.image.place import Placer
-from minibox.image.stack import Node, Stack
+from minibox.image.place import Base, Placer
+from minibox.image.stack import Stack
 from minibox.image.tar import DIRECTORY, HARD_LINK, TarReader
 from minibox.linux.files import open_in_root
 
@@ -40,20 +40,18 @@ def pack(root_fd: int, path: str, follow: bool, file: BinaryIO, without: frozens
     Raises:
         OSError: it isn't there, or can't be read, with the path.
     """
-    found, status = find(root_fd, path, follow or _is_directory_name(path))
-    if status is None:
+    _, fd = find(root_fd, path, follow or _is_directory_name(path))
+    if fd < 0:
         raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
-    is_directory = stat.S_ISDIR(status.st_mode)
-    if _is_directory_name(path) and not is_directory:
-        raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), path)
-    name = "." if _means_content(path) else os.path.basename(normpath(path))
-    parent, last = (found, "") if is_directory else os.path.split(found)
-    with Stack([open_in_root(root_fd, parent or "/", OPEN_DIRECTORY)], "", without) as stack:
-        node = Node(last, (0,), is_directory)
+    with Stack([fd], "", without) as stack:
+        node = stack.root
+        if _is_directory_name(path) and not node.is_directory:
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), path)
+        name = "." if _means_content(path) else os.path.basename(normpath(path))
         writer = LayerWriter(file)
-        writer.add_node(stack, node, name)
-        if is_directory:
-            writer.add_below(stack, node, lambda inner: f"{name}/{inner}")
+        writer.add_node(node, name)
+        if node.is_directory:
+            writer.add_below(node, lambda inner: f"{name}/{inner}")
         return writer.close()[1]
 
 
@@ -65,6 +63,7 @@ def receive(
     *,
     privileged: bool,
     named: bool = True,
+    on_host: bool = False,
 ) -> None:
     """Write a tar to where ``path`` is below ``root_fd``, by the rules of `docker cp`.
 
@@ -72,20 +71,21 @@ def receive(
         owner, privileged: see `minibox.image.place.Placer`.
         named: the tar is one of `pack`'s, and its first entry may get another name; else all of it goes into the
             directory ``path``.
+        on_host: the root is the host's.
 
     Raises:
         UsageError: ``path`` can't be what is copied there.
         StoreError: it is no sound tar.
         OSError: the kernel refused, with the path.
     """
-    found, status = find(root_fd, path, True)
     with Pump(file) as pump:
         reader = TarReader(pump.read_chunk)
         entry = reader.next()
         if named and entry is None:
             raise StoreError("nothing to copy has come")
-        directory, prefix, skipped = _place_of(path, found, status, entry if named else None)
-        with Placer(root_fd, directory, owner, privileged=privileged) as placer:
+        fd, directory, prefix, skipped = _place_of(root_fd, path, entry if named else None)
+        base = Base(fd, directory, -1 if on_host else root_fd)
+        with Placer(base, owner, privileged=privileged) as placer:
             while entry is not None:
                 if named:
                     entry.name = _renamed(entry.name, prefix, skipped)
@@ -95,8 +95,8 @@ def receive(
             placer.finish()
 
 
-def find(root_fd: int, path: str, follow: bool) -> tuple[str, os.stat_result | None]:
-    """The absolute path that ``path`` means below ``root_fd``, and what is there; None when nothing is.
+def find(root_fd: int, path: str, follow: bool) -> tuple[str, int]:
+    """The absolute path that ``path`` means below ``root_fd``, and a descriptor (O_PATH) of what is there, -1 for nothing.
 
     Args:
         follow: a symlink as its last part means what it leads to.
@@ -109,45 +109,56 @@ def find(root_fd: int, path: str, follow: bool) -> tuple[str, os.stat_result | N
         try:
             fd = open_in_root(root_fd, current, LOOK)
         except FileNotFoundError:
-            return current, None
+            return current, -1
+        if not (follow and stat.S_ISLNK(os.fstat(fd).st_mode)):
+            return current, fd
         try:
-            status = os.fstat(fd)
-            if not (follow and stat.S_ISLNK(status.st_mode)):
-                return current, status
             current = os.path.join(os.path.dirname(current), os.fsdecode(os.readlink(b"", dir_fd=fd)))
         finally:
             os.close(fd)
     raise OSError(ELOOP, os.strerror(ELOOP), path)
 
 
-def _place_of(
-    path: str, found: str, status: os.stat_result | None, first: Entry | None
-) -> tuple[str, list[bytes], int]:
-    """Where a tar goes: a directory, what its entries' names begin with there, and how many parts this replaces.
+def _place_of(root_fd: int, path: str, first: Entry | None) -> tuple[int, str, list[bytes], int]:
+    """Where a tar goes: a directory, open and by its path, what its entries' names begin with there, and how many
+    parts this replaces.
 
     Args:
-        found, status: of `find` for ``path``.
         first: the entry of all that is copied; None where the tar just goes into a directory.
     """
-    is_directory = status is not None and stat.S_ISDIR(status.st_mode)
-    if first is None:
-        if not is_directory:
-            raise UsageError(f"destination {path} must be a directory that is there: an archive goes into it")
-        return found, [], 0
-    top = split_name(first.name)[:1]
-    if is_directory:
-        return found, top, len(top)
-    if status is not None:
-        if first.kind == DIRECTORY:
-            raise UsageError(f"cannot copy a directory to the file {path}")
-        if _is_directory_name(path):
-            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), path)
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"destination {path} is neither a file nor a directory")
+    found, fd = find(root_fd, path, True)
+    top = split_name(first.name)[:1] if first else []
+    if fd >= 0:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            return fd, found, top, len(top)
+        os.close(fd)
+        _refuse(path, mode, first)
+    elif first is None:
+        raise _no_directory(path)
     elif _is_directory_name(path) and first.kind != DIRECTORY:
         raise UsageError(f"destination directory {path} does not exist", "make it first, or leave out the last slash")
     parent, name = os.path.split(found.rstrip("/"))
-    return parent or "/", [os.fsencode(name)], len(top)
+    return open_in_root(root_fd, parent or "/", OPEN_DIRECTORY), parent or "/", [os.fsencode(name)], len(top)
+
+
+def _refuse(path: str, mode: int, first: Entry | None) -> None:
+    """
+    Raises:
+        UsageError, OSError: what is there can't be replaced by ``first``.
+    """
+    if first is None:
+        raise _no_directory(path)
+    if first.kind == DIRECTORY:
+        raise UsageError(f"cannot copy a directory to the file {path}")
+    if _is_directory_name(path):
+        raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), path)
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"destination {path} is neither a file nor a directory")
+
+
+def _no_directory(path: str) -> UsageError:
+    return UsageError(f"destination {path} must be a directory that is there: an archive goes into it")
 
 
 def _renamed(name: bytes, prefix: list[bytes], skipped: int) -> bytes:

@@ -56,7 +56,7 @@ def export(root: str, name: str, file: BinaryIO) -> None:
 
         with directories.stack(tree) as stack:
             writer = LayerWriter(file)
-            writer.add_below(stack, stack.root)
+            writer.add_below(stack.root)
             writer.close()
             file.flush()
 

@@ -60,7 +60,7 @@ def build(source: str, reference: str, process: ImageProcess, *, root: str, runr
 def _pack(directory: str, file: BinaryIO) -> None:
     with Stack([os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)], "") as stack:
         writer = LayerWriter(file)
-        writer.add_below(stack, stack.root)
+        writer.add_below(stack.root)
         writer.close()
         file.flush()
 

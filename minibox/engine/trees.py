@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 
 from minibox.engine import files, ownership, state
-from minibox.engine.view import FIRST_USER_NAMESPACE
 from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, MiniboxError
-from minibox.image.stack import ROOTS_MARKS, USERS_MARKS, Stack
+from minibox.image.stack import Stack, own_marks
 from minibox.image.store import ImageStore
 from minibox.record import record
 from minibox.storage import lost_memory, memory_of, memory_owners, read_record, snapshotter
@@ -114,9 +113,7 @@ class Directories:
         for tree in trees:
             if tree.container_id and (fd := open_memory(root, tree.container_id)) >= 0:
                 self._memory[tree.container_id] = self._fds[f"memory of {tree.container_id}"] = fd
-        # Root of a user namespace can't read trusted attributes.
-        ours = os.geteuid() == 0 and os.readlink("/proc/self/ns/user") == FIRST_USER_NAMESPACE
-        self._marks = ROOTS_MARKS if ours else USERS_MARKS
+        self._marks = own_marks()
 
     def __enter__(self) -> Directories:
         return self

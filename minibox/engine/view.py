@@ -15,6 +15,7 @@ import socket
 from contextlib import contextmanager
 
 from minibox.errors import ContainerNotFound
+from minibox.image.stack import USERS_MARKS, own_marks
 from minibox.linux.process import DONE, Child, signatures
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from minibox.plan.operations import Op
     from minibox.storage import Snapshot, Snapshotter
 
-FIRST_USER_NAMESPACE = "user:[4026531837]"  # PROC_USER_INIT_INO of linux/proc_ns.h
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -158,8 +158,7 @@ def stage(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
 
 def overlay(root: str, options: str) -> list[Op]:
     """Mount what `stage` has put there as one; `operations.ROOT` is the mount."""
-    users = os.geteuid() or os.readlink("/proc/self/ns/user") != FIRST_USER_NAMESPACE
-    options += ",userxattr" if users else ",metacopy=off,redirect_dir=off"
+    options += ",userxattr" if own_marks() == USERS_MARKS else ",metacopy=off,redirect_dir=off"
     return [
         op.mkdir(op.HOST, f"{root}/tmp/root", "the tree to be"),
         op.mount_overlay(f"{root}/tmp", options, "root", "layers as one tree"),

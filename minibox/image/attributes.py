@@ -20,6 +20,12 @@ TIME_S_MIN, TIME_S_MAX = -(1 << 31), 1 << 33  # what ext4 and xfs can keep, near
 XATTRS_OF_IMAGES = (b"user.", b"system.posix_acl_")
 XATTR_CAPABILITY = b"security.capability"
 XATTRS_OF_OVERLAYFS = b"user.overlay."
+NOT_OPENED = {
+    tar.SYMLINK: stat.S_IFLNK,
+    tar.FIFO: stat.S_IFIFO,
+    tar.CHARACTER: stat.S_IFCHR,
+    tar.BLOCK_DEVICE: stat.S_IFBLK,
+}
 XATTR_REFUSALS = (errno.EPERM, errno.ENOTSUP, errno.EINVAL, errno.EACCES)
 
 
@@ -58,16 +64,23 @@ class LayerAttributes:
         os.utime(descriptor, ns=(time_ns, time_ns))
 
     def apply_at(self, name: bytes, dir_fd: int, entry: tar.Entry) -> None:
-        """To what is no file or directory, and shouldn't be opened."""
-        if self.keeps_owner:
-            try:
-                os.chown(name, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
-            except (OSError, OverflowError) as error:
-                raise _owner_refused(entry, error) from error
-        if entry.kind != tar.SYMLINK:
-            os.chmod(name, entry.mode, dir_fd=dir_fd)
-        time_ns = _time_ns(entry)
-        os.utime(name, ns=(time_ns, time_ns), dir_fd=dir_fd, follow_symlinks=False)
+        """To what is no file or directory, and shouldn't be opened: to one inode, whoever changes its name meanwhile."""
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            if stat.S_IFMT(os.fstat(fd).st_mode) != NOT_OPENED[entry.kind]:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)  # another one is there by now
+            path = f"/proc/self/fd/{fd}"  # of a symlink, itself
+            if self.keeps_owner:
+                try:
+                    os.chown(path, entry.uid, entry.gid)
+                except (OSError, OverflowError) as error:
+                    raise _owner_refused(entry, error) from error
+            if entry.kind != tar.SYMLINK:
+                os.chmod(path, entry.mode)
+            time_ns = _time_ns(entry)
+            os.utime(path, ns=(time_ns, time_ns))
+        finally:
+            os.close(fd)
 
 
 def is_of_images(name: bytes) -> bool:

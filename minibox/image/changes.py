@@ -13,13 +13,15 @@ from __future__ import annotations
 import os
 import stat
 
-from minibox.image.stack import LOOK, Node, Stack, is_gone
+from minibox.image.stack import is_gone
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Literal
+
+    from minibox.image.stack import Child, Node, Stack
 
     Kind = Literal["A", "C", "D"]
 
@@ -33,12 +35,56 @@ class Change:
 
     Attributes:
         path: absolute; bytes that are no UTF-8 as `os.fsdecode` gives them.
-        node: what is there now; None for ``D``.
+        node: what is there now, open until the next change is asked for; None for ``D``.
     """
 
     kind: Kind
     path: str
     node: Node | None = None
+
+
+class _Level:
+    """A directory on the way down, and the names in it that are still to be compared."""
+
+    def __init__(self, old: Stack, new: Stack, before: Node | None, now: Node) -> None:
+        """``before`` and ``now`` are closed with it."""
+        self.before, self.now = before, now
+        self._waiting = self._differing(old, new)
+
+    def __iter__(self) -> Iterator[tuple[str, Child | None, Child | None]]:
+        return self
+
+    def __next__(self) -> tuple[str, Child | None, Child | None]:
+        """Name, old and new child, sorted by name."""
+        return next(self._waiting)
+
+    def open(self, name: str, was: Child | None, there: Child) -> tuple[Node | None, Node | None]:
+        """What there was and what there is now of a name, None for what is gone."""
+        before = _opened(self.before, name, was)
+        try:
+            return before, _opened(self.now, name, there)
+        except BaseException:
+            if before is not None:
+                before.close()
+            raise
+
+    def close(self) -> None:
+        self.now.close()
+        if self.before is not None:
+            self.before.close()
+
+    def _differing(self, old: Stack, new: Stack) -> Iterator[tuple[str, Child | None, Child | None]]:
+        try:
+            there = self.now.children()
+        except OSError as error:
+            if not is_gone(error):
+                raise
+            return
+        was = self.before.children() if self.before is not None else {}
+        for name in sorted(there.keys() | was.keys()):
+            before, now = was.get(name), there.get(name)
+            if not (before and now and old.identity(before) == new.identity(now)):
+                yield name, before, now
 
 
 def changes(old: Stack, new: Stack, *, descends: bool = False) -> Iterator[Change]:
@@ -53,28 +99,48 @@ def changes(old: Stack, new: Stack, *, descends: bool = False) -> Iterator[Chang
 
     Raises:
         OSError: a directory can't be read, with its path.
-        Unsupported: see `Stack.children`.
+        Unsupported: see `Node.children`.
     """
     comparison = _Comparison(old, new, descends)
     unreported: list[Change | None] = []  # for each directory on the way down: itself, unless that was told
     if old.root.layers and new.root.layers and comparison.differ(old.root, new.root):
         yield Change("C", "/", new.root)
-    levels = [comparison.entries(old.root, new.root)]
+    levels = [_Level(old, new, old.root, new.root)]
     while levels:
+        level = levels[-1]
         try:
-            path, before, now = next(levels[-1])
+            name, was, there = next(level)
         except StopIteration:
-            levels.pop()
+            levels.pop().close()
             del unreported[len(levels) - 1 :]
             continue
-        change = comparison.change(path, before, now)
-        if change is not None:
-            yield from (each for each in unreported if each is not None)
-            unreported = [None] * len(unreported)
-            yield change
-        if now is not None and now.is_directory:
-            levels.append(comparison.entries(before, now))
-            unreported.append(None if change is not None else Change("C", path, now))
+        path = f"/{level.now.path}/{name}" if level.now.path else f"/{name}"
+        if there is None:
+            yield from _told(unreported, Change("D", path))
+            continue
+        before, now = level.open(name, was, there)
+        try:
+            if now is None:
+                continue
+            differs = before is None or comparison.differ(before, now)
+            change = Change("A" if before is None else "C", path, now)
+            if differs:
+                yield from _told(unreported, change)
+            if now.is_directory:
+                levels.append(_Level(old, new, before if before and before.is_directory else None, now))
+                unreported.append(None if differs else change)
+        finally:
+            below = levels[-1]
+            for node in (before, now):
+                if node is not None and node is not below.before and node is not below.now:
+                    node.close()
+
+
+def _told(unreported: list[Change | None], change: Change) -> Iterator[Change]:
+    """A change, after the directories above that have not been told."""
+    yield from (each for each in unreported if each is not None)
+    unreported[:] = [None] * len(unreported)
+    yield change
 
 
 class _Comparison:
@@ -83,81 +149,44 @@ class _Comparison:
         # overlayfs copies a file up alone: a hard link among what is above the old layers was made there.
         self._above = new.identities[-len(old.identities) :] == old.identities
 
-    def entries(self, before: Node | None, now: Node) -> Iterator[tuple[str, Node | None, Node | None]]:
-        """Path, old and new node of all that may differ in a directory, sorted by name."""
-        try:
-            there = self._new.children(now)
-        except OSError as error:
-            if not is_gone(error):
-                raise
-            return
-        was = self._old.children(before) if before is not None and before.is_directory else {}
-        for name in sorted(there.keys() | was.keys()):
-            old, new = was.get(name), there.get(name)
-            if old and new and self._old.identity(old) == self._new.identity(new):
-                continue
-            yield f"/{now.path}/{name}" if now.path else f"/{name}", old, new
-
-    def change(self, path: str, before: Node | None, now: Node | None) -> Change | None:
-        """The change of one path itself, or None."""
-        if now is None:
-            return Change("D", path)
-        try:
-            if before is None:
-                return Change("A", path, now)
-            return Change("C", path, now) if self.differ(before, now) else None
-        except OSError as error:
-            if not is_gone(error):
-                raise
-            return None
-
     def differ(self, before: Node, now: Node) -> bool:
-        was_fd, fd = self._old.open(before, LOOK), -1
-        try:
-            fd = self._new.open(now, LOOK)
-            was, status = os.fstat(was_fd), os.fstat(fd)
-            if (was.st_dev, was.st_ino) == (status.st_dev, status.st_ino):
-                return False
-            if was.st_mode != status.st_mode or self._old.owner(before, was) != self._new.owner(now, status):
-                return True
-            # The root of a container is made with it, and so has its time.
-            if now.path and not _same_time(was.st_mtime_ns, status.st_mtime_ns):
-                return True
-            if stat.S_ISLNK(status.st_mode):
-                return os.readlink(b"", dir_fd=was_fd) != os.readlink(b"", dir_fd=fd)
-            if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-                return was.st_rdev != status.st_rdev
-            if stat.S_ISREG(status.st_mode):
-                linked = status.st_nlink > 1 and (self._above or status.st_nlink != was.st_nlink)
-                return (
-                    (self._descends and linked) or was.st_size != status.st_size or self._contents_differ(before, now)
-                )
-            return stat.S_ISDIR(status.st_mode) and self._attributes_differ(before, now)
-        finally:
-            os.close(was_fd)
-            if fd >= 0:
-                os.close(fd)
-
-    def _attributes_differ(self, before: Node, now: Node) -> bool:
-        was_fd = self._old.open(before, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            fd = self._new.open(now, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                return self._old.xattrs(was_fd, before) != self._new.xattrs(fd, now)
-            finally:
-                os.close(fd)
-        finally:
-            os.close(was_fd)
-
-    def _contents_differ(self, before: Node, now: Node) -> bool:
-        if self._attributes_differ(before, now):
+        was, status = before.status, now.status
+        if before.identity == now.identity:
+            return False
+        if was.st_mode != status.st_mode or before.owner != now.owner:
             return True
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        with open(self._old.open(before, flags), "rb", 0) as was, open(self._new.open(now, flags), "rb", 0) as file:
-            while (chunk := file.read(CHUNK_BYTES)) == was.read(CHUNK_BYTES):
-                if not chunk:
-                    return False
-        return True
+        # The root of a container is made with it, and so has its time.
+        if now.path and not _same_time(was.st_mtime_ns, status.st_mtime_ns):
+            return True
+        if stat.S_ISLNK(status.st_mode):
+            return before.readlink() != now.readlink()
+        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            return was.st_rdev != status.st_rdev
+        if stat.S_ISREG(status.st_mode):
+            linked = status.st_nlink > 1 and (self._above or status.st_nlink != was.st_nlink)
+            if (self._descends and linked) or was.st_size != status.st_size:
+                return True
+            return before.xattrs() != now.xattrs() or _contents_differ(before, now)
+        return stat.S_ISDIR(status.st_mode) and before.xattrs() != now.xattrs()
+
+
+def _opened(directory: Node | None, name: str, listed: Child | None) -> Node | None:
+    if directory is None or listed is None:
+        return None
+    try:
+        return directory.child(name, listed)
+    except OSError as error:
+        if not is_gone(error):
+            raise
+        return None
+
+
+def _contents_differ(before: Node, now: Node) -> bool:
+    with open(before.open(os.O_RDONLY), "rb", 0) as was, open(now.open(os.O_RDONLY), "rb", 0) as file:
+        while (chunk := file.read(CHUNK_BYTES)) == was.read(CHUNK_BYTES):
+            if not chunk:
+                return False
+    return True
 
 
 def _same_time(was_ns: int, now_ns: int) -> bool:

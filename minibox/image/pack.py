@@ -16,17 +16,18 @@ import stat
 import struct
 
 from minibox.errors import StoreError
+from minibox.image.entry_names import PATH_BYTES_MAX
 from minibox.image.extract import XATTR_HEADER_PREFIX
 from minibox.image.owners import CAPABILITY, without_namespace
-from minibox.image.stack import LOOK, READ_DIRECTORY, Stack, is_gone
+from minibox.image.stack import READ_DIRECTORY, Stack, is_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from minibox.image.changes import Change
     from minibox.image.compression import Writable
-    from minibox.image.stack import Node
+    from minibox.image.stack import Child, Node
 
     Owner = tuple[int, int]
 
@@ -78,7 +79,7 @@ class LayerWriter:
         parent, name = os.path.split(path)
         self._write(header(os.fsencode(os.path.join(parent, WHITEOUT + name)), REGULAR, 0, (0, 0)))
 
-    def add_node(self, stack: Stack, node: Node, name: str | None = None, owner: Owner | None = None) -> None:
+    def add_node(self, node: Node, name: str | None = None, owner: Owner | None = None) -> None:
         """Add a file of a stack, without what is below it; a socket is left out.
 
         A file that grows or shrinks meanwhile is cut or filled with zeros.
@@ -88,46 +89,44 @@ class LayerWriter:
             owner: the default is its own.
 
         Raises:
-            OSError: with the path; `stack.is_gone` when it was removed or replaced meanwhile, and then nothing is added.
+            StoreError: the name is longer than readers of images take.
+            OSError: with the path; `stack.is_gone` when it was removed meanwhile, and then nothing is added.
         """
-        fd = stack.open(node, LOOK)
+        status = node.status
+        kind = KINDS.get(stat.S_IFMT(status.st_mode))
+        if kind is None:
+            return  # a socket: means nothing without its process
+        path = (node.path or ".") if name is None else name
+        entry = _directory_name(path) if kind == DIRECTORY else os.fsencode(path)
+        if len(entry) > PATH_BYTES_MAX:
+            raise StoreError(f"pack {ascii(path[:60])}...: its path is longer than {PATH_BYTES_MAX} bytes",
+                             "move it up, or remove it; no reader of images takes it")  # fmt: skip
+        link, xattrs, content, size = b"", {}, -1, 0
+        if status.st_nlink > 1 and kind != DIRECTORY:
+            first = self._inodes.setdefault(node.identity, entry)
+            if first != entry:
+                kind, link = LINK, first
+        if kind == SYMLINK:
+            link = node.readlink()
+        if kind in (REGULAR, DIRECTORY):
+            xattrs = node.xattrs()
+        if kind == REGULAR:
+            content, size = node.open(os.O_RDONLY), status.st_size
         try:
-            status = os.fstat(fd)
-            kind = KINDS.get(stat.S_IFMT(status.st_mode))
-            if kind is None:
-                return  # a socket: means nothing without its process
-            path = (node.path or ".") if name is None else name
-            entry = _directory_name(path) if kind == DIRECTORY else os.fsencode(path)
-            link, size, xattrs, content = b"", 0, {}, -1
-            if status.st_nlink > 1 and kind != DIRECTORY:
-                first = self._inodes.setdefault((status.st_dev, status.st_ino), entry)
-                if first != entry:
-                    kind, link = LINK, first
-            if kind in (REGULAR, DIRECTORY):
-                content = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if kind == SYMLINK:
-                    link = os.readlink(b"", dir_fd=fd)
-                if content >= 0:
-                    xattrs = stack.xattrs(content, node)
-                    size = status.st_size if kind == REGULAR else 0
-                self._write(
-                    header(
-                        entry, kind, stat.S_IMODE(status.st_mode), owner or stack.owner(node, status), size=size,
-                        mtime_s=status.st_mtime_ns // 1_000_000_000, link=link, xattrs=xattrs, device=status.st_rdev,
-                    )
-                )  # fmt: skip
-                if size:
-                    self._copy(content, size)
-            finally:
-                if content >= 0:
-                    os.close(content)
+            self._write(
+                header(
+                    entry, kind, stat.S_IMODE(status.st_mode), owner or node.owner, size=size,
+                    mtime_s=status.st_mtime_ns // 1_000_000_000, link=link, xattrs=xattrs, device=status.st_rdev,
+                )
+            )  # fmt: skip
+            if size:
+                self._copy(content, size)
         finally:
-            os.close(fd)
+            if content >= 0:
+                os.close(content)
 
     def add_below(
         self,
-        stack: Stack,
         directory: Node,
         rename: Callable[[str], str] = lambda path: path,
         owner_of: Callable[[str, os.stat_result], Owner] | None = None,
@@ -138,27 +137,39 @@ class LayerWriter:
             rename: the name of an entry, of its path in the stack.
             owner_of: (path, status) -> (uid, gid); default: as on disk.
         """
-        waiting = [directory]
-        while waiting:
-            node = waiting.pop()
+        levels = [(directory, _sorted_children(directory))]
+        while levels:
+            above, children = levels[-1]
             try:
-                if node is not directory:
-                    owner = owner_of(node.path, stack.status(node)) if owner_of else None
-                    self.add_node(stack, node, rename(node.path), owner)
-                if node.is_directory:
-                    children = stack.children(node)
-                    waiting += [children[name] for name in sorted(children, reverse=True)]
+                node = above.child(*next(children))
+            except StopIteration:
+                levels.pop()
+                if levels:
+                    above.close()
+                continue
             except OSError as error:
                 if not is_gone(error):
                     raise
+                continue
+            owner = owner_of(node.path, node.status) if owner_of else None
+            try:
+                self.add_node(node, rename(node.path), owner)
+                if node.is_directory:
+                    levels.append((node, _sorted_children(node)))
+            except OSError as error:
+                if not is_gone(error):
+                    raise
+            finally:
+                if levels[-1][0] is not node:
+                    node.close()
 
     def add_tree(self, directory: str, owner_of: Callable[[str, os.stat_result], Owner] | None = None) -> None:
         """`add_below` of a directory on disk."""
         with Stack([os.open(directory, READ_DIRECTORY | os.O_CLOEXEC)], "") as stack:
-            self.add_below(stack, stack.root, owner_of=owner_of)
+            self.add_below(stack.root, owner_of=owner_of)
 
-    def add_changes(self, new: Stack, changes: Iterable[Change]) -> int:
-        """Add what `changes.changes` found, ``new`` being the stack it was found in; how many there are.
+    def add_changes(self, changes: Iterable[Change]) -> int:
+        """Add what `changes.changes` finds; how many there are.
 
         Raises:
             StoreError: a file's name says something else in a layer.
@@ -176,7 +187,7 @@ class LayerWriter:
                     "remove or rename it in the container",
                 )
             try:
-                self.add_node(new, change.node)
+                self.add_node(change.node)
             except OSError as error:
                 if not is_gone(error):
                     raise
@@ -270,6 +281,10 @@ def _is_utf8(data: bytes) -> bool:
 def _portable(name: str, value: bytes) -> bytes:
     """An xattr's value without an id of this host."""
     return without_namespace(value) if name == CAPABILITY else value
+
+
+def _sorted_children(directory: Node) -> Iterator[tuple[str, Child]]:
+    return iter(sorted(directory.children().items(), key=lambda item: item[0]))
 
 
 def _directory_name(name: str) -> bytes:

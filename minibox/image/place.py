@@ -1,34 +1,55 @@
 """Writing a tar's entries into a root file system that others may be using: `minibox cp`.
 
-Unlike a layer, it has no whiteouts, follows the symlinks that are there, and refuses to put a file in a directory's
-place. Directories are opened by openat2(2) as who has that root sees them, so that no symlink leads out, whenever it
-was made; all else is done to one name in an open directory.
+Unlike a layer, it has no whiteouts, and refuses to put a file in a directory's place. Nothing that the archive says is
+trusted: each directory is opened by openat2(2) below the one that all goes into, and through no symlink that this copy
+has made. Symlinks that were there before lead on in a container, below its root, as in `docker cp`; on the host, through
+none of them. All else is done to one name in an open directory, or to what was opened by it.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from errno import EBUSY
+from errno import EBUSY, ELOOP, ENOTDIR
 
 from minibox.errors import UsageError
 from minibox.image import tar
 from minibox.image.attributes import LayerAttributes
 from minibox.image.entry_names import split_name
-from minibox.linux.files import open_in_root
+from minibox.linux.files import open_beneath
+from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
+    Identity = tuple[int, int]
+
 NODES = {tar.FIFO: stat.S_IFIFO, tar.CHARACTER: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK}
 SET_IDS = stat.S_ISUID | stat.S_ISGID
+LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+SYMLINKS_MAX = 40  # path_resolution(7)
+
+
+@record
+class Base:
+    """The directory that all of an archive goes into.
+
+    Attributes:
+        fd: it, open; the `Placer` closes it.
+        path: its path below the root.
+        root_fd: the root, of a container; -1 on the host.
+    """
+
+    fd: int
+    path: str
+    root_fd: int = -1
 
 
 class Placer:
-    """Puts entries below ``directory``, an absolute path as ``root_fd`` has it; for use in a ``with`` statement.
+    """Puts entries below ``base``; for use in a ``with`` statement.
 
     Args:
         owner: of all that is made; None for the owners in the archive. Who is no root of any kind
@@ -36,15 +57,15 @@ class Placer:
         privileged: set-user-ID bits and file capabilities are kept.
     """
 
-    def __init__(self, root_fd: int, directory: str, owner: tuple[int, int] | None, *, privileged: bool) -> None:
-        self._root_fd = root_fd
-        self._base = directory.rstrip("/")
+    def __init__(self, base: Base, owner: tuple[int, int] | None, *, privileged: bool) -> None:
+        self._base = base
         self._owner = owner
         self._privileged = privileged
         self._attributes = LayerAttributes("auto", replace=True)
         self._parent = b""
         self._parent_fd = -1
-        self._directories: dict[bytes, tar.Entry] = {}
+        self._directories: dict[bytes, tuple[tar.Entry, Identity]] = {}
+        self._symlinks: set[Identity] = set()  # that this copy has made
 
     def __enter__(self) -> Placer:
         return self
@@ -52,14 +73,14 @@ class Placer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._parent_fd >= 0:
-            os.close(self._parent_fd)
+        self._forget_parent()
+        os.close(self._base.fd)
 
     def place(self, entry: tar.Entry, content: Iterable[memoryview]) -> None:
         """Write one entry; ``content`` is a regular file's, of a sparse one without the holes.
 
         Raises:
-            UsageError: a directory is where a file should go, or the other way round.
+            UsageError: a directory is where a file should go, or the other way round, or a symlink is on the way.
             StoreError: the entry's name leads out of the archive.
             OSError: the kernel refused, with the path.
         """
@@ -81,9 +102,11 @@ class Placer:
     def finish(self) -> None:
         """Give directories their attributes, which filling them would change, the deepest first."""
         for path in sorted(self._directories, key=lambda path: path.count(b"/"), reverse=True):
-            fd = open_in_root(self._root_fd, self._named(path), READ_DIRECTORY | os.O_NOFOLLOW)
+            entry, identity = self._directories[path]
+            fd = self._open(path)
             try:
-                self._attributes.apply(fd, self._directories[path])
+                if _identity(fd) == identity:  # else somebody has put another one there
+                    self._attributes.apply(fd, entry)
             finally:
                 os.close(fd)
 
@@ -95,43 +118,54 @@ class Placer:
             present = None
         is_directory = present is not None and stat.S_ISDIR(present.st_mode)
         if entry.kind == tar.DIRECTORY:
-            if present is None:
-                os.mkdir(name, 0o700, dir_fd=directory)
-            elif not is_directory:
+            if present is not None and not is_directory:
                 raise UsageError(f"cannot overwrite non-directory {self._shown(path)} with a directory")
-            self._directories[path] = entry
+            self._make_directory(name, path, entry)
             return
         if is_directory:
             raise UsageError(f"cannot overwrite directory {self._shown(path)} with a non-directory")
-        mounted = present is not None and _mount_id(name, directory) != _mount_id(b".", directory)
-        if present is not None and not mounted:
+        if present is not None and self._is_mounted(name):
+            if entry.kind != tar.REGULAR:
+                raise OSError(EBUSY, "")
+            self._write_content(_open_mounted(name, directory), entry, content)
+            return
+        if present is not None:
             os.unlink(name, dir_fd=directory)
         if entry.kind == tar.REGULAR:
-            self._write_file(name, entry, content, mounted)
-            return
-        if mounted:
-            raise OSError(EBUSY, "")
-        if entry.kind == tar.HARD_LINK:
-            target = b"/".join(split_name(entry.link))
-            parent, _, target_name = target.rpartition(b"/")
-            target_fd = open_in_root(self._root_fd, self._named(parent), READ_DIRECTORY)
-            try:
-                os.link(target_name, name, src_dir_fd=target_fd, dst_dir_fd=directory, follow_symlinks=False)
-            finally:
-                os.close(target_fd)
-            return
-        if entry.kind == tar.SYMLINK:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._write_content(os.open(name, flags, 0o600, dir_fd=directory), entry, content)
+        elif entry.kind == tar.HARD_LINK:
+            self._link(name, entry)
+        elif entry.kind == tar.SYMLINK:
             os.symlink(entry.link, name, dir_fd=directory)
+            made = os.lstat(name, dir_fd=directory)
+            self._symlinks.add((made.st_dev, made.st_ino))
+            self._attributes.apply_at(name, directory, entry)
         else:
             os.mknod(name, NODES[entry.kind] | 0o600, os.makedev(*entry.device), dir_fd=directory)
-        self._attributes.apply_at(name, directory, entry)
+            self._attributes.apply_at(name, directory, entry)
 
-    def _write_file(self, name: bytes, entry: tar.Entry, content: Iterable[memoryview], mounted: bool) -> None:
-        # What is mounted on a file, as on /etc/hosts, gets the content: unlink(2) would unmount it, since it is
-        # mounted in another mount namespace only.
-        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        flags |= os.O_TRUNC | os.O_NONBLOCK if mounted else os.O_CREAT | os.O_EXCL
-        with open(os.open(name, flags, 0o600, dir_fd=self._parent_fd), "wb", 1 << 20) as file:
+    def _make_directory(self, name: bytes, path: bytes, entry: tar.Entry) -> None:
+        """Make a directory, or take the one that is there, and let `_parent_fd` be it: what comes next lies in it."""
+        try:
+            os.mkdir(name, 0o700, dir_fd=self._parent_fd)
+        except FileExistsError:
+            pass
+        fd = os.open(name, READ_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._parent_fd)
+        self._forget_parent()
+        self._parent, self._parent_fd = path, fd
+        self._directories[path] = entry, _identity(fd)
+
+    def _link(self, name: bytes, entry: tar.Entry) -> None:
+        parent, _, target_name = b"/".join(split_name(entry.link)).rpartition(b"/")
+        target_fd = self._open(parent)
+        try:
+            os.link(target_name, name, src_dir_fd=target_fd, dst_dir_fd=self._parent_fd, follow_symlinks=False)
+        finally:
+            os.close(target_fd)
+
+    def _write_content(self, fd: int, entry: tar.Entry, content: Iterable[memoryview]) -> None:
+        with open(fd, "wb", 1 << 20) as file:
             if entry.sparse is None:
                 for piece in content:
                     file.write(piece)
@@ -145,29 +179,92 @@ class Placer:
             file.flush()
             self._attributes.apply(file.fileno(), entry)
 
-    def _open_parent(self, path: bytes) -> None:
-        """Let `_parent_fd` be that directory; one that the archive doesn't have an entry for is made."""
-        if self._parent_fd >= 0:
-            if path == self._parent:
-                return
-            os.close(self._parent_fd)
-            self._parent_fd = -1
-        self._parent = path
+    def _is_mounted(self, name: bytes) -> bool:
+        fd = os.open(name, LOOK, dir_fd=self._parent_fd)
         try:
-            self._parent_fd = open_in_root(self._root_fd, self._named(path), READ_DIRECTORY)
-        except FileNotFoundError:
-            if not path:
-                raise
-            above, _, name = path.rpartition(b"/")
-            self._open_parent(above)
+            return _mount_id(fd) != _mount_id(self._parent_fd)
+        finally:
+            os.close(fd)
+
+    # ---- directories -------------------------------------------------------------------------------
+
+    def _open_parent(self, path: bytes) -> None:
+        """Let `_parent_fd` be that directory; those that the archive doesn't have an entry for are made."""
+        if self._parent_fd >= 0 and path == self._parent:
+            return
+        self._forget_parent()
+        missing: list[bytes] = []
+        while self._parent_fd < 0:
+            try:
+                self._parent, self._parent_fd = path, self._open(path)
+            except FileNotFoundError:
+                if not path:
+                    raise
+                path, _, name = path.rpartition(b"/")
+                missing.append(name)
+        for name in reversed(missing):
+            path = self._parent + b"/" + name if self._parent else name
             implied = tar.Entry(path, tar.DIRECTORY)
             implied.mode, implied.mtime_ns = 0o755, _now_ns()
             implied.uid, implied.gid = self._owner or (0, 0)
             self._create(name, path, implied, ())
-            self._open_parent(path)
+
+    def _open(self, path: bytes) -> int:
+        """Open a directory.
+
+        Raises:
+            UsageError: a symlink is on the way to it that leads nowhere.
+            OSError: FileNotFoundError, or the kernel refused.
+        """
+        try:
+            return open_beneath(self._base.fd, path or b".", READ_DIRECTORY)
+        except OSError as error:
+            if error.errno not in (ELOOP, ENOTDIR):
+                raise
+            if self._base.root_fd >= 0 and (real := self._follow(path)):
+                return open_beneath(self._base.root_fd, real, READ_DIRECTORY)
+            if error.errno == ENOTDIR:
+                raise
+            raise UsageError(
+                f"cannot write to {self._shown(path)}: a symlink is on the way, and a copy goes through none",
+                "copy to another directory, or remove the symlink first",
+            ) from error
+
+    def _follow(self, path: bytes) -> bytes:
+        """The path of a directory below the container's root, where symlinks that were there before lead; b"" for none.
+
+        Raises:
+            OSError: FileNotFoundError, or the kernel refused.
+        """
+        waiting, real, links = path.split(b"/")[::-1], os.fsencode(self._base.path).split(b"/"), 0
+        while waiting:
+            part = waiting.pop()
+            if part == b"..":
+                del real[-1:]
+            if part in (b"", b".", b".."):
+                continue
+            fd = open_beneath(self._base.root_fd, _joined(*real, part), LOOK)
+            try:
+                if not stat.S_ISLNK(os.fstat(fd).st_mode):
+                    real.append(part)
+                    continue
+                links += 1
+                if links > SYMLINKS_MAX or _identity(fd) in self._symlinks:
+                    return b""
+                target = os.readlink(b"", dir_fd=fd)
+            finally:
+                os.close(fd)
+            real = [] if target.startswith(b"/") else real
+            waiting += target.split(b"/")[::-1]
+        return _joined(*real)
+
+    def _forget_parent(self) -> None:
+        if self._parent_fd >= 0:
+            os.close(self._parent_fd)
+            self._parent_fd = -1
 
     def _named(self, path: bytes) -> str:
-        return f"{self._base}/{os.fsdecode(path)}" if path else self._base or "/"
+        return f"{self._base.path.rstrip('/')}/{os.fsdecode(path)}".rstrip("/") or "/"
 
     def _shown(self, path: bytes) -> str:
         return ascii(self._named(path))
@@ -189,14 +286,31 @@ class _Pieces:
             yield piece
 
 
-def _mount_id(name: bytes, dir_fd: int) -> bytes:
-    """Which mount a file is seen through; proc_pid_fdinfo(5), Linux 3.15."""
-    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+def _open_mounted(name: bytes, dir_fd: int) -> int:
+    """What is mounted on a file, as on /etc/hosts, gets the content: unlink(2) would unmount it, since it is mounted in
+    another mount namespace only."""
+    fd = os.open(name, LOOK, dir_fd=dir_fd)
     try:
-        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
-            return next(line for line in file if line.startswith(b"mnt_id:"))
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(EBUSY, "")
+        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
     finally:
         os.close(fd)
+
+
+def _mount_id(fd: int) -> bytes:
+    """Which mount a file is seen through; proc_pid_fdinfo(5), Linux 3.15."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        return next(line for line in file if line.startswith(b"mnt_id:"))
+
+
+def _identity(fd: int) -> Identity:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _joined(*parts: bytes) -> bytes:
+    return b"/".join(filter(None, parts)) or b"."
 
 
 def _now_ns() -> int:

@@ -1,9 +1,10 @@
 """Directories stacked as overlayfs does it, read without mounting them.
 
 Mounting would need a mount namespace, and would hide which layer a file comes from; two stacks that share layers
-are compared by just that. Works on layers, on the upperdir of a container that runs, and on plain trees. No
-symlink is followed, whatever a running container does meanwhile: each open is one openat2(2) below a layer's
-directory.
+are compared by just that. Works on layers, on the upperdir of a container that runs, and on plain trees.
+
+A container that runs may change the topmost directory while it is read. So a file of it is looked up once, in its
+directory's descriptor, and everything that is told or read of it is of that descriptor. No symlink is followed.
 
 Source: https://docs.kernel.org/filesystems/overlayfs.html.
 """
@@ -21,82 +22,144 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from minibox.image.owners import Owner
 
 AS_ON_DISK = Owners()
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+LIST_OPEN = os.O_RDONLY | os.O_DIRECTORY  # of what is open already
 LOOK = os.O_PATH | os.O_NOFOLLOW
 # Where overlayfs keeps its marks: root's mounts, and mounts with userxattr.
 ROOTS_MARKS, USERS_MARKS = "trusted.overlay.", "user.overlay."
+FIRST_USER_NAMESPACE = "user:[4026531837]"  # PROC_USER_INIT_INO of linux/proc_ns.h
+#: A tree may be deeper than a process may have descriptors: of the directories on the way down so many are kept open.
+DIRECTORIES_OPEN_MAX = 64
 
 
 @record
-class Node:
-    """A file of a stack.
+class Child:
+    """A name in a directory, as its listing has it.
 
     Attributes:
-        path: relative to the root, "" for the root itself.
         layers: the layers that have a part in it, topmost first: many for a directory, one for anything else.
     """
 
-    path: str
     layers: tuple[int, ...]
     is_directory: bool
 
 
-class Stack:
-    """A stack of directories.
+class Node:
+    """A file of a stack that is open; for use in a ``with`` statement.
 
     Attributes:
-        identities: device and inode of each directory: two stacks share a layer when they are equal.
+        path: relative to the root, "" for the root itself.
+        layers: as of `Child`.
+        status: as its topmost layer has it.
     """
 
-    def __init__(
-        self, fds: Sequence[int], marks: str, without: frozenset[int] = frozenset(), owners: Owners | None = None
-    ) -> None:
-        """
-        Args:
-            fds: of the directories, topmost first (O_PATH will do); closed with the stack.
-            marks: `ROOTS_MARKS` or `USERS_MARKS`; "" for a single tree, which has no whiteouts.
-            without: devices, as of ``st_dev``, whose directories are taken for empty: /proc and its like.
-            owners: of the topmost directory's files, where they aren't as on disk.
-        """
-        self._owners = owners or AS_ON_DISK
-        self._fds = tuple(fds)
-        self._marks = marks
-        self._without = without
-        statuses = [os.fstat(fd) for fd in self._fds]
-        self.identities = tuple((status.st_dev, status.st_ino) for status in statuses)
-        self.root = Node("", self._merging("", tuple(range(len(self._fds)))), True)
+    __slots__ = ("_fd", "_stack", "layers", "path", "status")
 
-    def __enter__(self) -> Stack:
+    def __init__(self, stack: Stack, path: str, layers: tuple[int, ...], fd: int) -> None:
+        """``fd`` is one of O_PATH, and closed with the node."""
+        self._stack, self._fd = stack, fd
+        self.path, self.layers = path, layers
+        self.status = os.fstat(fd)
+
+    def __enter__(self) -> Node:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for fd in self._fds:
+        self.close()
+
+    def close(self) -> None:
+        """Twice is fine."""
+        fd, self._fd = self._fd, -1
+        self._stack.held.pop(self, None)
+        if fd >= 0:
             os.close(fd)
 
-    def identity(self, node: Node) -> tuple[tuple[int, int], ...]:
-        """The layers that ``node`` is made of: where they are the same in another stack, so is the whole node."""
-        return tuple(self.identities[layer] for layer in node.layers)
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.status.st_mode)
 
-    def children(self, directory: Node) -> dict[str, Node]:
+    @property
+    def fd(self) -> int:
+        """A descriptor of O_PATH, until another node is used.
+
+        Raises:
+            OSError: with the path; `is_gone` when it had to be opened again, and is not there any more.
+        """
+        if self._fd < 0:
+            self._fd = self._stack.open_beneath(self.layers[0], self.path, LOOK | os.O_DIRECTORY)
+            if not os.path.samestat(os.fstat(self._fd), self.status):
+                self.close()
+                raise FileNotFoundError(ENOENT, os.strerror(ENOENT), self.path)
+        if self.is_directory:
+            self._stack.hold(self)
+        return self._fd
+
+    @property
+    def owner(self) -> Owner:
+        """Whose it is, as the image's ids are."""
+        return self._owners.of(self.status)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Which inode it is."""
+        return self.status.st_dev, self.status.st_ino
+
+    def open(self, flags: int) -> int:
+        """Open it to be read: a file, or a directory.
+
+        Raises:
+            OSError: with the path.
+        """
+        try:
+            return os.open(self._name, flags | os.O_CLOEXEC)
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), self.path or ".") from error
+
+    def readlink(self) -> bytes:
+        """The target of a symlink."""
+        return os.readlink(b"", dir_fd=self.fd)
+
+    def xattrs(self) -> dict[str, bytes]:
+        """The extended attributes that a layer may have: an image's, not the host's.
+
+        Raises:
+            Unsupported: the file's content is in another layer (metacopy), which our mounts forbid.
+        """
+        found, marks, name = {}, self._stack.marks, self._name
+        for key in sorted(os.listxattr(name)):
+            if marks and key == f"{marks}metacopy":
+                raise _elsewhere(self.path, "metacopy")
+            if key == CAPABILITY or key.startswith(("user.", "system.posix_acl_")):
+                if not key.startswith(USERS_MARKS):
+                    found[key] = self._owners.xattr(key, os.getxattr(name, key))
+        return found
+
+    def all_xattrs(self) -> Iterator[tuple[str, bytes]]:
+        """All of them, also those of the kernel and of a symlink."""
+        name = self._name
+        for key in os.listxattr(name):
+            yield key, self._owners.xattr(key, os.getxattr(name, key))
+
+    def children(self) -> dict[str, Child]:
         """What is in a directory, in no order.
 
         Raises:
-            OSError: with the path; ELOOP or ENOTDIR when the directory was replaced meanwhile.
+            OSError: with the path.
             Unsupported: overlayfs has moved it (redirect_dir), which our mounts forbid.
         """
         files: dict[str, int] = {}
         directories: dict[str, list[int]] = {}
         covered: set[str] = set()  # what is no directory, or removed: layers below add nothing to it
-        for layer in directory.layers:
-            for name, kind in self._scan(layer, directory.path):
+        for layer in self.layers:
+            for name, kind in self._scan(layer):
                 if name in covered:
                     continue
                 if stat.S_ISDIR(kind):
@@ -105,81 +168,84 @@ class Stack:
                 covered.add(name)
                 if kind and name not in directories:
                     files[name] = layer
-        prefix = f"{directory.path}/" if directory.path else ""
-        found = {name: Node(prefix + name, (layer,), False) for name, layer in files.items()}
+        found = {name: Child((layer,), False) for name, layer in files.items()}
         for name, layers in directories.items():
-            found[name] = Node(prefix + name, self._merging(prefix + name, tuple(layers)), True)
+            found[name] = Child(tuple(layers), True)
         return found
 
-    def open(self, node: Node, flags: int) -> int:
-        """A descriptor of ``node`` as its topmost layer has it.
+    def child(self, name: str, listed: Child) -> Node:
+        """Open what is in a directory: it may be of another kind than when it was listed.
 
         Raises:
-            OSError: with the path.
+            OSError: with the path; `is_gone` when it was removed since.
         """
-        return open_beneath(self._fds[node.layers[0]], node.path or ".", flags)
-
-    def status(self, node: Node) -> os.stat_result:
-        """lstat(2)."""
-        fd = self.open(node, LOOK)
+        layer, path = listed.layers[0], self._path_of(name)
+        node = Node(self._stack, path, listed.layers, self._look(layer, name))
         try:
-            return os.fstat(fd)
-        finally:
-            os.close(fd)
+            if self._stack.marks and is_whiteout(node.status):
+                raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
+            if not node.is_directory or not listed.is_directory:
+                node.layers = (layer,)
+            elif len(node.layers) > 1:
+                node.layers = self._stack.merging(node)
+            return node
+        except BaseException:
+            node.close()
+            raise
 
-    def owner(self, node: Node, status: os.stat_result) -> Owner:
-        """Whose a node is, by its status, as the image's ids are."""
-        return self._owners_of(node).of(status)
-
-    def readlink(self, node: Node) -> bytes:
-        """The target of a symlink."""
-        fd = self.open(node, LOOK)
-        try:
-            return os.readlink(b"", dir_fd=fd)
-        finally:
-            os.close(fd)
-
-    def _owners_of(self, node: Node) -> Owners:
-        return AS_ON_DISK if node.layers[0] else self._owners
-
-    def xattrs(self, fd: int, node: Node) -> dict[str, bytes]:
-        """The extended attributes that a layer may have, of a node that is open: an image's, not the host's.
-
-        Raises:
-            Unsupported: the file's content is in another layer (metacopy), which our mounts forbid.
-        """
-        found = {}
-        for name in sorted(os.listxattr(fd)):
-            if self._marks and name == f"{self._marks}metacopy":
-                raise _elsewhere(node.path, "metacopy")
-            if name == CAPABILITY or name.startswith(("user.", "system.posix_acl_")):
-                if not name.startswith(USERS_MARKS):
-                    found[name] = self._owners_of(node).xattr(name, os.getxattr(fd, name))
-        return found
-
-    def _merging(self, path: str, layers: tuple[int, ...]) -> tuple[int, ...]:
-        """Those of the layers that have the directory ``path`` which are seen: none below one that is opaque."""
-        if not self._marks:
-            return layers
-        for number, layer in enumerate(layers[:-1], 1):
-            fd = open_beneath(self._fds[layer], path or ".", READ_DIRECTORY)
+    def find(self, name: str) -> Node | None:
+        """Open what is in a directory by its name; None when nothing is."""
+        layers: list[int] = []
+        for layer in self.layers:
             try:
-                if os.getxattr(fd, f"{self._marks}opaque") == b"y":
-                    return layers[:number]
-            except OSError:
-                continue  # no such attribute
+                fd = self._look(layer, name)
+            except FileNotFoundError:
+                continue
+            try:
+                status = os.fstat(fd)
             finally:
                 os.close(fd)
-        return layers
+            if stat.S_ISDIR(status.st_mode):
+                layers.append(layer)
+                continue
+            if not layers and not (self._stack.marks and is_whiteout(status)):
+                return self.child(name, Child((layer,), False))
+            break
+        return self.child(name, Child(tuple(layers), True)) if layers else None
 
-    def _scan(self, layer: int, path: str) -> list[tuple[str, int]]:
-        """Name and type (as of ``st_mode``) of what one layer has in a directory: 0 for a whiteout, and for a file
-        whose type the listing doesn't tell and nobody needs, ``S_IFREG``."""
-        fd = open_beneath(self._fds[layer], path or ".", READ_DIRECTORY)
+    @property
+    def _name(self) -> str:
+        """A path of what is open; of a symlink, itself."""
+        return f"/proc/self/fd/{self.fd}"
+
+    @property
+    def _owners(self) -> Owners:
+        return AS_ON_DISK if self.layers[0] else self._stack.owners
+
+    def _path_of(self, name: str) -> str:
+        return f"{self.path}/{name}" if self.path else name
+
+    def _look(self, layer: int, name: str) -> int:
+        path = self._path_of(name)
+        if layer != self.layers[0]:
+            return self._stack.open_beneath(layer, path, LOOK)
         try:
-            if self._marks and f"{self._marks}redirect" in os.listxattr(fd):
-                raise _elsewhere(path, "redirect_dir")
-            if self._without and os.fstat(fd).st_dev in self._without:
+            return os.open(name, LOOK | os.O_CLOEXEC, dir_fd=self.fd)
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
+
+    def _scan(self, layer: int) -> list[tuple[str, int]]:
+        """Name and type (as of ``st_mode``) of what one layer has in it: 0 for a whiteout, and for a file whose
+        type the listing doesn't tell and nobody needs, ``S_IFREG``."""
+        marks = self._stack.marks
+        if layer == self.layers[0]:
+            fd = self.open(LIST_OPEN)
+        else:
+            fd = self._stack.open_beneath(layer, self.path, READ_DIRECTORY)
+        try:
+            if marks and f"{marks}redirect" in os.listxattr(fd):
+                raise _elsewhere(self.path, "redirect_dir")
+            if self._stack.without and os.fstat(fd).st_dev in self._stack.without:
                 return []
             found = []
             with os.scandir(fd) as entries:
@@ -187,12 +253,102 @@ class Stack:
                     kind = stat.S_IFREG
                     if entry.is_dir(follow_symlinks=False):
                         kind = stat.S_IFDIR
-                    elif self._marks and not (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
-                        kind = 0 if is_whiteout(entry.stat(follow_symlinks=False)) else kind
+                    elif marks and not (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
+                        kind = _kind_of_special(entry)
                     found.append((entry.name, kind))
             return found
         finally:
             os.close(fd)
+
+
+class Stack:
+    """A stack of directories; for use in a ``with`` statement. The nodes of it are used in one thread.
+
+    Attributes:
+        identities: device and inode of each directory: two stacks share a layer when they are equal.
+        root: the node of all of them.
+    """
+
+    def __init__(
+        self, fds: Sequence[int], marks: str, without: frozenset[int] = frozenset(), owners: Owners | None = None
+    ) -> None:
+        """
+        Args:
+            fds: of the directories, topmost first (O_PATH will do); closed with the stack. Only the topmost may be
+                changed by others meanwhile. The only one may be of a file, which is the root then.
+            marks: `ROOTS_MARKS` or `USERS_MARKS`; "" for a single tree, which has no whiteouts.
+            without: devices, as of ``st_dev``, whose directories are taken for empty: /proc and its like.
+            owners: of the topmost directory's files, where they aren't as on disk.
+        """
+        self.marks, self.without, self.owners = marks, without, owners or AS_ON_DISK
+        self._fds = tuple(fds)
+        self.held: dict[Node, None] = {}  # directories that are open, the last used last
+        statuses = [os.fstat(fd) for fd in self._fds]
+        self.identities = tuple((status.st_dev, status.st_ino) for status in statuses)
+        self.root = self._root() if fds else _Nothing(self)
+
+    def __enter__(self) -> Stack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in list(self.held):
+            node.close()
+        self.root.close()
+        for fd in self._fds:
+            os.close(fd)
+
+    def identity(self, child: Child) -> tuple[tuple[int, int], ...]:
+        """The layers that a file is made of: where they are the same in another stack, so is the whole file."""
+        return tuple(self.identities[layer] for layer in child.layers)
+
+    def open_beneath(self, layer: int, path: str, flags: int) -> int:
+        """A descriptor of a path as one layer has it; OSError has the path."""
+        return open_beneath(self._fds[layer], path or ".", flags)
+
+    def hold(self, node: Node) -> None:
+        """Keep a directory open, and close the one that was used longest ago if there are too many."""
+        self.held.pop(node, None)
+        self.held[node] = None
+        if len(self.held) > DIRECTORIES_OPEN_MAX:
+            next(iter(self.held)).close()
+
+    def merging(self, node: Node) -> tuple[int, ...]:
+        """Those of the layers that have a directory which are seen: none below one that is opaque."""
+        opaque = f"{self.marks}opaque"
+        for number, layer in enumerate(node.layers[:-1], 1):
+            topmost = number == 1
+            fd = node.open(LIST_OPEN) if topmost else self.open_beneath(layer, node.path, READ_DIRECTORY)
+            try:
+                if os.getxattr(fd, opaque) == b"y":
+                    return node.layers[:number]
+            except OSError:
+                continue  # no such attribute
+            finally:
+                os.close(fd)
+        return node.layers
+
+    def _root(self) -> Node:
+        node = Node(self, "", tuple(range(len(self._fds))), os.dup(self._fds[0]))
+        if self.marks and len(node.layers) > 1:
+            node.layers = self.merging(node)
+        return node
+
+
+class _Nothing(Node):
+    """The root of a stack without a layer."""
+
+    __slots__ = ()
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack, self._fd, self.path, self.layers = stack, -1, "", ()
+
+
+def own_marks() -> str:
+    """Where overlayfs keeps its marks in mounts of the caller's: root of a user namespace can't read trusted ones."""
+    ours = os.geteuid() == 0 and os.readlink("/proc/self/ns/user") == FIRST_USER_NAMESPACE
+    return ROOTS_MARKS if ours else USERS_MARKS
 
 
 def is_whiteout(status: os.stat_result) -> bool:
@@ -203,6 +359,13 @@ def is_whiteout(status: os.stat_result) -> bool:
 def is_gone(error: OSError) -> bool:
     """Whether a file that was listed has been removed or replaced since."""
     return error.errno in (ENOENT, ENOTDIR, ELOOP)
+
+
+def _kind_of_special(entry: os.DirEntry[str]) -> int:
+    try:
+        return 0 if is_whiteout(entry.stat(follow_symlinks=False)) else stat.S_IFREG
+    except FileNotFoundError:
+        return 0
 
 
 def _elsewhere(path: str, feature: str) -> Unsupported:

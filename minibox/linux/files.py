@@ -8,6 +8,7 @@ from minibox._native import ffi, lib
 
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
 EAGAIN = 11
+PATH_BYTES_MAX = 4096  # PATH_MAX, with the byte at the end
 DEPTH_MAX = 32  # each level takes 4 KiB of the stack
 
 
@@ -28,12 +29,27 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
 def open_beneath(root_fd: int, path: str | bytes, flags: int) -> int:
     """Open ``path`` below the directory ``root_fd``, through no symlink: for a tree that another process may change.
 
-    A symlink as the last part is opened with O_PATH and O_NOFOLLOW; ``.`` is ``root_fd`` itself. Close-on-exec.
+    A symlink as the last part is opened with O_PATH and O_NOFOLLOW; ``.`` is ``root_fd`` itself. Close-on-exec. The
+    path may be longer than the kernel takes at once, which is no limit of how deep a tree is.
 
     Raises:
         OSError: with the path; ELOOP for a symlink on the way.
     """
-    return _open(root_fd, path, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+    beneath = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+    rest, fd = os.fsencode(path), root_fd
+    try:
+        while len(rest) >= PATH_BYTES_MAX and (end := rest.rfind(b"/", 0, PATH_BYTES_MAX)) > 0:
+            above = _open(fd, rest[:end], os.O_PATH | os.O_DIRECTORY, beneath)
+            if fd != root_fd:
+                os.close(fd)
+            fd, rest = above, rest[end + 1 :]
+        return _open(fd, rest, flags, beneath)
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        if fd != root_fd:
+            os.close(fd)
 
 
 def _open(root_fd: int, path: str | bytes, flags: int, resolve: int, mode: int = 0) -> int:

@@ -8,6 +8,7 @@ import shutil
 import stat
 import tarfile
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from minibox.errors import StoreError, Unsupported
 from minibox.image.changes import changes
 from minibox.image.layer import unpack
 from minibox.image.pack import LayerWriter, header
-from minibox.image.stack import USERS_MARKS, Stack, is_gone
+from minibox.image.stack import DIRECTORIES_OPEN_MAX, USERS_MARKS, Stack, is_gone
 from minibox.storage.removal import remove_tree
 from tests.unit.layers import entry, tar
 
@@ -82,7 +83,7 @@ def packed(old, new, descends=False):
     file = io.BytesIO()
     with old, new:
         writer = LayerWriter(file)
-        writer.add_changes(new, changes(old, new, descends=descends))
+        writer.add_changes(changes(old, new, descends=descends))
         diff_id, size = writer.close()
     assert size == len(file.getvalue())
     file.seek(0)
@@ -177,7 +178,9 @@ def test_a_file_under_a_whiteout_of_the_middle_layer_is_new(place):
     assert differences(stack(), stack(layers[-1])) == [("A", "/d"), ("A", "/d/old"), ("A", "/f")]
     assert differences(stack(*layers[1:]), stack(*layers)) == [("A", "/d"), ("A", "/d/new"), ("A", "/f")]
     with stack(*layers) as all_layers:
-        assert set(all_layers.children(all_layers.children(all_layers.root)["d"])) == {"new"}
+        root = all_layers.root
+        with root.child("d", root.children()["d"]) as directory:
+            assert set(directory.children()) == {"new"}
 
 
 def test_what_was_only_copied_up_has_not_changed(place):
@@ -219,26 +222,46 @@ def test_hard_links_are_kept_and_the_marks_of_overlayfs_are_not(place):
     assert [key for key in first.pax_headers if key.startswith("SCHILY")] == ["SCHILY.xattr.user.kept"]
 
 
-def test_a_directory_that_becomes_a_symlink_meanwhile_leads_nowhere(place):
+def test_what_changes_places_meanwhile_is_told_and_read_as_one(place):
+    """Of each file there is one look: a directory is never told as the symlink that took its name, nor the other way."""
     (place / "tree/d/e").mkdir(parents=True)
     (place / "tree/d/e/f").write_text("inside")
     (place / "outside/e").mkdir(parents=True)
     (place / "outside/e/f").write_text("secret")
+    (place / "tree/link").symlink_to(place / "outside")
     with stack(place / "tree", marks="") as tree:
-        directory = tree.children(tree.root)["d"]
-        inner = tree.children(directory)["e"]
-        file = tree.children(inner)["f"]
-        (place / "tree/d").rename(place / "tree/old")
-        (place / "tree/d").symlink_to(place / "outside")
-        for node in (directory, inner):
-            with pytest.raises(OSError) as caught:
-                tree.children(node)
-            assert is_gone(caught.value)
-        with pytest.raises(OSError):
-            tree.open(file, os.O_RDONLY)
-        written = io.BytesIO()
-        LayerWriter(written).add_below(tree, directory)
-        assert b"secret" not in written.getvalue()
+        listed = tree.root.children()
+        with tree.root.child("d", listed["d"]) as directory:
+            (place / "tree/d").rename(place / "tree/old")
+            (place / "tree/link").rename(place / "tree/d")
+            written = io.BytesIO()
+            LayerWriter(written).add_node(directory)
+            LayerWriter(written).add_below(directory)
+            assert b"secret" not in written.getvalue() and b"inside" in written.getvalue()
+        with tree.root.child("d", listed["d"]) as link:  # by now
+            assert not link.is_directory and link.readlink() == os.fsencode(place / "outside")
+        with pytest.raises(OSError) as caught:
+            tree.root.child("link", listed["link"])
+        assert is_gone(caught.value)
+
+
+def test_a_directory_that_had_to_be_closed_is_the_same_when_it_is_opened_again(place):
+    deep = place / "tree" / "/".join(["d"] * (DIRECTORIES_OPEN_MAX + 1))
+    deep.mkdir(parents=True)
+    (place / "other/inside").mkdir(parents=True)
+    with stack(place / "tree", marks="") as tree, ExitStack() as nodes:
+        first = node = nodes.enter_context(tree.root.child("d", tree.root.children()["d"]))
+        for _ in range(DIRECTORIES_OPEN_MAX):
+            node = nodes.enter_context(node.child("d", node.children()["d"]))
+        assert set(first.children()) == {"d"}
+        node.children()
+        (place / "tree/d").rename(place / "elsewhere")
+        (place / "other").rename(place / "tree/d")
+        for each in list(tree.held):
+            each.close()
+        with pytest.raises(OSError) as caught:
+            first.children()
+        assert is_gone(caught.value)
 
 
 @pytest.mark.parametrize("mark", ["redirect", "metacopy"])
