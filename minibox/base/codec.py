@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from errno import EIO, EISDIR, ELOOP, ENODEV, ENXIO
 
-from minibox.base.files import FileTooLarge, NotRegularFile, read_fd, read_file, replace_file
+from minibox.base.files import FileTooLarge, NotRegularFile, put_aside, read_fd, read_file, replace_file
 from minibox.base.lock import Lock
 from minibox.base.shape import check, check_texts, name_of
 from minibox.errors import Damaged, MiniboxError, NewerFormat, kernel_says
@@ -141,13 +141,18 @@ class FileKind:
         return self.decode(data, path)
 
     def write(self, path: str, fields: Fields, *, mode: int = 0o600, durable: bool = False) -> None:
-        """Write a file anew, as `files.replace_file`.
+        """Write a file anew, as `files.replace_file`; a directory that is in its place is put aside.
 
         Raises:
             OSError: with the path.
             MiniboxError: it is too large.
         """
-        replace_file(path, self.encode(fields), mode=mode, durable=durable)
+        data = self.encode(fields)
+        try:
+            replace_file(path, data, mode=mode, durable=durable)
+        except IsADirectoryError:
+            put_aside(path)
+            replace_file(path, data, mode=mode, durable=durable)
 
     def change(self, path: str, changed: Callable[[Fields | None], Fields | None], *, durable: bool = False) -> None:
         """Read a file and write what ``changed`` makes of it, alone among all who do; nothing for None.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # O_NONBLOCK: a FIFO must not make us wait
 CHUNK_BYTES = 1 << 16
+ASIDE = ".damaged-"  # how the name begins of what was in the way
 
 
 class NotRegularFile(OSError):
@@ -39,28 +40,77 @@ def replace_file(path: str, data: bytes, *, mode: int = 0o600, durable: bool = F
     Raises:
         OSError: with the path; then the old content is still there and nothing is left beside it.
     """
+    os.close(_replace(path, data, mode, durable, lock=False))
+
+
+def replace_locked(path: str, data: bytes, *, mode: int = 0o600, durable: bool = False) -> int:
+    """The same; a descriptor of the file, which holds its lock (flock(2)) since before anybody could see it."""
+    return _replace(path, data, mode, durable, lock=True)
+
+
+def _replace(path: str, data: bytes, mode: int, durable: bool, *, lock: bool) -> int:
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.{os.getpid()}.{os.urandom(4).hex()}")
+    temporary = os.path.join(directory, f".{name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
     fd = os.open(temporary, WRITE_NEW, mode)
     try:
-        try:
-            os.fchmod(fd, mode)
-            _write_all(fd, data)
-            if durable:
-                os.fdatasync(fd)
-        finally:
-            os.close(fd)
+        os.fchmod(fd, mode)
+        if lock:
+            import fcntl
+
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        _write_all(fd, data)
+        if durable:
+            os.fdatasync(fd)
         os.rename(temporary, path)
+        if durable:
+            sync_directory(directory or ".")
     except BaseException as error:
+        os.close(fd)
         try:
             os.unlink(temporary)
         except FileNotFoundError:
             pass
-        if isinstance(error, OSError) and not error.filename:
+        if isinstance(error, OSError) and (not error.filename or error.filename == temporary):
             error.filename = path
         raise
-    if durable:
-        sync_directory(directory or ".")
+    return fd
+
+
+def discard(path: str) -> None:
+    """Remove a file of ours, or what is in its place; none is fine.
+
+    Raises:
+        OSError: with the path.
+    """
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except (IsADirectoryError, PermissionError):  # POSIX has EPERM for a directory
+        if not os.path.isdir(path) or os.path.islink(path):
+            raise
+        put_aside(path)
+
+
+def remove_all(directory: str) -> None:
+    """Remove a directory of ours with all that is in it; no symlink is followed.
+
+    Raises:
+        OSError: with the path.
+    """
+    for place, directories, names in os.walk(directory, topdown=False):
+        for name in names:
+            os.unlink(f"{place}/{name}")
+        for name in directories:
+            path = f"{place}/{name}"
+            (os.unlink if os.path.islink(path) else os.rmdir)(path)
+    os.rmdir(directory)
+
+
+def put_aside(path: str) -> None:
+    """A directory that is where a file belongs is kept beside it: else it would be in the way for ever."""
+    directory, name = os.path.split(path)
+    os.rename(path, os.path.join(directory, f"{ASIDE}{name[:200]}.{os.urandom(4).hex()}"))
 
 
 def sync_directory(path: str) -> None:
@@ -111,6 +161,29 @@ def read_fd(fd: int, limit_bytes: int, path: Path | None = None) -> bytes:
         if size > limit_bytes:
             raise FileTooLarge(EFBIG, f"larger than {limit_bytes} bytes", path)
     return b"".join(chunks)
+
+
+def open_to_append(path: str, mode: int = 0o600) -> int:
+    """A descriptor to add to a regular file, which is made where it isn't there; nothing else is waited for.
+
+    Raises:
+        NotRegularFile: something else is there.
+        OSError: it can't be opened.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode)
+    return _regular(fd, path)
+
+
+def open_to_read(path: str) -> int:
+    """A descriptor to read a regular file; raises as `open_to_append`."""
+    return _regular(os.open(path, READ), path)
+
+
+def _regular(fd: int, path: str) -> int:
+    if S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise NotRegularFile(EINVAL, "not a regular file", path)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import sys
 
+from minibox.base.damage import Listening
 from minibox.cli.settings import make_settings, read_globals
 from minibox.errors import MiniboxError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from minibox.cli.settings import Settings
     from minibox.engine.options import RunOptions
+    from minibox.errors import Unreadable
 
 COMPLETE_VARIABLE = "_MINIBOX_COMPLETE"
 STATUS_FAILED = 125
@@ -35,26 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     given, rest = read_globals(words)
     debug = bool(given.get("debug"))
     try:
-        if rest[:1] in (["run"], ["shell"]) and COMPLETE_VARIABLE not in os.environ:
-            from minibox.cli.run_options import parse
-
-            options = parse(rest[1:])
-            if options is not None:
-                return start(rest[0], options, make_settings(given, os.environ))
-        if rest[:1] == ["exec"] and COMPLETE_VARIABLE not in os.environ:
-            from minibox.cli import exec_options
-
-            if read := exec_options.parse(rest[1:]):
-                from minibox.engine.exec import exec_
-
-                settings = make_settings(given, os.environ)
-                return exec_(*read, root=settings.root, runroot=settings.runroot)
-        from minibox.cli.application import run_click
-
-        status = run_click(words)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return status
+        with Listening(_warn):
+            return _main(words, given, rest)
     except MiniboxError as error:
         _report(str(error), error.hint, debug)
         return error.status
@@ -71,6 +55,29 @@ def main(argv: list[str] | None = None) -> int:
         words_of_error = f"internal error: {type(error).__name__}: {error}"
         _report(words_of_error, "this is a bug in minibox; `minibox --debug ...` shows where", debug)
         return STATUS_FAILED
+
+
+def _main(words: list[str], given: dict[str, Any], rest: list[str]) -> int:
+    if rest[:1] in (["run"], ["shell"]) and COMPLETE_VARIABLE not in os.environ:
+        from minibox.cli.run_options import parse
+
+        options = parse(rest[1:])
+        if options is not None:
+            return start(rest[0], options, make_settings(given, os.environ))
+    if rest[:1] == ["exec"] and COMPLETE_VARIABLE not in os.environ:
+        from minibox.cli import exec_options
+
+        if read := exec_options.parse(rest[1:]):
+            from minibox.engine.exec import exec_
+
+            settings = make_settings(given, os.environ)
+            return exec_(*read, root=settings.root, runroot=settings.runroot)
+    from minibox.cli.application import run_click
+
+    status = run_click(words)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return status
 
 
 def program() -> NoReturn:
@@ -125,6 +132,11 @@ def pull(settings: Settings, name: str, platform: str) -> None:
     from minibox.cli.registry import show_pull
 
     show_pull(settings, name, sys.stderr, platform=platform)
+
+
+def _warn(found: Unreadable) -> None:
+    """Tell of a file that was left out, since it can't be read."""
+    note(f"warning: {found}" + (f" ({found.hint})" if found.hint else ""))
 
 
 def note(text: str) -> None:

@@ -395,6 +395,10 @@ def new_launch(
     """
     if options.pull not in ("missing", "never", "always"):
         raise UsageError(f"unknown pull policy {options.pull!r}", "one of always, missing, never")
+    if options.network_alias:
+        from minibox.engine.networking import check_aliases
+
+        check_aliases(options.network_alias)
     if options.publish or options.publish_all:
         from minibox.engine.port_words import with_address
 

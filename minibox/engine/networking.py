@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 
-from minibox.errors import NetworkError, NetworkNotFound, Unsupported
+from minibox.base.codec import FileKind
+from minibox.errors import NetworkError, NetworkNotFound, Unsupported, UsageError
 from minibox.network import files, lease, members
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from minibox.engine.options import RunOptions
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
 SIGTERM = 15
 SOCK_CLOEXEC = 0o2000000
 JOINED = "networks"  # in a container's directory, when `networks.connect` has changed what it is on
+ALIAS_MAX = 253  # characters of a host name
+
+
+def _joined_before(data: bytes) -> dict[str, Any]:
+    rows = [line.split("\t") for line in data.decode().split("\n") if line]
+    return {"Networks": [{"Name": name, "Aliases": aliases} for name, *aliases in rows]}
+
+
+JOINED_NETWORKS = FileKind("networks", {"Networks": [{"Name": str, "Aliases": [str]}]}, before=_joined_before)
 
 
 @record
@@ -98,13 +108,36 @@ def _named(root: str, name: str) -> NamedNetwork | None:
 
 
 def read_joined(directory: str) -> list[tuple[str, tuple[str, ...]]] | None:
-    """What a container is on by later change, each by name with its aliases; None when nothing was changed."""
+    """What a container is on by later change, each by name with its aliases; None when nothing was changed.
+
+    Raises:
+        Unreadable: that can't be told.
+    """
     try:
-        with open(f"{directory}/{JOINED}", encoding="utf-8") as file:
-            rows = [line.split("\t") for line in file.read().splitlines()]
+        found = JOINED_NETWORKS.read(f"{directory}/{JOINED}")["Networks"]
     except FileNotFoundError:
         return None
-    return [(name, tuple(aliases)) for name, *aliases in rows]
+    return [(each["Name"], tuple(each["Aliases"])) for each in found]
+
+
+def write_joined(directory: str, joined: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """Write down what a container is on."""
+    rows = [{"Name": name, "Aliases": list(aliases)} for name, aliases in joined]
+    JOINED_NETWORKS.write(f"{directory}/{JOINED}", {"Networks": rows})
+
+
+def check_aliases(aliases: Iterable[str], option: str = "--network-alias") -> None:
+    """Refuse names that no container can have on a network.
+
+    Raises:
+        UsageError
+    """
+    for alias in aliases:
+        if not files.is_name(alias) or len(alias) > ALIAS_MAX:
+            raise UsageError(
+                f"{option} {alias!r}: not a host name",
+                f"1 to {ALIAS_MAX} letters, digits, dots, hyphens and underscores, the first no hyphen and no dot",
+            )
 
 
 def ports_to_publish(

@@ -5,10 +5,21 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
+from minibox.base import damage
+from minibox.base.lock import Lock
 from minibox.engine import events, networking, ownership, state
 from minibox.engine.lifecycle import Process
 from minibox.engine.prepare import FILES
-from minibox.errors import ContainerNotRunning, NetworkError, NetworkInUse, NetworkNotFound, UsageError
+from minibox.errors import (
+    ContainerNotFound,
+    ContainerNotRunning,
+    Damaged,
+    NetworkError,
+    NetworkInUse,
+    NetworkNotFound,
+    Unreadable,
+    UsageError,
+)
 from minibox.image.filters import parse_filters, parse_truth
 from minibox.network import bridge, lease, members, named, partition
 
@@ -70,6 +81,9 @@ def remove(root: str, runroot: str, name_or_id: str, *, force: bool = False) -> 
         if force:
             return
         raise
+    except Damaged:
+        named.remove_damaged(root, runroot, name_or_id)
+        return
     if network.owned and network.name not in named.collect(root, runroot):
         raise NetworkInUse(f"network {network.name} belongs to a program that runs", "it goes when that ends")
     named.remove(root, runroot, network)
@@ -100,7 +114,11 @@ def prune(root: str, runroot: str, filters: Sequence[Filter] = ()) -> list[str]:
 
 def _named_by(root: str, found: dict[str, Any]) -> list[str]:
     """The networks that a container is on or will be, by name."""
-    changed = networking.read_joined(f"{root}/containers/{found['Id']}")
+    try:
+        changed = networking.read_joined(f"{root}/containers/{found['Id']}")
+    except Unreadable as error:
+        damage.tell(error)
+        changed = None
     if changed is not None:
         return [name for name, _ in changed]
     options = found.get("Options")
@@ -120,21 +138,23 @@ def connect(
         UsageError: it is on it, or uses the host's.
         NetworkError: the kernel or nft refuses.
     """
+    networking.check_aliases(aliases, "--alias")
     network = _find(root, network_name)
-    container_id = state.find_id(root, container_name)
-    found = state.read(root, container_id)
-    _check_mode(found, container_name)
-    before = _named_by(root, found)
     name = network.name if network else DEFAULT
-    if name in before:
-        raise UsageError(f"container {container_name} is on the network {name} already")
-    held = None
-    try:
-        with Process(root, container_id, "connect") as process:
-            held = _wire(root, runroot, network, container_id, found["Name"], aliases, process.live.pid)
-    except ContainerNotRunning:
-        pass
-    _note_joined(root, found, lambda joined: [*joined, (name, tuple(aliases))])
+    container_id = state.find_id(root, container_name)
+    with _lock(root, container_id):
+        found = state.read(root, container_id)
+        _check_mode(found, container_name)
+        joined = _joined(root, found)
+        if any(each == name for each, _ in joined):
+            raise UsageError(f"container {container_name} is on the network {name} already")
+        held = None
+        try:
+            with Process(root, container_id, "connect") as process:
+                held = _wire(root, runroot, network, container_id, found["Name"], aliases, process.live.pid)
+        except ContainerNotRunning:
+            pass
+        networking.write_joined(f"{root}/containers/{container_id}", [*joined, (name, aliases)])
     events.note_network(runroot, network.id if network else name, name, "connect", container=container_id)
     return held
 
@@ -151,23 +171,38 @@ def disconnect(root: str, runroot: str, network_name: str, container_name: str, 
         NetworkError: the kernel or nft refuses.
     """
     network = _find(root, network_name)
-    container_id = state.find_id(root, container_name)
-    found = state.read(root, container_id)
-    _check_mode(found, container_name)
     name = network.name if network else DEFAULT
+    container_id = state.find_id(root, container_name)
     bridge_name = network.bridge if network else lease.bridge_name(runroot)
-    leases = lease.of(runroot, container_id)
-    held = next((each for each in leases if each.bridge == bridge_name), None)
-    if held is None and name not in _named_by(root, found):
-        if force:
-            return
-        raise UsageError(f"container {container_name} is not on the network {name}")
-    if held:
-        bridge.unwire(held)
-        members.leave(held)
-        _find_way_out(root, container_id, [each for each in leases if each is not held])
-    _note_joined(root, found, lambda joined: [each for each in joined if each[0] != name])
+    with _lock(root, container_id):
+        found = state.read(root, container_id)
+        _check_mode(found, container_name)
+        joined = _joined(root, found)
+        leases = lease.of(runroot, container_id)
+        held = next((each for each in leases if each.bridge == bridge_name), None)
+        if held is None and all(each != name for each, _ in joined):
+            if force:
+                return
+            raise UsageError(f"container {container_name} is not on the network {name}")
+        if held:
+            bridge.unwire(held)
+            members.leave(held)
+            _find_way_out(root, container_id, [each for each in leases if each is not held])
+        left = [each for each in joined if each[0] != name]
+        networking.write_joined(f"{root}/containers/{container_id}", left)
     events.note_network(runroot, network.id if network else name, name, "disconnect", container=container_id)
+
+
+def _lock(root: str, container_id: str) -> Lock:
+    """Alone in changing what a container is on.
+
+    Raises:
+        ContainerNotFound: it was removed meanwhile.
+    """
+    directory = f"{root}/containers/{container_id}"
+    if not os.path.isdir(directory):
+        raise ContainerNotFound(f"container {container_id[:12]!r} was removed")
+    return Lock(directory)
 
 
 def _find(root: str, name: str) -> NamedNetwork | None:
@@ -226,19 +261,19 @@ def _find_way_out(root: str, container_id: str, leases: Sequence[Lease]) -> None
         pass
 
 
-def _note_joined(root: str, found: dict[str, Any], changed: Any) -> None:
-    """Remember what a container is on, for its next start."""
-    directory = f"{root}/containers/{found['Id']}"
-    joined = networking.read_joined(directory)
-    if joined is None:
-        options = found.get("Options")
-        options = options if isinstance(options, dict) else {}
-        first = str(options.get("network") or DEFAULT)
-        joined = [(first, tuple(options.get("network_alias", ())))] if first not in ("none", "host") else []
-    path = f"{directory}/{networking.JOINED}"
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        file.write("".join("\t".join((name, *aliases)) + "\n" for name, aliases in changed(joined)))
-    os.rename(f"{path}.new", path)
+def _joined(root: str, found: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+    """What a container is on, or will be when it is started, each by name with its aliases.
+
+    Raises:
+        Unreadable: that can't be told.
+    """
+    joined = networking.read_joined(f"{root}/containers/{found['Id']}")
+    if joined is not None:
+        return joined
+    options = found.get("Options")
+    options = options if isinstance(options, dict) else {}
+    first = str(options.get("network") or DEFAULT)
+    return [(first, tuple(options.get("network_alias", ())))] if first not in ("none", "host") else []
 
 
 # ---- partition ------------------------------------------------------------------------------------

@@ -1,47 +1,63 @@
-"""Which ports of a running container are published: ``ports`` in its directory, a line each."""
+"""Which ports of a running container are published: ``ports`` in its directory."""
 
 from __future__ import annotations
 
-import os
-
+from minibox.base import damage
+from minibox.base.codec import FileKind
+from minibox.base.files import discard
+from minibox.base.shape import PORT
 from minibox.engine import ownership, state
-from minibox.errors import PortTaken, UsageError
+from minibox.errors import PortTaken, Unreadable, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Any
 
     from minibox.network.published import Published
 
 FILE = "ports"
 
 
+def _before(data: bytes) -> dict[str, Any]:
+    rows = [line.split(" ") for line in data.decode("ascii").split("\n") if line]
+    keys = ("Address", "Port", "Inside", "Protocol")
+    return {"Ports": [dict(zip(keys, (row[0], int(row[1]), int(row[2]), row[3]))) for row in rows]}
+
+
+PORTS = FileKind(
+    FILE, {"Ports": [{"Address": str, "Port": PORT, "Inside": PORT, "Protocol": str}]}, before=_before, indented=False
+)
+
+
 def note(directory: str, ports: Iterable[Published]) -> None:
     """Write down what is published of the container whose directory it is."""
-    path = f"{directory}/{FILE}"
-    with open(f"{path}.new", "w", encoding="ascii") as file:
-        file.write("".join(f"{each.address} {each.port} {each.inside} {each.protocol}\n" for each in ports))
-    os.rename(f"{path}.new", path)
+    rows = [
+        {"Address": each.address, "Port": each.port, "Inside": each.inside, "Protocol": each.protocol} for each in ports
+    ]
+    PORTS.write(f"{directory}/{FILE}", {"Ports": rows})
 
 
 def forget(directory: str) -> None:
     """Nothing of it is published any more; nor has been is fine."""
     try:
-        os.unlink(f"{directory}/{FILE}")
-    except FileNotFoundError:
+        discard(f"{directory}/{FILE}")
+    except NotADirectoryError:
         pass
 
 
 def published(root: str, container_id: str) -> list[Published]:
-    """What is published of a container, by its own ports."""
+    """What is published of a container, by its own ports; nothing where that can't be told, and who looks hears of it."""
     try:
-        with open(f"{root}/containers/{container_id}/{FILE}", encoding="ascii") as file:
-            rows = [line.split() for line in file]
+        rows = PORTS.read(f"{root}/containers/{container_id}/{FILE}")["Ports"]
     except OSError:
+        return []
+    except Unreadable as error:
+        damage.tell(error)
         return []
     from minibox.network.published import Published
 
-    found = [Published(row[0], int(row[1]), int(row[2]), row[3]) for row in rows if len(row) == 4]
+    found = [Published(row["Address"], row["Port"], row["Inside"], row["Protocol"]) for row in rows]
     return sorted(found, key=lambda each: (each.inside, each.protocol, each.address, each.port))
 
 

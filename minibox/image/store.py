@@ -11,9 +11,9 @@ Everything that reads JSON, hashes or unpacks is imported when it is needed.
 
 from __future__ import annotations
 
-import marshal
 import os
 
+from minibox.base.cache import read_cache, write_cache
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 CACHE_FORMAT = 2
 CACHE_VALUES = 5
-MARSHAL_VERSION = 4  # read by every Python since 3.4
-CHECKSUM_MODULUS = (1 << 61) - 1
-CHECKSUM_BYTES = 8
 CACHED_REFERENCE_LENGTH_MAX = 200
 
 
@@ -81,8 +78,8 @@ class ImageStore:
         self._resolved_version = version = self._index_version()
         cache_name = self._cache_name(reference)
         if version is not None and cache_name is not None:
-            values = _read_cache(cache_name, (CACHE_FORMAT, *version, reference))
-            if values is not None:
+            values = read_cache(cache_name, (CACHE_FORMAT, *version, reference))
+            if values is not None and len(values) == CACHE_VALUES:
                 return ResolvedImage(*values)
         return self._resolve_uncached(reference, cache_name)
 
@@ -124,7 +121,7 @@ class ImageStore:
             raise self._not_found(reference)
         if version is not None and cache_name is not None:
             values = (image.reference, image.digest, image.config, image.chain_ids, image.config_digest)
-            _write_cache(cache_name, (CACHE_FORMAT, *version, reference), values)
+            write_cache(cache_name, (CACHE_FORMAT, *version, reference), values)
         return image
 
     def _not_found(self, reference: str) -> Exception:
@@ -161,47 +158,3 @@ def parse_familiar(name: str) -> str:
         return parse(name).familiar
     except InvalidReference:
         return name
-
-
-def _read_cache(path: str, key: tuple[object, ...]) -> tuple[Any, ...] | None:
-    """What `_write_cache` kept at ``path`` for ``key``; None when there is none or it is damaged."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return None
-    try:
-        data = os.read(descriptor, os.fstat(descriptor).st_size)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-    # marshal trusts its input, so damage is found before it looks; zlib.crc32 would be an import.
-    payload = data[CHECKSUM_BYTES:]
-    if not payload or data[:CHECKSUM_BYTES] != _checksum(payload):
-        return None
-    try:
-        kept_key, values = marshal.loads(payload)
-    except (ValueError, EOFError, TypeError):
-        return None
-    return values if kept_key == key and len(values) == CACHE_VALUES else None
-
-
-def _write_cache(path: str, key: tuple[object, ...], values: tuple[object, ...]) -> None:
-    """Keep ``values``; a cache that can't be written is no error."""
-    entry: Any = key, values
-    payload = marshal.dumps(entry, MARSHAL_VERSION)
-    temporary = f"{path[:-8]}.{os.getpid()}"
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, _checksum(payload) + payload)
-        finally:
-            os.close(descriptor)
-        os.rename(temporary, path)
-    except (OSError, ValueError):
-        return
-
-
-def _checksum(payload: bytes) -> bytes:
-    return (int.from_bytes(payload, "little") % CHECKSUM_MODULUS).to_bytes(CHECKSUM_BYTES, "little")

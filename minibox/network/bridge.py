@@ -14,6 +14,8 @@ import os
 import struct
 from binascii import crc32
 
+from minibox.base.files import remove_all
+from minibox.base.lock import Lock
 from minibox.errors import NetworkError, kernel_says
 from minibox.network import firewall, ipv4, rtnetlink
 from minibox.network import lease as leases
@@ -131,7 +133,7 @@ def remove_bridge(runroot: str, bridge: str = "") -> None:
     bridge = bridge or leases.bridge_name(runroot)
     state = leases.directory(runroot, bridge)
     try:
-        with leases.Lock(state):
+        with Lock(state):
             held = leases.leased(state)
             if held:
                 raise NetworkError(
@@ -146,13 +148,9 @@ def remove_bridge(runroot: str, bridge: str = "") -> None:
                 index = 0
             if index:
                 _delete(runroot, index, bridge)
-            for name in ("subnet", "firewall"):
-                _unlink(f"{state}/{name}")
-            for name in ("names", "leases", ""):
-                try:
-                    os.rmdir(f"{state}/{name}")
-                except FileNotFoundError:
-                    pass  # the default bridge has no names
+            leases.remove_rubbish(state)
+            os.rmdir(f"{state}/leases")  # refused where somebody has just taken one
+            remove_all(state)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -186,7 +184,7 @@ def _ensure_bridge(lease: Lease, requests: dict[str, rtnetlink.Request], host: L
     control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         if not _is_ready(control, lease):
-            with leases.Lock(leases.directory(lease.runroot, lease.bridge)):
+            with Lock(leases.directory(lease.runroot, lease.bridge)):
                 _make_bridge(lease, requests, host, control)
         return _socket.if_nametoindex(lease.bridge), _mtu(control, lease.bridge)
     finally:
@@ -328,10 +326,3 @@ def _ioctl(control: _socket.socket, request: int, name: str) -> bytes:
 def _says(answer: OSError) -> str:
     """The kernel's own words where it had any (NLMSGERR_ATTR_MSG), and the error by name."""
     return kernel_says(answer) + (f": {answer.strerror}" if answer.strerror != os.strerror(answer.errno or 0) else "")
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass

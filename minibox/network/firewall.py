@@ -25,7 +25,8 @@ import os
 import struct
 from binascii import crc32
 
-from minibox.errors import NetworkError, kernel_says
+from minibox.base.codec import FileKind
+from minibox.errors import NetworkError, Unreadable, kernel_says
 from minibox.network import lease as leases
 from minibox.record import record
 
@@ -44,6 +45,8 @@ NLM_F_REQUEST = 1
 
 IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
 NETNS = "/proc/thread-self/ns/net"
+#: What was put there last: a note, without which nft puts it there again.
+NOTE = FileKind("firewall", {"Stamp": str}, indented=False)
 PLACES = ("/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft", "/usr/bin/nft")
 
 TABLE = """\
@@ -358,11 +361,7 @@ def _elements(name: str) -> set[str] | None:
 
 
 def _recorded_subnet(state: str) -> str:
-    try:
-        with open(f"{state}/subnet", encoding="ascii") as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        return ""
+    return str(leases.recorded(state) or "")
 
 
 def _lock() -> int:
@@ -387,14 +386,13 @@ def _stamp(number: int, script: str) -> str:
 
 def _read_note(path: str) -> str:
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read()
-    except FileNotFoundError:
+        return str(NOTE.read(path)["Stamp"])
+    except (OSError, Unreadable):
         return ""
 
 
-def _write_note(path: str, note: str) -> None:
-    temporary = f"{path}.new"
-    with open(temporary, "w", encoding="ascii") as file:
-        file.write(note)
-    os.rename(temporary, path)
+def _write_note(path: str, stamp: str) -> None:
+    try:
+        NOTE.write(path, {"Stamp": stamp})
+    except OSError:
+        pass  # the next start runs nft

@@ -1,6 +1,6 @@
 """Addresses: one leased to each container on a bridge, by files only.
 
-    runroot/network/<bridge>/subnet             the bridge's subnet, chosen at first use
+    runroot/network/<bridge>/subnet             the bridge's subnet, chosen at first use, and its network
     runroot/network/<bridge>/leases/<address>   a symbolic link whose target is the container's id
     runroot/network/<bridge>/names/<id>         what members of a network are called; see `members`
 
@@ -15,7 +15,11 @@ import fcntl
 import os
 from binascii import crc32
 
-from minibox.errors import NetworkError, kernel_says
+from minibox.base.codec import FileKind
+from minibox.base.files import remove_all
+from minibox.base.lock import Lock
+from minibox.base.shape import path_part
+from minibox.errors import NetworkError, Unreadable, kernel_says
 from minibox.network import ipv4, subnet
 from minibox.record import record
 
@@ -28,8 +32,25 @@ if TYPE_CHECKING:
 DEFAULT_RUNROOT = "/run/minibox"
 DEFAULT_BRIDGE = "minibox0"
 INTERNAL = "mbi"  # how the names of bridges begin that have no way out
-SIOCGIFADDR = 0x8915  # netdevice(7)
+SIOCGIFADDR, SIOCGIFNETMASK = 0x8915, 0x891B  # netdevice(7)
 LIKELY = 8  # so many of the addresses that a container tries first are looked at first
+
+
+def subnet_in_words(value: object) -> bool:
+    """A shape: ``10.212.0.0/22``."""
+    try:
+        return isinstance(value, str) and ipv4.parse_subnet(value).prefix_length <= 30
+    except ValueError:
+        return False
+
+
+#: ``Network``: the path of the file of the network whose bridge it is; "" for the default one.
+SUBNET = FileKind(
+    "subnet",
+    {"Subnet": subnet_in_words, "Network?": str},
+    before=lambda data: {"Subnet": data.decode("ascii").strip()},
+    indented=False,
+)
 
 
 @record
@@ -152,31 +173,28 @@ def leased(state: str) -> dict[str, str]:
     return {address: container_id for address, container_id in found.items() if container_id}
 
 
+def rubbish(state: str) -> list[str]:
+    """What is among the leases of a bridge and is none."""
+    return [name for name in _names(f"{state}/leases") if not owner(state, name)]
+
+
+def remove_rubbish(state: str) -> None:
+    """Remove it."""
+    for name in rubbish(state):
+        path = f"{state}/leases/{name}"
+        if os.path.isdir(path) and not os.path.islink(path):
+            remove_all(path)
+        elif not owner(state, name):
+            os.unlink(path)
+
+
 def owner(state: str, address: str) -> str:
-    """The id of the container that holds ``address``; empty when nobody does."""
+    """The id of the container that holds ``address``; empty when nobody does, or what is there is no lease."""
     try:
-        return os.readlink(f"{state}/leases/{address}")
-    except FileNotFoundError:
+        found = os.readlink(f"{state}/leases/{address}")
+    except OSError:
         return ""
-
-
-class Lock:
-    """An exclusive flock on a bridge's state directory, for as long as a ``with`` lasts.
-
-    Only what removes a lease, or chooses the subnet, takes it. The kernel drops it with its holder.
-    """
-
-    def __init__(self, state: str) -> None:
-        self._state = state
-        self._fd = -1
-
-    def __enter__(self) -> Lock:
-        self._fd = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        os.close(self._fd)
+    return found if path_part(found) else ""
 
 
 def _take_in(chosen: Subnet, runroot: str, container_id: str, bridge: str) -> Lease:
@@ -220,19 +238,34 @@ def _chosen(state: str, bridge: str, wanted: Subnet | None) -> Subnet:
         if before and subnet.is_free(before, taken):
             return before
         chosen = subnet.choose(taken, 0 if bridge == DEFAULT_BRIDGE else crc32(bridge.encode()))
-    with open(f"{state}/subnet.new", "w", encoding="ascii") as file:
-        file.write(str(chosen))
-    os.rename(f"{state}/subnet.new", f"{state}/subnet")
+    record_subnet(state, chosen)
     return chosen
 
 
+def record_subnet(state: str, chosen: Subnet, network: str = "") -> None:
+    """Write down the subnet of a bridge, and which network it belongs to: the path of its file."""
+    SUBNET.write(f"{state}/subnet", {"Subnet": str(chosen), "Network": network})
+
+
 def recorded(state: str) -> Subnet | None:
-    """The subnet of the bridge whose state it is; None when it has none yet."""
+    """The subnet of the bridge whose state it is; None when it has none yet.
+
+    Where what was written down is damaged, the bridge itself says it.
+    """
     try:
-        with open(f"{state}/subnet", encoding="ascii") as file:
-            return ipv4.parse_subnet(file.read())
-    except (FileNotFoundError, ValueError):
+        return ipv4.parse_subnet(SUBNET.read(f"{state}/subnet")["Subnet"])
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except Unreadable:
+        return _subnet_of(os.path.basename(state))
+
+
+def network_of(state: str) -> str:
+    """The path of the file of the network whose bridge has its state there; "" for none, or one that isn't known."""
+    try:
+        return str(SUBNET.read(f"{state}/subnet").get("Network", ""))
+    except (OSError, Unreadable):
+        return ""
 
 
 def _link_exists(name: str) -> bool:
@@ -243,21 +276,25 @@ def _link_exists(name: str) -> bool:
 
 
 def _subnet_of(bridge: str) -> Subnet | None:
-    """The subnet of a bridge that is there, if it is one of those that we give; else None."""
+    """The subnet of a bridge that is there, whose own address is its first; else None."""
     control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
-        request = bridge.encode().ljust(40, b"\0")
-        address = int.from_bytes(fcntl.ioctl(control.fileno(), SIOCGIFADDR, request)[20:24], "big")
+        address, mask = (_asked(control, request, bridge) for request in (SIOCGIFADDR, SIOCGIFNETMASK))
     except OSError:  # no such link, or no address
         return None
     finally:
         control.close()
-    given = (found for found in subnet.candidates(0) if address == found.first + 1)
-    return next(given, None)
+    found = ipv4.Subnet(address & mask, mask.bit_count())
+    return found if address == found.first + 1 else None
+
+
+def _asked(control: _socket.socket, request: int, interface: str) -> int:
+    answer = fcntl.ioctl(control.fileno(), request, interface.encode().ljust(40, b"\0"))
+    return int.from_bytes(answer[20:24], "big")
 
 
 def _names(path: str) -> list[str]:
     try:
         return sorted(os.listdir(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []

@@ -11,15 +11,39 @@ from __future__ import annotations
 
 import os
 
-from minibox.errors import NetworkError, kernel_says
-from minibox.network import files
+from minibox.base import damage
+from minibox.base.codec import FileKind
+from minibox.base.files import discard
+from minibox.base.lock import Lock
+from minibox.errors import NetworkError, Unreadable, kernel_says
+from minibox.network import files, ipv4
 from minibox.network import lease as leases
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from minibox.network.lease import Lease
+
+
+def host_name(value: object) -> bool:
+    """A shape: what can stand in /etc/hosts."""
+    return isinstance(value, str) and files.is_name(value)
+
+
+def ipv4_address(value: object) -> bool:
+    """A shape."""
+    return isinstance(value, str) and ipv4.is_ipv4(value)
+
+
+def _before(data: bytes) -> dict[str, Any]:
+    hosts_path, line, *_ = data.decode().split("\n")
+    address, _, names = line.partition("\t")
+    return {"Hosts": hosts_path, "Address": address, "Names": names.split()}
+
+
+MEMBER = FileKind("member", {"Hosts": str, "Address": ipv4_address, "Names": [host_name]}, before=_before)
 
 
 def join(lease: Lease, hosts_path: str, names: Iterable[str]) -> None:
@@ -27,20 +51,18 @@ def join(lease: Lease, hosts_path: str, names: Iterable[str]) -> None:
 
     Args:
         hosts_path: the file that it has as /etc/hosts; it is there already.
-        names: those that can't be host names are left out.
+        names: those that can't be host names are left out; the user's own were looked at before.
 
     Raises:
         NetworkError: the kernel refused.
     """
     state = leases.directory(lease.runroot, lease.bridge)
-    known = " ".join(dict.fromkeys(name for name in names if name and files.is_name(name)))
+    known = list(dict.fromkeys(name for name in names if files.is_name(name)))
     try:
         os.makedirs(f"{state}/names", 0o700, exist_ok=True)
-        with leases.Lock(state):
-            path = f"{state}/names/{lease.container_id}"
-            with open(f"{path}.new", "w", encoding="utf-8") as file:
-                file.write(f"{hosts_path}\n{lease.address}\t{known}\n")
-            os.rename(f"{path}.new", path)
+        with Lock(state):
+            fields = {"Hosts": hosts_path, "Address": lease.address, "Names": known}
+            MEMBER.write(f"{state}/names/{lease.container_id}", fields)
             _tell_all(state, lease.bridge)
     except OSError as error:
         raise NetworkError(f"make {lease.container_id[:12]} known on {lease.bridge}: {kernel_says(error)}") from error
@@ -53,13 +75,15 @@ def leave(lease: Lease) -> None:
         NetworkError: the kernel refused.
     """
     state = leases.directory(lease.runroot, lease.bridge)
-    if os.path.exists(f"{state}/names/{lease.container_id}"):
+    path = f"{state}/names/{lease.container_id}"
+    if os.path.lexists(path):
         try:
-            with leases.Lock(state):
-                hosts_path, _ = _read(f"{state}/names/{lease.container_id}")
-                os.unlink(f"{state}/names/{lease.container_id}")
+            with Lock(state):
+                hosts_path = _hosts_of(path)
+                discard(path)
                 _tell_all(state, lease.bridge)
-                _tell(hosts_path, lease.bridge, [])
+                if hosts_path:
+                    _tell(hosts_path, lease.bridge, [])
         except FileNotFoundError:
             pass  # somebody else was faster
         except OSError as error:
@@ -76,17 +100,33 @@ def leave_all(runroot: str, container_id: str) -> None:
 def names_of(lease: Lease) -> list[str]:
     """What a member is called."""
     try:
-        _, line = _read(f"{leases.directory(lease.runroot, lease.bridge)}/names/{lease.container_id}")
-    except FileNotFoundError:
+        found = MEMBER.read(f"{leases.directory(lease.runroot, lease.bridge)}/names/{lease.container_id}")
+    except (OSError, Unreadable):
         return []
-    return line.split()[1:]
+    return list(found["Names"])
+
+
+def _hosts_of(path: str) -> str:
+    try:
+        return str(MEMBER.read(path)["Hosts"])
+    except Unreadable:
+        return ""
 
 
 def _tell_all(state: str, bridge: str) -> None:
-    known = [_read(f"{state}/names/{each}") for each in sorted(os.listdir(f"{state}/names")) if "." not in each]
-    lines = [line for _, line in known]
-    for hosts_path, _ in known:
-        _tell(hosts_path, bridge, lines)
+    known = []
+    for name in sorted(os.listdir(f"{state}/names")):
+        if "." in name:  # being written
+            continue
+        try:
+            known.append(MEMBER.read(f"{state}/names/{name}"))
+        except FileNotFoundError:
+            continue
+        except Unreadable as error:
+            damage.tell(error)
+    lines = [f"{each['Address']}\t{' '.join(each['Names'])}" for each in known]
+    for found in known:
+        _tell(found["Hosts"], bridge, lines)
 
 
 def _tell(hosts_path: str, bridge: str, lines: list[str]) -> None:
@@ -107,9 +147,3 @@ def _tell(hosts_path: str, bridge: str, lines: list[str]) -> None:
             os.ftruncate(fd, len(data))
     finally:
         os.close(fd)
-
-
-def _read(path: str) -> tuple[str, str]:
-    with open(path, encoding="utf-8") as file:
-        hosts_path, line, *_ = file.read().split("\n")
-    return hosts_path, line

@@ -1,6 +1,6 @@
 """Networks by name: ``root/networks/<name>``, each with a bridge of its own.
 
-The file's first line says all that a start needs, each further one is a label. A network of a program that
+A network of a program that
 embeds minibox ends with it: its file is held with flock, as `engine.ownership` does it for containers, and
 `collect` removes one whose lock is free. One of `minibox network create` has no owner, and stays.
 """
@@ -12,7 +12,12 @@ import os
 from binascii import crc32
 from time import time
 
-from minibox.errors import NetworkError, NetworkInUse, NetworkNotFound, UsageError, kernel_says
+from minibox.base import damage
+from minibox.base.codec import FileKind
+from minibox.base.files import discard, replace_locked
+from minibox.base.lock import Lock
+from minibox.base.shape import moment
+from minibox.errors import NetworkError, NetworkInUse, NetworkNotFound, Unreadable, UsageError, kernel_says
 from minibox.network import bridge, ipv4, members, subnet
 from minibox.network import lease as leases
 from minibox.record import record
@@ -20,6 +25,7 @@ from minibox.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from minibox.network.ipv4 import Subnet
     from minibox.network.lease import Lease
@@ -27,6 +33,34 @@ if TYPE_CHECKING:
 MODES = ("none", "host", "bridge", "default", "container")
 _ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 SMALLEST = 29  # bits of the prefix: 5 members
+ID_LENGTH = 64
+
+
+def network_id(value: object) -> bool:
+    """A shape: 64 hexadecimal digits."""
+    return isinstance(value, str) and len(value) == ID_LENGTH and set("0123456789abcdef").issuperset(value)
+
+
+def _before(data: bytes) -> dict[str, Any]:
+    first, *rest = data.decode(errors="surrogateescape").removesuffix("\n").split("\n")
+    found, chosen, internal, owned, created = first.split()
+    labels = dict(line.partition("=")[::2] for line in rest)
+    flags = {"Internal": internal == "1", "Owned": owned == "1"}
+    return {"Id": found, "Subnet": chosen, **flags, "Created": float(created), "Labels": labels}
+
+
+NETWORK = FileKind(
+    "network",
+    {
+        "Id": network_id,
+        "Subnet": leases.subnet_in_words,
+        "Internal": bool,
+        "Owned": bool,
+        "Created": moment,
+        "Labels": {str: str},
+    },
+    before=_before,
+)
 
 
 @record
@@ -87,20 +121,18 @@ def create(
     network_id = os.urandom(32).hex()
     name = name or f"net-{network_id[:8]}"
     check_name(name)
-    if any("\n" in text for item in (labels or {}).items() for text in item):
-        raise UsageError("a label of a network can't have more than one line")
     directory = f"{root}/networks"
     try:
         os.makedirs(directory, 0o700, exist_ok=True)
-        with leases.Lock(directory):
+        with Lock(directory):
             others = networks(root)
-            if any(each.name == name for each in others):
+            if os.path.lexists(f"{directory}/{name}"):
                 raise NetworkError(
                     f"network {name} already exists", f"choose another name, or minibox network rm {name}"
                 )
             chosen = _choose(wanted, [each.subnet for each in others], crc32(network_id.encode()))
             made = NamedNetwork(name, network_id, chosen, internal, owned, time(), labels or {})
-            place = _place(runroot, made)
+            place = _place(runroot, made, f"{directory}/{name}")
             fd = _write(directory, made)
             try:
                 bridge.make(place)
@@ -136,9 +168,9 @@ def find(root: str, name_or_id: str) -> NamedNetwork:
 
     Raises:
         NetworkNotFound: there is none, or more than one.
+        Unreadable: the file of the one of that name is damaged.
     """
-    exact = _read(root, name_or_id)
-    if exact:
+    if exact := _read(root, name_or_id):
         return exact
     found = [each for each in networks(root) if name_or_id and each.id.startswith(name_or_id)]
     if len(found) != 1:
@@ -148,9 +180,23 @@ def find(root: str, name_or_id: str) -> NamedNetwork:
 
 
 def networks(root: str) -> list[NamedNetwork]:
-    """All networks that have a name, by it."""
-    found = [_read(root, name) for name in _listed(f"{root}/networks")]
-    return [each for each in found if each]
+    """All networks that have a name, by it; who looks hears of those that are damaged."""
+    found, damaged = look(root)
+    for each in damaged:
+        damage.tell(each)
+    return found
+
+
+def look(root: str) -> tuple[list[NamedNetwork], list[Unreadable]]:
+    """All networks that have a name, by it; and what is wrong with the others."""
+    found, damaged = [], []
+    for name in _listed(f"{root}/networks"):
+        try:
+            if network := _read(root, name):
+                found.append(network)
+        except Unreadable as error:
+            damaged.append(error)
+    return found, damaged
 
 
 def take(runroot: str, network: NamedNetwork, container_id: str) -> Lease:
@@ -169,7 +215,7 @@ def remove(root: str, runroot: str, network: NamedNetwork, *, force: bool = Fals
         NetworkError: the kernel or nft refuses.
     """
     try:
-        with leases.Lock(f"{root}/networks"):
+        with Lock(f"{root}/networks"):
             now = _read(root, network.name)
             if now and now.id == network.id:
                 _remove(root, runroot, network, force=force)
@@ -179,19 +225,66 @@ def remove(root: str, runroot: str, network: NamedNetwork, *, force: bool = Fals
         raise NetworkError(f"remove network {network.name}: {kernel_says(error)}") from error
 
 
+def remove_damaged(root: str, runroot: str, name: str) -> None:
+    """Remove a network whose file can't be read, with its bridge; who is on it is cut off.
+
+    Raises:
+        NetworkError: the kernel or nft refuses.
+    """
+    path = f"{root}/networks/{name}"
+    try:
+        with Lock(f"{root}/networks"):
+            for bridge_name in leases.bridges(runroot):
+                if leases.network_of(leases.directory(runroot, bridge_name)) == path:
+                    remove_bridge(runroot, bridge_name)
+            discard(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NetworkError(f"remove network {name}: {kernel_says(error)}") from error
+
+
+def lost_bridges(root: str, runroot: str) -> list[str]:
+    """Bridges of networks of ``root`` that are no more."""
+    found = []
+    try:
+        with Lock(f"{root}/networks"):  # who makes a network makes its bridge first
+            for bridge_name in leases.bridges(runroot):
+                path = leases.network_of(leases.directory(runroot, bridge_name))
+                if path.startswith(f"{root}/networks/") and not os.path.lexists(path):
+                    found.append(bridge_name)
+    except FileNotFoundError:
+        pass
+    return found
+
+
+def remove_bridge(runroot: str, bridge_name: str) -> None:
+    """Remove a bridge, and all that is on it."""
+    state = leases.directory(runroot, bridge_name)
+    chosen = leases.recorded(state)
+    for address, container_id in leases.leased(state).items():
+        if chosen is None:
+            raise NetworkError(
+                f"remove bridge {bridge_name}: nobody knows its subnet any more", "reboot, and it is gone"
+            )
+        lease = leases.place(runroot, bridge_name, chosen, container_id, address)
+        bridge.unwire(lease)
+        members.leave(lease)
+    bridge.remove_bridge(runroot, bridge_name)
+
+
 def collect(root: str, runroot: str) -> list[str]:
     """Remove the networks whose owner was killed; their names. One that resists is left to the next command."""
     gone = []
-    for name in _listed(f"{root}/networks"):
-        found = _read(root, name)
-        if not found or not found.owned:
+    for found in look(root)[0]:
+        if not found.owned:
             continue
         try:
-            with open(f"{root}/networks/{name}", "rb") as file:
+            with open(f"{root}/networks/{found.name}", "rb") as file:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
                 remove(root, runroot, found)
-            gone.append(name)
-        except (OSError, NetworkError):
+            gone.append(found.name)
+        except (OSError, NetworkError, Unreadable):
             continue  # it has an owner, or a container
     return gone
 
@@ -205,20 +298,15 @@ def _remove(root: str, runroot: str, network: NamedNetwork, *, force: bool) -> N
             f"network {network.name} has {len(held)} container{'s' if len(held) > 1 else ''} on it",
             "remove them first: minibox rm " + " ".join(sorted(each[:12] for each in held.values())),
         )
-    for address, container_id in held.items():
-        lease = leases.place(runroot, network.bridge, network.subnet, container_id, address)
-        bridge.unwire(lease)
-        members.leave(lease)
-    bridge.remove_bridge(runroot, network.bridge)
+    remove_bridge(runroot, network.bridge)
     os.unlink(f"{root}/networks/{network.name}")
 
 
-def _place(runroot: str, network: NamedNetwork) -> Lease:
+def _place(runroot: str, network: NamedNetwork, path: str) -> Lease:
     """The bridge's state, and the lease of nobody on it."""
     state = leases.directory(runroot, network.bridge)
     os.makedirs(f"{state}/leases", 0o700, exist_ok=True)
-    with open(f"{state}/subnet", "w", encoding="ascii") as file:
-        file.write(str(network.subnet))
+    leases.record_subnet(state, network.subnet, path)
     return leases.place(runroot, network.bridge, network.subnet)
 
 
@@ -239,41 +327,39 @@ def _choose(wanted: str, others: list[Subnet], offset: int) -> Subnet:
 
 def _write(directory: str, network: NamedNetwork) -> int:
     """Write a network's file; a descriptor that holds its lock, as it did before anybody could see it."""
-    words = (network.id, network.subnet, int(network.internal), int(network.owned), network.created_s)
-    lines = (" ".join(map(str, words)), *(f"{key}={value}" for key, value in network.labels.items()))
-    path = f"{directory}/.{network.id}"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        os.write(fd, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
-        if not network.owned:
-            os.fsync(fd)
-        os.rename(path, f"{directory}/{network.name}")
-    except BaseException:
-        os.close(fd)
-        os.unlink(path)
-        raise
-    return fd
+    fields = {
+        "Id": network.id,
+        "Subnet": str(network.subnet),
+        "Internal": network.internal,
+        "Owned": network.owned,
+        "Created": network.created_s,
+        "Labels": dict(network.labels),
+    }
+    return replace_locked(f"{directory}/{network.name}", NETWORK.encode(fields), durable=not network.owned)
 
 
 def _read(root: str, name: str) -> NamedNetwork | None:
-    """The network of that name; None when there is none, or its file is damaged."""
+    """The network of that name; None when there is none.
+
+    Raises:
+        Unreadable: its file is damaged.
+    """
     if not _ALPHABET.issuperset(name) or name[:1] in ("", "."):
         return None
+    path = f"{root}/networks/{name}"
     try:
-        with open(f"{root}/networks/{name}", encoding="utf-8", errors="surrogateescape") as file:
-            first, *rest = file.read().splitlines()
-        network_id, chosen, internal, owned, created = first.split()
-        labels = dict(line.partition("=")[::2] for line in rest)
-        return NamedNetwork(
-            name, network_id, ipv4.parse_subnet(chosen), internal == "1", owned == "1", float(created), labels
-        )
-    except (OSError, ValueError):
+        found = NETWORK.read(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except Unreadable as error:
+        error.hint = f"minibox network rm {name} removes it, and so does minibox system check --repair"
+        raise
+    chosen = ipv4.parse_subnet(found["Subnet"])
+    return NamedNetwork(name, found["Id"], chosen, found["Internal"], found["Owned"], found["Created"], found["Labels"])
 
 
 def _listed(directory: str) -> list[str]:
     try:
         return sorted(name for name in os.listdir(directory) if not name.startswith("."))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import _socket
 import _thread
-import fcntl
-import marshal
 import os
 import struct
 
+from minibox.base.cache import read_cache, write_cache
+from minibox.base.lock import Lock
 from minibox.linux.process import set_network_namespace
 from minibox.record import record
 
@@ -136,32 +136,18 @@ def requests(directory: str) -> dict[str, Request]:
     """`compile_requests`, kept in a file under ``directory`` for as long as this module stays the same."""
     path = f"{directory}/requests"
     edition = os.stat(__file__).st_mtime_ns
-    kept = _kept(path, edition)
-    if kept:
-        return kept
-    lock_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX)  # of several first starts one compiles
-        kept = _kept(path, edition)
-        if kept:
-            return kept
+    if kept := read_cache(path, edition):
+        return _requests(kept)
+    with Lock(directory):  # of several first starts one compiles
+        if kept := read_cache(path, edition):
+            return _requests(kept)
         compiled = compile_requests()
-        plain = {key: (request.message, request.places) for key, request in compiled.items()}
-        with open(f"{path}.new", "wb") as file:
-            marshal.dump({"edition": edition, "requests": plain}, file)
-        os.rename(f"{path}.new", path)
+        write_cache(path, edition, {key: (request.message, request.places) for key, request in compiled.items()})
         return compiled
-    finally:
-        os.close(lock_fd)
 
 
-def _kept(path: str, edition: int) -> dict[str, Request] | None:
-    try:
-        with open(path, "rb") as file:
-            kept = marshal.load(file)
-        return {key: Request(*value) for key, value in kept["requests"].items()} if kept["edition"] == edition else None
-    except (OSError, ValueError, EOFError, TypeError, KeyError):
-        return None  # not there, or not whole
+def _requests(kept: dict[str, tuple[bytes, tuple[tuple[str, int], ...]]]) -> dict[str, Request]:
+    return {key: Request(*value) for key, value in kept.items()}
 
 
 class Link:

@@ -239,3 +239,54 @@ def test_an_ordinary_user_is_told_what_works_instead(minibox_user):
         done = minibox_user(*words)
         assert done.returncode == 125
         assert "needs root" in done.stderr and "loopback" in done.stderr
+
+
+@pytest.mark.parametrize("alias", ["has space", "", "two\nlines", "a\u2028b", "a\tb", "-x", "#", "a" * 254])
+def test_an_alias_that_nobody_could_be_called_by_is_refused(alias, net, minibox, state):
+    detached(minibox, "box")
+    for words in (
+        ("run", "-d", "--name", "new", "--network", net, "--network-alias", alias, "base", "true"),
+        ("create", "--name", "new", "--network", net, "--network-alias", alias, "base", "true"),
+        ("network", "connect", "--alias", alias, net, "box"),
+    ):
+        done = minibox(*words)
+        assert (done.returncode, done.stdout) == (125, "") and "not a host name" in done.stderr, words
+    assert minibox("ps", "-aq", "--filter", "name=new").stdout == ""
+    assert net not in minibox("inspect", "-f", "{{json .NetworkSettings.Networks}}", "box").stdout
+
+
+LABELS = {"a": "x\u2028y", "b": "two\nlines", "c d": "\x1c \x85\x0b\r\t", "e": "", "f=": "=", "": "none"}
+
+
+def test_labels_come_back_whatever_is_in_them(minibox, state):
+    given = {key: value for key, value in LABELS.items() if "=" not in key}
+    words = [word for key, value in given.items() for word in ("--label", f"{key}={value}")]
+    done = minibox("network", "create", *words, "net")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(minibox("network", "inspect", "net").stdout)[0]["Labels"] == given
+    assert minibox("network", "ls", "-q", "--filter", "label=a=x\u2028y").stdout.strip() == done.stdout[:12]
+    assert minibox("volume", "create", *words, "data").returncode == 0
+    assert json.loads(minibox("volume", "inspect", "data").stdout)[0]["Labels"] == given
+    assert minibox("network", "rm", "net").returncode == 0
+
+
+def test_of_networks_that_are_joined_at_once_none_is_lost(net, minibox, minibox_command, environment):
+    """And of two that join the same one, one is refused."""
+    others = [f"net{number}" for number in range(6)]
+    for each in others:
+        assert minibox("network", "create", each).returncode == 0
+    detached(minibox, "box")
+    commands = [["network", "connect", each, "box"] for each in (*others, net, net)]
+    started = [
+        subprocess.Popen([*minibox_command, *words], env=environment, stderr=subprocess.PIPE, text=True)
+        for words in commands
+    ]
+    said = [each.communicate()[1] for each in started]
+    assert sorted(each.returncode for each in started) == [0] * 7 + [125], said
+    assert sum("is on the network net already" in each for each in said) == 1
+    minibox("restart", "-t0", "box")
+    found = json.loads(minibox("inspect", "-f", "{{json .NetworkSettings.Networks}}", "box").stdout)
+    assert set(found) == {"bridge", net, *others}
+    minibox("rm", "-f", "box")
+    for each in others:
+        assert minibox("network", "rm", each).returncode == 0

@@ -123,6 +123,13 @@ def test_what_is_no_file_is_damage_and_nothing_waits(what: str, tmp_path: Path) 
         PORTS.read(str(path))
 
 
+def test_a_directory_in_its_place_is_put_aside(tmp_path: Path) -> None:
+    (tmp_path / "file/inside").mkdir(parents=True)
+    ANY.write(f"{tmp_path}/file", {"Value": 1})
+    assert ANY.read(f"{tmp_path}/file") == {"Value": 1}
+    assert sorted(os.listdir(tmp_path))[0].startswith(".damaged-file.")
+
+
 def test_none_there_is_no_damage(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         PORTS.read(f"{tmp_path}/none")

@@ -1,5 +1,6 @@
 """The one writer and the one reader of small files."""
 
+import fcntl
 import os
 import socket
 import stat
@@ -7,7 +8,17 @@ from errno import EFBIG
 
 import pytest
 
-from minibox.base.files import FileTooLarge, NotRegularFile, read_file, replace_file
+from minibox.base.files import (
+    FileTooLarge,
+    NotRegularFile,
+    discard,
+    open_to_append,
+    open_to_read,
+    read_file,
+    remove_all,
+    replace_file,
+    replace_locked,
+)
 
 
 def test_a_file_is_replaced_whole_with_its_mode_and_nothing_is_left_beside_it(tmp_path):
@@ -72,3 +83,46 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, kind):
         path.symlink_to("/dev/zero")
     with pytest.raises(NotRegularFile):
         read_file(path, 10)
+
+
+def test_a_file_that_is_locked_before_it_is_seen(tmp_path):
+    path = str(tmp_path / "owned")
+    fd = replace_locked(path, b"ours")
+    try:
+        with open(path, "rb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert os.path.samestat(os.fstat(fd), os.stat(path)) and os.listdir(tmp_path) == ["owned"]
+    finally:
+        os.close(fd)
+
+
+def test_nobody_waits_for_a_reader_of_a_log(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(NotRegularFile):
+        open_to_append(str(tmp_path / "fifo"))
+    os.close(reader)
+    with pytest.raises(OSError, match="No such device"):
+        open_to_append(str(tmp_path / "fifo"))
+    with pytest.raises(NotRegularFile):
+        open_to_read(str(tmp_path / "fifo"))
+    os.close(open_to_append(str(tmp_path / "log")))
+    os.close(open_to_read(str(tmp_path / "log")))
+
+
+def test_what_is_in_the_place_of_a_file_goes_and_nothing_of_it_is_followed(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "link").symlink_to(outside)
+    (state / "directory").mkdir()
+    (state / "directory/file").touch()
+    for name in ("none", "link", "directory"):
+        discard(str(state / name))
+    (name,) = os.listdir(state)
+    assert name.startswith(".damaged-directory.")
+    (state / "again").symlink_to(outside)
+    remove_all(str(state))
+    assert os.listdir(tmp_path) == ["outside"] and os.listdir(outside) == ["kept"]
