@@ -12,12 +12,15 @@ Four things are built:
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from glob import glob
 
-from setuptools import setup
+from setuptools import setup  # before distutils, which is in it since Python 3.12
 from setuptools.command.build_ext import build_ext
+
+from distutils.command.build_scripts import build_scripts  # isort: skip
 
 # PEP 517 runs this file without its own directory on the path; the cffi builders import each other.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -49,6 +52,18 @@ class build_native(build_ext):
         return [*super().get_outputs(), os.path.join(self.build_lib, "minibox", "minibox-init")]
 
 
+class build_programs(build_scripts):
+    """Build the scripts, and tell minibox-oci which interpreter it was built with: copies of it have no other word."""
+
+    def run(self) -> None:
+        super().run()
+        path = os.path.join(self.build_dir, "minibox-oci")
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text.replace("@PYTHON@", shlex.quote(sys.executable)))
+
+
 setup(
     cffi_modules=[
         "native/build_native.py:ffibuilder",
@@ -56,5 +71,5 @@ setup(
         "native/systemd_build.py:ffibuilder",
     ],
     scripts=["bin/minibox", "bin/minibox-oci"],
-    cmdclass={"build_ext": build_native},
+    cmdclass={"build_ext": build_native, "build_scripts": build_programs},
 )
