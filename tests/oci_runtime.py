@@ -33,10 +33,11 @@ class Runtime:
         log: file of ``--log``.
     """
 
+    _groups = 0  # of all of them, as each has its own
+
     def __init__(self, directory: Path, command: list[str] | None = None, **process: Any) -> None:
         self.directory, self.root, self.log = directory, directory / "oci", directory / "oci.log"
         self.bundle = Bundle(directory / "bundle")
-        self._groups = 0
         self._command, self._process = command or [COMMAND], process
         self._environment = {**os.environ, "PYTHONWARNINGS": "error", "MINIBOX_ROOT": str(directory / "root")}
 
@@ -68,7 +69,7 @@ class Runtime:
 
     def write(self, spec: Any) -> None:
         """Write config.json; with a cgroup of its own: ids of tests that run beside this one are the same."""
-        self._groups += 1
+        Runtime._groups += 1
         if isinstance(spec.get("linux"), dict):
             spec["linux"].setdefault("cgroupsPath", f"/minibox-oci-test-{os.getpid()}-{self._groups}")
         (self.bundle.path / "config.json").write_text(json.dumps(spec))

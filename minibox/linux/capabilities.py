@@ -61,20 +61,23 @@ def names_of(mask: int) -> list[str]:
     return [name for number, name in enumerate(NAMES) if mask >> number & 1]
 
 
+def capability_name(word: str) -> str:
+    """As `capability`; "" when there is none."""
+    name = f"CAP_{word.strip().upper().removeprefix('CAP_')}"
+    return name if name in NUMBERS else ""
+
+
 def capability(word: str) -> str:
     """The full name of a capability as a user may write it: any case, with or without ``CAP_``.
 
     Raises:
         UsageError: no such capability; the hint lists names that look like it.
     """
-    name = word.strip().upper()
-    if not name.startswith("CAP_"):
-        name = "CAP_" + name
-    if name in NUMBERS:
+    if name := capability_name(word):
         return name
     from difflib import get_close_matches
 
-    near = get_close_matches(name, NAMES, n=2, cutoff=0.75)
+    near = get_close_matches(f"CAP_{word.strip().upper().removeprefix('CAP_')}", NAMES, n=2, cutoff=0.75)
     raise UsageError(
         f"unknown capability {word!r}",
         hint=f"did you mean {' or '.join(near)}?" if near else "capabilities(7) lists the names",

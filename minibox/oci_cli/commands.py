@@ -34,6 +34,7 @@ _BUNDLE_TEXT = """A bundle is a directory with config.json, which says what to r
 id is one that no other container under --root has."""
 
 COMMANDS = (
+    Command("checkpoint", "", "", "not supported: there are no checkpoints", most=-1),
     Command("create", "life", "create", "make a container; its process waits for start", options=_CREATE,
             description=_BUNDLE_TEXT),
     Command("delete", "life", "delete", "remove what a container has left",
@@ -70,6 +71,7 @@ COMMANDS = (
     Command("pause", "life", "pause", "stop all processes where they are"),
     Command("ps", "show", "ps", "show a container's processes", "<container-id> [ps options]",
             (Option(("format", "f"), "text", "table or json", "table"),), 1, -1, mixed=False),
+    Command("restore", "", "", "not supported: there are no checkpoints", most=-1),
     Command("resume", "life", "resume", "let them go on"),
     Command("run", "life", "run", "make a container and run it", description=_BUNDLE_TEXT, options=(
         *_CREATE,

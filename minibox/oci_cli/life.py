@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -57,10 +55,9 @@ def start(settings: Settings, _: dict[str, Any], words: list[str]) -> int:
 def state(settings: Settings, _: dict[str, Any], words: list[str]) -> int:
     """Print a container's state as JSON."""
     from minibox.engine.oci.state import Container, summary
-    from minibox.json_text import dumps
+    from minibox.oci_cli.output import write
 
-    container = Container.find(settings.root, words[0])
-    sys.stdout.write(dumps(summary(container)) + "\n")
+    write(summary(Container.find(settings.root, words[0])), "  ", end="")
     return 0
 
 

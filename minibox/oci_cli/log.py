@@ -45,9 +45,9 @@ class Log:
 
 def json_line(fields: dict[str, str], now: str) -> str:
     """As logrus's JSONFormatter: keys in order."""
-    from minibox.json_text import dumps
+    from minibox.base.go_json import text
 
-    return dumps(dict(sorted({**fields, "time": now}.items())), "") + "\n"
+    return text(dict(sorted({**fields, "time": now}.items()))) + "\n"
 
 
 def text_line(fields: dict[str, str], now: str) -> str:

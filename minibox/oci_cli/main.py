@@ -62,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         command = command_of(rest[0])
         if command is None:
             return _unknown(given, rest[0])
+        if not command.module:
+            raise _unsupported(command, rest[1:])
         settings = _settings(given)
         values, others = _read_command(command, rest[1:])
         if given["debug"]:
@@ -165,6 +167,13 @@ def _settings(given: dict[str, Any]) -> Settings:
         raise _Shown(f"invalid value for --rootless: {given['rootless']}: one of true, false, auto")
     root = os.path.abspath(given["root"]) if given["root"] else default_root(os.environ)
     return Settings(given, root, rootless[given["rootless"]])
+
+
+def _unsupported(command: Command, words: list[str]) -> _Shown:
+    """Also for ``--help``: by its status Podman finds out whether there are checkpoints."""
+    if {"--help", "-help", "-h"} & {*words}:
+        _show("help_of", command)
+    return _Shown(f"{command.name} is not supported by minibox-oci")
 
 
 def _help(given: dict[str, Any], words: list[str]) -> int:

@@ -37,13 +37,12 @@ _SIZES = {
 def events(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
     """Print what a container uses, a line of JSON each time, until it has ended."""
     from minibox.engine.oci.measure import watch
-    from minibox.json_text import dumps
+    from minibox.oci_cli.output import write
 
     if values["interval"] <= 0:
         raise UsageError("duration interval must be greater than 0")
     for event in watch(settings.root, words[0], values["interval"], once=bool(values["stats"])):
-        sys.stdout.write(dumps(event, "") + "\n")
-        sys.stdout.flush()
+        write(event)
     return 0
 
 

@@ -15,6 +15,7 @@ def exec_(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
     from minibox.engine.oci.exec import exec_ as run
 
     options = ExecOptions(
+        note=lambda text: settings.log.write("warning", text),
         process=values["process"],
         command=tuple(words[1:]),
         cwd=values["cwd"],

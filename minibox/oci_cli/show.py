@@ -20,7 +20,7 @@ WIDTH_LEAST, PADDING = 12, 3  # runc's
 def list_(settings: Settings, values: dict[str, Any], _: list[str]) -> int:
     """List the containers of a root."""
     from minibox.engine.oci.listing import listed
-    from minibox.json_text import dumps
+    from minibox.oci_cli.output import write
 
     if values["format"] not in ("table", "json"):
         raise MiniboxError("invalid format option")
@@ -28,7 +28,7 @@ def list_(settings: Settings, values: dict[str, Any], _: list[str]) -> int:
     if values["quiet"]:
         sys.stdout.write("".join(f"{each['id']}\n" for each in found))
     elif values["format"] == "json":
-        sys.stdout.write((dumps(found, "") if found else "null") + "\n")
+        write(found or None)
     else:
         sys.stdout.write(_table([HEADS, *([str(each[head.lower()]) for head in HEADS] for each in found)]))
     return 0
@@ -42,13 +42,13 @@ def _table(rows: list[Sequence[str]]) -> str:
 def ps(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
     """Show a container's processes: ids as JSON, or lines of ps(1)."""
     from minibox.engine.oci.listing import processes_of
-    from minibox.json_text import dumps
+    from minibox.oci_cli.output import write
 
     if values["format"] not in ("table", "json"):
         raise MiniboxError("invalid format option")
     pids = processes_of(settings.root, words[0])
     if values["format"] == "json":
-        sys.stdout.write(dumps(sorted(pids), "") + "\n")
+        write(sorted(pids))
         return 0
     from minibox.engine.processes import lines_of
 
@@ -68,7 +68,7 @@ def spec(_: Settings, values: dict[str, Any], __: list[str]) -> int:
 def features(_: Settings, __: dict[str, Any], ___: list[str]) -> int:
     """Print what this runtime can do."""
     from minibox.engine.oci.features import features as found
-    from minibox.json_text import dumps
+    from minibox.oci_cli.output import write
 
-    sys.stdout.write(dumps(found()) + "\n")
+    write(found(), "    ")
     return 0

@@ -36,7 +36,7 @@ class Command:
     """A command.
 
     Attributes:
-        module, function: where in this package it is done.
+        module, function: where in this package it is done; "" for one that is only named.
         synopsis: what follows its name.
         least, most: how many words follow the options; -1: any number.
         mixed: options may stand behind other words, too.

@@ -103,7 +103,9 @@ def _check_hooks(spec: Spec) -> None:
 def _check_sysctl(spec: Spec) -> None:
     """A setting must be of a namespace that isn't the host's: else the host's would change."""
     found = namespaces.types(spec) | namespaces.joined(spec).keys()
-    for name in spec.get("linux", {}).get("sysctl", {}):
+    for name, value in spec.get("linux", {}).get("sysctl", {}).items():
+        if name.replace("/", ".") == "kernel.domainname" and (spec.get("domainname") or value) != value:
+            raise ConfigError(f"linux.sysctl: {name} is {value!r}, and domainname {spec['domainname']!r}")
         kind = namespace_of(name)
         if not kind:
             raise ConfigError(f"linux.sysctl: {name} is of no namespace: the host's would change")

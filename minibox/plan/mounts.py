@@ -139,7 +139,7 @@ def _read(mount: runtime.Mount) -> Mount:
     spread = [PROPAGATION[option] for option in options if option in PROPAGATION]
     uid_map, gid_map = _id_map(mount.get("uidMappings", [])), _id_map(mount.get("gidMappings", []))
     remount = "remount" in options
-    if bind and (unknown := [word for word in data if word not in dict(FILE_SYSTEM.values())]):
+    if bind and remount and (unknown := ignored(mount)):
         raise ConfigError(f"a bind mount has no option {unknown[0]!r} (mount on {destination})")
     if bind and not source and not remount:
         raise ConfigError(f"the bind mount on {destination} has no source")
@@ -169,6 +169,14 @@ def _read(mount: runtime.Mount) -> Mount:
         options="" if bind and not remount else ",".join(data),
         copy_up="tmpcopyup" in options,
     )
+
+
+def ignored(mount: runtime.Mount) -> list[str]:
+    """Options of a bind mount that only a new file system could have: there is none."""
+    options = mount.get("options", [])
+    if mount.get("type") != "bind" and not {"bind", "rbind"} & {*options}:
+        return []
+    return [word for word in _data(options) if word not in dict(FILE_SYSTEM.values())]
 
 
 def _attributes(options: list[str], prefix: str) -> tuple[int, int]:

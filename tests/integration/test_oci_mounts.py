@@ -149,9 +149,9 @@ def test_a_file_over_a_link_stays_inside(bundle: Bundle):
     assert not Path("/tmp/minibox-escaped").exists()
 
 
-def test_a_bind_has_no_options_of_a_file_system(bundle: Bundle):
+def test_a_bind_that_is_changed_has_no_options_of_a_file_system(bundle: Bundle):
     with pytest.raises(ConfigError, match="a bind mount has no option 'size=1k'"):
-        mounted(bundle, "bind", "size=1k", source="/")
+        mounted(bundle, "bind", "remount", "size=1k", source="/")
 
 
 # ---- id-mapped ----------------------------------------------------------------------------------

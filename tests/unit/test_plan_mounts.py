@@ -49,7 +49,10 @@ def test_mount_options():
             },
             "/d has mappings for one kind of ids only",
         ),
-        ({"destination": "/d", "type": "bind", "source": "/s", "options": ["size=1k"]}, "no option 'size=1k'.*/d"),
+        (
+            {"destination": "/d", "type": "bind", "source": "/s", "options": ["size=1k", "remount"]},
+            "no option 'size=1k'.*/d",
+        ),
         ({"destination": "/d", "type": "bind"}, "/d has no source"),
     ],
 )

@@ -20,6 +20,7 @@ from minibox.linux.capabilities import unknown
 from minibox.linux.seccomp import filter_flags, program_of
 from minibox.plan import operations as op
 from minibox.plan.compiler import Start, compile_plan
+from minibox.plan.mounts import ignored
 from minibox.plan.namespaces import joined, net_devices, on_host, shares_mounts
 from minibox.plan.rootfs import Rootfs
 from minibox.record import record
@@ -133,6 +134,9 @@ class Creation:
         capabilities: dict[str, Any] = {**process.get("capabilities", {})}
         if lost := unknown(capabilities.values()):
             options.note(f"ignoring unknown or unavailable capabilities: [{' '.join(lost)}]")
+        for mount in self.spec.get("mounts", ()):
+            if words := ignored(mount):
+                options.note(f"ignoring options of the bind mount on {mount['destination']}: [{' '.join(words)}]")
         if shares_mounts(self.spec) and "CAP_SYS_CHROOT" in capabilities.get("bounding", ()):
             options.note("with CAP_SYS_CHROOT the container can leave its root: its mount namespace has another")
         rootless = state.is_rootless() if options.rootless is None else options.rootless
@@ -383,8 +387,8 @@ def _size(process: Process, otherwise: tuple[int, int]) -> tuple[int, int]:
 
 
 def _now() -> str:
-    """RFC 3339, in nanoseconds."""
+    """RFC 3339, in nanoseconds without zeros at their end, as Go writes it."""
     from time import gmtime, strftime
 
     seconds, nanoseconds = divmod(time_ns(), 10**9)
-    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(seconds))}.{nanoseconds:09}Z"
+    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(seconds))}.{nanoseconds:09}".rstrip("0").rstrip(".") + "Z"

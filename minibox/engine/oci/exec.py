@@ -17,7 +17,7 @@ from minibox.engine.signals import Forwarding
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import launcher
-from minibox.linux.capabilities import capability
+from minibox.linux.capabilities import capability_name
 from minibox.linux.cgroup import Cgroup
 from minibox.linux.seccomp import filter_flags, program_of
 from minibox.plan import operations as op
@@ -27,6 +27,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from minibox.engine.streams import Streams
@@ -46,9 +47,11 @@ class ExecOptions:
         command, cwd, env, user, additional_gids, tty, no_new_privs, caps, apparmor, label: those changes.
         cgroups: where below the container's cgroups it is to be: ``path`` or ``controller:path``.
         ignore_paused: it waits in a paused container.
+        note: is told what is wrong and stops nothing.
         detach, console_socket, pidfd_socket, pid_file, preserve_fds: as of `create.CreateOptions`.
     """
 
+    note: Callable[[str], None]
     process: str = ""
     command: tuple[str, ...] = ()
     cwd: str = ""
@@ -122,7 +125,10 @@ def requested(spec: Spec, options: ExecOptions) -> Process:
     if options.label:
         process["selinuxLabel"] = options.label
     if options.caps:
-        added = [capability(word) for word in options.caps]
+        names = {word: capability_name(word) for word in options.caps}
+        if lost := [word for word, name in names.items() if not name]:
+            options.note(f"ignoring unknown or unavailable capabilities: [{' '.join(lost)}]")
+        added = [name for name in names.values() if name]
         sets: Any = process.get("capabilities", {})
         for name in CAPABILITY_SETS:
             had = sets.get(name, ())

@@ -288,6 +288,7 @@ def hook_state(container: Container, pid: int, status: str) -> bytes:
 def summary(container: Container, owner: str = "") -> dict[str, Any]:
     """What `state` prints, in runc's words and order."""
     fields, status = container.fields, container.status()
+    annotations = fields.get("annotations")
     return {
         "ociVersion": fields["ociVersion"],
         "id": container.id,
@@ -296,7 +297,7 @@ def summary(container: Container, owner: str = "") -> dict[str, Any]:
         "bundle": fields["bundle"],
         "rootfs": fields["rootfs"],
         "created": fields["created"],
-        **({"annotations": fields["annotations"]} if fields.get("annotations") else {}),
+        **({"annotations": dict(sorted(annotations.items()))} if annotations else {}),
         "owner": owner,
     }
 

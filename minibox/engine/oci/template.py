@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.go_json import text
 from minibox.engine.oci.bundle import CONFIG
 from minibox.engine.oci.state import VERSION
 from minibox.engine.security import MASKED_PATHS, READONLY_PATHS
 from minibox.errors import MiniboxError, kernel_says
-from minibox.json_text import dumps
+from minibox.linux.cgroup.host import detect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +37,16 @@ def write_template(bundle: str, *, rootless: bool) -> None:
     except OSError as error:
         raise MiniboxError(f"write {path}: {kernel_says(error)}") from error
     with open(fd, "wb", 0) as file:
-        file.write(dumps(template(rootless=rootless), "\n").encode() + b"\n")
+        file.write(text(template(rootless=rootless, own_cgroups=detect().mode == "v2"), "\t").encode())
 
 
-def template(*, rootless: bool) -> Spec:
-    """That Spec: a shell in a terminal, shut in as is usual."""
+def template(*, rootless: bool, own_cgroups: bool) -> Spec:
+    """That Spec: a shell in a terminal, shut in as is usual.
+
+    Args:
+        own_cgroups: it has a cgroup namespace, as runc has it where there is cgroup v2 alone.
+    """
+    kinds: tuple[NamespaceType, ...] = ("pid", "network", "ipc", "uts", "mount", *(("cgroup",) if own_cgroups else ()))
     spec: Spec = {
         "ociVersion": VERSION,
         "process": {
@@ -58,14 +64,14 @@ def template(*, rootless: bool) -> Spec:
         "mounts": _mounts(rootless=rootless),
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "namespaces": _namespaces("pid", "network", "ipc", "uts", "mount", "cgroup"),
+            "namespaces": _namespaces(*kinds),
             "maskedPaths": list(MASKED_PATHS),
             "readonlyPaths": list(READONLY_PATHS),
         },
     }
     if rootless:
         linux = spec["linux"]
-        linux["namespaces"] = _namespaces("pid", "ipc", "uts", "mount", "cgroup", "user")
+        linux["namespaces"] = _namespaces(*(kind for kind in kinds if kind != "network"), "user")
         linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
         linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
         del linux["resources"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup.host import CgroupHost
 
 MEMORY_V1, SWAP_V1 = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+UNLIMITED_V1 = 1 << 62  # what cgroup v1 shows without a limit is somewhat less than 1 << 63
 ATTACH_S = 5.0
 DEFAULT_WEIGHTS = {"blkio.bfq.weight": "100", "blkio.weight": "500", "io.bfq.weight": "100", "io.weight": "100"}
 
@@ -69,7 +70,8 @@ def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], *, eve
 
 
 def _completed(group: Cgroup, resources: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With what belongs to what is asked for: v2 has quota and period in one file; memory without limit is so with swap."""
+    """With what belongs to what is asked for: v2 has quota and period in one file; memory without limit is so with swap,
+    and a limit of both is beside the limit of memory that is there."""
     asked, cpu, memory = dict(resources), dict(resources.get("cpu") or {}), dict(resources.get("memory") or {})
     if cpu.get("period") and not cpu.get("quota") and "cpu" not in group.v1 and group.v2:
         quota = _read(f"{group.v2}/cpu.max").split()[0]
@@ -77,6 +79,10 @@ def _completed(group: Cgroup, resources: Mapping[str, Any]) -> Mapping[str, Any]
     swap = f"{group.v1['memory']}/{SWAP_V1}" if "memory" in group.v1 else f"{group.v2}/memory.swap.max"
     if memory.get("limit") == -1 and not memory.get("swap") and os.path.exists(swap):
         asked["memory"] = {**memory, "swap": -1}
+    limit = f"{group.v1['memory']}/{MEMORY_V1}" if "memory" in group.v1 else f"{group.v2}/memory.max"
+    if (memory.get("swap") or 0) > 0 and not memory.get("limit") and os.path.exists(limit):
+        there = _value(_read(limit))
+        asked["memory"] = {**memory, "limit": int(there) if there < UNLIMITED_V1 else -1}
     return asked
 
 
