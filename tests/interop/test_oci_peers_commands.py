@@ -228,8 +228,9 @@ def test_the_program_may_be_copied_linked_and_renamed(peers, tmp_path):
         words = ["--root", str(ours.root), "run", "--bundle", str(ours.bundle.path), "c1"]
         done = subprocess.run([program, *words], check=False, capture_output=True, text=True, env={"PATH": "/bin"})
         assert (done.returncode, done.stdout, done.stderr) == (0, "inside\n", "")
-    done = subprocess.run(["crun-copy", "--version"], check=False, capture_output=True, env={"PATH": str(tmp_path)})
-    assert done.stdout.startswith(b"minibox-oci version")
+    path = {"PATH": str(tmp_path)}
+    done = subprocess.run(["crun-copy", "--version"], check=False, capture_output=True, text=True, env=path)
+    assert done.stdout.startswith("minibox-oci version")
 
 
 def test_a_copy_asks_the_minibox_in_path_where_its_own_interpreter_is_gone(tmp_path):
