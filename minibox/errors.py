@@ -294,7 +294,13 @@ class CommandNotFound(MiniboxError):
     status = 127
 
 
+class NotFromKernel(OSError):
+    """An OSError of our own making: its words say what is wrong, its number only of what kind that is."""
+
+
 def kernel_says(error: OSError | int) -> str:
     """The kernel's answer in words and by name: ``Invalid argument (EINVAL)``."""
+    if isinstance(error, NotFromKernel):
+        return str(error.strerror)
     number = error if isinstance(error, int) else error.errno or 0
     return f"{strerror(number)} ({errorcode.get(number, number)})"

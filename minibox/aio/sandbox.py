@@ -13,6 +13,7 @@ from minibox.api import sandbox as of_api
 from minibox.api.options import ContainerOptions
 from minibox.api.process import DEVNULL, Ends, Text, last_words
 from minibox.api.run import streams, words
+from minibox.api.sandbox import READ_BYTES_MAX
 from minibox.engine.completed import CompletedRun
 from minibox.engine.outcome import Usage
 from minibox.engine.readiness import Succeeds, pauses
@@ -144,9 +145,9 @@ class Sandbox:
         """As `minibox.Sandbox.write_file`."""
         await in_thread(lambda: self.sync.write_file(path, data, mode=mode, user=user))
 
-    async def read_file(self, path: str | os.PathLike[str]) -> bytes:
+    async def read_file(self, path: str | os.PathLike[str], *, limit_bytes: int = READ_BYTES_MAX) -> bytes:
         """As `minibox.Sandbox.read_file`."""
-        return await in_thread(lambda: self.sync.read_file(path))
+        return await in_thread(lambda: self.sync.read_file(path, limit_bytes=limit_bytes))
 
     async def put(self, source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
         """As `minibox.Sandbox.put`."""

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from minibox.engine.snapshots import Held
     from minibox.engine.verdict import Verdict
 
+READ_BYTES_MAX = 64 << 20
+
 
 class Sandbox:
     """A container of its own root file system, into which commands and files go, until it is closed.
@@ -213,13 +215,16 @@ class Sandbox:
         content = data.encode() if isinstance(data, str) else bytes(memoryview(data))
         box_files.write(self._box, os.fspath(path), content, mode, "" if user is None else str(user))
 
-    def read_file(self, path: str | os.PathLike[str]) -> bytes:
+    def read_file(self, path: str | os.PathLike[str], *, limit_bytes: int = READ_BYTES_MAX) -> bytes:
         """The content of a file in it.
 
+        Args:
+            limit_bytes: a larger file is refused, whatever its program has made it: `get` copies a file of any size.
+
         Raises:
-            MiniboxError: it isn't there, or is no file.
+            MiniboxError: it isn't there, is no regular file, or is larger.
         """
-        return box_files.read(self._box, os.fspath(path))
+        return box_files.read(self._box, os.fspath(path), limit_bytes)
 
     def put(self, source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
         """Copy a file or a directory of the host into it, by the rules of ``docker cp``: it is root's inside.

@@ -10,6 +10,8 @@ import os
 from errno import EFBIG, EINVAL
 from stat import S_ISREG
 
+from minibox.errors import NotFromKernel
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from os import PathLike
@@ -22,11 +24,11 @@ CHUNK_BYTES = 1 << 16
 ASIDE = ".damaged-"  # how the name begins of what was in the way
 
 
-class NotRegularFile(OSError):
+class NotRegularFile(NotFromKernel):
     """A file was expected, and something else is there: a device, a FIFO, a socket, a directory."""
 
 
-class FileTooLarge(OSError):
+class FileTooLarge(NotFromKernel):
     """A file is larger than its reader accepts."""
 
 
@@ -58,7 +60,7 @@ def _replace(path: str, data: bytes, mode: int, durable: bool, *, lock: bool) ->
             import fcntl
 
             fcntl.flock(fd, fcntl.LOCK_EX)
-        _write_all(fd, data)
+        write_all(fd, data)
         if durable:
             os.fdatasync(fd)
         os.rename(temporary, path)
@@ -137,11 +139,35 @@ def read_file(path: Path, limit_bytes: int, *, dir_fd: int | None = None, flags:
         FileTooLarge: it has more than ``limit_bytes``.
         OSError: it can't be opened or read, with the path.
     """
-    fd = os.open(path, READ | flags, dir_fd=dir_fd)
+    look = os.open(path, os.O_PATH | os.O_CLOEXEC | flags, dir_fd=dir_fd)
+    try:
+        fd = open_regular(look, READ, path)
+    finally:
+        os.close(look)
     try:
         return read_fd(fd, limit_bytes, path)
     finally:
         os.close(fd)
+
+
+def open_regular(look_fd: int, flags: int, path: Path | None = None) -> int:
+    """Open what ``look_fd`` is a descriptor of (O_PATH), if it is a regular file: to open a device may do something already.
+
+    Args:
+        flags: of open(2), O_NONBLOCK among them: a file may have a lease (fcntl(2)), which open waits for.
+        path: for the error.
+
+    Raises:
+        NotRegularFile: it is something else, and was not opened.
+        OSError: with the path.
+    """
+    if not S_ISREG(os.fstat(look_fd).st_mode):
+        raise NotRegularFile(EINVAL, "it is no regular file", path)
+    try:
+        return os.open(f"/proc/self/fd/{look_fd}", flags)
+    except OSError as error:
+        error.filename = path
+        raise
 
 
 def read_fd(fd: int, limit_bytes: int, path: Path | None = None) -> bytes:
@@ -151,15 +177,15 @@ def read_fd(fd: int, limit_bytes: int, path: Path | None = None) -> bytes:
     """
     status = os.fstat(fd)
     if not S_ISREG(status.st_mode):
-        raise NotRegularFile(EINVAL, "not a regular file", path)
+        raise NotRegularFile(EINVAL, "it is no regular file", path)
     if status.st_size > limit_bytes:
-        raise FileTooLarge(EFBIG, f"larger than {limit_bytes} bytes", path)
+        raise FileTooLarge(EFBIG, f"it is larger than {limit_bytes} bytes", path)
     chunks, size = [], 0
     while chunk := os.pread(fd, min(CHUNK_BYTES, limit_bytes + 1 - size), size):
         chunks.append(chunk)
         size += len(chunk)
         if size > limit_bytes:
-            raise FileTooLarge(EFBIG, f"larger than {limit_bytes} bytes", path)
+            raise FileTooLarge(EFBIG, f"it is larger than {limit_bytes} bytes", path)
     return b"".join(chunks)
 
 
@@ -183,10 +209,11 @@ def _regular(fd: int, path: str) -> int:
     if S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
-    raise NotRegularFile(EINVAL, "not a regular file", path)
+    raise NotRegularFile(EINVAL, "it is no regular file", path)
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of ``data`` at the position of a file."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from errno import EFBIG
 from functools import partial
 
 from minibox.engine import copy, jobs
@@ -52,15 +53,15 @@ def write(box: Embedded, path: str, data: bytes, mode: int, user: str) -> None:
         job.result()
 
 
-def read(box: Embedded, path: str) -> bytes:
-    """The content of a file.
+def read(box: Embedded, path: str, limit_bytes: int) -> bytes:
+    """The content of a file of at most ``limit_bytes``.
 
     Raises:
-        MiniboxError: it isn't there, or is no file.
+        MiniboxError: it isn't there, is no regular file, or is larger.
     """
     pid = _pid(box, "read from")
     with _inside(box, pid, f"read {path}") as root_fd:
-        found: bytes = jobs.begin("read", (root_fd,), (path,), pid).result()
+        found: bytes = jobs.begin("read", (root_fd,), (path, limit_bytes), pid).result()
         return found
 
 
@@ -92,4 +93,5 @@ def _inside(box: Embedded, pid: int, what: str) -> Iterator[int]:
         finally:
             os.close(root_fd)
     except OSError as error:
-        raise MiniboxError(f"{what} in sandbox {box.name}: {kernel_says(error)}") from error
+        hint = "copy it to a file with get, or raise limit_bytes" if error.errno == EFBIG else None
+        raise MiniboxError(f"{what} in sandbox {box.name}: {kernel_says(error)}", hint) from error

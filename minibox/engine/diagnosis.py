@@ -7,6 +7,7 @@ import struct
 from errno import EACCES, ENOENT, ENOEXEC
 from stat import S_ISDIR, S_ISREG
 
+from minibox.base.files import READ, open_regular
 from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says
 from minibox.linux.files import open_in_root
 
@@ -16,6 +17,7 @@ MACHINES = {
     258: "loongarch64",
 }  # fmt: skip
 PT_INTERP = 3
+HEAD_BYTES = 4096
 
 
 def diagnose(errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: str) -> MiniboxError:
@@ -32,7 +34,7 @@ def diagnose(errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: s
         for path in paths:
             absolute = path if path.startswith("/") else f"{cwd}/{path}"
             try:
-                fd = open_in_root(root_fd, absolute, os.O_RDONLY | os.O_NONBLOCK)
+                fd = open_in_root(root_fd, absolute, os.O_PATH)  # what it is decides whether to open it
             except OSError as error:
                 if error.errno == ENOENT and len(paths) == 1 and _dangling(root_fd, absolute):
                     return CommandNotFound(f"exec {name}: it is a symlink to a file that isn't there")
@@ -61,7 +63,9 @@ def _look(errno: int, path: str, fd: int, root_fd: int) -> MiniboxError | None:
     if not status.st_mode & 0o111:
         mode = f"{status.st_mode & 0o7777:04o}"
         return CommandNotExecutable(f"exec {path}: its mode {mode} has no execute bit", f"chmod +x {path} in the image")
-    head = os.pread(fd, 4096, 0)
+    head = _head(fd)
+    if head is None:
+        return None
     if head[:2] == b"#!":
         return _script(errno, path, head, root_fd)
     if head[:4] == b"\x7fELF":
@@ -74,6 +78,18 @@ def _look(errno: int, path: str, fd: int, root_fd: int) -> MiniboxError | None:
             f"exec {path}: {kernel_says(errno)}", "may the user execute it, and every directory above it be searched?"
         )
     return None
+
+
+def _head(look_fd: int) -> bytes | None:
+    """The beginning of a file; None where it may be executed, and not read."""
+    try:
+        fd = open_regular(look_fd, READ)
+    except OSError:
+        return None
+    try:
+        return os.pread(fd, HEAD_BYTES, 0)
+    finally:
+        os.close(fd)
 
 
 def _script(errno: int, path: str, head: bytes, root_fd: int) -> MiniboxError | None:

@@ -16,10 +16,10 @@ from minibox.engine.lifecycle import Process
 from minibox.engine.signals import Forwarding
 from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.engine.streams import ClosedEnds, Detaching, Streams
-from minibox.engine.users import resolve_user
-from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
+from minibox.engine.users import ABSENT, DATABASE_BYTES_MAX, resolve_user
+from minibox.errors import ContainerNotRunning, MiniboxError, UsageError, kernel_says
 from minibox.linux import capabilities
-from minibox.linux.files import open_in_root
+from minibox.linux.files import read_in_root
 from minibox.plan.compiler import Start
 from minibox.plan.exec import Joined, compile_exec
 from minibox.record import record, replace
@@ -342,12 +342,20 @@ def _process(process: Any, options: ExecOptions, container: Host) -> SpecProcess
 
 
 def read_inside(pid: int, path: str) -> str:
-    """A file of a container that runs; "" when it has none."""
-    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    """The text of a user database (`engine.users`) of a container that runs; "" when it has none.
+
+    Raises:
+        MiniboxError: what is there of that name can't be one.
+    """
     try:
-        with open(open_in_root(root, path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    finally:
-        os.close(root)
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return read_in_root(root, path, DATABASE_BYTES_MAX).decode(errors="replace")
+        finally:
+            os.close(root)
+    except OSError as error:
+        if error.errno in ABSENT:
+            return ""
+        raise MiniboxError(
+            f"read {path} of the container: {kernel_says(error)}", "without --user nothing is looked up in it"
+        ) from error

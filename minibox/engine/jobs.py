@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from stat import S_ISREG
 from typing import Any, Protocol, TypeVar
 
+from minibox.base.files import open_regular
 from minibox.engine import tidying, worker
 from minibox.engine.copy_ends import pack, receive
 from minibox.engine.user_namespace import Work
-from minibox.errors import MiniboxError
-from minibox.linux.files import open_in_root
+from minibox.linux.files import open_in_root, read_in_root
 from minibox.linux.process import set_network_namespace
 
 TYPE_CHECKING = False
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 T_co = TypeVar("T_co", covariant=True)
-CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
-READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+REPLACE = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+CREATE = REPLACE | os.O_CREAT
 CHUNK_BYTES = 1 << 20
 #: Resident: with more, a child's page tables and the faults after it take longer than to ask the worker.
 FORKED_BYTES_MAX = 128 << 20
@@ -79,9 +78,16 @@ def _can_fork() -> bool:
 def write(fds: Sequence[int], path: str, mode: int, owner: tuple[int, int]) -> None:
     """Write what comes by a pipe to a file; what was there of that name is replaced in place."""
     root_fd, data_fd = fds
-    fd = open_in_root(root_fd, path, CREATE, mode)
     try:
-        check_regular(fd, path)
+        look = open_in_root(root_fd, path, os.O_PATH)
+    except FileNotFoundError:
+        fd = open_in_root(root_fd, path, CREATE, mode)
+    else:
+        try:
+            fd = open_regular(look, REPLACE, path)
+        finally:
+            os.close(look)
+    try:
         while data := os.read(data_fd, CHUNK_BYTES):
             view = memoryview(data)
             while view:
@@ -92,20 +98,9 @@ def write(fds: Sequence[int], path: str, mode: int, owner: tuple[int, int]) -> N
         os.close(fd)
 
 
-def read(fds: Sequence[int], path: str) -> bytes:
+def read(fds: Sequence[int], path: str, limit_bytes: int) -> bytes:
     """The content of a file."""
-    with open(open_in_root(fds[0], path, READ), "rb", 0) as file:
-        check_regular(file.fileno(), path)
-        return file.read()
-
-
-def check_regular(fd: int, path: str) -> None:
-    """
-    Raises:
-        MiniboxError: what is open is a directory, a device or the like.
-    """
-    if not S_ISREG(os.fstat(fd).st_mode):
-        raise MiniboxError(f"{path} is no regular file")
+    return read_in_root(fds[0], path, limit_bytes)
 
 
 def send(fds: Sequence[int], path: str, follow: bool, without: frozenset[int]) -> int:

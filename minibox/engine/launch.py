@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 
+from minibox.base.files import replace_file
 from minibox.engine import events, files, id_map_support, ids, names, networking, ports, state
 from minibox.engine.health_config import check_of, healthcheck
 from minibox.engine.prepare import FILES, Identity, prepare, wants_own_ids
@@ -290,12 +291,7 @@ class Launch:
         for path, file in FILES.items():
             place = f"{self.claim.directory}/{file}"
             try:
-                fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-                try:
-                    os.write(fd, texts[path].encode())
-                    os.fchmod(fd, 0o644)
-                finally:
-                    os.close(fd)
+                replace_file(place, texts[path].encode(), mode=0o644)  # not what an earlier start has left of it
             except OSError as error:
                 raise MiniboxError(f"write {place}: {kernel_says(error)}") from error
         names = (self.claim.name, self.options.hostname, self.claim.id[:12])

@@ -175,14 +175,22 @@ class LogReader:
         self._path = path
         self._files: list[BinaryIO] = []
 
-    def more(self) -> str:
-        """What was added since; "" for nothing.
+    def pieces(self, size: int) -> Iterator[str]:
+        """What was added since, in pieces of about ``size`` characters: it may be more than there is memory.
 
         Raises:
             OSError: the log can't be read.
         """
-        lines = _lines(self._path, self._files, lambda: False)
-        return "".join(entry.text for line in lines if (entry := _entry(line)))
+        piece, held = [], 0
+        for line in _lines(self._path, self._files, lambda: False):
+            if entry := _entry(line):
+                piece.append(entry.text)
+                held += len(entry.text)
+            if held >= size:
+                yield "".join(piece)
+                piece, held = [], 0
+        if piece:
+            yield "".join(piece)
 
     def close(self) -> None:
         for file in self._files:

@@ -10,9 +10,9 @@ from minibox.errors import MiniboxError, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from subprocess import CompletedProcess
 
 DEFAULT = ("-ef",)
+OUTPUT_BYTES_MAX = 64 << 20  # the arguments of each process are as long as it likes
 
 
 def processes(root: str, name_or_id: str, ps_options: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -37,13 +37,13 @@ def lines_of(pids: set[int], ps_options: Sequence[str]) -> tuple[str, list[str]]
     """The head line of ps, and the lines of those processes; arguments and errors as of `processes`."""
     # Those only, whoever's they are; some options go with no list.
     listed = "-q" + ",".join(map(str, sorted(pids)))
-    done = _ps((*(ps_options or DEFAULT), listed))
-    if done.returncode:
-        done = _ps(ps_options or DEFAULT)
-    if done.returncode:
-        words = done.stderr.strip().splitlines()
-        raise UsageError(f"ps {' '.join(ps_options)}: {words[0] if words else 'failed'}", "see ps(1)")
-    head, *lines = done.stdout.splitlines()
+    status, output, errors = _ps((*(ps_options or DEFAULT), listed))
+    if status:
+        status, output, errors = _ps(ps_options or DEFAULT)
+    if status:
+        words = errors.strip().split("\n")
+        raise UsageError(f"ps {' '.join(ps_options)}: {words[0] or 'failed'}", "see ps(1)")
+    head, *lines = output.split("\n")  # splitlines() splits at more, which a process may have in its arguments
     heads = head.split()
     if "PID" not in heads:
         raise UsageError(f"ps {' '.join(ps_options)} shows no PID", "add pid: -o pid,args")
@@ -56,13 +56,22 @@ def lines_of(pids: set[int], ps_options: Sequence[str]) -> tuple[str, list[str]]
     return head, found
 
 
-def _ps(options: Sequence[str]) -> CompletedProcess[str]:
-    from subprocess import run
+def _ps(options: Sequence[str]) -> tuple[int, str, str]:
+    """The status of ps, and what it wrote to its output and to its errors."""
+    from subprocess import PIPE, Popen
 
     try:
-        return run(["ps", *options], capture_output=True, text=True, errors="replace", check=False)
+        process = Popen(["ps", *options], stdout=PIPE, stderr=PIPE)
     except FileNotFoundError:
         raise MiniboxError("ps(1) is not installed here", "install procps") from None
+    with process:
+        assert process.stdout and process.stderr
+        output = process.stdout.read(OUTPUT_BYTES_MAX + 1)
+        if len(output) > OUTPUT_BYTES_MAX:
+            process.kill()
+            raise MiniboxError(f"ps wrote more than {OUTPUT_BYTES_MAX} bytes", "leave out the arguments: -o pid,comm")
+        errors = process.stderr.read()
+    return process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
 
 
 def of_namespace(pid: int) -> set[int]:

@@ -59,11 +59,10 @@ class Port(Condition):
         for table in ("tcp", "tcp6"):
             try:
                 with open(f"/proc/{self._box.pid}/net/{table}", encoding="ascii") as file:
-                    lines = file.read().splitlines()[1:]
+                    if any(words[1].endswith(self._port) and words[3] == LISTENS for words in map(str.split, file)):
+                        return True
             except OSError:
                 continue  # no IPv6; or it has ended, which is seen elsewhere
-            if any(words[1].endswith(self._port) and words[3] == LISTENS for words in map(str.split, lines)):
-                return True
         return False
 
 
@@ -80,13 +79,11 @@ class Log(Condition):
         self._reader, self._seen = LogReader(box.log.path), ""
 
     def is_met(self) -> bool:
-        more = self._reader.more()
-        if not more:
-            return False
-        self._seen += more
-        if self._pattern.search(self._seen):
-            return True
-        self._seen = self._seen[-WINDOW:]
+        for more in self._reader.pieces(WINDOW):
+            self._seen += more
+            if self._pattern.search(self._seen):
+                return True
+            self._seen = self._seen[-WINDOW:]
         return False
 
     def close(self) -> None:

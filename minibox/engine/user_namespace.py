@@ -163,7 +163,8 @@ def report_of(function: Callable[[], Any]) -> bytes:
         report = (type(error).__name__, str(error), error.hint)
     except OSError as error:
         filename = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None
-        report = ("OSError", error.errno or 0, error.strerror or str(error), filename)
+        kind = "NotFromKernel" if isinstance(error, errors.NotFromKernel) else "OSError"
+        report = (kind, error.errno or 0, error.strerror or str(error), filename)
     except BaseException as error:
         report = ("StoreError", f"work in a user namespace: {type(error).__name__}: {error}", None)
     return dumps(report)

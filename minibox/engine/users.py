@@ -6,6 +6,8 @@ supplementary groups from /etc/group unless a group was named.
 
 from __future__ import annotations
 
+from errno import ELOOP, ENOENT, ENOTDIR, ESRCH
+
 from minibox.errors import UsageError
 from minibox.record import record
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     UserLookup = Callable[[str], str]
 
 PASSWD, GROUP = "/etc/passwd", "/etc/group"
+DATABASE_BYTES_MAX = 16 << 20  # of either
+ABSENT = frozenset((ENOENT, ENOTDIR, ELOOP, ESRCH))  # what says that there is none
 _LARGEST_ID = (1 << 31) - 1  # Docker's bound: beyond it, some kernel interfaces see a negative number
 
 
@@ -93,7 +97,7 @@ def _group(word: str, groups: str) -> int:
 
 def _entries(text: str, fields: int) -> Iterator[list[str]]:
     """Lines of a passwd(5) or group(5) file with at least ``fields`` fields; short ones are padded."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         line = line.strip()
         if line and line[0] != "#":
             entry = line.split(":")

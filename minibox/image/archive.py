@@ -12,6 +12,7 @@ import os
 import posixpath
 from contextlib import ExitStack
 
+from minibox.base.files import READ, open_regular
 from minibox.errors import StoreError, kernel_says
 from minibox.image import tar
 from minibox.image.compression import MAGIC_BYTES, READ_BYTES, compress, compression_of, open_decompressed
@@ -97,7 +98,11 @@ class ArchiveFiles:
             for name in sorted(names):
                 full = os.path.join(parent, name)
                 try:
-                    fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                    look = os.open(full, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+                    try:
+                        fd = open_regular(look, READ, full)
+                    finally:
+                        os.close(look)
                 except OSError as error:
                     raise StoreError(f"read {full}: {kernel_says(error)}") from error
                 with open(fd, "rb", buffering=0) as file:

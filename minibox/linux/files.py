@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from minibox._native import ffi, lib
+from minibox.base.files import READ, open_regular, read_fd
 
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
 EAGAIN = 11
@@ -24,6 +25,34 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
         OSError: with the path.
     """
     return _open(root_fd, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, mode)
+
+
+def open_regular_in_root(root_fd: int, path: str, flags: int = READ) -> int:
+    """As `open_in_root`, for regular files only, with nothing else opened; ``flags`` as of `base.files.open_regular`.
+
+    Raises:
+        NotRegularFile: it is something else.
+        OSError: with the path.
+    """
+    look = open_in_root(root_fd, path, os.O_PATH)
+    try:
+        return open_regular(look, flags, path)
+    finally:
+        os.close(look)
+
+
+def read_in_root(root_fd: int, path: str, limit_bytes: int) -> bytes:
+    """The content of a regular file that a container or an image may have made, of at most ``limit_bytes``.
+
+    Raises:
+        NotRegularFile, FileTooLarge
+        OSError: with the path.
+    """
+    fd = open_regular_in_root(root_fd, path)
+    try:
+        return read_fd(fd, limit_bytes, path)
+    finally:
+        os.close(fd)
 
 
 def open_beneath(root_fd: int, path: str | bytes, flags: int) -> int:

@@ -13,7 +13,7 @@ import os
 
 from minibox.base import damage
 from minibox.base.codec import FileKind
-from minibox.base.files import discard
+from minibox.base.files import discard, read_fd, write_all
 from minibox.base.lock import Lock
 from minibox.errors import NetworkError, Unreadable, kernel_says
 from minibox.network import files, ipv4
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.network.lease import Lease
+
+HOSTS_BYTES_MAX = 256 << 10  # of a hosts file that names are still added to
 
 
 def host_name(value: object) -> bool:
@@ -54,7 +56,7 @@ def join(lease: Lease, hosts_path: str, names: Iterable[str]) -> None:
         names: those that can't be host names are left out; the user's own were looked at before.
 
     Raises:
-        NetworkError: the kernel refused.
+        NetworkError: the kernel refused, or its hosts file is none that names could be added to.
     """
     state = leases.directory(lease.runroot, lease.bridge)
     known = list(dict.fromkeys(name for name in names if files.is_name(name)))
@@ -63,7 +65,7 @@ def join(lease: Lease, hosts_path: str, names: Iterable[str]) -> None:
         with Lock(state):
             fields = {"Hosts": hosts_path, "Address": lease.address, "Names": known}
             MEMBER.write(f"{state}/names/{lease.container_id}", fields)
-            _tell_all(state, lease.bridge)
+            _tell_all(state, lease.bridge, lease.container_id)
     except OSError as error:
         raise NetworkError(f"make {lease.container_id[:12]} known on {lease.bridge}: {kernel_says(error)}") from error
 
@@ -83,7 +85,7 @@ def leave(lease: Lease) -> None:
                 discard(path)
                 _tell_all(state, lease.bridge)
                 if hosts_path:
-                    _tell(hosts_path, lease.bridge, [])
+                    _tell_if_it_can(hosts_path, lease.bridge, [])
         except FileNotFoundError:
             pass  # somebody else was faster
         except OSError as error:
@@ -113,37 +115,57 @@ def _hosts_of(path: str) -> str:
         return ""
 
 
-def _tell_all(state: str, bridge: str) -> None:
-    known = []
+def _tell_all(state: str, bridge: str, joining: str = "") -> None:
+    """Bring the hosts files of all members up to date.
+
+    Args:
+        joining: the id of the one for whom it is an error if that can't be.
+    """
+    known = {}
     for name in sorted(os.listdir(f"{state}/names")):
         if "." in name:  # being written
             continue
         try:
-            known.append(MEMBER.read(f"{state}/names/{name}"))
+            known[name] = MEMBER.read(f"{state}/names/{name}")
         except FileNotFoundError:
             continue
         except Unreadable as error:
             damage.tell(error)
-    lines = [f"{each['Address']}\t{' '.join(each['Names'])}" for each in known]
-    for found in known:
-        _tell(found["Hosts"], bridge, lines)
+    lines = [f"{each['Address']}\t{' '.join(each['Names'])}" for each in known.values()]
+    for container_id, found in known.items():
+        tell = _tell if container_id == joining else _tell_if_it_can
+        tell(found["Hosts"], bridge, lines)
+
+
+def _tell_if_it_can(hosts_path: str, bridge: str, lines: list[str]) -> None:
+    """As `_tell`; a member that has spoilt its file goes without names, and costs the others nothing."""
+    try:
+        _tell(hosts_path, bridge, lines)
+    except OSError:
+        pass
 
 
 def _tell(hosts_path: str, bridge: str, lines: list[str]) -> None:
-    """Put ``lines`` in place of those of this network."""
-    end = f"\t# {bridge}"
+    """Put ``lines`` in place of those of this network.
+
+    The container writes to the file, too: it may be of any size, or have a lease, for which open(2) would wait.
+
+    Raises:
+        OSError: with the path.
+    """
+    end = f"\t# {bridge}".encode()
     try:
-        fd = os.open(hosts_path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(hosts_path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return  # it is being removed
     try:
-        before = os.pread(fd, os.fstat(fd).st_size, 0)
-        kept = [line for line in before.decode(errors="surrogateescape").splitlines() if not line.endswith(end)]
-        text = "".join(f"{line}\n" for line in (*kept, *(line + end for line in lines)))
-        data = text.encode(errors="surrogateescape")
+        before = read_fd(fd, HOSTS_BYTES_MAX, hosts_path)
+        there = before.removesuffix(b"\n").split(b"\n") if before else []
+        kept = [line for line in there if not line.endswith(end)]
+        data = b"".join(line + b"\n" for line in (*kept, *(line.encode() + end for line in lines)))
         if data != before:
             # The whole before the cut: who reads meanwhile finds old lines twice rather than none.
-            os.pwrite(fd, data, 0)
+            write_all(fd, data)
             os.ftruncate(fd, len(data))
     finally:
         os.close(fd)
