@@ -344,7 +344,7 @@ class Connection:
             self._socket.close()
             self._socket = None
         while self._leases:
-            members.leave(self._leases[-1])
+            members.leave(self._leases[-1], ended=True)
             self._leases.pop()
 
     def close_held(self) -> None:

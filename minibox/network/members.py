@@ -70,8 +70,12 @@ def join(lease: Lease, hosts_path: str, names: Iterable[str]) -> None:
         raise NetworkError(f"make {lease.container_id[:12]} known on {lease.bridge}: {kernel_says(error)}") from error
 
 
-def leave(lease: Lease) -> None:
+def leave(lease: Lease, *, ended: bool = False) -> None:
     """Give back an address, and have the others forget the names. Twice is no error.
+
+    Args:
+        ended: the container has ended. Its own file stays as it is: a pipe may still hold its pages (sendfile(2)), whose
+            end would be zeroed if it were cut.
 
     Raises:
         NetworkError: the kernel refused.
@@ -84,7 +88,7 @@ def leave(lease: Lease) -> None:
                 hosts_path = _hosts_of(path)
                 discard(path)
                 _tell_all(state, lease.bridge)
-                if hosts_path:
+                if hosts_path and not ended:
                     _tell_if_it_can(hosts_path, lease.bridge, [])
         except FileNotFoundError:
             pass  # somebody else was faster
@@ -96,7 +100,7 @@ def leave(lease: Lease) -> None:
 def leave_all(runroot: str, container_id: str) -> None:
     """The same for a container that can't do it itself, on all networks that it is on; none is fine."""
     for lease in leases.of(runroot, container_id):
-        leave(lease)
+        leave(lease, ended=True)
 
 
 def names_of(lease: Lease) -> list[str]:

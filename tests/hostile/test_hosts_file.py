@@ -34,20 +34,20 @@ def test_a_lease_on_it_holds_nobody_up(box: Box, net: str, attacker: Callable[[s
     """Open waits for the holder of a lease, 45 s by default (fcntl(2)): of many such members, for as long each."""
     script = "exec /lease /etc/hosts"
     for number in range(2):
-        member(box, net, f"bad{number}", script, "-v", f"{attacker('lease')}:/lease:ro")
+        member(box, net, f"spoilt{number}", script, "-v", f"{attacker('lease')}:/lease:ro")
     begin = time.monotonic()
-    member(box, net, "good", "echo ready; exec sleep 1000")
+    member(box, net, "sound", "echo ready; exec sleep 1000")
     for number in range(2):
-        box.ok("rm", "-f", f"bad{number}")
-    assert "bad" not in box.ok("exec", "good", "cat", "/etc/hosts")
+        box.ok("rm", "-f", f"spoilt{number}")
+    assert "spoilt" not in box.ok("exec", "sound", "cat", "/etc/hosts")
     assert time.monotonic() - begin < LEASE_BREAK_S
 
 
 def test_a_size_that_changes_all_the_time(box: Box, net: str, rounds: Callable[[int], range]) -> None:
     script = "echo ready; while :; do truncate -s 1000G /etc/hosts; truncate -s 10 /etc/hosts; done"
-    member(box, net, "bad", script)
+    member(box, net, "spoilt", script)
     for _ in rounds(4):
-        member(box, net, "good", "echo ready; exec sleep 1000")
-        assert "good" in box.ok("exec", "good", "cat", "/etc/hosts")
-        assert "bad" in box.ok("exec", "good", "cat", "/etc/hosts")
-        box.ok("rm", "-f", "good")
+        member(box, net, "sound", "echo ready; exec sleep 1000")
+        assert "sound" in box.ok("exec", "sound", "cat", "/etc/hosts")
+        assert "spoilt" in box.ok("exec", "sound", "cat", "/etc/hosts")
+        box.ok("rm", "-f", "sound")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import minibox
 from minibox import aio
 from tests.conftest import Run
 from tests.images import derive, file
+from tests.leaks import SLOWNESS
 from tests.living import Box
 from tests.probes import requires
 
@@ -132,16 +134,15 @@ def member(box: Box, net: str, name: str, script: str, *options: str) -> str:
 @requires("root", "command:nft")
 @pytest.mark.parametrize("size", ["1000G", "300k"])
 def test_a_hosts_file_that_is_spoilt_costs_nobody_else_anything(size: str, box: Box, net: str, state: Path) -> None:
-    bad = member(box, net, "bad", f"truncate -s {size} /etc/hosts")
-    member(box, net, "good", "true")
+    bad = member(box, net, "spoilt", f"truncate -s {size} /etc/hosts")
+    member(box, net, "sound", "true")
     limited = {"preexec_fn": little_memory}
-    shown = box.ok("run", "--rm", "--network", net, "base", "cat", "/etc/hosts", **limited)
-    assert "good" in shown, (len(shown), shown.strip("\0"), bad)
-    assert "bad" in box.ok("exec", "good", "cat", "/etc/hosts")
+    assert "sound" in box.ok("run", "--rm", "--network", net, "base", "cat", "/etc/hosts", **limited)
+    assert "spoilt" in box.ok("exec", "sound", "cat", "/etc/hosts")
     assert os.stat(state / "root/containers" / bad / "hosts").st_blocks * 512 < 1 << 20
-    box.ok("rm", "-f", "bad", **limited)
-    assert "bad" not in box.ok("exec", "good", "cat", "/etc/hosts")
-    assert "bad" not in box.ok("run", "--rm", "--network", net, "base", "cat", "/etc/hosts")
+    box.ok("rm", "-f", "spoilt", **limited)
+    assert "spoilt" not in box.ok("exec", "sound", "cat", "/etc/hosts")
+    assert "spoilt" not in box.ok("run", "--rm", "--network", net, "base", "cat", "/etc/hosts")
 
 
 @requires("root", "command:nft")
@@ -157,12 +158,12 @@ def test_what_a_member_has_put_there_itself_stays(box: Box, net: str) -> None:
 
 @requires("root", "command:nft")
 def test_a_member_that_spoilt_its_own_file_is_told_when_it_joins(box: Box, net: str) -> None:
-    member(box, net, "bad", "[ -e /again ] || truncate -s 1000G /etc/hosts; touch /again")
-    box.ok("network", "disconnect", net, "bad")
-    assert "it is larger than" in box.refused("network", "connect", net, "bad")
-    box.ok("restart", "-t", "0", "bad")  # with a new one
-    box.ok("network", "connect", net, "bad")
-    assert "bad" in box.ok("exec", "bad", "cat", "/etc/hosts")
+    member(box, net, "spoilt", "[ -e /again ] || truncate -s 1000G /etc/hosts; touch /again")
+    box.ok("network", "disconnect", net, "spoilt")
+    assert "it is larger than" in box.refused("network", "connect", net, "spoilt")
+    box.ok("restart", "-t", "0", "spoilt")  # with a new one
+    box.ok("network", "connect", net, "spoilt")
+    assert "spoilt" in box.ok("exec", "spoilt", "cat", "/etc/hosts")
 
 
 @requires("root")
@@ -171,3 +172,19 @@ def test_a_log_is_searched_in_pieces(api: None) -> None:
     script = "yes 0123456789abcdef | head -c 3000003; printf 'rea'; sleep 0.2; echo dy; exec sleep 1000"
     with minibox.Sandbox("base", ["sh", "-c", script]) as box:
         box.wait_for(log="ready", timeout=50)
+
+
+@requires("root", "command:nft")
+def test_what_a_pipe_holds_of_it_outlasts_the_member(box: Box, net: str, minibox_command: list[str]) -> None:
+    """`cat` gives the pages of the file itself to a pipe (sendfile(2)), which is read when the container has ended."""
+    member(box, net, "sound", "true")
+    words = [*minibox_command, "run", "--rm", "--network", net, "base", "cat", "/etc/hosts"]
+    environment = {
+        name: str(box.directory / place) for name, place in (("MINIBOX_ROOT", "root"), ("MINIBOX_RUNROOT", "run"))
+    }
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as output:
+        subprocess.run(words, stdout=writer, check=True, env={**os.environ, **environment}, timeout=60 * SLOWNESS)
+        os.close(writer)
+        shown = output.read().decode()
+    assert "sound" in shown and "\0" not in shown
