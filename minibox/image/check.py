@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import ExitStack
 
 from minibox.errors import MiniboxError, StoreError, kernel_says
 from minibox.image.check_layer import compare
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from minibox.image.inventory import StoredImage
     from minibox.image.layout import Layout
     from minibox.image.usage import Uses
+    from minibox.storage import Snapshotter
 
     Progress = Callable[[str], None]
 
@@ -91,9 +93,9 @@ def check_layers(layout: Layout, uses: Uses, *, content: bool = True) -> list[Fi
     except StoreError:
         return []  # `check_images` says it
     sources = {
-        chain_id: str(descriptor.get("digest"))
+        chain_id: (str(descriptor.get("digest")), image.chain_ids[: number + 1])
         for image in images
-        for (descriptor, _), chain_id in zip(image.layers, image.chain_ids)
+        for number, ((descriptor, _), chain_id) in enumerate(zip(image.layers, image.chain_ids))
     }
     findings = []
     for driver in DRIVERS:
@@ -106,7 +108,7 @@ def check_layers(layout: Layout, uses: Uses, *, content: bool = True) -> list[Fi
                 continue
             if not content or storage.describe("none", (chain_id,)).kind == "tree":
                 continue  # the tree of a layer and all below it is no layer's alone
-            problem = _layer_problem(layout, driver, chain_id, sources[chain_id])
+            problem = _layer_problem(layout, storage, *sources[chain_id])
             if problem:
                 affected = tuple(name_of(image) for image in images if chain_id in image.chain_ids)
                 findings.append(Finding(DAMAGED, what, problem, affected, ("layer", driver, chain_id)))
@@ -183,22 +185,24 @@ def _problems(image: StoredImage, blobs: dict[str, int], broken: dict[str, str])
     return problems
 
 
-def _layer_problem(layout: Layout, driver: str, chain_id: str, digest: str) -> str:
-    storage = snapshotter(layout.root, driver)
-    path = storage.describe("none", (chain_id,)).lowers[0]
-    try:
-        if not os.path.lexists(layout.blob_path(digest)):
-            return ""  # the image's finding
-        fd = storage.open_lower(path)
-    except (MiniboxError, OSError) as error:
-        return f"can't be opened: {error}"
-    try:
-        wrong = compare(layout.blob_path(digest), fd)
-    except MiniboxError:
-        return ""  # the blob's finding
-    except OSError as error:
-        return f"can't be read: {kernel_says(error)}"
-    finally:
-        os.close(fd)
+def _layer_problem(layout: Layout, storage: Snapshotter, digest: str, chain_ids: tuple[str, ...]) -> str:
+    """What is wrong with the topmost of these layers."""
+    blob_path = layout.blob_path(digest)
+    if not os.path.lexists(blob_path) or not storage.is_unpacked(chain_ids):
+        return ""  # the image's finding; or it is unpacked before this one is used
+    with ExitStack() as stack:
+        fds = []
+        try:
+            for path in storage.describe("none", chain_ids).lowers:
+                fds.append(storage.open_lower(path))
+                stack.callback(os.close, fds[-1])
+        except (MiniboxError, OSError) as error:
+            return "" if fds else f"can't be opened: {error}"  # the finding of one below
+        try:
+            wrong = compare(blob_path, fds[0], fds[1:])
+        except MiniboxError:
+            return ""  # the blob's finding
+        except OSError as error:
+            return f"can't be read: {kernel_says(error)}"
     more = f" and {len(wrong) - SHOWN_OF_LAYER} more" if len(wrong) > SHOWN_OF_LAYER else ""
     return "; ".join(wrong[:SHOWN_OF_LAYER]) + more

@@ -1,4 +1,4 @@
-"""Whether an unpacked layer is what its blob says: each file compared while the tar streams.
+"""Whether an unpacked layer is what its blob says: each file compared with what the tar says of it.
 
 For layers in overlayfs's form. Owners and times are not compared: an ordinary user's layers have others.
 """
@@ -7,142 +7,183 @@ from __future__ import annotations
 
 import os
 import stat
+from errno import ENOENT
+from hashlib import sha256
 
 from minibox.image import tar
 from minibox.image.compression import Pump
-from minibox.image.entry_names import split_name
+from minibox.image.entry_names import join, split_name
+from minibox.image.layer_tree import Directory, LayerTree, Leaf
 from minibox.image.stack import is_whiteout
-from minibox.image.whiteouts import OPAQUE_MARKER, WHITEOUT_PREFIX
-from minibox.linux.files import open_beneath
+from minibox.image.whiteouts import NO_DIRECTORY, Lowers, Merge, is_opaque, opened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 CHUNK_BYTES = 1 << 18
+READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+DEVICES = (tar.CHARACTER, tar.BLOCK_DEVICE)
 TYPES = {
-    tar.DIRECTORY: (stat.S_IFDIR, "directory"),
     tar.REGULAR: (stat.S_IFREG, "file"),
     tar.SYMLINK: (stat.S_IFLNK, "symlink"),
     tar.FIFO: (stat.S_IFIFO, "FIFO"),
 }
 
 
-def compare(blob_path: str, layer_fd: int) -> tuple[str, ...]:
+class File(Leaf):
+    """A leaf, and what the tar says of it.
+
+    Attributes:
+        path: its first name.
+        places: offset and length of what a sparse file has; None: it has no holes.
+        digest: of a regular file's content, holes left out.
+        inode: device and inode on disk, once it was seen.
+    """
+
+    __slots__ = ("digest", "inode", "kind", "mode", "path", "places", "size")
+
+    def __init__(self, entry: tar.Entry, path: bytes, content: Iterable[memoryview]) -> None:
+        super().__init__(entry.link if entry.kind == tar.SYMLINK else b"")
+        self.kind, self.mode, self.size, self.places = entry.kind, entry.mode, entry.size, entry.sparse
+        self.path = path
+        self.digest = _digest(content) if entry.kind == tar.REGULAR else b""
+        self.inode: tuple[int, int] | None = None
+
+
+def compare(blob_path: str, layer_fd: int, lower_fds: Sequence[int]) -> tuple[str, ...]:
     """What is wrong with the layer in the directory ``layer_fd``; nothing when it is as the tar ``blob_path`` says.
+
+    Args:
+        lower_fds: the directories of the layers below, topmost first.
 
     Raises:
         MiniboxError: the blob is damaged.
         OSError: it can't be read.
     """
     with open(blob_path, "rb") as file, Pump(file) as pump:
-        return _compare(tar.TarReader(pump.read_chunk), layer_fd)
+        tree = _read(tar.TarReader(pump.read_chunk))
+    lowers = Lowers(lower_fds)
+    merges = {merge.path: merge for merge in lowers.merges(tree.root)}
+    wrong: list[str] = []
+    waiting = [(b"", tree.root)]
+    while waiting:
+        path, directory = waiting.pop()
+        merge = merges.get(path, Merge(path, directory))
+        try:
+            with opened(layer_fd, path) as fd:
+                problems = [*_of_directory(fd, merge), *_of_names(fd, merge, lowers)]
+        except OSError as error:
+            if error.errno not in NO_DIRECTORY:
+                raise
+            wrong.append(f"{_shown(path)}: it is {'missing' if error.errno == ENOENT else 'no directory'}")
+            continue
+        wrong += [f"{_shown(join(path, name) if name else path)}: {why}" for name, why in problems]
+        for name, child in directory.children.items():
+            if isinstance(child, Directory) and (child.is_real or name in merge.carried):
+                waiting.append((join(path, name), child))
+    return tuple(wrong)
 
 
-def _compare(reader: tar.TarReader, layer_fd: int) -> tuple[str, ...]:
-    wrong: dict[bytes, str] = {}  # "" for what is right; the last entry of a name counts
-    parents: set[bytes] = set()
-    hidden: set[bytes] = set()
+def _read(reader: tar.TarReader) -> LayerTree:
+    """The tree of a blob, with what it says of each file."""
+    tree = LayerTree()
     while (entry := reader.next()) is not None:
-        parts = split_name(entry.name)
-        path = b"/".join(parts)
-        parents.update(b"/".join(parts[:length]) for length in range(1, len(parts)))
-        if not parts:
-            continue
-        if parts[-1].startswith(WHITEOUT_PREFIX):
-            if not parts[-1].startswith(OPAQUE_MARKER[:8]):
-                hidden.add(b"/".join((*parts[:-1], parts[-1][len(WHITEOUT_PREFIX) :])))
-            continue
-        wrong[path] = _difference(entry, path, reader.content(), layer_fd)
-    for path in hidden - wrong.keys():
-        status = _status(path, layer_fd)
-        wrong[path] = "" if status is not None and is_whiteout(status) else "its whiteout is missing"
-    known = parents | wrong.keys()
-    found = [f"{_shown(path)}: {why}" for path, why in wrong.items() if why]
-    found += [f"{_shown(path)}: not in the layer's blob" for path in _names(layer_fd) if path not in known]
-    return tuple(found)
+        tree.one_more()
+        components = split_name(entry.name)
+        if not components:
+            tree.root.entry = entry
+        elif not tree.add_whiteout(components):
+            path, parent = tree.parent(components)
+            if entry.kind == tar.HARD_LINK:
+                _, leaf = tree.linked(entry)
+            else:
+                leaf = File(entry, join(path, components[-1]), reader.content())
+            tree.place(parent, components[-1], entry, leaf)
+    return tree
 
 
-def _difference(entry: tar.Entry, path: bytes, content: Iterable[memoryview], layer_fd: int) -> str:
-    """What is different in the file at ``path``, or ""."""
-    status = _status(path, layer_fd)
-    if entry.kind in (tar.CHARACTER, tar.BLOCK_DEVICE):
-        return ""  # not every user can make one
-    if status is None:
-        return "it is missing"
-    if entry.kind == tar.HARD_LINK:
-        target = _status(b"/".join(split_name(entry.link)), layer_fd)
-        return "" if target and os.path.samestat(status, target) else f"no hard link to {_shown(entry.link)}"
-    kind, word = TYPES[entry.kind]
+def _of_directory(fd: int, merge: Merge) -> Iterator[tuple[bytes, str]]:
+    """What is wrong with a directory itself."""
+    mode, entry = stat.S_IMODE(os.fstat(fd).st_mode), merge.directory.entry
+    if entry is not None and merge.path and mode != stat.S_IMODE(entry.mode):
+        yield b"", f"mode {mode:04o} instead of {stat.S_IMODE(entry.mode):04o}"
+    if merge.opaque and not is_opaque(fd):
+        yield b"", "it doesn't hide what is below"
+    if merge.lowers and not merge.opaque and is_opaque(fd):
+        yield b"", "it hides what is below"
+
+
+def _of_names(fd: int, merge: Merge, lowers: Lowers) -> Iterator[tuple[bytes, str]]:
+    """What is wrong in a directory, but for what is in directories in it."""
+    children = merge.directory.children
+    found = {os.fsencode(name): os.lstat(name, dir_fd=fd) for name in os.listdir(fd)}
+    for name, status in found.items():
+        leaf = children.get(name)
+        if isinstance(leaf, File):
+            why = _difference(leaf, name, status, fd)
+            if why:
+                yield name, why
+        elif is_whiteout(status):
+            # One too many does no harm where there is something to hide, but not this.
+            if name not in merge.whiteouts and (
+                not merge.lowers or merge.opaque or lowers.shows(merge.lowers, join(merge.path, name))
+            ):
+                yield name, "not in the layer's blob"
+        elif not (isinstance(leaf, Directory) and (leaf.is_real or name in merge.carried)):
+            yield name, "not in the layer's blob"
+    for name in children.keys() - found.keys():
+        leaf = children[name]
+        if isinstance(leaf, File) and leaf.kind not in DEVICES:  # not every user can make one
+            yield name, "it is missing"
+    for name in merge.whiteouts:
+        if name not in found or not is_whiteout(found[name]):
+            yield name, "its whiteout is missing"
+
+
+def _difference(file: File, name: bytes, status: os.stat_result, dir_fd: int) -> str:
+    """What is different in a file, or ""."""
+    if file.kind in DEVICES:
+        return ""
+    if file.inode is None:
+        file.inode = status.st_dev, status.st_ino
+    elif file.inode != (status.st_dev, status.st_ino):
+        return f"no hard link to {_shown(file.path)}"
+    else:
+        return ""  # its other name was compared
+    kind, word = TYPES[file.kind]
     if stat.S_IFMT(status.st_mode) != kind:
         return f"it is no {word}"
     if kind == stat.S_IFLNK:
-        return "" if _target(path, layer_fd) == entry.link else "the symlink leads elsewhere"
-    if stat.S_IMODE(status.st_mode) != stat.S_IMODE(entry.mode):
-        return f"mode {stat.S_IMODE(status.st_mode):04o} instead of {stat.S_IMODE(entry.mode):04o}"
+        return "" if os.readlink(name, dir_fd=dir_fd) == file.target else "the symlink leads elsewhere"
+    if stat.S_IMODE(status.st_mode) != stat.S_IMODE(file.mode):
+        return f"mode {stat.S_IMODE(status.st_mode):04o} instead of {stat.S_IMODE(file.mode):04o}"
     if kind != stat.S_IFREG:
         return ""
-    if status.st_size != entry.size:
-        return f"{status.st_size} bytes instead of {entry.size}"
-    return "" if entry.sparse is not None or _same(path, content, layer_fd) else "another content"
+    if status.st_size != file.size:
+        return f"{status.st_size} bytes instead of {file.size}"
+    return "" if _digest_on_disk(name, dir_fd, file) == file.digest else "another content"
 
 
-def _same(path: bytes, content: Iterable[memoryview], layer_fd: int) -> bool:
+def _digest(content: Iterable[memoryview]) -> bytes:
+    hasher = sha256()
+    for piece in content:
+        hasher.update(piece)
+    return hasher.digest()
+
+
+def _digest_on_disk(name: bytes, dir_fd: int, file: File) -> bytes:
+    fd = os.open(name, READ_FILE, dir_fd=dir_fd)
     try:
-        fd = open_beneath(layer_fd, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        for piece in content:
-            left = piece
-            while left:
-                data = os.read(fd, min(len(left), CHUNK_BYTES))
-                if not data or data != left[: len(data)]:
-                    return False
-                left = left[len(data) :]
-        return True
+        hasher = sha256()
+        for begin, length in [(0, file.size)] if file.places is None else file.places:
+            at, end = begin, begin + length
+            while at < end and (data := os.pread(fd, min(CHUNK_BYTES, end - at), at)):
+                hasher.update(data)
+                at += len(data)
+        return hasher.digest()
     finally:
         os.close(fd)
-
-
-def _status(path: bytes, layer_fd: int) -> os.stat_result | None:
-    try:
-        fd = open_beneath(layer_fd, path or b".", os.O_PATH | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        return os.fstat(fd)
-    finally:
-        os.close(fd)
-
-
-def _target(path: bytes, layer_fd: int) -> bytes:
-    fd = open_beneath(layer_fd, path, os.O_PATH | os.O_NOFOLLOW)
-    try:
-        return os.readlink(b"", dir_fd=fd)
-    finally:
-        os.close(fd)
-
-
-def _names(layer_fd: int) -> Iterator[bytes]:
-    """All paths in the layer but whiteouts."""
-    waiting = [b""]
-    while waiting:
-        directory = waiting.pop()
-        try:
-            fd = open_beneath(layer_fd, directory or b".", os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
-            continue
-        try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    path = directory + b"/" + os.fsencode(entry.name) if directory else os.fsencode(entry.name)
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(path)
-                    if not is_whiteout(entry.stat(follow_symlinks=False)):
-                        yield path
-        finally:
-            os.close(fd)
 
 
 def _shown(path: bytes) -> str:

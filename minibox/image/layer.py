@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import ExitStack
 from functools import partial
 from heapq import heappop, heappush
 
@@ -21,7 +22,7 @@ from minibox.image.compression import Pump
 from minibox.image.extract import Extractor
 from minibox.image.layout import disk_error
 from minibox.image.tar import TarReader
-from minibox.image.whiteouts import adopt_directories, hide_all_below
+from minibox.image.whiteouts import OPEN_DIRECTORY, Lowers, merge_into_stack
 from minibox.linux.files import sync_file_system
 from minibox.record import record
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from minibox.image.attributes import OwnerPolicy
     from minibox.image.compression import Readable
     from minibox.image.extract import Form
+    from minibox.image.layer_tree import Directory
 
 NOTES = "notes"
 OWNERS_LOST = "owners are lost: it was unpacked by a user with a single id"
@@ -78,21 +80,20 @@ class Unpacked:
     """What unpacking a layer found.
 
     Attributes:
-        implied: directories without an entry of their own; see `extract.adopt_directories`.
-        hides_all_below: whether the root directory is opaque; see `extract.hide_all_below`.
+        directories: the root of the layer's tree, without what needs no look at the layers below; see
+            `whiteouts.merge_into_stack`.
         skipped_devices: names of device nodes that could not be made.
         owner_kept: whether files have the owners that the layer says.
     """
 
-    implied: frozenset[bytes]
-    hides_all_below: bool
+    directories: Directory
     skipped_devices: tuple[bytes, ...]
     owner_kept: bool
 
     @property
     def needs_lowers(self) -> bool:
         """Whether it isn't whole without a look at the layers below."""
-        return bool(self.implied) or self.hides_all_below
+        return self.directories.needs_lowers
 
 
 def unpack(
@@ -110,8 +111,7 @@ def unpack(
         diff_id: what the plain tar's digest must be.
         owner_policy: ``keep`` the owners in the tar, ``ignore`` them, or ``auto``: keep when we are
             root (in a user namespace too). See `extract.Extractor`.
-        form: ``overlay`` fills an empty directory, whiteouts in overlayfs's form; ``apply`` changes a
-            directory that has all layers below, whiteouts remove.
+        form: ``overlay`` fills an empty directory; ``apply`` changes a directory that has all layers below.
 
     Raises:
         StoreError: the blob is damaged, an entry would leave the directory, the disk is full.
@@ -123,6 +123,7 @@ def unpack(
             while (entry := reader.next()) is not None:
                 extractor.extract(entry, reader.content())
             extractor.finish()
+            extractor.tree.root.prune()
             found = pump.digest()
     except MiniboxError as error:
         raise StoreError(f"{what}: {error}", error.hint) from error
@@ -131,8 +132,7 @@ def unpack(
     if diff_id is not None and found != diff_id:
         raise StoreError(f"{what}: the content has another digest, {found}", "the layer is damaged")
     return Unpacked(
-        frozenset(extractor.implied),
-        extractor.hides_all_below,
+        extractor.tree.root,
         tuple(extractor.skipped_devices),
         extractor.keeps_owner,
     )
@@ -328,17 +328,13 @@ class _Batch:
         """What takes the layers below."""
         found, tree = self._unpacked[position], self._tree(position)
         if found.needs_lowers:
-            fds: list[int] = []
-            try:
+            with ExitStack() as stack:
+                fds = [os.open(tree, OPEN_DIRECTORY)]
+                stack.callback(os.close, fds[0])
                 for below in range(position - 1, -1, -1):
                     fds.append(self._open_lower(self._where(below)))
-                lowers = [f"/proc/self/fd/{fd}/." for fd in fds]
-                if found.hides_all_below:
-                    hide_all_below(tree, lowers)
-                adopt_directories(tree, found.implied, lowers, owner=found.owner_kept)
-            finally:
-                for fd in fds:
-                    os.close(fd)
+                    stack.callback(os.close, fds[-1])
+                merge_into_stack(fds[0], found.directories, Lowers(fds[1:]), owner=found.owner_kept)
             if self._seal is not None:
                 self._seal(tree, self._where(position))
         if self._seal is None and (text := notes_text(found)):

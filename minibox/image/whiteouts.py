@@ -1,24 +1,202 @@
-"""What hides files of the layers below: the marks of a layer's archive (OCI image-spec, layer.md), and overlayfs's."""
+"""How a layer hides what is below it: carrying out what its `LayerTree` says, over a stack of overlayfs or in a tree.
+
+In a stack (kernel, overlayfs.rst) a character device 0:0 hides a name, and the xattr ``opaque`` all that a directory of
+that name has below. As root it is set in both namespaces, trusted.overlay and user.overlay, since the same layer may be
+mounted with ``userxattr`` or without. Both are made only where something lies below: overlayfs lists the whiteouts of a
+directory that it merges with no other, as names that can't be opened.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from contextlib import ExitStack, contextmanager
 
 from minibox.errors import Unsupported
 from minibox.image.attributes import copy_attributes
+from minibox.image.entry_names import join
+from minibox.image.layer_tree import Directory
+from minibox.image.stack import is_whiteout
 from minibox.linux.files import open_beneath
+from minibox.record import record
+from minibox.storage.removal import remove_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
-WHITEOUT_PREFIX = b".wh."
-OPAQUE_MARKER = b".wh..wh..opq"
-AUFS_PREFIX = b".wh..wh."
-NO_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+    from minibox.image.layer_tree import Leaf
+
+NO_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
+
+
+@record
+class Merge:
+    """A directory of a layer, and how it meets those of its name below.
+
+    Attributes:
+        path: in the layer.
+        directory: the layer's.
+        lowers: numbers of the layers below that have one it is merged with, topmost first.
+        opaque: it is to be marked so: nothing below shows.
+        whiteouts: names that hide some below.
+        carried: directories that are made only for what they hide.
+    """
+
+    path: bytes
+    directory: Directory
+    lowers: tuple[int, ...] = ()
+    opaque: bool = False
+    whiteouts: tuple[bytes, ...] = ()
+    carried: tuple[bytes, ...] = ()
+
+
+class Lowers:
+    """The layers below, topmost first, as overlayfs merges them.
+
+    Args:
+        fds: of their directories, open as long as this is used.
+    """
+
+    def __init__(self, fds: Sequence[int]) -> None:
+        self._fds = fds
+
+    def merges(self, root: Directory) -> Iterator[Merge]:
+        """All directories of a layer's tree under which something lies, from the top down.
+
+        Raises:
+            OSError: a directory can't be read.
+        """
+        waiting = [(b"", root, tuple(range(len(self._fds))))]
+        while waiting:
+            path, directory, below = waiting.pop()
+            if not below:
+                continue
+            hidden, opaque = directory.hidden, directory.is_opaque
+            if opaque and not path:
+                hidden, opaque = hidden | self._names(below), False  # overlayfs merges root directories in any case
+            whiteouts, carried = [], []
+            for name in sorted(hidden | directory.children.keys()) if not opaque else ():
+                child, inner = directory.children.get(name), join(path, name)
+                if name not in hidden:
+                    if isinstance(child, Directory) and (merged := self.merged(below, inner)):
+                        waiting.append((inner, child, merged))
+                        if not child.is_real:
+                            carried.append(name)
+                elif child is None or (isinstance(child, Directory) and not child.is_real):
+                    if self.shows(below, inner):
+                        whiteouts.append(name)
+                elif isinstance(child, Directory) and self.merged(below, inner):
+                    yield Merge(inner, child, opaque=True)
+            yield Merge(path, directory, below, opaque, tuple(whiteouts), tuple(carried))
+
+    def merged(self, below: Sequence[int], path: bytes) -> tuple[int, ...]:
+        """Those of the layers, which have the directory above, that a directory ``path`` on top is merged with."""
+        found = []
+        for layer in below:
+            status = _status(self._fds[layer], path)
+            if status is None:
+                continue
+            if not stat.S_ISDIR(status.st_mode):
+                break
+            found.append(layer)
+            if self._is_opaque(layer, path):
+                break
+        return tuple(found)
+
+    def shows(self, below: Sequence[int], path: bytes) -> bool:
+        """Whether these layers, which have the directory above, have something at ``path``."""
+        for layer in below:
+            status = _status(self._fds[layer], path)
+            if status is not None:
+                return not is_whiteout(status)
+        return False
+
+    @contextmanager
+    def open(self, layer: int, path: bytes) -> Iterator[int]:
+        """A directory of one of the layers."""
+        with opened(self._fds[layer], path) as fd:
+            yield fd
+
+    def _names(self, below: Sequence[int]) -> set[bytes]:
+        """What is in the root directories of these layers."""
+        names: set[bytes] = set()
+        for layer in below:
+            with self.open(layer, b"") as fd:
+                names.update(map(os.fsencode, os.listdir(fd)))
+        return names
+
+    def _is_opaque(self, layer: int, path: bytes) -> bool:
+        with self.open(layer, path) as fd:
+            return is_opaque(fd)
+
+
+def merge_into_stack(layer_fd: int, root: Directory, lowers: Lowers, *, owner: bool) -> None:
+    """Hide what is below a layer that overlayfs will stack, and give directories without an entry what they have there:
+    overlayfs shows the topmost one's attributes.
+
+    Args:
+        layer_fd: where the layer was unpacked.
+        root: of its tree.
+        owner: whether owners were kept.
+
+    Raises:
+        OSError: the kernel refused.
+        Unsupported: the file system keeps no such xattrs.
+    """
+    alike = []
+    for merge in lowers.merges(root):
+        with opened(layer_fd, merge.path) as fd:
+            before = os.fstat(fd)
+            for name in merge.carried:
+                os.mkdir(name, 0o700, dir_fd=fd)
+            for name in merge.whiteouts:
+                os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=fd)
+            if merge.opaque:
+                make_opaque(fd)
+            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if merge.lowers and merge.directory.entry is None:
+            alike.append((merge.path, merge.lowers[0]))
+    for path, layer in reversed(alike):  # the deepest first: a mode may keep its owner out
+        with opened(layer_fd, path) as fd, lowers.open(layer, path) as lower:
+            copy_attributes(lower, fd, owner=owner)
+
+
+def merge_into_tree(layer_fd: int, root: Directory) -> list[bytes]:
+    """Remove from a tree what a layer hides, which was unpacked into it; no time of a directory changes by that.
+
+    Returns:
+        The directories of the layer that hide the attributes of those that were there, too.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    anew: list[bytes] = []
+    waiting = [(b"", root, False)]
+    while waiting:
+        path, directory, fresh = waiting.pop()
+        clears = fresh or directory.is_opaque
+        if fresh:
+            anew.append(path)
+        with ExitStack() as stack:
+            try:
+                fd = stack.enter_context(opened(layer_fd, path))
+            except OSError as error:
+                if directory.is_real or error.errno not in NO_DIRECTORY:
+                    raise
+                continue  # nothing to hide
+            before = os.fstat(fd)
+            for name in map(os.fsencode, os.listdir(fd)) if clears else list(directory.hidden):
+                if not _is_real(directory.children.get(name)):
+                    remove_at(name, fd)
+            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+        for name, child in directory.children.items():
+            if isinstance(child, Directory) and (child.is_real or not clears):
+                waiting.append((join(path, name), child, clears or name in directory.hidden))
+    return anew
 
 
 def make_opaque(directory_fd: int) -> None:
@@ -28,9 +206,9 @@ def make_opaque(directory_fd: int) -> None:
         Unsupported: the file system keeps no such xattrs.
     """
     done = False
-    for namespace in ("trusted", "user") if os.geteuid() == 0 else ("user",):
+    for name in OPAQUE_XATTRS if os.geteuid() == 0 else OPAQUE_XATTRS[1:]:
         try:
-            os.setxattr(directory_fd, f"{namespace}.overlay.opaque", b"y")
+            os.setxattr(directory_fd, name, b"y")
             done = True
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP):
@@ -42,76 +220,39 @@ def make_opaque(directory_fd: int) -> None:
         )
 
 
-def adopt_directories(directory: str, implied: Iterable[bytes], lowers: Sequence[str], *, owner: bool) -> None:
-    """Give implied directories what they have in the layers below: overlayfs shows the topmost one's attributes.
-
-    Args:
-        directory: where the layer was unpacked.
-        implied: `Extractor.implied`.
-        lowers: directories of the layers below, topmost first.
-        owner: whether owners were kept.
-
-    Raises:
-        OSError: the kernel refused.
-    """
-    for path in implied:
-        for lower in lowers:
-            try:
-                found = _open_in(lower, path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                if error.errno in NO_DIRECTORY:
-                    break  # hidden by something else
-                raise
-            try:
-                made = _open_in(directory, path)
-                try:
-                    copy_attributes(found, made, owner=owner)
-                finally:
-                    os.close(made)
-            finally:
-                os.close(found)
-            break
+def is_opaque(directory_fd: int) -> bool:
+    """Whether overlayfs hides what is below a directory of a layer."""
+    for name in OPAQUE_XATTRS:
+        try:
+            if os.getxattr(directory_fd, name) == b"y":
+                return True
+        except OSError:
+            continue  # no such attribute, or not for us to see
+    return False
 
 
-def hide_all_below(directory: str, lowers: Sequence[str]) -> None:
-    """Hide what is in the layers below, name by name: overlayfs merges root directories, opaque or not.
-
-    Args:
-        directory: where the layer was unpacked.
-        lowers: directories of the layers below.
-
-    Raises:
-        OSError: the kernel refused.
-    """
-    root_fd = os.open(directory, OPEN_DIRECTORY | os.O_CLOEXEC)
+@contextmanager
+def opened(root_fd: int, path: bytes) -> Iterator[int]:
+    """A directory below another."""
+    fd = open_beneath(root_fd, path or b".", OPEN_DIRECTORY)
     try:
-        for name in {os.fsencode(name) for lower in lowers for name in os.listdir(lower)}:
-            present = lstat(name, root_fd)
-            if present is None:
-                os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=root_fd)
-            elif stat.S_ISDIR(present.st_mode):
-                inner_fd = open_beneath(root_fd, name, OPEN_DIRECTORY)
-                try:
-                    make_opaque(inner_fd)
-                finally:
-                    os.close(inner_fd)
+        yield fd
     finally:
-        os.close(root_fd)
+        os.close(fd)
 
 
-def _open_in(directory: str, path: bytes) -> int:
-    root_fd = os.open(directory, OPEN_DIRECTORY | os.O_CLOEXEC)
+def _is_real(node: Directory | Leaf | None) -> bool:
+    return node is not None and (not isinstance(node, Directory) or node.is_real)
+
+
+def _status(root_fd: int, path: bytes) -> os.stat_result | None:
     try:
-        return open_beneath(root_fd, path or b".", OPEN_DIRECTORY)
-    finally:
-        os.close(root_fd)
-
-
-def lstat(name: bytes, dir_fd: int) -> os.stat_result | None:
-    """The status of a name in a directory; None when it isn't there."""
-    try:
-        return os.lstat(name, dir_fd=dir_fd)
-    except FileNotFoundError:
+        fd = open_beneath(root_fd, path, os.O_PATH | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in NO_DIRECTORY:
+            raise
         return None
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)

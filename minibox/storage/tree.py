@@ -86,7 +86,7 @@ class Trees:
             if not below:
                 os.chmod(path, 0o755)  # not left to the umask: it is the container's root directory
             with open(source.blob_path, "rb", buffering=0) as blob:
-                unpack(blob, path, diff_id=source.diff_id, form="apply")
+                unpack(blob, path, diff_id=source.diff_id, form="apply" if below else "overlay")
             self._note_bytes(source.chain_id, added_bytes(path, below))
             self._seal_layer(path)
         except OSError as error:

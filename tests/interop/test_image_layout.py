@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
 
+from minibox.errors import StoreError
 from minibox.image.importer import add_image
+from minibox.image.layer import unpack
+from minibox.image.manifest import layer_descriptors
 from minibox.image.store import ImageStore
+from minibox.storage.removal import remove_tree
+from tests.file_trees import tree_of
 from tests.images import lowers
 from tests.probes import requires
-from tests.unit.layers import directory, entry, tar
+from tests.unit.layers import directory, entry, tar, unusual_layers
 
 
 @pytest.fixture
@@ -93,3 +101,33 @@ def test_base_is_read_by_skopeo(store):
     image = store.resolve("base")
     seen = json.loads(run("skopeo", "inspect", f"oci:{store.root}/images:{image.reference}"))
     assert seen["Architecture"] == image.config["architecture"]
+
+
+@requires("command:umoci", "root")
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(unusual_layers)
+def test_unusual_layers_mean_what_they_mean_to_umoci(tmp_path, layers):
+    """Where umoci says what they mean. Implied directories have other times there; a node 0:0 is a device, which
+    overlayfs can't show."""
+    assume(all(header.type != tarfile.CHRTYPE for each in layers for header, _ in each))
+    place = Path(tempfile.mkdtemp(dir=tmp_path))
+    store = ImageStore(str(place))
+    try:
+        image = add_image(store, "app:1", [tar(each) for each in layers], {})
+        for number, descriptor in enumerate(layer_descriptors(store.layout, image.digest, image.config)):
+            (place / "tree").mkdir(exist_ok=True)
+            with open(store.layout.blob_path(descriptor[0]["digest"]), "rb", buffering=0) as blob:
+                unpack(blob, str(place / "tree"), form="apply" if number else "overlay")
+        command = ["umoci", "unpack", "--image", f"{store.root}/images:{image.reference}", str(place / "bundle")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return
+        ours, theirs = (
+            {path: (file.kind, file.content, file.first) for path, file in tree_of(top).items()}
+            for top in (place / "tree", place / "bundle/rootfs")
+        )
+        assert ours == theirs
+    except StoreError:
+        return
+    finally:
+        remove_tree(str(place))

@@ -11,20 +11,23 @@ import sys
 import tarfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from minibox.errors import StoreError
-from minibox.image import claim, extract, layer
+from minibox.image import claim, layer, layer_tree
+from minibox.image.check_layer import compare
 from minibox.image.importer import add_image
 from minibox.image.layer import LayerSource, notes, unpack, unpack_layers
+from minibox.image.layer_tree import Directory
 from minibox.image.manifest import chain_ids
+from minibox.image.stack import is_whiteout
 from minibox.image.store import ImageStore
 from minibox.storage.removal import remove_tree
-from tests.unit.layers import directory, entry, hard_link, symlink, tar, tar_of
+from tests.unit.layers import directory, entry, hard_link, symlink, tar, tar_of, unusual_layers
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -174,7 +177,7 @@ def test_what_was_lost_is_noted(tmp_path, root):
     source, other = sources_of(tmp_path, tar_of({"f": b"x"}), tar_of({"g": b"x"}))
     unpack_layers(root, [source], owner_policy="ignore")
     assert notes(root, [source.chain_id, other.chain_id]) == [layer.OWNERS_LOST]
-    found = layer.Unpacked(frozenset(), False, tuple(b"dev/%d" % number for number in range(9)), True)
+    found = layer.Unpacked(Directory(), tuple(b"dev/%d" % number for number in range(9)), True)
     assert layer.notes_text(found) == (
         "device nodes are left out, which only root can make: dev/0, dev/1, dev/2, dev/3, ...\n"
     )
@@ -201,7 +204,7 @@ def test_path_bombs_are_refused(tmp_path, entries, said):
 
 
 def test_number_of_entries_is_limited(tmp_path, monkeypatch):
-    monkeypatch.setattr(extract, "ENTRIES_MAX", 10)
+    monkeypatch.setattr(layer_tree, "ENTRIES_MAX", 10)
     (tmp_path / "diff").mkdir()
     with pytest.raises(StoreError, match="more than 10 entries"):
         unpack(tar([entry("a/b/c/d/e/f/g/h/i/j/k")]), str(tmp_path / "diff"))
@@ -212,12 +215,12 @@ def test_number_of_entries_is_limited(tmp_path, monkeypatch):
 
 
 def overlaid(layers: list[Path]) -> dict[str, object]:
-    """What overlayfs would show of layers, bottom first: by path, kind and content."""
-    return dict(sorted(_merged(list(reversed(layers)), "").items()))
+    """What overlayfs would show of layers, bottom first: by path, what `_node` tells."""
+    return _with_links(_merged(list(reversed(layers)), ""))
 
 
-def _merged(layers: list[Path], inside: str) -> dict[str, object]:
-    found: dict[str, object] = {}
+def _merged(layers: list[Path], inside: str) -> dict[str, tuple[object, ...]]:
+    found: dict[str, tuple[object, ...]] = {}
     names = sorted({name for each in layers for name in os.listdir(each / inside)})
     for name in names:
         path = os.path.join(inside, name)
@@ -227,7 +230,9 @@ def _merged(layers: list[Path], inside: str) -> dict[str, object]:
                 status = os.lstat(each / path)
             except FileNotFoundError:
                 continue
-            if stat.S_ISCHR(status.st_mode):
+            if is_whiteout(status):
+                if len(layers) == 1 and inside:
+                    found[path] = (path, "listed, and not there")  # nothing is merged, and so overlayfs lists all
                 break
             if not stat.S_ISDIR(status.st_mode):
                 if not parts:
@@ -237,50 +242,101 @@ def _merged(layers: list[Path], inside: str) -> dict[str, object]:
             if "user.overlay.opaque" in os.listxattr(each / path):
                 break
         if parts:
-            found[path] = "directory"
+            found[path] = _node(parts[0] / path)
             found.update(_merged(parts, path))
     return found
 
 
-def _node(path: Path) -> object:
-    return ("symlink", os.readlink(path)) if path.is_symlink() else path.read_bytes()
+def _node(path: Path) -> tuple[object, ...]:
+    status, told = path.lstat(), b""
+    if path.is_symlink():
+        told = os.readlink(os.fsencode(path))
+    elif path.is_file():
+        told = path.read_bytes()
+    return status.st_ino, oct(status.st_mode), status.st_uid, status.st_mtime_ns, told
 
 
 def tree(place: Path) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for path in place.rglob("*"):
-        is_directory = path.is_dir() and not path.is_symlink()
-        found[str(path.relative_to(place))] = "directory" if is_directory else _node(path)
-    return dict(sorted(found.items()))
+    return _with_links({str(path.relative_to(place)): _node(path) for path in place.rglob("*")})
 
 
-PARTS = st.sampled_from(["a", "b", "c"])
-PATHS = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
-WHITEOUTS = st.builds(lambda above, name: "/".join([*above, name]), st.lists(PARTS, max_size=2),
-                      st.sampled_from([".wh.a", ".wh.b", ".wh.c", ".wh..wh..opq"]))  # fmt: skip
-ENTRIES = st.one_of(
-    st.builds(lambda name, content: entry(name, content=content), PATHS, st.binary(min_size=1, max_size=2)),
-    st.builds(directory, PATHS, st.sampled_from([0o755, 0o711])),
-    st.builds(symlink, PATHS, st.sampled_from(["a", "../b", "/a/b", "nowhere"])),
-    st.builds(entry, WHITEOUTS),
-)
-# A name twice in a layer is nothing that a tool makes, and may mean either.
-LAYERS = st.lists(st.lists(ENTRIES, max_size=5, unique_by=lambda each: each[0].name), min_size=1, max_size=3)
+def _with_links(found: dict[str, tuple[object, ...]]) -> dict[str, object]:
+    """Instead of inodes, the first name of each."""
+    first: dict[object, str] = {}
+    return {path: (first.setdefault(inode, path), *told) for path, (inode, *told) in sorted(found.items())}
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(LAYERS)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(unusual_layers)
 def test_applied_layers_are_what_overlayfs_shows(tmp_path, layers):
+    """And the check of the store has nothing to say of it."""
     remove_tree(str(tmp_path / "root"))
     remove_tree(str(tmp_path / "tree"))
     (tmp_path / "tree").mkdir()
+    sources = sources_of(tmp_path, *map(tar, layers))
     try:
-        paths = unpack_layers(str(tmp_path / "root"), sources_of(tmp_path, *map(tar, layers)))
-    except StoreError:
+        paths = unpack_layers(str(tmp_path / "root"), sources)
+    except StoreError as error:
+        paths, refused = [], str(error).partition(": ")[2]
+    try:
+        for number, each in enumerate(layers):
+            unpack(tar(each), str(tmp_path / "tree"), form="apply" if number else "overlay")
+    except StoreError as error:
+        assert (paths, refused) == ([], str(error).partition(": ")[2])
         return
-    for each in layers:
-        unpack(tar(each), str(tmp_path / "tree"), form="apply")
     assert tree(tmp_path / "tree") == overlaid([Path(path) for path in paths])
+    with ExitStack() as stack:
+        fds = [os.open(path, os.O_RDONLY) for path in paths]
+        for fd in fds:
+            stack.callback(os.close, fd)
+        for number, source in enumerate(sources):
+            assert compare(source.blob_path, fds[number], fds[:number][::-1]) == ()
+
+
+def test_whiteouts_have_overlayfs_form_where_they_hide_something(tmp_path, root):
+    """A whiteout in a directory that overlayfs merges with no other would be listed."""
+    below = tar([*(directory(name) for name in ("d", "again", "kept", "way")), entry("way/gone"), entry("removed")])
+    above = tar(
+        [entry("d/.wh..wh..opq"), entry("d/new"), entry("d/.wh.old"), entry(".wh.removed"), entry(".wh.again"),
+         directory("again"), directory("kept"), entry(".wh.kept"), entry(".wh.file"), entry("file", content=b"new"),
+         entry(".wh..wh.plnk"), entry("way/.wh.gone"), entry("ghost/.wh.a"), entry(".wh.never")]
+    )  # fmt: skip
+    place = Path(unpack_layers(root, sources_of(tmp_path, below, above))[1])
+    assert sorted(os.listdir(place)) == ["again", "d", "file", "kept", "removed", "way"]
+    assert is_whiteout((place / "removed").lstat()) and is_whiteout((place / "way/gone").lstat())
+    for name in ("d", "again", "kept"):
+        assert os.getxattr(place / name, "user.overlay.opaque") == b"y"
+    assert os.listdir(place / "d") == ["new"]
+    assert os.listxattr(place / "way") == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "shown"),
+    [
+        ([entry("a/.wh.a"), symlink("a", "b")], ["a"]),
+        ([entry("a/.wh.a"), entry("a", content=b"1")], ["a"]),
+        ([entry("a/.wh.a"), entry("a", tarfile.FIFOTYPE)], ["a"]),
+        ([entry("a/.wh.a"), entry("a/.wh..wh..opq")], ["a"]),
+        ([entry("a/.wh.a"), entry(".wh.a")], []),
+        ([entry("a", content=b"1"), entry("a/.wh..wh..opq"), entry("a/.wh.a")], ["a"]),
+        ([entry(".wh.a"), entry("a/.wh.a")], []),
+        ([entry("a/b/.wh..wh..opq"), entry("a/.wh.b")], ["a", "a/x"]),
+        ([entry("a", content=b"1"), directory("a")], ["a"]),
+        ([entry(".wh..wh..opq"), entry("a/y")], ["a", "a/y"]),
+    ],
+)
+def test_what_hides_adds_nothing_in_whatever_order(tmp_path, root, entries, shown):
+    below = [directory("a", 0o700), entry("a/x"), entry("a/a"), directory("a/b"), entry("a/b/c")]
+    expected = sorted({*shown, *(["a/x"] if "a/x" in shown else []), *(["a/a"] if "a/x" in shown else [])})
+    sources = sources_of(tmp_path, tar(below), tar(entries))
+    paths = unpack_layers(root, sources)
+    assert list(overlaid([Path(path) for path in paths])) == expected
+    fds = [os.open(path, os.O_RDONLY) for path in paths]
+    try:
+        assert compare(sources[1].blob_path, fds[1], fds[:1]) == ()
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def test_applied_directory_loses_the_xattrs_of_the_one_below(tmp_path):
@@ -291,15 +347,19 @@ def test_applied_directory_loses_the_xattrs_of_the_one_below(tmp_path):
     assert {name: os.getxattr(place / "d", name) for name in os.listxattr(place / "d")} == {"user.both": b"2"}
 
 
-def test_hard_links_reach_below_in_a_tree_only(tmp_path, root):
+def test_hard_links_reach_below_in_no_form(tmp_path, root):
     """overlayfs can't show a link between layers: an image that has one is refused, not shown wrongly."""
     layers = [tar([entry("f", content=b"x")]), tar([hard_link("g", "f")])]
     with pytest.raises(StoreError, match="'f' is not in the layer"):
         unpack_layers(root, sources_of(tmp_path, *layers))
+    (tmp_path / "tree").mkdir()
+    unpack(tar([entry("f", content=b"x")]), str(tmp_path / "tree"))
+    with pytest.raises(StoreError, match="'f' is not in the layer"):
+        unpack(tar([hard_link("g", "f")]), str(tmp_path / "tree"), form="apply")
 
 
 def test_import_of_a_bomb_leaves_the_store_as_it_was(tmp_path, root, monkeypatch):
-    monkeypatch.setattr(extract, "ENTRIES_MAX", 10)
+    monkeypatch.setattr(layer_tree, "ENTRIES_MAX", 10)
     store = ImageStore(root)
 
     def unpack_here(sources):

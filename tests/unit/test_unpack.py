@@ -185,32 +185,6 @@ def test_overlayfs_xattrs_are_not_an_images_to_set(place):
         assert os.getxattr(place / name, "user.note") == b"kept"
 
 
-def test_opaque_directory_and_whiteout_have_overlayfs_form(place):
-    unpack(
-        tar(
-            [
-                entry("d/.wh..wh..opq"),
-                entry("d/new", content=b"x"),
-                entry(".wh.removed"),
-                entry(".wh.again"),
-                directory("again"),
-                directory("kept"),
-                entry(".wh.kept"),
-                entry(".wh.file"),
-                entry("file", content=b"new"),
-                entry(".wh..wh.plnk"),
-            ]
-        ),
-        str(place),
-    )
-    status = (place / "removed").lstat()
-    assert stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-    for name in ("d", "again", "kept"):
-        assert os.getxattr(place / name, "user.overlay.opaque") == b"y"
-    assert (place / "file").read_bytes() == b"new"
-    assert sorted(os.listdir(place)) == ["again", "d", "file", "kept", "removed"]
-
-
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
 def test_compressed_and_cut_short(place, compress):
     data = compress(tar_of({"f": os.urandom(5000)}).getvalue())
