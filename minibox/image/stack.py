@@ -22,7 +22,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from minibox.image.owners import Owner
@@ -99,8 +99,13 @@ class Node:
                 self.close()
                 raise FileNotFoundError(ENOENT, os.strerror(ENOENT), self.path)
         if self.is_directory:
-            self._stack.hold(self)
+            self._stack.hold(self)  # as the one that was used last
         return self._fd
+
+    @property
+    def proc_path(self) -> str:
+        """A path of what is open; of a symlink, itself."""
+        return f"/proc/self/fd/{self.fd}"
 
     @property
     def owner(self) -> Owner:
@@ -119,7 +124,7 @@ class Node:
             OSError: with the path.
         """
         try:
-            return os.open(self._name, flags | os.O_CLOEXEC)
+            return os.open(self.proc_path, flags | os.O_CLOEXEC)
         except OSError as error:
             raise OSError(error.errno, os.strerror(error.errno or 0), self.path or ".") from error
 
@@ -133,7 +138,7 @@ class Node:
         Raises:
             Unsupported: the file's content is in another layer (metacopy), which our mounts forbid.
         """
-        found, marks, name = {}, self._stack.marks, self._name
+        found, marks, name = {}, self._stack.marks, self.proc_path
         for key in sorted(os.listxattr(name)):
             if marks and key == f"{marks}metacopy":
                 raise _elsewhere(self.path, "metacopy")
@@ -142,11 +147,10 @@ class Node:
                     found[key] = self._owners.xattr(key, os.getxattr(name, key))
         return found
 
-    def all_xattrs(self) -> Iterator[tuple[str, bytes]]:
-        """All of them, also those of the kernel and of a symlink."""
-        name = self._name
-        for key in os.listxattr(name):
-            yield key, self._owners.xattr(key, os.getxattr(name, key))
+    def all_xattrs(self) -> dict[str, bytes]:
+        """All of them, overlayfs's marks and the kernel's too."""
+        name = self.proc_path
+        return {key: self._owners.xattr(key, os.getxattr(name, key)) for key in os.listxattr(name)}
 
     def children(self) -> dict[str, Child]:
         """What is in a directory, in no order.
@@ -184,6 +188,8 @@ class Node:
         try:
             if self._stack.marks and is_whiteout(node.status):
                 raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
+            if node.is_directory:
+                self._stack.hold(node)
             if not node.is_directory or not listed.is_directory:
                 node.layers = (layer,)
             elif len(node.layers) > 1:
@@ -212,11 +218,6 @@ class Node:
                 return self.child(name, Child((layer,), False))
             break
         return self.child(name, Child(tuple(layers), True)) if layers else None
-
-    @property
-    def _name(self) -> str:
-        """A path of what is open; of a symlink, itself."""
-        return f"/proc/self/fd/{self.fd}"
 
     @property
     def _owners(self) -> Owners:

@@ -1,6 +1,7 @@
-"""Cloning a directory tree that nobody changes meanwhile, with all that stat(2) and xattr(7) tell.
+"""Cloning a directory tree, with all that stat(2) and xattr(7) tell.
 
-Owners, modes, times, xattrs, hard links and holes are kept.
+Owners, modes, times, xattrs, hard links and holes are kept, at any depth. What is cloned is read as of
+`minibox.image.stack`: each file is opened once, so that a container that changes it meanwhile leads nowhere.
 """
 
 from __future__ import annotations
@@ -8,97 +9,161 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG
+from stat import S_IMODE, S_ISLNK, S_ISREG
 
-from minibox.image.owners import Owners
+from minibox.image.stack import READ_DIRECTORY, Child, Stack, is_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from minibox.image.owners import Owners
+    from minibox.image.stack import Node
+
+    Attributes = tuple[os.stat_result, tuple[int, int], dict[str, bytes]]
+
 FICLONE = 0x40049409
 # What FICLONE answers where the file system can't, or not for this pair of files; ioctl_ficlone(2).
 NO_REFLINK = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS)
-OPEN_SOURCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY, FILE = Child((0,), True), Child((0,), False)
+OVERLAY_MARKS = ("trusted.overlay.", "user.overlay.")
 
 
-class Cloning:
-    """One cloning.
+def clone(source: str, target: str, *, share: bool = False, owners: Owners | None = None) -> None:
+    """Make the tree ``target`` as ``source`` is, with overlayfs's marks.
 
-    ``share``: files are linked, not copied, for trees that nobody writes to. ``owners``: whose the source's files are,
-    where that isn't as it seems.
+    Args:
+        share: files are linked, not copied, for trees that nobody writes to.
+        owners: whose the source's files are, where that isn't as it seems.
+
+    Raises:
+        OSError: the disk is full, or a file belongs to an id that isn't mapped; with the path.
     """
+    make_directory(target)
+    with Stack([os.open(source, READ_DIRECTORY | os.O_CLOEXEC)], "", owners=owners) as stack:
+        fill(stack.root, target, share=share)
 
-    def __init__(self, *, share: bool, owners: Owners | None = None) -> None:
-        self._share, self._owners = share, owners or Owners()
+
+def fill(
+    source: Node, target: str, *, share: bool = False, without: tuple[str, ...] = (), durable: bool = False
+) -> None:
+    """Make the empty directory ``target`` as ``source`` is.
+
+    Args:
+        share: as of `clone`.
+        without: how the names of xattrs begin that are left out.
+        durable: when it returns, all of it is on the disk.
+
+    Raises:
+        OSError: as `clone`.
+    """
+    with Stack([os.open(target, READ_DIRECTORY | os.O_CLOEXEC)], "") as stack:
+        _Filling(stack, share, without, durable).fill(source)
+
+
+def make_directory(path: str) -> None:
+    """Make a directory that can be filled, whatever its mode will be."""
+    os.mkdir(path, 0o700)
+
+
+class _Filling:
+    def __init__(self, target: Stack, share: bool, without: tuple[str, ...], durable: bool) -> None:
+        self._target, self._share, self._without, self._durable = target, share, without, durable
         self._reflinks = True
-        self._links: dict[int, str] = {}  # inodes with several names, and where the first is
+        self._links: dict[tuple[int, int], tuple[str, str]] = {}  # inodes with several names: where the first is
 
-    def clone(self, source: str, target: str) -> None:
-        """Make the tree ``target`` as ``source`` is.
+    def fill(self, source: Node) -> None:
+        made = [("", self._attributes(source))]
+        levels = [(source, self._target.root, _children(source))]
+        while levels:
+            above, there, children = levels[-1]
+            try:
+                name, child = next(children)
+            except StopIteration:
+                levels.pop()
+                if levels:
+                    above.close()
+                    there.close()
+                continue
+            try:
+                node = above.child(name, child)
+            except OSError as error:
+                if not is_gone(error):
+                    raise
+                continue
+            if node.is_directory:
+                os.mkdir(name, 0o700, dir_fd=there.fd)
+                below = there.child(name, DIRECTORY)
+                made.append((below.path, self._attributes(node)))
+                levels.append((node, below, _children(node)))
+                continue
+            with node:
+                try:
+                    if not self._link(node, there, name):
+                        self._copy(node, there, name)
+                except OSError as error:
+                    raise OSError(error.errno, os.strerror(error.errno or 0), node.path) from error
+        self._finish(made)
 
-        Raises:
-            OSError: the disk is full, a path is too long, or a file belongs to an id that isn't mapped.
-        """
-        status = os.lstat(source)
-        self.make_directory(target)
-        made = [(source, target, status)]
-        waiting = [(source, target)]
-        while waiting:
-            directory, there = waiting.pop()
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    status, path = entry.stat(follow_symlinks=False), f"{there}/{entry.name}"
-                    if S_ISDIR(status.st_mode):
-                        self.make_directory(path)
-                        made.append((entry.path, path, status))
-                        waiting.append((entry.path, path))
-                    elif not self._link(entry.path, path, status):
-                        self._copy(entry.path, path, status)
-                        self._copy_status(entry.path, path, status)
-        for directory, there, status in reversed(made):  # the times of a directory change while it is filled
-            self._copy_status(directory, there, status)
+    def _finish(self, made: list[tuple[str, Attributes]]) -> None:
+        """Give directories their attributes: the times of one change while it is filled, and its mode may keep us out."""
+        for path, attributes in reversed(made):
+            fd = self._target.open_beneath(0, path, READ_DIRECTORY)
+            try:
+                self._give(f"/proc/self/fd/{fd}", attributes)
+                if self._durable:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
 
-    @staticmethod
-    def make_directory(path: str) -> None:
-        """Make a directory that can be filled, whatever its mode will be."""
-        os.mkdir(path, 0o700)
-
-    def _link(self, source: str, target: str, status: os.stat_result) -> bool:
-        """Make ``target`` another name of what is there already, if so it is."""
+    def _link(self, node: Node, there: Node, name: str) -> bool:
+        """Make it another name of what is there already, if so it is."""
         if self._share:
             try:
-                os.link(source, target, follow_symlinks=False)
+                os.link(node.proc_path, name, dst_dir_fd=there.fd)
                 return True
             except OSError as error:
                 # More links than the file system has room for; of another user's file (fs.protected_hardlinks).
                 if error.errno not in (errno.EMLINK, errno.EPERM):
                     raise
-        if status.st_nlink == 1:
+        if node.status.st_nlink == 1:
             return False
-        first = self._links.setdefault(status.st_ino, target)
-        if first != target:
-            os.link(first, target, follow_symlinks=False)
-        return first != target
-
-    def _copy(self, source: str, target: str, status: os.stat_result) -> None:
-        if S_ISLNK(status.st_mode):
-            os.symlink(os.readlink(source), target)
-        elif S_ISREG(status.st_mode):
-            self._copy_file(source, target, status.st_size)
-        else:
-            os.mknod(target, status.st_mode, status.st_rdev)
-
-    def _copy_file(self, source: str, target: str, size: int) -> None:
-        reader = os.open(source, OPEN_SOURCE)
+        first = self._links.setdefault(node.identity, (there.path, name))
+        if first == (there.path, name):
+            return False
+        fd = self._target.open_beneath(0, first[0], READ_DIRECTORY)
         try:
-            writer = os.open(target, CREATE_FILE, 0o600)
+            os.link(first[1], name, src_dir_fd=fd, dst_dir_fd=there.fd, follow_symlinks=False)
+        finally:
+            os.close(fd)
+        return True
+
+    def _copy(self, node: Node, there: Node, name: str) -> None:
+        status, attributes = node.status, self._attributes(node)
+        if S_ISREG(status.st_mode):
+            self._copy_file(node, there, name, attributes)
+            return
+        if S_ISLNK(status.st_mode):
+            os.symlink(node.readlink(), os.fsencode(name), dir_fd=there.fd)
+        else:
+            os.mknod(name, status.st_mode, status.st_rdev, dir_fd=there.fd)
+        with there.child(name, FILE) as made:
+            self._give(made.proc_path, attributes)
+
+    def _copy_file(self, node: Node, there: Node, name: str, attributes: Attributes) -> None:
+        reader = node.open(os.O_RDONLY)
+        try:
+            writer = os.open(name, CREATE_FILE, 0o600, dir_fd=there.fd)
             try:
+                size = node.status.st_size
                 if size and not self._reflink(reader, writer):
                     for begin, end in _data(reader, size):
                         _copy_range(reader, writer, begin, end)
                     os.ftruncate(writer, size)  # a hole at the end
+                self._give(f"/proc/self/fd/{writer}", attributes)
+                if self._durable:
+                    os.fsync(writer)
             finally:
                 os.close(writer)
         finally:
@@ -115,15 +180,33 @@ class Cloning:
             self._reflinks = False
         return self._reflinks
 
-    def _copy_status(self, source: str, target: str, status: os.stat_result) -> None:
-        """Owner, then mode, since a change of owner takes set-uid away, then attributes and times."""
-        os.chown(target, *self._owners.of(status), follow_symlinks=False)
+    def _attributes(self, node: Node) -> Attributes:
+        xattrs = node.all_xattrs()
+        return node.status, node.owner, {key: xattrs[key] for key in xattrs if not key.startswith(self._without)}
+
+    @staticmethod
+    def _give(path: str, attributes: Attributes) -> None:
+        """Owner, then mode, since a change of owner takes set-uid away, then xattrs and times.
+
+        Args:
+            path: of a descriptor, and so of a symlink itself.
+        """
+        status, owner, xattrs = attributes
+        os.chown(path, *owner)
         if not S_ISLNK(status.st_mode):
-            os.chmod(target, S_IMODE(status.st_mode))
-        for name in os.listxattr(source, follow_symlinks=False):
-            value = self._owners.xattr(name, os.getxattr(source, name, follow_symlinks=False))
-            os.setxattr(target, name, value, follow_symlinks=False)
-        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+            os.chmod(path, S_IMODE(status.st_mode))
+        for key, value in xattrs.items():
+            os.setxattr(path, key, value)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _children(directory: Node) -> Iterator[tuple[str, Child]]:
+    try:
+        return iter(directory.children().items())
+    except OSError as error:
+        if not is_gone(error):
+            raise
+        return iter(())
 
 
 def can_reflink(directory: str) -> bool:

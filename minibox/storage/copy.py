@@ -7,7 +7,7 @@ until one of them is written (reflink); elsewhere all is copied.
 
 from __future__ import annotations
 
-from minibox.storage.clone import Cloning
+from minibox.storage.clone import clone, make_directory
 from minibox.storage.tree import Trees
 
 
@@ -18,9 +18,9 @@ class Copy(Trees):
 
     def _begin_layer(self, parent: str, path: str) -> None:
         if parent:
-            Cloning(share=True).clone(parent, path)
+            clone(parent, path, share=True)
         else:
-            Cloning.make_directory(path)
+            make_directory(path)
 
     def _clone(self, layer: str, path: str) -> None:
-        Cloning(share=False).clone(layer, path)
+        clone(layer, path)

@@ -96,13 +96,13 @@ class Overlay:
 
     def _clone_upper(self, key: str, path: str, memory_fd: int) -> None:
         """What a container has written, in overlayfs's form."""
-        from minibox.storage.clone import Cloning
+        from minibox.storage.clone import clone
 
         os.mkdir(os.path.dirname(path), 0o700)
         in_memory = memory_fd >= 0
         own = f"/proc/self/fd/{memory_fd}" if in_memory else container_directory(self.root, key)
         owners = memory_owners(memory_fd) if in_memory else None
-        Cloning(share=False, owners=owners).clone(f"{own}/upper", path)
+        clone(f"{own}/upper", path, owners=owners)
 
     def remove(self, key: str) -> None:
         from minibox.storage.removal import remove_directory

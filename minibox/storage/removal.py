@@ -15,6 +15,7 @@ from minibox.errors import StoreError, kernel_says
 from minibox.linux.files import remove_quickly
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_SETFLAGS = 0x40086602
 IMMUTABLE_OR_APPEND_ONLY = 0x10 | 0x20
@@ -77,26 +78,29 @@ def remove_at(name: bytes, dir_fd: int) -> None:
 def _remove_directory(name: bytes, dir_fd: int) -> None:
     """Depth first with an explicit stack: a container can nest deeper than Python recurses.
 
-    Only one descriptor is open at a time; "..", never a container's to change while it is stopped,
-    leads back up.
+    Only one descriptor is open at a time; ".." leads back up, and must be the directory that it was: one that
+    somebody moves meanwhile leads to others' files.
     """
     current = _open_directory(name, dir_fd)
-    stack: list[bytes] = []
+    stack: list[tuple[bytes, os.stat_result]] = []
     try:
         while True:
             inner = _empty(current)
             if inner is not None:
                 below = _open_directory(inner, current)
+                stack.append((inner, os.fstat(current)))
                 os.close(current)
                 current = below
-                stack.append(inner)
                 continue
             if not stack:
                 break
             above = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=current)
             os.close(current)
             current = above
-            _rmdir(stack.pop(), current)
+            inner, before = stack.pop()
+            if not os.path.samestat(os.fstat(current), before):
+                raise OSError(errno.EBUSY, "a directory was moved while it was removed", inner)
+            _rmdir(inner, current)
     finally:
         os.close(current)
     _rmdir(name, dir_fd)
@@ -137,24 +141,35 @@ def _open_directory(name: bytes, dir_fd: int) -> int:
     try:
         descriptor = os.open(name, OPEN_DIRECTORY, dir_fd=dir_fd)
     except PermissionError:
-        # It is a directory, as the caller saw, so chmod follows no symlink.
-        os.chmod(name, 0o700, dir_fd=dir_fd)
-        descriptor = os.open(name, OPEN_DIRECTORY, dir_fd=dir_fd)
+        descriptor = _opened_up(name, dir_fd)
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
     if mode & 0o700 != 0o700 and os.geteuid() != 0:
         os.fchmod(descriptor, 0o700)
     return descriptor
 
 
+def _opened_up(name: bytes, dir_fd: int) -> int:
+    """Open a directory that its mode closes, after a change of that."""
+    found = os.open(name, LOOK | os.O_DIRECTORY, dir_fd=dir_fd)
+    try:
+        os.chmod(f"/proc/self/fd/{found}", 0o700)
+        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(found)
+
+
 def _unlock(name: bytes, dir_fd: int) -> None:
     """Clear the immutable and append-only flags of a file or directory (chattr(1)); best effort."""
-    mode = os.lstat(name, dir_fd=dir_fd).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        return
+    found = os.open(name, LOOK, dir_fd=dir_fd)
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+        mode = os.fstat(found).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            return
+        descriptor = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return
+    finally:
+        os.close(found)
     try:
         _clear_flags(descriptor)
     finally:

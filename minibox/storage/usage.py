@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import contextmanager
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from struct import pack_into, unpack_from
+
+from minibox.image.stack import LIST_OPEN, LOOK, Child, Stack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from minibox.image.stack import Node
+
+    Entries = Iterator[tuple[str, os.stat_result]]
+
+DIRECTORY, FILE = Child((0,), True), Child((0,), False)
 BLOCK_BYTES = 512  # of st_blocks, on every file system
 FS_IOC_FIEMAP = 0xC020660B
 HEAD_BYTES, EXTENT_BYTES, EXTENTS = 32, 56, 128
@@ -23,7 +31,8 @@ def tree_bytes(path: str) -> int:
 
     What the caller may not read counts for nothing.
     """
-    return sum(status.st_blocks * BLOCK_BYTES for _, status, _ in _inodes(path))
+    with _tree(path) as tree:
+        return sum(status.st_blocks * BLOCK_BYTES for _, _, status, _ in _inodes(tree))
 
 
 def file_bytes(path: str) -> int:
@@ -42,11 +51,12 @@ def own_bytes(path: str) -> int:
     written since is its own. Metadata of btrfs isn't counted, nor are symlinks, which btrfs says take a block each.
     """
     total = 0
-    for name, status, links in _inodes(path):
-        if S_ISREG(status.st_mode):
-            total += _own_blocks(name, status) if links == status.st_nlink else 0
-        elif not S_ISLNK(status.st_mode):
-            total += status.st_blocks * BLOCK_BYTES
+    with _tree(path) as tree:
+        for directory, name, status, links in _inodes(tree):
+            if S_ISREG(status.st_mode):
+                total += _own_blocks(directory, name, status) if links == status.st_nlink else 0
+            elif not S_ISLNK(status.st_mode):
+                total += status.st_blocks * BLOCK_BYTES
     return total
 
 
@@ -56,64 +66,113 @@ def added_bytes(path: str, parent: str) -> int:
     An inode that has its number and time of change in both, under the same name, is shared.
     """
     total = 0
-    for name, status, _ in _inodes(path):
-        if not S_ISLNK(status.st_mode) and not (parent and _is_same(status, parent + name[len(path) :])):
-            total += status.st_blocks * BLOCK_BYTES
+    with _tree(path) as tree, _tree(parent) as before:
+        for directory, name, status, _ in _inodes(tree):
+            if not S_ISLNK(status.st_mode) and not _is_same(
+                status, before, "/".join(filter(None, (directory.path, name)))
+            ):
+                total += status.st_blocks * BLOCK_BYTES
     return total
 
 
-def _is_same(status: os.stat_result, path: str) -> bool:
+def _is_same(status: os.stat_result, tree: Stack, path: str) -> bool:
+    if not tree.root.layers:
+        return False
     try:
-        other = os.lstat(path)
+        fd = tree.open_beneath(0, path, LOOK)
     except OSError:
         return False
-    return (other.st_ino, other.st_ctime_ns) == (status.st_ino, status.st_ctime_ns)
+    try:
+        other = os.fstat(fd)
+        return (other.st_ino, other.st_ctime_ns) == (status.st_ino, status.st_ctime_ns)
+    finally:
+        os.close(fd)
 
 
-def _inodes(path: str) -> Iterator[tuple[str, os.stat_result, int]]:
-    """Each inode of a tree once: a path, its status, how many names it has in the tree."""
-    linked: dict[tuple[int, int], tuple[str, os.stat_result, int]] = {}
-    waiting = [path]
-    while waiting:
-        directory = waiting.pop()
+@contextmanager
+def _tree(path: str) -> Iterator[Stack]:
+    """The directory ``path``, to be read; an empty stack when it isn't there, or is another user's."""
+    fds: list[int] = []
+    try:
+        fds.append(os.open(path, LOOK | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError:
+        pass
+    with Stack(fds, "") as tree:
+        yield tree
+
+
+def _inodes(tree: Stack) -> Iterator[tuple[Node, str, os.stat_result, int]]:
+    """Each inode of a tree once: its directory and its name there, its status, how many names it has in the tree.
+
+    A directory itself comes with "" for a name.
+    """
+    if not tree.root.layers:
+        return
+    linked: dict[tuple[int, int], tuple[Node, str, os.stat_result, int]] = {}
+    yield tree.root, "", tree.root.status, 1
+    levels = [(tree.root, _entries(tree.root))]
+    while levels:
+        directory, entries = levels[-1]
         try:
-            fd = _open_directory(directory)
-        except OSError:
-            continue  # it went meanwhile, or is another user's
-        try:
-            yield directory, os.fstat(fd), 1
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    status, name = entry.stat(follow_symlinks=False), f"{directory}/{entry.name}"
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(name)
-                    elif status.st_nlink == 1:
-                        yield name, status, 1
-                    else:
-                        inode = (status.st_dev, status.st_ino)
-                        _, _, links = linked.get(inode, ("", None, 0))
-                        linked[inode] = name, status, links + 1
-        except OSError:
+            name, status = next(entries)
+        except StopIteration:
+            levels.pop()
+            if levels:
+                directory.close()
             continue
-        finally:
-            os.close(fd)
+        if S_ISDIR(status.st_mode):
+            try:
+                below = directory.child(name, DIRECTORY)
+            except OSError:
+                continue  # it went meanwhile
+            yield below, "", below.status, 1
+            levels.append((below, _entries(below)))
+        elif status.st_nlink == 1:
+            yield directory, name, status, 1
+        else:
+            inode = (status.st_dev, status.st_ino)
+            _, _, _, links = linked.get(inode, (None, "", None, 0))
+            linked[inode] = directory, name, status, links + 1
     yield from linked.values()
 
 
-def _open_directory(path: str) -> int:
-    """Open to list; without a trace, where one may: of a clone, a new access time would be the first own block."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+def _entries(directory: Node) -> Entries:
+    """Name and status of all that is in a directory; of none when it is another user's, or went meanwhile."""
     try:
-        return os.open(path, flags | os.O_NOATIME)
+        fd = _open_to_list(directory)
+    except OSError:
+        return iter(())
+    found = []
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                try:
+                    found.append((entry.name, entry.stat(follow_symlinks=False)))
+                except FileNotFoundError:
+                    continue
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+    return iter(found)
+
+
+def _open_to_list(directory: Node) -> int:
+    """Without a trace, where one may: of a clone, a new access time would be the first own block."""
+    try:
+        return directory.open(LIST_OPEN | os.O_NOATIME)
     except PermissionError:
-        return os.open(path, flags)
+        return directory.open(LIST_OPEN)
 
 
-def _own_blocks(path: str, status: os.stat_result) -> int:
+def _own_blocks(directory: Node, name: str, status: os.stat_result) -> int:
     if not status.st_blocks:
         return 0
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with directory.child(name, FILE) as file:
+            if not S_ISREG(file.status.st_mode):
+                return 0  # another one is there by now
+            fd = file.open(os.O_RDONLY)
     except OSError:
         return status.st_blocks * BLOCK_BYTES
     try:

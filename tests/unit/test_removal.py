@@ -7,6 +7,7 @@ import os
 import pytest
 
 from minibox.linux.files import DEPTH_MAX, remove_quickly
+from minibox.storage import removal
 from minibox.storage.removal import remove_tree
 
 
@@ -63,3 +64,23 @@ def test_a_closed_directory_is_opened(tmp_path):
     (tmp_path / "closed/d").chmod(0)
     remove_tree(str(tmp_path / "closed"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_is_moved_meanwhile_takes_no_other_along(tmp_path, monkeypatch):
+    """Its ".." is another's directory by then."""
+    nested(tmp_path / "tree", DEPTH_MAX + 8)
+    (tmp_path / "others/d").mkdir(parents=True)
+    (tmp_path / "others/file").touch()
+    moved = (tmp_path / "tree" / "d/d", tmp_path / "others/moved")
+    open_directory = removal._open_directory
+
+    def open_and_move(name, dir_fd):
+        fd = open_directory(name, dir_fd)
+        if moved[0].exists() and os.path.samestat(os.fstat(fd), moved[0].stat()):
+            moved[0].rename(moved[1])
+        return fd
+
+    monkeypatch.setattr(removal, "_open_directory", open_and_move)
+    with pytest.raises(OSError, match="moved"):
+        remove_tree(str(tmp_path / "tree"))
+    assert (tmp_path / "others/file").exists() and (tmp_path / "others/d").exists()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from minibox.engine.volume_content import make_volume
 from minibox.errors import StoreError
+from minibox.storage.removal import remove_tree
+from minibox.storage.usage import tree_bytes
 
 
 @pytest.fixture
@@ -114,3 +117,73 @@ def test_a_failure_leaves_nothing(layers, tmp_path):
     with pytest.raises(StoreError, match="fill the new volume"):
         make_volume(str(tmp_path / "volumes/name/_data"), layers({"etc/a": "1"}), "/etc")
     assert [path.name for path in (tmp_path / "volumes/name").iterdir()] == ["_data"]
+
+
+def test_names_of_one_file_stay_names_of_one(layers, content, tmp_path):
+    stack = layers({"d/a": "1"}, {"d/lower": "2"})
+    for first, second in (("d/a", "d/b"), ("d/a", "d/in/c"), ("d/b", "outside")):
+        Path(stack[0], second).parent.mkdir(exist_ok=True)
+        os.link(f"{stack[0]}/{first}", f"{stack[0]}/{second}")
+    os.link(f"{stack[1]}/d/lower", f"{stack[1]}/d/twice")
+    os.symlink("a", f"{stack[0]}/d/link")
+    os.link(f"{stack[0]}/d/link", f"{stack[0]}/d/same", follow_symlinks=False)
+    assert content(stack, "/d") == {
+        "a": "1", "b": "1", "in/c": "1", "lower": "2", "twice": "2", "link": "a", "same": "a"
+    }  # fmt: skip
+    made = {name: (tmp_path / "volumes/name/_data" / name).lstat() for name in ("a", "b", "in/c", "lower", "link")}
+    assert made["a"].st_ino == made["b"].st_ino == made["in/c"].st_ino
+    assert [status.st_nlink for status in made.values()] == [3, 3, 3, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["d", "long" * 50])
+def test_a_deep_directory(tmp_path, name):
+    """Deeper than Python recurses, and than the kernel takes a path."""
+    (tmp_path / "layer/data").mkdir(parents=True)
+    depth = 1200 if name == "d" else 40
+    make_deep(tmp_path / "layer/data", name, depth)
+    path = tmp_path / "volumes/name/_data"
+    try:
+        make_volume(str(path), (str(tmp_path / "layer"),), "/data", durable=True)
+        assert depth_of(path, name) == depth
+        assert tree_bytes(str(path)) == tree_bytes(str(tmp_path / "layer/data")) > 0
+    finally:
+        remove_tree(str(tmp_path / "layer"))  # too deep for pytest's own
+        remove_tree(str(path))
+
+
+def make_deep(path, name, depth):
+    fd = os.open(path, os.O_PATH)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=fd)
+        fd, above = os.open(name, os.O_PATH, dir_fd=fd), fd
+        os.close(above)
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    os.close(fd)
+
+
+def depth_of(path, name):
+    """How deep the file is."""
+    fd, depth = os.open(path, os.O_PATH), 0
+    while True:
+        try:
+            fd, above = os.open(name, os.O_PATH, dir_fd=fd), fd
+        except FileNotFoundError:
+            os.stat("file", dir_fd=fd)
+            os.close(fd)
+            return depth
+        os.close(above)
+        depth += 1
+
+
+def test_an_interrupt_leaves_nothing_and_what_a_killed_one_left_goes(layers, content, tmp_path, monkeypatch):
+    stack = layers({"etc/a": "1"})
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("minibox.storage.clone._Filling._copy", interrupted)
+        make_volume(str(tmp_path / "volumes/name/_data"), stack, "/etc")
+    assert list((tmp_path / "volumes/name").iterdir()) == []
+    (tmp_path / "volumes/name/_data.new/half").mkdir(parents=True)
+    assert content(stack, "/etc") == {"a": "1"}
