@@ -100,7 +100,7 @@ class LayerWriter:
         entry = _directory_name(path) if kind == DIRECTORY else os.fsencode(path)
         if len(entry) > PATH_BYTES_MAX:
             raise StoreError(f"pack {ascii(path[:60])}...: its path is longer than {PATH_BYTES_MAX} bytes",
-                             "move it up, or remove it; no reader of images takes it")  # fmt: skip
+                             "move it up, or remove it: who reads an archive takes no longer ones")  # fmt: skip
         link, xattrs, content, size = b"", {}, -1, 0
         if status.st_nlink > 1 and kind != DIRECTORY:
             first = self._inodes.setdefault(node.identity, entry)
