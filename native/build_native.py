@@ -10,6 +10,7 @@ NATIVE = Path(__file__).resolve().parent
 SOURCES = [
     "caller.c",
     "device_filter.c",
+    "peer.c",
     "plan.c",
     "remove.c",
     "spawn.c",
@@ -27,12 +28,22 @@ ffibuilder.cdef("""
 
     struct mb_time { uint64_t begin_ns; uint64_t end_ns; };
     struct mb_record { uint32_t state; uint32_t index; int32_t error; uint32_t detail; struct mb_time time[]; };
-    struct mb_record *mb_record_new(uint32_t op_count);
-    struct mb_record *mb_record_share(uint32_t size, int *memory_fd);
-    void mb_record_unshare(struct mb_record *record, uint32_t size);
-    void mb_record_free(struct mb_record *record, uint32_t op_count);
-    int mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const int *slots,
-                   uint32_t slot_count, struct mb_record *record, int *pidfd);
+    int mb_spawn_here(const struct mb_plan *plan, uint64_t flags, const int *slots, uint32_t slot_count,
+                      struct mb_record *record, int *pidfd);
+
+    void mb_fd_close(int *fd);
+    void mb_fd_move(int *from, int *to);
+    struct mb_view { struct mb_record *record; uint32_t size; int memory_fd; };
+    int mb_view_make(struct mb_view *view, uint32_t size, int in_file);
+    void mb_view_free(struct mb_view *view);
+    struct mb_program { int pid; int pidfd; };
+    int mb_program_start(struct mb_program *program, const char *path, char *const *argv, char *const *envp,
+                         const int *fds, unsigned fd_count);
+    void mb_program_free(struct mb_program *program);
+    struct mb_delivery { int length; int fd; char data[64]; };
+    enum { MB_PEER_DEAD = -2 };
+    int mb_delivery_take(struct mb_delivery *message, int socket, int peer);
+    void mb_delivery_free(struct mb_delivery *message);
 
     struct mb_caller { uint64_t number[96]; };
     void mb_caller(struct mb_caller *caller);
@@ -62,12 +73,22 @@ ffibuilder.set_source(
     "minibox._native",
     """
     #include "caller.h"
-    #include "spawn.h"
+    #include "peer.h"
     #include "syscalls.h"
     #include "device_filter.h"
     #include "image.h"
     #include "remove.h"
     #include <sys/prctl.h>
+    #include <sys/wait.h>
+
+    /* Run a plan with CLONE_VM to its end, and reap its process. */
+    static int mb_spawn_here(const struct mb_plan *plan, uint64_t flags, const int *slots, uint32_t slot_count,
+                             struct mb_record *record, int *pidfd) {
+        pid_t pid = mb_spawn(plan, flags, -1, slots, slot_count, record, pidfd);
+        while (pid > 0 && waitpid(pid, NULL, __WALL) < 0 && errno == EINTR) {
+        }
+        return pid;
+    }
 
     static int mb_mount(const char *source, const char *target, const char *fstype, unsigned long flags,
                         const char *data) {
@@ -77,10 +98,19 @@ ffibuilder.set_source(
     static int mb_prctl(int option, unsigned long argument) { return prctl(option, argument, 0, 0, 0); }
     """,
     sources=[f"native/{name}" for name in SOURCES],
-    include_dirs=[str(NATIVE)],
     depends=[str(path) for path in NATIVE.glob("*.[hd]*")],
     define_macros=[("_GNU_SOURCE", None)],
-    extra_compile_args=["-std=gnu17", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden"],
+    # Not among the directories of <spawn.h>.
+    extra_compile_args=[
+        "-iquote",
+        str(NATIVE),
+        "-std=gnu17",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Wno-unused-parameter",
+        "-fvisibility=hidden",
+    ],
 )
 
 if __name__ == "__main__":

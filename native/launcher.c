@@ -55,10 +55,16 @@ static void signal_to(int pidfd, int number) {
     }
 }
 
-/* The raw call: the C library's has no usage. 0 when the process has ended, and was reaped. */
+/* The raw call: the C library's has no usage. 0 when the process has ended, and was reaped: if by somebody else, nobody
+ * knows how it ended. */
 static int reap(int pidfd, siginfo_t *how, struct rusage *usage, int flags) {
     how->si_pid = 0;
-    return syscall(SYS_waitid, P_PIDFD, pidfd, how, WEXITED | flags, usage) || !how->si_pid;
+    if (!syscall(SYS_waitid, P_PIDFD, pidfd, how, WEXITED | flags, usage)) {
+        return !how->si_pid;
+    }
+    how->si_code = CLD_KILLED;
+    how->si_status = SIGKILL;
+    return errno != ECHILD;
 }
 
 static uint64_t microseconds(struct timeval time) { return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_usec; }
@@ -78,7 +84,7 @@ static void release(struct container *container) {
 
 static void process_ended(struct container *container) {
     siginfo_t how;
-    struct rusage usage;
+    struct rusage usage = {0};
     if (reap(container->pidfd, &how, &usage, WNOHANG)) {
         return;
     }
@@ -214,8 +220,13 @@ static int has_ended(int pidfd) {
 
 /* Reap siblings that minibox was going to tell us of when its connection closed, by Ctrl-C say: while one isn't, the
  * first process of its pid namespace can't end. A child that has ended is one of them unless it is one that we know,
- * and then its pidfd says so by now. */
+ * and then its pidfd says so by now; or one that we are going to be told of. */
 static void reap_strays(void) {
+    for (struct container *each = containers; each < end_of_used; each++) {
+        if (each->used && each->replaced && each->connection >= 0) {
+            return; /* its sibling may have ended already */
+        }
+    }
     siginfo_t how = {0};
     while (!waitid(P_ALL, 0, &how, WEXITED | WNOHANG | WNOWAIT) && how.si_pid) {
         for (struct container *each = containers; each < end_of_used; each++) {

@@ -54,24 +54,6 @@ struct mb_record *mb_record_new(uint32_t op_count) {
 
 void mb_record_free(struct mb_record *record, uint32_t op_count) { munmap(record, record_size(op_count)); }
 
-struct mb_record *mb_record_share(uint32_t size, int *memory_fd) {
-    int fd = memfd_create("minibox-plan", MFD_CLOEXEC);
-    void *memory = MAP_FAILED;
-    if (fd >= 0 && !ftruncate(fd, size)) {
-        memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    }
-    if (memory == MAP_FAILED) {
-        int error = errno;
-        close(fd);
-        errno = error;
-        return NULL;
-    }
-    *memory_fd = fd;
-    return memory;
-}
-
-void mb_record_unshare(struct mb_record *record, uint32_t size) { munmap(record, size); }
-
 static int enter_child(void *child) { mb_child_main(child); }
 
 /* vfork for a plan without an exec: the calling thread stands still until the child has ended, so

@@ -11,10 +11,6 @@
 struct mb_record *mb_record_new(uint32_t op_count);
 void mb_record_free(struct mb_record *record, uint32_t op_count);
 
-/* The same in `size` bytes of a memory file, where a plan and another process have their places too. */
-struct mb_record *mb_record_share(uint32_t size, int *memory_fd);
-void mb_record_unshare(struct mb_record *record, uint32_t size);
-
 /* Clone a process with `flags` (clone3's, without CLONE_PIDFD and CLONE_INTO_CGROUP, which are
  * added here), born in the cgroup of `cgroup_fd` (-1: the caller's), that runs `plan`. Its slots
  * 0 to slot_count-1 are the given descriptors, -1 for an empty one. Sound in a process with

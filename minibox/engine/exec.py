@@ -277,11 +277,7 @@ class Exec:
     def _diagnose(self, error: ExecFailed, paths: Any) -> MiniboxError:
         from minibox.engine.diagnosis import diagnose
 
-        try:
-            return diagnose(error.errno, self._process["args"][0], paths, error.root_fd, self._process["cwd"])
-        finally:
-            if error.root_fd >= 0:
-                os.close(error.root_fd)
+        return diagnose(error.errno, self._process["args"][0], paths, error.root_fd, self._process["cwd"])
 
 
 def _read_until_end(fd: int, pidfd: int, timeout_s: float, bytes_max: int) -> tuple[bytes, bool]:

@@ -321,11 +321,7 @@ class Launch:
         process = self.prepared.spec["process"]
         paths = self.prepared.plan.ops[-1].args[0]
         assert isinstance(paths, tuple)
-        try:
-            return diagnose(error.errno, process["args"][0], paths, error.root_fd, process["cwd"])
-        finally:
-            if error.root_fd >= 0:
-                os.close(error.root_fd)
+        return diagnose(error.errno, process["args"][0], paths, error.root_fd, process["cwd"])
 
     # ---- after ----------------------------------------------------------------------------------
 

@@ -8,12 +8,13 @@ over. They talk by sockets; each writes how far it came to a page that it shares
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 from errno import ECONNRESET, EPIPE
 
 from minibox.errors import MiniboxError, StepError, kernel_says
 from minibox.linux import launcher
-from minibox.linux.process import DONE, EXEC, FAILED, Child, signatures
+from minibox.linux.process import DONE, EXEC, FAILED, Child, Descriptor, signatures
+from minibox.linux.requests import Messages
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
 from minibox.record import record
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
 
 SOCK_CLOEXEC = 0o2000000
-SPACE_OF_ONE_FD = 24  # CMSG_SPACE(sizeof(int))
 SIGKILL = 9
 TIOCGPTPEER = 0x5441  # ioctl_tty(2), Linux 4.13
 
@@ -91,7 +91,7 @@ class ExecFailed(Exception):
     Attributes:
         errno: of execve(2).
         candidate: the path that was there, if one was.
-        root_fd: the container's root directory, to look for the reason; the catcher closes it.
+        root_fd: the container's root directory, to look for the reason, until the execution is closed.
     """
 
     def __init__(self, errno: int, candidate: str, root_fd: int) -> None:
@@ -106,6 +106,7 @@ class Execution:
     execution calls `close`; a command that still runs is killed by it.
 
     Attributes:
+        pty_master: the master of its terminal; -1 where it has none.
         disk_fd: the directory of the container's own layer, where that is in memory (`plan.disk`); else -1.
     """
 
@@ -115,8 +116,8 @@ class Execution:
         self.init: Init | None = None
         self.mounter: Child | None = None
         self.cgroup: Cgroup | None = None
-        self.pty_master = self.disk_fd = -1
-        self._root_fd = -1
+        self._pty, self._disk, self._root = Descriptor(), Descriptor(), Descriptor()
+        self._messages = Messages()
         self._userns: dict[int, int] = {}
         self._has_sibling = self._root_noted = self._mounted = self._created = False
         self._status: socket | None = None
@@ -146,6 +147,14 @@ class Execution:
         """``init`` of an execution that has no other ``spawn``."""
         assert isinstance(self.init, launcher.LaunchedChild)
         return self.init
+
+    @property
+    def pty_master(self) -> int:
+        return self._pty.fileno()
+
+    @property
+    def disk_fd(self) -> int:
+        return self._disk.fileno()
 
     # ---- the parent's steps -------------------------------------------------------------------
 
@@ -300,6 +309,9 @@ class Execution:
         encoded = self.plan.encoded.get(actor)
         try:
             return make(bytearray(encoded or encode(steps, signatures())), flags, slots, len(steps))
+        except ConnectionError as error:
+            words = "start a container: the process that makes it was killed"
+            raise MiniboxError(words, "somebody killed minibox-supervisor or minibox-launcher: try again") from error
         except OSError as error:
             raise _clone_refused(error, flags) from error
 
@@ -313,45 +325,44 @@ class Execution:
 
     def _receive(self) -> bool:
         """Take one message of init's; False when it was the last."""
-        assert self._status
+        assert self._status and self.init
+        # While a sibling is awaited the end of the first is as it should be.
+        peer = self.launched.maker if self._awaits_sibling else self.init.pidfd
         try:
-            data, control, *_ = self._status.recvmsg(8, SPACE_OF_ONE_FD, MSG_CMSG_CLOEXEC)
+            data = self._messages.take(self._status.fileno(), peer)
         except ConnectionResetError:
             return False
-        if not data:
-            return False
-        fd = next(
-            (int.from_bytes(item[:4], "little") for level, kind, item in control
-             if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)), -1
-        )  # fmt: skip
-        tag = int.from_bytes(data[:4], "little")
+        try:
+            return self._received(int.from_bytes(data[:4], "little"))
+        finally:
+            self._messages.done()
+
+    def _received(self, tag: int) -> bool:
+        assert self.init
         if tag == op.TAG_PTY:
-            self.pty_master = fd
-            return True
-        if tag == op.TAG_DISK:
-            self.disk_fd = fd
-            return True
-        if tag == op.TAG_SIBLING:
-            self.launched.goes_on_as(fd)
+            self._messages.move_fd(self._pty)
+        elif tag == op.TAG_DISK:
+            self._messages.move_fd(self._disk)
+        elif tag == op.TAG_SIBLING:
+            self.launched.goes_on_as(self._messages)
             self._has_sibling = True
-            return True
-        if tag in (op.TAG_LISTENER, op.TAG_ROOT):
-            assert self.init
-            take = self.resources.take_listener if tag == op.TAG_LISTENER else self.resources.note_root
-            try:
-                take(self.init.pid, fd)
-            finally:
-                os.close(fd)
-            self._root_noted |= tag == op.TAG_ROOT
-            return True
-        if tag == op.TAG_MOUNTED:
+        elif tag == op.TAG_LISTENER:
+            self.resources.take_listener(self.init.pid, self._messages.fd)
+        elif tag == op.TAG_ROOT:
+            self.resources.note_root(self.init.pid, self._messages.fd)
+            self._root_noted = True
+        elif tag == op.TAG_MOUNTED:
             self._mounted = True
-            return True
-        if tag == op.TAG_CREATED:
+        elif tag == op.TAG_CREATED:
             self._created = True
-            return True
-        self._root_fd = fd
-        return False  # it waits, so that its mounts can be looked into
+        else:
+            self._messages.move_fd(self._root)
+            return False  # it waits, so that its mounts can be looked into
+        return True
+
+    @property
+    def _awaits_sibling(self) -> bool:
+        return not self._has_sibling and any(step.name == "clone_sibling" for step in self.plan.ops)
 
     def _fail(self) -> None:
         """Raise for the child that failed first: init starves when the mounter dies."""
@@ -364,9 +375,8 @@ class Execution:
             steps = [(number, step) for number, step in enumerate(self.plan.ops) if step.actor == actor]
             number, step = steps[index]
             if state == FAILED and step.name == "exec":
-                root_fd, self._root_fd = self._root_fd, -1
                 paths = step.args[0]
-                raise ExecFailed(errno, paths[detail] if isinstance(paths, tuple) else "", root_fd)
+                raise ExecFailed(errno, paths[detail] if isinstance(paths, tuple) else "", self._root.fileno())
             self.failed = self._step_error(number, step, errno if state == FAILED else 0, detail)
             raise self.failed
 
@@ -405,14 +415,15 @@ class Execution:
             self.mounter.close()
         if self.init and self.init.pidfd >= 0:
             # While a sibling is awaited nobody tells of an end; the launcher kills both when its connection closes.
-            if self._has_sibling or not any(step.name == "clone_sibling" for step in self.plan.ops):
+            if not self._awaits_sibling:
                 self.init.end(SIGKILL)
             self.init.close()
-        for fd in (self.pty_master, self.disk_fd, self._root_fd, *self._userns.values()):
-            if fd >= 0:
-                os.close(fd)
+        for fd in self._userns.values():
+            os.close(fd)
         self._userns = {}
-        self.pty_master = self.disk_fd = self._root_fd = -1
+        for each in (self._pty, self._disk, self._root):
+            each.close()
+        self._messages.done()
 
 
 def _filled(slots: list[int], more: dict[int, int]) -> list[int]:

@@ -16,18 +16,18 @@ from struct import Struct
 
 from minibox._native import ffi, lib
 from minibox.linux.executable import open_init
-from minibox.linux.process import kill_group
+from minibox.linux.process import Program, kill_group
 from minibox.linux.requests import (
     ANSWER_BYTES,
     END,
     GOES_ON_AS,
     LET_GO,
+    PEER_DEAD,
     SPAWN,
     SPAWN_HELPER,
+    Messages,
     RequestedChild,
-    answered,
     has_ended,
-    receive,
     send,
     wait_for_end,
 )
@@ -107,22 +107,33 @@ class Launcher:
     """One launcher, and the socket to it. It ends when that is closed and no container of it is left."""
 
     def __init__(self) -> None:
-        ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
-        opened = [theirs.detach()]
+        """`start` follows."""
+        self._program = Program()
+        self._socket: socket | None = None
+        self._reaped = False
+
+    def start(self) -> None:
+        """Start it.
+
+        Raises:
+            OSError: it can't be started.
+        """
+        self._socket, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+        opened: list[int] = []
         try:
             opened.append(os.pidfd_open(os.getpid()))
             opened.append(open_init())
             # The executable is 2 there: its last user closes a mount, which takes a while.
-            streams = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(opened)]
-            path = f"/proc/self/fd/{opened[-1]}"
-            self.pid: int = os.posix_spawn(path, (LAUNCHER_ARGV0,), {}, file_actions=streams, setsid=True)
-        except BaseException:
-            ours.close()
-            raise
+            self._program.start(f"/proc/self/fd/{opened[-1]}", (LAUNCHER_ARGV0,), {}, (theirs.fileno(), *opened))
         finally:
+            theirs.close()
             for fd in opened:
                 os.close(fd)
-        self._socket = ours
+
+    @property
+    def pid(self) -> int:
+        """0 before it was started."""
+        return self._program.pid
 
     def spawn(
         self,
@@ -138,7 +149,8 @@ class Launcher:
         Raises:
             ConnectionError: the launcher has died.
         """
-        child = LaunchedChild(buffer, op_count)
+        assert self._socket
+        child = LaunchedChild(buffer, op_count, self)
         try:
             child.ask_for(self._socket, flags, slots, cgroup_fd)
             meanwhile()
@@ -148,14 +160,30 @@ class Launcher:
             raise
         return child
 
+    @property
+    def pidfd(self) -> int:
+        """`PEER_DEAD` when it was reaped."""
+        return PEER_DEAD if self._reaped else self._program.pidfd
+
     def close(self, *, end: bool = False) -> None:
         """Close the socket; with ``end`` it ends at once."""
+        if self._socket:
+            try:
+                if end:
+                    self._socket.send(END.to_bytes(4, "little"))
+            except OSError:
+                pass  # it has
+            self._socket.close()
+
+    def reap(self, flags: int) -> bool:
+        """Wait for its end as waitpid(2) does with ``flags``; whether it has come, or there is nothing to wait for."""
         try:
-            if end:
-                self._socket.send(END.to_bytes(4, "little"))
-        except OSError:
-            pass  # it has
-        self._socket.close()
+            self._reaped = self._reaped or not self.pid or bool(os.waitpid(self.pid, flags)[0])
+        except ChildProcessError:  # somebody waits for all children of this process
+            self._reaped = True
+        if self._reaped:
+            self._program.close()
+        return self._reaped
 
 
 class LaunchedChild(RequestedChild):
@@ -164,8 +192,9 @@ class LaunchedChild(RequestedChild):
     Any thread may wait for it, and several at once.
     """
 
-    def __init__(self, buffer: bytes | bytearray, op_count: int) -> None:
+    def __init__(self, buffer: bytes | bytearray, op_count: int, launcher: Launcher) -> None:
         super().__init__(buffer, op_count)
+        self._launcher, self._messages = launcher, Messages()
         self._owner = os.getpid()
         self._connection: socket | None = None
         self._lock = allocate_lock()
@@ -182,7 +211,7 @@ class LaunchedChild(RequestedChild):
 
     def take_answer(self) -> None:
         """Wait until it is made."""
-        self.made(self._answer())
+        self.made(self._messages, self._answer())
 
     def spawn_helper(
         self, buffer: bytes | bytearray, flags: int, slots: Iterable[int], op_count: int
@@ -192,26 +221,35 @@ class LaunchedChild(RequestedChild):
         helper = RequestedChild(buffer, op_count)
         try:
             send(self._connection, *helper.request(SPAWN_HELPER, flags, slots, -1))
-            helper.made(self._answer())
+            helper.made(self._messages, self._answer())
         except BaseException:
             helper.close()
             raise
         return helper
 
-    def goes_on_as(self, pidfd: int) -> None:
-        """It ends, and a sibling takes its place, whose ``pidfd`` becomes this object's."""
+    def goes_on_as(self, messages: Messages) -> None:
+        """It ends, and a sibling takes its place, whose pidfd came along with a message."""
         assert self._connection
-        send(self._connection, GOES_ON_AS.to_bytes(4, "little"), [pidfd])
-        os.close(self.pidfd)
-        self.pidfd = pidfd
-        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        send(self._connection, GOES_ON_AS.to_bytes(4, "little"), [messages.fd])
+        messages.move_fd(self._process)
+        with open(f"/proc/self/fdinfo/{self.pidfd}", encoding="ascii") as file:
             self.pid = next(int(line[4:]) for line in file if line.startswith("Pid:"))
+
+    @property
+    def maker(self) -> int:
+        """Pidfd of the process that made it."""
+        return self._launcher.pidfd
 
     def wait(self) -> int:
         """Wait for its end; the exit status, or the negative signal number, as `subprocess`. Again: the same."""
         with self._lock:
-            if self._ended is None:
-                self._ended = self._receive_end()
+            while self._ended is None:
+                try:
+                    self._take()
+                except ConnectionError:  # the launcher was killed, which the container may not have heard of
+                    self.send_signal(SIGKILL)
+                    wait_for_end(self.pidfd)
+                    self._ended = SIGKILL, 0, 0
         status = self._ended[0]
         return -(status & 0x7F) if status & 0x7F else status >> 8
 
@@ -241,6 +279,7 @@ class LaunchedChild(RequestedChild):
         assert self._connection
         send(self._connection, LET_GO.to_bytes(4, "little"), [])
         self._answer()
+        self._messages.done()
 
     def close(self) -> None:
         """Free all; a child by fork only its copy."""
@@ -254,27 +293,21 @@ class LaunchedChild(RequestedChild):
             self._connection = None
         super().close()
 
-    def _answer(self) -> tuple[int, int]:
+    def _answer(self) -> bytes:
+        """The answer to a request, which stays in the messages."""
+        while len(data := self._take()) != ANSWER_BYTES:
+            pass
+        return data
+
+    def _take(self) -> bytes:
+        """The next message; its end, which may come at any time, is noted before it counts as taken."""
         assert self._connection
-        while True:
-            data, fd = receive(self._connection)
-            if len(data) == ANSWER_BYTES:
-                return answered(data, fd)
-            self._ended = _parse_end(data)
-
-    def _receive_end(self) -> tuple[int, int, int]:
-        assert self._connection
-        try:
-            return _parse_end(receive(self._connection)[0])
-        except ConnectionError:  # the launcher was killed, which the container may not have heard of
-            self.send_signal(SIGKILL)
-            wait_for_end(self.pidfd)
-            return SIGKILL, 0, 0
-
-
-def _parse_end(data: bytes) -> tuple[int, int, int]:
-    status, _, microseconds, kibibytes = ENDED.unpack(data)
-    return status, microseconds, kibibytes
+        data = self._messages.take(self._connection.fileno(), self.maker)
+        if len(data) == ENDED.size:
+            status, _, microseconds, kibibytes = ENDED.unpack(data)
+            self._ended = status, microseconds, kibibytes
+            self._messages.done()
+        return data
 
 
 class _Launchers:
@@ -285,26 +318,27 @@ class _Launchers:
 
     def _begin(self) -> None:
         self._lock = allocate_lock()
-        self._of: dict[bytes, Launcher] = {}
-        self._closed: list[int] = []  # pids of those that may have containers still
+        self._of: dict[bytes, Launcher] = {}  # each from before its start
+        self._closed: list[Launcher] = []  # that may have containers still
 
     def find(self) -> Launcher:
         numbers = ffi.new("struct mb_caller *")
         lib.mb_caller(numbers)
         caller = bytes(ffi.buffer(numbers))
         found = self._of.get(caller)
-        if found:
+        if found and found.pid:
             return found
         with self._lock:
-            if caller not in self._of:
-                self._of[caller] = Launcher()
+            found = self._of.setdefault(caller, Launcher())
+            if not found.pid:
+                found.start()
                 while len(self._of) > LAUNCHERS_MAX:
                     self._close(next(iter(self._of)))
                 self._reap_closed()
-            return self._of[caller]
+            return found
 
     def any(self) -> bool:
-        return bool(self._of)
+        return any(launcher.pid for launcher in list(self._of.values()))
 
     def forget(self, launcher: Launcher) -> None:
         with self._lock:
@@ -314,29 +348,20 @@ class _Launchers:
 
     def end(self, *, at_once: bool) -> None:
         with self._lock:
-            for caller in list(self._of):
-                pid = self._close(caller, end=at_once)
+            for caller, launcher in list(self._of.items()):
+                self._close(caller, end=at_once)
                 if at_once:
-                    self._reap(pid, 0)
+                    launcher.reap(0)
             self._reap_closed()
 
-    def _close(self, caller: bytes, *, end: bool = False) -> int:
-        launcher = self._of.pop(caller)
+    def _close(self, caller: bytes, *, end: bool = False) -> None:
+        launcher = self._of[caller]
+        self._closed.append(launcher)  # twice is fine
         launcher.close(end=end)
-        self._closed.append(launcher.pid)
-        return launcher.pid
+        self._of.pop(caller)
 
     def _reap_closed(self) -> None:
-        for pid in list(self._closed):
-            self._reap(pid, os.WNOHANG)
-
-    def _reap(self, pid: int, flags: int) -> None:
-        try:
-            ended = os.waitpid(pid, flags)[0]
-        except ChildProcessError:  # somebody waits for all children of this process
-            ended = pid
-        if ended:
-            self._closed.remove(pid)
+        self._closed = [launcher for launcher in self._closed if not launcher.reap(os.WNOHANG)]
 
     def forked(self) -> None:
         """In a child by fork: its parent's are none of its own."""

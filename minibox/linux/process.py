@@ -9,7 +9,7 @@ from minibox._native import ffi, lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 # clone(2) flags, linux/sched.h
@@ -17,7 +17,7 @@ NEWUSER, NEWNET = 0x10000000, 0x40000000
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 SIGKILL = 9
-WALL = 0x40000000  # of waitpid(2): children too that tell of their end by no signal
+RECORD_BYTES, TIME_BYTES = 16, 16  # struct mb_record, struct mb_time
 
 # child.h: how far a child is
 RUNNING, EXEC, FAILED, DONE = range(4)
@@ -34,17 +34,93 @@ def signatures() -> dict[str, tuple[int, str]]:
     return _SIGNATURES
 
 
+class Descriptor:
+    """A descriptor that a native call opens and registers here, and that is closed when nobody has this object any more.
+
+    What a call returns to Python may be lost before it is assigned: by an exception out of a signal handler.
+    """
+
+    def __init__(self) -> None:
+        self.place = ffi.gc(ffi.new("int *", -1), lib.mb_fd_close)
+
+    def fileno(self) -> int:
+        """Its number; -1 when there is none."""
+        number: int = self.place[0]
+        return number
+
+    def close(self) -> None:
+        """Twice is fine."""
+        lib.mb_fd_close(self.place)
+
+
+class Program:
+    """A program in a session of its own, which runs on when nobody has this object any more; see `Descriptor`."""
+
+    def __init__(self) -> None:
+        self._it = ffi.gc(ffi.new("struct mb_program *", {"pidfd": -1}), lib.mb_program_free)
+
+    def start(self, path: str, argv: Sequence[str], environment: Mapping[str, str], fds: Sequence[int]) -> None:
+        """Start it with ``fds`` as 0 and so on; posix_spawn(3).
+
+        Raises:
+            OSError: it can't be started.
+        """
+        words = [ffi.new("char[]", os.fsencode(word)) for word in argv]
+        variables = [ffi.new("char[]", os.fsencode(f"{name}={value}")) for name, value in environment.items()]
+        vectors = [ffi.new("char *[]", [*each, ffi.NULL]) for each in (words, variables)]
+        error = lib.mb_program_start(self._it, os.fsencode(path), *vectors, ffi.new("int[]", list(fds)), len(fds))
+        if error:
+            raise OSError(-error, os.strerror(-error), path)
+
+    @property
+    def pid(self) -> int:
+        """0 before it was started."""
+        pid: int = self._it.pid
+        return pid
+
+    @property
+    def pidfd(self) -> int:
+        pidfd: int = self._it.pidfd
+        return pidfd
+
+    def close(self) -> None:
+        """Close the pidfd."""
+        lib.mb_program_free(self._it)
+
+
 class Recorded:
     """A process that runs, or ran, a Plan, and its record.
 
     Attributes:
         pid: its process id in the caller's pid namespace.
-        pidfd: refers to it for good, even when the pid is taken anew; pidfd_open(2).
     """
 
-    def __init__(self, record: Any, op_count: int) -> None:
-        self._record, self._op_count = record, op_count
-        self.pid = self.pidfd = -1
+    def __init__(self, size: int, op_count: int, *, in_file: bool) -> None:
+        """
+        Args:
+            size: of the record, with what else lies in the same memory.
+            in_file: another process is going to see it.
+
+        Raises:
+            OSError: there is no memory for it.
+        """
+        self._view = ffi.gc(ffi.new("struct mb_view *", {"memory_fd": -1}), lib.mb_view_free)
+        self._process = Descriptor()
+        self._op_count = op_count
+        self.pid = -1
+        if error := -lib.mb_view_make(self._view, size, in_file):
+            raise OSError(error, os.strerror(error))
+
+    @property
+    def pidfd(self) -> int:
+        """Refers to it for good, even when the pid is taken anew; -1 when it was closed. pidfd_open(2)."""
+        return self._process.fileno()
+
+    @property
+    def _record(self) -> Any:
+        record = self._view.record
+        assert record != ffi.NULL
+        return record
 
     def progress(self) -> tuple[int, int, int, int]:
         """State, index of the operation under way, its errno, its detail; see ``native/child.h``."""
@@ -53,11 +129,17 @@ class Recorded:
 
     def times(self) -> list[tuple[int, int]]:
         """Begin and end of every operation, CLOCK_REALTIME ns; 0 where it was not reached."""
-        return [(self._record.time[i].begin_ns, self._record.time[i].end_ns) for i in range(self._op_count)]
+        times = self._record.time
+        return [(times[i].begin_ns, times[i].end_ns) for i in range(self._op_count)]
 
     def send_signal(self, number: int) -> None:
         """Send a signal; a process that has ended is no error."""
         send_signal(self.pidfd, number)
+
+    def close(self) -> None:
+        """Free the record and the pidfd; twice is fine."""
+        lib.mb_view_free(self._view)
+        self._process.close()
 
 
 class Child(Recorded):
@@ -83,25 +165,13 @@ class Child(Recorded):
         memory = ffi.from_buffer(buffer)
         if lib.mb_plan_load(memory, len(buffer), plan, bad_op) < 0:
             raise ValueError(f"the plan is malformed at operation {bad_op[0]}")
-        super().__init__(lib.mb_record_new(op_count), op_count)
-        if self._record == ffi.NULL:
-            raise OSError(ffi.errno, os.strerror(ffi.errno))
-        pidfd = ffi.new("int *", -1)
-        pid = lib.mb_spawn(plan, flags, -1, ffi.new("int[]", list(slots)), len(slots), self._record, pidfd)
+        super().__init__(RECORD_BYTES + TIME_BYTES * op_count, op_count, in_file=False)
+        numbers, record = ffi.new("int[]", list(slots)), self._record
+        pid = lib.mb_spawn_here(plan, flags, numbers, len(slots), record, self._process.place)
         if pid < 0:
             self.close()
             raise OSError(-pid, os.strerror(-pid))
-        self.pid, self.pidfd = pid, pidfd[0]
-        os.waitpid(pid, WALL)
-
-    def close(self) -> None:
-        """Free the record and the pidfd."""
-        if self._record is not None:
-            lib.mb_record_free(self._record, self._op_count)
-            self._record = None
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        self.pid = pid
 
 
 def open_pidfd(pid: int) -> int:

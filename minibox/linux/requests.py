@@ -3,23 +3,67 @@
 from __future__ import annotations
 
 import os
-from _socket import MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET
+from _socket import SCM_RIGHTS, SOL_SOCKET
+from errno import EINTR
 from select import POLLIN, poll
-from struct import pack, unpack_from
+from struct import pack
 
 from minibox._native import ffi, lib
-from minibox.linux.process import Recorded
+from minibox.linux.process import RECORD_BYTES, TIME_BYTES, Recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Iterable, Sequence
 
+    from minibox.linux.process import Descriptor
+
 SPAWN, SUPERVISE, SPAWN_HELPER, GOES_ON_AS, LET_GO, END, HOLD = range(1, 8)  # enum mb_request
-RECORD_BYTES, TIME_BYTES = 16, 16  # struct mb_record, struct mb_time
-SPACE_OF_ONE_FD = 24  # CMSG_SPACE(sizeof(int))
-ANSWER_BYTES, MESSAGE_BYTES_MAX = 4, 64
+ANSWER_BYTES = 4
+PEER_DEAD: int = lib.MB_PEER_DEAD
 DESCRIPTORS_MAX = 253  # that one message carries
+
+
+class Messages:
+    """What comes from a peer over a socket, one message at a time: it stays here until `done`.
+
+    So none is lost when its taker is cut short.
+    """
+
+    def __init__(self) -> None:
+        self._it = ffi.gc(ffi.new("struct mb_delivery *", {"fd": -1}), lib.mb_delivery_free)
+
+    def take(self, socket_fd: int, peer: int) -> bytes:
+        """The message that is here, or else wait for one.
+
+        Args:
+            peer: pidfd of the process that sends them: others may have copies of its end of the socket, which is no
+                sign of its life then. `PEER_DEAD`: it was reaped.
+
+        Raises:
+            ConnectionResetError: the peer has died.
+            OSError: the kernel refuses.
+        """
+        message = self._it
+        while not message.length:
+            error = -lib.mb_delivery_take(message, socket_fd, peer)
+            if error not in (0, EINTR):
+                raise OSError(error, os.strerror(error))
+        return bytes(ffi.buffer(message.data, message.length))
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that came along; -1 for none."""
+        fd: int = self._it.fd
+        return fd
+
+    def move_fd(self, to: Descriptor) -> None:
+        """Give it to another owner."""
+        lib.mb_fd_move(ffi.addressof(self._it, "fd"), to.place)
+
+    def done(self) -> None:
+        """The next one may come; a descriptor that nobody has taken is closed."""
+        lib.mb_delivery_free(self._it)
 
 
 class RequestedChild(Recorded):
@@ -37,11 +81,7 @@ class RequestedChild(Recorded):
         """
         self._plan_offset = -(-(RECORD_BYTES + TIME_BYTES * op_count) // 64) * 64
         self._plan_size = len(buffer)
-        memory_fd = ffi.new("int *", -1)
-        super().__init__(lib.mb_record_share(self._plan_offset + self._plan_size, memory_fd), op_count)
-        if self._record == ffi.NULL:
-            raise OSError(ffi.errno, os.strerror(ffi.errno))
-        self._memory_fd: int = memory_fd[0]
+        super().__init__(self._plan_offset + self._plan_size, op_count, in_file=True)
         ffi.memmove(ffi.cast("char *", self._record) + self._plan_offset, buffer, self._plan_size)
 
     def request(self, kind: int, flags: int, slots: Iterable[int], cgroup_fd: int) -> tuple[bytes, list[int]]:
@@ -53,7 +93,7 @@ class RequestedChild(Recorded):
             slots: its descriptor slots, -1 for an empty one.
             cgroup_fd: directory of the cgroup v2 it is born in, or -1.
         """
-        fds = [self._memory_fd]
+        fds = [self._view.memory_fd]
         if cgroup_fd >= 0:
             fds.append(cgroup_fd)
         indexes = []
@@ -67,10 +107,16 @@ class RequestedChild(Recorded):
         sizes = (self._op_count, flags, self._plan_offset, self._plan_size, cgroup_fd >= 0, len(indexes))
         return pack(f"=IIQIIII{len(indexes)}h", kind, *sizes, *indexes), fds
 
-    def made(self, answer: tuple[int, int]) -> None:
-        """Take the answer, a pid and a pidfd."""
-        self.pid, self.pidfd = answer
-        self._close_memory()
+    def made(self, messages: Messages, answer: bytes) -> None:
+        """Take the answer, a pid and a pidfd.
+
+        Raises:
+            OSError: it is a refusal.
+        """
+        self.pid = answered(answer)
+        messages.move_fd(self._process)
+        messages.done()
+        lib.mb_fd_close(ffi.addressof(self._view, "memory_fd"))
 
     def wait(self) -> object:
         """Wait for its end; how it ended, its maker knows."""
@@ -81,21 +127,6 @@ class RequestedChild(Recorded):
         """Send a signal, and wait."""
         self.send_signal(signal_number)
         return self.wait()
-
-    def close(self) -> None:
-        """Free the record and the pidfd."""
-        self._close_memory()
-        if self._record is not None:
-            lib.mb_record_unshare(self._record, self._plan_offset + self._plan_size)
-            self._record = None
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
-
-    def _close_memory(self) -> None:
-        if self._memory_fd >= 0:
-            os.close(self._memory_fd)
-            self._memory_fd = -1
 
 
 def wait_for_end(pidfd: int) -> None:
@@ -121,20 +152,8 @@ def send(connection: socket, message: bytes, fds: Sequence[int]) -> None:
     connection.sendmsg([message], [(SOL_SOCKET, SCM_RIGHTS, pack(f"={len(fds)}i", *fds))] if fds else [])
 
 
-def receive(connection: socket) -> tuple[bytes, int]:
-    """A message and its descriptor, -1 for none.
-
-    Raises:
-        ConnectionResetError: the other end has died.
-    """
-    data, control, *_ = connection.recvmsg(MESSAGE_BYTES_MAX, SPACE_OF_ONE_FD, MSG_CMSG_CLOEXEC)
-    if not data:
-        raise ConnectionResetError("the process that makes containers has died")
-    return data, unpack_from("=i", control[0][2])[0] if control else -1
-
-
-def answered(data: bytes, fd: int) -> tuple[int, int]:
-    """The number and the descriptor of an answer.
+def answered(data: bytes) -> int:
+    """The number that is an answer.
 
     Raises:
         OSError: it is a refusal.
@@ -142,4 +161,4 @@ def answered(data: bytes, fd: int) -> tuple[int, int]:
     number = int.from_bytes(data[:ANSWER_BYTES], "little", signed=True)
     if number < 0:
         raise OSError(-number, os.strerror(-number))
-    return number, fd
+    return number

@@ -10,15 +10,16 @@ from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 from struct import pack
 
 from minibox.linux.executable import open_init
+from minibox.linux.process import Program
 from minibox.linux.requests import (
     DESCRIPTORS_MAX,
     HOLD,
     SPAWN,
     SPAWN_HELPER,
     SUPERVISE,
+    Messages,
     RequestedChild,
     answered,
-    receive,
     send,
 )
 from minibox.record import record
@@ -81,21 +82,20 @@ class Supervisor:
         Raises:
             OSError: the kernel refuses.
         """
+        self._messages, self._program = Messages(), Program()
         self._socket, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
-        opened = [theirs.detach()]
+        init_fd = open_init()
         try:
-            opened.append(open_init())
             # The executable is 1 there: its last user closes a mount, which takes a while.
-            streams = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(opened)]
-            argv = (SUPERVISOR_ARGV0, container_id[:12])
-            path = f"/proc/self/fd/{opened[-1]}"
-            self.pid: int = os.posix_spawn(path, argv, dict(os.environ), file_actions=streams, setsid=True)
-        except OSError:
-            self._socket.close()
-            raise
+            path, argv = f"/proc/self/fd/{init_fd}", (SUPERVISOR_ARGV0, container_id[:12])
+            self._program.start(path, argv, os.environ, (theirs.fileno(), init_fd))
         finally:
-            for fd in opened:
-                os.close(fd)
+            os.close(init_fd)
+            theirs.close()
+
+    @property
+    def pid(self) -> int:
+        return self._program.pid
 
     def spawn(
         self, buffer: bytes | bytearray, flags: int, slots: Iterable[int], op_count: int, cgroup_fd: int = -1
@@ -113,7 +113,7 @@ class Supervisor:
 
     def _make(self, child: AnyChild, message: bytes, fds: list[int]) -> AnyChild:
         try:
-            child.made(self._ask(message, fds))
+            child.made(self._messages, self._answer(message, fds))
         except BaseException:
             child.close()
             raise
@@ -159,11 +159,21 @@ class Supervisor:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+        self._program.close()
 
-    def _ask(self, message: bytes, fds: list[int]) -> tuple[int, int]:
-        """Send a request; the number and the descriptor (-1: none) of the answer."""
+    def _ask(self, message: bytes, fds: list[int]) -> None:
+        """Send a request that is answered by 0."""
+        answered(self._answer(message, fds))
+        self._messages.done()
+
+    def _answer(self, message: bytes, fds: list[int]) -> bytes:
+        """Send a request; the answer, which stays in the messages.
+
+        Raises:
+            OSError: of the kinds of ConnectionError when it has died.
+        """
         send(self._socket, message, fds)
-        return answered(*receive(self._socket))
+        return self._messages.take(self._socket.fileno(), self._program.pidfd)
 
 
 class SupervisedChild(RequestedChild):

@@ -284,8 +284,7 @@ def test_sigkill_of_the_process_leaves_nothing(state: Path, environment: dict[st
 def test_a_command_that_is_interrupted_in_its_start_holds_up_nobody(api: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process, which the launcher hasn't been told of yet, is reaped: else its sandbox could never end."""
 
-    def interrupted(_: object, pidfd: int) -> None:
-        os.close(pidfd)
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     with minibox.Sandbox("base") as box:

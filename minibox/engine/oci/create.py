@@ -214,7 +214,6 @@ class Creation:
         except ExecFailed as error:
             from minibox.engine.oci.command import failed_command
 
-            os.close(error.root_fd)
             raise failed_command(process, error.errno) from None
         finally:
             for fd in files:

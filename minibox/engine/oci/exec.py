@@ -295,8 +295,6 @@ class _Exec:
         try:
             execution.run()
         except ExecFailed as error:
-            if error.root_fd >= 0:
-                os.close(error.root_fd)
             raise failed_command(self._process, error.errno) from None
         finally:
             for fd in execution.resources.gate:

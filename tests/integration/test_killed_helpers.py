@@ -1,0 +1,177 @@
+"""A process that makes others for us is killed while it is waited for: that is an error, and never a wait for ever.
+
+Its end of a socket isn't closed by its death where a process that it made has a copy; so who waits watches it itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import minibox
+from minibox.engine import container, removal
+from minibox.engine.options import RunOptions
+from minibox.errors import MiniboxError
+from minibox.linux import launcher, requests, supervisor
+from minibox.linux.launcher import Launcher
+from minibox.linux.process import signatures
+from minibox.linux.supervisor import Supervisor
+from minibox.plan import operations as op
+from minibox.plan.encode import encode
+from tests.leaks import SLOWNESS
+from tests.living import until
+from tests.probes import requires
+
+pytestmark = [requires("root"), pytest.mark.usefixtures("orphans")]
+
+WAIT_S = 20 * SLOWNESS
+
+
+class Waiting:
+    """A plan whose process waits for a word of ours, and dies with nobody: it holds what its parent has open."""
+
+    def __init__(self) -> None:
+        self.buffer = encode([op.wait(op.TAG_GO, "until it may end")], signatures())
+        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def close(self) -> None:
+        self.ours.close()
+        self.theirs.close()
+
+
+@pytest.fixture
+def waiting() -> Iterator[Waiting]:
+    plan = Waiting()
+    yield plan
+    plan.close()
+
+
+def outcome(ask: Callable[[], object], pid: int) -> BaseException:
+    """What comes of asking a helper that is stopped, and then killed."""
+    raised: list[BaseException] = []
+
+    def asks() -> None:
+        try:
+            ask()
+        except BaseException as error:
+            raised.append(error)
+
+    os.kill(pid, signal.SIGSTOP)
+    thread = threading.Thread(target=asks, daemon=True)
+    thread.start()
+    thread.join(0.1)  # it waits by now; that it doesn't yet is fine, too
+    os.kill(pid, signal.SIGKILL)
+    thread.join(WAIT_S)
+    assert not thread.is_alive(), "it waits for a helper that was killed"
+    return raised[0]
+
+
+def test_a_supervisor_whose_socket_a_child_of_it_holds(waiting):
+    helper = Supervisor("0123456789abcdef")
+    child = helper.spawn(waiting.buffer, 0, [waiting.theirs.fileno()], 1)
+    waiting.theirs.close()
+    assert isinstance(outcome(lambda: helper.spawn_helper(waiting.buffer, 0, [], 1), helper.pid), ConnectionError)
+    os.waitpid(helper.pid, 0)
+    helper.close()
+    child.end(signal.SIGKILL)
+    child.close()
+
+
+def test_a_launcher_whose_socket_a_child_of_it_holds(waiting):
+    helper = Launcher()
+    helper.start()
+    child = helper.spawn(waiting.buffer, 0, [waiting.theirs.fileno()], 1, -1, lambda: None)
+    waiting.theirs.close()
+
+    def ask() -> None:
+        helper.spawn(waiting.buffer, 0, [], 1, -1, lambda: None)
+
+    assert isinstance(outcome(ask, helper.pid), ConnectionError)
+    assert child.wait() == -signal.SIGKILL  # nobody knows better, and it is dead
+    helper.close()
+    helper.reap(0)
+    child.close()
+
+
+def at_message(monkeypatch: pytest.MonkeyPatch, number: int, module: ModuleType) -> list[int]:
+    """Stop a helper before the message of that number is sent to it, and kill it afterwards; which were sent."""
+    name = "minibox-launcher" if module is launcher else "minibox-supervisor"
+    sent: list[int] = []
+    real = requests.send
+
+    def send(*arguments: Any) -> None:
+        sent.append(len(sent))
+        if len(sent) - 1 != number:
+            real(*arguments)
+            return
+        pid = child_named(name)
+        os.kill(pid, signal.SIGSTOP)
+        real(*arguments)
+        threading.Timer(0.05, os.kill, (pid, signal.SIGKILL)).start()
+
+    monkeypatch.setattr(module, "send", send)
+    return sent
+
+
+def child_named(name: str) -> int:
+    for entry in os.listdir("/proc"):
+        try:
+            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")
+        except OSError:
+            continue
+        if entry.isdigit() and fields[0].partition("(")[2] == name[:15] and int(fields[2].split()[1]) == os.getpid():
+            return int(entry)
+    raise AssertionError(f"no {name}")
+
+
+@pytest.fixture
+def where(state: Path) -> dict[str, str]:
+    return {"root": str(state / "root"), "runroot": str(state / "run")}
+
+
+def left(state: Path) -> list[Path]:
+    return [path for kind in ("containers", "live", "names", "ids") for path in (state / "root" / kind).glob("*")]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_supervisor_at_each_message_of_a_start(api, state, where, monkeypatch, number):
+    options = RunOptions("base", ("sleep", "1000"), network="none", detach=True, name="cc")
+    with monkeypatch.context() as patch:
+        sent = at_message(patch, number, supervisor)
+        if number < 2:
+            with pytest.raises(MiniboxError):
+                container.run_detached(options, **where)
+            assert left(state) == []
+            return
+        container.run_detached(options, **where)  # it has no more messages than two
+        assert len(sent) == 2
+    removal.remove("cc", force=True, **where)
+    assert left(state) == []
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_launcher_at_each_message_of_a_run(api, state, monkeypatch, number):
+    """What it had made is dead, and so the run begins anew with another."""
+    minibox.run("base", ["true"])
+    with monkeypatch.context() as patch:
+        at_message(patch, number, launcher)
+        assert minibox.run("base", ["echo", "on"], capture_output=True).stdout == b"on\n"
+    until(lambda: left(state) == [])
+
+
+def test_the_launcher_of_a_sandbox_that_executes(api, state, monkeypatch):
+    with minibox.Sandbox("base") as box:
+        with monkeypatch.context() as patch, pytest.raises(MiniboxError):
+            at_message(patch, 0, launcher)
+            box.run(["true"])
+        until(lambda: not box._box.is_running())
+        assert box.wait() == -signal.SIGKILL
+    until(lambda: left(state) == [])
