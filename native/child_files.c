@@ -5,17 +5,29 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
+
+bool mb_child_is_on(int fd, long magic) {
+    struct statfs found;
+    return fstatfs(fd, &found) == 0 && found.f_type == magic;
+}
+
+bool mb_child_is_device(int fd, mode_t mode, dev_t device) {
+    struct stat found;
+    return fstat(fd, &found) == 0 && (found.st_mode & S_IFMT) == (mode & S_IFMT) && found.st_rdev == device;
+}
 
 int mb_child_open_in(const struct mb_child *child, uint64_t root, const char *path, int flags) {
     if (root == MB_HOST) {
         return open(path, flags | O_CLOEXEC);
     }
+    const uint64_t resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (root & MB_NO_LINKS ? RESOLVE_NO_SYMLINKS : 0);
     for (int tries = 0;; tries++) {
-        int fd = mb_openat2(slot(child, root), path, (uint64_t)flags | O_CLOEXEC, 0,
-                            RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+        int fd = mb_openat2(slot(child, root & ~MB_NO_LINKS), path, (uint64_t)flags | O_CLOEXEC, 0, resolve);
         /* EAGAIN: a rename elsewhere raced with ".."; openat2(2) says to try again. */
         if (fd >= 0 || errno != EAGAIN || tries == 32) {
             return fd;
@@ -23,105 +35,139 @@ int mb_child_open_in(const struct mb_child *child, uint64_t root, const char *pa
     }
 }
 
-int mb_child_make_directories(const struct mb_child *child, uint64_t root, char *path, mode_t mode) {
-    int fd = mb_child_open_in(child, root, path, O_PATH | O_DIRECTORY);
-    if (fd >= 0 || errno != ENOENT) {
-        return fd;
-    }
-    int parent = mb_child_open_in(child, root, "/", O_PATH | O_DIRECTORY);
-    char *component = path;
-    while (parent >= 0) {
-        component += strspn(component, "/");
-        size_t length = strcspn(component, "/");
-        if (!length) {
-            return parent;
-        }
-        char after = component[length];
-        component[length] = '\0';
-        fd = mb_child_open_in(child, root, path, O_PATH | O_DIRECTORY);
-        if (fd < 0 && errno == ENOENT && (!mkdirat(parent, component, mode) || errno == EEXIST)) {
-            fd = mb_child_open_in(child, root, path, O_PATH | O_DIRECTORY);
-        }
-        component[length] = after;
-        component += length;
-        int saved = errno;
-        close(parent);
-        errno = saved;
-        parent = fd;
-    }
-    return -1;
-}
-
-/* Make the file `path`, and its missing parent directories; -1 and EEXIST for a link to nowhere.
- * `path` is changed on the way and restored. */
-static int make_file(const struct mb_child *child, uint64_t root, char *path) {
-    char *name = strrchr(path, '/');
-    if (!name || !name[1]) {
-        errno = EISDIR;
-        return -1;
-    }
-    *name = '\0';
-    char top[] = "/";
-    int parent = mb_child_make_directories(child, root, *path ? path : top, 0755);
-    *name++ = '/';
-    if (parent < 0) {
-        return -1;
-    }
-    int fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+/* Close and keep errno. */
+static void close_quietly(int fd) {
     int saved = errno;
-    close(parent);
+    if (fd >= 0) {
+        close(fd);
+    }
     errno = saved;
-    return fd;
 }
 
-/* Replace the path of a symlink by the path that it leads to. `path` holds PATH_MAX bytes. */
-static int follow(const struct mb_child *child, uint64_t root, char *path) {
+/* A path under way: `done` has no link and is there, `here` is open on it; `rest` is to be walked yet. */
+struct walk {
+    char done[PATH_MAX], rest[PATH_MAX];
+    int here, links;
+};
+
+static int step_up(const struct mb_child *child, uint64_t root, struct walk *walk) {
+    char *slash = strrchr(walk->done, '/');
+    if (slash) {
+        *slash = '\0';
+    }
+    close(walk->here);
+    walk->here = mb_child_open_in(child, root, *walk->done ? walk->done : "/", O_PATH | O_DIRECTORY);
+    return walk->here < 0 ? -1 : 0;
+}
+
+/* Put what a symlink says in front of what follows it. */
+static int step_through(const struct mb_child *child, uint64_t root, struct walk *walk, int link, const char *after) {
     char target[PATH_MAX];
-    int link = mb_child_open_in(child, root, path, O_PATH | O_NOFOLLOW);
-    ssize_t size = link < 0 ? -1 : readlinkat(link, "", target, sizeof target);
-    int saved = errno;
-    if (link >= 0) {
-        close(link);
-    }
-    errno = saved;
-    if (size < 0) {
+    ssize_t size = root != MB_HOST && root & MB_NO_LINKS ? -1 : readlinkat(link, "", target, sizeof target);
+    if (size < 0 || ++walk->links > 40) {
+        errno = ELOOP;
         return -1;
     }
-    char *name = strrchr(path, '/');
-    size_t kept = size && target[0] == '/' ? 0 : name ? (size_t)(name + 1 - path) : 0;
-    if (kept + (size_t)size >= PATH_MAX) {
+    size_t left = strlen(after);
+    if ((size_t)size + left >= sizeof walk->rest) {
         errno = ENAMETOOLONG;
         return -1;
     }
-    memcpy(path + kept, target, (size_t)size);
-    path[kept + (size_t)size] = '\0';
-    return 0;
+    memmove(walk->rest + size, after, left + 1);
+    memcpy(walk->rest, target, (size_t)size);
+    if (size && target[0] == '/') {
+        walk->done[0] = '\0';
+    }
+    return step_up(child, root, walk);
+}
+
+/* Open what the walk has come to, and make it when missing: a directory, but for the last a file if it is to be one. */
+static int open_or_make(const struct mb_child *child, uint64_t root, const struct walk *walk, const char *name,
+                        mode_t mode) {
+    int fd = mb_child_open_in(child, root, walk->done, O_PATH | O_NOFOLLOW);
+    if (fd >= 0 || errno != ENOENT) {
+        return fd;
+    }
+    if (S_ISDIR(mode)) {
+        if (mkdirat(walk->here, name, mode & 07777) && errno != EEXIST) {
+            return -1;
+        }
+    } else {
+        fd = openat(walk->here, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 07777);
+        if (fd >= 0 || errno != EEXIST) {
+            return fd;
+        }
+    }
+    return mb_child_open_in(child, root, walk->done, O_PATH | O_NOFOLLOW);
+}
+
+/* One component of the path; 1 at its end. */
+static int step(const struct mb_child *child, uint64_t root, struct walk *walk, mode_t mode) {
+    char *name = walk->rest + strspn(walk->rest, "/");
+    size_t length = strcspn(name, "/"), done = strlen(walk->done);
+    const char *after = name + length;
+    bool is_last = !after[strspn(after, "/")];
+    if (!length) {
+        return 1;
+    }
+    if (length <= 2 && !strncmp(name, "..", length)) {
+        memmove(walk->rest, after, strlen(after) + 1);
+        return length == 1 ? 0 : step_up(child, root, walk);
+    }
+    if (length > NAME_MAX || done + 1 + length >= sizeof walk->done) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    walk->done[done] = '/';
+    memcpy(walk->done + done + 1, name, length);
+    walk->done[done + 1 + length] = '\0';
+    int fd = open_or_make(child, root, walk, walk->done + done + 1, S_ISDIR(mode) || is_last ? mode : S_IFDIR | 0755);
+    struct stat status;
+    if (fd < 0 || fstat(fd, &status)) {
+        close_quietly(fd);
+        return -1;
+    }
+    if (S_ISLNK(status.st_mode)) {
+        int error = step_through(child, root, walk, fd, after);
+        close_quietly(fd);
+        return error;
+    }
+    memmove(walk->rest, after, strlen(after) + 1);
+    close(walk->here);
+    walk->here = fd;
+    return 0; /* below what is no directory the next step gets ENOTDIR */
+}
+
+/* Walk a path and make what is missing of it, as the kernel would: it leads out of the root by neither links nor "..".
+ * Whoever changes it meanwhile is no help: each step is looked up from the root again. */
+static int make(const struct mb_child *child, uint64_t root, const char *path, mode_t mode) {
+    struct walk walk = {.here = -1};
+    size_t length = strlen(path);
+    if (length >= sizeof walk.rest) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(walk.rest, path, length + 1);
+    walk.here = mb_child_open_in(child, root, "/", O_PATH | O_DIRECTORY);
+    int stepped = walk.here < 0 ? -1 : 0;
+    while (!stepped) {
+        stepped = step(child, root, &walk, mode);
+    }
+    if (stepped < 0) {
+        close_quietly(walk.here);
+        return -1;
+    }
+    return walk.here;
+}
+
+int mb_child_make_directories(const struct mb_child *child, uint64_t root, const char *path, mode_t mode) {
+    int fd = mb_child_open_in(child, root, path, O_PATH | O_DIRECTORY);
+    return fd >= 0 || errno != ENOENT ? fd : make(child, root, path, S_IFDIR | mode);
 }
 
 int mb_child_open_target(const struct mb_child *child, uint64_t root, const char *path, bool directory) {
     int fd = mb_child_open_in(child, root, path, O_PATH);
-    size_t length = strlen(path);
-    if (fd >= 0 || errno != ENOENT) {
-        return fd;
-    }
-    if (length >= PATH_MAX) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    char copy[PATH_MAX];
-    memcpy(copy, path, length + 1);
-    if (directory) {
-        return mb_child_make_directories(child, root, copy, 0755);
-    }
-    for (int links = 0;; links++) {
-        fd = make_file(child, root, copy);
-        if (fd >= 0 || errno != EEXIST || links == 40) {
-            return fd;
-        }
-        if (follow(child, root, copy)) {
-            return -1;
-        }
-    }
+    return fd >= 0 || errno != ENOENT ? fd : make(child, root, path, directory ? S_IFDIR | 0755 : S_IFREG | 0644);
 }
 
 /* open(path, flags, slot) */
@@ -136,13 +182,7 @@ int mb_child_op_open_in(struct mb_child *child, const uint64_t *a) {
 
 /* mkdir(root, path, mode): with its parents; there already is fine. */
 int mb_child_op_mkdir(struct mb_child *child, const uint64_t *a) {
-    char copy[PATH_MAX];
-    size_t length = strlen(text(a[1]));
-    if (length >= sizeof copy) {
-        return -ENAMETOOLONG;
-    }
-    memcpy(copy, text(a[1]), length + 1);
-    int fd = mb_child_make_directories(child, a[0], copy, (mode_t)a[2]);
+    int fd = mb_child_make_directories(child, a[0], text(a[1]), (mode_t)a[2]);
     if (fd < 0) {
         return -errno;
     }
@@ -173,8 +213,7 @@ static int same_device(int parent, const char *name, mode_t mode, dev_t device) 
     return (found.st_mode & S_IFMT) == (mode & S_IFMT) && (S_ISFIFO(mode) || found.st_rdev == device) ? 0 : -EEXIST;
 }
 
-/* mknod(root, path, mode and type, device, uid, gid): one that is there stays as it is. In a user
- * namespace that isn't the host's nobody may make devices: there it is the host's of that path. */
+/* mknod(root, path, mode and type, device, uid, gid): one that is there stays as it is. */
 int mb_child_op_mknod(struct mb_child *child, const uint64_t *a) {
     char copy[PATH_MAX];
     const char *name;
@@ -187,8 +226,6 @@ int mb_child_op_mknod(struct mb_child *child, const uint64_t *a) {
         error = result(fchownat(parent, name, (uid_t)a[4], (gid_t)a[5], AT_SYMLINK_NOFOLLOW));
     } else if (error == -EEXIST) {
         error = same_device(parent, name, (mode_t)a[2], (dev_t)a[3]);
-    } else if (error == -EPERM && !S_ISFIFO(a[2]) && a[0] != MB_HOST) {
-        error = mb_child_bind(child, text(a[1]), a[0], text(a[1]));
     }
     close(parent);
     return error;
@@ -212,13 +249,18 @@ static int write_all(int fd, struct mb_bytes bytes) {
     return written < 0 ? -errno : (size_t)written == bytes.size ? 0 : -EIO;
 }
 
-/* write_file(root, path, bytes): in one write, as files of /proc want it. */
-int mb_child_op_write_file(struct mb_child *child, const uint64_t *a) {
+/* What is for the kernel must not go to a file that somebody has put in the place of the kernel's: CVE-2025-52881. */
+static int write_to_proc(int fd, struct mb_bytes bytes) {
+    return mb_child_is_on(fd, PROC_SUPER_MAGIC) ? write_all(fd, bytes) : -EMEDIUMTYPE;
+}
+
+/* write_proc(root, path, bytes): to a file of procfs, in one write, as those want it. */
+int mb_child_op_write_proc(struct mb_child *child, const uint64_t *a) {
     int fd = mb_child_open_in(child, a[0], text(a[1]), O_WRONLY);
     if (fd < 0) {
         return -errno;
     }
-    int error = write_all(fd, mb_plan_bytes(child->plan, a[2]));
+    int error = write_to_proc(fd, mb_plan_bytes(child->plan, a[2]));
     close(fd);
     return error;
 }
@@ -230,7 +272,7 @@ int mb_child_op_write_fd(struct mb_child *child, const uint64_t *a) {
 
 /* label(file, bytes): a label for what this process makes or becomes, in a file of /proc/self/attr. */
 int mb_child_op_label(struct mb_child *child, const uint64_t *a) {
-    return write_all(slot(child, a[0]), mb_plan_bytes(child->plan, a[1]));
+    return write_to_proc(slot(child, a[0]), mb_plan_bytes(child->plan, a[1]));
 }
 
 /* label_file(root, path, bytes): of SELinux. */

@@ -3,9 +3,11 @@
 #include "syscalls.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 /* linux/mount.h's, see syscalls.h. */
 enum {
@@ -23,12 +25,28 @@ static bool is_directory(int fd) {
     return fstat(fd, &status) == 0 && S_ISDIR(status.st_mode);
 }
 
+static bool is_the_kernels(int fd) { return mb_child_is_on(fd, PROC_SUPER_MAGIC) || mb_child_is_on(fd, SYSFS_MAGIC); }
+
+/* Has a link of the image led a mount into procfs or sysfs, where it would cover what the kernel says? Who
+ * names a path there gets it; through a link nobody has asked for it. */
+static bool is_led_astray(const struct mb_child *child, uint64_t root, const char *path, int target) {
+    if (root == MB_HOST || root & MB_NO_LINKS || !is_the_kernels(target)) {
+        return false;
+    }
+    int straight = mb_child_open_in(child, root | MB_NO_LINKS, path, O_PATH);
+    if (straight >= 0) {
+        close(straight);
+    }
+    return straight < 0;
+}
+
 static int attach_at(const struct mb_child *child, int mount, uint64_t root, const char *path) {
     int target = mb_child_open_target(child, root, path, is_directory(mount));
     if (target < 0) {
         return -errno;
     }
-    int error = result(mb_move_mount(mount, "", target, "", ATTACH_EMPTY));
+    int error = is_led_astray(child, root, path, target) ? -ELOOP
+                                                         : result(mb_move_mount(mount, "", target, "", ATTACH_EMPTY));
     close(target);
     return error;
 }
@@ -41,6 +59,12 @@ static int place(const struct mb_child *child, int mount, uint64_t root, const c
     int error = attach_at(child, mount, root, path);
     close(mount);
     return error;
+}
+
+/* Attach, and keep in a slot: what is below it is found by that, whatever becomes of the path. */
+static int place_and_keep(struct mb_child *child, int mount, uint64_t root, const char *path, uint64_t kept) {
+    int error = mb_child_fill(child, kept, mount);
+    return error ? error : attach_at(child, slot(child, kept), root, path);
 }
 
 int mb_child_set_options(int fs, const char *options) {
@@ -93,14 +117,14 @@ int mb_child_new_mount(const char *fstype, const char *source, const char *optio
     return error;
 }
 
-/* mount(fstype, source, options, root, target, attributes): the new mount API has no limit of
+/* mount(fstype, source, options, root, target, attributes, slot): the new mount API has no limit of
  * one page for all options and never interprets a path a second time. */
 int mb_child_op_mount(struct mb_child *child, const uint64_t *a) {
     int mount = mb_child_new_mount(text(a[0]), text(a[1]), text(a[2]), (unsigned)a[5]);
     if (mount < 0) {
         return mount;
     }
-    return place(child, mount, a[3], text(a[4]));
+    return place_and_keep(child, mount, a[3], text(a[4]), a[6]);
 }
 
 /* mount_overlay(directory, options, target): mount(2), since fsconfig(2) takes no string over 256
@@ -143,10 +167,6 @@ int mb_child_op_attach(struct mb_child *child, const uint64_t *a) {
     return attach_at(child, slot(child, a[0]), a[1], text(a[2]));
 }
 
-int mb_child_bind(const struct mb_child *child, const char *source, uint64_t root, const char *target) {
-    return place(child, mb_open_tree(AT_FDCWD, source, MB_TREE_CLONE | O_CLOEXEC), root, target);
-}
-
 /* bind(source, root, target, attributes, recursive) */
 int mb_child_op_bind(struct mb_child *child, const uint64_t *a) {
     unsigned recursive = a[4] ? AT_RECURSIVE : 0;
@@ -166,20 +186,51 @@ int mb_child_op_bind_fd(struct mb_child *child, const uint64_t *a) {
     return place(child, tree, a[1], text(a[2]));
 }
 
-/* mask(root, path): nothing can be read there; a path that isn't there needs no mask. */
-int mb_child_op_mask(struct mb_child *child, const uint64_t *a) {
+/* A device of the host's to bind, or -errno: it must be the one that is meant (CVE-2025-31133), since where the mount
+ * namespace is shared this path isn't the host's. */
+static int open_device(const char *path, mode_t mode, dev_t device) {
+    int tree = mb_open_tree(AT_FDCWD, path, MB_TREE_CLONE | O_CLOEXEC);
+    if (tree < 0) {
+        return -errno;
+    }
+    if (!mb_child_is_device(tree, mode, device)) {
+        close(tree);
+        return -ENXIO;
+    }
+    return tree;
+}
+
+/* bind_device(source, root, target, mode and type, device): for a user namespace, in which nobody may make devices. */
+int mb_child_op_bind_device(struct mb_child *child, const uint64_t *a) {
+    int tree = open_device(text(a[0]), (mode_t)a[3], (dev_t)a[4]);
+    return tree < 0 ? tree : place(child, tree, a[1], text(a[2]));
+}
+
+/* expect_procfs(mount): the whole of it: what is below another of its directories could be any process's. */
+int mb_child_op_expect_procfs(struct mb_child *child, const uint64_t *a) {
+    struct stat top;
+    bool is_whole = fstat(slot(child, a[0]), &top) == 0 && top.st_ino == 1 /* PROC_ROOT_INO */;
+    return is_whole && mb_child_is_on(slot(child, a[0]), PROC_SUPER_MAGIC) ? 0 : -EMEDIUMTYPE;
+}
+
+/* Open what is to be masked or read-only, or -errno. Where there is nothing the answer is -ENOENT, which is all right:
+ * it is looked for below the descriptor of the procfs or sysfs that was mounted, which nobody has exchanged, or
+ * else by no link. */
+static int open_closed(const struct mb_child *child, const uint64_t *a) {
     int target = mb_child_open_in(child, a[0], text(a[1]), O_PATH);
+    return target >= 0 ? target : errno == ENOTDIR ? -ENOENT : -errno;
+}
+
+/* mask(root, path): nothing can be read there. */
+int mb_child_op_mask(struct mb_child *child, const uint64_t *a) {
+    int target = open_closed(child, a);
     if (target < 0) {
-        return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+        return target == -ENOENT ? 0 : target;
     }
-    int cover;
-    if (is_directory(target)) {
-        cover = mb_child_new_mount("tmpfs", NULL, "size=0,nr_inodes=1,mode=0755",
-                                   MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-    } else {
-        cover = mb_open_tree(AT_FDCWD, "/dev/null", MB_TREE_CLONE | O_CLOEXEC); /* the host's: an image can't fake it */
-        cover = cover < 0 ? -errno : cover;
-    }
+    int cover = is_directory(target)
+                    ? mb_child_new_mount("tmpfs", NULL, "size=0,nr_inodes=1,mode=0755",
+                                         MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+                    : open_device("/dev/null", S_IFCHR, makedev(1, 3)); /* the host's: an image can't fake it */
     int error = cover;
     if (cover >= 0) {
         error = result(mb_move_mount(cover, "", target, "", ATTACH_EMPTY));
@@ -191,9 +242,9 @@ int mb_child_op_mask(struct mb_child *child, const uint64_t *a) {
 
 /* read_only(root, path): a read-only mount of the path over itself. */
 int mb_child_op_read_only(struct mb_child *child, const uint64_t *a) {
-    int target = mb_child_open_in(child, a[0], text(a[1]), O_PATH);
+    int target = open_closed(child, a);
     if (target < 0) {
-        return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+        return target == -ENOENT ? 0 : target;
     }
     struct mb_mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
     unsigned flags = AT_EMPTY_PATH | AT_RECURSIVE;
@@ -247,7 +298,7 @@ static bool has_mode(const char *options) {
     return false;
 }
 
-/* mount_tmpfs(options, root, target, attributes, copy): with the mode of the directory that it
+/* mount_tmpfs(options, root, target, attributes, copy, slot): with the mode of the directory that it
  * covers, where there was one and the options don't say, and with what is in it. */
 int mb_child_op_mount_tmpfs(struct mb_child *child, const uint64_t *a) {
     int before = mb_child_open_in(child, a[1], text(a[2]), O_PATH);
@@ -283,7 +334,13 @@ int mb_child_op_mount_tmpfs(struct mb_child *child, const uint64_t *a) {
         error = result(mb_mount_setattr(mount, "", AT_EMPTY_PATH, &attr));
     }
     if (!error) {
-        error = result(mb_move_mount(mount, "", target, "", ATTACH_EMPTY));
+        error = is_led_astray(child, a[1], text(a[2]), target)
+                    ? -ELOOP
+                    : result(mb_move_mount(mount, "", target, "", ATTACH_EMPTY));
+    }
+    if (!error) {
+        error = mb_child_fill(child, a[5], mount);
+        mount = -1;
     }
     const int fds[] = {source, top, mount, target};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {

@@ -35,22 +35,25 @@ void mb_child_put_home(const struct mb_child *child, char **environment);
 int mb_child_fill(struct mb_child *child, uint64_t argument, int fd);
 
 /* Open `path` inside the root of slot `root`, where neither "..", nor a symlink, nor a magic link
- * of /proc leads out of it; or, with MB_HOST, as this process sees it. */
+ * of /proc leads out of it; with MB_NO_LINKS ELOOP where any link is on the way; or, with MB_HOST, as this
+ * process sees it. */
 int mb_child_open_in(const struct mb_child *child, uint64_t root, const char *path, int flags);
 
-/* Make the directory `path` and its missing parents; returns an O_PATH descriptor or -1.
- * `path` is changed on the way and restored. */
-int mb_child_make_directories(const struct mb_child *child, uint64_t root, char *path, mode_t mode);
+/* Is a file on a file system of this kind, by its number in linux/magic.h? */
+bool mb_child_is_on(int fd, long magic);
 
-/* An O_PATH descriptor of a mount point, which is made when missing: a directory or a file. Where
- * the image has a link to nowhere, it is made where the link leads, inside of the root. */
+/* Is a file that very device, and not something that somebody has put in its place? */
+bool mb_child_is_device(int fd, mode_t mode, dev_t device);
+
+/* Make the directory `path` and its missing parents; returns an O_PATH descriptor or -1. Where the image has a
+ * link to nowhere, it is made where the link leads, inside of the root. */
+int mb_child_make_directories(const struct mb_child *child, uint64_t root, const char *path, mode_t mode);
+
+/* A descriptor of a mount point, which is made when missing, as above: a directory or a file. */
 int mb_child_open_target(const struct mb_child *child, uint64_t root, const char *path, bool directory);
 
 /* A new detached mount of a file system with the options "key,key=value,...", or -errno. */
 int mb_child_new_mount(const char *fstype, const char *source, const char *options, unsigned attributes);
-
-/* Bind the host's `source` to a path of a root. */
-int mb_child_bind(const struct mb_child *child, const char *source, uint64_t root, const char *target);
 
 /* Give a file system context its options: "key,key=value,key=\"value,value\",...". */
 int mb_child_set_options(int fs, const char *options);

@@ -4,11 +4,14 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 int mb_child_above_stdio(int fd) {
     if (fd < 0 || fd > 2) {
@@ -130,13 +133,37 @@ int mb_child_op_send_fd(struct mb_child *child, const uint64_t *a) {
     return mb_child_send(slot(child, a[0]), (uint32_t)a[2], slot(child, a[1]));
 }
 
+/* A terminal's master, or -1: of a devpts, in which nobody makes or renames anything, and not of what may have been
+ * put in the place of one. */
+static int open_ptmx(void) {
+    int pts = open("/dev/pts", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (pts < 0) {
+        return -1;
+    }
+    int master = -1, error = EMEDIUMTYPE;
+    if (mb_child_is_on(pts, DEVPTS_SUPER_MAGIC)) {
+        master = mb_openat2(pts, "ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC, 0, RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS);
+        error = errno;
+    }
+    close(pts);
+    errno = error;
+    return master;
+}
+
 /* open_pty(master slot, slave slot, rows, columns): a pair of the container's own devpts. The
  * slave is opened by TIOCGPTPEER, without a path that could be something else. Linux 4.13. */
 int mb_child_op_open_pty(struct mb_child *child, const uint64_t *a) {
     int unlock = 0;
     struct winsize size = {.ws_row = (unsigned short)a[2], .ws_col = (unsigned short)a[3]};
-    int master = mb_child_above_stdio(open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC));
-    if (mb_child_fill(child, a[0], master) || ioctl(master, TIOCSPTLCK, &unlock) || ioctl(master, TIOCSWINSZ, &size)) {
+    int error = mb_child_fill(child, a[0], open_ptmx());
+    if (error) {
+        return error;
+    }
+    int master = slot(child, a[0]);
+    if (!mb_child_is_device(master, S_IFCHR, makedev(5, 2))) {
+        return -ENXIO;
+    }
+    if (ioctl(master, TIOCSPTLCK, &unlock) || ioctl(master, TIOCSWINSZ, &size)) {
         return -errno;
     }
     return mb_child_fill(child, a[1], ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));

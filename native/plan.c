@@ -93,10 +93,7 @@ static int load_argument(const struct loader *loader, char kind, uint64_t *argum
     case 'v':
         return point_vector(loader, (uint64_t *)(uintptr_t)*argument, floor);
     case 'r':
-        if (*argument == MB_HOST) {
-            return 0;
-        }
-        /* fall through */
+        return *argument == MB_HOST || (*argument & ~MB_NO_LINKS) < MB_SLOTS ? 0 : -EINVAL;
     case 'f':
     case 'o':
         return *argument < MB_SLOTS ? 0 : -EINVAL;

@@ -18,7 +18,8 @@
  *     b  a byte range: offset in the low 32 bits, length in the high 32 bits
  *     v  a string vector: offset (8-aligned) of a count and that many string offsets, all u64
  *     f  a descriptor slot that is read
- *     r  a slot holding a root directory, or MB_HOST: paths are resolved in the caller's own root
+ *     r  a slot holding a root directory, maybe with MB_NO_LINKS: no symlink is followed below it; or MB_HOST:
+ *        paths are resolved in the caller's own root
  *     o  a descriptor slot that is filled
  */
 #ifndef MB_PLAN_H
@@ -28,11 +29,12 @@
 #include <stdint.h>
 
 #define MB_PLAN_MAGIC 0x314e4c50584f424dULL /* "MBOXPLN1" */
-#define MB_OP_ARGUMENTS 6
+#define MB_OP_ARGUMENTS 7
 #define MB_OPS_MAX 4096
 #define MB_SLOTS 1280
 #define MB_NONE UINT64_MAX
 #define MB_HOST UINT64_MAX
+#define MB_NO_LINKS (UINT64_C(1) << 32)
 
 struct mb_plan_header {
     uint64_t magic;

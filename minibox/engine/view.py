@@ -135,7 +135,7 @@ def _run(steps: list[Op], flags: int, channel: int) -> None:
 def _map_one_id() -> list[Op]:
     """An ordinary user is root of a user namespace that has his own id."""
     return [
-        op.write_file(op.HOST, f"/proc/self/{file}", text.encode(), "an ordinary user mounts as root of a namespace")
+        op.write_proc(op.HOST, f"/proc/self/{file}", text.encode(), "an ordinary user mounts as root of a namespace")
         for file, text in (
             ("setgroups", "deny"),
             ("uid_map", f"0 {os.geteuid()} 1"),
@@ -148,7 +148,7 @@ def stage(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
     """Put layers, topmost first, under the numbers from 0 in ``root``/tmp, where only these steps see them."""
     path = f"{root}/tmp"
     os.makedirs(path, 0o700, exist_ok=True)
-    steps = [op.mount("tmpfs", path, "a place to put the layers together", source="minibox", root=op.HOST)]
+    steps = [op.mount("tmpfs", op.HOST, path, "a place to put the layers together", source="minibox")]
     for number, layer in enumerate(layers):
         image = snapshot.kind == "erofs" and layer != snapshot.upper
         steps.append((op.open_image if image else op.open_tree)(layer, op.SCRATCH, "a layer"))

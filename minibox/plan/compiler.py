@@ -19,6 +19,7 @@ from minibox.errors import ConfigError
 from minibox.plan import devices, hooks, labels, mounts, namespaces, scheduling
 from minibox.plan import operations as op
 from minibox.plan.check import check
+from minibox.plan.places import Places
 from minibox.plan.process import become, session
 from minibox.plan.rootfs import clone_mounter, mounter, own_root, receive, shared_root, show_disk
 from minibox.record import record
@@ -27,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from minibox.oci.runtime import Spec
+    from minibox.oci.runtime import Linux, Spec
     from minibox.plan.operations import Op
     from minibox.plan.rootfs import Rootfs
 
@@ -120,6 +121,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
         )
     if below_mounter and namespaces.shares_mounts(spec):
         raise ConfigError("id-mapped mounts of a user namespace by path need a new mount namespace")
+    places = Places()
     by_mounter = mounter(rootfs, spec, binds, made, start.id_mapped) if below_mounter else []
     return Plan(
         (
@@ -130,8 +132,8 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *map(op.by_mounter, by_mounter),
             *_root(spec, rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start)),
             *([show_disk()] if rootfs.disk else []),
-            *_furnish(spec, wanted, bool(made)),
-            *_close_up(spec, start),
+            *_furnish(spec, wanted, bool(made), places),
+            *_close_up(spec, start, places),
             *session(spec["process"], start, console=True),
             *_network(spec, start),
             *scheduling.personality_of(spec.get("linux", {})),
@@ -174,7 +176,7 @@ def _root(
     return [*root, *identity] if rootfs.path else [*identity, *root]
 
 
-def _furnish(spec: Spec, wanted: list[mounts.Mount], devices_made: bool) -> list[Op]:
+def _furnish(spec: Spec, wanted: list[mounts.Mount], devices_made: bool, places: Places) -> list[Op]:
     """Mounts, devices and links below the new root."""
     steps: list[Op] = []
     label = spec.get("linux", {}).get("mountLabel", "")
@@ -182,11 +184,11 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount], devices_made: bool) -> list
     slot = op.FIRST_BIND
     for mount in wanted:
         if mount.bind and not mount.remount:
-            steps.append(op.attach(slot, op.ROOT, mount.destination, "a bind mount"))
+            steps += mounts.attach(mount, slot, places)
             slot += 1
         else:
-            steps += mounts.place(mount, label if mount.fstype != "mqueue" or not own_ids else "")
-    steps += devices.furnish(spec, wanted, slot if devices_made else None)
+            steps += mounts.place(mount, places, label if mount.fstype != "mqueue" or not own_ids else "")
+    steps += devices.furnish(spec, wanted, places, slot if devices_made else None)
     if spec.get("hostname"):
         steps.append(op.sethostname(spec["hostname"], "the name of the new UTS namespace"))
     if spec.get("domainname"):
@@ -194,19 +196,17 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount], devices_made: bool) -> list
     return steps
 
 
-def _close_up(spec: Spec, start: Start) -> list[Op]:
+def _close_up(spec: Spec, start: Start, places: Places) -> list[Op]:
     """Nothing below the root changes after this; then the host's file system goes away."""
     linux = spec.get("linux", {})
-    steps = []
-    for name, value in linux.get("sysctl", {}).items():
-        path = f"/proc/sys/{name if '/' in name.partition('.')[0] else _dots_to_slashes(name)}"
-        steps.append(op.write_file(op.ROOT, path, fsencode(value), "a kernel setting of the new namespaces"))
+    steps = _sysctls(linux, places)
     cwd = spec["process"]["cwd"]
     if cwd != "/":
         steps.append(op.mkdir(op.ROOT, cwd, "the working directory, made when missing"))
     steps += hooks.before_pivot(spec)
-    steps += [op.read_only(path, "the host's kernel is not for writing") for path in linux.get("readonlyPaths", [])]
-    steps += [op.mask(path, "tells of the host") for path in linux.get("maskedPaths", [])]
+    for path in linux.get("readonlyPaths", []):
+        steps.append(op.read_only(*places.of(path, look=True), "the host's kernel is not for writing"))
+    steps += [op.mask(*places.of(path, look=True), "tells of the host") for path in linux.get("maskedPaths", [])]
     if spec.get("root", {}).get("readonly"):
         steps.append(op.mount_attributes(op.ROOT, "a read-only root", set_=op.RDONLY))
     steps += labels.opened(spec["process"], start.keyring, joined="mount" in namespaces.joined(spec))
@@ -219,6 +219,15 @@ def _close_up(spec: Spec, start: Start) -> list[Op]:
     propagation = linux.get("rootfsPropagation", "")
     if propagation:
         steps.append(op.propagation("/", mounts.PROPAGATION[propagation], "as the Spec wants it"))
+    return steps
+
+
+def _sysctls(linux: Linux, places: Places) -> list[Op]:
+    """Written before they are read-only, and to the container's own procfs: it shows its namespaces' settings."""
+    steps = []
+    for name, value in linux.get("sysctl", {}).items():
+        path = f"/proc/sys/{name if '/' in name.partition('.')[0] else _dots_to_slashes(name)}"
+        steps.append(op.write_proc(*places.of(path), fsencode(value), "a kernel setting of the new namespaces"))
     return steps
 
 

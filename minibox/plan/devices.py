@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from minibox.oci.runtime import Linux, LinuxDevice, Spec
     from minibox.plan.mounts import Mount
     from minibox.plan.operations import Op
+    from minibox.plan.places import Places
 
 DEVICE_TYPES = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
 # Those that every container has (config-linux.md, "Default Devices"), with their numbers.
@@ -32,44 +33,54 @@ LINKS = (
 )
 
 
-def furnish(spec: Spec, mounts: list[Mount], slot: int | None) -> list[Op]:
-    """What /dev has, unless it is somebody else's directory.
+def furnish(spec: Spec, mounts: list[Mount], places: Places, slot: int | None) -> list[Op]:
+    """What /dev has, unless it is somebody else's directory; it is held from here on.
 
     Args:
+        places: what of the container's is held.
         slot: of the first device that the mounter has made; None when the container's process makes them.
     """
-    if any(mount.destination.rstrip("/") == "/dev" and mount.bind for mount in mounts):
+    if any(mount.destination == "/dev" and mount.bind and not mount.remount for mount in mounts):
         return []
     own_ids = namespaces.has_own_ids(spec)
     steps: list[Op] = []
-    if not any(mount.destination.rstrip("/") == "/dev" for mount in mounts):
-        steps.append(op.mkdir(op.ROOT, "/dev", "devices are to be in it"))
+    if not places.is_held("/dev"):
+        where = places.of("/dev")
+        steps.append(op.mkdir(*where, "devices are to be in it"))
+        steps.append(op.open_in(*where, op.O_PATH_DIRECTORY, op.CONTAINERS_DEV, "and are found by this very directory"))
+        places.hold("/dev", op.CONTAINERS_DEV, "")
     for path, (major, minor) in DEFAULT.items():
         why = "a device that every program may expect"
+        where, device_number = places.of(path), makedev(major, minor)
         # A user namespace can't make nodes. Else a node of its own: the mode of the host's is not the container's to change.
         if own_ids:
-            steps.append(op.bind(path, path, why + "; the host's own"))
+            steps.append(op.bind_device(path, *where, 0o020000, device_number, why + "; the host's own"))
         else:
-            steps.append(op.mknod(path, 0o020666, makedev(major, minor), 0, 0, why))
+            steps.append(op.mknod(*where, 0o020666, device_number, 0, 0, why))
     devices = spec.get("linux", {}).get("devices", [])
     for parent in sorted({device["path"].rpartition("/")[0] for device in devices} - {"", "/dev"}):
-        steps.append(op.mkdir(op.ROOT, parent, "a device is to be in it"))
+        steps.append(op.mkdir(*places.of(parent), "a device is to be in it"))
     for number, device in enumerate(devices):
         path, why = device["path"], "a device that was asked for"
+        where = places.of(path)
         if slot is not None:
-            steps.append(op.attach(slot + number, op.ROOT, path, why))
+            steps.append(op.attach(slot + number, *where, why))
         elif own_ids and device["type"] != "p":
-            steps.append(op.bind(path, path, why + "; the host's own"))
+            steps.append(op.bind_device(path, *where, *_kind(device), why + "; the host's own"))
         else:
-            steps.append(device_node(device, path, op.ROOT, {}))
-    return steps + [op.symlink(target, path, "programs expect it") for target, path in LINKS]
+            steps.append(device_node(device, *where, {}))
+    return steps + [op.symlink(target, *places.of(path), "programs expect it") for target, path in LINKS]
 
 
-def device_node(device: LinuxDevice, path: str, root: int, linux: Linux) -> Op:
+def _kind(device: LinuxDevice) -> tuple[int, int]:
+    """The type of a device, as in a file's mode, and its number."""
+    return DEVICE_TYPES[device["type"]], makedev(device.get("major", 0), device.get("minor", 0))
+
+
+def device_node(device: LinuxDevice, root: int, path: str, linux: Linux) -> Op:
     """Make a node; its owner is mapped as ``linux`` says, by whoever isn't in the container's user namespace."""
-    kind = DEVICE_TYPES[device["type"]]
-    number = makedev(device.get("major", 0), device.get("minor", 0))
+    kind, number = _kind(device)
     mode = kind | device.get("fileMode", 0o666) & 0o7777
     uid = namespaces.on_host(device.get("uid", 0), linux.get("uidMappings", ()))
     gid = namespaces.on_host(device.get("gid", 0), linux.get("gidMappings", ()))
-    return op.mknod(path, mode, number, uid, gid, "a device that was asked for", root=root)
+    return op.mknod(root, path, mode, number, uid, gid, "a device that was asked for")

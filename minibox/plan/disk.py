@@ -41,7 +41,7 @@ class Disk:
         """Mount it, before the overlay is, by who may."""
         options = f"mode=0755,size={self.size_bytes},nr_inodes={self.files}"
         why = "the container's own layer, in memory: it can't grow beyond its size"
-        return op.mount("tmpfs", f"{stage}/rw", why, source="minibox", options=options, root=op.HOST)
+        return op.mount("tmpfs", op.HOST, f"{stage}/rw", why, source="minibox", options=options)
 
     def directories(self, stage: str, ids: tuple[int, int]) -> list[Op]:
         """Make what the overlay needs in it.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAGIC = 0x314E4C50584F424D  # plan.h: "MBOXPLN1"
 HEAD = Struct("=QII")
-OP = Struct("=I4x6Q")  # struct mb_op
+OP = Struct("=I4x7Q")  # struct mb_op
 pack_op = OP.pack
 
 
@@ -41,7 +41,7 @@ def encode(ops: Iterable[Op], signatures: dict[str, tuple[int, str]]) -> bytearr
         code, kinds = signatures[op.name]
         if len(kinds) != len(op.args):
             raise TypeError(f"{op.name} takes {len(kinds)} arguments, got {op.args!r}")
-        words = [code, 0, 0, 0, 0, 0, 0]
+        words = [code, 0, 0, 0, 0, 0, 0, 0]
         for place, arg in enumerate(op.args, 1):
             if arg is None:
                 words[place] = NONE

@@ -10,6 +10,7 @@ from os import strerror
 
 from minibox.errors import MiniboxError, StepError, Unsupported, kernel_says
 from minibox.plan import operations as op
+from minibox.plan.places import from_top
 from minibox.plan.shell import command
 
 TYPE_CHECKING = False
@@ -55,19 +56,21 @@ WORDS = {
     "mount_attributes": ("set attributes of {mount}", "mount_setattr(2)", "mount set clear propagation recursive"),
     "propagation": ("set the propagation of {path} to {flags}", "mount_namespaces(7)", "path flags"),
     "attach": ("attach {mount} at {target}", "move_mount(2)", "mount root target"),
-    "mount": ("mount {fstype} on {target}", "fsopen(2)", "fstype source options root target attributes"),
-    "mount_tmpfs": ("mount tmpfs on {target}, as it is there", "tmpfs(5)", "options root target attributes copy"),
+    "mount": ("mount {fstype} on {target}", "fsopen(2)", "fstype source options root target attributes slot"),
+    "mount_tmpfs": ("mount tmpfs on {target}, as it is there", "tmpfs(5)", "options root target attributes copy slot"),
     "reconfigure": ("change the file system on {target} to {options}", "fspick(2)", "root target options"),
     "attributes_at": ("set attributes of {target}", "mount_setattr(2)", "root target set clear propagation recursive"),
     "mount_overlay": ("mount overlay on {directory}/{target}", "mount(2)", "directory options target"),
     "bind": ("bind {source} on {target}", "open_tree(2)", "source root target attributes recursive"),
     "bind_fd": ("bind {file} on {target}", "open_tree(2)", "file root target"),
+    "bind_device": ("bind the device {source} on {target}", "open_tree(2)", "source root target mode device"),
+    "expect_procfs": ("see that {mount} is procfs, and the whole of it", "fstatfs(2)", "mount"),
     "mask": ("mask {path}", "mount_namespaces(7)", "root path"),
     "read_only": ("make {path} read-only", "mount_setattr(2)", "root path"),
     "mkdir": ("make the directory {path}", "mkdir(2)", "root path mode"),
     "mknod": ("make the device {path}", "mknod(2)", "root path mode device uid gid"),
     "symlink": ("link {path} to {target}", "symlink(2)", "target root path"),
-    "write_file": ("write {data} to {path}", "proc(5)", "root path data"),
+    "write_proc": ("write {data} to {path}", "proc(5)", "root path data"),
     "write_fd": ("enter a cgroup: write {data} to its {file}", "cgroups(7)", "file data"),
     "label": ("take on the label {label}", "proc_pid_attr(5)", "file label"),
     "label_file": ("give {path} the label {label}", "xattr(7)", "root path label"),
@@ -115,6 +118,8 @@ SLOTS = {
     op.ROOT: "the container's root", op.PTY_MASTER: "the terminal's master", op.PTY_SLAVE: "the terminal",
     op.SCRATCH: "the mount at hand", op.NAMESPACES: "the container's first process",
     op.HOOKS_CREATING: "its state, creating",
+    op.CONTAINERS_PROC: "the container's /proc", op.CONTAINERS_SYS: "the container's /sys",
+    op.CONTAINERS_DEV: "the container's /dev",
     op.PROC: "the host's /proc", op.LABEL_APPARMOR: "the next AppArmor profile", op.LABEL_SELINUX: "the next SELinux label",
     op.LABEL_KEYS: "the SELinux label of keys",
     op.HOOKS_CREATED: "its state, created", op.LISTENER: "the listener", op.GATE: "the gate", op.REPORT: "the report of what fails behind it",
@@ -178,7 +183,10 @@ def describe(step: Op) -> str:
 
 def arguments(step: Op) -> dict[str, str]:
     """A step's arguments by name, as a reader wants them: names for slots, words for flags."""
-    return {name: _shown(step.name, name, value) for name, value in zip(WORDS[step.name][2].split(), step.args)}
+    named = dict(zip(WORDS[step.name][2].split(), step.args))
+    for name in {"path", "target"} & named.keys() if "root" in named else ():
+        named[name] = from_top(named["root"], str(named[name]))
+    return {name: _shown(step.name, name, value) for name, value in named.items()}
 
 
 def _shown(operation: str, name: str, value: Argument) -> str:
@@ -241,13 +249,17 @@ def _shown(operation: str, name: str, value: Argument) -> str:
 def _slot(number: int) -> str:
     if number == op.HOST:
         return "the host's root"
-    if number >= op.FIRST_USERNS:
+    if number & op.NO_LINKS:
+        return f"{_slot(number & ~op.NO_LINKS)}, by no link"
+    if number >= op.FIRST_FURTHER:
+        return f"mount {number - op.FIRST_FURTHER + 1} of the kernel's"
+    if number not in SLOTS and number >= op.FIRST_USERNS:
         return f"the user namespace of bind source {number - op.FIRST_USERNS + 1}"
-    if number >= op.FIRST_KEPT:
+    if op.FIRST_USERNS > number >= op.FIRST_KEPT:
         return f"descriptor {number - op.FIRST_KEPT + 3}"
-    if number >= op.FIRST_BIND:
+    if op.FIRST_KEPT > number >= op.FIRST_BIND:
         return f"bind source {number - op.FIRST_BIND + 1}"
-    if number >= op.FIRST_JOINED:
+    if op.FIRST_BIND > number >= op.FIRST_JOINED:
         return "the namespace"
     if op.FIRST_CGROUP <= number < op.PROC:
         return f"tasks file {number - op.FIRST_CGROUP + 1}"
@@ -256,7 +268,25 @@ def _slot(number: int) -> str:
 
 # ---- errors -------------------------------------------------------------------------------------
 
+LINK_HINT = (
+    "a symlink of the image or of a volume leads there, or there instead; /proc, /sys and /dev are mounted where "
+    "no link leads: make them plain directories"
+)
+PROCFS_HINT = "only the proc file system itself may be mounted on /proc: what the kernel is told there must reach it"
+DEVICE_HINT = "what is at that path isn't the device of this number; see: stat -c %t:%T PATH"
 HINTS = {
+    **{
+        (name, errno_names.ELOOP): LINK_HINT
+        for name in ("mount", "mount_tmpfs", "attach", "mkdir", "mknod", "bind_device", "symlink", "open_in", "mask",
+                     "read_only", "write_proc", "bind_fd", "attributes_at", "reconfigure")
+    },
+    ("expect_procfs", errno_names.EMEDIUMTYPE): PROCFS_HINT,
+    ("write_proc", errno_names.EMEDIUMTYPE): PROCFS_HINT,
+    ("label", errno_names.EMEDIUMTYPE): "the /proc that minibox sees isn't procfs; run it where it is",
+    ("open_pty", errno_names.EMEDIUMTYPE): "the container's /dev/pts isn't a devpts file system; run it without -t",
+    ("open_pty", errno_names.ENXIO): DEVICE_HINT,
+    ("bind_device", errno_names.ENXIO): DEVICE_HINT,
+    ("mask", errno_names.ENXIO): "/dev/null isn't the null device; make it anew: mknod -m 666 /dev/null c 1 3",
     (
         "mount_overlay",
         errno_names.EINVAL,
@@ -271,11 +301,11 @@ HINTS = {
     ("mount", errno_names.ENOSPC): "the limit on mounts is reached: see /proc/sys/fs/mount-max",
     ("open_tree", errno_names.ENOENT): "what is mounted has to be there, and is not made",
     (
-        "write_file",
+        "write_proc",
         errno_names.ENOENT,
     ): "the container has no such setting: `sysctl -a` inside lists those that it has; "
     "older kernels give some of net.core with --userns host only",
-    ("write_file", errno_names.EINVAL): "the kernel doesn't take this value for it",
+    ("write_proc", errno_names.EINVAL): "the kernel doesn't take this value for it",
     ("seccomp", errno_names.EINVAL): "the filter is not valid for this kernel; try --security-opt seccomp=unconfined",
 }
 

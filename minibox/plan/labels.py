@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minibox.oci.runtime import Process
     from minibox.plan.operations import Op
 
-O_WRONLY, O_PATH_DIRECTORY = 1, 0o10200000
+O_WRONLY = 1
 ATTRIBUTES = "/thread-self/attr"  # below /proc
 # slot: file
 FILES = {op.LABEL_APPARMOR: "apparmor/exec", op.LABEL_SELINUX: "exec", op.LABEL_KEYS: "keycreate"}
@@ -26,7 +26,7 @@ def hosts_proc(process: Process) -> list[Op]:
     """Hold the host's /proc, before a mount namespace is joined that may have anything there."""
     if not process.get("apparmorProfile") and not process.get("selinuxLabel"):
         return []
-    return [op.open_("/proc", O_PATH_DIRECTORY, op.PROC, "the host's, with the files that take labels")]
+    return [op.open_("/proc", op.O_PATH_DIRECTORY, op.PROC, "the host's, with the files that take labels")]
 
 
 def opened(process: Process, keyring: bool, *, joined: bool) -> list[Op]:

@@ -9,6 +9,7 @@ from os import fsencode
 
 from minibox.errors import ConfigError
 from minibox.plan import operations as op
+from minibox.plan.places import clean
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from minibox.oci import runtime
     from minibox.plan.operations import Op
+    from minibox.plan.places import Places
 
 ATIME = 0x70  # MOUNT_ATTR__ATIME: a field, not a bit
 
@@ -130,7 +132,7 @@ def read(mounts: Iterable[runtime.Mount], cgroup_mounts: tuple[tuple[str, str, s
 
 def _read(mount: runtime.Mount) -> Mount:
     options = mount.get("options", [])
-    destination = "/" + mount["destination"].lstrip("/")  # the specification wants old, relative ones accepted
+    destination = clean(mount["destination"])  # the specification wants old, relative ones accepted
     fstype, source = mount.get("type", ""), mount.get("source")
     bind = fstype == "bind" or "bind" in options or "rbind" in options
     set_, clear = _attributes(options, "")
@@ -260,14 +262,26 @@ def open_bind(mount: Mount, slot: int) -> list[Op]:
     return steps
 
 
-def place(mount: Mount, label: str = "") -> list[Op]:
+def attach(mount: Mount, slot: int, places: Places) -> list[Op]:
+    """Put a bind mount, cloned into ``slot``, in its place."""
+    steps = [op.attach(slot, *places.of(mount.destination), "a bind mount")]
+    held = places.slot(mount)
+    if held is not None:
+        why = "what is below it is found by this very mount"
+        steps.append(op.open_in(slot, "/", op.O_PATH, held, why))
+        steps += _hold(mount, held, places)
+    return steps
+
+
+def place(mount: Mount, places: Places, label: str = "") -> list[Op]:
     """Mount a new file system, or change what is mounted.
 
     Args:
+        places: what is held so far; this one, when what is below it is to be found by it.
         label: of SELinux, for its files.
     """
     if mount.remount:
-        return _remount(mount)
+        return _remount(mount, *places.of(mount.destination))
     why = WHY.get(
         mount.fstype, "a file system in memory" if mount.fstype == "tmpfs" else f"a {mount.fstype} file system"
     )
@@ -278,34 +292,52 @@ def place(mount: Mount, label: str = "") -> list[Op]:
     if "context=" in mount.options:
         context = ""
     options = ",".join(filter(None, ["ro" if on_device else "", mount.options, context]))
+    held = places.slot(mount)
+    slot = op.SCRATCH if held is None else held
+    where = places.of(mount.destination, mount.fstype)
     steps: list[Op] = []
     if mount.fstype == "tmpfs" and (mount.copy_up or not _has_mode(mount.options)):
-        steps.append(op.mount_tmpfs(mount.destination, why, options=options, attributes=attributes, copy=mount.copy_up))
+        steps.append(
+            op.mount_tmpfs(*where, why, options=options, attributes=attributes, copy=mount.copy_up, slot=slot)
+        )
     else:
         steps.append(
-            op.mount(mount.fstype, mount.destination, why, source=mount.source, options=options, attributes=attributes)
+            op.mount(
+                mount.fstype, *where, why, source=mount.source, options=options, attributes=attributes, slot=slot
+            )
         )
     if label and mount.fstype == "mqueue":
-        steps.append(op.label_file(mount.destination, fsencode(label), "it was there before, without an option for it"))
+        steps.append(op.label_file(slot, "/", fsencode(label), "it was there before, without an option for it"))
     if mount.propagation & ~op.MS_REC not in (0, op.MS_PRIVATE):
         spread = mount.propagation & ~op.MS_REC
-        steps.append(op.attributes_at(mount.destination, "as asked for", propagation=spread))
-    steps += [op.symlink(target, path, "one of the controllers of a hierarchy") for target, path in mount.links]
-    return steps
+        steps.append(op.mount_attributes(slot, "as asked for", propagation=spread))
+    if held is not None:
+        steps += _hold(mount, held, places)
+    return steps + [
+        op.symlink(target, *places.of(path), "one of the controllers of a hierarchy") for target, path in mount.links
+    ]
+
+
+def _hold(mount: Mount, slot: int, places: Places) -> list[Op]:
+    places.hold(mount.destination, slot, "sysfs" if mount.destination == "/sys" else mount.fstype)
+    if mount.destination != "/proc":
+        return []
+    places.hold(mount.destination, slot, "proc")
+    return [op.expect_procfs(slot, "else what is written or masked there would be somebody's, and not the kernel's")]
 
 
 def _has_mode(options: str) -> bool:
     return any(option.startswith("mode=") for option in options.split(","))
 
 
-def _remount(mount: Mount) -> list[Op]:
+def _remount(mount: Mount, root: int, path: str) -> list[Op]:
     steps: list[Op] = []
     if not mount.bind:
         options = ",".join(filter(None, ["ro" if mount.set_ & op.RDONLY else "rw", mount.options]))
-        steps.append(op.reconfigure(mount.destination, options, "the file system itself, too"))
+        steps.append(op.reconfigure(root, path, options, "the file system itself, too"))
     if mount.all_set or mount.all_clear:
         why = "as asked for, of mounts below it too"
-        steps.append(op.attributes_at(mount.destination, why, mount.all_set, mount.all_clear, recursive=True))
+        steps.append(op.attributes_at(root, path, why, mount.all_set, mount.all_clear, recursive=True))
     spread = mount.propagation & ~op.MS_REC
-    steps.append(op.attributes_at(mount.destination, "as asked for", mount.set_, mount.clear, propagation=spread))
+    steps.append(op.attributes_at(root, path, "as asked for", mount.set_, mount.clear, propagation=spread))
     return steps

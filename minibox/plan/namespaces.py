@@ -156,7 +156,7 @@ def _time(spec: Spec) -> list[Op]:
     ]
     if lines:
         text = "".join(lines).encode()
-        steps.append(op.write_file(op.HOST, "/proc/self/timens_offsets", text, "how far they run ahead of the host's"))
+        steps.append(op.write_proc(op.HOST, "/proc/self/timens_offsets", text, "how far they run ahead of the host's"))
     return [
         *steps,
         op.open_("/proc/self/ns/time_for_children", 0, op.SCRATCH, "the namespace that was made"),

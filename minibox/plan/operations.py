@@ -40,13 +40,17 @@ FIRST_JOINED = 40  # namespaces that are joined by path, one a type
 FIRST_BIND = 48  # bind mounts, opened before the container's root hides their sources
 FIRST_KEPT = 512  # descriptors of the caller's that stay open, from 3 on
 FIRST_USERNS = 768  # user namespaces that bind mounts are id-mapped by, one a bind mount
+CONTAINERS_PROC, CONTAINERS_SYS, CONTAINERS_DEV = 1232, 1233, 1234  # mounts of the container's, see `plan.places`
+FIRST_FURTHER = 1235  # its other mounts of proc and sysfs
 SLOTS = 1280  # how many there are, plan.h
 NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
+NO_LINKS = 1 << 32  # plan.h: with a slot of a root directory: no symlink is followed below it
 
 # Tags of messages on the status socket.
 TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_DISK, TAG_CREATED, TAG_MOUNTED, TAG_LISTENER, TAG_ROOT = range(1, 9)
 TAG_SIBLING, TAG_EXEC_ROOT = 0xFFFFFFFE, 0xFFFFFFFF  # child.h
 
+O_PATH, O_PATH_DIRECTORY = 0o10000000, 0o10200000  # open(2)
 # mount_setattr(2), linux/mount.h
 RDONLY, NOSUID, NODEV, NOEXEC = 0x1, 0x2, 0x4, 0x8
 NOATIME, STRICTATIME, NODIRATIME, NOSYMFOLLOW = 0x10, 0x20, 0x80, 0x200000
@@ -151,24 +155,26 @@ def attach(slot: int, root: int, target: str, why: str) -> Op:
 
 
 def mount(
-    fstype: str, target: str, why: str, *, source: str | None = None, options: str = "", attributes: int = 0,
-    root: int = ROOT,
+    fstype: str, root: int, target: str, why: str, *, source: str | None = None, options: str = "", attributes: int = 0,
+    slot: int = SCRATCH,
 ) -> Op:  # fmt: skip
-    return Op("mount", (fstype, source, options, root, target, attributes), why, INIT)
+    return Op("mount", (fstype, source, options, root, target, attributes, slot), why, INIT)
 
 
-def mount_tmpfs(target: str, why: str, *, options: str = "", attributes: int = 0, copy: bool = False) -> Op:
-    return Op("mount_tmpfs", (options, ROOT, target, attributes, int(copy)), why, INIT)
+def mount_tmpfs(
+    root: int, target: str, why: str, *, options: str = "", attributes: int = 0, copy: bool = False, slot: int = SCRATCH
+) -> Op:
+    return Op("mount_tmpfs", (options, root, target, attributes, int(copy), slot), why, INIT)
 
 
-def reconfigure(target: str, options: str, why: str) -> Op:
-    return Op("reconfigure", (ROOT, target, options), why, INIT)
+def reconfigure(root: int, target: str, options: str, why: str) -> Op:
+    return Op("reconfigure", (root, target, options), why, INIT)
 
 
 def attributes_at(
-    target: str, why: str, set_: int = 0, clear: int = 0, *, propagation: int = 0, recursive: bool = False
+    root: int, target: str, why: str, set_: int = 0, clear: int = 0, *, propagation: int = 0, recursive: bool = False
 ) -> Op:
-    return Op("attributes_at", (ROOT, target, set_, clear, propagation, int(recursive)), why, INIT)
+    return Op("attributes_at", (root, target, set_, clear, propagation, int(recursive)), why, INIT)
 
 
 def mount_overlay(directory: str, options: str, target: str, why: str) -> Op:
@@ -183,28 +189,36 @@ def bind_fd(slot: int, root: int, target: str, why: str) -> Op:
     return Op("bind_fd", (slot, root, target), why, INIT)
 
 
-def mask(path: str, why: str) -> Op:
-    return Op("mask", (ROOT, path), why, INIT)
+def bind_device(source: str, root: int, target: str, mode: int, device: int, why: str) -> Op:
+    return Op("bind_device", (source, root, target, mode, device), why, INIT)
 
 
-def read_only(path: str, why: str) -> Op:
-    return Op("read_only", (ROOT, path), why, INIT)
+def expect_procfs(slot: int, why: str) -> Op:
+    return Op("expect_procfs", (slot,), why, INIT)
+
+
+def mask(root: int, path: str, why: str) -> Op:
+    return Op("mask", (root, path), why, INIT)
+
+
+def read_only(root: int, path: str, why: str) -> Op:
+    return Op("read_only", (root, path), why, INIT)
 
 
 def mkdir(root: int, path: str, why: str, mode: int = 0o755) -> Op:
     return Op("mkdir", (root, path, mode), why, INIT)
 
 
-def mknod(path: str, mode: int, device: int, uid: int, gid: int, why: str, root: int = ROOT) -> Op:
+def mknod(root: int, path: str, mode: int, device: int, uid: int, gid: int, why: str) -> Op:
     return Op("mknod", (root, path, mode, device, uid, gid), why, INIT)
 
 
-def symlink(target: str, path: str, why: str) -> Op:
-    return Op("symlink", (target, ROOT, path), why, INIT)
+def symlink(target: str, root: int, path: str, why: str) -> Op:
+    return Op("symlink", (target, root, path), why, INIT)
 
 
-def write_file(root: int, path: str, data: bytes, why: str) -> Op:
-    return Op("write_file", (root, path, data), why, INIT)
+def write_proc(root: int, path: str, data: bytes, why: str) -> Op:
+    return Op("write_proc", (root, path, data), why, INIT)
 
 
 def write_fd(slot: int, data: bytes, why: str) -> Op:
@@ -223,8 +237,8 @@ def label(slot: int, text: bytes, why: str) -> Op:
     return Op("label", (slot, text), why, INIT)
 
 
-def label_file(path: str, text: bytes, why: str) -> Op:
-    return Op("label_file", (ROOT, path, text), why, INIT)
+def label_file(root: int, path: str, text: bytes, why: str) -> Op:
+    return Op("label_file", (root, path, text), why, INIT)
 
 
 def move_root(why: str) -> Op:

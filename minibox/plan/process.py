@@ -40,7 +40,7 @@ def session(process: Process, start: Start, *, console: bool) -> list[Op]:
         ]
         if console:
             why = "the same terminal, under the name that init systems use"
-            steps.append(op.bind_fd(op.PTY_SLAVE, op.HOST, "/dev/console", why))
+            steps.append(op.bind_fd(op.PTY_SLAVE, op.CONTAINERS_DEV | op.NO_LINKS, "/console", why))
         steps += [
             op.controlling_tty(op.PTY_SLAVE, "so that Ctrl-C and job control work"),
             op.stdio(op.PTY_SLAVE, op.PTY_SLAVE, op.PTY_SLAVE, "standard streams are the terminal"),

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from minibox.plan.operations import Op
 
 CLONE_VM = 0x100
-O_PATH_DIRECTORY = 0o10200000
 OVER_ITSELF = "over itself, in this namespace only: hooks find it there"
 OWNERS = "its files keep their ids on disk and show the container's"
 
@@ -79,7 +78,7 @@ def mounter(
     for device in devices:
         # Made by the host's root, which may, and given to the container's ids, which a bind of the host's lacks.
         slot, path = op.FIRST_BIND + len(handed_over), f"{stage}/device-{len(handed_over)}"
-        steps.append(device_node(device, path, op.HOST, linux))
+        steps.append(device_node(device, op.HOST, path, linux))
         steps.append(op.open_tree(path, slot, f"to be {device['path']}"))
         handed_over.append(device["path"])
     if rootfs.tree:
@@ -133,7 +132,7 @@ def own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
             *_tree_attributes(rootfs),
         ]
     steps += _stack(rootfs, False, (0, 0))
-    steps.append(op.open_(f"{rootfs.directory}/root/root", O_PATH_DIRECTORY, op.ROOT, "the container's root directory"))
+    steps.append(op.open_(f"{rootfs.directory}/root/root", op.O_PATH_DIRECTORY, op.ROOT, "the container's root directory"))
     return steps
 
 
@@ -164,7 +163,7 @@ def _stage(rootfs: Rootfs) -> list[Op]:
 
 
 def _tmpfs(path: str, why: str) -> Op:
-    return op.mount("tmpfs", path, why, source="minibox", options="mode=0755", attributes=op.NOSUID, root=op.HOST)
+    return op.mount("tmpfs", op.HOST, path, why, source="minibox", options="mode=0755", attributes=op.NOSUID)
 
 
 def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
@@ -200,7 +199,7 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
     options += ",volatile" if rootfs.volatile else ""
     steps.append(op.mount_overlay(stage, options, "root", "layers read-only below, one read/write layer on top"))
     if rootfs.disk:
-        steps.append(op.open_(f"{stage}/rw", O_PATH_DIRECTORY, op.SCRATCH, "the container's own layer, to show it"))
+        steps.append(op.open_(f"{stage}/rw", op.O_PATH_DIRECTORY, op.SCRATCH, "the container's own layer, to show it"))
     return steps
 
 

@@ -11,6 +11,7 @@ from os import fsdecode, major, minor
 
 from minibox.errors import Unsupported
 from minibox.plan import operations as op
+from minibox.plan.places import HELD, from_top
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def command(step: Op) -> str | None:
 
 
 def _path(root: int, path: str) -> str:
-    return quote(path) if root == op.HOST else f'"$ROOT"{quote(path)}'
+    return quote(path) if root == op.HOST else f'"$ROOT"{quote(from_top(root, path))}'
 
 
 def _words(table: dict[int, str], flags: int) -> list[str]:
@@ -62,7 +63,9 @@ def _unshare(flags: int) -> str:
     return "unshare " + " ".join(_words(UNSHARE, flags))
 
 
-def _mount(fstype: str, source: str | None, options: str, root: int, target: str, attributes: int) -> str:
+def _mount(
+    fstype: str, source: str | None, options: str, root: int, target: str, attributes: int, slot: int = op.SCRATCH
+) -> str:
     words = ",".join([*_words(ATTRIBUTES, attributes), *([options] if options else [])])
     place = _path(root, target)
     return f"mkdir -p {place} && mount -t {fstype}{' -o ' + quote(words) if words else ''} {quote(source or fstype)} {place}"
@@ -113,6 +116,11 @@ def _mask(root: int, path: str) -> str:
 def _read_only(root: int, path: str) -> str:
     place = _path(root, path)
     return f"if [ -e {place} ]; then mount --bind {place} {place} && mount -o remount,bind,ro {place}; fi"
+
+
+def _expect_procfs(mount: int) -> str:
+    place = next((_path(slot, "/") for slot in HELD.values() if slot == mount), '"$MOUNT"')
+    return f'[ "$(stat -f -c %T {place})" = proc ]'
 
 
 def _mount_attributes(mount: int, set_: int, clear: int, propagation: int, recursive: int) -> str:
@@ -168,12 +176,14 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "mount_overlay": lambda directory, options, target: (
         f"(cd {quote(directory)} && mount -t overlay -o {options} overlay {target})"
     ),
-    "mount_tmpfs": lambda options, root, target, attributes, copy: _mount(
+    "mount_tmpfs": lambda options, root, target, attributes, copy, slot: _mount(
         "tmpfs", None, options, root, target, attributes
     ),
     "reconfigure": lambda root, target, options: f"mount -o remount,{quote(options)} {_path(root, target)}",
     "attributes_at": _attributes_at,
     "bind": _bind,
+    "bind_device": lambda source, root, target, mode, device: _bind(source, root, target, 0, 0),
+    "expect_procfs": _expect_procfs,
     "mask": _mask,
     "read_only": _read_only,
     "mkdir": lambda root, path, mode: f"mkdir -p -m {mode:04o} {_path(root, path)}",
@@ -182,7 +192,7 @@ COMMANDS: dict[str, Callable[..., str]] = {
         f"{major(device)} {minor(device)}"
     ),
     "symlink": lambda target, root, path: f"ln -s {quote(target)} {_path(root, path)}",
-    "write_file": lambda root, path, data: f"printf %s {quote(fsdecode(data))} > {_path(root, path)}",
+    "write_proc": lambda root, path, data: f"printf %s {quote(fsdecode(data))} > {_path(root, path)}",
     "pivot_root": lambda root: 'cd "$ROOT" && mount --move . /',
     "move_root": lambda root: 'cd "$ROOT" && mount --move . / && exec chroot .',
     "chroot": lambda root: 'exec chroot "$ROOT"',

@@ -164,7 +164,13 @@ static void slots_have_an_end(void) {
         check_refused(&draft, 0);
         op->argument[1] = MB_SLOTS - 1;
         check_loads(&draft);
-        draft_op(&draft, MB_OP_mask, wrong[i], draft_string(&draft, "/")); /* r s */
+    }
+    const uint64_t no_roots[] = {MB_SLOTS, MB_NO_LINKS | MB_SLOTS, MB_NO_LINKS << 1, 1ull << 63, MB_HOST - 1};
+    for (size_t i = 0; i < sizeof no_roots / sizeof *no_roots; i++) {
+        struct draft draft = draft_new();
+        draft_op(&draft, MB_OP_mask, MB_NO_LINKS | (MB_SLOTS - 1), draft_string(&draft, "/")); /* r s */
+        check_loads(&draft);
+        draft_op(&draft, MB_OP_mask, no_roots[i], draft_string(&draft, "/"));
         check_refused(&draft, 1);
     }
     struct draft draft = draft_new();

@@ -53,33 +53,33 @@ BIND_SOURCE = [
     ("mount_attributes", op.FIRST_BIND, op.RDONLY, 0, 0, 0),
 ]
 FURNISH = [
-    ("mount", "proc", "proc", "", op.ROOT, "/proc", op.NOSUID | op.NODEV | op.NOEXEC),
+    ("mount", "proc", "proc", "", op.ROOT | op.NO_LINKS, "/proc", op.NOSUID | op.NODEV | op.NOEXEC, op.CONTAINERS_PROC),
+    ("expect_procfs", op.CONTAINERS_PROC),
     ("attach", op.FIRST_BIND, op.ROOT, "/data"),
 ]
-NODES = [
-    ("mkdir", op.ROOT, "/dev", 0o755),
-    *(
-        ("mknod", op.ROOT, path, 0o020666, os.makedev(*number), 0, 0)
-        for path, number in (
-            ("/dev/null", (1, 3)), ("/dev/zero", (1, 5)), ("/dev/full", (1, 7)), ("/dev/random", (1, 8)),
-            ("/dev/urandom", (1, 9)), ("/dev/tty", (5, 0)),
-        )
-    ),
+DEV = op.CONTAINERS_DEV | op.NO_LINKS
+HELD_DEV = [
+    ("mkdir", op.ROOT | op.NO_LINKS, "/dev", 0o755),
+    ("open_in", op.ROOT | op.NO_LINKS, "/dev", op.O_PATH_DIRECTORY, op.CONTAINERS_DEV),
+]
+NUMBERS = {"/null": (1, 3), "/zero": (1, 5), "/full": (1, 7), "/random": (1, 8), "/urandom": (1, 9), "/tty": (5, 0)}
+NODES = [*HELD_DEV, *(("mknod", DEV, path, 0o020666, os.makedev(*of), 0, 0) for path, of in NUMBERS.items())]
+BOUND = [
+    *HELD_DEV, *(("bind_device", f"/dev{path}", DEV, path, 0o020000, os.makedev(*of)) for path, of in NUMBERS.items())
 ]  # fmt: skip
-BOUND = [NODES[0], *(("bind", path, op.ROOT, path, 0, 0) for _, _, path, *_ in NODES[1:])]
 LINKS = [
-    ("symlink", target, op.ROOT, path)
+    ("symlink", target, DEV, path)
     for target, path in (
-        ("/proc/self/fd", "/dev/fd"), ("/proc/self/fd/0", "/dev/stdin"), ("/proc/self/fd/1", "/dev/stdout"),
-        ("/proc/self/fd/2", "/dev/stderr"), ("pts/ptmx", "/dev/ptmx"),
+        ("/proc/self/fd", "/fd"), ("/proc/self/fd/0", "/stdin"), ("/proc/self/fd/1", "/stdout"),
+        ("/proc/self/fd/2", "/stderr"), ("pts/ptmx", "/ptmx"),
     )
 ]  # fmt: skip
 CLOSE_UP = [
     ("sethostname", "box"),
-    ("write_file", op.ROOT, "/proc/sys/net/ipv4/ip_forward", b"1"),
+    ("write_proc", op.CONTAINERS_PROC | op.NO_LINKS, "/sys/net/ipv4/ip_forward", b"1"),
     ("mkdir", op.ROOT, "/work", 0o755),
-    ("read_only", op.ROOT, "/proc/sys"),
-    ("mask", op.ROOT, "/proc/kcore"),
+    ("read_only", op.CONTAINERS_PROC, "/sys"),
+    ("mask", op.CONTAINERS_PROC, "/kcore"),
     ("mount_attributes", op.ROOT, op.RDONLY, 0, 0, 0),
     ("pivot_root", op.ROOT),
     ("setsid",),
@@ -96,7 +96,7 @@ def overlay(options: str = ",volatile") -> list[tuple[Any, ...]]:
     options = options if options.startswith(",userxattr") else ",metacopy=off,redirect_dir=off" + options
     return [
         ("propagation", "/", PRIVATE),
-        ("mount", "tmpfs", "minibox", "mode=0755", HOST, "/c/root", op.NOSUID),
+        ("mount", "tmpfs", "minibox", "mode=0755", HOST, "/c/root", op.NOSUID, op.SCRATCH),
         ("open_tree", "/l/b", 0, op.SCRATCH),
         ("attach", op.SCRATCH, HOST, "/c/root/0"),
         ("open_tree", "/l/a", 0, op.SCRATCH),
@@ -270,7 +270,7 @@ def test_a_tree_is_id_mapped_and_handed_over():
     plan = compile_plan(with_user_namespace((0, 70000, 65536)), TREE, Start(id_mapped=True))
     assert of(plan, MOUNTER)[4:] == [
         ("propagation", "/", PRIVATE),
-        ("mount", "tmpfs", "minibox", "mode=0755", HOST, "/c/root", op.NOSUID),
+        ("mount", "tmpfs", "minibox", "mode=0755", HOST, "/c/root", op.NOSUID, op.SCRATCH),
         ("open_tree", "/c/rootfs", 0, op.ROOT),
         ("id_map", op.ROOT, 0, op.USERNS),
         TREE_ATTRIBUTES,
@@ -305,7 +305,7 @@ def test_a_layer_in_memory_is_made_in_the_name_of_the_containers_root(id_mapped)
     steps = of(plan, MOUNTER if id_mapped else INIT)
     root = 70000 if id_mapped else 0
     assert ("open_tree", "/c", 0, op.SCRATCH) not in steps
-    at = steps.index(("mount", "tmpfs", "minibox", "mode=0755,size=8388608,nr_inodes=2048", HOST, "/c/root/rw", 0))
+    at = steps.index(("mount", "tmpfs", "minibox", "mode=0755,size=8388608,nr_inodes=2048", HOST, "/c/root/rw", 0, op.SCRATCH))
     as_root = [("set_fs_ids", root, root), ("die_with_parent", op.STATUS)] if id_mapped else []
     assert steps[at + 1 : at + 6 + len(as_root)] == [
         *as_root,
@@ -325,7 +325,7 @@ def test_plan_of_a_terminal():
     assert init[at + 2 : at + 7] == [
         ("open_pty", op.PTY_MASTER, op.PTY_SLAVE, 24, 80),
         ("send_fd", op.STATUS, op.PTY_MASTER, op.TAG_PTY),
-        ("bind_fd", op.PTY_SLAVE, HOST, "/dev/console"),
+        ("bind_fd", op.PTY_SLAVE, DEV, "/console"),
         ("controlling_tty", op.PTY_SLAVE),
         ("stdio", op.PTY_SLAVE, op.PTY_SLAVE, op.PTY_SLAVE),
     ]
@@ -341,9 +341,9 @@ def test_v1_cgroups_are_entered_before_their_namespace():
 def test_a_kernel_setting_may_be_any_bytes():
     spec = copy.deepcopy(SPEC)
     spec["linux"]["sysctl"] = {"net.x": "\udcff", "net/y": "1", "net.ipv4.conf.eth0/1.z": "2"}
-    written = [step.args for step in compile_plan(spec, ROOTFS, Start()).ops if step.name == "write_file"]
-    assert written[0] == (op.ROOT, "/proc/sys/net/x", b"\xff")
-    assert [path for _, path, _ in written[1:]] == ["/proc/sys/net/y", "/proc/sys/net/ipv4/conf/eth0.1/z"]
+    written = [step.args for step in compile_plan(spec, ROOTFS, Start()).ops if step.name == "write_proc"]
+    assert written[0] == (op.CONTAINERS_PROC | op.NO_LINKS, "/sys/net/x", b"\xff")
+    assert [path for _, path, _ in written[1:]] == ["/sys/net/y", "/sys/net/ipv4/conf/eth0.1/z"]
 
 
 def test_a_time_namespace_is_made_before_the_ids_change():
@@ -354,7 +354,7 @@ def test_a_time_namespace_is_made_before_the_ids_change():
     assert not plan.flags & 0x80
     assert of(plan, INIT)[1:6] == [
         ("unshare", 0x80),
-        ("write_file", op.HOST, "/proc/self/timens_offsets", b"boottime 5 7\nmonotonic 1 0\n"),
+        ("write_proc", op.HOST, "/proc/self/timens_offsets", b"boottime 5 7\nmonotonic 1 0\n"),
         ("open", "/proc/self/ns/time_for_children", 0, op.SCRATCH),
         ("setns", op.SCRATCH, 0x80),
         ("wait", op.STATUS, op.TAG_IDENTITY),

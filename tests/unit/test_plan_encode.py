@@ -33,22 +33,22 @@ def decode(buffer: bytes) -> list[tuple[str, tuple[Any, ...]]]:
     by_code = {code: (name, kinds) for name, (code, kinds) in SIGNATURES.items()}
     words = lambda at, count: [int.from_bytes(buffer[at + 8 * n : at + 8 * n + 8], "little") for n in range(count)]  # noqa: E731
     count = int.from_bytes(buffer[8:12], "little")
-    blob = buffer[16 + 56 * count :]
+    blob = buffer[16 + 64 * count :]
     assert len(blob) == int.from_bytes(buffer[12:16], "little")
 
     def text(offset: int) -> str:
         return os.fsdecode(blob[offset : blob.index(0, offset)])
 
     def vector(offset: int) -> tuple[str, ...]:
-        base = 16 + 56 * count + offset
+        base = 16 + 64 * count + offset
         return tuple(map(text, words(base + 8, words(base, 1)[0])))
 
     found = []
     for number in range(count):
-        at = 16 + 56 * number
+        at = 16 + 64 * number
         name, kinds = by_code[int.from_bytes(buffer[at : at + 4], "little")]
         args: list[Any] = []
-        for kind, word in zip(kinds, words(at + 8, 6)):
+        for kind, word in zip(kinds, words(at + 8, 7)):
             if kind == "b":
                 args.append(bytes(blob[word & 0xFFFFFFFF :][: word >> 32]))
             elif kind == "v":
@@ -74,7 +74,7 @@ ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "v": st.lists(strings(), max_size=4).map(tuple),
     "f": st.integers(0, op.SLOTS - 1),
     "o": st.integers(0, op.SLOTS - 1),
-    "r": st.integers(0, op.SLOTS - 1) | st.just(HOST),
+    "r": st.integers(0, op.SLOTS - 1) | st.integers(op.NO_LINKS, op.NO_LINKS + op.SLOTS - 1) | st.just(HOST),
 }
 
 
@@ -118,7 +118,8 @@ def test_what_no_system_call_can_take_is_refused(make: Any, text: str):
 
 def test_a_slot_too_many_and_an_operation_too_many_are_refused():
     assert load(encode([op.chdir("/", "")] * 4096, SIGNATURES)) == 4096
-    for ops in ([op.chdir("/", "")] * 4097, [op.mkdir(op.SLOTS, "/", "")], [op.stdio(0, 1, HOST, "")]):
+    for ops in ([op.chdir("/", "")] * 4097, [op.mkdir(op.SLOTS, "/", "")],
+                [op.mkdir(op.SLOTS | op.NO_LINKS, "/", "")], [op.mkdir(2 * op.NO_LINKS, "/", "")], [op.stdio(0, 1, HOST, "")]):
         with pytest.raises(ValueError, match="refused"):
             load(encode(ops, SIGNATURES))
 

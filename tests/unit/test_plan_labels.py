@@ -81,10 +81,10 @@ def test_mounts_that_can_have_a_label_get_it():
     made["mounts"].append({"destination": "/own", "type": "tmpfs", "options": ['context="x"', "mode=1777"]})
     steps = init_of(made)
     context = f'context="{FILES}"'
-    assert ("mount_tmpfs", context, op.ROOT, "/tmpfs", 0, 0) in steps
-    label = ("label_file", op.ROOT, "/mqueue", FILES.encode())
+    assert ("mount_tmpfs", context, op.ROOT, "/tmpfs", 0, 0, op.SCRATCH) in steps
+    label = ("label_file", op.SCRATCH, "/", FILES.encode())
     assert label in steps
-    options = {target: options for name, *rest in steps if name == "mount" for _, _, options, _, target, _ in [rest]}
+    options = {target: options for name, *rest in steps if name == "mount" for _, _, options, _, target, *_ in [rest]}
     assert options == {"/devpts": context, "/proc": "", "/sysfs": "", "/mqueue": "", "/own": 'context="x",mode=1777'}
     own = spec("mqueue", "tmpfs")
     own["linux"] |= {

@@ -85,7 +85,8 @@ def where(steps: list[Op], *names: str) -> list[int]:
     return [number for number, step in enumerate(steps) if step.name in names]
 
 
-MOUNTS = ("mount", "mount_overlay", "attach", "bind", "mask", "read_only")
+MOUNTS = ("mount", "mount_overlay", "attach", "bind_device", "mask", "read_only")
+KERNELS = {op.CONTAINERS_PROC, op.CONTAINERS_SYS}
 ID_CHANGES = ("setresuid", "setresgid", "setgroups", "capset", "set_fs_ids", "cap_ambient")
 
 
@@ -97,26 +98,33 @@ def test_order_of_any_plan(made: tuple[Plan, Any, Start]):
     (pivot,) = where(init, "pivot_root")
 
     # The host's file system: sources are opened while it is in sight, and it goes before anything of the image runs.
-    assert max(where(init, *MOUNTS, "mkdir", "mknod", "symlink", "write_file")) < pivot
-    assert all(str(step.args[0]).startswith("/dev/") for step in init if step.name == "bind")
+    assert max(where(init, *MOUNTS, "mkdir", "mknod", "symlink", "write_proc")) < pivot
+    assert not where(init, "bind") and all(str(init[n].args[0]).startswith("/dev/") for n in where(init, "bind_device"))
     for actor in (init, plan.of(MOUNTER)):
         sources = [n for n, step in enumerate(actor) if step.name == "open_tree" and step.args[2] >= op.FIRST_BIND]  # type: ignore[operator]
         assert max(sources, default=-1) < min(where(actor, "mount", "mount_overlay", "attach"), default=1 << 30)
     private = [n for n, step in enumerate(init) if step.name == "propagation" and step.args == ("/", PRIVATE)]
     assert private and min(where(init, *MOUNTS)) > private[0]
     root_paths = [step.args[index] for step in init for index in (0, 1, 3)
-                  if step.name in {0: ("mask", "read_only", "mkdir", "write_file", "mknod"), 1: ("attach",), 3: ("mount",)}[index]]  # fmt: skip
-    assert set(root_paths) <= {op.ROOT, HOST}
-    in_root = [n for n, step in enumerate(init) if step.name == "mount" and step.args[3] == op.ROOT]
+                  if step.name in {0: ("mask", "read_only", "mkdir", "write_proc", "mknod"), 1: ("attach",), 3: ("mount",)}[index]]  # fmt: skip
+    assert {path if path == HOST else path & ~op.NO_LINKS for path in root_paths} <= {op.ROOT, HOST, op.CONTAINERS_DEV, *KERNELS}  # type: ignore[operator]
+    in_root = [n for n, step in enumerate(init) if step.name == "mount" and step.args[3] != HOST]
     assert min(in_root) > max(n for n, step in enumerate(init) if step.name in ("open", "recv_fd", "open_tree"))
 
     assert min(where(init, "open_pty", "bind_fd", "stdio", "exec")) > pivot  # /dev is the container's from here on
 
+    # What is closed of the kernel's is found by the mount of it, and what is mounted there by no link.
+    assert all(init[n].args[0] in KERNELS for n in where(init, "mask", "read_only"))
+    assert all(init[n].args[0] == op.CONTAINERS_PROC | op.NO_LINKS for n in where(init, "write_proc"))
+    for step in init:
+        if step.name == "mount" and step.args[0] in ("proc", "sysfs"):
+            assert step.args[3:5] == (op.ROOT | op.NO_LINKS, "/proc" if step.args[0] == "proc" else "/sys")
+
     # Kernel settings are written before /proc/sys is read-only, and nothing is mounted over a mask.
     closing = where(init, "read_only", "mask")
     if closing:
-        assert max(where(init, "write_file"), default=-1) < min(closing)
-        assert max(where(init, "mount", "attach", "bind", "mkdir")) < min(closing)
+        assert max(where(init, "write_proc"), default=-1) < min(closing)
+        assert max(where(init, "mount", "attach", "bind_device", "mkdir")) < min(closing)
         assert max(closing) < pivot
     if spec["root"]["readonly"]:
         last = init[pivot - 1]
