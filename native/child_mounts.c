@@ -45,8 +45,8 @@ static int attach_at(const struct mb_child *child, int mount, uint64_t root, con
     if (target < 0) {
         return -errno;
     }
-    int error = is_led_astray(child, root, path, target) ? -ELOOP
-                                                         : result(mb_move_mount(mount, "", target, "", ATTACH_EMPTY));
+    int error =
+        is_led_astray(child, root, path, target) ? -EXDEV : result(mb_move_mount(mount, "", target, "", ATTACH_EMPTY));
     close(target);
     return error;
 }
@@ -213,9 +213,9 @@ int mb_child_op_expect_procfs(struct mb_child *child, const uint64_t *a) {
     return is_whole && mb_child_is_on(slot(child, a[0]), PROC_SUPER_MAGIC) ? 0 : -EMEDIUMTYPE;
 }
 
-/* Open what is to be masked or read-only, or -errno. Where there is nothing the answer is -ENOENT, which is all right:
- * it is looked for below the descriptor of the procfs or sysfs that was mounted, which nobody has exchanged, or
- * else by no link. */
+/* Open what is to be masked or read-only, or -errno. Where there is nothing the answer is -ENOENT, and that is all right:
+ * what the kernel has in procfs or sysfs is looked for below the descriptor of that mount, which nobody can exchange; what
+ * somebody else takes out of a directory of his just now, he can read himself. */
 static int open_closed(const struct mb_child *child, const uint64_t *a) {
     int target = mb_child_open_in(child, a[0], text(a[1]), O_PATH);
     return target >= 0 ? target : errno == ENOTDIR ? -ENOENT : -errno;
@@ -335,7 +335,7 @@ int mb_child_op_mount_tmpfs(struct mb_child *child, const uint64_t *a) {
     }
     if (!error) {
         error = is_led_astray(child, a[1], text(a[2]), target)
-                    ? -ELOOP
+                    ? -EXDEV
                     : result(mb_move_mount(mount, "", target, "", ATTACH_EMPTY));
     }
     if (!error) {

@@ -184,7 +184,8 @@ def describe(step: Op) -> str:
 def arguments(step: Op) -> dict[str, str]:
     """A step's arguments by name, as a reader wants them: names for slots, words for flags."""
     named = dict(zip(WORDS[step.name][2].split(), step.args))
-    for name in {"path", "target"} & named.keys() if "root" in named else ():
+    name = "path" if "path" in named else "target"
+    if "root" in named and name in named:
         named[name] = from_top(named["root"], str(named[name]))
     return {name: _shown(step.name, name, value) for name, value in named.items()}
 
@@ -268,18 +269,10 @@ def _slot(number: int) -> str:
 
 # ---- errors -------------------------------------------------------------------------------------
 
-LINK_HINT = (
-    "a symlink of the image or of a volume leads there, or there instead; /proc, /sys and /dev are mounted where "
-    "no link leads: make them plain directories"
-)
 PROCFS_HINT = "only the proc file system itself may be mounted on /proc: what the kernel is told there must reach it"
 DEVICE_HINT = "what is at that path isn't the device of this number; see: stat -c %t:%T PATH"
+LINK_HINT = "make it a plain directory in the image: /proc, /sys and /dev, and what is in them, are found by no link"
 HINTS = {
-    **{
-        (name, errno_names.ELOOP): LINK_HINT
-        for name in ("mount", "mount_tmpfs", "attach", "mkdir", "mknod", "bind_device", "symlink", "open_in", "mask",
-                     "read_only", "write_proc", "bind_fd", "attributes_at", "reconfigure")
-    },
     ("expect_procfs", errno_names.EMEDIUMTYPE): PROCFS_HINT,
     ("write_proc", errno_names.EMEDIUMTYPE): PROCFS_HINT,
     ("label", errno_names.EMEDIUMTYPE): "the /proc that minibox sees isn't procfs; run it where it is",
@@ -310,6 +303,28 @@ HINTS = {
 }
 
 
+# What the kernel's words for an error don't say: C returns these itself.
+SAID = {
+    errno_names.EMEDIUMTYPE: "not the file system that it must be",
+    errno_names.ENXIO: "not the device that it must be",
+    errno_names.EXDEV: "a symbolic link leads into what is the kernel's",
+}
+
+
+def _is_by_no_link(step: Op, errno: int) -> bool:
+    """Was it refused for a link that may not be there, or for where that leads?"""
+    roots = [value for name, value in zip(WORDS[step.name][2].split(), step.args) if name == "root"]
+    strict = any(type(root) is int and root != op.HOST and root & op.NO_LINKS for root in roots)
+    return errno == errno_names.EXDEV or (errno == errno_names.ELOOP and strict)
+
+
+def _said(step: Op, errno: int) -> str:
+    if errno == errno_names.ELOOP and _is_by_no_link(step, errno):
+        return "a symbolic link is on the way, where none may be"
+    own = ("expect_procfs", "write_proc", "label", "open_pty", "bind_device", "mask", "attach", "mount", "mount_tmpfs")
+    return SAID.get(errno, strerror(errno)) if step.name in own else strerror(errno)
+
+
 def step_error(number: int, total: int, step: Op, errno: int, source: str = "", detail: int = 0) -> StepError:
     """The error of a failed step; ``errno`` 0 when the process was killed in it; ``source`` is what its mount is of."""
     place = f"step {number + 1} of {total}"
@@ -322,8 +337,8 @@ def step_error(number: int, total: int, step: Op, errno: int, source: str = "", 
         return StepError(f"{what}: {ended} ({place})", index=number, errno=errno)
     page = WORDS[step.name][1]
     name = errno_names.errorcode.get(errno, str(errno))
-    message = f"{what}: {strerror(errno)} ({name} from {page}, {place})"
-    hint = HINTS.get((step.name, errno))
+    message = f"{what}: {_said(step, errno)} ({name} from {page}, {place})"
+    hint = LINK_HINT if _is_by_no_link(step, errno) else HINTS.get((step.name, errno))
     if errno == errno_names.ENOSPC and step.name in ("mkdir", "mount_overlay"):
         hint = "the disk is full, or out of inodes (df, df -i); free some, or set --root to a directory on another disk"
     return StepError(message, hint, index=number, errno=errno)

@@ -297,14 +297,10 @@ def place(mount: Mount, places: Places, label: str = "") -> list[Op]:
     where = places.of(mount.destination, mount.fstype)
     steps: list[Op] = []
     if mount.fstype == "tmpfs" and (mount.copy_up or not _has_mode(mount.options)):
-        steps.append(
-            op.mount_tmpfs(*where, why, options=options, attributes=attributes, copy=mount.copy_up, slot=slot)
-        )
+        steps.append(op.mount_tmpfs(*where, why, options=options, attributes=attributes, copy=mount.copy_up, slot=slot))
     else:
         steps.append(
-            op.mount(
-                mount.fstype, *where, why, source=mount.source, options=options, attributes=attributes, slot=slot
-            )
+            op.mount(mount.fstype, *where, why, source=mount.source, options=options, attributes=attributes, slot=slot)
         )
     if label and mount.fstype == "mqueue":
         steps.append(op.label_file(slot, "/", fsencode(label), "it was there before, without an option for it"))

@@ -132,7 +132,9 @@ def own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
             *_tree_attributes(rootfs),
         ]
     steps += _stack(rootfs, False, (0, 0))
-    steps.append(op.open_(f"{rootfs.directory}/root/root", op.O_PATH_DIRECTORY, op.ROOT, "the container's root directory"))
+    steps.append(
+        op.open_(f"{rootfs.directory}/root/root", op.O_PATH_DIRECTORY, op.ROOT, "the container's root directory")
+    )
     return steps
 
 

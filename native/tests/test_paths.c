@@ -88,7 +88,8 @@ static void what_is_for_the_kernel_goes_to_procfs_only(void) {
     CHECK(read(fd, text, sizeof text) == 4 && !memcmp(text, "....", 4));
     close(fd);
     struct draft draft = draft_new();
-    draft_op(&draft, MB_OP_write_proc, MB_HOST, draft_string(&draft, "/proc/self/comm"), draft_bytes(&draft, "told", 4));
+    draft_op(&draft, MB_OP_write_proc, MB_HOST, draft_string(&draft, "/proc/self/comm"),
+             draft_bytes(&draft, "told", 4));
     draft_op(&draft, MB_OP_open, draft_string(&draft, "/proc"), U(O_PATH), U(SCRATCH));
     draft_op(&draft, MB_OP_expect_procfs, U(SCRATCH));
     draft_op(&draft, MB_OP_write_proc, U(SCRATCH), draft_string(&draft, "/self/comm"), draft_bytes(&draft, "told", 4));
@@ -108,7 +109,8 @@ static void what_is_for_the_kernel_goes_to_procfs_only(void) {
 /* What a mount point, a device or the working directory needs is made where links lead, as docker and runc do, and
  * not where none may be. */
 static void what_links_lead_to_is_made_inside(void) {
-    CHECK(!mkdir(below("/var"), 0700) && !symlink("/run/lock", below("/var/lock")) && !symlink("lock/a", below("/var/a")));
+    CHECK(!mkdir(below("/var"), 0700) && !symlink("/run/lock", below("/var/lock")) &&
+          !symlink("lock/a", below("/var/a")));
     CHECK(!symlink("../../..//./x/", below("/var/up")) && !symlink("var/up/../y", below("/chain")));
     CHECK(!symlink("b", below("/a")) && !symlink("a", below("/b")) && !symlink("/proc/self/root/z", below("/magic")));
     CHECK_EQUAL(mkdir_error("/var/lock"), 0);

@@ -305,7 +305,9 @@ def test_a_layer_in_memory_is_made_in_the_name_of_the_containers_root(id_mapped)
     steps = of(plan, MOUNTER if id_mapped else INIT)
     root = 70000 if id_mapped else 0
     assert ("open_tree", "/c", 0, op.SCRATCH) not in steps
-    at = steps.index(("mount", "tmpfs", "minibox", "mode=0755,size=8388608,nr_inodes=2048", HOST, "/c/root/rw", 0, op.SCRATCH))
+    at = steps.index(
+        ("mount", "tmpfs", "minibox", "mode=0755,size=8388608,nr_inodes=2048", HOST, "/c/root/rw", 0, op.SCRATCH)
+    )
     as_root = [("set_fs_ids", root, root), ("die_with_parent", op.STATUS)] if id_mapped else []
     assert steps[at + 1 : at + 6 + len(as_root)] == [
         *as_root,

@@ -118,8 +118,13 @@ def test_what_no_system_call_can_take_is_refused(make: Any, text: str):
 
 def test_a_slot_too_many_and_an_operation_too_many_are_refused():
     assert load(encode([op.chdir("/", "")] * 4096, SIGNATURES)) == 4096
-    for ops in ([op.chdir("/", "")] * 4097, [op.mkdir(op.SLOTS, "/", "")],
-                [op.mkdir(op.SLOTS | op.NO_LINKS, "/", "")], [op.mkdir(2 * op.NO_LINKS, "/", "")], [op.stdio(0, 1, HOST, "")]):
+    for ops in (
+        [op.chdir("/", "")] * 4097,
+        [op.mkdir(op.SLOTS, "/", "")],
+        [op.mkdir(op.SLOTS | op.NO_LINKS, "/", "")],
+        [op.mkdir(2 * op.NO_LINKS, "/", "")],
+        [op.stdio(0, 1, HOST, "")],
+    ):
         with pytest.raises(ValueError, match="refused"):
             load(encode(ops, SIGNATURES))
 

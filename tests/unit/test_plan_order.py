@@ -105,9 +105,10 @@ def test_order_of_any_plan(made: tuple[Plan, Any, Start]):
         assert max(sources, default=-1) < min(where(actor, "mount", "mount_overlay", "attach"), default=1 << 30)
     private = [n for n, step in enumerate(init) if step.name == "propagation" and step.args == ("/", PRIVATE)]
     assert private and min(where(init, *MOUNTS)) > private[0]
-    root_paths = [step.args[index] for step in init for index in (0, 1, 3)
+    roots: list[Any] = [step.args[index] for step in init for index in (0, 1, 3)
                   if step.name in {0: ("mask", "read_only", "mkdir", "write_proc", "mknod"), 1: ("attach",), 3: ("mount",)}[index]]  # fmt: skip
-    assert {path if path == HOST else path & ~op.NO_LINKS for path in root_paths} <= {op.ROOT, HOST, op.CONTAINERS_DEV, *KERNELS}  # type: ignore[operator]
+    held = {op.CONTAINERS_DEV, *KERNELS}
+    assert {root if root == HOST else root & ~op.NO_LINKS for root in roots} <= {op.ROOT, HOST, *held}
     in_root = [n for n, step in enumerate(init) if step.name == "mount" and step.args[3] != HOST]
     assert min(in_root) > max(n for n, step in enumerate(init) if step.name in ("open", "recv_fd", "open_tree"))
 
