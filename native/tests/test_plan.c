@@ -38,7 +38,7 @@ static void an_empty_plan_loads(void) {
 static void arguments_point_into_the_buffer(void) {
     struct draft draft = draft_new();
     draft_op(&draft, MB_OP_mount, draft_string(&draft, "tmpfs"), MB_NONE, draft_string(&draft, ""), MB_HOST,
-             draft_string(&draft, "/mnt"), U(14));
+             draft_string(&draft, "/mnt"), U(14), U(9));
     draft_op(&draft, MB_OP_write_fd, U(MB_SLOTS - 1), draft_bytes(&draft, "a\0b", 3));
     draft_exec(&draft, STRINGS("/bin/a", "/bin/b"), STRINGS("a", "1"), STRINGS());
     size_t size;
@@ -50,7 +50,7 @@ static void arguments_point_into_the_buffer(void) {
 
     const uint64_t *mount = plan.ops[0].argument;
     CHECK(!strcmp((char *)mount[0], "tmpfs") && !mount[1] && !*(char *)mount[2] && !strcmp((char *)mount[4], "/mnt"));
-    CHECK(mount[3] == MB_HOST && mount[5] == 14);
+    CHECK(mount[3] == MB_HOST && mount[5] == 14 && mount[6] == 9);
     struct mb_bytes bytes = mb_plan_bytes(&plan, plan.ops[1].argument[1]);
     CHECK(bytes.size == 3 && !memcmp(bytes.data, "a\0b", 3));
     char **candidates = (char **)plan.ops[2].argument[0], **argv = (char **)plan.ops[2].argument[1];
