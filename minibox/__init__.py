@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from minibox.errors import ContainerNotRunning as ContainerNotRunning
     from minibox.errors import ImageInUse as ImageInUse
     from minibox.errors import ImageNotFound as ImageNotFound
+    from minibox.errors import IsolationWarning as IsolationWarning
     from minibox.errors import LimitExceeded as LimitExceeded
     from minibox.errors import MiniboxError as MiniboxError
     from minibox.errors import NetworkError as NetworkError
@@ -60,6 +61,7 @@ else:
         "ContainerNotRunning": "errors",
         "ImageInUse": "errors",
         "ImageNotFound": "errors",
+        "IsolationWarning": "errors",
         "MiniboxError": "errors",
         "NetworkError": "errors",
         "LimitExceeded": "errors",

@@ -268,6 +268,14 @@ class Unsupported(MiniboxError):
     """The kernel or the host lacks something that was asked for."""
 
 
+class ProbeFailed(MiniboxError):
+    """Whether this host can do something could not be found out: neither that it works nor that the kernel refuses it."""
+
+
+class IsolationWarning(UserWarning):
+    """A container is shut in less than it is by default elsewhere, because this host can't do it, and nobody asked for that."""
+
+
 class StepError(MiniboxError):
     """A step of a Plan failed.
 

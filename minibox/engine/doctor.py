@@ -7,9 +7,9 @@ leave nothing. Texts are for a person at a terminal; a fix is a command to paste
 from __future__ import annotations
 
 import os
-from errno import errorcode
+from functools import partial
 
-from minibox.errors import MiniboxError, NetworkError, kernel_says
+from minibox.errors import MiniboxError, NetworkError, ProbeFailed
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -57,7 +57,7 @@ def diagnose(root: str, runroot: str) -> list[Check]:
         directory = tempfile.mkdtemp(prefix="minibox-doctor-")
     try:
         os.chmod(directory, 0o755)  # another user's probe looks in
-        probe = _prober(directory)
+        probe = partial(_answer, directory)
         return [
             check_kernel(os.uname().release),
             check_cgroups(),
@@ -74,9 +74,6 @@ def diagnose(root: str, runroot: str) -> list[Check]:
             *(check_directory(name, path) for name, path in (("root", root), ("runroot", runroot))),
         ]
     finally:
-        for name in os.listdir(directory):
-            if os.path.isdir(f"{directory}/{name}/work/work"):
-                os.chmod(f"{directory}/{name}/work/work", 0o700)  # overlayfs made it 0, which keeps rmtree out
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -255,19 +252,6 @@ def check_storage_drivers(directory: str, root: str) -> Check:
     return Check("storage drivers", PASS, "; ".join([", ".join(found), *missing]))
 
 
-def probe_layers(root: str) -> str | None:
-    """Whether layers under ``root`` can be id-mapped: "ok", what the kernel said against it, or None: unknown."""
-    import shutil
-    import tempfile
-
-    directory = tempfile.mkdtemp(prefix=".minibox-probe-", dir=nearest_existing(root))
-    try:
-        answer = _prober(directory)("idmapped_layers")
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    return answer if answer == "ok" or answer.endswith(")") else None  # kernel_says ends so, other trouble doesn't
-
-
 def check_terminals(probe: Probe) -> Check:
     """A devpts for the container, and what is in front of the user."""
     answer = probe("pseudo_terminals")
@@ -385,32 +369,14 @@ def file_system(mountinfo: str, path: str) -> str:
     return kind
 
 
-def _prober(directory: str) -> Probe:
-    """Runs one of `minibox.linux.probe` in a process of its own, with directories of its own for an overlay."""
-    import subprocess
-    import sys
+def _answer(directory: str, name: str) -> str:
+    """What a probe says: "ok", or why not, as far as that is known."""
+    from minibox.engine import probes
 
-    import minibox
-
-    def probe(name: str) -> str:
-        own = f"{directory}/{name}"
-        for each in ("", "/lower", "/upper", "/work", "/merged", "/mapped"):
-            os.mkdir(own + each)
-        with open(f"{own}/lower/old", "w"):
-            pass
-        package = os.path.dirname(os.path.dirname(os.path.abspath(minibox.__file__ or "")))
-        environ = {**os.environ, "PYTHONPATH": os.pathsep.join([package, *filter(None, sys.path)])}
-        command = [sys.executable, "-m", "minibox.linux.probe", name, own]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20, env=environ)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return f"the probe didn't finish: {error}"
-        step, colon, number = done.stdout.rpartition(": ")
-        if colon and number.isdigit() and int(number) in errorcode:
-            return f"{step}: {kernel_says(int(number))}"
-        return done.stdout or (done.stderr.strip().splitlines() or [f"the probe died: {done.returncode}"])[-1]
-
-    return probe
+    try:
+        return probes.refusal(name, directory) or "ok"
+    except ProbeFailed as error:
+        return str(error)
 
 
 def _user() -> tuple[str, int]:

@@ -107,7 +107,7 @@ def _prepare_on(
     unpack(storage, store, image)
     euid = os.geteuid()
     ids = None
-    if wants_own_ids(options, euid, lambda: refusal(root)[0]):
+    if wants_own_ids(options, euid, lambda: refusal(root, storage.driver)):
         first: LinuxIDMapping = {"containerID": 0, "hostID": FIRST_ID, "size": RANGE}
         ids = own_ids() if euid else IdMappings((first,), (first,))
     network = networking.choose(options, euid, root)

@@ -1,7 +1,8 @@
-"""Whether the layers under a state root can be id-mapped: tried once a kernel, then remembered.
+"""Whether the layers under a state root can be id-mapped: tried once a boot, then remembered.
 
-It takes Linux 5.19 and a file system that takes part: ext4, xfs and btrfs always do, tmpfs since
-Linux 6.3, overlayfs, NFS and 9p don't. A version number wouldn't tell.
+It takes Linux 5.19 and a file system that takes part: ext4, xfs and btrfs always do, tmpfs since Linux 6.3, overlayfs, NFS
+and 9p don't. A version number wouldn't tell. What is remembered is that it works, or that the kernel says it can't, and of
+which kernel, file system and kind of storage driver that was said; where it couldn't be found out, nothing is.
 """
 
 from __future__ import annotations
@@ -9,30 +10,59 @@ from __future__ import annotations
 import os
 
 ABLE = "ok"
+#: Part of the name of what is remembered. Counts up when what was remembered before must not be trusted.
+VERSION = 2
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+TREES = ("btrfs", "copy")
 
 
-def refusal(root: str) -> tuple[str, bool]:
-    """What the kernel said against id-mapped layers under ``root``, "" when they work; and whether that is news.
+def refusal(root: str, driver: str) -> str:
+    """What the kernel says against id-mapped layers of a storage driver under ``root``, "" when they work.
 
-    A symlink below ``root/cache`` remembers the answer, whose target it is.
+    A symlink below ``root/cache`` remembers the answer: its target says of what, and which.
+
+    Raises:
+        ProbeFailed: it could not be found out.
     """
-    path = f"{root}/cache/id-map-{os.uname().release}"
+    probe = "idmapped_tree" if driver in TREES else "idmapped_layers"
+    path = f"{root}/cache/{probe}-{VERSION}"
+    subject = _subject(root)
     try:
-        answer = os.readlink(path)
-        return ("" if answer == ABLE else answer), False
+        remembered, _, found = os.readlink(path).partition(" ")
+        if subject and remembered == subject:
+            return "" if found == ABLE else found
     except OSError:
-        from minibox.engine.doctor import probe_layers
+        pass  # nothing is remembered
+    from minibox.engine import probes
 
-        found = probe_layers(root)
-        if found is None:  # not to know is no reason to go without: the start itself will tell
-            return "", False
-        _remember(path, found)
-    return ("", False) if found == ABLE else (found, True)
+    found = probes.refusal(probe, root if os.path.isdir(root) else _above(root))
+    if subject and os.path.isdir(root):
+        _remember(path, f"{subject} {found or ABLE}")
+    return found
+
+
+def _subject(root: str) -> str:
+    """The kernel, since when it runs, and the file system; "" where it can't be told."""
+    try:
+        with open(BOOT_ID, "rb", 0) as file:
+            boot = file.read().decode("ascii").strip()
+        return f"{os.uname().release}:{boot}:{os.stat(root).st_dev}"
+    except OSError:
+        return ""
 
 
 def _remember(path: str, answer: str) -> None:
+    temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        os.symlink(answer, path)
+        os.symlink(answer, temporary)
+        os.rename(temporary, path)
     except OSError:
-        pass  # another run was faster, or the disk is full: it is tried again
+        pass  # the disk is full, or read-only: it is tried again
+
+
+def _above(path: str) -> str:
+    """The nearest directory above that exists."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path

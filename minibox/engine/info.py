@@ -9,6 +9,7 @@ import os
 import platform
 
 from minibox.engine import doctor, id_map_support, removal
+from minibox.errors import ProbeFailed
 from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
 from minibox.linux import cgroup
@@ -45,7 +46,7 @@ def info(*, root: str, runroot: str, storage_driver: str, version: str) -> dict[
         "LoggingDriver": "json-file",
         "CgroupDriver": _cgroup_driver(host),
         "CgroupVersion": {"none": "", "v2": "2"}.get(host.mode, "1"),
-        "SecurityOptions": _security_options(root),
+        "SecurityOptions": _security_options(root, storage_driver),
         "KernelVersion": uname.release,
         "OperatingSystem": _distribution(),
         "OSType": "linux",
@@ -67,11 +68,14 @@ def _cgroup_driver(host: CgroupHost) -> str:
     return "cgroupfs" if host.usable else "none"
 
 
-def _security_options(root: str) -> list[str]:
+def _security_options(root: str, storage_driver: str) -> list[str]:
     options = ["name=seccomp,profile=builtin", "name=cgroupns"]
     if os.geteuid():
         return [*options, "name=rootless"]
-    return options if id_map_support.refusal(root)[0] else [*options, "name=userns"]
+    try:
+        return options if id_map_support.refusal(root, storage_driver) else [*options, "name=userns"]
+    except ProbeFailed:
+        return options  # a start says so
 
 
 def _file_system(path: str) -> str:

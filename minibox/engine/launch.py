@@ -70,7 +70,7 @@ class Launch:
         """
         self.options, self.store, self.image, self.claim, self.runroot = options, store, image, claim, runroot
         self.root, self.storage = store.root, storage
-        self.note = on_note or (lambda _: None)
+        self._on_note, self.note = on_note, on_note or (lambda _: None)
         self.health_check = check_of({"Healthcheck": healthcheck(options, image.config)})
         self.execution: Execution | None = None
         self._missing: list[Callable[[], None]] = []
@@ -266,9 +266,18 @@ class Launch:
 
     def _identity(self) -> Identity:
         euid = os.geteuid()
-        mappings = None
-        if wants_own_ids(self.options, euid, self._id_map_refusal):
+        mappings, refused = None, list[str]()
+
+        def refusal() -> str:
+            refused[:] = [id_map_support.refusal(self.root, self.storage.driver)]
+            return refused[0]
+
+        if wants_own_ids(self.options, euid, refusal):
             mappings = ids.own_ids() if euid else ids.lease_range(self.root, self.claim.id)
+        elif refused:
+            self._warn(
+                f"no user namespace, root inside is root outside: {refused[0]} in {self.root}; see minibox doctor"
+            )
         network = networking.choose(self.options, euid, self.root, self.claim.directory)
         wanted, discarded = networking.ports_to_publish(self.options, self.image.config, network)
         for note in (ids.note(mappings) if mappings and euid else "", network.note, discarded):
@@ -277,12 +286,16 @@ class Launch:
         self._connection = networking.Connection(network, self.runroot, self.claim.id, wanted)
         return Identity(self.claim.id, self.claim.directory, mappings, network.mode, tuple(map(str, wanted)))
 
-    def _id_map_refusal(self) -> str:
-        """Why this container can't have ids of its own over its layers; the user hears of it once."""
-        why, news = id_map_support.refusal(self.root)
-        if news:
-            self.note(f"no user namespace, root inside is root outside: {why} in {self.root}; see minibox doctor")
-        return why
+    def _warn(self, text: str) -> None:
+        """Say that it is shut in less than by default."""
+        if self._on_note:
+            self._on_note(text)
+        else:
+            from warnings import warn
+
+            from minibox.errors import IsolationWarning
+
+            warn(text, IsolationWarning, stacklevel=2)
 
     def _write_files(self) -> None:
         """/etc/hosts, /etc/hostname and /etc/resolv.conf of this container."""

@@ -1,13 +1,15 @@
-"""Try what a container needs of the kernel, in a process of its own that is thrown away.
+"""Try what a container needs of the kernel, in a process of its own that is thrown away (`minibox.engine.probes`).
 
-Run as ``python -m minibox.linux.probe NAME DIRECTORY``: it enters namespaces of its own, so that
-whatever it mounts is gone with it, and answers one line: ``ok``, or the step that failed and its
-errno. A version number would tell less: distributions backport, and policies forbid.
+`main` enters namespaces of its own, so that whatever it mounts is gone with it, and answers with one line: ``works``;
+``refused STEP: ERRNO``, which is the kernel's no; or ``failed STEP: ERRNO`` for any other trouble, which says nothing of
+what the kernel can do. A version number would tell less: distributions backport, and policies forbid.
 """
 
 from __future__ import annotations
 
 import os
+from errno import EACCES, EINVAL, ENODEV, ENOSPC, ENOSYS, EOPNOTSUPP, EPERM
+from signal import SIG_DFL, SIGCHLD, signal
 
 from minibox._native import ffi, lib
 
@@ -23,89 +25,91 @@ MOVE_MOUNT_F_EMPTY_PATH = 4
 MOUNT_ATTR_IDMAP = 0x00100000
 SOME_USER = 65534  # nobody
 SOME_RANGE = 100000  # of ids, for a user namespace that nothing outlives
+WORKS, REFUSED, FAILED = "works", "refused", "failed"
+#: What the kernel answers when it can't, or a policy forbids it, now and the next time. Anything else may pass.
+NO = frozenset((ENOSYS, EOPNOTSUPP, EINVAL, ENODEV, EPERM, EACCES))
+USER_NAMESPACES_MAX = "/proc/sys/user/max_user_namespaces"
 
 
-class Refused(Exception):
-    """The kernel refused a step: its words and its errno."""
+class StepFailed(Exception):
+    """A step failed: its words and its errno."""
 
     def __init__(self, step: str, number: int) -> None:
         super().__init__(step, number)
         self.step, self.number = step, number
 
 
-def user_namespace(_: str) -> None:
+def user_namespace() -> None:
     """A user namespace with one id mapped, in which mounting is allowed (AppArmor may give one and forbid that)."""
     _own_user_namespace()
     _check(lib.mb_mount(b"tmpfs", b"/proc", b"tmpfs", 0, ffi.NULL), "mount a tmpfs in it")
 
 
-def ordinary_user_namespace(directory: str) -> None:
+def ordinary_user_namespace() -> None:
     """The same for a user without privileges, which root becomes first."""
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(SOME_USER, SOME_USER, SOME_USER)
         os.setresuid(SOME_USER, SOME_USER, SOME_USER)
         lib.mb_prctl(4, 1)  # PR_SET_DUMPABLE: setresuid gave our /proc files to root
-    user_namespace(directory)
+    user_namespace()
 
 
-def overlay(directory: str) -> None:
-    """An overlay as a container of this user gets it, with its layers in ``directory``."""
+def overlay() -> None:
+    """An overlay as a container of this user gets it."""
     _own_mounts()
-    _overlay(directory, f"{directory}/lower")
-    with open(f"{directory}/merged/new", "w") as file:  # what an upperdir without whiteouts or xattrs refuses
+    _overlay("lower")
+    with open("merged/new", "w") as file:  # what an upperdir without whiteouts or xattrs refuses
         file.write("new")
-    os.unlink(f"{directory}/merged/old")
-    _check(0 if os.path.exists(f"{directory}/upper/new") else -1, "write through the overlay")
+    os.unlink("merged/old")
+    if not os.path.exists("upper/new"):
+        raise StepFailed("write through the overlay", EOPNOTSUPP)
 
 
-def idmapped_layers(directory: str) -> None:
+def idmapped_layers() -> None:
     """An overlay over a layer whose mount is id-mapped: Linux 5.19, and a file system that can."""
     _own_mounts()
-    userns = _mapped_user_namespace()
-    tree = lib.mb_open_tree(AT_FDCWD, f"{directory}/lower".encode(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
-    _check(tree, "open_tree")
-    attributes = ffi.new("struct mb_mount_attr *", {"attr_set": MOUNT_ATTR_IDMAP, "userns_fd": userns})
-    _check(lib.mb_mount_setattr(tree, b"", AT_EMPTY_PATH, attributes), "id-map the mount of a layer")
-    _check(lib.mb_move_mount(tree, b"", AT_FDCWD, f"{directory}/mapped".encode(), MOVE_MOUNT_F_EMPTY_PATH), "attach it")
-    owner = os.stat(f"{directory}/mapped/old").st_uid
-    _check(0 if owner == SOME_RANGE else -1, "see its owner mapped")
-    _overlay(directory, f"{directory}/mapped")
+    _map_ids("lower")
+    _overlay("mapped")
 
 
-def pseudo_terminals(directory: str) -> None:
+def idmapped_tree() -> None:
+    """A whole tree whose mount is id-mapped: Linux 5.12, and a file system that can."""
+    _own_mounts()
+    _map_ids("lower")
+
+
+def pseudo_terminals() -> None:
     """A devpts of its own, and a terminal from it."""
     _own_mounts()
-    target = f"{directory}/merged"
-    _check(
-        lib.mb_mount(b"devpts", target.encode(), b"devpts", 0, b"newinstance,ptmxmode=0666,mode=0620"), "mount devpts"
-    )
-    os.close(os.open(f"{target}/ptmx", os.O_RDWR | os.O_NOCTTY))
+    options = b"newinstance,ptmxmode=0666,mode=0620"
+    _check(lib.mb_mount(b"devpts", b"merged", b"devpts", 0, options), "mount devpts")
+    os.close(os.open("merged/ptmx", os.O_RDWR | os.O_NOCTTY))
 
 
-PROBES: dict[str, Callable[[str], None]] = {
-    "user_namespace": user_namespace,
-    "ordinary_user_namespace": ordinary_user_namespace,
-    "overlay": overlay,
-    "idmapped_layers": idmapped_layers,
-    "pseudo_terminals": pseudo_terminals,
+PROBES: dict[str, Callable[[], None]] = {
+    each.__name__: each
+    for each in (user_namespace, ordinary_user_namespace, overlay, idmapped_layers, idmapped_tree, pseudo_terminals)
 }
 
 
 def answer(name: str, directory: str) -> str:
-    """Run a probe in this process, which is spoilt by it; ``ok``, or "STEP: ERRNO"."""
+    """Run a probe in this process, which is spoilt by it; what it says."""
     try:
-        PROBES[name](directory)
-    except Refused as refusal:
-        return f"{refusal.step}: {refusal.number}"
+        os.chdir(directory)  # names in it hold nothing that options of a mount would have to escape
+        PROBES[name]()
+    except StepFailed as failure:
+        step, number = failure.step, failure.number
     except OSError as error:
-        return f"{error.filename or name}: {error.errno}"
-    return "ok"
+        step, number = os.fsdecode(error.filename or name), error.errno or 0
+    else:
+        return WORKS
+    return f"{REFUSED if number in NO else FAILED} {step}: {number}"
 
 
 def _check(result: int, step: str) -> None:
     if result < 0:
-        raise Refused(step, ffi.errno)
+        raise StepFailed(step, ffi.errno)
 
 
 def _own_mounts() -> None:
@@ -118,11 +122,35 @@ def _own_mounts() -> None:
 
 def _own_user_namespace() -> None:
     uid, gid = os.geteuid(), os.getegid()
-    _check(lib.unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare the user namespace")
+    _check_user_namespace(_errno_of(lib.unshare(CLONE_NEWUSER | CLONE_NEWNS)))
     for file, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         with open(f"/proc/self/{file}", "w") as stream:
             stream.write(text)
     _check(lib.mb_mount(b"none", b"/", ffi.NULL, MS_REC | MS_PRIVATE, ffi.NULL), "make its mounts private")
+
+
+def _errno_of(result: int) -> int:
+    return ffi.errno if result < 0 else 0
+
+
+def _check_user_namespace(number: int) -> None:
+    if number == ENOSPC:  # more than are allowed: for ever, where none is
+        with open(USER_NAMESPACES_MAX) as file:
+            number = EPERM if file.read().strip() == "0" else number
+    if number:
+        raise StepFailed("unshare the user namespace", number)
+
+
+def _map_ids(layer: str) -> None:
+    """Attach the id-mapped mount of a directory at ``mapped``."""
+    userns = _mapped_user_namespace()
+    tree = lib.mb_open_tree(AT_FDCWD, layer.encode(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+    _check(tree, "open_tree")
+    attributes = ffi.new("struct mb_mount_attr *", {"attr_set": MOUNT_ATTR_IDMAP, "userns_fd": userns})
+    _check(lib.mb_mount_setattr(tree, b"", AT_EMPTY_PATH, attributes), "id-map the mount of a layer")
+    _check(lib.mb_move_mount(tree, b"", AT_FDCWD, b"mapped", MOVE_MOUNT_F_EMPTY_PATH), "attach it")
+    if os.stat("mapped/old").st_uid != SOME_RANGE:
+        raise StepFailed("see its owner mapped", EOPNOTSUPP)
 
 
 def _mapped_user_namespace() -> int:
@@ -131,13 +159,15 @@ def _mapped_user_namespace() -> int:
     pid = os.fork()
     if pid == 0:
         os.close(go[1])
-        os.write(ready[1], b"%d" % (ffi.errno if lib.unshare(CLONE_NEWUSER) else 0))
+        os.write(ready[1], b"%d" % _errno_of(lib.unshare(CLONE_NEWUSER)))
         os.read(go[0], 1)
         os._exit(0)
     try:
-        number = int(os.read(ready[0], 10))
-        if number:
-            raise Refused("unshare the user namespace", number)
+        os.close(ready[1])
+        said = os.read(ready[0], 10)
+        if not said:
+            raise StepFailed("unshare the user namespace: the process that did it died", 0)
+        _check_user_namespace(int(said))
         for file in ("uid_map", "gid_map"):
             with open(f"/proc/{pid}/{file}", "w") as stream:
                 stream.write(f"0 {SOME_RANGE} 65536")
@@ -147,18 +177,18 @@ def _mapped_user_namespace() -> int:
         os.waitpid(pid, 0)
 
 
-def _overlay(directory: str, lowerdir: str) -> None:
-    options = f"lowerdir={lowerdir},upperdir={directory}/upper,workdir={directory}/work"
+def _overlay(lowerdir: str) -> None:
+    options = f"lowerdir={lowerdir},upperdir=upper,workdir=work"
     if os.readlink("/proc/self/ns/user") != _first_user_namespace():
         options += ",userxattr"
-    _check(lib.mb_mount(b"overlay", f"{directory}/merged".encode(), b"overlay", 0, options.encode()), "mount overlay")
+    _check(lib.mb_mount(b"overlay", b"merged", b"overlay", 0, options.encode()), "mount overlay")
 
 
 def _first_user_namespace() -> str:
     return "user:[4026531837]"  # PROC_USER_INIT_INO of linux/proc_ns.h
 
 
-if __name__ == "__main__":
-    import sys
-
-    os.write(1, answer(*sys.argv[1:3]).encode())
+def main(name: str, directory: str) -> None:
+    """Run a probe, and say on standard output what became of it."""
+    signal(SIGCHLD, SIG_DFL)  # who ignores it passes that on, and nobody could wait for a child
+    os.write(1, answer(name, directory).encode(errors="surrogateescape"))

@@ -106,6 +106,8 @@ class Pending:
         """Wait for nft; what it refused, or None. Then the rules are in place."""
         try:
             status = _status(self.pid)
+            if status is None:  # then the ruleset says whether it was changed
+                status = int(generation() == self.generation)
             os.lseek(self.errors_fd, 0, os.SEEK_SET)
             said = os.read(self.errors_fd, 4096).decode(errors="replace")
             if status:
@@ -164,9 +166,7 @@ def remove(runroot: str, bridge: str) -> None:
                 present.append(way)
             script = "".join(f"delete element inet minibox {element}\n" for element in present)
         if script:
-            status, said = _run(script)
-            if status:
-                raise _refusal(status, said)
+            _change(script)
     finally:
         os.close(lock_fd)
 
@@ -183,7 +183,7 @@ def blocking_chains() -> tuple[str, ...]:
         status, said = _run("list chains\n", "-j")
     except NetworkError:
         return ()
-    if status:
+    if status or not said.startswith("{"):
         return ()
     chains = [item["chain"] for item in json.loads(said)["nftables"] if "chain" in item]
     return tuple(
@@ -234,9 +234,17 @@ def apply(script: str) -> None:
     """
     lock_fd = _lock()  # or who notes a generation would take ours for his
     try:
-        status, said = _run(script)
+        _change(script)
     finally:
         os.close(lock_fd)
+
+
+def _change(script: str) -> None:
+    """The same for who has the lock."""
+    before = generation()
+    status, said = _run(script)
+    if status is None:
+        status = int(generation() == before)
     if status:
         raise _refusal(status, said)
 
@@ -274,8 +282,8 @@ def _start(script: str, note_path: str) -> Pending:
     return Pending(pid, output_fd, lock_fd, before, note_path, script)
 
 
-def _run(script: str, *options: str) -> tuple[int, str]:
-    """nft's (exit status, what it printed) for a script."""
+def _run(script: str, *options: str) -> tuple[int | None, str]:
+    """nft's (exit status as of `_status`, what it printed) for a script."""
     pid, output_fd = _spawn(script, *options)
     try:
         status = _status(pid)
@@ -326,12 +334,12 @@ def find_nft() -> str:
     )
 
 
-def _status(pid: int) -> int:
-    """A child's exit status; 0 where the embedding process has its children reaped unseen."""
+def _status(pid: int) -> int | None:
+    """A child's exit status; None where the embedding process has its children reaped unseen."""
     try:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     except ChildProcessError:
-        return 0
+        return None
 
 
 def _refusal(status: int, said: str) -> NetworkError:
@@ -350,7 +358,7 @@ def _elements(name: str) -> set[str] | None:
     import json
 
     status, said = _run(f"list set inet minibox {name}\n", "-j")
-    if status:
+    if status or not said.startswith("{"):
         return None
     found = set()
     for item in json.loads(said)["nftables"]:

@@ -1,14 +1,19 @@
-"""A store on a file system that older kernels can't id-map: tmpfs, before Linux 6.3."""
+"""Layers that can be id-mapped, that can't, and where nobody knows: isolation is not given up in silence."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import minibox as minibox_api
+from minibox import IsolationWarning
+from minibox.engine import probes
 from tests.conftest import Run
 from tests.probes import requires
 
@@ -23,18 +28,99 @@ def tmpfs(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
-def test_a_store_that_can_not_be_mapped_costs_the_user_namespace_and_a_note(
-    minibox: Run, seed: Path, tmpfs: Path
+NO_NETWORK = ("run", "--rm", "--network", "none")
+MAP = (*NO_NETWORK, "base", "cat", "/proc/self/uid_map")
+HOSTS = ["0", "0", "4294967295"]
+
+
+@pytest.fixture
+def ramfs(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system that no kernel can id-map, and that can hold an upperdir."""
+    subprocess.run(["mount", "-t", "ramfs", "ramfs", str(tmp_path)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def without_answers(seed: Path, root: Path) -> Path:
+    """A copy of a state root that nobody has asked anything."""
+    shutil.copytree(seed, root, symlinks=True)
+    shutil.rmtree(root / "cache")
+    return root
+
+
+def test_each_start_with_less_says_so(minibox: Run, seed: Path, ramfs: Path) -> None:
+    root = ("--root", without_answers(seed, ramfs / "root"))
+    for _ in range(2):
+        done = minibox(*root, *MAP)
+        assert done.stdout.split() == HOSTS, done.stderr
+        assert "no user namespace, root inside is root outside: id-map the mount of a layer" in done.stderr
+    for asked in ("--userns=host", "--privileged"):
+        done = minibox(*root, *NO_NETWORK, asked, "base", "true")
+        assert (done.returncode, done.stderr) == (0, "")
+    done = minibox(*root, *NO_NETWORK, "--userns=private", "base", "true")
+    assert done.returncode == 125 and "--userns private: id-map" in done.stderr
+    assert "no user namespace" not in done.stderr
+
+
+def test_so_does_the_api(seed: Path, ramfs: Path) -> None:
+    places: dict[str, Any] = {
+        "root": str(without_answers(seed, ramfs / "root")),
+        "runroot": str(ramfs / "run"),
+        "network": "none",
+    }
+    command = ["cat", "/proc/self/uid_map"]
+    for _ in range(2):
+        with pytest.warns(IsolationWarning, match="root inside is root outside"):
+            done = minibox_api.run("base", command, capture_output=True, text=True, **places)
+        assert done.stdout.split() == HOSTS
+    assert minibox_api.run("base", ["true"], userns="host", **places).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["plain", "a:b", "a,b", "a\\b", "a b\u2028c", "\udcff"])
+def test_a_root_of_any_name(name: str, minibox: Run, seed: Path, state: Path) -> None:
+    """Paths in the options of an overlay have to be escaped, or not to be there."""
+    done = minibox("--root", without_answers(seed, state / name), *MAP)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() != HOSTS
+
+
+def test_who_ignores_the_end_of_children_gets_the_same(minibox: Run, seed: Path, state: Path) -> None:
+    root = without_answers(seed, state / "fresh")
+
+    def ignore() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+    for first in (ignore, None):
+        done = minibox("--root", root, *MAP, preexec_fn=first)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() != HOSTS
+
+
+def test_a_probe_that_fails_is_an_error_that_says_so(seed: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: dict[str, Any] = {
+        "root": str(without_answers(seed, state / "fresh")),
+        "runroot": str(state / "run"),
+        "network": "none",
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(probes, "SOURCE", "import os; os.abort()")
+        with pytest.raises(minibox_api.MiniboxError, match="find out whether this host has idmapped layers: "):
+            minibox_api.run("base", ["true"], **places)
+        assert minibox_api.run("base", ["true"], userns="host", **places).returncode == 0
+    done = minibox_api.run("base", ["cat", "/proc/self/uid_map"], capture_output=True, text=True, **places)
+    assert done.stdout.split() != HOSTS
+
+
+def test_nothing_is_loaded_from_where_the_caller_happens_to_be(
+    minibox: Run, seed: Path, state: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(seed, tmpfs / "root", symlinks=True)
-    for answer in (tmpfs / "root/cache").glob("id-map-*"):  # the seed's own, of another file system
-        answer.unlink()
-    run = ("--root", tmpfs / "root", "run", "--rm", "--network", "none", "base", "cat", "/proc/self/uid_map")
-    first, second = minibox(*run), minibox(*run)
-    assert (first.returncode, second.returncode) == (0, 0), first.stderr
-    has_own_ids = first.stdout.split() != ["0", "0", "4294967295"]
-    assert ("no user namespace" in first.stderr) is not has_own_ids
-    assert second.stderr == ""
+    """A directory of somebody else's, with a minibox of his."""
+    (tmp_path / "minibox").mkdir()
+    (tmp_path / "minibox/__init__.py").write_text(f"open({str(tmp_path / 'taken')!r}, 'w')")
+    root = without_answers(seed, state / "fresh")
+    assert minibox("--root", root, *MAP, cwd=tmp_path).returncode == 0
+    assert minibox("--root", root, "doctor", cwd=tmp_path, timeout_s=120).stdout
+    assert not (tmp_path / "taken").exists()
 
 
 def test_a_volume_that_can_not_be_mapped_is_named(minibox: Run, tmpfs: Path) -> None:

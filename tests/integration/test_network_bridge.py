@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -399,3 +400,19 @@ def test_an_ordinary_users_container_reaches_the_outside(host: Host, user_comman
         )
     assert done.stdout == "hello\n", done.stderr
     assert peers == ["203.0.113.1"]
+
+
+def test_what_nft_refuses_is_an_error_for_who_ignores_the_end_of_children(host: Host) -> None:
+    """Then nobody learns nft's status, and rules that aren't there would pass for made."""
+
+    def change() -> None:
+        with pytest.raises(NetworkError, match="change nftables"):
+            firewall.apply("add rule inet minibox-nosuch forward drop\n")
+        firewall.apply("add table inet minibox-other\n")
+        firewall.apply("delete table inet minibox-other\n")
+
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        host.namespace.act(change)
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from errno import ECHILD, EINVAL, EMFILE, ENOMEM, ENOSPC, ENOSYS, EPERM
 from pathlib import Path
 
 import pytest
 
-from minibox.engine import doctor
+from minibox.engine import id_map_support, probes
 from minibox.engine.id_map_support import refusal
 from minibox.engine.options import RunOptions
 from minibox.engine.prepare import wants_own_ids
-from minibox.errors import Unsupported
+from minibox.errors import ProbeFailed, Unsupported
+from minibox.linux import probe
 from minibox.plan import operations as op
 from minibox.plan.explain import step_error
 
@@ -45,18 +47,87 @@ def test_ids_of_its_own_are_refused_where_they_were_asked_for() -> None:
         wants_own_ids(RunOptions(image="base", userns="private"), 0, _refused)
 
 
-@pytest.mark.parametrize("answer", ["ok", "id-map the mount of a layer: Invalid argument (EINVAL)"])
-def test_the_answer_is_remembered_and_news_once(tmp_path: Path, answer: str) -> None:
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / f"id-map-{os.uname().release}").symlink_to(answer)
-    assert refusal(str(tmp_path)) == ("" if answer == "ok" else answer, False)
+class Kernel:
+    """Answers in place of the real one, and counts how often it is asked."""
+
+    def __init__(self, *answers: str | Exception) -> None:
+        self.answers = list(answers)
+
+    def __call__(self, name: str, directory: str) -> str:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
-def test_a_probe_that_did_not_finish_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_prober", lambda _: lambda _: "the probe died: -9")
-    assert doctor.probe_layers(str(tmp_path)) is None
-    assert refusal(str(tmp_path)) == ("", False)
+@pytest.mark.parametrize("answer", ["", _refused()])
+def test_what_the_kernel_says_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    monkeypatch.setattr(probes, "refusal", Kernel(answer))
+    assert [refusal(str(tmp_path), "") for _ in range(3)] == [answer] * 3
+
+
+def test_trouble_is_an_error_and_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "refusal", Kernel(ProbeFailed("its process died"), ProbeFailed("again"), ""))
+    for _ in range(2):
+        with pytest.raises(ProbeFailed):
+            refusal(str(tmp_path), "")
     assert not (tmp_path / "cache").exists()
+    assert refusal(str(tmp_path), "") == ""
+
+
+def test_an_answer_is_of_one_boot_kind_of_driver_and_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "refusal", kernel := Kernel(_refused(), "", ""))
+    assert refusal(str(tmp_path), "overlay") == refusal(str(tmp_path), "erofs") == _refused()
+    assert refusal(str(tmp_path), "copy") == refusal(str(tmp_path), "btrfs") == ""
+    (tmp_path / "boot").write_text("another")
+    monkeypatch.setattr(id_map_support, "BOOT_ID", str(tmp_path / "boot"))
+    assert refusal(str(tmp_path), "overlay") == "" and not kernel.answers
+
+
+def test_what_older_versions_have_remembered_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They took any trouble for the kernel's no."""
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / f"id-map-{os.uname().release}").symlink_to("idmapped_layers: No child processes (ECHILD)")
+    monkeypatch.setattr(probes, "refusal", Kernel(""))
+    assert refusal(str(tmp_path), "") == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(EINVAL, "refused"), (ENOSYS, "refused"), (EPERM, "refused"), (ECHILD, "failed"), (EMFILE, "failed"),
+     (ENOMEM, "failed"), (ENOSPC, "failed")],
+)  # fmt: skip
+def test_only_some_of_what_the_kernel_answers_is_a_no(
+    number: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(number, os.strerror(number), "a step")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(probe.PROBES, "some", fail)
+    assert probe.answer("some", str(tmp_path)) == f"{kind} a step: {number}"
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "ended with status -9"),
+        ("raise ValueError('odd')", "ValueError: odd"),
+        ("print('ok')", "ended with status 0"),
+        ("import os; os.write(1, b'failed wait for a child: 10')", "wait for a child: No child processes"),
+    ],
+)
+def test_a_probe_that_did_not_finish_says_nothing(
+    source: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "SOURCE", source)
+    with pytest.raises(ProbeFailed, match=why):
+        probes.refusal("overlay", str(tmp_path))
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_error_names_what_can_not_be_mapped() -> None:
