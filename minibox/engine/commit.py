@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 
 from minibox.engine import ownership, state
-from minibox.engine.trees import Directories, Tree, container_tree
+from minibox.engine.trees import MOUNT_POINTS, Directories, Tree, container_tree
 from minibox.engine.user_namespace import run_inside
 from minibox.errors import InvalidReference, MiniboxError, StoreError, kernel_says
 from minibox.image.manifest import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST
@@ -143,7 +143,7 @@ def _pack(directories: Directories, layout: Layout, tree: Tree, below: Tree) -> 
         with compress(blob) as compressor:
             writer = LayerWriter(compressor)
             try:
-                count = writer.add_changes(changes(old, new, descends=True))
+                count = writer.add_changes(changes(old, new, descends=True, made=MOUNT_POINTS))
             except OSError as error:
                 if error.filename:  # not of the blob
                     raise StoreError(f"read {os.fsdecode(error.filename)}: {kernel_says(error)}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minibox.engine.trees import Directories, container_tree, find_tree
+from minibox.engine.trees import MOUNT_POINTS, Directories, container_tree, find_tree
 from minibox.engine.user_namespace import run_inside
 from minibox.errors import MiniboxError, kernel_says
 from minibox.image.store import ImageStore
@@ -28,12 +28,13 @@ def diff(root: str, name: str, other: str = "", *, storage_driver: str = "") -> 
         old, new = (tree, find_tree(root, other, storage_driver)) if other else (tree.below(), tree)
 
         descends = bool(tree.container_id) and not other
+        made = MOUNT_POINTS if descends else frozenset()
 
         def compare() -> list[tuple[str, str]]:
             from minibox.image.changes import changes
 
             with directories.stack(old) as before, directories.stack(new) as now:
-                found = [(change.kind, change.path) for change in changes(before, now, descends=descends)]
+                found = [(change.kind, change.path) for change in changes(before, now, descends=descends, made=made)]
             return sorted(found, key=lambda row: row[1])
 
         with Directories(root, old, new) as directories:
@@ -42,6 +43,8 @@ def diff(root: str, name: str, other: str = "", *, storage_driver: str = "") -> 
 
 def export(root: str, name: str, file: BinaryIO) -> None:
     """Write a container's root file system to ``file`` as a tar, without what is mounted in it; it may run.
+
+    What was only made to mount on, as /etc/hosts where the image has none, is left out.
 
     Raises:
         MiniboxError: there is no container of that name or id, or a file of it can't be read.
@@ -52,11 +55,14 @@ def export(root: str, name: str, file: BinaryIO) -> None:
     tree = container_tree(root, state.find(root, name)["Id"])
 
     def pack() -> None:
+        from minibox.image.mount_points import absent, is_untouched
         from minibox.image.pack import LayerWriter
 
+        with directories.stack(tree.below()) as image:
+            made = absent(image, MOUNT_POINTS)
         with directories.stack(tree) as stack:
             writer = LayerWriter(file)
-            writer.add_below(stack.root)
+            writer.add_below(stack.root, without=lambda node: f"/{node.path}" in made and is_untouched(node))
             writer.close()
             file.flush()
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
+from minibox.engine.prepare import FILES
 from minibox.engine.view import detached, overlay, stage
 from minibox.plan import operations as op
-from minibox.storage import lost_memory, memory_of, read_record, snapshotter
+from minibox.storage import container_directory, lost_memory, memory_of, read_record, snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ WHOLE = op.FIRST_BIND  # slot of the root with what is mounted in it
 
 @contextmanager
 def mounted_root(root: str, key: str, mounts: Sequence[dict[str, Any]], *, read_only: bool) -> Iterator[int]:
-    """A directory descriptor of a container's root, with its bind mounts and volumes; it must not run.
+    """A directory descriptor of a container's root, with its bind mounts and volumes, and with the /etc/hosts, /etc/hostname
+    and /etc/resolv.conf that it had; it must not run.
 
     Files have the owners that they have on disk: the image's own.
 
@@ -42,7 +44,13 @@ def mounted_root(root: str, key: str, mounts: Sequence[dict[str, Any]], *, read_
     found = read_record(root, key)
     assert found is not None, "the caller has found its tree"
     snapshot = snapshotter(root, found[0]).describe(key, found[1])
-    fd = detached(_steps(root, snapshot, mounts, read_only))
+    taken = {mount["Destination"] for mount in mounts}
+    files = [
+        {"Source": f"{container_directory(root, key)}/{file}", "Destination": path, "ReadOnly": read_only}
+        for path, file in FILES.items()
+        if path not in taken
+    ]
+    fd = detached(_steps(root, snapshot, [*mounts, *files], read_only))
     try:
         yield fd
     finally:

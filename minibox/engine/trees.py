@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from minibox.engine import files, ownership, state
+from minibox.engine.prepare import FILES
 from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, MiniboxError
 from minibox.image.stack import Stack, own_marks
 from minibox.image.store import ImageStore
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 LAYER_DIGITS_MIN = 8
+#: What a start makes in a container's root to mount on, where its image lacks it.
+MOUNT_POINTS = frozenset((*FILES, "/proc", "/sys", "/dev"))
 
 
 @record

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import stat
 
+from minibox.image.mount_points import is_untouched
 from minibox.image.stack import is_gone
 from minibox.record import record
 
@@ -44,12 +45,21 @@ class Change:
 
 
 class _Level:
-    """A directory on the way down, and the names in it that are still to be compared."""
+    """A directory on the way down, and the names in it that are still to be compared.
 
-    def __init__(self, old: Stack, new: Stack, before: Node | None, now: Node) -> None:
-        """``before`` and ``now`` are closed with it."""
+    Attributes:
+        has_mount_points: something in it was made by a start, and is left out.
+    """
+
+    def __init__(self, old: Stack, new: Stack, before: Node | None, now: Node, made: frozenset[str]) -> None:
+        """
+        Args:
+            before, now: the directory; closed with it.
+            made: as of `changes`.
+        """
         self.before, self.now = before, now
-        self._waiting = self._differing(old, new)
+        self.has_mount_points = False
+        self._waiting = iter(list(self._differing(old, new, made)))
 
     def __iter__(self) -> Iterator[tuple[str, Child | None, Child | None]]:
         return self
@@ -57,6 +67,35 @@ class _Level:
     def __next__(self) -> tuple[str, Child | None, Child | None]:
         """Name, old and new child, sorted by name."""
         return next(self._waiting)
+
+    def path(self, name: str) -> str:
+        return f"/{self.now.path}/{name}" if self.now.path else f"/{name}"
+
+    def _differing(
+        self, old: Stack, new: Stack, made: frozenset[str]
+    ) -> Iterator[tuple[str, Child | None, Child | None]]:
+        try:
+            there = self.now.children()
+        except OSError as error:
+            if not is_gone(error):
+                raise
+            return
+        was = self.before.children() if self.before is not None else {}
+        for name in sorted(there.keys() | was.keys()):
+            before, now = was.get(name), there.get(name)
+            if before and now and old.identity(before) == new.identity(now):
+                continue
+            if made and now and not before and self.path(name) in made and self._is_mount_point(name, now):
+                self.has_mount_points = True
+                continue
+            yield name, before, now
+
+    def _is_mount_point(self, name: str, listed: Child) -> bool:
+        node = _opened(self.now, name, listed)
+        if node is None:
+            return False
+        with node:
+            return is_untouched(node)
 
     def open(self, name: str, was: Child | None, there: Child) -> tuple[Node | None, Node | None]:
         """What there was and what there is now of a name, None for what is gone."""
@@ -73,21 +112,8 @@ class _Level:
         if self.before is not None:
             self.before.close()
 
-    def _differing(self, old: Stack, new: Stack) -> Iterator[tuple[str, Child | None, Child | None]]:
-        try:
-            there = self.now.children()
-        except OSError as error:
-            if not is_gone(error):
-                raise
-            return
-        was = self.before.children() if self.before is not None else {}
-        for name in sorted(there.keys() | was.keys()):
-            before, now = was.get(name), there.get(name)
-            if not (before and now and old.identity(before) == new.identity(now)):
-                yield name, before, now
 
-
-def changes(old: Stack, new: Stack, *, descends: bool = False) -> Iterator[Change]:
+def changes(old: Stack, new: Stack, *, descends: bool = False, made: frozenset[str] = frozenset()) -> Iterator[Change]:
     """What has to be done to ``old`` to have ``new``: each directory before what is in it, sorted within it.
 
     Of a tree that is new all is told; of one that was deleted, its top only. What disappears while it
@@ -96,6 +122,8 @@ def changes(old: Stack, new: Stack, *, descends: bool = False) -> Iterator[Chang
     Args:
         descends: ``new`` is a container on ``old``: a file that was linked to has changed too, so that a layer has
             both its names.
+        made: paths that a start makes to mount on: where ``old`` lacks them they are left out, unless something has
+            been done to them.
 
     Raises:
         OSError: a directory can't be read, with its path.
@@ -105,7 +133,7 @@ def changes(old: Stack, new: Stack, *, descends: bool = False) -> Iterator[Chang
     unreported: list[Change | None] = []  # for each directory on the way down: itself, unless that was told
     if old.root.layers and new.root.layers and comparison.differ(old.root, new.root):
         yield Change("C", "/", new.root)
-    levels = [_Level(old, new, old.root, new.root)]
+    levels = [_Level(old, new, old.root, new.root, made)]
     while levels:
         level = levels[-1]
         try:
@@ -114,7 +142,7 @@ def changes(old: Stack, new: Stack, *, descends: bool = False) -> Iterator[Chang
             levels.pop().close()
             del unreported[len(levels) - 1 :]
             continue
-        path = f"/{level.now.path}/{name}" if level.now.path else f"/{name}"
+        path = level.path(name)
         if there is None:
             yield from _told(unreported, Change("D", path))
             continue
@@ -122,17 +150,22 @@ def changes(old: Stack, new: Stack, *, descends: bool = False) -> Iterator[Chang
         try:
             if now is None:
                 continue
-            differs = before is None or comparison.differ(before, now)
+            below = None
+            if now.is_directory:
+                below = _Level(old, new, before if before and before.is_directory else None, now, made)
+            if below and below.has_mount_points:  # which is why it is new, or has a new time
+                differs = before is not None and comparison.differ(before, now, times=False)
+            else:
+                differs = before is None or comparison.differ(before, now)
             change = Change("A" if before is None else "C", path, now)
             if differs:
                 yield from _told(unreported, change)
-            if now.is_directory:
-                levels.append(_Level(old, new, before if before and before.is_directory else None, now))
+            if below:
+                levels.append(below)
                 unreported.append(None if differs else change)
         finally:
-            below = levels[-1]
             for node in (before, now):
-                if node is not None and node is not below.before and node is not below.now:
+                if node is not None and node is not levels[-1].before and node is not levels[-1].now:
                     node.close()
 
 
@@ -149,14 +182,14 @@ class _Comparison:
         # overlayfs copies a file up alone: a hard link among what is above the old layers was made there.
         self._above = new.identities[-len(old.identities) :] == old.identities
 
-    def differ(self, before: Node, now: Node) -> bool:
+    def differ(self, before: Node, now: Node, *, times: bool = True) -> bool:
         was, status = before.status, now.status
         if before.identity == now.identity:
             return False
         if was.st_mode != status.st_mode or before.owner != now.owner:
             return True
         # The root of a container is made with it, and so has its time.
-        if now.path and not _same_time(was.st_mtime_ns, status.st_mtime_ns):
+        if times and now.path and not _same_time(was.st_mtime_ns, status.st_mtime_ns):
             return True
         if stat.S_ISLNK(status.st_mode):
             return before.readlink() != now.readlink()

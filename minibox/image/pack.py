@@ -130,10 +130,12 @@ class LayerWriter:
         directory: Node,
         rename: Callable[[str], str] = lambda path: path,
         owner_of: Callable[[str, os.stat_result], Owner] | None = None,
+        without: Callable[[Node], bool] = lambda node: False,
     ) -> None:
         """Add all that is below a directory, each directory before what is in it, sorted within it.
 
         Args:
+            without: whether a file is left out, with all below it.
             rename: the name of an entry, of its path in the stack.
             owner_of: (path, status) -> (uid, gid); default: as on disk.
         """
@@ -153,6 +155,8 @@ class LayerWriter:
                 continue
             owner = owner_of(node.path, node.status) if owner_of else None
             try:
+                if without(node):
+                    continue
                 self.add_node(node, rename(node.path), owner)
                 if node.is_directory:
                     levels.append((node, _sorted_children(node)))

@@ -279,6 +279,66 @@ def test_images_of_layers_with_whiteouts(minibox: Run, state: Path) -> None:
     assert {"D /etc/group", "A /srv/new", "C /tmp"} <= set(shown)
 
 
+def bare(run: Run) -> None:
+    """The image `bare`: `base` without anything that a start mounts on."""
+    assert run("create", "--name", "whole", "base").returncode == 0
+    whole, fewer = io.BytesIO(run("export", "whole", text=False).stdout), io.BytesIO()
+    with tarfile.open(fileobj=whole) as source, tarfile.open(fileobj=fewer, mode="w") as target:
+        for member in source:
+            if member.name not in ("proc", "sys", "dev", "etc/hosts", "etc/hostname", "etc/resolv.conf"):
+                target.addfile(member, source.extractfile(member) if member.isreg() else None)
+    assert run("import", "-", "bare", input=fewer.getvalue(), text=False).returncode == 0
+    assert run("rm", "whole").returncode == 0
+
+
+def exported(run: Run, name: str) -> dict[str, int]:
+    """The sizes of files in a container's export."""
+    with tarfile.open(fileobj=io.BytesIO(run("export", name, text=False).stdout)) as file:
+        return {member.name: member.size for member in file}
+
+
+@pytest.mark.parametrize("driver", ["overlay", "copy"])
+def test_what_a_start_makes_to_mount_on_is_no_change(run: Run, driver: str) -> None:
+    """As Docker says it; of /etc, which has a new time by that, nothing is told either."""
+    env = {"MINIBOX_STORAGE_DRIVER": driver}
+    bare(run)
+    for name, script, told in (
+        ("nothing", "true", ""),
+        ("file", "echo 10.0.0.9 own >> /etc/hosts; echo new > /etc/new", "C /etc\nA /etc/new\n"),
+        ("mode", "chmod 700 /etc", "C /etc\n"),
+        ("beside", "mkdir /system; touch /hosts", "A /hosts\nA /system\n"),
+    ):
+        done = run("run", *NO_NETWORK, "--hostname", "here", "--name", name, "bare", "sh", "-c", script, env=env)
+        assert (done.returncode, said(run("diff", name, env=env))) == (0, told), done.stderr
+        said(run("commit", name, f"of-{name}", env=env))
+        assert said(run("diff", "bare", f"of-{name}", env=env)) == told
+        assert not {"proc", "sys", "dev", "etc/hosts", "etc/hostname", "etc/resolv.conf"} & exported(run, name).keys()
+    layers = json.loads(said(run("inspect", "--type", "image", "of-nothing")))[0]["RootFS"]["Layers"]
+    assert len(layers) == 1
+    # After the end, too, cp has what the container saw.
+    assert said(run("cp", "file:/etc/hostname", "-", env=env)).count("here\n") == 1
+    assert "10.0.0.9 own" in said(run("cp", "file:/etc/hosts", "-", env=env))
+    whole = run("cp", "file:/etc/.", "-", env=env, text=False).stdout
+    with tarfile.open(fileobj=io.BytesIO(whole)) as file:
+        assert all(file.getmember(f"./{each}").size for each in ("hosts", "hostname", "resolv.conf"))
+
+
+def test_what_the_image_has_to_mount_on_stays_and_what_the_container_made_of_it_is_told(run: Run) -> None:
+    bare(run)
+    # An image of the same names, whatever is in them.
+    script = "mkdir -p /data/etc /data/proc; touch /data/etc/hosts; tar c -C /data ."
+    tar = run("run", "--rm", *NO_NETWORK, "base", "sh", "-c", script, text=False).stdout
+    assert run("import", "-", "empty", input=tar, text=False).returncode == 0
+    assert run("create", "--name", "of-empty", "empty", "none").returncode == 0
+    assert {"etc/hosts", "proc"} <= exported(run, "of-empty").keys()
+    with tarfile.open(fileobj=io.BytesIO(run("export", "of-empty", text=False).stdout)) as file:
+        assert file.getmember("etc/hosts").size == 0
+    # A volume's place is the user's doing.
+    assert run("run", *NO_NETWORK, "--name", "web", "-v", "/etc/more", "bare", "true").returncode == 0
+    assert said(run("diff", "web")) == "C /etc\nA /etc/more\n"
+    assert "etc/more" in exported(run, "web")
+
+
 @pytest.mark.parametrize(
     "driver",
     [
