@@ -41,7 +41,16 @@ def plan_cgroup(
 
         host = scope_host(f"{name}.scope", euid=euid, environ=os.environ)
         spec["linux"]["cgroupsPath"] = f"{host.slice}:minibox:{container_id}"  # runc's form for systemd
-    return host, cgroup.cgroup_steps(host, name, resources, devices=devices)
+    return host, cgroup.cgroup_steps(host, name, resources, devices=devices, in_all=_makes_cgroups(spec))
+
+
+def _makes_cgroups(spec: Spec) -> bool:
+    """Can it make cgroups, where they are mounted for it or where it mounts them itself, as an init system does?"""
+    if "CAP_SYS_ADMIN" in spec["process"].get("capabilities", {}).get("bounding", ()):
+        return True
+    return any(
+        mount.get("type") == "cgroup" and "ro" not in mount.get("options", ()) for mount in spec.get("mounts", ())
+    )
 
 
 def _needs_systemd(host: CgroupHost, resources: LinuxResources, euid: int) -> bool:

@@ -13,6 +13,7 @@ from minibox.engine.spec import make_spec
 from minibox.engine.volumes import user_mounts
 from minibox.errors import Unsupported, UsageError
 from minibox.linux import cgroup
+from minibox.linux.cgroup.group import shown_hierarchies
 from minibox.linux.executable import INIT
 from minibox.linux.seccomp import filter_flags, program_of
 from minibox.plan.compiler import Start, compile_plan
@@ -182,11 +183,6 @@ def _disk(options: RunOptions, snapshot: Snapshot) -> Disk | None:
 
 def cgroup_mounts(host: CgroupHost, planned: cgroup.Cgroup, euid: int) -> tuple[tuple[str, str, str], ...]:
     """What /sys/fs/cgroup shows: the v2 hierarchy, or those of v1 that the container has a group in."""
-    if host.mode == "v2":
-        return (("", "cgroup2", ""),)
-    if euid:
+    if euid and host.mode != "v2":
         return ()
-    seen: dict[str, list[str]] = {}
-    for controller, directory in planned.v1.items():
-        seen.setdefault(os.path.dirname(directory), []).append(controller)
-    return tuple((",".join(names), "cgroup", ",".join(names)) for names in seen.values())
+    return shown_hierarchies(host.mode, planned)

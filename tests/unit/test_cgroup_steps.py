@@ -460,3 +460,14 @@ def test_root_makes_its_cgroups_at_the_top(tmp_path):
         (tmp_path / name).write_text(text)
     host = detect(CgroupMounts({"cpu": str(tmp_path), "pids": "/nowhere"}, str(tmp_path), "/"), "/somewhere")
     assert host == CgroupHost("hybrid", {"cpu": str(tmp_path)}, ("pids",), str(tmp_path), ("cpu", "memory"), ("cpu",))
+
+
+def test_one_that_makes_cgroups_has_one_in_every_hierarchy():
+    host = CgroupHost("hybrid", V1, v2_parent="/cg/unified", named={"name=systemd": "/cg/systemd"})
+    every = {f"{parent}/minibox-x" for parent in (*V1.values(), "/cg/systemd", "/cg/unified")}
+    steps = cgroup_steps(host, "minibox-x", {}, in_all=True)
+    assert {step.path for step in steps if step.op == "mkdir"} == every
+    group = planned(host, "minibox-x", steps)
+    assert set(group.directories) == every and group.v1["name=systemd"] == "/cg/systemd/minibox-x"
+    few = cgroup_steps(host, "minibox-x", {})
+    assert [step.path for step in few if step.op == "mkdir"] == ["/cg/unified/minibox-x", "/cg/memory/minibox-x"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from minibox.linux import cgroup
+from minibox.linux.cgroup.group import shown_hierarchies
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -80,9 +79,4 @@ def shown(plan: GroupPlan, own_view: bool) -> tuple[tuple[str, str, str], ...]:
         if plan.host.mode == "v2":
             return (("", "bind", plan.group.v2),) if plan.group.v2 else ()
         return tuple((names, "bind", directory) for directory, names in bound.items())
-    if plan.host.mode == "v2":
-        return (("", "cgroup2", ""),)
-    seen: dict[str, list[str]] = {}
-    for controller, directory in plan.group.v1.items():
-        seen.setdefault(os.path.dirname(directory), []).append(controller)
-    return tuple((",".join(names), "cgroup", ",".join(names)) for names in seen.values())
+    return shown_hierarchies(plan.host.mode, plan.group)

@@ -65,7 +65,7 @@ def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], *, eve
         raise
     if everywhere:
         return group
-    v1 = {controller: f"{parent}/{group.name}" for controller, parent in host.v1.items()}
+    v1 = {controller: f"{parent}/{group.name}" for controller, parent in host.hierarchies.items()}
     return Cgroup(group.name, {key: path for key, path in v1.items() if os.path.isdir(path)}, group.v2)
 
 

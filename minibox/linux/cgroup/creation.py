@@ -94,7 +94,7 @@ def settings(steps: Iterable[CgroupStep]) -> Iterator[tuple[str, str]]:
 def planned(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...]) -> Cgroup:
     """The cgroup that `make` makes of ``steps``. Pure: it needn't exist yet."""
     parents = {step.path.rpartition("/")[0] for step in steps if step.op == "mkdir"}
-    v1 = {controller: f"{parent}/{name}" for controller, parent in host.v1.items() if parent in parents}
+    v1 = {controller: f"{parent}/{name}" for controller, parent in host.hierarchies.items() if parent in parents}
     return Cgroup(name, v1, f"{host.v2_parent}/{name}" if host.v2_parent in parents else "")
 
 

@@ -337,6 +337,19 @@ def _leave_to_systemd(scope: str) -> None:
         sleep(0.002)
 
 
+def shown_hierarchies(mode: str, group: Cgroup) -> tuple[tuple[str, str, str], ...]:
+    """What a mount of type cgroup shows in a cgroup namespace, as `plan.compiler.Start.cgroup_mounts`: the v2 hierarchy,
+    or those of v1 that the container has a cgroup of its own in. In any other it would see, and change, ours."""
+    if mode == "v2":
+        return (("", "cgroup2", ""),)
+    seen: dict[str, list[str]] = {}
+    for controller, directory in group.v1.items():
+        seen.setdefault(os.path.dirname(directory), []).append(controller)
+    return tuple(
+        (",".join(each.removeprefix("name=") for each in names), "cgroup", ",".join(names)) for names in seen.values()
+    )
+
+
 def of_paths(paths: Mapping[str, str]) -> Cgroup:
     """The cgroup of `Cgroup.paths`, as far as it still exists."""
     found = {controller: path for controller, path in paths.items() if os.path.isdir(path)}
@@ -347,7 +360,7 @@ def of_paths(paths: Mapping[str, str]) -> Cgroup:
 def find(host: CgroupHost, name: str) -> Cgroup:
     """The cgroup ``name`` as far as it exists, whoever made it: we, or systemd."""
     check_name(name)
-    v1 = {controller: f"{parent}/{name}" for controller, parent in host.v1.items()}
+    v1 = {controller: f"{parent}/{name}" for controller, parent in host.hierarchies.items()}
     v1 = {controller: path for controller, path in v1.items() if os.path.isdir(path)}
     v2 = f"{host.v2_parent}/{name}"
     if host.mode == "v2" and not (host.v2_parent and os.path.isdir(v2)):
@@ -364,7 +377,7 @@ def find(host: CgroupHost, name: str) -> Cgroup:
 
 def leftovers(host: CgroupHost) -> set[str]:
     """Names of all of minibox's cgroups that exist where this host's are made, in use or not."""
-    parents = {*host.v1.values(), host.v2_parent} - {""}
+    parents = {*host.hierarchies.values(), host.v2_parent} - {""}
     return {name for parent in parents for name in os.listdir(parent) if name.startswith("minibox-")}
 
 

@@ -54,6 +54,7 @@ class CgroupHost:
         slice: the slice of that unit.
         joined: a process can't be born in a cgroup of ours, since we are in one that belongs to somebody else:
             systemd moves it there.
+        named: v1 hierarchies without a controller: "name=systemd" -> directory, those we may write only.
     """
 
     mode: str
@@ -67,6 +68,12 @@ class CgroupHost:
     scope: str = ""
     slice: str = ""
     joined: bool = False
+    named: dict[str, str] = {}
+
+    @property
+    def hierarchies(self) -> dict[str, str]:
+        """All of v1 that we may write, by controller or by name."""
+        return {**self.v1, **self.named}
 
     @property
     def usable(self) -> bool:
@@ -117,17 +124,19 @@ def detect(mounts: CgroupMounts | None = None, own_v2: str | None = None) -> Cgr
             mounts = parse_mounts(read_text("/proc/self/mountinfo"))
     v1 = {name: path for name, path in mounts.v1.items() if access(path, W_OK)}
     denied = tuple(name for name in mounts.v1 if name not in v1)
+    named = {name: path for name, path in mounts.named.items() if access(path, W_OK)}
     if not mounts.v2:
-        return CgroupHost("v1" if mounts.v1 else "none", v1, denied)
+        return CgroupHost("v1" if mounts.v1 else "none", v1, denied, named=named)
     mode = "hybrid" if mounts.v1 else "v2"
     parent = mounts.v2
     if not _is_ours(parent):
         own = current_v2() if own_v2 is None else own_v2
         parent = next(filter(_is_ours, _ancestors(mounts, own)), "")
         if not parent:
-            return CgroupHost(mode, v1, denied, v2_denied=own)
+            return CgroupHost(mode, v1, denied, v2_denied=own, named=named)
     nested = parent == mounts.v2 and access(f"{parent}/cgroup.type", 0)  # the true root has no such file
-    return CgroupHost(mode, v1, denied, parent, controllers(parent), enabled_controllers(parent), nested=nested)
+    available, enabled = controllers(parent), enabled_controllers(parent)
+    return CgroupHost(mode, v1, denied, parent, available, enabled, nested=nested, named=named)
 
 
 def controllers(directory: str) -> tuple[str, ...]:

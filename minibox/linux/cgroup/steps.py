@@ -6,7 +6,8 @@ Which hierarchies a container gets, from costs measured on Linux 6.18 (a v1 hier
 - v2, where there is one, always: it freezes, kills and counts CPU time without any controller.
 - memory always: it tells an out-of-memory kill from any other, and a limit can be changed later.
 - freezer and cpuacct on pure v1 only, where v2 can't stand in for them.
-- any other only when one of its limits is asked for.
+- any other only when one of its limits is asked for, or when the container can mount cgroups itself, and
+  make some: in a hierarchy in which it has none of its own it would be in ours.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class CgroupStep:
 
 
 def cgroup_steps(
-    host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices: bool = True
+    host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices: bool = True, in_all: bool = False
 ) -> tuple[CgroupStep, ...]:
     """The steps that make the cgroup ``name`` with the limits of OCI ``linux.resources``.
 
@@ -80,16 +81,23 @@ def cgroup_steps(
         resources: `linux.resources`; absent, None and empty values ask for nothing.
         devices: False leaves the device rules out: in a user namespace of its own a container can't
             make device nodes, so there is nothing to filter.
+        in_all: in every hierarchy of v1, those without a controller too.
 
     Raises:
         LimitError: something was asked for that this host has no means for.
     """
     check_name(name)
-    return limit_steps(host, name, resources, devices=devices, everywhere=False)
+    return limit_steps(host, name, resources, devices=devices, everywhere=False, in_all=in_all)
 
 
 def limit_steps(
-    host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices: bool, everywhere: bool
+    host: CgroupHost,
+    name: str,
+    resources: Mapping[str, Any],
+    *,
+    devices: bool,
+    everywhere: bool,
+    in_all: bool = False,
 ) -> tuple[CgroupStep, ...]:
     """As `cgroup_steps`, for a cgroup of any name.
 
@@ -117,7 +125,7 @@ def limit_steps(
     for file, value in (resources.get("unified") or {}).items():
         v2.append(_unified(host, file, value))
     rules = resources.get("devices") if devices else None
-    steps = [*_v2_steps(host, name, v2, everywhere), *_v1_steps(host, name, v1, everywhere)]
+    steps = [*_v2_steps(host, name, v2, everywhere), *_v1_steps(host, name, v1, in_all or everywhere)]
     if rules:
         steps += _device_steps(host, name, rules)
     return tuple(steps)
@@ -179,18 +187,19 @@ def _scope_step(host: CgroupHost, settings: list[tuple[str, Setting]]) -> Cgroup
 
 
 def _v1_steps(
-    host: CgroupHost, name: str, settings: dict[str, list[tuple[str, Setting]]], everywhere: bool
+    host: CgroupHost, name: str, settings: dict[str, list[tuple[str, Setting]]], in_all: bool
 ) -> list[CgroupStep]:
     directories = dict.fromkeys(settings)
     always = ("memory",) if host.v2_parent else ("memory", "freezer", "cpuacct")
-    for controller in host.v1 if everywhere else always:
-        if controller in host.v1:
-            directories.setdefault(host.v1[controller])
+    hierarchies = host.hierarchies
+    for controller in hierarchies if in_all else always:
+        if controller in hierarchies:
+            directories.setdefault(hierarchies[controller])
     steps = []
     for parent in directories:
         asked = settings.get(parent, [])
         directory = f"{parent}/{name}"
-        controller = asked[0][0] if asked else next(c for c, path in host.v1.items() if path == parent)
+        controller = asked[0][0] if asked else next(c for c, path in hierarchies.items() if path == parent)
         limit = asked[0][1].limit if asked else ""
         steps.append(CgroupStep("mkdir", directory, "", limit, False, controller))
         if host.v1.get("cpuset") == parent:
