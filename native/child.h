@@ -5,6 +5,7 @@
 #include "plan.h"
 
 #include <limits.h>
+#include <stdbool.h>
 
 /* The slot of the socket to the parent: SOCK_SEQPACKET, close-on-exec. */
 #define MB_SLOT_STATUS 0
@@ -18,6 +19,7 @@ enum mb_state {
     MB_EXEC = 1,    /* about to execve: if the status socket then closes, the command runs */
     MB_FAILED = 2,  /* operation `index` answered `error` */
     MB_DONE = 3,    /* the list ended without an exec */
+    MB_WAITING = 4, /* at the gate */
 };
 
 /* When an operation ran. */
@@ -48,7 +50,11 @@ struct mb_message {
 struct mb_child {
     const struct mb_plan *plan;
     struct mb_record *record;
-    int report; /* once past a gate: a file that is told of a failure, else -1 */
+    int report;      /* once past a gate: a file that is told of a failure, else -1 */
+    bool filtered;   /* a filter of system calls is loaded, and may forbid any */
+    uint64_t now_ns; /* when the last operation began or ended */
+    bool has_permitted;
+    uint32_t permitted[2]; /* capabilities, asked for before the filter */
     int slots[MB_SLOTS];
     char home[PATH_MAX]; /* "HOME=..." for the command; empty: as its environment says */
 };

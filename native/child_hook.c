@@ -29,7 +29,7 @@ static _Noreturn void become_hook(const struct mb_child *child, int state, const
         }
     }
     mb_close_range(3, UINT_MAX, CLOSE_RANGE_CLOEXEC);
-    mb_child_unblock_signals();
+    mb_child_unblock_signals(child);
     execve(text(a[1]), vector(a[2]), vector(a[3]));
     _exit(127);
 }

@@ -190,14 +190,26 @@ int mb_child_op_cap_bounding(struct mb_child *child, const uint64_t *a) {
     return 0;
 }
 
-/* capset(effective, permitted, inheritable): of these, those that the caller has: nobody can
- * give what he lacks, and a host that lacks one still runs containers. */
-int mb_child_op_capset(struct mb_child *child, const uint64_t *a) {
-    (void)child;
+/* raise_capabilities(): all that are permitted count, though a change of ids has put them away; to load a filter
+ * takes CAP_SYS_ADMIN. */
+int mb_child_op_raise_capabilities(struct mb_child *child, const uint64_t *a) {
+    (void)a;
     struct __user_cap_data_struct data[2];
     int error = capabilities_of_self(data);
     for (int i = 0; i < 2 && !error; i++) {
-        uint32_t had = data[i].permitted;
+        child->permitted[i] = data[i].effective = data[i].permitted;
+    }
+    child->has_permitted = !error;
+    return error ? error : set_capabilities(data);
+}
+
+/* capset(effective, permitted, inheritable): of these, those that the caller has: nobody can
+ * give what he lacks, and a host that lacks one still runs containers. */
+int mb_child_op_capset(struct mb_child *child, const uint64_t *a) {
+    struct __user_cap_data_struct data[2];
+    int error = child->has_permitted ? 0 : capabilities_of_self(data);
+    for (int i = 0; i < 2 && !error; i++) {
+        uint32_t had = child->has_permitted ? child->permitted[i] : data[i].permitted;
         data[i].effective = (uint32_t)(a[0] >> 32 * i) & had;
         data[i].permitted = (uint32_t)(a[1] >> 32 * i) & had;
         data[i].inheritable = (uint32_t)(a[2] >> 32 * i) & had;
@@ -236,12 +248,19 @@ static long load_filter(struct mb_bytes program, uint64_t flags) {
     return syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, flags, &filter);
 }
 
-/* seccomp(program, flags): an array of struct sock_filter. */
+/* seccomp(program, flags): an array of struct sock_filter. From here on each system call of ours is one that
+ * somebody's profile must allow, so there are none but those of the steps that follow. */
 int mb_child_op_seccomp(struct mb_child *child, const uint64_t *a) {
-    return result(load_filter(mb_plan_bytes(child->plan, a[0]), a[1]));
+    mb_child_unblock_signals(child);
+    int error = result(load_filter(mb_plan_bytes(child->plan, a[0]), a[1]));
+    child->filtered = !error;
+    return error;
 }
 
 /* seccomp_listener(program, flags, slot): the same, of a filter that asks somebody else. */
 int mb_child_op_seccomp_listener(struct mb_child *child, const uint64_t *a) {
-    return mb_child_fill(child, a[2], (int)load_filter(mb_plan_bytes(child->plan, a[0]), a[1]));
+    mb_child_unblock_signals(child);
+    int listener = (int)load_filter(mb_plan_bytes(child->plan, a[0]), a[1]);
+    child->filtered = listener >= 0;
+    return mb_child_fill(child, a[2], listener);
 }

@@ -25,8 +25,8 @@ static inline int slot(const struct mb_child *child, uint64_t argument) { return
  * operation stdio, which would close them or leave them close-on-exec. */
 int mb_child_above_stdio(int fd);
 
-/* For the command, which starts with no signal blocked. */
-void mb_child_unblock_signals(void);
+/* For the command, which starts with no signal blocked: before a filter of system calls, or where there is none. */
+void mb_child_unblock_signals(const struct mb_child *child);
 
 /* Give an environment the HOME that the operation home has found, for an empty one. */
 void mb_child_put_home(const struct mb_child *child, char **environment);

@@ -109,11 +109,13 @@ int mb_child_op_tell(struct mb_child *child, const uint64_t *a) {
 int mb_child_op_gate(struct mb_child *child, const uint64_t *a) {
     char byte;
     ssize_t size;
-    mb_child_unblock_signals(); /* as for the command that is to come: it can be ended */
+    mb_child_unblock_signals(child); /* as for the command that is to come: it can be ended */
+    child->record->state = MB_WAITING;
     do {
         size = read(slot(child, a[0]), &byte, 1);
     } while (size < 0 && errno == EINTR);
     child->report = slot(child, a[1]);
+    child->record->state = MB_RUNNING;
     return size == 1 ? 0 : size < 0 ? -errno : -ECONNRESET;
 }
 

@@ -15,7 +15,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -55,36 +55,20 @@ def become_subreaper() -> None:
 
 
 @contextmanager
-def hugetlb_hierarchy() -> Iterator[None]:
-    """crun refuses a v2 hierarchy with controllers beside v1 ones: mount the controller that is left over as v1.
+def v2_without_controllers() -> Iterator[None]:
+    """crun refuses a v2 hierarchy with controllers beside v1 ones: in our mount namespace it seems to have none.
 
-    In our mount namespace only. Its mount point is in the host's tmpfs and goes with the last session that
-    holds its lock: rmdir(2) would take away the mounts of the others, in whichever namespace they are.
+    To mount what is left over as v1 is no way out: that can't be while any container of the machine's has it by v2.
     """
-    target = CGROUPS / "hugetlb"
-    left_over = "\nhugetlb\t" in Path("/proc/cgroups").read_text() and not os.path.ismount(target)
-    if not left_over or not (CGROUPS / "unified").is_dir():
+    controllers = CGROUPS / "unified/cgroup.controllers"
+    if not controllers.exists() or not controllers.read_text().strip():
         yield
         return
-    while True:
-        target.mkdir(exist_ok=True)
-        try:
-            lock = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:  # removed by another session since
-            continue
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        if os.fstat(lock).st_nlink:
-            break
-        os.close(lock)  # removed by another session just before
+    _mount("/dev/null", str(controllers), MS_BIND)
     try:
-        subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "cgroup", str(target)], check=True)
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(target)], check=False)
-        with suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            target.rmdir()
-        os.close(lock)
+        subprocess.run(["umount", "--lazy", str(controllers)], check=False)
 
 
 def _add_user(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from minibox.record import record
 from tests.oci_runtime import Runtime
 
+#: By `make long`: what takes too long for CI.
+LONG = bool(os.environ.get("MINIBOX_LONG"))
 OURS = "minibox-oci"
 PEERS = ("runc", "crun")
 VERSION = "1.0.0"  # crun of Debian 12 knows no newer one

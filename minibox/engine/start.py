@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 from errno import ECONNRESET, EPIPE
+from select import POLLIN, poll
 
 from minibox.errors import MiniboxError, StepError, kernel_says
 from minibox.linux import launcher
-from minibox.linux.process import DONE, EXEC, FAILED, Child, Descriptor, signatures
+from minibox.linux.process import DONE, EXEC, FAILED, WAITING, Child, Descriptor, signatures
 from minibox.linux.requests import Messages
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 SOCK_CLOEXEC = 0o2000000
 SIGKILL = 9
+GATE_POLL_MS = 1
 TIOCGPTPEER = 0x5441  # ioctl_tty(2), Linux 4.13
 
 
@@ -320,8 +322,19 @@ class Execution:
         assert self._status and self.init
         while not self._created and self._receive():
             pass
-        if not self._created and self.init.progress()[0] != EXEC:
+        if self._created:
+            self._wait_gate()
+        elif self.init.progress()[0] != EXEC:
             self._fail()
+
+    def _wait_gate(self) -> None:
+        """It tells before a filter is loaded that may forbid the telling. Little is to be done then."""
+        assert self.init
+        ended = poll()
+        ended.register(self.init.pidfd, POLLIN)
+        while self.init.progress()[0] != WAITING:
+            if self.init.progress()[0] == FAILED or ended.poll(GATE_POLL_MS):
+                self._fail()
 
     def _receive(self) -> bool:
         """Take one message of init's; False when it was the last."""

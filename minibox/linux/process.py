@@ -20,7 +20,7 @@ SIGKILL = 9
 RECORD_BYTES, TIME_BYTES = 16, 16  # struct mb_record, struct mb_time
 
 # child.h: how far a child is
-RUNNING, EXEC, FAILED, DONE = range(4)
+RUNNING, EXEC, FAILED, DONE, WAITING = range(5)
 
 
 _SIGNATURES: dict[str, tuple[int, str]] = {

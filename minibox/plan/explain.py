@@ -99,6 +99,7 @@ WORDS = {
     "setresgid": ("become group {gid}", "setresgid(2)", "gid"),
     "setresuid": ("become user {uid}", "setresuid(2)", "uid"),
     "cap_bounding": ("limit the bounding set to {capabilities}", "capabilities(7)", "capabilities"),
+    "raise_capabilities": ("raise all capabilities that are permitted", "capset(2)", ""),
     "capset": ("keep the capabilities {permitted}", "capset(2)", "effective permitted inheritable"),
     "cap_ambient": ("raise the ambient capabilities {capabilities}", "capabilities(7)", "capabilities"),
     "no_new_privs": ("give up new privileges", "prctl(2)", ""),

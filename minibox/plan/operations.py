@@ -337,6 +337,10 @@ def capset(effective: int, permitted: int, inheritable: int, why: str) -> Op:
     return Op("capset", (effective, permitted, inheritable), why, INIT)
 
 
+def raise_capabilities(why: str) -> Op:
+    return Op("raise_capabilities", (), why, INIT)
+
+
 def cap_ambient(mask_: int, why: str) -> Op:
     return Op("cap_ambient", (mask_,), why, INIT)
 

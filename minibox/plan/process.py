@@ -55,8 +55,6 @@ def become(process: Process, start: Start, hooks: list[Op] | None = None) -> lis
     user = process.get("user", ROOT_USER)
     sets: dict[str, Any] = {**process.get("capabilities", {})}
     caps = {name: capabilities.mask_of(names) for name, names in sets.items()}
-    filter_ = _filter(start)
-    no_new_privs = process.get("noNewPrivileges", False)
     steps = [
         op.umask(user.get("umask", 0o022), "files are made with this mask"),
         op.chdir(process["cwd"], "the working directory"),  # opens a descriptor, which a limit may forbid
@@ -73,31 +71,44 @@ def become(process: Process, start: Start, hooks: list[Op] | None = None) -> lis
     steps.append(op.cap_bounding(caps.get("bounding", 0), "what is not in here can never be gained"))
     if start.setgroups:
         steps.append(op.setgroups(tuple(user.get("additionalGids", [])), "the user's groups"))
-    if not no_new_privs:
-        steps += filter_  # needs CAP_SYS_ADMIN, which the next steps drop
-    steps += [
-        op.setresgid(user["gid"], "the user's group"),
-        op.setresuid(user["uid"], "the user"),
+    steps += [op.setresgid(user["gid"], "the user's group"), op.setresuid(user["uid"], "the user")]
+    steps += dies_with_parent(start, "a change of ids forgets it")
+    steps.append(op.close_fds("no descriptor of the host's stays open", start.kept_fds))
+    drop = [
         op.capset(
             caps.get("effective", 0), caps.get("permitted", 0), caps.get("inheritable", 0), "only these capabilities"
-        ),
+        )
     ]
     # The kernel refuses any that is not inheritable; runc goes on without, and its template has such.
     if ambient := caps.get("ambient", 0) & caps.get("permitted", 0) & caps.get("inheritable", 0):
-        steps.append(op.cap_ambient(ambient, "kept by a command that is not root"))
-    steps += dies_with_parent(start, "a change of ids forgets it")
-    steps.append(op.close_fds("no descriptor of the host's stays open", start.kept_fds))
-    # As late as can be, so that it sees little of ours; but who waits for its listener is gone behind the gate.
-    last = [op.no_new_privs("no set-uid file gives more"), *filter_] if no_new_privs else []
-    if len(filter_) > 1:
-        steps, last = [*steps, *last], []
-    if start.gate:
-        steps.append(op.tell(op.TAG_CREATED, "minibox has nothing more to do"))
-        steps.append(op.gate("all but the command itself is done"))
-    steps += hooks or []
-    steps += labels.at_exec(process)
-    steps += last
-    return [*steps, command(process)]
+        drop.append(op.cap_ambient(ambient, "kept by a command that is not root"))
+    return [*steps, *_filtered(process, start, drop, hooks or []), command(process)]
+
+
+def _filtered(process: Process, start: Start, drop: list[Op], hooks: list[Op]) -> list[Op]:
+    """The filter of system calls, and what must be before it, or behind.
+
+    It may forbid whatever follows, so that is as little as can be. To load it takes no_new_privs or CAP_SYS_ADMIN.
+
+    Args:
+        drop: takes the capabilities away.
+    """
+    filter_, label = _filter(start), labels.at_exec(process)
+    has_listener = len(filter_) > 1  # which is sent, and whoever takes it is gone behind the gate
+    tell = [op.tell(op.TAG_CREATED, "minibox has nothing more to do")] if start.gate else []
+    gate = [op.gate("all but the command itself is done")] if start.gate else []
+    if process.get("noNewPrivileges", False):
+        last = [op.no_new_privs("no set-uid file gives more"), *filter_]
+        if has_listener:
+            return [*drop, *last, *tell, *gate, *hooks, *label]
+        return [*drop, *tell, *gate, *hooks, *label, *last]
+    if not filter_:
+        return [*drop, *tell, *gate, *hooks, *label]
+    # Who is told before sees for himself when the gate is reached.
+    early, late = ([], tell) if has_listener else (tell, [])
+    before, behind = ([], label) if hooks else (label, [])
+    raised = op.raise_capabilities("a change of ids puts them away, and the filter takes CAP_SYS_ADMIN")
+    return [*before, *early, raised, *filter_, *drop, *late, *gate, *hooks, *behind]
 
 
 def command(process: Process) -> Op:

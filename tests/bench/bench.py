@@ -49,7 +49,7 @@ def main() -> int:
     try:
         archive = images.make_root_filesystem(directory) if "images" in wanted else None
         isolation.enter(directory)
-        with isolation.hugetlb_hierarchy():
+        with isolation.v2_without_controllers():
             configure_podman(directory)
             bench(new_ext4(directory), wanted, given.rounds, given.only)
             if archive:

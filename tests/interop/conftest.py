@@ -23,7 +23,7 @@ def crun_hierarchies() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    with isolation.hugetlb_hierarchy():
+    with isolation.v2_without_controllers():
         yield
 
 

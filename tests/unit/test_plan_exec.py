@@ -31,8 +31,8 @@ def test_all_steps_in_order():
     assert names(Joined(ALL), start) == [
         "clone", "die_with_parent", "write_fd", "write_fd", "undumpable", "setns", "clone_sibling",
         "setgroups", "setresgid", "setresuid", "setsid", "session_keyring", "stdio",
-        "umask", "chdir", "cap_bounding", "setgroups", "setresgid", "setresuid", "capset",
-        "die_with_parent", "close_fds", "no_new_privs", "seccomp", "exec",
+        "umask", "chdir", "cap_bounding", "setgroups", "setresgid", "setresuid",
+        "die_with_parent", "close_fds", "capset", "no_new_privs", "seccomp", "exec",
     ]  # fmt: skip
 
 

@@ -102,8 +102,8 @@ def test_a_gate_is_the_last_but_what_the_command_must_have():
     made["process"]["noNewPrivileges"] = True
     start = Start(detached=True, gate=True, seccomp=bytes(8), kept_fds=2, keyring=False)
     init = of(compile_plan(made, ROOTFS, start), INIT)
-    assert init[-6:] == [
-        ("close_fds", 2), ("tell", op.STATUS, op.TAG_CREATED), ("gate", op.GATE, op.REPORT), ("no_new_privs",),
+    assert init[-7:] == [
+        ("close_fds", 2), ("capset", 0, 0, 0), ("tell", op.STATUS, op.TAG_CREATED), ("gate", op.GATE, op.REPORT), ("no_new_privs",),
         ("seccomp", bytes(8), 0), ("exec", ("/bin/true",), ("/bin/true",), ("HOME=",)),
     ]  # fmt: skip
     assert DIES not in init and ("session_keyring",) not in init

@@ -1,0 +1,79 @@
+"""Profiles that deny one system call: whatever runc or crun starts, starts here. All of the table by `make long`."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.oci_runtime import Runtime
+from tests.peers import LONG, OURS, Make
+from tests.probes import requires
+
+pytestmark = [
+    requires("root", "command:busybox", "command:cc", "command:runc", "command:crun"),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the probe is of x86-64"),
+]
+TABLE = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
+#: What minibox did behind the filter once, what it does, and what its peers do.
+SOME = ("close_range", "sendmsg", "capget", "rt_sigprocmask", "setresuid", "capset", "read")
+NAMES = re.findall(r"#define __NR_(\w+) ", TABLE.read_text()) if LONG else SOME
+PROBE = Path(__file__).parents[1] / "integration/probe.c"
+
+
+@pytest.fixture(scope="module")
+def probe(session_directory: Path) -> Path:
+    program = session_directory / "peers-probe"
+    words = ["cc", "-O1", "-static", "-nostdlib", "-fno-stack-protector", "-o", str(program), str(PROBE)]
+    subprocess.run(words, check=True)
+    return program
+
+
+def denying(probe: Path, name: str, action: str, *, no_new_privs: bool) -> Make:
+    def make(runtime: Runtime) -> Any:
+        shutil.copy(probe, runtime.bundle.rootfs / "probe")
+        rules = [{"names": [name], "action": action}]
+        seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": rules}
+        spec = runtime.bundle.spec("/probe", seccomp=seccomp)
+        spec["process"] |= {
+            "noNewPrivileges": no_new_privs,
+            "user": {"uid": 1000, "gid": 1000, "additionalGids": [5]},
+            "capabilities": {each: ["CAP_KILL"] for each in ("bounding", "effective", "permitted", "inheritable")},
+        }
+        return spec
+
+    return make
+
+
+@pytest.mark.parametrize("no_new_privs", [False, True], ids=["privileges", "no new privileges"])
+@pytest.mark.parametrize("action", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"])
+def test_what_a_peer_starts_starts_here(peers, probe, action, no_new_privs):
+    started: dict[str, set[str]] = {name: set() for name in peers.all}
+    for name in NAMES:
+        found = peers.run(denying(probe, name, action, no_new_privs=no_new_privs))
+        for runtime, ended in found.items():
+            if ended.status == 42:
+                started[runtime].add(name)
+        for runtime in peers.all.values():
+            runtime.remove_all()  # which runc leaves when it is killed
+    assert started["runc"] | started["crun"] <= started[OURS]
+    assert {"close_range", "sendmsg", "capget", "rt_sigprocmask", "setresuid"} <= started[OURS]
+
+
+def test_exec_is_likewise(peers, probe):
+    """In a container that was made with yesterday's profile."""
+
+    def make(runtime: Runtime) -> Any:
+        spec = denying(probe, "close_range", "SCMP_ACT_KILL_PROCESS", no_new_privs=False)(runtime)
+        spec["process"]["args"] = ["sleep", "1000"]
+        return spec
+
+    with peers.running(make) as runtimes:
+        assert {name: runtime.run("exec", "c1", "/probe").returncode for name, runtime in runtimes.items()} == (
+            dict.fromkeys(runtimes, 42)
+        )
