@@ -1,8 +1,8 @@
 """What changed from one root file system to another: added (A), changed (C), deleted (D), as `docker diff` says it.
 
 A file has changed when its type, mode, owner, size, time of change, link's target, device number, extended
-attributes or content have. Unlike Docker, a file that overlayfs has only copied up (it was opened for writing, or
-its attributes were set to what they were) has not. The content is read only where all the rest is equal and the
+attributes or content have, or it has got another name (a hard link). Unlike Docker, a file that overlayfs has only
+copied up (it was opened for writing, or its attributes were set to what they were) has not. The content is read only where all the rest is equal and the
 file is not the very same one, in a layer that both have.
 
 A directory that something changed in is a C too, so a layer has the attributes of all directories on the way.
@@ -121,7 +121,7 @@ def changes(old: Stack, new: Stack, *, descends: bool = False, made: frozenset[s
 
     Args:
         descends: ``new`` is a container on ``old``: a file that was linked to has changed too, so that a layer has
-            both its names.
+            all its names.
         made: paths that a start makes to mount on: where ``old`` lacks them they are left out, unless something has
             been done to them.
 
@@ -179,6 +179,7 @@ def _told(unreported: list[Change | None], change: Change) -> Iterator[Change]:
 class _Comparison:
     def __init__(self, old: Stack, new: Stack, descends: bool) -> None:
         self._old, self._new, self._descends = old, new, descends
+        self._linked_anew: set[tuple[int, int]] | None = None
         # overlayfs copies a file up alone: a hard link among what is above the old layers was made there.
         self._above = new.identities[-len(old.identities) :] == old.identities
 
@@ -196,11 +197,45 @@ class _Comparison:
         if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             return was.st_rdev != status.st_rdev
         if stat.S_ISREG(status.st_mode):
-            linked = status.st_nlink > 1 and (self._above or status.st_nlink != was.st_nlink)
-            if (self._descends and linked) or was.st_size != status.st_size:
+            if was.st_size != status.st_size or (self._descends and status.st_nlink > 1 and self._is_linked_anew(now)):
                 return True
             return before.xattrs() != now.xattrs() or _contents_differ(before, now)
         return stat.S_ISDIR(status.st_mode) and before.xattrs() != now.xattrs()
+
+    def _is_linked_anew(self, now: Node) -> bool:
+        """Whether a file has got another name."""
+        if self._above:
+            return True
+        if self._linked_anew is None:
+            self._linked_anew = _linked_anew(self._old, self._new)
+        return now.identity in self._linked_anew
+
+
+def _linked_anew(old: Stack, new: Stack) -> set[tuple[int, int]]:
+    """The files, by inode, of which one name was another's before. How many names there were tells nothing: a layer's
+    files may be linked to those of other layers (storage driver copy), and a name may just be gone."""
+    before_of: dict[tuple[int, int], tuple[int, int] | None] = {}
+    found: set[tuple[int, int]] = set()
+    levels = [_Level(old, new, old.root, new.root, frozenset())]
+    while levels:
+        level = levels[-1]
+        try:
+            name, was, there = next(level)
+        except StopIteration:
+            levels.pop().close()
+            continue
+        before, now = level.open(name, was, there) if there is not None else (None, None)
+        if now is not None and now.is_directory:
+            levels.append(_Level(old, new, before if before and before.is_directory else None, now, frozenset()))
+            continue
+        if now is not None and stat.S_ISREG(now.status.st_mode) and now.status.st_nlink > 1:
+            identity = before.identity if before is not None else None
+            if before_of.setdefault(now.identity, identity) != identity or identity is None:
+                found.add(now.identity)
+        for node in (before, now):
+            if node is not None:
+                node.close()
+    return found
 
 
 def _opened(directory: Node | None, name: str, listed: Child | None) -> Node | None:

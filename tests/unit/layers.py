@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
+
+from minibox.image.layer import unpack
+from minibox.image.whiteouts import Lowers, merge_into_stack
 
 
 def tar_of(files: Mapping[str, bytes]) -> io.BytesIO:
@@ -44,6 +50,16 @@ def tar(entries: Iterable[tuple[tarfile.TarInfo, bytes]]) -> io.BytesIO:
             archive.addfile(header, io.BytesIO(content))
     file.seek(0)
     return file
+
+
+def unpack_upon(layer: io.BytesIO, directory: Path, *lowers: Path) -> None:
+    """Unpack a layer into a directory, to be stacked on others, topmost first."""
+    found = unpack(layer, str(directory), owner_policy="ignore")
+    with ExitStack() as stack:
+        fds = [os.open(path, os.O_RDONLY) for path in (directory, *lowers)]
+        for fd in fds:
+            stack.callback(os.close, fd)
+        merge_into_stack(fds[0], found.directories, Lowers(fds[1:]), owner=False)
 
 
 # ---- unusual layers: entries in any order, and names in any form ---------------------------------

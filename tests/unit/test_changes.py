@@ -21,7 +21,7 @@ from minibox.image.layer import unpack
 from minibox.image.pack import LayerWriter, header
 from minibox.image.stack import DIRECTORIES_OPEN_MAX, USERS_MARKS, Stack, is_gone
 from minibox.storage.removal import remove_tree
-from tests.unit.layers import entry, tar
+from tests.unit.layers import entry, tar, unpack_upon
 
 NAMES = st.sampled_from(["a", "b", "c", "a-b", "ü", "x\udcff", "long" * 40])
 FILES = st.tuples(st.just("file"), st.binary(max_size=9), st.sampled_from([0o644, 0o4755]), st.integers(-5, 1 << 33))
@@ -114,7 +114,7 @@ def test_what_changed_makes_the_one_of_the_other(before, after):
         # Stacked, it is the same; and the changes of a stack are those of the trees.
         upper.mkdir()
         layer.seek(0)
-        unpack(layer, str(upper), owner_policy="ignore")
+        unpack_upon(layer, upper, old)
         assert differences(stack(upper, old), stack(new, marks="")) == []
         assert packed(stack(old), stack(upper, old))[1] == diff_id
 
@@ -154,7 +154,7 @@ def layers_of(place, *contents):
     for number, members in enumerate(contents):
         paths.insert(0, place / str(number))
         paths[0].mkdir()
-        unpack(tar(members), str(paths[0]))
+        unpack_upon(tar(members), *paths)
     return paths
 
 
@@ -311,3 +311,44 @@ def test_sockets_are_left_out_and_deep_trees_are_not(place):
     assert "socket" not in names and names[-1] == deep
     (place / "empty").mkdir()
     assert len(differences(stack(place / "empty", marks=""), stack(path, marks=""))) == 1201
+
+
+def copied(place, name, content, links=()):
+    """A tree, as the storage driver copy has a layer's or a container's."""
+    path = place / name
+    path.mkdir()
+    make(path, content)
+    for target, *names in links:
+        for each in names:
+            os.link(path / target, path / each)
+    os.utime(path, (0, 0))
+    return path
+
+
+def changed_in_container(old, new):
+    with stack(old, marks="") as before, stack(new, marks="") as now:
+        return [(change.kind, change.path) for change in changes(before, now, descends=True)]
+
+
+def test_links_of_a_layers_files_to_those_of_other_layers_are_no_change(place):
+    """With the driver copy layers of one image share inodes: another image that is unpacked changes all link counts."""
+    files = {"one": ("file", b"1", 0o644, 0), "two": ("file", b"2", 0o644, 0)}
+    layer, container = copied(place, "layer", files, [("one", "uno")]), copied(place, "box", files, [("one", "uno")])
+    assert changed_in_container(layer, container) == []
+    os.link(layer / "two", place / "another-layer")
+    os.link(layer / "one", place / "another")
+    assert changed_in_container(layer, container) == []
+
+
+def test_a_file_has_changed_when_it_got_a_name_and_not_when_it_lost_one(place):
+    files = dict.fromkeys(("a", "b", "c"), ("file", b"1", 420, 0))
+    layer, container = (
+        copied(place, "layer", files, [("a", "a2", "a3")]),
+        copied(place, "box", files, [("a", "a2", "a3")]),
+    )
+    (container / "a2").unlink()
+    os.link(container / "b", container / "b2")
+    (container / "c").unlink()
+    os.link(container / "b", container / "c")
+    os.utime(container, (0, 0))
+    assert changed_in_container(layer, container) == [("D", "/a2"), ("C", "/b"), ("A", "/b2"), ("C", "/c")]
