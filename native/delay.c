@@ -1,4 +1,5 @@
 /* minibox-delay, which waits before a restart, and what it has in common with the supervisor. */
+#include "begin.h"
 #include "supervisor.h"
 
 #include <signal.h>
@@ -18,10 +19,12 @@ int mb_delay(int argc, char **argv) {
     if (argc < 3) {
         return 125;
     }
+    if (mb_begin(4)) { /* 3 is the claim */
+        return 125;
+    }
     sigset_t term;
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);
-    sigprocmask(SIG_SETMASK, &term, NULL);
     long delay_ms = strtol(argv[1], NULL, 10);
     sigtimedwait(&term, NULL, &(struct timespec){delay_ms / 1000, delay_ms % 1000 * 1000000});
     mb_go_on_as(argv + 2);

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "begin.h"
 #include "launcher.h"
 #include "supervisor.h"
 
@@ -93,8 +94,7 @@ static int idle(void) {
  * terminal that nobody holds would end it. */
 static int drain(void) {
     static char data[4096];
-    syscall(SYS_close_range, 1, UINT_MAX, 0);
-    if (chdir("/")) {
+    if (mb_begin(1)) {
         return 1;
     }
     while (read(0, data, sizeof data) > 0) {

@@ -1,5 +1,6 @@
 /* The launcher: one loop over descriptors, no threads, no allocation. See launcher.h. */
 #include "launcher.h"
+#include "begin.h"
 #include "requests.h"
 #include "syscalls.h"
 
@@ -268,14 +269,8 @@ static void serve(void) {
 }
 
 int mb_launcher(void) {
-    sigset_t all;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, NULL);
-    signal(SIGCHLD, SIG_DFL); /* where it is ignored there is nobody to wait for */
-    mb_close_range(2, UINT_MAX, 0);
     /* A container's set-up takes its standard streams from slots. */
-    if (open("/dev/null", O_RDWR | O_CLOEXEC) != 2 || chdir("/") || fcntl(CONTROL, F_SETFD, FD_CLOEXEC) ||
-        fcntl(OWNER, F_SETFD, FD_CLOEXEC)) {
+    if (mb_begin(2) || fcntl(CONTROL, F_SETFD, FD_CLOEXEC) || fcntl(OWNER, F_SETFD, FD_CLOEXEC)) {
         return 1;
     }
     events = epoll_create1(EPOLL_CLOEXEC);

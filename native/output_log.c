@@ -1,4 +1,5 @@
 /* minibox-log PATH BYTES_MAX FILES: writes to a log what comes by two pipes, until both have ended. */
+#include "begin.h"
 #include "supervisor.h"
 #include "supervisor_log.h"
 
@@ -31,16 +32,15 @@ int mb_output_log(int argc, char **argv) {
     if (argc != 4) {
         return 1;
     }
-    sigset_t all;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, NULL);
-    syscall(SYS_close_range, 2, UINT_MAX, 0);
+    if (mb_begin(2)) {
+        return 1;
+    }
     struct mb_log log = {
         .path = argv[1],
         .size_max = strtoull(argv[2], NULL, 10),
         .files = (unsigned)strtoul(argv[3], NULL, 10),
     };
-    if (mb_log_open(&log) || chdir("/")) {
+    if (mb_log_open(&log)) {
         return 1;
     }
     struct pollfd ends[] = {{.fd = 0, .events = POLLIN}, {.fd = 1, .events = POLLIN}};

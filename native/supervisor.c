@@ -1,8 +1,10 @@
 /* The supervisor: one loop over descriptors, no threads, no allocation. See supervisor.h. */
 #include "supervisor.h"
+#include "begin.h"
 #include "supervisor_exit.h"
 #include "supervisor_health.h"
 #include "supervisor_log.h"
+#include "supervisor_poll.h"
 #include "syscalls.h"
 
 #include <fcntl.h>
@@ -55,6 +57,7 @@ struct supervisor {
     struct mb_health health;
     char **after;
     int64_t timeout_at_ms, retry_at_ms;
+    int64_t accept_at_ms; /* there was no descriptor for a client: the next try */
 };
 
 static struct supervisor self = {
@@ -115,8 +118,9 @@ static int supervise(struct mb_received *message) {
         /* Held open for its own sake: without any the terminal would end when the container closes its last. */
         ioctl(self.terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
     }
-    for (int i = 0; i < 3; i++) {
-        int fd = i < 2 ? self.output[i].fd : self.input;
+    const int ends[] = {self.output[0].fd, self.output[1].fd, self.input, self.listener};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        int fd = ends[i];
         if (fd >= 0 && fcntl(fd, F_SETFL, O_NONBLOCK)) {
             return -errno;
         }
@@ -215,6 +219,9 @@ static void drop_client(int index) {
 
 static void accept_client(void) {
     int fd = accept4(self.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+        self.accept_at_ms = now_ms() + RETRY_MS; /* EMFILE, say: the client stays in the queue */
+    }
     for (int i = 0; fd >= 0 && i < CLIENTS_MAX; i++) {
         if (self.clients[i] < 0) {
             self.clients[i] = fd;
@@ -357,6 +364,7 @@ static void reap(void) {
 static int timeout_ms(int64_t now) {
     int64_t next = self.health.next_at_ms < self.timeout_at_ms ? self.health.next_at_ms : self.timeout_at_ms;
     next = self.retry_at_ms < next ? self.retry_at_ms : next;
+    next = self.accept_at_ms < next ? self.accept_at_ms : next;
     return next == INT64_MAX ? -1 : next <= now ? 0 : next - now > INT_MAX ? INT_MAX : (int)(next - now);
 }
 
@@ -367,6 +375,9 @@ static void on_time(int64_t now) {
         mb_pidfd_send_signal(self.pidfd, SIGKILL);
     }
     mb_health_on_time(&self.health, now);
+    if (now >= self.accept_at_ms) {
+        self.accept_at_ms = INT64_MAX;
+    }
     if (now >= self.retry_at_ms) {
         self.retry_at_ms = INT64_MAX;
         for (int i = 0; i < 2; i++) {
@@ -381,7 +392,7 @@ enum { P_SIGNALS, P_LISTENER, P_INPUT, P_OUTPUT, P_ERROR, P_CLIENTS, P_COUNT = P
 
 static void watch(struct pollfd ends[P_COUNT]) {
     ends[P_SIGNALS] = (struct pollfd){.fd = self.signals, .events = POLLIN};
-    ends[P_LISTENER] = (struct pollfd){.fd = self.listener, .events = POLLIN};
+    ends[P_LISTENER] = (struct pollfd){.fd = self.accept_at_ms == INT64_MAX ? self.listener : -1, .events = POLLIN};
     ends[P_INPUT] = (struct pollfd){.fd = self.input_length ? self.input : -1, .events = POLLOUT};
     for (int i = 0; i < 2; i++) {
         struct output *output = &self.output[i];
@@ -403,7 +414,7 @@ static void look_after(void) {
         struct pollfd ends[P_COUNT];
         watch(ends);
         int64_t now = now_ms();
-        poll(ends, P_COUNT, self.ended && self.retry_at_ms == INT64_MAX ? 0 : timeout_ms(now));
+        mb_poll(ends, P_COUNT, RETRY_MS, self.ended && self.retry_at_ms == INT64_MAX ? 0 : timeout_ms(now));
         on_time(now_ms());
         if (ends[P_SIGNALS].revents) {
             reap();
@@ -447,16 +458,12 @@ static void tell_clients(void) {
 }
 
 int mb_supervisor(void) {
-    sigset_t waited;
-    sigfillset(&waited);
-    sigprocmask(SIG_SETMASK, &waited, NULL);
-    mb_close_range(1, UINT_MAX, 0);
     /* The container's set-up takes its standard streams from slots; ours lead nowhere. */
-    if (open("/dev/null", O_RDWR) != 1 || open("/dev/null", O_RDWR) != 2 || chdir("/")) {
+    if (mb_begin(1)) {
         return 1;
     }
     memset(self.clients, -1, sizeof self.clients);
-    self.retry_at_ms = INT64_MAX;
+    self.retry_at_ms = self.accept_at_ms = INT64_MAX;
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     sigset_t seen;
     sigemptyset(&seen);
