@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
+from minibox.base.paths import absolute
 from minibox.engine.options import RunOptions
 from minibox.engine.roots import default_root, default_runroot
 from minibox.engine.sizes import parse_size
@@ -127,8 +128,8 @@ def place(options: ContainerOptions) -> Place:
     root, runroot, driver = options.get("root"), options.get("runroot"), options.get("storage_driver")
     environ, uid = os.environ, os.geteuid()
     return Place(
-        os.path.abspath(root) if root else default_root(environ, uid),
-        os.path.abspath(runroot) if runroot else default_runroot(environ, uid),
+        absolute(os.fspath(root)) if root else default_root(environ, uid),
+        absolute(os.fspath(runroot)) if runroot else default_runroot(environ, uid),
         driver or environ.get("MINIBOX_STORAGE_DRIVER") or load(environ).storage_driver,
     )
 
@@ -236,7 +237,7 @@ def _mounts(name: str, value: Any) -> list[tuple[str, Any]]:
             source, destination, *more = map(os.fspath, each)
             is_path = isinstance(each[0], os.PathLike) or "/" in source or source in (".", "..")
             if is_path:
-                source = os.path.abspath(source)
+                source = absolute(source)
             if not {":", ","} & {*source, *destination}:
                 found.append(("volume", (":".join((source, destination, *more)),)))
                 continue

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import EMFILE
 
 from minibox.base.damage import Listening
+from minibox.base.program import begin, is_shortage
 from minibox.cli.settings import make_settings, read_globals
 from minibox.errors import MiniboxError, kernel_says
 
@@ -49,9 +51,13 @@ def main(argv: list[str] | None = None) -> int:
         return STATUS_BROKEN_PIPE
     except OSError as error:
         place = f"{error.filename!r}: " if error.filename else ""
-        _report(place + kernel_says(error), "`minibox --debug ...` shows where", debug)
+        many = "ulimit -n says how many a program may have" if error.errno == EMFILE else ""
+        _report(place + kernel_says(error), many or "`minibox --debug ...` shows where", debug)
         return STATUS_FAILED
     except Exception as error:
+        if is_shortage(error):
+            _report("there is not enough memory", "ulimit -v and the machine limit it", debug)
+            return STATUS_FAILED
         words_of_error = f"internal error: {type(error).__name__}: {error}"
         _report(words_of_error, "this is a bug in minibox; `minibox --debug ...` shows where", debug)
         return STATUS_FAILED
@@ -82,6 +88,7 @@ def _main(words: list[str], given: dict[str, Any], rest: list[str]) -> int:
 
 def program() -> NoReturn:
     """What the installed `minibox` runs: `main`, and out, without the interpreter's tidying up (1.4 ms)."""
+    begin()
     status = main()
     if launcher := sys.modules.get("minibox.linux.launcher"):
         launcher.end_all()  # whoever becomes its parent may not care for it
@@ -112,6 +119,8 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
 
         trace = print_trace
     run_it = container.run_detached if options.detach else container.run
+    if options.detach:
+        sys.stdout.write("")  # where it is closed, that is told before there is a container whose id nobody hears
     result = run_it(
         options,
         root=settings.root,

@@ -29,13 +29,14 @@ def make_settings(given: Mapping[str, str | bool | None], environ: Mapping[str, 
     """
     import os
 
+    from minibox.base.paths import absolute
     from minibox.config import load
     from minibox.engine.roots import default_root, default_runroot
 
     root, runroot = given.get("root"), given.get("runroot")
     return Settings(
-        root=os.path.abspath(str(root)) if root else default_root(environ, os.geteuid()),
-        runroot=os.path.abspath(str(runroot)) if runroot else default_runroot(environ, os.geteuid()),
+        root=absolute(str(root)) if root else default_root(environ, os.geteuid()),
+        runroot=absolute(str(runroot)) if runroot else default_runroot(environ, os.geteuid()),
         debug=bool(given.get("debug")),
         storage_driver=str(
             given.get("storage_driver") or environ.get("MINIBOX_STORAGE_DRIVER") or load(environ).storage_driver

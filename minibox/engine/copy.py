@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from errno import EPIPE, EROFS
 from posixpath import normpath
 
+from minibox.base.paths import from_root
 from minibox.engine import jobs, ownership, state
 from minibox.engine.copy_ends import pack, receive
 from minibox.engine.trees import Tree, container_tree, find_tree
@@ -221,13 +222,13 @@ def _kernel_made(pid: int) -> frozenset[int]:
 
 def _send_from_here(writer: int, source: str, options: CopyOptions) -> int:
     with open(writer, "wb", 0) as pipe, _host_root() as fd:
-        return pack(fd, os.path.join(os.getcwd(), source), options.follow, pipe)
+        return pack(fd, from_root(source), options.follow, pipe)
 
 
 def _receive_here(reader: int, destination: str, options: CopyOptions) -> None:
     owner = None if options.archive else (os.geteuid(), os.getegid())
     with open(reader, "rb", 0) as pipe, _host_root() as fd:
-        receive(fd, os.path.join(os.getcwd(), destination), pipe, owner, privileged=options.archive, on_host=True)
+        receive(fd, from_root(destination), pipe, owner, privileged=options.archive, on_host=True)
 
 
 @contextmanager

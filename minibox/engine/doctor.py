@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from functools import partial
 
+from minibox.base.paths import absolute
 from minibox.errors import MiniboxError, NetworkError, ProbeFailed
 from minibox.record import record
 
@@ -352,7 +353,7 @@ def check_directory(name: str, path: str) -> Check:
 
 def nearest_existing(path: str) -> str:
     """The directory itself or the nearest above it that exists."""
-    path = os.path.abspath(path)
+    path = absolute(path)
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.paths import working_directory
 from minibox.linux.capabilities import last_cap
 from minibox.record import record
 
@@ -27,7 +28,7 @@ class HostFacts:
 
     Attributes:
         environ: the caller's environment; ``-e NAME`` takes from it.
-        cwd: the caller's working directory; relative bind sources start there.
+        cwd: the caller's working directory, where relative bind sources start; "" when it was removed.
         hostname: the host's; a container with the host's network shows it.
         cpus: how many CPUs the host has.
         last_cap: the kernel's last capability.
@@ -50,13 +51,9 @@ class HostFacts:
 
 def host_facts(*, swap_limit: bool = True) -> HostFacts:
     """The facts of the running host and process."""
-    try:
-        cwd = os.getcwd()
-    except OSError:  # the directory was removed under the caller
-        cwd = "/"
     return HostFacts(
         environ=os.environ,
-        cwd=cwd,
+        cwd=working_directory(),
         hostname=os.uname().nodename,
         cpus=os.cpu_count() or 1,
         last_cap=last_cap(),

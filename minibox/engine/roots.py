@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.paths import absolute
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,11 +15,11 @@ def default_root(environ: Mapping[str, str], uid: int) -> str:
     """``$MINIBOX_ROOT``, else /var/lib/minibox for root, else ``$XDG_DATA_HOME/minibox``."""
     chosen = environ.get("MINIBOX_ROOT")
     if chosen:
-        return os.path.abspath(chosen)
+        return absolute(chosen)
     if uid == 0:
         return "/var/lib/minibox"
     data_home = environ.get("XDG_DATA_HOME") or os.path.join(_home(environ, uid), ".local/share")
-    return os.path.join(os.path.abspath(data_home), "minibox")
+    return os.path.join(absolute(data_home), "minibox")
 
 
 def default_runroot(environ: Mapping[str, str], uid: int) -> str:
@@ -28,7 +30,7 @@ def default_runroot(environ: Mapping[str, str], uid: int) -> str:
     """
     chosen = environ.get("MINIBOX_RUNROOT")
     if chosen:
-        return os.path.abspath(chosen)
+        return absolute(chosen)
     if uid == 0:
         return "/run/minibox"
     session = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"

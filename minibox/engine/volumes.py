@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from posixpath import normpath
+
+from minibox.base.paths import from_root
 from minibox.engine.host_facts import HostFacts
 from minibox.engine.image_process import image_process
 from minibox.engine.sizes import parse_size
@@ -170,7 +173,7 @@ def _read_volume(word: str, host: HostFacts) -> _Request:
         raise UsageError(f"invalid volume {word!r}: more than one propagation")
     path = destination_path(destination, word)
     if source.startswith(("/", "./", "../")) or source in (".", ".."):
-        return _Request("bind", _joined(host.cwd, source), path, options, word)
+        return _Request("bind", normpath(from_root(source, host.cwd)), path, options, word)
     return _Request("volume", volume_name(source, word), path, options, word)
 
 
@@ -191,13 +194,6 @@ def volume_name(name: str, word: str) -> str:
             "for a directory of the host write an absolute path",
         )
     return name
-
-
-def _joined(cwd: str, path: str) -> str:
-    """An absolute path, normalised in text only as a shell's ``cd -L`` would."""
-    from posixpath import normpath
-
-    return normpath(path if path.startswith("/") else f"{cwd}/{path}")
 
 
 def _read_mount(word: str) -> _Request:
@@ -226,7 +222,7 @@ def _read_mount(word: str) -> _Request:
     elif kind == "bind":
         if not source.startswith("/"):
             raise UsageError(f"invalid mount {word!r}: source {source!r} is not absolute", hint="write the whole path")
-        source = _joined("/", source)
+        source = normpath(source)
     return _Request(kind, source, destination, tuple(options), word)
 
 

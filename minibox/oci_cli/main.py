@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from minibox.base.program import begin, is_shortage
 from minibox.oci_cli.commands import GLOBALS, command_of
 from minibox.oci_cli.words import BadWords, HelpAsked, read
 
@@ -85,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def program() -> NoReturn:
     """What the installed `minibox-oci` runs: `main`, and out, without the interpreter's tidying up."""
+    begin()
     status = main()
     if launcher := sys.modules.get("minibox.linux.launcher"):
         launcher.end_all()  # whoever becomes its parent may not care for it
@@ -111,6 +113,8 @@ def _failed(log: Log, command: Command | None, error: Exception) -> int:
     message, hint = str(error), None
     if isinstance(error, MiniboxError):
         hint = error.hint
+    elif is_shortage(error):
+        message = "there is not enough memory"
     elif isinstance(error, OSError):
         message = (f"{error.filename!r}: " if error.filename else "") + kernel_says(error)
     else:
@@ -165,7 +169,11 @@ def _settings(given: dict[str, Any]) -> Settings:
     rootless = {"true": True, "false": False, "auto": None}
     if given["rootless"] not in rootless:
         raise _Shown(f"invalid value for --rootless: {given['rootless']}: one of true, false, auto")
-    root = os.path.abspath(given["root"]) if given["root"] else default_root(os.environ)
+    root = os.path.normpath(given["root"]) if given["root"] else default_root(os.environ)
+    if not os.path.isabs(root):
+        from minibox.base.paths import absolute
+
+        root = absolute(root)
     return Settings(given, root, rootless[given["rootless"]])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from stat import S_ISDIR
 
+from minibox.base.paths import absolute
 from minibox.engine import labels
 from minibox.errors import ConfigError, kernel_says
 from minibox.json_text import loads
@@ -47,7 +48,7 @@ def read_bundle(directory: str) -> Bundle:
     Raises:
         ConfigError: config.json is missing, not JSON, or says what can't be done.
     """
-    directory = os.path.abspath(directory or ".")
+    directory = absolute(directory or ".")
     path = f"{directory}/{CONFIG}"
     try:
         with open(path, "rb", 0) as file:
