@@ -215,8 +215,10 @@ def test_what_the_encoding_lacks_is_written_another_way(box: Box) -> None:
 
 def test_a_supervisor_with_few_descriptors(box: Box) -> None:
     """poll(2) takes no more entries than RLIMIT_NOFILE; it failed unnoticed, and the end was never seen."""
-    few = limited(resource.RLIMIT_NOFILE, 20)
-    box.ok("run", "-d", "--network", "none", "--name", "cc", "base", "sh", "-c", "echo hi; exit 3", preexec_fn=few)
+    box.start("cc", "until [ -e /go ]; do sleep 0.1; done; echo hi; exit 3")
+    _, supervisor = box.live("cc")
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (20, 20))
+    box.tell("cc")
     assert box.ok("wait", "cc") == "3"
     assert box.ok("logs", "cc") == "hi"
 
