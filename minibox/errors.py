@@ -81,10 +81,15 @@ class Unreadable(MiniboxError):
 
 
 class Damaged(Unreadable):
-    """A file that minibox keeps is not what was written: half a one, another's, of other types."""
+    """A file that minibox keeps is not what was written: half a one, another's, of other types.
 
-    def __init__(self, path: str, reason: str, hint: str = "minibox system check --repair mends it") -> None:
-        super().__init__(path, f"is damaged: {reason}", hint)
+    Attributes:
+        why: what is wrong with it, alone.
+    """
+
+    def __init__(self, path: str, why: str, hint: str = "minibox system check --repair mends it") -> None:
+        super().__init__(path, f"is damaged: {why}", hint)
+        self.why = why
 
 
 class NewerFormat(Unreadable):

@@ -22,7 +22,8 @@ int mb_exit_reserve(struct mb_exit *record) {
     if (error) {
         return error;
     }
-    record->fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    unlink(temporary); /* of a start that was killed */
+    record->fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     memset(spaces, ' ', sizeof spaces);
     if (record->fd < 0) {
         return -errno;
@@ -38,10 +39,12 @@ void mb_exit_write(struct mb_exit *record, int status, int timed_out) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     memset(text, ' ', sizeof text); /* what JSON lets stand behind */
-    int length =
-        snprintf(text, sizeof text, "{\"status\": %d, \"signal\": %d, \"timed_out\": %s, \"finished_ns\": %lld%09ld}",
-                 mb_exit_status(status), WIFSIGNALED(status) ? WTERMSIG(status) : 0, timed_out ? "true" : "false",
-                 (long long)now.tv_sec, now.tv_nsec);
+    /* minibox/engine/exit_record.py reads it: its kind and the number of its format, as all files of ours have. */
+    int length = snprintf(text, sizeof text,
+                          "{\"Kind\": \"exit\", \"Format\": 1, \"status\": %d, \"signal\": %d, \"timed_out\": %s, "
+                          "\"finished_ns\": %lld%09ld}",
+                          mb_exit_status(status), WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+                          timed_out ? "true" : "false", (long long)now.tv_sec, now.tv_nsec);
     text[length] = ' ';
     text[sizeof text - 1] = '\n';
     if (pwrite(record->fd, text, sizeof text, 0) == sizeof text && !fsync(record->fd) &&

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from minibox.engine.live_file import parse
 from tests.leaks import SLOWNESS
 
 WAIT_S = 15 * SLOWNESS
@@ -80,8 +81,9 @@ class Box:
         record, pids = self.directory / "root/live" / self.state(name)["Id"], [0]
 
         def written() -> bool:
-            pids[:] = [int(word) for word in record.read_bytes().partition(b"\n")[2].split()[:2]]
-            return len(pids) == 2
+            found = parse(record.read_bytes(), str(record))
+            pids[:] = [found.pid, found.supervisor]
+            return found.pid > 0 or found.supervisor > 0
 
         until(written, "its owner, which starts it just now, has said so")
         return pids

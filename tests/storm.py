@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from minibox.engine import ownership
+from minibox.engine.live_file import Live
 from minibox.linux import cgroup
 from tests.leaks import SLOWNESS
 
@@ -144,7 +145,7 @@ class Storm:
                 self._await_end(container_id, victim, live)
             self.journal.end(entry, killed=True)
 
-    def _await_end(self, container_id: str, victim: int, killed: ownership.Live) -> None:
+    def _await_end(self, container_id: str, victim: int, killed: Live) -> None:
         """Until its owner knows what was killed, or is gone with all that it had; the frozen may not die at all."""
         deadline = time.monotonic() + CONSEQUENCES_S
         pids = Seen(container_id).pids | {victim}

@@ -25,6 +25,7 @@ class Between:
         return type(value) is int and self.low <= value <= self.high
 
 
+HEXADECIMAL = frozenset("0123456789abcdef")
 PORT = Between(1, 65535)
 STATUS = Between(-1, 255)
 PID = Between(-1, (1 << 31) - 1)
@@ -33,6 +34,11 @@ PID = Between(-1, (1 << 31) - 1)
 def moment(value: object) -> bool:
     """A shape: seconds since 1970, of a year that has four digits."""
     return type(value) in (int, float) and 0 <= value < 253402300800  # type: ignore[operator]
+
+
+def long_id(value: object) -> bool:
+    """A shape: 64 hexadecimal digits, as containers, networks and snapshots have."""
+    return type(value) is str and len(value) == 64 and HEXADECIMAL.issuperset(value)
 
 
 def path_part(value: object) -> bool:

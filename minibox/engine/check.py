@@ -98,7 +98,7 @@ def leftovers(root: str) -> list[Finding]:
     findings += [
         Finding(LEFTOVER, f"snapshot {frozen.id[:12]}", "its program was killed")
         for frozen, held in all_frozen(root)
-        if not held and not stands(root, frozen)
+        if not held and not stands(root, frozen.id)
     ]
     findings += [Finding(LEFTOVER, f"name {name}", "its container is gone") for name in _free_names(root)]
     findings += [Finding(LEFTOVER, path, "unfinished") for path in _unfinished(root)]

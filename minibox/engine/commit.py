@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
-from minibox.engine import ownership, state
+from minibox.engine import state
 from minibox.engine.trees import MOUNT_POINTS, Directories, Tree, container_tree
 from minibox.engine.user_namespace import run_inside
 from minibox.errors import InvalidReference, MiniboxError, StoreError, kernel_says
@@ -115,7 +115,7 @@ def paused(root: str, container_id: str, pause: bool, on_note: Callable[[str], N
     from minibox.linux import cgroup
 
     group = None
-    live = ownership.owned(root, container_id) if pause else None
+    live = state.owner(root, container_id) if pause else None
     if live and live.pid > 0:
         group = cgroup.find(cgroup.detect(), f"minibox-{container_id}")
         try:

@@ -74,7 +74,7 @@ class _Wait:
 
     def _status(self) -> str:
         """Of state.json, but never alive when nobody owns it."""
-        live = ownership.owned(self.root, self.id)
+        live = state.owner(self.root, self.id)
         if not os.path.isdir(f"{self.root}/containers/{self.id}"):
             return REMOVED
         status = str(state.read(self.root, self.id)["Status"])

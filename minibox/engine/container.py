@@ -329,7 +329,10 @@ def _launch_again(
 
     found = state.read(root, claim.id)
     if not isinstance(found.get("Options"), dict):
-        raise ConfigError(f"container {found['Name'] or claim.id[:12]} can't be started: its state is damaged",
+        name = found["Name"] or claim.id[:12]
+        if found.get("Newer"):
+            raise ConfigError(f"container {name} can't be started: {found['Error']}", "use the minibox that made it")
+        raise ConfigError(f"container {name} can't be started: its state is damaged",
                           "minibox export saves what it wrote, minibox rm removes it")  # fmt: skip
     options = changed(from_given(found["Options"]))
     store = ImageStore(root)

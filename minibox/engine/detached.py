@@ -10,7 +10,7 @@ from time import time
 from minibox.engine import events, removal, state
 from minibox.engine.exit_record import exit_path, read_exit
 from minibox.engine.launch import IdFile
-from minibox.engine.lifecycle import RESTARTED, stop_path
+from minibox.engine.lifecycle import RESTARTED, stop_mark
 from minibox.engine.ownership import Claim
 from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, UsageError, kernel_says
 from minibox.linux import cgroup
@@ -284,7 +284,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     group = cgroup.find(cgroup.detect(), f"minibox-{container_id}")
     ended |= {**measure_group(group, thoroughly=True).record(), "Pid": 0}
     removal.remove_traces(root, runroot, container_id)
-    mark = _stop_mark(root, container_id)
+    mark = stop_mark(root, container_id)
     before = state.read(root, container_id)
     actions = ("oom", "die") if ended["OOMKilled"] else ("die",)
     events.note_container(runroot, before, *actions, exitCode=str(ended["ExitCode"]))
@@ -301,7 +301,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
         delay_s = None if mark is not None else restart_delay(now)
         if delay_s is None:
             return now
-        count = found.get("RestartCount", 0) + 1
+        count = (found.get("RestartCount") or 0) + 1
         return {**now, "Status": "restarting", "RestartCount": count, "RestartDelay": delay_s}
 
     state.change(root, container_id, changed, durable=True)
@@ -321,7 +321,7 @@ def restart(root: str, runroot: str, container_id: str) -> None:
 
     claim = _inherited_claim(root, container_id)
 
-    if _stop_mark(root, container_id) is None:
+    if stop_mark(root, container_id) is None:
         start_claimed(claim, root=root, runroot=runroot)
         return
     claim.note_ended(state.read(root, container_id).get("ExitCode", 0))
@@ -334,30 +334,26 @@ def _inherited_claim(root: str, container_id: str) -> Claim:
     return Claim(root, container_id, state.read(root, container_id)["Name"], CLAIM_FD, remove=False)
 
 
-def _stop_mark(root: str, container_id: str) -> bytes | None:
-    """What `lifecycle.mark_stopped` has written; None for nothing."""
-    try:
-        with open(stop_path(root, container_id), "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return None
-
-
 def restart_delay(found: dict[str, Any]) -> float | None:
     """How long to wait before a container that has ended is started anew, in seconds; None when it isn't.
 
     Args:
         found: its state, with how it ended.
     """
-    policy, _, attempts = str(found.get("Options", {}).get("restart", "no")).partition(":")
-    count = found.get("RestartCount", 0)
+    options = found.get("Options") or {}
+    policy, _, attempts = str(options.get("restart", "no")).partition(":")
+    count = found.get("RestartCount") or 0
     if policy in ("", "no") or (policy == "on-failure" and not found["ExitCode"]):
         return None
-    if policy == "on-failure" and attempts and count >= int(attempts):
+    if (
+        policy == "on-failure"
+        and attempts
+        and count >= int(attempts if attempts.isascii() and attempts.isdigit() else 0)
+    ):
         return None
-    if found["Finished"] - found.get("Started", 0) > RESTART_STABLE_S:
+    if found["Finished"] - (found.get("Started") or 0) > RESTART_STABLE_S:
         return RESTART_FIRST_S
-    return min(max(RESTART_FIRST_S, 2 * float(found.get("RestartDelay", 0))), RESTART_MOST_S)
+    return min(max(RESTART_FIRST_S, 2 * float(found.get("RestartDelay") or 0)), RESTART_MOST_S)
 
 
 def _unlink(path: str) -> None:

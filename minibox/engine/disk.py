@@ -161,7 +161,7 @@ def _without_snapshots(root: str, disk: Disk) -> tuple[list[SnapshotUsage], Disk
     sizes, found = dict(disk.sizes), []
     for frozen, held in all_frozen(root):
         size_bytes = sizes.pop((frozen.driver, frozen.image.chain_ids[-1]), 0)
-        found.append(SnapshotUsage(frozen, size_bytes, held or stands(root, frozen)))
+        found.append(SnapshotUsage(frozen, size_bytes, held or stands(root, frozen.id)))
     return found, replace(disk, sizes=sizes)
 
 
@@ -209,10 +209,17 @@ def prune(
 
 
 def prune_containers(*, root: str, runroot: str, filters: Sequence[Filter] = ()) -> tuple[list[str], int]:
-    """Remove the containers that don't run and that ``filters`` let pass; their ids, and the bytes that it freed."""
+    """Remove the containers that don't run and that ``filters`` let pass; their ids, and the bytes that it freed.
+
+    Of one that is damaged nobody knows whether it would pass, and it may hold what somebody wants: it stays.
+    """
     gone, freed = [], 0
     for each in removal.list_containers(root=root, runroot=runroot):
-        if each["Status"] in state.ALIVE or ownership.is_live(root, each["Id"]) or not _passes(each, filters):
+        if (
+            each["Status"] in (*state.ALIVE, state.DAMAGED)
+            or ownership.is_live(root, each["Id"])
+            or not _passes(each, filters)
+        ):
             continue
         size_bytes = _all_bytes(root, each["Id"])
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from time import time_ns
 
+from minibox.base.files import open_to_append, open_to_read
 from minibox.json_text import quoted
 
 TYPE_CHECKING = False
@@ -43,13 +44,12 @@ def note(runroot: str, kind: str, actor: str, attributes: Mapping[str, str], *ac
         return
     path = f"{runroot}/{FILE}"
     lines = "".join(line(kind, actor, attributes, action, time_ns()) for action in actions).encode()
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     try:
         try:
-            fd = os.open(path, flags, 0o600)
+            fd = open_to_append(path)
         except FileNotFoundError:
             os.makedirs(runroot, 0o700, exist_ok=True)
-            fd = os.open(path, flags, 0o600)
+            fd = open_to_append(path)
         try:
             os.write(fd, lines)
             if os.lseek(fd, 0, os.SEEK_CUR) > BYTES_MAX:
@@ -191,8 +191,8 @@ class _Tail:
 
 def _open(path: str) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        return open_to_read(path)
+    except OSError:
         return -1
 
 
@@ -216,7 +216,7 @@ def _parse(text: bytes) -> Event | None:
             "time": moment_ns // 10**9,
             "timeNano": moment_ns,
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

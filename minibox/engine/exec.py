@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import marshal
 import os
 from functools import partial
 from select import POLLIN, poll
@@ -42,13 +41,13 @@ class Host:
 
     Attributes:
         pid, pidfd: of its first process.
-        joinable: see `Launch.joinable`; empty while it is being started.
+        joinable: see `Launch.joinable`; None while it is being started.
     """
 
     id: str
     pid: int
     pidfd: int
-    joinable: bytes
+    joinable: dict[str, Any] | None
     group: Cgroup
 
 
@@ -122,6 +121,8 @@ def capture(name_or_id: str, command: tuple[str, ...], *, root: str, timeout_s: 
 
 
 def _host(container: Process) -> Host:
+    if container.live.damage:
+        raise container.live.damage
     return Host(container.id, container.live.pid, container.pidfd, container.live.joinable, container.group)
 
 
@@ -140,22 +141,21 @@ class Exec:
             UsageError: an option has a value that can't be meant.
         """
         self._container, self._options = container, options
-        try:
-            process, namespaces, seccomp, flags, setgroups = marshal.loads(container.joinable)
-        except (ValueError, EOFError, TypeError):
-            raise ContainerNotRunning(f"container {container.id[:12]} is being started") from None
+        found = container.joinable
+        if found is None:
+            raise ContainerNotRunning(f"container {container.id[:12]} is being started")
         keys = options.detach_keys if options.tty and options.interactive and not options.detach else ""
         self._detaching = Detaching(DetachKeys(keys)) if keys else None
         # One with a terminal to detach from ends by the hang-up when minibox is killed.
-        self._joined = Joined(namespaces & joined.others(container.pid))
-        self._process = _process(process, options, container)
+        self._joined = Joined(found["Namespaces"] & joined.others(container.pid))
+        self._process = _process(found["Process"], options, container)
         self.owner = joined.owner(container.pid, self._process)
         group = container.group
         self._group = group
         self._start = Start(
-            setgroups=setgroups,
-            seccomp=b"" if options.privileged else seccomp,
-            seccomp_flags=flags,
+            setgroups=found["SetGroups"],
+            seccomp=b"" if options.privileged else bytes.fromhex(found["Seccomp"]),
+            seccomp_flags=found["SeccompFlags"],
             cgroup=group.name if group.directories else "",
             cgroup_tasks=group.v1_directories,
             cgroup_joined=group.joined,

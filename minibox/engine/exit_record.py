@@ -1,10 +1,21 @@
-"""How a container ended, as its supervisor wrote it: ``root/containers/<id>/exit``."""
+"""How a container ended, as its supervisor wrote it: ``root/containers/<id>/exit``, by ``native/supervisor_exit.c``."""
 
 from __future__ import annotations
+
+from minibox.base import damage
+from minibox.base.codec import FileKind, plain
+from minibox.base.shape import Between
+from minibox.errors import Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+EXIT = FileKind(
+    "exit",
+    {"status": Between(0, 255), "signal": Between(0, 64), "timed_out": bool, "finished_ns": Between(0, (1 << 63) - 1)},
+    before=plain,
+)
 
 
 def exit_path(root: str, container_id: str) -> str:
@@ -14,16 +25,16 @@ def exit_path(root: str, container_id: str) -> str:
 
 def read_exit(root: str, container_id: str) -> dict[str, Any] | None:
     """What of the state it says; None when there is no record, or none that can be read."""
-    from json import loads
-
     try:
-        with open(exit_path(root, container_id), encoding="ascii") as file:
-            record = loads(file.read())
-        return {
-            "ExitCode": int(record["status"]),
-            "Signal": int(record["signal"]),
-            "TimedOut": bool(record["timed_out"]),
-            "Finished": record["finished_ns"] / 1e9,
-        }
-    except (OSError, ValueError, KeyError, TypeError):
+        record = EXIT.read(exit_path(root, container_id))
+    except OSError:
         return None
+    except Unreadable as error:
+        damage.tell(error)
+        return None
+    return {
+        "ExitCode": record["status"],
+        "Signal": record["signal"],
+        "TimedOut": record["timed_out"],
+        "Finished": record["finished_ns"] / 1e9,
+    }

@@ -6,15 +6,16 @@ The supervisor runs `check` in a new interpreter after each interval. The result
 
 from __future__ import annotations
 
-import fcntl
-import os
 from time import time
 
+from minibox.base import damage
+from minibox.base.codec import FileKind, plain
+from minibox.base.lock import Lock
 from minibox.engine import events, lifecycle, state
 from minibox.engine.health_config import HealthCheck, check_of
 from minibox.engine.log_time import log_time
 from minibox.engine.sent_signals import HEALTH, note_signal
-from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError
+from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, Unreadable
 from minibox.linux.process import send_signal
 
 TYPE_CHECKING = False
@@ -25,6 +26,16 @@ SIGKILL = 9
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 LOG_ENTRIES, OUTPUT_BYTES = 5, 4096
 NO_RESULT = -1  # the exit status of a check that was killed, or could not be executed
+HEALTH_FILE = FileKind(
+    "health",
+    {
+        "Started": (float, None),
+        "Status": str,
+        "FailingStreak": int,
+        "Log": [{"Start": str, "End": str, "ExitCode": int, "Output": str}],
+    },
+    before=plain,
+)
 
 
 def status(root: str, container_id: str, found: dict[str, Any] | None = None) -> dict[str, Any] | None:
@@ -47,17 +58,15 @@ def _path(root: str, container_id: str) -> str:
 
 def _results(root: str, found: dict[str, Any]) -> dict[str, Any]:
     """Since the last start."""
-    from json import loads
-
     fresh: dict[str, Any] = {"Status": STARTING, "FailingStreak": 0, "Log": []}
     try:
-        with open(_path(root, found["Id"]), encoding="utf-8") as file:
-            results = loads(file.read())
-        if results.pop("Started") == found.get("Started") and results.keys() == fresh.keys():
-            return {key: results[key] for key in fresh}
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):  # none, or damaged
-        pass
-    return fresh
+        results = HEALTH_FILE.read(_path(root, found["Id"]))
+    except OSError:
+        return fresh
+    except Unreadable as error:
+        damage.tell(error)
+        return fresh
+    return {key: results[key] for key in fresh} if results["Started"] == found.get("Started") else fresh
 
 
 def check(root: str, runroot: str, container_id: str) -> int:
@@ -110,24 +119,15 @@ def _check_once(container_id: str, health_check: HealthCheck, root: str) -> dict
 
 def _record(root: str, found: dict[str, Any], health_check: HealthCheck, result: dict[str, Any]) -> tuple[str, str]:
     """Write a result down; the status before, and now."""
-    from json import dumps
-
-    path = _path(root, found["Id"])
     try:
-        lock = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with Lock(f"{root}/containers/{found['Id']}"):
             if state.read(root, found["Id"]).get("Started") != found.get("Started"):
                 raise ContainerNotRunning(f"container {found['Id'][:12]} was started anew while it was checked")
             results = _results(root, found)
             before = results["Status"]
             results |= _judge(results, health_check, result, time() - float(found.get("Started") or 0))
             results["Log"] = [*results["Log"], result][-LOG_ENTRIES:]
-            with open(f"{path}.new", "w", encoding="utf-8") as file:
-                file.write(dumps({"Started": found.get("Started"), **results}, indent=1) + "\n")
-            os.rename(f"{path}.new", path)
-        finally:
-            os.close(lock)
+            HEALTH_FILE.write(_path(root, found["Id"]), {"Started": found.get("Started"), **results})
     except FileNotFoundError:
         raise ContainerNotFound(f"container {found['Id'][:12]} was removed while it was checked") from None
     return before, results["Status"]

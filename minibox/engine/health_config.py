@@ -89,8 +89,8 @@ def _check(found: dict[str, Any], error: type[ConfigError | UsageError], whose: 
                     '["CMD", "word", ...], ["CMD-SHELL", "words"] or ["NONE"]')  # fmt: skip
     for key in (*NANOSECONDS, "Retries"):
         value = found.get(key) or 0
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise error(f"{whose} {key} is no number, or less than 0")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+            raise error(f"{whose} {key} is no number, or less than 0, or too large")
         if key in NANOSECONDS and 0 < value < SHORTEST_NS:
             raise error(f"{whose} {key} is shorter than 1 ms")
 
@@ -103,9 +103,11 @@ def check_of(config: dict[str, Any]) -> HealthCheck | None:
     """
     found = config.get("Healthcheck") or {}
     kind, *words = found.get("Test") or ["NONE"]
-    if kind == "NONE":
+    if kind == "NONE" or not words:
         return None
-    command = (*(config.get("Shell") or SHELL), words[0]) if kind == "CMD-SHELL" else tuple(words)
+    shell = config.get("Shell")
+    shell = shell if isinstance(shell, list) and shell and all(isinstance(each, str) for each in shell) else SHELL
+    command = (*shell, words[0]) if kind == "CMD-SHELL" else tuple(words)
     return HealthCheck(
         command,
         found.get("Interval", 0) / 1e9 or INTERVAL,

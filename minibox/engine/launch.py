@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import marshal
 import os
 
 from minibox.base.files import replace_file
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 
 UPDATED = "updated"  # in the container's directory: `update` may have given its cgroup more directories
-MARSHAL_VERSION = 4  # read by every Python since 3.4
 
 
 class Launch:
@@ -188,8 +186,8 @@ class Launch:
         """Descriptors that have to stay open for as long as it runs."""
         return self._connection.held if self._connection else ()
 
-    def joinable(self) -> bytes:
-        """What another process of the container needs to be like its first; for `engine.exec`, in marshal."""
+    def joinable(self) -> dict[str, Any]:
+        """What another process of the container needs to be like its first; for `engine.exec`, as JSON has it."""
         return joinable(self.prepared.spec, self.prepared.start)
 
     def record(self) -> dict[str, Any]:
@@ -373,11 +371,16 @@ def _tried(*steps: Callable[[], object]) -> Exception | None:
     return failure
 
 
-def joinable(spec: Spec, start: Start) -> bytes:
+def joinable(spec: Spec, start: Start) -> dict[str, Any]:
     """See `Launch.joinable`; `engine.exec.Joinable` reads it."""
     process = {key: value for key, value in spec["process"].items() if key != "args"}
-    flags = namespace_flags(spec)
-    return marshal.dumps((process, flags, start.seccomp, start.seccomp_flags, start.setgroups), MARSHAL_VERSION)
+    return {
+        "Process": process,
+        "Namespaces": namespace_flags(spec),
+        "Seccomp": start.seccomp.hex(),
+        "SeccompFlags": start.seccomp_flags,
+        "SetGroups": start.setgroups,
+    }
 
 
 class IdFile:

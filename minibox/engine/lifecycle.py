@@ -6,9 +6,11 @@ import os
 from select import POLLIN, poll
 from time import monotonic, sleep
 
+from minibox.base import damage
+from minibox.base.codec import FileKind
 from minibox.engine import events, names, ownership, removal, state
 from minibox.engine.sent_signals import KILL, STOP, note_signal
-from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, TimedOut, UsageError
+from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, TimedOut, Unreadable, UsageError
 from minibox.linux import cgroup
 from minibox.linux.process import open_pidfd, send_signal
 
@@ -16,13 +18,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from minibox.engine.ownership import Live
+    from minibox.engine.live_file import Live
 
 SIGTERM, SIGKILL = 15, 9
 LETTING_GO_S = 20.0  # until an owner has tidied up behind a container that has ended
 POLL_S = 0.005
 STOP_TIMEOUT_S = 10
-STOPPED, RESTARTED = b"", b"restart\n"  # what a stop mark says
+STOPPED, RESTARTED = "stop", "restart"  # what a stop mark says
+STOP_MARK = FileKind(
+    "stopped",
+    {"Then": lambda value: value in (STOPPED, RESTARTED)},
+    before=lambda data: {"Then": data.decode().strip() or STOPPED},
+    indented=False,
+)
 
 
 class Process:
@@ -40,10 +48,10 @@ class Process:
         """
         self.id: str = state.find_id(root, name_or_id)
         self.root, self.pidfd = root, -1
-        live = ownership.owned(root, self.id)
+        live = state.owner(root, self.id)
         if live and live.pid > 0:
             self.pidfd = ownership.open_process(live)
-            live = ownership.owned(root, self.id)  # the pid was its own for as long as its owner held the lock
+            live = state.owner(root, self.id)  # the pid was its own for as long as its owner held the lock
         if self.pidfd < 0 or not live or live.pid <= 0 or self.has_ended():
             self.close()
             raise ContainerNotRunning(
@@ -131,7 +139,7 @@ def stop(
     runroot: str,
     timeout_s: float | None = None,
     signal_number: int = 0,
-    mark: bytes = STOPPED,
+    mark: str = STOPPED,
 ) -> str:
     """Ask a container to end by its stop signal, and kill it when it doesn't; its id. One that has ended is fine.
 
@@ -198,28 +206,36 @@ def stop_path(root: str, container_id: str) -> str:
     return f"{root}/containers/{container_id}/stopped"
 
 
-def mark_stopped(root: str, container_id: str, mark: bytes = STOPPED) -> None:
+def mark_stopped(root: str, container_id: str, mark: str = STOPPED) -> None:
     """From now on no policy restarts it.
 
     Args:
         mark: `RESTARTED`: ``--rm`` doesn't remove it either, since it is going to be started again.
     """
-    path = stop_path(root, container_id)
     try:
-        with open(f"{path}.{os.getpid()}", "wb") as file:
-            file.write(mark)
-        os.rename(file.name, path)  # its supervisor may read it just now
+        STOP_MARK.write(stop_path(root, container_id), {"Then": mark})
     except FileNotFoundError:
         pass  # it is being removed
 
 
+def stop_mark(root: str, container_id: str) -> str | None:
+    """What `mark_stopped` has written; None for nothing."""
+    try:
+        return str(STOP_MARK.read(stop_path(root, container_id))["Then"])
+    except OSError:
+        return None
+    except Unreadable as error:
+        damage.tell(error)
+        return STOPPED
+
+
 def _wake_supervisor(root: str, container_id: str) -> None:
     """One that waits to restart its container finds that it needn't."""
-    live = ownership.owned(root, container_id)
+    live = state.owner(root, container_id)
     if live and live.supervisor > 0 and live.pid < 0:
         pidfd = open_pidfd(live.supervisor)
         if pidfd >= 0:
-            again = ownership.owned(root, container_id)
+            again = state.owner(root, container_id)
             if again and (again.supervisor, again.pid) == (live.supervisor, live.pid):
                 send_signal(pidfd, SIGTERM)
             os.close(pidfd)
@@ -346,7 +362,7 @@ def _wait_until_begun(root: str, container_id: str) -> None:
     """
     deadline = monotonic() + LETTING_GO_S
     while not state.is_written(root, container_id):
-        live = ownership.owned(root, container_id)
+        live = state.owner(root, container_id)
         if live is None or (live.pid > 0 and live.remove and not live.supervisor):  # whose state never is
             return
         if monotonic() > deadline:

@@ -12,6 +12,9 @@ from datetime import UTC
 from json import loads
 from time import sleep
 
+from minibox.base import damage
+from minibox.base.codec import damage_of
+from minibox.base.files import open_to_read
 from minibox.durations import parse_duration_ns
 from minibox.engine import ownership, removal, state
 from minibox.engine.detached import log_path
@@ -202,9 +205,10 @@ def _entry(line: bytes) -> LogEntry | None:
     """None for half a line, which a full disk or a crash leaves."""
     try:
         found = loads(line)
-        return LogEntry(found["stream"], found["log"], found["time"])
-    except (ValueError, KeyError, TypeError):
+        values = found["stream"], found["log"], found["time"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    return LogEntry(*values) if all(isinstance(value, str) for value in values) else None
 
 
 def _open_all(path: str) -> list[BinaryIO]:
@@ -216,8 +220,12 @@ def _open_all(path: str) -> list[BinaryIO]:
     number = 0
     while True:
         try:
-            file = open(f"{path}.{number}" if number else path, "rb")
-        except FileNotFoundError:
+            file = open(open_to_read(f"{path}.{number}" if number else path), "rb")
+        except OSError as error:
+            if wrong := damage_of(error, error.filename):
+                damage.tell(wrong)
+            elif not isinstance(error, FileNotFoundError):
+                raise
             # Between the renames of a rotation there is no newest for a moment.
             if number:
                 break

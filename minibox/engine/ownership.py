@@ -12,48 +12,22 @@ import fcntl
 import os
 from errno import EACCES, EAGAIN, ENOSPC, EROFS
 
+from minibox.base.codec import BYTES_MAX, NO_FILE_OF_OURS
+from minibox.base.files import discard
+from minibox.base.shape import long_id
 from minibox.engine import names
+from minibox.engine.live_file import Live, ended_line, image_line, live_path, process_line, read_live_fd
 from minibox.errors import MiniboxError, kernel_says
 from minibox.linux.process import open_pidfd, parent_of
-from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
     from minibox.image.store import ResolvedImage
 
-ID_LENGTH = 64
-HEXADECIMAL = frozenset("0123456789abcdef")
-REMOVE, KEEP = b"remove", b"keep"
-COMMAND_BYTES_MAX = 4096
-LIVE_BYTES_MAX = 1 << 17
-
-
-@record
-class Live:
-    """What an owner has written.
-
-    Attributes:
-        reference, digest, image_id, chain_ids: of its image.
-        pid: of its first process; -1 while there is none yet.
-        supervisor: that one's pid; 0 for a container in the foreground.
-        joinable: what `engine.exec` needs to know, in marshal; empty while there is no process.
-        command: of its first process.
-        status: its exit status, when it has ended and its owner tidies up; -1 before.
-        remove: nothing of it is kept.
-    """
-
-    reference: str = ""
-    digest: str = ""
-    image_id: str = ""
-    chain_ids: tuple[str, ...] = ()
-    pid: int = -1
-    supervisor: int = 0
-    joinable: bytes = b""
-    command: tuple[str, ...] = ()
-    status: int = -1
-    remove: bool = False
+OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Claim:
@@ -70,7 +44,7 @@ class Claim:
         """A claim that is held already, by ``fd``; `new` and `of` make one."""
         self.root, self.id, self.name, self.fd = root, container_id, name, fd
         self.directory = f"{root}/containers/{container_id}"
-        self._what_to_do = REMOVE if remove else KEEP
+        self._remove = remove
 
     @classmethod
     def new(cls, root: str, name: str, *, remove: bool) -> Claim:
@@ -111,7 +85,7 @@ class Claim:
                 return None
             claim = cls(root, container_id, name, fd, remove=remove)
             claim._clear()
-            os.write(fd, claim._what_to_do)
+            os.write(fd, image_line(remove))
             return claim
         except OSError as error:
             raise _unwritable(root, error) from error
@@ -122,8 +96,7 @@ class Claim:
         Raises:
             MiniboxError: the disk is full.
         """
-        fields = (reference, image.digest, image.config_digest, *image.chain_ids)
-        line = b"\0".join((self._what_to_do, *(os.fsencode(field) for field in fields))) + b"\n"
+        line = image_line(self._remove, reference, image)
         try:
             if os.fstat(self.fd).st_size:  # a truncation costs a start more than all else here
                 self._clear()
@@ -132,14 +105,24 @@ class Claim:
         except OSError as error:
             raise _unwritable(self.root, error) from error
 
-    def note_process(self, pid: int, command: Sequence[str], joinable: bytes = b"", supervisor: int = 0) -> None:
-        """Say which process is the container's first; valid while the lock is held."""
-        words = b"\0".join(os.fsencode(word) for word in command)[:COMMAND_BYTES_MAX]
-        os.write(self.fd, b"%d %d %d\n%b%b" % (pid, supervisor, len(joinable), joinable, words))
+    def note_process(
+        self, pid: int, command: Sequence[str], joinable: dict[str, Any] | None = None, supervisor: int = 0
+    ) -> None:
+        """Say which process is the container's first; valid while the lock is held.
+
+        Raises:
+            MiniboxError: the disk is full.
+        """
+        line = process_line(pid, supervisor, command, joinable)
+        try:
+            if os.write(self.fd, line) != len(line):
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
 
     def note_waiting(self, supervisor: int) -> None:
         """There is no process any more, but its supervisor waits to start it anew."""
-        _note_without_process(self.fd, b"-1 %d 0\n" % supervisor)
+        _note_without_process(self.fd, ended_line(supervisor))
 
     def note_ended(self, status: int) -> None:
         """See `note_ended`."""
@@ -177,13 +160,14 @@ def note_ended(fd: int, status: int) -> None:
     Args:
         fd: holds the lock.
     """
-    _note_without_process(fd, b"-1 0 0 %d\n" % status)
+    _note_without_process(fd, ended_line(status=status))
 
 
 def _note_without_process(fd: int, line: bytes) -> None:
-    image, ended, _ = os.pread(fd, LIVE_BYTES_MAX, 0).partition(b"\n")
-    if ended:  # else it never began
-        os.pwrite(fd, line, len(image) + 1)  # what follows counts no more, without a process
+    size = os.fstat(fd).st_size
+    image, ended, _ = os.pread(fd, min(size, BYTES_MAX), 0).partition(b"\n")
+    if ended and image.startswith(b"{"):  # else it never began, or an older minibox began it
+        os.pwrite(fd, line, len(image) + 1)  # what follows counts no more
 
 
 def lock_new(directory: str, name: str, *, wait: bool = True, shared: bool = False) -> int:
@@ -191,9 +175,14 @@ def lock_new(directory: str, name: str, *, wait: bool = True, shared: bool = Fal
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         try:
-            fd = os.open(f"{directory}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(f"{directory}/{name}", os.O_RDWR | os.O_CREAT | OPEN, 0o600)
         except FileNotFoundError:
             os.makedirs(directory, 0o700, exist_ok=True)
+            continue
+        except OSError as error:
+            if error.errno not in NO_FILE_OF_OURS:
+                raise
+            discard(f"{directory}/{name}")
             continue
         try:
             fcntl.flock(fd, kind if wait else kind | fcntl.LOCK_NB)
@@ -228,8 +217,13 @@ def orphans(root: str, at_most: int = 0, only: str = "") -> Iterator[tuple[str, 
         found = (found + found)[first : first + at_most]
     for name in found:
         try:
-            fd = os.open(f"{root}/live/{name}", os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(live_path(root, name), os.O_RDWR | OPEN)
         except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno not in NO_FILE_OF_OURS:
+                raise
+            discard(live_path(root, name))
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -240,7 +234,7 @@ def orphans(root: str, at_most: int = 0, only: str = "") -> Iterator[tuple[str, 
             continue
         try:
             if os.fstat(fd).st_nlink:
-                yield name, os.pread(fd, len(REMOVE), 0) == REMOVE, fd
+                yield name, read_live_fd(fd, live_path(root, name)).remove, fd
         finally:
             os.close(fd)
 
@@ -248,7 +242,7 @@ def orphans(root: str, at_most: int = 0, only: str = "") -> Iterator[tuple[str, 
 def _listed(directory: str) -> list[str]:
     try:
         return os.listdir(directory)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -259,7 +253,7 @@ def live_ids(root: str) -> list[str]:
 
 def is_id(name: str) -> bool:
     """Can it be a container's id?"""
-    return len(name) == ID_LENGTH and HEXADECIMAL.issuperset(name)
+    return long_id(name)
 
 
 def read_live(root: str, container_id: str) -> Live:
@@ -268,30 +262,12 @@ def read_live(root: str, container_id: str) -> Live:
     Raises:
         OSError: it has none.
     """
-    with open(f"{root}/live/{container_id}", "rb") as file:
-        return _parse_live(file.read(LIVE_BYTES_MAX))
-
-
-def _parse_live(data: bytes) -> Live:
-    """Of `Claim.note_image` and `Claim.note_process`, or of as much as was written so far, or reached the disk."""
-    image, ended, process = data.partition(b"\n")
-    what_to_do, *fields = os.fsdecode(image).split("\0")
-    if not ended or len(fields) < 3:
-        return Live()
-    reference, digest, image_id, *chain_ids = fields
-    head, ended, rest = process.partition(b"\n")
+    path = live_path(root, container_id)
+    fd = os.open(path, os.O_RDONLY | OPEN)
     try:
-        pid, supervisor, size, *ended_with = map(int, head.split())
-    except ValueError:
-        ended = b""
-    if not ended:
-        return Live(reference, digest, image_id, tuple(chain_ids))
-    if pid < 0:
-        size, rest = 0, b""
-    command = tuple(os.fsdecode(rest[size:]).split("\0"))
-    status = ended_with[0] if ended_with else -1
-    remove = what_to_do == os.fsdecode(REMOVE)
-    return Live(reference, digest, image_id, tuple(chain_ids), pid, supervisor, rest[:size], command, status, remove)
+        return read_live_fd(fd, path)
+    finally:
+        os.close(fd)
 
 
 def open_process(live: Live) -> int:
@@ -312,9 +288,10 @@ class Watch:
 
     def __init__(self, root: str, container_id: str) -> None:
         """Open it; nothing is wrong when there is no owner."""
+        self._path = live_path(root, container_id)
         try:
-            self._fd = os.open(f"{root}/live/{container_id}", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+            self._fd = os.open(self._path, os.O_RDONLY | OPEN)
+        except OSError:
             self._fd = -1
 
     def is_owned(self) -> bool:
@@ -330,7 +307,7 @@ class Watch:
 
     def status(self) -> int:
         """The exit status that the owner has noted; -1 when it has none."""
-        return _parse_live(os.pread(self._fd, LIVE_BYTES_MAX, 0)).status if self._fd >= 0 else -1
+        return read_live_fd(self._fd, self._path).status if self._fd >= 0 else -1
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -340,7 +317,10 @@ class Watch:
 
 def is_live(root: str, container_id: str) -> bool:
     """Does an owner hold it?"""
-    return owned(root, container_id) is not None
+    fd = _held(root, container_id)
+    if fd >= 0:
+        os.close(fd)
+    return fd >= 0
 
 
 def live_process(root: str, container_id: str) -> int:
@@ -351,15 +331,25 @@ def live_process(root: str, container_id: str) -> int:
 
 def owned(root: str, container_id: str) -> Live | None:
     """What the owner of a container has written so far; None when it has no owner."""
-    try:
-        fd = os.open(f"{root}/live/{container_id}", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+    fd = _held(root, container_id)
+    if fd < 0:
         return None
+    try:
+        return read_live_fd(fd, live_path(root, container_id))
+    finally:
+        os.close(fd)
+
+
+def _held(root: str, container_id: str) -> int:
+    """A descriptor of the file of an owner that lives; else -1."""
+    try:
+        fd = os.open(live_path(root, container_id), os.O_RDWR | OPEN)
+    except OSError:
+        return -1
     try:
         # Shared: two that look don't take each other for the owner.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return _parse_live(os.read(fd, LIVE_BYTES_MAX))
-    finally:
-        os.close(fd)
-    return None
+        return fd
+    os.close(fd)
+    return -1

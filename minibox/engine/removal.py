@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
     from typing import Any
 
+    from minibox.engine.live_file import Live
+
 SIGKILL = 9
 LOOKED_AT, EVERY_S = 8, 0.2
 _collected_at: dict[str, float] = {}
@@ -128,7 +130,7 @@ def kill_ahead(names: Iterable[str], *, root: str) -> set[str]:
     for name in names:
         try:
             container_id = state.find_id(root, name)
-            live = ownership.owned(root, container_id)
+            live = state.owner(root, container_id)
             if live and _is_begun(live):
                 _kill(root, container_id, live).thaw()  # on cgroup v1 the frozen don't die
                 killed.add(container_id)
@@ -150,9 +152,11 @@ def remove(name_or_id: str, *, force: bool = False, killed: Container[str] = (),
     """
     container_id = state.find_id(root, name_or_id)
     found = state.read(root, container_id)
+    if found.get("Newer") and not force:
+        raise UsageError(f"container {name_or_id}: {found['Error']}", "minibox rm --force removes it all the same")
     deadline, by_us = monotonic() + GRACE_S, container_id in killed
     while (claim := ownership.Claim.of(root, container_id, "", remove=True)) is None:
-        live = ownership.owned(root, container_id)
+        live = state.owner(root, container_id)
         if live and not force and _is_running(live):
             raise UsageError(f"container {name_or_id} is running", f"to kill it too: minibox rm --force {name_or_id}")
         # One that is being started is let finish, so that whoever does it is not told of a broken pipe.
@@ -183,12 +187,12 @@ def remove(name_or_id: str, *, force: bool = False, killed: Container[str] = (),
     return container_id
 
 
-def _is_begun(live: ownership.Live) -> bool:
+def _is_begun(live: Live) -> bool:
     """Has it a process, or is it about to be started anew?"""
     return live.pid > 0 or live.supervisor > 0
 
 
-def _is_running(live: ownership.Live) -> bool:
+def _is_running(live: Live) -> bool:
     """Or about to be, or to be started anew; else its owner tidies up behind it."""
     if not live.digest or live.status >= 0 or live.pid <= 0:
         return bool(live.digest) and live.status < 0
@@ -203,7 +207,7 @@ def _is_running(live: ownership.Live) -> bool:
         os.close(pidfd)
 
 
-def _kill(root: str, container_id: str, live: ownership.Live) -> cgroup.Cgroup:
+def _kill(root: str, container_id: str, live: Live) -> cgroup.Cgroup:
     """Kill the first process of a container and its supervisor, without a wait; the cgroup, where more may be."""
     # The supervisor first: it would look after the end of a container that is removed anyway.
     pidfds = [open_pidfd(live.supervisor) if live.supervisor > 0 else -1, ownership.open_process(live)]

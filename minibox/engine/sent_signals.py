@@ -1,18 +1,20 @@
 """The signals that minibox has sent a container, and for whom: `engine.verdict` tells them from others.
 
-One JSON object a line in ``root/containers/<id>/signals``.
+A line each in ``root/containers/<id>/signals``.
 """
 
 from __future__ import annotations
 
 import os
 
+from minibox.base import damage
+from minibox.base.codec import BYTES_MAX, FileKind, damage_of, plain
+from minibox.base.files import open_to_append, read_file
+from minibox.base.shape import moment
+from minibox.errors import Unreadable
 from minibox.record import record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
+SIGNAL = FileKind("signal", {"Number": int, "Why": str, "User": str, "Time": moment}, before=plain, indented=False)
 STOP, KILL, HEALTH = "stop", "kill", "health check"  # why
 
 
@@ -39,16 +41,16 @@ def _path(root: str, container_id: str) -> str:
 
 def note_signal(root: str, container_id: str, number: int, why: str) -> None:
     """Write down a signal that is going to be sent; a container that is being removed keeps none."""
-    from json import dumps
     from time import time
 
-    line = dumps({"Number": number, "Why": why, "User": _user(), "Time": time()}) + "\n"
+    line = SIGNAL.encode({"Number": number, "Why": why, "User": _user(), "Time": time()})
     try:
-        fd = os.open(_path(root, container_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_to_append(_path(root, container_id))
     except OSError:
         return
     try:
-        os.write(fd, line.encode())
+        if os.fstat(fd).st_size + len(line) <= BYTES_MAX:
+            os.write(fd, line)
     except OSError:
         pass  # a full disk: the container shall end all the same
     finally:
@@ -69,20 +71,19 @@ def _user() -> str:
 
 def sent_signals(root: str, container_id: str, since: float) -> list[SentSignal]:
     """Those sent since a time, oldest first."""
-    from json import loads
-
-    found = []
+    path, found = _path(root, container_id), []
     try:
-        with open(_path(root, container_id), encoding="utf-8", errors="replace") as file:
-            lines = file.readlines()
-    except OSError:
+        lines = read_file(path, BYTES_MAX).split(b"\n")
+    except OSError as error:
+        if wrong := damage_of(error, path):
+            damage.tell(wrong)
         return []
-    for line in lines:
+    for line in lines[:-1]:  # behind the last line end there is nothing, or half a line
         try:
-            entry: dict[str, Any] = loads(line)
-            sent = SentSignal(int(entry["Number"]), str(entry["Why"]), str(entry["User"]), float(entry["Time"]))
-        except (ValueError, KeyError, TypeError):
-            continue  # half a line
-        if sent.time >= since:
-            found.append(sent)
+            entry = SIGNAL.decode(line, path)
+        except Unreadable as error:
+            damage.tell(error)
+            continue
+        if entry["Time"] >= since:
+            found.append(SentSignal(entry["Number"], entry["Why"], entry["User"], entry["Time"]))
     return found

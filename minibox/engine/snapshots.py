@@ -2,7 +2,7 @@
 
 On disk, ``root/snapshots``:
 
-    <hex>             what it is, in JSON; held with a shared flock by each process that has it
+    <hex>             what it is; held with a shared flock by each process that has it
     <hex>.lock        held by who prepares one that has a key, while others wait
     unfinished-<hex>  a layer that is being made by who holds <hex>
 
@@ -14,21 +14,37 @@ from __future__ import annotations
 
 import fcntl
 import os
+from errno import ENOSPC
+from stat import S_ISREG
 from weakref import WeakSet
 
+from minibox.base import damage
+from minibox.base.codec import NO_FILE_OF_OURS, FileKind, damage_of, plain
+from minibox.base.files import discard
 from minibox.engine.ownership import is_id, live_ids, lock_new, read_live
-from minibox.errors import MiniboxError, kernel_says
+from minibox.errors import Damaged, MiniboxError, NewerFormat, Unreadable, kernel_says
 from minibox.image.store import ResolvedImage
-from minibox.json_text import dumps, loads
 from minibox.record import record
-from minibox.storage import layers_in_use, snapshotter
+from minibox.storage import DRIVERS, chain_id, driver_name, layers_in_use, snapshotter
 from minibox.storage.removal import remove_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-RECORD_BYTES_MAX = 1 << 20
+SNAPSHOT = FileKind(
+    "frozen",
+    {
+        "Driver": driver_name,
+        "Reference": str,
+        "Digest": str,
+        "ImageId": str,
+        "ChainIds": [chain_id],
+        "Config": dict,
+    },
+    before=plain,
+)
+OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @record
@@ -97,7 +113,9 @@ def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snap
     try:
         # First the record, so that nobody collects what is made next.
         os.ftruncate(fd, 0)
-        os.pwrite(fd, _to_json(frozen), 0)
+        data = _encoded(frozen)
+        if os.pwrite(fd, data, 0) != len(data):
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
         place = f"{_directory(root)}/unfinished-{frozen_id}"
 
         def commit() -> None:
@@ -128,14 +146,20 @@ def hold(root: str, snapshot_id: str) -> Held | None:
     """Hold a snapshot that is there; None when there is none, or it was never finished."""
     path = f"{_directory(root)}/{snapshot_id}"
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+        fd = os.open(path, OPEN)
+    except OSError:
         return None
     fcntl.flock(fd, fcntl.LOCK_SH)
-    frozen = _from_json(snapshot_id, os.pread(fd, RECORD_BYTES_MAX, 0))
-    if os.fstat(fd).st_nlink and frozen:
-        if frozen.image.chain_ids[-1] in snapshotter(root, frozen.driver).layers():
-            return Held(root, frozen, fd)
+    try:
+        frozen = _read(fd, path)
+        if os.fstat(fd).st_nlink and frozen:
+            if frozen.image.chain_ids[-1] in snapshotter(root, frozen.driver).layers():
+                return Held(root, frozen, fd)
+    except NewerFormat:
+        os.close(fd)
+        raise
+    except Damaged:
+        pass  # it is made anew
     os.close(fd)
     return None
 
@@ -177,67 +201,88 @@ def _collect(root: str, ids: list[str]) -> None:
         if fd < 0:
             continue
         try:
-            frozen = _from_json(snapshot_id, os.pread(fd, RECORD_BYTES_MAX, 0))
+            drivers: tuple[str, ...] = ()
+            try:
+                if frozen := _read(fd, path):
+                    drivers = (frozen.driver,)
+            except Damaged:
+                drivers = DRIVERS  # whichever has it
             # Looked at when it is locked: who stands on it has said so before he let go.
-            if frozen and stands(root, frozen):
+            if stands(root, snapshot_id):
                 continue
 
-            def remove(frozen: Frozen | None = frozen, snapshot_id: str = snapshot_id) -> None:
+            def remove(drivers: tuple[str, ...] = drivers, snapshot_id: str = snapshot_id) -> None:
                 remove_directory(f"{_directory(root)}/unfinished-{snapshot_id}")
-                if frozen:
-                    snapshotter(root, frozen.driver).remove_layer(frozen.image.chain_ids[-1])
+                for driver in drivers:
+                    snapshotter(root, driver).remove_layer(f"sha256:{snapshot_id}")
 
             _by_who_may(remove)
-            os.unlink(path)
+            discard(path)
         except (MiniboxError, OSError):
             continue  # the next command tries again
         finally:
             os.close(fd)
 
 
-def stands(root: str, frozen: Frozen) -> bool:
+def stands(root: str, snapshot_id: str) -> bool:
     """Does a container stand on it, one that is being started too, or another snapshot?"""
-    chain_id = frozen.image.chain_ids[-1]
+    layer = f"sha256:{snapshot_id}"
     for container_id in live_ids(root):
         try:
-            if chain_id in read_live(root, container_id).chain_ids:
+            if layer in read_live(root, container_id).chain_ids:
                 return True
         except OSError:
             continue
-    if any(chain_id == used for _, used in layers_in_use(root)):
+    if any(layer == used for _, used in layers_in_use(root)):
         return True
-    return any(chain_id in other.image.chain_ids[:-1] for other in _records(root))
+    return any(layer in other.image.chain_ids[:-1] for other in look(root)[0])
 
 
 def all_frozen(root: str) -> Iterator[tuple[Frozen, bool]]:
-    """All snapshots, and whether somebody holds them."""
-    for frozen in _records(root):
+    """All snapshots, and whether somebody holds them; who looks hears of those that are damaged."""
+    found, damaged = look(root)
+    for each in damaged:
+        damage.tell(each)
+    for frozen in found:
         fd = _unheld(f"{_directory(root)}/{frozen.id}")
         if fd >= 0:
             os.close(fd)
         yield frozen, fd < 0
 
 
-def _records(root: str) -> Iterator[Frozen]:
+def look(root: str) -> tuple[list[Frozen], list[Unreadable]]:
+    """All snapshots, and what is wrong with the records of others."""
+    found: list[Frozen] = []
+    damaged: list[Unreadable] = []
     try:
         names = os.listdir(_directory(root))
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
     for name in filter(is_id, names):
+        path = f"{_directory(root)}/{name}"
         try:
-            with open(f"{_directory(root)}/{name}", "rb") as file:
-                frozen = _from_json(name, file.read(RECORD_BYTES_MAX))
-        except FileNotFoundError:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if wrong := damage_of(error, path):
+                damaged.append(wrong)
             continue
-        if frozen:
-            yield frozen
+        try:
+            if frozen := _read(fd, path):
+                found.append(frozen)
+        except Unreadable as error:
+            damaged.append(error)
+        finally:
+            os.close(fd)
+    return found, damaged
 
 
 def _unheld(path: str) -> int:
-    """A descriptor that holds the lock of a file; -1 when somebody else does, or it is gone."""
+    """A descriptor that holds the lock of a file; -1 when somebody else does, or it is gone. What is no file goes."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+        fd = os.open(path, OPEN)
+    except OSError as error:
+        if error.errno in NO_FILE_OF_OURS:
+            discard(path)
         return -1
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -270,7 +315,7 @@ def _directory(root: str) -> str:
     return f"{root}/snapshots"
 
 
-def _to_json(frozen: Frozen) -> bytes:
+def _encoded(frozen: Frozen) -> bytes:
     image = frozen.image
     fields = {
         "Driver": frozen.driver,
@@ -280,19 +325,23 @@ def _to_json(frozen: Frozen) -> bytes:
         "ChainIds": list(image.chain_ids),
         "Config": image.config,
     }
-    return dumps(fields).encode()
+    return SNAPSHOT.encode(fields)
 
 
-def _from_json(snapshot_id: str, data: bytes) -> Frozen | None:
-    """None for half a record."""
-    try:
-        found = loads(data)
-        image = ResolvedImage(
-            found["Reference"], found["Digest"], found["Config"], tuple(found["ChainIds"]), found["ImageId"]
-        )
-        return Frozen(snapshot_id, found["Driver"], image)
-    except (ValueError, KeyError, TypeError):
+def _read(fd: int, path: str) -> Frozen | None:
+    """What the file that is open says; None for one that is still empty.
+
+    Raises:
+        Unreadable
+    """
+    if S_ISREG(os.fstat(fd).st_mode) and not os.fstat(fd).st_size:
         return None
+    found = SNAPSHOT.read_fd(fd, path)
+    if not found["ChainIds"]:
+        raise Damaged(path, "it has no layers")
+    names = found["Reference"], found["Digest"], found["Config"]
+    image = ResolvedImage(*names, tuple(found["ChainIds"]), found["ImageId"])
+    return Frozen(os.path.basename(path), found["Driver"], image)
 
 
 _held_here: WeakSet[Held] = WeakSet()

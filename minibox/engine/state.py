@@ -7,26 +7,37 @@ from __future__ import annotations
 
 import os
 
+from minibox.base import damage
+from minibox.base.lock import Lock
 from minibox.engine import names
+from minibox.engine.container_file import CONTAINER
 from minibox.engine.exit_record import read_exit
-from minibox.engine.ownership import is_id, is_live, live_ids, read_live
-from minibox.errors import ContainerNotFound, kernel_says
-from minibox.json_text import dumps
-from minibox.record import record
+from minibox.engine.live_file import live_path
+from minibox.engine.ownership import is_id, is_live, live_ids, owned, read_live
+from minibox.errors import ContainerNotFound, Damaged, NewerFormat, Unreadable, kernel_says
+from minibox.linux.process import parent_of
+from minibox.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from minibox.engine.live_file import Live
+
 
 SIGKILL = 9
 ALIVE = ("running", "paused", "restarting")
+DAMAGED = "damaged"  # the Status of one whose state.json can't be read
 
 
 def write(root: str, state: dict[str, Any], *, durable: bool = False) -> None:
     """Write state.json: a reader sees the old or the new; with ``durable`` the new, after a power loss too."""
-    _replace(f"{root}/containers/{state['Id']}", state, durable)
+    CONTAINER.write(_path(root, state["Id"]), state, durable=durable)
+
+
+def _path(root: str, container_id: str) -> str:
+    return f"{root}/containers/{container_id}/state.json"
 
 
 def change(
@@ -38,44 +49,19 @@ def change(
 ) -> None:
     """Read state.json and write what ``changed`` makes of it, nothing for None; of many at once none is lost.
 
+    What a newer minibox has written stays as it is.
+
     Raises:
         ContainerNotFound: it was removed meanwhile.
     """
-    import fcntl
-
-    directory = f"{root}/containers/{container_id}"
     try:
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            state = changed(read(root, container_id))
-            if state is not None:
-                _replace(directory, state, durable)
-        finally:
-            os.close(lock)
+        with Lock(f"{root}/containers/{container_id}"):
+            found = read(root, container_id)
+            after = None if found.get("Newer") else changed(found)
+            if after is not None:
+                write(root, after, durable=durable)
     except FileNotFoundError:
         raise ContainerNotFound(f"container {container_id[:12]!r} was removed") from None
-
-
-def _replace(directory: str, state: dict[str, Any], durable: bool) -> None:
-    path = f"{directory}/state.json"
-    temporary = f"{path}.{os.getpid()}"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(dumps(state) + "\n")
-            if durable:
-                file.flush()
-                os.fdatasync(file.fileno())
-    except OSError:
-        _unlink(temporary)  # on a full disk it would take what little there is
-        raise
-    os.rename(temporary, path)
-    if durable:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def is_written(root: str, container_id: str) -> bool:
@@ -94,7 +80,7 @@ def read(root: str, container_id: str) -> dict[str, Any]:
         if found["Status"] in ALIVE and is_written(root, container_id):
             found |= {"Status": "exited", "Pid": 0, **ended_without_owner(root, container_id)}
         elif found["Status"] in ALIVE and os.path.isdir(f"{root}/containers/{container_id}"):
-            found |= {"Status": "damaged", "Error": "it was killed before it had a state.json"}
+            found |= {"Status": DAMAGED, "Error": "it was killed before it had a state.json"}
     return found
 
 
@@ -104,23 +90,54 @@ def ended_without_owner(root: str, container_id: str) -> dict[str, Any]:
 
 
 def _read(root: str, container_id: str) -> dict[str, Any]:
-    from json import loads
-
-    try:
-        with open(f"{root}/containers/{container_id}/state.json", encoding="utf-8") as file:
-            found = loads(file.read())
-        why = "it is cut off or was changed"
-    except FileNotFoundError:
-        return _without_file(root, container_id)
-    except OSError as error:
-        found, why = None, kernel_says(error)
-    except (ValueError, RecursionError) as error:
-        found, why = None, str(error)
     state: dict[str, Any] = {"Id": container_id, "Name": "", "Image": "", "Command": []}
-    if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in ("Id", "Name", "Status")):
-        name = names.given(root, container_id) or names.made_up(container_id)
-        return {**state, "Name": name, "Status": "damaged", "Error": f"its state.json can't be read: {why}"}
-    return {**state, **found}
+    try:
+        return {**state, **CONTAINER.read(_path(root, container_id))}
+    except (FileNotFoundError, NotADirectoryError):
+        return _without_file(root, container_id)
+    except NewerFormat as error:
+        state |= {"Newer": True, "Error": f"its state.json {error.reason}"}
+    except Damaged as error:
+        state["Error"] = f"its state.json can't be read: {error.why}"
+    except OSError as error:
+        state["Error"] = f"its state.json can't be read: {kernel_says(error)}"
+    return {**state, "Name": names.given(root, container_id) or names.made_up(container_id), "Status": DAMAGED}
+
+
+def damage_of(root: str, container_id: str) -> Unreadable | None:
+    """What is wrong with the state.json of a container; None for nothing."""
+    try:
+        CONTAINER.read(_path(root, container_id))
+    except Unreadable as error:
+        error.hint = f"minibox rm {container_id[:12]} removes it, minibox system check --repair keeps its files"
+        return error
+    except OSError:
+        pass
+    return None
+
+
+def owner(root: str, container_id: str) -> Live | None:
+    """As `ownership.owned`; where its owner's file is damaged, the process is the one of state.json.
+
+    The container's cgroup tells it from another of that pid.
+    """
+    live = owned(root, container_id)
+    if live is None or live.pid > 0 or live.status >= 0 or (live.supervisor and not live.damage):
+        return live
+    try:
+        found = CONTAINER.read(_path(root, container_id))
+        if found["Status"] not in ("running", "paused"):
+            return live
+        pid = int(found.get("Pid", 0))
+        with open(f"/proc/{pid}/cgroup", "rb") as file:
+            if f"minibox-{container_id}".encode() not in file.read():
+                return live
+    except (OSError, Unreadable):
+        return live
+    path = live_path(root, container_id)
+    wrong = live.damage or Damaged(path, "it says of no process", "minibox restart writes it anew")
+    supervisor = parent_of(pid) if found.get("Supervised") else 0
+    return replace(live, pid=pid, supervisor=supervisor, damage=wrong)
 
 
 def _without_file(root: str, container_id: str) -> dict[str, Any]:
@@ -140,13 +157,17 @@ def container_ids(root: str) -> list[str]:
     """The ids of all containers that have files, in no order."""
     try:
         return [name for name in os.listdir(f"{root}/containers") if is_id(name)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def containers(root: str) -> list[dict[str, Any]]:
-    """All containers that have files, in no order."""
-    return [read(root, container_id) for container_id in container_ids(root)]
+    """All containers that have files, in no order; who looks hears of those that are damaged."""
+    found = [read(root, container_id) for container_id in container_ids(root)]
+    for each in found:
+        if each["Status"] == DAMAGED and (wrong := damage_of(root, each["Id"])):
+            damage.tell(wrong)
+    return found
 
 
 def find(root: str, name_or_id: str) -> dict[str, Any]:
@@ -218,10 +239,3 @@ def uses(root: str) -> list[Use]:
         digest = state.get("ImageDigest")
         found.setdefault(state["Id"], Use(state["Id"], digest if isinstance(digest, str) else "", (), False))
     return list(found.values())
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass

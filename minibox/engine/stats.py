@@ -85,7 +85,7 @@ class Meter:
 
     def _read(self, found: dict[str, Any]) -> Reading:
         container_id, name = found["Id"], found["Name"]
-        live = ownership.owned(self._root, container_id)
+        live = state.owner(self._root, container_id)
         if not live or live.pid <= 0:
             return Reading(container_id, name, memory_limit_bytes=0)
         fields = measure(self._host, container_id, live.pid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.shape import HEXADECIMAL
 from minibox.engine import files, ownership, state
 from minibox.engine.prepare import FILES
 from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, MiniboxError
@@ -158,7 +159,7 @@ def _image_with_layer(store: ImageStore, name: str) -> tuple[ResolvedImage, int]
     """
     digits = name.removeprefix("sha256:")
     found: dict[str, tuple[ResolvedImage, int]] = {}
-    if len(digits) >= LAYER_DIGITS_MIN and not set(digits) - ownership.HEXADECIMAL:
+    if len(digits) >= LAYER_DIGITS_MIN and not set(digits) - HEXADECIMAL:
         for reference in store.names():
             try:
                 image = store.resolve(reference)

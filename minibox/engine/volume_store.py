@@ -7,14 +7,16 @@ that a container made by its name has no volume.json. It is a volume from when `
 from __future__ import annotations
 
 import datetime
-import json
 import os
 
+from minibox.base import damage
+from minibox.base.codec import FileKind, plain
+from minibox.base.files import sync_directory
 from minibox.engine import events, state
 from minibox.engine.user_namespace import run_inside
-from minibox.engine.volume_use import RECORD, LockedVolume
+from minibox.engine.volume_use import LockedVolume, named_volumes
 from minibox.engine.volumes import volume_name
-from minibox.errors import StoreError, Unsupported, VolumeInUse, VolumeNotFound, kernel_says
+from minibox.errors import StoreError, Unreadable, Unsupported, VolumeInUse, VolumeNotFound, kernel_says
 from minibox.image.filters import parse_filters, parse_truth
 from minibox.record import record
 from minibox.storage.removal import remove_tree
@@ -33,6 +35,18 @@ PRUNE_KEYS = ("all", "label", "label!")
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 DRIVER = "local"
 REMOVED = ".removed-"  # no name begins so
+NOTE = "volume.json"
+
+
+def date(value: object) -> bool:
+    """A shape: a date and a time of ISO 8601."""
+    try:
+        return isinstance(value, str) and datetime.datetime.fromisoformat(value).timestamp() >= 0
+    except (ValueError, OverflowError):
+        return False
+
+
+VOLUME = FileKind("volume", {"CreatedAt": date, "Labels": {str: str}}, before=plain)
 
 
 @record
@@ -70,12 +84,7 @@ def users(root: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     prefix = f"{root}/volumes/"
     for container_id in sorted(state.container_ids(root)):
-        names = set()
-        try:
-            with open(f"{root}/containers/{container_id}/{RECORD}", encoding="utf-8") as file:
-                names.update(file.read().split())
-        except (OSError, ValueError):
-            pass
+        names = set(named_volumes(root, container_id))
         mounts = state.read(root, container_id).get("Mounts")
         for mount in mounts if isinstance(mounts, list) else ():
             source = str(mount.get("Source", "")) if isinstance(mount, dict) else ""
@@ -138,25 +147,12 @@ def _fill(directory: str, labels: dict[str, str]) -> None:
     os.mkdir(f"{directory}/_data")
     os.chmod(f"{directory}/_data", 0o755)
     for each in (directory, os.path.dirname(directory)):
-        _sync_directory(each)
+        sync_directory(each)
 
 
 def _write_note(directory: str, labels: dict[str, str]) -> None:
-    path = f"{directory}/volume.json"
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        now = datetime.datetime.now(datetime.UTC)
-        file.write(json.dumps({"CreatedAt": now.isoformat(), "Labels": labels}, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(f"{path}.new", path)
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    now = datetime.datetime.now(datetime.UTC)
+    VOLUME.write(f"{directory}/{NOTE}", {"CreatedAt": now.isoformat(), "Labels": labels}, durable=True)
 
 
 def volumes(root: str) -> list[StoredVolume]:
@@ -179,18 +175,18 @@ def inspect(root: str, name: str) -> StoredVolume:
 
 
 def _read(root: str, name: str, used_by: Sequence[str]) -> StoredVolume | None:
-    """A volume; what can't be read of its volume.json costs no more than that."""
+    """A volume; what can't be read of its volume.json costs no more than that, and who looks hears of it."""
     directory = f"{root}/volumes/{name}"
     if not _is_name(name) or not os.path.isdir(f"{directory}/_data"):
         return None
     labels, created_s = {}, 0.0
     try:
-        with open(f"{directory}/volume.json", encoding="utf-8") as file:
-            note = json.load(file)
-        created_s = datetime.datetime.fromisoformat(note["CreatedAt"]).timestamp()
-        labels = {str(key): str(value) for key, value in note["Labels"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        note = VOLUME.read(f"{directory}/{NOTE}")
+        created_s, labels = datetime.datetime.fromisoformat(note["CreatedAt"]).timestamp(), note["Labels"]
+    except OSError:
         pass
+    except Unreadable as error:
+        damage.tell(error)
     try:
         created_s = created_s or os.stat(directory).st_mtime
     except FileNotFoundError:
@@ -323,5 +319,5 @@ def sizes(paths: Sequence[str]) -> list[int]:
 def _listed(directory: str) -> list[str]:
     try:
         return os.listdir(directory)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []

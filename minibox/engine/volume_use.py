@@ -10,7 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 
-from minibox.errors import StoreError, kernel_says
+from minibox.base import damage
+from minibox.base.codec import FileKind
+from minibox.base.shape import path_part
+from minibox.errors import StoreError, Unreadable, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
     from minibox.engine.volumes import Volume
 
 RECORD = "named-volumes"
+VOLUMES = FileKind(
+    RECORD,
+    {"Volumes": [path_part]},
+    before=lambda data: {"Volumes": [name for name in data.decode().split("\n") if name]},
+)
 
 
 class LockedVolume:
@@ -82,10 +90,21 @@ def provide(volumes: Sequence[Volume], root: str, container_id: str, make: Calla
 
 def _record(path: str, names: list[str]) -> None:
     try:
-        with open(path, "wb") as file:
-            file.write(b"".join(name.encode() + b"\n" for name in names))
+        VOLUMES.write(path, {"Volumes": names})
     except OSError as error:
         raise StoreError(f"write {path}: {kernel_says(error)}") from error
+
+
+def named_volumes(root: str, container_id: str) -> list[str]:
+    """What a container says that it has; nothing where that can't be told, and who looks hears of it."""
+    try:
+        found: list[str] = VOLUMES.read(f"{root}/containers/{container_id}/{RECORD}")["Volumes"]
+        return found
+    except OSError:
+        return []
+    except Unreadable as error:
+        damage.tell(error)
+        return []
 
 
 def _wants_content(volume: Volume, root: str, container_id: str) -> bool:

@@ -16,7 +16,7 @@ from minibox.base import damage
 from minibox.base.codec import FileKind
 from minibox.base.files import discard, replace_locked
 from minibox.base.lock import Lock
-from minibox.base.shape import moment
+from minibox.base.shape import long_id, moment
 from minibox.errors import NetworkError, NetworkInUse, NetworkNotFound, Unreadable, UsageError, kernel_says
 from minibox.network import bridge, ipv4, members, subnet
 from minibox.network import lease as leases
@@ -33,12 +33,6 @@ if TYPE_CHECKING:
 MODES = ("none", "host", "bridge", "default", "container")
 _ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 SMALLEST = 29  # bits of the prefix: 5 members
-ID_LENGTH = 64
-
-
-def network_id(value: object) -> bool:
-    """A shape: 64 hexadecimal digits."""
-    return isinstance(value, str) and len(value) == ID_LENGTH and set("0123456789abcdef").issuperset(value)
 
 
 def _before(data: bytes) -> dict[str, Any]:
@@ -52,7 +46,7 @@ def _before(data: bytes) -> dict[str, Any]:
 NETWORK = FileKind(
     "network",
     {
-        "Id": network_id,
+        "Id": long_id,
         "Subnet": leases.subnet_in_words,
         "Internal": bool,
         "Owned": bool,

@@ -15,7 +15,7 @@ On disk, under ``root``; each driver has places of its own for layers, so that a
     layers/<hex>/diff         overlay: one layer, whiteouts in overlayfs's form
     erofs/<hex>.erofs         erofs: the same as a read-only file system in a file
     btrfs/<hex>, copy/<hex>   btrfs, copy: the merged tree of a layer and all below it
-    containers/<key>/snapshot which driver the container has, and its chain IDs, one a line, bottom first
+    containers/<key>/snapshot which driver the container has, and its chain IDs, bottom first
     containers/<key>/upper    overlay, erofs: what the container wrote, in overlayfs's form
     containers/<key>/rootfs   btrfs, copy: the container's whole tree
     containers/<key>/memory   a symlink: what the container writes is in memory, and isn't in upper; while it runs under
@@ -29,14 +29,18 @@ This is on the hot path.
 from __future__ import annotations
 
 import os
+from errno import ENOSPC
 
-from minibox.errors import StoreError, Unsupported, UsageError
+from minibox.base import damage
+from minibox.base.codec import FileKind
+from minibox.base.shape import path_part
+from minibox.errors import StoreError, Unreadable, Unsupported, UsageError
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from minibox.image.layer import LayerSource
     from minibox.image.owners import Owners
@@ -132,6 +136,25 @@ if TYPE_CHECKING:
 DRIVERS = ("overlay", "btrfs", "erofs", "copy")
 RECORD = "snapshot"
 IN_MEMORY = "memory"
+CHAIN_ID = "sha256:"
+
+
+def driver_name(value: object) -> bool:
+    """A shape."""
+    return value in DRIVERS
+
+
+def chain_id(value: object) -> bool:
+    """A shape: ``sha256:<hex>``."""
+    return isinstance(value, str) and value.startswith(CHAIN_ID) and path_part(value.removeprefix(CHAIN_ID))
+
+
+def _before(data: bytes) -> dict[str, Any]:
+    driver, *chain_ids = data.decode("ascii").split()
+    return {"Driver": driver, "ChainIds": chain_ids}
+
+
+SNAPSHOT = FileKind(RECORD, {"Driver": driver_name, "ChainIds": [chain_id]}, before=_before, indented=False)
 NO_LAYER = "an image needs a layer"
 
 
@@ -196,7 +219,9 @@ def write_record(directory: str, driver: str, chain_ids: tuple[str, ...]) -> Non
     """
     fd = os.open(f"{directory}/{RECORD}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, "\n".join((driver, *chain_ids, "")).encode())
+        data = SNAPSHOT.encode({"Driver": driver, "ChainIds": list(chain_ids)})
+        if os.write(fd, data) != len(data):
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
     finally:
         os.close(fd)
 
@@ -204,15 +229,19 @@ def write_record(directory: str, driver: str, chain_ids: tuple[str, ...]) -> Non
 def read_record(root: str, key: str) -> tuple[str, tuple[str, ...]] | None:
     """The driver and the chain IDs (bottom first) of a container; None when it has no snapshot.
 
+    Where that can't be told, it is as if it had none, and who looks hears of it.
+
     Raises:
         StoreError: ``key`` can't be a container's id.
     """
     try:
-        with open(f"{container_directory(root, key)}/{RECORD}", encoding="ascii", errors="replace") as file:
-            driver, *chain_ids = file.read().split()
-    except (OSError, ValueError):
+        found = SNAPSHOT.read(f"{container_directory(root, key)}/{RECORD}")
+    except OSError:
         return None
-    return driver, tuple(chain_ids)
+    except Unreadable as error:
+        damage.tell(error)
+        return None
+    return found["Driver"], tuple(found["ChainIds"])
 
 
 def note_in_memory(root: str, key: str, fd: int = -1) -> None:
@@ -255,16 +284,23 @@ def lost_memory(key: str) -> Unsupported:
 
 
 def snapshotter_of(root: str, key: str) -> Snapshotter:
-    """The driver that a container was made with, whatever the default is now."""
+    """The driver that a container was made with, whatever the default is now; by a look where its record is lost."""
     found = read_record(root, key)
-    return snapshotter(root, found[0] if found else "")
+    return snapshotter(root, found[0] if found else _driver_by_look(container_directory(root, key)))
+
+
+def _driver_by_look(directory: str) -> str:
+    from minibox.storage.btrfs import is_subvolume
+
+    tree = f"{directory}/rootfs"
+    return "btrfs" if is_subvolume(tree) else "copy" if os.path.isdir(tree) else ""
 
 
 def layers_in_use(root: str) -> set[tuple[str, str]]:
     """Driver and chain ID of all layers that containers stand on, running or ended."""
     try:
         keys = os.listdir(f"{root}/containers")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return set()
     records = [found for key in keys if (found := read_record(root, key))]
     return {(driver, chain_id) for driver, chain_ids in records for chain_id in chain_ids}

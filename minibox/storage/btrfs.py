@@ -19,6 +19,7 @@ SNAP_DESTROY = 0x5000940F
 SNAP_CREATE_V2 = 0x50009417
 SUBVOL_SETFLAGS = 0x4008941A
 READ_ONLY = 1 << 1  # BTRFS_SUBVOL_RDONLY
+SUBVOLUME_INODE = 256
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -76,6 +77,16 @@ def create_subvolume(path: str) -> None:
         OSError: ENOTTY where the file system is another.
     """
     _at_parent(path, SUBVOL_CREATE, _arguments(path))
+
+
+def is_subvolume(path: str) -> bool:
+    """Is there one? Each has the same inode number, BTRFS_FIRST_FREE_OBJECTID."""
+    from minibox.storage.overlay import file_system_type
+
+    try:
+        return os.lstat(path).st_ino == SUBVOLUME_INODE and file_system_type(path) == "btrfs"
+    except OSError:
+        return False
 
 
 def create_snapshot(source: str, path: str) -> None:

@@ -111,6 +111,8 @@ def test_status_log_and_the_command_after(supervised):
     container = supervised("echo out; echo err >&2; printf 'no newline'; exit 7")
     assert container.child.progress()[0] == EXEC
     assert container.wait() == {
+        "Kind": "exit",
+        "Format": 1,
         "status": 7,
         "signal": 0,
         "timed_out": False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from minibox.engine.health_config import HealthCheck, check_of, healthcheck
 from minibox.engine.options import RunOptions
 from minibox.errors import ConfigError, UsageError
 
+ID = "c" * 64
 IMAGES = {"Test": ["CMD", "curl", "-f", "localhost"], "Interval": 5_000_000_000, "Retries": 7}
 
 
@@ -104,6 +106,7 @@ def test_in_the_start_period_a_failure_does_not_count_and_a_success_does():
     assert results(1, retries=1, start_period_s=5) == [(health.UNHEALTHY, 1)]
 
 
+@pytest.mark.filterwarnings("ignore::minibox.errors.DamageWarning")
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"', '{"Started": 5}', '{"Started": 4, "Status": "healthy"}'])
 def test_results_of_another_start_or_damaged_ones_are_none(tmp_path, text):
     directory = tmp_path / "containers/c"
@@ -120,13 +123,14 @@ def test_a_state_that_makes_no_sense_has_no_health(tmp_path):
 
 
 def test_the_last_five_are_kept(tmp_path):
-    directory = tmp_path / "containers/c"
+    directory = tmp_path / "containers" / ID
     directory.mkdir(parents=True)
-    found = {"Id": "c", "Name": "c", "Status": "running", "Started": 5.25}
+    found: dict[str, Any] = {"Id": ID, "Name": "c", "Status": "running", "Started": 5.25}
     found["Config"] = {"Healthcheck": {"Test": ["CMD", "x"]}}
     (directory / "state.json").write_text(json.dumps(found))
     for number in range(7):
-        health._record(str(tmp_path), found, HealthCheck(("x",)), {"ExitCode": 0, "Output": str(number)})
-    recorded = health.status(str(tmp_path), "c")
+        result = {"Start": "", "End": "", "ExitCode": 0, "Output": str(number)}
+        health._record(str(tmp_path), found, HealthCheck(("x",)), result)
+    recorded = health.status(str(tmp_path), ID)
     assert recorded is not None and [entry["Output"] for entry in recorded["Log"]] == ["2", "3", "4", "5", "6"]
     assert recorded["Status"] == "healthy"

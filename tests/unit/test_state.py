@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibox.engine import names, ownership, removal, state
+from minibox.engine import live_file, names, ownership, removal, state
 from minibox.engine.ownership import Claim
-from minibox.errors import ContainerNotFound, MiniboxError, NameTaken, UsageError
+from minibox.errors import ContainerNotFound, MiniboxError, NameTaken, Unreadable, UsageError
 from minibox.image.store import ResolvedImage
 
+JOINABLE: dict[str, Any] = {
+    "Process": {"cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["A=\udcff\n"]},
+    "Namespaces": 7,
+    "Seccomp": b"\0\n\xff".hex(),
+    "SeccompFlags": 0,
+    "SetGroups": True,
+}
 IMAGE = ResolvedImage("docker.io/library/app:1", "sha256:d", {}, ("sha256:a", "sha256:b"), "sha256:i")
 
 
@@ -154,7 +163,7 @@ def test_a_start_that_was_killed_at_once_costs_no_container(claim: Make, tmp_pat
 def test_how_it_ended_is_known_to_who_watched_when_all_is_removed(claim: Make, tmp_path: Path):
     owner = claim()
     owner.note_image("app:1", IMAGE)
-    owner.note_process(4711, ["sh"], b"joinable")
+    owner.note_process(4711, ["sh"], JOINABLE)
     watch = ownership.Watch(str(tmp_path), owner.id)
     assert watch.is_owned() and watch.status() == -1
     owner.note_ended(7)
@@ -257,6 +266,7 @@ def test_what_is_written_is_read(claim: Make, tmp_path: Path):
     assert os.listdir(made.directory) == ["state.json"]
 
 
+@pytest.mark.filterwarnings("ignore::minibox.errors.DamageWarning")
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "null", "7", '"x"', "{}", '{"Id": 5, "Name": "a", "Status": "b"}', '{"Id": "5", "Name": "a"}',
@@ -316,6 +326,7 @@ def test_who_is_said_to_run_and_has_no_owner_has_ended(claim: Make):
     assert (found["Status"], found["ExitCode"], found["Finished"]) == ("exited", 3, 5.0)
 
 
+@pytest.mark.filterwarnings("ignore::minibox.errors.DamageWarning")
 @pytest.mark.parametrize("text", ["", "{", '{"status": ', "[]", '{"status": "x", "signal": 0}'])
 def test_half_an_exit_record_is_none(claim: Make, text: str):
     web = claim(remove=False)
@@ -327,9 +338,40 @@ def test_half_an_exit_record_is_none(claim: Make, text: str):
 
 @given(st.binary(max_size=200))
 def test_whatever_is_in_an_owners_file(data: bytes):
-    for head in (b"", b"keep\0app\0sha256:d\0sha256:i\n"):
-        live = ownership._parse_live(head + data)
-        assert isinstance(live.pid, int) and isinstance(live.joinable, bytes)
+    written = live_file.image_line(False, "app:1", IMAGE)
+    for head in (b"", b"{", b"keep\0app\0sha256:d\0sha256:i\n", b"remove\0", written, written + b"{"):
+        try:
+            live = live_file.parse(head + data, "/live")
+            assert isinstance(live.pid, int) and isinstance(live.joinable, (dict, NoneType))
+        except Unreadable as error:
+            assert error.path == "/live"
+
+
+def test_an_owners_file_of_before_is_read():
+    """As 1fd2aea wrote it: fields between NULs, numbers, marshal and the command."""
+    process = {"cwd": "/", "user": {"uid": 0, "gid": 0}}
+    kept = marshal.dumps((process, 7, b"\0\n\xff", 0, True))
+    image = b"remove\0app:1\0sha256:d\0sha256:i\0sha256:a\0sha256:b\n"
+    found = live_file.parse(image + b"4711 4700 %d\n" % len(kept) + kept + b"sh\0-c\0a\nb", "/live")
+    assert (found.reference, found.digest, found.image_id) == ("app:1", "sha256:d", "sha256:i")
+    assert (found.pid, found.supervisor, found.remove) == (4711, 4700, True)
+    assert found.chain_ids == ("sha256:a", "sha256:b") and found.command == ("sh", "-c", "a\nb")
+    assert found.joinable == {**JOINABLE, "Process": process}
+    ended = live_file.parse(image + b"-1 0 0 3\n" + kept, "/live")
+    assert (ended.pid, ended.status, ended.joinable) == (-1, 3, None)
+
+
+def test_what_its_owner_says_has_no_limit_that_a_reader_has_not(claim: Make, tmp_path: Path):
+    owner = claim()
+    owner.note_image("app:1", IMAGE)
+    env = [f"V{number}={'x' * 60_000}" for number in range(30)]
+    joinable = {**JOINABLE, "Process": {**JOINABLE["Process"], "env": env}}
+    owner.note_process(4711, ["sh", "y" * 100_000], joinable, 4700)
+    found = ownership.owned(str(tmp_path), owner.id)
+    assert found and found.joinable == joinable and found.command == ("sh", "y" * 100_000)
+    owner.note_ended(7)
+    found = ownership.owned(str(tmp_path), owner.id)
+    assert found and (found.status, found.joinable, found.damage) == (7, None, None)
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 300, b"keep", b"keep\0app\0d\0i\n\0\0\0\0\n", b"keep\0a\0b\0c\nx y z\n"])
@@ -354,6 +396,7 @@ def test_what_is_no_id_is_no_container(claim: Make):
         state.find(web.root, "lost+found")
 
 
+@pytest.mark.filterwarnings("ignore::minibox.errors.DamageWarning")
 @pytest.mark.parametrize("text", [b"", b"{", b"\0" * 500, b'{"Id": "x"}', b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_state_says_so_by_its_name(claim: Make, text: bytes):
     web, other = claim("web", remove=False), claim("other", remove=False)

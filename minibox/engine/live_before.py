@@ -1,0 +1,59 @@
+"""The file of an owner as it was before it was JSON: containers that an older minibox has started, and that still run."""
+
+from __future__ import annotations
+
+import marshal
+import os
+
+from minibox.engine.live_file import Live
+from minibox.errors import Damaged
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+REMOVE, KEEP = "remove", "keep"
+
+
+def parse(data: bytes, path: str) -> Live:
+    """A line of fields between NULs; one of numbers, and behind it marshal and the command.
+
+    Raises:
+        Damaged
+    """
+    image, ended, process = data.partition(b"\n")
+    what_to_do, *fields = os.fsdecode(image).split("\0")
+    if what_to_do not in (REMOVE, KEEP):
+        raise Damaged(path, "it is none of ours")
+    remove = what_to_do == REMOVE
+    if not ended or len(fields) < 3:
+        return Live(remove=remove)
+    reference, digest, image_id, *chain_ids = fields
+    live = Live(reference, digest, image_id, tuple(chain_ids), remove=remove)
+    head, ended, rest = process.partition(b"\n")
+    if not ended:
+        return live
+    try:
+        pid, supervisor, size, *ended_with = map(int, head.split())
+    except ValueError:
+        raise Damaged(path, "its second line has no numbers") from None
+    if pid < 0:
+        size, rest = 0, b""
+    command = tuple(os.fsdecode(rest[size:]).split("\0"))
+    status = ended_with[0] if ended_with else -1
+    values = {**live.__dict__, "pid": pid, "supervisor": supervisor, "command": command, "status": status}
+    return Live(**{**values, "joinable": _joinable(rest[:size]) if size else None})
+
+
+def _joinable(data: bytes) -> dict[str, Any] | None:
+    try:
+        process, namespaces, seccomp, flags, set_groups = marshal.loads(data)
+    except (ValueError, EOFError, TypeError):
+        return None
+    return {
+        "Process": process,
+        "Namespaces": namespaces,
+        "Seccomp": bytes(seccomp).hex(),
+        "SeccompFlags": flags,
+        "SetGroups": set_groups,
+    }
