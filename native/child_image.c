@@ -1,4 +1,4 @@
-/* The operation open_image: layers that are EROFS images. Rules as in child.c. */
+/* The operation open_image: layers that are EROFS images, or directories where no image can be made. Rules as in child.c. */
 #include "image.h"
 #include "child_operations.h"
 #include "syscalls.h"
@@ -68,6 +68,13 @@ static int by_loop_device(const char *path) {
 }
 
 int mb_open_image(const char *path) {
+    int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (directory >= 0) {
+        int tree = mb_open_tree(directory, "", MB_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH);
+        int error = tree < 0 ? -errno : tree;
+        close(directory);
+        return error;
+    }
     int mount = mb_child_new_mount("erofs", path, "ro", MOUNT_ATTR_RDONLY);
     return mount == -ENOTBLK ? by_loop_device(path) : mount;
 }

@@ -63,6 +63,8 @@ static inline int mb_pivot_root(const char *new_root, const char *put_old) {
     return (int)syscall(SYS_pivot_root, new_root, put_old);
 }
 
+enum { MB_TREE_CLONE = 1 }; /* OPEN_TREE_CLONE */
+
 static inline int mb_open_tree(int dirfd, const char *path, unsigned flags) {
     return (int)syscall(SYS_open_tree, dirfd, path, flags);
 }

@@ -7,17 +7,20 @@ import os
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minibox.image.owners import ACL_ENTRY, ACL_GROUP, ACL_HEADER_BYTES, ACL_USER, Owners
+
 if TYPE_CHECKING:
     from minibox.storage import Snapshot, Snapshotter
 
-#: Not an image's: those of overlayfs itself, and of the security modules.
-FOREIGN_XATTRS = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.apparmor")
+#: Not an image's: those of xfs and overlayfs themselves, and of the security modules.
+FOREIGN_XATTRS = ("trusted.SGI_ACL_", "trusted.overlay.", "user.overlay.", "security.selinux", "security.apparmor")
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,25 @@ class File:
     xattrs: tuple[tuple[str, bytes], ...] = ()
 
 
+#: Of whatever was changed since the tests began, and got no time of its own.
+NOW = 1 << 62
+BEGUN_NS = time.time_ns() - 1_000_000_000
 KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink", stat.S_IFIFO: "FIFO",
          stat.S_IFCHR: "character", stat.S_IFBLK: "block", stat.S_IFSOCK: "socket"}  # fmt: skip
 
 
-def tree_of(top: Path, *, without: frozenset[bytes] = frozenset()) -> dict[bytes, File]:
-    """All below a directory, by path; ``.`` is itself. What is listed and not there is an error."""
+def tree_of(top: Path, *, without: frozenset[bytes] = frozenset(), owners: Owners | None = None) -> dict[bytes, File]:
+    """All below a directory, by path; ``.`` is itself. What is listed and not there is an error.
+
+    Args:
+        owners: whose the files are, where it isn't as it seems: those of a container with a user namespace.
+    """
     root_fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     try:
         found: dict[bytes, File] = {}
         inodes: dict[tuple[int, int], bytes] = {}
         for path in [b".", *sorted(_names(root_fd, b"", without))]:
-            found[path] = _file(path, root_fd, inodes)
+            found[path] = _file(path, root_fd, inodes, owners or Owners())
         return found
     finally:
         os.close(root_fd)
@@ -76,7 +86,7 @@ def _names(root_fd: int, above: bytes, without: frozenset[bytes]) -> Iterator[by
             os.close(fd)
 
 
-def _file(path: bytes, root_fd: int, inodes: dict[tuple[int, int], bytes]) -> File:
+def _file(path: bytes, root_fd: int, inodes: dict[tuple[int, int], bytes], owners: Owners) -> File:
     status = os.lstat(path, dir_fd=root_fd)
     kind = KINDS[stat.S_IFMT(status.st_mode)]
     content: str | bytes = ""
@@ -92,18 +102,33 @@ def _file(path: bytes, root_fd: int, inodes: dict[tuple[int, int], bytes]) -> Fi
         device = status.st_rdev
     first = path if kind == "directory" else inodes.setdefault((status.st_dev, status.st_ino), path)
     return File(
-        kind, f"{stat.S_IMODE(status.st_mode):04o}", (status.st_uid, status.st_gid), status.st_mtime_ns, first,
-        size, content, device, _xattrs(path, root_fd),
+        kind, f"{stat.S_IMODE(status.st_mode):04o}", owners.of(status), _time(status), first,
+        size, content, device, _xattrs(path, root_fd, owners),
     )  # fmt: skip
 
 
-def _xattrs(path: bytes, root_fd: int) -> tuple[tuple[str, bytes], ...]:
+def _xattrs(path: bytes, root_fd: int, owners: Owners) -> tuple[tuple[str, bytes], ...]:
     name = os.fsencode(f"/proc/self/fd/{root_fd}/") + path
     return tuple(
-        (each, os.getxattr(name, each, follow_symlinks=False))
+        (each, _portable(each, owners.xattr(each, os.getxattr(name, each, follow_symlinks=False))))
         for each in sorted(os.listxattr(name, follow_symlinks=False))
         if not each.startswith(FOREIGN_XATTRS)
     )
+
+
+def _portable(name: str, value: bytes) -> bytes:
+    """Without the ids of an ACL's entries that have none: file systems answer this or that."""
+    if not name.startswith("system.posix_acl_"):
+        return value
+    entries = [
+        (tag, permissions, number if tag in (ACL_USER, ACL_GROUP) else 0)
+        for tag, permissions, number in ACL_ENTRY.iter_unpack(value[ACL_HEADER_BYTES:])
+    ]
+    return value[:ACL_HEADER_BYTES] + b"".join(ACL_ENTRY.pack(*each) for each in entries)
+
+
+def _time(status: os.stat_result) -> int:
+    return NOW if status.st_mtime_ns >= BEGUN_NS else status.st_mtime_ns
 
 
 def differences(one: dict[bytes, File], other: dict[bytes, File]) -> list[str]:

@@ -6,7 +6,7 @@ root may mount it. Source: https://docs.kernel.org/filesystems/erofs.html, mkfs.
 
 On disk under ``root``:
 
-    erofs/<hex>.erofs        a layer; <hex> is its chain ID
+    erofs/<hex>.erofs        a layer; <hex> is its chain ID. A directory where no image can be made of it
     erofs/unfinished-<hex>/  one that is being made, by who holds a lock on it
 """
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SUFFIX = ".erofs"
 NO_UUID = "00000000-0000-0000-0000-000000000000"
 LATEST_TIME = "99999999999"  # no file is younger: the image says it was made then, and all keep their times
+NAME_BYTES_MAX, PATH_BYTES_MAX = 255, 4096
 MOUNT_REFUSED = {
     errno.EPERM: "the kernel lets only the host's root mount an EROFS image",
     errno.ENODEV: "the kernel has no EROFS (CONFIG_EROFS_FS)",
@@ -69,7 +70,7 @@ class Erofs(Overlay):
 
     def commit(self, key: str, chain_id: str, place: str, memory_fd: int = -1) -> None:
         self._clone_upper(key, f"{place}/layer/diff", memory_fd)
-        make_image(f"{place}/layer/diff", f"{place}/image")
+        _seal(f"{place}/layer/diff", f"{place}/image")
         os.rename(f"{place}/image", self.layer_path(chain_id))
 
     def _stat_lower(self, path: str) -> os.stat_result:
@@ -86,15 +87,37 @@ class Erofs(Overlay):
         remove_directory(self.layer_path(chain_id))
 
     def layer_bytes(self, chain_id: str) -> int:
-        try:
-            return os.stat(self.layer_path(chain_id)).st_blocks * 512
-        except FileNotFoundError:
-            return 0
+        from minibox.storage.usage import file_bytes
+
+        return file_bytes(self.layer_path(chain_id))
 
 
 def _seal(tree: str, path: str) -> None:
+    """Make of a layer's directory what the driver keeps. mkfs.erofs takes for a name of 255 bytes its first 254, and
+    names its files by their whole paths: a layer that it can't take stays a directory."""
+    if _has_long_names(tree):
+        os.rename(tree, path)
+        return
     make_image(tree, path)
     remove_directory(tree)
+
+
+def _has_long_names(tree: str) -> bool:
+    waiting = [os.fsencode(os.path.abspath(tree))]
+    while waiting:
+        directory = waiting.pop()
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if len(entry.name) >= NAME_BYTES_MAX or len(entry.path) >= PATH_BYTES_MAX:
+                        return True
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return True
+    return False
 
 
 def make_image(tree: str, path: str) -> None:
