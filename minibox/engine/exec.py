@@ -263,6 +263,7 @@ class Exec:
                 write_id_maps=ids.write_id_maps,
                 wire=lambda _: None,
                 joined_pidfd=self._container.pidfd,
+                joined_pid=self._container.pid,
             ),
         )
         execution.cgroup = self._group

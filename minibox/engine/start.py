@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
-from errno import ECONNRESET, EPIPE
+from errno import EBUSY, ECONNRESET, EOPNOTSUPP, EPIPE
 from select import POLLIN, poll
 
 from minibox.errors import MiniboxError, StepError, kernel_says
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 SOCK_CLOEXEC = 0o2000000
 SIGKILL = 9
 GATE_POLL_MS = 1
+JOIN_TRIES = 8
 TIOCGPTPEER = 0x5441  # ioctl_tty(2), Linux 4.13
 
 
@@ -58,6 +59,7 @@ class Resources:
         spawn: makes that process; None: by this process's launcher.
         meanwhile: called while it is made, or before.
         joined_pidfd: of the first process of a container that is joined.
+        joined_pid: its pid: where its cgroup can have no process, it is joined in the one that it is in.
         joined_root: its root directory, where that is not its mount namespace's.
         note_root: is told of the mount that is the root of a pid's container, in a mount namespace that others are in.
         gate: what `gate.make_gate` gave, for a container that waits before its exec.
@@ -78,6 +80,7 @@ class Resources:
     spawn: Spawn | None = None
     meanwhile: Callable[[], None] = lambda: None
     joined_pidfd: int = -1
+    joined_pid: int = 0
     joined_root: int = -1
     note_root: Callable[[int, int], None] = lambda pid, fd: None
     gate: tuple[int, int] = (-1, -1)
@@ -201,7 +204,15 @@ class Execution:
                 meanwhile()
                 return spawn(buffer, flags, slots, count, cgroup_fd)
 
-            self.init = self._spawn(op.INIT, make, flags, slots)
+            tries = JOIN_TRIES if self.resources.joined_pid and cgroup_fd >= 0 else 0
+            while not self.init:
+                try:
+                    self.init = self._spawn(op.INIT, make, flags, slots)
+                except CgroupRefused:
+                    if not tries:
+                        raise
+                    tries -= 1
+                    opened.append(cgroup_fd := self._open_joined())
         finally:
             for fd in opened:
                 os.close(fd)
@@ -217,9 +228,23 @@ class Execution:
         while not self._root_noted and self._receive():
             pass
 
+    def _open_joined(self) -> int:
+        """The cgroup that the process is in whose container is joined: it may be below the container's. It moves, too."""
+        assert self.cgroup
+        try:
+            return self.cgroup.open_v2(self.cgroup.below(self.resources.joined_pid))
+        except FileNotFoundError:
+            return self.cgroup.open_v2()
+
     def _join_cgroup(self) -> None:
         assert self.init and self.cgroup
-        self.cgroup.join(self.init.pid)
+        try:
+            self.cgroup.join(self.init.pid)
+        except MiniboxError:
+            below = self.cgroup.below(self.resources.joined_pid) if self.resources.joined_pid else ""
+            if not below:
+                raise
+            self.cgroup.join(self.init.pid, below)
 
     def _write_id_maps(self) -> None:
         assert self.init
@@ -315,6 +340,9 @@ class Execution:
             words = "start a container: the process that makes it was killed"
             raise MiniboxError(words, "somebody killed minibox-supervisor or minibox-launcher: try again") from error
         except OSError as error:
+            group = self.cgroup.v2 if self.cgroup and actor == op.INIT else ""
+            if group and error.errno in (EBUSY, EOPNOTSUPP):
+                raise _cgroup_refused(error, group) from error
             raise _clone_refused(error, flags) from error
 
     def _wait_exec(self) -> None:
@@ -447,6 +475,18 @@ def _filled(slots: list[int], more: dict[int, int]) -> list[int]:
     for slot, fd in more.items():
         slots[slot] = fd
     return slots
+
+
+class CgroupRefused(MiniboxError):
+    """No process can be in a cgroup."""
+
+
+def _cgroup_refused(error: OSError, group: str) -> CgroupRefused:
+    from minibox.plan.explain import CGROUP_HINTS
+
+    return CgroupRefused(
+        f"start a process in the cgroup {group}: {kernel_says(error)}", CGROUP_HINTS[error.errno or EBUSY]
+    )
 
 
 def _clone_refused(error: OSError, flags: int) -> MiniboxError:

@@ -345,6 +345,14 @@ def step_error(number: int, total: int, step: Op, errno: int, source: str = "", 
     return StepError(message, hint, index=number, errno=errno)
 
 
+CGROUP_HINTS = {
+    errno_names.EBUSY: "it gives controllers to its children, and so can have no process itself; where they aren't used, "
+    "write them to its cgroup.subtree_control: -memory, say",
+    errno_names.EOPNOTSUPP: "the cgroup above it has processes and gives controllers to its children; move them to a child, or "
+    "write -cpu -cpuset -pids to its cgroup.subtree_control",
+}
+
+
 def clone_error(error: OSError, flags: int) -> MiniboxError:
     """The error of a refused clone3(2)."""
     names = "|".join(word for bit, word in CLONE_FLAGS.items() if flags & bit)
@@ -354,8 +362,7 @@ def clone_error(error: OSError, flags: int) -> MiniboxError:
         errno_names.EUSERS: "too many nested user namespaces",
         errno_names.EAGAIN: "too many processes: see ulimit -u and the pids cgroup",
         errno_names.ENOSYS: "minibox needs Linux 5.12",
-        errno_names.EOPNOTSUPP: "the cgroup above the container's has processes and gives controllers to its children; "
-        "move them to a child, or write -cpu -cpuset -pids to its cgroup.subtree_control",
     }
     kind = Unsupported if error.errno in (errno_names.EPERM, errno_names.ENOSYS) else MiniboxError
-    return kind(f"clone a process with {names}: {kernel_says(error)}", hints.get(error.errno or 0))
+    what = f"clone a process with {names}" if names else "clone a process"
+    return kind(f"{what}: {kernel_says(error)}", hints.get(error.errno or 0))

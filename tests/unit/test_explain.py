@@ -164,6 +164,7 @@ def test_a_refused_clone_says_what_to_do(number: int):
     error = clone_error(OSError(number, ""), 0x20020000)
     assert str(error).startswith("clone a process with NEWNS|NEWPID: ") and errno.errorcode[number] in str(error)
     assert error.hint
+    assert str(clone_error(OSError(number, ""), 0)).startswith("clone a process: ")
 
 
 # ---- rows ---------------------------------------------------------------------------------------

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests import isolation
+from tests.integration.conftest import box
 from tests.leaks import CGROUP_ROOT, leak_check
+from tests.oci_runtime import runtime
 
-__all__ = ["leak_check"]
+__all__ = ["box", "leak_check", "runtime"]
 
 DELEGATED = "+cpuset +memory +pids"  # as systemd's user@.service but for cpu: what isn't given is part of the tests
 

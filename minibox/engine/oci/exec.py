@@ -276,6 +276,7 @@ class _Exec:
                 write_id_maps=ids.write_id_maps,
                 wire=lambda _: None,
                 joined_pidfd=self._first.pidfd,
+                joined_pid=0 if self._options.cgroups else self._first.pid,
                 joined_root=self._root_fd,
                 take_listener=self._take_listener,
                 gate=files,

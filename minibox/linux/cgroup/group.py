@@ -15,7 +15,7 @@ machine, however small the rest is. Two ways in don't take it, and a start uses 
 from __future__ import annotations
 
 import os
-from errno import EBUSY, ENODEV, ENOENT, ESRCH
+from errno import EBUSY, ENODEV, ENOENT, EOPNOTSUPP, ESRCH
 from time import monotonic, sleep
 
 from minibox.errors import MiniboxError, kernel_says
@@ -105,9 +105,28 @@ class Cgroup:
         """Is it there by our doing? systemd makes one when a process joins it."""
         return self._scope is None or self._scope.is_made
 
-    def open_v2(self) -> int:
-        """A descriptor of the v2 directory for clone3's CLONE_INTO_CGROUP; -1 where that can't be. The caller closes it."""
-        return os.open(self.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if self.v2 and not self.joined else -1
+    def open_v2(self, below: str = "") -> int:
+        """A descriptor of the v2 directory, or of one ``below``, for clone3's CLONE_INTO_CGROUP; -1 where that can't be. The
+        caller closes it."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        return os.open(f"{self.v2}{below}", flags) if self.v2 and not self.joined else -1
+
+    def below(self, pid: int) -> str:
+        """Where in its v2 cgroup a process is: "", or "/" and a path to one that was made in it.
+
+        An init system moves itself to a cgroup below, and gives controllers to those; from then on no process can
+        be in the one above (cgroup-v2.rst, "No Internal Process Constraint"), and whoever joins must go below too.
+        """
+        for directory in _subtree(self.v2) if self.v2 else ():
+            try:
+                pids = read_file(f"{directory}/cgroup.procs").split()
+            except OSError as error:
+                if error.errno != EOPNOTSUPP:
+                    raise
+                continue  # it has threads alone
+            if str(pid) in pids:
+                return directory[len(self.v2) :]
+        return ""
 
     def open_tasks(self) -> list[int]:
         """Descriptors of the v1 `tasks` files, to which a child with one thread writes "0" to enter.
@@ -136,14 +155,14 @@ class Cgroup:
             except OSError as error:
                 raise MiniboxError(f"move process {pid} to cgroup {directory}: {kernel_says(error)}") from error
 
-    def join(self, pid: int) -> None:
-        """Have systemd move the process ``pid`` in, which we may not.
+    def join(self, pid: int, below: str = "") -> None:
+        """Have systemd move the process ``pid`` in, or to one ``below``, which we may not.
 
         Raises:
             MiniboxError: systemd refused.
         """
         assert self._scope
-        self._scope.join(self.name, pid)
+        self._scope.join(self.name, pid, below)
 
     def hand_over(self) -> None:
         """It is to stay when this process ends: for a detached container.

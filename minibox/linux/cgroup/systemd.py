@@ -41,14 +41,14 @@ class HeldScope:
         self.unit = os.path.basename(directory)
         self._procs = f"{directory}/{HOLDER}/cgroup.procs"
 
-    def join(self, name: str, pid: int) -> None:
-        """Have the process ``pid`` moved to the cgroup ``name`` below the scope, from wherever it is.
+    def join(self, name: str, pid: int, below: str = "") -> None:
+        """Have the process ``pid`` moved to the cgroup ``name`` below the scope, or to one ``below`` that, from wherever it is.
 
         Raises:
             MiniboxError: systemd refused.
         """
         with Manager() as manager:
-            manager.attach(self.unit, f"/{name}", pid)
+            manager.attach(self.unit, f"/{name}{below}", pid)
 
     def hand_over(self) -> None:
         """Nothing is left to do: who holds it doesn't end with us."""
@@ -74,10 +74,10 @@ class JoinedScope(HeldScope):
         super().__init__(directory)
         self._below = below
 
-    def join(self, _: str, pid: int) -> None:
+    def join(self, _: str, pid: int, below: str = "") -> None:
         """As `HeldScope.join`."""
         with Manager() as manager:
-            manager.attach(self.unit, self._below, pid)
+            manager.attach(self.unit, f"{self._below}{below}", pid)
 
 
 class Scope(HeldScope):
@@ -158,7 +158,7 @@ class ProcessScope:
     ) -> None:
         self._host, self._steps, self._resources, self._owner = host, steps, resources, owner
 
-    def join(self, name: str, pid: int) -> None:
+    def join(self, name: str, pid: int, _below: str = "") -> None:
         """Have systemd make the scope ``name`` of the process ``pid``, and set the limits.
 
         Raises:
