@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import nullcontext
 
 from minibox.engine import state
+from minibox.engine.freezing import frozen
 from minibox.engine.trees import MOUNT_POINTS, Directories, Tree, container_tree
 from minibox.engine.user_namespace import run_inside
 from minibox.errors import InvalidReference, MiniboxError, StoreError, kernel_says
@@ -16,7 +17,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
     from minibox.image.layout import Descriptor, Layout
@@ -68,7 +69,7 @@ def commit(root: str, name: str, options: CommitOptions, on_note: Callable[[str]
         config = apply_changes(found.get("Config") or parent.config.get("config") or {}, options.change)
         # What a snapshot put on the image's layers is new too.
         below = Tree(tree.driver, tree.chain_ids[: len(parent.layers)])
-        with paused(root, found["Id"], options.pause, on_note):
+        with frozen(root, found["Id"], on_note) if options.pause else nullcontext():
             with Directories(root, tree) as directories:
                 layer = run_inside(lambda: _pack(directories, layout, tree, below))
         return _add(layout, parent, reference, _image_config(parent.config, config, layer, options, found), layer)
@@ -107,26 +108,6 @@ def _reference(text: str) -> str:
     if name.digest:
         raise InvalidReference(f"invalid reference {ascii(text)}: a new image can't be given a digest")
     return str(name)
-
-
-@contextmanager
-def paused(root: str, container_id: str, pause: bool, on_note: Callable[[str], None]) -> Iterator[None]:
-    """Stop a container's processes for the block, if it runs."""
-    from minibox.linux import cgroup
-
-    group = None
-    live = state.owner(root, container_id) if pause else None
-    if live and live.pid > 0:
-        group = cgroup.find(cgroup.detect(), f"minibox-{container_id}")
-        try:
-            group.freeze()
-        except MiniboxError as error:
-            on_note(f"the container runs on while it is read: {error}")
-    try:
-        yield
-    finally:
-        if group is not None:
-            group.thaw()
 
 
 def _pack(directories: Directories, layout: Layout, tree: Tree, below: Tree) -> tuple[str, str, int] | None:

@@ -332,7 +332,7 @@ class Embedded:
             Unsupported: it has ended, and by a limit of its disk what it had written was in memory.
             MiniboxError: it was closed, the disk is full, or a file can't be read.
         """
-        from minibox.engine.commit import paused
+        from minibox.engine.freezing import frozen
         from minibox.engine.snapshots import freeze
 
         self.check_open("freeze")
@@ -340,7 +340,7 @@ class Embedded:
         launch = self._launch
         config = {**launch.image.config, "config": launch.record()["Config"]}
         image = replace(launch.image, config=config)
-        with paused(self.root, self.id, True, launch.note):
+        with frozen(self.root, self.id, launch.note):
             return freeze(self.root, self.id, launch.storage.driver, image, snapshot_id)
 
     def keep_files(self) -> None:

@@ -9,6 +9,7 @@ from time import monotonic, sleep
 from minibox.base import damage
 from minibox.base.codec import FileKind
 from minibox.engine import events, names, ownership, removal, state
+from minibox.engine.freezing import Turn
 from minibox.engine.sent_signals import KILL, STOP, note_signal
 from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, TimedOut, Unreadable, UsageError
 from minibox.linux import cgroup
@@ -248,18 +249,18 @@ def pause(name_or_id: str, *, root: str, runroot: str) -> str:
         ContainerNotFound, ContainerNotRunning
         MiniboxError: it is paused already, or there is no freezer.
     """
-    with Process(root, name_or_id, "pause") as process:
-        group = process.group
-        if group.is_frozen():
+    with Process(root, name_or_id, "pause") as process, Turn(root, process.id) as turn:
+        if process.group.is_frozen():
             raise MiniboxError(f"container {name_or_id} is already paused", f"minibox unpause {name_or_id}")
         try:
-            group.freeze()
+            turn.freeze()
         except BaseException as error:
-            group.thaw()
+            turn.thaw()
             if isinstance(error, OSError) and process.has_ended():
                 raise ContainerNotRunning(f"pause container {name_or_id}: it has just ended") from None
             raise
         _note_status(process, "paused")
+        turn.keep()
         events.note_container(runroot, state.read(root, process.id), "pause")
         return process.id
 
@@ -271,11 +272,10 @@ def unpause(name_or_id: str, *, root: str, runroot: str) -> str:
         ContainerNotFound, ContainerNotRunning
         MiniboxError: it is not paused.
     """
-    with Process(root, name_or_id, "unpause") as process:
-        group = process.group
-        if not group.is_frozen():
+    with Process(root, name_or_id, "unpause") as process, Turn(root, process.id) as turn:
+        if not process.group.is_frozen() and state.read(root, process.id)["Status"] != "paused":
             raise MiniboxError(f"container {name_or_id} is not paused")
-        group.thaw()
+        turn.thaw()
         _note_status(process, "running")
         events.note_container(runroot, state.read(root, process.id), "unpause")
         return process.id

@@ -28,7 +28,8 @@ POLL_S = 0.002
 
 
 def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
-    """End and remove what containers left whose owner was killed, networks and snapshots; the containers' ids.
+    """End and remove what containers left whose owner was killed, networks and snapshots; the containers' ids. What is
+    frozen for the sake of a killed one goes on.
 
     One that resists is left to the next command: it mustn't cost whoever comes by his own container.
 
@@ -40,6 +41,10 @@ def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
         from minibox.network import named
 
         named.collect(root, runroot)
+    if os.path.isdir(f"{root}/freezing"):
+        from minibox.engine import freezing
+
+        freezing.collect(root)
     if os.path.isdir(f"{root}/snapshots"):
         from minibox.engine import snapshots
 
