@@ -229,6 +229,8 @@ class Creation:
 
     def _make_group(self, planned: group.GroupPlan) -> Cgroup:
         """From here on it is ours to remove, and not before: another container may be in it."""
+        if planned.group.nearest().is_frozen():  # by somebody else, and nobody says for how long
+            raise MiniboxError("container's cgroup unexpectedly frozen", "thaw it, or the one above it, first")
         self._group = planned.make()
         return self._group
 

@@ -86,6 +86,8 @@ def start(root: str, container_id: str, note: Note) -> None:
         status = container.status()
         if status == STOPPED:
             raise MiniboxError("cannot start a container that has stopped")
+        if container.is_frozen():  # its processes would wait for who waits for them
+            raise MiniboxError("cannot start a container in the paused state", "resume it first")
         if status != CREATED:
             raise MiniboxError("cannot start an already running container")
         with Ready(container) as ready:
@@ -257,8 +259,7 @@ def end(container: Container) -> None:
     try:
         with Process(container) as process:
             process.send(SIGKILL)
-            if container.is_frozen():
-                group.thaw()
+            group.thaw(below=True)  # on cgroup v1 the frozen don't die
             if not process.wait(END_TIMEOUT_S):
                 raise MiniboxError(
                     f"kill container {container.id}: its first process doesn't end", "see /proc/PID/stack"

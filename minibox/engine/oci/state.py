@@ -169,20 +169,21 @@ class Container:
             return CREATING if self._is_locked() else STOPPED
         if not self.pid:
             return STOPPED
-        if os.path.exists(f"{self.directory}/{GATE}"):
-            return CREATED
-        return PAUSED if self.is_frozen() else RUNNING
+        if self.is_frozen():
+            return PAUSED
+        return CREATED if os.path.exists(f"{self.directory}/{GATE}") else RUNNING
 
     def is_frozen(self) -> bool:
         """Is its cgroup stopped? One of two hierarchies knows."""
         paths = self.fields.get("cgroup_paths", {})
         for path, word in (
+            (f"{paths.get('')}/cgroup.events", b"frozen 1"),
             (f"{paths.get('')}/cgroup.freeze", b"1"),
             (f"{paths.get('freezer')}/freezer.state", b"FR"),
         ):
             try:
                 with open(path, "rb", 0) as file:
-                    if file.readall().startswith(word):
+                    if any(line.startswith(word) for line in file.readall().splitlines()):
                         return True
             except OSError:
                 continue

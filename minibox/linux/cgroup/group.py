@@ -243,24 +243,35 @@ class Cgroup:
             raise MiniboxError(f"freeze cgroup {self.name}: neither cgroup v2 nor a freezer", "see minibox doctor")
 
     def is_frozen(self) -> bool:
-        """Is it stopped, or about to be?"""
-        if self.v2:
-            return read_file(f"{self.v2}/cgroup.freeze").strip() == "1"
+        """Is it stopped, or about to be, by itself or with one above it, in either hierarchy?"""
+        if self.v2 and read_file(f"{self.v2}/cgroup.freeze").strip() == "1":
+            return True
+        if self.v2 and _field(f"{self.v2}/cgroup.events", "frozen"):
+            return True
         return "freezer" in self.v1 and read_file(f"{self.v1['freezer']}/freezer.state").startswith("FR")
 
-    def thaw(self) -> None:
-        """Let every process in it go on; one that is removed just now is fine."""
-        try:
-            if self.v2:
-                write_file(f"{self.v2}/cgroup.freeze", "0")
-            elif "freezer" in self.v1:
-                write_file(f"{self.v1['freezer']}/freezer.state", "THAWED")
-        except OSError as error:
-            if error.errno not in (ENOENT, ENODEV):
-                raise
+    def nearest(self) -> Cgroup:
+        """What there is of one that is going to be made: in each hierarchy itself, or the nearest above it."""
+        v1 = {controller: _nearest(directory) for controller, directory in self.v1.items()}
+        return Cgroup(self.name, v1, _nearest(self.v2))
+
+    def thaw(self, *, below: bool = False) -> None:
+        """Let every process in it go on; one that is removed just now is fine.
+
+        Args:
+            below: those in cgroups below it too, which the container has frozen itself.
+        """
+        places = [(self.v2, "cgroup.freeze", "0"), (self.v1.get("freezer", ""), "freezer.state", "THAWED")]
+        for top, file, value in places:
+            for directory in (_subtree(top) if below else (top,)) if top else ():
+                try:
+                    write_file(f"{directory}/{file}", value)
+                except OSError as error:
+                    if error.errno not in (ENOENT, ENODEV):
+                        raise
 
     def kill(self, timeout_s: float = 5.0) -> None:
-        """SIGKILL every process in it and below, a fork bomb's too, and wait until none is left.
+        """SIGKILL every process in it and below, a fork bomb's and frozen ones too, and wait until none is left.
 
         Raises:
             MiniboxError: some live on after ``timeout_s`` (they hang in the kernel).
@@ -271,6 +282,7 @@ class Cgroup:
             # Whoever is in a v1 hierarchy alone, as when a move stopped half way, outlives cgroup.kill.
             if not whole or monotonic() > begin + 0.1:
                 self._kill_each(pids)
+            self.thaw(below=True)  # on v1 the frozen don't die
             self._doze(begin + timeout_s, "kill")
 
     def signal(self, number: int) -> None:
@@ -303,9 +315,8 @@ class Cgroup:
         return True
 
     def _kill_each(self, pids: set[int]) -> None:
-        """Freeze, so that nothing forks and no pid is reused meanwhile; kill; thaw, as the frozen don't die on v1."""
-        freezer = bool(self.v2) or "freezer" in self.v1
-        if freezer:
+        """Freeze, so that nothing forks and no pid is reused meanwhile, and kill. Whoever calls thaws."""
+        if self.v2 or "freezer" in self.v1:
             try:
                 self.freeze(0.2)
             except (MiniboxError, OSError):
@@ -316,8 +327,6 @@ class Cgroup:
                 os.kill(pid, SIGKILL)
             except ProcessLookupError:
                 pass
-        if freezer:
-            self.thaw()
 
     def _doze(self, deadline: float, what: str) -> None:
         if monotonic() > deadline:
@@ -430,6 +439,12 @@ def remove_directory(directory: str, deadline: float) -> None:
             except OSError:
                 pass  # the same EBUSY: seen above in the next round
         sleep(0.001)
+
+
+def _nearest(directory: str) -> str:
+    while directory.strip("/") and not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    return directory
 
 
 def _subtree(directory: str) -> Iterator[str]:
