@@ -273,6 +273,10 @@ class Unsupported(MiniboxError):
     """The kernel or the host lacks something that was asked for."""
 
 
+class UnsafeDirectory(MiniboxError):
+    """A directory where we would keep our state is one that somebody else could change."""
+
+
 class ProbeFailed(MiniboxError):
     """Whether this host can do something could not be found out: neither that it works nor that the kernel refuses it."""
 

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from minibox.base.paths import absolute
 from minibox.engine.options import RunOptions
-from minibox.engine.roots import default_root, default_runroot
+from minibox.engine.roots import claim, default_root, default_runroot
 from minibox.engine.sizes import parse_size
 from minibox.errors import UsageError
 from minibox.record import record
@@ -122,16 +122,19 @@ def place(options: ContainerOptions) -> Place:
 
     Raises:
         ConfigError: of config.toml.
+        UnsafeDirectory: somebody else could change what is kept there.
     """
     from minibox.config import load
 
     root, runroot, driver = options.get("root"), options.get("runroot"), options.get("storage_driver")
     environ, uid = os.environ, os.geteuid()
-    return Place(
+    found = Place(
         absolute(os.fspath(root)) if root else default_root(environ, uid),
         absolute(os.fspath(runroot)) if runroot else default_runroot(environ, uid),
         driver or environ.get("MINIBOX_STORAGE_DRIVER") or load(environ).storage_driver,
     )
+    claim(found.root, found.runroot)
+    return found
 
 
 def run_options(image: str, command: tuple[str, ...], options: ContainerOptions, *, idle: bool = False) -> RunOptions:

@@ -292,7 +292,7 @@ def run_click(words: list[str]) -> int:
 def settings_of(ctx: click.Context) -> Settings:
     """The settings of a command, also while a command line is only being completed."""
     if isinstance(ctx.obj, Settings):
-        return ctx.obj
+        return ctx.obj.claimed()
     return make_settings(ctx.find_root().params, os.environ)
 
 

@@ -20,6 +20,17 @@ class Settings:
     debug: bool = False
     storage_driver: str = ""
 
+    def claimed(self) -> Settings:
+        """These, when what they name is ours to use.
+
+        Raises:
+            UnsafeDirectory: see `engine.roots.claim`.
+        """
+        from minibox.engine.roots import claim
+
+        claim(self.root, self.runroot)
+        return self
+
 
 def make_settings(given: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> Settings:
     """Settings of the global options; what isn't given comes from ``environ``, or from config.toml.

@@ -10,6 +10,7 @@ from _socket import AF_UNIX, SHUT_RDWR, SOCK_SEQPACKET
 from _thread import allocate_lock, start_new_thread
 from socket import socket
 
+from minibox.base.sockets import check_peer
 from minibox.engine import events, lifecycle, ownership, removal, state
 from minibox.engine.detach_keys import DETACH_KEYS, DetachKeys
 from minibox.engine.signals import Forwarding, block
@@ -131,6 +132,7 @@ class Attachment:
                 self._socket.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
             finally:
                 os.close(directory)
+            check_peer(self._socket, path)
         except (FileNotFoundError, ConnectionRefusedError):
             raise ContainerNotRunning("attach: the container has just ended") from None
         except OSError as error:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.directories import claim_directory
 from minibox.base.paths import absolute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+READABLE_ONCE = ("images", "cache", "volumes")  # older versions let everybody read them
 
 
 def default_root(environ: Mapping[str, str], uid: int) -> str:
@@ -26,7 +29,7 @@ def default_runroot(environ: Mapping[str, str], uid: int) -> str:
     """``$MINIBOX_RUNROOT``, else /run/minibox for root, else ``$XDG_RUNTIME_DIR/minibox``.
 
     A user without a login session has no ``$XDG_RUNTIME_DIR``: then /run/user/<uid> where there is one, else a
-    directory in /tmp, which who makes it must make with mode 0700 and check for its owner.
+    directory in /tmp, which `claim` sees to.
     """
     chosen = environ.get("MINIBOX_RUNROOT")
     if chosen:
@@ -35,6 +38,16 @@ def default_runroot(environ: Mapping[str, str], uid: int) -> str:
         return "/run/minibox"
     session = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
     return f"{session}/minibox" if os.access(session, os.W_OK) else f"/tmp/minibox-{uid}"
+
+
+def claim(root: str, runroot: str) -> None:
+    """Before anything is read or written there: both are ours alone, or are made so.
+
+    Raises:
+        UnsafeDirectory: somebody else could change what is in one of them.
+    """
+    claim_directory(root, READABLE_ONCE)
+    claim_directory(runroot, ("network",))
 
 
 def _home(environ: Mapping[str, str], uid: int) -> str:

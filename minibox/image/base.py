@@ -46,7 +46,7 @@ def ensure(store: ImageStore, reference: str = REFERENCE) -> ResolvedImage:
 
     name = str(parse(reference))
     try:
-        os.makedirs(store.root, mode=0o755, exist_ok=True)
+        os.makedirs(store.root, mode=0o700, exist_ok=True)
         with locked(f"{store.root}/base.lock"):
             return find_image(store.layout, name) or (make_empty(store) if name == EMPTY else make(store))
     except OSError as error:

@@ -233,7 +233,8 @@ class Layout:
         if os.access(f"{self.path}/index.json", os.F_OK) and os.access(f"{self.root}/tmp", os.F_OK):
             return
         with _disk_errors(f"make the image store at {self.path}"):
-            os.makedirs(f"{self.path}/blobs/sha256", mode=0o755, exist_ok=True)
+            os.makedirs(self.path, mode=0o700, exist_ok=True)  # an image may be private, and have secrets in its ENV
+            os.makedirs(f"{self.path}/blobs/sha256", exist_ok=True)
             os.makedirs(f"{self.root}/tmp", mode=0o700, exist_ok=True)
             with self._locked():
                 if not os.access(f"{self.path}/oci-layout", os.F_OK):

@@ -94,12 +94,14 @@ class Container:
         Raises:
             UsageError: of the id.
             ContainerExists
-            MiniboxError: ``root`` can't be written.
+            MiniboxError: ``root`` can't be written, or isn't ours.
         """
+        from minibox.base.directories import claim_directory
+
         container = cls(root, container_id)
+        claim_directory(root)
         try:
-            os.makedirs(root, 0o711, exist_ok=True)
-            os.mkdir(container.directory, 0o711)
+            os.mkdir(container.directory, 0o700)  # its config.json may have secrets; a mount of it is by descriptor
         except OSError as error:
             from minibox.errors import ContainerExists, MiniboxError, kernel_says
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from os import W_OK, access, getuid
 from os.path import commonpath, exists, isdir
 
+from minibox.base.directories import is_ours
 from minibox.errors import ConfigError, LimitError
 from minibox.linux.cgroup.host import V2_MOUNT, CgroupHost, controllers, current_v2
 from minibox.record import record
@@ -93,8 +94,13 @@ def addresses(euid: int, environ: Mapping[str, str]) -> tuple[tuple[str, bool], 
     """Where the manager listens, and whether a bus is in between; the bus first, as users may see only that."""
     if not euid:
         return ("/run/dbus/system_bus_socket", True), ("/run/systemd/private", False)
-    directory = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{euid}"
+    directory = runtime_directory(euid, environ)
     return (f"{directory}/bus", True), (f"{directory}/systemd/private", False)
+
+
+def runtime_directory(euid: int, environ: Mapping[str, str]) -> str:
+    """Where an ordinary user's programs listen; XDG Base Directory Specification."""
+    return environ.get("XDG_RUNTIME_DIR") or f"/run/user/{euid}"
 
 
 def manager_cgroup(euid: int) -> str:
@@ -123,6 +129,8 @@ def _unavailable(euid: int, environ: Mapping[str, str]) -> tuple[str, str]:
         return "the effective user isn't the real one", "run it as one user"
     if not any(exists(path) for path, _ in addresses(euid, environ)) or not isdir(f"{V2_MOUNT}{manager_cgroup(euid)}"):
         return "this user has no systemd of his own", f"as root: loginctl enable-linger {euid}; and log in anew"
+    if euid and not is_ours(directory := runtime_directory(euid, environ)):
+        return f"{directory} isn't a directory of this user's alone", "unset XDG_RUNTIME_DIR, or log in anew"
     return "", ""
 
 

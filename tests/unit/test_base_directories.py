@@ -1,0 +1,119 @@
+"""What is taken for a directory of ours; and what is not, since somebody else could change what is in it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from minibox.base.directories import claim_directory, is_ours
+from minibox.errors import UnsafeDirectory
+from tests.probes import requires
+
+SOMEBODY = 4242
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o777])
+def test_it_is_made_for_its_owner_alone(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        claim_directory(str(tmp_path / "new"))
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "new") == 0o700 and is_ours(str(tmp_path / "new"))
+
+
+def test_those_above_are_made_too_and_what_is_there_stays(tmp_path: Path) -> None:
+    claim_directory(str(tmp_path / "a/b/c"))
+    claim_directory(str(tmp_path / "a/b/c"))
+    (tmp_path / "open").mkdir(mode=0o755)
+    claim_directory(str(tmp_path / "open"))
+    assert (mode(tmp_path / "a/b/c"), mode(tmp_path / "open")) == (0o700, 0o755)
+
+
+def test_what_was_open_to_all_in_it_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir(mode=0o755)
+    (tmp_path / "other").mkdir(mode=0o755)
+    (tmp_path / "link").symlink_to("other")
+    claim_directory(str(tmp_path), ("images", "link", "none"))
+    assert (mode(tmp_path / "images"), mode(tmp_path / "other")) == (0o700, 0o755)
+
+
+def test_nothing_is_made_where_it_is_only_asked_for(tmp_path: Path) -> None:
+    assert not is_ours(str(tmp_path / "new")) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bits", [0o722, 0o702, 0o1777])
+def test_others_may_not_write_to_it(tmp_path: Path, bits: int) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours").chmod(bits)
+    with pytest.raises(UnsafeDirectory, match=f"{tmp_path}/ours: others may write to it") as caught:
+        claim_directory(str(tmp_path / "ours"))
+    assert caught.value.hint and f"chmod go-w {tmp_path}/ours" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo", "dangling", "link"])
+def test_it_is_a_real_directory(tmp_path: Path, kind: str) -> None:
+    """A link counts where nobody else could have made it; what it leads to is looked at as well."""
+    path = tmp_path / "ours"
+    if kind == "file":
+        path.touch()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / "there")
+    if kind in ("file", "fifo"):
+        with pytest.raises(UnsafeDirectory, match="ours is no directory"):
+            claim_directory(str(path))
+        return
+    if kind == "link":
+        (tmp_path / "there").mkdir(mode=0o700)
+    claim_directory(str(path))
+    assert mode(tmp_path / "there") == 0o700
+    (tmp_path / "there").chmod(0o777)
+    with pytest.raises(UnsafeDirectory, match="others may write"):
+        claim_directory(str(path))
+
+
+def test_a_link_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "ours").symlink_to("ours")
+    with pytest.raises(UnsafeDirectory, match="symbolic link"):
+        claim_directory(str(tmp_path / "ours"))
+
+
+def test_in_a_directory_for_all_no_link_counts_and_nobody_may_remove_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o700)
+    (tmp_path / "ours").symlink_to(tmp_path / "there")
+    tmp_path.chmod(0o1777)
+    with pytest.raises(UnsafeDirectory, match="symbolic link"):
+        claim_directory(str(tmp_path / "ours"))
+    claim_directory(str(tmp_path / "new"))
+    assert mode(tmp_path / "new") == 0o700
+    tmp_path.chmod(0o777)
+    with pytest.raises(UnsafeDirectory, match="everybody may put something else in the place of new"):
+        claim_directory(str(tmp_path / "new"))
+
+
+@requires("root")
+def test_it_and_those_above_are_nobody_elses(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(mode=0o700, parents=True)
+    os.chown(tmp_path / "a/b", SOMEBODY, SOMEBODY)
+    with pytest.raises(UnsafeDirectory, match=f"a/b: it belongs to user {SOMEBODY}"):
+        claim_directory(str(tmp_path / "a/b"))
+    os.chown(tmp_path / "a/b", 0, 0)
+    os.chown(tmp_path / "a", SOMEBODY, SOMEBODY)
+    with pytest.raises(UnsafeDirectory, match=f"{tmp_path}/a above it belongs to user {SOMEBODY}"):
+        claim_directory(str(tmp_path / "a/b"))
+    tmp_path.chmod(0o1777)
+    with pytest.raises(UnsafeDirectory, match=f"a in it belongs to user {SOMEBODY}"):
+        claim_directory(str(tmp_path / "a/b"))
+
+
+def test_where_it_can_not_be_made_who_needs_it_says_so() -> None:
+    claim_directory("/proc/self/none/of/ours")
