@@ -217,19 +217,15 @@ static void drop_client(int index) {
     }
 }
 
-/* Is whoever has connected this user? The socket's directory keeps others out, unless somebody has changed that. */
-static int is_ours(int client) {
-    struct ucred peer;
-    socklen_t size = sizeof(peer);
-    return !getsockopt(client, SOL_SOCKET, SO_PEERCRED, &peer, &size) && peer.uid == geteuid();
-}
-
 static void accept_client(void) {
     int fd = accept4(self.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         self.accept_at_ms = now_ms() + RETRY_MS; /* EMFILE, say: the client stays in the queue */
     }
-    for (int i = 0; fd >= 0 && is_ours(fd) && i < CLIENTS_MAX; i++) {
+    /* The socket's directory keeps other users out, unless somebody has changed that. */
+    struct ucred peer = {.uid = (uid_t)-1};
+    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &(socklen_t){sizeof(peer)});
+    for (int i = 0; fd >= 0 && peer.uid == geteuid() && i < CLIENTS_MAX; i++) {
         if (self.clients[i] < 0) {
             self.clients[i] = fd;
             return;
