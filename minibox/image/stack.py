@@ -35,7 +35,7 @@ LOOK = os.O_PATH | os.O_NOFOLLOW
 ROOTS_MARKS, USERS_MARKS = "trusted.overlay.", "user.overlay."
 FIRST_USER_NAMESPACE = "user:[4026531837]"  # PROC_USER_INIT_INO of linux/proc_ns.h
 #: A tree may be deeper than a process may have descriptors: of the directories on the way down so many are kept open.
-DIRECTORIES_OPEN_MAX = 64
+DIRECTORIES_OPEN_MAX = 16
 
 
 @record

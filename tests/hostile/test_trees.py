@@ -9,10 +9,15 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from minibox.storage.clone import clone
+from minibox.storage.removal import remove_tree
+from minibox.storage.usage import tree_bytes
 from tests.conftest import AS_USER, _environment, _user_environment
 from tests.living import Box
 from tests.probes import requires
@@ -73,7 +78,7 @@ def attack(any_box: Box, attacker: Callable[[str], Path]) -> Attack:
 @requires("command:cc")
 def test_a_copy_out_writes_nowhere_else(attack: Attack, rounds: Rounds) -> None:
     attack.start()
-    for number in rounds(6):
+    for number in rounds(4):
         out = attack.copies / str(number)
         attack.box("cp", "cc:/w", str(out))
         assert len(list(out.iterdir())) == 80
@@ -112,7 +117,7 @@ def test_a_copy_in_writes_nowhere_else(attack: Attack, rounds: Rounds) -> None:
         (tree / f"d{number}/f0").write_text("copied")
         (tree / f"d{number}/inner/secret").write_text("copied")
         os.mkfifo(tree / f"d{number}/inner/fifo")
-    for _ in rounds(4):
+    for _ in rounds(3):
         attack.box("cp", f"{tree}/.", "cc:/w")
         attack.has_failed()
 
@@ -120,10 +125,37 @@ def test_a_copy_in_writes_nowhere_else(attack: Attack, rounds: Rounds) -> None:
 @requires("command:cc")
 def test_commit_export_and_diff_tell_of_no_file_below_a_symlink(attack: Attack, rounds: Rounds) -> None:
     attack.start()
-    for number in rounds(2):
+    for number in rounds(1):
         attack.box.ok("commit", "--pause=false", "cc", f"hostile:{number}")
         saved = attack.box("run", "--rm", "--network", "none", f"hostile:{number}", "tar", "c", "/w", text=False)
         attack.check_tar(saved.stdout)
         attack.check_tar(attack.box("export", "cc", text=False).stdout)
         attack.box.ok("diff", "cc")
     attack.has_failed()
+
+
+@requires("command:cc")
+def test_a_clone_and_a_count_of_a_tree_that_changes_have_nothing_of_others(
+    attacker: Callable[[str], Path], rounds: Rounds, session_directory: Path
+) -> None:
+    """As of a snapshot where there is no freezer; and a removal that something is still going on in."""
+    with TemporaryDirectory(dir=session_directory) as name:
+        place = Path(name)
+        (place / "target/inner").mkdir(parents=True)
+        for secret in ("f0", "secret", "inner/g"):
+            (place / "target" / secret).write_text(SECRET * 10_000)
+        words = [attacker("exchange"), place / "tree", place / "target"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as exchange:
+            assert exchange.stdout
+            exchange.stdout.readline()
+            for number in rounds(6):
+                clone(str(place / "tree"), str(place / f"clone-{number}"))
+                assert (
+                    tree_bytes(str(place / "tree")) < 40 * 10 * 4096
+                )  # one of the target's files has more than a pair
+                found = [path for path in (place / f"clone-{number}").rglob("*") if path.is_file()]
+                assert found and not [path for path in found if SECRET in path.read_text()]
+            with suppress(OSError):
+                remove_tree(str(place / "tree"))
+            exchange.kill()
+        assert sorted(path.name for path in (place / "target").iterdir()) == ["f0", "inner", "secret"]

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from minibox.linux.cgroup import group
 from minibox.linux.files import DEPTH_MAX, remove_quickly
 from minibox.storage import removal
 from minibox.storage.removal import remove_tree
@@ -84,3 +85,12 @@ def test_a_directory_that_is_moved_meanwhile_takes_no_other_along(tmp_path, monk
     with pytest.raises(OSError, match="moved"):
         remove_tree(str(tmp_path / "tree"))
     assert (tmp_path / "others/file").exists() and (tmp_path / "others/d").exists()
+
+
+def test_cgroups_that_are_nested_deeper_than_python_recurses(tmp_path):
+    """A container with cgroups of its own can make them; they go from the innermost on."""
+    path = tmp_path / "tree"
+    nested(path, 1200)
+    found = list(group._subtree(str(path)))
+    assert len(found) == 1201 and found == sorted(found, key=len)
+    remove_tree(str(path))

@@ -449,14 +449,16 @@ def _nearest(directory: str) -> str:
 
 def _subtree(directory: str) -> Iterator[str]:
     """``directory`` and all cgroups below it, parents first. One stat(2) when there are none."""
-    yield directory
-    try:
-        if os.stat(directory).st_nlink > 2:
-            for entry in os.scandir(directory):
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _subtree(entry.path)
-    except FileNotFoundError:
-        pass
+    waiting = [directory]
+    while waiting:
+        above = waiting.pop()
+        yield above
+        try:
+            if os.stat(above).st_nlink > 2:
+                with os.scandir(above) as entries:
+                    waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            pass
 
 
 def write_file(path: str, value: str) -> None:
