@@ -314,10 +314,12 @@ class CommandNotFound(MiniboxError):
 class NotFromKernel(OSError):
     """An OSError of our own making: its words say what is wrong, its number only of what kind that is."""
 
+    not_from_kernel = True
+
 
 def kernel_says(error: OSError | int) -> str:
     """The kernel's answer in words and by name: ``Invalid argument (EINVAL)``."""
-    if isinstance(error, NotFromKernel):
-        return str(error.strerror)
+    if getattr(error, "not_from_kernel", False):
+        return str(getattr(error, "strerror", ""))
     number = error if isinstance(error, int) else error.errno or 0
     return f"{strerror(number)} ({errorcode.get(number, number)})"

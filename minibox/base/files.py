@@ -10,8 +10,6 @@ import os
 from errno import EFBIG, EINVAL
 from stat import S_ISREG
 
-from minibox.errors import NotFromKernel
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from os import PathLike
@@ -24,12 +22,16 @@ CHUNK_BYTES = 1 << 16
 ASIDE = ".damaged-"  # how the name begins of what was in the way
 
 
-class NotRegularFile(NotFromKernel):
+class NotRegularFile(OSError):
     """A file was expected, and something else is there: a device, a FIFO, a socket, a directory."""
 
+    not_from_kernel = True  # see `errors.NotFromKernel`, which minibox-oci has no time to import
 
-class FileTooLarge(NotFromKernel):
+
+class FileTooLarge(OSError):
     """A file is larger than its reader accepts."""
+
+    not_from_kernel = True
 
 
 def replace_file(path: str, data: bytes, *, mode: int = 0o600, durable: bool = False) -> None:

@@ -160,10 +160,11 @@ def report_of(function: Callable[[], Any]) -> bytes:
     try:
         report = ("result", function())
     except MiniboxError as error:
-        report = (type(error).__name__, str(error), error.hint)
+        kind = "StoreError" if isinstance(error, errors.Unreadable) else type(error).__name__
+        report = (kind, str(error), error.hint)
     except OSError as error:
         filename = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None
-        kind = "NotFromKernel" if isinstance(error, errors.NotFromKernel) else "OSError"
+        kind = "NotFromKernel" if getattr(error, "not_from_kernel", False) else "OSError"
         report = (kind, error.errno or 0, error.strerror or str(error), filename)
     except BaseException as error:
         report = ("StoreError", f"work in a user namespace: {type(error).__name__}: {error}", None)

@@ -24,7 +24,7 @@ def list_(settings: Settings, values: dict[str, Any], _: list[str]) -> int:
 
     if values["format"] not in ("table", "json"):
         raise MiniboxError("invalid format option")
-    found = listed(settings.root)
+    found = listed(settings.root, lambda text: settings.log.write("warning", text))
     if values["quiet"]:
         sys.stdout.write("".join(f"{each['id']}\n" for each in found))
     elif values["format"] == "json":

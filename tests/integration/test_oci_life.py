@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from minibox.engine.oci import state
 from tests.leaks import SLOWNESS
 from tests.oci_runtime import TIMEOUT_S, Runtime, console
 from tests.probes import requires
@@ -247,3 +248,41 @@ def test_a_service_manager_hears_when_it_is_ready(runtime, tmp_path, way):
         assert manager.recv(4096) == b"READY=1\nMAINPID=%d\n" % state["pid"]
     runtime.until_written("c1", "\n")
     assert runtime.output("c1").read_text() == "/run/notify/notify.sock\n"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1e999}', "\xff", "directory", "fifo"])
+def test_a_damaged_state_costs_its_container_alone(runtime: Runtime, text: str) -> None:
+    """And `delete --force` ends it, by the cgroup that is noted elsewhere too."""
+    for name in ("bad", "good"):
+        runtime.create(name, runtime.bundle.shell("echo up; exec sleep 1000"))
+        runtime.ok("start", name)
+        runtime.until_written(name, "up")
+    pid = runtime.state("bad")["pid"]
+    path = runtime.root / "bad/state.json"
+    path.unlink()
+    if text == "directory":
+        path.mkdir()
+    elif text == "fifo":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(text.encode("latin-1"))
+    listed = runtime.run("list", "-q")
+    assert (listed.returncode, listed.stdout) == (0, "good\n")
+    assert str(path) in runtime.log.read_text() and "delete --force bad" in runtime.log.read_text()
+    for words in (("state", "bad"), ("kill", "bad"), ("exec", "bad", "true"), ("delete", "bad")):
+        assert "is damaged" in runtime.error(*words, status=255 if words[0] == "exec" else 1)
+    runtime.ok("delete", "--force", "bad")
+    assert state.start_time(pid) == 0  # it has ended, though nobody may have reaped it
+    assert runtime.left() == ["good"] and runtime.state("good")["status"] == "running"
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"Kind": "spec", "Format": 2, "Spec": {}, "Cgroups": {}}'])
+def test_a_damaged_spec_keeps_nobody_from_ending_it(runtime: Runtime, text: str) -> None:
+    runtime.create("c1", runtime.bundle.shell("exec sleep 1000"))
+    runtime.ok("start", "c1")
+    (runtime.root / "c1/spec").write_text(text)
+    said = runtime.error("exec", "c1", "true", status=255)
+    assert "was written by a newer minibox (format 2" in said if "Kind" in text else "is damaged" in said
+    assert runtime.state("c1")["status"] == "running"
+    runtime.ok("delete", "--force", "c1")
+    assert runtime.left() == []

@@ -60,7 +60,7 @@ def test_others_can_read_it(container):
 
 def test_it_is_being_created_while_its_maker_holds_it(root):
     with Container.new(root, "c2") as container:
-        container.write(pid=0)
+        container.write(ociVersion="1.2.0", pid=0, bundle="/b", rootfs="/b/r", created="now")
         assert Container.find(root, "c2").status() == "creating"
     assert Container.find(root, "c2").status() == "stopped"
 

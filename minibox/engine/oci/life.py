@@ -8,7 +8,7 @@ from select import POLLIN, poll
 from minibox.engine import gate
 from minibox.engine.oci import state
 from minibox.engine.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container
-from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError
+from minibox.errors import ContainerNotFound, ContainerNotRunning, Damaged, MiniboxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Ready:
 
 def started(container: Container, note: Note) -> None:
     """What is left to do when the command runs: hooks, which stop nothing."""
-    if "poststart" in container.fields["hooks"]:
+    if "poststart" in container.fields.get("hooks", ()):
         _run_hooks("poststart", container.spec(), state.oci_state(container, RUNNING), note)
 
 
@@ -231,6 +231,11 @@ def delete(root: str, container_id: str, *, force: bool, note: Note) -> None:
         if force:
             return
         raise
+    except Damaged:
+        if not force:
+            raise
+        _remove_damaged(Container(root, container_id), note)
+        return
     status = container.status()
     if status in (RUNNING, PAUSED) and not force:
         raise MiniboxError(f"cannot delete container {container_id} that is not stopped: {status}")
@@ -239,6 +244,24 @@ def delete(root: str, container_id: str, *, force: bool, note: Note) -> None:
     end(container)
     with Container.find(root, container_id, locked=True) as container:
         destroy(container, note)
+
+
+def _remove_damaged(container: Container, note: Note) -> None:
+    """A container whose state.json can't be read: all in its cgroup is ended, and it goes without its last hooks."""
+    container.lock()
+    try:
+        container.recover()
+        group = container.group()
+        if group.directories:
+            group.kill()
+            group.remove()
+        else:
+            note(f"what runs of container {container.id} can't be told: its cgroup isn't known any more")
+        if container.fields.get("hooks"):
+            note(f"the last hooks of container {container.id} are not run: its state is damaged")
+        container.remove()
+    finally:
+        container.unlock()
 
 
 def _remove_unfinished(container: Container) -> None:

@@ -8,12 +8,13 @@ from minibox.engine.oci.state import Container, containers, summary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
-def listed(root: str) -> list[dict[str, Any]]:
-    """A container an element, in the words of runc."""
-    return [summary(container, _owner(container.directory)) for container in containers(root)]
+def listed(root: str, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """A container an element, in the words of runc; ``tell`` as of `containers`."""
+    return [summary(container, _owner(container.directory)) for container in containers(root, tell)]
 
 
 def processes_of(root: str, container_id: str) -> set[int]:

@@ -1,7 +1,7 @@
 """What is known of a container: the directory ``root/<id>``.
 
     state.json    the OCI state and what we need besides, written at once or not at all
-    spec          the Spec as it was when the container was created, in marshal
+    spec          the Spec as it was when the container was created, and once more where its cgroup is
     notify        the directory of its socket for sd_notify(3), if it has one: `engine.oci.notify`
     gate          where its first process waits for `start`; gone afterwards: `engine.gate`
 
@@ -15,15 +15,16 @@ changes a container holds flock(2) on the directory.
 from __future__ import annotations
 
 import fcntl
-import marshal
 import os
-from errno import EEXIST, ENAMETOOLONG, ENOENT
+from errno import EEXIST, ENAMETOOLONG, ENOENT, ENOTDIR
 
+from minibox.base.files import read_file, remove_all, replace_file
+from minibox.base.shape import PID, check
 from minibox.json_text import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from minibox.linux.cgroup import Cgroup
@@ -32,9 +33,34 @@ if TYPE_CHECKING:
 VERSION = "1.2.0"  # of the specification
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
-MARSHAL_VERSION = 4  # read by every Python since 3.4
+BYTES_MAX = 64 << 20  # of a file, for who writes it and for who reads it
+#: Of state.json, which has no kind and no format number: hooks and engines may look into it.
+FIELDS = {
+    **dict.fromkeys(("ociVersion", "bundle", "rootfs", "created"), str),
+    "pid": PID,
+    "id?": str,
+    "startTime?": int,
+    "annotations?": {str: str},
+    "cgroup_paths?": {str: str},
+    "systemd?": bool,
+    "hooks?": [str],
+    "steps?": [str],
+    "shared_root?": {"path": str, "dev": int, "ino": int, "mount": int},
+}
+#: Of the file ``spec``.
+KEPT = {
+    "Kind": str,
+    "Format": int,
+    "Spec": {"process?": dict, "linux?": dict, "hooks?": (dict, None)},
+    "Cgroups": {str: str},
+}
+FORMAT = 1
 GATE = "gate"  # engine.gate.FIFO, which `state` needn't import
 SHARED_ROOT = "shared_root"  # of state.json: `engine.oci.shared_mounts`
+MARSHAL_DICT, MARSHAL_STRING = (
+    (b"{", b"\xfb"),
+    (b"z", b"Z", b"a", b"A", b"u", b"\xfa", b"\xda", b"\xe1", b"\xc1", b"\xf5"),
+)
 REMOVED = "removed:"  # no id has a colon
 
 
@@ -118,21 +144,41 @@ class Container:
         Raises:
             UsageError: of the id.
             ContainerNotFound
+            Damaged: its state.json is.
         """
         container = cls(root, container_id)
         if locked:
             container.lock()
         try:
-            with open(f"{container.directory}/state.json", "rb", 0) as file:
-                container.fields = loads(file.readall())
+            container.fields = container._read("state.json", FIELDS)
+            if container.fields["pid"] > 0 and "startTime" not in container.fields:
+                raise container._damaged("state.json", "it has no startTime")
         except OSError as error:
-            from minibox.errors import ContainerNotFound, MiniboxError, kernel_says
+            from minibox.errors import ContainerNotFound
 
             container.unlock()
-            if error.errno not in (ENOENT, ENAMETOOLONG):
-                raise MiniboxError(f"read {error.filename}: {kernel_says(error)}") from error
+            if error.errno not in (ENOENT, ENAMETOOLONG, ENOTDIR):
+                raise container._damaged("state.json", error) from None
             raise ContainerNotFound("container does not exist") from None
+        except BaseException:
+            container.unlock()
+            raise
         return container
+
+    def _read(self, name: str, shape: dict[str, Any]) -> dict[str, Any]:
+        path = f"{self.directory}/{name}"
+        try:
+            found = loads(read_file(path, BYTES_MAX))
+            check(found, shape)
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(name, error) from None
+        return dict(found)
+
+    def _damaged(self, name: str, error: Exception | str) -> Exception:
+        from minibox.errors import Damaged, kernel_says
+
+        why = kernel_says(error) if isinstance(error, OSError) else str(error)
+        return Damaged(f"{self.directory}/{name}", why, f"minibox-oci delete --force {self.id} ends and removes it")
 
     def lock(self) -> None:
         """Wait until nobody else changes it. The kernel drops the lock with this process."""
@@ -212,20 +258,58 @@ class Container:
 
     def write_spec(self, spec: Spec) -> None:
         """Keep the Spec for `spec`; raises as `write`."""
-        self._write("spec", marshal.dumps(dict(spec), MARSHAL_VERSION))
+        cgroups = self.fields.get("cgroup_paths", {})
+        kept = {"Kind": "spec", "Format": FORMAT, "Spec": dict(spec), "Cgroups": cgroups}
+        self._write("spec", dumps(kept, "").encode())
 
     def spec(self) -> Spec:
-        """The Spec that it was created from, and what `update` has changed in it."""
-        with open(f"{self.directory}/spec", "rb", 0) as file:
-            spec: Spec = marshal.loads(file.readall())
-            return spec
+        """The Spec that it was created from, and what `update` has changed in it.
+
+        Raises:
+            Damaged, NewerFormat
+        """
+        spec: Spec = self._kept()["Spec"]
+        return spec
+
+    def _kept(self) -> dict[str, Any]:
+        from minibox.errors import NewerFormat
+
+        try:
+            if (before := self._spec_of_before()) is not None:
+                return before
+            found = self._read("spec", KEPT)
+        except OSError as error:
+            raise self._damaged("spec", error) from None
+        if found["Format"] > FORMAT:
+            raise NewerFormat(f"{self.directory}/spec", found["Format"], FORMAT)
+        return found
+
+    def _spec_of_before(self) -> dict[str, Any] | None:
+        """It was in marshal once; None for one that isn't."""
+        data = read_file(f"{self.directory}/spec", BYTES_MAX)
+        if data[:1] not in MARSHAL_DICT or data[1:2] not in MARSHAL_STRING:
+            return None
+        import marshal
+
+        try:
+            return {"Spec": marshal.loads(data), "Cgroups": self.fields.get("cgroup_paths", {})}
+        except (ValueError, EOFError, TypeError) as error:
+            raise self._damaged("spec", error) from None
+
+    def recover(self) -> None:
+        """Of one whose state.json is damaged: what else is known, for who ends and removes it."""
+        from minibox.errors import MiniboxError
+
+        try:
+            kept = self._kept()
+            self.fields = {"cgroup_paths": kept["Cgroups"], "hooks": sorted(kept["Spec"].get("hooks") or {})}
+        except MiniboxError:
+            self.fields = {}
 
     def _write(self, name: str, data: bytes) -> None:
         path = f"{self.directory}/{name}"
         try:
-            with open(f"{path}.new", "wb", 0) as file:
-                file.write(data)
-            os.rename(f"{path}.new", path)
+            replace_file(path, data, mode=0o644)
         except OSError as error:
             from minibox.errors import MiniboxError, kernel_says
 
@@ -246,15 +330,16 @@ class Container:
             gone = ""
         self.unlock()
         if gone:
-            for directory, _, names in os.walk(gone, topdown=False):
-                for name in names:
-                    os.unlink(f"{directory}/{name}")
-                os.rmdir(directory)
+            remove_all(gone)
 
 
-def containers(root: str) -> Iterator[Container]:
-    """Those of a root, by id."""
-    from minibox.errors import ContainerNotFound, UsageError
+def containers(root: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[Container]:
+    """Those of a root, by id.
+
+    Args:
+        tell: is called with what is wrong with one that is damaged, and left out.
+    """
+    from minibox.errors import ContainerNotFound, Unreadable, UsageError
 
     try:
         names = sorted(os.listdir(root))
@@ -265,6 +350,8 @@ def containers(root: str) -> Iterator[Container]:
             yield Container.find(root, name)
         except (ContainerNotFound, UsageError):
             continue  # one that is just being made or removed, or no container
+        except Unreadable as error:
+            tell(f"{error}; {error.hint}")
 
 
 def oci_state(container: Container, status: str = "") -> dict[str, Any]:
