@@ -133,8 +133,9 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *_root(spec, rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start)),
             *([show_disk()] if rootfs.disk else []),
             *_furnish(spec, wanted, bool(made), places),
-            *_close_up(spec, start, places),
+            *_close_up(spec, start, wanted, places),
             *session(spec["process"], start, console=True),
+            *mounts.close_dev(wanted),
             *_network(spec, start),
             *scheduling.personality_of(spec.get("linux", {})),
             *become(spec["process"], start, hooks.before_exec(spec)),
@@ -196,7 +197,7 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount], devices_made: bool, places:
     return steps
 
 
-def _close_up(spec: Spec, start: Start, places: Places) -> list[Op]:
+def _close_up(spec: Spec, start: Start, wanted: list[mounts.Mount], places: Places) -> list[Op]:
     """Nothing below the root changes after this; then the host's file system goes away."""
     linux = spec.get("linux", {})
     steps = _sysctls(linux, places)
@@ -204,6 +205,7 @@ def _close_up(spec: Spec, start: Start, places: Places) -> list[Op]:
     if cwd != "/":
         steps.append(op.mkdir(op.ROOT, cwd, "the working directory, made when missing"))
     steps += hooks.before_pivot(spec)
+    steps += mounts.close(wanted, places)
     for path in linux.get("readonlyPaths", []):
         steps.append(op.read_only(*places.of(path, look=True), "the host's kernel is not for writing"))
     steps += [op.mask(*places.of(path, look=True), "tells of the host") for path in linux.get("maskedPaths", [])]

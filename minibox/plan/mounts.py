@@ -286,6 +286,8 @@ def place(mount: Mount, places: Places, label: str = "") -> list[Op]:
         mount.fstype, "a file system in memory" if mount.fstype == "tmpfs" else f"a {mount.fstype} file system"
     )
     attributes = mount.set_ | mount.all_set
+    if is_closed_later(mount):
+        attributes &= ~op.RDONLY
     # A device's file system must know that it isn't to write; for others the attribute is enough.
     on_device = attributes & op.RDONLY and (mount.source or "").startswith("/")
     context = f'context="{label}"' if label and mount.fstype not in LABELLED_BY_POLICY else ""
@@ -312,6 +314,29 @@ def place(mount: Mount, places: Places, label: str = "") -> list[Op]:
     return steps + [
         op.symlink(target, *places.of(path), "one of the controllers of a hierarchy") for target, path in mount.links
     ]
+
+
+def is_closed_later(mount: Mount) -> bool:
+    """Is it read-only, but only once all that goes below it is there? So a tmpfs, which begins empty, and /dev."""
+    read_only = not mount.bind and (mount.set_ | mount.all_set) & op.RDONLY
+    return bool(read_only) and (mount.fstype == "tmpfs" or mount.destination == "/dev")
+
+
+def close(wanted: Iterable[Mount], places: Places) -> list[Op]:
+    """Make those read-only; /dev not yet: there is to be a console."""
+    last = {mount.destination: mount for mount in wanted}
+    return [
+        op.attributes_at(*places.of(mount.destination), "read-only, now that all is in it", op.RDONLY)
+        for mount in last.values()
+        if is_closed_later(mount) and mount.destination != "/dev"
+    ]
+
+
+def close_dev(wanted: Iterable[Mount]) -> list[Op]:
+    """As `close`."""
+    found = [mount for mount in wanted if mount.destination == "/dev"][-1:]
+    why = "read-only, now that all is in it"
+    return [op.mount_attributes(op.CONTAINERS_DEV, why, set_=op.RDONLY) for mount in found if is_closed_later(mount)]
 
 
 def _hold(mount: Mount, slot: int, places: Places) -> list[Op]:
