@@ -43,8 +43,9 @@ def df(ctx: click.Context, verbose: bool, form: str, as_json: bool) -> None:
 
     Snapshots are those that Python programs have frozen; one that no program holds any more goes with the next command.
 
-    Bytes are those of whole blocks, as du counts them. A shared byte is one that other images need too; what is
-    reclaimable is what `minibox image prune --all`, `rm` and removing unused volumes give back.
+    Images are as large as their files, unpacked; the blobs that they came as are told apart. All else is in whole
+    blocks, as du counts them. A shared byte is one that other images have too; what is reclaimable goes with `minibox
+    image prune --all`, `rm` and the removal of unused volumes.
     """
     from minibox.cli.format import format_rows
     from minibox.engine.disk import disk_usage
@@ -121,16 +122,22 @@ Examples:
 @click.option("--volumes", is_flag=True, help="Remove volumes without a name of their own that no container has, too")
 @click.pass_context
 def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...], volumes: bool) -> int:
-    """Remove ended containers, images that nobody needs, and what killed commands left. Named volumes stay."""
+    """Remove ended containers, networks and images that nobody needs, and what killed commands left. Named volumes stay.
+
+    An image that doesn't say when it was made is as old for --filter until as it is in the store.
+    """
     from minibox.cli.image import confirmed, print_removed
     from minibox.cli.units import format_size
     from minibox.engine.disk import prune as remove_unused
 
     wanted = parse_filters(filters, PRUNE_KEYS)
     images = "all images without at least one container associated to them" if everything else "all dangling images"
-    chosen = ["all stopped containers", *(["all anonymous volumes not used by at least one container"] if volumes else []),
+    chosen = ["all stopped containers", "all networks not used by at least one container",
+              *(["all anonymous volumes not used by at least one container"] if volumes else []),
               images, "unfinished downloads"]  # fmt: skip
     warning = "WARNING! This will remove:\n" + "".join(f"  - {each}\n" for each in chosen)
+    if filters:
+        warning += "\n  Items to be pruned will be filtered with:\n" + "".join(f"  - {each}\n" for each in filters)
     if not force and not confirmed(warning):
         return 1
     settings = settings_of(ctx)
@@ -138,6 +145,8 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
                          filters=wanted)  # fmt: skip
     if done.containers:
         click.echo("Deleted Containers:\n" + "\n".join(done.containers) + "\n")
+    if done.networks:
+        click.echo("Deleted Networks:\n" + "\n".join(done.networks) + "\n")
     if done.volumes:
         click.echo("Deleted Volumes:\n" + "\n".join(done.volumes) + "\n")
     if done.images.untagged or done.images.deleted:

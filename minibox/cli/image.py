@@ -51,8 +51,8 @@ def images(
 ) -> None:  # fmt: skip
     """List images, newest first.
 
-    SIZE is what an image takes of the disk: its blobs, and its layers when they are unpacked. Layers that several
-    images have are counted for each; `minibox system df -v` tells them apart.
+    SIZE is that of an image's files, unpacked. Layers that several images have are counted for each; `minibox system
+    df -v` tells them apart.
     """
     from minibox.cli.format import format_rows
     from minibox.cli.table import format_json
@@ -106,6 +106,7 @@ def json_row(row: ImageRow) -> dict[str, Any]:
         "size_bytes": row.usage.size_bytes,
         "shared_bytes": row.usage.shared_bytes,
         "unique_bytes": row.usage.unique_bytes,
+        "blob_bytes": row.usage.blob_bytes,
         "containers": row.usage.containers,
         "labels": image.labels,
         "error": image.error,

@@ -177,7 +177,7 @@ def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
 
 @click.command(epilog="\b\nExample:\n  minibox network prune --force")
 @click.option("-f", "--force", is_flag=True, help="Don't ask")
-@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what fits: label or label!")
+@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what fits: label, label! or until")
 @click.pass_context
 def prune(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
     """Remove networks that no container is on, or will be when it is started."""

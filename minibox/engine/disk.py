@@ -9,6 +9,7 @@ import time
 from minibox.engine import ownership, removal, state, volume_store
 from minibox.engine.images import ImageRow, Removed, look_at_disk, uses
 from minibox.engine.images import prune as prune_images
+from minibox.engine.networks import prune as prune_networks
 from minibox.engine.user_namespace import run_inside
 from minibox.errors import ContainerNotFound, UsageError
 from minibox.image.filters import parse_time
@@ -89,6 +90,7 @@ class DiskUsage:
                     "size_bytes": row.usage.size_bytes,
                     "shared_bytes": row.usage.shared_bytes,
                     "unique_bytes": row.usage.unique_bytes,
+                    "blob_bytes": row.usage.blob_bytes,
                     "containers": row.usage.containers,
                 }
                 for row in self.images
@@ -138,6 +140,7 @@ def disk_usage(*, root: str, runroot: str) -> DiskUsage:
             "Images", len(images), sum(used.containers > 0 for used in taken.images),
             taken.size_bytes, taken.reclaimable_bytes,
         ),
+        Share("Image Blobs", taken.blobs, taken.used_blobs, taken.blob_bytes, taken.reclaimable_blob_bytes),
         Share(
             "Containers", len(containers), len(containers) - len(ended),
             sum(each["SizeRw"] for each in containers), sum(each["SizeRw"] for each in ended),
@@ -178,9 +181,11 @@ def written_bytes(root: str, container_id: str) -> int:
 
 @record
 class Pruned:
-    """What `system prune` removed: ids of containers, names of volumes, and images; ``freed_bytes`` of the disk."""
+    """What `system prune` removed: ids of containers, names of networks and volumes, and images; ``freed_bytes`` of the
+    disk."""
 
     containers: tuple[str, ...]
+    networks: tuple[str, ...]
     volumes: tuple[str, ...]
     images: Removed
     freed_bytes: int
@@ -189,23 +194,27 @@ class Pruned:
 def prune(
     *, root: str, runroot: str, everything: bool = False, volumes: bool = False, filters: Sequence[Filter] = ()
 ) -> Pruned:
-    """Remove containers that have ended, images as `images.prune`, and unfinished downloads that nobody goes on with.
+    """Remove containers that have ended, networks that no container is on, images as `images.prune`, and unfinished
+    downloads that nobody goes on with.
 
     Args:
-        volumes: volumes whose name was made up and that no container has, too; ``until`` says nothing of them.
+        volumes: volumes whose name was made up and that no container has, too.
 
     Raises:
+        UsageError: ``until`` with ``volumes``: nobody knows when these were used.
         StoreBusy, StoreError: as `images.prune`.
     """
+    if volumes and any(each.key == "until" for each in filters):
+        raise UsageError("the filter until says nothing of volumes", "leave out --volumes, or --filter until=...")
     gone, freed = prune_containers(root=root, runroot=runroot, filters=filters)
+    networks = prune_networks(root, runroot, filters)
     names: list[str] = []
     if volumes:
-        of_volumes = [each for each in filters if each.key != "until"]
-        names, freed_by_volumes = volume_store.prune(root, filters=of_volumes, runroot=runroot)
+        names, freed_by_volumes = volume_store.prune(root, filters=filters, runroot=runroot)
         freed += freed_by_volumes
     images = prune_images(root=root, runroot=runroot, everything=everything, filters=filters)
     freed += images.freed_bytes + _remove_unfinished(root)
-    return Pruned(tuple(gone), tuple(names), images, freed)
+    return Pruned(tuple(gone), tuple(networks), tuple(names), images, freed)
 
 
 def prune_containers(*, root: str, runroot: str, filters: Sequence[Filter] = ()) -> tuple[list[str], int]:

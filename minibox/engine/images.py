@@ -12,13 +12,14 @@ from minibox.errors import ImageInUse, InvalidReference, StoreBusy, StoreError
 from minibox.image.collect import Collected, alone, collect, condemn
 from minibox.image.filters import moment, select
 from minibox.image.inventory import find, inventory
+from minibox.image.layer_size import layer_size
 from minibox.image.layout import Layout, nameless, ref_name
 from minibox.image.reach import reach
 from minibox.image.reference import parse
 from minibox.image.store import ImageStore
 from minibox.image.usage import Disk, Uses, look, usage
 from minibox.record import record
-from minibox.storage import DRIVERS, layers_in_use
+from minibox.storage import layers_in_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ def list_images(root: str, filters: Sequence[Filter] = ()) -> list[ImageRow]:
 
 
 def disk_usage(root: str, images: Sequence[StoredImage]) -> Usage:
-    """What ``images``, which are all, take of the disk."""
+    """How large ``images`` are, which are all."""
     return usage(Layout(root), look_at_disk(root), images, uses(root))
 
 
@@ -274,11 +275,11 @@ def history_of(root: str, reference: str) -> list[dict[str, Any]]:
     image, _ = find(inventory(Layout(root)), reference)
     if image.error:
         raise StoreError(image.error, image.hint or None)
-    disk = look_at_disk(root)
-    sizes = []
-    for (descriptor, _), chain_id in zip(image.layers, image.chain_ids):
-        unpacked = [disk.sizes[driver, chain_id] for driver in DRIVERS if (driver, chain_id) in disk.sizes]
-        sizes.append(unpacked[0] if unpacked else int(descriptor.get("size", 0)))
+    layout = Layout(root)
+    sizes = [
+        layer_size(layout, chain_id, str(descriptor.get("digest")))
+        for (descriptor, _), chain_id in zip(image.layers, image.chain_ids)
+    ]
     history = image.config.get("history")
     steps = [step for step in history if isinstance(step, dict)] if isinstance(history, list) else []
     if sum(not step.get("empty_layer") for step in steps) != len(sizes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
 
 from minibox.base import damage
@@ -20,7 +21,7 @@ from minibox.errors import (
     Unreadable,
     UsageError,
 )
-from minibox.image.filters import parse_filters, parse_truth
+from minibox.image.filters import parse_filters, parse_time, parse_truth
 from minibox.network import bridge, lease, members, named, partition
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 DRIVER = "bridge"
 DEFAULT = "bridge"  # the name of the default network
 LIST_KEYS = ("driver", "id", "label", "name", "scope", "type", "dangling")
-PRUNE_KEYS = ("label", "label!")
+PRUNE_KEYS = ("label", "label!", "until")
 
 
 def create(
@@ -101,7 +102,7 @@ def prune(root: str, runroot: str, filters: Sequence[Filter] = ()) -> list[str]:
     gone = named.collect(root, runroot)
     wanted = {name for found in state.containers(root) for name in _named_by(root, found)}
     for network in named.networks(root):
-        if network.owned or network.name in wanted or not _fits_labels(network, filters):
+        if network.owned or network.name in wanted or not _passes(network, filters):
             continue
         try:
             named.remove(root, runroot, network)
@@ -425,8 +426,15 @@ def _fits(found: dict[str, Any], filters: Sequence[Filter]) -> bool:
     return all(any(fits(other) for other in filters if other.key == each.key) for each in filters)
 
 
-def _fits_labels(network: NamedNetwork, filters: Sequence[Filter]) -> bool:
-    return all(_has_label(dict(network.labels), each.value) == (each.key == "label") for each in filters)
+def _passes(network: NamedNetwork, filters: Sequence[Filter]) -> bool:
+    """Whether `prune` may remove it: by its labels, and when it was made."""
+    now_s = time.time()
+    return all(
+        network.created_s <= parse_time(each.value, now_s)
+        if each.key == "until"
+        else _has_label(dict(network.labels), each.value) == (each.key == "label")
+        for each in filters
+    )
 
 
 def _has_label(labels: dict[str, str], word: str) -> bool:

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 
 from minibox.image.inventory import inventory
+from minibox.image.layer_size import note_path
 from minibox.image.layout import disk_error
 from minibox.image.usage import blobs_of, garbage, look
 from minibox.record import record
@@ -91,6 +92,7 @@ def collect(layout: Layout, uses: Callable[[], Uses]) -> Collected:
     for driver, chain_id in (*((driver, NO_LAYER) for driver in DRIVERS), *layers):
         snapshotter(layout.root, driver).remove_layer(chain_id)
         _unlink(f"{layout.root}/cache/usage/{driver}-{chain_id[7:]}")
+        _unlink(note_path(layout.root, chain_id))
     for digest in blobs:
         _unlink(layout.blob_path(digest))
     if things:

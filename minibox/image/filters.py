@@ -125,6 +125,13 @@ def created_s(image: StoredImage) -> float:
     return moment(image.created)
 
 
+def dated_s(image: StoredImage) -> float:
+    """How old filters take an image for: since it was made; since it came into the store when nobody says when it was
+    made, or as tools do that make the same bytes each time, 1970 or before."""
+    made_s = created_s(image)
+    return made_s if made_s > 0 else image.stored_s
+
+
 def moment(text: object) -> float:
     """A time of RFC 3339 in seconds since 1970; 0 for what is none."""
     import datetime
@@ -163,10 +170,10 @@ def _passes(image: StoredImage, wanted: Filter, images: Sequence[StoredImage], n
     if key in ("label", "label!"):
         return _has_label(image, value) == (key == "label")
     if key == "until":
-        return created_s(image) <= parse_time(value, now_s)
+        return dated_s(image) <= parse_time(value, now_s)
     if key in ("before", "since"):
         other = find(images, value)[0]
-        return created_s(image) < created_s(other) if key == "before" else created_s(image) > created_s(other)
+        return dated_s(image) < dated_s(other) if key == "before" else dated_s(image) > dated_s(other)
     return True
 
 

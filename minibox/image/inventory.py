@@ -6,6 +6,9 @@ the compression of the layers.
 
 from __future__ import annotations
 
+import os
+import time
+
 from minibox.errors import ImageNotFound, InvalidReference, StoreError
 from minibox.image.layout import PULLED_DIGEST, annotation, ref_name
 from minibox.image.manifest import (
@@ -65,6 +68,7 @@ class StoredImage:
         config: the OCI image config.
         layers: descriptor and diff ID of each layer, bottom first.
         chain_ids: of the layers, bottom first.
+        stored_s: when its config came into the store, in seconds since 1970.
         error: why it can't be used, or "".
         hint: what the user can do about it, or "".
     """
@@ -75,6 +79,7 @@ class StoredImage:
     config: dict[str, Any]
     layers: tuple[tuple[Descriptor, str], ...]
     chain_ids: tuple[str, ...]
+    stored_s: float = 0.0
     error: str = ""
     hint: str = ""
 
@@ -120,7 +125,7 @@ def inventory(layout: Layout) -> list[StoredImage]:
         try:
             image_id = config_digest_of(layout, manifest_digest(layout, entry, host_platform()))
         except StoreError as error:
-            damaged.append(_damaged("", [entry], error))
+            damaged.append(_damaged(layout, "", [entry], error))
         else:
             entries.setdefault(image_id, []).append(entry)
     images = [_read(layout, image_id, same) for image_id, same in entries.items()]
@@ -132,14 +137,24 @@ def _read(layout: Layout, image_id: str, entries: list[Descriptor]) -> StoredIma
         digest = manifest_digest(layout, entries[0], host_platform())
         config = layout.read_json(image_id)
         layers = layer_descriptors(layout, digest, config)
-        return StoredImage(image_id, tuple(entries), digest, config, tuple(layers), chain_ids(diff_ids(config)))
+        chains = chain_ids(diff_ids(config))
+        return StoredImage(image_id, tuple(entries), digest, config, tuple(layers), chains, _stored_s(layout, image_id))
     except StoreError as error:
-        return _damaged(image_id, entries, error)
+        return _damaged(layout, image_id, entries, error)
 
 
-def _damaged(image_id: str, entries: list[Descriptor], error: StoreError) -> StoredImage:
+def _damaged(layout: Layout, image_id: str, entries: list[Descriptor], error: StoreError) -> StoredImage:
     digest = str(entries[0].get("digest", ""))
-    return StoredImage(image_id, tuple(entries), digest, {}, (), (), str(error), error.hint or "")
+    stored_s = _stored_s(layout, image_id or digest)
+    return StoredImage(image_id, tuple(entries), digest, {}, (), (), stored_s, str(error), error.hint or "")
+
+
+def _stored_s(layout: Layout, digest: str) -> float:
+    """When a blob came into the store; now for one that isn't there: no image is old by what we can't know."""
+    try:
+        return os.stat(layout.blob_path(digest)).st_mtime
+    except (OSError, StoreError):
+        return time.time()
 
 
 def find(images: Sequence[StoredImage], reference: str) -> tuple[StoredImage, Name | None]:

@@ -20,6 +20,7 @@ from minibox.errors import MiniboxError, StoreError
 from minibox.image.claim import Claim, collect_unfinished
 from minibox.image.compression import Pump
 from minibox.image.extract import Extractor
+from minibox.image.layer_size import note
 from minibox.image.layout import disk_error
 from minibox.image.tar import TarReader
 from minibox.image.whiteouts import OPEN_DIRECTORY, Lowers, merge_into_stack
@@ -82,11 +83,13 @@ class Unpacked:
     Attributes:
         directories: the root of the layer's tree, without what needs no look at the layers below; see
             `whiteouts.merge_into_stack`.
+        file_bytes: of its regular files together.
         skipped_devices: names of device nodes that could not be made.
         owner_kept: whether files have the owners that the layer says.
     """
 
     directories: Directory
+    file_bytes: int
     skipped_devices: tuple[bytes, ...]
     owner_kept: bool
 
@@ -117,10 +120,12 @@ def unpack(
         StoreError: the blob is damaged, an entry would leave the directory, the disk is full.
     """
     what = f"unpack layer {diff_id}" if diff_id else "unpack tar"
+    file_bytes = 0
     try:
         with Pump(blob) as pump, Extractor(directory, owner_policy, form) as extractor:
             reader = TarReader(pump.read_chunk)
             while (entry := reader.next()) is not None:
+                file_bytes += entry.size
                 extractor.extract(entry, reader.content())
             extractor.finish()
             extractor.tree.root.prune()
@@ -133,6 +138,7 @@ def unpack(
         raise StoreError(f"{what}: the content has another digest, {found}", "the layer is damaged")
     return Unpacked(
         extractor.tree.root,
+        file_bytes,
         tuple(extractor.skipped_devices),
         extractor.keeps_owner,
     )
@@ -216,7 +222,7 @@ class _Batch:
         owner_policy: OwnerPolicy,
         on_progress: Callable[[str], None],
     ) -> None:
-        self._directory = directory
+        self._directory, self._root = directory, os.path.dirname(directory)
         self._sources = sources
         self._names = [name(source.chain_id) for source in sources]
         self._open_lower, self._seal = open_lower, seal
@@ -311,6 +317,7 @@ class _Batch:
             sync_file_system(self._claims[ready[0]].descriptor)
             for position in ready:
                 self._claims.pop(position).keep(self._names[position])
+                note(self._root, self._sources[position].chain_id, self._unpacked[position].file_bytes)
                 self._on_progress(self._sources[position].chain_id)
 
     def _ready(self) -> Iterator[list[int]]:

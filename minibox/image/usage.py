@@ -1,14 +1,17 @@
-"""What images take of the disk: the blobs that they came as, and their layers unpacked.
+"""How large images are, and what they take of the disk.
 
-A byte is *unique* to an image when only that image needs it, else *shared*. All sizes are those of whole blocks, as
-du(1) counts them, so that a removal gives back what was said.
+An image is as large as the files of its layers, unpacked, as Docker says it; the blobs that these came as are told apart.
+A byte is *unique* to an image when only that image has it, else *shared*. On the disk, blobs and unpacked layers take
+whole blocks, as du(1) counts them.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 
+from minibox.image.layer_size import layer_size
 from minibox.image.reach import reach
 from minibox.image.reference import is_digest
 from minibox.record import record
@@ -70,29 +73,44 @@ class Disk:
 
 @record
 class ImageUsage:
-    """What one image takes, in bytes; ``containers`` are those that use it."""
+    """How large one image is.
+
+    Attributes:
+        size_bytes: of its files.
+        shared_bytes, unique_bytes: of those layers that other images have, too, and of those that only this one has.
+        blob_bytes: what the blobs that it came as take of the disk.
+        containers: how many use it.
+    """
 
     size_bytes: int
     shared_bytes: int
     unique_bytes: int
+    blob_bytes: int
     containers: int
 
 
 @record
 class Usage:
-    """What all images take.
+    """How large all images are.
 
     Attributes:
-        images: of each, in the order they were given.
-        size_bytes: of all together, leftovers too.
-        leftover_bytes: what belongs to no image.
-        reclaimable_bytes: what goes when all images are removed that no container uses.
+        images: each, in the order they were given.
+        size_bytes: of all together, a layer that several have counted once.
+        reclaimable_bytes: of layers that no container uses.
+        blobs, used_blobs: how many there are, and how many of images that containers use.
+        blob_bytes: what all blobs take of the disk.
+        reclaimable_blob_bytes: of those that go when all images are removed that no container uses.
+        leftover_bytes: what belongs to no image, blobs and layers.
     """
 
     images: tuple[ImageUsage, ...]
     size_bytes: int
-    leftover_bytes: int
     reclaimable_bytes: int
+    blobs: int
+    used_blobs: int
+    blob_bytes: int
+    reclaimable_blob_bytes: int
+    leftover_bytes: int
 
 
 def look(layout: Layout) -> Disk:
@@ -173,24 +191,36 @@ def blobs_of(layout: Layout, images: Iterable[StoredImage]) -> frozenset[str]:
 
 
 def usage(layout: Layout, disk: Disk, images: Sequence[StoredImage], uses: Uses) -> Usage:
-    """What ``images``, which are all, take of ``disk``."""
+    """How large ``images`` are, which are all, and what they take of ``disk``."""
     parts = [reach(layout, (str(entry.get("digest")) for entry in image.entries)) for image in images]
-    things = [disk.things_of(part) for part in parts]
-    owners: dict[Thing, int] = {}
-    for each in things:
-        for thing in each:
-            owners[thing] = owners.get(thing, 0) + 1
     users = [sum(digest in part.blobs for digest in uses.digests) for part in parts]
+    sizes = {
+        chain_id: layer_size(layout, chain_id, str(descriptor.get("digest")))
+        for image in images
+        for (descriptor, _), chain_id in zip(image.layers, image.chain_ids)
+    }
+    owners = Counter(chain_id for image in images for chain_id in set(image.chain_ids))
+    rows = []
+    for image, part, count in zip(images, parts, users):
+        size = sum(map(sizes.__getitem__, image.chain_ids))
+        unique = sum(sizes[chain_id] for chain_id in image.chain_ids if owners[chain_id] == 1)
+        rows.append(ImageUsage(size, size - unique, unique, disk.bytes_of(part.blobs), count))
     used = [image for image, count in zip(images, users) if count]
     unused = blobs_of(layout, (image for image, count in zip(images, users) if not count))
-    rows = []
-    for each, count in zip(things, users):
-        size = disk.bytes_of(each)
-        unique = disk.bytes_of(thing for thing in each if owners[thing] == 1)
-        rows.append(ImageUsage(size, size - unique, unique, count))
-    reclaimable = disk.bytes_of(garbage(layout, disk, used, uses, unused))
-    total = disk.bytes_of(disk.sizes)
-    return Usage(tuple(rows), total, total - disk.bytes_of(owners), reclaimable)
+    used_layers = {chain_id for image in used for chain_id in image.chain_ids}
+    garbage_blobs = [thing for thing in garbage(layout, disk, used, uses, unused) if isinstance(thing, str)]
+    blobs = [thing for thing in disk.sizes if isinstance(thing, str)]
+    of_images = {thing for part in parts for thing in disk.things_of(part)}
+    return Usage(
+        tuple(rows),
+        sum(sizes.values()),
+        sum(size for chain_id, size in sizes.items() if chain_id not in used_layers),
+        len(blobs),
+        len(blobs_of(layout, used).intersection(blobs)),
+        disk.bytes_of(blobs),
+        disk.bytes_of(garbage_blobs),
+        disk.bytes_of(disk.sizes.keys() - of_images),
+    )
 
 
 def _listed(directory: str) -> list[str]:

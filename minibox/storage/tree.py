@@ -80,13 +80,15 @@ class Trees:
 
     def _make_layer(self, source: LayerSource, path: str, below: str) -> None:
         from minibox.image.layer import unpack
+        from minibox.image.layer_size import note
 
         try:
             self._begin_layer(below, path)
             if not below:
                 os.chmod(path, 0o755)  # not left to the umask: it is the container's root directory
             with open(source.blob_path, "rb", buffering=0) as blob:
-                unpack(blob, path, diff_id=source.diff_id, form="apply" if below else "overlay")
+                found = unpack(blob, path, diff_id=source.diff_id, form="apply" if below else "overlay")
+            note(self.root, source.chain_id, found.file_bytes)
             self._note_bytes(source.chain_id, added_bytes(path, below))
             self._seal_layer(path)
         except OSError as error:

@@ -177,7 +177,7 @@ def test_what_was_lost_is_noted(tmp_path, root):
     source, other = sources_of(tmp_path, tar_of({"f": b"x"}), tar_of({"g": b"x"}))
     unpack_layers(root, [source], owner_policy="ignore")
     assert notes(root, [source.chain_id, other.chain_id]) == [layer.OWNERS_LOST]
-    found = layer.Unpacked(Directory(), tuple(b"dev/%d" % number for number in range(9)), True)
+    found = layer.Unpacked(Directory(), 0, tuple(b"dev/%d" % number for number in range(9)), True)
     assert layer.notes_text(found) == (
         "device nodes are left out, which only root can make: dev/0, dev/1, dev/2, dev/3, ...\n"
     )
