@@ -14,6 +14,7 @@ from minibox.base.sockets import check_peer
 from minibox.engine import events, lifecycle, ownership, removal, state
 from minibox.engine.detach_keys import DETACH_KEYS, DetachKeys
 from minibox.engine.signals import Forwarding, block
+from minibox.engine.streams import write_all
 from minibox.engine.terminal import Terminal
 from minibox.errors import ContainerNotRunning, MiniboxError, kernel_says
 
@@ -226,9 +227,7 @@ class Attachment:
                 if kind == EXIT:
                     self._status = int.from_bytes(data, "little", signed=True)
                     break
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(1 if kind == OUTPUT else 2, view) :]
+                write_all(1 if kind == OUTPUT else 2, data)
         except ConnectionResetError:
             pass  # the supervisor has gone
         except OSError as error:
@@ -247,6 +246,8 @@ class Attachment:
         while all(fd == 0 for fd, _ in waiting.poll()):
             try:
                 data = os.read(0, CHUNK)
+            except BlockingIOError:  # another program that has the file has read it
+                continue
             except OSError:
                 data = b""
             if not data:

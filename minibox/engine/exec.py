@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 PIPE_BYTES = 1 << 16
 DETACHED_SIZE = (24, 80)
+HANG_UP_S = 10  # for a command whose terminal is closed; then it is killed
 DRAIN_ARGV0 = "minibox-drain"  # native/init.c
 
 
@@ -182,7 +183,7 @@ class Exec:
                     terminal.enter_raw()
                 streams.begin(execution.pty_master)
                 ended = detaching.or_ended(init.pidfd) if detaching else init.pidfd
-                forwarding.wait(ended, init.send_signal, terminal, execution.pty_master)
+                forwarding.wait(ended, init.send_signal, terminal, execution.pty_master, HANG_UP_S)
                 if detaching and detaching.has_happened():
                     streams.abandon()
                     _drain(execution.pty_master, self._container.id)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from select import POLLIN, poll
+from select import POLLERR, POLLHUP, POLLIN, poll
+from stat import S_ISCHR
 from time import monotonic
 
 TYPE_CHECKING = False
@@ -80,8 +81,8 @@ class Forwarding:
 
         Args:
             send: sends a signal to the container.
-            terminal: the user's; when its window is closed the container has ``timeout_s`` to end
-                (-1: as long as it wants).
+            terminal: the user's; when its window is closed, that is a SIGHUP, whether this process is in its session and
+                gets one or not, and the container has ``timeout_s`` to end (-1: as long as it wants).
             pty_master: the container's, which gets the user's terminal's size at SIGWINCH.
             lifetime_s: then it is killed; 0: never.
         """
@@ -93,12 +94,18 @@ class Forwarding:
         waiting.register(pidfd, POLLIN)
         if self._woken >= 0:
             waiting.register(self._woken, POLLIN)
+        watched = terminal.fd if terminal else -1
+        if watched >= 0:
+            waiting.register(watched, 0)  # POLLHUP and POLLERR are always told
         while True:
             next_s = min(filter(None, (self._deadline, end)), default=0.0)
             ready = [fd for fd, _ in waiting.poll(max(0, next_s - monotonic()) * 1000 if next_s else None)]
             if pidfd in ready:
                 break
-            if ready:
+            if watched in ready:
+                waiting.unregister(watched)
+                self._hang_up()
+            elif ready:
                 data = os.read(self._woken, 512)
                 if self._outer >= 0:
                     os.write(self._outer, data)
@@ -141,5 +148,23 @@ class Forwarding:
         number_sent = _signal.SIGKILL if self._asked >= INSISTENCE else number
         self.forwarded.append(number_sent)
         self._send(number_sent)
-        if number == _signal.SIGHUP and self._terminal and self._terminal.is_gone() and self._timeout_s >= 0:
+        if number == _signal.SIGHUP and self._timeout_s >= 0 and self._is_gone():
             self._deadline = monotonic() + self._timeout_s
+
+    def _hang_up(self) -> None:
+        """The user's terminal is gone: the kernel may have sent SIGHUP, or to others only."""
+        if _signal.SIGHUP not in self.forwarded:
+            self._deliver(_signal.SIGHUP)
+
+    def _is_gone(self) -> bool:
+        """Has the user closed the window that this process was started in?"""
+        if self._terminal:
+            return self._terminal.is_gone()
+        return any(_is_hung_up(fd) for fd in (0, 1, 2))
+
+
+def _is_hung_up(fd: int) -> bool:
+    """Is it a terminal whose other end is closed? Those have a number, and no ioctl of theirs works."""
+    waiting = poll()
+    waiting.register(fd, 0)
+    return any(event & POLLERR and event & POLLHUP for _, event in waiting.poll(0)) and S_ISCHR(os.fstat(fd).st_mode)

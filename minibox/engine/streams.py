@@ -139,19 +139,20 @@ class Streams:
         if self._tty:
             if self._interactive:
                 move = self._detaching.move if self._detaching else None
-                self._input = Copy(0, os.dup(pty_master), stop=True, move=move)
+                self._input = Copy(0, os.dup(pty_master), close_source=False, close_target=True, move=move)
             if self._detaching:
-                self._done.append(Copy(pty_master, os.dup(1), stop=True))
+                self._done.append(Copy(pty_master, os.dup(1), close_source=False, close_target=True))
             else:
                 self._done.append(Copy(pty_master, 1, close_source=False))
             return
         outside = {fd for pair in (*self._copies, self._given or ()) for fd in pair}
         if self._given:
-            self._input = Copy(*self._given, stop=True)
+            self._input = Copy(*self._given, close_source=False, close_target=True)
         allowed = self._allowance.move if self._allowance else None
         for source, target in self._copies:
-            copy = Copy(source, target, close_target=bool(allowed), move=allowed)
-            if not _is_pipe(target):  # who reads a pipe waits for its end himself
+            read_to_its_end = _is_pipe(target)  # by who has the other end, and waits for it himself
+            copy = Copy(source, target, close_target=bool(allowed), move=allowed, ends=not read_to_its_end)
+            if not read_to_its_end:
                 self._done.append(copy)
         for fd in self._ours:
             if fd not in outside:
@@ -159,13 +160,15 @@ class Streams:
         self._ours.clear()
 
     def finish(self) -> OSError | None:
-        """The container has ended: copy what it left in its pipes, and stop reading.
+        """The command has ended: copy what it left in its pipes, and stop reading.
+
+        Not until their end: a process that it has left behind may hold them, for as long as it likes.
 
         Returns:
             Why its output could not be written, such as a full disk; a reader that is gone is no error.
         """
         for copy in self._done:
-            copy.wait()
+            copy.drain()
         return self.abandon()
 
     def abandon(self) -> OSError | None:
@@ -206,7 +209,7 @@ class Detaching:
         data = os.read(source, TTY_CHUNK)
         size = len(data)
         data, detach = self._keys.feed(data)
-        _write_all(target, data)
+        write_all(target, data)
         if detach:
             os.eventfd_write(self._left, 1)
         return 0 if detach else size
@@ -230,23 +233,25 @@ class Copy:
         source: int,
         target: int,
         *,
-        stop: bool = False,
         close_source: bool = True,
         close_target: bool = False,
         move: Callable[[int, int], int] | None = None,
+        ends: bool = True,
     ) -> None:
         """Begin.
 
         Args:
-            stop: `stop` can end it while the source is silent; the source stays open and the target is closed.
+            ends: `drain` or `stop` ends it, of which one is called; else only the end of its source does.
             close_source: close the source at the end, so that a writer learns that nobody reads any more.
             close_target: close the target at the end, so that a reader learns that nothing more comes.
             move: reads some and writes it, in place of our own ways; returns 0 at the end.
         """
         self._source, self._target, self._move = source, target, move
         self.error: OSError | None = None
-        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC) if stop else -1
-        self._close_source, self._close_target = close_source and not stop, close_target or stop
+        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC) if ends else -1
+        self._draining = False
+        self._left = CHUNK  # what `drain` copies at most: no pipe and no terminal holds more
+        self._close_source, self._close_target = close_source, close_target
         self._running = allocate_lock()
         self._running.acquire()
         start_new_thread(self._run, ())
@@ -260,8 +265,10 @@ class Copy:
             move = self._move or (_splice if splices else _read_write)
             while self._ready():
                 try:
-                    if not move(self._source, self._target):
+                    moved = move(self._source, self._target)
+                    if not moved:
                         break
+                    self._left -= moved if self._draining else 0
                 except BlockingIOError:  # the caller's other programs may set O_NONBLOCK on a file we share
                     _wait_for(self._source, POLLIN)
                     _wait_for(self._target, POLLOUT)
@@ -285,20 +292,23 @@ class Copy:
         waiting = poll()
         waiting.register(self._source, POLLIN)
         waiting.register(self._stop_fd, POLLIN)
-        return all(fd != self._stop_fd for fd, _ in waiting.poll())
+        ready = [fd for fd, _ in waiting.poll()]
+        return self._stop_fd not in ready or (self._draining and self._left > 0 and self._source in ready)
 
-    def wait(self) -> None:
-        """Until it has copied everything."""
-        self._running.acquire()
-        self._running.release()
+    def drain(self) -> None:
+        """Copy what is in the source now, and end; whoever may still write to it has no say."""
+        self._draining = True
+        self.stop()
 
     def stop(self) -> None:
-        """End it even though its source may have more; one that can't be stopped has ended."""
+        """End it even though its source may have more. Again: nothing."""
         if self._stop_fd < 0:
             return
         os.eventfd_write(self._stop_fd, 1)
-        self.wait()
+        self._running.acquire()
+        self._running.release()
         os.close(self._stop_fd)
+        self._stop_fd = -1
 
 
 def _splice(source: int, target: int) -> int:
@@ -307,11 +317,12 @@ def _splice(source: int, target: int) -> int:
 
 def _read_write(source: int, target: int) -> int:
     data = os.read(source, TTY_CHUNK)
-    _write_all(target, data)
+    write_all(target, data)
     return len(data)
 
 
-def _write_all(target: int, data: bytes) -> None:
+def write_all(target: int, data: bytes) -> None:
+    """Write all of it, to a file that may be set to O_NONBLOCK, too."""
     view = memoryview(data)
     while view:
         try:
