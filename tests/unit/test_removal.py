@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from minibox.linux.cgroup import group
+from minibox.linux.cgroup.tree import remove_below, subtree
 from minibox.linux.files import DEPTH_MAX, remove_quickly
 from minibox.storage import removal
 from minibox.storage.removal import remove_tree
@@ -92,6 +92,6 @@ def test_cgroups_that_are_nested_deeper_than_python_recurses(tmp_path):
     path = tmp_path / "tree"
     for depth in range(1201):
         os.mkdir("/".join([str(path), *["d"] * depth]))
-    found = list(group._subtree(str(path)))
-    assert len(found) == 1201 and found == sorted(found, key=len)
-    remove_tree(str(path))
+    assert [len(names) for _, names in subtree(str(path))] == list(range(1201))
+    remove_below(str(path))
+    assert os.listdir(path) == []

@@ -19,11 +19,12 @@ from errno import EBUSY, ENODEV, ENOENT, EOPNOTSUPP, ESRCH
 from time import monotonic, sleep
 
 from minibox.errors import MiniboxError, kernel_says
+from minibox.linux.cgroup.tree import remove_below, subtree
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from minibox.linux.cgroup.host import CgroupHost
     from minibox.linux.cgroup.systemd import HeldScope, ProcessScope
@@ -117,7 +118,7 @@ class Cgroup:
         An init system moves itself to a cgroup below, and gives controllers to those; from then on no process can
         be in the one above (cgroup-v2.rst, "No Internal Process Constraint"), and whoever joins must go below too.
         """
-        for directory in _subtree(self.v2) if self.v2 else ():
+        for directory, names in subtree(self.v2) if self.v2 else ():
             try:
                 pids = read_file(f"{directory}/cgroup.procs").split()
             except OSError as error:
@@ -125,7 +126,7 @@ class Cgroup:
                     raise
                 continue  # it has threads alone
             if str(pid) in pids:
-                return directory[len(self.v2) :]
+                return "".join(f"/{name}" for name in names)
         return ""
 
     def open_tasks(self) -> list[int]:
@@ -177,7 +178,7 @@ class Cgroup:
         """The processes in it and below it, in any hierarchy."""
         found: set[int] = set()
         for directory in self.directories:
-            for below in _subtree(directory):
+            for below, _ in subtree(directory):
                 found.update(map(int, read_file(f"{below}/cgroup.procs").split()))
         found.discard(0)  # v1 shows one of a pid namespace that isn't ours as 0
         return found
@@ -185,7 +186,7 @@ class Cgroup:
     def oom_kills(self) -> int:
         """How many of its processes the out-of-memory killer has killed so far."""
         if "memory" in self.v1:  # counts a cgroup by itself: add those that the container made below
-            return sum(_field(f"{below}/memory.oom_control", "oom_kill") for below in _subtree(self.v1["memory"]))
+            return sum(_field(f"{below}/memory.oom_control", "oom_kill") for below, _ in subtree(self.v1["memory"]))
         return _field(f"{self.v2}/memory.events", "oom_kill") if self.v2 else 0
 
     def usage(self) -> CgroupUsage:
@@ -263,7 +264,7 @@ class Cgroup:
         """
         places = [(self.v2, "cgroup.freeze", "0"), (self.v1.get("freezer", ""), "freezer.state", "THAWED")]
         for top, file, value in places:
-            for directory in (_subtree(top) if below else (top,)) if top else ():
+            for directory, _ in (subtree(top) if below else ((top, []),)) if top else ():
                 try:
                     write_file(f"{directory}/{file}", value)
                 except OSError as error:
@@ -433,11 +434,7 @@ def remove_directory(directory: str, deadline: float) -> None:
                 pids = read_file(f"{directory}/cgroup.procs").split()
                 why = f": processes {' '.join(pids)} are in it" if pids else ""
                 raise MiniboxError(f"remove cgroup {directory}: {kernel_says(error)}{why}") from error
-        for below in reversed(list(_subtree(directory))[1:]):  # what a container with its own cgroups left
-            try:
-                os.rmdir(below)
-            except OSError:
-                pass  # the same EBUSY: seen above in the next round
+        remove_below(directory)  # what a container with its own cgroups left
         sleep(0.001)
 
 
@@ -445,20 +442,6 @@ def _nearest(directory: str) -> str:
     while directory.strip("/") and not os.path.isdir(directory):
         directory = os.path.dirname(directory)
     return directory
-
-
-def _subtree(directory: str) -> Iterator[str]:
-    """``directory`` and all cgroups below it, parents first. One stat(2) when there are none."""
-    waiting = [directory]
-    while waiting:
-        above = waiting.pop()
-        yield above
-        try:
-            if os.stat(above).st_nlink > 2:
-                with os.scandir(above) as entries:
-                    waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except FileNotFoundError:
-            pass
 
 
 def write_file(path: str, value: str) -> None:

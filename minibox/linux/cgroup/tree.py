@@ -1,0 +1,99 @@
+"""The cgroups below a cgroup, which a container may have made: of any depth, and with paths of any length."""
+
+from __future__ import annotations
+
+import os
+from errno import ENODEV, ENOENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def subtree(directory: str) -> Iterator[tuple[str, list[str]]]:
+    """``directory`` and all cgroups below it, parents first. One stat(2) when there are none.
+
+    Yields:
+        A path that is good until the next is asked for, and the names that lead there from ``directory``.
+    """
+    yield directory, []
+    try:
+        if os.stat(directory).st_nlink <= 2:
+            return
+        walk = _Walk(directory)
+    except FileNotFoundError:
+        return
+    with walk:
+        while walk.next(remove=False):
+            yield f"/proc/self/fd/{walk.fd}", walk.names
+
+
+def remove_below(directory: str) -> None:
+    """Remove the cgroups below one, as far as no process is in them."""
+    try:
+        walk = _Walk(directory)
+    except FileNotFoundError:
+        return
+    with walk:
+        while walk.next(remove=True):
+            pass
+
+
+class _Walk:
+    """From a cgroup to those below it, with one descriptor: of where it is."""
+
+    def __init__(self, directory: str) -> None:
+        self.names: list[str] = []
+        self.fd = os.open(directory, OPEN)
+        self._waiting = [self._children()]
+
+    def __enter__(self) -> _Walk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+    def next(self, *, remove: bool) -> bool:
+        """Go to the next cgroup; False when all were seen. Those left for good are removed, if so wanted."""
+        while self._waiting:
+            if self._waiting[-1]:
+                name = self._waiting[-1].pop()
+                if self._go_to(name):
+                    self.names.append(name)
+                    self._waiting.append(self._children())
+                    return True
+                continue
+            self._waiting.pop()
+            if not self.names:
+                break
+            if not self._go_to(".."):
+                break  # it was removed under us
+            name = self.names.pop()
+            if remove:
+                try:
+                    os.rmdir(name, dir_fd=self.fd)
+                except OSError:
+                    pass  # a process is in it: who removes the top sees that
+        return False
+
+    def _go_to(self, name: str) -> bool:
+        try:
+            fd = os.open(name, OPEN, dir_fd=self.fd)
+        except OSError as error:
+            if error.errno not in (ENOENT, ENODEV):
+                raise
+            return False
+        os.close(self.fd)
+        self.fd = fd
+        return True
+
+    def _children(self) -> list[str]:
+        try:
+            with os.scandir(self.fd) as entries:
+                return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            if error.errno not in (ENOENT, ENODEV):
+                raise
+            return []
