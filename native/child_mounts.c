@@ -142,6 +142,17 @@ int mb_child_op_open_tree(struct mb_child *child, const uint64_t *a) {
     return mb_child_fill(child, a[2], mb_open_tree(AT_FDCWD, text(a[0]), MB_TREE_CLONE | O_CLOEXEC | (unsigned)a[1]));
 }
 
+/* clone_tree(place, flags, slot): as open_tree, of what somebody else has opened. */
+int mb_child_op_clone_tree(struct mb_child *child, const uint64_t *a) {
+    unsigned flags = MB_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH | (unsigned)a[1];
+    int place = slot(child, a[0]), tree = mb_open_tree(place, "", flags);
+    if (tree < 0) {
+        return -errno;
+    }
+    close(place);
+    return mb_child_fill(child, a[2], tree);
+}
+
 /* id_map(mount, recursive, userns): show the files of a detached mount with the ids of a user
  * namespace: what is 0 on disk is the mapped root to everyone. Linux 5.12. */
 int mb_child_op_id_map(struct mb_child *child, const uint64_t *a) {
@@ -212,9 +223,9 @@ int mb_child_op_expect_procfs(struct mb_child *child, const uint64_t *a) {
     return is_whole && mb_child_is_on(slot(child, a[0]), PROC_SUPER_MAGIC) ? 0 : -EMEDIUMTYPE;
 }
 
-/* Open what is to be masked or read-only, or -errno. Where there is nothing the answer is -ENOENT, and that is all right:
- * what the kernel has in procfs or sysfs is looked for below the descriptor of that mount, which nobody can exchange; what
- * somebody else takes out of a directory of his just now, he can read himself. */
+/* Open what is to be masked or read-only, or -errno. Where there is nothing the answer is -ENOENT, and that is all
+ * right: what the kernel has in procfs or sysfs is looked for below the descriptor of that mount, which nobody can
+ * exchange; what somebody else takes out of a directory of his just now, he can read himself. */
 static int open_closed(const struct mb_child *child, const uint64_t *a) {
     int target = mb_child_open_in(child, a[0], text(a[1]), O_PATH);
     return target >= 0 ? target : errno == ENOTDIR ? -ENOENT : -errno;

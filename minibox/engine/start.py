@@ -263,12 +263,15 @@ class Execution:
     def _clone_mounter(self, flags: int) -> None:
         assert self.init
         _, status = self._socketpair()
-        userns = os.open(f"/proc/{self.init.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        proc = f"/proc/{self.init.pid}"
+        found = {op.USERNS: os.open(f"{proc}/ns/user", os.O_RDONLY | os.O_CLOEXEC)}
         try:
-            slots = _filled([status.fileno(), self._channel.fileno(), -1, -1, -1, userns], self._userns)
+            found[op.ROOT] = os.open(f"{proc}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            slots = _filled([status.fileno(), self._channel.fileno()], self._userns | found)
             self.mounter = self._spawn(op.MOUNTER, Child, flags, slots)
         finally:
-            os.close(userns)
+            for fd in found.values():
+                os.close(fd)
         status.close()
         self._channel.close()
 

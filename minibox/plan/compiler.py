@@ -21,7 +21,7 @@ from minibox.plan import operations as op
 from minibox.plan.check import check
 from minibox.plan.places import Places
 from minibox.plan.process import become, session
-from minibox.plan.rootfs import clone_mounter, mounter, own_root, receive, shared_root, show_disk
+from minibox.plan.rootfs import clone_mounter, clone_opener, mounter, opener, own_root, receive, shared_root, show_disk
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -122,15 +122,23 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     if below_mounter and namespaces.shares_mounts(spec):
         raise ConfigError("id-mapped mounts of a user namespace by path need a new mount namespace")
     places = Places()
-    by_mounter = mounter(rootfs, spec, binds, made, start.id_mapped) if below_mounter else []
+    opened = bool(own_ids and binds and rootfs.path and not below_mounter) and not (
+        start.rootless or namespaces.shares_mounts(spec)
+    )
+    helper = [clone_mounter(start.id_mapped)] if below_mounter else [clone_opener()] if opened else []
+    by_helper = opener(binds) if opened else []
+    if below_mounter:
+        by_helper = mounter(rootfs, spec, binds, made, start.id_mapped)
     return Plan(
         (
             *_ports(start),
             *_user_namespaces(binds),
             *namespaces.birth(spec, start),
-            *([clone_mounter(start.id_mapped)] if below_mounter else []),
-            *map(op.by_mounter, by_mounter),
-            *_root(spec, rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start)),
+            *helper,
+            *map(op.by_mounter, by_helper),
+            *_root(
+                spec, rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start), opened
+            ),
             *([show_disk()] if rootfs.disk else []),
             *_furnish(spec, wanted, bool(made), places),
             *_close_up(spec, start, wanted, places),
@@ -167,13 +175,18 @@ def _user_namespaces(binds: list[mounts.Mount]) -> list[Op]:
 
 
 def _root(
-    spec: Spec, rootfs: Rootfs, binds: list[mounts.Mount], handed_over: list[str] | None, identity: list[Op]
+    spec: Spec,
+    rootfs: Rootfs,
+    binds: list[mounts.Mount],
+    handed_over: list[str] | None,
+    identity: list[Op],
+    opened: bool,
 ) -> list[Op]:
     """The container's root and its ids. Somebody else's directory, and what is mounted into it, may be out of the
     reach of its ids: it is opened before."""
     if namespaces.shares_mounts(spec):
         return [*shared_root(rootfs, binds), *identity]
-    root = own_root(rootfs, binds) if handed_over is None else receive(rootfs, handed_over)
+    root = own_root(rootfs, binds, opened=opened) if handed_over is None else receive(rootfs, handed_over)
     return [*root, *identity] if rootfs.path else [*identity, *root]
 
 

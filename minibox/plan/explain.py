@@ -61,6 +61,7 @@ WORDS = {
     "reconfigure": ("change the file system on {target} to {options}", "fspick(2)", "root target options"),
     "attributes_at": ("set attributes of {target}", "mount_setattr(2)", "root target set clear propagation recursive"),
     "mount_overlay": ("mount overlay on {directory}/{target}", "mount(2)", "directory options target"),
+    "clone_tree": ("clone the mount of {place}", "open_tree(2)", "place flags slot"),
     "bind": ("bind {source} on {target}", "open_tree(2)", "source root target attributes recursive"),
     "bind_fd": ("bind {file} on {target}", "open_tree(2)", "file root target"),
     "bind_device": ("bind the device {source} on {target}", "open_tree(2)", "source root target mode device"),

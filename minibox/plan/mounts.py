@@ -232,10 +232,18 @@ def _hierarchy(hierarchy: tuple[str, str, str], destination: str, base: Mount) -
     return Mount(destination, fstype, "cgroup", False, set_=base.set_, options=options, propagation=base.propagation)
 
 
-def open_bind(mount: Mount, slot: int) -> list[Op]:
-    """Clone the source of a bind mount, detached, with its attributes."""
+def open_bind(mount: Mount, slot: int, *, opened: bool = False) -> list[Op]:
+    """Clone the source of a bind mount, detached, with its attributes.
+
+    Args:
+        opened: a helper sends it: see `rootfs.opener`.
+    """
     assert mount.source is not None
-    steps = [op.open_tree(mount.source, slot, f"the source of {mount.destination}", recursive=mount.recursive)]
+    why = f"the source of {mount.destination}"
+    if opened:
+        steps = [op.recv_fd(slot, why), op.clone_tree(slot, "as a mount of its own", mount.recursive)]
+    else:
+        steps = [op.open_tree(mount.source, slot, why, recursive=mount.recursive)]
     if mount.id_map:
         userns = op.USERNS if not mount.uid_map else op.FIRST_USERNS + slot - op.FIRST_BIND
         steps.append(op.id_map(slot, "owners look alike on both sides", mount.id_map_below, userns))

@@ -26,7 +26,7 @@ STATUS = 0  # the socket to the parent
 CHANNEL = 1  # the socket between mounter and init
 STDIN, STDOUT, STDERR = 2, 3, 4
 USERNS = 5  # the container's user namespace
-ROOT = 6  # the container's root directory
+ROOT = 6  # the container's root directory; at first, for a mounter, that of the container's process
 PTY_MASTER, PTY_SLAVE = 7, 8
 SCRATCH = 9  # a mount on its way to its place
 NAMESPACES = 10  # a pidfd of the container that is joined
@@ -130,6 +130,11 @@ def open_in(root: int, path: str, flags: int, slot: int, why: str) -> Op:
 
 def open_tree(path: str, slot: int, why: str, recursive: bool = False) -> Op:
     return Op("open_tree", (path, AT_RECURSIVE if recursive else 0, slot), why, INIT)
+
+
+def clone_tree(slot: int, why: str, recursive: bool = False) -> Op:
+    """The mount of what is open there, in its place."""
+    return Op("clone_tree", (slot, AT_RECURSIVE if recursive else 0, slot), why, INIT)
 
 
 def open_image(path: str, slot: int, why: str) -> Op:

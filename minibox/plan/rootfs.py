@@ -97,6 +97,28 @@ def _hand_over(destinations: list[str], disk: Disk | None = None) -> list[Op]:
     return steps
 
 
+def opener(binds: list[mounts.Mount]) -> list[Op]:
+    """The steps of a helper that opens the sources of bind mounts with the caller's rights, where the container's
+    process has none: below another user's directory, root of a user namespace is anybody. It does so from where that
+    process looks, in its mount namespace, in which mounts of the host's keep what their attributes forbid."""
+    steps = [
+        op.die_with_parent("it must not outlive minibox either"),
+        op.chroot("what the container's process is to clone must be of its own mounts"),
+    ]
+    for slot, mount in enumerate(binds, op.FIRST_BIND):
+        assert mount.source is not None
+        steps.append(op.open_(mount.source, op.O_PATH, slot, f"the source of {mount.destination}"))
+        steps.append(op.send_fd(op.CHANNEL, slot, 0, "the container's process mounts it"))
+    return steps
+
+
+def clone_opener() -> Op:
+    """The process of `opener`."""
+    return op.parent(
+        "clone_mounter", CLONE_VM, why="root of a user namespace may not look wherever the host's root may"
+    )
+
+
 def receive(rootfs: Rootfs, handed_over: list[str]) -> list[Op]:
     """What the mounter has made."""
     attached = "in this namespace only, over a directory that every host has"
@@ -116,11 +138,15 @@ def show_disk() -> Op:
     return op.send_fd(op.STATUS, op.SCRATCH, op.TAG_DISK, "minibox sees how full it is, and what is in it")
 
 
-def own_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
-    """The same, by the container's own process."""
+def own_root(rootfs: Rootfs, binds: list[mounts.Mount], *, opened: bool = False) -> list[Op]:
+    """The same, by the container's own process.
+
+    Args:
+        opened: an `opener` sends the sources of the bind mounts.
+    """
     steps: list[Op] = []
     for slot, mount in enumerate(binds, op.FIRST_BIND):
-        steps += mounts.open_bind(mount, slot)
+        steps += mounts.open_bind(mount, slot, opened=opened)
     if rootfs.path:
         return [*steps, *_open_path(rootfs), op.attach(op.ROOT, op.HOST, rootfs.path, OVER_ITSELF)]
     if rootfs.tree:

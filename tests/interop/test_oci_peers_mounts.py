@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from typing import Any
 
 import pytest
@@ -62,8 +64,53 @@ def test_a_read_only_tmpfs_has_what_goes_below_it(peers, what):
             (runtime.bundle.rootfs / "t/below").mkdir(parents=True, exist_ok=True)
         return spec
 
-    if what == "what was there":  # which crun's tmpcopyup doesn't do for a read-only one
-        ours, runc = (peers.run(make)[name] for name in (OURS, "runc"))
-        assert ours.lines == runc.lines == ["1", "below"]
-    else:
-        assert peers.same(make).lines == ["1", "below"]
+    assert peers.same(make).lines == ["1", "below"]
+
+
+def private(runtime: Runtime, *, mode: int = 0o700) -> str:
+    """A directory below that of another user, who lets nobody in."""
+    home = runtime.directory / "home"
+    (home / "source").mkdir(parents=True, exist_ok=True)
+    (home / "source/file").write_text("content\n")
+    (home / "link").unlink(missing_ok=True)
+    (home / "link").symlink_to(home / "source/file")
+    os.chown(home, 12345, 12345)
+    home.chmod(mode)
+    return str(home)
+
+
+@pytest.mark.parametrize("source", ["source", "source/file", "link"])
+def test_sources_are_opened_with_the_callers_rights(peers, source):
+    """Root of a user namespace may not look below another's directory, and who has started it may."""
+
+    def make(runtime: Runtime) -> Any:
+        script = "cat /mnt/file 2>/dev/null || cat /mnt; grep -o ' /mnt r[^ ]*' /proc/self/mountinfo"
+        spec = runtime.bundle.shell(script)
+        mount = {"type": "bind", "source": f"{private(runtime)}/{source}", "options": ["rbind", "ro", "nosuid"]}
+        spec["mounts"].append({"destination": "/mnt", **mount})
+        return runtime.bundle.with_ids(spec)
+
+    assert peers.same(make).lines == ["content", " /mnt ro,nosuid,relatime"]
+
+
+def test_what_the_host_has_read_only_stays_so_for_root_of_a_user_namespace(peers):
+    """The mount is cloned in the container's mount namespace, in which it is locked: CAP_SYS_ADMIN inside is no way out."""
+
+    def make(runtime: Runtime) -> Any:
+        home = private(runtime)
+        script = "mount -o remount,rw,bind /mnt 2>/dev/null && echo remounted; touch /mnt/x 2>/dev/null && echo written; true"
+        spec = runtime.bundle.shell(script)
+        spec["process"]["capabilities"] = {each: ["CAP_SYS_ADMIN"] for each in ("bounding", "effective", "permitted")}
+        mount = {"type": "bind", "source": f"{home}/source", "options": ["bind"]}
+        spec["mounts"].append({"destination": "/mnt", **mount})
+        os.chown(f"{home}/source", 70000, 70000)
+        subprocess.run(["mount", "--bind", f"{home}/source", f"{home}/source"], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", f"{home}/source"], check=True)
+        return runtime.bundle.with_ids(spec)
+
+    try:
+        found = peers.run(make)
+    finally:
+        for runtime in peers.all.values():
+            subprocess.run(["umount", f"{runtime.directory}/home/source"], check=False)
+    assert (found[OURS].status, found[OURS].output) == (0, "")

@@ -10,7 +10,7 @@ from minibox.errors import ConfigError
 from minibox.plan import operations as op
 from minibox.plan.compiler import Plan, Start, compile_plan
 from minibox.plan.namespaces import NAMESPACES, namespace_flags
-from minibox.plan.operations import INIT, PARENT
+from minibox.plan.operations import INIT, MOUNTER, PARENT
 from minibox.plan.rootfs import Rootfs
 
 ROOTFS = Rootfs(path="/b/rootfs")
@@ -85,7 +85,7 @@ def test_whoever_joins_a_pid_namespace_hides_and_goes_on_as_another():
 def test_a_root_by_path_is_opened_before_the_ids_change():
     made = spec({"type": "user"})
     made["mounts"] = [{"destination": "/data", "type": "bind", "source": "/secret/data"}]
-    init = of(compile_plan(made, ROOTFS, Start()), INIT)
+    init = of(compile_plan(made, ROOTFS, Start(rootless=True)), INIT)
     assert init[2:9] == [
         ("open_tree", "/secret/data", 0, op.FIRST_BIND),
         ("mount_attributes", op.FIRST_BIND, 0, 0, op.MS_PRIVATE, 1),
@@ -95,6 +95,26 @@ def test_a_root_by_path_is_opened_before_the_ids_change():
         ("setgroups", b""),
         ("setresgid", 0),
     ]
+
+
+def test_what_is_mounted_is_opened_by_who_may_look_wherever_the_host_root_may():
+    """Root of a user namespace may not; for an ordinary user the container's process is as good."""
+    made = spec({"type": "user"})
+    made["mounts"] = [{"destination": "/data", "type": "bind", "source": "/secret/data", "options": ["rbind"]}]
+    plan = compile_plan(made, ROOTFS, Start())
+    assert of(plan, MOUNTER) == [
+        DIES,
+        ("chroot", op.ROOT),
+        ("open", "/secret/data", op.O_PATH, op.FIRST_BIND),
+        ("send_fd", op.CHANNEL, op.FIRST_BIND, 0),
+    ]
+    init = of(plan, INIT)
+    at = init.index(("recv_fd", op.CHANNEL, op.FIRST_BIND))
+    assert init[at + 1] == ("clone_tree", op.FIRST_BIND, op.AT_RECURSIVE, op.FIRST_BIND)
+    for change, start in (({}, Start(rootless=True)), ({"mounts": []}, Start())):
+        assert not of(compile_plan(made | change, ROOTFS, start), MOUNTER)
+    without = spec() | {"mounts": made["mounts"]}
+    assert not of(compile_plan(without, ROOTFS, Start()), MOUNTER)
 
 
 def test_a_gate_is_the_last_but_what_the_command_must_have():
