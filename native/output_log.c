@@ -45,8 +45,10 @@ int mb_output_log(int argc, char **argv) {
     }
     struct pollfd ends[] = {{.fd = 0, .events = POLLIN}, {.fd = 1, .events = POLLIN}};
     while (ends[0].fd >= 0 || ends[1].fd >= 0) {
-        poll(ends, 2, -1);
+        int due[] = {mb_log_due(&lines[0]), mb_log_due(&lines[1])};
+        poll(ends, 2, due[0] < 0 || (due[1] >= 0 && due[1] < due[0]) ? due[1] : due[0]);
         for (int i = 0; i < 2; i++) {
+            mb_log_flush(&log, &lines[i]);
             if (ends[i].fd < 0 || !ends[i].revents) {
                 continue;
             }

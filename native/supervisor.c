@@ -368,6 +368,10 @@ static int timeout_ms(int64_t now) {
     int64_t next = self.health.next_at_ms < self.timeout_at_ms ? self.health.next_at_ms : self.timeout_at_ms;
     next = self.retry_at_ms < next ? self.retry_at_ms : next;
     next = self.accept_at_ms < next ? self.accept_at_ms : next;
+    for (int i = 0; i < 2; i++) {
+        int64_t due = self.output[i].line.due_ms;
+        next = due && due < next ? due : next;
+    }
     return next == INT64_MAX ? -1 : next <= now ? 0 : next - now > INT_MAX ? INT_MAX : (int)(next - now);
 }
 
@@ -378,6 +382,9 @@ static void on_time(int64_t now) {
         mb_pidfd_send_signal(self.pidfd, SIGKILL);
     }
     mb_health_on_time(&self.health, now);
+    for (int i = 0; i < 2; i++) {
+        mb_log_flush(&self.log, &self.output[i].line);
+    }
     if (now >= self.accept_at_ms) {
         self.accept_at_ms = INT64_MAX;
     }

@@ -13,7 +13,15 @@
 /* One entry at worst: every byte as \u00XX, and what stands around it. */
 #define ENTRY_MAX (6 * MB_LOG_LINE_MAX + 128)
 
+enum { QUIET_MS = 100, RETRY_MS = 1000 };
+
 static char entry[ENTRY_MAX];
+
+static int64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
 
 int mb_log_open(struct mb_log *log) {
     if (!log->path) {
@@ -132,7 +140,7 @@ static int write_entry(struct mb_log *log, struct mb_log_line *line, size_t size
 
 /* How much of a full line to write: not half of a character. */
 static size_t whole_characters(const struct mb_log_line *line) {
-    for (size_t back = 1; back < 4; back++) {
+    for (size_t back = 1; back < 4 && back <= line->length; back++) {
         const unsigned char *start = (const unsigned char *)line->data + line->length - back;
         if (utf8_length(start, back) > back) {
             return line->length - back;
@@ -141,7 +149,23 @@ static size_t whole_characters(const struct mb_log_line *line) {
     return line->length;
 }
 
-size_t mb_log_append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size) {
+void mb_log_flush(struct mb_log *log, struct mb_log_line *line) {
+    if (!line->due_ms || now_ms() < line->due_ms) {
+        return;
+    }
+    size_t size = whole_characters(line);
+    line->due_ms = size && write_entry(log, line, size) ? now_ms() + RETRY_MS : 0;
+}
+
+int mb_log_due(const struct mb_log_line *line) {
+    if (!line->due_ms) {
+        return -1;
+    }
+    int64_t left = line->due_ms - now_ms();
+    return left < 0 ? 0 : (int)left;
+}
+
+static size_t append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size) {
     size_t taken = 0;
     for (;;) {
         int complete = line->length && line->data[line->length - 1] == '\n';
@@ -163,6 +187,12 @@ size_t mb_log_append(struct mb_log *log, struct mb_log_line *line, const char *d
         line->length += part;
         taken += part;
     }
+}
+
+size_t mb_log_append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size) {
+    size_t taken = append(log, line, data, size);
+    line->due_ms = line->length ? now_ms() + QUIET_MS : 0;
+    return taken;
 }
 
 int mb_log_end(struct mb_log *log, struct mb_log_line *line) {

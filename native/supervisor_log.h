@@ -10,6 +10,7 @@
 /* A line that is not complete yet, of one of the container's streams. */
 struct mb_log_line {
     const char *stream; /* "stdout" or "stderr" */
+    int64_t due_ms;     /* 0, or when what there is of it goes to the log, by CLOCK_MONOTONIC; see mb_log_flush */
     size_t length;
     char data[MB_LOG_LINE_MAX];
 };
@@ -29,6 +30,13 @@ int mb_log_open(struct mb_log *log);
  * Returns how many bytes were taken: fewer than `size` when a line could not be written, as on a
  * full disk; the caller comes again with the rest. */
 size_t mb_log_append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size);
+
+/* Log what there is of a line whose program has written nothing for a while: a prompt, or a last word without a newline.
+ * The rest becomes an entry of its own. Nothing happens before `line->due_ms`; one that can't be written is due later. */
+void mb_log_flush(struct mb_log *log, struct mb_log_line *line);
+
+/* When to call `mb_log_flush` next, in milliseconds from now; -1: it isn't due. */
+int mb_log_due(const struct mb_log_line *line);
 
 /* Log what is left in `line` when its stream has ended. Returns 0, or -errno: it is kept. */
 int mb_log_end(struct mb_log *log, struct mb_log_line *line);

@@ -83,7 +83,7 @@ def test_cancelled_it_leaves_nothing(api: None, after_s: float, request: pytest.
 
 def test_a_sandbox(api: None) -> None:
     async def program() -> None:
-        async with aio.Sandbox("base", ["sh", "-c", "echo ready; sleep 600"]) as box:
+        async with aio.Sandbox("base", ["sh", "-c", "echo begun; printf ready; sleep 600"]) as box:
             await box.wait_for(log="ready")
             await box.wait_for(exec=["true"], timeout=30 * SLOWNESS)
             await box.write_file("/a", "text")

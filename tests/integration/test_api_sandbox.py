@@ -176,6 +176,21 @@ def test_from_many_threads(api: None) -> None:
 SERVER = "echo begins; mkdir /www; echo ok > /www/health; httpd -p 127.0.0.1:8080 -h /www; echo serves; sleep 600"
 
 
+@pytest.mark.parametrize(
+    ("script", "wanted", "told"),
+    [
+        ("printf ready; sleep 600", "ready", "ready"),
+        ("echo first; printf 'name: ' >&2; sleep 600", "name: ", "first\nname: "),
+        ("printf 'r\\303'; sleep 0.3; printf '\\244dy'; sleep 600", "r\xe4dy", "r\xe4dy"),  # not half a character
+        ("printf 'a%.0s' $(seq 20000); printf ready; sleep 600", "ready", "a" * 20000 + "ready"),
+    ],
+)
+def test_what_is_written_without_a_newline_is_in_the_log(api: None, script: str, wanted: str, told: str) -> None:
+    with minibox.Sandbox("base", ["sh", "-c", script], network="none") as box:
+        box.wait_for(log=wanted)
+        assert box.logs() == told
+
+
 def test_waiting_until_it_is_ready(api: None) -> None:
     with minibox.Sandbox("base", ["sh", "-c", SERVER]) as box:
         box.wait_for(log="serves")

@@ -103,6 +103,20 @@ def test_following_ends_when_it_is_removed(box: Box, minibox_command: list[str],
         assert following.wait(20 * SLOWNESS) == 0
 
 
+def test_a_prompt_is_seen_before_its_line_ends(
+    box: Box, minibox_command: list[str], environment: dict[str, str]
+) -> None:
+    """Docker shows it when the line has ended."""
+    box.start("web", "printf 'name: '; while [ ! -e /go ]; do sleep 0.01; done; echo done; sleep 600")
+    with subprocess.Popen(
+        [*minibox_command, "logs", "-f", "web"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as following:
+        assert following.stdout and following.stdout.read(6) == "name: "
+        box.tell("web")
+        assert following.stdout.readline() == "done\n"
+        box.ok("rm", "-f", "web")
+
+
 def test_a_terminals_output(box: Box) -> None:
     box.start("web", "echo out; echo err >&2", "-t")
     box.ok("wait", "web")
