@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -127,6 +128,11 @@ _Noreturn void mb_child_main(struct mb_child *child) {
     static const unsigned char default_action[64]; /* at least the kernel's struct sigaction; SIG_DFL is 0 */
     for (int number = 1; number < NSIG; number++) {
         syscall(SYS_rt_sigaction, number, default_action, NULL, sizeof(uint64_t));
+    }
+    /* SECBIT_NO_SETUID_FIXUP of a caller's would have root inside keep its capabilities when it becomes another user.
+     * Of a new user namespace they are clear. Where a caller has locked them there is nothing that we could do. */
+    if (prctl(PR_GET_SECUREBITS) > 0) {
+        prctl(PR_SET_SECUREBITS, 0);
     }
     umask(0);
     /* Not mb_child_above_stdio: two slots may hold one descriptor. */

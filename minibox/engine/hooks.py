@@ -10,6 +10,7 @@ from select import POLLIN, poll
 
 from minibox.errors import MiniboxError, kernel_says
 from minibox.json_text import dumps
+from minibox.linux.process import IGNORED_BY_PYTHON, exit_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,9 +68,11 @@ def _run(hook: Hook, state: bytes, directory: str) -> str:
         timeout_s = hook.get("timeout")
         if timeout_s is not None and not _ends(pid, timeout_s):
             os.killpg(pid, SIGKILL)
-            os.waitpid(pid, 0)
+            exit_status(pid)
             return f"it was killed after {timeout_s} s"
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        code = exit_status(pid)
+        if code is None:
+            return "how it ended is not known: this process ignores SIGCHLD, or waits for any child"
         if not code:
             return ""
         said = os.pread(output, SAID_BYTES_MAX, 0).decode(errors="replace").strip()
@@ -87,7 +90,7 @@ def _spawn_in(directory: str, path: str, argv: list[str], environ: Mapping[str, 
             os.chdir(directory)
         except FileNotFoundError:
             pass
-        return os.posix_spawn(path, argv, environ, file_actions=streams, setpgroup=0)
+        return os.posix_spawn(path, argv, environ, file_actions=streams, setpgroup=0, setsigdef=IGNORED_BY_PYTHON)
     finally:
         os.fchdir(before)
         os.close(before)

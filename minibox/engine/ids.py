@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from minibox.errors import MiniboxError, kernel_says
+from minibox.linux.process import exit_status
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -162,11 +163,18 @@ def write_id_maps(pid: int, spec: Spec) -> None:
         program = f"new{kind}map"
         words = [program, str(pid), *(str(number) for mapping in mappings for number in _triple(mapping))]
         child = os.posix_spawn(_found(program), words, os.environ)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        status = exit_status(child)
+        if status or not _content(f"/proc/{pid}/{kind}_map"):
             raise MiniboxError(
                 f"map ids with {' '.join(words)}: it failed",
-                f"check that /etc/sub{kind} gives you this range and that {program} is set-uid root",
+                f"check that /etc/sub{kind} gives you this range, that {program} is set-uid root, and that "
+                "/proc/self/status has NoNewPrivs: 0",
             )
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb", 0) as file:
+        return file.readall()
 
 
 def single(spec: Spec) -> bool:

@@ -11,6 +11,7 @@ import os
 from minibox.engine.detached import log_path
 from minibox.engine.logs import read_log
 from minibox.linux.executable import INIT
+from minibox.linux.process import exit_status
 
 LOG_ARGV0 = "minibox-log"  # native/output_log.c
 BYTES_MAX, FILES = 8 << 20, 2
@@ -54,10 +55,7 @@ class OutputLog:
         """The container has ended: until all of its output is in the log."""
         self.begun()
         if self._pid:
-            try:
-                os.waitpid(self._pid, 0)
-            except ChildProcessError:  # the program waits for any child, or ignores SIGCHLD
-                pass
+            exit_status(self._pid)
             self._pid = 0
 
     def disown(self) -> None:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from minibox import errors
 from minibox.engine.ids import own_ids, single, write_id_maps
 from minibox.errors import MiniboxError, StoreError
-from minibox.linux.process import die_with_parent, new_user_namespace, set_user_namespace
+from minibox.linux.process import die_with_parent, exit_status, new_user_namespace, set_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ class Work(Generic[T]):
         result: T = value_of(data)
         return result
 
-    def _wait(self) -> int:
+    def _wait(self) -> int | None:
         os.close(self._ready)
-        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return exit_status(self._pid)
 
 
 def _own_namespace() -> Spec | None:

@@ -17,6 +17,7 @@ NEWUSER, NEWNET = 0x10000000, 0x40000000
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 SIGKILL = 9
+IGNORED_BY_PYTHON = (13, 25)  # SIGPIPE, SIGXFSZ: what others execute is to have them as usual
 RECORD_BYTES, TIME_BYTES = 16, 16  # struct mb_record, struct mb_time
 
 # child.h: how far a child is
@@ -184,6 +185,18 @@ def open_pidfd(pid: int) -> int:
     if pidfd < 0 and ffi.errno != ESRCH:
         raise OSError(ffi.errno, os.strerror(ffi.errno))
     return pidfd
+
+
+def exit_status(pid: int) -> int | None:
+    """Wait for a child; its exit status, or the negative number of the signal that ended it, as in `subprocess`.
+
+    None when nobody can say any more: this process ignores SIGCHLD, or another of its threads waits for any child. What
+    embeds minibox may do so. A program of ours doesn't (`base.program`).
+    """
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return None
 
 
 def parent_of(pid: int) -> int:

@@ -27,6 +27,7 @@ from binascii import crc32
 
 from minibox.base.codec import FileKind
 from minibox.errors import NetworkError, Unreadable, kernel_says
+from minibox.linux.process import exit_status
 from minibox.network import lease as leases
 from minibox.record import record
 
@@ -105,7 +106,7 @@ class Pending:
     def wait(self) -> NetworkError | None:
         """Wait for nft; what it refused, or None. Then the rules are in place."""
         try:
-            status = _status(self.pid)
+            status = exit_status(self.pid)
             if status is None:  # then the ruleset says whether it was changed
                 status = int(generation() == self.generation)
             os.lseek(self.errors_fd, 0, os.SEEK_SET)
@@ -283,10 +284,10 @@ def _start(script: str, note_path: str) -> Pending:
 
 
 def _run(script: str, *options: str) -> tuple[int | None, str]:
-    """nft's (exit status as of `_status`, what it printed) for a script."""
+    """nft's (exit status as of `exit_status`, what it printed) for a script."""
     pid, output_fd = _spawn(script, *options)
     try:
-        status = _status(pid)
+        status = exit_status(pid)
         os.lseek(output_fd, 0, os.SEEK_SET)
         with open(output_fd, "rb", closefd=False) as file:
             return status, file.read().decode(errors="replace")
@@ -332,14 +333,6 @@ def find_nft() -> str:
         "find nft, which makes the containers' way to the outside: not installed",
         hint="apt install nftables; or use --network none or --network host",
     )
-
-
-def _status(pid: int) -> int | None:
-    """A child's exit status; None where the embedding process has its children reaped unseen."""
-    try:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    except ChildProcessError:
-        return None
 
 
 def _refusal(status: int, said: str) -> NetworkError:

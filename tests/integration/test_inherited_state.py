@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import minibox as module
 from tests.conftest import AS_USER, Run
 from tests.leaks import SLOWNESS
 from tests.living import Box
@@ -21,6 +23,7 @@ from tests.probes import requires, requires_user
 pytestmark = requires("root")
 
 RUN = ("run", "--rm", "--network", "none")
+PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 4
 END_S = 60 * SLOWNESS
 
 
@@ -252,6 +255,64 @@ def test_the_umask_of_an_ordinary_user(user_box: Box) -> None:
 
     assert "user" in AS_USER
     assert user_box.ok(*RUN, "base", "echo", "hi", preexec_fn=closed_mask) == "hi"
+
+
+def test_securebits_are_not_the_containers(minibox: Run, tmp_path: Path) -> None:
+    """With SECBIT_NO_SETUID_FIXUP root inside would keep its capabilities when it becomes another user."""
+    (tmp_path / "bits.c").write_text("#include <sys/prctl.h>\nint main(void) { return prctl(PR_GET_SECUREBITS); }")
+    subprocess.run(["cc", "-static", "-o", tmp_path / "bits", tmp_path / "bits.c"], check=True)
+    words = ("--userns", "host", "-v", f"{tmp_path}:/m", "base", "/m/bits")
+    libc = ctypes.CDLL(None)
+
+    def no_fixup() -> None:
+        assert libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) == 0
+
+    assert minibox(*RUN, *words, preexec_fn=no_fixup).returncode == 0
+
+
+# ---- in another's process ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sigchld_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+def test_an_embedding_program_may_ignore_sigchld(api: None, state: Path, sigchld_ignored: None) -> None:
+    shutil.rmtree(state / "root/cache")
+    with module.Sandbox("base", network="none") as box:
+        assert box.run(["sh", "-c", "exit 3"]).returncode == 3
+        assert box.run(["cat", "/proc/self/uid_map"], capture_output=True, text=True).stdout.split()[1] != "0"
+        box.write_file("/tmp/x", "hi")
+        assert box.read_file("/tmp/x") == b"hi"
+        assert ("A", "/tmp/x") in box.diff()
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+
+
+def test_an_embedding_programs_state_is_left_alone(api: None) -> None:
+    mask = os.umask(0o027)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        done = module.run("base", ["cat", "/proc/self/status"], network="none", capture_output=True, text=True)
+        assert int(field(done.stdout, "SigBlk"), 16) == 0
+        assert signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+        assert os.umask(mask) == 0o027
+
+
+def test_a_removed_working_directory_of_an_embedding_program(api: None, gone: Callable[[], None]) -> None:
+    before = os.open(".", os.O_RDONLY)
+    gone()
+    try:
+        assert module.run("base", ["true"], network="none").returncode == 0
+        with pytest.raises(module.MiniboxError, match="the working directory is not there"):
+            module.run("base", ["ls", "/m"], network="none", userns="host", mounts=[(".", "/m")])
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 def test_little_memory_is_told(minibox: Run) -> None:

@@ -12,6 +12,7 @@ from time import monotonic, sleep
 
 from minibox.errors import MiniboxError, Unsupported, kernel_says
 from minibox.linux.cgroup.scope import HOLDER, Property, addresses
+from minibox.linux.process import exit_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Scope(HeldScope):
         self._holder.close()
         if self._heir:
             os.kill(self._heir, signal.SIGKILL)
-            os.waitpid(self._heir, 0)
+            exit_status(self._heir)
             self._heir = 0
 
     def _start(self, manager: Manager, slice_name: str, properties: tuple[Property, ...]) -> None:
@@ -204,7 +205,7 @@ class _Holder:
         if self._writer >= 0:
             os.close(self._writer)
             self._writer = -1
-            os.waitpid(self.pid, 0)
+            exit_status(self.pid)
 
 
 class Manager:
