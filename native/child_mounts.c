@@ -361,14 +361,6 @@ int mb_child_op_mount_tmpfs(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* move_root(root): where pivot_root can't be, since / is the initramfs. The host's root stays below. */
-int mb_child_op_move_root(struct mb_child *child, const uint64_t *a) {
-    if (fchdir(slot(child, a[0])) || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".")) {
-        return -errno;
-    }
-    return result(chdir("/"));
-}
-
 /* chroot(root): in a mount namespace of others', who keep their root. */
 int mb_child_op_chroot(struct mb_child *child, const uint64_t *a) {
     if (fchdir(slot(child, a[0])) || chroot(".")) {

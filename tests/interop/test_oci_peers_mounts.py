@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,3 +115,36 @@ def test_what_the_host_has_read_only_stays_so_for_root_of_a_user_namespace(peers
         for runtime in peers.all.values():
             subprocess.run(["umount", f"{runtime.directory}/home/source"], check=False)
     assert (found[OURS].status, found[OURS].output) == (0, "")
+
+
+NESTED = """
+unshare -mrpf sh -c 'mount -t proc none /proc && echo proc' 2>/dev/null
+unshare -mrn sh -c 'mount -t sysfs none /sys && echo sysfs' 2>/dev/null
+echo tried
+"""
+
+
+@pytest.mark.parametrize("ids", [False, True], ids=["the host's ids", "own ids"])
+def test_without_pivot_root_nobody_mounts_what_the_kernel_tells_unmasked(peers, ids):
+    """The host's procfs and sysfs below the root would allow it, wherever they are."""
+    also = peers.all[OURS].directory / "a pro\tc\\ of \n the host's"
+    also.mkdir()
+    subprocess.run(["mount", "-t", "proc", "proc", str(also)], check=True)
+    subprocess.run(["mount", "-t", "proc", "proc", str(also)], check=True)
+
+    def make(runtime: Runtime) -> Any:
+        (runtime.bundle.rootfs / "bin/unshare").unlink(missing_ok=True)
+        (runtime.bundle.rootfs / "bin/unshare").symlink_to("busybox")
+        spec = runtime.bundle.shell(NESTED, maskedPaths=["/proc/kcore", "/sys/firmware"], readonlyPaths=["/proc/sys"])
+        spec["process"]["capabilities"] = {each: ["CAP_SETFCAP"] for each in ("bounding", "effective", "permitted")}
+        spec["mounts"].append({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]})
+        return runtime.bundle.with_ids(spec) if ids else spec
+
+    try:
+        assert peers.same(make).lines == ["tried"]
+        found = peers.run(make, "--no-pivot")
+        assert found[OURS].lines == found["runc"].lines == ["tried"]  # crun looks at /proc and /sys alone
+        assert Path("/proc/self/mountinfo").exists()  # ours is still there
+    finally:
+        subprocess.run(["umount", str(also)], check=True)
+        subprocess.run(["umount", str(also)], check=True)

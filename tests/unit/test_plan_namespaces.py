@@ -111,8 +111,8 @@ def test_what_is_mounted_is_opened_by_who_may_look_wherever_the_host_root_may():
     init = of(plan, INIT)
     at = init.index(("recv_fd", op.CHANNEL, op.FIRST_BIND))
     assert init[at + 1] == ("clone_tree", op.FIRST_BIND, op.AT_RECURSIVE, op.FIRST_BIND)
-    for change, start in (({}, Start(rootless=True)), ({"mounts": []}, Start())):
-        assert not of(compile_plan(made | change, ROOTFS, start), MOUNTER)
+    assert not of(compile_plan(made, ROOTFS, Start(rootless=True)), MOUNTER)
+    assert not of(compile_plan(made | {"mounts": []}, ROOTFS, Start()), MOUNTER)
     without = spec() | {"mounts": made["mounts"]}
     assert not of(compile_plan(without, ROOTFS, Start()), MOUNTER)
 
