@@ -143,7 +143,9 @@ def test_without_pivot_root_nobody_mounts_what_the_kernel_tells_unmasked(peers, 
     try:
         assert peers.same(make).lines == ["tried"]
         found = peers.run(make, "--no-pivot")
-        assert found[OURS].lines == found["runc"].lines == ["tried"]  # crun looks at /proc and /sys alone
+        # crun looks at /proc and /sys alone, and runc doesn't see through two at one place that are locked.
+        assert found[OURS].lines == ["tried"]
+        assert ids or found["runc"].lines == ["tried"]
         assert Path("/proc/self/mountinfo").exists()  # ours is still there
     finally:
         subprocess.run(["umount", str(also)], check=True)
