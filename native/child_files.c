@@ -180,6 +180,12 @@ int mb_child_op_open_in(struct mb_child *child, const uint64_t *a) {
     return mb_child_fill(child, a[3], mb_child_open_in(child, a[0], text(a[1]), (int)a[2]));
 }
 
+/* open_at(directory, path, flags, slot): below a directory that nobody else changes, the host's /proc: by its magic
+ * links, too. */
+int mb_child_op_open_at(struct mb_child *child, const uint64_t *a) {
+    return mb_child_fill(child, a[3], openat(slot(child, a[0]), text(a[1]), (int)a[2] | O_CLOEXEC));
+}
+
 /* mkdir(root, path, mode): with its parents; there already is fine. */
 int mb_child_op_mkdir(struct mb_child *child, const uint64_t *a) {
     int fd = mb_child_make_directories(child, a[0], text(a[1]), (mode_t)a[2]);
@@ -213,7 +219,8 @@ static int same_device(int parent, const char *name, mode_t mode, dev_t device) 
     return (found.st_mode & S_IFMT) == (mode & S_IFMT) && (S_ISFIFO(mode) || found.st_rdev == device) ? 0 : -EEXIST;
 }
 
-/* mknod(root, path, mode and type, device, uid, gid): one that is there stays as it is. */
+/* mknod(root, path, mode and type, device, uid, gid, source): one that is there stays as it is. In a user
+ * namespace that isn't the host's nobody may make devices: there it is the host's, at `source`. */
 int mb_child_op_mknod(struct mb_child *child, const uint64_t *a) {
     char copy[PATH_MAX];
     const char *name;
@@ -226,6 +233,8 @@ int mb_child_op_mknod(struct mb_child *child, const uint64_t *a) {
         error = result(fchownat(parent, name, (uid_t)a[4], (gid_t)a[5], AT_SYMLINK_NOFOLLOW));
     } else if (error == -EEXIST) {
         error = same_device(parent, name, (mode_t)a[2], (dev_t)a[3]);
+    } else if (error == -EPERM && !S_ISFIFO(a[2]) && a[0] != MB_HOST) {
+        error = mb_child_bind_device(child, text(a[6]), a[0], text(a[1]), (mode_t)a[2], (dev_t)a[3]);
     }
     close(parent);
     return error;

@@ -1,4 +1,5 @@
-/* The operation open_image: layers that are EROFS images, or directories where no image can be made. Rules as in child.c. */
+/* The operation open_image: layers that are EROFS images, or directories where no image can be made. Rules as in
+ * child.c. */
 #include "image.h"
 #include "child_operations.h"
 #include "syscalls.h"

@@ -210,10 +210,15 @@ static int open_device(const char *path, mode_t mode, dev_t device) {
     return tree;
 }
 
+int mb_child_bind_device(const struct mb_child *child, const char *source, uint64_t root, const char *target,
+                         mode_t mode, dev_t device) {
+    int tree = open_device(source, mode, device);
+    return tree < 0 ? tree : place(child, tree, root, target);
+}
+
 /* bind_device(source, root, target, mode and type, device): for a user namespace, in which nobody may make devices. */
 int mb_child_op_bind_device(struct mb_child *child, const uint64_t *a) {
-    int tree = open_device(text(a[0]), (mode_t)a[3], (dev_t)a[4]);
-    return tree < 0 ? tree : place(child, tree, a[1], text(a[2]));
+    return mb_child_bind_device(child, text(a[0]), a[1], text(a[2]), (mode_t)a[3], (dev_t)a[4]);
 }
 
 /* expect_procfs(mount): the whole of it: what is below another of its directories could be any process's. */

@@ -55,6 +55,10 @@ int mb_child_open_target(const struct mb_child *child, uint64_t root, const char
 /* A new detached mount of a file system with the options "key,key=value,...", or -errno. */
 int mb_child_new_mount(const char *fstype, const char *source, const char *options, unsigned attributes);
 
+/* Bind a device of the host's to a path of a root: -ENXIO where it isn't the one that is meant. */
+int mb_child_bind_device(const struct mb_child *child, const char *source, uint64_t root, const char *target,
+                         mode_t mode, dev_t device);
+
 /* Give a file system context its options: "key,key=value,key=\"value,value\",...". */
 int mb_child_set_options(int fs, const char *options);
 

@@ -56,7 +56,7 @@ def furnish(spec: Spec, mounts: list[Mount], places: Places, slot: int | None) -
         if own_ids:
             steps.append(op.bind_device(path, *where, 0o020000, device_number, why + "; the host's own"))
         else:
-            steps.append(op.mknod(*where, 0o020666, device_number, 0, 0, why))
+            steps.append(op.mknod(*where, 0o020666, device_number, 0, 0, path, why))
     devices = spec.get("linux", {}).get("devices", [])
     for parent in sorted({device["path"].rpartition("/")[0] for device in devices} - {"", "/dev"}):
         steps.append(op.mkdir(*places.of(parent), "a device is to be in it"))
@@ -83,4 +83,4 @@ def device_node(device: LinuxDevice, root: int, path: str, linux: Linux) -> Op:
     mode = kind | device.get("fileMode", 0o666) & 0o7777
     uid = namespaces.on_host(device.get("uid", 0), linux.get("uidMappings", ()))
     gid = namespaces.on_host(device.get("gid", 0), linux.get("gidMappings", ()))
-    return op.mknod(root, path, mode, number, uid, gid, "a device that was asked for")
+    return op.mknod(root, path, mode, number, uid, gid, device["path"], "a device that was asked for")

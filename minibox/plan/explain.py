@@ -50,6 +50,7 @@ WORDS = {
     "clone_sibling": ("go on as a child of the parent's, with {flags}", "clone3(2)", "socket flags"),
     "open": ("open {path}", "open(2)", "path flags slot"),
     "open_in": ("open {path} below {root}", "openat2(2)", "root path flags slot"),
+    "open_at": ("open {path} below {directory}", "open(2)", "directory path flags slot"),
     "open_tree": ("clone the mount of {path}", "open_tree(2)", "path flags slot"),
     "open_image": ("mount the EROFS image {path}", "fsopen(2)", "path slot"),
     "id_map": ("id-map {mount}", "mount_setattr(2)", "mount recursive userns"),
@@ -69,7 +70,7 @@ WORDS = {
     "mask": ("mask {path}", "mount_namespaces(7)", "root path"),
     "read_only": ("make {path} read-only", "mount_setattr(2)", "root path"),
     "mkdir": ("make the directory {path}", "mkdir(2)", "root path mode"),
-    "mknod": ("make the device {path}", "mknod(2)", "root path mode device uid gid"),
+    "mknod": ("make the device {path}", "mknod(2)", "root path mode device uid gid source"),
     "symlink": ("link {path} to {target}", "symlink(2)", "target root path"),
     "write_proc": ("write {data} to {path}", "proc(5)", "root path data"),
     "write_fd": ("enter a cgroup: write {data} to its {file}", "cgroups(7)", "file data"),
@@ -209,6 +210,7 @@ def _shown(operation: str, name: str, value: Argument) -> str:
         return ""
     if name in (
         "root",
+        "directory",
         "slot",
         "mount",
         "file",
@@ -246,7 +248,7 @@ def _shown(operation: str, name: str, value: Argument) -> str:
     if table is None:
         return str(value)
     words = [word for bit, word in table.items() if value & bit]
-    return "|".join(words) if operation not in ("open", "open_in") else oct(value)
+    return "|".join(words) if operation not in ("open", "open_at", "open_in") else oct(value)
 
 
 def _slot(number: int) -> str:
@@ -281,6 +283,7 @@ HINTS = {
     ("open_pty", errno_names.EMEDIUMTYPE): "the container's /dev/pts isn't a devpts file system; run it without -t",
     ("open_pty", errno_names.ENXIO): DEVICE_HINT,
     ("bind_device", errno_names.ENXIO): DEVICE_HINT,
+    ("mknod", errno_names.ENXIO): DEVICE_HINT,
     ("mask", errno_names.ENXIO): "/dev/null isn't the null device; make it anew: mknod -m 666 /dev/null c 1 3",
     (
         "mount_overlay",
@@ -323,7 +326,18 @@ def _is_by_no_link(step: Op, errno: int) -> bool:
 def _said(step: Op, errno: int) -> str:
     if errno == errno_names.ELOOP and _is_by_no_link(step, errno):
         return "a symbolic link is on the way, where none may be"
-    own = ("expect_procfs", "write_proc", "label", "open_pty", "bind_device", "mask", "attach", "mount", "mount_tmpfs")
+    own = (
+        "expect_procfs",
+        "write_proc",
+        "label",
+        "open_pty",
+        "bind_device",
+        "mknod",
+        "mask",
+        "attach",
+        "mount",
+        "mount_tmpfs",
+    )
     return SAID.get(errno, strerror(errno)) if step.name in own else strerror(errno)
 
 

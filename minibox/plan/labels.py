@@ -24,9 +24,19 @@ FILES = {op.LABEL_APPARMOR: "apparmor/exec", op.LABEL_SELINUX: "exec", op.LABEL_
 
 def hosts_proc(process: Process) -> list[Op]:
     """Hold the host's /proc, before a mount namespace is joined that may have anything there."""
-    if not process.get("apparmorProfile") and not process.get("selinuxLabel"):
+    if not is_labelled(process):
         return []
-    return [op.open_("/proc", op.O_PATH_DIRECTORY, op.PROC, "the host's, with the files that take labels")]
+    return hold_proc()
+
+
+def is_labelled(process: Process) -> bool:
+    """Is a label of either kind asked for?"""
+    return bool(process.get("apparmorProfile") or process.get("selinuxLabel"))
+
+
+def hold_proc() -> list[Op]:
+    """The host's /proc, for what this process has to tell the kernel of itself."""
+    return [op.open_("/proc", op.O_PATH_DIRECTORY, op.PROC, "the host's, for what is told the kernel there")]
 
 
 def opened(process: Process, keyring: bool, *, joined: bool) -> list[Op]:

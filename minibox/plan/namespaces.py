@@ -130,7 +130,8 @@ def _join(spec: Spec, start: Start) -> list[Op]:
         return []
     slots = dict(zip(paths, range(op.FIRST_JOINED, op.FIRST_BIND)))
     steps: list[Op] = [op.open_(path, 0, slots[kind], f"the {kind} namespace to join") for kind, path in paths.items()]
-    steps += labels.hosts_proc(spec["process"]) if "mount" in paths else []
+    if "mount" in paths and (labels.is_labelled(spec["process"]) or "time" in types(spec)):
+        steps += labels.hold_proc()
     order = sorted(paths, key=lambda kind: kind != "user") if start.rootless else list(paths)
     if "pid" in paths:
         steps.append(op.undumpable("nobody inside may trace it or look into it before its exec"))
@@ -155,11 +156,16 @@ def _time(spec: Spec) -> list[Op]:
         for clock, offset in spec.get("linux", {}).get("timeOffsets", {}).items()
     ]
     if lines:
-        text = "".join(lines).encode()
-        steps.append(op.write_proc(op.HOST, "/proc/self/timens_offsets", text, "how far they run ahead of the host's"))
+        why, text = "how far they run ahead of the host's", "".join(lines).encode()
+        held = (op.PROC, "/self/timens_offsets") if "mount" in joined(spec) else (op.HOST, "/proc/self/timens_offsets")
+        steps.append(op.write_proc(*held, text, why))
+    path, why = "self/ns/time_for_children", "the namespace that was made"
     return [
         *steps,
-        op.open_("/proc/self/ns/time_for_children", 0, op.SCRATCH, "the namespace that was made"),
+        # In a mount namespace of others' /proc may be anything: what is held is the host's.
+        op.open_at(op.PROC, path, 0, op.SCRATCH, why)
+        if "mount" in joined(spec)
+        else op.open_(f"/proc/{path}", 0, op.SCRATCH, why),
         op.setns(op.SCRATCH, NAMESPACES["time"], "into it, now that its clocks are set"),
     ]
 

@@ -128,6 +128,10 @@ def open_in(root: int, path: str, flags: int, slot: int, why: str) -> Op:
     return Op("open_in", (root, path, flags, slot), why, INIT)
 
 
+def open_at(directory: int, path: str, flags: int, slot: int, why: str) -> Op:
+    return Op("open_at", (directory, path, flags, slot), why, INIT)
+
+
 def open_tree(path: str, slot: int, why: str, recursive: bool = False) -> Op:
     return Op("open_tree", (path, AT_RECURSIVE if recursive else 0, slot), why, INIT)
 
@@ -214,8 +218,8 @@ def mkdir(root: int, path: str, why: str, mode: int = 0o755) -> Op:
     return Op("mkdir", (root, path, mode), why, INIT)
 
 
-def mknod(root: int, path: str, mode: int, device: int, uid: int, gid: int, why: str) -> Op:
-    return Op("mknod", (root, path, mode, device, uid, gid), why, INIT)
+def mknod(root: int, path: str, mode: int, device: int, uid: int, gid: int, source: str, why: str) -> Op:
+    return Op("mknod", (root, path, mode, device, uid, gid, source), why, INIT)
 
 
 def symlink(target: str, root: int, path: str, why: str) -> Op:

@@ -187,7 +187,7 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "mask": _mask,
     "read_only": _read_only,
     "mkdir": lambda root, path, mode: f"mkdir -p -m {mode:04o} {_path(root, path)}",
-    "mknod": lambda root, path, mode, device, uid, gid: (
+    "mknod": lambda root, path, mode, device, uid, gid, source: (
         f"mknod -m {mode & 0o7777:04o} {_path(root, path)} {'b' if mode & 0o170000 == 0o060000 else 'c'} "
         f"{major(device)} {minor(device)}"
     ),

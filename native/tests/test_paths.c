@@ -58,7 +58,7 @@ static void symlinks_and_nodes_are_made_below_the_root(void) {
     struct draft draft = draft_new();
     draft_op(&draft, MB_OP_symlink, draft_string(&draft, "/x"), U(ROOT), draft_string(&draft, "/top/link"));
     draft_op(&draft, MB_OP_mknod, U(ROOT), draft_string(&draft, "/top/fifo"), U(S_IFIFO | 0640), U(0), U(getuid()),
-             U(getgid()));
+             U(getgid()), draft_string(&draft, ""));
     CHECK_EQUAL(error_of(&draft), 0);
     CHECK(readlink(below("/link"), target, sizeof target) == 2 && !strcmp(target, "/x"));
     CHECK(!lstat(below("/fifo"), &status) && status.st_mode == (S_IFIFO | 0640));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,20 +118,38 @@ def test_only_procfs_is_mounted_on_proc(box: Box, state: Path) -> None:
 # ---- devices and terminals ----------------------------------------------------------------------
 
 
-def test_a_mask_is_the_null_device_and_nothing_else(runtime: Runtime) -> None:
-    """In a mount namespace of others' /dev/null is theirs to choose."""
-    theirs = "mount -t tmpfs tmpfs /dev && echo theirs >/dev/null && echo && exec sleep 1000"
-    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", theirs]
+@contextmanager
+def mount_namespace(script: str) -> Iterator[int]:
+    """The pid of somebody in a mount namespace of his own, in which he has done something."""
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"{script} && echo && exec sleep 1000"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as holder:
         try:
             assert holder.stdout and holder.stdout.readline() == b"\n"
-            spec = runtime.bundle.spec("true", maskedPaths=["/proc/keys"])
-            spec["linux"]["namespaces"] = [{"type": "pid"}, {"type": "mount", "path": f"/proc/{holder.pid}/ns/mnt"}]
-            runtime.write(spec)
-            said = runtime.error("run", "--bundle", str(runtime.bundle.path), "c1")
-            assert "mask /proc/keys: not the device that it must be" in said
+            yield holder.pid
         finally:
             holder.kill()
+
+
+def test_a_mask_is_the_null_device_and_nothing_else(runtime: Runtime) -> None:
+    """In a mount namespace of others' /dev/null is theirs to choose."""
+    with mount_namespace("mount -t tmpfs tmpfs /dev && echo theirs >/dev/null") as pid:
+        spec = runtime.bundle.spec("true", maskedPaths=["/proc/keys"])
+        spec["linux"]["namespaces"] = [{"type": "pid"}, {"type": "mount", "path": f"/proc/{pid}/ns/mnt"}]
+        runtime.write(spec)
+        said = runtime.error("run", "--bundle", str(runtime.bundle.path), "c1")
+    assert "mask /proc/keys: not the device that it must be" in said
+
+
+def test_clocks_are_told_to_the_hosts_proc(runtime: Runtime) -> None:
+    """In a mount namespace of others' /proc may have anything in the place of the file: sysrq-trigger, say."""
+    theirs = "mount -t tmpfs tmpfs /proc && mkdir -p /proc/self/ns && echo theirs >/proc/self/timens_offsets"
+    with mount_namespace(theirs) as pid:
+        spec = runtime.bundle.spec("cut", "-d.", "-f1", "/proc/uptime")
+        kinds = [{"type": "pid"}, {"type": "time"}, {"type": "mount", "path": f"/proc/{pid}/ns/mnt"}]
+        spec["linux"] |= {"namespaces": kinds, "timeOffsets": {"boottime": {"secs": 10**6}}}
+        runtime.write(spec)
+        assert int(runtime.ok("run", "--bundle", str(runtime.bundle.path), "c1")) > 10**6
+        assert Path(f"/proc/{pid}/root/proc/self/timens_offsets").read_text() == "theirs\n"
 
 
 def test_a_device_that_is_bound_is_that_of_its_number(runtime: Runtime) -> None:

@@ -63,7 +63,10 @@ HELD_DEV = [
     ("open_in", op.ROOT | op.NO_LINKS, "/dev", op.O_PATH_DIRECTORY, op.CONTAINERS_DEV),
 ]
 NUMBERS = {"/null": (1, 3), "/zero": (1, 5), "/full": (1, 7), "/random": (1, 8), "/urandom": (1, 9), "/tty": (5, 0)}
-NODES = [*HELD_DEV, *(("mknod", DEV, path, 0o020666, os.makedev(*of), 0, 0) for path, of in NUMBERS.items())]
+NODES = [
+    *HELD_DEV,
+    *(("mknod", DEV, path, 0o020666, os.makedev(*of), 0, 0, f"/dev{path}") for path, of in NUMBERS.items()),
+]
 BOUND = [
     *HELD_DEV, *(("bind_device", f"/dev{path}", DEV, path, 0o020000, os.makedev(*of)) for path, of in NUMBERS.items())
 ]  # fmt: skip

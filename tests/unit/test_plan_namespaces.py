@@ -182,3 +182,15 @@ def test_a_process_is_needed():
     del made["process"]
     with pytest.raises(ConfigError, match="process is missing"):
         compile_plan(made, ROOTFS, Start())
+
+
+def test_in_a_mount_namespace_of_others_the_clocks_are_told_to_the_hosts_proc():
+    """What their /proc has in that place may be anything of the kernel's: CVE-2025-52881."""
+    made = spec({"type": "time"}, linux={"namespaces": [{"type": "time"}, {"type": "mount", "path": "/proc/9/ns/mnt"}]})
+    made["linux"]["timeOffsets"] = {"boottime": {"secs": 5}}
+    init = [(step.name, *step.args) for step in compile_plan(made, Rootfs(path="/b/rootfs"), Start()).of(op.INIT)]
+    held = init.index(("open", "/proc", op.O_PATH_DIRECTORY, op.PROC))
+    assert held < init.index(("setns", op.FIRST_JOINED, NAMESPACES["mount"]))
+    assert ("write_proc", op.PROC, "/self/timens_offsets", b"boottime 5 0\n") in init
+    assert ("open_at", op.PROC, "self/ns/time_for_children", 0, op.SCRATCH) in init
+    assert not [step for step in init if step[0] == "open" and str(step[1]).startswith("/proc/self")]
