@@ -49,14 +49,21 @@ def claim_directory(path: str, inside: Sequence[str] = ()) -> None:
 
 def is_ours(path: str) -> bool:
     """Is there a directory of that path that nobody else can change? Nothing is made."""
+    return os.path.isdir(path) and why_not_ours(path) is None
+
+
+def why_not_ours(path: str) -> UnsafeDirectory | None:
+    """What `claim_directory` would raise. Nothing is made."""
     walk = _Walk(path, make=False)
     try:
         _check_own(path, os.fstat(walk.end()))
-    except (UnsafeDirectory, OSError):
-        return False
+    except UnsafeDirectory as error:
+        return error
+    except OSError:
+        return None
     finally:
         walk.close()
-    return True
+    return None
 
 
 class _Walk:

@@ -290,10 +290,17 @@ def run_click(words: list[str]) -> int:
 
 
 def settings_of(ctx: click.Context) -> Settings:
-    """The settings of a command, also while a command line is only being completed."""
-    if isinstance(ctx.obj, Settings):
-        return ctx.obj.claimed()
-    return make_settings(ctx.find_root().params, os.environ)
+    """The settings of a command, with directories that are ours to use; also while a command line is only being completed.
+
+    Raises:
+        UnsafeDirectory: they aren't.
+    """
+    return ctx.obj.claimed() if isinstance(ctx.obj, Settings) else named_settings(ctx)
+
+
+def named_settings(ctx: click.Context) -> Settings:
+    """The same for who uses no directory of ours, or says what is wrong with one."""
+    return ctx.obj if isinstance(ctx.obj, Settings) else make_settings(ctx.find_root().params, os.environ)
 
 
 def usage_error(error: click.ClickException) -> UsageError:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from minibox.cli.application import settings_of
+from minibox.cli.application import named_settings, settings_of
 from minibox.cli.completion import SHELLS
 from minibox.cli.table import format_json, printable
 from minibox.errors import UsageError
@@ -72,7 +72,7 @@ def doctor(ctx: click.Context, as_json: bool) -> int:
     """
     from minibox.engine.doctor import diagnose
 
-    settings = settings_of(ctx)
+    settings = named_settings(ctx)
     checks = diagnose(settings.root, settings.runroot)
     if as_json:
         fields = ("name", "status", "found", "consequence", "fix")
@@ -113,7 +113,7 @@ def version(ctx: click.Context, as_json: bool) -> None:
 
     from minibox.engine.version import version_text
 
-    settings = settings_of(ctx)
+    settings = named_settings(ctx)
     uname = os.uname()
     facts = {
         "minibox": version_text(),

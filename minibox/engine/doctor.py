@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from functools import partial
 
+from minibox.base.directories import why_not_ours
 from minibox.base.paths import absolute
 from minibox.errors import MiniboxError, NetworkError, ProbeFailed
 from minibox.record import record
@@ -329,6 +330,8 @@ def check_rootless_network() -> Check:
 
 def check_directory(name: str, path: str) -> Check:
     """A directory of ours: that it can be written, where it is, and how much fits."""
+    if unsafe := why_not_ours(path):
+        return Check(name, MISSING, str(unsafe), "no command uses it", unsafe.hint or "")
     existing = nearest_existing(path)
     if not os.access(existing, os.W_OK | os.X_OK):
         lost, fix = "nothing can be stored", f"sudo install -d -o {os.geteuid()} {path}"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from tests.conftest import Completed
 from tests.leaks import SLOWNESS
 from tests.living import Box, until
+from tests.oci_runtime import Runtime
 from tests.probes import requires, requires_user
 
 pytestmark = [requires("root"), requires_user]
@@ -89,6 +91,8 @@ def test_what_somebody_else_has_put_in_its_place_is_not_used(victim: Victim, how
         done = victim(*words)
         assert done.returncode == 125, (words, done)
         assert f"use the directory {victim.runroot}: " in done.stderr and "hint: set --root or --runroot" in done.stderr
+    told = " ".join(victim("doctor").stdout.split())
+    assert f"missing runroot use the directory {victim.runroot}: " in told
     assert victim.is_unharmed()
 
 
@@ -145,7 +149,7 @@ def test_what_is_typed_into_attach_goes_to_nobody_else(user_box: Box, monkeypatc
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as ours:  # root's
         ours.settimeout(20 * SLOWNESS)
         ours.connect(container)
-        with pytest.raises(BrokenPipeError):
+        with pytest.raises(ConnectionError):
             until(lambda: ours.send(b"\0from root\n") and False, "it is closed")
     assert user_box.ok("exec", "web", "echo", "goes on") == "goes on"
     assert "from root" not in user_box.ok("logs", "web")
@@ -160,6 +164,31 @@ def test_what_is_typed_into_attach_goes_to_nobody_else(user_box: Box, monkeypatc
         with taken:
             assert taken.recv(100) == b""
     os.rename("gone", container)
+
+
+LISTEN = """
+import os, socket, sys
+os.umask(0)
+ours = socket.socket(socket.AF_UNIX)
+ours.bind(sys.argv[1])
+ours.listen()
+print("ready", flush=True)
+print(len(ours.accept()[0].recv(100, socket.MSG_WAITALL)), flush=True)
+"""
+
+
+def test_a_terminal_is_sent_to_nobody_else(runtime: Runtime, session_directory: Path) -> None:
+    """The engine has named a socket, and another was faster."""
+    spec = runtime.bundle.shell("true")
+    spec["process"]["terminal"] = True
+    runtime.write(spec)
+    with TemporaryDirectory(dir=session_directory) as place:
+        os.chmod(place, 0o1777)
+        with as_attacker(LISTEN, f"{place}/console", stdout=subprocess.PIPE) as attacker:
+            assert attacker.stdout and attacker.stdout.readline() == b"ready\n"
+            words = ("create", "-b", str(runtime.bundle.path), "--console-socket", f"{place}/console", "c1")
+            assert f"a process of user {ATTACKER_ID} is at the other end" in runtime.error(*words)
+            assert attacker.stdout.readline() == b"0\n"
 
 
 def test_nobody_else_reads_images_and_what_they_hold(victim: Victim, minibox: Any, state: Path) -> None:

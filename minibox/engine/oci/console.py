@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
 
+from minibox.base.sockets import check_peer
 from minibox.errors import MiniboxError, kernel_says
 
 SOCK_CLOEXEC = 0o2000000
@@ -18,14 +19,18 @@ class Receiver:
         """Connect.
 
         Raises:
-            MiniboxError: nobody listens there.
+            MiniboxError: nobody listens there, or somebody else does.
         """
         self._socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         try:
             self._socket.connect(path if len(os.fsencode(path)) <= PATH_BYTES_MAX else _short(path))
+            check_peer(self._socket, path, or_root=True)  # what is sent is all that the container reads and writes
         except OSError as error:
             self._socket.close()
             raise MiniboxError(f"connect to {path}: {kernel_says(error)}") from error
+        except MiniboxError:
+            self._socket.close()
+            raise
 
     def send(self, name: str, fd: int) -> None:
         """Send a descriptor, and a name for it."""
