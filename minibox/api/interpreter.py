@@ -10,6 +10,8 @@ import os
 import sys
 from stat import S_ISDIR
 
+from minibox.base import paths
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,11 +63,11 @@ def _is_for_all(path: str, files: list[str]) -> bool:
 def _own_directories() -> Iterator[str]:
     for path in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(command())):
         yield from _narrowed(path)
-    for entry in sys.path:
-        yield from _narrowed(os.path.abspath(entry))
+    for entry in paths.search_path():
+        yield from _narrowed(entry)
     yield from _found_otherwise()
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    if main:
+    if main and (paths.working_directory() or os.path.isabs(main)):
         yield os.path.abspath(main)
 
 
@@ -91,7 +93,7 @@ def _imported() -> Iterator[str]:
 
 def _found_otherwise() -> list[str]:
     """Those that no entry of `sys.path` leads to: an import hook has found them, as of an editable installation."""
-    entries = {os.path.abspath(entry) for entry in sys.path}
+    entries = set(paths.search_path())
     return [place for place in _imported() if os.path.dirname(place) not in entries]
 
 
@@ -119,5 +121,4 @@ def _is_below(path: str, directory: str) -> bool:
 
 def search_path() -> list[str]:
     """`sys.path`, absolute, and what leads to the modules that it doesn't lead to here."""
-    found = [os.path.abspath(entry) for entry in sys.path]
-    return [*found, *dict.fromkeys(map(os.path.dirname, _found_otherwise()))]
+    return [*paths.search_path(), *dict.fromkeys(map(os.path.dirname, _found_otherwise()))]

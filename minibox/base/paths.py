@@ -43,6 +43,14 @@ def working_directory() -> str:
         return ""
 
 
+def search_path() -> list[str]:
+    """`sys.path`, absolute; without what begins at a working directory that is not there any more."""
+    import sys
+
+    cwd = working_directory()
+    return [os.path.normpath(os.path.join(cwd, entry)) for entry in sys.path if cwd or os.path.isabs(entry)]
+
+
 def _lost(path: str) -> MiniboxError:
     from minibox.errors import MiniboxError
 

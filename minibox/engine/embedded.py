@@ -20,7 +20,7 @@ from minibox.engine.outcome import Usage, judge_end
 from minibox.engine.output_log import OutputLog, last_lines, text
 from minibox.engine.owned import Owned
 from minibox.engine.started import Started
-from minibox.engine.streams import Streams
+from minibox.engine.streams import ClosedEnds, Streams
 from minibox.engine.verdict import KILLED
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import cgroup
@@ -64,6 +64,7 @@ class Embedded:
         image: ResolvedImage | None = None,
     ) -> None:
         """Claim it; arguments and errors as of `container.run`, and ``image`` as of `new_launch`."""
+        ClosedEnds()  # for good: a descriptor of ours that had such a number would be taken for the caller's stream
         launch = new_launch(options, root, runroot, storage_driver, on_note, None, image)
         launch.compile = templates.prepare
         self._owned, self._launch = Owned(launch), launch

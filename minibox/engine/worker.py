@@ -18,6 +18,7 @@ from signal import SIG_IGN, SIGCHLD, SIGKILL, signal
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
+from minibox.base.paths import search_path
 from minibox.engine.user_namespace import end_with, enter, open_namespace, report_of, value_of
 from minibox.errors import MiniboxError, kernel_says
 from minibox.linux import launcher
@@ -149,10 +150,8 @@ class Delegated:
 
 def _search_path() -> list[str]:
     """Absolute, and with what leads to minibox itself, whoever has found it here."""
-    import sys
-
     above = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return [*(os.path.abspath(entry) for entry in sys.path), above]
+    return [*search_path(), above]
 
 
 # ---- the other side --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,25 @@ def test_an_embedding_programs_state_is_left_alone(api: None) -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         assert os.umask(mask) == 0o027
+
+
+@pytest.mark.parametrize("fds", [(0,), (1,), (0, 1, 2)], ids=str)
+def test_an_embedding_program_with_closed_streams(
+    environment: dict[str, str], tmp_path: Path, fds: tuple[int, ...]
+) -> None:
+    """A socket of ours had the number, and what a container wrote went to the launcher, as a request."""
+    script = """
+import sys, os, minibox
+with minibox.Sandbox("base", network="none") as box:
+    for _ in range(3):
+        assert box.run(["sh", "-c", "cat; echo lost"]).returncode == 0
+    assert box.run(["echo", "hi"], capture_output=True).stdout == b"hi\\n"
+assert all(os.readlink(f"/proc/self/fd/{fd}") == "/dev/null" for fd in map(int, sys.argv[1:]))
+open("worked", "w")
+"""
+    words = [sys.executable, "-c", script, *map(str, fds)]
+    done = subprocess.run(words, env=environment, cwd=tmp_path, preexec_fn=closed(*fds), check=False, timeout=END_S)
+    assert (done.returncode, (tmp_path / "worked").exists()) == (0, True)
 
 
 def test_a_removed_working_directory_of_an_embedding_program(api: None, gone: Callable[[], None]) -> None:
