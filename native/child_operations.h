@@ -31,7 +31,7 @@ void mb_child_unblock_signals(const struct mb_child *child);
 /* Give an environment the HOME that the operation home has found, for an empty one. */
 void mb_child_put_home(const struct mb_child *child, char **environment);
 
-/* Put a descriptor into a slot; -1 is passed on as -errno. */
+/* Put a descriptor into a slot, and close what was in it; -1 is passed on as -errno. */
 int mb_child_fill(struct mb_child *child, uint64_t argument, int fd);
 
 /* Open `path` inside the root of slot `root`, where neither "..", nor a symlink, nor a magic link

@@ -28,6 +28,9 @@ int mb_child_fill(struct mb_child *child, uint64_t argument, int fd) {
     if (fd < 0) {
         return -errno;
     }
+    if (child->slots[argument] >= 0) {
+        close(child->slots[argument]); /* a limit may be low, and layers many */
+    }
     child->slots[argument] = fd;
     return 0;
 }

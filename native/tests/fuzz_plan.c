@@ -38,6 +38,7 @@ static void follow(const struct mb_plan *plan, char kind, uint64_t argument) {
         if (argument == MB_HOST) {
             return;
         }
+        argument &= ~MB_NO_LINKS;
         /* fall through */
     case 'f':
     case 'o':
