@@ -32,6 +32,7 @@ ffibuilder.cdef("""
                       struct mb_record *record, int *pidfd);
 
     void mb_fd_close(int *fd);
+    int mb_fd_copy(int fd, int *to);
     void mb_fd_move(int *from, int *to);
     struct mb_view { struct mb_record *record; uint32_t size; int memory_fd; };
     int mb_view_make(struct mb_view *view, uint32_t size, int in_file);

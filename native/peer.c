@@ -1,6 +1,7 @@
 #include "peer.h"
 #include "syscalls.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
 #include <string.h>
@@ -14,6 +15,12 @@ void mb_fd_close(int *fd) {
     if (closed >= 0) {
         close(closed);
     }
+}
+
+int mb_fd_copy(int fd, int *to) {
+    mb_fd_close(to);
+    *to = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return *to < 0 ? -errno : 0;
 }
 
 void mb_fd_move(int *from, int *to) {

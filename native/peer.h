@@ -13,6 +13,9 @@
 /* Close a descriptor unless it is -1; it is -1 afterwards. */
 void mb_fd_close(int *fd);
 
+/* Close what is in `to`, and open a copy of `fd` there, close-on-exec. Returns 0 or -errno. */
+int mb_fd_copy(int fd, int *to);
+
 /* Close what is in `to`, and move `from` there. */
 void mb_fd_move(int *from, int *to);
 

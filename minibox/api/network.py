@@ -7,6 +7,7 @@ from _thread import allocate_lock
 from weakref import WeakSet
 
 from minibox.engine import networks
+from minibox.engine.interrupts import uninterrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,15 +70,23 @@ class Network:
         found = place(where)
         self._root, self._runroot = found.root, found.runroot
         words = [f"{key}={value}" for key, value in (labels or {}).items()]
-        self._network, self._fd = networks.create(
-            self._root, self._runroot, name, internal=internal, subnet=subnet, labels=words, owned=True
-        )
         self._lock = allocate_lock()
-        self._closed = False
-        self.name, self.id = self._network.name, self._network.id
-        self.subnet, self.gateway = str(self._network.subnet), self._network.gateway
+
+        def create() -> None:
+            self._network, self._fd = networks.create(
+                self._root, self._runroot, name, internal=internal, subnet=subnet, labels=words, owned=True
+            )
+            self._closed = False
+            self.name, self.id = self._network.name, self._network.id
+            self.subnet, self.gateway = str(self._network.subnet), self._network.gateway
+            _owned_here.add(self)
+
         self.internal = internal
-        _owned_here.add(self)
+        try:
+            uninterrupted(create)
+        except BaseException:
+            self.close()
+            raise
 
     def connect(self, box: Sandbox, *, aliases: Iterable[str] = ()) -> str:
         """Put a sandbox that runs on this network; its address here. One that was on it before gets the same, if it is free.
@@ -86,7 +95,8 @@ class Network:
             UsageError: it is on it.
             NetworkError: the kernel or nft refuses.
         """
-        held = networks.connect(self._root, self._runroot, self.name, box.id, aliases=tuple(aliases))
+        root, runroot, names = self._root, self._runroot, tuple(aliases)
+        held = uninterrupted(lambda: networks.connect(root, runroot, self.name, box.id, aliases=names))
         return held.address if held else ""
 
     def disconnect(self, box: Sandbox) -> None:
@@ -96,7 +106,7 @@ class Network:
             UsageError: it isn't on it.
             NetworkError: the kernel or nft refuses.
         """
-        networks.disconnect(self._root, self._runroot, self.name, box.id)
+        uninterrupted(lambda: networks.disconnect(self._root, self._runroot, self.name, box.id))
 
     def partition(self, *groups: Iterable[Sandbox]) -> None:
         """Lose all that is sent between sandboxes of different groups, in place of the partition before.
@@ -107,11 +117,12 @@ class Network:
         Raises:
             NetworkError: one isn't on this network, or nft refuses.
         """
-        networks.cut(self._root, self._runroot, self._network, [[box.id for box in group] for group in groups])
+        ids = [[box.id for box in group] for group in groups]
+        uninterrupted(lambda: networks.cut(self._root, self._runroot, self._network, ids))
 
     def heal(self) -> None:
         """Lose nothing any more."""
-        networks.heal(self._runroot, self._network)
+        uninterrupted(lambda: networks.heal(self._runroot, self._network))
 
     def address_of(self, box: Sandbox) -> str | None:
         """A sandbox's address on this network; None when it isn't on it."""
@@ -119,6 +130,9 @@ class Network:
 
     def close(self) -> None:
         """Remove it; who is on it is cut off. From any thread, and twice is fine."""
+        uninterrupted(self._end)
+
+    def _end(self) -> None:
         with self._lock:
             if self._closed:
                 return

@@ -117,18 +117,35 @@ class Popen(Generic[AnyStr]):
         stdin, stdout, stderr: files for the other ends of its pipes; None where there is none.
     """
 
-    def __init__(self, args: tuple[str, ...], started: Started, ends: Ends, text: Text, bufsize: int = -1) -> None:
+    _started: Started
+
+    def __init__(self, args: tuple[str, ...], text: Text, bufsize: int = -1) -> None:
+        """`begin` follows."""
         self.args = args
-        self._started, self._text = started, text
+        self._text, self._bufsize = text, bufsize
         self.stdin: IO[AnyStr] | None = None
         self.stdout: IO[AnyStr] | None = None
         self.stderr: IO[AnyStr] | None = None
         self._input: memoryview | None = None
         self._output: dict[int, list[bytes]] = {}
-        ends.begun()
-        for number, name in enumerate(("stdin", "stdout", "stderr")):
-            if (fd := ends.take(number)) >= 0:
-                setattr(self, name, self._file(fd, "wb" if number == 0 else "rb", bufsize))
+
+    def begin(self, start: Callable[[tuple[int, int, int]], Started], streams: tuple[Stream, Stream, Stream]) -> None:
+        """Start it, with descriptors of its streams; when this fails `abandon` follows."""
+        ends = Ends(*streams)
+        try:
+            self._started = start(ends.outside)
+            ends.begun()
+            for number, name in enumerate(("stdin", "stdout", "stderr")):
+                if (fd := ends.take(number)) >= 0:
+                    setattr(self, name, self._file(fd, "wb" if number == 0 else "rb", self._bufsize))
+        finally:
+            ends.close()
+
+    def abandon(self) -> None:
+        """Nobody has it: kill it, if it was started."""
+        self.close()
+        if hasattr(self, "_started"):
+            self._started.end()
 
     def _file(self, fd: int, mode: str, bufsize: int) -> IO[Any]:
         file = open(fd, mode, 0 if bufsize == 0 else -1 if bufsize == 1 else bufsize)

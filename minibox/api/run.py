@@ -5,19 +5,23 @@ from __future__ import annotations
 from typing import Any, overload
 
 from minibox.api.options import ContainerOptions, place, run_options, text_of
-from minibox.api.process import PIPE, Ends, Popen, Text, finish, last_words
+from minibox.api.process import PIPE, Popen, Text, finish, last_words
 from minibox.engine.completed import CompletedRun
 from minibox.engine.embedded import Embedded
+from minibox.engine.interrupts import uninterrupted
 from minibox.engine.tidying import later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Unpack
 
     from minibox.api.keywords import RunAsBytes, RunAsGiven, RunAsText
+    from minibox.api.options import Place
     from minibox.api.process import Stream
+    from minibox.engine.options import RunOptions
+    from minibox.image.store import ResolvedImage
 
     #: A command: not one text, but its words.
     Words = Iterable[str | os.PathLike[str]]
@@ -51,6 +55,61 @@ def streams(
             raise ValueError("stdout and stderr can't be given with capture_output")
         stdout = stderr = PIPE
     return stdin, stdout, stderr
+
+
+class PullFirst(Exception):
+    """The image has to be pulled."""
+
+
+class Owner:
+    """Closes a container when its block is left, whatever may interrupt that; when nobody has this object any more, too.
+
+    Attributes:
+        box: the container.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        where: Place,
+        close: Callable[[Embedded], None] = Embedded.close,
+        image: ResolvedImage | None = None,
+    ) -> None:
+        """Nothing is done yet; ``image`` as of `Embedded`."""
+        self._close = close
+
+        def pull(image: str, platform: str) -> None:
+            raise PullFirst
+
+        self.box = Embedded(
+            options,
+            root=where.root,
+            runroot=where.runroot,
+            storage_driver=where.storage_driver,
+            pull=pull,
+            image=image,
+        )
+
+    def begin(self, start: Callable[[], object]) -> None:
+        """Start it, all of it or not at all; its image is pulled before, where it has to be."""
+        try:
+            uninterrupted(start)
+        except PullFirst:
+            self.box.pull()
+            uninterrupted(start)
+
+    def close(self) -> None:
+        if self.box.is_ours():
+            uninterrupted(lambda: self._close(self.box))
+
+    def __enter__(self) -> Embedded:
+        return self.box
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 @overload
@@ -103,19 +162,22 @@ def run(
     """
     where = place(options)
     wanted = run_options(image, words(args), options)
-    ends = Ends(*streams(input, stdin, stdout, stderr, capture_output))
-    try:
-        container = Embedded(wanted, root=where.root, runroot=where.runroot, storage_driver=where.storage_driver)
+    command: Popen[Any] = Popen(wanted.command, Text(text, encoding, errors))
+    wired = streams(input, stdin, stdout, stderr, capture_output)
+    owner = Owner(wanted, where, lambda box: box.close(later))
+    with owner as container:
         try:
-            started = container.start(ends.outside)
-            command: Popen[Any] = Popen(wanted.command, started, ends, Text(text, encoding, errors))
+            owner.begin(lambda: command.begin(container.start, wired))
             out, err = finish(command, input, timeout, lambda: container.timed_out(timeout or 0.0))
-            code, verdict = command.wait(), container.verdict(last_words(out, err))
-            done = CompletedRun(wanted.command, code, out, err, verdict, container.usage())
         finally:
-            container.close(later)
-    finally:
-        ends.close()
+            command.close()
+        code = command.wait()
+
+        def completed() -> CompletedRun[Any]:
+            verdict, usage = container.verdict(last_words(out, err)), container.usage()
+            return CompletedRun(wanted.command, code, out, err, verdict, usage)
+
+        done = uninterrupted(completed)
     if check:
         done.check_returncode()
     return done

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, overload
 
 from minibox.api.options import ContainerOptions, place, run_options, variables
 from minibox.api.process import DEVNULL, Ends, Popen, Text, finish, last_words
-from minibox.api.run import streams, words
+from minibox.api.run import Owner, streams, words
 from minibox.engine import box_files, readiness
 from minibox.engine.completed import CompletedRun
-from minibox.engine.embedded import Embedded
 from minibox.engine.exec import ExecOptions
+from minibox.engine.interrupts import uninterrupted
 from minibox.engine.outcome import Usage
 from minibox.engine.readiness import wait_until
 from minibox.errors import UsageError
@@ -73,28 +74,25 @@ class Sandbox:
             CommandNotFound, CommandNotExecutable: the command is at fault.
             MiniboxError: anything else.
         """
-        self._closed = True
         where = place(options)
         command = words(args)
         wanted = run_options(image, command, options, idle=not command and not service)
         self.image = image
-        self._box = Embedded(
-            wanted,
-            root=where.root,
-            runroot=where.runroot,
-            storage_driver=where.storage_driver,
-            image=_snapshot.frozen.image if _snapshot else None,
-        )
-        try:
+        self._owner = Owner(wanted, where, image=_snapshot.frozen.image if _snapshot else None)
+        self._box = self._owner.box
+
+        def start() -> None:
             ends = Ends(DEVNULL, DEVNULL, DEVNULL)
             try:
                 self._box.start(ends.outside, logged=not wanted.idle)
             finally:
                 ends.close()
+
+        try:
+            self._owner.begin(start)
         except BaseException:
-            self._box.close()
+            self.close()
             raise
-        self._closed = False
 
     # ---- commands -------------------------------------------------------------------------------
 
@@ -138,7 +136,7 @@ class Sandbox:
             CalledProcessError: it failed, and ``check`` was given.
         """
         stdin, stdout, stderr = streams(input, stdin, stdout, stderr, capture_output)
-        before = self._box.measured()
+        before = uninterrupted(self._box.measured)
         command: Popen[Any] = self.popen(
             args,
             stdin=stdin,
@@ -152,11 +150,14 @@ class Sandbox:
             user=user,
         )
         out, err = finish(command, input, timeout, command.kill)
-        code = command.wait()
-        verdict = self._box.verdict_on(command._started, before, last_words(out, err))
-        done: CompletedRun[Any] = CompletedRun(
-            command.args, code, out, err, verdict, self._box.usage_of(command._started)
-        )
+        command.wait()
+
+        def completed() -> CompletedRun[Any]:
+            started, log = command._started, last_words(out, err)
+            verdict, usage = self._box.verdict_on(started, before, log), self._box.usage_of(started)
+            return CompletedRun(command.args, command.wait(), out, err, verdict, usage)
+
+        done = uninterrupted(completed)
         if check:
             done.check_returncode()
         return done
@@ -192,12 +193,14 @@ class Sandbox:
             CommandNotFound, CommandNotExecutable: the command is at fault.
         """
         options = exec_options(args, env, cwd, user)
-        ends = Ends(stdin, stdout, stderr)
+        command: Popen[Any] = Popen(options.command, Text(text, encoding, errors), bufsize)
+        start = partial(self._box.execute, options)
         try:
-            started = self._box.execute(options, ends.outside)
-            return Popen(options.command, started, ends, Text(text, encoding, errors), bufsize)
-        finally:
-            ends.close()
+            uninterrupted(lambda: command.begin(start, (stdin, stdout, stderr)))
+            return command
+        except BaseException:
+            uninterrupted(command.abandon)
+            raise
 
     # ---- files ----------------------------------------------------------------------------------
 
@@ -213,7 +216,8 @@ class Sandbox:
             MiniboxError: the directory isn't there, or can't be written.
         """
         content = data.encode() if isinstance(data, str) else bytes(memoryview(data))
-        box_files.write(self._box, os.fspath(path), content, mode, "" if user is None else str(user))
+        name = "" if user is None else str(user)
+        uninterrupted(lambda: box_files.write(self._box, os.fspath(path), content, mode, name))
 
     def read_file(self, path: str | os.PathLike[str], *, limit_bytes: int = READ_BYTES_MAX) -> bytes:
         """The content of a file in it.
@@ -224,7 +228,7 @@ class Sandbox:
         Raises:
             MiniboxError: it isn't there, is no regular file, or is larger.
         """
-        return box_files.read(self._box, os.fspath(path), limit_bytes)
+        return uninterrupted(lambda: box_files.read(self._box, os.fspath(path), limit_bytes))
 
     def put(self, source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
         """Copy a file or a directory of the host into it, by the rules of ``docker cp``: it is root's inside.
@@ -232,7 +236,7 @@ class Sandbox:
         Raises:
             MiniboxError: one of both isn't there, or a file would replace a directory or the other way round.
         """
-        box_files.put(self._box, os.fspath(source), os.fspath(path))
+        uninterrupted(lambda: box_files.put(self._box, os.fspath(source), os.fspath(path)))
 
     def get(self, path: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
         """Copy a file or a directory of it to the host, by the same rules: it is the caller's.
@@ -240,7 +244,7 @@ class Sandbox:
         Raises:
             MiniboxError: one of both isn't there, or a file would replace a directory or the other way round.
         """
-        box_files.get(self._box, os.fspath(path), os.fspath(destination))
+        uninterrupted(lambda: box_files.get(self._box, os.fspath(path), os.fspath(destination)))
 
     def diff(self) -> list[tuple[str, str]]:
         """What has changed in its root file system since its image, sorted by path: ``("A", "/etc/new")``.
@@ -250,7 +254,7 @@ class Sandbox:
         from minibox.engine.differences import diff
 
         self._box.check_open("compare")
-        return diff(self._box.root, self.id)
+        return uninterrupted(lambda: diff(self._box.root, self.id))
 
     def commit(self, reference: str, *, changes: Iterable[str] = (), message: str = "") -> str:
         """Make an image of it, with a layer of what has changed; its processes are stopped meanwhile.
@@ -268,7 +272,7 @@ class Sandbox:
 
         self._box.check_open("commit")
         options = CommitOptions(reference=reference, change=tuple(changes), message=message)
-        return commit(self._box.root, self.id, options)
+        return uninterrupted(lambda: commit(self._box.root, self.id, options))
 
     def snapshot(self) -> Snapshot:
         """Freeze its root file system, as it is now, to begin other sandboxes with; see `Snapshot`.
@@ -282,7 +286,13 @@ class Sandbox:
         """
         from minibox.api.snapshot import Snapshot
 
-        return Snapshot(self._box.freeze())
+        snapshot = Snapshot()
+        try:
+            uninterrupted(lambda: snapshot._hold(self._box.freeze()))
+            return snapshot
+        except BaseException:
+            snapshot.close()
+            raise
 
     # ---- readiness ------------------------------------------------------------------------------
 
@@ -347,7 +357,7 @@ class Sandbox:
         Raises:
             UsageError: it has none.
         """
-        return self._box.logs()
+        return uninterrupted(self._box.logs)
 
     # ---- life -----------------------------------------------------------------------------------
 
@@ -372,12 +382,12 @@ class Sandbox:
     @property
     def verdict(self) -> Verdict:
         """How it came to its end, or that it runs."""
-        return self._box.verdict()
+        return uninterrupted(self._box.verdict)
 
     @property
     def usage(self) -> Usage:
         """What all in it has used so far."""
-        return self._box.usage()
+        return uninterrupted(self._box.usage)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end of its main process; the return code.
@@ -399,12 +409,11 @@ class Sandbox:
 
     def keep(self) -> None:
         """Its files outlive it, as of a container that has ended: for ``minibox shell``, ``minibox rm``."""
-        self._box.keep_files()
+        uninterrupted(self._box.keep_files)
 
     def close(self) -> None:
         """End it, and remove what it had; from any thread, and twice is fine."""
-        self._closed = True
-        self._box.close()
+        self._owner.close()
 
     def __enter__(self) -> Sandbox:
         return self
@@ -415,14 +424,14 @@ class Sandbox:
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and self._box.is_ours():
+        if hasattr(self, "_box") and self._box.is_ours():
             import warnings
 
             warnings.warn(f"sandbox {self.name} was not closed", ResourceWarning, stacklevel=2, source=self)
             self.close()
 
     def __repr__(self) -> str:
-        return f"<minibox.Sandbox {self.name} of {self.image}{', closed' if self._closed else ''}>"
+        return f"<minibox.Sandbox {self.name} of {self.image}{'' if self._box.is_ours() else ', closed'}>"
 
 
 def exec_options(

@@ -136,18 +136,16 @@ class _Call:
         from socket import socketpair
 
         from minibox.api.options import place
-        from minibox.engine.embedded import Embedded
+        from minibox.api.run import Owner
 
         packed = self._packed(arguments, keywords)
         where = place(self._options)
         ours, theirs = socketpair()
         with ours:
-            box = Embedded(
-                self._run_options(), root=where.root, runroot=where.runroot, storage_driver=where.storage_driver
-            )
-            try:
+            owner = Owner(self._run_options(), where)
+            with owner as box:
                 with theirs:
-                    box.start((theirs.fileno(), 1, 2), socket=True)
+                    owner.begin(lambda: box.start((theirs.fileno(), 1, 2), socket=True))
                 try:
                     ours.sendall(packed)
                 except (BrokenPipeError, ConnectionResetError):
@@ -156,8 +154,6 @@ class _Call:
                 if answer is not None:
                     return self._value(answer)
                 raise self._ended(box)
-            finally:
-                box.close()
 
     def _packed(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes:
         import pickle

@@ -8,6 +8,7 @@ from typing import Any
 
 from minibox.api.options import ContainerOptions, place
 from minibox.engine import snapshots
+from minibox.engine.interrupts import uninterrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +31,12 @@ class Snapshot:
         id: 64 hexadecimal digits.
     """
 
-    def __init__(self, held: snapshots.Held) -> None:
+    _held: snapshots.Held
+
+    def __init__(self) -> None:
         """Not by users."""
+
+    def _hold(self, held: snapshots.Held) -> None:
         self._held = held
 
     @classmethod
@@ -66,7 +71,13 @@ class Snapshot:
             with prepare() as box:
                 return box._box.freeze(snapshot_id)
 
-        return cls(snapshots.hold_or_freeze(place(options).root, snapshot_id, make))
+        snapshot = cls()
+        try:
+            snapshot._hold(snapshots.hold_or_freeze(place(options).root, snapshot_id, make))
+            return snapshot
+        except BaseException:
+            snapshot.close()
+            raise
 
     @property
     def id(self) -> str:
@@ -88,7 +99,8 @@ class Snapshot:
 
     def close(self) -> None:
         """Let go of it. Sandboxes that have begun with it go on."""
-        self._held.close()
+        if hasattr(self, "_held"):
+            uninterrupted(self._held.close)
 
     def __enter__(self) -> Snapshot:
         return self

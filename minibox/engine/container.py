@@ -72,6 +72,11 @@ def run(
         container = Foreground(launch)
         try:
             return container.run(on_trace)
+        except (MiniboxError, OSError):
+            raise
+        except BaseException:
+            launch.is_interrupted = True
+            raise
         finally:
             container.close()
     finally:

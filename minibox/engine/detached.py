@@ -90,6 +90,7 @@ class Detached:
             if not self._new:
                 note_failure(launch.root, launch.claim.id, error)
             _unlink(removal.socket_path(launch.runroot, launch.claim.id))
+            launch.is_interrupted = not isinstance(error, (MiniboxError, OSError))
             launch.close(keep=keep)
             raise
         finally:

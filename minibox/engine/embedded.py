@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
+from functools import partial
 from weakref import WeakSet
 
 from minibox.engine import templates
@@ -29,8 +30,9 @@ from minibox.record import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.engine.cause import Facts
+    from minibox.engine.container import Pull
     from minibox.engine.exec import ExecOptions
-    from minibox.engine.launch import Later, Note
+    from minibox.engine.launch import Later, Launch, Note
     from minibox.engine.measured import Measured
     from minibox.engine.options import RunOptions
     from minibox.engine.snapshots import Held
@@ -47,8 +49,6 @@ class Embedded:
     """One container. `close` ends it and removes all that it had; from any thread, and twice is fine.
 
     Attributes:
-        id, name: the container's.
-        directory: its own, under ``root/containers``.
         main: its first process, once it was started.
         log: what that writes, where nobody else reads it.
     """
@@ -61,22 +61,22 @@ class Embedded:
         runroot: str,
         storage_driver: str = "",
         on_note: Note | None = None,
+        pull: Pull | None = None,
         image: ResolvedImage | None = None,
     ) -> None:
-        """Claim it; arguments and errors as of `container.run`, and ``image`` as of `new_launch`."""
+        """Nothing is done yet; arguments as of `container.run`, and ``image`` as of `new_launch`."""
         ClosedEnds()  # for good: a descriptor of ours that had such a number would be taken for the caller's stream
-        launch = new_launch(options, root, runroot, storage_driver, on_note, None, image)
-        launch.compile = templates.prepare
-        self._owned, self._launch = Owned(launch), launch
         self.root, self.runroot, self.options = root, runroot, options
-        self.id, self.name, self.directory = launch.claim.id, launch.claim.name, launch.claim.directory
+        self._new_launch = partial(new_launch, options, root, runroot, storage_driver, on_note, image=image)
+        self._pull = pull
         self.main: Started | None = None
         self.log: OutputLog | None = None
+        self._owned: Owned | None = None
         self._lines: tuple[str, ...] = ()
         self._host: Host | None = None
         self._commands: set[Started] = set()  # others that run in it
-        self._lock = allocate_lock()
-        self._closed = self._is_parents = False
+        self._lock = allocate_lock()  # of who starts or closes it
+        self._closed = self._closing = self._is_parents = False
         self._sent: set[int] = set()  # signals, by `send_signal`
         self._timeout_s: float | None = None
         self._allowance = None if options.output_bytes is None else Allowance(options.output_bytes)
@@ -86,8 +86,16 @@ class Embedded:
         self._written_bytes: int | None = None
         _owned_here.add(self)
 
+    def pull(self) -> None:
+        """Pull its image, where that has to be, so that `start` needn't."""
+        from minibox.engine.registry import resolve_pulling
+        from minibox.image.store import ImageStore
+
+        resolve_pulling(ImageStore(self.root), self.options, None)
+        self._pull = lambda image, platform: None
+
     def start(self, outside: tuple[int, int, int], *, logged: bool = False, socket: bool = False) -> Started:
-        """Start it.
+        """Claim it, and start it.
 
         Args:
             outside: descriptors of its standard input, output and error. Pipes are its own from now on; anything else
@@ -99,35 +107,67 @@ class Embedded:
             CommandNotFound, CommandNotExecutable: the command is at fault.
             MiniboxError: anything else. In any case `close` follows.
         """
-        self._owned.prepare(late=not logged)
+        with self._lock:
+            if self._closing:
+                raise MiniboxError("a container was closed before it was started")
+            return self._start(outside, logged, socket)
+
+    def _start(self, outside: tuple[int, int, int], logged: bool, socket: bool) -> Started:
+        launch = self._new_launch(self._pull)
+        launch.compile = templates.prepare
+        owned = self._owned = Owned(launch)
+        owned.prepare(late=not logged)
         if logged:
             self.log = OutputLog(self.root, self.id)
             outside = (outside[0], self.log.fds[0], self.log.fds[1])
-        owner, allowance = self._launch.owner, self._allowance
+        owner, allowance = launch.owner, self._allowance
         streams = Streams(interactive=True, tty=False, owner=owner, outside=outside, allowance=allowance, socket=socket)
         try:
-            execution = self._owned.execute(streams.fds)
+            execution = owned.execute(streams.fds)
             streams.begin()
-            self._owned.begun()
+            owned.begun()
         except BaseException:
             streams.close()
             raise
         init = execution.init
         assert init
         group = execution.cgroup or cgroup.find(cgroup.detect(), f"minibox-{self.id}")
-        self._host = Host(self.id, init.pid, init.pidfd, self._launch.joinable(), group)
+        self._host = Host(self.id, init.pid, init.pidfd, launch.joinable(), group)
         if self.log:
             self.log.begun()
         self.main = Started(execution, streams, self._weigh)
         self._limit()
         return self.main
 
+    @property
+    def _started(self) -> Owned:
+        """What `start` has made."""
+        assert self._owned
+        return self._owned
+
+    @property
+    def _launch(self) -> Launch:
+        return self._started.launch
+
+    @property
+    def id(self) -> str:
+        return self._launch.claim.id
+
+    @property
+    def name(self) -> str:
+        return self._launch.claim.name
+
+    @property
+    def directory(self) -> str:
+        """Its own, under ``root/containers``."""
+        return self._launch.claim.directory
+
     def _limit(self) -> None:
         """Begin to look after the limits that the kernel doesn't know."""
         options, main = self.options, self.main
         assert main
         if self._allowance:
-            self._allowance.when_spent(lambda: self._owned.kill(OUTPUT))
+            self._allowance.when_spent(partial(self._started.kill, OUTPUT))
         if options.timeout_s or options.cpu_time_s:
             from minibox.engine.watch import Watch
 
@@ -136,7 +176,7 @@ class Embedded:
                 wall_s=options.timeout_s,
                 cpu_s=options.cpu_time_s,
                 cpu_used_ns=self._cpu_ns,
-                end=self._owned.kill,
+                end=self._started.kill,
             )
 
     def _cpu_ns(self) -> int:
@@ -156,8 +196,8 @@ class Embedded:
         if self.log:
             self.log.finish()
             self._lines = last_lines(self.log.path, LINES_KEPT)
-        self._owned.weigh(thoroughly=True)
-        self._written_bytes = self._owned.measured.disk_bytes
+        self._started.weigh(thoroughly=True)
+        self._written_bytes = self._started.measured.disk_bytes
         if self._written_bytes is None and self._launch.storage.driver in ("overlay", "erofs"):
             self._written_bytes = self._launch.storage.snapshot_bytes(self.id)
         if self._written_bytes is not None and self._allowance:
@@ -202,8 +242,8 @@ class Embedded:
         Raises:
             ContainerNotRunning: it has ended, was closed, or belongs to the process that this one was forked from.
         """
-        words = f"{what} sandbox {self.name}"
         self.check_open(what)
+        words = f"{what} sandbox {self.name}"
         if not self.main:
             raise ContainerNotRunning(f"{words}: it was not started")
         if not self.is_running():
@@ -215,7 +255,7 @@ class Embedded:
         Raises:
             ContainerNotRunning: it was closed, or belongs to the process that this one was forked from.
         """
-        if self._closed:
+        if self._closing:
             why = "this process was forked from the one that it belongs to" if self._is_parents else "it was closed"
             raise ContainerNotRunning(f"{what} sandbox {self.name}: {why}")
 
@@ -243,7 +283,7 @@ class Embedded:
         """
         if self.log is None:
             raise UsageError(f"sandbox {self.name} has no main process that could write a log")
-        if self._closed and not self._owned.keep:
+        if self._closed and not self._started.keep:
             raise ContainerNotRunning(f"read the log of sandbox {self.name}: it was closed")
         return text(self.log.path)
 
@@ -260,13 +300,13 @@ class Embedded:
     def timed_out(self, timeout_s: float) -> None:
         """Kill it, since its time is over."""
         self._timeout_s = timeout_s
-        self._owned.kill(WALL_TIME)
+        self._started.kill(WALL_TIME)
 
     def measured(self) -> Measured:
         """What it has used up to now."""
         if self.main and self.main.returncode is None and not self._closed:
-            self._owned.weigh(thoroughly=True)
-        return self._owned.measured
+            self._started.weigh(thoroughly=True)
+        return self._started.measured
 
     def usage(self) -> Usage:
         """What it has used; all of it is known when its main process has ended."""
@@ -290,9 +330,9 @@ class Embedded:
         assert self.main
         code = self.main.returncode
         if code is None and self.is_ours():
-            code = self.main.reap() if self._owned.ended_for else self.main.wait(0)
+            code = self.main.reap() if self._started.ended_for else self.main.wait(0)
         log = log or self.last_lines(LINES_SHOWN)
-        facts = None if code is None else self._facts(code, self._owned.measured, log)
+        facts = None if code is None else self._facts(code, self._started.measured, log)
         found = judge_end(self.id, self.name, facts, self.usage())
         if found.kind == SIGNAL and code is not None and -code in self._sent:
             sender = "this program"
@@ -321,7 +361,7 @@ class Embedded:
             options.pop("init", None)
         if self._timeout_s is not None:
             options["timeout_s"] = self._timeout_s
-        return measured.facts(code, options, ended_for=self._owned.ended_for, crowded=self._owned.crowded, log=log)
+        return measured.facts(code, options, ended_for=self._started.ended_for, crowded=self._started.crowded, log=log)
 
     def freeze(self, snapshot_id: str = "") -> Held:
         """A snapshot of what is on its root file system now; its processes are stopped meanwhile.
@@ -346,7 +386,7 @@ class Embedded:
 
     def keep_files(self) -> None:
         """Its files outlive it, for `minibox shell` and `minibox rm`."""
-        self._owned.keep_files()
+        self._started.keep_files()
 
     def close(self, later: Later | None = None) -> None:
         """End it, and remove what it had.
@@ -354,11 +394,20 @@ class Embedded:
         Args:
             later: takes the removal of its files; not where it has a name, which another may want at once.
         """
+        self._closing = True
         with self._lock:
             if self._closed:
                 return
-            self._closed = True
-        _owned_here.discard(self)
+            try:
+                self._close(later)
+            finally:
+                self._closed = True
+                _owned_here.discard(self)
+
+    def _close(self, later: Later | None) -> None:
+        owned = self._owned
+        if not owned:
+            return
         try:
             if self.main:
                 self.main.send_signal(SIGKILL)
@@ -367,23 +416,24 @@ class Embedded:
                 code = self.main.reap()
                 if self._watch:
                     self._watch.wait()
-                self._owned.ended(code, code if code >= 0 else 128 - code)
+                owned.ended(code, code if code >= 0 else 128 - code)
         finally:
             try:
-                self._owned.close(None if self.options.name else later)
+                owned.close(None if self.options.name else later)
             finally:
                 if self.log:
                     self.log.finish()
 
     def is_ours(self) -> bool:
         """Has it an owner, and is that this process?"""
-        return not self._closed
+        return not self._closed and not self._is_parents
 
     def disown(self) -> None:
         """In a child that a fork made: from now on this object does nothing."""
-        self._closed = self._is_parents = True
+        self._closed = self._closing = self._is_parents = True
         self._lock = allocate_lock()  # which another thread may have held
-        self._owned.disown()
+        if self._owned:
+            self._owned.disown()
         if self.log:
             self.log.disown()
 

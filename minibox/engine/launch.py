@@ -46,6 +46,7 @@ class Launch:
         prepared: what `prepare` has made.
         compile: by what: `engine.prepare`, or `engine.templates` for who starts many.
         execution: of its plan, once `execute` has been called.
+        is_interrupted: by an exception out of a signal handler, say: nobody knows what it has, but who collects by names.
     """
 
     prepared: Prepared
@@ -71,6 +72,7 @@ class Launch:
         self._on_note, self.note = on_note, on_note or (lambda _: None)
         self.health_check = check_of({"Healthcheck": healthcheck(options, image.config)})
         self.execution: Execution | None = None
+        self.is_interrupted = False
         self._missing: list[Callable[[], None]] = []
         self._connection: networking.Connection | None = None
 
@@ -251,7 +253,7 @@ class Launch:
         def finish() -> None:
             removed = _tried(self.end_processes, lambda: self._remove_files(keep))
             failure = ended or removed
-            self.claim.release(finished=failure is None)
+            self.claim.release(finished=failure is None and not self.is_interrupted)
             if failure:
                 raise failure
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from time import monotonic, sleep
 
 from minibox.engine.inside_network import tcp_socket
+from minibox.engine.interrupts import uninterrupted
 from minibox.engine.logs import LogReader
 from minibox.errors import ContainerNotRunning, MiniboxError, TimedOut, UsageError, kernel_says
 from minibox.linux.files import open_in_root
@@ -168,7 +169,8 @@ def wait_until(box: Embedded, condition: Condition, timeout_s: float) -> None:
     """
     try:
         for pause_s in pauses(box, condition, timeout_s):
-            if condition.is_met():
+            look = condition.is_met
+            if look() if isinstance(condition, Succeeds) else uninterrupted(look):  # a command may run for ever
                 return
             sleep(pause_s)
     finally:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from _thread import allocate_lock
 from select import POLLIN, poll
 from time import monotonic
+
+from minibox.engine.interrupts import uninterrupted
+from minibox.linux.process import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ class Started:
 
     Attributes:
         pid: of its process, as the host sees it.
-        pidfd: of the same; -1 once it was waited for.
         returncode: the exit status, or the negative number of the signal that ended it; None while nobody has
             waited for its end.
         wall_s: how long it ran, in seconds.
@@ -37,10 +38,15 @@ class Started:
         self._lock = allocate_lock()
         self._began = monotonic()
         self.pid: int = self._init.pid
-        self.pidfd: int = os.dup(self._init.pidfd)
+        self._process = Descriptor.copy_of(self._init.pidfd)
         self.returncode: int | None = None
         self._wall_s = 0.0
         self.own_cpu_ns = self.own_memory_bytes = 0
+
+    @property
+    def pidfd(self) -> int:
+        """Of its process; -1 once it was waited for."""
+        return self._process.fileno()
 
     @property
     def wall_s(self) -> float:
@@ -52,21 +58,20 @@ class Started:
         Args:
             timeout_s: 0: only look.
         """
-        with self._lock:
-            if self.returncode is not None:
-                return self.returncode
-            watched = os.dup(self.pidfd)  # another thread may see the end before this one
-        try:
-            ended = poll()
-            ended.register(watched, POLLIN)
-            if not ended.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000):
-                return None
-        finally:
-            os.close(watched)
+        process = self._process  # which stays open here: another thread may see the end before this one
+        if self.returncode is not None:
+            return self.returncode
+        ended = poll()
+        ended.register(process.fileno(), POLLIN)
+        if not ended.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000):
+            return None
         return self.reap()
 
     def reap(self) -> int:
         """Take its return code, as soon as it has ended."""
+        return uninterrupted(self._reap)
+
+    def _reap(self) -> int:
         with self._lock:
             if self.returncode is None:
                 code = self._init.wait()
@@ -75,8 +80,7 @@ class Started:
                 self._streams.finish()
                 self._on_end()
                 self.returncode = code
-                os.close(self.pidfd)
-                self.pidfd = -1
+                self._process = Descriptor()
             return self.returncode
 
     def send_signal(self, number: int) -> None:

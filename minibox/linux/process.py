@@ -49,6 +49,18 @@ class Descriptor:
         number: int = self.place[0]
         return number
 
+    @classmethod
+    def copy_of(cls, fd: int) -> Descriptor:
+        """A copy of one, close-on-exec.
+
+        Raises:
+            OSError: no descriptor is free.
+        """
+        made = cls()
+        if error := -lib.mb_fd_copy(fd, made.place):
+            raise OSError(error, os.strerror(error))
+        return made
+
     def close(self) -> None:
         """Twice is fine."""
         lib.mb_fd_close(self.place)
