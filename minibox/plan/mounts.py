@@ -182,13 +182,26 @@ def ignored(mount: runtime.Mount) -> list[str]:
 
 
 def _attributes(options: list[str], prefix: str) -> tuple[int, int]:
-    """Attributes to set and to clear, by the options with a prefix: the later of two wins."""
+    """Attributes to set and to clear, by the options with a prefix: the later of two wins.
+
+    But of those for access times: they are flags of mount(2), where the strictest counts, in whatever order.
+    """
     set_ = clear = 0
     for option in options:
         if option[: len(prefix)] == prefix and option[len(prefix) :] in ATTRIBUTES:
             on, off = ATTRIBUTES[option[len(prefix) :]]
             set_, clear = set_ & ~off | on, clear & ~on | off
+    flags = {flag for flag in ("strictatime", "noatime") if not prefix and _is_set(options, flag)}
+    if flags:
+        set_ = set_ & ~ATIME | (op.STRICTATIME if "strictatime" in flags else op.NOATIME)
+        clear |= ATIME
     return set_, clear
+
+
+def _is_set(options: list[str], flag: str) -> bool:
+    """By the last that names it: ``nostrictatime`` is the contrary of ``strictatime``, and ``atime`` that of ``noatime``."""
+    contrary = "atime" if flag == "noatime" else f"no{flag}"
+    return next((option == flag for option in reversed(options) if option in (flag, contrary)), False)
 
 
 def _data(options: list[str]) -> list[str]:

@@ -22,7 +22,9 @@ def test_mount_options():
     assert understood("ro", "rw").set_ == 0 and understood("rw", "ro").set_ == op.RDONLY
     assert (understood("noatime").set_, understood("noatime").clear) == (op.NOATIME, ATIME)
     assert understood("noatime", "strictatime").set_ == op.STRICTATIME
-    assert understood("noatime", "relatime").set_ == 0
+    assert understood("noatime", "relatime").set_ == understood("relatime", "noatime").set_ == op.NOATIME
+    assert understood("strictatime", "noatime", "relatime").set_ == op.STRICTATIME
+    assert understood("strictatime", "noatime", "nostrictatime").set_ == op.NOATIME
     assert understood("noatime", "atime").set_ == 0 and understood("noatime", "atime").options == ""
     assert understood("defaults").options == ""
     assert understood("bind").bind and not understood("bind").recursive
