@@ -227,6 +227,14 @@ def test_a_supervisor_with_few_descriptors(box: Box) -> None:
     assert box.ok("logs", "cc") == "hi"
 
 
+def test_few_descriptors_are_enough_for_a_start(box: Box) -> None:
+    few = limited(resource.RLIMIT_NOFILE, 20)
+    box.ok("run", "-d", "--network", "none", "--name", "cc", "base", "sh", "-c", "ulimit -n; exit 3", preexec_fn=few)
+    assert box.ok("wait", "cc") == "3"
+    assert box.ok("logs", "cc") == "20"
+    assert box.ok(*RUN, "base", "sh", "-c", "ulimit -n", preexec_fn=limited(resource.RLIMIT_NOFILE, 32)) == "32"
+
+
 def test_too_few_descriptors_are_told(box: Box) -> None:
     why = box(*RUN, "base", "true", preexec_fn=limited(resource.RLIMIT_NOFILE, 12)).stderr
     assert "Too many open files" in why and "internal error" not in why
