@@ -32,6 +32,20 @@ int mb_exit_reserve(struct mb_exit *record) {
     return written == sizeof spaces ? 0 : written < 0 ? -errno : -ENOSPC;
 }
 
+/* A rename is kept when its directory is on the disk. Changes `path`. */
+static void sync_directory_of(char *path) {
+    char *slash = strrchr(path, '/');
+    if (!slash) {
+        return;
+    }
+    *slash = '\0';
+    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory >= 0) {
+        fsync(directory);
+        close(directory);
+    }
+}
+
 int mb_exit_status(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
 
 void mb_exit_write(struct mb_exit *record, int status, int timed_out) {
@@ -48,8 +62,8 @@ void mb_exit_write(struct mb_exit *record, int status, int timed_out) {
     text[length] = ' ';
     text[sizeof text - 1] = '\n';
     if (pwrite(record->fd, text, sizeof text, 0) == sizeof text && !fsync(record->fd) &&
-        !temporary_path(record, temporary)) {
-        rename(temporary, record->path);
+        !temporary_path(record, temporary) && !rename(temporary, record->path)) {
+        sync_directory_of(temporary);
     }
     close(record->fd);
 }

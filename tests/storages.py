@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 MEBIBYTE = 1 << 20
 # Close to the least that mkfs accepts; the files are sparse.
-SIZES = {"btrfs": 256 * MEBIBYTE, "xfs": 300 * MEBIBYTE}
-OPTIONS = {"btrfs": "loop,commit=1", "xfs": "loop"}  # what is removed from btrfs is freed by a later commit
+SIZES = {"btrfs": 256 * MEBIBYTE, "xfs": 300 * MEBIBYTE, "ext4": 64 * MEBIBYTE}
+OPTIONS = {
+    "btrfs": "loop,commit=1",  # what is removed from btrfs is freed by a later commit
+    "xfs": "loop",
+    "ext4": "loop,commit=900",  # nothing gets to the disk by itself meanwhile
+}
 
 
 @contextmanager

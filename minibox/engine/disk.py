@@ -232,11 +232,13 @@ def prune_containers(*, root: str, runroot: str, filters: Sequence[Filter] = ())
             continue
         size_bytes = _all_bytes(root, each["Id"])
         try:
-            removal.remove(each["Id"], root=root, runroot=runroot)
+            removal.remove(each["Id"], durable=False, root=root, runroot=runroot)
         except (UsageError, ContainerNotFound):
             continue  # it has just been started, or removed
         freed += size_bytes
         gone.append(each["Id"])
+    if gone:
+        removal.keep_removed(root)
     return gone, freed
 
 

@@ -214,7 +214,7 @@ def mark_stopped(root: str, container_id: str, mark: str = STOPPED) -> None:
         mark: `RESTARTED`: ``--rm`` doesn't remove it either, since it is going to be started again.
     """
     try:
-        STOP_MARK.write(stop_path(root, container_id), {"Then": mark})
+        STOP_MARK.write(stop_path(root, container_id), {"Then": mark}, durable=mark == STOPPED)
     except FileNotFoundError:
         pass  # it is being removed
 

@@ -121,9 +121,9 @@ def read_joined(directory: str) -> list[tuple[str, tuple[str, ...]]] | None:
 
 
 def write_joined(directory: str, joined: Iterable[tuple[str, Sequence[str]]]) -> None:
-    """Write down what a container is on."""
+    """Write down what a container is on, so that it is kept."""
     rows = [{"Name": name, "Aliases": list(aliases)} for name, aliases in joined]
-    JOINED_NETWORKS.write(f"{directory}/{JOINED}", {"Networks": rows})
+    JOINED_NETWORKS.write(f"{directory}/{JOINED}", {"Networks": rows}, durable=True)
 
 
 def check_aliases(aliases: Iterable[str], option: str = "--network-alias") -> None:

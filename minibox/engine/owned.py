@@ -66,7 +66,8 @@ class Owned:
             except (CommandNotFound, CommandNotExecutable) as error:
                 self.keep = self.keep or not options.rm
                 if self.keep:
-                    self._write_state(Status="created", ExitCode=error.status, Error=str(error), Hint=error.hint)
+                    failed = {"ExitCode": error.status, "Error": str(error), "Hint": error.hint}
+                    self._write_state(durable=True, Status="created", **failed)
                 if self._new and self.keep:
                     launch.happened("create")
                 raise
@@ -134,12 +135,13 @@ class Owned:
             }
             # It may have got another name meanwhile.
             ended = {"Pid": 0, "Status": "exited"}
-            state.change(launch.root, launch.claim.id, lambda found: {**found, **fields, **ended})
+            state.change(launch.root, launch.claim.id, lambda found: {**found, **fields, **ended}, durable=True)
         ends = ("oom", "die") if self.oom_killed else ("die",)
         launch.happened(*ends, *(() if self.keep else ("destroy",)), exitCode=str(status))
 
-    def _write_state(self, **fields: object) -> None:
-        state.write(self.launch.root, {**self.launch.record(), "Created": self.began, "Started": self.began, **fields})
+    def _write_state(self, *, durable: bool = False, **fields: object) -> None:
+        fresh = {**self.launch.record(), "Created": self.began, "Started": self.began, **fields}
+        state.write(self.launch.root, fresh, durable=durable)
 
     def disown(self) -> None:
         """In a child that a fork made: it is the parent's, and this process must not look like an owner."""

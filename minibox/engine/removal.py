@@ -6,6 +6,7 @@ import os
 from select import POLLIN, poll
 from time import monotonic, sleep
 
+from minibox.base.files import sync_directory
 from minibox.engine import events, files, ids, names, ownership, ports, state
 from minibox.errors import ContainerNotFound, MiniboxError, UsageError
 from minibox.linux import cgroup
@@ -144,12 +145,15 @@ def kill_ahead(names: Iterable[str], *, root: str) -> set[str]:
     return killed
 
 
-def remove(name_or_id: str, *, force: bool = False, killed: Container[str] = (), root: str, runroot: str) -> str:
+def remove(
+    name_or_id: str, *, force: bool = False, killed: Container[str] = (), durable: bool = True, root: str, runroot: str
+) -> str:
     """Remove an ended container's files; its id.
 
     Args:
         force: one that runs is killed before.
         killed: what `kill_ahead` has said.
+        durable: it stays removed after a power loss; else the caller calls `keep_removed`.
 
     Raises:
         ContainerNotFound: there is none of that name or id.
@@ -179,9 +183,12 @@ def remove(name_or_id: str, *, force: bool = False, killed: Container[str] = (),
     ):  # else its owner has said so, or who settled it
         code = state.ended_without_owner(root, container_id)["ExitCode"]
         events.note_container(runroot, found, "die", exitCode=str(code))
+    lasting = durable and state.is_written(root, container_id)
     try:
         remove_traces(root, runroot, container_id)
         remove_files_of(root, container_id)
+        if lasting:
+            keep_removed(root)
     except BaseException:
         claim.release(finished=False)
         raise
@@ -190,6 +197,11 @@ def remove(name_or_id: str, *, force: bool = False, killed: Container[str] = (),
         raise ContainerNotFound(f"container {name_or_id!r} was removed by another command")
     events.note_container(runroot, found, "destroy")
     return container_id
+
+
+def keep_removed(root: str) -> None:
+    """Return when the containers that were removed stay so after a power loss."""
+    sync_directory(f"{root}/containers")
 
 
 def _is_begun(live: Live) -> bool:

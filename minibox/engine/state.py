@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from minibox.base import damage
+from minibox.base.files import sync_directory
 from minibox.base.lock import Lock
 from minibox.engine import names
 from minibox.engine.container_file import CONTAINER
@@ -34,6 +35,8 @@ DAMAGED = "damaged"  # the Status of one whose state.json can't be read
 def write(root: str, state: dict[str, Any], *, durable: bool = False) -> None:
     """Write state.json: a reader sees the old or the new; with ``durable`` the new, after a power loss too."""
     CONTAINER.write(_path(root, state["Id"]), state, durable=durable)
+    if durable:
+        sync_directory(f"{root}/containers")  # it may have been made just now
 
 
 def _path(root: str, container_id: str) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from errno import EEXIST, ENOTEMPTY
 from stat import S_ISLNK
 
+from minibox.base.files import sync_directory
 from minibox.errors import StoreError, kernel_says
 from minibox.image.stack import READ_DIRECTORY, Stack, own_marks
 from minibox.storage.clone import OVERLAY_MARKS, fill
@@ -62,6 +63,9 @@ def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str, *, dura
             os.rmdir(new)  # it is as it was made
             return
         os.rename(new, path)
+        if durable:
+            for directory in (os.path.dirname(path), os.path.dirname(os.path.dirname(path))):
+                sync_directory(directory)
     except BaseException as error:
         try:
             remove_tree(new)

@@ -268,6 +268,7 @@ def _take_away(root: str, name: str) -> str:
         place = f"{root}/volumes/{REMOVED}{name[:200]}-{os.urandom(4).hex()}"
         try:
             os.rename(volume.path, place)
+            sync_directory(f"{root}/volumes")
         except OSError as error:
             raise StoreError(f"remove {name}: {kernel_says(error)}") from error
         return place

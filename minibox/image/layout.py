@@ -15,6 +15,7 @@ import os
 import time
 from contextlib import contextmanager
 
+from minibox.base.files import sync_directory
 from minibox.errors import StoreError, kernel_says
 from minibox.image.reference import is_digest
 
@@ -244,6 +245,10 @@ class Layout:
 
     def _write_index(self, manifests: list[Descriptor]) -> None:
         index = {"schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": manifests}
+        blobs = f"{self.path}/blobs/sha256"
+        with _disk_errors(f"write {self.path}/index.json"):
+            if os.path.isdir(blobs):
+                sync_directory(blobs)  # before a name refers to what is there
         self._replace(f"{self.path}/index.json", json.dumps(index, separators=(",", ":")).encode())
 
     def _replace(self, path: str, data: bytes) -> None:
@@ -255,6 +260,7 @@ class Layout:
                     file.flush()
                     os.fdatasync(file.fileno())
                 os.rename(temporary, path)
+                sync_directory(os.path.dirname(path))
             except BaseException:
                 if os.access(temporary, os.F_OK):
                     os.unlink(temporary)

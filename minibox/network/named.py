@@ -14,7 +14,7 @@ from time import time
 
 from minibox.base import damage
 from minibox.base.codec import FileKind
-from minibox.base.files import discard, replace_locked
+from minibox.base.files import discard, replace_locked, sync_directory
 from minibox.base.lock import Lock
 from minibox.base.shape import long_id, moment
 from minibox.errors import NetworkError, NetworkInUse, NetworkNotFound, Unreadable, UsageError, kernel_says
@@ -294,6 +294,8 @@ def _remove(root: str, runroot: str, network: NamedNetwork, *, force: bool) -> N
         )
     remove_bridge(runroot, network.bridge)
     os.unlink(f"{root}/networks/{network.name}")
+    if not network.owned:
+        sync_directory(f"{root}/networks")
 
 
 def _place(runroot: str, network: NamedNetwork, path: str) -> Lease:
