@@ -11,7 +11,7 @@ from minibox.oci.runtime import Spec
 from minibox.plan.mounts import option_names
 
 TESTS = Path(__file__).parents[1]
-DOCUMENT = (TESTS.parent / "docs/oci.md").read_text()
+DOCUMENT, _, DIFFERENCES = (TESTS.parent / "docs/oci.md").read_text().partition("## Where it differs from runc")
 ROWS = [row.split(" | ") for row in DOCUMENT.splitlines() if row.startswith("| ")]
 
 
@@ -50,6 +50,11 @@ def test_the_tests_that_it_names_are_there():
     for name in named:
         file, _, function = name.partition("::")
         assert re.search(rf"^def {function}\(", (TESTS / file).read_text(), re.MULTILINE), name
+
+
+def test_every_difference_has_four_columns():
+    rows = [row for row in DIFFERENCES.splitlines() if row.startswith("| ")]
+    assert len(rows) > 15 and {row.count(" | ") for row in rows} == {3}
 
 
 def test_the_files_that_it_names_are_there():
