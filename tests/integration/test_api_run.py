@@ -159,3 +159,12 @@ def test_what_it_was_is_told_in_a_line(api: None) -> None:
         "CompletedRun(args=('echo', 'x'), returncode=0, stdout='x\\n', stderr='', "
         "verdict='it ended by itself, with exit status 0: success')"
     )
+
+
+@pytest.mark.parametrize("option", ["root", "runroot"])
+def test_a_place_that_others_could_change_is_refused(option: str, api: None, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    place: Any = {option: tmp_path}
+    with pytest.raises(minibox.MiniboxError, match=f"use the directory {tmp_path}: others may write to it"):
+        minibox.run("base", ["true"], **place)
+    assert list(tmp_path.iterdir()) == []
