@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     Identity = tuple[int, int]
 
 NODES = {tar.FIFO: stat.S_IFIFO, tar.CHARACTER: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK}
-SET_IDS = stat.S_ISUID | stat.S_ISGID
+DEVICES = (tar.CHARACTER, tar.BLOCK_DEVICE)
+SET_IDS, FOR_OTHERS = stat.S_ISUID | stat.S_ISGID, 0o077
 LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 SYMLINKS_MAX = 40  # path_resolution(7)
@@ -54,7 +55,7 @@ class Placer:
     Args:
         owner: of all that is made; None for the owners in the archive. Who is no root of any kind
             can't choose: then files are his.
-        privileged: set-user-ID bits and file capabilities are kept.
+        privileged: set-user-ID bits and file capabilities are kept, and devices that others may open.
     """
 
     def __init__(self, base: Base, owner: tuple[int, int] | None, *, privileged: bool) -> None:
@@ -90,7 +91,7 @@ class Placer:
         if self._owner is not None:
             entry.uid, entry.gid = self._owner
         if not self._privileged:
-            entry.mode &= ~SET_IDS
+            entry.mode &= ~SET_IDS & (~FOR_OTHERS if entry.kind in DEVICES else ~0)
             entry.xattrs = {name: value for name, value in entry.xattrs.items() if not name.startswith(b"security.")}
         path = b"/".join(components)
         try:

@@ -232,6 +232,19 @@ def test_a_read_only_root(minibox: Run, state: Path) -> None:
 
 
 @requires("root")
+def test_a_device_that_comes_out_is_for_its_owner_only(minibox: Run, state: Path) -> None:
+    """A container with the host's ids can make one that all may open, in a directory of the host's that all may reach."""
+    script = "mkdir /srv/a; mknod -m 666 /srv/a/null c 1 3; mknod -m 666 /srv/a/pipe p"
+    options = ("--userns", "host", "--name", "web", "base", "sh", "-c", script)
+    assert minibox("run", *NO_NETWORK, *options).returncode == 0
+    assert minibox("cp", "web:/srv/a", str(state / "out")).returncode == 0
+    assert minibox("cp", "-a", "web:/srv/a", str(state / "kept")).returncode == 0
+    for name, device, pipe in (("out", 0o600, 0o666), ("kept", 0o666, 0o666)):
+        modes = [(state / name / each).stat().st_mode & 0o777 for each in ("null", "pipe")]
+        assert modes == [device, pipe] and (state / name / "null").is_char_device()
+
+
+@requires("root")
 def test_files_that_are_mounted_get_the_content(
     minibox: Run, minibox_command: list[str], environment: dict[str, str], state: Path
 ) -> None:
