@@ -145,12 +145,7 @@ int mb_child_op_open_tree(struct mb_child *child, const uint64_t *a) {
 /* clone_tree(place, flags, slot): as open_tree, of what somebody else has opened. */
 int mb_child_op_clone_tree(struct mb_child *child, const uint64_t *a) {
     unsigned flags = MB_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH | (unsigned)a[1];
-    int place = slot(child, a[0]), tree = mb_open_tree(place, "", flags);
-    if (tree < 0) {
-        return -errno;
-    }
-    close(place);
-    return mb_child_fill(child, a[2], tree);
+    return mb_child_fill(child, a[2], mb_open_tree(slot(child, a[0]), "", flags));
 }
 
 /* id_map(mount, recursive, userns): show the files of a detached mount with the ids of a user
