@@ -1,8 +1,8 @@
 #include "caller.h"
 #include "syscalls.h"
 
-#include <fcntl.h>
 #include <linux/capability.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -66,16 +66,14 @@ static uint64_t *put_limits(uint64_t *next) {
     return next;
 }
 
-/* By their names, "net:[4026531840]": to follow one has the kernel make an inode each time. */
+/* By their names, "net:[4026531840]": to follow one has the kernel make an inode each time. Without a descriptor of the
+ * directory: where there is none to be had, callers would look alike that aren't. */
 static uint64_t *put_namespaces(uint64_t *next) {
-    int directory = open("/proc/thread-self/ns", O_PATH | O_DIRECTORY | O_CLOEXEC);
     for (size_t i = 0; i < sizeof namespaces / sizeof *namespaces; i++) {
-        char name[64];
-        ssize_t size = readlinkat(directory, namespaces[i], name, sizeof name);
+        char path[64], name[64];
+        snprintf(path, sizeof path, "/proc/thread-self/ns/%s", namespaces[i]);
+        ssize_t size = readlink(path, name, sizeof name);
         *next++ = size < 0 ? 0 : sum(name, (size_t)size); /* a kernel may lack a kind */
-    }
-    if (directory >= 0) {
-        close(directory);
     }
     return next;
 }
