@@ -44,6 +44,25 @@ def begin() -> None:
             stream.reconfigure(errors="surrogateescape" if stream.encoding == "utf-8" else "backslashreplace")
 
 
+def check_umask() -> None:
+    """For what may not set it, as it isn't a program of ours: may we read again what we write?
+
+    Raises:
+        MiniboxError: its umask takes that from us.
+    """
+    if os.geteuid() == 0:
+        return
+    with open("/proc/self/status", "rb") as file:  # umask(2) would change it for all threads
+        mask = next((int(line.split()[1], 8) for line in file if line.startswith(b"Umask:")), 0)  # Linux 4.7
+    if mask & OWNERS_BITS:
+        from minibox.errors import MiniboxError
+
+        raise MiniboxError(
+            f"the umask of this process is {mask:04o}: minibox could not read again what it writes",
+            "set one that leaves the owner's bits, such as os.umask(0o022)",
+        )
+
+
 def is_shortage(error: Exception) -> bool:
     """Is it that there is not enough memory? An extension that can't be loaded for want of it is an ImportError."""
     return isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error))

@@ -11,6 +11,7 @@ from _thread import allocate_lock
 from functools import partial
 from weakref import WeakSet
 
+from minibox.base.program import check_umask
 from minibox.engine import templates
 from minibox.engine.allowance import Allowance
 from minibox.engine.cause import OPTIONS
@@ -65,6 +66,7 @@ class Embedded:
         image: ResolvedImage | None = None,
     ) -> None:
         """Nothing is done yet; arguments as of `container.run`, and ``image`` as of `new_launch`."""
+        check_umask()
         ClosedEnds()  # for good: a descriptor of ours that had such a number would be taken for the caller's stream
         self.root, self.runroot, self.options = root, runroot, options
         self._new_launch = partial(new_launch, options, root, runroot, storage_driver, on_note, image=image)

@@ -262,7 +262,6 @@ def test_the_umask_of_an_ordinary_user(user_box: Box) -> None:
     def closed_mask() -> None:
         os.umask(0o777)
 
-    assert "user" in AS_USER
     assert user_box.ok(*RUN, "base", "echo", "hi", preexec_fn=closed_mask) == "hi"
 
 
@@ -298,6 +297,14 @@ def test_an_embedding_program_may_ignore_sigchld(api: None, state: Path, sigchld
         assert box.read_file("/tmp/x") == b"hi"
         assert ("A", "/tmp/x") in box.diff()
     assert signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+
+
+@requires_user
+def test_a_umask_that_locks_an_embedding_program_out(user_environment: dict[str, str]) -> None:
+    script = "import os, minibox; os.umask(0o777); minibox.run('base', ['true'], network='none')"
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, env=user_environment, capture_output=True, text=True, check=False, **AS_USER)
+    assert "the umask of this process is 0777" in done.stderr
 
 
 def test_an_embedding_programs_state_is_left_alone(api: None) -> None:
