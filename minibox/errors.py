@@ -105,6 +105,15 @@ class NewerFormat(Unreadable):
         self.found, self.known = found, known
 
 
+class IndexDamaged(Damaged, StoreError):
+    """The file with the names of all images is damaged; the images are still there."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(
+            path, why, "minibox system check --repair makes it anew; the images are there still, without names"
+        )
+
+
 class DamageWarning(UserWarning):
     """Something that minibox keeps is damaged, and was left out."""
 

@@ -34,17 +34,18 @@ class FileTooLarge(OSError):
     not_from_kernel = True
 
 
-def replace_file(path: str, data: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
+def replace_file(path: str, data: bytes, *, mode: int = 0o600, durable: bool = False, by: str = "") -> None:
     """Write ``path`` anew: readers see the old content or the new one, and of two writers one wins whole.
 
     Args:
         mode: the permissions, whatever the umask is.
         durable: return only when the new content survives a power loss.
+        by: a directory of the same file system, where it is until it is whole; "" for its own.
 
     Raises:
         OSError: with the path; then the old content is still there and nothing is left beside it.
     """
-    os.close(_replace(path, data, mode, durable, lock=False))
+    os.close(_replace(path, data, mode, durable, lock=False, by=by))
 
 
 def replace_locked(path: str, data: bytes, *, mode: int = 0o600, durable: bool = False) -> int:
@@ -52,9 +53,9 @@ def replace_locked(path: str, data: bytes, *, mode: int = 0o600, durable: bool =
     return _replace(path, data, mode, durable, lock=True)
 
 
-def _replace(path: str, data: bytes, mode: int, durable: bool, *, lock: bool) -> int:
+def _replace(path: str, data: bytes, mode: int, durable: bool, *, lock: bool, by: str = "") -> int:
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
+    temporary = os.path.join(by or directory, f".{name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
     fd = os.open(temporary, WRITE_NEW, mode)
     try:
         os.fchmod(fd, mode)

@@ -8,14 +8,16 @@ import os
 from minibox.engine import names, ownership, removal, state, volume_store
 from minibox.engine.images import uses
 from minibox.engine.snapshots import all_frozen, stands
+from minibox.engine.state_check import check_state, mend
 from minibox.engine.user_namespace import run_inside
-from minibox.errors import StoreBusy, StoreError
+from minibox.errors import MiniboxError, StoreBusy, StoreError
 from minibox.image.check import DAMAGED, LEFTOVER, Finding, check_images, check_layers
 from minibox.image.collect import alone, collect
 from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
+from minibox.image.rebuild import rebuild
 from minibox.linux import cgroup
-from minibox.network import lease, members
+from minibox.network import lease, members, named
 from minibox.record import record
 from minibox.storage import DRIVERS, read_record, snapshotter
 from minibox.storage.layers import REMOVED
@@ -65,7 +67,7 @@ def check(*, root: str, runroot: str = "", content: bool = True) -> Report:
 
     rows, counts = run_inside(look) if os.geteuid() else look()
     held = held_by_nobody(root, runroot) if runroot else []
-    return Report((*(Finding(*row) for row in rows), *held), counts)
+    return Report((*check_state(root, runroot), *(Finding(*row) for row in rows), *held), counts)
 
 
 def check_containers(root: str) -> list[Finding]:
@@ -78,7 +80,7 @@ def check_containers(root: str) -> list[Finding]:
             if os.path.isdir(f"{root}/containers/{found['Id']}"):  # else it has ended since
                 findings.append(Finding(LEFTOVER, what, "its minibox was killed"))
         elif found["Status"] == "damaged":
-            findings.append(Finding(DAMAGED, what, f"{found['Error']}: minibox rm removes it"))
+            continue  # `check_state` says it
         elif found["Name"] != names.made_up(found["Id"]) and names.holder(root, found["Name"]) != found["Id"]:
             findings.append(
                 Finding(DAMAGED, what, "its name is not registered", (), ("name", found["Name"], found["Id"]))
@@ -122,6 +124,8 @@ def held_by_nobody(root: str, runroot: str) -> list[Finding]:
     for name in _listed(f"{runroot}/attach"):
         if not ownership.is_live(root, name) and os.path.lexists(f"{runroot}/attach/{name}"):
             findings.append(Finding(LEFTOVER, f"attach/{name[:12]}", "a socket whose container has ended"))
+    for bridge in named.lost_bridges(root, runroot):
+        findings.append(Finding(LEFTOVER, f"bridge {bridge}", "its network is gone"))
     for container_id in _lost_groups(root):
         findings.append(Finding(LEFTOVER, f"cgroup minibox-{container_id[:12]}", "its container has ended"))
     return findings
@@ -158,6 +162,7 @@ def repair(report: Report, *, root: str, runroot: str) -> Report:
     for container_id in state.container_ids(root):  # whose owner's file is lost as well
         if not ownership.is_live(root, container_id) and not state.is_written(root, container_id):
             removal.remove(container_id, root=root, runroot=runroot)
+    _mend(report, root, runroot)
     _release(report, root, runroot)
     layout = Layout(root)
 
@@ -165,19 +170,20 @@ def repair(report: Report, *, root: str, runroot: str) -> Report:
         with alone(layout, PATIENCE_S) as held:
             if not held:
                 return False
+            if any(each.thing[:1] in (("index",), ("oci-layout",)) for each in report.findings):
+                _mend_layout(layout, report)
             needed = uses(root)
             for each in report.findings:
                 if each.thing[:1] == ("blob",):
-                    os.unlink(layout.blob_path(each.thing[1]))
+                    remove_tree(layout.blob_path(each.thing[1]))
                 elif (
                     len(each.thing) == 3
-                    and each.thing[0] != "name"
+                    and each.thing[0] == "layer"
                     and each.thing[1:] not in needed.layers
                     and each.thing[2] not in needed.chain_ids
                 ):
                     snapshotter(root, each.thing[1]).remove_layer(each.thing[2])
-            if not any(each.what == "index.json" for each in report.findings):
-                collect(layout, lambda: needed)
+            collect(layout, lambda: needed)
             for path in _unfinished(root):
                 remove_tree(f"{root}/{path}")
             for name in _free_names(root):
@@ -187,6 +193,24 @@ def repair(report: Report, *, root: str, runroot: str) -> Report:
     if not (run_inside(work) if os.geteuid() else work()):
         raise StoreBusy("nothing can be repaired now: somebody is pulling, loading or building images")
     return check(root=root, runroot=runroot, content=bool(report.damaged))
+
+
+def _mend(report: Report, root: str, runroot: str) -> None:
+    """One after the other, state.json first: others are mended by that. What can't be stays for the next report."""
+    order = {"state": 0}
+    found = [each for each in report.findings if each.thing[:1] == ("file",)]
+    for each in sorted(found, key=lambda each: order.get(each.thing[1], 1)):
+        try:
+            mend(each, root=root, runroot=runroot)
+        except (MiniboxError, OSError):
+            continue
+
+
+def _mend_layout(layout: Layout, report: Report) -> None:
+    if any(each.thing == ("index",) for each in report.findings):
+        rebuild(layout)
+    else:
+        layout.rewrite(layout.descriptors())
 
 
 def _release(report: Report, root: str, runroot: str) -> None:
@@ -201,6 +225,8 @@ def _release(report: Report, root: str, runroot: str) -> None:
     for name in _listed(f"{runroot}/attach"):
         if not ownership.is_live(root, name):
             os.unlink(f"{runroot}/attach/{name}")
+    for bridge in named.lost_bridges(root, runroot):
+        named.remove_bridge(runroot, bridge)
     for container_id in _lost_groups(root):
         cgroup.remove_leftover(cgroup.detect(), f"minibox-{container_id}")
     for each in report.findings:

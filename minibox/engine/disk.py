@@ -6,12 +6,13 @@ import fcntl
 import os
 import time
 
+from minibox.base import damage
 from minibox.engine import ownership, removal, state, volume_store
 from minibox.engine.images import ImageRow, Removed, look_at_disk, uses
 from minibox.engine.images import prune as prune_images
 from minibox.engine.networks import prune as prune_networks
 from minibox.engine.user_namespace import run_inside
-from minibox.errors import ContainerNotFound, UsageError
+from minibox.errors import ContainerNotFound, IndexDamaged, UsageError
 from minibox.image.filters import parse_time
 from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
@@ -118,14 +119,18 @@ def disk_usage(*, root: str, runroot: str) -> DiskUsage:
     """Look at all that minibox keeps below ``root``.
 
     Raises:
-        StoreError: index.json is damaged.
+        StoreError: the disk can't be read.
     """
     containers = [
         {**each, "SizeRw": written_bytes(root, each["Id"])}
         for each in removal.list_containers(root=root, runroot=runroot)
     ]
     layout = Layout(root)
-    images = inventory(layout)
+    try:
+        images = inventory(layout)
+    except IndexDamaged as error:
+        damage.tell(error)
+        images = []
     snapshots, disk = _without_snapshots(root, look_at_disk(root))
     taken = usage(layout, disk, images, uses(root))
     rows = [ImageRow(image, name, used) for image, used in zip(images, taken.images) for name in image.names or (None,)]

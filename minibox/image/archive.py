@@ -12,24 +12,25 @@ import os
 import posixpath
 from contextlib import ExitStack
 
-from minibox.base.files import READ, open_regular
+from minibox.base.files import READ, FileTooLarge, open_regular, read_file
 from minibox.errors import StoreError, kernel_says
 from minibox.image import tar
 from minibox.image.compression import MAGIC_BYTES, READ_BYTES, compress, compression_of, open_decompressed
-from minibox.image.layout import JSON_BLOB_BYTES_MAX, disk_error
+from minibox.image.layout import INDEX_BYTES_MAX, JSON_BLOB_BYTES_MAX, disk_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
-    from typing import Any, BinaryIO
+    from typing import Any
 
     from minibox.image.compression import Readable
     from minibox.image.layout import Layout
 
-#: More files than this is no archive of images; each holds a descriptor.
-FILES_MAX = 800
+#: More files than this is no archive of images; `archive_save` writes no more either.
+FILES_MAX = 100_000
 LINKS_MAX = 8
+INDEXES = ("index.json", "manifest.json")
 DEPTH_MAX = 3
 #: Docker's of before 1.10, for each layer; nobody reads them any more.
 IGNORED = ("VERSION", "json", "repositories")
@@ -40,12 +41,13 @@ class StagedFile:
     """A file of an archive.
 
     Attributes:
+        path: where it is until it is kept.
         digest: of its content.
         compression: see `compression_of`.
     """
 
-    def __init__(self, blob: BinaryIO, digest: str, size_bytes: int, start: bytes) -> None:
-        self.blob = blob
+    def __init__(self, path: str, digest: str, size_bytes: int, start: bytes) -> None:
+        self.path = path
         self.digest = digest
         self.size_bytes = size_bytes
         self.compression = compression_of(start)
@@ -59,8 +61,10 @@ class ArchiveFiles:
         self._files: dict[str, StagedFile] = {}
         self._links: dict[str, str] = {}
         self._stack = ExitStack()
+        self._directory, self._count = "", 0
 
     def __enter__(self) -> ArchiveFiles:
+        self._directory = self._stack.enter_context(self._layout.staging())
         return self
 
     def __exit__(
@@ -138,19 +142,22 @@ class ArchiveFiles:
     def data(self, name: str) -> bytes:
         """The content of a small file."""
         staged = self.file(name)
-        if staged.size_bytes > JSON_BLOB_BYTES_MAX:
-            raise StoreError(f"{ascii(name)} in the archive is larger than {JSON_BLOB_BYTES_MAX} bytes")
+        limit = INDEX_BYTES_MAX if name in INDEXES else JSON_BLOB_BYTES_MAX
         try:
-            staged.blob.flush()
-            with open(staged.blob.name, "rb") as file:
-                return file.read()
+            return read_file(staged.path, limit)
+        except FileTooLarge:
+            raise StoreError(f"{ascii(name)} in the archive is larger than {limit} bytes") from None
         except OSError as error:
-            raise disk_error(f"read {staged.blob.name}", error) from error
+            raise disk_error(f"read {staged.path}", error) from error
 
     def keep(self, files: Iterable[StagedFile]) -> None:
         """Put files into the store as blobs."""
         for digest, staged in {staged.digest: staged for staged in files}.items():
-            self._layout.keep_blob(staged.blob, digest)
+            try:
+                with open(staged.path, "r+b") as file:
+                    self._layout.keep_blob(file, digest)
+            except OSError as error:
+                raise disk_error(f"keep {staged.path}", error) from error
 
     def _resolve(self, name: str) -> str:
         for _ in range(LINKS_MAX):
@@ -162,18 +169,21 @@ class ArchiveFiles:
     def _add(self, name: str, pieces: Iterator[memoryview] | Iterator[bytes]) -> None:
         if name.count("/") > DEPTH_MAX or posixpath.basename(name) in IGNORED:
             return
-        if len(self._files) >= FILES_MAX:
+        if self._count >= FILES_MAX:
             raise StoreError(f"more than {FILES_MAX} files: it is no archive of images")
-        blob = self._stack.enter_context(self._layout.new_blob())
-        start = b""
-        with compress(blob, "") as hashed:  # takes the digest beside the reading
-            for piece in pieces:
-                if len(start) < MAGIC_BYTES:
-                    start += bytes(piece[:MAGIC_BYTES])
-                hashed.write(piece)
+        path, start = f"{self._directory}/{self._count}", b""
+        self._count += 1
+        try:
+            with open(path, "xb") as blob, compress(blob, "") as hashed:  # takes the digest beside the reading
+                for piece in pieces:
+                    if len(start) < MAGIC_BYTES:
+                        start += bytes(piece[:MAGIC_BYTES])
+                    hashed.write(piece)
+        except OSError as error:
+            raise disk_error(f"write {path}", error) from error
         if name.startswith("blobs/sha256/") and hashed.digest != f"sha256:{posixpath.basename(name)}":
             raise StoreError(f"{ascii(name)} in the archive is damaged: its content has the digest {hashed.digest}")
-        self._files[name] = StagedFile(blob, hashed.digest, hashed.size_bytes, start)
+        self._files[name] = StagedFile(path, hashed.digest, hashed.size_bytes, start)
 
 
 def _normal(name: bytes) -> str:

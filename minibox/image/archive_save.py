@@ -12,6 +12,7 @@ import json
 import tarfile
 
 from minibox.errors import StoreError, kernel_says
+from minibox.image.archive import FILES_MAX
 from minibox.image.archive_load import NAME_OF_CONTAINERD
 from minibox.image.compression import READ_BYTES
 from minibox.image.layout import LAYOUT_FILE, MEDIA_TYPE_INDEX, REF_NAME
@@ -58,6 +59,9 @@ def save(layout: Layout, images: Sequence[Saved], out: Writable, form: str = DOC
         OSError: ``out`` can't be written.
     """
     writer = _Writer(out)
+    if 3 * len(images) > FILES_MAX:
+        raise StoreError(f"save {len(images)} images in one archive: it would have more files than can be loaded again",
+                         f"an archive has {FILES_MAX} files at most: save them in several")  # fmt: skip
     entries: list[Descriptor] = []
     docker: list[dict[str, Any]] = []
     repositories: dict[str, dict[str, str]] = {}

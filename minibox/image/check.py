@@ -7,6 +7,7 @@ import json
 import os
 from contextlib import ExitStack
 
+from minibox.base.files import open_to_read, read_file
 from minibox.errors import MiniboxError, StoreError, kernel_says
 from minibox.image.check_layer import compare
 from minibox.image.inventory import inventory
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     Progress = Callable[[str], None]
 
 DAMAGED, LEFTOVER = "damaged", "leftover"
+LAYOUT_FILE_BYTES_MAX = 4096
 WORKERS = 2
 SHOWN_OF_LAYER = 3
 
@@ -62,7 +64,7 @@ def check_images(layout: Layout, uses: Uses, *, content: bool = True) -> list[Fi
     try:
         images = inventory(layout)
     except StoreError as error:
-        return [*findings, Finding(DAMAGED, "index.json", str(error))]
+        return [*findings, Finding(DAMAGED, "index.json", str(error), (), ("index",))]
     blobs = _blobs(layout)
     broken = _broken(layout, blobs) if content else {}
     for digest, problem in broken.items():
@@ -129,12 +131,11 @@ def _check_layout_file(layout: Layout) -> list[Finding]:
     if not os.path.isdir(layout.path):
         return []
     try:
-        with open(f"{layout.path}/oci-layout", "rb") as file:
-            version = json.loads(file.read(4096))["imageLayoutVersion"]
+        version = json.loads(read_file(f"{layout.path}/oci-layout", LAYOUT_FILE_BYTES_MAX))["imageLayoutVersion"]
     except OSError as error:
-        return [Finding(DAMAGED, "oci-layout", kernel_says(error))]
-    except (ValueError, KeyError, TypeError):
-        return [Finding(DAMAGED, "oci-layout", "it doesn't say imageLayoutVersion")]
+        return [Finding(DAMAGED, "oci-layout", kernel_says(error), (), ("oci-layout",))]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return [Finding(DAMAGED, "oci-layout", "it doesn't say imageLayoutVersion", (), ("oci-layout",))]
     return [] if version == "1.0.0" else [Finding(DAMAGED, "oci-layout", f"unknown version {version!r}")]
 
 
@@ -156,7 +157,7 @@ def _broken(layout: Layout, blobs: dict[str, int]) -> dict[str, str]:
     def problem(digest: str) -> str:
         hasher = hashlib.sha256()
         try:
-            with open(layout.blob_path(digest), "rb") as file:
+            with open(open_to_read(layout.blob_path(digest)), "rb") as file:
                 while chunk := file.read(CHUNK_BYTES):
                     hasher.update(chunk)
         except FileNotFoundError:

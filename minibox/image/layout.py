@@ -15,9 +15,12 @@ import os
 import time
 from contextlib import contextmanager
 
-from minibox.base.files import sync_directory
-from minibox.errors import StoreError, kernel_says
+from minibox.base.codec import damage_of, plain
+from minibox.base.files import FileTooLarge, read_file, replace_file, sync_directory
+from minibox.base.shape import check
+from minibox.errors import IndexDamaged, StoreError, kernel_says
 from minibox.image.reference import is_digest
+from minibox.storage.removal import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ PULLED_DIGEST = "org.minibox.pulled.digest"
 MEDIA_TYPE_INDEX = "application/vnd.oci.image.index.v1+json"
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 JSON_BLOB_BYTES_MAX = 8 << 20
+INDEX_BYTES_MAX = 64 << 20
 CHUNK_BYTES = 1 << 20
 STALE_AFTER_S = 60
 # An unfinished download (`registry.download`): kept this long to be resumed.
@@ -72,19 +76,28 @@ class Layout:
         """
         path = self.blob_path(digest)
         try:
-            with open(path, "rb") as file:
-                data = file.read(JSON_BLOB_BYTES_MAX + 1)
+            data = read_file(path, JSON_BLOB_BYTES_MAX)
+        except FileTooLarge:
+            raise StoreError(
+                f"blob {digest} is larger than {JSON_BLOB_BYTES_MAX} bytes: no manifest or config is"
+            ) from None
         except OSError as error:
             raise StoreError(f"read blob {digest}: {kernel_says(error)}", _REPULL) from error
-        if len(data) > JSON_BLOB_BYTES_MAX:
-            raise StoreError(f"blob {digest} is larger than {JSON_BLOB_BYTES_MAX} bytes: no manifest or config is")
         if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
             raise StoreError(f"blob {digest} is damaged: its content has another digest", _REPULL)
         return data
 
     def write_json(self, value: dict[str, Any], media_type: str) -> Descriptor:
-        """Keep ``value`` as a blob, in canonical form; its descriptor."""
+        """Keep ``value`` as a blob, in canonical form; its descriptor.
+
+        Raises:
+            StoreError: it is larger than `read_blob` accepts; or the disk is full.
+        """
         data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+        if len(data) > JSON_BLOB_BYTES_MAX:
+            raise StoreError(
+                f"a manifest or config of {len(data)} bytes: no more than {JSON_BLOB_BYTES_MAX} can be read"
+            )
         return {"mediaType": media_type, "digest": self.write_blob(data), "size": len(data)}
 
     def write_blob(self, data: bytes) -> str:
@@ -109,6 +122,21 @@ class Layout:
                     os.unlink(name)
                 except FileNotFoundError:
                     pass
+
+    @contextmanager
+    def staging(self) -> Iterator[str]:
+        """A directory for many files that may become blobs; gone at the end with all that is left in it."""
+        self.create()
+        path = f"{self.root}/tmp/{os.getpid()}-{time.monotonic_ns()}"
+        with _disk_errors(f"make {path}"):
+            os.mkdir(path, 0o700)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)  # tells `_sweep` that the owner lives
+            yield path
+        finally:
+            os.close(fd)
+            remove_tree(path)
 
     def keep_blob(self, file: BinaryIO, digest: str, *, sync: bool = True) -> None:
         """Give the finished file of `new_blob` its place under ``digest``.
@@ -150,16 +178,32 @@ class Layout:
         """
         path = f"{self.path}/index.json"
         try:
-            with open(path, "rb") as file:
-                data = file.read()
-        except FileNotFoundError:
+            data = read_file(path, INDEX_BYTES_MAX)
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
+            if wrong := damage_of(error, path):
+                raise IndexDamaged(path, wrong.why) from None
             raise disk_error(f"read {path}", error) from error
-        manifests = _json_object(data, path).get("manifests") or []
-        if not isinstance(manifests, list) or not all(isinstance(item, dict) for item in manifests):
-            raise StoreError(f"{path} is damaged: 'manifests' is not a list of descriptors")
-        return manifests
+        try:
+            manifests = plain(data).get("manifests") or []
+            check(manifests, [dict])
+        except (ValueError, RecursionError) as error:
+            raise IndexDamaged(path, str(error)) from None
+        return list(manifests)
+
+    def rewrite(self, descriptors: list[Descriptor]) -> None:
+        """Write index.json and oci-layout anew, whatever is there; for who repairs."""
+        with _disk_errors(f"make the image store at {self.path}"):
+            os.makedirs(f"{self.path}/blobs/sha256", mode=0o755, exist_ok=True)
+            os.makedirs(f"{self.root}/tmp", mode=0o700, exist_ok=True)
+        with self._locked():
+            for name in ("oci-layout", "index.json"):
+                path = f"{self.path}/{name}"
+                if os.path.isdir(path) and not os.path.islink(path):
+                    os.rename(path, f"{self.root}/tmp/{os.getpid()}-{time.monotonic_ns()}")
+            self._replace(f"{self.path}/oci-layout", LAYOUT_FILE)
+            self._write_index(descriptors)
 
     def names(self) -> tuple[str, ...]:
         """All names in index.json, sorted."""
@@ -245,26 +289,20 @@ class Layout:
 
     def _write_index(self, manifests: list[Descriptor]) -> None:
         index = {"schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": manifests}
+        data = json.dumps(index, separators=(",", ":")).encode()
+        if len(data) > INDEX_BYTES_MAX:
+            raise StoreError(
+                f"an index of {len(data)} bytes: no more than {INDEX_BYTES_MAX} can be read", "remove images"
+            )
         blobs = f"{self.path}/blobs/sha256"
         with _disk_errors(f"write {self.path}/index.json"):
             if os.path.isdir(blobs):
                 sync_directory(blobs)  # before a name refers to what is there
-        self._replace(f"{self.path}/index.json", json.dumps(index, separators=(",", ":")).encode())
+        self._replace(f"{self.path}/index.json", data)
 
     def _replace(self, path: str, data: bytes) -> None:
-        temporary = f"{self.root}/tmp/{os.getpid()}-{time.monotonic_ns()}"
         with _disk_errors(f"write {path}"):
-            try:
-                with open(temporary, "xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fdatasync(file.fileno())
-                os.rename(temporary, path)
-                sync_directory(os.path.dirname(path))
-            except BaseException:
-                if os.access(temporary, os.F_OK):
-                    os.unlink(temporary)
-                raise
+            replace_file(path, data, mode=0o644, durable=True, by=f"{self.root}/tmp")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -284,9 +322,12 @@ class Layout:
                 kept_s = PARTIAL_STALE_AFTER_S if name.endswith(PARTIAL) else STALE_AFTER_S
                 if time.time() - os.stat(path).st_mtime < kept_s:
                     continue
-                with open(path, "rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(path)
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_tree(path)
+                finally:
+                    os.close(fd)
             except OSError:
                 continue
 

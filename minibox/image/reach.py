@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+from minibox.base.files import open_to_read
 from minibox.errors import StoreError
 from minibox.image.layout import JSON_BLOB_BYTES_MAX
 from minibox.image.manifest import chain_ids, diff_ids
@@ -61,7 +62,7 @@ def _digests(descriptors: Any) -> list[str]:
 def _read(layout: Layout, digest: str) -> dict[str, Any]:
     """The document in a blob, {} when there is none; its digest isn't looked at."""
     try:
-        with open(layout.blob_path(digest), "rb") as file:
+        with open(open_to_read(layout.blob_path(digest)), "rb") as file:
             data = file.read(JSON_BLOB_BYTES_MAX + 1)
         found = json.loads(data) if data[:1] in (b"{", b" ", b"\n") and len(data) <= JSON_BLOB_BYTES_MAX else {}
     except (OSError, ValueError, RecursionError):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.files import read_file, replace_file
 from minibox.linux.capabilities import mask_of
 
 TYPE_CHECKING = False
@@ -26,6 +27,7 @@ PROFILE_VERSION = 3
 
 _MAGIC = b"mbseccmp"
 _DIGEST_SIZE = 16
+_BYTES_MAX = 8 << 20
 _INSTRUCTION_SIZE = 8  # struct sock_filter
 _FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # it is one thread that loads it
@@ -114,8 +116,7 @@ def _sealed(data: bytes) -> bytes:
 
 def _cached(path: str) -> bytes | None:
     try:
-        with open(path, "rb", 0) as file:
-            data = file.readall()
+        data = read_file(path, _BYTES_MAX)
     except OSError:
         return None
     start = len(_MAGIC) + _DIGEST_SIZE
@@ -126,15 +127,11 @@ def _cached(path: str) -> bytes | None:
 
 
 def _store(path: str, compiled: bytes) -> None:
-    temporary = f"{path}.{os.getpid()}"
+    data = _MAGIC + _sealed(compiled) + compiled
+    if len(data) > _BYTES_MAX:
+        return
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "wb", 0) as file:
-                file.write(_MAGIC + _sealed(compiled) + compiled)
-            os.replace(temporary, path)
-        except OSError:
-            os.unlink(temporary)
+        replace_file(path, data)
     except OSError:
         pass  # a cache that can't be written costs time, nothing else

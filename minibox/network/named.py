@@ -238,6 +238,27 @@ def remove_damaged(root: str, runroot: str, name: str) -> None:
         raise NetworkError(f"remove network {name}: {kernel_says(error)}") from error
 
 
+def restore(root: str, runroot: str, name: str) -> None:
+    """Write the file of a network anew by its bridge, without its labels; without a bridge it is removed.
+
+    Raises:
+        NetworkError: the kernel or nft refuses.
+    """
+    path = f"{root}/networks/{name}"
+    with Lock(f"{root}/networks"):
+        for bridge_name in leases.bridges(runroot):
+            state = leases.directory(runroot, bridge_name)
+            chosen = leases.recorded(state)
+            if leases.network_of(state) == path and chosen:
+                internal = leases.is_internal(bridge_name)
+                beginning = bridge_name.removeprefix(leases.INTERNAL if internal else "mb-")
+                whole = beginning + os.urandom(32).hex()[len(beginning) :]
+                discard(path)
+                os.close(_write(os.path.dirname(path), NamedNetwork(name, whole, chosen, internal, False, time(), {})))
+                return
+    remove_damaged(root, runroot, name)
+
+
 def lost_bridges(root: str, runroot: str) -> list[str]:
     """Bridges of networks of ``root`` that are no more."""
     found = []

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from minibox.engine import archives
 from minibox.errors import ImageNotFound, StoreError
+from minibox.image import archive, archive_save
 from minibox.image.importer import add_image
 from minibox.image.layer import unpack_layers
 from minibox.image.store import ImageStore
@@ -196,13 +198,13 @@ LAYER_BLOB = f"blobs/sha256/{digest_of(LAYERS[0])}"
         ({}, "neither index.json nor manifest.json"),
         ({"a": b"1"}, "neither index.json nor manifest.json"),
         ({"usr/bin/sh": b"1"}, "root file system"),
-        ({f"{number}": b"" for number in range(801)}, "more than 800 files"),
         ({"manifest.json": b"{"}, "is no JSON"),
         ({"manifest.json": b"[" * 100_000}, "is no JSON"),
         ({"manifest.json": b"[]"}, "no images in it"),
         ({"manifest.json": b"[1]"}, "no list of objects"),
         ({"manifest.json": b"[{}]"}, "lacks Config or Layers"),
-        ({"manifest.json": b" " * (9 << 20)}, "larger than"),
+        ({"manifest.json": b" " * (65 << 20)}, "larger than"),
+        (damaged(docker_archive(), f"{digest_of(CONFIG)}.json", b" " * (9 << 20)), "larger than"),
         (damaged(docker_archive(), LAYER_NAME, LAYERS[1]), "is damaged: it has the digest"),
         (damaged(docker_archive(), LAYER_NAME, b"BZh91AY&SY" * 20), "compressed by bzip2"),
         (docker_archive(Config="absent.json"), "lacks the file 'absent.json'"),
@@ -306,6 +308,36 @@ def test_saved_images_load_as_they_were(saved_store, tmp_path, form):
     for name in ("app:1", "app:2"):
         before, after = saved_store.resolve(name), other.resolve(name)
         assert (before.digest, before.config_digest) == (after.digest, after.config_digest)
+
+
+def test_as_many_images_as_are_saved_are_loaded(store, tmp_path):
+    """More than there may be descriptors, too."""
+    count, files, items = 300, dict[str, bytes](), []
+    for number in range(count):
+        layer = tar_of({"number": str(number).encode()}).getvalue()
+        rootfs = {"type": "layers", "diff_ids": [f"sha256:{digest_of(layer)}"]}
+        config = as_json({"architecture": "amd64", "os": "linux", "rootfs": rootfs})
+        files |= {f"{number}.json": config, f"{number}.tar": layer}
+        items.append({"Config": f"{number}.json", "RepoTags": [f"many:{number}"], "Layers": [f"{number}.tar"]})
+    load(store, tar_of({**files, "manifest.json": as_json(items)}).getvalue())
+    data = save(store, "many")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        loaded = load(ImageStore(str(tmp_path / "other")), data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(loaded) == count
+    assert os.listdir(tmp_path / "other/tmp") == []
+
+
+def test_no_more_is_saved_than_is_loaded(saved_store, store, monkeypatch):
+    monkeypatch.setattr(archive_save, "FILES_MAX", 5)
+    monkeypatch.setattr(archive, "FILES_MAX", 5)
+    with pytest.raises(StoreError, match="more files than can be loaded again"):
+        save(saved_store, "app:1", "app:2")
+    with pytest.raises(StoreError, match="more than 5 files: it is no archive of images"):
+        load(store, tar_of({f"{number}": b"" for number in range(6)}).getvalue())
 
 
 def test_name_without_a_tag_means_all_tags_and_an_id_has_none(saved_store, tmp_path):
