@@ -11,6 +11,7 @@ GLOBALS = (
     Option(("root",), "text", "directory of the containers' state, on a tmpfs as a rule", ""),
     Option(("criu",), "text", "accepted and not used: there are no checkpoints", ""),
     Option(("systemd-cgroup",), "flag", "let systemd make cgroups: cgroupsPath is slice:prefix:name"),
+    Option(("cgroup-manager",), "text", "crun's: cgroupfs, systemd, or disabled for no cgroup of its own", "cgroupfs"),
     Option(("rootless",), "text", "go on without cgroups that can't be made: true, false or auto", "auto"),
     Option(("version", "v"), "flag", "print the version"),
 )
@@ -21,8 +22,10 @@ _PID_FILE = Option(("pid-file",), "text", "write the process id to this file", "
 _PRESERVE = Option(("preserve-fds",), "int", "pass on so many descriptors from 3 (behind $LISTEN_FDS) on", 0)
 _PIDFD = Option(("pidfd-socket",), "text", "a unix socket that is sent a pidfd of the process", "")
 _DETACH = Option(("detach", "d"), "flag", "leave the process running")
+_REGEX = Option(("regex", "r"), "flag", "crun's: to all whose id this regular expression matches")
 _CREATE = (
     _BUNDLE,
+    Option(("config", "f"), "text", "crun's: this file in the place of the bundle's config.json", ""),
     _CONSOLE,
     _PIDFD,
     _PID_FILE,
@@ -38,7 +41,7 @@ COMMANDS = (
     Command("create", "life", "create", "make a container; its process waits for start", options=_CREATE,
             description=_BUNDLE_TEXT),
     Command("delete", "life", "delete", "remove what a container has left",
-            options=(Option(("force", "f"), "flag", "kill it first, and succeed when there is none"),)),
+            options=(Option(("force", "f"), "flag", "kill it first, and succeed when there is none"), _REGEX)),
     Command("events", "measure", "events", "print what a container uses, and when it runs out of memory",
             options=(Option(("interval",), "duration", "print it so often", 5.0),
                      Option(("stats",), "flag", "print it once, and end"))),
@@ -64,7 +67,7 @@ COMMANDS = (
             ), 1, -1, mixed=False),
     Command("features", "show", "features", "print what this runtime can do, as JSON", "", least=0, most=-1),
     Command("kill", "life", "kill", "send a signal, SIGTERM by default", "<container-id> [signal]",
-            (Option(("all", "a"), "flag", "to all processes of the container"),), 1, 2),
+            (Option(("all", "a"), "flag", "to all processes of the container"), _REGEX), 1, 2),
     Command("list", "show", "list_", "list the containers", "",
             (Option(("format", "f"), "text", "table or json", "table"),
              Option(("quiet", "q"), "flag", "ids only")), 0, 0),

@@ -31,6 +31,8 @@ def _options(settings: Settings, values: dict[str, Any], *, detach: bool) -> Any
     return CreateOptions(
         root=settings.root,
         bundle=values["bundle"],
+        config=values["config"],
+        cgroups=settings.cgroups,
         detach=detach,
         note=lambda text: settings.log.write("warning", text),
         systemd_cgroup=settings.systemd_cgroup,
@@ -67,7 +69,8 @@ def kill(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
     from minibox.linux.signals import signal_number
 
     word = words[1] if len(words) > 1 else "TERM"
-    life.kill(settings.root, words[0], 0 if word == "0" else signal_number(word), every=bool(values["all"]))
+    for container_id in _named(settings, values, words):
+        life.kill(settings.root, container_id, 0 if word == "0" else signal_number(word), every=bool(values["all"]))
     return 0
 
 
@@ -75,10 +78,23 @@ def delete(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
     """Remove what a container has left."""
     from minibox.engine.oci import life
 
-    life.delete(
-        settings.root, words[0], force=bool(values["force"]), note=lambda text: settings.log.write("warning", text)
-    )
+    for container_id in _named(settings, values, words):
+        life.delete(
+            settings.root,
+            container_id,
+            force=bool(values["force"]),
+            note=lambda text: settings.log.write("warning", text),
+        )
     return 0
+
+
+def _named(settings: Settings, values: dict[str, Any], words: list[str]) -> list[str]:
+    """The containers that a command line names: one, or by crun's --regex any number."""
+    if not values["regex"]:
+        return words[:1]
+    from minibox.engine.oci.listing import matching
+
+    return matching(settings.root, words[0])
 
 
 def pause(settings: Settings, _: dict[str, Any], words: list[str]) -> int:

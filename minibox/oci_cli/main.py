@@ -29,11 +29,14 @@ class Settings:
     Attributes:
         root: directory of the containers' state.
         rootless: go on without cgroups that can't be made; None: if not the host's root.
+        systemd_cgroup: systemd makes them.
+        cgroups: there are to be some.
     """
 
     def __init__(self, given: dict[str, Any], root: str, rootless: bool | None) -> None:
         self._given, self.root, self.rootless = given, root, rootless
-        self.systemd_cgroup = bool(given["systemd-cgroup"])
+        self.systemd_cgroup = bool(given["systemd-cgroup"]) or given["cgroup-manager"] == "systemd"
+        self.cgroups = given["cgroup-manager"] != "disabled"
 
     @property
     def log(self) -> Log:
@@ -44,7 +47,7 @@ class Settings:
 def _log(given: dict[str, Any]) -> Log:
     from minibox.oci_cli.log import Log
 
-    return Log(given.get("log", ""), given.get("log-format", ""), debug=bool(given.get("debug")))
+    return Log(given.get("log", "").removeprefix("file:"), given.get("log-format", ""), debug=bool(given.get("debug")))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -169,6 +172,8 @@ def _settings(given: dict[str, Any]) -> Settings:
     rootless = {"true": True, "false": False, "auto": None}
     if given["rootless"] not in rootless:
         raise _Shown(f"invalid value for --rootless: {given['rootless']}: one of true, false, auto")
+    if given["cgroup-manager"] not in ("cgroupfs", "systemd", "disabled"):
+        raise _Shown(f"unknown cgroup manager {given['cgroup-manager']!r}: one of cgroupfs, systemd, disabled")
     root = os.path.normpath(given["root"]) if given["root"] else default_root(os.environ)
     if not os.path.isabs(root):
         from minibox.base.paths import absolute

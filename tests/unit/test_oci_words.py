@@ -29,12 +29,12 @@ def test_defaults():
 
 
 def test_flags_take_a_value_only_behind_an_equals_sign():
-    assert words_of("kill", "--all=false", "id")[0] == {"all": False}
-    assert words_of("kill", "--all", "id", "KILL") == ({"all": True}, ["id", "KILL"])
+    assert words_of("kill", "--all=false", "id")[0] == {"all": False, "regex": None}
+    assert words_of("kill", "--all", "id", "KILL") == ({"all": True, "regex": None}, ["id", "KILL"])
 
 
 def test_options_may_follow_the_id():
-    assert words_of("kill", "id", "KILL", "--all") == ({"all": True}, ["id", "KILL"])
+    assert words_of("kill", "id", "KILL", "--all") == ({"all": True, "regex": None}, ["id", "KILL"])
     assert words_of("run", "id", "-b", "/b", "--detach")[0]["bundle"] == "/b"
 
 
@@ -44,7 +44,7 @@ def test_but_not_where_a_command_follows():
 
 
 def test_two_dashes_end_the_options():
-    assert words_of("kill", "--", "--all") == ({"all": None}, ["--all"])
+    assert words_of("kill", "--", "--all") == ({"all": None, "regex": None}, ["--all"])
     assert words_of("exec", "id", "--", "ls")[1] == ["id", "--", "ls"]  # as runc
 
 

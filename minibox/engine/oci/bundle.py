@@ -42,14 +42,17 @@ class Bundle:
     spec: Spec
 
 
-def read_bundle(directory: str) -> Bundle:
+def read_bundle(directory: str, config: str = "") -> Bundle:
     """Read the bundle in ``directory``, "" for the current one.
+
+    Args:
+        config: another file in the place of its config.json; "" for that.
 
     Raises:
         ConfigError: config.json is missing, not JSON, or says what can't be done.
     """
     directory = absolute(directory or ".")
-    path = f"{directory}/{CONFIG}"
+    path = absolute(config) if config else f"{directory}/{CONFIG}"
     try:
         with open(path, "rb", 0) as file:
             data = file.read(CONFIG_BYTES_MAX)

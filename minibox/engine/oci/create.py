@@ -48,6 +48,8 @@ class CreateOptions:
         root: directory of the containers' state.
         bundle: its bundle, "" for the current directory.
         note: is told what is wrong and stops nothing.
+        config: another file in the place of the bundle's config.json; "" for that.
+        cgroups: it gets a cgroup; else it stays in the caller's.
         detach: the caller doesn't wait for its end.
         systemd_cgroup: systemd makes its cgroup.
         rootless: it goes on without a cgroup that can't be made; None: unless by the host's root.
@@ -61,6 +63,8 @@ class CreateOptions:
     root: str
     note: Callable[[str], None]
     bundle: str = ""
+    config: str = ""
+    cgroups: bool = True
     detach: bool = True
     systemd_cgroup: bool = False
     rootless: bool | None = None
@@ -99,7 +103,7 @@ class Creation:
         """
         self._options, self._gated = options, gated
         state.check_id(container_id)
-        self._bundle = read_bundle(options.bundle)
+        self._bundle = read_bundle(options.bundle, options.config)
         self.spec: Spec = self._bundle.spec
         self.terminal = bool(self.spec["process"].get("terminal"))
         self._check_terminal()
@@ -149,8 +153,10 @@ class Creation:
             by_systemd=options.systemd_cgroup,
             rootless=rootless or state.is_rootless(),
         )
+        if not options.cgroups:
+            planned = group.no_group(planned.host)
         start = Start(
-            setgroups=_may_set_groups(self.spec),
+            setgroups=_may_set_groups(self.spec) and not keeps_groups(self.spec),
             seccomp=program_of(self.spec, default_root(os.environ, int(state.is_rootless()))) or b"",
             seccomp_flags=filter_flags(linux.get("seccomp")),
             cgroup=planned.group.name if planned.group.directories else "",
@@ -359,6 +365,11 @@ def write_pid_file(path: str, pid: int) -> None:
         os.rename(temporary, path)
     except OSError as error:
         raise MiniboxError(f"write the pid file {path}: {kernel_says(error)}") from error
+
+
+def keeps_groups(spec: Spec) -> bool:
+    """Does the process keep the caller's supplementary groups? crun's annotation, of ``podman --group-add keep-groups``."""
+    return spec.get("annotations", {}).get("run.oci.keep_original_groups") == "1"
 
 
 def _may_set_groups(spec: Spec) -> bool:

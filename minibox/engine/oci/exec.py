@@ -9,7 +9,7 @@ from minibox.engine.oci import state
 from minibox.engine.oci.bundle import check_process, read_process
 from minibox.engine.oci.command import check_command, failed_command, failed_step
 from minibox.engine.oci.console import Receiver
-from minibox.engine.oci.create import MASTER_NAME, passed_descriptors, standard_streams, write_pid_file
+from minibox.engine.oci.create import MASTER_NAME, keeps_groups, passed_descriptors, standard_streams, write_pid_file
 from minibox.engine.oci.life import Process as FirstProcess
 from minibox.engine.oci.state import PAUSED, STOPPED, Container
 from minibox.engine.roots import default_root
@@ -177,7 +177,7 @@ class _Exec:
         self._state = state.oci_state(container)
         seccomp = program_of(spec, default_root(os.environ, int(state.is_rootless())))
         self._start = Start(
-            setgroups=_may_set_groups(first.pid),
+            setgroups=_may_set_groups(first.pid) and not keeps_groups(spec),
             seccomp=seccomp or b"",
             seccomp_flags=filter_flags(spec["linux"].get("seccomp")),
             cgroup=self._group.name if self._group.directories else "",

@@ -54,6 +54,12 @@ def plan_group(spec: Spec, container_id: str, owner: int, *, by_systemd: bool, r
     return GroupPlan(found.host, planned, lambda: place.make_at(found, resources, devices=not rootless, owner=owner))
 
 
+def no_group(host: CgroupHost) -> GroupPlan:
+    """Of a container that stays in the cgroup of who makes it."""
+    group = cgroup.Cgroup("", {}, "")
+    return GroupPlan(host, group, lambda: group)
+
+
 def _is_delegated(spec: Spec) -> bool:
     """By the rules of config-linux.md, "Cgroup ownership"."""
     namespaces = spec["linux"].get("namespaces", ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from minibox.engine.oci.state import Container, containers, summary
+from minibox.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,21 @@ if TYPE_CHECKING:
 def listed(root: str, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     """A container an element, in the words of runc; ``tell`` as of `containers`."""
     return [summary(container, _owner(container.directory)) for container in containers(root, tell)]
+
+
+def matching(root: str, pattern: str) -> list[str]:
+    """The ids of containers that a regular expression matches somewhere, as crun's --regex.
+
+    Raises:
+        UsageError: it is none.
+    """
+    import re
+
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"invalid regular expression {pattern!r}: {error}") from None
+    return [container.id for container in containers(root) if wanted.search(container.id)]
 
 
 def processes_of(root: str, container_id: str) -> set[int]:
