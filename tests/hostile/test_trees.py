@@ -148,7 +148,7 @@ def test_a_clone_and_a_count_of_a_tree_that_changes_have_nothing_of_others(
         with subprocess.Popen(words, stdout=subprocess.PIPE) as exchange:
             assert exchange.stdout
             exchange.stdout.readline()
-            for number in rounds(6):
+            for number in rounds(4):
                 clone(str(place / "tree"), str(place / f"clone-{number}"))
                 assert (
                     tree_bytes(str(place / "tree")) < 40 * 10 * 4096
