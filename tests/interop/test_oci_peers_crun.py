@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def test_the_command_lines_of_crio(peers, tmp_path: Path):
     with open(tmp_path / "exec", "wb") as out:
         words = ["exec", "--pid-file", str(pid_file), "-d", "--process", str(tmp_path / "process"), "c1"]
         subprocess.run([*base, *log, *words], check=True, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-    assert pid_file.read_text().isdecimal()
+    os.waitpid(int(pid_file.read_text()), 0)  # as conmon: the end of a pid namespace waits until all of it are reaped
+    assert (tmp_path / "exec").read_text() == "again\n"
     runtime("pause", "c1")
     runtime("resume", "c1")
     wait_until(lambda: "up" in (tmp_path / "out").read_text(), "it listens to signals")
