@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
 from minibox.base.paths import absolute
+from minibox.engine.interrupts import uninterrupted
 from minibox.engine.options import RunOptions
 from minibox.engine.roots import claim, default_root, default_runroot
 from minibox.engine.sizes import parse_size
+from minibox.engine.streams import ClosedEnds
 from minibox.errors import UsageError
 from minibox.record import record
 
@@ -124,8 +126,13 @@ def place(options: ContainerOptions) -> Place:
         ConfigError: of config.toml.
         UnsafeDirectory: somebody else could change what is kept there.
     """
+    return uninterrupted(lambda: _place(options))
+
+
+def _place(options: ContainerOptions) -> Place:
     from minibox.config import load
 
+    ClosedEnds()  # for good: a descriptor of ours that had such a number would be taken for the caller's stream
     root, runroot, driver = options.get("root"), options.get("runroot"), options.get("storage_driver")
     environ, uid = os.environ, os.geteuid()
     found = Place(

@@ -22,7 +22,7 @@ from minibox.engine.outcome import Usage, judge_end
 from minibox.engine.output_log import OutputLog, last_lines, text
 from minibox.engine.owned import Owned
 from minibox.engine.started import Started
-from minibox.engine.streams import ClosedEnds, Streams
+from minibox.engine.streams import Streams
 from minibox.engine.verdict import KILLED
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import cgroup
@@ -67,7 +67,6 @@ class Embedded:
     ) -> None:
         """Nothing is done yet; arguments as of `container.run`, and ``image`` as of `new_launch`."""
         check_umask()
-        ClosedEnds()  # for good: a descriptor of ours that had such a number would be taken for the caller's stream
         self.root, self.runroot, self.options = root, runroot, options
         self._new_launch = partial(new_launch, options, root, runroot, storage_driver, on_note, image=image)
         self._pull = pull
