@@ -130,8 +130,11 @@ class Lowers:
         return names
 
     def _is_opaque(self, layer: int, path: bytes) -> bool:
-        with self.open(layer, path) as fd:
-            return is_opaque(fd)
+        try:
+            with self.open(layer, path) as fd:
+                return is_opaque(fd)
+        except PermissionError:
+            return False  # an ordinary user's own, closed to him: he has made no mark there either
 
 
 def merge_into_stack(layer_fd: int, root: Directory, lowers: Lowers, *, owner: bool) -> None:
@@ -147,10 +150,11 @@ def merge_into_stack(layer_fd: int, root: Directory, lowers: Lowers, *, owner: b
         OSError: the kernel refused.
         Unsupported: the file system keeps no such xattrs.
     """
-    alike = []
+    alike: list[tuple[bytes, int]] = []
+    closed: list[tuple[bytes, int]] = []
     for merge in lowers.merges(root):
-        with opened(layer_fd, merge.path) as fd:
-            before = os.fstat(fd)
+        with _opened_to_change(layer_fd, merge.path) as (fd, before):
+            closed.append((merge.path, stat.S_IMODE(before.st_mode)))
             for name in merge.carried:
                 os.mkdir(name, 0o700, dir_fd=fd)
             for name in merge.whiteouts:
@@ -160,9 +164,14 @@ def merge_into_stack(layer_fd: int, root: Directory, lowers: Lowers, *, owner: b
             os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
         if merge.lowers and merge.directory.entry is None:
             alike.append((merge.path, merge.lowers[0]))
-    for path, layer in reversed(alike):  # the deepest first: a mode may keep its owner out
-        with opened(layer_fd, path) as fd, lowers.open(layer, path) as lower:
-            copy_attributes(lower, fd, owner=owner)
+    adopted = dict(alike)
+    for path, mode in reversed(closed):  # the deepest first: a mode may keep its owner out
+        with opened(layer_fd, path) as fd:
+            if path not in adopted:
+                os.fchmod(fd, mode)
+                continue
+            with lowers.open(adopted[path], path) as lower:
+                copy_attributes(lower, fd, owner=owner)
 
 
 def merge_into_tree(layer_fd: int, root: Directory) -> list[bytes]:
@@ -183,12 +192,11 @@ def merge_into_tree(layer_fd: int, root: Directory) -> list[bytes]:
             anew.append(path)
         with ExitStack() as stack:
             try:
-                fd = stack.enter_context(opened(layer_fd, path))
+                fd, before = stack.enter_context(_opened_to_change(layer_fd, path))
             except OSError as error:
                 if directory.is_real or error.errno not in NO_DIRECTORY:
                     raise
                 continue  # nothing to hide
-            before = os.fstat(fd)
             for name in map(os.fsencode, os.listdir(fd)) if clears else list(directory.hidden):
                 if not _is_real(directory.children.get(name)):
                     remove_at(name, fd)
@@ -239,6 +247,20 @@ def opened(root_fd: int, path: bytes) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+@contextmanager
+def _opened_to_change(root_fd: int, path: bytes) -> Iterator[tuple[int, os.stat_result]]:
+    """The same, for its owner to change whatever its mode is; and its status before."""
+    place = open_beneath(root_fd, path or b".", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        before = os.fstat(place)
+        if os.geteuid() and before.st_mode & 0o700 != 0o700:
+            os.chmod(f"/proc/self/fd/{place}", stat.S_IMODE(before.st_mode) | 0o700)
+    finally:
+        os.close(place)
+    with opened(root_fd, path) as fd:
+        yield fd, before
 
 
 def _is_real(node: Directory | Leaf | None) -> bool:

@@ -93,16 +93,17 @@ class Erofs(Overlay):
 
 
 def _seal(tree: str, path: str) -> None:
-    """Make of a layer's directory what the driver keeps. mkfs.erofs takes for a name of 255 bytes its first 254, and
-    names its files by their whole paths: a layer that it can't take stays a directory."""
-    if _has_long_names(tree):
+    """Make of a layer's directory what the driver keeps: a layer that mkfs.erofs can't take stays a directory."""
+    if _is_beyond(tree):
         os.rename(tree, path)
         return
     make_image(tree, path)
     remove_directory(tree)
 
 
-def _has_long_names(tree: str) -> bool:
+def _is_beyond(tree: str) -> bool:
+    """Whether mkfs.erofs 1.5 would spoil or refuse it: it takes for a name of 255 bytes its first 254, names files by their
+    whole paths, and takes a time before 1970 for one in the far future."""
     waiting = [os.fsencode(os.path.abspath(tree))]
     while waiting:
         directory = waiting.pop()
@@ -110,6 +111,8 @@ def _has_long_names(tree: str) -> bool:
             with os.scandir(directory) as entries:
                 for entry in entries:
                     if len(entry.name) >= NAME_BYTES_MAX or len(entry.path) >= PATH_BYTES_MAX:
+                        return True
+                    if entry.stat(follow_symlinks=False).st_mtime < 0:
                         return True
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)

@@ -19,7 +19,8 @@ from minibox.storage.removal import remove_tree
 from tests.file_trees import differences, tree_of_snapshot
 from tests.probes import requires
 from tests.storages import new_file_system
-from tests.unit.layers import tar, unusual_layers
+from tests.unit.layers import tar
+from tests.unit.unusual_layers import unusual_layers
 
 NOBODY = Uses((), frozenset(), frozenset())
 

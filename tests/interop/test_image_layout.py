@@ -20,7 +20,8 @@ from minibox.storage.removal import remove_tree
 from tests.file_trees import tree_of
 from tests.images import lowers
 from tests.probes import requires
-from tests.unit.layers import directory, entry, tar, unusual_layers
+from tests.unit.layers import directory, entry, tar
+from tests.unit.unusual_layers import unusual_layers
 
 
 @pytest.fixture

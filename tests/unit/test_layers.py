@@ -27,7 +27,8 @@ from minibox.image.manifest import chain_ids
 from minibox.image.stack import is_whiteout
 from minibox.image.store import ImageStore
 from minibox.storage.removal import remove_tree
-from tests.unit.layers import directory, entry, hard_link, symlink, tar, tar_of, unusual_layers
+from tests.unit.layers import directory, entry, hard_link, symlink, tar, tar_of
+from tests.unit.unusual_layers import unusual_layers
 
 CHECKOUT = Path(__file__).parents[2]
 
