@@ -52,6 +52,15 @@ def _command(name: str) -> Missing:
     return None if shutil.which(name, path=path) else f"the command {name}"
 
 
+def _commit(name: str) -> Missing:
+    """A commit of this repository's history, which a shallow clone lacks."""
+    done = subprocess.run(
+        ["git", "-c", "safe.directory=*", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"],
+        cwd=Path(__file__).parent, capture_output=True, check=False,
+    )  # fmt: skip
+    return None if done.returncode == 0 else f"the commit {name}: git fetch --unshallow brings the whole history"
+
+
 def _user(_: str) -> Missing:
     """An ordinary user of ours: root makes one, and it must be able to start this Python."""
     if os.geteuid() != 0:
@@ -118,6 +127,7 @@ PROBES: dict[str, Callable[[str], Missing]] = {
     "root": _root,
     "user": _user,
     "command": _command,
+    "commit": _commit,
     "cgroup": _cgroup,
     "idmap": _idmap,
     "internet": _internet,

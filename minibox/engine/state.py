@@ -111,8 +111,10 @@ def damage_of(root: str, container_id: str) -> Unreadable | None:
     """What is wrong with the state.json of a container; None for nothing."""
     try:
         CONTAINER.read(_path(root, container_id))
-    except Unreadable as error:
+    except Damaged as error:
         error.hint = f"minibox rm {container_id[:12]} removes it, minibox system check --repair keeps its files"
+        return error
+    except NewerFormat as error:
         return error
     except OSError:
         pass

@@ -16,7 +16,7 @@ from minibox.engine import events, state
 from minibox.engine.user_namespace import run_inside
 from minibox.engine.volume_use import LockedVolume, named_volumes
 from minibox.engine.volumes import volume_name
-from minibox.errors import StoreError, Unreadable, Unsupported, VolumeInUse, VolumeNotFound, kernel_says
+from minibox.errors import NewerFormat, StoreError, Unreadable, Unsupported, VolumeInUse, VolumeNotFound, kernel_says
 from minibox.image.filters import parse_filters, parse_truth
 from minibox.record import record
 from minibox.storage.removal import remove_tree
@@ -296,6 +296,8 @@ def prune(
     for volume in volumes(root):
         if volume.users or not (everything or ANONYMOUS_LABEL in volume.labels) or not passes(volume, filters):
             continue
+        if _is_newer(root, volume.name):
+            continue
         try:
             place = _take_away(root, volume.name)
         except VolumeInUse:
@@ -305,6 +307,17 @@ def prune(
         _remove_tree(place)
         gone.append(volume.name)
     return gone, freed
+
+
+def _is_newer(root: str, name: str) -> bool:
+    """Has a newer minibox made it, which knows better whether somebody needs it?"""
+    try:
+        VOLUME.read(f"{root}/volumes/{name}/{NOTE}")
+    except NewerFormat:
+        return True
+    except (OSError, Unreadable):
+        pass
+    return False
 
 
 def sizes(paths: Sequence[str]) -> list[int]:

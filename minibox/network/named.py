@@ -17,7 +17,7 @@ from minibox.base.codec import FileKind
 from minibox.base.files import discard, replace_locked, sync_directory
 from minibox.base.lock import Lock
 from minibox.base.shape import long_id, moment
-from minibox.errors import NetworkError, NetworkInUse, NetworkNotFound, Unreadable, UsageError, kernel_says
+from minibox.errors import Damaged, NetworkError, NetworkInUse, NetworkNotFound, Unreadable, UsageError, kernel_says
 from minibox.network import bridge, ipv4, members, subnet
 from minibox.network import lease as leases
 from minibox.record import record
@@ -368,7 +368,7 @@ def _read(root: str, name: str) -> NamedNetwork | None:
         found = NETWORK.read(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except Unreadable as error:
+    except Damaged as error:
         error.hint = f"minibox network rm {name} removes it, and so does minibox system check --repair"
         raise
     chosen = ipv4.parse_subnet(found["Subnet"])
