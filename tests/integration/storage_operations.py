@@ -57,7 +57,6 @@ def operations_image(root: Path, name: str) -> None:
         entry("w/suid", content=b"s", mode=0o4755, uid=7, gid=8, mtime=1008),
         entry("w/xattr", content=b"x", mtime=1009, pax_headers=xattrs(user__kept=b"1", user__goes=b"2")),
         entry("w/fraction", content=b"f", pax_headers={"mtime": "1010.123456789"}),
-        entry("w/old", content=b"o", pax_headers={"mtime": "-1000"}),
         sparse("w/sparse", 3 << 20),
         entry(f"w/{NO_UTF8}", content=b"bytes", mtime=1012),
         directory(f"w/{DEEP}", mtime=1013),
@@ -73,6 +72,7 @@ def operations_image(root: Path, name: str) -> None:
     ]
     above = [
         entry(f"w/{LONGEST}", content=b"longest", mtime=1011),
+        entry("w/old", content=b"o", pax_headers={"mtime": "-1000"}),
         entry("w/dir/.wh.b"),
         entry("w/opaque/.wh..wh..opq"),
         entry("w/opaque/new", content=b"new", mtime=1023),

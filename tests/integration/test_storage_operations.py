@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.storages import PLACES, new_file_system, state_root
 pytestmark = [requires("root"), pytest.mark.usefixtures("minibox")]  # the fixture: orphans are reaped
 COMMAND = str(Path(sys.executable).parent / "minibox")
 FOREVER = ("sleep", "1000")
+LIVE = ("host: ", "mapped: ", "started again")
 Values = dict[str, Any]
 Tree = dict[bytes, File]
 
@@ -193,8 +195,21 @@ def test_each_operation_gives_what_it_gives_with_overlay(
 ) -> None:
     ours, expected = values(*driver), values("overlay", "")
     assert list(ours) == list(expected)
-    wrong = {step: told for step, value in ours.items() if (told := unlike(expected[step], value))}
+    wrong: dict[str, list[str]] = {}
+    for step, value in ours.items():
+        both = (expected[step], value)
+        if driver[0] == "erofs" and step.startswith(LIVE):
+            both = (without_links(both[0]), without_links(both[1]))
+        if told := unlike(*both):
+            wrong[step] = told
     assert not wrong, "\n".join(f"{step}: {told[:5]}" for step, told in wrong.items())
+
+
+def without_links(value: Any) -> Any:
+    """overlayfs gives names of a file that it has copied up from another file system different inode numbers."""
+    if not isinstance(value, dict):
+        return value
+    return {path: replace(file, first=path) for path, file in value.items()}
 
 
 def unlike(expected: Any, found: Any) -> list[str]:
