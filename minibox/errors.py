@@ -314,6 +314,10 @@ class CommandNotExecutable(MiniboxError):
     status = 126
 
 
+class HookFailed(MiniboxError):
+    """A hook of a bundle ended with an error, or took too long."""
+
+
 class CommandNotFound(MiniboxError):
     """The command is not in the image."""
 

@@ -96,6 +96,13 @@ int mb_child_op_cpu_affinity(struct mb_child *child, const uint64_t *a) {
     return result(syscall(SYS_sched_setaffinity, 0, mask.size, mask.data));
 }
 
+/* memory_policy(mode, bytes): of the nodes of a mask, in whole words. */
+int mb_child_op_memory_policy(struct mb_child *child, const uint64_t *a) {
+    struct mb_bytes nodes = mb_plan_bytes(child->plan, a[1]);
+    const void *mask = nodes.size ? nodes.data : NULL;
+    return result(syscall(SYS_set_mempolicy, a[0], mask, nodes.size ? 8 * nodes.size + 1 : 0));
+}
+
 int mb_child_op_personality(struct mb_child *child, const uint64_t *a) {
     (void)child;
     return result(syscall(SYS_personality, a[0]));

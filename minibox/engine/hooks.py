@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from select import POLLIN, poll
 
-from minibox.errors import MiniboxError, kernel_says
+from minibox.errors import HookFailed, kernel_says
 from minibox.json_text import dumps
 from minibox.linux.process import IGNORED_BY_PYTHON, exit_status
 
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 SAID_BYTES_MAX = 1000
-
-
-class HookFailed(MiniboxError):
-    """A hook ended with an error, or took too long."""
 
 
 def run_hooks(kind: str, hooks: Iterable[Hook], state: Mapping[str, Any]) -> None:

@@ -1,9 +1,9 @@
-"""The OCI runtime specification 1.2, Linux: ``config.json`` and ``state.json``, field for field; and 1.3's `netDevices`.
+"""The OCI runtime specification 1.3, Linux: ``config.json`` and ``state.json``, field for field.
 
 Plain dicts at run time: these types cost nothing where they are imported under ``TYPE_CHECKING``,
 and `minibox.oci.schema` checks foreign JSON against them. Names are the specification's own.
 
-Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/config.md and config-linux.md.
+Source: https://github.com/opencontainers/runtime-spec/blob/v1.3.0/config.md and config-linux.md.
 """
 
 from __future__ import annotations
@@ -247,8 +247,16 @@ class LinuxIntelRdt(TypedDict, total=False):
     closID: str
     l3CacheSchema: str
     memBwSchema: str
+    schemata: list[str]
     enableCMT: bool
     enableMBM: bool
+    enableMonitoring: bool
+
+
+class LinuxMemoryPolicy(TypedDict):
+    mode: str
+    nodes: NotRequired[str]
+    flags: NotRequired[list[str]]
 
 
 class LinuxPersonality(TypedDict):
@@ -279,6 +287,7 @@ class Linux(TypedDict, total=False):
     readonlyPaths: list[str]
     mountLabel: str
     intelRdt: LinuxIntelRdt
+    memoryPolicy: LinuxMemoryPolicy
     personality: LinuxPersonality
     timeOffsets: dict[str, LinuxTimeOffset]
     netDevices: dict[str, LinuxNetDevice]

@@ -92,7 +92,11 @@ SPEC: Any = {
         "maskedPaths": [str],
         "readonlyPaths": [str],
         "mountLabel": str,
-        "intelRdt": {"closID": str, "l3CacheSchema": str, "memBwSchema": str, "enableCMT": bool, "enableMBM": bool},
+        "intelRdt": {
+            "closID": str, "l3CacheSchema": str, "memBwSchema": str, "schemata": [str], "enableCMT": bool,
+            "enableMBM": bool, "enableMonitoring": bool,
+        },
+        "memoryPolicy": {"mode!": str, "nodes": str, "flags": [str]},
         "personality": {"domain!": str, "flags": [str]},
         "timeOffsets": ({"secs": int, "nanosecs": int},),
         "netDevices": ({"name": str},),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from minibox.oci_cli.words import Command, Option
 
-SPECIFICATION = "1.2.0"
+SPECIFICATION = "1.3.0"
 HELP_ROW = ("--help, -h", "show this")
 
 

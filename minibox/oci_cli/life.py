@@ -50,7 +50,7 @@ def start(settings: Settings, _: dict[str, Any], words: list[str]) -> int:
     """Let the process of a created container run."""
     from minibox.engine.oci import life
 
-    life.start(settings.root, words[0], lambda text: settings.log.write("warning", text))
+    life.start(settings.root, words[0])
     return 0
 
 

@@ -145,6 +145,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *session(spec["process"], start, console=True),
             *mounts.close_dev(wanted),
             *_network(spec, start),
+            *scheduling.memory_policy_of(spec.get("linux", {})),
             *scheduling.personality_of(spec.get("linux", {})),
             *become(spec["process"], start, hooks.before_exec(spec)),
         ),

@@ -89,6 +89,7 @@ WORDS = {
     "scheduler": ("set the scheduling policy and attributes to {attributes}", "sched_setattr(2)", "attributes"),
     "io_priority": ("set the I/O class and priority to {priority}", "ioprio_set(2)", "priority"),
     "cpu_affinity": ("run on the CPUs of the mask {cpus} only", "sched_setaffinity(2)", "cpus"),
+    "memory_policy": ("set the memory policy to {mode}", "set_mempolicy(2)", "mode nodes"),
     "personality": ("set the execution domain to {persona}", "personality(2)", "persona"),
     "loopback_up": ("bring the loopback interface up", "netdevice(7)", ""),
     "open_pty": ("open a pseudo-terminal of {rows}x{columns}", "pty(7)", "master slave rows columns"),

@@ -294,6 +294,10 @@ def cpu_affinity(mask_: bytes, why: str) -> Op:
     return Op("cpu_affinity", (mask_,), why, INIT)
 
 
+def memory_policy(mode: int, nodes: bytes, why: str) -> Op:
+    return Op("memory_policy", (mode, nodes), why, INIT)
+
+
 def personality(persona: int, why: str) -> Op:
     return Op("personality", (persona,), why, INIT)
 

@@ -28,6 +28,11 @@ ATTRIBUTES = "=IIQiIQQQ"  # struct sched_attr, as of Linux 3.14: 48 bytes
 IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}  # linux/ioprio.h
 IO_CLASS_SHIFT, IO_PRIORITIES = 13, 8
 DOMAINS = {"LINUX": 0, "LINUX32": 8}  # linux/personality.h
+# linux/mempolicy.h
+MEMORY_MODES = {"MPOL_DEFAULT": 0, "MPOL_PREFERRED": 1, "MPOL_BIND": 2, "MPOL_INTERLEAVE": 3, "MPOL_LOCAL": 4,
+                "MPOL_PREFERRED_MANY": 5, "MPOL_WEIGHTED_INTERLEAVE": 6}  # fmt: skip
+MEMORY_FLAGS = {"MPOL_F_STATIC_NODES": 1 << 15, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_NUMA_BALANCING": 1 << 13}
+NODES_MOST = 1024  # CONFIG_NODES_SHIFT
 CPUS_MOST = 8192  # CONFIG_NR_CPUS
 
 
@@ -49,6 +54,28 @@ def steps_of(process: Process) -> list[Op]:
             raise ConfigError(f"process.ioPriority.priority {priority} is not from 0 to {IO_PRIORITIES - 1}")
         steps.append(op.io_priority(IO_CLASSES[kind] << IO_CLASS_SHIFT | priority, "how soon its disks are read"))
     return steps
+
+
+def memory_policy_of(linux: Linux) -> list[Op]:
+    """On which nodes a container's memory is, as config-linux.md of version 1.3 has it; inherited by exec and fork.
+
+    Raises:
+        ConfigError: an unknown mode or flag, or no list of nodes.
+    """
+    wanted = linux.get("memoryPolicy")
+    if wanted is None:
+        return []
+    mode, flags = wanted["mode"], wanted.get("flags", [])
+    if mode not in MEMORY_MODES:
+        raise ConfigError(f"unknown mode {mode!r} of linux.memoryPolicy", f"one of {', '.join(MEMORY_MODES)}")
+    if unknown := [flag for flag in flags if flag not in MEMORY_FLAGS]:
+        raise ConfigError(f"unknown flag {unknown[0]!r} of linux.memoryPolicy", f"one of {', '.join(MEMORY_FLAGS)}")
+    number = MEMORY_MODES[mode]
+    for flag in flags:
+        number |= MEMORY_FLAGS[flag]
+    nodes = wanted.get("nodes", "")
+    mask = _mask(nodes, "linux.memoryPolicy.nodes", "memory nodes", NODES_MOST) if nodes else b""
+    return [op.memory_policy(number, mask, "on which nodes its memory is")]
 
 
 def personality_of(linux: Linux) -> list[Op]:
@@ -96,12 +123,12 @@ def _attributes(wanted: Scheduler) -> bytes:
     return pack(ATTRIBUTES, 48, POLICIES[wanted["policy"]], flags, *numbers, *times)
 
 
-def _mask(cpus: str, name: str) -> bytes:
+def _mask(cpus: str, name: str, what: str = "CPUs", most: int = CPUS_MOST) -> bytes:
     """``0-3,7`` as the kernel takes it."""
     mask = 0
     for part in cpus.replace(" ", "").split(","):
         first, _, last = part.partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or not int(first) <= int(last or first) < CPUS_MOST:
-            raise ConfigError(f"{name} {cpus!r} is no list of CPUs", "for example 0-3,7")
+        if not first.isdecimal() or not (last or first).isdecimal() or not int(first) <= int(last or first) < most:
+            raise ConfigError(f"{name} {cpus!r} is no list of {what}", "for example 0-3,7")
         mask |= (2 << int(last or first)) - (1 << int(first))
     return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.oci_runtime import Runtime
 from tests.probes import requires
 
 pytestmark = [requires("root", "command:busybox")]
+FAILING = {"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]}
 BY_RUNTIME = ("prestart", "createRuntime", "poststart", "poststop")
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 MOUNTS = "readlink /proc/self/ns/mnt"
@@ -108,16 +110,28 @@ def test_a_hook_that_fails_ends_the_start(runtime: Runtime, log: Path):
     assert runtime.output("c1").read_text() == ""
 
 
-def test_hooks_after_the_start_stop_nothing(runtime: Runtime, log: Path):
-    failing = {"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]}
-    hooks = {kind: [failing, hook(log, kind)] for kind in ("poststart", "poststop")}
+def test_hooks_after_the_end_stop_nothing(runtime: Runtime, log: Path):
+    hooks = {"poststop": [FAILING, hook(log, "poststop")]}
     runtime.create("c1", with_hooks(runtime, log, "true", **hooks))
     runtime.ok("start", "c1")
     runtime.wait_for("c1", "stopped")
     runtime.ok("delete", "c1")
-    assert [kind for kind, *_ in told(log)] == ["poststart", "poststop"]
+    assert [kind for kind, *_ in told(log)] == ["poststop"]
     warnings = [json.loads(line) for line in runtime.log.read_text().splitlines()]
-    assert [each["level"] for each in warnings if "exit status 3" in each["msg"]] == ["warning", "warning"]
+    assert [each["level"] for each in warnings if "exit status 3" in each["msg"]] == ["warning"]
+
+
+def test_a_hook_after_the_start_that_fails_ends_the_container(runtime: Runtime, log: Path):
+    """By version 1.3 of the specification, as by runc; the hooks behind it aren't run, those after the end are."""
+    hooks = {"poststart": [hook(log, "first"), FAILING, hook(log, "poststart")], "poststop": [hook(log, "poststop")]}
+    runtime.create("c1", with_hooks(runtime, log, "exec sleep 1000", **hooks))
+    assert "poststart hook #1" in runtime.error("start", "c1")
+    runtime.wait_for("c1", "stopped")
+    runtime.ok("delete", "c1")
+    for words in ((), ("--detach",)):
+        said = runtime.error("run", *words, "--bundle", str(runtime.bundle.path), "c1", stdout=subprocess.DEVNULL)
+        assert "poststart hook #1" in said and runtime.left() == []
+    assert [kind for kind, *_ in told(log)] == ["first", "poststop"] * 3
 
 
 @pytest.mark.parametrize("kind", ["createRuntime", "createContainer"])

@@ -117,6 +117,13 @@ def test_personality(bundle: Bundle, domain: str, machine: str):
     assert said(bundle, "busybox uname -m", linux={"personality": {"domain": domain}}) == [machine]
 
 
+@pytest.mark.skipif(not Path("/proc/self/numa_maps").exists(), reason="a kernel without NUMA")
+def test_memory_policy(bundle: Bundle):
+    policy = {"mode": "MPOL_BIND", "nodes": "0"}
+    found = said(bundle, "busybox cut -d' ' -f2 /proc/self/numa_maps | busybox sort -u", linux={"memoryPolicy": policy})
+    assert found == ["bind:0"]
+
+
 def test_names_and_kernel_settings(bundle: Bundle):
     spec = bundle.shell("hostname; busybox dnsdomainname 2>&1; cat /proc/sys/kernel/domainname /proc/sys/kernel/msgmax")
     spec |= {"hostname": "box", "domainname": "example"}

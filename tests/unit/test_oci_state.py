@@ -90,7 +90,7 @@ def test_a_frozen_one_is_paused_and_running_for_hooks(container, root, tmp_path)
     container.write(pid=os.getpid(), startTime=state.start_time(os.getpid()), cgroup_paths={"": str(tmp_path)})
     assert container.status() == "paused"
     assert oci_state(container) == {
-        "ociVersion": "1.2.0", "id": "c1", "status": "running", "pid": os.getpid(), "bundle": "/b",
+        "ociVersion": "1.3.0", "id": "c1", "status": "running", "pid": os.getpid(), "bundle": "/b",
         "annotations": {"a": "b"},
     }  # fmt: skip
 

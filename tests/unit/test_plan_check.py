@@ -83,6 +83,33 @@ def test_scheduling():
     assert found["personality"] == (8,)
 
 
+@pytest.mark.parametrize(
+    ("policy", "args"),
+    [
+        ({"mode": "MPOL_DEFAULT"}, (0, b"")),
+        ({"mode": "MPOL_BIND", "nodes": "0-1,64"}, (2, (1 << 64 | 3).to_bytes(16, "little"))),
+        ({"mode": "MPOL_INTERLEAVE", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}, (0x8003, b"\x01" + bytes(7))),
+    ],
+)
+def test_a_memory_policy(policy: Any, args: Any):
+    plan = compile_plan(spec(linux={"memoryPolicy": policy}), Rootfs(path="/b"), Start())
+    assert [step.args for step in plan.of(op.INIT) if step.name == "memory_policy"] == [args]
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        ({"mode": "MPOL_WISH"}, "unknown mode 'MPOL_WISH'"),
+        ({"mode": "MPOL_BIND", "flags": ["X"]}, "unknown flag 'X'"),
+        ({"mode": "MPOL_BIND", "nodes": "1-0"}, "'1-0' is no list of memory nodes"),
+        ({"mode": "MPOL_BIND", "nodes": "1024"}, "is no list of memory nodes"),
+    ],
+)
+def test_memory_policies_that_mean_nothing(policy: Any, says: str):
+    with pytest.raises(ConfigError, match=says):
+        compile_plan(spec(linux={"memoryPolicy": policy}), Rootfs(path="/b"), Start())
+
+
 def test_processors_of_an_exec():
     process: Any = {"cwd": "/", "args": ["a"], "execCPUAffinity": {"initial": "0-1", "final": "64,2"}}
     steps = [(step.name, *step.args) for step in compile_exec(process, Joined(0), Start(cgroup_tasks=("/a",))).ops]

@@ -109,9 +109,9 @@ def check(spec: Spec) -> None:
         ConfigError
     """
     version = spec["ociVersion"]
-    numbers = version.partition("+")[0].partition("-")[0].split(".")  # semver.org; 1.2.0-dev is one, too
+    numbers = version.partition("+")[0].partition("-")[0].split(".")  # semver.org; 1.3.0-dev is one, too
     if len(numbers) != 3 or not all(number.isdecimal() for number in numbers) or numbers[0] != "1":
-        raise ConfigError(f"{CONFIG}: ociVersion {version!r} is not supported", "minibox-oci reads versions 1.0 to 1.2")
+        raise ConfigError(f"{CONFIG}: ociVersion {version!r} is not supported", "minibox-oci reads versions 1.0 to 1.3")
     compiler_check(spec)
     labels.check(spec["process"], spec.get("linux"))
     _check_words(spec["process"], CONFIG)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from minibox.engine.oci.state import VERSION
 from minibox.engine.version import version_text
 from minibox.linux import capabilities, seccomp, seccomp_compile
-from minibox.plan import mounts
+from minibox.plan import mounts, scheduling
 from minibox.plan.namespaces import NAMESPACES
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ def features() -> dict[str, Any]:
     """As data."""
     return {
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.2.0",
+        "ociVersionMax": VERSION,
         "hooks": list(HOOKS),
         "mountOptions": mounts.option_names(),
         "linux": {
@@ -42,7 +43,8 @@ def features() -> dict[str, Any]:
             },
             "apparmor": {"enabled": True},  # whatever the host has, as the specification wants it
             "selinux": {"enabled": True},
-            "intelRdt": {"enabled": False},
+            "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
+            "memoryPolicy": {"modes": list(scheduling.MEMORY_MODES), "flags": list(scheduling.MEMORY_FLAGS)},
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},
         },

@@ -74,7 +74,7 @@ class Process:
         return bool(waiting.poll(None if timeout_s is None else timeout_s * 1000))
 
 
-def start(root: str, container_id: str, note: Note) -> None:
+def start(root: str, container_id: str) -> None:
     """Let the process of a created container run.
 
     Raises:
@@ -100,7 +100,7 @@ def start(root: str, container_id: str, note: Note) -> None:
 
                 raise failed_step(container.fields["steps"], container.spec()["process"], *failed)
             container.unlock()
-            started(container, note)
+            started(container)
             ready.wait()
 
 
@@ -140,10 +140,20 @@ class Ready:
                 pass
 
 
-def started(container: Container, note: Note) -> None:
-    """What is left to do when the command runs: hooks, which stop nothing."""
+def started(container: Container) -> None:
+    """What is left to do when the command runs: hooks. One that fails ends the container, by version 1.3 as by runc.
+
+    Raises:
+        HookFailed
+    """
     if "poststart" in container.fields.get("hooks", ()):
-        _run_hooks("poststart", container.spec(), state.oci_state(container, RUNNING), note)
+        from minibox.engine.hooks import run_hooks
+
+        try:
+            run_hooks("poststart", container.spec()["hooks"]["poststart"], state.oci_state(container, RUNNING))
+        except BaseException:
+            end(container)
+            raise
 
 
 def stopped(container: Container, spec: Spec, note: Note) -> None:
@@ -165,7 +175,8 @@ def undo_mounts(container: Container, note: Note) -> None:
 
 def _run_hooks(kind: str, spec: Spec, found: dict[str, Any], note: Note) -> None:
     """Run hooks of a kind whose failure is only told."""
-    from minibox.engine.hooks import HookFailed, run_hooks
+    from minibox.engine.hooks import run_hooks
+    from minibox.errors import HookFailed
 
     hooks: dict[str, Any] = {**spec["hooks"]}
     for hook in hooks[kind]:

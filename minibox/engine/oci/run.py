@@ -7,7 +7,7 @@ import os
 from minibox.engine.oci import life
 from minibox.engine.oci.create import CreateOptions, Creation, create
 from minibox.engine.signals import Forwarding, block
-from minibox.errors import MiniboxError
+from minibox.errors import HookFailed, MiniboxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def run(container_id: str, options: CreateOptions, *, keep: bool, subreaper: boo
         # Through the gate, as by create and start: what is told when it is ready must not be missed.
         create(container_id, options)
         try:
-            life.start(options.root, container_id, options.note)
+            life.start(options.root, container_id)
         except BaseException:
             life.delete(options.root, container_id, force=True, note=options.note)
             raise
@@ -51,23 +51,30 @@ class _Foreground:
 
     def run(self, *, keep: bool) -> int:
         """Its exit status."""
-        note, container = self._options.note, self._creation.container
         try:
             with Forwarding() as forwarding:
                 with self._creation as creation:
                     creation.execute(self._open_terminal())
                     creation.leave()
-                status = self._wait(forwarding)
+                try:
+                    status = self._wait(forwarding)
+                except HookFailed:
+                    self._delete()
+                    raise
         finally:
             if self._streams:
                 self._streams.close()
             if self._terminal:
                 self._terminal.restore()
         if not keep:
-            life.end(container)
-            container.lock()
-            life.destroy(container, note)
+            self._delete()
         return status
+
+    def _delete(self) -> None:
+        container = self._creation.container
+        life.end(container)
+        container.lock()
+        life.destroy(container, self._options.note)
 
     def _open_terminal(self) -> tuple[int, int]:
         if not self._creation.terminal:
@@ -106,7 +113,7 @@ class _Foreground:
                 self._terminal.enter_raw()
                 self._streams.begin(execution.pty_master)
             self._pass_on_readiness()
-            life.started(self._creation.container, self._options.note)
+            life.started(self._creation.container)
             forwarding.wait(init.pidfd, init.send_signal, self._terminal, execution.pty_master)
             code = init.wait()
             if self._streams:

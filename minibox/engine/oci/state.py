@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup import Cgroup
     from minibox.oci.runtime import Spec
 
-VERSION = "1.2.0"  # of the specification
+VERSION = "1.3.0"  # of the specification
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 BYTES_MAX = 64 << 20  # of a file, for who writes it and for who reads it
