@@ -152,7 +152,9 @@ def _damaged(layout: Layout, image_id: str, entries: list[Descriptor], error: St
 def _stored_s(layout: Layout, digest: str) -> float:
     """When a blob came into the store; now for one that isn't there: no image is old by what we can't know."""
     try:
-        return os.stat(layout.blob_path(digest)).st_mtime
+        status = os.stat(layout.blob_path(digest))
+        # 0: it was an image's that was removed, and is one's again; since then at the latest.
+        return status.st_mtime if status.st_mtime > 0 else status.st_ctime
     except (OSError, StoreError):
         return time.time()
 

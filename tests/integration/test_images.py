@@ -292,6 +292,9 @@ def test_an_image_without_a_date_is_as_old_as_it_is_in_the_store(minibox, store)
     assert "old" in minibox("images", "--format", "{{.Repository}}", "--filter", "before=undated").stdout
     done = minibox("system", "prune", "--all", "--force", "--filter", "until=240h")
     assert "untagged: old:latest" in done.stdout and "undated" not in done.stdout
+    blob = store / "images/blobs/sha256" / minibox("images", "-q", "--no-trunc", "undated").stdout.strip()[7:]
+    os.utime(blob, (0, 0))  # as of one that was removed, and came again before its blobs had gone
+    assert minibox("images", "-q", "--filter", "until=240h").stdout == ""
     assert set(minibox("images", "--format", "{{.Repository}}").stdout.split()) == {"undated", "base"}
     refused = minibox("system", "prune", "--all", "--volumes", "--force", "--filter", "until=240h")
     assert refused.returncode == 125 and "until says nothing of volumes" in refused.stderr
