@@ -8,6 +8,7 @@ from select import POLLIN, POLLOUT, poll
 from time import monotonic
 from typing import IO, Any, AnyStr, Generic
 
+from minibox.base.lines import lines_of
 from minibox.errors import TimeoutExpired
 
 TYPE_CHECKING = False
@@ -341,5 +342,5 @@ def last_words(out: Any, err: Any) -> tuple[str, ...]:
     for data in (err, out):
         if data:
             text = data if isinstance(data, str) else data[-LAST_BYTES:].decode(errors="replace")
-            return tuple(text[-LAST_BYTES:].splitlines()[-LAST_LINES:])
+            return tuple(lines_of(text[-LAST_BYTES:])[-LAST_LINES:])
     return ()

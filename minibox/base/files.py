@@ -81,6 +81,22 @@ def _replace(path: str, data: bytes, mode: int, durable: bool, *, lock: bool, by
     return fd
 
 
+def replace_link(path: str, target: str) -> None:
+    """A symlink to ``target`` at ``path``, in place of what is there: the cheapest note, never half written.
+
+    Raises:
+        OSError: with the path.
+    """
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
+    os.symlink(target, temporary)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
 def discard(path: str) -> None:
     """Remove a file of ours, or what is in its place; none is fine.
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 import textwrap
 
+from minibox.base.lines import lines_of
 from minibox.cli.table import printable
 
 TYPE_CHECKING = False
@@ -38,7 +39,7 @@ def format_plan(rows: list[dict[str, Any]], width: int) -> str:
         if row.get("why"):
             lines += wrap(f"why: {legible(str(row['why']))}", margin, margin + "  ", width)
         # Not wrapped: it is there to be copied.
-        lines += [f"{margin}$ {printable(line)}" for line in str(row.get("shell") or "").splitlines()]
+        lines += [f"{margin}$ {printable(line)}" for line in lines_of(str(row.get("shell") or ""))]
         lines.append("")
     return "\n".join(lines).rstrip("\n")
 

@@ -11,6 +11,7 @@ import sys
 from errno import EMFILE
 
 from minibox.base.damage import Listening
+from minibox.base.lines import lines_of
 from minibox.base.program import begin, is_shortage
 from minibox.cli.settings import make_settings, read_globals
 from minibox.errors import MiniboxError, kernel_says
@@ -160,7 +161,7 @@ def _report(message: str, hint: str | None, debug: bool) -> None:
         _write_stderr(traceback.format_exc())
     lines = [f"minibox: {_printable(message)}"]
     if hint:
-        first, *more = hint.splitlines()
+        first, *more = lines_of(hint)
         lines += [f"hint: {_printable(first)}", *(f"      {_printable(line)}" for line in more)]
     _write_stderr("\n".join(lines) + "\n")
 

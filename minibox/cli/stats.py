@@ -8,6 +8,7 @@ import time
 
 import click
 
+from minibox.base.lines import lines_of
 from minibox.cli.application import settings_of
 from minibox.cli.container import complete_container
 
@@ -68,7 +69,7 @@ def stats(
         rows = [stats_row(each, no_trunc) for each in readings]
         text = format_rows(rows, form, HEADINGS, COLUMNS)
         if in_place:
-            click.echo(frame(text.splitlines(), shutil.get_terminal_size().lines, first=first), nl=False)
+            click.echo(frame(lines_of(text), shutil.get_terminal_size().lines, first=first), nl=False)
         elif text:
             click.echo(text)
         sys.stdout.flush()

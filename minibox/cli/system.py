@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from minibox.base.lines import lines_of
 from minibox.cli.application import named_settings, settings_of
 from minibox.cli.completion import SHELLS
 from minibox.cli.table import format_json, printable
@@ -98,7 +99,7 @@ def format_checks(checks: Sequence[Any]) -> str:
         if check.status != "pass" and check.consequence:
             lines += wrap(printable(check.consequence), margin, margin, width)
         if check.status != "pass" and check.fix:
-            lines += [f"{margin}fix: {printable(line)}" for line in check.fix.splitlines()]  # whole: it is to be copied
+            lines += [f"{margin}fix: {printable(line)}" for line in lines_of(check.fix)]  # whole: it is to be copied
     counts = [f"{sum(check.status == status for check in checks)} {status}" for status in STATUS_COLOURS]
     return "\n".join([*lines, "", ", ".join(counts)])
 

@@ -10,6 +10,7 @@ import os
 from functools import partial
 
 from minibox.base.directories import why_not_ours
+from minibox.base.lines import lines_of
 from minibox.base.paths import absolute
 from minibox.errors import MiniboxError, NetworkError, ProbeFailed
 from minibox.record import record
@@ -198,14 +199,14 @@ def check_subordinate_ids(user: str, uid: int) -> Check:
 
 def subordinate_ids(text: str, user: str, uid: int) -> int:
     """How many ids a text as of subuid(5) gives a user, by name or number."""
-    fields = [line.split(":") for line in text.splitlines()]
+    fields = [line.split(":") for line in lines_of(text)]
     return sum(int(each[2]) for each in fields if len(each) == 3 and each[0] in (user, str(uid)) and each[2].isdigit())
 
 
 def _free_range(text: str) -> str:
     """65536 ids above all that the text gives away: ``FIRST-LAST`` for usermod(8)."""
     first = 100000
-    for line in text.splitlines():
+    for line in lines_of(text):
         fields = line.split(":")
         if len(fields) == 3 and fields[1].isdigit() and fields[2].isdigit():
             first = max(first, int(fields[1]) + int(fields[2]))
@@ -365,7 +366,7 @@ def nearest_existing(path: str) -> str:
 def file_system(mountinfo: str, path: str) -> str:
     """The type of the file system that a real path is on; the last mount of the longest prefix counts."""
     best, kind = "", "an unknown file system"
-    for line in mountinfo.splitlines():
+    for line in lines_of(mountinfo):
         left, _, right = line.partition(" - ")
         target = left.split(" ")[4].replace("\\040", " ")
         if (path == target or path.startswith(target.rstrip("/") + "/")) and len(target) >= len(best):

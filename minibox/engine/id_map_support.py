@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.files import replace_link
+
 ABLE = "ok"
 #: Part of the name of what is remembered. Counts up when what was remembered before must not be trusted.
 VERSION = 2
@@ -52,11 +54,9 @@ def _subject(root: str) -> str:
 
 
 def _remember(path: str, answer: str) -> None:
-    temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        os.symlink(answer, temporary)
-        os.rename(temporary, path)
+        replace_link(path, answer)
     except OSError:
         pass  # the disk is full, or read-only: it is tried again
 

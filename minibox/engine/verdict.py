@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import time
 
+from minibox.base.lines import lines_of
 from minibox.engine import cause, health, removal, state
 from minibox.engine.cause import Facts, span
 from minibox.engine.detached import log_path
@@ -268,4 +269,4 @@ def _health_words(results: dict[str, Any]) -> str:
 
 def _check_words(results: dict[str, Any]) -> list[str]:
     output = str(results["Log"][-1].get("Output") or "").strip()
-    return [f"the last check wrote: {line}" for line in output.splitlines()[-LINES_SHOWN:]]
+    return [f"the last check wrote: {line}" for line in lines_of(output)[-LINES_SHOWN:]]

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from functools import partial
 from heapq import heappop, heappush
 
+from minibox.base.lines import lines_of
 from minibox.errors import MiniboxError, StoreError
 from minibox.image.claim import Claim, collect_unfinished
 from minibox.image.compression import Pump
@@ -384,7 +385,7 @@ def notes(root: str, chain_ids: Sequence[str]) -> list[str]:
     for chain_id in chain_ids:
         try:
             with open(f"{root}/layers/{chain_id[7:]}/{NOTES}", encoding="utf-8", errors="replace") as file:
-                found.update(dict.fromkeys(file.read().splitlines()))
+                found.update(dict.fromkeys(lines_of(file.read())))
         except OSError:
             continue
     return list(found)

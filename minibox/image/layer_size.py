@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.files import replace_link
 from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False
@@ -17,12 +18,9 @@ if TYPE_CHECKING:
 def note(root: str, chain_id: str, size_bytes: int) -> None:
     """Keep it for `layer_size`; that it can't be is no error."""
     path = note_path(root, chain_id)
-    temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        # A symlink is the cheapest note on disk: one system call to read, and never half written.
-        os.symlink(str(size_bytes), temporary)
-        os.rename(temporary, path)
+        replace_link(path, str(size_bytes))
     except OSError:
         return
 

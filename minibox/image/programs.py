@@ -7,6 +7,7 @@ import struct
 import subprocess
 import tempfile
 
+from minibox.base.lines import lines_of
 from minibox.errors import StoreError
 from minibox.record import record
 
@@ -121,7 +122,7 @@ def libraries(path: str) -> list[tuple[str, str]]:
     if not loader:
         return []
     found = [(loader.lstrip("/"), loader)]
-    for line in _run([loader, "--list", path]).splitlines():
+    for line in lines_of(_run([loader, "--list", path])):
         _, arrow, rest = line.partition("=>")
         library = (rest if arrow else line).rpartition("(")[0].strip()
         # Kept at its place: each distribution's loader searches other directories.
@@ -215,6 +216,6 @@ def _run(command: list[str], cwd: str | None = None) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise StoreError(f"{command[0]}: {error}") from error
     if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip().splitlines()
+        words = lines_of((done.stderr or done.stdout).strip())
         raise StoreError(f"{' '.join(command)}: {words[-1] if words else f'exit status {done.returncode}'}")
     return done.stdout

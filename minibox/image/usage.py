@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter
 
+from minibox.base.files import replace_link
 from minibox.image.layer_size import layer_size
 from minibox.image.reach import reach
 from minibox.image.reference import is_digest
@@ -154,11 +155,9 @@ def layer_bytes(root: str, driver: str, chain_id: str) -> int:
     except OSError:
         pass
     size_bytes = storage.layer_bytes(chain_id)
-    temporary = f"{note}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(note), mode=0o700, exist_ok=True)
-        os.symlink(f"{same}{size_bytes}", temporary)
-        os.rename(temporary, note)
+        replace_link(note, f"{same}{size_bytes}")
     except OSError:
         pass  # it is measured again the next time
     return size_bytes

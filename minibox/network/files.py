@@ -5,6 +5,7 @@ Texts only, made before the start; nothing here touches the disk but `host_resol
 
 from __future__ import annotations
 
+from minibox.base.lines import lines_of
 from minibox.errors import UsageError
 from minibox.network import ipv4
 from minibox.network.host_files import read_text
@@ -109,7 +110,7 @@ def resolv_conf_text(host_text: str, dns: Sequence[str] = (), *, host_network: b
     if host_network and not dns:
         return host_text
     nameservers = list(dns) or [server for server in _nameservers(host_text) if _is_reachable(server, ipv6)]
-    others = [line for line in host_text.splitlines() if line.split()[:1] not in ([], ["nameserver"]) and _says(line)]
+    others = [line for line in lines_of(host_text) if line.split()[:1] not in ([], ["nameserver"]) and _says(line)]
     lines = [f"nameserver {server}" for server in nameservers or PUBLIC_NAMESERVERS]
     return "".join(f"{line}\n" for line in lines + others)
 
@@ -139,7 +140,7 @@ def is_name(name: str) -> bool:
 
 
 def _nameservers(text: str) -> list[str]:
-    rows = (line.split() for line in text.splitlines())
+    rows = (line.split() for line in lines_of(text))
     return [row[1] for row in rows if len(row) > 1 and row[0] == "nameserver"]
 
 

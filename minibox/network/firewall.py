@@ -26,6 +26,7 @@ import struct
 from binascii import crc32
 
 from minibox.base.codec import FileKind
+from minibox.base.lines import lines_of
 from minibox.errors import NetworkError, Unreadable, kernel_says
 from minibox.linux.process import exit_status
 from minibox.network import lease as leases
@@ -336,7 +337,7 @@ def find_nft() -> str:
 
 
 def _refusal(status: int, said: str) -> NetworkError:
-    lines = [line for line in said.splitlines() if line.strip()]
+    lines = [line for line in lines_of(said) if line.strip()]
     said = lines[0] if lines else f"exit status {status}"
     hint = None
     if os.strerror(errno.EPERM) in said:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.lines import lines_of
 from minibox.network.host_files import read_text
 
 LISTENS = "0A"  # TCP_LISTEN
@@ -38,7 +39,7 @@ def holder(port: int, protocol: str) -> tuple[int, str]:
 def _sockets(table: str, port: int, *, listens: bool) -> list[str]:
     """The inodes of the sockets of a table of /proc/net that are bound to a port."""
     found = []
-    for line in table.splitlines()[1:]:
+    for line in lines_of(table)[1:]:
         words = line.split()
         if len(words) > 9 and words[1].endswith(f":{port:04X}") and (words[3] == LISTENS or not listens):
             found.append(words[9])

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.lines import lines_of
 from minibox.network.host_files import read_text
 from minibox.record import record
 
@@ -79,11 +80,11 @@ def has_default_route(directory: str = "/proc/net") -> bool:
     Args:
         directory: where ``route`` and ``ipv6_route`` are.
     """
-    for line in read_text(f"{directory}/route").splitlines():
+    for line in lines_of(read_text(f"{directory}/route")):
         fields = line.split()
         if len(fields) > 7 and fields[1] == fields[7] == "00000000":  # destination and mask
             return True
-    for line in read_text(f"{directory}/ipv6_route").splitlines():
+    for line in lines_of(read_text(f"{directory}/ipv6_route")):
         fields = line.split()  # "::/0 unreachable" is on lo
         if len(fields) > 9 and fields[0] == "0" * 32 and fields[1] == "00" and fields[9] != "lo":
             return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 
+from minibox.base.lines import lines_of
 from minibox.errors import NetworkError
 from minibox.network import ipv4
 from minibox.network.host_files import read_text
@@ -62,7 +63,7 @@ def host_subnets() -> list[Subnet]:
     found = parse_fib_trie(read_text("/proc/thread-self/net/fib_trie")) + parse_route(
         read_text("/proc/thread-self/net/route")
     )
-    for line in read_text("/etc/resolv.conf").splitlines():
+    for line in lines_of(read_text("/etc/resolv.conf")):
         words = line.split()
         if len(words) > 1 and words[0] == "nameserver" and ipv4.is_ipv4(words[1]):
             found.append(Subnet(ipv4.parse(words[1]), 32))
@@ -85,7 +86,7 @@ def parse_fib_trie(text: str) -> list[Subnet]:
 def fib_leaves(fib_trie: str) -> Iterator[tuple[str, str]]:
     """Addresses and routes of a ``/proc/net/fib_trie``: ``|-- 10.8.0.0``, and in lines below ``/24 universe UNICAST``."""
     address = ""
-    for line in map(str.strip, fib_trie.splitlines()):
+    for line in map(str.strip, lines_of(fib_trie)):
         if line.startswith("|-- "):
             address = line[4:]
         elif line.startswith("/"):
@@ -95,7 +96,7 @@ def fib_leaves(fib_trie: str) -> Iterator[tuple[str, str]]:
 def parse_route(text: str) -> list[Subnet]:
     """The prefixes of ``/proc/net/route``: the main table, addresses and masks in host byte order."""
     found = []
-    for line in text.splitlines()[1:]:
+    for line in lines_of(text)[1:]:
         words = line.split()
         if len(words) < 8:
             continue

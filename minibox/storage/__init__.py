@@ -33,6 +33,7 @@ from errno import ENOSPC
 
 from minibox.base import damage
 from minibox.base.codec import FileKind
+from minibox.base.files import replace_link
 from minibox.base.shape import path_part
 from minibox.errors import StoreError, Unreadable, Unsupported, UsageError
 from minibox.record import record
@@ -250,9 +251,7 @@ def note_in_memory(root: str, key: str, fd: int = -1) -> None:
     Args:
         fd: of this process, for the directory with ``upper`` and ``work``; -1: there is none yet.
     """
-    note = f"{container_directory(root, key)}/{IN_MEMORY}"
-    os.symlink(f"/proc/{os.getpid()}/fd/{fd}", f"{note}.new")
-    os.rename(f"{note}.new", note)
+    replace_link(f"{container_directory(root, key)}/{IN_MEMORY}", f"/proc/{os.getpid()}/fd/{fd}")
 
 
 def memory_of(root: str, key: str) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 
+from minibox.base.lines import lines_of
 from minibox.errors import MiniboxError, StoreError, Unsupported, kernel_says
 from minibox.storage.layers import chain_ids_in
 from minibox.storage.overlay import Overlay
@@ -145,7 +146,7 @@ def make_image(tree: str, path: str) -> None:
     except (FileNotFoundError, PermissionError) as error:
         raise Unsupported("make an EROFS image: there is no mkfs.erofs", "apt-get install erofs-utils") from error
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
+        said = lines_of((done.stderr or done.stdout).strip())
         raise StoreError(f"make an EROFS image of {tree}: {said[-1] if said else f'status {done.returncode}'}")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 
+from minibox.base.files import replace_link
 from minibox.errors import StoreError, Unsupported, kernel_says
 from minibox.storage import Snapshot, container_directory, memory_owners, write_record
 
@@ -157,8 +158,7 @@ class Overlay:
             raise problem
         try:
             os.makedirs(f"{self.root}/cache", mode=0o700, exist_ok=True)
-            os.symlink(found, f"{note}.{os.getpid()}")
-            os.rename(f"{note}.{os.getpid()}", note)
+            replace_link(note, found)
         except OSError:
             return
 
@@ -198,7 +198,7 @@ def file_system_type(path: str) -> str:
     best, kind = -1, ""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
-            fields = line.split()
+            fields = line.rstrip("\n").split(" ")  # other blanks may be in names
             point = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
             fs_type = fields[fields.index("-", 6) + 1]
             if fields[2] == wanted:

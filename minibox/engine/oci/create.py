@@ -6,6 +6,7 @@ import os
 from errno import EBADF
 from time import time_ns
 
+from minibox.base.files import replace_file
 from minibox.engine import gate, ids
 from minibox.engine.oci import group, notify, state
 from minibox.engine.oci.bundle import read_bundle
@@ -357,12 +358,8 @@ def write_pid_file(path: str, pid: int) -> None:
     """
     if not path:
         return
-    directory, _, name = path.rpartition("/")
-    temporary = os.path.join(directory, f".{name}")
     try:
-        with open(temporary, "wb", 0) as file:
-            file.write(b"%d" % pid)
-        os.rename(temporary, path)
+        replace_file(path, b"%d" % pid, mode=0o644)
     except OSError as error:
         raise MiniboxError(f"write the pid file {path}: {kernel_says(error)}") from error
 

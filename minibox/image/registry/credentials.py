@@ -12,6 +12,8 @@ import binascii
 import json
 import os
 
+from minibox.base.files import replace_file
+from minibox.base.lines import lines_of
 from minibox.errors import ConfigError, kernel_says
 from minibox.record import record
 
@@ -146,7 +148,7 @@ class CredentialStore:
             raise ConfigError(f"{program} {action}: no answer in {HELPER_TIMEOUT_S} seconds") from None
         if done.returncode == 0:
             return done.stdout
-        said = (done.stdout.strip() or done.stderr.strip() or f"exit status {done.returncode}").splitlines()[0]
+        said = lines_of(done.stdout.strip() or done.stderr.strip() or f"exit status {done.returncode}")[0]
         if NOT_FOUND in said:
             return None
         raise ConfigError(f"{program} {action}: {said}")
@@ -231,17 +233,8 @@ def _read(path: str) -> dict[str, Any]:
 def _write(path: str, document: dict[str, Any]) -> None:
     """Replace the file in one step, readable by its owner only."""
     path = os.path.realpath(path)
-    temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "w") as file:
-                json.dump(document, file, indent="\t")
-                file.write("\n")
-            os.rename(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        replace_file(path, (json.dumps(document, indent="\t") + "\n").encode())
     except OSError as error:
         raise ConfigError(f"write {path}: {kernel_says(error)}") from error

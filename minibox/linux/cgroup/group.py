@@ -18,6 +18,7 @@ import os
 from errno import EBUSY, ENODEV, ENOENT, EOPNOTSUPP, ESRCH
 from time import monotonic, sleep
 
+from minibox.base.lines import lines_of
 from minibox.errors import MiniboxError, kernel_says
 from minibox.linux.cgroup.tree import remove_below, subtree
 from minibox.record import record
@@ -478,7 +479,7 @@ def _number(path: str) -> int | None:
 
 def _field(path: str, key: str) -> int:
     """The number after ``key`` in a flat keyed file; 0 when it isn't there."""
-    for line in read_file(path).splitlines():
+    for line in lines_of(read_file(path)):
         name, _, value = line.partition(" ")
         if name == key:
             return int(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from os import W_OK, access
 
+from minibox.base.lines import lines_of
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -89,7 +90,7 @@ def parse_mounts(mountinfo: str) -> CgroupMounts:
     v1: dict[str, str] = {}
     named: dict[str, str] = {}
     v2 = v2_root = ""
-    for line in mountinfo.splitlines():
+    for line in lines_of(mountinfo):
         left, _, right = line.partition(" - ")
         if not right.startswith("cgroup"):
             continue
@@ -184,7 +185,7 @@ def _ancestors(mounts: CgroupMounts, own: str) -> Iterator[str]:
 
 def current_v2() -> str:
     """The v2 cgroup that this process is in, as the hierarchy's mount shows it."""
-    for line in read_text("/proc/self/cgroup").splitlines():
+    for line in lines_of(read_text("/proc/self/cgroup")):
         if line.startswith("0::"):
             return line[3:]
     return "/"

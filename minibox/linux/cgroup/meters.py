@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.lines import lines_of
 from minibox.linux.cgroup.host import read_text
 from minibox.record import record
 
@@ -135,7 +136,7 @@ def network_bytes(pid: int) -> tuple[int, int]:
             return 0, 0
     except OSError:
         return 0, 0
-    for line in _text(f"/proc/{pid}/net/dev").splitlines()[2:]:
+    for line in lines_of(_text(f"/proc/{pid}/net/dev"))[2:]:
         name, _, numbers = line.partition(":")
         words = numbers.split()
         if name.strip() != "lo" and len(words) >= 9:
@@ -145,7 +146,7 @@ def network_bytes(pid: int) -> tuple[int, int]:
 
 def _fields(path: str) -> dict[str, str]:
     """The first two words of each line."""
-    return {words[0]: words[1] for line in _text(path).splitlines() if len(words := line.split()) > 1}
+    return {words[0]: words[1] for line in lines_of(_text(path)) if len(words := line.split()) > 1}
 
 
 def _text(path: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from posixpath import normpath
 
+from minibox.base.lines import lines_of
 from minibox.errors import ConfigError, MiniboxError, kernel_says
 from minibox.linux.cgroup.creation import make
 from minibox.linux.cgroup.group import Cgroup
@@ -161,7 +162,7 @@ def give(group: Cgroup, owner: int) -> None:
 def _own(text: str) -> dict[str, str]:
     """Controller -> the cgroup that we are in, of the text of /proc/self/cgroup; v2's is under ""."""
     own = {}
-    for line in text.splitlines():
+    for line in lines_of(text):
         _, names, path = line.split(":", 2)
         own.update(dict.fromkeys(names.split(","), path))
     return own

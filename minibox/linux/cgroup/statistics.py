@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.lines import lines_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -114,7 +116,7 @@ def _blkio_v1(directory: str) -> dict[str, Any]:
     found = {}
     for key, word in (("ioServiceBytesRecursive", "io_service_bytes"), ("ioServicedRecursive", "io_serviced")):
         for policy in ("bfq", "throttle"):
-            lines = [line.split() for line in _text(f"{directory}/blkio.{policy}.{word}_recursive").splitlines()]
+            lines = [line.split() for line in lines_of(_text(f"{directory}/blkio.{policy}.{word}_recursive"))]
             entries = [_entry(number, op, value) for number, op, value in (each for each in lines if len(each) == 3)]
             if entries:
                 found[key] = entries
@@ -124,7 +126,7 @@ def _blkio_v1(directory: str) -> dict[str, Any]:
 
 def _io_v2(directory: str) -> dict[str, Any]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for line in _text(f"{directory}/io.stat").splitlines():
+    for line in lines_of(_text(f"{directory}/io.stat")):
         number, *words = line.split()
         counts = dict(word.split("=", 1) for word in words if "=" in word)
         for key, pairs in _IO_STAT.items():
@@ -158,7 +160,7 @@ def _hugetlb(directory: str, *, is_v1: bool) -> Iterable[tuple[str, dict[str, in
 
 def _pairs(path: str) -> dict[str, int]:
     """A flat keyed file."""
-    words = (line.split() for line in _text(path).splitlines())
+    words = (line.split() for line in lines_of(_text(path)))
     return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdigit()}
 
 
