@@ -80,7 +80,7 @@ def spec_of(seed: int, runtime: Runtime) -> Any:
 
 
 def _furnish(rootfs: Any) -> None:
-    for name in ("t", "run", "bound", "a", "bound-file", "work", "made", "etc"):
+    for name in ("t", "run", "bound", "a", "bound-file", "work", "made", "etc", "x"):
         path = rootfs / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     shutil.rmtree(rootfs / "real", ignore_errors=True)
@@ -296,8 +296,13 @@ def report_of(output: str, runtime: Runtime, spec: Any) -> dict[str, list[str]]:
         else:
             line = line.replace(str(runtime.directory), "PLACE")
             current.append(line.replace(spec["linux"]["cgroupsPath"], "/CGROUP"))
+    # A bind mount that doesn't say: private with us, with runc whatever linux.rootfsPropagation is.
+    spreads = {"rslave", "slave", "shared", "rshared"}
+    says = any(spreads & {*mount.get("options", [])} for mount in spec["mounts"])
     sections["mounts"] = sorted(
-        mount for mount in map(_mount, sections.get("mounts", [])) if mount.partition(" ")[0] not in masked
+        mount if says else mount.replace("[master]", "[]")
+        for mount in map(_mount, sections.get("mounts", []))
+        if mount.partition(" ")[0] not in masked
     )
     return sections
 

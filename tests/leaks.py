@@ -34,7 +34,7 @@ Snapshot = dict[str, set[str]]
 
 
 #: Of tests that start what starts processes in the background.
-COMMAND_FIXTURES = {"minibox", "minibox_user", "engine", "archive", "orphans"}
+COMMAND_FIXTURES = {"engines", "minibox", "minibox_user", "engine", "archive", "orphans"}
 
 
 @pytest.fixture(autouse=True)
