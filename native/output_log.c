@@ -11,18 +11,20 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { RETRY_MS = 1000, TRIES = 60 };
+enum { RETRY_MS = 200 };
 
-/* What a full disk doesn't take is tried again for a while, and then left out: the container waits meanwhile. */
-static void append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size) {
-    for (int try = 0; try < TRIES; try++) {
+/* What a full disk doesn't take is tried again, while the container waits, and left out when it has ended. */
+static void append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size, int source) {
+    for (;;) {
         size_t taken = mb_log_append(log, line, data, size);
         data += taken;
         size -= taken;
         if (!size) {
+            log->ended = 0; /* the other stream's may have writers */
             return;
         }
-        poll(NULL, 0, RETRY_MS);
+        struct pollfd writers = {.fd = source};
+        log->ended = poll(&writers, 1, RETRY_MS) == 1; /* POLLHUP: there are none */
     }
 }
 
@@ -54,7 +56,7 @@ int mb_output_log(int argc, char **argv) {
             }
             ssize_t length = read(ends[i].fd, data, sizeof data);
             if (length > 0) {
-                append(&log, &lines[i], data, (size_t)length);
+                append(&log, &lines[i], data, (size_t)length, ends[i].fd);
             } else if (!length || errno != EINTR) {
                 mb_log_end(&log, &lines[i]);
                 ends[i].fd = -1;

@@ -357,7 +357,7 @@ static void reap(void) {
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (pid == self.pid) {
-            self.ended = 1;
+            self.ended = self.log.ended = 1;
             self.status = status;
         }
         mb_health_reaped(&self.health, pid, status, now_ms());
@@ -492,7 +492,7 @@ int mb_supervisor(void) {
         mb_pidfd_send_signal(self.helper_pidfd, SIGTERM);
         waitid(P_PIDFD, (id_t)self.helper_pidfd, &(siginfo_t){0}, WEXITED);
     }
-    mb_exit_write(&self.exit, self.status, self.timed_out);
+    mb_exit_write(&self.exit, self.status, self.timed_out, self.log.lost);
     tell_clients();
     if (self.owned >= 0 && self.owned != 3) {
         dup3(self.owned, 3, 0);

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EXIT_BYTES = 160 };
+enum { EXIT_BYTES = 224 };
 
 /* Where it is written until it is whole; 0, or -ENAMETOOLONG. */
 static int temporary_path(const struct mb_exit *record, char path[PATH_MAX]) {
@@ -48,17 +48,18 @@ static void sync_directory_of(char *path) {
 
 int mb_exit_status(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
 
-void mb_exit_write(struct mb_exit *record, int status, int timed_out) {
+void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t log_lost_bytes) {
     char temporary[PATH_MAX], text[EXIT_BYTES];
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     memset(text, ' ', sizeof text); /* what JSON lets stand behind */
     /* minibox/engine/exit_record.py reads it: its kind and the number of its format, as all files of ours have. */
-    int length = snprintf(text, sizeof text,
-                          "{\"Kind\": \"exit\", \"Format\": 1, \"status\": %d, \"signal\": %d, \"timed_out\": %s, "
-                          "\"finished_ns\": %lld%09ld}",
-                          mb_exit_status(status), WIFSIGNALED(status) ? WTERMSIG(status) : 0,
-                          timed_out ? "true" : "false", (long long)now.tv_sec, now.tv_nsec);
+    int length =
+        snprintf(text, sizeof text,
+                 "{\"Kind\": \"exit\", \"Format\": 1, \"status\": %d, \"signal\": %d, \"timed_out\": %s, "
+                 "\"log_lost_bytes\": %llu, \"finished_ns\": %lld%09ld}",
+                 mb_exit_status(status), WIFSIGNALED(status) ? WTERMSIG(status) : 0, timed_out ? "true" : "false",
+                 (unsigned long long)log_lost_bytes, (long long)now.tv_sec, now.tv_nsec);
     text[length] = ' ';
     text[sizeof text - 1] = '\n';
     if (pwrite(record->fd, text, sizeof text, 0) == sizeof text && !fsync(record->fd) &&

@@ -2,6 +2,8 @@
 #ifndef MB_SUPERVISOR_EXIT_H
 #define MB_SUPERVISOR_EXIT_H
 
+#include <stdint.h>
+
 struct mb_exit {
     const char *path;
     int fd; /* what becomes the record */
@@ -10,8 +12,9 @@ struct mb_exit {
 /* Take the space for it at the start: the disk may be full at the end. Returns 0 or -errno. */
 int mb_exit_reserve(struct mb_exit *record);
 
-/* Write it, with a status as of wait(2): a reader sees all of it or nothing, after a power loss too. */
-void mb_exit_write(struct mb_exit *record, int status, int timed_out);
+/* Write it, with a status as of wait(2), and how much the log has lost: a reader sees all of it or nothing, after a
+ * power loss too. */
+void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t log_lost_bytes);
 
 /* The exit status as of a shell: 128 + N for signal N. */
 int mb_exit_status(int status);

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <time.h>
@@ -13,7 +14,7 @@
 /* One entry at worst: every byte as \u00XX, and what stands around it. */
 #define ENTRY_MAX (6 * MB_LOG_LINE_MAX + 128)
 
-enum { QUIET_MS = 100, RETRY_MS = 1000 };
+enum { QUIET_MS = 100, RETRY_MS = 1000, READER_MS = 5000, READER_BYTES = 16 << 20 };
 
 static char entry[ENTRY_MAX];
 
@@ -24,6 +25,7 @@ static int64_t now_ms(void) {
 }
 
 int mb_log_open(struct mb_log *log) {
+    log->removed_fd = -1;
     if (!log->path) {
         return 0;
     }
@@ -36,25 +38,67 @@ int mb_log_open(struct mb_log *log) {
     return 0;
 }
 
-/* path.1 becomes path.2, and so on; the last is lost. A rename that fails leaves the log as it is. */
+static void drop(int *fd) {
+    if (*fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+}
+
+/* Who follows the log has a shared lock (flock) on the file that he reads, and takes the next one's before he lets go
+ * of it. While one still has the file that was removed last, the next to be removed is one that he hasn't seen: the log
+ * grows meanwhile instead, within limits. */
+static int waits_for_reader(struct mb_log *log) {
+    if (log->removed_fd < 0 || !flock(log->removed_fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) {
+        drop(&log->removed_fd);
+        log->waits_since_ms = 0;
+        return 0;
+    }
+    int64_t now = now_ms();
+    log->waits_since_ms = log->waits_since_ms ? log->waits_since_ms : now;
+    return now - log->waits_since_ms < READER_MS && log->size < log->size_max + READER_BYTES;
+}
+
+/* The path of a file of the log; 0, or -1 when it is too long. */
+static int file_path(const struct mb_log *log, unsigned number, char path[PATH_MAX]) {
+    int length =
+        number ? snprintf(path, PATH_MAX, "%s.%u", log->path, number) : snprintf(path, PATH_MAX, "%s", log->path);
+    return length < PATH_MAX ? 0 : -1;
+}
+
+/* path.1 becomes path.2, and so on; the last is removed. What fails leaves the log as it is, but for a single file that
+ * finds no room for another: it begins anew, and who reads it loses some. */
 static void rotate(struct mb_log *log) {
-    char from[PATH_MAX], to[PATH_MAX];
+    char from[PATH_MAX], to[PATH_MAX], new[PATH_MAX];
+    if (file_path(log, log->files - 1, to) || snprintf(new, sizeof new, "%s.new", log->path) >= PATH_MAX) {
+        return;
+    }
+    int fd = open(new, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0640);
+    if (fd < 0) {
+        if (log->files == 1 && !ftruncate(log->fd, 0)) {
+            log->size = 0;
+        }
+        return;
+    }
+    int removed_fd = open(to, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     for (unsigned number = log->files - 1; number > 0; number--) {
-        int length = number > 1 ? snprintf(from, sizeof from, "%s.%u", log->path, number - 1)
-                                : snprintf(from, sizeof from, "%s", log->path);
-        if (length >= PATH_MAX || snprintf(to, sizeof to, "%s.%u", log->path, number) >= PATH_MAX) {
-            return;
+        if (file_path(log, number - 1, from) || file_path(log, number, to)) {
+            break;
         }
         rename(from, to);
     }
-    int flags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (log->files > 1 ? 0 : O_TRUNC);
-    int fd = open(log->path, flags, 0640);
-    if (fd < 0) {
+    if (rename(new, log->path)) {
+        close(fd);
+        close(removed_fd);
         return;
     }
     close(log->fd);
     log->fd = fd;
     log->size = 0;
+    if (removed_fd >= 0) {
+        drop(&log->removed_fd);
+        log->removed_fd = removed_fd;
+    }
 }
 
 /* The bytes of the UTF-8 sequence at `text`; 0 when it is none; more than `size` when it is cut off. */
@@ -120,7 +164,7 @@ static int write_entry(struct mb_log *log, struct mb_log_line *line, size_t size
         end += strftime(end, 32, "%Y-%m-%dT%H:%M:%S", &utc);
         end += sprintf(end, ".%09ldZ\"}\n", now.tv_nsec);
         size_t length = (size_t)(end - entry);
-        if (log->size_max && log->size && log->size + length > log->size_max) {
+        if (log->size_max && log->size && log->size + length > log->size_max && !waits_for_reader(log)) {
             rotate(log);
         }
         ssize_t written = write(log->fd, entry, length);
@@ -189,12 +233,26 @@ static size_t append(struct mb_log *log, struct mb_log_line *line, const char *d
     }
 }
 
+static void lose(struct mb_log *log, struct mb_log_line *line, size_t size) {
+    log->lost += line->length + size;
+    line->length = 0;
+}
+
 size_t mb_log_append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size) {
     size_t taken = append(log, line, data, size);
+    if (taken < size && log->ended) {
+        lose(log, line, size - taken);
+        taken = size;
+    }
     line->due_ms = line->length ? now_ms() + QUIET_MS : 0;
     return taken;
 }
 
 int mb_log_end(struct mb_log *log, struct mb_log_line *line) {
-    return line->length ? write_entry(log, line, line->length) : 0;
+    int error = line->length ? write_entry(log, line, line->length) : 0;
+    if (error && log->ended) {
+        lose(log, line, 0);
+        return 0;
+    }
+    return error;
 }

@@ -21,6 +21,10 @@ struct mb_log {
     unsigned files; /* path, path.1, ...: how many are kept */
     uint64_t size;
     uint64_t size_max; /* of one file, in bytes; 0: no limit */
+    int removed_fd;    /* of the file that was removed last, -1: none; who follows the log may still read it */
+    int64_t waits_since_ms;
+    int ended;     /* nobody writes any more: what the log doesn't take then, as on a full disk, is lost */
+    uint64_t lost; /* in bytes */
 };
 
 /* Open the file and go on at its end. Returns 0 or -errno. */
@@ -31,8 +35,9 @@ int mb_log_open(struct mb_log *log);
  * full disk; the caller comes again with the rest. */
 size_t mb_log_append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size);
 
-/* Log what there is of a line whose program has written nothing for a while: a prompt, or a last word without a newline.
- * The rest becomes an entry of its own. Nothing happens before `line->due_ms`; one that can't be written is due later. */
+/* Log what there is of a line whose program has written nothing for a while: a prompt, or a last word without a
+ * newline. The rest becomes an entry of its own. Nothing happens before `line->due_ms`; one that can't be written is
+ * due later. */
 void mb_log_flush(struct mb_log *log, struct mb_log_line *line);
 
 /* When to call `mb_log_flush` next, in milliseconds from now; -1: it isn't due. */

@@ -52,6 +52,7 @@ class FileKind:
         number: int = 1,
         before: Callable[[bytes], Fields] | None = None,
         indented: bool = True,
+        empty: Fields | None = None,
     ) -> None:
         """Declare it.
 
@@ -59,8 +60,9 @@ class FileKind:
             number: of the format that is written; those up to it are read.
             before: reads what was written before there was a number; `plain` for JSON.
             indented: else it is one line.
+            empty: what an empty file says; None: it is damaged. A full disk may take no more.
         """
-        self.name, self.number = name, number
+        self.name, self.number, self._empty = name, number, empty
         self._shape, self._before, self._start = shape, before, "\n" if indented else ""
 
     def encode(self, fields: Fields) -> bytes:
@@ -94,7 +96,9 @@ class FileKind:
 
     def _decode(self, data: bytes, path: str) -> Fields:
         if not data:
-            raise ValueError("it is empty")
+            if self._empty is None:
+                raise ValueError("it is empty")
+            return dict(self._empty)
         if not data.startswith(b"{"):
             if self._before is None or self._before is plain:
                 raise ValueError("it is no JSON object")

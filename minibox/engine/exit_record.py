@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 EXIT = FileKind(
     "exit",
-    {"status": Between(0, 255), "signal": Between(0, 64), "timed_out": bool, "finished_ns": Between(0, (1 << 63) - 1)},
+    {
+        "status": Between(0, 255),
+        "signal": Between(0, 64),
+        "timed_out": bool,
+        "log_lost_bytes?": Between(0, (1 << 63) - 1),
+        "finished_ns": Between(0, (1 << 63) - 1),
+    },
     before=plain,
 )
 
@@ -36,5 +42,6 @@ def read_exit(root: str, container_id: str) -> dict[str, Any] | None:
         "ExitCode": record["status"],
         "Signal": record["signal"],
         "TimedOut": record["timed_out"],
+        "LogLost": record.get("log_lost_bytes", 0),
         "Finished": record["finished_ns"] / 1e9,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import EDQUOT, ENOSPC
 from select import POLLIN, poll
 from time import monotonic, sleep
 
@@ -31,6 +32,7 @@ STOP_MARK = FileKind(
     {"Then": lambda value: value in (STOPPED, RESTARTED)},
     before=lambda data: {"Then": data.decode().strip() or STOPPED},
     indented=False,
+    empty={"Then": STOPPED},
 )
 
 
@@ -213,10 +215,15 @@ def mark_stopped(root: str, container_id: str, mark: str = STOPPED) -> None:
     Args:
         mark: `RESTARTED`: ``--rm`` doesn't remove it either, since it is going to be started again.
     """
+    path = stop_path(root, container_id)
     try:
-        STOP_MARK.write(stop_path(root, container_id), {"Then": mark}, durable=mark == STOPPED)
+        STOP_MARK.write(path, {"Then": mark}, durable=mark == STOPPED)
     except FileNotFoundError:
         pass  # it is being removed
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT) or mark != STOPPED:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))  # that it is there says it, too
 
 
 def stop_mark(root: str, container_id: str) -> str | None:

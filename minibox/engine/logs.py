@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC
+from fcntl import LOCK_SH, flock
 from json import loads
 from time import sleep
 
@@ -155,7 +156,7 @@ def read_log(
     Raises:
         OSError: the log can't be read.
     """
-    files = _open_all(path)
+    files = _open_all(path, locked=writes is not None)
     try:
         if tail is not None:
             _seek_to_tail(files, tail)
@@ -211,10 +212,13 @@ def _entry(line: bytes) -> LogEntry | None:
     return LogEntry(*values) if all(isinstance(value, str) for value in values) else None
 
 
-def _open_all(path: str) -> list[BinaryIO]:
+def _open_all(path: str, *, locked: bool = True) -> list[BinaryIO]:
     """The files of a log, oldest first; each once, though it may be rotated meanwhile.
 
     The newest is opened first: what is renamed meanwhile becomes older, and is then seen twice rather than never.
+
+    Args:
+        locked: the writer waits a while before he removes one that follows on these (``native/supervisor_log.c``).
     """
     found: dict[tuple[int, int], BinaryIO] = {}
     number = 0
@@ -234,6 +238,8 @@ def _open_all(path: str) -> list[BinaryIO]:
             if (status.st_dev, status.st_ino) in found:
                 file.close()
             else:
+                if locked:
+                    flock(file.fileno(), LOCK_SH)
                 found[status.st_dev, status.st_ino] = file
         number += 1
     return list(reversed(found.values()))

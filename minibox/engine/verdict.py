@@ -217,6 +217,10 @@ class _Case:
         if self._health and self._health["Log"]:
             self._evidence.append(_health_words(self._health))
         self._count_restarts()
+        if lost := self._found.get("LogLost"):
+            self._evidence.append(
+                f"{lost} bytes of what it wrote last are not in its log: it took no more, as on a full disk"
+            )
         for sent in self._sent:
             before_s = self._finished - sent.time
             if sent.why == KILL and not self._is_end_of(sent.number) and 0 <= before_s < SOON_S:

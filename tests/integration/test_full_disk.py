@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import minibox
 from tests.living import until
 from tests.probes import requires
 
@@ -27,6 +28,7 @@ class Disk:
     def __init__(self, place: Path, signals: Path) -> None:
         self.place = place
         self.ballast = place / "ballast"
+        self.signals = signals
         self.signal = ("-v", f"{signals}:/signals:ro")
         self._is_full = signals / "full"
 
@@ -103,6 +105,43 @@ def test_what_a_container_writes_waits_for_space_under_its_log(box, disk):
     lines = box("logs", "web").stdout.splitlines()
     assert lines == [f"line {i} ................" for i in range(1, 3001)] + ["end"]
     assert box("rm", "web").returncode == 0
+
+
+def waits_for_log(pid: int) -> None:
+    """Until a process can't write."""
+    until(lambda: "pipe_write" in Path(f"/proc/{pid}/wchan").read_text(), "its pipe is full")
+
+
+CHATTERS = f"{WHEN_FULL}; while :; do echo 'a line of the log, for which there is no space'; done"
+
+
+def test_one_that_logs_is_stopped_at_once_and_says_what_is_lost(box, disk):
+    for name in ("stops", "killed", "ends"):
+        script = f"{WHEN_FULL}; seq 20000; exit 3" if name == "ends" else CHATTERS
+        started = box("run", "-d", "--network", "none", "--name", name, *disk.signal, "base", "sh", "-c", script)
+        assert started.returncode == 0, started.stderr
+    disk.fill()
+    for name in ("stops", "killed"):
+        waits_for_log(int(box("inspect", "-f", "{{.State.Pid}}", name).stdout))
+    assert box("stop", "-t", "1", "stops").returncode == 0
+    assert box("kill", "killed").returncode == 0
+    assert [box("wait", name).stdout for name in ("stops", "killed")] == ["137\n", "137\n"]
+    disk.empty()  # `ends` has waited, and goes on
+    assert box("wait", "ends", timeout_s=60).stdout == "3\n"
+    assert box("logs", "ends").stdout.splitlines() == [str(number) for number in range(1, 20001)]
+    lost = "of what it wrote last are not in its log"
+    assert lost in box("why", "stops").stdout and lost not in box("why", "ends").stdout
+    for name in ("stops", "killed", "ends"):
+        assert box("rm", name).returncode == 0
+
+
+def test_a_sandbox_that_logs_is_closed_at_once(api, disk):
+    with minibox.Sandbox("base", ["sh", "-c", CHATTERS], root=f"{disk.place}/root",
+                         mounts=[(f"{disk.signals}", "/signals", "ro")]) as box:  # fmt: skip
+        disk.fill()
+        waits_for_log(box.pid)
+        began = time.monotonic()
+    assert time.monotonic() - began < 20
 
 
 def test_ended_stopped_and_removed_on_a_full_disk(box, disk):

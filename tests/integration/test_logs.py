@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.leaks import SLOWNESS
 from tests.living import Box
@@ -14,6 +17,7 @@ from tests.probes import requires
 
 pytestmark = requires("root")
 STREAMS = ("stdout", "stderr")
+WAIT_S = 60 * SLOWNESS
 
 
 def log_of(box: Box, name: str) -> Path:
@@ -158,3 +162,51 @@ def test_top_and_port(any_box: Box) -> None:
     assert any_box.ok("port", "web") == ""
     assert "80/tcp" in any_box.refused("port", "web", "80")
     assert "invalid port" in any_box.refused("port", "web", "http")
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_who_follows_loses_nothing_however_often_the_log_is_rotated(
+    box: Box, minibox_command: list[str], environment: dict[str, str], files: int
+) -> None:
+    """The log waits with what he hasn't seen."""
+    script = "until [ -e /go ]; do sleep 0.02; done; for i in $(seq 600); do echo line $i; done; sleep 0.3; seq 700 900"
+    box.start("cc", script, "--log-opt", "max-size=1k", "--log-opt", f"max-file={files}")
+    with subprocess.Popen(
+        [*minibox_command, "logs", "-f", "cc"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as follower:
+        box.until(lambda: open_files(follower.pid, "log"), "it follows")
+        box.tell("cc")
+        out, _ = follower.communicate(timeout=WAIT_S)
+    assert out.split("\n")[:-1] == [f"line {i}" for i in range(1, 601)] + [str(i) for i in range(700, 901)]
+    assert len(log_files(box, "cc")) == files
+
+
+def test_who_follows_and_stands_still_holds_up_nobody(
+    box: Box, minibox_command: list[str], environment: dict[str, str]
+) -> None:
+    box.start("cc", "until [ -e /go ]; do sleep 0.02; done; yes | head -c 2000000; echo end; sleep 1000",
+              "--log-opt", "max-size=1k", "--log-opt", "max-file=1")  # fmt: skip
+    with subprocess.Popen(
+        [*minibox_command, "logs", "-f", "cc"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as follower:
+        box.until(lambda: open_files(follower.pid, "log"), "it follows")
+        follower.send_signal(signal.SIGSTOP)
+        box.tell("cc")
+        box.until_logged("cc", "end")
+        follower.kill()
+
+
+def log_files(box: Box, name: str) -> list[str]:
+    directory = box.directory / "root/containers" / box.state(name)["Id"]
+    return sorted(path.name for path in directory.iterdir() if path.name.split(".")[0] == "log")
+
+
+def open_files(pid: int, name: str) -> list[str]:
+    """Those of a process that have this name."""
+    found = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found += [path for path in [os.readlink(fd)] if os.path.basename(path) == name]
+        except FileNotFoundError:
+            pass
+    return found
