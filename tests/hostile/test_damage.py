@@ -240,30 +240,38 @@ def test_damage_costs_its_own_thing_alone(world: World, rounds: Callable[[int], 
     world.make_all("bad")
     kinds = world.files()
     assert len(kinds) > 25, sorted(kinds)
+    failures = []
     for kind, way in cases(world, share, 2, len(rounds(1)) > 1):
-        path = world.files()[kind]
-        before = f"{kind}: {way}"
-        print(before)
-        images = "/images/" in kind
-        link = path.is_symlink()
-        if images:
-            shutil.copytree(world.root / "root/images", world.root / "images")
-        (OF_LINKS if link else WAYS)[way](path)
+        print(f"{kind}: {way}", flush=True)
         try:
-            world.look(images)
-            checked = world.run("system", "check", "--quick")
-            assert checked.returncode in (0, 1), checked
-            repaired = world.run("system", "check", "--quick", "--repair")
-            again = world.run("system", "check", "--quick")
-            damaged = [line for line in again.stdout.split("\n") if line.startswith("damaged")]
-            if "/blobs/" in kind:  # nobody has what is lost: its image is brought into the store again
-                damaged = [line for line in damaged if "image base:latest" not in line]
-            assert not damaged, (checked.stdout, repaired, again)
-            if images:
-                assert world.run("images").returncode == 0
-                shutil.rmtree(world.root / "root/images")
-                (world.root / "images").rename(world.root / "root/images")
-        except AssertionError as error:
-            raise AssertionError(before) from error
+            damage_and_mend(world, kind, way)
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            failures.append(f"{kind}: {way}: {error}")
         world.remove("bad")
         world.make_all("bad")
+    assert not failures, "\n\n".join(failures)
+
+
+def damage_and_mend(world: World, kind: str, way: str) -> None:
+    """One file in one way: nobody else notices, it is found, and mended or gone."""
+    path = world.files()[kind]
+    images = "/images/" in kind
+    if images:
+        shutil.copytree(world.root / "root/images", world.root / "images")
+    (OF_LINKS if path.is_symlink() else WAYS)[way](path)
+    try:
+        world.look(images)
+        checked = world.run("system", "check", "--quick")
+        assert checked.returncode in (0, 1), checked
+        repaired = world.run("system", "check", "--quick", "--repair")
+        again = world.run("system", "check", "--quick")
+        damaged = [line for line in again.stdout.split("\n") if line.startswith("damaged")]
+        if "/blobs/" in kind:  # nobody has what is lost: its image is brought into the store again
+            damaged = [line for line in damaged if "image base:latest" not in line]
+        assert not damaged, (checked.stdout, repaired, again)
+        if images:
+            assert world.run("images").returncode == 0
+    finally:
+        if images:
+            shutil.rmtree(world.root / "root/images")
+            (world.root / "images").rename(world.root / "root/images")
