@@ -193,3 +193,13 @@ def test_it_without_a_terminal_is_refused(box: Box) -> None:
     box.start("web", "exec sleep 100")
     assert "not a terminal" in box.refused("exec", "-it", "web", "sh")
     box.refused("exec", "web")
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_a_container_with_a_large_environment_is_entered(box: Box, count: int) -> None:
+    values = [f"V{number}={'x' * 60_000}" for number in range(count)]
+    options = [word for value in values for word in ("-e", value)]
+    box.start("large", "echo up; exec sleep 1000", *options)
+    box.until_logged("large", "up")
+    assert box.ok("exec", "large", "sh", "-c", f'printf %s "$V{count - 1}" | wc -c') == "60000"
+    assert box.ok("exec", "-e", "V0=small", "large", "sh", "-c", "echo $V0") == "small"
