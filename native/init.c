@@ -23,6 +23,7 @@
 #include "begin.h"
 #include "launcher.h"
 #include "supervisor.h"
+#include "supervisor_exit.h"
 
 /* Signals that say something about this process itself; passing them on would say it twice. */
 static const int not_passed_on[] = {SIGCHLD, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGTTIN, SIGTTOU};
@@ -155,7 +156,13 @@ int main(int argc, char **argv) {
         pid_t ended;
         while ((ended = waitpid(-1, &status, WNOHANG)) > 0) {
             if (ended == command) {
-                /* A process 1 can't die of a signal that it sends itself: 128+N says it. */
+                /* A process 1 can't die of a signal that it sends itself: 128+N says it, as might the command itself;
+                 * so its parent reads the name of its zombie too (mb_exit_relayed). */
+                if (WIFSIGNALED(status)) {
+                    char name[16];
+                    snprintf(name, sizeof name, MB_RELAYED "%d", WTERMSIG(status));
+                    prctl(PR_SET_NAME, name);
+                }
                 return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
             }
         }

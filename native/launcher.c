@@ -2,6 +2,7 @@
 #include "launcher.h"
 #include "begin.h"
 #include "requests.h"
+#include "supervisor_exit.h"
 #include "syscalls.h"
 
 #include <fcntl.h>
@@ -86,6 +87,7 @@ static void release(struct container *container) {
 static void process_ended(struct container *container) {
     siginfo_t how;
     struct rusage usage = {0};
+    int relayed = reap(container->pidfd, &how, NULL, WNOHANG | WNOWAIT) ? 0 : mb_exit_relayed(how.si_pid);
     if (reap(container->pidfd, &how, &usage, WNOHANG)) {
         return;
     }
@@ -94,6 +96,7 @@ static void process_ended(struct container *container) {
         return; /* as it should, and minibox is about to tell who goes on */
     }
     struct mb_ended ended = {
+        .relayed = (uint32_t)relayed,
         .status = how.si_code == CLD_EXITED ? how.si_status << 8 : how.si_status,
         .cpu_us = microseconds(usage.ru_utime) + microseconds(usage.ru_stime),
         .max_rss_kib = (uint64_t)usage.ru_maxrss,

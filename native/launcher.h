@@ -20,8 +20,8 @@
 
 /* A container's first process has ended, and was reaped. */
 struct mb_ended {
-    int32_t status; /* as of wait(2) */
-    uint32_t reserved;
+    int32_t status;       /* as of wait(2) */
+    uint32_t relayed;     /* see mb_exit_relayed */
     uint64_t cpu_us;      /* of it and of all that it has reaped, by getrusage(2) */
     uint64_t max_rss_kib; /* of the largest of these */
 };

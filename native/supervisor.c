@@ -353,10 +353,14 @@ static void reap(void) {
             mb_pidfd_send_signal(self.pidfd, (int)information.ssi_signo);
         }
     }
-    int status;
-    pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    siginfo_t how = {0};
+    while (!waitid(P_ALL, 0, &how, WEXITED | WNOHANG | WNOWAIT) && how.si_pid > 0) {
+        pid_t pid = how.si_pid;
+        int status, relayed = pid == self.pid ? mb_exit_relayed(pid) : 0;
+        waitpid(pid, &status, 0);
+        how.si_pid = 0;
         if (pid == self.pid) {
+            self.exit.relayed = relayed;
             self.ended = self.log.ended = 1;
             self.status = status;
         }

@@ -4,12 +4,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { EXIT_BYTES = 224 };
+enum { EXIT_BYTES = 256 };
 
 /* Where it is written until it is whole; 0, or -ENAMETOOLONG. */
 static int temporary_path(const struct mb_exit *record, char path[PATH_MAX]) {
@@ -46,6 +47,16 @@ static void sync_directory_of(char *path) {
     }
 }
 
+int mb_exit_relayed(pid_t pid) {
+    char path[32], name[16];
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, name, sizeof name - 1);
+    close(fd);
+    name[length < 0 ? 0 : length] = '\0';
+    return strncmp(name, MB_RELAYED, strlen(MB_RELAYED)) ? 0 : atoi(name + strlen(MB_RELAYED));
+}
+
 int mb_exit_status(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
 
 void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t log_lost_bytes) {
@@ -54,12 +65,12 @@ void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t l
     clock_gettime(CLOCK_REALTIME, &now);
     memset(text, ' ', sizeof text); /* what JSON lets stand behind */
     /* minibox/engine/exit_record.py reads it: its kind and the number of its format, as all files of ours have. */
-    int length =
-        snprintf(text, sizeof text,
-                 "{\"Kind\": \"exit\", \"Format\": 1, \"status\": %d, \"signal\": %d, \"timed_out\": %s, "
-                 "\"log_lost_bytes\": %llu, \"finished_ns\": %lld%09ld}",
-                 mb_exit_status(status), WIFSIGNALED(status) ? WTERMSIG(status) : 0, timed_out ? "true" : "false",
-                 (unsigned long long)log_lost_bytes, (long long)now.tv_sec, now.tv_nsec);
+    int length = snprintf(
+        text, sizeof text,
+        "{\"Kind\": \"exit\", \"Format\": 1, \"status\": %d, \"signal\": %d, \"relayed\": %d, \"timed_out\": %s, "
+        "\"log_lost_bytes\": %llu, \"finished_ns\": %lld%09ld}",
+        mb_exit_status(status), WIFSIGNALED(status) ? WTERMSIG(status) : 0, record->relayed,
+        timed_out ? "true" : "false", (unsigned long long)log_lost_bytes, (long long)now.tv_sec, now.tv_nsec);
     text[length] = ' ';
     text[sizeof text - 1] = '\n';
     if (pwrite(record->fd, text, sizeof text, 0) == sizeof text && !fsync(record->fd) &&

@@ -45,7 +45,10 @@ class Facts:
         signal: the one that ended it; 0 for none.
         options: it was run with, `OPTIONS` or more, as `options.given` has them.
         ended_for: the limit for which minibox killed it: `CPU_TIME`, `WALL_TIME` or `OUTPUT` of `ends`; "" for none.
+        relayed: it is an init that tells how its command has ended.
         oom_killed: the kernel killed a process of it that ran out of memory.
+        oom_ended: that was its first one; None where nobody knows.
+        oom_survived: and none since a signal was sent that has ended it.
         memory_peak_bytes, cpu_s: what it used; None where nobody has counted.
         refused: how many more processes it wanted than it may have.
         crowded: when minibox killed it, it had as many as it may.
@@ -57,7 +60,10 @@ class Facts:
     signal: int = 0
     options: Mapping[str, Any] = {}
     ended_for: str = ""
+    relayed: bool = False
     oom_killed: bool = False
+    oom_ended: bool | None = None
+    oom_survived: bool = False
     memory_peak_bytes: int | None = None
     cpu_s: float | None = None
     refused: int = 0
@@ -76,10 +82,15 @@ class Facts:
         return int(hard) if hard.isdecimal() else None
 
 
-def ended_by(status: int, signal: int, options: Mapping[str, Any]) -> int:
-    """The signal that ended a container's command; an init that it has (``--init``) exits as a shell does."""
-    relayed = status - 128
-    return relayed if not signal and options.get("init") and 0 < relayed <= LAST_SIGNAL else signal
+def ended_by(status: int, signal: int, options: Mapping[str, Any], relayed: int | None) -> int:
+    """The signal that ended a container's command; an init that it has (``--init``) exits as a shell does.
+
+    Args:
+        relayed: the signal of which the init has said so; 0 for none, None where nobody has asked it.
+    """
+    if relayed is None:
+        relayed = status - 128 if options.get("init") and 0 < status - 128 <= LAST_SIGNAL else 0
+    return signal or relayed
 
 
 @record
@@ -107,9 +118,14 @@ def by_limit(facts: Facts) -> Cause | None:
     if kind == OUTPUT:
         limit = size_words(int(options.get("output_bytes") or 0))
         return Cause(kind, f"it was killed, since it has written more than {limit} of output", "minibox")
-    if facts.oom_killed and facts.status:
-        return _memory(facts)
-    return None
+    return _memory(facts) if _ran_out_of_memory(facts) else None
+
+
+def _ran_out_of_memory(facts: Facts) -> bool:
+    """Was that its end? It may have coped before, and have been killed by somebody else."""
+    if not facts.oom_killed or not facts.status or facts.oom_survived:
+        return False
+    return not facts.signal or (facts.signal == SIGKILL and facts.oom_ended is not False)
 
 
 def _memory(facts: Facts) -> Cause:
@@ -151,6 +167,11 @@ def by_signal(facts: Facts) -> Cause | None:
         # A hard limit is told by SIGKILL.
         if xcpu_s and facts.cpu_s and facts.cpu_s >= xcpu_s * CLOCKS_DIFFER:
             return Cause(CPU_TIME, f"it has used {span(xcpu_s)} of processor time", "the kernel", "raise --ulimit cpu")
+        if facts.relayed:
+            words = (
+                "SIGKILL ended its command: a process of its own sent it, or somebody on the host, and not by minibox"
+            )
+            return Cause(SIGNAL, words, "unknown", "ausearch or the journal may know who")
         words = "somebody on the host sent it SIGKILL, and not by minibox: nothing inside can"
         return Cause(SIGNAL, words, "outside", "ausearch or the journal may know who")
     return Cause(SIGNAL, f"{name} ended it, and minibox did not send that", "unknown")
@@ -197,7 +218,7 @@ def evidence(facts: Facts, kind: str) -> list[str]:
     if peak and (facts.oom_killed or (limit and peak > 0.9 * limit)):
         of = f", its limit is {size_words(limit)}" if limit else ""
         found.append(f"it used up to {size_words(peak)} of memory{of}")
-    if facts.oom_killed and (not facts.status or facts.ended_for):
+    if facts.oom_killed and kind != OUT_OF_MEMORY:
         found.append("the kernel killed a process of it that ran out of memory")
     if facts.cpu_s and kind in (CPU_TIME, WALL_TIME, PROCESSES):
         found.append(f"its processes have used {span(facts.cpu_s)} of processor time")

@@ -54,10 +54,19 @@ CONTAINER = FileKind(
         **{f"{name}?": (moment, None) for name in ("Created", "Started", "Finished")},
         **{
             f"{name}?": bool
-            for name in ("ReadOnly", "Supervised", "OOMKilled", "TimedOut", "Crowded", "OwnerKilled", "DiskFull")
+            for name in (
+                "ReadOnly",
+                "Supervised",
+                "OOMKilled",
+                "TimedOut",
+                "Crowded",
+                "OwnerKilled",
+                "DiskFull",
+                "OOMEnded",
+            )
         },
-        **{f"{name}?": EXIT for name in ("ExitCode", "Signal")},
-        **{f"{name}?": (COUNT, None) for name in ("MemoryPeak", "Refused", "RestartCount")},
+        **{f"{name}?": EXIT for name in ("ExitCode", "Signal", "Relayed")},
+        **{f"{name}?": (COUNT, None) for name in ("MemoryPeak", "Refused", "RestartCount", "OOMKills", "LogLost")},
         **{f"{name}?": (float, None) for name in ("CpuTime", "RestartDelay")},
         "Pid?": PID,
         "Command?": [str],

@@ -273,7 +273,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
 
     The claim is its descriptor 3.
     """
-    from minibox.engine.measured import measure_group
+    from minibox.engine.measured import measure_group, seen_to_its_end
 
     claim = _inherited_claim(root, container_id)
     ended = read_exit(root, container_id) or {
@@ -283,10 +283,12 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     }
     claim.note_ended(ended["ExitCode"])
     group = cgroup.find(cgroup.detect(), f"minibox-{container_id}")
-    ended |= {**measure_group(group, thoroughly=True).record(), "Pid": 0}
+    before = state.read(root, container_id)
+    found, ran_s = measure_group(group, thoroughly=True), ended["Finished"] - (before.get("Started") or 0)
+    found = seen_to_its_end(found, before.get("Pid") or 0, ran_s, before.get("Options") or {})
+    ended |= {**found.record(), "Pid": 0}
     removal.remove_traces(root, runroot, container_id)
     mark = stop_mark(root, container_id)
-    before = state.read(root, container_id)
     actions = ("oom", "die") if ended["OOMKilled"] else ("die",)
     events.note_container(runroot, before, *actions, exitCode=str(ended["ExitCode"]))
     if before.get("Options", {}).get("rm") and mark != RESTARTED:

@@ -18,6 +18,7 @@ from minibox.engine.cause import OPTIONS
 from minibox.engine.container import new_launch
 from minibox.engine.ends import OUTPUT, SIGNAL, WALL_TIME
 from minibox.engine.exec import Exec, Host
+from minibox.engine.measured import seen_to_its_end
 from minibox.engine.outcome import Usage, judge_end
 from minibox.engine.output_log import OutputLog, last_lines, text
 from minibox.engine.owned import Owned
@@ -78,7 +79,7 @@ class Embedded:
         self._commands: set[Started] = set()  # others that run in it
         self._lock = allocate_lock()  # of who starts or closes it
         self._closed = self._closing = self._is_parents = False
-        self._sent: set[int] = set()  # signals, by `send_signal`
+        self._sent: dict[int, int] = {}  # signals, by `send_signal`, and how many were killed for memory before
         self._timeout_s: float | None = None
         self._allowance = None if options.output_bytes is None else Allowance(options.output_bytes)
         self._watch: Watch | None = None
@@ -197,7 +198,7 @@ class Embedded:
         if self.log:
             self.log.finish()
             self._lines = last_lines(self.log.path, LINES_KEPT)
-        self._started.weigh(thoroughly=True)
+        self._started.weigh(thoroughly=True, ended=True)
         self._written_bytes = self._started.measured.disk_bytes
         if self._written_bytes is None and self._launch.storage.driver in ("overlay", "erofs"):
             self._written_bytes = self._launch.storage.snapshot_bytes(self.id)
@@ -295,7 +296,7 @@ class Embedded:
     def send_signal(self, signal: int) -> None:
         """Send its main process a signal; when that has ended it is no error."""
         assert self.main
-        self._sent.add(int(signal))
+        self._sent[int(signal)] = self._host.group.oom_kills() if self._host else -1
         self.main.send_signal(signal)
 
     def timed_out(self, timeout_s: float) -> None:
@@ -333,7 +334,7 @@ class Embedded:
         if code is None and self.is_ours():
             code = self.main.reap() if self._started.ended_for else self.main.wait(0)
         log = log or self.last_lines(LINES_SHOWN)
-        facts = None if code is None else self._facts(code, self._started.measured, log)
+        facts = None if code is None else self._facts(code, self._started.measured, log, self.main)
         found = judge_end(self.id, self.name, facts, self.usage())
         if found.kind == SIGNAL and code is not None and -code in self._sent:
             sender = "this program"
@@ -348,21 +349,30 @@ class Embedded:
             log: as of `verdict`.
         """
         assert command.returncode is not None
-        facts = self._facts(command.returncode, self.measured().since(before), log, relayed=False)
+        found = seen_to_its_end(self.measured().since(before), command.pid, command.wall_s, {})
+        facts = self._facts(command.returncode, found, log)
         return judge_end(self.id, self.name, facts, self.usage_of(command))
 
     def usage_of(self, command: Started) -> Usage:
         """What a command used that `execute` has run, and that has ended."""
         return Usage(command.wall_s, command.own_cpu_ns / NS_A_SECOND, command.own_memory_bytes)
 
-    def _facts(self, code: int, measured: Measured, log: tuple[str, ...], *, relayed: bool = True) -> Facts:
-        """``relayed``: an init, if there is one, has exited for it."""
+    def _facts(self, code: int, measured: Measured, log: tuple[str, ...], main: Started | None = None) -> Facts:
+        """``main``: it was that which ended, and not another command."""
         options = {name: getattr(self.options, name) for name in OPTIONS}
-        if not relayed:
-            options.pop("init", None)
         if self._timeout_s is not None:
             options["timeout_s"] = self._timeout_s
-        return measured.facts(code, options, ended_for=self._started.ended_for, crowded=self._started.crowded, log=log)
+        owned, relayed = self._started, main.relayed if main else 0
+        before = self._sent.get(relayed or -code, -1) if main else -1
+        return measured.facts(
+            code,
+            options,
+            relayed=relayed,
+            ended_for=owned.ended_for,
+            crowded=owned.crowded,
+            log=log,
+            oom_kills_before=before,
+        )
 
     def freeze(self, snapshot_id: str = "") -> Held:
         """A snapshot of what is on its root file system now; its processes are stopped meanwhile.
@@ -417,7 +427,7 @@ class Embedded:
                 code = self.main.reap()
                 if self._watch:
                     self._watch.wait()
-                owned.ended(code, code if code >= 0 else 128 - code)
+                owned.ended(code, code if code >= 0 else 128 - code, relayed=self.main.relayed)
         finally:
             try:
                 owned.close(None if self.options.name else later)

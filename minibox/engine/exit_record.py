@@ -17,6 +17,7 @@ EXIT = FileKind(
         "status": Between(0, 255),
         "signal": Between(0, 64),
         "timed_out": bool,
+        "relayed?": Between(0, 64),
         "log_lost_bytes?": Between(0, (1 << 63) - 1),
         "finished_ns": Between(0, (1 << 63) - 1),
     },
@@ -42,6 +43,7 @@ def read_exit(root: str, container_id: str) -> dict[str, Any] | None:
         "ExitCode": record["status"],
         "Signal": record["signal"],
         "TimedOut": record["timed_out"],
+        **({"Relayed": record["relayed"]} if "relayed" in record else {}),
         "LogLost": record.get("log_lost_bytes", 0),
         "Finished": record["finished_ns"] / 1e9,
     }

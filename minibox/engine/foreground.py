@@ -64,13 +64,13 @@ class Foreground:
         if lost:
             launch.note(f"the container's output could not all be written: {kernel_says(lost)}")
             status = status or MiniboxError.status
-        self._owned.weigh()
+        self._owned.weigh(ended=True)
         if self._owned.oom_killed:
             launch.note(self._memory_note(code))
         if forwarding.timed_out:
             self._owned.ended_for = WALL_TIME
             launch.note(f"the container was killed after {self._options.timeout_s:g} s (--timeout)")
-        self._owned.ended(code, status, forwarded=forwarding.forwarded)
+        self._owned.ended(code, status, relayed=init.relayed, forwarded=forwarding.forwarded)
         return status
 
     def _memory_note(self, code: int) -> str:

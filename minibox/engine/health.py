@@ -151,9 +151,11 @@ def _act(found: dict[str, Any], root: str, runroot: str) -> None:
     action, container_id = found.get("Options", {}).get("health_on_failure", "none"), found["Id"]
     if action == "none":
         return
-    note_signal(root, container_id, SIGKILL if action == "kill" else 0, HEALTH)
+    if action != "kill":
+        note_signal(root, container_id, 0, HEALTH, -1)
     if action == "kill":
         with lifecycle.Process(root, container_id, "kill") as process:
+            note_signal(root, container_id, SIGKILL, HEALTH, process.group.oom_kills())
             send_signal(process.pidfd, SIGKILL)
             process.group.thaw()  # on cgroup v1 the frozen don't die
     elif action == "stop":

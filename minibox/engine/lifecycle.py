@@ -115,7 +115,7 @@ def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, runroot: s
         if signal_number in (SIGKILL, _stop_signal(found)):
             mark_stopped(root, process.id)
         events.note_container(runroot, found, "kill", signal=str(signal_number))
-        note_signal(root, process.id, signal_number, KILL)
+        note_signal(root, process.id, signal_number, KILL, process.group.oom_kills())
         send_signal(process.pidfd, signal_number)
         if signal_number == SIGKILL:
             process.group.thaw()  # on cgroup v1 the frozen don't die
@@ -185,11 +185,11 @@ def _end(process: Process, runroot: str, timeout_s: float | None, signal_number:
         timeout_s = float(found.get("Options", {}).get("stop_timeout_s", STOP_TIMEOUT_S))
     process.group.thaw()
     signal_number = signal_number or _stop_signal(found)
-    note_signal(process.root, process.id, signal_number, STOP)
+    note_signal(process.root, process.id, signal_number, STOP, process.group.oom_kills())
     events.note_container(runroot, found, "kill", signal=str(signal_number))
     send_signal(process.pidfd, signal_number)
     if not process.wait(None if timeout_s < 0 else timeout_s):
-        note_signal(process.root, process.id, SIGKILL, STOP)
+        note_signal(process.root, process.id, SIGKILL, STOP, process.group.oom_kills())
         events.note_container(runroot, found, "kill", signal=str(SIGKILL))
         send_signal(process.pidfd, SIGKILL)
         process.group.kill()

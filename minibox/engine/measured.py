@@ -29,6 +29,7 @@ class Measured:
         cpu_parts_s: of its processor time, those in programs and in the kernel; None where nobody has counted.
         disk_bytes: what it holds of its own layer, where that is limited; else None.
         disk_full: there is no space, or no file, left in that.
+        oom_ended: its first process was one of those that the kernel has killed; None where nobody knows.
     """
 
     memory_peak_bytes: int | None = None
@@ -38,6 +39,7 @@ class Measured:
     cpu_parts_s: tuple[float | None, float | None] = (None, None)
     disk_bytes: int | None = None
     disk_full: bool = False
+    oom_ended: bool | None = None
 
     @property
     def cpu_s(self) -> float | None:
@@ -49,18 +51,35 @@ class Measured:
         return self.tally.refused if self.tally else 0
 
     def facts(
-        self, code: int, options: Mapping[str, Any], *, ended_for: str, crowded: bool, log: tuple[str, ...]
+        self,
+        code: int,
+        options: Mapping[str, Any],
+        *,
+        relayed: int | None,
+        ended_for: str,
+        crowded: bool,
+        log: tuple[str, ...],
+        oom_kills_before: int = -1,
     ) -> Facts:
-        """For the judgement of an end; ``code`` is of the first process, as `Child.wait`."""
+        """For the judgement of an end.
+
+        Args:
+            code: of the first process, as `Child.wait`.
+            relayed: as of `cause.ended_by`.
+            oom_kills_before: how many there were when a signal was sent that has ended it; -1: none was.
+        """
         from minibox.engine.cause import Facts, ended_by
 
         status = code if code >= 0 else 128 - code
         return Facts(
             status=status,
-            signal=ended_by(status, max(0, -code), options),
+            signal=ended_by(status, max(0, -code), options, relayed),
             options=options,
             ended_for=ended_for,
             oom_killed=self.oom_kills > 0,
+            oom_ended=False if self.oom_kills == oom_kills_before else self.oom_ended,
+            oom_survived=self.oom_kills == oom_kills_before,
+            relayed=bool(relayed),
             memory_peak_bytes=self.memory_peak_bytes,
             cpu_s=self.cpu_s,
             refused=self.refused,
@@ -73,6 +92,8 @@ class Measured:
         """For state.json; `engine.verdict` reads it."""
         return {
             "OOMKilled": self.oom_kills > 0,
+            "OOMKills": self.oom_kills,
+            **({} if self.oom_ended is None else {"OOMEnded": self.oom_ended}),
             "MemoryPeak": self.memory_peak_bytes,
             "CpuTime": self.cpu_s,
             "Refused": self.refused,
@@ -84,7 +105,7 @@ class Measured:
         count = self.refused - before.refused
         tally = replace(self.tally, refused=count) if self.tally else None
         kills = self.oom_kills - before.oom_kills
-        return replace(self, memory_peak_bytes=None, cpu_ns=None, oom_kills=kills, tally=tally)
+        return replace(self, memory_peak_bytes=None, cpu_ns=None, oom_kills=kills, oom_ended=None, tally=tally)
 
 
 def measure(execution: Execution, *, thoroughly: bool) -> Measured:
@@ -96,6 +117,20 @@ def measure(execution: Execution, *, thoroughly: bool) -> Measured:
     disk_bytes, full = _disk(execution.disk_fd)
     found = measure_group(execution.cgroup, thoroughly=thoroughly) if execution.cgroup else Measured()
     return replace(found, disk_bytes=disk_bytes, disk_full=full)
+
+
+def seen_to_its_end(found: Measured, pid: int, ran_s: float, options: Mapping[str, Any]) -> Measured:
+    """With what is known of the end of a container's first process, ``pid``.
+
+    Args:
+        ran_s: for how long it ran.
+        options: it was run with: behind an init it was another process that mattered.
+    """
+    if not found.oom_kills or options.get("init"):
+        return found
+    from minibox.engine.oom_log import was_killed
+
+    return replace(found, oom_ended=was_killed(pid, ran_s))
 
 
 def measure_group(group: Cgroup, *, thoroughly: bool) -> Measured:

@@ -7,7 +7,7 @@ from time import time
 from minibox.engine import files, removal, state
 from minibox.engine.ends import WALL_TIME
 from minibox.engine.launch import IdFile
-from minibox.engine.measured import Measured, measure
+from minibox.engine.measured import Measured, measure, seen_to_its_end
 from minibox.errors import CommandNotExecutable, CommandNotFound
 from minibox.linux import launcher
 from minibox.record import replace
@@ -91,11 +91,19 @@ class Owned:
             self.launch.options = options  # whoever starts it again wants it back
             self._write_state(Status="running", Pid=execution.init.pid)
 
-    def weigh(self, *, thoroughly: bool = False) -> None:
-        """Look at what it has used, while its cgroup is there; see `measure`."""
+    def weigh(self, *, thoroughly: bool = False, ended: bool = False) -> None:
+        """Look at what it has used, while its cgroup is there; see `measure`.
+
+        Args:
+            ended: this is the last time.
+        """
         if self.launch.execution:
             thoroughly = thoroughly or bool(self.launch.options.pids_limit)
             self.measured = measure(self.launch.execution, thoroughly=thoroughly)
+            init = self.launch.execution.init
+            if ended and init and self.measured.oom_kills:
+                options = {"init": self.launch.options.init}
+                self.measured = seen_to_its_end(self.measured, init.pid, time() - self.began, options)
 
     @property
     def oom_killed(self) -> bool:
@@ -113,11 +121,12 @@ class Owned:
                 self.ended_for = limit
             execution.init.send_signal(SIGKILL)
 
-    def ended(self, code: int, status: int, *, forwarded: Sequence[int] = ()) -> None:
+    def ended(self, code: int, status: int, *, relayed: int, forwarded: Sequence[int] = ()) -> None:
         """Say how it ended; `weigh` came before.
 
         Args:
             code: of its first process, as `Child.wait`.
+            relayed: see `LaunchedChild.relayed`.
             status: the exit status that goes on record.
         """
         launch = self.launch
@@ -127,6 +136,7 @@ class Owned:
                 **self.measured.record(),
                 "ExitCode": status,
                 "Signal": max(0, -code),
+                "Relayed": relayed,
                 "EndedFor": self.ended_for,
                 "Crowded": self.crowded,
                 "TimedOut": self.ended_for == WALL_TIME,

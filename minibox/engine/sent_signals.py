@@ -14,7 +14,9 @@ from minibox.base.shape import moment
 from minibox.errors import Unreadable
 from minibox.record import record
 
-SIGNAL = FileKind("signal", {"Number": int, "Why": str, "User": str, "Time": moment}, before=plain, indented=False)
+SIGNAL = FileKind(
+    "signal", {"Number": int, "Why": str, "User": str, "Time": moment, "OOMKills?": int}, before=plain, indented=False
+)
 STOP, KILL, HEALTH = "stop", "kill", "health check"  # why
 
 
@@ -27,23 +29,25 @@ class SentSignal:
         why: `STOP`, `KILL` or `HEALTH`.
         user: who asked for it, by name.
         time: seconds since the epoch.
+        oom_kills: how many of its processes the kernel had killed for want of memory by then; -1: nobody has looked.
     """
 
     number: int
     why: str
     user: str
     time: float
+    oom_kills: int = -1
 
 
 def _path(root: str, container_id: str) -> str:
     return f"{root}/containers/{container_id}/signals"
 
 
-def note_signal(root: str, container_id: str, number: int, why: str) -> None:
-    """Write down a signal that is going to be sent; a container that is being removed keeps none."""
+def note_signal(root: str, container_id: str, number: int, why: str, oom_kills: int) -> None:
+    """Write down a signal that is going to be sent, as `SentSignal`; a container that is being removed keeps none."""
     from time import time
 
-    line = SIGNAL.encode({"Number": number, "Why": why, "User": _user(), "Time": time()})
+    line = SIGNAL.encode({"Number": number, "Why": why, "User": _user(), "Time": time(), "OOMKills": oom_kills})
     try:
         fd = open_to_append(_path(root, container_id))
     except OSError:
@@ -85,5 +89,6 @@ def sent_signals(root: str, container_id: str, since: float) -> list[SentSignal]
             damage.tell(error)
             continue
         if entry["Time"] >= since:
-            found.append(SentSignal(entry["Number"], entry["Why"], entry["User"], entry["Time"]))
+            number, why, user, time = entry["Number"], entry["Why"], entry["User"], entry["Time"]
+            found.append(SentSignal(number, why, user, time, entry.get("OOMKills", -1)))
     return found

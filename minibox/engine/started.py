@@ -41,7 +41,7 @@ class Started:
         self._process = Descriptor.copy_of(self._init.pidfd)
         self.returncode: int | None = None
         self._wall_s = 0.0
-        self.own_cpu_ns = self.own_memory_bytes = 0
+        self.own_cpu_ns = self.own_memory_bytes = self.relayed = 0
 
     @property
     def pidfd(self) -> int:
@@ -77,6 +77,7 @@ class Started:
                 code = self._init.wait()
                 self._wall_s = monotonic() - self._began
                 self.own_cpu_ns, self.own_memory_bytes = self._init.usage()
+                self.relayed = self._init.relayed
                 self._streams.finish()
                 self._on_end()
                 self.returncode = code

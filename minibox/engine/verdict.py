@@ -81,7 +81,8 @@ class _Case:
         self._root, self._found = root, found
         self._options: dict[str, Any] = found.get("Options") or {}
         self._status = int(found.get("ExitCode") or 0)
-        self._signal = cause.ended_by(self._status, int(found.get("Signal") or 0), self._options)
+        signal, relayed = int(found.get("Signal") or 0), found.get("Relayed")
+        self._signal = cause.ended_by(self._status, signal, self._options, relayed)
         self._started = float(found.get("Started") or 0)
         self._finished = float(found.get("Finished") or 0)
         self._sent = sent_signals(root, found["Id"], self._started) if self._started else []
@@ -92,7 +93,10 @@ class _Case:
             signal=self._signal,
             options=self._options,
             ended_for=found.get("EndedFor") or (WALL_TIME if found.get("TimedOut") else ""),
+            relayed=bool(self._signal) and not signal,
             oom_killed=bool(found.get("OOMKilled")),
+            oom_ended=found.get("OOMEnded"),
+            oom_survived=self._oom_survived(),
             memory_peak_bytes=found.get("MemoryPeak"),
             cpu_s=found.get("CpuTime"),
             refused=found.get("Refused") or 0,
@@ -226,6 +230,11 @@ class _Case:
             if sent.why == KILL and not self._is_end_of(sent.number) and 0 <= before_s < SOON_S:
                 name = signal_name(sent.number)
                 self._evidence.append(f"{span(before_s)} before, {sent.user} sent it {name} by minibox kill")
+
+    def _oom_survived(self) -> bool:
+        """Has the kernel killed none of it for want of memory since it was sent the signal that ended it?"""
+        sent = self._sender()
+        return sent is not None and sent.oom_kills >= 0 and sent.oom_kills == self._found.get("OOMKills")
 
     def _count_restarts(self) -> None:
         count = self._found.get("RestartCount")

@@ -198,7 +198,7 @@ class LaunchedChild(RequestedChild):
         self._owner = os.getpid()
         self._connection: socket | None = None
         self._lock = allocate_lock()
-        self._ended: tuple[int, int, int] | None = None  # status as of wait(2), microseconds, KiB
+        self._ended: tuple[int, int, int, int] | None = None  # status as of wait(2), microseconds, KiB, relayed
 
     def ask_for(self, control: socket, flags: int, slots: Iterable[int], cgroup_fd: int) -> None:
         """Have it made by the launcher at the other end of ``control``; `take_answer` follows."""
@@ -249,7 +249,7 @@ class LaunchedChild(RequestedChild):
                 except ConnectionError:  # the launcher was killed, which the container may not have heard of
                     self.send_signal(SIGKILL)
                     wait_for_end(self.pidfd)
-                    self._ended = SIGKILL, 0, 0
+                    self._ended = SIGKILL, 0, 0, 0
         status = self._ended[0]
         return -(status & 0x7F) if status & 0x7F else status >> 8
 
@@ -258,6 +258,12 @@ class LaunchedChild(RequestedChild):
         in bytes."""
         assert self._ended
         return self._ended[1] * 1000, self._ended[2] << 10
+
+    @property
+    def relayed(self) -> int:
+        """The signal that ended the command of an init of ours, which has exited for it; 0 for none."""
+        assert self._ended
+        return self._ended[3]
 
     def end(self, signal_number: int) -> int:
         """Send a signal unless it has ended, and wait."""
@@ -304,8 +310,8 @@ class LaunchedChild(RequestedChild):
         assert self._connection
         data = self._messages.take(self._connection.fileno(), self.maker)
         if len(data) == ENDED.size:
-            status, _, microseconds, kibibytes = ENDED.unpack(data)
-            self._ended = status, microseconds, kibibytes
+            status, relayed, microseconds, kibibytes = ENDED.unpack(data)
+            self._ended = status, microseconds, kibibytes, relayed
             self._messages.done()
         return data
 

@@ -116,6 +116,7 @@ def test_status_log_and_the_command_after(supervised):
         "status": 7,
         "signal": 0,
         "timed_out": False,
+        "relayed": 0,
         "log_lost_bytes": 0,
         "finished_ns": pytest.approx(time.time_ns(), abs=60e9),
     }

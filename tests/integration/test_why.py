@@ -7,11 +7,13 @@ import os
 import signal
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import minibox
 from tests.images import derive, file
 from tests.leaks import SLOWNESS
 from tests.living import Box
@@ -231,3 +233,74 @@ def test_those_that_have_not_ended(box: Box) -> None:
     box.ok("unpause", "web")
     assert [each["kind"] for each in json.loads(box.ok("why", "--json", "web", "new"))] == ["running", "created"]
     assert box.refused("why", "nosuch") == "container 'nosuch' is not there"
+
+
+HUNGRY = "tail /dev/zero; "  # a child that the kernel kills for memory, and that its parent copes with
+LIMITED = ("--memory", "16m", "--memory-swap", "16m")
+WAITS = "echo coped; exec sleep 1000"
+
+
+def by_host(box: Box) -> None:
+    os.kill(box.live("web")[0], signal.SIGKILL)
+
+
+#: What it runs, with what options, and who ends it how: kind, and a word of the summary.
+ENDS: dict[str, tuple[str, tuple[str, ...], Callable[[Box], object] | None, str, str]] = {
+    "coped, then minibox kill": (HUNGRY + WAITS, LIMITED, lambda box: box.ok("kill", "web"), "killed", "minibox kill"),
+    "coped, then minibox stop": (
+        HUNGRY + WAITS, LIMITED, lambda box: box.ok("stop", "-t", "0", "web"), "stopped", "stopped it"
+    ),
+    "coped, then stopped by a handler": (
+        HUNGRY + "trap 'exit 1' TERM; echo coped; while :; do sleep 0.05; done", LIMITED,
+        lambda box: box.ok("stop", "web"), "stopped", "SIGTERM",
+    ),
+    "coped, then killed by the host": (HUNGRY + WAITS, LIMITED, by_host, "signal", "somebody on the host"),
+    "coped, then a crash": (
+        HUNGRY + "echo coped; kill -SEGV $$; exec sleep 1000", ("--init", *LIMITED), None, "crashed", "SIGSEGV"
+    ),
+    "coped, then ended well": (HUNGRY + "echo coped; exit 0", LIMITED, None, "exited", "exit status 0"),
+    "its first process": ("echo coped; exec tail /dev/zero", LIMITED, None, "out-of-memory", "the kernel killed it"),
+    "its child, and so itself": ("echo coped; tail /dev/zero; exit $?", LIMITED, None, "out-of-memory", "a process of it"),
+    "twice, the second time its first": (
+        HUNGRY + "echo coped; exec tail /dev/zero", LIMITED, None, "out-of-memory", "the kernel killed it"
+    ),
+    "init, and a kill from inside": (
+        "echo coped; kill -KILL $$; exec sleep 1000", ("--init",), None, "signal", "a process of its own"
+    ),
+    "init, and 137 of its own": ("echo coped; exit 137", ("--init",), None, "exited", "by itself, with exit status 137"),
+    "init, and memory": ("echo coped; exec tail /dev/zero", ("--init", *LIMITED), None, "out-of-memory", "the kernel"),
+    "init, and minibox kill": (WAITS, ("--init",), lambda box: box.ok("kill", "web"), "killed", "minibox kill"),
+    "137 of its own": ("echo coped; exit 137", (), None, "exited", "by itself, with exit status 137"),
+}  # fmt: skip
+
+
+@requires("cgroup:memory")
+@pytest.mark.parametrize("case", ENDS)
+def test_what_ended_this_process_and_not_another(box: Box, case: str) -> None:
+    script, options, end, kind, words = ENDS[case]
+    box.start("web", script, *options)
+    if end:
+        box.until_logged("web", "coped")
+        end(box)
+    box.ok("wait", "web")
+    found = why(box)
+    assert (found["kind"], words in found["summary"]) == (kind, True), found
+    coped = "the kernel killed a process of it that ran out of memory"
+    assert (coped in found["evidence"]) == (HUNGRY in script and kind != "out-of-memory"), found
+
+
+@requires("cgroup:memory")
+def test_the_same_of_a_sandbox(api: None) -> None:
+    def judged(script: str, end: Callable[[minibox.Sandbox], object], **options: Any) -> tuple[str, str]:
+        with minibox.Sandbox("base", ["sh", "-c", script], memory="16m", **options) as box:
+            box.wait_for(log="coped")
+            end(box)
+            box.wait()
+            return box.verdict.kind, box.verdict.sender
+
+    assert judged(HUNGRY + WAITS, lambda box: box.kill()) == ("killed", "this program")
+    assert judged(HUNGRY + WAITS, lambda box: os.kill(box.pid, signal.SIGKILL)) == ("signal", "outside")
+    assert judged(WAITS, lambda box: os.kill(box.pid, signal.SIGKILL)) == ("signal", "outside")
+    assert judged("echo coped; exit 137", lambda box: None, init=True) == ("exited", "")
+    assert judged("echo coped; kill -KILL $$", lambda box: None, init=True) == ("signal", "unknown")
+    assert judged("echo coped; exec tail /dev/zero", lambda box: None)[0] == "out-of-memory"
