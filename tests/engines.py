@@ -47,6 +47,7 @@ def busybox_archive(path: Path) -> Path:
     members.append(directory("tmp", mode=0o1777))
     members.append(file("bin/busybox", Path(busybox).read_bytes(), mode=0o755))
     members += [link(f"bin/{name}", "busybox") for name in names if name != "busybox"]
+    members.append(file("bin/pause", b"#!/bin/sh\nexec sleep 100000\n", mode=0o755))  # as for the first of a pod
     members.append(file("etc/passwd", b"root:x:0:0::/root:/bin/sh\nguest:x:7:8::/:/bin/sh\n"))
     members.append(file("etc/group", b"root:x:0:\nguests:x:8:guest\n"))
     with tarfile.open(path, "w") as archive:

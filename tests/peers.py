@@ -57,7 +57,14 @@ class Peers:
         found = {}
         for name, runtime in self.all.items():
             self.write(runtime, make(runtime))
-            done = runtime.run("run", *options, "--bundle", str(runtime.bundle.path), "c1", **more)
+            # Not /dev/null: crun gives its standard streams to the container's user, the host's device too.
+            reader, writer = os.pipe()
+            os.close(writer)
+            try:
+                words = ("run", *options, "--bundle", str(runtime.bundle.path), "c1")
+                done = runtime.run(*words, **({"stdin": reader} | more))
+            finally:
+                os.close(reader)
             found[name] = Outcome(done.returncode, done.stdout, done.stderr)
         return found
 
@@ -76,8 +83,11 @@ class Peers:
     def running(self, make: Make, container_id: str = "c1") -> Iterator[dict[str, Runtime]]:
         """A container that runs under each, until the end of the block."""
         with ExitStack() as stack:
+            reader, writer = os.pipe()
+            stack.callback(os.close, reader)
+            os.close(writer)
             for runtime in self.all.values():
-                runtime.create(container_id, make(runtime) | {"ociVersion": VERSION})
+                runtime.create(container_id, make(runtime) | {"ociVersion": VERSION}, stdin=reader)
                 stack.callback(runtime.run, "delete", "--force", container_id)
                 runtime.ok("start", container_id)
             yield self.all

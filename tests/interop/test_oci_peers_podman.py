@@ -61,7 +61,7 @@ CASES = {
     "secret": ["secret create s1 PLACE/file", "run --rm --secret s1 NAME cat /run/secrets/s1", "run --rm --secret s1,type=env,target=S NAME printenv S", "secret rm s1"],
     "pod": ["pod create --name p --infra-image NAME --infra-command 'sleep 1000' --share ipc,uts,pid --network none", "run --pod p --name a NAME sh -c 'hostname; cat /proc/1/comm'", "pod ps --format {{.Name}}{{.NumberOfContainers}}", "pod stop -t 0 p", "pod rm -f p"],
     "share namespaces": ["run -d --name a NAME sleep 1000", "run --rm --pid container:a --ipc container:a NAME sh -c 'cat /proc/1/comm'", "run --rm --pid host NAME true"],
-    "kube": ["kube play --network none PLACE/kube.yaml", "logs pod-one", "kube down PLACE/kube.yaml"],
+    "kube": ["kube play PLACE/kube.yaml", "logs pod-one", "kube down PLACE/kube.yaml"],
     "generate": ["create --name a -e A=1 NAME sleep 10", "generate systemd --no-header a"],
     "labels and filters": ["run -d --name a --label k=v NAME sleep 1000", "ps --filter label=k=v --format {{.Names}}", "ps --filter label=k=w --format {{.Names}}"],
     "entry point": ["run --rm --entrypoint echo NAME hi", "run --rm --entrypoint '[\"echo\", \"a\"]' NAME b", "run --rm --entrypoint /none NAME"],
@@ -84,8 +84,9 @@ kind: Pod
 metadata: {name: pod}
 spec:
   hostPID: true
+  hostNetwork: true
   containers:
-  - {name: one, image: "localhost/%s:latest", command: [echo, of kube], imagePullPolicy: Never}
+  - {name: one, image: "localhost/%s:latest", command: [/bin/echo, of kube], imagePullPolicy: Never}
 """
 HOOK = {"version": "1.0.0", "when": {"annotations": {"^hook$": "yes"}}, "stages": ["prestart"]}
 
@@ -114,6 +115,7 @@ def engines(session_directory: Path) -> Iterator[dict[str, tuple[Client, Path]]]
         found[name] = podman(place, archive, "overlay", path), place / "files"
     try:
         for client, _ in found.values():
+            client("import", "--change", 'CMD ["/bin/pause"]', archive, "pause")  # for pods of kube play
             client("run", "--rm", "--network", "none", "--cgroup-parent", f"/{CGROUP}", IMAGE, "true")
         yield found
     finally:

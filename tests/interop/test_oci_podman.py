@@ -40,6 +40,7 @@ apparmor_profile = ""
 cgroup_manager = "cgroupfs"
 events_logger = "none"
 lock_type = "file"
+infra_image = "localhost/pause:latest"
 tmp_dir = "{place}/tmp"
 [network]
 network_config_dir = "{place}/networks"
