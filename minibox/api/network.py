@@ -36,6 +36,11 @@ class Network:
         internal: whether it has no way out.
     """
 
+    name: str
+    id: str
+    subnet: str
+    gateway: str
+
     def __init__(
         self,
         name: str = "",
