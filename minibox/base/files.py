@@ -43,7 +43,8 @@ def replace_file(path: str, data: bytes, *, mode: int = 0o600, durable: bool = F
         by: a directory of the same file system, where it is until it is whole; "" for its own.
 
     Raises:
-        OSError: with the path; then the old content is still there and nothing is left beside it.
+        OSError: with the path, and nothing is left beside it. The old content is still there, unless only the sync of
+            the directory failed.
     """
     os.close(_replace(path, data, mode, durable, lock=False, by=by))
 
@@ -55,7 +56,7 @@ def replace_locked(path: str, data: bytes, *, mode: int = 0o600, durable: bool =
 
 def _replace(path: str, data: bytes, mode: int, durable: bool, *, lock: bool, by: str = "") -> int:
     directory, name = os.path.split(path)
-    temporary = os.path.join(by or directory, f".{name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
+    temporary = temporary_path(by or directory, name)
     fd = os.open(temporary, WRITE_NEW, mode)
     try:
         os.fchmod(fd, mode)
@@ -88,13 +89,18 @@ def replace_link(path: str, target: str) -> None:
         OSError: with the path.
     """
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
-    os.symlink(target, temporary)
+    temporary = temporary_path(directory, name)
     try:
+        os.symlink(target, temporary)
         os.rename(temporary, path)
-    except OSError:
-        os.unlink(temporary)
+    except BaseException:
+        discard(temporary)
         raise
+
+
+def temporary_path(directory: str, name: str) -> str:
+    """A path that nobody can foresee."""
+    return os.path.join(directory, f".{name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
 
 
 def discard(path: str) -> None:

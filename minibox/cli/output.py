@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import contextmanager
 
+from minibox.base.new_file import written_whole
 from minibox.errors import MiniboxError, UsageError, kernel_says
 
 TYPE_CHECKING = False
@@ -35,17 +36,12 @@ def archive_output(what: str, path: str | None) -> Iterator[BinaryIO]:
             raise MiniboxError(f"{what}: write to stdout: {kernel_says(error)}") from error
         return
     # What is no regular file, as /dev/null or a pipe, is written to.
-    temporary = f"{path}.{os.getpid()}.new" if os.path.isfile(path) or not os.path.lexists(path) else path
+    is_file = os.path.isfile(path) or not os.path.lexists(path)
     try:
-        with open(temporary, "wb") as file:
+        with written_whole(path) if is_file else open(path, "wb") as file:
             yield file
-        if temporary != path:
-            os.rename(temporary, path)
     except OSError as error:
         raise MiniboxError(f"{what}: write {path}: {kernel_says(error)}") from error
-    finally:
-        if temporary != path and os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 def archive_stdout(what: str, hint: str) -> BinaryIO:

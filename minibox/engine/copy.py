@@ -195,8 +195,8 @@ def _remote(root: str, name: str, storage_driver: str) -> Remote:
     if not pid:
         return Remote(root, tree, found)
     try:
-        root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         kernel_made = _kernel_made(pid)
+        root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise MiniboxError(f"look into container {name}: {kernel_says(error)}", "it may have ended just now") from error
     if os.path.samestat(os.fstat(root_fd), os.stat("/")):
@@ -208,9 +208,9 @@ def _remote(root: str, name: str, storage_driver: str) -> Remote:
 def _kernel_made(pid: int) -> frozenset[int]:
     """The devices of a container's /proc, /sys, /dev and the like; proc_pid_mountinfo(5)."""
     devices = set()
-    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         for line in file:
-            fields = line.split()
+            fields = line.split(" ")  # other blanks may be in names
             if fields[4] == "/dev" or fields[fields.index("-", 6) + 1] in KERNEL_MADE:
                 major, _, minor = fields[2].partition(":")
                 devices.add(os.makedev(int(major), int(minor)))

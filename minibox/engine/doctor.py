@@ -400,7 +400,7 @@ def _user() -> tuple[str, int]:
 
 def _text(path: str) -> str:
     try:
-        with open(path, errors="surrogateescape") as file:
+        with open(path, errors="surrogateescape", newline="\n") as file:
             return file.read()
     except OSError:
         return ""

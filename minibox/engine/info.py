@@ -79,7 +79,7 @@ def _security_options(root: str, storage_driver: str) -> list[str]:
 
 
 def _file_system(path: str) -> str:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         return doctor.file_system(file.read(), doctor.nearest_existing(path))
 
 

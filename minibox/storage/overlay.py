@@ -196,7 +196,7 @@ def file_system_type(path: str) -> str:
     device = os.stat(real).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     best, kind = -1, ""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         for line in file:
             fields = line.rstrip("\n").split(" ")  # other blanks may be in names
             point = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")

@@ -19,6 +19,8 @@ from minibox.base.files import (
     replace_file,
     replace_locked,
 )
+from minibox.base.new_file import written_whole
+from minibox.cli.output import archive_output
 
 
 def test_a_file_is_replaced_whole_with_its_mode_and_nothing_is_left_beside_it(tmp_path):
@@ -126,3 +128,25 @@ def test_what_is_in_the_place_of_a_file_goes_and_nothing_of_it_is_followed(tmp_p
     (state / "again").symlink_to(outside)
     remove_all(str(state))
     assert os.listdir(tmp_path) == ["outside"] and os.listdir(outside) == ["kept"]
+
+
+def test_a_new_file_is_there_once_it_is_whole(tmp_path):
+    path = tmp_path / "image.tar"
+    with written_whole(str(path)) as file:
+        file.write(b"half")
+        assert not path.exists()
+    assert path.read_bytes() == b"half"
+    with pytest.raises(ZeroDivisionError), written_whole(str(path)) as file:
+        file.write(bytes([1 // 0]))
+    assert path.read_bytes() == b"half"
+    assert os.listdir(tmp_path) == ["image.tar"]
+
+
+def test_a_new_file_is_not_written_through_what_others_put_beside_it(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    (tmp_path / f"image.tar.{os.getpid()}.new").symlink_to(victim)  # the name that `save -o` once took
+    with archive_output("save", str(tmp_path / "image.tar")) as file:
+        file.write(b"image")
+    assert victim.read_bytes() == b"mine"
+    assert (tmp_path / "image.tar").read_bytes() == b"image"

@@ -231,7 +231,7 @@ class Container:
         ):
             try:
                 with open(path, "rb", 0) as file:
-                    if any(line.startswith(word) for line in file.readall().splitlines()):
+                    if any(line.startswith(word) for line in file.readall().split(b"\n")):
                         return True
             except OSError:
                 continue
