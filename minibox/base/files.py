@@ -103,6 +103,13 @@ def temporary_path(directory: str, name: str) -> str:
     return os.path.join(directory, f".{name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
 
 
+def close_descriptors(*fds: int) -> None:
+    """Close those that are open; -1 stands for none."""
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
+
+
 def discard(path: str) -> None:
     """Remove a file of ours, or what is in its place; none is fine.
 

@@ -78,8 +78,8 @@ def copy_out(
             target = destination
             return _value(_attempt(what, path, remote.start(lambda fd: remote.pack(fd, path, options, target)).result))
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        work = remote.begin("send", writer, (path, options.follow, remote.kernel_made), reader)
-        os.close(writer)
+        with _closed_at_fault(reader), _closed(writer):
+            work = remote.begin("send", writer, (path, options.follow, remote.kernel_made), reader)
         received = _attempt("copy to ", destination, lambda: _receive_here(reader, destination, options))
         sent = _attempt(what, path, work.result)
         return _outcome(sent, received)
@@ -107,8 +107,8 @@ def copy_in(root: str, source: str | BinaryIO, name: str, path: str, options: Co
             _value(_attempt(what, path, placed.result))
             return 0
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        work = remote.begin("take", reader, (path, owner), writer)
-        os.close(reader)
+        with _closed_at_fault(writer), _closed(reader):
+            work = remote.begin("take", reader, (path, owner), writer)
         sent = _attempt("copy ", source, lambda: _send_from_here(writer, source, options))
         return _outcome(sent, _attempt(what, path, work.result))
     finally:
@@ -229,6 +229,23 @@ def _receive_here(reader: int, destination: str, options: CopyOptions) -> None:
     owner = None if options.archive else (os.geteuid(), os.getegid())
     with open(reader, "rb", 0) as pipe, _host_root() as fd:
         receive(fd, from_root(destination), pipe, owner, privileged=options.archive, on_host=True)
+
+
+@contextmanager
+def _closed(fd: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _closed_at_fault(fd: int) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from minibox import errors
+from minibox.base.files import close_descriptors
 from minibox.engine.ids import own_ids, single, write_id_maps
 from minibox.errors import MiniboxError, StoreError
 from minibox.linux.process import die_with_parent, exit_status, new_user_namespace, set_user_namespace
@@ -56,16 +57,18 @@ class Work(Generic[T]):
             namespace = open_namespace(pid)
         else:
             spec = _own_namespace()
-        ready, is_ready = os.pipe2(os.O_CLOEXEC)
-        mapped, is_mapped = os.pipe2(os.O_CLOEXEC)
-        self._pid = os.fork()
+        ready = is_ready = mapped = is_mapped = -1
+        try:
+            ready, is_ready = os.pipe2(os.O_CLOEXEC)
+            mapped, is_mapped = os.pipe2(os.O_CLOEXEC)
+            self._pid = os.fork()
+        except BaseException:
+            close_descriptors(ready, is_ready, mapped, is_mapped, namespace)
+            raise
         if self._pid == 0:
-            os.close(ready)
-            os.close(is_mapped)
+            close_descriptors(ready, is_mapped)
             _child(function, partial(enter, namespace, spec is not None), is_ready, mapped)
-        for fd in (is_ready, mapped, namespace):
-            if fd >= 0:
-                os.close(fd)
+        close_descriptors(is_ready, mapped, namespace)
         self._ready = ready
         self._report = b""
         try:

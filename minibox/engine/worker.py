@@ -18,12 +18,13 @@ from signal import SIG_IGN, SIGCHLD, SIGKILL, signal
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
+from minibox.base.files import close_descriptors
 from minibox.base.paths import search_path
 from minibox.engine.user_namespace import end_with, enter, open_namespace, report_of, value_of
 from minibox.errors import MiniboxError, kernel_says
 from minibox.linux import launcher
 from minibox.linux.process import die_with_parent, signatures
-from minibox.linux.requests import has_ended, send
+from minibox.linux.requests import Messages, has_ended, send
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
 
@@ -92,24 +93,32 @@ class Worker:
         finally:
             theirs.close()
             os.close(null)
-        if self._socket.recv(len(READY)) != READY:
+        try:
+            answer = Messages().take(self._socket.fileno(), self._process.pidfd)
+        except ConnectionResetError:
+            answer = b""
+        except BaseException:
+            self.close()
+            raise
+        if answer != READY:
             self.close()
             raise OSError(f"{sys.executable} doesn't work on its own")
 
     def begin(self, name: str, fds: Sequence[int], arguments: tuple[Any, ...], pid: int) -> Delegated:
         """See `jobs.begin`."""
         namespace = open_namespace(pid)
-        report, theirs = os.pipe2(os.O_CLOEXEC)
+        report = theirs = -1
         try:
+            report, theirs = os.pipe2(os.O_CLOEXEC)
             message = dumps((name, namespace >= 0, arguments))
             send(self._socket, message, [theirs, *([namespace] if namespace >= 0 else []), *fds])
-        except OSError as error:
-            os.close(report)
-            raise MiniboxError(f"{name} in a container: {kernel_says(error)}") from error
+        except BaseException as error:
+            close_descriptors(report)
+            if isinstance(error, OSError):
+                raise MiniboxError(f"{name} in a container: {kernel_says(error)}") from error
+            raise
         finally:
-            os.close(theirs)
-            if namespace >= 0:
-                os.close(namespace)
+            close_descriptors(theirs, namespace)
         return Delegated(report)
 
     @property
