@@ -2,7 +2,8 @@
 
 It takes Linux 5.19 and a file system that takes part: ext4, xfs and btrfs always do, tmpfs since Linux 6.3, overlayfs, NFS
 and 9p don't. A version number wouldn't tell. What is remembered is that it works, or that the kernel says it can't, and of
-which kernel, file system and kind of storage driver that was said; where it couldn't be found out, nothing is.
+which kernel, file system and kind of storage driver that was said. Where it couldn't be found out, nothing is; nor where it
+was forbidden: that is an answer to this caller, under today's policy.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from minibox.base.files import replace_link
 
 ABLE = "ok"
 #: Part of the name of what is remembered. Counts up when what was remembered before must not be trusted.
-VERSION = 2
+VERSION = 3
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 TREES = ("btrfs", "copy")
+FORBIDDEN = ("(EPERM)", "(EACCES)")
 
 
 def refusal(root: str, driver: str) -> str:
@@ -38,7 +40,7 @@ def refusal(root: str, driver: str) -> str:
     from minibox.engine import probes
 
     found = probes.refusal(probe, root if os.path.isdir(root) else _above(root))
-    if subject and os.path.isdir(root):
+    if subject and os.path.isdir(root) and not found.endswith(FORBIDDEN):
         _remember(path, f"{subject} {found or ABLE}")
     return found
 

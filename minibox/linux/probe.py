@@ -1,8 +1,8 @@
 """Try what a container needs of the kernel, in a process of its own that is thrown away (`minibox.engine.probes`).
 
 `main` enters namespaces of its own, so that whatever it mounts is gone with it, and answers with one line: ``works``;
-``refused STEP: ERRNO``, which is the kernel's no; or ``failed STEP: ERRNO`` for any other trouble, which says nothing of
-what the kernel can do. A version number would tell less: distributions backport, and policies forbid.
+``refused STEP: ERRNO``, which is the kernel's no, or that of a policy; or ``failed STEP: ERRNO`` for any other trouble, as
+that root lacks a capability, which says nothing of what the kernel can do. A version number would tell less: distributions backport, and policies forbid.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ MOUNT_ATTR_IDMAP = 0x00100000
 SOME_USER = 65534  # nobody
 SOME_RANGE = 100000  # of ids, for a user namespace that nothing outlives
 WORKS, REFUSED, FAILED = "works", "refused", "failed"
-#: What the kernel answers when it can't, or a policy forbids it, now and the next time. Anything else may pass.
-NO = frozenset((ENOSYS, EOPNOTSUPP, EINVAL, ENODEV, EPERM, EACCES))
+#: What is answered when the kernel can't. Anything else may pass.
+NO = frozenset((ENOSYS, EOPNOTSUPP, EINVAL, ENODEV))
+#: What is answered when a policy forbids it, or the caller may not.
+FORBIDDEN = frozenset((EPERM, EACCES))
+#: Of root, without which the probes are forbidden what another root isn't: by their numbers.
+CAPABILITIES = {"CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_SYS_ADMIN": 21}
 USER_NAMESPACES_MAX = "/proc/sys/user/max_user_namespaces"
 
 
@@ -104,7 +108,18 @@ def answer(name: str, directory: str) -> str:
         step, number = os.fsdecode(error.filename or name), error.errno or 0
     else:
         return WORKS
-    return f"{REFUSED if number in NO else FAILED} {step}: {number}"
+    if number in FORBIDDEN and (lacking := _lacking()):
+        return f"{FAILED} {step}, as root without {' and '.join(lacking)}: {number}"
+    return f"{REFUSED if number in NO | FORBIDDEN else FAILED} {step}: {number}"
+
+
+def _lacking() -> list[str]:
+    """Which of `CAPABILITIES` this process lacks, if it is root's: an ordinary user is asked about as he is."""
+    if os.geteuid() != 0:
+        return []
+    with open("/proc/self/status") as file:
+        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    return [name for name, number in CAPABILITIES.items() if not effective >> number & 1]
 
 
 def _check(result: int, step: str) -> None:

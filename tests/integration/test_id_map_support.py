@@ -96,6 +96,22 @@ def test_who_ignores_the_end_of_children_gets_the_same(minibox: Run, seed: Path,
         assert done.stdout.split() != HOSTS
 
 
+@requires("command:setpriv")
+def test_root_without_a_capability_spoils_nothing_for_those_who_come_after(
+    seed: Path, state: Path, minibox: Run, minibox_command: list[str], environment: dict[str, str]
+) -> None:
+    root = without_answers(seed, state / "fresh")
+    for name in ("sys_admin", "setuid"):
+        without = ["setpriv", f"--bounding-set=-{name}", f"--inh-caps=-{name}", *minibox_command]
+        done = subprocess.run(
+            [*without, "--root", root, *MAP], env=environment, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (125, "")
+        assert f"as root without CAP_{name.upper()}: Operation not permitted" in done.stderr
+    done = minibox("--root", root, *MAP)
+    assert done.returncode == 0 and done.stdout.split() != HOSTS, done.stderr
+
+
 def test_a_probe_that_fails_is_an_error_that_says_so(seed: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places: dict[str, Any] = {
         "root": str(without_answers(seed, state / "fresh")),

@@ -75,6 +75,28 @@ def test_trouble_is_an_error_and_not_remembered(tmp_path: Path, monkeypatch: pyt
     assert refusal(str(tmp_path), "") == ""
 
 
+@pytest.mark.parametrize("number", ["EPERM", "EACCES"])
+def test_what_was_forbidden_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str) -> None:
+    """It is the answer to one caller, under one policy."""
+    forbidden = f"unshare the user namespace: no ({number})"
+    monkeypatch.setattr(probes, "refusal", Kernel(forbidden, ""))
+    assert refusal(str(tmp_path), "") == forbidden
+    assert refusal(str(tmp_path), "") == ""
+
+
+@pytest.mark.parametrize("lacking", ["CAP_SYS_ADMIN", "CAP_SETUID"])
+def test_root_without_a_capability_says_nothing_of_the_kernel(
+    lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(EPERM, os.strerror(EPERM), "a step")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(probe.PROBES, "some", fail)
+    monkeypatch.setattr(probe, "_lacking", lambda: [lacking])
+    assert probe.answer("some", str(tmp_path)) == f"failed a step, as root without {lacking}: {EPERM}"
+
+
 def test_an_answer_is_of_one_boot_kind_of_driver_and_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +131,7 @@ def test_only_some_of_what_the_kernel_answers_is_a_no(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(probe.PROBES, "some", fail)
+    monkeypatch.setattr(probe, "_lacking", list)
     assert probe.answer("some", str(tmp_path)) == f"{kind} a step: {number}"
 
 
