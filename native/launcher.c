@@ -87,7 +87,7 @@ static void release(struct container *container) {
 static void process_ended(struct container *container) {
     siginfo_t how;
     struct rusage usage = {0};
-    int relayed = reap(container->pidfd, &how, NULL, WNOHANG | WNOWAIT) ? 0 : mb_exit_relayed(how.si_pid);
+    int relayed = reap(container->pidfd, &how, NULL, WNOHANG | WNOWAIT) ? 0 : mb_exit_relayed(&how);
     if (reap(container->pidfd, &how, &usage, WNOHANG)) {
         return;
     }

@@ -356,7 +356,7 @@ static void reap(void) {
     siginfo_t how = {0};
     while (!waitid(P_ALL, 0, &how, WEXITED | WNOHANG | WNOWAIT) && how.si_pid > 0) {
         pid_t pid = how.si_pid;
-        int status, relayed = pid == self.pid ? mb_exit_relayed(pid) : 0;
+        int status, relayed = pid == self.pid ? mb_exit_relayed(&how) : 0;
         waitpid(pid, &status, 0);
         how.si_pid = 0;
         if (pid == self.pid) {

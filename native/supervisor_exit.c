@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -47,14 +47,21 @@ static void sync_directory_of(char *path) {
     }
 }
 
-int mb_exit_relayed(pid_t pid) {
-    char path[32], name[16];
-    snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
+int mb_exit_relayed(const siginfo_t *how) {
+    char path[32], name[32], expected[32];
+    int number = how->si_code == CLD_EXITED ? how->si_status - 128 : 0;
+    if (number <= 0 || number >= NSIG) {
+        return 0;
+    }
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)how->si_pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? -1 : read(fd, name, sizeof name - 1);
+    if (fd < 0) {
+        return 0;
+    }
+    ssize_t length = read(fd, name, sizeof name);
     close(fd);
-    name[length < 0 ? 0 : length] = '\0';
-    return strncmp(name, MB_RELAYED, strlen(MB_RELAYED)) ? 0 : atoi(name + strlen(MB_RELAYED));
+    int size = snprintf(expected, sizeof expected, MB_RELAYED "%d\n", number);
+    return length == size && !memcmp(name, expected, (size_t)size) ? number : 0;
 }
 
 int mb_exit_status(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }

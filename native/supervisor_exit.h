@@ -2,6 +2,7 @@
 #ifndef MB_SUPERVISOR_EXIT_H
 #define MB_SUPERVISOR_EXIT_H
 
+#include <signal.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -21,8 +22,9 @@ void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t l
 /* What an init of ours calls itself when a signal has ended its command, before the number. */
 #define MB_RELAYED "mb-signal-"
 
-/* The signal that ended the command of an init of ours, which has ended itself and wasn't reaped; 0 for none. */
-int mb_exit_relayed(pid_t pid);
+/* The signal that ended the command of an init of ours, by how the init itself has ended, which wasn't reaped; 0 for
+ * none. Any program can call itself that and exit with 128 + N: it counts only for a container that has an init. */
+int mb_exit_relayed(const siginfo_t *how);
 
 /* The exit status as of a shell: 128 + N for signal N. */
 int mb_exit_status(int status);

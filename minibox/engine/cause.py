@@ -86,10 +86,13 @@ def ended_by(status: int, signal: int, options: Mapping[str, Any], relayed: int 
     """The signal that ended a container's command; an init that it has (``--init``) exits as a shell does.
 
     Args:
-        relayed: the signal of which the init has said so; 0 for none, None where nobody has asked it.
+        relayed: the signal of which the first process has said so; 0 for none, None where nobody has asked it. Without
+            an init that is the command itself, which may say anything.
     """
+    if not options.get("init"):
+        return signal
     if relayed is None:
-        relayed = status - 128 if options.get("init") and 0 < status - 128 <= LAST_SIGNAL else 0
+        relayed = status - 128 if 0 < status - 128 <= LAST_SIGNAL else 0
     return signal or relayed
 
 

@@ -362,7 +362,7 @@ class Embedded:
         options = {name: getattr(self.options, name) for name in OPTIONS}
         if self._timeout_s is not None:
             options["timeout_s"] = self._timeout_s
-        owned, relayed = self._started, main.relayed if main else 0
+        owned, relayed = self._started, main.relayed if main and self.options.init else 0
         before = self._sent.get(relayed or -code, -1) if main else -1
         return measured.facts(
             code,

@@ -71,15 +71,16 @@ class Measured:
         from minibox.engine.cause import Facts, ended_by
 
         status = code if code >= 0 else 128 - code
+        signal = ended_by(status, max(0, -code), options, relayed)
         return Facts(
             status=status,
-            signal=ended_by(status, max(0, -code), options, relayed),
+            signal=signal,
             options=options,
             ended_for=ended_for,
             oom_killed=self.oom_kills > 0,
             oom_ended=False if self.oom_kills == oom_kills_before else self.oom_ended,
             oom_survived=self.oom_kills == oom_kills_before,
-            relayed=bool(relayed),
+            relayed=bool(signal) and code >= 0,
             memory_peak_bytes=self.memory_peak_bytes,
             cpu_s=self.cpu_s,
             refused=self.refused,

@@ -289,6 +289,20 @@ def test_what_ended_this_process_and_not_another(box: Box, case: str) -> None:
     assert (coped in found["evidence"]) == (HUNGRY in script and kind != "out-of-memory"), found
 
 
+@pytest.mark.parametrize("mode", [[], ["-d"], ["-d", "--init"]], ids=" ".join)
+@pytest.mark.parametrize(("name", "status"), [("9999", 3), ("-5", 3), ("9", 3), ("9", 137)])
+def test_a_program_that_calls_itself_as_an_init_of_ours_does(box: Box, mode: list[str], name: str, status: int) -> None:
+    script = f"printf mb-signal-{name} >/proc/self/comm; read own </proc/self/comm; echo $own; exit {status}"
+    done = box("run", *mode, "--network", "none", "--name", "web", "base", "sh", "-c", script)
+    assert done.returncode == (0 if mode else status), done.stderr
+    assert (box.ok("wait", "web"), box.ok("logs", "web") if mode else done.stdout.strip()) == (
+        str(status),
+        f"mb-signal-{name}",
+    )
+    found = why(box)
+    assert (found["kind"], found["status"], found["signal"]) == ("exited", status, "")
+
+
 @requires("cgroup:memory")
 def test_the_same_of_a_sandbox(api: None) -> None:
     def judged(script: str, end: Callable[[minibox.Sandbox], object], **options: Any) -> tuple[str, str]:
