@@ -14,7 +14,7 @@
 /* One entry at worst: every byte as \u00XX, and what stands around it. */
 #define ENTRY_MAX (6 * MB_LOG_LINE_MAX + 128)
 
-enum { QUIET_MS = 100, RETRY_MS = 1000, READER_MS = 5000, READER_BYTES = 16 << 20 };
+enum { QUIET_MS = 100, UNFINISHED_MS = 1000, RETRY_MS = 1000, READER_MS = 5000, READER_BYTES = 16 << 20 };
 
 static char entry[ENTRY_MAX];
 
@@ -178,6 +178,7 @@ static int write_entry(struct mb_log *log, struct mb_log_line *line, size_t size
         log->size += length;
     }
     line->length -= size;
+    line->since_ms = 0;
     memmove(line->data, line->data + size, line->length);
     return 0;
 }
@@ -198,6 +199,7 @@ void mb_log_flush(struct mb_log *log, struct mb_log_line *line) {
         return;
     }
     size_t size = whole_characters(line);
+    line->since_ms = 0; /* where it can't be written, it is not tried with each new byte */
     line->due_ms = size && write_entry(log, line, size) ? now_ms() + RETRY_MS : 0;
 }
 
@@ -244,7 +246,14 @@ size_t mb_log_append(struct mb_log *log, struct mb_log_line *line, const char *d
         lose(log, line, size - taken);
         taken = size;
     }
-    line->due_ms = line->length ? now_ms() + QUIET_MS : 0;
+    if (!line->length) {
+        line->due_ms = line->since_ms = 0;
+        return taken;
+    }
+    int64_t now = now_ms(), latest;
+    line->since_ms = line->since_ms ? line->since_ms : now;
+    latest = line->since_ms + UNFINISHED_MS;
+    line->due_ms = now + QUIET_MS < latest ? now + QUIET_MS : latest;
     return taken;
 }
 

@@ -11,6 +11,7 @@
 struct mb_log_line {
     const char *stream; /* "stdout" or "stderr" */
     int64_t due_ms;     /* 0, or when what there is of it goes to the log, by CLOCK_MONOTONIC; see mb_log_flush */
+    int64_t since_ms;   /* 0, or when that began to come */
     size_t length;
     char data[MB_LOG_LINE_MAX];
 };
@@ -35,8 +36,8 @@ int mb_log_open(struct mb_log *log);
  * full disk; the caller comes again with the rest. */
 size_t mb_log_append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size);
 
-/* Log what there is of a line whose program has written nothing for a while: a prompt, or a last word without a
- * newline. The rest becomes an entry of its own. Nothing happens before `line->due_ms`; one that can't be written is
+/* Log what there is of a line whose program has written nothing for a while, or has written at it for long: a prompt, a
+ * last word without a newline, or dots that show progress. The rest becomes an entry of its own. Nothing happens before `line->due_ms`; one that can't be written is
  * due later. */
 void mb_log_flush(struct mb_log *log, struct mb_log_line *line);
 

@@ -121,6 +121,19 @@ def test_a_prompt_is_seen_before_its_line_ends(
         box.ok("rm", "-f", "web")
 
 
+def test_a_line_that_is_written_at_all_the_time_is_seen_before_it_ends(
+    box: Box, minibox_command: list[str], environment: dict[str, str]
+) -> None:
+    box.start("web", "printf ready; while [ ! -e /go ]; do printf .; sleep 0.02; done; echo done; sleep 600")
+    with subprocess.Popen(
+        [*minibox_command, "logs", "-f", "web"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as following:
+        assert following.stdout and following.stdout.read(6) == "ready."
+        box.tell("web")
+        assert following.stdout.readline().endswith(".done\n")
+        box.ok("rm", "-f", "web")
+
+
 def test_a_terminals_output(box: Box) -> None:
     box.start("web", "echo out; echo err >&2", "-t")
     box.ok("wait", "web")
