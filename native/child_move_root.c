@@ -10,12 +10,13 @@ enum { MOUNTS_MAX = 1 << 16, LINE = 3 * PATH_MAX };
 
 /* proc_pid_mountinfo(5): a file of mounts, read line by line. */
 struct lines {
-    int fd;
+    int fd, error;
     size_t filled, at;
     char buffer[2 * LINE];
 };
 
-/* The next line, without its end; NULL after the last. One that is too long is cut, and what follows is another. */
+/* The next line, without its end; NULL after the last, or with an error. One that is too long is cut, and what follows
+ * is another. */
 static char *next_line(struct lines *lines) {
     for (;;) {
         char *begin = lines->buffer + lines->at, *end = memchr(begin, '\n', lines->filled - lines->at);
@@ -31,6 +32,7 @@ static char *next_line(struct lines *lines) {
         }
         ssize_t got = read(lines->fd, lines->buffer + lines->filled, sizeof lines->buffer - lines->filled);
         if (got <= 0) {
+            lines->error = got < 0 ? -errno : 0;
             return NULL;
         }
         lines->filled += (size_t)got;
@@ -100,7 +102,8 @@ static int hide_kernel(int root) {
     }
     top[size] = '\0';
     int error = 0;
-    for (unsigned covered = 0, rounds = 0, done = 0; !done && !error && rounds < MOUNTS_MAX; rounds++) {
+    bool done = false;
+    for (unsigned covered = 0, rounds = 0; !done && !error && rounds < MOUNTS_MAX; rounds++) {
         lines = (struct lines){.fd = openat(self, "mountinfo", O_RDONLY | O_CLOEXEC)};
         if (lines.fd < 0) {
             error = -errno;
@@ -112,6 +115,7 @@ static int hide_kernel(int root) {
             place = found && !is_below(found, top) && seen++ == covered ? found : NULL;
         }
         close(lines.fd);
+        error = place ? 0 : lines.error;
         done = !place;
         if (place && umount2(place, MNT_DETACH)) {
             error = mount("tmpfs", place, "tmpfs", 0, NULL) ? -errno : 0;
@@ -119,7 +123,7 @@ static int hide_kernel(int root) {
         }
     }
     close(self);
-    return error;
+    return error ? error : done ? 0 : -ELOOP; /* what is still to be seen is never passed over */
 }
 
 /* move_root(root): where pivot_root can't be, since / is the initramfs. The host's root stays below, without what

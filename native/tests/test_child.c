@@ -3,6 +3,7 @@
 
 #include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
@@ -428,6 +429,25 @@ static void empty_slots_are_bad_descriptors(void) {
     CHECK_EQUAL(mb_spawn(&plan, 0, -1, slots, MB_SLOTS + 1, NULL, &pidfd), -EINVAL);
 }
 
+/* ---- mounts -------------------------------------------------------------------------------- */
+
+/* Where the mounts can't be read, nobody knows that the host's procfs isn't to be seen any more. */
+static void a_root_is_not_moved_when_mounts_cannot_be_read(void) {
+    CHECK(!mkdir(below("/proc"), 0700) && !mkdir(below("/proc/self"), 0700) && !mkdir(below("/proc/self/fd"), 0700));
+    CHECK(!mkdir(below("/proc/self/mountinfo"), 0700)); /* can be opened, and read(2) says EISDIR */
+    for (int fd = 0; fd < 256; fd++) {
+        char name[32];
+        snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+        CHECK(!symlink("/nowhere", below(name)));
+    }
+    CHECK(!unshare(CLONE_NEWNS | (geteuid() ? CLONE_NEWUSER : 0)));
+    CHECK(!mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mount(below("/proc"), "/proc", NULL, MS_BIND, NULL));
+    struct draft draft = draft_new();
+    draft_op(&draft, MB_OP_move_root, U(ROOT));
+    CHECK_EQUAL(error_of(&draft), EISDIR);
+    CHECK(!umount2("/proc", MNT_DETACH)); /* sanitizers read there at the end */
+}
+
 /* ---- the tests ---------------------------------------------------------------------------- */
 
 static const struct test tests[] = {
@@ -449,6 +469,7 @@ static const struct test tests[] = {
     TEST(the_record_survives_a_kill),
     TEST(a_child_in_our_memory_changes_nothing_of_ours),
     TEST(empty_slots_are_bad_descriptors),
+    TEST(a_root_is_not_moved_when_mounts_cannot_be_read),
 };
 static const size_t test_count = sizeof tests / sizeof *tests;
 
