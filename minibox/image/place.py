@@ -125,10 +125,8 @@ class Placer:
             return
         if is_directory:
             raise UsageError(f"cannot overwrite directory {self._shown(path)} with a non-directory")
-        if present is not None and self._is_mounted(name):
-            if entry.kind != tar.REGULAR:
-                raise OSError(EBUSY, "")
-            self._write_content(_open_mounted(name, directory), entry, content)
+        if present is not None and (mounted := self._open_mounted(name, entry.kind)) >= 0:
+            self._write_content(mounted, entry, content)
             return
         if present is not None:
             os.unlink(name, dir_fd=directory)
@@ -180,10 +178,19 @@ class Placer:
             file.flush()
             self._attributes.apply(file.fileno(), entry)
 
-    def _is_mounted(self, name: bytes) -> bool:
+    def _open_mounted(self, name: bytes, kind: bytes) -> int:
+        """What is mounted on a file, as on /etc/hosts, to be written to; -1 where nothing is.
+
+        It gets the content, since unlink(2) would unmount it: it is mounted in another mount namespace only. The name
+        is looked up once, as it may be another file's at any time.
+        """
         fd = os.open(name, LOOK, dir_fd=self._parent_fd)
         try:
-            return _mount_id(fd) != _mount_id(self._parent_fd)
+            if _mount_id(fd) == _mount_id(self._parent_fd):
+                return -1
+            if kind != tar.REGULAR or not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(EBUSY, "")
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         finally:
             os.close(fd)
 
@@ -285,18 +292,6 @@ class _Pieces:
             self._left = self._left[length:]
             length -= len(piece)
             yield piece
-
-
-def _open_mounted(name: bytes, dir_fd: int) -> int:
-    """What is mounted on a file, as on /etc/hosts, gets the content: unlink(2) would unmount it, since it is mounted in
-    another mount namespace only."""
-    fd = os.open(name, LOOK, dir_fd=dir_fd)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(EBUSY, "")
-        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    finally:
-        os.close(fd)
 
 
 def _mount_id(fd: int) -> bytes:

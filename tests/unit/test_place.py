@@ -136,3 +136,22 @@ def test_what_is_too_deep_for_an_archive_is_refused_in_words(place):
             pack(root_fd, "out", False, io.BytesIO())
     finally:
         os.close(root_fd)
+
+
+def test_what_is_mounted_on_a_name_is_looked_up_once(place, monkeypatch):
+    """Whoever puts another file in its place meanwhile doesn't have that one emptied."""
+    (place / "out/hosts").write_text("mounted")
+    mounts: list[int] = []
+
+    def other_mount(fd):
+        if not mounts:
+            os.link(place / "target/f", place / "out/other")
+            os.rename(place / "out/hosts", place / "kept")
+            os.rename(place / "out/other", place / "out/hosts")
+        mounts.append(fd)
+        return b"mnt_id: %d" % len(mounts)
+
+    monkeypatch.setattr("minibox.image.place._mount_id", other_mount)
+    copied(place, "out", "hosts", named=False)
+    assert (place / "kept").read_text() == "copied" and (place / "out/hosts").read_text() == "the host's"
+    (place / "out/hosts").unlink()
