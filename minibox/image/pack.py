@@ -103,7 +103,7 @@ class LayerWriter:
                              "move it up, or remove it: who reads an archive takes no longer ones")  # fmt: skip
         link, xattrs, content, size = b"", {}, -1, 0
         if status.st_nlink > 1 and kind != DIRECTORY:
-            first = self._inodes.setdefault(node.identity, entry)
+            first = self._inodes.get(node.identity, entry)
             if first != entry:
                 kind, link = LINK, first
         if kind == SYMLINK:
@@ -124,6 +124,8 @@ class LayerWriter:
         finally:
             if content >= 0:
                 os.close(content)
+        if status.st_nlink > 1 and kind not in (DIRECTORY, LINK):
+            self._inodes[node.identity] = entry  # not before: a link to what is gone, and not there, can't be unpacked
 
     def add_below(
         self,

@@ -9,6 +9,7 @@ import stat
 import tarfile
 import tempfile
 from contextlib import ExitStack
+from errno import ENOENT
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from minibox.errors import StoreError, Unsupported
 from minibox.image.changes import changes
 from minibox.image.layer import unpack
 from minibox.image.pack import LayerWriter, header
-from minibox.image.stack import DIRECTORIES_OPEN_MAX, USERS_MARKS, Stack, is_gone
+from minibox.image.stack import DIRECTORIES_OPEN_MAX, USERS_MARKS, Node, Stack, is_gone
 from minibox.storage.removal import remove_tree
 from tests.unit.layers import entry, tar, unpack_upon
 
@@ -220,6 +221,28 @@ def test_hard_links_are_kept_and_the_marks_of_overlayfs_are_not(place):
         first, second = archive.getmembers()
     assert (first.name, second.name, second.linkname) == ("f", "g", "f")
     assert [key for key in first.pax_headers if key.startswith("SCHILY")] == ["SCHILY.xattr.user.kept"]
+
+
+def test_no_name_is_a_link_to_one_that_was_gone(place, monkeypatch):
+    (place / "tree").mkdir()
+    (place / "tree/f").write_text("1")
+    os.link(place / "tree/f", place / "tree/g")
+    os.link(place / "tree/f", place / "tree/h")
+    opened = Node.open
+
+    def open_others(node, flags):
+        if node.path == "f":
+            raise FileNotFoundError(ENOENT, os.strerror(ENOENT), node.path)
+        return opened(node, flags)
+
+    monkeypatch.setattr(Node, "open", open_others)
+    file = io.BytesIO()
+    writer = LayerWriter(file)
+    writer.add_tree(str(place / "tree"))
+    writer.close()
+    file.seek(0)
+    with tarfile.open(fileobj=file) as archive:
+        assert [(member.name, member.linkname) for member in archive] == [("g", ""), ("h", "g")]
 
 
 def test_what_changes_places_meanwhile_is_told_and_read_as_one(place):
