@@ -14,7 +14,7 @@ from minibox.image.pack import LayerWriter
 from minibox.image.place import Base, Placer
 from minibox.image.stack import Stack
 from minibox.image.tar import DIRECTORY, HARD_LINK, TarReader
-from minibox.linux.files import open_in_root
+from minibox.linux.files import open_beneath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def receive(
 
 
 def find(root_fd: int, path: str, follow: bool) -> tuple[str, int]:
-    """The absolute path that ``path`` means below ``root_fd``, and a descriptor (O_PATH) of what is there, -1 for nothing.
+    """The absolute path that ``path`` means below ``root_fd``, with no symlink on the way, and a descriptor (O_PATH) of
+    what is there, -1 for nothing.
 
     Args:
         follow: a symlink as its last part means what it leads to.
@@ -104,19 +105,43 @@ def find(root_fd: int, path: str, follow: bool) -> tuple[str, int]:
     Raises:
         OSError: it leads nowhere, with the path.
     """
-    current = normpath(f"/{path.lstrip('/')}")
-    for _ in range(SYMLINKS_MAX):
+    waiting, real, links = normpath(f"/{path.lstrip('/')}").split("/")[::-1], "", 0
+    while waiting:
+        part = waiting.pop()
+        if part == "..":
+            real = real.rpartition("/")[0]
+        if part in ("", ".", ".."):
+            continue
         try:
-            fd = open_in_root(root_fd, current, LOOK)
+            fd = _open_straight(root_fd, f"{real}/{part}", LOOK)
         except FileNotFoundError:
-            return current, -1
-        if not (follow and stat.S_ISLNK(os.fstat(fd).st_mode)):
-            return current, fd
+            return "/".join([real, part, *waiting[::-1]]), -1
+        is_last = not any(waiting)
+        if not stat.S_ISLNK(os.fstat(fd).st_mode) or (is_last and not follow):
+            real = f"{real}/{part}"
+            if is_last:
+                return real, fd
+            os.close(fd)
+            continue
         try:
-            current = os.path.join(os.path.dirname(current), os.fsdecode(os.readlink(b"", dir_fd=fd)))
+            links += 1
+            if links > SYMLINKS_MAX:
+                raise OSError(ELOOP, os.strerror(ELOOP), path)
+            target = os.fsdecode(os.readlink(b"", dir_fd=fd))
         finally:
             os.close(fd)
-    raise OSError(ELOOP, os.strerror(ELOOP), path)
+        real = "" if target.startswith("/") else real
+        waiting += target.split("/")[::-1]
+    return real or "/", _open_straight(root_fd, real or "/", LOOK)
+
+
+def _open_straight(root_fd: int, path: str, flags: int) -> int:
+    """Open an absolute path below a root through no symlink: OSError has the path, with ELOOP for one."""
+    try:
+        return open_beneath(root_fd, path.lstrip("/") or ".", flags)
+    except OSError as error:
+        error.filename = path
+        raise
 
 
 def _place_of(root_fd: int, path: str, first: Entry | None) -> tuple[int, str, list[bytes], int]:
@@ -139,7 +164,7 @@ def _place_of(root_fd: int, path: str, first: Entry | None) -> tuple[int, str, l
     elif _is_directory_name(path) and first.kind != DIRECTORY:
         raise UsageError(f"destination directory {path} does not exist", "make it first, or leave out the last slash")
     parent, name = os.path.split(found.rstrip("/"))
-    return open_in_root(root_fd, parent or "/", OPEN_DIRECTORY), parent or "/", [os.fsencode(name)], len(top)
+    return _open_straight(root_fd, parent or "/", OPEN_DIRECTORY), parent or "/", [os.fsencode(name)], len(top)
 
 
 def _refuse(path: str, mode: int, first: Entry | None) -> None:

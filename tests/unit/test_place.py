@@ -8,6 +8,7 @@ import tarfile
 
 import pytest
 
+from minibox.engine import copy_ends
 from minibox.engine.copy_ends import pack, receive
 from minibox.errors import MiniboxError, UsageError
 from minibox.storage.removal import remove_tree
@@ -155,3 +156,35 @@ def test_what_is_mounted_on_a_name_is_looked_up_once(place, monkeypatch):
     copied(place, "out", "hosts", named=False)
     assert (place / "kept").read_text() == "copied" and (place / "out/hosts").read_text() == "the host's"
     (place / "out/hosts").unlink()
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_a_destination_is_found_where_symlinks_lead_and_opened_through_none(place, monkeypatch, on_host):
+    (place / "real/there").mkdir(parents=True)
+    (place / "here").symlink_to("/real")
+    (place / "real/up").symlink_to("../here/there")
+    copied(place, "/here/up/new", "f", on_host=on_host)
+    assert (place / "real/there/new").read_text() == "copied"
+    (place / "out/there").mkdir()
+    found = copy_ends.find
+
+    def exchanged(root_fd, path, follow):
+        answer = found(root_fd, path, follow)
+        (place / "out/there").rename(place / "old")
+        (place / "out/there").symlink_to("../target")
+        return answer
+
+    monkeypatch.setattr(copy_ends, "find", exchanged)
+    with pytest.raises(OSError, match="symbolic links|Not a directory") as caught:
+        copied(place, "/out/there/new", "f", on_host=on_host)
+    assert caught.value.filename == "/out/there"
+
+
+def test_what_is_below_a_destination_by_a_symlink_is_found(place):
+    """In a container, whose own symlinks lead on."""
+    (place / "real/there").mkdir(parents=True)
+    (place / "here").symlink_to("real")
+    (place / "run").mkdir()
+    (place / "real/there/run").symlink_to("/run")
+    copied(place, "/here/there", "run/f", on_host=False, named=False)
+    assert (place / "run/f").read_text() == "copied"
