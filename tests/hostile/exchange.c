@@ -1,6 +1,7 @@
 /* exchange DIRECTORY TARGET: 40 directories and 40 links to TARGET in DIRECTORY, which change places for ever. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -43,21 +44,29 @@ static void make_pair(int number, const char *target) {
     make_file(name);
 }
 
+/* Whether it could. */
+static bool exchange(int number) {
+    char link[16], directory[16];
+    snprintf(link, sizeof link, "l%d", number);
+    snprintf(directory, sizeof directory, "d%d", number);
+    return !renameat2(AT_FDCWD, directory, AT_FDCWD, link, RENAME_EXCHANGE);
+}
+
 int main(int argc, char **argv) {
     if (argc != 3 || (mkdir(argv[1], 0777) && access(argv[1], W_OK)) || chdir(argv[1])) {
         fail("usage: exchange DIRECTORY TARGET");
     }
     for (int number = 0; number < PAIRS; number++) {
         make_pair(number, argv[2]);
+        if (!exchange(number)) { /* what never changes places attacks nobody */
+            fail("exchange");
+        }
     }
     puts("ready");
     fflush(stdout);
     for (;;) {
         for (int number = 0; number < PAIRS; number++) {
-            char link[16], directory[16];
-            snprintf(link, sizeof link, "l%d", number);
-            snprintf(directory, sizeof directory, "d%d", number);
-            renameat2(AT_FDCWD, directory, AT_FDCWD, link, RENAME_EXCHANGE);
+            exchange(number);
         }
     }
 }

@@ -128,6 +128,8 @@ def test_a_volume_in_which_a_directory_and_a_link_change_places(
 ) -> None:
     shared = volume(runtime, "proc", "real")
     (shared / "link").symlink_to("real")
+    # While nobody exchanges anything it starts: else all could be refused, and nothing be tried.
+    assert start(runtime, spec_of(runtime, neighbour, bind(shared, "/a"), proc="/a/proc")) == "started"
     with neighbour.exchanging(shared, "proc", "link"):
         said = {start(runtime, spec_of(runtime, neighbour, bind(shared, "/a"), proc="/a/proc")) for _ in rounds(8)}
     assert all(each == "started" or NO_LINK in each for each in said)
@@ -143,6 +145,7 @@ def test_a_root_file_system_that_two_containers_have(
         (runtime.bundle.rootfs / "q").symlink_to("real")
     else:
         (runtime.bundle.rootfs / "q").mkdir()
+    assert start(runtime, spec_of(runtime, neighbour)) == "started"
     with neighbour.exchanging(runtime.bundle.rootfs, "proc", "q"):
         for _ in rounds(8):
             said = start(runtime, spec_of(runtime, neighbour))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -73,6 +75,17 @@ class Attack:
 @pytest.fixture
 def attack(any_box: Box, attacker: Callable[[str], Path]) -> Attack:
     return Attack(any_box, attacker("exchange"))
+
+
+@requires("command:cc")
+def test_the_attack_says_so_where_it_cannot_exchange(attack: Attack) -> None:
+    """Else all the others would pass, and nothing be tried."""
+    profile = attack.copies / "seccomp.json"
+    refused = {"names": ["renameat2"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.EINVAL}
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused]}))
+    options = ("--security-opt", f"seccomp={profile}", "-v", f"{attack.program.parent}:/hostile:ro")
+    done = attack.box("run", "--rm", "--network", "none", *options, "base", "/hostile/exchange", "/w", "/target")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "exchange: Invalid argument\n")
 
 
 @requires("command:cc")
@@ -147,7 +160,7 @@ def test_a_clone_and_a_count_of_a_tree_that_changes_have_nothing_of_others(
         words = [attacker("exchange"), place / "tree", place / "target"]
         with subprocess.Popen(words, stdout=subprocess.PIPE) as exchange:
             assert exchange.stdout
-            exchange.stdout.readline()
+            assert exchange.stdout.readline() == b"ready\n"
             for number in rounds(4):
                 clone(str(place / "tree"), str(place / f"clone-{number}"))
                 assert (
