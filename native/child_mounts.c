@@ -32,11 +32,15 @@ static bool is_led_astray(const struct mb_child *child, uint64_t root, const cha
     if (root == MB_HOST || root & MB_NO_LINKS || !is_the_kernels(target)) {
         return false;
     }
+    /* What the path names without links may be another by now, as somebody exchanges a link and a directory. */
     int straight = mb_child_open_in(child, root | MB_NO_LINKS, path, O_PATH);
+    struct stat found, named;
+    bool is_named = straight >= 0 && fstat(target, &found) == 0 && fstat(straight, &named) == 0 &&
+                    found.st_dev == named.st_dev && found.st_ino == named.st_ino;
     if (straight >= 0) {
         close(straight);
     }
-    return straight < 0;
+    return !is_named;
 }
 
 static int attach_at(const struct mb_child *child, int mount, uint64_t root, const char *path) {

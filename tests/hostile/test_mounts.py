@@ -6,6 +6,7 @@ the root file system itself) in a loop: CVE-2025-31133, CVE-2025-52565 and CVE-2
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -133,6 +134,24 @@ def test_a_volume_in_which_a_directory_and_a_link_change_places(
     with neighbour.exchanging(shared, "proc", "link"):
         said = {start(runtime, spec_of(runtime, neighbour, bind(shared, "/a"), proc="/a/proc")) for _ in rounds(8)}
     assert all(each == "started" or NO_LINK in each for each in said)
+
+
+def test_a_mount_in_a_volume_that_a_link_leads_into_proc(
+    runtime: Runtime, neighbour: Neighbour, rounds: Rounds
+) -> None:
+    """It goes where the link is not, or the start is refused: through it, it would cover what /proc has."""
+    shared, covering = volume(runtime, "p"), runtime.directory / "covering"
+    covering.mkdir()
+    for number, name in enumerate(["link", *map(str, range(30))]):  # a long way, on which much can happen
+        os.symlink("/" + "./" * 2000 + (f"a/{number}" if number < 30 else "proc/sys"), shared / name)
+    spec = spec_of(runtime, neighbour)
+    spec["mounts"] += [bind(shared, "/a"), bind(covering, "/a/p")]
+    spec["process"]["args"] = ["/bin/sh", "-c", "[ -e /proc/sys/kernel ] || echo able /; echo looked"]
+    assert start(runtime, spec) == "started"
+    with neighbour.exchanging(shared, "p", "link"):
+        for _ in rounds(10):
+            said = start(runtime, spec)
+            assert said == "started" or "/a/p" in said
 
 
 @pytest.mark.parametrize("is_link", [False, True], ids=["directory", "link"])
