@@ -37,8 +37,8 @@ int mb_log_open(struct mb_log *log);
 size_t mb_log_append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size);
 
 /* Log what there is of a line whose program has written nothing for a while, or has written at it for long: a prompt, a
- * last word without a newline, or dots that show progress. The rest becomes an entry of its own. Nothing happens before `line->due_ms`; one that can't be written is
- * due later. */
+ * last word without a newline, or dots that show progress. The rest becomes an entry of its own. Nothing happens before
+ * `line->due_ms`; one that can't be written is due later. */
 void mb_log_flush(struct mb_log *log, struct mb_log_line *line);
 
 /* When to call `mb_log_flush` next, in milliseconds from now; -1: it isn't due. */

@@ -5,8 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     int held = 0;
 
     if (argc != 2)
