@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from minibox.base.files import ASIDE
 from minibox.engine import names, ownership, removal, state, volume_store
 from minibox.engine.images import uses
 from minibox.engine.snapshots import all_frozen, stands
@@ -248,7 +249,8 @@ def _counts(layout: Layout) -> dict[str, int]:
 
 
 def _ownerless(root: str) -> list[str]:
-    return [name for name in _listed(f"{root}/live") if not ownership.is_live(root, name)]
+    listed = (name for name in _listed(f"{root}/live") if not name.startswith(ASIDE))
+    return [name for name in listed if not ownership.is_live(root, name)]
 
 
 def _free_names(root: str) -> list[str]:

@@ -57,6 +57,7 @@ def check_state(root: str, runroot: str) -> list[Finding]:
             for each in snapshots.look(root)[1]
         ),
         *_of_links(root),
+        *(each for name in ("live", "networks", "snapshots") for each in _asides(f"{root}/{name}", name)),
         *(_of_runroot(runroot) if runroot else ()),
     ]
 

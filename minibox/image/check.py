@@ -136,7 +136,10 @@ def _check_layout_file(layout: Layout) -> list[Finding]:
         return [Finding(DAMAGED, "oci-layout", kernel_says(error), (), ("oci-layout",))]
     except (ValueError, KeyError, TypeError, RecursionError):
         return [Finding(DAMAGED, "oci-layout", "it doesn't say imageLayoutVersion", (), ("oci-layout",))]
-    return [] if version == "1.0.0" else [Finding(DAMAGED, "oci-layout", f"unknown version {version!r}")]
+    if version == "1.0.0":
+        return []
+    thing = () if isinstance(version, str) else ("oci-layout",)  # another version is a newer tool's
+    return [Finding(DAMAGED, "oci-layout", f"unknown version {version!r}", (), thing)]
 
 
 def _blobs(layout: Layout) -> dict[str, int]:

@@ -246,6 +246,7 @@ def test_damage_costs_its_own_thing_alone(world: World, rounds: Callable[[int], 
             damage_and_mend(world, kind, way)
         except (AssertionError, subprocess.TimeoutExpired) as error:
             failures.append(f"{kind}: {way}: {error}")
+            print("FAILED", failures[-1], flush=True)
         world.remove("bad")
         world.make_all("bad")
     assert not failures, "\n\n".join(failures)
