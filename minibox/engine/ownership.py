@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from errno import EACCES, EAGAIN, ENOSPC, EROFS
+from stat import S_ISREG
 
 from minibox.base.codec import BYTES_MAX, NO_FILE_OF_OURS
 from minibox.base.files import discard
@@ -182,6 +183,10 @@ def lock_new(directory: str, name: str, *, wait: bool = True, shared: bool = Fal
         except OSError as error:
             if error.errno not in NO_FILE_OF_OURS:
                 raise
+            discard(f"{directory}/{name}")
+            continue
+        if not S_ISREG(os.fstat(fd).st_mode):  # a FIFO can be opened, and locked
+            os.close(fd)
             discard(f"{directory}/{name}")
             continue
         try:

@@ -408,3 +408,22 @@ def test_a_damaged_state_says_so_by_its_name(claim: Make, text: bytes):
     assert found["Error"].startswith("its state.json can't be read: ")
     assert state.find(web.root, "other")["Status"] == "exited"
     assert {each["Name"] for each in state.containers(web.root)} == {"web", "other"}
+
+
+@pytest.mark.parametrize("what", ["fifo", "directory", "link"])
+def test_what_is_in_the_place_of_an_owners_file_goes(claim: Make, tmp_path: Path, what: str):
+    web = claim("web", remove=False)
+    files_of(web)
+    web.release()
+    path = Path(f"{web.root}/live/{web.id}")
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "elsewhere")
+    again = Claim.of(web.root, web.id, "web", remove=False)
+    assert again and ownership.is_live(web.root, web.id) and path.is_file() and not path.is_symlink()
+    again.note_image("app:1", IMAGE)
+    again.release()
+    assert not (tmp_path / "elsewhere").exists()
