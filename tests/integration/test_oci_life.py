@@ -206,7 +206,7 @@ def test_ps_in_both_forms(runtime):
 
 def test_what_it_can_do_is_json(runtime):
     found = json.loads(runtime.ok("features"))
-    assert found["ociVersionMax"].startswith("1.2") and "user" in found["linux"]["namespaces"]
+    assert found["ociVersionMax"].startswith("1.3") and "user" in found["linux"]["namespaces"]
     assert "SCMP_ACT_ERRNO" in found["linux"]["seccomp"]["actions"] and "rro" in found["mountOptions"]
 
 

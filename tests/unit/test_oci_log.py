@@ -69,4 +69,4 @@ def test_list_of_none(tmp_path, capsys):
 def test_version_is_in_runcs_form(capsys):
     assert main(["--version"]) == 0
     name, commit, spec = capsys.readouterr().out.splitlines()
-    assert name.startswith("minibox-oci version ") and commit.startswith("commit: ") and spec.startswith("spec: 1.2")
+    assert name.startswith("minibox-oci version ") and commit.startswith("commit: ") and spec.startswith("spec: 1.3")
