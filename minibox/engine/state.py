@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 ALIVE = ("running", "paused", "restarting")
+SUPERVISOR = b"minibox-supervisor"
 DAMAGED = "damaged"  # the Status of one whose state.json can't be read
 
 
@@ -141,8 +142,24 @@ def owner(root: str, container_id: str) -> Live | None:
         return live
     path = live_path(root, container_id)
     wrong = live.damage or Damaged(path, "it says of no process", "minibox restart writes it anew")
-    supervisor = parent_of(pid) if found.get("Supervised") else 0
-    return replace(live, pid=pid, supervisor=supervisor, damage=wrong)
+    return replace(live, pid=pid, supervisor=_supervisor_of(pid, container_id), damage=wrong)
+
+
+def _supervisor_of(pid: int, container_id: str) -> int:
+    """The parent of a container's first process, if that is its supervisor, by the name that it has given itself; else 0.
+
+    Once the supervisor has died it may be anybody: process 1, or the caller's own shell.
+    """
+    parent = parent_of(pid)
+    try:
+        with open(f"/proc/{parent}/cmdline", "rb") as file:
+            name, _, its_id = file.read(64).replace(b"\0", b" ").partition(b" ")
+        ours = os.stat(f"/proc/{parent}").st_uid == os.geteuid()
+    except OSError:
+        return 0
+    its_id = its_id.strip()
+    named = name == SUPERVISOR and len(its_id) >= 12 and container_id.encode().startswith(its_id)
+    return parent if ours and named else 0
 
 
 def _without_file(root: str, container_id: str) -> dict[str, Any]:

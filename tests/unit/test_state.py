@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import marshal
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -427,3 +430,26 @@ def test_what_is_in_the_place_of_an_owners_file_goes(claim: Make, tmp_path: Path
     again.note_image("app:1", IMAGE)
     again.release()
     assert not (tmp_path / "elsewhere").exists()
+
+
+PARENT = "import subprocess; child = subprocess.Popen(['sleep', '1000']); print(child.pid, flush=True); child.wait()"
+
+
+@pytest.mark.parametrize(
+    ("argv", "is_it"),
+    [
+        (["minibox-supervisor", "c" * 12], True),
+        (["minibox-supervisor", "d" * 12], False),
+        (["minibox-supervisor", "c"], False),
+        (["sh", "c" * 12], False),
+    ],
+)
+def test_a_parent_is_a_supervisor_by_what_it_calls_itself(tmp_path: Path, argv: list[str], is_it: bool) -> None:
+    """Once the supervisor has died it is process 1, or a subreaper: the caller's own shell or test runner."""
+    (tmp_path / argv[1]).write_text(PARENT)
+    parent = subprocess.Popen(argv, executable=sys.executable, cwd=tmp_path, stdout=subprocess.PIPE, process_group=0)
+    with parent:
+        assert parent.stdout
+        pid = int(parent.stdout.readline())
+        assert state._supervisor_of(pid, "c" * 64) == (parent.pid if is_it else 0)
+        os.killpg(parent.pid, signal.SIGKILL)
