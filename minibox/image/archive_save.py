@@ -11,6 +11,7 @@ import io
 import json
 import tarfile
 
+from minibox.base.files import open_to_read
 from minibox.errors import StoreError, kernel_says
 from minibox.image.archive import FILES_MAX
 from minibox.image.archive_load import NAME_OF_CONTAINERD
@@ -135,7 +136,7 @@ class _Writer:
         """Copy a blob of the store, verified on the way."""
         hasher = hashlib.sha256()
         try:
-            with open(layout.blob_path(digest), "rb", buffering=0) as file:
+            with open(open_to_read(layout.blob_path(digest)), "rb", buffering=0) as file:
                 size = file.seek(0, io.SEEK_END)
                 file.seek(0)
                 self._file(_blob_name(digest), size, file, hasher)

@@ -10,6 +10,7 @@ import stat
 from errno import ENOENT
 from hashlib import sha256
 
+from minibox.base.files import open_to_read
 from minibox.image import tar
 from minibox.image.compression import Pump
 from minibox.image.entry_names import join, split_name
@@ -61,7 +62,7 @@ def compare(blob_path: str, layer_fd: int, lower_fds: Sequence[int]) -> tuple[st
         MiniboxError: the blob is damaged.
         OSError: it can't be read.
     """
-    with open(blob_path, "rb") as file, Pump(file) as pump:
+    with open(open_to_read(blob_path), "rb") as file, Pump(file) as pump:
         tree = _read(tar.TarReader(pump.read_chunk))
     lowers = Lowers(lower_fds)
     merges = {merge.path: merge for merge in lowers.merges(tree.root)}

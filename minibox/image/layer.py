@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from functools import partial
 from heapq import heappop, heappush
 
+from minibox.base.files import open_to_read
 from minibox.base.lines import lines_of
 from minibox.errors import MiniboxError, StoreError
 from minibox.image.claim import Claim, collect_unfinished
@@ -300,7 +301,7 @@ class _Batch:
         os.mkdir(tree)
         os.chmod(tree, 0o755)  # not left to the umask: it is the container's root directory
         try:
-            blob = open(source.blob_path, "rb", buffering=0)
+            blob = open(open_to_read(source.blob_path), "rb", buffering=0)
         except OSError as error:
             raise disk_error(f"read the blob of layer {source.diff_id}", error) from error
         with blob:

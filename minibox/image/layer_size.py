@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.base.files import replace_link
+from minibox.base.files import open_to_read, replace_link
 from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False
@@ -55,7 +55,7 @@ def _of_blob(path: str) -> int:
     from minibox.image.tar import TarReader
 
     size_bytes = 0
-    with open(path, "rb", buffering=0) as blob, Pump(blob) as pump:
+    with open(open_to_read(path), "rb", buffering=0) as blob, Pump(blob) as pump:
         reader = TarReader(pump.read_chunk)
         while (entry := reader.next()) is not None:
             size_bytes += entry.size

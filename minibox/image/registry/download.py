@@ -15,6 +15,7 @@ from threading import Event, Lock
 
 from urllib3.exceptions import HTTPError
 
+from minibox.base.files import open_to_read
 from minibox.errors import RegistryError, StoreError
 from minibox.image import progress
 from minibox.image.layout import PARTIAL, disk_error
@@ -102,7 +103,7 @@ class Downloads:
         """
         digest = descriptor["digest"]
         try:
-            fd = os.open(self.layout.blob_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_to_read(self.layout.blob_path(digest))
             try:
                 os.fdatasync(fd)
             finally:
@@ -286,7 +287,7 @@ def is_there(layout: Layout, descriptor: Descriptor) -> bool:
 def is_damaged(layout: Layout, digest: str) -> bool:
     """Whether a blob is there and has another digest than its name says."""
     try:
-        with open(layout.blob_path(digest), "rb") as file:
+        with open(open_to_read(layout.blob_path(digest)), "rb") as file:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest() != digest
     except FileNotFoundError:
         return False

@@ -10,6 +10,7 @@ from functools import partial
 from threading import Event
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from minibox.base.files import open_to_read
 from minibox.errors import RegistryError, StoreError, Unauthorized, kernel_says
 from minibox.image import progress
 from minibox.image.progress import Progress
@@ -74,7 +75,7 @@ class Uploads:
             self._tell(Progress(digest, progress.MOUNTED, size, size, self._mounts[digest]))
             return
         try:
-            with open(self._layout.blob_path(digest), "rb") as file:
+            with open(open_to_read(self._layout.blob_path(digest)), "rb") as file:
                 self._send_file(file, digest, os.fstat(file.fileno()).st_size, location)
         except OSError as error:
             raise StoreError(f"read blob {digest}: {kernel_says(error)}", "pull or build the image again") from error
