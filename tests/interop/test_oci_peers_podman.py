@@ -27,7 +27,7 @@ CASES = {
     "exec": ["run -d --name a -e A=1 NAME sleep 1000", "exec -e A=2 -u guest -w /tmp a sh -c 'id; pwd; echo $A $HOME'", "exec a false"],
     "capabilities": [f"run --rm --cap-drop all --cap-add chown NAME sh -c \"{STATUS}\"", f"run --rm --privileged NAME sh -c \"{STATUS}\""],
     "mounts": ["run --rm -v PLACE:/data:ro -v v1:/v NAME sh -c 'cat /data/file; touch /data/x; touch /v/x; ls /v'", "volume ls -q"],
-    "tmpfs": ["run --rm --tmpfs /t:ro,size=1m --tmpfs /u:mode=700 NAME sh -c 'grep -E \" /[tu] \" /proc/self/mounts; touch /t/x; stat -c %a /u'"],
+    "tmpfs": ["run --rm --tmpfs /t:ro,size=1m --tmpfs /u:mode=700 NAME sh -c 'grep -E \" /[tu] \" /proc/self/mounts | sort; touch /t/x; stat -c %a /u'"],
     "statuses": ["run --rm NAME sh -c 'exit 7'", "run --rm NAME nothing", "run --rm NAME /etc", "run --rm -w /none/here NAME pwd"],
     "stop": ["run -d --name a NAME sh -c 'trap \"echo bye; exit 3\" TERM; while :; do sleep 0.1; done'", "exec a true", "stop a", "wait a", "logs a"],
     "pause": ["run -d --name a NAME sleep 1000", "pause a", "exec a true", "ps --format {{.State}}", "unpause a", "kill a", "wait a"],
