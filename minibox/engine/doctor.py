@@ -379,7 +379,7 @@ def _answer(directory: str, name: str) -> str:
     from minibox.engine import probes
 
     try:
-        return probes.refusal(name, directory) or "ok"
+        return probes.ask(name, directory).refusal or "ok"
     except ProbeFailed as error:
         return str(error)
 

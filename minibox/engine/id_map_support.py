@@ -1,9 +1,9 @@
 """Whether the layers under a state root can be id-mapped: tried once a boot, then remembered.
 
 It takes Linux 5.19 and a file system that takes part: ext4, xfs and btrfs always do, tmpfs since Linux 6.3, overlayfs, NFS
-and 9p don't. A version number wouldn't tell. What is remembered is that it works, or that the kernel says it can't, and of
-which kernel, file system and kind of storage driver that was said. Where it couldn't be found out, nothing is; nor where it
-was forbidden: that is an answer to this caller, under today's policy.
+and 9p don't. A version number wouldn't tell. What is remembered is that it works, or that the kernel or the file system
+can't, and of which kernel, file system and kind of storage driver that was said. Where it couldn't be found out, nothing is;
+nor what was said to this caller alone, by a policy, by his seccomp filter or because of his root directory.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from minibox.base.files import replace_link
 
 ABLE = "ok"
 #: Part of the name of what is remembered. Counts up when what was remembered before must not be trusted.
-VERSION = 3
+VERSION = 4
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 TREES = ("btrfs", "copy")
-FORBIDDEN = ("(EPERM)", "(EACCES)")
 
 
 def refusal(root: str, driver: str) -> str:
@@ -39,10 +38,10 @@ def refusal(root: str, driver: str) -> str:
         pass  # nothing is remembered
     from minibox.engine import probes
 
-    found = probes.refusal(probe, root if os.path.isdir(root) else _above(root))
-    if subject and os.path.isdir(root) and not found.endswith(FORBIDDEN):
-        _remember(path, f"{subject} {found or ABLE}")
-    return found
+    answer = probes.ask(probe, root if os.path.isdir(root) else _above(root))
+    if subject and os.path.isdir(root) and answer.is_of_host:
+        _remember(path, f"{subject} {answer.refusal or ABLE}")
+    return answer.refusal
 
 
 def _subject(root: str) -> str:

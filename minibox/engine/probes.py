@@ -1,13 +1,14 @@
 """What this host can do, found out by trying it in a process that is thrown away: `minibox.linux.probe`.
 
-There are three answers: it works; the kernel says that it can't; and nobody knows, which is an error and never
-taken for one of the others.
+There are three answers: it works; the kernel says no; and nobody knows, which is an error and never taken for one of the
+others. A no is either the host's, to everybody, or one to this caller: what he may, his seccomp filter, his root directory.
 """
 
 from __future__ import annotations
 
 import os
 from errno import errorcode
+from typing import NamedTuple
 
 from minibox.errors import ProbeFailed, kernel_says
 
@@ -20,8 +21,15 @@ TIMEOUT_S = 20
 SOURCE = "import sys; sys.path[:] = sys.argv[3:]; from minibox.linux.probe import main; main(*sys.argv[1:3])"
 
 
-def refusal(name: str, directory: str) -> str:
-    """What the kernel says against one of `probe.PROBES`; "" when it works.
+class Answer(NamedTuple):
+    """``refusal``: what the kernel says against it, "" when it works. ``is_of_host``: everybody would be told the same."""
+
+    refusal: str
+    is_of_host: bool
+
+
+def ask(name: str, directory: str) -> Answer:
+    """Try one of `probe.PROBES`.
 
     Args:
         directory: of the file system that it is asked for; what is made in it is removed.
@@ -51,7 +59,7 @@ def refusal(name: str, directory: str) -> str:
         rmtree(place, ignore_errors=True)
 
 
-def _asked(name: str, place: str) -> str:
+def _asked(name: str, place: str) -> Answer:
     import subprocess
     import sys
 
@@ -66,10 +74,10 @@ def _asked(name: str, place: str) -> str:
     kind, _, rest = done.stdout.partition(" ")
     step, _, number = rest.rpartition(": ")
     if done.stdout == "works":
-        return ""
+        return Answer("", is_of_host=True)
     words = f"{step}: {kernel_says(int(number))}" if number.isdigit() and int(number) in errorcode else rest
-    if kind == "refused":
-        return words
+    if kind in ("lacking", "refused"):
+        return Answer(words, is_of_host=kind == "lacking")
     last = (done.stderr.strip().split("\n"))[-1]
     raise _failed(name, words if kind == "failed" else last or f"its process ended with status {done.returncode}")
 

@@ -1,8 +1,10 @@
 """Try what a container needs of the kernel, in a process of its own that is thrown away (`minibox.engine.probes`).
 
 `main` enters namespaces of its own, so that whatever it mounts is gone with it, and answers with one line: ``works``;
-``refused STEP: ERRNO``, which is the kernel's no, or that of a policy; or ``failed STEP: ERRNO`` for any other trouble, as
-that root lacks a capability, which says nothing of what the kernel can do. A version number would tell less: distributions backport, and policies forbid.
+``lacking STEP: ERRNO``, which the kernel or the file system says to everybody; ``refused STEP: ERRNO``, which is a no to this
+caller, of a policy, a filter or where he is; or ``failed STEP: ERRNO`` for any other trouble, as that root lacks a
+capability, which says nothing of what the kernel can do. A version number would tell less: distributions backport, and
+policies forbid.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ MOVE_MOUNT_F_EMPTY_PATH = 4
 MOUNT_ATTR_IDMAP = 0x00100000
 SOME_USER = 65534  # nobody
 SOME_RANGE = 100000  # of ids, for a user namespace that nothing outlives
-WORKS, REFUSED, FAILED = "works", "refused", "failed"
+WORKS, LACKING, REFUSED, FAILED = "works", "lacking", "refused", "failed"
 #: What is answered when the kernel can't. Anything else may pass.
 NO = frozenset((ENOSYS, EOPNOTSUPP, EINVAL, ENODEV))
 #: What is answered when a policy forbids it, or the caller may not.
@@ -36,11 +38,14 @@ USER_NAMESPACES_MAX = "/proc/sys/user/max_user_namespaces"
 
 
 class StepFailed(Exception):
-    """A step failed: its words and its errno."""
+    """A step failed: its words and its errno.
 
-    def __init__(self, step: str, number: int) -> None:
+    ``tells_of_host``: what it says doesn't hang on who asks, as a file system's that takes no id-mapped mount.
+    """
+
+    def __init__(self, step: str, number: int, tells_of_host: bool = False) -> None:
         super().__init__(step, number)
-        self.step, self.number = step, number
+        self.step, self.number, self.tells_of_host = step, number, tells_of_host
 
 
 def user_namespace() -> None:
@@ -74,7 +79,7 @@ def idmapped_layers() -> None:
     """An overlay over a layer whose mount is id-mapped: Linux 5.19, and a file system that can."""
     _own_mounts()
     _map_ids("lower")
-    _overlay("mapped")
+    _overlay("mapped", tells_of_host=True)
 
 
 def idmapped_tree() -> None:
@@ -99,17 +104,20 @@ PROBES: dict[str, Callable[[], None]] = {
 
 def answer(name: str, directory: str) -> str:
     """Run a probe in this process, which is spoilt by it; what it says."""
+    tells_of_host = False
     try:
         os.chdir(directory)  # names in it hold nothing that options of a mount would have to escape
         PROBES[name]()
     except StepFailed as failure:
-        step, number = failure.step, failure.number
+        step, number, tells_of_host = failure.step, failure.number, failure.tells_of_host
     except OSError as error:
         step, number = os.fsdecode(error.filename or name), error.errno or 0
     else:
         return WORKS
     if number in FORBIDDEN and (lacking := _lacking()):
         return f"{FAILED} {step}, as root without {' and '.join(lacking)}: {number}"
+    if number in NO and tells_of_host and not _is_filtered():
+        return f"{LACKING} {step}: {number}"
     return f"{REFUSED if number in NO | FORBIDDEN else FAILED} {step}: {number}"
 
 
@@ -117,14 +125,24 @@ def _lacking() -> list[str]:
     """Which of `CAPABILITIES` this process lacks, if it is root's: an ordinary user is asked about as he is."""
     if os.geteuid() != 0:
         return []
-    with open("/proc/self/status") as file:
-        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    effective = int(_status("CapEff"), 16)
     return [name for name, number in CAPABILITIES.items() if not effective >> number & 1]
 
 
-def _check(result: int, step: str) -> None:
+def _is_filtered() -> bool:
+    """Whether system calls of this process are answered by a filter of its caller's, in the kernel's place."""
+    return _status("Seccomp") != "0"
+
+
+def _status(field: str) -> str:
+    """A field of this process's (proc_pid_status(5)); "0" from a kernel that lacks it."""
+    with open("/proc/self/status") as file:
+        return next((line.split()[1] for line in file if line.startswith(f"{field}:")), "0")
+
+
+def _check(result: int, step: str, *, tells_of_host: bool = False) -> None:
     if result < 0:
-        raise StepFailed(step, ffi.errno)
+        raise StepFailed(step, ffi.errno, tells_of_host)
 
 
 def _own_mounts() -> None:
@@ -162,10 +180,11 @@ def _map_ids(layer: str) -> None:
     tree = lib.mb_open_tree(AT_FDCWD, layer.encode(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
     _check(tree, "open_tree")
     attributes = ffi.new("struct mb_mount_attr *", {"attr_set": MOUNT_ATTR_IDMAP, "userns_fd": userns})
-    _check(lib.mb_mount_setattr(tree, b"", AT_EMPTY_PATH, attributes), "id-map the mount of a layer")
+    mapped = lib.mb_mount_setattr(tree, b"", AT_EMPTY_PATH, attributes)
+    _check(mapped, "id-map the mount of a layer", tells_of_host=True)
     _check(lib.mb_move_mount(tree, b"", AT_FDCWD, b"mapped", MOVE_MOUNT_F_EMPTY_PATH), "attach it")
     if os.stat("mapped/old").st_uid != SOME_RANGE:
-        raise StepFailed("see its owner mapped", EOPNOTSUPP)
+        raise StepFailed("see its owner mapped", EOPNOTSUPP, tells_of_host=True)
 
 
 def _mapped_user_namespace() -> int:
@@ -192,11 +211,12 @@ def _mapped_user_namespace() -> int:
         os.waitpid(pid, 0)
 
 
-def _overlay(lowerdir: str) -> None:
+def _overlay(lowerdir: str, *, tells_of_host: bool = False) -> None:
     options = f"lowerdir={lowerdir},upperdir=upper,workdir=work"
     if os.readlink("/proc/self/ns/user") != _first_user_namespace():
         options += ",userxattr"
-    _check(lib.mb_mount(b"overlay", b"merged", b"overlay", 0, options.encode()), "mount overlay")
+    mounted = lib.mb_mount(b"overlay", b"merged", b"overlay", 0, options.encode())
+    _check(mounted, "mount overlay", tells_of_host=tells_of_host)
 
 
 def _first_user_namespace() -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import shutil
 import signal
+import struct
 import subprocess
 from collections.abc import Iterator
+from errno import EINVAL, ENOSYS
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +114,61 @@ def test_root_without_a_capability_spoils_nothing_for_those_who_come_after(
         assert f"as root without CAP_{name.upper()}: Operation not permitted" in done.stderr
     done = minibox("--root", root, *MAP)
     assert done.returncode == 0 and done.stdout.split() != HOSTS, done.stderr
+
+
+OPEN_TREE, MOUNT_SETATTR = 428, 442  # of every architecture
+
+
+def answer_with(number: int, call: int) -> None:
+    """A seccomp filter that answers one system call with an errno, for this process and its children."""
+    load, jump_if_equal, give = 0x20, 0x15, 0x06
+    allow, fail = 0x7FFF0000, 0x00050000
+    steps = [(load, 0, 0, 0), (jump_if_equal, 0, 1, call), (give, 0, 0, fail | number), (give, 0, 0, allow)]
+    program = b"".join(struct.pack("HBBI", *step) for step in steps)
+    held = ctypes.create_string_buffer(program, len(program))
+    header = ctypes.create_string_buffer(struct.pack("HP", len(steps), ctypes.addressof(held)))
+    assert ctypes.CDLL(None).prctl(22, 2, header) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+
+
+@pytest.mark.parametrize(("number", "call"), [(ENOSYS, MOUNT_SETATTR), (EINVAL, MOUNT_SETATTR), (ENOSYS, OPEN_TREE)])
+def test_what_a_callers_filter_answers_is_nobody_elses(
+    number: int, call: int, minibox: Run, seed: Path, state: Path
+) -> None:
+    root = without_answers(seed, state / "fresh")
+    for _ in range(2):
+        done = minibox("--root", root, *MAP, preexec_fn=lambda: answer_with(number, call))
+        assert "no user namespace, root inside is root outside: " in done.stderr
+    done = minibox("--root", root, *MAP)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.split() != HOSTS
+
+
+@pytest.fixture
+def no_mount_point(tmp_path: Path) -> Iterator[Path]:
+    """A root directory as chroot(1) gets one: all that the host has, but not a mount itself."""
+    place = tmp_path / "place"
+    place.mkdir()
+    mounted = []
+    for each in Path("/").iterdir():
+        if each.is_symlink():
+            (place / each.name).symlink_to(each.readlink())
+        elif each.is_dir():
+            (place / each.name).mkdir()
+            subprocess.run(["mount", "--rbind", "--make-rslave", str(each), str(place / each.name)], check=True)
+            mounted.append(place / each.name)
+    yield place
+    for mount in mounted:
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)
+
+
+def test_what_a_root_directory_brings_about_is_nobody_elses(
+    no_mount_point: Path, minibox: Run, seed: Path, state: Path
+) -> None:
+    root = without_answers(seed, state / "fresh")
+    for _ in range(2):
+        done = minibox("--root", root, *MAP, preexec_fn=lambda: os.chroot(no_mount_point), cwd="/")
+        assert "make its mounts private: Invalid argument" in done.stderr
+    done = minibox("--root", root, *MAP)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.split() != HOSTS
 
 
 def test_a_probe_that_fails_is_an_error_that_says_so(seed: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from minibox.engine import id_map_support, probes
 from minibox.engine.id_map_support import refusal
 from minibox.engine.options import RunOptions
 from minibox.engine.prepare import wants_own_ids
+from minibox.engine.probes import Answer
 from minibox.errors import ProbeFailed, Unsupported
 from minibox.linux import probe
 from minibox.plan import operations as op
@@ -48,26 +49,26 @@ def test_ids_of_its_own_are_refused_where_they_were_asked_for() -> None:
 
 
 class Kernel:
-    """Answers in place of the real one, and counts how often it is asked."""
+    """Answers in place of the real one, as it would anybody, and counts how often it is asked."""
 
-    def __init__(self, *answers: str | Exception) -> None:
+    def __init__(self, *answers: str | Answer | Exception) -> None:
         self.answers = list(answers)
 
-    def __call__(self, name: str, directory: str) -> str:
+    def __call__(self, name: str, directory: str) -> Answer:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer if isinstance(answer, Answer) else Answer(answer, is_of_host=True)
 
 
 @pytest.mark.parametrize("answer", ["", _refused()])
 def test_what_the_kernel_says_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    monkeypatch.setattr(probes, "refusal", Kernel(answer))
+    monkeypatch.setattr(probes, "ask", Kernel(answer))
     assert [refusal(str(tmp_path), "") for _ in range(3)] == [answer] * 3
 
 
 def test_trouble_is_an_error_and_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "refusal", Kernel(ProbeFailed("its process died"), ProbeFailed("again"), ""))
+    monkeypatch.setattr(probes, "ask", Kernel(ProbeFailed("its process died"), ProbeFailed("again"), ""))
     for _ in range(2):
         with pytest.raises(ProbeFailed):
             refusal(str(tmp_path), "")
@@ -75,11 +76,12 @@ def test_trouble_is_an_error_and_not_remembered(tmp_path: Path, monkeypatch: pyt
     assert refusal(str(tmp_path), "") == ""
 
 
-@pytest.mark.parametrize("number", ["EPERM", "EACCES"])
-def test_what_was_forbidden_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str) -> None:
-    """It is the answer to one caller, under one policy."""
+@pytest.mark.parametrize("number", ["EPERM", "ENOSYS"])
+def test_what_was_said_to_one_caller_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
     forbidden = f"unshare the user namespace: no ({number})"
-    monkeypatch.setattr(probes, "refusal", Kernel(forbidden, ""))
+    monkeypatch.setattr(probes, "ask", Kernel(Answer(forbidden, is_of_host=False), ""))
     assert refusal(str(tmp_path), "") == forbidden
     assert refusal(str(tmp_path), "") == ""
 
@@ -100,7 +102,7 @@ def test_root_without_a_capability_says_nothing_of_the_kernel(
 def test_an_answer_is_of_one_boot_kind_of_driver_and_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes, "refusal", kernel := Kernel(_refused(), "", ""))
+    monkeypatch.setattr(probes, "ask", kernel := Kernel(_refused(), "", ""))
     assert refusal(str(tmp_path), "overlay") == refusal(str(tmp_path), "erofs") == _refused()
     assert refusal(str(tmp_path), "copy") == refusal(str(tmp_path), "btrfs") == ""
     (tmp_path / "boot").write_text("another")
@@ -114,7 +116,7 @@ def test_what_older_versions_have_remembered_counts_for_nothing(
     """They took any trouble for the kernel's no."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / f"id-map-{os.uname().release}").symlink_to("idmapped_layers: No child processes (ECHILD)")
-    monkeypatch.setattr(probes, "refusal", Kernel(""))
+    monkeypatch.setattr(probes, "ask", Kernel(""))
     assert refusal(str(tmp_path), "") == ""
 
 
@@ -136,6 +138,28 @@ def test_only_some_of_what_the_kernel_answers_is_a_no(
 
 
 @pytest.mark.parametrize(
+    ("step", "number", "filtered", "kind"),
+    [
+        (("an id map", EINVAL, True), EINVAL, False, "lacking"),
+        (("an id map", EPERM, True), EPERM, False, "refused"),
+        (("an id map", EINVAL, True), EINVAL, True, "refused"),
+        (("make its mounts private", EINVAL), EINVAL, False, "refused"),
+    ],
+)
+def test_only_what_an_unfiltered_caller_is_told_of_id_maps_is_of_the_host(
+    step: tuple[str, int], number: int, filtered: bool, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise probe.StepFailed(*step)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(probe.PROBES, "some", fail)
+    monkeypatch.setattr(probe, "_lacking", list)
+    monkeypatch.setattr(probe, "_is_filtered", lambda: filtered)
+    assert probe.answer("some", str(tmp_path)) == f"{kind} {step[0]}: {number}"
+
+
+@pytest.mark.parametrize(
     ("source", "why"),
     [
         ("import os; os.kill(os.getpid(), 9)", "ended with status -9"),
@@ -149,7 +173,7 @@ def test_a_probe_that_did_not_finish_says_nothing(
 ) -> None:
     monkeypatch.setattr(probes, "SOURCE", source)
     with pytest.raises(ProbeFailed, match=why):
-        probes.refusal("overlay", str(tmp_path))
+        probes.ask("overlay", str(tmp_path))
     assert os.listdir(tmp_path) == []
 
 
