@@ -125,12 +125,13 @@ int mb_child_op_loopback_up(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* A session keyring of its own: keys of the caller's must not be found from inside. A kernel
- * without keyrings has none to find; at the quota's end (EDQUOT) runc goes on too. */
+/* session_keyring(needed): one of its own, as keys of the caller's must not be found from inside. A
+ * kernel without keyrings has none to find. At the quota's end (EDQUOT) the caller's stays, which only
+ * a filter that denies every call on keys makes good: then it isn't needed. */
 int mb_child_op_session_keyring(struct mb_child *child, const uint64_t *a) {
-    (void)child, (void)a;
+    (void)child;
     long keyring = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
-    return keyring < 0 && errno != ENOSYS && errno != EDQUOT ? -errno : 0;
+    return keyring < 0 && errno != ENOSYS && (errno != EDQUOT || a[0]) ? -errno : 0;
 }
 
 /* The raw calls: the C library's set*id functions signal all threads it believes there are. */

@@ -157,6 +157,7 @@ class Exec:
             setgroups=found["SetGroups"],
             seccomp=b"" if options.privileged else bytes.fromhex(found["Seccomp"]),
             seccomp_flags=found["SeccompFlags"],
+            denies_keys=not options.privileged and found.get("DeniesKeys", False),
             cgroup=group.name if group.directories else "",
             cgroup_tasks=group.v1_directories,
             cgroup_joined=group.joined,

@@ -381,6 +381,7 @@ def joinable(spec: Spec, start: Start) -> dict[str, Any]:
         "Namespaces": namespace_flags(spec),
         "Seccomp": start.seccomp.hex(),
         "SeccompFlags": start.seccomp_flags,
+        "DeniesKeys": start.denies_keys,
         "SetGroups": start.setgroups,
     }
 

@@ -50,6 +50,7 @@ PROCESS = FileKind(
             "Namespaces": int,
             "Seccomp": str,
             "SeccompFlags": int,
+            "DeniesKeys?": bool,
             "SetGroups": bool,
         },
     },

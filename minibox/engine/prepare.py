@@ -15,7 +15,7 @@ from minibox.errors import Unsupported, UsageError
 from minibox.linux import cgroup
 from minibox.linux.cgroup.group import shown_hierarchies
 from minibox.linux.executable import INIT
-from minibox.linux.seccomp import filter_flags, program_of
+from minibox.linux.seccomp import filter_flags, has_default, program_of
 from minibox.plan.compiler import Start, compile_plan
 from minibox.plan.rootfs import Rootfs
 from minibox.record import record
@@ -146,6 +146,7 @@ def prepare(
         setgroups=not (own_ids and single(spec)),
         seccomp=program_of(spec, storage.root) or b"",
         seccomp_flags=filter_flags(spec["linux"].get("seccomp")),
+        denies_keys=has_default(spec),
         cgroup=name if planned.directories else "",
         cgroup_tasks=planned.v1_directories,
         cgroup_joined=host.joined,

@@ -40,12 +40,18 @@ _OF_A_LISTENER = 0x20
 NOTIFY = "SCMP_ACT_NOTIFY"
 
 
+def has_default(spec: Spec) -> bool:
+    """Whether its filter is the default profile's, which denies keyctl(2), add_key(2) and request_key(2) to everybody."""
+    named = (spec.get("annotations") or {}).get(SECCOMP_ANNOTATION) == DEFAULT_PROFILE
+    return named and spec.get("linux", {}).get("seccomp") is None
+
+
 def program_of(spec: Spec, root: str) -> bytes | None:
     """The program of a Spec's filter, None when it has none; see `program`."""
     profile = spec.get("linux", {}).get("seccomp")
     if profile is not None:
         return program(profile, (), root)
-    if (spec.get("annotations") or {}).get(SECCOMP_ANNOTATION) != DEFAULT_PROFILE:
+    if not has_default(spec):
         return None
     process = spec.get("process")
     capabilities = process.get("capabilities", {}).get("bounding", []) if process else []

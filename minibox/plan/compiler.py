@@ -43,6 +43,7 @@ class Start:
         setgroups: the container may change its supplementary groups (a range of ids was mapped).
         seccomp: the compiled filter, an array of ``struct sock_filter``.
         seccomp_flags: of seccomp(2).
+        denies_keys: the filter lets no system call on keys pass; so it may go without a keyring of its own.
         cgroup: the name of its cgroup; "" for none of its own.
         cgroup_tasks: directories of its cgroup in v1 hierarchies; on v2 it is born in it.
         cgroup_joined: it isn't born in its cgroup, but moved there by who may.
@@ -62,6 +63,7 @@ class Start:
     setgroups: bool = True
     seccomp: bytes = b""
     seccomp_flags: int = 0
+    denies_keys: bool = False
     cgroup: str = ""
     cgroup_tasks: tuple[str, ...] = ()
     cgroup_joined: bool = False

@@ -96,7 +96,7 @@ WORDS = {
     "setsid": ("begin a session", "setsid(2)", ""),
     "controlling_tty": ("make {tty} the controlling terminal", "ioctl_tty(2)", "tty"),
     "stdio": ("set the standard streams", "dup2(2)", "stdin stdout stderr"),
-    "session_keyring": ("join a new session keyring", "session-keyring(7)", ""),
+    "session_keyring": ("join a new session keyring", "session-keyring(7)", "needed"),
     "set_fs_ids": ("act on files as {uid}:{gid}", "setfsuid(2)", "uid gid"),
     "setgroups": ("set the supplementary groups to {groups}", "setgroups(2)", "groups"),
     "setresgid": ("become group {gid}", "setresgid(2)", "gid"),
@@ -304,6 +304,8 @@ HINTS = {
         errno_names.ENOENT,
     ): "the container has no such setting: `sysctl -a` inside lists those that it has; "
     "older kernels give some of net.core with --userns host only",
+    ("session_keyring", errno_names.EDQUOT): "its user has as many keys as kernel.keys.maxkeys lets him: see "
+    "/proc/key-users, and raise that by sysctl",
     ("write_proc", errno_names.EINVAL): "the kernel doesn't take this value for it",
     ("seccomp", errno_names.EINVAL): "the filter is not valid for this kernel; try --security-opt seccomp=unconfined",
 }

@@ -322,8 +322,8 @@ def stdio(stdin: int, stdout: int, stderr: int, why: str) -> Op:
     return Op("stdio", (stdin, stdout, stderr), why, INIT)
 
 
-def session_keyring(why: str) -> Op:
-    return Op("session_keyring", (), why, INIT)
+def session_keyring(needed: int, why: str) -> Op:
+    return Op("session_keyring", (needed,), why, INIT)
 
 
 def set_fs_ids(uid: int, gid: int, why: str) -> Op:

@@ -32,7 +32,7 @@ def session(process: Process, start: Start, *, console: bool) -> list[Op]:
     terminal = start.terminal
     steps = [op.setsid("no terminal of the caller's is within reach")]
     if start.keyring:
-        steps += [*labels.of_keys(process), op.session_keyring("nor its keys")]
+        steps += [*labels.of_keys(process), op.session_keyring(int(not start.denies_keys), "nor its keys")]
     if terminal:
         steps += [
             op.open_pty(*terminal, "a terminal of the container's own"),

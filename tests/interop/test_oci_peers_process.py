@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.keys import begin_session, no_more_keys
 from tests.oci_runtime import Runtime
 from tests.peers import OURS, Make
 from tests.probes import requires
@@ -110,3 +111,15 @@ def test_exec_gets_an_environment_likewise(peers):
             (runtime.directory / "process.json").write_text(json.dumps(process))
             found = runtime.ok("exec", "--process", str(runtime.directory / "process.json"), "c1").split()
             assert found == ["A=2", "PATH=/bin", "HOME=/home/guest"], name
+
+
+def test_no_session_keyring_is_no_start(peers):
+    """Its user may have no more keys: as runc, we don't go on with the caller's keyring. crun does."""
+    ids = [{"containerID": 0, "hostID": 1_234_600_000, "size": 65536}]
+    with no_more_keys(1_234_600_000):
+        found = peers.run(
+            lambda runtime: runtime.bundle.with_ids(runtime.bundle.spec("true"), ids), preexec_fn=begin_session
+        )
+    assert found[OURS].status == found["runc"].status == 1
+    assert "join a new session keyring: Disk quota exceeded" in found[OURS].errors
+    assert "session keyring: unable to create session key: disk quota exceeded" in found["runc"].errors

@@ -86,7 +86,7 @@ CLOSE_UP = [
     ("mount_attributes", op.ROOT, op.RDONLY, 0, 0, 0),
     ("pivot_root", op.ROOT),
     ("setsid",),
-    ("session_keyring",),
+    ("session_keyring", 1),
     ("stdio", op.STDIN, op.STDOUT, op.STDERR),
     ("loopback_up",),
 ]

@@ -43,7 +43,7 @@ def test_the_files_are_the_hosts_and_are_written_to_behind_hooks_and_gate():
         ("open", "/proc/thread-self/attr/keycreate", 1, op.LABEL_KEYS),
     ]
     keys = init.index(("label", op.LABEL_KEYS, LABEL.encode()))
-    assert init[keys + 1] == ("session_keyring",)
+    assert init[keys + 1] == ("session_keyring", 1)
     assert [step[0] for step in init[-7:]] == ["gate", "hook", "label", "label", "no_new_privs", "seccomp", "exec"]
     assert init[-5:-3] == [
         ("label", op.LABEL_APPARMOR, b"exec mine"),
