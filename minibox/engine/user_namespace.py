@@ -16,7 +16,14 @@ from minibox import errors
 from minibox.base.files import close_descriptors
 from minibox.engine.ids import own_ids, single, write_id_maps
 from minibox.errors import MiniboxError, StoreError
-from minibox.linux.process import die_with_parent, exit_status, new_user_namespace, set_user_namespace
+from minibox.linux.process import (
+    die_with_parent,
+    exit_status,
+    new_user_namespace,
+    open_pidfd,
+    set_user_namespace,
+)
+from minibox.linux.requests import read_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,10 +76,12 @@ class Work(Generic[T]):
             close_descriptors(ready, is_mapped)
             _child(function, partial(enter, namespace, spec is not None), is_ready, mapped)
         close_descriptors(is_ready, mapped, namespace)
-        self._ready = ready
+        self._ready, self._pidfd = ready, -1
         self._report = b""
         try:
-            self._report = os.read(ready, 1)
+            self._pidfd = open_pidfd(self._pid)
+            os.set_blocking(ready, False)
+            self._report = read_from(ready, self._pidfd)
             if self._report == b"r":
                 self._report = b""
                 if spec is not None:
@@ -95,7 +104,7 @@ class Work(Generic[T]):
         """
         report = [self._report]
         try:
-            while part := os.read(self._ready, 1 << 16):
+            while part := read_from(self._ready, self._pidfd):
                 report.append(part)
         finally:
             status = self._wait()
@@ -106,7 +115,7 @@ class Work(Generic[T]):
         return result
 
     def _wait(self) -> int | None:
-        os.close(self._ready)
+        close_descriptors(self._ready, self._pidfd)
         return exit_status(self._pid)
 
 

@@ -3,13 +3,13 @@
 It is a Python interpreter of its own, which the launcher starts when it is first needed and ends with this process; so a
 job costs the same in a program of any size, and no lock of another thread's comes along. Over a socket it gets the name of
 a job and what the job needs, in marshal, with descriptors: where to report to, the user namespace, and the job's own. It
-answers nothing: its child does, by the pipe that came along.
+answers with a pidfd of its child, by the socket that came along, and the child with what became of the job.
 """
 
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, SHUT_RDWR, SOCK_SEQPACKET, socketpair
+from _socket import AF_UNIX, SHUT_RDWR, SOCK_SEQPACKET, SOCK_STREAM, socketpair
 from _thread import allocate_lock
 from atexit import register
 from functools import partial
@@ -23,19 +23,22 @@ from minibox.base.paths import search_path
 from minibox.engine.user_namespace import end_with, enter, open_namespace, report_of, value_of
 from minibox.errors import MiniboxError, kernel_says
 from minibox.linux import launcher
-from minibox.linux.process import die_with_parent, signatures
-from minibox.linux.requests import Messages, has_ended, send
+from minibox.linux.process import Descriptor, die_with_parent, open_pidfd, signatures
+from minibox.linux.requests import Messages, has_ended, read_from, send
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
+    import socket
     from collections.abc import Callable, Mapping, Sequence
 
     from minibox.linux.launcher import Launcher
 
-READY = b"ready"
+READY, PIDFD, GO = b"ready", b"p", b"g"
 MESSAGE_BYTES_MAX, FDS_MAX = 1 << 16, 16
+KILLED = "a process that worked in a container was killed"
 LAST_JOBS_MS = 200  # for what it has forked to end, before it is killed
 SOURCE = "import sys; sys.path[:] = sys.argv[1:]; from minibox.engine.worker import serve; serve()"
 
@@ -107,19 +110,19 @@ class Worker:
     def begin(self, name: str, fds: Sequence[int], arguments: tuple[Any, ...], pid: int) -> Delegated:
         """See `jobs.begin`."""
         namespace = open_namespace(pid)
-        report = theirs = -1
         try:
-            report, theirs = os.pipe2(os.O_CLOEXEC)
-            message = dumps((name, namespace >= 0, arguments))
-            send(self._socket, message, [theirs, *([namespace] if namespace >= 0 else []), *fds])
-        except BaseException as error:
-            close_descriptors(report)
-            if isinstance(error, OSError):
-                raise MiniboxError(f"{name} in a container: {kernel_says(error)}") from error
-            raise
+            report, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+            try:
+                begun = Delegated(report, Descriptor.copy_of(self._process.pidfd))
+                message = dumps((name, namespace >= 0, arguments))
+                send(self._socket, message, [theirs.fileno(), *([namespace] if namespace >= 0 else []), *fds])
+            finally:
+                theirs.close()
+        except OSError as error:
+            raise MiniboxError(f"{name} in a container: {kernel_says(error)}") from error
         finally:
-            close_descriptors(theirs, namespace)
-        return Delegated(report)
+            close_descriptors(namespace)
+        return begun
 
     @property
     def pid(self) -> int:
@@ -143,18 +146,35 @@ class Worker:
 
 
 class Delegated:
-    """A job that the worker has."""
+    """A job that a worker has."""
 
-    def __init__(self, report_fd: int) -> None:
-        self._report_fd = report_fd
+    def __init__(self, report: _socket.socket, worker: Descriptor) -> None:
+        """
+        Args:
+            worker: its pidfd.
+        """
+        self._report, self._worker = report, worker
 
     def result(self) -> Any:
         """See `jobs.Pending`."""
-        with open(self._report_fd, "rb", 0) as file:
-            report = file.read()
+        child = Messages()
+        try:
+            fd = self._report.fileno()
+            # Without a pidfd it is the worker's own report, as that it can't fork.
+            first = child.take(fd, self._worker.fileno())
+            report = [] if child.fd >= 0 else [first]
+            self._report.setblocking(False)
+            while part := read_from(fd, child.fd if child.fd >= 0 else self._worker.fileno()):
+                report.append(part)
+        except ConnectionResetError:
+            report = []  # the worker was killed, and its child with it
+        finally:
+            child.done()
+            self._report.close()
+            self._worker.close()
         if not report:
-            raise MiniboxError("a process that worked in a container was killed")
-        return value_of(report)
+            raise MiniboxError(KILLED)
+        return value_of(b"".join(report))
 
 
 def _search_path() -> list[str]:
@@ -180,19 +200,47 @@ def serve() -> None:
             message, fds, *_ = socket.recv_fds(control, MESSAGE_BYTES_MAX, FDS_MAX, socket.MSG_CMSG_CLOEXEC)
             if not message:
                 break
-            report_fd = fds[0]
+            report = socket.socket(fileno=fds[0])
             try:
-                if os.fork() == 0:
-                    control.close()
-                    end_with(report_of(partial(_do, JOBS, message, fds[1:])), report_fd)
-            except OSError as error:
-                os.write(report_fd, report_of(partial(_fail, error)))
-            for fd in fds:
-                os.close(fd)
+                _fork(partial(_do, JOBS, message, fds[1:]), control, report)
+            except (OSError, MiniboxError) as error:
+                _tell(report, error)
+            report.close()
+            close_descriptors(*fds[1:])
     try:
         os.wait()  # for all, since SIGCHLD is ignored
     except ChildProcessError:
         os._exit(0)  # without what an interpreter does in the end
+
+
+def _fork(job: Callable[[], Any], control: socket.socket, report: socket.socket) -> None:
+    """Do a job in a child, as soon as the one who waits for its report can watch that child."""
+    from socket import send_fds
+
+    wait, go = os.pipe()
+    pidfd = -1
+    try:
+        if (pid := os.fork()) == 0:
+            control.close()
+            os.close(go)
+            if not os.read(wait, 1):
+                os._exit(1)  # nobody watches it
+            end_with(report_of(job), report.detach())
+        pidfd = open_pidfd(pid)
+        if pidfd < 0:
+            raise MiniboxError(KILLED)
+        send_fds(report, [PIDFD], [pidfd])
+        os.write(go, GO)
+    finally:
+        close_descriptors(wait, go, pidfd)
+
+
+def _tell(report: socket.socket, error: Exception) -> None:
+    """Report that there is no child for a job."""
+    try:
+        report.sendall(report_of(partial(_fail, error)))
+    except OSError:
+        pass  # nobody waits for it
 
 
 def _do(jobs: Mapping[str, Callable[..., Any]], message: bytes, fds: list[int]) -> Any:
@@ -202,7 +250,7 @@ def _do(jobs: Mapping[str, Callable[..., Any]], message: bytes, fds: list[int]) 
     return jobs[name](fds, *arguments)
 
 
-def _fail(error: OSError) -> NoReturn:
+def _fail(error: Exception) -> NoReturn:
     raise error
 
 

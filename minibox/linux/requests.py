@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SPAWN, SUPERVISE, SPAWN_HELPER, GOES_ON_AS, LET_GO, END, HOLD = range(1, 8)  # enum mb_request
 ANSWER_BYTES = 4
+READ_BYTES = 1 << 16
 PEER_DEAD: int = lib.MB_PEER_DEAD
 DESCRIPTORS_MAX = 253  # that one message carries
 
@@ -141,6 +142,26 @@ def has_ended(pidfd: int, within_ms: int = 0) -> bool:
     waiting = poll()
     waiting.register(pidfd, POLLIN)
     return bool(waiting.poll(within_ms))
+
+
+def read_from(fd: int, pidfd: int) -> bytes:
+    """The next bytes that a process writes; b"" at their end, or at its own: others may hold its end of the pipe as well.
+
+    Args:
+        fd: of a pipe or a stream socket, that doesn't block.
+        pidfd: of the process; -1 when it was reaped.
+    """
+    waiting = poll()
+    waiting.register(fd, POLLIN)
+    if pidfd >= 0:
+        waiting.register(pidfd, POLLIN)
+    while True:
+        ended = pidfd < 0 or any(each == pidfd for each, _ in waiting.poll())
+        try:
+            return os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            if ended:
+                return b""
 
 
 def send(connection: socket, message: bytes, fds: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import minibox
-from minibox.engine import container, removal
+from minibox.engine import container, removal, user_namespace, worker
 from minibox.engine.options import RunOptions
 from minibox.errors import MiniboxError
 from minibox.linux import launcher, requests, supervisor
@@ -56,6 +56,16 @@ def waiting() -> Iterator[Waiting]:
 
 def outcome(ask: Callable[[], object], pid: int) -> BaseException:
     """What comes of asking a helper that is stopped, and then killed."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def kill() -> None:
+        os.kill(pid, signal.SIGKILL)
+
+    return within_time(ask, kill)
+
+
+def within_time(ask: Callable[[], object], then: Callable[[], None] = lambda: None) -> BaseException:
+    """What is raised by asking a helper that dies meanwhile."""
     raised: list[BaseException] = []
 
     def asks() -> None:
@@ -64,11 +74,10 @@ def outcome(ask: Callable[[], object], pid: int) -> BaseException:
         except BaseException as error:
             raised.append(error)
 
-    os.kill(pid, signal.SIGSTOP)
     thread = threading.Thread(target=asks, daemon=True)
     thread.start()
     thread.join(0.1)  # it waits by now; that it doesn't yet is fine, too
-    os.kill(pid, signal.SIGKILL)
+    then()
     thread.join(WAIT_S)
     assert not thread.is_alive(), "it waits for a helper that was killed"
     return raised[0]
@@ -175,3 +184,71 @@ def test_the_launcher_of_a_sandbox_that_executes(api, state, monkeypatch):
         until(lambda: not box._box.is_running())
         assert box.wait() == -signal.SIGKILL
     until(lambda: left(state) == [])
+
+
+@pytest.fixture
+def holder() -> Iterator[Callable[[], None]]:
+    """To be called in a child: a child of that one holds what it has open, and outlives it."""
+    reader, writer = os.pipe()
+
+    def hold() -> None:
+        if os.fork() == 0:
+            os.setsid()
+            os.write(writer, b"%d\n" % os.getpid())
+            while True:
+                signal.pause()
+
+    yield hold
+    os.close(writer)
+    with open(reader, "rb") as pids:
+        os.set_blocking(reader, False)
+        for line in pids:
+            os.kill(int(line), signal.SIGKILL)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_work_in_a_child_whose_pipe_another_holds(holder):
+    def work() -> None:
+        holder()
+        die()
+
+    error = within_time(lambda: user_namespace.Work(work).result())
+    assert str(error) == "a process in a user namespace ended with status -9"
+
+
+def test_a_child_that_dies_on_its_way_into_a_user_namespace(holder, monkeypatch):
+    def enter(namespace: int, new: bool) -> Callable[[], None]:
+        holder()
+        die()
+        return die
+
+    monkeypatch.setattr(user_namespace, "enter", enter)
+    error = within_time(lambda: user_namespace.Work(lambda: None).result())
+    assert str(error) == "a process in a user namespace ended with status -9"
+
+
+@pytest.mark.parametrize("kills_worker", [False, True], ids=["its child", "the worker"])
+def test_a_job_of_the_worker_whose_report_another_holds(kills_worker, monkeypatch, tmp_path):
+    held: list[int] = []
+
+    def send(connection: socket.socket, message: bytes, fds: list[int]) -> None:
+        held.append(os.dup(fds[0]))  # as a fork of another thread's does
+        requests.send(connection, message, fds)
+
+    monkeypatch.setattr(worker, "send", send)
+    reader, writer = os.pipe()
+    root_fd = os.open(tmp_path, os.O_PATH)
+    mine = worker.of_caller()
+    assert mine
+    job = mine.begin("write", (root_fd, reader), ("/file", 0o666, (0, 0)), os.getpid())  # of what never comes
+    children = Path(f"/proc/{mine.pid}/task/{mine.pid}/children")
+    until(lambda: children.read_text())
+    os.kill(mine.pid if kills_worker else int(children.read_text()), signal.SIGKILL)
+    assert "was killed" in str(within_time(job.result))
+    assert mine.is_alive() is not kills_worker
+    worker.close_all()
+    for fd in (reader, writer, root_fd, *held):
+        os.close(fd)
