@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from minibox.api.sandbox import Sandbox as Sandbox
     from minibox.api.sandboxed import sandboxed as sandboxed
     from minibox.api.snapshot import Snapshot as Snapshot
+    from minibox.engine.completed import CalledProcessError as CalledProcessError
     from minibox.engine.completed import CompletedRun as CompletedRun
-    from minibox.engine.outcome import Usage as Usage
-    from minibox.engine.verdict import Verdict as Verdict
-    from minibox.errors import CalledProcessError as CalledProcessError
     from minibox.errors import CommandNotExecutable as CommandNotExecutable
     from minibox.errors import CommandNotFound as CommandNotFound
     from minibox.errors import ContainerNotRunning as ContainerNotRunning
@@ -39,6 +37,8 @@ if TYPE_CHECKING:
     from minibox.errors import Unsupported as Unsupported
     from minibox.errors import UntrustedResult as UntrustedResult
     from minibox.errors import UsageError as UsageError
+    from minibox.outcome import Usage as Usage
+    from minibox.outcome import Verdict as Verdict
 else:
     _WHERE = {
         "ContainerOptions": "api.options",
@@ -53,9 +53,9 @@ else:
         "Snapshot": "api.snapshot",
         "sandboxed": "api.sandboxed",
         "CompletedRun": "engine.completed",
-        "Usage": "engine.outcome",
-        "Verdict": "engine.verdict",
-        "CalledProcessError": "errors",
+        "CalledProcessError": "engine.completed",
+        "Usage": "outcome",
+        "Verdict": "outcome",
         "CommandNotExecutable": "errors",
         "CommandNotFound": "errors",
         "ContainerNotRunning": "errors",

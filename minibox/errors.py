@@ -2,7 +2,8 @@
 
 A message says what was tried, on what, and what the kernel or the peer answered; lower case, no
 full stop. ``hint`` says what the user can do about it. ``status`` is the exit status of the
-command line: 125 minibox itself failed, 126 the command can't be executed, 127 it was not found.
+command line: 125 minibox itself failed, 126 the command can't be executed, 127 it was not found. `CalledProcessError` stands
+beside `CompletedRun` in `minibox.engine.completed`, since each needs the other.
 """
 
 from __future__ import annotations
@@ -14,12 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from minibox.engine.completed import CompletedRun
-    from minibox.engine.outcome import Usage
-    from minibox.engine.verdict import Verdict
-
-
-LINE_SHOWN = 200  # characters of the last line that a command wrote
+    from minibox.outcome import Usage, Verdict
 
 
 class MiniboxError(Exception):
@@ -184,45 +180,6 @@ class TimeoutExpired(TimedOut):
     def output(self) -> Any:
         """``stdout``, as `subprocess` calls it too."""
         return self.stdout
-
-
-class CalledProcessError(MiniboxError):
-    """A command that was to succeed didn't: ``check=True``.
-
-    Attributes:
-        completed: the `minibox.CompletedRun`: its streams, its verdict, what it used.
-    """
-
-    def __init__(self, completed: CompletedRun[Any]) -> None:
-        verdict = completed.verdict
-        said = f": {verdict.log[-1][:LINE_SHOWN]}" if verdict.log else ""
-        super().__init__(f"command {completed.args!r}: {verdict.summary}{said}", verdict.hint or None)
-        self.completed = completed
-
-    @property
-    def cmd(self) -> tuple[str, ...]:
-        """The command."""
-        return self.completed.args
-
-    @property
-    def returncode(self) -> int:
-        """The exit status, or the negative number of the signal that ended it."""
-        return self.completed.returncode
-
-    @property
-    def stdout(self) -> Any:
-        """What it wrote to standard output, where that was captured; None where not."""
-        return self.completed.stdout
-
-    @property
-    def output(self) -> Any:
-        """The same, as `subprocess` calls it too."""
-        return self.completed.stdout
-
-    @property
-    def stderr(self) -> Any:
-        """The same of standard error."""
-        return self.completed.stderr
 
 
 class SandboxCrashed(MiniboxError):

@@ -15,8 +15,8 @@ from minibox.api.process import DEVNULL, Ends, Text, last_words
 from minibox.api.run import streams, words
 from minibox.api.sandbox import READ_BYTES_MAX
 from minibox.engine.completed import CompletedRun
-from minibox.engine.outcome import Usage
 from minibox.engine.readiness import Succeeds, pauses
+from minibox.outcome import Usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from minibox.api.process import Stream
     from minibox.api.run import Words
     from minibox.api.snapshot import Snapshot as SnapshotOfApi
-    from minibox.engine.verdict import Verdict
+    from minibox.outcome import Verdict
 
 
 class Sandbox:

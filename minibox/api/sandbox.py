@@ -13,9 +13,9 @@ from minibox.engine import box_files, readiness
 from minibox.engine.completed import CompletedRun
 from minibox.engine.exec import ExecOptions
 from minibox.engine.interrupts import uninterrupted
-from minibox.engine.outcome import Usage
 from minibox.engine.readiness import wait_until
 from minibox.errors import UsageError
+from minibox.outcome import Usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from minibox.api.run import Words
     from minibox.api.snapshot import Snapshot
     from minibox.engine.snapshots import Held
-    from minibox.engine.verdict import Verdict
+    from minibox.outcome import Verdict
 
 READ_BYTES_MAX = 64 << 20
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from minibox.engine.verdict import Verdict
+    from minibox.outcome import Verdict
 
 
 @click.command(

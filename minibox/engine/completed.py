@@ -1,18 +1,20 @@
-"""What became of a command that the calling program had run."""
+"""What became of a command that the calling program ran, and the error that carries it."""
 
 from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from minibox.errors import CalledProcessError
+from minibox.errors import MiniboxError
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.engine.outcome import Usage
-    from minibox.engine.verdict import Verdict
+    from typing import Any
+
+    from minibox.outcome import Usage, Verdict
 
 T = TypeVar("T")
+LINE_SHOWN = 200  # characters of the last line that a command wrote
 
 
 @record
@@ -47,3 +49,42 @@ class CompletedRun(Generic[T]):
         """
         if self.returncode:
             raise CalledProcessError(self)
+
+
+class CalledProcessError(MiniboxError):
+    """A command that was to succeed didn't: ``check=True``.
+
+    Attributes:
+        completed: the `minibox.CompletedRun`: its streams, its verdict, what it used.
+    """
+
+    def __init__(self, completed: CompletedRun[Any]) -> None:
+        verdict = completed.verdict
+        said = f": {verdict.log[-1][:LINE_SHOWN]}" if verdict.log else ""
+        super().__init__(f"command {completed.args!r}: {verdict.summary}{said}", verdict.hint or None)
+        self.completed = completed
+
+    @property
+    def cmd(self) -> tuple[str, ...]:
+        """The command."""
+        return self.completed.args
+
+    @property
+    def returncode(self) -> int:
+        """The exit status, or the negative number of the signal that ended it."""
+        return self.completed.returncode
+
+    @property
+    def stdout(self) -> Any:
+        """What it wrote to standard output, where that was captured; None where not."""
+        return self.completed.stdout
+
+    @property
+    def output(self) -> Any:
+        """The same, as `subprocess` calls it too."""
+        return self.completed.stdout
+
+    @property
+    def stderr(self) -> Any:
+        """The same of standard error."""
+        return self.completed.stderr

@@ -19,7 +19,7 @@ from minibox.engine.container import new_launch
 from minibox.engine.ends import OUTPUT, SIGNAL, WALL_TIME
 from minibox.engine.exec import Exec, Host
 from minibox.engine.measured import seen_to_its_end
-from minibox.engine.outcome import Usage, judge_end
+from minibox.engine.outcome import judge_end
 from minibox.engine.output_log import OutputLog, last_lines, text
 from minibox.engine.owned import Owned
 from minibox.engine.started import Started
@@ -27,6 +27,7 @@ from minibox.engine.streams import Streams
 from minibox.engine.verdict import KILLED
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import cgroup
+from minibox.outcome import Usage
 from minibox.record import replace
 
 TYPE_CHECKING = False
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
     from minibox.engine.measured import Measured
     from minibox.engine.options import RunOptions
     from minibox.engine.snapshots import Held
-    from minibox.engine.verdict import Verdict
     from minibox.engine.watch import Watch
     from minibox.image.store import ResolvedImage
+    from minibox.outcome import Verdict
 
 SIGKILL = 9
 LINES_SHOWN, LINES_KEPT = 5, 50

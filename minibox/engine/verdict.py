@@ -14,7 +14,7 @@ from minibox.engine.logs import read_log
 from minibox.engine.sent_signals import HEALTH, KILL, STOP, sent_signals
 from minibox.engine.symptoms import signal_name
 from minibox.engine.terminal_text import plain
-from minibox.record import record
+from minibox.outcome import Verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,36 +30,6 @@ SOON_S = 2.0  # a signal so shortly before the end is worth a word
 RUNNING, PAUSED, RESTARTING, CREATED = "running", "paused", "restarting", "created"
 NOT_STARTED, STOPPED, KILLED = "not-started", "stopped", "killed"
 UNHEALTHY, OWNER_KILLED, DAMAGED = "unhealthy", "owner-killed", "damaged"
-
-
-@record
-class Verdict:
-    """How a container ended, or that it has not.
-
-    Attributes:
-        id, name: the container's.
-        kind: one of this module's or of `minibox.engine.ends`: `STOPPED`, `EXITED`, `OUT_OF_MEMORY`, ...
-        summary: one sentence.
-        status: the exit status; None while it runs, or when it never ran.
-        signal: the name of the signal that ended it; "" for none.
-        sender: who sent it, where that is known.
-        ran_s: for how long it ran, or has run up to now; None when it never did, or nobody knows.
-        evidence: what speaks for it, a sentence each.
-        log: what it wrote last to standard error, or else to standard output.
-        hint: what the user can do; "" for nothing that we know of.
-    """
-
-    id: str
-    name: str
-    kind: str
-    summary: str
-    status: int | None = None
-    signal: str = ""
-    sender: str = ""
-    ran_s: float | None = None
-    evidence: tuple[str, ...] = ()
-    log: tuple[str, ...] = ()
-    hint: str = ""
 
 
 def verdict(name_or_id: str, *, root: str, runroot: str) -> Verdict:
