@@ -12,8 +12,9 @@ from typing import Any
 
 from minibox.engine.ids import write_id_maps
 from minibox.engine.start import Execution, Resources
-from minibox.plan.compiler import Start, compile_plan
+from minibox.plan.compiler import compile_plan
 from minibox.plan.rootfs import Rootfs
+from minibox.plan.start import Start
 from minibox.record import record
 
 APPLETS = ("sh", "cat", "echo", "id", "ls", "mount", "sleep", "stat", "hostname", "grep", "readlink", "touch", "pwd",

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from minibox.image.owners import ACL_ENTRY, ACL_GROUP, ACL_HEADER_BYTES, ACL_USER, Owners
 
 if TYPE_CHECKING:
-    from minibox.storage import Snapshot, Snapshotter
+    from minibox.storage.drivers import Snapshotter
+    from minibox.storage.snapshot import Snapshot
 
 #: Not an image's: those of xfs and overlayfs themselves, and of the security modules.
 FOREIGN_XATTRS = ("trusted.SGI_ACL_", "trusted.overlay.", "user.overlay.", "security.selinux", "security.apparmor")

@@ -9,9 +9,10 @@ from typing import Any
 
 from minibox.image.importer import add_image
 from minibox.image.manifest import layer_descriptors
-from minibox.image.store import ImageStore, ResolvedImage
-from minibox.storage import Snapshot
+from minibox.image.resolved import ResolvedImage
+from minibox.image.store import ImageStore
 from minibox.storage.overlay import Overlay
+from minibox.storage.snapshot import Snapshot
 
 
 def link(name: str, target: str) -> tarfile.TarInfo:
@@ -49,7 +50,7 @@ def derive(root: Path, name: str, *members: Any, config: dict[str, Any] | None =
             header, content = member if isinstance(member, tuple) else (member, b"")
             tar.addfile(header, io.BytesIO(content))
     top.seek(0)
-    add_image(store, name, [*layers, top], {**base.config.get("config", {}), **(config or {})})
+    add_image(store.layout, name, [*layers, top], {**base.config.get("config", {}), **(config or {})})
     return name
 
 

@@ -14,16 +14,18 @@ import pytest
 
 from minibox.image.importer import add_image
 from minibox.image.manifest import layer_descriptors
-from minibox.image.store import ImageStore, ResolvedImage
+from minibox.image.resolved import ResolvedImage
+from minibox.image.store import ImageStore
 from minibox.record import record
-from minibox.storage import DRIVERS, snapshotter
+from minibox.storage.drivers import snapshotter
 from minibox.storage.removal import remove_tree
+from minibox.storage.snapshot import DRIVERS
 from tests.conftest import Run
 from tests.probes import requires
 from tests.unit.layers import entry, tar
 
 if TYPE_CHECKING:
-    from minibox.storage import Snapshotter
+    from minibox.storage.drivers import Snapshotter
 
 MEBIBYTE = 1 << 20
 # Close to the least that mkfs accepts; the files are sparse.
@@ -162,7 +164,7 @@ def add(root: Path, name: str, *layers: Any) -> ResolvedImage:
         store.layout.blob_path(descriptor["digest"])
         for descriptor, _ in layer_descriptors(store.layout, base.digest, base.config)
     ]
-    add_image(store, name, [*below, *(tar(members) for members in layers)], base.config.get("config"))
+    add_image(store.layout, name, [*below, *(tar(members) for members in layers)], base.config.get("config"))
     return store.resolve(name)
 
 

@@ -11,7 +11,7 @@ from minibox.image.manifest import find_image
 from minibox.image.platform import parse_platform
 from minibox.image.reference import is_digest, parse
 from minibox.image.store import ImageStore
-from minibox.storage import snapshotter
+from minibox.storage.drivers import snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from minibox.image.compression import Readable, Writable
     from minibox.image.importer import TarSource
     from minibox.image.layer import LayerSource
-    from minibox.image.store import ResolvedImage
+    from minibox.image.resolved import ResolvedImage
 
 
 def load(source: Readable | str, *, root: str, driver: str = "", platform: str = "", runroot: str = "") -> list[Loaded]:
@@ -72,7 +72,7 @@ def import_tar(
 
     config = apply_changes({"Env": [importer.DEFAULT_PATH]}, changes)
     made = importer.add_image(
-        ImageStore(root),
+        ImageStore(root).layout,
         name,
         [source],
         config,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from errno import EFBIG
 from functools import partial
 
-from minibox.engine import copy, jobs
+from minibox.engine import copy, worker
 from minibox.engine.exec import read_inside
 from minibox.engine.users import resolve_user
 from minibox.errors import MiniboxError, kernel_says
@@ -37,7 +37,7 @@ def write(box: Embedded, path: str, data: bytes, mode: int, user: str) -> None:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     with _inside(box, pid, f"write {path}") as root_fd:
         try:
-            job = jobs.begin("write", (root_fd, reader), (path, mode, ids), pid, (writer,))
+            job = worker.begin("write", (root_fd, reader), (path, mode, ids), pid, (writer,))
         except BaseException:
             os.close(writer)
             raise
@@ -61,7 +61,7 @@ def read(box: Embedded, path: str, limit_bytes: int) -> bytes:
     """
     pid = _pid(box, "read from")
     with _inside(box, pid, f"read {path}") as root_fd:
-        found: bytes = jobs.begin("read", (root_fd,), (path, limit_bytes), pid).result()
+        found: bytes = worker.begin("read", (root_fd,), (path, limit_bytes), pid).result()
         return found
 
 

@@ -20,9 +20,10 @@ from minibox.image.rebuild import rebuild
 from minibox.linux import cgroup
 from minibox.network import lease, members, named
 from minibox.record import record
-from minibox.storage import DRIVERS, read_record, snapshotter
+from minibox.storage.drivers import snapshotter
 from minibox.storage.layers import REMOVED
 from minibox.storage.removal import remove_tree
+from minibox.storage.snapshot import DRIVERS, read_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine import events, files, removal, state
+from minibox.engine import events, removal, state
 from minibox.engine.launch import Launch
 from minibox.engine.ownership import Claim, owned
 from minibox.engine.streams import ClosedEnds
 from minibox.errors import (
-    ConfigError,
     ContainerNotFound,
     ContainerNotRunning,
     ImageNotFound,
@@ -18,8 +17,7 @@ from minibox.errors import (
     UsageError,
 )
 from minibox.image.store import ImageStore
-from minibox.record import replace
-from minibox.storage import read_record, snapshotter
+from minibox.storage.drivers import snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from minibox.engine.attach import Attachment
     from minibox.engine.launch import Note, Trace
     from minibox.engine.options import RunOptions
-    from minibox.image.store import ResolvedImage
+    from minibox.image.resolved import ResolvedImage
 
     Pull = Callable[[str, str], None]
 
@@ -46,7 +44,7 @@ def run(
     """Run a container in the foreground and wait for its end.
 
     Args:
-        storage_driver: see `minibox.storage.snapshotter`.
+        storage_driver: see `minibox.storage.drivers.snapshotter`.
         on_note: called with a line that the user should know of: what the container has to do
             without, before it starts; that it ran out of memory, after it has ended.
         on_trace: called with the plan's steps and their times when the container has ended or
@@ -184,6 +182,7 @@ def start(
     Raises:
         MiniboxError: it can't be; its state says so too.
     """
+    from minibox.engine.detached import start_claimed
     from minibox.engine.lifecycle import stop_path
 
     container_id = state.find_id(root, name_or_id)
@@ -252,27 +251,6 @@ def restart(
     events.note_container(runroot, state.read(root, container_id), "restart")
 
 
-def start_claimed(
-    claim: Claim,
-    *,
-    root: str,
-    runroot: str,
-    on_note: Note | None = None,
-    attachment: Attachment | None = None,
-    by_policy: bool = True,
-) -> None:
-    """The same for a container that is claimed already; the claim is its supervisor's afterwards."""
-    from minibox.engine.detached import Detached, note_failure
-
-    try:
-        launch = _launch_again(claim, root, runroot, on_note)
-    except BaseException as error:
-        note_failure(root, claim.id, error)
-        claim.release()
-        raise
-    Detached(launch, new=False, attachment=attachment, by_policy=by_policy).start()
-
-
 def run_in_ended(
     name_or_id: str,
     changed: Callable[[RunOptions], RunOptions],
@@ -293,6 +271,7 @@ def run_in_ended(
         MiniboxError: it can't be started.
     """
     from minibox.engine.foreground import Foreground
+    from minibox.engine.relaunch import launch_again
 
     container_id = state.find_id(root, name_or_id)
     removal.collect_one(root, runroot, container_id)
@@ -303,7 +282,7 @@ def run_in_ended(
     try:
         before = state.read(root, container_id)
         try:
-            launch = _launch_again(claim, root, runroot, on_note, changed)
+            launch = launch_again(claim, root, runroot, on_note, changed)
         except BaseException:
             claim.release()
             raise
@@ -315,44 +294,6 @@ def run_in_ended(
             container.close()
     finally:
         ends.close()
-
-
-def _launch_again(
-    claim: Claim,
-    root: str,
-    runroot: str,
-    on_note: Note | None,
-    changed: Callable[[RunOptions], RunOptions] = lambda options: options,
-) -> Launch:
-    """The next start of a container that is claimed.
-
-    Raises:
-        ConfigError: its state is damaged.
-        ImageNotFound: its image was removed.
-    """
-    from minibox.engine.options import from_given
-
-    found = state.read(root, claim.id)
-    if not isinstance(found.get("Options"), dict):
-        name = found["Name"] or claim.id[:12]
-        if found.get("Newer"):
-            raise ConfigError(f"container {name} can't be started: {found['Error']}", "use the minibox that made it")
-        raise ConfigError(f"container {name} can't be started: its state is damaged",
-                          "minibox export saves what it wrote, minibox rm removes it")  # fmt: skip
-    options = changed(from_given(found["Options"]))
-    store = ImageStore(root)
-    try:
-        image = store.resolve(found["ImageDigest"])
-    except ImageNotFound:
-        raise ImageNotFound(
-            f"start container {found['Name']}: its image {options.image} was removed",
-            "pull or build it again; minibox export saves what the container wrote",
-        ) from None
-    storage = files.restored_snapshotter(root, claim.id, str(found.get("Driver") or ""), image.chain_ids)
-    if kept := read_record(root, claim.id):  # it may stand on a snapshot of that image
-        image = replace(image, chain_ids=kept[1])
-    claim.note_image(options.image, image)
-    return Launch(options, store, storage, image, claim, runroot, on_note)
 
 
 def _claim_ended(root: str, name_or_id: str, container_id: str) -> Claim | None:

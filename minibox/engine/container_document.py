@@ -14,7 +14,8 @@ from minibox.engine.disk import written_bytes
 from minibox.engine.listing import labels_of, mounts_of, ports_of, volume_name, with_ports
 from minibox.engine.port_words import bindings
 from minibox.network import bridge
-from minibox.storage import read_record, snapshotter
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import read_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

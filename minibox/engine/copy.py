@@ -15,7 +15,7 @@ from errno import EPIPE, EROFS
 from posixpath import normpath
 
 from minibox.base.paths import from_root
-from minibox.engine import jobs, ownership, state
+from minibox.engine import jobs, ownership, state, worker
 from minibox.engine.copy_ends import pack, receive
 from minibox.engine.trees import Tree, container_tree, find_tree
 from minibox.engine.user_namespace import Work
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, BinaryIO, TypeVar
 
-    from minibox.engine.jobs import Pending
+    from minibox.engine.worker import Pending
 
     T = TypeVar("T")
 
@@ -145,7 +145,7 @@ class Remote:
     def begin(self, name: str, its: int, arguments: tuple[Any, ...], ours: int) -> Pending[Any]:
         """Begin one of `jobs.JOBS` with its root directory and a pipe, of which ``ours`` is the other end."""
         if self.root_fd >= 0:
-            return jobs.begin(name, (self.root_fd, its), arguments, self.pid, (ours,))
+            return worker.begin(name, (self.root_fd, its), arguments, self.pid, (ours,))
 
         def work(root_fd: int) -> Any:
             os.close(ours)
@@ -174,7 +174,7 @@ class Remote:
                 yield fd
         else:
             from minibox.engine.view import image_view
-            from minibox.storage import snapshotter
+            from minibox.storage.drivers import snapshotter
 
             with image_view(snapshotter(self.root, self.tree.driver), self.tree.chain_ids) as fd:
                 yield fd

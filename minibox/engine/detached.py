@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.engine.attach import Attachment
-    from minibox.engine.launch import Launch, Trace
+    from minibox.engine.launch import Launch, Note, Trace
     from minibox.engine.options import RunOptions
 
 SOCK_CLOEXEC = 0o2000000
@@ -182,6 +182,27 @@ class Detached:
         state.change(launch.root, launch.claim.id, changed, durable=True)
 
 
+def start_claimed(
+    claim: Claim,
+    *,
+    root: str,
+    runroot: str,
+    on_note: Note | None = None,
+    attachment: Attachment | None = None,
+    by_policy: bool = True,
+) -> None:
+    """Start a container again that is claimed already; the claim is its supervisor's afterwards."""
+    from minibox.engine.relaunch import launch_again
+
+    try:
+        launch = launch_again(claim, root, runroot, on_note)
+    except BaseException as error:
+        note_failure(root, claim.id, error)
+        claim.release()
+        raise
+    Detached(launch, new=False, attachment=attachment, by_policy=by_policy).start()
+
+
 def note_failure(root: str, container_id: str, error: BaseException) -> None:
     """Say why a container could not be started again: it is as it was, and its policy no longer tries."""
     failed: dict[str, Any] = {"Error": str(error), "Hint": getattr(error, "hint", None)}
@@ -320,8 +341,6 @@ def settle(root: str, runroot: str, container_id: str) -> None:
 
 def restart(root: str, runroot: str, container_id: str) -> None:
     """What the supervisor's process becomes when it has waited before a restart; see `settle`."""
-    from minibox.engine.container import start_claimed
-
     claim = _inherited_claim(root, container_id)
 
     if stop_mark(root, container_id) is None:

@@ -18,7 +18,7 @@ from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
 from minibox.image.usage import usage
 from minibox.record import record, replace
-from minibox.storage import snapshotter_of
+from minibox.storage.drivers import snapshotter_of
 from minibox.storage.usage import file_bytes, tree_bytes
 
 TYPE_CHECKING = False

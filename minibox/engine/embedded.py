@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from minibox.engine.options import RunOptions
     from minibox.engine.snapshots import Held
     from minibox.engine.watch import Watch
-    from minibox.image.store import ResolvedImage
+    from minibox.image.resolved import ResolvedImage
     from minibox.outcome import Verdict
 
 SIGKILL = 9

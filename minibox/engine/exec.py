@@ -19,8 +19,8 @@ from minibox.engine.users import ABSENT, DATABASE_BYTES_MAX, resolve_user
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError, kernel_says
 from minibox.linux import capabilities
 from minibox.linux.files import read_in_root
-from minibox.plan.compiler import Start
 from minibox.plan.exec import Joined, compile_exec
+from minibox.plan.start import Start
 from minibox.record import record, replace
 
 TYPE_CHECKING = False

@@ -14,7 +14,7 @@ from minibox.image.store import ImageStore
 from minibox.linux import cgroup
 from minibox.plan import explain as plan_explain
 from minibox.plan import shell
-from minibox.storage import snapshotter
+from minibox.storage.drivers import snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from minibox.engine.options import RunOptions
     from minibox.oci.runtime import LinuxIDMapping
-    from minibox.storage import Snapshot
+    from minibox.storage.snapshot import Snapshot
 
 EXAMPLE_ID = "0123456789abcdef" * 4
 EXAMPLE_TERMINAL = (24, 80)

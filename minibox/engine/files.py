@@ -6,12 +6,14 @@ import os
 from errno import EACCES, EPERM
 
 from minibox.errors import StoreError
-from minibox.storage import RECORD, container_directory, read_record, snapshotter_of, write_record
+from minibox.storage.drivers import snapshotter_of
+from minibox.storage.snapshot import RECORD, container_directory, read_record, write_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.image.store import ImageStore, ResolvedImage
-    from minibox.storage import Snapshotter
+    from minibox.image.resolved import ResolvedImage
+    from minibox.image.store import ImageStore
+    from minibox.storage.drivers import Snapshotter
 
 
 def unpack(snapshotter: Snapshotter, store: ImageStore, image: ResolvedImage) -> None:

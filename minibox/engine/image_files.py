@@ -23,7 +23,7 @@ def read_text(open_lower: Callable[[str], int], lowers: tuple[str, ...], path: s
     A symlink is followed within its own layer only: user databases are regular files.
 
     Args:
-        open_lower: gives a directory descriptor of one of them; `minibox.storage.Snapshotter.open_lower`.
+        open_lower: gives a directory descriptor of one of them; `minibox.storage.drivers.Snapshotter.open_lower`.
 
     Raises:
         MiniboxError: what the image has of that name can't be one.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine import events, removal, state
+from minibox.engine import events, image_use, removal
 from minibox.errors import ImageInUse, InvalidReference, StoreBusy, StoreError
 from minibox.image.collect import Collected, alone, collect, condemn
 from minibox.image.filters import moment, select
@@ -19,14 +19,14 @@ from minibox.image.reference import parse
 from minibox.image.store import ImageStore
 from minibox.image.usage import Disk, Uses, look, usage
 from minibox.record import record
-from minibox.storage import layers_in_use
+from minibox.storage.snapshot import layers_in_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from minibox.engine.state import Use
+    from minibox.engine.image_use import Use
     from minibox.image.filters import Filter
     from minibox.image.inventory import Name, StoredImage
     from minibox.image.layout import Descriptor
@@ -54,7 +54,7 @@ class Removed:
 
 def uses(root: str) -> Uses:
     """What the containers need of images and layers."""
-    found = state.uses(root)
+    found = image_use.uses(root)
     chain_ids = frozenset(chain_id for use in found for chain_id in use.chain_ids)
     # Containers' own records after the owners': who is in neither will look at the index again.
     return Uses(tuple(use.digest for use in found), frozenset(layers_in_use(root)), chain_ids)
@@ -111,7 +111,7 @@ def remove(reference: str, *, root: str, runroot: str, force: bool = False) -> R
     images = inventory(layout)
     image, named = find(images, reference)
     removal.collect(root, runroot)  # who was killed uses nothing
-    users = users_of(layout, image, state.uses(root))
+    users = users_of(layout, image, image_use.uses(root))
     running = next((use.id[:12] for use in users if use.running), "")
     short = image.id.removeprefix("sha256:")[:12] or reference
     names = image.names
@@ -174,7 +174,7 @@ def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequenc
                 "nothing can be freed now: somebody is pulling, pushing or loading images",
                 "try again when that has ended",
             )
-        found, images = state.uses(root), inventory(layout)
+        found, images = image_use.uses(root), inventory(layout)
         chosen = [
             image
             for image, _ in select(images, filters)

@@ -49,10 +49,10 @@ def _by_thread(namespace: int) -> socket.socket:
 
 def _by_child(namespace: int, pid: int) -> socket.socket:
     """An ordinary user may enter as root of the container's user namespace only, and only with one thread."""
-    from minibox.engine import jobs
+    from minibox.engine import worker
 
     ours, its = socket.socketpair()
     with ours, its:
-        jobs.begin("make_socket", (namespace, its.fileno()), (), pid).result()
+        worker.begin("make_socket", (namespace, its.fileno()), (), pid).result()
         _, fds, *_ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
         return socket.socket(fileno=fds[0])

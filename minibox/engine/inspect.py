@@ -11,7 +11,8 @@ from minibox.engine.images import disk_usage
 from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, MiniboxError, StoreError
 from minibox.image.inventory import find, inventory
 from minibox.image.layout import Layout
-from minibox.storage import DRIVERS, snapshotter
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import DRIVERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,21 +1,16 @@
-"""What is done inside a running container by a process that is root of its user namespace, for want of a thread that may.
+"""What is done inside a running container by a process that is root of its user namespace; `engine.worker` begins it.
 
-That process is a child of this one's, where it is small and has no other threads: they may hold locks, and memory is copied
-page by page. Else it is a child of a small process's, `engine.worker`. So what a job gets is descriptors and what marshal
-takes, and not what is around the caller.
+A thread can't enter a user namespace. What a job gets is descriptors and what marshal takes, and not what is around the caller.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import socket
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from minibox.base.files import open_regular
-from minibox.engine import tidying, worker
 from minibox.engine.copy_ends import pack, receive
-from minibox.engine.user_namespace import Work
 from minibox.linux.files import open_in_root, read_in_root
 from minibox.linux.process import set_network_namespace
 
@@ -23,56 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-T_co = TypeVar("T_co", covariant=True)
 REPLACE = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
 CREATE = REPLACE | os.O_CREAT
 CHUNK_BYTES = 1 << 20
-#: Resident: with more, a child's page tables and the faults after it take longer than to ask the worker.
-FORKED_BYTES_MAX = 128 << 20
-
-
-class Pending(Protocol[T_co]):
-    """A job that was begun."""
-
-    def result(self) -> T_co:
-        """Wait for its end; what it returned.
-
-        Raises:
-            MiniboxError, OSError: it failed so.
-        """
-
-
-def begin(
-    name: str, fds: Sequence[int], arguments: tuple[Any, ...], pid: int, ours: Sequence[int] = ()
-) -> Pending[Any]:
-    """Begin one of `JOBS`.
-
-    Args:
-        fds: descriptors for it: the root directory first.
-        arguments: of what marshal takes.
-        pid: of a process in whose user namespace it is done, as its root.
-        ours: descriptors that it must not hold open.
-
-    Raises:
-        MiniboxError: the process has ended.
-    """
-    if not _can_fork() and (found := worker.of_caller()):
-        return found.begin(name, fds, arguments, pid)
-
-    def work() -> Any:
-        for fd in ours:
-            os.close(fd)
-        return JOBS[name](fds, *arguments)
-
-    return Work(work, pid)
-
-
-def _can_fork() -> bool:
-    """Has this process no other thread than our own, which is ready for it, and is it small?"""
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    threads, resident_pages = int(fields[17]), int(fields[21])  # proc_pid_stat(5): fields 20 and 24
-    return threads == 1 + tidying.works() and resident_pages * resource.getpagesize() <= FORKED_BYTES_MAX
 
 
 def write(fds: Sequence[int], path: str, mode: int, owner: tuple[int, int]) -> None:

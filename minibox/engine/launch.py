@@ -13,7 +13,7 @@ from minibox.engine.volume_use import provide
 from minibox.errors import MiniboxError, PortTaken, StepError, UsageError, kernel_says
 from minibox.linux import cgroup
 from minibox.plan.namespaces import namespace_flags, on_host
-from minibox.storage import note_in_memory
+from minibox.storage.snapshot import note_in_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from minibox.engine.prepare import Prepared
     from minibox.engine.start import Spawn
     from minibox.engine.volumes import Volume
-    from minibox.image.store import ImageStore, ResolvedImage
+    from minibox.image.resolved import ResolvedImage
+    from minibox.image.store import ImageStore
     from minibox.oci.runtime import Spec
-    from minibox.plan.compiler import Start
-    from minibox.storage import Snapshotter
+    from minibox.plan.start import Start
+    from minibox.storage.drivers import Snapshotter
 
     Trace = Callable[[list[dict[str, Any]]], None]
     Note = Callable[[str], None]

@@ -125,7 +125,7 @@ def disk_bytes(options: RunOptions, driver_kind: str) -> int:
     """A checked ``--disk``; 0 for none.
 
     Args:
-        driver_kind: of the container's snapshot, see `minibox.storage.Snapshot`.
+        driver_kind: of the container's snapshot, see `minibox.storage.snapshot.Snapshot`.
 
     Raises:
         UsageError: it is less than a page.

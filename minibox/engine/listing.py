@@ -17,7 +17,8 @@ from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, U
 from minibox.image.filters import parse_filters, parse_truth
 from minibox.image.inventory import find, inventory
 from minibox.image.layout import Layout
-from minibox.storage import read_record, snapshotter
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import read_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import marshal
 import os
 
-from minibox.engine.live_file import Live
 from minibox.errors import Damaged
 
 TYPE_CHECKING = False
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
 REMOVE, KEEP = "remove", "keep"
 
 
-def parse(data: bytes, path: str) -> Live:
-    """A line of fields between NULs; one of numbers, and behind it marshal and the command.
+def parse(data: bytes, path: str) -> dict[str, Any]:
+    """The values of a `live_file.Live`: a line of fields between NULs; one of numbers, and behind it marshal and the command.
 
     Raises:
         Damaged
@@ -27,12 +26,13 @@ def parse(data: bytes, path: str) -> Live:
         raise Damaged(path, "it is none of ours")
     remove = what_to_do == REMOVE
     if not ended or len(fields) < 3:
-        return Live(remove=remove)
+        return {"remove": remove}
     reference, digest, image_id, *chain_ids = fields
-    live = Live(reference, digest, image_id, tuple(chain_ids), remove=remove)
+    image_values = {"reference": reference, "digest": digest, "image_id": image_id, "chain_ids": tuple(chain_ids)}
+    values: dict[str, Any] = {**image_values, "remove": remove}
     head, ended, rest = process.partition(b"\n")
     if not ended:
-        return live
+        return values
     try:
         pid, supervisor, size, *ended_with = map(int, head.split())
     except ValueError:
@@ -41,8 +41,8 @@ def parse(data: bytes, path: str) -> Live:
         size, rest = 0, b""
     command = tuple(os.fsdecode(rest[size:]).split("\0"))
     status = ended_with[0] if ended_with else -1
-    values = {**live.__dict__, "pid": pid, "supervisor": supervisor, "command": command, "status": status}
-    return Live(**{**values, "joinable": _joinable(rest[:size]) if size else None})
+    values |= {"pid": pid, "supervisor": supervisor, "command": command, "status": status}
+    return {**values, "joinable": _joinable(rest[:size]) if size else None}
 
 
 def _joinable(data: bytes) -> dict[str, Any] | None:

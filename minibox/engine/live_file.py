@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from minibox.image.store import ResolvedImage
+    from minibox.image.resolved import ResolvedImage
 
 COUNT = Between(0, (1 << 64) - 1)
 IMAGE = FileKind(
@@ -129,7 +129,7 @@ def parse(data: bytes, path: str) -> Live:
     if data[:1] not in (b"", b"{", b"\0"):  # NULs are what a power loss leaves
         from minibox.engine.live_before import parse as parse_before
 
-        return parse_before(data, path)
+        return Live(**parse_before(data, path))
     image, ended, rest = data.partition(b"\n")
     if not ended:
         return Live()

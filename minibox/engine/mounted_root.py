@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from minibox.engine.prepare import FILES
 from minibox.engine.view import detached, overlay, stage
 from minibox.plan import operations as op
-from minibox.storage import container_directory, lost_memory, memory_of, read_record, snapshotter
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import container_directory, lost_memory, memory_of, read_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.plan.operations import Op
-    from minibox.storage import Snapshot
+    from minibox.storage.snapshot import Snapshot
 
 WHOLE = op.FIRST_BIND  # slot of the root with what is mounted in it
 

@@ -15,9 +15,11 @@ from minibox.errors import Unsupported, UsageError
 from minibox.linux import cgroup
 from minibox.linux.cgroup.group import shown_hierarchies
 from minibox.linux.executable import INIT
-from minibox.linux.seccomp import filter_flags, has_default, program_of
-from minibox.plan.compiler import Start, compile_plan
+from minibox.linux.seccomp import has_default, program_of
+from minibox.linux.seccomp_flags import filter_flags
+from minibox.plan.compiler import compile_plan
 from minibox.plan.rootfs import Rootfs
+from minibox.plan.start import Start
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -26,12 +28,13 @@ if TYPE_CHECKING:
 
     from minibox.engine.options import RunOptions
     from minibox.engine.volumes import Volume
-    from minibox.image.store import ResolvedImage
+    from minibox.image.resolved import ResolvedImage
     from minibox.linux.cgroup import CgroupHost, CgroupStep
     from minibox.oci.runtime import Spec
     from minibox.plan.compiler import Plan
     from minibox.plan.disk import Disk
-    from minibox.storage import Snapshot, Snapshotter
+    from minibox.storage.drivers import Snapshotter
+    from minibox.storage.snapshot import Snapshot
 
 FILES = {"/etc/hosts": "hosts", "/etc/hostname": "hostname", "/etc/resolv.conf": "resolv.conf"}
 

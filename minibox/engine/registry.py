@@ -14,7 +14,7 @@ from minibox.errors import ImageNotFound, InvalidReference, RegistryError, Usage
 from minibox.image.progress import silent
 from minibox.image.reference import DEFAULT_DOMAIN, Reference, is_digest, parse
 from minibox.image.store import ImageStore
-from minibox.storage import snapshotter
+from minibox.storage.drivers import snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from minibox.image.progress import OnProgress
     from minibox.image.registry.client import Client
     from minibox.image.registry.pull import Pulled
-    from minibox.image.store import ResolvedImage
+    from minibox.image.resolved import ResolvedImage
 
     OnPushed = Callable[[Reference, Descriptor], None]
     OnPulled = Callable[[Pulled], None]

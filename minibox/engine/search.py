@@ -13,14 +13,15 @@ from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
 from minibox.linux.files import open_in_root
 from minibox.record import record
-from minibox.storage import DRIVERS, snapshotter
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import DRIVERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from minibox.image.inventory import StoredImage
-    from minibox.storage import Snapshotter
+    from minibox.storage.drivers import Snapshotter
 
 WILD = frozenset("*?[")
 

@@ -23,10 +23,11 @@ from minibox.base.codec import NO_FILE_OF_OURS, FileKind, damage_of, plain
 from minibox.base.files import discard
 from minibox.engine.ownership import is_id, live_ids, lock_new, read_live
 from minibox.errors import Damaged, MiniboxError, NewerFormat, Unreadable, kernel_says
-from minibox.image.store import ResolvedImage
+from minibox.image.resolved import ResolvedImage
 from minibox.record import record
-from minibox.storage import DRIVERS, chain_id, driver_name, layers_in_use, snapshotter
+from minibox.storage.drivers import snapshotter
 from minibox.storage.removal import remove_directory
+from minibox.storage.snapshot import DRIVERS, chain_id, driver_name, layers_in_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from minibox.engine.live_file import live_path
 from minibox.engine.ownership import is_id, is_live, live_ids, owned, read_live
 from minibox.errors import ContainerNotFound, Damaged, NewerFormat, Unreadable, kernel_says
 from minibox.linux.process import parent_of
-from minibox.record import record, replace
+from minibox.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -217,47 +217,3 @@ def find_id(root: str, name_or_id: str) -> str:
     if not found:
         raise ContainerNotFound(f"container {name_or_id!r} is not there", "minibox ps --all lists all of them")
     return found[0]
-
-
-@record
-class Use:
-    """What a container needs of the images.
-
-    Attributes:
-        id: the container's.
-        digest: of the image's manifest; "" when it is not known.
-        chain_ids: the layers of one that is being started or runs; who has a root file system has them on record in
-            `minibox.storage.layers_in_use` too.
-        running: whether an owner holds it.
-    """
-
-    id: str
-    digest: str
-    chain_ids: tuple[str, ...]
-    running: bool
-
-
-def uses(root: str) -> list[Use]:
-    """What all containers need: those that are being started, run, or have ended and left files.
-
-    Who removes images calls this after he has changed the index: a container that isn't here yet looks at the index
-    once more after it has noted its image.
-    """
-    found: dict[str, Use] = {}
-    # First those that run: one that ends between the two looks is in the second.
-    for name in live_ids(root):
-        try:
-            live = read_live(root, name)
-        except OSError:
-            continue  # it has just ended
-        if live.digest:
-            found[name] = Use(name, live.digest, live.chain_ids, True)
-    if os.path.isdir(f"{root}/snapshots"):
-        from minibox.engine.snapshots import all_frozen
-
-        for frozen, held in all_frozen(root):
-            found[frozen.id] = Use(frozen.id, frozen.image.digest, frozen.image.chain_ids, held)
-    for state in containers(root):
-        digest = state.get("ImageDigest")
-        found.setdefault(state["Id"], Use(state["Id"], digest if isinstance(digest, str) else "", (), False))
-    return list(found.values())

@@ -21,8 +21,8 @@ from minibox.errors import MiniboxError, NewerFormat, Unreadable
 from minibox.image.check import DAMAGED, LEFTOVER, Finding
 from minibox.image.store import ImageStore
 from minibox.network import lease, members, named
-from minibox.storage import RECORD as SNAPSHOT_RECORD
-from minibox.storage import SNAPSHOT, read_record, write_record
+from minibox.storage.snapshot import RECORD as SNAPSHOT_RECORD
+from minibox.storage.snapshot import SNAPSHOT, read_record, write_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from minibox.engine.ids import IdMappings
     from minibox.engine.options import RunOptions
     from minibox.engine.prepare import Identity
-    from minibox.image.store import ResolvedImage
+    from minibox.image.resolved import ResolvedImage
     from minibox.linux.cgroup import CgroupHost
     from minibox.oci.runtime import Spec
-    from minibox.storage import Snapshotter
+    from minibox.storage.drivers import Snapshotter
 
 KINDS_MAX = 32
 SEEN_S = 0.2

@@ -11,13 +11,14 @@ from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, M
 from minibox.image.stack import Stack, own_marks
 from minibox.image.store import ImageStore
 from minibox.record import record
-from minibox.storage import lost_memory, memory_of, memory_owners, read_record, snapshotter
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import lost_memory, memory_of, memory_owners, read_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from minibox.image.store import ResolvedImage
+    from minibox.image.resolved import ResolvedImage
 
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 LAYER_DIGITS_MIN = 8

@@ -21,14 +21,16 @@ from minibox.plan import operations as op
 from minibox.plan.encode import encode
 from minibox.plan.namespaces import NAMESPACES
 from minibox.plan.rootfs import CLONE_VM
-from minibox.storage import read_record, snapshotter
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import read_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from minibox.plan.operations import Op
-    from minibox.storage import Snapshot, Snapshotter
+    from minibox.storage.drivers import Snapshotter
+    from minibox.storage.snapshot import Snapshot
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 

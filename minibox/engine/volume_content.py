@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from minibox.image.stack import Node
-    from minibox.storage import Snapshot, Snapshotter
+    from minibox.storage.drivers import Snapshotter
+    from minibox.storage.snapshot import Snapshot
 
 SYMLINKS_MAX = 40  # path_resolution(7)
 

@@ -12,9 +12,9 @@ import os
 from minibox.base import damage
 from minibox.base.codec import FileKind, plain
 from minibox.base.files import sync_directory
-from minibox.engine import events, state
+from minibox.engine import events
 from minibox.engine.user_namespace import run_inside
-from minibox.engine.volume_use import LockedVolume, named_volumes
+from minibox.engine.volume_use import LockedVolume, users
 from minibox.engine.volumes import volume_name
 from minibox.errors import NewerFormat, StoreError, Unreadable, Unsupported, VolumeInUse, VolumeNotFound, kernel_says
 from minibox.image.filters import parse_filters, parse_truth
@@ -77,22 +77,6 @@ class StoredVolume:
             "Options": None,
             "Scope": DRIVER,
         }
-
-
-def users(root: str) -> dict[str, list[str]]:
-    """The ids of the containers that have each volume: those that are being started, run, or have ended."""
-    found: dict[str, list[str]] = {}
-    prefix = f"{root}/volumes/"
-    for container_id in sorted(state.container_ids(root)):
-        names = set(named_volumes(root, container_id))
-        mounts = state.read(root, container_id).get("Mounts")
-        for mount in mounts if isinstance(mounts, list) else ():
-            source = str(mount.get("Source", "")) if isinstance(mount, dict) else ""
-            if source.startswith(prefix):
-                names.add(source.removeprefix(prefix).partition("/")[0])
-        for name in names:
-            found.setdefault(name, []).append(container_id)
-    return found
 
 
 def create(

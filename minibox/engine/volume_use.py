@@ -13,6 +13,7 @@ import os
 from minibox.base import damage
 from minibox.base.codec import FileKind
 from minibox.base.shape import path_part
+from minibox.engine import state
 from minibox.errors import StoreError, Unreadable, kernel_says
 
 TYPE_CHECKING = False
@@ -107,6 +108,22 @@ def named_volumes(root: str, container_id: str) -> list[str]:
         return []
 
 
+def users(root: str) -> dict[str, list[str]]:
+    """The ids of the containers that have each volume: those that are being started, run, or have ended."""
+    found: dict[str, list[str]] = {}
+    prefix = f"{root}/volumes/"
+    for container_id in sorted(state.container_ids(root)):
+        names = set(named_volumes(root, container_id))
+        mounts = state.read(root, container_id).get("Mounts")
+        for mount in mounts if isinstance(mounts, list) else ():
+            source = str(mount.get("Source", "")) if isinstance(mount, dict) else ""
+            if source.startswith(prefix):
+                names.add(source.removeprefix(prefix).partition("/")[0])
+        for name in names:
+            found.setdefault(name, []).append(container_id)
+    return found
+
+
 def _wants_content(volume: Volume, root: str, container_id: str) -> bool:
     """Is it not there yet, or is it empty and no other container's?"""
     try:
@@ -117,6 +134,4 @@ def _wants_content(volume: Volume, root: str, container_id: str) -> bool:
         return True
     except PermissionError:
         return False  # an ordinary user's, and the image's owner keeps others out: it has been filled
-    from minibox.engine.volume_store import users
-
     return users(root).get(volume.name, [container_id]) == [container_id]

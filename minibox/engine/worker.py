@@ -1,6 +1,9 @@
-"""The worker: a small process that forks in place of this one, for `engine.jobs`.
+"""Beginning a job of `engine.jobs` in a running container, and the worker: a small process that forks in place of this one.
 
-It is a Python interpreter of its own, which the launcher starts when it is first needed and ends with this process; so a
+The process that does a job is a child of this one, where this is small and has no other threads: they may hold locks, and
+memory is copied page by page. Else it is a child of the worker.
+
+The worker is a Python interpreter of its own, which the launcher starts when it is first needed and ends with this process; so a
 job costs the same in a program of any size, and no lock of another thread's comes along. Over a socket it gets the name of
 a job and what the job needs, in marshal, with descriptors: where to report to, the user namespace, and the job's own. It
 answers with a pidfd of its child, by the socket that came along, and the child with what became of the job.
@@ -9,18 +12,21 @@ answers with a pidfd of its child, by the socket that came along, and the child 
 from __future__ import annotations
 
 import os
+import resource
 from _socket import AF_UNIX, SHUT_RDWR, SOCK_SEQPACKET, SOCK_STREAM, socketpair
 from _thread import allocate_lock
 from atexit import register
 from functools import partial
 from marshal import dumps, loads
 from signal import SIG_IGN, SIGCHLD, SIGKILL, signal
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from minibox.base.files import close_descriptors
 from minibox.base.paths import search_path
-from minibox.engine.user_namespace import end_with, enter, open_namespace, report_of, value_of
+from minibox.engine import tidying
+from minibox.engine.jobs import JOBS
+from minibox.engine.user_namespace import Work, end_with, enter, open_namespace, report_of, value_of
 from minibox.errors import MiniboxError, kernel_says
 from minibox.linux import launcher
 from minibox.linux.process import Descriptor, die_with_parent, open_pidfd, signatures
@@ -36,11 +42,58 @@ if TYPE_CHECKING:
 
     from minibox.linux.launcher import Launcher
 
+T_co = TypeVar("T_co", covariant=True)
+#: Resident: with more, a child's page tables and the faults after it take longer than to ask the worker.
+FORKED_BYTES_MAX = 128 << 20
 READY, PIDFD, GO = b"ready", b"p", b"g"
 MESSAGE_BYTES_MAX, FDS_MAX = 1 << 16, 16
 KILLED = "a process that worked in a container was killed"
 LAST_JOBS_MS = 200  # for what it has forked to end, before it is killed
 SOURCE = "import sys; sys.path[:] = sys.argv[1:]; from minibox.engine.worker import serve; serve()"
+
+
+class Pending(Protocol[T_co]):
+    """A job that was begun."""
+
+    def result(self) -> T_co:
+        """Wait for its end; what it returned.
+
+        Raises:
+            MiniboxError, OSError: it failed so.
+        """
+
+
+def begin(
+    name: str, fds: Sequence[int], arguments: tuple[Any, ...], pid: int, ours: Sequence[int] = ()
+) -> Pending[Any]:
+    """Begin one of `jobs.JOBS`.
+
+    Args:
+        fds: descriptors for it: the root directory first.
+        arguments: of what marshal takes.
+        pid: of a process in whose user namespace it is done, as its root.
+        ours: descriptors that it must not hold open.
+
+    Raises:
+        MiniboxError: the process has ended.
+    """
+    if not _can_fork() and (found := of_caller()):
+        return found.begin(name, fds, arguments, pid)
+
+    def work() -> Any:
+        for fd in ours:
+            os.close(fd)
+        return JOBS[name](fds, *arguments)
+
+    return Work(work, pid)
+
+
+def _can_fork() -> bool:
+    """Has this process no other thread than our own, which is ready for it, and is it small?"""
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    threads, resident_pages = int(fields[17]), int(fields[21])  # proc_pid_stat(5): fields 20 and 24
+    return threads == 1 + tidying.works() and resident_pages * resource.getpagesize() <= FORKED_BYTES_MAX
 
 
 def of_caller() -> Worker | None:
@@ -108,7 +161,7 @@ class Worker:
             raise OSError(f"{sys.executable} doesn't work on its own")
 
     def begin(self, name: str, fds: Sequence[int], arguments: tuple[Any, ...], pid: int) -> Delegated:
-        """See `jobs.begin`."""
+        """See `begin`."""
         namespace = open_namespace(pid)
         try:
             report, theirs = socketpair(AF_UNIX, SOCK_STREAM)
@@ -156,7 +209,7 @@ class Delegated:
         self._report, self._worker = report, worker
 
     def result(self) -> Any:
-        """See `jobs.Pending`."""
+        """See `Pending`."""
         child = Messages()
         try:
             fd = self._report.fileno()
@@ -189,8 +242,6 @@ def _search_path() -> list[str]:
 def serve() -> None:
     """Fork a child for each job, until nobody has the other end of standard input."""
     import socket
-
-    from minibox.engine.jobs import JOBS  # here, so that no child has to
 
     signal(SIGCHLD, SIG_IGN)  # nobody waits for them
     os.umask(0o022)

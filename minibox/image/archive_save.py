@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from minibox.image.compression import Writable
     from minibox.image.layout import Descriptor, Layout
-    from minibox.image.store import ResolvedImage
+    from minibox.image.resolved import ResolvedImage
 
 DOCKER_ARCHIVE, OCI_ARCHIVE = "docker-archive", "oci-archive"
 FORMATS = (DOCKER_ARCHIVE, OCI_ARCHIVE)

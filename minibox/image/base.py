@@ -20,8 +20,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.image.layout import Layout
     from minibox.image.pack import LayerWriter
-    from minibox.image.store import ImageStore, ResolvedImage
+    from minibox.image.resolved import ResolvedImage
 
 REFERENCE = "docker.io/library/base:latest"
 # An image without a file, for what is mounted into it. Registries reserve its name: no other can have it.
@@ -36,7 +37,7 @@ def is_built_in(reference: str) -> bool:
         return False
 
 
-def ensure(store: ImageStore, reference: str = REFERENCE) -> ResolvedImage:
+def ensure(layout: Layout, reference: str = REFERENCE) -> ResolvedImage:
     """A built-in image, made now when the store has none. Safe in many processes at once.
 
     Raises:
@@ -46,14 +47,14 @@ def ensure(store: ImageStore, reference: str = REFERENCE) -> ResolvedImage:
 
     name = str(parse(reference))
     try:
-        os.makedirs(store.root, mode=0o700, exist_ok=True)
-        with locked(f"{store.root}/base.lock"):
-            return find_image(store.layout, name) or (make_empty(store) if name == EMPTY else make(store))
+        os.makedirs(layout.root, mode=0o700, exist_ok=True)
+        with locked(f"{layout.root}/base.lock"):
+            return find_image(layout, name) or (make_empty(layout) if name == EMPTY else make(layout))
     except OSError as error:
-        raise disk_error(f"make the image {parse(reference).familiar} in {store.root}", error) from error
+        raise disk_error(f"make the image {parse(reference).familiar} in {layout.root}", error) from error
 
 
-def make_empty(store: ImageStore) -> ResolvedImage:
+def make_empty(layout: Layout) -> ResolvedImage:
     """Make ``scratch`` anew: one layer, with nothing in it."""
     from minibox.image.importer import add_image
     from minibox.image.pack import LayerWriter
@@ -61,10 +62,10 @@ def make_empty(store: ImageStore) -> ResolvedImage:
     layer = io.BytesIO()
     LayerWriter(layer).close()
     layer.seek(0)
-    return add_image(store, EMPTY, [layer], message="made by minibox of nothing")
+    return add_image(layout, EMPTY, [layer], message="made by minibox of nothing")
 
 
-def make(store: ImageStore) -> ResolvedImage:
+def make(layout: Layout) -> ResolvedImage:
     """Make ``base`` anew and name it, whatever had that name before."""
     from minibox.image.importer import add_image
     from minibox.image.pack import LayerWriter
@@ -84,7 +85,7 @@ def make(store: ImageStore) -> ResolvedImage:
     layer.seek(0)
     config = dict(recipe["config"])
     config["Labels"] = {**config.get("Labels", {}), "org.minibox.base.programs": programs.origin}
-    return add_image(store, REFERENCE, [layer], config, message=f"made by minibox of {programs.origin}")
+    return add_image(layout, REFERENCE, [layer], config, message=f"made by minibox of {programs.origin}")
 
 
 def write_skeleton(writer: LayerWriter, recipe: dict[str, Any], files_path: str) -> None:

@@ -16,7 +16,8 @@ from minibox.image.reach import reach
 from minibox.image.reference import is_digest
 from minibox.image.usage import blobs_of
 from minibox.record import record
-from minibox.storage import DRIVERS, snapshotter
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import DRIVERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from minibox.image.inventory import StoredImage
     from minibox.image.layout import Layout
     from minibox.image.usage import Uses
-    from minibox.storage import Snapshotter
+    from minibox.storage.drivers import Snapshotter
 
     Progress = Callable[[str], None]
 

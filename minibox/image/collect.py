@@ -16,7 +16,8 @@ from minibox.image.layer_size import note_path
 from minibox.image.layout import disk_error
 from minibox.image.usage import blobs_of, garbage, look
 from minibox.record import record
-from minibox.storage import DRIVERS, snapshotter
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import DRIVERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

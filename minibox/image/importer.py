@@ -16,7 +16,7 @@ from minibox.image.manifest import (
 )
 from minibox.image.platform import host_platform
 from minibox.image.reference import parse
-from minibox.image.store import ResolvedImage
+from minibox.image.resolved import ResolvedImage
 from minibox.image.tar import TarReader
 
 TYPE_CHECKING = False
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from minibox.image.compression import Readable
     from minibox.image.layout import Descriptor, Layout
     from minibox.image.platform import Platform
-    from minibox.image.store import ImageStore
 
     Unpack = Callable[[Sequence[LayerSource]], None]
     TarSource = str | os.PathLike[str] | Readable
@@ -39,7 +38,7 @@ DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 
 def import_tar(
-    store: ImageStore, source: TarSource, reference: str, config: dict[str, Any] | None = None
+    layout: Layout, source: TarSource, reference: str, config: dict[str, Any] | None = None
 ) -> ResolvedImage:
     """Make an image of one layer from a root file system's tar, and name it ``reference``.
 
@@ -52,11 +51,11 @@ def import_tar(
         InvalidReference: ``reference`` is malformed or has a digest.
         StoreError: ``source`` can't be read, is no sound tar, or the disk is full.
     """
-    return add_image(store, reference, [source], config)
+    return add_image(layout, reference, [source], config)
 
 
 def add_image(
-    store: ImageStore,
+    layout: Layout,
     reference: str,
     layers: Iterable[TarSource],
     config: dict[str, Any] | None = None,
@@ -80,7 +79,6 @@ def add_image(
     name = parse(reference) if reference else None
     if name is not None and name.digest:
         raise InvalidReference(f"invalid reference {ascii(reference)}: a new image can't be given a digest")
-    layout = store.layout
     with layout.adding():
         added = [_add_layer(layout, source) for source in layers]
         if not added:

@@ -12,7 +12,7 @@ from minibox.errors import ImageNotFound, InvalidReference, StoreError
 from minibox.image.layout import PULLED_DIGEST, annotation, ref_name
 from minibox.image.platform import best, host_platform, platform_of, runs
 from minibox.image.reference import Reference, is_digest, parse
-from minibox.image.store import ResolvedImage
+from minibox.image.resolved import ResolvedImage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,37 +14,16 @@ from __future__ import annotations
 import os
 
 from minibox.base.cache import read_cache, write_cache
-from minibox.record import record
+from minibox.image.resolved import ResolvedImage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from minibox.image.layer import LayerSource
     from minibox.image.layout import Layout
 
 CACHE_FORMAT = 2
 CACHE_VALUES = 5
 CACHED_REFERENCE_LENGTH_MAX = 200
-
-
-@record
-class ResolvedImage:
-    """An image of the store.
-
-    Attributes:
-        reference: the name in full, ``docker.io/library/base:latest``.
-        digest: of the manifest, ``sha256:<hex>``.
-        config: the OCI image config (application/vnd.oci.image.config.v1+json) as parsed JSON.
-        chain_ids: of the layers, bottom first, ``sha256:<hex>``.
-        config_digest: of the config, which is what users see as the image's id.
-    """
-
-    reference: str
-    digest: str
-    config: dict[str, Any]
-    chain_ids: tuple[str, ...]
-    config_digest: str
 
 
 class ImageStore:
@@ -88,7 +67,7 @@ class ImageStore:
         return self._resolved_version == self._index_version()
 
     def layer_sources(self, image: ResolvedImage) -> tuple[LayerSource, ...]:
-        """Where the layers of ``image`` come from, bottom first: for `minibox.storage.Snapshotter.unpack`.
+        """Where the layers of ``image`` come from, bottom first: for `minibox.storage.drivers.Snapshotter.unpack`.
 
         Raises:
             StoreError: a blob is missing or the manifest damaged.
@@ -114,7 +93,7 @@ class ImageStore:
         version = self._resolved_version
         image = find_image(self.layout, reference)
         if image is None and base.is_built_in(reference):
-            base.ensure(self, reference)
+            base.ensure(self.layout, reference)
             self._resolved_version = version = self._index_version()
             image = find_image(self.layout, reference)
         if image is None:

@@ -16,7 +16,8 @@ from minibox.image.layer_size import layer_size
 from minibox.image.reach import reach
 from minibox.image.reference import is_digest
 from minibox.record import record
-from minibox.storage import DRIVERS, snapshotter
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import DRIVERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

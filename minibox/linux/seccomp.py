@@ -29,15 +29,6 @@ _MAGIC = b"mbseccmp"
 _DIGEST_SIZE = 16
 _BYTES_MAX = 8 << 20
 _INSTRUCTION_SIZE = 8  # struct sock_filter
-_FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # it is one thread that loads it
-    "SECCOMP_FILTER_FLAG_LOG": 2,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0x20,
-}
-NEW_LISTENER = 8
-_OF_A_LISTENER = 0x20
-NOTIFY = "SCMP_ACT_NOTIFY"
 
 
 def has_default(spec: Spec) -> bool:
@@ -89,20 +80,6 @@ def program(profile: str | LinuxSeccomp, capabilities: Iterable[str], root: str)
     compiled = compile_filter(profile)
     _store(path, compiled)
     return compiled
-
-
-def filter_flags(profile: LinuxSeccomp | None) -> int:
-    """The ``SECCOMP_FILTER_FLAG_`` bits of a profile for seccomp(2); unknown names are left out."""
-    flags = (profile.get("flags") if profile else None) or []
-    found = sum(_FLAGS.get(name, 0) for name in set(flags))
-    if profile and any(rule["action"] == NOTIFY for rule in profile.get("syscalls") or ()):
-        return found | NEW_LISTENER
-    return found & ~_OF_A_LISTENER
-
-
-def flag_names() -> list[str]:
-    """The flags that a profile may have."""
-    return list(_FLAGS)
 
 
 def _digest_of(profile: LinuxSeccomp) -> str:

@@ -7,7 +7,7 @@ import os
 import struct
 
 from minibox.errors import ConfigError, Unsupported, kernel_says
-from minibox.linux.seccomp import NOTIFY
+from minibox.linux.seccomp_flags import NOTIFY
 from minibox.linux.seccomp_profile import NEW_NUMBERS
 from minibox.linux.seccomp_shorten import shorten
 

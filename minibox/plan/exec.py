@@ -18,8 +18,8 @@ from minibox.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.oci.runtime import Process
-    from minibox.plan.compiler import Start
     from minibox.plan.operations import Op
+    from minibox.plan.start import Start
 
 
 @record

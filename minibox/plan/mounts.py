@@ -286,7 +286,7 @@ def open_bind(mount: Mount, slot: int, *, opened: bool = False) -> list[Op]:
 def attach(mount: Mount, slot: int, places: Places) -> list[Op]:
     """Put a bind mount, cloned into ``slot``, in its place."""
     steps = [op.attach(slot, *places.of(mount.destination), "a bind mount")]
-    held = places.slot(mount)
+    held = places.slot(mount.destination, "" if mount.bind else mount.fstype)
     if held is not None:
         why = "what is below it is found by this very mount"
         steps.append(op.open_in(slot, "/", op.O_PATH, held, why))
@@ -315,7 +315,7 @@ def place(mount: Mount, places: Places, label: str = "") -> list[Op]:
     if "context=" in mount.options:
         context = ""
     options = ",".join(filter(None, ["ro" if on_device else "", mount.options, context]))
-    held = places.slot(mount)
+    held = places.slot(mount.destination, "" if mount.bind else mount.fstype)
     slot = op.SCRATCH if held is None else held
     where = places.of(mount.destination, mount.fstype)
     steps: list[Op] = []

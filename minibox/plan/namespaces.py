@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from minibox.oci.runtime import LinuxIDMapping, Spec
-    from minibox.plan.compiler import Start
     from minibox.plan.operations import Op
+    from minibox.plan.start import Start
 
 # clone(2) flags by the Spec's namespace types
 NAMESPACES = {

@@ -17,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from minibox.plan.mounts import Mount
     from minibox.plan.operations import Argument
 
 # Where every container has mounts, and the slots of their descriptors.
@@ -44,13 +43,17 @@ class Places:
         self._types: dict[str, str] = {}
         self._further: Iterator[int] = iter(range(op.FIRST_FURTHER, op.SLOTS))
 
-    def slot(self, mount: Mount) -> int | None:
-        """Where the descriptor of a mount is kept; None for one of which nobody needs it."""
-        if mount.destination in HELD:
-            return HELD[mount.destination]
-        if mount.bind or mount.fstype not in OF_THE_KERNEL:
+    def slot(self, destination: str, fstype: str) -> int | None:
+        """Where the descriptor of a mount is kept; None for one of which nobody needs it.
+
+        Args:
+            fstype: of a new file system; "" for a bind mount.
+        """
+        if destination in HELD:
+            return HELD[destination]
+        if fstype not in OF_THE_KERNEL:
             return None
-        slot = self._slots.get(mount.destination) or next(self._further, None)
+        slot = self._slots.get(destination) or next(self._further, None)
         if slot is None:
             raise ConfigError(f"more than {op.SLOTS - op.FIRST_FURTHER} mounts of proc and sysfs beside /proc and /sys")
         return slot

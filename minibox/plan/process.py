@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minibox.linux import capabilities
-from minibox.linux.seccomp import NEW_LISTENER
+from minibox.linux.seccomp_flags import NEW_LISTENER
 from minibox.plan import labels, scheduling
 from minibox.plan import operations as op
 from minibox.plan.namespaces import dies_with_parent
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.oci.runtime import Process, User
-    from minibox.plan.compiler import Start
     from minibox.plan.operations import Op
+    from minibox.plan.start import Start
 
 NO_HOME = "HOME="
 ROOT_USER: User = {"uid": 0, "gid": 0}

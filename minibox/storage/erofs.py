@@ -39,7 +39,7 @@ OTHER_HINT = "choose another: --storage-driver overlay"
 
 
 class Erofs(Overlay):
-    """The snapshotter of EROFS images under ``root``; see `minibox.storage.Snapshotter`."""
+    """The snapshotter of EROFS images under ``root``; see `minibox.storage.drivers.Snapshotter`."""
 
     __slots__ = ()
     driver = "erofs"

@@ -17,7 +17,7 @@ import os
 
 from minibox.base.files import replace_link
 from minibox.errors import StoreError, Unsupported, kernel_says
-from minibox.storage import Snapshot, container_directory, memory_owners, write_record
+from minibox.storage.snapshot import Snapshot, container_directory, memory_owners, write_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ ELSEWHERE_HINT = "set --root to a directory on ext4, xfs or btrfs, or use --stor
 
 
 class Overlay:
-    """The overlayfs snapshotter under ``root``; see `minibox.storage.Snapshotter`."""
+    """The overlayfs snapshotter under ``root``; see `minibox.storage.drivers.Snapshotter`."""
 
     __slots__ = ("root",)
     driver = "overlay"

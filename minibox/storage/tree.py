@@ -16,10 +16,10 @@ import errno
 import os
 
 from minibox.errors import StoreError, Unsupported, kernel_says
-from minibox.storage import NO_LAYER, Snapshot, container_directory, write_record
 from minibox.storage.layers import chain_ids_in, make_layers, remove_at_once
 from minibox.storage.overlay import FULL_HINT
 from minibox.storage.removal import remove_directory
+from minibox.storage.snapshot import NO_LAYER, Snapshot, container_directory, write_record
 from minibox.storage.usage import added_bytes, own_bytes
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ OTHER_HINT = "choose another: --storage-driver overlay"
 
 
 class Trees:
-    """A snapshotter of whole trees; see `minibox.storage.Snapshotter`. A driver says how trees are cloned and removed."""
+    """A snapshotter of whole trees; see `minibox.storage.drivers.Snapshotter`. A driver says how trees are cloned and removed."""
 
     driver = ""
     hint = OTHER_HINT  # of what to do where it can't work

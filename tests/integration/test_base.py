@@ -79,7 +79,7 @@ def _put(store, found):
         writer.add_file(name, content, 0o755)
     writer.close()
     layer.seek(0)
-    add_image(store, "harvested", [layer], {"Cmd": ["sh"]})
+    add_image(store.layout, "harvested", [layer], {"Cmd": ["sh"]})
 
 
 @requires("root")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from minibox.errors import ConfigError, StepError
-from minibox.plan.compiler import Start
+from minibox.plan.start import Start
 from tests.bundles import Bundle
 from tests.probes import requires
 

@@ -21,7 +21,7 @@ import pytest
 from minibox.engine import gate
 from minibox.engine.start import ExecFailed
 from minibox.errors import StepError
-from minibox.plan.compiler import Start
+from minibox.plan.start import Start
 from tests.bundles import Bundle, Ended, status_of
 from tests.probes import requires
 

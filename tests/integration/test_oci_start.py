@@ -14,7 +14,7 @@ import pytest
 
 from minibox.engine.gate import GateClosed, make_gate, open_gate, waits
 from minibox.errors import StepError
-from minibox.plan.compiler import Start
+from minibox.plan.start import Start
 from tests.bundles import Bundle, Ended, status_of
 from tests.conftest import CHECKOUT
 from tests.probes import requires
@@ -200,7 +200,7 @@ KEEPER = """
 import os, sys
 from pathlib import Path
 from tests.bundles import Bundle
-from minibox.plan.compiler import Start
+from minibox.plan.start import Start
 bundle = Bundle(Path(sys.argv[1]))
 print(bundle.run(bundle.shell("cat <&3; ls /proc/self/fd"), Start(kept_fds=1), kept_fds=(3,)).output)
 """

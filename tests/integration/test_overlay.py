@@ -16,9 +16,9 @@ import pytest
 from minibox.errors import StoreError, Unsupported
 from minibox.image.importer import add_image
 from minibox.image.store import ImageStore
-from minibox.storage import layers_in_use, read_record
 from minibox.storage.overlay import Overlay, file_system_type, why_unsuitable
 from minibox.storage.removal import remove_tree
+from minibox.storage.snapshot import layers_in_use, read_record
 from tests.images import lowers, prepared
 from tests.probes import requires
 from tests.unit.layers import directory, entry, hard_link, symlink, tar
@@ -43,7 +43,7 @@ def store(root):
 
 def three_layers(store):
     return add_image(
-        store,
+        store.layout,
         "stack",
         [
             tar(
@@ -118,7 +118,7 @@ def test_device_nodes_and_file_capabilities_arrive_for_root(store, root):
 
     capability = b"\x01\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0"  # cap_net_bind_service=ep, VFS_CAP_REVISION_2
     headers = {"SCHILY.xattr.security.capability": capability.decode("utf-8", "surrogateescape")}
-    add_image(store, "nodes", [tar([
+    add_image(store.layout, "nodes", [tar([
         entry("null", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666),
         entry("tool", content=b"x", uid=7, mode=0o755, pax_headers=headers),
     ])])  # fmt: skip
@@ -180,7 +180,7 @@ from minibox.image.importer import add_image
 from tests.images import lowers, prepared
 from tests.unit.layers import directory, entry, tar
 store = ImageStore(sys.argv[1])
-image = add_image(store, "stack", [
+image = add_image(store.layout, "stack", [
     tar([entry("gone"), directory("d", 0o555), entry("d/old"), entry("kept", uid=77, mode=0)]),
     tar([entry(".wh.gone"), entry("d/.wh..wh..opq"), directory("d", 0o500), entry("d/new")]),
 ])
@@ -218,7 +218,7 @@ from minibox.image.importer import add_image
 from tests.images import lowers, prepared
 from tests.unit.layers import directory, entry, tar
 store = ImageStore(sys.argv[1])
-image = add_image(store, "owned", [tar([entry("mine"), entry("theirs", uid=77, mode=0o600), directory("d", uid=77)])])
+image = add_image(store.layout, "owned", [tar([entry("mine"), entry("theirs", uid=77, mode=0o600), directory("d", uid=77)])])
 print(*prepared(store, image, "c").lowers)
 """
     namespace = ("unshare", "--map-root-user", "--map-auto", "--user")

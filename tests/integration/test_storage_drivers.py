@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from minibox.engine.view import container_view, image_view
 from minibox.image.store import ImageStore
 from minibox.linux.images import open_image
-from minibox.storage import read_record, snapshotter
+from minibox.storage.drivers import snapshotter
 from minibox.storage.erofs import make_image
+from minibox.storage.snapshot import read_record
 from tests import isolation
 from tests.conftest import Run
 from tests.leaks import SLOWNESS
@@ -24,7 +25,7 @@ from tests.storages import Place, add, containers, loop_files, new_file_system, 
 from tests.unit.layers import directory, entry, hard_link, symlink
 
 if TYPE_CHECKING:
-    from minibox.storage import Snapshotter
+    from minibox.storage.drivers import Snapshotter
 
 pytestmark = requires("root", "idmap")
 

@@ -18,7 +18,8 @@ import pytest
 from minibox.engine.view import container_view, image_view
 from minibox.errors import RegistryError, StoreError
 from minibox.image import layer
-from minibox.image.store import ImageStore, ResolvedImage
+from minibox.image.resolved import ResolvedImage
+from minibox.image.store import ImageStore
 from minibox.record import replace
 from tests.conftest import CHECKOUT, Run
 from tests.leaks import SLOWNESS
@@ -28,7 +29,7 @@ from tests.unit.layers import directory, entry
 
 if TYPE_CHECKING:
     from minibox.image.layer import LayerSource
-    from minibox.storage import Snapshotter
+    from minibox.storage.drivers import Snapshotter
 
 pytestmark = requires("root", "idmap")
 
@@ -71,7 +72,7 @@ def test_a_container_takes_the_same_steps_whatever_the_image_holds(
 ) -> None:
     if place.driver == "copy":
         pytest.skip("a file at a time, with or without its blocks")
-    code = "import sys; from minibox.storage import snapshotter\nsnapshotter(*sys.argv[1:3]).prepare(*sys.argv[3:4], tuple(sys.argv[4:]))"
+    code = "import sys; from minibox.storage.drivers import snapshotter\nsnapshotter(*sys.argv[1:3]).prepare(*sys.argv[3:4], tuple(sys.argv[4:]))"
     counts = []
     for files in (1, 400):
         image = big_image(root, f"of-{files}", files)

@@ -14,7 +14,7 @@ from minibox.image.check import check_layers
 from minibox.image.importer import add_image
 from minibox.image.store import ImageStore
 from minibox.image.usage import Uses
-from minibox.storage import snapshotter
+from minibox.storage.drivers import snapshotter
 from minibox.storage.removal import remove_tree
 from tests.file_trees import differences, tree_of_snapshot
 from tests.probes import requires
@@ -45,7 +45,7 @@ def test_the_tree_is_the_same_with_every_driver(places, layers):
             store = ImageStore(str(root))
             storage = snapshotter(str(root), driver)
             try:
-                image = add_image(store, "app", [tar(each) for each in layers], {})
+                image = add_image(store.layout, "app", [tar(each) for each in layers], {})
                 storage.unpack(store.layer_sources(image))
             except StoreError as error:
                 refused[driver] = str(error).partition(": ")[2]

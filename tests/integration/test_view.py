@@ -33,7 +33,7 @@ def names(fd):
 @requires("root")
 def test_a_stack_of_layers_and_a_container_are_one_tree(state):
     store = ImageStore(str(state / "root"))
-    image = add_image(store, "two", [tar(list(members)) for members in LAYERS])
+    image = add_image(store.layout, "two", [tar(list(members)) for members in LAYERS])
     snapshot = prepared(store, image, "c1")
     for chain_ids, expected in (
         (image.chain_ids, (["d", "kept"], ["new"])),
@@ -74,7 +74,7 @@ from tests.integration.test_view import LAYERS, names
 from tests.unit.layers import tar
 
 def show():
-    image = add_image(store, "two", [tar(list(members)) for members in LAYERS])
+    image = add_image(store.layout, "two", [tar(list(members)) for members in LAYERS])
     prepared(store, image, "c1")
     for view in (image_view(Overlay(store.root), image.chain_ids), container_view(store.root, "c1")):
         with view as fd:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import minibox
-from minibox.engine import jobs, worker
+from minibox.engine import worker
 from minibox.linux import launcher
 from tests.conftest import AS_USER, Run
 from tests.probes import requires_user
@@ -24,7 +24,7 @@ root = pytest.mark.requires("root")
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process counts as too large to be forked."""
-    monkeypatch.setattr(jobs, "FORKED_BYTES_MAX", 0)
+    monkeypatch.setattr(worker, "FORKED_BYTES_MAX", 0)
 
 
 def forks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -78,7 +78,7 @@ def test_errors_are_those_of_a_fork(api: None, monkeypatch: pytest.MonkeyPatch, 
 
     with minibox.Sandbox("base") as box:
         by_fork = errors()
-        monkeypatch.setattr(jobs, "FORKED_BYTES_MAX", 0)
+        monkeypatch.setattr(worker, "FORKED_BYTES_MAX", 0)
         assert errors() == by_fork
 
 
@@ -140,8 +140,8 @@ def test_a_child_by_fork_has_its_own(api: None, large: None) -> None:
 
 PROGRAM = """
 import minibox, os
-from minibox.engine import jobs, worker
-jobs.FORKED_BYTES_MAX = 0
+from minibox.engine import worker
+worker.FORKED_BYTES_MAX = 0
 with minibox.Sandbox("base") as box:
     box.write_file("/own", "text", user="nobody", mode=0o600)
     print(box.read_file("/own").decode(), box.run(["stat", "-c", "%u", "/own"], capture_output=True, text=True).stdout.strip())

@@ -35,7 +35,7 @@ def store(session_directory, tmp_path_factory):
 def image(store):
     below = tar([directory("./"), entry("removed", content=b"1"), entry("kept", content=b"1")])
     above = tar([entry(".wh.removed"), entry("new", content=b"2", uid=3)])
-    return add_image(store, "team/app:1", [below, above], {"Cmd": ["/new"], "Env": ["A=b"]})
+    return add_image(store.layout, "team/app:1", [below, above], {"Cmd": ["/new"], "Env": ["A=b"]})
 
 
 def run(*command, cwd=None):
@@ -114,7 +114,7 @@ def test_unusual_layers_mean_what_they_mean_to_umoci(tmp_path, layers):
     place = Path(tempfile.mkdtemp(dir=tmp_path))
     store = ImageStore(str(place))
     try:
-        image = add_image(store, "app:1", [tar(each) for each in layers], {})
+        image = add_image(store.layout, "app:1", [tar(each) for each in layers], {})
         for number, descriptor in enumerate(layer_descriptors(store.layout, image.digest, image.config)):
             (place / "tree").mkdir(exist_ok=True)
             with open(store.layout.blob_path(descriptor[0]["digest"]), "rb", buffering=0) as blob:

@@ -36,8 +36,8 @@ def skopeo_copy(store: ImageStore, source: str, target: str) -> None:
 
 @requires("command:skopeo", "command:umoci")
 def test_others_read_a_store_with_images_that_have_no_name(store):
-    add_image(store, "app:1", [tar_of({"a": b"1"})])
-    made = add_image(store, "app:1", [tar_of({"a": b"2"})])
+    add_image(store.layout, "app:1", [tar_of({"a": b"1"})])
+    made = add_image(store.layout, "app:1", [tar_of({"a": b"2"})])
     assert [len(image.names) for image in inventory(store.layout)].count(0) == 1
     name = "docker.io/library/app:1"
     assert json.loads(run("skopeo", "inspect", f"oci:{store.root}/images:{name}"))["Digest"] == made.digest
@@ -51,8 +51,8 @@ def test_others_read_a_store_with_images_that_have_no_name(store):
 
 @requires("command:skopeo")
 def test_what_skopeo_writes_is_listed_checked_and_removed(store):
-    add_image(store, "app:1", [tar_of({"a": b"1"})])
-    other = add_image(store, "app:2", [tar_of({"a": b"2"})])
+    add_image(store.layout, "app:1", [tar_of({"a": b"1"})])
+    other = add_image(store.layout, "app:2", [tar_of({"a": b"2"})])
     skopeo_copy(store, "docker.io/library/app:1", "copied")
     skopeo_copy(store, "docker.io/library/app:2", "copied")  # what had the name loses it
     names = {name.familiar for image in inventory(store.layout) for name in image.names}
@@ -68,7 +68,7 @@ def test_what_skopeo_writes_is_listed_checked_and_removed(store):
 
 
 def test_pruning_spares_what_skopeo_has_written_and_not_yet_named(store):
-    add_image(store, "app:1", [tar_of({"a": b"1"})])
+    add_image(store.layout, "app:1", [tar_of({"a": b"1"})])
     unnamed, _ = store.layout.add_blob(tar_of({"b": b"a layer whose manifest is still to come"}))
     images.prune(root=store.root, runroot=f"{store.root}/run", everything=True)
     assert os.path.exists(store.layout.blob_path(unnamed))

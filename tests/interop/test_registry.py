@@ -416,7 +416,7 @@ def test_eight_pulls_at_once_of_which_three_are_killed(minibox, minibox_command,
     for number, name in enumerate(names):
         own = tar_of({f"own{number}": os.urandom(1 << 20)}).getvalue()
         tars = [shared[4], shared[number], shared[(number + 1) % 4], own]
-        add_image(source, name, [_file(tar) for tar in tars], {"Cmd": [f"/own{number}"]})
+        add_image(source.layout, name, [_file(tar) for tar in tars], {"Cmd": [f"/own{number}"]})
         done(minibox("push", name))
 
     root = state / "elsewhere"

@@ -280,8 +280,8 @@ def test_any_json_is_loaded_or_refused(store, name, value):
 
 @pytest.fixture
 def saved_store(store):
-    add_image(store, "app:1", [io.BytesIO(layer) for layer in LAYERS], {"Cmd": ["/a"]})
-    add_image(store, "app:2", [io.BytesIO(LAYERS[0])], {"Cmd": ["/b"]})
+    add_image(store.layout, "app:1", [io.BytesIO(layer) for layer in LAYERS], {"Cmd": ["/a"]})
+    add_image(store.layout, "app:2", [io.BytesIO(LAYERS[0])], {"Cmd": ["/b"]})
     store.layout.set_name("localhost:5000/same:1", store.layout.descriptors()[0])
     return store
 

@@ -20,9 +20,10 @@ from minibox.image.importer import add_image
 from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
 from minibox.image.reach import reach
-from minibox.image.store import ImageStore, ResolvedImage
+from minibox.image.resolved import ResolvedImage
+from minibox.image.store import ImageStore
 from minibox.image.usage import UNNAMED_KEPT_S, Uses, look, usage
-from minibox.storage import snapshotter
+from minibox.storage.drivers import snapshotter
 from tests.unit.layers import tar, tar_of
 
 NOBODY = Uses((), frozenset(), frozenset())
@@ -36,7 +37,7 @@ def store(tmp_path: Path) -> ImageStore:
 def make(store: ImageStore, name: str, *layers: str, unpacked: bool = True) -> ResolvedImage:
     """An image of layers that each have one file of a few blocks, the same for the same word."""
     tars = [tar_of({f"{word}.bin": random.Random(word).randbytes(20_000)}) for word in layers]
-    image = add_image(store, name, tars, {"Labels": {"name": name}})
+    image = add_image(store.layout, name, tars, {"Labels": {"name": name}})
     if unpacked:
         snapshotter(store.root).unpack(store.layer_sources(image))
     return image
@@ -345,7 +346,7 @@ def test_whiteouts_links_and_repeated_names_are_no_damage(store, tmp_path):
         [entry("x", content=b"old"), entry("x", content=b"newer"), hard_link("y", "x"), symlink("z", "/nowhere"),
          entry(".wh.gone"), entry("d/.wh..wh..opq"), directory("e", 0o711), entry("e/f/g", content=b"deep")]
     )  # fmt: skip
-    image = add_image(store, "one", [below, above])
+    image = add_image(store.layout, "one", [below, above])
     snapshotter(store.root).unpack(store.layer_sources(image))
     assert check.check_layers(store.layout, NOBODY) == []
     top = Path(store.root, "layers", image.chain_ids[1][7:], "diff")

@@ -29,7 +29,7 @@ def cache_file(store: ImageStore) -> Path:
 
 
 def test_image_is_found_by_short_and_full_name_and_digest(store):
-    made = import_tar(store, tar_of({"a": b"1"}), "app:1", {"Cmd": ["/a"]})
+    made = import_tar(store.layout, tar_of({"a": b"1"}), "app:1", {"Cmd": ["/a"]})
     for name in ("app:1", "library/app:1", "docker.io/library/app:1", "docker.io/app:1"):
         for _ in range(2):
             assert store.resolve(name) == made
@@ -40,9 +40,9 @@ def test_image_is_found_by_short_and_full_name_and_digest(store):
 
 
 def test_resolve_sees_that_a_name_moved(store):
-    first = import_tar(store, tar_of({"a": b"1"}), "app")
+    first = import_tar(store.layout, tar_of({"a": b"1"}), "app")
     assert store.resolve("app") == first
-    second = import_tar(store, tar_of({"a": b"2"}), "app")
+    second = import_tar(store.layout, tar_of({"a": b"2"}), "app")
     assert store.resolve("app") == second != first
     assert store.layout.remove_name("docker.io/library/app:latest")
     with pytest.raises(ImageNotFound):
@@ -50,7 +50,7 @@ def test_resolve_sees_that_a_name_moved(store):
 
 
 def test_unknown_image_says_what_is_there_and_how_to_bring_it(store):
-    import_tar(store, tar_of({"a": b"1"}), "app")
+    import_tar(store.layout, tar_of({"a": b"1"}), "app")
     with pytest.raises(ImageNotFound) as caught:
         store.resolve("apq")
     assert "app:latest" in (caught.value.hint or "")
@@ -62,7 +62,7 @@ def test_unknown_image_says_what_is_there_and_how_to_bring_it(store):
 
 
 def test_damaged_cache_is_a_miss(store):
-    made = import_tar(store, tar_of({"a": b"1"}), "app")
+    made = import_tar(store.layout, tar_of({"a": b"1"}), "app")
     store.resolve("app")
     whole = cache_file(store).read_bytes()
     for position in range(len(whole)):
@@ -78,7 +78,7 @@ def test_damaged_cache_is_a_miss(store):
 
 def test_cached_answer_is_used(store):
     """A cache that never hits would pass every other test: break the blob, and only the cache can answer."""
-    made = import_tar(store, tar_of({"a": b"1"}), "app")
+    made = import_tar(store.layout, tar_of({"a": b"1"}), "app")
     store.resolve("app")
     Path(store.layout.blob_path(made.digest)).write_bytes(b"{}")
     assert store.resolve("app") == made
@@ -87,7 +87,7 @@ def test_cached_answer_is_used(store):
 
 
 def test_hot_path_imports_nothing_heavy(store):
-    image = import_tar(store, tar_of({"a": b"1"}), "app")
+    image = import_tar(store.layout, tar_of({"a": b"1"}), "app")
     lowers(store, store.resolve("app"))
     code = f"""
 import sys
@@ -111,7 +111,7 @@ print(image.digest, *sorted(set(sys.modules) - before))
 
 @pytest.mark.parametrize("index", [b"", b"[]", b"{", b'{"manifests": 3}', b'{"manifests": [{}]}', b"\xff\xfe"])
 def test_damaged_index_is_an_error(store, index):
-    import_tar(store, tar_of({"a": b"1"}), "app")
+    import_tar(store.layout, tar_of({"a": b"1"}), "app")
     Path(store.root, "images/index.json").write_bytes(index)
     with pytest.raises((StoreError, ImageNotFound)):
         store.resolve("app")
@@ -121,7 +121,7 @@ def test_same_content_same_digest(tmp_path):
     digests = set()
     for number in range(2):
         store = ImageStore(str(tmp_path / str(number)))
-        digests.add(add_image(store, "app", [tar_of({"a": b"1"}), tar_of({"b": b"2"})], {"Cmd": ["x"]}).digest)
+        digests.add(add_image(store.layout, "app", [tar_of({"a": b"1"}), tar_of({"b": b"2"})], {"Cmd": ["x"]}).digest)
     assert len(digests) == 1
 
 
@@ -129,9 +129,9 @@ def test_import_of_what_is_no_tar_is_an_error_and_leaves_nothing(store, tmp_path
     for data in (b"no tar at all" * 100, b"", gzip.compress(b"no tar at all" * 100)):
         (tmp_path / "x.tar").write_bytes(data)
         with pytest.raises(StoreError, match=r"import .*x\.tar: not a sound tar archive"):
-            import_tar(store, str(tmp_path / "x.tar"), "app")
+            import_tar(store.layout, str(tmp_path / "x.tar"), "app")
     with pytest.raises(StoreError, match="No such file"):
-        import_tar(store, str(tmp_path / "absent.tar"), "app")
+        import_tar(store.layout, str(tmp_path / "absent.tar"), "app")
     assert store.names() == ()
     assert not os.listdir(f"{store.root}/tmp")
     assert not os.listdir(f"{store.root}/images/blobs/sha256")
@@ -151,7 +151,7 @@ def test_blob_of_another_digest_is_refused(store):
 
 
 def test_image_is_found_by_its_id_and_the_beginning_of_it(store):
-    made = import_tar(store, tar_of({"a": b"1"}), "app:1")
+    made = import_tar(store.layout, tar_of({"a": b"1"}), "app:1")
     image_id = made.config_digest
     for text in (image_id, image_id[7:], image_id[7:19], image_id[7:11], image_id[:11]):
         for _ in range(2):  # the second time out of the cache
@@ -163,8 +163,8 @@ def test_image_is_found_by_its_id_and_the_beginning_of_it(store):
 
 
 def test_name_goes_before_id(store):
-    made = import_tar(store, tar_of({"a": b"1"}), "app:1")
-    named = import_tar(store, tar_of({"a": b"2"}), made.config_digest[7:13])
+    made = import_tar(store.layout, tar_of({"a": b"1"}), "app:1")
+    named = import_tar(store.layout, tar_of({"a": b"2"}), made.config_digest[7:13])
     assert store.resolve(made.config_digest[7:13]) == named
     assert store.resolve(made.config_digest[7:14]).digest == made.digest
 
@@ -182,7 +182,7 @@ def test_beginning_of_several_ids_is_refused(store):
 
 
 def test_damaged_image_costs_no_other_its_id(store):
-    made = import_tar(store, tar_of({"a": b"1"}), "app:1")
-    other = import_tar(store, tar_of({"a": b"2"}), "app:2")
+    made = import_tar(store.layout, tar_of({"a": b"1"}), "app:1")
+    other = import_tar(store.layout, tar_of({"a": b"2"}), "app:2")
     Path(store.layout.blob_path(other.digest)).write_bytes(b"{}")
     assert store.resolve(made.config_digest[7:15]).digest == made.digest

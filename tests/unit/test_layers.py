@@ -367,6 +367,6 @@ def test_import_of_a_bomb_leaves_the_store_as_it_was(tmp_path, root, monkeypatch
         unpack_layers(root, sources)
 
     with pytest.raises(StoreError, match="more than 10 entries"):
-        add_image(store, "app", [tar_of({f"{number}": b"" for number in range(11)})], unpack=unpack_here)
+        add_image(store.layout, "app", [tar_of({f"{number}": b"" for number in range(11)})], unpack=unpack_here)
     assert store.names() == ()
     assert os.listdir(f"{root}/layers") == []

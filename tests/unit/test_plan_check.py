@@ -8,10 +8,11 @@ import pytest
 
 from minibox.errors import ConfigError
 from minibox.plan import operations as op
-from minibox.plan.compiler import Start, compile_plan
+from minibox.plan.compiler import compile_plan
 from minibox.plan.exec import Joined, compile_exec
 from minibox.plan.rootfs import Rootfs
 from minibox.plan.scheduling import ATTRIBUTES
+from minibox.plan.start import Start
 
 ALL = [{"type": kind} for kind in ("mount", "pid", "uts", "ipc", "network")]
 

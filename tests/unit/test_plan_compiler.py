@@ -10,12 +10,13 @@ import pytest
 
 from minibox.errors import ConfigError
 from minibox.plan import operations as op
-from minibox.plan.compiler import Plan, Start, compile_plan
+from minibox.plan.compiler import Plan, compile_plan
 from minibox.plan.disk import Disk
 from minibox.plan.namespaces import NAMESPACES
 from minibox.plan.operations import HOST, INIT, MOUNTER, PARENT
 from minibox.plan.process import candidates
 from minibox.plan.rootfs import Rootfs
+from minibox.plan.start import Start
 from minibox.record import replace
 
 CLONE_VM = 0x100

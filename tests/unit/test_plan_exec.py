@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from minibox.plan import operations as op
-from minibox.plan.compiler import Start
 from minibox.plan.exec import Joined, compile_exec
 from minibox.plan.namespaces import NAMESPACES
+from minibox.plan.start import Start
 
 PROCESS: Any = {
     "args": ["true"],

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from minibox.plan import operations as op
-from minibox.plan.compiler import Start, compile_plan
+from minibox.plan.compiler import compile_plan
 from minibox.plan.exec import Joined, compile_exec
 from minibox.plan.namespaces import NAMESPACES
 from minibox.plan.rootfs import Rootfs
+from minibox.plan.start import Start
 
 LABEL, FILES = "u:r:t:s0:c1,c2", "u:object_r:f:s0:c1,c2"
 PROCESS: Any = {

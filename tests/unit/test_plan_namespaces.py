@@ -8,10 +8,11 @@ import pytest
 
 from minibox.errors import ConfigError
 from minibox.plan import operations as op
-from minibox.plan.compiler import Plan, Start, compile_plan
+from minibox.plan.compiler import Plan, compile_plan
 from minibox.plan.namespaces import NAMESPACES, namespace_flags
 from minibox.plan.operations import INIT, MOUNTER, PARENT
 from minibox.plan.rootfs import Rootfs
+from minibox.plan.start import Start
 
 ROOTFS = Rootfs(path="/b/rootfs")
 NEW = NAMESPACES["mount"] | NAMESPACES["pid"]

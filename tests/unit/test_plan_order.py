@@ -14,9 +14,10 @@ from minibox.engine.options import RunOptions
 from minibox.engine.spec import make_spec
 from minibox.engine.volumes import user_mounts
 from minibox.plan import operations as op
-from minibox.plan.compiler import Plan, Start, compile_plan
+from minibox.plan.compiler import Plan, compile_plan
 from minibox.plan.operations import HOST, INIT, MOUNTER, PARENT, Op
 from minibox.plan.rootfs import Rootfs
+from minibox.plan.start import Start
 
 FILTER = b"\0" * 8
 PRIVATE = op.MS_REC | op.MS_PRIVATE

@@ -8,10 +8,11 @@ import pytest
 
 from minibox.errors import ConfigError
 from minibox.plan import operations as op
-from minibox.plan.compiler import Start, compile_plan
+from minibox.plan.compiler import compile_plan
 from minibox.plan.mounts import read
 from minibox.plan.places import Places, clean, from_top
 from minibox.plan.rootfs import Rootfs
+from minibox.plan.start import Start
 
 PROC, SYS, DEV = op.CONTAINERS_PROC, op.CONTAINERS_SYS, op.CONTAINERS_DEV
 NAMESPACES = [{"type": kind} for kind in ("pid", "mount", "network")]

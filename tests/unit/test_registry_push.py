@@ -32,7 +32,7 @@ UPLOADS = " /v2/app/blobs/uploads/"
 def store(tmp_path: Path, registry) -> ImageStore:
     store = ImageStore(str(tmp_path / "root"))
     tars = [tar_of({"a": CONTENT}), tar_of({"b": b"2"})]
-    add_image(store, f"{registry.host}/app:1", [io.BytesIO(tar.getvalue()) for tar in tars])
+    add_image(store.layout, f"{registry.host}/app:1", [io.BytesIO(tar.getvalue()) for tar in tars])
     return store
 
 
@@ -207,7 +207,7 @@ def test_one_image_of_an_index_or_all_of_it_goes(send, store, registry):
     with pytest.raises(ImageNotFound, match=r"in the store is for linux/.*, not linux/s390x"):
         send(platform="linux/s390x")
     s390x = Platform("linux", "s390x", "")
-    other = add_image(store, f"{registry.host}/other:1", [tar_of({"o": b"1"})], platform=s390x)
+    other = add_image(store.layout, f"{registry.host}/other:1", [tar_of({"o": b"1"})], platform=s390x)
     manifest = store.layout.read_blob(other.digest)
     items = [
         {**ours, "platform": store.layout.descriptors()[0]["platform"]},

@@ -16,8 +16,8 @@ from minibox.linux.capabilities import DEFAULT, NAMES
 
 pytest.importorskip("minibox._seccomp", reason="made by the package's build")
 
-from minibox.linux.seccomp import filter_flags
 from minibox.linux.seccomp_compile import compile_filter
+from minibox.linux.seccomp_flags import filter_flags
 from minibox.linux.seccomp_profile import blocks, default_profile
 
 X86_64, I386 = 0xC000003E, 0x40000003

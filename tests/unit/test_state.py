@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibox.engine import live_file, names, ownership, removal, state
+from minibox.engine import image_use, live_file, names, ownership, removal, state
 from minibox.engine.ownership import Claim
 from minibox.errors import ContainerNotFound, MiniboxError, NameTaken, Unreadable, UsageError
-from minibox.image.store import ResolvedImage
+from minibox.image.resolved import ResolvedImage
 
 JOINABLE: dict[str, Any] = {
     "Process": {"cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["A=\udcff\n"]},
@@ -226,12 +226,12 @@ def test_what_containers_need_is_known_from_their_first_word_to_their_last_file(
     files_of(old)
     for each in (ended, old):
         each.release()
-    assert {use.id: (use.digest, use.chain_ids, use.running) for use in state.uses(root)} == {
+    assert {use.id: (use.digest, use.chain_ids, use.running) for use in image_use.uses(root)} == {
         running.id: ("sha256:d", ("sha256:a", "sha256:b"), True),
         ended.id: ("sha256:e", (), False),
         old.id: ("", (), False),
     }
-    assert silent.id not in {use.id for use in state.uses(root)}
+    assert silent.id not in {use.id for use in image_use.uses(root)}
 
 
 @given(st.binary(max_size=60))
@@ -239,7 +239,7 @@ def test_half_a_word_is_none(tmp_path_factory: pytest.TempPathFactory, data: byt
     root = tmp_path_factory.mktemp("root")
     (root / "live").mkdir()
     (root / "live" / ("0abc" * 16)).write_bytes(data)
-    assert [use for use in state.uses(str(root)) if not use.digest] == []
+    assert [use for use in image_use.uses(str(root)) if not use.digest] == []
 
 
 def test_one_that_looks_is_not_the_owner(claim: Make, tmp_path: Path):
@@ -385,7 +385,7 @@ def test_an_owners_file_that_never_reached_the_disk_is_an_orphans(claim: Make, d
     Path(f"{web.root}/live/{web.id}").write_bytes(data)
     assert [(found, remove) for found, remove, _ in ownership.orphans(web.root)] == [(web.id, False)]
     assert state.read(web.root, web.id)["Status"] == "exited"
-    assert state.uses(web.root)[0].id == web.id
+    assert image_use.uses(web.root)[0].id == web.id
 
 
 def test_what_is_no_id_is_no_container(claim: Make):

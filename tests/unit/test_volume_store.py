@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from minibox.engine import state, volume_store
-from minibox.engine.volume_use import LockedVolume, provide
+from minibox.engine.volume_use import LockedVolume, provide, users
 from minibox.engine.volumes import Volume
 from minibox.errors import StoreError, Unsupported, UsageError, VolumeInUse, VolumeNotFound
 
@@ -94,7 +94,7 @@ def test_a_container_whose_record_or_state_is_lost_still_has_its_volume(root):
     container(root, OTHER)
     provide([volume(root, "data")], root, OTHER, made_plainly)
     Path(f"{root}/containers/{OTHER}/state.json").write_text("{")
-    assert volume_store.users(root) == {"data": [ID, OTHER]}
+    assert users(root) == {"data": [ID, OTHER]}
 
 
 @pytest.mark.filterwarnings("ignore::minibox.errors.DamageWarning")

@@ -18,12 +18,14 @@ from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.errors import MiniboxError, UsageError, kernel_says
 from minibox.linux import launcher
 from minibox.linux.capabilities import unknown
-from minibox.linux.seccomp import filter_flags, program_of
+from minibox.linux.seccomp import program_of
+from minibox.linux.seccomp_flags import filter_flags
 from minibox.plan import operations as op
-from minibox.plan.compiler import Start, compile_plan
+from minibox.plan.compiler import compile_plan
 from minibox.plan.mounts import ignored
 from minibox.plan.namespaces import joined, net_devices, on_host, shares_mounts
 from minibox.plan.rootfs import Rootfs
+from minibox.plan.start import Start
 from minibox.record import record
 
 TYPE_CHECKING = False

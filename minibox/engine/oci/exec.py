@@ -19,10 +19,11 @@ from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import launcher
 from minibox.linux.capabilities import capability_name
 from minibox.linux.cgroup import Cgroup
-from minibox.linux.seccomp import filter_flags, program_of
+from minibox.linux.seccomp import program_of
+from minibox.linux.seccomp_flags import filter_flags
 from minibox.plan import operations as op
-from minibox.plan.compiler import Start
 from minibox.plan.exec import Joined, compile_exec
+from minibox.plan.start import Start
 from minibox.record import record
 
 TYPE_CHECKING = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from minibox.engine.oci.state import VERSION
 from minibox.engine.version import version_text
-from minibox.linux import capabilities, seccomp, seccomp_compile
+from minibox.linux import capabilities, seccomp_compile
+from minibox.linux.seccomp_flags import flag_names
 from minibox.plan import mounts, scheduling
 from minibox.plan.namespaces import NAMESPACES
 
@@ -38,8 +39,8 @@ def features() -> dict[str, Any]:
                 "actions": seccomp_compile.action_names(),
                 "operators": seccomp_compile.operator_names(),
                 "archs": list(ARCHITECTURES),
-                "knownFlags": seccomp.flag_names(),
-                "supportedFlags": seccomp.flag_names(),
+                "knownFlags": flag_names(),
+                "supportedFlags": flag_names(),
             },
             "apparmor": {"enabled": True},  # whatever the host has, as the specification wants it
             "selinux": {"enabled": True},

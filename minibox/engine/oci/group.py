@@ -40,13 +40,13 @@ def plan_group(spec: Spec, container_id: str, owner: int, *, by_systemd: bool, r
         ConfigError: cgroupsPath has another form.
         LimitError: a limit can't be had here, or systemd can't be asked.
     """
-    from minibox.linux.cgroup import place
+    from minibox.linux.cgroup import place, process_scope
 
     resources = spec["linux"].get("resources", {})
     path = spec["linux"].get("cgroupsPath", "")
     owner = owner if _is_delegated(spec) and not rootless else 0
     if by_systemd:
-        group = place.make_scope(path, container_id, resources, devices=not rootless, owner=owner)
+        group = process_scope.make_scope(path, container_id, resources, devices=not rootless, owner=owner)
         return GroupPlan(cgroup.CgroupHost("v2", {}), group, lambda: group)
     found = place.find_place(path, container_id)
     steps = place.place_steps(found, resources, devices=not rootless)

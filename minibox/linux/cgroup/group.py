@@ -26,9 +26,24 @@ from minibox.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Protocol
 
     from minibox.linux.cgroup.host import CgroupHost
-    from minibox.linux.cgroup.systemd import HeldScope, ProcessScope
+
+    class Scope(Protocol):
+        """A scope of systemd's that the cgroup is in, or is: see `systemd.HeldScope` and `process_scope.ProcessScope`."""
+
+        is_made: bool
+
+        def join(self, name: str, pid: int, below: str = "", /) -> None:
+            """Have systemd move the process ``pid`` to the cgroup ``name`` of the scope, or to one ``below`` that."""
+
+        def hand_over(self) -> None:
+            """The scope stays when this process ends."""
+
+        def close(self) -> None:
+            """Let systemd remove it once it is empty."""
+
 
 SIGKILL = 9
 SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
@@ -78,7 +93,7 @@ class Cgroup:
         name: str,
         v1: dict[str, str],
         v2: str,
-        scope: HeldScope | ProcessScope | None = None,
+        scope: Scope | None = None,
         joined: bool = False,
     ) -> None:
         self.name = name

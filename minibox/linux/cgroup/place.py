@@ -187,26 +187,3 @@ def _is_writable(top: str, bottom: str) -> bool:
     while directory != top and not os.path.isdir(directory):
         directory = directory.rpartition("/")[0]
     return os.access(directory, os.W_OK)
-
-
-def make_scope(
-    cgroups_path: str, container_id: str, resources: Mapping[str, Any], *, devices: bool = True, owner: int = 0
-) -> Cgroup:
-    """The cgroup that systemd makes once there is a process to put into it: by `Cgroup.join`.
-
-    Args:
-        cgroups_path: "slice:prefix:name"; "" for one by the container's id.
-        owner: as of `make_at`.
-
-    Raises:
-        ConfigError: it has another form.
-        LimitError: systemd can't be asked here, or a limit can't be applied: says why, and what to do.
-    """
-    from minibox.linux.cgroup.scope import own_scope
-    from minibox.linux.cgroup.systemd import ProcessScope
-
-    host = own_scope(cgroups_path, container_id, euid=os.geteuid(), environ=os.environ)
-    steps = limit_steps(host, host.scope, resources, devices=devices, everywhere=True)
-    return Cgroup(
-        host.scope, {}, f"{host.v2_parent}/{host.scope}", ProcessScope(host, steps, resources, owner), joined=True
-    )

@@ -16,11 +16,10 @@ from minibox.linux.process import exit_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from typing import Any
 
     from minibox.linux.cgroup.host import CgroupHost
-    from minibox.linux.cgroup.steps import CgroupStep
 
 TIMEOUT_S, RETRY_S = 20.0, 0.05
 _DESTINATION, _PATH = b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1"
@@ -65,7 +64,7 @@ class HeldScope:
 
 
 class JoinedScope(HeldScope):
-    """A `ProcessScope` that is there, for a further process.
+    """A `process_scope.ProcessScope` that is there, for a further process.
 
     Args:
         below: where in it, "" or "/" and a path.
@@ -141,49 +140,6 @@ class Scope(HeldScope):
 
 class UnitExists(MiniboxError):
     """systemd has a unit of this name."""
-
-
-class ProcessScope:
-    """A scope that is a container's cgroup itself, made around its first process; it goes with the last.
-
-    Args:
-        steps: the limits, of which systemd is told those that it has properties for. All are written to the cgroup
-            too: systemd leaves alone, in what it has delegated, what it knows nothing of.
-        owner: as of `place.make_at`.
-    """
-
-    is_made = False
-
-    def __init__(
-        self, host: CgroupHost, steps: tuple[CgroupStep, ...], resources: Mapping[str, Any], owner: int = 0
-    ) -> None:
-        self._host, self._steps, self._resources, self._owner = host, steps, resources, owner
-
-    def join(self, name: str, pid: int, _below: str = "") -> None:
-        """Have systemd make the scope ``name`` of the process ``pid``, and set the limits.
-
-        Raises:
-            MiniboxError: systemd refused.
-            LimitError: the kernel refused a limit.
-        """
-        from minibox.linux.cgroup.creation import make, settings
-        from minibox.linux.cgroup.group import Cgroup
-        from minibox.linux.cgroup.place import give
-        from minibox.linux.cgroup.scope import properties
-
-        told = properties(settings(self._steps), others=0)
-        with Manager() as manager:
-            manager.start_scope(name, self._host.slice, told, pid)
-        self.is_made = True
-        own = tuple(step for step in self._steps if step.op in ("write", "device_filter"))
-        make(self._host, name, own, self._resources)
-        give(Cgroup(name, {}, f"{self._host.v2_parent}/{name}"), self._owner)
-
-    def hand_over(self) -> None:
-        """Nothing is left to do: no process holds it but the container's."""
-
-    def close(self) -> None:
-        """Nothing is left to do: systemd removes it once it is empty."""
 
 
 class _Holder:
