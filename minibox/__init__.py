@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from minibox.api.process import Popen as Popen
     from minibox.api.run import run as run
     from minibox.api.sandbox import Sandbox as Sandbox
+    from minibox.api.sandbox import Snapshot as Snapshot
     from minibox.api.sandboxed import sandboxed as sandboxed
-    from minibox.api.snapshot import Snapshot as Snapshot
     from minibox.engine.completed import CalledProcessError as CalledProcessError
     from minibox.engine.completed import CompletedRun as CompletedRun
     from minibox.errors import CommandNotExecutable as CommandNotExecutable
@@ -50,7 +50,7 @@ else:
         "Popen": "api.process",
         "run": "api.run",
         "Sandbox": "api.sandbox",
-        "Snapshot": "api.snapshot",
+        "Snapshot": "api.sandbox",
         "sandboxed": "api.sandboxed",
         "CompletedRun": "engine.completed",
         "CalledProcessError": "engine.completed",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, Protocol, Unpack
 
     from minibox import ContainerOptions, MiniboxError, Network, Sandbox, Snapshot
-    from minibox.api.options import Place
+    from minibox.api.place import Place
 
     class Snapshots(Protocol):
         """What the fixture `minibox_snapshot` is; arguments and errors as of `minibox.api.prepared.prepared_image`."""
@@ -234,7 +234,7 @@ class SandboxFactory:
             options: these count before the mark's.
         """
         import minibox
-        from minibox.api.options import place
+        from minibox.api.place import place
 
         wanted: Any = {**self._given, **options}
         if isinstance(image, minibox.Snapshot):

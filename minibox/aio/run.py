@@ -7,7 +7,8 @@ from typing import Any, overload
 
 from minibox.aio.blocking import in_thread, started
 from minibox.aio.process import connected, finish
-from minibox.api.options import ContainerOptions, place, run_options
+from minibox.api.options import ContainerOptions, run_options
+from minibox.api.place import place
 from minibox.api.process import Ends, Text, last_words
 from minibox.api.run import streams, words
 from minibox.engine.completed import CompletedRun

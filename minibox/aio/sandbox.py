@@ -13,7 +13,7 @@ from minibox.api import sandbox as of_api
 from minibox.api.options import ContainerOptions
 from minibox.api.process import DEVNULL, Ends, Text, last_words
 from minibox.api.run import streams, words
-from minibox.api.sandbox import READ_BYTES_MAX
+from minibox.api.sandbox_files import READ_BYTES_MAX
 from minibox.engine.completed import CompletedRun
 from minibox.engine.readiness import Succeeds, pauses
 from minibox.outcome import Usage
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from minibox.api.keywords import CommandAsBytes, CommandAsGiven, CommandAsText
     from minibox.api.process import Stream
     from minibox.api.run import Words
-    from minibox.api.snapshot import Snapshot as SnapshotOfApi
+    from minibox.api.sandbox import Snapshot as SnapshotOfApi
     from minibox.outcome import Verdict
 
 

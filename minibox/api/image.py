@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from minibox.api.options import ContainerOptions, Place, place
+from minibox.api.options import ContainerOptions
+from minibox.api.place import Place, place
 from minibox.errors import StoreError
 
 TYPE_CHECKING = False

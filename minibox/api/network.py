@@ -6,6 +6,7 @@ import os
 from _thread import allocate_lock
 from weakref import WeakSet
 
+from minibox.api.place import Places, place
 from minibox.engine import networks
 from minibox.engine.interrupts import uninterrupted
 
@@ -13,8 +14,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
+    from typing import Protocol
 
-    from minibox.api.sandbox import Sandbox
+    class Member(Protocol):
+        """A `minibox.Sandbox`, as far as a network knows it."""
+
+        @property
+        def id(self) -> str: ...
 
 
 class Network:
@@ -64,10 +70,8 @@ class Network:
             Unsupported: this is an ordinary user.
             UsageError, NetworkError: it can't have that name or subnet, or the kernel refused.
         """
-        from minibox.api.options import ContainerOptions, place
-
         self._closed = True  # until there is one
-        where: ContainerOptions = {}
+        where: Places = {}
         if root is not None:
             where["root"] = root
         if runroot is not None:
@@ -93,7 +97,7 @@ class Network:
             self.close()
             raise
 
-    def connect(self, box: Sandbox, *, aliases: Iterable[str] = ()) -> str:
+    def connect(self, box: Member, *, aliases: Iterable[str] = ()) -> str:
         """Put a sandbox that runs on this network; its address here. One that was on it before gets the same, if it is free.
 
         Raises:
@@ -104,7 +108,7 @@ class Network:
         held = uninterrupted(lambda: networks.connect(root, runroot, self.name, box.id, aliases=names))
         return held.address if held else ""
 
-    def disconnect(self, box: Sandbox) -> None:
+    def disconnect(self, box: Member) -> None:
         """Take a sandbox off this network: its link goes, and others no longer know its names.
 
         Raises:
@@ -113,7 +117,7 @@ class Network:
         """
         uninterrupted(lambda: networks.disconnect(self._root, self._runroot, self.name, box.id))
 
-    def partition(self, *groups: Iterable[Sandbox]) -> None:
+    def partition(self, *groups: Iterable[Member]) -> None:
         """Lose all that is sent between sandboxes of different groups, in place of the partition before.
 
         As by a cut cable: nobody is told, connections stall, and go on after `heal` if they still wait. Who is in several
@@ -129,7 +133,7 @@ class Network:
         """Lose nothing any more."""
         uninterrupted(lambda: networks.heal(self._runroot, self._network))
 
-    def address_of(self, box: Sandbox) -> str | None:
+    def address_of(self, box: Member) -> str | None:
         """A sandbox's address on this network; None when it isn't on it."""
         return networks.address_on(self._runroot, self._network, box.id)
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TypedDict
 
+from minibox.api.place import Places
 from minibox.base.paths import absolute
-from minibox.engine.interrupts import uninterrupted
 from minibox.engine.options import RunOptions
-from minibox.engine.roots import claim, default_root, default_runroot
 from minibox.engine.sizes import parse_size
-from minibox.engine.streams import ClosedEnds
 from minibox.errors import UsageError
-from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +23,7 @@ MOUNT_FIELDS = (2, 3)
 Mount = str | tuple[str | os.PathLike[str], str] | tuple[str | os.PathLike[str], str, str]
 
 
-class ContainerOptions(TypedDict, total=False):
+class ContainerOptions(Places, total=False):
     """Keywords of `run`, `Sandbox` and their like: those of ``minibox run`` in Python's types.
 
     Attributes:
@@ -105,43 +101,6 @@ class ContainerOptions(TypedDict, total=False):
     name: str
     pull: str
     platform: str
-    root: str | os.PathLike[str]
-    runroot: str | os.PathLike[str]
-    storage_driver: str
-
-
-@record
-class Place:
-    """Where minibox keeps its state, and by what driver."""
-
-    root: str
-    runroot: str
-    storage_driver: str
-
-
-def place(options: ContainerOptions) -> Place:
-    """That of the options, else of the environment, as it is now, and of config.toml.
-
-    Raises:
-        ConfigError: of config.toml.
-        UnsafeDirectory: somebody else could change what is kept there.
-    """
-    return uninterrupted(lambda: _place(options))
-
-
-def _place(options: ContainerOptions) -> Place:
-    from minibox.config import load
-
-    ClosedEnds()  # for good: a descriptor of ours that had such a number would be taken for the caller's stream
-    root, runroot, driver = options.get("root"), options.get("runroot"), options.get("storage_driver")
-    environ, uid = os.environ, os.geteuid()
-    found = Place(
-        absolute(os.fspath(root)) if root else default_root(environ, uid),
-        absolute(os.fspath(runroot)) if runroot else default_runroot(environ, uid),
-        driver or environ.get("MINIBOX_STORAGE_DRIVER") or load(environ).storage_driver,
-    )
-    claim(found.root, found.runroot)
-    return found
 
 
 def run_options(image: str, command: tuple[str, ...], options: ContainerOptions, *, idle: bool = False) -> RunOptions:
@@ -153,7 +112,7 @@ def run_options(image: str, command: tuple[str, ...], options: ContainerOptions,
     """
     fields: dict[str, Any] = {}
     for key, value in options.items():
-        if key in PLACES:
+        if key in Places.__annotations__:
             continue
         if key not in FIELDS:
             raise TypeError(f"unknown option {key!r}; there are {', '.join(ContainerOptions.__annotations__)}")
@@ -267,7 +226,6 @@ def _quoted(field: str) -> str:
     return '"' + field.replace('"', '""') + '"' if {",", '"'} & {*field} else field
 
 
-PLACES = ("root", "runroot", "storage_driver")
 FIELDS: dict[str, tuple[str, Any]] = {
     "env": ("env", _env),
     "cwd": ("workdir", _text),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from minibox.api.options import place
+from minibox.api.place import place
 from minibox.api.sandbox import Sandbox
 from minibox.errors import ImageNotFound
 

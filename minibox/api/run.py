@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from minibox.api.options import ContainerOptions, place, run_options, text_of
+from minibox.api.options import ContainerOptions, run_options, text_of
+from minibox.api.place import place
 from minibox.api.process import PIPE, Popen, Text, finish, last_words
 from minibox.engine.completed import CompletedRun
 from minibox.engine.embedded import Embedded
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from minibox.api.keywords import RunAsBytes, RunAsGiven, RunAsText
-    from minibox.api.options import Place
+    from minibox.api.place import Place
     from minibox.api.process import Stream
     from minibox.engine.options import RunOptions
-    from minibox.image.store import ResolvedImage
+    from minibox.image.resolved import ResolvedImage
 
     #: A command: not one text, but its words.
     Words = Iterable[str | os.PathLike[str]]

@@ -1,15 +1,18 @@
-"""`minibox.Sandbox`: a container that lives as long as a ``with`` block."""
+"""`minibox.Sandbox`, a container that lives as long as a ``with`` block, and `minibox.Snapshot`, its frozen file system."""
 
 from __future__ import annotations
 
 import os
 from functools import partial
+from hashlib import sha256
 from typing import Any, overload
 
-from minibox.api.options import ContainerOptions, place, run_options, variables
+from minibox.api.options import ContainerOptions, run_options, variables
+from minibox.api.place import Places, place
 from minibox.api.process import DEVNULL, Ends, Popen, Text, finish, last_words
 from minibox.api.run import Owner, streams, words
-from minibox.engine import box_files, readiness
+from minibox.api.sandbox_files import SandboxFiles
+from minibox.engine import readiness, snapshots
 from minibox.engine.completed import CompletedRun
 from minibox.engine.exec import ExecOptions
 from minibox.engine.interrupts import uninterrupted
@@ -20,7 +23,7 @@ from minibox.outcome import Usage
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Unpack
 
@@ -34,14 +37,10 @@ if TYPE_CHECKING:
     )
     from minibox.api.process import Stream
     from minibox.api.run import Words
-    from minibox.api.snapshot import Snapshot
-    from minibox.engine.snapshots import Held
     from minibox.outcome import Verdict
 
-READ_BYTES_MAX = 64 << 20
 
-
-class Sandbox:
+class Sandbox(SandboxFiles):
     """A container of its own root file system, into which commands and files go, until it is closed.
 
     It belongs to this process and dies with it, whatever kills it; nothing of it is left then. A process that is forked
@@ -58,7 +57,7 @@ class Sandbox:
         args: Words | None = None,
         *,
         service: bool = False,
-        _snapshot: Held | None = None,
+        _snapshot: snapshots.Held | None = None,
         **options: Unpack[ContainerOptions],
     ) -> None:
         """Start it.
@@ -202,77 +201,7 @@ class Sandbox:
             uninterrupted(command.abandon)
             raise
 
-    # ---- files ----------------------------------------------------------------------------------
-
-    def write_file(
-        self, path: str | os.PathLike[str], data: str | bytes, *, mode: int = 0o644, user: str | int | None = None
-    ) -> None:
-        """Write a file in it, whose directory is there; text is UTF-8.
-
-        Args:
-            user: whose it is, as of `ContainerOptions`; root's when it isn't given.
-
-        Raises:
-            MiniboxError: the directory isn't there, or can't be written.
-        """
-        content = data.encode() if isinstance(data, str) else bytes(memoryview(data))
-        name = "" if user is None else str(user)
-        uninterrupted(lambda: box_files.write(self._box, os.fspath(path), content, mode, name))
-
-    def read_file(self, path: str | os.PathLike[str], *, limit_bytes: int = READ_BYTES_MAX) -> bytes:
-        """The content of a file in it.
-
-        Args:
-            limit_bytes: a larger file is refused, whatever its program has made it: `get` copies a file of any size.
-
-        Raises:
-            MiniboxError: it isn't there, is no regular file, or is larger.
-        """
-        return uninterrupted(lambda: box_files.read(self._box, os.fspath(path), limit_bytes))
-
-    def put(self, source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-        """Copy a file or a directory of the host into it, by the rules of ``docker cp``: it is root's inside.
-
-        Raises:
-            MiniboxError: one of both isn't there, or a file would replace a directory or the other way round.
-        """
-        uninterrupted(lambda: box_files.put(self._box, os.fspath(source), os.fspath(path)))
-
-    def get(self, path: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
-        """Copy a file or a directory of it to the host, by the same rules: it is the caller's.
-
-        Raises:
-            MiniboxError: one of both isn't there, or a file would replace a directory or the other way round.
-        """
-        uninterrupted(lambda: box_files.get(self._box, os.fspath(path), os.fspath(destination)))
-
-    def diff(self) -> list[tuple[str, str]]:
-        """What has changed in its root file system since its image, sorted by path: ``("A", "/etc/new")``.
-
-        The first is A for what was added, C for changed, D for deleted.
-        """
-        from minibox.engine.differences import diff
-
-        self._box.check_open("compare")
-        return uninterrupted(lambda: diff(self._box.root, self.id))
-
-    def commit(self, reference: str, *, changes: Iterable[str] = (), message: str = "") -> str:
-        """Make an image of it, with a layer of what has changed; its processes are stopped meanwhile.
-
-        A database is better stopped before, so that all of it is in its files.
-
-        Args:
-            reference: the image's name.
-            changes: Dockerfile instructions for its config, such as ``CMD ["serve"]``.
-
-        Returns:
-            The image's id, ``sha256:`` and 64 digits.
-        """
-        from minibox.engine.commit import CommitOptions, commit
-
-        self._box.check_open("commit")
-        options = CommitOptions(reference=reference, change=tuple(changes), message=message)
-        return uninterrupted(lambda: commit(self._box.root, self.id, options))
+    # ---- its root file system ---------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
         """Freeze its root file system, as it is now, to begin other sandboxes with; see `Snapshot`.
@@ -284,8 +213,6 @@ class Sandbox:
             Unsupported: it was made with ``disk``, and has ended.
             MiniboxError: the disk of the host is full.
         """
-        from minibox.api.snapshot import Snapshot
-
         snapshot = Snapshot()
         try:
             uninterrupted(lambda: snapshot._hold(self._box.freeze()))
@@ -448,3 +375,103 @@ def exec_options(
         user="" if user is None else str(user),
         workdir=os.fspath(cwd) if cwd is not None else "",
     )
+
+
+class Snapshot:
+    """What a sandbox had on its root file system; `Sandbox.snapshot` and `open_or_create` make one.
+
+    What begins with it costs the same however many files there are: they are a layer below, and none is copied. It is
+    there as long as somebody holds it, this process or another, and is removed with the last; whoever is killed holds
+    nothing. What is mounted, volumes and tmpfs, isn't in it, nor is any process.
+
+    Attributes:
+        id: 64 hexadecimal digits.
+    """
+
+    _held: snapshots.Held
+
+    def __init__(self) -> None:
+        """Not by users."""
+
+    def _hold(self, held: snapshots.Held) -> None:
+        self._held = held
+
+    @classmethod
+    def open_or_create(
+        cls,
+        key: str,
+        prepare: Callable[[], Sandbox],
+        *,
+        root: str | os.PathLike[str] | None = None,
+        runroot: str | os.PathLike[str] | None = None,
+    ) -> Snapshot:
+        """The snapshot of that key: of all processes that want it at one time, one prepares it, and the others wait.
+
+        For workers of one test run: with the last that holds it, it goes, and the next run prepares anew.
+
+        Args:
+            key: any text; those of one state root share it.
+            prepare: makes a sandbox, writes to it what is wanted and returns it; it is frozen and closed.
+            root, runroot: as of `ContainerOptions`; what ``prepare`` makes must be there too.
+
+        Raises:
+            MiniboxError: the disk is full; and what ``prepare`` raises.
+        """
+        where: Places = {}
+        if root is not None:
+            where["root"] = root
+        if runroot is not None:
+            where["runroot"] = runroot
+        snapshot_id = sha256(key.encode()).hexdigest()
+
+        def make() -> snapshots.Held:
+            with prepare() as box:
+                return box._box.freeze(snapshot_id)
+
+        snapshot = cls()
+        try:
+            snapshot._hold(snapshots.hold_or_freeze(place(where).root, snapshot_id, make))
+            return snapshot
+        except BaseException:
+            snapshot.close()
+            raise
+
+    @property
+    def id(self) -> str:
+        return self._held.frozen.id
+
+    def sandbox(
+        self, args: Words | None = None, *, service: bool = False, **options: Unpack[ContainerOptions]
+    ) -> Sandbox:
+        """A sandbox that begins with it, and is changed alone; arguments and errors as of `Sandbox`.
+
+        Variables, user, working directory and command are those of the sandbox that was frozen unless they are given;
+        its limits, mounts and networks are not.
+        """
+        options.setdefault("root", self._held.root)
+        given: dict[str, Any] = {**options, "storage_driver": self._held.frozen.driver}
+        return Sandbox(self._held.frozen.image.reference, args, service=service, _snapshot=self._held, **given)
+
+    def close(self) -> None:
+        """Let go of it. Sandboxes that have begun with it go on."""
+        if hasattr(self, "_held"):
+            uninterrupted(self._held.close)
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        held = getattr(self, "_held", None)
+        if held and not held.is_closed:
+            import warnings
+
+            warnings.warn(f"snapshot {self.id[:12]} was not closed", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<minibox.Snapshot {self.id[:12]} of {self._held.frozen.image.reference}>"

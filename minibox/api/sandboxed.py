@@ -135,7 +135,7 @@ class _Call:
     def __call__(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         from socket import socketpair
 
-        from minibox.api.options import place
+        from minibox.api.place import place
         from minibox.api.run import Owner
 
         packed = self._packed(arguments, keywords)
