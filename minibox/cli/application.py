@@ -7,14 +7,15 @@ from importlib import import_module
 
 import click
 
-from minibox.cli.main import COMPLETE_VARIABLE
-from minibox.cli.settings import Settings, make_settings
+from minibox.cli.settings import COMPLETE_VARIABLE, Settings, make_settings
 from minibox.errors import UsageError
-from minibox.storage import DRIVERS
+from minibox.storage.snapshot import DRIVERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from click.shell_completion import CompletionItem
 
     ParamType = click.ParamType[Any]
 else:
@@ -296,6 +297,20 @@ def settings_of(ctx: click.Context) -> Settings:
         UnsafeDirectory: they aren't.
     """
     return ctx.obj.claimed() if isinstance(ctx.obj, Settings) else named_settings(ctx)
+
+
+def complete_image(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of an image."""
+    from minibox.cli.completion import image_candidates
+
+    return image_candidates(settings_of(ctx), incomplete)
+
+
+def complete_container(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a container."""
+    from minibox.cli.completion import container_candidates
+
+    return container_candidates(settings_of(ctx), incomplete)
 
 
 def named_settings(ctx: click.Context) -> Settings:

@@ -7,8 +7,7 @@ from errno import errorcode
 
 import click
 
-from minibox.cli.application import settings_of
-from minibox.cli.container import complete_image
+from minibox.cli.application import complete_image, settings_of
 from minibox.errors import MiniboxError, UsageError, kernel_says
 
 TYPE_CHECKING = False
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from http.client import HTTPResponse
     from typing import Any
 
-    from minibox.image.store import ResolvedImage
+    from minibox.image.resolved import ResolvedImage
 
 FORMATS = ("docker-archive", "oci-archive")  # as in image.archive_save, which --help doesn't load
 URL_SCHEMES = ("http://", "https://")

@@ -8,7 +8,7 @@ from importlib import import_module
 import click
 from click.shell_completion import BashComplete, CompletionItem, get_completion_class, split_arg_string
 
-from minibox.cli.main import COMPLETE_VARIABLE
+from minibox.cli.settings import COMPLETE_VARIABLE
 from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.application import ParamType, RefusedValue, settings_of
+from minibox.cli.application import ParamType, RefusedValue, complete_image, settings_of
 from minibox.cli.run_options import BY_NAME, OPTIONS, Option, convert, make_options, read_words
 from minibox.engine.options import RunOptions
 
@@ -144,20 +144,6 @@ def run_parameters(*, for_shell: bool = False) -> list[click.Parameter]:
     return parameters
 
 
-def complete_image(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the name of an image."""
-    from minibox.cli.completion import image_candidates
-
-    return image_candidates(settings_of(ctx), incomplete)
-
-
-def complete_container(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the name of a container."""
-    from minibox.cli.completion import container_candidates
-
-    return container_candidates(settings_of(ctx), incomplete)
-
-
 def options_of(params: dict[str, Any]) -> RunOptions:
     """`RunOptions` of what click has read."""
     given = dict(params)
@@ -172,7 +158,7 @@ def values_of(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _start(**params: Any) -> int:
-    from minibox.cli.main import start
+    from minibox.cli.run import start
 
     ctx = click.get_current_context()
     return start(str(ctx.info_name), options_of(params), settings_of(ctx))

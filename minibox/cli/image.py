@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.application import settings_of
-from minibox.cli.container import complete_image
+from minibox.cli.application import complete_image, settings_of
 from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False

@@ -6,8 +6,8 @@ import sys
 
 import click
 
-from minibox.cli.application import settings_of
-from minibox.cli.container import RunCommand, complete_container, table_parameters, values_of
+from minibox.cli.application import complete_container, settings_of
+from minibox.cli.container import RunCommand, table_parameters, values_of
 from minibox.cli.exec_options import BY_NAME, OPTIONS, make_options
 from minibox.engine.detach_keys import DETACH_KEYS
 from minibox.engine.exec import ExecOptions
@@ -68,7 +68,7 @@ def attach(ctx: click.Context, container: str, detach_keys: str, no_stdin: bool,
     Several may be attached at once. Where the container has a terminal the keys leave it running, and signals are not
     passed on. What it wrote before is in `minibox logs`.
     """
-    from minibox.cli.main import note
+    from minibox.cli.messages import note
     from minibox.engine.attach import attach as join
 
     settings = settings_of(ctx)
@@ -111,7 +111,7 @@ def logs(
     """Show what a container has written to its stdout and stderr."""
     from time import time
 
-    from minibox.cli.main import note
+    from minibox.cli.messages import note
     from minibox.engine.logs import container_log, log_bound, tail_count
 
     settings, now = settings_of(ctx), time()

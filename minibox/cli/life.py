@@ -6,8 +6,8 @@ from functools import partial
 
 import click
 
-from minibox.cli.application import settings_of
-from minibox.cli.container import RunCommand, complete_container, options_of, run_parameters
+from minibox.cli.application import complete_container, settings_of
+from minibox.cli.container import RunCommand, options_of, run_parameters
 from minibox.cli.several import for_each
 from minibox.engine.detach_keys import DETACH_KEYS
 from minibox.errors import ContainerNotFound, UsageError
@@ -40,7 +40,8 @@ def _stop_options(command: FC) -> FC:
 
 
 def _create(**params: Any) -> None:
-    from minibox.cli.main import note, pull
+    from minibox.cli.messages import note
+    from minibox.cli.run import pull
     from minibox.engine.container import create as make
 
     settings = settings_of(click.get_current_context())
@@ -79,7 +80,7 @@ Example:
 @click.pass_context
 def start(ctx: click.Context, containers: tuple[str, ...], attach: bool, interactive: bool, detach_keys: str) -> int:
     """Start containers that were created or have ended; one that runs is left as it is."""
-    from minibox.cli.main import note
+    from minibox.cli.messages import note
     from minibox.engine import container
 
     settings = settings_of(ctx)
@@ -126,7 +127,7 @@ def stop(ctx: click.Context, containers: tuple[str, ...], timeout: int | None, s
 @click.pass_context
 def restart(ctx: click.Context, containers: tuple[str, ...], timeout: int | None, signal: str) -> int:
     """Stop containers as `minibox stop` does, and start them again."""
-    from minibox.cli.main import note
+    from minibox.cli.messages import note
     from minibox.engine.container import restart as again
     from minibox.linux.signals import signal_number
 
@@ -239,7 +240,7 @@ def rename(ctx: click.Context, container: str, new_name: str) -> None:
 @click.pass_context
 def rm(ctx: click.Context, containers: tuple[str, ...], force: bool, volumes: bool, every: bool) -> int:
     """Remove containers, by name or by the beginning of their id, and what they wrote."""
-    from minibox.cli.main import note
+    from minibox.cli.messages import note
     from minibox.engine.removal import all_ids, kill_ahead, remove
 
     settings = settings_of(ctx)

@@ -11,20 +11,16 @@ import sys
 from errno import EMFILE
 
 from minibox.base.damage import Listening
-from minibox.base.lines import lines_of
 from minibox.base.program import begin, is_shortage
-from minibox.cli.settings import make_settings, read_globals
+from minibox.cli.messages import report, warn
+from minibox.cli.settings import COMPLETE_VARIABLE, make_settings, read_globals
 from minibox.errors import MiniboxError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from minibox.cli.settings import Settings
-    from minibox.engine.options import RunOptions
-    from minibox.errors import Unreadable
 
-COMPLETE_VARIABLE = "_MINIBOX_COMPLETE"
 STATUS_FAILED = 125
 STATUS_INTERRUPTED = 130
 STATUS_BROKEN_PIPE = 141
@@ -40,10 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     given, rest = read_globals(words)
     debug = bool(given.get("debug"))
     try:
-        with Listening(_warn):
+        with Listening(warn):
             return _main(words, given, rest)
     except MiniboxError as error:
-        _report(str(error), error.hint, debug)
+        report(str(error), error.hint, debug)
         return error.status
     except KeyboardInterrupt:
         return STATUS_INTERRUPTED
@@ -53,14 +49,14 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         place = f"{error.filename!r}: " if error.filename else ""
         many = "ulimit -n says how many a program may have" if error.errno == EMFILE else ""
-        _report(place + kernel_says(error), many or "`minibox --debug ...` shows where", debug)
+        report(place + kernel_says(error), many or "`minibox --debug ...` shows where", debug)
         return STATUS_FAILED
     except Exception as error:
         if is_shortage(error):
-            _report("there is not enough memory", "ulimit -v and the machine limit it", debug)
+            report("there is not enough memory", "ulimit -v and the machine limit it", debug)
             return STATUS_FAILED
         words_of_error = f"internal error: {type(error).__name__}: {error}"
-        _report(words_of_error, "this is a bug in minibox; `minibox --debug ...` shows where", debug)
+        report(words_of_error, "this is a bug in minibox; `minibox --debug ...` shows where", debug)
         return STATUS_FAILED
 
 
@@ -70,6 +66,8 @@ def _main(words: list[str], given: dict[str, Any], rest: list[str]) -> int:
 
         options = parse(rest[1:])
         if options is not None:
+            from minibox.cli.run import start
+
             return start(rest[0], options, make_settings(given, os.environ).claimed())
     if rest[:1] == ["exec"] and COMPLETE_VARIABLE not in os.environ:
         from minibox.cli import exec_options
@@ -100,85 +98,6 @@ def program() -> NoReturn:
         except (OSError, ValueError):
             status = status or STATUS_FAILED
     os._exit(status)
-
-
-def start(command: str, options: RunOptions, settings: Settings) -> int:
-    """Run a container in the foreground for the command ``run`` or ``shell``; its exit status."""
-    from minibox.engine import container
-
-    if command == "shell":
-        from minibox.engine.shell import container_of, shell_in, shell_options
-
-        terminal = os.isatty(0) and os.isatty(1)
-        if container_id := container_of(options, settings.root):
-            where = {"root": settings.root, "runroot": settings.runroot}
-            return shell_in(container_id, **where, terminal=terminal, on_note=note)
-        options = shell_options(options, terminal=terminal)
-    trace = None
-    if options.trace:
-        from minibox.cli.explain import print_trace
-
-        trace = print_trace
-    run_it = container.run_detached if options.detach else container.run
-    if options.detach:
-        sys.stdout.write("")  # where it is closed, that is told before there is a container whose id nobody hears
-    result = run_it(
-        options,
-        root=settings.root,
-        runroot=settings.runroot,
-        storage_driver=settings.storage_driver,
-        on_trace=trace,
-        on_note=note,
-        pull=lambda name, platform: pull(settings, name, platform),
-    )
-    if isinstance(result, int):
-        return result
-    sys.stdout.write(result + "\n")
-    return 0
-
-
-def pull(settings: Settings, name: str, platform: str) -> None:
-    """Pull an image for a command that needs it, and show how far it is."""
-    from minibox.cli.registry import show_pull
-
-    show_pull(settings, name, sys.stderr, platform=platform)
-
-
-def _warn(found: Unreadable) -> None:
-    """Tell of a file that was left out, since it can't be read."""
-    note(f"warning: {found}" + (f" ({found.hint})" if found.hint else ""))
-
-
-def note(text: str) -> None:
-    """Tell the user something that is no error."""
-    _write_stderr(f"minibox: {_printable(text)}\n")
-
-
-def _report(message: str, hint: str | None, debug: bool) -> None:
-    if debug:
-        import traceback
-
-        _write_stderr(traceback.format_exc())
-    lines = [f"minibox: {_printable(message)}"]
-    if hint:
-        first, *more = lines_of(hint)
-        lines += [f"hint: {_printable(first)}", *(f"      {_printable(line)}" for line in more)]
-    _write_stderr("\n".join(lines) + "\n")
-
-
-def _printable(text: str) -> str:
-    """``text`` on one line and without control characters: names come from images and users."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _write_stderr(text: str) -> None:
-    if sys.stderr is None:
-        return
-    try:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        return
 
 
 def _forget_stdout() -> None:

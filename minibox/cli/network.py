@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.application import settings_of
+from minibox.cli.application import complete_container, settings_of
 from minibox.cli.several import for_each
 
 TYPE_CHECKING = False
@@ -25,12 +25,6 @@ def complete_network(ctx: click.Context, param: click.Parameter, incomplete: str
     from minibox.cli.completion import network_candidates
 
     return network_candidates(settings_of(ctx), incomplete)
-
-
-def _complete_container(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from minibox.cli.completion import container_candidates
-
-    return container_candidates(settings_of(ctx), incomplete)
 
 
 @click.command(
@@ -138,7 +132,7 @@ def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
 )
 @click.option("--alias", "aliases", metavar="NAME", multiple=True, help="Be called so by others on the network")
 @click.argument("network", metavar="NETWORK", shell_complete=complete_network)
-@click.argument("container", metavar="CONTAINER", shell_complete=_complete_container)
+@click.argument("container", metavar="CONTAINER", shell_complete=complete_container)
 @click.pass_context
 def connect(ctx: click.Context, aliases: tuple[str, ...], network: str, container: str) -> None:
     """Put a container on one more network: at once where it runs, and whenever it is started again."""
@@ -151,7 +145,7 @@ def connect(ctx: click.Context, aliases: tuple[str, ...], network: str, containe
 @click.command(epilog="\b\nExample:\n  minibox network disconnect back web")
 @click.option("-f", "--force", is_flag=True, help="One that isn't on it is fine")
 @click.argument("network", metavar="NETWORK", shell_complete=complete_network)
-@click.argument("container", metavar="CONTAINER", shell_complete=_complete_container)
+@click.argument("container", metavar="CONTAINER", shell_complete=complete_container)
 @click.pass_context
 def disconnect(ctx: click.Context, force: bool, network: str, container: str) -> None:
     """Take a container off a network: its link goes, and others no longer know its names."""

@@ -7,8 +7,7 @@ import sys
 
 import click
 
-from minibox.cli.application import settings_of
-from minibox.cli.container import complete_image
+from minibox.cli.application import complete_image, settings_of
 from minibox.errors import UsageError
 
 TYPE_CHECKING = False

@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+COMPLETE_VARIABLE = "_MINIBOX_COMPLETE"
 WITH_VALUES = ("--root", "--runroot", "--storage-driver")
 
 

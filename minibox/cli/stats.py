@@ -9,8 +9,7 @@ import time
 import click
 
 from minibox.base.lines import lines_of
-from minibox.cli.application import settings_of
-from minibox.cli.container import complete_container
+from minibox.cli.application import complete_container, settings_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import pytest
 
 from minibox import errors
 from minibox.cli import main as cli
+from minibox.cli import run
 from minibox.cli.application import COMMANDS, IMAGE_COMMANDS, SYSTEM_COMMANDS
 from minibox.cli.explain import format_plan, format_trace
 from minibox.cli.run_options import OPTIONS
@@ -106,7 +107,7 @@ def test_errors_become_words_and_statuses(error, status, output, monkeypatch, ca
     def fail(*_: object) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "start", fail)
+    monkeypatch.setattr(run, "start", fail)
     monkeypatch.setattr(cli, "_forget_stdout", lambda: None)
     assert cli.main(["run", "base"]) == status
     text = capsys.readouterr().err
