@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 
 from minibox.base.files import open_to_read
@@ -25,7 +26,7 @@ from minibox.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Self
 
     from minibox.image.compression import Writable
     from minibox.image.layout import Descriptor, Layout
@@ -114,6 +115,33 @@ def _blob_name(digest: str) -> str:
     return f"blobs/sha256/{digest[7:]}"
 
 
+class _Blob:
+    """One of the store, to be read; for use in a ``with`` statement."""
+
+    def __init__(self, layout: Layout, digest: str) -> None:
+        self._digest = digest
+        try:
+            self._file = open(open_to_read(layout.blob_path(digest)), "rb", buffering=0)
+            self.size = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            raise self._unread(error) from error
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as error:  # not of what is written meanwhile
+            raise self._unread(error) from error
+
+    def _unread(self, error: OSError) -> StoreError:
+        return StoreError(f"read blob {self._digest}: {kernel_says(error)}", "pull or load the image again")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
 class _Writer:
     """A tar in which nothing but names and contents differs."""
 
@@ -135,13 +163,8 @@ class _Writer:
     def blob(self, layout: Layout, digest: str) -> None:
         """Copy a blob of the store, verified on the way."""
         hasher = hashlib.sha256()
-        try:
-            with open(open_to_read(layout.blob_path(digest)), "rb", buffering=0) as file:
-                size = file.seek(0, io.SEEK_END)
-                file.seek(0)
-                self._file(_blob_name(digest), size, file, hasher)
-        except FileNotFoundError as error:
-            raise StoreError(f"read blob {digest}: {kernel_says(error)}", "pull or load the image again") from error
+        with _Blob(layout, digest) as blob:
+            self._file(_blob_name(digest), blob.size, blob, hasher)
         if "sha256:" + hasher.hexdigest() != digest:
             raise StoreError(
                 f"blob {digest} is damaged: its content has another digest", "pull or load the image again"

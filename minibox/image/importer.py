@@ -136,7 +136,7 @@ def _add_layer(layout: Layout, source: TarSource) -> tuple[Descriptor, str]:
             file, what = source, "the tar"
         blob = stack.enter_context(layout.new_blob())
         try:
-            return _keep_tar(layout, file, blob)
+            return _keep_tar(layout, _Named(file, what), blob)
         except StoreError as error:
             raise StoreError(f"import {what}: {error}", error.hint) from error
 
@@ -157,6 +157,19 @@ def _keep_tar(layout: Layout, file: Readable, blob: BinaryIO) -> tuple[Descripto
     layout.keep_blob(blob, digest)
     media_type = MEDIA_TYPE_LAYER + LAYER_SUFFIXES[start.compression]
     return {"mediaType": media_type, "digest": digest, "size": stored.size_bytes}, diff_id
+
+
+class _Named:
+    """A file whose errors have its name: they are none of the blob's that is written meanwhile."""
+
+    def __init__(self, file: Readable, name: str) -> None:
+        self._file, self._name = file, name
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._name) from error
 
 
 class _Started:

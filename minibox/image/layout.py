@@ -113,7 +113,7 @@ class Layout:
         """A file to write a blob to; gone at the end unless `keep_blob` was called with it."""
         self.create()
         name = f"{self.root}/tmp/{os.getpid()}-{time.monotonic_ns()}"
-        with _disk_errors(f"write {name}"), open(name, "xb") as file:
+        with _disk_errors(f"write {name}", name), open(name, "xb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)  # tells `_sweep` that the owner lives
                 yield file
@@ -387,10 +387,13 @@ def disk_error(what: str, error: OSError) -> StoreError:
 
 
 @contextmanager
-def _disk_errors(what: str) -> Iterator[None]:
+def _disk_errors(what: str, path: str = "") -> Iterator[None]:
+    """Of writing ``path``, when it is given: an error that names another file is of reading that, for the content."""
     try:
         yield
     except OSError as error:
+        if path and error.filename not in (None, path):
+            raise StoreError(f"read {error.filename}: {kernel_says(error)}") from error
         raise disk_error(what, error) from error
 
 

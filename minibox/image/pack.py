@@ -120,7 +120,7 @@ class LayerWriter:
                 )
             )  # fmt: skip
             if size:
-                self._copy(content, size)
+                self._copy(content, size, path)
         finally:
             if content >= 0:
                 os.close(content)
@@ -204,9 +204,9 @@ class LayerWriter:
         self._write(bytes(2 * BLOCK_BYTES))
         return "sha256:" + self._hasher.hexdigest(), self._size_bytes
 
-    def _copy(self, fd: int, size: int) -> None:
+    def _copy(self, fd: int, size: int, path: str) -> None:
         left = size
-        while left and (chunk := os.read(fd, min(left, CHUNK_BYTES))):
+        while left and (chunk := _read(fd, min(left, CHUNK_BYTES), path)):
             self._write(chunk)
             left -= len(chunk)
         while left:
@@ -219,6 +219,13 @@ class LayerWriter:
         self._hasher.update(data)
         self._size_bytes += len(data)
         self._file.write(data)
+
+
+def _read(fd: int, size: int, path: str) -> bytes:
+    try:
+        return os.read(fd, size)
+    except OSError as error:  # with the path: it is none of what is written
+        raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
 
 
 def header(

@@ -41,6 +41,8 @@ def test_import_save_and_load_by_pipes_and_files(minibox: Run, rootfs: Path, tmp
     assert minibox("images", "-q", "--no-trunc", "mine:1").stdout == made.stdout
     assert minibox("image", "save", "-o", tmp_path / "x.tar", "mine:1").returncode == 0
     assert (tmp_path / "x.tar").read_bytes() == archive
+    full = minibox("save", "-o", "/dev/full", "mine:1")
+    assert (full.returncode, full.stderr) == (125, "minibox: save: write /dev/full: No space left on device (ENOSPC)\n")
     with rootfs.open("rb") as file:
         unnamed = minibox("import", "-", stdin=file)
     assert minibox("load", "-i", tmp_path / "x.tar").stdout == "Loaded image: mine:1\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -360,6 +361,28 @@ def test_what_cannot_be_saved(saved_store):
     with pytest.raises(StoreError, match=r"read blob sha256:.*No such file") as caught:
         save(saved_store, "app:1")
     assert "load the image again" in (caught.value.hint or "")
+
+
+def test_an_archive_that_is_not_written_since_a_blob_can_not_be_read_says_so(saved_store, tmp_path):
+    blob = Path(saved_store.layout.blob_path(f"sha256:{digest_of(LAYERS[0])}"))
+    blob.unlink()
+    for make in (os.mkdir, os.mkfifo):
+        make(blob)
+        with pytest.raises(StoreError, match=f"read blob sha256:{digest_of(LAYERS[0])}: "):
+            save(saved_store, "app:1")
+        (os.rmdir if blob.is_dir() else os.unlink)(blob)
+    with pytest.raises(StoreError, match="read /proc/self/mem: Input/output error"):
+        add_image(saved_store, "app:3", ["/proc/self/mem"], {})
+
+
+def test_a_blob_is_not_blamed_for_what_goes_into_it(saved_store):
+    with pytest.raises(StoreError, match="^read etc/x: Input/output error"), saved_store.layout.new_blob():
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "etc/x")
+    with (
+        pytest.raises(StoreError, match=f"^write {saved_store.root}/tmp/.*: No space left"),
+        saved_store.layout.new_blob(),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # ---- import --------------------------------------------------------------------------------------
