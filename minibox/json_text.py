@@ -1,4 +1,4 @@
-"""JSON without `json`, whose import costs a start more than all that it reads and writes."""
+"""Read and write JSON without importing `json`, because the import takes longer than all the JSON of a start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BLANK = " \t\n\r"
 
 
 class _Rules:
-    """What the scanner of `json`'s C half asks of a decoder."""
+    """The attributes that the scanner in `json`'s C half reads from a decoder."""
 
     strict = True
     object_hook = object_pairs_hook = None
@@ -26,15 +26,15 @@ class _Rules:
 
     @staticmethod
     def parse_constant(name: str) -> Any:
-        raise ValueError(f"{name} is no number of JSON")
+        raise ValueError(f"{name} is not a JSON number")
 
 
 def loads(data: bytes) -> Any:
-    """As `json.loads` of UTF-8, without NaN and Infinity, and without numbers that would be (1e999).
+    """Like `json.loads` for UTF-8, but refuse NaN, Infinity, and numbers too large for a float (1e999).
 
     Raises:
         ValueError: it is not JSON; says where.
-        RecursionError: nested too deep.
+        RecursionError: it is nested too deeply.
     """
     text = data.decode()
     try:
@@ -44,7 +44,7 @@ def loads(data: bytes) -> Any:
         value, end = make_scanner(rules)(text, len(text) - len(text.lstrip(BLANK)))
         if not text[end:].strip(BLANK):
             return value
-    except (ImportError, StopIteration, SystemError):  # another interpreter; or an error, whose words are json's
+    except (ImportError, StopIteration, SystemError):  # another interpreter; or an error, which json puts into words
         pass
     from json import loads as of_json
 
@@ -52,13 +52,13 @@ def loads(data: bytes) -> Any:
 
 
 def dumps(value: Any, before: str = "\n") -> str:
-    """As `json.dumps` with an indent of 1.
+    """Like `json.dumps` with an indent of 1.
 
     Args:
-        before: what stands before each line but the first; "" for all on one line.
+        before: put before each line but the first; "" to put all on one line.
 
     Raises:
-        TypeError: JSON has nothing for a value.
+        TypeError: JSON has no such type.
     """
     if isinstance(value, str):
         return quoted(value)
@@ -80,7 +80,7 @@ _ESCAPES = {9: "\\t", 10: "\\n", 34: '\\"', 92: "\\\\"}
 
 
 def quoted(text: str) -> str:
-    """A JSON string of ASCII."""
+    """Return a JSON string that is all ASCII."""
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     units = text.encode("utf-16-be", "surrogatepass")

@@ -1,8 +1,8 @@
-"""A frozen record for the hot path: dataclass syntax without the import of `dataclasses`.
+"""Frozen records with the syntax of dataclasses, but without importing `dataclasses`.
 
-`dataclasses` imports `inspect` and writes source text for every class: 10 ms that a start of 15 ms
-can't afford. `record` gives what minibox uses of it: an ``__init__`` from the annotations,
-equality, a repr, and immutability. Type checkers treat it as a dataclass (PEP 681).
+That module imports `inspect` and generates source text for every class: 10 ms, too much for a start of 15 ms. `record`
+gives a class what minibox needs: an ``__init__`` from its annotations, equality, a repr and immutability. Type checkers
+treat it as a dataclass (PEP 681).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
 
     def record(cls):
-        """Make ``cls`` a frozen record of its annotated fields, in order; class attributes are defaults."""
+        """Make ``cls`` a frozen record of its annotated fields, in order. Class attributes are the defaults."""
         names = tuple(cls.__annotations__)
         defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
 
@@ -56,5 +56,5 @@ else:
 
 
 def replace(old: R, **changes: Any) -> R:
-    """A copy of the record ``old`` with ``changes``, as `dataclasses.replace`."""
+    """Return a copy of the record ``old`` with some fields changed, like `dataclasses.replace`."""
     return type(old)(**{**{name: getattr(old, name) for name in type(old).__annotations__}, **changes})

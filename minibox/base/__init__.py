@@ -1,5 +1,5 @@
-"""What everything else stands on: files and their codec, locks, limits, the state that a program begins in.
+"""The foundations: reading and writing files, the format of our state files, locks, and how our programs begin.
 
-It imports nothing of minibox but `minibox.errors`, `minibox.record` and `minibox.json_text`; what needs the kernel's
-interfaces belongs to `minibox.linux`.
+Modules here import only `minibox.errors`, `minibox.record` and `minibox.json_text`. Code that needs the kernel's
+interfaces belongs in `minibox.linux`.
 """

@@ -1,6 +1,6 @@
-"""What can be made anew, kept in a file because that takes time: in marshal, the quickest that Python has, behind a checksum.
+"""A cache for values that are slow to compute, one file each: marshal, Python's fastest format, behind a checksum.
 
-Whatever is wrong with such a file, there is none: nobody is told, and it is made again.
+A damaged file counts as a missing one: no error is reported, and the value is computed again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ BYTES_MAX = 64 << 20
 
 
 def read_cache(path: str, key: object) -> Any | None:
-    """What `write_cache` kept for ``key``; None when there is none or it is damaged."""
+    """Return the value that `write_cache` saved for ``key``; None if there is none or the file is damaged."""
     try:
         data = read_file(path, BYTES_MAX)
     except (OSError, ValueError):
         return None
-    # marshal trusts its input, so damage is found before it looks; zlib.crc32 would be an import.
+    # marshal trusts its input, so check for damage first. zlib.crc32 would cost an import.
     payload = data[CHECKSUM_BYTES:]
     if not payload or data[:CHECKSUM_BYTES] != _checksum(payload):
         return None
@@ -38,7 +38,7 @@ def read_cache(path: str, key: object) -> Any | None:
 
 
 def write_cache(path: str, key: object, value: object) -> None:
-    """Keep a value that marshal can write; a cache that can't be written is no error."""
+    """Save a value that marshal can write. It is no error if the file can't be written."""
     entry: Any = key, value
     payload = marshal.dumps(entry, MARSHAL_VERSION)
     if len(payload) > BYTES_MAX - CHECKSUM_BYTES:

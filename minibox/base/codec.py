@@ -1,13 +1,13 @@
-"""The one codec of state: what we keep in a file of ours is JSON, with its kind and the number of its format in it.
+"""The format of our state files: JSON objects that carry their kind and the number of their format.
 
-A module that keeps something declares it once, and encodes and decodes it by nothing else:
+A module that keeps a file declares its kind once, and reads and writes it only through that:
 
     PORTS = FileKind("ports", {"Ports": [{"Address": str, "Port": Between(1, 65535)}]})
     PORTS.write(path, {"Ports": [...]})
     PORTS.read(path)["Ports"]
 
-What can't be decoded is damage of that thing alone: `Damaged`, with the path and the reason, whatever is wrong with it;
-what a newer minibox has written is `NewerFormat`. Who lists many things tells of it (`base.damage`) and goes on.
+A file that can't be decoded raises `Damaged` with the path and the reason, whatever is wrong with it; a file from a
+newer minibox raises `NewerFormat`. Code that lists many files reports these errors (`base.damage`) and goes on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Fields = dict[str, Any]
 
-BYTES_MAX = 64 << 20  # of a file, for who writes it and for who reads it
+BYTES_MAX = 64 << 20  # the largest file that we write or read
 KIND, FORMAT = "Kind", "Format"
 NO_FILE_OF_OURS = (
     EISDIR,
@@ -36,13 +36,13 @@ NO_FILE_OF_OURS = (
     ENODEV,
     ENXIO,
     EIO,
-)  # of open(2) and read(2): a directory, a link, a socket, a bad disk
+)  # errors of open(2) and read(2): a directory, a link, a socket, a bad disk
 BROKEN = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
 SURROGATES = "\\ud", "\\uD"
 
 
 class FileKind:
-    """One kind of file that we keep."""
+    """One kind of state file."""
 
     def __init__(
         self,
@@ -54,38 +54,40 @@ class FileKind:
         indented: bool = True,
         empty: Fields | None = None,
     ) -> None:
-        """Declare it.
+        """Declare a kind of file.
 
         Args:
-            number: of the format that is written; those up to it are read.
-            before: reads what was written before there was a number; `plain` for JSON.
-            indented: else it is one line.
-            empty: what an empty file says; None: it is damaged. A full disk may take no more.
+            name: stored in the file as its kind.
+            shape: what the fields must look like; see `minibox.base.shape`.
+            number: the format that is written. Older ones can still be read.
+            before: decodes files from before formats had numbers; `plain` if they were JSON objects.
+            indented: indent the JSON; otherwise it is one line.
+            empty: the fields of an empty file, which a full disk can leave behind; None if that counts as damage.
         """
         self.name, self.number, self._empty = name, number, empty
         self._shape, self._before, self._start = shape, before, "\n" if indented else ""
 
     def encode(self, fields: Fields) -> bytes:
-        """The content of such a file.
+        """Return the content of the file for these fields.
 
         Raises:
-            MiniboxError: it is more than can be read again.
+            MiniboxError: it would be larger than `read` accepts.
         """
         data = (dumps({KIND: self.name, FORMAT: self.number, **fields}, self._start) + "\n").encode()
         if len(data) > BYTES_MAX:
             raise MiniboxError(
-                f"keep {self.name}: {len(data)} bytes are more than the {BYTES_MAX} that a file may have"
+                f"write the file of {self.name}: {len(data)} bytes, but a file may have at most {BYTES_MAX}"
             )
         return data
 
     def decode(self, data: bytes, path: str) -> Fields:
-        """What `encode` was given.
+        """Return the fields that `encode` was given.
 
         Args:
-            path: for the error.
+            path: named in the error.
 
         Raises:
-            Damaged, NewerFormat
+            Damaged, NewerFormat: they can't be decoded.
         """
         try:
             fields = self._decode(data, path)
@@ -101,7 +103,7 @@ class FileKind:
             return dict(self._empty)
         if not data.startswith(b"{"):
             if self._before is None or self._before is plain:
-                raise ValueError("it is no JSON object")
+                raise ValueError("it is not a JSON object")
             return self._before(data)
         fields = plain(data)
         number = fields.pop(FORMAT, None)
@@ -111,7 +113,7 @@ class FileKind:
             return fields if self._before is plain else self._before(data)
         kind = fields.pop(KIND, None)
         if kind != self.name:
-            raise ValueError(f"it is of the kind {kind!r}, and not {self.name}")
+            raise ValueError(f"its Kind is {kind!r}, not {self.name}")
         if type(number) is not int or number < 1:
             raise ValueError(f"its {FORMAT} is {number!r}")
         if number > self.number:
@@ -119,12 +121,12 @@ class FileKind:
         return fields
 
     def read(self, path: str) -> Fields:
-        """What is in a file.
+        """Return the fields of a file.
 
         Raises:
-            FileNotFoundError
-            Damaged, NewerFormat: it can't be decoded; or it is no regular file.
-            OSError: it can't be opened otherwise, which says nothing of the file.
+            FileNotFoundError: there is no such file.
+            Damaged, NewerFormat: it can't be decoded, or it is not a regular file.
+            OSError: it can't be opened, for a reason that says nothing about its content.
         """
         try:
             data = read_file(path, BYTES_MAX)
@@ -135,7 +137,7 @@ class FileKind:
         return self.decode(data, path)
 
     def read_fd(self, fd: int, path: str) -> Fields:
-        """The same of one that is open."""
+        """Like `read`, for a file that is open already; ``path`` is named in errors."""
         try:
             data = read_fd(fd, BYTES_MAX, path)
         except OSError as error:
@@ -145,11 +147,11 @@ class FileKind:
         return self.decode(data, path)
 
     def write(self, path: str, fields: Fields, *, mode: int = 0o600, durable: bool = False) -> None:
-        """Write a file anew, as `files.replace_file`; a directory that is in its place is put aside.
+        """Replace a file, like `files.replace_file`. A directory that is in the way is put aside.
 
         Raises:
-            OSError: with the path.
-            MiniboxError: it is too large.
+            OSError: it can't be written; with the path.
+            MiniboxError: the content is too large.
         """
         data = self.encode(fields)
         try:
@@ -159,14 +161,14 @@ class FileKind:
             replace_file(path, data, mode=mode, durable=durable)
 
     def change(self, path: str, changed: Callable[[Fields | None], Fields | None], *, durable: bool = False) -> None:
-        """Read a file and write what ``changed`` makes of it, alone among all who do; nothing for None.
+        """Read a file, pass its fields to ``changed`` and write what that returns, while holding the directory's lock.
 
         Args:
-            changed: is given None when there is no file yet.
+            changed: gets None if there is no file yet; returns the new fields, or None to leave the file alone.
 
         Raises:
-            FileNotFoundError: there is no directory for it.
-            Damaged, NewerFormat, OSError: as `read` and `write`.
+            FileNotFoundError: the directory doesn't exist.
+            Damaged, NewerFormat, OSError: from `read` and `write`.
         """
         with Lock(os.path.dirname(path)):
             try:
@@ -179,21 +181,21 @@ class FileKind:
 
 
 def plain(data: bytes) -> Fields:
-    """A JSON object, whatever is in it.
+    """Decode a JSON object without checking its fields.
 
     Raises:
-        ValueError, RecursionError: it is none.
+        ValueError, RecursionError: it is not a JSON object.
     """
     fields = loads(data)
     if not isinstance(fields, dict):
-        raise ValueError(f"it is {name_of(type(fields))} of JSON, and no object")
+        raise ValueError(f"it is {name_of(type(fields))} in JSON, not an object")
     if any(mark.encode() in data for mark in SURROGATES):
         check_texts(fields)
     return fields
 
 
 def damage_of(error: OSError, path: str) -> Damaged | None:
-    """What was found in place of a file of ours; None where the error says nothing of the file."""
+    """Turn an error of reading one of our files into `Damaged`; None if it says nothing about the file itself."""
     if isinstance(error, (NotRegularFile, FileTooLarge)):
         return Damaged(path, f"it is {error.strerror}")
     return Damaged(path, kernel_says(error)) if error.errno in NO_FILE_OF_OURS else None

@@ -1,4 +1,4 @@
-"""Damage is told once, by whoever lists many things and comes upon one that can't be read; then he goes on with the others."""
+"""Report files that can't be read, each once, from code that lists many files and goes on with the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _listeners: list[Callable[[Unreadable], None]] = []
 
 
 def tell(damage: Unreadable) -> None:
-    """Have whoever listens know of it; without a listener it is a warning of Python's. A file is told of once."""
+    """Report a damaged file to the listener, or as a Python warning if there is none. Each file is reported once."""
     if damage.path in _told:
         return
     _told.add(damage.path)
@@ -28,7 +28,7 @@ def tell(damage: Unreadable) -> None:
 
 
 class Listening:
-    """While a ``with`` lasts ``listener`` is told of damage, of each file once."""
+    """Call ``listener`` for each damaged file during a ``with`` block, once a file."""
 
     def __init__(self, listener: Callable[[Unreadable], None]) -> None:
         self._listener = listener

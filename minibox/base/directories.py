@@ -1,8 +1,8 @@
-"""Directories that are ours alone: made so, and accepted only when nobody else can put anything into them or in their place.
+"""Private directories: made private, and accepted only if nobody else can write to them or replace them.
 
-A path is walked from the root by descriptors. Who may write to a directory on the way could put another in the place of what
-follows: so each belongs to root or to the caller, and where others may write to it as well, as to /tmp, it is sticky and what
-follows is no symbolic link.
+The path is walked from the root, one descriptor at a time. Anyone who can write to a directory on the way could replace
+what comes after it. So each directory must belong to root or to the caller. If others may write to it too, like /tmp,
+it must be sticky, and what comes after it must not be a symbolic link.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 LINKS_MAX = 40  # path_resolution(7)
-OVERFLOW_ID = 65534  # how ids look that aren't mapped
+OVERFLOW_ID = 65534  # what an id that isn't mapped looks like
 MODE = 0o700
 
 
 def claim_directory(path: str, inside: Sequence[str] = ()) -> None:
-    """Make a directory that is ours alone, or see that what is there is one.
+    """Make a private directory, or check that the existing one is private.
 
-    Where it can't be made, for want of permission or of space, it is left to who needs it to say so.
+    If it can't be made (no permission, no space), nothing is raised here: the code that uses it reports that.
 
     Args:
         path: absolute.
-        inside: names of directories in it that nobody else shall see into, where they are there.
+        inside: names of its subdirectories to close to others, if they exist.
 
     Raises:
-        UnsafeDirectory: it is somebody else's, no real directory, or others may write to it or replace it.
+        UnsafeDirectory: it belongs to another user, isn't a real directory, or others may write to it or replace it.
     """
     walk = _Walk(path)
     try:
@@ -48,12 +48,12 @@ def claim_directory(path: str, inside: Sequence[str] = ()) -> None:
 
 
 def is_ours(path: str) -> bool:
-    """Is there a directory of that path that nobody else can change? Nothing is made."""
+    """Tell whether there is a private directory at ``path``. Nothing is made."""
     return os.path.isdir(path) and why_not_ours(path) is None
 
 
 def why_not_ours(path: str) -> UnsafeDirectory | None:
-    """What `claim_directory` would raise. Nothing is made."""
+    """Return the error that `claim_directory` would raise, or None. Nothing is made."""
     walk = _Walk(path, make=False)
     try:
         _check_own(path, os.fstat(walk.end()))
@@ -67,16 +67,16 @@ def why_not_ours(path: str) -> UnsafeDirectory | None:
 
 
 class _Walk:
-    """The way to a directory; each descriptor is of what was looked at, whatever has its name now."""
+    """A walk down a path. Each descriptor is of the very directory that was checked, whatever has its name now."""
 
     def __init__(self, path: str, *, make: bool = True) -> None:
         self._path, self._make = path, make
         self._fd = -1
-        self._shared = False  # others may make entries in it
+        self._shared = False  # others may make entries in the current directory
         self._links = 0
 
     def end(self) -> int:
-        """A descriptor of the directory, which is this object's."""
+        """Return a descriptor of the last directory, which belongs to this object."""
         self._go_to("/")
         waiting = self._path.split("/")[::-1]
         while waiting:
@@ -110,11 +110,11 @@ class _Walk:
             self._follow(name, waiting)
             return
         if not S_ISDIR(status.st_mode):
-            raise _refused(self._path, f"{name} is no directory")
+            raise _refused(self._path, f"{name} is not a directory")
         self._go_to(name)
 
     def _check_above(self, name: str) -> None:
-        """Nobody else can put another thing in the place of ``name``."""
+        """Check that nobody else can replace ``name`` in the current directory."""
         status = os.fstat(self._fd)
         if not _is_trusted(status.st_uid):
             raise _refused(self._path, f"{self._place()} above it belongs to user {status.st_uid}")
@@ -129,9 +129,9 @@ class _Walk:
         try:
             os.mkdir(name, MODE if last else 0o755, dir_fd=self._fd)
         except FileExistsError:
-            return  # somebody was faster: who, is seen next
+            return  # another process was faster; the next step checks whose it is
         if last:
-            os.chmod(name, MODE, dir_fd=self._fd)  # whatever the umask is; in a sticky directory it stays ours
+            os.chmod(name, MODE, dir_fd=self._fd)  # independent of the umask; in a sticky directory it stays ours
 
     def _follow(self, name: str, waiting: list[str]) -> None:
         self._links += 1
@@ -152,22 +152,22 @@ def _check_own(path: str, status: os.stat_result) -> None:
 
 
 def _close_to_others(directory_fd: int, name: str) -> None:
-    """What older versions have made for everybody to read."""
+    """Take others' permissions from a directory that an older version made readable for everybody."""
     try:
         status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
         if S_ISDIR(status.st_mode) and status.st_mode & 0o077 and status.st_uid == os.geteuid():
             os.chmod(name, MODE, dir_fd=directory_fd)
     except OSError:
-        pass  # it isn't there, or on a file system without modes
+        pass  # it doesn't exist, or its file system has no modes
 
 
 def _is_private(group: int) -> bool:
-    """Is it the group of this user alone, as distributions give each one that has his number?"""
+    """Tell whether only this user is in the group: distributions give each user a group with the user's number."""
     return group == os.getegid() == os.geteuid() != 0
 
 
 def _is_trusted(user: int) -> bool:
-    """Root may do what it likes anyway; and in a user namespace the host's root has no id."""
+    """Tell whether a user is this one or root, who can do anything. In a user namespace the host's root has no id."""
     return user in (0, os.geteuid()) or (user == OVERFLOW_ID and not _sees_all_ids())
 
 

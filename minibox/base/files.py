@@ -1,7 +1,8 @@
-"""The one writer and the one reader of small files.
+"""Read and write small files.
 
-What we keep is written to a temporary file and renamed: a reader sees the old content or the new, never half. What a
-container, another user or a crash may have written is read with a limit, and only from a regular file.
+A file is written under a temporary name and then renamed, so a reader sees the old content or the new, never half of
+it. Files that a container, another user or a crash may have written are read up to a limit, and only if they are
+regular.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # O_NONBLOCK: a FIFO must not make us wait
 CHUNK_BYTES = 1 << 16
-ASIDE = ".damaged-"  # how the name begins of what was in the way
+ASIDE = ".damaged-"  # prefix of the new name of a directory that was in the way
 
 
 class NotRegularFile(OSError):
-    """A file was expected, and something else is there: a device, a FIFO, a socket, a directory."""
+    """Expected a regular file, found something else: a device, a FIFO, a socket, a directory."""
 
-    not_from_kernel = True  # see `errors.NotFromKernel`, which minibox-oci has no time to import
+    not_from_kernel = True  # as in `errors.NotFromKernel`, which would cost minibox-oci an import
 
 
 class FileTooLarge(OSError):
@@ -35,22 +36,25 @@ class FileTooLarge(OSError):
 
 
 def replace_file(path: str, data: bytes, *, mode: int = 0o600, durable: bool = False, by: str = "") -> None:
-    """Write ``path`` anew: readers see the old content or the new one, and of two writers one wins whole.
+    """Replace the content of ``path``. Readers see all of the old content or all of the new, also with two writers.
 
     Args:
-        mode: the permissions, whatever the umask is.
+        mode: the file's permissions, independent of the umask.
         durable: return only when the new content survives a power loss.
-        by: a directory of the same file system, where it is until it is whole; "" for its own.
+        by: the directory for the temporary file, on the same file system; "" for the directory of ``path``.
 
     Raises:
-        OSError: with the path, and nothing is left beside it. The old content is still there, unless only the sync of
-            the directory failed.
+        OSError: with the path. No temporary file is left. The old content is still there, unless only syncing the
+            directory failed.
     """
     os.close(_replace(path, data, mode, durable, lock=False, by=by))
 
 
 def replace_locked(path: str, data: bytes, *, mode: int = 0o600, durable: bool = False) -> int:
-    """The same; a descriptor of the file, which holds its lock (flock(2)) since before anybody could see it."""
+    """Like `replace_file`, but return a descriptor that holds the file's lock (flock(2)).
+
+    The lock is taken before the file gets its name, so nobody can see the file unlocked.
+    """
     return _replace(path, data, mode, durable, lock=True)
 
 
@@ -83,7 +87,7 @@ def _replace(path: str, data: bytes, mode: int, durable: bool, *, lock: bool, by
 
 
 def replace_link(path: str, target: str) -> None:
-    """A symlink to ``target`` at ``path``, in place of what is there: the cheapest note, never half written.
+    """Make ``path`` a symlink to ``target``, replacing what is there. It is the cheapest note, and never half written.
 
     Raises:
         OSError: with the path.
@@ -99,19 +103,19 @@ def replace_link(path: str, target: str) -> None:
 
 
 def temporary_path(directory: str, name: str) -> str:
-    """A path that nobody can foresee."""
+    """Return an unpredictable path in ``directory``."""
     return os.path.join(directory, f".{name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
 
 
 def close_descriptors(*fds: int) -> None:
-    """Close those that are open; -1 stands for none."""
+    """Close descriptors; -1 is skipped."""
     for fd in fds:
         if fd >= 0:
             os.close(fd)
 
 
 def discard(path: str) -> None:
-    """Remove a file of ours, or what is in its place; none is fine.
+    """Remove one of our files if it exists. A directory in its place is put aside.
 
     Raises:
         OSError: with the path.
@@ -120,14 +124,14 @@ def discard(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
-    except (IsADirectoryError, PermissionError):  # POSIX has EPERM for a directory
+    except (IsADirectoryError, PermissionError):  # POSIX says EPERM for a directory
         if not os.path.isdir(path) or os.path.islink(path):
             raise
         put_aside(path)
 
 
 def remove_all(directory: str) -> None:
-    """Remove a directory of ours with all that is in it; no symlink is followed.
+    """Remove one of our directories and everything in it. Symlinks are not followed.
 
     Raises:
         OSError: with the path.
@@ -142,13 +146,13 @@ def remove_all(directory: str) -> None:
 
 
 def put_aside(path: str) -> None:
-    """A directory that is where a file belongs is kept beside it: else it would be in the way for ever."""
+    """Rename a directory that is where a file belongs, so that it isn't in the way but nothing is lost."""
     directory, name = os.path.split(path)
     os.rename(path, os.path.join(directory, f"{ASIDE}{name[:200]}.{os.urandom(4).hex()}"))
 
 
 def sync_directory(path: str) -> None:
-    """Return when what was made, renamed and removed in the directory survives a power loss.
+    """Return once all that was created, renamed and removed in the directory survives a power loss.
 
     Raises:
         OSError: with the path.
@@ -161,15 +165,15 @@ def sync_directory(path: str) -> None:
 
 
 def read_file(path: Path, limit_bytes: int, *, dir_fd: int | None = None, flags: int = 0) -> bytes:
-    """The content of a regular file of at most ``limit_bytes``.
+    """Return the content of a regular file of at most ``limit_bytes``.
 
     Args:
-        flags: of open(2), beside those for reading: O_NOFOLLOW, say.
+        flags: more flags for open(2), such as O_NOFOLLOW.
 
     Raises:
         NotRegularFile: it is something else; nothing was read from it.
         FileTooLarge: it has more than ``limit_bytes``.
-        OSError: it can't be opened or read, with the path.
+        OSError: it can't be opened or read; with the path.
     """
     look = os.open(path, os.O_PATH | os.O_CLOEXEC | flags, dir_fd=dir_fd)
     try:
@@ -183,18 +187,18 @@ def read_file(path: Path, limit_bytes: int, *, dir_fd: int | None = None, flags:
 
 
 def open_regular(look_fd: int, flags: int, path: Path | None = None) -> int:
-    """Open what ``look_fd`` is a descriptor of (O_PATH), if it is a regular file: to open a device may do something already.
+    """Open the file behind an O_PATH descriptor if it is a regular file. Merely opening a device can have effects.
 
     Args:
-        flags: of open(2), O_NONBLOCK among them: a file may have a lease (fcntl(2)), which open waits for.
-        path: for the error.
+        flags: for open(2). Include O_NONBLOCK, or open may wait for a lease on the file (fcntl(2)).
+        path: named in the error.
 
     Raises:
         NotRegularFile: it is something else, and was not opened.
         OSError: with the path.
     """
     if not S_ISREG(os.fstat(look_fd).st_mode):
-        raise NotRegularFile(EINVAL, "it is no regular file", path)
+        raise NotRegularFile(EINVAL, "not a regular file", path)
     try:
         return os.open(f"/proc/self/fd/{look_fd}", flags)
     except OSError as error:
@@ -203,29 +207,29 @@ def open_regular(look_fd: int, flags: int, path: Path | None = None) -> int:
 
 
 def read_fd(fd: int, limit_bytes: int, path: Path | None = None) -> bytes:
-    """As `read_file`, from the beginning of a file that is open; ``path`` is for the error.
+    """Like `read_file`, from the beginning of an open file; ``path`` is named in the error.
 
-    The size that the file system reports is not trusted: a file of /proc has none, and a file may grow meanwhile.
+    Don't trust the size that the file system reports: a file in /proc has none, and a file may grow meanwhile.
     """
     status = os.fstat(fd)
     if not S_ISREG(status.st_mode):
-        raise NotRegularFile(EINVAL, "it is no regular file", path)
+        raise NotRegularFile(EINVAL, "not a regular file", path)
     if status.st_size > limit_bytes:
-        raise FileTooLarge(EFBIG, f"it is larger than {limit_bytes} bytes", path)
+        raise FileTooLarge(EFBIG, f"larger than {limit_bytes} bytes", path)
     chunks, size = [], 0
     while chunk := os.pread(fd, min(CHUNK_BYTES, limit_bytes + 1 - size), size):
         chunks.append(chunk)
         size += len(chunk)
         if size > limit_bytes:
-            raise FileTooLarge(EFBIG, f"it is larger than {limit_bytes} bytes", path)
+            raise FileTooLarge(EFBIG, f"larger than {limit_bytes} bytes", path)
     return b"".join(chunks)
 
 
 def open_to_append(path: str, mode: int = 0o600) -> int:
-    """A descriptor to add to a regular file, which is made where it isn't there; nothing else is waited for.
+    """Open a regular file for appending, creating it if needed. Never waits, as for the reader of a FIFO.
 
     Raises:
-        NotRegularFile: something else is there.
+        NotRegularFile: it is something else.
         OSError: it can't be opened.
     """
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode)
@@ -233,7 +237,7 @@ def open_to_append(path: str, mode: int = 0o600) -> int:
 
 
 def open_to_read(path: str) -> int:
-    """A descriptor to read a regular file; raises as `open_to_append`."""
+    """Open a regular file for reading; raises the same errors as `open_to_append`."""
     return _regular(os.open(path, READ), path)
 
 
@@ -241,11 +245,11 @@ def _regular(fd: int, path: str) -> int:
     if S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
-    raise NotRegularFile(EINVAL, "it is no regular file", path)
+    raise NotRegularFile(EINVAL, "not a regular file", path)
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write all of ``data`` at the position of a file."""
+    """Write all of ``data`` at the file's current position."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

@@ -1,4 +1,4 @@
-"""JSON as Go's `encoding/json` writes it, byte for byte: there are scripts that compare runc's text."""
+"""Write JSON as Go's `encoding/json` does, byte for byte, because some scripts compare runc's output as text."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _ESCAPED = '"\\<>&'  # the last three for HTML
 
 
 def text(value: Any, indent: str = "", before: str = "\n") -> str:
-    """A value of strings, whole numbers, truths, lists and dicts.
+    """Encode a value made of strings, integers, booleans, None, lists and dicts.
 
     Args:
-        indent: of each level; "" for all on one line, without a space.
-        before: what stands before each line but the first, where there is an indent.
+        indent: the indent of one level; "" to put all on one line without spaces.
+        before: put before each line but the first, if there is an indent.
     """
     if isinstance(value, str):
         return _string(value)
@@ -30,7 +30,7 @@ def text(value: Any, indent: str = "", before: str = "\n") -> str:
         colon = ": " if indent else ":"
         parts = [f"{_string(key)}{colon}{text(each, indent, inner)}" for key, each in value.items()]
         return f"{{{inner}{f',{inner}'.join(parts)}{close}}}" if value else "{}"
-    raise TypeError(f"no value of these: {type(value).__name__}")
+    raise TypeError(f"can't write {type(value).__name__} as JSON")
 
 
 def _string(word: str) -> str:

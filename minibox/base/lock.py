@@ -1,4 +1,4 @@
-"""The one lock of those who read something, change it and write it: flock(2), which the kernel drops with its holder."""
+"""A lock for reading, changing and writing a file: flock(2), which the kernel releases when the holder dies."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ SHARED, ALONE = fcntl.LOCK_SH, fcntl.LOCK_EX
 
 
 class Lock:
-    """A directory or a file, locked for as long as a ``with`` lasts.
+    """Lock a directory or a file for the length of a ``with`` block.
 
-    Two of one process exclude each other too: who holds one must not ask for it again.
+    Two locks on one path exclude each other within a process, too: don't take a lock again that you hold.
     """
 
     def __init__(self, path: str, kind: int = ALONE) -> None:
-        """Nothing is locked yet.
+        """Prepare the lock; ``with`` takes it.
 
         Args:
-            path: a directory; or a file, which is there.
+            path: an existing directory or file.
         """
         self.path, self._kind, self.fd = path, kind, -1
 
     def __enter__(self) -> Lock:
-        """Wait for it.
+        """Wait for the lock.
 
         Raises:
-            OSError: it isn't there; with the path.
+            OSError: the path doesn't exist or can't be opened; with the path.
         """
         fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

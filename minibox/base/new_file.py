@@ -1,4 +1,4 @@
-"""A file that is written piece by piece, and is there once it is whole: `save -o`, `export -o`."""
+"""A file that is written piece by piece, and appears only when it is complete: `save -o`, `export -o`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def written_whole(path: str) -> Iterator[BinaryIO]:
-    """A new file for a ``with`` block, which is at ``path`` once the block has succeeded, and not before.
+    """Give a ``with`` block a new file, and rename it to ``path`` when the block succeeds.
 
-    Its permissions are the umask's. Nothing that others have put beside ``path`` is written to.
+    The umask decides its permissions. Files that others put beside ``path`` are never written to.
 
     Raises:
-        OSError: with the path, and nothing is left beside it.
+        OSError: with the path. No temporary file is left.
     """
     temporary = temporary_path(*os.path.split(path))
     try:

@@ -1,4 +1,4 @@
-"""Paths of the caller."""
+"""Make the caller's paths absolute."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
 
 
 def absolute(path: str) -> str:
-    """``path`` from the root directory on, normalised in text only, as a shell's ``cd -L`` would.
+    """Make ``path`` absolute and normalise its text, like a shell's ``cd -L``.
 
     Raises:
-        MiniboxError: as `from_root`.
+        MiniboxError: like `from_root`.
     """
     return os.path.normpath(from_root(path))
 
 
 def from_root(path: str, cwd: str | None = None) -> str:
-    """``path`` from the root directory on, else as it is: what `absolute` does to ``link/..`` leads elsewhere.
+    """Make ``path`` absolute and change nothing else. `absolute` would lead elsewhere for ``link/..``.
 
     Args:
-        cwd: where it begins; "" for a directory that was removed, None for that of this process.
+        cwd: where a relative path begins; None for this process's working directory, "" if that was removed.
 
     Raises:
-        MiniboxError: it begins at a working directory that was removed: then it leads nowhere.
+        MiniboxError: the path is relative, and the working directory was removed.
     """
     if os.path.isabs(path):
         return path
@@ -36,7 +36,7 @@ def from_root(path: str, cwd: str | None = None) -> str:
 
 
 def working_directory() -> str:
-    """That of this process; "" when it was removed, or can't be reached from the root directory."""
+    """Return this process's working directory; "" if it was removed or can't be reached from the root directory."""
     try:
         return os.getcwd()
     except OSError:
@@ -44,7 +44,7 @@ def working_directory() -> str:
 
 
 def search_path() -> list[str]:
-    """`sys.path`, absolute; without what begins at a working directory that is not there any more."""
+    """Return `sys.path` with absolute entries; without relative ones if the working directory was removed."""
     import sys
 
     cwd = working_directory()
@@ -55,6 +55,6 @@ def _lost(path: str) -> MiniboxError:
     from minibox.errors import MiniboxError
 
     return MiniboxError(
-        f"find {path}: the working directory is not there any more",
-        "it was removed, or can't be reached: cd to another one, or give an absolute path",
+        f"find {path}: the working directory was removed or can't be reached",
+        "cd to another directory, or give an absolute path",
     )

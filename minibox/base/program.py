@@ -1,6 +1,7 @@
-"""What each program of ours relies on, whoever started it and in whatever state: set once, at its begin.
+"""Set up the state that our programs rely on, whatever state their caller started them in.
 
-Only for programs: what embeds minibox keeps its own signals, umask and streams. The programs in C have ``native/begin.h``.
+Only for our own programs: one that embeds minibox keeps its signals, umask and streams. The programs in C have
+``native/begin.h``.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ OWNERS_BITS, OTHERS_WRITE, USUAL_UMASK = 0o700, 0o002, 0o022
 
 
 def begin() -> None:
-    """Call it before anything else.
+    """Set up signals, umask and standard streams. Call this before anything else.
 
-    - No signal is blocked, and SIGCHLD isn't ignored: else the ends of children are lost, and with them their errors.
-      Other ignored signals stay so, as nohup(1) wants it.
-    - The umask takes nothing from the owner, who is to read again what we write, and doesn't let everybody write.
-    - 0, 1 and 2 are open: no file that is opened later is taken for one of them. To use one that was closed is an error
-      in words (`standard_streams`), but standard error, which then goes nowhere.
-    - What can't be written in the encoding of a stream is written another way, and a program that has set O_NONBLOCK on
-      a stream makes us wait, not fail.
+    - Unblock all signals and don't ignore SIGCHLD: otherwise we would miss the ends of children, and with them their
+      errors. Other ignored signals stay ignored, as nohup(1) wants.
+    - Have the umask leave the owner's permissions, so that we can read what we write, and never let everybody write.
+    - Open 0, 1 and 2 if they are closed, so that no file opened later gets one of these numbers. Using one that was
+      closed raises an error (`standard_streams`); output to standard error is then discarded.
+    - Escape characters that a stream's encoding doesn't have. If some program set O_NONBLOCK on a stream, wait
+      instead of failing.
     """
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     if _signal.getsignal(_signal.SIGCHLD) != _signal.SIG_DFL:
@@ -45,10 +46,10 @@ def begin() -> None:
 
 
 def check_umask() -> None:
-    """For what may not set it, as it isn't a program of ours: may we read again what we write?
+    """Check that the umask lets us read what we write, in a program that isn't ours and whose umask we may not set.
 
     Raises:
-        MiniboxError: its umask takes that from us.
+        MiniboxError: the umask removes permissions of the owner.
     """
     if os.geteuid() == 0:
         return
@@ -58,11 +59,11 @@ def check_umask() -> None:
         from minibox.errors import MiniboxError
 
         raise MiniboxError(
-            f"the umask of this process is {mask:04o}: minibox could not read again what it writes",
+            f"the umask of this process is {mask:04o}: minibox couldn't read the files that it writes",
             "set one that leaves the owner's bits, such as os.umask(0o022)",
         )
 
 
 def is_shortage(error: Exception) -> bool:
-    """Is it that there is not enough memory? An extension that can't be loaded for want of it is an ImportError."""
+    """Tell whether an error means that memory ran out. Loading an extension then fails with an ImportError."""
     return isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error))

@@ -1,8 +1,9 @@
-"""Shapes of values that come from a file: what is accepted, and the refusal in words.
+"""Check the values that come from a file, and say in words what is wrong with them.
 
-A *shape* says what is accepted: a type (``int`` is no bool, a ``float`` may be whole), ``[shape]`` for a list of such,
-``{"Name": shape, "Other?": shape}`` for an object that has at least these, ``{str: shape}`` for one with any names, a
-tuple of alternatives, ``object`` for anything, or a function that says whether a value will do.
+A *shape* says what is accepted: a type (``int`` excludes bool, ``float`` includes whole numbers), ``[shape]`` for a
+list, ``{"Name": shape, "Other?": shape}`` for an object with at least these fields (``?``: optional), ``{str:
+shape}`` for an object with any fields, a tuple of alternatives, ``object`` for anything, or a function that takes a
+value and returns whether it is accepted.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ PID = Between(-1, (1 << 31) - 1)
 
 
 def moment(value: object) -> bool:
-    """A shape: seconds since 1970, of a year that has four digits."""
+    """A shape: seconds since 1970, before the year 10000."""
     return type(value) in (int, float) and 0 <= value < 253402300800  # type: ignore[operator]
 
 
 def long_id(value: object) -> bool:
-    """A shape: 64 hexadecimal digits, as containers, networks and snapshots have."""
+    """A shape: 64 hexadecimal digits, the id of a container, network or snapshot."""
     return type(value) is str and len(value) == 64 and HEXADECIMAL.issuperset(value)
 
 
 def path_part(value: object) -> bool:
-    """A shape: the name of a file in a directory, which can't lead out of it."""
+    """A shape: the name of a file, which can't lead out of its directory."""
     return type(value) is str and value not in ("", ".", "..") and "/" not in value and "\0" not in value
 
 
 def check(value: Any, shape: Any, place: str = "") -> None:
-    """Refuse a value that isn't of a shape.
+    """Check that a value has a shape.
 
     Raises:
-        ValueError: says where, and what was expected.
+        ValueError: it hasn't; says where, and what was expected.
     """
     if isinstance(shape, tuple):
         if not any(_fits(value, each) for each in shape):
@@ -102,11 +103,11 @@ def _is_of(value: Any, shape: Any) -> bool:
 
 def _refusal(value: Any, wanted: str, place: str) -> str:
     found = repr(value)
-    return f"{place or 'it'} is {found if len(found) < 60 else name_of(type(value))}, and not {wanted}"
+    return f"{place or 'it'} is {found if len(found) < 60 else name_of(type(value))}, not {wanted}"
 
 
 def name_of(shape: Any) -> str:
-    """What a shape or a type is called in a refusal."""
+    """Return the name of a shape or a type for an error."""
     if isinstance(shape, (dict, list)):
         shape = type(shape)
     names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
@@ -114,7 +115,7 @@ def name_of(shape: Any) -> str:
 
 
 def check_texts(value: Any) -> None:
-    """Refuse strings that neither the kernel nor a terminal can be given: half a surrogate pair."""
+    """Refuse strings with half a surrogate pair: they can be passed neither to the kernel nor to a terminal."""
     if isinstance(value, str):
         fsencode(value)
     elif isinstance(value, list):

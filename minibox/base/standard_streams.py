@@ -1,4 +1,4 @@
-"""Standard streams that a program was started without, or with O_NONBLOCK: what stands in `sys` for them."""
+"""Replacements in `sys` for standard streams that were closed, or set to O_NONBLOCK, when the program started."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ NAMES = ("standard input", "standard output", "standard error")
 
 
 class ClosedStream(MiniboxError):
-    """A command reads or writes a standard stream that its caller has closed."""
+    """A command used a standard stream that its caller had closed."""
 
 
 def closed(fd: int) -> TextIOWrapper:
-    """Put /dev/null in the place of a descriptor that is closed, and give the stream for it.
+    """Open /dev/null as a descriptor that is closed, and return a stream for it.
 
-    It is there so that the number isn't given to another file; to read or write it is a `ClosedStream`, which who closes
-    standard error doesn't want to hear of.
+    This keeps the number from going to another file. Reading or writing the stream raises `ClosedStream`, except for
+    standard error: whoever closes that doesn't want to see errors.
     """
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    if null != fd:  # the lowest number that is free is ours, since those before it are open
+    if null != fd:  # usually equal: open(2) returns the lowest free number, and those below ``fd`` are open
         os.dup2(null, fd)
         os.close(null)
     os.set_inheritable(fd, True)
@@ -36,9 +36,9 @@ def closed(fd: int) -> TextIOWrapper:
 
 
 def patient(stream: TextIOWrapper, fd: int) -> TextIOWrapper:
-    """``stream`` over a file that somebody who shares it has set to O_NONBLOCK: it waits where that would fail.
+    """Replace ``stream``, whose file is set to O_NONBLOCK, by one that waits instead of failing.
 
-    The flag stays, since it is theirs, too.
+    The flag stays set, since other processes share it.
     """
     raw = _Patient(fd, "r" if fd == 0 else "w", closefd=False)
     buffer = BufferedReader(raw) if fd == 0 else BufferedWriter(raw)

@@ -1,8 +1,9 @@
-"""The bridge and a container's place on it: links, addresses and routes.
+"""The bridge, and what connects a container to it: links, addresses and routes.
 
-A bridge with the subnet's gateway address belongs to a runroot, and one to each network with a name; a
-container has a veth pair for each that it is on, one end on the bridge, the other its `eth0`. Links go by rtnetlink (see `rtnetlink`), the way to the
-outside by `firewall`. Nothing has to be undone for a container: its veth goes with its namespace.
+Each runroot has a bridge, and so has each named network. The bridge has the gateway address of its subnet. For each
+network that it is on, a container has a veth pair: one end is on the bridge, the other is its `eth0`. Links are made
+with `rtnetlink`; `firewall` opens the way to the outside. Nothing has to be undone for a container: the kernel
+removes the veth pair with the container's namespace.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ DEFAULT_MTU = 1500
 def wire(lease: Lease, netns_fd: int, interface: str = "eth0") -> None:
     """Connect a container's network namespace to the lease's bridge: a link, its address, the default route.
 
-    Call it in the network namespace that the bridge is in, while the container waits or mounts;
-    `lo` is the container's own business. The bridge, NAT and forwarding are made or mended first.
-    Safe in a process with several threads. Takes 1 to 2 ms once the bridge is there.
+    Call it in the network namespace of the bridge, while the container waits or mounts. It makes or repairs the
+    bridge, NAT and forwarding first. The container sets up its own `lo`. You can call it in a process with several
+    threads. It takes 1 to 2 ms once the bridge exists.
 
     Args:
         lease: from `lease.take`.
-        netns_fd: an open network namespace (``/proc/<pid>/ns/net``), which needs CAP_SYS_ADMIN over it.
+        netns_fd: an open network namespace (``/proc/<pid>/ns/net``); you need CAP_SYS_ADMIN over it.
         interface: the link's name in it.
 
     Raises:
@@ -57,7 +58,7 @@ def wire(lease: Lease, netns_fd: int, interface: str = "eth0") -> None:
 
 
 def make(place: Lease) -> None:
-    """Make the bridge of a network, before it has a container on it.
+    """Make the bridge of a network that has no container yet.
 
     Raises:
         NetworkError: what was tried, and what the kernel or nft said.
@@ -68,7 +69,7 @@ def make(place: Lease) -> None:
 def _with_bridge(
     lease: Lease, trying: str, act: Callable[[dict[str, rtnetlink.Request], Link, int, int], None]
 ) -> None:
-    """Have the bridge and its rules in place, and meanwhile ``act`` with its index and its MTU."""
+    """Make sure that the bridge and its rules exist; while nft runs, call ``act`` with the bridge's index and MTU."""
     if not lease.internal:
         firewall.enable_forwarding()
     pending = firewall.begin(lease.runroot, lease.bridge, lease.subnet)
@@ -85,13 +86,13 @@ def _with_bridge(
 
 
 def free_interface(netns_fd: int) -> str:
-    """The first of eth0, eth1 ... that a network namespace doesn't have."""
+    """Return the first of eth0, eth1 ... that is free in a network namespace."""
     taken = {name for _, name in rtnetlink.in_netns(netns_fd, _socket.if_nameindex)}
     return next(name for number in range(len(taken) + 1) if (name := f"eth{number}") not in taken)
 
 
 def route_out(lease: Lease, netns_fd: int) -> None:
-    """Lead what leaves a network namespace over this bridge, unless it has a way out already."""
+    """Add a default route over this bridge to a network namespace, unless it has one already."""
     requests = rtnetlink.requests(f"{lease.runroot}/network")
     with rtnetlink.in_netns(netns_fd, Link) as inside:
         (answer,) = inside.send(requests["add default route"].fill({"gateway": _socket.inet_aton(lease.gateway)}))
@@ -100,9 +101,10 @@ def route_out(lease: Lease, netns_fd: int) -> None:
 
 
 def reflect(lease: Lease) -> None:
-    """Have the bridge send to a container what comes from it, too: what it sends to a published port of its own.
+    """Let the bridge send a container's packets back to it, so that it can reach its own published ports.
 
-    Where br_netfilter is loaded a bridge hands that from port to port, and else not to the one that it came by.
+    With br_netfilter loaded these packets pass through the bridge, which normally never sends a packet out of the
+    port that it came in by.
 
     Raises:
         NetworkError: the kernel refuses.
@@ -116,7 +118,7 @@ def reflect(lease: Lease) -> None:
 
 
 def unwire(lease: Lease) -> None:
-    """Delete the container's veth pair now, rather than when the kernel frees its namespace. Not there: no error."""
+    """Delete the container's veth pair now, not when the kernel frees its namespace. It is no error if it is gone."""
     try:
         index = _socket.if_nametoindex(veth_name(lease))
     except OSError:
@@ -125,7 +127,7 @@ def unwire(lease: Lease) -> None:
 
 
 def remove_bridge(runroot: str, bridge: str = "") -> None:
-    """Remove a runroot's bridge, its firewall elements and its state, when no lease is left on it.
+    """Remove a bridge without leases, with its firewall elements and its state; "" for the runroot's own bridge.
 
     Raises:
         NetworkError: an address is still leased, or the kernel or nft refuses.
@@ -137,7 +139,7 @@ def remove_bridge(runroot: str, bridge: str = "") -> None:
             held = leases.leased(state)
             if held:
                 raise NetworkError(
-                    f"remove bridge {bridge}: {len(held)} addresses are in use, {', '.join(sorted(held)[:3])} first",
+                    f"remove bridge {bridge}: {len(held)} addresses are in use, such as {', '.join(sorted(held)[:3])}",
                     hint="stop the containers on it first",
                 )
             heal(runroot, bridge)
@@ -149,7 +151,7 @@ def remove_bridge(runroot: str, bridge: str = "") -> None:
             if index:
                 _delete(runroot, index, bridge)
             leases.remove_rubbish(state)
-            os.rmdir(f"{state}/leases")  # refused where somebody has just taken one
+            os.rmdir(f"{state}/leases")  # fails if a container has just taken one
             remove_all(state)
     except FileNotFoundError:
         return
@@ -158,10 +160,11 @@ def remove_bridge(runroot: str, bridge: str = "") -> None:
 
 
 def veth_name(lease: Lease) -> str:
-    """The host's end of a container's veth pair: ``mbv`` and 12 hex digits.
+    """Return the name of the host's end of a container's veth pair: ``mbv`` and 12 hex digits.
 
-    On the default bridge the first of an id of random digits. Else, since two state roots may give the same name to
-    containers, and a container has one for each network, of a CRC-32 of all; and of the id, lest two be alike.
+    On the default bridge these are the first digits of a random id. An id that the user chose may exist in two state
+    roots: then they are a CRC-32 of runroot, bridge and id. On a named network they are a CRC-32 of bridge and id (a
+    container has a veth pair for each network), and 4 digits of the id, to make equal names less likely.
     """
     container_id = lease.container_id
     if not (len(container_id) >= 32 and all(c in "0123456789abcdef" for c in container_id)):
@@ -172,15 +175,15 @@ def veth_name(lease: Lease) -> str:
 
 
 def mac(address: str) -> bytes:
-    """A locally administered MAC address that follows from the IPv4 address.
+    """Return a locally administered MAC address derived from the IPv4 address.
 
-    A successor on the same address then has the same MAC, and no neighbour's ARP cache is wrong.
+    The next container with this address gets the same MAC, so the neighbours' ARP caches stay right.
     """
     return b"\x02\x6d" + _socket.inet_aton(address)
 
 
 def _ensure_bridge(lease: Lease, requests: dict[str, rtnetlink.Request], host: Link) -> tuple[int, int]:
-    """The bridge's (index, MTU); made or mended when it isn't there, up and with its address."""
+    """Return the bridge's (index, MTU). Make or repair it if it is missing, down or without its address."""
     control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         if not _is_ready(control, lease):
@@ -201,10 +204,11 @@ def _is_ready(control: _socket.socket, lease: Lease) -> bool:
 
 
 def _make_bridge(lease: Lease, requests: dict[str, rtnetlink.Request], host: Link, control: _socket.socket) -> None:
-    """Add the bridge, its address, and set it up; each may be there already.
+    """Add the bridge and its address, and set it up. Any of these may exist already.
 
-    The MAC address is set so that it stays when ports come and go: a bridge left alone takes the
-    lowest of its ports'. The MTU is that of the way out, lest large packets vanish behind a VPN.
+    Give it a MAC address: otherwise it takes the lowest one of its ports, which changes when ports come and go. Give
+        it the
+    MTU of the default route: otherwise large packets get lost behind a VPN.
     """
     values = {
         "name": rtnetlink.name(lease.bridge),
@@ -238,7 +242,7 @@ def _add_veth(
     bridge_index: int,
     mtu: int,
 ) -> None:
-    """One request: the pair, the host's end up and on the bridge, the peer made in the container's namespace."""
+    """Make the veth pair in one request: one end up and on the bridge, the other in the container's namespace."""
     values = {
         "name": rtnetlink.name(veth_name(lease)),
         "peer": rtnetlink.name(interface),
@@ -248,7 +252,7 @@ def _add_veth(
         "mac": mac(lease.address),
     }
     (answer,) = host.send(requests["add veth"].fill(values))
-    if answer and answer.errno == errno.EEXIST:  # of the same container's last start: the kernel frees namespaces later
+    if answer and answer.errno == errno.EEXIST:  # left from its last start: the kernel frees namespaces later
         unwire(lease)
         (answer,) = host.send(requests["add veth"].fill(values))
     if not answer:
@@ -262,7 +266,7 @@ def _add_veth(
 
 
 def _configure(lease: Lease, requests: dict[str, rtnetlink.Request], netns_fd: int, interface: str) -> None:
-    """Inside the container's namespace: the link's address, up, the default route; one datagram."""
+    """Inside the container's namespace, set the link's address, set it up and add the default route, all at once."""
 
     def enter() -> tuple[int, Link]:
         _disable_ipv6(interface)
@@ -280,14 +284,16 @@ def _configure(lease: Lease, requests: dict[str, rtnetlink.Request], netns_fd: i
     with inside:
         answers = inside.send(*(requests[step].fill(values) for step in steps))
     for answer, step in zip(answers, steps, strict=True):
-        if answer and not (step == "add default route" and answer.errno == errno.EEXIST):  # another network's
+        if answer and not (step == "add default route" and answer.errno == errno.EEXIST):  # from another network
             raise NetworkError(f"{step} of {interface} ({lease.address} by {lease.gateway}): {_says(answer)}")
 
 
 def _disable_ipv6(interface: str) -> None:
-    """In the calling thread's network namespace: a network without IPv6 needs no link-local address, with which a
-    container could be reached around the rules for IPv4, and no solicitations, which go to every port of the bridge.
-    Docker does the same."""
+    """Switch off IPv6 on an interface in the calling thread's network namespace, as Docker does.
+
+    Our networks are IPv4 only. A link-local IPv6 address would let others reach the container around the IPv4 rules,
+    and its solicitations would go to every port of the bridge.
+    """
     try:
         with open(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6", "wb", 0) as file:
             file.write(b"1")
@@ -304,7 +310,7 @@ def _delete(runroot: str, index: int, name: str) -> None:
 
 
 def _outer_mtu(control: _socket.socket) -> int:
-    """The MTU of the link of the default route; 1500 when there is none."""
+    """Return the MTU of the link with the default route; 1500 if there is none."""
     try:
         with open("/proc/thread-self/net/route", encoding="ascii") as file:
             rows = [line.split() for line in file]
@@ -319,10 +325,10 @@ def _mtu(control: _socket.socket, name: str) -> int:
 
 
 def _ioctl(control: _socket.socket, request: int, name: str) -> bytes:
-    """The union of struct ifreq (netdevice(7)) after one of its ioctls."""
+    """Make an ioctl with a struct ifreq (netdevice(7)), and return its union."""
     return fcntl.ioctl(control.fileno(), request, rtnetlink.name(name) + bytes(24))[16:]
 
 
 def _says(answer: OSError) -> str:
-    """The kernel's own words where it had any (NLMSGERR_ATTR_MSG), and the error by name."""
+    """Return the error by name, and the kernel's own message if it sent one (NLMSGERR_ATTR_MSG)."""
     return kernel_says(answer) + (f": {answer.strerror}" if answer.strerror != os.strerror(answer.errno or 0) else "")

@@ -1,7 +1,8 @@
-"""What the kernel remembers of connections, NETLINK_NETFILTER's conntrack: where it goes on is decided by their first packet.
+"""Make the kernel forget UDP connections (conntrack, over NETLINK_NETFILTER).
 
-A program that sends datagrams all the time stays one connection, and would be led to where it was led before: to this
-host's own port, or to a container that has ended. Numbers are those of linux/netfilter/nfnetlink_conntrack.h.
+The first packet of a connection decides where all its packets go. If a program keeps sending datagrams, they stay one
+connection, and keep going to a port of this host, or to a container that has ended. Numbers are from
+linux/netfilter/nfnetlink_conntrack.h.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TYPE_MASK = 0x3FFF  # without the flags of an attribute's type
 
 
 def forget_datagrams(ports: Collection[int]) -> None:
-    """Forget connections of UDP that were begun to ports of this host: their next packet is led as a first one.
+    """Forget UDP connections to these ports of this host, so that the next packet of each counts as a first one.
 
     Raises:
         OSError: the kernel refuses.
@@ -38,13 +39,13 @@ def forget_datagrams(ports: Collection[int]) -> None:
         netfilter.sendto(_message(IPCTNL_MSG_CT_GET, NLM_F_DUMP), (0, 0))
         found = [tuple_ for tuple_ in _dumped(netfilter) if _leads(tuple_, here, ports)]
         for each in found:
-            netfilter.sendto(_message(IPCTNL_MSG_CT_DELETE, 0, each), (0, 0))  # one that has gone meanwhile: so be it
+            netfilter.sendto(_message(IPCTNL_MSG_CT_DELETE, 0, each), (0, 0))  # it may have ended meanwhile
     finally:
         netfilter.close()
 
 
 def local_addresses(fib_trie: str) -> set[str]:
-    """This host's own addresses but those of 127.0.0.0/8, of which it has 127.0.0.1."""
+    """Return this host's own addresses; of 127.0.0.0/8 only 127.0.0.1."""
     return {address for address, route in fib_leaves(fib_trie) if route == "/32 host LOCAL"}
 
 
@@ -54,7 +55,7 @@ def _message(kind: int, flags: int, attributes: bytes = b"") -> bytes:
 
 
 def _dumped(netfilter: _socket.socket) -> Iterator[bytes]:
-    """The attribute CTA_TUPLE_ORIG of each connection, whole."""
+    """Yield the whole attribute CTA_TUPLE_ORIG of each connection."""
     while True:
         data = netfilter.recv(1 << 17)
         offset = 0
@@ -69,7 +70,7 @@ def _dumped(netfilter: _socket.socket) -> Iterator[bytes]:
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Type, whole and value of each."""
+    """Yield (type, whole attribute, value) of each attribute."""
     offset = 0
     while offset + 4 <= len(data):
         length, kind = struct.unpack_from("=HH", data, offset)

@@ -1,7 +1,7 @@
-"""The host's network devices in a container's network namespace: `linux.netDevices` of a Spec.
+"""Move the host's network devices into a container's network namespace: `linux.netDevices` of a Spec.
 
-A device takes its MAC address and its MTU along; its addresses of global scope are given to it anew, and it is up
-then. Where it goes when its namespace does is the kernel's business: a physical one back to the host, others nowhere.
+A device keeps its MAC address and its MTU. We give it its addresses of global scope again, and set it up. When the
+namespace ends, the kernel moves a physical device back to the host, and removes any other.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 RT_SCOPE_UNIVERSE = 0
-IFA_F_PERMANENT = 0x80  # not of a DHCP lease or a router's advertisement, which won't be renewed inside
+IFA_F_PERMANENT = 0x80  # unlike one from DHCP or a router's advertisement, which nobody would renew inside
 KEPT = ("local", "address", "broadcast")
 
 
 class Moved:
-    """Devices that were moved from our network namespace to another, and may be moved back."""
+    """Devices that were moved from our network namespace to another, and can be moved back."""
 
     def __init__(self, names: Mapping[str, str], netns: str) -> None:
         """Move them: all or none.
 
         Args:
-            names: what each is called here, and there.
+            names: each device's name here and in the other namespace.
             netns: path of the other namespace.
 
         Raises:
@@ -52,7 +52,7 @@ class Moved:
 
     def _move(self, here: str, there: str) -> None:
         trying = f"move the network device {here}"
-        # The kernel moves it before it finds out that it can't rename it.
+        # Check first: the kernel moves the device before it notices that it can't rename it.
         if there in {name for _, name in rtnetlink.in_netns(self._there, _socket.if_nameindex)}:
             raise NetworkError(f"{trying}: the container's network namespace has a {there}")
         try:
@@ -63,18 +63,18 @@ class Moved:
             raise NetworkError(f"{trying}: {kernel_says(error)}") from error
 
     def back(self) -> None:
-        """All is as it was, as far as that can be."""
+        """Move the devices back, as far as possible."""
         for here, there in self._done.items():
             try:
                 addresses = rtnetlink.in_netns(self._there, partial(_take, there, self._here, here))
                 rtnetlink.in_thread(partial(_give, here, addresses))
             except OSError:
-                continue  # it went with its namespace, or something here has taken its name
+                continue  # it went with its namespace, or its name is taken here by now
         self._done = {}
         self.close()
 
     def close(self) -> None:
-        """They stay there."""
+        """Leave the devices where they are, and close the namespaces."""
         for fd in (self._here, self._there):
             if fd >= 0:
                 os.close(fd)
@@ -82,7 +82,7 @@ class Moved:
 
 
 def _take(here: str, there_fd: int, there: str) -> list[dict[str, Any]]:
-    """Send it there; the addresses that it had."""
+    """Move the device ``here`` to another namespace as ``there``; return the addresses that it had."""
     index = _index(here)
     with _netlink() as link:
         addresses = [
@@ -105,7 +105,7 @@ def _give(there: str, addresses: list[dict[str, Any]]) -> None:
 def _index(name: str) -> int:
     try:
         return _socket.if_nametoindex(name)
-    except OSError:  # without a number, until Python 3.13
+    except OSError:  # has no errno before Python 3.13
         raise OSError(ENODEV, os.strerror(ENODEV)) from None
 
 
@@ -121,7 +121,7 @@ def _netlink() -> Any:
 
 
 def _ask(method: Any, *words: str, **fields: Any) -> None:
-    """Make a request; raises OSError."""
+    """Call a method of pyroute2, and turn its error into an OSError."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:

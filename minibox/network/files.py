@@ -1,6 +1,6 @@
-"""The files a container gets for its network: /etc/hosts, /etc/resolv.conf, /etc/hostname.
+"""The content of a container's network files: /etc/hosts, /etc/resolv.conf, /etc/hostname.
 
-Texts only, made before the start; nothing here touches the disk but `host_resolv_conf`, which reads.
+This is text only, made before the start. Only `host_resolv_conf` reads from the disk, and nothing here writes to it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What the C library falls back to is 127.0.0.1, which in a container is nobody. As Docker does:
+# Without a name server the C library asks 127.0.0.1, where nobody answers in a container. These are Docker's:
 PUBLIC_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
 SYSTEMD_STUB = "127.0.0.53"
 SYSTEMD_REAL = "/run/systemd/resolve/resolv.conf"
@@ -33,13 +33,13 @@ ff02::2\tip6-allrouters
 def hosts_text(
     hostname: str, address: str | None, add_host: Sequence[str] = (), host_gateway: str | None = None
 ) -> str:
-    """The text of /etc/hosts.
+    """Return the text of /etc/hosts.
 
     Args:
-        hostname: the container's; with a domain, its first label is an alias.
-        address: the container's own; None when it has none, or not one known beforehand: 127.0.1.1.
+        hostname: the container's; if it has a domain, its first label becomes an alias.
+        address: the container's own; None if it has none or we don't know it yet: then 127.0.1.1.
         add_host: ``name:address`` of `--add-host`; the address ``host-gateway`` means the host.
-        host_gateway: the address by which the container reaches the host, if it can.
+        host_gateway: the address at which the container reaches the host, if it can.
 
     Raises:
         UsageError: an entry of ``add_host`` is malformed.
@@ -55,10 +55,10 @@ def hosts_text(
 
 
 def parse_add_host(entry: str, host_gateway: str | None = None) -> tuple[str, str]:
-    """The (name, address) of ``name:address`` or ``name=address``; IPv6 with or without brackets.
+    """Split ``name:address`` or ``name=address``; an IPv6 address may have brackets.
 
     Raises:
-        UsageError: no name, no such address, or ``host-gateway`` where there is none.
+        UsageError: the name or the address is missing or invalid, or ``host-gateway`` isn't available.
     """
     ends = [end for end in (entry.find(":"), entry.find("=")) if end >= 0]
     end = min(ends, default=len(entry))
@@ -68,12 +68,12 @@ def parse_add_host(entry: str, host_gateway: str | None = None) -> tuple[str, st
     if address == "host-gateway":
         if host_gateway is None:
             raise UsageError(
-                f"--add-host {entry}: the container has no way to the host on this network",
+                f"--add-host {entry}: the container can't reach the host on this network",
                 hint="use --network bridge, or write the address itself",
             )
         return name, host_gateway
     if not address:
-        raise UsageError(f"--add-host {entry}: no address behind the host name", hint="write it as NAME:ADDRESS")
+        raise UsageError(f"--add-host {entry}: no address after the host name", hint="write it as NAME:ADDRESS")
     bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
     if not (ipv4.is_ipv4(bare) or ipv4.is_ipv6(bare)):
         raise UsageError(
@@ -84,22 +84,23 @@ def parse_add_host(entry: str, host_gateway: str | None = None) -> tuple[str, st
 
 
 def host_resolv_conf(path: str = "/etc/resolv.conf", systemd_path: str = SYSTEMD_REAL) -> str:
-    """The host's resolver configuration; systemd-resolved's real one where the first is only its stub's.
+    """Return the host's resolver configuration; "" if there is none.
 
-    The stub listens on the host's loopback, out of a container's reach. Empty when there is none.
+    If it names only the stub of systemd-resolved, return the file with the real servers: a container can't reach the
+    stub, which listens on the host's loopback.
     """
     text = read_text(path)
     return (read_text(systemd_path) or text) if _nameservers(text) == [SYSTEMD_STUB] else text
 
 
 def resolv_conf_text(host_text: str, dns: Sequence[str] = (), *, host_network: bool = False, ipv6: bool = True) -> str:
-    """The text of /etc/resolv.conf.
+    """Return the text of /etc/resolv.conf.
 
     Args:
         host_text: the host's (`host_resolv_conf`); its `search` and `options` lines are kept.
-        dns: addresses of `--dns`, in place of the host's name servers.
-        host_network: the container shares the host's network: a name server on loopback stays.
-        ipv6: whether the container's network has IPv6; without, such name servers are left out.
+        dns: addresses from `--dns`, which replace the host's name servers.
+        host_network: the container shares the host's network, so keep name servers on loopback.
+        ipv6: the container's network has IPv6; otherwise leave out name servers with such addresses.
 
     Raises:
         UsageError: an entry of ``dns`` is not an IP address.
@@ -116,12 +117,12 @@ def resolv_conf_text(host_text: str, dns: Sequence[str] = (), *, host_network: b
 
 
 def hostname_text(hostname: str) -> str:
-    """The text of /etc/hostname."""
+    """Return the text of /etc/hostname."""
     return f"{hostname}\n"
 
 
 def check_hostname(hostname: str) -> None:
-    """Refuse what sethostname(2) or a resolver would.
+    """Refuse names that sethostname(2) or a resolver would refuse.
 
     Raises:
         UsageError: not 1 to 64 letters, digits, dots, hyphens and underscores.
@@ -129,12 +130,12 @@ def check_hostname(hostname: str) -> None:
     if not is_name(hostname) or len(hostname) > 64:
         raise UsageError(
             f"--hostname {hostname}: not a host name",
-            hint="1 to 64 letters, digits, dots, hyphens and underscores, the first no hyphen",
+            hint="use 1 to 64 letters, digits, dots, hyphens and underscores; don't begin with a hyphen or dot",
         )
 
 
 def is_name(name: str) -> bool:
-    """Whether it can be a host name."""
+    """Tell whether ``name`` can be a host name."""
     plain = name.replace("-", "").replace("_", "").replace(".", "")
     return plain.isalnum() and plain.isascii() and name[0] not in "-."
 
@@ -145,7 +146,7 @@ def _nameservers(text: str) -> list[str]:
 
 
 def _is_reachable(server: str, ipv6: bool) -> bool:
-    """Whether a container can ask it: not on the host's loopback, nor by a link that only the host has."""
+    """Tell whether a container can reach a name server: not one on the host's loopback, or on a link of the host."""
     if ipv4.is_ipv4(server):
         return not server.startswith("127.") and server != "0.0.0.0"
     bare = server.partition("%")[0].lower()

@@ -1,17 +1,19 @@
-"""The way to the outside: one nftables table of our own, `table inet minibox`.
+"""The containers' way to the outside: one nftables table of our own, `table inet minibox`.
 
-All bridges of all state roots in a network namespace share it, as elements of its sets:
+All bridges of all state roots in a network namespace share it. They are elements of its sets:
 
-    set subnets    subnets with a way out: what leaves one for elsewhere is masqueraded
-    set bridges    all bridges: new connections to a container come from its own or this host
+    set subnets    subnets with a way out: packets that leave one are masqueraded
+    set bridges    all bridges: only their own containers and this host can open connections to a container
     set internal   bridges without a way out: nothing is forwarded from them or to them
-    set same       each bridge with itself: its own traffic comes by here when br_netfilter is loaded
+    set same       each bridge paired with itself: with br_netfilter loaded, a bridge's own traffic passes through here
 
-Docker got the second rule in 2025 (version 28): without it any neighbour on the LAN can route to a
-container, published or not. What a container sends to 127.0.0.0/8 is lost: published ports, which have tables of
-their own (see `published`), leave its bridge with `route_localnet`. Other programs' tables are never edited. So where
-another table drops forwarded packets (Docker and ufw set such a policy) nothing here can undo it: a drop in any table
-is final in netfilter. `blocking_chains` finds those for `minibox doctor`.
+Docker has had the rule for `bridges` since 2025 (version 28): without it any neighbour on the LAN can route to a
+container, even if no port is published. Packets from a container to 127.0.0.0/8 are dropped, because published ports,
+which have tables of their own (see `published`), leave `route_localnet` set on its bridge.
+
+We never edit other programs' tables. If one of them drops forwarded packets (Docker and ufw set such a policy), we
+can't
+undo that: in netfilter a drop in any table is final. `blocking_chains` finds these chains for `minibox doctor`.
 
 Forwarding (`net.ipv4.ip_forward`) is switched on in the bridge's network namespace, and stays on.
 """
@@ -47,7 +49,7 @@ NLM_F_REQUEST = 1
 
 IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
 NETNS = "/proc/thread-self/ns/net"
-#: What was put there last: a note, without which nft puts it there again.
+#: Says which rules we put in place last. Without this note the next start runs nft again.
 NOTE = FileKind("firewall", {"Stamp": str}, indented=False)
 PLACES = ("/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft", "/usr/bin/nft")
 
@@ -76,7 +78,7 @@ add rule inet minibox guard iifname @bridges ip daddr 127.0.0.0/8 drop
 
 
 def enable_forwarding() -> None:
-    """Have the kernel forward IPv4 packets in this thread's network namespace.
+    """Make the kernel forward IPv4 packets in this thread's network namespace.
 
     Raises:
         NetworkError: it is off and can't be switched on.
@@ -95,7 +97,7 @@ def enable_forwarding() -> None:
 
 @record
 class Pending:
-    """An nft that was started and not yet waited for. `wait` must be called once."""
+    """An nft process that is running. Call `wait` exactly once."""
 
     pid: int
     errors_fd: int
@@ -105,17 +107,17 @@ class Pending:
     script: str
 
     def wait(self) -> NetworkError | None:
-        """Wait for nft; what it refused, or None. Then the rules are in place."""
+        """Wait for nft. Return its error, or None if the rules are in place."""
         try:
             status = exit_status(self.pid)
-            if status is None:  # then the ruleset says whether it was changed
+            if status is None:  # unknown: look whether the ruleset was changed
                 status = int(generation() == self.generation)
             os.lseek(self.errors_fd, 0, os.SEEK_SET)
             said = os.read(self.errors_fd, 4096).decode(errors="replace")
             if status:
                 return _refusal(status, said)
-            # Between our look and nft's transaction nobody else may have changed anything, or
-            # their change would pass for ours: then nothing is noted and the next start runs nft.
+            # If somebody else changed the ruleset between our look and nft's transaction, we would take
+            # their change for ours. So write no note then, and the next start runs nft again.
             if generation() == self.generation + 1:
                 _write_note(self.note_path, _stamp(self.generation + 1, self.script))
             return None
@@ -125,11 +127,11 @@ class Pending:
 
 
 def begin(runroot: str, bridge: str, subnet: str) -> Pending | None:
-    """Start putting the rules for a bridge in place; None when they are there already.
+    """Start putting the rules for a bridge in place; return None if they are there already.
 
-    Every change of the ruleset, by anybody, gives it a new generation number. While it is the one
-    noted after our own last change, our rules are as we left them: 0.1 ms. Otherwise they are put
-    there again, in one transaction, whatever is left of them (a `flush ruleset` leaves nothing).
+    Every change of the ruleset, by anybody, gives it a new generation number. If it is still the one that we noted
+    after our last change, our rules are as we left them; checking that takes 0.1 ms. Otherwise we add them again in
+    one transaction, whatever is left of them (`flush ruleset` leaves nothing).
 
     Raises:
         NetworkError: nft isn't installed, or the kernel has no nf_tables.
@@ -147,7 +149,7 @@ def _elements_of(bridge: str, subnet: str) -> tuple[str, ...]:
 
 
 def remove(runroot: str, bridge: str) -> None:
-    """Take a bridge out of the table, and the table away with the last one. Not there: no error.
+    """Take a bridge out of the table, and delete the table with its last bridge. It is no error if they are gone.
 
     Raises:
         NetworkError: nft refuses, or isn't installed while there is something to remove.
@@ -174,10 +176,10 @@ def remove(runroot: str, bridge: str) -> None:
 
 
 def blocking_chains() -> tuple[str, ...]:
-    """Other tables' forward chains whose policy is drop: ``ip filter FORWARD``. Empty without nft.
+    """Return the forward chains of other tables whose policy is drop, such as ``ip filter FORWARD``; none without nft.
 
-    For `minibox doctor`: such a chain may stop a container's way out unless it has a rule that
-    accepts it. Rules of the old iptables-legacy are not seen.
+    For `minibox doctor`: such a chain may block a container's way out unless one of its rules accepts the packets. It
+    doesn't see rules of the old iptables-legacy.
     """
     import json
 
@@ -196,7 +198,7 @@ def blocking_chains() -> tuple[str, ...]:
 
 
 def generation() -> int:
-    """The generation number of this thread's network namespace's nftables ruleset (NFT_MSG_GETGEN).
+    """Return the generation number of the nftables ruleset in this thread's network namespace (NFT_MSG_GETGEN).
 
     Raises:
         NetworkError: the kernel has no nf_tables, or the caller no CAP_NET_ADMIN.
@@ -225,16 +227,16 @@ def generation() -> int:
         if attribute == NFTA_GEN_ID:
             return int(struct.unpack_from(">I", answer, offset + 4)[0])
         offset += (max(length, 4) + 3) & ~3
-    raise NetworkError("ask the kernel for its nftables ruleset: its answer has no generation")
+    raise NetworkError("ask the kernel for its nftables ruleset: its answer has no generation number")
 
 
 def apply(script: str) -> None:
-    """Have nft carry out a script, which isn't about `table inet minibox`.
+    """Run a script with nft that doesn't touch `table inet minibox`.
 
     Raises:
         NetworkError: nft refuses, or isn't installed.
     """
-    lock_fd = _lock()  # or who notes a generation would take ours for his
+    lock_fd = _lock()  # without it, another start could take this change for its own when it notes a generation
     try:
         _change(script)
     finally:
@@ -242,7 +244,7 @@ def apply(script: str) -> None:
 
 
 def _change(script: str) -> None:
-    """The same for who has the lock."""
+    """Like `apply`, for a caller that holds the lock."""
     before = generation()
     status, said = _run(script)
     if status is None:
@@ -252,7 +254,7 @@ def _change(script: str) -> None:
 
 
 def change_beside(runroot: str, act: Callable[[], T]) -> T:
-    """Have ``act`` change the ruleset, but not `table inet minibox`; who comes next finds that as noted, without an nft."""
+    """Let ``act`` change other tables than `table inet minibox`, and update our notes so that no start runs nft for that."""
     lock_fd = _lock()
     try:
         before = generation()
@@ -285,7 +287,7 @@ def _start(script: str, note_path: str) -> Pending:
 
 
 def _run(script: str, *options: str) -> tuple[int | None, str]:
-    """nft's (exit status as of `exit_status`, what it printed) for a script."""
+    """Run nft on a script; return its exit status (see `exit_status`) and what it printed."""
     pid, output_fd = _spawn(script, *options)
     try:
         status = exit_status(pid)
@@ -297,7 +299,7 @@ def _run(script: str, *options: str) -> tuple[int | None, str]:
 
 
 def _spawn(script: str, *options: str) -> tuple[int, int]:
-    """Start nft on a script: its (pid, a file that has its output and errors)."""
+    """Start nft on a script; return its pid and a descriptor of a file that gets its output and errors."""
     program = find_nft()
     input_fd = os.memfd_create("minibox-nft-script")
     output_fd = -1
@@ -322,7 +324,7 @@ def _spawn(script: str, *options: str) -> tuple[int, int]:
 
 
 def find_nft() -> str:
-    """The path of the nft command.
+    """Return the path of the nft command.
 
     Raises:
         NetworkError: it isn't installed.
@@ -331,7 +333,7 @@ def find_nft() -> str:
         if os.access(path, os.X_OK):
             return path
     raise NetworkError(
-        "find nft, which makes the containers' way to the outside: not installed",
+        "find nft, which opens the containers' way to the outside: not installed",
         hint="apt install nftables; or use --network none or --network host",
     )
 
@@ -348,7 +350,7 @@ def _refusal(status: int, said: str) -> NetworkError:
 
 
 def _elements(name: str) -> set[str] | None:
-    """A set's elements as text; None when the set isn't there."""
+    """Return a set's elements as text; None if there is no such set."""
     import json
 
     status, said = _run(f"list set inet minibox {name}\n", "-j")
@@ -367,9 +369,9 @@ def _recorded_subnet(state: str) -> str:
 
 
 def _lock() -> int:
-    """A descriptor with an exclusive flock on this thread's network namespace itself.
+    """Take an exclusive flock on this thread's network namespace itself; return its descriptor.
 
-    All state roots that share the table share it, and the kernel drops it with its holder.
+    All state roots that share the table share this lock, and the kernel releases it when its holder dies.
     """
     fd = os.open(NETNS, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -381,7 +383,7 @@ def _lock() -> int:
 
 
 def _stamp(number: int, script: str) -> str:
-    """A generation number, the network namespace that it belongs to, and what was put there."""
+    """Return the text of a note: a generation number, its network namespace, and a checksum of the rules."""
     namespace = os.stat(NETNS)
     return f"{number} {namespace.st_dev}:{namespace.st_ino} {crc32(script.encode()):08x}"
 

@@ -1,4 +1,4 @@
-"""IPv4 addresses as integers, and subnets of them, without the import of `ipaddress` (3 ms)."""
+"""IPv4 addresses as integers, and their subnets, without importing `ipaddress` (3 ms)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from minibox.record import record
 
 
 def parse(text: str) -> int:
-    """The integer of a dotted quad; ValueError for anything else."""
+    """Return a dotted quad as an integer; ValueError for anything else."""
     try:
         return int.from_bytes(_socket.inet_pton(_socket.AF_INET, text), "big")
     except OSError:
@@ -16,12 +16,12 @@ def parse(text: str) -> int:
 
 
 def is_ipv4(text: str) -> bool:
-    """Whether ``text`` is a dotted quad."""
+    """Tell whether ``text`` is a dotted quad."""
     return _is(_socket.AF_INET, text)
 
 
 def is_ipv6(text: str) -> bool:
-    """Whether ``text`` is an IPv6 address, without a zone."""
+    """Tell whether ``text`` is an IPv6 address without a zone."""
     return _is(_socket.AF_INET6, text)
 
 
@@ -33,13 +33,13 @@ def _is(family: int, text: str) -> bool:
 
 
 def text(address: int) -> str:
-    """The dotted quad of an integer."""
+    """Return an integer as a dotted quad."""
     return _socket.inet_ntop(_socket.AF_INET, address.to_bytes(4, "big"))
 
 
 @record
 class Subnet:
-    """A subnet: ``first`` is its network address, as an integer."""
+    """A subnet. ``first`` is its network address, as an integer."""
 
     first: int
     prefix_length: int
@@ -50,7 +50,7 @@ class Subnet:
         return self.first | (0xFFFFFFFF >> self.prefix_length)
 
     def overlaps(self, other: Subnet) -> bool:
-        """Whether any address is in both."""
+        """Tell whether some address is in both."""
         return self.first <= other.last and other.first <= self.last
 
     def __contains__(self, address: int) -> bool:
@@ -61,7 +61,7 @@ class Subnet:
 
 
 def parse_subnet(cidr: str) -> Subnet:
-    """``10.212.0.0/22`` as a `Subnet`; host bits are dropped. ValueError for anything else."""
+    """Parse ``10.212.0.0/22``; host bits are dropped. ValueError for anything else."""
     address, slash, length = cidr.partition("/")
     prefix_length = int(length) if slash else 32
     if not 0 <= prefix_length <= 32:

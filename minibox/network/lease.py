@@ -1,11 +1,11 @@
-"""Addresses: one leased to each container on a bridge, by files only.
+"""Addresses: each container on a bridge leases one. Leases are files:
 
     runroot/network/<bridge>/subnet             the bridge's subnet, chosen at first use, and its network
     runroot/network/<bridge>/leases/<address>   a symbolic link whose target is the container's id
-    runroot/network/<bridge>/names/<id>         what members of a network are called; see `members`
+    runroot/network/<bridge>/names/<id>         the names of a network's members; see `members`
 
-A symbolic link because symlink(2) makes name and content in one step and refuses a name that is
-there: taking an address needs no lock, and no reader sees a lease without an owner.
+A lease is a symbolic link because symlink(2) creates name and content in one step and fails if the name exists. So
+taking an address needs no lock, and no reader sees a lease without an owner.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 DEFAULT_RUNROOT = "/run/minibox"
 DEFAULT_BRIDGE = "minibox0"
-INTERNAL = "mbi"  # how the names of bridges begin that have no way out
+INTERNAL = "mbi"  # prefix of the names of bridges without a way out
 SIOCGIFADDR, SIOCGIFNETMASK = 0x8915, 0x891B  # netdevice(7)
-LIKELY = 8  # so many of the addresses that a container tries first are looked at first
+LIKELY = 8  # how many of a container's first choices we look at before all others
 
 
 def subnet_in_words(value: object) -> bool:
@@ -44,7 +44,7 @@ def subnet_in_words(value: object) -> bool:
         return False
 
 
-#: ``Network``: the path of the file of the network whose bridge it is; "" for the default one.
+#: ``Network``: the path of the file of the bridge's network; "" for the default one.
 SUBNET = FileKind(
     "subnet",
     {"Subnet": subnet_in_words, "Network?": str},
@@ -55,16 +55,16 @@ SUBNET = FileKind(
 
 @record
 class Lease:
-    """A container's place on a bridge. IPv4 today; IPv6 fields will come beside these.
+    """A container's address on a bridge. IPv4 only; fields for IPv6 can be added.
 
     Attributes:
-        container_id: who holds the address.
-        address: the container's, without a prefix length: ``10.212.0.7``.
-        prefix_length: bits of ``subnet``.
+        container_id: the container that holds the address.
+        address: without a prefix length: ``10.212.0.7``.
+        prefix_length: the bits of ``subnet``.
         gateway: the bridge's own address in ``subnet``.
         subnet: ``10.212.0.0/22``.
         bridge: the bridge's interface name.
-        runroot: where the lease is remembered.
+        runroot: where the lease is stored.
     """
 
     container_id: str
@@ -77,42 +77,42 @@ class Lease:
 
     @property
     def internal(self) -> bool:
-        """Whether its bridge has no way out."""
+        """Whether the bridge has no way out."""
         return is_internal(self.bridge)
 
 
 def is_internal(bridge: str) -> bool:
-    """Whether a bridge has no way out: its name says so."""
+    """Tell from a bridge's name whether it has no way out."""
     return bridge.startswith(INTERNAL)
 
 
 def place(runroot: str, bridge: str, chosen: Subnet, container_id: str = "", address: str = "") -> Lease:
-    """The lease of ``address``; without one that of nobody, which says all of the bridge."""
+    """Return the lease of ``address``, without taking it. Without an address it only describes the bridge."""
     gateway = ipv4.text(chosen.first + 1)
     return Lease(container_id, address, chosen.prefix_length, gateway, str(chosen), bridge, runroot)
 
 
 def bridge_name(runroot: str) -> str:
-    """``minibox0`` for the default runroot, else ``mb-`` and 8 hex digits of the path's CRC-32.
+    """Return ``minibox0`` for the default runroot, otherwise ``mb-`` and 8 hex digits: the CRC-32 of its path.
 
-    So that several state roots, and tests, never share a link. Interface names have 15 characters.
+    So different state roots, and tests, never share a link. An interface name has at most 15 characters.
     """
     path = os.path.realpath(runroot)
     return DEFAULT_BRIDGE if path == DEFAULT_RUNROOT else f"mb-{crc32(os.fsencode(path)):08x}"
 
 
 def directory(runroot: str, bridge: str) -> str:
-    """Where a bridge's state is kept."""
+    """Return the directory with a bridge's state."""
     return f"{runroot}/network/{bridge}"
 
 
 def take(runroot: str, container_id: str, bridge: str = "", wanted: Subnet | None = None) -> Lease:
-    """Lease an address on ``bridge`` (default: the runroot's own) to ``container_id``.
+    """Lease an address on ``bridge`` (by default the runroot's own) to ``container_id``.
 
-    The container's state must be there already: who finds it without an owner frees what it had, `release_of`.
+    The container's state must exist already, so that if its owner dies, whoever cleans up finds the lease by it.
 
     Args:
-        wanted: the bridge's subnet; None for one that is chosen.
+        wanted: the bridge's subnet; None to choose a free one.
 
     Raises:
         NetworkError: no subnet or no address is free, or the state can't be written.
@@ -132,7 +132,7 @@ def take(runroot: str, container_id: str, bridge: str = "", wanted: Subnet | Non
 
 
 def release(lease: Lease) -> None:
-    """Give the address back. Doing it twice is no error, and a successor's lease is left alone."""
+    """Give the address back. Doing it twice is no error, even if another container has the address by then."""
     state = directory(lease.runroot, lease.bridge)
     try:
         with Lock(state):
@@ -145,14 +145,14 @@ def release(lease: Lease) -> None:
 
 
 def of(runroot: str, container_id: str) -> list[Lease]:
-    """The leases of a container, one for each network that it is on."""
+    """Return the leases of a container, one for each network that it is on."""
     found = []
     for bridge in bridges(runroot):
         state = directory(runroot, bridge)
         chosen = recorded(state)
         if not chosen:
             continue
-        # It has one of the first that it has tried, as a rule: with hundreds of them a look at all takes its time.
+        # It usually has one of the first that it tried. With hundreds of leases, reading all of them is slow.
         near = (address for address, _ in zip(_addresses(chosen, container_id), range(LIKELY)))
         for address in (*near, *_names(f"{state}/leases")):
             if owner(state, address) == container_id:
@@ -162,24 +162,24 @@ def of(runroot: str, container_id: str) -> list[Lease]:
 
 
 def bridges(runroot: str) -> list[str]:
-    """Names of the bridges that ``runroot`` keeps state of."""
+    """Return the names of the bridges with state under ``runroot``."""
     root = f"{runroot}/network"
     return [name for name in _names(root) if os.path.isdir(f"{root}/{name}/leases")]
 
 
 def leased(state: str) -> dict[str, str]:
-    """The addresses in use under a bridge's state directory, each with its container's id."""
+    """Return the addresses in use on the bridge with this state directory, each with its container's id."""
     found = {address: owner(state, address) for address in _names(f"{state}/leases")}
     return {address: container_id for address, container_id in found.items() if container_id}
 
 
 def rubbish(state: str) -> list[str]:
-    """What is among the leases of a bridge and is none."""
+    """Return the names of files among a bridge's leases that are not leases."""
     return [name for name in _names(f"{state}/leases") if not owner(state, name)]
 
 
 def remove_rubbish(state: str) -> None:
-    """Remove it."""
+    """Remove what `rubbish` returns."""
     for name in rubbish(state):
         path = f"{state}/leases/{name}"
         if os.path.isdir(path) and not os.path.islink(path):
@@ -189,7 +189,7 @@ def remove_rubbish(state: str) -> None:
 
 
 def owner(state: str, address: str) -> str:
-    """The id of the container that holds ``address``; empty when nobody does, or what is there is no lease."""
+    """Return the id of the container that holds ``address``; "" if nobody does, or the file is not a lease."""
     try:
         found = os.readlink(f"{state}/leases/{address}")
     except OSError:
@@ -200,8 +200,8 @@ def owner(state: str, address: str) -> str:
 def _take_in(chosen: Subnet, runroot: str, container_id: str, bridge: str) -> Lease:
     """Take the first free address, beginning at one that depends on the id.
 
-    Not at the lowest: an address that was just released may still be in conntrack or in the
-    container's veth, which the kernel takes away a little after its namespace.
+    Don't begin at the lowest: an address that was just released may still be in conntrack or on its container's veth,
+    which the kernel removes a little later than the namespace.
     """
     state = directory(runroot, bridge)
     for address in _addresses(chosen, container_id):
@@ -217,18 +217,18 @@ def _take_in(chosen: Subnet, runroot: str, container_id: str, bridge: str) -> Le
 
 
 def _addresses(chosen: Subnet, container_id: str) -> Iterator[str]:
-    """All addresses of a subnet that a container can have, in the order in which it tries them."""
+    """Yield all addresses of a subnet that a container can have, in the order in which it tries them."""
     begin, count = crc32(container_id.encode()), _count(chosen)
     return (ipv4.text(chosen.first + 2 + (begin + i) % count) for i in range(count))
 
 
 def _count(chosen: Subnet) -> int:
-    """Without the network's, the gateway's and the broadcast address."""
+    """Count a subnet's addresses without the network's, the gateway's and the broadcast address."""
     return chosen.last - chosen.first - 2
 
 
 def _chosen(state: str, bridge: str, wanted: Subnet | None) -> Subnet:
-    """The bridge's subnet, under the lock; chosen anew when nothing uses the old one and the host does now."""
+    """Return the bridge's subnet; a new one if we don't use the old one and the host now does. Call it with the lock."""
     before = recorded(state)
     if before and (_link_exists(bridge) or leased(state)):
         return before
@@ -243,14 +243,14 @@ def _chosen(state: str, bridge: str, wanted: Subnet | None) -> Subnet:
 
 
 def record_subnet(state: str, chosen: Subnet, network: str = "") -> None:
-    """Write down the subnet of a bridge, and which network it belongs to: the path of its file."""
+    """Write down a bridge's subnet and its network (the path of the network's file)."""
     SUBNET.write(f"{state}/subnet", {"Subnet": str(chosen), "Network": network})
 
 
 def recorded(state: str) -> Subnet | None:
-    """The subnet of the bridge whose state it is; None when it has none yet.
+    """Return the subnet of the bridge with this state directory; None if it has none yet.
 
-    Where what was written down is damaged, the bridge itself says it.
+    If the file is damaged, ask the bridge itself.
     """
     try:
         return ipv4.parse_subnet(SUBNET.read(f"{state}/subnet")["Subnet"])
@@ -261,7 +261,7 @@ def recorded(state: str) -> Subnet | None:
 
 
 def network_of(state: str) -> str:
-    """The path of the file of the network whose bridge has its state there; "" for none, or one that isn't known."""
+    """Return the path of the file of this bridge's network; "" if it has none or it isn't known."""
     try:
         return str(SUBNET.read(f"{state}/subnet").get("Network", ""))
     except (OSError, Unreadable):
@@ -276,7 +276,7 @@ def _link_exists(name: str) -> bool:
 
 
 def _subnet_of(bridge: str) -> Subnet | None:
-    """The subnet of a bridge that is there, whose own address is its first; else None."""
+    """Return the subnet of an existing bridge whose address is the subnet's first; otherwise None."""
     control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         address, mask = (_asked(control, request, bridge) for request in (SIOCGIFADDR, SIOCGIFNETMASK))

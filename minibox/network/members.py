@@ -1,10 +1,10 @@
-"""Who is on a network by which names: lines in the members' /etc/hosts.
+"""The names of a network's members, as lines in the members' /etc/hosts.
 
     runroot/network/<bridge>/names/<container id>    the path of its hosts file; its address and its names
 
-A file needs no server that could be down, and every resolver reads it. Each member's own is written to in
-place, since it is mounted in the container by its inode: what changes is our lines, which end in the name of
-the bridge; whatever else the container has put there stays.
+A hosts file needs no server that could be down, and every resolver reads it. Each member has its own. We write to it in
+place, because the container has it mounted by its inode. We change only our own lines, which end in the name of the
+bridge; whatever else the container wrote there stays.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
     from minibox.network.lease import Lease
 
-HOSTS_BYTES_MAX = 256 << 10  # of a hosts file that names are still added to
+HOSTS_BYTES_MAX = 256 << 10  # we don't add names to a larger hosts file
 
 
 def host_name(value: object) -> bool:
-    """A shape: what can stand in /etc/hosts."""
+    """A shape: a name that can be written to /etc/hosts."""
     return isinstance(value, str) and files.is_name(value)
 
 
 def ipv4_address(value: object) -> bool:
-    """A shape."""
+    """A shape: ``10.212.0.7``."""
     return isinstance(value, str) and ipv4.is_ipv4(value)
 
 
@@ -49,14 +49,14 @@ MEMBER = FileKind("member", {"Hosts": str, "Address": ipv4_address, "Names": [ho
 
 
 def join(lease: Lease, hosts_path: str, names: Iterable[str]) -> None:
-    """Make a container known to the others on its network, and them to it.
+    """Tell the other containers on the network about this one, and this one about them.
 
     Args:
-        hosts_path: the file that it has as /etc/hosts; it is there already.
-        names: those that can't be host names are left out; the user's own were looked at before.
+        hosts_path: the existing file that the container has as /etc/hosts.
+        names: its names. Those that can't be host names are left out; names that the user gave were checked before.
 
     Raises:
-        NetworkError: the kernel refused, or its hosts file is none that names could be added to.
+        NetworkError: the kernel refused, or names can't be added to the container's hosts file.
     """
     state = leases.directory(lease.runroot, lease.bridge)
     known = list(dict.fromkeys(name for name in names if files.is_name(name)))
@@ -71,11 +71,11 @@ def join(lease: Lease, hosts_path: str, names: Iterable[str]) -> None:
 
 
 def leave(lease: Lease, *, ended: bool = False) -> None:
-    """Give back an address, and have the others forget the names. Twice is no error.
+    """Give back an address, and remove the names from the other members' hosts files. Doing it twice is no error.
 
     Args:
-        ended: the container has ended. Its own file stays as it is: a pipe may still hold its pages (sendfile(2)), whose
-            end would be zeroed if it were cut.
+        ended: the container has ended. Its own file stays as it is: if a pipe still holds its pages (sendfile(2)),
+            truncating it would zero their end.
 
     Raises:
         NetworkError: the kernel refused.
@@ -91,20 +91,20 @@ def leave(lease: Lease, *, ended: bool = False) -> None:
                 if hosts_path and not ended:
                     _tell_if_it_can(hosts_path, lease.bridge, [])
         except FileNotFoundError:
-            pass  # somebody else was faster
+            pass  # another process was faster
         except OSError as error:
             raise NetworkError(f"forget {lease.container_id[:12]} on {lease.bridge}: {kernel_says(error)}") from error
     leases.release(lease)
 
 
 def leave_all(runroot: str, container_id: str) -> None:
-    """The same for a container that can't do it itself, on all networks that it is on; none is fine."""
+    """Do the same for a container that has ended, on all networks that it is on, if any."""
     for lease in leases.of(runroot, container_id):
         leave(lease, ended=True)
 
 
 def names_of(lease: Lease) -> list[str]:
-    """What a member is called."""
+    """Return a member's names."""
     try:
         found = MEMBER.read(f"{leases.directory(lease.runroot, lease.bridge)}/names/{lease.container_id}")
     except (OSError, Unreadable):
@@ -120,10 +120,10 @@ def _hosts_of(path: str) -> str:
 
 
 def _tell_all(state: str, bridge: str, joining: str = "") -> None:
-    """Bring the hosts files of all members up to date.
+    """Update the hosts files of all members.
 
     Args:
-        joining: the id of the one for whom it is an error if that can't be.
+        joining: the id of the new member, the only one whose hosts file must not fail.
     """
     known = {}
     for name in sorted(os.listdir(f"{state}/names")):
@@ -142,7 +142,7 @@ def _tell_all(state: str, bridge: str, joining: str = "") -> None:
 
 
 def _tell_if_it_can(hosts_path: str, bridge: str, lines: list[str]) -> None:
-    """As `_tell`; a member that has spoilt its file goes without names, and costs the others nothing."""
+    """Like `_tell`, but ignore errors: a member that broke its own file gets no names, and doesn't affect the others."""
     try:
         _tell(hosts_path, bridge, lines)
     except OSError:
@@ -150,9 +150,9 @@ def _tell_if_it_can(hosts_path: str, bridge: str, lines: list[str]) -> None:
 
 
 def _tell(hosts_path: str, bridge: str, lines: list[str]) -> None:
-    """Put ``lines`` in place of those of this network.
+    """Replace the lines of this network by ``lines``.
 
-    The container writes to the file, too: it may be of any size, or have a lease, for which open(2) would wait.
+    The container can write to the file, too: it may be of any size, or have a lease that open(2) would wait for.
 
     Raises:
         OSError: with the path.
@@ -168,7 +168,7 @@ def _tell(hosts_path: str, bridge: str, lines: list[str]) -> None:
         kept = [line for line in there if not line.endswith(end)]
         data = b"".join(line + b"\n" for line in (*kept, *(line.encode() + end for line in lines)))
         if data != before:
-            # The whole before the cut: who reads meanwhile finds old lines twice rather than none.
+            # Write everything before truncating: a reader may see old lines twice, but never misses one.
             write_all(fd, data)
             os.ftruncate(fd, len(data))
     finally:

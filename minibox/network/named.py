@@ -1,8 +1,8 @@
-"""Networks by name: ``root/networks/<name>``, each with a bridge of its own.
+"""Named networks: files ``root/networks/<name>``, each with a bridge of its own.
 
-A network of a program that
-embeds minibox ends with it: its file is held with flock, as `engine.ownership` does it for containers, and
-`collect` removes one whose lock is free. One of `minibox network create` has no owner, and stays.
+A network that a program made by embedding minibox ends with that program: it holds a lock (flock) on the network's
+file, as for containers, and `collect` removes networks whose lock is free. One made by `minibox network create` has
+no owner, and stays.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ NETWORK = FileKind(
 
 @record
 class NamedNetwork:
-    """A network.
+    """A network with a name.
 
     Attributes:
         id: 64 hexadecimal digits.
         internal: it has no way out.
-        owned: it ends with a program.
+        owned: it ends with the program that made it.
         created_s: in seconds since 1970.
     """
 
@@ -78,12 +78,12 @@ class NamedNetwork:
 
     @property
     def bridge(self) -> str:
-        """The interface: its name says whether there is a way out, `lease.is_internal`."""
+        """The bridge's interface name. It says whether there is a way out, see `lease.is_internal`."""
         return f"{leases.INTERNAL if self.internal else 'mb-'}{self.id[:12]}"
 
     @property
     def gateway(self) -> str:
-        """The host's own address on it."""
+        """The host's own address on the network."""
         return ipv4.text(self.subnet.first + 1)
 
 
@@ -97,19 +97,19 @@ def create(
     labels: Mapping[str, str] | None = None,
     owned: bool = False,
 ) -> tuple[NamedNetwork, int]:
-    """Make a network, and its bridge.
+    """Make a network and its bridge.
 
     Args:
-        name: "" for one that is made up.
-        internal: packets neither leave it nor come in, but from and to this host.
-        wanted: its subnet, ``10.1.2.0/24``; "" for one that is free.
-        owned: it ends with the descriptor that is returned.
+        name: "" to make one up.
+        internal: no way out: packets go only between its members and this host.
+        wanted: its subnet, ``10.1.2.0/24``; "" to choose a free one.
+        owned: the network ends when the returned descriptor is closed.
 
     Returns:
-        The network; a descriptor that holds its lock, -1 when nobody owns it.
+        The network, and a descriptor that holds its lock; -1 if it isn't owned.
 
     Raises:
-        UsageError: it can't have that name, subnet or label.
+        UsageError: the name, subnet or label is invalid.
         NetworkError: the name or the subnet is taken, or the kernel refused.
     """
     network_id = os.urandom(32).hex()
@@ -143,38 +143,38 @@ def create(
 
 
 def check_name(name: str) -> None:
-    """Refuse what can't be a network's name.
+    """Check a network's name.
 
     Raises:
-        UsageError
+        UsageError: it is invalid.
     """
     if not 2 <= len(name) <= 128 or not name[0].isalnum() or not _ALPHABET.issuperset(name):
         raise UsageError(
             f"invalid network name {name!r}",
-            "2 to 128 letters, digits, '_', '.' and '-', the first a letter or digit",
+            "use 2 to 128 letters, digits, '_', '.' and '-', and begin with a letter or digit",
         )
     if name in MODES:
-        raise UsageError(f"network name {name!r} is taken by a mode of --network", "choose another")
+        raise UsageError(f"network name {name!r} is a mode of --network", "choose another name")
 
 
 def find(root: str, name_or_id: str) -> NamedNetwork:
-    """The network of that name or id, or whose id begins so.
+    """Find a network by its name, its id, or the beginning of its id.
 
     Raises:
         NetworkNotFound: there is none, or more than one.
-        Unreadable: the file of the one of that name is damaged.
+        Unreadable: there is a network of that name, but its file is damaged.
     """
     if exact := _read(root, name_or_id):
         return exact
     found = [each for each in networks(root) if name_or_id and each.id.startswith(name_or_id)]
     if len(found) != 1:
         what = "ambiguous" if found else "not there"
-        raise NetworkNotFound(f"network {name_or_id!r} is {what}", "minibox network ls lists all of them")
+        raise NetworkNotFound(f"network {name_or_id!r} is {what}", "minibox network ls lists all networks")
     return found[0]
 
 
 def networks(root: str) -> list[NamedNetwork]:
-    """All networks that have a name, by it; who looks hears of those that are damaged."""
+    """Return all named networks, sorted by name, and report damaged ones (`base.damage`)."""
     found, damaged = look(root)
     for each in damaged:
         damage.tell(each)
@@ -182,7 +182,7 @@ def networks(root: str) -> list[NamedNetwork]:
 
 
 def look(root: str) -> tuple[list[NamedNetwork], list[Unreadable]]:
-    """All networks that have a name, by it; and what is wrong with the others."""
+    """Return all named networks, sorted by name, and the errors for those that can't be read."""
     found, damaged = [], []
     for name in _listed(f"{root}/networks"):
         try:
@@ -194,18 +194,18 @@ def look(root: str) -> tuple[list[NamedNetwork], list[Unreadable]]:
 
 
 def take(runroot: str, network: NamedNetwork, container_id: str) -> Lease:
-    """As `lease.take`, on the bridge of a network."""
+    """Lease an address on a network's bridge, like `lease.take`."""
     return leases.take(runroot, container_id, network.bridge, network.subnet)
 
 
 def remove(root: str, runroot: str, network: NamedNetwork, *, force: bool = False) -> None:
-    """Remove a network. One that is gone already is no error.
+    """Remove a network. It is no error if it is gone already.
 
     Args:
-        force: who is on it is cut off.
+        force: cut off the containers that are still on it.
 
     Raises:
-        NetworkInUse: somebody is on it.
+        NetworkInUse: a container is on it.
         NetworkError: the kernel or nft refuses.
     """
     try:
@@ -220,7 +220,7 @@ def remove(root: str, runroot: str, network: NamedNetwork, *, force: bool = Fals
 
 
 def remove_damaged(root: str, runroot: str, name: str) -> None:
-    """Remove a network whose file can't be read, with its bridge; who is on it is cut off.
+    """Remove a network whose file can't be read, with its bridge. This cuts off the containers on it.
 
     Raises:
         NetworkError: the kernel or nft refuses.
@@ -239,7 +239,7 @@ def remove_damaged(root: str, runroot: str, name: str) -> None:
 
 
 def restore(root: str, runroot: str, name: str) -> None:
-    """Write the file of a network anew by its bridge, without its labels; without a bridge it is removed.
+    """Rebuild a network's file from its bridge; its labels are lost. If it has no bridge, remove it.
 
     Raises:
         NetworkError: the kernel or nft refuses.
@@ -260,10 +260,10 @@ def restore(root: str, runroot: str, name: str) -> None:
 
 
 def lost_bridges(root: str, runroot: str) -> list[str]:
-    """Bridges of networks of ``root`` that are no more."""
+    """Return the bridges whose networks under ``root`` are gone."""
     found = []
     try:
-        with Lock(f"{root}/networks"):  # who makes a network makes its bridge first
+        with Lock(f"{root}/networks"):  # a network that is being made has its bridge before its file
             for bridge_name in leases.bridges(runroot):
                 path = leases.network_of(leases.directory(runroot, bridge_name))
                 if path.startswith(f"{root}/networks/") and not os.path.lexists(path):
@@ -274,13 +274,13 @@ def lost_bridges(root: str, runroot: str) -> list[str]:
 
 
 def remove_bridge(runroot: str, bridge_name: str) -> None:
-    """Remove a bridge, and all that is on it."""
+    """Remove a bridge, and cut off everything on it."""
     state = leases.directory(runroot, bridge_name)
     chosen = leases.recorded(state)
     for address, container_id in leases.leased(state).items():
         if chosen is None:
             raise NetworkError(
-                f"remove bridge {bridge_name}: nobody knows its subnet any more", "reboot, and it is gone"
+                f"remove bridge {bridge_name}: its subnet is not known any more", "a reboot removes the bridge"
             )
         lease = leases.place(runroot, bridge_name, chosen, container_id, address)
         bridge.unwire(lease)
@@ -289,7 +289,7 @@ def remove_bridge(runroot: str, bridge_name: str) -> None:
 
 
 def collect(root: str, runroot: str) -> list[str]:
-    """Remove the networks whose owner was killed; their names. One that resists is left to the next command."""
+    """Remove the networks whose owner was killed, and return their names. Leave one that fails to the next command."""
     gone = []
     for found in look(root)[0]:
         if not found.owned:
@@ -300,12 +300,12 @@ def collect(root: str, runroot: str) -> list[str]:
                 remove(root, runroot, found)
             gone.append(found.name)
         except (OSError, NetworkError, Unreadable):
-            continue  # it has an owner, or a container
+            continue  # it still has an owner, or a container
     return gone
 
 
 def _remove(root: str, runroot: str, network: NamedNetwork, *, force: bool) -> None:
-    """Last its file, so that who is killed on the way leaves one that can be removed."""
+    """Remove a network, its file last: if we are killed on the way, it can still be found and removed."""
     state = leases.directory(runroot, network.bridge)
     held = leases.leased(state)
     if held and not force:
@@ -320,7 +320,7 @@ def _remove(root: str, runroot: str, network: NamedNetwork, *, force: bool) -> N
 
 
 def _place(runroot: str, network: NamedNetwork, path: str) -> Lease:
-    """The bridge's state, and the lease of nobody on it."""
+    """Make the state directory of a network's bridge; return a lease that only describes the bridge."""
     state = leases.directory(runroot, network.bridge)
     os.makedirs(f"{state}/leases", 0o700, exist_ok=True)
     leases.record_subnet(state, network.subnet, path)
@@ -336,14 +336,14 @@ def _choose(wanted: str, others: list[Subnet], offset: int) -> Subnet:
     except ValueError:
         raise UsageError(f"invalid subnet {wanted!r}", "write it as 10.1.2.0/24") from None
     if not 8 <= chosen.prefix_length <= SMALLEST:
-        raise UsageError(f"invalid subnet {wanted!r}: between /8 and /{SMALLEST}")
+        raise UsageError(f"invalid subnet {wanted!r}: its size must be between /8 and /{SMALLEST}")
     if not subnet.is_free(chosen, taken):
-        raise NetworkError(f"subnet {chosen} overlaps one that this host leads to already", "ip route shows which")
+        raise NetworkError(f"subnet {chosen} overlaps one that this host uses already", "ip route shows which")
     return chosen
 
 
 def _write(directory: str, network: NamedNetwork) -> int:
-    """Write a network's file; a descriptor that holds its lock, as it did before anybody could see it."""
+    """Write a network's file, and return a descriptor with its lock, taken before anybody can see the file."""
     fields = {
         "Id": network.id,
         "Subnet": str(network.subnet),
@@ -356,7 +356,7 @@ def _write(directory: str, network: NamedNetwork) -> int:
 
 
 def _read(root: str, name: str) -> NamedNetwork | None:
-    """The network of that name; None when there is none.
+    """Read the network of that name; None if there is none.
 
     Raises:
         Unreadable: its file is damaged.

@@ -1,8 +1,9 @@
-"""Tables of nftables that go with who holds their socket, by the kernel's own messages (NETLINK_NETFILTER).
+"""nftables tables that belong to a socket, made with the kernel's own messages (NETLINK_NETFILTER).
 
-Such a table has an *owner* (NFT_TABLE_F_OWNER, Linux 5.12): nobody else can change it, a `flush ruleset` leaves it
-alone, and the kernel deletes it when the last copy of the socket that made it is closed, whatever kills its holder.
-The nft command can't leave one behind: it ends with its own socket. Numbers are those of linux/netfilter/nf_tables.h.
+Such a table has an *owner* (NFT_TABLE_F_OWNER, Linux 5.12): nobody else can change it, `flush ruleset` leaves it
+alone, and the kernel deletes it when the last copy of the socket that made it is closed, even if its holder is
+killed. The nft command can't make one that outlives it, because its socket closes when it exits. Numbers are from
+linux/netfilter/nf_tables.h.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ FIB_ADDRTYPE, FIB_DADDR, RTN_LOCAL = 3, 2, 2
 
 
 def attribute(kind: int, value: bytes | int | str | tuple[bytes, ...]) -> bytes:
-    """One attribute: a number is 32 bits in network order, a text ends in NUL, a tuple nests others."""
+    """Encode an attribute: an int as 32 bits in network order, a str with a NUL, a tuple as nested attributes."""
     if isinstance(value, tuple):
         kind, value = kind | NLA_F_NESTED, b"".join(value)
     elif isinstance(value, int):
@@ -59,12 +60,12 @@ def _change(kind: int, flags: int, *attributes: bytes) -> bytes:
 
 
 def table(name: str) -> bytes:
-    """Make the table, owned by the socket that it is sent by."""
+    """Make a table that is owned by the socket that sends this message."""
     return _change(NFT_MSG_NEWTABLE, NLM_F_ACK, attribute(1, name), attribute(2, NFT_TABLE_F_OWNER))
 
 
 def chain(of: str, name: str, kind: str = "", hook: int = 0, priority: int = 0) -> bytes:
-    """Make a chain; with ``kind`` (nat or filter) the kernel sends packets by there itself."""
+    """Make a chain. With a ``kind`` (nat or filter) the kernel sends packets through it at ``hook``."""
     base = (attribute(4, (attribute(1, hook), attribute(2, priority))), attribute(7, kind)) if kind else ()
     return _change(NFT_MSG_NEWCHAIN, 0, attribute(1, of), attribute(3, name), *base)
 
@@ -76,7 +77,7 @@ def rule(of: str, chain_name: str, *expressions: Iterable[bytes]) -> bytes:
 
 
 def send(messages: Iterable[bytes]) -> _socket.socket:
-    """Carry out a transaction, by a socket of its own that owns the tables which are made; the caller closes it.
+    """Run a transaction on a new socket, which then owns the tables that it made. The caller closes it.
 
     Raises:
         OSError: the kernel refuses, and nothing was changed.
@@ -88,7 +89,7 @@ def send(messages: Iterable[bytes]) -> _socket.socket:
     try:
         owner.setsockopt(_socket.SOL_SOCKET, SO_SNDBUFFORCE, 2 * len(batch) + 4096)
         owner.sendto(batch, (0, 0))
-        while True:  # the kernel has answered before it returns
+        while True:  # the kernel answers before sendto returns
             _raise_refusal(owner.recv(65536, _socket.MSG_DONTWAIT))
     except BlockingIOError:
         return owner
@@ -138,24 +139,24 @@ def _verdict(code: int, *target: bytes) -> list[bytes]:
 
 
 def to_this_host() -> list[bytes]:
-    """The destination is an address of this host: ``fib daddr type local``."""
+    """Match packets to an address of this host: ``fib daddr type local``."""
     numbers = (attribute(1, REGISTER), attribute(2, FIB_ADDRTYPE), attribute(3, FIB_DADDR))
     return [_expression("fib", *numbers), _compare(struct.pack("=I", RTN_LOCAL))]
 
 
 def not_by(interface: str) -> list[bytes]:
-    """It came in by another interface."""
+    """Match packets that came in through any other interface."""
     name = interface.encode().ljust(16, b"\0")
     return [_expression("meta", attribute(1, REGISTER), attribute(2, META_IIFNAME)), _compare(name, OTHER)]
 
 
 def source_in(network: bytes, prefix_length: int) -> list[bytes]:
-    """The source is in a subnet."""
+    """Match packets from a subnet."""
     return _address_in(12, network, prefix_length)
 
 
 def destination_in(network: bytes, prefix_length: int = 32) -> list[bytes]:
-    """The destination is in a subnet, or that address."""
+    """Match packets to a subnet, or to a single address."""
     return _address_in(16, network, prefix_length)
 
 
@@ -165,7 +166,7 @@ def _address_in(offset: int, network: bytes, prefix_length: int) -> list[bytes]:
 
 
 def to_port(protocol: int, port: int) -> list[bytes]:
-    """The transport protocol, and the port that it is for."""
+    """Match packets of a transport protocol to a port."""
     return [
         _expression("meta", attribute(1, REGISTER), attribute(2, META_L4PROTO)),
         _compare(bytes((protocol,))),
@@ -175,18 +176,18 @@ def to_port(protocol: int, port: int) -> list[bytes]:
 
 
 def was_redirected() -> list[bytes]:
-    """Its connection's destination was changed: ``ct status dnat``."""
+    """Match packets of a connection whose destination was changed: ``ct status dnat``."""
     bit = struct.pack("=I", IPS_DST_NAT)
     return [_expression("ct", attribute(1, REGISTER), attribute(2, CT_STATUS)), _masked(bit), _compare(bytes(4), OTHER)]
 
 
 def drop() -> list[bytes]:
-    """Lose it."""
+    """Drop the packet."""
     return _verdict(NF_DROP)
 
 
 def jump(to: str) -> list[bytes]:
-    """Go on in another chain, and come back."""
+    """Jump to another chain, and come back."""
     return _verdict(NFT_JUMP, attribute(2, to))
 
 
@@ -198,5 +199,5 @@ def redirect(address: bytes, port: int) -> list[bytes]:
 
 
 def masquerade() -> list[bytes]:
-    """Give the connection the address of this host as its source."""
+    """Change the connection's source to this host's address."""
     return [_expression("masq")]

@@ -1,8 +1,8 @@
-"""A network that falls apart: packets between some of its members are lost, as by a cut cable.
+"""Partition a network: drop packets between some of its members, as if a cable was cut.
 
-Nobody is told: no link goes down, no connection is reset, an ARP request has no answer. The drops are a
-table of nftables of the network's own, in the bridge family: it sees what a bridge forwards from one
-port to another, and not what is for this host, so a test reaches both halves.
+The members get no notice: no link goes down, no connection is reset, an ARP request gets no answer. The drops are in an
+nftables table of the network's own, in the bridge family. It sees packets that the bridge forwards between ports, but
+not packets to this host, so a test can still reach both sides.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence, Set
 
-NOTE = "partition"  # in the bridge's state: there may be a table
+NOTE = "partition"  # a file in the bridge's state: there may be a table
 
 
 def pairs(groups: Sequence[Set[str]]) -> list[tuple[str, str]]:
-    """Which can't reach each other, in both directions: those that have no group in common. Who is in none reaches all."""
+    """Return the pairs that can't reach each other, in both directions: those without a common group.
+
+    A member that is in no group reaches everybody.
+    """
     members = sorted(set().union(*groups))
     together = {(a, b) for group in groups for a in group for b in group}
     return [(a, b) for a in members for b in members if a != b and (a, b) not in together]
 
 
 def cut(runroot: str, bridge: str, groups: Sequence[Set[str]]) -> None:
-    """Lose what is sent between members of different groups, in place of what was lost before; in one step.
+    """Drop packets between members of different groups. This replaces an earlier partition, in one step.
 
     Args:
         groups: names of the bridge's ports.
@@ -55,7 +58,7 @@ def cut(runroot: str, bridge: str, groups: Sequence[Set[str]]) -> None:
 
 
 def heal(runroot: str, bridge: str) -> None:
-    """Lose nothing any more.
+    """End the partition.
 
     Raises:
         NetworkError: nft isn't installed or refuses.
@@ -64,7 +67,7 @@ def heal(runroot: str, bridge: str) -> None:
     if not os.path.exists(note):
         return
     table = f"bridge {_table(bridge)}"
-    firewall.apply(f"add table {table}\ndelete table {table}\n")  # there or not
+    firewall.apply(f"add table {table}\ndelete table {table}\n")  # works whether it exists or not
     os.unlink(note)
 
 

@@ -1,4 +1,4 @@
-"""Who has a port of this host, for the error of who wants it too; proc_net(5)."""
+"""Find the process that uses a port of this host, for the error "port is taken"; proc_net(5)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LISTENS = "0A"  # TCP_LISTEN
 
 
 def holder(port: int, protocol: str) -> tuple[int, str]:
-    """The pid and the name of a process that has a port; (0, "") where that can't be seen.
+    """Return the pid and name of the process that has a port; (0, "") if you may not see it.
 
     Args:
         protocol: tcp or udp.
@@ -26,7 +26,7 @@ def holder(port: int, protocol: str) -> tuple[int, str]:
         try:
             fds = os.listdir(f"/proc/{entry}/fd")
         except OSError:
-            continue  # it has ended, or is somebody else's
+            continue  # it has ended, or belongs to another user
         for fd in fds:
             try:
                 if os.readlink(f"/proc/{entry}/fd/{fd}") in links:
@@ -37,7 +37,7 @@ def holder(port: int, protocol: str) -> tuple[int, str]:
 
 
 def _sockets(table: str, port: int, *, listens: bool) -> list[str]:
-    """The inodes of the sockets of a table of /proc/net that are bound to a port."""
+    """Return the inodes of the sockets in a table of /proc/net that are bound to a port."""
     found = []
     for line in lines_of(table)[1:]:
         words = line.split()

@@ -1,17 +1,20 @@
-"""Published ports: reserved on the host, and led to a container by the kernel.
+"""Published ports: reserved on the host, and redirected to a container by the kernel.
 
-A port is reserved by a socket that is bound to it: so nobody else gets it, and who tries is told. Packets never come
-to that socket: a table of nftables of the container's own, ``table ip minibox-<id>``, changes their destination before.
+A socket bound to the port reserves it: nobody else can have the port, and whoever tries gets an error. No packet
+reaches that socket, because the container's own nftables table, ``table ip minibox-<id>``, changes their destination
+before. Its chains:
 
-    published      what leads each port to the container; asked by the next two, for what is sent to this host
-    prerouting     connections that come in, from a container too
-    output         connections of this host itself, to 127.0.0.1 too
-    postrouting    who could not be answered else speaks with the bridge's address: 127.0.0.1, and the bridge's others
-    guard          what comes from elsewhere for 127.0.0.0/8 is lost
+    published      redirects each port to the container; the next two jump to it for packets to this host
+    prerouting     connections that come in, also from containers
+    output         connections from this host itself, also to 127.0.0.1
+    postrouting    replaces the source by the bridge's address if replies would get lost otherwise: connections from
+                   127.0.0.1, and from other containers on the bridge
+    guard          drops packets to 127.0.0.0/8 that come from elsewhere
 
-Everybody else is seen with his own address. For 127.0.0.1 the bridge has `route_localnet`, by which its containers
-could reach this host's loopback, but for the guard; `firewall` has another for when this table is gone. The table
-belongs to its socket (see `nfnetlink`): both sockets are held by who looks after the container, and go with him.
+The container sees all other clients with their own address. To make 127.0.0.1 work, `route_localnet` is set on the
+bridge. That alone would let its containers reach this host's loopback; the guard prevents it, and `firewall` has
+another guard for when this table is gone. The table belongs to its socket (see `nfnetlink`). The container's owner or
+supervisor holds both sockets, and they close when it ends.
 """
 
 from __future__ import annotations
@@ -39,11 +42,11 @@ BACKLOG = 1
 
 @record
 class Wanted:
-    """A port of a container that is to be published.
+    """A container's port to publish.
 
     Attributes:
-        address: of this host; ``0.0.0.0``: all.
-        first, last: any of these ports will do; 0: any at all.
+        address: an address of this host; ``0.0.0.0`` for all.
+        first, last: the range of ports to choose from; 0: any port.
         inside: the container's port.
         protocol: tcp or udp.
     """
@@ -61,7 +64,7 @@ class Wanted:
 
 @record
 class Published:
-    """A port of this host that leads to a container."""
+    """A port of this host that is redirected to a container."""
 
     address: str
     port: int
@@ -70,11 +73,11 @@ class Published:
 
 
 def reserve(wanted: Wanted) -> tuple[Published, int]:
-    """Bind a socket to the first port that is free; the port, and the socket's descriptor, which the caller closes.
+    """Bind a socket to the first free port. Return the port and the socket's descriptor, which the caller closes.
 
     Raises:
-        PortTaken: none is.
-        NetworkError: this host doesn't have the address, or there are no more descriptors.
+        PortTaken: no port is free.
+        NetworkError: this host doesn't have the address, or no descriptor is free.
     """
     for port in range(wanted.first, wanted.last + 1):
         try:
@@ -83,9 +86,9 @@ def reserve(wanted: Wanted) -> tuple[Published, int]:
             if error.errno == EADDRINUSE:
                 continue
             hint = {
-                EACCES: "below 1024 a port is root's: choose a higher one, or sysctl net.ipv4.ip_unprivileged_port_start=80",
-                EADDRNOTAVAIL: "it is none of this host's addresses: ip address",
-                EMFILE: "each published port takes a descriptor: ulimit -n allows more",
+                EACCES: "ports below 1024 are root's: choose a higher one, or sysctl net.ipv4.ip_unprivileged_port_start=80",
+                EADDRNOTAVAIL: "this host doesn't have that address: ip address lists them",
+                EMFILE: "each published port needs a descriptor: raise the limit with ulimit -n",
             }.get(error.errno or 0)
             raise NetworkError(f"publish {wanted}: bind port {port}: {kernel_says(error)}", hint) from error
         return Published(wanted.address, port, wanted.inside, wanted.protocol), fd
@@ -96,11 +99,11 @@ def _bound(wanted: Wanted, port: int) -> tuple[int, int]:
     kind = _socket.SOCK_STREAM if wanted.protocol == "tcp" else _socket.SOCK_DGRAM
     made = _socket.socket(_socket.AF_INET, kind | _socket.SOCK_CLOEXEC)
     try:
-        if port and wanted.protocol == "tcp":  # connections that have just ended don't hold it
+        if port and wanted.protocol == "tcp":  # so that connections that have just ended don't block it
             made.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         made.bind((wanted.address, port))
         if wanted.protocol == "tcp":
-            made.listen(BACKLOG)  # else another with SO_REUSEADDR gets it too
+            made.listen(BACKLOG)  # otherwise another socket with SO_REUSEADDR could get the port, too
         port = made.getsockname()[1]
         return made.detach(), port
     except BaseException:
@@ -109,9 +112,9 @@ def _bound(wanted: Wanted, port: int) -> tuple[int, int]:
 
 
 def lead(lease: Lease, ports: Sequence[Published]) -> int:
-    """Have the kernel lead ports to the container of a lease, until the descriptor that is returned is closed.
+    """Make the kernel redirect ports to a lease's container until the returned descriptor is closed.
 
-    The bridge is there already.
+    The bridge must exist.
 
     Raises:
         NetworkError: the kernel refuses.
@@ -122,8 +125,8 @@ def lead(lease: Lease, ports: Sequence[Published]) -> int:
     except OSError as error:
         hint = "the kernel may lack a module: modprobe -a nf_tables nft_chain_nat nft_fib_ipv4 nft_nat nft_masq nft_ct"
         if error.errno == E2BIG:
-            hint = "the kernel takes 1024 chains a hook: so many containers can have published ports"
-        raise NetworkError(f"lead ports to {lease.address} by nftables: {kernel_says(error)}", hint) from error
+            hint = "the kernel allows 1024 chains per hook, so at most that many containers can publish ports"
+        raise NetworkError(f"redirect ports to {lease.address} with nftables: {kernel_says(error)}", hint) from error
     try:
         _route_loopback(lease.bridge)
         if datagrams := {each.port for each in ports if each.protocol == "udp"}:
@@ -131,7 +134,7 @@ def lead(lease: Lease, ports: Sequence[Published]) -> int:
     except BaseException as error:
         held.close()
         if isinstance(error, OSError):
-            raise NetworkError(f"lead ports to {lease.address}: {error.filename or 'conntrack'}: {kernel_says(error)}",
+            raise NetworkError(f"redirect ports to {lease.address}: {error.filename or 'conntrack'}: {kernel_says(error)}",
                                "minibox needs to write /proc/sys/net") from error  # fmt: skip
         raise
     return held.detach()

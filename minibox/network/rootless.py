@@ -1,18 +1,19 @@
 """A network for an ordinary user's container: pasta or slirp4netns, in user space.
 
-An ordinary user can't put a veth on the host. Both programs enter the container's namespaces, make
-a tap device `eth0` there, configure it and carry its packets over ordinary sockets of the user's.
+An ordinary user can't make a veth on the host. Both programs enter the container's namespaces, make a tap device `eth0`
+there, configure it, and carry its packets over the user's ordinary sockets.
 
-How to run one (`command`), tried with Debian 12's pasta 0.0~git20230309 and slirp4netns 1.2.0:
+How to run one (`command`), tested with Debian 12's pasta 0.0~git20230309 and slirp4netns 1.2.0:
 
-- Start it once the container's user and network namespaces are there and its id maps are written;
-  both set `lo` up too. It needs /dev/net/tun, and no privilege.
-- Readiness: it writes to ``ready_fd``, a pipe's write end that it inherits: pasta its pid when it
-  listens (20 ms; a daemonizing pasta takes as long), slirp4netns "1" (10 ms). End of file without
-  a byte means it failed, and its stderr says why (stdout is chatter: /dev/null). Close ``ready_fd`` in the parent first.
-- Its end: neither of them notices that the container is gone, so the engine sends SIGTERM when it
-  is, and sets PR_SET_PDEATHSIG in the child so that it dies with a killed owner. The signal stays
-  set, since the user namespace that they enter belongs to the same user.
+- Start it once the container's user and network namespaces exist and its id maps are written. Both programs also set
+  `lo` up. They need /dev/net/tun, but no privilege.
+- When it is ready, it writes to ``ready_fd``, the write end of a pipe that it inherits: pasta its pid (after 20 ms;
+  it takes as long to daemonize), slirp4netns "1" (after 10 ms). End of file without a byte means it failed, and its
+  stderr says why (its stdout is only chatter: send it to /dev/null). Close ``ready_fd`` in the parent before you
+  read.
+- Neither program notices that the container is gone. So the engine sends SIGTERM then, and sets PR_SET_PDEATHSIG in the
+  child so that it dies if its owner is killed. That setting survives, because the user namespace that the program
+  enters belongs to the same user.
 """
 
 from __future__ import annotations
@@ -35,16 +36,15 @@ PLACES = "/usr/bin:/usr/local/bin:/bin"
 
 @record
 class RootlessTool:
-    """A program that gives a rootless container its network, and what it implies.
+    """A program that gives a rootless container its network, and the container's network settings with it.
 
     Attributes:
         name: ``pasta`` or ``slirp4netns``.
-        path: of the program.
-        address: the container's, for /etc/hosts; None: a copy of the host's, not known beforehand.
-        host_gateway: the address by which the container reaches the host; None: it can't.
-        nameserver: what /etc/resolv.conf names in place of the host's; None: the host's own,
-            without those on loopback.
-        ipv6: whether the container gets IPv6 where the host has it.
+        path: the program's path.
+        address: the container's, for /etc/hosts; None: it is a copy of the host's, which isn't known beforehand.
+        host_gateway: the address at which the container reaches the host; None: it can't.
+        nameserver: the name server for /etc/resolv.conf; None: the host's own, without those on loopback.
+        ipv6: the container gets IPv6 if the host has it.
     """
 
     name: str
@@ -56,16 +56,16 @@ class RootlessTool:
 
 
 def find_tool(path: str = "") -> tuple[RootlessTool | None, str]:
-    """The installed tool, pasta before slirp4netns, or None and a note that says what is missing.
+    """Find an installed tool, preferably pasta. Return None and a note about what is missing if there is none.
 
     Args:
-        path: a search path in place of $PATH.
+        path: a search path to use instead of $PATH.
     """
     if not os.access(TUN, os.R_OK | os.W_OK):
-        return None, f"no network: {TUN} is not there or not open to this user (chmod 0666 {TUN})"
+        return None, f"no network: {TUN} is missing or this user may not open it (chmod 0666 {TUN})"
     path = path or f"{os.environ.get('PATH', '')}:{PLACES}"
     pasta, slirp = _find("pasta", path), _find("slirp4netns", path)
-    if pasta and has_default_route():  # it copies the addresses of the link that leads out, and fails without one
+    if pasta and has_default_route():  # it copies the addresses of the link with the default route, and needs one
         return RootlessTool("pasta", pasta, None, None, None, True), ""
     if slirp:
         return RootlessTool("slirp4netns", slirp, "10.0.2.100", None, "10.0.2.3", False), ""
@@ -75,10 +75,10 @@ def find_tool(path: str = "") -> tuple[RootlessTool | None, str]:
 
 
 def has_default_route(directory: str = "/proc/net") -> bool:
-    """Whether a link of this network namespace leads everywhere, by IPv4 or IPv6; proc_net(5).
+    """Tell whether this network namespace has a default route, for IPv4 or IPv6; proc_net(5).
 
     Args:
-        directory: where ``route`` and ``ipv6_route`` are.
+        directory: contains ``route`` and ``ipv6_route``.
     """
     for line in lines_of(read_text(f"{directory}/route")):
         fields = line.split()
@@ -92,13 +92,13 @@ def has_default_route(directory: str = "/proc/net") -> bool:
 
 
 def command(tool: RootlessTool, pid: int, ready_fd: int, ports: Sequence[Published] = ()) -> list[str]:
-    """The command line that connects the namespaces of process ``pid``; it stays in the foreground.
+    """Return the command line that connects the namespaces of process ``pid`` and stays in the foreground.
 
-    No other port is forwarded in either direction, and the host's loopback can't be reached.
+    No port but ``ports`` is forwarded in either direction, and the container can't reach the host's loopback.
 
     Args:
-        ready_fd: the number of the inherited pipe end that it announces itself on.
-        ports: that pasta leads to the container; slirp4netns does it for none.
+        ready_fd: the inherited pipe end to which it writes when it is ready.
+        ports: ports that pasta forwards to the container; slirp4netns can't.
     """
     if tool.name == "pasta":
         # No --mtu 0: this version then leaves eth0 down. The pid file may be a pipe.
@@ -116,12 +116,12 @@ def command(tool: RootlessTool, pid: int, ready_fd: int, ports: Sequence[Publish
 
 
 def is_ready(announcement: bytes) -> bool:
-    """Whether what was read from the pipe says that the network is there."""
+    """Tell whether the bytes read from the pipe say that the network is ready."""
     return announcement.strip().isdigit()
 
 
 def dns_for(tool: RootlessTool, dns: Sequence[str]) -> tuple[str, ...]:
-    """The name servers to pass to `files.resolv_conf_text`: those asked for, or the tool's own; empty: the host's."""
+    """Return the name servers for `files.resolv_conf_text`: the given ones, or the tool's own; none for the host's."""
     return tuple(dns) or ((tool.nameserver,) if tool.nameserver else ())
 
 

@@ -1,10 +1,10 @@
-"""Requests to rtnetlink(7): compiled by pyroute2 once, kept as bytes, filled in and sent.
+"""Requests to rtnetlink(7): compiled once by pyroute2, kept as bytes, filled in and sent.
 
-pyroute2 takes 130 ms to import, ten times a container's start. Its `IPBatch` is a compiler: it turns
-calls into the bytes of netlink requests and sends nothing. Those bytes differ between two
-containers only in a name, an index and an address, so they are compiled once after a boot with a
-marked value in each such place and kept in the runroot; a start reads them, fills the places in
-and sends. The numbers in them are the kernel's ABI and don't age.
+Importing pyroute2 takes 130 ms, ten times as long as a container's start. Its `IPBatch` is a compiler: it turns calls
+into the bytes of netlink requests and sends nothing. For two containers these bytes differ only in a name, an index
+and an address. So we compile them once after a boot, with a marker in each of these places, and keep them in the
+runroot. A start reads them, replaces the markers and sends them. The numbers in them are the kernel's ABI and don't
+change.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
 NLMSG_ERROR, NLM_F_ACK_TLVS, NLMSGERR_ATTR_MSG = 2, 0x200, 1
 ANSWER_WITHIN_S = 10
 
-# The marked values: what stands for a field in a compiled request. Each field has a fixed width.
+# The markers: the values that stand for the fields in a compiled request. Each field has a fixed width.
 _NAME, _PEER = "mb-marked-name0", "mb-marked-peer0"  # 15 characters and a NUL: IFNAMSIZ
 _MARKS = {
     "name": _NAME.encode() + b"\0",
@@ -50,13 +50,13 @@ _MARKS = {
 
 @record
 class Request:
-    """One compiled request: its bytes, and where each field's value goes."""
+    """A compiled request: its bytes, and where each field's value goes."""
 
     message: bytes
     places: tuple[tuple[str, int], ...]
 
     def fill(self, values: Mapping[str, bytes]) -> bytearray:
-        """The request with ``values`` in their places; KeyError when one is missing."""
+        """Return the request with ``values`` filled in; KeyError if one is missing."""
         message = bytearray(self.message)
         for field, offset in self.places:
             value = values[field]
@@ -65,19 +65,19 @@ class Request:
 
 
 def name(interface: str) -> bytes:
-    """An interface's name as a request holds it."""
+    """Encode an interface's name for a request."""
     return interface.encode().ljust(16, b"\0")
 
 
 def number(value: int) -> bytes:
-    """An index, a descriptor or an MTU as a request holds it."""
+    """Encode an index, a descriptor or an MTU for a request."""
     return struct.pack("=I", value)
 
 
 def compile_requests() -> dict[str, Request]:
-    """Every request that minibox makes, compiled by pyroute2. Imports it: 130 ms.
+    """Compile all our requests with pyroute2. Importing it takes 130 ms.
 
-    In a thread of its own, since pyroute2 runs an event loop and the caller may have one running.
+    This runs in a thread of its own: pyroute2 runs an event loop, and the caller's thread may be running one already.
     """
     return in_thread(_compile_requests)
 
@@ -112,17 +112,17 @@ def _compile_requests() -> dict[str, Request]:
 
 
 def marked(message: bytes) -> Request:
-    """The request of a compiled message.
+    """Find the markers in a compiled message, and return it as a request.
 
-    Its sequence number and port id, bytes 8 to 16 of struct nlmsghdr, are `Link.send`'s; what pyroute2
-    put there, a process id, may look like a mark.
+    Clear the sequence number and the port id, bytes 8 to 16 of struct nlmsghdr: `Link.send` sets them, and the
+    process id that pyroute2 put there could look like a marker.
     """
     message = message[:8] + bytes(8) + message[16:]
     return Request(message, tuple(_places(message)))
 
 
 def _places(message: bytes) -> list[tuple[str, int]]:
-    """Where the marked values are, in the order of their offsets."""
+    """Return the markers in a message as (field, offset), in the order of their offsets."""
     found = []
     for field, mark in _MARKS.items():
         offset = message.find(mark)
@@ -133,12 +133,12 @@ def _places(message: bytes) -> list[tuple[str, int]]:
 
 
 def requests(directory: str) -> dict[str, Request]:
-    """`compile_requests`, kept in a file under ``directory`` for as long as this module stays the same."""
+    """Return the compiled requests, cached in ``directory`` for as long as this module doesn't change."""
     path = f"{directory}/requests"
     edition = os.stat(__file__).st_mtime_ns
     if kept := read_cache(path, edition):
         return _requests(kept)
-    with Lock(directory):  # of several first starts one compiles
+    with Lock(directory):  # if several first starts run at once, one compiles
         if kept := read_cache(path, edition):
             return _requests(kept)
         compiled = compile_requests()
@@ -151,7 +151,7 @@ def _requests(kept: dict[str, tuple[bytes, tuple[tuple[str, int], ...]]]) -> dic
 
 
 class Link:
-    """A socket to rtnetlink in one network namespace; the namespace is the one it was opened in."""
+    """A socket to rtnetlink, in the network namespace in which it was opened."""
 
     def __init__(self) -> None:
         self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_ROUTE)
@@ -160,11 +160,11 @@ class Link:
             try:
                 self._socket.setsockopt(SOL_NETLINK, option, 1)
             except OSError:
-                pass  # before Linux 4.12 and 4.3: an answer without words
+                pass  # before Linux 4.12 and 4.3: answers have no message
         self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_WITHIN_S, 0))
 
     def send(self, *messages: bytearray) -> list[OSError | None]:
-        """Send requests in one datagram; the kernel's answer to each, in order: None, or what it refused with.
+        """Send requests in one datagram. Return the kernel's answer to each, in order: None, or an error.
 
         Raises:
             OSError: the socket itself failed, or no answer came within 10 s.
@@ -194,7 +194,7 @@ class Link:
 
 
 def _answers(datagram: bytes) -> list[tuple[int, OSError | None]]:
-    """The (sequence number, refusal or None) of each NLMSG_ERROR in a datagram."""
+    """Return the (sequence number, error or None) of each NLMSG_ERROR in a datagram."""
     found: list[tuple[int, OSError | None]] = []
     offset = 0
     while offset + 16 <= len(datagram):
@@ -211,7 +211,7 @@ def _answers(datagram: bytes) -> list[tuple[int, OSError | None]]:
 
 
 def _words(attributes: bytes) -> str:
-    """NLMSGERR_ATTR_MSG: what the kernel has to say about a refusal; empty when nothing."""
+    """Return the kernel's message about an error (NLMSGERR_ATTR_MSG); "" if it sent none."""
     offset = 0
     while offset + 4 <= len(attributes):
         length, kind = struct.unpack_from("=HH", attributes, offset)
@@ -224,11 +224,10 @@ def _words(attributes: bytes) -> str:
 
 
 def in_netns(netns_fd: int, act: Callable[[], T]) -> T:
-    """Run ``act`` in a thread of its own inside a network namespace, and wait for it.
+    """Run ``act`` in a network namespace, in a new thread, and wait for it.
 
-    setns(2) with CLONE_NEWNET moves the calling thread only; a thread that ends afterwards never
-    has to find its way back, whatever else the embedding process does meanwhile. A socket opened
-    in it stays in that namespace.
+    setns(2) with CLONE_NEWNET moves only the calling thread. A new thread never has to move back, whatever else the
+    embedding process does meanwhile. A socket that it opens stays in that namespace.
     """
 
     def enter() -> T:
@@ -239,7 +238,7 @@ def in_netns(netns_fd: int, act: Callable[[], T]) -> T:
 
 
 def in_thread(act: Callable[[], T]) -> T:
-    """Run ``act`` in a thread of its own, wait for it, and return or raise what it does."""
+    """Run ``act`` in a new thread, wait for it, and return its result or raise its exception."""
     done = _thread.allocate_lock()
     done.acquire()
     outcome: list[Any] = []
@@ -262,5 +261,5 @@ def in_thread(act: Callable[[], T]) -> T:
 
 
 def refused(answer: OSError | None, *expected: int) -> OSError | None:
-    """The refusal, unless it is one of the ``expected`` error numbers (EEXIST: somebody did it already)."""
+    """Return the error, or None if its number is one of ``expected`` (EEXIST: somebody did it already)."""
     return None if answer is None or answer.errno in expected else answer

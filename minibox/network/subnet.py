@@ -1,8 +1,8 @@
-"""Choosing a bridge's subnet: one that nothing on this host already leads to.
+"""Choose a subnet for a bridge: one that this host doesn't route anywhere yet.
 
-The candidates keep clear of what other tools take unasked: Docker (172.17.0.0/12 from .17 up, then
-192.168.0.0/16 by /20), Podman (10.88.0.0/16, 10.89.0.0/16 and up), libvirt (192.168.122.0/24),
-LXC (10.0.3.0/24), Kubernetes' usual 10.42, 10.43, 10.96 and 10.244, Tailscale (100.64.0.0/10).
+The candidates avoid the defaults of other tools: Docker (172.17.0.0/12 from .17 up, then 192.168.0.0/16 by /20), Podman
+(10.88.0.0/16, 10.89.0.0/16 and up), libvirt (192.168.122.0/24), LXC (10.0.3.0/24), Kubernetes' usual 10.42, 10.43,
+10.96 and 10.244, Tailscale (100.64.0.0/10).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ POOLS = ("10.212.0.0/14", "172.16.0.0/16", "192.168.224.0/19")
 
 
 def candidates(offset: int) -> list[Subnet]:
-    """Every subnet that a bridge may get, best first; ``offset`` rotates the order within each pool.
+    """Return all subnets that a bridge can get, best first; ``offset`` rotates the order within each pool.
 
-    Two state roots that choose in the same moment, before either has a bridge that the other could
-    see, rarely meet: each begins at an offset of its own.
+    Two state roots may choose at the same moment, when neither can see the other's bridge yet. They rarely choose the
+    same subnet, because each begins at its own offset.
     """
     found = []
     for pool in map(ipv4.parse_subnet, POOLS):
@@ -39,7 +39,7 @@ def candidates(offset: int) -> list[Subnet]:
 
 
 def choose(taken: Sequence[Subnet], offset: int) -> Subnet:
-    """The first candidate that overlaps none of ``taken``.
+    """Return the first candidate that overlaps none of ``taken``.
 
     Raises:
         NetworkError: all are taken.
@@ -49,17 +49,17 @@ def choose(taken: Sequence[Subnet], offset: int) -> Subnet:
             return candidate
     raise NetworkError(
         f"choose a subnet for the bridge: the host's routes cover all of {', '.join(POOLS)}",
-        hint="use --network none or --network host, or drop a route that is wider than it has to be",
+        hint="use --network none or --network host, or remove a route that is wider than necessary",
     )
 
 
 def is_free(subnet: Subnet, taken: Iterable[Subnet]) -> bool:
-    """Whether ``subnet`` overlaps none of ``taken``."""
+    """Tell whether ``subnet`` overlaps none of ``taken``."""
     return not any(subnet.overlaps(other) for other in taken)
 
 
 def host_subnets() -> list[Subnet]:
-    """What this thread's network namespace already leads to: routes of every table, addresses, name servers."""
+    """Return the subnets that this thread's network namespace uses: routes of all tables, addresses, name servers."""
     found = parse_fib_trie(read_text("/proc/thread-self/net/fib_trie")) + parse_route(
         read_text("/proc/thread-self/net/route")
     )
@@ -71,9 +71,9 @@ def host_subnets() -> list[Subnet]:
 
 
 def parse_fib_trie(text: str) -> list[Subnet]:
-    """The prefixes of ``/proc/net/fib_trie``: all tables, so a VPN's policy routes too.
+    """Return the prefixes in ``/proc/net/fib_trie``. It has all tables, so it includes a VPN's policy routes.
 
-    Routes as wide as a default (a VPN's 0.0.0.0/1 and 128.0.0.0/1) don't count: they lead everywhere.
+    Leave out routes that lead everywhere: the default route, and a VPN's 0.0.0.0/1 and 128.0.0.0/1.
     """
     found = []
     for address, route in fib_leaves(text):
@@ -84,7 +84,7 @@ def parse_fib_trie(text: str) -> list[Subnet]:
 
 
 def fib_leaves(fib_trie: str) -> Iterator[tuple[str, str]]:
-    """Addresses and routes of a ``/proc/net/fib_trie``: ``|-- 10.8.0.0``, and in lines below ``/24 universe UNICAST``."""
+    """Yield (address, route) from a fib_trie: ``|-- 10.8.0.0``, and from lines below it ``/24 universe UNICAST``."""
     address = ""
     for line in map(str.strip, lines_of(fib_trie)):
         if line.startswith("|-- "):
@@ -94,13 +94,13 @@ def fib_leaves(fib_trie: str) -> Iterator[tuple[str, str]]:
 
 
 def parse_route(text: str) -> list[Subnet]:
-    """The prefixes of ``/proc/net/route``: the main table, addresses and masks in host byte order."""
+    """Return the prefixes in ``/proc/net/route``: the main table, with addresses and masks in host byte order."""
     found = []
     for line in lines_of(text)[1:]:
         words = line.split()
         if len(words) < 8:
             continue
-        # printed as a native integer of the bytes in network order
+        # the bytes are in network order, but printed as a native integer
         destination, mask = (int.from_bytes(int(words[i], 16).to_bytes(4, sys.byteorder), "big") for i in (1, 7))
         prefix_length = mask.bit_count()
         if prefix_length > 1:

@@ -176,10 +176,10 @@ def test_listed_inspected_and_pruned(minibox):
     ("words", "said"),
     [
         (("run", "--rm", "--network", "nowhere", "base", "true"), "network 'nowhere' is not there"),
-        (("network", "create", "host"), "is taken by a mode of --network"),
+        (("network", "create", "host"), "is a mode of --network"),
         (("network", "create", "a/b"), "invalid network name 'a/b'"),
         (("network", "create", "--subnet", "10.1.2.3/31", "ab"), "between /8 and /29"),
-        (("network", "create", "--subnet", "127.0.0.0/8", "ab"), "overlaps one that this host leads to already"),
+        (("network", "create", "--subnet", "127.0.0.0/8", "ab"), "overlaps one that this host uses already"),
         (("network", "create", "-d", "overlay", "ab"), "network driver 'overlay'"),
     ],
 )

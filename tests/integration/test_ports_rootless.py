@@ -54,7 +54,7 @@ def test_an_ordinary_users_ports_are_published_by_pasta(user_command, user_envir
     )
     assert done.stdout.split() == ["here", "here", "none", "web", "gone"], done.stderr
     assert "publish 0.0.0.0:8080->80/tcp: the port is taken by container web" in done.stderr
-    assert "below 1024 a port is root's" in done.stderr
+    assert "ports below 1024 are root's" in done.stderr
     assert minibox_user("ps", "-aq").stdout == ""
 
 

@@ -69,7 +69,7 @@ def test_it_is_a_real_directory(tmp_path: Path, kind: str) -> None:
     else:
         path.symlink_to(tmp_path / "there")
     if kind in ("file", "fifo"):
-        with pytest.raises(UnsafeDirectory, match="ours is no directory"):
+        with pytest.raises(UnsafeDirectory, match="ours is not a directory"):
             claim_directory(str(path))
         return
     if kind == "link":

@@ -55,7 +55,7 @@ def test_it_reads_what_json_writes(value: object, indent: int | None) -> None:
         (b'{"a": }', "line 1 column 7"),
         (b'{"a": 1} x', "Extra data: line 1 column 10"),
         (b'{"a": [1,]}', "line 1"),
-        (b'{"a": NaN}', "NaN is no number"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
         (b'"a\nb"', "control character"),
         (b'"\xff"', "utf-8"),
     ],

@@ -35,7 +35,7 @@ def test_an_entry_that_is_no_name_and_address_is_refused(entry: str) -> None:
 
 
 def test_host_gateway_without_a_way_to_the_host_is_refused() -> None:
-    with pytest.raises(UsageError, match="no way to the host"):
+    with pytest.raises(UsageError, match="can't reach the host"):
         files.hosts_text("box", None, ["host:host-gateway"])
 
 
