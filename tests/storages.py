@@ -16,9 +16,9 @@ from minibox.image.importer import add_image
 from minibox.image.manifest import layer_descriptors
 from minibox.image.resolved import ResolvedImage
 from minibox.image.store import ImageStore
+from minibox.linux.removal import remove_tree
 from minibox.record import record
 from minibox.storage.drivers import snapshotter
-from minibox.storage.removal import remove_tree
 from minibox.storage.snapshot import DRIVERS
 from tests.conftest import Run
 from tests.probes import requires

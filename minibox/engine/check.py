@@ -7,22 +7,22 @@ import os
 
 from minibox.base.files import ASIDE
 from minibox.engine import names, ownership, removal, state, volume_store
+from minibox.engine.image_check import DAMAGED, LEFTOVER, Finding, check_images, check_layers
+from minibox.engine.image_garbage import alone, collect
 from minibox.engine.images import uses
 from minibox.engine.snapshots import all_frozen, stands
 from minibox.engine.state_check import check_state, mend
 from minibox.engine.user_namespace import run_inside
 from minibox.errors import MiniboxError, StoreBusy, StoreError
-from minibox.image.check import DAMAGED, LEFTOVER, Finding, check_images, check_layers
-from minibox.image.collect import alone, collect
 from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
 from minibox.image.rebuild import rebuild
 from minibox.linux import cgroup
+from minibox.linux.removal import remove_tree
 from minibox.network import lease, members, named
 from minibox.record import record
 from minibox.storage.drivers import snapshotter
 from minibox.storage.layers import REMOVED
-from minibox.storage.removal import remove_tree
 from minibox.storage.snapshot import DRIVERS, read_record
 
 TYPE_CHECKING = False

@@ -8,6 +8,7 @@ import time
 
 from minibox.base import damage
 from minibox.engine import ownership, removal, state, volume_store
+from minibox.engine.image_usage import usage
 from minibox.engine.images import ImageRow, Removed, look_at_disk, uses
 from minibox.engine.images import prune as prune_images
 from minibox.engine.networks import prune as prune_networks
@@ -16,7 +17,6 @@ from minibox.errors import ContainerNotFound, IndexDamaged, UsageError
 from minibox.image.filters import parse_time
 from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
-from minibox.image.usage import usage
 from minibox.record import record, replace
 from minibox.storage.drivers import snapshotter_of
 from minibox.storage.usage import file_bytes, tree_bytes
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from minibox.engine.image_usage import Disk
     from minibox.engine.snapshots import Frozen
     from minibox.engine.volume_store import StoredVolume
     from minibox.image.filters import Filter
-    from minibox.image.usage import Disk
 
 OF_SNAPSHOTS = ("rootfs", "upper")  # `Snapshotter.snapshot_bytes` counts them: layers may share their blocks
 

@@ -57,7 +57,7 @@ def make_lasting(root: str, container_id: str) -> None:
 
     Source: "Volatile mount" of the kernel's documentation of overlayfs. What it wrote reaches the disk as of any program.
     """
-    from minibox.storage.removal import remove_tree
+    from minibox.linux.removal import remove_tree
 
     mark = f"{container_directory(root, container_id)}/work/work/incompat/volatile"
     if os.path.isdir(mark):  # not of another storage driver

@@ -1,6 +1,6 @@
 """Images as the containers know them: which are used, what they take of the disk, and removing them.
 
-Nothing is taken away from a container that is started, runs or has ended: see `container.run`, `image.collect`.
+Nothing is taken away from a container that is started, runs or has ended: see `container.run`, `image_garbage.collect`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 
 from minibox.engine import events, image_use, removal
+from minibox.engine.image_garbage import Collected, alone, collect, condemn
+from minibox.engine.image_usage import Disk, Uses, look, usage
 from minibox.errors import ImageInUse, InvalidReference, StoreBusy, StoreError
-from minibox.image.collect import Collected, alone, collect, condemn
 from minibox.image.filters import moment, select
 from minibox.image.inventory import find, inventory
 from minibox.image.layer_size import layer_size
@@ -17,7 +18,6 @@ from minibox.image.layout import Layout, nameless, ref_name
 from minibox.image.reach import reach
 from minibox.image.reference import parse
 from minibox.image.store import ImageStore
-from minibox.image.usage import Disk, Uses, look, usage
 from minibox.record import record
 from minibox.storage.snapshot import layers_in_use
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from minibox.engine.image_usage import ImageUsage, Thing, Usage
     from minibox.engine.image_use import Use
     from minibox.image.filters import Filter
     from minibox.image.inventory import Name, StoredImage
     from minibox.image.layout import Descriptor
-    from minibox.image.usage import ImageUsage, Thing, Usage
 
 PATIENCE_S = 10.0
 
@@ -61,7 +61,7 @@ def uses(root: str) -> Uses:
 
 
 def look_at_disk(root: str) -> Disk:
-    """`image.usage.look`, by who may see everything."""
+    """`image_usage.look`, by who may see everything."""
     from minibox.engine.user_namespace import run_inside
 
     def plain() -> tuple[list[tuple[Thing, int]], list[str]]:
@@ -223,7 +223,7 @@ def _removed(untagged: Sequence[Name], gone: Sequence[StoredImage], freed: Colle
 
 
 def _collect(root: str) -> Collected:
-    """`image.collect.collect`, by who may remove every layer."""
+    """`image_garbage.collect`, by who may remove every layer."""
     from minibox.engine.user_namespace import run_inside
 
     def plain() -> tuple[tuple[str, ...], tuple[str, ...], int]:

@@ -24,9 +24,9 @@ from minibox.base.files import discard
 from minibox.engine.ownership import is_id, live_ids, lock_new, read_live
 from minibox.errors import Damaged, MiniboxError, NewerFormat, Unreadable, kernel_says
 from minibox.image.resolved import ResolvedImage
+from minibox.linux.removal import remove_directory
 from minibox.record import record
 from minibox.storage.drivers import snapshotter
-from minibox.storage.removal import remove_directory
 from minibox.storage.snapshot import DRIVERS, chain_id, driver_name, layers_in_use
 
 TYPE_CHECKING = False

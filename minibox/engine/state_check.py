@@ -14,11 +14,11 @@ from minibox.engine import lifecycle, live_file, names, ownership, ports, snapsh
 from minibox.engine.container_file import CONTAINER
 from minibox.engine.exit_record import EXIT
 from minibox.engine.health import HEALTH_FILE
+from minibox.engine.image_check import DAMAGED, LEFTOVER, Finding
 from minibox.engine.networking import JOINED, JOINED_NETWORKS
 from minibox.engine.sent_signals import SIGNAL
 from minibox.engine.volume_use import RECORD, VOLUMES
 from minibox.errors import MiniboxError, NewerFormat, Unreadable
-from minibox.image.check import DAMAGED, LEFTOVER, Finding
 from minibox.image.store import ImageStore
 from minibox.network import lease, members, named
 from minibox.storage.snapshot import RECORD as SNAPSHOT_RECORD
@@ -230,7 +230,7 @@ def mend(finding: Finding, *, root: str, runroot: str) -> None:
 
 
 def _remove_tree(path: str) -> None:
-    from minibox.storage.removal import remove_directory
+    from minibox.linux.removal import remove_directory
 
     remove_directory(path)
 

@@ -14,8 +14,8 @@ from stat import S_ISLNK
 from minibox.base.files import sync_directory
 from minibox.errors import StoreError, kernel_says
 from minibox.image.stack import READ_DIRECTORY, Stack, own_marks
+from minibox.linux.removal import remove_tree
 from minibox.storage.clone import OVERLAY_MARKS, fill
-from minibox.storage.removal import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

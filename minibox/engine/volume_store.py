@@ -18,8 +18,8 @@ from minibox.engine.volume_use import LockedVolume, users
 from minibox.engine.volumes import volume_name
 from minibox.errors import NewerFormat, StoreError, Unreadable, Unsupported, VolumeInUse, VolumeNotFound, kernel_says
 from minibox.image.filters import parse_filters, parse_truth
+from minibox.linux.removal import remove_tree
 from minibox.record import record
-from minibox.storage.removal import remove_tree
 from minibox.storage.usage import tree_bytes
 
 TYPE_CHECKING = False

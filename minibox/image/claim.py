@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from minibox.storage.removal import remove_tree
+from minibox.linux.removal import remove_tree
 
 UNFINISHED = "unfinished-"
 

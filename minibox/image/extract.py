@@ -18,7 +18,7 @@ from minibox.image.entry_names import PATH_BYTES_MAX, join, split_name
 from minibox.image.layer_tree import WHITEOUT_NODE, WHITEOUT_PREFIX, Directory, LayerTree, Leaf
 from minibox.image.whiteouts import OPEN_DIRECTORY, merge_into_tree
 from minibox.linux.files import open_beneath
-from minibox.storage.removal import remove_at
+from minibox.linux.removal import remove_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from minibox.base.files import FileTooLarge, read_file, replace_file, sync_direc
 from minibox.base.shape import check
 from minibox.errors import IndexDamaged, StoreError, kernel_says
 from minibox.image.reference import is_digest
-from minibox.storage.removal import remove_tree
+from minibox.linux.removal import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from minibox.image.entry_names import join
 from minibox.image.layer_tree import Directory
 from minibox.image.stack import is_whiteout
 from minibox.linux.files import open_beneath
+from minibox.linux.removal import remove_at
 from minibox.record import record
-from minibox.storage.removal import remove_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

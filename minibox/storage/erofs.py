@@ -17,9 +17,9 @@ import os
 
 from minibox.base.lines import lines_of
 from minibox.errors import MiniboxError, StoreError, Unsupported, kernel_says
+from minibox.linux.removal import remove_directory
 from minibox.storage.layers import chain_ids_in
 from minibox.storage.overlay import Overlay
-from minibox.storage.removal import remove_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

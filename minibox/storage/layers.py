@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from minibox.errors import StoreError, kernel_says
-from minibox.storage.removal import remove_directory
+from minibox.linux.removal import remove_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

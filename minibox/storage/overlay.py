@@ -106,7 +106,7 @@ class Overlay:
         clone(f"{own}/upper", path, owners=owners)
 
     def remove(self, key: str) -> None:
-        from minibox.storage.removal import remove_directory
+        from minibox.linux.removal import remove_directory
 
         remove_directory(container_directory(self.root, key))
 

@@ -16,9 +16,9 @@ import errno
 import os
 
 from minibox.errors import StoreError, Unsupported, kernel_says
+from minibox.linux.removal import remove_directory
 from minibox.storage.layers import chain_ids_in, make_layers, remove_at_once
 from minibox.storage.overlay import FULL_HINT
-from minibox.storage.removal import remove_directory
 from minibox.storage.snapshot import NO_LAYER, Snapshot, container_directory, write_record
 from minibox.storage.usage import added_bytes, own_bytes
 

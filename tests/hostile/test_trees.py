@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from minibox.linux.removal import remove_tree
 from minibox.storage.clone import clone
-from minibox.storage.removal import remove_tree
 from minibox.storage.usage import tree_bytes
 from tests.conftest import AS_USER, _environment, _user_environment
 from tests.living import Box

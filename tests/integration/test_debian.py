@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minibox.image.store import ImageStore
-from minibox.storage.removal import remove_tree
+from minibox.linux.removal import remove_tree
 from tests.images import lowers
 from tests.probes import requires
 from tests.registries import docker_registry

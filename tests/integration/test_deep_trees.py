@@ -7,7 +7,7 @@ import os
 import tarfile
 
 import minibox
-from minibox.storage.removal import remove_tree
+from minibox.linux.removal import remove_tree
 from tests.living import Box
 from tests.probes import requires
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from minibox.engine.image_check import check_layers
+from minibox.engine.image_usage import Uses
 from minibox.errors import StoreError
-from minibox.image.check import check_layers
 from minibox.image.importer import add_image
 from minibox.image.store import ImageStore
-from minibox.image.usage import Uses
+from minibox.linux.removal import remove_tree
 from minibox.storage.drivers import snapshotter
-from minibox.storage.removal import remove_tree
 from tests.file_trees import differences, tree_of_snapshot
 from tests.probes import requires
 from tests.storages import new_file_system

@@ -16,7 +16,7 @@ from minibox.image.importer import add_image
 from minibox.image.layer import unpack
 from minibox.image.manifest import layer_descriptors
 from minibox.image.store import ImageStore
-from minibox.storage.removal import remove_tree
+from minibox.linux.removal import remove_tree
 from tests.file_trees import tree_of
 from tests.images import lowers
 from tests.probes import requires

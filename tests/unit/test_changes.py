@@ -21,7 +21,7 @@ from minibox.image.changes import changes
 from minibox.image.layer import unpack
 from minibox.image.pack import LayerWriter, header
 from minibox.image.stack import DIRECTORIES_OPEN_MAX, USERS_MARKS, Node, Stack, is_gone
-from minibox.storage.removal import remove_tree
+from minibox.linux.removal import remove_tree
 from tests.unit.layers import entry, tar, unpack_upon
 
 NAMES = st.sampled_from(["a", "b", "c", "a-b", "ü", "x\udcff", "long" * 40])

@@ -14,15 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minibox.engine import image_check as check
+from minibox.engine import image_garbage as collect
+from minibox.engine.image_usage import UNNAMED_KEPT_S, Uses, look, usage
 from minibox.errors import StoreError
-from minibox.image import check, collect
 from minibox.image.importer import add_image
 from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
 from minibox.image.reach import reach
 from minibox.image.resolved import ResolvedImage
 from minibox.image.store import ImageStore
-from minibox.image.usage import UNNAMED_KEPT_S, Uses, look, usage
 from minibox.storage.drivers import snapshotter
 from tests.unit.layers import tar, tar_of
 

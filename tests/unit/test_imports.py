@@ -1,4 +1,4 @@
-"""Who may import what: the direction is import-linter's, the doors of heavy libraries are held here."""
+"""Who may import what: the direction is import-linter's; circles of modules and the doors of heavy libraries are held here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,24 @@ def test_only_its_own_part_imports(library: str) -> None:
         and path.relative_to(PACKAGE).parts[0] not in DOORS[library]
     ]
     assert strangers == []
+
+
+def imported_modules() -> dict[str, set[str]]:
+    """What each module of ours imports of ours, wherever in it: in a function and for type checkers, too."""
+    paths = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    found = {
+        module: {name if name in paths else name.rpartition(".")[0] for name in imports(path)} & paths.keys()
+        for module, path in paths.items()
+    }
+    return {module: names - {module} for module, names in found.items()}
+
+
+def test_no_circle_of_imports() -> None:
+    try:
+        TopologicalSorter(imported_modules()).prepare()
+    except CycleError as error:
+        pytest.fail(" imports\n".join(reversed(error.args[1])), pytrace=False)
 
 
 def test_imports_are_absolute() -> None:

@@ -26,7 +26,7 @@ from minibox.image.layer_tree import Directory
 from minibox.image.manifest import chain_ids
 from minibox.image.stack import is_whiteout
 from minibox.image.store import ImageStore
-from minibox.storage.removal import remove_tree
+from minibox.linux.removal import remove_tree
 from tests.unit.layers import directory, entry, hard_link, symlink, tar, tar_of
 from tests.unit.unusual_layers import unusual_layers
 

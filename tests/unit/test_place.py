@@ -11,7 +11,7 @@ import pytest
 from minibox.engine import copy_ends
 from minibox.engine.copy_ends import pack, receive
 from minibox.errors import MiniboxError, UsageError
-from minibox.storage.removal import remove_tree
+from minibox.linux.removal import remove_tree
 from tests.unit.layers import entry, tar
 
 SYMLINK, LINK, DIRECTORY = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE

@@ -6,10 +6,10 @@ import os
 
 import pytest
 
+from minibox.linux import removal
 from minibox.linux.cgroup.tree import remove_below, subtree
 from minibox.linux.files import DEPTH_MAX, remove_quickly
-from minibox.storage import removal
-from minibox.storage.removal import remove_tree
+from minibox.linux.removal import remove_tree
 
 
 @pytest.fixture

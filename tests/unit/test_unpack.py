@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from minibox.errors import StoreError
 from minibox.image.layer import unpack
 from minibox.image.pack import LayerWriter
-from minibox.storage.removal import remove_tree
+from minibox.linux.removal import remove_tree
 from tests.unit.layers import directory, entry, hard_link, symlink, tar, tar_of
 
 SECRET = b"outside"

@@ -10,7 +10,7 @@ import pytest
 
 from minibox.engine.volume_content import make_volume
 from minibox.errors import StoreError
-from minibox.storage.removal import remove_tree
+from minibox.linux.removal import remove_tree
 from minibox.storage.usage import tree_bytes
 
 

@@ -8,13 +8,13 @@ import os
 from contextlib import ExitStack
 
 from minibox.base.files import open_to_read, read_file
+from minibox.engine.image_usage import blobs_of
 from minibox.errors import MiniboxError, StoreError, kernel_says
 from minibox.image.check_layer import compare
 from minibox.image.inventory import inventory
 from minibox.image.layout import CHUNK_BYTES
 from minibox.image.reach import reach
 from minibox.image.reference import is_digest
-from minibox.image.usage import blobs_of
 from minibox.record import record
 from minibox.storage.drivers import snapshotter
 from minibox.storage.snapshot import DRIVERS
@@ -23,9 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from minibox.engine.image_usage import Uses
     from minibox.image.inventory import StoredImage
     from minibox.image.layout import Layout
-    from minibox.image.usage import Uses
     from minibox.storage.drivers import Snapshotter
 
     Progress = Callable[[str], None]

@@ -11,10 +11,10 @@ import os
 import time
 from contextlib import contextmanager
 
+from minibox.engine.image_usage import blobs_of, garbage, look
 from minibox.image.inventory import inventory
 from minibox.image.layer_size import note_path
 from minibox.image.layout import disk_error
-from minibox.image.usage import blobs_of, garbage, look
 from minibox.record import record
 from minibox.storage.drivers import snapshotter
 from minibox.storage.snapshot import DRIVERS
@@ -23,9 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from minibox.engine.image_usage import Uses
     from minibox.image.inventory import StoredImage
     from minibox.image.layout import Layout
-    from minibox.image.usage import Uses
 
 POLL_S = 0.05
 # Removing it removes what a removal left that was killed, and nothing else. It comes first: the same layer may have been
