@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import EFBIG, EMFILE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 else:
     import _signal  # signal's enumerations cost a start 2.6 ms
 
+#: What any command of ours needs; a container in the foreground may need a few more.
+DESCRIPTORS_MIN = 20
+LIMITS = {
+    EMFILE: "ulimit -n says how many files a program may have open: 24 are enough",
+    EFBIG: "ulimit -f says how large a file may become that a program writes, also one in memory: 64 KiB are enough",
+}
 OWNERS_BITS, OTHERS_WRITE, USUAL_UMASK = 0o700, 0o002, 0o022
 
 
@@ -43,6 +50,24 @@ def begin() -> None:
             setattr(sys, name, closed(fd) if stream is None else patient(stream, fd))
         elif fd:
             stream.reconfigure(errors="surrogateescape" if stream.encoding == "utf-8" else "backslashreplace")
+
+
+def too_few_descriptors() -> str:
+    """What is wrong where nothing of ours could be done; "" where something can. Below 5 Python doesn't even begin."""
+    found = os.sysconf("SC_OPEN_MAX")  # RLIMIT_NOFILE; -1 for no limit
+    if not 0 <= found < DESCRIPTORS_MIN:
+        return ""
+    return f"a program may have {found} files open here (ulimit -n), and {DESCRIPTORS_MIN} are needed at least"
+
+
+def hint_of_limit(error: BaseException) -> str:
+    """Which limit of this process an error comes of, if it does; "" for none."""
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, OSError) and cause.errno in LIMITS:
+            return LIMITS[cause.errno]
+        cause = cause.__cause__ or cause.__context__
+    return ""
 
 
 def check_umask() -> None:

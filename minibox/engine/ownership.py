@@ -14,7 +14,7 @@ from errno import EACCES, EAGAIN, ENOSPC, EROFS
 from stat import S_ISREG
 
 from minibox.base.codec import BYTES_MAX, NO_FILE_OF_OURS
-from minibox.base.files import discard
+from minibox.base.files import discard, write_all
 from minibox.base.shape import long_id
 from minibox.engine import names
 from minibox.engine.live_file import Live, ended_line, image_line, live_path, process_line, read_live_fd
@@ -101,8 +101,7 @@ class Claim:
         try:
             if os.fstat(self.fd).st_size:  # a truncation costs a start more than all else here
                 self._clear()
-            if os.write(self.fd, line) != len(line):
-                raise OSError(ENOSPC, os.strerror(ENOSPC))
+            write_all(self.fd, line)
         except OSError as error:
             raise _unwritable(self.root, error) from error
 
@@ -116,8 +115,7 @@ class Claim:
         """
         line = process_line(pid, supervisor, command, joinable)
         try:
-            if os.write(self.fd, line) != len(line):
-                raise OSError(ENOSPC, os.strerror(ENOSPC))
+            write_all(self.fd, line)
         except OSError as error:
             raise _unwritable(self.root, error) from error
 

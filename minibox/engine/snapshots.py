@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-from errno import ENOSPC
 from stat import S_ISREG
 from weakref import WeakSet
 
 from minibox.base import damage
 from minibox.base.codec import NO_FILE_OF_OURS, FileKind, damage_of, plain
-from minibox.base.files import discard
+from minibox.base.files import discard, write_all
 from minibox.engine.ownership import is_id, live_ids, lock_new, read_live
 from minibox.errors import Damaged, MiniboxError, NewerFormat, Unreadable, kernel_says
 from minibox.image.resolved import ResolvedImage
@@ -114,9 +113,7 @@ def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snap
     try:
         # First the record, so that nobody collects what is made next.
         os.ftruncate(fd, 0)
-        data = _encoded(frozen)
-        if os.pwrite(fd, data, 0) != len(data):
-            raise OSError(ENOSPC, os.strerror(ENOSPC))
+        write_all(fd, _encoded(frozen))
         place = f"{_directory(root)}/unfinished-{frozen_id}"
 
         def commit() -> None:

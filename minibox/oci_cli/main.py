@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from minibox.base.program import begin, is_shortage
+from minibox.base.program import begin, is_shortage, too_few_descriptors
 from minibox.oci_cli.commands import GLOBALS, command_of
 from minibox.oci_cli.words import BadWords, HelpAsked, read
 
@@ -90,6 +90,9 @@ def main(argv: list[str] | None = None) -> int:
 def program() -> NoReturn:
     """What the installed `minibox-oci` runs: `main`, and out, without the interpreter's tidying up."""
     begin()
+    if why := too_few_descriptors():
+        os.write(2, f"minibox-oci: {why}\n".encode())
+        os._exit(STATUS_FAILED)
     status = main()
     if launcher := sys.modules.get("minibox.linux.launcher"):
         launcher.end_all()  # whoever becomes its parent may not care for it
