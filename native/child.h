@@ -14,6 +14,9 @@
 #define MB_SLOT_FIRST_KEPT 512
 #define MB_SLOT_END_OF_KEPT 768
 
+/* What hooks that it runs itself write to, and behind it their errors; /dev/null when empty. */
+#define MB_SLOT_HOOKS_OUTPUT 1235
+
 enum mb_state {
     MB_RUNNING = 0, /* in set-up; a process that ends now died in operation `index` */
     MB_EXEC = 1,    /* about to execve: if the status socket then closes, the command runs */

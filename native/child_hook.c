@@ -10,17 +10,32 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-static _Noreturn void become_hook(const struct mb_child *child, int state, const uint64_t *a) {
+/* Standard input, output and errors. None of their sources is below 3: a descriptor that is where it is to go would keep
+ * its mark to be closed on exec. */
+static int set_streams(const struct mb_child *child, int state) {
     int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) || lseek(state, 0, SEEK_SET) < 0 || dup2(state, 0) < 0) {
-        _exit(126);
+    if (null >= 0 && null < 3) {
+        null = fcntl(null, F_DUPFD_CLOEXEC, 3);
+    }
+    int input = fcntl(state, F_DUPFD_CLOEXEC, 3);
+    if (input < 0 || lseek(input, 0, SEEK_SET) < 0 || dup2(input, 0) < 0) {
+        return -1;
     }
     for (int fd = 1; fd < 3; fd++) {
-        if (null < 0) {
+        int output = child->slots[MB_SLOT_HOOKS_OUTPUT + fd - 1];
+        output = output < 0 ? null : output;
+        if (output < 0) {
             close(fd);
-        } else {
-            dup2(null, fd);
+        } else if (dup2(output, fd) < 0) {
+            return -1;
         }
+    }
+    return 0;
+}
+
+static _Noreturn void become_hook(const struct mb_child *child, int state, const uint64_t *a) {
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) || set_streams(child, state)) {
+        _exit(126);
     }
     if (a[5] != MB_HOST) {
         umask(022);

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 SAID_BYTES_MAX = 1000
+OUTPUTS = ("run.oci.hooks.stdout", "run.oci.hooks.stderr")  # crun(1)
 
 
 def run_hooks(kind: str, hooks: Iterable[Hook], state: Mapping[str, Any]) -> None:
@@ -34,10 +35,42 @@ def run_hooks(kind: str, hooks: Iterable[Hook], state: Mapping[str, Any]) -> Non
         HookFailed: one did; those after it aren't run.
     """
     data = dumps(state, "").encode()
-    for number, hook in enumerate(hooks):
-        why = _run(hook, data, str(state["bundle"]))
-        if why:
-            raise HookFailed(f"error running {kind} hook #{number}: {hook['path']}: {why}")
+    outputs = open_outputs(state)
+    try:
+        for number, hook in enumerate(hooks):
+            why = _run(hook, data, str(state["bundle"]), outputs)
+            if why:
+                raise HookFailed(f"error running {kind} hook #{number}: {hook['path']}: {why}")
+    finally:
+        close_outputs(outputs)
+
+
+def open_outputs(state: Mapping[str, Any]) -> tuple[int, int]:
+    """The files that a container's annotations name for what its hooks write, and for their errors; -1 for none.
+
+    Raises:
+        HookFailed: one can't be opened.
+    """
+    found: list[int] = []
+    for name in OUTPUTS:
+        path = state.get("annotations", {}).get(name)
+        if path is None:
+            found.append(-1)
+            continue
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_CLOEXEC
+            found.append(os.open(os.path.join(state["bundle"], path) if path else "", flags, 0o600))
+        except OSError as error:
+            close_outputs(found)
+            raise HookFailed(f"open {path!r} of the annotation {name}: {kernel_says(error)}") from error
+    return found[0], found[1]
+
+
+def close_outputs(outputs: Iterable[int]) -> None:
+    """Close what `open_outputs` opened."""
+    for fd in outputs:
+        if fd >= 0:
+            os.close(fd)
 
 
 def state_file(state: Mapping[str, Any]) -> int:
@@ -49,14 +82,18 @@ def state_file(state: Mapping[str, Any]) -> int:
         os.close(writable)
 
 
-def _run(hook: Hook, state: bytes, directory: str) -> str:
-    """Run one in a directory; why it failed, "" when it didn't."""
+def _run(hook: Hook, state: bytes, directory: str, outputs: tuple[int, int]) -> str:
+    """Run one in a directory; why it failed, "" when it didn't. What it writes is told then, unless it goes to
+    ``outputs``."""
     path = hook["path"]
     environ = dict(word.partition("=")[::2] for word in hook["env"]) if "env" in hook else os.environ
     # Files in memory, and no pipes: nobody has to read and write while it runs.
     stdin, output = _file(state), _file(b"")
     try:
-        streams = [(os.POSIX_SPAWN_DUP2, source, fd) for fd, source in enumerate((stdin, output, output))]
+        streams = [
+            (os.POSIX_SPAWN_DUP2, source, fd)
+            for fd, source in enumerate((stdin, *(output if each < 0 else each for each in outputs)))
+        ]
         try:
             pid = _spawn_in(directory, path, hook.get("args") or [path], environ, streams)
         except OSError as error:

@@ -65,6 +65,7 @@ class Resources:
         gate: what `gate.make_gate` gave, for a container that waits before its exec.
         take_listener: hands on the listener of a pid's seccomp filter; it is closed afterwards.
         run_hooks: runs the hooks prestart and createRuntime for the container of a pid.
+        hook_outputs: what hooks that it runs itself write to, and their errors; -1 for /dev/null.
         hook_state: its state, of a pid and a status, for the hooks that it runs itself.
         kept_fds: descriptors that stay open in the container: 3 and those after it.
     """
@@ -86,6 +87,7 @@ class Resources:
     gate: tuple[int, int] = (-1, -1)
     take_listener: Callable[[int, int], None] = lambda pid, fd: None
     run_hooks: Callable[[int], None] = lambda _: None
+    hook_outputs: tuple[int, int] = (-1, -1)
     hook_state: Callable[[int, str], Mapping[str, Any]] = lambda pid, status: {}
     kept_fds: tuple[int, ...] = ()
 
@@ -195,7 +197,8 @@ class Execution:
             slots[op.GATE], slots[op.REPORT] = self.resources.gate
             slots[op.FIRST_CGROUP :] = tasks
             kept = dict(enumerate(self.resources.kept_fds, op.FIRST_KEPT))
-            slots = _filled(slots, kept | self._userns)
+            hooks = {op.HOOKS_OUTPUT + at: fd for at, fd in enumerate(self.resources.hook_outputs) if fd >= 0}
+            slots = _filled(slots, kept | self._userns | hooks)
             spawn, meanwhile = self.resources.spawn, self.resources.meanwhile
 
             def make(buffer: bytearray, flags: int, slots: list[int], count: int) -> Init:

@@ -41,7 +41,8 @@ FIRST_BIND = 48  # bind mounts, opened before the container's root hides their s
 FIRST_KEPT = 512  # descriptors of the caller's that stay open, from 3 on
 FIRST_USERNS = 768  # user namespaces that bind mounts are id-mapped by, one a bind mount
 CONTAINERS_PROC, CONTAINERS_SYS, CONTAINERS_DEV = 1232, 1233, 1234  # mounts of the container's, see `plan.places`
-FIRST_FURTHER = 1235  # its other mounts of proc and sysfs
+HOOKS_OUTPUT = 1235  # what hooks inside write to, and 1236 their errors: child.h
+FIRST_FURTHER = 1237  # its other mounts of proc and sysfs
 SLOTS = 1280  # how many there are, plan.h
 NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
 NO_LINKS = 1 << 32  # plan.h: with a slot of a root directory: no symlink is followed below it

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import platform
+import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ import pytest
 
 from tests.engines import wait_until
 from tests.oci_runtime import Runtime
-from tests.peers import OURS
+from tests.peers import OURS, Make
 from tests.probes import requires
 
 pytestmark = requires("root", "command:busybox", "command:runc", "command:crun")
@@ -112,3 +116,68 @@ def test_the_command_lines_of_crio(peers, tmp_path: Path):
     ours.wait_for("c1", "stopped")
     runtime("delete", "--force", "c1")
     assert runtime("list", "--format", "json").stdout == "null\n"
+
+
+def with_annotation(name: str, value: str, script: str) -> Make:
+    return lambda runtime: runtime.bundle.shell(script) | {"annotations": {name: value}}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("run.oci.handler", "krun"),  # Debian's crun has no handlers, and ignores it likewise
+        ("run.oci.handler", "wasm"),
+        ("run.oci.timens_offset", "boottime 1 0"),
+        ("run.oci.mount_context_type", "rootcontext"),
+        ("run.oci.systemd.force_cgroup_v1", "/sys/fs/cgroup"),
+    ],
+)
+def test_annotations_that_do_nothing_are_told(peers, name, value):
+    assert peers.same(with_annotation(name, value, "echo ran")).output == "ran\n"
+    lines = [json.loads(line) for line in peers.all[OURS].log.read_text().splitlines()]
+    assert [line["msg"] for line in lines if line["level"] == "warning" and name in line["msg"]]
+
+
+def test_annotations_of_others_are_nobodys_business(peers):
+    peers.same(with_annotation("org.example.run.oci.handler", "krun", "true"))
+    assert not peers.all[OURS].log.exists() or "annotation" not in peers.all[OURS].log.read_text()
+
+
+FILTERS = {
+    "all but mkdir": [(0x20, 0, 0, 0), (0x15, 0, 1, 83), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)],
+    "all": [(0x06, 0, 0, 0x7FFF0000)],
+}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filters are of x86-64")
+@pytest.mark.parametrize(("name", "made"), [("all but mkdir", "1"), ("all", "0")])
+def test_a_filter_as_the_kernel_takes_it(peers, name, made):
+    """crun's, in the place of the one that `linux.seccomp` spells out; also for `exec`."""
+    data = base64.b64encode(b"".join(struct.pack("=HBBI", *step) for step in FILTERS[name])).decode()
+    script = "mkdir /tmp 2> /dev/null; echo $?; grep Seccomp: /proc/self/status | tr -d '[:space:]'"
+
+    def make(runtime: Runtime) -> Any:
+        shutil.rmtree(runtime.bundle.rootfs / "tmp", ignore_errors=True)
+        spec = with_annotation("run.oci.seccomp_bpf_data", data, script)(runtime)
+        rules = [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}] if name == "all" else []
+        spec["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}
+        return spec
+
+    found = peers.run(make)
+    assert found[OURS].output == found["crun"].output == f"{made}\nSeccomp:2"
+
+    def sleeping(runtime: Runtime) -> Any:
+        spec = make(runtime)
+        spec["process"]["args"] = ["sleep", "1000"]
+        return spec
+
+    ours = peers.all[OURS]
+    ours.create("c1", sleeping(ours) | {"ociVersion": "1.0.0"})
+    ours.ok("start", "c1")
+    assert ours.ok("exec", "c1", "sh", "-c", script) == f"{made}\nSeccomp:2"
+
+
+@pytest.mark.parametrize("data", ["", "!!", "AAAA", "BgAAAAAA/3"])
+def test_a_filter_that_is_none_is_refused(peers, data):
+    found = peers.run(with_annotation("run.oci.seccomp_bpf_data", data, "true"))
+    assert found[OURS].status == 1 and "run.oci.seccomp_bpf_data" in found[OURS].errors

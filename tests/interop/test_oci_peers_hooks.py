@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.oci_runtime import Runtime
-from tests.peers import OURS
+from tests.peers import OURS, Make
 from tests.probes import requires
 
 pytestmark = requires("root", "command:busybox", "command:runc", "command:crun")
@@ -54,3 +56,66 @@ def test_a_bundle_that_is_gone_keeps_no_hook_from_running(peers):
     ours.bundle.path.rename(ours.directory / "elsewhere")
     ours.ok("delete", "c1")
     assert (ours.directory / "log/lines").read_text().split()[-3:] == ["poststop", "0022", "/"]
+
+
+def speaking(annotations: dict[str, str]) -> Make:
+    """A container whose hooks of all kinds write to both of their outputs."""
+
+    def make(runtime: Runtime) -> Any:
+        script = "echo {0} && echo errors of {0} >&2 && cat > /dev/null"
+        spec = runtime.bundle.spec("echo", "the command")
+        spec["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", script.format(kind)]}] for kind in KINDS}
+        return spec | {"annotations": {name: value.format(runtime.directory) for name, value in annotations.items()}}
+
+    return make
+
+
+def test_what_hooks_write_goes_nowhere_and_fails_nothing(peers):
+    found = peers.run(speaking({}))
+    assert {each.status for each in found.values()} == {0}
+    assert found[OURS].output == found["runc"].output == "the command\n"
+
+
+@pytest.mark.parametrize("below", ["{}/", ""], ids=["absolute", "of the bundle"])
+def test_what_hooks_write_goes_to_the_files_of_cruns_annotations(peers, below):
+    names = {"run.oci.hooks.stdout": f"{below}output", "run.oci.hooks.stderr": f"{below}errors"}
+    assert {each.status for each in peers.run(speaking(names)).values()} == {0}
+    for name in (OURS, "crun"):
+        runtime = peers.all[name]
+        place = runtime.directory if below else runtime.bundle.path
+        assert sorted((place / "output").read_text().splitlines()) == sorted(KINDS), name
+        assert sorted((place / "errors").read_text().splitlines()) == sorted(f"errors of {kind}" for kind in KINDS)
+        if name == OURS:
+            assert (place / "output").read_text().split() == list(KINDS)
+            assert (place / "output").stat().st_mode & 0o777 == 0o600
+    # They are added to, and one may have both.
+    for name in (OURS, "crun"):
+        (peers.all[name].directory / "both").write_text("before\n")
+    peers.run(speaking(dict.fromkeys(names, "{}/both")))
+    for name in (OURS, "crun"):
+        lines = (peers.all[name].directory / "both").read_text().splitlines()
+        assert lines[0] == "before" and len(lines) == 1 + 2 * len(KINDS), name
+
+
+@pytest.mark.parametrize("path", ["/nonexistent/x", "", "/dev"])
+def test_an_output_of_hooks_that_cannot_be_is_an_error_as_by_crun(peers, path):
+    found = peers.run(speaking({"run.oci.hooks.stdout": path}))
+    assert {name: each.status for name, each in found.items()} == {OURS: 1, "runc": 0, "crun": 1}
+    assert "run.oci.hooks.stdout" in found[OURS].errors and peers.all[OURS].left() == []
+
+    def without_hooks(runtime: Runtime) -> Any:
+        return speaking({"run.oci.hooks.stdout": path})(runtime) | {"hooks": {}}
+
+    assert peers.same(without_hooks).output == "the command\n"
+
+
+def test_a_hook_that_fails_is_told_without_what_went_to_its_file(peers):
+    def make(runtime: Runtime) -> Any:
+        spec = speaking({"run.oci.hooks.stderr": "{}/errors"})(runtime)
+        script = "echo said; echo written >&2; exit 3"
+        spec["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+        return spec
+
+    ours = peers.run(make)[OURS]
+    assert ours.status == 1 and "exit status 3: said" in ours.errors and "written" not in ours.errors
+    assert (peers.all[OURS].directory / "errors").read_text() == "written\n"

@@ -9,6 +9,7 @@ from time import time_ns
 from minibox.base.files import replace_file
 from minibox.engine import gate, ids
 from minibox.engine.oci import group, notify, state
+from minibox.engine.oci.annotations import filter_of, ignored_annotations, keeps_groups
 from minibox.engine.oci.bundle import read_bundle
 from minibox.engine.oci.console import Receiver
 from minibox.engine.oci.life import Ready, undo_mounts
@@ -18,8 +19,6 @@ from minibox.engine.start import ExecFailed, Execution, Resources
 from minibox.errors import MiniboxError, UsageError, kernel_says
 from minibox.linux import launcher
 from minibox.linux.capabilities import unknown
-from minibox.linux.seccomp import program_of
-from minibox.linux.seccomp_flags import filter_flags
 from minibox.plan import operations as op
 from minibox.plan.compiler import compile_plan
 from minibox.plan.mounts import ignored
@@ -117,6 +116,7 @@ class Creation:
         self.ready: Ready | None = None  # of one that doesn't wait for `start`
         self._group: Cgroup | None = None
         self._devices: Moved | None = None
+        self._hook_outputs = -1, -1
         self._done = self._has_spec = False
 
     def __enter__(self) -> Creation:
@@ -144,6 +144,8 @@ class Creation:
         for mount in self.spec.get("mounts", ()):
             if words := ignored(mount):
                 options.note(f"ignoring options of the bind mount on {mount['destination']}: [{' '.join(words)}]")
+        if lost := ignored_annotations(self.spec):
+            options.note(f"ignoring annotations of crun's that do nothing here: [{' '.join(lost)}]")
         if shares_mounts(self.spec) and "CAP_SYS_CHROOT" in capabilities.get("bounding", ()):
             options.note("with CAP_SYS_CHROOT the container can leave its root: its mount namespace has another")
         rootless = state.is_rootless() if options.rootless is None else options.rootless
@@ -158,10 +160,11 @@ class Creation:
         )
         if not options.cgroups:
             planned = group.no_group(planned.host)
+        seccomp, seccomp_flags = filter_of(self.spec, default_root(os.environ, int(state.is_rootless())))
         start = Start(
             setgroups=_may_set_groups(self.spec) and not keeps_groups(self.spec),
-            seccomp=program_of(self.spec, default_root(os.environ, int(state.is_rootless()))) or b"",
-            seccomp_flags=filter_flags(linux.get("seccomp")),
+            seccomp=seccomp,
+            seccomp_flags=seccomp_flags,
             cgroup=planned.group.name if planned.group.directories else "",
             cgroup_tasks=() if planned.group.joined else planned.group.v1_directories,
             cgroup_joined=planned.group.joined,
@@ -202,6 +205,7 @@ class Creation:
         container, process = self.container, self.spec["process"]
         files = gate.make_gate(container.directory) if self._gated else (-1, -1)
         try:
+            self._hook_outputs = self._open_hook_outputs()
             self.execution = execution = Execution(
                 plan,
                 Resources(
@@ -212,6 +216,7 @@ class Creation:
                     write_id_maps=ids.write_id_maps,
                     wire=self._wire,
                     run_hooks=self._run_hooks,
+                    hook_outputs=self._hook_outputs,
                     hook_state=self._hook_state,
                     take_listener=self._take_listener,
                     note_root=self._note_root,
@@ -225,7 +230,7 @@ class Creation:
 
             raise failed_command(process, error.errno) from None
         finally:
-            for fd in files:
+            for fd in (*files, *self._hook_outputs):
                 if fd >= 0:
                     os.close(fd)
         init = execution.init
@@ -250,6 +255,14 @@ class Creation:
         # Which namespace a process joins by itself, it may not have joined yet.
         netns = joined(self.spec).get("network", f"/proc/{init.pid}/ns/net")
         self._devices = Moved(net_devices(self.spec), netns)
+
+    def _open_hook_outputs(self) -> tuple[int, int]:
+        """Also where all hooks are run by this process: a start without a place for what they say is none."""
+        if not any(self.spec.get("hooks", {}).values()):
+            return -1, -1
+        from minibox.engine.hooks import open_outputs
+
+        return open_outputs(state.oci_state(self.container, state.CREATING))
 
     def _run_hooks(self, pid: int) -> None:
         from minibox.engine.hooks import run_hooks
@@ -364,11 +377,6 @@ def write_pid_file(path: str, pid: int) -> None:
         replace_file(path, b"%d" % pid, mode=0o644)
     except OSError as error:
         raise MiniboxError(f"write the pid file {path}: {kernel_says(error)}") from error
-
-
-def keeps_groups(spec: Spec) -> bool:
-    """Does the process keep the caller's supplementary groups? crun's annotation, of ``podman --group-add keep-groups``."""
-    return spec.get("annotations", {}).get("run.oci.keep_original_groups") == "1"
 
 
 def _may_set_groups(spec: Spec) -> bool:

@@ -6,10 +6,11 @@ import os
 
 from minibox.engine import gate, ids, joined
 from minibox.engine.oci import state
+from minibox.engine.oci.annotations import filter_of, keeps_groups
 from minibox.engine.oci.bundle import check_process, read_process
 from minibox.engine.oci.command import check_command, failed_command, failed_step
 from minibox.engine.oci.console import Receiver
-from minibox.engine.oci.create import MASTER_NAME, keeps_groups, passed_descriptors, standard_streams, write_pid_file
+from minibox.engine.oci.create import MASTER_NAME, passed_descriptors, standard_streams, write_pid_file
 from minibox.engine.oci.life import Process as FirstProcess
 from minibox.engine.oci.state import PAUSED, STOPPED, Container
 from minibox.engine.roots import default_root
@@ -19,8 +20,6 @@ from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import launcher
 from minibox.linux.capabilities import capability_name
 from minibox.linux.cgroup import Cgroup
-from minibox.linux.seccomp import program_of
-from minibox.linux.seccomp_flags import filter_flags
 from minibox.plan import operations as op
 from minibox.plan.exec import Joined, compile_exec
 from minibox.plan.start import Start
@@ -176,11 +175,11 @@ class _Exec:
             self._root_fd = os.open(f"/proc/{first.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._seccomp = spec["linux"].get("seccomp")
         self._state = state.oci_state(container)
-        seccomp = program_of(spec, default_root(os.environ, int(state.is_rootless())))
+        seccomp, seccomp_flags = filter_of(spec, default_root(os.environ, int(state.is_rootless())))
         self._start = Start(
             setgroups=_may_set_groups(first.pid) and not keeps_groups(spec),
-            seccomp=seccomp or b"",
-            seccomp_flags=filter_flags(spec["linux"].get("seccomp")),
+            seccomp=seccomp,
+            seccomp_flags=seccomp_flags,
             cgroup=self._group.name if self._group.directories else "",
             cgroup_tasks=self._group.v1_directories,
             cgroup_joined=self._group.joined,
