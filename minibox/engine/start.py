@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 SOCK_CLOEXEC = 0o2000000
 SIGKILL = 9
 GATE_POLL_MS = 1
+STILL_MS = 500  # of silence, until `Resources.still_waiting` is asked
 JOIN_TRIES = 8
 TIOCGPTPEER = 0x5441  # ioctl_tty(2), Linux 4.13
 
@@ -65,6 +66,7 @@ class Resources:
         gate: what `gate.make_gate` gave, for a container that waits before its exec.
         take_listener: hands on the listener of a pid's seccomp filter; it is closed afterwards.
         run_hooks: runs the hooks prestart and createRuntime for the container of a pid.
+        still_waiting: is called while init says nothing for a while, and raises what is a reason to give up.
         hook_outputs: what hooks that it runs itself write to, and their errors; -1 for /dev/null.
         hook_state: its state, of a pid and a status, for the hooks that it runs itself.
         kept_fds: descriptors that stay open in the container: 3 and those after it.
@@ -87,6 +89,7 @@ class Resources:
     gate: tuple[int, int] = (-1, -1)
     take_listener: Callable[[int, int], None] = lambda pid, fd: None
     run_hooks: Callable[[int], None] = lambda _: None
+    still_waiting: Callable[[], None] | None = None
     hook_outputs: tuple[int, int] = (-1, -1)
     hook_state: Callable[[int, str], Mapping[str, Any]] = lambda pid, status: {}
     kept_fds: tuple[int, ...] = ()
@@ -366,15 +369,25 @@ class Execution:
         assert self.init
         ended = poll()
         ended.register(self.init.pidfd, POLLIN)
+        waited_ms = 0
         while self.init.progress()[0] != WAITING:
             if self.init.progress()[0] == FAILED or ended.poll(GATE_POLL_MS):
                 self._fail()
+            waited_ms += GATE_POLL_MS
+            if waited_ms % STILL_MS == 0 and self.resources.still_waiting:
+                self.resources.still_waiting()
 
     def _receive(self) -> bool:
         """Take one message of init's; False when it was the last."""
         assert self._status and self.init
         # While a sibling is awaited the end of the first is as it should be.
         peer = self.launched.maker if self._awaits_sibling else self.init.pidfd
+        if self.resources.still_waiting and peer >= 0:
+            spoken = poll()
+            for fd in (self._status.fileno(), peer):
+                spoken.register(fd, POLLIN)
+            while not spoken.poll(STILL_MS):
+                self.resources.still_waiting()
         try:
             data = self._messages.take(self._status.fileno(), peer)
         except ConnectionResetError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,3 +88,55 @@ def test_one_whose_making_was_frozen_and_killed_is_deleted(runtime: Runtime, gro
         maker.wait(TIMEOUT_S)
     runtime.ok("delete", "--force", "c1")
     assert runtime.left() == [] and not place.exists()
+
+
+@pytest.mark.parametrize("above", [False, True], ids=["its own", "the one above"])
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
+def test_one_that_is_frozen_while_it_is_made_is_refused(runtime: Runtime, group: Path, kind: str, above: bool):
+    """Behind the check, by a hook: nobody waits for the thaw, and what was made goes, on cgroup v1 too."""
+    frozen = group if above else group / "c1"
+    script = f"echo {FROZEN} > {frozen}/{FILE}"
+    spec = runtime.bundle.spec("true", cgroupsPath=f"/{group.name}/c1")
+    spec["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+    runtime.write(spec)
+    for words in (("create",), ("run",), ("run", "--detach")):
+        said = runtime.error(*words, "--bundle", str(runtime.bundle.path), "c1", stdout=subprocess.DEVNULL)
+        assert said == "container's cgroup unexpectedly frozen"
+        assert runtime.left() == [] and not (group / "c1").exists()
+        (group / FILE).write_text(THAWED)
+
+
+def test_a_freeze_at_any_time_hangs_nobody(runtime: Runtime, group: Path):
+    """As soon as the cgroup is there: it is refused, or made, and paused then; and it can be deleted."""
+    place = group / "c1"
+    runtime.write(runtime.bundle.spec("true", cgroupsPath=f"/{group.name}/c1"))
+    argv = runtime.argv("create", "--bundle", str(runtime.bundle.path), "c1")
+    for delay_s in (0, 0.0005, 0.002, 0.005, 0.02):
+        with subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as maker:
+            while maker.poll() is None:
+                try:
+                    time.sleep(delay_s)
+                    freeze(place)
+                except OSError:
+                    continue
+                break
+            _, said = maker.communicate(timeout=TIMEOUT_S)
+        if maker.returncode:
+            assert b"unexpectedly frozen" in said
+            assert runtime.left() == []
+        else:
+            assert runtime.state("c1")["status"] in ("created", "paused")
+        runtime.ok("delete", "--force", "c1")
+        assert runtime.left() == [] and not place.exists()
+
+
+def test_one_below_a_frozen_one_is_deleted(runtime: Runtime, group: Path):
+    """It isn't ours to thaw the one above."""
+    runtime.create("c1", runtime.bundle.spec("sleep", "1000", cgroupsPath=f"/{group.name}/c1"))
+    runtime.ok("start", "c1")
+    freeze(group)
+    runtime.ok("delete", "--force", "c1")
+    assert runtime.left() == [] and not (group / "c1").exists()
+    assert FROZEN in (group / FILE).read_text()

@@ -216,6 +216,7 @@ class Creation:
                     write_id_maps=ids.write_id_maps,
                     wire=self._wire,
                     run_hooks=self._run_hooks,
+                    still_waiting=self._still_waiting,
                     hook_outputs=self._hook_outputs,
                     hook_state=self._hook_state,
                     take_listener=self._take_listener,
@@ -243,10 +244,14 @@ class Creation:
 
     def _make_group(self, planned: group.GroupPlan) -> Cgroup:
         """From here on it is ours to remove, and not before: another container may be in it."""
-        if planned.group.nearest().is_frozen():  # by somebody else, and nobody says for how long
-            raise MiniboxError("container's cgroup unexpectedly frozen", "thaw it, or the one above it, first")
+        _refuse_frozen(planned.group.nearest())
         self._group = planned.make()
         return self._group
+
+    def _still_waiting(self) -> None:
+        """Its process may be in a cgroup that was frozen since."""
+        if self._group:
+            _refuse_frozen(self._group)
 
     def _wire(self, init: Init) -> None:
         """Move the host's network devices, where a Spec has some: nothing else is wired here."""
@@ -306,10 +311,11 @@ class Creation:
         try:
             if self._devices:
                 self._devices.back()
+            if self._group and self._group.directories and self._group.is_made:
+                self._group.kill()  # first: a process that is frozen has no end that could be waited for
             if self.execution:
                 self.execution.close()
             if self._group and self._group.directories and self._group.is_made:
-                self._group.kill()
                 self._group.remove()
             undo_mounts(self.container, self._options.note)
             if self._has_spec:
@@ -377,6 +383,12 @@ def write_pid_file(path: str, pid: int) -> None:
         replace_file(path, b"%d" % pid, mode=0o644)
     except OSError as error:
         raise MiniboxError(f"write the pid file {path}: {kernel_says(error)}") from error
+
+
+def _refuse_frozen(group: Cgroup) -> None:
+    """By somebody else, and nobody says for how long."""
+    if group.is_frozen():
+        raise MiniboxError("container's cgroup unexpectedly frozen", "thaw it, or the one above it, first")
 
 
 def _may_set_groups(spec: Spec) -> bool:

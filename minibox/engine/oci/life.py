@@ -293,7 +293,7 @@ def end(container: Container) -> None:
     try:
         with Process(container) as process:
             process.send(SIGKILL)
-            group.thaw(below=True)  # on cgroup v1 the frozen don't die
+            group.kill()  # on cgroup v1 the frozen don't die of themselves
             if not process.wait(END_TIMEOUT_S):
                 raise MiniboxError(
                     f"kill container {container.id}: its first process doesn't end", "see /proc/PID/stack"
