@@ -130,6 +130,7 @@ def with_annotation(name: str, value: str, script: str) -> Make:
         ("run.oci.timens_offset", "boottime 1 0"),
         ("run.oci.mount_context_type", "rootcontext"),
         ("run.oci.systemd.force_cgroup_v1", "/sys/fs/cgroup"),
+        ("run.oci.systemd.subgroup", "below"),
     ],
 )
 def test_annotations_that_do_nothing_are_told(peers, name, value):
@@ -138,8 +139,9 @@ def test_annotations_that_do_nothing_are_told(peers, name, value):
     assert [line["msg"] for line in lines if line["level"] == "warning" and name in line["msg"]]
 
 
-def test_annotations_of_others_are_nobodys_business(peers):
-    peers.same(with_annotation("org.example.run.oci.handler", "krun", "true"))
+@pytest.mark.parametrize(("name", "value"), [("org.example.run.oci.handler", "krun"), ("run.oci.systemd.subgroup", "")])
+def test_annotations_that_ask_for_nothing_are_not_told(peers, name, value):
+    peers.same(with_annotation(name, value, "true"))
     assert not peers.all[OURS].log.exists() or "annotation" not in peers.all[OURS].log.read_text()
 
 

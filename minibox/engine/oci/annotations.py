@@ -16,13 +16,18 @@ PREFIX = "run.oci."
 KEEP_GROUPS = "run.oci.keep_original_groups"
 SUBGROUP = "run.oci.systemd.subgroup"
 FILTER = "run.oci.seccomp_bpf_data"
-KNOWN = (KEEP_GROUPS, SUBGROUP, FILTER, "run.oci.hooks.stdout", "run.oci.hooks.stderr")
+KNOWN = (KEEP_GROUPS, FILTER, "run.oci.hooks.stdout", "run.oci.hooks.stderr")
 INSTRUCTION_BYTES = 8  # struct sock_filter
 
 
 def ignored_annotations(spec: Spec) -> list[str]:
-    """Those in a Spec that do nothing here."""
-    return sorted(name for name in spec.get("annotations", {}) if name.startswith(PREFIX) and name not in KNOWN)
+    """Those in a Spec that do nothing here. An empty subgroup asks for what there is: a scope is the container's cgroup."""
+    asked = spec.get("annotations", {}).items()
+    return sorted(
+        name
+        for name, value in asked
+        if name.startswith(PREFIX) and name not in KNOWN and (name, value) != (SUBGROUP, "")
+    )
 
 
 def keeps_groups(spec: Spec) -> bool:
