@@ -1,7 +1,7 @@
-"""Removing a directory tree that a container filled: any mode, any name, any depth.
+"""Remove a directory tree that a container filled: any mode, any name, any depth.
 
-By directory descriptors, so that no symlink is followed, and without `shutil`, whose import would
-cost every ``--rm`` more than the removal.
+It works with directory descriptors, so that no symlink is followed. It doesn't use `shutil`, because with ``--rm`` the
+import would take longer than the removal.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ IMMUTABLE_OR_APPEND_ONLY = 0x10 | 0x20
 
 
 def remove_tree(path: str) -> None:
-    """Remove ``path`` and all below it; nothing there is no error.
+    """Remove ``path`` and everything below it. It is no error if there is nothing.
 
-    Directories that their mode closes (overlayfs makes work/work with mode 000) are opened, and
-    what a container made immutable is made mutable, where the caller may do so.
+    If the mode of a directory denies access (overlayfs makes work/work with mode 000), change it. If a container made a
+    file immutable, undo that if we may.
 
     Raises:
-        OSError: the kernel refused, as for files of a subordinate user id outside of their user
-            namespace (EACCES, EPERM).
+        OSError: the kernel refused, for example (EACCES, EPERM) files that belong to a subordinate user id, outside of
+            their user namespace.
     """
     parent, name = os.path.split(path.rstrip("/"))
     try:
@@ -43,10 +43,10 @@ def remove_tree(path: str) -> None:
 
 
 def remove_directory(path: str) -> None:
-    """`remove_tree`, with an error in words.
+    """Like `remove_tree`, but raise an error that can be shown.
 
     Raises:
-        StoreError: the kernel refused; its cause is the OSError.
+        StoreError: the kernel refused; the OSError is its cause.
     """
     try:
         remove_tree(path)
@@ -56,7 +56,7 @@ def remove_directory(path: str) -> None:
 
 
 def remove_at(name: bytes, dir_fd: int) -> None:
-    """`remove_tree` for ``name`` in the directory ``dir_fd``."""
+    """Like `remove_tree`, for ``name`` in the directory ``dir_fd``."""
     if remove_quickly(dir_fd, name):
         return
     try:
@@ -65,7 +65,7 @@ def remove_at(name: bytes, dir_fd: int) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        # EISDIR for a directory on Linux; EPERM for it by POSIX, and for what is immutable.
+        # For a directory Linux says EISDIR, and POSIX EPERM. EPERM may also mean an immutable file.
         if error.errno not in (errno.EISDIR, errno.EPERM, errno.EACCES):
             raise
         if not stat.S_ISDIR(os.lstat(name, dir_fd=dir_fd).st_mode):
@@ -76,10 +76,10 @@ def remove_at(name: bytes, dir_fd: int) -> None:
 
 
 def _remove_directory(name: bytes, dir_fd: int) -> None:
-    """Depth first with an explicit stack: a container can nest deeper than Python recurses.
+    """Remove depth first, with an explicit stack: a container can nest directories deeper than Python recurses.
 
-    Only one descriptor is open at a time; ".." leads back up, and must be the directory that it was: one that
-    somebody moves meanwhile leads to others' files.
+    Only one descriptor is open at a time. ".." leads back up, and we check that it is the same directory as before: if
+    somebody moved the current one meanwhile, it would lead to other files.
     """
     current = _open_directory(name, dir_fd)
     stack: list[tuple[bytes, os.stat_result]] = []
@@ -107,7 +107,7 @@ def _remove_directory(name: bytes, dir_fd: int) -> None:
 
 
 def _empty(directory_fd: int) -> bytes | None:
-    """Unlink all that is no directory, and directories that are empty; one that is left, or None."""
+    """Remove all files and empty directories in a directory; return a directory that is left, or None."""
     with os.scandir(directory_fd) as entries:
         found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_directory in found:
@@ -137,19 +137,19 @@ def _rmdir(name: bytes, dir_fd: int) -> None:
 
 
 def _open_directory(name: bytes, dir_fd: int) -> int:
-    """Open a directory for emptying: readable, writable and searchable for its owner."""
+    """Open a directory to empty it; make it readable, writable and searchable for its owner."""
     try:
         descriptor = os.open(name, OPEN_DIRECTORY, dir_fd=dir_fd)
     except PermissionError:
-        descriptor = _opened_up(name, dir_fd)
+        descriptor = _open_closed(name, dir_fd)
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
     if mode & 0o700 != 0o700 and os.geteuid() != 0:
         os.fchmod(descriptor, 0o700)
     return descriptor
 
 
-def _opened_up(name: bytes, dir_fd: int) -> int:
-    """Open a directory that its mode closes, after a change of that."""
+def _open_closed(name: bytes, dir_fd: int) -> int:
+    """Change the mode of a directory that denies us access, and open it."""
     found = os.open(name, LOOK | os.O_DIRECTORY, dir_fd=dir_fd)
     try:
         os.chmod(f"/proc/self/fd/{found}", 0o700)
@@ -159,7 +159,7 @@ def _opened_up(name: bytes, dir_fd: int) -> int:
 
 
 def _unlock(name: bytes, dir_fd: int) -> None:
-    """Clear the immutable and append-only flags of a file or directory (chattr(1)); best effort."""
+    """Clear the immutable and append-only flags of a file or directory (chattr(1)) if we can."""
     found = os.open(name, LOOK, dir_fd=dir_fd)
     try:
         mode = os.fstat(found).st_mode

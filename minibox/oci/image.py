@@ -57,7 +57,7 @@ class Manifest(TypedDict):
 
 
 class Healthcheck(TypedDict, total=False):
-    """Docker's addition to the config; times are in nanoseconds."""
+    """Docker's addition to the config. Times are in nanoseconds."""
 
     Test: list[str]
     Interval: int
@@ -68,7 +68,7 @@ class Healthcheck(TypedDict, total=False):
 
 
 class ImageProcess(TypedDict, total=False):
-    """The ``config`` member of an image config: how its containers run."""
+    """The ``config`` member of an image config: how to run its containers."""
 
     User: str
     ExposedPorts: dict[str, dict[str, Any]] | None

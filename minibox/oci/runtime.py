@@ -1,7 +1,7 @@
 """The OCI runtime specification 1.3, Linux: ``config.json`` and ``state.json``, field for field.
 
-Plain dicts at run time: these types cost nothing where they are imported under ``TYPE_CHECKING``,
-and `minibox.oci.schema` checks foreign JSON against them. Names are the specification's own.
+At run time these are plain dicts, so the types cost nothing if you import them under ``TYPE_CHECKING``.
+`minibox.oci.schema` checks JSON from others against them. Names are the specification's own.
 
 Source: https://github.com/opencontainers/runtime-spec/blob/v1.3.0/config.md and config-linux.md.
 """
@@ -294,7 +294,7 @@ class Linux(TypedDict, total=False):
 
 
 class Spec(TypedDict):
-    """``config.json`` of a bundle."""
+    """The ``config.json`` of a bundle."""
 
     ociVersion: str
     process: NotRequired[Process]
@@ -308,7 +308,7 @@ class Spec(TypedDict):
 
 
 class State(TypedDict):
-    """What ``state`` prints and hooks read (runtime.md, "State")."""
+    """The JSON that ``state`` prints and that hooks read (runtime.md, "State")."""
 
     ociVersion: str
     id: str

@@ -1,9 +1,9 @@
-"""The types of `oci.runtime` as data, and the check of foreign JSON against them, for the hot path.
+"""The types of `oci.runtime` as data, to check JSON from others on the hot path.
 
-By hand: the import of msgspec takes longer than a start. A test holds it against the types.
+They are written by hand, because importing msgspec takes longer than a start. A test compares them with the types.
 
-A type is ``str``, ``int``, ``bool``, a list of one type, a tuple (one type: of an object with any
-names), or a dict: an object's fields, those that must be there with a ``!``.
+A type is ``str``, ``int``, ``bool``, a list of one type, a tuple of one type (an object with any names and values of
+that type), or a dict with an object's fields; required ones end in ``!``.
 """
 
 from __future__ import annotations
@@ -106,13 +106,13 @@ SPEC: Any = {
 
 
 def checked(value: Any, kind: Any, name: str) -> Any:
-    """A copy of ``value`` without fields that ``kind`` lacks and without nulls, which Go writes for what is not set.
+    """Check a value, and return a copy with only the fields of ``kind`` and without nulls, Go's word for unset fields.
 
     Args:
-        name: of what is checked, for the error.
+        name: what is checked, for the error.
 
     Raises:
-        ConfigError: a field of the wrong type, or one is missing; with its path.
+        ConfigError: a field has the wrong type or is missing; with its path.
     """
     try:
         return _checked(value, kind)
@@ -130,7 +130,7 @@ class _Wrong(Exception):
 
 def _checked(value: Any, kind: Any) -> Any:
     wanted: Any = kind if isinstance(kind, type) else list if isinstance(kind, list) else dict
-    # Not isinstance: in Python true is an integer, too.
+    # Not isinstance: in Python true is also an integer.
     if type(value) is not wanted:
         raise _Wrong(f"expected {_NAMES[wanted]}, got {_name_of(value)}")
     if wanted is kind:

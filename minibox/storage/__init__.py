@@ -1,1 +1,1 @@
-"""Storage drivers: who gives a container a root file system of its own on top of an image's layers."""
+"""Storage drivers: each gives a container its own writable root file system on top of an image's layers."""

@@ -1,7 +1,7 @@
-"""Snapshots as subvolumes of btrfs: a clone is one system call, whatever the size of the tree.
+"""Snapshots as btrfs subvolumes: cloning a tree of any size takes one system call.
 
-By ioctl(2), without the programs of btrfs-progs. An ordinary user may make subvolumes, and may
-remove them file by file. Source: linux/btrfs.h, https://btrfs.readthedocs.io/en/latest/btrfs-ioctl.html.
+It uses ioctl(2), not btrfs-progs. An ordinary user may make subvolumes, and may remove them file by file. Source:
+linux/btrfs.h, https://btrfs.readthedocs.io/en/latest/btrfs-ioctl.html.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Btrfs(Trees):
-    """The snapshotter of subvolumes under ``root``, which is on btrfs."""
+    """Keeps snapshots as subvolumes under ``root``, which must be on btrfs."""
 
     driver = "btrfs"
     hint = f"set --root to a directory on btrfs, or {OTHER_HINT}"
@@ -47,19 +47,19 @@ class Btrfs(Trees):
         except FileNotFoundError:
             pass
         except OSError:
-            # An ordinary user's (unless mounted with user_subvol_rm_allowed), or with a subvolume of the
-            # container's own in it: then file by file, which takes empty subvolumes too (Linux 4.18).
+            # We are an ordinary user (and it isn't mounted with user_subvol_rm_allowed), or the container made
+            # a subvolume in it. The caller removes it file by file, and empty subvolumes too (Linux 4.18).
             try:
                 set_read_only(path, False)
             except OSError:
-                pass  # it may not even be a subvolume
+                pass  # it may not be a subvolume at all
 
     def refusal(self, directory: str) -> str:
         return refusal(directory, directory)
 
 
 def refusal(directory: str, place: str) -> str:
-    """Why ``directory`` can't have subvolumes, "" when it can: one is made. ``place`` is what an answer names it."""
+    """Try to make a subvolume in ``directory``; return why that fails, or "". The text calls it ``place``."""
     probe = f"{directory}/btrfs-probe-{os.getpid()}"
     try:
         create_subvolume(probe)
@@ -74,13 +74,13 @@ def create_subvolume(path: str) -> None:
     """Make an empty subvolume.
 
     Raises:
-        OSError: ENOTTY where the file system is another.
+        OSError: ENOTTY if the file system isn't btrfs.
     """
     _at_parent(path, SUBVOL_CREATE, _arguments(path))
 
 
 def is_subvolume(path: str) -> bool:
-    """Is there one? Each has the same inode number, BTRFS_FIRST_FREE_OBJECTID."""
+    """Tell whether there is a subvolume. All have the same inode number, BTRFS_FIRST_FREE_OBJECTID."""
     from minibox.storage.overlay import file_system_type
 
     try:
@@ -90,7 +90,7 @@ def is_subvolume(path: str) -> bool:
 
 
 def create_snapshot(source: str, path: str) -> None:
-    """Make a writable snapshot of the subvolume ``source``; one of a directory in it is refused (EINVAL).
+    """Make a writable snapshot of the subvolume ``source``. The kernel refuses a directory in one (EINVAL).
 
     Raises:
         OSError: the kernel refused.
@@ -106,16 +106,16 @@ def create_snapshot(source: str, path: str) -> None:
 
 
 def destroy(path: str) -> None:
-    """Remove a subvolume with all that is in it; the kernel frees its blocks later.
+    """Remove a subvolume and everything in it. The kernel frees its blocks later.
 
     Raises:
-        OSError: EPERM for an ordinary user, ENOTEMPTY when another subvolume is in it.
+        OSError: EPERM for an ordinary user, ENOTEMPTY if it contains another subvolume.
     """
     _at_parent(path, SNAP_DESTROY, _arguments(path))
 
 
 def set_read_only(path: str, read_only: bool) -> None:
-    """Protect a subvolume, or allow to change it.
+    """Make a subvolume read-only or writable.
 
     Raises:
         OSError: the kernel refused.

@@ -1,7 +1,7 @@
-"""Cloning a directory tree, with all that stat(2) and xattr(7) tell.
+"""Clone a directory tree with everything that stat(2) and xattr(7) show.
 
-Owners, modes, times, xattrs, hard links and holes are kept, at any depth. What is cloned is read as of
-`minibox.image.stack`: each file is opened once, so that a container that changes it meanwhile leads nowhere.
+It keeps owners, modes, times, xattrs, hard links and holes, at any depth. It reads the source through
+`minibox.image.stack`, which opens each file once, so that a container that changes it meanwhile can't mislead us.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Attributes = tuple[os.stat_result, tuple[int, int], dict[str, bytes]]
 
 FICLONE = 0x40049409
-# What FICLONE answers where the file system can't, or not for this pair of files; ioctl_ficlone(2).
+# FICLONE's errors if the file system can't clone, or not this pair of files; ioctl_ficlone(2).
 NO_REFLINK = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS)
 CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 DIRECTORY, FILE = Child((0,), True), Child((0,), False)
@@ -31,11 +31,11 @@ OVERLAY_MARKS = ("trusted.overlay.", "user.overlay.")
 
 
 def clone(source: str, target: str, *, share: bool = False, owners: Owners | None = None) -> None:
-    """Make the tree ``target`` as ``source`` is, with overlayfs's marks.
+    """Make the tree ``target`` a clone of ``source``, with overlayfs's marks.
 
     Args:
-        share: files are linked, not copied, for trees that nobody writes to.
-        owners: whose the source's files are, where that isn't as it seems.
+        share: link files instead of copying them, for trees that nobody writes to.
+        owners: the owners of the source's files, if they differ from those on disk.
 
     Raises:
         OSError: the disk is full, or a file belongs to an id that isn't mapped; with the path.
@@ -48,22 +48,22 @@ def clone(source: str, target: str, *, share: bool = False, owners: Owners | Non
 def fill(
     source: Node, target: str, *, share: bool = False, without: tuple[str, ...] = (), durable: bool = False
 ) -> None:
-    """Make the empty directory ``target`` as ``source`` is.
+    """Make the empty directory ``target`` a clone of ``source``.
 
     Args:
-        share: as of `clone`.
-        without: how the names of xattrs begin that are left out.
-        durable: when it returns, all of it is on the disk.
+        share: see `clone`.
+        without: prefixes of the names of xattrs to leave out.
+        durable: sync all files and directories to disk before returning.
 
     Raises:
-        OSError: as `clone`.
+        OSError: like `clone`.
     """
     with Stack([os.open(target, READ_DIRECTORY | os.O_CLOEXEC)], "") as stack:
         _Filling(stack, share, without, durable).fill(source)
 
 
 def make_directory(path: str) -> None:
-    """Make a directory that can be filled, whatever its mode will be."""
+    """Make a directory that we can fill, whatever its mode will be later."""
     os.mkdir(path, 0o700)
 
 
@@ -71,7 +71,7 @@ class _Filling:
     def __init__(self, target: Stack, share: bool, without: tuple[str, ...], durable: bool) -> None:
         self._target, self._share, self._without, self._durable = target, share, without, durable
         self._reflinks = True
-        self._links: dict[tuple[int, int], tuple[str, str]] = {}  # inodes with several names: where the first is
+        self._links: dict[tuple[int, int], tuple[str, str]] = {}  # the first name of each inode with several
 
     def fill(self, source: Node) -> None:
         made = [("", self._attributes(source))]
@@ -107,7 +107,7 @@ class _Filling:
         self._finish(made)
 
     def _finish(self, made: list[tuple[str, Attributes]]) -> None:
-        """Give directories their attributes: the times of one change while it is filled, and its mode may keep us out."""
+        """Set the attributes of directories, now that they are full: filling changes times; a mode may keep us out."""
         for path, attributes in reversed(made):
             fd = self._target.open_beneath(0, path, READ_DIRECTORY)
             try:
@@ -118,13 +118,13 @@ class _Filling:
                 os.close(fd)
 
     def _link(self, node: Node, there: Node, name: str) -> bool:
-        """Make it another name of what is there already, if so it is."""
+        """Make ``name`` a hard link if the source shares an inode, or if we share files; tell whether we did."""
         if self._share:
             try:
                 os.link(node.proc_path, name, dst_dir_fd=there.fd)
                 return True
             except OSError as error:
-                # More links than the file system has room for; of another user's file (fs.protected_hardlinks).
+                # EMLINK: too many links for the file system. EPERM: another user's file (fs.protected_hardlinks).
                 if error.errno not in (errno.EMLINK, errno.EPERM):
                     raise
         if node.status.st_nlink == 1:
@@ -186,10 +186,10 @@ class _Filling:
 
     @staticmethod
     def _give(path: str, attributes: Attributes) -> None:
-        """Owner, then mode, since a change of owner takes set-uid away, then xattrs and times.
+        """Set owner, mode, xattrs and times, in this order: changing the owner clears set-uid bits.
 
         Args:
-            path: of a descriptor, and so of a symlink itself.
+            path: in /proc/self/fd, so that for a symlink it means the symlink itself.
         """
         status, owner, xattrs = attributes
         os.chown(path, *owner)
@@ -210,7 +210,7 @@ def _children(directory: Node) -> Iterator[tuple[str, Child]]:
 
 
 def can_reflink(directory: str) -> bool:
-    """Whether files in ``directory`` can share blocks: tried."""
+    """Try whether files in ``directory`` can share blocks."""
     source, target = f"{directory}/reflink-{os.getpid()}", f"{directory}/reflink-{os.getpid()}-clone"
     try:
         with open(source, "xb") as file:
@@ -227,7 +227,7 @@ def can_reflink(directory: str) -> bool:
 
 
 def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Begin and end of each part of a file that is no hole; lseek(2)."""
+    """Yield the begin and end of each part of a file that isn't a hole; lseek(2)."""
     end = 0
     while end < size:
         try:
@@ -241,7 +241,7 @@ def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _copy_range(reader: int, writer: int, begin: int, end: int) -> None:
-    alike = os.fstat(reader).st_dev == os.fstat(writer).st_dev  # else copy_file_range(2) answers EXDEV
+    alike = os.fstat(reader).st_dev == os.fstat(writer).st_dev  # otherwise copy_file_range(2) fails with EXDEV
     os.lseek(writer, begin, os.SEEK_SET)
     while begin < end:
         if alike:
@@ -249,5 +249,5 @@ def _copy_range(reader: int, writer: int, begin: int, end: int) -> None:
         else:
             copied = os.sendfile(writer, reader, begin, end - begin)
         if not copied:
-            return  # it was shortened
+            return  # the file became shorter
         begin += copied

@@ -1,8 +1,8 @@
-"""Snapshots as copies: works on every file system, and without any privilege.
+"""Snapshots as copies: works on every file system, and needs no privilege.
 
-Layers of one image share what is alike by hard links, since nobody writes to them; a container gets
-files of its own. Where the file system can (btrfs, xfs), these share their blocks with the layer's
-until one of them is written (reflink); elsewhere all is copied.
+Layers of an image share equal files through hard links, since nobody writes to them. A container gets its own files.
+If the file system supports reflinks (btrfs, xfs), they share their blocks with the layer's until one of them is
+written; otherwise everything is copied.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from minibox.storage.tree import Trees
 
 
 class Copy(Trees):
-    """The snapshotter of copied trees under ``root``."""
+    """Keeps snapshots as copied trees under ``root``."""
 
     driver = "copy"
 

@@ -1,4 +1,4 @@
-"""The storage drivers behind one protocol, by name and by container; see `minibox.storage.snapshot` for the words."""
+"""The interface of storage drivers, and how to get one by name or container; `storage.snapshot` has the terms."""
 
 from __future__ import annotations
 
@@ -16,95 +16,99 @@ if TYPE_CHECKING:
     from minibox.storage.snapshot import Snapshot
 
     class Snapshotter(Protocol):
-        """What the engine asks of a storage driver. Making one touches nothing on disk."""
+        """The interface of a storage driver. Making one touches nothing on disk."""
 
         driver: str
         root: str
 
         def is_unpacked(self, chain_ids: tuple[str, ...]) -> bool:
-            """Whether `prepare` has all that it needs of these layers."""
+            """Tell whether `prepare` can use these layers."""
 
         def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
-            """Unpack the layers of an image that are not yet.
+            """Unpack those layers of an image that aren't unpacked yet.
 
-            Safe beside others who do the same, and when killed: a layer that is there is whole.
+            Other processes may do the same at the same time, and it may be killed: a layer that exists is complete.
 
             Args:
-                sources: all layers of the image, bottom first; `minibox.image.store.ImageStore.layer_sources`. Their
-                    blobs may still be coming.
+                sources: all layers of the image, bottom first; see `minibox.image.store.ImageStore.layer_sources`.
+                    Their blobs may still be downloading.
                 on_progress: called with the chain ID of each layer that was unpacked.
 
             Raises:
                 StoreError: a layer is damaged, or there is no space to unpack it.
-                Unsupported: the kernel, the file system or a missing program can't do this driver.
-                MiniboxError: who brings a blob has failed.
+                Unsupported: the kernel or the file system doesn't support this driver, or a program is missing.
+                MiniboxError: a blob can't be downloaded.
             """
 
         def describe(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
-            """What `prepare` returns, without a look at the disk: for `minibox explain`, and by who can't prepare
-            in his own process."""
+            """Return what `prepare` would, without looking at the disk.
+
+            For `minibox explain`, and for processes that let another one prepare.
+            """
 
         def prepare(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
-            """Create the active snapshot ``key`` on layers that are unpacked, and record it.
+            """Create the active snapshot ``key`` on unpacked layers, and record it.
 
-            Nothing is mounted: the caller mounts what it gets in the container's mount namespace,
-            so that a crash leaves no mount on the host.
+            Nothing is mounted: the caller mounts the result in the container's mount namespace, so that a crash
+            leaves no mount on the host.
 
             Raises:
                 StoreError: ``key`` is taken, or the disk is full.
-                Unsupported: the kernel or the file system can't do this driver.
+                Unsupported: the kernel or the file system doesn't support this driver.
             """
 
         def remove(self, key: str) -> None:
-            """Remove the active snapshot ``key`` with the container's whole directory; no error when there is none.
+            """Remove the active snapshot ``key`` with the container's whole directory. It is no error if there is none.
 
             Raises:
                 StoreError: the kernel refused.
             """
 
         def commit(self, key: str, chain_id: str, place: str, memory_fd: int = -1) -> None:
-            """Make of what the active snapshot ``key`` has on top of its layers, and nobody writes to meanwhile, a
-            layer ``chain_id``: there whole or not at all. It isn't synced to the disk.
+            """Make a layer ``chain_id`` of what the active snapshot ``key`` has on top of its layers.
+
+            Nobody may write to the snapshot meanwhile. The layer appears complete or not at all. It isn't synced to
+            disk.
 
             Args:
-                place: an empty directory on the same file system, to work in.
-                memory_fd: of `memory_of`, opened, where that has what the snapshot would.
+                place: an empty working directory on the same file system.
+                memory_fd: the directory of `memory_of`, if the container's files are there and not in the snapshot.
 
             Raises:
                 OSError: the disk is full, or the kernel refused.
-                Unsupported: as `prepare`.
+                Unsupported: like `prepare`.
             """
 
         def open_lower(self, path: str) -> int:
-            """A directory descriptor of one of a `Snapshot`'s ``lowers``, to read below; the caller closes it.
+            """Open one of a `Snapshot`'s ``lowers`` as a directory to read from; the caller closes it.
 
             Raises:
-                OSError: it isn't there.
-                Unsupported: this process may not mount it (erofs, an ordinary user).
+                OSError: it doesn't exist.
+                Unsupported: this process may not mount it (erofs, as an ordinary user).
             """
 
         def layers(self) -> list[str]:
-            """The chain IDs of all layers that this driver has, in no order."""
+            """Return the chain IDs of all layers that this driver has, in no order."""
 
         def remove_layer(self, chain_id: str) -> None:
-            """Remove a layer; no error when there is none. The caller knows that nothing stands on it.
+            """Remove a layer. It is no error if there is none. The caller knows that nothing uses it.
 
             Raises:
                 StoreError: the kernel refused.
             """
 
         def layer_bytes(self, chain_id: str) -> int:
-            """What a layer takes of the disk beyond those below it; 0 when it isn't there.
+            """Return the disk space of a layer, without the layers below it; 0 if it doesn't exist.
 
-            It is given back by `remove_layer` when no layer stands on it any more.
+            `remove_layer` frees it once no other layer uses it.
             """
 
         def snapshot_bytes(self, key: str) -> int:
-            """What an active snapshot takes of the disk, beyond what it shares with its layers."""
+            """Return the disk space of an active snapshot, without what it shares with its layers."""
 
 
 def snapshotter(root: str, driver: str = "") -> Snapshotter:
-    """The storage driver of that name under ``root``; "" for the default, overlay.
+    """Return the storage driver of that name under ``root``; "" for the default, overlay.
 
     Raises:
         UsageError: there is no such driver.
@@ -129,7 +133,7 @@ def snapshotter(root: str, driver: str = "") -> Snapshotter:
 
 
 def snapshotter_of(root: str, key: str) -> Snapshotter:
-    """The driver that a container was made with, whatever the default is now; by a look where its record is lost."""
+    """Return the driver that a container was made with. If its record is lost, tell from its directory."""
     found = read_record(root, key)
     return snapshotter(root, found[0] if found else _driver_by_look(container_directory(root, key)))
 

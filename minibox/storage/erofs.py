@@ -1,13 +1,13 @@
 """Layers as EROFS images: read-only file systems, one file each, stacked by overlayfs.
 
-A layer is one file that nothing can change by accident, and that takes no inodes of the disk's. It
-holds the layer in overlayfs's form, so all else is as with `minibox.storage.overlay`. Only the host's
-root may mount it. Source: https://docs.kernel.org/filesystems/erofs.html, mkfs.erofs(1).
+A layer is a single file. Nothing can change it by accident, and it uses only one inode of the disk. It contains the
+layer in overlayfs's form, so everything else works as in `minibox.storage.overlay`. Only the host's root may mount
+it. Source: https://docs.kernel.org/filesystems/erofs.html, mkfs.erofs(1).
 
 On disk under ``root``:
 
-    erofs/<hex>.erofs        a layer; <hex> is its chain ID. A directory where no image can be made of it
-    erofs/unfinished-<hex>/  one that is being made, by who holds a lock on it
+    erofs/<hex>.erofs        a layer; <hex> is its chain ID. A directory if no image can be made of the layer
+    erofs/unfinished-<hex>/  a layer that is being made; whoever makes it holds a lock on the directory
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".erofs"
 NO_UUID = "00000000-0000-0000-0000-000000000000"
-LATEST_TIME = "99999999999"  # no file is younger: the image says it was made then, and all keep their times
+LATEST_TIME = "99999999999"  # the build time of the image, later than any file's, so that all files keep their times
 NAME_BYTES_MAX, PATH_BYTES_MAX = 255, 4096
 MOUNT_REFUSED = {
     errno.EPERM: "the kernel lets only the host's root mount an EROFS image",
@@ -39,13 +39,13 @@ OTHER_HINT = "choose another: --storage-driver overlay"
 
 
 class Erofs(Overlay):
-    """The snapshotter of EROFS images under ``root``; see `minibox.storage.drivers.Snapshotter`."""
+    """Keeps layers as EROFS images under ``root``; see `minibox.storage.drivers.Snapshotter`."""
 
     __slots__ = ()
     driver = "erofs"
 
     def layer_path(self, chain_id: str) -> str:
-        """The image of one layer."""
+        """Return the path of a layer's image."""
         return f"{self.root}/erofs/{chain_id[7:]}{SUFFIX}"
 
     def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
@@ -94,7 +94,7 @@ class Erofs(Overlay):
 
 
 def _seal(tree: str, path: str) -> None:
-    """Make of a layer's directory what the driver keeps: a layer that mkfs.erofs can't take stays a directory."""
+    """Turn a layer's directory into an image. A layer that mkfs.erofs can't handle stays a directory."""
     if _is_beyond(tree):
         os.rename(tree, path)
         return
@@ -103,8 +103,11 @@ def _seal(tree: str, path: str) -> None:
 
 
 def _is_beyond(tree: str) -> bool:
-    """Whether mkfs.erofs 1.5 would spoil or refuse it: it takes for a name of 255 bytes its first 254, names files by their
-    whole paths, and takes a time before 1970 for one in the far future."""
+    """Tell whether mkfs.erofs 1.5 would damage or refuse a tree.
+
+    It cuts a name of 255 bytes to 254, opens files by their whole paths, which may be too long, and turns a time before
+    1970 into one in the far future.
+    """
     waiting = [os.fsencode(os.path.abspath(tree))]
     while waiting:
         directory = waiting.pop()
@@ -125,17 +128,17 @@ def _is_beyond(tree: str) -> bool:
 
 
 def make_image(tree: str, path: str) -> None:
-    """Make the EROFS image ``path`` of a directory tree: all that stat(2) and xattr(7) tell, the same bytes for the same.
+    """Make the EROFS image ``path`` of a directory tree. Equal trees, by stat(2) and xattr(7), give equal bytes.
 
-    Not compressed: every container has a page cache of its own for its layers, and would decompress anew.
+    It isn't compressed: each container has its own page cache for its layers, and would decompress them again.
 
     Raises:
-        Unsupported: there is no mkfs.erofs.
-        StoreError: it failed.
+        Unsupported: mkfs.erofs is missing.
+        StoreError: mkfs.erofs failed.
     """
     import subprocess
 
-    # A fixed UUID, and times in full, not as far as they fit in a short inode.
+    # A fixed UUID, and extended inodes, since a short one can't hold full times.
     options = ["--quiet", "-U", NO_UUID, "-Eforce-inode-extended"]
     path_of_root = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
     environ = {**os.environ, "PATH": path_of_root, "SOURCE_DATE_EPOCH": LATEST_TIME}
@@ -144,14 +147,14 @@ def make_image(tree: str, path: str) -> None:
             ["mkfs.erofs", *options, path, tree], capture_output=True, text=True, check=False, env=environ
         )
     except (FileNotFoundError, PermissionError) as error:
-        raise Unsupported("make an EROFS image: there is no mkfs.erofs", "apt-get install erofs-utils") from error
+        raise Unsupported("make an EROFS image: mkfs.erofs is not installed", "apt-get install erofs-utils") from error
     if done.returncode:
         said = lines_of((done.stderr or done.stdout).strip())
         raise StoreError(f"make an EROFS image of {tree}: {said[-1] if said else f'status {done.returncode}'}")
 
 
 def refusal(directory: str) -> str:
-    """Why layers can't be EROFS images in ``directory``, "" when they can: one is made and mounted."""
+    """Try to make and mount an EROFS image in ``directory``; return why that fails, or ""."""
     from minibox.linux.images import open_image
 
     probe = f"{directory}/erofs-probe-{os.getpid()}"

@@ -1,6 +1,6 @@
-"""The directory in which a driver keeps its layers: making, listing, and removing them.
+"""Make, list and remove the layers in a driver's directory. Off the hot path.
 
-A layer is there whole or not at all. Off the hot path. Removing is for who holds the lock of the garbage collection.
+A layer is complete or doesn't exist. To remove one you must hold the lock of the garbage collection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REMOVED, UNFINISHED = "removed-", "unfinished-"
 
 
 def chain_ids_in(directory: str, suffix: str = "") -> list[str]:
-    """The chain IDs of the layers in ``directory``, in no order; none when it isn't there."""
+    """Return the chain IDs of the layers in ``directory``, in no order; none if it doesn't exist."""
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
@@ -40,19 +40,19 @@ def make_layers(
     remove_first: Callable[[str], None],
     on_progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Make the layers of an image that are not in ``directory`` yet, each of the one below it, under a lock.
+    """Make those layers of an image that are not in ``directory`` yet, each from the one below it, under a lock.
 
-    Those whose blobs are there are made together, and synced to the disk, once, before they get their names, by which
-    they will be taken for whole. When one can't be made, those below it are kept.
+    Layers whose blobs have arrived are made together and synced to disk once. Only then do they get their names,
+    because a layer with a name counts as complete. If one fails, those below it are kept.
 
     Args:
-        place: where the layer of a chain ID belongs.
-        make: makes a layer; of its source, the path to make it at, and the place of the layer below, "" for none.
-        remove_first: as for `remove_at_once`.
+        place: returns the path for the layer of a chain ID.
+        make: makes a layer, from its source, the path to make it at, and the path of the layer below ("" for none).
+        remove_first: see `remove_at_once`.
 
     Raises:
-        StoreError: the disk is full; and what ``make`` raises.
-        MiniboxError: a blob can't be had.
+        StoreError: the disk is full; or an error of ``make``.
+        MiniboxError: a blob can't be downloaded.
     """
     from minibox.image.layer import wait_for_blobs
     from minibox.image.layout import disk_error, locked
@@ -61,7 +61,7 @@ def make_layers(
     while sources:
         ready = wait_for_blobs(sources)
         sources = sources[len(ready) :]
-        made: list[tuple[str, str]] = []  # chain IDs, and where the layers are
+        made: list[tuple[str, str]] = []  # chain IDs and paths of new layers
         try:
             os.makedirs(directory, 0o700, exist_ok=True)
             with locked(f"{directory}.lock"):
@@ -105,12 +105,12 @@ def _sync(directory: str) -> None:
 
 
 def remove_at_once(directory: str, name: str, remove_first: Callable[[str], None] = lambda path: None) -> None:
-    """Remove the layer ``name`` in ``directory`` such that it is there whole or not at all; none is fine.
+    """Remove the layer ``name`` in ``directory`` if it exists. Nobody can see a layer that is half removed.
 
-    What an earlier removal left that was killed goes too.
+    This also removes what is left of an earlier removal that was killed.
 
     Args:
-        remove_first: a quicker way that is tried before.
+        remove_first: a quicker way, which is tried first.
 
     Raises:
         StoreError: the kernel refused.

@@ -1,9 +1,9 @@
-"""Snapshots as overlayfs wants them: directories, and nothing mounted.
+"""Snapshots as directories for overlayfs. Nothing is mounted here.
 
-On disk under ``root``, with nothing chowned or shifted (files keep the image's own ids; a user
-namespace's ids are mapped by id-mapped mounts, see ARCHITECTURE):
+On disk under ``root``. Files keep the image's own ids; id-mapped mounts map them for a user namespace, so nothing is
+chowned:
 
-    containers/<key>/upper   what the container wrote; mode 0755, of who made it
+    containers/<key>/upper   what the container wrote; belongs to the user that made it, mode 0755
     containers/<key>/work    overlayfs's own
     layers/<hex>/diff        a layer; <hex> is its chain ID
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from minibox.image.layer import LayerSource
 
-# Lower layers that one mount takes: OVL_MAX_STACK of fs/overlayfs (kernel 4.0 and later).
+# The most lower layers of one mount: OVL_MAX_STACK of fs/overlayfs (kernel 4.0 and later).
 LOWERDIRS_MAX = 500
 
-# File systems that have no whiteouts or no xattrs, or whose changes overlayfs can't see.
+# File systems without whiteouts or xattrs, or whose changes overlayfs can't see.
 UNSUITABLE_UPPER = frozenset(
     "overlay aufs ecryptfs nfs nfs4 cifs smb3 9p vfat msdos exfat ntfs ntfs3 fuseblk iso9660 squashfs erofs".split()
 )
@@ -37,7 +37,7 @@ ELSEWHERE_HINT = "set --root to a directory on ext4, xfs or btrfs, or use --stor
 
 
 class Overlay:
-    """The overlayfs snapshotter under ``root``; see `minibox.storage.drivers.Snapshotter`."""
+    """Keeps snapshots for overlayfs under ``root``; see `minibox.storage.drivers.Snapshotter`."""
 
     __slots__ = ("root",)
     driver = "overlay"
@@ -82,7 +82,7 @@ class Overlay:
         return snapshot
 
     def _adopt_root(self, snapshot: Snapshot) -> None:
-        """The upperdir is the container's root directory, which has the owner and the mode of the image's."""
+        """Give the upperdir the owner and mode of the image's root directory: it becomes the container's."""
         below = self._stat_lower(snapshot.lowers[0])
         if os.geteuid() == 0 and (below.st_uid or below.st_gid):
             os.chown(snapshot.upper, below.st_uid, below.st_gid)
@@ -96,7 +96,7 @@ class Overlay:
         os.rename(f"{place}/layer", os.path.dirname(self.layer_path(chain_id)))
 
     def _clone_upper(self, key: str, path: str, memory_fd: int) -> None:
-        """What a container has written, in overlayfs's form."""
+        """Clone what a container has written, in overlayfs's form."""
         from minibox.storage.clone import clone
 
         os.mkdir(os.path.dirname(path), 0o700)
@@ -134,18 +134,18 @@ class Overlay:
         return tree_bytes(f"{container_directory(self.root, key)}/upper")
 
     def layer_path(self, chain_id: str) -> str:
-        """The directory of one layer."""
+        """Return the directory of a layer."""
         return f"{self.root}/layers/{chain_id[7:]}/diff"
 
     def _check_file_system(self) -> None:
-        """Refuse a file system that can't be an upper layer; asked once for each device it is on."""
+        """Refuse a file system that can't be an upper layer. This is checked once for each device."""
         containers_path = f"{self.root}/containers"
         try:
             device = os.stat(containers_path).st_dev
         except FileNotFoundError:
             os.makedirs(containers_path, mode=0o700, exist_ok=True)
             device = os.stat(containers_path).st_dev
-        # A symlink is the cheapest note on disk: one system call to read, and never half written.
+        # A symlink is the cheapest note on disk: it takes one system call to read, and is never half written.
         note = f"{self.root}/cache/upper-device"
         found = f"{device}:{os.geteuid()}"
         try:
@@ -164,9 +164,9 @@ class Overlay:
 
 
 def why_unsuitable(path: str) -> Unsupported | None:
-    """Why overlayfs can't have its upperdir in the directory ``path``, or None.
+    """Return why overlayfs can't have its upperdir in the directory ``path``, or None.
 
-    For an ordinary user the directory must keep user xattrs too (mount option userxattr).
+    For an ordinary user the file system must also support user xattrs (mount option userxattr).
     """
     kind = file_system_type(path)
     if kind in UNSUITABLE_UPPER or kind.startswith("fuse.") or kind == "fuse":
@@ -179,18 +179,18 @@ def why_unsuitable(path: str) -> Unsupported | None:
         except OSError as error:
             if error.errno == errno.ENOTSUP:
                 return Unsupported(
-                    f"keep containers in {path}: its file system, {kind}, keeps no user xattrs, which an ordinary "
-                    "user's overlayfs needs",
+                    f"keep containers in {path}: its file system, {kind}, doesn't support user xattrs, "
+                    "which an ordinary user's overlayfs needs",
                     ELSEWHERE_HINT,
                 )
     return None
 
 
 def file_system_type(path: str) -> str:
-    """The type of the file system that ``path`` is on, in the kernel's words (ext4, overlay, nfs4); "" if unknown.
+    """Return the type of the file system of ``path``, in the kernel's words (ext4, overlay, nfs4); "" if unknown.
 
-    Source: proc_pid_mountinfo(5). By device number, else (btrfs subvolumes have numbers of their
-    own) by the longest mount point above.
+    It is found in proc_pid_mountinfo(5) by its device number, or, since btrfs subvolumes have numbers of their own,
+    by the longest mount point above.
     """
     real = os.path.realpath(path)
     device = os.stat(real).st_dev
@@ -198,7 +198,7 @@ def file_system_type(path: str) -> str:
     best, kind = -1, ""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         for line in file:
-            fields = line.rstrip("\n").split(" ")  # other blanks may be in names
+            fields = line.rstrip("\n").split(" ")  # names may contain other blanks
             point = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
             fs_type = fields[fields.index("-", 6) + 1]
             if fields[2] == wanted:

@@ -1,29 +1,29 @@
-"""Snapshots: what a container's root file system stands on, and what is on record of it.
+"""Snapshots: what a container's root file system is made of, and the record of it. On the hot path.
 
-Words, before the interface:
+Terms:
 
 *committed* snapshot
-    Read-only. Its name is the chain ID of a stack of layers, ``sha256:<hex>``: an unpacked layer.
+    Read-only: an unpacked layer. Its name is the chain ID of a stack of layers, ``sha256:<hex>``.
 *active* snapshot
-    Writable, of one container. Its ``key`` is the container's id.
+    Writable, and belongs to one container. Its ``key`` is the container's id.
 ``chain_ids``
-    What a snapshot stands on: the committed snapshots of an image, bottom first, as
-    `minibox.image.resolved.ResolvedImage` has them.
+    The committed snapshots of an image that an active one is based on, bottom first, as in
+    `minibox.image.resolved.ResolvedImage`.
 
-On disk, under ``root``; each driver has places of its own for layers, so that all can be used side by side:
+On disk, under ``root``. Each driver has its own directory for layers, so that you can use all of them side by side:
 
-    layers/<hex>/diff         overlay: one layer, whiteouts in overlayfs's form
-    erofs/<hex>.erofs         erofs: the same as a read-only file system in a file
+    layers/<hex>/diff         overlay: one layer, with whiteouts in overlayfs's form
+    erofs/<hex>.erofs         erofs: the same, as a read-only file system in a file
     btrfs/<hex>, copy/<hex>   btrfs, copy: the merged tree of a layer and all below it
-    containers/<key>/snapshot which driver the container has, and its chain IDs, bottom first
+    containers/<key>/snapshot the container's driver and its chain IDs, bottom first
     containers/<key>/upper    overlay, erofs: what the container wrote, in overlayfs's form
     containers/<key>/rootfs   btrfs, copy: the container's whole tree
-    containers/<key>/memory   a symlink: what the container writes is in memory, and isn't in upper; while it runs under
-                              its owner the link leads to its upper and work, as the owner's descriptor
+    containers/<key>/memory   a symlink: the container's files are in memory and not in upper; while it runs, the link
+                              leads to its upper and work through a descriptor of its owner
 
-Layers are made by `unpack`, from blobs whose digests are verified, and by `commit`, of a container that the calling
-program has prepared: those have no blob, and go with their owner (`minibox.engine.snapshots`).
-This is on the hot path.
+`unpack` makes layers from blobs whose digests it verifies. `commit` makes layers from a container that the calling
+program
+prepared: these have no blob, and are removed when their owner ends.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CHAIN_ID = "sha256:"
 
 
 def driver_name(value: object) -> bool:
-    """A shape."""
+    """A shape: the name of a storage driver."""
     return value in DRIVERS
 
 
@@ -71,14 +71,14 @@ NO_LAYER = "an image needs a layer"
 
 @record
 class Snapshot:
-    """An active snapshot, for who mounts it and for who looks for what changed in it.
+    """An active snapshot: what to mount, or to compare.
 
     Attributes:
-        kind: how ``lowers`` and ``upper`` make a root file system: "overlay": directories, stacked by
-            overlayfs; "erofs": the same, but each lower is an EROFS image to be mounted first;
-            "tree": ``upper`` is all of it, and ``lowers`` the one tree that it began as.
+        kind: how ``lowers`` and ``upper`` make a root file system. "overlay": overlayfs stacks these directories.
+            "erofs": the same, but mount each lower, an EROFS image, first. "tree": ``upper`` is the whole tree, and
+            ``lowers`` is the one tree that it was cloned from.
         lowers: absolute paths, topmost first.
-        upper: absolute path: the upperdir, with ``work`` beside it, or the tree.
+        upper: absolute path of the upperdir, with ``work`` beside it, or of the tree.
     """
 
     kind: str
@@ -87,18 +87,18 @@ class Snapshot:
 
 
 def container_directory(root: str, key: str) -> str:
-    """The directory of a container.
+    """Return the directory of a container.
 
     Raises:
         StoreError: ``key`` can't be a container's id.
     """
     if not key or "/" in key or key in (".", "..") or "\0" in key:
-        raise StoreError(f"{key!r} is no id of a container")
+        raise StoreError(f"{key!r} is not a container's id")
     return f"{root}/containers/{key}"
 
 
 def write_record(directory: str, driver: str, chain_ids: tuple[str, ...]) -> None:
-    """Note in a container's directory what its snapshot stands on: from then on these layers are in use.
+    """Record in a container's directory which layers its snapshot uses. From then on they count as in use.
 
     Raises:
         FileExistsError: the container has a snapshot already.
@@ -113,9 +113,9 @@ def write_record(directory: str, driver: str, chain_ids: tuple[str, ...]) -> Non
 
 
 def read_record(root: str, key: str) -> tuple[str, tuple[str, ...]] | None:
-    """The driver and the chain IDs (bottom first) of a container; None when it has no snapshot.
+    """Return a container's driver and its chain IDs, bottom first; None if it has no snapshot.
 
-    Where that can't be told, it is as if it had none, and who looks hears of it.
+    If the record can't be read, report that (`base.damage`) and return None.
 
     Raises:
         StoreError: ``key`` can't be a container's id.
@@ -131,16 +131,16 @@ def read_record(root: str, key: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def note_in_memory(root: str, key: str, fd: int = -1) -> None:
-    """Note that what a container writes is not in its active snapshot.
+    """Record that a container's files are in memory and not in its active snapshot.
 
     Args:
-        fd: of this process, for the directory with ``upper`` and ``work``; -1: there is none yet.
+        fd: this process's descriptor of the directory with ``upper`` and ``work``; -1 if there is none yet.
     """
     replace_link(f"{container_directory(root, key)}/{IN_MEMORY}", f"/proc/{os.getpid()}/fd/{fd}")
 
 
 def memory_of(root: str, key: str) -> str:
-    """The path of a container's own layer, with ``upper`` and ``work``, where it is in memory; "" where it is on disk."""
+    """Return the directory with ``upper`` and ``work`` if a container's files are in memory; "" if they are on disk."""
     try:
         return os.readlink(f"{container_directory(root, key)}/{IN_MEMORY}")
     except OSError:
@@ -148,10 +148,10 @@ def memory_of(root: str, key: str) -> str:
 
 
 def memory_owners(fd: int) -> Owners:
-    """Whose the files of a layer in memory are: nothing is id-mapped there, and ``work`` is the root's of the container.
+    """Return the owners of files in memory. Nothing is id-mapped there, and ``work`` belongs to the container's root.
 
     Args:
-        fd: of `memory_of`, opened.
+        fd: the directory of `memory_of`.
     """
     from minibox.image.owners import Owners
 
@@ -160,15 +160,15 @@ def memory_owners(fd: int) -> Owners:
 
 
 def lost_memory(key: str) -> Unsupported:
-    """What a container has written can't be had."""
+    """Return the error that a container's files can't be read because they were in memory."""
     return Unsupported(
-        f"what container {key[:12]} writes is in memory (--disk), and gone when it ends",
-        "while it runs, minibox cp copies files out of it; and commit, diff and export work beside a minibox run",
+        f"the files that container {key[:12]} writes are in memory (--disk) and gone when it ends",
+        "while it runs, minibox cp copies files out of it; commit, diff and export work during a minibox run",
     )
 
 
 def layers_in_use(root: str) -> set[tuple[str, str]]:
-    """Driver and chain ID of all layers that containers stand on, running or ended."""
+    """Return the driver and chain ID of all layers that containers use, whether they run or not."""
     try:
         keys = os.listdir(f"{root}/containers")
     except (FileNotFoundError, NotADirectoryError):

@@ -1,11 +1,11 @@
-"""What the drivers `btrfs` and `copy` have in common: whole trees, cloned; no overlayfs.
+"""The common part of the drivers `btrfs` and `copy`: whole trees that are cloned, without overlayfs.
 
 On disk under ``root``:
 
     <driver>/<hex>             the merged tree of a layer and all below it; <hex> is its chain ID
-    <driver>/<hex>.bytes       what it takes of the disk beyond those: the target of a symlink
-    <driver>/unfinished-<hex>  one that is being made, by who holds the lock <driver>.lock
-    containers/<key>/rootfs    the container's tree, cloned from that of its topmost layer
+    <driver>/<hex>.bytes       the disk space that the layer adds to those below: the target of a symlink
+    <driver>/unfinished-<hex>  a layer that is being made; whoever makes it holds the lock <driver>.lock
+    containers/<key>/rootfs    the container's tree, cloned from the tree of its topmost layer
 
 Files keep the image's own ids, as with overlay: the container's root is an id-mapped bind mount.
 """
@@ -33,38 +33,38 @@ OTHER_HINT = "choose another: --storage-driver overlay"
 
 
 class Trees:
-    """A snapshotter of whole trees; see `minibox.storage.drivers.Snapshotter`. A driver says how trees are cloned and removed."""
+    """Keeps snapshots as whole trees; see `minibox.storage.drivers.Snapshotter`. Drivers clone and remove the trees."""
 
     driver = ""
-    hint = OTHER_HINT  # of what to do where it can't work
+    hint = OTHER_HINT  # shown when the driver can't work here
 
     def __init__(self, root: str) -> None:
         self.root = root
 
-    # ---- what a driver says ---------------------------------------------------------------------
+    # ---- for drivers to define -------------------------------------------------------------------
 
     def _begin_layer(self, parent: str, path: str) -> None:
-        """Make the tree ``path``, to be changed, as a clone of the layer ``parent``, or empty when that is ""."""
+        """Make the writable tree ``path``: a clone of the layer ``parent``, or empty if that is ""."""
         raise NotImplementedError
 
     def _seal_layer(self, path: str) -> None:
         """Protect a finished layer."""
 
     def _clone(self, layer: str, path: str) -> None:
-        """Make the writable tree ``path`` as a clone of a layer."""
+        """Make the writable tree ``path`` a clone of a layer."""
         raise NotImplementedError
 
     def _remove_tree(self, path: str) -> None:
-        """Remove a tree, as far as there is a quicker way than file by file."""
+        """Remove a tree, if there is a quicker way than file by file."""
 
     def refusal(self, directory: str) -> str:
-        """Why this driver can't work in a directory, "" when it can."""
+        """Return why this driver can't work in a directory, or ""."""
         return ""
 
     # ---- Snapshotter ----------------------------------------------------------------------------
 
     def is_unpacked(self, chain_ids: tuple[str, ...]) -> bool:
-        # The topmost has all of those below.
+        # The topmost tree includes all layers below.
         return bool(chain_ids) and os.access(self.layer_path(chain_ids[-1]), os.F_OK)
 
     def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
@@ -85,7 +85,7 @@ class Trees:
         try:
             self._begin_layer(below, path)
             if not below:
-                os.chmod(path, 0o755)  # not left to the umask: it is the container's root directory
+                os.chmod(path, 0o755)  # whatever the umask is: this becomes the container's root directory
             with open(source.blob_path, "rb", buffering=0) as blob:
                 found = unpack(blob, path, diff_id=source.diff_id, form="apply" if below else "overlay")
             note(self.root, source.chain_id, found.file_bytes)
@@ -95,10 +95,10 @@ class Trees:
             raise self._error(f"unpack layer {source.diff_id}", error) from error
 
     def _note_bytes(self, chain_id: str, count: int) -> None:
-        """Keep what a layer adds to those below: later it is shared with those above, and can't be told any more."""
+        """Record the disk space that a layer adds. Later it shares blocks with layers above, so we can't measure it."""
         note = self.layer_path(chain_id) + NOTE_SUFFIX
         try:
-            os.unlink(note)  # of a layer that was killed before it had its name
+            os.unlink(note)  # left by a process that was killed before the layer had its name
         except FileNotFoundError:
             pass
         os.symlink(str(count), note)
@@ -124,7 +124,7 @@ class Trees:
         assert memory_fd < 0, "a limited disk is an overlay's upper layer"
         self._clone(f"{container_directory(self.root, key)}/rootfs", f"{place}/layer")
         os.rename(f"{place}/layer", self.layer_path(chain_id))
-        self._seal_layer(self.layer_path(chain_id))  # btrfs moves no sealed one to another directory
+        self._seal_layer(self.layer_path(chain_id))  # after the rename: btrfs can't move a sealed one
 
     def remove(self, key: str) -> None:
         path = container_directory(self.root, key)
@@ -152,7 +152,7 @@ class Trees:
         return own_bytes(f"{container_directory(self.root, key)}/rootfs")
 
     def layer_path(self, chain_id: str) -> str:
-        """The tree of a layer with all below it."""
+        """Return the path of the tree of a layer and all below it."""
         return f"{self.root}/{self.driver}/{chain_id[7:]}"
 
     def _error(self, what: str, error: OSError) -> StoreError | Unsupported:

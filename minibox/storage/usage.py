@@ -1,4 +1,4 @@
-"""What a directory tree takes of the disk, and what of that is its own."""
+"""Measure the disk space of a directory tree, and how much of it the tree doesn't share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Entries = Iterator[tuple[str, os.stat_result]]
 
 DIRECTORY, FILE = Child((0,), True), Child((0,), False)
-BLOCK_BYTES = 512  # of st_blocks, on every file system
+BLOCK_BYTES = 512  # the unit of st_blocks, on every file system
 FS_IOC_FIEMAP = 0xC020660B
 HEAD_BYTES, EXTENT_BYTES, EXTENTS = 32, 56, 128
 LAST, INLINE, SHARED = 0x1, 0x200, 0x2000  # FIEMAP_EXTENT_*
@@ -27,16 +27,16 @@ WHOLE_FILE = (1 << 64) - 1
 
 
 def tree_bytes(path: str) -> int:
-    """Bytes of all blocks below and of ``path``, each inode once, as du(1); 0 when it isn't there.
+    """Return the bytes of all blocks of ``path`` and below, each inode once, like du(1); 0 if it doesn't exist.
 
-    What the caller may not read counts for nothing.
+    Directories that the caller may not read count as empty.
     """
     with _tree(path) as tree:
         return sum(status.st_blocks * BLOCK_BYTES for _, _, status, _ in _inodes(tree))
 
 
 def file_bytes(path: str) -> int:
-    """The same of what is at ``path``, a directory or not."""
+    """Like `tree_bytes`, but ``path`` may also be a file."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -45,10 +45,10 @@ def file_bytes(path: str) -> int:
 
 
 def own_bytes(path: str) -> int:
-    """The same without what other trees have too: files that are linked elsewhere, and blocks that files share.
+    """Like `tree_bytes`, without what other trees share: files that are linked elsewhere, and shared blocks.
 
-    Blocks are looked up by FIEMAP, where the file system has it: of a clone (btrfs, xfs) only what was
-    written since is its own. Metadata of btrfs isn't counted, nor are symlinks, which btrfs says take a block each.
+    Shared blocks are found with FIEMAP, if the file system has it: a clone (btrfs, xfs) owns only what was written
+    since. Metadata of btrfs isn't counted. Neither are symlinks, for which btrfs reports a block each.
     """
     total = 0
     with _tree(path) as tree:
@@ -61,9 +61,9 @@ def own_bytes(path: str) -> int:
 
 
 def added_bytes(path: str, parent: str) -> int:
-    """What a clone of the tree ``parent``, changed since, takes of the disk beyond that; all of it when that is "".
+    """Return the disk space that a changed clone adds to the tree ``parent``; all of it if ``parent`` is "".
 
-    An inode that has its number and time of change in both, under the same name, is shared.
+    An inode is shared if it has the same name, number and time of change in both.
     """
     total = 0
     with _tree(path) as tree, _tree(parent) as before:
@@ -91,7 +91,7 @@ def _is_same(status: os.stat_result, tree: Stack, path: str) -> bool:
 
 @contextmanager
 def _tree(path: str) -> Iterator[Stack]:
-    """The directory ``path``, to be read; an empty stack when it isn't there, or is another user's."""
+    """Open the directory ``path`` for reading; an empty stack if it doesn't exist or belongs to another user."""
     fds: list[int] = []
     try:
         fds.append(os.open(path, LOOK | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -102,9 +102,9 @@ def _tree(path: str) -> Iterator[Stack]:
 
 
 def _inodes(tree: Stack) -> Iterator[tuple[Node, str, os.stat_result, int]]:
-    """Each inode of a tree once: its directory and its name there, its status, how many names it has in the tree.
+    """Yield each inode of a tree once: its directory, its name there, its status, and its number of names in the tree.
 
-    A directory itself comes with "" for a name.
+    A directory itself comes with the name "".
     """
     if not tree.root.layers:
         return
@@ -124,7 +124,7 @@ def _inodes(tree: Stack) -> Iterator[tuple[Node, str, os.stat_result, int]]:
             try:
                 below = directory.child(name, DIRECTORY)
             except OSError:
-                continue  # it went meanwhile
+                continue  # it was removed meanwhile
             yield below, "", below.status, 1
             levels.append((below, _entries(below)))
         elif status.st_nlink == 1:
@@ -137,7 +137,7 @@ def _inodes(tree: Stack) -> Iterator[tuple[Node, str, os.stat_result, int]]:
 
 
 def _entries(directory: Node) -> Entries:
-    """Name and status of all that is in a directory; of none when it is another user's, or went meanwhile."""
+    """Return name and status of all entries of a directory; none if it is another user's or was removed meanwhile."""
     try:
         fd = _open_to_list(directory)
     except OSError:
@@ -158,7 +158,7 @@ def _entries(directory: Node) -> Entries:
 
 
 def _open_to_list(directory: Node) -> int:
-    """Without a trace, where one may: of a clone, a new access time would be the first own block."""
+    """Open a directory without changing its access time, if we may: in a clone that would cost the first own block."""
     try:
         return directory.open(LIST_OPEN | os.O_NOATIME)
     except PermissionError:
@@ -171,7 +171,7 @@ def _own_blocks(directory: Node, name: str, status: os.stat_result) -> int:
     try:
         with directory.child(name, FILE) as file:
             if not S_ISREG(file.status.st_mode):
-                return 0  # another one is there by now
+                return 0  # another file has the name by now
             fd = file.open(os.O_RDONLY)
     except OSError:
         return status.st_blocks * BLOCK_BYTES
@@ -184,7 +184,7 @@ def _own_blocks(directory: Node, name: str, status: os.stat_result) -> int:
 
 
 def _extents(fd: int) -> Iterator[tuple[int, int]]:
-    """Length and flags of each extent of a file; https://docs.kernel.org/filesystems/fiemap.html."""
+    """Yield length and flags of each extent of a file; https://docs.kernel.org/filesystems/fiemap.html."""
     begin = 0
     while True:
         buffer = bytearray(HEAD_BYTES + EXTENTS * EXTENT_BYTES)

@@ -86,7 +86,7 @@ def test_nothing_reaches_the_disk_and_is_looked_for_there(minibox: Run, state: P
     assert not list((state / "root").rglob("new"))
     for words in (("diff", "gone"), ("commit", "gone", "c"), ("export", "gone"), ("cp", "gone:/new", "-")):
         done = minibox(*words)
-        assert done.returncode == 125 and "is in memory (--disk), and gone when it ends" in done.stderr, words
+        assert done.returncode == 125 and "are in memory (--disk) and gone when it ends" in done.stderr, words
 
 
 @requires_root
@@ -95,7 +95,7 @@ def test_of_a_detached_one_files_can_be_copied(minibox: Run, state: Path) -> Non
     box.start("alive", "echo kept > /new; touch /ready; sleep 100", "--disk", "1m")
     box.ok("exec", "alive", "sh", "-c", "until test -e /ready; do sleep 0.05; done; cat /new")
     assert minibox("cp", "alive:/new", "-", text=False).stdout.find(b"kept\n") > 0
-    assert "is in memory" in box.refused("diff", "alive")
+    assert "are in memory" in box.refused("diff", "alive")
     box.ok("rm", "-f", "alive")
 
 

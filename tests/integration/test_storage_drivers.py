@@ -233,7 +233,9 @@ def test_a_driver_that_cannot_work_says_why(minibox: Run, state: Path) -> None:
     finally:
         if program:
             subprocess.run(["umount", program], check=True)
-    assert "storage driver erofs: make an EROFS image: there is no mkfs.erofs (apt-get install erofs-utils)" in text
+    assert (
+        "storage driver erofs: make an EROFS image: mkfs.erofs is not installed (apt-get install erofs-utils)" in text
+    )
     doctor = minibox("doctor").stdout
     assert re.search(r"storage drivers +overlay, copy \(by", doctor) and "not btrfs" in doctor, doctor
     text = said("zfs")
