@@ -36,7 +36,7 @@ class Verdict:
 
     Attributes:
         id, name: the container's.
-        kind: one of `minibox.engine.verdict` or of `minibox.engine.ends`: `STOPPED`, `EXITED`, `OUT_OF_MEMORY`, ...
+        kind: one of `minibox.engine.ends`: `STOPPED`, `EXITED`, `OUT_OF_MEMORY`, ...
         summary: one sentence.
         status: the exit status; None while it runs, or when it never ran.
         signal: the name of the signal that ended it; "" for none.

@@ -1,4 +1,4 @@
-"""Make the caller's paths absolute."""
+"""Make the caller's paths absolute, and find the package's own files."""
 
 from __future__ import annotations
 
@@ -49,6 +49,11 @@ def search_path() -> list[str]:
 
     cwd = working_directory()
     return [os.path.normpath(os.path.join(cwd, entry)) for entry in sys.path if cwd or os.path.isabs(entry)]
+
+
+def package_directory() -> str:
+    """Return the directory of the package minibox; the one above it leads to minibox on `sys.path`."""
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def _lost(path: str) -> MiniboxError:

@@ -80,7 +80,7 @@ def _print_all(usage: DiskUsage) -> None:
     from minibox.cli.image import image_row
     from minibox.cli.ps import HEADINGS as CONTAINER_HEADINGS
     from minibox.cli.ps import container_row
-    from minibox.cli.registry import familiar
+    from minibox.cli.pull import familiar
     from minibox.cli.units import format_size
 
     click.echo("Images space usage:\n")

@@ -8,15 +8,12 @@ import sys
 import click
 
 from minibox.cli.application import complete_image, settings_of
+from minibox.cli.pull import show_pull
 from minibox.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TextIO
-
-    from minibox.cli.settings import Settings
     from minibox.image.reference import Reference
-    from minibox.image.registry.pull import Pulled
 
 PLATFORM_HELP = "Choose the image for OS/ARCH[/VARIANT] [this machine's]"
 
@@ -41,58 +38,6 @@ def pull(ctx: click.Context, name: str, all_tags: bool, platform: str, quiet: bo
     """
     pulled = show_pull(settings_of(ctx), name, None if quiet else sys.stdout, platform=platform, all_tags=all_tags)
     click.echo(pulled.rpartition(":")[0] if all_tags else pulled)
-
-
-def show_pull(settings: Settings, name: str, out: TextIO | None, *, platform: str = "", all_tags: bool = False) -> str:
-    """Pull ``name``, and tell of it on ``out`` as `docker pull` does; the last image's name in the store."""
-    from minibox.cli import progress
-    from minibox.engine import registry
-
-    def say(line: str) -> None:
-        if out is not None:
-            click.echo(line, out)
-
-    def begin(reference: Reference) -> None:
-        if not (all_tags or "@" in name or name.endswith(f":{reference.tag}")):
-            say(f"Using default tag: {reference.tag}")
-        what = f"{reference.name}@{reference.digest}" if reference.digest else reference.tag
-        say(f"{what}: Pulling from {reference.path}")
-        shown.begin()
-
-    def pulled(image: Pulled) -> None:
-        shown.end()
-        results.append(image)
-        say(f"Digest: {image.digest}")
-
-    results: list[Pulled] = []
-    with progress.Shown(out) as shown:
-        registry.pull(
-            name, root=settings.root, environ=os.environ, platform=platform, all_tags=all_tags,
-            driver=settings.storage_driver, runroot=settings.runroot, on_begin=begin, on_progress=shown.show, on_pulled=pulled,
-        )  # fmt: skip
-    note_platform(results, asked=bool(platform))
-    status = "Downloaded newer image for" if any(image.is_new for image in results) else "Image is up to date for"
-    say(f"Status: {status} {familiar(results[-1].name, all_tags)}")
-    return results[-1].name
-
-
-def note_platform(results: list[Pulled], *, asked: bool) -> None:
-    """Tell of images that this machine doesn't run, unless the user wants them."""
-    from minibox.cli.table import printable
-    from minibox.image.platform import host_platform, runs
-
-    host = host_platform()
-    for platform in dict.fromkeys(image.platform for image in results):
-        if not asked and not runs(host, platform):
-            click.echo(f"minibox: the image is for {printable(str(platform))}, and this machine is {host}", err=True)
-
-
-def familiar(name: str, without_tag: bool = False) -> str:
-    """``name`` as short as a user would write it."""
-    from minibox.image.reference import parse
-
-    short = parse(name).familiar
-    return short.rpartition(":")[0] if without_tag else short
 
 
 @click.command(

@@ -50,6 +50,6 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
 
 def pull(settings: Settings, name: str, platform: str) -> None:
     """Pull an image for a command that needs it, and show how far it is."""
-    from minibox.cli.registry import show_pull
+    from minibox.cli.pull import show_pull
 
     show_pull(settings, name, sys.stderr, platform=platform)

@@ -7,6 +7,7 @@ import sys
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from time import time
 
+from minibox.base.paths import package_directory
 from minibox.engine import events, removal, state
 from minibox.engine.exit_record import exit_path, read_exit
 from minibox.engine.launch import IdFile
@@ -280,8 +281,9 @@ def _own_command(module: str, function: str, root: str, runroot: str, container_
 
     It finds modules where this one does, without the search of `site` for where that is: 12 to 30 ms.
     """
-    package = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    places = dict.fromkeys((package, *(place for place in sys.path if os.path.isabs(place))))
+    places = dict.fromkeys(
+        (os.path.dirname(package_directory()), *(place for place in sys.path if os.path.isabs(place)))
+    )
     code = f"import sys; sys.path[:] = sys.argv[1].split(':'); from {module} import {function} as f; sys.exit(f(*sys.argv[2:]))"
     return (sys.executable, "-I", "-S", "-c", code, ":".join(places), root, runroot, container_id)
 

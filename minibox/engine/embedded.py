@@ -16,7 +16,7 @@ from minibox.engine import templates
 from minibox.engine.allowance import Allowance
 from minibox.engine.cause import OPTIONS
 from minibox.engine.container import new_launch
-from minibox.engine.ends import OUTPUT, SIGNAL, WALL_TIME
+from minibox.engine.ends import KILLED, OUTPUT, SIGNAL, WALL_TIME
 from minibox.engine.exec import Exec, Host
 from minibox.engine.measured import seen_to_its_end
 from minibox.engine.outcome import judge_end
@@ -24,7 +24,6 @@ from minibox.engine.output_log import OutputLog, last_lines, text
 from minibox.engine.owned import Owned
 from minibox.engine.started import Started
 from minibox.engine.streams import Streams
-from minibox.engine.verdict import KILLED
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import cgroup
 from minibox.outcome import Usage

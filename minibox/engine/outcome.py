@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from minibox.engine import cause
+from minibox.engine.ends import RUNNING
 from minibox.engine.symptoms import signal_name
-from minibox.engine.verdict import RUNNING
 from minibox.outcome import Verdict
 
 TYPE_CHECKING = False

@@ -10,6 +10,7 @@ import os
 from errno import errorcode
 from typing import NamedTuple
 
+from minibox.base.paths import package_directory
 from minibox.errors import ProbeFailed, kernel_says
 
 TYPE_CHECKING = False
@@ -94,4 +95,4 @@ def _search_path() -> Iterator[str]:
     import sys
 
     yield from (os.path.abspath(entry) for entry in sys.path if entry)
-    yield os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    yield os.path.dirname(package_directory())

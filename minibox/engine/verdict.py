@@ -8,7 +8,19 @@ from minibox.base.lines import lines_of
 from minibox.engine import cause, health, removal, state
 from minibox.engine.cause import Facts, span
 from minibox.engine.detached import log_path
-from minibox.engine.ends import WALL_TIME
+from minibox.engine.ends import (
+    CREATED,
+    DAMAGED,
+    KILLED,
+    NOT_STARTED,
+    OWNER_KILLED,
+    PAUSED,
+    RESTARTING,
+    RUNNING,
+    STOPPED,
+    UNHEALTHY,
+    WALL_TIME,
+)
 from minibox.engine.log_time import log_time
 from minibox.engine.logs import read_log
 from minibox.engine.sent_signals import HEALTH, KILL, STOP, sent_signals
@@ -25,11 +37,6 @@ if TYPE_CHECKING:
 SIGKILL = 9
 LINES_SHOWN, LINES_READ = 5, 200
 SOON_S = 2.0  # a signal so shortly before the end is worth a word
-
-# Kinds of verdicts, besides those of `minibox.engine.ends`.
-RUNNING, PAUSED, RESTARTING, CREATED = "running", "paused", "restarting", "created"
-NOT_STARTED, STOPPED, KILLED = "not-started", "stopped", "killed"
-UNHEALTHY, OWNER_KILLED, DAMAGED = "unhealthy", "owner-killed", "damaged"
 
 
 def verdict(name_or_id: str, *, root: str, runroot: str) -> Verdict:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from minibox.base.files import close_descriptors
-from minibox.base.paths import search_path
+from minibox.base.paths import package_directory, search_path
 from minibox.engine import tidying
 from minibox.engine.jobs import JOBS
 from minibox.engine.user_namespace import Work, end_with, enter, open_namespace, report_of, value_of
@@ -232,8 +232,7 @@ class Delegated:
 
 def _search_path() -> list[str]:
     """Absolute, and with what leads to minibox itself, whoever has found it here."""
-    above = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return [*search_path(), above]
+    return [*search_path(), os.path.dirname(package_directory())]
 
 
 # ---- the other side --------------------------------------------------------------------------------

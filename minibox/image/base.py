@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 
+from minibox.base.paths import package_directory
 from minibox.errors import InvalidReference, StoreError
 from minibox.image.layout import disk_error, locked
 from minibox.image.reference import parse
@@ -112,7 +113,7 @@ def find_recipe(name: str) -> str:
     Raises:
         StoreError: it is not there.
     """
-    path = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/rootfs/{name}"
+    path = f"{package_directory()}/rootfs/{name}"
     if not os.access(f"{path}/recipe.toml", os.R_OK):
         raise StoreError(
             f"the recipe of the image {name!r} is not in {path}",
