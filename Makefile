@@ -17,10 +17,10 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard native/*.c native/*.h native/*.def native/*.py)
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint unit native-check bench third-party storm hostile long vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
+.PHONY: help hello test check lint unit native-check bench bench-against behaviour third-party storm hostile long vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
 
 help: ## say what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 hello: build ## print a greeting from inside a container (installs what it needs)
 	@.venv/bin/minibox run --rm base sh -c 'echo "Hello from inside a container: I am process $$$$ on host $$(hostname)."'
@@ -54,6 +54,15 @@ unit: build .venv/.dev ## the unit tests alone
 bench: build .venv/.bench ## compare with the kernel's floor, crun, runc, bwrap and podman, side by side
 	@$(AS_ROOT) .venv/bin/python tests/bench/bench.py $(TABLES)
 
+# ROUNDS=50 TABLES='starts oci': see tests/bench/compare.py --help
+bench-against: build .venv/.dev ## compare with another checkout of minibox, round by round: make bench-against OLD=../old
+	@$(AS_ROOT) .venv/bin/python tests/bench/compare.py --rounds $(or $(ROUNDS),200) $(OLD) $(TABLES)
+
+# PROGRAMS=../old/.venv/bin: of another checkout
+behaviour: build .venv/.dev ## record what 300 command lines do, and compare it with a recording: make behaviour FILE=new.json OLD=old.json
+	@$(AS_ROOT) .venv/bin/python tests/behaviour/behaviour.py record $(FILE) --programs $(or $(PROGRAMS),.venv/bin)
+	$(if $(OLD),@.venv/bin/python tests/behaviour/behaviour.py compare $(OLD) $(FILE))
+
 third-party: build .venv/.dev ## the suite of a PostgreSQL client from PyPI, on databases in sandboxes
 	@$(AS_ROOT) .venv/bin/python tests/third_party/run.py
 
@@ -64,7 +73,7 @@ hostile: build .venv/.dev ## let hostile containers and neighbours attack for lo
 	@$(AS_ROOT) env MINIBOX_HOSTILE_ROUNDS=$(or $(ROUNDS),20) $(PYTEST) -q --durations 10 tests/hostile
 
 long: build .venv/.dev ## compare with runc, crun and podman for longer than CI does: all of what CI tries a part of
-	@$(AS_ROOT) env MINIBOX_LONG=1 $(PYTEST) --numprocesses $(JOBS) --durations 10 $(or $(TESTS),tests/interop/test_oci_peers_*.py)
+	@$(AS_ROOT) env MINIBOX_LONG=1 $(PYTEST) --numprocesses $(JOBS) --durations 10 $(or $(TESTS),tests/interop/test_oci_peers_*.py tests/integration/test_bench.py)
 
 # STORE=tmpfs, VM_FLAGS='--user --delegate --timeout 300': see tests/vm/vm.py --help
 vm: build ## run CMD on Debian's kernel with cgroup v2 alone, in an emulator: make vm CMD='minibox run --rm base true'

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +24,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 from tests import isolation  # noqa: E402
 from tests.bench import containers, embedding, images, oci, suites  # noqa: E402
-from tests.bench.measure import Measure, Unusable, command, run, table  # noqa: E402
+from tests.bench.measure import Measure, Unusable, command, part, run, table  # noqa: E402
 
 MINIBOX = str(Path(sys.executable).parent / "minibox")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -47,17 +47,34 @@ def main() -> int:
         return 1
     directory = Path(tempfile.mkdtemp(prefix="minibox-bench-"))
     try:
-        archive = images.make_root_filesystem(directory) if "images" in wanted else None
+        archive = root_filesystem(directory) if "images" in wanted else None
         isolation.enter(directory)
         with isolation.v2_without_controllers():
             configure_podman(directory)
-            bench(new_ext4(directory), wanted, given.rounds, given.only)
-            if archive:
-                images.tables(directory, archive, max(given.rounds // 4, 3), given.only)
+            makers = tables(directory, new_ext4(directory), archive, given.rounds, given.only)
+            for name in wanted:
+                print_tables(name, makers[name])
             remove_podmans_cgroups()
     finally:
         remove(directory)
     return 0
+
+
+def root_filesystem(directory: Path) -> Path | None:
+    """That of the images; None: it can't be had."""
+    try:
+        return images.make_root_filesystem(directory)
+    except Unusable as reason:
+        print(f"no root file system for the images: {reason}", flush=True)
+        return None
+
+
+def print_tables(name: str, make: Callable[[], None]) -> None:
+    """Those of one name; what can't be here is said, and the others follow."""
+    try:
+        make()
+    except Unusable as reason:
+        print(f"\n{name}: not usable here: {reason}", flush=True)
 
 
 def new_ext4(directory: Path) -> Path:
@@ -75,24 +92,36 @@ def new_ext4(directory: Path) -> Path:
     return point
 
 
-def bench(directory: Path, wanted: Sequence[str], rounds: int, only: str) -> None:
+def tables(base: Path, directory: Path, archive: Path | None, rounds: int, only: str) -> dict[str, Callable[[], None]]:
+    """By name what prints them: each makes what it needs, whichever came before it.
+
+    Args:
+        base: directory of this run.
+        directory: of state, on a file system of its own.
+        archive: the root file system of the images.
+    """
     os.environ |= {"MINIBOX_ROOT": str(directory / "root"), "MINIBOX_RUNROOT": str(directory / "run")}
-    if {"starts", "streams", "containers", "oci", "embedding", "suites"} & set(wanted):
-        rootfs = make_rootfs(directory)
-    if "starts" in wanted:
-        starts(directory, rootfs, rounds, only)
-    if "streams" in wanted:
-        streams(rootfs, rounds, only)
-    if "python" in wanted:
-        imports(rounds, only)
-    if "containers" in wanted:
-        containers.tables(podman(directory), rootfs, rounds, only)
-    if "oci" in wanted:
-        oci.tables(bundle(directory, rootfs), rounds, only)
-    if "embedding" in wanted:
-        embedding.tables(lambda: floor(directory, rootfs), lambda: bundle(directory, rootfs), rounds, only)
-    if "suites" in wanted:
-        suites.tables(directory, podman(directory), rootfs, rounds, only)
+    rootfs, of_podman = directory / "rootfs", podman(directory)
+
+    def with_rootfs(make: Callable[[], None]) -> Callable[[], None]:
+        def make_both() -> None:
+            make_rootfs(rootfs)
+            make()
+
+        return make_both
+
+    return {
+        "starts": with_rootfs(lambda: starts(directory, rootfs, rounds, only)),
+        "streams": with_rootfs(lambda: streams(rootfs, rounds, only)),
+        "python": lambda: imports(rounds, only),
+        "containers": with_rootfs(lambda: containers.tables(of_podman, rootfs, rounds, only)),
+        "images": lambda: images.tables(base, archive, part(rounds, 4), only) if archive else None,
+        "oci": with_rootfs(lambda: oci.tables(bundle(directory, rootfs), rounds, only)),
+        "embedding": with_rootfs(
+            lambda: embedding.tables(lambda: floor(directory, rootfs), lambda: bundle(directory, rootfs), rounds, only)
+        ),
+        "suites": with_rootfs(lambda: suites.tables(directory, of_podman, rootfs, rounds, only)),
+    }
 
 
 def starts(directory: Path, rootfs: Path, rounds: int, only: str) -> None:
@@ -126,7 +155,7 @@ def streams(rootfs: Path, rounds: int, only: str) -> None:
             "minibox run": lambda: stream([MINIBOX, "run", "--rm", "--network", "none", "base", *zeros]),
         },
         baselines=("a plain pipe",),
-        rounds=max(rounds // 5, 3),
+        rounds=part(rounds, 5),
         only=only,
     )
 
@@ -151,18 +180,14 @@ def imports(rounds: int, only: str) -> None:
 
 def in_process() -> Measure:
     """The engine in this process, with everything imported and the image unpacked."""
-    from minibox.engine import container
-    from minibox.engine.options import RunOptions
-
-    options = RunOptions(image="base", command=("true",), rm=True, network="none")
-    root, runroot = os.environ["MINIBOX_ROOT"], os.environ["MINIBOX_RUNROOT"]
+    import minibox
 
     def measure() -> float:
         begin = time.perf_counter()
-        status = container.run(options, root=root, runroot=runroot)
+        done = minibox.run("base", ["true"], network="none")
         elapsed = time.perf_counter() - begin
-        if status:
-            raise Unusable(f"status {status}")
+        if done.returncode:
+            raise Unusable(f"status {done.returncode}")
         return elapsed
 
     return measure
@@ -174,7 +199,7 @@ def floor(directory: Path, rootfs: Path) -> Measure:
     flags = ["-std=gnu17", "-O2", "-D_GNU_SOURCE"]
     run([os.environ.get("CC", "cc"), *flags, "-o", program, str(CHECKOUT / "tests/bench/floor.c")])
     state = directory / "floor-state"
-    state.mkdir()
+    state.mkdir(exist_ok=True)
     groups = [word for path in cgroup_directories() for word in ("-g", str(path))]
     argv = [program, *groups, str(rootfs), str(state), "1"]
 
@@ -244,9 +269,10 @@ def stream(argv: list[str]) -> Measure:
 # ---- what they run on -----------------------------------------------------------------------------
 
 
-def make_rootfs(directory: Path) -> Path:
-    """`base` as a plain directory, for who knows no images: streamed out of a container by tar."""
-    rootfs = directory / "rootfs"
+def make_rootfs(rootfs: Path) -> None:
+    """`base` as a plain directory, for who knows no images: streamed out of a container by tar. Once is enough."""
+    if rootfs.exists():
+        return
     rootfs.mkdir(mode=0o755)
     parts = ["bin", "etc", "usr", "lib", "lib64", "sbin", "root", "tmp"]
     script = f"cd / && tar -cf - $(ls -d {' '.join(parts)} 2>/dev/null)"
@@ -254,7 +280,6 @@ def make_rootfs(directory: Path) -> Path:
     subprocess.run(["tar", "-xf", "-", "-C", str(rootfs)], input=archive, check=True)
     for name in ("proc", "sys", "dev", "tmp"):
         (rootfs / name).mkdir(exist_ok=True)
-    return rootfs
 
 
 def cgroup_directories() -> list[Path]:

@@ -14,10 +14,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.bench.measure import Measure, Unusable, command, run, table
+from tests.bench.measure import Measure, Unusable, command, count, run, table
 
 MINIBOX = str(Path(sys.executable).parent / "minibox")
-COUNT = int(os.environ.get("MINIBOX_BENCH_CONTAINERS", "500"))
+COUNT = count("CONTAINERS", 500)
 SLEEP = ("sleep", "1000")
 YARDSTICK = [sys.executable, "-I", "-c", "import json, re, subprocess"]
 

@@ -9,15 +9,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tests.bench.measure import Measure, Unusable, table
+from tests.bench.measure import Measure, Unusable, count, part, table
 
-GIBIBYTE = 1 << 30
-RUNS = int(os.environ.get("MINIBOX_BENCH_RUNS", "10000"))
-AT_ONCE, THREADS = 100, 8
-FILES = 10_000
+RUNS = count("RUNS", 10_000)
+AT_ONCE, THREADS = count("AT_ONCE", 100), 8
+FILES = count("FILES", 10_000)
+RESIDENT = count("RESIDENT_MIB", 2048) << 20
 
 #: A program of a size that runs a container for each line it reads, and says how long it took.
 PROGRAM = """
@@ -47,7 +48,7 @@ def tables(floor: Callable[[], Measure], bundle: Callable[[], str], rounds: int,
         {
             names[0]: floor,
             names[1]: lambda: program(0, programs),
-            "minibox.run, 2 GiB resident": lambda: program(2 * GIBIBYTE, programs),
+            f"minibox.run, {RESIDENT >> 20} MiB resident": lambda: program(RESIDENT, programs),
         },
         baselines=names,
         rounds=rounds,
@@ -63,16 +64,17 @@ def tables(floor: Callable[[], Measure], bundle: Callable[[], str], rounds: int,
             f"crun run, xargs -P {THREADS}": lambda: crun(bundle()),
         },
         baselines=(f"crun run, xargs -P {THREADS}",),
-        rounds=max(rounds // 4, 3),
+        rounds=part(rounds, 4),
         only=only,
     )
-    table(
-        "a Sandbox of a snapshot, begun and closed",
-        {f"with {count} files": partial(forked, count) for count in (0, FILES)},
-        baselines=("with 0 files",),
-        rounds=rounds,
-        only=only,
-    )
+    with ExitStack() as stack:
+        table(
+            "a Sandbox of a snapshot, begun and closed",
+            {f"with {files} files": partial(forked, files, stack) for files in (0, FILES)},
+            baselines=("with 0 files",),
+            rounds=rounds,
+            only=only,
+        )
     if not only:
         growth()
 
@@ -141,13 +143,13 @@ def gathered() -> Measure:
     return measure
 
 
-def forked(count: int) -> Measure:
-    """A sandbox whose snapshot has ``count`` files beside the image's."""
+def forked(files: int, stack: ExitStack) -> Measure:
+    """A sandbox whose snapshot has so many files beside the image's."""
     import minibox
 
     with minibox.Sandbox("base") as box:
-        box.run(["sh", "-c", f"mkdir /data && for i in $(seq {count}); do echo $i > /data/$i; done"], check=True)
-        snapshot = box.snapshot()
+        box.run(["sh", "-c", f"mkdir /data && for i in $(seq {files}); do echo $i > /data/$i; done"], check=True)
+        snapshot = stack.enter_context(box.snapshot())
 
     def measure() -> float:
         begin = time.perf_counter()
@@ -177,14 +179,13 @@ def crun(bundle: str) -> Measure:
 def growth() -> None:
     """What many runs leave in this process and in its launcher."""
     import minibox
-    from minibox.linux import launcher
 
-    def run(count: int) -> None:
-        for _ in range(count):
+    def run(times: int) -> None:
+        for _ in range(times):
             minibox.run("base", ["true"], network="none", check=True)
 
-    run(RUNS // 100)
-    processes = {"this process": os.getpid(), "its launcher": launcher.of_caller().pid}
+    run(max(RUNS // 100, 1))
+    processes = {"this process": os.getpid(), "its launcher": launcher_pid()}
     before = {name: held(pid) for name, pid in processes.items()}
     run(RUNS)
     print(f"\n{RUNS} runs of `true` in turn         descriptors          memory")
@@ -192,6 +193,12 @@ def growth() -> None:
         (fds, memory), (fds_now, memory_now) = before[name], held(pid)
         print(f"  {name:<28} {fds:>6} -> {fds_now:<6} {memory:>6} -> {memory_now} KiB")
     sys.stdout.flush()
+
+
+def launcher_pid() -> int:
+    """Of this process's children the one that starts containers."""
+    pids = "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
+    return next(int(pid) for pid in pids if Path(f"/proc/{pid}/comm").read_text().startswith("minibox-launche"))
 
 
 def held(pid: int) -> tuple[int, int]:

@@ -29,7 +29,9 @@ PROTECTED = ("python", "git")
 
 
 def make_root_filesystem(directory: Path) -> Path:
-    """A Debian root file system as a tar archive; before the network is left."""
+    """A Debian root file system as a tar archive; before the network is left. ``MINIBOX_BENCH_ARCHIVE`` is one that is there."""
+    if given := os.environ.get("MINIBOX_BENCH_ARCHIVE"):
+        return Path(given)
     archive = directory / "debian.tar"
     if shutil.which("mmdebstrap") is None:
         raise Unusable("mmdebstrap is not installed")
@@ -80,7 +82,12 @@ class Bench:
         ]
 
     def podman(self, *words: str) -> list[str]:
-        storage = ["--root", str(self.directory / "podman"), "--runroot", str(self.directory / "podman-run")]
+        storage = [
+            "--root",
+            str(self.directory / "podman"),
+            "--runroot",
+            str(self.directory / "pods"),
+        ]  # 50 characters at most
         return ["podman", *storage, "--storage-driver", "overlay", *words]
 
     def clear(self) -> None:
@@ -93,7 +100,7 @@ class Bench:
         for point in reversed([point for point in points if point.startswith(f"{self.directory}/podman")]):
             subprocess.run(["umount", "--lazy", point], check=False)
         aside = Path(tempfile.mkdtemp(dir=self.directory, prefix="old-"))
-        for name in ("minibox", "minibox-run", "podman", "podman-run"):
+        for name in ("minibox", "minibox-run", "podman", "pods"):
             with suppress(FileNotFoundError):
                 (self.directory / name).rename(aside / name)
         for directory, _, names in os.walk(aside):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 # The kernel tears network namespaces down after their last process has gone, and who makes one waits
 # for that: without a pause each contender pays for its predecessor.
@@ -18,6 +19,16 @@ Measure = Callable[[], float]  # seconds of one go
 
 class Unusable(Exception):
     """A contender can't run on this machine; says why."""
+
+
+def count(name: str, usual: int) -> int:
+    """How many of something: ``MINIBOX_BENCH_NAME`` of the environment, for a bench that is only to run through."""
+    return int(os.environ.get(f"MINIBOX_BENCH_{name}", usual))
+
+
+def part(rounds: int, divisor: int, least: int = 3) -> int:
+    """Rounds of a table whose goes take long: fewer, but no fewer than ``least`` of them unless fewer were asked for."""
+    return min(rounds, max(rounds // divisor, least))
 
 
 def table(
@@ -51,14 +62,16 @@ def table(
     sys.stdout.flush()
 
 
-def command(argv: list[str]) -> Measure:
+def command(argv: list[str], environment: Mapping[str, str] | None = None) -> Measure:
     """A command from fork to end, its output thrown away."""
     if shutil.which(argv[0]) is None:
         raise Unusable(f"{argv[0]} is not installed")
 
     def measure() -> float:
         begin = time.perf_counter()
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+        )
         elapsed = time.perf_counter() - begin
         if done.returncode:
             raise Unusable(done.stderr.decode(errors="replace").strip() or f"status {done.returncode}")
@@ -68,7 +81,12 @@ def command(argv: list[str]) -> Measure:
 
 
 def run(argv: list[str]) -> bytes:
+    """What a table or a contender needs is made by a command; its output.
+
+    Raises:
+        Unusable: it failed.
+    """
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True)
     if done.returncode:
-        sys.exit(f"{' '.join(argv)}: {done.stderr.decode(errors='replace').strip()}")
+        raise Unusable(f"{' '.join(argv)}: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

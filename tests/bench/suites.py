@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.bench.measure import Measure, Unusable, run, table
+from tests.bench.measure import Measure, Unusable, count, part, run, table
 
-TESTS, FEW = 200, 20  # docker-py's take a second each
-WORKERS = 4
+TESTS, FEW = count("TESTS", 200), count("FEW_TESTS", 20)  # docker-py's take a second each
+WORKERS = count("WORKERS", 4)
 
 SANDBOX = """
 import pytest
@@ -66,7 +66,7 @@ def tables(directory: Path, podman: list[str], rootfs: Path, rounds: int, only: 
             "a minibox sandbox each": lambda: suite(directory / "sandbox", SANDBOX, TESTS),
         },
         baselines=("a plain process each",),
-        rounds=max(rounds // 7, 2),
+        rounds=part(rounds, 7, 2),
         only=only,
     )
     names = ("a minibox sandbox each", "docker-py, podman's socket")
@@ -78,14 +78,14 @@ def tables(directory: Path, podman: list[str], rootfs: Path, rounds: int, only: 
                 names[1]: lambda: docker(directory, socket),
             },
             baselines=names[:1],
-            rounds=max(rounds // 7, 2),
+            rounds=part(rounds, 7, 2),
             only=only,
         )
 
 
-def suite(directory: Path, text: str, count: int, **environment: str) -> Measure:
+def suite(directory: Path, text: str, tests: int, **environment: str) -> Measure:
     directory.mkdir()
-    (directory / "test_it.py").write_text(text.format(count=count))
+    (directory / "test_it.py").write_text(text.format(count=tests))
     (directory / "pytest.ini").touch()
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(WORKERS),
              "--minibox-missing=fail", str(directory)]  # fmt: skip

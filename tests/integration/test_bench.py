@@ -1,0 +1,73 @@
+"""`make bench` runs through: one round each of few things, in any order of its tables."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKOUT
+from tests.leaks import SLOWNESS
+from tests.peers import LONG
+from tests.probes import requires
+
+pytestmark = requires(
+    "root", "command:cc", "command:crun", "command:runc", "command:podman", "command:skopeo", "command:umoci", "command:docker-registry"
+)  # fmt: skip
+
+TABLES = ("starts", "streams", "python", "containers", "images", "oci", "embedding", "suites")
+FEW = {
+    "RUNS": 2,
+    "CONTAINERS": 2,
+    "AT_ONCE": 2,
+    "FILES": 10,
+    "RESIDENT_MIB": 1,
+    "TESTS": 2,
+    "FEW_TESTS": 1,
+    "WORKERS": 1,
+}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A root file system for the table of images, as small as one can be."""
+    tree = tmp_path / "tree"
+    for name in ("bin", "usr/lib", "usr/share", "tmp"):
+        (tree / name).mkdir(parents=True)
+    busybox = tree / "bin/busybox"
+    busybox.write_bytes(Path("/bin/busybox").read_bytes())
+    busybox.chmod(0o755)
+    for name in ("sh", "mkdir", "cp", "true"):
+        (tree / "bin" / name).symlink_to("busybox")
+    (tree / "usr/lib/one").write_text("1")
+    (tree / "usr/share/two").write_text("2")
+    made = tmp_path / "tree.tar"
+    with tarfile.open(made, "w") as tar:
+        tar.add(tree, ".")
+    return made
+
+
+#: All of them take a minute each way: CI tries those that share what they make.
+ORDERS = {"shared": ("embedding", "oci", "python", "starts"), "forwards": TABLES, "backwards": TABLES[::-1]}
+
+
+@pytest.mark.parametrize("tables", ORDERS.values() if LONG else [ORDERS["shared"]])
+def test_tables_in_any_order(tables: tuple[str, ...], archive: Path, environment: dict[str, str]):
+    few = {f"MINIBOX_BENCH_{name}": str(number) for name, number in FEW.items()}
+    done = subprocess.run(
+        [sys.executable, CHECKOUT / "tests/bench/bench.py", "--rounds", "1", *tables],
+        env={**os.environ, **environment, **few, "MINIBOX_BENCH_ARCHIVE": str(archive)},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300 * SLOWNESS,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
+    titles = re.findall(r"^(\S.*?) {2,}", done.stdout, re.MULTILINE)
+    firsts = {"starts": "start and end", "streams": "1 GiB", "python": "python", "containers": "run -d", "images": "pull",
+              "oci": "OCI: run", "embedding": "minibox.run of", "suites": "2 tests"}  # fmt: skip
+    places = [next(number for number, title in enumerate(titles) if title.startswith(firsts[name])) for name in tables]
+    assert places == sorted(places), done.stdout
+    assert not re.search(r"minibox.*not usable here", done.stdout), done.stdout
