@@ -119,3 +119,42 @@ def test_a_hook_that_fails_is_told_without_what_went_to_its_file(peers):
     ours = peers.run(make)[OURS]
     assert ours.status == 1 and "exit status 3: said" in ours.errors and "written" not in ours.errors
     assert (peers.all[OURS].directory / "errors").read_text() == "written\n"
+
+
+def failing_poststart(runtime: Runtime) -> Any:
+    """A container that ignores SIGTERM; its hooks write down that they ran."""
+    log = runtime.directory / "ran"
+    log.unlink(missing_ok=True)
+    spec = runtime.bundle.shell("trap '' TERM; sleep 2; echo survived")
+    scripts = {"poststart": ("echo first >> {}; exit 1", "echo second >> {}"), "poststop": ("echo poststop >> {}",)}
+    spec["hooks"] = {
+        kind: [{"path": "/bin/sh", "args": ["sh", "-c", script.format(log)]} for script in each]
+        for kind, each in scripts.items()
+    }
+    return spec
+
+
+def test_a_poststart_hook_that_fails_ends_a_run_as_under_runc(peers):
+    """crun goes on."""
+    found = peers.run(failing_poststart)
+    ran = {name: (runtime.directory / "ran").read_text().split() for name, runtime in peers.all.items()}
+    for name in (OURS, "runc"):
+        assert (found[name].status, found[name].output) == (1, "")
+        assert "poststart hook #0" in found[name].errors or "error running hook #0" in found[name].errors
+        assert ran[name] == ["first", "poststop"] and peers.all[name].left() == []
+    assert (found["crun"].status, found["crun"].output) == (0, "survived\n")
+    assert ran["crun"] == ["first", "second", "poststop"]
+
+
+def test_poststart_hooks_are_run_by_start(peers):
+    """runc runs them when it creates the container."""
+    ours, runc = peers.all[OURS], peers.all["runc"]
+    ours.create("c1", failing_poststart(ours))
+    assert not (ours.directory / "ran").exists()
+    assert "poststart hook #0" in ours.error("start", "c1")
+    assert ours.state("c1")["status"] == "stopped" and ours.output("c1").read_text() == ""
+    ours.ok("delete", "c1")
+    assert (ours.directory / "ran").read_text().split() == ["first", "poststop"]
+    peers.write(runc, failing_poststart(runc))
+    assert runc.run("create", "--bundle", str(runc.bundle.path), "c1").returncode == 1
+    assert (runc.directory / "ran").read_text().split()[0] == "first"

@@ -20,7 +20,8 @@ UNLIMITED = (1 << 64) - 1  # what runc shows for "max"
 
 
 def statistics(group: Cgroup) -> dict[str, Any]:
-    """The member ``data`` of an event of type ``stats``; what no controller counts is 0 or absent."""
+    """The member ``data`` of an event of type ``stats``, with the fields that runc shows in their order: of those that it
+    leaves out when they are 0 none is 0 here, and what no controller counts is 0."""
     v1, v2 = group.v1, group.v2
     return {
         "cpu": _cpu_v1(v1) if "cpuacct" in v1 else _cpu_v2(v2),
@@ -37,56 +38,88 @@ def statistics(group: Cgroup) -> dict[str, Any]:
 def _cpu_v1(v1: dict[str, str]) -> dict[str, Any]:
     directory, stat = v1["cpuacct"], _pairs(f"{v1.get('cpu', '')}/cpu.stat")
     return {
-        "usage": {
-            "total": _number(f"{directory}/cpuacct.usage"),
-            "percpu": _numbers(f"{directory}/cpuacct.usage_percpu"),
-            "percpu_kernel": _numbers(f"{directory}/cpuacct.usage_percpu_sys"),
-            "percpu_user": _numbers(f"{directory}/cpuacct.usage_percpu_user"),
-            "kernel": _number(f"{directory}/cpuacct.usage_sys"),
-            "user": _number(f"{directory}/cpuacct.usage_user"),
-        },
-        "throttling": {
-            "periods": stat.get("nr_periods", 0),
-            "throttledPeriods": stat.get("nr_throttled", 0),
-            "throttledTime": stat.get("throttled_time", 0),
-        },
+        "usage": _counted(
+            {
+                "total": _number(f"{directory}/cpuacct.usage"),
+                "percpu": _numbers(f"{directory}/cpuacct.usage_percpu"),
+                "percpu_kernel": _numbers(f"{directory}/cpuacct.usage_percpu_sys"),
+                "percpu_user": _numbers(f"{directory}/cpuacct.usage_percpu_user"),
+                "kernel": _number(f"{directory}/cpuacct.usage_sys"),
+                "user": _number(f"{directory}/cpuacct.usage_user"),
+            }
+        ),
+        "throttling": _throttling(stat, stat.get("throttled_time", 0)),
     }
 
 
 def _cpu_v2(directory: str) -> dict[str, Any]:
     stat = _pairs(f"{directory}/cpu.stat")
     return {
-        "usage": {
-            "total": stat.get("usage_usec", 0) * 1000,
-            "kernel": stat.get("system_usec", 0) * 1000,
-            "user": stat.get("user_usec", 0) * 1000,
-        },
-        "throttling": {
-            "periods": stat.get("nr_periods", 0),
-            "throttledPeriods": stat.get("nr_throttled", 0),
-            "throttledTime": stat.get("throttled_usec", 0) * 1000,
-        },
+        "usage": _counted(
+            {
+                "total": stat.get("usage_usec", 0) * 1000,
+                "kernel": stat.get("system_usec", 0) * 1000,
+                "user": stat.get("user_usec", 0) * 1000,
+            }
+        ),
+        "throttling": _throttling(stat, stat.get("throttled_usec", 0) * 1000),
     }
 
 
+def _throttling(stat: dict[str, int], time_ns: int) -> dict[str, Any]:
+    periods, throttled = stat.get("nr_periods", 0), stat.get("nr_throttled", 0)
+    return _counted({"periods": periods, "throttledPeriods": throttled, "throttledTime": time_ns})
+
+
+_SHOWN = ("kernel", "user", "limit", "failcnt")
+
+
+def _counted(found: dict[str, Any]) -> dict[str, Any]:
+    """Without what runc leaves out when it is 0, or an empty list."""
+    return {key: value for key, value in found.items() if value or key in _SHOWN}
+
+
+_CPUSET_FLAGS = ("memory_migrate", "memory_spread_page", "memory_spread_slab", "memory_pressure", "sched_load_balance")
+
+
 def _cpuset(directory: str) -> dict[str, Any]:
-    found = {"cpus": _list(f"{directory}/cpuset.cpus"), "mems": _list(f"{directory}/cpuset.mems")}
-    return {key: numbers for key, numbers in found.items() if numbers}
+    """The flags are of v1."""
+
+    def flag(name: str) -> int:
+        text = _text(f"{directory}/cpuset.{name}")
+        return int(text) if text.removeprefix("-").isdigit() else 0
+
+    cpus, mems = _list(f"{directory}/cpuset.cpus"), _list(f"{directory}/cpuset.mems")
+    return {
+        **({"cpus": cpus} if cpus else {}),
+        "cpu_exclusive": flag("cpu_exclusive"),
+        **({"mems": mems} if mems else {}),
+        "mem_hardwall": flag("mem_hardwall"),
+        "mem_exclusive": flag("mem_exclusive"),
+        **{name: flag(name) for name in _CPUSET_FLAGS},
+        "sched_relax_domain_level": flag("sched_relax_domain_level"),
+    }
 
 
 def _memory_v1(directory: str) -> dict[str, Any]:
     def entry(kind: str) -> dict[str, int]:
         name = f"{directory}/memory.{kind}"
-        return {
-            "limit": _number(f"{name}limit_in_bytes"),
-            "usage": _number(f"{name}usage_in_bytes"),
-            "max": _number(f"{name}max_usage_in_bytes"),
-            "failcnt": _number(f"{name}failcnt"),
-        }
+        return _counted(
+            {
+                "limit": _number(f"{name}limit_in_bytes"),
+                "usage": _number(f"{name}usage_in_bytes"),
+                "max": _number(f"{name}max_usage_in_bytes"),
+                "failcnt": _number(f"{name}failcnt"),
+            }
+        )
 
     stat = _pairs(f"{directory}/memory.stat")
     kinds = (("usage", ""), ("swap", "memsw."), ("kernel", "kmem."), ("kernelTCP", "kmem.tcp."))
-    return {"cache": stat.get("cache", 0), "raw": stat, **{key: entry(kind) for key, kind in kinds}}
+    return _with_cache(stat.get("cache", 0), {key: entry(kind) for key, kind in kinds}, stat)
+
+
+def _with_cache(cache: int, entries: dict[str, Any], stat: dict[str, int]) -> dict[str, Any]:
+    return {**({"cache": cache} if cache else {}), **entries, **({"raw": dict(sorted(stat.items()))} if stat else {})}
 
 
 def _memory_v2(directory: str) -> dict[str, Any]:
@@ -95,14 +128,13 @@ def _memory_v2(directory: str) -> dict[str, Any]:
     limit, swap_limit = _number(f"{directory}/memory.max"), _number(f"{directory}/memory.swap.max")
     peak = _number(f"{directory}/memory.peak")
     both = UNLIMITED if UNLIMITED in (limit, swap_limit) else limit + swap_limit  # as v1 counts them
-    return {
-        "cache": stat.get("file", 0),
+    entries = {
         "usage": {"limit": limit, "usage": used, "max": peak, "failcnt": events.get("max", 0)},
         "swap": {"limit": both, "usage": used + swapped, "failcnt": 0},
         "kernel": {"limit": UNLIMITED, "usage": stat.get("kernel", 0), "failcnt": 0},
         "kernelTCP": {"limit": UNLIMITED, "usage": stat.get("sock", 0), "failcnt": 0},
-        "raw": stat,
     }
+    return _with_cache(stat.get("file", 0), {key: _counted(entry) for key, entry in entries.items()}, stat)
 
 
 def _pids(directory: str) -> dict[str, int]:
@@ -154,8 +186,8 @@ def _hugetlb(directory: str, *, is_v1: bool) -> Iterable[tuple[str, dict[str, in
         if entry.startswith("hugetlb.") and rest[0] == usage:
             name = f"{directory}/hugetlb.{size}"
             failed = _number(f"{name}.failcnt") if is_v1 else _pairs(f"{name}.events").get("max", 0)
-            found = {"usage": _number(f"{name}.{usage}"), "failcnt": failed}
-            yield size, {**found, "max": _number(f"{name}.{peak}")} if is_v1 else found
+            most = {"max": _number(f"{name}.{peak}")} if is_v1 else {}
+            yield size, _counted({"usage": _number(f"{name}.{usage}"), **most, "failcnt": failed})
 
 
 def _pairs(path: str) -> dict[str, int]:
