@@ -1,6 +1,6 @@
-"""Containers in your own process, without a daemon: ``minibox.run("base", ["echo", "hi"])``. docs/api.md.
+"""Run containers from your own process, without a daemon: ``minibox.run("base", ["echo", "hi"])``. See docs/api.md.
 
-Importing this imports nothing: each name is looked up when it is used.
+Importing minibox is cheap: each name is imported when you first use it.
 """
 
 TYPE_CHECKING = False
@@ -77,7 +77,7 @@ else:
     }
 
     def __getattr__(name):
-        """PEP 562; hidden from type checkers, for which every name would be there."""
+        """Import a public name (PEP 562). Hidden from type checkers, which would accept every name."""
         if name not in (*_WHERE, "aio"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module

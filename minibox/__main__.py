@@ -1,4 +1,4 @@
-"""`python -m minibox`."""
+"""Run the command line: ``python -m minibox``."""
 
 from __future__ import annotations
 

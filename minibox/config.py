@@ -1,6 +1,6 @@
-"""config.toml: what a user or an administrator has decided once; docs/registries.md lists the keys.
+"""Read config.toml, the settings of a user or an administrator. docs/registries.md lists the keys.
 
-A start reads it too, so without a file this is one failed open(2), and tomllib is not imported.
+Each start of a container reads it. Without a file that costs one failed open(2), and tomllib isn't imported.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class RegistryConfig:
     """One table ``[registries."HOST[:PORT]"]``.
 
     Attributes:
-        location: ask this host instead, ``HOST[:PORT][/PREFIX]``; "" for the host itself.
-        mirrors: ask these before, in this order, when pulling: ``[http[s]://]HOST[:PORT][/PREFIX]``.
-        insecure: HTTP, and HTTPS without a check of the certificate, will do.
-        ca_file: absolute path of certificates, in PEM, that are trusted for this host besides the system's.
+        location: the host to ask instead, ``HOST[:PORT][/PREFIX]``; "" for the host itself.
+        mirrors: hosts to pull from first, in this order: ``[http[s]://]HOST[:PORT][/PREFIX]``.
+        insecure: allow plain HTTP, and HTTPS without checking the certificate.
+        ca_file: absolute path of a PEM file; its certificates are trusted for this host, besides the system's.
     """
 
     location: str = ""
@@ -37,13 +37,13 @@ class RegistryConfig:
 
 @record
 class Config:
-    """A whole config.toml.
+    """The contents of config.toml.
 
     Attributes:
-        path: where it was read; "" when there is none.
+        path: the file that was read; "" if there is none.
         storage_driver: ``[storage] driver``; "" for the default.
-        publish_address: ``[network] publish_address``; "" for all of this host's addresses.
-        registries: by host, as it is written in a reference: ``docker.io``, ``localhost:5000``.
+        publish_address: ``[network] publish_address``; "" for all addresses of this host.
+        registries: the tables by host, spelled as in an image reference: ``docker.io``, ``localhost:5000``.
     """
 
     path: str
@@ -53,10 +53,10 @@ class Config:
 
 
 def load(environ: Mapping[str, str]) -> Config:
-    """The configuration of who has this environment: of the first of `paths` that exists.
+    """Read the first of `paths` that exists; without any, return the defaults.
 
     Raises:
-        ConfigError: the file can't be read, or says what can't be meant.
+        ConfigError: the file can't be read, or is invalid.
     """
     candidates = paths(environ)
     for path in candidates:
@@ -72,7 +72,7 @@ def load(environ: Mapping[str, str]) -> Config:
 
 
 def paths(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Where to look: ``$MINIBOX_CONFIG`` alone, else the user's own file, unless it is root, and the system's."""
+    """Return the paths to try: only ``$MINIBOX_CONFIG`` if it is set, else the user's file (not for root) and the system's."""
     if chosen := environ.get("MINIBOX_CONFIG"):
         return (chosen,)
     home = environ.get("XDG_CONFIG_HOME") or (environ["HOME"] + "/.config" if environ.get("HOME") else "")
@@ -82,17 +82,17 @@ def paths(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def parse(text: bytes, path: str) -> Config:
-    """The configuration in ``text``, the content of the file ``path``.
+    """Parse ``text``, the contents of the file ``path``.
 
     Raises:
-        ConfigError: it is no TOML, or a key is unknown or has a value that can't be meant.
+        ConfigError: it is not valid TOML, a key is unknown, or a value is invalid.
     """
     import tomllib
 
     try:
         tables = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
     reader = _Reader(path)
     known = reader.table(tables, "", {"storage": dict, "network": dict, "registries": dict})
     storage = reader.table(known.get("storage", {}), "storage", {"driver": str})
@@ -114,18 +114,18 @@ def parse(text: bytes, path: str) -> Config:
 
 
 class _Reader:
-    """Checks tables, and says where in the file something is wrong."""
+    """Check tables; errors name the file and the key."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def table(self, table: dict[str, Any], where: str, kinds: dict[str, type]) -> dict[str, Any]:
-        """``table``, when all its keys are in ``kinds`` and have values of these types."""
-        words = {str: "a text", bool: "true or false", list: "a list", dict: "a table"}
+        """Return ``table`` if ``kinds`` has all its keys and the types of their values."""
+        words = {str: "a string", bool: "true or false", list: "a list", dict: "a table"}
         for key, value in table.items():
             name = f"{where}.{key}" if where else key
             if key not in kinds:
-                self.fail(name, "is unknown", f"known here: {', '.join(kinds)}")
+                self.fail(name, "is unknown", f"known keys: {', '.join(kinds)}")
             if not isinstance(value, kinds[key]):
                 self.fail(name, f"is not {words[kinds[key]]}")
         return table

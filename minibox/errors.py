@@ -1,9 +1,9 @@
-"""What can go wrong: one tree of exceptions.
+"""All exceptions of minibox, in one tree.
 
 A message says what was tried, on what, and what the kernel or the peer answered; lower case, no
-full stop. ``hint`` says what the user can do about it. ``status`` is the exit status of the
-command line: 125 minibox itself failed, 126 the command can't be executed, 127 it was not found. `CalledProcessError` stands
-beside `CompletedRun` in `minibox.engine.completed`, since each needs the other.
+full stop. ``hint`` says what the user can do. ``status`` is the exit status of the command line:
+125 if minibox itself failed, 126 if the command can't be executed, 127 if it was not found.
+`CalledProcessError` is in `minibox.engine.completed`, next to `CompletedRun`, because each needs the other.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class MiniboxError(Exception):
-    """Base of all errors that minibox raises on purpose.
+    """Base class of all errors that minibox raises on purpose.
 
     Attributes:
         hint: what the user can do, or None.
-        status: the exit status that the command line gives it.
+        status: the exit status of the command line for this error.
     """
 
     status = 125
@@ -33,7 +33,7 @@ class MiniboxError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By pickle, whatever arguments a class takes: it goes to another process of multiprocessing's or pytest-xdist's."""
+        """Support pickle, which multiprocessing and pytest-xdist use, whatever arguments a subclass takes."""
         return _remade, (type(self), self.args, self.__dict__)
 
 
@@ -44,11 +44,11 @@ def _remade(kind: type[MiniboxError], args: tuple[Any, ...], fields: dict[str, A
 
 
 class UsageError(MiniboxError):
-    """An option or argument has a value that can't be meant."""
+    """An option or argument is invalid."""
 
 
 class ConfigError(MiniboxError):
-    """An image config, an OCI Spec or a configuration file says something that can't be done."""
+    """An image config, an OCI Spec or a configuration file is invalid, or asks for something impossible."""
 
 
 class InvalidReference(UsageError):
@@ -56,7 +56,7 @@ class InvalidReference(UsageError):
 
 
 class ImageNotFound(MiniboxError):
-    """No image of that name is in the store."""
+    """The image store has no image of that name."""
 
 
 class StoreError(MiniboxError):
@@ -64,10 +64,10 @@ class StoreError(MiniboxError):
 
 
 class Unreadable(MiniboxError):
-    """A file that minibox keeps can't be used: `Damaged` or `NewerFormat`.
+    """minibox can't use one of its own files: `Damaged` or `NewerFormat`.
 
     Attributes:
-        path: of the file.
+        path: the file.
         reason: what is wrong with it.
     """
 
@@ -77,22 +77,23 @@ class Unreadable(MiniboxError):
 
 
 class Damaged(Unreadable):
-    """A file that minibox keeps is not what was written: half a one, another's, of other types.
+    """One of minibox's own files is damaged: it is incomplete, or has other contents than minibox wrote.
 
     Attributes:
-        why: what is wrong with it, alone.
+        why: what is wrong, without "is damaged".
     """
 
-    def __init__(self, path: str, why: str, hint: str = "minibox system check --repair mends it") -> None:
+    def __init__(self, path: str, why: str, hint: str = "minibox system check --repair repairs it") -> None:
         super().__init__(path, f"is damaged: {why}", hint)
         self.why = why
 
 
 class NewerFormat(Unreadable):
-    """A newer minibox has written a file: it is right, and can't be read.
+    """A newer minibox wrote this file. It isn't damaged, but this version can't read it.
 
     Attributes:
-        found, known: the number of its format, and the highest that can be read.
+        found: the version of the file's format.
+        known: the highest version that this minibox reads.
     """
 
     def __init__(self, path: str, found: int, known: int) -> None:
@@ -106,28 +107,28 @@ class IndexDamaged(Damaged, StoreError):
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(
-            path, why, "minibox system check --repair makes it anew; the images are there still, without names"
+            path, why, "minibox system check --repair rebuilds it; the images are still there, but lose their names"
         )
 
 
 class DamageWarning(UserWarning):
-    """Something that minibox keeps is damaged, and was left out."""
+    """One of minibox's own files is damaged and was skipped."""
 
 
 class ImageInUse(MiniboxError):
-    """An image can't be removed: a container uses it, or it has several names."""
+    """An image can't be removed: a container uses it or it has several names."""
 
 
 class StoreBusy(MiniboxError):
-    """Somebody else is adding to the image store, and nothing can be removed from it meanwhile."""
+    """Nothing can be removed from the image store while another process adds to it."""
 
 
 class RegistryError(MiniboxError):
-    """A registry can't be reached, refuses, or sends what is wrong."""
+    """A registry can't be reached, refuses the request, or sends an invalid answer."""
 
 
 class Unauthorized(RegistryError):
-    """A registry wants other credentials, or none of ours will do."""
+    """A registry doesn't accept our credentials."""
 
 
 class NameTaken(MiniboxError):
@@ -135,7 +136,7 @@ class NameTaken(MiniboxError):
 
 
 class ContainerNotFound(MiniboxError):
-    """No container of that name or id."""
+    """There is no container of that name or id."""
 
 
 class ContainerExists(MiniboxError):
@@ -143,42 +144,42 @@ class ContainerExists(MiniboxError):
 
 
 class ContainerNotRunning(MiniboxError):
-    """It needs a process, and has none."""
+    """The container isn't running, but the operation needs a running one."""
 
 
 class VolumeNotFound(MiniboxError):
-    """No volume of that name."""
+    """There is no volume of that name."""
 
 
 class VolumeInUse(MiniboxError):
-    """A volume can't be removed: a container has it."""
+    """A volume can't be removed: a container uses it."""
 
 
 class TimedOut(MiniboxError):
-    """What was waited for took too long."""
+    """Waiting for something took too long."""
 
-    status = 124  # as timeout(1) has it
+    status = 124  # like timeout(1)
 
 
 class TimeoutExpired(TimedOut):
-    """A command ran longer than it may; one of `minibox.run` was killed for it.
+    """A command did not end before its timeout. `minibox.run` and `Sandbox.run` have killed it.
 
     Attributes:
         cmd: the command.
         timeout: seconds.
-        stdout, stderr: what it has written so far, where that was captured; None where not.
-        verdict: of a sandboxed function; else None.
+        stdout, stderr: the output so far if it was captured, else None.
+        verdict: the verdict on a sandboxed function, else None.
     """
 
     verdict: Verdict | None = None
 
     def __init__(self, cmd: object, timeout: float, stdout: Any = None, stderr: Any = None) -> None:
-        super().__init__(f"command {cmd!r} has not ended after {timeout:g} s")
+        super().__init__(f"command {cmd!r} did not end within {timeout:g} s")
         self.cmd, self.timeout, self.stdout, self.stderr = cmd, timeout, stdout, stderr
 
     @property
     def output(self) -> Any:
-        """``stdout``, as `subprocess` calls it too."""
+        """Same as ``stdout``; the name that `subprocess` uses, too."""
         return self.stdout
 
 
@@ -186,8 +187,8 @@ class SandboxCrashed(MiniboxError):
     """A sandboxed function ended without a result.
 
     Attributes:
-        verdict: how.
-        usage: what it had used.
+        verdict: how it ended.
+        usage: the CPU time, memory and so on that it used.
     """
 
     def __init__(self, message: str, verdict: Verdict, usage: Usage) -> None:
@@ -196,30 +197,30 @@ class SandboxCrashed(MiniboxError):
 
 
 class LimitExceeded(SandboxCrashed):
-    """A sandboxed function was ended by a limit: ``verdict.kind`` says by which."""
+    """A sandboxed function hit a limit and was ended; ``verdict.kind`` says which limit."""
 
 
 class RemoteError(MiniboxError):
-    """A sandboxed function has raised an exception of a type that isn't taken from there; its cause has the traceback."""
+    """A sandboxed function raised an exception whose type isn't allowed here. The ``__cause__`` has the traceback."""
 
 
 class UntrustedResult(MiniboxError):
-    """A sandboxed function has sent what isn't taken from there."""
+    """A sandboxed function sent a result that is too large, malformed, or of a type that isn't allowed."""
 
 
 class LimitError(MiniboxError):
-    """A resource limit was asked for that this host can't apply."""
+    """This host can't apply a resource limit."""
 
 
 class NetworkError(MiniboxError):
-    """The network that was asked for can't be made."""
+    """A network can't be created or changed."""
 
 
 class PortTaken(NetworkError):
     """A port of this host is in use.
 
     Attributes:
-        address, port, protocol: which; port 0: all that there are.
+        address, port, protocol: the port that is taken. Port 0 means that no port is free.
     """
 
     def __init__(self, message: str, address: str, port: int, protocol: str, hint: str | None = None) -> None:
@@ -228,7 +229,7 @@ class PortTaken(NetworkError):
 
 
 class NetworkNotFound(MiniboxError):
-    """No network of that name or id."""
+    """There is no network of that name or id."""
 
 
 class NetworkInUse(MiniboxError):
@@ -236,27 +237,27 @@ class NetworkInUse(MiniboxError):
 
 
 class Unsupported(MiniboxError):
-    """The kernel or the host lacks something that was asked for."""
+    """The kernel or the host doesn't support what was asked for."""
 
 
 class UnsafeDirectory(MiniboxError):
-    """A directory where we would keep our state is one that somebody else could change."""
+    """Another user could change the directory for minibox's state."""
 
 
 class ProbeFailed(MiniboxError):
-    """Whether this host can do something could not be found out: neither that it works nor that the kernel refuses it."""
+    """A probe of a host feature had no clear result: it neither worked nor did the kernel refuse it."""
 
 
 class IsolationWarning(UserWarning):
-    """A container is shut in less than it is by default elsewhere, because this host can't do it, and nobody asked for that."""
+    """A container is less isolated than the defaults promise, because this host lacks a feature."""
 
 
 class StepError(MiniboxError):
     """A step of a Plan failed.
 
     Attributes:
-        index: the step's position in the Plan, from 0.
-        errno: what the kernel answered; 0 when the process died in the step.
+        index: the position of the step in the Plan, from 0.
+        errno: the kernel's answer; 0 if the process died in this step.
     """
 
     def __init__(self, message: str, hint: str | None = None, *, index: int = -1, errno: int = 0) -> None:
@@ -266,13 +267,13 @@ class StepError(MiniboxError):
 
 
 class CommandNotExecutable(MiniboxError):
-    """The command is there and can't be executed."""
+    """The command exists but can't be executed."""
 
     status = 126
 
 
 class HookFailed(MiniboxError):
-    """A hook of a bundle ended with an error, or took too long."""
+    """An OCI hook of a bundle failed or took too long."""
 
 
 class CommandNotFound(MiniboxError):
@@ -282,13 +283,13 @@ class CommandNotFound(MiniboxError):
 
 
 class NotFromKernel(OSError):
-    """An OSError of our own making: its words say what is wrong, its number only of what kind that is."""
+    """An OSError that minibox raises itself. ``strerror`` says what is wrong; ``errno`` gives only the kind."""
 
     not_from_kernel = True
 
 
 def kernel_says(error: OSError | int) -> str:
-    """The kernel's answer in words and by name: ``Invalid argument (EINVAL)``."""
+    """Return the kernel's answer in words, with its name: ``Invalid argument (EINVAL)``."""
     if getattr(error, "not_from_kernel", False):
         return str(getattr(error, "strerror", ""))
     number = error if isinstance(error, int) else error.errno or 0

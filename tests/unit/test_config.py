@@ -40,11 +40,11 @@ def test_all_keys_are_read():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"[storage", "/c is no TOML: "),
-        (b"\xff", "/c is no TOML: "),
+        (b"[storage", "/c is not valid TOML: "),
+        (b"\xff", "/c is not valid TOML: "),
         (b"[storages]", "/c: storages is unknown"),
         (b"storage = 1", "/c: storage is not a table"),
-        (b"[storage]\ndriver = true", "/c: storage.driver is not a text"),
+        (b"[storage]\ndriver = true", "/c: storage.driver is not a string"),
         (b"[registries]\na = 1", '/c: registries."a" is not a table'),
         (b"[registries.a]\ninsecure = 'yes'", '/c: registries."a".insecure is not true or false'),
         (b"[registries.a]\nmirror = []", '/c: registries."a".mirror is unknown'),
