@@ -1,8 +1,7 @@
-"""minibox for asyncio: the names of `minibox`, awaited. docs/api.md.
+"""minibox for asyncio: the same names as in `minibox`, to be awaited. See docs/api.md.
 
-Waiting takes no thread: a process's end is a pidfd's, and its streams are pipes, both watched by the event loop. What
-takes its time in the kernel, the start of a container, its removal and the copying of files, is done by the loop's default
-executor, so that the loop goes on meanwhile. A task that is cancelled takes its container along.
+Waiting needs no thread: the event loop watches the process's pidfd and its pipes. The loop's default executor does
+what blocks in the kernel: starting and removing containers, and copying files. Cancelling a task also ends its container.
 """
 
 from minibox.aio.process import Process as Process

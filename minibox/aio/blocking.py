@@ -1,4 +1,4 @@
-"""What blocks, done by the event loop's default executor."""
+"""Run blocking calls in the event loop's default executor."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKe
 
 
 async def in_thread(function: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
-    """Call ``function`` in a thread of the executor; nobody is cancelled before it has ended.
+    """Call ``function`` in a thread of the executor. A cancellation waits until it has returned.
 
     Args:
-        undo: called with its result in the same way, when the caller was cancelled meanwhile.
+        undo: called with the result, also in a thread, if the caller was cancelled.
     """
     loop = asyncio.get_running_loop()
     future = loop.run_in_executor(None, function)
@@ -33,13 +33,13 @@ async def in_thread(function: Callable[[], T], undo: Callable[[T], object] | Non
 
 
 async def started(function: Callable[[], T], undo: Callable[[T], object]) -> T:
-    """`in_thread` for the start of a container: few at once, so that those that have ended aren't left waiting."""
+    """Like `in_thread`, but for starts: only a few at once, so that tasks of ended containers find a free thread."""
     async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(STARTS_AT_ONCE)):
         return await in_thread(function, undo)
 
 
 async def _until(future: asyncio.Future[T]) -> None:
-    """Until it is done, however often the task is cancelled."""
+    """Wait until ``future`` is done, however often the task is cancelled."""
     while not future.done():
         try:
             await asyncio.wait([future])

@@ -1,4 +1,4 @@
-"""A command that runs in a sandbox, as `asyncio.subprocess.Process` has it."""
+"""A command in a sandbox, with the interface of `asyncio.subprocess.Process`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from minibox.engine.started import Started
 
 READ_BYTES = 1 << 16
-SURVIVORS_S = 0.1  # that a command which was killed may leave what it wrote in its pipes
+SURVIVORS_S = 0.1  # how long to read the pipes of a killed command: children that survive it may hold them open
 
 
 class Process:
-    """A command that runs; `Sandbox.popen` makes one.
+    """A running command. `Sandbox.popen` returns one.
 
     Attributes:
         args: the command.
-        stdin: a writer of its input; None where that is no pipe.
-        stdout, stderr: readers of its output; None where they are no pipes.
+        stdin: a writer for its standard input; None if that isn't a pipe.
+        stdout, stderr: readers of its output; None if that isn't a pipe.
     """
 
     def __init__(self, args: tuple[str, ...], started: Started) -> None:
-        """Not by users: `connected` makes one."""
+        """Don't call this; use `Sandbox.popen`."""
         self.args = args
         self._started = started
         self.stdin: asyncio.StreamWriter | None = None
@@ -46,11 +46,11 @@ class Process:
 
     @property
     def returncode(self) -> int | None:
-        """The exit status, or the negative number of the signal that ended it; None while nobody has waited for it."""
+        """The exit status, or the negative number of the signal that ended it; None until someone has waited for it."""
         return self._started.returncode
 
     async def wait(self) -> int:
-        """Wait for its end; its return code."""
+        """Wait until the command has ended, and return its return code."""
         if self._started.returncode is not None:
             return self._started.returncode
         loop = asyncio.get_running_loop()
@@ -70,10 +70,10 @@ class Process:
         return self._started.reap()
 
     async def communicate(self, input: bytes | None = None) -> tuple[bytes | None, bytes | None]:
-        """Write ``input``, read until the end of its output, and wait for its end.
+        """Write ``input``, read all output, and wait until the command has ended.
 
         Returns:
-            What it wrote to standard output and standard error; None for what is no pipe.
+            Its standard output and standard error; None for a stream that isn't a pipe.
         """
         out, err, _ = await self.collect(input or b"", None)
         return out, err
@@ -81,10 +81,10 @@ class Process:
     async def collect(
         self, data: bytes, timeout_s: float | None, kill: Callable[[], object] | None = None
     ) -> tuple[bytes | None, bytes | None, bool]:
-        """As `communicate`; whatever happens, ``kill`` ends it when it isn't waited for any more.
+        """Like `communicate`, with a timeout, at which ``kill`` is called.
 
         Returns:
-            The third is whether it took longer than ``timeout_s``: then the others are what it had written.
+            Standard output, standard error, and whether the timeout expired; then the output is what there was so far.
         """
         found: tuple[list[bytes], list[bytes]] = ([], [])
         jobs: list[asyncio.Task[Any]] = [
@@ -112,19 +112,19 @@ class Process:
         return out, err, late
 
     def send_signal(self, signal: int) -> None:
-        """Send a signal; when it has ended that is no error."""
+        """Send a signal. Does nothing if the command has ended."""
         self._started.send_signal(signal)
 
     def terminate(self) -> None:
-        """SIGTERM."""
+        """Send SIGTERM."""
         self._started.send_signal(SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL, for its children too, those that have not begun a session of their own."""
+        """Send SIGKILL to the command and to its children, except those that started their own session."""
         self._started.kill_session()
 
     def close(self) -> None:
-        """Close its pipes; the command goes on."""
+        """Close the pipes. The command keeps running."""
         for transport in self._transports:
             transport.close()
         self._transports.clear()
@@ -133,7 +133,7 @@ class Process:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close its input, and wait for its end; when that is cancelled it is killed."""
+        """Close standard input and wait for the command. If the wait is cancelled, kill it."""
         try:
             if self.stdin:
                 self.stdin.close()
@@ -146,7 +146,7 @@ class Process:
 
 
 async def connected(args: tuple[str, ...], started: Started, ends: Ends) -> Process:
-    """The process of a command that runs, with its pipes watched by the loop."""
+    """Return the `Process` of a started command, with its pipes connected to the event loop."""
     process, loop = Process(args, started), asyncio.get_running_loop()
     ends.begun()
     try:
@@ -173,10 +173,10 @@ async def connected(args: tuple[str, ...], started: Started, ends: Ends) -> Proc
 async def finish(
     process: Process, input: str | bytes | None, timeout: float | None, kill: Callable[[], object], text: Text
 ) -> tuple[Any, Any]:
-    """`Process.collect`, in text where that is wanted, and whatever goes wrong, the command is no more.
+    """Feed the command, collect its output and decode it. On any error the command is killed.
 
     Raises:
-        TimeoutExpired: with all that it has written.
+        TimeoutExpired: with all output up to then.
     """
     try:
         *found, late = await process.collect(text.encoded(input or b""), timeout, kill)

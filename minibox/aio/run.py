@@ -1,4 +1,4 @@
-"""`minibox.aio.run`: a command in a container of its own, awaited."""
+"""`minibox.aio.run`: run a command in a new container and await its end."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def run(
     check: bool = False,
     **options: Unpack[ContainerOptions],
 ) -> CompletedRun[Any]:
-    """As `minibox.run`, arguments and errors too. Cancelled, it kills the container and leaves nothing."""
+    """Like `minibox.run`, with the same arguments and errors. Cancelling it kills and removes the container."""
     where = place(options)
     wanted = run_options(image, words(args), options)
     ends = Ends(*streams(input, stdin, stdout, stderr, capture_output))

@@ -1,4 +1,4 @@
-"""`minibox.aio.Sandbox` and `Snapshot`: those of `minibox`, awaited."""
+"""`minibox.aio.Sandbox` and `Snapshot`: the classes of `minibox` for asyncio."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 
 class Sandbox:
-    """As `minibox.Sandbox`: ``async with aio.Sandbox("base") as box``. It is started when the block is entered.
+    """Like `minibox.Sandbox`, but it starts when you enter it: ``async with aio.Sandbox("base") as box``.
 
     Attributes:
-        sync: the `minibox.Sandbox` behind it, once it was started.
+        sync: the `minibox.Sandbox` behind it. Only after the start.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class Sandbox:
         service: bool = False,
         **options: Unpack[ContainerOptions],
     ) -> None:
-        """Arguments as of `minibox.Sandbox`; nothing happens yet."""
+        """Take the arguments of `minibox.Sandbox`. Nothing is started yet."""
         command = words(args) or None
         self._make: Callable[[], of_api.Sandbox] = partial(of_api.Sandbox, image, command, service=service, **options)
         self._box: of_api.Sandbox | None = None
 
     async def start(self) -> Sandbox:
-        """Start it, outside of a block; `close` follows. Errors as of `minibox.Sandbox`."""
+        """Start it without an ``async with`` block; call `close` in the end. Raises what `minibox.Sandbox` raises."""
         if self._box is None:
             self._box = await started(self._make, lambda box: box.close())
         return self
@@ -64,14 +64,14 @@ class Sandbox:
         await self.close()
 
     async def close(self) -> None:
-        """End it, and remove what it had; twice is fine."""
+        """End the sandbox and remove it. You may call this twice."""
         if self._box is not None:
             await in_thread(self._box.close)
 
     @property
     def sync(self) -> of_api.Sandbox:
         if self._box is None:
-            raise RuntimeError("the sandbox was not started: enter it by async with, or await start()")
+            raise RuntimeError("the sandbox has not been started: use async with, or await start()")
         return self._box
 
     # ---- commands -------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class Sandbox:
         cwd: str | os.PathLike[str] | None = None,
         user: str | int | None = None,
     ) -> CompletedRun[Any]:
-        """As `minibox.Sandbox.run`. Cancelled, it kills the command."""
+        """Like `minibox.Sandbox.run`. Cancelling it kills the command."""
         stdin, stdout, stderr = streams(input, stdin, stdout, stderr, capture_output)
         box = self.sync._box
         before = box.measured()
@@ -128,7 +128,7 @@ class Sandbox:
         cwd: str | os.PathLike[str] | None = None,
         user: str | int | None = None,
     ) -> Process:
-        """Start a command in it; arguments as of `minibox.Sandbox.popen`. Its pipes carry bytes, as asyncio's do."""
+        """Start a command; arguments as for `minibox.Sandbox.popen`. The pipes carry bytes, as always in asyncio."""
         options, box = of_api.exec_options(args, env, cwd, user), self.sync._box
         ends = Ends(stdin, stdout, stderr)
         try:
@@ -142,35 +142,35 @@ class Sandbox:
     async def write_file(
         self, path: str | os.PathLike[str], data: str | bytes, *, mode: int = 0o644, user: str | int | None = None
     ) -> None:
-        """As `minibox.Sandbox.write_file`."""
+        """Like `minibox.Sandbox.write_file`."""
         await in_thread(lambda: self.sync.write_file(path, data, mode=mode, user=user))
 
     async def read_file(self, path: str | os.PathLike[str], *, limit_bytes: int = READ_BYTES_MAX) -> bytes:
-        """As `minibox.Sandbox.read_file`."""
+        """Like `minibox.Sandbox.read_file`."""
         return await in_thread(lambda: self.sync.read_file(path, limit_bytes=limit_bytes))
 
     async def put(self, source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-        """As `minibox.Sandbox.put`."""
+        """Like `minibox.Sandbox.put`."""
         await in_thread(lambda: self.sync.put(source, path))
 
     async def get(self, path: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
-        """As `minibox.Sandbox.get`."""
+        """Like `minibox.Sandbox.get`."""
         await in_thread(lambda: self.sync.get(path, destination))
 
     async def diff(self) -> list[tuple[str, str]]:
-        """As `minibox.Sandbox.diff`."""
+        """Like `minibox.Sandbox.diff`."""
         return await in_thread(self.sync.diff)
 
     async def commit(self, reference: str, *, changes: Iterable[str] = (), message: str = "") -> str:
-        """As `minibox.Sandbox.commit`."""
+        """Like `minibox.Sandbox.commit`."""
         return await in_thread(lambda: self.sync.commit(reference, changes=changes, message=message))
 
     async def snapshot(self) -> Snapshot:
-        """As `minibox.Sandbox.snapshot`."""
+        """Like `minibox.Sandbox.snapshot`."""
         return Snapshot(await in_thread(self.sync.snapshot, lambda snapshot: snapshot.close()))
 
     async def logs(self) -> str:
-        """As `minibox.Sandbox.logs`."""
+        """Like `minibox.Sandbox.logs`."""
         return await in_thread(self.sync.logs)
 
     # ---- life -----------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class Sandbox:
         exec: Words | None = None,
         timeout: float = 60.0,
     ) -> None:
-        """As `minibox.Sandbox.wait_for`."""
+        """Like `minibox.Sandbox.wait_for`."""
         condition = self.sync._condition(port, log, http, file, exec)
         command = words(exec)
         try:
@@ -202,17 +202,17 @@ class Sandbox:
             condition.close()
 
     async def wait(self) -> int:
-        """Wait for the end of its main process; the return code."""
+        """Wait until the main process has ended, and return its return code."""
         main = self.sync._box.main
         assert main
         return await Process(self.sync._box.options.command, main).wait()
 
     def kill(self, signal: int = 9) -> None:
-        """As `minibox.Sandbox.kill`."""
+        """Like `minibox.Sandbox.kill`."""
         self.sync.kill(signal)
 
     def keep(self) -> None:
-        """As `minibox.Sandbox.keep`."""
+        """Like `minibox.Sandbox.keep`."""
         self.sync.keep()
 
     @property
@@ -229,25 +229,25 @@ class Sandbox:
 
     @property
     def address(self) -> str | None:
-        """Its IPv4 address on its network; None where it has none."""
+        """The IPv4 address on its network, or None."""
         return self.sync.address
 
     @property
     def verdict(self) -> Verdict:
-        """How it came to its end, or that it runs."""
+        """How the sandbox ended, or that it is running."""
         return self.sync.verdict
 
     @property
     def usage(self) -> Usage:
-        """What all in it has used so far."""
+        """The CPU time, memory and so on that the sandbox has used so far."""
         return self.sync.usage
 
 
 class Snapshot:
-    """As `minibox.Snapshot`: ``async with await box.snapshot() as snapshot, snapshot.sandbox() as fork``."""
+    """Like `minibox.Snapshot`: ``async with await box.snapshot() as snapshot, snapshot.sandbox() as fork``."""
 
     def __init__(self, snapshot: SnapshotOfApi) -> None:
-        """Of a `minibox.Snapshot`, which is closed with it."""
+        """Wrap a `minibox.Snapshot`. Closing this closes it, too."""
         self._snapshot = snapshot
 
     @property
@@ -257,13 +257,13 @@ class Snapshot:
     def sandbox(
         self, args: Words | None = None, *, service: bool = False, **options: Unpack[ContainerOptions]
     ) -> Sandbox:
-        """A sandbox that begins with it, to be entered; arguments as of `minibox.Snapshot.sandbox`."""
+        """Return a sandbox that starts from this snapshot once you enter it; arguments as for `minibox.Snapshot.sandbox`."""
         box = Sandbox("")
         box._make = partial(self._snapshot.sandbox, words(args) or None, service=service, **options)
         return box
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Release the snapshot."""
         await in_thread(self._snapshot.close)
 
     async def __aenter__(self) -> Snapshot:

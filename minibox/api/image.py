@@ -1,4 +1,4 @@
-"""`minibox.Image`: the images of the store."""
+"""`minibox.Image`: the images in the store."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class Image:
-    """An image as it was when it was looked at.
+    """An image in the store. The attributes don't change when the store does.
 
     Attributes:
         id: ``sha256:`` and the digest of its config.
-        names: its names, such as ``debian:12``, sorted; () for none.
-        size: bytes that its layers take of the disk, those too that other images share.
+        names: its names, such as ``debian:12``, sorted; () if it has none.
+        size: the disk space of its layers in bytes, including layers that it shares with other images.
         config: its OCI image config, as parsed JSON.
     """
 
     def __init__(self, where: Place, stored: StoredImage, size: int) -> None:
-        """Not by users."""
+        """Don't call this; use `get`, `list`, `pull` or `build`."""
         self._where = where
         self.id = stored.id
         self.names: tuple[str, ...] = tuple(name.familiar for name in stored.names)
@@ -44,15 +44,15 @@ class Image:
         runroot: str | os.PathLike[str] | None = None,
         storage_driver: str = "",
     ) -> Image:
-        """Bring an image of a registry into the store, unpacked; by config.toml's mirrors and the user's logins.
+        """Download an image from a registry and unpack it. Uses the mirrors of config.toml and the user's logins.
 
         Args:
             reference: ``debian:12``, ``quay.io/org/name@sha256:...``.
             platform: ``OS/ARCH[/VARIANT]``; "" for this machine's.
-            root, runroot, storage_driver: as of `ContainerOptions`, here and below.
+            root, runroot, storage_driver: as in `ContainerOptions`; the same for all methods.
 
         Raises:
-            RegistryError: the registry can't be reached, refuses, or sends what is wrong.
+            RegistryError: the registry can't be reached, refuses the request, or sends an invalid answer.
             MiniboxError: anything else.
         """
         from minibox.engine import registry
@@ -84,17 +84,17 @@ class Image:
         runroot: str | os.PathLike[str] | None = None,
         storage_driver: str = "",
     ) -> Image:
-        """Make an image of one layer.
+        """Make an image with one layer.
 
         Args:
-            source: a directory that is the root file system, with its owners and modes; or an archive of one: a tar,
-                plain or compressed by gzip, zstd, bzip2 or xz.
-            reference: its name.
-            command, entrypoint, env, workdir, user, labels: what its containers begin with.
+            source: the root file system: a directory, whose owners and modes are kept, or a tar archive, plain or
+                compressed with gzip, zstd, bzip2 or xz.
+            reference: the name of the new image.
+            command, entrypoint, env, workdir, user, labels: the defaults for its containers.
 
         Raises:
             UsageError: ``reference`` is malformed.
-            StoreError: the source can't be read, is no sound tar, or the disk is full.
+            StoreError: the source can't be read, the tar is damaged, or the disk is full.
         """
         from minibox.engine.image_build import ImageProcess, build
 
@@ -115,11 +115,11 @@ class Image:
         root: str | os.PathLike[str] | None = None,
         runroot: str | os.PathLike[str] | None = None,
     ) -> Image:
-        """The image of a name, a digest, or the beginning of an id.
+        """Return an image by its name, its digest, or the beginning of its id.
 
         Raises:
-            ImageNotFound: it isn't in the store.
-            StoreError: it is damaged.
+            ImageNotFound: the store has no such image.
+            StoreError: the image is damaged.
         """
         return cls._get(_place(root, runroot, ""), reference)
 
@@ -127,7 +127,7 @@ class Image:
     def list(
         cls, *, root: str | os.PathLike[str] | None = None, runroot: str | os.PathLike[str] | None = None
     ) -> list[Image]:
-        """All images, newest first; those that are damaged aren't among them: ``minibox system check`` tells of them.
+        """Return all images, newest first. Damaged images are left out; ``minibox system check`` reports them.
 
         Raises:
             StoreError: the store is damaged.
@@ -148,7 +148,7 @@ class Image:
         from minibox.image.store import ImageStore
 
         store = ImageStore(where.root)
-        store.resolve(reference)  # `base` is made now
+        store.resolve(reference)  # creates the built-in image `base`
         images = inventory(store.layout)
         stored, _ = find(images, reference)
         if stored.error:
@@ -159,11 +159,11 @@ class Image:
         return cls(where, stored, size)
 
     def tag(self, reference: str) -> None:
-        """Give it one more name.
+        """Give the image another name.
 
         Raises:
-            InvalidReference: ``reference`` is no name, or has a digest.
-            ImageNotFound: it was removed.
+            InvalidReference: ``reference`` is malformed, or has a digest.
+            ImageNotFound: the image has been removed.
         """
         from minibox.engine.images import tag
 
@@ -171,25 +171,25 @@ class Image:
         self.names = self._get(self._where, self.id).names
 
     def history(self) -> Sequence[dict[str, Any]]:
-        """The steps by which it was made, newest first: ``created_by``, ``created_s``, ``size_bytes``, ``comment``."""
+        """Return the build steps, newest first: ``created_by``, ``created_s``, ``size_bytes``, ``comment``."""
         from minibox.engine.images import history_of
 
         return history_of(self._where.root, self.id)
 
     def remove(self, *, force: bool = False) -> None:
-        """Remove it with all its names.
+        """Remove the image and all its names.
 
         Args:
-            force: it has several names, or a container that has ended was made of it.
+            force: remove it even if it has several names, or if stopped containers use it.
 
         Raises:
             ImageInUse: a container uses it.
-            ImageNotFound: it was removed already.
+            ImageNotFound: it has been removed already.
         """
         from minibox.engine import tidying
         from minibox.engine.images import remove
 
-        tidying.finish()  # of `run` of this program: no container that has ended is in its way
+        tidying.finish()  # ended containers of `minibox.run` that are still being removed would keep the image in use
         remove(self.id, root=self._where.root, runroot=self._where.runroot, force=force)
 
     def __repr__(self) -> str:

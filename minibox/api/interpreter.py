@@ -1,7 +1,7 @@
-"""The root file system that the calling interpreter needs, and nothing else of the host: directories, mounted read-only.
+"""Find the host directories that this Python interpreter needs, to mount them read-only into a sandbox.
 
-What is mounted: the system's programs and libraries, the interpreter's own directories, and what `sys.path` names. Of a
-directory that holds more than modules, as a home does, only the modules are mounted that this process has imported.
+These are the system's programs and libraries, the interpreter's own directories, and the entries of `sys.path`. From a
+directory that holds more than modules, such as a home, only the modules that this process has imported are mounted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Where programs, shared libraries and the loader are; everybody may read them: their owners need no mapping.
+# Programs, shared libraries and the loader. Everyone may read them, so their owners needn't be mapped.
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime")
 FOR_ALL = (0o004, 0o005)  # of files, of directories
 DEPTH_OF_HOMES = 2  # /home/ann
@@ -24,18 +24,18 @@ LIBRARY = ".so"
 
 
 def command() -> str:
-    """The program of this interpreter: of a virtual environment, what it was made from."""
+    """Return the path of this interpreter's program; in a virtual environment, of the interpreter behind it."""
     return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
 
 
 def mounts() -> list[tuple[str, str, str]]:
-    """As of `ContainerOptions`; those below another are left out.
+    """Return the mounts, as in `ContainerOptions`, without those that lie below another.
 
-    What everybody may read isn't id-mapped, so that it may be on a file system that can't be: a container's root is
-    nobody, and what is root's alone, as under /root, is shown as its own.
+    World-readable files aren't id-mapped, so they may lie on a file system that doesn't support it. Other files,
+    such as those under /root, are id-mapped: the container's root is nobody on the host and couldn't read them.
 
     Raises:
-        OSError: it can't be read what is mapped into this process.
+        OSError: /proc/self/maps can't be read.
     """
     found = [(path, "ro,noidmap") for path in SYSTEM if os.path.exists(path)]
     covered = [path for path, _ in found if os.path.isdir(path)]
@@ -48,7 +48,7 @@ def mounts() -> list[tuple[str, str, str]]:
 
 
 def _is_for_all(path: str, files: list[str]) -> bool:
-    """May everybody read it, and what of it was imported?"""
+    """Can everyone read ``path`` and the imported files below it?"""
     imported = [file for file in files if file.startswith(f"{path}/")]
     for each in {path, *imported, *map(os.path.dirname, imported)}:
         try:
@@ -72,7 +72,7 @@ def _own_directories() -> Iterator[str]:
 
 
 def _narrowed(path: str) -> Iterator[str]:
-    """A directory, or of one that is too much to show the imported modules; paths as they are named, and as they are."""
+    """Yield ``path`` and its real path; or only its imported modules, if the directory holds more than modules."""
     if not _holds_more(path):
         yield path
         if (real := os.path.realpath(path)) != path and not _holds_more(real):
@@ -84,7 +84,7 @@ def _narrowed(path: str) -> Iterator[str]:
 
 
 def _imported() -> Iterator[str]:
-    """The files of imported modules, and the directories of packages; those at the top."""
+    """Yield the files of imported top-level modules and the directories of top-level packages."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if file and "." not in name and name != "__main__" and os.path.isabs(file):
@@ -92,13 +92,13 @@ def _imported() -> Iterator[str]:
 
 
 def _found_otherwise() -> list[str]:
-    """Those that no entry of `sys.path` leads to: an import hook has found them, as of an editable installation."""
+    """Return imported modules outside `sys.path`, which an import hook found; editable installs use such hooks."""
     entries = set(paths.search_path())
     return [place for place in _imported() if os.path.dirname(place) not in entries]
 
 
 def _holds_more(path: str) -> bool:
-    """Is it a place where more than programs lie: the root, a directory right below it, or a home?"""
+    """Does this directory hold more than programs: is it /, a directory directly below it, or a home?"""
     homes = {os.path.expanduser("~"), os.path.realpath(os.path.expanduser("~"))}
     parts = [part for part in path.split("/") if part]
     if len(parts) < DEPTH_OF_HOMES and path not in SYSTEM:
@@ -107,7 +107,7 @@ def _holds_more(path: str) -> bool:
 
 
 def _libraries() -> Iterator[str]:
-    """Shared libraries that are mapped into this process: those that an unusual search path has found, too."""
+    """Yield the shared libraries that this process has loaded, wherever they were found."""
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             path = line.rstrip("\n").partition("/")[2]
@@ -120,5 +120,5 @@ def _is_below(path: str, directory: str) -> bool:
 
 
 def search_path() -> list[str]:
-    """`sys.path`, absolute, and what leads to the modules that it doesn't lead to here."""
+    """Return `sys.path` with absolute paths, plus the directories of modules that an import hook found."""
     return [*paths.search_path(), *dict.fromkeys(map(os.path.dirname, _found_otherwise()))]

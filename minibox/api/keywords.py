@@ -1,7 +1,7 @@
-"""The keywords of `run`, `Sandbox.run`, `Sandbox.popen` and their twins of `minibox.aio`, for type checkers only.
+"""Types of the keywords of `run`, `Sandbox.run`, `Sandbox.popen` and their `minibox.aio` versions; for type checkers only.
 
-Of each function's there are three kinds, which say of what type its streams are: ``AsText``, ``AsBytes``, and the rest,
-``AsGiven``. What they mean say the functions.
+Each function has three sets of keywords, by the type of its streams: ``AsText``, ``AsBytes``, and ``AsGiven`` for
+all other calls. The functions themselves document the keywords.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from minibox.api.process import Stream
 
 
 class CommandOptions(TypedDict, total=False):
-    """Of a command in a sandbox: variables on top of its own; the sandbox's own where they aren't given."""
+    """Options of a command in a sandbox. ``env`` adds variables; what isn't given is taken from the sandbox."""
 
     env: Mapping[str, str] | None
     cwd: str | os.PathLike[str] | None

@@ -1,4 +1,4 @@
-"""A network of sandboxes, that lives as long as an object of the program does."""
+"""`minibox.Network`: a network for sandboxes that lives as long as a ``with`` block."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Network:
-    """A network: sandboxes on it reach each other by address and by name, nobody else does. It needs root.
+    """A network for sandboxes. They reach each other by address and by name; nobody else reaches them. Needs root.
 
     ::
 
@@ -32,14 +32,14 @@ class Network:
             with minibox.Sandbox("base", name="db", network=net), minibox.Sandbox("base", network=net) as box:
                 box.run(["nc", "-z", "db", "5432"])
 
-    Sandboxes are called by their name, their host name and their aliases. It ends with `close`, with the ``with``, or with
-    this process, however that ends; who is still on it is cut off.
+    A sandbox is found by its name, its host name and its aliases. The network is removed by `close`, at the end of
+    the ``with`` block, or when this process ends in any way. Sandboxes that are still on it lose their connection.
 
     Attributes:
-        name, id: of the network, as of ``minibox network ls``.
-        subnet: its addresses, ``"10.212.0.0/22"``.
-        gateway: this host's address on it.
-        internal: whether it has no way out.
+        name, id: of the network, as ``minibox network ls`` shows them.
+        subnet: its address range, such as ``"10.212.0.0/22"``.
+        gateway: the address of this host on it.
+        internal: True if it has no access to other networks.
     """
 
     name: str
@@ -57,20 +57,20 @@ class Network:
         root: str | os.PathLike[str] | None = None,
         runroot: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Make it.
+        """Create the network.
 
         Args:
-            name: made up when it isn't given.
-            internal: without a way out; False for one by NAT, through this host.
-            subnet: one that is free when it isn't given.
-            labels: for ``minibox network ls`` and its like.
-            root, runroot: as of `ContainerOptions`.
+            name: by default minibox makes one up.
+            internal: no access to other networks; False gives access by NAT through this host.
+            subnet: by default one that is free.
+            labels: shown by ``minibox network inspect``, and usable as filters.
+            root, runroot: as in `ContainerOptions`.
 
         Raises:
-            Unsupported: this is an ordinary user.
-            UsageError, NetworkError: it can't have that name or subnet, or the kernel refused.
+            Unsupported: you are not root.
+            UsageError, NetworkError: the name or the subnet is invalid or taken, or the kernel refused.
         """
-        self._closed = True  # until there is one
+        self._closed = True  # until it is created
         where: Places = {}
         if root is not None:
             where["root"] = root
@@ -98,10 +98,12 @@ class Network:
             raise
 
     def connect(self, box: Member, *, aliases: Iterable[str] = ()) -> str:
-        """Put a sandbox that runs on this network; its address here. One that was on it before gets the same, if it is free.
+        """Connect a running sandbox to this network, and return its address.
+
+        A sandbox that was on this network before gets its old address if that is free.
 
         Raises:
-            UsageError: it is on it.
+            UsageError: the sandbox is already on this network.
             NetworkError: the kernel or nft refuses.
         """
         root, runroot, names = self._root, self._runroot, tuple(aliases)
@@ -109,36 +111,37 @@ class Network:
         return held.address if held else ""
 
     def disconnect(self, box: Member) -> None:
-        """Take a sandbox off this network: its link goes, and others no longer know its names.
+        """Disconnect a sandbox from this network: its link is removed, and its names no longer resolve.
 
         Raises:
-            UsageError: it isn't on it.
+            UsageError: the sandbox isn't on this network.
             NetworkError: the kernel or nft refuses.
         """
         uninterrupted(lambda: networks.disconnect(self._root, self._runroot, self.name, box.id))
 
     def partition(self, *groups: Iterable[Member]) -> None:
-        """Lose all that is sent between sandboxes of different groups, in place of the partition before.
+        """Drop all packets between sandboxes of different groups. Replaces an earlier partition.
 
-        As by a cut cable: nobody is told, connections stall, and go on after `heal` if they still wait. Who is in several
-        groups reaches all of them, and who is in none, everybody. This host reaches all.
+        It is like a cut cable: connections get no error, they stall, and continue after `heal` if they haven't timed
+        out. A sandbox in several groups reaches all of them; a sandbox in no group reaches all sandboxes. This host
+        always reaches all of them.
 
         Raises:
-            NetworkError: one isn't on this network, or nft refuses.
+            NetworkError: a sandbox isn't on this network, or nft refuses.
         """
         ids = [[box.id for box in group] for group in groups]
         uninterrupted(lambda: networks.cut(self._root, self._runroot, self._network, ids))
 
     def heal(self) -> None:
-        """Lose nothing any more."""
+        """End the partition."""
         uninterrupted(lambda: networks.heal(self._runroot, self._network))
 
     def address_of(self, box: Member) -> str | None:
-        """A sandbox's address on this network; None when it isn't on it."""
+        """Return the address of a sandbox on this network, or None if it isn't on it."""
         return networks.address_on(self._runroot, self._network, box.id)
 
     def close(self) -> None:
-        """Remove it; who is on it is cut off. From any thread, and twice is fine."""
+        """Remove the network; sandboxes on it lose their connection. You may call this twice, and from any thread."""
         uninterrupted(self._end)
 
     def _end(self) -> None:
@@ -153,7 +156,7 @@ class Network:
             os.close(self._fd)
 
     def _disown(self) -> None:
-        """In a child that a fork made: the network is the parent's."""
+        """Let go of the network after a fork: it belongs to the parent process."""
         self._closed, self._lock = True, allocate_lock()
         os.close(self._fd)
 
