@@ -1,7 +1,7 @@
-"""pytest fixtures: a sandbox for each test, and what is left of it in the report of one that fails.
+"""pytest plugin: fixtures that give each test a sandbox, and reports that show the sandboxes of failed tests.
 
-pytest loads this by itself wherever minibox is installed; ``-p no:minibox`` keeps it out. It imports nothing until a
-fixture is used. docs/embedding.md shows how to use it.
+pytest loads it wherever minibox is installed; ``-p no:minibox`` turns it off. It imports nothing of minibox until a
+test uses a fixture. docs/embedding.md shows how to use it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from minibox.api.place import Place
 
     class Snapshots(Protocol):
-        """What the fixture `minibox_snapshot` is; arguments and errors as of `minibox.api.prepared.prepared_image`."""
+        """The type of the fixture `minibox_snapshot`. Arguments and errors as for `minibox.api.prepared.prepared_image`."""
 
         def __call__(
             self,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 KEEP = ("none", "failed", "all")
-LOG_CHARACTERS = 16 << 10  # of a log, its end
+LOG_CHARACTERS = 16 << 10  # how much of the end of a log a report shows
 DIFF_LINES = 100
 ID_DIGITS = 12
 
@@ -44,31 +44,31 @@ _factories = pytest.StashKey["list[SandboxFactory]"]()
 _missing = pytest.StashKey[str]()
 
 
-# ---- what pytest calls ----------------------------------------------------------------------------
+# ---- hooks ----------------------------------------------------------------------------------------
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("minibox", "sandboxes (minibox)")
-    group.addoption("--minibox-image", metavar="IMAGE", help="the image of sandboxes that name none (default: base)")
+    group.addoption("--minibox-image", metavar="IMAGE", help="the default image for sandboxes (default: base)")
     group.addoption(
         "--minibox-keep",
         choices=KEEP,
         default="none",
-        help="leave the sandboxes of failed tests, or of all, for `minibox shell ID` (default: none)",
+        help="keep the sandboxes of failed or of all tests, for `minibox shell ID` (default: none)",
     )
     group.addoption(
         "--minibox-missing",
         choices=("skip", "fail"),
-        help="what happens to a test where this host can't run sandboxes: skip it (default), or fail it, as in CI",
+        help="what to do with tests if this host can't run sandboxes: skip them (default), or fail them, as in CI",
     )
-    parser.addini("minibox_image", "the image of sandboxes that name none", default="base")
-    parser.addini("minibox_missing", "skip or fail tests where this host can't run sandboxes", default="skip")
+    parser.addini("minibox_image", "the default image for sandboxes", default="base")
+    parser.addini("minibox_missing", "skip or fail tests if this host can't run sandboxes", default="skip")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "minibox(image=..., **options): what the sandboxes of a test are made with: memory, network, disk and all other "
+        "minibox(image=..., **options): options for the test's sandboxes: memory, network, disk and all other "
         "keywords of minibox.Sandbox",
     )
 
@@ -91,7 +91,7 @@ def pytest_runtest_makereport(
 
 
 def _hide_our_frames(found: pytest.ExceptionInfo[BaseException]) -> None:
-    """Of an error that minibox raises on purpose, show where the test asked for it, and not how it came to be here."""
+    """Hide minibox's own frames in the traceback of an error that it raises on purpose."""
     ours = os.path.dirname(__file__) + os.sep
     for entry in found.traceback:
         if str(entry.path).startswith(ours):
@@ -110,43 +110,43 @@ def _is_meant(found: pytest.ExceptionInfo[BaseException] | None) -> bool:
 
 @pytest.fixture
 def sandbox(sandbox_factory: SandboxFactory) -> Sandbox:
-    """A fresh sandbox for this test: a `minibox.Sandbox` as the mark ``minibox`` says."""
+    """A new `minibox.Sandbox` for this test, with the options of the mark ``minibox``."""
     return sandbox_factory()
 
 
 @pytest.fixture
 def sandbox_factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
-    """Makes sandboxes that end with this test: ``sandbox_factory("base", memory="64m")``."""
+    """Make sandboxes that end with this test: ``sandbox_factory("base", memory="64m")``."""
     yield from _factory(request)
 
 
 @pytest.fixture(scope="class")
 def class_sandbox_factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
-    """As `sandbox_factory`, for sandboxes that end with the class."""
+    """Like `sandbox_factory`; the sandboxes end with the class."""
     yield from _factory(request)
 
 
 @pytest.fixture(scope="module")
 def module_sandbox_factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
-    """As `sandbox_factory`, for sandboxes that end with the module."""
+    """Like `sandbox_factory`; the sandboxes end with the module."""
     yield from _factory(request)
 
 
 @pytest.fixture(scope="package")
 def package_sandbox_factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
-    """As `sandbox_factory`, for sandboxes that end with the package."""
+    """Like `sandbox_factory`; the sandboxes end with the package."""
     yield from _factory(request)
 
 
 @pytest.fixture(scope="session")
 def session_sandbox_factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
-    """As `sandbox_factory`, for sandboxes that end with the run, or with this worker of pytest-xdist."""
+    """Like `sandbox_factory`; the sandboxes end with the test run, or with this pytest-xdist worker."""
     yield from _factory(request)
 
 
 @pytest.fixture(scope="session")
 def minibox_snapshot(request: pytest.FixtureRequest) -> Snapshots:
-    """Prepares once what each test begins with: an image of which each sandbox is a fork, made in milliseconds.
+    """Prepare an image once; each test then starts a sandbox from it in milliseconds.
 
     ::
 
@@ -157,7 +157,7 @@ def minibox_snapshot(request: pytest.FixtureRequest) -> Snapshots:
         def test_it(database, sandbox_factory):
             box = sandbox_factory(database)
 
-    Once for all workers of pytest-xdist, and for the runs that follow, until something that it depends on has changed.
+    All pytest-xdist workers and later test runs share the image. It is prepared again when something it depends on changes.
     """
     _check(request)
     from minibox.api.prepared import prepared_image
@@ -178,7 +178,7 @@ def minibox_snapshot(request: pytest.FixtureRequest) -> Snapshots:
 
 @pytest.fixture
 def minibox_network(request: pytest.FixtureRequest) -> Iterator[Network]:
-    """A network for this test, without a way out: ``sandbox_factory(network=minibox_network)``."""
+    """A network for this test, without access to other networks: ``sandbox_factory(network=minibox_network)``."""
     _check(request)
     from minibox import Network, Unsupported
 
@@ -207,17 +207,17 @@ def _default_image(config: pytest.Config) -> str:
 
 
 class SandboxFactory:
-    """Makes sandboxes, and ends them when the scope of its fixture does.
+    """Makes sandboxes, and ends them at the end of its fixture's scope.
 
     Attributes:
-        node: the test, class, module, package or session that they are for.
+        node: the test, class, module, package or session that the sandboxes are for.
     """
 
     def __init__(self, node: pytest.Item | pytest.Collector, config: pytest.Config) -> None:
         self.node = node
         self._made: list[tuple[Sandbox, Place]] = []
         self._keep = config.getoption("--minibox-keep")
-        marks = reversed([mark.kwargs for mark in node.iter_markers("minibox")])  # the closest comes last, and counts
+        marks = reversed([mark.kwargs for mark in node.iter_markers("minibox")])  # the closest comes last, and wins
         self._given: dict[str, Any] = {key: value for kwargs in marks for key, value in kwargs.items()}
         self._image: str = self._given.pop("image", "") or _default_image(config)
 
@@ -227,11 +227,11 @@ class SandboxFactory:
         args: Iterable[str] | None = None,
         **options: Unpack[ContainerOptions],
     ) -> Sandbox:
-        """Start a sandbox; arguments and errors as of `minibox.Sandbox`.
+        """Start a sandbox. Arguments and errors are as for `minibox.Sandbox`.
 
         Args:
-            image: its image, or a snapshot to fork. None: the mark's, else that of ``--minibox-image``.
-            options: these count before the mark's.
+            image: an image, or a snapshot to start from. None: the mark's image, else that of ``--minibox-image``.
+            options: these override the mark's options.
         """
         import minibox
         from minibox.api.place import place
@@ -243,17 +243,17 @@ class SandboxFactory:
             box = minibox.Sandbox(image or self._image, args, **wanted)
         self._made.append((box, place(wanted)))
         if self._keep != "none":
-            box.keep()  # now, as the test may close it
+            box.keep()  # now, because the test may close it
         return box
 
     def sections(self) -> Iterable[tuple[str, str]]:
-        """What a report shows of its sandboxes: title and text of each part."""
+        """Return the sections of a report on the sandboxes, as pairs of title and text."""
         for box, where in self._made:
             title = f"sandbox {box.name} ({box.id[:ID_DIGITS]})"
             for what, look in (("verdict", _verdict), ("log", _log), ("changed files", _diff)):
                 try:
                     text = look(box, where)
-                except Exception as error:  # one part costs no other, and no report
+                except Exception as error:  # an error in one section must not lose the others
                     text = f"({error})"
                 if text:
                     yield f"{what} of {title}", text
@@ -261,7 +261,7 @@ class SandboxFactory:
                 yield f"kept: {title}", f"{_command(where)} shell {box.id[:ID_DIGITS]}"
 
     def close(self) -> None:
-        """End them all, and remove or keep what is left of them."""
+        """End all sandboxes, and remove or keep their files."""
         kept = self._keep == "all" or (self._keep == "failed" and self.node.stash.get(_failed, False))
         failure: Exception | None = None
         for box, where in reversed(self._made):
@@ -275,7 +275,7 @@ class SandboxFactory:
             raise failure
 
 
-# ---- what a report shows --------------------------------------------------------------------------
+# ---- sections of a report -------------------------------------------------------------------------
 
 
 def _verdict(box: Sandbox, where: Place) -> str:
@@ -288,8 +288,8 @@ def _log(box: Sandbox, where: Place) -> str:
     try:
         text = box.logs()
     except UsageError:
-        return ""  # no main process but the tiny init
-    cut = f"[{len(text) - LOG_CHARACTERS} characters before]\n" if len(text) > LOG_CHARACTERS else ""
+        return ""  # the only main process is the tiny init
+    cut = f"[{len(text) - LOG_CHARACTERS} characters left out]\n" if len(text) > LOG_CHARACTERS else ""
     return cut + text[-LOG_CHARACTERS:]
 
 
@@ -300,7 +300,7 @@ def _diff(box: Sandbox, where: Place) -> str:
     try:
         lines = [f"{kind} {path}" for kind, path in diff(where.root, box.id)]
     except ContainerNotFound:
-        return "(the test has closed it, and nothing of it is kept)"
+        return "(the test closed the sandbox, and its files were not kept)"
     more = [f"and {len(lines) - DIFF_LINES} more"] if len(lines) > DIFF_LINES else []
     return "\n".join(lines[:DIFF_LINES] + more)
 
@@ -312,11 +312,11 @@ def _remove(box: Sandbox, where: Place) -> None:
     try:
         remove(box.id, force=True, root=where.root, runroot=where.runroot)
     except ContainerNotFound:
-        pass  # the test has done it
+        pass  # the test has removed it
 
 
 def _command(where: Place) -> str:
-    """`minibox`, with the options without which it would look elsewhere."""
+    """Return ``minibox`` with the --root and --runroot that find the sandbox."""
     from minibox.engine.roots import default_root, default_runroot
 
     environ = {key: value for key, value in os.environ.items() if not key.startswith("MINIBOX_")}
@@ -327,11 +327,11 @@ def _command(where: Place) -> str:
     return " ".join(words)
 
 
-# ---- whether this host can ------------------------------------------------------------------------
+# ---- can this host run sandboxes? -----------------------------------------------------------------
 
 
 def _check(request: pytest.FixtureRequest) -> None:
-    """Skip or fail the test where no sandbox can be started; found out by starting one, once."""
+    """Skip or fail the test if this host can't run sandboxes. The first call starts one to find out."""
     stash = request.config.stash
     if _missing not in stash:
         stash[_missing] = _probe()
@@ -340,7 +340,7 @@ def _check(request: pytest.FixtureRequest) -> None:
 
 
 def _probe() -> str:
-    """Why no sandbox can be started here; "" when one can."""
+    """Return why this host can't start a sandbox; "" if it can."""
     try:
         import minibox
 
@@ -360,4 +360,4 @@ def _refuse(config: pytest.Config, why: str) -> NoReturn:
     missing = config.getoption("--minibox-missing") or config.getini("minibox_missing")
     if missing == "fail":
         pytest.fail(f"this host can't run the test's sandboxes: {why}", pytrace=False)
-    pytest.skip(f"this host can't run its sandboxes: {why}")
+    pytest.skip(f"this host can't run the test's sandboxes: {why}")

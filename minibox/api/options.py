@@ -1,4 +1,4 @@
-"""The keywords by which a container is made, and the options of the engine that they are."""
+"""The keyword arguments for containers, and how they become options of the engine."""
 
 from __future__ import annotations
 
@@ -19,50 +19,53 @@ if TYPE_CHECKING:
 
 MOUNT_FIELDS = (2, 3)
 
-#: Of the host: a path, or ``volume``, a volume's name; of the container; and options as of ``-v``: ``ro``.
+#: ``"SOURCE:DESTINATION[:ro]"`` or a tuple: a path of the host or the name of a volume; a path in the container; options.
 Mount = str | tuple[str | os.PathLike[str], str] | tuple[str | os.PathLike[str], str, str]
 
 
 class ContainerOptions(Places, total=False):
-    """Keywords of `run`, `Sandbox` and their like: those of ``minibox run`` in Python's types.
+    """Keyword arguments of `run`, `Sandbox` and other functions that make containers.
+
+    They are the options of ``minibox run``, in Python's types. Sizes are bytes, or strings with a unit: ``"64m"``.
 
     Attributes:
-        env: variables on top of the image's.
-        cwd: absolute path in the container; the image's when it isn't given.
-        user: ``name|uid[:group|gid]``, looked up in the image; the image's when it isn't given.
-        network: ``none``, the default here: safe, and the quickest; ``bridge``, ``host``, as of ``--network``; or a
-            `Network`, or the name of one.
-        aliases: what it is called on that network besides its names.
-        ports: ``{80: 8080, "53/udp": "127.0.0.1:5353"}``: of its own, on such a network, and the ports of this host that
-            lead there, as by ``--publish``; this host reaches it by its ``address`` without.
-        hostname: at most 64 characters; the beginning of the id when it isn't given.
-        memory: limit in bytes, or with a unit: ``"64m"``. At least 6 MiB.
-        memory_swap: memory and swap together; twice ``memory`` when it isn't given, -1 for no limit.
-        cpus: how many processors' time it gets; 0.5 is half of one.
-        processes: how many processes and threads it may have at one time.
-        cpu_time: seconds of processor time that all of its processes may use together.
-        wall_time: seconds after which it is killed; unlike ``timeout`` that is a verdict, and no exception.
-        output: how much it may write to standard output and standard error together, as ``memory``.
-        file_size: how large a file may get that it writes, as ``memory``.
-        disk: how much it may write, as ``memory``: then it is kept in memory, see ``--disk`` of ``minibox run``.
-        ulimits: ``{"nofile": 64, "core": (0, 0)}``: soft and hard limit; -1 is none.
-        mounts: ``"SOURCE:DESTINATION[:ro]"`` or ``(source, destination[, "ro"])``: a directory or file of the host by
-            its path, or a volume by its name.
-        tmpfs: ``"DESTINATION[:size=64m]"``: in memory.
-        read_only: its root file system can't be written.
-        shm_size: of /dev/shm, as ``memory``; 64 MiB when it isn't given.
-        entrypoint: in place of the image's; "" for none.
-        init: a small process 1 that reaps, before the command.
-        privileged, cap_add, cap_drop, security_opt, devices, sysctls, userns: as of ``minibox run``.
-        add_hosts: ``{"name": "address"}`` for its /etc/hosts.
+        env: environment variables, added to the image's.
+        cwd: working directory, an absolute path in the container. Default: the image's.
+        user: ``name|uid[:group|gid]``; names are looked up in the image. Default: the image's.
+        network: ``none`` (the default: safe and fastest), ``bridge`` or ``host``, as for ``--network``; or a `Network`
+            or its name.
+        aliases: further names of the container on that network.
+        ports: ports to publish: ``{80: 8080, "53/udp": "127.0.0.1:5353"}`` maps ports of the container to ports of this
+            host, like ``--publish``. This host itself can also reach the container at its ``address``.
+        hostname: at most 64 characters. Default: the beginning of the container's id.
+        memory: memory limit, a size of at least 6 MiB.
+        memory_swap: limit of memory and swap together, a size; -1 for no limit. Default: twice ``memory``.
+        cpus: number of CPUs whose time it may use; 0.5 is half a CPU.
+        processes: maximum number of processes and threads.
+        cpu_time: CPU time that all its processes may use together, in seconds.
+        wall_time: seconds until it is killed. The verdict says so; unlike ``timeout``, it raises no exception.
+        output: limit of standard output and standard error together, a size.
+        file_size: maximum size of a file that it writes.
+        disk: limit of what it writes to its root file system, a size. What it writes is then kept in memory; see
+            ``--disk`` of ``minibox run``.
+        ulimits: ``{"nofile": 64, "core": (0, 0)}``: one limit, or soft and hard limit; -1 for no limit.
+        mounts: ``"SOURCE:DESTINATION[:ro]"`` or ``(source, destination[, "ro"])``. The source is a path of the host
+            or the name of a volume.
+        tmpfs: ``"DESTINATION[:size=64m]"``, each a file system in memory.
+        read_only: make the root file system read-only.
+        shm_size: size of /dev/shm. Default: 64 MiB.
+        entrypoint: replaces the image's entrypoint; "" for none.
+        init: run a small init as process 1, which reaps zombies and starts the command.
+        privileged, cap_add, cap_drop, security_opt, devices, sysctls, userns: as for ``minibox run``.
+        add_hosts: ``{"name": "address"}``, added to /etc/hosts.
         dns: addresses of name servers.
-        labels: for ``minibox ps`` and its like.
-        name: of the container; made up when it isn't given.
+        labels: metadata, shown by ``minibox inspect`` and usable as filters.
+        name: the container's name. By default minibox makes one up.
         pull: ``missing`` (the default), ``never`` or ``always``.
-        platform: ``OS/ARCH[/VARIANT]``; this machine's when it isn't given.
-        root, runroot: where minibox keeps its state; from ``MINIBOX_ROOT`` and ``MINIBOX_RUNROOT``, as for the command,
-            when they aren't given.
-        storage_driver: overlay, btrfs, erofs or copy; from ``MINIBOX_STORAGE_DRIVER`` or config.toml when it isn't given.
+        platform: ``OS/ARCH[/VARIANT]``. Default: this machine's.
+        root, runroot: directories for minibox's state. Default: from ``MINIBOX_ROOT`` and ``MINIBOX_RUNROOT``, as for
+            the command line.
+        storage_driver: overlay, btrfs, erofs or copy. Default: from ``MINIBOX_STORAGE_DRIVER`` or config.toml.
     """
 
     env: Mapping[str, str]
@@ -104,18 +107,18 @@ class ContainerOptions(Places, total=False):
 
 
 def run_options(image: str, command: tuple[str, ...], options: ContainerOptions, *, idle: bool = False) -> RunOptions:
-    """What the engine understands.
+    """Convert keyword arguments to options of the engine.
 
     Raises:
-        TypeError: there is no such keyword.
-        UsageError: a value can't be meant.
+        TypeError: a keyword is unknown.
+        UsageError: a value is invalid.
     """
     fields: dict[str, Any] = {}
     for key, value in options.items():
         if key in Places.__annotations__:
             continue
         if key not in FIELDS:
-            raise TypeError(f"unknown option {key!r}; there are {', '.join(ContainerOptions.__annotations__)}")
+            raise TypeError(f"unknown option {key!r}; known options: {', '.join(ContainerOptions.__annotations__)}")
         name, convert = FIELDS[key]
         for field, converted in convert(name, value):
             fields[field] = (*fields.get(field, ()), *converted) if isinstance(converted, tuple) else converted
@@ -124,21 +127,21 @@ def run_options(image: str, command: tuple[str, ...], options: ContainerOptions,
 
 
 def variables(env: Mapping[str, str]) -> tuple[str, ...]:
-    """``NAME=value`` of each.
+    """Return each variable as ``NAME=value``.
 
     Raises:
-        UsageError: a name has a "=", which a variable's can't have.
+        UsageError: a name is empty or contains "=".
     """
     for name in env:
         if not name or "=" in name:
-            raise UsageError(f"invalid name of an environment variable: {name!r}")
+            raise UsageError(f"invalid environment variable name {name!r}")
     return tuple(
-        f"{name}={text_of(value, f'the value of the environment variable {name}')}" for name, value in env.items()
+        f"{name}={text_of(value, f'the value of environment variable {name}')}" for name, value in env.items()
     )
 
 
 def text_of(value: object, what: str) -> str:
-    """A text, or a path's.
+    """Return a string, or a path as a string; ``what`` names the value in the error.
 
     Raises:
         TypeError: it is neither.
@@ -147,10 +150,10 @@ def text_of(value: object, what: str) -> str:
         value = os.fspath(value)
     if isinstance(value, str):
         return value
-    raise TypeError(f"{what} is no text, but {value!r}")
+    raise TypeError(f"{what} must be a string or a path, not {value!r}")
 
 
-# Each gives pairs of a field of `RunOptions` and its value.
+# Each converter returns pairs of a `RunOptions` field and its value.
 
 
 def _plain(name: str, value: Any) -> list[tuple[str, Any]]:
@@ -163,7 +166,7 @@ def _text(name: str, value: Any) -> list[tuple[str, Any]]:
 
 def _words(name: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, str):
-        raise UsageError(f"{name}={value!r} is one text, and a list of them is meant")
+        raise UsageError(f"{name}={value!r}: expected a list of strings, got one string")
     return [(name, tuple(value))]
 
 
@@ -197,7 +200,7 @@ def _ulimits(name: str, value: Any) -> list[tuple[str, Any]]:
 
 def _mounts(name: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, str):
-        raise UsageError(f"mounts={value!r} is one text, and a list of them is meant")
+        raise UsageError(f"mounts={value!r}: expected a list of mounts, got one string")
     found = []
     for each in value:
         if isinstance(each, str):
@@ -211,7 +214,7 @@ def _mounts(name: str, value: Any) -> list[tuple[str, Any]]:
                 found.append(("volume", (":".join((source, destination, *more)),)))
                 continue
             if more not in ([], ["ro"], ["rw"]):
-                raise UsageError(f"invalid mount {each!r}: with : or , in its paths its options are ro or rw")
+                raise UsageError(f"invalid mount {each!r}: with : or , in a path, the options can only be ro or rw")
             fields = (f"type={'bind' if is_path else 'volume'}", f"source={source}", f"target={destination}")
             found.append(("mount", (",".join(map(_quoted, (*fields, *(["readonly"] if more == ["ro"] else [])))),)))
         else:
@@ -222,7 +225,7 @@ def _mounts(name: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _quoted(field: str) -> str:
-    """A field of CSV."""
+    """Quote a CSV field if it needs quotes."""
     return '"' + field.replace('"', '""') + '"' if {",", '"'} & {*field} else field
 
 
@@ -230,7 +233,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "env": ("env", _env),
     "cwd": ("workdir", _text),
     "user": ("user", _text),
-    "network": ("network", _text),  # a Network's text is its name
+    "network": ("network", _text),  # str() of a Network is its name
     "aliases": ("network_alias", _words),
     "ports": ("publish", _ports),
     "hostname": ("hostname", _text),

@@ -1,4 +1,4 @@
-"""Where minibox keeps its state, as the keywords ``root``, ``runroot`` and ``storage_driver`` say it."""
+"""The keywords ``root``, ``runroot`` and ``storage_driver``: where minibox keeps its state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minibox.record import record
 
 
 class Places(TypedDict, total=False):
-    """Keywords of whatever has its state somewhere; see `minibox.ContainerOptions`."""
+    """The keywords for the place of minibox's state; see `minibox.ContainerOptions`."""
 
     root: str | os.PathLike[str]
     runroot: str | os.PathLike[str]
@@ -22,7 +22,7 @@ class Places(TypedDict, total=False):
 
 @record
 class Place:
-    """Where minibox keeps its state, and by what driver."""
+    """The directories for minibox's state, and the storage driver."""
 
     root: str
     runroot: str
@@ -30,11 +30,11 @@ class Place:
 
 
 def place(options: Places) -> Place:
-    """That of the options, else of the environment, as it is now, and of config.toml.
+    """Return the `Place` from the options, or else from the current environment and config.toml.
 
     Raises:
-        ConfigError: of config.toml.
-        UnsafeDirectory: somebody else could change what is kept there.
+        ConfigError: config.toml is invalid.
+        UnsafeDirectory: another user could change the state there.
     """
     return uninterrupted(lambda: _place(options))
 
@@ -42,7 +42,7 @@ def place(options: Places) -> Place:
 def _place(options: Places) -> Place:
     from minibox.config import load
 
-    ClosedEnds()  # for good: a descriptor of ours that had such a number would be taken for the caller's stream
+    ClosedEnds()  # never undone: a descriptor of ours with number 0, 1 or 2 would be taken for the caller's stream
     root, runroot, driver = options.get("root"), options.get("runroot"), options.get("storage_driver")
     environ, uid = os.environ, os.geteuid()
     found = Place(

@@ -1,4 +1,4 @@
-"""Images that a function prepares: made once, by whichever process comes first, and kept for the next run."""
+"""Images prepared by a function: the first process makes the image, and later runs reuse it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from minibox.api.options import ContainerOptions
 
 REPOSITORY = "minibox-prepared"
-DIGITS = 24  # of the digest of all that it depends on
+DIGITS = 24  # of the digest of everything that the image depends on
 LABEL = "org.minibox.prepared"
 
 
@@ -30,20 +30,20 @@ def prepared_image(
     key: str = "",
     **options: Unpack[ContainerOptions],
 ) -> str:
-    """The name of an image that is ``image`` with what ``prepare`` does in a sandbox of it.
+    """Run ``prepare`` in a sandbox of ``image``, commit that to a new image, and return the new image's name.
 
-    It is made once, under a lock, by whichever process comes first, and made anew when ``image``, the source text of
-    ``prepare``, ``key`` or the options have changed. Each sandbox of it is a fork: an overlay on the same files.
+    The first process makes the image, under a lock; others reuse it. It is made again when ``image``, the source code of
+    ``prepare``, ``key`` or the options change. Sandboxes of it copy nothing: each is an overlay on the same files.
 
     Args:
-        name: a part of its name: lower case letters, digits, ``_``, ``.`` and ``-``.
-        prepare: what has to be done once. Processes that it starts are no part of the image: a database is stopped.
-        key: what else it depends on.
-        options: of the sandbox in which it is prepared.
+        name: part of the new image's name: lower case letters, digits, ``_``, ``.`` and ``-``.
+        prepare: prepares the sandbox. The image holds files only, no processes: stop a database before you return.
+        key: anything else that the image depends on.
+        options: options of the sandbox in which it is prepared.
 
     Raises:
-        InvalidReference: an image can't be called so.
-        MiniboxError: it can't be made; whatever ``prepare`` raises.
+        InvalidReference: ``name`` is not valid in an image name.
+        MiniboxError: the image can't be made. What ``prepare`` raises is passed on.
     """
     import hashlib
 
@@ -69,9 +69,9 @@ def prepared_image(
     fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        if not _is_there(where.root, reference):  # else somebody else was faster
+        if not _is_there(where.root, reference):  # another process may have made it while we waited
             _make(reference, name, prepare, image, where.root, options)
-            os.unlink(lock)  # who waits for it looks first
+            os.unlink(lock)  # safe: a process that waits for this lock checks for the image first
     finally:
         os.close(fd)
     return reference
@@ -88,7 +88,7 @@ def _is_there(root: str, reference: str) -> bool:
 
 
 def _text_of(function: Callable[[Sandbox], object]) -> str:
-    """What a function does: its source, or without that, as in an interactive session, its code."""
+    """Return the source of ``function``, or its bytecode where there is no source, as in an interactive session."""
     import inspect
 
     try:

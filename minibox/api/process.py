@@ -1,4 +1,4 @@
-"""A command that runs in a sandbox, as `subprocess.Popen` has it."""
+"""A command in a sandbox, with the interface of `subprocess.Popen`."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
 
     from minibox.engine.started import Started
 
-# As in `subprocess`, whose own do too.
+# The same values as in `subprocess`, so you can use those, too.
 PIPE, STDOUT, DEVNULL = -1, -2, -3
 SIGTERM, SIGKILL = 15, 9
 READ_BYTES = 1 << 16
 LAST_LINES, LAST_BYTES = 5, 4096
 DRAIN_READS = 32  # more than a pipe holds
 
-#: What may be given for a stream: None for the caller's own, a descriptor, a file, or one of the above.
+#: A stream argument: None for the caller's own stream, a descriptor, a file, or PIPE, STDOUT or DEVNULL.
 Stream = int | IO[Any] | None
 
 
 class Ends:
-    """What is behind a command's three streams: what the caller has given, or pipes.
+    """The descriptors behind a command's three streams: the caller's, or pipes.
 
     Attributes:
-        outside: descriptors for the command.
-        ours: the other ends of its pipes; -1 where there is none.
+        outside: the command's descriptors.
+        ours: our ends of its pipes; -1 where there is no pipe.
     """
 
     def __init__(self, stdin: Stream, stdout: Stream, stderr: Stream) -> None:
         """
         Raises:
             OSError: no descriptor is free.
-            ValueError: a stream can't be meant.
+            ValueError: a stream argument is invalid.
         """
         self._theirs: list[int] = []
         self.ours = [-1, -1, -1]
@@ -64,7 +64,7 @@ class Ends:
             its = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         elif isinstance(stream, int):
             if stream < 0:
-                raise ValueError("STDOUT can be given for stderr only" if stream == STDOUT else f"no stream {stream}")
+                raise ValueError("only stderr can be STDOUT" if stream == STDOUT else f"invalid stream {stream}")
             return stream
         else:
             return stream.fileno()
@@ -72,18 +72,18 @@ class Ends:
         return its
 
     def take(self, number: int) -> int:
-        """Our end of a stream, which is the caller's to close from now on; -1 where there is none."""
+        """Return our end of a stream, which the caller must close; -1 if there is none."""
         fd, self.ours[number] = self.ours[number], -1
         return fd
 
     def begun(self) -> None:
-        """The command has its ends."""
+        """Close the command's ends in this process: the command has started with its own copies."""
         for fd in self._theirs:
             os.close(fd)
         self._theirs.clear()
 
     def close(self) -> None:
-        """Close what is open yet: nobody has taken it."""
+        """Close all ends that nobody has taken."""
         self.begun()
         for number, fd in enumerate(self.ours):
             if fd >= 0:
@@ -92,14 +92,14 @@ class Ends:
 
 
 class Text:
-    """Whether streams are text, and how it is encoded."""
+    """Encodes and decodes streams in text mode; leaves bytes alone otherwise."""
 
     def __init__(self, text: bool | None, encoding: str | None, errors: str | None) -> None:
         self.encoding = encoding or ("utf-8" if text or errors else "")
         self.errors = errors or "strict"
 
     def decoded(self, data: bytes) -> str | bytes:
-        """As `subprocess`: in text mode each line ends with a newline."""
+        """Decode output. Like `subprocess`, text mode turns CR LF and CR into newlines."""
         if not self.encoding:
             return data
         return data.decode(self.encoding, self.errors).replace("\r\n", "\n").replace("\r", "\n")
@@ -107,21 +107,21 @@ class Text:
     def encoded(self, data: str | bytes) -> bytes:
         if isinstance(data, str):
             return data.encode(self.encoding or "utf-8", self.errors)
-        return bytes(memoryview(data))  # of a number, bytes() makes so many zeros
+        return bytes(memoryview(data))  # refuses an int; bytes(5) would be five zeros
 
 
 class Popen(Generic[AnyStr]):
-    """A command that runs; `Sandbox.popen` makes one. Used as a context it is waited for at the end.
+    """A running command. `Sandbox.popen` returns one. A ``with`` block waits for it at the end.
 
     Attributes:
         args: the command.
-        stdin, stdout, stderr: files for the other ends of its pipes; None where there is none.
+        stdin, stdout, stderr: files for this process's ends of its pipes; None where there is no pipe.
     """
 
     _started: Started
 
     def __init__(self, args: tuple[str, ...], text: Text, bufsize: int = -1) -> None:
-        """`begin` follows."""
+        """Don't call this; use `Sandbox.popen`. Nothing is started before `begin`."""
         self.args = args
         self._text, self._bufsize = text, bufsize
         self.stdin: IO[AnyStr] | None = None
@@ -131,7 +131,7 @@ class Popen(Generic[AnyStr]):
         self._output: dict[int, list[bytes]] = {}
 
     def begin(self, start: Callable[[tuple[int, int, int]], Started], streams: tuple[Stream, Stream, Stream]) -> None:
-        """Start it, with descriptors of its streams; when this fails `abandon` follows."""
+        """Call ``start`` with the descriptors of the streams. If this fails, call `abandon`."""
         ends = Ends(*streams)
         try:
             self._started = start(ends.outside)
@@ -143,7 +143,7 @@ class Popen(Generic[AnyStr]):
             ends.close()
 
     def abandon(self) -> None:
-        """Nobody has it: kill it, if it was started."""
+        """Close the files, and kill the command if it was started."""
         self.close()
         if hasattr(self, "_started"):
             self._started.end()
@@ -163,23 +163,23 @@ class Popen(Generic[AnyStr]):
 
     @property
     def pid(self) -> int:
-        """Its process id, as the caller sees it."""
+        """The process id in the caller's PID namespace."""
         return self._started.pid
 
     @property
     def returncode(self) -> int | None:
-        """The exit status, or the negative number of the signal that ended it; None while nobody has looked."""
+        """The exit status, or the negative number of the signal that ended it; None until `poll` or `wait` sees the end."""
         return self._started.returncode
 
     def poll(self) -> int | None:
-        """Its return code; None while it runs."""
+        """Return the return code, or None while the command runs."""
         return self._started.wait(0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; its return code.
+        """Wait until the command has ended, and return its return code.
 
         Raises:
-            TimeoutExpired: it has not ended after ``timeout`` seconds.
+            TimeoutExpired: it did not end within ``timeout`` seconds.
         """
         code = self._started.wait(timeout)
         if code is None:
@@ -189,13 +189,13 @@ class Popen(Generic[AnyStr]):
     def communicate(
         self, input: AnyStr | None = None, timeout: float | None = None
     ) -> tuple[AnyStr | Any, AnyStr | Any]:
-        """Write ``input``, read until the end of its output, and wait for its end.
+        """Write ``input``, read all output, and wait until the command has ended.
 
         Returns:
-            What it wrote to standard output and standard error; None for what is no pipe.
+            Its standard output and standard error; None for a stream that isn't a pipe.
 
         Raises:
-            TimeoutExpired: it has not ended after ``timeout`` seconds. It can be called again, and loses nothing.
+            TimeoutExpired: it did not end within ``timeout`` seconds. You can call this again and lose no output.
         """
         deadline = None if timeout is None else monotonic() + timeout
         if self._input is None:
@@ -208,7 +208,7 @@ class Popen(Generic[AnyStr]):
         return self.output()
 
     def _flush_input(self) -> None:
-        """What was written to the file itself comes first; no input is the end."""
+        """Send what the caller has written to ``stdin`` itself; without further input, close it."""
         if self.stdin is None or self.stdin.closed:
             return
         try:
@@ -221,7 +221,7 @@ class Popen(Generic[AnyStr]):
             pass
 
     def _exchange(self, deadline: float | None) -> bool:
-        """Write and read until all pipes are at their end; whether that was before the deadline."""
+        """Write and read until all pipes are closed. Returns False if the deadline passes first."""
         waiting = poll()
         files: dict[int, IO[Any]] = {}
         for file, events in ((self.stdin, POLLOUT), (self.stdout, POLLIN), (self.stderr, POLLIN)):
@@ -240,7 +240,7 @@ class Popen(Generic[AnyStr]):
         return True
 
     def _write(self, fd: int) -> bool:
-        """Write some of the input; whether there is more to write."""
+        """Write some of the input. Returns whether more is left."""
         assert self._input is not None
         try:
             self._input = self._input[os.write(fd, self._input) :]
@@ -258,7 +258,7 @@ class Popen(Generic[AnyStr]):
         return bool(data)
 
     def drain(self) -> None:
-        """Read what is in its pipes, when it has ended: not what survivors write yet."""
+        """Read what an ended command has left in its pipes, but don't wait for children that still write."""
         for file in (self.stdout, self.stderr):
             if file is None or file.closed:
                 continue
@@ -269,26 +269,26 @@ class Popen(Generic[AnyStr]):
                     break
 
     def output(self) -> tuple[Any, Any]:
-        """What was read so far by `communicate`."""
+        """Return what `communicate` has read so far."""
         found: list[Any] = []
         for number, file in ((1, self.stdout), (2, self.stderr)):
             found.append(None if file is None else self._text.decoded(b"".join(self._output.get(number, ()))))
         return found[0], found[1]
 
     def send_signal(self, signal: int) -> None:
-        """Send a signal; when it has ended that is no error."""
+        """Send a signal. Does nothing if the command has ended."""
         self._started.send_signal(signal)
 
     def terminate(self) -> None:
-        """SIGTERM."""
+        """Send SIGTERM."""
         self._started.send_signal(SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL, for its children too, those that have not begun a session of their own."""
+        """Send SIGKILL to the command and to its children, except those that started their own session."""
         self._started.kill_session()
 
     def close(self) -> None:
-        """Close the files; the command goes on."""
+        """Close the files. The command keeps running."""
         for file in (self.stdin, self.stdout, self.stderr):
             if file is not None:
                 _close(file)
@@ -317,10 +317,10 @@ def _close(file: IO[Any]) -> None:
 
 
 def finish(command: Popen[Any], input: Any, timeout: float | None, kill: Callable[[], None]) -> tuple[Any, Any]:
-    """`communicate`, and whatever goes wrong, the command is no more.
+    """Call `Popen.communicate`. On any error the command is killed.
 
     Raises:
-        TimeoutExpired: with all that it has written.
+        TimeoutExpired: with all output up to then.
     """
     try:
         return command.communicate(input, timeout)
@@ -338,7 +338,7 @@ def finish(command: Popen[Any], input: Any, timeout: float | None, kill: Callabl
 
 
 def last_words(out: Any, err: Any) -> tuple[str, ...]:
-    """The last lines of what was captured: of standard error, or else of standard output."""
+    """Return the last captured lines: of standard error, or if that is empty, of standard output."""
     for data in (err, out):
         if data:
             text = data if isinstance(data, str) else data[-LAST_BYTES:].decode(errors="replace")

@@ -1,8 +1,8 @@
-"""What comes back from a sandbox, made into objects without trusting who sent it.
+"""Unpickle what a sandbox sends, without trusting it.
 
-A pickle is a program: loading one calls whatever it names. So here it may name a few types, which do nothing but hold
-what they are given, and of which none makes much of little (as ``list(range(10**12))`` would). Numbers, texts, bytes and
-the containers that have a letter of their own in the format need no name.
+A pickle is a program: loading it calls whatever it names. So it may name only a few types, which just hold their
+arguments, and none of which turns a small pickle into a huge object, as ``list(range(10**12))`` would. Numbers, strings,
+bytes and built-in containers have their own opcodes and need no name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# By module; datetime and its kin are found when they are named.
+# Names by module. A module is imported only when a pickle names it.
 HARMLESS = {
     "builtins": ("complex",),
     "collections": ("OrderedDict", "deque", "Counter"),
@@ -30,14 +30,14 @@ HARMLESS = {
 
 
 class Received(pickle.Unpickler):
-    """Loads what is of harmless types, of exceptions of Python's own, and of the types that the caller allows."""
+    """Loads only harmless types, Python's built-in exceptions, and the types that the caller allows."""
 
     def __init__(self, data: bytes, allowed: Iterable[type]) -> None:
         super().__init__(io.BytesIO(data))
         self._allowed = {(each.__module__, each.__qualname__): each for each in allowed}
 
     def find_class(self, module: str, name: str) -> type:
-        """Never by attributes of what was found: a name is one of those that are listed, or refused."""
+        """Return a listed type, or refuse. Never follows attributes, so a dotted name can't reach anything else."""
         if found := self._allowed.get((module, name)):
             return found
         if module == "builtins":
@@ -50,21 +50,21 @@ class Received(pickle.Unpickler):
             harmless: type = getattr(import_module(module), name)
             return harmless
         raise UntrustedResult(
-            f"what the sandbox has sent is of the type {module}.{name}, which is not allowed",
-            "name the types that may come, allow=[Point]; or take what it sends on trust, trusted=True",
+            f"the sandbox sent an object of type {module}.{name}, which is not allowed",
+            "allow the type, for example allow=[Point], or set trusted=True if you trust the code in the sandbox",
         )
 
 
 def load(data: bytes, allowed: Iterable[type], *, trusted: bool) -> object:
-    """The object that was sent.
+    """Load the object that a sandbox sent.
 
     Raises:
-        UntrustedResult: it is of a type that isn't allowed, or no pickle.
+        UntrustedResult: it is of a type that isn't allowed, or not a valid pickle.
     """
     try:
         return pickle.loads(data) if trusted else Received(data, allowed).load()
     except UntrustedResult:
         raise
-    except Exception as error:  # whatever a damaged pickle comes to
-        words = f"what the sandbox has sent can't be loaded: {type(error).__name__}: {error}"
+    except Exception as error:  # a damaged pickle can raise anything
+        words = f"can't load what the sandbox sent: {type(error).__name__}: {error}"
         raise UntrustedResult(words) from error

@@ -1,4 +1,4 @@
-"""`minibox.run`: a command in a container of its own."""
+"""`minibox.run`: run a command in a new container."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
     from minibox.engine.options import RunOptions
     from minibox.image.resolved import ResolvedImage
 
-    #: A command: not one text, but its words.
+    #: A command: a list of words, not one string.
     Words = Iterable[str | os.PathLike[str]]
 
 
 def words(args: Words | None) -> tuple[str, ...]:
-    """The words of a command; () for none.
+    """Return the words of a command; () for None.
 
     Raises:
-        TypeError: it is one text, which would have to be split: no shell is asked to; or a word is no text.
+        TypeError: ``args`` is a single string, which only a shell could split; or a word isn't a string or a path.
     """
     if isinstance(args, (str, bytes)):
-        raise TypeError(f'a command is a list of words: ["sh", "-c", {args!r}]')
+        raise TypeError(f'a command must be a list of words: ["sh", "-c", {args!r}]')
     return tuple(text_of(word, f"word {number} of the command") for number, word in enumerate(args or ()))
 
 
 def streams(
     input: object, stdin: Stream, stdout: Stream, stderr: Stream, capture_output: bool
 ) -> tuple[Stream, Stream, Stream]:
-    """What the arguments of `subprocess.run` mean.
+    """Combine the stream arguments of `subprocess.run` into stdin, stdout and stderr.
 
     Raises:
         ValueError: two of them contradict each other.
     """
     if input is not None:
         if stdin is not None:
-            raise ValueError("stdin and input can't both be given")
+            raise ValueError("stdin can't be given with input")
         stdin = PIPE
     if capture_output:
         if stdout is not None or stderr is not None:
@@ -59,11 +59,11 @@ def streams(
 
 
 class PullFirst(Exception):
-    """The image has to be pulled."""
+    """The image must be pulled before the container can start."""
 
 
 class Owner:
-    """Closes a container when its block is left, whatever may interrupt that; when nobody has this object any more, too.
+    """Closes a container at the end of a ``with`` block, even if interrupted, or when this object is collected.
 
     Attributes:
         box: the container.
@@ -76,7 +76,7 @@ class Owner:
         close: Callable[[Embedded], None] = Embedded.close,
         image: ResolvedImage | None = None,
     ) -> None:
-        """Nothing is done yet; ``image`` as of `Embedded`."""
+        """Nothing is started yet. ``image`` is passed to `Embedded`."""
         self._close = close
 
         def pull(image: str, platform: str) -> None:
@@ -92,7 +92,7 @@ class Owner:
         )
 
     def begin(self, start: Callable[[], object]) -> None:
-        """Start it, all of it or not at all; its image is pulled before, where it has to be."""
+        """Call ``start`` without interruption, so the container starts fully or not at all. Pulls the image if needed."""
         try:
             uninterrupted(start)
         except PullFirst:
@@ -141,24 +141,26 @@ def run(
     check: bool = False,
     **options: Unpack[ContainerOptions],
 ) -> CompletedRun[Any]:
-    """Run a command in a new container, wait for its end, and remove the container: `subprocess.run`, contained.
+    """Run a command in a new container, wait until it has ended, and remove the container. Works like `subprocess.run`.
 
-    By default it has no network. The container dies with this process, whatever kills it, and leaves nothing. Its
-    processes and limits are gone when this returns, its files a moment later, or at this process's end.
+    By default the container has no network. It dies with this process, however that ends, and leaves nothing behind.
+    When this returns, its processes and limits are gone; its files are removed a moment later, at the latest when this
+    process ends.
 
     Args:
-        image: its name, as of ``minibox run``; pulled when it isn't there. ``base`` is made without a network.
-        args: the command, behind the image's entrypoint if that has one; None: the image's own.
-        input, stdin, stdout, stderr, capture_output, text, encoding, errors: as of `subprocess.run`: a stream that
-            isn't given is this process's own. Text is UTF-8 unless ``encoding`` says otherwise.
-        timeout: seconds after which it is killed.
-        check: it must succeed.
+        image: the image's name, as for ``minibox run``. It is pulled if it is missing, except ``base``, which minibox
+            makes itself.
+        args: the command, a list of words; the image's entrypoint, if any, comes first. None runs the image's command.
+        input, stdin, stdout, stderr, capture_output, text, encoding, errors: as for `subprocess.run`. By default the
+            command uses this process's streams. Text is UTF-8 unless ``encoding`` says otherwise.
+        timeout: seconds after which the container is killed.
+        check: raise `CalledProcessError` if the command fails.
         options: see `ContainerOptions`.
 
     Raises:
-        CommandNotFound, CommandNotExecutable: the command is at fault.
-        TimeoutExpired: its time was over; with what it has written so far.
-        CalledProcessError: it failed, and ``check`` was given.
+        CommandNotFound, CommandNotExecutable: the command can't be run.
+        TimeoutExpired: the timeout expired. The error has the output so far.
+        CalledProcessError: the command failed and ``check`` is true.
         MiniboxError: anything else.
     """
     where = place(options)

@@ -41,14 +41,20 @@ if TYPE_CHECKING:
 
 
 class Sandbox(SandboxFiles):
-    """A container of its own root file system, into which commands and files go, until it is closed.
+    """A running container in which you run commands and write files, until you close it.
 
-    It belongs to this process and dies with it, whatever kills it; nothing of it is left then. A process that is forked
-    from this one can't use it, and doesn't end it.
+    ::
+
+        with minibox.Sandbox("base") as box:
+            box.write_file("/tmp/greeting", "hello")
+            print(box.run(["cat", "/tmp/greeting"], capture_output=True, text=True).stdout)
+
+    A sandbox belongs to this process and dies with it, however that ends, and leaves nothing behind. A fork of this
+    process can't use the sandbox, and doesn't end it.
 
     Attributes:
-        id, name: the container's, for ``minibox exec`` and its like.
-        pid: of its main process, as this process sees it.
+        id, name: the container's id and name, for ``minibox exec`` and other commands.
+        pid: the process id of its main process, in this process's PID namespace.
     """
 
     def __init__(
@@ -60,17 +66,17 @@ class Sandbox(SandboxFiles):
         _snapshot: snapshots.Held | None = None,
         **options: Unpack[ContainerOptions],
     ) -> None:
-        """Start it.
+        """Start the sandbox.
 
         Args:
-            image: as of `run`.
-            args: the main process, behind the image's entrypoint if that has one. None: nothing runs, but a tiny init
-                that reaps.
-            service: the main process is the image's own command, as for a database's image.
+            image: the image's name, as for `run`.
+            args: the command of the main process; the image's entrypoint, if any, comes first. None starts only a tiny
+                init, which reaps zombies.
+            service: run the image's own command as the main process, for example a database.
             options: see `ContainerOptions`.
 
         Raises:
-            CommandNotFound, CommandNotExecutable: the command is at fault.
+            CommandNotFound, CommandNotExecutable: the command can't be run.
             MiniboxError: anything else.
         """
         where = place(options)
@@ -122,17 +128,17 @@ class Sandbox(SandboxFiles):
         cwd: str | os.PathLike[str] | None = None,
         user: str | int | None = None,
     ) -> CompletedRun[Any]:
-        """Run a command in it, and wait for its end; see `minibox.run`.
+        """Run a command in the sandbox and wait until it has ended. Other arguments are as for `minibox.run`.
 
         Args:
-            env: variables on top of the sandbox's.
-            cwd, user: the sandbox's when they aren't given.
+            env: environment variables, added to the sandbox's.
+            cwd, user: by default the sandbox's.
 
         Raises:
             ContainerNotRunning: the sandbox has ended.
-            CommandNotFound, CommandNotExecutable: the command is at fault.
-            TimeoutExpired: its time was over: it and the children of its session were killed.
-            CalledProcessError: it failed, and ``check`` was given.
+            CommandNotFound, CommandNotExecutable: the command can't be run.
+            TimeoutExpired: the timeout expired; the command and the other processes of its session were killed.
+            CalledProcessError: the command failed and ``check`` is true.
         """
         stdin, stdout, stderr = streams(input, stdin, stdout, stderr, capture_output)
         before = uninterrupted(self._box.measured)
@@ -185,11 +191,11 @@ class Sandbox(SandboxFiles):
         cwd: str | os.PathLike[str] | None = None,
         user: str | int | None = None,
     ) -> Popen[Any]:
-        """Start a command in it, as `subprocess.Popen`; other arguments as of `run`.
+        """Start a command in the sandbox and don't wait for it, like `subprocess.Popen`. Other arguments are as for `run`.
 
         Raises:
             ContainerNotRunning: the sandbox has ended.
-            CommandNotFound, CommandNotExecutable: the command is at fault.
+            CommandNotFound, CommandNotExecutable: the command can't be run.
         """
         options = exec_options(args, env, cwd, user)
         command: Popen[Any] = Popen(options.command, Text(text, encoding, errors), bufsize)
@@ -204,14 +210,14 @@ class Sandbox(SandboxFiles):
     # ---- its root file system ---------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """Freeze its root file system, as it is now, to begin other sandboxes with; see `Snapshot`.
+        """Take a snapshot of the root file system, from which you can start other sandboxes; see `Snapshot`.
 
-        Its processes are stopped meanwhile, and go on. What they have only in memory isn't in it: stop a database
-        before, so that all of it is in its files.
+        The sandbox's processes are paused meanwhile. A snapshot holds files, not memory: stop a database first, so that
+        all its data is in its files.
 
         Raises:
-            Unsupported: it was made with ``disk``, and has ended.
-            MiniboxError: the disk of the host is full.
+            Unsupported: the sandbox was made with ``disk``, and has ended.
+            MiniboxError: the host's disk is full.
         """
         snapshot = Snapshot()
         try:
@@ -233,20 +239,20 @@ class Sandbox(SandboxFiles):
         exec: Words | None = None,
         timeout: float = 60.0,
     ) -> None:
-        """Wait until it is ready: one of these is given, or ``http`` and ``port``.
+        """Wait until the sandbox is ready. Give exactly one condition; ``http`` may come with ``port``.
 
         Args:
-            port: something listens at this TCP port, on whatever address, as the sandbox itself sees it.
-            log: the main process has written this text, or what a regular expression matches.
-            http: a path, or a URL with ``http://``: GET is answered from inside with a status below 400. The port is
+            port: a process in the sandbox listens on this TCP port, on any address.
+            log: the main process has written this string, or a match of this regular expression.
+            http: GET of this path or ``http://`` URL, from inside the sandbox, returns a status below 400. The port is
                 80 unless the URL or ``port`` says otherwise.
-            file: this path is there.
+            file: this path exists.
             exec: this command succeeds.
             timeout: seconds.
 
         Raises:
-            TimedOut: it wasn't in time.
-            ContainerNotRunning: the main process has ended. Both tell its last lines.
+            TimedOut: the timeout expired.
+            ContainerNotRunning: the main process has ended. Both errors show its last lines of output.
         """
         condition = self._condition(port, log, http, file, exec)
         wait_until(self._box, condition, timeout)
@@ -260,10 +266,10 @@ class Sandbox(SandboxFiles):
         exec: Words | None,
     ) -> readiness.Condition:
         if http is None and sum(each is not None for each in (port, log, file, exec)) != 1:
-            raise UsageError("wait_for takes one of port, log, http, file and exec")
+            raise UsageError("wait_for needs exactly one of port, log, http, file and exec")
         if http is not None:
             if any(each is not None for each in (log, file, exec)):
-                raise UsageError("wait_for takes http with port, and nothing else with it")
+                raise UsageError("wait_for: only port can be given with http")
             return readiness.Http(self._box, http, port)
         if port is not None:
             return readiness.Port(self._box, port)
@@ -279,10 +285,10 @@ class Sandbox(SandboxFiles):
         return readiness.Succeeds(command, succeeds)
 
     def logs(self) -> str:
-        """What its main process has written so far to standard output and error; the last 8 to 16 MiB of it.
+        """Return the output of the main process so far, standard output and error; the last 8 to 16 MiB of it.
 
         Raises:
-            UsageError: it has none.
+            UsageError: the sandbox has no main process.
         """
         return uninterrupted(self._box.logs)
 
@@ -303,24 +309,24 @@ class Sandbox(SandboxFiles):
 
     @property
     def address(self) -> str | None:
-        """Its IPv4 address on its network; None where it has none."""
+        """The IPv4 address on its network, or None."""
         return self._box.address()
 
     @property
     def verdict(self) -> Verdict:
-        """How it came to its end, or that it runs."""
+        """How the sandbox ended, or that it is running."""
         return uninterrupted(self._box.verdict)
 
     @property
     def usage(self) -> Usage:
-        """What all in it has used so far."""
+        """The CPU time, memory and so on that the sandbox has used so far."""
         return uninterrupted(self._box.usage)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end of its main process; the return code.
+        """Wait until the main process has ended, and return its return code.
 
         Raises:
-            TimeoutExpired: it has not ended after ``timeout`` seconds.
+            TimeoutExpired: it did not end within ``timeout`` seconds.
         """
         from minibox.errors import TimeoutExpired
 
@@ -331,15 +337,15 @@ class Sandbox(SandboxFiles):
         return code
 
     def kill(self, signal: int = 9) -> None:
-        """Send a signal to its main process; SIGKILL ends all that runs in it."""
+        """Send a signal to the main process. SIGKILL, the default, ends everything in the sandbox."""
         self._box.send_signal(signal)
 
     def keep(self) -> None:
-        """Its files outlive it, as of a container that has ended: for ``minibox shell``, ``minibox rm``."""
+        """Keep the files after the sandbox ends. Look at them with ``minibox shell``, remove them with ``minibox rm``."""
         uninterrupted(self._box.keep_files)
 
     def close(self) -> None:
-        """End it, and remove what it had; from any thread, and twice is fine."""
+        """End the sandbox and remove it. You may call this twice, and from any thread."""
         self._owner.close()
 
     def __enter__(self) -> Sandbox:
@@ -367,7 +373,7 @@ def exec_options(
     cwd: str | os.PathLike[str] | None,
     user: str | int | None,
 ) -> ExecOptions:
-    """What the arguments of `Sandbox.popen` mean."""
+    """Convert the arguments of `Sandbox.popen` to options of the engine."""
     return ExecOptions(
         words(args),
         interactive=True,
@@ -378,11 +384,11 @@ def exec_options(
 
 
 class Snapshot:
-    """What a sandbox had on its root file system; `Sandbox.snapshot` and `open_or_create` make one.
+    """A frozen copy of a sandbox's root file system. `Sandbox.snapshot` and `open_or_create` make one.
 
-    What begins with it costs the same however many files there are: they are a layer below, and none is copied. It is
-    there as long as somebody holds it, this process or another, and is removed with the last; whoever is killed holds
-    nothing. What is mounted, volumes and tmpfs, isn't in it, nor is any process.
+    Starting a sandbox from it takes the same time however many files there are: they are a lower layer, and none is
+    copied. A snapshot exists as long as this or another process holds it, and is removed with the last; a killed process
+    holds nothing. It contains neither mounts, such as volumes and tmpfs, nor processes.
 
     Attributes:
         id: 64 hexadecimal digits.
@@ -391,7 +397,7 @@ class Snapshot:
     _held: snapshots.Held
 
     def __init__(self) -> None:
-        """Not by users."""
+        """Don't call this; use `Sandbox.snapshot` or `open_or_create`."""
 
     def _hold(self, held: snapshots.Held) -> None:
         self._held = held
@@ -405,17 +411,18 @@ class Snapshot:
         root: str | os.PathLike[str] | None = None,
         runroot: str | os.PathLike[str] | None = None,
     ) -> Snapshot:
-        """The snapshot of that key: of all processes that want it at one time, one prepares it, and the others wait.
+        """Return the snapshot with this key. One process prepares it; others that want it meanwhile wait.
 
-        For workers of one test run: with the last that holds it, it goes, and the next run prepares anew.
+        This is for the workers of a test run: when the last one closes the snapshot, it is removed, and the next run
+        prepares it again.
 
         Args:
-            key: any text; those of one state root share it.
-            prepare: makes a sandbox, writes to it what is wanted and returns it; it is frozen and closed.
-            root, runroot: as of `ContainerOptions`; what ``prepare`` makes must be there too.
+            key: any string. Processes with the same ``root`` and ``key`` share the snapshot.
+            prepare: makes a sandbox, prepares it and returns it. It is then frozen and closed.
+            root, runroot: as in `ContainerOptions`; ``prepare`` must use the same.
 
         Raises:
-            MiniboxError: the disk is full; and what ``prepare`` raises.
+            MiniboxError: the disk is full. What ``prepare`` raises is passed on.
         """
         where: Places = {}
         if root is not None:
@@ -443,17 +450,17 @@ class Snapshot:
     def sandbox(
         self, args: Words | None = None, *, service: bool = False, **options: Unpack[ContainerOptions]
     ) -> Sandbox:
-        """A sandbox that begins with it, and is changed alone; arguments and errors as of `Sandbox`.
+        """Start a sandbox from this snapshot, which it doesn't change. Arguments and errors are as for `Sandbox`.
 
-        Variables, user, working directory and command are those of the sandbox that was frozen unless they are given;
-        its limits, mounts and networks are not.
+        Variables, user, working directory and command are by default those of the frozen sandbox. Its limits, mounts
+        and networks are not taken over.
         """
         options.setdefault("root", self._held.root)
         given: dict[str, Any] = {**options, "storage_driver": self._held.frozen.driver}
         return Sandbox(self._held.frozen.image.reference, args, service=service, _snapshot=self._held, **given)
 
     def close(self) -> None:
-        """Let go of it. Sandboxes that have begun with it go on."""
+        """Release the snapshot. Sandboxes that were started from it keep running."""
         if hasattr(self, "_held"):
             uninterrupted(self._held.close)
 

@@ -1,4 +1,4 @@
-"""What a `minibox.Sandbox` does with its files."""
+"""The methods of `minibox.Sandbox` for files."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ READ_BYTES_MAX = 64 << 20
 
 
 class SandboxFiles:
-    """The files of a sandbox: written, read, copied, compared and made an image of."""
+    """The methods of a sandbox for files: write, read, copy and compare them, and make an image from them."""
 
     _box: Embedded
 
     def write_file(
         self, path: str | os.PathLike[str], data: str | bytes, *, mode: int = 0o644, user: str | int | None = None
     ) -> None:
-        """Write a file in it, whose directory is there; text is UTF-8.
+        """Write a file in the sandbox. Its directory must exist. Text is written as UTF-8.
 
         Args:
-            user: whose it is, as of `ContainerOptions`; root's when it isn't given.
+            user: the owner, as in `ContainerOptions`; root by default.
 
         Raises:
-            MiniboxError: the directory isn't there, or can't be written.
+            MiniboxError: the directory doesn't exist or can't be written.
         """
         content = data.encode() if isinstance(data, str) else bytes(memoryview(data))
         name = "" if user is None else str(user)
         uninterrupted(lambda: box_files.write(self._box, os.fspath(path), content, mode, name))
 
     def read_file(self, path: str | os.PathLike[str], *, limit_bytes: int = READ_BYTES_MAX) -> bytes:
-        """The content of a file in it.
+        """Return the contents of a file in the sandbox.
 
         Args:
-            limit_bytes: a larger file is refused, whatever its program has made it: `get` copies a file of any size.
+            limit_bytes: the largest size to read. To copy a file of any size, use `get`.
 
         Raises:
-            MiniboxError: it isn't there, is no regular file, or is larger.
+            MiniboxError: it doesn't exist, is no regular file, or is larger than ``limit_bytes``.
         """
         return uninterrupted(lambda: box_files.read(self._box, os.fspath(path), limit_bytes))
 
     def put(self, source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-        """Copy a file or a directory of the host into it, by the rules of ``docker cp``: it is root's inside.
+        """Copy a file or directory from the host into the sandbox, by the rules of ``docker cp``. root owns the copy.
 
         Raises:
-            MiniboxError: one of both isn't there, or a file would replace a directory or the other way round.
+            MiniboxError: a path doesn't exist, or a file would replace a directory, or a directory a file.
         """
         uninterrupted(lambda: box_files.put(self._box, os.fspath(source), os.fspath(path)))
 
     def get(self, path: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
-        """Copy a file or a directory of it to the host, by the same rules: it is the caller's.
+        """Copy a file or directory from the sandbox to the host, by the rules of ``docker cp``. You own the copy.
 
         Raises:
-            MiniboxError: one of both isn't there, or a file would replace a directory or the other way round.
+            MiniboxError: a path doesn't exist, or a file would replace a directory, or a directory a file.
         """
         uninterrupted(lambda: box_files.get(self._box, os.fspath(path), os.fspath(destination)))
 
     def diff(self) -> list[tuple[str, str]]:
-        """What has changed in its root file system since its image, sorted by path: ``("A", "/etc/new")``.
+        """Return what has changed in the root file system compared to the image, sorted by path: ``("A", "/etc/new")``.
 
-        The first is A for what was added, C for changed, D for deleted.
+        A stands for added, C for changed, D for deleted.
         """
         from minibox.engine.differences import diff
 
@@ -74,16 +74,17 @@ class SandboxFiles:
         return uninterrupted(lambda: diff(self._box.root, self._box.id))
 
     def commit(self, reference: str, *, changes: Iterable[str] = (), message: str = "") -> str:
-        """Make an image of it, with a layer of what has changed; its processes are stopped meanwhile.
+        """Make an image from the sandbox, with its changes as a new layer. Its processes are paused meanwhile.
 
-        A database is better stopped before, so that all of it is in its files.
+        Stop a database first, so that all its data is in its files.
 
         Args:
-            reference: the image's name.
+            reference: the name of the new image.
             changes: Dockerfile instructions for its config, such as ``CMD ["serve"]``.
+            message: a comment, shown by ``minibox history``.
 
         Returns:
-            The image's id, ``sha256:`` and 64 digits.
+            The image's id: ``sha256:`` and 64 digits.
         """
         from minibox.engine.commit import CommitOptions, commit
 

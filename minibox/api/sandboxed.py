@@ -1,4 +1,4 @@
-"""`minibox.sandboxed`: a function that runs in a sandbox, on the calling interpreter's own files."""
+"""`minibox.sandboxed`: run a Python function in a sandbox that sees this interpreter's own files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:  # typing isn't imported inside: it would cost each call
 RESULT_BYTES = 64 << 20
 LENGTH_BYTES = 8
 CHUNK = 1 << 20
-GENERATORS = 0x20 | 0x80 | 0x200  # of co_flags: generators, coroutines and both; inspect
-INSIDE = "_minibox_sandbox"  # of sys.modules, set in the sandbox
+GENERATORS = 0x20 | 0x80 | 0x200  # bits of co_flags: generator, coroutine, async generator; see `inspect`
+INSIDE = "_minibox_sandbox"  # a key of sys.modules that is set in the sandbox
 
 
 class RemoteTraceback(Exception):
-    """Where in the sandbox an exception was raised; the cause of that exception here."""
+    """The traceback from inside the sandbox, as the ``__cause__`` of the exception raised here."""
 
     def __str__(self) -> str:
         return f'\n"""\n{self.args[0]}"""'
@@ -58,32 +58,34 @@ def sandboxed(
     result_bytes: int = RESULT_BYTES,
     **options: Unpack[ContainerOptions],
 ) -> Any:
-    """Have each call of a function run in a sandbox of its own, in a new interpreter.
+    """Decorator: run each call of a function in its own sandbox, in a new interpreter.
 
-    It sees, read-only, what this interpreter is made of (its own directories, the system's libraries and programs, and
-    what `sys.path` names; of a home only the modules that were imported) and a /tmp of its own; it has no network, no
-    capability, and nothing else of the host. It is found by its module and name, as multiprocessing finds it: a program
-    that is a script is run again there, without ``__name__ == "__main__"``. Called inside a sandbox, it is just called.
+    The function sees this interpreter's files read-only: its own directories, the system's libraries and programs, and
+    the entries of `sys.path` (of a home, only the modules that you have imported). It has its own /tmp, no network, no
+    capabilities, and sees nothing else of the host. The sandbox finds the function by module and name, as multiprocessing
+    does: if your program is a script, it runs again there, but without ``__name__ == "__main__"``. Inside a sandbox, a
+    call is an ordinary call.
 
-    Arguments go by pickle. So does what comes back, from who isn't trusted: it may be made of Python's plain types,
-    dates, paths and the like, and of the types in ``allow``, whose constructors and ``__setstate__`` are then called with
-    whatever it likes.
+    Arguments and results are pickled. Results come from code that isn't trusted: they may hold Python's plain types,
+    dates, paths and the like, and the types in ``allow``. The sandbox can call the constructors and ``__setstate__`` of
+    allowed types with any arguments.
 
     Args:
-        timeout: seconds that a call may take, with its start.
-        allow: types that a result or an exception may have.
-        trusted: load whatever it sends. It can then do here whatever you can: for code that is only limited.
-        result_bytes: more than that is not read.
+        timeout: seconds for a call, including the start of the sandbox.
+        allow: further types that results and exceptions may have.
+        trusted: load anything that the sandbox sends. The function can then do here whatever you can, so use this only
+            for code that you trust and just want to limit.
+        result_bytes: the maximum size of a result.
         options: see `ContainerOptions`; ``memory="256m", processes=16, cpu_time=5, output="1m", disk="16m"``.
 
     Raises:
-        UsageError: by the decorator: the function can't be found by its name, as a lambda's or an inner one's.
+        UsageError: from the decorator: the function can't be found by name, for example a lambda or a nested function.
 
-    A call raises what the function raises, with the traceback in the sandbox as its cause; and:
-        TimeoutExpired, LimitExceeded: with the verdict that says which limit.
-        SandboxCrashed: it ended without a result.
-        RemoteError: an exception of a type that isn't allowed.
-        UntrustedResult: a result of a type that isn't allowed.
+    A call raises what the function raises, with the traceback in the sandbox as ``__cause__``. It can also raise:
+        TimeoutExpired, LimitExceeded: a limit was hit; the verdict says which.
+        SandboxCrashed: the function ended without a result.
+        RemoteError: the function raised an exception whose type isn't allowed.
+        UntrustedResult: the result is too large, malformed, or has a type that isn't allowed.
         MiniboxError: the sandbox can't be made.
     """
 
@@ -108,17 +110,17 @@ def _check(function: Callable[..., Any]) -> None:
     if not callable(function) or not name or not hasattr(function, "__module__"):
         raise UsageError(f"sandbox {function!r}: not a function")
     if getattr(getattr(function, "__code__", None), "co_flags", 0) & GENERATORS:
-        raise UsageError(f"sandbox {name}: what a generator or a coroutine returns goes on here", "return a list")
+        raise UsageError(f"sandbox {name}: generators and coroutines can't be sandboxed", "return a list")
     if "<" in name:
         raise UsageError(
-            f"sandbox {name}: a {'lambda' if name.endswith('<lambda>') else 'function in a function'} has no name by which "
-            "another interpreter finds it",
-            "write it with def at the top of a module, and give it what it needs as arguments",
+            f"sandbox {name}: another interpreter can't import a "
+            f"{'lambda' if name.endswith('<lambda>') else 'nested function'} by name",
+            "define it with def at the top level of a module, and pass what it needs as arguments",
         )
 
 
 class _Call:
-    """A function, and how it is to be called."""
+    """A sandboxed function with its options."""
 
     def __init__(
         self,
@@ -149,7 +151,7 @@ class _Call:
                 try:
                     ours.sendall(packed)
                 except (BrokenPipeError, ConnectionResetError):
-                    pass  # it has ended already: of what, the verdict says
+                    pass  # it has ended already; the verdict will say why
                 answer = self._read(ours)
                 if answer is not None:
                     return self._value(answer)
@@ -165,8 +167,8 @@ class _Call:
             main = os.path.abspath(getattr(sys.modules["__main__"], "__file__", "") or "")
             if not os.path.isfile(main):
                 raise UsageError(
-                    f"sandbox {function.__qualname__}: this program is no file, which another interpreter could run",
-                    "put the function into a module",
+                    f"sandbox {function.__qualname__}: this program is not a file that another interpreter can run",
+                    "move the function to a module",
                 )
         call = pickle.dumps((arguments, keywords), 5)
         prefixes = sys.prefix, sys.exec_prefix
@@ -178,7 +180,7 @@ class _Call:
         from minibox.api.options import run_options
 
         options: Any = dict(self._options)
-        # Process 1 is an init, since signals that a process sends itself, as by abort(3), are lost on process 1.
+        # Process 1 is an init, because process 1 ignores signals that it sends itself, for example by abort(3).
         defaults: Any = {"init": True, "read_only": True, "cwd": "/tmp", "cap_drop": ["ALL"]}
         if not any(word.partition(":")[0] == "/tmp" for word in options.get("tmpfs") or ()):
             options["tmpfs"] = [*(options.get("tmpfs") or ()), "/tmp:size=64m,exec"]
@@ -191,7 +193,7 @@ class _Call:
         return run_options("scratch", argv, defaults | options)
 
     def _read(self, ours: Any) -> bytes | None:
-        """What it has answered; None when it has ended before."""
+        """Read the answer; None if the sandbox ended without one."""
         data = bytearray()
         while True:
             try:
@@ -204,8 +206,8 @@ class _Call:
             length = int.from_bytes(data[:LENGTH_BYTES], "little")
             if len(data) >= LENGTH_BYTES:
                 if length > self._result_bytes:
-                    words = f"the result has {length} bytes, and {self._result_bytes} are read"
-                    raise UntrustedResult(words, "raise result_bytes")
+                    words = f"the result has {length} bytes, more than the limit of {self._result_bytes}"
+                    raise UntrustedResult(words, "set a larger result_bytes")
                 if len(data) >= LENGTH_BYTES + length:
                     return bytes(data[LENGTH_BYTES : LENGTH_BYTES + length])
 
@@ -217,7 +219,7 @@ class _Call:
                 return result
             case (False, bytes(packed), str(kind), str(text), str(traceback)):
                 raise self._error(packed, kind, text, traceback)
-        raise UntrustedResult("what the sandbox has sent is no answer")
+        raise UntrustedResult("the sandbox sent a malformed answer")
 
     def _error(self, packed: bytes, kind: str, text: str, traceback: str) -> Exception:
         from minibox.api.received import load
@@ -228,12 +230,12 @@ class _Call:
         except UntrustedResult:
             error = None
         if not isinstance(error, Exception):
-            error = RemoteError(f"{kind}: {text}", f"to have it as it is: allow=[{kind.rpartition('.')[2]}]")
+            error = RemoteError(f"{kind}: {text}", f"to get the original exception: allow=[{kind.rpartition('.')[2]}]")
         error.__cause__ = cause
         return error
 
     def _ended(self, box: Embedded) -> Exception:
-        """It has ended without an answer."""
+        """Return the exception for a sandbox that ended without an answer."""
         from minibox.engine.ends import LIMITS, WALL_TIME
 
         assert box.main

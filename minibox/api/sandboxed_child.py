@@ -1,18 +1,18 @@
-"""What runs in the sandbox of a sandboxed function: it gets the call by the socket that is its standard input, and answers.
+"""The program inside the sandbox of a sandboxed function: it reads the call from a socket, its standard input, and answers.
 
-Its text is given to the interpreter by ``-c``: it imports nothing of minibox, which may not be there.
+The interpreter gets its source by ``-c``. It imports nothing from minibox, which may not be installed there.
 
-A message is its length, 8 bytes, and a pickle. The call: the module search path, how to find the module, the function's
-qualified name, its arguments. The answer: True and the result; or False, the exception's pickle (b"" where it can't be
-pickled), its type's name, its text and its traceback.
+A message is its length, 8 bytes, and a pickle. A call has the module search path, the prefixes, the module, the main
+program's path, the function's qualified name, and the pickled arguments. An answer is True and the result; or False, the
+pickled exception (b"" if it can't be pickled), the name of its type, its text and its traceback.
 """
 
-import _pickle as pickle  # without its Python part, which imports much
+import _pickle as pickle  # only the C part: the Python part imports a lot
 import os
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # typing isn't imported inside: it would cost each call
+if TYPE_CHECKING:  # importing typing in the sandbox would slow down each call
     from typing import Any
 
 
@@ -35,7 +35,7 @@ def answer(*values: object) -> None:
 
 
 def load_main(path: str) -> None:
-    """As multiprocessing does for a new interpreter: the program, but not as the one that is run."""
+    """Load the main program under another name than ``__main__``, as multiprocessing does in a new interpreter."""
     import runpy
     import types
 
@@ -61,7 +61,7 @@ def failure(error: BaseException) -> "tuple[bytes, str, str, str]":
 
     kind = type(error)
     tail = error.__traceback__
-    for _ in range(2):  # of `call`, and of this module
+    for _ in range(2):  # skip the frames of this module and of `call`
         tail = tail.tb_next if tail and tail.tb_next else tail
     try:
         packed = pickle.dumps(error, 5)
@@ -76,7 +76,7 @@ os.dup2(os.open("/dev/null", os.O_RDWR), 0)
 search_path, prefixes, *where = pickle.loads(read_all(int.from_bytes(read_all(8), "little")))
 sys.path[:] = search_path
 sys.prefix, sys.exec_prefix = prefixes
-sys.modules["_minibox_sandbox"] = sys  # a sandboxed function that is called in here is in a sandbox already
+sys.modules["_minibox_sandbox"] = sys  # sandboxed functions that are called from here run directly
 sent: "tuple[object, ...]"
 try:
     sent = (True, call(*where))

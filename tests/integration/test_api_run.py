@@ -128,11 +128,11 @@ def test_it_dies_with_its_program(environment: dict[str, str], request: pytest.F
     assert command("ps", "-aq").stdout == ""  # and the next command collects what it left
 
 
-def test_a_word_or_a_value_that_is_no_text_is_refused(api: None) -> None:
+def test_a_word_or_a_value_must_be_a_string_or_a_path(api: None) -> None:
     wrong: Any = 3
-    with pytest.raises(TypeError, match="word 1 of the command is no text, but 3"):
+    with pytest.raises(TypeError, match="word 1 of the command must be a string or a path, not 3"):
         minibox.run("base", ["sleep", wrong])
-    with pytest.raises(TypeError, match="the value of the environment variable A is no text, but 3"):
+    with pytest.raises(TypeError, match="the value of environment variable A must be a string or a path, not 3"):
         minibox.run("base", ["true"], env={"A": wrong})
     with pytest.raises(TypeError):
         minibox.run("base", ["cat"], input=wrong)

@@ -162,7 +162,7 @@ def test_where_the_host_cant_a_test_is_skipped_with_the_reason_or_fails_in_ci(su
     text = "def test_it(sandbox): pass\ndef test_another(): pass"
     done = suite(text, "-rs", env=nowhere)
     assert outcomes(done) == {"passed": 1, "skipped": 1}, done.stdout
-    assert "this host can't run its sandboxes: " in done.stdout and "/proc/nowhere" in done.stdout
+    assert "this host can't run the test's sandboxes: " in done.stdout and "/proc/nowhere" in done.stdout
     assert outcomes(suite(text, "--minibox-missing=fail", env=nowhere)) == {"passed": 1, "error": 1}
     (tmp_path / "pytest.ini").write_text("[pytest]\nminibox_missing = fail\n")
     assert outcomes(suite(text, env=nowhere)) == {"passed": 1, "error": 1}

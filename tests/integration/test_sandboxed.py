@@ -130,7 +130,7 @@ def test_inside_a_sandbox_it_is_just_called(api: None) -> None:
 
 @pytest.mark.parametrize(
     ("function", "says"),
-    [(lambda: None, "a lambda has no name"), (pickle.dumps, ""), (3, "not a function")],
+    [(lambda: None, "can't import a lambda by name"), (pickle.dumps, ""), (3, "not a function")],
 )
 def test_what_can_not_be_found_by_its_name_is_refused(function: Any, says: str) -> None:
     if not says:
@@ -153,7 +153,7 @@ def test_a_closure_is_refused() -> None:
     def closure() -> int:
         return value
 
-    with pytest.raises(minibox.UsageError, match="a function in a function has no name"):
+    with pytest.raises(minibox.UsageError, match="can't import a nested function by name"):
         minibox.sandboxed(closure)
 
 
@@ -201,7 +201,7 @@ def test_a_script_in_a_home_shows_itself_and_nothing_else_of_it(
 def test_a_program_without_a_file_says_so(environment: dict[str, str]) -> None:
     code = "import minibox\n@minibox.sandboxed\ndef one(): return 1\none()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert "this program is no file" in done.stderr
+    assert "this program is not a file" in done.stderr
 
 
 def test_a_python_that_only_root_may_enter(environment: dict[str, str], session_directory: Path) -> None:
