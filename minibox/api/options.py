@@ -135,9 +135,7 @@ def variables(env: Mapping[str, str]) -> tuple[str, ...]:
     for name in env:
         if not name or "=" in name:
             raise UsageError(f"invalid environment variable name {name!r}")
-    return tuple(
-        f"{name}={text_of(value, f'the value of environment variable {name}')}" for name, value in env.items()
-    )
+    return tuple(f"{name}={text_of(value, f'the value of environment variable {name}')}" for name, value in env.items())
 
 
 def text_of(value: object, what: str) -> str:

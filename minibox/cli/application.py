@@ -1,4 +1,4 @@
-"""The click application: the tree of commands, loaded one by one, and click's errors in our words."""
+"""The click application: the tree of commands, each imported when it is used, and click's errors in minibox's words."""
 
 from __future__ import annotations
 
@@ -19,66 +19,66 @@ if TYPE_CHECKING:
 
     ParamType = click.ParamType[Any]
 else:
-    ParamType = click.ParamType  # of click 8.1 it has no parameter
+    ParamType = click.ParamType  # not generic in click 8.1
 
 WIDTH_MAX = 120
 CONTEXT_SETTINGS = {"max_content_width": WIDTH_MAX}
 
-#: Heading, command, module of `minibox.cli`, its attribute, help; the help is here so that `--help` loads no command.
+#: Heading, command, module of `minibox.cli`, its attribute, help. The help is here so that `--help` imports no command.
 COMMANDS = (
     ("Run", "run", "container", "run", "Run a command in a new container"),
-    ("Run", "exec", "inside", "exec_", "Run a command in a container that runs"),
-    ("Run", "shell", "container", "shell", "Open the best shell that an image has"),
+    ("Run", "exec", "inside", "exec_", "Run a command in a running container"),
+    ("Run", "shell", "container", "shell", "Open a shell in an image or a container"),
     ("Look inside", "explain", "system", "explain", "Show the steps of a run without running it"),
-    ("Look inside", "inspect", "inspect", "inspect", "Show all about a container or an image"),
-    ("Look inside", "why", "why", "why", "Show how containers came to their end"),
-    ("Look inside", "doctor", "system", "doctor", "Show what this machine can do, and how to fix the rest"),
-    ("Images", "image", "application", "image", "Manage images: the commands on images, below one name"),
+    ("Look inside", "inspect", "inspect", "inspect", "Show details of containers and images"),
+    ("Look inside", "why", "why", "why", "Show why containers ended"),
+    ("Look inside", "doctor", "system", "doctor", "Check what this machine supports, and how to fix the rest"),
+    ("Images", "image", "application", "image", "Manage images"),
     ("Images", "images", "image", "images", "List images"),
-    ("Images", "tag", "image", "tag", "Give an image one more name"),
+    ("Images", "tag", "image", "tag", "Give an image another name"),
     ("Images", "rmi", "image", "rmi", "Remove images"),
     ("Images", "history", "image", "history", "Show how an image was made"),
     ("Images", "search-local", "image", "search_local", "Find images in the store by name, label or file"),
-    ("Images", "pull", "registry", "pull", "Bring an image from a registry"),
-    ("Images", "push", "registry", "push", "Bring an image to a registry"),
-    ("Images", "save", "archive", "save", "Write images to an archive"),
-    ("Images", "load", "archive", "load", "Bring images from an archive"),
+    ("Images", "pull", "registry", "pull", "Download an image from a registry"),
+    ("Images", "push", "registry", "push", "Upload an image to a registry"),
+    ("Images", "save", "archive", "save", "Save images to an archive"),
+    ("Images", "load", "archive", "load", "Load images from an archive"),
     ("Images", "import", "archive", "import_", "Make an image from a tar archive of a root file system"),
-    ("Containers", "container", "application", "container", "Manage containers: their commands, below one name"),
+    ("Containers", "container", "application", "container", "Manage containers"),
     ("Containers", "ps", "ps", "ps", "List containers"),
-    ("Containers", "create", "life", "create", "Make a container, to be started later"),
-    ("Containers", "start", "life", "start", "Start containers that were created or have ended"),
+    ("Containers", "create", "life", "create", "Create a container without starting it"),
+    ("Containers", "start", "life", "start", "Start created or stopped containers"),
     ("Containers", "stop", "life", "stop", "Stop containers"),
-    ("Containers", "restart", "life", "restart", "Stop containers, and start them again"),
-    ("Containers", "kill", "life", "kill", "Send containers a signal"),
-    ("Containers", "pause", "life", "pause", "Freeze containers"),
-    ("Containers", "unpause", "life", "unpause", "Let frozen containers go on"),
+    ("Containers", "restart", "life", "restart", "Restart containers"),
+    ("Containers", "kill", "life", "kill", "Send a signal to containers"),
+    ("Containers", "pause", "life", "pause", "Pause containers"),
+    ("Containers", "unpause", "life", "unpause", "Resume paused containers"),
     ("Containers", "wait", "life", "wait", "Wait until containers have ended"),
-    ("Containers", "attach", "inside", "attach", "Join your terminal to a container"),
-    ("Containers", "logs", "inside", "logs", "Show what a container has written"),
+    ("Containers", "attach", "inside", "attach", "Attach your terminal to a container"),
+    ("Containers", "logs", "inside", "logs", "Show the output of a container"),
     ("Containers", "top", "inside", "top", "Show the processes of a container"),
     ("Containers", "port", "inside", "port", "Show the published ports of a container"),
-    ("Containers", "healthcheck", "application", "healthcheck", "Check the health of containers by hand"),
-    ("Containers", "rename", "life", "rename", "Give a container another name"),
+    ("Containers", "healthcheck", "application", "healthcheck", "Check the health of containers"),
+    ("Containers", "rename", "life", "rename", "Rename a container"),
     ("Containers", "rm", "life", "rm", "Remove containers"),
-    ("Containers", "stats", "stats", "stats", "Show what containers use, live"),
-    ("Containers", "update", "update", "update", "Change limits of containers, while they run too"),
+    ("Containers", "stats", "stats", "stats", "Show the resource usage of containers, live"),
+    ("Containers", "update", "update", "update", "Change the limits of containers, even of running ones"),
     ("Containers", "diff", "changes", "diff", "Show what changed in a container, or between two"),
     ("Containers", "cp", "changes", "cp", "Copy files between a container and the host"),
-    ("Containers", "commit", "changes", "commit", "Make an image of a container"),
-    ("Containers", "export", "changes", "export", "Write the files of a container as a tar archive"),
-    ("Containers", "network", "application", "network", "Manage networks: containers that reach each other by name"),
+    ("Containers", "commit", "changes", "commit", "Make an image from a container"),
+    ("Containers", "export", "changes", "export", "Write the files of a container to a tar archive"),
+    ("Containers", "network", "application", "network", "Manage networks: their containers reach each other by name"),
     ("Containers", "volume", "application", "volume", "Manage volumes: data that outlives containers"),
-    ("Other", "events", "events", "events", "Show what happens, live"),
+    ("Other", "events", "events", "events", "Show events of containers, images and volumes, live"),
     ("Other", "login", "registry", "login", "Log in to a registry"),
     ("Other", "logout", "registry", "logout", "Log out of a registry"),
-    ("Other", "system", "application", "system", "Manage the disk: what is used, unused, damaged"),
-    ("Other", "info", "info", "info", "Show counts, drivers, and what this machine is"),
+    ("Other", "system", "application", "system", "Manage disk space: show it, free it, check for damage"),
+    ("Other", "info", "info", "info", "Show counts, drivers and this machine's properties"),
     ("Other", "version", "system", "version", "Show versions"),
-    ("Other", "completion", "system", "completion", "Print the script that completes words in a shell"),
+    ("Other", "completion", "system", "completion", "Print a completion script for your shell"),
 )
 
-#: Below `image`, as in Docker: what stands under "Images" above, two by a shorter name, and what is only there.
+#: Subcommands of `image`, as in Docker: the commands under "Images" above, two with a shorter name, and a few more.
 IMAGE_COMMANDS = (
     *(
         ("Commands", {"images": "ls", "rmi": "rm"}.get(name, name), *rest)
@@ -86,62 +86,62 @@ IMAGE_COMMANDS = (
         if heading == "Images" and name != "image"
     ),
     ("Commands", "diff", "changes", "diff", "Show what changed in an image, or between two"),
-    ("Commands", "inspect", "inspect", "inspect_image", "Show all about an image"),
-    ("Commands", "prune", "image", "prune", "Remove images that nobody needs"),
+    ("Commands", "inspect", "inspect", "inspect_image", "Show details of images"),
+    ("Commands", "prune", "image", "prune", "Remove unused images"),
 )
 
-#: Below `container`: as for `image`.
+#: Subcommands of `container`, like those of `image`.
 CONTAINER_COMMANDS = (
     *(
         ("Commands", {"ps": "ls"}.get(name, name), *rest)
         for heading, name, *rest in COMMANDS
         if heading in ("Run", "Containers") and name not in ("container", "network", "volume", "shell")
     ),
-    ("Commands", "inspect", "inspect", "inspect", "Show all about a container"),
-    ("Commands", "prune", "disk", "prune_containers", "Remove containers that don't run"),
+    ("Commands", "inspect", "inspect", "inspect", "Show details of containers"),
+    ("Commands", "prune", "disk", "prune_containers", "Remove all stopped containers"),
 )
 
 VOLUME_COMMANDS = (
-    ("Commands", "create", "volume", "create", "Make a volume"),
-    ("Commands", "inspect", "volume", "inspect", "Show all about volumes"),
+    ("Commands", "create", "volume", "create", "Create a volume"),
+    ("Commands", "inspect", "volume", "inspect", "Show details of volumes"),
     ("Commands", "ls", "volume", "ls", "List volumes"),
-    ("Commands", "prune", "volume", "prune", "Remove volumes that no container has"),
+    ("Commands", "prune", "volume", "prune", "Remove unused volumes"),
     ("Commands", "rm", "volume", "rm", "Remove volumes"),
 )
 
 NETWORK_COMMANDS = (
-    ("Commands", "connect", "network", "connect", "Put a container on a network"),
-    ("Commands", "create", "network", "create", "Make a network"),
-    ("Commands", "disconnect", "network", "disconnect", "Take a container off a network"),
-    ("Commands", "inspect", "network", "inspect", "Show all about networks"),
+    ("Commands", "connect", "network", "connect", "Connect a container to a network"),
+    ("Commands", "create", "network", "create", "Create a network"),
+    ("Commands", "disconnect", "network", "disconnect", "Disconnect a container from a network"),
+    ("Commands", "inspect", "network", "inspect", "Show details of networks"),
     ("Commands", "ls", "network", "ls", "List networks"),
-    ("Commands", "prune", "network", "prune", "Remove networks that no container is on"),
+    ("Commands", "prune", "network", "prune", "Remove unused networks"),
     ("Commands", "rm", "network", "rm", "Remove networks"),
 )
 
 SYSTEM_COMMANDS = (
-    ("Commands", "boot", "disk", "boot", "Start what should run after a boot"),
-    ("Commands", "check", "disk", "check", "Verify all that is on disk"),
-    ("Commands", "df", "disk", "df", "Show what is used of the disk"),
-    ("Commands", "events", "events", "events", "Show what happens, live"),
-    ("Commands", "info", "info", "info", "Show counts, drivers, and what this machine is"),
-    ("Commands", "prune", "disk", "prune", "Remove what nobody needs"),
+    ("Commands", "boot", "disk", "boot", "Start containers by their restart policy after a boot"),
+    ("Commands", "check", "disk", "check", "Check everything on disk for damage"),
+    ("Commands", "df", "disk", "df", "Show the disk usage"),
+    ("Commands", "events", "events", "events", "Show events of containers, images and volumes, live"),
+    ("Commands", "info", "info", "info", "Show counts, drivers and this machine's properties"),
+    ("Commands", "prune", "disk", "prune", "Remove unused containers, networks and images"),
 )
 
-#: Options of `docker run` that a user may type here, and what to do instead.
+#: Options of `docker run` that minibox lacks, and what to use instead.
 DOCKER_ONLY = {
-    "--volumes-from": "name the directories with -v",
+    "--volumes-from": "mount the same volumes or directories with -v",
 }
 
 
 class RefusedValue(click.BadParameter):
-    """A value that is refused in our own words, with what to write instead."""
+    """An invalid value, with minibox's own message and a hint what to write instead."""
 
     advice: str | None = None
 
 
 class Application(click.Group):
-    """Commands by ``rows`` of heading, name, module, attribute, help; a module is imported when its command is used."""
+    """A group of the commands in ``rows``; see `COMMANDS`. A command's module is imported when the command is used."""
 
     rows: tuple[tuple[str, ...], ...] = COMMANDS
 
@@ -189,23 +189,23 @@ Examples:
   minibox shell base                 look around in it
   minibox explain run base true      see every step of a start
 \b
-minibox COMMAND --help says more about a command.""",
+minibox COMMAND --help shows more about a command.""",
 )
-@click.option("--root", metavar="DIR", help="Keep images and containers here  [$MINIBOX_ROOT]", type=click.Path())
-@click.option("--runroot", metavar="DIR", help="Keep run-time state here  [$MINIBOX_RUNROOT]", type=click.Path())
+@click.option("--root", metavar="DIR", help="Directory for images and containers  [$MINIBOX_ROOT]", type=click.Path())
+@click.option("--runroot", metavar="DIR", help="Directory for run-time state  [$MINIBOX_RUNROOT]", type=click.Path())
 @click.option(
     "--storage-driver",
     metavar="NAME",
-    help="Keep layers and containers by overlay, btrfs, erofs or copy  [$MINIBOX_STORAGE_DRIVER]",
+    help="Store layers and containers with overlay, btrfs, erofs or copy  [$MINIBOX_STORAGE_DRIVER]",
     shell_complete=lambda ctx, param, incomplete: [name for name in DRIVERS if name.startswith(incomplete)],
 )
-@click.option("--debug", is_flag=True, help="Show a traceback with an error")
+@click.option("--debug", is_flag=True, help="Show a traceback with each error")
 @click.option("--version", is_flag=True, help="Show the version and exit")
 @click.pass_context
 def application(
     ctx: click.Context, root: str | None, runroot: str | None, storage_driver: str | None, debug: bool, version: bool
 ) -> None:
-    """Run a command in a container, and see how it is done."""
+    """Run containers, and see how they work."""
     ctx.obj = make_settings(
         {"root": root, "runroot": runroot, "storage_driver": storage_driver, "debug": debug}, os.environ
     )
@@ -243,7 +243,7 @@ class SystemCommands(Application):
 
 
 def _group(name: str, cls: type[Application], example: str, help_text: str) -> click.Group:
-    """A command that has commands below it, and shows them when none is given."""
+    """Make a command with subcommands, which shows its help when none is given."""
 
     def show_help() -> None:
         ctx = click.get_current_context()
@@ -257,7 +257,7 @@ def _group(name: str, cls: type[Application], example: str, help_text: str) -> c
         subcommand_metavar="COMMAND [ARG]...",
         context_settings=CONTEXT_SETTINGS,
         help=help_text,
-        epilog=f"\b\nExample:\n  minibox {name} {example}\n\nminibox {name} COMMAND --help says more about a command.",
+        epilog=f"\b\nExample:\n  minibox {name} {example}\n\nminibox {name} COMMAND --help shows more about a command.",
     )
 
 
@@ -266,21 +266,21 @@ container = _group("container", ContainerCommands, "ls", "Manage containers.")
 network = _group("network", NetworkCommands, "ls", "Manage networks.")
 volume = _group("volume", VolumeCommands, "ls", "Manage volumes.")
 healthcheck = _group("healthcheck", HealthCommands, "run web", "Check the health of containers.")
-system = _group("system", SystemCommands, "df", "Manage what is on disk.")
+system = _group("system", SystemCommands, "df", "Manage disk space and the whole system.")
 
 
 def run_click(words: list[str]) -> int:
-    """Read ``words`` with click and run the command; its exit status.
+    """Parse ``words`` with click, run the command, and return its exit status.
 
     Raises:
-        UsageError: the words don't fit the command.
+        UsageError: the command line is wrong.
     """
     if instruction := os.environ.get(COMPLETE_VARIABLE):
         from minibox.cli.completion import complete
 
         return complete(application, instruction)
     try:
-        # Not application.main(): that exits, and replaces sys.stdout, when a pipe breaks.
+        # Not application.main(): it exits, and replaces sys.stdout when a pipe breaks.
         with application.make_context("minibox", words) as ctx:
             status: Any = application.invoke(ctx)
     except click.exceptions.Exit as request:
@@ -291,10 +291,10 @@ def run_click(words: list[str]) -> int:
 
 
 def settings_of(ctx: click.Context) -> Settings:
-    """The settings of a command, with directories that are ours to use; also while a command line is only being completed.
+    """Return the settings after checking that minibox may use their directories. Works during completion, too.
 
     Raises:
-        UnsafeDirectory: they aren't.
+        UnsafeDirectory: another user could change a directory.
     """
     return ctx.obj.claimed() if isinstance(ctx.obj, Settings) else named_settings(ctx)
 
@@ -314,12 +314,12 @@ def complete_container(ctx: click.Context, param: click.Parameter, incomplete: s
 
 
 def named_settings(ctx: click.Context) -> Settings:
-    """The same for who uses no directory of ours, or says what is wrong with one."""
+    """Return the settings without that check, for commands that don't use the directories or report on them."""
     return ctx.obj if isinstance(ctx.obj, Settings) else make_settings(ctx.find_root().params, os.environ)
 
 
 def usage_error(error: click.ClickException) -> UsageError:
-    """A click error as one line in our words, with a hint."""
+    """Turn an error of click into one line in minibox's words, with a hint."""
     ctx = getattr(error, "ctx", None)
     path = _typed(ctx) if ctx is not None else "minibox"
     see = f"see {path} --help"
@@ -345,7 +345,7 @@ def usage_error(error: click.ClickException) -> UsageError:
 
 
 def _typed(ctx: click.Context) -> str:
-    """The commands as they are typed: unlike `command_path`, without the arguments of those above."""
+    """Return the commands as the user types them: like `command_path`, but without the arguments of parent commands."""
     return " ".join([*([_typed(ctx.parent)] if ctx.parent is not None else []), str(ctx.info_name)])
 
 

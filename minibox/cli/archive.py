@@ -1,4 +1,4 @@
-"""Commands that bring images in from archives, and out: load, save, import."""
+"""Commands for image archives: load, save, import."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from minibox.image.resolved import ResolvedImage
 
-FORMATS = ("docker-archive", "oci-archive")  # as in image.archive_save, which --help doesn't load
+FORMATS = ("docker-archive", "oci-archive")  # as in image.archive_save, which --help must not import
 URL_SCHEMES = ("http://", "https://")
 URL_TIMEOUT_S = 30
 
@@ -29,22 +29,24 @@ Examples:
   docker save web | minibox load
   minibox load -i layout/     a directory with an OCI image layout"""
 )
-@click.option("-i", "--input", "path", metavar="FILE", help="Read this file, or this directory, and not stdin")
-@click.option("--platform", metavar="PLATFORM", default="", help="Choose the images for OS/ARCH[/VARIANT]")
-@click.option("-q", "--quiet", is_flag=True, help="Print what was loaded only")
+@click.option("-i", "--input", "path", metavar="FILE", help="Read this file or directory instead of stdin")
+@click.option("--platform", metavar="PLATFORM", default="", help="Load only the images for OS/ARCH[/VARIANT]")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the names of the loaded images")
 @click.pass_context
 def load(ctx: click.Context, path: str | None, platform: str, quiet: bool) -> None:
-    """Bring the images of an archive into the store.
+    """Load the images of an archive into the store.
 
-    The archive is one of docker save, podman save, skopeo or minibox save: Docker's form or an OCI image layout, plain
-    or compressed by gzip, zstd, bzip2 or xz. The images get the names that it says.
+    docker save, podman save, skopeo and minibox save write such archives: in Docker's format or as an OCI image layout,
+    plain or compressed with gzip, zstd, bzip2 or xz. The images get the names in the archive.
     """
     from minibox.engine import archives
     from minibox.image.platform import host_platform, runs
     from minibox.image.reference import parse
 
     if path in (None, "-") and sys.stdin.isatty():
-        raise UsageError("there is no archive on stdin", "minibox load -i FILE, or docker save IMAGE | minibox load")
+        raise UsageError(
+            "stdin is a terminal, not an archive", "minibox load -i FILE, or docker save IMAGE | minibox load"
+        )
     settings = settings_of(ctx)
     source = path if path is not None and path != "-" else sys.stdin.buffer
     loaded = archives.load(
@@ -52,7 +54,7 @@ def load(ctx: click.Context, path: str | None, platform: str, quiet: bool) -> No
     )
     for image in loaded:
         if not platform and not quiet and not runs(host_platform(), image.platform):
-            click.echo(f"minibox: the image is for {image.platform}, and this machine is {host_platform()}", err=True)
+            click.echo(f"minibox: the image is for {image.platform}, but this machine is {host_platform()}", err=True)
         for name in image.names:
             click.echo(f"Loaded image: {parse(name).familiar}")
         if not image.names:
@@ -67,19 +69,18 @@ Examples:
   minibox save web:1.0 db:2 | gzip > both.tar.gz
   minibox save --format oci-archive -o web.tar web:1.0"""
 )
-@click.option("-o", "--output", metavar="FILE", help="Write this file, and not to stdout")
+@click.option("-o", "--output", metavar="FILE", help="Write to this file instead of stdout")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True,
-    help="docker-archive is an OCI image layout with Docker's manifest beside: all tools read it",
+    help="docker-archive is an OCI image layout with Docker's manifest added; all tools read it",
 )  # fmt: skip
-@click.option("--platform", metavar="PLATFORM", default="", help="Choose the images for OS/ARCH[/VARIANT]")
+@click.option("--platform", metavar="PLATFORM", default="", help="Save only the images for OS/ARCH[/VARIANT]")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
 @click.pass_context
 def save(ctx: click.Context, output: str | None, form: str, platform: str, images: tuple[str, ...]) -> None:
-    """Write images to an archive, for docker load, podman load, skopeo and minibox load.
+    """Save images to an archive, for docker load, podman load, skopeo and minibox load.
 
-    A name without a tag means all images of that name. Layers stay as they are, and images that share some have them
-    in the archive once.
+    A name without a tag means all images of that name. Layers are stored unchanged, and shared layers only once.
     """
     from minibox.cli.output import archive_output
     from minibox.engine import archives
@@ -101,15 +102,15 @@ Examples:
     help="Apply a Dockerfile instruction to the image's config: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, "
     "ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR",
 )  # fmt: skip
-@click.option("-m", "--message", metavar="TEXT", default="", help="Say in the image's history where it comes from")
-@click.option("--platform", metavar="PLATFORM", default="", help="Say that it is for OS/ARCH[/VARIANT]")
+@click.option("-m", "--message", metavar="TEXT", default="", help="Set the comment in the image's history")
+@click.option("--platform", metavar="PLATFORM", default="", help="Set the image's platform: OS/ARCH[/VARIANT]")
 @click.argument("file", metavar="FILE|URL|-")
 @click.argument("image", metavar="[IMAGE]", default="")
 @click.pass_context
 def import_(ctx: click.Context, file: str, image: str, changes: tuple[str, ...], message: str, platform: str) -> None:
-    """Make IMAGE of the tar archive of a root file system; `-` is stdin.
+    """Make IMAGE from a tar archive of a root file system, and print its id. `-` reads stdin.
 
-    It may be compressed by gzip, zstd, bzip2 or xz. Printed is the id of the image.
+    The archive may be compressed with gzip, zstd, bzip2 or xz.
     """
     from minibox.engine import archives
 
@@ -122,7 +123,7 @@ def import_(ctx: click.Context, file: str, image: str, changes: tuple[str, ...],
         made = _import_url(file, image, options)
     elif file == "-":
         if sys.stdin.isatty():
-            raise UsageError("there is no archive on stdin", "minibox import FILE [IMAGE]")
+            raise UsageError("stdin is a terminal, not an archive", "minibox import FILE [IMAGE]")
         made = archives.import_tar(sys.stdin.buffer, image, **options)
     else:
         made = archives.import_tar(file, image, **options)
@@ -131,7 +132,7 @@ def import_(ctx: click.Context, file: str, image: str, changes: tuple[str, ...],
 
 
 def show_notes(root: str, chain_ids: Any) -> None:
-    """Tell what is different in the unpacked layers from what their images say."""
+    """Print how the unpacked layers differ from what their images say."""
     from minibox.image.layer import notes
 
     for note in notes(root, list(dict.fromkeys(chain_ids))):
@@ -139,7 +140,7 @@ def show_notes(root: str, chain_ids: Any) -> None:
 
 
 class _Whole:
-    """A response that is an error when it ends too early: http.client says nothing, and half a tar may look sound."""
+    """A response that raises an error if it ends early: http.client doesn't, and half a tar can look complete."""
 
     def __init__(self, response: HTTPResponse, url: str) -> None:
         self._response, self._url = response, url
@@ -147,7 +148,9 @@ class _Whole:
     def read(self, size: int, /) -> bytes:
         data = self._response.read(size)
         if not data and self._response.length:
-            raise MiniboxError(f"import {self._url}: it broke off, {self._response.length} bytes before its end")
+            raise MiniboxError(
+                f"import {self._url}: the download ended early, {self._response.length} bytes are missing"
+            )
         return data
 
 
@@ -162,7 +165,7 @@ def _import_url(url: str, image: str, options: dict[str, Any]) -> ResolvedImage:
         with urlopen(url, timeout=URL_TIMEOUT_S) as response:
             return archives.import_tar(_Whole(response, url), image, **options)
     except HTTPError as error:
-        raise MiniboxError(f"import {url}: the server answers {error.code} {error.reason}") from error
+        raise MiniboxError(f"import {url}: the server answered {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:
         why = error.reason if isinstance(error, URLError) else error
         said = kernel_says(why) if isinstance(why, OSError) and why.errno in errorcode else why

@@ -1,4 +1,4 @@
-"""Commands on what a container has changed, and for getting files in and out: diff, commit, export, cp."""
+"""Commands for a container's files: diff, commit, export, cp."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def complete_tree(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 
 def complete_end(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete a path of the host's, or the name of a container or an image with its colon."""
+    """Complete a path of the host, or the name of a container or an image followed by a colon."""
     from click.shell_completion import CompletionItem
 
     if incomplete.startswith(("/", ".")):
@@ -37,21 +37,21 @@ def complete_end(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 @click.command(
     epilog="""\b
 Examples:
-  minibox diff web               what the container web changed in its image
-  minibox diff debian:12         what the topmost layer changed in those below
+  minibox diff web               what the container web has changed
+  minibox diff debian:12         what the topmost layer changes
   minibox diff app:1.0 app:1.1   what is different in the newer image
   minibox diff --json web app:1.1"""
 )
-@click.option("--format", "form", type=click.Choice(["json"]), help="Print JSON, as --json does")
+@click.option("--format", "form", type=click.Choice(["json"]), help="Print JSON, like --json")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects with Kind and Path")
 @click.argument("name", metavar="CONTAINER|IMAGE|LAYER", shell_complete=complete_tree)
 @click.argument("other", metavar="[OTHER]", required=False, shell_complete=complete_tree)
 @click.pass_context
 def diff(ctx: click.Context, name: str, other: str | None, form: str | None, as_json: bool) -> None:
-    """Show what was added (A), changed (C) and deleted (D).
+    """Show which files were added (A), changed (C) and deleted (D).
 
-    Of a container since its image, of an image or a layer since the layer below; with OTHER, what makes OTHER of the
-    first. A layer is named by its diff ID, chain ID or digest, or by the first digits of one.
+    A container is compared with its image, an image or a layer with the layer below it. With OTHER, show the changes
+    from the first to OTHER. Name a layer by its diff ID, chain ID or digest, or by the first digits of one.
     """
     from minibox.engine.differences import diff as find
 
@@ -67,7 +67,7 @@ def diff(ctx: click.Context, name: str, other: str | None, form: str | None, as_
 
 
 class Truth(ParamType):
-    """Docker's booleans, also behind a short option: ``-p=false``."""
+    """A boolean as Docker writes it, also after a short option: ``-p=false``."""
 
     name = "bool"
 
@@ -88,11 +88,11 @@ Examples:
   minibox commit web app:1.1
   minibox commit -c 'CMD ["/srv/start"]' -m "with certificates" web app:1.2"""
 )
-@click.option("-a", "--author", metavar="TEXT", default="", help="Who made it: Ann Lee <ann@example.com>")
+@click.option("-a", "--author", metavar="TEXT", default="", help="Author, such as: Ann Lee <ann@example.com>")
 @click.option(
     "-c", "--change", metavar="TEXT", multiple=True, help="Apply a Dockerfile instruction: CMD, ENV, USER ..."
 )
-@click.option("-m", "--message", metavar="TEXT", default="", help="Say why, in the image's history")
+@click.option("-m", "--message", metavar="TEXT", default="", help="Set the comment in the image's history")
 @click.option("-p", "--pause", metavar="BOOL", type=Truth(), default=True, help="Pause it meanwhile  [default: true]")
 @click.argument("container", shell_complete=complete_container)
 @click.argument("image", metavar="[IMAGE[:TAG]]", required=False)
@@ -106,10 +106,10 @@ def commit(
     message: str,
     pause: bool,
 ) -> None:
-    """Make an image of a container, and print its id.
+    """Make an image from a container, and print the image's id.
 
-    It has the layers of the container's image and one more, with what changed, and is run as the container was. What
-    is mounted in the container, volumes too, is not in it.
+    The image has the layers of the container's image and a new one with the container's changes, and runs like the
+    container. It doesn't include volumes and other mounts.
     """
     from minibox.engine.commit import CommitOptions
     from minibox.engine.commit import commit as make
@@ -129,9 +129,9 @@ Examples:
 @click.argument("container", shell_complete=complete_container)
 @click.pass_context
 def export(ctx: click.Context, output: str | None, container: str) -> None:
-    """Write a container's root file system as a tar archive.
+    """Write a container's root file system to a tar archive.
 
-    What is mounted in the container, volumes too, is not in it.
+    The archive doesn't include volumes and other mounts.
     """
     from minibox.cli.output import archive_output
     from minibox.engine.differences import export as write
@@ -143,24 +143,24 @@ def export(ctx: click.Context, output: str | None, container: str) -> None:
 @click.command(
     epilog="""\b
 Examples:
-  minibox cp web:/etc/hosts .             a file, under its name
-  minibox cp ./site/. web:/srv/           what is in a directory
-  minibox cp web:/var/log - | tar -tv     an archive on stdout
-  tar -c site | minibox cp - web:/srv     and one from stdin
-  minibox cp debian:12:/etc/os-release .  out of an image"""
+  minibox cp web:/etc/hosts .             copy a file
+  minibox cp ./site/. web:/srv/           copy the contents of a directory
+  minibox cp web:/var/log - | tar -tv     write an archive to stdout
+  tar -c site | minibox cp - web:/srv     unpack an archive from stdin
+  minibox cp debian:12:/etc/os-release .  copy from an image"""
 )
 @click.option("-a", "--archive", is_flag=True, help="Keep owners and set-user-ID bits")
-@click.option("-L", "--follow-link", is_flag=True, help="Where SRC is a symlink, copy what it leads to")
-@click.option("-q", "--quiet", is_flag=True, help="Don't say what was copied, which is said on a terminal only")
+@click.option("-L", "--follow-link", is_flag=True, help="If SRC is a symlink, copy its target")
+@click.option("-q", "--quiet", is_flag=True, help="Don't report what was copied; only a terminal gets that report")
 @click.argument("src", metavar="CONTAINER:SRC|SRC|-", shell_complete=complete_end)
 @click.argument("dest", metavar="DEST|CONTAINER:DEST|-", shell_complete=complete_end)
 @click.pass_context
 def cp(ctx: click.Context, src: str, dest: str, archive: bool, follow_link: bool, quiet: bool) -> None:
-    """Copy files between a container and the host, or out of an image.
+    """Copy files between a container and the host, or from an image.
 
-    A directory is copied with all that is in it: into DEST where DEST is a directory, as DEST where it isn't there;
-    `SRC/.` means what is in it. The container may run or have ended. What is made in it belongs to root, and what is
-    made on the host to you. With `-` an archive is written to stdout, or read from stdin and unpacked into DEST.
+    A directory is copied with its contents: into DEST if that is a directory, or as DEST if that doesn't exist.
+    `SRC/.` copies only the contents. The container may be running or stopped. root owns new files in the container, you
+    own new files on the host. `-` writes an archive to stdout, or unpacks one from stdin into DEST.
     """
     from minibox.cli.output import archive_stdout
     from minibox.engine.copy import CopyOptions, copy_in, copy_out
@@ -170,8 +170,8 @@ def cp(ctx: click.Context, src: str, dest: str, archive: bool, follow_link: bool
     source, destination = _end(src), _end(dest)
     if (source is None) == (destination is None):
         raise UsageError(
-            "copying from container to container is not supported" if source else "neither end is a container",
-            "copy to the host first" if source else "write CONTAINER:PATH for one of the two",
+            "copying between containers is not supported" if source else "neither SRC nor DEST is in a container",
+            "copy to the host first" if source else "write CONTAINER:PATH for one of them",
         )
     if source:
         target = archive_stdout("cp", "redirect it, or name a file or directory") if dest == "-" else dest
@@ -186,17 +186,15 @@ def cp(ctx: click.Context, src: str, dest: str, archive: bool, follow_link: bool
 
 
 def _end(word: str) -> tuple[str, str] | None:
-    """Name and path of ``NAME:PATH``; None for a path of the host's, which begins with ``/`` or ``.`` if it has a colon.
+    """Split ``NAME:PATH``; None for a path of the host, which must begin with ``/`` or ``.`` if it has a colon.
 
-    The name of an image may have a colon too: then the path is what follows ``:/``.
+    The name of an image may have a colon, too. The path is then what follows ``:/``.
     """
     if word.startswith(("/", ".")) or ":" not in word:
         return None
     name, _, path = word.partition(":/") if ":/" in word else word.partition(":")
     if not name or word.endswith(":"):
-        raise UsageError(
-            f"{word!r} names no file of a container", "write CONTAINER:PATH, or ./PATH for a file of that name"
-        )
+        raise UsageError(f"{word!r} is not CONTAINER:PATH", "write CONTAINER:PATH, or ./PATH for a file of the host")
     return name, f"/{path}"
 
 

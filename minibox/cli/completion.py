@@ -1,4 +1,4 @@
-"""Completion of words in bash, zsh and fish: click's, with candidates for our values."""
+"""Shell completion for bash, zsh and fish: click's, plus candidates for minibox's values."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SHELLS = ("bash", "zsh", "fish")
 SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 SECURITY = ("no-new-privileges", "seccomp=unconfined", "seccomp=")
 
-# bash parts words at ":" and "=", image names and options have both. So the line is handed over as it is, and the
-# answer is shortened by what stands before bash's own idea of the current word.
+# bash splits words at ":" and "=", which occur in image names and options. So the script passes the whole line on, and
+# the answer omits what comes before bash's own current word.
 _BASH_SOURCE = """\
 %(complete_func)s() {
     local IFS=$'\\n' line="${COMP_LINE:0:COMP_POINT}" response completion kind value
@@ -46,7 +46,7 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 
 
 class LineOfBash(BashComplete):
-    """bash, given the whole line up to the cursor instead of its own words."""
+    """Completion for bash, from the whole line up to the cursor instead of bash's words."""
 
     source_template = _BASH_SOURCE
 
@@ -63,7 +63,7 @@ class LineOfBash(BashComplete):
     def complete(self) -> str:
         args, incomplete = self.get_completion_args()
         bash_word = os.environ["COMP_CWORD"]
-        # When the current word of bash is a lone separator, what it replaces is empty.
+        # If bash's current word is only a separator, it replaces nothing.
         bash_word = "" if bash_word in (":", "=") else bash_word
         value = incomplete.partition("=")[2] if incomplete.startswith("-") and "=" in incomplete else incomplete
         cut = len(value) - len(bash_word) if value.endswith(bash_word) else 0
@@ -77,7 +77,7 @@ class LineOfBash(BashComplete):
 
 
 def complete(application: click.Command, instruction: str) -> int:
-    """Answer the shell's script: ``instruction`` is ``bash_complete`` or, for the script itself, ``bash_source``."""
+    """Print completions for ``bash_complete``, or the shell's script for ``bash_source``; other shells likewise."""
     shell, _, what = instruction.partition("_")
     if shell not in SHELLS or what not in ("source", "complete"):
         return 1
@@ -89,7 +89,7 @@ def complete(application: click.Command, instruction: str) -> int:
 
 
 def candidates(key: str, incomplete: str) -> list[CompletionItem]:
-    """What may stand for a value whose `Option.complete` is ``key``."""
+    """Return candidates for the value of an option whose `Option.complete` is ``key``."""
     if key in ("file", "dir"):
         return [CompletionItem(incomplete, type=key)]
     if key == "capability":
@@ -103,7 +103,7 @@ def candidates(key: str, incomplete: str) -> list[CompletionItem]:
 
 
 def image_candidates(settings: Settings, incomplete: str) -> list[CompletionItem]:
-    """The names of the images in the store, in short, and ``base``, which is made on first use."""
+    """Return the short names of the images in the store, and ``base``, which minibox makes on first use."""
     from minibox.image.store import ImageStore, parse_familiar
 
     try:
@@ -114,7 +114,7 @@ def image_candidates(settings: Settings, incomplete: str) -> list[CompletionItem
 
 
 def container_candidates(settings: Settings, incomplete: str) -> list[CompletionItem]:
-    """The names of the containers that are left."""
+    """Return the names of all containers."""
     from minibox.engine.removal import list_containers
 
     try:
@@ -125,7 +125,7 @@ def container_candidates(settings: Settings, incomplete: str) -> list[Completion
 
 
 def network_candidates(settings: Settings, incomplete: str) -> list[CompletionItem]:
-    """What may stand after ``--network``: the modes, and the names of the networks."""
+    """Return values for ``--network``: the modes, and the names of networks."""
     from minibox.network.named import networks
 
     try:

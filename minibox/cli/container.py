@@ -1,4 +1,4 @@
-"""Commands on containers: run, shell, rm."""
+"""The commands run and shell, and what other commands share with them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ADVICE = {
     "size": "write a number and a unit: 512m, 2g, 65536k",
     "float": "for example 2 or 0.5",
     "duration": "write numbers and units: 5s, 1m30s, 500ms",
-    "flag": "write true or false, or nothing",
+    "flag": "write true, false, or no value",
 }
 
 
 class Value(ParamType):
-    """The value of one option of the table."""
+    """The click type of an option in the table."""
 
     name = "value"
 
@@ -55,14 +55,14 @@ class Value(ParamType):
 
 
 class Flag(click.Option):
-    """A flag whose value the words carry: `RunCommand.parse_args` writes it behind each."""
+    """A flag that always has a value: `RunCommand.parse_args` adds it."""
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         parser.add_option(obj=self, opts=self.opts, dest=self.name, action="store", nargs=1)
 
 
 class RunCommand(click.Command):
-    """A command with the options of a table, read by Docker's rules and helped in groups."""
+    """A command with the options of a table. They are read by Docker's rules and grouped in the help."""
 
     table: tuple[Option, ...] = OPTIONS
     by_name: dict[str, Option] = BY_NAME
@@ -72,7 +72,7 @@ class RunCommand(click.Command):
         words = []
         for option, value in read:
             try:
-                convert(option, value)  # click looks at the last of several only
+                convert(option, value)  # of a repeated option, click checks only the last
             except ValueError as error:
                 raise refused(option, value, str(error), ctx) from None
             words.append(f"{option.names[0]}={value}")
@@ -92,7 +92,7 @@ class RunCommand(click.Command):
 
 
 def refuse_unread(left: list[str], ctx: click.Context, by_name: dict[str, Option]) -> None:
-    """Raise for a first word that looks like an option of ours, or of several in one, and couldn't be read."""
+    """Raise an error if the first remaining word is an unknown option, or an option without its value."""
     word = left[0] if left else ""
     if word[:1] != "-" or word in ("-", "--", "--help"):
         return
@@ -106,21 +106,21 @@ def refuse_unread(left: list[str], ctx: click.Context, by_name: dict[str, Option
 def refused(
     option: Option, value: str, why: str, ctx: click.Context | None, param: click.Parameter | None = None
 ) -> RefusedValue:
-    """The error for a value that can't be meant."""
+    """Return the error for an invalid value."""
     error = RefusedValue(f"invalid value {value!r} for {option.names[0]}: {why}", ctx, param)
     error.advice = f"one of {', '.join(option.choices)}" if option.kind == "choice" else ADVICE.get(option.kind)
     return error
 
 
 def spelling(option: Option) -> str:
-    """How help writes an option: ``-e, --env NAME[=VALUE]``."""
+    """Return an option as help shows it: ``-e, --env NAME[=VALUE]``."""
     long, *others = option.names
     short = [name for name in others if name[:2] != "--"]
     return f"{short[0]}, {long} {option.metavar}" if short else f"    {long} {option.metavar}"
 
 
 def table_parameters(table: tuple[Option, ...], defaults: type) -> list[click.Parameter]:
-    """The click parameters of a table, with flags as they are by default in ``defaults``."""
+    """Return the click parameters of a table; ``defaults`` has the default of each flag."""
     parameters: list[click.Parameter] = []
     for option in table:
         names, kind = [option.field, *option.names], option.kind
@@ -133,9 +133,9 @@ def table_parameters(table: tuple[Option, ...], defaults: type) -> list[click.Pa
 
 
 def run_parameters(*, for_shell: bool = False) -> list[click.Parameter]:
-    """The click parameters of the table, and the image and the command that follow them.
+    """Return the click parameters of `OPTIONS`, the image and the command.
 
-    ``for_shell``: the image has a default, and the command, which is refused later, isn't shown.
+    ``for_shell``: the image is optional, and the command, which is refused later, isn't shown.
     """
     parameters = table_parameters(OPTIONS, RunOptions)
     parameters.append(click.Argument(["image"], required=not for_shell, shell_complete=complete_image))
@@ -145,14 +145,14 @@ def run_parameters(*, for_shell: bool = False) -> list[click.Parameter]:
 
 
 def options_of(params: dict[str, Any]) -> RunOptions:
-    """`RunOptions` of what click has read."""
+    """Make `RunOptions` from click's parameters."""
     given = dict(params)
     image, command = given.pop("image"), given.pop("command")
     return make_options(values_of(given), [DEFAULT_IMAGE if image is None else image, *command])
 
 
 def values_of(given: dict[str, Any]) -> dict[str, Any]:
-    """What click has read, as `parse_values` has it."""
+    """Convert click's parameters to the form of `parse_values`."""
     values = {field: list(value) if isinstance(value, tuple) else value for field, value in given.items()}
     return {field: value for field, value in values.items() if value is not None}
 
@@ -171,9 +171,9 @@ run = RunCommand(
     context_settings={"allow_interspersed_args": False},
     help="""Run a command in a new container and wait for it.
 
-    The options are those of `docker run`. They stand before IMAGE; what follows IMAGE is the command's own.
-    The exit status is the command's; 128+N when signal N ended it; 127 when it isn't there, 126 when it can't be
-    executed, 125 when minibox failed.""",
+    The options are those of `docker run`. They come before IMAGE; everything after IMAGE is the command.
+    The exit status is the command's, or 128+N if signal N ended it, 127 if the command wasn't found, 126 if it can't be
+    executed, 125 if minibox failed.""",
     epilog="""\b
 Examples:
   minibox run --rm base echo hello
@@ -187,12 +187,12 @@ shell = RunCommand(
     callback=_start,
     params=run_parameters(for_shell=True),
     context_settings={"allow_interspersed_args": False},
-    help="""Open the best shell that IMAGE has, in a container that is removed at the end.
+    help="""Open a shell in a new container of IMAGE, which is removed at the end.
 
-    The same as `minibox run -it --rm IMAGE` with bash, zsh or sh, and it takes the same options. IMAGE is `base` when
-    left out. Without a terminal the shell reads its commands from stdin.
+    This is `minibox run -it --rm IMAGE` with bash, zsh or sh, whichever the image has, and takes the same options. The
+    default IMAGE is `base`. Without a terminal, the shell reads commands from stdin.
 
-    In place of an image it takes a container: one that runs, or what one that has ended has left, as it is.""",
+    You can name a container instead of an image, running or stopped. The shell then sees the container's files.""",
     epilog="""\b
 Examples:
   minibox shell

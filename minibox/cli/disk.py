@@ -1,4 +1,4 @@
-"""Commands on all that minibox keeps: system df, system prune, system check, system boot; container prune."""
+"""Commands for everything that minibox keeps on disk: system df, prune, check and boot; container prune."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ Examples:
 )
 @click.option("-v", "--verbose", is_flag=True, help="Show each image, container, volume and snapshot")
 @click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Type}} {{.Size}}")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: all that --verbose shows, sizes in bytes")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: everything that --verbose shows, sizes in bytes")
 @click.pass_context
 def df(ctx: click.Context, verbose: bool, form: str, as_json: bool) -> None:
-    """Show what images, containers, volumes and snapshots take of the disk, and what of it nobody needs.
+    """Show how much disk space images, containers, volumes and snapshots use, and how much of it is unused.
 
-    Snapshots are those that Python programs have frozen; one that no program holds any more goes with the next command.
+    Python programs make snapshots. One that no program holds any more is removed by the next command.
 
-    Images are as large as their files, unpacked; the blobs that they came as are told apart. All else is in whole
-    blocks, as du counts them. A shared byte is one that other images have too; what is reclaimable goes with `minibox
-    image prune --all`, `rm` and the removal of unused volumes.
+    The size of an image is that of its unpacked files; its downloaded blobs are listed separately. Everything else is
+    counted in whole blocks, like du does. Shared bytes belong to other images, too. To free the reclaimable space,
+    use `minibox image prune --all`, `minibox rm` and `minibox volume prune`.
     """
     from minibox.cli.format import format_rows
     from minibox.engine.disk import disk_usage
@@ -86,7 +86,7 @@ def _print_all(usage: DiskUsage) -> None:
     click.echo("Images space usage:\n")
     click.echo(format_rows([image_row(row, False) for row in usage.images], "", IMAGE_HEADINGS, IMAGE_COLUMNS))
     if usage.leftover_bytes:
-        click.echo(f"\n{format_size(usage.leftover_bytes, 4)} more belong to no image.")
+        click.echo(f"\nAnother {format_size(usage.leftover_bytes, 4)} belong to no image.")
     click.echo("\nContainers space usage:\n")
     now_s = time.time()
     containers = [container_row(each, now_s, sizes=(each["SizeRw"], 0)) for each in usage.containers]
@@ -118,13 +118,15 @@ Examples:
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Remove all images that no container uses")
 @click.option("-f", "--force", is_flag=True, help="Don't ask")
-@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what fits: label, label! or until")
-@click.option("--volumes", is_flag=True, help="Remove volumes without a name of their own that no container has, too")
+@click.option(
+    "--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or until"
+)
+@click.option("--volumes", is_flag=True, help="Also remove anonymous volumes that no container uses")
 @click.pass_context
 def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...], volumes: bool) -> int:
-    """Remove ended containers, networks and images that nobody needs, and what killed commands left. Named volumes stay.
+    """Remove stopped containers, unused networks and images, and leftovers of killed commands. Named volumes stay.
 
-    An image that doesn't say when it was made is as old for --filter until as it is in the store.
+    For --filter until, an image without a creation date counts from when it came into the store.
     """
     from minibox.cli.image import confirmed, print_removed
     from minibox.cli.units import format_size
@@ -164,7 +166,7 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
 @click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what fits: label, label! or until")
 @click.pass_context
 def prune_containers(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
-    """Remove all containers that don't run, with what they wrote."""
+    """Remove all stopped containers with their files."""
     from minibox.cli.image import confirmed
     from minibox.cli.units import format_size
     from minibox.engine.disk import prune_containers as remove_ended
@@ -187,15 +189,15 @@ Examples:
   minibox system check --quick --json
   minibox system check --repair"""
 )
-@click.option("--quick", is_flag=True, help="Don't read every blob and every file of a layer")
-@click.option("--repair", is_flag=True, help="Remove damaged blobs and layers, and what is left over")
+@click.option("--quick", is_flag=True, help="Don't read the contents of blobs and layers")
+@click.option("--repair", is_flag=True, help="Remove damaged blobs and layers, and leftovers")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @click.pass_context
 def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
-    """Verify what is on disk: blobs, images, unpacked layers, containers, volumes; and what containers have while they run.
+    """Check blobs, images, unpacked layers, containers and volumes on disk, and the resources of running containers.
 
-    A blob is verified against its digest, an image against its blobs, an unpacked layer file by file against the blob
-    it came from. The exit status is 1 when something is damaged; what is only left over is no damage.
+    A blob is compared with its digest, an image with its blobs, an unpacked layer file by file with its blob. The exit
+    status is 1 if something is damaged. Leftovers don't count as damage.
     """
     from minibox.engine import check as engine
 
@@ -217,9 +219,7 @@ def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
     click.echo(f"{counts}: {report.damaged or 'nothing'} damaged, {left or 'nothing'} left over")
     if any(each.kind == "damaged" and not each.what.startswith("container ") for each in report.findings):
         lost = ", ".join(dict.fromkeys(name for each in report.findings for name in each.affects)) or "what is damaged"
-        hint = (
-            f"bring {lost} into the store again" if repair else "minibox system check --repair removes what is damaged"
-        )
+        hint = f"pull or load {lost} again" if repair else "minibox system check --repair removes what is damaged"
         click.echo(f"hint: {hint}", err=True)
     return int(report.damaged > 0)
 
@@ -227,9 +227,10 @@ def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
 @click.command(epilog="\b\nExample:\n  minibox system boot")
 @click.pass_context
 def boot(ctx: click.Context) -> int:
-    """Start the containers that their restart policy wants to run: for a service that runs once, when the machine boots.
+    """Start containers by their restart policy. Run this once when the machine boots, for example from a service.
 
-    Those of --restart always that have ever run, and those of --restart unless-stopped that weren't stopped by hand.
+    It starts containers with --restart always that have run before, and containers with --restart unless-stopped that
+    nobody has stopped.
     """
     from minibox.cli.several import for_each
     from minibox.engine.boot import wanted

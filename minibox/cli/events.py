@@ -1,4 +1,4 @@
-"""What happens, as it happens: events."""
+"""The command events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: A field of Docker's events.Message in templates, and what it is called in JSON.
+#: Fields of Docker's events.Message: the name in templates, and the name in JSON.
 FIELDS = {
     "Status": "status", "ID": "id", "From": "from", "Type": "Type", "Action": "Action", "Actor": "Actor",
     "Scope": "scope", "Time": "time", "TimeNano": "timeNano",
@@ -30,13 +30,15 @@ Examples:
   minibox events --format '{{.Time}} {{.Action}} {{.Actor.Attributes.name}}'""",
 )
 @click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
-              help="Show what fits: container, event, image, label, type or volume")  # fmt: skip
+              help="Show only matches: container, event, image, label, type or volume")  # fmt: skip
 @click.option("--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Action}} {{json .Actor}}")
-@click.option("--since", metavar="TIME", default="", help="Show older events too: 10m, 1h30m, a date, or seconds")
-@click.option("--until", metavar="TIME", default="", help="End with those of that time")
+@click.option(
+    "--since", metavar="TIME", default="", help="Also show events since then: 10m, 1h30m, a date, or Unix seconds"
+)
+@click.option("--until", metavar="TIME", default="", help="Stop at that time")
 @click.pass_context
 def events(ctx: click.Context, filters: tuple[str, ...], form: str, since: str, until: str) -> None:
-    """Show what happens to containers, images and volumes, until Ctrl-C or the time of --until."""
+    """Show events of containers, images and volumes as they happen, until Ctrl-C or the time of --until."""
     from minibox.cli.format import sendable
     from minibox.engine.events import parse_event_filters, read
     from minibox.image.filters import parse_time
@@ -51,10 +53,10 @@ def events(ctx: click.Context, filters: tuple[str, ...], form: str, since: str, 
 
 
 def renderer(form: str) -> Any:
-    """The function that makes an event's line.
+    """Return the function that formats an event as a line.
 
     Raises:
-        UsageError: the template is wrong.
+        UsageError: the template is invalid.
     """
     import json
 
@@ -76,7 +78,7 @@ def renderer(form: str) -> Any:
 
 
 def format_event(event: dict[str, Any]) -> str:
-    """``2024-05-01T10:00:00.123456789+02:00 container start ID (image=base, name=web)``."""
+    """Format an event: ``2024-05-01T10:00:00.123456789+02:00 container start ID (image=base, name=web)``."""
     from minibox.cli.table import printable
 
     moment = datetime.datetime.fromtimestamp(event["time"]).astimezone()

@@ -1,4 +1,4 @@
-"""The options of `minibox exec`, read as those of `run_options` are: at once, or else by click."""
+"""The options of `minibox exec`. Like those of `run_options`, both the fast parser and click read them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _GROUP = "Options"
 
 # fmt: off
 OPTIONS: tuple[Option, ...] = (
-    Option("detach", ("--detach", "-d"), "flag", "", "Leave it running, and show nothing of it", _GROUP),
+    Option("detach", ("--detach", "-d"), "flag", "", "Run it in the background, without output", _GROUP),
     Option("detach_keys", ("--detach-keys",), "text", "KEYS",
-           "Leave its terminal by these keys [ctrl-p,ctrl-q]", _GROUP),
+           "Keys that detach you [ctrl-p,ctrl-q]", _GROUP),
     Option("env", ("--env", "-e"), "list", "NAME[=VALUE]", "Set a variable; NAME alone passes yours on", _GROUP),
     Option("env_file", ("--env-file",), "list", "FILE",
            "Read environment variables from a file", _GROUP, complete="file"),
     Option("interactive", ("--interactive", "-i"), "flag", "", "Connect stdin to the command", _GROUP),
-    Option("privileged", ("--privileged",), "flag", "", "All capabilities, no filter", _GROUP),
+    Option("privileged", ("--privileged",), "flag", "", "All capabilities, no seccomp filter", _GROUP),
     Option("tty", ("--tty", "-t"), "flag", "", "Give the command a terminal", _GROUP),
     Option("user", ("--user", "-u"), "text", "USER[:GROUP]",
-           "Run as this user of the container, or this number", _GROUP),
+           "Run as this user name or number", _GROUP),
     Option("workdir", ("--workdir", "-w"), "text", "DIR", "Start the command in this directory", _GROUP),
 )
 # fmt: on
@@ -32,13 +32,13 @@ BY_NAME: dict[str, Option] = {name: option for option in OPTIONS for name in opt
 
 
 def make_options(values: dict[str, Any], command: list[str]) -> ExecOptions:
-    """`ExecOptions` of the options' values (by field; lists as lists) and the command."""
+    """Make `ExecOptions` from the options' values by field, and the command."""
     fields: Any = {field: tuple(value) if type(value) is list else value for field, value in values.items()}
     return ExecOptions(command=tuple(command), **fields)
 
 
 def parse(words: list[str]) -> tuple[str, ExecOptions] | None:
-    """Read ``[OPTIONS] CONTAINER COMMAND...``: the container and the rest; None as of `parse_values`."""
+    """Read ``[OPTIONS] CONTAINER COMMAND...``: return the container and its `ExecOptions`; None as for `parse_values`."""
     found = parse_values(words, BY_NAME)
     if not found or len(found[1]) < 2:
         return None

@@ -1,4 +1,4 @@
-"""`minibox explain run ...`, and the listing that `minibox run --trace` prints."""
+"""Format the output of `minibox explain run ...` and `minibox run --trace`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ WIDTH_MIN = 40
 
 
 def format_plan(rows: list[dict[str, Any]], width: int) -> str:
-    """The steps as a numbered listing: what is done, how, why, and the shell command that does the same.
+    """Format steps as a numbered list: what each does, how, why, and the equivalent shell command.
 
-    ``rows`` are those of `engine.explain.explain`; they stand under the process that does them.
+    ``rows`` come from `engine.explain.explain`. They are grouped by the process that does them.
     """
     column = len(str(len(rows))) + 2
     margin = " " * column
@@ -38,16 +38,16 @@ def format_plan(rows: list[dict[str, Any]], width: int) -> str:
         lines += wrap(f"{row['operation']}: {describe(unsaid(row))}".rstrip(": "), margin, margin + "  ", width)
         if row.get("why"):
             lines += wrap(f"why: {legible(str(row['why']))}", margin, margin + "  ", width)
-        # Not wrapped: it is there to be copied.
+        # Not wrapped, so that you can copy it.
         lines += [f"{margin}$ {printable(line)}" for line in lines_of(str(row.get("shell") or ""))]
         lines.append("")
     return "\n".join(lines).rstrip("\n")
 
 
 def format_trace(rows: list[dict[str, Any]], width: int = WIDTH_MAX) -> str:
-    """The steps with the microseconds that each took, sums by process, and the error of the step that failed.
+    """Format steps with the microseconds that each took, a sum for each process, and the error of a failed step.
 
-    A line has ``width`` columns at most, but for the error.
+    Lines have at most ``width`` columns, except for the error.
     """
     actors = max((len(str(row.get("actor") or "")) for row in rows), default=0)
     room = width - actors - 17
@@ -64,18 +64,18 @@ def format_trace(rows: list[dict[str, Any]], width: int = WIDTH_MAX) -> str:
         total = sum(row.get("microseconds") or 0 for row in rows if row.get("actor") == actor)
         lines.append(f"{'sum':>4}  {total:>7.0f}  {actor or '':{actors}}")
     lines += wrap(
-        "The processes run side by side; a wait or a receive lasts as long as what it waits for.", "", "", width
+        "The processes run in parallel; the time of a wait or receive step includes the waiting.", "", "", width
     )
     return "\n".join(lines)
 
 
 def legible(text: str) -> str:
-    """``text`` for reading, not for copying: ids and digests cut short, no control characters."""
+    """Return ``text`` for reading, not for copying: with shortened ids and digests, without control characters."""
     return re.sub("([0-9a-f]{12})[0-9a-f]{52}", r"\1...", printable(text))
 
 
 def unsaid(row: dict[str, Any]) -> Any:
-    """A step's arguments, less those whose value the sentence about it has in full."""
+    """Return the arguments of a step, without those whose value its sentence contains."""
     arguments, does = row.get("arguments"), f" {row.get('does')} "
     if not isinstance(arguments, dict):
         return arguments
@@ -83,7 +83,7 @@ def unsaid(row: dict[str, Any]) -> Any:
 
 
 def describe(arguments: Any) -> str:
-    """The arguments of a step on one line: a mapping as ``name=value``."""
+    """Format the arguments of a step on one line, a mapping as ``name=value``."""
     if arguments is None:
         return ""
     if isinstance(arguments, dict):
@@ -94,14 +94,14 @@ def describe(arguments: Any) -> str:
 
 
 def print_trace(rows: list[dict[str, Any]]) -> None:
-    """Print `format_trace` on stderr."""
+    """Print the result of `format_trace` to stderr."""
     if sys.stderr is not None:
         sys.stderr.write(format_trace(rows, _width_of(2)) + "\n")
         sys.stderr.flush()
 
 
 def listing_width() -> int:
-    """Columns for a listing: the terminal's, within bounds."""
+    """Return the width for a list: that of the terminal, within limits."""
     return max(WIDTH_MIN, min(WIDTH_MAX, shutil.get_terminal_size().columns))
 
 

@@ -1,6 +1,6 @@
-"""`--format` of commands that list things: Docker's `table`, `table TEMPLATE`, `json` and TEMPLATE.
+"""`--format` of list commands: Docker's `table`, `table TEMPLATE`, `json` and TEMPLATE.
 
-Rows are dicts of texts by Docker's names of fields; what is no text in them is for templates alone.
+A row is a dict from Docker's field names to strings; values that aren't strings are for templates only.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ GAP = 3
 
 
 def format_rows(rows: Sequence[Mapping[str, Any]], form: str, headings: Mapping[str, str], table: Sequence[str]) -> str:
-    """The lines of a list; "" for none.
+    """Format the lines of a list; "" for an empty one.
 
     Args:
-        form: what `--format` says, or "".
-        headings: of each field.
-        table: the fields that a table has when nothing else is said.
+        form: the value of `--format`, or "".
+        headings: the heading of each field.
+        table: the default columns of a table.
 
     Raises:
-        UsageError: the template is wrong.
+        UsageError: the template is invalid.
     """
     form = form.strip(" ") or "table"
     if form == "json":
@@ -39,15 +39,15 @@ def format_rows(rows: Sequence[Mapping[str, Any]], form: str, headings: Mapping[
         return "\n".join(align([line.split("\t") for line in lines]))
     template = Template(_with_tabs(form))
     if not rows:
-        template.render(headings)  # what is wrong with it is told for an empty list too
+        template.render(headings)  # reports an invalid template for an empty list, too
     return "\n".join(sendable(template.render(row)) for row in rows)
 
 
 def format_documents(documents: Sequence[Mapping[str, Any]], form: str) -> str:
-    """What `inspect` prints: a template's line for each document, all in one array without a template and by "json".
+    """Format what `inspect` prints: a line for each document with a template, else one JSON array.
 
     Raises:
-        UsageError: the template is wrong.
+        UsageError: the template is invalid.
     """
     import json
 
@@ -59,7 +59,7 @@ def format_documents(documents: Sequence[Mapping[str, Any]], form: str) -> str:
 
 
 def align(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as Docker aligns them: at least 10 wide, 3 apart, the last as it is."""
+    """Align columns like Docker: at least 10 wide, 3 spaces apart, the last one not padded."""
     columns = max(map(len, lines), default=0)
     widths = [
         max([COLUMN_WIDTH_MIN - GAP, *(len(line[column]) for line in lines if len(line) > column + 1)]) + GAP
@@ -71,17 +71,17 @@ def align(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def sendable(text: str) -> str:
-    """``text`` such as every output takes it: half of a pair of surrogates is none."""
+    """Return ``text`` without lone surrogates, which UTF-8 can't encode."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _safe(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Texts without what would obey a terminal, or break a table's line."""
+    """Escape control characters, which a terminal would obey or which would break a line of the table."""
     return {key: printable(value) if isinstance(value, str) else value for key, value in row.items()}
 
 
 def _with_tabs(form: str) -> str:
-    """``\\t`` and ``\\n`` as a shell passes them on, outside of actions."""
+    """Replace ``\\t`` and ``\\n``, as a shell passes them on, by tab and newline; but not inside actions."""
     out, rest = "", form
     while rest:
         text, opening, rest = rest.partition("{{")

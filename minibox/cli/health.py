@@ -1,4 +1,4 @@
-"""minibox healthcheck run."""
+"""The command healthcheck run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from minibox.cli.application import complete_container, settings_of
 @click.argument("container", shell_complete=complete_container)
 @click.pass_context
 def run(ctx: click.Context, container: str) -> int:
-    """Check the health of a container now, as its health check says, and count the result.
+    """Run the health check of a container now. The result counts for its health status.
 
-    The exit status is 0 when the check did well, 1 when it didn't, 125 when there is none or nothing to check.
+    The exit status is 0 if the check succeeds, 1 if it fails, and 125 if the container has no health check or isn't
+    running.
     """
     from minibox.engine.health import run_check
 

@@ -1,4 +1,4 @@
-"""Commands on images in the store: images, tag, rmi, history, image prune, search-local."""
+"""Commands for images in the store: images, tag, rmi, history, image prune, search-local."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ Examples:
   minibox images --filter dangling=true -q
   minibox images --format 'table {{.Repository}}\\t{{.UniqueSize}}'"""
 )
-@click.option("-a", "--all", "show_all", is_flag=True, help="Show all images: there are no hidden ones here")
+@click.option("-a", "--all", "show_all", is_flag=True, help="Accepted for Docker's sake: minibox has no hidden images")
 @click.option("--digests", is_flag=True, help="Show digests")
 @click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
-              help="Show what fits: before, dangling, label, reference, since or until")  # fmt: skip
+              help="Show only matches: before, dangling, label, reference, since or until")  # fmt: skip
 @click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.ID}} {{.Size}}")
-@click.option("--no-trunc", is_flag=True, help="Show ids in full")
-@click.option("-q", "--quiet", is_flag=True, help="Show ids only")
+@click.option("--no-trunc", is_flag=True, help="Show full ids")
+@click.option("-q", "--quiet", is_flag=True, help="Show only ids")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: one list")
 @click.argument("name", metavar="[REPOSITORY[:TAG]]", default="", shell_complete=complete_image)
 @click.pass_context
@@ -50,8 +50,8 @@ def images(
 ) -> None:  # fmt: skip
     """List images, newest first.
 
-    SIZE is that of an image's files, unpacked. Layers that several images have are counted for each; `minibox system
-    df -v` tells them apart.
+    SIZE is the size of an image's unpacked files. Shared layers count for each image; `minibox system df -v` shows
+    how much is shared.
     """
     from minibox.cli.format import format_rows
     from minibox.cli.table import format_json
@@ -67,11 +67,11 @@ def images(
         columns = ["Repository", "Tag", *(["Digest"] if digests else []), "ID", "CreatedSince", "Size"]
         _print_rows(format_rows([image_row(row, no_trunc) for row in rows], form, HEADINGS, columns))
     for error in dict.fromkeys(row.image.error for row in rows if row.image.error):
-        click.echo(f"minibox: a damaged image: {error}", err=True)
+        click.echo(f"minibox: damaged image: {error}", err=True)
 
 
 def image_row(row: ImageRow, no_trunc: bool) -> dict[str, Any]:
-    """The fields of Docker's `image ls --format`."""
+    """Return the fields of Docker's `image ls --format`."""
     from minibox.cli.units import format_ago, format_moment, format_size
     from minibox.image.filters import created_s
     from minibox.image.inventory import NONE
@@ -95,7 +95,7 @@ def image_row(row: ImageRow, no_trunc: bool) -> dict[str, Any]:
 
 
 def json_row(row: ImageRow) -> dict[str, Any]:
-    """What `images --json` says of one name of an image."""
+    """Return the `images --json` entry for one name of an image."""
     image, name = row.image, row.name
     return {
         "name": name.familiar if name else "",
@@ -113,7 +113,7 @@ def json_row(row: ImageRow) -> dict[str, Any]:
 
 
 def shown_id(digest: str, no_trunc: bool) -> str:
-    """An id as lists show it: 12 digits, or with its algorithm in full."""
+    """Return an id as lists show it: 12 digits, or in full with its algorithm."""
     return digest if no_trunc else digest.removeprefix("sha256:")[:ID_SHOWN]
 
 
@@ -129,7 +129,7 @@ def _print_rows(text: str) -> None:
 @click.argument("target", metavar="TARGET_IMAGE[:TAG]", shell_complete=complete_image)
 @click.pass_context
 def tag(ctx: click.Context, source: str, target: str) -> None:
-    """Give an image one more name. What had that name before stays without one."""
+    """Give an image another name. An image that has that name already loses it."""
     from minibox.engine.images import tag as give_name
 
     settings = settings_of(ctx)
@@ -143,14 +143,16 @@ Examples:
   minibox rmi 3f2a91c0b7e5
   minibox rmi $(minibox images -q --filter dangling=true)"""
 )
-@click.option("-f", "--force", is_flag=True, help="Remove all names of an id, and an image that ended containers use")
-@click.option("--no-prune", is_flag=True, help="For scripts written for Docker: no image has another one below it here")
+@click.option(
+    "-f", "--force", is_flag=True, help="Remove an image even if it has several names or stopped containers use it"
+)
+@click.option("--no-prune", is_flag=True, help="Accepted for Docker's sake: minibox's images have no parent images")
 @click.argument("names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
 @click.pass_context
 def rmi(ctx: click.Context, names: tuple[str, ...], force: bool, no_prune: bool) -> None:
-    """Remove images: a name takes itself away, the last one or an id the image too.
+    """Remove images. By a name, only that name is removed; with its last name, or by its id, the image is removed, too.
 
-    What other images or containers need of it stays.
+    Layers that other images or containers use stay.
     """
     from minibox.engine.images import remove
 
@@ -170,28 +172,32 @@ def rmi(ctx: click.Context, names: tuple[str, ...], force: bool, no_prune: bool)
 
 
 def print_removed(removed: Removed, untagged: str, deleted: str) -> None:
-    """What was removed, one a line; a note where its space comes later."""
+    """Print what was removed, one item a line, and a note if its space is freed only later."""
     for name in removed.untagged:
         click.echo(f"{untagged}: {name}")
     for digest in removed.deleted:
         click.echo(f"{deleted}: {digest}")
     if removed.deferred and removed.deleted:
-        click.echo("minibox: somebody adds images just now: minibox image prune frees the space later", err=True)
+        click.echo(
+            "minibox: another command is adding images; run minibox image prune later to free the space", err=True
+        )
 
 
 @click.command(
     epilog="""\b
 Examples:
-  minibox image prune              images without a name
-  minibox image prune --all        all images that no container uses
+  minibox image prune              remove images without a name
+  minibox image prune --all        remove all images that no container uses
   minibox image prune --all --force --filter until=240h"""
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Remove all images that no container uses")
 @click.option("-f", "--force", is_flag=True, help="Don't ask")
-@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what fits: label, label! or until")
+@click.option(
+    "--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or until"
+)
 @click.pass_context
 def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
-    """Remove images that nobody needs, and what killed commands left of images."""
+    """Remove unused images, and the leftovers of killed commands."""
     from minibox.engine.images import prune as remove_unused
     from minibox.image.filters import PRUNE_KEYS, parse_filters, parse_truth
 
@@ -208,17 +214,17 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
 
 
 def confirmed(warning: str) -> bool:
-    """Whether the user says yes, in Docker's words; who has no answer has said no."""
+    """Ask the user in Docker's words. Without an answer, as at the end of stdin, return False."""
     try:
         return click.confirm(f"{warning}\nAre you sure you want to continue?", prompt_suffix=" ")
     except click.Abort:
         click.echo()
-        click.echo("minibox: nothing was removed: --force doesn't ask", err=True)
+        click.echo("minibox: nothing was removed; use --force to skip the question", err=True)
         return False
 
 
 def print_pruned(removed: Removed) -> None:
-    """What `image prune` removed."""
+    """Print what `image prune` removed."""
     from minibox.cli.units import format_size
 
     if removed.untagged or removed.deleted:
@@ -229,7 +235,7 @@ def print_pruned(removed: Removed) -> None:
 
 
 class HistoryCommand(click.Command):
-    """Takes `--human=false` too, as Docker's users write it."""
+    """Also accepts Docker's `--human=false`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = {"--human=true": "--human", "--human=false": "--no-human", "-H=true": "-H", "-H=false": "--no-human"}
@@ -240,16 +246,16 @@ class HistoryCommand(click.Command):
     cls=HistoryCommand,
     epilog="\b\nExamples:\n  minibox history debian:12\n  minibox history --no-trunc --format '{{.CreatedBy}}' app",
 )
-@click.option("-H", "--human/--no-human", default=True, help="Sizes and times for people  [default]")
+@click.option("-H", "--human/--no-human", default=True, help="Show sizes and times in readable units  [default]")
 @click.option(
     "--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.ID}} {{.CreatedBy}}"
 )
 @click.option("--no-trunc", is_flag=True, help="Show everything in full")
-@click.option("-q", "--quiet", is_flag=True, help="Show ids only")
+@click.option("-q", "--quiet", is_flag=True, help="Show only ids")
 @click.argument("name", metavar="IMAGE", shell_complete=complete_image)
 @click.pass_context
 def history(ctx: click.Context, name: str, human: bool, form: str, no_trunc: bool, quiet: bool) -> None:
-    """Show how an image was made, its newest step first. SIZE is that of the step's layer, unpacked if it is."""
+    """Show the build steps of an image, newest first. SIZE is that of the step's layer, unpacked if it has been unpacked."""
     from minibox.cli.format import format_rows
     from minibox.engine.images import history_of
 
@@ -282,23 +288,23 @@ Examples:
   minibox search-local --file '/usr/lib/*/libssl.so.3' debian"""
 )
 @click.option(
-    "--file", "path", metavar="PATH", default="", help="Images that have this file; * and ? stand for letters"
+    "--file", "path", metavar="PATH", default="", help="Find images that contain this file; * and ? are wildcards"
 )
 @click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.Match}}")
-@click.option("--no-trunc", is_flag=True, help="Show ids and matches in full")
+@click.option("--no-trunc", is_flag=True, help="Show full ids and matches")
 @click.argument("term", metavar="[TERM]", default="")
 @click.pass_context
 def search_local(ctx: click.Context, term: str, path: str, form: str, no_trunc: bool) -> None:
-    """Find images in the store by their names, ids, labels and annotations, or by a file that they have.
+    """Find images in the store by name, id, label or annotation, or by a file in them.
 
-    TERM may be anywhere in them, in upper or lower case.
+    TERM matches anywhere in the text, in upper or lower case.
     """
     from minibox.cli.format import format_rows
     from minibox.engine.search import search
     from minibox.errors import UsageError
 
     if not term and not path:
-        raise UsageError("nothing to search for", "write a word, or --file PATH")
+        raise UsageError("nothing to search for", "give a word, or --file PATH")
     settings = settings_of(ctx)
     found = search(settings.root, term, path, storage_driver=settings.storage_driver)
     for note in found.notes:

@@ -1,4 +1,4 @@
-"""What there is of minibox on this machine: info, system info."""
+"""The commands info and system info."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @click.option("-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Driver}}")
 @click.pass_context
 def info(ctx: click.Context, form: str) -> None:
-    """Show how many containers and images there are, how they are kept, and what this machine is.
+    """Show the number of containers and images, the drivers, and this machine's properties.
 
-    `minibox doctor` says more about what it lacks, and how to have it.
+    `minibox doctor` shows what this machine lacks, and how to fix it.
     """
     import json
 
@@ -43,7 +43,7 @@ def info(ctx: click.Context, form: str) -> None:
 
 
 def format_info(found: dict[str, Any]) -> str:
-    """The lines of `docker info`."""
+    """Format the lines of `docker info`."""
     from minibox.cli.stats import format_binary
     from minibox.cli.table import printable
 

@@ -1,4 +1,4 @@
-"""Commands on what runs in a container, and what it says: exec, attach, logs, top, port."""
+"""Commands for running containers and their output: exec, attach, logs, top, port."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ exec_ = ExecCommand(
         click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]..."),
     ],
     context_settings={"allow_interspersed_args": False},
-    help="""Run a command in a container that runs.
+    help="""Run a command in a running container.
 
-    It joins all that keeps the container apart: namespaces, cgroup, capabilities, system call filter and user.
-    The exit status is the command's; 128+N when signal N ended it; 127 when it isn't there, 126 when it can't be
-    executed, 125 when minibox failed.""",
+    The command is isolated like the container: same namespaces, cgroup, capabilities, system call filter and user.
+    The exit status is the command's, or 128+N if signal N ended it, 127 if the command wasn't found, 126 if it can't be
+    executed, 125 if minibox failed.""",
     epilog="""\b
 Examples:
   minibox exec web ls -l /srv
@@ -57,16 +57,18 @@ Examples:
 
 
 @click.command(epilog="\b\nExamples:\n  minibox attach web\n  minibox attach --no-stdin --sig-proxy=false web")
-@click.option("--detach-keys", metavar="KEYS", default=DETACH_KEYS, help=f"Leave it by these keys  [{DETACH_KEYS}]")
-@click.option("--no-stdin", is_flag=True, help="Only show what it writes")
-@click.option("--sig-proxy", metavar="BOOL", type=click.BOOL, default=True, help="Pass signals on to it  [true]")
+@click.option("--detach-keys", metavar="KEYS", default=DETACH_KEYS, help=f"Keys that detach you  [{DETACH_KEYS}]")
+@click.option("--no-stdin", is_flag=True, help="Only show the output")
+@click.option(
+    "--sig-proxy", metavar="BOOL", type=click.BOOL, default=True, help="Pass signals to the container  [true]"
+)
 @container_argument
 @click.pass_context
 def attach(ctx: click.Context, container: str, detach_keys: str, no_stdin: bool, sig_proxy: bool) -> int:
-    """Join your terminal to a detached container, and exit as it does.
+    """Attach your terminal to a detached container, and exit with its status.
 
-    Several may be attached at once. Where the container has a terminal the keys leave it running, and signals are not
-    passed on. What it wrote before is in `minibox logs`.
+    Several users can attach at once. If the container has a terminal, the keys detach you and leave it running, and
+    signals aren't passed on. `minibox logs` shows earlier output.
     """
     from minibox.cli.messages import note
     from minibox.engine.attach import attach as join
@@ -90,12 +92,12 @@ Examples:
   minibox logs -f --tail 20 web
   minibox logs -t --since 10m --until 2026-01-02T15:04:05Z web"""
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on until the container ends")
-@click.option("-n", "--tail", metavar="NUMBER", default="all", help="Begin so many lines before the end  [all]")
-@click.option("--since", metavar="TIME", default="", help="Leave out what is older: 10m, 1h30m, a date, Unix seconds")
-@click.option("--until", metavar="TIME", default="", help="Leave out what is newer")
+@click.option("-f", "--follow", is_flag=True, help="Keep showing output until the container ends")
+@click.option("-n", "--tail", metavar="NUMBER", default="all", help="Show only this many of the last lines  [all]")
+@click.option("--since", metavar="TIME", default="", help="Show output since then: 10m, 1h30m, a date, Unix seconds")
+@click.option("--until", metavar="TIME", default="", help="Show output up to that time")
 @click.option("-t", "--timestamps", is_flag=True, help="Show the time of each line")
-@click.option("--details", is_flag=True, help="Show what the log has besides, which is nothing")
+@click.option("--details", is_flag=True, help="Accepted for Docker's sake: the log has no more details")
 @container_argument
 @click.pass_context
 def logs(
@@ -108,7 +110,7 @@ def logs(
     timestamps: bool,
     details: bool,
 ) -> None:
-    """Show what a container has written to its stdout and stderr."""
+    """Show what a container has written to stdout and stderr."""
     from time import time
 
     from minibox.cli.messages import note
@@ -126,7 +128,7 @@ def logs(
         on_note=note,
     )
     streams = {"stdout": sys.stdout, "stderr": sys.stderr}
-    at_start = dict.fromkeys(streams, True)  # of a line: long ones come in parts
+    at_start = dict.fromkeys(streams, True)  # at the start of a line? Long lines come in parts
     for entry in entries:
         out = streams.get(entry.stream, sys.stdout)
         text = f"{entry.time} {entry.text}" if timestamps and at_start[entry.stream] else entry.text
@@ -144,7 +146,7 @@ def logs(
 @click.argument("ps_options", nargs=-1, type=click.UNPROCESSED, metavar="[PS OPTION]...")
 @click.pass_context
 def top(ctx: click.Context, container: str, ps_options: tuple[str, ...]) -> None:
-    """Show the processes of a container, as the host's ps(1) does; its options are -ef when none are given."""
+    """Show the processes of a container with the host's ps(1). The default options are -ef."""
     from minibox.cli.table import format_table
     from minibox.engine.processes import processes
 

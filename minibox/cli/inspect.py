@@ -1,4 +1,4 @@
-"""Commands that show all about one thing: inspect, image inspect."""
+"""The commands inspect and image inspect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: Members whose keys are data: one that is missing is no error in a template.
+#: Members whose keys are data. In a template, a missing key of these is not an error.
 MAPS = ("Labels", "Annotations", "annotations", "ExposedPorts", "Volumes", "Ports", "Networks", "Sysctls", "Data")
 
 
@@ -27,12 +27,12 @@ Examples:
 @click.option(
     "-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Id}} {{json .Config}}"
 )
-@click.option("-s", "--size", is_flag=True, help="Say what a container takes of the disk")
-@click.option("--type", "kind", type=click.Choice(["container", "image"]), help="Look among these only")
+@click.option("-s", "--size", is_flag=True, help="Also show how much disk space a container uses")
+@click.option("--type", "kind", type=click.Choice(["container", "image"]), help="Look only for these")
 @click.argument("names", metavar="NAME|ID...", nargs=-1, required=True, shell_complete=complete_tree)
 @click.pass_context
 def inspect(ctx: click.Context, names: tuple[str, ...], form: str, size: bool, kind: str | None) -> None:
-    """Show all about containers and images, as JSON with the names of fields that Docker has."""
+    """Show details of containers and images, as JSON with Docker's field names."""
     below = ctx.parent.info_name if ctx.parent else ""
     _show(ctx, names, form, kind or ("container" if below == "container" else ""), size)
 
@@ -46,12 +46,12 @@ def inspect(ctx: click.Context, names: tuple[str, ...], form: str, size: bool, k
 @click.argument("names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
 @click.pass_context
 def inspect_image(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
-    """Show all about images, as JSON with the names of fields that Docker has."""
+    """Show details of images, as JSON with Docker's field names."""
     _show(ctx, names, form, "image", False)
 
 
 def _show(ctx: click.Context, names: tuple[str, ...], form: str, kind: str, size: bool) -> None:
-    """Print those that are there, then fail for the first that isn't."""
+    """Print everything that exists, then raise the error of the last that doesn't."""
     from minibox.cli.format import format_documents
     from minibox.engine.inspect import inspect as look
 
@@ -74,7 +74,7 @@ def _show(ctx: click.Context, names: tuple[str, ...], form: str, kind: str, size
 
 
 def with_maps(value: Any, key: str = "") -> Any:
-    """``value`` with its maps, as opposed to structs, marked for templates."""
+    """Return ``value`` with its maps marked for templates, so that they can be told from structs."""
     from minibox.cli.template_functions import Map
 
     if isinstance(value, dict):

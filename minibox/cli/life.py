@@ -1,4 +1,4 @@
-"""Commands on the life of containers: create, start, stop, restart, kill, pause, unpause, wait, rename, rm."""
+"""Commands for the life of containers: create, start, stop, restart, kill, pause, unpause, wait, rename, rm."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ containers_argument = click.argument(
     "containers", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete_container
 )
 detach_keys_option = click.option(
-    "--detach-keys", metavar="KEYS", default=DETACH_KEYS, help=f"Leave it by these keys  [{DETACH_KEYS}]"
+    "--detach-keys", metavar="KEYS", default=DETACH_KEYS, help=f"Keys that detach you  [{DETACH_KEYS}]"
 )
 
 
 def _stop_options(command: FC) -> FC:
-    """How to stop: the signal, and how long to wait for it."""
-    command = click.option("-s", "--signal", metavar="SIGNAL", default="", help="Ask it to end by this signal")(command)
+    """Add the options for stopping: the signal, and how long to wait."""
+    command = click.option("-s", "--signal", metavar="SIGNAL", default="", help="Send this signal to stop it")(command)
     return click.option(
         "-t",
         "--timeout",
         "--time",
         metavar="SECONDS",
         type=click.IntRange(min=-1),
-        help="Then kill it after this long; -1: never",
+        help="Wait this long, then kill it; -1: never",
     )(command)
 
 
@@ -62,7 +62,7 @@ create = RunCommand(
     callback=_create,
     params=run_parameters(),
     context_settings={"allow_interspersed_args": False},
-    help="""Make a container that `minibox start` starts, and print its id.
+    help="""Create a container without starting it, and print its id. `minibox start` starts it.
 
     The options are those of `minibox run`.""",
     epilog="""\b
@@ -73,13 +73,13 @@ Example:
 
 
 @click.command(epilog="\b\nExamples:\n  minibox start web db\n  minibox start -ai shell")
-@click.option("-a", "--attach", is_flag=True, help="Show its output, pass signals on, and exit as it does")
-@click.option("-i", "--interactive", is_flag=True, help="Connect stdin to it too")
+@click.option("-a", "--attach", is_flag=True, help="Show its output, pass signals on, and exit with its status")
+@click.option("-i", "--interactive", is_flag=True, help="Also connect stdin")
 @detach_keys_option
 @containers_argument
 @click.pass_context
 def start(ctx: click.Context, containers: tuple[str, ...], attach: bool, interactive: bool, detach_keys: str) -> int:
-    """Start containers that were created or have ended; one that runs is left as it is."""
+    """Start created or stopped containers. A running container is left alone."""
     from minibox.cli.messages import note
     from minibox.engine import container
 
@@ -87,7 +87,7 @@ def start(ctx: click.Context, containers: tuple[str, ...], attach: bool, interac
     begin = partial(container.start, root=settings.root, runroot=settings.runroot, on_note=note)
     if attach or interactive:
         if len(containers) > 1:
-            raise UsageError("you cannot start and attach multiple containers at once", "leave out -a and -i")
+            raise UsageError("you cannot start and attach multiple containers at once", "omit -a and -i")
         return container.start_attached(
             containers[0],
             root=settings.root,
@@ -108,7 +108,7 @@ def start(ctx: click.Context, containers: tuple[str, ...], attach: bool, interac
 @containers_argument
 @click.pass_context
 def stop(ctx: click.Context, containers: tuple[str, ...], timeout: int | None, signal: str) -> int:
-    """Stop containers: by their stop signal, and by SIGKILL those that don't end within 10 seconds."""
+    """Stop containers with their stop signal. Those that don't end within 10 seconds are killed with SIGKILL."""
     from minibox.engine.lifecycle import stop as end
     from minibox.linux.signals import signal_number
 
@@ -126,7 +126,7 @@ def stop(ctx: click.Context, containers: tuple[str, ...], timeout: int | None, s
 @containers_argument
 @click.pass_context
 def restart(ctx: click.Context, containers: tuple[str, ...], timeout: int | None, signal: str) -> int:
-    """Stop containers as `minibox stop` does, and start them again."""
+    """Stop containers like `minibox stop`, and start them again."""
     from minibox.cli.messages import note
     from minibox.engine.container import restart as again
     from minibox.linux.signals import signal_number
@@ -148,11 +148,11 @@ def restart(ctx: click.Context, containers: tuple[str, ...], timeout: int | None
 
 
 @click.command(epilog="\b\nExamples:\n  minibox kill web\n  minibox kill -s HUP web")
-@click.option("-s", "--signal", metavar="SIGNAL", default="KILL", help="Send this one  [KILL]")
+@click.option("-s", "--signal", metavar="SIGNAL", default="KILL", help="Signal to send  [KILL]")
 @containers_argument
 @click.pass_context
 def kill(ctx: click.Context, containers: tuple[str, ...], signal: str) -> int:
-    """Send a signal to the first process of containers."""
+    """Send a signal to the main process of containers."""
     from minibox.engine.lifecycle import kill as send
     from minibox.linux.signals import signal_number
 
@@ -168,7 +168,7 @@ def kill(ctx: click.Context, containers: tuple[str, ...], signal: str) -> int:
 @containers_argument
 @click.pass_context
 def pause(ctx: click.Context, containers: tuple[str, ...]) -> int:
-    """Freeze all processes of containers, until `minibox unpause`."""
+    """Pause all processes of containers, until `minibox unpause`."""
     from minibox.engine.lifecycle import pause as freeze
 
     settings = settings_of(ctx)
@@ -183,7 +183,7 @@ def pause(ctx: click.Context, containers: tuple[str, ...]) -> int:
 @containers_argument
 @click.pass_context
 def unpause(ctx: click.Context, containers: tuple[str, ...]) -> int:
-    """Let the processes of paused containers go on."""
+    """Resume the processes of paused containers."""
     from minibox.engine.lifecycle import unpause as thaw
 
     settings = settings_of(ctx)
@@ -195,7 +195,7 @@ def unpause(ctx: click.Context, containers: tuple[str, ...]) -> int:
 
 
 @click.command(
-    epilog="\b\nExamples:\n  minibox wait web\n  minibox wait --condition healthy --timeout 30s web && echo it is there"
+    epilog="\b\nExamples:\n  minibox wait web\n  minibox wait --condition healthy --timeout 30s web && echo ready"
 )
 @click.option(
     "--condition",
@@ -203,11 +203,11 @@ def unpause(ctx: click.Context, containers: tuple[str, ...]) -> int:
     default="not-running",
     help="running, healthy, unhealthy, paused, exited, next-exit, removed ...  [not-running]",
 )
-@click.option("--timeout", metavar="TIME", default="", help="Give up after this long, and exit with 124: 5s, 1m30s")
+@click.option("--timeout", metavar="TIME", default="", help="Give up after this time, and exit with 124: 5s, 1m30s")
 @containers_argument
 @click.pass_context
 def wait(ctx: click.Context, containers: tuple[str, ...], condition: str, timeout: str) -> int:
-    """Wait until containers have ended, and print the exit status of each; -1 where the condition is no end."""
+    """Wait until containers have ended, and print the exit status of each; for other conditions, print -1."""
     from minibox.cli.run_options import BY_NAME, convert
     from minibox.engine.conditions import wait_for
 
@@ -225,7 +225,7 @@ def wait(ctx: click.Context, containers: tuple[str, ...], condition: str, timeou
 @click.argument("new_name")
 @click.pass_context
 def rename(ctx: click.Context, container: str, new_name: str) -> None:
-    """Give a container another name."""
+    """Rename a container."""
     from minibox.engine.lifecycle import rename as give_name
 
     settings = settings_of(ctx)
@@ -233,19 +233,19 @@ def rename(ctx: click.Context, container: str, new_name: str) -> None:
 
 
 @click.command(epilog="\b\nExamples:\n  minibox rm web 4f2d\n  minibox rm -f --all")
-@click.option("-f", "--force", is_flag=True, help="Kill those that run; one that isn't there is no error")
-@click.option("-v", "--volumes", is_flag=True, help="Remove anonymous volumes too, which is always done")
+@click.option("-f", "--force", is_flag=True, help="Kill running containers first; ignore containers that don't exist")
+@click.option("-v", "--volumes", is_flag=True, help="Accepted for Docker's sake: anonymous volumes are always removed")
 @click.option("-a", "--all", "every", is_flag=True, help="Remove all containers")
 @click.argument("containers", metavar="CONTAINER...", nargs=-1, shell_complete=complete_container)
 @click.pass_context
 def rm(ctx: click.Context, containers: tuple[str, ...], force: bool, volumes: bool, every: bool) -> int:
-    """Remove containers, by name or by the beginning of their id, and what they wrote."""
+    """Remove containers with their files. Name them, or give the beginning of their ids."""
     from minibox.cli.messages import note
     from minibox.engine.removal import all_ids, kill_ahead, remove
 
     settings = settings_of(ctx)
     if every == bool(containers):
-        raise UsageError("name the containers, or give --all" if not every else "--all takes no names")
+        raise UsageError("name the containers, or use --all" if not every else "names can't be given with --all")
 
     names = all_ids(settings.root) if every else containers
     killed = kill_ahead(names, root=settings.root) if force else set()

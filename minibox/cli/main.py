@@ -1,7 +1,7 @@
 """The entry point of the command line.
 
-``run``, ``shell`` and ``exec`` with options that `run_options` understands go straight to the engine;
-everything else goes through click (`cli.application`), which is not even imported before.
+``run``, ``shell`` and ``exec`` go straight to the engine if `run_options` understands their options. Everything
+else goes through click (`cli.application`), which is imported only then.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ STATUS_BROKEN_PIPE = 141
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line; ``argv`` without the program's name. Returns the exit status, never exits.
+    """Run one command line, ``argv`` without the program's name, and return the exit status. Never exits.
 
-    Keeps nothing between calls: one process may call it many times, with other descriptors,
-    environment and working directory.
+    It keeps nothing between calls. One process may call it many times, with other descriptors, environment and working
+    directory.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     given, rest = read_globals(words)
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         return STATUS_FAILED
     except Exception as error:
         if is_shortage(error):
-            report("there is not enough memory", "ulimit -v and the machine limit it", debug)
+            report("there is not enough memory", "close other programs, or raise the limit that ulimit -v shows", debug)
             return STATUS_FAILED
         words_of_error = f"internal error: {type(error).__name__}: {error}"
         report(words_of_error, "this is a bug in minibox; `minibox --debug ...` shows where", debug)
@@ -84,14 +84,14 @@ def _main(words: list[str], given: dict[str, Any], rest: list[str]) -> int:
 
 
 def program() -> NoReturn:
-    """What the installed `minibox` runs: `main`, and out, without the interpreter's tidying up (1.4 ms)."""
+    """Run the installed `minibox`: call `main` and exit without the interpreter's clean-up, which takes 1.4 ms."""
     begin()
     if why := too_few_descriptors():
         report(why, None, False)
         os._exit(STATUS_FAILED)
     status = main()
     if launcher := sys.modules.get("minibox.linux.launcher"):
-        launcher.end_all()  # whoever becomes its parent may not care for it
+        launcher.end_all()  # a new parent may not wait for it
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -102,7 +102,7 @@ def program() -> NoReturn:
 
 
 def _forget_stdout() -> None:
-    """Point stdout at /dev/null, so that what is still buffered for a reader that left fails no more."""
+    """Point stdout at /dev/null, so that flushing buffered output doesn't fail again after the reader has left."""
     if sys.stdout is None:
         return
     descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

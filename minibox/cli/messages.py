@@ -1,4 +1,4 @@
-"""What the command line tells the user on standard error: errors, warnings and notes."""
+"""Print errors, warnings and notes on standard error."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def warn(found: Unreadable) -> None:
-    """Tell of a file that was left out, since it can't be read."""
+    """Warn about a file that was skipped because it can't be read."""
     note(f"warning: {found}" + (f" ({found.hint})" if found.hint else ""))
 
 
 def note(text: str) -> None:
-    """Tell the user something that is no error."""
+    """Print a message that isn't an error."""
     write_stderr(f"minibox: {printable(text)}\n")
 
 
 def report(message: str, hint: str | None, debug: bool) -> None:
-    """Tell the user of an error; with the traceback where ``debug`` asks for it."""
+    """Print an error with its hint, and with a traceback if ``debug`` is true."""
     if debug:
         import traceback
 
@@ -35,12 +35,12 @@ def report(message: str, hint: str | None, debug: bool) -> None:
 
 
 def printable(text: str) -> str:
-    """``text`` on one line and without control characters: names come from images and users."""
+    """Return ``text`` on one line and without control characters. It may contain names from images and users."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def write_stderr(text: str) -> None:
-    """Write where somebody may be reading; what can't be written is lost."""
+    """Write to standard error if possible. Errors are ignored."""
     if sys.stderr is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""Commands on networks: network create, connect, disconnect, inspect, ls, prune, rm."""
+"""Commands for networks: network create, connect, disconnect, inspect, ls, prune, rm."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ID_DIGITS = 12
 
 
 def complete_network(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of the networks."""
+    """Complete the name of a network."""
     from minibox.cli.completion import network_candidates
 
     return network_candidates(settings_of(ctx), incomplete)
@@ -33,23 +33,23 @@ Examples:
   minibox network create back
   minibox network create --internal --subnet 10.99.0.0/24 lab"""
 )
-@click.option("-d", "--driver", metavar="NAME", default="bridge", help="There is bridge only  [default: bridge]")
-@click.option("--internal", is_flag=True, help="No way out, and no way in but from this host")
-@click.option("--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Give it a label")
-@click.option("--subnet", metavar="ADDRESS/BITS", default="", help="Its addresses  [one that is free]")
+@click.option("-d", "--driver", metavar="NAME", default="bridge", help="Only bridge is supported  [default: bridge]")
+@click.option("--internal", is_flag=True, help="No access to other networks; only this host can reach it")
+@click.option("--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Add a label")
+@click.option("--subnet", metavar="ADDRESS/BITS", default="", help="Address range  [a free one]")
 @click.argument("name", metavar="NETWORK")
 @click.pass_context
 def create(ctx: click.Context, driver: str, internal: bool, labels: tuple[str, ...], subnet: str, name: str) -> None:
-    """Make a network and print its id. Containers on it reach each other by address and by name.
+    """Create a network and print its id. Containers on it reach each other by address and by name.
 
-    Those of other networks don't reach them. It stays until it is removed, over a reboot too.
+    Containers on other networks can't reach them. A network exists until you remove it, even after a reboot.
     """
     from minibox.engine.networks import DRIVER
     from minibox.engine.networks import create as make
     from minibox.errors import Unsupported
 
     if driver != DRIVER:
-        raise Unsupported(f"network driver {driver!r}", "minibox has bridges only")
+        raise Unsupported(f"network driver {driver!r} is not supported", "use bridge")
     settings = settings_of(ctx)
     made, _ = make(settings.root, settings.runroot, name, internal=internal, subnet=subnet, labels=labels)
     click.echo(made.id)
@@ -63,13 +63,13 @@ Examples:
   minibox network ls --format '{{.Name}}: {{.Internal}}'"""
 )
 @click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
-              help="Show what fits: dangling, driver, id, label, name, scope, type")  # fmt: skip
+              help="Show only matches: dangling, driver, id, label, name, scope, type")  # fmt: skip
 @click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.ID}}")
-@click.option("--no-trunc", is_flag=True, help="Show whole ids")
-@click.option("-q", "--quiet", is_flag=True, help="Show ids only")
+@click.option("--no-trunc", is_flag=True, help="Show full ids")
+@click.option("-q", "--quiet", is_flag=True, help="Show only ids")
 @click.pass_context
 def ls(ctx: click.Context, filters: tuple[str, ...], form: str, no_trunc: bool, quiet: bool) -> None:
-    """List networks: bridge, the default one; host; none; and those that were made."""
+    """List networks: bridge (the default), host, none, and those that you created."""
     from minibox.cli.format import format_rows
     from minibox.engine.networks import listed, parse_list_filters
 
@@ -82,7 +82,7 @@ def ls(ctx: click.Context, filters: tuple[str, ...], form: str, no_trunc: bool, 
 
 
 def _row(found: dict[str, Any], whole: bool) -> dict[str, Any]:
-    """The fields of Docker's `network ls --format`."""
+    """Return the fields of Docker's `network ls --format`."""
     return {
         "CreatedAt": found["Created"],
         "Driver": found["Driver"],
@@ -108,7 +108,7 @@ Examples:
 @click.argument("names", metavar="NETWORK...", nargs=-1, required=True, shell_complete=complete_network)
 @click.pass_context
 def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
-    """Show all about networks, and the containers that run on them, as JSON with the names of fields that Docker has."""
+    """Show details of networks and the containers that run on them, as JSON with Docker's field names."""
     from minibox.cli.format import format_documents
     from minibox.cli.inspect import with_maps
     from minibox.engine.networks import inspect as look
@@ -130,12 +130,12 @@ def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
 @click.command(
     epilog="\b\nExamples:\n  minibox network connect back web\n  minibox network connect --alias db back box"
 )
-@click.option("--alias", "aliases", metavar="NAME", multiple=True, help="Be called so by others on the network")
+@click.option("--alias", "aliases", metavar="NAME", multiple=True, help="Another name of the container on the network")
 @click.argument("network", metavar="NETWORK", shell_complete=complete_network)
 @click.argument("container", metavar="CONTAINER", shell_complete=complete_container)
 @click.pass_context
 def connect(ctx: click.Context, aliases: tuple[str, ...], network: str, container: str) -> None:
-    """Put a container on one more network: at once where it runs, and whenever it is started again."""
+    """Connect a container to another network: now if it is running, and at each later start."""
     from minibox.engine.networks import connect as join
 
     settings = settings_of(ctx)
@@ -143,12 +143,12 @@ def connect(ctx: click.Context, aliases: tuple[str, ...], network: str, containe
 
 
 @click.command(epilog="\b\nExample:\n  minibox network disconnect back web")
-@click.option("-f", "--force", is_flag=True, help="One that isn't on it is fine")
+@click.option("-f", "--force", is_flag=True, help="Ignore a container that isn't on the network")
 @click.argument("network", metavar="NETWORK", shell_complete=complete_network)
 @click.argument("container", metavar="CONTAINER", shell_complete=complete_container)
 @click.pass_context
 def disconnect(ctx: click.Context, force: bool, network: str, container: str) -> None:
-    """Take a container off a network: its link goes, and others no longer know its names."""
+    """Disconnect a container from a network: its link is removed, and its names no longer resolve."""
     from minibox.engine.networks import disconnect as leave
 
     settings = settings_of(ctx)
@@ -156,25 +156,27 @@ def disconnect(ctx: click.Context, force: bool, network: str, container: str) ->
 
 
 @click.command(epilog="\b\nExamples:\n  minibox network rm back\n  minibox network rm -f one two")
-@click.option("-f", "--force", is_flag=True, help="One that isn't there is fine")
+@click.option("-f", "--force", is_flag=True, help="Ignore networks that don't exist")
 @click.argument("names", metavar="NETWORK...", nargs=-1, required=True, shell_complete=complete_network)
 @click.pass_context
 def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
-    """Remove networks. One that a container is on stays."""
+    """Remove networks. A network with containers on it can't be removed."""
     from minibox.engine.networks import remove
     from minibox.engine.removal import collect
 
     settings = settings_of(ctx)
-    collect(settings.root, settings.runroot)  # who was killed is on none
+    collect(settings.root, settings.runroot)  # removes killed containers from their networks
     return for_each(names, lambda name: remove(settings.root, settings.runroot, name, force=force))
 
 
 @click.command(epilog="\b\nExample:\n  minibox network prune --force")
 @click.option("-f", "--force", is_flag=True, help="Don't ask")
-@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what fits: label, label! or until")
+@click.option(
+    "--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or until"
+)
 @click.pass_context
 def prune(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
-    """Remove networks that no container is on, or will be when it is started."""
+    """Remove networks that no container uses, running or not."""
     from minibox.cli.image import confirmed
     from minibox.engine.networks import parse_prune_filters
     from minibox.engine.networks import prune as remove_unused

@@ -1,4 +1,4 @@
-"""Where an archive goes: to stdout unless it is a terminal, or to a new file."""
+"""Write an archive to a new file, or to stdout unless that is a terminal."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def archive_output(what: str, path: str | None) -> Iterator[BinaryIO]:
-    """The file ``path``, there when the block has succeeded and not before; stdout for None or ``-``.
+    """Open ``path`` for an archive, or stdout for None or ``-``. The file appears only after the block has succeeded.
 
     Args:
         what: the command, for the error.
 
     Raises:
-        UsageError: stdout is a terminal, which has no use for an archive.
+        UsageError: stdout is a terminal.
         MiniboxError: the file can't be written.
     """
     if path is None or path == "-":
@@ -31,11 +31,11 @@ def archive_output(what: str, path: str | None) -> Iterator[BinaryIO]:
             yield archive_stdout(what, "use -o FILE, or redirect it")
             sys.stdout.buffer.flush()
         except BrokenPipeError:
-            raise  # a reader that left is no error
+            raise  # `main` handles it: it isn't an error if the reader has left
         except OSError as error:
             raise MiniboxError(f"{what}: write to stdout: {kernel_says(error)}") from error
         return
-    # What is no regular file, as /dev/null or a pipe, is written to.
+    # Other files, such as /dev/null or a pipe, are written directly.
     is_file = os.path.isfile(path) or not os.path.lexists(path)
     try:
         with written_whole(path) if is_file else open(path, "wb") as file:
@@ -45,11 +45,11 @@ def archive_output(what: str, path: str | None) -> Iterator[BinaryIO]:
 
 
 def archive_stdout(what: str, hint: str) -> BinaryIO:
-    """Stdout for an archive.
+    """Return stdout for an archive.
 
     Raises:
-        UsageError: it is a terminal.
+        UsageError: stdout is a terminal.
     """
     if sys.stdout.isatty():
-        raise UsageError(f"{what}: an archive is not written to a terminal", hint)
+        raise UsageError(f"{what}: archives are not written to a terminal", hint)
     return sys.stdout.buffer

@@ -1,4 +1,4 @@
-"""How downloads and uploads are shown: lines as Docker writes them, and on a terminal bars."""
+"""Show the progress of downloads and uploads: bars on a terminal, else lines like Docker's."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from minibox.image.progress import Progress
 
 DIGEST_SHOWN = 12
-# What has no line of its own: the steps between two states.
+# Steps between two states, which get no line of their own.
 MOVING = (progress.DOWNLOADING, progress.PUSHING, progress.EXTRACTING)
 
 
 class Shown:
-    """Shows what happens to blobs on ``stream``, if there is one, from `begin` to `end`; may be begun again."""
+    """Shows the progress of blobs on ``stream``, if any, between `begin` and `end`. You can call `begin` again."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -34,29 +34,29 @@ class Shown:
         self.end()
 
     def begin(self) -> None:
-        """From now on something is shown."""
+        """Start showing progress."""
         if self._stream is not None:
             self._display = _Bars(self._stream) if self._stream.isatty() else _Lines(self._stream)
 
     def end(self) -> None:
-        """What was shown stays; what is written next stands below."""
+        """Stop. What was shown stays on the screen, and later output comes below it."""
         if self._display is not None:
             self._display.close()
             self._display = None
 
     def show(self, event: Progress) -> None:
-        """Show a step of a blob; from any thread."""
+        """Show a step of a blob. Any thread may call this."""
         if (display := self._display) is not None:
             display.show(event)
 
 
 def label(digest: str) -> str:
-    """How a blob is called on the screen: ``261c7d34e64b``."""
+    """Return the short digest of a blob: ``261c7d34e64b``."""
     return digest.removeprefix("sha256:")[:DIGEST_SHOWN]
 
 
 def wording(event: Progress) -> str:
-    """What is said of a blob."""
+    """Return the state of a blob in words."""
     return f"{event.state} {printable(event.detail)}".rstrip()
 
 
@@ -68,7 +68,7 @@ class _Lines:
 
     def show(self, event: Progress) -> None:
         if event.state not in MOVING:
-            # One write, since several threads tell of their blobs.
+            # One write, because several threads report their blobs.
             self._stream.write(f"{label(event.digest)}: {wording(event)}\n")
             self._stream.flush()
 

@@ -1,4 +1,4 @@
-"""The list of containers: ps, container ls."""
+"""The commands ps and container ls."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ Examples:
   minibox ps --format 'table {{.Names}}\\t{{.Status}}\\t{{.Label "team"}}'
   minibox ps --all --quiet | xargs --no-run-if-empty minibox rm""",
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="Show ended containers too")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also show stopped containers")
 @click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
-              help="Show what fits: ancestor, before, exited, expose, health, id, is-task, label, name, network, publish, "
+              help="Show only matches: ancestor, before, exited, expose, health, id, is-task, label, name, network, publish, "
               "since, status, volume")  # fmt: skip
 @click.option(
     "--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Names}} {{.Status}}"
 )
-@click.option("-n", "--last", type=int, metavar="N", default=-1, help="Show the newest N, however they are")
-@click.option("-l", "--latest", is_flag=True, help="Show the newest, however it is")
-@click.option("--no-trunc", is_flag=True, help="Show ids and commands in full")
-@click.option("-q", "--quiet", is_flag=True, help="Show ids only")
-@click.option("-s", "--size", "with_size", is_flag=True, help="Show what they take of the disk")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: one list, all that is known")
+@click.option("-n", "--last", type=int, metavar="N", default=-1, help="Show the newest N, running or not")
+@click.option("-l", "--latest", is_flag=True, help="Show the newest, running or not")
+@click.option("--no-trunc", is_flag=True, help="Show full ids and commands")
+@click.option("-q", "--quiet", is_flag=True, help="Show only ids")
+@click.option("-s", "--size", "with_size", is_flag=True, help="Show how much disk space they use")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one list with all details")
 @click.pass_context
 def ps(
     ctx: click.Context, everything: bool, filters: tuple[str, ...], form: str, last: int, latest: bool, no_trunc: bool,
     quiet: bool, with_size: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """List the containers that run, newest first; with --all also those that don't.
+    """List running containers, newest first; with --all, all containers.
 
-    A filter on exited or status shows those that ended without --all.
+    With a filter on exited or status, stopped containers are shown even without --all.
     """
     from minibox.cli.format import format_rows
     from minibox.cli.table import format_json
@@ -79,7 +79,7 @@ def ps(
 def container_row(
     found: dict[str, Any], now_s: float, *, no_trunc: bool = False, sizes: tuple[int, int] = (0, 0)
 ) -> dict[str, Any]:
-    """The fields of Docker's `ps --format`; ``sizes`` as of `engine.listing.sizes`."""
+    """Return the fields of Docker's `ps --format`; ``sizes`` as from `engine.listing.sizes`."""
     labels = labels_of(found)
     created = found.get("Created") or 0.0
     volumes = [volume_name(str(each.get("Source", ""))) for each in mounts_of(found)]
@@ -105,9 +105,9 @@ def container_row(
 
 
 def format_ports(ports: list[tuple[int, str, str, int]]) -> str:
-    """Sorted ports in Docker's words: ``53/udp, 0.0.0.0:80-81->80-81/tcp, 0.0.0.0:8080->443/tcp``.
+    """Format sorted ports like Docker: ``53/udp, 0.0.0.0:80-81->80-81/tcp, 0.0.0.0:8080->443/tcp``.
 
-    Ranges are of those that have the same number on both sides, or none outside; others come last.
+    Only ports that aren't published, or have the same number on both sides, are joined to ranges. Others come last.
     """
     ended: list[str] = []
     single: list[str] = []
@@ -130,7 +130,7 @@ def _range(first: int, last: int, address: str, protocol: str) -> str:
 
 
 def format_status(found: dict[str, Any], now_s: float) -> str:
-    """How a container is, in Docker's words: ``Up 3 minutes (healthy)``, ``Exited (137) 2 hours ago``."""
+    """Format the status of a container like Docker: ``Up 3 minutes (healthy)``, ``Exited (137) 2 hours ago``."""
     status, health = found["Status"], health_of(found)
     code = found.get("ExitCode") or 0
     if status in ("running", "paused"):
@@ -151,6 +151,6 @@ def _cut(text: str, at_most: int) -> str:
 
 
 def _quoted(text: str) -> str:
-    """As Go's strconv.Quote; `format.format_rows` escapes what a terminal would obey."""
+    """Quote like Go's strconv.Quote. `format.format_rows` escapes control characters."""
     marks = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
     return f'"{"".join(marks.get(each, each) for each in text)}"'

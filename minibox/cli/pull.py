@@ -1,4 +1,4 @@
-"""Pulling an image, and showing how far it is."""
+"""Pull an image and show the progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def show_pull(settings: Settings, name: str, out: TextIO | None, *, platform: str = "", all_tags: bool = False) -> str:
-    """Pull ``name``, and tell of it on ``out`` as `docker pull` does; the last image's name in the store."""
+    """Pull ``name``, report to ``out`` like `docker pull`, and return the last image's name in the store."""
     from minibox.cli import progress
     from minibox.engine import registry
 
@@ -49,18 +49,18 @@ def show_pull(settings: Settings, name: str, out: TextIO | None, *, platform: st
 
 
 def note_platform(results: list[Pulled], *, asked: bool) -> None:
-    """Tell of images that this machine doesn't run, unless the user wants them."""
+    """Tell the user about images for another kind of machine, unless they asked for them."""
     from minibox.cli.table import printable
     from minibox.image.platform import host_platform, runs
 
     host = host_platform()
     for platform in dict.fromkeys(image.platform for image in results):
         if not asked and not runs(host, platform):
-            click.echo(f"minibox: the image is for {printable(str(platform))}, and this machine is {host}", err=True)
+            click.echo(f"minibox: the image is for {printable(str(platform))}, but this machine is {host}", err=True)
 
 
 def familiar(name: str, without_tag: bool = False) -> str:
-    """``name`` as short as a user would write it."""
+    """Return ``name`` in the short form that users write."""
     from minibox.image.reference import parse
 
     short = parse(name).familiar

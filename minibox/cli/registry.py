@@ -1,4 +1,4 @@
-"""Commands on registries: pull, push, login, logout."""
+"""Commands for registries: pull, push, login, logout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.image.reference import Reference
 
-PLATFORM_HELP = "Choose the image for OS/ARCH[/VARIANT] [this machine's]"
+PLATFORM_HELP = "Use the image for OS/ARCH[/VARIANT]  [this machine's]"
 
 
 @click.command(
@@ -27,14 +27,14 @@ Examples:
 )
 @click.option("-a", "--all-tags", is_flag=True, help="Pull all images of the repository")
 @click.option("--platform", metavar="PLATFORM", default="", help=PLATFORM_HELP)
-@click.option("-q", "--quiet", is_flag=True, help="Print the image's name only")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the image's name")
 @click.argument("name", metavar="NAME[:TAG|@DIGEST]")
 @click.pass_context
 def pull(ctx: click.Context, name: str, all_tags: bool, platform: str, quiet: bool) -> None:
-    """Bring an image from a registry into the store.
+    """Download an image from a registry into the store.
 
-    A NAME without a host is one of docker.io. What is there already is not downloaded again, and a download that was
-    interrupted goes on where it was.
+    A NAME without a host means docker.io. Layers that are in the store already aren't downloaded again, and an
+    interrupted download continues where it stopped.
     """
     pulled = show_pull(settings_of(ctx), name, None if quiet else sys.stdout, platform=platform, all_tags=all_tags)
     click.echo(pulled.rpartition(":")[0] if all_tags else pulled)
@@ -47,15 +47,15 @@ Examples:
   minibox push --all-tags registry.example/team/app"""
 )
 @click.option("-a", "--all-tags", is_flag=True, help="Push all images of the repository that are in the store")
-@click.option("--all-platforms", is_flag=True, help="Push a whole index, if the store has it")
+@click.option("--all-platforms", is_flag=True, help="Push an index with all its platforms, if the store has them")
 @click.option("--platform", metavar="PLATFORM", default="", help=PLATFORM_HELP)
-@click.option("-q", "--quiet", is_flag=True, help="Print the image's name only")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the image's name")
 @click.argument("name", metavar="NAME[:TAG]", shell_complete=complete_image)
 @click.pass_context
 def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, platform: str, quiet: bool) -> None:
-    """Bring an image from the store to the registry that its name begins with.
+    """Upload an image from the store to the registry in its name.
 
-    Its bytes stay as they are, and so does its digest. What the registry has already is not sent again.
+    The image and its digest don't change. Layers that the registry has already aren't uploaded again.
     """
     from minibox.cli import progress
     from minibox.engine import registry
@@ -75,7 +75,7 @@ def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, pla
         names.append(str(reference))
 
     if platform and all_platforms:
-        raise UsageError("--platform and --all-platforms exclude each other")
+        raise UsageError("--platform can't be given with --all-platforms")
     settings = settings_of(ctx)
     with progress.Shown(None if quiet else sys.stdout) as shown:
         registry.push(
@@ -92,14 +92,14 @@ Examples:
   minibox login registry.example
   minibox login --username me --password-stdin localhost:5000 < password"""
 )
-@click.option("-u", "--username", metavar="NAME", help="Who you are there")
-@click.option("-p", "--password", metavar="TEXT", help="Password; others see it on the command line")
+@click.option("-u", "--username", metavar="NAME", help="User name")
+@click.option("-p", "--password", metavar="TEXT", help="Password; other users can see it on the command line")
 @click.option("--password-stdin", is_flag=True, help="Read the password from stdin")
 @click.argument("server", required=False, default="")
 def login(server: str, username: str | None, password: str | None, password_stdin: bool) -> None:
-    """Log in to a registry: docker.io when SERVER is left out.
+    """Log in to a registry. The default SERVER is docker.io.
 
-    User name and password are tried, and kept where Docker and Podman look for them.
+    If the registry accepts them, user name and password are saved where Docker and Podman find them.
     """
     from minibox.engine import registry
 
@@ -108,14 +108,14 @@ def login(server: str, username: str | None, password: str | None, password_stdi
         username, secret = _ask(registry.registry_host(server), username)
     place = registry.login(server, username, secret, environ=os.environ)
     if place.startswith("/"):
-        click.echo(f"minibox: the password is kept, not encrypted, in {place}", err=True)
+        click.echo(f"minibox: the password is stored unencrypted in {place}", err=True)
     click.echo("Login Succeeded")
 
 
 def _read_password(username: str | None, password: str | None, from_stdin: bool) -> str | None:
-    """The password that the command line gives, or None."""
+    """Return the password from the command line or stdin, or None."""
     if password is not None and from_stdin:
-        raise UsageError("--password and --password-stdin exclude each other")
+        raise UsageError("--password can't be given with --password-stdin")
     if from_stdin:
         if username is None:
             raise UsageError("--password-stdin needs --username")
@@ -126,19 +126,19 @@ def _read_password(username: str | None, password: str | None, from_stdin: bool)
     if password is not None:
         if sys.stdin is not None and sys.stdin.isatty():
             raise UsageError(
-                "--password: everybody on this machine sees it in the list of processes, and your shell remembers it",
-                "leave it out to be asked, or use --password-stdin",
+                "--password: all users of this machine can see it in the process list, and your shell's history keeps it",
+                "omit it to be asked, or use --password-stdin",
             )
-        click.echo("minibox: --password is insecure: use --password-stdin", err=True)
+        click.echo("minibox: --password is insecure; use --password-stdin", err=True)
     return password
 
 
 def _ask(host: str, username: str | None) -> tuple[str, str]:
-    """Ask at the terminal for what is missing."""
+    """Ask on the terminal for what is missing."""
     from getpass import getpass
 
     if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError("user name and password are asked for at a terminal, and stdin is none",
+        raise UsageError("can't ask for user name and password: stdin is not a terminal",
                          "minibox login --username NAME --password-stdin SERVER < FILE")  # fmt: skip
     try:
         username = username or input(f"Username at {host}: ").strip()
@@ -153,7 +153,7 @@ def _ask(host: str, username: str | None) -> tuple[str, str]:
 @click.command(epilog="\b\nExample:\n  minibox logout registry.example")
 @click.argument("server", required=False, default="")
 def logout(server: str) -> None:
-    """Forget the password for a registry: for docker.io when SERVER is left out."""
+    """Log out of a registry: remove its saved password. The default SERVER is docker.io."""
     from minibox.engine import registry
 
     host = registry.registry_host(server)

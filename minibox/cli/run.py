@@ -1,4 +1,4 @@
-"""Running a container in the foreground, for the commands ``run`` and ``shell``; and pulling the image that one needs."""
+"""Run a container for the commands ``run`` and ``shell``, and pull the image that a command needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def start(command: str, options: RunOptions, settings: Settings) -> int:
-    """Run a container in the foreground for the command ``run`` or ``shell``; its exit status."""
+    """Run a container for the command ``run`` or ``shell``, and return the exit status."""
     from minibox.engine import container
 
     if command == "shell":
@@ -32,7 +32,7 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
         trace = print_trace
     run_it = container.run_detached if options.detach else container.run
     if options.detach:
-        sys.stdout.write("")  # where it is closed, that is told before there is a container whose id nobody hears
+        sys.stdout.write("")  # fails now if stdout is closed, before there is a container whose id can't be printed
     result = run_it(
         options,
         root=settings.root,
@@ -49,7 +49,7 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
 
 
 def pull(settings: Settings, name: str, platform: str) -> None:
-    """Pull an image for a command that needs it, and show how far it is."""
+    """Pull an image that a command needs, and show the progress."""
     from minibox.cli.pull import show_pull
 
     show_pull(settings, name, sys.stderr, platform=platform)

@@ -1,8 +1,8 @@
-"""The options of `minibox run`: one table, from which the command line is read in two ways.
+"""The options of `minibox run`: one table for both parsers.
 
-`OPTIONS` says each option once. `parse` reads an argument list with it in a few microseconds and
-imports nothing: it is the hot path. What `parse` doesn't understand it leaves to click, which reads
-the same table (`cli.container`) and has the words for help, completion and errors.
+`OPTIONS` has each option once. `parse` is the hot path: it reads an argument list in a few microseconds and imports
+nothing. What it doesn't understand it leaves to click, which uses the same table (`cli.container`) and does help,
+completion and errors.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Option:
 
     Attributes:
         field: the field of `RunOptions` that it sets.
-        names: its spellings, the main long one first.
+        names: its spellings; the main long one comes first.
         kind: flag, text, list (may be repeated), choice, size (bytes), duration (seconds), int or float.
-        metavar: what help shows for its value.
-        help: one line for ``--help``, without full stop.
-        group: the heading of ``--help`` under which it stands.
+        metavar: the name of its value in ``--help``.
+        help: one line for ``--help``, without a full stop.
+        group: its heading in ``--help``.
         least, most: the range of a number.
         choices: the values of a ``choice``.
-        zero_unsets: 0 means what leaving the option out means, as in Docker.
-        complete: what completion offers for the value: "", or a key of `cli.completion`: file, capability, ...
+        zero_unsets: 0 is the same as leaving the option out, as in Docker.
+        complete: how to complete the value: "" or a key of `cli.completion`, such as file or capability.
     """
 
     field: str
@@ -68,78 +68,79 @@ OPTIONS: tuple[Option, ...] = (
            "Read environment variables from a file", _PROCESS, complete="file"),
     Option("workdir", ("--workdir", "-w"), "text", "DIR", "Start the command in this directory", _PROCESS),
     Option("user", ("--user", "-u"), "text", "USER[:GROUP]",
-           "Run as this user of the image, or number", _PROCESS),
-    Option("group_add", ("--group-add",), "list", "GROUP", "Join a further group", _PROCESS),
+           "Run as this user name or number", _PROCESS),
+    Option("group_add", ("--group-add",), "list", "GROUP", "Add a supplementary group", _PROCESS),
     Option("entrypoint", ("--entrypoint",), "text", "COMMAND",
            "Replace the entrypoint; empty: none", _PROCESS),
-    Option("init", ("--init",), "flag", "", "Run an init: forwards signals, and reaps", _PROCESS),
+    Option("init", ("--init",), "flag", "", "Run an init that passes signals and reaps", _PROCESS),
     Option("stop_signal", ("--stop-signal",), "text", "SIGNAL",
-           "Ask the command to end by this signal", _PROCESS, complete="signal"),
+           "Signal that stops the container", _PROCESS, complete="signal"),
     Option("stop_timeout_s", ("--stop-timeout",), "int", "SECONDS",
-           "Kill it after this long; -1: never [10]", _PROCESS, least=-1, most=1 << 31),
-    Option("detach", ("--detach", "-d"), "flag", "", "Leave it running, and print its id", _CONTAINER),
+           "Wait this long, then kill; -1: never [10]", _PROCESS, least=-1, most=1 << 31),
+    Option("detach", ("--detach", "-d"), "flag", "", "Run in the background and print the id", _CONTAINER),
     Option("detach_keys", ("--detach-keys",), "text", "KEYS",
-           "Leave it by these keys [ctrl-p,ctrl-q]", _CONTAINER),
-    Option("sig_proxy", ("--sig-proxy",), "flag", "", "Pass signals on to it [true]", _CONTAINER),
+           "Keys that detach you [ctrl-p,ctrl-q]", _CONTAINER),
+    Option("sig_proxy", ("--sig-proxy",), "flag", "", "Pass signals to the command [true]", _CONTAINER),
     Option("name", ("--name",), "text", "NAME", "Name the container", _CONTAINER),
-    Option("hostname", ("--hostname", "-h"), "text", "NAME", "Host name inside", _CONTAINER),
+    Option("hostname", ("--hostname", "-h"), "text", "NAME", "Host name of the container", _CONTAINER),
     Option("rm", ("--rm",), "flag", "", "Remove the container when it ends", _CONTAINER),
-    Option("label", ("--label", "-l"), "list", "KEY[=VALUE]", "Attach a label", _CONTAINER),
+    Option("label", ("--label", "-l"), "list", "KEY[=VALUE]", "Add a label", _CONTAINER),
     Option("cidfile", ("--cidfile",), "text", "FILE",
            "Write the container's id to a new file", _CONTAINER, complete="file"),
     Option("pull", ("--pull",), "choice", "WHEN",
-           "Pull always, missing or never [missing]", _CONTAINER, choices=("always", "missing", "never")),
+           "Pull: always, missing, never [missing]", _CONTAINER, choices=("always", "missing", "never")),
     Option("platform", ("--platform",), "text", "PLATFORM",
-           "Image for OS/ARCH[/VARIANT]", _CONTAINER),
+           "Use the image for OS/ARCH[/VARIANT]", _CONTAINER),
     Option("restart", ("--restart",), "text", "POLICY",
            "no, on-failure[:N], always, unless-stopped", _CONTAINER),
-    Option("timeout_s", ("--timeout",), "duration", "TIME", "Kill it after this long: 5s, 1m30s", _CONTAINER),
+    Option("timeout_s", ("--timeout",), "duration", "TIME", "Kill it after this time: 5s, 1m30s", _CONTAINER),
     Option("log_driver", ("--log-driver",), "choice", "DRIVER",
-           "Keep its output: json-file or none", _CONTAINER, choices=("json-file", "none")),
-    Option("log_opt", ("--log-opt",), "list", "KEY=VALUE", "max-size=10m, max-file=3", _CONTAINER),
-    Option("health_cmd", ("--health-cmd",), "text", "COMMAND", "Check its health: 0 is healthy", _HEALTH),
-    Option("health_interval_s", ("--health-interval",), "duration", "TIME", "Check so often [30s]", _HEALTH),
+           "Where output goes: json-file or none", _CONTAINER, choices=("json-file", "none")),
+    Option("log_opt", ("--log-opt",), "list", "KEY=VALUE", "Log option: max-size=10m, max-file=3", _CONTAINER),
+    Option("health_cmd", ("--health-cmd",), "text", "COMMAND", "Health check; exit status 0 is healthy", _HEALTH),
+    Option("health_interval_s", ("--health-interval",), "duration", "TIME", "Time between checks [30s]", _HEALTH),
     Option("health_timeout_s", ("--health-timeout",), "duration", "TIME",
-           "A check that takes longer has failed [30s]", _HEALTH),
+           "Time after which a check fails [30s]", _HEALTH),
     Option("health_retries", ("--health-retries",), "int", "NUMBER",
-           "Unhealthy after so many failures [3]", _HEALTH),
+           "Failures in a row until unhealthy [3]", _HEALTH),
     Option("health_start_period_s", ("--health-start-period",), "duration", "TIME",
-           "At first a failure doesn't count [0s]", _HEALTH),
+           "Start-up time; failures don't count [0s]", _HEALTH),
     Option("health_start_interval_s", ("--health-start-interval",), "duration", "TIME",
-           "Check so often in that time [5s]", _HEALTH),
+           "Time between checks during start-up [5s]", _HEALTH),
     Option("health_on_failure", ("--health-on-failure",), "choice", "ACTION",
            "If unhealthy: none, kill, restart, stop", _HEALTH, choices=("none", "kill", "restart", "stop")),
-    Option("no_healthcheck", ("--no-healthcheck",), "flag", "", "Nor what the image says", _HEALTH),
+    Option("no_healthcheck", ("--no-healthcheck",), "flag", "", "Turn the image's health check off", _HEALTH),
     Option("volume", ("--volume", "-v"), "list", "[SRC:]DST[:ro]",
-           "Show a host's directory or file inside", _FILES, complete="file"),
-    Option("mount", ("--mount",), "list", "KEY=VALUE,...", "In words: type=bind,source=/a,target=/b", _FILES),
+           "Mount a volume or a path of the host", _FILES, complete="file"),
+    Option("mount", ("--mount",), "list", "KEY=VALUE,...", "Mount: type=bind,source=/a,target=/b", _FILES),
     Option("tmpfs", ("--tmpfs",), "list", "DST[:OPTS]",
            "File system in memory: /tmp:size=64m", _FILES),
     Option("read_only", ("--read-only",), "flag", "", "Make the root file system read-only", _FILES),
     Option("shm_size_bytes", ("--shm-size",), "size", "SIZE", "Size of /dev/shm [64m]", _FILES, zero_unsets=True),
     Option("device", ("--device",), "list", "HOST[:DST]",
-           "Let the command use a host device", _FILES, complete="file"),
+           "Give the command a host device", _FILES, complete="file"),
     Option("network", ("--network", "--net"), "text", "NAME",
-           "none, host, bridge, or a network of yours", _NETWORK, complete="network"),
+           "none, host, bridge, or a network's name", _NETWORK, complete="network"),
     Option("network_alias", ("--network-alias",), "list", "NAME",
-           "Be called so by others on the network", _NETWORK),
+           "Another name on the network", _NETWORK),
     Option("publish", ("--publish", "-p"), "list", "[PORT:]PORT",
-           "Lead this host's port to one of its own", _NETWORK),
+           "Publish a container port on this host", _NETWORK),
     Option("publish_all", ("--publish-all", "-P"), "flag", "",
-           "Lead free ports to all that it exposes", _NETWORK),
-    Option("expose", ("--expose",), "list", "PORT[/PROTOCOL]", "Say that it listens there", _NETWORK),
+           "Publish all exposed ports on free ports", _NETWORK),
+    Option("expose", ("--expose",), "list", "PORT[/PROTOCOL]", "Declare a port that it listens on", _NETWORK),
     Option("add_host", ("--add-host",), "list", "NAME:ADDRESS", "Add a line to /etc/hosts", _NETWORK),
-    Option("dns", ("--dns",), "list", "ADDRESS", "Ask this name server", _NETWORK),
+    Option("dns", ("--dns",), "list", "ADDRESS", "Use this name server", _NETWORK),
     Option("memory_bytes", ("--memory", "-m"), "size", "SIZE", "Limit memory: 512m, 2g", _LIMITS, zero_unsets=True),
     Option("memory_swap_bytes", ("--memory-swap",), "size", "SIZE",
            "Limit memory plus swap; -1: unlimited swap", _LIMITS, least=-1, zero_unsets=True),
     Option("memory_reservation_bytes", ("--memory-reservation",), "size", "SIZE",
-           "Keep so much when memory is scarce", _LIMITS, zero_unsets=True),
+           "Keep this much when memory is scarce", _LIMITS, zero_unsets=True),
     Option("cpus", ("--cpus",), "float", "NUMBER",
-           "Limit processor time: 0.5 is half a CPU", _LIMITS, zero_unsets=True),
+           "Limit CPU time: 0.5 is half a CPU", _LIMITS, zero_unsets=True),
     Option("cpu_quota_us", ("--cpu-quota",), "int", "USEC",
-           "Limit processor time of each period", _LIMITS, least=-1, zero_unsets=True),
-    Option("cpu_period_us", ("--cpu-period",), "int", "USEC", "That period [100000]", _LIMITS, zero_unsets=True),
+           "Limit CPU time in each period", _LIMITS, least=-1, zero_unsets=True),
+    Option("cpu_period_us", ("--cpu-period",), "int", "USEC",
+           "Length of that period [100000]", _LIMITS, zero_unsets=True),
     Option("cpu_shares", ("--cpu-shares", "-c"), "int", "NUMBER",
            "Weight when CPUs are scarce [1024]", _LIMITS, most=262144, zero_unsets=True),
     Option("cpuset_cpus", ("--cpuset-cpus",), "text", "LIST", "Use only these CPUs: 0-2,4", _LIMITS),
@@ -149,7 +150,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("pids_limit", ("--pids-limit",), "int", "NUMBER",
            "Limit processes; -1: no limit", _LIMITS, least=-1, zero_unsets=True),
     Option("disk_bytes", ("--disk",), "size", "SIZE",
-           "Limit what it may write, kept in memory", _LIMITS, zero_unsets=True),
+           "Limit what it writes; kept in memory", _LIMITS, zero_unsets=True),
     Option("cgroup_manager", ("--cgroup-manager",), "choice", "NAME",
            "Who makes the cgroup: cgroupfs or systemd", _LIMITS, choices=("cgroupfs", "systemd")),
     Option("ulimit", ("--ulimit",), "list", "NAME=VALUE", "Set a soft[:hard] limit: nofile=1024:4096", _LIMITS),
@@ -165,7 +166,7 @@ OPTIONS: tuple[Option, ...] = (
            "All capabilities and devices, no filters", _ISOLATION),
     Option("userns", ("--userns",), "choice", "MODE",
            "User namespace: host, private, auto [auto]", _ISOLATION, choices=("host", "private", "auto")),
-    Option("sysctl", ("--sysctl",), "list", "NAME=VALUE", "Set a kernel parameter of the namespaces", _ISOLATION),
+    Option("sysctl", ("--sysctl",), "list", "NAME=VALUE", "Set a kernel parameter in its namespaces", _ISOLATION),
     Option("time_offset_s", ("--time-offset",), "int", "SECONDS", "Run the monotonic clock this far ahead", _ISOLATION),
     Option("trace", ("--trace",), "flag", "", "Show each step of the start and its time", _LOOK),
 )
@@ -175,16 +176,16 @@ BY_NAME: dict[str, Option] = {name: option for option in OPTIONS for name in opt
 
 
 def truth(text: str) -> bool:
-    """The value of a flag as Go reads it (`strconv.ParseBool`); raises ValueError."""
+    """Parse the value of a flag like Go's `strconv.ParseBool`. Raises ValueError."""
     if text in _TRUE:
         return True
     if text in _FALSE:
         return False
-    raise ValueError("a flag is true or false")
+    raise ValueError("not true or false")
 
 
 def convert(option: Option, text: str) -> Any:
-    """The value that ``text`` means for ``option``; raises ValueError that says what is wrong with it."""
+    """Convert ``text`` to a value of ``option``. Raises ValueError, which says what is wrong."""
     kind = option.kind
     if kind in ("text", "list"):
         return text
@@ -192,7 +193,7 @@ def convert(option: Option, text: str) -> Any:
         return truth(text)
     if kind == "choice":
         if text not in option.choices:
-            raise ValueError("no such choice")
+            raise ValueError("not a valid choice")
         return text
     number: int | float
     if kind == "duration":
@@ -215,14 +216,14 @@ def convert(option: Option, text: str) -> Any:
 
 
 def read_words(words: list[str], by_name: dict[str, Option] = BY_NAME) -> tuple[list[tuple[Option, str]], list[str]]:
-    """Read options up to the first word that is none, by the rules of Docker's parser (pflag).
+    """Read options up to the first word that isn't one, by the rules of Docker's parser (pflag).
 
-    ``--opt value``, ``--opt=value``, ``-o value``, ``-ovalue``, ``-o=value``, and flags in one word (``-it``); a flag
-    takes a value only after ``=``. The value of a flag without one is "true".
+    They are ``--opt value``, ``--opt=value``, ``-o value``, ``-ovalue``, ``-o=value``, and several flags in one word
+    (``-it``). A flag takes a value only after ``=``; without one, its value is "true".
 
     Returns:
-        The options with their values, and the words left. Those begin with the image, with ``--``, or with a word
-        that looks like an option and can't be read: unknown, or its value is missing.
+        The options with their values, and the remaining words. These begin with the image, with ``--``, or with an
+        option that is unknown or lacks its value.
     """
     read: list[tuple[Option, str]] = []
     count, at = len(words), 0
@@ -262,16 +263,15 @@ def read_words(words: list[str], by_name: dict[str, Option] = BY_NAME) -> tuple[
 
 
 def make_options(values: dict[str, Any], words: list[str]) -> RunOptions:
-    """`RunOptions` of the options' values (by field; lists as lists) and the words from the image on."""
+    """Make `RunOptions` from the options' values by field, and the words from the image on."""
     fields: Any = {field: tuple(value) if type(value) is list else value for field, value in values.items()}
     return RunOptions(image=words[0], command=tuple(words[1:]), **fields)
 
 
 def parse_values(words: list[str], by_name: dict[str, Option] = BY_NAME) -> tuple[dict[str, Any], list[str]] | None:
-    """Read ``[OPTIONS] WORD...`` at once: the options' values by field, lists as lists, and the words left.
+    """Read ``[OPTIONS] WORD...``: return the options' values by field, lists as lists, and the remaining words.
 
-    None when that is not all there is to it, which is no error: click reads the same words again, gives help, or says
-    what is wrong with them.
+    Returns None if click must read the words instead: for help, completion, or to report an error.
     """
     read, left = read_words(words, by_name)
     if left and left[0] == "--":
@@ -294,6 +294,6 @@ def parse_values(words: list[str], by_name: dict[str, Option] = BY_NAME) -> tupl
 
 
 def parse(words: list[str]) -> RunOptions | None:
-    """Read ``[OPTIONS] IMAGE [COMMAND...]`` at once; None as of `parse_values`."""
+    """Read ``[OPTIONS] IMAGE [COMMAND...]``; None as for `parse_values`."""
     found = parse_values(words)
     return make_options(*found) if found else None

@@ -1,4 +1,4 @@
-"""What stands before the command: where to keep things, and whether to show tracebacks."""
+"""The global options: the directories, the storage driver, and whether to show tracebacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WITH_VALUES = ("--root", "--runroot", "--storage-driver")
 
 @record
 class Settings:
-    """The global options, resolved: absolute paths; ``storage_driver`` is "" for the default."""
+    """The resolved global options. Paths are absolute; ``storage_driver`` is "" for the default."""
 
     root: str
     runroot: str
@@ -22,7 +22,7 @@ class Settings:
     storage_driver: str = ""
 
     def claimed(self) -> Settings:
-        """These, when what they name is ours to use.
+        """Return these settings after checking that minibox may use the directories.
 
         Raises:
             UnsafeDirectory: see `engine.roots.claim`.
@@ -34,10 +34,10 @@ class Settings:
 
 
 def make_settings(given: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> Settings:
-    """Settings of the global options; what isn't given comes from ``environ``, or from config.toml.
+    """Make `Settings` from the global options; what isn't given comes from ``environ`` or config.toml.
 
     Raises:
-        ConfigError: of config.toml.
+        ConfigError: config.toml is invalid.
     """
     import os
 
@@ -57,7 +57,7 @@ def make_settings(given: Mapping[str, str | bool | None], environ: Mapping[str, 
 
 
 def read_globals(words: list[str]) -> tuple[dict[str, str | bool | None], list[str]]:
-    """Read the global options up to the first word that is none of them, which the rest begins with."""
+    """Read the global options; return them, and the rest from the first word that isn't one."""
     given: dict[str, str | bool | None] = {}
     at = 0
     while at < len(words):

@@ -1,4 +1,4 @@
-"""A command on several containers: each has its own success or error."""
+"""Run a command on several names, each with its own success or error."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ AT_ONCE = 32
 
 
 def for_each(names: Iterable[str], act: Callable[[str], object], *, at_once: bool = False) -> int:
-    """Do ``act`` to each, and print what it returns, for None the name; the first errors are printed, the last raised.
+    """Call ``act`` for each name, and print what it returns; None prints the name.
+
+    After an error it goes on with the other names. All errors are printed except the last, which is raised.
 
     Args:
-        at_once: do them side by side: for what mostly waits.
+        at_once: call ``act`` for all names in parallel; for actions that mostly wait.
 
     Returns:
         0, the exit status.

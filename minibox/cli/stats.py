@@ -1,4 +1,4 @@
-"""What containers use, live: stats."""
+"""The command stats."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ Examples:
   minibox stats web db
   minibox stats --no-stream --format '{{.Name}}: {{.MemUsage}}'""",
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="Show containers that don't run too")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also show stopped containers")
 @click.option(
     "--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.CPUPerc}}"
 )
-@click.option("--no-stream", is_flag=True, help="Show it once")
-@click.option("--no-trunc", is_flag=True, help="Show ids in full")
+@click.option("--no-stream", is_flag=True, help="Show the usage once and exit")
+@click.option("--no-trunc", is_flag=True, help="Show full ids")
 @click.argument("containers", metavar="[CONTAINER...]", nargs=-1, shell_complete=complete_container)
 @click.pass_context
 def stats(
     ctx: click.Context, containers: tuple[str, ...], everything: bool, form: str, no_stream: bool, no_trunc: bool
 ) -> None:
-    """Show what containers use of CPU, memory, network and disk, until Ctrl-C.
+    """Show how much CPU, memory, network and disk containers use, until Ctrl-C.
 
-    CPU % is of one CPU: two busy ones are 200%. MEM USAGE leaves out page cache that the kernel takes back first.
-    -- stands for what the kernel doesn't count here.
+    CPU % is relative to one CPU: two busy CPUs are 200%. MEM USAGE excludes page cache that the kernel reclaims first.
+    -- means that the kernel doesn't count this here.
     """
     from minibox.cli.format import format_rows
     from minibox.engine.stats import Meter
 
     settings = settings_of(ctx)
-    format_rows([], form, HEADINGS, COLUMNS)  # what is wrong with it is told at once
+    format_rows([], form, HEADINGS, COLUMNS)  # reports an invalid template before the first interval
     meter = Meter(containers, everything=everything, root=settings.root, runroot=settings.runroot)
     readings = meter.read()
     in_place = not no_stream and sys.stdout.isatty() and form.strip()[:5] in ("", "table")
@@ -78,14 +78,14 @@ def stats(
 
 
 def frame(lines: Sequence[str], height: int, *, first: bool) -> str:
-    """``lines`` over what the terminal shows, as far as it is high enough."""
+    """Return what draws ``lines`` over the terminal's contents, as many as fit."""
     if len(lines) > height - 1 > 1:
         lines = [*lines[: height - 2], f"... and {len(lines) - height + 2} more"]
     return (CLEAR if first else "") + HOME + "".join(f"{line}{CLEAR_LINE}\n" for line in lines) + CLEAR_BELOW
 
 
 def stats_row(reading: Reading, no_trunc: bool = False) -> dict[str, Any]:
-    """The fields of Docker's `stats --format`."""
+    """Return the fields of Docker's `stats --format`."""
     from minibox.cli.units import format_size
 
     def pair(one: int | None, other: int | None, say: Any) -> str:
@@ -109,7 +109,7 @@ def stats_row(reading: Reading, no_trunc: bool = False) -> dict[str, Any]:
 
 
 def format_binary(size_bytes: int) -> str:
-    """``1.5MiB``: Docker's BytesSize."""
+    """Format a size like Docker's BytesSize: ``1.5MiB``."""
     size, unit = float(size_bytes), 0
     while size >= 1024 and unit < len(UNITS) - 1:
         size, unit = size / 1024, unit + 1

@@ -1,4 +1,4 @@
-"""Commands on minibox and its machine: explain, doctor, version, completion."""
+"""Commands about minibox and this machine: explain, doctor, version, completion."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ Examples:
   minibox explain --shell run --userns host --network none base sh > start.sh""",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
-@click.option("--shell", "as_script", is_flag=True, help="Print a shell script that, run by root, does the same")
+@click.option("--shell", "as_script", is_flag=True, help="Print a shell script that does the same when root runs it")
 @click.argument("words", metavar="run [OPTIONS] IMAGE [COMMAND [ARG]...]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script: bool) -> None:
-    """Show the steps of a start, and why each is there, without running it.
+    """Show the steps of a start and the reason for each, without running it.
 
-    What follows is a whole `run` or `shell` command. Each step is shown with its arguments, its reason, its manual
-    page, and the shell command that does the same.
+    Give a whole `run` or `shell` command. Each step is shown with its arguments, its reason, its manual page, and the
+    equivalent shell command.
     """
     from minibox.cli import container
     from minibox.cli.explain import format_plan, listing_width
 
     if as_json and as_script:
-        raise UsageError("--json and --shell exclude each other")
+        raise UsageError("--json can't be given with --shell")
     if words[:1] not in (("run",), ("shell",)):
         what = f"can't explain {words[0]!r}" if words else "nothing to explain"
-        raise UsageError(what, hint="write a run: minibox explain run base true")
+        raise UsageError(what, hint="give a run command: minibox explain run base true")
     settings = settings_of(ctx)
     command = container.run if words[0] == "run" else container.shell
     with command.make_context(words[0], list(words[1:]), parent=ctx) as run_context:
@@ -67,9 +67,9 @@ def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> int:
-    """Show what this machine can do: pass, degraded or missing, the consequence of it, and the exact fix.
+    """Check what this machine supports: pass, degraded or missing, with the consequence and the exact fix.
 
-    The exit status is 1 when something is missing without which no container starts.
+    The exit status is 1 if something is missing that every container needs.
     """
     from minibox.engine.doctor import diagnose
 
@@ -84,7 +84,7 @@ def doctor(ctx: click.Context, as_json: bool) -> int:
 
 
 def format_checks(checks: Sequence[Any]) -> str:
-    """The checks of `engine.doctor`, one a line; under those that don't pass, what follows and what to do."""
+    """Format the checks of `engine.doctor`, one a line, with consequence and fix below those that don't pass."""
     from minibox.cli.explain import listing_width, wrap
 
     width = listing_width()
@@ -99,7 +99,7 @@ def format_checks(checks: Sequence[Any]) -> str:
         if check.status != "pass" and check.consequence:
             lines += wrap(printable(check.consequence), margin, margin, width)
         if check.status != "pass" and check.fix:
-            lines += [f"{margin}fix: {printable(line)}" for line in lines_of(check.fix)]  # whole: it is to be copied
+            lines += [f"{margin}fix: {printable(line)}" for line in lines_of(check.fix)]  # not wrapped, to copy it
     counts = [f"{sum(check.status == status for check in checks)} {status}" for status in STATUS_COLOURS]
     return "\n".join([*lines, "", ", ".join(counts)])
 
@@ -108,7 +108,7 @@ def format_checks(checks: Sequence[Any]) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @click.pass_context
 def version(ctx: click.Context, as_json: bool) -> None:
-    """Show the versions of minibox, Python and the kernel, and where things are kept."""
+    """Show the versions of minibox, Python and the kernel, and the state directories."""
     import os
     import platform
 
@@ -134,16 +134,16 @@ def version(ctx: click.Context, as_json: bool) -> None:
 @click.command(
     epilog="""\b
 Examples:
-  bash: put this line into ~/.bashrc
+  bash: add this line to ~/.bashrc
         eval "$(minibox completion bash)"
-  zsh:  put this line into ~/.zshrc, below compinit
+  zsh:  add this line to ~/.zshrc, below compinit
         eval "$(minibox completion zsh)"
   fish: run this once
         minibox completion fish > ~/.config/fish/completions/minibox.fish""",
 )
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> int:
-    """Print the script that completes minibox's commands, options, values and images in your shell."""
+    """Print a script with which your shell completes minibox's commands, options, values and images."""
     from minibox.cli.application import application
     from minibox.cli.completion import complete
 

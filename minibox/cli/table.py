@@ -20,12 +20,12 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` without control characters, which a terminal would obey."""
+    """Return ``text`` with control characters escaped, because a terminal would obey them."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def format_json(value: Any) -> str:
-    """JSON, indented, with what isn't JSON as strings."""
+    """Return ``value`` as indented JSON; values that JSON doesn't know become strings."""
     import json
 
     return json.dumps(value, indent=2, default=str)

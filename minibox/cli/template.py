@@ -1,10 +1,10 @@
-"""Templates of `--format`: the part of Go's text/template that users of Docker write.
+"""Templates for `--format`: the part of Go's text/template that Docker's users need.
 
-Actions with fields, variables, pipelines, parentheses and literals; if, range, with, else, break and continue; the
-functions of `template_functions`. Not there: define, template and block.
+There are actions with fields, variables, pipelines, parentheses and literals; if, range, with, else, break and
+continue; and the functions of `template_functions`. There is no define, template or block.
 
-Values are as in JSON. A dict stands for a struct: a field that it lacks is an error; a `Map` is a map of Go, where
-a key that is missing gives ``<no value>``. A function as a value is a method: it gets the words behind its name.
+Values are as in JSON. A dict is a struct, where a missing field is an error. A `Map` is a Go map, where a missing key
+gives ``<no value>``. A function is a method; its arguments follow its name.
 
 Source: https://pkg.go.dev/text/template, https://docs.docker.com/engine/cli/formatting/.
 """
@@ -47,15 +47,15 @@ class Template:
         """Parse ``source``.
 
         Raises:
-            UsageError: it is no template; the message says where (line:column) and why.
+            UsageError: the template is invalid; the message says where (line:column) and why.
         """
         self._body = _Parser(source).whole()
 
     def render(self, data: Any) -> str:
-        """The text for ``data``.
+        """Return the text for ``data``.
 
         Raises:
-            UsageError: ``data`` has no such field, or a function can't work with what it is given.
+            UsageError: ``data`` lacks a field, or a function can't handle its arguments.
         """
         scope = nodes.Scope(data, [("$", data)], [])
         self._body(scope)
@@ -70,13 +70,13 @@ class _Token:
 
 
 class _Parser:
-    """Reads a template from left to right, and compiles as it goes."""
+    """Reads a template from left to right and compiles it."""
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.at = 0
-        self.start = 0  # of the action under way
-        self.tokens: list[_Token] = []  # of it, those that were not read yet
+        self.start = 0  # where the current action begins
+        self.tokens: list[_Token] = []  # the unread tokens of the current action
         self.trims_text = False
         self.variables = ["$"]
         self.depth = 0
@@ -88,7 +88,7 @@ class _Parser:
         return self.body("")[0]
 
     def body(self, inside: str) -> tuple[Evaluate, str]:
-        """All up to the action that ends it, and which it was: "end", "else", or "" for the end of the source."""
+        """Compile up to the action that ends this body, and return which it was: "end", "else", or "" for the end."""
         opened, known = self.start, len(self.variables)
         self.deeper(self.start)
         found: list[Evaluate] = []
@@ -113,7 +113,7 @@ class _Parser:
         return nodes.sequence(found), ended_by
 
     def read_text(self) -> str:
-        """The text up to the next action."""
+        """Read the text up to the next action."""
         end = self.source.find("{{", self.at)
         end = len(self.source) if end < 0 else end
         text = self.source[self.at : end]
@@ -123,7 +123,7 @@ class _Parser:
         return text.rstrip(SPACE) if OPENING_TRIMS.match(self.source, end) else text
 
     def read_action(self) -> None:
-        """Read an action into ``tokens``: none for a comment."""
+        """Read the tokens of an action; a comment has none."""
         self.start = self.at
         self.at += 3 if OPENING_TRIMS.match(self.source, self.at) else 2
         self.tokens = []
@@ -169,7 +169,7 @@ class _Parser:
         return nodes.show(pipeline)
 
     def block(self, first: _Token) -> Evaluate:
-        """An if, with or range: its condition, and all up to its end."""
+        """Compile an if, with or range, from its condition to its end."""
         kind, known = first.text, len(self.variables)
         names, declares = self.assignment(2 if kind == "range" else 1)
         pipeline = self.pipeline()
@@ -180,7 +180,7 @@ class _Parser:
         self.loops -= kind == "range"
         otherwise = nodes.sequence(())
         if ended_by == "else" and kind != "range" and self.tokens and self.tokens[0].text == kind:
-            otherwise = self.block(self.tokens.pop(0))  # whose end is ours too
+            otherwise = self.block(self.tokens.pop(0))  # its end also ends this block
         elif ended_by == "else":
             self.finished()
             otherwise, ended_by = self.body(kind)
@@ -200,7 +200,7 @@ class _Parser:
     # ---- expressions ----------------------------------------------------------------------------
 
     def assignment(self, names_max: int) -> tuple[list[str], bool]:
-        """``$a, $b :=`` at the start of a pipeline: the names, and whether they are new."""
+        """Read ``$a, $b :=`` at the start of a pipeline: the names, and whether they are new."""
         texts = [token.text for token in self.tokens[:4]]
         count = 1 if texts[1:2] in ([":="], ["="]) else 2 if texts[1:2] == [","] and texts[3:] in ([":="], ["="]) else 0
         names = texts[: 2 * count : 2]
@@ -218,7 +218,7 @@ class _Parser:
             self.fail(token.at, f"undefined variable {token.text}")
 
     def pipeline(self) -> Evaluate:
-        """Commands with ``|`` between them: each gets what the one before it gives as its last argument."""
+        """Compile commands joined by ``|``: each gets the result of the previous one as its last argument."""
         value = self.command(None)
         while self.tokens and self.tokens[0].text == "|":
             self.tokens.pop(0)
@@ -242,7 +242,7 @@ class _Parser:
         return nodes.with_arguments(head, arguments, fail) if arguments else head
 
     def function(self) -> str:
-        """The name of a function, when one is next."""
+        """Read the name of a function if it comes next, else return ""."""
         if not self.tokens or self.tokens[0].kind != "word" or self.tokens[0].text in CONSTANTS:
             return ""
         token = self.tokens.pop(0)
@@ -251,7 +251,7 @@ class _Parser:
         return token.text
 
     def operand(self) -> Evaluate:
-        """A term, and the fields behind it."""
+        """Compile a term and the fields that follow it."""
         if not self.tokens:
             self.fail(self.start, "a value is missing")
         token = self.tokens[0]
@@ -305,7 +305,7 @@ class _Parser:
         raise UsageError(f"template: {self.place(at)}: {why}", 'for example: --format "{{.ID}} {{json .}}"')
 
     def fail_at(self, token: _Token) -> Fail:
-        """How an action that failed while it was executed says so."""
+        """Return a function that raises the error of an action that fails while it runs."""
 
         def fail(why: str, hint: str | None = None) -> NoReturn:
             raise UsageError(f"template: {self.place(token.at)}: at <{token.text}>: {why}", hint)

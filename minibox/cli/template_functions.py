@@ -1,4 +1,4 @@
-"""What templates call: the functions of Go's text/template and those that Docker adds; how Go prints a value."""
+"""The functions of templates: Go's and those that Docker adds; and formatting values like Go."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ VERB = re.compile(r"%([-+# 0]*)(\d{0,4})(?:\.(\d{0,4}))?(.?)", re.DOTALL)
 
 
 class Failure(Exception):
-    """A function can't work with what it was given; says why."""
+    """A function can't handle its arguments; the message says why."""
 
 
 class Map(dict[str, object]):
-    """A map of Go: what it has is data, as labels are, so that a key may be missing."""
+    """A Go map, such as labels. Unlike in a struct, a missing key is not an error."""
 
 
 class _NoValue:
@@ -27,17 +27,17 @@ class _NoValue:
         return "<no value>"
 
 
-#: What a `Map` gives for a key that is missing.
+#: The value of a key that is missing in a `Map`.
 NO_VALUE = _NoValue()
 
 
 def is_true(value: Any) -> bool:
-    """Whether Go's templates take ``value`` for true: nothing that is zero, nil or empty is."""
+    """Return whether ``value`` is true in Go's templates: not zero, nil or empty."""
     return value is not NO_VALUE and bool(value)
 
 
 def say(value: Any, *, inner: bool = False) -> str:
-    """``value`` as Go prints it: ``[a b]``, ``map[k:v]``, ``<no value>``; a float as short as it can be."""
+    """Format ``value`` like Go: ``[a b]``, ``map[k:v]``, ``<no value>``; a float as short as possible."""
     if isinstance(value, str):
         return value
     if value is None or value is NO_VALUE:
@@ -54,7 +54,7 @@ def say(value: Any, *, inner: bool = False) -> str:
 
 
 def _float(value: float) -> str:
-    """Go's %v: no trailing zeros, an exponent of two digits from 1e21 and below 1e-4 on."""
+    """Format like Go's %v: no trailing zeros; from 1e21 on and below 1e-4 with an exponent of two digits."""
     if value != value or value in (float("inf"), float("-inf")):
         return {"inf": "+Inf", "-inf": "-Inf"}.get(str(value), "NaN")
     if value == int(value) and abs(value) < 1e21:
@@ -69,14 +69,14 @@ def _index(value: Any, *keys: Any) -> Any:
     for key in keys:
         if isinstance(value, dict):
             if not isinstance(key, str):
-                raise Failure(f"a map has no key {say(key)}: keys are texts")
+                raise Failure(f"a map has no key {say(key)}: keys are strings")
             missing = "" if all(isinstance(item, str) for item in value.values()) else NO_VALUE
             value = value.get(key, missing)
         elif isinstance(value, (list, tuple, str)):
             if not isinstance(key, int) or isinstance(key, bool):
                 raise Failure(f"can't index a list with {say(key)!r}")
             if not 0 <= key < len(value):
-                raise Failure(f"index out of range: {key}, and there are {len(value)}")
+                raise Failure(f"index {key} is out of range, the length is {len(value)}")
             value = value[key]
         else:
             raise Failure(f"can't index {say(value)!r}")
@@ -87,10 +87,10 @@ def _slice(value: Any, *ends: Any) -> Any:
     if not isinstance(value, (list, tuple, str)):
         raise Failure(f"can't slice {say(value)!r}")
     if any(not isinstance(end, int) or not 0 <= end <= len(value) for end in ends):
-        raise Failure(f"slice out of range: {' '.join(map(say, ends))}, and there are {len(value)}")
+        raise Failure(f"slice {' '.join(map(say, ends))} is out of range, the length is {len(value)}")
     whole = slice(*ends) if len(ends) == 2 else slice(ends[0] if ends else 0, None)
     if len(ends) == 2 and ends[0] > ends[1]:
-        raise Failure(f"slice out of range: {ends[0]} is behind {ends[1]}")
+        raise Failure(f"slice out of range: {ends[0]} is greater than {ends[1]}")
     return value[whole]
 
 
@@ -135,7 +135,7 @@ def _le(first: Any, second: Any) -> bool:
 
 
 def _print(*values: Any) -> str:
-    """Spaces only between two that are no texts."""
+    """Format like Go's Sprint: with spaces only between values that aren't strings."""
     text = ""
     for at, value in enumerate(values):
         apart = at and not isinstance(value, str) and not isinstance(values[at - 1], str)
@@ -148,7 +148,7 @@ def _println(*values: Any) -> str:
 
 
 def _printf(form: Any, *values: Any) -> str:
-    """Go's verbs s, v, d, x, X, o, b, c, q, t, f, e, g and %; what doesn't fit is said in the text, as Go does."""
+    """Format with Go's verbs s, v, d, x, X, o, b, c, q, t, f, e, g and %. Like Go, put errors into the text."""
     rest = list(values)
 
     def one(match: re.Match[str]) -> str:
@@ -160,7 +160,7 @@ def _printf(form: Any, *values: Any) -> str:
         if not rest:
             return f"%!{verb}(MISSING)"
         if max(int(width or 0), int(precision or 0)) > WIDTH_MAX:
-            raise Failure(f"printf: a width of more than {WIDTH_MAX}")
+            raise Failure(f"printf: the width is larger than {WIDTH_MAX}")
         text = _verb(verb, flags, precision, rest.pop(0))
         zeros = "0" in flags and "-" not in flags
         if zeros and text[:1] in ("-", "+"):
@@ -219,7 +219,7 @@ def _join(values: Any, separator: Any) -> str:
     if values is None or values is NO_VALUE:
         return ""
     if not isinstance(values, (list, tuple)) or not all(isinstance(value, str) for value in values):
-        raise Failure(f"{say(values)!r} is not a list of texts")
+        raise Failure(f"{say(values)!r} is not a list of strings")
     return _text(separator).join(values)
 
 
@@ -243,7 +243,7 @@ def _title(text: Any) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise Failure(f"{say(value)!r} is not a text")
+        raise Failure(f"{say(value)!r} is not a string")
     return value
 
 
@@ -265,8 +265,8 @@ def _urlquery(*values: Any) -> str:
     return quote_plus(_print(*values).encode("utf-8", "surrogatepass"))
 
 
-#: Name: function, the least and the most arguments. `and` and `or` look at no more arguments than they need, so the
-#: template does them itself.
+#: Name: function, the minimum and the maximum number of arguments. `and` and `or` evaluate only the arguments that they
+#: need, so `template_nodes.apply` handles them itself.
 FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "and": (is_true, 1, MANY),
     "or": (is_true, 1, MANY),

@@ -1,4 +1,4 @@
-"""What a template is compiled to: functions that are given a scope, see `cli.template`."""
+"""The functions that a template compiles to; see `cli.template`. Each takes a scope."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any, NoReturn
 
-    #: What is compiled: in a scope, an expression gives its value, and a statement writes.
+    #: A compiled expression returns its value in a scope; a compiled statement writes to the scope's output.
     Evaluate = Callable[["Scope"], Any]
     Fail = Callable[..., NoReturn]
 
 
 class Scope:
-    """Where an action is executed: the dot, the variables (innermost last), and what was written so far."""
+    """The state of an action: the dot, the variables (innermost last), and the output so far."""
 
     __slots__ = ("dot", "out", "variables")
 
@@ -23,7 +23,7 @@ class Scope:
         self.dot, self.variables, self.out = dot, variables, out
 
     def find(self, name: str) -> int:
-        """The index of the innermost variable of that name; the parser knows that there is one."""
+        """Return the index of the innermost variable of that name. The parser has checked that it exists."""
         return max(at for at, (known, _) in enumerate(self.variables) if known == name)
 
 
@@ -55,9 +55,9 @@ def field(of: Evaluate, name: str, fail: Fail) -> Evaluate:
         if value is None or value is NO_VALUE:
             fail(f"nil has no field {name}")
         if not isinstance(value, dict):
-            fail(f"can't evaluate field {name}: it is {say(value)[:40]!r}, which has no fields")
+            fail(f"can't evaluate field {name}: {say(value)[:40]!r} has no fields")
         if name not in value:
-            fail(f"can't evaluate field {name}: there is none", f"the fields are {', '.join(map(str, value))}")
+            fail(f"can't evaluate field {name}: no such field", f"the fields are {', '.join(map(str, value))}")
         return value[name]
 
     return get
@@ -90,7 +90,7 @@ def with_arguments(head: Evaluate, arguments: Sequence[Evaluate], fail: Fail) ->
     def call(scope: Scope) -> Any:
         method = head(scope)
         if not callable(method):
-            fail("it is no function, and can't be given an argument")
+            fail("it is not a function and takes no arguments")
         try:
             return method(*(argument(scope) for argument in arguments))
         except (Failure, TypeError) as error:

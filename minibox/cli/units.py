@@ -1,4 +1,4 @@
-"""Sizes and times for people, in Docker's words.
+"""Sizes and times in readable units, like Docker's.
 
 Source: https://pkg.go.dev/github.com/docker/go-units: decimal units, one unit of time.
 """
@@ -12,7 +12,7 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 
 
 def format_size(size_bytes: int, digits: int = 3) -> str:
-    """``72.8MB``; ``digits`` are those that count: 3 in lists, 4 in sums."""
+    """Format a size: ``72.8MB``. ``digits`` is the number of significant digits: 3 in lists, 4 in sums."""
     size, unit = float(size_bytes), 0
     while size >= 1000 and unit < len(UNITS) - 1:
         size, unit = size / 1000, unit + 1
@@ -20,7 +20,7 @@ def format_size(size_bytes: int, digits: int = 3) -> str:
 
 
 def format_span(seconds: float) -> str:
-    """``2 hours``; a negative span, as clocks give, is less than a second."""
+    """Format a time span: ``2 hours``. A negative span, which clocks can give, is less than a second."""
     whole = int(seconds)
     hours = int(seconds / HOUR_S + 0.5)
     if whole < 1:
@@ -38,12 +38,12 @@ def format_span(seconds: float) -> str:
 
 
 def format_ago(moment_s: float, now_s: float | None = None) -> str:
-    """``2 hours ago``; N/A for a moment that nobody knows, which is 0."""
+    """Format the time since a moment: ``2 hours ago``; N/A for 0, an unknown moment."""
     return f"{format_span((time.time() if now_s is None else now_s) - moment_s)} ago" if moment_s else "N/A"
 
 
 def format_rfc3339(moment_s: float) -> str:
-    """``2024-05-01T10:00:00+02:00``, in the local zone."""
+    """Format a moment in the local time zone: ``2024-05-01T10:00:00+02:00``."""
     if not moment_s:
         return "N/A"
     text = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(moment_s))
@@ -51,7 +51,7 @@ def format_rfc3339(moment_s: float) -> str:
 
 
 def format_moment(moment_s: float) -> str:
-    """``2024-05-01 10:00:00 +0200 CEST``: as Go prints a time, in the local zone."""
+    """Format a moment in the local time zone, like Go: ``2024-05-01 10:00:00 +0200 CEST``."""
     if not moment_s:
         return "N/A"
     local = time.localtime(moment_s)

@@ -1,4 +1,4 @@
-"""Other limits for containers that are there: update."""
+"""The command update."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# 0 isn't as if nothing were said: it takes a limit away.
+# Here 0 isn't the same as leaving an option out: it removes a limit.
 _OPTIONS: list[Option] = [replace(option, zero_unsets=False) for option in OPTIONS if option.field in CHANGEABLE]
 
 
 class UpdateCommand(click.Command):
-    """Shows options as the help of `run` does, from whose table they are."""
+    """Shows its options like the help of `run`; they come from the same table."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(spelling(option), option.help) for option in _OPTIONS]
@@ -35,7 +35,7 @@ def _update(containers: tuple[str, ...], **given: Any) -> int:
     settings = settings_of(click.get_current_context())
     changes = {field: value for field, value in given.items() if value is not None}
     if not changes:
-        raise UsageError("nothing to change", "give a limit, as --memory 512m, or --restart always")
+        raise UsageError("nothing to change", "give a limit such as --memory 512m, or --restart always")
 
     def act(name: str) -> None:
         apply(name, changes, root=settings.root, runroot=settings.runroot)
@@ -52,9 +52,9 @@ update = UpdateCommand(
             ["containers"], metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete_container
         ),
     ],
-    help="""Change limits and the restart policy of containers: at once, and for their next starts.
+    help="""Change the limits and the restart policy of containers, now and for later starts.
 
-    0 takes a limit away. What isn't named stays. When a limit can't be had, none is changed.""",
+    0 removes a limit. Other limits stay as they are. If one limit can't be set, none is changed.""",
     epilog="""\b
 Examples:
   minibox update --memory 512m web

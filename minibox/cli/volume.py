@@ -1,4 +1,4 @@
-"""Commands on volumes: volume create, ls, inspect, rm, prune."""
+"""Commands for volumes: volume create, ls, inspect, rm, prune."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNKNOWN = "N/A"
 
 
 def complete_volume(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of the volumes."""
+    """Complete the name of a volume."""
     from minibox.engine.volume_store import volumes
 
     try:
@@ -37,18 +37,18 @@ def complete_volume(ctx: click.Context, param: click.Parameter, incomplete: str)
 @click.command(
     epilog="\b\nExamples:\n  minibox volume create data\n  minibox volume create --label team=web logs\n  minibox volume create"
 )
-@click.option("-d", "--driver", metavar="NAME", default="local", help="There is local only  [default: local]")
-@click.option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Give it a label")
+@click.option("-d", "--driver", metavar="NAME", default="local", help="Only local is supported  [default: local]")
+@click.option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Add a label")
 @click.option(
-    "-o", "--opt", "options", metavar="KEY=VALUE", multiple=True, help="An option of a driver: local has none"
+    "-o", "--opt", "options", metavar="KEY=VALUE", multiple=True, help="Driver option; the local driver has none"
 )
 @click.argument("name", metavar="[VOLUME]", default="")
 @click.pass_context
 def create(ctx: click.Context, driver: str, labels: tuple[str, ...], options: tuple[str, ...], name: str) -> None:
-    """Make a volume and print its name, which is made up when none is given. One that is there stays as it is.
+    """Create a volume and print its name. Without VOLUME, minibox makes a name up. An existing volume isn't changed.
 
-    The first container that mounts it fills it with what its image has there; so does `run -v NAME:/PATH`, which makes
-    a volume by itself.
+    When a container first mounts the volume, it is filled with the image's files at that path. `run -v NAME:/PATH`
+    also creates volumes.
     """
     from minibox.engine.volume_store import create as make
 
@@ -64,14 +64,14 @@ Examples:
   minibox volume ls --format '{{.Name}}: {{.Mountpoint}}'"""
 )
 @click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
-              help="Show what fits: dangling, driver, label or name")  # fmt: skip
+              help="Show only matches: dangling, driver, label or name")  # fmt: skip
 @click.option(
     "--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.Labels}}"
 )
-@click.option("-q", "--quiet", is_flag=True, help="Show names only")
+@click.option("-q", "--quiet", is_flag=True, help="Show only names")
 @click.pass_context
 def ls(ctx: click.Context, filters: tuple[str, ...], form: str, quiet: bool) -> None:
-    """List volumes. Those that a container made without a name are part of it: `minibox inspect` shows them."""
+    """List volumes. A volume without a name belongs to its container: see `minibox inspect`."""
     from minibox.cli.format import format_rows
     from minibox.engine.volume_store import parse_list_filters, passes, volumes
 
@@ -83,7 +83,7 @@ def ls(ctx: click.Context, filters: tuple[str, ...], form: str, quiet: bool) -> 
 
 
 def _row(volume: StoredVolume) -> dict[str, Any]:
-    """The fields of Docker's `volume ls --format`."""
+    """Return the fields of Docker's `volume ls --format`."""
     return {
         "Availability": UNKNOWN,
         "Driver": "local",
@@ -107,7 +107,7 @@ def _row(volume: StoredVolume) -> dict[str, Any]:
 @click.argument("names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=complete_volume)
 @click.pass_context
 def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
-    """Show all about volumes, as JSON with the names of fields that Docker has."""
+    """Show details of volumes, as JSON with Docker's field names."""
     from minibox.cli.format import format_documents
     from minibox.cli.inspect import with_maps
     from minibox.engine.volume_store import inspect as look
@@ -128,16 +128,16 @@ def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
 @click.command(
     epilog="\b\nExamples:\n  minibox volume rm data\n  minibox volume rm $(minibox volume ls -q -f dangling=true)"
 )
-@click.option("-f", "--force", is_flag=True, help="One that isn't there is fine")
+@click.option("-f", "--force", is_flag=True, help="Ignore volumes that don't exist")
 @click.argument("names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=complete_volume)
 @click.pass_context
 def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
-    """Remove volumes with all that is in them. A volume that a container has, running or not, stays."""
+    """Remove volumes and their contents. A volume that a container uses, running or not, can't be removed."""
     from minibox.engine.removal import collect
     from minibox.engine.volume_store import remove
 
     settings = settings_of(ctx)
-    collect(settings.root, settings.runroot)  # who was killed has nothing
+    collect(settings.root, settings.runroot)  # killed containers no longer use their volumes
 
     return for_each(names, lambda name: remove(settings.root, name, force=force, runroot=settings.runroot))
 
@@ -145,15 +145,15 @@ def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
 @click.command(
     epilog="""\b
 Examples:
-  minibox volume prune          volumes whose name was made up
-  minibox volume prune --all    those that were given one, too"""
+  minibox volume prune          remove volumes whose name was made up
+  minibox volume prune --all    also remove volumes with a name of yours"""
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="Remove volumes that were given a name, too")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also remove volumes that you named")
 @click.option("-f", "--force", is_flag=True, help="Don't ask")
-@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what fits: label, label! or all")
+@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or all")
 @click.pass_context
 def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
-    """Remove volumes that no container has, running or not."""
+    """Remove volumes that no container uses, running or not."""
     from minibox.cli.image import confirmed
     from minibox.cli.units import format_size
     from minibox.engine.removal import collect

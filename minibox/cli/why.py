@@ -1,4 +1,4 @@
-"""minibox why."""
+"""The command why."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Examples:
 @click.argument("containers", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete_container)
 @click.pass_context
 def why(ctx: click.Context, containers: tuple[str, ...], as_json: bool) -> None:
-    """Show how containers came to their end: by themselves, by whose signal, for want of memory ...
+    """Show why containers ended: by themselves, by a signal and who sent it, for lack of memory, and so on.
 
-    With what speaks for it, the last lines that they wrote, and what helps.
+    It shows the evidence, the last lines of output, and what you can do.
     """
     from minibox.engine.verdict import verdict
 
@@ -55,12 +55,12 @@ def _lines(found: Verdict) -> Iterator[str]:
     if found.status is not None:
         facts.append(f"exit status {found.status}" + (f" ({found.signal})" if found.signal else ""))
     if found.ran_s is not None and found.status is not None:
-        facts.append(f"it had run for {found.ran_s:.3g} s")
+        facts.append(f"it ran for {found.ran_s:.3g} s")
     for fact in (", ".join(facts), *found.evidence):
         if fact:
             yield f"  {printable(fact)}"
     if found.log:
-        yield "  its last words:"
+        yield "  last output:"
     for line in found.log:
         yield f"    {printable(line)}"
     if found.hint:

@@ -1,1 +1,1 @@
-"""The door of engines: `minibox-oci`, with runc's command line."""
+"""`minibox-oci`: an OCI runtime for engines such as Podman and containerd, with runc's command line."""

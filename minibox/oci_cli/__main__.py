@@ -1,4 +1,4 @@
-"""`python -m minibox.oci_cli`, where no `minibox-oci` is installed."""
+"""Run ``python -m minibox.oci_cli`` if `minibox-oci` isn't installed."""
 
 from __future__ import annotations
 

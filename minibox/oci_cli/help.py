@@ -1,4 +1,4 @@
-"""The texts of ``--help`` and ``--version``."""
+"""The output of ``--help`` and ``--version``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from minibox.oci_cli.words import Command, Option
 
 SPECIFICATION = "1.3.0"
-HELP_ROW = ("--help, -h", "show this")
+HELP_ROW = ("--help, -h", "show this help")
 
 
 def version_text() -> str:
-    """In runc's form, which dockerd and podman read."""
+    """Return the version in runc's format, which dockerd and podman parse."""
     from minibox.engine import version
 
     number = version.version_text()
@@ -23,7 +23,7 @@ def version_text() -> str:
 
 
 def overview() -> str:
-    """Of all commands."""
+    """Return the help for all commands."""
     commands = _table((command.name, command.help) for command in COMMANDS)
     return f"""NAME:
    minibox-oci - minibox as an OCI runtime, with the command line of runc
@@ -38,7 +38,7 @@ GLOBAL OPTIONS:
 
 
 def help_of(command: Command) -> str:
-    """Of one command."""
+    """Return the help for one command."""
     usage = " ".join(
         filter(None, ("minibox-oci", command.name, "[options]" if command.options else "", command.synopsis))
     )

@@ -1,4 +1,4 @@
-"""create, run, start, state, kill, delete, pause, resume."""
+"""The commands create, run, start, state, kill, delete, pause and resume."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def create(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
-    """Make a container."""
+    """Create a container."""
     from minibox.engine.oci import create as engine
 
     engine.create(words[0], _options(settings, values, detach=True))
@@ -18,7 +18,7 @@ def create(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
 
 
 def run(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
-    """Make a container and run it; its exit status, 0 for a detached one."""
+    """Create and start a container. Returns its exit status, or 0 for a detached one."""
     from minibox.engine.oci import run as engine
 
     options = _options(settings, values, detach=bool(values["detach"]))
@@ -47,7 +47,7 @@ def _options(settings: Settings, values: dict[str, Any], *, detach: bool) -> Any
 
 
 def start(settings: Settings, _: dict[str, Any], words: list[str]) -> int:
-    """Let the process of a created container run."""
+    """Start the process of a created container."""
     from minibox.engine.oci import life
 
     life.start(settings.root, words[0])
@@ -64,7 +64,7 @@ def state(settings: Settings, _: dict[str, Any], words: list[str]) -> int:
 
 
 def kill(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
-    """Send a signal."""
+    """Send a signal to a container."""
     from minibox.engine.oci import life
     from minibox.linux.signals import signal_number
 
@@ -75,7 +75,7 @@ def kill(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
 
 
 def delete(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
-    """Remove what a container has left."""
+    """Remove a stopped container."""
     from minibox.engine.oci import life
 
     for container_id in _named(settings, values, words):
@@ -89,7 +89,7 @@ def delete(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
 
 
 def _named(settings: Settings, values: dict[str, Any], words: list[str]) -> list[str]:
-    """The containers that a command line names: one, or by crun's --regex any number."""
+    """Return the ids on the command line: one, or with crun's --regex any number."""
     if not values["regex"]:
         return words[:1]
     from minibox.engine.oci.listing import matching
@@ -98,7 +98,7 @@ def _named(settings: Settings, values: dict[str, Any], words: list[str]) -> list
 
 
 def pause(settings: Settings, _: dict[str, Any], words: list[str]) -> int:
-    """Stop a container's processes where they are."""
+    """Pause a container's processes."""
     from minibox.engine.oci import life
 
     life.pause(settings.root, words[0])
@@ -106,7 +106,7 @@ def pause(settings: Settings, _: dict[str, Any], words: list[str]) -> int:
 
 
 def resume(settings: Settings, _: dict[str, Any], words: list[str]) -> int:
-    """Let them go on."""
+    """Resume a container's processes."""
     from minibox.engine.oci import life
 
     life.resume(settings.root, words[0])

@@ -1,4 +1,4 @@
-"""Where errors go, in the two forms of logrus that engines read: conmon, and containerd's shim by ``--log``."""
+"""The log, in the two formats of logrus that engines parse. conmon reads standard error, containerd's shim ``--log``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Log:
     """Standard error, or the file of ``--log``.
 
     Attributes:
-        path: of the file; "" for standard error.
+        path: the file; "" for standard error.
         form: text or json.
-        debug: write messages of level debug, too.
+        debug: write debug messages, too.
     """
 
     def __init__(self, path: str = "", form: str = "text", *, debug: bool = False) -> None:
@@ -44,14 +44,14 @@ class Log:
 
 
 def json_line(fields: dict[str, str], now: str) -> str:
-    """As logrus's JSONFormatter: keys in order."""
+    """Format a line like logrus's JSONFormatter, with sorted keys."""
     from minibox.base.go_json import text
 
     return text(dict(sorted({**fields, "time": now}.items()))) + "\n"
 
 
 def text_line(fields: dict[str, str], now: str) -> str:
-    """As logrus's TextFormatter without a terminal: time, level and message, then the rest."""
+    """Format a line like logrus's TextFormatter without a terminal: time, level and message, then the rest."""
     from minibox.json_text import quoted
 
     words = [f"{key}={value if _is_bare(value) else quoted(value)}" for key, value in fields.items()]
@@ -73,4 +73,4 @@ def _to_stderr(text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
     except (AttributeError, OSError, ValueError):
-        pass  # nobody is to be told
+        pass  # there is no other way to report it

@@ -1,7 +1,7 @@
 """The entry point of `minibox-oci`.
 
-`state` is to take little more than a bare interpreter, so what it does without is imported at its first use:
-`minibox.errors` alone takes a millisecond.
+`state` must take little longer than a bare interpreter. So modules that it doesn't need are imported where they are
+used: `minibox.errors` alone takes a millisecond.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Settings:
     """The global options.
 
     Attributes:
-        root: directory of the containers' state.
-        rootless: go on without cgroups that can't be made; None: if not the host's root.
-        systemd_cgroup: systemd makes them.
-        cgroups: there are to be some.
+        root: directory for the state of containers.
+        rootless: run without cgroups if they can't be made; None means True unless this is the host's root.
+        systemd_cgroup: let systemd make cgroups.
+        cgroups: make cgroups.
     """
 
     def __init__(self, given: dict[str, Any], root: str, rootless: bool | None) -> None:
@@ -40,7 +40,7 @@ class Settings:
 
     @property
     def log(self) -> Log:
-        """What is written of this command."""
+        """The log of this command."""
         return _log(self._given)
 
 
@@ -51,7 +51,7 @@ def _log(given: dict[str, Any]) -> Log:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line; ``argv`` without the program's name. Returns the exit status, never exits."""
+    """Run one command line, ``argv`` without the program's name, and return the exit status. Never exits."""
     words = list(sys.argv[1:] if argv is None else argv)
     given: dict[str, Any] = {}
     command = None
@@ -88,14 +88,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def program() -> NoReturn:
-    """What the installed `minibox-oci` runs: `main`, and out, without the interpreter's tidying up."""
+    """Run the installed `minibox-oci`: call `main` and exit without the interpreter's clean-up."""
     begin()
     if why := too_few_descriptors():
         os.write(2, f"minibox-oci: {why}\n".encode())
         os._exit(STATUS_FAILED)
     status = main()
     if launcher := sys.modules.get("minibox.linux.launcher"):
-        launcher.end_all()  # whoever becomes its parent may not care for it
+        launcher.end_all()  # a new parent may not wait for it
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -106,7 +106,7 @@ def program() -> NoReturn:
 
 
 class _Shown(Exception):
-    """All was printed but ``error``; that is "" when help was asked for."""
+    """Help or a usage message was printed. ``error`` is still to be logged; "" if the user asked for help."""
 
     def __init__(self, error: str = "") -> None:
         super().__init__(error)
@@ -149,7 +149,7 @@ def _read_globals(words: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _read_command(command: Command, words: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Its options and the words that follow them."""
+    """Read the options of a command and the words that follow them."""
     try:
         values, others = read(words, command.options, mixed=command.mixed)
     except HelpAsked:
@@ -186,7 +186,7 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 
 def _unsupported(command: Command, words: list[str]) -> _Shown:
-    """Also for ``--help``: by its status Podman finds out whether there are checkpoints."""
+    """Return the error even for ``--help``: Podman uses its status to find out whether checkpoints are supported."""
     if {"--help", "-help", "-h"} & {*words}:
         _show("help_of", command)
     return _Shown(f"{command.name} is not supported by minibox-oci")
@@ -210,7 +210,7 @@ def _show(what: str, *arguments: object) -> int:
 
 
 def _module(name: str) -> Any:
-    """A module of this package; `importlib` takes 1 ms to import."""
+    """Import a module of this package without `importlib`, which takes 1 ms to import."""
     return __import__(f"minibox.oci_cli.{name}", fromlist=(name,))
 
 

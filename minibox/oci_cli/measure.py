@@ -1,4 +1,4 @@
-"""events, update."""
+"""The commands events and update."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from minibox.oci_cli.main import Settings
 
 STDIN = "-"
-# option: where in OCI resources
+# Option: its place in OCI resources.
 _NUMBERS = {
     "blkio-weight": ("blockIO", "weight"),
     "cpu-period": ("cpu", "period"),
@@ -35,7 +35,7 @@ _SIZES = {
 
 
 def events(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
-    """Print what a container uses, a line of JSON each time, until it has ended."""
+    """Print the resource usage of a container at intervals, as lines of JSON, until it has ended."""
     from minibox.engine.oci.measure import watch
     from minibox.oci_cli.output import write
 
@@ -60,14 +60,14 @@ def update(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
 
 
 def resources_of(values: dict[str, Any]) -> LinuxResources:
-    """OCI resources of the options.
+    """Make OCI resources from the options.
 
     Raises:
-        UsageError: one has no meaning.
+        UsageError: an option is invalid or not supported.
     """
     for name in ("l3-cache-schema", "mem-bw-schema"):
         if values[name]:
-            raise UsageError(f"--{name}: Intel RDT is not supported", "leave it out")
+            raise UsageError(f"--{name}: Intel RDT is not supported", "omit this option")
     found: Any = {}
     for table, read in ((_NUMBERS, _number), (_TEXTS, lambda _, text: text), (_SIZES, _size)):
         for name, (part, field) in table.items():
@@ -82,7 +82,7 @@ def _number(name: str, value: str | int) -> int:
     try:
         return int(value)
     except ValueError:
-        raise UsageError(f"invalid value for {name}: {value!r}", "a whole number") from None
+        raise UsageError(f"invalid value for {name}: {value!r}", "give a whole number") from None
 
 
 def _size(name: str, text: str) -> int:
@@ -93,4 +93,4 @@ def _size(name: str, text: str) -> int:
     try:
         return parse_size(text)
     except UsageError:
-        raise UsageError(f"invalid value for {name}: {text!r}", "a number of bytes, as 64m") from None
+        raise UsageError(f"invalid value for {name}: {text!r}", "give a number of bytes, such as 64m") from None

@@ -1,4 +1,4 @@
-"""What a command prints: JSON as runc has it."""
+"""Print JSON like runc."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def write(value: Any, indent: str = "", end: str = "\n") -> None:
-    """Print a value, in UTF-8 whatever the locale."""
+    """Print a value as JSON, in UTF-8 whatever the locale is."""
     sys.stdout.flush()
     sys.stdout.buffer.write((text(value, indent) + end).encode())
     sys.stdout.buffer.flush()

@@ -1,4 +1,4 @@
-"""exec."""
+"""The command exec."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def exec_(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
-    """Run another process in a container; its exit status, 0 for one that is left running."""
+    """Run another process in a container. Returns its exit status, or 0 for a detached one."""
     from minibox.engine.oci.exec import ExecOptions
     from minibox.engine.oci.exec import exec_ as run
 

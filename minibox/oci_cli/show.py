@@ -1,4 +1,4 @@
-"""list, ps, spec, features."""
+"""The commands list, ps, spec and features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDTH_LEAST, PADDING = 12, 3  # runc's
 
 
 def list_(settings: Settings, values: dict[str, Any], _: list[str]) -> int:
-    """List the containers of a root."""
+    """List the containers under a root."""
     from minibox.engine.oci.listing import listed
     from minibox.oci_cli.output import write
 
@@ -40,7 +40,7 @@ def _table(rows: list[Sequence[str]]) -> str:
 
 
 def ps(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
-    """Show a container's processes: ids as JSON, or lines of ps(1)."""
+    """Show a container's processes: their ids as JSON, or the output of ps(1)."""
     from minibox.engine.oci.listing import processes_of
     from minibox.oci_cli.output import write
 
@@ -58,7 +58,7 @@ def ps(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
 
 
 def spec(_: Settings, values: dict[str, Any], __: list[str]) -> int:
-    """Write a config.json to begin with."""
+    """Write a template config.json."""
     from minibox.engine.oci.template import write_template
 
     write_template(values["bundle"], rootless=bool(values["rootless"]))
@@ -66,7 +66,7 @@ def spec(_: Settings, values: dict[str, Any], __: list[str]) -> int:
 
 
 def features(_: Settings, __: dict[str, Any], ___: list[str]) -> int:
-    """Print what this runtime can do."""
+    """Print the features of this runtime."""
     from minibox.engine.oci.features import features as found
     from minibox.oci_cli.output import write
 

@@ -1,6 +1,6 @@
-"""Read options as runc does, whose parser is Go's `flag` under urfave/cli.
+"""Parse options like runc, which uses Go's `flag` through urfave/cli.
 
-``-name`` and ``--name`` are one, a value follows after ``=`` or as the next word, a flag takes one only after ``=``.
+``-name`` and ``--name`` are the same. A value follows after ``=`` or as the next word; a flag takes one only after ``=``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _TRUTH = {
 
 
 class Option:
-    """An option. No `record`, nor is `Command`: there are a hundred of them, and half of a millisecond.
+    """An option. Neither this nor `Command` is a `record`, because for a hundred of them that takes half a millisecond.
 
     Attributes:
-        names: its spellings without dashes, the main one first.
+        names: its spellings without dashes; the main one comes first.
         kind: flag, text, list (may be repeated), int or duration.
         help: one line.
-        default: what it is when it isn't given; of a list always the empty one.
+        default: the value if the option isn't given; for a list always the empty list.
     """
 
     __slots__ = ("default", "help", "kind", "names")
@@ -36,11 +36,11 @@ class Command:
     """A command.
 
     Attributes:
-        module, function: where in this package it is done; "" for one that is only named.
-        synopsis: what follows its name.
-        least, most: how many words follow the options; -1: any number.
-        mixed: options may stand behind other words, too.
-        description: for ``--help``.
+        module, function: the function in this package that runs it; "" for a command that isn't supported.
+        synopsis: its arguments.
+        least, most: the number of words after the options; -1 for any number.
+        mixed: options may also come after other words.
+        description: more text for ``--help``.
     """
 
     def __init__(
@@ -62,25 +62,25 @@ class Command:
 
 
 class BadWords(Exception):
-    """The command line can't be read."""
+    """The command line is wrong."""
 
 
 class HelpAsked(Exception):
-    """``--help`` is on it."""
+    """The command line contains ``--help``."""
 
 
 HELP = Option(("help", "h"), "flag", "show help")
 
 
 def read(words: list[str], options: tuple[Option, ...], *, mixed: bool) -> tuple[dict[str, Any], list[str]]:
-    """The options' values by main name, defaults filled in, and the other words.
+    """Return the options' values by main name, including defaults, and the other words.
 
     Args:
-        mixed: options may stand behind other words. Else they end with the first word that is none.
+        mixed: options may also come after other words. Otherwise they end before the first word that isn't an option.
 
     Raises:
-        BadWords: an unknown option, one without its value, or a bad value.
-        HelpAsked
+        BadWords: an option is unknown, lacks its value, or has an invalid one.
+        HelpAsked: the words contain ``--help``.
     """
     by_name = {name: option for option in (*options, HELP) for name in option.names}
     values: dict[str, Any] = {option.names[0]: [] if option.kind == "list" else option.default for option in options}
@@ -90,7 +90,7 @@ def read(words: list[str], options: tuple[Option, ...], *, mixed: bool) -> tuple
         word = words[at]
         at += 1
         if word == "--":
-            # Go's parser takes it away only where it is at work: not behind another word.
+            # Go's parser removes "--" only while it reads options, not after another word.
             others += words[at - 1 if others else at :]
             break
         name, equals, text = word.lstrip("-").partition("=")

@@ -78,8 +78,8 @@ def test_import_from_a_server(minibox: Run, rootfs: Path) -> None:
     finally:
         server.close()
     assert missing.returncode == short.returncode == 125
-    assert f"import http://{server.host}/none: the server answers 404" in missing.stderr
-    assert f"import http://{server.host}/short: it broke off, " in short.stderr
+    assert f"import http://{server.host}/none: the server answered 404" in missing.stderr
+    assert f"import http://{server.host}/short: the download ended early, " in short.stderr
     done = minibox("import", "http://127.0.0.1:9/rootfs.tar", "x")
     assert done.returncode == 125 and "/rootfs.tar: Connection refused (ECONNREFUSED)" in done.stderr
     assert "x " not in minibox("images").stdout
@@ -87,7 +87,7 @@ def test_import_from_a_server(minibox: Run, rootfs: Path) -> None:
 
 @requires_root
 def test_terminals_get_no_archives(minibox_command: list[str], environment: dict[str, str]) -> None:
-    for words, said in ((["save", "base"], "not written to a terminal"), (["load"], "no archive on stdin")):
+    for words, said in ((["save", "base"], "not written to a terminal"), (["load"], "stdin is a terminal")):
         child = pexpect.spawn(minibox_command[0], words, env=environment, timeout=20 * SLOWNESS, encoding="utf-8")
         child.expect(said)
         child.expect("hint: ")

@@ -501,7 +501,7 @@ def test_check_names_damage_and_repair_makes_room_for_what_is_whole(minibox, sto
     assert "(needed by bad:latest)" in done.stdout and "leftover  tmp/left: unfinished" in done.stdout
     assert "1 damaged, 2 left over" in done.stdout and "--repair" in done.stderr
     done = minibox("system", "check", "--repair")
-    assert done.returncode == 1 and "bring bad:latest into the store again" in done.stderr
+    assert done.returncode == 1 and "pull or load bad:latest again" in done.stderr
     assert "is missing" in done.stdout and "left over" in done.stdout
     assert not layer.exists() and minibox("run", "--rm", "--network", "none", "good", "true").returncode == 0
     derived(store, "bad", "two")
@@ -519,7 +519,7 @@ def test_a_damaged_image_is_listed_and_can_be_removed(minibox, store):
     (store / "images/blobs/sha256" / digest_of(minibox, "bad")).write_text("{")
     done = minibox("images")
     assert done.returncode == 0 and len(lines(done.stdout)) == 3
-    assert "minibox: a damaged image: blob sha256:" in done.stderr
+    assert "minibox: damaged image: blob sha256:" in done.stderr
     assert [row[:2] for row in lines(done.stdout) if row[-1] == "damaged"] == [["bad", "latest"]]
     done = minibox("run", "--rm", "bad", "true")
     assert done.returncode == 125 and "is damaged" in done.stderr

@@ -140,10 +140,10 @@ def test_what_can_not_be_found_by_its_name_is_refused(function: Any, says: str) 
         minibox.sandboxed(function)
 
 
-def test_what_goes_on_here_is_refused() -> None:
+def test_a_coroutine_is_refused() -> None:
     async def coroutine() -> None: ...
 
-    with pytest.raises(minibox.UsageError, match="a coroutine"):
+    with pytest.raises(minibox.UsageError, match="coroutines can.t be sandboxed"):
         minibox.sandboxed(coroutine)
 
 

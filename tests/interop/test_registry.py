@@ -279,7 +279,7 @@ def test_login_at_a_terminal(minibox_command, environment, private, certificate,
     trust(home, private, certificate)
     refused = pexpect.spawn(*split(minibox_command, "login", "-u", "alice", "-p", "x", private),
                             env={**environment, **home}, timeout=20 * SLOWNESS, encoding="utf-8")  # fmt: skip
-    refused.expect("everybody on this machine sees it")
+    refused.expect("all users of this machine can see it")
     refused.expect(pexpect.EOF)
     refused.close()
     assert refused.exitstatus == 125
