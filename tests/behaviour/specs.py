@@ -85,7 +85,7 @@ LIVES: list[list[list[str]]] = [
     [["run", "-b", "{bundle}", "-d", "box"], ["ready"], ["exec", "--cwd", "/tmp", "-e", "B=2", "-u", "7:8", "box", "sh", "-c", "id; pwd; env | sort"], ["gate"], ["delete", "-f", "box"]],
     [["run", "-b", "{bundle}", "-d", "box"], ["ready"], ["exec", "-p", "{work}/process.json", "box"], ["update", "--pids-limit", "33", "box"], ["pause", "box"], ["state", "box"], ["resume", "box"], ["delete", "-f", "box"]],
     [["run", "-b", "{bundle}", "-d", "--no-pivot", "box"], ["ready"], ["exec", "--cap", "CAP_SYS_TIME", "--no-new-privs", "box", "grep", "Cap", "/proc/self/status"], ["kill", "box", "9"], ["ended"], ["delete", "-f", "box"]],
-    [["run", "-b", "{bundle}", "-d", "--no-new-keyring", "box"], ["ready"], ["exec", "-t", "box", "id"], ["exec", "box", "/no/such"], ["kill", "box", "ODD"], ["delete", "box"], ["delete", "-f", "box"]],
+    [["run", "-b", "{bundle}", "-d", "--no-new-keyring", "box"], ["ready"], ["exec", "-t", "box", "sh", "-c", "read line; id"], ["exec", "box", "/no/such"], ["kill", "box", "ODD"], ["delete", "box"], ["delete", "-f", "box"]],
     [["create", "-b", "{bundle}", "--preserve-fds", "1", "box"], ["create", "-b", "{bundle}", "box"], ["list", "-q"], ["kill", "no-such", "9"], ["delete", "-f", "box"]],
 ]  # fmt: skip
 

@@ -40,12 +40,14 @@ def plan_group(spec: Spec, container_id: str, owner: int, *, by_systemd: bool, r
         ConfigError: cgroupsPath has another form.
         LimitError: a limit can't be had here, or systemd can't be asked.
     """
-    from minibox.linux.cgroup import place, process_scope
+    from minibox.linux.cgroup import place
 
     resources = spec["linux"].get("resources", {})
     path = spec["linux"].get("cgroupsPath", "")
     owner = owner if _is_delegated(spec) and not rootless else 0
     if by_systemd:
+        from minibox.linux.cgroup import process_scope
+
         group = process_scope.make_scope(path, container_id, resources, devices=not rootless, owner=owner)
         return GroupPlan(cgroup.CgroupHost("v2", {}), group, lambda: group)
     found = place.find_place(path, container_id)
