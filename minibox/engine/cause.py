@@ -107,7 +107,7 @@ class Cause:
 
 
 def by_limit(facts: Facts) -> Cause | None:
-    """The limit that ended it for certain: minibox or the kernel killed it for that."""
+    """The limit that ended it: minibox or the kernel killed it for that, for certain or as far as anybody can know."""
     options, kind = facts.options, facts.ended_for
     if kind in (CPU_TIME, WALL_TIME) and facts.crowded and facts.refused:
         # It never coped: so this is what a fork bomb comes to.
@@ -134,10 +134,16 @@ def _ran_out_of_memory(facts: Facts) -> bool:
 def _memory(facts: Facts) -> Cause:
     limit, first = facts.options.get("memory_bytes"), facts.signal == SIGKILL
     whose = "its limit of " + size_words(limit) if limit else "the machine's memory"
+    hint = f"give it more: --memory {2 * limit // MIB}m" if limit else "free memory, or limit its size: --memory"
+    if first and facts.oom_ended is None:
+        words = (
+            f"SIGKILL ended it: most likely the kernel's, as {whose} was used up, or else somebody's on the host, after the "
+            "kernel had killed another process of it; the kernel's log, which knows, can't be read"
+        )
+        return Cause(OUT_OF_MEMORY, words, "unknown", hint)
     words = f"the kernel killed {'it' if first else 'a process of it'}: {whose} was used up"
     if not first:
         words += f", and it exited with {facts.status}"
-    hint = f"give it more: --memory {2 * limit // MIB}m" if limit else "free memory, or limit its size: --memory"
     return Cause(OUT_OF_MEMORY, words, "the kernel", hint)
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +287,30 @@ def test_what_ended_this_process_and_not_another(box: Box, case: str) -> None:
     assert (found["kind"], words in found["summary"]) == (kind, True), found
     coped = "the kernel killed a process of it that ran out of memory"
     assert (coped in found["evidence"]) == (HUNGRY in script and kind != "out-of-memory"), found
+
+
+@pytest.fixture
+def no_kernel_log(tmp_path: Path) -> Iterator[None]:
+    """Nobody can read it, as an ordinary user where kernel.dmesg_restrict is set."""
+    (tmp_path / "empty").touch()
+    subprocess.run(["mount", "--bind", str(tmp_path / "empty"), "/dev/kmsg"], check=True)
+    yield
+    subprocess.run(["umount", "/dev/kmsg"], check=True)
+
+
+@requires("cgroup:memory")
+@pytest.mark.parametrize("case", ["coped, then killed by the host", "its first process"])
+def test_where_the_kernels_log_can_not_be_read_both_are_named(box: Box, no_kernel_log: None, case: str) -> None:
+    script, options, end, *_ = ENDS[case]
+    box.start("web", script, *options)
+    if end:
+        box.until_logged("web", "coped")
+        end(box)
+    box.ok("wait", "web")
+    found = why(box)
+    assert found["kind"] == "out-of-memory" and found["sender"] == "unknown"
+    assert "most likely the kernel's, as its limit of 16 MiB was used up" in found["summary"]
+    assert "somebody's on the host" in found["summary"]
 
 
 @pytest.mark.parametrize("mode", [[], ["-d"], ["-d", "--init"]], ids=" ".join)

@@ -90,7 +90,8 @@ def test_crashes(judge):
 
 
 def test_memory(judge):
-    found = judge(ExitCode=137, Signal=9, OOMKilled=True, MemoryPeak=64 << 20, Options={"memory_bytes": 64 << 20})
+    limited = {"MemoryPeak": 64 << 20, "Options": {"memory_bytes": 64 << 20}}
+    found = judge(ExitCode=137, Signal=9, OOMKilled=True, OOMEnded=True, **limited)
     assert found.kind == "out-of-memory" and found.sender == "the kernel" and found.hint.endswith("--memory 128m")
     assert found.evidence == ("it used up to 64 MiB of memory, its limit is 64 MiB",)
     assert "the machine's memory" in judge(ExitCode=137, Signal=9, OOMKilled=True).summary
