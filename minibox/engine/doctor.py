@@ -13,6 +13,7 @@ from minibox.base.directories import why_not_ours
 from minibox.base.lines import lines_of
 from minibox.base.paths import absolute
 from minibox.errors import MiniboxError, NetworkError, ProbeFailed
+from minibox.linux.mount_table import file_system_type
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -337,7 +338,7 @@ def check_directory(name: str, path: str) -> Check:
     if not os.access(existing, os.W_OK | os.X_OK):
         lost, fix = "nothing can be stored", f"sudo install -d -o {os.geteuid()} {path}"
         return Check(name, MISSING, f"{path}: {existing} is not writable", lost, fix)
-    kind = file_system(_text("/proc/self/mountinfo"), os.path.realpath(existing))
+    kind = file_system_type(existing) or "an unknown file system"
     usage = os.statvfs(existing)
     free = usage.f_bavail * usage.f_frsize
     found = f"{path} on {kind}, {free / (1 << 30):.1f} GiB free"
@@ -361,17 +362,6 @@ def nearest_existing(path: str) -> str:
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path
-
-
-def file_system(mountinfo: str, path: str) -> str:
-    """The type of the file system that a real path is on; the last mount of the longest prefix counts."""
-    best, kind = "", "an unknown file system"
-    for line in lines_of(mountinfo):
-        left, _, right = line.partition(" - ")
-        target = left.split(" ")[4].replace("\\040", " ")
-        if (path == target or path.startswith(target.rstrip("/") + "/")) and len(target) >= len(best):
-            best, kind = target, right.split(" ")[0]
-    return kind
 
 
 def _answer(directory: str, name: str) -> str:

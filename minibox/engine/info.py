@@ -15,6 +15,7 @@ from minibox.image.layout import Layout
 from minibox.linux import cgroup
 from minibox.linux.cgroup import scope
 from minibox.linux.cgroup.meters import host_memory_bytes
+from minibox.linux.mount_table import file_system_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def info(*, root: str, runroot: str, storage_driver: str, version: str) -> dict[
         "Images": len(inventory(Layout(root))),
         "ServerVersion": version,
         "Driver": storage_driver or "overlay",
-        "DriverStatus": [["Backing Filesystem", _file_system(root)]],
+        "DriverStatus": [["Backing Filesystem", file_system_type(doctor.nearest_existing(root))]],
         "LoggingDriver": "json-file",
         "CgroupDriver": _cgroup_driver(host),
         "CgroupVersion": {"none": "", "v2": "2"}.get(host.mode, "1"),
@@ -76,11 +77,6 @@ def _security_options(root: str, storage_driver: str) -> list[str]:
         return options if id_map_support.refusal(root, storage_driver) else [*options, "name=userns"]
     except ProbeFailed:
         return options  # a start says so
-
-
-def _file_system(path: str) -> str:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        return doctor.file_system(file.read(), doctor.nearest_existing(path))
 
 
 def _distribution() -> str:

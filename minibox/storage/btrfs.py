@@ -11,7 +11,6 @@ import fcntl
 import os
 
 from minibox.errors import kernel_says
-from minibox.storage.overlay import file_system_type
 from minibox.storage.tree import OTHER_HINT, Trees
 
 SUBVOL_CREATE = 0x5000940E
@@ -65,6 +64,8 @@ def refusal(directory: str, place: str) -> str:
         create_subvolume(probe)
         os.rmdir(probe)
     except OSError as error:
+        from minibox.linux.mount_table import file_system_type
+
         kind = file_system_type(directory)
         return f"{place} is on {kind}" if kind != "btrfs" else kernel_says(error)
     return ""
@@ -81,7 +82,7 @@ def create_subvolume(path: str) -> None:
 
 def is_subvolume(path: str) -> bool:
     """Tell whether there is a subvolume. All have the same inode number, BTRFS_FIRST_FREE_OBJECTID."""
-    from minibox.storage.overlay import file_system_type
+    from minibox.linux.mount_table import file_system_type
 
     try:
         return os.lstat(path).st_ino == SUBVOLUME_INODE and file_system_type(path) == "btrfs"

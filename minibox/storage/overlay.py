@@ -168,6 +168,8 @@ def why_unsuitable(path: str) -> Unsupported | None:
 
     For an ordinary user the file system must also support user xattrs (mount option userxattr).
     """
+    from minibox.linux.mount_table import file_system_type
+
     kind = file_system_type(path)
     if kind in UNSUITABLE_UPPER or kind.startswith("fuse.") or kind == "fuse":
         return Unsupported(f"keep containers in {path}: it is on {kind}, which can't be overlayfs's upperdir",
@@ -184,26 +186,3 @@ def why_unsuitable(path: str) -> Unsupported | None:
                     ELSEWHERE_HINT,
                 )
     return None
-
-
-def file_system_type(path: str) -> str:
-    """Return the type of the file system of ``path``, in the kernel's words (ext4, overlay, nfs4); "" if unknown.
-
-    It is found in proc_pid_mountinfo(5) by its device number, or, since btrfs subvolumes have numbers of their own,
-    by the longest mount point above.
-    """
-    real = os.path.realpath(path)
-    device = os.stat(real).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    best, kind = -1, ""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        for line in file:
-            fields = line.rstrip("\n").split(" ")  # names may contain other blanks
-            point = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-            fs_type = fields[fields.index("-", 6) + 1]
-            if fields[2] == wanted:
-                return fs_type
-            inside = point == "/" or real == point or real.startswith(point + "/")
-            if inside and len(point) >= best:
-                best, kind = len(point), fs_type
-    return kind

@@ -16,8 +16,9 @@ import pytest
 from minibox.errors import StoreError, Unsupported
 from minibox.image.importer import add_image
 from minibox.image.store import ImageStore
+from minibox.linux.mount_table import file_system_type
 from minibox.linux.removal import remove_tree
-from minibox.storage.overlay import Overlay, file_system_type, why_unsuitable
+from minibox.storage.overlay import Overlay, why_unsuitable
 from minibox.storage.snapshot import layers_in_use, read_record
 from tests.images import lowers, prepared
 from tests.probes import requires

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minibox.engine import doctor
+from minibox.linux import mount_table
 
 MOUNTINFO = """\
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
@@ -12,6 +13,7 @@ MOUNTINFO = """\
 29 28 0:26 / /var/lib\\040x ro - overlay overlay ro
 30 27 0:27 / /run rw - tmpfs tmpfs rw
 31 27 0:28 / /run rw - nfs4 server:/ rw
+32 27 0:29 / /a\\134b\\011c rw shared:1 master:2 - xfs /dev/vdc rw
 """
 
 
@@ -40,11 +42,16 @@ def test_the_kernel_is_judged_by_number(release, status):
         ("/variable", "ext4"),
         ("/var/lib", "btrfs"),
         ("/var/lib x/minibox", "overlay"),
+        ("/a\\b\tc/d", "xfs"),
         ("/run/minibox", "nfs4"),
     ],
 )
 def test_a_path_is_on_the_last_mount_of_its_longest_prefix(path, kind):
-    assert doctor.file_system(MOUNTINFO, path) == kind
+    assert mount_table.type_in(MOUNTINFO, path, "") == kind
+
+
+def test_the_mount_of_its_device_counts_before_that():
+    assert mount_table.type_in(MOUNTINFO, "/x", "0:26") == "overlay"
 
 
 def test_subordinate_ids_are_counted_by_name_and_number():

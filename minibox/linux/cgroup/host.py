@@ -87,6 +87,8 @@ def parse_mounts(mountinfo: str) -> CgroupMounts:
 
     Of several mounts of one hierarchy the first counts, as the later ones are bind mounts of it.
     """
+    from minibox.linux.mount_table import unescaped  # a start on v2 alone needs none
+
     v1: dict[str, str] = {}
     named: dict[str, str] = {}
     v2 = v2_root = ""
@@ -95,7 +97,7 @@ def parse_mounts(mountinfo: str) -> CgroupMounts:
         if not right.startswith("cgroup"):
             continue
         fields, (kind, _, options) = left.split(" "), (right.split(" ") + ["", ""])[:3]
-        root, directory = (field.replace("\\040", " ") for field in fields[3:5])
+        root, directory = map(unescaped, fields[3:5])
         if kind == "cgroup2":
             if not v2:
                 v2, v2_root = directory, root
