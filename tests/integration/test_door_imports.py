@@ -50,7 +50,7 @@ ALLOWED: dict[str, tuple[str, int]] = {
         "socket stat string struct tempfile textwrap threading token tokenize types typing urllib uuid warnings weakref "
         "zipfile zlib", 26,
     ),
-    "minibox-oci create": ("atexit binascii encodings errno fcntl genericpath os posixpath select stat struct", 66),
+    "minibox-oci create": ("atexit binascii encodings errno fcntl genericpath os posixpath select stat struct", 72),
     "minibox-oci state": ("errno fcntl genericpath os posixpath stat", 16),
     "minibox-oci start": ("errno fcntl genericpath os posixpath select stat struct", 17),
     "minibox-oci delete": ("errno fcntl genericpath os posixpath select stat struct", 23),
