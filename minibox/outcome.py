@@ -1,4 +1,4 @@
-"""How a command came to its end and what it used: the records that errors and results carry."""
+"""`Verdict`, how a command ended, and `Usage`, what it used: the records in results and errors."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from minibox.record import record
 
 @record
 class Usage:
-    """What a command used; None for what nobody has counted.
+    """The resources that a command used; None for a value that wasn't measured.
+
+    For a container, its cgroup counts all processes. Without a cgroup, and for a single command in a sandbox, only the
+    command's process and the children that it has waited for are counted.
 
     Attributes:
-        wall_s: from its start to its end, in seconds.
-        cpu_s: of processors, in seconds: of a container by all of its processes, as its cgroup has counted. Where there is
-            none, and of one command of a sandbox: by its process and all that it has waited for.
-        user_s, system_s: the parts of ``cpu_s`` in programs and in the kernel.
-        memory_peak_bytes: the most memory that they had at one time, with the page cache and what is in a tmpfs of
-            theirs; in those two cases the most that one of them had.
-        processes: the most of them, threads included, at one time: where they were limited, and on Linux 6.1.
-        written_bytes: what its files, other than those of volumes and of a tmpfs, hold at the end more than the image's,
-            and what it wrote to its standard streams, where those were limited. What it has removed again isn't in it.
+        wall_s: time from start to end, in seconds.
+        cpu_s: CPU time, in seconds.
+        user_s, system_s: the parts of ``cpu_s`` spent in programs and in the kernel.
+        memory_peak_bytes: the peak memory usage, including page cache and tmpfs. Without a cgroup, and for a single
+            command in a sandbox, that of the largest process.
+        processes: the peak number of processes and threads; only if they were limited, and from Linux 6.1 on.
+        written_bytes: how much larger its files are at the end than the image's, without volumes and tmpfs; plus
+            its output, if that was limited. Files that it has removed don't count.
     """
 
     wall_s: float
@@ -32,19 +34,19 @@ class Usage:
 
 @record
 class Verdict:
-    """How a container ended, or that it has not.
+    """How a container ended, or that it hasn't ended.
 
     Attributes:
-        id, name: the container's.
-        kind: one of `minibox.engine.ends`: `STOPPED`, `EXITED`, `OUT_OF_MEMORY`, ...
+        id, name: the container's id and name.
+        kind: a constant of `minibox.engine.ends`, such as `STOPPED`, `EXITED` or `OUT_OF_MEMORY`.
         summary: one sentence.
-        status: the exit status; None while it runs, or when it never ran.
-        signal: the name of the signal that ended it; "" for none.
-        sender: who sent it, where that is known.
-        ran_s: for how long it ran, or has run up to now; None when it never did, or nobody knows.
-        evidence: what speaks for it, a sentence each.
-        log: what it wrote last to standard error, or else to standard output.
-        hint: what the user can do; "" for nothing that we know of.
+        status: the exit status; None while it runs, or if it never ran.
+        signal: the name of the signal that ended it, or "".
+        sender: who sent the signal, if known.
+        ran_s: how long it ran, or has run so far, in seconds; None if it never ran, or if that is unknown.
+        evidence: the reasons for this verdict, a sentence each.
+        log: its last lines on standard error, or if there are none, on standard output.
+        hint: what the user can do, or "".
     """
 
     id: str

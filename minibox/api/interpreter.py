@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Programs, shared libraries and the loader. Everyone may read them, so their owners needn't be mapped.
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime")
-FOR_ALL = (0o004, 0o005)  # of files, of directories
-DEPTH_OF_HOMES = 2  # /home/ann
+FOR_ALL = (0o004, 0o005)  # mode bits that let everyone read a file, a directory
+DEPTH_OF_HOMES = 2  # parts of the path of a home: /home/ann
 LIBRARY = ".so"
 
 

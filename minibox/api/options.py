@@ -35,8 +35,8 @@ class ContainerOptions(Places, total=False):
         network: ``none`` (the default: safe and fastest), ``bridge`` or ``host``, as for ``--network``; or a `Network`
             or its name.
         aliases: further names of the container on that network.
-        ports: ports to publish: ``{80: 8080, "53/udp": "127.0.0.1:5353"}`` maps ports of the container to ports of this
-            host, like ``--publish``. This host itself can also reach the container at its ``address``.
+        ports: ports to publish, like ``--publish``; it needs a network. ``{80: 8080, "53/udp": "127.0.0.1:5353"}`` maps
+            ports of the container to ports of this host. This host can also reach the container at its ``address``.
         hostname: at most 64 characters. Default: the beginning of the container's id.
         memory: memory limit, a size of at least 6 MiB.
         memory_swap: limit of memory and swap together, a size; -1 for no limit. Default: twice ``memory``.

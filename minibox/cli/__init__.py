@@ -1,1 +1,1 @@
-"""The command line: arguments in, one call of the engine, and what it gives rendered."""
+"""The command line `minibox`: it reads the arguments, calls the engine once, and prints the result."""

@@ -51,7 +51,7 @@ class LineOfBash(BashComplete):
     source_template = _BASH_SOURCE
 
     def source(self) -> str:
-        return self.source_template % self.source_vars()  # without starting bash to ask for its version
+        return self.source_template % self.source_vars()  # unlike click, doesn't start bash to ask for its version
 
     def get_completion_args(self) -> tuple[list[str], str]:
         line = os.environ["COMP_WORDS"]

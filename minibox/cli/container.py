@@ -192,7 +192,8 @@ shell = RunCommand(
     This is `minibox run -it --rm IMAGE` with bash, zsh or sh, whichever the image has, and takes the same options. The
     default IMAGE is `base`. Without a terminal, the shell reads commands from stdin.
 
-    You can name a container instead of an image, running or stopped. The shell then sees the container's files.""",
+    You can name a container instead of an image. The shell then runs in that container, or if it is stopped, on its
+    files.""",
     epilog="""\b
 Examples:
   minibox shell

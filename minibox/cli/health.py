@@ -13,8 +13,8 @@ from minibox.cli.application import complete_container, settings_of
 def run(ctx: click.Context, container: str) -> int:
     """Run the health check of a container now. The result counts for its health status.
 
-    The exit status is 0 if the check succeeds, 1 if it fails, and 125 if the container has no health check or isn't
-    running.
+    The exit status is 0 if the check succeeds, 1 if it fails, and 125 if the container has no health check, isn't
+    running or is paused.
     """
     from minibox.engine.health import run_check
 

@@ -1,4 +1,4 @@
-"""Plain tables and JSON on stdout."""
+"""Format plain tables and JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GAP = 3
 
 
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; control characters in cells are escaped."""
+    """Format a table. Columns are as wide as their widest cell, and control characters are escaped."""
     lines = [tuple(headings), *(tuple(printable(cell) for cell in row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     return "\n".join(

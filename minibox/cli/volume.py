@@ -71,7 +71,7 @@ Examples:
 @click.option("-q", "--quiet", is_flag=True, help="Show only names")
 @click.pass_context
 def ls(ctx: click.Context, filters: tuple[str, ...], form: str, quiet: bool) -> None:
-    """List volumes. A volume without a name belongs to its container: see `minibox inspect`."""
+    """List volumes. Anonymous volumes belong to their container and aren't listed; `minibox inspect` shows them."""
     from minibox.cli.format import format_rows
     from minibox.engine.volume_store import parse_list_filters, passes, volumes
 

@@ -1,4 +1,4 @@
-"""What became of a command that the calling program ran, and the error that carries it."""
+"""`CompletedRun`, the result of a command that has ended, and the error of one that failed."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from minibox.outcome import Usage, Verdict
 
 T = TypeVar("T")
-LINE_SHOWN = 200  # characters of the last line that a command wrote
+LINE_SHOWN = 200  # characters of a command's last line of output
 
 
 @record
 class CompletedRun(Generic[T]):
-    """A command that has ended, as `subprocess.CompletedProcess`, and how and at what cost it did.
+    """The result of a command that has ended, like `subprocess.CompletedProcess` with a verdict and usage.
 
     Attributes:
         args: the command; () for the image's own.
-        returncode: its exit status, or the negative number of the signal that ended it.
-        stdout, stderr: what it wrote, where that was captured: bytes, or str in text mode; None where it wasn't.
-        verdict: how it came to its end, in words too.
-        usage: time, memory and the like.
+        returncode: the exit status, or the negative number of the signal that ended it.
+        stdout, stderr: the output if it was captured, else None: bytes, or str in text mode.
+        verdict: how it ended, and why.
+        usage: the time, memory and so on that it used.
     """
 
     args: tuple[str, ...]
@@ -45,17 +45,17 @@ class CompletedRun(Generic[T]):
     def check_returncode(self) -> None:
         """
         Raises:
-            CalledProcessError: it did not succeed.
+            CalledProcessError: the command failed.
         """
         if self.returncode:
             raise CalledProcessError(self)
 
 
 class CalledProcessError(MiniboxError):
-    """A command that was to succeed didn't: ``check=True``.
+    """A command failed, and the caller asked for ``check=True``.
 
     Attributes:
-        completed: the `minibox.CompletedRun`: its streams, its verdict, what it used.
+        completed: the `minibox.CompletedRun`, with output, verdict and usage.
     """
 
     def __init__(self, completed: CompletedRun[Any]) -> None:
@@ -71,20 +71,20 @@ class CalledProcessError(MiniboxError):
 
     @property
     def returncode(self) -> int:
-        """The exit status, or the negative number of the signal that ended it."""
+        """The exit status, or the negative number of the signal that ended the command."""
         return self.completed.returncode
 
     @property
     def stdout(self) -> Any:
-        """What it wrote to standard output, where that was captured; None where not."""
+        """The standard output if it was captured, else None."""
         return self.completed.stdout
 
     @property
     def output(self) -> Any:
-        """The same, as `subprocess` calls it too."""
+        """Same as ``stdout``; the name that `subprocess` uses, too."""
         return self.completed.stdout
 
     @property
     def stderr(self) -> Any:
-        """The same of standard error."""
+        """The standard error if it was captured, else None."""
         return self.completed.stderr
