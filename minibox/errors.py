@@ -34,10 +34,10 @@ class MiniboxError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Support pickle, which multiprocessing and pytest-xdist use, whatever arguments a subclass takes."""
-        return _remade, (type(self), self.args, self.__dict__)
+        return _unpickle, (type(self), self.args, self.__dict__)
 
 
-def _remade(kind: type[MiniboxError], args: tuple[Any, ...], fields: dict[str, Any]) -> MiniboxError:
+def _unpickle(kind: type[MiniboxError], args: tuple[Any, ...], fields: dict[str, Any]) -> MiniboxError:
     error = kind.__new__(kind, *args)
     error.__dict__.update(fields)
     return error
@@ -83,7 +83,7 @@ class Damaged(Unreadable):
         why: what is wrong, without "is damaged".
     """
 
-    def __init__(self, path: str, why: str, hint: str = "minibox system check --repair repairs it") -> None:
+    def __init__(self, path: str, why: str, hint: str = "minibox system check --repair fixes it") -> None:
         super().__init__(path, f"is damaged: {why}", hint)
         self.why = why
 

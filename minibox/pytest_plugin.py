@@ -95,10 +95,10 @@ def _hide_our_frames(found: pytest.ExceptionInfo[BaseException]) -> None:
     ours = os.path.dirname(__file__) + os.sep
     for entry in found.traceback:
         if str(entry.path).startswith(ours):
-            entry.frame.f_globals["__tracebackhide__"] = _is_meant
+            entry.frame.f_globals["__tracebackhide__"] = _is_raised_on_purpose
 
 
-def _is_meant(found: pytest.ExceptionInfo[BaseException] | None) -> bool:
+def _is_raised_on_purpose(found: pytest.ExceptionInfo[BaseException] | None) -> bool:
     errors = sys.modules.get("minibox.errors")
     if found is None or errors is None:
         return False
@@ -185,7 +185,7 @@ def minibox_network(request: pytest.FixtureRequest) -> Iterator[Network]:
     try:
         network = Network()
     except Unsupported as error:
-        _refuse(request.config, _words(error))
+        _skip_or_fail(request.config, _error_text(error))
     with network:
         yield network
 
@@ -336,7 +336,7 @@ def _check(request: pytest.FixtureRequest) -> None:
     if _missing not in stash:
         stash[_missing] = _probe()
     if stash[_missing]:
-        _refuse(request.config, stash[_missing])
+        _skip_or_fail(request.config, stash[_missing])
 
 
 def _probe() -> str:
@@ -348,15 +348,15 @@ def _probe() -> str:
     except (ImportError, OSError) as error:
         return f"{type(error).__name__}: {error}"
     except minibox.MiniboxError as error:
-        return _words(error)
+        return _error_text(error)
     return ""
 
 
-def _words(error: MiniboxError) -> str:
+def _error_text(error: MiniboxError) -> str:
     return f"{error} ({error.hint})" if error.hint else str(error)
 
 
-def _refuse(config: pytest.Config, why: str) -> NoReturn:
+def _skip_or_fail(config: pytest.Config, why: str) -> NoReturn:
     missing = config.getoption("--minibox-missing") or config.getini("minibox_missing")
     if missing == "fail":
         pytest.fail(f"this host can't run the test's sandboxes: {why}", pytrace=False)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Programs, shared libraries and the loader. Everyone may read them, so their owners needn't be mapped.
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime")
-FOR_ALL = (0o004, 0o005)  # mode bits that let everyone read a file, a directory
+WORLD_READABLE = (0o004, 0o005)  # mode bits that let everyone read a file, a directory
 DEPTH_OF_HOMES = 2  # parts of the path of a home: /home/ann
 LIBRARY = ".so"
 
@@ -43,11 +43,11 @@ def mounts() -> list[tuple[str, str, str]]:
     for path in sorted({*_own_directories(), *_libraries()}, key=lambda path: (path.count("/"), path)):
         if os.path.exists(path) and not any(_is_below(path, other) for other in covered):
             covered.append(path)
-            found.append((path, "ro,noidmap" if _is_for_all(path, files) else "ro"))
+            found.append((path, "ro,noidmap" if _is_world_readable(path, files) else "ro"))
     return [(path, path, options) for path, options in found]
 
 
-def _is_for_all(path: str, files: list[str]) -> bool:
+def _is_world_readable(path: str, files: list[str]) -> bool:
     """Can everyone read ``path`` and the imported files below it?"""
     imported = [file for file in files if file.startswith(f"{path}/")]
     for each in {path, *imported, *map(os.path.dirname, imported)}:
@@ -55,35 +55,35 @@ def _is_for_all(path: str, files: list[str]) -> bool:
             mode = os.stat(each).st_mode
         except OSError:
             continue
-        if mode & FOR_ALL[S_ISDIR(mode)] != FOR_ALL[S_ISDIR(mode)]:
+        if mode & WORLD_READABLE[S_ISDIR(mode)] != WORLD_READABLE[S_ISDIR(mode)]:
             return False
     return True
 
 
 def _own_directories() -> Iterator[str]:
     for path in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(command())):
-        yield from _narrowed(path)
+        yield from _mountable_paths(path)
     for entry in paths.search_path():
-        yield from _narrowed(entry)
-    yield from _found_otherwise()
+        yield from _mountable_paths(entry)
+    yield from _modules_of_import_hooks()
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     if main and (paths.working_directory() or os.path.isabs(main)):
         yield os.path.abspath(main)
 
 
-def _narrowed(path: str) -> Iterator[str]:
+def _mountable_paths(path: str) -> Iterator[str]:
     """Yield ``path`` and its real path; or only its imported modules, if the directory holds more than modules."""
-    if not _holds_more(path):
+    if not _holds_other_files(path):
         yield path
-        if (real := os.path.realpath(path)) != path and not _holds_more(real):
+        if (real := os.path.realpath(path)) != path and not _holds_other_files(real):
             yield real
         return
-    for place in _imported():
+    for place in _imported_modules():
         if os.path.dirname(place) == path:
             yield place
 
 
-def _imported() -> Iterator[str]:
+def _imported_modules() -> Iterator[str]:
     """Yield the files of imported top-level modules and the directories of top-level packages."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -91,13 +91,13 @@ def _imported() -> Iterator[str]:
             yield os.path.dirname(file) if hasattr(module, "__path__") else file
 
 
-def _found_otherwise() -> list[str]:
+def _modules_of_import_hooks() -> list[str]:
     """Return imported modules outside `sys.path`, which an import hook found; editable installs use such hooks."""
     entries = set(paths.search_path())
-    return [place for place in _imported() if os.path.dirname(place) not in entries]
+    return [place for place in _imported_modules() if os.path.dirname(place) not in entries]
 
 
-def _holds_more(path: str) -> bool:
+def _holds_other_files(path: str) -> bool:
     """Does this directory hold more than programs: is it /, a directory directly below it, or a home?"""
     homes = {os.path.expanduser("~"), os.path.realpath(os.path.expanduser("~"))}
     parts = [part for part in path.split("/") if part]
@@ -121,4 +121,4 @@ def _is_below(path: str, directory: str) -> bool:
 
 def search_path() -> list[str]:
     """Return `sys.path` with absolute paths, plus the directories of modules that an import hook found."""
-    return [*paths.search_path(), *dict.fromkeys(map(os.path.dirname, _found_otherwise()))]
+    return [*paths.search_path(), *dict.fromkeys(map(os.path.dirname, _modules_of_import_hooks()))]

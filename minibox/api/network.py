@@ -88,7 +88,7 @@ class Network:
             self._closed = False
             self.name, self.id = self._network.name, self._network.id
             self.subnet, self.gateway = str(self._network.subnet), self._network.gateway
-            _owned_here.add(self)
+            _open_networks.add(self)
 
         self.internal = internal
         try:
@@ -149,13 +149,13 @@ class Network:
             if self._closed:
                 return
             self._closed = True
-        _owned_here.discard(self)
+        _open_networks.discard(self)
         try:
             networks.end(self._root, self._runroot, self._network)
         finally:
             os.close(self._fd)
 
-    def _disown(self) -> None:
+    def _forget_after_fork(self) -> None:
         """Let go of the network after a fork: it belongs to the parent process."""
         self._closed, self._lock = True, allocate_lock()
         os.close(self._fd)
@@ -182,13 +182,13 @@ class Network:
         return f"<minibox.Network {self.name} {self.subnet}{', closed' if self._closed else ''}>"
 
 
-_owned_here: WeakSet[Network] = WeakSet()
+_open_networks: WeakSet[Network] = WeakSet()
 
 
 def _after_fork() -> None:
-    for each in list(_owned_here):
-        each._disown()
-    _owned_here.clear()
+    for each in list(_open_networks):
+        each._forget_after_fork()
+    _open_networks.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

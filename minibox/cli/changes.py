@@ -93,7 +93,9 @@ Examples:
     "-c", "--change", metavar="TEXT", multiple=True, help="Apply a Dockerfile instruction: CMD, ENV, USER ..."
 )
 @click.option("-m", "--message", metavar="TEXT", default="", help="Set the comment in the image's history")
-@click.option("-p", "--pause", metavar="BOOL", type=Truth(), default=True, help="Pause it meanwhile  [default: true]")
+@click.option(
+    "-p", "--pause", metavar="BOOL", type=Truth(), default=True, help="Pause the container meanwhile  [default: true]"
+)
 @click.argument("container", shell_complete=complete_container)
 @click.argument("image", metavar="[IMAGE[:TAG]]", required=False)
 @click.pass_context
@@ -151,7 +153,7 @@ Examples:
 )
 @click.option("-a", "--archive", is_flag=True, help="Keep owners and set-user-ID bits")
 @click.option("-L", "--follow-link", is_flag=True, help="If SRC is a symlink, copy its target")
-@click.option("-q", "--quiet", is_flag=True, help="Don't report what was copied; only a terminal gets that report")
+@click.option("-q", "--quiet", is_flag=True, help="Don't report on the terminal what was copied")
 @click.argument("src", metavar="CONTAINER:SRC|SRC|-", shell_complete=complete_end)
 @click.argument("dest", metavar="DEST|CONTAINER:DEST|-", shell_complete=complete_end)
 @click.pass_context

@@ -163,7 +163,9 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
     epilog="\b\nExamples:\n  minibox container prune\n  minibox container prune --force --filter until=24h --filter label!=keep"
 )
 @click.option("-f", "--force", is_flag=True, help="Don't ask")
-@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what fits: label, label! or until")
+@click.option(
+    "--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or until"
+)
 @click.pass_context
 def prune_containers(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
     """Remove all stopped containers with their files."""

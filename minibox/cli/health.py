@@ -7,7 +7,7 @@ import click
 from minibox.cli.application import complete_container, settings_of
 
 
-@click.command(epilog="\b\nExample:\n  minibox healthcheck run web && echo it is well")
+@click.command(epilog="\b\nExample:\n  minibox healthcheck run web && echo healthy")
 @click.argument("container", shell_complete=complete_container)
 @click.pass_context
 def run(ctx: click.Context, container: str) -> int:

@@ -34,7 +34,7 @@ Examples:
   minibox images --filter dangling=true -q
   minibox images --format 'table {{.Repository}}\\t{{.UniqueSize}}'"""
 )
-@click.option("-a", "--all", "show_all", is_flag=True, help="Accepted for Docker's sake: minibox has no hidden images")
+@click.option("-a", "--all", "show_all", is_flag=True, help="No effect: minibox has no hidden images")
 @click.option("--digests", is_flag=True, help="Show digests")
 @click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
               help="Show only matches: before, dangling, label, reference, since or until")  # fmt: skip
@@ -146,7 +146,7 @@ Examples:
 @click.option(
     "-f", "--force", is_flag=True, help="Remove an image even if it has several names or stopped containers use it"
 )
-@click.option("--no-prune", is_flag=True, help="Accepted for Docker's sake: minibox's images have no parent images")
+@click.option("--no-prune", is_flag=True, help="No effect: images have no parent images in minibox")
 @click.argument("names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
 @click.pass_context
 def rmi(ctx: click.Context, names: tuple[str, ...], force: bool, no_prune: bool) -> None:

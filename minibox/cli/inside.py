@@ -97,7 +97,7 @@ Examples:
 @click.option("--since", metavar="TIME", default="", help="Show output since then: 10m, 1h30m, a date, Unix seconds")
 @click.option("--until", metavar="TIME", default="", help="Show output up to that time")
 @click.option("-t", "--timestamps", is_flag=True, help="Show the time of each line")
-@click.option("--details", is_flag=True, help="Accepted for Docker's sake: the log has no more details")
+@click.option("--details", is_flag=True, help="No effect: the log has no more details")
 @container_argument
 @click.pass_context
 def logs(

@@ -234,7 +234,7 @@ def rename(ctx: click.Context, container: str, new_name: str) -> None:
 
 @click.command(epilog="\b\nExamples:\n  minibox rm web 4f2d\n  minibox rm -f --all")
 @click.option("-f", "--force", is_flag=True, help="Kill running containers first; ignore containers that don't exist")
-@click.option("-v", "--volumes", is_flag=True, help="Accepted for Docker's sake: anonymous volumes are always removed")
+@click.option("-v", "--volumes", is_flag=True, help="No effect: anonymous volumes are always removed")
 @click.option("-a", "--all", "every", is_flag=True, help="Remove all containers")
 @click.argument("containers", metavar="CONTAINER...", nargs=-1, shell_complete=complete_container)
 @click.pass_context

@@ -126,7 +126,7 @@ def _eq(first: Any, *others: Any) -> bool:
 def _lt(first: Any, second: Any) -> bool:
     _comparable(first, second)
     if _kind(first) != _kind(second) or _kind(first) not in ("number", "string"):
-        raise Failure(f"{say(first)!r} and {say(second)!r} have no order")
+        raise Failure(f"{say(first)!r} and {say(second)!r} can't be ordered")
     return bool(first < second)
 
 
