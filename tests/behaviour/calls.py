@@ -26,6 +26,7 @@ _CLONED = re.compile(r"^(?:clone3?|v?fork)\(.*\) = (\d+)$")
 _QUESTIONS = re.compile(
     r"prctl\(PR_(GET|CAPBSET_READ|SET_NAME|SET_VMA|SET_DUMPABLE)|prlimit64\([^,]*, \w+, NULL|keyctl\(KEYCTL_(READ|DESC)"
     r"|bpf\(BPF_(?!PROG)"
+    r"|write\(\d+<[^>]*(cgroup\.freeze|freezer\.state)>"  # how often is chance: until the last process is gone
 )
 _OF_COMMAND = re.compile(
     r"mkdir(at)?\(.*/sys/fs/cgroup|write\(\d+</(proc|sys)/|mount|move_mount|open_tree|fs(open|config|mount)|setns|unshare|bpf"
