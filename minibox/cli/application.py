@@ -7,19 +7,14 @@ from importlib import import_module
 
 import click
 
-from minibox.cli.settings import COMPLETE_VARIABLE, Settings, make_settings
+from minibox.cli.parameters import RefusedValue
+from minibox.cli.settings import COMPLETE_VARIABLE, make_settings
 from minibox.errors import UsageError
 from minibox.storage.snapshot import DRIVERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from click.shell_completion import CompletionItem
-
-    ParamType = click.ParamType[Any]
-else:
-    ParamType = click.ParamType  # not generic in click 8.1
 
 WIDTH_MAX = 120
 CONTEXT_SETTINGS = {"max_content_width": WIDTH_MAX}
@@ -132,12 +127,6 @@ SYSTEM_COMMANDS = (
 DOCKER_ONLY = {
     "--volumes-from": "mount the same volumes or directories with -v",
 }
-
-
-class RefusedValue(click.BadParameter):
-    """An invalid value, with minibox's own message and a hint what to write instead."""
-
-    advice: str | None = None
 
 
 class Application(click.Group):
@@ -288,34 +277,6 @@ def run_click(words: list[str]) -> int:
     except click.ClickException as error:
         raise usage_error(error) from error
     return status if isinstance(status, int) else 0
-
-
-def settings_of(ctx: click.Context) -> Settings:
-    """Return the settings after checking that minibox may use their directories. Works during completion, too.
-
-    Raises:
-        UnsafeDirectory: another user could change a directory.
-    """
-    return ctx.obj.claimed() if isinstance(ctx.obj, Settings) else named_settings(ctx)
-
-
-def complete_image(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the name of an image."""
-    from minibox.cli.completion import image_candidates
-
-    return image_candidates(settings_of(ctx), incomplete)
-
-
-def complete_container(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the name of a container."""
-    from minibox.cli.completion import container_candidates
-
-    return container_candidates(settings_of(ctx), incomplete)
-
-
-def named_settings(ctx: click.Context) -> Settings:
-    """Return the settings without that check, for commands that don't use the directories or report on them."""
-    return ctx.obj if isinstance(ctx.obj, Settings) else make_settings(ctx.find_root().params, os.environ)
 
 
 def usage_error(error: click.ClickException) -> UsageError:

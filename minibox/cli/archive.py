@@ -7,7 +7,7 @@ from errno import errorcode
 
 import click
 
-from minibox.cli.application import complete_image, settings_of
+from minibox.cli.parameters import complete_image, settings_of
 from minibox.errors import MiniboxError, UsageError, kernel_says
 
 TYPE_CHECKING = False

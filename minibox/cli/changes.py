@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from minibox.cli.application import ParamType, complete_container, settings_of
+from minibox.cli.parameters import ParamType, complete_container, settings_of
 from minibox.errors import UsageError
 
 TYPE_CHECKING = False

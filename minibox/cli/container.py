@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.application import ParamType, RefusedValue, complete_image, settings_of
+from minibox.cli.parameters import ParamType, RefusedValue, complete_image, settings_of
 from minibox.cli.run_options import BY_NAME, OPTIONS, Option, convert, make_options, read_words
 from minibox.engine.options import RunOptions
 

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from minibox.cli.application import settings_of
+from minibox.cli.parameters import settings_of
 from minibox.cli.table import format_json, printable
 from minibox.image.filters import parse_filters
 

@@ -8,7 +8,7 @@ import time
 
 import click
 
-from minibox.cli.application import settings_of
+from minibox.cli.parameters import settings_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

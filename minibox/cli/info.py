@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.application import settings_of
+from minibox.cli.parameters import settings_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from minibox.cli.application import complete_container, settings_of
 from minibox.cli.container import RunCommand, table_parameters, values_of
 from minibox.cli.exec_options import BY_NAME, OPTIONS, make_options
+from minibox.cli.parameters import complete_container, settings_of
 from minibox.engine.detach_keys import DETACH_KEYS
 from minibox.engine.exec import ExecOptions
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.application import complete_image, settings_of
 from minibox.cli.changes import complete_tree
+from minibox.cli.parameters import complete_image, settings_of
 from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False

@@ -6,8 +6,8 @@ from functools import partial
 
 import click
 
-from minibox.cli.application import complete_container, settings_of
 from minibox.cli.container import RunCommand, options_of, run_parameters
+from minibox.cli.parameters import complete_container, settings_of
 from minibox.cli.several import for_each
 from minibox.engine.detach_keys import DETACH_KEYS
 from minibox.errors import ContainerNotFound, UsageError

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from minibox.cli.application import settings_of
+from minibox.cli.parameters import settings_of
 from minibox.cli.units import format_ago, format_moment, format_size, format_span
 from minibox.engine.listing import health_of, labels_of, mounts_of, network_of, ports_of, volume_name
 

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from minibox.cli.application import complete_image, settings_of
+from minibox.cli.parameters import complete_image, settings_of
 from minibox.cli.pull import show_pull
 from minibox.errors import UsageError
 

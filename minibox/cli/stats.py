@@ -9,7 +9,7 @@ import time
 import click
 
 from minibox.base.lines import lines_of
-from minibox.cli.application import complete_container, settings_of
+from minibox.cli.parameters import complete_container, settings_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

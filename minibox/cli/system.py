@@ -7,8 +7,8 @@ import sys
 import click
 
 from minibox.base.lines import lines_of
-from minibox.cli.application import named_settings, settings_of
 from minibox.cli.completion import SHELLS
+from minibox.cli.parameters import named_settings, settings_of
 from minibox.cli.table import format_json, printable
 from minibox.errors import UsageError
 
@@ -144,7 +144,6 @@ Examples:
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> int:
     """Print a script with which your shell completes minibox's commands, options, values and images."""
-    from minibox.cli.application import application
     from minibox.cli.completion import complete
 
-    return complete(application, f"{shell}_source")
+    return complete(click.get_current_context().find_root().command, f"{shell}_source")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.application import complete_container, settings_of
 from minibox.cli.container import Value, spelling
+from minibox.cli.parameters import complete_container, settings_of
 from minibox.cli.run_options import OPTIONS, Option
 from minibox.cli.several import for_each
 from minibox.engine.update import CHANGEABLE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.application import settings_of
+from minibox.cli.parameters import settings_of
 from minibox.cli.several import for_each
 from minibox.errors import MiniboxError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.application import complete_container, settings_of
+from minibox.cli.parameters import complete_container, settings_of
 from minibox.cli.table import format_json, printable
 from minibox.errors import MiniboxError
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from minibox.oci_cli.words import Command, Option
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.oci_cli.log import Log
+
 GLOBALS = (
     Option(("debug",), "flag", "log debug messages, too"),
     Option(("log",), "text", "append the log to this file instead of standard error", ""),
@@ -113,3 +119,31 @@ COMMANDS = (
 def command_of(name: str) -> Command | None:
     """Return the command of that name, or None."""
     return next((command for command in COMMANDS if command.name == name), None)
+
+
+class Settings:
+    """The global options.
+
+    Attributes:
+        root: directory for the state of containers.
+        rootless: run without cgroups if they can't be made; None means True unless this is the host's root.
+        systemd_cgroup: let systemd make cgroups.
+        cgroups: make cgroups.
+    """
+
+    def __init__(self, given: dict[str, Any], root: str, rootless: bool | None) -> None:
+        self._given, self.root, self.rootless = given, root, rootless
+        self.systemd_cgroup = bool(given["systemd-cgroup"]) or given["cgroup-manager"] == "systemd"
+        self.cgroups = given["cgroup-manager"] != "disabled"
+
+    @property
+    def log(self) -> Log:
+        """The log of this command."""
+        return log_of(self._given)
+
+
+def log_of(given: dict[str, Any]) -> Log:
+    """Return the log that the global options ask for."""
+    from minibox.oci_cli.log import Log
+
+    return Log(given.get("log", "").removeprefix("file:"), given.get("log-format", ""), debug=bool(given.get("debug")))

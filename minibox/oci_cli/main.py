@@ -10,7 +10,7 @@ import os
 import sys
 
 from minibox.base.program import begin, is_shortage, too_few_descriptors
-from minibox.oci_cli.commands import GLOBALS, command_of
+from minibox.oci_cli.commands import GLOBALS, Settings, command_of, log_of
 from minibox.oci_cli.words import BadWords, HelpAsked, read
 
 TYPE_CHECKING = False
@@ -21,33 +21,6 @@ if TYPE_CHECKING:
     from minibox.oci_cli.words import Command
 
 STATUS_FAILED, STATUS_NO_SUCH_COMMAND, STATUS_EXEC_FAILED = 1, 3, 255
-
-
-class Settings:
-    """The global options.
-
-    Attributes:
-        root: directory for the state of containers.
-        rootless: run without cgroups if they can't be made; None means True unless this is the host's root.
-        systemd_cgroup: let systemd make cgroups.
-        cgroups: make cgroups.
-    """
-
-    def __init__(self, given: dict[str, Any], root: str, rootless: bool | None) -> None:
-        self._given, self.root, self.rootless = given, root, rootless
-        self.systemd_cgroup = bool(given["systemd-cgroup"]) or given["cgroup-manager"] == "systemd"
-        self.cgroups = given["cgroup-manager"] != "disabled"
-
-    @property
-    def log(self) -> Log:
-        """The log of this command."""
-        return _log(self._given)
-
-
-def _log(given: dict[str, Any]) -> Log:
-    from minibox.oci_cli.log import Log
-
-    return Log(given.get("log", "").removeprefix("file:"), given.get("log-format", ""), debug=bool(given.get("debug")))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,14 +50,14 @@ def main(argv: list[str] | None = None) -> int:
         return status
     except _Shown as shown:
         if shown.error:
-            _log(given).write("error", shown.error)
+            log_of(given).write("error", shown.error)
         return STATUS_FAILED if shown.error else 0
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return STATUS_FAILED
     except Exception as error:
-        return _failed(_log(given), command, error)
+        return _failed(log_of(given), command, error)
 
 
 def program() -> NoReturn:
@@ -200,7 +173,7 @@ def _help(given: dict[str, Any], words: list[str]) -> int:
 
 
 def _unknown(given: dict[str, Any], name: str) -> int:
-    _log(given).write("error", f"No help topic for '{name}'")
+    log_of(given).write("error", f"No help topic for '{name}'")
     return STATUS_NO_SUCH_COMMAND
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.oci.runtime import LinuxResources
-    from minibox.oci_cli.main import Settings
+    from minibox.oci_cli.commands import Settings
 
 STDIN = "-"
 # Option: its place in OCI resources.

@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from minibox.oci_cli.main import Settings
+    from minibox.oci_cli.commands import Settings
 
 
 def exec_(settings: Settings, values: dict[str, Any], words: list[str]) -> int:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from minibox.oci_cli.main import Settings
+    from minibox.oci_cli.commands import Settings
 
 HEADS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 WIDTH_LEAST, PADDING = 12, 3  # runc's

@@ -1,0 +1,53 @@
+"""What the commands share of reading their parameters by click: settings, refused values, completion of names."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from minibox.cli.settings import Settings, make_settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from click.shell_completion import CompletionItem
+
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # not generic in click 8.1
+
+
+class RefusedValue(click.BadParameter):
+    """An invalid value, with minibox's own message and a hint what to write instead."""
+
+    advice: str | None = None
+
+
+def settings_of(ctx: click.Context) -> Settings:
+    """Return the settings after checking that minibox may use their directories. Works during completion, too.
+
+    Raises:
+        UnsafeDirectory: another user could change a directory.
+    """
+    return ctx.obj.claimed() if isinstance(ctx.obj, Settings) else named_settings(ctx)
+
+
+def complete_image(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of an image."""
+    from minibox.cli.completion import image_candidates
+
+    return image_candidates(settings_of(ctx), incomplete)
+
+
+def complete_container(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a container."""
+    from minibox.cli.completion import container_candidates
+
+    return container_candidates(settings_of(ctx), incomplete)
+
+
+def named_settings(ctx: click.Context) -> Settings:
+    """Return the settings without that check, for commands that don't use the directories or report on them."""
+    return ctx.obj if isinstance(ctx.obj, Settings) else make_settings(ctx.find_root().params, os.environ)
