@@ -15,7 +15,7 @@ from select import POLLIN, poll
 from minibox.errors import MiniboxError, StepError, kernel_says
 from minibox.linux import launcher
 from minibox.linux.process import DONE, EXEC, FAILED, WAITING, Child, Descriptor, signatures
-from minibox.linux.requests import Messages
+from minibox.linux.requests import Messages, has_ended, has_left
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
 from minibox.record import record
@@ -41,6 +41,7 @@ SOCK_CLOEXEC = 0o2000000
 SIGKILL = 9
 GATE_POLL_MS = 1
 STILL_MS = 500  # of silence, until `Resources.still_waiting` is asked
+DYING_MS = 100  # between the end of who made it and its own
 JOIN_TRIES = 8
 TIOCGPTPEER = 0x5441  # ioctl_tty(2), Linux 4.13
 
@@ -143,6 +144,18 @@ class Execution:
             ExecFailed: the last one did.
             MiniboxError: a step of the parent's failed.
         """
+        try:
+            self._run_steps()
+        except (StepError, ExecFailed):
+            raise
+        except (OSError, MiniboxError):
+            # A process of it may have died meanwhile, and what was asked of it with it: then that is the news.
+            failed = any(child and child.progress()[0] == FAILED for child in (self.mounter, self.init))
+            if failed or (self.init and (has_ended(self.init.pidfd, DYING_MS) or has_left(self.init.pid))):
+                self._fail()
+            raise
+
+    def _run_steps(self) -> None:
         from time import monotonic_ns
 
         for index, step in enumerate(self.plan.ops):
@@ -283,13 +296,7 @@ class Execution:
 
     def _network(self, _mode: str) -> None:
         assert self.init
-        try:
-            self.resources.wire(self.init)
-        except (OSError, MiniboxError):
-            # Its process may have died meanwhile, and its network namespace with it: then that is the news.
-            if any(child and child.progress()[0] == FAILED for child in (self.mounter, self.init)):
-                self._fail()
-            raise
+        self.resources.wire(self.init)
 
     def _send(self, tag: int) -> None:
         self._send_message(tag)

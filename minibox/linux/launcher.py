@@ -249,9 +249,20 @@ class LaunchedChild(RequestedChild):
                 except ConnectionError:  # the launcher was killed, which the container may not have heard of
                     self.send_signal(SIGKILL)
                     wait_for_end(self.pidfd)
+                    self._reap_orphan()
                     self._ended = SIGKILL, 0, 0, 0
         status = self._ended[0]
         return -(status & 0x7F) if status & 0x7F else status >> 8
+
+    def _reap_orphan(self) -> None:
+        """Its maker is dead, and it is this process's child, where that adopts orphans (as process 1, or a subreaper): as a
+        zombie it would hold up the end of the container that it was executed in."""
+        if self.maker >= 0:
+            wait_for_end(self.maker)
+        try:
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            pass
 
     def usage(self) -> tuple[int, int]:
         """What it has used, after `wait`: CPU time in ns, of it and all that it has waited for; the largest's memory

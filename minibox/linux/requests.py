@@ -164,6 +164,17 @@ def read_from(fd: int, pidfd: int) -> bytes:
                 return b""
 
 
+def has_left(pid: int) -> bool:
+    """Has a process left its namespaces? Its pidfd tells of its end only when all others of its pid namespace have ended, too."""
+    try:
+        os.readlink(f"/proc/{pid}/ns/net")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:
+        pass  # not for this user
+    return False
+
+
 def send(connection: socket, message: bytes, fds: Sequence[int]) -> None:
     """Send a request with descriptors.
 

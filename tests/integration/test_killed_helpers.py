@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import minibox
-from minibox.engine import container, removal, user_namespace, worker
+from minibox.engine import container, networking, removal, user_namespace, worker
 from minibox.engine.options import RunOptions
 from minibox.errors import MiniboxError
 from minibox.linux import launcher, requests, supervisor
@@ -176,6 +176,23 @@ def test_the_launcher_at_each_message_of_a_run(api, state, monkeypatch, number):
     until(lambda: left(state) == [])
 
 
+def test_a_process_that_dies_before_its_network_is_wired(api, state, where, monkeypatch):
+    """Its namespace can't be opened any more; the error says that it was killed."""
+
+    def wire(*words: Any) -> None:
+        pid = child_named("minibox-supervisor")
+        os.kill(int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]), signal.SIGKILL)
+        until(lambda: not os.path.exists(f"/proc/{words[1]}/ns/net"))
+        real(*words)
+
+    options = RunOptions("base", ("sleep", "1000"), network="bridge", detach=True, name="cc")
+    real = networking.Connection.wire
+    with monkeypatch.context() as patch, pytest.raises(MiniboxError, match="the process was killed in step"):
+        patch.setattr(networking.Connection, "wire", wire)
+        container.run_detached(options, **where)
+    assert left(state) == []
+
+
 def test_the_launcher_of_a_sandbox_that_executes(api, state, monkeypatch):
     with minibox.Sandbox("base") as box:
         with monkeypatch.context() as patch, pytest.raises(MiniboxError):
@@ -252,3 +269,13 @@ def test_a_job_of_the_worker_whose_report_another_holds(kills_worker, monkeypatc
     worker.close_all()
     for fd in (reader, writer, root_fd, *held):
         os.close(fd)
+
+
+def test_the_launcher_of_a_command_that_is_there_already(api, state, monkeypatch):
+    """The command is this process's child then, which adopts orphans: as a zombie it would hold up its container's end."""
+    with minibox.Sandbox("base") as box:
+        with monkeypatch.context() as patch:
+            at_message(patch, 1, launcher)
+            assert box.run(["sleep", "1000"]).returncode == -signal.SIGKILL
+        assert box.wait() == -signal.SIGKILL
+    until(lambda: left(state) == [])
