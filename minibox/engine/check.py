@@ -17,6 +17,7 @@ from minibox.errors import MiniboxError, StoreBusy, StoreError
 from minibox.image.inventory import inventory
 from minibox.image.layout import Layout
 from minibox.image.rebuild import rebuild
+from minibox.image.reference import is_digest
 from minibox.linux import cgroup
 from minibox.linux.removal import remove_tree
 from minibox.network import lease, members, named
@@ -172,7 +173,7 @@ def repair(report: Report, *, root: str, runroot: str) -> Report:
         with alone(layout, PATIENCE_S) as held:
             if not held:
                 return False
-            if any(each.thing[:1] in (("index",), ("oci-layout",)) for each in report.findings):
+            if any(each.thing[:1] in (("index",), ("entries",), ("oci-layout",)) for each in report.findings):
                 _mend_layout(layout, report)
             needed = uses(root)
             for each in report.findings:
@@ -212,7 +213,7 @@ def _mend_layout(layout: Layout, report: Report) -> None:
     if any(each.thing == ("index",) for each in report.findings):
         rebuild(layout)
     else:
-        layout.rewrite(layout.descriptors())
+        layout.rewrite([each for each in layout.descriptors() if is_digest(str(each.get("digest")))])
 
 
 def _release(report: Report, root: str, runroot: str) -> None:

@@ -45,7 +45,8 @@ class Finding:
         what: the thing: ``blob sha256:...``, ``image app:1``.
         problem: what is wrong with it.
         affects: what can't be used therefore: names of images.
-        thing: what `--repair` removes: ("blob", digest), ("layer", driver, chain ID), or () for nothing.
+        thing: what `--repair` removes: ("blob", digest), ("layer", driver, chain ID), ("entries",) of index.json that
+            lead nowhere, or () for nothing.
     """
 
     kind: str
@@ -66,6 +67,9 @@ def check_images(layout: Layout, uses: Uses, *, content: bool = True) -> list[Fi
         images = inventory(layout)
     except StoreError as error:
         return [*findings, Finding(DAMAGED, "index.json", str(error), (), ("index",))]
+    lost = [image for image in images if not is_digest(image.digest)]
+    images = [image for image in images if image not in lost]
+    findings += [Finding(DAMAGED, "index.json", f"{image.error}", (name_of(image),), ("entries",)) for image in lost]
     blobs = _blobs(layout)
     broken = _broken(layout, blobs) if content else {}
     for digest, problem in broken.items():
@@ -147,11 +151,17 @@ def _blobs(layout: Layout) -> dict[str, int]:
     """Sizes in bytes by digest."""
     try:
         with os.scandir(f"{layout.path}/blobs/sha256") as entries:
-            return {
-                f"sha256:{entry.name}": entry.stat().st_size for entry in entries if is_digest(f"sha256:{entry.name}")
-            }
+            return {f"sha256:{each.name}": _size(each) for each in entries if is_digest(f"sha256:{each.name}")}
     except FileNotFoundError:
         return {}
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    """In bytes; 0 for a link that leads nowhere, which is nobody's blob."""
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return 0
 
 
 def _broken(layout: Layout, blobs: dict[str, int]) -> dict[str, str]:

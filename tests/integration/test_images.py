@@ -510,6 +510,18 @@ def test_check_names_damage_and_repair_makes_room_for_what_is_whole(minibox, sto
     assert report["findings"] == [] and report["counts"]["images"] == 3
 
 
+@pytest.mark.parametrize("digest", ["../../../etc/passwd", 5, "sha256:" + "A" * 64])
+def test_an_entry_that_leads_nowhere_goes_and_costs_no_other_its_name(minibox, store, digest):
+    index = store / "images/index.json"
+    found = json.loads(index.read_text())
+    index.unlink()  # it has other names, in other tests
+    index.write_text(json.dumps({**found, "manifests": [{"digest": digest}, *found["manifests"]]}))
+    done = minibox("system", "check", "--quick")
+    assert done.returncode == 1 and "damaged   index.json: " in done.stdout, done
+    done = minibox("system", "check", "--quick", "--repair")
+    assert done.returncode == 0 and json.loads(index.read_text())["manifests"] == found["manifests"], done
+
+
 def digest_of(minibox, name: str) -> str:
     return minibox("images", "--format", "{{.Digest}}", name, check=True).stdout.strip().removeprefix("sha256:")
 

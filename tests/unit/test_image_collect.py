@@ -291,10 +291,25 @@ def add_file(store: ImageStore, image: ResolvedImage) -> str:
     return "/more: not in the layer's blob"
 
 
+def loop_blob(store: ImageStore, image: ResolvedImage) -> str:
+    return _blob_to(store, image, "itself")
+
+
+def lead_blob_nowhere(store: ImageStore, image: ResolvedImage) -> str:
+    return _blob_to(store, image, "/nowhere")
+
+
+def _blob_to(store: ImageStore, image: ResolvedImage, target: str) -> str:
+    path = store.layout.blob_path(max(reach(store.layout, [image.digest]).blobs - {image.digest, image.config_digest}))
+    os.unlink(path)
+    os.symlink(os.path.basename(path) if target == "itself" else target, path)
+    return f"sha256:{os.path.basename(path)}"
+
+
 @pytest.mark.parametrize(
     "harm",
-    [damage_blob, cut_blob, lose_blob, lose_manifest, spoil_manifest, spoil_config, change_file, shorten_file, lose_file,
-     add_file],
+    [damage_blob, cut_blob, lose_blob, loop_blob, lead_blob_nowhere, lose_manifest, spoil_manifest, spoil_config,
+     change_file, shorten_file, lose_file, add_file],
 )  # fmt: skip
 def test_each_damage_is_named_and_costs_only_its_image(store, harm):
     good, bad = make(store, "good", "a"), make(store, "bad", "b", "c")
