@@ -197,5 +197,5 @@ def plain(data: bytes) -> Fields:
 def damage_of(error: OSError, path: str) -> Damaged | None:
     """Turn an error of reading one of our files into `Damaged`; None if it says nothing about the file itself."""
     if isinstance(error, (NotRegularFile, FileTooLarge)):
-        return Damaged(path, f"it is {error.strerror}")
+        return Damaged(path, str(error.strerror))
     return Damaged(path, kernel_says(error)) if error.errno in NO_FILE_OF_OURS else None

@@ -126,6 +126,10 @@ def container_log(
         if found["Status"] == "created":
             on_note(f"container {name_or_id} was never started")
             return
+        if found.get("Supervised"):
+            raise MiniboxError(
+                f"container {name_or_id} has no log any more: it was removed", "its next start begins one"
+            )
         raise MiniboxError(
             f"container {name_or_id} was run in the foreground: what it wrote went there, and is in no log",
             "run it with -d, or with --log-driver json-file",

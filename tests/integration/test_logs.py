@@ -160,6 +160,9 @@ def test_where_there_is_none(box: Box) -> None:
     assert "foreground" in box.refused("logs", "front")
     box.start("silent", "echo x", "--log-driver", "none")
     assert "--log-driver none" in box.refused("logs", "silent")
+    box.start("cc", "sleep 1000")
+    (box.directory / "root/containers" / box.state("cc")["Id"] / "log").unlink()
+    assert box.refused("logs", "cc").startswith("container cc has no log any more")
 
 
 def test_top_and_port(any_box: Box) -> None:
