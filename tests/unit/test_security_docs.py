@@ -13,6 +13,14 @@ def test_the_tests_that_hold_a_promise_are_there():
     assert [name for name in named if not (TESTS / name).is_file()] == []
 
 
+def test_every_promise_names_a_test():
+    """Those in lists, up to where it is said how all is tested."""
+    text = PROMISES.read_text().partition("\n## How it is tested")[0]
+    promises = [each.partition("\n\n")[0] for each in re.split(r"^- ", text, flags=re.MULTILINE)[1:]]
+    assert len(promises) > 15
+    assert [each for each in promises if not re.search(r"`\w+/test_\w+\.py`\)$", each.strip())] == []
+
+
 def test_every_attacker_holds_a_promise():
     attackers = {f"hostile/{path.name}" for path in (TESTS / "hostile").glob("test_*.py")}
     assert attackers - set(re.findall(r"`([\w/]+\.py)`", PROMISES.read_text())) == set()
