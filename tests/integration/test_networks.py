@@ -270,15 +270,17 @@ def test_labels_come_back_whatever_is_in_them(minibox, state):
     assert minibox("network", "rm", "net").returncode == 0
 
 
+@requires("command:strace")
 def test_of_networks_that_are_joined_at_once_none_is_lost(net, minibox, minibox_command, environment):
-    """And of two that join the same one, one is refused."""
+    """And of two that join the same one, one is refused. Between reading and writing each waits for a while."""
+    slow = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=rename,renameat,renameat2:delay_enter=200000"]
     others = [f"net{number}" for number in range(6)]
     for each in others:
         assert minibox("network", "create", each).returncode == 0
     detached(minibox, "box")
     commands = [["network", "connect", each, "box"] for each in (*others, net, net)]
     started = [
-        subprocess.Popen([*minibox_command, *words], env=environment, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([*slow, *minibox_command, *words], env=environment, stderr=subprocess.PIPE, text=True)
         for words in commands
     ]
     said = [each.communicate()[1] for each in started]
