@@ -15,7 +15,12 @@ from struct import unpack
 
 from minibox.errors import MiniboxError, kernel_says
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 EXEC, FAILED = 1, 2  # native/child.h; not from linux.process, since `start` needs nothing else of our C
+STILL_MS = 500
 FIFO, REPORT = "gate", "gate.report"
 HEAD = "=IIiI"  # struct mb_record: state, index, errno, detail
 
@@ -49,8 +54,11 @@ def waits(directory: str) -> bool:
     return True
 
 
-def open_gate(directory: str) -> tuple[int, int, int] | None:
+def open_gate(directory: str, still_waiting: Callable[[], None] = lambda: None) -> tuple[int, int, int] | None:
     """Let the container pass, once and for all, and wait until its command runs or it has ended.
+
+    Args:
+        still_waiting: is called again and again while it takes long, and raises what is a reason to give up.
 
     Returns:
         The index of the step that failed among those of `operations.INIT`, its errno, its detail (of exec: the
@@ -73,7 +81,8 @@ def open_gate(directory: str) -> tuple[int, int, int] | None:
         os.write(fd, b"0")
         gone = poll()
         gone.register(fd, POLLERR)
-        gone.poll()
+        while not gone.poll(STILL_MS):
+            still_waiting()
     finally:
         os.close(fd)
     return _report(f"{directory}/{REPORT}")

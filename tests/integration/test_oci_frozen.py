@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from minibox.engine import gate
+from minibox.engine.oci.state import Container
+from minibox.errors import MiniboxError
 from tests.engines import remove_cgroups, wait_until
 from tests.oci_runtime import TIMEOUT_S, Runtime
 from tests.probes import requires
@@ -140,3 +143,15 @@ def test_one_below_a_frozen_one_is_deleted(runtime: Runtime, group: Path):
     runtime.ok("delete", "--force", "c1")
     assert runtime.left() == [] and not (group / "c1").exists()
     assert FROZEN in (group / FILE).read_text()
+
+
+def test_a_start_that_is_overtaken_by_a_freeze_gives_up(runtime: Runtime, group: Path):
+    """Behind the check of `start`, which holds the container's lock: nobody else could resume it."""
+    runtime.create("c1", runtime.bundle.spec("echo", "ran", cgroupsPath=f"/{group.name}/c1"))
+    freeze(group / "c1")
+    container = Container.find(str(runtime.root), "c1")
+    with pytest.raises(MiniboxError, match="paused while it was started"):
+        gate.open_gate(container.directory, container.refuse_frozen)
+    runtime.ok("resume", "c1")
+    runtime.wait_for("c1", "stopped")
+    assert runtime.output("c1").read_text() == "ran\n"

@@ -92,7 +92,7 @@ def start(root: str, container_id: str) -> None:
             raise MiniboxError("cannot start an already running container")
         with Ready(container) as ready:
             try:
-                failed = gate.open_gate(container.directory)
+                failed = gate.open_gate(container.directory, container.refuse_frozen)
             except gate.GateClosed as error:
                 raise MiniboxError(f"cannot start container {container_id}: {error}") from None
             if failed:

@@ -237,6 +237,13 @@ class Container:
                 continue
         return False
 
+    def refuse_frozen(self) -> None:
+        """Nobody waits for a start behind the gate while its processes are stopped; raises MiniboxError then."""
+        if self.is_frozen():
+            from minibox.errors import MiniboxError
+
+            raise MiniboxError("the container was paused while it was started", "resume it: its command runs then")
+
     def _is_locked(self) -> bool:
         fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
