@@ -1,4 +1,4 @@
-"""Verifying the image store: each blob against its digest, each image against its blobs, each layer against its blob."""
+"""Verify the image store: each blob against its digest, each image against its blobs, each layer against its blob."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ SHOWN_OF_LAYER = 3
 
 @record
 class Finding:
-    """Something that is not as it should be.
+    """A problem that the check found.
 
     Attributes:
-        kind: `DAMAGED`, or `LEFTOVER`: nobody needs it.
+        kind: `DAMAGED`, or `LEFTOVER` if nobody needs it.
         what: the thing: ``blob sha256:...``, ``image app:1``.
         problem: what is wrong with it.
-        affects: what can't be used therefore: names of images.
-        thing: what `--repair` removes: ("blob", digest), ("layer", driver, chain ID), ("entries",) of index.json that
-            lead nowhere, or () for nothing.
+        affects: the names of images that can't be used because of it.
+        thing: what `--repair` removes: ("blob", digest), ("layer", driver, chain ID), ("entries",) for entries of
+            index.json that lead nowhere, or () for nothing.
     """
 
     kind: str
@@ -57,10 +57,10 @@ class Finding:
 
 
 def check_images(layout: Layout, uses: Uses, *, content: bool = True) -> list[Finding]:
-    """Verify the layout and the images in it, one after the other: what is damaged costs only those that need it.
+    """Verify the layout and each image in it. Damage affects only the images that need the damaged part.
 
     Args:
-        content: read all blobs; else only their sizes are looked at.
+        content: read all blobs; otherwise only check their sizes.
     """
     findings = _check_layout_file(layout)
     try:
@@ -90,15 +90,15 @@ def check_images(layout: Layout, uses: Uses, *, content: bool = True) -> list[Fi
 
 
 def check_layers(layout: Layout, uses: Uses, *, content: bool = True) -> list[Finding]:
-    """Verify the unpacked layers: each is some image's, and what its blob says.
+    """Check that each unpacked layer belongs to an image, and that it matches its blob.
 
     Args:
-        content: compare each file.
+        content: compare each file with the blob.
     """
     try:
         images = [image for image in inventory(layout) if not image.error]
     except StoreError:
-        return []  # `check_images` says it
+        return []  # `check_images` reports it
     sources = {
         chain_id: (str(descriptor.get("digest")), image.chain_ids[: number + 1])
         for image in images
@@ -114,7 +114,7 @@ def check_layers(layout: Layout, uses: Uses, *, content: bool = True) -> list[Fi
                     findings.append(Finding(LEFTOVER, what, "no image needs it"))
                 continue
             if not content or storage.describe("none", (chain_id,)).kind == "tree":
-                continue  # the tree of a layer and all below it is no layer's alone
+                continue  # the tree merges a layer with all below it, so we can't compare it with one blob
             problem = _layer_problem(layout, storage, *sources[chain_id])
             if problem:
                 affected = tuple(name_of(image) for image in images if chain_id in image.chain_ids)
@@ -123,12 +123,12 @@ def check_layers(layout: Layout, uses: Uses, *, content: bool = True) -> list[Fi
 
 
 def name_of(image: StoredImage) -> str:
-    """How a finding calls an image."""
+    """Return what a finding calls an image."""
     return image.names[0].familiar if image.names else (image.id or image.digest)[:19]
 
 
 def blobs_of_digests(layout: Layout, digests: Sequence[str]) -> frozenset[str]:
-    """The blobs that manifests lead to."""
+    """Return all blobs that these manifests refer to."""
     return reach(layout, digests).blobs
 
 
@@ -140,15 +140,15 @@ def _check_layout_file(layout: Layout) -> list[Finding]:
     except OSError as error:
         return [Finding(DAMAGED, "oci-layout", kernel_says(error), (), ("oci-layout",))]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return [Finding(DAMAGED, "oci-layout", "it doesn't say imageLayoutVersion", (), ("oci-layout",))]
+        return [Finding(DAMAGED, "oci-layout", "it has no imageLayoutVersion", (), ("oci-layout",))]
     if version == "1.0.0":
         return []
-    thing = () if isinstance(version, str) else ("oci-layout",)  # another version is a newer tool's
+    thing = () if isinstance(version, str) else ("oci-layout",)  # a newer tool may have written another version
     return [Finding(DAMAGED, "oci-layout", f"unknown version {version!r}", (), thing)]
 
 
 def _blobs(layout: Layout) -> dict[str, int]:
-    """Sizes in bytes by digest."""
+    """Return the sizes of all blobs in bytes, by digest."""
     try:
         with os.scandir(f"{layout.path}/blobs/sha256") as entries:
             return {f"sha256:{each.name}": _size(each) for each in entries if is_digest(f"sha256:{each.name}")}
@@ -157,7 +157,7 @@ def _blobs(layout: Layout) -> dict[str, int]:
 
 
 def _size(entry: os.DirEntry[str]) -> int:
-    """In bytes; 0 for a link that leads nowhere, which is nobody's blob."""
+    """Return the size in bytes; 0 for a link that leads nowhere, which isn't a blob."""
     try:
         return entry.stat().st_size
     except OSError:
@@ -165,7 +165,7 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def _broken(layout: Layout, blobs: dict[str, int]) -> dict[str, str]:
-    """Blobs whose content has another digest, and what is wrong; two at a time."""
+    """Return the damaged blobs, with what is wrong. Two are read at a time."""
     from concurrent.futures import ThreadPoolExecutor
 
     def problem(digest: str) -> str:
@@ -186,7 +186,7 @@ def _broken(layout: Layout, blobs: dict[str, int]) -> dict[str, str]:
 
 
 def _problems(image: StoredImage, blobs: dict[str, int], broken: dict[str, str]) -> list[str]:
-    """What an image lacks, beyond blobs that are found broken themselves."""
+    """Return what is wrong with an image, except for broken blobs, which have findings of their own."""
     if image.error:
         return [] if any(digest in image.error for digest in broken) else [image.error]
     problems = []
@@ -201,10 +201,10 @@ def _problems(image: StoredImage, blobs: dict[str, int], broken: dict[str, str])
 
 
 def _layer_problem(layout: Layout, storage: Snapshotter, digest: str, chain_ids: tuple[str, ...]) -> str:
-    """What is wrong with the topmost of these layers."""
+    """Return what is wrong with the topmost of these layers, or ""."""
     blob_path = layout.blob_path(digest)
     if not os.path.lexists(blob_path) or not storage.is_unpacked(chain_ids):
-        return ""  # the image's finding; or it is unpacked before this one is used
+        return ""  # reported for the image; or the layer will be unpacked before it is used
     with ExitStack() as stack:
         fds = []
         try:
@@ -212,11 +212,11 @@ def _layer_problem(layout: Layout, storage: Snapshotter, digest: str, chain_ids:
                 fds.append(storage.open_lower(path))
                 stack.callback(os.close, fds[-1])
         except (MiniboxError, OSError) as error:
-            return "" if fds else f"can't be opened: {error}"  # the finding of one below
+            return "" if fds else f"can't be opened: {error}"  # a layer below is reported by itself
         try:
             wrong = compare(blob_path, fds[0], fds[1:])
         except MiniboxError:
-            return ""  # the blob's finding
+            return ""  # reported for the blob
         except OSError as error:
             return f"can't be read: {kernel_says(error)}"
     more = f" and {len(wrong) - SHOWN_OF_LAYER} more" if len(wrong) > SHOWN_OF_LAYER else ""

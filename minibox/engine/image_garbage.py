@@ -1,8 +1,8 @@
-"""Garbage collection: removing blobs and unpacked layers that neither index.json nor a container needs.
+"""Garbage collection: remove blobs and unpacked layers that neither index.json nor a container needs.
 
-The order makes it safe to be killed anywhere. Who removes an image dates back what it has alone (`condemn`), and writes
-index.json without it; only then, and under the lock `Layout.collecting`, is what nothing needs any more looked for and
-removed. What is left by one who was killed is found by the next.
+The order makes it safe to be killed at any time. To remove an image, we set the times of the blobs that only it has
+to 1970 (`condemn`), and write index.json without it. Only then, under the lock `Layout.collecting`, do we look for
+things that nothing needs, and remove them. If we are killed, the next collection finds what is left.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from minibox.image.layout import Layout
 
 POLL_S = 0.05
-# Removing it removes what a removal left that was killed, and nothing else. It comes first: the same layer may have been
-# unpacked again since, and is to be removed again.
+# Removing this layer, which doesn't exist, only removes what is left of a removal that was killed. It comes first,
+# because the same layer may have been unpacked since, and must be removed again.
 NO_LAYER = "sha256:" + 64 * "0"
 
 
@@ -38,9 +38,9 @@ class Collected:
     """What was removed.
 
     Attributes:
-        blobs: digests.
-        chain_ids: of layers, unpacked by whatever driver.
-        freed_bytes: of the disk.
+        blobs: the digests of blobs.
+        chain_ids: the chain IDs of layers, of all drivers.
+        freed_bytes: the disk space that was freed.
     """
 
     blobs: tuple[str, ...]
@@ -50,7 +50,7 @@ class Collected:
 
 @contextmanager
 def alone(layout: Layout, wait_s: float) -> Iterator[bool]:
-    """`Layout.collecting`, with patience for those who pull or load just now; whether it was enough."""
+    """Take the lock `Layout.collecting`; wait ``wait_s`` for pulls and loads to end. Yields whether we got it."""
     deadline = time.monotonic() + wait_s
     while True:
         with layout.collecting(wait=False) as held:
@@ -61,24 +61,24 @@ def alone(layout: Layout, wait_s: float) -> Iterator[bool]:
 
 
 def condemn(layout: Layout, gone: Sequence[StoredImage], images: Sequence[StoredImage]) -> None:
-    """Date back the blobs that of all ``images`` only those in ``gone`` have; before they leave index.json.
+    """Set the times of blobs that only the images in ``gone`` have to 1970, before these leave index.json.
 
-    A collection spares what is young and has no name, since another tool may be writing it: not these, whoever
-    comes to collect them.
+    A collection spares young blobs without a name, since another tool may be writing them. This tells every
+    collection not to spare these.
     """
     kept = [image for image in images if image not in gone]
     for digest in blobs_of(layout, gone) - blobs_of(layout, kept):
         try:
             os.utime(layout.blob_path(digest), (0, 0))
         except OSError:
-            continue  # it isn't there
+            continue  # it doesn't exist
 
 
 def collect(layout: Layout, uses: Callable[[], Uses]) -> Collected:
-    """Remove what nothing needs; for who is `alone`.
+    """Remove what nothing needs. Call it inside `alone`.
 
     Args:
-        uses: asked after index.json was read.
+        uses: returns what containers need; called after index.json was read.
 
     Raises:
         StoreError: index.json is damaged, or the kernel refused.
@@ -89,7 +89,7 @@ def collect(layout: Layout, uses: Callable[[], Uses]) -> Collected:
     things = garbage(layout, disk, images, needed)
     blobs = [thing for thing in things if isinstance(thing, str)]
     layers = [thing for thing in things if not isinstance(thing, str)]
-    # Layers first: one that is there without its blobs could not be told from a whole image's by who looks for both.
+    # Layers first: whoever finds a layer whose blobs are gone can't tell it from the layer of a complete image.
     for driver, chain_id in (*((driver, NO_LAYER) for driver in DRIVERS), *layers):
         snapshotter(layout.root, driver).remove_layer(chain_id)
         _unlink(f"{layout.root}/cache/usage/{driver}-{chain_id[7:]}")
@@ -111,7 +111,7 @@ def _unlink(path: str) -> None:
 
 
 def _forget_answers(directory: str) -> None:
-    """The store's answers for another index.json are of no use to anybody."""
+    """Remove the store's cached answers, which are for an older index.json."""
     try:
         for name in os.listdir(directory):
             _unlink(f"{directory}/{name}")

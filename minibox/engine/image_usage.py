@@ -1,8 +1,8 @@
-"""How large images are, and what they take of the disk.
+"""Measure images: their size, and the disk space that they use.
 
-An image is as large as the files of its layers, unpacked, as Docker says it; the blobs that these came as are told apart.
-A byte is *unique* to an image when only that image has it, else *shared*. On the disk, blobs and unpacked layers take
-whole blocks, as du(1) counts them.
+As in Docker, the size of an image is the size of the files in its layers; the blobs that these came as are counted
+separately. A byte is *unique* to an image if only that image has it, otherwise *shared*. Disk space of blobs and
+unpacked layers is counted in whole blocks, like du(1) does.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     #: A blob by its digest, or an unpacked layer by its storage driver and its chain ID.
     Thing = str | tuple[str, str]
 
-# A blob that nothing names may be another tool's that is just writing: for this long it isn't touched.
+# Another tool may be writing a blob that has no name yet, so we leave it alone for this long.
 UNNAMED_KEPT_S = 3600
 
 
 @record
 class Uses:
-    """What containers need, whatever index.json says.
+    """What containers need, even if index.json doesn't list it.
 
     Attributes:
-        digests: of the manifests of their images, one for each container.
-        layers: storage drivers and chain IDs that they stand on.
-        chain_ids: layers that those who are being started will stand on.
+        digests: the digests of their images' manifests, one for each container.
+        layers: the storage drivers and chain IDs of the layers that they use.
+        chain_ids: the layers that containers which are being started will use.
     """
 
     digests: tuple[str, ...]
@@ -54,8 +54,8 @@ class Disk:
     """What is on disk.
 
     Attributes:
-        sizes: bytes of each thing.
-        young: blobs that are too young to be collected only because nothing names them.
+        sizes: the bytes of each blob and layer.
+        young: blobs that are too young to be collected for having no name.
     """
 
     sizes: Mapping[Thing, int]
@@ -65,7 +65,7 @@ class Disk:
         return sum(self.sizes.get(thing, 0) for thing in things)
 
     def things_of(self, part: Reach) -> frozenset[Thing]:
-        """What is on disk of a part of the store."""
+        """Return what exists on disk of a part of the store."""
         return frozenset(
             thing
             for thing in self.sizes
@@ -75,13 +75,13 @@ class Disk:
 
 @record
 class ImageUsage:
-    """How large one image is.
+    """The size of one image.
 
     Attributes:
-        size_bytes: of its files.
-        shared_bytes, unique_bytes: of those layers that other images have, too, and of those that only this one has.
-        blob_bytes: what the blobs that it came as take of the disk.
-        containers: how many use it.
+        size_bytes: the size of its files.
+        shared_bytes, unique_bytes: the size of layers that other images have, too, and of those that only this one has.
+        blob_bytes: the disk space of its blobs.
+        containers: how many containers use it.
     """
 
     size_bytes: int
@@ -93,16 +93,16 @@ class ImageUsage:
 
 @record
 class Usage:
-    """How large all images are.
+    """The size of all images.
 
     Attributes:
-        images: each, in the order they were given.
-        size_bytes: of all together, a layer that several have counted once.
-        reclaimable_bytes: of layers that no container uses.
-        blobs, used_blobs: how many there are, and how many of images that containers use.
-        blob_bytes: what all blobs take of the disk.
-        reclaimable_blob_bytes: of those that go when all images are removed that no container uses.
-        leftover_bytes: what belongs to no image, blobs and layers.
+        images: each image, in the given order.
+        size_bytes: the size of all together, with shared layers counted once.
+        reclaimable_bytes: the size of layers that no container uses.
+        blobs, used_blobs: the number of blobs, and of those whose images are used by containers.
+        blob_bytes: the disk space of all blobs.
+        reclaimable_blob_bytes: the disk space that removing all images without containers would free in blobs.
+        leftover_bytes: the disk space of blobs and layers that belong to no image.
     """
 
     images: tuple[ImageUsage, ...]
@@ -116,9 +116,10 @@ class Usage:
 
 
 def look(layout: Layout) -> Disk:
-    """Look at the disk. Layers are measured once: they never change.
+    """Measure everything on disk. Layers never change, so each is measured only once.
 
-    An ordinary user calls this in `user_namespace.run_inside`, since layers may have directories that are closed to him.
+    An ordinary user calls this in `user_namespace.run_inside`, since layers may have directories that this user can't
+    read.
     """
     sizes: dict[Thing, int] = {}
     young = set()
@@ -139,7 +140,7 @@ def look(layout: Layout) -> Disk:
 
 
 def layer_bytes(root: str, driver: str, chain_id: str) -> int:
-    """What an unpacked layer takes; known from the last time where it is the same directory or file still."""
+    """Return the disk space of an unpacked layer, from the last time if it is still the same directory or file."""
     storage = snapshotter(root, driver)
     path = storage.describe("none", (chain_id,)).lowers[0]
     note = f"{root}/cache/usage/{driver}-{chain_id[7:]}"
@@ -147,7 +148,7 @@ def layer_bytes(root: str, driver: str, chain_id: str) -> int:
         status = os.lstat(path)
     except OSError:
         return 0
-    # A symlink is the cheapest note on disk: one system call to read, and never half written.
+    # A symlink is the cheapest note on disk: it takes one system call to read, and is never half written.
     same = f"{status.st_dev}:{status.st_ino}:{status.st_ctime_ns}:"
     try:
         kept = os.readlink(note)
@@ -160,17 +161,17 @@ def layer_bytes(root: str, driver: str, chain_id: str) -> int:
         os.makedirs(os.path.dirname(note), mode=0o700, exist_ok=True)
         replace_link(note, f"{same}{size_bytes}")
     except OSError:
-        pass  # it is measured again the next time
+        pass  # it will be measured again
     return size_bytes
 
 
 def garbage(
     layout: Layout, disk: Disk, kept: Iterable[StoredImage], uses: Uses, released: Collection[str] = ()
 ) -> frozenset[Thing]:
-    """What neither the images ``kept`` nor containers need.
+    """Return what neither the images ``kept`` nor containers need.
 
     Args:
-        released: blobs that were an image's until now: they go however young they are.
+        released: blobs that belonged to an image until now. They are garbage even if they are young.
     """
     needed = reach(layout, (*(str(entry.get("digest")) for image in kept for entry in image.entries), *uses.digests))
     images = reach(layout, (str(entry.get("digest")) for image in kept for entry in image.entries)).chain_ids
@@ -186,12 +187,12 @@ def garbage(
 
 
 def blobs_of(layout: Layout, images: Iterable[StoredImage]) -> frozenset[str]:
-    """All blobs of ``images``, whether they are there or not."""
+    """Return all blobs of ``images``, whether they exist or not."""
     return reach(layout, (str(entry.get("digest")) for image in images for entry in image.entries)).blobs
 
 
 def usage(layout: Layout, disk: Disk, images: Sequence[StoredImage], uses: Uses) -> Usage:
-    """How large ``images`` are, which are all, and what they take of ``disk``."""
+    """Return the size of ``images``, which must be all images, and the disk space that they use."""
     parts = [reach(layout, (str(entry.get("digest")) for entry in image.entries)) for image in images]
     users = [sum(digest in part.blobs for digest in uses.digests) for part in parts]
     sizes = {

@@ -1,8 +1,8 @@
 """The files of an image archive, by name: read from a tar as it streams, or from a directory.
 
-Each becomes an unfinished blob of the store, its digest taken on the way; what the images of the archive turn out
-to need is kept, and all else is gone at the end. So an archive may come by a pipe and have its manifest last, as
-Docker's have, and one that is damaged leaves the store as it was.
+Each file becomes an unfinished blob of the store, and its digest is computed on the way. At the end we keep the blobs
+that the images need, and remove all others. So an archive may come through a pipe, and its manifest may come last, as
+in Docker's archives. A damaged archive leaves the store as it was.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from minibox.image.compression import Readable
     from minibox.image.layout import Layout
 
-#: More files than this is no archive of images; `archive_save` writes no more either.
+#: An archive with more files isn't an archive of images; `archive_save` doesn't write more either.
 FILES_MAX = 100_000
 LINKS_MAX = 8
 INDEXES = ("index.json", "manifest.json")
 DEPTH_MAX = 3
-#: Docker's of before 1.10, for each layer; nobody reads them any more.
+#: Written by Docker before 1.10 for each layer; nobody reads them any more.
 IGNORED = ("VERSION", "json", "repositories")
 ROOT_DIRECTORIES = frozenset((b"bin", b"etc", b"lib", b"proc", b"sbin", b"usr", b"var"))
 
@@ -42,7 +42,7 @@ class StagedFile:
 
     Attributes:
         path: where it is until it is kept.
-        digest: of its content.
+        digest: the digest of its content.
         compression: see `compression_of`.
     """
 
@@ -54,7 +54,7 @@ class StagedFile:
 
 
 class ArchiveFiles:
-    """The files of an archive; for use in a ``with`` statement, at whose end all that was not kept is gone."""
+    """The files of an archive. Use it in a ``with`` statement, which removes the files that weren't kept at its end."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -73,10 +73,10 @@ class ArchiveFiles:
         self._stack.close()
 
     def read_tar(self, file: Readable) -> None:
-        """Take all files of a tar, which may be compressed.
+        """Read all files of a tar, which may be compressed.
 
         Raises:
-            StoreError: it is no sound tar, a blob has another digest than its name says, or the disk is full.
+            StoreError: the tar is damaged, a blob's digest differs from its name, or the disk is full.
         """
         reader = tar.TarReader(open_decompressed(file).read_chunk)
         while (entry := reader.next()) is not None:
@@ -90,10 +90,10 @@ class ArchiveFiles:
             _refuse_root_file_system(entry.name)
 
     def read_directory(self, path: str) -> None:
-        """Take all files of a directory; no symlink is followed.
+        """Read all files of a directory. Symlinks are not followed.
 
         Raises:
-            StoreError: see `read_tar`.
+            StoreError: like `read_tar`.
         """
         for parent, directories, names in os.walk(path):
             inside = os.path.relpath(parent, path)
@@ -118,7 +118,7 @@ class ArchiveFiles:
         return self._resolve(name) in self._files
 
     def file(self, name: str) -> StagedFile:
-        """A file by its name, or by that of a link to it.
+        """Return a file by its name, or by the name of a link to it.
 
         Raises:
             StoreError: it isn't in the archive.
@@ -129,18 +129,18 @@ class ArchiveFiles:
             raise StoreError(f"the archive lacks the file {ascii(name)}") from None
 
     def json(self, name: str) -> Any:
-        """What a file has as JSON.
+        """Decode a JSON file.
 
         Raises:
-            StoreError: it isn't there, is too large, or is no JSON.
+            StoreError: it is missing, too large, or not JSON.
         """
         try:
             return json.loads(self.data(name))
         except (ValueError, RecursionError) as error:
-            raise StoreError(f"{ascii(name)} in the archive is no JSON: {error}") from error
+            raise StoreError(f"{ascii(name)} in the archive is not JSON: {error}") from error
 
     def data(self, name: str) -> bytes:
-        """The content of a small file."""
+        """Return the content of a small file."""
         staged = self.file(name)
         limit = INDEX_BYTES_MAX if name in INDEXES else JSON_BLOB_BYTES_MAX
         try:
@@ -170,11 +170,11 @@ class ArchiveFiles:
         if name.count("/") > DEPTH_MAX or posixpath.basename(name) in IGNORED:
             return
         if self._count >= FILES_MAX:
-            raise StoreError(f"more than {FILES_MAX} files: it is no archive of images")
+            raise StoreError(f"more than {FILES_MAX} files: it is not an archive of images")
         path, start = f"{self._directory}/{self._count}", b""
         self._count += 1
         try:
-            with open(path, "xb") as blob, compress(blob, "") as hashed:  # takes the digest beside the reading
+            with open(path, "xb") as blob, compress(blob, "") as hashed:  # computes the digest while we read
                 for piece in pieces:
                     if len(start) < MAGIC_BYTES:
                         start += bytes(piece[:MAGIC_BYTES])
@@ -194,5 +194,5 @@ def _refuse_root_file_system(name: bytes) -> None:
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if parts and parts[0] in ROOT_DIRECTORIES:
         raise StoreError(
-            "it is no archive of images but of a root file system", "make an image of it: minibox import FILE NAME"
+            "it is an archive of a root file system, not of images", "make an image of it: minibox import FILE NAME"
         )

@@ -1,8 +1,9 @@
-"""Images from archives: what ``docker save``, ``podman save``, ``skopeo copy`` and others write.
+"""Load images from archives of ``docker save``, ``podman save``, ``skopeo copy`` and others.
 
-Two forms, and modern Docker writes both into one file: an OCI image layout (OCI image-spec, image-layout.md), told
-by its index.json; and Docker's own, whose manifest.json lists for each image the config, the names and the layers
-(moby, image/spec/v1.2.md), each any file of the archive. The layout goes first, as it keeps digests.
+There are two forms, and modern Docker writes both into one file. An OCI image layout (OCI image-spec,
+image-layout.md) has an index.json. Docker's own form has a manifest.json that lists for each image the config, the
+names and the layers (moby, image/spec/v1.2.md); these may be any files of the archive. If both are there we read the
+layout, since it keeps digests.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ NAME_OF_CONTAINERD = "io.containerd.image.name"
 
 @record
 class Loaded:
-    """An image that was in an archive.
+    """An image that was loaded.
 
     Attributes:
-        names: in full; none for one that the archive doesn't name.
-        image_id: digest of its config.
-        digest: of its manifest.
-        chain_ids: of its layers, bottom first.
-        platform: that it is for.
+        names: its full names; none if the archive doesn't name it.
+        image_id: the digest of its config.
+        digest: the digest of its manifest.
+        chain_ids: the chain IDs of its layers, bottom first.
+        platform: the platform that it is for.
     """
 
     names: tuple[str, ...]
@@ -68,12 +69,12 @@ class Loaded:
 
 @record
 class _Image:
-    """An image of an archive, verified as far as it can be before it is unpacked.
+    """An image of an archive, verified as far as possible before unpacking.
 
     Attributes:
-        manifest: bytes of the manifest where the archive doesn't have it as a file.
-        index_digest: of the image index that it was chosen from, or "".
-        files: blobs of the archive to be kept.
+        manifest: the bytes of the manifest if the archive doesn't have it as a file.
+        index_digest: the digest of the image index that it was chosen from, or "".
+        files: the blobs of the archive to keep.
     """
 
     descriptor: Descriptor
@@ -86,16 +87,16 @@ class _Image:
 
 
 def load(layout: Layout, source: Readable | str, unpack: Unpack, platform: Platform | None = None) -> list[Loaded]:
-    """Bring the images of an archive into the store, and give them the names that it says.
+    """Load the images of an archive into the store, under the names in the archive.
 
     Args:
         source: a file, which may be compressed and may be a pipe; or the path of a file or directory.
-        unpack: called with the layers of each image, bottom first, before it gets its names.
-        platform: whose image is wanted where there are several; None for this machine's.
+        unpack: called with the layers of each image, bottom first, before the image gets its names.
+        platform: the platform to choose if there are several; None for this machine's.
 
     Raises:
-        StoreError: it is no archive of images, has none for ``platform``, is damaged, or the disk is full. No name
-            was given then.
+        StoreError: it is not an archive of images, has none for ``platform``, is damaged, or the disk is full. No image
+            got a name then.
     """
     with layout.adding(), ArchiveFiles(layout) as files:
         if not isinstance(source, str):
@@ -134,7 +135,7 @@ def _images(files: ArchiveFiles, platform: Platform) -> list[tuple[_Image, Names
         images = [(_of_docker(files, item), _repo_tags(item)) for item in _docker_manifests(files)]
     else:
         raise StoreError(
-            "it is no archive of images: it has neither index.json nor manifest.json",
+            "it is not an archive of images: it has neither index.json nor manifest.json",
             "make an image of a root file system: minibox import FILE NAME",
         )
     if not images:
@@ -194,7 +195,7 @@ class _Layout:
         return list(found.values())
 
     def _docker_names(self) -> dict[str, Names]:
-        """Names by image id, where Docker's own manifest is there too."""
+        """Return names by image id, from Docker's own manifest if there is one, too."""
         if "manifest.json" not in self._files:
             return {}
         return {
@@ -242,7 +243,7 @@ class _Layout:
 
 def _names(descriptor: Descriptor) -> Names:
     name = annotation(descriptor, NAME_OF_CONTAINERD) or ref_name(descriptor)
-    # Some write the tag alone there, which says nothing of whose.
+    # Some tools write only the tag there, which doesn't say what image it is.
     if not name or not set("/:@").intersection(name) and (name == "latest" or name.lstrip("v")[:1].isdigit()):
         return ()
     return (_full_name(name),)
@@ -263,19 +264,19 @@ def _docker_manifests(files: ArchiveFiles) -> list[dict[str, Any]]:
 
 
 def _of_docker(files: ArchiveFiles, item: dict[str, Any]) -> _Image:
-    """An image with a manifest that is made here."""
+    """Read an image of Docker's form, and make a manifest for it."""
     config_file = files.file(item["Config"])
     config = _dict(files.json(item["Config"]), ascii(item["Config"]))
     ids = diff_ids(config)
     blobs = [files.file(name) for name in item["Layers"]]
     if len(ids) != len(blobs):
-        raise StoreError(f"manifest.json has {len(blobs)} layers of {ascii(item['Config'])}, which has {len(ids)}")
+        raise StoreError(f"manifest.json lists {len(blobs)} layers of {ascii(item['Config'])}, which has {len(ids)}")
     layers = []
     for name, blob, diff_id in zip(item["Layers"], blobs, ids):
         if blob.compression not in LAYER_SUFFIXES:
-            raise StoreError(f"the layer {ascii(name)} is compressed by {blob.compression}, which OCI doesn't have")
+            raise StoreError(f"the layer {ascii(name)} is compressed with {blob.compression}, which OCI doesn't allow")
         if not blob.compression and blob.digest != diff_id:
-            raise StoreError(f"the layer {ascii(name)} is damaged: it has the digest {blob.digest} and not {diff_id}")
+            raise StoreError(f"the layer {ascii(name)} is damaged: its digest is {blob.digest}, not {diff_id}")
         media_type = MEDIA_TYPE_LAYER + LAYER_SUFFIXES[blob.compression]
         layers.append({"mediaType": media_type, "digest": blob.digest, "size": blob.size_bytes})
     manifest = {
@@ -293,7 +294,7 @@ def _of_docker(files: ArchiveFiles, item: dict[str, Any]) -> _Image:
 def _repo_tags(item: dict[str, Any]) -> Names:
     tags = item.get("RepoTags") or []
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise StoreError("manifest.json in the archive is damaged: RepoTags is no list of names")
+        raise StoreError("manifest.json in the archive is damaged: RepoTags is not a list of names")
     return tuple(dict.fromkeys(_full_name(tag) for tag in tags))
 
 
@@ -304,24 +305,24 @@ def _full_name(name: str) -> str:
     try:
         reference = parse(name)
     except InvalidReference as error:
-        raise StoreError(f"the archive gives an image a name that can't be: {error}") from error
+        raise StoreError(f"the archive gives an image an invalid name: {error}") from error
     return str(reference)
 
 
 def _digest(descriptor: Descriptor) -> str:
     digest = descriptor.get("digest")
     if not isinstance(digest, str) or not is_digest(digest):
-        raise StoreError(f"the archive is damaged: {ascii(digest)} is no sha256 digest")
+        raise StoreError(f"the archive is damaged: {ascii(digest)} is not a sha256 digest")
     return digest
 
 
 def _dict(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise StoreError(f"the archive is damaged: {what} is no JSON object")
+        raise StoreError(f"the archive is damaged: {what} is not a JSON object")
     return value
 
 
 def _dicts(value: Any, what: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise StoreError(f"the archive is damaged: {what} is no list of objects")
+        raise StoreError(f"the archive is damaged: {what} is not a list of objects")
     return value

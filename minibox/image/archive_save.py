@@ -1,7 +1,7 @@
-"""Images into archives, as modern Docker writes them: an OCI image layout with Docker's manifest.json in it.
+"""Save images to archives in modern Docker's form: an OCI image layout that also contains Docker's manifest.json.
 
-So ``docker load``, ``podman load``, ``skopeo`` and ``ctr images import`` read one and the same file. Layers stay as
-they are, compressed; all readers take that. The same images give the same bytes: times are 0.
+``docker load``, ``podman load``, ``skopeo`` and ``ctr images import`` can all read the same file. Layers stay
+compressed, which all of them accept. The same images give the same bytes: times are 0.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ RECORD = tarfile.RECORDSIZE
 
 @record
 class Saved:
-    """An image that is to be saved.
+    """An image to save.
 
     Attributes:
-        names: in full; none for one that the user named by its id.
+        names: its full names; none if the user named it by its id.
     """
 
     image: ResolvedImage
@@ -54,16 +54,16 @@ def save(layout: Layout, images: Sequence[Saved], out: Writable, form: str = DOC
     """Write an archive of ``images``.
 
     Args:
-        form: ``docker-archive``, or ``oci-archive``: without what is Docker's.
+        form: ``docker-archive``, or ``oci-archive``, which leaves out Docker's files.
 
     Raises:
-        StoreError: a blob is missing or damaged. What was written so far is no archive.
+        StoreError: a blob is missing or damaged. What was written so far isn't a complete archive.
         OSError: ``out`` can't be written.
     """
     writer = _Writer(out)
     if 3 * len(images) > FILES_MAX:
-        raise StoreError(f"save {len(images)} images in one archive: it would have more files than can be loaded again",
-                         f"an archive has {FILES_MAX} files at most: save them in several")  # fmt: skip
+        raise StoreError(f"save {len(images)} images in one archive: it would have too many files to load it again",
+                         f"an archive has at most {FILES_MAX} files: save the images in several")  # fmt: skip
     entries: list[Descriptor] = []
     docker: list[dict[str, Any]] = []
     repositories: dict[str, dict[str, str]] = {}
@@ -107,7 +107,7 @@ def _index_entries(saved: Saved, manifest: bytes) -> list[Descriptor]:
         "size": len(manifest),
         "platform": {key: text for key, text in values.items() if text},
     }
-    # In full in both places: who reads only the second takes it for the name.
+    # The full name in both: some tools read only the second, and use it as the image's name.
     return [{**entry, "annotations": {NAME_OF_CONTAINERD: name, REF_NAME: name}} for name in saved.names] or [entry]
 
 
@@ -116,7 +116,7 @@ def _blob_name(digest: str) -> str:
 
 
 class _Blob:
-    """One of the store, to be read; for use in a ``with`` statement."""
+    """A blob of the store, open for reading; use it in a ``with`` statement."""
 
     def __init__(self, layout: Layout, digest: str) -> None:
         self._digest = digest
@@ -129,7 +129,7 @@ class _Blob:
     def read(self, size: int) -> bytes:
         try:
             return self._file.read(size)
-        except OSError as error:  # not of what is written meanwhile
+        except OSError as error:  # so that it isn't taken for an error of writing the archive
             raise self._unread(error) from error
 
     def _unread(self, error: OSError) -> StoreError:
@@ -143,7 +143,7 @@ class _Blob:
 
 
 class _Writer:
-    """A tar in which nothing but names and contents differs."""
+    """Writes a tar that depends only on names and contents."""
 
     def __init__(self, out: Writable) -> None:
         self._out = out
@@ -161,7 +161,7 @@ class _Writer:
         self._file(name, len(data), io.BytesIO(data))
 
     def blob(self, layout: Layout, digest: str) -> None:
-        """Copy a blob of the store, verified on the way."""
+        """Copy a blob of the store, and verify its digest on the way."""
         hasher = hashlib.sha256()
         with _Blob(layout, digest) as blob:
             self._file(_blob_name(digest), blob.size, blob, hasher)

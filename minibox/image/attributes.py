@@ -1,4 +1,4 @@
-"""Owner, mode, xattrs and times of what is unpacked."""
+"""Set the owner, mode, xattrs and times of unpacked files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     OwnerPolicy = Literal["auto", "keep", "ignore"]
 
 ID_MAX = (1 << 32) - 2
-TIME_S_MIN, TIME_S_MAX = -(1 << 31), 1 << 33  # what ext4 and xfs can keep, nearly
+TIME_S_MIN, TIME_S_MAX = -(1 << 31), 1 << 33  # nearly the range of ext4 and xfs
 XATTRS_OF_IMAGES = (b"user.", b"system.posix_acl_")
 XATTR_CAPABILITY = b"security.capability"
 XATTRS_OF_OVERLAYFS = b"user.overlay."
@@ -30,11 +30,11 @@ XATTR_REFUSALS = (errno.EPERM, errno.ENOTSUP, errno.EINVAL, errno.EACCES)
 
 
 class LayerAttributes:
-    """Gives files what their entries say.
+    """Gives files the attributes in their entries.
 
     Args:
         owner_policy: see `minibox.image.extract.Extractor`.
-        replace: the file may have xattrs of a layer below, which go.
+        replace: the file may have xattrs from a layer below; remove them.
     """
 
     def __init__(self, owner_policy: OwnerPolicy, *, replace: bool) -> None:
@@ -42,10 +42,12 @@ class LayerAttributes:
         self._replace = replace
 
     def apply(self, descriptor: int, entry: tar.Entry) -> None:
-        """To an open file or directory. Owner first, since chown clears set-user-ID bits and file capabilities.
+        """Set the attributes of an open file or directory.
+
+        The owner comes first, because chown clears set-user-ID bits and file capabilities.
 
         Raises:
-            StoreError: the owner can't be.
+            StoreError: the owner is invalid or not mapped.
             OSError: the kernel refused.
         """
         if self.keeps_owner:
@@ -64,12 +66,12 @@ class LayerAttributes:
         os.utime(descriptor, ns=(time_ns, time_ns))
 
     def apply_at(self, name: bytes, dir_fd: int, entry: tar.Entry) -> None:
-        """To what is no file or directory, and shouldn't be opened: to one inode, whoever changes its name meanwhile."""
+        """Set the attributes of a symlink, FIFO or device without opening it; of one inode, even if names change."""
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
             if stat.S_IFMT(os.fstat(fd).st_mode) != NOT_OPENED[entry.kind]:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)  # another one is there by now
-            path = f"/proc/self/fd/{fd}"  # of a symlink, itself
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)  # replaced meanwhile
+            path = f"/proc/self/fd/{fd}"  # for a symlink, this means the symlink itself
             if self.keeps_owner:
                 try:
                     os.chown(path, entry.uid, entry.gid)
@@ -84,15 +86,15 @@ class LayerAttributes:
 
 
 def is_of_images(name: bytes) -> bool:
-    """Whether an xattr is an image's to set; overlayfs's own, those of security modules and of root never are."""
+    """Tell whether an image may set an xattr: not those of overlayfs, of security modules or of root."""
     return name == XATTR_CAPABILITY or (name.startswith(XATTRS_OF_IMAGES) and not name.startswith(XATTRS_OF_OVERLAYFS))
 
 
 def set_xattrs(descriptor: int, xattrs: dict[bytes, bytes]) -> None:
-    """Set those xattrs of an image that are its to set, where that is possible.
+    """Set the xattrs that an image may set, if we and the file system can.
 
     Raises:
-        OSError: the kernel refused, other than because of privilege or for the file system.
+        OSError: the kernel refused for another reason than missing privilege or support.
     """
     for name, value in xattrs.items():
         if not is_of_images(name):
@@ -105,7 +107,7 @@ def set_xattrs(descriptor: int, xattrs: dict[bytes, bytes]) -> None:
 
 
 def copy_attributes(from_fd: int, to_fd: int, *, owner: bool) -> None:
-    """Give a directory what another one has: owner, mode, xattrs of images and times."""
+    """Copy owner, mode, xattrs of images and times from one directory to another."""
     status = os.fstat(from_fd)
     if owner:
         os.fchown(to_fd, status.st_uid, status.st_gid)
@@ -116,9 +118,9 @@ def copy_attributes(from_fd: int, to_fd: int, *, owner: bool) -> None:
 
 
 def _owner_refused(entry: tar.Entry, error: OSError | OverflowError) -> Exception:
-    """EINVAL of chown(2) means that the user namespace doesn't map the id."""
+    """Turn an error of chown(2) into words. EINVAL means that the user namespace doesn't map the id."""
     if not (0 <= entry.uid <= ID_MAX and 0 <= entry.gid <= ID_MAX):
-        return StoreError(f"{ascii(entry.name)} belongs to {entry.uid}:{entry.gid}: no such ids can be")
+        return StoreError(f"{ascii(entry.name)} belongs to {entry.uid}:{entry.gid}: not valid ids")
     if isinstance(error, OSError) and error.errno == errno.EINVAL:
         return StoreError(
             f"{ascii(entry.name)} belongs to {entry.uid}:{entry.gid}, which the user namespace doesn't map",

@@ -1,10 +1,10 @@
-"""The built-in images, made on first use, offline, by whoever needs them: ``base``, the default, and ``scratch``, empty.
+"""The built-in images, made on first use without a network: ``base``, the default, and ``scratch``, which is empty.
 
-The recipe is data in ``rootfs/base``: ``recipe.toml`` and the files under ``files/``. Programs come
-from the first of these that the host has: a static busybox; the distribution's busybox-static
-package, downloaded and unpacked into a temporary directory, never installed; the host's own
-binaries with their libraries. The layer is written straight to the store, so an ordinary user
-can make files that belong to root in it.
+The recipe is data in ``rootfs/base``: ``recipe.toml`` and the files under ``files/``. The programs come from the
+first of
+these that the host has: a static busybox; the distribution's package busybox-static, which is downloaded and unpacked
+into a temporary directory, but not installed; the host's own binaries with their libraries. The layer is written
+straight to the store, so it can contain root's files even if an ordinary user makes it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from minibox.image.resolved import ResolvedImage
 
 REFERENCE = "docker.io/library/base:latest"
-# An image without a file, for what is mounted into it. Registries reserve its name: no other can have it.
+# An image without files, to mount things into. Registries reserve its name, so no other image can have it.
 EMPTY = "docker.io/library/scratch:latest"
 
 
 def is_built_in(reference: str) -> bool:
-    """Whether ``reference`` means a built-in image, which is never pulled."""
+    """Tell whether ``reference`` means a built-in image. These are never pulled."""
     try:
         return str(parse(reference)) in (REFERENCE, EMPTY)
     except InvalidReference:
@@ -39,7 +39,7 @@ def is_built_in(reference: str) -> bool:
 
 
 def ensure(layout: Layout, reference: str = REFERENCE) -> ResolvedImage:
-    """A built-in image, made now when the store has none. Safe in many processes at once.
+    """Return a built-in image; make it if the store doesn't have it. Many processes may call this at once.
 
     Raises:
         StoreError: it can't be made here; the hint says what is missing.
@@ -56,7 +56,7 @@ def ensure(layout: Layout, reference: str = REFERENCE) -> ResolvedImage:
 
 
 def make_empty(layout: Layout) -> ResolvedImage:
-    """Make ``scratch`` anew: one layer, with nothing in it."""
+    """Make a new ``scratch``: one empty layer."""
     from minibox.image.importer import add_image
     from minibox.image.pack import LayerWriter
 
@@ -67,7 +67,7 @@ def make_empty(layout: Layout) -> ResolvedImage:
 
 
 def make(layout: Layout) -> ResolvedImage:
-    """Make ``base`` anew and name it, whatever had that name before."""
+    """Make a new ``base``, and take its name from any image that had it."""
     from minibox.image.importer import add_image
     from minibox.image.pack import LayerWriter
     from minibox.image.programs import collect
@@ -90,7 +90,7 @@ def make(layout: Layout) -> ResolvedImage:
 
 
 def write_skeleton(writer: LayerWriter, recipe: dict[str, Any], files_path: str) -> None:
-    """The recipe's directories, links and files, in an order in which each has its parent."""
+    """Write the recipe's directories, links and files, each after its parent."""
     for directory in recipe["directory"]:
         owner = (directory.get("uid", 0), directory.get("gid", 0))
         for path in directory["paths"]:
@@ -108,22 +108,22 @@ def write_skeleton(writer: LayerWriter, recipe: dict[str, Any], files_path: str)
 
 
 def find_recipe(name: str) -> str:
-    """The directory of a recipe. The package holds ``rootfs``: in a checkout as a symlink, installed as files.
+    """Return the directory of a recipe in the package's ``rootfs``, which is a symlink in a checkout.
 
     Raises:
-        StoreError: it is not there.
+        StoreError: it doesn't exist.
     """
     path = f"{package_directory()}/rootfs/{name}"
     if not os.access(f"{path}/recipe.toml", os.R_OK):
         raise StoreError(
             f"the recipe of the image {name!r} is not in {path}",
-            "install minibox anew: pip install --force-reinstall .",
+            "install minibox again: pip install --force-reinstall .",
         )
     return path
 
 
 def read_recipe(path: str) -> dict[str, Any]:
-    """The parsed ``recipe.toml`` of the recipe directory ``path``."""
+    """Return the parsed ``recipe.toml`` of the recipe directory ``path``."""
     import tomllib
 
     try:

@@ -1,11 +1,12 @@
-"""What changed from one root file system to another: added (A), changed (C), deleted (D), as `docker diff` says it.
+"""Compare two root file systems: what was added (A), changed (C) or deleted (D), as in `docker diff`.
 
-A file has changed when its type, mode, owner, size, time of change, link's target, device number, extended
-attributes or content have, or it has got another name (a hard link). Unlike Docker, a file that overlayfs has only
-copied up (it was opened for writing, or its attributes were set to what they were) has not. The content is read only where all the rest is equal and the
-file is not the very same one, in a layer that both have.
+A file has changed if its type, mode, owner, size, time of change, link target, device number, extended attributes or
+content differ, or if it got another name (a hard link). Unlike in Docker, it hasn't changed if overlayfs only copied
+it up (it was opened for writing, or its attributes were set to the same values). We read the content only if all else
+is equal and the file isn't the very same one, in a layer that both share.
 
-A directory that something changed in is a C too, so a layer has the attributes of all directories on the way.
+If something changed in a directory, the directory is a C, too, so that a layer has the attributes of all directories
+on the way.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ SECOND_NS = 1_000_000_000
 
 @record
 class Change:
-    """One path that is not as it was.
+    """One path that has changed.
 
     Attributes:
-        path: absolute; bytes that are no UTF-8 as `os.fsdecode` gives them.
-        node: what is there now, open until the next change is asked for; None for ``D``.
+        path: absolute, as `os.fsdecode` returns it if it isn't UTF-8.
+        node: the new file, open until you ask for the next change; None for ``D``.
     """
 
     kind: Kind
@@ -45,17 +46,17 @@ class Change:
 
 
 class _Level:
-    """A directory on the way down, and the names in it that are still to be compared.
+    """A directory on the way down, and the names in it that are not compared yet.
 
     Attributes:
-        has_mount_points: something in it was made by a start, and is left out.
+        has_mount_points: it contains mount points that a start made, which are left out.
     """
 
     def __init__(self, old: Stack, new: Stack, before: Node | None, now: Node, made: frozenset[str]) -> None:
         """
         Args:
-            before, now: the directory; closed with it.
-            made: as of `changes`.
+            before, now: the old and the new directory; they are closed with this object.
+            made: see `changes`.
         """
         self.before, self.now = before, now
         self.has_mount_points = False
@@ -65,7 +66,7 @@ class _Level:
         return self
 
     def __next__(self) -> tuple[str, Child | None, Child | None]:
-        """Name, old and new child, sorted by name."""
+        """Return the next name with its old and new child, sorted by name."""
         return next(self._waiting)
 
     def path(self, name: str) -> str:
@@ -98,7 +99,7 @@ class _Level:
             return is_untouched(node)
 
     def open(self, name: str, was: Child | None, there: Child) -> tuple[Node | None, Node | None]:
-        """What there was and what there is now of a name, None for what is gone."""
+        """Open the old and the new file of a name; None for one that is gone."""
         before = _opened(self.before, name, was)
         try:
             return before, _opened(self.now, name, there)
@@ -114,23 +115,23 @@ class _Level:
 
 
 def changes(old: Stack, new: Stack, *, descends: bool = False, made: frozenset[str] = frozenset()) -> Iterator[Change]:
-    """What has to be done to ``old`` to have ``new``: each directory before what is in it, sorted within it.
+    """Yield the changes that turn ``old`` into ``new``: each directory before its content, sorted within it.
 
-    Of a tree that is new all is told; of one that was deleted, its top only. What disappears while it
-    is looked at was never there.
+    A new tree is listed with everything in it, a deleted one only by its top. A file that disappears while we look at
+    it counts as if it never existed.
 
     Args:
-        descends: ``new`` is a container on ``old``: a file that was linked to has changed too, so that a layer has
-            all its names.
-        made: paths that a start makes to mount on: where ``old`` lacks them they are left out, unless something has
-            been done to them.
+        descends: ``new`` is a container based on ``old``. A file that got another hard link has changed, too, so that a
+            layer has all its names.
+        made: paths that a start makes to mount on. If ``old`` lacks them they are left out, unless the container
+            changed them.
 
     Raises:
-        OSError: a directory can't be read, with its path.
+        OSError: a directory can't be read; with its path.
         Unsupported: see `Node.children`.
     """
     comparison = _Comparison(old, new, descends)
-    unreported: list[Change | None] = []  # for each directory on the way down: itself, unless that was told
+    unreported: list[Change | None] = []  # for each directory on the way down, its change if not yielded yet
     if old.root.layers and new.root.layers and comparison.differ(old.root, new.root):
         yield Change("C", "/", new.root)
     levels = [_Level(old, new, old.root, new.root, made)]
@@ -153,7 +154,7 @@ def changes(old: Stack, new: Stack, *, descends: bool = False, made: frozenset[s
             below = None
             if now.is_directory:
                 below = _Level(old, new, before if before and before.is_directory else None, now, made)
-            if below and below.has_mount_points:  # which is why it is new, or has a new time
+            if below and below.has_mount_points:  # they may be why it is new, or has a new time
                 differs = before is not None and comparison.differ(before, now, times=False)
             else:
                 differs = before is None or comparison.differ(before, now)
@@ -170,7 +171,7 @@ def changes(old: Stack, new: Stack, *, descends: bool = False, made: frozenset[s
 
 
 def _told(unreported: list[Change | None], change: Change) -> Iterator[Change]:
-    """A change, after the directories above that have not been told."""
+    """Yield a change, and before it the directories above that weren't yielded yet."""
     yield from (each for each in unreported if each is not None)
     unreported[:] = [None] * len(unreported)
     yield change
@@ -180,7 +181,7 @@ class _Comparison:
     def __init__(self, old: Stack, new: Stack, descends: bool) -> None:
         self._old, self._new, self._descends = old, new, descends
         self._linked_anew: set[tuple[int, int]] | None = None
-        # overlayfs copies a file up alone: a hard link among what is above the old layers was made there.
+        # overlayfs copies up a single name: if a file above the old layers has several, the container linked it.
         self._above = new.identities[-len(old.identities) :] == old.identities
 
     def differ(self, before: Node, now: Node, *, times: bool = True) -> bool:
@@ -189,7 +190,7 @@ class _Comparison:
             return False
         if was.st_mode != status.st_mode or before.owner != now.owner:
             return True
-        # The root of a container is made with it, and so has its time.
+        # A container's root directory is made with the container, so its time always differs.
         if times and now.path and not _same_time(was.st_mtime_ns, status.st_mtime_ns):
             return True
         if stat.S_ISLNK(status.st_mode):
@@ -203,7 +204,7 @@ class _Comparison:
         return stat.S_ISDIR(status.st_mode) and before.xattrs() != now.xattrs()
 
     def _is_linked_anew(self, now: Node) -> bool:
-        """Whether a file has got another name."""
+        """Tell whether a file got another name."""
         if self._above:
             return True
         if self._linked_anew is None:
@@ -212,8 +213,11 @@ class _Comparison:
 
 
 def _linked_anew(old: Stack, new: Stack) -> set[tuple[int, int]]:
-    """The files, by inode, of which one name was another's before. How many names there were tells nothing: a layer's
-    files may be linked to those of other layers (storage driver copy), and a name may just be gone."""
+    """Return the files, by inode, that got a name which another file had before, or which is new.
+
+    Counting names wouldn't help: a layer's files may be linked to those of other layers (storage driver copy), and a
+    name may have been removed.
+    """
     before_of: dict[tuple[int, int], tuple[int, int] | None] = {}
     found: set[tuple[int, int]] = set()
     levels = [_Level(old, new, old.root, new.root, frozenset())]
@@ -258,7 +262,7 @@ def _contents_differ(before: Node, now: Node) -> bool:
 
 
 def _same_time(was_ns: int, now_ns: int) -> bool:
-    """Whether two times are the same, as far as both are known: a layer's tar has whole seconds."""
+    """Tell whether two times are equal, as far as we know: in a layer's tar, times may be in whole seconds."""
     if was_ns == now_ns:
         return True
     return was_ns // SECOND_NS == now_ns // SECOND_NS and 0 in (was_ns % SECOND_NS, now_ns % SECOND_NS)

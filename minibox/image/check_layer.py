@@ -1,6 +1,6 @@
-"""Whether an unpacked layer is what its blob says: each file compared with what the tar says of it.
+"""Check an unpacked layer against its blob: compare each file with the tar's entry.
 
-For layers in overlayfs's form. Owners and times are not compared: an ordinary user's layers have others.
+For layers in overlayfs's form. Owners and times are not compared, because they differ in an ordinary user's layers.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ TYPES = {
 
 
 class File(Leaf):
-    """A leaf, and what the tar says of it.
+    """A leaf, with its entry in the tar.
 
     Attributes:
         path: its first name.
-        places: offset and length of what a sparse file has; None: it has no holes.
-        digest: of a regular file's content, holes left out.
-        inode: device and inode on disk, once it was seen.
+        places: offset and length of each piece of a sparse file; None if it has no holes.
+        digest: the digest of a regular file's content, without holes.
+        inode: device and inode on disk, once we have seen it.
     """
 
     __slots__ = ("digest", "inode", "kind", "mode", "path", "places", "size")
@@ -53,7 +53,7 @@ class File(Leaf):
 
 
 def compare(blob_path: str, layer_fd: int, lower_fds: Sequence[int]) -> tuple[str, ...]:
-    """What is wrong with the layer in the directory ``layer_fd``; nothing when it is as the tar ``blob_path`` says.
+    """Return what is wrong with the layer in the directory ``layer_fd``, compared with the tar ``blob_path``.
 
     Args:
         lower_fds: the directories of the layers below, topmost first.
@@ -77,7 +77,7 @@ def compare(blob_path: str, layer_fd: int, lower_fds: Sequence[int]) -> tuple[st
         except OSError as error:
             if error.errno not in NO_DIRECTORY:
                 raise
-            wrong.append(f"{_shown(path)}: it is {'missing' if error.errno == ENOENT else 'no directory'}")
+            wrong.append(f"{_shown(path)}: it is {'missing' if error.errno == ENOENT else 'not a directory'}")
             continue
         wrong += [f"{_shown(join(path, name) if name else path)}: {why}" for name, why in problems]
         for name, child in directory.children.items():
@@ -87,7 +87,7 @@ def compare(blob_path: str, layer_fd: int, lower_fds: Sequence[int]) -> tuple[st
 
 
 def _read(reader: tar.TarReader) -> LayerTree:
-    """The tree of a blob, with what it says of each file."""
+    """Read the tree of a blob, with the entry of each file."""
     tree = LayerTree()
     while (entry := reader.next()) is not None:
         tree.one_more()
@@ -105,7 +105,7 @@ def _read(reader: tar.TarReader) -> LayerTree:
 
 
 def _of_directory(fd: int, merge: Merge) -> Iterator[tuple[bytes, str]]:
-    """What is wrong with a directory itself."""
+    """Yield what is wrong with a directory itself."""
     mode, entry = stat.S_IMODE(os.fstat(fd).st_mode), merge.directory.entry
     if entry is not None and merge.path and mode != stat.S_IMODE(entry.mode):
         yield b"", f"mode {mode:04o} instead of {stat.S_IMODE(entry.mode):04o}"
@@ -116,7 +116,7 @@ def _of_directory(fd: int, merge: Merge) -> Iterator[tuple[bytes, str]]:
 
 
 def _of_names(fd: int, merge: Merge, lowers: Lowers) -> Iterator[tuple[bytes, str]]:
-    """What is wrong in a directory, but for what is in directories in it."""
+    """Yield what is wrong with the names in a directory, without what is below them."""
     children = merge.directory.children
     found = {os.fsencode(name): os.lstat(name, dir_fd=fd) for name in os.listdir(fd)}
     for name, status in found.items():
@@ -126,7 +126,7 @@ def _of_names(fd: int, merge: Merge, lowers: Lowers) -> Iterator[tuple[bytes, st
             if why:
                 yield name, why
         elif is_whiteout(status):
-            # One too many does no harm where there is something to hide, but not this.
+            # An extra whiteout does no harm, unless it hides something that should be visible or shows up itself.
             if name not in merge.whiteouts and (
                 not merge.lowers or merge.opaque or lowers.shows(merge.lowers, join(merge.path, name))
             ):
@@ -135,7 +135,7 @@ def _of_names(fd: int, merge: Merge, lowers: Lowers) -> Iterator[tuple[bytes, st
             yield name, "not in the layer's blob"
     for name in children.keys() - found.keys():
         leaf = children[name]
-        if isinstance(leaf, File) and leaf.kind not in DEVICES:  # not every user can make one
+        if isinstance(leaf, File) and leaf.kind not in DEVICES:  # an ordinary user can't make these
             yield name, "it is missing"
     for name in merge.whiteouts:
         if name not in found or not is_whiteout(found[name]):
@@ -143,18 +143,18 @@ def _of_names(fd: int, merge: Merge, lowers: Lowers) -> Iterator[tuple[bytes, st
 
 
 def _difference(file: File, name: bytes, status: os.stat_result, dir_fd: int) -> str:
-    """What is different in a file, or ""."""
+    """Return what is different in a file, or ""."""
     if file.kind in DEVICES:
         return ""
     if file.inode is None:
         file.inode = status.st_dev, status.st_ino
     elif file.inode != (status.st_dev, status.st_ino):
-        return f"no hard link to {_shown(file.path)}"
+        return f"not a hard link to {_shown(file.path)}"
     else:
-        return ""  # its other name was compared
+        return ""  # compared already, under its other name
     kind, word = TYPES[file.kind]
     if stat.S_IFMT(status.st_mode) != kind:
-        return f"it is no {word}"
+        return f"it is not a {word}"
     if kind == stat.S_IFLNK:
         return "" if os.readlink(name, dir_fd=dir_fd) == file.target else "the symlink leads elsewhere"
     if stat.S_IMODE(status.st_mode) != stat.S_IMODE(file.mode):
@@ -163,7 +163,7 @@ def _difference(file: File, name: bytes, status: os.stat_result, dir_fd: int) ->
         return ""
     if status.st_size != file.size:
         return f"{status.st_size} bytes instead of {file.size}"
-    return "" if _digest_on_disk(name, dir_fd, file) == file.digest else "another content"
+    return "" if _digest_on_disk(name, dir_fd, file) == file.digest else "its content differs"
 
 
 def _digest(content: Iterable[memoryview]) -> bytes:

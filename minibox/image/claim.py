@@ -1,6 +1,6 @@
-"""Who makes a layer: the lock on the directory in which he does.
+"""The lock on the unfinished directory of a layer, held by the process that makes the layer.
 
-Two processes never make the same layer at once, and an unfinished directory that can be locked was left by a killed one.
+Two processes never make the same layer at once. If you can lock an unfinished directory, a killed process left it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ UNFINISHED = "unfinished-"
 
 
 class Claim:
-    """The unfinished directory of a layer, empty at first, and the lock on it: nobody else unpacks the layer.
+    """The unfinished directory of a layer, empty at first, with its lock: nobody else unpacks the layer.
 
     Attributes:
-        path: of the directory.
-        descriptor: of the directory; it has the lock.
+        path: the directory.
+        descriptor: the open directory, which holds the lock.
     """
 
     def __init__(self, path: str, descriptor: int) -> None:
@@ -27,10 +27,10 @@ class Claim:
 
     @staticmethod
     def take(directory: str, chain_id: str, name: str) -> Claim | None:
-        """Wait for the layer ``name`` in ``directory`` or for the lock on it; None when the layer is there.
+        """Wait for the lock on the layer ``name`` in ``directory``; return None if another process made the layer.
 
         Raises:
-            OSError: the directory can't be made, or what a killed process left in it can't be removed.
+            OSError: the directory can't be made, or we can't remove what a killed process left in it.
         """
         path = f"{directory}/{UNFINISHED}{chain_id[7:]}"
         while not os.access(f"{directory}/{name}", os.F_OK):
@@ -40,9 +40,9 @@ class Claim:
                 pass
             claim = lock(path)
             if claim is None:
-                continue  # who had it is done, or gave up
+                continue  # its holder finished or gave up
             try:
-                # Behind the lock: who had it may have finished.
+                # Look again, now that we have the lock: its last holder may have finished.
                 if not os.access(f"{directory}/{name}", os.F_OK):
                     for left in os.listdir(path):
                         remove_tree(f"{path}/{left}")
@@ -54,7 +54,7 @@ class Claim:
         return None
 
     def keep(self, name: str) -> None:
-        """Give the layer its place: what is called ``name``, or the directory that begins so."""
+        """Move the layer to its place: ``name`` or, if it has a slash, the directory before that."""
         name = name.partition("/")[0]
         try:
             os.rename(f"{self.path}/{name}", f"{os.path.dirname(self.path)}/{name}")
@@ -62,7 +62,7 @@ class Claim:
             self.give_up()
 
     def give_up(self) -> None:
-        """Remove the directory; that it can't be is no error, as the next one tries again."""
+        """Remove the directory. It is no error if that fails: the next process tries again."""
         try:
             remove_tree(self.path)
         except OSError:
@@ -71,7 +71,7 @@ class Claim:
 
 
 def lock(path: str, *, wait: bool = True) -> Claim | None:
-    """Lock an unfinished directory; None when it is no more what ``path`` names, or without ``wait`` is another's."""
+    """Lock an unfinished directory; None if ``path`` is another one by now, or, without ``wait``, if it is locked."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

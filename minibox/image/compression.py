@@ -1,6 +1,6 @@
-"""Compressed tars: reading by what the first bytes say, since media types in the wild are wrong too often; and writing.
+"""Read and write compressed tars. The first bytes tell the compression, since media types are wrong too often.
 
-gzip is ISA-L's where it is installed (isal, for x86-64 and arm64): it reads twice and writes ten times as fast as zlib.
+gzip uses ISA-L if it is installed (isal, for x86-64 and arm64): it reads twice and writes ten times as fast as zlib.
 zstd:chunked and eStargz are read as the plain zstd and gzip that they are.
 """
 
@@ -30,19 +30,19 @@ ZSTD_SKIPPABLE = tuple(bytes([number]) + b"\x2a\x4d\x18" for number in range(0x5
 READ_BYTES = 1 << 18
 PIECE_BYTES_MAX = 1 << 20
 XZ_MEMORY_BYTES_MAX = 512 << 20
-#: More than this from so little is no image but an attack: a layer of a few MB that fills the disk.
+#: If so little data becomes so much it isn't an image but an attack: a layer of a few MB that fills the disk.
 BOMB_BYTES = 4 << 30
 BOMB_RATIO = 250
 PIECES_WAITING_MAX = 8
 THREAD_END_TRIES, THREAD_END_WAIT_S = 100, 0.01
-#: Levels that keep up with packing on one core. gzip's is ISA-L's, as good as zlib's 1.
+#: Levels fast enough to keep up with packing on one core. gzip's is for ISA-L, where 2 is as good as zlib's 1.
 GZIP_LEVEL = 2
 ZLIB_LEVEL = 1
 ZSTD_LEVEL = 3
 
 
 def compression_of(start: bytes) -> str:
-    """``gzip``, ``zstd``, ``bzip2``, ``xz``, or "" for none, from a file's first 6 bytes."""
+    """Return ``gzip``, ``zstd``, ``bzip2``, ``xz``, or "" for none, from a file's first 6 bytes."""
     for magic, name in MAGIC:
         if start.startswith(magic):
             return name
@@ -50,20 +50,20 @@ def compression_of(start: bytes) -> str:
 
 
 def open_decompressed(file: Readable) -> Decompressed:
-    """A reader of ``file``'s plain content; ``file`` may be a pipe.
+    """Return a reader of the plain content of ``file``, which may be a pipe.
 
     Raises:
-        Unsupported: there is no library for its compression.
+        Unsupported: no library for its compression is installed.
         OSError: it can't be read.
     """
     return Decompressed(file)
 
 
 class Decompressed:
-    """Reads plain content; damaged data is a `StoreError`, at the end too: nothing may be missing or left over.
+    """Reads plain content. Damaged data raises `StoreError`, also at the end if something is missing or left over.
 
     Attributes:
-        compression: as `compression_of` calls it.
+        compression: see `compression_of`.
     """
 
     def __init__(self, file: Readable) -> None:
@@ -78,7 +78,7 @@ class Decompressed:
         self._plain_bytes = 0
 
     def read(self, size: int) -> bytes:
-        """The next ``size`` bytes or fewer; ``b""`` at the end."""
+        """Return the next ``size`` bytes or fewer; ``b""`` at the end."""
         if not self._left:
             self._left = memoryview(self.read_chunk())
         data = bytes(self._left[:size])
@@ -86,7 +86,7 @@ class Decompressed:
         return data
 
     def read_chunk(self) -> bytes:
-        """The next piece, of a size that is good to work with; ``b""`` at the end."""
+        """Return the next piece, of a convenient size; ``b""`` at the end."""
         if self._decompressor is None:
             waiting, self._waiting = self._waiting, b""
             return waiting or self._file.read(READ_BYTES)
@@ -111,13 +111,13 @@ class Decompressed:
             raise StoreError(
                 f"decompression bomb: {self._read_bytes} bytes of {self.compression} data "
                 f"have become more than {self._plain_bytes} bytes",
-                f"more than {BOMB_BYTES >> 30} GiB may be no more than {BOMB_RATIO} times their compressed size; "
-                "if all of it is meant, store it uncompressed",
+                f"data of more than {BOMB_BYTES >> 30} GiB may be at most {BOMB_RATIO} times its compressed size; "
+                "if the data is right, store it uncompressed",
             )
         return piece
 
     def _next_member(self) -> bool:
-        """Behind the end of a member or frame: begin the next one, if there is one; zeros are padding."""
+        """After the end of a member or frame, begin the next one if there is one. Zeros are padding."""
         rest = self._decompressor.unused_data
         while len(rest := rest.lstrip(b"\0")) < MAGIC_BYTES and (data := self._file.read(READ_BYTES)):
             self._read_bytes += len(data)
@@ -125,14 +125,14 @@ class Decompressed:
         if not rest:
             return False
         if compression_of(rest) != self.compression:
-            raise StoreError(f"damaged {self.compression} data: something else comes behind its end")
+            raise StoreError(f"damaged {self.compression} data: something else follows its end")
         self._decompressor = _decompressor(self.compression)
         self._waiting = rest
         return True
 
 
 def _decompressor(compression: str) -> Any:
-    """An object of the protocol that `bz2.BZ2Decompressor` has."""
+    """Return an object with the interface of `bz2.BZ2Decompressor`."""
     if compression == "gzip":
         try:
             from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor
@@ -174,37 +174,37 @@ class _ZlibDecompressor:
 def _zstd(what: str) -> Any:
     from importlib import import_module
 
-    for name in ("compression.zstd", "backports.zstd"):  # the first is Python 3.14's
+    for name in ("compression.zstd", "backports.zstd"):  # the first is in Python 3.14
         try:
             return import_module(name)
         except ImportError:
             continue
     raise Unsupported(
-        f"{what} zstd: there is no library for it",
+        f"{what} zstd: no library for it is installed",
         "pip install backports.zstd, or recompress the image: skopeo copy --dest-compress-format gzip",
     )
 
 
 def compress(file: Writable, compression: str = "gzip") -> Compressor:
-    """A writer to be used in a ``with`` statement: what is written to it gets to ``file`` compressed.
+    """Return a writer that compresses data to ``file``; use it in a ``with`` statement.
 
-    Same content, same bytes, as long as library and machine are the same: nothing of the moment gets in.
+    The same content gives the same bytes, as long as library and machine stay the same: times aren't stored.
 
     Args:
         compression: ``gzip``, ``zstd``, or "" for none.
 
     Raises:
-        Unsupported: there is no library for it.
+        Unsupported: no library for it is installed.
     """
     return Compressor(file, compression)
 
 
 class Compressor:
-    """See `compress`. Compression and digest are another thread's work.
+    """See `compress`. Another thread compresses the data and computes the digest.
 
     Attributes, after the ``with`` block:
         digest: ``sha256:<hex>`` of what was written to the file.
-        size_bytes: of it.
+        size_bytes: its size.
     """
 
     def __init__(self, file: Writable, compression: str) -> None:
@@ -234,9 +234,9 @@ class Compressor:
             self._check()
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Take ``data``; an error of the file's may come at a later call or at the end of the block."""
+        """Take ``data``. An error of writing the file may be raised by a later call or at the end of the block."""
         self._check()
-        # Always in pieces of the same size: what ISA-L writes depends on how it is given the data.
+        # Always pass pieces of the same size: ISA-L's output depends on how the data is divided.
         view = memoryview(data)
         while len(self._collected) + len(view) >= READ_BYTES:
             part = READ_BYTES - len(self._collected)
@@ -260,7 +260,7 @@ class Compressor:
             self.digest = "sha256:" + self._hasher.hexdigest()
         except BaseException as error:
             self._error = error
-            while self._pieces.get() is not None:  # so that nobody waits to put
+            while self._pieces.get() is not None:  # empty the queue, so that the writer doesn't block
                 pass
 
     def _write(self, data: bytes) -> None:
@@ -270,7 +270,7 @@ class Compressor:
 
 
 def _compressor(compression: str) -> Any:
-    """An object with `compress` and `flush`."""
+    """Return an object with `compress` and `flush`."""
     if compression == "gzip":
         # Neither writes a name or a time into the header.
         try:
@@ -284,13 +284,13 @@ def _compressor(compression: str) -> Any:
         zstd = _zstd("write")
         parameter = zstd.CompressionParameter
         return zstd.ZstdCompressor(options={parameter.compression_level: ZSTD_LEVEL, parameter.checksum_flag: 1})
-    raise ValueError(f"no compression {compression!r}")
+    raise ValueError(f"unknown compression {compression!r}")
 
 
 class Pump:
-    """Reads, decompresses and hashes in a thread of its own, some pieces ahead; for use in a ``with`` statement.
+    """Reads, decompresses and hashes in its own thread, some pieces ahead; use it in a ``with`` statement.
 
-    Decompression and SHA-256 let other threads run, and so does writing files: two cores are kept busy.
+    Decompression, SHA-256 and writing files all release the GIL, so this keeps two cores busy.
     """
 
     def __init__(self, file: Readable) -> None:
@@ -310,7 +310,7 @@ class Pump:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped = True
-        # It may wait to put what nobody will get. One that waits for a pipe ends with the process.
+        # The thread may wait to put a piece that nobody will get. If it waits for a pipe, it ends with the process.
         for _ in range(THREAD_END_TRIES):
             try:
                 self._pieces.get_nowait()
@@ -321,7 +321,7 @@ class Pump:
                 return
 
     def read_chunk(self) -> bytes:
-        """The next piece of plain content; ``b""`` at the end, and at each call after it.
+        """Return the next piece of plain content; ``b""`` at the end, and at each call after it.
 
         Raises:
             MiniboxError: the data is damaged.
@@ -337,7 +337,7 @@ class Pump:
         return piece
 
     def digest(self) -> str:
-        """``sha256:<hex>`` of the plain content, once its end was read."""
+        """Return ``sha256:<hex>`` of the plain content, once you have read to its end."""
         if not self._ended:
             raise RuntimeError("the end was not read")
         return "sha256:" + self._hasher.hexdigest()

@@ -1,8 +1,8 @@
-"""Changes to an image's config, as ``commit --change`` and ``import --change`` take them: Dockerfile instructions.
+"""Apply Dockerfile instructions to an image's config: ``commit --change`` and ``import --change``.
 
-Source: the Dockerfile reference (docs.docker.com/reference/dockerfile) and what ``docker commit`` allows of it:
-CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME and WORKDIR. ``CMD=/bin/sh``
-is taken as well, as by Podman.
+Source: the Dockerfile reference (docs.docker.com/reference/dockerfile), and the instructions that ``docker commit``
+allows: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME and WORKDIR. Like Podman,
+we also accept ``CMD=/bin/sh``.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ PORT_MAX = 65535
 
 
 def apply_changes(config: Config, instructions: Iterable[str]) -> Config:
-    """The execution part of an image config (OCI image-spec, config.md) with ``instructions`` applied in order.
+    """Apply ``instructions`` in order to the execution part of an image config (OCI image-spec, config.md).
 
-    As in a Dockerfile, ENTRYPOINT forgets the CMD that was inherited, but not one of ``instructions`` before it.
+    As in a Dockerfile, ENTRYPOINT removes an inherited CMD, but not one set by an earlier instruction.
 
     Raises:
         UsageError: an instruction is unknown or malformed.
@@ -56,7 +56,7 @@ def apply_changes(config: Config, instructions: Iterable[str]) -> Config:
 
 
 def apply_change(config: Config, instruction: str) -> Config:
-    """`apply_changes` for a single one."""
+    """Apply a single instruction."""
     return apply_changes(config, [instruction])
 
 
@@ -71,7 +71,7 @@ def _split(instruction: str) -> tuple[str, str]:
     return name, rest
 
 
-# ---- instructions: each changes the config in place, ValueError says what is wrong -------------------
+# ---- instructions: each changes the config in place, or raises ValueError ----------------------------
 
 
 def _cmd(config: Config, rest: str) -> None:
@@ -84,7 +84,7 @@ def _entrypoint(config: Config, rest: str) -> None:
 
 def _env(config: Config, rest: str) -> None:
     values = dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
-    # All values of one instruction see the variables as they were before it.
+    # All values of one instruction use the variables from before it.
     values.update(_pairs(rest, _lookup(config)))
     config["Env"] = [f"{name}={value}" for name, value in values.items()]
 
@@ -122,7 +122,7 @@ def _volume(config: Config, rest: str) -> None:
 def _stopsignal(config: Config, rest: str) -> None:
     word = _one_word(rest, config)
     known = {name for item in signal.Signals for name in (item.name, item.name[3:])}
-    # Real-time signals have numbers of their own only by an offset: SIGRTMIN+3 (signal(7)).
+    # Most real-time signals have no name, only an offset: SIGRTMIN+3 (signal(7)).
     if not (
         word.upper() in known
         or re.fullmatch(r"(SIG)?RTM(IN\+|AX-)\d{1,2}", word.upper())
@@ -146,7 +146,7 @@ def _healthcheck(config: Config, rest: str) -> None:
         name, value = flag.groups()
         if name == "retries":
             if not value.isdecimal() or not int(value):
-                raise ValueError(f"--retries={value} is no number above 0")
+                raise ValueError(f"--retries={value} is not a number above 0")
             check["Retries"] = int(value)
         elif name in HEALTH_TIMES:
             check[HEALTH_TIMES[name]] = _duration_ns(value)
@@ -157,7 +157,7 @@ def _healthcheck(config: Config, rest: str) -> None:
         config["Healthcheck"] = {"Test": ["NONE"]}
         return
     if kind.upper() != "CMD" or not command.strip():
-        raise ValueError("HEALTHCHECK is NONE, or [--interval=30s ...] CMD and a command")
+        raise ValueError("write HEALTHCHECK NONE, or HEALTHCHECK [--interval=30s ...] CMD and a command")
     words = _json_words(command.strip())
     config["Healthcheck"] = {"Test": ["CMD-SHELL", command.strip()] if words is None else ["CMD", *words], **check}
 
@@ -187,7 +187,7 @@ def _put(config: Config, key: str, value: list[str]) -> None:
 
 
 def _command(rest: str) -> list[str]:
-    """Exec form where it is JSON, else shell form."""
+    """Read a command in exec form if it is JSON, otherwise in shell form."""
     words = _json_words(rest)
     return [*SHELL, rest] if words is None else words
 
@@ -208,29 +208,29 @@ def _ports(word: str) -> Iterator[str]:
     last = last or first
     protocol = protocol.lower() or "tcp"
     if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) <= PORT_MAX):
-        raise ValueError(f"{word} is no port, nor a range of ports")
+        raise ValueError(f"{word} is not a port or a range of ports")
     if protocol not in ("tcp", "udp", "sctp"):
-        raise ValueError(f"{word}: no such protocol, one of tcp, udp, sctp")
+        raise ValueError(f"{word}: unknown protocol; use tcp, udp or sctp")
     return (f"{port}/{protocol}" for port in range(int(first), int(last) + 1))
 
 
 def _duration_ns(text: str) -> int:
-    """Go's form: ``1m30s``, ``1.5s``."""
+    """Parse a duration in Go's form: ``1m30s``, ``1.5s``."""
     parts = re.findall(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text} is no time such as 30s or 1m30s")
+        raise ValueError(f"{text} is not a time such as 30s or 1m30s")
     return round(sum(float(number) * TIME_UNITS_NS[unit] for number, unit in parts))
 
 
 def _one_word(rest: str, config: Config) -> str:
     words = list(_words(rest, _lookup(config)))
     if len(words) != 1 or not words[0]:
-        raise ValueError("it takes one word")
+        raise ValueError("it needs exactly one word")
     return words[0]
 
 
 def _pairs(rest: str, lookup: dict[str, str]) -> dict[str, str]:
-    """``a=b c="d e"``, or in the old form, for one: ``a b c``."""
+    """Parse ``a=b c="d e"``, or a single pair in the old form ``a b c``."""
     words = list(_words(rest, lookup))
     if "=" not in words[0]:
         old_name, _, old_value = rest.partition(" ")
@@ -256,7 +256,7 @@ def _lookup(config: Config) -> dict[str, str]:
 
 
 def _words(text: str, lookup: dict[str, str]) -> Iterator[str]:
-    """The words of ``text``, without their quotes; blanks in a variable's value don't divide."""
+    """Split ``text`` into words, without their quotes. Blanks in a variable's value don't split."""
     word: list[str] | None = None
     for part in _expand(text, lookup, divide=True):
         if part is not None:
@@ -269,7 +269,7 @@ def _words(text: str, lookup: dict[str, str]) -> Iterator[str]:
 
 
 def _expand(text: str, lookup: dict[str, str], *, divide: bool = False) -> Iterator[Any]:
-    """Pieces of ``text``, expanded; with ``divide``, None for each blank outside quotes."""
+    """Yield the expanded pieces of ``text``; with ``divide``, None for each blank outside quotes."""
     position, quote = 0, ""
     while position < len(text):
         char = text[position]
@@ -294,7 +294,7 @@ def _expand(text: str, lookup: dict[str, str], *, divide: bool = False) -> Itera
 def _variable(text: str, lookup: dict[str, str]) -> str:
     found = re.fullmatch(r"(\w+)(?:(:?[-+?])(.*))?", text, re.DOTALL)
     if found is None:
-        raise ValueError(f"${{{text}}} can't be meant")
+        raise ValueError(f"${{{text}}} is not a valid variable")
     name, operation, word = found[1], found[2] or "", found[3] or ""
     value = lookup.get(name, "")
     there = bool(value) if operation.startswith(":") else name in lookup

@@ -8,15 +8,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: PATH_MAX of Linux: what is deeper can't be named.
+#: PATH_MAX of Linux: a longer path can't be used.
 PATH_BYTES_MAX = 4096
 
 
 def split_name(name: bytes) -> list[bytes]:
-    """The components of an entry's name; an absolute one is taken from the layer's root.
+    """Split an entry's name into components. An absolute name begins at the layer's root.
 
     Raises:
-        StoreError: the name has ``..`` or a NUL in it, or is too long.
+        StoreError: the name contains ``..`` or a NUL, or is too long.
     """
     if len(name) > PATH_BYTES_MAX:
         raise StoreError(f"the path {ascii(name[:60])}... is longer than {PATH_BYTES_MAX} bytes")
@@ -27,12 +27,12 @@ def split_name(name: bytes) -> list[bytes]:
 
 
 def join(parent: bytes, name: bytes) -> bytes:
-    """The path of a name in a directory, b"" being the root."""
+    """Join a directory (b"" for the root) and a name."""
     return parent + b"/" + name if parent else name
 
 
 def prefixes(path: bytes) -> Iterator[bytes]:
-    """``path`` and all directories above it."""
+    """Yield ``path`` and all directories above it."""
     while path:
         yield path
         path = path.rpartition(b"/")[0]

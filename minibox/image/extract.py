@@ -1,8 +1,8 @@
-"""Writing a layer's entries into a directory that they can't leave.
+"""Write a layer's entries into a directory that they can't leave.
 
-Each directory is opened from the layer's own by openat2(2), which must neither leave it nor follow a symlink;
-a symlink on the way is resolved in the `LayerTree`, as if the directory were the root. All else is done to one name,
-without a "/", in a directory that is open.
+Directories are opened relative to the layer's own with openat2(2), without leaving it and without following symlinks.
+The `LayerTree` resolves symlinks on the way, as if the layer's directory were the root. Everything else works on a
+single name, without a "/", in an open directory.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
 
 XATTR_HEADER_PREFIX = "SCHILY.xattr."
-PLAIN_LEAF = Leaf()  # of all leaves that are no symlinks: which are linked to each other is nothing to know here
-IMPLIED = tar.Entry(b"", tar.DIRECTORY)  # the attributes of a directory that has no entry, and none below
+PLAIN_LEAF = Leaf()  # for all leaves that aren't symlinks: here we don't need to know which are hard links
+IMPLIED = tar.Entry(b"", tar.DIRECTORY)  # the attributes of a directory without an entry in any layer
 IMPLIED.mode = 0o755
 CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Extractor:
-    """Extracts the entries of one layer into ``directory``; for use in a ``with`` statement.
+    """Extracts the entries of one layer into ``directory``; use it in a ``with`` statement.
 
-    ``form``: ``overlay`` fills an empty directory, to be stacked by overlayfs, without what hides the layers below:
-    `whiteouts.merge_into_stack` does that when they are there. ``apply`` changes a full tree, the layers below, and
-    removes what is hidden. Both mean the same, which the `LayerTree` says.
+    ``form``: ``overlay`` fills an empty directory for overlayfs to stack. It doesn't write what hides the layers below:
+    `whiteouts.merge_into_stack` does that once these exist. ``apply`` changes a full tree of all layers below, and
+    removes what the layer hides. The `LayerTree` decides what the entries mean, so both give the same result.
 
-    ``owner_policy``: ``keep`` gives each file the owner in its header (who has an id map must have
-    that id in it), ``ignore`` leaves all to the caller, ``auto`` keeps when the caller is root.
+    ``owner_policy``: ``keep`` gives each file the owner in its header (in a user namespace, its id map must contain
+    that id), ``ignore`` gives all files to the caller, ``auto`` keeps owners if the caller is root.
 
-    Directories get owner, mode, xattrs and times in `finish`: a read-only directory must not stop
-    an ordinary user from filling it, and filling it would change its times.
+    Directories get owner, mode, xattrs and times in `finish`: otherwise an ordinary user couldn't fill a read-only
+    directory, and filling one would change its times.
 
     Attributes:
         tree: what the entries mean.
@@ -61,13 +61,13 @@ class Extractor:
         self._attributes = LayerAttributes(owner_policy, replace=self._applies)
         self._root_fd = os.open(directory, OPEN_DIRECTORY | os.O_CLOEXEC)
         self.tree = LayerTree(self._make_directory)
-        # The directory of the last entry is kept open: tars come directory by directory. Its real path, and how
-        # the entry's name had it.
+        # Keep the last entry's directory open, since a tar lists one directory after the other: its real path, and
+        # its path in the entry's name.
         self._parent = b""
         self._parent_fd = self._root_fd
         self._parent_as_named: bytes | None = None
         self._parent_node = self.tree.root
-        # With "apply": directories of the layers below, as they were.
+        # With "apply": the old status of directories of the layers below.
         self._below: dict[bytes, os.stat_result] = {b"": os.fstat(self._root_fd)} if self._applies else {}
         self.skipped_devices: list[bytes] = []
 
@@ -81,10 +81,10 @@ class Extractor:
         os.close(self._root_fd)
 
     def extract(self, entry: tar.Entry, content: Iterable[memoryview] = ()) -> None:
-        """Write one entry; ``content`` is a regular file's, of a sparse one without the holes.
+        """Write one entry. ``content`` is for a regular file; for a sparse one, without the holes.
 
         Raises:
-            StoreError: the entry would leave the directory or can't be meant.
+            StoreError: the entry would leave the directory, or is invalid.
             OSError: the kernel refused.
         """
         self.tree.one_more()
@@ -114,8 +114,7 @@ class Extractor:
         return self._attributes.keeps_owner
 
     def finish(self) -> None:
-        """Remove what the layer hides, with ``apply``; give directories their owner, mode, xattrs and times, the deepest
-        first."""
+        """Set the attributes of directories, the deepest first. With ``apply``, first remove what the layer hides."""
         anew = merge_into_tree(self._root_fd, self.tree.root) if self._applies else []
         for path in anew:
             self._below.pop(path, None)
@@ -151,7 +150,7 @@ class Extractor:
                 self._make_directory(path)
         elif kind == tar.SYMLINK:
             if not entry.link or b"\0" in entry.link or len(entry.link) >= PATH_BYTES_MAX:
-                raise StoreError(f"symlink {ascii(entry.name)} leads to no path that can be")
+                raise StoreError(f"symlink {ascii(entry.name)} has an invalid target")
             self._place(name, lambda: os.symlink(entry.link, name, dir_fd=self._parent_fd))
             self._attributes.apply_at(name, self._parent_fd, entry)
             leaf = Leaf(entry.link)
@@ -160,7 +159,7 @@ class Extractor:
         elif (kind, entry.device) == WHITEOUT_NODE:
             self._make_room(name)
         elif not self._make_node(name, entry):
-            # An ordinary user, or root of a user namespace: containers get their own /dev.
+            # Only the host's root can make devices. It does no harm: containers get their own /dev.
             self.skipped_devices.append(entry.name)
             self._make_room(name)
             self.tree.remove(self._parent_node, name)
@@ -181,11 +180,11 @@ class Extractor:
             os.close(descriptor)
 
     def _make_node(self, name: bytes, entry: tar.Entry) -> bool:
-        """Make a FIFO or a device; False where that isn't for us to do."""
+        """Make a FIFO or a device; False if we aren't permitted to."""
         kind = {tar.FIFO: stat.S_IFIFO, tar.CHARACTER: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK}[entry.kind]
         major, minor = entry.device
         if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
-            raise StoreError(f"{ascii(entry.name)} is a device {major}:{minor}: no such numbers can be")
+            raise StoreError(f"{ascii(entry.name)} is a device {major}:{minor}: not valid numbers")
         device = os.makedev(major, minor)
         try:
             self._place(name, lambda: os.mknod(name, kind | 0o600, device, dir_fd=self._parent_fd))
@@ -197,7 +196,7 @@ class Extractor:
     def _link(self, name: bytes, path: bytes, entry: tar.Entry) -> Leaf:
         target_path, leaf = self.tree.linked(entry)
         if target_path == path:
-            return leaf  # some tools write a link to itself
+            return leaf  # some tools write a hard link to itself
         target_parent, _, target_name = target_path.rpartition(b"/")
         with self._opened(target_parent) as target_fd:
             self._place(
@@ -209,7 +208,7 @@ class Extractor:
         return leaf
 
     def _place(self, name: bytes, make: Callable[[], Made]) -> Made:
-        """Make ``name``, in place of what is there."""
+        """Make ``name``, replacing what is there."""
         try:
             return make()
         except FileExistsError:
@@ -217,14 +216,14 @@ class Extractor:
             return make()
 
     def _make_room(self, name: bytes) -> None:
-        """Remove ``name``, which is in the way of another entry of that name."""
+        """Remove ``name`` to make room for another entry of that name."""
         remove_at(name, self._parent_fd)
         self._parent_as_named = None
 
     # ---- directories -------------------------------------------------------------------------------
 
     def _make_directory(self, path: bytes) -> None:
-        """Make a directory, closed to others as yet; one of the layers below stays."""
+        """Make a directory that is closed to others for now; keep one of the layers below."""
         parent, _, name = path.rpartition(b"/")
         with self._opened(parent) as parent_fd:
             try:
@@ -239,7 +238,7 @@ class Extractor:
                 os.mkdir(name, 0o700, dir_fd=parent_fd)
 
     def _open_parent(self, components: list[bytes]) -> None:
-        """Let the directory of an entry be `_parent`; what is missing on the way is made."""
+        """Open the directory of an entry as `_parent`, and make missing directories on the way."""
         path, self._parent_node = self.tree.parent(components)
         if path != self._parent:
             self._forget_parent()
@@ -279,7 +278,7 @@ def _write_all(descriptor: int, piece: memoryview) -> None:
 
 
 def _write_pieces(descriptor: int, places: list[tuple[int, int]], content: Iterable[memoryview]) -> None:
-    """Write a sparse file's content to the places that it has; what is between stays a hole."""
+    """Write a sparse file's pieces to their places. The space between them stays a hole."""
     pieces = iter(content)
     piece = memoryview(b"")
     for offset, length in places:

@@ -1,7 +1,7 @@
 """`--filter KEY=VALUE` of commands on images, with Docker's keys.
 
-Source: https://docs.docker.com/reference/cli/docker/image/ls/#filter. Of several with the key ``reference`` one must
-fit; of ``label`` and the rest, all.
+Source: https://docs.docker.com/reference/cli/docker/image/ls/#filter. If several filters have the key ``reference``,
+one must match; of all others, each must match.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ class Filter:
 
 
 def parse_filters(words: Iterable[str], keys: Collection[str]) -> list[Filter]:
-    """The filters of a command that has ``keys``.
+    """Parse the filters of a command that allows ``keys``.
 
     Raises:
-        UsageError: one isn't KEY=VALUE, has another key, or a value that its key can't have.
+        UsageError: one isn't KEY=VALUE, or its key or value is invalid.
     """
     filters = []
     for word in words:
         key, equals, value = word.partition("=")
         key = key.strip().lower()
         if key == "label" and value.startswith("!") and "label!" in keys:
-            key, value = "label!", value[1:]  # never mind a shell's history expansion
+            key, value = "label!", value[1:]  # accepted, since "label!=" is awkward to type in a shell
         if not equals or key not in keys:
-            why = "it is no KEY=VALUE" if not equals else f"there is no filter {key!r}"
+            why = "it is not KEY=VALUE" if not equals else f"there is no filter {key!r}"
             raise UsageError(f"invalid filter {word!r}: {why}", f"one of {', '.join(f'{each}=' for each in keys)}")
         if key == "dangling":
             parse_truth(value)
@@ -58,7 +58,7 @@ def parse_filters(words: Iterable[str], keys: Collection[str]) -> list[Filter]:
 
 
 def parse_truth(text: str, key: str = "dangling") -> bool:
-    """Whether ``text`` is true, in the words of Go's strconv.ParseBool.
+    """Parse a boolean, like Go's strconv.ParseBool.
 
     Raises:
         UsageError: it is neither true nor false.
@@ -71,10 +71,10 @@ def parse_truth(text: str, key: str = "dangling") -> bool:
 
 
 def parse_time(text: str, now_s: float) -> float:
-    """A moment as `until` takes it, in seconds since 1970: how long ago (``10m``, ``1h30m``), seconds, or a date.
+    """Parse a time for `until` to seconds since 1970: how long ago (``10m``, ``1h30m``), such seconds, or a date.
 
     Raises:
-        UsageError: it is none of them.
+        UsageError: it is none of these.
     """
     import datetime
 
@@ -84,7 +84,7 @@ def parse_time(text: str, now_s: float) -> float:
     if re.fullmatch(r"[0-9]{1,11}(\.[0-9]{0,9})?", text):
         return float(text)
     try:
-        return datetime.datetime.fromisoformat(text).timestamp()  # without a zone: the local one
+        return datetime.datetime.fromisoformat(text).timestamp()  # without a zone, it is local time
     except (ValueError, OverflowError):
         raise UsageError(
             f"invalid time {text!r}", "write how long ago (24h, 1h30m), a date (2024-05-01T12:00:00), or seconds"
@@ -92,10 +92,10 @@ def parse_time(text: str, now_s: float) -> float:
 
 
 def glob(pattern: str) -> re.Pattern[str]:
-    """Go's path.Match: ``*`` and ``?`` don't stand for a slash.
+    """Compile a pattern of Go's path.Match, where ``*`` and ``?`` don't match a slash.
 
     Raises:
-        UsageError: a ``[`` has no end.
+        UsageError: a ``[`` isn't closed.
     """
     out = ""
     rest = pattern
@@ -112,7 +112,7 @@ def glob(pattern: str) -> re.Pattern[str]:
             out += "[^/]*" if character == "*" else "[^/]"
             continue
         elif character in "[\\":
-            raise UsageError(f"invalid pattern {pattern!r}: {character} has no end")
+            raise UsageError(f"invalid pattern {pattern!r}: {character} is not closed")
         out += re.escape(character)
     try:
         return re.compile(out)
@@ -121,19 +121,22 @@ def glob(pattern: str) -> re.Pattern[str]:
 
 
 def created_s(image: StoredImage) -> float:
-    """When an image was made, in seconds since 1970; 0 when nobody says."""
+    """Return when an image was made, in seconds since 1970; 0 if unknown."""
     return moment(image.created)
 
 
 def dated_s(image: StoredImage) -> float:
-    """How old filters take an image for: since it was made; since it came into the store when nobody says when it was
-    made, or as tools do that make the same bytes each time, 1970 or before."""
+    """Return the date that filters use for an image.
+
+    It is when the image was made; or when it came into the store, if that is unknown or 1970 or before, as reproducible
+    builds set it.
+    """
     made_s = created_s(image)
     return made_s if made_s > 0 else image.stored_s
 
 
 def moment(text: object) -> float:
-    """A time of RFC 3339 in seconds since 1970; 0 for what is none."""
+    """Parse a time of RFC 3339 to seconds since 1970; 0 if it is invalid."""
     import datetime
 
     try:
@@ -144,10 +147,10 @@ def moment(text: object) -> float:
 
 
 def select(images: Sequence[StoredImage], filters: Sequence[Filter]) -> list[tuple[StoredImage, tuple[Name, ...]]]:
-    """The images that pass, each with those of its names that do.
+    """Return the images that match, each with those of its names that match.
 
     Raises:
-        ImageNotFound: the image of a filter ``before`` or ``since`` isn't there.
+        ImageNotFound: the image of a filter ``before`` or ``since`` doesn't exist.
     """
     now_s = time.time()
     patterns = [glob(each.value) for each in filters if each.key == "reference"]

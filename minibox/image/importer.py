@@ -1,4 +1,4 @@
-"""Making images from tars: what ``docker import`` does, and images of several layers."""
+"""Make images from tars, like ``docker import``, with one layer or several."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     TarSource = str | os.PathLike[str] | Readable
 
 MEDIA_TYPE_LAYER = "application/vnd.oci.image.layer.v1.tar"
-# Compressions that an OCI layer may have; others are stored as plain tars.
+# The compressions that OCI allows for a layer. Tars with another one are stored uncompressed.
 LAYER_SUFFIXES = {"": "", "gzip": "+gzip", "zstd": "+zstd"}
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -49,7 +49,7 @@ def import_tar(
 
     Raises:
         InvalidReference: ``reference`` is malformed or has a digest.
-        StoreError: ``source`` can't be read, is no sound tar, or the disk is full.
+        StoreError: ``source`` can't be read, is a damaged tar, or the disk is full.
     """
     return add_image(layout, reference, [source], config)
 
@@ -65,15 +65,15 @@ def add_image(
     platform: Platform | None = None,
     unpack: Unpack | None = None,
 ) -> ResolvedImage:
-    """Make an image of ``layers``, bottom first, and name it ``reference``; as `import_tar`.
+    """Make an image of ``layers``, bottom first, and name it ``reference``; see `import_tar`.
 
-    Same layers and config give the same digest: the time of making is kept only where
-    ``created`` (RFC 3339) says one.
+    The same layers and config give the same digest: a time is stored only if you pass ``created``.
 
     Args:
         reference: "" for no name.
-        message: for the history.
-        platform: that it is for; None for this machine's.
+        created: the time of making, in RFC 3339.
+        message: a comment for the history.
+        platform: the platform that it is for; None for this machine's.
         unpack: called with the layers before the image gets its name.
     """
     name = parse(reference) if reference else None
@@ -95,7 +95,7 @@ def add_image(
         }
         step = {key: text for key, text in (("created", created), ("comment", message)) if text}
         image_config.update({"created": created} if created else {})
-        image_config["history"] = [step] * len(added)  # podman build wants a step for each layer
+        image_config["history"] = [step] * len(added)  # podman build needs a step for each layer
         config_descriptor = layout.write_json(image_config, MEDIA_TYPE_CONFIG)
         manifest = {
             "schemaVersion": 2,
@@ -124,7 +124,7 @@ def _platform_values(platform: Platform) -> dict[str, str]:
 
 
 def _add_layer(layout: Layout, source: TarSource) -> tuple[Descriptor, str]:
-    """Keep a tar as a blob: (descriptor, diff ID)."""
+    """Store a tar as a blob; return its descriptor and its diff ID."""
     with ExitStack() as stack:
         if isinstance(source, (str, os.PathLike)):
             what = os.fspath(source)
@@ -148,11 +148,11 @@ def _keep_tar(layout: Layout, file: Readable, blob: BinaryIO) -> tuple[Descripto
     stored = _Copied(start, blob)
     with Pump(stored) as pump:
         reader = TarReader(pump.read_chunk)
-        while reader.next() is not None:  # so that no broken layer gets in
+        while reader.next() is not None:  # refuses a broken layer
             pass
         diff_id = pump.digest()
-    if not stored.size_bytes:  # what a failed command leaves in a pipe
-        raise StoreError("not a sound tar archive: it is empty", "not even the end of an archive is there")
+    if not stored.size_bytes:  # for example, the command before the pipe failed
+        raise StoreError("not a valid tar archive: it is empty", "even an empty archive has an end marker")
     digest = "sha256:" + stored.hasher.hexdigest()
     layout.keep_blob(blob, digest)
     media_type = MEDIA_TYPE_LAYER + LAYER_SUFFIXES[start.compression]
@@ -160,7 +160,7 @@ def _keep_tar(layout: Layout, file: Readable, blob: BinaryIO) -> tuple[Descripto
 
 
 class _Named:
-    """A file whose errors have its name: they are none of the blob's that is written meanwhile."""
+    """A file whose errors name it, so that they aren't taken for errors of the blob that we write."""
 
     def __init__(self, file: Readable, name: str) -> None:
         self._file, self._name = file, name
@@ -190,7 +190,7 @@ class _Started:
 
 
 class _Copied:
-    """A file that is copied to another while it is read, and its digest taken."""
+    """A file that is copied while we read it, and whose digest is computed."""
 
     def __init__(self, file: Readable, copy: BinaryIO) -> None:
         self._file = file

@@ -1,7 +1,7 @@
-"""What images there are: index.json read as users see it, images with their names.
+"""List the images: index.json as users see it, images with their names.
 
-An image is what its config says it is: index.json may name it several times, by manifests that differ in nothing but
-the compression of the layers.
+The config identifies an image. index.json may contain it several times, with manifests that differ only in the
+compression of the layers.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Name:
     """A name of an image.
 
     Attributes:
-        text: as it stands in index.json; "" for an image without one.
-        repository, tag: as users see them; ``<none>`` where there is none.
-        digest: of what the name means: a manifest, or an index of several; that of the registry where it was pulled.
+        text: the name in index.json; "" for an image without one.
+        repository, tag: as users see them; ``<none>`` if there is none.
+        digest: the digest of its manifest, or of an index of several; for a pulled image, the registry's.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Name:
 
     @property
     def familiar(self) -> str:
-        """``debian:12``; what is in index.json when that is no reference."""
+        """The short form: ``debian:12``; the name in index.json if that isn't a reference."""
         if self.tag != NONE:
             return f"{self.repository}:{self.tag}"
         return f"{self.repository}@{self.digest}" if "@" in self.text else self.text
@@ -62,12 +62,12 @@ class StoredImage:
     """An image of the store.
 
     Attributes:
-        id: the digest of its config; "" when its manifest is damaged.
+        id: the digest of its config; "" if its manifest is damaged.
         entries: its descriptors in index.json.
-        digest: of the manifest; of what is in index.json when it is damaged.
+        digest: the digest of its manifest; of its entry in index.json if it is damaged.
         config: the OCI image config.
         layers: descriptor and diff ID of each layer, bottom first.
-        chain_ids: of the layers, bottom first.
+        chain_ids: the chain IDs of the layers, bottom first.
         stored_s: when its config came into the store, in seconds since 1970.
         error: why it can't be used, or "".
         hint: what the user can do about it, or "".
@@ -85,12 +85,12 @@ class StoredImage:
 
     @property
     def names(self) -> tuple[Name, ...]:
-        """Its names, sorted; none for one that is dangling."""
+        """Its names, sorted; a dangling image has none."""
         return tuple(sorted((name_of(entry) for entry in self.entries if ref_name(entry)), key=lambda name: name.text))
 
     @property
     def created(self) -> str:
-        """When it was made, by RFC 3339; "" when nobody says."""
+        """When it was made, in RFC 3339; "" if unknown."""
         created = self.config.get("created")
         return created if isinstance(created, str) else ""
 
@@ -102,7 +102,7 @@ class StoredImage:
 
 
 def name_of(entry: Descriptor) -> Name:
-    """The name that index.json gives a descriptor."""
+    """Return the name of a descriptor in index.json."""
     text = ref_name(entry)
     digest = annotation(entry, PULLED_DIGEST) or str(entry.get("digest", ""))
     try:
@@ -114,7 +114,7 @@ def name_of(entry: Descriptor) -> Name:
 
 
 def inventory(layout: Layout) -> list[StoredImage]:
-    """All images, newest first; those that are damaged have an ``error``.
+    """Return all images, newest first. Damaged ones have an ``error``.
 
     Raises:
         StoreError: index.json can't be read.
@@ -150,19 +150,19 @@ def _damaged(layout: Layout, image_id: str, entries: list[Descriptor], error: St
 
 
 def _stored_s(layout: Layout, digest: str) -> float:
-    """When a blob came into the store; now for one that isn't there: no image is old by what we can't know."""
+    """Return when a blob came into the store; now if it is missing, so that no image seems old without reason."""
     try:
         status = os.stat(layout.blob_path(digest))
-        # 0: it was an image's that was removed, and is one's again; since then at the latest.
+        # 0: its image was removed (`condemn`), and then came back. Its status changed at the removal.
         return status.st_mtime if status.st_mtime > 0 else status.st_ctime
     except (OSError, StoreError):
         return time.time()
 
 
 def find(images: Sequence[StoredImage], reference: str) -> tuple[StoredImage, Name | None]:
-    """The image that ``reference`` means, damaged or not, and the name, when it is one.
+    """Find an image, damaged or not, and the name if ``reference`` is one.
 
-    As `manifest.find_image`: a name, NAME@DIGEST, a digest, or the beginning of an id.
+    As for `manifest.find_image`, it is a name, NAME@DIGEST, a digest, or the beginning of an id.
 
     Raises:
         InvalidReference: ``reference`` is malformed, or the beginning of several ids.
@@ -174,7 +174,7 @@ def find(images: Sequence[StoredImage], reference: str) -> tuple[StoredImage, Na
     pinned = (wanted.name, wanted.digest) if wanted and wanted.digest else None
     for meant in (
         [pair for pair in named if pair[1].text == full],
-        [pair for pair in named if pair[1].text == reference],  # as another tool put it there
+        [pair for pair in named if pair[1].text == reference],  # exactly as another tool wrote it
         [pair for pair in named if full and _full(pair[1].text) == full],
         [pair for pair in named if pinned == (_repository(pair[1].text), pair[1].digest)],
     ):
@@ -191,7 +191,7 @@ def find(images: Sequence[StoredImage], reference: str) -> tuple[StoredImage, Na
             raise InvalidReference(f"{reference!r} is the beginning of {len(begun)} image ids", "write more digits")
         if begun:
             return begun[0], None
-    raise ImageNotFound(f"image {reference!r} is not in the store", "minibox images lists what is there")
+    raise ImageNotFound(f"image {reference!r} is not in the store", "minibox images lists all images")
 
 
 def _full(text: str) -> str:

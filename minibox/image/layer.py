@@ -1,11 +1,12 @@
-"""Unpacked layers, side by side: root/layers/<chain id hex>/diff, and what else a driver makes of each on its own.
+"""Unpack layers, each on its own: root/layers/<chain id hex>/diff, or what another driver makes of it.
 
-A layer is unpacked in ``unfinished-<chain id hex>`` beside its place and renamed into it: one that is there is whole.
-The unfinished directory is locked by who works in it (`minibox.image.claim`).
+A layer is unpacked into ``unfinished-<chain id hex>`` and then renamed, so a layer that exists is complete. Whoever
+works in the unfinished directory holds a lock on it (`minibox.image.claim`).
 
-Before the rename the file system is synced (syncfs(2)), once for all layers that are ready together: else a power
-failure within the next half minute would leave a layer with empty files, and the directory's name is all that anybody
-checks later. fsync(2) of each file would take several times as long.
+Before the rename we sync the file system (syncfs(2)), once for all layers that are ready together. Otherwise a power
+failure
+in the next half minute could leave a layer with empty files, and nobody would notice: later we only check that the
+directory exists. Calling fsync(2) for each file would take several times as long.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ OWNERS_LOST = "owners are lost: it was unpacked by a user with a single id"
 
 @record
 class LayerSource:
-    """A layer that waits to be unpacked.
+    """A layer to unpack.
 
     Attributes:
         blob_path: the tar, plain or compressed.
-        diff_id: digest of the plain tar, verified while unpacking.
-        chain_id: of this layer with all below it; names the directory.
-        coming: done when the blob is there, or can't be had; None: it is there.
+        diff_id: the digest of the plain tar, verified while unpacking.
+        chain_id: identifies this layer with all below it; names the directory.
+        coming: done when the blob's download has ended, well or not; None if the blob is there already.
     """
 
     blob_path: str
@@ -62,10 +63,10 @@ class LayerSource:
 
 
 def wait_for_blobs(sources: Sequence[LayerSource]) -> Sequence[LayerSource]:
-    """Wait for the first blob to be there; those from the first on that are.
+    """Wait for the blob of the first source; return it and those after it whose blobs have arrived without a gap.
 
     Raises:
-        MiniboxError: one of them, whichever, can't be had.
+        MiniboxError: any of the downloads failed.
     """
     waiting = {source.coming for source in sources if source.coming}
     while sources[0].coming in waiting:
@@ -80,14 +81,14 @@ def wait_for_blobs(sources: Sequence[LayerSource]) -> Sequence[LayerSource]:
 
 @record
 class Unpacked:
-    """What unpacking a layer found.
+    """The result of unpacking a layer.
 
     Attributes:
-        directories: the root of the layer's tree, without what needs no look at the layers below; see
+        directories: the root of the layer's tree, with only the parts that depend on the layers below; see
             `whiteouts.merge_into_stack`.
-        file_bytes: of its regular files together.
-        skipped_devices: names of device nodes that could not be made.
-        owner_kept: whether files have the owners that the layer says.
+        file_bytes: the total size of its regular files.
+        skipped_devices: names of device nodes that we couldn't make.
+        owner_kept: files have the owners from the layer.
     """
 
     directories: Directory
@@ -97,7 +98,7 @@ class Unpacked:
 
     @property
     def needs_lowers(self) -> bool:
-        """Whether it isn't whole without a look at the layers below."""
+        """Whether it is incomplete until it is merged with the layers below."""
         return self.directories.needs_lowers
 
 
@@ -113,13 +114,13 @@ def unpack(
 
     Args:
         blob: the tar, plain or compressed by gzip, zstd, bzip2 or xz.
-        diff_id: what the plain tar's digest must be.
-        owner_policy: ``keep`` the owners in the tar, ``ignore`` them, or ``auto``: keep when we are
-            root (in a user namespace too). See `extract.Extractor`.
+        diff_id: the expected digest of the plain tar.
+        owner_policy: ``keep`` the owners in the tar, ``ignore`` them, or ``auto``: keep them if we are
+            root (also in a user namespace). See `extract.Extractor`.
         form: ``overlay`` fills an empty directory; ``apply`` changes a directory that has all layers below.
 
     Raises:
-        StoreError: the blob is damaged, an entry would leave the directory, the disk is full.
+        StoreError: the blob is damaged, an entry would leave the directory, or the disk is full.
     """
     what = f"unpack layer {diff_id}" if diff_id else "unpack tar"
     file_bytes = 0
@@ -153,7 +154,7 @@ def unpack_layers(
     owner_policy: OwnerPolicy = "auto",
     on_progress: Callable[[str], None] | None = None,
 ) -> list[str]:
-    """Unpack the layers of an image, those that are not yet, into directories, as `unpack_apart`; their paths."""
+    """Unpack the layers of an image that aren't unpacked yet into directories, and return all their paths."""
     directory = f"{root}/layers"
 
     def name(chain_id: str) -> str:
@@ -164,7 +165,7 @@ def unpack_layers(
 
 
 def open_directory(path: str) -> int:
-    """A descriptor of a layer, to read below."""
+    """Open a layer's directory to read from it."""
     return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
@@ -178,20 +179,20 @@ def unpack_apart(
     owner_policy: OwnerPolicy = "auto",
     on_progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Unpack the layers of an image that are not in ``directory`` yet, as many at once as there are processors.
+    """Unpack those layers of an image that aren't in ``directory`` yet, as many at once as there are processors.
 
     Args:
-        sources: all layers of the image, bottom first. Each is begun when its blob is there.
-        name: the path below ``directory`` of the layer of a chain ID.
-        open_lower: opens a layer's directory, by its path.
-        seal: makes of the directory with a layer's files, which is removed then, what is at the second path; None where
-            the directory is the layer.
-        on_progress: called with the chain ID of each layer that was unpacked and is in its place.
+        sources: all layers of the image, bottom first. Unpacking a layer begins once its blob has arrived.
+        name: returns the path below ``directory`` for the layer of a chain ID.
+        open_lower: opens a layer's directory by its path.
+        seal: turns the directory with a layer's files (first path) into the driver's form (second path), and removes
+            the directory; None if the directory is the layer.
+        on_progress: called with the chain ID of each layer once it is in its place.
 
     Raises:
-        StoreError: a blob is missing or damaged, an entry would leave the directory, the disk is full. The layers
-            below the one that failed, as far as their blobs were there, are in their places.
-        MiniboxError: what ``seal`` raises, or the one who brings a blob.
+        StoreError: a blob is missing or damaged, an entry would leave the directory, or the disk is full. The layers
+            below the failed one are in their places if their blobs had arrived.
+        MiniboxError: an error of ``seal`` or of a download.
     """
     try:
         # Layers hold set-user-ID programs: nobody else on the host may reach into them.
@@ -207,11 +208,11 @@ def unpack_apart(
 
 
 class _Batch:
-    """Unpacks layers by several threads, and gives them their places, each after those below it.
+    """Unpacks layers in several threads, and moves them to their places, each after those below it.
 
-    Locks are taken bottom up and a lower layer's chain ID is part of each above it: who waits for a lock holds only
-    locks that are further down, so that two batches never wait for each other. Who waits for a blob while he has the
-    lock waits for nobody that would wait for the lock.
+    Two batches never wait for each other: locks are taken bottom up, and a chain ID includes all layers below, so a
+    batch that waits for a lock holds only locks further down. A batch that waits for a blob while it holds a lock
+    doesn't wait for anybody who needs that lock.
     """
 
     def __init__(
@@ -230,8 +231,8 @@ class _Batch:
         self._open_lower, self._seal = open_lower, seal
         self._owner_policy = owner_policy
         self._on_progress = on_progress
-        self._claims: dict[int, Claim] = {}  # by position in the image, as all that follow
-        self._there: list[int] = []  # a heap of those whose blobs are there, or can't be had
+        self._claims: dict[int, Claim] = {}  # by position in the image, like all that follow
+        self._there: list[int] = []  # a heap of the positions whose downloads have ended
         self._working = 0
         self._stopped = threading.Event()
         self._unpacked: dict[int, Unpacked] = {}
@@ -243,7 +244,7 @@ class _Batch:
             claim = Claim.take(self._directory, source.chain_id, self._names[position])
             if claim is not None:
                 self._claims[position] = claim
-        # Threads and not processes: decompression, digests and system calls let the others run.
+        # Threads suffice: decompression, digests and system calls release the GIL.
         count = min(os.cpu_count() or 1, len(self._claims))
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
         for position in self._claims:
@@ -263,7 +264,7 @@ class _Batch:
                 thread.join()
 
     def close(self) -> None:
-        """Remove what has not got its place."""
+        """Remove the layers that didn't get to their places."""
         for claim in self._claims.values():
             claim.give_up()
 
@@ -299,7 +300,7 @@ class _Batch:
             source.coming.result()
         os.makedirs(os.path.dirname(tree), 0o700, exist_ok=True)
         os.mkdir(tree)
-        os.chmod(tree, 0o755)  # not left to the umask: it is the container's root directory
+        os.chmod(tree, 0o755)  # whatever the umask is: this becomes the container's root directory
         try:
             blob = open(open_to_read(source.blob_path), "rb", buffering=0)
         except OSError as error:
@@ -312,7 +313,7 @@ class _Batch:
         return found
 
     def _publish(self) -> None:
-        """Give layers their places as they get ready, each when all below it have theirs."""
+        """Move layers to their places as they get ready, each after all below it."""
         for ready in self._ready():
             for position in ready:
                 self._complete(position)
@@ -334,7 +335,7 @@ class _Batch:
             del waiting[:count]
 
     def _complete(self, position: int) -> None:
-        """What takes the layers below."""
+        """Do what needs the layers below."""
         found, tree = self._unpacked[position], self._tree(position)
         if found.needs_lowers:
             with ExitStack() as stack:
@@ -359,29 +360,29 @@ class _Batch:
 
 
 class _Wanted:
-    """A blob as long as it is wanted: Ctrl-C doesn't wait for a thread to unpack all of it."""
+    """A blob that raises an error once we stop, so that Ctrl-C doesn't wait for a thread to unpack all of it."""
 
     def __init__(self, file: Readable, stopped: threading.Event) -> None:
         self._file, self._stopped = file, stopped
 
     def read(self, size: int, /) -> bytes:
         if self._stopped.is_set():
-            raise StoreError("called off")
+            raise StoreError("cancelled")
         return self._file.read(size)
 
 
 def notes_text(found: Unpacked) -> str:
-    """What a user should know of an unpacked layer, a line each; "" for nothing."""
+    """Return what a user should know about an unpacked layer, one line each; "" if there is nothing."""
     lines = [] if found.owner_kept else [OWNERS_LOST]
     if found.skipped_devices:
         names = ", ".join(ascii(name)[2:-1] for name in found.skipped_devices[:4])
         more = ", ..." if len(found.skipped_devices) > 4 else ""
-        lines.append(f"device nodes are left out, which only root can make: {names}{more}")
+        lines.append(f"device nodes are left out, because only root can make them: {names}{more}")
     return "".join(line + "\n" for line in lines)
 
 
 def notes(root: str, chain_ids: Sequence[str]) -> list[str]:
-    """What was noted when these layers were unpacked, each once."""
+    """Return the notes from unpacking these layers, each once."""
     found: dict[str, None] = {}
     for chain_id in chain_ids:
         try:

@@ -1,6 +1,6 @@
-"""How large the files of a layer are, as its tar says it: the same whatever storage driver unpacks it, and before.
+"""The size of a layer's files, from its tar: the same for all storage drivers, and known before unpacking.
 
-Noted when a layer is unpacked, else found out once by reading its blob.
+It is recorded when the layer is unpacked; otherwise we read the blob once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def note(root: str, chain_id: str, size_bytes: int) -> None:
-    """Keep it for `layer_size`; that it can't be is no error."""
+    """Record the size for `layer_size`. It is no error if that fails."""
     path = note_path(root, chain_id)
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -26,10 +26,10 @@ def note(root: str, chain_id: str, size_bytes: int) -> None:
 
 
 def layer_size(layout: Layout, chain_id: str, digest: str) -> int:
-    """Bytes of all regular files of a layer, each name's once; 0 when its blob isn't there or damaged.
+    """Return the bytes of all regular files of a layer, hard links once; 0 if its blob is missing or damaged.
 
     Args:
-        digest: of its blob.
+        digest: the digest of its blob.
     """
     try:
         kept = os.readlink(note_path(layout.root, chain_id))
@@ -46,7 +46,7 @@ def layer_size(layout: Layout, chain_id: str, digest: str) -> int:
 
 
 def note_path(root: str, chain_id: str) -> str:
-    """Where it is kept."""
+    """Return the path of the record."""
     return f"{root}/cache/size/{chain_id[7:]}"
 
 

@@ -1,12 +1,13 @@
-"""What the entries of one layer mean, in whatever order they come: the one judge for unpacking and for checking.
+"""What the entries of one layer mean, in whatever order they come. Both unpacking and checking use this.
 
-OCI image-spec, layer.md: entries are applied one after the other. A later one replaces an earlier one of its name, but a
-directory stays and gets other attributes. What lies in a directory without an entry implies it. A symlink of the layer
-on the way to an entry is followed, as if the layer were the root; one of a layer below isn't, since the layer's
-directory takes its place.
+Entries are applied one after the other (OCI image-spec, layer.md). A later entry replaces an earlier one of the same
+name, except that a directory stays and only gets new attributes. A directory without an entry exists if something is
+in it. A symlink of the same layer on the way to an entry is followed, as if the layer were the root. A symlink of a
+layer below is
+not followed: the layer's directory replaces it.
 
-A whiteout and an opaque marker are about the layers below only, wherever they stand among the entries. They add
-nothing themselves: where nothing lies below there is nothing to hide.
+A whiteout or an opaque marker affects only the layers below, wherever it comes among the entries. It doesn't create
+anything itself: if nothing is below, there is nothing to hide.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ if TYPE_CHECKING:
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
 AUFS_PREFIX = b".wh..wh."
-#: What overlayfs takes for a whiteout, and so it is one.
+#: overlayfs takes this device for a whiteout, so we do, too.
 WHITEOUT_NODE = (CHARACTER, (0, 0))
 NAME_BYTES_MAX = 255
 SYMLINKS_MAX = 40
-#: Each costs an inode. The largest layers that people have are a tenth of it.
+#: Each entry costs an inode. The largest real layers have a tenth of this.
 ENTRIES_MAX = 4_000_000
 
 
 class Leaf:
-    """What is no directory; names that are linked to each other have the same.
+    """Anything but a directory. Hard links share one.
 
     Attributes:
-        target: a symlink's; else empty.
+        target: the target of a symlink; otherwise empty.
     """
 
     __slots__ = ("target",)
@@ -49,11 +50,11 @@ class Directory:
     """A directory of a layer.
 
     Attributes:
-        children: by name.
-        hidden: names that hide those of the layers below, attributes and all: removed, or replaced.
-        is_opaque: hides all names of the layers below.
-        is_real: False: it is only there to hide names, if there are any.
-        entry: its own; None: others imply it.
+        children: its content by name.
+        hidden: names that hide those of the layers below, with their attributes: removed or replaced ones.
+        is_opaque: it hides all names of the layers below.
+        is_real: False if it only exists to hide names, if there are any.
+        entry: its own entry; None if other entries imply it.
     """
 
     __slots__ = ("children", "entry", "hidden", "is_opaque", "is_real")
@@ -65,24 +66,24 @@ class Directory:
         self.entry: Entry | None = None
 
     def hide(self, name: bytes) -> None:
-        """Hide what the layers below have of that name."""
+        """Hide the name in the layers below."""
         if isinstance(self.hidden, frozenset):
             self.hidden = set()
         self.hidden.add(name)
 
     @property
     def needs_lowers(self) -> bool:
-        """Whether how it looks depends on the layers below."""
+        """Whether it depends on the layers below."""
         return self.entry is None or self.is_opaque or bool(self.hidden or self.children)
 
     def prune(self) -> None:
-        """Forget all below it that is what it is whatever lies below."""
+        """Remove all descendants that don't depend on the layers below."""
         directories = [self]
         for directory in directories:
             directories += [child for child in directory.children.values() if isinstance(child, Directory)]
         for directory in reversed(directories):
             if directory is self and self.is_opaque:
-                continue  # of a root that is opaque each name matters
+                continue  # in an opaque root, each name matters
             directory.hidden = {
                 name for name in directory.hidden if not isinstance(directory.children.get(name), Leaf)
             } or frozenset()
@@ -94,7 +95,7 @@ class Directory:
 
 
 class LayerTree:
-    """The tree that the entries make.
+    """The tree of a layer's entries.
 
     Args:
         on_implied: called with the path of each directory that an entry implies, before the entry is added.
@@ -110,22 +111,22 @@ class LayerTree:
         """Count an entry, or a directory that one implies.
 
         Raises:
-            StoreError: these are too many.
+            StoreError: there are too many.
         """
         self._count += 1
         if self._count > ENTRIES_MAX:
             raise StoreError(f"the layer has more than {ENTRIES_MAX} entries")
 
     def parent(self, components: Sequence[bytes]) -> tuple[bytes, Directory]:
-        """The directory that an entry of these names is to lie in, and its path; what is missing is made.
+        """Return the path and the directory for an entry with these components. Missing directories are made.
 
         Raises:
-            StoreError: it is no directory, or lies too deep.
+            StoreError: it isn't a directory, or it is nested too deep.
         """
         found = self._walk(components[:-1], make=True)
         if found is None:
             above = b"/".join(components[:-1])
-            raise StoreError(f"{ascii(above)} is not a directory, but an entry is to lie in it")
+            raise StoreError(f"{ascii(above)} is not a directory, but an entry is inside it")
         for length in range(1, len(found) + 1):
             directory = found[length - 1][1]
             if not directory.is_real:
@@ -134,10 +135,11 @@ class LayerTree:
         return b"/".join(name for name, _ in found[1:]), found[-1][1]
 
     def linked(self, entry: Entry) -> tuple[bytes, Leaf]:
-        """What a hard link leads to: its path, and itself.
+        """Return the path of a hard link's target, and the target.
 
         Raises:
-            StoreError: that isn't in the layer, or is a directory. overlayfs can't show a link to a layer below.
+            StoreError: the target isn't in this layer (overlayfs can't show a link to a layer below), or is a
+                directory.
         """
         what = f"hard link {ascii(entry.name)}"
         components = split_name(entry.link)
@@ -151,10 +153,10 @@ class LayerTree:
         return b"/".join([*(name for name, _ in above[1:]), components[-1]]), node
 
     def place(self, parent: Directory, name: bytes, entry: Entry, leaf: Leaf) -> None:
-        """Let an entry be what has this name; a directory that is there stays.
+        """Give an entry this name. An existing directory stays.
 
         Args:
-            leaf: what it is when it isn't a directory.
+            leaf: used if the entry isn't a directory.
         """
         if (entry.kind, entry.device) == WHITEOUT_NODE:
             self.remove(parent, name)
@@ -165,32 +167,32 @@ class LayerTree:
         there = parent.children.get(name)
         if not isinstance(there, Directory):
             if there is not None:
-                parent.hide(name)  # what it replaces has done so
+                parent.hide(name)  # as the leaf that it replaces did
             there = parent.children[name] = Directory()
         there.is_real, there.entry = True, entry
 
     def remove(self, parent: Directory, name: bytes) -> None:
-        """Let there be nothing of that name."""
+        """Remove a name, also from the layers below."""
         parent.children.pop(name, None)
         parent.hide(name)
 
     def add_whiteout(self, components: Sequence[bytes]) -> bool:
-        """Add a whiteout or an opaque marker; False: it is none.
+        """Add a whiteout or an opaque marker; False if the name isn't one.
 
         Raises:
-            StoreError: it names nothing.
+            StoreError: the whiteout names nothing.
         """
         name = components[-1]
         if not name.startswith(WHITEOUT_PREFIX):
             return False
         hidden = name[len(WHITEOUT_PREFIX) :]
         if hidden in (b"", b".", b".."):
-            raise StoreError(f"entry {ascii(name)} is no whiteout")
+            raise StoreError(f"entry {ascii(name)} is not a valid whiteout")
         if name.startswith(AUFS_PREFIX) and name != OPAQUE_MARKER:
             return True  # aufs's own bookkeeping
         above = self._walk(components[:-1], make=True)
         if above is None:
-            return True  # in what is no directory: it hides all below already
+            return True  # its parent isn't a directory, and hides everything below already
         if name == OPAQUE_MARKER:
             above[-1][1].is_opaque = True
         elif len(hidden) <= NAME_BYTES_MAX:
@@ -198,9 +200,9 @@ class LayerTree:
         return True
 
     def _walk(self, components: Sequence[bytes], *, make: bool) -> list[tuple[bytes, Directory]] | None:
-        """The directories on the way, each with its name, the root first; symlinks are resolved.
+        """Return the directories on the way with their names, the root first. Symlinks are resolved.
 
-        None when one is no directory, or without ``make`` isn't there.
+        None if one isn't a directory, or, without ``make``, doesn't exist.
         """
         waiting = list(reversed(components))
         found = [(b"", self.root)]
@@ -210,7 +212,7 @@ class LayerTree:
             if name in (b"", b"."):
                 continue
             if name == b"..":
-                del found[max(len(found) - 1, 1) :]  # from a symlink; the root is its own parent
+                del found[max(len(found) - 1, 1) :]  # in a symlink's target; the root is its own parent
                 continue
             child = found[-1][1].children.get(name)
             if isinstance(child, Directory):

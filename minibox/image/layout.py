@@ -1,8 +1,8 @@
 """The OCI image layout on disk: blobs by digest, names in index.json.
 
-Source: OCI image-spec 1.1, image-layout.md. Other tools read and write it too (``skopeo copy ...
-oci:ROOT/images:NAME``, ``umoci``), so nothing but what the specification names is kept in it:
-locks and unfinished files are beside it.
+Source: OCI image-spec 1.1, image-layout.md. Other tools read and write it, too (``skopeo copy ...
+oci:ROOT/images:NAME``, ``umoci``), so it contains only what the specification defines. Locks and unfinished files are
+beside it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Descriptor = dict[str, Any]
 
 REF_NAME = "org.opencontainers.image.ref.name"
-# The digest that the registry's tag had: of the index, where the manifest in the store was chosen from one.
+# The digest of the registry's tag: of an index, if the manifest in the store was chosen from one.
 PULLED_DIGEST = "org.minibox.pulled.digest"
 MEDIA_TYPE_INDEX = "application/vnd.oci.image.index.v1+json"
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
@@ -38,48 +38,48 @@ JSON_BLOB_BYTES_MAX = 8 << 20
 INDEX_BYTES_MAX = 64 << 20
 CHUNK_BYTES = 1 << 20
 STALE_AFTER_S = 60
-# An unfinished download (`registry.download`): kept this long to be resumed.
+# An unfinished download (`registry.download`) is kept this long, so that it can be resumed.
 PARTIAL = ".partial"
 PARTIAL_STALE_AFTER_S = 7 * 86400
 
 
 class Layout:
-    """The OCI image layout at ``root``/images. Nothing is made on disk before the first write."""
+    """The OCI image layout at ``root``/images. It is made on disk at the first write."""
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.path = f"{root}/images"
 
     def blob_path(self, digest: str) -> str:
-        """Where the blob is, whether it is there or not.
+        """Return the path of a blob, whether it exists or not.
 
         Raises:
-            StoreError: ``digest`` is not a sha256 digest, and so no safe file name.
+            StoreError: ``digest`` is not a sha256 digest, so it may not be a safe file name.
         """
         if not isinstance(digest, str) or not is_digest(digest):
             raise StoreError(f"{ascii(digest)} is not a sha256 digest")
         return f"{self.path}/blobs/sha256/{digest[7:]}"
 
     def read_json(self, digest: str) -> dict[str, Any]:
-        """The JSON object in a blob, its digest verified.
+        """Return the JSON object in a blob, after verifying its digest.
 
         Raises:
-            StoreError: the blob is missing, is not what its digest says, or is no JSON object.
+            StoreError: the blob is missing, doesn't match its digest, or isn't a JSON object.
         """
         return _json_object(self.read_blob(digest), f"blob {digest}")
 
     def read_blob(self, digest: str) -> bytes:
-        """The content of a manifest or config, its digest verified.
+        """Return the content of a manifest or config, after verifying its digest.
 
         Raises:
-            StoreError: the blob is missing, is not what its digest says, or is too large to be one.
+            StoreError: the blob is missing, doesn't match its digest, or is too large.
         """
         path = self.blob_path(digest)
         try:
             data = read_file(path, JSON_BLOB_BYTES_MAX)
         except FileTooLarge:
             raise StoreError(
-                f"blob {digest} is larger than {JSON_BLOB_BYTES_MAX} bytes: no manifest or config is"
+                f"blob {digest} is larger than {JSON_BLOB_BYTES_MAX} bytes: too large for a manifest or config"
             ) from None
         except OSError as error:
             raise StoreError(f"read blob {digest}: {kernel_says(error)}", _REPULL) from error
@@ -88,20 +88,20 @@ class Layout:
         return data
 
     def write_json(self, value: dict[str, Any], media_type: str) -> Descriptor:
-        """Keep ``value`` as a blob, in canonical form; its descriptor.
+        """Store ``value`` as a blob in canonical form, and return its descriptor.
 
         Raises:
-            StoreError: it is larger than `read_blob` accepts; or the disk is full.
+            StoreError: it is larger than `read_blob` accepts, or the disk is full.
         """
         data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
         if len(data) > JSON_BLOB_BYTES_MAX:
             raise StoreError(
-                f"a manifest or config of {len(data)} bytes: no more than {JSON_BLOB_BYTES_MAX} can be read"
+                f"write a manifest or config of {len(data)} bytes: at most {JSON_BLOB_BYTES_MAX} can be read"
             )
         return {"mediaType": media_type, "digest": self.write_blob(data), "size": len(data)}
 
     def write_blob(self, data: bytes) -> str:
-        """Keep ``data`` as a blob; its digest."""
+        """Store ``data`` as a blob, and return its digest."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         with self.new_blob() as file:
             file.write(data)
@@ -110,12 +110,12 @@ class Layout:
 
     @contextmanager
     def new_blob(self) -> Iterator[BinaryIO]:
-        """A file to write a blob to; gone at the end unless `keep_blob` was called with it."""
+        """Give a ``with`` block a file for a new blob, and remove it at the end unless it was passed to `keep_blob`."""
         self.create()
         name = f"{self.root}/tmp/{os.getpid()}-{time.monotonic_ns()}"
         with _disk_errors(f"write {name}", name), open(name, "xb") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX)  # tells `_sweep` that the owner lives
+                fcntl.flock(file, fcntl.LOCK_EX)  # tells `_sweep` that the owner is alive
                 yield file
             finally:
                 try:
@@ -125,23 +125,23 @@ class Layout:
 
     @contextmanager
     def staging(self) -> Iterator[str]:
-        """A directory for many files that may become blobs; gone at the end with all that is left in it."""
+        """Give a ``with`` block a directory for files that may become blobs, and remove it and the rest at the end."""
         self.create()
         path = f"{self.root}/tmp/{os.getpid()}-{time.monotonic_ns()}"
         with _disk_errors(f"make {path}"):
             os.mkdir(path, 0o700)
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)  # tells `_sweep` that the owner lives
+            fcntl.flock(fd, fcntl.LOCK_EX)  # tells `_sweep` that the owner is alive
             yield path
         finally:
             os.close(fd)
             remove_tree(path)
 
     def keep_blob(self, file: BinaryIO, digest: str, *, sync: bool = True) -> None:
-        """Give the finished file of `new_blob` its place under ``digest``.
+        """Move the finished file of `new_blob` to its place under ``digest``.
 
-        Without ``sync`` the caller has it synced before a name refers to it.
+        Without ``sync`` the caller must sync it before a name refers to it.
         """
         path = self.blob_path(digest)
         with _disk_errors(f"write blob {digest}"):
@@ -152,10 +152,10 @@ class Layout:
             os.rename(file.name, path)
 
     def add_blob(self, source: BinaryIO, digest: str | None = None) -> tuple[str, int]:
-        """Copy ``source`` into a blob while its digest is taken; (digest, size in bytes).
+        """Copy ``source`` into a blob, and return its digest and its size in bytes.
 
         Raises:
-            StoreError: the content is not what ``digest`` promised; nothing is kept.
+            StoreError: the content doesn't match ``digest``; nothing is kept.
         """
         hasher = hashlib.sha256()
         size = 0
@@ -171,7 +171,7 @@ class Layout:
         return found, size
 
     def descriptors(self) -> list[Descriptor]:
-        """The descriptors in index.json; none when there is no store yet.
+        """Return the descriptors in index.json; none if there is no store yet.
 
         Raises:
             StoreError: index.json can't be read or is damaged.
@@ -193,7 +193,7 @@ class Layout:
         return list(manifests)
 
     def rewrite(self, descriptors: list[Descriptor]) -> None:
-        """Write index.json and oci-layout anew, whatever is there; for who repairs."""
+        """Replace index.json and oci-layout, whatever is there; for repairs."""
         with _disk_errors(f"make the image store at {self.path}"):
             os.makedirs(f"{self.path}/blobs/sha256", mode=0o755, exist_ok=True)
             os.makedirs(f"{self.root}/tmp", mode=0o700, exist_ok=True)
@@ -206,18 +206,18 @@ class Layout:
             self._write_index(descriptors)
 
     def names(self) -> tuple[str, ...]:
-        """All names in index.json, sorted."""
+        """Return all names in index.json, sorted."""
         return tuple(sorted({name for name in map(ref_name, self.descriptors()) if name}))
 
     def set_name(self, name: str, descriptor: Descriptor) -> None:
-        """Make ``name`` mean ``descriptor``; what had that name loses it, and stays without one: Docker's <none>."""
+        """Give ``descriptor`` the name. An image that had the name stays without one, as Docker's <none>."""
         named = {**descriptor, "annotations": {**descriptor.get("annotations", {}), REF_NAME: name}}
         self.change(lambda items: [*(nameless(item) if ref_name(item) == name else item for item in items), named])
 
     def change(self, edit: Callable[[list[Descriptor]], list[Descriptor]]) -> None:
-        """Replace the descriptors of index.json by what ``edit`` makes of them, alone among all writers.
+        """Replace the descriptors in index.json by the result of ``edit``, while no one else can write.
 
-        A descriptor without a name is kept once, and only while no name refers to the same digest.
+        A descriptor without a name is kept once, and only if no name refers to the same digest.
         """
         with self._locked():
             before = self.descriptors()
@@ -232,7 +232,7 @@ class Layout:
                 self._write_index(after)
 
     def remove_name(self, name: str) -> bool:
-        """Forget ``name``; False when it was not there. Blobs stay."""
+        """Remove ``name``; False if it didn't exist. Blobs stay."""
         if not self.descriptors():
             return False
         with self._locked():
@@ -245,19 +245,19 @@ class Layout:
 
     @contextmanager
     def adding(self) -> Iterator[None]:
-        """Hold off `collecting` from the first blob or layer that is added until a name refers to it.
+        """Hold off `collecting`. Use it from adding the first blob or layer until a name refers to it.
 
-        Many may add at once, and one may add inside another's block.
+        Many processes may add at once, and you may nest these blocks.
         """
         with self._gc_locked(fcntl.LOCK_SH):
             yield
 
     @contextmanager
     def collecting(self, *, wait: bool = True) -> Iterator[bool]:
-        """Alone with the blobs and layers, to remove those that no name refers to.
+        """Lock the blobs and layers, to remove those that no name refers to.
 
-        With ``wait`` as soon as nobody adds any more. Without, yields False at once if somebody does:
-        nothing may be removed then.
+        With ``wait``, wait until nobody adds any. Otherwise yield False at once if somebody does: don't remove anything
+        then.
         """
         with self._gc_locked(fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
             yield held
@@ -274,11 +274,11 @@ class Layout:
             os.close(descriptor)
 
     def create(self) -> None:
-        """Make the layout's directories and files, where they are missing."""
+        """Make the layout's missing directories and files."""
         if os.access(f"{self.path}/index.json", os.F_OK) and os.access(f"{self.root}/tmp", os.F_OK):
             return
         with _disk_errors(f"make the image store at {self.path}"):
-            os.makedirs(self.path, mode=0o700, exist_ok=True)  # an image may be private, and have secrets in its ENV
+            os.makedirs(self.path, mode=0o700, exist_ok=True)  # images may be private, with secrets in their ENV
             os.makedirs(f"{self.path}/blobs/sha256", exist_ok=True)
             os.makedirs(f"{self.root}/tmp", mode=0o700, exist_ok=True)
             with self._locked():
@@ -292,12 +292,12 @@ class Layout:
         data = json.dumps(index, separators=(",", ":")).encode()
         if len(data) > INDEX_BYTES_MAX:
             raise StoreError(
-                f"an index of {len(data)} bytes: no more than {INDEX_BYTES_MAX} can be read", "remove images"
+                f"write an index of {len(data)} bytes: at most {INDEX_BYTES_MAX} can be read", "remove images"
             )
         blobs = f"{self.path}/blobs/sha256"
         with _disk_errors(f"write {self.path}/index.json"):
             if os.path.isdir(blobs):
-                sync_directory(blobs)  # before a name refers to what is there
+                sync_directory(blobs)  # before a name refers to a blob in it
         self._replace(f"{self.path}/index.json", data)
 
     def _replace(self, path: str, data: bytes) -> None:
@@ -306,7 +306,7 @@ class Layout:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone in changing index.json; what killed writers left is collected on the way."""
+        """Hold the lock for changing index.json, and remove what killed writers left."""
         with _disk_errors(f"lock {self.path}"), locked(f"{self.root}/images.lock"):
             self._sweep()
             yield
@@ -334,7 +334,7 @@ class Layout:
 
 @contextmanager
 def locked(path: str) -> Iterator[None]:
-    """Hold an exclusive flock on the file ``path``, which is made and never removed."""
+    """Hold an exclusive flock on the file ``path``, which is made if needed and never removed."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -344,7 +344,7 @@ def locked(path: str) -> Iterator[None]:
 
 
 def _flock(descriptor: int, operation: int) -> bool:
-    """Whether the lock was got: False only for LOCK_NB and another's lock."""
+    """Take the lock; False if LOCK_NB is set and somebody else has it."""
     try:
         fcntl.flock(descriptor, operation)
     except BlockingIOError:
@@ -353,19 +353,19 @@ def _flock(descriptor: int, operation: int) -> bool:
 
 
 def ref_name(descriptor: Descriptor) -> str:
-    """The name that index.json gives ``descriptor``, or ""."""
+    """Return the name of ``descriptor``, or ""."""
     return annotation(descriptor, REF_NAME)
 
 
 def annotation(descriptor: Descriptor, name: str) -> str:
-    """An annotation of ``descriptor``, or ""."""
+    """Return an annotation of ``descriptor``, or ""."""
     annotations = descriptor.get("annotations")
     value = annotations.get(name) if isinstance(annotations, dict) else None
     return value if isinstance(value, str) else ""
 
 
 def nameless(descriptor: Descriptor) -> Descriptor:
-    """``descriptor`` without a name."""
+    """Return ``descriptor`` without its name."""
     annotations = descriptor.get("annotations")
     if not isinstance(annotations, dict) or REF_NAME not in annotations:
         return descriptor
@@ -375,7 +375,7 @@ def nameless(descriptor: Descriptor) -> Descriptor:
 
 
 def disk_error(what: str, error: OSError) -> StoreError:
-    """The error for a failed write: what was tried, and a hint where the disk is full or read-only."""
+    """Return the error for a failed write: what was tried, and a hint if the disk is full or read-only."""
     hints = {
         errno.ENOSPC: "the disk is full: free some space, or set --root to a directory on another disk",
         errno.EDQUOT: "the disk quota is used up: free some space, or set --root to a directory on another disk",
@@ -388,7 +388,7 @@ def disk_error(what: str, error: OSError) -> StoreError:
 
 @contextmanager
 def _disk_errors(what: str, path: str = "") -> Iterator[None]:
-    """Of writing ``path``, when it is given: an error that names another file is of reading that, for the content."""
+    """Turn an OSError into a StoreError. With ``path``, an error that names another file comes from reading that."""
     try:
         yield
     except OSError as error:
@@ -397,14 +397,14 @@ def _disk_errors(what: str, path: str = "") -> Iterator[None]:
         raise disk_error(what, error) from error
 
 
-_REPULL = "remove the image and bring it into the store again"
+_REPULL = "remove the image, and pull or load it again"
 
 
 def _json_object(data: bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{what} is damaged: it is no JSON ({error})") from error
+        raise StoreError(f"{what} is damaged: it is not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise StoreError(f"{what} is damaged: it is no JSON object")
+        raise StoreError(f"{what} is damaged: it is not a JSON object")
     return value

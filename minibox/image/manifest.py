@@ -1,7 +1,7 @@
 """From a reference to an image: index, manifest, config, layers.
 
-Source: OCI image-spec 1.1 (image-index.md, manifest.md, config.md). Docker's schema 2 media types
-name the same content and are taken too.
+Source: OCI image-spec 1.1 (image-index.md, manifest.md, config.md). Docker's schema 2 media types mean the same
+content, and are accepted, too.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 def find_image(layout: Layout, reference: str, platform: Platform | None = None) -> ResolvedImage | None:
-    """The image of ``layout`` that ``reference`` names, or None.
+    """Find the image that ``reference`` names; None if there is none.
 
-    Of an index's images the one for ``platform`` is meant: this machine's, when it is None.
+    From an index, choose the image for ``platform``, or for this machine if that is None.
 
-    ``reference`` may be a name as Docker users write it, a name exactly as another tool put it
-    into index.json, ``NAME@DIGEST``, the ``sha256:<hex>`` of a manifest, or the id of an image (the
-    digest of its config), of which the first four digits are enough. A name goes before an id.
+    ``reference`` may be a name as Docker users write it, a name exactly as another tool wrote it to index.json,
+    ``NAME@DIGEST``, the ``sha256:<hex>`` of a manifest, or the id of an image (the digest of its config), at least
+    its first four digits. A name takes precedence over an id.
 
     Raises:
-        ImageNotFound: ``platform`` says another one than the image.
+        ImageNotFound: the image is not for ``platform``.
         InvalidReference: ``reference`` is malformed, or the beginning of several ids.
         StoreError: the image is damaged.
     """
@@ -67,12 +67,12 @@ def find_image(layout: Layout, reference: str, platform: Platform | None = None)
 
 
 def image_config(layout: Layout, digest: str) -> dict[str, Any]:
-    """The image config of the manifest ``digest``."""
+    """Return the image config of the manifest ``digest``."""
     return layout.read_json(config_digest_of(layout, digest))
 
 
 def config_digest_of(layout: Layout, digest: str) -> str:
-    """The digest of the config that the manifest ``digest`` names: the image's id."""
+    """Return the digest of the config of the manifest ``digest``, which is the image's id."""
     descriptor = layout.read_json(digest).get("config")
     if not isinstance(descriptor, dict):
         raise StoreError(f"manifest {digest} is damaged: it has no config")
@@ -83,10 +83,10 @@ def config_digest_of(layout: Layout, digest: str) -> str:
 
 
 def layer_descriptors(layout: Layout, digest: str, config: dict[str, Any]) -> list[tuple[Descriptor, str]]:
-    """Each layer's blob and its diff ID, bottom first.
+    """Return each layer's blob and diff ID, bottom first.
 
     Raises:
-        StoreError: manifest and config don't tell of the same number of layers.
+        StoreError: manifest and config have different numbers of layers.
     """
     layers = layout.read_json(digest).get("layers")
     ids = diff_ids(config)
@@ -98,7 +98,7 @@ def layer_descriptors(layout: Layout, digest: str, config: dict[str, Any]) -> li
 
 
 def diff_ids(config: dict[str, Any]) -> list[str]:
-    """The layers' diff IDs in an image config, bottom first."""
+    """Return the layers' diff IDs in an image config, bottom first."""
     rootfs = config.get("rootfs")
     ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if ids is None:
@@ -106,12 +106,12 @@ def diff_ids(config: dict[str, Any]) -> list[str]:
     if not isinstance(ids, list) or not all(isinstance(item, str) and is_digest(item) for item in ids):
         raise StoreError("the image config is damaged: 'rootfs.diff_ids' is not a list of sha256 digests")
     if not ids:
-        raise StoreError("the image has no layers", "it is an artifact and not an image that can be run")
+        raise StoreError("the image has no layers", "it is an artifact, not an image that you can run")
     return ids
 
 
 def chain_ids(ids: Sequence[str]) -> tuple[str, ...]:
-    """The chain ID of each layer with all below it, bottom first (config.md, "Layer ChainID")."""
+    """Return the chain ID of each layer with all below it, bottom first (config.md, "Layer ChainID")."""
     chain: list[str] = []
     for diff_id in ids:
         if chain:
@@ -121,7 +121,7 @@ def chain_ids(ids: Sequence[str]) -> tuple[str, ...]:
 
 
 def choose(index: dict[str, Any], digest: str, platform: Platform) -> Descriptor:
-    """The descriptor in an image index that fits ``platform`` best.
+    """Return the descriptor in an image index that fits ``platform`` best.
 
     Raises:
         StoreError: there is none.
@@ -130,7 +130,7 @@ def choose(index: dict[str, Any], digest: str, platform: Platform) -> Descriptor
     items = [item for item in manifests if isinstance(item, dict)] if isinstance(manifests, list) else []
     if len(items) == 1 and not items[0].get("platform"):
         return items[0]
-    # An item without one, or with "unknown", is no image to run: a signature, an attestation.
+    # An item without a platform, or with "unknown", isn't an image: it is a signature or an attestation.
     platforms = [platform_of(item["platform"] if isinstance(item.get("platform"), dict) else {}) for item in items]
     position = best(platform, platforms)
     if position is not None:
@@ -154,14 +154,14 @@ def _find_descriptor(descriptors: list[Descriptor], reference: str, wanted: Refe
         name = ref_name(descriptor)
         if name == full:
             return descriptor
-        # Put there by another tool: `skopeo copy docker://alpine oci:ROOT/images:alpine`.
+        # Another tool wrote it: `skopeo copy docker://alpine oci:ROOT/images:alpine`.
         if name and loose is None and (name == reference or _full_name(name) == full):
             loose = descriptor
     return loose
 
 
 def _find_by_id(layout: Layout, descriptors: list[Descriptor], reference: str, platform: Platform) -> Descriptor | None:
-    """The image whose id begins with ``reference``."""
+    """Find the image whose id begins with ``reference``."""
     start = reference.removeprefix("sha256:")
     if len(start) < ID_DIGITS_MIN or not HEXADECIMAL.issuperset(start):
         return None
@@ -186,10 +186,10 @@ def _full_name(name: str) -> str:
 
 
 def manifest_digest(layout: Layout, descriptor: Descriptor, platform: Platform) -> str:
-    """The digest of the manifest that ``descriptor`` stands for on ``platform``.
+    """Return the digest of the manifest that ``descriptor`` means on ``platform``.
 
     Raises:
-        StoreError: it is no image, has nothing for ``platform``, or an index is damaged.
+        StoreError: it isn't an image, has nothing for ``platform``, or an index is damaged.
     """
     for _ in range(NESTED_INDEXES_MAX):
         digest = descriptor.get("digest")

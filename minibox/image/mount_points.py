@@ -1,4 +1,4 @@
-"""What a start makes in a root file system to mount on, where the image has nothing there: no doing of the container's."""
+"""Mount points that a start makes in a root file system because the image lacks them: not changes by the container."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def is_untouched(node: Node) -> bool:
-    """Is it as a start has made it: an empty file, or an empty directory?"""
+    """Tell whether a mount point is still as a start made it: an empty file or an empty directory."""
     if node.is_directory:
         return not node.children()
     return S_ISREG(node.status.st_mode) and node.status.st_size == 0
 
 
 def absent(stack: Stack, paths: Iterable[str]) -> frozenset[str]:
-    """Those of ``paths``, which are absolute, that a root file system doesn't have."""
+    """Return those of the absolute ``paths`` that a root file system doesn't have."""
     return frozenset(path for path in paths if not _has(stack.root, path[1:]))
 
 

@@ -1,6 +1,6 @@
-"""Whose files are, as an image says it: where nothing is id-mapped, those of a user namespace have ids counted from a base.
+"""Convert the owners of files to the image's ids. Without id-mapping, ids of a user namespace are counted from a base.
 
-Of no use for the ids that a whole file system is mounted with: the kernel maps these.
+You don't need this for ids that a mount maps: the kernel converts these.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ ACL_USER, ACL_GROUP = 0x02, 0x08
 
 
 class Owners:
-    """The ids of files whose root's are ``base``."""
+    """Converts the owners of files, where the ids of root are ``base``."""
 
     def __init__(self, base: Owner = (0, 0)) -> None:
         self._base = base
 
     def of(self, status: stat_result) -> Owner:
-        """Whose a file is, by its status."""
+        """Return the owner of a file by its status."""
         return self._counted(status.st_uid, 0), self._counted(status.st_gid, 1)
 
     def xattr(self, name: str, value: bytes) -> bytes:
-        """The value of an extended attribute, whatever ids it has in it."""
+        """Return the value of an extended attribute, with the ids in it converted."""
         if self._base == (0, 0):
             return value
         if name == CAPABILITY:
@@ -52,7 +52,7 @@ class Owners:
 
 
 def without_namespace(capability: bytes) -> bytes:
-    """File capabilities without an id of this host: those of revision 3 name a user namespace's root."""
+    """Remove this host's id from file capabilities: those of revision 3 contain the id of a user namespace's root."""
     magic = int.from_bytes(capability[:4], "little")
     if len(capability) != 24 or magic & REVISION_MASK != CAPABILITY_REVISION_3:
         return capability

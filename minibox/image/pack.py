@@ -1,11 +1,12 @@
-"""Packing a layer: the same content gives the same bytes, and so the same digest.
+"""Pack a layer: the same content gives the same bytes, and so the same digest.
 
-Entries are sorted by name, owners are numbers, times are the files' own in whole seconds, nothing of the machine
-or of the moment gets in: neither directory sizes, inode numbers, times of access, nor which blocks are holes. So a
-sparse file is written in full, as Docker does; compression makes little of it.
+Entries are sorted by name, owners are numbers, times are the files' own in whole seconds. Nothing depends on the
+machine or
+on the current time: no directory sizes, inode numbers or access times, and no record of which blocks are holes. So a
+sparse file is written in full, as Docker does; compression makes it small.
 
-The format is POSIX.1-2001's pax: a ustar header, preceded by a pax header where a value doesn't fit or for xattrs
-(``SCHILY.xattr.``, as OCI image-spec 1.1, layer.md has it). `tarfile` writes the same, five times slower.
+The format is POSIX.1-2001's pax: a ustar header, and before it a pax header if a value doesn't fit or there are xattrs
+(``SCHILY.xattr.``, from OCI image-spec 1.1, layer.md). `tarfile` writes the same, five times slower.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ WHITEOUT = ".wh."
 
 
 class LayerWriter:
-    """Writes one layer's tar to ``file``; `close` gives its diff ID.
+    """Writes one layer's tar to ``file``; `close` returns its diff ID.
 
-    Entries come out in the order they are added. Modes are as for chmod(2), times in seconds. Names are relative, as
-    `os.fsdecode` gives them.
+    Entries are written in the order in which you add them. Modes are as for chmod(2), times in seconds. Names are
+    relative, as `os.fsdecode` returns them.
     """
 
     def __init__(self, file: Writable, *, mtime_s: int = 0) -> None:
@@ -75,32 +76,32 @@ class LayerWriter:
         self._write(header(os.fsencode(name), SYMLINK, 0o777, (0, 0), link=link, mtime_s=self._mtime_s))
 
     def add_whiteout(self, path: str) -> None:
-        """Say that ``path`` of the layers below is not there any more."""
+        """Record that ``path`` of the layers below was removed."""
         parent, name = os.path.split(path)
         self._write(header(os.fsencode(os.path.join(parent, WHITEOUT + name)), REGULAR, 0, (0, 0)))
 
     def add_node(self, node: Node, name: str | None = None, owner: Owner | None = None) -> None:
-        """Add a file of a stack, without what is below it; a socket is left out.
+        """Add a file of a stack, without what is below it. A socket is left out.
 
-        A file that grows or shrinks meanwhile is cut or filled with zeros.
+        If a file grows or shrinks meanwhile, it is cut or filled with zeros.
 
         Args:
             name: the default is its path; ``.`` for the root.
             owner: the default is its own.
 
         Raises:
-            StoreError: the name is longer than readers of images take.
-            OSError: with the path; `stack.is_gone` when it was removed meanwhile, and then nothing is added.
+            StoreError: the name is longer than readers of images accept.
+            OSError: with the path; `stack.is_gone` if it was removed meanwhile, and then nothing was added.
         """
         status = node.status
         kind = KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
-            return  # a socket: means nothing without its process
+            return  # a socket: useless without its process
         path = (node.path or ".") if name is None else name
         entry = _directory_name(path) if kind == DIRECTORY else os.fsencode(path)
         if len(entry) > PATH_BYTES_MAX:
             raise StoreError(f"pack {ascii(path[:60])}...: its path is longer than {PATH_BYTES_MAX} bytes",
-                             "move it up, or remove it: who reads an archive takes no longer ones")  # fmt: skip
+                             "move it up, or remove it: readers of archives don't accept longer paths")  # fmt: skip
         link, xattrs, content, size = b"", {}, -1, 0
         if status.st_nlink > 1 and kind != DIRECTORY:
             first = self._inodes.get(node.identity, entry)
@@ -125,7 +126,7 @@ class LayerWriter:
             if content >= 0:
                 os.close(content)
         if status.st_nlink > 1 and kind not in (DIRECTORY, LINK):
-            self._inodes[node.identity] = entry  # not before: a link to what is gone, and not there, can't be unpacked
+            self._inodes[node.identity] = entry  # only now: a link to an entry that was never written can't be unpacked
 
     def add_below(
         self,
@@ -134,12 +135,12 @@ class LayerWriter:
         owner_of: Callable[[str, os.stat_result], Owner] | None = None,
         without: Callable[[Node], bool] = lambda node: False,
     ) -> None:
-        """Add all that is below a directory, each directory before what is in it, sorted within it.
+        """Add everything below a directory: each directory before its content, sorted within it.
 
         Args:
-            without: whether a file is left out, with all below it.
-            rename: the name of an entry, of its path in the stack.
-            owner_of: (path, status) -> (uid, gid); default: as on disk.
+            rename: returns the name of an entry for its path in the stack.
+            owner_of: (path, status) -> (uid, gid); the default is the owner on disk.
+            without: tells whether to leave out a file, with everything below it.
         """
         levels = [(directory, _sorted_children(directory))]
         while levels:
@@ -170,15 +171,15 @@ class LayerWriter:
                     node.close()
 
     def add_tree(self, directory: str, owner_of: Callable[[str, os.stat_result], Owner] | None = None) -> None:
-        """`add_below` of a directory on disk."""
+        """Add everything below a directory on disk; see `add_below`."""
         with Stack([os.open(directory, READ_DIRECTORY | os.O_CLOEXEC)], "") as stack:
             self.add_below(stack.root, owner_of=owner_of)
 
     def add_changes(self, changes: Iterable[Change]) -> int:
-        """Add what `changes.changes` finds; how many there are.
+        """Add what `changes.changes` finds, and return how many changes there are.
 
         Raises:
-            StoreError: a file's name says something else in a layer.
+            StoreError: a file's name has a special meaning in a layer.
         """
         count = 0
         for change in changes:
@@ -189,7 +190,7 @@ class LayerWriter:
                 continue
             if os.path.basename(path).startswith(WHITEOUT):
                 raise StoreError(
-                    f"pack {ascii(change.path)}: in a layer, such a name says that another file was removed",
+                    f"pack {ascii(change.path)}: in a layer, such a name means that another file was removed",
                     "remove or rename it in the container",
                 )
             try:
@@ -200,7 +201,7 @@ class LayerWriter:
         return count
 
     def close(self) -> tuple[str, int]:
-        """Finish the tar: (diff ID, size in bytes)."""
+        """Finish the tar, and return its diff ID and its size in bytes."""
         self._write(bytes(2 * BLOCK_BYTES))
         return "sha256:" + self._hasher.hexdigest(), self._size_bytes
 
@@ -224,7 +225,7 @@ class LayerWriter:
 def _read(fd: int, size: int, path: str) -> bytes:
     try:
         return os.read(fd, size)
-    except OSError as error:  # with the path: it is none of what is written
+    except OSError as error:  # with the path, so that it isn't taken for an error of writing
         raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
 
 
@@ -240,7 +241,7 @@ def header(
     xattrs: dict[str, bytes] | None = None,
     device: int = 0,
 ) -> bytes:
-    """The header of one entry, after its pax header where it needs one."""
+    """Return the header of one entry, after a pax header if it needs one."""
     records = {XATTR_HEADER_PREFIX + key: _portable(key, value) for key, value in (xattrs or {}).items()}
     for key, text in (("path", name), ("linkpath", link)):
         if len(text) > 100 or not text.isascii():
@@ -259,7 +260,7 @@ def header(
 
 
 def _pax(records: dict[str, bytes]) -> bytes:
-    """A pax header and its block."""
+    """Return a pax header with its records."""
     if any(not _is_utf8(records.get(key, b"")) for key in ("path", "linkpath")):
         records = {"hdrcharset": b"BINARY", **records}
     data = b""
@@ -292,7 +293,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _portable(name: str, value: bytes) -> bytes:
-    """An xattr's value without an id of this host."""
+    """Return an xattr's value without ids of this host."""
     return without_namespace(value) if name == CAPABILITY else value
 
 

@@ -1,9 +1,9 @@
-"""Writing a tar's entries into a root file system that others may be using: `minibox cp`.
+"""Write a tar's entries into a root file system that others may be using: `minibox cp`.
 
-Unlike a layer, it has no whiteouts, and refuses to put a file in a directory's place. Nothing that the archive says is
-trusted: each directory is opened by openat2(2) below the one that all goes into, and through no symlink that this copy
-has made. Symlinks that were there before lead on in a container, below its root, as in `docker cp`; on the host, through
-none of them. All else is done to one name in an open directory, or to what was opened by it.
+Unlike a layer, the tar has no whiteouts, and it can't replace a directory by a file. We don't trust the archive: each
+directory is opened with openat2(2) below the target directory, and never through a symlink that this copy made. In a
+container we follow symlinks that existed before, below its root, like `docker cp`; on the host we follow none.
+Everything else works on a single name in an open directory, or on a file opened that way.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ SYMLINKS_MAX = 40  # path_resolution(7)
 
 @record
 class Base:
-    """The directory that all of an archive goes into.
+    """The directory to copy to.
 
     Attributes:
-        fd: it, open; the `Placer` closes it.
+        fd: the open directory; the `Placer` closes it.
         path: its path below the root.
-        root_fd: the root, of a container; -1 on the host.
+        root_fd: the root of a container; -1 on the host.
     """
 
     fd: int
@@ -50,12 +50,12 @@ class Base:
 
 
 class Placer:
-    """Puts entries below ``base``; for use in a ``with`` statement.
+    """Writes entries below ``base``; use it in a ``with`` statement.
 
     Args:
-        owner: of all that is made; None for the owners in the archive. Who is no root of any kind
-            can't choose: then files are his.
-        privileged: set-user-ID bits and file capabilities are kept, and devices that others may open.
+        owner: the owner of all new files; None for the owners in the archive. An ordinary user can't choose: then all
+            files are that user's.
+        privileged: keep set-user-ID bits, file capabilities, and devices that others may open.
     """
 
     def __init__(self, base: Base, owner: tuple[int, int] | None, *, privileged: bool) -> None:
@@ -66,7 +66,7 @@ class Placer:
         self._parent = b""
         self._parent_fd = -1
         self._directories: dict[bytes, tuple[tar.Entry, Identity]] = {}
-        self._symlinks: set[Identity] = set()  # that this copy has made
+        self._symlinks: set[Identity] = set()  # symlinks that this copy made
 
     def __enter__(self) -> Placer:
         return self
@@ -78,16 +78,17 @@ class Placer:
         os.close(self._base.fd)
 
     def place(self, entry: tar.Entry, content: Iterable[memoryview]) -> None:
-        """Write one entry; ``content`` is a regular file's, of a sparse one without the holes.
+        """Write one entry. ``content`` is for a regular file; for a sparse one, without the holes.
 
         Raises:
-            UsageError: a directory is where a file should go, or the other way round, or a symlink is on the way.
+            UsageError: the target is a directory and the entry isn't, or the other way round, or a symlink is on the
+                way.
             StoreError: the entry's name leads out of the archive.
-            OSError: the kernel refused, with the path.
+            OSError: the kernel refused; with the path.
         """
         components = split_name(entry.name)
         if not components:
-            return  # the directory itself, which is there
+            return  # the target directory itself, which exists
         if self._owner is not None:
             entry.uid, entry.gid = self._owner
         if not self._privileged:
@@ -101,12 +102,12 @@ class Placer:
             raise OSError(error.errno, os.strerror(error.errno or 0), self._named(path)) from error
 
     def finish(self) -> None:
-        """Give directories their attributes, which filling them would change, the deepest first."""
+        """Set the attributes of directories, the deepest first. Filling them would have changed these."""
         for path in sorted(self._directories, key=lambda path: path.count(b"/"), reverse=True):
             entry, identity = self._directories[path]
             fd = self._open(path)
             try:
-                if _identity(fd) == identity:  # else somebody has put another one there
+                if _identity(fd) == identity:  # otherwise somebody replaced it
                     self._attributes.apply(fd, entry)
             finally:
                 os.close(fd)
@@ -145,7 +146,7 @@ class Placer:
             self._attributes.apply_at(name, directory, entry)
 
     def _make_directory(self, name: bytes, path: bytes, entry: tar.Entry) -> None:
-        """Make a directory, or take the one that is there, and let `_parent_fd` be it: what comes next lies in it."""
+        """Make a directory or use the existing one, and open it as `_parent_fd`: the next entries are usually in it."""
         try:
             os.mkdir(name, 0o700, dir_fd=self._parent_fd)
         except FileExistsError:
@@ -179,10 +180,10 @@ class Placer:
             self._attributes.apply(file.fileno(), entry)
 
     def _open_mounted(self, name: bytes, kind: bytes) -> int:
-        """What is mounted on a file, as on /etc/hosts, to be written to; -1 where nothing is.
+        """Open a file that is mounted on this name, as on /etc/hosts, for writing; -1 if nothing is mounted there.
 
-        It gets the content, since unlink(2) would unmount it: it is mounted in another mount namespace only. The name
-        is looked up once, as it may be another file's at any time.
+        We write into it: unlink(2) would unmount it, since it is mounted only in another mount namespace. We look up
+        the name only once, since it may become another file at any time.
         """
         fd = os.open(name, LOOK, dir_fd=self._parent_fd)
         try:
@@ -197,7 +198,7 @@ class Placer:
     # ---- directories -------------------------------------------------------------------------------
 
     def _open_parent(self, path: bytes) -> None:
-        """Let `_parent_fd` be that directory; those that the archive doesn't have an entry for are made."""
+        """Open a directory as `_parent_fd`. Make missing ones, for which the archive has no entry."""
         if self._parent_fd >= 0 and path == self._parent:
             return
         self._forget_parent()
@@ -221,7 +222,7 @@ class Placer:
         """Open a directory.
 
         Raises:
-            UsageError: a symlink is on the way to it that leads nowhere.
+            UsageError: a symlink that we don't follow is on the way.
             OSError: FileNotFoundError, or the kernel refused.
         """
         try:
@@ -234,12 +235,12 @@ class Placer:
             if error.errno == ENOTDIR:
                 raise
             raise UsageError(
-                f"cannot write to {self._shown(path)}: a symlink is on the way, and a copy goes through none",
+                f"cannot write to {self._shown(path)}: a symlink is on the way, and cp doesn't follow it",
                 "copy to another directory, or remove the symlink first",
             ) from error
 
     def _follow(self, path: bytes) -> bytes:
-        """The path of a directory below the container's root, where symlinks that were there before lead; b"" for none.
+        """Resolve a directory's path below the container's root, without symlinks of this copy; b"" if that fails.
 
         Raises:
             OSError: FileNotFoundError, or the kernel refused.
@@ -279,7 +280,7 @@ class Placer:
 
 
 class _Pieces:
-    """Content in pieces of the lengths that are asked for."""
+    """Cuts content into pieces of given lengths."""
 
     def __init__(self, content: Iterable[memoryview]) -> None:
         self._content = iter(content)
@@ -295,7 +296,7 @@ class _Pieces:
 
 
 def _mount_id(fd: int) -> bytes:
-    """Which mount a file is seen through; proc_pid_fdinfo(5), Linux 3.15."""
+    """Return the id of the mount that a file was opened through; proc_pid_fdinfo(5), Linux 3.15."""
     with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
         return next(line for line in file if line.startswith(b"mnt_id:"))
 

@@ -1,4 +1,4 @@
-"""Platforms as OCI writes them, ``linux/arm64`` or ``linux/arm/v7``, and which of an index's a machine runs.
+"""Platforms in OCI's form, ``linux/arm64`` or ``linux/arm/v7``, and which of those in an index a machine can run.
 
 Source: OCI image-spec 1.1, image-index.md ("platform"); the words are Go's GOOS and GOARCH.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-# What uname and users call an architecture, and what OCI calls it: with its variant, where that matters.
+# What uname and users call an architecture, and OCI's name for it, with a variant if that matters.
 ARCHITECTURES = {
     "x86_64": ("amd64", ""),
     "x86-64": ("amd64", ""),
@@ -33,7 +33,7 @@ ARCHITECTURES = {
     "loongarch64": ("loong64", ""),
 }
 ARM_VARIANTS = ("v8", "v7", "v6", "v5")
-# What an architecture's processors run besides it, best first.
+# What else an architecture's processors can run, best first.
 ALSO_RUNS = {"amd64": (("386", ""),), "arm64": tuple(("arm", variant) for variant in ARM_VARIANTS)}
 DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7"}
 WORD = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -41,7 +41,7 @@ WORD = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
 
 @record
 class Platform:
-    """An operating system and a processor; ``variant`` is "" where the architecture has no kinds."""
+    """An operating system and an architecture; ``variant`` is "" if the architecture has no variants."""
 
     os: str
     architecture: str
@@ -52,17 +52,17 @@ class Platform:
 
 
 def host_platform() -> Platform:
-    """This machine's."""
+    """Return this machine's platform."""
     return _platform("linux", os.uname().machine, "")
 
 
 def host_architecture() -> str:
-    """This machine's architecture in OCI's words: ``amd64``, ``arm64``."""
+    """Return this machine's architecture in OCI's form: ``amd64``, ``arm64``."""
     return host_platform().architecture
 
 
 def parse_platform(text: str) -> Platform:
-    """The platform that a user means by ``OS/ARCH[/VARIANT]`` or by ``ARCH`` alone.
+    """Parse ``OS/ARCH[/VARIANT]``, or ``ARCH`` alone.
 
     Raises:
         UsageError: it is neither.
@@ -78,18 +78,18 @@ def parse_platform(text: str) -> Platform:
 
 
 def platform_of(value: Mapping[str, Any]) -> Platform:
-    """The platform in an index's descriptor (its ``platform``) or in an image config."""
+    """Return the platform in an index's descriptor (its ``platform``) or in an image config."""
     texts = [value.get(name) for name in ("os", "architecture", "variant")]
     return Platform(*(text if isinstance(text, str) else "" for text in texts))
 
 
 def runs(wanted: Platform, offered: Platform) -> bool:
-    """Whether a machine of the platform ``wanted`` runs what is made for ``offered``."""
+    """Tell whether a machine of the platform ``wanted`` can run an image for ``offered``."""
     return _rank(wanted, offered) is not None
 
 
 def best(wanted: Platform, offered: Iterable[Platform]) -> int | None:
-    """The position of what fits ``wanted`` best: exactly, before what its processors run besides; or None."""
+    """Return the position of the best match for ``wanted``, or None. An exact match is better than others that run."""
     ranked = [(rank, index) for index, item in enumerate(offered) if (rank := _rank(wanted, item)) is not None]
     return min(ranked)[1] if ranked else None
 
@@ -100,7 +100,7 @@ def _platform(system: str, architecture: str, variant: str) -> Platform:
 
 
 def _rank(wanted: Platform, offered: Platform) -> int | None:
-    """0 for the best fit, more for a worse one, None for none."""
+    """Return 0 for the best match, more for a worse one, None for no match."""
     if offered.os != wanted.os:
         return None
     name, variant = offered.architecture, offered.variant
@@ -112,7 +112,7 @@ def _rank(wanted: Platform, offered: Platform) -> int | None:
 
 
 def _choices(wanted: Platform) -> list[tuple[str, str]]:
-    """What ``wanted`` runs, architecture and variant, best first."""
+    """Return what ``wanted`` can run, as (architecture, variant), best first."""
     name, variant = wanted.architecture, wanted.variant or DEFAULT_VARIANTS.get(wanted.architecture, "")
     own = [(name, variant)]
     if name == "arm" and variant in ARM_VARIANTS:

@@ -1,4 +1,4 @@
-"""The programs of ``base``: from busybox where one can be had, else the host's own."""
+"""The programs for the image ``base``: busybox if we can get one, otherwise the host's own programs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Programs:
     """What goes into the image.
 
     Attributes:
-        files: content by name, all executable.
+        files: content by name; all files are executable.
         links: targets of symlinks by name.
-        origin: where from, in words, for the image's label.
+        origin: says where they come from, for the image's label.
     """
 
     files: dict[str, bytes]
@@ -39,12 +39,12 @@ class Programs:
 
 
 def collect(recipe: dict[str, Any]) -> Programs:
-    """Programs by the ``[programs]`` table of a recipe.
+    """Collect programs according to the ``[programs]`` table of a recipe.
 
-    ``sources`` says in what order to try ``host-busybox``, ``package-busybox`` and ``host-binaries``.
+    ``sources`` says in which order to try ``host-busybox``, ``package-busybox`` and ``host-binaries``.
 
     Raises:
-        StoreError: none of them can be had.
+        StoreError: none of them is available.
     """
     tried = []
     for source in recipe["sources"]:
@@ -63,7 +63,7 @@ def collect(recipe: dict[str, Any]) -> Programs:
 
 
 def from_host_busybox() -> Programs:
-    """From a static busybox of the host."""
+    """Take the programs from a static busybox of the host."""
     for path in (*BUSYBOX_PATHS, *(f"{part}/busybox" for part in os.environ.get("PATH", "").split(":") if part)):
         if os.access(path, os.X_OK) and is_static(path):
             return _from_busybox(path, f"busybox of the host, {path}")
@@ -71,14 +71,14 @@ def from_host_busybox() -> Programs:
 
 
 def from_package(package: str) -> Programs:
-    """From the distribution's package, downloaded into a temporary directory and not installed."""
+    """Take the programs from the distribution's package, downloaded to a temporary directory and not installed."""
     with tempfile.TemporaryDirectory(prefix="minibox-") as directory:
         # apt drops root to the user _apt, who must be able to write here.
         os.chmod(directory, 0o755)
         _run(["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", package], cwd=directory)
         archives = [name for name in os.listdir(directory) if name.endswith(".deb")]
         if not archives:
-            raise StoreError(f"apt-get download {package} brought nothing")
+            raise StoreError(f"apt-get download {package} downloaded nothing")
         _run(["dpkg-deb", "-x", archives[0], "tree"], cwd=directory)
         for path in ("bin/busybox", "usr/bin/busybox"):
             if os.access(f"{directory}/tree/{path}", os.X_OK) and is_static(f"{directory}/tree/{path}"):
@@ -87,21 +87,21 @@ def from_package(package: str) -> Programs:
 
 
 def from_host_binaries(names: list[str], others: list[str]) -> Programs:
-    """From the host's own binaries, each with its libraries and loader; what is absent is left out.
+    """Take the host's own binaries with their libraries and loaders. Missing ones are left out.
 
     Args:
-        names: commands, found in the standard directories.
+        names: commands to find in the standard directories.
         others: paths of data files that they need.
 
     Raises:
-        StoreError: the host has not even ``sh``, or no loader lists its libraries.
+        StoreError: the host doesn't even have ``sh``, or a loader can't list its libraries.
     """
     files: dict[str, bytes] = {}
     for name in names:
         path = _which(name)
         if path is None:
             continue
-        # /usr/bin/awk may be a link by the alternatives system: take what it leads to.
+        # /usr/bin/awk may be a link of the alternatives system: take its target.
         files[f"bin/{name}"] = _read(os.path.realpath(path))
         for inside, library in libraries(path):
             files.setdefault(inside, _read(library))
@@ -114,9 +114,9 @@ def from_host_binaries(names: list[str], others: list[str]) -> Programs:
 
 
 def libraries(path: str) -> list[tuple[str, str]]:
-    """The loader and the shared libraries of a program: (name in the image, path on the host).
+    """Return the loader and the shared libraries of a program as (name in the image, path on the host).
 
-    The loader itself is asked (``ld.so --list``, see ld.so(8)): it alone knows its search path.
+    Ask the loader itself (``ld.so --list``, see ld.so(8)): only it knows its search path.
     """
     loader = interpreter(path)
     if not loader:
@@ -125,14 +125,14 @@ def libraries(path: str) -> list[tuple[str, str]]:
     for line in lines_of(_run([loader, "--list", path])):
         _, arrow, rest = line.partition("=>")
         library = (rest if arrow else line).rpartition("(")[0].strip()
-        # Kept at its place: each distribution's loader searches other directories.
+        # Keep its path: each distribution's loader searches other directories.
         if library.startswith("/") and os.path.realpath(library) != os.path.realpath(loader):
             found.append((library.lstrip("/"), library))
     return found
 
 
 def is_static(path: str) -> bool:
-    """Whether ``path`` is an ELF program that needs no loader."""
+    """Tell whether ``path`` is an ELF program that needs no loader."""
     try:
         return interpreter(path) == ""
     except (OSError, StoreError):
@@ -140,10 +140,10 @@ def is_static(path: str) -> bool:
 
 
 def interpreter(path: str) -> str:
-    """The loader that an ELF program names (its PT_INTERP, elf(5)), "" for a static one.
+    """Return the loader of an ELF program (its PT_INTERP, elf(5)); "" for a static one.
 
     Raises:
-        StoreError: ``path`` is no ELF program.
+        StoreError: ``path`` isn't an ELF program.
     """
     with open(path, "rb") as file:
         for kind, offset, size in _program_headers(file.read(1 << 16), path):
@@ -154,7 +154,7 @@ def interpreter(path: str) -> str:
 
 
 def _program_headers(data: bytes, path: str) -> Iterator[tuple[int, int, int]]:
-    """(p_type, p_offset, p_filesz) of each program header."""
+    """Yield (p_type, p_offset, p_filesz) of each program header."""
     if len(data) < 64 or data[:4] != b"\x7fELF":
         raise StoreError(f"{path} is not an ELF program")
     order = "<" if data[5] == 1 else ">"
@@ -186,7 +186,7 @@ def _which(name: str) -> str | None:
         path = f"{directory}/{name}"
         if os.access(path, os.X_OK):
             try:
-                interpreter(path)  # scripts are passed over: their interpreter may not be in the image
+                interpreter(path)  # skips scripts: the image may lack their interpreter
             except (OSError, StoreError):
                 continue
             return path
@@ -199,7 +199,7 @@ def _read(path: str) -> bytes:
 
 
 def _run(command: list[str], cwd: str | None = None) -> str:
-    """The standard output of a host's program; its failure is a `StoreError` with its last words."""
+    """Run a program of the host and return its output. If it fails, raise a `StoreError` with its last line."""
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What long work on an image tells of itself while it goes on; the command line draws it."""
+"""Progress reports of long operations on images; the command line shows them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     OnProgress = Callable[["Progress"], None]
 
-# Docker's words, as far as it has them.
+# Docker's words, where it has any.
 PULLING = "Pulling fs layer"
 WAITING = "Waiting"
 DOWNLOADING = "Downloading"
@@ -28,13 +28,13 @@ MOUNTED = "Mounted from"
 
 @record
 class Progress:
-    """One step of one blob. May come from any thread.
+    """A report about one blob. It may come from any thread.
 
     Attributes:
-        digest: of the blob.
+        digest: the blob's digest.
         state: one of the constants above.
-        done_bytes, total_bytes: how far it is, where that is known.
-        detail: of ``RETRYING`` the reason, of ``MOUNTED`` the repository.
+        done_bytes, total_bytes: how far it is, if known.
+        detail: the reason of ``RETRYING``, the repository of ``MOUNTED``.
     """
 
     digest: str
@@ -45,4 +45,4 @@ class Progress:
 
 
 def silent(_: Progress) -> None:
-    """For who doesn't want to know."""
+    """Ignore progress reports."""

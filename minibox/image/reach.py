@@ -1,6 +1,6 @@
-"""What belongs to what: the blobs and layers that a descriptor leads to.
+"""Find the blobs and layers that a descriptor refers to, to remove or to count them.
 
-For who removes, and for who counts: read leniently, since what is damaged may still name what is whole.
+It reads leniently: something damaged may still refer to something intact.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
     from minibox.image.layout import Layout
 
-#: Members of a manifest that lead on; its layers are not even opened.
+#: Members of a manifest to follow. Layers are not opened.
 DOCUMENTS = ("config", "subject")
 
 
 @record
 class Reach:
-    """Digests of blobs, whether they are there or not, and chain IDs of layers, unpacked or not."""
+    """Digests of blobs, whether they exist or not, and chain IDs of layers, whether they are unpacked or not."""
 
     blobs: frozenset[str]
     chain_ids: frozenset[str]
 
 
 def reach(layout: Layout, digests: Iterable[str]) -> Reach:
-    """All that the blobs of ``digests`` lead to, themselves too: indexes, manifests, configs, layers."""
+    """Return these blobs and everything that they refer to: indexes, manifests, configs, layers."""
     blobs: set[str] = set()
     layers: set[str] = set()
     waiting = [digest for digest in digests if isinstance(digest, str)]
@@ -60,7 +60,7 @@ def _digests(descriptors: Any) -> list[str]:
 
 
 def _read(layout: Layout, digest: str) -> dict[str, Any]:
-    """The document in a blob, {} when there is none; its digest isn't looked at."""
+    """Return the JSON object in a blob, {} if there is none, without verifying the digest."""
     try:
         with open(open_to_read(layout.blob_path(digest)), "rb") as file:
             data = file.read(JSON_BLOB_BYTES_MAX + 1)

@@ -1,6 +1,6 @@
-"""index.json made anew, when it is damaged: the images are found among the blobs, and have no names any more.
+"""Rebuild a damaged index.json: find the images among the blobs. They have no names any more.
 
-Names are not guessed: whoever runs an image by its name must get what it was given to.
+We don't guess names: whoever runs an image by its name must get the image that was given that name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BEGINNING = b"{"
 
 
 def rebuild(layout: Layout) -> int:
-    """Write index.json and oci-layout anew; how many images there are.
+    """Rebuild index.json and oci-layout, and return the number of images.
 
     Raises:
         StoreError: the disk is full, or the kernel refused.
@@ -40,7 +40,7 @@ def _digests(layout: Layout) -> list[str]:
 
 
 def _manifest(layout: Layout, digest: str) -> Descriptor | None:
-    """The descriptor of a blob that is the manifest of an image, whole with its config."""
+    """Return the descriptor of a blob that is an image's manifest, if it and its config are intact; otherwise None."""
     try:
         data = layout.read_blob(digest)
         manifest = json.loads(data) if data.startswith(BEGINNING) else {}

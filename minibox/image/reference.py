@@ -1,7 +1,7 @@
 """Image references as Docker users write them: ``base``, ``debian:12``, ``host:5000/team/app@sha256:...``.
 
 Grammar: https://github.com/distribution/reference, with Docker's defaults: registry ``docker.io``,
-``library/`` for a bare name there, tag ``latest``. Written by hand: ``re`` would cost a start 5 ms.
+``library/`` for a bare name there, tag ``latest``. Parsed by hand, since importing ``re`` would add 5 ms to a start.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _DIGEST_HEX_LENGTH = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 @record
 class Reference:
-    """A reference in full: nothing is left to a default.
+    """A full reference, with all defaults filled in.
 
-    ``tag`` is empty only when a ``digest`` ("sha256:<hex>") is given without one.
+    ``tag`` is empty only if there is a ``digest`` ("sha256:<hex>") and no tag was given.
     """
 
     domain: str
@@ -50,7 +50,7 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """As short as a user would write it: ``debian:12``; the tag is always shown."""
+        """The short form that a user would write, ``debian:12``, always with the tag."""
         name = self.name
         if self.domain == DEFAULT_DOMAIN:
             name = self.path.removeprefix(OFFICIAL_PREFIX) if self.path.count("/") == 1 else self.path
@@ -58,10 +58,10 @@ class Reference:
 
 
 def parse(text: str) -> Reference:
-    """The `Reference` that ``text`` means, defaults filled in.
+    """Parse a reference, and fill in defaults.
 
     Raises:
-        InvalidReference: ``text`` is not a reference; the message says which part and why.
+        InvalidReference: ``text`` is not a reference; the message says which part is wrong and why.
     """
     if not text:
         _fail(text, "it is empty", "write NAME[:TAG][@DIGEST], such as debian:12")
@@ -85,18 +85,18 @@ def parse(text: str) -> Reference:
 
 
 def is_digest(text: str) -> bool:
-    """Whether ``text`` is ``sha256:`` and 64 lower-case hexadecimal digits: safe to make a file name of."""
+    """Tell whether ``text`` is ``sha256:`` and 64 lower-case hexadecimal digits: safe as a file name."""
     return len(text) == 71 and text.startswith("sha256:") and _HEX.issuperset(text[7:])
 
 
 def is_tag(text: str) -> bool:
-    """Whether ``text`` can be a tag."""
+    """Tell whether ``text`` can be a tag."""
     return 0 < len(text) <= TAG_LENGTH_MAX and _TAG.issuperset(text) and text[0] in _WORD
 
 
 def _split_domain(text: str, rest: str) -> tuple[str, str]:
     first, slash, remainder = rest.partition("/")
-    # As in Docker: a first part is a registry when it can't be a path component.
+    # As in Docker, the first part is a registry if it can't be a path component.
     if not slash or not ("." in first or ":" in first or first == "localhost" or first != first.lower()):
         domain, path = DEFAULT_DOMAIN, rest
     else:
@@ -157,7 +157,7 @@ def _check_tag(text: str, tag: str) -> None:
     if len(tag) > TAG_LENGTH_MAX:
         _fail(text, f"the tag is longer than {TAG_LENGTH_MAX} characters")
     if not is_tag(tag):
-        _fail(text, f"{tag!r} is not a tag: letters, digits, '_', '.' and '-' can be in one")
+        _fail(text, f"{tag!r} is not a tag: it may contain letters, digits, '_', '.' and '-'")
 
 
 def _check_digest(text: str, digest: str) -> None:
@@ -166,9 +166,9 @@ def _check_digest(text: str, digest: str) -> None:
     if length is None:
         _fail(text, f"{digest!r} is not a digest", "a digest is sha256: and 64 hexadecimal digits")
     if len(encoded) != length or not _HEX.issuperset(encoded):
-        _fail(text, f"a digest by {algorithm} has {length} lower-case hexadecimal digits")
+        _fail(text, f"a {algorithm} digest has {length} lower-case hexadecimal digits")
 
 
 def _fail(text: str, why: str, hint: str | None = None) -> NoReturn:
-    # ascii(): a reference with control characters stays one line.
+    # ascii() keeps a reference with control characters on one line.
     raise InvalidReference(f"invalid reference {ascii(text)}: {why}", hint)

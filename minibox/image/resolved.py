@@ -1,4 +1,4 @@
-"""An image of the store, as a reference names it. On the hot path."""
+"""The image that a reference names. On the hot path."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class ResolvedImage:
     """An image of the store.
 
     Attributes:
-        reference: the name in full, ``docker.io/library/base:latest``.
-        digest: of the manifest, ``sha256:<hex>``.
+        reference: the full name, ``docker.io/library/base:latest``.
+        digest: the digest of the manifest, ``sha256:<hex>``.
         config: the OCI image config (application/vnd.oci.image.config.v1+json) as parsed JSON.
-        chain_ids: of the layers, bottom first, ``sha256:<hex>``.
-        config_digest: of the config, which is what users see as the image's id.
+        chain_ids: the chain IDs of the layers, bottom first, ``sha256:<hex>``.
+        config_digest: the digest of the config, which users see as the image's id.
     """
 
     reference: str

@@ -1,10 +1,10 @@
-"""Directories stacked as overlayfs does it, read without mounting them.
+"""Read directories as if overlayfs stacked them, without mounting them.
 
-Mounting would need a mount namespace, and would hide which layer a file comes from; two stacks that share layers
-are compared by just that. Works on layers, on the upperdir of a container that runs, and on plain trees.
+Mounting would need a mount namespace, and would hide which layer a file comes from: exactly what we use to compare
+two stacks that share layers. It works on layers, on the upperdir of a running container, and on plain trees.
 
-A container that runs may change the topmost directory while it is read. So a file of it is looked up once, in its
-directory's descriptor, and everything that is told or read of it is of that descriptor. No symlink is followed.
+A running container may change the topmost directory while we read it. So we look up each file only once, in its
+directory's descriptor, and read everything else through the file's own descriptor. We follow no symlinks.
 
 Source: https://docs.kernel.org/filesystems/overlayfs.html.
 """
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 AS_ON_DISK = Owners()
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-LIST_OPEN = os.O_RDONLY | os.O_DIRECTORY  # of what is open already
+LIST_OPEN = os.O_RDONLY | os.O_DIRECTORY  # for a directory that is open already
 LOOK = os.O_PATH | os.O_NOFOLLOW
-# Where overlayfs keeps its marks: root's mounts, and mounts with userxattr.
+# Prefixes of the xattrs with overlayfs's marks: in root's mounts, and in mounts with userxattr.
 ROOTS_MARKS, USERS_MARKS = "trusted.overlay.", "user.overlay."
 FIRST_USER_NAMESPACE = "user:[4026531837]"  # PROC_USER_INIT_INO of linux/proc_ns.h
-#: A tree may be deeper than a process may have descriptors: of the directories on the way down so many are kept open.
+#: A tree may be deeper than the limit of open descriptors, so we keep only this many directories open.
 DIRECTORIES_OPEN_MAX = 16
 
 
 @record
 class Child:
-    """A name in a directory, as its listing has it.
+    """A name in a directory's listing.
 
     Attributes:
-        layers: the layers that have a part in it, topmost first: many for a directory, one for anything else.
+        layers: the layers that it comes from, topmost first: several for a merged directory, one for anything else.
     """
 
     layers: tuple[int, ...]
@@ -51,18 +51,18 @@ class Child:
 
 
 class Node:
-    """A file of a stack that is open; for use in a ``with`` statement.
+    """An open file of a stack; use it in a ``with`` statement.
 
     Attributes:
         path: relative to the root, "" for the root itself.
-        layers: as of `Child`.
-        status: as its topmost layer has it.
+        layers: see `Child`.
+        status: its status in its topmost layer.
     """
 
     __slots__ = ("_fd", "_stack", "layers", "path", "status")
 
     def __init__(self, stack: Stack, path: str, layers: tuple[int, ...], fd: int) -> None:
-        """``fd`` is one of O_PATH, and closed with the node."""
+        """``fd`` was opened with O_PATH, and is closed with the node."""
         self._stack, self._fd = stack, fd
         self.path, self.layers = path, layers
         self.status = os.fstat(fd)
@@ -76,7 +76,7 @@ class Node:
         self.close()
 
     def close(self) -> None:
-        """Twice is fine."""
+        """Close the descriptor. You may call this twice."""
         fd, self._fd = self._fd, -1
         self._stack.held.pop(self, None)
         if fd >= 0:
@@ -88,10 +88,10 @@ class Node:
 
     @property
     def fd(self) -> int:
-        """A descriptor of O_PATH, until another node is used.
+        """An O_PATH descriptor, valid until you use another node.
 
         Raises:
-            OSError: with the path; `is_gone` when it had to be opened again, and is not there any more.
+            OSError: with the path; `is_gone` if it had to be opened again, but was removed meanwhile.
         """
         if self._fd < 0:
             self._fd = self._stack.open_beneath(self.layers[0], self.path, LOOK | os.O_DIRECTORY)
@@ -99,26 +99,26 @@ class Node:
                 self.close()
                 raise FileNotFoundError(ENOENT, os.strerror(ENOENT), self.path)
         if self.is_directory:
-            self._stack.hold(self)  # as the one that was used last
+            self._stack.hold(self)  # mark it as the last used
         return self._fd
 
     @property
     def proc_path(self) -> str:
-        """A path of what is open; of a symlink, itself."""
+        """A path of the open file; for a symlink, of the symlink itself."""
         return f"/proc/self/fd/{self.fd}"
 
     @property
     def owner(self) -> Owner:
-        """Whose it is, as the image's ids are."""
+        """Its owner, in the image's ids."""
         return self._owners.of(self.status)
 
     @property
     def identity(self) -> tuple[int, int]:
-        """Which inode it is."""
+        """Its device and inode number."""
         return self.status.st_dev, self.status.st_ino
 
     def open(self, flags: int) -> int:
-        """Open it to be read: a file, or a directory.
+        """Open the file or directory for reading.
 
         Raises:
             OSError: with the path.
@@ -129,14 +129,14 @@ class Node:
             raise OSError(error.errno, os.strerror(error.errno or 0), self.path or ".") from error
 
     def readlink(self) -> bytes:
-        """The target of a symlink."""
+        """Return the target of a symlink."""
         return os.readlink(b"", dir_fd=self.fd)
 
     def xattrs(self) -> dict[str, bytes]:
-        """The extended attributes that a layer may have: an image's, not the host's.
+        """Return the extended attributes that a layer may have: those of the image, not of the host.
 
         Raises:
-            Unsupported: the file's content is in another layer (metacopy), which our mounts forbid.
+            Unsupported: the file's content is in another layer (metacopy). Our mounts forbid that.
         """
         found, marks, name = {}, self._stack.marks, self.proc_path
         for key in sorted(os.listxattr(name)):
@@ -148,20 +148,20 @@ class Node:
         return found
 
     def all_xattrs(self) -> dict[str, bytes]:
-        """All of them, overlayfs's marks and the kernel's too."""
+        """Return all extended attributes, also overlayfs's marks and those of the kernel."""
         name = self.proc_path
         return {key: self._owners.xattr(key, os.getxattr(name, key)) for key in os.listxattr(name)}
 
     def children(self) -> dict[str, Child]:
-        """What is in a directory, in no order.
+        """Return the content of a directory, in no order.
 
         Raises:
             OSError: with the path.
-            Unsupported: overlayfs has moved it (redirect_dir), which our mounts forbid.
+            Unsupported: overlayfs moved the directory (redirect_dir). Our mounts forbid that.
         """
         files: dict[str, int] = {}
         directories: dict[str, list[int]] = {}
-        covered: set[str] = set()  # what is no directory, or removed: layers below add nothing to it
+        covered: set[str] = set()  # files and removed names, which hide those in the layers below
         for layer in self.layers:
             for name, kind in self._scan(layer):
                 if name in covered:
@@ -178,10 +178,10 @@ class Node:
         return found
 
     def child(self, name: str, listed: Child) -> Node:
-        """Open what is in a directory: it may be of another kind than when it was listed.
+        """Open a name in a directory. It may have changed its type since it was listed.
 
         Raises:
-            OSError: with the path; `is_gone` when it was removed since.
+            OSError: with the path; `is_gone` if it was removed since.
         """
         layer, path = listed.layers[0], self._path_of(name)
         node = Node(self._stack, path, listed.layers, self._look(layer, name))
@@ -200,7 +200,7 @@ class Node:
             raise
 
     def find(self, name: str) -> Node | None:
-        """Open what is in a directory by its name; None when nothing is."""
+        """Open a name in a directory without listing it; None if it doesn't exist."""
         layers: list[int] = []
         for layer in self.layers:
             try:
@@ -236,8 +236,10 @@ class Node:
             raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
 
     def _scan(self, layer: int) -> list[tuple[str, int]]:
-        """Name and type (as of ``st_mode``) of what one layer has in it: 0 for a whiteout, and for a file whose
-        type the listing doesn't tell and nobody needs, ``S_IFREG``."""
+        """Return name and type (as in ``st_mode``) of this directory's entries in one layer.
+
+        The type is 0 for a whiteout, and ``S_IFREG`` for other files that aren't directories.
+        """
         marks = self._stack.marks
         if layer == self.layers[0]:
             fd = self.open(LIST_OPEN)
@@ -263,11 +265,11 @@ class Node:
 
 
 class Stack:
-    """A stack of directories; for use in a ``with`` statement. The nodes of it are used in one thread.
+    """A stack of directories; use it in a ``with`` statement, and its nodes in one thread.
 
     Attributes:
-        identities: device and inode of each directory: two stacks share a layer when they are equal.
-        root: the node of all of them.
+        identities: device and inode of each directory. Two stacks share a layer if these are equal.
+        root: the merged root directory.
     """
 
     def __init__(
@@ -275,15 +277,15 @@ class Stack:
     ) -> None:
         """
         Args:
-            fds: of the directories, topmost first (O_PATH will do); closed with the stack. Only the topmost may be
-                changed by others meanwhile. The only one may be of a file, which is the root then.
+            fds: the open directories, topmost first (O_PATH suffices); closed with the stack. Others may change only
+                the topmost one meanwhile. If there is only one, it may be a file, which is then the root.
             marks: `ROOTS_MARKS` or `USERS_MARKS`; "" for a single tree, which has no whiteouts.
-            without: devices, as of ``st_dev``, whose directories are taken for empty: /proc and its like.
-            owners: of the topmost directory's files, where they aren't as on disk.
+            without: devices (``st_dev``) whose directories count as empty: /proc and the like.
+            owners: converts the owners of the topmost directory's files, if they differ from those on disk.
         """
         self.marks, self.without, self.owners = marks, without, owners or AS_ON_DISK
         self._fds = tuple(fds)
-        self.held: dict[Node, None] = {}  # directories that are open, the last used last
+        self.held: dict[Node, None] = {}  # open directories, the last used last
         statuses = [os.fstat(fd) for fd in self._fds]
         self.identities = tuple((status.st_dev, status.st_ino) for status in statuses)
         self.root = self._root() if fds else _Nothing(self)
@@ -301,22 +303,22 @@ class Stack:
             os.close(fd)
 
     def identity(self, child: Child) -> tuple[tuple[int, int], ...]:
-        """The layers that a file is made of: where they are the same in another stack, so is the whole file."""
+        """Return the layers that a file comes from. If they are equal in another stack, the file is the same."""
         return tuple(self.identities[layer] for layer in child.layers)
 
     def open_beneath(self, layer: int, path: str, flags: int) -> int:
-        """A descriptor of a path as one layer has it; OSError has the path."""
+        """Open a path in one layer; an OSError has the path."""
         return open_beneath(self._fds[layer], path or ".", flags)
 
     def hold(self, node: Node) -> None:
-        """Keep a directory open, and close the one that was used longest ago if there are too many."""
+        """Keep a directory open. If there are too many, close the one that was used longest ago."""
         self.held.pop(node, None)
         self.held[node] = None
         if len(self.held) > DIRECTORIES_OPEN_MAX:
             next(iter(self.held)).close()
 
     def merging(self, node: Node) -> tuple[int, ...]:
-        """Those of the layers that have a directory which are seen: none below one that is opaque."""
+        """Return the layers of a directory that are visible: none below an opaque one."""
         opaque = f"{self.marks}opaque"
         for number, layer in enumerate(node.layers[:-1], 1):
             topmost = number == 1
@@ -347,18 +349,18 @@ class _Nothing(Node):
 
 
 def own_marks() -> str:
-    """Where overlayfs keeps its marks in mounts of the caller's: root of a user namespace can't read trusted ones."""
+    """Return the prefix of overlayfs's marks in our mounts: root of a user namespace can't read trusted xattrs."""
     ours = os.geteuid() == 0 and os.readlink("/proc/self/ns/user") == FIRST_USER_NAMESPACE
     return ROOTS_MARKS if ours else USERS_MARKS
 
 
 def is_whiteout(status: os.stat_result) -> bool:
-    """Whether overlayfs says by this file that there is none of its name."""
+    """Tell whether a file is a whiteout of overlayfs, which hides its name in the layers below."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def is_gone(error: OSError) -> bool:
-    """Whether a file that was listed has been removed or replaced since."""
+    """Tell whether an error means that a listed file was removed or replaced since."""
     return error.errno in (ENOENT, ENOTDIR, ELOOP)
 
 
@@ -372,5 +374,5 @@ def _kind_of_special(entry: os.DirEntry[str]) -> int:
 def _elsewhere(path: str, feature: str) -> Unsupported:
     return Unsupported(
         f"read /{path}: overlayfs keeps it elsewhere ({feature})",
-        f"it was mounted by another tool, or by another minibox; mount it with {feature}=off",
+        f"it was mounted by another tool or another minibox; mount it with {feature}=off",
     )

@@ -1,12 +1,12 @@
-"""The image store: what a start asks of it, and no more, for this is the hot path.
+"""The image store: only what a start needs of it, because this is the hot path.
 
 On disk under ``root``:
 
     images/                  an OCI image layout (`minibox.image.layout`), readable by other tools
     layers/<chain id>/diff   unpacked layers (`minibox.image.layer`)
-    cache/resolve/           answers of `ImageStore.resolve`, by reference, in marshal
+    cache/resolve/           cached answers of `ImageStore.resolve`, by reference, in marshal format
 
-Everything that reads JSON, hashes or unpacks is imported when it is needed.
+Code that reads JSON, hashes or unpacks is imported when needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CACHED_REFERENCE_LENGTH_MAX = 200
 
 
 class ImageStore:
-    """The images under ``root``. Making one touches nothing on disk."""
+    """The images under ``root``. Making this object touches nothing on disk."""
 
     __slots__ = ("_cache_path", "_index_path", "_resolved_version", "root")
 
@@ -39,13 +39,13 @@ class ImageStore:
 
     @property
     def layout(self) -> Layout:
-        """The OCI image layout that holds the blobs and the names."""
+        """The OCI image layout with the blobs and the names."""
         from minibox.image.layout import Layout
 
         return Layout(self.root)
 
     def resolve(self, reference: str) -> ResolvedImage:
-        """The image that ``reference`` names; ``base`` is made when it is not there yet.
+        """Find the image that ``reference`` names; make a built-in one if it doesn't exist yet.
 
         ``reference`` may be a name, ``NAME@DIGEST``, a digest, or the beginning of an image's id.
 
@@ -63,11 +63,11 @@ class ImageStore:
         return self._resolve_uncached(reference, cache_name)
 
     def is_unchanged(self) -> bool:
-        """Whether no image was added, named or removed since the last `resolve` looked."""
+        """Tell whether no image was added, named or removed since the last `resolve`."""
         return self._resolved_version == self._index_version()
 
     def layer_sources(self, image: ResolvedImage) -> tuple[LayerSource, ...]:
-        """Where the layers of ``image`` come from, bottom first: for `minibox.storage.drivers.Snapshotter.unpack`.
+        """Return the sources of an image's layers, bottom first, for `minibox.storage.drivers.Snapshotter.unpack`.
 
         Raises:
             StoreError: a blob is missing or the manifest damaged.
@@ -82,14 +82,14 @@ class ImageStore:
         )
 
     def names(self) -> tuple[str, ...]:
-        """The names of all images in the store, in full, sorted."""
+        """Return the full names of all images in the store, sorted."""
         return self.layout.names()
 
     def _resolve_uncached(self, reference: str, cache_name: str | None) -> ResolvedImage:
         from minibox.image import base
         from minibox.image.manifest import find_image
 
-        # The version was taken before the index is read: should it change in between, the entry never matches.
+        # The version was read before the index. If the index changes in between, the cache entry never matches.
         version = self._resolved_version
         image = find_image(self.layout, reference)
         if image is None and base.is_built_in(reference):
@@ -122,14 +122,14 @@ class ImageStore:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _cache_name(self, reference: str) -> str | None:
-        # "/" becomes "%", which no reference has: different references have different names.
+        # "/" becomes "%", which no reference contains, so different references have different names.
         if "%" in reference or "\0" in reference or len(reference) > CACHED_REFERENCE_LENGTH_MAX:
             return None
         return f"{self._cache_path}/{reference.replace('/', '%')}.marshal"
 
 
 def parse_familiar(name: str) -> str:
-    """The short form of a name in the index, or the name itself where it is not a reference."""
+    """Return the short form of a name in the index, or the name itself if it isn't a reference."""
     from minibox.errors import InvalidReference
     from minibox.image.reference import parse
 

@@ -1,10 +1,10 @@
-"""Reading a tar archive as it streams: ustar, PAX, GNU and the older form, in one pass and without seeking.
+"""Read a tar archive as it streams: ustar, PAX, GNU and the older form, in one pass and without seeking.
 
-Sources: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Basic Tar Format"
-and "Storing Sparse Files"; for what both leave open, what Go's archive/tar does, which made most layers there are.
+Sources: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Basic Tar Format" and
+"Storing Sparse Files"; where both leave it open, the behaviour of Go's archive/tar, which wrote most existing layers.
 
-Python's `tarfile` reads the same and takes five times as long: of unpacking a layer that was the larger half. It also
-takes a broken header in mid-archive for the archive's end. Names and all other text stay bytes, as they are.
+Python's `tarfile` reads the same, but takes five times as long: it took more than half of the time for unpacking a
+layer. It also takes a broken header in the middle of an archive for the end. Names and all other text stay bytes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)
 REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
-#: What other writers call a regular file: the form before ustar, and a contiguous one. GNU's dump of a directory.
+#: Other types for a regular file (before ustar; a contiguous file), and GNU's dump of a directory.
 SAME_KINDS = {b"\0": REGULAR, b"7": REGULAR, b"D": DIRECTORY}
 KINDS = frozenset((REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO))
 PAX, PAX_SOLARIS, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK, GNU_SPARSE = b"x", b"X", b"g", b"L", b"K", b"S"
 GNU_VOLUME_LABEL = b"V"
 XATTR = b"SCHILY.xattr."
 SPARSE = b"GNU.sparse."
-#: Of an extended header; as Go's reader has it.
+#: The largest extended header, as in Go's reader.
 EXTENSION_BYTES_MAX = 1 << 20
 EXTENSIONS_IN_A_ROW_MAX = 16
 SPARSE_PIECES_MAX = 1 << 16
@@ -38,15 +38,15 @@ class Entry:
     """One entry of an archive.
 
     Attributes:
-        name: as it is in the archive, without a slash at the end.
+        name: as in the archive, without a slash at the end.
         kind: one of the constants of this module.
-        link: target of a symbolic or hard link.
-        mode: permission bits for chmod(2).
-        mtime_ns: since the epoch.
-        size: of the file, in bytes; 0 for what is no regular file.
+        link: the target of a symbolic or hard link.
+        mode: the permission bits for chmod(2).
+        mtime_ns: nanoseconds since the epoch.
+        size: the size of a regular file in bytes; otherwise 0.
         device: major and minor number.
-        xattrs: value by name, ``security.capability``.
-        sparse: for a sparse file, offset and length of each piece that the archive has; what is between is a hole.
+        xattrs: values by name, such as ``security.capability``.
+        sparse: for a sparse file, offset and length of each piece in the archive; between them are holes.
     """
 
     __slots__ = ("device", "gid", "kind", "link", "mode", "mtime_ns", "name", "size", "sparse", "uid", "xattrs")
@@ -63,21 +63,21 @@ NO_XATTRS: dict[bytes, bytes] = {}
 
 
 class TarReader:
-    """The entries of an archive, one after the other.
+    """Reads the entries of an archive, one after the other.
 
-    ``read_chunk`` gives the archive in pieces of any size, ``b""`` at its end. All errors are `StoreError`.
+    ``read_chunk`` returns the archive in pieces of any size, ``b""`` at its end. All errors are `StoreError`.
     """
 
     def __init__(self, read_chunk: Callable[[], bytes]) -> None:
         self._read_chunk = read_chunk
         self._chunk = memoryview(b"")
         self._position = 0
-        self._content_left = 0  # of the current entry, in the archive
+        self._content_left = 0  # bytes of the current entry that are not read yet
         self._padding = 0
         self._globals: dict[bytes, bytes] = {}
 
     def next(self) -> Entry | None:
-        """The next entry; None at the archive's end, with all read that comes behind it."""
+        """Return the next entry; None at the end of the archive, after reading everything that follows it."""
         self._skip(self._content_left + self._padding)
         self._content_left = self._padding = 0
         extensions = _Extensions(self._globals)
@@ -85,7 +85,7 @@ class TarReader:
             block = self._take_block()
             if block is None or block == ZERO_BLOCK:
                 if extensions.pending:
-                    raise _unsound("it ends behind an extended header")
+                    raise _unsound("it ends after an extended header")
                 self._drain()
                 return None
             _verify(block)
@@ -110,7 +110,7 @@ class TarReader:
         raise _unsound(f"more than {EXTENSIONS_IN_A_ROW_MAX} extended headers in a row")
 
     def content(self) -> Iterator[memoryview]:
-        """The current entry's content in the archive, piece by piece; of a sparse file without its holes."""
+        """Yield the current entry's content, piece by piece; for a sparse file, without the holes."""
         while self._content_left:
             available = len(self._chunk) - self._position
             if not available:
@@ -139,7 +139,7 @@ class TarReader:
         if not extensions.empty:
             size = extensions.apply(entry, size)
         if entry.kind == REGULAR and kind != GNU_SPARSE and entry.name.endswith(b"/"):
-            entry.kind = DIRECTORY  # how the form before ustar tells a directory
+            entry.kind = DIRECTORY  # the form before ustar marks a directory with a slash
         entry.name = entry.name.rstrip(b"/") or entry.name[:1]
         if kind == GNU_SPARSE:
             entry.kind = REGULAR
@@ -166,7 +166,7 @@ class TarReader:
         pieces = _sparse_fields(block[386:482])
         extended = block[482]
         while extended:
-            # Not of the content: these blocks are counted nowhere.
+            # The entry's size doesn't include these blocks.
             more = self._take(BLOCK)
             pieces += _sparse_fields(more[:504])
             extended = more[504]
@@ -178,7 +178,7 @@ class TarReader:
         if extensions.sparse_version != (1, 0):
             entry.sparse = extensions.sparse_map
             return
-        # Version 1.0: the map is in front of the content, as lines of decimal numbers, padded to a block.
+        # Version 1.0: the map comes before the content, as lines of decimal numbers, padded to a block.
         numbers: list[int] = []
         text = b""
         while len(numbers) < 1 or len(numbers) < 1 + 2 * numbers[0]:
@@ -203,7 +203,7 @@ class TarReader:
         self._chunk, self._position = memoryview(chunk), 0
 
     def _take_block(self) -> bytes | None:
-        """The next block; None where the archive ends without an end."""
+        """Return the next block; None if the archive ends without an end marker."""
         start = self._position
         end = start + BLOCK
         if end <= len(self._chunk):
@@ -246,7 +246,7 @@ class TarReader:
 
 
 class _Extensions:
-    """What headers of other kinds said of the entry that follows them."""
+    """The extended headers before an entry."""
 
     def __init__(self, global_records: dict[bytes, bytes]) -> None:
         self._records = dict(global_records)
@@ -261,7 +261,7 @@ class _Extensions:
             self._long[kind] = _text(data)
             return
         for key, value in _pax_records(data):
-            # Version 0.0 of sparse files repeats these two, and their order is all there is.
+            # Version 0.0 of sparse files repeats these two records, so their order matters.
             if key in (SPARSE + b"offset", SPARSE + b"numbytes"):
                 self._pieces.append(value)
             self._records[key] = value
@@ -281,7 +281,7 @@ class _Extensions:
 
     @property
     def sparse_map(self) -> list[tuple[int, int]] | None:
-        """Of versions 0.0 and 0.1; None when there is no map: the file has no holes."""
+        """The map in versions 0.0 and 0.1; None if there is none, and so no holes."""
         texts = self._pieces
         if SPARSE + b"map" in self._records:
             text = self._records[SPARSE + b"map"]
@@ -294,7 +294,7 @@ class _Extensions:
         return list(zip(numbers[::2], numbers[1::2]))
 
     def apply(self, entry: Entry, size: int) -> int:
-        """Change ``entry``; the size of the content, which was ``size`` in its own header."""
+        """Change ``entry``, and return the size of its content, which is ``size`` in its own header."""
         entry.name = self._long.get(GNU_LONG_NAME, entry.name)
         entry.link = self._long.get(GNU_LONG_LINK, entry.link)
         xattrs = {}
@@ -302,7 +302,7 @@ class _Extensions:
             if key.startswith(XATTR):
                 xattrs[key[len(XATTR) :]] = value
             elif not value:
-                continue  # as if it weren't there
+                continue  # an empty value means that there is no record
             elif key == b"path":
                 entry.name = value
             elif key == b"linkpath":
@@ -324,7 +324,7 @@ class _Extensions:
 
 
 def _verify(block: bytes) -> None:
-    """The checksum is the sum of all bytes, its own taken as blanks; old writers took them as signed."""
+    """Verify a header's checksum: the sum of all bytes, with its own as blanks. Old writers added signed bytes."""
     checksum = _number(block[148:156])
     total = sum(block) - sum(block[148:156]) + 8 * ord(" ")
     if checksum != total:
@@ -334,7 +334,7 @@ def _verify(block: bytes) -> None:
 
 
 def _number(field: bytes) -> int:
-    """Octal digits, or in GNU's form for large ones a binary number marked by the first bit."""
+    """Parse octal digits, or GNU's form for large numbers: binary, marked by the first bit."""
     if field[0] & 0x80:
         value = int.from_bytes(field, "big", signed=False) & ((1 << (8 * len(field) - 1)) - 1)
         # The next bit is the sign, in two's complement.
@@ -347,18 +347,18 @@ def _number(field: bytes) -> int:
             return int(digits, 8)
     except ValueError:
         pass
-    raise _unsound(f"{field!r} is no number")
+    raise _unsound(f"{field!r} is not a number")
 
 
 def _decimal(text: bytes) -> int:
     digits = text[1:] if text.startswith(b"-") else text
     if not digits.isdigit() or len(digits) > NUMBER_DIGITS_MAX:
-        raise _unsound(f"{text[:NUMBER_DIGITS_MAX]!r} is no number")
+        raise _unsound(f"{text[:NUMBER_DIGITS_MAX]!r} is not a number")
     return int(text)
 
 
 def _time_ns(text: bytes) -> int:
-    """Seconds with any number of decimals: ``1700000000.123456789``."""
+    """Parse seconds with any number of decimals: ``1700000000.123456789``."""
     seconds, _, decimals = text.partition(b".")
     whole = _decimal(seconds) * SECOND_NS
     if not decimals:
@@ -378,7 +378,7 @@ def _padded(size: int) -> int:
 
 
 def _pax_records(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Records ``LENGTH KEY=VALUE\\n``; LENGTH counts all of it. The order is kept, and what is there twice."""
+    """Parse records ``LENGTH KEY=VALUE\\n``, where LENGTH counts all of it. Keep their order and duplicates."""
     records = []
     position = 0
     while position < len(data):
@@ -390,7 +390,7 @@ def _pax_records(data: bytes) -> list[tuple[bytes, bytes]]:
             raise _unsound("a record of an extended header is malformed")
         value = value[:-1]
         if b"\0" in key or (b"\0" in value and not key.startswith(XATTR)):
-            raise _unsound(f"the record {key[:100]!r} of an extended header has a NUL in it")
+            raise _unsound(f"the record {key[:100]!r} of an extended header contains a NUL")
         records.append((key, value))
         position = end
     return records
@@ -417,4 +417,4 @@ def _verify_sparse(entry: Entry, content_bytes: int) -> None:
 
 
 def _unsound(what: str) -> StoreError:
-    return StoreError(f"not a sound tar archive: {what}")
+    return StoreError(f"not a valid tar archive: {what}")

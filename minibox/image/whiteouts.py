@@ -1,9 +1,9 @@
-"""How a layer hides what is below it: carrying out what its `LayerTree` says, over a stack of overlayfs or in a tree.
+"""Hide what is below a layer, as its `LayerTree` says: in a stack for overlayfs, or in a tree.
 
-In a stack (kernel, overlayfs.rst) a character device 0:0 hides a name, and the xattr ``opaque`` all that a directory of
-that name has below. As root it is set in both namespaces, trusted.overlay and user.overlay, since the same layer may be
-mounted with ``userxattr`` or without. Both are made only where something lies below: overlayfs lists the whiteouts of a
-directory that it merges with no other, as names that can't be opened.
+In a stack (kernel, overlayfs.rst) a character device 0:0 hides a name, and the xattr ``opaque`` on a directory hides
+what the layers below have in it. Root sets that in both namespaces, trusted.overlay and user.overlay, since the same
+layer may be mounted with ``userxattr`` or without. We make both only if something is below. Otherwise overlayfs would
+merge the directory with no other, and would list its whiteouts as names that can't be opened.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 @record
 class Merge:
-    """A directory of a layer, and how it meets those of its name below.
+    """How to merge a directory of a layer with those below.
 
     Attributes:
-        path: in the layer.
-        directory: the layer's.
-        lowers: numbers of the layers below that have one it is merged with, topmost first.
-        opaque: it is to be marked so: nothing below shows.
-        whiteouts: names that hide some below.
-        carried: directories that are made only for what they hide.
+        path: its path in the layer.
+        directory: the layer's directory.
+        lowers: the numbers of the layers below whose directory is merged with it, topmost first.
+        opaque: mark it opaque, so that nothing below shows.
+        whiteouts: names to hide with whiteouts.
+        carried: directories to make only because of what they hide.
     """
 
     path: bytes
@@ -58,14 +58,14 @@ class Lowers:
     """The layers below, topmost first, as overlayfs merges them.
 
     Args:
-        fds: of their directories, open as long as this is used.
+        fds: their directories; keep these open while you use this object.
     """
 
     def __init__(self, fds: Sequence[int]) -> None:
         self._fds = fds
 
     def merges(self, root: Directory) -> Iterator[Merge]:
-        """All directories of a layer's tree under which something lies, from the top down.
+        """Yield all directories of a layer's tree that have something below, from the top down.
 
         Raises:
             OSError: a directory can't be read.
@@ -94,7 +94,7 @@ class Lowers:
             yield Merge(path, directory, below, opaque, tuple(whiteouts), tuple(carried))
 
     def merged(self, below: Sequence[int], path: bytes) -> tuple[int, ...]:
-        """Those of the layers, which have the directory above, that a directory ``path`` on top is merged with."""
+        """Return the layers whose directory ``path`` is merged with one on top; ``below`` have the parent directory."""
         found = []
         for layer in below:
             status = _status(self._fds[layer], path)
@@ -108,7 +108,7 @@ class Lowers:
         return tuple(found)
 
     def shows(self, below: Sequence[int], path: bytes) -> bool:
-        """Whether these layers, which have the directory above, have something at ``path``."""
+        """Tell whether these layers, which have the parent directory, show something at ``path``."""
         for layer in below:
             status = _status(self._fds[layer], path)
             if status is not None:
@@ -117,12 +117,12 @@ class Lowers:
 
     @contextmanager
     def open(self, layer: int, path: bytes) -> Iterator[int]:
-        """A directory of one of the layers."""
+        """Open a directory of one of the layers for a ``with`` block."""
         with opened(self._fds[layer], path) as fd:
             yield fd
 
     def _names(self, below: Sequence[int]) -> set[bytes]:
-        """What is in the root directories of these layers."""
+        """Return the names in the root directories of these layers."""
         names: set[bytes] = set()
         for layer in below:
             with self.open(layer, b"") as fd:
@@ -134,21 +134,23 @@ class Lowers:
             with self.open(layer, path) as fd:
                 return is_opaque(fd)
         except PermissionError:
-            return False  # an ordinary user's own, closed to him: he has made no mark there either
+            return False  # an ordinary user can't read it, and so hasn't marked it either
 
 
 def merge_into_stack(layer_fd: int, root: Directory, lowers: Lowers, *, owner: bool) -> None:
-    """Hide what is below a layer that overlayfs will stack, and give directories without an entry what they have there:
-    overlayfs shows the topmost one's attributes.
+    """Hide what is below a layer that overlayfs will stack.
+
+    Also give directories without an entry the attributes that they have below, since overlayfs shows those of the
+    topmost one.
 
     Args:
-        layer_fd: where the layer was unpacked.
-        root: of its tree.
-        owner: whether owners were kept.
+        layer_fd: the directory of the unpacked layer.
+        root: the root of its tree.
+        owner: owners were kept.
 
     Raises:
         OSError: the kernel refused.
-        Unsupported: the file system keeps no such xattrs.
+        Unsupported: the file system doesn't support these xattrs.
     """
     alike: list[tuple[bytes, int]] = []
     closed: list[tuple[bytes, int]] = []
@@ -165,7 +167,7 @@ def merge_into_stack(layer_fd: int, root: Directory, lowers: Lowers, *, owner: b
         if merge.lowers and merge.directory.entry is None:
             alike.append((merge.path, merge.lowers[0]))
     adopted = dict(alike)
-    for path, mode in reversed(closed):  # the deepest first: a mode may keep its owner out
+    for path, mode in reversed(closed):  # the deepest first: a mode may deny access even to us
         with opened(layer_fd, path) as fd:
             if path not in adopted:
                 os.fchmod(fd, mode)
@@ -175,10 +177,10 @@ def merge_into_stack(layer_fd: int, root: Directory, lowers: Lowers, *, owner: b
 
 
 def merge_into_tree(layer_fd: int, root: Directory) -> list[bytes]:
-    """Remove from a tree what a layer hides, which was unpacked into it; no time of a directory changes by that.
+    """Remove what a layer hides from the tree that it was unpacked into. Directories keep their times.
 
     Returns:
-        The directories of the layer that hide the attributes of those that were there, too.
+        The directories of the layer that also replace the attributes of the old ones.
 
     Raises:
         OSError: the kernel refused.
@@ -211,7 +213,7 @@ def make_opaque(directory_fd: int) -> None:
     """Mark a directory so that overlayfs hides what is below it.
 
     Raises:
-        Unsupported: the file system keeps no such xattrs.
+        Unsupported: the file system doesn't support these xattrs.
     """
     done = False
     for name in OPAQUE_XATTRS if os.geteuid() == 0 else OPAQUE_XATTRS[1:]:
@@ -223,25 +225,25 @@ def make_opaque(directory_fd: int) -> None:
                 raise
     if not done:
         raise Unsupported(
-            "mark a directory opaque: the file system keeps no user xattrs",
+            "mark a directory opaque: the file system doesn't support user xattrs",
             "set --root to a directory on ext4, xfs or btrfs",
         )
 
 
 def is_opaque(directory_fd: int) -> bool:
-    """Whether overlayfs hides what is below a directory of a layer."""
+    """Tell whether overlayfs hides what is below a layer's directory."""
     for name in OPAQUE_XATTRS:
         try:
             if os.getxattr(directory_fd, name) == b"y":
                 return True
         except OSError:
-            continue  # no such attribute, or not for us to see
+            continue  # no such attribute, or we may not read it
     return False
 
 
 @contextmanager
 def opened(root_fd: int, path: bytes) -> Iterator[int]:
-    """A directory below another."""
+    """Open a directory below another for a ``with`` block."""
     fd = open_beneath(root_fd, path or b".", OPEN_DIRECTORY)
     try:
         yield fd
@@ -251,7 +253,7 @@ def opened(root_fd: int, path: bytes) -> Iterator[int]:
 
 @contextmanager
 def _opened_to_change(root_fd: int, path: bytes) -> Iterator[tuple[int, os.stat_result]]:
-    """The same, for its owner to change whatever its mode is; and its status before."""
+    """Like `opened`, but make the directory writable for its owner first; also give its old status."""
     place = open_beneath(root_fd, path or b".", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         before = os.fstat(place)

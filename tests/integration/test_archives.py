@@ -104,7 +104,7 @@ def test_ordinary_user_is_told_of_devices_and_owners_beyond_his_range(
     with rootfs.open("rb") as file:
         made = minibox_user("import", "-", "mine", stdin=file)
     assert made.returncode == 0, made.stderr
-    assert made.stderr == "minibox: note: device nodes are left out, which only root can make: dev/null\n"
+    assert made.stderr == "minibox: note: device nodes are left out, because only root can make them: dev/null\n"
     far = tar([entry("f", uid=1_000_000, gid=3)]).getvalue()
     done = minibox_user("import", "-", "far", input=far, text=False)
     assert done.returncode == 125

@@ -272,7 +272,7 @@ def change_file(store: ImageStore, image: ResolvedImage) -> str:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    return f"/{path.name}: another content"
+    return f"/{path.name}: its content differs"
 
 
 def shorten_file(store: ImageStore, image: ResolvedImage) -> str:
@@ -371,5 +371,5 @@ def test_whiteouts_links_and_repeated_names_are_no_damage(store, tmp_path):
     (top / "y").write_text("newer")
     (top / "e").chmod(0o755)
     (finding,) = check.check_layers(store.layout, NOBODY)
-    assert "/gone: its whiteout is missing" in finding.problem and "/y: no hard link to /x" in finding.problem
+    assert "/gone: its whiteout is missing" in finding.problem and "/y: not a hard link to /x" in finding.problem
     assert "/e: mode 0755 instead of 0711" in finding.problem

@@ -67,19 +67,19 @@ def test_a_filter_leaves_what_fits(words: list[str], names: list[str]):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("dangling", "it is no KEY=VALUE"),
+        ("dangling", "it is not KEY=VALUE"),
         ("colour=red", "there is no filter 'colour'"),
         ("dangling=maybe", "invalid filter 'dangling=maybe'"),
         ("until=yesterday", "invalid time 'yesterday'"),
         ("until=", "invalid time ''"),
-        ("reference=[a", "has no end"),
+        ("reference=[a", "is not closed"),
         ("label!=a", "there is no filter 'label!'"),
     ],
 )
 def test_a_filter_that_cannot_be_meant_is_refused(word: str, message: str):
     with pytest.raises(UsageError, match=re.escape(message)) as caught:
         parse_filters([word], LIST_KEYS)
-    assert caught.value.hint or "no end" in message
+    assert caught.value.hint or "not closed" in message
 
 
 def test_prune_keeps_by_label():

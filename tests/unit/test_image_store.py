@@ -128,7 +128,7 @@ def test_same_content_same_digest(tmp_path):
 def test_import_of_what_is_no_tar_is_an_error_and_leaves_nothing(store, tmp_path):
     for data in (b"no tar at all" * 100, b"", gzip.compress(b"no tar at all" * 100)):
         (tmp_path / "x.tar").write_bytes(data)
-        with pytest.raises(StoreError, match=r"import .*x\.tar: not a sound tar archive"):
+        with pytest.raises(StoreError, match=r"import .*x\.tar: not a valid tar archive"):
             import_tar(store.layout, str(tmp_path / "x.tar"), "app")
     with pytest.raises(StoreError, match="No such file"):
         import_tar(store.layout, str(tmp_path / "absent.tar"), "app")

@@ -203,7 +203,7 @@ def test_another_diff_id_is_an_error(place):
 def test_broken_header_in_mid_archive_is_no_silent_end(place):
     data = bytearray(tar_of({"a": b"1", "b": b"2"}).getvalue())
     data[1024 + 10] ^= 0xFF
-    with pytest.raises(StoreError, match="not a sound tar archive"):
+    with pytest.raises(StoreError, match="not a valid tar archive"):
         unpack(io.BytesIO(bytes(data)), str(place))
 
 
