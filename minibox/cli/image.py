@@ -150,9 +150,9 @@ Examples:
 @click.argument("names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
 @click.pass_context
 def rmi(ctx: click.Context, names: tuple[str, ...], force: bool, no_prune: bool) -> None:
-    """Remove images. By a name, only that name is removed; with its last name, or by its id, the image is removed, too.
+    """Remove images.
 
-    Layers that other images or containers use stay.
+    If an image has other names, only the given name is removed. Layers that other images or containers use stay.
     """
     from minibox.engine.images import remove
 

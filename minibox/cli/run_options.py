@@ -72,7 +72,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("group_add", ("--group-add",), "list", "GROUP", "Add a supplementary group", _PROCESS),
     Option("entrypoint", ("--entrypoint",), "text", "COMMAND",
            "Replace the entrypoint; empty: none", _PROCESS),
-    Option("init", ("--init",), "flag", "", "Run an init that passes signals and reaps", _PROCESS),
+    Option("init", ("--init",), "flag", "", "Run an init that reaps zombie processes", _PROCESS),
     Option("stop_signal", ("--stop-signal",), "text", "SIGNAL",
            "Signal that stops the container", _PROCESS, complete="signal"),
     Option("stop_timeout_s", ("--stop-timeout",), "int", "SECONDS",

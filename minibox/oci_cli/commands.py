@@ -74,7 +74,7 @@ COMMANDS = (
     Command("features", "show", "features", "print the features of this runtime as JSON", "", least=0, most=-1),
     Command("kill", "life", "kill", "send a signal to a container, SIGTERM by default", "<container-id> [signal]",
             (Option(("all", "a"), "flag", "send it to all processes of the container"), _REGEX), 1, 2),
-    Command("list", "show", "list_", "list the containers", "",
+    Command("list", "show", "list_", "list containers", "",
             (Option(("format", "f"), "text", "table or json", "table"),
              Option(("quiet", "q"), "flag", "print only ids")), 0, 0),
     Command("pause", "life", "pause", "pause all processes of a container"),
