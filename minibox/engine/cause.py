@@ -53,6 +53,7 @@ class Facts:
         refused: how many more processes it wanted than it may have.
         crowded: when minibox killed it, it had as many as it may.
         disk_full: in the end there was no space or no file left of its ``--disk``.
+        log_lost: its log took no more, as on a full disk: nor may the note of a signal that minibox has sent.
         log: what it wrote last.
     """
 
@@ -69,6 +70,7 @@ class Facts:
     refused: int = 0
     crowded: bool = False
     disk_full: bool = False
+    log_lost: bool = False
     log: tuple[str, ...] = ()
 
     def is_end_of(self, number: int) -> bool:
@@ -176,6 +178,10 @@ def by_signal(facts: Facts) -> Cause | None:
         # A hard limit is told by SIGKILL.
         if xcpu_s and facts.cpu_s and facts.cpu_s >= xcpu_s * CLOCKS_DIFFER:
             return Cause(CPU_TIME, f"it has used {span(xcpu_s)} of processor time", "the kernel", "raise --ulimit cpu")
+    if facts.log_lost:
+        words = f"{name} ended it; who sent that is not known, as nothing could be written down: the disk was full"
+        return Cause(SIGNAL, words, "unknown", "free some space")
+    if facts.signal == SIGKILL:
         if facts.relayed:
             words = (
                 "SIGKILL ended its command: a process of its own sent it, or somebody on the host, and not by minibox"

@@ -79,6 +79,7 @@ class _Case:
             refused=found.get("Refused") or 0,
             crowded=bool(found.get("Crowded")),
             disk_full=bool(found.get("DiskFull")),
+            log_lost=bool(found.get("LogLost")),
             log=self._log,
         )
         self._evidence: list[str] = []
