@@ -1,8 +1,10 @@
 """Private directories: made private, and accepted only if nobody else can write to them or replace them.
 
-The path is walked from the root, one descriptor at a time. Anyone who can write to a directory on the way could replace
-what comes after it. So each directory must belong to root or to the caller. If others may write to it too, like /tmp,
-it must be sticky, and what comes after it must not be a symbolic link.
+The path is walked from the root. Anyone who can write to a directory on the way could replace what comes after it. So
+each directory must belong to root or to the caller. If others may write to it too, like /tmp, it must be sticky, and
+what comes after it must not be a symbolic link.
+
+This is why one look at each directory by its path is enough: nobody else can change what an earlier look has seen.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 LINKS_MAX = 40  # path_resolution(7)
 OVERFLOW_ID = 65534  # what an id that isn't mapped looks like
 MODE = 0o700
@@ -36,15 +37,12 @@ def claim_directory(path: str, inside: Sequence[str] = ()) -> None:
     """
     walk = _Walk(path)
     try:
-        try:
-            fd = walk.end()
-        except OSError:
-            return
-        _check_own(path, os.fstat(fd))
-        for name in inside:
-            _close_to_others(fd, name)
-    finally:
-        walk.close()
+        found, status = walk.end()
+    except OSError:
+        return
+    walk.check_own(status)
+    for name in inside:
+        _close_to_others(f"{found}/{name}", walk.user)
 
 
 def is_ours(path: str) -> bool:
@@ -56,119 +54,120 @@ def why_not_ours(path: str) -> UnsafeDirectory | None:
     """Return the error that `claim_directory` would raise, or None. Nothing is made."""
     walk = _Walk(path, make=False)
     try:
-        _check_own(path, os.fstat(walk.end()))
+        walk.check_own(walk.end()[1])
     except UnsafeDirectory as error:
         return error
     except OSError:
         return None
-    finally:
-        walk.close()
     return None
 
 
 class _Walk:
-    """A walk down a path. Each descriptor is of the very directory that was checked, whatever has its name now."""
+    """A walk down a path. What it has gone through has no symbolic link in it."""
 
     def __init__(self, path: str, *, make: bool = True) -> None:
         self._path, self._make = path, make
-        self._fd = -1
-        self._shared = False  # others may make entries in the current directory
+        self.user = os.geteuid()
+        self._here = ""  # "" is the root directory
+        self._status = os.lstat("/")
         self._links = 0
 
-    def end(self) -> int:
-        """Return a descriptor of the last directory, which belongs to this object."""
-        self._go_to("/")
+    def end(self) -> tuple[str, os.stat_result]:
+        """Return the path of the last directory, and what it is."""
         waiting = self._path.split("/")[::-1]
         while waiting:
             name = waiting.pop()
-            if name not in ("", "."):
+            if name == "..":
+                self._go_to(self._here.rpartition("/")[0])
+            elif name not in ("", "."):
                 self._step(name, waiting)
-        return self._fd
+        try:
+            return self._here, os.lstat(f"{self._here}/.")  # mounts what is mounted when somebody enters it
+        except PermissionError:
+            return self._here, self._status
 
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _go_to(self, name: str) -> None:
-        fd = os.open(name, LOOK | os.O_DIRECTORY, dir_fd=self._fd if self._fd >= 0 else None)
-        self.close()
-        self._fd = fd
+    def _go_to(self, path: str) -> None:
+        self._here, self._status = path, os.lstat(path or "/")
 
     def _step(self, name: str, waiting: list[str]) -> None:
-        self._check_above(name)
+        shared = self._check_above(name)
+        path = f"{self._here}/{name}"
         try:
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            status = os.lstat(path)
         except FileNotFoundError:
             if not self._make:
                 raise
-            self._make_one(name, last=not any(waiting))
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        if self._shared and not _is_trusted(status.st_uid):
+            _make_one(path, last=not any(waiting))
+            status = os.lstat(path)
+        if status.st_dev != self._status.st_dev:  # it may have been mounted by this very look: see to what is there now
+            self._status = os.lstat(f"{self._here}/.")
+            shared = self._check_above(name)
+        if shared and not self._is_trusted(status.st_uid):
             raise _refused(self._path, f"{name} in it belongs to user {status.st_uid}")
         if S_ISLNK(status.st_mode):
-            self._follow(name, waiting)
-            return
-        if not S_ISDIR(status.st_mode):
+            self._follow(path, waiting, shared=shared)
+        elif S_ISDIR(status.st_mode):
+            self._here, self._status = path, status
+        else:
             raise _refused(self._path, f"{name} is not a directory")
-        self._go_to(name)
 
-    def _check_above(self, name: str) -> None:
-        """Check that nobody else can replace ``name`` in the current directory."""
-        status = os.fstat(self._fd)
-        if not _is_trusted(status.st_uid):
-            raise _refused(self._path, f"{self._place()} above it belongs to user {status.st_uid}")
-        self._shared = bool(status.st_mode & S_IWOTH)
-        if self._shared and not status.st_mode & S_ISVTX:
-            raise _refused(self._path, f"everybody may put something else in the place of {name} in {self._place()}")
+    def _check_above(self, name: str) -> bool:
+        """Check that nobody else can replace ``name`` in the current directory; may others make entries in it?"""
+        above = self._status
+        if not self._is_trusted(above.st_uid):
+            raise _refused(self._path, f"{self._here or '/'} above it belongs to user {above.st_uid}")
+        shared = bool(above.st_mode & S_IWOTH)
+        if shared and not above.st_mode & S_ISVTX:
+            place = self._here or "/"
+            raise _refused(self._path, f"everybody may put something else in the place of {name} in {place}")
+        return shared
 
-    def _place(self) -> str:
-        return os.readlink(f"/proc/self/fd/{self._fd}")
-
-    def _make_one(self, name: str, *, last: bool) -> None:
-        try:
-            os.mkdir(name, MODE if last else 0o755, dir_fd=self._fd)
-        except FileExistsError:
-            return  # another process was faster; the next step checks whose it is
-        if last:
-            os.chmod(name, MODE, dir_fd=self._fd)  # independent of the umask; in a sticky directory it stays ours
-
-    def _follow(self, name: str, waiting: list[str]) -> None:
+    def _follow(self, path: str, waiting: list[str], *, shared: bool) -> None:
         self._links += 1
-        if self._shared or self._links > LINKS_MAX:
-            raise _refused(self._path, f"{name} is a symbolic link")
-        target = os.readlink(name, dir_fd=self._fd)
+        if shared or self._links > LINKS_MAX:
+            raise _refused(self._path, f"{os.path.basename(path)} is a symbolic link")
+        target = os.readlink(path)
         if target.startswith("/"):
-            self.close()
-            self._go_to("/")
+            self._go_to("")
         waiting += target.split("/")[::-1]
 
+    def check_own(self, status: os.stat_result) -> None:
+        """
+        Raises:
+            UnsafeDirectory: it isn't the user's, or others may write to it.
+        """
+        if status.st_uid != self.user:
+            raise _refused(self._path, f"it belongs to user {status.st_uid}")
+        if status.st_mode & S_IWOTH or (status.st_mode & S_IWGRP and not self._is_private(status.st_gid)):
+            fix = f"see what is in it, then: chmod go-w {self._path}"
+            raise _refused(self._path, "others may write to it", fix)
 
-def _check_own(path: str, status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid():
-        raise _refused(path, f"it belongs to user {status.st_uid}")
-    if status.st_mode & S_IWOTH or (status.st_mode & S_IWGRP and not _is_private(status.st_gid)):
-        raise _refused(path, "others may write to it", f"see what is in it, then: chmod go-w {path}")
+    def _is_private(self, group: int) -> bool:
+        """Tell whether only this user is in the group: distributions give each user a group with the user's number."""
+        return group == os.getegid() == self.user != 0
+
+    def _is_trusted(self, user: int) -> bool:
+        """Tell whether a user is this one or root, who can do anything. In a user namespace the host's root has no id."""
+        return user in (0, self.user) or (user == OVERFLOW_ID and not _sees_all_ids())
 
 
-def _close_to_others(directory_fd: int, name: str) -> None:
+def _make_one(path: str, *, last: bool) -> None:
+    try:
+        os.mkdir(path, MODE if last else 0o755)
+    except FileExistsError:
+        return  # another process was faster; the next step checks whose it is
+    if last:
+        os.chmod(path, MODE)  # independent of the umask; in a sticky directory it stays ours
+
+
+def _close_to_others(path: str, user: int) -> None:
     """Take others' permissions from a directory that an older version made readable for everybody."""
     try:
-        status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
-        if S_ISDIR(status.st_mode) and status.st_mode & 0o077 and status.st_uid == os.geteuid():
-            os.chmod(name, MODE, dir_fd=directory_fd)
+        status = os.lstat(path)
+        if S_ISDIR(status.st_mode) and status.st_mode & 0o077 and status.st_uid == user:
+            os.chmod(path, MODE)
     except OSError:
         pass  # it doesn't exist, or its file system has no modes
-
-
-def _is_private(group: int) -> bool:
-    """Tell whether only this user is in the group: distributions give each user a group with the user's number."""
-    return group == os.getegid() == os.geteuid() != 0
-
-
-def _is_trusted(user: int) -> bool:
-    """Tell whether a user is this one or root, who can do anything. In a user namespace the host's root has no id."""
-    return user in (0, os.geteuid()) or (user == OVERFLOW_ID and not _sees_all_ids())
 
 
 def _sees_all_ids() -> bool:
