@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 BLOCK = 1 << 16
 YEAR_10000_S = 253402300800
 POLL_S = 0.1
+MISSED = (
+    "lines are missing here: the log was rotated faster than they were read (--log-opt max-size and max-file keep more)"
+)
+_MISSED = b'{"missed":true}\n'  # as native/supervisor_log.c ends a file whose successor was removed unseen
 
 
 @record
@@ -109,7 +113,7 @@ def container_log(
 
     Args:
         follow: go on until it has ended, and is not going to be started anew.
-        on_note: called with why there is nothing, where that is no error.
+        on_note: called with why there is nothing, where that is no error, or that something is missing.
 
     Raises:
         ContainerNotFound
@@ -136,7 +140,14 @@ def container_log(
         )
     watch = ownership.Watch(root, container_id)
     try:
-        yield from read_log(path, tail=tail, since=since, until=until, writes=watch.is_owned if follow else None)
+        yield from read_log(
+            path,
+            tail=tail,
+            since=since,
+            until=until,
+            writes=watch.is_owned if follow else None,
+            on_missed=lambda: on_note(MISSED),
+        )
     finally:
         watch.close()
 
@@ -148,6 +159,7 @@ def read_log(
     since: str = "",
     until: str = "",
     writes: Callable[[], bool] | None = None,
+    on_missed: Callable[[], None] = lambda: None,
 ) -> Iterator[LogEntry]:
     """The entries of a log, oldest first; none when there is no log.
 
@@ -165,6 +177,9 @@ def read_log(
         if tail is not None:
             _seek_to_tail(files, tail)
         for line in _lines(path, files, writes):
+            if line == _MISSED:
+                on_missed()
+                continue
             entry = _entry(line)
             if entry is None or entry.time < since:
                 continue

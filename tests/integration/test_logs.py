@@ -200,15 +200,21 @@ def test_who_follows_loses_nothing_however_often_the_log_is_rotated(
 def test_who_follows_and_stands_still_holds_up_nobody(
     box: Box, minibox_command: list[str], environment: dict[str, str]
 ) -> None:
-    box.start("cc", "until [ -e /go ]; do sleep 0.02; done; yes | head -c 2000000; echo end; sleep 1000",
+    box.start("cc", "until [ -e /go ]; do sleep 0.02; done; yes | head -c 1000000; echo end; sleep 1000",
               "--log-opt", "max-size=1k", "--log-opt", "max-file=1")  # fmt: skip
     with subprocess.Popen(
-        [*minibox_command, "logs", "-f", "cc"], env=environment, stdout=subprocess.PIPE, text=True
+        [*minibox_command, "logs", "-f", "cc"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as follower:
         box.until(lambda: open_files(follower.pid, "log"), "it follows")
         follower.send_signal(signal.SIGSTOP)
         box.tell("cc")
         box.until_logged("cc", "end")
+        follower.send_signal(signal.SIGCONT)
+        assert follower.stderr and "minibox: lines are missing here" in follower.stderr.readline()
         follower.kill()
 
 
