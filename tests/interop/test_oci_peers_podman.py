@@ -42,7 +42,7 @@ CASES = {
     "limits": ["run --rm --ulimit nofile=100:200 NAME sh -c 'ulimit -Sn; ulimit -Hn'", "run --rm --pids-limit 30 NAME true"],
     "oom score": ["run --rm --oom-score-adj 500 NAME cat /proc/self/oom_score_adj"],
     "kernel settings": ["run --rm --sysctl kernel.shmmni=1234 NAME cat /proc/sys/kernel/shmmni", "run --rm --sysctl kernel.bogus=1 NAME true"],
-    "devices": ["run --rm --device /dev/null:/dev/mine:r NAME ls -l /dev/mine", "run --rm NAME ls /dev"],
+    "devices": ["run --rm --device /dev/null:/dev/mine:r NAME stat -c '%A %u %g %t %T' /dev/mine", "run --rm NAME ls /dev"],
     "seccomp": ["run --rm --security-opt seccomp=PLACE/seccomp.json NAME sh -c 'mkdir /x; echo $?'", "run --rm --security-opt seccomp=unconfined NAME grep Seccomp: /proc/self/status"],
     "no new privileges": ["run --rm --security-opt no-new-privileges NAME grep NoNewPrivs /proc/self/status"],
     "masks": ["run --rm NAME sh -c 'cat /proc/kcore | wc -c; ls /proc/acpi /sys/firmware; echo x > /proc/sys/kernel/hostname'", "run --rm --security-opt unmask=/proc/acpi NAME true", "run --rm --security-opt mask=/bin NAME ls /bin"],
@@ -86,6 +86,7 @@ metadata: {name: pod}
 spec:
   hostPID: true
   hostNetwork: true
+  restartPolicy: Never
   containers:
   - {name: one, image: "localhost/%s:latest", command: [/bin/echo, of kube], imagePullPolicy: Never}
 """
