@@ -1,7 +1,7 @@
 """Capabilities: their names and numbers, Docker's default set, and ``--cap-add``/``--cap-drop``.
 
-Numbers are bits as in `capabilities(7)` and ``include/uapi/linux/capability.h``; a set of them is an
-int mask here and a sequence of ``CAP_`` names in an OCI Spec.
+Numbers are bits as in `capabilities(7)` and ``include/uapi/linux/capability.h``. A set is an int mask here, and a
+list of ``CAP_`` names in an OCI Spec.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: By number, as the kernel counts them; 40 is the last since Linux 5.9.
+#: In the order of the kernel's numbers; 40 is the last since Linux 5.9.
 NAMES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
     "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST",
@@ -24,7 +24,7 @@ NAMES = (
 )  # fmt: skip
 NUMBERS = {name: number for number, name in enumerate(NAMES)}
 
-#: What a container has when nothing is asked for: Docker's 14, in the kernel's order.
+#: A container's capabilities by default: Docker's 14, in the kernel's order.
 DEFAULT = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
     "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_AUDIT_WRITE",
@@ -33,7 +33,7 @@ DEFAULT = (
 
 
 def last_cap() -> int:
-    """The number of the last capability that the running kernel knows (`proc_sys_kernel(5)`)."""
+    """Return the number of the last capability that the running kernel knows (`proc_sys_kernel(5)`)."""
     try:
         with open("/proc/sys/kernel/cap_last_cap", "rb", 0) as file:
             return int(file.read())
@@ -42,7 +42,7 @@ def last_cap() -> int:
 
 
 def mask_of(names: Iterable[str]) -> int:
-    """The bit mask of ``CAP_`` names; names that no kernel here knows are left out."""
+    """Return the bit mask of ``CAP_`` names; unknown names are left out."""
     mask = 0
     for name in names:
         number = NUMBERS.get(name)
@@ -52,23 +52,23 @@ def mask_of(names: Iterable[str]) -> int:
 
 
 def unknown(sets: Iterable[Iterable[str]]) -> list[str]:
-    """The names that `mask_of` leaves out."""
+    """Return the names that `mask_of` leaves out."""
     return sorted({name for names in sets for name in names if name not in NUMBERS})
 
 
 def names_of(mask: int) -> list[str]:
-    """The ``CAP_`` names of a bit mask, in the kernel's order; bits without a name are left out."""
+    """Return the ``CAP_`` names of a bit mask, in the kernel's order; bits without a name are left out."""
     return [name for number, name in enumerate(NAMES) if mask >> number & 1]
 
 
 def capability_name(word: str) -> str:
-    """As `capability`; "" when there is none."""
+    """Like `capability`, but return "" for an unknown name."""
     name = f"CAP_{word.strip().upper().removeprefix('CAP_')}"
     return name if name in NUMBERS else ""
 
 
 def capability(word: str) -> str:
-    """The full name of a capability as a user may write it: any case, with or without ``CAP_``.
+    """Return the full name of a capability, which a user may write in any case and without ``CAP_``.
 
     Raises:
         UsageError: no such capability; the hint lists names that look like it.
@@ -87,14 +87,13 @@ def capability(word: str) -> str:
 def adjusted(
     add: Iterable[str], drop: Iterable[str], *, base: tuple[str, ...] = DEFAULT, last: int = len(NAMES) - 1
 ) -> list[str]:
-    """The set after ``--cap-add`` and ``--cap-drop``, as Docker counts it, in the kernel's order.
+    """Apply ``--cap-add`` and ``--cap-drop`` as Docker does; return the names in the kernel's order.
 
-    ``ALL`` may be added (all that the kernel knows, less what is dropped by name) or dropped (only
-    what is added by name stays). A name that is both added and dropped is there: adding wins, as
-    in Docker, unless it was added by ``ALL``.
+    You may add ``ALL`` (all that the kernel knows, except those dropped by name) or drop it (only those added by name
+    stay). If a name is both added and dropped, adding wins as in Docker, unless only ``ALL`` added it.
 
     Args:
-        last: the kernel's last capability (`last_cap`); ``ALL`` stops there.
+        last: the kernel's last capability (`last_cap`), where ``ALL`` ends.
 
     Raises:
         UsageError: an unknown name, one that this kernel lacks, or ALL both added and dropped.
@@ -122,6 +121,6 @@ def _read(words: Iterable[str], last: int) -> tuple[set[str], bool]:
             continue
         name = capability(word)
         if NUMBERS[name] > last:
-            raise UsageError(f"this kernel has no {name}", hint="it needs a newer kernel; capabilities(7) says which")
+            raise UsageError(f"this kernel has no {name}", hint="it needs a newer kernel: see capabilities(7)")
         names.add(name)
     return names, every

@@ -1,9 +1,9 @@
-"""Which device nodes a container may make and open: OCI device rules to cgroup v1 lines or to BPF.
+"""Control which device nodes a container may make and open: turn OCI device rules into cgroup v1 lines or BPF.
 
-Rules are those of `linux.resources.devices` (OCI runtime spec, config-linux.md "Allowed Device
-list"): applied in order, the last that matches decides, for each of read, write and mknod by
-itself. Sources: cgroup-v1/devices.rst; cgroup-v2.rst "Device controller"; bpf(2);
-BPF_PROG_TYPE_CGROUP_DEVICE and struct bpf_cgroup_dev_ctx in linux/bpf.h (Linux 4.15).
+The rules are `linux.resources.devices` (OCI runtime spec, config-linux.md "Allowed Device list"). They apply in
+order: the last rule that matches decides, separately for read, write and mknod. Sources: cgroup-v1/devices.rst;
+cgroup-v2.rst "Device controller"; bpf(2); BPF_PROG_TYPE_CGROUP_DEVICE and struct bpf_cgroup_dev_ctx in linux/bpf.h
+(Linux 4.15).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from typing import Any
 
     Rule = dict[str, Any]
-    Node = tuple[str, int | None, int | None]  # type, major, minor; None stands for any
+    Node = tuple[str, int | None, int | None]  # type, major, minor; None means any
 
-# linux/bpf.h: what a process wants (bits), and of which type.
+# linux/bpf.h: bits of the wanted access, and types of devices.
 MKNOD, READ, WRITE = 1, 2, 4
 _ACCESS = {"m": MKNOD, "r": READ, "w": WRITE}
 _TYPES = {"b": 1, "c": 2}
 
 
 def default_rules() -> list[Rule]:
-    """What every container gets after its own rules (OCI "Default Devices"; runc's AllowedDevices).
+    """Return the rules that every container gets after its own (OCI "Default Devices"; runc's AllowedDevices).
 
-    Any node may be made, since opening it is what counts; of opening: null, zero, full, random,
-    urandom, tty, console, ptmx and the ptys.
+    A container may make any node, since only opening it matters. It may open null, zero, full, random, urandom, tty,
+    console, ptmx and the ptys.
     """
     opened = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None)]
     rules: list[Rule] = [{"allow": True, "type": kind, "access": "m"} for kind in ("c", "b")]
@@ -42,12 +42,12 @@ def default_rules() -> list[Rule]:
 
 
 def with_defaults(rules: Iterable[Rule]) -> list[Rule]:
-    """``rules`` and after them the default devices, as runc and crun do it."""
+    """Return ``rules`` followed by the default devices, like runc and crun."""
     return [*rules, *default_rules()]
 
 
 def denies_something(rules: Iterable[Rule]) -> bool:
-    """False when the rules come to "everything": all allow, or all before an "allow all" that ends them."""
+    """Tell whether the rules deny anything, that is, unless they all allow or the last ones do after an "allow all"."""
     denied = False
     for rule in rules:
         kind, major, minor, access = _parse(rule)
@@ -59,13 +59,14 @@ def denies_something(rules: Iterable[Rule]) -> bool:
 
 
 def rule_lines(rules: Iterable[Rule]) -> list[tuple[str, str]]:
-    """The (file, line) to write, one write(2) each, into a v1 devices cgroup.
+    """Return the (file, line) pairs to write into a v1 devices cgroup, with one write(2) each.
 
-    That keeps a default and exceptions from it, and takes back only an exception that is written as it was made. So
-    the rules are worked out here: otherwise a denial of "c 1:*" would leave what "c 1:3" had allowed.
+    The kernel keeps a default and exceptions from it. It removes an exception only if you write it exactly as you
+    added it.
+    So we combine the rules here: otherwise denying "c 1:*" would leave "c 1:3" allowed.
 
     Raises:
-        LimitError: a rule takes back a part of an exception, which can't be had on v1.
+        LimitError: a rule removes a part of an exception, which v1 can't do.
     """
     default, is_reset = True, False
     exceptions: dict[Node, int] = {}
@@ -83,8 +84,8 @@ def rule_lines(rules: Iterable[Rule]) -> list[tuple[str, str]]:
                 if node[0] == each and bits & access and _meet(node, major, minor):
                     if (major is not None and node[1] is None) or (minor is not None and node[2] is None):
                         raise LimitError(
-                            f"device rule {rule!r}: cgroup v1 can't take back a part of what a rule before it says",
-                            "say it the other way round, or boot with cgroup v2",
+                            f"device rule {rule!r}: cgroup v1 can't undo only a part of an earlier rule",
+                            "write the rules the other way round, or boot with cgroup v2",
                         )
                     exceptions[node] = bits & ~access
     lines = [("devices.allow" if default else "devices.deny", "a")] if is_reset else []
@@ -98,7 +99,7 @@ def rule_lines(rules: Iterable[Rule]) -> list[tuple[str, str]]:
 
 
 def _meet(node: Node, major: int | None, minor: int | None) -> bool:
-    """Is there a device that both mean?"""
+    """Tell whether some device matches both."""
     return (None in (node[1], major) or node[1] == major) and (None in (node[2], minor) or node[2] == minor)
 
 
@@ -112,12 +113,11 @@ _RESULT, _CONTEXT, _TYPE, _WANTED, _MAJOR, _MINOR = range(6)  # registers
 
 
 def compile_rules(rules: Iterable[Rule]) -> bytes:
-    """A BPF_PROG_TYPE_CGROUP_DEVICE program that returns 1 for what ``rules`` allow and else 0. Pure.
+    """Compile a BPF_PROG_TYPE_CGROUP_DEVICE program that returns 1 for what ``rules`` allow, otherwise 0. Pure.
 
-    It walks the rules from the last to the first with the set of wanted accesses: a rule that
-    denies any of the set ends with 0, one that allows takes its own out of the set and ends with
-    1 when nothing is left. So ``open(O_RDWR)`` may be allowed by two rules, one for each half.
-    What no rule speaks of is allowed, as in a new v1 cgroup.
+    It walks the rules from the last to the first with the set of wanted accesses. A rule that denies any of them
+    returns 0. A rule that allows some removes these from the set, and returns 1 if none are left. So two rules may
+    allow ``open(O_RDWR)``, one for each half. Anything without a matching rule is allowed, as in a new v1 cgroup.
     """
     code = [
         _insn(_LOAD_WORD, _TYPE, _CONTEXT, 0),  # access_type: wanted << 16 | type
@@ -146,7 +146,7 @@ def _rule(rule: Rule) -> list[bytes]:
     tests = [(_TYPE, _TYPES[kind])] if kind != "a" else []
     tests += [(_MAJOR, major)] if major is not None else []
     tests += [(_MINOR, minor)] if minor is not None else []
-    for register, value in reversed(tests):  # each test jumps over all that is behind it
+    for register, value in reversed(tests):  # each test jumps over everything after it
         body.insert(0, _insn(_JUMP_NOT_EQUAL, register, offset=len(body), immediate=value))
     return body
 
@@ -164,21 +164,21 @@ def _insn(code: int, dst: int = 0, src: int = 0, offset: int = 0, immediate: int
 
 
 def _parse(rule: Rule) -> tuple[str, int | None, int | None, int]:
-    """(type, major, minor, access bits); None stands for any number, as -1 does in runc."""
+    """Return a rule's (type, major, minor, access bits); None means any number, like -1 in runc."""
     kind, letters = rule.get("type") or "a", rule.get("access") or "rwm"
     if kind == "u":  # OCI: an unbuffered character device
         kind = "c"
     if kind not in ("a", "b", "c") or not set(letters) <= set("rwm"):
-        raise LimitError(f"device rule {rule!r}: type is a, b or c, access is made of r, w and m")
+        raise LimitError(f"device rule {rule!r}: the type must be a, b or c, and the access made of r, w and m")
     major, minor = rule.get("major"), rule.get("minor")
     access = sum({_ACCESS[letter] for letter in letters})
     return kind, None if major in (None, -1) else major, None if minor in (None, -1) else minor, access
 
 
 def attach(directory: str, rules: Iterable[Rule]) -> None:
-    """Attach the program of ``rules`` and the default devices to the v2 cgroup ``directory``.
+    """Attach the program for ``rules`` and the default devices to the v2 cgroup ``directory``.
 
-    It is freed with the cgroup. Those of the cgroups above stay in force (BPF_F_ALLOW_MULTI).
+    The kernel frees it with the cgroup. Programs of the cgroups above still apply (BPF_F_ALLOW_MULTI).
 
     Raises:
         OSError: from bpf(2): EPERM without CAP_BPF, ENOSYS or EINVAL without CONFIG_CGROUP_BPF.

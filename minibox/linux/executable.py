@@ -1,7 +1,7 @@
-"""An executable that nobody can change by way of a process that runs it.
+"""Open our executable so that nobody can change it through a process that runs it.
 
-A container's first process runs ours until its exec, and an image may have that exec be of
-/proc/self/exe, and then open that, or /proc/PID/exe, for writing (CVE-2019-5736 was that).
+Until its exec, a container's first process runs our executable. An image may make it exec /proc/self/exe, and then
+open that or /proc/PID/exe for writing (CVE-2019-5736).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_W
 
 from minibox._native import ffi, lib
 
-#: What is executed: minibox-init, which plays several parts; native/init.c.
+#: minibox-init, one executable for several programs; native/init.c.
 INIT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "minibox-init")
 
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
@@ -23,11 +23,11 @@ SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 
 
 def open_init() -> int:
-    """A descriptor of minibox-init to execute by /proc/self/fd, close-on-exec.
+    """Return a close-on-exec descriptor of minibox-init, to execute through /proc/self/fd.
 
-    For root it is of a read-only mount that is in no mount namespace: nobody can make it writable once the descriptor
-    is closed, and memory is shared with all who run the file. For an ordinary user, who can't mount, a copy in memory,
-    but only of a file of his own: another he can't write to in any way.
+    For root, it is on a detached read-only mount: nobody can make that writable once the descriptor is closed, and all
+    processes that run the file share its memory. An ordinary user can't mount, so it is a sealed copy in memory,
+    unless the user can't write to the file anyway.
 
     Raises:
         OSError: the kernel refuses.
@@ -36,7 +36,7 @@ def open_init() -> int:
         try:
             return _read_only_mount(INIT)
         except PermissionError:
-            pass  # root of a user namespace whose mounts are the host's
+            pass  # we are root of a user namespace, and the mounts are the host's
     fd = os.open(INIT, os.O_RDONLY | os.O_CLOEXEC)
     if os.fstat(fd).st_uid != os.geteuid() and not os.access(INIT, os.W_OK):
         return fd
@@ -71,6 +71,6 @@ def _sealed_copy(source: int) -> int:
         while left:
             left -= os.sendfile(fd, source, None, left)
         fcntl(fd, F_ADD_SEALS, SEALS)
-        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # one open for writing can't be executed
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # a writable one can't be executed
     finally:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""Opening files below a directory that nothing may lead out of."""
+"""Open files below a directory, safe from symlinks that lead out of it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from minibox.base.files import READ, open_regular, read_fd
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
 EAGAIN = 11
 PATH_BYTES_MAX = 4096  # PATH_MAX, with the byte at the end
-DEPTH_MAX = 32  # each level takes 4 KiB of the stack
+DEPTH_MAX = 32  # each level needs 4 KiB of the stack
 
 
 def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
-    """Open ``path`` as a process whose root directory is ``root_fd`` would see it; openat2(2), Linux 5.6.
+    """Open ``path`` as if ``root_fd`` were the root directory; openat2(2), Linux 5.6.
 
-    Absolute symlinks and ``..`` stay below ``root_fd``. Close-on-exec.
+    Absolute symlinks and ``..`` stay below ``root_fd``. The descriptor is close-on-exec.
 
     Args:
-        mode: of a file that is made.
+        mode: the mode of a new file.
 
     Raises:
         OSError: with the path.
@@ -28,7 +28,7 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
 
 
 def open_regular_in_root(root_fd: int, path: str, flags: int = READ) -> int:
-    """As `open_in_root`, for regular files only, with nothing else opened; ``flags`` as of `base.files.open_regular`.
+    """Like `open_in_root`, but only open regular files; for ``flags`` see `base.files.open_regular`.
 
     Raises:
         NotRegularFile: it is something else.
@@ -42,10 +42,10 @@ def open_regular_in_root(root_fd: int, path: str, flags: int = READ) -> int:
 
 
 def read_in_root(root_fd: int, path: str, limit_bytes: int) -> bytes:
-    """The content of a regular file that a container or an image may have made, of at most ``limit_bytes``.
+    """Return the content of a regular file of at most ``limit_bytes``, which a container or an image may have made.
 
     Raises:
-        NotRegularFile, FileTooLarge
+        NotRegularFile, FileTooLarge: like `base.files.read_file`.
         OSError: with the path.
     """
     fd = open_regular_in_root(root_fd, path)
@@ -56,13 +56,13 @@ def read_in_root(root_fd: int, path: str, limit_bytes: int) -> bytes:
 
 
 def open_beneath(root_fd: int, path: str | bytes, flags: int) -> int:
-    """Open ``path`` below the directory ``root_fd``, through no symlink: for a tree that another process may change.
+    """Open ``path`` below the directory ``root_fd`` without following symlinks, even if others change the tree.
 
-    A symlink as the last part is opened with O_PATH and O_NOFOLLOW; ``.`` is ``root_fd`` itself. Close-on-exec. The
-    path may be longer than the kernel takes at once, which is no limit of how deep a tree is.
+    To open a symlink itself, pass O_PATH and O_NOFOLLOW. ``.`` is ``root_fd`` itself. The descriptor is
+    close-on-exec. The path may be longer than the kernel accepts at once, since trees can be deeper than that.
 
     Raises:
-        OSError: with the path; ELOOP for a symlink on the way.
+        OSError: with the path; ELOOP if a symlink is on the way.
     """
     beneath = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
     rest, fd = os.fsencode(path), root_fd
@@ -86,24 +86,24 @@ def _open(root_fd: int, path: str | bytes, flags: int, resolve: int, mode: int =
         fd: int = lib.mb_openat2(root_fd, os.fsencode(path), flags | os.O_CLOEXEC, mode, resolve)
         if fd >= 0:
             return fd
-        if ffi.errno != EAGAIN:  # something was renamed meanwhile, and the kernel can't vouch for ".."
+        if ffi.errno != EAGAIN:  # something was renamed meanwhile, so the kernel can't be sure about ".."
             raise OSError(ffi.errno, os.strerror(ffi.errno), path)
 
 
 def remove_quickly(dir_fd: int, name: bytes) -> bool:
-    """Remove ``name`` in a directory, and all below it, without following a link, by one call into C.
+    """Remove ``name`` in a directory and everything below it with one call into C, without following links.
 
     Returns:
-        False when something resists, which has to be seen to; some may be gone by then.
+        False if something can't be removed this way. Some files may be gone by then.
     """
     return bool(lib.mb_remove(dir_fd, name, DEPTH_MAX) == 0)
 
 
 def sync_file_system(directory_fd: int) -> None:
-    """Write all that is in memory of the file system of ``directory_fd`` to its disk; syncfs(2), Linux 2.6.39.
+    """Write the cached data of the file system of ``directory_fd`` to disk; syncfs(2), Linux 2.6.39.
 
     Raises:
-        OSError: writing failed, also of what was written before: EIO, ENOSPC, EDQUOT.
+        OSError: writing failed, now or earlier: EIO, ENOSPC, EDQUOT.
     """
     if lib.syncfs(directory_fd) < 0:
         raise OSError(ffi.errno, f"syncfs: {os.strerror(ffi.errno)}")

@@ -1,4 +1,4 @@
-"""File systems in a file."""
+"""Open file system images."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from minibox._native import lib
 
 
 def open_image(path: str) -> int:
-    """A detached, read-only mount of an EROFS image: a directory descriptor (O_PATH), nothing in a mount table.
+    """Mount an EROFS image, detached and read-only: return a directory descriptor (O_PATH). No mount table lists it.
 
-    From the file itself (Linux 6.12), else through a loop device that goes with the mount. A directory is taken as it is.
+    It mounts the file itself (Linux 6.12), or else a loop device that goes away with the mount. A directory is opened
+    as it is.
 
     Raises:
-        OSError: EPERM for who is not the host's root, ENODEV from a kernel without EROFS.
+        OSError: EPERM if we aren't the host's root, ENODEV if the kernel has no EROFS.
     """
     fd: int = lib.mb_open_image(os.fsencode(path))
     if fd < 0:

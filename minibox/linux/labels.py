@@ -1,4 +1,4 @@
-"""Does this kernel know labels of AppArmor, of SELinux?"""
+"""Find out whether this kernel uses AppArmor or SELinux."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 
 
 def has_apparmor() -> bool:
-    """Is AppArmor enabled?"""
+    """Tell whether AppArmor is enabled."""
     return _read("/sys/module/apparmor/parameters/enabled") == b"Y"
 
 
 def has_selinux() -> bool:
-    """Is SELinux enabled, and has it a policy? Without one the only label is the kernel's."""
+    """Tell whether SELinux is enabled and has a policy. Without one, the only label is the kernel's."""
     return os.path.isdir("/sys/fs/selinux") and _read("/proc/self/attr/current").rstrip(b"\0") not in (b"", b"kernel")
 
 

@@ -1,9 +1,9 @@
-"""The launcher: the small C process that is the parent of what this one runs in the foreground.
+"""The launcher: a small C process that is the parent of the containers that this process runs in the foreground.
 
-A process has one, started when it is first needed, and so a start costs the same from an interpreter of
-any size and from any thread. It starts things as the calling thread would: a thread that has other
-privileges, limits or namespaces than the one before gets another launcher, and so has a child by fork.
-The other side of the messages is ``native/launcher.c``, their layout ``native/launcher.h``.
+A process starts its launcher when it first needs it. So a start takes the same time from an interpreter of any size
+and from any thread. The launcher starts processes as the calling thread would: a thread with other privileges, limits
+or namespaces gets another launcher, and so does a forked child. The other side of the messages is
+``native/launcher.c``, their layout ``native/launcher.h``.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def spawn(
     Args:
         buffer: an encoded plan.
         flags: CLONE_NEW* of clone3(2).
-        slots: its descriptor slots, -1 for an empty one.
-        op_count: operations in ``buffer``.
-        cgroup_fd: directory of the cgroup v2 it is born in, or -1.
-        meanwhile: called while the launcher makes it; again where that was killed.
+        slots: the plan's descriptor slots, -1 for an empty one.
+        op_count: the number of operations in ``buffer``.
+        cgroup_fd: the directory of the v2 cgroup to start it in, or -1.
+        meanwhile: called while the launcher makes it; called again if the launcher was killed.
 
     Raises:
         OSError: the kernel refuses.
@@ -69,13 +69,13 @@ def spawn(
     launcher = of_caller()
     try:
         return launcher.spawn(buffer, flags, slots, op_count, cgroup_fd, meanwhile)
-    except ConnectionError:  # somebody has killed it, and what it had made is dead too
+    except ConnectionError:  # somebody killed the launcher, and its children died with it
         _launchers.forget(launcher)
         return of_caller().spawn(buffer, flags, slots, op_count, cgroup_fd, meanwhile)
 
 
 def of_caller() -> Launcher:
-    """The launcher for the calling thread, started where there is none yet: a start that comes finds it ready.
+    """Return the launcher for the calling thread, and start it if there is none, so that the next start finds it ready.
 
     Raises:
         OSError: it can't be started.
@@ -84,7 +84,7 @@ def of_caller() -> Launcher:
 
 
 def make_ready() -> None:
-    """Begin to start a launcher where this process has none.
+    """Start a launcher if this process has none, without waiting for it.
 
     Raises:
         OSError: it can't be started.
@@ -94,26 +94,26 @@ def make_ready() -> None:
 
 
 def close_all() -> None:
-    """Have the launchers of this process end as soon as they have nothing to look after."""
+    """Make this process's launchers end as soon as they have no containers."""
     _launchers.end(at_once=False)
 
 
 def end_all() -> None:
-    """End the launchers of this process, with all that they look after."""
+    """End this process's launchers and all their containers."""
     _launchers.end(at_once=True)
 
 
 class Launcher:
-    """One launcher, and the socket to it. It ends when that is closed and no container of it is left."""
+    """A launcher, and the socket to it. It ends when the socket is closed and its last container has ended."""
 
     def __init__(self) -> None:
-        """`start` follows."""
+        """Prepare a launcher; call `start` next."""
         self._program = Program()
         self._socket: socket | None = None
         self._reaped = False
 
     def start(self) -> None:
-        """Start it.
+        """Start the launcher.
 
         Raises:
             OSError: it can't be started.
@@ -123,7 +123,7 @@ class Launcher:
         try:
             opened.append(os.pidfd_open(os.getpid()))
             opened.append(open_init())
-            # The executable is 2 there: its last user closes a mount, which takes a while.
+            # Pass the executable as descriptor 2, to keep it open: closing the last one unmounts it, which is slow.
             self._program.start(f"/proc/self/fd/{opened[-1]}", (LAUNCHER_ARGV0,), {}, (theirs.fileno(), *opened))
         finally:
             theirs.close()
@@ -132,7 +132,7 @@ class Launcher:
 
     @property
     def pid(self) -> int:
-        """0 before it was started."""
+        """The launcher's process id; 0 before it was started."""
         return self._program.pid
 
     def spawn(
@@ -162,24 +162,24 @@ class Launcher:
 
     @property
     def pidfd(self) -> int:
-        """`PEER_DEAD` when it was reaped."""
+        """The launcher's pidfd; `PEER_DEAD` if it was reaped."""
         return PEER_DEAD if self._reaped else self._program.pidfd
 
     def close(self, *, end: bool = False) -> None:
-        """Close the socket; with ``end`` it ends at once."""
+        """Close the socket. With ``end`` the launcher ends at once."""
         if self._socket:
             try:
                 if end:
                     self._socket.send(END.to_bytes(4, "little"))
             except OSError:
-                pass  # it has
+                pass  # it has ended already
             self._socket.close()
 
     def reap(self, flags: int) -> bool:
-        """Wait for its end as waitpid(2) does with ``flags``; whether it has come, or there is nothing to wait for."""
+        """Call waitpid(2) with ``flags``; tell whether the launcher has ended, or there is nothing to wait for."""
         try:
             self._reaped = self._reaped or not self.pid or bool(os.waitpid(self.pid, flags)[0])
-        except ChildProcessError:  # somebody waits for all children of this process
+        except ChildProcessError:  # other code in this process waits for all children
             self._reaped = True
         if self._reaped:
             self._program.close()
@@ -187,9 +187,9 @@ class Launcher:
 
 
 class LaunchedChild(RequestedChild):
-    """A process of the launcher's: it is killed when this object is closed before its end, or this process ends.
+    """A child of the launcher. It is killed if this object is closed before its end, or if this process ends.
 
-    Any thread may wait for it, and several at once.
+    Several threads may wait for it at once.
     """
 
     def __init__(self, buffer: bytes | bytearray, op_count: int, launcher: Launcher) -> None:
@@ -201,7 +201,7 @@ class LaunchedChild(RequestedChild):
         self._ended: tuple[int, int, int, int] | None = None  # status as of wait(2), microseconds, KiB, relayed
 
     def ask_for(self, control: socket, flags: int, slots: Iterable[int], cgroup_fd: int) -> None:
-        """Have it made by the launcher at the other end of ``control``; `take_answer` follows."""
+        """Ask the launcher at the other end of ``control`` to make it; call `take_answer` next."""
         self._connection, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
         try:
             message, fds = self.request(SPAWN, flags, slots, cgroup_fd)
@@ -210,13 +210,13 @@ class LaunchedChild(RequestedChild):
             theirs.close()
 
     def take_answer(self) -> None:
-        """Wait until it is made."""
+        """Wait until the launcher has made it."""
         self.made(self._messages, self._answer())
 
     def spawn_helper(
         self, buffer: bytes | bytearray, flags: int, slots: Iterable[int], op_count: int
     ) -> RequestedChild:
-        """Make a process that is sent SIGTERM when the container has ended."""
+        """Make a process that gets SIGTERM when the container has ended."""
         assert self._connection
         helper = RequestedChild(buffer, op_count)
         try:
@@ -228,7 +228,7 @@ class LaunchedChild(RequestedChild):
         return helper
 
     def goes_on_as(self, messages: Messages) -> None:
-        """It ends, and a sibling takes its place, whose pidfd came along with a message."""
+        """Continue with a sibling that replaces this process, which ends. ``messages`` has the sibling's pidfd."""
         assert self._connection
         send(self._connection, GOES_ON_AS.to_bytes(4, "little"), [messages.fd])
         messages.move_fd(self._process)
@@ -237,16 +237,16 @@ class LaunchedChild(RequestedChild):
 
     @property
     def maker(self) -> int:
-        """Pidfd of the process that made it."""
+        """The pidfd of the process that made it."""
         return self._launcher.pidfd
 
     def wait(self) -> int:
-        """Wait for its end; the exit status, or the negative signal number, as `subprocess`. Again: the same."""
+        """Wait for its end; return the exit status, or the negative signal number, like `subprocess`. Repeatable."""
         with self._lock:
             while self._ended is None:
                 try:
                     self._take()
-                except ConnectionError:  # the launcher was killed, which the container may not have heard of
+                except ConnectionError:  # the launcher was killed; make sure that the container dies, too
                     self.send_signal(SIGKILL)
                     wait_for_end(self.pidfd)
                     self._reap_orphan()
@@ -255,8 +255,10 @@ class LaunchedChild(RequestedChild):
         return -(status & 0x7F) if status & 0x7F else status >> 8
 
     def _reap_orphan(self) -> None:
-        """Its maker is dead, and it is this process's child, where that adopts orphans (as process 1, or a subreaper): as a
-        zombie it would hold up the end of the container that it was executed in."""
+        """Reap it if its maker died and this process, as process 1 or a subreaper, has become its parent.
+
+        As a zombie it would hold up the end of the container that it was executed in.
+        """
         if self.maker >= 0:
             wait_for_end(self.maker)
         try:
@@ -265,45 +267,45 @@ class LaunchedChild(RequestedChild):
             pass
 
     def usage(self) -> tuple[int, int]:
-        """What it has used, after `wait`: CPU time in ns, of it and all that it has waited for; the largest's memory
-        in bytes."""
+        """Return what it used, after `wait`: the CPU time in ns of it and its reaped children, and the peak memory in
+        bytes of the largest of them."""
         assert self._ended
         return self._ended[1] * 1000, self._ended[2] << 10
 
     @property
     def relayed(self) -> int:
-        """The signal that ended the command of an init of ours, which has exited for it; 0 for none."""
+        """The signal that ended the command, if our init ran it and reported that with its exit; 0 for none."""
         assert self._ended
         return self._ended[3]
 
     def end(self, signal_number: int) -> int:
-        """Send a signal unless it has ended, and wait."""
+        """Send a signal unless it has ended, and wait for its end."""
         if self._ended is None:
             self.send_signal(signal_number)
         return self.wait()
 
     def kill_group(self) -> None:
-        """SIGKILL for all of its process group, of which it is the leader."""
+        """Send SIGKILL to its process group, of which it is the leader."""
         if kill_group(self.pidfd) or has_ended(self.pidfd):
             return
         try:
-            os.killpg(self.pid, SIGKILL)  # an older kernel, and the number is its own for as long as it runs
+            os.killpg(self.pid, SIGKILL)  # an older kernel; while it runs, the number can't be reused
         except ProcessLookupError:
             pass
 
     def let_go(self) -> None:
-        """Leave it to itself: it goes on when this object is closed, and this process ends."""
+        """Let it run on after this object is closed or this process ends."""
         assert self._connection
         send(self._connection, LET_GO.to_bytes(4, "little"), [])
         self._answer()
         self._messages.done()
 
     def close(self) -> None:
-        """Free all; a child by fork only its copy."""
+        """Free everything; a forked child frees only its own copy."""
         if self._connection:
             if os.getpid() == self._owner:
                 try:
-                    self._connection.shutdown(SHUT_RDWR)  # such a child may hold a copy
+                    self._connection.shutdown(SHUT_RDWR)  # a forked child may hold a copy
                 except OSError:
                     pass  # the launcher has died
             self._connection.close()
@@ -311,13 +313,13 @@ class LaunchedChild(RequestedChild):
         super().close()
 
     def _answer(self) -> bytes:
-        """The answer to a request, which stays in the messages."""
+        """Wait for the answer to a request. It stays in the messages."""
         while len(data := self._take()) != ANSWER_BYTES:
             pass
         return data
 
     def _take(self) -> bytes:
-        """The next message; its end, which may come at any time, is noted before it counts as taken."""
+        """Return the next message. If it reports the end, which may come any time, record that before removing it."""
         assert self._connection
         data = self._messages.take(self._connection.fileno(), self.maker)
         if len(data) == ENDED.size:
@@ -328,15 +330,15 @@ class LaunchedChild(RequestedChild):
 
 
 class _Launchers:
-    """Those of this process, by the callers that they start things for."""
+    """The launchers of this process, by the kind of caller that they work for."""
 
     def __init__(self) -> None:
         self._begin()
 
     def _begin(self) -> None:
         self._lock = allocate_lock()
-        self._of: dict[bytes, Launcher] = {}  # each from before its start
-        self._closed: list[Launcher] = []  # that may have containers still
+        self._of: dict[bytes, Launcher] = {}  # a launcher is in here before it starts
+        self._closed: list[Launcher] = []  # closed ones, which may still have containers
 
     def find(self) -> Launcher:
         numbers = ffi.new("struct mb_caller *")
@@ -381,7 +383,7 @@ class _Launchers:
         self._closed = [launcher for launcher in self._closed if not launcher.reap(os.WNOHANG)]
 
     def forked(self) -> None:
-        """In a child by fork: its parent's are none of its own."""
+        """Forget the parent's launchers, in a forked child."""
         for launcher in self._of.values():
             launcher.close()
         self._begin()  # another thread may have held the lock

@@ -1,4 +1,4 @@
-"""What is mounted where, by the text of ``/proc/self/mountinfo``: proc_pid_mountinfo(5)."""
+"""Read the mount table, ``/proc/self/mountinfo``: proc_pid_mountinfo(5)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MOUNTINFO = "/proc/self/mountinfo"
 
 
 def file_system_type(path: str) -> str:
-    """The type of the file system that ``path`` is on, in the kernel's words (ext4, overlay, nfs4); "" if unknown.
+    """Return the type of the file system of ``path``, in the kernel's words (ext4, overlay, nfs4); "" if unknown.
 
     Raises:
-        OSError: nothing is there.
+        OSError: ``path`` doesn't exist.
     """
     real = os.path.realpath(path)
     device = os.stat(real).st_dev
@@ -22,13 +22,13 @@ def file_system_type(path: str) -> str:
 
 
 def type_in(mountinfo: str, real_path: str, device: str) -> str:
-    """The same by a text: of the device number, else (btrfs subvolumes have numbers of their own) of the mount above.
+    """Find the type in a mount table by device number, or else (btrfs subvolumes have their own) by the mount above.
 
-    Of several mounts the last one of the longest mount point counts.
+    If there are several, the last mount with the longest mount point counts.
     """
     best, kind = -1, ""
     for line in lines_of(mountinfo):
-        fields = line.split(" ")  # other blanks may be in names
+        fields = line.split(" ")  # names may contain other blanks
         point, fs_type = unescaped(fields[4]), fields[fields.index("-", 6) + 1]
         if fields[2] == device:
             return fs_type
@@ -39,5 +39,5 @@ def type_in(mountinfo: str, real_path: str, device: str) -> str:
 
 
 def unescaped(field: str) -> str:
-    """A path of it as it is: the kernel writes what would part fields in octal."""
+    """Undo the kernel's octal escapes in a path, for characters that separate fields."""
     return field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")

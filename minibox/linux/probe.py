@@ -1,10 +1,10 @@
-"""Try what a container needs of the kernel, in a process of its own that is thrown away (`minibox.engine.probes`).
+"""Try what a container needs from the kernel, in a throw-away process (`minibox.engine.probes`).
 
-`main` enters namespaces of its own, so that whatever it mounts is gone with it, and answers with one line: ``works``;
-``lacking STEP: ERRNO``, which the kernel or the file system says to everybody; ``refused STEP: ERRNO``, which is a no to this
-caller, of a policy, a filter or where he is; or ``failed STEP: ERRNO`` for any other trouble, as that root lacks a
-capability, which says nothing of what the kernel can do. A version number would tell less: distributions backport, and
-policies forbid.
+`main` enters its own namespaces, so that its mounts disappear with it, and answers with one line: ``works``;
+``lacking STEP: ERRNO`` if the kernel or the file system can't do it for anybody; ``refused STEP: ERRNO`` if this
+caller may not, because of a policy, a filter or its surroundings; or ``failed STEP: ERRNO`` for any other problem,
+such as root without a capability, which doesn't tell what the kernel can do. A version number would tell less,
+because distributions backport, and policies forbid.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, 0o2000000
 MOVE_MOUNT_F_EMPTY_PATH = 4
 MOUNT_ATTR_IDMAP = 0x00100000
 SOME_USER = 65534  # nobody
-SOME_RANGE = 100000  # of ids, for a user namespace that nothing outlives
+SOME_RANGE = 100000  # the ids of a short-lived user namespace
 WORKS, LACKING, REFUSED, FAILED = "works", "lacking", "refused", "failed"
-#: What is answered when the kernel can't. Anything else may pass.
+#: The kernel can't do it. Other errors may be temporary.
 NO = frozenset((ENOSYS, EOPNOTSUPP, EINVAL, ENODEV))
-#: What is answered when a policy forbids it, or the caller may not.
+#: A policy forbids it, or the caller may not do it.
 FORBIDDEN = frozenset((EPERM, EACCES))
-#: Of root, without which the probes are forbidden what another root isn't: by their numbers.
+#: The capabilities that root needs for the probes, by number.
 CAPABILITIES = {"CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_SYS_ADMIN": 21}
 USER_NAMESPACES_MAX = "/proc/sys/user/max_user_namespaces"
 
 
 class StepFailed(Exception):
-    """A step failed: its words and its errno.
+    """A step failed: its description and its errno.
 
-    ``tells_of_host``: what it says doesn't hang on who asks, as a file system's that takes no id-mapped mount.
+    ``tells_of_host``: the answer is the same for every caller, such as a file system without id-mapped mounts.
     """
 
     def __init__(self, step: str, number: int, tells_of_host: bool = False) -> None:
@@ -49,13 +49,13 @@ class StepFailed(Exception):
 
 
 def user_namespace() -> None:
-    """A user namespace with one id mapped, in which mounting is allowed (AppArmor may give one and forbid that)."""
+    """Make a user namespace with one mapped id, and mount in it (AppArmor may allow the first but not the second)."""
     _own_user_namespace()
     _check(lib.mb_mount(b"tmpfs", b"/proc", b"tmpfs", 0, ffi.NULL), "mount a tmpfs in it")
 
 
 def ordinary_user_namespace() -> None:
-    """The same for a user without privileges, which root becomes first."""
+    """Do the same as an ordinary user; root becomes one first."""
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(SOME_USER, SOME_USER, SOME_USER)
@@ -65,10 +65,10 @@ def ordinary_user_namespace() -> None:
 
 
 def overlay() -> None:
-    """An overlay as a container of this user gets it."""
+    """Mount an overlay like those of this user's containers."""
     _own_mounts()
     _overlay("lower")
-    with open("merged/new", "w") as file:  # what an upperdir without whiteouts or xattrs refuses
+    with open("merged/new", "w") as file:  # fails if the upperdir has no whiteouts or xattrs
         file.write("new")
     os.unlink("merged/old")
     if not os.path.exists("upper/new"):
@@ -76,20 +76,20 @@ def overlay() -> None:
 
 
 def idmapped_layers() -> None:
-    """An overlay over a layer whose mount is id-mapped: Linux 5.19, and a file system that can."""
+    """Mount an overlay over an id-mapped layer: Linux 5.19, and a file system that supports it."""
     _own_mounts()
     _map_ids("lower")
     _overlay("mapped", tells_of_host=True)
 
 
 def idmapped_tree() -> None:
-    """A whole tree whose mount is id-mapped: Linux 5.12, and a file system that can."""
+    """Make an id-mapped mount of a whole tree: Linux 5.12, and a file system that supports it."""
     _own_mounts()
     _map_ids("lower")
 
 
 def pseudo_terminals() -> None:
-    """A devpts of its own, and a terminal from it."""
+    """Mount a new devpts, and open a terminal from it."""
     _own_mounts()
     options = b"newinstance,ptmxmode=0666,mode=0620"
     _check(lib.mb_mount(b"devpts", b"merged", b"devpts", 0, options), "mount devpts")
@@ -103,10 +103,10 @@ PROBES: dict[str, Callable[[], None]] = {
 
 
 def answer(name: str, directory: str) -> str:
-    """Run a probe in this process, which is spoilt by it; what it says."""
+    """Run a probe in this process, which can't be used for anything else afterwards; return the answer."""
     tells_of_host = False
     try:
-        os.chdir(directory)  # names in it hold nothing that options of a mount would have to escape
+        os.chdir(directory)  # relative names need no escaping in mount options
         PROBES[name]()
     except StepFailed as failure:
         step, number, tells_of_host = failure.step, failure.number, failure.tells_of_host
@@ -122,7 +122,7 @@ def answer(name: str, directory: str) -> str:
 
 
 def _lacking() -> list[str]:
-    """Which of `CAPABILITIES` this process lacks, if it is root's: an ordinary user is asked about as he is."""
+    """Return which of `CAPABILITIES` this process lacks if it is root's; none for an ordinary user."""
     if os.geteuid() != 0:
         return []
     effective = int(_status("CapEff"), 16)
@@ -130,12 +130,12 @@ def _lacking() -> list[str]:
 
 
 def _is_filtered() -> bool:
-    """Whether system calls of this process are answered by a filter of its caller's, in the kernel's place."""
+    """Tell whether a seccomp filter of the caller may answer this process's system calls instead of the kernel."""
     return _status("Seccomp") != "0"
 
 
 def _status(field: str) -> str:
-    """A field of this process's (proc_pid_status(5)); "0" from a kernel that lacks it."""
+    """Return a field of this process's status (proc_pid_status(5)); "0" if the kernel lacks it."""
     with open("/proc/self/status") as file:
         return next((line.split()[1] for line in file if line.startswith(f"{field}:")), "0")
 
@@ -167,7 +167,7 @@ def _errno_of(result: int) -> int:
 
 
 def _check_user_namespace(number: int) -> None:
-    if number == ENOSPC:  # more than are allowed: for ever, where none is
+    if number == ENOSPC:  # the limit of user namespaces is reached; if it is 0, that is for ever
         with open(USER_NAMESPACES_MAX) as file:
             number = EPERM if file.read().strip() == "0" else number
     if number:
@@ -175,7 +175,7 @@ def _check_user_namespace(number: int) -> None:
 
 
 def _map_ids(layer: str) -> None:
-    """Attach the id-mapped mount of a directory at ``mapped``."""
+    """Mount a directory id-mapped at ``mapped``."""
     userns = _mapped_user_namespace()
     tree = lib.mb_open_tree(AT_FDCWD, layer.encode(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
     _check(tree, "open_tree")
@@ -188,7 +188,7 @@ def _map_ids(layer: str) -> None:
 
 
 def _mapped_user_namespace() -> int:
-    """A descriptor of a user namespace in which 0 is `SOME_RANGE`; a child lives for as long as that takes."""
+    """Return a descriptor of a user namespace in which 0 is `SOME_RANGE`, made with a short-lived child."""
     ready, go = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -224,6 +224,6 @@ def _first_user_namespace() -> str:
 
 
 def main(name: str, directory: str) -> None:
-    """Run a probe, and say on standard output what became of it."""
-    signal(SIGCHLD, SIG_DFL)  # who ignores it passes that on, and nobody could wait for a child
+    """Run a probe, and write its answer to standard output."""
+    signal(SIGCHLD, SIG_DFL)  # the caller may have set it to be ignored, and then we couldn't wait for a child
     os.write(1, answer(name, directory).encode(errors="surrogateescape"))

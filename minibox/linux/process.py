@@ -17,10 +17,10 @@ NEWUSER, NEWNET = 0x10000000, 0x40000000
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 SIGKILL = 9
-IGNORED_BY_PYTHON = (13, 25)  # SIGPIPE, SIGXFSZ: what others execute is to have them as usual
+IGNORED_BY_PYTHON = (13, 25)  # SIGPIPE, SIGXFSZ: programs that we execute need their defaults
 RECORD_BYTES, TIME_BYTES = 16, 16  # struct mb_record, struct mb_time
 
-# child.h: how far a child is
+# child.h: the state of a child
 RUNNING, EXEC, FAILED, DONE, WAITING = range(5)
 
 
@@ -31,27 +31,28 @@ _SIGNATURES: dict[str, tuple[int, str]] = {
 
 
 def signatures() -> dict[str, tuple[int, str]]:
-    """Code and argument kinds of every operation that the interpreter knows, by name."""
+    """Return the code and argument kinds of each operation of the interpreter, by name."""
     return _SIGNATURES
 
 
 class Descriptor:
-    """A descriptor that a native call opens and registers here, and that is closed when nobody has this object any more.
+    """A descriptor that a native call opens and stores here. It is closed when this object is freed.
 
-    What a call returns to Python may be lost before it is assigned: by an exception out of a signal handler.
+    If the call returned it to Python instead, it could get lost before it is assigned: by an exception from a signal
+        handler.
     """
 
     def __init__(self) -> None:
         self.place = ffi.gc(ffi.new("int *", -1), lib.mb_fd_close)
 
     def fileno(self) -> int:
-        """Its number; -1 when there is none."""
+        """Return the descriptor's number; -1 if there is none."""
         number: int = self.place[0]
         return number
 
     @classmethod
     def copy_of(cls, fd: int) -> Descriptor:
-        """A copy of one, close-on-exec.
+        """Return a close-on-exec copy of a descriptor.
 
         Raises:
             OSError: no descriptor is free.
@@ -62,18 +63,18 @@ class Descriptor:
         return made
 
     def close(self) -> None:
-        """Twice is fine."""
+        """Close the descriptor. You may call this twice."""
         lib.mb_fd_close(self.place)
 
 
 class Program:
-    """A program in a session of its own, which runs on when nobody has this object any more; see `Descriptor`."""
+    """A program in its own session. It runs on when this object is freed; see `Descriptor`."""
 
     def __init__(self) -> None:
         self._it = ffi.gc(ffi.new("struct mb_program *", {"pidfd": -1}), lib.mb_program_free)
 
     def start(self, path: str, argv: Sequence[str], environment: Mapping[str, str], fds: Sequence[int]) -> None:
-        """Start it with ``fds`` as 0 and so on; posix_spawn(3).
+        """Start the program with ``fds`` as descriptors 0, 1 and so on; posix_spawn(3).
 
         Raises:
             OSError: it can't be started.
@@ -87,7 +88,7 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """0 before it was started."""
+        """Its process id; 0 before it was started."""
         pid: int = self._it.pid
         return pid
 
@@ -102,7 +103,7 @@ class Program:
 
 
 class Recorded:
-    """A process that runs, or ran, a Plan, and its record.
+    """A process that runs or ran a Plan, with its record.
 
     Attributes:
         pid: its process id in the caller's pid namespace.
@@ -111,8 +112,8 @@ class Recorded:
     def __init__(self, size: int, op_count: int, *, in_file: bool) -> None:
         """
         Args:
-            size: of the record, with what else lies in the same memory.
-            in_file: another process is going to see it.
+            size: the size of the record and whatever else is in the same memory.
+            in_file: share the memory with another process.
 
         Raises:
             OSError: there is no memory for it.
@@ -126,7 +127,7 @@ class Recorded:
 
     @property
     def pidfd(self) -> int:
-        """Refers to it for good, even when the pid is taken anew; -1 when it was closed. pidfd_open(2)."""
+        """A descriptor of this very process, even if its pid is reused; -1 if it was closed. pidfd_open(2)."""
         return self._process.fileno()
 
     @property
@@ -136,39 +137,39 @@ class Recorded:
         return record
 
     def progress(self) -> tuple[int, int, int, int]:
-        """State, index of the operation under way, its errno, its detail; see ``native/child.h``."""
+        """Return the state, the index of the current operation, its errno and its detail; see ``native/child.h``."""
         record = self._record
         return record.state, record.index, record.error, record.detail
 
     def times(self) -> list[tuple[int, int]]:
-        """Begin and end of every operation, CLOCK_REALTIME ns; 0 where it was not reached."""
+        """Return begin and end of each operation, in ns of CLOCK_REALTIME; 0 if it wasn't reached."""
         times = self._record.time
         return [(times[i].begin_ns, times[i].end_ns) for i in range(self._op_count)]
 
     def send_signal(self, number: int) -> None:
-        """Send a signal; a process that has ended is no error."""
+        """Send a signal. It is no error if the process has ended."""
         send_signal(self.pidfd, number)
 
     def close(self) -> None:
-        """Free the record and the pidfd; twice is fine."""
+        """Free the record and the pidfd. You may call this twice."""
         lib.mb_view_free(self._view)
         self._process.close()
 
 
 class Child(Recorded):
-    """A process of this one's that works in our memory until its plan ends, while the calling thread stands still.
+    """A child process that shares our memory and runs a plan without an exec, while the calling thread waits.
 
-    Many times cheaper than a fork, and of the same cost in a process of any size; for a plan without an exec.
+    It is many times cheaper than a fork, and costs the same in a process of any size.
     """
 
     def __init__(self, buffer: bytearray, flags: int, slots: Sequence[int], op_count: int) -> None:
-        """Run it to its end.
+        """Run the plan to its end.
 
         Args:
             buffer: an encoded plan; changed in place.
             flags: CLONE_NEW* of clone3(2), and CLONE_VM.
-            slots: its descriptor slots, -1 for an empty one.
-            op_count: operations in ``buffer``.
+            slots: the plan's descriptor slots, -1 for an empty one.
+            op_count: the number of operations in ``buffer``.
 
         Raises:
             OSError: clone(2) failed.
@@ -188,7 +189,7 @@ class Child(Recorded):
 
 
 def open_pidfd(pid: int) -> int:
-    """A pidfd of a process; -1 when there is none. pidfd_open(2).
+    """Open a pidfd of a process; -1 if there is no such process. pidfd_open(2).
 
     Raises:
         OSError: the kernel refuses.
@@ -200,10 +201,10 @@ def open_pidfd(pid: int) -> int:
 
 
 def exit_status(pid: int) -> int | None:
-    """Wait for a child; its exit status, or the negative number of the signal that ended it, as in `subprocess`.
+    """Wait for a child; return its exit status, or the negative number of the signal that ended it, like `subprocess`.
 
-    None when nobody can say any more: this process ignores SIGCHLD, or another of its threads waits for any child. What
-    embeds minibox may do so. A program of ours doesn't (`base.program`).
+    None if the status is lost, because this process ignores SIGCHLD, or another thread waits for any child. A program
+    that embeds minibox may do that; our own programs don't (`base.program`).
     """
     try:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -212,7 +213,7 @@ def exit_status(pid: int) -> int | None:
 
 
 def parent_of(pid: int) -> int:
-    """The pid of a process's parent; 0 when it has ended, or is hidden. proc_pid_stat(5)."""
+    """Return the pid of a process's parent; 0 if the process has ended or is hidden. proc_pid_stat(5)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[1])
@@ -221,7 +222,7 @@ def parent_of(pid: int) -> int:
 
 
 def send_signal(pidfd: int, number: int) -> None:
-    """Send a signal to the process of ``pidfd``; one that has ended is no error. pidfd_send_signal(2).
+    """Send a signal to the process of ``pidfd``. It is no error if it has ended. pidfd_send_signal(2).
 
     Raises:
         OSError: the kernel refuses.
@@ -231,7 +232,7 @@ def send_signal(pidfd: int, number: int) -> None:
 
 
 def kill_group(pidfd: int) -> bool:
-    """Send SIGKILL to the process group of which ``pidfd`` is or was the leader; False where Linux is older than 6.9."""
+    """Send SIGKILL to the process group whose leader ``pidfd`` is or was; False before Linux 6.9."""
     return bool(lib.mb_pidfd_kill_group(pidfd) == 0 or ffi.errno == ESRCH)
 
 
@@ -246,7 +247,7 @@ def set_network_namespace(fd: int) -> None:
 
 
 def set_user_namespace(fd: int) -> None:
-    """Move this process, of one thread, into a user namespace, with all capabilities in it; setns(2).
+    """Move this single-threaded process into a user namespace, with all capabilities in it; setns(2).
 
     Raises:
         OSError: the kernel refuses.
@@ -256,7 +257,7 @@ def set_user_namespace(fd: int) -> None:
 
 
 def new_user_namespace() -> None:
-    """Move this process, of one thread, into a new user namespace; unshare(2).
+    """Move this single-threaded process into a new user namespace; unshare(2).
 
     Raises:
         OSError: the kernel refuses.
@@ -266,7 +267,7 @@ def new_user_namespace() -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that made it ends; PR_SET_PDEATHSIG(2const).
+    """Make the kernel kill this process when the thread that created it ends; PR_SET_PDEATHSIG(2const).
 
     Raises:
         OSError: the kernel refuses.
@@ -276,7 +277,7 @@ def die_with_parent() -> None:
 
 
 def become_subreaper() -> None:
-    """Be the parent of every process below that loses its own; PR_SET_CHILD_SUBREAPER(2const), Linux 3.4.
+    """Become the parent of all descendants that lose theirs; PR_SET_CHILD_SUBREAPER(2const), Linux 3.4.
 
     Raises:
         OSError: the kernel refuses.

@@ -1,4 +1,4 @@
-"""Processes that another process makes for us, a supervisor or the launcher: the Python side of ``native/requests.h``."""
+"""Ask a supervisor or the launcher to make processes for us: the Python side of ``native/requests.h``."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ SPAWN, SUPERVISE, SPAWN_HELPER, GOES_ON_AS, LET_GO, END, HOLD = range(1, 8)  # e
 ANSWER_BYTES = 4
 READ_BYTES = 1 << 16
 PEER_DEAD: int = lib.MB_PEER_DEAD
-DESCRIPTORS_MAX = 253  # that one message carries
+DESCRIPTORS_MAX = 253  # in one message
 
 
 class Messages:
-    """What comes from a peer over a socket, one message at a time: it stays here until `done`.
+    """Receives messages from a peer over a socket, one at a time. A message stays here until you call `done`.
 
-    So none is lost when its taker is cut short.
+    So no message is lost if its receiver is interrupted.
     """
 
     def __init__(self) -> None:
         self._it = ffi.gc(ffi.new("struct mb_delivery *", {"fd": -1}), lib.mb_delivery_free)
 
     def take(self, socket_fd: int, peer: int) -> bytes:
-        """The message that is here, or else wait for one.
+        """Return the current message, or wait for one.
 
         Args:
-            peer: pidfd of the process that sends them: others may have copies of its end of the socket, which is no
-                sign of its life then. `PEER_DEAD`: it was reaped.
+            peer: the sender's pidfd, or `PEER_DEAD` if it was reaped. It is needed because others may hold copies of
+                its end of the socket, which then stays open when the sender dies.
 
         Raises:
             ConnectionResetError: the peer has died.
@@ -54,28 +54,28 @@ class Messages:
 
     @property
     def fd(self) -> int:
-        """The descriptor that came along; -1 for none."""
+        """The descriptor that came with the message; -1 for none."""
         fd: int = self._it.fd
         return fd
 
     def move_fd(self, to: Descriptor) -> None:
-        """Give it to another owner."""
+        """Move the descriptor to another owner."""
         lib.mb_fd_move(ffi.addressof(self._it, "fd"), to.place)
 
     def done(self) -> None:
-        """The next one may come; a descriptor that nobody has taken is closed."""
+        """Remove the message, so that the next one can come. If nobody took its descriptor, close it."""
         lib.mb_delivery_free(self._it)
 
 
 class RequestedChild(Recorded):
-    """A process that another makes; the caller gives it its pid and its pidfd."""
+    """A process that another process makes. The caller passes its pid and pidfd to `made`."""
 
     def __init__(self, buffer: bytes | bytearray, op_count: int) -> None:
-        """Share the memory that it needs.
+        """Share the memory that the process needs.
 
         Args:
             buffer: an encoded plan.
-            op_count: operations in it.
+            op_count: the number of operations in it.
 
         Raises:
             OSError: there is no memory for it.
@@ -86,13 +86,13 @@ class RequestedChild(Recorded):
         ffi.memmove(ffi.cast("char *", self._record) + self._plan_offset, buffer, self._plan_size)
 
     def request(self, kind: int, flags: int, slots: Iterable[int], cgroup_fd: int) -> tuple[bytes, list[int]]:
-        """The message that asks for it, and the descriptors that go with it.
+        """Return the message that asks for the process, and its descriptors.
 
         Args:
             kind: `SPAWN` or `SPAWN_HELPER`.
             flags: CLONE_NEW* of clone3(2).
-            slots: its descriptor slots, -1 for an empty one.
-            cgroup_fd: directory of the cgroup v2 it is born in, or -1.
+            slots: the plan's descriptor slots, -1 for an empty one.
+            cgroup_fd: the directory of the v2 cgroup to start it in, or -1.
         """
         fds = [self._view.memory_fd]
         if cgroup_fd >= 0:
@@ -109,10 +109,10 @@ class RequestedChild(Recorded):
         return pack(f"=IIQIIII{len(indexes)}h", kind, *sizes, *indexes), fds
 
     def made(self, messages: Messages, answer: bytes) -> None:
-        """Take the answer, a pid and a pidfd.
+        """Take the answer: a pid, and a pidfd.
 
         Raises:
-            OSError: it is a refusal.
+            OSError: the answer is an error.
         """
         self.pid = answered(answer)
         messages.move_fd(self._process)
@@ -120,12 +120,12 @@ class RequestedChild(Recorded):
         lib.mb_fd_close(ffi.addressof(self._view, "memory_fd"))
 
     def wait(self) -> object:
-        """Wait for its end; how it ended, its maker knows."""
+        """Wait for its end. Only the process that made it knows how it ended."""
         wait_for_end(self.pidfd)
         return None
 
     def end(self, signal_number: int) -> object:
-        """Send a signal, and wait."""
+        """Send a signal, and wait for the end."""
         self.send_signal(signal_number)
         return self.wait()
 
@@ -138,18 +138,20 @@ def wait_for_end(pidfd: int) -> None:
 
 
 def has_ended(pidfd: int, within_ms: int = 0) -> bool:
-    """Has a process ended, or does it in so many milliseconds?"""
+    """Tell whether a process has ended, waiting for at most so many milliseconds."""
     waiting = poll()
     waiting.register(pidfd, POLLIN)
     return bool(waiting.poll(within_ms))
 
 
 def read_from(fd: int, pidfd: int) -> bytes:
-    """The next bytes that a process writes; b"" at their end, or at its own: others may hold its end of the pipe as well.
+    """Return the next bytes that a process writes; b"" at their end, or when the process has ended.
+
+    Waiting for the end of the bytes alone isn't enough: others may hold its end of the pipe, too.
 
     Args:
-        fd: of a pipe or a stream socket, that doesn't block.
-        pidfd: of the process; -1 when it was reaped.
+        fd: a non-blocking pipe or stream socket.
+        pidfd: the process's pidfd; -1 if it was reaped.
     """
     waiting = poll()
     waiting.register(fd, POLLIN)
@@ -165,13 +167,16 @@ def read_from(fd: int, pidfd: int) -> bytes:
 
 
 def has_left(pid: int) -> bool:
-    """Has a process left its namespaces? Its pidfd tells of its end only when all others of its pid namespace have ended, too."""
+    """Tell whether a process has left its namespaces.
+
+    That comes first: its pidfd reports its end only when all others in its pid namespace have ended, too.
+    """
     try:
         os.readlink(f"/proc/{pid}/ns/net")
     except (FileNotFoundError, ProcessLookupError):
         return True
     except OSError:
-        pass  # not for this user
+        pass  # this user may not look
     return False
 
 
@@ -179,16 +184,16 @@ def send(connection: socket, message: bytes, fds: Sequence[int]) -> None:
     """Send a request with descriptors.
 
     Raises:
-        OSError: of the kinds of ConnectionError when the other end has died.
+        OSError: a ConnectionError if the other end has died.
     """
     connection.sendmsg([message], [(SOL_SOCKET, SCM_RIGHTS, pack(f"={len(fds)}i", *fds))] if fds else [])
 
 
 def answered(data: bytes) -> int:
-    """The number that is an answer.
+    """Return the number in an answer.
 
     Raises:
-        OSError: it is a refusal.
+        OSError: the answer is an error.
     """
     number = int.from_bytes(data[:ANSWER_BYTES], "little", signed=True)
     if number < 0:

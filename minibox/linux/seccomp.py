@@ -1,10 +1,9 @@
 """Seccomp programs: from the cache on the hot path, compiled by libseccomp the first time.
 
-A Spec names its filter in one of three ways: ``linux.seccomp`` spells it out; the annotation
-`SECCOMP_ANNOTATION` with the value `DEFAULT_PROFILE` stands for the default profile, which is then a
-function of the bounding capabilities alone; neither means no filter. The reference saves the hot path
-from building, hashing and compiling 400 rules: the cache's key is the profile's version, the
-machine and the capability mask.
+A Spec says in one of three ways which filter it has. ``linux.seccomp`` contains the filter. The annotation
+`SECCOMP_ANNOTATION` with the value `DEFAULT_PROFILE` means the default profile, which depends only on the bounding
+capabilities. Neither means no filter. The annotation saves the hot path from building, hashing and compiling 400
+rules: the cache's key is the profile's version, the machine and the capability mask.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 SECCOMP_ANNOTATION = "io.minibox.seccomp"
 DEFAULT_PROFILE = "default"
-#: Counts up with every change of what the default profile compiles to: it is the cache's key.
+#: Increase this with every change to what the default profile compiles to: it is part of the cache's key.
 PROFILE_VERSION = 3
 
 _MAGIC = b"mbseccmp"
@@ -32,13 +31,13 @@ _INSTRUCTION_SIZE = 8  # struct sock_filter
 
 
 def has_default(spec: Spec) -> bool:
-    """Whether its filter is the default profile's, which denies keyctl(2), add_key(2) and request_key(2) to everybody."""
+    """Tell whether a Spec uses the default profile, which always denies keyctl(2), add_key(2) and request_key(2)."""
     named = (spec.get("annotations") or {}).get(SECCOMP_ANNOTATION) == DEFAULT_PROFILE
     return named and spec.get("linux", {}).get("seccomp") is None
 
 
 def program_of(spec: Spec, root: str) -> bytes | None:
-    """The program of a Spec's filter, None when it has none; see `program`."""
+    """Return the program of a Spec's filter, None if it has no filter; see `program`."""
     profile = spec.get("linux", {}).get("seccomp")
     if profile is not None:
         return program(profile, (), root)
@@ -50,17 +49,18 @@ def program_of(spec: Spec, root: str) -> bytes | None:
 
 
 def program(profile: str | LinuxSeccomp, capabilities: Iterable[str], root: str) -> bytes:
-    """The BPF program, ``struct sock_filter`` after ``struct sock_filter``, that seccomp(2) takes.
+    """Return the BPF program for seccomp(2), ``struct sock_filter`` after ``struct sock_filter``.
 
     Args:
         profile: `DEFAULT_PROFILE`, or an OCI ``linux.seccomp``.
-        capabilities: the container's bounding set; the default profile allows what they are for.
-        root: the cache is in ``root/cache/seccomp``; a damaged or missing entry is made anew, and one
-            that can't be written is done without.
+        capabilities: the container's bounding set; the default profile allows the calls that these capabilities are
+            for.
+        root: the cache is in ``root/cache/seccomp``. A damaged or missing entry is compiled again; it is no error if
+            the entry can't be written.
 
     Raises:
-        ConfigError: the profile says something that can't be compiled.
-        Unsupported: libseccomp is missing, or the profile wants a user-space listener.
+        ConfigError: the profile can't be compiled.
+        Unsupported: libseccomp is missing.
     """
     machine = os.uname().machine
     if isinstance(profile, str):
@@ -117,4 +117,4 @@ def _store(path: str, compiled: bytes) -> None:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         replace_file(path, data)
     except OSError:
-        pass  # a cache that can't be written costs time, nothing else
+        pass  # without the cache it only takes longer

@@ -42,45 +42,45 @@ _OPERATORS = {
 _ATTRIBUTE_NO_NEW_PRIVS, _ATTRIBUTE_OPTIMIZE = 3, 8
 _BINARY_TREE = 2
 _ENOSYS = _ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS
-_AUDIT_X86_64, _X32 = 0xC000003E, 0x4000003E  # libseccomp's token for x32 is no kernel's audit arch
+_AUDIT_X86_64, _X32 = 0xC000003E, 0x4000003E  # libseccomp's token for x32 isn't an audit arch of the kernel
 _X32_BIT = 0x40000000
 # struct seccomp_data: nr is at 0, arch at 4.
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x06
 
 
 def action_names() -> list[str]:
-    """The actions that a profile may name."""
+    """Return the actions that a profile may name."""
     return list(_ACTIONS)
 
 
 def operator_names() -> list[str]:
-    """The comparisons that a profile may name."""
+    """Return the comparison operators that a profile may name."""
     return list(_OPERATORS)
 
 
 def compile_filter(profile: LinuxSeccomp) -> bytes:
     """Compile a profile to ``struct sock_filter`` instructions.
 
-    A profile that refuses what it doesn't name answers ENOSYS, not EPERM, to calls newer than all it
-    names: programs fall back from ENOSYS to older calls, and die of EPERM. runc does the same.
+    If a profile refuses by default, calls newer than all that it names fail with ENOSYS, not EPERM, as in runc: on
+    ENOSYS programs fall back to older calls, but on EPERM they give up.
 
     Raises:
         ConfigError: an unknown action, operator or architecture, or a rule that libseccomp refuses.
-        Unsupported: libseccomp is missing, or the profile wants a user-space listener.
+        Unsupported: libseccomp is missing.
     """
     _check_listener(profile)
     with _Library() as library:
         default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
         tokens = [library.architecture(name) for name in profile.get("architectures") or ()]
         native = library.lib.seccomp_arch_native()
-        # As runc and crun: the native architecture is always filtered, the list only adds others.
+        # Like runc and crun, always filter the native architecture; the list only adds others.
         others = [token for token in dict.fromkeys(tokens) if token != native]
         filters = library.new(default)
         rules = [rule for rule in profile.get("syscalls") or () if _rule_action(rule) != default]
         newest = {native: library.add(filters, rules, native=True)}
         if others:
-            # By itself, and merged: in a filter of several architectures libseccomp takes no number
-            # that it has no name for, and we have some (NEW_NUMBERS).
+            # Build a second filter and merge it: with several architectures in one filter, libseccomp refuses numbers
+            # that it has no name for, and we use some (NEW_NUMBERS).
             second = library.new(default)
             for token in others:
                 library.check(library.lib.seccomp_arch_add(second, token), "add an architecture")
@@ -95,17 +95,17 @@ def compile_filter(profile: LinuxSeccomp) -> bytes:
         program = _unknown_calls(newest) + program
     program = shorten(program)
     if len(program) // 8 > 4096:
-        raise ConfigError(f"the seccomp profile compiles to {len(program) // 8} instructions; the kernel takes 4096")
+        raise ConfigError(f"the seccomp profile compiles to {len(program) // 8} instructions; the kernel allows 4096")
     return program
 
 
 def _check_listener(profile: LinuxSeccomp) -> None:
-    """What a process does to hand over its listener can't be what the listener is asked for."""
+    """Check the listener. The call that hands it over can't wait for the listener itself."""
     notified = [rule for rule in profile.get("syscalls") or () if rule["action"] == NOTIFY]
     if profile["defaultAction"] == NOTIFY:
         raise ConfigError(f"seccomp: {NOTIFY} can't be the default action")
     if any("sendmsg" in rule["names"] for rule in notified):
-        raise ConfigError(f"seccomp: {NOTIFY} can't be for sendmsg, by which the listener is handed over")
+        raise ConfigError(f"seccomp: {NOTIFY} can't be used for sendmsg, which hands over the listener")
     if notified and not profile.get("listenerPath"):
         raise ConfigError(f"seccomp: {NOTIFY} needs a listenerPath")
     if profile.get("listenerMetadata") and not profile.get("listenerPath"):
@@ -117,7 +117,7 @@ def _action(name: str, number: int | None) -> int:
         raise ConfigError(f"seccomp: unknown action {name!r}", hint=f"actions are {', '.join(_ACTIONS)}")
     if name not in _WITH_ERRNO:
         if number is not None:
-            raise ConfigError(f"seccomp: {name} has no errno to return, and errnoRet is {number}")
+            raise ConfigError(f"seccomp: {name} doesn't return an errno, but errnoRet is {number}")
         return _ACTIONS[name]
     number = errno.EPERM if number is None else number
     if not 0 <= number <= 0xFFFF:
@@ -130,7 +130,7 @@ def _rule_action(rule: LinuxSyscall) -> int:
 
 
 class _Library:
-    """libseccomp, and the filters to release when done."""
+    """libseccomp, and the filters to release at the end."""
 
     def __enter__(self) -> _Library:
         try:
@@ -141,7 +141,7 @@ class _Library:
         except (ImportError, OSError) as error:
             raise Unsupported(
                 f"open libseccomp.so.2: {error}",
-                hint="apt install libseccomp2, or go without a filter: --security-opt seccomp=unconfined",
+                hint="apt install libseccomp2, or run without a filter: --security-opt seccomp=unconfined",
             ) from error
         self.filters: list[Any] = []
         return self
@@ -175,7 +175,7 @@ class _Library:
         self.filters.remove(other)  # freed by the merge
 
     def add(self, filters: Any, rules: list[LinuxSyscall], *, native: bool) -> int:
-        """Add rules; the highest number among them on the native architecture."""
+        """Add rules; return their highest call number on the native architecture."""
         newest = 0
         for rule in rules:
             if not rule["names"]:
@@ -187,7 +187,7 @@ class _Library:
                 if number == -1 and native:
                     number = NEW_NUMBERS.get(name, -1)
                 if number == -1:
-                    continue  # not a call that this libseccomp knows, so no number to refuse or allow
+                    continue  # this libseccomp doesn't know the call, so there is no number to allow or refuse
                 newest = max(newest, number)
                 for condition in conditions:
                     result = self.lib.seccomp_rule_add_array(filters, action, number, len(condition), condition)
@@ -201,16 +201,16 @@ class _Library:
         return int(self.lib.seccomp_syscall_resolve_name(name.encode()))
 
     def newest(self, rules: list[LinuxSyscall], token: int) -> int:
-        """The highest number that rules name on an architecture."""
+        """Return the highest call number in rules on an architecture."""
         numbers = (
             self.lib.seccomp_syscall_resolve_name_arch(token, name.encode()) for rule in rules for name in rule["names"]
         )
         return max(numbers, default=0)
 
     def conditions(self, rule: LinuxSyscall) -> list[Any]:
-        """Arrays of ``struct scmp_arg_cmp``: one that holds together, or one each, any of which suffices.
+        """Return arrays of ``struct scmp_arg_cmp``: one whose comparisons must all hold, or several with one each.
 
-        libseccomp takes one comparison an argument: as runc, we read two of one argument as "or".
+        libseccomp allows one comparison per argument. Like runc, we read two for the same argument as "or".
         """
         compared = []
         for arg in rule.get("args") or ():
@@ -234,15 +234,15 @@ class _Library:
 
 
 def _unknown_calls(newest: dict[int, int]) -> bytes:
-    """Instructions before the program: ENOSYS for numbers above the newest named of an architecture."""
+    """Return instructions to put before the program: ENOSYS for numbers above an architecture's newest known one."""
     blocks = []
     for token, number in newest.items():
         if token == _X32 or number <= 0:
             continue
         block = [(_LOAD, 0, 0, 0)]
         if token == _AUDIT_X86_64:
-            # x32 shares the architecture and sets a bit in the number; without it in the profile,
-            # the program itself knows what to do with such a number.
+            # x32 has the same architecture, but a bit set in the number. If the profile doesn't have x32,
+            # the program itself handles such numbers.
             limit = newest.get(_X32, 0)
             if limit > 0:
                 block += [(_JUMP_GREATER_EQUAL, 0, 1, _X32_BIT), (_JUMP_GREATER, _REFUSE, _PASS, limit)]
@@ -251,7 +251,7 @@ def _unknown_calls(newest: dict[int, int]) -> bytes:
         block.append((_JUMP_GREATER, _REFUSE, _PASS, number))
         blocks += [(_JUMP_EQUAL, 0, len(block), token), *block]
     instructions = [(_LOAD, 0, 0, 4), *blocks]
-    # After the blocks: pass over the refusal, refuse, and then the program.
+    # After the blocks: a jump over the refusal, the refusal, and then the program.
     instructions += [(_JUMP_ALWAYS, 0, 0, 1), (_RETURN, 0, 0, _ENOSYS)]
     refuse = len(instructions) - 1
     targets = {_REFUSE: refuse, _PASS: refuse + 1}
@@ -267,5 +267,5 @@ def _unknown_calls(newest: dict[int, int]) -> bytes:
     )
 
 
-_REFUSE, _PASS = -1, -2  # jump targets, before their distance is known
+_REFUSE, _PASS = -1, -2  # jump targets whose distance isn't known yet
 _JUMP_ALWAYS = 0x05

@@ -1,7 +1,7 @@
-"""Seccomp profiles in files: Docker's JSON format, resolved to OCI ``linux.seccomp``.
+"""Read seccomp profiles from files in Docker's JSON format, and resolve them to OCI ``linux.seccomp``.
 
-The format is OCI's with conditions: rules that hold for some capabilities, architectures or kernels
-only, and ``archMap`` in place of a list of architectures. Off the hot path: it imports msgspec.
+The format is OCI's, with conditions: rules may apply only to some capabilities, architectures or kernels, and
+``archMap`` replaces the list of architectures. Off the hot path: it imports msgspec.
 Source: https://docs.docker.com/engine/security/seccomp/ and moby's profiles/seccomp.
 """
 
@@ -73,15 +73,15 @@ class _Profile(msgspec.Struct):
 
 
 def resolve_profile(text: bytes, path: str, capabilities: Iterable[str]) -> LinuxSeccomp:
-    """A profile as OCI ``linux.seccomp``, for a container with these bounding capabilities, on this host.
+    """Resolve a profile to OCI ``linux.seccomp``, for a container with these bounding capabilities on this host.
 
     Raises:
-        ConfigError: not JSON, a field of the wrong type, or contradicting fields; names ``path``.
+        ConfigError: it isn't JSON, a field has the wrong type, or fields contradict each other; names ``path``.
     """
     try:
         profile = msgspec.json.decode(text, type=_Profile)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"seccomp profile {path}: {error}", hint="the format is that of Docker's profiles") from error
+        raise ConfigError(f"seccomp profile {path}: {error}", hint="use the format of Docker's profiles") from error
     if profile.architectures and profile.archMap:
         raise ConfigError(f"seccomp profile {path}: both architectures and archMap are given", hint="use one of them")
     host = os.uname()
@@ -121,7 +121,7 @@ def _rule(rule: _Rule, path: str) -> LinuxSyscall:
 
 
 def _errno(number: int | None, name: str, path: str) -> int | None:
-    """``errnoRet``, or podman's ``errno`` by name where only that is given."""
+    """Return ``errnoRet``, or the number of podman's ``errno`` if only that is given."""
     if number is not None or not name:
         return number
     found = getattr(errno, name, None) if name.startswith("E") else None
@@ -146,7 +146,7 @@ def _holds(
     release: str,
     path: str,
 ) -> bool:
-    """All of ``includes`` and none of ``excludes``, as Docker reads them."""
+    """Tell whether a rule applies: all of ``includes`` and none of ``excludes``, as in Docker."""
     if excludes is not None:
         if architecture in (excludes.arches or ()) or held.intersection(excludes.caps or ()):
             return False

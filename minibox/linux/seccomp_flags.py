@@ -1,4 +1,4 @@
-"""The flags of seccomp(2) that a profile asks for, and whether it hands calls to a listener."""
+"""The flags of seccomp(2) that a profile needs, and whether it passes calls to a listener."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from minibox.oci.runtime import LinuxSeccomp
 
 _FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # it is one thread that loads it
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # not needed: a single thread loads the filter
     "SECCOMP_FILTER_FLAG_LOG": 2,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0x20,
@@ -18,7 +18,7 @@ NOTIFY = "SCMP_ACT_NOTIFY"
 
 
 def filter_flags(profile: LinuxSeccomp | None) -> int:
-    """The ``SECCOMP_FILTER_FLAG_`` bits of a profile for seccomp(2); unknown names are left out."""
+    """Return the ``SECCOMP_FILTER_FLAG_`` bits of a profile for seccomp(2); unknown names are left out."""
     flags = (profile.get("flags") if profile else None) or []
     found = sum(_FLAGS.get(name, 0) for name in set(flags))
     if profile and any(rule["action"] == NOTIFY for rule in profile.get("syscalls") or ()):
@@ -27,5 +27,5 @@ def filter_flags(profile: LinuxSeccomp | None) -> int:
 
 
 def flag_names() -> list[str]:
-    """The flags that a profile may have."""
+    """Return the flags that a profile may have."""
     return list(_FLAGS)

@@ -1,8 +1,8 @@
 """The default seccomp profile: which system calls a container may make.
 
-An allow-list. What it allows is what Docker's default allows: everything that acts only on what the
-process already has, and, for each capability that the container holds, the calls that capability is
-for. It differs where its reasons are written below. Imported only when a filter is compiled or shown.
+It is an allow-list. Like Docker's default, it allows all calls that act only on what the process already has, and,
+for each capability of the container, the calls which that capability is for. Where it differs from Docker's, a
+comment says why. It is imported only to compile or show a filter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _ENOSYS, _EPERM = 38, 1
 
-# Old and new forms of one call stand together; names that an architecture lacks are skipped there.
+# Old and new forms of a call are listed together; names that an architecture lacks are skipped there.
 _FILES = """
     access faccessat faccessat2 chdir fchdir getcwd umask open openat openat2 creat close close_range
     read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2 lseek _llseek readahead
@@ -60,7 +60,7 @@ _PROCESSES = """
     sched_get_priority_max sched_get_priority_min sched_rr_get_interval sched_rr_get_interval_time64
     pidfd_open pidfd_send_signal process_mrelease rseq get_thread_area set_thread_area
     ptrace process_vm_readv process_vm_writev
-"""  # ptrace: since Linux 4.8 a tracer can't lead its tracee around the filter
+"""  # ptrace is safe: since Linux 4.8 a tracer can't help its tracee to bypass the filter
 _SIGNALS = """
     kill tkill tgkill pause restart_syscall sigaltstack rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo
     rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_sigtimedwait_time64 rt_tgsigqueueinfo
@@ -91,7 +91,7 @@ _BY_MACHINE = {
     "riscv64": "riscv_flush_icache riscv_hwprobe",
 }
 
-#: What each capability adds: the calls that the kernel guards with it.
+#: The calls that each capability allows: those for which the kernel requires it.
 _BY_CAPABILITY = {
     "CAP_DAC_READ_SEARCH": "open_by_handle_at",
     "CAP_SYS_ADMIN": """
@@ -113,8 +113,8 @@ _BY_CAPABILITY = {
     "CAP_PERFMON": "perf_event_open",
 }
 
-#: Numbers for a libseccomp older than the call. Since Linux 5.1 one number serves all architectures
-#: (but alpha), so that no table of them is needed.
+#: Numbers of calls that an older libseccomp doesn't know. Since Linux 5.1 a new call has the same number on all
+#: architectures (except alpha), so one number each is enough.
 NEW_NUMBERS = {
     "set_mempolicy_home_node": 450,
     "cachestat": 451,
@@ -150,27 +150,27 @@ _ARCHITECTURES = {
 
 # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}. In clone the bit of CLONE_NEWTIME belongs to the exit signal.
 _NAMESPACE_FLAGS = 0x7E020000
-# What a thread may part from its siblings': CLONE_{VM,FS,FILES,SIGHAND,THREAD,SYSVSEM}. Each other flag makes a
-# namespace (UNSHARE_EMPTY_MNTNS too, whose bit is none of clone's namespaces), or is one that isn't invented yet.
+# What a thread may stop sharing with its siblings: CLONE_{VM,FS,FILES,SIGHAND,THREAD,SYSVSEM}. Every other flag makes a
+# namespace (also UNSHARE_EMPTY_MNTNS, whose bit isn't one of clone's namespaces), or doesn't exist yet.
 _UNSHARED = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-# The families that Linux implements, but AF_ALG (38), the kernel's cryptography, by which one container wrote into the
-# files of all (CVE-2026-31431), and AF_VSOCK (40), which reaches the hypervisor past every network namespace.
+# The families that Linux implements, except AF_ALG (38), the kernel's cryptography, through which a container could
+# write to files of all others (CVE-2026-31431), and AF_VSOCK (40), which reaches the hypervisor from any namespace.
 _FAMILIES = ((0, 11), (13, 18), (21, 22), (24, 24), (26, 33), (35, 36), (39, 39), (41, 45))
-# PER_LINUX and PER_LINUX32, each with and without UNAME26, and the question which one it is.
+# PER_LINUX and PER_LINUX32, each with and without UNAME26, and the query for the current one.
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 _SYS_SOCKET = 1  # of socketcall
 _ALL, _INT = (1 << 64) - 1, (1 << 32) - 1
 
 
 def default_profile(capabilities: Iterable[str], machine: str = "") -> LinuxSeccomp:
-    """The default profile for a container with these capabilities, as OCI ``linux.seccomp``.
+    """Return the default profile for a container with these capabilities, as OCI ``linux.seccomp``.
 
-    Refused calls fail with EPERM; ``clone3`` with ENOSYS, since its flags are in memory, where a filter
-    can't look, and the C library then falls back to ``clone``.
+    Refused calls fail with EPERM. ``clone3`` fails with ENOSYS: its flags are in memory, which a filter can't read,
+    and the C library then falls back to ``clone``.
 
     Args:
-        machine: as uname(2) calls it; the running one by default.
+        machine: as in uname(2); this machine by default.
     """
     machine = machine or os.uname().machine
     held = set(capabilities)
@@ -179,11 +179,11 @@ def default_profile(capabilities: Iterable[str], machine: str = "") -> LinuxSecc
     for capability, calls in _BY_CAPABILITY.items():
         if capability in held:
             names.update(calls.split())
-    # The kernel takes these arguments as int, so its low 32 bits are compared: a bit above would else lead past the rule.
+    # The kernel uses these arguments as int, so compare only the low 32 bits: a higher bit would bypass the rule.
     rules: list[LinuxSyscall] = []
     if machine == "x86_64":
-        # Of an i386 program, whose arguments are in memory, where a filter can't look. First, since libseccomp
-        # adds an allowed socketcall to each rule for socket by itself.
+        # For i386 programs, whose arguments are in memory, which a filter can't read. This rule comes first, because
+        # libseccomp adds an allowed socketcall to each rule for socket by itself.
         rules.append(
             {
                 "names": ["socketcall"],
@@ -195,14 +195,14 @@ def default_profile(capabilities: Iterable[str], machine: str = "") -> LinuxSecc
     rules.append({"names": sorted(names), "action": "SCMP_ACT_ALLOW"})
     rules += [_allow("personality", _masked(0, _INT, value)) for value in _PERSONALITIES]
     rules += [_allow("socket", _masked(0, *block)) for block in blocks(*_FAMILIES)]
-    # Without -t the container may hold our user's own terminal, and these two type into it.
+    # Without -t the container may have our user's own terminal, and these two could type into it.
     others = ((0, _TIOCSTI - 1), (_TIOCSTI + 1, _TIOCLINUX - 1), (_TIOCLINUX + 1, _INT))
     rules += [_allow("ioctl", _masked(1, *block)) for block in blocks(*others)]
     if "CAP_SYS_ADMIN" not in held:
-        flags = 1 if machine == "s390x" else 0  # s390's clone takes the stack first
+        flags = 1 if machine == "s390x" else 0  # the first argument of s390's clone is the stack
         rules.append(_allow("clone", _masked(flags, _NAMESPACE_FLAGS, 0)))
-        # Docker refuses all of unshare; without a namespace flag it only parts a thread's own table
-        # of files or working directory from its siblings', which Samba and others do.
+        # Docker refuses all of unshare. Without a namespace flag it only gives a thread its own table of
+        # files or working directory, which Samba and others need.
         rules.append(_allow("unshare", _masked(0, _ALL & ~_UNSHARED, 0)))
         rules.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
     return {
@@ -214,10 +214,10 @@ def default_profile(capabilities: Iterable[str], machine: str = "") -> LinuxSecc
 
 
 def blocks(*ranges: tuple[int, int]) -> list[tuple[int, int]]:
-    """``(mask, value)`` pairs of which exactly one fits each number of 32 bits in ``(first, last)`` ranges.
+    """Return ``(mask, value)`` pairs such that exactly one matches each 32-bit number in ``(first, last)`` ranges.
 
-    A filter can say "masked equal" but not "from ... to ..." of some of the bits: so a range is told
-    as blocks of a power of two each.
+    A filter can compare masked bits for equality, but not for a range. So we split each range into blocks whose sizes
+    are powers of two.
     """
     pairs = []
     for first, last in ranges:

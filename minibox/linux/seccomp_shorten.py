@@ -1,8 +1,9 @@
-"""Make a seccomp program shorter that decides most system calls by their number alone.
+"""Shorten a seccomp program that decides most system calls by their number alone.
 
-libseccomp compares with one number after the other, and the kernel pays for each instruction when a filter is loaded:
-it checks and translates all, and runs them for every number to learn which are always allowed. Neighbours that end
-alike become one range here, found by halving; what looks at arguments is kept as it was compiled.
+libseccomp compares one number after the other. Loading a filter costs the kernel time for each instruction: it checks
+and translates all of them, and runs them for every number to learn which are always allowed. We join neighbouring
+numbers with the same result to ranges, and find the range by binary search. Parts that look at arguments stay as they
+are.
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Instruction = tuple[int, int, int, int]  # struct sock_filter: code, jump if true, if false, value
-    #: How a number ends: "return" of a value, a "look" at arguments from an instruction on, or "no" way for us to say.
+    #: The result for a number: "return" a value, "look" at arguments from an instruction on, or "no": we can't tell.
     Outcome = tuple[str, int]
 
 LOAD, AND, JUMP, EQUAL, GREATER, GREATER_EQUAL, BITS, RETURN = 0x20, 0x54, 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
-NUMBER, ARCHITECTURE = 0, 4  # where struct seccomp_data has them
+NUMBER, ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 _KNOWN = {LOAD, AND, JUMP, EQUAL, GREATER, GREATER_EQUAL, BITS, RETURN}
 _ANY = 0  # no architecture has this number
 _END = 1 << 32
-_REACH = 255  # instructions that a comparison can pass over
+_REACH = 255  # the most instructions that a comparison can jump over
 _INSTRUCTION = struct.Struct("=HBBI")
 
 
 def shorten(program: bytes) -> bytes:
-    """A program with the same answers, or the same program where that isn't shorter.
+    """Return an equivalent program that is shorter, or the same program if there is none.
 
     Args:
-        program: ``struct sock_filter`` after ``struct sock_filter``, as libseccomp exports it.
+        program: ``struct sock_filter`` after ``struct sock_filter``, as exported by libseccomp.
     """
     code: list[Instruction] = list(_INSTRUCTION.iter_unpack(program))
     if not {each[0] for each in code} <= _KNOWN:
@@ -49,7 +50,7 @@ def shorten(program: bytes) -> bytes:
 
 
 def _architectures(code: list[Instruction]) -> list[int]:
-    """Those that the program compares with."""
+    """Return the architectures that the program compares with."""
     found: dict[int, None] = {}
     seen, open_ = set(), [(0, -1)]
     while open_:
@@ -64,7 +65,7 @@ def _architectures(code: list[Instruction]) -> list[int]:
 
 
 def _after(code: list[Instruction], at: int) -> list[int]:
-    """What may come after an instruction."""
+    """Return the indices of the instructions that may run after one."""
     op, if_true, if_false, value = code[at]
     if op == RETURN:
         return []
@@ -76,7 +77,7 @@ def _after(code: list[Instruction], at: int) -> list[int]:
 
 
 def _ranges(code: list[Instruction], arch: int) -> Iterator[tuple[int, Outcome]]:
-    """The first number of each range of an architecture, and how all of the range end."""
+    """Yield the first number of each range of an architecture, and the result for the range."""
     first, last = {0}, None
     for op, _, _, value in code:
         if op in (EQUAL, GREATER, GREATER_EQUAL):
@@ -97,7 +98,7 @@ def _outcome(code: list[Instruction], arch: int, number: int) -> Outcome:
         if op == LOAD and value not in (NUMBER, ARCHITECTURE):
             return "look", at
         if op in (AND, BITS):
-            return "no", at  # ranges are found by comparisons
+            return "no", at  # we find ranges only by comparisons
         at += 1
         if op == LOAD:
             loaded = arch if value == ARCHITECTURE else number
@@ -109,7 +110,7 @@ def _outcome(code: list[Instruction], arch: int, number: int) -> Outcome:
 
 
 class _Writer:
-    """Writes from the end to the beginning: a jump goes forward, and so its target is there before it.
+    """Writes a program from its end to its beginning: jumps go forward, so their targets are written before them.
 
     A place is the number of instructions from it to the end.
     """
@@ -117,8 +118,8 @@ class _Writer:
     def __init__(self, code: list[Instruction]) -> None:
         self._code = code
         self._written: list[Instruction] = []
-        self._returns: dict[int, int] = {}  # values, and the nearest place that returns each
-        self._kept: dict[int, int] = {}  # places by the index of what was copied from there
+        self._returns: dict[int, int] = {}  # the nearest place that returns a value
+        self._kept: dict[int, int] = {}  # the places of copied instructions, by their index
 
     def program(self) -> bytes:
         return b"".join(_INSTRUCTION.pack(*each) for each in reversed(self._written))
@@ -128,14 +129,14 @@ class _Writer:
         return len(self._written)
 
     def returns(self, value: int) -> int:
-        """A place near enough for a comparison that comes next."""
+        """Return a place that returns ``value``, near enough for the next comparison to jump to."""
         place = self._returns.get(value)
         if place is None or len(self._written) - place > _REACH - 2:
             place = self._returns[value] = self.put(RETURN, 0, 0, value)
         return place
 
     def near(self, place: int) -> int:
-        """The place itself, or one that jumps there: near enough for a comparison after one more instruction."""
+        """Return the place, or a jump to it, near enough for a comparison after one more instruction."""
         distance = len(self._written) - place
         return place if distance < _REACH else self.put(JUMP, 0, 0, distance)
 
@@ -145,12 +146,12 @@ class _Writer:
         return self.put(op, len(self._written) - if_true, len(self._written) - if_false, value)
 
     def then(self, place: int) -> None:
-        """Have what is put next go on at a place."""
+        """Make the next written instruction continue at a place."""
         if place != len(self._written):
             self.put(JUMP, 0, 0, len(self._written) - place)
 
     def keep(self, entries: set[int]) -> None:
-        """Copy what can be reached from these indices."""
+        """Copy all instructions that can be reached from these indices."""
         reached, open_ = set(), list(entries)
         while open_:
             index = open_.pop()
@@ -171,7 +172,7 @@ class _Writer:
                 self._kept[index] = self.compare(op, value, *after)
 
     def section(self, ranges: list[tuple[int, Outcome]]) -> int:
-        """Find the range that the call's number is in, and do as it says."""
+        """Write code that finds the range of the call's number, and goes to its result."""
         self.then(self._halve(ranges))
         return self.put(LOAD, 0, 0, NUMBER)
 

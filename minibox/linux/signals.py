@@ -1,4 +1,4 @@
-"""Signal numbers by name, without the import of `signal`, whose enums cost milliseconds."""
+"""Signal numbers by name, without importing `signal`, whose enums cost milliseconds."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from minibox.errors import UsageError
 
 TYPE_CHECKING = False
 
-SIGRTMIN, SIGRTMAX = 34, 64  # as glibc and musl count them: the C library keeps 32 and 33 for itself
+SIGRTMIN, SIGRTMAX = 34, 64  # in glibc and musl, which use 32 and 33 themselves
 
 
 def signal_number(word: str) -> int:
-    """The number of a signal written ``SIGTERM``, ``term``, ``15``, ``RTMIN+3`` or ``RTMAX-1``.
+    """Return the number of a signal: ``SIGTERM``, ``term``, ``15``, ``RTMIN+3`` or ``RTMAX-1``.
 
     Raises:
-        UsageError: no such signal.
+        UsageError: there is no such signal.
     """
     if word.isascii() and word.isdecimal():
         number = int(word) if len(word) < 4 else 0
@@ -33,7 +33,7 @@ def signal_number(word: str) -> int:
     if TYPE_CHECKING:
         import signal as _signal
     else:
-        import _signal  # what `signal` dresses in enums
+        import _signal  # the C module that `signal` wraps in enums
 
     found = getattr(_signal, name, None) if name.isalnum() else None
     if isinstance(found, int) and 0 < found <= SIGRTMAX:

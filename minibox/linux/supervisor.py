@@ -1,4 +1,4 @@
-"""A container's supervisor: the small C process that is its parent once minibox has gone.
+"""A container's supervisor: the small C process that stays its parent after minibox has exited.
 
 The other side of the messages is ``native/supervisor.c``, their layout ``native/supervisor.h``.
 """
@@ -42,15 +42,16 @@ class Duties:
     """What a supervisor does once the command runs.
 
     Attributes:
-        log_path: of the log in Docker's json-file form; "" for none.
-        log_bytes_max: size at which a file of the log is full, 0 for no limit.
-        log_files: how many are kept.
-        exit_path: where it writes how the container ended, as JSON: status, signal, timed_out, finished_ns.
-        after: the command that takes its place in the end; the claim is that one's descriptor 3.
-        timeout_s: the container is killed when it has passed; 0 for none.
-        health: the command that it runs every ``health_interval_s``; empty for none.
-        health_start_interval_s: the interval of the first ``health_start_period_s``, or until the command exits with 0.
-        stdin_once: the container's input ends when the client that wrote to it leaves.
+        log_path: the log in Docker's json-file format; "" for none.
+        log_bytes_max: the largest size of a log file, 0 for no limit.
+        log_files: the number of log files to keep.
+        exit_path: the file for how the container ended, as JSON: status, signal, timed_out, finished_ns.
+        after: the command that the supervisor executes at its end; it gets the claim as descriptor 3.
+        timeout_s: the container is killed after this time; 0 for no limit.
+        health: the command to run every ``health_interval_s``; empty for none.
+        health_start_interval_s: the interval during the first ``health_start_period_s``, or until the command exits
+            with 0.
+        stdin_once: close the container's input when the client that wrote to it leaves.
     """
 
     log_path: str
@@ -67,17 +68,17 @@ class Duties:
 
 
 class Supervisor:
-    """A supervisor that has just been started, and the socket to it.
+    """A supervisor that was just started, and the socket to it.
 
-    While the socket is open it does what it is asked to; closed before `supervise`, it ends, and
-    what it has spawned is killed with it.
+    It handles requests while the socket is open. If you close that before `supervise`, it ends, and kills everything
+    that it spawned.
     """
 
     def __init__(self, container_id: str) -> None:
-        """Start it.
+        """Start the supervisor.
 
         Args:
-            container_id: for those who read ps(1).
+            container_id: shown by ps(1).
 
         Raises:
             OSError: the kernel refuses.
@@ -86,7 +87,7 @@ class Supervisor:
         self._socket, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
         init_fd = open_init()
         try:
-            # The executable is 1 there: its last user closes a mount, which takes a while.
+            # Pass the executable as descriptor 1, to keep it open: closing the last one unmounts it, which is slow.
             path, argv = f"/proc/self/fd/{init_fd}", (SUPERVISOR_ARGV0, container_id[:12])
             self._program.start(path, argv, os.environ, (theirs.fileno(), init_fd))
         finally:
@@ -100,14 +101,14 @@ class Supervisor:
     def spawn(
         self, buffer: bytes | bytearray, flags: int, slots: Iterable[int], op_count: int, cgroup_fd: int = -1
     ) -> SupervisedChild:
-        """Have it make the container's first process; arguments and errors as of `linux.launcher.spawn`."""
+        """Make the container's first process; for arguments and errors see `linux.launcher.spawn`."""
         child = SupervisedChild(self, buffer, op_count)
         return self._make(child, *child.request(SPAWN, flags, slots, cgroup_fd))
 
     def spawn_helper(
         self, buffer: bytes | bytearray, flags: int, slots: Iterable[int], op_count: int
     ) -> RequestedChild:
-        """Have it make a process that is sent SIGTERM when the container has ended."""
+        """Make a process that gets SIGTERM when the container has ended."""
         helper = RequestedChild(buffer, op_count)
         return self._make(helper, *helper.request(SPAWN_HELPER, flags, slots, -1))
 
@@ -120,7 +121,7 @@ class Supervisor:
         return child
 
     def hold(self, fds: Sequence[int]) -> None:
-        """Have it keep copies of descriptors open until the container has ended.
+        """Make the supervisor keep copies of descriptors open until the container has ended.
 
         Raises:
             OSError: it can't.
@@ -129,13 +130,13 @@ class Supervisor:
             self._ask(HOLD.to_bytes(4, "little"), list(fds[at : at + DESCRIPTORS_MAX]))
 
     def supervise(self, duties: Duties, descriptors: dict[str, int]) -> None:
-        """Leave the container to it: from now on it stays when this process ends.
+        """Hand the container over to the supervisor: from now on it survives the end of this process.
 
         Args:
-            descriptors: by a name of `DESCRIPTORS`; the caller closes its own.
+            descriptors: by their names in `DESCRIPTORS`; the caller closes its own copies.
 
         Raises:
-            OSError: it can't, as for a log that can't be opened.
+            OSError: it can't, for example because the log can't be opened.
         """
         texts = [duties.log_path, duties.exit_path, *duties.after, *duties.health]
         mask = sum(1 << DESCRIPTORS.index(name) for name in descriptors)
@@ -162,26 +163,26 @@ class Supervisor:
         self._program.close()
 
     def _ask(self, message: bytes, fds: list[int]) -> None:
-        """Send a request that is answered by 0."""
+        """Send a request whose answer is 0."""
         answered(self._answer(message, fds))
         self._messages.done()
 
     def _answer(self, message: bytes, fds: list[int]) -> bytes:
-        """Send a request; the answer, which stays in the messages.
+        """Send a request and return the answer, which stays in the messages.
 
         Raises:
-            OSError: of the kinds of ConnectionError when it has died.
+            OSError: a ConnectionError if the supervisor has died.
         """
         send(self._socket, message, fds)
         return self._messages.take(self._socket.fileno(), self._program.pidfd)
 
 
 class SupervisedChild(RequestedChild):
-    """A container's first process, whose end its supervisor sees to."""
+    """A container's first process, whose end the supervisor handles."""
 
     def __init__(self, supervisor: Supervisor, buffer: bytes | bytearray, op_count: int) -> None:
         super().__init__(buffer, op_count)
         self.spawn_helper = supervisor.spawn_helper
 
     def let_go(self) -> None:
-        """It is its supervisor's."""
+        """Do nothing: the supervisor owns it."""

@@ -131,7 +131,7 @@ def test_v1_lines_take_back_what_a_wildcard_denies():
 
 
 def test_v1_has_no_lines_for_a_part_of_an_exception():
-    with pytest.raises(LimitError, match="can't take back a part"):
+    with pytest.raises(LimitError, match="can't undo only a part"):
         rule_lines([DENY_ALL, {"allow": True, "type": "c", "major": 4}, {"allow": False, "type": "c", "minor": 7}])
 
 

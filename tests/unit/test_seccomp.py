@@ -247,7 +247,7 @@ LISTENED = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
         ({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/s"}, "can't be the default action"),
         ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [LISTENED]}, "needs a listenerPath"),
         ({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s",
-          "syscalls": [{"names": ["sendmsg"], "action": "SCMP_ACT_NOTIFY"}]}, "can't be for sendmsg"),
+          "syscalls": [{"names": ["sendmsg"], "action": "SCMP_ACT_NOTIFY"}]}, "can't be used for sendmsg"),
         ({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}, "listenerMetadata needs a listenerPath"),
     ],
 )  # fmt: skip
