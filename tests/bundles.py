@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from minibox.engine.ids import write_id_maps
+from minibox.engine import steps
 from minibox.engine.start import Execution, Resources
 from minibox.plan.compiler import compile_plan
 from minibox.plan.rootfs import Rootfs
@@ -90,16 +90,11 @@ class Bundle:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         given: dict[str, Any] = {
-            "spec": spec,
             "streams": (null, writer, writer),
-            "owner": (0, 0),
-            "make_cgroup": lambda: None,
-            "write_id_maps": write_id_maps,
-            "wire": lambda pid: None,
         } | resources
         execution = Execution(plan, Resources(**given))
         try:
-            execution.run()
+            steps.run(execution)
             os.close(writer)
             writer = -1
             yield execution, reader

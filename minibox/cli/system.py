@@ -57,9 +57,13 @@ def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script
     from minibox.engine import explain as engine
 
     if as_script:
-        click.echo(engine.script(options, root=settings.root, storage_driver=settings.storage_driver).rstrip("\n"))
+        click.echo(
+            engine.script(
+                options, root=settings.root, runroot=settings.runroot, storage_driver=settings.storage_driver
+            ).rstrip("\n")
+        )
         return
-    rows = engine.explain(options, root=settings.root, storage_driver=settings.storage_driver)
+    rows = engine.explain(options, root=settings.root, runroot=settings.runroot, storage_driver=settings.storage_driver)
     click.echo(format_json(rows) if as_json else format_plan(rows, listing_width()))
 
 

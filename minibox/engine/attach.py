@@ -12,6 +12,7 @@ from socket import socket
 
 from minibox.base.sockets import check_peer
 from minibox.engine import events, lifecycle, ownership, removal, state
+from minibox.engine.attach_socket import socket_path
 from minibox.engine.detach_keys import DETACH_KEYS, DetachKeys
 from minibox.engine.signals import Forwarding, block
 from minibox.engine.streams import write_all
@@ -63,7 +64,7 @@ def attach(
             root, process.id, stdin=stdin, detach_keys=detach_keys, sig_proxy=sig_proxy, redraw=True
         )
         try:
-            attachment.connect(removal.socket_path(runroot, process.id))
+            attachment.connect(socket_path(runroot, process.id))
             events.note_container(runroot, state.read(root, process.id), "attach")
             return attachment.follow(root, runroot, process.id, on_note)
         finally:

@@ -10,13 +10,14 @@ from minibox.linux import cgroup
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.engine.options import RunOptions
-    from minibox.linux.cgroup import CgroupHost, CgroupStep
+    from minibox.linux.cgroup import CgroupHost
     from minibox.oci.runtime import LinuxResources, Spec
+    from minibox.plan.operations import Op
 
 
 def plan_cgroup(
     options: RunOptions, spec: Spec, container_id: str, euid: int, *, devices: bool, host: CgroupHost | None = None
-) -> tuple[CgroupHost, tuple[CgroupStep, ...]]:
+) -> tuple[CgroupHost, tuple[Op, ...]]:
     """Where the container's cgroup is made, and how; ``linux.cgroupsPath`` says so too.
 
     Without ``--cgroup-manager`` systemd is asked only for a limit that would not be had, or not be kept, otherwise:

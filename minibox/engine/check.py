@@ -6,7 +6,7 @@ import fcntl
 import os
 
 from minibox.base.files import ASIDE
-from minibox.engine import names, ownership, removal, state, volume_store
+from minibox.engine import names, ownership, removal, state, undo, volume_store
 from minibox.engine.image_check import DAMAGED, LEFTOVER, Finding, check_images, check_layers
 from minibox.engine.image_garbage import alone, collect
 from minibox.engine.images import uses
@@ -231,7 +231,7 @@ def _release(report: Report, root: str, runroot: str) -> None:
     for bridge in named.lost_bridges(root, runroot):
         named.remove_bridge(runroot, bridge)
     for container_id in _lost_groups(root):
-        cgroup.remove_leftover(cgroup.detect(), f"minibox-{container_id}")
+        undo.undo(removal.steps_by_id(root, runroot, container_id))
     for each in report.findings:
         if each.thing[:1] == ("name",) and not names.holder(root, each.thing[1]):
             names.take(root, each.thing[1], each.thing[2], lambda holder: ownership.is_live(root, holder))

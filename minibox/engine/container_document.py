@@ -13,7 +13,7 @@ from minibox.engine.detached import log_path
 from minibox.engine.disk import written_bytes
 from minibox.engine.listing import labels_of, mounts_of, ports_of, volume_name, with_ports
 from minibox.engine.port_words import bindings
-from minibox.network import bridge
+from minibox.network import lease
 from minibox.storage.drivers import snapshotter
 from minibox.storage.snapshot import read_record
 
@@ -185,7 +185,7 @@ def _network_settings(container_id: str, root: str, runroot: str, pid: int) -> d
     for name, (held, names) in networks.places(root, runroot, container_id).items():
         place = {
             "Gateway": held.gateway, "IPAddress": held.address, "IPPrefixLen": held.prefix_length,
-            "MacAddress": bridge.mac(held.address).hex(":"),
+            "MacAddress": lease.mac_text(held.address),
         }  # fmt: skip
         if name == networks.DEFAULT:  # as Docker: of the others only what is below its name
             settings |= {"Bridge": held.bridge, **place}

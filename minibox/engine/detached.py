@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from time import time
 
 from minibox.base.paths import package_directory
 from minibox.engine import events, removal, state
+from minibox.engine.attach_socket import listen, socket_path
 from minibox.engine.exit_record import exit_path, read_exit
 from minibox.engine.launch import IdFile
 from minibox.engine.lifecycle import RESTARTED, stop_mark
+from minibox.engine.live_file import read_live_fd
 from minibox.engine.ownership import Claim
 from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, UsageError, kernel_says
 from minibox.linux import cgroup
@@ -26,14 +27,12 @@ if TYPE_CHECKING:
     from minibox.engine.launch import Launch, Note, Trace
     from minibox.engine.options import RunOptions
 
-SOCK_CLOEXEC = 0o2000000
 CLAIM_FD = 3  # native/supervisor.h
 LOG_BYTES_MAX = 10 << 20
 LOG_FILES = 3
 # Docker's back-off between restarts; it begins anew when the container has run for a while.
 RESTART_FIRST_S, RESTART_MOST_S, RESTART_STABLE_S = 0.1, 60.0, 10.0
 TERMINAL_SIZE = (24, 80)
-BACKLOG = 16
 
 
 def log_path(root: str, container_id: str) -> str:
@@ -84,13 +83,13 @@ class Detached:
                         launch.happened("create")
                     raise
             assert execution.init
-            if execution.cgroup:
-                execution.cgroup.hand_over()
+            if execution.scope:
+                execution.scope.hand_over()
             self._hand_over(supervisor, execution.init.pid, execution.pty_master)
         except BaseException as error:
             if not self._new:
                 note_failure(launch.root, launch.claim.id, error)
-            _unlink(removal.socket_path(launch.runroot, launch.claim.id))
+            _unlink(socket_path(launch.runroot, launch.claim.id))
             launch.is_interrupted = not isinstance(error, (MiniboxError, OSError))
             launch.close(keep=keep)
             raise
@@ -129,8 +128,8 @@ class Detached:
 
     def _hand_over(self, supervisor: Supervisor, pid: int, pty_master: int) -> None:
         launch = self._launch
-        path = removal.socket_path(launch.runroot, launch.claim.id)
-        self._fds["listener"] = _listen(path)
+        path = socket_path(launch.runroot, launch.claim.id)
+        self._fds["listener"] = listen(path)
         if self._attachment:
             self._attachment.connect(path)
         if pty_master >= 0:
@@ -142,7 +141,7 @@ class Detached:
         self._write_state(Status="running", Pid=pid, Supervised=True)
         launch.happened(*(("create", "start") if self._new else ("start",)))
         try:
-            supervisor.hold(launch.held)
+            supervisor.hold(launch.execution.held if launch.execution else ())
             supervisor.supervise(self._duties(), {**self._fds, "claim": launch.claim.fd})
         except ConnectionError as error:
             raise MiniboxError(f"container {launch.claim.name} was killed while it was being started") from error
@@ -222,24 +221,6 @@ def note_failure(root: str, container_id: str, error: BaseException) -> None:
         pass  # the first error is the news
 
 
-def _listen(path: str) -> int:
-    """A socket that listens at ``path``, which may be longer than an address can hold."""
-    directory, name = os.path.split(path)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    _unlink(path)
-    listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
-    at = os.open(directory, os.O_PATH | os.O_CLOEXEC)
-    try:
-        listener.bind(f"/proc/self/fd/{at}/{name}")
-        listener.listen(BACKLOG)
-        return listener.detach()
-    except OSError as error:
-        listener.close()
-        raise MiniboxError(f"listen at {path}: {kernel_says(error)}") from error
-    finally:
-        os.close(at)
-
-
 def check_life(options: RunOptions) -> None:
     """Refuse what can't be meant, before anything is made.
 
@@ -310,7 +291,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     found, ran_s = measure_group(group, thoroughly=True), ended["Finished"] - (before.get("Started") or 0)
     found = seen_to_its_end(found, before.get("Pid") or 0, ran_s, before.get("Options") or {})
     ended |= {**found.record(), "Pid": 0}
-    removal.remove_traces(root, runroot, container_id)
+    removal.undo_start(root, runroot, container_id, read_live_fd(claim.fd, container_id).undo)
     mark = stop_mark(root, container_id)
     actions = ("oom", "die") if ended["OOMKilled"] else ("die",)
     events.note_container(runroot, before, *actions, exitCode=str(ended["ExitCode"]))

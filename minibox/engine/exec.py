@@ -7,7 +7,7 @@ from functools import partial
 from select import POLLIN, poll
 from time import monotonic
 
-from minibox.engine import events, ids, joined, names
+from minibox.engine import events, joined, names, steps
 from minibox.engine.detach_keys import DETACH_KEYS, DetachKeys
 from minibox.engine.environment import environment, read_env_files
 from minibox.engine.host_facts import read_file
@@ -148,9 +148,9 @@ class Exec:
         keys = options.detach_keys if options.tty and options.interactive and not options.detach else ""
         self._detaching = Detaching(DetachKeys(keys)) if keys else None
         # One with a terminal to detach from ends by the hang-up when minibox is killed.
-        self._joined = Joined(found["Namespaces"] & joined.others(container.pid))
         self._process = _process(found["Process"], options, container)
         self.owner = joined.owner(container.pid, self._process)
+        self._joined = Joined(found["Namespaces"] & joined.others(container.pid), owner=self.owner[0])
         group = container.group
         self._group = group
         self._start = Start(
@@ -158,9 +158,8 @@ class Exec:
             seccomp=b"" if options.privileged else bytes.fromhex(found["Seccomp"]),
             seccomp_flags=found["SeccompFlags"],
             denies_keys=not options.privileged and found.get("DeniesKeys", False),
-            cgroup=group.name if group.directories else "",
-            cgroup_tasks=group.v1_directories,
-            cgroup_joined=group.joined,
+            cgroups=group.labels,
+            cgroup_joins=joined.joins(group),
             detached=options.detach or bool(keys),
         )
 
@@ -255,25 +254,19 @@ class Exec:
     def _execution(self, streams: tuple[int, int, int], terminal: tuple[int, int] | None = None) -> Execution:
         """Of the plan, not yet executed."""
         start: Start = replace(self._start, terminal=terminal)
-        execution = Execution(
+        return Execution(
             compile_exec(self._process, self._joined, start),
             Resources(
-                spec={"ociVersion": ""},  # nothing of it is asked for
                 streams=streams,
-                owner=self.owner,
-                make_cgroup=lambda: self._group,
-                write_id_maps=ids.write_id_maps,
-                wire=lambda _: None,
+                group=self._group,
                 joined_pidfd=self._container.pidfd,
                 joined_pid=self._container.pid,
             ),
         )
-        execution.cgroup = self._group
-        return execution
 
     def _run(self, execution: Execution) -> None:
         try:
-            execution.run()
+            steps.run(execution)
         except ExecFailed as error:
             raise self._diagnose(error, execution.plan.ops[-1].args[0]) from None
 

@@ -25,24 +25,40 @@ OUTPUTS = ("run.oci.hooks.stdout", "run.oci.hooks.stderr")  # crun(1)
 
 
 def run_hooks(kind: str, hooks: Iterable[Hook], state: Mapping[str, Any]) -> None:
-    """Run hooks, one after the other.
+    """Run hooks, one after the other; see `run_hook`. Those after one that fails aren't run."""
+    for number, hook in enumerate(hooks):
+        argv, env = tuple(hook.get("args") or [hook["path"]]), tuple(hook["env"]) if "env" in hook else None
+        run_hook(kind, number, hook["path"], argv, env, hook.get("timeout", -1), state)
+
+
+def run_hook(
+    kind: str,
+    number: int,
+    path: str,
+    argv: tuple[str, ...],
+    env: tuple[str, ...] | None,
+    timeout_s: int,
+    state: Mapping[str, Any],
+) -> None:
+    """Run one.
 
     Args:
-        kind: "prestart" and the like, for the error.
-        state: the container's, which each reads from standard input. They run in its bundle's directory.
+        kind, number: "prestart" and the like, and which of them it is, for the error.
+        env: None for our own environment.
+        timeout_s: -1 for none.
+        state: the container's, which it reads from standard input. It runs in its bundle's directory.
 
     Raises:
-        HookFailed: one did; those after it aren't run.
+        HookFailed
     """
-    data = dumps(state, "").encode()
+    environ = os.environ if env is None else dict(word.partition("=")[::2] for word in env)
     outputs = open_outputs(state)
     try:
-        for number, hook in enumerate(hooks):
-            why = _run(hook, data, str(state["bundle"]), outputs)
-            if why:
-                raise HookFailed(f"error running {kind} hook #{number}: {hook['path']}: {why}")
+        why = _run(path, argv, environ, timeout_s, dumps(state, "").encode(), str(state["bundle"]), outputs)
     finally:
         close_outputs(outputs)
+    if why:
+        raise HookFailed(f"error running {kind} hook #{number}: {path}: {why}")
 
 
 def open_outputs(state: Mapping[str, Any]) -> tuple[int, int]:
@@ -82,11 +98,17 @@ def state_file(state: Mapping[str, Any]) -> int:
         os.close(writable)
 
 
-def _run(hook: Hook, state: bytes, directory: str, outputs: tuple[int, int]) -> str:
+def _run(
+    path: str,
+    argv: tuple[str, ...],
+    environ: Mapping[str, str],
+    timeout_s: int,
+    state: bytes,
+    directory: str,
+    outputs: tuple[int, int],
+) -> str:
     """Run one in a directory; why it failed, "" when it didn't. What it writes is told then, unless it goes to
     ``outputs``."""
-    path = hook["path"]
-    environ = dict(word.partition("=")[::2] for word in hook["env"]) if "env" in hook else os.environ
     # Files in memory, and no pipes: nobody has to read and write while it runs.
     stdin, output = _file(state), _file(b"")
     try:
@@ -95,11 +117,10 @@ def _run(hook: Hook, state: bytes, directory: str, outputs: tuple[int, int]) -> 
             for fd, source in enumerate((stdin, *(output if each < 0 else each for each in outputs)))
         ]
         try:
-            pid = _spawn_in(directory, path, hook.get("args") or [path], environ, streams)
+            pid = _spawn_in(directory, path, argv, environ, streams)
         except OSError as error:
             return kernel_says(error)
-        timeout_s = hook.get("timeout")
-        if timeout_s is not None and not _ends(pid, timeout_s):
+        if timeout_s >= 0 and not _ends(pid, timeout_s):
             os.killpg(pid, SIGKILL)
             exit_status(pid)
             return f"it was killed after {timeout_s} s"
@@ -115,7 +136,7 @@ def _run(hook: Hook, state: bytes, directory: str, outputs: tuple[int, int]) -> 
         os.close(output)
 
 
-def _spawn_in(directory: str, path: str, argv: list[str], environ: Mapping[str, str], streams: Any) -> int:
+def _spawn_in(directory: str, path: str, argv: tuple[str, ...], environ: Mapping[str, str], streams: Any) -> int:
     """Python's posix_spawn(3) has no directory of its own; a bundle that is gone, as at `delete`, is none."""
     before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -11,6 +11,7 @@ import os
 
 from minibox.errors import MiniboxError, kernel_says
 from minibox.linux.process import exit_status
+from minibox.plan.namespaces import has_one_group
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -26,10 +27,15 @@ SLOTS = 4096  # up to 2**31, past which some interfaces see negative numbers
 
 @record
 class IdMappings:
-    """``linux.uidMappings`` and ``linux.gidMappings`` of the container's user namespace."""
+    """``linux.uidMappings`` and ``linux.gidMappings`` of the container's user namespace.
+
+    Attributes:
+        lease: the path of what holds them; "" for the caller's own.
+    """
 
     uids: tuple[LinuxIDMapping, ...]
     gids: tuple[LinuxIDMapping, ...]
+    lease: str = ""
 
 
 def lease_range(root: str, container_id: str) -> IdMappings:
@@ -52,27 +58,42 @@ def lease_range(root: str, container_id: str) -> IdMappings:
             continue
         except OSError as error:
             raise MiniboxError(f"lease a range of ids in {directory}: {kernel_says(error)}") from error
-        first = FIRST_ID + slot * RANGE
-        whole: LinuxIDMapping = {"containerID": 0, "hostID": first, "size": RANGE}
-        return IdMappings((whole,), (whole,))
+        return _range(directory, slot)
     raise MiniboxError(f"all {SLOTS} ranges of ids are taken", "end some containers")
 
 
-def release_range(root: str, container_id: str) -> None:
-    """Give back the range of a container; none is fine."""
+def example_range(root: str, container_id: str) -> IdMappings:
+    """The range that a container might get; nothing is taken."""
+    return _range(f"{root}/ids", next(_slots(container_id)))
+
+
+def _range(directory: str, slot: int) -> IdMappings:
+    whole: LinuxIDMapping = {"containerID": 0, "hostID": FIRST_ID + slot * RANGE, "size": RANGE}
+    return IdMappings((whole,), (whole,), f"{directory}/{slot}")
+
+
+def lease_of(root: str, container_id: str) -> str:
+    """The path of what holds the range of a container; "" for none."""
     directory = f"{root}/ids"
-    if _release_slot(f"{directory}/{next(_slots(container_id))}", container_id):  # it has the first, as a rule
-        return
+    first = f"{directory}/{next(_slots(container_id))}"
+    if _holder(first) == container_id:  # it has the first, as a rule
+        return first
     try:
         taken = os.listdir(directory)
     except FileNotFoundError:
-        return
-    for slot in taken:
-        if _release_slot(f"{directory}/{slot}", container_id):
-            return
+        return ""
+    return next((f"{directory}/{slot}" for slot in taken if _holder(f"{directory}/{slot}") == container_id), "")
 
 
-def _release_slot(path: str, container_id: str) -> bool:
+def _holder(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""
+
+
+def release_slot(path: str, container_id: str) -> bool:
+    """Give back a range by the path of its lease; False where it is another's, or nobody's."""
     try:
         if os.readlink(path) != container_id:
             return False
@@ -143,43 +164,52 @@ def _found(program: str) -> str:
 
 
 def write_id_maps(pid: int, spec: Spec) -> None:
-    """Map the Spec's ids for a process in a new user namespace; user_namespaces(7).
+    """Map the Spec's ids for a process in a new user namespace: the steps of a plan, for who has none.
 
     Raises:
         MiniboxError: the kernel or newuidmap(1) refuses.
     """
-    linux = spec["linux"]
-    pairs = (("uid", linux["uidMappings"]), ("gid", linux["gidMappings"]))
-    if os.geteuid() == 0:
-        for kind, mappings in pairs:
-            _write(f"/proc/{pid}/{kind}_map", b"".join(b"%d %d %d\n" % entry for entry in map(_triple, mappings)))
+    ordinary, alone = os.geteuid() != 0, has_one_group(spec)
+    if ordinary and alone:
+        deny_setgroups(pid)
+    for kind, mappings in (("uid", spec["linux"]["uidMappings"]), ("gid", spec["linux"]["gidMappings"])):
+        lines = tuple(f"{each['containerID']} {each['hostID']} {each['size']}" for each in mappings)
+        write_map(pid, kind, lines, f"new{kind}map" if ordinary and not alone else "")
+
+
+def deny_setgroups(pid: int) -> None:
+    """Before its groups are mapped, as the kernel wants it of an ordinary user; user_namespaces(7)."""
+    _write(f"/proc/{pid}/setgroups", b"deny")
+
+
+def write_map(pid: int, kind: str, lines: tuple[str, ...], program: str) -> None:
+    """Map the ids of one kind for a process in a new user namespace; user_namespaces(7).
+
+    Args:
+        kind: uid or gid.
+        lines: ``INSIDE OUTSIDE COUNT`` each.
+        program: that does it, by name; "" for by ourselves.
+
+    Raises:
+        MiniboxError: the kernel or newuidmap(1) refuses.
+    """
+    path = f"/proc/{pid}/{kind}_map"
+    if not program:
+        _write(path, "".join(f"{line}\n" for line in lines).encode())
         return
-    if single(spec):
-        _write(f"/proc/{pid}/setgroups", b"deny")
-        for kind, mappings in pairs:
-            _write(f"/proc/{pid}/{kind}_map", b"%d %d %d\n" % _triple(mappings[0]))
-        return
-    for kind, mappings in pairs:
-        program = f"new{kind}map"
-        words = [program, str(pid), *(str(number) for mapping in mappings for number in _triple(mapping))]
-        child = os.posix_spawn(_found(program), words, os.environ)
-        status = exit_status(child)
-        if status or not _content(f"/proc/{pid}/{kind}_map"):
-            raise MiniboxError(
-                f"map ids with {' '.join(words)}: it failed",
-                f"check that /etc/sub{kind} gives you this range, that {program} is set-uid root, and that "
-                "/proc/self/status has NoNewPrivs: 0",
-            )
+    words = [program, str(pid), *" ".join(lines).split()]
+    status = exit_status(os.posix_spawn(_found(program), words, os.environ))
+    if status or not _content(path):
+        raise MiniboxError(
+            f"map ids with {' '.join(words)}: it failed",
+            f"check that /etc/sub{kind} gives you this range, that {program} is set-uid root, and that "
+            "/proc/self/status has NoNewPrivs: 0",
+        )
 
 
 def _content(path: str) -> bytes:
     with open(path, "rb", 0) as file:
         return file.readall()
-
-
-def single(spec: Spec) -> bool:
-    """Is there one id only? Then groups can't be changed: the kernel wants setgroups denied."""
-    return len(spec["linux"].get("gidMappings", [])) == 1 and spec["linux"]["gidMappings"][0]["size"] == 1
 
 
 def mapped_of(pid: int) -> tuple[list[LinuxIDMapping], list[LinuxIDMapping]]:
@@ -194,10 +224,6 @@ def mapped_of(pid: int) -> tuple[list[LinuxIDMapping], list[LinuxIDMapping]]:
             rows = [list(map(int, line.split())) for line in file]
         found.append([{"containerID": row[0], "hostID": row[1], "size": row[2]} for row in rows])
     return found[0], found[1]
-
-
-def _triple(mapping: LinuxIDMapping) -> tuple[int, int, int]:
-    return mapping["containerID"], mapping["hostID"], mapping["size"]
 
 
 def _write(path: str, data: bytes) -> None:

@@ -6,10 +6,13 @@ import os
 
 from minibox.engine import ids
 from minibox.plan.namespaces import NAMESPACES, on_host
+from minibox.plan.parent import systemd_attach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox.linux.cgroup import Cgroup
     from minibox.oci.runtime import Process
+    from minibox.plan.operations import Op
 
 NAMESPACE_FILES = {
     "user": NAMESPACES["user"],
@@ -48,3 +51,8 @@ def owner(pid: int, process: Process) -> tuple[int, int]:
     """The host's ids of a process to be, in the user namespace of ``pid``."""
     uids, gids = ids.mapped_of(pid)
     return on_host(process["user"]["uid"], uids), on_host(process["user"]["gid"], gids)
+
+
+def joins(group: Cgroup) -> tuple[Op, ...]:
+    """The steps that move a process to a cgroup that none can be born in."""
+    return (systemd_attach(group.unit, group.place, group.v2),) if group.joined else ()

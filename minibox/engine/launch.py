@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 
 from minibox.base.files import replace_file
-from minibox.engine import events, files, id_map_support, ids, names, networking, ports, state
+from minibox.engine import events, files, id_map_support, ids, names, networking, state, steps
 from minibox.engine.health_config import check_of, healthcheck
-from minibox.engine.prepare import FILES, Identity, prepare, wants_own_ids
+from minibox.engine.prepare import FILES, Identity, IdentitySteps, prepare, wants_own_ids
 from minibox.engine.start import ExecFailed, Execution, Resources
+from minibox.engine.undo import AT_ONCE, MORE, encode, read_more, undo
 from minibox.engine.volume_use import provide
-from minibox.errors import MiniboxError, PortTaken, StepError, UsageError, kernel_says
-from minibox.linux import cgroup
+from minibox.errors import MiniboxError, StepError, UsageError, kernel_says
+from minibox.plan import parent
 from minibox.plan.namespaces import namespace_flags, on_host
+from minibox.plan.parent import undo_list
 from minibox.storage.snapshot import note_in_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
     from minibox.engine.options import RunOptions
@@ -28,15 +30,13 @@ if TYPE_CHECKING:
     from minibox.image.resolved import ResolvedImage
     from minibox.image.store import ImageStore
     from minibox.oci.runtime import Spec
+    from minibox.plan.operations import Op
     from minibox.plan.start import Start
     from minibox.storage.drivers import Snapshotter
 
     Trace = Callable[[list[dict[str, Any]]], None]
     Note = Callable[[str], None]
     Later = Callable[[Callable[[], object]], None]
-
-
-UPDATED = "updated"  # in the container's directory: `update` may have given its cgroup more directories
 
 
 class Launch:
@@ -76,6 +76,7 @@ class Launch:
         self.is_interrupted = False
         self._missing: list[Callable[[], None]] = []
         self._connection: networking.Connection | None = None
+        self._held: list[Op] = []  # what was taken before there is a plan
 
     def prepare(self, terminal: tuple[int, int] | None, *, new: bool, once: bool = False, late: bool = False) -> None:
         """Give it what it needs on disk, and compile its plan.
@@ -137,30 +138,22 @@ class Launch:
             CommandNotFound, CommandNotExecutable: the command is at fault.
             StepError: a step failed.
         """
-        prepared, connection = self.prepared, self._connection
-        assert connection
+        prepared = self.prepared
         self.execution = execution = Execution(
             prepared.plan,
             Resources(
-                spec=prepared.spec,
                 streams=streams,
-                owner=self.owner,
-                make_cgroup=lambda: cgroup.make(
-                    prepared.cgroup_host,
-                    prepared.cgroup_name,
-                    prepared.cgroup_steps,
-                    prepared.spec["linux"]["resources"],
-                ),
-                write_id_maps=ids.write_id_maps,
-                wire=lambda init: connection.wire(init.pid, init.spawn_helper),
-                reserve_ports=self._reserve_ports,
-                publish=self._publish,
+                container_id=self.claim.id,
+                root=self.root,
+                runroot=self.runroot,
+                group=prepared.group if prepared.group.directories else None,
                 spawn=spawn,
                 meanwhile=self._make_missing,
             ),
         )
+        self.claim.note_undo(encode(undo_list(prepared.plan.ops)))
         try:
-            execution.run()
+            steps.run(execution)
         except ExecFailed as error:
             raise self._diagnose(error) from None
         finally:
@@ -171,23 +164,6 @@ class Launch:
         if execution.disk_fd >= 0:
             note_in_memory(self.root, self.claim.id, execution.disk_fd)
         return execution
-
-    def _reserve_ports(self) -> None:
-        assert self._connection
-        try:
-            self._connection.reserve_ports()
-        except PortTaken as error:
-            raise ports.explained(error, self.root, self._connection.published) from None
-
-    def _publish(self) -> None:
-        assert self._connection
-        self._connection.publish()
-        ports.note(self.claim.directory, self._connection.published)
-
-    @property
-    def held(self) -> Sequence[int]:
-        """Descriptors that have to stay open for as long as it runs."""
-        return self._connection.held if self._connection else ()
 
     def joinable(self) -> dict[str, Any]:
         """What another process of the container needs to be like its first; for `engine.exec`, as JSON has it."""
@@ -230,15 +206,12 @@ class Launch:
         if self.execution:
             self.execution.release()
             self.execution = None
-        if self._connection:
-            self._connection.release()
-            self._connection = None
 
     def disown(self) -> None:
         """In a child that a fork made: nothing is held for as long as that lives."""
         self.claim.hand_over()
-        if self._connection:
-            self._connection.close_held()
+        if self.execution:
+            self.execution.close_held()
 
     def close(self, *, keep: bool, later: Later | None = None) -> None:
         """End it, and take back what it was given; with ``keep`` its files stay for `commit` and `start`.
@@ -249,16 +222,17 @@ class Launch:
             later: takes the removal of its cgroup and its files, which then raises nothing here; its first process
                 has ended.
         """
-        ended = _tried(*(() if later else (self.end_processes,)), self._close_network)
+        at_once = undo(step for step in self._undo_list() if step.name in AT_ONCE) if later else None
 
         def finish() -> None:
-            removed = _tried(self.end_processes, lambda: self._remove_files(keep))
-            failure = ended or removed
+            undone = self._undo()
+            removed = _tried(lambda: self._remove_files(keep))
+            failure = at_once or undone or removed
             self.claim.release(finished=failure is None and not self.is_interrupted)
             if failure:
                 raise failure
 
-        if later and not ended:
+        if later and not at_once:
             later(finish)
         else:
             finish()
@@ -275,6 +249,8 @@ class Launch:
 
         if wants_own_ids(self.options, euid, refusal):
             mappings = ids.own_ids() if euid else ids.lease_range(self.root, self.claim.id)
+            if mappings.lease:
+                self._held.append(parent.hold_ids(mappings.lease, self.claim.id))
         elif refused:
             self._warn(
                 f"no user namespace, root inside is root outside: {refused[0]} in {self.root}; see minibox doctor"
@@ -284,8 +260,15 @@ class Launch:
         for note in (ids.note(mappings) if mappings and euid else "", network.note, discarded):
             if note:
                 self.note(note)
-        self._connection = networking.Connection(network, self.runroot, self.claim.id, wanted)
-        return Identity(self.claim.id, self.claim.directory, mappings, network.mode, tuple(map(str, wanted)))
+        self._connection = connection = networking.Connection(network, self.runroot, self.claim.id, wanted)
+        self._held += connection.held
+        own = IdentitySteps(
+            tuple(self._held),
+            tuple(connection.reserved),
+            tuple(connection.wiring),
+            tuple(connection.published(self.claim.directory)),
+        )
+        return Identity(self.claim.id, self.claim.directory, mappings, network.mode, own)
 
     def _warn(self, text: str) -> None:
         """Say that it is shut in less than by default."""
@@ -340,19 +323,20 @@ class Launch:
     # ---- after ----------------------------------------------------------------------------------
 
     def end_processes(self) -> None:
-        """End what runs in it yet, and remove its cgroup. Twice is fine."""
+        """End what runs in it yet. Twice is fine."""
         if self.execution:
             self.execution.close()
-            if self.execution.cgroup:
-                self.execution.cgroup.remove()  # it is empty: the kernel has killed the whole pid namespace
-                if os.path.exists(f"{self.claim.directory}/{UPDATED}"):
-                    cgroup.remove_leftover(cgroup.detect(), self.execution.cgroup.name)
 
-    def _close_network(self) -> None:
-        if self._connection:
-            if self._connection.published:
-                ports.forget(self.claim.directory)
-            self._connection.close()
+    def _undo_list(self) -> tuple[Op, ...]:
+        return undo_list(self.prepared.plan.ops if self.execution else self._held)
+
+    def _undo(self) -> Exception | None:
+        """End what runs in it yet, and undo its start; the first failure."""
+        if not self.execution or not self.execution.done:
+            return undo(undo_list(self._held))
+        failure = steps.unwind(self.execution)
+        more = read_more(self.claim.directory) if os.path.exists(f"{self.claim.directory}/{MORE}") else ()
+        return failure or undo(more)
 
     def _remove_files(self, keep: bool) -> None:
         if not keep:
@@ -360,7 +344,6 @@ class Launch:
             files.remove(self.root, self.claim.id, self.storage)
             if named:
                 names.drop(self.root, self.claim.id, "")
-        ids.release_range(self.root, self.claim.id)
 
 
 def _tried(*steps: Callable[[], object]) -> Exception | None:

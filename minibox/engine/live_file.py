@@ -1,6 +1,7 @@
-"""What an owner writes of its container in ``root/live/<id>``: a line on its image, then one on its process.
+"""What an owner writes of its container in ``root/live/<id>``: a line on its image, one on what undoes its start
+(`engine.undo`), then one on its process.
 
-The second is written over when the process has ended, without a look at how long it was: a full disk must not keep
+The last is written over when the process has ended, without a look at how long it was: a full disk must not keep
 anybody from saying so. What follows it counts no more.
 """
 
@@ -12,7 +13,7 @@ from minibox.base.codec import BYTES_MAX, FileKind
 from minibox.base.files import read_fd
 from minibox.base.shape import PID, Between
 from minibox.errors import Damaged, Unreadable
-from minibox.record import record
+from minibox.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from minibox.image.resolved import ResolvedImage
 
+UNDO_BEGINS = b'{"Kind": "undo"'  # how the line begins
 COUNT = Between(0, (1 << 64) - 1)
 IMAGE = FileKind(
     "live",
@@ -70,6 +72,7 @@ class Live:
         command: of its first process.
         status: its exit status, when it has ended and its owner tidies up; -1 before.
         remove: nothing of it is kept.
+        undo: the line on what undoes its start; b"" for none.
         damage: why nothing of this can be told; None where it can.
     """
 
@@ -83,6 +86,7 @@ class Live:
     command: tuple[str, ...] = ()
     status: int = -1
     remove: bool = False
+    undo: bytes = b""
     damage: Unreadable | None = None
 
 
@@ -141,6 +145,8 @@ def parse(data: bytes, path: str) -> Live:
         tuple(found.get("ChainIds", ())),
         remove=found["Remove"],
     )
+    undo, rest = split_undo(rest)
+    live = replace(live, undo=undo)
     process, ended, _ = rest.partition(b"\n")
     if not ended:
         return live
@@ -155,6 +161,14 @@ def parse(data: bytes, path: str) -> Live:
         "status": found.get("Status", -1),
     }
     return Live(**values)
+
+
+def split_undo(rest: bytes) -> tuple[bytes, bytes]:
+    """The line on what undoes a start, if what follows the first line begins with it; and what is behind."""
+    if not rest.startswith(UNDO_BEGINS):
+        return b"", rest
+    line, ended, behind = rest.partition(b"\n")
+    return (line + ended, behind) if ended else (b"", b"")
 
 
 def live_path(root: str, container_id: str) -> str:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 
 from minibox.base.codec import FileKind
+from minibox.engine.undo import undo
 from minibox.errors import NetworkError, NetworkNotFound, Unsupported, UsageError
 from minibox.network import files, lease, members
+from minibox.network.lease import mac_text, veth_name
+from minibox.plan import parent
+from minibox.plan.parent import undo_list
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from minibox.engine.options import RunOptions
-    from minibox.linux.requests import RequestedChild
     from minibox.network.lease import Lease
     from minibox.network.named import NamedNetwork
-    from minibox.network.published import Published, Wanted
+    from minibox.network.published import Wanted
     from minibox.network.rootless import RootlessTool
+    from minibox.plan.operations import Op
 
-
-SIGTERM = 15
-SOCK_CLOEXEC = 0o2000000
 JOINED = "networks"  # in a container's directory, when `networks.connect` has changed what it is on
 ALIAS_MAX = 253  # characters of a host name
 
@@ -169,12 +168,7 @@ def ports_to_publish(
 
 
 class Connection:
-    """The networks of one container, from its addresses to its end.
-
-    Attributes:
-        published: its ports that lead to it from this host, once they are reserved.
-        held: descriptors that have to stay open for as long as it has them.
-    """
+    """The networks of one container: its addresses on them, the files that tell of them, and the steps of a start."""
 
     def __init__(self, network: Network, runroot: str, container_id: str, ports: Sequence[Wanted] = ()) -> None:
         """Take an address where addresses are handed out.
@@ -186,18 +180,84 @@ class Connection:
             NetworkError: none is free.
         """
         self.network = network
-        self.published: list[Published] = []
-        self.held: list[int] = []
         self._ports = ports
-        self._tool: RequestedChild | None = None
-        self._socket: socket | None = None
         self._leases: list[Lease] = []
         try:
             for named, _ in network.joined:
                 self._leases.append(_take(runroot, named, container_id))
         except BaseException:
-            self.close()
+            undo(undo_list(self.held))
             raise
+
+    @classmethod
+    def example(cls, network: Network, runroot: str, container_id: str, ports: Sequence[Wanted]) -> Connection:
+        """As it might be, for `explain`: nothing is taken."""
+        shown = cls(Network(network.mode, network.tool), runroot, container_id, ports)
+        shown.network = network
+        shown._leases = [_example(runroot, named, container_id) for named, _ in network.joined]
+        return shown
+
+    # ---- as steps -------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> list[Op]:
+        """The addresses that it has."""
+        return [parent.hold_address(held.state, held.address, held.container_id) for held in self._leases]
+
+    @property
+    def reserved(self) -> list[Op]:
+        """Take the ports of this host that are to be published."""
+        return [
+            parent.reserve_port(each.protocol, each.address, each.first, each.last, each.inside) for each in self._ports
+        ]
+
+    @property
+    def wiring(self) -> list[Op]:
+        """Give the network namespace of the container's first process its links."""
+        steps: list[Op] = []
+        if self._leases:
+            for number, held in enumerate(self._leases):
+                steps += parent.on_bridge(
+                    held.bridge,
+                    held.gateway,
+                    held.subnet,
+                    veth=veth_name(held),
+                    interface=f"eth{number}",
+                    address=held.address,
+                    mac=mac_text(held.address),
+                    internal=held.internal,
+                )
+        elif self.network.tool:
+            from minibox.network.rootless import command
+
+            argv = command(self.network.tool, "$INIT", 0, self._ports)
+            steps.append(parent.user_network(self.network.tool.name, tuple(argv)))
+        return steps
+
+    def published(self, directory: str) -> list[Op]:
+        """Lead the ports to the container, which is wired.
+
+        Args:
+            directory: the container's own.
+        """
+        if not self._ports:
+            return []
+        from minibox.engine.ports import FILE
+
+        noted = parent.note_ports(f"{directory}/{FILE}")
+        if not self._leases:
+            return [noted]  # its tool leads them
+        from minibox.network.published import table_name
+
+        way_in = next(each for each in self._leases if not each.internal)
+        ports = [(each.protocol, each.address, _only(each), each.inside) for each in self._ports]
+        return [
+            *parent.publish(table_name(way_in.container_id), way_in.bridge, way_in.address, way_in.subnet, ports),
+            parent.hairpin(veth_name(way_in)),
+            noted,
+        ]
+
+    # ---- its files ------------------------------------------------------------------------------
 
     @property
     def address(self) -> str | None:
@@ -239,118 +299,16 @@ class Connection:
             if named:
                 members.join(held, hosts_path, (*names, *aliases))
 
-    def reserve_ports(self) -> None:
-        """Take the ports of this host that are to be published.
 
-        Raises:
-            PortTaken, NetworkError: one can't be had.
-        """
-        from minibox.network.published import reserve
+def _only(wanted: Wanted) -> int:
+    """The one port that is wanted; 0 where any of some will do."""
+    return wanted.first if wanted.first == wanted.last else 0
 
-        for wanted in self._ports:
-            port, fd = reserve(wanted)
-            self.published.append(port)
-            self.held.append(fd)
 
-    def publish(self) -> None:
-        """Lead them to the container, which is wired.
-
-        Raises:
-            NetworkError: the kernel refuses.
-        """
-        from minibox.network.bridge import reflect
-        from minibox.network.published import lead
-
-        if self._tool:
-            return  # it does
-        way_in = next(each for each in self._leases if not each.internal)
-        self.held.append(lead(way_in, self.published))
-        reflect(way_in)
-
-    def wire(self, pid: int, spawn_helper: Callable[..., RequestedChild]) -> None:
-        """Give the network namespace of a process its links.
-
-        Args:
-            spawn_helper: makes the process of a tool that carries packets.
-
-        Raises:
-            NetworkError: the kernel, nft or the tool refuses.
-        """
-        if self._leases:
-            from minibox.network import bridge
-
-            netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                for number, held in enumerate(self._leases):
-                    bridge.wire(held, netns, f"eth{number}")
-            finally:
-                os.close(netns)
-        elif self.network.tool:
-            self._start_tool(self.network.tool, pid, spawn_helper)
-
-    def _start_tool(self, tool: RootlessTool, pid: int, spawn_helper: Callable[..., RequestedChild]) -> None:
-        """Start pasta or slirp4netns, which dies with its parent, and wait until it is ready."""
-        from minibox.linux.process import signatures
-        from minibox.network.rootless import command, is_ready
-        from minibox.plan import operations as op
-        from minibox.plan.encode import encode
-
-        argv = tuple(command(tool, pid, 0, self.published))
-        environment = tuple(f"{name}={value}" for name, value in os.environ.items())
-        steps = [
-            op.die_with_parent("it carries packets for a container that dies with us"),
-            op.stdio(op.STDIN, op.STDOUT, op.STDERR, "it announces itself on descriptor 0: on 1 it chatters"),
-            op.close_fds("nothing else of ours"),
-            op.exec_((tool.path,), argv, environment, "user-mode networking"),
-        ]
-        ours, its = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
-        ready, announce = os.pipe2(os.O_CLOEXEC)
-        said = os.memfd_create("minibox-network", os.MFD_CLOEXEC)
-        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-        self.close_held()  # it binds them itself
-        try:
-            slots = [its.fileno(), -1, announce, null, said]
-            self._tool = spawn_helper(encode(steps, signatures()), 0, slots, len(steps))
-            self._socket = ours  # held: its other end tells the child that we are there
-            os.close(announce)
-            announce = -1
-            if not is_ready(os.read(ready, 64)):
-                words = os.pread(said, 4096, 0).decode(errors="replace").strip().replace("\n", "; ")
-                raise NetworkError(f"{tool.name} can't connect the container: {words or 'it ended'}", "--network none")
-        finally:
-            its.close()
-            for fd in (ready, announce, said, null):
-                if fd >= 0:
-                    os.close(fd)
-
-    def release(self) -> None:
-        """It outlasts this process."""
-        if self._tool:
-            self._tool.close()
-        if self._socket:
-            self._socket.close()
-        self._tool = self._socket = None
-        self._leases.clear()
-        self.close_held()
-
-    def close(self) -> None:
-        """Give back ports and address, end the tool. The links go with the container's namespace."""
-        self.close_held()
-        if self._tool:
-            self._tool.end(SIGTERM)
-            self._tool.close()
-            self._tool = None
-        if self._socket:
-            self._socket.close()
-            self._socket = None
-        while self._leases:
-            members.leave(self._leases[-1], ended=True)
-            self._leases.pop()
-
-    def close_held(self) -> None:
-        """This process holds its ports no longer; one that has copies of the descriptors may."""
-        while self.held:
-            os.close(self.held.pop())
+def _example(runroot: str, network: NamedNetwork | None, container_id: str) -> Lease:
+    if network is None:
+        return lease.example(runroot, container_id)
+    return lease.example(runroot, container_id, network.bridge, network.subnet)
 
 
 def _take(runroot: str, network: NamedNetwork | None, container_id: str) -> Lease:

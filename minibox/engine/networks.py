@@ -293,7 +293,7 @@ def cut(root: str, runroot: str, network: NamedNetwork, groups: Iterable[Iterabl
     def port(container_id: str) -> str:
         for held in lease.of(runroot, container_id):
             if held.bridge == network.bridge:
-                return bridge.veth_name(held)
+                return lease.veth_name(held)
         raise NetworkError(f"container {container_id[:12]} is not on the network {network.name}")
 
     partition.cut(runroot, network.bridge, [{port(each) for each in group} for group in groups])
@@ -383,7 +383,7 @@ def _containers(root: str, runroot: str, bridge_name: str, prefix_length: int) -
         found[container_id] = {
             "Name": state.read(root, container_id)["Name"],
             "EndpointID": "",
-            "MacAddress": bridge.mac(address).hex(":"),
+            "MacAddress": lease.mac(address).hex(":"),
             "IPv4Address": f"{address}/{prefix_length}",
             "IPv6Address": "",
         }

@@ -17,7 +17,15 @@ from minibox.base.codec import BYTES_MAX, NO_FILE_OF_OURS
 from minibox.base.files import discard, write_all
 from minibox.base.shape import long_id
 from minibox.engine import names
-from minibox.engine.live_file import Live, ended_line, image_line, live_path, process_line, read_live_fd
+from minibox.engine.live_file import (
+    Live,
+    ended_line,
+    image_line,
+    live_path,
+    process_line,
+    read_live_fd,
+    split_undo,
+)
 from minibox.errors import MiniboxError, kernel_says
 from minibox.linux.process import open_pidfd, parent_of
 
@@ -39,12 +47,14 @@ class Claim:
         directory: the container's own.
         name: its name.
         fd: holds the lock: whoever has a copy of it is an owner too.
+        undo: of one that had another owner, the line on what undoes its start.
     """
 
     def __init__(self, root: str, container_id: str, name: str, fd: int, *, remove: bool) -> None:
         """A claim that is held already, by ``fd``; `new` and `of` make one."""
         self.root, self.id, self.name, self.fd = root, container_id, name, fd
         self.directory = f"{root}/containers/{container_id}"
+        self.undo = b""
         self._remove = remove
 
     @classmethod
@@ -85,8 +95,10 @@ class Claim:
             if fd < 0:
                 return None
             claim = cls(root, container_id, name, fd, remove=remove)
+            # What undoes it is kept: who claims it may be killed, too.
+            claim.undo = read_live_fd(fd, live_path(root, container_id)).undo
             claim._clear()
-            os.write(fd, image_line(remove))
+            os.write(fd, image_line(remove) + claim.undo)
             return claim
         except OSError as error:
             raise _unwritable(root, error) from error
@@ -102,6 +114,18 @@ class Claim:
             if os.fstat(self.fd).st_size:  # a truncation costs a start more than all else here
                 self._clear()
             write_all(self.fd, line)
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
+
+    def note_undo(self, line: bytes) -> None:
+        """Say what undoes its start, before anything of that has happened.
+
+        Raises:
+            MiniboxError: the disk is full.
+        """
+        try:
+            if os.write(self.fd, line) != len(line):
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
         except OSError as error:
             raise _unwritable(self.root, error) from error
 
@@ -164,9 +188,9 @@ def note_ended(fd: int, status: int) -> None:
 
 def _note_without_process(fd: int, line: bytes) -> None:
     size = os.fstat(fd).st_size
-    image, ended, _ = os.pread(fd, min(size, BYTES_MAX), 0).partition(b"\n")
+    image, ended, rest = os.pread(fd, min(size, BYTES_MAX), 0).partition(b"\n")
     if ended and image.startswith(b"{"):  # else it never began, or an older minibox began it
-        os.pwrite(fd, line, len(image) + 1)  # what follows counts no more
+        os.pwrite(fd, line, len(image) + 1 + len(split_undo(rest)[0]))  # what follows counts no more
 
 
 def lock_new(directory: str, name: str, *, wait: bool = True, shared: bool = False) -> int:

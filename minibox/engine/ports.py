@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from minibox.base import damage
 from minibox.base.codec import FileKind
-from minibox.base.files import discard
 from minibox.base.shape import PORT
 from minibox.engine import ownership, state
 from minibox.errors import PortTaken, Unreadable, UsageError
@@ -30,20 +29,12 @@ PORTS = FileKind(
 )
 
 
-def note(directory: str, ports: Iterable[Published]) -> None:
-    """Write down what is published of the container whose directory it is."""
+def note(path: str, ports: Iterable[Published]) -> None:
+    """Write down what is published of a container."""
     rows = [
         {"Address": each.address, "Port": each.port, "Inside": each.inside, "Protocol": each.protocol} for each in ports
     ]
-    PORTS.write(f"{directory}/{FILE}", {"Ports": rows})
-
-
-def forget(directory: str) -> None:
-    """Nothing of it is published any more; nor has been is fine."""
-    try:
-        discard(f"{directory}/{FILE}")
-    except NotADirectoryError:
-        pass
+    PORTS.write(path, {"Ports": rows})
 
 
 def published(root: str, container_id: str) -> list[Published]:

@@ -7,7 +7,7 @@ import os
 from minibox.engine import image_files
 from minibox.engine.cgroup_manager import plan_cgroup
 from minibox.engine.host_facts import host_facts
-from minibox.engine.ids import IdMappings, single
+from minibox.engine.ids import IdMappings
 from minibox.engine.limits import disk_bytes
 from minibox.engine.spec import make_spec
 from minibox.engine.volumes import user_mounts
@@ -18,6 +18,8 @@ from minibox.linux.executable import INIT
 from minibox.linux.seccomp import has_default, program_of
 from minibox.linux.seccomp_flags import filter_flags
 from minibox.plan.compiler import compile_plan
+from minibox.plan.namespaces import has_one_group
+from minibox.plan.parent import systemd_attach
 from minibox.plan.rootfs import Rootfs
 from minibox.plan.start import Start
 from minibox.record import record
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
     from minibox.engine.options import RunOptions
     from minibox.engine.volumes import Volume
     from minibox.image.resolved import ResolvedImage
-    from minibox.linux.cgroup import CgroupHost, CgroupStep
+    from minibox.linux.cgroup import Cgroup, CgroupHost
     from minibox.oci.runtime import Spec
     from minibox.plan.compiler import Plan
     from minibox.plan.disk import Disk
+    from minibox.plan.operations import Op
     from minibox.storage.drivers import Snapshotter
     from minibox.storage.snapshot import Snapshot
 
@@ -47,14 +50,28 @@ class Identity:
         directory: its own, under ``root/containers``.
         ids: of its user namespace; None for the host's.
         network: the mode in effect: none, host, bridge, pasta or slirp4netns.
-        ports: that are published, in words.
+        steps: those of a start that give it what only it has.
     """
 
     id: str
     directory: str
     ids: IdMappings | None
     network: str
-    ports: tuple[str, ...] = ()
+    steps: IdentitySteps
+
+
+@record
+class IdentitySteps:
+    """The steps of a start that differ from one container to the next of its kind.
+
+    Attributes:
+        held, ports, network, published: as of `plan.compiler.Start`.
+    """
+
+    held: tuple[Op, ...] = ()
+    ports: tuple[Op, ...] = ()
+    network: tuple[Op, ...] = ()
+    published: tuple[Op, ...] = ()
 
 
 @record
@@ -62,7 +79,7 @@ class Prepared:
     """A run, compiled. Nothing of it has happened.
 
     Attributes:
-        cgroup_steps: what makes the container's cgroup, on ``cgroup_host``.
+        group: the cgroup that the plan makes, on ``cgroup_host``.
         volumes: directories that must be there before the start.
     """
 
@@ -70,8 +87,7 @@ class Prepared:
     start: Start
     plan: Plan
     cgroup_host: CgroupHost
-    cgroup_name: str
-    cgroup_steps: tuple[CgroupStep, ...]
+    group: Cgroup
     volumes: tuple[Volume, ...]
 
 
@@ -146,17 +162,20 @@ def prepare(
     planned = cgroup.planned(host, name, steps)
     start = Start(
         id_mapped=id_mapped,
-        setgroups=not (own_ids and single(spec)),
+        setgroups=not (own_ids and has_one_group(spec)),
         seccomp=program_of(spec, storage.root) or b"",
         seccomp_flags=filter_flags(spec["linux"].get("seccomp")),
         denies_keys=has_default(spec),
-        cgroup=name if planned.directories else "",
-        cgroup_tasks=planned.v1_directories,
-        cgroup_joined=host.joined,
+        ordinary=bool(euid),
+        held=identity.steps.held,
+        cgroup_steps=steps,
+        cgroups=planned.labels,
+        cgroup_joins=(systemd_attach(host.scope, f"/{name}", planned.v2),) if host.joined else (),
         cgroup_mounts=cgroup_mounts(host, planned, euid),
         terminal=terminal,
-        network=identity.network if identity.network not in ("none", "host") else "",
-        ports=identity.ports,
+        network=identity.steps.network,
+        ports=identity.steps.ports,
+        published=identity.steps.published,
     )
     rootfs = Rootfs(
         identity.directory,
@@ -167,7 +186,7 @@ def prepare(
         volatile=once,
         disk=_disk(options, snapshot),
     )
-    return Prepared(spec, start, compile_plan(spec, rootfs, start), host, name, steps, mounts.volumes)
+    return Prepared(spec, start, compile_plan(spec, rootfs, start), host, planned, mounts.volumes)
 
 
 def _disk(options: RunOptions, snapshot: Snapshot) -> Disk | None:
@@ -185,7 +204,7 @@ def _disk(options: RunOptions, snapshot: Snapshot) -> Disk | None:
     return Disk(size, status.st_mode & 0o7777, *owner)
 
 
-def cgroup_mounts(host: CgroupHost, planned: cgroup.Cgroup, euid: int) -> tuple[tuple[str, str, str], ...]:
+def cgroup_mounts(host: CgroupHost, planned: Cgroup, euid: int) -> tuple[tuple[str, str, str], ...]:
     """What /sys/fs/cgroup shows: the v2 hierarchy, or those of v1 that the container has a group in."""
     if euid and host.mode != "v2":
         return ()

@@ -6,12 +6,15 @@ import os
 from select import POLLIN, poll
 from time import monotonic, sleep
 
+from minibox.base import damage
 from minibox.base.files import sync_directory
-from minibox.engine import events, files, ids, names, ownership, ports, state
-from minibox.errors import ContainerNotFound, MiniboxError, UsageError
+from minibox.base.operation import PARENT, Op
+from minibox.engine import events, files, ids, live_file, names, ownership, ports, state, undo
+from minibox.engine.attach_socket import socket_path
+from minibox.errors import ContainerNotFound, MiniboxError, Unreadable, UsageError
 from minibox.linux import cgroup
 from minibox.linux.process import open_pidfd, send_signal
-from minibox.network import members
+from minibox.network import lease
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.engine.live_file import Live
+    from minibox.linux.cgroup import Cgroup
 
 SIGKILL = 9
 LOOKED_AT, EVERY_S = 8, 0.2
@@ -72,7 +76,7 @@ def _collect(root: str, runroot: str, orphans: Iterator[tuple[str, bool, int]]) 
         try:
             ended = state.ended_without_owner(root, container_id)
             ownership.note_ended(fd, ended["ExitCode"])  # the pid may soon be another's
-            remove_traces(root, runroot, container_id)
+            undo_start(root, runroot, container_id, live_file.read_live_fd(fd, container_id).undo)
             _settle(root, runroot, container_id, remove_files, ended)
             os.unlink(f"{root}/live/{container_id}")
         except (MiniboxError, OSError):
@@ -81,21 +85,46 @@ def _collect(root: str, runroot: str, orphans: Iterator[tuple[str, bool, int]]) 
     return collected
 
 
-def socket_path(runroot: str, container_id: str) -> str:
-    """Where its supervisor takes clients."""
-    return f"{runroot}/attach/{container_id}"
+def undo_start(root: str, runroot: str, container_id: str, line: bytes) -> None:
+    """Undo what a start has made of a container whose owner doesn't: processes, cgroup, address, ids.
 
+    Args:
+        line: on what undoes it, of the owner's file; b"" where there is none: it was killed before, or an older minibox
+            has started it. Then it is what is found by its id.
 
-def remove_traces(root: str, runroot: str, container_id: str) -> None:
-    """What a container has while it runs and can't be asked for by its owner: processes, address, ids."""
-    cgroup.remove_leftover(cgroup.detect(), f"minibox-{container_id}")
-    members.leave_all(runroot, container_id)
-    ports.forget(f"{root}/containers/{container_id}")
-    ids.release_range(root, container_id)
+    Raises:
+        MiniboxError, OSError: something resists.
+    """
+    directory = f"{root}/containers/{container_id}"
     try:
-        os.unlink(socket_path(runroot, container_id))
-    except FileNotFoundError:
-        pass
+        steps = undo.decode(line, live_file.live_path(root, container_id)) if line else ()
+    except Unreadable as error:
+        damage.tell(error)
+        steps = ()
+    steps = steps or steps_by_id(root, runroot, container_id)
+    if failure := undo.undo((*steps, *undo.read_more(directory))):
+        raise failure
+
+
+def steps_by_id(root: str, runroot: str, container_id: str) -> tuple[Op, ...]:
+    """What undoes a start of which there is no list."""
+    steps = [
+        ("remove_file", f"{root}/containers/{container_id}/{ports.FILE}"),
+        ("remove_file", socket_path(runroot, container_id)),
+        *cgroup_steps(cgroup.find(cgroup.detect(), f"minibox-{container_id}")),
+        *(("leave_network", held.state, held.address, container_id) for held in lease.of(runroot, container_id)),
+    ]
+    if path := ids.lease_of(root, container_id):
+        steps.append(("release_ids", path, container_id))
+    return tuple(Op(name, args, "found by its id", PARENT) for name, *rest in steps for args in [tuple(rest)])
+
+
+def cgroup_steps(group: Cgroup) -> list[tuple[Any, ...]]:
+    """What undoes a cgroup that is there."""
+    if not group.directories:
+        return []
+    scope = [("end_scope", os.path.dirname(group.v2))] if group.unit else []
+    return [("kill_cgroup", group.labels), *(("cgroup_rmdir", path) for path in group.directories), *scope]
 
 
 def _settle(root: str, runroot: str, container_id: str, remove_files: bool, how: dict[str, Any]) -> None:
@@ -185,7 +214,7 @@ def remove(
         events.note_container(runroot, found, "die", exitCode=str(code))
     lasting = durable and state.is_written(root, container_id)
     try:
-        remove_traces(root, runroot, container_id)
+        undo_start(root, runroot, container_id, claim.undo)
         remove_files_of(root, container_id)
         if lasting:
             keep_removed(root)

@@ -1,4 +1,6 @@
-"""Execute a Plan: run the parent's steps here and the children's in C, until the command runs.
+"""The execution of a Plan: the processes that it has, what is held for it, and how far each of its actors came.
+
+`engine.steps` runs the parent's steps; the children's are run in C.
 
 Two children: *init*, which becomes the container's first process, and where layers are id-mapped
 the *mounter*, which puts the root file system together with the host's privileges and hands it
@@ -27,9 +29,12 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from minibox.linux.cgroup import Cgroup
+    from minibox.linux.cgroup.systemd import Scope
     from minibox.linux.launcher import LaunchedChild
+    from minibox.linux.requests import RequestedChild
     from minibox.linux.supervisor import SupervisedChild
-    from minibox.oci.runtime import Spec
+    from minibox.network.bridge import Wiring
+    from minibox.network.published import Batch, Published
     from minibox.plan.compiler import Plan
     from minibox.plan.operations import Op
 
@@ -38,61 +43,49 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
 
 SOCK_CLOEXEC = 0o2000000
-SIGKILL = 9
+SIGKILL, SIGTERM = 9, 15
 GATE_POLL_MS = 1
 STILL_MS = 500  # of silence, until `Resources.still_waiting` is asked
 DYING_MS = 100  # between the end of who made it and its own
 JOIN_TRIES = 8
-TIOCGPTPEER = 0x5441  # ioctl_tty(2), Linux 4.13
 
 
 @record
 class Resources:
-    """What the parent's steps work with.
+    """What lives outside of the plan: descriptors, processes, and who wants to be told.
 
     Attributes:
-        spec: the Spec that the plan was compiled from: its id mappings.
         streams: descriptors of the container's standard input, output and error.
-        owner: the host's uid and gid of the container's process.
-        make_cgroup: makes the container's cgroup with its limits.
-        write_id_maps: maps ids for a pid, where the caller has only his own to give.
-        wire: gives the network namespace of the container's first process its links.
-        reserve_ports, publish: take the ports that are published, and lead them to the container.
-        spawn: makes that process; None: by this process's launcher.
+        container_id, root, runroot: of one of minibox's own: where its networks and the others' ports are known.
+        group: the cgroup that the plan makes, or joins.
+        spawn: makes the first process; None: by this process's launcher.
         meanwhile: called while it is made, or before.
         joined_pidfd: of the first process of a container that is joined.
         joined_pid: its pid: where its cgroup can have no process, it is joined in the one that it is in.
         joined_root: its root directory, where that is not its mount namespace's.
-        note_root: is told of the mount that is the root of a pid's container, in a mount namespace that others are in.
+        noted: is told of what undoes the container that was not known before, so that it is written down at once.
         gate: what `gate.make_gate` gave, for a container that waits before its exec.
-        take_listener: hands on the listener of a pid's seccomp filter; it is closed afterwards.
-        run_hooks: runs the hooks prestart and createRuntime for the container of a pid.
         still_waiting: is called while init says nothing for a while, and raises what is a reason to give up.
         hook_outputs: what hooks that it runs itself write to, and their errors; -1 for /dev/null.
-        hook_state: its state, of a pid and a status, for the hooks that it runs itself.
+        state: its OCI state, of a pid and a status, for hooks and for the listener of its filter.
         kept_fds: descriptors that stay open in the container: 3 and those after it.
     """
 
-    spec: Spec
     streams: tuple[int, int, int]
-    owner: tuple[int, int]
-    make_cgroup: Callable[[], Cgroup]
-    write_id_maps: Callable[[int, Spec], None]
-    wire: Callable[[Init], None]
-    reserve_ports: Callable[[], None] = lambda: None
-    publish: Callable[[], None] = lambda: None
+    container_id: str = ""
+    root: str = ""
+    runroot: str = ""
+    group: Cgroup | None = None
     spawn: Spawn | None = None
     meanwhile: Callable[[], None] = lambda: None
     joined_pidfd: int = -1
     joined_pid: int = 0
     joined_root: int = -1
-    note_root: Callable[[int, int], None] = lambda pid, fd: None
+    noted: Callable[[Op], None] = lambda step: None
     gate: tuple[int, int] = (-1, -1)
-    take_listener: Callable[[int, int], None] = lambda pid, fd: None
-    run_hooks: Callable[[int], None] = lambda _: None
     still_waiting: Callable[[], None] | None = None
     hook_outputs: tuple[int, int] = (-1, -1)
-    hook_state: Callable[[int, str], Mapping[str, Any]] = lambda pid, status: {}
+    state: Callable[[int, str], Mapping[str, Any]] = lambda pid, status: {}
     kept_fds: tuple[int, ...] = ()
 
 
@@ -113,57 +106,41 @@ class ExecFailed(Exception):
 class Execution:
     """One execution of a Plan.
 
-    After `run` the command runs, or waits at its gate: ``init`` is its process. Whoever made the
+    After `steps.run` the command runs, or waits at its gate: ``init`` is its process. Whoever made the
     execution calls `close`; a command that still runs is killed by it.
 
     Attributes:
+        done: how many of the plan's steps the parent has come past.
+        cgroup: the container's, once there is one.
         pty_master: the master of its terminal; -1 where it has none.
         disk_fd: the directory of the container's own layer, where that is in memory (`plan.disk`); else -1.
+        published: its ports that lead to it from this host, once they are reserved.
+        held: descriptors that have to stay open for as long as it has them.
     """
 
     def __init__(self, plan: Plan, resources: Resources) -> None:
         self.plan = plan
         self.resources = resources
+        self.done = 0
         self.init: Init | None = None
         self.mounter: Child | None = None
         self.cgroup: Cgroup | None = None
-        self._pty, self._disk, self._root = Descriptor(), Descriptor(), Descriptor()
+        self.scope: Scope | None = None
+        self.published: list[Published] = []
+        self.held: list[int] = []
+        self.wiring: Wiring | None = None
+        self.batch: Batch | None = None
+        self.tool: RequestedChild | None = None  # that carries packets
+        self.listener = -1  # who attaches comes there
+        self.parent_times: dict[int, tuple[int, int]] = {}
+        self.failed: MiniboxError | None = None
+        self.undone_by: list[Op] = []  # what undoes it beside the list of its plan
+        self._pty, self._disk, self._root, self._calls, self._shared = (Descriptor() for _ in range(5))
         self._messages = Messages()
         self._userns: dict[int, int] = {}
-        self._has_sibling = self._root_noted = self._mounted = self._created = False
+        self._has_sibling = self._mounted = self._created = False
         self._status: socket | None = None
         self._sockets: list[socket] = []
-        self._parent_times: dict[int, tuple[int, int]] = {}
-        self.failed: MiniboxError | None = None
-
-    def run(self) -> None:
-        """Execute all steps: those before the gate, if there is one.
-
-        Raises:
-            StepError: a step failed; the message says which.
-            ExecFailed: the last one did.
-            MiniboxError: a step of the parent's failed.
-        """
-        try:
-            self._run_steps()
-        except (StepError, ExecFailed):
-            raise
-        except (OSError, MiniboxError):
-            # A process of it may have died meanwhile, and what was asked of it with it: then that is the news.
-            failed = any(child and child.progress()[0] == FAILED for child in (self.mounter, self.init))
-            if failed or (self.init and (has_ended(self.init.pidfd, DYING_MS) or has_left(self.init.pid))):
-                self._fail()
-            raise
-
-    def _run_steps(self) -> None:
-        from time import monotonic_ns
-
-        for index, step in enumerate(self.plan.ops):
-            if step.actor == op.PARENT:
-                begin = monotonic_ns()
-                getattr(self, "_" + step.name)(*step.args)
-                self._parent_times[index] = begin, monotonic_ns()
-        self._wait_exec()
 
     @property
     def launched(self) -> LaunchedChild:
@@ -179,30 +156,32 @@ class Execution:
     def disk_fd(self) -> int:
         return self._disk.fileno()
 
-    # ---- the parent's steps -------------------------------------------------------------------
+    @property
+    def pid(self) -> int:
+        """Of ``init``."""
+        assert self.init
+        return self.init.pid
 
-    def _reserve_ports(self, _ports: tuple[str, ...]) -> None:
-        self.resources.reserve_ports()
+    def hold_userns(self, slot: int, fd: int) -> None:
+        """A user namespace that a mount is to be id-mapped by."""
+        self._userns[slot] = fd
 
-    def _publish(self, _ports: tuple[str, ...]) -> None:
-        self.resources.publish()
+    # ---- processes ----------------------------------------------------------------------------
 
-    def _create_cgroup(self, _name: str) -> None:
-        self.cgroup = self.resources.make_cgroup()
+    def clone(self, flags: int, born: bool) -> None:
+        """Make the process that becomes the container's first, or a further one of it.
 
-    def _make_userns(self, slot: int, uid_map: str, gid_map: str) -> None:
-        from minibox.engine.mapping import user_namespace
-
-        self._userns[slot] = user_namespace(uid_map, gid_map)
-
-    def _clone(self, flags: int) -> None:
-        self._status, status = self._socketpair()
-        self._channel, channel = self._socketpair()
+        Args:
+            born: it is in its cgroup from the beginning.
+        """
+        self.cgroup = self.cgroup or self.resources.group
+        self._status, status = self.socketpair()
+        self._channel, channel = self.socketpair()
         opened: list[int] = []
         try:
             cgroup_fd = -1
             tasks: list[int] = []
-            if self.cgroup:
+            if self.cgroup and born:
                 cgroup_fd = self.cgroup.open_v2()
                 tasks = self.cgroup.open_tasks()
                 opened += [*tasks, *([cgroup_fd] if cgroup_fd >= 0 else [])]
@@ -239,13 +218,52 @@ class Execution:
         status.close()
         channel.close()
 
-    def _take_sibling(self) -> None:
+    def take_sibling(self) -> None:
         while not self._has_sibling and self._receive():
             pass
 
-    def _take_root(self) -> None:
-        while not self._root_noted and self._receive():
+    def take_root(self) -> int:
+        """The mount that is its root, in a mount namespace that others are in; -1 when it has died before."""
+        while self._shared.fileno() < 0 and self._receive():
             pass
+        return self._shared.fileno()
+
+    def also_undo(self, step: Op) -> None:
+        """What undoes it has one more."""
+        self.undone_by.append(step)
+        self.resources.noted(step)
+
+    def take_mounts(self) -> None:
+        """Wait until all is mounted."""
+        while not self._mounted and self._receive():
+            pass
+
+    @property
+    def has_died(self) -> bool:
+        """Before its hooks could run: `finish` finds out of what."""
+        return not self._mounted
+
+    def take_listener(self) -> int:
+        """The listener of its filter of system calls; -1 when it has died before."""
+        while self._calls.fileno() < 0 and self._receive():
+            pass
+        return self._calls.fileno()
+
+    def close_listener(self) -> None:
+        """It was handed on."""
+        self._calls.close()
+
+    def take_terminal(self) -> int:
+        """The master of its terminal; -1 when it has died before."""
+        while self.pty_master < 0 and self._receive():
+            pass
+        return self.pty_master
+
+    def fail_of_child(self) -> None:
+        """Raise for a child that has failed or died, if one has: then that is the news."""
+        failed = any(child and child.progress()[0] == FAILED for child in (self.mounter, self.init))
+        if failed or (self.init and (has_ended(self.init.pidfd, DYING_MS) or has_left(self.init.pid))):
+            self._fail()
 
     def _open_joined(self) -> int:
         """The cgroup that the process is in whose container is joined: it may be below the container's. It moves, too."""
@@ -255,33 +273,10 @@ class Execution:
         except FileNotFoundError:
             return self.cgroup.open_v2()
 
-    def _join_cgroup(self) -> None:
-        assert self.init and self.cgroup
-        try:
-            self.cgroup.join(self.init.pid)
-        except MiniboxError:
-            below = self.cgroup.below(self.resources.joined_pid) if self.resources.joined_pid else ""
-            if not below:
-                raise
-            self.cgroup.join(self.init.pid, below)
-
-    def _write_id_maps(self) -> None:
+    def clone_mounter(self, flags: int) -> None:
+        """Make the helper with the host's privileges."""
         assert self.init
-        self.resources.write_id_maps(self.init.pid, self.resources.spec)
-
-    def _oom_score_adj(self, value: int) -> None:
-        assert self.init
-        try:
-            with open(f"/proc/{self.init.pid}/oom_score_adj", "wb", 0) as file:
-                file.write(b"%d" % value)
-        except OSError as error:
-            raise MiniboxError(
-                f"set the OOM score of the container's process to {value}: {kernel_says(error)}"
-            ) from error
-
-    def _clone_mounter(self, flags: int) -> None:
-        assert self.init
-        _, status = self._socketpair()
+        _, status = self.socketpair()
         proc = f"/proc/{self.init.pid}"
         found = {op.USERNS: os.open(f"{proc}/ns/user", os.O_RDONLY | os.O_CLOEXEC)}
         try:
@@ -294,55 +289,20 @@ class Execution:
         status.close()
         self._channel.close()
 
-    def _network(self, _mode: str) -> None:
-        assert self.init
-        self.resources.wire(self.init)
-
-    def _send(self, tag: int) -> None:
-        self._send_message(tag)
-
-    def _send_message(self, tag: int, fd: int = -1) -> None:
+    def send(self, tag: int, fd: int = -1) -> None:
+        """Send a message to ``init``, with a descriptor."""
         assert self._status
         rides = [(SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(4, "little"))] if fd >= 0 else []
         try:
             self._status.sendmsg([tag.to_bytes(4, "little") + bytes(4)], rides)
         except OSError as error:
-            if error.errno not in (EPIPE, ECONNRESET):  # it has died: _wait_exec finds out of what
+            if error.errno not in (EPIPE, ECONNRESET):  # it has died: `finish` finds out of what
                 raise
-
-    def _run_hooks(self) -> None:
-        while not self._mounted and self._receive():
-            pass
-        if not self._mounted:
-            return  # it has died: _wait_exec finds out of what
-        from minibox.engine.hooks import state_file
-
-        assert self.init
-        self.resources.run_hooks(self.init.pid)
-        for status in ("creating", "created"):
-            fd = state_file(self.resources.hook_state(self.init.pid, status))
-            try:
-                self._send_message(0, fd)
-            finally:
-                os.close(fd)
-
-    def _take_terminal(self) -> None:
-        from fcntl import ioctl
-
-        while self.pty_master < 0:
-            if not self._receive():
-                return  # init has died: _wait_exec finds out of what
-        peer = ioctl(self.pty_master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        try:
-            os.fchown(peer, self.resources.owner[0], -1)
-        except PermissionError:
-            pass  # an ordinary user can't give files away, not even to an id of his own
-        finally:
-            os.close(peer)
 
     # ---- below --------------------------------------------------------------------------------
 
-    def _socketpair(self) -> tuple[socket, socket]:
+    def socketpair(self) -> tuple[socket, socket]:
+        """One that is closed with this."""
         pair = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
         self._sockets += pair
         return pair
@@ -361,7 +321,7 @@ class Execution:
                 raise _cgroup_refused(error, group) from error
             raise _clone_refused(error, flags) from error
 
-    def _wait_exec(self) -> None:
+    def finish(self) -> None:
         """Wait until the command runs or a child has failed; take what init sends on the way."""
         assert self._status and self.init
         while not self._created and self._receive():
@@ -414,10 +374,9 @@ class Execution:
             self.launched.goes_on_as(self._messages)
             self._has_sibling = True
         elif tag == op.TAG_LISTENER:
-            self.resources.take_listener(self.init.pid, self._messages.fd)
+            self._messages.move_fd(self._calls)
         elif tag == op.TAG_ROOT:
-            self.resources.note_root(self.init.pid, self._messages.fd)
-            self._root_noted = True
+            self._messages.move_fd(self._shared)
         elif tag == op.TAG_MOUNTED:
             self._mounted = True
         elif tag == op.TAG_CREATED:
@@ -459,7 +418,7 @@ class Execution:
 
     def trace(self) -> list[tuple[int, Op, int, int]]:
         """Index, step, begin and end (ns of one clock an actor, 0 when not reached) of every step."""
-        times = dict(self._parent_times)
+        times = dict(self.parent_times)
         for actor, child in ((op.MOUNTER, self.mounter), (op.INIT, self.init)):
             if child:
                 numbers = [number for number, step in enumerate(self.plan.ops) if step.actor == actor]
@@ -472,6 +431,10 @@ class Execution:
             self.init.let_go()
             self.init.close()
             self.init = None
+        if self.tool:
+            self.tool.close()
+            self.tool = None
+        self.scope = None
         self.close()
 
     def close(self) -> None:
@@ -488,9 +451,34 @@ class Execution:
         for fd in self._userns.values():
             os.close(fd)
         self._userns = {}
-        for each in (self._pty, self._disk, self._root):
+        for each in (self._pty, self._disk, self._root, self._calls, self._shared):
             each.close()
         self._messages.done()
+        self._close_network()
+
+    def _close_network(self) -> None:
+        self.close_held()
+        if self.listener >= 0:
+            os.close(self.listener)
+            self.listener = -1
+        if self.wiring:
+            self.wiring.close()
+            self.wiring = None
+        if self.tool:
+            self.tool.end(SIGTERM)
+            self.tool.close()
+            self.tool = None
+
+    def close_held(self) -> None:
+        """This process holds its ports no longer; one that has copies of the descriptors may."""
+        while self.held:
+            os.close(self.held.pop())
+
+    def close_scope(self) -> None:
+        """End the process that keeps its scope of systemd's, once its cgroup is gone."""
+        if self.scope:
+            self.scope.close()
+            self.scope = None
 
 
 def _filled(slots: list[int], more: dict[int, int]) -> list[int]:

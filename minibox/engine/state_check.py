@@ -314,7 +314,7 @@ def _note_owner(root: str, container_id: str) -> None:
         image = ImageStore(root).resolve(found["ImageDigest"])
     except (MiniboxError, KeyError):
         pass
-    lines = live_file.image_line(False, str(found.get("Image", "")), image)
+    lines = live_file.image_line(False, str(found.get("Image", "")), image) + live.undo
     lines += live_file.process_line(live.pid, live.supervisor, found.get("Command", ()), None)
     fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

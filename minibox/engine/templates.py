@@ -10,15 +10,16 @@ import marshal
 import os
 from time import monotonic
 
-from minibox.engine.cgroup_manager import plan_cgroup
 from minibox.engine.image_process import image_process
 from minibox.engine.prepare import Prepared
 from minibox.engine.prepare import prepare as compile_anew
 from minibox.engine.spec import process_args
 from minibox.linux import cgroup
+from minibox.linux.cgroup.group import of_labels
 from minibox.linux.process import signatures
 from minibox.plan.compiler import Plan
 from minibox.plan.encode import encode, put_numbers
+from minibox.plan.namespaces import id_maps
 from minibox.plan.operations import INIT, MOUNTER, PARENT, Op
 from minibox.plan.process import command
 from minibox.record import replace
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 KINDS_MAX = 32
 SEEN_S = 0.2
+ID_MAPS = {"deny_setgroups", "write_uid_map", "write_gid_map"}
 ID_DIGITS, ID_SHOWN = 64, 12  # those that are its host name
 #: Options by which the host is asked for more than a template knows: files, devices, volumes, a manager of cgroups.
 LOOKED_UP = ("env_file", "volume", "mount", "device", "privileged", "disk_bytes", "security_opt", "cgroup_manager")
@@ -108,6 +110,7 @@ class Template:
         self._spec = b""
         self._ops: list[Op] = []
         self._named: list[int] = []  # those that have the id
+        self._own: list[int] = []  # what only that container had: ids, addresses
         self._numbered: list[int] = []  # and the host's ids that are root's inside
         self._encoded: tuple[Op | None, dict[str, bytes]] = None, {}  # a last step, and the buffers with it
 
@@ -120,23 +123,30 @@ class Template:
         spec["process"]["args"] = process_args(options, image.config)
         if ids := identity.ids:
             spec["linux"]["uidMappings"], spec["linux"]["gidMappings"] = list(ids.uids), list(ids.gids)
-        name = f"minibox-{new}"
-        host, steps = plan_cgroup(options, spec, new, os.geteuid(), devices=ids is None, host=_cgroup_host())
-        if host != self._host:
+        if _cgroup_host() != self._host:
             return None
-        planned = cgroup.planned(host, name, steps)
-        tasks, group = planned.v1_directories, name if planned.directories else ""
-        start = replace(self._start, cgroup=group, cgroup_tasks=tasks)
+        own = identity.steps
+        start = replace(
+            self._start,
+            cgroup_steps=tuple(_of(step, old, new) for step in self._start.cgroup_steps),
+            cgroups=_renamed(self._start.cgroups, old, new),
+            held=own.held, ports=own.ports, network=own.network, published=own.published,
+        )  # fmt: skip
+        anew = (*own.held, *(id_maps(spec, start) if ids else ()), *own.network, *own.published)
+        if len(anew) != len(self._own):
+            return None
         ops = list(self._ops)
         for number in self._named:
             ops[number] = _of(ops[number], old, new)
+        for number, step in zip(self._own, anew):
+            ops[number] = step
         ops.append(command(spec["process"]))
         encoded = {
             actor: bytearray(_renamed(data, old, new)) for actor, data in self._encode(_of(ops[-1], new, old)).items()
         }
         if ids:
             self._put_roots(ops, encoded, ids.uids[0]["hostID"], ids.gids[0]["hostID"])
-        return Prepared(spec, start, Plan(tuple(ops), self._flags, encoded), host, name, steps, ())
+        return Prepared(spec, start, Plan(tuple(ops), self._flags, encoded), self._host, of_labels(start.cgroups), ())
 
     def _put_roots(self, ops: list[Op], encoded: dict[str, bytearray], *roots: int) -> None:
         for number in self._numbered:
@@ -149,6 +159,14 @@ class Template:
         prepared, old = self._first
         ops = [_of(step, old, self._id) for step in prepared.plan.ops[:-1]]
         self._named = [number for number, step in enumerate(ops) if step != prepared.plan.ops[number]]
+        start = prepared.start
+        own = {step.name for step in (*start.held, *start.network, *start.published)} | ID_MAPS
+        self._own = [number for number, step in enumerate(ops) if step.name in own]
+        self._start = replace(
+            start,
+            cgroup_steps=tuple(_of(step, old, self._id) for step in start.cgroup_steps),
+            cgroups=_renamed(start.cgroups, old, self._id),
+        )
         self._numbered = [number for number, step in enumerate(ops) if step.name == "set_fs_ids"]
         self._ops = ops
         spec: Any = prepared.spec

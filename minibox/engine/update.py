@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.operation import PARENT, Op
 from minibox.engine import events, state
 from minibox.engine.host_facts import host_facts
-from minibox.engine.launch import UPDATED
 from minibox.engine.lifecycle import Process
 from minibox.engine.limits import CPU_PERIOD_US, resources
 from minibox.engine.options import RunOptions, from_given
+from minibox.engine.undo import write_more
 from minibox.errors import ContainerNotRunning, UsageError
 from minibox.linux import cgroup
 from minibox.record import replace
@@ -112,8 +113,10 @@ def _apply(process: Process, asked: dict[str, Any], directory: str) -> None:
 
     group = process.group
     host = _host_of(group)
-    with open(f"{directory}/{UPDATED}", "wb"):
-        pass  # before, so that a kill in between leaves nothing that nobody looks for
+    more = dict.fromkeys(f"{parent}/{group.name}" for parent in host.hierarchies.values())
+    added = [path for path in more if path not in group.directories]
+    # Before, so that a kill in between leaves nothing that nobody looks for.
+    write_more(directory, (Op("cgroup_rmdir", (path,), "a limit that is new", PARENT) for path in added))
     change(host, group, asked)
     if host.scope:
         _tell_systemd(host, group, asked)

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from minibox import errors
 from minibox.base.files import close_descriptors
-from minibox.engine.ids import own_ids, single, write_id_maps
+from minibox.engine.ids import own_ids, write_id_maps
 from minibox.errors import MiniboxError, StoreError
 from minibox.linux.process import (
     die_with_parent,
@@ -24,6 +24,7 @@ from minibox.linux.process import (
     set_user_namespace,
 )
 from minibox.linux.requests import read_from
+from minibox.plan.namespaces import has_one_group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _own_namespace() -> Spec | None:
     """The id maps of a user namespace with all ids of the caller's; None when there is nothing to gain by one."""
     mappings = own_ids()
     spec: Any = {"linux": {"uidMappings": list(mappings.uids), "gidMappings": list(mappings.gids)}}
-    return None if os.geteuid() == 0 or single(spec) else spec
+    return None if os.geteuid() == 0 or has_one_group(spec) else spec
 
 
 def open_namespace(pid: int) -> int:

@@ -175,8 +175,8 @@ def _parse(rule: Rule) -> tuple[str, int | None, int | None, int]:
     return kind, None if major in (None, -1) else major, None if minor in (None, -1) else minor, access
 
 
-def attach(directory: str, rules: Iterable[Rule]) -> None:
-    """Attach the program for ``rules`` and the default devices to the v2 cgroup ``directory``.
+def attach(directory: str, program: bytes) -> None:
+    """Attach a program of `compile_rules` to the v2 cgroup ``directory``.
 
     The kernel frees it with the cgroup. Programs of the cgroups above still apply (BPF_F_ALLOW_MULTI).
 
@@ -185,7 +185,6 @@ def attach(directory: str, rules: Iterable[Rule]) -> None:
     """
     from minibox._native import ffi, lib
 
-    program = compile_rules(with_defaults(rules))
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         result = lib.mb_bpf_device_attach(fd, ffi.from_buffer(program), len(program) // 8)

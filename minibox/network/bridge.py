@@ -13,13 +13,13 @@ import errno
 import fcntl
 import os
 import struct
-from binascii import crc32
 
 from minibox.base.files import remove_all
 from minibox.base.lock import Lock
 from minibox.errors import NetworkError, kernel_says
 from minibox.network import firewall, ipv4, rtnetlink
 from minibox.network import lease as leases
+from minibox.network.lease import mac, mac_text, veth_name
 from minibox.network.partition import heal
 from minibox.network.rtnetlink import Link, number
 
@@ -49,12 +49,17 @@ def wire(lease: Lease, netns_fd: int, interface: str = "eth0") -> None:
     Raises:
         NetworkError: what was tried, and what the kernel or nft said.
     """
-
-    def add(requests: dict[str, rtnetlink.Request], host: Link, bridge_index: int, mtu: int) -> None:
-        _add_veth(lease, requests, host, netns_fd, interface, bridge_index, mtu)
-        _configure(lease, requests, netns_fd, interface)
-
-    _with_bridge(lease, f"wire {lease.bridge} to {lease.container_id[:12]}", add)
+    with Wiring(lease.runroot, lease.container_id, f"/proc/thread-self/fd/{netns_fd}") as wiring:
+        if not lease.internal:
+            wiring.forward_ipv4()
+        wiring.bridge_rules(lease.bridge, lease.subnet)
+        wiring.add_bridge(lease.bridge, lease.gateway, lease.prefix_length)
+        wiring.add_veth(veth_name(lease), lease.bridge, interface, mac_text(lease.address))
+        wiring.add_address(interface, lease.address, lease.prefix_length)
+        wiring.set_up(interface)
+        if not lease.internal:
+            wiring.add_route(interface, lease.gateway)
+        wiring.await_rules(lease.bridge)
 
 
 def make(place: Lease) -> None:
@@ -63,26 +68,139 @@ def make(place: Lease) -> None:
     Raises:
         NetworkError: what was tried, and what the kernel or nft said.
     """
-    _with_bridge(place, f"make bridge {place.bridge}", lambda *_: None)
+    with Wiring(place.runroot, place.container_id) as wiring:
+        if not place.internal:
+            wiring.forward_ipv4()
+        wiring.bridge_rules(place.bridge, place.subnet)
+        wiring.add_bridge(place.bridge, place.gateway, place.prefix_length)
+        wiring.await_rules(place.bridge)
 
 
-def _with_bridge(
-    lease: Lease, trying: str, act: Callable[[dict[str, rtnetlink.Request], Link, int, int], None]
-) -> None:
-    """Make sure that the bridge and its rules exist; while nft runs, call ``act`` with the bridge's index and MTU."""
-    if not lease.internal:
+class Wiring:
+    """The steps that connect a container's network namespace to bridges, one method each.
+
+    It holds what one step leaves to the next: sockets, and an nft that runs.
+    """
+
+    def __init__(self, runroot: str, container_id: str, netns: str = "") -> None:
+        """``netns`` is the path of the container's network namespace, "" for a bridge without one.
+
+        Raises:
+            OSError: it can't be opened.
+        """
+        self._runroot, self._id = runroot, container_id
+        self._netns_fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC) if netns else -1
+        self._requests = rtnetlink.requests(f"{runroot}/network")
+        self._links: dict[str, Link] = {}
+        self._inside: tuple[str, int] = "", 0
+        self._at: tuple[int, int] = 0, 0  # the bridge's index and MTU
+        self._pending: firewall.Pending | None = None
+
+    def __enter__(self) -> Wiring:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what is held; an nft that still runs is waited for."""
+        for link in self._links.values():
+            link.close()
+        self._links = {}
+        if self._netns_fd >= 0:
+            os.close(self._netns_fd)
+            self._netns_fd = -1
+        if self._pending:
+            self._pending.wait()
+            self._pending = None
+
+    def forward_ipv4(self) -> None:
         firewall.enable_forwarding()
-    pending = firewall.begin(lease.runroot, lease.bridge, lease.subnet)
-    try:
-        requests = rtnetlink.requests(f"{lease.runroot}/network")
-        with Link() as host:
-            act(requests, host, *_ensure_bridge(lease, requests, host))
-    except OSError as error:
-        raise NetworkError(f"{trying}: {kernel_says(error)}") from error
-    finally:
-        problem = pending.wait() if pending else None
-    if problem:
-        raise problem
+
+    def bridge_rules(self, bridge: str, subnet: str) -> None:
+        """Begin: it takes nft a while, if it has to run at all."""
+        self._pending = firewall.begin(self._runroot, bridge, subnet)
+
+    def await_rules(self, _bridge: str) -> None:
+        pending, self._pending = self._pending, None
+        if problem := pending.wait() if pending else None:
+            raise problem
+
+    def add_bridge(self, bridge: str, gateway: str, prefix: int) -> None:
+        with self._trying(f"make bridge {bridge}"):
+            self._at = _ensure_bridge(self._runroot, bridge, gateway, prefix, self._requests, self._host())
+
+    def add_veth(self, veth: str, bridge: str, interface: str, mac_address: str) -> None:
+        """One request: the pair, the host's end up and on the bridge, the peer made in the container's namespace."""
+        index, mtu = self._at
+        with self._trying(f"wire {bridge} to {self._id[:12]}"):
+            values = {
+                "name": rtnetlink.name(veth),
+                "peer": rtnetlink.name(interface),
+                "bridge_index": number(index),
+                "mtu": number(mtu),
+                "netns_fd": number(self._netns_fd),
+                "mac": bytes.fromhex(mac_address.replace(":", "")),
+            }
+            _add_veth(bridge, self._requests, self._host(), values, lambda: _unwire(self._runroot, veth))
+
+    def add_address(self, interface: str, address: str, prefix: int) -> None:
+        """Inside, as the next two."""
+        values = {
+            "address": _socket.inet_aton(address),
+            "broadcast": _socket.inet_aton(_broadcast(address, prefix)),
+            "prefix_length": bytes((prefix,)),
+        }
+        self._configure("add address", interface, values, address)
+
+    def set_up(self, interface: str) -> None:
+        self._configure("set up", interface, {})
+
+    def add_route(self, interface: str, gateway: str) -> None:
+        self._configure("add default route", interface, {"gateway": _socket.inet_aton(gateway)}, gateway)
+
+    def _configure(self, step: str, interface: str, values: dict[str, bytes], on: str = "") -> None:
+        with self._trying(f"{step} of {interface}"):
+            inside, index = self._enter(interface)
+            (answer,) = inside.send(self._requests[step].fill({"index": number(index), **values}))
+            if answer and not (step == "add default route" and answer.errno == errno.EEXIST):  # another network's
+                raise NetworkError(f"{step} of {interface}{f' ({on})' if on else ''}: {_says(answer)}")
+
+    def _enter(self, interface: str) -> tuple[Link, int]:
+        """A socket in the container's namespace, and the index of a link there."""
+
+        def enter() -> tuple[int, Link]:
+            _disable_ipv6(interface)
+            return _socket.if_nametoindex(interface), Link()
+
+        if self._inside[0] != interface:
+            if before := self._links.pop("inside", None):
+                before.close()
+            index, self._links["inside"] = rtnetlink.in_netns(self._netns_fd, enter)
+            self._inside = interface, index
+        return self._links["inside"], self._inside[1]
+
+    def _host(self) -> Link:
+        if "host" not in self._links:
+            self._links["host"] = Link()
+        return self._links["host"]
+
+    def _trying(self, what: str) -> _Trying:
+        return _Trying(what)
+
+
+class _Trying:
+    """What was tried, for the error of who couldn't."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise NetworkError(f"{self._what}: {kernel_says(error)}") from error
 
 
 def free_interface(netns_fd: int) -> str:
@@ -100,8 +218,8 @@ def route_out(lease: Lease, netns_fd: int) -> None:
         raise NetworkError(f"add a default route by {lease.gateway}: {_says(answer)}")
 
 
-def reflect(lease: Lease) -> None:
-    """Let the bridge send a container's packets back to it, so that it can reach its own published ports.
+def hairpin(runroot: str, veth: str) -> None:
+    """Have the bridge send to a container what comes from it, too: what it sends to a published port of its own.
 
     With br_netfilter loaded these packets pass through the bridge, which normally never sends a packet out of the
     port that it came in by.
@@ -109,21 +227,25 @@ def reflect(lease: Lease) -> None:
     Raises:
         NetworkError: the kernel refuses.
     """
-    requests = rtnetlink.requests(f"{lease.runroot}/network")
-    index = _socket.if_nametoindex(veth_name(lease))
+    requests = rtnetlink.requests(f"{runroot}/network")
+    index = _socket.if_nametoindex(veth)
     with Link() as host:
         (answer,) = host.send(requests["reflect"].fill({"index": number(index)}))
     if answer:
-        raise NetworkError(f"set hairpin mode of {veth_name(lease)}: {_says(answer)}")
+        raise NetworkError(f"set hairpin mode of {veth}: {_says(answer)}")
 
 
 def unwire(lease: Lease) -> None:
-    """Delete the container's veth pair now, not when the kernel frees its namespace. It is no error if it is gone."""
+    """Delete the container's veth pair now, rather than when the kernel frees its namespace. Not there: no error."""
+    _unwire(lease.runroot, veth_name(lease))
+
+
+def _unwire(runroot: str, veth: str) -> None:
     try:
-        index = _socket.if_nametoindex(veth_name(lease))
+        index = _socket.if_nametoindex(veth)
     except OSError:
         return
-    _delete(lease.runroot, index, veth_name(lease))
+    _delete(runroot, index, veth)
 
 
 def remove_bridge(runroot: str, bridge: str = "") -> None:
@@ -159,101 +281,70 @@ def remove_bridge(runroot: str, bridge: str = "") -> None:
         raise NetworkError(f"remove bridge {bridge}: {kernel_says(error)}") from error
 
 
-def veth_name(lease: Lease) -> str:
-    """Return the name of the host's end of a container's veth pair: ``mbv`` and 12 hex digits.
-
-    On the default bridge these are the first digits of a random id. An id that the user chose may exist in two state
-    roots: then they are a CRC-32 of runroot, bridge and id. On a named network they are a CRC-32 of bridge and id (a
-    container has a veth pair for each network), and 4 digits of the id, to make equal names less likely.
-    """
-    container_id = lease.container_id
-    if not (len(container_id) >= 32 and all(c in "0123456789abcdef" for c in container_id)):
-        return f"mbv{crc32(os.fsencode(f'{lease.runroot}/{lease.bridge}/{container_id}')):012x}"
-    if lease.bridge == leases.bridge_name(lease.runroot):
-        return f"mbv{container_id[:12]}"
-    return f"mbv{crc32(f'{lease.bridge}/{container_id}'.encode()):08x}{container_id[:4]}"
+def _broadcast(address: str, prefix: int) -> str:
+    return ipv4.text(ipv4.parse_subnet(f"{address}/{prefix}").last)
 
 
-def mac(address: str) -> bytes:
-    """Return a locally administered MAC address derived from the IPv4 address.
-
-    The next container with this address gets the same MAC, so the neighbours' ARP caches stay right.
-    """
-    return b"\x02\x6d" + _socket.inet_aton(address)
-
-
-def _ensure_bridge(lease: Lease, requests: dict[str, rtnetlink.Request], host: Link) -> tuple[int, int]:
-    """Return the bridge's (index, MTU). Make or repair it if it is missing, down or without its address."""
+def _ensure_bridge(
+    runroot: str, bridge: str, gateway: str, prefix: int, requests: dict[str, rtnetlink.Request], host: Link
+) -> tuple[int, int]:
+    """The bridge's (index, MTU); made or mended when it isn't there, up and with its address."""
     control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
-        if not _is_ready(control, lease):
-            with Lock(leases.directory(lease.runroot, lease.bridge)):
-                _make_bridge(lease, requests, host, control)
-        return _socket.if_nametoindex(lease.bridge), _mtu(control, lease.bridge)
+        if not _is_ready(control, bridge, gateway):
+            with Lock(leases.directory(runroot, bridge)):
+                _make_bridge(bridge, gateway, prefix, requests, host, control)
+        return _socket.if_nametoindex(bridge), _mtu(control, bridge)
     finally:
         control.close()
 
 
-def _is_ready(control: _socket.socket, lease: Lease) -> bool:
+def _is_ready(control: _socket.socket, bridge: str, gateway: str) -> bool:
     try:
-        address = _ioctl(control, SIOCGIFADDR, lease.bridge)[4:8]
-        (flags,) = struct.unpack_from("=H", _ioctl(control, SIOCGIFFLAGS, lease.bridge))
+        address = _ioctl(control, SIOCGIFADDR, bridge)[4:8]
+        (flags,) = struct.unpack_from("=H", _ioctl(control, SIOCGIFFLAGS, bridge))
     except OSError:  # ENODEV: no such link; EADDRNOTAVAIL: no address
         return False
-    return address == _socket.inet_aton(lease.gateway) and bool(flags & IFF_UP)
+    return address == _socket.inet_aton(gateway) and bool(flags & IFF_UP)
 
 
-def _make_bridge(lease: Lease, requests: dict[str, rtnetlink.Request], host: Link, control: _socket.socket) -> None:
-    """Add the bridge and its address, and set it up. Any of these may exist already.
+def _make_bridge(
+    bridge: str, gateway: str, prefix: int, requests: dict[str, rtnetlink.Request], host: Link, control: _socket.socket
+) -> None:
+    """Add the bridge, its address, and set it up; each may be there already.
 
     Give it a MAC address: otherwise it takes the lowest one of its ports, which changes when ports come and go. Give
         it the
     MTU of the default route: otherwise large packets get lost behind a VPN.
     """
-    values = {
-        "name": rtnetlink.name(lease.bridge),
-        "mac": mac(lease.gateway),
-        "mtu": number(_outer_mtu(control)),
-    }
+    values = {"name": rtnetlink.name(bridge), "mac": mac(gateway), "mtu": number(_outer_mtu(control))}
     (answer,) = host.send(requests["add bridge"].fill(values))
     if answer and answer.errno != errno.EEXIST:
         hint = "load the kernel module bridge: modprobe bridge" if answer.errno == errno.EOPNOTSUPP else None
-        raise NetworkError(f"add bridge {lease.bridge}: {_says(answer)}", hint)
-    index = number(_socket.if_nametoindex(lease.bridge))
-    subnet = ipv4.parse_subnet(lease.subnet)
+        raise NetworkError(f"add bridge {bridge}: {_says(answer)}", hint)
+    index = number(_socket.if_nametoindex(bridge))
     address = {
         "index": index,
-        "address": _socket.inet_aton(lease.gateway),
-        "broadcast": _socket.inet_aton(ipv4.text(subnet.last)),
-        "prefix_length": bytes((lease.prefix_length,)),
+        "address": _socket.inet_aton(gateway),
+        "broadcast": _socket.inet_aton(_broadcast(gateway, prefix)),
+        "prefix_length": bytes((prefix,)),
     }
     answers = host.send(requests["add address"].fill(address), requests["set up"].fill({"index": index}))
-    for answer, tried in zip(answers, (f"add {lease.gateway} to", "set up"), strict=True):
+    for answer, tried in zip(answers, (f"add {gateway} to", "set up"), strict=True):
         if answer and answer.errno != errno.EEXIST:
-            raise NetworkError(f"{tried} bridge {lease.bridge}: {_says(answer)}")
+            raise NetworkError(f"{tried} bridge {bridge}: {_says(answer)}")
 
 
 def _add_veth(
-    lease: Lease,
+    bridge: str,
     requests: dict[str, rtnetlink.Request],
     host: Link,
-    netns_fd: int,
-    interface: str,
-    bridge_index: int,
-    mtu: int,
+    values: dict[str, bytes],
+    unwire_before: Callable[[], None],
 ) -> None:
-    """Make the veth pair in one request: one end up and on the bridge, the other in the container's namespace."""
-    values = {
-        "name": rtnetlink.name(veth_name(lease)),
-        "peer": rtnetlink.name(interface),
-        "bridge_index": number(bridge_index),
-        "mtu": number(mtu),
-        "netns_fd": number(netns_fd),
-        "mac": mac(lease.address),
-    }
     (answer,) = host.send(requests["add veth"].fill(values))
-    if answer and answer.errno == errno.EEXIST:  # left from its last start: the kernel frees namespaces later
-        unwire(lease)
+    if answer and answer.errno == errno.EEXIST:  # of the same container's last start: the kernel frees namespaces later
+        unwire_before()
         (answer,) = host.send(requests["add veth"].fill(values))
     if not answer:
         return
@@ -262,30 +353,7 @@ def _add_veth(
         hint = "a bridge takes 1023 ports; use another --runroot for more containers"
     elif answer.errno == errno.EOPNOTSUPP:
         hint = "load the kernel module veth: modprobe veth"
-    raise NetworkError(f"add a veth pair to bridge {lease.bridge}: {_says(answer)}", hint)
-
-
-def _configure(lease: Lease, requests: dict[str, rtnetlink.Request], netns_fd: int, interface: str) -> None:
-    """Inside the container's namespace, set the link's address, set it up and add the default route, all at once."""
-
-    def enter() -> tuple[int, Link]:
-        _disable_ipv6(interface)
-        return _socket.if_nametoindex(interface), Link()
-
-    index, inside = rtnetlink.in_netns(netns_fd, enter)
-    values = {
-        "index": number(index),
-        "address": _socket.inet_aton(lease.address),
-        "broadcast": _socket.inet_aton(ipv4.text(ipv4.parse_subnet(lease.subnet).last)),
-        "prefix_length": bytes((lease.prefix_length,)),
-        "gateway": _socket.inet_aton(lease.gateway),
-    }
-    steps = ("add address", "set up", *(() if lease.internal else ("add default route",)))
-    with inside:
-        answers = inside.send(*(requests[step].fill(values) for step in steps))
-    for answer, step in zip(answers, steps, strict=True):
-        if answer and not (step == "add default route" and answer.errno == errno.EEXIST):  # from another network
-            raise NetworkError(f"{step} of {interface} ({lease.address} by {lease.gateway}): {_says(answer)}")
+    raise NetworkError(f"add a veth pair to bridge {bridge}: {_says(answer)}", hint)
 
 
 def _disable_ipv6(interface: str) -> None:

@@ -16,7 +16,6 @@ from minibox.network import rtnetlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
 RT_SCOPE_UNIVERSE = 0
@@ -24,61 +23,58 @@ IFA_F_PERMANENT = 0x80  # unlike one from DHCP or a router's advertisement, whic
 KEPT = ("local", "address", "broadcast")
 
 
-class Moved:
-    """Devices that were moved from our network namespace to another, and can be moved back."""
+def move(device: str, name: str, netns: str) -> None:
+    """Move a device from our network namespace to another.
 
-    def __init__(self, names: Mapping[str, str], netns: str) -> None:
-        """Move them: all or none.
+    Args:
+        name: what it is called there.
+        netns: path of the other namespace.
 
-        Args:
-            names: each device's name here and in the other namespace.
-            netns: path of the other namespace.
-
-        Raises:
-            NetworkError: a device isn't here, its name is taken there, or the kernel refuses.
-        """
-        self._done: dict[str, str] = {}
-        self._here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._there = -1
+    Raises:
+        NetworkError: it isn't here, its name is taken there, or the kernel refuses.
+    """
+    trying = f"move the network device {device}"
+    try:
+        there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NetworkError(f"move {device} to {netns}: {kernel_says(error)}") from error
+    try:
+        # The kernel moves it before it finds out that it can't rename it.
+        if name in {each for _, each in rtnetlink.in_netns(there, _socket.if_nameindex)}:
+            raise NetworkError(f"{trying}: the container's network namespace has a {name}")
+        addresses = rtnetlink.in_thread(lambda: _take(device, there, name))
         try:
-            self._there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-            for here, there in names.items():
-                self._move(here, there)
-        except BaseException as error:
-            self.back()
-            if isinstance(error, OSError):
-                raise NetworkError(f"move {', '.join(names)} to {netns}: {kernel_says(error)}") from error
+            rtnetlink.in_netns(there, lambda: _give(name, addresses))
+        except OSError:
+            _return(device, name, there)
             raise
+    except OSError as error:
+        raise NetworkError(f"{trying}: {kernel_says(error)}") from error
+    finally:
+        os.close(there)
 
-    def _move(self, here: str, there: str) -> None:
-        trying = f"move the network device {here}"
-        # Check first: the kernel moves the device before it notices that it can't rename it.
-        if there in {name for _, name in rtnetlink.in_netns(self._there, _socket.if_nameindex)}:
-            raise NetworkError(f"{trying}: the container's network namespace has a {there}")
-        try:
-            addresses = rtnetlink.in_thread(lambda: _take(here, self._there, there))
-            self._done[here] = there
-            rtnetlink.in_netns(self._there, lambda: _give(there, addresses))
-        except OSError as error:
-            raise NetworkError(f"{trying}: {kernel_says(error)}") from error
 
-    def back(self) -> None:
-        """Move the devices back, as far as possible."""
-        for here, there in self._done.items():
-            try:
-                addresses = rtnetlink.in_netns(self._there, partial(_take, there, self._here, here))
-                rtnetlink.in_thread(partial(_give, here, addresses))
-            except OSError:
-                continue  # it went with its namespace, or its name is taken here by now
-        self._done = {}
-        self.close()
+def move_back(device: str, name: str, netns: str) -> None:
+    """All is as it was, as far as that can be: it may have gone with its namespace."""
+    try:
+        there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        _return(device, name, there)
+    finally:
+        os.close(there)
 
-    def close(self) -> None:
-        """Leave the devices where they are, and close the namespaces."""
-        for fd in (self._here, self._there):
-            if fd >= 0:
-                os.close(fd)
-        self._here = self._there = -1
+
+def _return(device: str, name: str, there: int) -> None:
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        addresses = rtnetlink.in_netns(there, partial(_take, name, here, device))
+        rtnetlink.in_thread(partial(_give, device, addresses))
+    except OSError:
+        pass  # it went with its namespace, or something here has taken its name
+    finally:
+        os.close(here)
 
 
 def _take(here: str, there_fd: int, there: str) -> list[dict[str, Any]]:

@@ -76,6 +76,11 @@ class Lease:
     runroot: str
 
     @property
+    def state(self) -> str:
+        """The directory of the bridge's state."""
+        return directory(self.runroot, self.bridge)
+
+    @property
     def internal(self) -> bool:
         """Whether the bridge has no way out."""
         return is_internal(self.bridge)
@@ -99,6 +104,33 @@ def bridge_name(runroot: str) -> str:
     """
     path = os.path.realpath(runroot)
     return DEFAULT_BRIDGE if path == DEFAULT_RUNROOT else f"mb-{crc32(os.fsencode(path)):08x}"
+
+
+def veth_name(lease: Lease) -> str:
+    """The host's end of a container's veth pair: ``mbv`` and 12 hex digits.
+
+    On the default bridge the first of an id of random digits. Else, since two state roots may give the same name to
+    containers, and a container has one for each network, of a CRC-32 of all; and of the id, lest two be alike.
+    """
+    container_id = lease.container_id
+    if not (len(container_id) >= 32 and all(c in "0123456789abcdef" for c in container_id)):
+        return f"mbv{crc32(os.fsencode(f'{lease.runroot}/{lease.bridge}/{container_id}')):012x}"
+    if lease.bridge == bridge_name(lease.runroot):
+        return f"mbv{container_id[:12]}"
+    return f"mbv{crc32(f'{lease.bridge}/{container_id}'.encode()):08x}{container_id[:4]}"
+
+
+def mac(address: str) -> bytes:
+    """A locally administered MAC address that follows from the IPv4 address.
+
+    A successor on the same address then has the same MAC, and no neighbour's ARP cache is wrong.
+    """
+    return b"\x02\x6d" + _socket.inet_aton(address)
+
+
+def mac_text(address: str) -> str:
+    """The same as `ip link` writes it."""
+    return mac(address).hex(":")
 
 
 def directory(runroot: str, bridge: str) -> str:
@@ -131,17 +163,29 @@ def take(runroot: str, container_id: str, bridge: str = "", wanted: Subnet | Non
         raise NetworkError(f"lease an address in {state}: {kernel_says(error)}") from error
 
 
+def example(runroot: str, container_id: str, bridge: str = "", wanted: Subnet | None = None) -> Lease:
+    """The lease that a container might get; nothing is taken, nor written down."""
+    bridge = bridge or bridge_name(runroot)
+    chosen = recorded(directory(runroot, bridge)) or wanted or _subnet_of(bridge)
+    chosen = chosen or subnet.choose(subnet.host_subnets(), 0 if bridge == DEFAULT_BRIDGE else crc32(bridge.encode()))
+    return place(runroot, bridge, chosen, container_id, next(_addresses(chosen, container_id)))
+
+
 def release(lease: Lease) -> None:
-    """Give the address back. Doing it twice is no error, even if another container has the address by then."""
-    state = directory(lease.runroot, lease.bridge)
+    """Give the address back. Doing it twice is no error, and a successor's lease is left alone."""
+    release_at(lease.state, lease.address, lease.container_id)
+
+
+def release_at(state: str, address: str, container_id: str) -> None:
+    """The same, for who knows the directory of the bridge's state and the address."""
     try:
         with Lock(state):
-            if owner(state, lease.address) == lease.container_id:
-                os.unlink(f"{state}/leases/{lease.address}")
+            if owner(state, address) == container_id:
+                os.unlink(f"{state}/leases/{address}")
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise NetworkError(f"release {lease.address} in {state}: {kernel_says(error)}") from error
+        raise NetworkError(f"release {address} in {state}: {kernel_says(error)}") from error
 
 
 def of(runroot: str, container_id: str) -> list[Lease]:

@@ -80,21 +80,25 @@ def leave(lease: Lease, *, ended: bool = False) -> None:
     Raises:
         NetworkError: the kernel refused.
     """
-    state = leases.directory(lease.runroot, lease.bridge)
-    path = f"{state}/names/{lease.container_id}"
+    leave_at(leases.directory(lease.runroot, lease.bridge), lease.address, lease.container_id, ended=ended)
+
+
+def leave_at(state: str, address: str, container_id: str, *, ended: bool) -> None:
+    """The same, for who knows the directory of the bridge's state and the address."""
+    path, bridge = f"{state}/names/{container_id}", os.path.basename(state)
     if os.path.lexists(path):
         try:
             with Lock(state):
                 hosts_path = _hosts_of(path)
                 discard(path)
-                _tell_all(state, lease.bridge)
+                _tell_all(state, bridge)
                 if hosts_path and not ended:
-                    _tell_if_it_can(hosts_path, lease.bridge, [])
+                    _tell_if_it_can(hosts_path, bridge, [])
         except FileNotFoundError:
             pass  # another process was faster
         except OSError as error:
-            raise NetworkError(f"forget {lease.container_id[:12]} on {lease.bridge}: {kernel_says(error)}") from error
-    leases.release(lease)
+            raise NetworkError(f"forget {container_id[:12]} on {bridge}: {kernel_says(error)}") from error
+    leases.release_at(state, address, container_id)
 
 
 def leave_all(runroot: str, container_id: str) -> None:

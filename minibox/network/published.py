@@ -32,8 +32,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from minibox.network.lease import Lease
-
 ANY_ADDRESS = "0.0.0.0"
 LOOPBACK = bytes((127, 0, 0, 0)), 8
 PROTOCOLS = {"tcp": _socket.IPPROTO_TCP, "udp": _socket.IPPROTO_UDP}
@@ -111,37 +109,62 @@ def _bound(wanted: Wanted, port: int) -> tuple[int, int]:
         raise
 
 
-def lead(lease: Lease, ports: Sequence[Published]) -> int:
-    """Make the kernel redirect ports to a lease's container until the returned descriptor is closed.
+class Batch:
+    """What leads ports to one container: collected, then put into force in one transaction."""
 
-    The bridge must exist.
+    def __init__(self, runroot: str, table: str, address: str, subnet: str) -> None:
+        self._runroot, self._table, self._address, self._subnet = runroot, table, address, subnet
+        self._ports: list[Published] = []
 
-    Raises:
-        NetworkError: the kernel refuses.
-    """
-    table = f"minibox-{lease.container_id[:12]}"
-    try:
-        held = firewall.change_beside(lease.runroot, lambda: nft.send(_table(table, lease, ports)))
-    except OSError as error:
-        hint = "the kernel may lack a module: modprobe -a nf_tables nft_chain_nat nft_fib_ipv4 nft_nat nft_masq nft_ct"
-        if error.errno == E2BIG:
-            hint = "the kernel allows 1024 chains per hook, so at most that many containers can publish ports"
-        raise NetworkError(f"redirect ports to {lease.address} with nftables: {kernel_says(error)}", hint) from error
-    try:
-        _route_loopback(lease.bridge)
-        if datagrams := {each.port for each in ports if each.protocol == "udp"}:
-            forget_datagrams(datagrams)
-    except BaseException as error:
-        held.close()
-        if isinstance(error, OSError):
-            raise NetworkError(f"redirect ports to {lease.address}: {error.filename or 'conntrack'}: {kernel_says(error)}",
-                               "minibox needs to write /proc/sys/net") from error  # fmt: skip
-        raise
-    return held.detach()
+    @property
+    def count(self) -> int:
+        """How many ports were added."""
+        return len(self._ports)
+
+    def add(self, port: Published) -> None:
+        """One more port."""
+        self._ports.append(port)
+
+    def commit(self, bridge: str) -> int:
+        """Have the kernel lead the ports to the container, until the descriptor that is returned is closed.
+
+        The bridge is there already.
+
+        Raises:
+            NetworkError: the kernel refuses.
+        """
+        messages = _rules(self._table, self._address, self._subnet, self._ports)
+        try:
+            held = firewall.change_beside(self._runroot, lambda: nft.send(messages))
+        except OSError as error:
+            hint = (
+                "the kernel may lack a module: modprobe -a nf_tables nft_chain_nat nft_fib_ipv4 nft_nat nft_masq nft_ct"
+            )
+            if error.errno == E2BIG:
+                hint = "the kernel takes 1024 chains a hook: so many containers can have published ports"
+            raise NetworkError(f"lead ports to {self._address} by nftables: {kernel_says(error)}", hint) from error
+        try:
+            _route_loopback(bridge)
+            if datagrams := {each.port for each in self._ports if each.protocol == "udp"}:
+                forget_datagrams(datagrams)
+        except BaseException as error:
+            held.close()
+            if isinstance(error, OSError):
+                raise NetworkError(
+                    f"lead ports to {self._address}: {error.filename or 'conntrack'}: {kernel_says(error)}",
+                    "minibox needs to write /proc/sys/net",
+                ) from error
+            raise
+        return held.detach()
 
 
-def _table(name: str, lease: Lease, ports: Sequence[Published]) -> list[bytes]:
-    address, subnet = _socket.inet_aton(lease.address), ipv4.parse_subnet(lease.subnet)
+def table_name(container_id: str) -> str:
+    """Of the table of a container."""
+    return f"minibox-{container_id[:12]}"
+
+
+def _rules(name: str, to: str, bridges: str, ports: Sequence[Published]) -> list[bytes]:
+    address, subnet = _socket.inet_aton(to), ipv4.parse_subnet(bridges)
     bridge = subnet.first.to_bytes(4, "big"), subnet.prefix_length
     rules = [
         nft.rule(name, "guard", nft.not_by("lo"), nft.destination_in(*LOOPBACK), nft.drop()),

@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from minibox.network.published import Published
+    from minibox.network.published import Wanted
 
 TUN = "/dev/net/tun"
 PLACES = "/usr/bin:/usr/local/bin:/bin"
@@ -91,19 +91,23 @@ def has_default_route(directory: str = "/proc/net") -> bool:
     return False
 
 
-def command(tool: RootlessTool, pid: int, ready_fd: int, ports: Sequence[Published] = ()) -> list[str]:
-    """Return the command line that connects the namespaces of process ``pid`` and stays in the foreground.
+def command(tool: RootlessTool, pid: int | str, ready_fd: int, ports: Sequence[Wanted] = ()) -> list[str]:
+    """The command line that connects the namespaces of process ``pid``; it stays in the foreground.
 
     No port but ``ports`` is forwarded in either direction, and the container can't reach the host's loopback.
 
     Args:
-        ready_fd: the inherited pipe end to which it writes when it is ready.
-        ports: ports that pasta forwards to the container; slirp4netns can't.
+        ready_fd: the number of the inherited pipe end that it announces itself on.
+        ports: that are to be published, which pasta leads to the container; slirp4netns does it for none.
     """
     if tool.name == "pasta":
         # No --mtu 0: this version then leaves eth0 down. The pid file may be a pipe.
         published = {
-            option: [f"{each.address}/{each.port}:{each.inside}" for each in ports if each.protocol == protocol]
+            option: [
+                f"{each.address}/{_port(each, number)}:{each.inside}"
+                for number, each in enumerate(ports, 1)
+                if each.protocol == protocol
+            ]
             for option, protocol in (("-t", "tcp"), ("-u", "udp"), ("-T", ""), ("-U", ""))
         }
         forwards = [
@@ -113,6 +117,11 @@ def command(tool: RootlessTool, pid: int, ready_fd: int, ports: Sequence[Publish
         return [tool.path, *options, "--pid", f"/proc/self/fd/{ready_fd}", str(pid)]
     options = ["--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp"]
     return [tool.path, *options, f"--ready-fd={ready_fd}", str(pid), "eth0"]
+
+
+def _port(wanted: Wanted, number: int) -> str:
+    """``$PORT_1`` for the first that was reserved, where any of some will do."""
+    return str(wanted.first) if wanted.first == wanted.last and wanted.first else f"$PORT_{number}"
 
 
 def is_ready(announcement: bytes) -> bool:

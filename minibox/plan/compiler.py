@@ -16,11 +16,11 @@ from __future__ import annotations
 from os import fsencode
 
 from minibox.errors import ConfigError
-from minibox.plan import devices, hooks, labels, mounts, namespaces, scheduling
+from minibox.plan import devices, hooks, labels, mounts, namespaces, parent, scheduling
 from minibox.plan import operations as op
 from minibox.plan.check import check
 from minibox.plan.places import Places
-from minibox.plan.process import become, session
+from minibox.plan.process import ROOT_USER, become, session
 from minibox.plan.rootfs import clone_mounter, clone_opener, mounter, opener, own_root, receive, shared_root, show_disk
 from minibox.record import record
 
@@ -88,14 +88,13 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
         by_helper = mounter(rootfs, spec, binds, made, start.id_mapped)
     return Plan(
         (
-            *_ports(start),
+            *start.held,
+            *start.ports,
             *_user_namespaces(binds),
             *namespaces.birth(spec, start),
             *helper,
             *map(op.by_mounter, by_helper),
-            *_root(
-                spec, rootfs, binds, handed_over if below_mounter else None, namespaces.identity(spec, start), opened
-            ),
+            *_root(spec, rootfs, binds, handed_over if below_mounter else None, start, opened),
             *([show_disk()] if rootfs.disk else []),
             *_furnish(spec, wanted, bool(made), places),
             *_close_up(spec, start, wanted, places),
@@ -118,15 +117,10 @@ def _check_root(spec: Spec, rootfs: Rootfs) -> None:
         )
 
 
-def _ports(start: Start) -> list[Op]:
-    why = "one that is taken is known before anything is made, and from now on nobody else gets them"
-    return [op.parent("reserve_ports", start.ports, why=why)] if start.ports else []
-
-
 def _user_namespaces(binds: list[mounts.Mount]) -> list[Op]:
     """Those of bind mounts with mappings of their own."""
     return [
-        op.parent("make_userns", slot, mount.uid_map, mount.gid_map, why=f"the ids of {mount.destination}")
+        parent.make_userns(slot, mount.uid_map, mount.gid_map, f"the ids of {mount.destination}")
         for slot, mount in enumerate(binds, op.FIRST_USERNS)
         if mount.uid_map
     ]
@@ -137,13 +131,14 @@ def _root(
     rootfs: Rootfs,
     binds: list[mounts.Mount],
     handed_over: list[str] | None,
-    identity: list[Op],
+    start: Start,
     opened: bool,
 ) -> list[Op]:
     """The container's root and its ids. Somebody else's directory, and what is mounted into it, may be out of the
     reach of its ids: it is opened before."""
+    identity = namespaces.identity(spec, start)
     if namespaces.shares_mounts(spec):
-        return [*shared_root(rootfs, binds), *identity]
+        return [*shared_root(rootfs, binds, namespaces.joined(spec).get("mount", "")), *identity]
     root = own_root(rootfs, binds, opened=opened) if handed_over is None else receive(rootfs, handed_over)
     return [*root, *identity] if rootfs.path else [*identity, *root]
 
@@ -213,15 +208,13 @@ def _network(spec: Spec, start: Start) -> list[Op]:
     steps: list[Op] = []
     if "network" in namespaces.types(spec):
         steps.append(op.loopback_up("a new network namespace has its loopback down"))
-    if start.network:
-        steps.append(op.parent("network", start.network, why="wired while the mounts are made"))
-    if start.ports:
-        why = "rules of nftables that the kernel forgets when their holder goes, whatever ends it"
-        steps.append(op.parent("publish", start.ports, why=why))
+    steps += [*start.network, *start.published]
     if start.terminal:
-        steps.append(op.parent("take_terminal", why="the user inside may open it by name, as tmux(1) does"))
+        user = spec["process"].get("user", ROOT_USER)
+        owner = namespaces.on_host(user["uid"], spec.get("linux", {}).get("uidMappings", ()))
+        steps.append(parent.take_terminal(owner))
     steps += [
-        op.parent("send", op.TAG_GO, why="nothing is missing any more"),
+        parent.send(op.TAG_GO, "nothing is missing any more"),
         op.wait(op.TAG_GO, "until network and bookkeeping are ready"),
     ]
     return steps

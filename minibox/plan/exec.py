@@ -8,7 +8,7 @@ minibox's that is born inside the pid namespace.
 
 from __future__ import annotations
 
-from minibox.plan import labels, scheduling
+from minibox.plan import labels, parent, scheduling
 from minibox.plan import operations as op
 from minibox.plan.compiler import Plan
 from minibox.plan.namespaces import NAMESPACES, dies_with_parent, enter_cgroups, own_ids
@@ -29,10 +29,12 @@ class Joined:
     Attributes:
         namespaces: clone(2) flags of those that are not the caller's own.
         chrooted: its root directory is not that of its mount namespace.
+        owner: the host's uid of the process.
     """
 
     namespaces: int
     chrooted: bool = False
+    owner: int = 0
 
 
 def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
@@ -44,14 +46,14 @@ def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
     Raises:
         ConfigError: the process asks for something that has no meaning here.
     """
-    steps: list[Op] = [op.parent("clone", 0, why="a process that is going to join the container")]
+    steps: list[Op] = [parent.clone_further(start.cgroups, not start.cgroup_joins)]
     steps += dies_with_parent(start, "it must not outlive the minibox that owns it")
     steps += scheduling.affinity(process, "initial")
-    if start.cgroup_joined:
+    if start.cgroup_joins:
         steps += [
             op.wait(op.TAG_IDENTITY, "until it is in the container's cgroup"),
-            op.parent("join_cgroup", why="this session is somebody else's cgroup: only systemd may move it"),
-            op.parent("send", op.TAG_IDENTITY, why="the child may go on"),
+            *start.cgroup_joins,
+            parent.send(op.TAG_IDENTITY, "the child may go on"),
         ]
     steps += enter_cgroups(start)
     steps += scheduling.affinity(process, "final")
@@ -68,6 +70,6 @@ def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
     steps += labels.opened(process, start.keyring, joined=True)
     steps += session(process, start, console=False)
     if start.terminal:
-        steps.append(op.parent("take_terminal", why="the user inside may open it by name, as tmux(1) does"))
+        steps.append(parent.take_terminal(joined.owner))
     steps += become(process, start)
     return Plan(tuple(steps), 0)

@@ -10,8 +10,9 @@ from os import strerror
 
 from minibox.errors import MiniboxError, StepError, Unsupported, kernel_says
 from minibox.plan import operations as op
+from minibox.plan.parent import OPERATIONS
 from minibox.plan.places import from_top
-from minibox.plan.shell import command
+from minibox.plan.shell import cgroup_tasks, command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,21 +23,7 @@ if TYPE_CHECKING:
 
 # name: (what is done, with the arguments by name; manual page; names of the arguments)
 WORDS = {
-    "create_cgroup": ("make the cgroup {name}", "cgroups(7)", "name"),
-    "clone": ("clone a process with {flags}", "clone3(2)", "flags"),
-    "clone_mounter": ("clone a helper with {flags}", "clone3(2)", "flags"),
-    "join_cgroup": ("have systemd move the process to its cgroup", "org.freedesktop.systemd1(5)", ""),
-    "write_id_maps": ("map the ids of the user namespace", "user_namespaces(7)", ""),
-    "oom_score_adj": ("set oom_score_adj to {value}", "proc(5)", "value"),
-    "network": ("wire the network ({mode})", "veth(4)", "mode"),
-    "reserve_ports": ("bind the ports that are published", "bind(2)", "ports"),
-    "publish": ("lead them to the container", "nft(8)", "ports"),
-    "make_userns": ("make a user namespace of ids {uid_map}", "user_namespaces(7)", "slot uid_map gid_map"),
-    "take_sibling": ("receive the process that goes on", "pidfd_open(2)", ""),
-    "take_root": ("write down which mount is the container's root", "statx(2)", ""),
-    "run_hooks": ("run the hooks prestart and createRuntime", "execve(2)", ""),
-    "take_terminal": ("receive the terminal, and give it to the container's user", "pty(7)", ""),
-    "send": ("send {tag}", "unix(7)", "tag"),
+    **{name: (row[2], row[3], row[0]) for name, row in OPERATIONS.items()},
     "die_with_parent": ("ask for SIGKILL when the parent ends", "prctl(2)", "socket"),
     "wait": ("wait for {tag}", "unix(7)", "socket tag"),
     "tell": ("tell that {tag}", "unix(7)", "socket tag"),
@@ -146,6 +133,7 @@ RESOURCES = ("cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", 
 def rows(plan: Plan) -> list[dict[str, Any]]:
     """One row a step: ``index`` (from 1), ``actor``, ``operation``, ``arguments`` (by name), ``does``, ``why``,
     ``manual`` and ``shell`` (None where no command does the same)."""
+    tasks = cgroup_tasks(plan.ops)
     return [
         {
             "index": number,
@@ -155,7 +143,7 @@ def rows(plan: Plan) -> list[dict[str, Any]]:
             "does": describe(step),
             "why": step.why,
             "manual": WORDS[step.name][1],
-            "shell": command(step),
+            "shell": command(step, tasks),
         }
         for number, step in enumerate(plan.ops, 1)
     ]
@@ -196,7 +184,9 @@ def arguments(step: Op) -> dict[str, str]:
 
 def _shown(operation: str, name: str, value: Argument) -> str:
     if isinstance(value, tuple):
-        return " ".join(value)
+        if name == "cgroups":
+            return " ".join(dict.fromkeys(each.partition(":")[2] for each in value))
+        return (", " if name in ("map", "limits") else " ").join(value)
     if isinstance(value, bytes):
         if name == "program":
             return f"{len(value) // 8} instructions"
@@ -239,7 +229,7 @@ def _shown(operation: str, name: str, value: Argument) -> str:
         return f"{value:04o}"
     if name == "resource":
         return RESOURCES[value]
-    if name in ("recursive", "copy"):
+    if name in ("recursive", "copy", "optional", "shared", "born"):
         return "yes" if value else ""
     if name == "kept":
         return str(value) if value else ""

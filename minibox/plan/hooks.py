@@ -8,6 +8,7 @@ and ``poststop`` are no part of a Plan: it is over by then (`engine.hooks`).
 from __future__ import annotations
 
 from minibox.plan import operations as op
+from minibox.plan import parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +21,18 @@ def before_pivot(spec: Spec) -> list[Op]:
     hooks = spec.get("hooks", {})
     if not any(hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer")):
         return []
+    outside = [
+        parent.run_hook(kind, number, hook["path"], tuple(hook.get("args") or [hook["path"]]),
+                        tuple(hook["env"]) if "env" in hook else None, hook.get("timeout", -1))
+        for kind, found in (("prestart", hooks.get("prestart", [])), ("createRuntime", hooks.get("createRuntime", [])))
+        for number, hook in enumerate(found)
+    ]  # fmt: skip
     return [
         op.tell(op.TAG_MOUNTED, "hooks find all mounts, and nothing of the host is gone yet"),
-        op.parent("run_hooks", why="they may still add to the container"),
+        parent.await_mounts(),
+        *outside,
+        parent.send_state("creating"),
+        parent.send_state("created"),
         op.recv_fd(op.HOOKS_CREATING, "they have run; what hooks inside are told", op.STATUS),
         op.recv_fd(op.HOOKS_CREATED, "what those of the start are told", op.STATUS),
         *_inside(

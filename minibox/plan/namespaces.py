@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minibox.plan import labels
+from minibox.plan import labels, parent
 from minibox.plan import operations as op
 
 TYPE_CHECKING = False
@@ -90,33 +90,47 @@ def namespace_flags(spec: Spec) -> int:
 
 def birth(spec: Spec, start: Start) -> list[Op]:
     """The parent makes the process and gives it its identity."""
-    steps = []
-    if start.cgroup:
-        steps.append(
-            op.parent("create_cgroup", start.cgroup, why="a group for the limits, made before its first member")
-        )
-    steps += [
-        op.parent("clone", clone_flags(spec), why="a process in namespaces of its own"),
+    steps = [
+        *start.cgroup_steps,
+        parent.clone(clone_flags(spec), start.cgroups, not start.cgroup_joins),
         *dies_with_parent(start, "a container must not outlive the minibox that owns it"),
         *_join(spec, start),
         *_time(spec),
         op.wait(op.TAG_IDENTITY, "until the parent has mapped its ids"),
     ]
     if _needs_sibling(spec):
-        steps.append(op.parent("take_sibling", why="from here on, that is the container's first process"))
-    if start.cgroup_joined:
-        steps.append(op.parent("join_cgroup", why="this session is somebody else's cgroup: only systemd may move it"))
-    if devices := net_devices(spec):
-        # Before anything inside looks for them: a kernel setting, a hook.
-        mode = ", ".join(here if here == there else f"{here} as {there}" for here, there in devices.items())
-        steps.append(op.parent("network", mode, why="devices of the host's become the container's"))
+        steps.append(parent.take_sibling())
+    steps += start.cgroup_joins
+    # Before anything inside looks for them: a kernel setting, a hook. Which namespace it joins by itself, it may not have
+    # joined yet.
+    netns = joined(spec).get("network", "")
+    steps += [parent.move_device(here, there, netns) for here, there in net_devices(spec).items()]
     if "user" in types(spec):
-        steps.append(op.parent("write_id_maps", why="only a process outside may map more than one id"))
+        steps += id_maps(spec, start)
     adjustment = spec["process"].get("oomScoreAdj")
     if adjustment is not None:
-        steps.append(op.parent("oom_score_adj", adjustment, why="how soon the kernel kills it when memory runs out"))
-    steps.append(op.parent("send", op.TAG_IDENTITY, why="the child may go on"))
+        steps.append(parent.oom_score_adj(adjustment))
+    steps.append(parent.send(op.TAG_IDENTITY, "the child may go on"))
     return steps
+
+
+def id_maps(spec: Spec, start: Start) -> list[Op]:
+    """Root writes the maps; an ordinary user may write one id, and asks set-uid programs for more; user_namespaces(7)."""
+    linux = spec.get("linux", {})
+    maps = {"uid": linux.get("uidMappings", []), "gid": linux.get("gidMappings", [])}
+    alone = start.ordinary and has_one_group(spec)
+    steps = [parent.deny_setgroups()] if alone else []
+    for kind, entries in maps.items():
+        lines = tuple(f"{each['containerID']} {each['hostID']} {each['size']}" for each in entries)
+        by_program = f"new{kind}map" if start.ordinary and not alone else ""
+        steps.append(parent.write_id_map(kind, lines, by_program))
+    return steps
+
+
+def has_one_group(spec: Spec) -> bool:
+    """Is there one id only? Then groups can't be changed: the kernel wants setgroups denied."""
+    found = spec["linux"].get("gidMappings", [])
+    return len(found) == 1 and found[0]["size"] == 1
 
 
 def dies_with_parent(start: Start, why: str) -> list[Op]:
@@ -187,10 +201,17 @@ def enter_cgroups(start: Start) -> list[Op]:
 
     A thread that moves itself takes no lock on all processes of the host; being moved costs 5 to 20 ms.
     """
+    directories = () if start.cgroup_joins else tasks_of(start.cgroups)
     return [
         op.write_fd(slot, b"0", f"into the cgroup {directory}: from here on its limits hold")
-        for slot, directory in enumerate(start.cgroup_tasks, op.FIRST_CGROUP)
+        for slot, directory in enumerate(directories, op.FIRST_CGROUP)
     ]
+
+
+def tasks_of(cgroups: tuple[str, ...]) -> tuple[str, ...]:
+    """Of cgroups, as of `Start`, the directories of v1; a co-mounted one once."""
+    found = (each.partition(":") for each in cgroups)
+    return tuple(dict.fromkeys(path for controller, _, path in found if controller))
 
 
 def own_ids(setgroups: bool) -> list[Op]:

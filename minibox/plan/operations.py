@@ -2,24 +2,20 @@
 
 An `Op` is data: a name, arguments, the actor that runs it and the reason it is there. Operations
 of the actors INIT and MOUNTER are run by ``native/child*.c`` between clone and exec; those of
-PARENT by `engine.start`. ``native/operations.def`` gives the former their argument kinds; the
-constructors here give them names and types, and are the only way that the compiler makes them.
+PARENT, which `plan.parent` has, by `engine.start`. ``native/operations.def`` gives the former their argument kinds;
+the constructors here give them names and types, and are the only way that the compiler makes them.
 """
 
 from __future__ import annotations
 
-from minibox.record import record
+from minibox.base.operation import INIT as INIT
+from minibox.base.operation import MOUNTER as MOUNTER
+from minibox.base.operation import PARENT as PARENT
+from minibox.base.operation import Op as Op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    Argument: TypeAlias = "int | str | bytes | tuple[str, ...] | None"
-
-# Who runs an operation.
-PARENT = "parent"  # the process that minibox runs in
-MOUNTER = "mounter"  # a short-lived process with the host's privileges and a mount namespace of its own
-INIT = "init"  # the process that becomes the container's first
+    from minibox.base.operation import Argument as Argument
 
 # Descriptor slots of the two children. STATUS is fixed by child.h, the rest by agreement with engine.start.
 STATUS = 0  # the socket to the parent
@@ -58,21 +54,6 @@ NOATIME, STRICTATIME, NODIRATIME, NOSYMFOLLOW = 0x10, 0x20, 0x80, 0x200000
 # mount(2) propagation
 MS_REC, MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 0x4000, 1 << 17, 1 << 18, 1 << 19, 1 << 20
 AT_RECURSIVE = 0x8000
-
-
-@record
-class Op:
-    """One step: ``name(*args)``, run by ``actor``, because of ``why``."""
-
-    name: str
-    args: tuple[Argument, ...]
-    why: str
-    actor: str = INIT
-
-
-def parent(name: str, *args: Argument, why: str) -> Op:
-    """A step of the parent's: `engine.start` has a method of that name."""
-    return Op(name, args, why, PARENT)
 
 
 def die_with_parent(why: str) -> Op:

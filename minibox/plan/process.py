@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minibox.linux import capabilities
 from minibox.linux.seccomp_flags import NEW_LISTENER
-from minibox.plan import labels, scheduling
+from minibox.plan import labels, parent, scheduling
 from minibox.plan import operations as op
 from minibox.plan.namespaces import dies_with_parent
 
@@ -126,6 +126,7 @@ def _filter(start: Start) -> list[Op]:
     return [
         op.seccomp_listener(start.seccomp, start.seccomp_flags, why),
         op.send_fd(op.STATUS, op.LISTENER, op.TAG_LISTENER, "minibox hands it on to who answers for the others"),
+        *([parent.take_listener(*start.listener)] if start.listener else []),
     ]
 
 

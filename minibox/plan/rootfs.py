@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minibox.plan import mounts
+from minibox.plan import mounts, parent
 from minibox.plan import operations as op
 from minibox.plan.devices import device_node
 from minibox.plan.namespaces import NAMESPACES
@@ -53,7 +53,7 @@ def clone_mounter(id_mapped: bool) -> Op:
         if id_mapped
         else "the container may do less: mount images, make devices"
     )
-    return op.parent("clone_mounter", CLONE_VM | NAMESPACES["mount"], why=why)
+    return parent.clone_mounter(CLONE_VM | NAMESPACES["mount"], why)
 
 
 def mounter(
@@ -114,9 +114,7 @@ def opener(binds: list[mounts.Mount]) -> list[Op]:
 
 def clone_opener() -> Op:
     """The process of `opener`."""
-    return op.parent(
-        "clone_mounter", CLONE_VM, why="root of a user namespace may not look wherever the host's root may"
-    )
+    return parent.clone_mounter(CLONE_VM, "root of a user namespace may not look wherever the host's root may")
 
 
 def receive(rootfs: Rootfs, handed_over: list[str]) -> list[Op]:
@@ -164,9 +162,13 @@ def own_root(rootfs: Rootfs, binds: list[mounts.Mount], *, opened: bool = False)
     return steps
 
 
-def shared_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
+def shared_root(rootfs: Rootfs, binds: list[mounts.Mount], namespace: str) -> list[Op]:
     """The same in a mount namespace that others are in: of theirs nothing changes, and one mount, with what is below it,
-    is all that there is to undo at the container's end."""
+    is all that there is to undo at the container's end.
+
+    Args:
+        namespace: the path of theirs; "" for the caller's.
+    """
     steps: list[Op] = []
     for slot, mount in enumerate(binds, op.FIRST_BIND):
         steps += mounts.open_bind(mount, slot)
@@ -176,8 +178,8 @@ def shared_root(rootfs: Rootfs, binds: list[mounts.Mount]) -> list[Op]:
         op.open_tree(rootfs.path, op.ROOT, "the container's root, with the mounts below it", recursive=True),
         op.mount_attributes(op.ROOT, "what is mounted below spreads nowhere", propagation=spread, recursive=True),
         op.send_fd(op.STATUS, op.ROOT, op.TAG_ROOT, "what is to be undone at the container's end"),
-        op.parent("take_root", why="written down before it is there, so that it can't be forgotten"),
-        op.parent("send", op.TAG_ROOT, why="the child may go on"),
+        parent.take_root(rootfs.path, namespace),
+        parent.send(op.TAG_ROOT, "the child may go on"),
         op.wait(op.TAG_ROOT, "until it is written down"),
         op.attach(op.ROOT, op.HOST, rootfs.path, "over itself: all mounts are below it"),
     ]

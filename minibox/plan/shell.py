@@ -11,14 +11,16 @@ from os import fsdecode, major, minor
 
 from minibox.errors import Unsupported
 from minibox.plan import operations as op
+from minibox.plan.namespaces import tasks_of
+from minibox.plan.parent import OPERATIONS, named, undo_list
 from minibox.plan.places import HELD, from_top
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from minibox.plan.compiler import Plan
-    from minibox.plan.operations import Op
+    from minibox.plan.operations import Argument, Op
 
 UNSHARE = {
     0x80: "--time",
@@ -39,16 +41,48 @@ def quote(text: str) -> str:
     return text if text and PLAIN.issuperset(text) else "'" + text.replace("'", "'\"'\"'") + "'"
 
 
-def command(step: Op) -> str | None:
+def command(step: Op, tasks: tuple[str, ...] = ()) -> str | None:
     """The command that does the same as one step; None where no tool does.
 
     ``$ROOT`` stands for the container's root directory, ``$MOUNT`` for the mount at hand, ``$INIT``
     for the container's first process.
+
+    Args:
+        tasks: of the plan that it is of, `cgroup_tasks`.
     """
     if step.name == "write_fd":
-        return f"echo 0 > {_cgroup_of(step)}/tasks"
+        return f"echo 0 > {_directory_of(step, tasks)}/tasks"
     render = COMMANDS.get(step.name)
-    return render(*step.args) if render else None
+    if render:
+        return render(*step.args)
+    return _parents(step) if step.name in OPERATIONS else None
+
+
+def _parents(step: Op) -> str | None:
+    """Of a step of the parent's, by the table of those."""
+    shell = OPERATIONS[step.name][4]
+    if callable(shell):
+        return shell(*(_quoted(value, "\n") for value in step.args))
+    return shell.format(**{name: _quoted(value, " ") for name, value in named(step).items()}) or None
+
+
+def _quoted(value: Argument, between: str) -> str:
+    if isinstance(value, tuple):
+        return between.join(map(quote, value))
+    return quote("" if value is None else value.hex() if isinstance(value, bytes) else str(value))
+
+
+def cgroup_tasks(ops: Iterable[Op]) -> tuple[str, ...]:
+    """The directories of v1 that the container's first process enters itself, in the order of its descriptors of them."""
+    found = next((named(step)["cgroups"] for step in ops if step.name in ("clone", "clone_further")), ())
+    return tasks_of(found) if isinstance(found, tuple) else ()
+
+
+def _directory_of(step: Op, tasks: tuple[str, ...]) -> str:
+    slot = step.args[0]
+    assert isinstance(slot, int)
+    number = slot - op.FIRST_CGROUP
+    return quote(tasks[number]) if 0 <= number < len(tasks) else f'"$CGROUP_{number + 1}"'
 
 
 def _path(root: int, path: str) -> str:
@@ -93,16 +127,6 @@ def _attach(mount: int, root: int, target: str) -> str:
 def _open_tree(path: str, _flags: int, slot: int) -> str:
     name = {op.SCRATCH: "MOUNT", op.ROOT: "ROOT"}.get(slot) or f"BIND_{slot - op.FIRST_BIND + 1}"
     return f"{name}={quote(path)}"
-
-
-def _publish(port: str) -> str:
-    """``ADDRESS:PORT->INSIDE/PROTOCOL``; the chain is asked by the hooks prerouting and output."""
-    outside, _, inside = port.partition("->")
-    address, _, number = outside.partition(":")
-    inside, _, protocol = inside.partition("/")
-    match = f"ip daddr {address}" if address != "0.0.0.0" else "fib daddr type local"
-    rule = f"{match} {protocol} dport {number.replace('*', '$PORT')} dnat to $ADDRESS:{inside}"
-    return f'nft add rule ip "minibox-$ID" published "{rule}"'
 
 
 def _mask(root: int, path: str) -> str:
@@ -158,12 +182,9 @@ def _groups(groups: bytes) -> str:
 
 
 COMMANDS: dict[str, Callable[..., str]] = {
-    "create_cgroup": lambda name: f"mkdir /sys/fs/cgroup/{name}",
-    "clone": _unshare,
+    "clone": lambda flags, cgroups, born: _unshare(flags),
     "clone_mounter": _unshare,
     "unshare": _unshare,
-    "oom_score_adj": lambda value: f"choom --adjust {value} --pid $INIT",
-    "publish": lambda ports: "\n".join(map(_publish, ports)),
     "open": lambda path, flags, slot: f"ROOT={quote(path)}",
     "open_tree": _open_tree,
     "open_image": lambda path, slot: f"mount -t erofs -o ro,loop {quote(path)} /mnt && MOUNT=/mnt",
@@ -220,46 +241,42 @@ COMMANDS: dict[str, Callable[..., str]] = {
 AT_EXEC = ("chdir", "setgroups", "setresgid", "setresuid", "cap_bounding", "capset", "cap_ambient", "no_new_privs",
            "exec")  # fmt: skip
 # What a script needs no command for: there is no second process to wait for, and sockets are not used.
-IMPLIED = ("send", "wait", "die_with_parent", "stdio", "close_fds", "setsid")
+IMPLIED = ("send", "wait", "die_with_parent", "stdio", "close_fds", "setsid", "kill_cgroup")
+NO_COMMAND = {"clone_mounter", "add_veth", "user_network", "open_pty", "setns"}
 
 
-def script(
-    plan: Plan, *, before: tuple[str, ...], cgroup: tuple[str, ...], born_in: str, after: tuple[str, ...]
-) -> str:
+def script(plan: Plan, *, before: tuple[str, ...], after: tuple[str, ...]) -> str:
     """A shell script that starts the container of a plan without a user namespace, network or terminal.
 
     Args:
         before: commands that make the container's own files.
-        cgroup: those that make its cgroup.
-        born_in: directory of its cgroup v2, "" for none: a shell can't be born in it, and enters it.
-        after: those that remove what is left at its end.
+        after: those that remove them at its end.
 
     Raises:
         Unsupported: the plan has steps that only the kernel's interfaces can do.
     """
-    missing = sorted({step.name for step in plan.ops} & {"clone_mounter", "network", "open_pty", "setns"})
+    missing = sorted({step.name for step in plan.ops} & NO_COMMAND)
     if missing:
         raise Unsupported(
             f"write it as a shell script: no command does {', '.join(missing)}",
             "a simple run can be one: --userns host --network none, no -t, and no --storage-driver erofs",
         )
     lines = ["#!/bin/sh", "# The same container by hand. Run as root.", "set -eu"]
-    lines += [f"trap {quote('; '.join(after))} EXIT", *before]
-    ends: list[str] = []
+    undone = (command(step) or ":" for step in undo_list(plan.ops) if step.name not in IMPLIED)
+    lines += [f"trap {quote('; '.join((*undone, *after)))} EXIT", *before]
+    tasks, ends = cgroup_tasks(plan.ops), list[str]()
     late: list[Op] = []
     for number, step in enumerate(plan.ops, 1):
         lines.append(f"# {number}. {step.name}: {step.why}")
-        if step.name == "create_cgroup":
-            lines += cgroup
-        elif step.name in ("clone", "unshare"):
+        if step.name in ("clone", "unshare"):
             fd = 3 + len(ends)
             ends.append(f"END_{fd}")
             exec_ = "exec " if step.name == "unshare" else ""
             lines.append(f"{exec_}{command(step)} sh -eu /dev/fd/{fd} {fd}<<'{ends[-1]}'")
-            if step.name == "clone" and born_in:
-                lines.append(f"echo $$ > {quote(born_in)}/cgroup.procs")
+            if step.name == "clone":  # a shell can't be born in a cgroup, and enters it
+                lines += [f"echo $$ > {quote(each[1:])}/cgroup.procs" for each in _born_in(step)]
         elif step.name == "write_fd":
-            lines.append(f"echo $$ > {_cgroup_of(step)}/cgroup.procs")
+            lines.append(f"echo $$ > {_directory_of(step, tasks)}/cgroup.procs")
         elif step.name in AT_EXEC:
             late.append(step)
         elif step.name not in IMPLIED:
@@ -267,8 +284,9 @@ def script(
     return "\n".join([*lines, _last_command(late), *reversed(ends), ""])
 
 
-def _cgroup_of(step: Op) -> str:
-    return quote(step.why.removeprefix("into the cgroup ").partition(":")[0])
+def _born_in(step: Op) -> list[str]:
+    cgroups = named(step)["cgroups"]
+    return [each for each in cgroups if each.startswith(":")] if isinstance(cgroups, tuple) else []
 
 
 def _last_command(late: list[Op]) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from minibox.record import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.base.operation import Op
+
 
 @record
 class Start:
@@ -16,15 +20,19 @@ class Start:
         seccomp: the compiled filter, an array of ``struct sock_filter``.
         seccomp_flags: of seccomp(2).
         denies_keys: the filter lets no system call on keys pass; so it may go without a keyring of its own.
-        cgroup: the name of its cgroup; "" for none of its own.
-        cgroup_tasks: directories of its cgroup in v1 hierarchies; on v2 it is born in it.
-        cgroup_joined: it isn't born in its cgroup, but moved there by who may.
+        listener: the socket that gets the listener of the filter, and what it is told with it; None for none.
+        held: what was taken for it while the plan was compiled, as steps that say so.
+        cgroup_steps: the steps that make its cgroup, `linux.cgroup.steps`.
+        cgroups: the cgroups that it is in, as `linux.cgroup.group.Cgroup.labels`.
+        cgroup_joins: the steps that move it to them once it is there; none: it is born in them.
         cgroup_mounts: what /sys/fs/cgroup shows: ``("", "cgroup2", "")`` or one entry a v1 hierarchy.
         terminal: rows and columns of the terminal, None for plain streams.
-        network: how the network namespace gets its links; "" for not at all.
-        ports: that are published, in words.
+        network: the steps that connect its network namespace.
+        ports: the steps that reserve the ports that are published.
+        published: the steps that lead them to the container.
         detached: the container outlives the process that starts it.
         gate: it waits before the exec until `engine.gate.open_gate` lets it pass, `start` of an OCI runtime.
+        ordinary: an ordinary user starts it, who may map no id but his own without help.
         rootless: an ordinary user starts it: he has rights over namespaces that are joined in their user namespace only.
         keyring: it gets a session keyring of its own.
         pivot: the root is changed by pivot_root(2); it can't be where / is the initramfs.
@@ -36,15 +44,19 @@ class Start:
     seccomp: bytes = b""
     seccomp_flags: int = 0
     denies_keys: bool = False
-    cgroup: str = ""
-    cgroup_tasks: tuple[str, ...] = ()
-    cgroup_joined: bool = False
+    listener: tuple[str, str | None] | None = None
+    held: tuple[Op, ...] = ()
+    cgroup_steps: tuple[Op, ...] = ()
+    cgroups: tuple[str, ...] = ()
+    cgroup_joins: tuple[Op, ...] = ()
     cgroup_mounts: tuple[tuple[str, str, str], ...] = ()
     terminal: tuple[int, int] | None = None
-    network: str = ""
-    ports: tuple[str, ...] = ()
+    network: tuple[Op, ...] = ()
+    ports: tuple[Op, ...] = ()
+    published: tuple[Op, ...] = ()
     detached: bool = False
     gate: bool = False
+    ordinary: bool = False
     rootless: bool = False
     keyring: bool = True
     pivot: bool = True

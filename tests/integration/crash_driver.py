@@ -19,7 +19,7 @@ from typing import Any
 from minibox.cli.run_options import parse
 from minibox.engine import prepare
 from minibox.engine.container import run
-from minibox.engine.start import Execution
+from minibox.engine.steps import STEPS
 from minibox.linux.process import parent_of
 from minibox.plan import operations as op
 from minibox.plan.compiler import Plan, compile_plan
@@ -32,30 +32,21 @@ def die() -> None:
 
 
 def die_at_parent_step(number: int) -> None:
-    """Wrap the methods of `Execution` that are steps of a plan."""
+    """Wrap what executes the steps of a plan."""
     seen = 0
 
-    def wrap(method: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(execute: Callable[..., Any]) -> Callable[..., Any]:
         def step(*args: Any) -> Any:
             nonlocal seen
             if seen == number:
                 die()
             seen += 1
-            return method(*args)
+            return execute(*args)
 
         return step
 
-    for name in (
-        "create_cgroup",
-        "clone",
-        "write_id_maps",
-        "oom_score_adj",
-        "clone_mounter",
-        "network",
-        "take_terminal",
-        "send",
-    ):
-        setattr(Execution, f"_{name}", wrap(getattr(Execution, f"_{name}")))
+    for name, execute in STEPS.items():
+        STEPS[name] = wrap(execute)
 
 
 def stop_at_child_step(actor: str, number: int, fifo: str) -> None:

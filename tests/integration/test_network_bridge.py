@@ -276,10 +276,10 @@ def test_a_veth_goes_with_its_namespace(host: Host) -> None:
     try:
         taken = host.namespace.act(lambda: lease.take(host.runroot, "short"))
         host.namespace.act(lambda: bridge.wire(taken, inside.fd))
-        assert bridge.veth_name(taken) in host.links()
+        assert lease.veth_name(taken) in host.links()
     finally:
         inside.close()
-    until(lambda: bridge.veth_name(taken) not in host.links())
+    until(lambda: lease.veth_name(taken) not in host.links())
 
 
 def test_a_start_before_the_kernel_has_freed_the_last_ones_namespace(host: Host) -> None:

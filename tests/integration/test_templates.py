@@ -48,7 +48,7 @@ def test_it_is_the_same(pairs, options):
         assert made.spec == anew.spec
         assert (made.plan.ops, made.plan.flags) == (anew.plan.ops, anew.plan.flags)
         assert made.start == anew.start
-        assert (made.cgroup_host, made.cgroup_steps) == (anew.cgroup_host, anew.cgroup_steps)
+        assert (made.cgroup_host, made.group.paths) == (anew.cgroup_host, anew.group.paths)
         for actor, data in made.plan.encoded.items():
             assert data == encode(made.plan.of(actor), signatures())
     assert set(pairs[-1][0].plan.encoded) == {INIT, MOUNTER}

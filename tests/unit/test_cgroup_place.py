@@ -12,6 +12,7 @@ from minibox.linux.cgroup.change import _completed
 from minibox.linux.cgroup.group import Cgroup
 from minibox.linux.cgroup.place import Place, place_at, place_of, place_steps
 from minibox.linux.cgroup.scope import own_scope
+from minibox.plan.shell import command
 
 OWN = "5:memory:/outer/inner\n4:cpu,cpuacct:/\n1:name=systemd:/\n0::/outer/inner\n"
 
@@ -70,7 +71,7 @@ def test_the_root_is_no_containers_cgroup(mounts, path):
 def test_a_place_in_every_hierarchy_with_its_parents():
     host = CgroupHost("hybrid", {"memory": "/cg/memory/a", "cpuset": "/cg/cpuset/a"}, v2_parent="/cg/unified/a")
     place = Place(host, "b", ("/cg/memory/a", "/cg/cpuset/a"), (("/cg/unified", ()), ("/cg/unified/a", ())))
-    assert [step.shell() for step in place_steps(place, {"memory": {"limit": 4096}})] == [
+    assert [command(step) for step in place_steps(place, {"memory": {"limit": 4096}})] == [
         "mkdir -p /cg/unified/a",
         "mkdir -p /cg/memory/a",
         "mkdir -p /cg/cpuset/a",
@@ -89,7 +90,7 @@ def test_v2_controllers_are_handed_down_the_path():
     host = CgroupHost("v2", {}, (), "/cg/a", ("cpu", "memory", "pids"), ("memory",))
     place = Place(host, "b", (), (("/cg", ("cpu", "memory")), ("/cg/a", ("memory",))))
     steps = place_steps(place, {"pids": {"limit": 5}})
-    assert [step.shell() for step in steps] == [
+    assert [command(step) for step in steps] == [
         "echo +pids > /cg/cgroup.subtree_control",
         "mkdir -p /cg/a",
         "echo +cpu > /cg/a/cgroup.subtree_control || true",

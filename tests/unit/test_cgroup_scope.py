@@ -6,6 +6,7 @@ import pytest
 
 from minibox.linux.cgroup import CgroupHost, cgroup_steps, planned, v2_controllers
 from minibox.linux.cgroup.scope import addresses, properties, slice_path
+from minibox.plan.shell import command
 
 SCOPE = CgroupHost(
     "v2", {}, (), "/sys/fs/cgroup/machine.slice/minibox-x.scope", ("cpu", "cpuset", "memory", "pids"),
@@ -50,15 +51,22 @@ def test_a_slice_is_below_those_that_its_name_begins_with(name, path):
 
 def test_the_containers_cgroup_is_below_the_scope_and_has_its_limits_itself():
     steps = cgroup_steps(SCOPE, "minibox-x", {"memory": {"limit": 32 << 20, "swap": 32 << 20}})
-    assert [step.op for step in steps] == ["scope", "write", "mkdir", "write", "write"]
+    assert [step.name.removeprefix("cgroup_") for step in steps] == [
+        "systemd_scope",
+        "write",
+        "mkdir",
+        "write",
+        "write",
+    ]
     scope, enable, made, limit, _ = steps
-    assert scope.path == SCOPE.v2_parent
-    assert scope.value == (
+    assert scope.args[0] == SCOPE.v2_parent
+    shell = command(scope)
+    assert shell and shell.removeprefix("sleep infinity | systemd-run --scope ").partition(" cat")[0] == (
         "--unit=minibox-x.scope --slice=machine.slice -p Delegate=yes -p MemoryMax=33554432 -p MemorySwapMax=0"
     )
-    assert (enable.path, enable.value) == (f"{SCOPE.v2_parent}/cgroup.subtree_control", "+memory")
-    assert made.path == f"{SCOPE.v2_parent}/minibox-x" == planned(SCOPE, "minibox-x", steps).v2
-    assert (limit.path, limit.value) == (f"{made.path}/memory.max", "33554432")
+    assert enable.args[:2] == (f"{SCOPE.v2_parent}/cgroup.subtree_control", "+memory")
+    assert made.args[0] == f"{SCOPE.v2_parent}/minibox-x" == planned(SCOPE, "minibox-x", steps).v2
+    assert limit.args[:2] == (f"{made.args[0]!s}/memory.max", "33554432")
 
 
 def test_the_controllers_that_limits_need():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,9 @@ import pytest
 from minibox.errors import LimitError
 from minibox.linux.cgroup import CgroupHost, CgroupMounts, cgroup_steps, detect, parse_mounts, planned
 from minibox.linux.cgroup.limits import cpu_weight
+from minibox.linux.cgroup.steps import controller_of, is_optional, limit_of
+from minibox.plan.operations import Op
+from minibox.plan.shell import command
 
 V1_MOUNTS = """\
 25 30 0:23 / /sys rw,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw
@@ -43,11 +47,22 @@ GIB = 1 << 30
 
 
 def shell(host: CgroupHost, resources: dict, **options) -> list[str]:
-    return [step.shell() for step in cgroup_steps(host, "minibox-x", resources, **options)]
+    return [
+        command(step) or f"# {step.name} {step.args[0]!s}"
+        for step in cgroup_steps(host, "minibox-x", resources, **options)
+    ]
+
+
+def written(steps: Iterable[Op]) -> list[Op]:
+    return [step for step in steps if step.name == "cgroup_write"]
+
+
+def made(steps: Iterable[Op]) -> list[object]:
+    return [step.args[0] for step in steps if step.name == "cgroup_mkdir"]
 
 
 def writes(host: CgroupHost, resources: dict) -> dict[str, str]:
-    return {step.path: step.value for step in cgroup_steps(host, "minibox-x", resources) if step.op == "write"}
+    return {str(step.args[0]): str(step.args[1]) for step in written(cgroup_steps(host, "minibox-x", resources))}
 
 
 def test_v1_mounts_give_each_controller_its_first_directory():
@@ -122,7 +137,9 @@ def test_docker_flags_on_v2_enable_only_the_controllers_that_are_missing():
 def test_a_limit_is_needed_and_housekeeping_is_not():
     bare = CgroupHost("v2", {}, (), "/cg", ALL_V2, ())
     steps = cgroup_steps(bare, "minibox-x", {"pids": {"limit": 5}})
-    assert [(step.value, step.limit, step.optional) for step in steps] == [
+    assert [
+        (step.args[1] if step.name == "cgroup_write" else "", limit_of(step), is_optional(step)) for step in steps
+    ] == [
         ("+memory", "", True),
         ("+pids", "process limit", False),
         ("", "", False),
@@ -150,7 +167,7 @@ def test_swap_that_was_asked_for_is_needed():
     for host in (ON_V1, ON_V2):
         for memory, optional in (({"limit": GIB}, True), ({"limit": GIB, "swap": GIB}, False)):
             steps = cgroup_steps(host, "minibox-x", {"memory": memory})
-            assert [step.optional for step in steps if step.limit == "memory and swap limit"] == [optional]
+            assert [is_optional(step) for step in steps if limit_of(step) == "memory and swap limit"] == [optional]
 
 
 @pytest.mark.parametrize("memory", [{"swap": GIB}, {"limit": -1, "swap": GIB}, {"limit": GIB, "swap": GIB - 1}])
@@ -265,7 +282,7 @@ def test_device_rules_take_the_devices_hierarchy_or_a_filter():
         "echo 'c *:* m' > /cg/devices/minibox-x/devices.allow",
     ]
     last = cgroup_steps(ON_V2, "minibox-x", {"devices": rules})[-1]
-    assert (last.op, last.path, last.optional) == ("device_filter", "/cg/minibox-x", False)
+    assert (last.name, last.args[0], is_optional(last)) == ("device_filter", "/cg/minibox-x", False)
     assert shell(ON_V2, {"devices": rules}, devices=False) == shell(ON_V2, {})
     assert shell(ON_V1, {"devices": [{"allow": True, "access": "rwm"}]}) == shell(ON_V1, {})  # --privileged
 
@@ -317,8 +334,10 @@ ALL_OF_V1 = CgroupHost("v1", {**V1, **{name: f"/cg/{name}" for name in ("net_cls
 
 
 def test_every_field_of_linux_resources_on_v1():
-    steps = [step for step in cgroup_steps(ALL_OF_V1, "minibox-x", EVERY_LIMIT) if step.op == "write"]
-    assert [f"{step.path.removeprefix('/cg/').replace('/minibox-x/', ' ')}={step.value}" for step in steps] == [
+    steps = written(cgroup_steps(ALL_OF_V1, "minibox-x", EVERY_LIMIT))
+    assert [
+        f"{str(step.args[0]).removeprefix('/cg/').replace('/minibox-x/', ' ')}={step.args[1]!s}" for step in steps
+    ] == [
         f"memory memory.limit_in_bytes={GIB}",
         f"memory memory.memsw.limit_in_bytes={GIB}",
         "memory memory.soft_limit_in_bytes=5",
@@ -362,8 +381,8 @@ def test_every_field_that_v2_knows():
     asked["blockIO"]["weightDevice"] = [{"major": 8, "minor": 0, "weight": 1000}]
     del asked["network"]
     host = CgroupHost("v2", {}, (), "/cg", (*ALL_V2, "rdma"), (*ALL_V2, "rdma"))
-    steps = [step for step in cgroup_steps(host, "minibox-x", asked) if step.op == "write"]
-    assert [f"{step.path.removeprefix('/cg/minibox-x/')}={step.value}" for step in steps] == [
+    steps = written(cgroup_steps(host, "minibox-x", asked))
+    assert [f"{str(step.args[0]).removeprefix('/cg/minibox-x/')}={step.args[1]!s}" for step in steps] == [
         f"memory.max={GIB}",
         "memory.swap.max=0",
         "memory.low=5",
@@ -385,13 +404,13 @@ def test_every_field_that_v2_knows():
         "rdma.max=mlx5_1 hca_handle=3 hca_object=0",
         "rdma.max=mlx4_0 hca_object=9",
     ]
-    assert [step.other[1] for step in steps if step.other[0]] == ["1", "8:0 10000"], "of io.weight"
-    assert all(step.other[0] in ("", "/cg/minibox-x/io.weight") for step in steps)
+    assert [step.args[5] for step in steps if step.args[4]] == ["1", "8:0 10000"], "of io.weight"
+    assert all(step.args[4] in ("", "/cg/minibox-x/io.weight") for step in steps)
 
 
 def test_out_of_idle_comes_before_a_weight():
     steps = cgroup_steps(ON_V2, "minibox-x", {"cpu": {"shares": 1024, "idle": 0}})
-    assert [step.value for step in steps if step.controller == "cpu"] == ["+cpu", "0", "100"]
+    assert [step.args[1] for step in written(steps) if controller_of(step) == "cpu"] == ["+cpu", "0", "100"]
 
 
 NOBODY = 65534
@@ -466,8 +485,8 @@ def test_one_that_makes_cgroups_has_one_in_every_hierarchy():
     host = CgroupHost("hybrid", V1, v2_parent="/cg/unified", named={"name=systemd": "/cg/systemd"})
     every = {f"{parent}/minibox-x" for parent in (*V1.values(), "/cg/systemd", "/cg/unified")}
     steps = cgroup_steps(host, "minibox-x", {}, in_all=True)
-    assert {step.path for step in steps if step.op == "mkdir"} == every
+    assert set(made(steps)) == every
     group = planned(host, "minibox-x", steps)
     assert set(group.directories) == every and group.v1["name=systemd"] == "/cg/systemd/minibox-x"
     few = cgroup_steps(host, "minibox-x", {})
-    assert [step.path for step in few if step.op == "mkdir"] == ["/cg/unified/minibox-x", "/cg/memory/minibox-x"]
+    assert made(few) == ["/cg/unified/minibox-x", "/cg/memory/minibox-x"]

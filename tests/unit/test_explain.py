@@ -13,35 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibox.engine.start import Execution
+from minibox.engine.steps import STEPS
+from minibox.engine.undo import UNDO
 from minibox.linux.process import signatures
 from minibox.plan import operations as op
 from minibox.plan.explain import WORDS, arguments, clone_error, describe, rows, step_error, trace_rows
 from minibox.plan.operations import Op
+from minibox.plan.parent import OPERATIONS, undo_of
 from minibox.plan.shell import COMMANDS, command, quote
 
 SIGNATURES = signatures()
-PARENTS = (
-    "create_cgroup",
-    "clone",
-    "clone_mounter",
-    "join_cgroup",
-    "write_id_maps",
-    "oom_score_adj",
-    "network",
-    "reserve_ports",
-    "publish",
-    "run_hooks",
-    "take_root",
-    "take_sibling",
-    "make_userns",
-    "take_terminal",
-    "send",
-)
 CONSTRUCTORS = {
     name.rstrip("_"): made
     for name, made in vars(op).items()
-    if inspect.isfunction(made) and made.__module__ == op.__name__ and name not in ("parent", "by_mounter", "record")
+    if inspect.isfunction(made) and made.__module__ == op.__name__ and name != "by_mounter"
 }
 VALUES: dict[str, Any] = {
     "int": 3,
@@ -70,7 +55,7 @@ def test_every_operation_of_the_interpreter_has_words_for_each_argument():
         _, page, names = WORDS[name]
         assert len(names.split()) == len(kinds), name
         assert re.fullmatch(r"[a-z0-9_-]+\([1-9]\)", page), name
-    assert set(WORDS) == {*SIGNATURES, *PARENTS}
+    assert set(WORDS) == {*SIGNATURES, *OPERATIONS}
 
 
 def test_words_name_their_own_arguments_only():
@@ -86,10 +71,41 @@ def test_every_operation_that_is_made_has_as_many_arguments_as_the_interpreter_t
     assert set(SIGNATURES) - set(CONSTRUCTORS) <= {"setns"}  # for lessons
 
 
-def test_the_parents_steps_are_methods_of_the_execution():
-    for name in PARENTS:
-        method = inspect.signature(getattr(Execution, f"_{name}"))
-        assert len(method.parameters) - 1 == len(WORDS[name][2].split()), name
+KINDS: dict[str, Any] = {"u": 3, "s": "/a b/c", "z": None, "b": b"12345678", "v": ("a:/b c", "d=1")}
+
+
+def parents_example(name: str) -> Op:
+    """An operation of the parent's, of plain values."""
+    return Op(name, tuple(KINDS[kind] for kind in OPERATIONS[name][1]), "because", op.PARENT)
+
+
+def test_every_operation_of_the_parents_is_executed_or_undoes_one():
+    assert {*STEPS, *UNDO} == set(OPERATIONS) and not {*STEPS} & {*UNDO}
+    assert {undo.name for name in STEPS if (undo := undo_of(parents_example(name)))} | {"unmount_root"} == set(UNDO)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_of_the_parents_takes_its_arguments(name: str):
+    arguments_, kinds, words, page, _, undo = OPERATIONS[name]
+    assert len(arguments_.split()) == len(kinds) <= 7 and set(kinds) <= set(KINDS)
+    assert set(undo.split()[1:]) <= set(arguments_.split()) and set(undo.split()[:1]) <= set(UNDO)
+    assert re.fullmatch(r"([\w.-]+\([1-9]\))?", page) and words
+    function = {**STEPS, **UNDO}[name]
+    given = [*(["execution"] if name in STEPS else []), *kinds]
+    inspect.signature(function).bind(*given)
+    undone = undo_of(parents_example(name))
+    assert undone is None or len(undone.args) == len(OPERATIONS[undone.name][1])
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_of_the_parents_can_be_told_in_words_and_in_shell(name: str):
+    step = parents_example(name)
+    if name in ("make_userns", "send"):
+        step = Op(name, (op.TAG_GO if name == "send" else op.FIRST_USERNS, *step.args[1:]), "", op.PARENT)
+    words = describe(step)
+    assert words and "{" not in words and list(arguments(step)) == OPERATIONS[name][0].split()
+    shell = command(step)
+    assert shell is None or subprocess.run(["sh", "-n", "-c", shell], capture_output=True).returncode == 0, shell
 
 
 @pytest.mark.parametrize("name", CONSTRUCTORS)
@@ -173,7 +189,9 @@ def test_a_refused_clone_says_what_to_do(number: int):
 def test_rows_are_numbered_from_one():
     from minibox.plan.compiler import Plan
 
-    plan = Plan((op.parent("clone", 0x20000, why="a"), op.by_mounter(op.setsid("b")), op.chdir("/", "c")), 0x20000)
+    plan = Plan(
+        (Op("clone", (0x20000, (), 1), "a", op.PARENT), op.by_mounter(op.setsid("b")), op.chdir("/", "c")), 0x20000
+    )
     found = rows(plan)
     assert [(row["index"], row["actor"], row["operation"], row["why"]) for row in found] == [
         (1, "parent", "clone", "a"), (2, "mounter", "setsid", "b"), (3, "init", "chdir", "c"),

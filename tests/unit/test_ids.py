@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minibox.engine import ids
-from minibox.engine.ids import FIRST_ID, RANGE, SLOTS, lease_range, release_range, single
+from minibox.engine.ids import FIRST_ID, RANGE, SLOTS, lease_of, lease_range, release_slot
 from minibox.errors import MiniboxError
+from minibox.plan.namespaces import has_one_group as single
 
 ID = "0123456789abcdef" * 4
 SAME_SLOT = "0129" + "0" * 60
@@ -35,22 +36,22 @@ def test_ranges_do_not_overlap_and_stay_below_2_to_the_31(tmp_path: Path):
 def test_a_range_is_given_back(tmp_path: Path):
     mine, other = first_of(tmp_path, ID), first_of(tmp_path, SAME_SLOT)
     assert mine != other
-    release_range(str(tmp_path), ID)
+    release_slot(lease_of(str(tmp_path), ID), ID)
     assert first_of(tmp_path, SAME_SLOT[:4] + "1" * 60) == mine
-    release_range(str(tmp_path), SAME_SLOT)
-    release_range(str(tmp_path), SAME_SLOT)  # none is fine
+    release_slot(lease_of(str(tmp_path), SAME_SLOT), SAME_SLOT)
+    release_slot(lease_of(str(tmp_path), SAME_SLOT), SAME_SLOT)  # none is fine
     assert len(os.listdir(tmp_path / "ids")) == 1
 
 
 def test_a_release_finds_a_lease_that_had_to_move(tmp_path: Path):
     first_of(tmp_path, ID)
     first_of(tmp_path, SAME_SLOT)
-    release_range(str(tmp_path), SAME_SLOT)
+    release_slot(lease_of(str(tmp_path), SAME_SLOT), SAME_SLOT)
     assert [os.readlink(tmp_path / "ids" / slot) for slot in os.listdir(tmp_path / "ids")] == [ID]
 
 
 def test_nothing_to_release_at_first(tmp_path: Path):
-    release_range(str(tmp_path), ID)
+    release_slot(lease_of(str(tmp_path), ID), ID)
 
 
 def test_when_all_are_taken_it_says_so(tmp_path: Path):

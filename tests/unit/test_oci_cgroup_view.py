@@ -12,7 +12,7 @@ V1 = {"cpu": "/cg/cpu,cpuacct/a/b", "cpuacct": "/cg/cpu,cpuacct/a/b", "name=syst
 
 def plan(mode: str) -> GroupPlan:
     v1 = V1 if mode != "v2" else {}
-    return GroupPlan(CgroupHost(mode, v1), Cgroup("b", v1, "/cg/unified/a/b"), lambda: Cgroup("b", {}, ""))
+    return GroupPlan(CgroupHost(mode, v1), Cgroup("b", v1, "/cg/unified/a/b"))
 
 
 @pytest.mark.parametrize("mode", ["v1", "hybrid"])

@@ -113,7 +113,7 @@ def test_memory_policies_that_mean_nothing(policy: Any, says: str):
 
 def test_processors_of_an_exec():
     process: Any = {"cwd": "/", "args": ["a"], "execCPUAffinity": {"initial": "0-1", "final": "64,2"}}
-    steps = [(step.name, *step.args) for step in compile_exec(process, Joined(0), Start(cgroup_tasks=("/a",))).ops]
+    steps = [(step.name, *step.args) for step in compile_exec(process, Joined(0), Start(cgroups=("memory:/a",))).ops]
     at = steps.index(("write_fd", op.FIRST_CGROUP, b"0"))
     assert steps[at - 1] == ("cpu_affinity", (3).to_bytes(8, "little"))
     assert steps[at + 1] == ("cpu_affinity", (1 << 64 | 4).to_bytes(16, "little"))

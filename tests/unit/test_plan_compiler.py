@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from minibox.errors import ConfigError
+from minibox.linux.cgroup.steps import mkdir, write
 from minibox.plan import operations as op
+from minibox.plan import parent
 from minibox.plan.compiler import Plan, compile_plan
 from minibox.plan.disk import Disk
 from minibox.plan.namespaces import NAMESPACES
@@ -45,6 +47,10 @@ SPEC: Any = {
 ROOTFS = Rootfs("/c", ("/l/b", "/l/a"), volatile=True)
 FILTER = b"\0" * 8
 PRIVATE = op.MS_REC | op.MS_PRIVATE
+
+ON_BRIDGE = parent.on_bridge(
+    "minibox0", "10.0.0.1", "10.0.0.0/24", veth="mbv1", interface="eth0", address="10.0.0.7", mac="02:6d:0a:00:00:07", internal=False
+)  # fmt: skip
 
 # ---- exact plans --------------------------------------------------------------------------------
 
@@ -146,14 +152,25 @@ def with_user_namespace(*mappings: tuple[int, int, int]) -> Any:
 
 
 def test_plan_in_the_hosts_user_namespace():
-    plan = compile_plan(SPEC, ROOTFS, Start(cgroup="minibox-x", seccomp=FILTER, network="bridge"))
+    group = (mkdir("/cg/minibox-x"), write("/cg/minibox-x/pids.max", "5", "process limit"))
+    wiring = tuple(ON_BRIDGE)
+    start = Start(cgroup_steps=group, cgroups=(":/cg/minibox-x",), seccomp=FILTER, network=wiring)
+    plan = compile_plan(SPEC, ROOTFS, start)
     flags = sum(NAMESPACES[kind] for kind in ("pid", "mount", "uts", "ipc", "network"))
     assert plan.flags == flags  # the cgroup namespace waits until the process is in its cgroup
     assert of(plan, PARENT) == [
-        ("create_cgroup", "minibox-x"),
-        ("clone", flags),
+        ("cgroup_mkdir", "/cg/minibox-x", "", 0),
+        ("cgroup_write", "/cg/minibox-x/pids.max", "5", "process limit", 0, "", ""),
+        ("clone", flags, (":/cg/minibox-x",), 1),
         ("send", op.TAG_IDENTITY),
-        ("network", "bridge"),
+        ("forward_ipv4",),
+        ("bridge_rules", "minibox0", "10.0.0.0/24"),
+        ("add_bridge", "minibox0", "10.0.0.1", 24),
+        ("add_veth", "mbv1", "minibox0", "eth0", "02:6d:0a:00:00:07"),
+        ("add_address", "eth0", "10.0.0.7", 24),
+        ("set_up", "eth0"),
+        ("add_route", "eth0", "10.0.0.1"),
+        ("await_rules", "minibox0"),
         ("send", op.TAG_GO),
     ]
     assert of(plan, MOUNTER) == []
@@ -173,10 +190,19 @@ def test_plan_in_the_hosts_user_namespace():
 
 
 def test_ports_are_taken_before_anything_is_made_and_lead_to_what_is_wired():
-    ports = ("0.0.0.0:8080->80/tcp",)
-    steps = of(compile_plan(SPEC, ROOTFS, Start(network="bridge", ports=ports)), PARENT)
-    assert steps[0] == ("reserve_ports", ports)
-    assert steps[-3:] == [("network", "bridge"), ("publish", ports), ("send", op.TAG_GO)]
+    port = parent.reserve_port("tcp", "0.0.0.0", 8080, 8080, 80)
+    led = parent.publish("minibox-x", "minibox0", "10.0.0.7", "10.0.0.0/24", [("tcp", "0.0.0.0", 8080, 80)])
+    start = Start(network=tuple(ON_BRIDGE), ports=(port,), published=(*led, parent.hairpin("mbv1")))
+    steps = of(compile_plan(SPEC, ROOTFS, start), PARENT)
+    assert steps[0] == ("reserve_port", "tcp", "0.0.0.0", 8080, 8080, 80)
+    assert steps[-6:] == [
+        ("await_rules", "minibox0"),
+        ("publish_begin", "minibox-x", "minibox0", "10.0.0.7", "10.0.0.0/24"),
+        ("publish_port", "minibox-x", "tcp", "0.0.0.0", 8080, 80, "10.0.0.7"),
+        ("publish_end", "minibox-x", "minibox0"),
+        ("hairpin", "mbv1"),
+        ("send", op.TAG_GO),
+    ]
 
 
 def test_plan_with_id_mapped_layers():
@@ -185,8 +211,9 @@ def test_plan_with_id_mapped_layers():
     plan = compile_plan(spec, ROOTFS, Start(id_mapped=True, seccomp=FILTER))
     flags = sum(NAMESPACES[kind] for kind in ("pid", "mount", "uts", "ipc", "network", "user"))
     assert of(plan, PARENT) == [
-        ("clone", flags),
-        ("write_id_maps",),
+        ("clone", flags, (), 1),
+        ("write_uid_map", ("0 70000 65536",), None),
+        ("write_gid_map", ("0 70000 65536",), None),
         ("send", op.TAG_IDENTITY),
         ("clone_mounter", NAMESPACES["mount"] | CLONE_VM),
         ("send", op.TAG_GO),
@@ -230,8 +257,11 @@ def test_plan_of_an_ordinary_user_with_one_id():
     """No group can be changed, and the overlay's marks are in user attributes."""
     spec = with_user_namespace((0, 1000, 1))
     spec["process"]["noNewPrivileges"] = True
-    plan = compile_plan(spec, Rootfs("/c", ("/l/b", "/l/a"), userxattr=True), Start(setgroups=False, seccomp=FILTER))
-    assert [step[0] for step in of(plan, PARENT)] == ["clone", "write_id_maps", "send", "send"]
+    start = Start(setgroups=False, seccomp=FILTER, ordinary=True)
+    plan = compile_plan(spec, Rootfs("/c", ("/l/b", "/l/a"), userxattr=True), start)
+    assert [step[0] for step in of(plan, PARENT)] == [
+        "clone", "deny_setgroups", "write_uid_map", "write_gid_map", "send", "send",
+    ]  # fmt: skip
     assert of(plan, INIT) == [
         ("die_with_parent", op.STATUS),
         ("wait", op.STATUS, op.TAG_IDENTITY),
@@ -338,7 +368,7 @@ def test_plan_of_a_terminal():
 
 
 def test_v1_cgroups_are_entered_before_their_namespace():
-    plan = compile_plan(SPEC, ROOTFS, Start(cgroup="x", cgroup_tasks=("/cg/memory/x", "/cg/pids/x")))
+    plan = compile_plan(SPEC, ROOTFS, Start(cgroups=("memory:/cg/memory/x", "pids:/cg/pids/x")))
     init = of(plan, INIT)
     at = init.index(("unshare", NAMESPACES["cgroup"]))
     assert init[at - 2 : at] == [("write_fd", op.FIRST_CGROUP, b"0"), ("write_fd", op.FIRST_CGROUP + 1, b"0")]

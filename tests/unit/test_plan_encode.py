@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from minibox._native import ffi, lib
 from minibox.errors import UsageError
 from minibox.linux.process import signatures
 from minibox.plan import operations as op
-from minibox.plan.encode import encode
+from minibox.plan import parent
+from minibox.plan.encode import HEAD, OP, encode
 from minibox.plan.operations import HOST, NONE, Op
 
 SIGNATURES = signatures()
@@ -132,3 +134,47 @@ def test_a_slot_too_many_and_an_operation_too_many_are_refused():
 def test_a_wrong_number_of_arguments_is_a_mistake_of_ours():
     with pytest.raises(TypeError, match="mkdir takes 3"):
         encode([Op("mkdir", (HOST, "/"), "")], SIGNATURES)
+
+
+# ---- the parent's ---------------------------------------------------------------------------------
+
+
+def decoded(buffer: bytes, signatures_: dict[str, tuple[int, str]]) -> list[Op]:
+    """The operations of an encoded plan, by their kinds."""
+    by_code = {code: (name, kinds) for name, (code, kinds) in signatures_.items()}
+    _, count, _ = HEAD.unpack_from(buffer)
+    blob = buffer[HEAD.size + count * OP.size :]
+
+    def text(offset: int) -> str:
+        return os.fsdecode(blob[offset : blob.index(b"\0", offset)])
+
+    def value(kind: str, word: int) -> Any:
+        if kind == "u":
+            return word
+        if kind == "b":
+            return bytes(blob[word & 0xFFFFFFFF : (word & 0xFFFFFFFF) + (word >> 32)])
+        if kind == "v" and word != op.NONE:
+            (length,) = struct.unpack_from("=Q", blob, word)
+            return tuple(map(text, struct.unpack_from(f"={length}Q", blob, word + 8)))
+        return None if word == op.NONE else text(word)
+
+    found = []
+    for number in range(count):
+        code, *words = OP.unpack_from(buffer, HEAD.size + number * OP.size)
+        name, kinds = by_code[code]
+        found.append(Op(name, tuple(map(value, kinds, words)), "", op.PARENT))
+    return found
+
+
+EXAMPLES: dict[str, Any] = {"u": 1 << 40, "s": "/a b", "z": None, "b": b"\0a", "v": ("a:/b", "")}
+
+
+@pytest.mark.parametrize("none", [True, False])
+def test_each_operation_of_the_parents_goes_into_the_buffer_and_comes_out(none: bool):
+    steps = [
+        Op(name, tuple("" if kind == "z" and not none else EXAMPLES[kind] for kind in row[1]), "", op.PARENT)
+        for name, row in parent.OPERATIONS.items()
+    ]
+    both = {**signatures(), **parent.signatures()}
+    assert len({code for code, _ in both.values()}) == len(both)
+    assert decoded(bytes(encode(steps, both)), both) == steps

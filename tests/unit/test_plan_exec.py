@@ -9,6 +9,7 @@ import pytest
 from minibox.plan import operations as op
 from minibox.plan.exec import Joined, compile_exec
 from minibox.plan.namespaces import NAMESPACES
+from minibox.plan.parent import systemd_attach
 from minibox.plan.start import Start
 
 PROCESS: Any = {
@@ -27,9 +28,9 @@ def names(joined, start=None):
 
 
 def test_all_steps_in_order():
-    start = Start(seccomp=bytes(8), cgroup_tasks=("/a", "/b"))
+    start = Start(seccomp=bytes(8), cgroups=("memory:/a", "pids:/b"))
     assert names(Joined(ALL), start) == [
-        "clone", "die_with_parent", "write_fd", "write_fd", "undumpable", "setns", "clone_sibling",
+        "clone_further", "die_with_parent", "write_fd", "write_fd", "undumpable", "setns", "clone_sibling",
         "setgroups", "setresgid", "setresuid", "setsid", "session_keyring", "stdio",
         "umask", "chdir", "cap_bounding", "setgroups", "setresgid", "setresuid",
         "die_with_parent", "close_fds", "capset", "no_new_privs", "seccomp", "exec",
@@ -37,12 +38,14 @@ def test_all_steps_in_order():
 
 
 def test_it_waits_until_systemd_has_moved_it():
-    found = names(Joined(0), Start(cgroup="a.scope", cgroup_joined=True))
-    assert found[:5] == ["clone", "die_with_parent", "wait", "join_cgroup", "send"]
+    found = names(
+        Joined(0), Start(cgroups=(":/s/a.scope",), cgroup_joins=(systemd_attach("a.scope", "/a", "/s/a.scope/a"),))
+    )
+    assert found[:5] == ["clone_further", "die_with_parent", "wait", "systemd_attach", "send"]
 
 
 def test_it_hides_and_enters_its_cgroup_before_it_is_seen_inside():
-    found = names(Joined(ALL), Start(cgroup_tasks=("/a",)))
+    found = names(Joined(ALL), Start(cgroups=("memory:/a",)))
     assert found.index("write_fd") < found.index("undumpable") < found.index("setns")
 
 

@@ -9,12 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minibox.engine.host_facts import HostFacts
-from minibox.engine.ids import IdMappings, single
+from minibox.engine.ids import IdMappings
 from minibox.engine.options import RunOptions
 from minibox.engine.spec import make_spec
 from minibox.engine.volumes import user_mounts
+from minibox.linux.cgroup.steps import mkdir
 from minibox.plan import operations as op
+from minibox.plan import parent
 from minibox.plan.compiler import Plan, compile_plan
+from minibox.plan.namespaces import has_one_group
 from minibox.plan.operations import HOST, INIT, MOUNTER, PARENT, Op
 from minibox.plan.rootfs import Rootfs
 from minibox.plan.start import Start
@@ -35,6 +38,11 @@ MAPPINGS = {
     "range": id_mappings(70000, 65536),
     "single": id_mappings(1000, 1),
 }
+
+
+ON_BRIDGE = parent.on_bridge(
+    "b", "10.0.0.1", "10.0.0.0/24", veth="v", interface="eth0", address="10.0.0.7", mac="02:00:00:00:00:07", internal=False
+)  # fmt: skip
 
 
 @st.composite
@@ -70,13 +78,13 @@ def plans(draw: st.DrawFn) -> tuple[Plan, Any, Start]:
     )  # fmt: skip
     start = Start(
         id_mapped=mode == "range",
-        setgroups=not (ids and single(spec)),
+        setgroups=not (ids and has_one_group(spec)),
         seccomp=draw(st.sampled_from([b"", FILTER])),
-        cgroup="minibox-x",
-        cgroup_tasks=draw(st.sampled_from([(), ("/cg/memory/x",)])),
+        cgroup_steps=(mkdir("/cg/minibox-x"),),
+        cgroups=draw(st.sampled_from([(":/cg/x",), ("memory:/cg/memory/x",)])),
         cgroup_mounts=(("", "cgroup2", ""),),
         terminal=(24, 80) if options.tty else None,
-        network=draw(st.sampled_from(["", "bridge"])),
+        network=draw(st.sampled_from([(), tuple(ON_BRIDGE)])),
     )
     layers = tuple(f"/l/{n}" for n in range(draw(st.integers(1, 5))))
     return compile_plan(spec, Rootfs("/c", layers), start), spec, start
@@ -167,8 +175,8 @@ def test_parent_and_children_never_wait_for_each_other_in_vain(made: tuple[Plan,
     assert [step.args[1] for step in plan.of(INIT) if step.name == "recv_fd"] == handed
     names = [step.name for step in plan.ops]
     if plan.of(MOUNTER):  # it needs the user namespace, whose maps must be there
-        assert names.index("write_id_maps") < names.index("clone_mounter") < plan.ops.index(plan.of(MOUNTER)[0])
-    assert names.index("create_cgroup") < names.index("clone")
+        assert names.index("write_uid_map") < names.index("clone_mounter") < plan.ops.index(plan.of(MOUNTER)[0])
+    assert names.index("cgroup_mkdir") < names.index("clone")
     user = any(namespace["type"] == "user" for namespace in spec["linux"]["namespaces"])
-    assert ("write_id_maps" in names) is user
+    assert ("write_uid_map" in names) is user
     assert not any(step.name in ("mount_overlay", "set_fs_ids") for step in plan.of(INIT)) or not plan.of(MOUNTER)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 from errno import EBADF
+from functools import partial
 from time import time_ns
 
 from minibox.base.files import replace_file
-from minibox.engine import gate, ids
+from minibox.engine import gate, steps
 from minibox.engine.oci import group, notify, state
 from minibox.engine.oci.annotations import filter_of, ignored_annotations, keeps_groups
 from minibox.engine.oci.bundle import read_bundle
 from minibox.engine.oci.console import Receiver
-from minibox.engine.oci.life import Ready, undo_mounts
+from minibox.engine.oci.life import Ready
 from minibox.engine.oci.state import Container
 from minibox.engine.roots import default_root
 from minibox.engine.start import ExecFailed, Execution, Resources
+from minibox.engine.undo import fields_of
 from minibox.errors import MiniboxError, UsageError, kernel_says
 from minibox.linux import launcher
 from minibox.linux.capabilities import unknown
 from minibox.plan import operations as op
 from minibox.plan.compiler import compile_plan
 from minibox.plan.mounts import ignored
-from minibox.plan.namespaces import joined, net_devices, on_host, shares_mounts
+from minibox.plan.namespaces import has_one_group, on_host, shares_mounts
+from minibox.plan.parent import undo_list
 from minibox.plan.rootfs import Rootfs
 from minibox.plan.start import Start
 from minibox.record import record
@@ -32,11 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from minibox.engine.start import Init
     from minibox.linux.cgroup import Cgroup
-    from minibox.network.devices import Moved
     from minibox.oci.runtime import Process, Spec
     from minibox.plan.compiler import Plan
+    from minibox.plan.operations import Op
 
 FIRST_PASSED = 3  # descriptors: those of $LISTEN_FDS, then those of --preserve-fds
 MASTER_NAME = "/dev/pts/ptmx"
@@ -114,8 +116,6 @@ class Creation:
         self.container = Container.new(options.root, container_id)
         self.execution: Execution | None = None
         self.ready: Ready | None = None  # of one that doesn't wait for `start`
-        self._group: Cgroup | None = None
-        self._devices: Moved | None = None
         self._hook_outputs = -1, -1
         self._done = self._has_spec = False
 
@@ -154,7 +154,7 @@ class Creation:
         planned = group.plan_group(
             self.spec,
             container.id,
-            _owner(self.spec)[0],
+            _owner(self.spec),
             by_systemd=options.systemd_cgroup,
             rootless=rootless or state.is_rootless(),
         )
@@ -165,9 +165,12 @@ class Creation:
             setgroups=_may_set_groups(self.spec) and not keeps_groups(self.spec),
             seccomp=seccomp,
             seccomp_flags=seccomp_flags,
-            cgroup=planned.group.name if planned.group.directories else "",
-            cgroup_tasks=() if planned.group.joined else planned.group.v1_directories,
-            cgroup_joined=planned.group.joined,
+            listener=listener_of(self.spec),
+            ordinary=os.geteuid() != 0,
+            cgroup_steps=planned.steps,
+            # Of one that systemd makes, what is in it is not ours to end before it is made.
+            cgroups=() if planned.joins else planned.group.labels,
+            cgroup_joins=planned.joins,
             cgroup_mounts=group.shown(
                 planned, own_view=any(each["type"] == "cgroup" for each in self.spec["linux"].get("namespaces", ()))
             ),
@@ -182,6 +185,7 @@ class Creation:
         follows = linux.get("rootfsPropagation", "").endswith("slave")
         plan = compile_plan(self.spec, Rootfs(path=self._bundle.rootfs, follows=follows), start)
         behind = [step.name for step in plan.of(op.INIT)]
+        _refuse_frozen(planned.group.nearest())
         container.write(
             ociVersion=state.VERSION,
             id=container.id,
@@ -194,6 +198,7 @@ class Creation:
             systemd=options.systemd_cgroup,
             hooks=sorted(self.spec.get("hooks", {})),
             steps=behind,
+            undo=fields_of(undo_list(plan.ops)),
         )
         container.write_spec(self.spec)
         self._has_spec = True
@@ -209,23 +214,17 @@ class Creation:
             self.execution = execution = Execution(
                 plan,
                 Resources(
-                    spec=self.spec,
                     streams=standard_streams(self.spec["process"].get("terminal", False)),
-                    owner=_owner(self.spec),
-                    make_cgroup=lambda: self._make_group(planned),
-                    write_id_maps=ids.write_id_maps,
-                    wire=self._wire,
-                    run_hooks=self._run_hooks,
-                    still_waiting=self._still_waiting,
+                    group=planned.group if planned.group.directories else None,
+                    state=self._hook_state,
+                    noted=self._noted,
+                    still_waiting=partial(_refuse_frozen, planned.group),
                     hook_outputs=self._hook_outputs,
-                    hook_state=self._hook_state,
-                    take_listener=self._take_listener,
-                    note_root=self._note_root,
                     gate=files,
                     kept_fds=self._kept,
                 ),
             )
-            execution.run()
+            steps.run(execution)
         except ExecFailed as error:
             from minibox.engine.oci.command import failed_command
 
@@ -242,25 +241,6 @@ class Creation:
             check_command(process, init.pid)
         container.write(pid=init.pid, startTime=state.start_time(init.pid))
 
-    def _make_group(self, planned: group.GroupPlan) -> Cgroup:
-        """From here on it is ours to remove, and not before: another container may be in it."""
-        _refuse_frozen(planned.group.nearest())
-        self._group = planned.make()
-        return self._group
-
-    def _still_waiting(self) -> None:
-        """Its process may be in a cgroup that was frozen since."""
-        if self._group:
-            _refuse_frozen(self._group)
-
-    def _wire(self, init: Init) -> None:
-        """Move the host's network devices, where a Spec has some: nothing else is wired here."""
-        from minibox.network.devices import Moved
-
-        # Which namespace a process joins by itself, it may not have joined yet.
-        netns = joined(self.spec).get("network", f"/proc/{init.pid}/ns/net")
-        self._devices = Moved(net_devices(self.spec), netns)
-
     def _open_hook_outputs(self) -> tuple[int, int]:
         """Also where all hooks are run by this process: a start without a place for what they say is none."""
         if not any(self.spec.get("hooks", {}).values()):
@@ -269,22 +249,12 @@ class Creation:
 
         return open_outputs(state.oci_state(self.container, state.CREATING))
 
-    def _run_hooks(self, pid: int) -> None:
-        from minibox.engine.hooks import run_hooks
-
-        found = self._hook_state(pid, state.CREATING)
-        run_hooks("prestart", self.spec["hooks"].get("prestart", ()), found)
-        run_hooks("createRuntime", self.spec["hooks"].get("createRuntime", ()), found)
-
-    def _take_listener(self, pid: int, fd: int) -> None:
-        from minibox.engine.oci.listener import hand_on
-
-        hand_on(self.spec["linux"]["seccomp"], pid, self._hook_state(pid, state.CREATING), fd)
-
-    def _note_root(self, pid: int, fd: int) -> None:
-        from minibox.engine.oci.shared_mounts import note_root
-
-        note_root(self.container, self.spec, pid, fd)
+    def _noted(self, step: Op) -> None:
+        """Which mount is its root in a mount namespace that others are in."""
+        rootfs, path, dev, ino, mount = step.args
+        shared = {"path": path or "", "dev": dev, "ino": ino, "mount": mount}
+        undone = [*self.container.fields["undo"], *fields_of([step])]
+        self.container.write(**{state.SHARED_ROOT: shared, "undo": undone})
 
     def _hook_state(self, pid: int, status: str) -> dict[str, Any]:
         return {**state.oci_state(self.container, status), "pid": pid}
@@ -299,8 +269,6 @@ class Creation:
             self._receivers[options.pidfd_socket].send("pidfd", execution.init.pidfd)
         write_pid_file(options.pid_file, execution.init.pid)
         self._done = True
-        if self._devices:
-            self._devices.close()
         if options.detach:
             execution.release()
             launcher.end_all()  # its parent; who is next in line is to hear how it ends
@@ -309,15 +277,8 @@ class Creation:
     def _undo(self) -> None:
         """Nothing is left: no process, no cgroup, no state."""
         try:
-            if self._devices:
-                self._devices.back()
-            if self._group and self._group.directories and self._group.is_made:
-                self._group.kill()  # first: a process that is frozen has no end that could be waited for
-            if self.execution:
-                self.execution.close()
-            if self._group and self._group.directories and self._group.is_made:
-                self._group.remove()
-            undo_mounts(self.container, self._options.note)
+            if self.execution and (failure := steps.unwind(self.execution)):
+                self._options.note(str(failure))
             if self._has_spec:
                 from minibox.engine.oci.life import stopped
 
@@ -391,10 +352,17 @@ def _refuse_frozen(group: Cgroup) -> None:
         raise MiniboxError("container's cgroup unexpectedly frozen", "thaw it, or the one above it, first")
 
 
+def listener_of(spec: Spec) -> tuple[str, str | None] | None:
+    """Who gets the listener of its filter, and what he is told with it; None where there is none."""
+    seccomp = spec["linux"].get("seccomp")
+    path = seccomp.get("listenerPath") if seccomp else None
+    return (path, seccomp.get("listenerMetadata")) if seccomp and path else None
+
+
 def _may_set_groups(spec: Spec) -> bool:
     """setgroups(2) is denied in a user namespace to which an ordinary user has mapped his own group alone."""
     linux = spec["linux"]
-    if os.geteuid() and linux.get("gidMappings") and ids.single(spec):
+    if os.geteuid() and linux.get("gidMappings") and has_one_group(spec):
         return False
     try:
         with open("/proc/self/setgroups", "rb", 0) as file:
@@ -403,13 +371,9 @@ def _may_set_groups(spec: Spec) -> bool:
         return True
 
 
-def _owner(spec: Spec) -> tuple[int, int]:
-    """The host's ids of the container's process."""
-    user, linux = spec["process"]["user"], spec["linux"]
-    return (
-        on_host(user["uid"], linux.get("uidMappings", ())),
-        on_host(user["gid"], linux.get("gidMappings", ())),
-    )
+def _owner(spec: Spec) -> int:
+    """The host's id of the container's process."""
+    return on_host(spec["process"]["user"]["uid"], spec["linux"].get("uidMappings", ()))
 
 
 def _size(process: Process, otherwise: tuple[int, int]) -> tuple[int, int]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine import gate, ids, joined
+from minibox.engine import gate, joined, steps
 from minibox.engine.oci import state
 from minibox.engine.oci.annotations import filter_of, keeps_groups
 from minibox.engine.oci.bundle import check_process, read_process
 from minibox.engine.oci.command import check_command, failed_command, failed_step
 from minibox.engine.oci.console import Receiver
-from minibox.engine.oci.create import MASTER_NAME, passed_descriptors, standard_streams, write_pid_file
+from minibox.engine.oci.create import MASTER_NAME, listener_of, passed_descriptors, standard_streams, write_pid_file
 from minibox.engine.oci.life import Process as FirstProcess
 from minibox.engine.oci.state import PAUSED, STOPPED, Container
 from minibox.engine.roots import default_root
@@ -173,16 +173,15 @@ class _Exec:
         self._root_fd = -1
         if state.SHARED_ROOT in container.fields:
             self._root_fd = os.open(f"/proc/{first.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._seccomp = spec["linux"].get("seccomp")
         self._state = state.oci_state(container)
         seccomp, seccomp_flags = filter_of(spec, default_root(os.environ, int(state.is_rootless())))
         self._start = Start(
             setgroups=_may_set_groups(first.pid) and not keeps_groups(spec),
             seccomp=seccomp,
             seccomp_flags=seccomp_flags,
-            cgroup=self._group.name if self._group.directories else "",
-            cgroup_tasks=self._group.v1_directories,
-            cgroup_joined=self._group.joined,
+            listener=listener_of(spec),
+            cgroups=self._group.labels,
+            cgroup_joins=joined.joins(self._group),
             detached=True,
             gate=options.detach,
             kept_fds=len(self._kept),
@@ -231,14 +230,14 @@ class _Exec:
 
     def _leave(self, execution: Execution) -> None:
         """Make the process the caller's, and only then let it run: nobody else may hear how it ends."""
-        steps = [step.name for step in execution.plan.of(op.INIT)]
+        names = [step.name for step in execution.plan.of(op.INIT)]
         execution.release()
         launcher.end_all()
         failed = gate.open_gate(self._gate)
         if failed:
             if self._options.pid_file:
                 os.unlink(self._options.pid_file)
-            raise failed_step(steps, self._process, *failed)
+            raise failed_step(names, self._process, *failed)
 
     def _remove_gate(self) -> None:
         if os.path.isdir(self._gate):
@@ -262,39 +261,28 @@ class _Exec:
         if self._options.detach:
             os.mkdir(self._gate, 0o700)
             files = gate.make_gate(self._gate)
-        execution = Execution(
+        owner, _ = joined.owner(self._first.pid, self._process)
+        return Execution(
             compile_exec(
                 self._process,
-                Joined(joined.others(self._first.pid), chrooted=self._root_fd >= 0),
+                Joined(joined.others(self._first.pid), chrooted=self._root_fd >= 0, owner=owner),
                 replace(self._start, terminal=terminal),
             ),
             Resources(
-                spec={"ociVersion": ""},  # nothing of it is asked for
                 streams=standard_streams(terminal is not None),
-                owner=joined.owner(self._first.pid, self._process),
-                make_cgroup=lambda: self._group,
-                write_id_maps=ids.write_id_maps,
-                wire=lambda _: None,
+                group=self._group,
                 joined_pidfd=self._first.pidfd,
                 joined_pid=0 if self._options.cgroups else self._first.pid,
                 joined_root=self._root_fd,
-                take_listener=self._take_listener,
+                state=lambda pid, status: self._state,
                 gate=files,
                 kept_fds=self._kept,
             ),
         )
-        execution.cgroup = self._group
-        return execution
-
-    def _take_listener(self, pid: int, fd: int) -> None:
-        from minibox.engine.oci.listener import hand_on
-
-        assert self._seccomp
-        hand_on(self._seccomp, pid, self._state, fd)
 
     def _execute(self, execution: Execution) -> None:
         try:
-            execution.run()
+            steps.run(execution)
         except ExecFailed as error:
             raise failed_command(self._process, error.errno) from None
         finally:
@@ -327,9 +315,9 @@ def below(group: Cgroup, places: tuple[str, ...]) -> Cgroup:
 
 def _by_systemd(scope: str, group: Cgroup) -> Cgroup:
     """A cgroup in a scope of the user's systemd, which moves a process there that is in a session of another's."""
-    from minibox.linux.cgroup.systemd import JoinedScope
-
-    return Cgroup(group.name, {}, group.v2, JoinedScope(scope, group.v2[len(scope) :]), joined=True)
+    return Cgroup(
+        group.name, {}, group.v2, joined=True, unit=os.path.basename(scope), place=group.v2[len(scope) :] or "/"
+    )
 
 
 def _may_set_groups(pid: int) -> bool:

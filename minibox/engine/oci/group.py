@@ -8,10 +8,9 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from minibox.linux.cgroup import Cgroup, CgroupHost
     from minibox.oci.runtime import Spec
+    from minibox.plan.operations import Op
 
 
 @record
@@ -20,12 +19,14 @@ class GroupPlan:
 
     Attributes:
         group: as it will be.
-        make: makes it.
+        steps: what makes it, before its first process.
+        joins: what makes it of that process, where systemd does, or moves it there.
     """
 
     host: CgroupHost
     group: Cgroup
-    make: Callable[[], Cgroup]
+    steps: tuple[Op, ...] = ()
+    joins: tuple[Op, ...] = ()
 
 
 def plan_group(spec: Spec, container_id: str, owner: int, *, by_systemd: bool, rootless: bool) -> GroupPlan:
@@ -48,18 +49,19 @@ def plan_group(spec: Spec, container_id: str, owner: int, *, by_systemd: bool, r
     if by_systemd:
         from minibox.linux.cgroup import process_scope
 
-        group = process_scope.make_scope(path, container_id, resources, devices=not rootless, owner=owner)
-        return GroupPlan(cgroup.CgroupHost("v2", {}), group, lambda: group)
+        own = process_scope.own_scope_steps(path, container_id, resources, devices=not rootless, owner=owner)
+        return GroupPlan(cgroup.CgroupHost("v2", {}), own.group, joins=own.steps)
     found = place.find_place(path, container_id)
     steps = place.place_steps(found, resources, devices=not rootless)
     planned = cgroup.planned(found.host, found.name, steps)
-    return GroupPlan(found.host, planned, lambda: place.make_at(found, resources, devices=not rootless, owner=owner))
+    if owner and planned.v2 and not planned.v1:
+        steps = (*steps, place.give_step(planned.v2, owner))
+    return GroupPlan(found.host, planned, steps)
 
 
 def no_group(host: CgroupHost) -> GroupPlan:
     """Of a container that stays in the cgroup of who makes it."""
-    group = cgroup.Cgroup("", {}, "")
-    return GroupPlan(host, group, lambda: group)
+    return GroupPlan(host, cgroup.Cgroup("", {}, ""))
 
 
 def _is_delegated(spec: Spec) -> bool:

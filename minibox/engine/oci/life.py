@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from minibox.base.operation import Op
     from minibox.engine.oci.notify import NotifyProxy
     from minibox.oci.runtime import Spec
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 END_TIMEOUT_S = 10.0
+UNMOUNT = "unmount_root"  # whose failure keeps nothing else from being removed
 
 
 class Process:
@@ -162,15 +164,35 @@ def stopped(container: Container, spec: Spec, note: Note) -> None:
         _run_hooks("poststop", spec, state.oci_state(container, STOPPED), note)
 
 
-def undo_mounts(container: Container, note: Note) -> None:
-    """Unmount what the kernel doesn't free with a container that has ended."""
-    if state.SHARED_ROOT in container.fields:
-        from minibox.engine.oci.shared_mounts import undo
+def undo_start(container: Container, note: Note) -> None:
+    """Undo what the start of a container has made, which has ended.
 
-        try:
-            undo(container)
-        except MiniboxError as error:
-            note(str(error))
+    Raises:
+        MiniboxError, OSError: its cgroup resists.
+    """
+    from minibox.engine.undo import undo
+
+    steps = _undo_steps(container)
+    if failure := undo(step for step in steps if step.name != UNMOUNT):
+        raise failure
+    if failure := undo(step for step in steps if step.name == UNMOUNT):
+        note(str(failure))
+
+
+def _undo_steps(container: Container) -> tuple[Op, ...]:
+    """As it was written down, or as what is written of it says, for one that an older minibox has made."""
+    from minibox.base.operation import PARENT, Op
+    from minibox.engine.undo import steps_of
+
+    if "undo" in container.fields:
+        return steps_of(container.fields["undo"], f"{container.directory}/state.json")
+    group, root = container.group(), container.fields.get(state.SHARED_ROOT)
+    found: list[tuple[str, tuple[Any, ...]]] = [("kill_cgroup", (group.labels,))] if group.directories else []
+    found += [("cgroup_rmdir", (path,)) for path in group.directories]
+    if root:
+        args = container.fields["rootfs"], root["path"], root["dev"], root["ino"], root["mount"]
+        found.append((UNMOUNT, args))
+    return tuple(Op(name, given, "found in its state", PARENT) for name, given in found)
 
 
 def _run_hooks(kind: str, spec: Spec, found: dict[str, Any], note: Note) -> None:
@@ -262,11 +284,8 @@ def _remove_damaged(container: Container, note: Note) -> None:
     container.lock()
     try:
         container.recover()
-        group = container.group()
-        if group.directories:
-            group.kill()
-            group.remove()
-        else:
+        undo_start(container, note)
+        if not container.fields.get("cgroup_paths"):
             note(f"what runs of container {container.id} can't be told: its cgroup isn't known any more")
         if container.fields.get("hooks"):
             note(f"the last hooks of container {container.id} are not run: its state is damaged")
@@ -306,8 +325,7 @@ def end(container: Container) -> None:
 def destroy(container: Container, note: Note) -> None:
     """Remove the cgroup and the directory of a container that has ended, and run its last hooks."""
     spec = container.spec() if "poststop" in container.fields.get("hooks", ()) else None
-    container.group().remove()
-    undo_mounts(container, note)
+    undo_start(container, note)
     container.remove()
     if spec:
         stopped(container, spec, note)

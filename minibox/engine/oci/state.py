@@ -45,6 +45,7 @@ FIELDS = {
     "systemd?": bool,
     "hooks?": [str],
     "steps?": [str],
+    "undo?": [{"Operation": str, "Arguments": [object]}],
     "shared_root?": {"path": str, "dev": int, "ino": int, "mount": int},
 }
 #: Of the file ``spec``.

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup.host import CgroupMounts as CgroupMounts
     from minibox.linux.cgroup.host import detect as detect
     from minibox.linux.cgroup.host import parse_mounts as parse_mounts
-    from minibox.linux.cgroup.steps import CgroupStep as CgroupStep
     from minibox.linux.cgroup.steps import cgroup_steps as cgroup_steps
     from minibox.linux.cgroup.steps import v2_controllers as v2_controllers
 else:
@@ -30,7 +29,7 @@ else:
         "creation": ("create", "make", "planned"),
         "group": ("Cgroup", "CgroupUsage", "find", "leftovers", "remove_leftover"),
         "host": ("CgroupHost", "CgroupMounts", "detect", "parse_mounts"),
-        "steps": ("CgroupStep", "cgroup_steps", "v2_controllers"),
+        "steps": ("cgroup_steps", "v2_controllers"),
     }
 
     def __getattr__(name):

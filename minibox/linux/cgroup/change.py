@@ -12,13 +12,26 @@ from time import monotonic
 from minibox.errors import LimitError, MiniboxError, kernel_says
 from minibox.linux.cgroup.creation import refusal, written
 from minibox.linux.cgroup.group import Cgroup
-from minibox.linux.cgroup.steps import CgroupStep, limit_steps
+from minibox.linux.cgroup.steps import (
+    COPY,
+    MKDIR,
+    SCOPE,
+    SUBTREE_CONTROL,
+    WRITE,
+    controller_of,
+    file_of,
+    is_optional,
+    limit_of,
+    limit_steps,
+    write,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from minibox.base.operation import Op
     from minibox.linux.cgroup.host import CgroupHost
 
 MEMORY_V1, SWAP_V1 = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
@@ -86,97 +99,99 @@ def _completed(group: Cgroup, resources: Mapping[str, Any]) -> Mapping[str, Any]
     return asked
 
 
-def _apply_all(steps: list[CgroupStep], made: list[str], undo: list[tuple[str, str]]) -> None:
+def _apply_all(steps: list[Op], made: list[str], undo: list[tuple[str, str]]) -> None:
     """Two numbers that bound each other, as quota and burst, fit in one order: what the kernel refuses is tried again."""
     refused = []
     for step in steps:
         try:
             _apply(step, made, undo)
         except LimitError:
-            if step.controller != "cpu":
+            if controller_of(step) != "cpu":
                 raise
             refused.append(step)
     for step in refused:
         _apply(step, made, undo)
 
 
-def _steps(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], everywhere: bool) -> list[CgroupStep]:
+def _steps(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], everywhere: bool) -> list[Op]:
     """Those of a new cgroup, but for what it has already, and in an order in which each write may be done."""
     steps = list(limit_steps(host, group.name, resources, devices=False, everywhere=everywhere))
-    steps = [each for each in steps if each.op != "scope" and not (each.op == "mkdir" and os.path.isdir(each.path))]
-    made = {each.path for each in steps if each.op == "mkdir"}
-    steps = [each for each in steps if each.op != "copy" or os.path.dirname(each.path) in made]
+    steps = [each for each in steps if each.name != SCOPE and not (each.name == MKDIR and os.path.isdir(_path(each)))]
+    made = {_path(each) for each in steps if each.name == MKDIR}
+    steps = [each for each in steps if each.name != COPY or os.path.dirname(_path(each)) in made]
     steps += _lifted(group, resources)
-    wanted = {_file(each): each for each in steps if each.op == "write"}
+    wanted = {file_of(each): each for each in steps if each.name == WRITE}
     memory, swap = wanted.get(MEMORY_V1), wanted.get(SWAP_V1)
-    if memory and swap and os.path.exists(memory.path) and os.path.exists(swap.path):
+    if memory and swap and os.path.exists(_path(memory)) and os.path.exists(_path(swap)):
         # The sum may never be below the memory: a raise begins with the sum, a cut with the memory.
-        if _value(swap.value) >= _value(_read(swap.path)):
+        if _value(str(swap.args[1])) >= _value(_read(_path(swap))):
             at = steps.index(memory)
             steps.remove(swap)
             steps.insert(at, swap)
     return steps
 
 
-def _lifted(group: Cgroup, resources: Mapping[str, Any]) -> list[CgroupStep]:
+def _lifted(group: Cgroup, resources: Mapping[str, Any]) -> list[Op]:
     """What a new cgroup needs no step for: no limit of processes, all of the CPUs and nodes, the weight of all, no reservation."""
     steps = []
     pids, cpuset, block = (group.v1.get(each, group.v2) for each in ("pids", "cpuset", "blkio"))
     if (resources.get("pids") or {}).get("limit") == -1 and os.path.exists(f"{pids}/pids.max"):
-        steps.append(CgroupStep("write", f"{pids}/pids.max", "max", "process limit", False, "pids"))
+        steps.append(write(f"{pids}/pids.max", "max", "process limit"))
     for key, limit in (("cpus", "set of CPUs"), ("mems", "set of memory nodes")):
         file = f"cpuset.{key}"
         if (resources.get("cpu") or {}).get(key) == "" and os.path.exists(f"{cpuset}/{file}"):
             # A cpuset with processes in it can't be emptied (ENOSPC), not on v2 either.
             above = _read(f"{os.path.dirname(cpuset)}/{file if 'cpuset' in group.v1 else f'{file}.effective'}")
-            steps.append(CgroupStep("write", f"{cpuset}/{file}", above, limit, False, "cpuset"))
+            steps.append(write(f"{cpuset}/{file}", above, limit))
     if (resources.get("blockIO") or {}).get("weight") == 0:
         steps += [
-            CgroupStep("write", f"{block}/{file}", weight, "block I/O weight", False, "blkio")
+            write(f"{block}/{file}", weight, "block I/O weight")
             for file, weight in DEFAULT_WEIGHTS.items()
             if os.path.exists(f"{block}/{file}")
         ]
     soft = f"{group.v1.get('memory')}/memory.soft_limit_in_bytes"
     if (resources.get("memory") or {}).get("reservation") == 0 and os.path.exists(soft):
-        steps.append(CgroupStep("write", soft, "-1", "memory reservation", False, "memory"))
+        steps.append(write(soft, "-1", "memory reservation"))
     return steps
 
 
-def _apply(step: CgroupStep, made: list[str], undo: list[tuple[str, str]]) -> None:
+def _apply(step: Op, made: list[str], undo: list[tuple[str, str]]) -> None:
+    target = _path(step)
     try:
-        if step.op == "mkdir":
-            os.mkdir(step.path)
-            made.append(step.path)
-        elif step.op == "copy":
-            _write(step.path, _read(step.value))
-        elif _file(step) == "cgroup.subtree_control":
-            _write(step.path, step.value)  # it may stay: it limits nothing
-        elif os.path.exists(step.path) or not step.optional:
-            path, value = written(step)
+        if step.name == MKDIR:
+            os.mkdir(target)
+            made.append(target)
+        elif step.name == COPY:
+            _write(target, _read(str(step.args[1])))
+        elif file_of(step) == SUBTREE_CONTROL:
+            _write(target, str(step.args[1]))  # it may stay: it limits nothing
+        elif os.path.exists(target) or not is_optional(step):
+            _, value, _, _, other_path, other_value = map(str, step.args)
+            path, value = written(target, value, other_path, other_value)
             before = _read(path)
-            if _file(step) == "memory.max":
-                _make_room(step)
+            if file_of(step) == "memory.max":
+                _make_room(target, value, limit_of(step))
             _write(path, value)
             undo.append((path, before))
     except OSError as error:
-        if not step.optional:
+        if not is_optional(step):
             raise _refused(step, error) from error
 
 
-def _make_room(step: CgroupStep) -> None:
+def _make_room(path: str, value: str, limit: str) -> None:
     """Have the kernel take memory back before memory.max falls: else it kills what is in the way of a smaller one.
 
     cgroup-v2.rst: a write to memory.high reclaims, and never kills.
     """
-    directory = os.path.dirname(step.path)
-    if step.value == "max" or _value(_read(f"{directory}/memory.current")) <= int(step.value):
+    directory = os.path.dirname(path)
+    if value == "max" or _value(_read(f"{directory}/memory.current")) <= int(value):
         return
     before = _read(f"{directory}/memory.high")
-    _write(f"{directory}/memory.high", step.value)
+    _write(f"{directory}/memory.high", value)
     try:
-        if (used := _value(_read(f"{directory}/memory.current"))) > int(step.value):
+        if (used := _value(_read(f"{directory}/memory.current"))) > int(value):
             raise LimitError(
-                f"{step.limit} of {step.value} bytes: the container uses {used:.0f}, which can't be taken back",
+                f"{limit} of {value} bytes: the container uses {used:.0f}, which can't be taken back",
                 "choose a higher limit, or stop the container first",
             )
     finally:
@@ -206,18 +221,19 @@ def _leave(directory: str) -> None:
         pass  # it is found and removed with the container
 
 
-def _refused(step: CgroupStep, error: OSError) -> MiniboxError:
-    if error.errno in (EBUSY, EINVAL) and _file(step) in (MEMORY_V1, SWAP_V1):
-        used = _read(f"{os.path.dirname(step.path)}/{_file(step).replace('limit', 'usage')}")
+def _refused(step: Op, error: OSError) -> MiniboxError:
+    file = file_of(step)
+    if error.errno in (EBUSY, EINVAL) and file in (MEMORY_V1, SWAP_V1):
+        used = _read(f"{os.path.dirname(_path(step))}/{file.replace('limit', 'usage')}")
         return LimitError(
-            f"{step.limit} of {step.value} bytes: {kernel_says(error)}: the container uses {used}",
+            f"{limit_of(step)} of {step.args[1]!s} bytes: {kernel_says(error)}: the container uses {used}",
             "choose a higher limit, or stop the container first",
         )
     return refusal(step, error)
 
 
-def _file(step: CgroupStep) -> str:
-    return step.path.rpartition("/")[2]
+def _path(step: Op) -> str:
+    return str(step.args[0])
 
 
 def _value(text: str) -> float:

@@ -1,4 +1,4 @@
-"""How a cgroup is made: the steps performed, or undone with an error that says why."""
+"""How a cgroup is made: its steps executed, with an error that says why one can't be."""
 
 from __future__ import annotations
 
@@ -7,13 +7,26 @@ from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ERANGE
 
 from minibox.errors import LimitError, MiniboxError, kernel_says
 from minibox.linux.cgroup.group import Cgroup, read_file, remove_directory, write_file
-from minibox.linux.cgroup.steps import CgroupStep, cgroup_steps
+from minibox.linux.cgroup.steps import (
+    COPY,
+    FILTER,
+    MKDIR,
+    PARENT_MKDIR,
+    SCOPE,
+    SUBTREE_CONTROL,
+    WRITE,
+    cgroup_steps,
+    file_of,
+    is_optional,
+    limit_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
+    from minibox.base.operation import Op
     from minibox.linux.cgroup.host import CgroupHost
     from minibox.linux.cgroup.systemd import Scope
 
@@ -30,40 +43,19 @@ def create(host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices
         LimitError: a limit can't be applied; says why, and what to do.
         MiniboxError: a cgroup of that name exists.
     """
-    return make(host, name, cgroup_steps(host, name, resources, devices=devices), resources)
+    return make(host, name, cgroup_steps(host, name, resources, devices=devices))
 
 
-def make(
-    host: CgroupHost, name: str, steps: tuple[CgroupStep, ...], resources: Mapping[str, Any], *, joins: bool = False
-) -> Cgroup:
-    """Perform the steps of `cgroup_steps`; what they made is undone when one fails.
-
-    Args:
-        joins: a cgroup that is there already will do, if it has no process.
-    """
+def make(host: CgroupHost, name: str, steps: tuple[Op, ...]) -> Cgroup:
+    """Execute the steps of `cgroup_steps`; what they made is undone when one fails."""
     made: list[str] = []
     scope = None
     try:
         for step in steps:
-            try:
-                if step.op == "scope":
-                    scope = _scope(host, steps)
-                else:
-                    _perform(step, resources)
-            except OSError as error:
-                if step.op in ("mkdir", "parent") and error.errno == EEXIST:
-                    if (
-                        step.path in made
-                        or step.op == "parent"
-                        or (joins and not read_file(f"{step.path}/cgroup.procs"))
-                    ):
-                        continue  # the device rules' hierarchy, co-mounted with another; or made for us
-                    raise refusal(step, error) from error
-                if not step.optional:
-                    raise refusal(step, error) from error
-            else:
-                if step.op == "mkdir":
-                    made.append(step.path)
+            found = perform(step)
+            scope = found or scope
+            if step.name == MKDIR:
+                made.append(str(step.args[0]))
     except BaseException:
         for path in reversed(made):
             remove_directory(path, 0.0)
@@ -74,49 +66,91 @@ def make(
     return Cgroup(name, group.v1, group.v2, scope, host.joined)
 
 
-def _scope(host: CgroupHost, steps: tuple[CgroupStep, ...]) -> Scope:
+def perform(step: Op) -> Scope | None:
+    """Execute one step of making a cgroup; the scope of systemd's that it has made, if it has.
+
+    Raises:
+        LimitError: a limit can't be applied; says why, and what to do.
+        MiniboxError: a cgroup of that name exists.
+    """
+    act: Any = _ACTS[step.name]
+    try:
+        scope: Scope | None = act(*step.args)
+    except OSError as error:
+        if not is_optional(step):
+            raise refusal(step, error) from error
+        return None
+    return scope
+
+
+def settings(steps: Iterable[Op]) -> Iterator[tuple[str, str]]:
+    """The limits among ``steps``: name of a file, and what is written to it."""
+    for step in steps:
+        if step.name == WRITE and file_of(step) != SUBTREE_CONTROL:
+            path, value, _, _, other_path, other_value = map(str, step.args)
+            yield (other_path or path).rpartition("/")[2], other_value if other_path else value
+
+
+def planned(host: CgroupHost, name: str, steps: Iterable[Op]) -> Cgroup:
+    """The cgroup that ``steps`` make. Pure: it needn't exist yet."""
+    parents = {str(step.args[0]).rpartition("/")[0] for step in steps if step.name == MKDIR}
+    v1 = {controller: f"{parent}/{name}" for controller, parent in host.hierarchies.items() if parent in parents}
+    return Cgroup(name, v1, f"{host.v2_parent}/{name}" if host.v2_parent in parents else "", joined=host.joined)
+
+
+def _mkdir(path: str, _limit: str, shared: int) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        if not shared or read_file(f"{path}/cgroup.procs"):
+            raise
+
+
+def _parent(path: str) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        pass
+
+
+def _write(path: str, value: str, _limit: str, _optional: int, other_path: str, other_value: str) -> None:
+    if path.endswith(f"/{SUBTREE_CONTROL}"):
+        _check_populated(path.rpartition("/")[0])
+    write_file(*written(path, value, other_path, other_value))
+
+
+def _copy(path: str, source: str, _limit: str, _optional: int) -> None:
+    if not read_file(path).strip():
+        write_file(path, read_file(source).strip())
+
+
+def _filter(path: str, program: bytes) -> None:
+    from minibox.linux.device_filter import attach
+
+    attach(path, program)
+
+
+def _scope(directory: str, unit: str, slice_name: str, told: tuple[str, ...]) -> Scope:
     """Have systemd make the scope, and know of the limits that the steps set."""
     from minibox.linux.cgroup.scope import properties
     from minibox.linux.cgroup.systemd import Scope
 
-    return Scope(host, properties(settings(steps)))
+    return Scope(directory, unit, slice_name, properties(pairs(told)))
 
 
-def settings(steps: Iterable[CgroupStep]) -> Iterator[tuple[str, str]]:
-    """The limits among ``steps``: name of a file, and what is written to it."""
-    for step in steps:
-        path, value = step.other if step.other[0] else (step.path, step.value)
-        file = path.rpartition("/")[2]
-        if step.op == "write" and file != "cgroup.subtree_control":
-            yield file, value
+def pairs(told: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The limits of which systemd is told, ``FILE=VALUE`` each, as `scope.properties` takes them."""
+    for each in told:
+        file, _, value = each.partition("=")
+        yield file, value
 
 
-def planned(host: CgroupHost, name: str, steps: tuple[CgroupStep, ...]) -> Cgroup:
-    """The cgroup that `make` makes of ``steps``. Pure: it needn't exist yet."""
-    parents = {step.path.rpartition("/")[0] for step in steps if step.op == "mkdir"}
-    v1 = {controller: f"{parent}/{name}" for controller, parent in host.hierarchies.items() if parent in parents}
-    return Cgroup(name, v1, f"{host.v2_parent}/{name}" if host.v2_parent in parents else "")
+_ACTS = {MKDIR: _mkdir, PARENT_MKDIR: _parent, WRITE: _write, COPY: _copy, FILTER: _filter, SCOPE: _scope}
 
 
-def _perform(step: CgroupStep, resources: Mapping[str, Any]) -> None:
-    if step.op in ("mkdir", "parent"):
-        os.mkdir(step.path, 0o755)
-    elif step.op == "write":
-        if step.path.endswith("/cgroup.subtree_control"):
-            _check_populated(step.path.rpartition("/")[0])
-        write_file(*written(step))
-    elif step.op == "copy":
-        if not read_file(step.path).strip():
-            write_file(step.path, read_file(step.value).strip())
-    else:
-        from minibox.linux.device_filter import attach
-
-        attach(step.path, resources["devices"])
-
-
-def written(step: CgroupStep) -> tuple[str, str]:
+def written(path: str, value: str, other_path: str, other_value: str) -> tuple[str, str]:
     """The file that a write goes to, of two the one that this kernel has, and the value."""
-    return step.other if step.other[0] and not os.path.exists(step.path) else (step.path, step.value)
+    return (other_path, other_value) if other_path and not os.path.exists(path) else (path, value)
 
 
 def _check_populated(parent: str) -> None:
@@ -129,16 +163,17 @@ def _check_populated(parent: str) -> None:
         raise OSError(EBUSY, os.strerror(EBUSY), parent)
 
 
-def refusal(step: CgroupStep, error: OSError) -> MiniboxError:
+def refusal(step: Op, error: OSError) -> MiniboxError:
     """The kernel's no, put into words for what was asked."""
-    file = step.path.rpartition("/")[2]
-    what = f"{step.limit or 'cgroup'}: {step.op.replace('_', ' ')} {step.path}: {kernel_says(error)}"
-    if step.op == "mkdir" and error.errno == EEXIST:
-        return MiniboxError(f"make cgroup {step.path}: {kernel_says(error)}", "a container of that id is there already")
-    if not step.limit:
+    path, file, limit = str(step.args[0]), file_of(step), limit_of(step)
+    doing = step.name.removeprefix("cgroup_").replace("_", " ")
+    what = f"{limit or 'cgroup'}: {doing} {path}: {kernel_says(error)}"
+    if step.name == MKDIR and error.errno == EEXIST:
+        return MiniboxError(f"make cgroup {path}: {kernel_says(error)}", "a container of that id is there already")
+    if not limit:
         return MiniboxError(what, "see minibox doctor")
-    if file == "cgroup.subtree_control" and error.errno == EBUSY:
-        parent = step.path.rpartition("/")[0]
+    if file == SUBTREE_CONTROL and error.errno == EBUSY:
+        parent = path.rpartition("/")[0]
         return LimitError(
             what + ": the cgroup has processes of its own",
             f"a v2 cgroup has either processes or children with limits; move them: mkdir {parent}/init;"
@@ -149,7 +184,8 @@ def refusal(step: CgroupStep, error: OSError) -> MiniboxError:
     if file == "memory.swap.max" and error.errno == ENOENT:
         return LimitError(what, "this kernel doesn't count swap (CONFIG_SWAP, swapaccount=1); leave out --memory-swap")
     if error.errno in (EINVAL, ERANGE, ENODEV) or file.startswith("cpuset."):
-        return LimitError(f"{what} (value {step.value})", _RANGES.get(file.partition(".")[0]))
+        value = str(step.args[1]) if step.name == WRITE else ""
+        return LimitError(f"{what} (value {value})", _RANGES.get(file.partition(".")[0]))
     if error.errno == ENOENT:
         return LimitError(what, "this kernel is built without it; leave the option out")
     return LimitError(what, "see minibox doctor")

@@ -25,25 +25,10 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Protocol
+    from collections.abc import Iterable, Mapping
 
     from minibox.linux.cgroup.host import CgroupHost
-
-    class Scope(Protocol):
-        """A scope of systemd's that the cgroup is in, or is: see `systemd.HeldScope` and `process_scope.ProcessScope`."""
-
-        is_made: bool
-
-        def join(self, name: str, pid: int, below: str = "", /) -> None:
-            """Have systemd move the process ``pid`` to the cgroup ``name`` of the scope, or to one ``below`` that."""
-
-        def hand_over(self) -> None:
-            """The scope stays when this process ends."""
-
-        def close(self) -> None:
-            """Let systemd remove it once it is empty."""
-
+    from minibox.linux.cgroup.systemd import HeldScope
 
 SIGKILL = 9
 SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
@@ -83,24 +68,30 @@ class Cgroup:
         name: the last component of its path; "minibox-" and the container's id, where minibox chooses it.
         v1: controller -> directory.
         v2: directory; "" where it has none.
-        joined: a process can't be born in it: `join` has systemd move it there.
+        joined: a process can't be born in it: systemd moves it there.
+        unit: the unit of systemd's that it is in; "" for none.
+        place: where below the unit's own cgroup it is.
     """
 
-    __slots__ = ("_scope", "joined", "name", "v1", "v2")
+    __slots__ = ("_scope", "joined", "name", "place", "unit", "v1", "v2")
 
     def __init__(
         self,
         name: str,
         v1: dict[str, str],
         v2: str,
-        scope: Scope | None = None,
+        scope: HeldScope | None = None,
         joined: bool = False,
+        unit: str = "",
+        place: str = "",
     ) -> None:
         self.name = name
         self.v1 = v1
         self.v2 = v2
         self._scope = scope
         self.joined = joined
+        self.unit = unit or (scope.unit if scope else "")
+        self.place = place or f"/{name}"
 
     @property
     def v1_directories(self) -> tuple[str, ...]:
@@ -118,9 +109,9 @@ class Cgroup:
         return {**self.v1, **({"": self.v2} if self.v2 else {})}
 
     @property
-    def is_made(self) -> bool:
-        """Is it there by our doing? systemd makes one when a process joins it."""
-        return self._scope is None or self._scope.is_made
+    def labels(self) -> tuple[str, ...]:
+        """The same as words of an operation, ``controller:directory``: `of_labels` is the way back."""
+        return tuple(f"{controller}:{path}" for controller, path in self.paths.items())
 
     def open_v2(self, below: str = "") -> int:
         """A descriptor of the v2 directory, or of one ``below``, for clone3's CLONE_INTO_CGROUP; -1 where that can't be. The
@@ -171,15 +162,6 @@ class Cgroup:
                 write_file(f"{directory}/cgroup.procs", str(pid))
             except OSError as error:
                 raise MiniboxError(f"move process {pid} to cgroup {directory}: {kernel_says(error)}") from error
-
-    def join(self, pid: int, below: str = "") -> None:
-        """Have systemd move the process ``pid`` in, or to one ``below``, which we may not.
-
-        Raises:
-            MiniboxError: systemd refused.
-        """
-        assert self._scope
-        self._scope.join(self.name, pid, below)
 
     def hand_over(self) -> None:
         """It is to stay when this process ends: for a detached container.
@@ -414,6 +396,13 @@ def of_paths(paths: Mapping[str, str]) -> Cgroup:
     found = {controller: path for controller, path in paths.items() if os.path.isdir(path)}
     v2 = found.pop("", "")
     return Cgroup(os.path.basename(next(iter(paths.values()), "")), found, v2)
+
+
+def of_labels(labels: Iterable[str]) -> Cgroup:
+    """The cgroup of `Cgroup.labels`, whether it exists or not."""
+    v1 = {controller: path for controller, _, path in (each.partition(":") for each in labels)}
+    v2 = v1.pop("", "")
+    return Cgroup(os.path.basename(v2 or next(iter(v1.values()), "")), v1, v2)
 
 
 def find(host: CgroupHost, name: str) -> Cgroup:

@@ -13,11 +13,21 @@ import os
 from posixpath import normpath
 
 from minibox.base.lines import lines_of
+from minibox.base.operation import parent
 from minibox.errors import ConfigError, MiniboxError, kernel_says
 from minibox.linux.cgroup.creation import make
 from minibox.linux.cgroup.group import Cgroup
 from minibox.linux.cgroup.host import CgroupHost, controllers, enabled_controllers, parse_mounts, read_text
-from minibox.linux.cgroup.steps import CgroupStep, enable_steps, limit_steps
+from minibox.linux.cgroup.steps import (
+    WRITE,
+    controller_of,
+    copy,
+    enable_steps,
+    is_optional,
+    limit_of,
+    limit_steps,
+    parent_mkdir,
+)
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from minibox.base.operation import Op
     from minibox.linux.cgroup.host import CgroupMounts
 
 DELEGATED = "cgroup.procs cgroup.subtree_control cgroup.threads"
@@ -99,7 +110,7 @@ def place_of(group: Cgroup) -> Place:
     return Place(CgroupHost(mode, v1, (), above, available, available), group.name)
 
 
-def place_steps(place: Place, resources: Mapping[str, Any], *, devices: bool = True) -> tuple[CgroupStep, ...]:
+def place_steps(place: Place, resources: Mapping[str, Any], *, devices: bool = True) -> tuple[Op, ...]:
     """The steps that make the cgroup with the limits of OCI ``linux.resources``. Pure.
 
     Raises:
@@ -107,24 +118,28 @@ def place_steps(place: Place, resources: Mapping[str, Any], *, devices: bool = T
     """
     host = place.host
     steps = limit_steps(host, place.name, resources, devices=devices, everywhere=True)
-    needed = {each.controller: each.limit for each in steps if each.limit and not each.optional}
+    needed = {
+        controller_of(each): limit_of(each)
+        for each in steps
+        if each.name == WRITE and limit_of(each) and not is_optional(each)
+    }
     return (*_parent_steps(place, needed), *steps)
 
 
-def _parent_steps(place: Place, needed: Mapping[str, str]) -> Iterator[CgroupStep]:
+def _parent_steps(place: Place, needed: Mapping[str, str]) -> Iterator[Op]:
     host = place.host
     for directory, enabled in place.v2_above:
         if directory != place.v2_above[0][0]:
-            yield CgroupStep("parent", directory)
+            yield parent_mkdir(directory)
         if directory != host.v2_parent:  # whose turn is just before its child's
             yield from enable_steps(directory, host.v2_available, host.v2_available, enabled, needed)
     cpuset = host.v1.get("cpuset", "")
     for directory in place.v1_above:
-        yield CgroupStep("parent", directory)
+        yield parent_mkdir(directory)
         if cpuset == directory or cpuset.startswith(f"{directory}/"):
             for file in ("cpuset.cpus", "cpuset.mems"):
                 above = os.path.dirname(directory)
-                yield CgroupStep("copy", f"{directory}/{file}", f"{above}/{file}", "", True, "cpuset")
+                yield copy(f"{directory}/{file}", f"{above}/{file}", optional=True)
 
 
 def make_at(place: Place, resources: Mapping[str, Any], *, devices: bool = True, owner: int = 0) -> Cgroup:
@@ -137,20 +152,19 @@ def make_at(place: Place, resources: Mapping[str, Any], *, devices: bool = True,
         LimitError: a limit can't be applied: says why, and what to do.
         MiniboxError: it is there, and has processes.
     """
-    group = make(place.host, place.name, place_steps(place, resources, devices=devices), resources, joins=True)
-    give(group, owner)
+    group = make(place.host, place.name, place_steps(place, resources, devices=devices))
+    if owner and group.v2 and not group.v1:
+        give(group.v2, owner)
     return group
 
 
-def give(group: Cgroup, owner: int) -> None:
+def give(directory: str, owner: int) -> None:
     """Let a user have a v2 cgroup for cgroups of his own, but not its limits: cgroups(7), "Delegation"."""
-    if not owner or not group.v2 or group.v1:
-        return
     try:
         files = read_text("/sys/kernel/cgroup/delegate").split()
     except FileNotFoundError:
         files = DELEGATED.split()
-    for path in (group.v2, *(f"{group.v2}/{name}" for name in files)):
+    for path in (directory, *(f"{directory}/{name}" for name in files)):
         try:
             os.chown(path, owner, -1)
         except FileNotFoundError:
@@ -187,3 +201,8 @@ def _is_writable(top: str, bottom: str) -> bool:
     while directory != top and not os.path.isdir(directory):
         directory = directory.rpartition("/")[0]
     return os.access(directory, os.W_OK)
+
+
+def give_step(directory: str, owner: int) -> Op:
+    """The same as a step."""
+    return parent("cgroup_chown", directory, owner, why="who may see it read-write may have cgroups of his own in it")

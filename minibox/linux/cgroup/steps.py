@@ -1,4 +1,4 @@
-"""How a cgroup is made, as data: what `create` does and `minibox explain` prints. Pure.
+"""How a cgroup is made, as operations of a Plan. Pure; `creation` executes them.
 
 Which hierarchies a container gets, from costs measured on Linux 6.18 (a v1 hierarchy: mkdir 30 to
 60 µs, enter 30, rmdir 50 to 70; v2: 45, 70, 55):
@@ -12,67 +12,90 @@ Which hierarchies a container gets, from costs measured on Linux 6.18 (a v1 hier
 
 from __future__ import annotations
 
+from minibox.base.operation import parent
 from minibox.errors import LimitError
 from minibox.linux.cgroup.group import check_name
 from minibox.linux.cgroup.host import V2_MOUNT
 from minibox.linux.cgroup.limits import CONTROLLERS, SWAP, Setting
-from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    from minibox.base.operation import Op
     from minibox.linux.cgroup.host import CgroupHost
 
 
-@record
-class CgroupStep:
-    """One step of making a cgroup.
+# Operations of the parent's: `minibox.plan.parent` says of each what it does, and what undoes it.
+MKDIR, PARENT_MKDIR, WRITE, COPY, FILTER, SCOPE = (
+    "cgroup_mkdir", "cgroup_parent", "cgroup_write", "cgroup_copy", "device_filter", "systemd_scope",
+)  # fmt: skip
+SUBTREE_CONTROL = "cgroup.subtree_control"
 
-    Attributes:
-        op: "mkdir"; "write" ``value`` to the file ``path``; "copy" the file ``value`` to ``path``;
-            "device_filter": attach the BPF program of the device rules to the cgroup ``path``; "scope":
-            have systemd make the cgroup ``path``, with ``value``, options of systemd-run(1); or "parent": make
-            the directory unless it is there, for this cgroup and for others, so that it stays.
-        path: absolute path of a directory or file in cgroupfs.
-        limit: the limit that was asked for and needs this; "" for housekeeping.
-        optional: True when a failure loses nothing that was asked for.
-        controller: the controller that it is for; "" for the v2 cgroup itself.
-        other: of a write, the path and value where ``path`` doesn't exist; two empty strings where there is none.
+
+def mkdir(path: str, limit: str = "", *, shared: bool = False) -> Op:
+    """Make the cgroup ``path``.
+
+    Args:
+        limit: the limit that was asked for and needs this; "" for housekeeping. So with all that follow.
+        shared: one that is there already will do, if it has no process.
     """
+    why = f"the {limit}: it has to be in this hierarchy" if limit else "a group for the limits, before its first member"
+    return parent(MKDIR, path, limit, int(shared), why=why)
 
-    op: str
-    path: str
-    value: str = ""
-    limit: str = ""
-    optional: bool = False
-    controller: str = ""
-    other: tuple[str, str] = ("", "")
 
-    def shell(self) -> str:
-        """The shell command that does the same (for a device filter there is none: a comment)."""
-        from shlex import quote
+def parent_mkdir(path: str) -> Op:
+    """Make a cgroup above one, unless it is there; it is for others too, and stays."""
+    return parent(PARENT_MKDIR, path, why="the cgroup is to be below it; it is for others too, and stays")
 
-        path, value = quote(self.path), quote(self.value)
-        if self.op == "mkdir":
-            return f"mkdir {path}"
-        if self.op == "parent":
-            return f"mkdir -p {path}"
-        if self.op == "scope":
-            # A pipe without an end, so that the scope has a process.
-            return f"sleep infinity | systemd-run --scope {self.value} cat & mkdir -p {path}/holder"
-        if self.op == "copy":
-            return f"cat {value} > {path}"
-        if self.op == "write":
-            other = f" || echo {quote(self.other[1])} > {quote(self.other[0])}" if self.other[0] else ""
-            return f"echo {value} > {path}{other}" + (" || true" if self.optional else "")
-        return f"# bpf(BPF_PROG_ATTACH, {path}, BPF_CGROUP_DEVICE)"
+
+def write(
+    path: str, value: str, limit: str = "", optional: bool = False, other_path: str = "", other_value: str = ""
+) -> Op:
+    """Write ``value`` to a file.
+
+    Args:
+        optional: a failure loses nothing that was asked for.
+        other_path, other_value: what is written where the file isn't there; two empty strings for nothing.
+    """
+    if path.endswith(f"/{SUBTREE_CONTROL}"):
+        why = f"cgroups below may use it, for the {limit}" if limit else "cgroups below may use it"
+    else:
+        why = f"the {limit}" if limit else "what every container has"
+    return parent(WRITE, path, value, limit, int(optional), other_path, other_value, why=why)
+
+
+def copy(path: str, source: str, limit: str = "", optional: bool = False) -> Op:
+    """Write what is in the file ``source`` to ``path``, where that is empty."""
+    return parent(COPY, path, source, limit, int(optional), why="no process can be in it while this is empty")
+
+
+def file_of(step: Op) -> str:
+    """The name of the file that a step writes to, or of the directory that it makes."""
+    return str(step.args[0]).rpartition("/")[2]
+
+
+def limit_of(step: Op) -> str:
+    """The limit that needs a step; "" for none."""
+    at = {MKDIR: 1, WRITE: 2, COPY: 2}.get(step.name)
+    return "device rules" if step.name == FILTER else str(step.args[at]) if at else ""
+
+
+def is_optional(step: Op) -> bool:
+    """Does nothing get lost that was asked for when it fails?"""
+    return step.name in (WRITE, COPY) and bool(step.args[3])
+
+
+def controller_of(step: Op) -> str:
+    """The controller of v2 that a write is for."""
+    file = file_of(step)
+    return str(step.args[1]).lstrip("+") if file == SUBTREE_CONTROL else file.partition(".")[0]
 
 
 def cgroup_steps(
     host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices: bool = True, in_all: bool = False
-) -> tuple[CgroupStep, ...]:
+) -> tuple[Op, ...]:
     """The steps that make the cgroup ``name`` with the limits of OCI ``linux.resources``.
 
     Args:
@@ -98,7 +121,7 @@ def limit_steps(
     devices: bool,
     everywhere: bool,
     in_all: bool = False,
-) -> tuple[CgroupStep, ...]:
+) -> tuple[Op, ...]:
     """As `cgroup_steps`, for a cgroup of any name.
 
     Args:
@@ -125,9 +148,11 @@ def limit_steps(
     for file, value in (resources.get("unified") or {}).items():
         v2.append(_unified(host, file, value))
     rules = resources.get("devices") if devices else None
-    steps = [*_v2_steps(host, name, v2, everywhere), *_v1_steps(host, name, v1, in_all or everywhere)]
-    if rules:
-        steps += _device_steps(host, name, rules)
+    steps = [*_v2_steps(host, name, v2, everywhere), *_v1_steps(host, name, v1, in_all or everywhere, everywhere)]
+    made = {step.args[0] for step in steps if step.name == MKDIR}
+    for step in _device_steps(host, name, rules, everywhere) if rules else ():
+        if step.name != MKDIR or step.args[0] not in made:  # their hierarchy may be co-mounted with another
+            steps.append(step)
     return tuple(steps)
 
 
@@ -137,7 +162,7 @@ def v2_controllers(resources: Mapping[str, Any]) -> set[str]:
     return needed | {file.partition(".")[0] for file in resources.get("unified") or ()} - {"cgroup"}
 
 
-def _v2_steps(host: CgroupHost, name: str, settings: list[tuple[str, Setting]], everywhere: bool) -> list[CgroupStep]:
+def _v2_steps(host: CgroupHost, name: str, settings: list[tuple[str, Setting]], everywhere: bool) -> list[Op]:
     parent = host.v2_parent
     if not parent:
         return []
@@ -147,48 +172,43 @@ def _v2_steps(host: CgroupHost, name: str, settings: list[tuple[str, Setting]], 
     steps += enable_steps(
         parent, host.v2_available if everywhere else ("memory", *needed), host.v2_available, host.v2_enabled, needed
     )
-    steps.append(CgroupStep("mkdir", directory))
-    steps += [_write_step(directory, controller, setting) for controller, setting in settings]
+    steps.append(mkdir(directory, shared=everywhere))
+    steps += [_write_step(directory, setting) for _, setting in settings]
     return steps
 
 
 def enable_steps(
     parent: str, wanted: Iterable[str], available: Iterable[str], enabled: Iterable[str], needed: Mapping[str, str]
-) -> list[CgroupStep]:
+) -> list[Op]:
     """Give those ``wanted`` of the ``available`` controllers to the children of a v2 cgroup.
 
     Args:
         enabled: those that they have.
         needed: controller -> the limit that needs it; any other may fail.
     """
-    wanted, file = set(wanted) - set(enabled), f"{parent}/cgroup.subtree_control"
+    wanted, file = set(wanted) - set(enabled), f"{parent}/{SUBTREE_CONTROL}"
     return [
-        CgroupStep("write", file, f"+{controller}", needed.get(controller, ""), controller not in needed, controller)
+        write(file, f"+{controller}", needed.get(controller, ""), controller not in needed)
         for controller in available
         if controller in wanted
     ]
 
 
-def _write_step(directory: str, controller: str, setting: Setting) -> CgroupStep:
+def _write_step(directory: str, setting: Setting) -> Op:
     file, value = setting.other
-    other = (f"{directory}/{file}", value) if file else ("", "")
-    return CgroupStep(
-        "write", f"{directory}/{setting.file}", setting.value, setting.limit, setting.optional, controller, other
-    )
+    other = f"{directory}/{file}" if file else ""
+    return write(f"{directory}/{setting.file}", setting.value, setting.limit, setting.optional, other, value)
 
 
-def _scope_step(host: CgroupHost, settings: list[tuple[str, Setting]]) -> CgroupStep:
-    from minibox.linux.cgroup.scope import properties
-
-    words = [f"--unit={host.scope}", f"--slice={host.slice}", "-p Delegate=yes"]
+def _scope_step(host: CgroupHost, settings: list[tuple[str, Setting]]) -> Op:
     named = (each.other if each.other[0] else (each.file, each.value) for _, each in settings)
-    words += [f"-p {each.text}" for each in properties(named)]
-    return CgroupStep("scope", host.v2_parent, " ".join(words))
+    told = tuple(f"{file}={value}" for file, value in named)
+    return parent(SCOPE, host.v2_parent, host.scope, host.slice, told, why="on this host systemd hands out cgroups")
 
 
 def _v1_steps(
-    host: CgroupHost, name: str, settings: dict[str, list[tuple[str, Setting]]], in_all: bool
-) -> list[CgroupStep]:
+    host: CgroupHost, name: str, settings: dict[str, list[tuple[str, Setting]]], in_all: bool, shared: bool
+) -> list[Op]:
     directories = dict.fromkeys(settings)
     always = ("memory",) if host.v2_parent else ("memory", "freezer", "cpuacct")
     hierarchies = host.hierarchies
@@ -196,37 +216,34 @@ def _v1_steps(
         if controller in hierarchies:
             directories.setdefault(hierarchies[controller])
     steps = []
-    for parent in directories:
-        asked = settings.get(parent, [])
-        directory = f"{parent}/{name}"
-        controller = asked[0][0] if asked else next(c for c, path in hierarchies.items() if path == parent)
+    for above in directories:
+        asked = settings.get(above, [])
+        directory = f"{above}/{name}"
         limit = asked[0][1].limit if asked else ""
-        steps.append(CgroupStep("mkdir", directory, "", limit, False, controller))
-        if host.v1.get("cpuset") == parent:
+        steps.append(mkdir(directory, limit, shared=shared))
+        if host.v1.get("cpuset") == above:
             # A new v1 cpuset is empty, and write(2) to its tasks says ENOSPC until both files are filled.
             for file in ("cpuset.cpus", "cpuset.mems"):
                 if all(setting.file != file for _, setting in asked):
-                    steps.append(
-                        CgroupStep("copy", f"{directory}/{file}", f"{parent}/{file}", limit, not asked, "cpuset")
-                    )
-        steps += [_write_step(directory, controller, setting) for controller, setting in asked]
+                    steps.append(copy(f"{directory}/{file}", f"{above}/{file}", limit, not asked))
+        steps += [_write_step(directory, setting) for _, setting in asked]
     return steps
 
 
-def _device_steps(host: CgroupHost, name: str, rules: list[dict[str, Any]]) -> list[CgroupStep]:
-    from minibox.linux.device_filter import denies_something, rule_lines, with_defaults
+def _device_steps(host: CgroupHost, name: str, rules: list[dict[str, Any]], shared: bool) -> list[Op]:
+    from minibox.linux.device_filter import compile_rules, denies_something, rule_lines, with_defaults
 
     if not denies_something(rules):
         return []
     if "devices" in host.v1:
         directory = f"{host.v1['devices']}/{name}"
-        steps = [CgroupStep("mkdir", directory, "", "device rules", False, "devices")]
-        for file, line in rule_lines(with_defaults(rules)):
-            steps.append(CgroupStep("write", f"{directory}/{file}", line, "device rules", False, "devices"))
+        steps = [mkdir(directory, "device rules", shared=shared)]
+        steps += [write(f"{directory}/{file}", line, "device rules") for file, line in rule_lines(with_defaults(rules))]
         return steps
     if not host.v2_parent:
         raise _unavailable(host, "devices", "devices", "device rules")
-    return [CgroupStep("device_filter", f"{host.v2_parent}/{name}", "", "device rules")]
+    program = compile_rules(with_defaults(rules))
+    return [parent(FILTER, f"{host.v2_parent}/{name}", program, why="the device rules, which on v2 are a program")]
 
 
 def _unified(host: CgroupHost, file: str, value: str) -> tuple[str, Setting]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from minibox.linux.cgroup.host import CgroupHost
 
 TIMEOUT_S, RETRY_S = 20.0, 0.05
 _DESTINATION, _PATH = b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1"
@@ -31,24 +30,12 @@ class HeldScope:
 
     Attributes:
         unit: its name.
-        is_made: systemd has made it.
     """
-
-    is_made = True
 
     def __init__(self, directory: str) -> None:
         """``directory`` is its cgroup."""
         self.unit = os.path.basename(directory)
         self._procs = f"{directory}/{HOLDER}/cgroup.procs"
-
-    def join(self, name: str, pid: int, below: str = "") -> None:
-        """Have the process ``pid`` moved to the cgroup ``name`` below the scope, or to one ``below`` that, from wherever it is.
-
-        Raises:
-            MiniboxError: systemd refused.
-        """
-        with Manager() as manager:
-            manager.attach(self.unit, f"/{name}{below}", pid)
 
     def hand_over(self) -> None:
         """Nothing is left to do: who holds it doesn't end with us."""
@@ -63,47 +50,41 @@ class HeldScope:
             pass
 
 
-class JoinedScope(HeldScope):
-    """A `process_scope.ProcessScope` that is there, for a further process.
+def attach(unit: str, place: str, pid: int) -> None:
+    """Have systemd move the process ``pid`` to the cgroup ``place`` below a unit's, from wherever it is.
 
-    Args:
-        below: where in it, "" or "/" and a path.
+    Raises:
+        MiniboxError: systemd refused.
     """
-
-    def __init__(self, directory: str, below: str) -> None:
-        super().__init__(directory)
-        self._below = below
-
-    def join(self, _: str, pid: int, below: str = "") -> None:
-        """As `HeldScope.join`."""
-        with Manager() as manager:
-            manager.attach(self.unit, f"{self._below}{below}", pid)
+    with Manager() as manager:
+        manager.attach(unit, place, pid)
 
 
 class Scope(HeldScope):
     """A scope that systemd has made for us, and the process that keeps it."""
 
-    def __init__(self, host: CgroupHost, properties: Iterable[Property]) -> None:
+    def __init__(self, directory: str, unit: str, slice_name: str, properties: Iterable[Property]) -> None:
         """Start it.
 
         Raises:
             MiniboxError: systemd refused, with its words.
             Unsupported: libsystemd is missing.
         """
-        super().__init__(host.v2_parent)
+        super().__init__(directory)
+        self.unit = unit
         self._holder = _Holder()
         self._heir = 0
         try:
             with Manager() as manager:
-                self._start(manager, host.slice, tuple(properties))
+                self._start(manager, slice_name, tuple(properties))
             # A cgroup has either processes or children with limits.
-            os.mkdir(f"{host.v2_parent}/{HOLDER}")
-            with open(f"{host.v2_parent}/{HOLDER}/cgroup.procs", "wb", 0) as procs:
+            os.mkdir(f"{directory}/{HOLDER}")
+            with open(f"{directory}/{HOLDER}/cgroup.procs", "wb", 0) as procs:
                 procs.write(b"%d" % self._holder.pid)
         except BaseException as error:
             self._holder.close()
             if isinstance(error, OSError):
-                raise MiniboxError(f"cgroup {host.v2_parent}: {kernel_says(error)}") from error
+                raise MiniboxError(f"cgroup {directory}: {kernel_says(error)}") from error
             raise
 
     def hand_over(self) -> None:

@@ -8,40 +8,43 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine.oci.state import SHARED_ROOT
 from minibox.linux import launcher
 from minibox.linux.process import DONE, signatures
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
 from minibox.plan.explain import step_error
-from minibox.plan.namespaces import NAMESPACES, joined
+from minibox.plan.namespaces import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.engine.oci.state import Container
-    from minibox.oci.runtime import Spec
     from minibox.plan.operations import Op
 
+UNMOUNT = "unmount_root"
 NS_GET_USERNS = 0xB701  # ioctl_ns(2)
 
 
-def note_root(container: Container, spec: Spec, pid: int, fd: int) -> None:
-    """Write down that the mount that ``fd`` is of is the root of the container, whose process is ``pid``."""
+def unmount_step(rootfs: str, path: str | None, pid: int, fd: int) -> Op:
+    """What undoes the mounts of a container.
+
+    Args:
+        rootfs: its `root.path`.
+        path: of the mount namespace that it joins; None: it is the caller's.
+        pid: of its process.
+        fd: of the mount that is its root.
+    """
     found = os.stat(f"/proc/{pid}/ns/mnt")
     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
         mount_id = next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
-    root = {"path": joined(spec).get("mount", ""), "dev": found.st_dev, "ino": found.st_ino, "mount": mount_id}
-    container.write(**{SHARED_ROOT: root})
+    return op.Op(UNMOUNT, (rootfs, path, found.st_dev, found.st_ino, mount_id), "the kernel doesn't free it", op.PARENT)
 
 
-def undo(container: Container) -> None:
-    """Unmount them, once nothing of the container runs.
+def unmount(rootfs: str, path: str | None, dev: int, ino: int, mount_id: int) -> None:
+    """Unmount them, once nothing of the container runs; the arguments are of `unmount_step`.
 
     Raises:
         StepError: the kernel refuses.
     """
-    root = container.fields[SHARED_ROOT]
-    namespace = _find(root["path"], (root["dev"], root["ino"]))
+    namespace = _find(path or "", (dev, ino))
     if namespace < 0:
         return  # it is gone, and all mounts with it
     slots = [-1] * op.FIRST_BIND
@@ -53,7 +56,7 @@ def undo(container: Container) -> None:
             steps.append(op.setns(op.USERNS, NAMESPACES["user"], "whoever made it"))
         steps += [
             op.setns(op.NAMESPACES, NAMESPACES["mount"], "where the container's mounts are"),
-            op.unmount(container.fields["rootfs"], root["mount"], "the container's root, with all that is below it"),
+            op.unmount(rootfs, mount_id, "the container's root, with all that is below it"),
         ]
         _execute(steps, slots)
     finally:

@@ -12,25 +12,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from minibox.oci.runtime import LinuxSeccomp
-
 SOCK_CLOEXEC = 0o2000000
 
 
-def hand_on(seccomp: LinuxSeccomp, pid: int, state: Mapping[str, Any], fd: int) -> None:
+def hand_on(path: str, metadata: str | None, pid: int, state: Mapping[str, Any], fd: int) -> None:
     """Send a listener to the socket that the Spec names.
 
     Args:
+        path, metadata: its `listenerPath` and `listenerMetadata`; None for none.
         pid: of the process that has loaded the filter.
         state: the container's.
 
     Raises:
         MiniboxError: nobody takes it.
     """
-    path = seccomp.get("listenerPath", "")
     message: dict[str, Any] = {"ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid}
-    if "listenerMetadata" in seccomp:
-        message["metadata"] = seccomp["listenerMetadata"]
+    if metadata is not None:
+        message["metadata"] = metadata
     data = dumps({**message, "state": dict(state)}, "").encode()
     connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
     try:
