@@ -30,8 +30,15 @@ def _exec(container: str, command: tuple[str, ...], **params: Any) -> int:
     from minibox.engine.exec import exec_
 
     settings = settings_of(click.get_current_context())
-    options = make_options(values_of(params), list(command))
-    return exec_(container, options, root=settings.root, runroot=settings.runroot)
+    name, options = options_of({"container": container, "command": command, **params})
+    return exec_(name, options, root=settings.root, runroot=settings.runroot)
+
+
+def options_of(params: dict[str, Any]) -> tuple[str, ExecOptions]:
+    """The container, and what is to be executed in it, of the parameters of click's."""
+    values = {**params}
+    name, command = values.pop("container"), values.pop("command")
+    return name, make_options(values_of(values), list(command))
 
 
 exec_ = ExecCommand(

@@ -26,45 +26,82 @@ STATUS_COLOURS = {"pass": "green", "degraded": "yellow", "missing": "red"}
 Examples:
   minibox explain run --rm base echo hello
   minibox explain --json run -m 64m base true
+  minibox explain exec web sh
+  minibox explain stop web
   minibox explain --shell run --userns host --network none base sh > start.sh""",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @click.option("--shell", "as_script", is_flag=True, help="Print a shell script that does the same when root runs it")
-@click.argument("words", metavar="run [OPTIONS] IMAGE [COMMAND [ARG]...]", nargs=-1, type=click.UNPROCESSED)
+@click.argument("words", metavar="run|create|exec|stop [OPTIONS] ...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script: bool) -> None:
-    """Show the steps of a start and the reason for each, without running it.
+    """Show the steps of a start, an exec or a stop and the reason for each, without running it.
 
-    Give a whole `run` or `shell` command. Each step is shown with its arguments, its reason, its manual page, and the
-    equivalent shell command.
+    Give a whole `run`, `shell`, `create`, `exec` or `stop` command. Each step is shown with its arguments, its reason,
+    its manual page, and the equivalent shell command. For `create` these are the steps of its later start.
     """
-    from minibox.cli import container
     from minibox.cli.explain import format_plan, listing_width
 
     if as_json and as_script:
         raise UsageError("--json can't be given with --shell")
-    if words[:1] not in (("run",), ("shell",)):
-        what = f"can't explain {words[0]!r}" if words else "nothing to explain"
+    name = words[0] if words else ""
+    if as_script and name in ("exec", "stop"):
+        raise UsageError(f"there is no shell script of {name!r}", hint="leave out --shell: each step has its command")
+    if name in ("run", "shell", "create"):
+        rows = _explain_run(ctx, name, words[1:], as_script)
+    elif name in ("exec", "stop"):
+        rows = _explain_exec(ctx, words[1:]) if name == "exec" else _explain_stop(ctx, words[1:])
+    else:
+        what = f"can't explain {name!r}" if words else "nothing to explain"
         raise UsageError(what, hint="give a run command: minibox explain run base true")
+    if rows is not None:
+        click.echo(format_json(rows) if as_json else format_plan(rows, listing_width()))
+
+
+def _explain_run(ctx: click.Context, name: str, words: tuple[str, ...], as_script: bool) -> list[dict[str, Any]] | None:
+    """The rows; None when the script was printed."""
+    from minibox.cli import container, life
+    from minibox.engine import explain as engine
+
     settings = settings_of(ctx)
-    command = container.run if words[0] == "run" else container.shell
-    with command.make_context(words[0], list(words[1:]), parent=ctx) as run_context:
+    command = {"run": container.run, "shell": container.shell, "create": life.create}[name]
+    with command.make_context(name, list(words), parent=ctx) as run_context:
         options = container.options_of(run_context.params)
-    if words[0] == "shell":
+    if name == "shell":
         from minibox.engine.shell import shell_options
 
         options = shell_options(options, terminal=sys.stdin is not None and sys.stdin.isatty())
-    from minibox.engine import explain as engine
-
+    places = {"root": settings.root, "runroot": settings.runroot, "storage_driver": settings.storage_driver}
     if as_script:
-        click.echo(
-            engine.script(
-                options, root=settings.root, runroot=settings.runroot, storage_driver=settings.storage_driver
-            ).rstrip("\n")
-        )
-        return
-    rows = engine.explain(options, root=settings.root, runroot=settings.runroot, storage_driver=settings.storage_driver)
-    click.echo(format_json(rows) if as_json else format_plan(rows, listing_width()))
+        click.echo(engine.script(options, **places).rstrip("\n"))
+        return None
+    return engine.explain(options, **places)
+
+
+def _explain_exec(ctx: click.Context, words: tuple[str, ...]) -> list[dict[str, Any]]:
+    from minibox.cli import inside
+    from minibox.engine.explain import explain_exec
+
+    with inside.exec_.make_context("exec", list(words), parent=ctx) as context:
+        name, options = inside.options_of(context.params)
+    return explain_exec(name, options, root=settings_of(ctx).root)
+
+
+def _explain_stop(ctx: click.Context, words: tuple[str, ...]) -> list[dict[str, Any]]:
+    from minibox.cli import life
+    from minibox.engine.explain import explain_stop
+    from minibox.linux.signals import signal_number
+
+    settings = settings_of(ctx)
+    with life.stop.make_context("stop", list(words), parent=ctx) as context:
+        given = context.params
+    names = given["containers"]
+    if len(names) != 1:
+        raise UsageError("explain the stop of one container at a time")
+    number = signal_number(given["signal"]) if given["signal"] else 0
+    return explain_stop(
+        names[0], root=settings.root, runroot=settings.runroot, timeout_s=given["timeout"], signal_number=number
+    )
 
 
 @click.command(epilog="\b\nExample:\n  minibox doctor")

@@ -8,7 +8,7 @@ from time import time
 
 from minibox.base.paths import package_directory
 from minibox.engine import events, removal, state
-from minibox.engine.attach_socket import listen, socket_path
+from minibox.engine.attach_socket import socket_path
 from minibox.engine.exit_record import exit_path, read_exit
 from minibox.engine.launch import IdFile
 from minibox.engine.lifecycle import RESTARTED, stop_mark
@@ -70,7 +70,8 @@ class Detached:
         keep = not self._new
         supervisor: Supervisor | None = None
         try:
-            launch.prepare(self._terminal_size() if options.tty else None, new=self._new)
+            socket = socket_path(launch.runroot, launch.claim.id)
+            launch.prepare(self._terminal_size() if options.tty else None, new=self._new, socket=socket)
             with IdFile(options.cidfile, launch.claim.id):
                 supervisor = Supervisor(launch.claim.id)
                 try:
@@ -89,7 +90,6 @@ class Detached:
         except BaseException as error:
             if not self._new:
                 note_failure(launch.root, launch.claim.id, error)
-            _unlink(socket_path(launch.runroot, launch.claim.id))
             launch.is_interrupted = not isinstance(error, (MiniboxError, OSError))
             launch.close(keep=keep)
             raise
@@ -129,7 +129,9 @@ class Detached:
     def _hand_over(self, supervisor: Supervisor, pid: int, pty_master: int) -> None:
         launch = self._launch
         path = socket_path(launch.runroot, launch.claim.id)
-        self._fds["listener"] = listen(path)
+        execution = launch.execution
+        assert execution
+        self._fds["listener"], execution.listener = execution.listener, -1
         if self._attachment:
             self._attachment.connect(path)
         if pty_master >= 0:
@@ -141,7 +143,7 @@ class Detached:
         self._write_state(Status="running", Pid=pid, Supervised=True)
         launch.happened(*(("create", "start") if self._new else ("start",)))
         try:
-            supervisor.hold(launch.execution.held if launch.execution else ())
+            supervisor.hold(execution.held)
             supervisor.supervise(self._duties(), {**self._fds, "claim": launch.claim.fd})
         except ConnectionError as error:
             raise MiniboxError(f"container {launch.claim.name} was killed while it was being started") from error

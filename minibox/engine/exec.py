@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from minibox.linux.cgroup import Cgroup
     from minibox.oci.runtime import Process as SpecProcess
+    from minibox.plan.compiler import Plan
 
 PIPE_BYTES = 1 << 16
 DETACHED_SIZE = (24, 80)
@@ -83,7 +84,7 @@ def exec_(name_or_id: str, options: ExecOptions, *, root: str, runroot: str) -> 
         with Process(root, name_or_id, "execute a command in") as container:
             if container.group.is_frozen():
                 raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
-            execution = Exec(_host(container), options)
+            execution = Exec(host_of(container), options)
             name = name_or_id if names.holder(root, name_or_id) == container.id else names.of(root, container.id)
             about = {"image": container.live.reference, "name": name, "execID": os.urandom(32).hex()}
             words = " ".join(options.command)
@@ -118,10 +119,11 @@ def capture(name_or_id: str, command: tuple[str, ...], *, root: str, timeout_s: 
     with Process(root, name_or_id, "execute a command in") as container:
         if container.group.is_frozen():
             raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
-        return Exec(_host(container), ExecOptions(command)).capture(timeout_s, bytes_max)
+        return Exec(host_of(container), ExecOptions(command)).capture(timeout_s, bytes_max)
 
 
-def _host(container: Process) -> Host:
+def host_of(container: Process) -> Host:
+    """A container of minibox's own."""
     if container.live.damage:
         raise container.live.damage
     return Host(container.id, container.live.pid, container.pidfd, container.live.joinable, container.group)
@@ -162,6 +164,11 @@ class Exec:
             cgroup_joins=joined.joins(group),
             detached=options.detach or bool(keys),
         )
+
+    def plan(self) -> Plan:
+        """What `run` executes."""
+        start: Start = replace(self._start, terminal=DETACHED_SIZE if self._options.tty else None)
+        return compile_exec(self._process, self._joined, start)
 
     def run(self) -> int:
         """See `exec_`."""

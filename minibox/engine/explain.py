@@ -13,6 +13,7 @@ from minibox.engine.prepare import Identity, IdentitySteps, Prepared, prepare, w
 from minibox.image.store import ImageStore
 from minibox.plan import explain as plan_explain
 from minibox.plan import shell
+from minibox.plan.compiler import Plan
 from minibox.plan.parent import hold_ids
 from minibox.storage.drivers import snapshotter
 
@@ -20,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.engine.exec import ExecOptions
     from minibox.engine.options import RunOptions
     from minibox.storage.snapshot import Snapshot
 
@@ -35,6 +37,37 @@ def explain(options: RunOptions, *, root: str, runroot: str, storage_driver: str
     """
     prepared, _ = _prepare(options, root, runroot, storage_driver, EXAMPLE_ID)
     return plan_explain.rows(prepared.plan)
+
+
+def explain_exec(name_or_id: str, options: ExecOptions, *, root: str) -> list[dict[str, Any]]:
+    """The rows of a further process in a container that runs; nothing happens.
+
+    Raises:
+        MiniboxError: what `exec` would raise before its first step.
+    """
+    from minibox.engine.exec import Exec, host_of
+    from minibox.engine.lifecycle import Process
+
+    with Process(root, name_or_id, "explain a command in") as container:
+        return plan_explain.rows(Exec(host_of(container), options).plan())
+
+
+def explain_stop(
+    name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = None, signal_number: int = 0
+) -> list[dict[str, Any]]:
+    """The rows of a stop: how its processes are ended, and what undoes its start then; nothing happens.
+
+    Raises:
+        ContainerNotFound, ContainerNotRunning
+    """
+    from minibox.engine import removal, state
+    from minibox.engine.lifecycle import Process, stop_steps
+
+    with Process(root, name_or_id, "explain the end of") as container:
+        found = state.read(root, container.id)
+        asked = stop_steps(container, found, timeout_s, signal_number)
+        undone = removal.undo_steps(root, runroot, container.id, container.live.undo)
+    return plan_explain.rows(Plan((*asked, *undone), 0))
 
 
 def script(options: RunOptions, *, root: str, runroot: str, storage_driver: str = "") -> str:

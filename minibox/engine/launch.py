@@ -78,17 +78,20 @@ class Launch:
         self._connection: networking.Connection | None = None
         self._held: list[Op] = []  # what was taken before there is a plan
 
-    def prepare(self, terminal: tuple[int, int] | None, *, new: bool, once: bool = False, late: bool = False) -> None:
+    def prepare(
+        self, terminal: tuple[int, int] | None, *, new: bool, once: bool = False, late: bool = False, socket: str = ""
+    ) -> None:
         """Give it what it needs on disk, and compile its plan.
 
         Args:
+            socket: the path at which its supervisor takes clients; "" for none.
             terminal: rows and columns of its terminal; None for plain streams.
             new: its root file system is made; else it is there from an earlier start.
             once: it is never started again, so that nothing need reach the disk.
             late: its files are made by `execute`, while the kernel makes its namespaces.
         """
         files.unpack(self.storage, self.store, self.image)
-        identity = self._identity()
+        identity = self._identity(socket)
         self._missing = [self._make_snapshot] if new else []
         if self.options.disk_bytes:  # whose plan says how its own layer looks
             self._make_missing()
@@ -239,7 +242,7 @@ class Launch:
 
     # ---- before ---------------------------------------------------------------------------------
 
-    def _identity(self) -> Identity:
+    def _identity(self, socket: str) -> Identity:
         euid = os.geteuid()
         mappings, refused = None, list[str]()
 
@@ -264,7 +267,7 @@ class Launch:
         self._held += connection.held
         own = IdentitySteps(
             tuple(self._held),
-            tuple(connection.reserved),
+            (*connection.reserved, *((parent.listen(socket),) if socket else ())),
             tuple(connection.wiring),
             tuple(connection.published(self.claim.directory)),
         )

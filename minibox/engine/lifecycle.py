@@ -15,11 +15,14 @@ from minibox.engine.sent_signals import KILL, STOP, note_signal
 from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, TimedOut, Unreadable, UsageError
 from minibox.linux import cgroup
 from minibox.linux.process import open_pidfd, send_signal
+from minibox.plan import parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from minibox.base.operation import Op
     from minibox.engine.live_file import Live
 
 SIGTERM, SIGKILL = 15, 9
@@ -178,23 +181,47 @@ def stop(
     return container_id
 
 
+def stop_steps(process: Process, found: dict[str, Any], timeout_s: float | None, signal_number: int) -> tuple[Op, ...]:
+    """The steps of a stop, before what undoes its start; arguments as of `stop`."""
+    if timeout_s is None:
+        timeout_s = float(found.get("Options", {}).get("stop_timeout_s", STOP_TIMEOUT_S))
+    words = None if timeout_s < 0 else f"{timeout_s:g}"
+    return parent.stop(process.live.pid, process.group.labels, signal_number or _stop_signal(found), words)
+
+
 def _end(process: Process, runroot: str, timeout_s: float | None, signal_number: int) -> dict[str, Any]:
     """By the stop signal, or else SIGKILL; its state before."""
     found = state.read(process.root, process.id)
-    if timeout_s is None:
-        timeout_s = float(found.get("Options", {}).get("stop_timeout_s", STOP_TIMEOUT_S))
-    process.group.thaw()
-    signal_number = signal_number or _stop_signal(found)
-    note_signal(process.root, process.id, signal_number, STOP, process.group.oom_kills())
-    events.note_container(runroot, found, "kill", signal=str(signal_number))
-    send_signal(process.pidfd, signal_number)
-    if not process.wait(None if timeout_s < 0 else timeout_s):
-        note_signal(process.root, process.id, SIGKILL, STOP, process.group.oom_kills())
-        events.note_container(runroot, found, "kill", signal=str(SIGKILL))
-        send_signal(process.pidfd, SIGKILL)
-        process.group.kill()
-        process.wait_killed()
+    for step in stop_steps(process, found, timeout_s, signal_number):
+        if STOP_STEPS[step.name](process, runroot, found, *step.args):
+            break
     return found
+
+
+def _thaw(process: Process, _runroot: str, _found: dict[str, Any], _cgroups: tuple[str, ...]) -> None:
+    process.group.thaw()
+
+
+def _signal(process: Process, runroot: str, found: dict[str, Any], _pid: int, number: int) -> None:
+    note_signal(process.root, process.id, number, STOP, process.group.oom_kills())
+    events.note_container(runroot, found, "kill", signal=str(number))
+    send_signal(process.pidfd, number)
+
+
+def _await(process: Process, _runroot: str, _found: dict[str, Any], _pid: int, timeout_s: str | None) -> bool:
+    return process.wait(None if timeout_s is None else float(timeout_s))
+
+
+def _kill(process: Process, runroot: str, found: dict[str, Any], pid: int, _cgroups: tuple[str, ...]) -> None:
+    _signal(process, runroot, found, pid, SIGKILL)
+    process.group.kill()
+    process.wait_killed()
+
+
+#: What executes each; one that says yes was the last.
+STOP_STEPS: dict[str, Callable[..., bool | None]] = {
+    "thaw_cgroup": _thaw, "signal_first": _signal, "await_end": _await, "kill_first": _kill,
+}  # fmt: skip
 
 
 def _stop_signal(found: dict[str, Any]) -> int:

@@ -95,15 +95,19 @@ def undo_start(root: str, runroot: str, container_id: str, line: bytes) -> None:
     Raises:
         MiniboxError, OSError: something resists.
     """
-    directory = f"{root}/containers/{container_id}"
+    if failure := undo.undo(undo_steps(root, runroot, container_id, line)):
+        raise failure
+
+
+def undo_steps(root: str, runroot: str, container_id: str, line: bytes) -> tuple[Op, ...]:
+    """What `undo_start` executes."""
     try:
         steps = undo.decode(line, live_file.live_path(root, container_id)) if line else ()
     except Unreadable as error:
         damage.tell(error)
         steps = ()
     steps = steps or steps_by_id(root, runroot, container_id)
-    if failure := undo.undo((*steps, *undo.read_more(directory))):
-        raise failure
+    return (*steps, *undo.read_more(f"{root}/containers/{container_id}"))
 
 
 def steps_by_id(root: str, runroot: str, container_id: str) -> tuple[Op, ...]:

@@ -165,6 +165,15 @@ OPERATIONS: dict[str, Row] = {
     "user_network": ("tool argv", "sv", "have {tool} carry its packets", "", "{argv} &", ""),
     # ---- what follows the start
     "listen": ("path", "s", "listen at {path} for who attaches", "unix(7)", "", "remove_file path"),
+    # ---- a stop
+    "thaw_cgroup": ("cgroups", "v", "let what is frozen in {cgroups} go on", "cgroups(7)", "", ""),
+    "signal_first": ("pid signal", "uu", "send signal {signal} to process {pid}", "pidfd_send_signal(2)",
+                     "kill -s {signal} {pid}", ""),
+    "await_end": ("pid timeout_s", "uz", "wait for its end, {timeout_s} s at most", "poll(2)",
+                  lambda pid, timeout_s: (
+                      ("" if timeout_s == "''" else f"timeout {timeout_s} ") + f"tail --pid={pid} -f /dev/null"), ""),
+    "kill_first": ("pid cgroups", "uv", "kill process {pid} if it hasn't ended, and all that is in its cgroup",
+                   "cgroups(7)", "kill -s KILL {pid}", ""),
     # ---- the end
     "release_ids": ("path container", "ss", "give back the range of ids {path}", "unlink(2)", "rm {path}", ""),
     "leave_network": ("state address container", "sss", "give back the address {address}, and its names", "unlink(2)",
@@ -379,3 +388,17 @@ def user_network(tool: str, argv: tuple[str, ...]) -> Op:
 
 def listen(path: str) -> Op:
     return parent("listen", path, why="`attach` finds its supervisor there")
+
+
+def stop(pid: int, cgroups: tuple[str, ...], signal: int, timeout_s: str | None) -> tuple[Op, ...]:
+    """The steps of a stop.
+
+    Args:
+        timeout_s: in seconds, as a number in words; None: without an end.
+    """
+    return (
+        parent("thaw_cgroup", cgroups, why="a frozen process can't answer"),
+        parent("signal_first", pid, signal, why="the signal by which it wants to be asked to end"),
+        parent("await_end", pid, timeout_s, why="it may have something to finish"),
+        parent("kill_first", pid, cgroups, why="whoever doesn't end by then is made to"),
+    )

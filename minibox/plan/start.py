@@ -28,7 +28,7 @@ class Start:
         cgroup_mounts: what /sys/fs/cgroup shows: ``("", "cgroup2", "")`` or one entry a v1 hierarchy.
         terminal: rows and columns of the terminal, None for plain streams.
         network: the steps that connect its network namespace.
-        ports: the steps that reserve the ports that are published.
+        ports: the steps that take what others find it by: the ports that are published, the socket of its supervisor.
         published: the steps that lead them to the container.
         detached: the container outlives the process that starts it.
         gate: it waits before the exec until `engine.gate.open_gate` lets it pass, `start` of an OCI runtime.

@@ -122,3 +122,42 @@ def test_a_trace_shows_the_step_that_failed(minibox: Run, options: tuple[str, ..
     assert f"step {number} of " in lines[failed]
     message = next(line for line in lines if line.startswith("minibox: "))
     assert message.removeprefix("minibox: ") == lines[failed].partition("FAILED: ")[2]
+
+
+def test_an_exec_and_a_stop_are_explained_and_nothing_happens(minibox: Run, state: Path) -> None:
+    assert minibox("run", "-d", "--name", "web", "-m", "64m", "-p", "127.0.0.1:0:80", "base", "sleep", "100").returncode == 0
+    execs = json.loads(minibox("explain", "--json", "exec", "-u", "1000", "web", "ls", "/").stdout)
+    names = [row["operation"] for row in execs]
+    assert names[0] == "clone_further" and names[-1] == "exec" and "setns" in names
+    assert execs[-1]["arguments"]["argv"] == "ls /"
+    stops = json.loads(minibox("explain", "--json", "stop", "-t", "3", "web").stdout)
+    assert [row["operation"] for row in stops[:4]] == ["thaw_cgroup", "signal_first", "await_end", "kill_first"]
+    assert stops[2]["arguments"]["timeout_s"] == "3"
+    undone = {row["operation"]: row["arguments"] for row in stops[4:]}
+    assert {"remove_file", "kill_cgroup", "cgroup_rmdir", "leave_network", "release_ids"} <= set(undone)
+    listed = minibox("explain", "stop", "web").stdout
+    assert "give back the address" in listed and "$ rmdir /sys/fs/cgroup/" in listed
+    # What a stop undoes is what the start has said before.
+    assert minibox("inspect", "web").returncode == 0 and '"running"' in minibox("ps", "--json").stdout
+    assert minibox("rm", "-f", "web").returncode == 0
+    for row in stops[4:]:
+        path = row["arguments"].get("path", "")
+        assert not path or not Path(path).exists(), row
+    assert minibox("explain", "stop", "web").returncode == 1
+    assert minibox("explain", "--shell", "stop", "web").returncode == 125
+
+
+def test_a_create_is_explained_by_its_start(minibox: Run) -> None:
+    words = ("-m", "64m", "base", "true")
+    made, run = (json.loads(minibox("explain", "--json", name, *words).stdout) for name in ("create", "run"))
+    assert made == run
+
+
+def test_a_network_is_wired_step_by_step(minibox: Run) -> None:
+    rows = json.loads(minibox("explain", "--json", "run", "-p", "8080:80", "base", "true").stdout)
+    by_name = {row["operation"]: row for row in rows}
+    wiring = ["add_bridge", "add_veth", "add_address", "set_up", "add_route"]
+    assert [row["operation"] for row in rows if row["operation"] in wiring] == wiring
+    assert by_name["add_veth"]["shell"].startswith("ip link add mbv") and "netns $INIT" in by_name["add_veth"]["shell"]
+    assert by_name["add_route"]["shell"].startswith("nsenter -t $INIT -n ip route add default via 10.")
+    assert "dport 8080 dnat to 10." in by_name["publish_port"]["shell"]

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minibox.engine.lifecycle import STOP_STEPS
 from minibox.engine.steps import STEPS
 from minibox.engine.undo import UNDO
 from minibox.linux.process import signatures
@@ -80,7 +81,7 @@ def parents_example(name: str) -> Op:
 
 
 def test_every_operation_of_the_parents_is_executed_or_undoes_one():
-    assert {*STEPS, *UNDO} == set(OPERATIONS) and not {*STEPS} & {*UNDO}
+    assert {*STEPS, *UNDO, *STOP_STEPS} == set(OPERATIONS) and not {*STEPS} & {*UNDO}
     assert {undo.name for name in STEPS if (undo := undo_of(parents_example(name)))} | {"unmount_root"} == set(UNDO)
 
 
@@ -90,8 +91,8 @@ def test_every_operation_of_the_parents_takes_its_arguments(name: str):
     assert len(arguments_.split()) == len(kinds) <= 7 and set(kinds) <= set(KINDS)
     assert set(undo.split()[1:]) <= set(arguments_.split()) and set(undo.split()[:1]) <= set(UNDO)
     assert re.fullmatch(r"([\w.-]+\([1-9]\))?", page) and words
-    function = {**STEPS, **UNDO}[name]
-    given = [*(["execution"] if name in STEPS else []), *kinds]
+    function = {**STEPS, **UNDO, **STOP_STEPS}[name]
+    given = [*(["execution"] if name in STEPS else [1, 2, 3] if name in STOP_STEPS else []), *kinds]
     inspect.signature(function).bind(*given)
     undone = undo_of(parents_example(name))
     assert undone is None or len(undone.args) == len(OPERATIONS[undone.name][1])
