@@ -42,6 +42,7 @@ def steps(text: str) -> list[str]:
 def normalised(step: str, root: str) -> str:
     """Without line ends, ids, digests and numbers, all of which differ between machines."""
     words = " ".join(step.split()).replace(root, "ROOT")
+    words = re.sub(r"(/sys/fs/cgroup\S* ?)+", "CGROUP ", words)  # in one hierarchy or several
     words = re.sub(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}(\.\.\.)?(?=[ /\]]|$)", "HEX", words)
     return re.sub(r"\d+", "N", words)
 

@@ -125,7 +125,10 @@ def test_a_trace_shows_the_step_that_failed(minibox: Run, options: tuple[str, ..
 
 
 def test_an_exec_and_a_stop_are_explained_and_nothing_happens(minibox: Run, state: Path) -> None:
-    assert minibox("run", "-d", "--name", "web", "-m", "64m", "-p", "127.0.0.1:0:80", "base", "sleep", "100").returncode == 0
+    assert (
+        minibox("run", "-d", "--name", "web", "-m", "64m", "-p", "127.0.0.1:0:80", "base", "sleep", "100").returncode
+        == 0
+    )
     execs = json.loads(minibox("explain", "--json", "exec", "-u", "1000", "web", "ls", "/").stdout)
     names = [row["operation"] for row in execs]
     assert names[0] == "clone_further" and names[-1] == "exec" and "setns" in names
