@@ -11,7 +11,6 @@ from time import monotonic_ns
 from minibox.engine.start import ExecFailed
 from minibox.engine.undo import OF_FAILED, undo
 from minibox.errors import MiniboxError, NetworkError, PortTaken, StepError, kernel_says
-from minibox.linux.cgroup.creation import perform
 from minibox.plan import operations as op
 from minibox.plan.parent import undo_list
 
@@ -67,9 +66,9 @@ def unwind(execution: Execution) -> Exception | None:
     # A process that is frozen has no end that could be waited for: what is in its cgroup is ended first.
     failure = undo([*returned, *(step for step in ops if step.name == "kill_cgroup")])
     execution.close()
-    failure = failure or undo(step for step in ops if step.name not in OF_FAILED)
+    rest = undo(step for step in ops if step.name not in OF_FAILED)
     execution.close_scope()
-    return failure
+    return failure or rest
 
 
 def _of_process(step: Op, execution: Execution) -> Op:
@@ -136,6 +135,8 @@ def _note_ports(execution: Execution, path: str) -> None:
 
 def _cgroup(name: str) -> Callable[..., None]:
     def step(_: Execution, *args: Any) -> None:
+        from minibox.linux.cgroup.creation import perform
+
         perform(op.Op(name, args, "", op.PARENT))
 
     return step
@@ -143,6 +144,7 @@ def _cgroup(name: str) -> Callable[..., None]:
 
 def _systemd_scope(execution: Execution, *args: Any) -> None:
     from minibox.linux.cgroup import Cgroup
+    from minibox.linux.cgroup.creation import perform
 
     execution.scope = perform(op.Op("systemd_scope", args, "", op.PARENT))
     group = execution.resources.group

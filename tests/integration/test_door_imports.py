@@ -27,11 +27,11 @@ RUNTIME = "from minibox.oci_cli.main import program; program()"
 
 #: By door: modules outside minibox, and how many of minibox's own there may be at most.
 ALLOWED: dict[str, tuple[str, int]] = {
-    "minibox run": ("atexit binascii errno fcntl genericpath os posixpath select stat struct", 115),
-    "minibox run, bridge": ("atexit binascii errno fcntl genericpath os posixpath select stat struct", 119),
+    "minibox run": ("atexit binascii errno fcntl genericpath os posixpath select stat struct", 118),
+    "minibox run, bridge": ("atexit binascii errno fcntl genericpath os posixpath select stat struct", 122),
     "minibox exec": (
         "atexit binascii collections contextlib encodings errno fcntl functools genericpath itertools keyword operator os "
-        "posixpath reprlib select stat struct types", 92,
+        "posixpath reprlib select stat struct types", 95,
     ),
     "minibox ps": (
         "ast binascii click collections contextlib copyreg datetime dis enum errno fcntl functools genericpath gettext "
@@ -50,10 +50,10 @@ ALLOWED: dict[str, tuple[str, int]] = {
         "socket stat string struct tempfile textwrap threading token tokenize types typing urllib uuid warnings weakref "
         "zipfile zlib", 26,
     ),
-    "minibox-oci create": ("atexit binascii encodings errno fcntl genericpath os posixpath select stat struct", 72),
+    "minibox-oci create": ("atexit binascii encodings errno fcntl genericpath os posixpath select stat struct", 76),
     "minibox-oci state": ("errno fcntl genericpath os posixpath stat", 16),
     "minibox-oci start": ("errno fcntl genericpath os posixpath select stat struct", 17),
-    "minibox-oci delete": ("errno fcntl genericpath os posixpath select stat struct", 23),
+    "minibox-oci delete": ("errno fcntl genericpath os posixpath select stat struct", 29),
     "import minibox": ("", 1),
     "minibox.run": (
         "atexit binascii collections contextlib copyreg datetime enum errno fcntl functools genericpath importlib itertools "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from errno import EBADF
-from functools import partial
 from time import time_ns
 
 from minibox.base.files import replace_file
@@ -218,7 +217,7 @@ class Creation:
                     group=planned.group if planned.group.directories else None,
                     state=self._hook_state,
                     noted=self._noted,
-                    still_waiting=partial(_refuse_frozen, planned.group),
+                    still_waiting=lambda: _refuse_frozen(planned.group),
                     hook_outputs=self._hook_outputs,
                     gate=files,
                     kept_fds=self._kept,
