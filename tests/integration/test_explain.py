@@ -146,7 +146,7 @@ def test_an_exec_and_a_stop_are_explained_and_nothing_happens(minibox: Run, stat
     for row in stops[4:]:
         path = row["arguments"].get("path", "")
         assert not path or not Path(path).exists(), row
-    assert minibox("explain", "stop", "web").returncode == 1
+    assert minibox("explain", "stop", "web").returncode == 125
     assert minibox("explain", "--shell", "stop", "web").returncode == 125
 
 
