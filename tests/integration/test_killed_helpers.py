@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import minibox
-from minibox.engine import container, networking, removal, user_namespace, worker
+from minibox.engine import container, removal, steps, user_namespace, worker
 from minibox.engine.options import RunOptions
 from minibox.errors import MiniboxError
 from minibox.linux import launcher, requests, supervisor
@@ -179,16 +179,16 @@ def test_the_launcher_at_each_message_of_a_run(api, state, monkeypatch, number):
 def test_a_process_that_dies_before_its_network_is_wired(api, state, where, monkeypatch):
     """Its namespace can't be opened any more; the error says that it was killed."""
 
-    def wire(*words: Any) -> None:
+    def wire(execution: Any) -> None:
         pid = child_named("minibox-supervisor")
         os.kill(int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]), signal.SIGKILL)
-        until(lambda: not os.path.exists(f"/proc/{words[1]}/ns/net"))
-        real(*words)
+        until(lambda: not os.path.exists(f"/proc/{execution.pid}/ns/net"))
+        real(execution)
 
     options = RunOptions("base", ("sleep", "1000"), network="bridge", detach=True, name="cc")
-    real = networking.Connection.wire
+    real = steps.STEPS["forward_ipv4"]
     with monkeypatch.context() as patch, pytest.raises(MiniboxError, match="the process was killed in step"):
-        patch.setattr(networking.Connection, "wire", wire)
+        patch.setitem(steps.STEPS, "forward_ipv4", wire)
         container.run_detached(options, **where)
     assert left(state) == []
 
