@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 
 BLANK = " \t\n\r"
@@ -60,6 +60,14 @@ def dumps(value: Any, before: str = "\n") -> str:
     Raises:
         TypeError: JSON has no such type.
     """
+    if not before:
+        try:
+            from _json import encode_basestring_ascii, make_encoder
+        except ImportError:  # another interpreter
+            pass
+        else:
+            encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ": ", ",", False, False, True)
+            return "".join(encode(value, 0))
     if isinstance(value, str):
         return quoted(value)
     if value is None or isinstance(value, bool):
@@ -73,6 +81,10 @@ def dumps(value: Any, before: str = "\n") -> str:
     if isinstance(value, dict):
         text = f",{inner}".join([f"{quoted(key)}: {dumps(each, inner)}" for key, each in value.items()])
         return f"{{{inner}{text}{before}}}" if text else "{}"
+    _refuse(value)
+
+
+def _refuse(value: object) -> NoReturn:
     raise TypeError(f"JSON has no {type(value).__name__}")
 
 
