@@ -36,13 +36,9 @@ def place(options: Places) -> Place:
         ConfigError: config.toml is invalid.
         UnsafeDirectory: another user could change the state there.
     """
-    return uninterrupted(lambda: _place(options))
-
-
-def _place(options: Places) -> Place:
     from minibox.config import load
 
-    ClosedEnds()  # never undone: a descriptor of ours with number 0, 1 or 2 would be taken for the caller's stream
+    _occupy_streams()
     root, runroot, driver = options.get("root"), options.get("runroot"), options.get("storage_driver")
     environ, uid = os.environ, os.geteuid()
     found = Place(
@@ -52,3 +48,12 @@ def _place(options: Places) -> Place:
     )
     claim(found.root, found.runroot)
     return found
+
+
+def _occupy_streams() -> None:
+    """A descriptor of ours with number 0, 1 or 2 would be taken for the caller's stream: open those that are closed."""
+    try:
+        for fd in range(3):
+            os.fstat(fd)
+    except OSError:
+        uninterrupted(ClosedEnds)  # never undone

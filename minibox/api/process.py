@@ -197,12 +197,18 @@ class Popen(Generic[AnyStr]):
         Raises:
             TimeoutExpired: it did not end within ``timeout`` seconds. You can call this again and lose no output.
         """
+        output = self._exchange_all(input, timeout)
+        self.wait()
+        return output
+
+    def _exchange_all(self, input: AnyStr | None, timeout: float | None) -> tuple[AnyStr | Any, AnyStr | Any]:
+        """As `communicate`, but leave the return code to `wait`."""
         deadline = None if timeout is None else monotonic() + timeout
         if self._input is None:
             self._input = memoryview(self._text.encoded(input) if input else b"")
         self._flush_input()
         done = self._exchange(deadline)
-        if not done or self._started.wait(None if deadline is None else deadline - monotonic()) is None:
+        if not done or not self._started.has_ended(None if deadline is None else deadline - monotonic()):
             assert timeout is not None
             raise TimeoutExpired(self.args, timeout, *self.output())
         return self.output()
@@ -317,13 +323,16 @@ def _close(file: IO[Any]) -> None:
 
 
 def finish(command: Popen[Any], input: Any, timeout: float | None, kill: Callable[[], None]) -> tuple[Any, Any]:
-    """Call `Popen.communicate`. On any error the command is killed.
+    """Exchange data with the command until it has ended; `Popen.wait` is left to do. On any error it is killed.
+
+    Returns:
+        Its output, as `Popen.communicate`.
 
     Raises:
         TimeoutExpired: with all output up to then.
     """
     try:
-        return command.communicate(input, timeout)
+        return command._exchange_all(input, timeout)
     except TimeoutExpired as error:
         kill()
         command.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from minibox.api.options import ContainerOptions, run_options, text_of
 from minibox.api.place import place
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     #: A command: a list of words, not one string.
     Words = Iterable[str | os.PathLike[str]]
+
+T = TypeVar("T")
 
 
 def words(args: Words | None) -> tuple[str, ...]:
@@ -98,6 +100,17 @@ class Owner:
         except PullFirst:
             self.box.pull()
             uninterrupted(start)
+
+    def close_after(self, work: Callable[[], T]) -> T:
+        """Call ``work`` and close the container, both without interruption; what ``work`` returned."""
+
+        def both() -> T:
+            try:
+                return work()
+            finally:
+                self._close(self.box)
+
+        return uninterrupted(both)
 
     def close(self) -> None:
         if self.box.is_ours():
@@ -174,13 +187,13 @@ def run(
             out, err = finish(command, input, timeout, lambda: container.timed_out(timeout or 0.0))
         finally:
             command.close()
-        code = command.wait()
 
         def completed() -> CompletedRun[Any]:
+            code = command.wait()
             verdict, usage = container.verdict(last_words(out, err)), container.usage()
             return CompletedRun(wanted.command, code, out, err, verdict, usage)
 
-        done = uninterrupted(completed)
+        done = owner.close_after(completed)
     if check:
         done.check_returncode()
     return done

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from minibox.api.process import Stream
     from minibox.api.run import Words
+    from minibox.engine.measured import Measured
     from minibox.outcome import Verdict
 
 
@@ -140,27 +141,17 @@ class Sandbox(SandboxFiles):
             TimeoutExpired: the timeout expired; the command and the other processes of its session were killed.
             CalledProcessError: the command failed and ``check`` is true.
         """
-        stdin, stdout, stderr = streams(input, stdin, stdout, stderr, capture_output)
-        before = uninterrupted(self._box.measured)
-        command: Popen[Any] = self.popen(
-            args,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            text=text,
-            encoding=encoding,
-            errors=errors,
-            env=env,
-            cwd=cwd,
-            user=user,
-        )
+        wired = streams(input, stdin, stdout, stderr, capture_output)
+        options = exec_options(args, env, cwd, user)
+        command: Popen[Any] = Popen(options.command, Text(text, encoding, errors))
+        before: list[Measured] = []
+        self._begin(command, options, wired, before)
         out, err = finish(command, input, timeout, command.kill)
-        command.wait()
 
         def completed() -> CompletedRun[Any]:
-            started, log = command._started, last_words(out, err)
-            verdict, usage = self._box.verdict_on(started, before, log), self._box.usage_of(started)
-            return CompletedRun(command.args, command.wait(), out, err, verdict, usage)
+            code, started = command.wait(), command._started
+            verdict = self._box.verdict_on(started, before[0], last_words(out, err))
+            return CompletedRun(command.args, code, out, err, verdict, self._box.usage_of(started))
 
         done = uninterrupted(completed)
         if check:
@@ -199,10 +190,28 @@ class Sandbox(SandboxFiles):
         """
         options = exec_options(args, env, cwd, user)
         command: Popen[Any] = Popen(options.command, Text(text, encoding, errors), bufsize)
-        start = partial(self._box.execute, options)
+        self._begin(command, options, (stdin, stdout, stderr))
+        return command
+
+    def _begin(
+        self,
+        command: Popen[Any],
+        options: ExecOptions,
+        wired: tuple[Stream, Stream, Stream],
+        before: list[Measured] | None = None,
+    ) -> None:
+        """
+        Args:
+            before: gets what the sandbox has used when the command starts.
+        """
+
+        def begin() -> None:
+            if before is not None:
+                before.append(self._box.measured())
+            command.begin(partial(self._box.execute, options), wired)
+
         try:
-            uninterrupted(lambda: command.begin(start, (stdin, stdout, stderr)))
-            return command
+            uninterrupted(begin)
         except BaseException:
             uninterrupted(command.abandon)
             raise

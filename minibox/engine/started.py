@@ -58,14 +58,18 @@ class Started:
         Args:
             timeout_s: 0: only look.
         """
+        if self.returncode is None and self.has_ended(timeout_s):
+            return self.reap()
+        return self.returncode
+
+    def has_ended(self, timeout_s: float | None = None) -> bool:
+        """As `wait`, but leave its return code, and what it has still written, to `reap`."""
         process = self._process  # which stays open here: another thread may see the end before this one
         if self.returncode is not None:
-            return self.returncode
+            return True
         ended = poll()
         ended.register(process.fileno(), POLLIN)
-        if not ended.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000):
-            return None
-        return self.reap()
+        return bool(ended.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
 
     def reap(self) -> int:
         """Take its return code, as soon as it has ended."""
