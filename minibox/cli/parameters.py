@@ -1,4 +1,4 @@
-"""What the commands share of reading their parameters by click: settings, refused values, completion of names."""
+"""What all commands use with click: the settings, the error for an invalid value, and completion of names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ else:
 
 
 class RefusedValue(click.BadParameter):
-    """An invalid value, with minibox's own message and a hint what to write instead."""
+    """An invalid value, with minibox's own message and a hint that says what to write instead."""
 
     advice: str | None = None
 

@@ -126,9 +126,9 @@ class Settings:
 
     Attributes:
         root: directory for the state of containers.
-        rootless: run without cgroups if they can't be made; None means True unless this is the host's root.
-        systemd_cgroup: let systemd make cgroups.
-        cgroups: make cgroups.
+        rootless: run without cgroups if they can't be made; None means yes unless this is the host's root.
+        systemd_cgroup: let systemd make the cgroup.
+        cgroups: whether to make a cgroup.
     """
 
     def __init__(self, given: dict[str, Any], root: str, rootless: bool | None) -> None:
@@ -143,7 +143,7 @@ class Settings:
 
 
 def log_of(given: dict[str, Any]) -> Log:
-    """Return the log that the global options ask for."""
+    """Return the log that the global options choose."""
     from minibox.oci_cli.log import Log
 
     return Log(given.get("log", "").removeprefix("file:"), given.get("log-format", ""), debug=bool(given.get("debug")))
