@@ -278,7 +278,7 @@ def test_certificates_of_a_registry(tmp_path):
         [f"{directory}/ca.crt"],
         [(f"{directory}/me.cert", f"{directory}/me.key")],
     )
-    with pytest.raises(ConfigError, match="is no certificate|ca.crt"):
+    with pytest.raises(ConfigError, match="is not a certificate|ca.crt"):
         Transport({"XDG_CONFIG_HOME": str(tmp_path)}).send("GET", "https://r.example:5000/", {})
 
 

@@ -43,11 +43,11 @@ def test_manifest_with_another_digest(pull, store, image, registry):
 @pytest.mark.parametrize(
     ("media_type", "more", "says"),
     [
-        (INDEX, {}, "says to be"),
+        (INDEX, {}, "says that it is"),
         ("application/vnd.docker.distribution.manifest.v1+prettyjws", {}, "schema 1"),
         (MANIFEST, {"schemaVersion": 1}, "schema 1"),
         ("text/html", {"mediaType": "text/html"}, "not an image"),
-        (MANIFEST, {"mediaType": 5}, "says to be"),
+        (MANIFEST, {"mediaType": 5}, "says that it is"),
         (MANIFEST, {"manifests": []}, "members of another"),
         (INDEX, {"mediaType": INDEX}, "members of another"),
         (MANIFEST, {"layers": None}, "not a list of descriptors"),
@@ -119,10 +119,10 @@ def test_index_of_itself_ends(pull, store, registry):
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (b"<html>", "is no JSON"),
-        (b"[]", "is no JSON object"),
+        (b"<html>", "is not JSON"),
+        (b"[]", "is not a JSON object"),
         (b"{}", "has no layers"),
-        (b'{"rootfs": {"diff_ids": ["sha256:' + b"0" * 64 + b'"]}}', "has 1 diff IDs, and its manifest 2 layers"),
+        (b'{"rootfs": {"diff_ids": ["sha256:' + b"0" * 64 + b'"]}}', "has 1 diff IDs, but its manifest has 2 layers"),
         (b'{"rootfs": {"diff_ids": ["md5:1", 2]}}', "not a list of sha256 digests"),
     ],
 )

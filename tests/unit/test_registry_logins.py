@@ -42,9 +42,9 @@ def test_host_that_we_are_sent_to_cannot_ask_for_the_login(pull, store, image, r
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("file:///etc/passwd", "can't be asked"),
-        ("http://a:b@127.0.0.1/", "can't be asked"),
-        ("http://[::1", "can't be asked"),
+        ("file:///etc/passwd", "not a valid URL"),
+        ("http://a:b@127.0.0.1/", "not a valid URL"),
+        ("http://[::1", "not a valid URL"),
         ("/v2/app/manifests/1", "redirected more than 5 times"),
     ],
 )

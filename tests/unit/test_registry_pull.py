@@ -319,7 +319,7 @@ def test_registry_that_is_busy_is_asked_again(pull, store, image, registry, stat
             "403 Forbidden: not yours",
             Unauthorized,
         ),
-        (Answer(401), "wants a login: it doesn't say of which kind", Unauthorized),
+        (Answer(401), "wants a login: it doesn't say which kind", Unauthorized),
         (Answer(401, WWW_Authenticate='Basic realm="r"'), "wants a login", Unauthorized),
         (Answer(418, b"\xff" * 1000), "answers 418", RegistryError),
     ],

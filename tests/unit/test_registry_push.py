@@ -198,7 +198,7 @@ def test_upload_to_nowhere(send, registry, location):
 
 def test_registry_that_keeps_another_manifest(send, registry):
     registry.rule("PUT /v2/app/manifests", Answer(201, Docker_Content_Digest=digest_of(b"x"), Connection="close"))
-    refused(send, f"keeps it as {digest_of(b'x')}")
+    refused(send, f"stored it as {digest_of(b'x')}")
 
 
 def test_one_image_of_an_index_or_all_of_it_goes(send, store, registry):

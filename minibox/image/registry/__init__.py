@@ -1,13 +1,13 @@
-"""A client of registries: OCI distribution-spec 1.1, and Docker's token and basic authentication.
+"""A client for registries: OCI distribution-spec 1.1, and Docker's token and basic authentication.
 
-    pull, push          an image, between the store and a registry
-    download, upload    one blob: streamed, verified, resumed
-    received            what a registry sends, checked before anything believes it
-    client              requests: tried again, authorised, redirected
+    pull, push          transfer an image between the store and a registry
+    download, upload    transfer one blob: streamed, verified, resumed
+    received            check what a registry sends before anything uses it
+    client              requests, with retries, authorization and redirects
     endpoint            where a registry is: its name, mirrors and location; HTTPS or HTTP
-    authorization       tokens, asked for when a registry wants one
+    authorization       get a token when a registry wants one
     credentials         the files and helper programs that Docker and Podman use
-    transport           connections: TLS, proxies, and what went wrong in words
+    transport           connections: TLS, proxies, and errors in words
 
-Imported when a registry is used, never by a start.
+Imported only to use a registry, never by a start.
 """

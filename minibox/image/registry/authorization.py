@@ -1,8 +1,8 @@
-"""Answering a registry that wants to know who asks: Basic (RFC 7617) and Docker's bearer tokens.
+"""Log in to a registry that asks for it: Basic (RFC 7617) and Docker's bearer tokens.
 
-Source: distribution-spec's "token authentication" (https://distribution.github.io/distribution/spec/auth/token/)
-and its OAuth 2 form for identity tokens. Nothing secret is sent before the registry asks, nor to another host than
-the registry and the token server that it names.
+Source: distribution-spec's "token authentication" (https://distribution.github.io/distribution/spec/auth/token/), and
+its OAuth 2 form for identity tokens. We send no secret before the registry asks for it, and only to the registry and
+the token server that it names.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ TOKEN_BYTES_MAX = 1 << 20
 
 
 class Authorization:
-    """The Authorization header for one registry and what is to be done there.
+    """The Authorization header for one registry and certain actions.
 
     Args:
         host: the registry, as users write it.
-        scopes: what is wanted: ``repository:library/debian:pull``.
-        find_credential: called when the registry asks.
-        send: makes a request of the token server: method, URL, headers, body.
-        insecure: the token server may be asked by HTTP.
+        scopes: the requested permissions: ``repository:library/debian:pull``.
+        find_credential: called when the registry asks for a login.
+        send: sends a request to the token server: method, URL, headers, body.
+        insecure: allow HTTP for the token server.
 
     Attributes:
-        header: what to send; "" before the registry has asked.
-        problem: why there is no credential, where there might have been one.
+        header: the header to send; "" until the registry has asked for it.
+        problem: why we couldn't get a credential, if that failed.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Authorization:
         self.problem: ConfigError | None = None
 
     def answer(self, headers: Iterable[str], refused: str) -> str:
-        """The header that answers a 401.
+        """Return the header that answers a 401.
 
         Args:
-            headers: WWW-Authenticate.
-            refused: the header that the request had: another thread may have got a new one since.
+            headers: the WWW-Authenticate headers.
+            refused: the header of the refused request. Another thread may have got a new one since.
 
         Raises:
-            Unauthorized: nothing that we have will do.
+            Unauthorized: we have nothing that the registry accepts.
             RegistryError: the token server fails.
         """
         with self._lock:
@@ -82,11 +82,11 @@ class Authorization:
             elif "basic" in offers and credential is not None and not refused:
                 self.header = _basic(credential)
             else:
-                raise self.refusal("" if offers else "it doesn't say of which kind")
+                raise self.refusal("" if offers else "it doesn't say which kind")
             return self.header
 
     def refusal(self, said: str = "") -> Unauthorized:
-        """The error for a 401 that can't be answered any better; ``said`` is what the registry says of it."""
+        """Return the error for a 401 that we can't answer; ``said`` is the registry's message."""
         because = f": {said}" if said else ""
         login = f"minibox login {self._host}"
         if self.problem is not None:
@@ -97,7 +97,7 @@ class Authorization:
         return Unauthorized(f"{self._host} refuses the login of {credential.username!r}{source}{because}", login)
 
     def _credential(self) -> Credential | None:
-        """What is kept for this registry. A helper program that fails is no obstacle to who needs no login."""
+        """Return the credential for this registry. If a helper program fails, go on without it."""
         try:
             return self._find_credential()
         except ConfigError as error:
@@ -108,10 +108,10 @@ class Authorization:
         realm = challenge.parameters.get("realm", "")
         parts = urlsplit(realm)
         if parts.scheme not in ("https", "http") or not parts.netloc or "@" in parts.netloc:
-            raise RegistryError(f"{self._host} names {ascii(realm)} to get a token from, which is not a URL")
+            raise RegistryError(f"{self._host} names {ascii(realm)} as its token server, which is not a URL")
         if parts.scheme != "https" and not (self._insecure or is_loopback(parts.hostname or "")):
             raise RegistryError(
-                f"{self._host} names {without_query(realm)} to get a token from, which is not encrypted"
+                f"{self._host} names {without_query(realm)} as its token server, which is not encrypted"
             )
         scopes = self._scopes or tuple(challenge.parameters.get("scope", "").split())
         query = [("scope", scope) for scope in scopes]
@@ -130,7 +130,7 @@ class Authorization:
         return f"Bearer {self._token('GET', url, headers, None)}"
 
     def _token(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> str:
-        """Ask the token server."""
+        """Get a token from the token server."""
         what = f"get a token for {self._host} from {without_query(url)}"
         response = self._send(method, url, headers, body)
         try:

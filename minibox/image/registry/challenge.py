@@ -1,4 +1,4 @@
-"""The WWW-Authenticate header: what a registry wants to see before it answers (RFC 9110, 11.6.1)."""
+"""Parse the WWW-Authenticate header, which says what login a registry wants (RFC 9110, 11.6.1)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# A word, and behind "=" its value, in quotes or not. Registries leave the quotes out even of URLs.
+# A word, and after "=" its value, with or without quotes. Registries leave them out even for URLs.
 _ITEM = re.compile(r'[\s,]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?', re.ASCII)
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
@@ -29,7 +29,7 @@ class Challenge:
 
 
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
-    """The challenges in all WWW-Authenticate headers of an answer; what can't be read is left out."""
+    """Return the challenges in all WWW-Authenticate headers of a response. Unreadable parts are left out."""
     found: list[Challenge] = []
     for header in headers:
         position = 0

@@ -1,6 +1,6 @@
-"""Requests to one registry about one repository: tried again, authorised, redirected.
+"""Requests to one registry about one repository, with retries, authorization and redirects.
 
-Source: OCI distribution-spec 1.1. Every error names the host and what was asked of it.
+Source: OCI distribution-spec 1.1. Every error names the host and the request.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class NotFound(RegistryError):
-    """The registry has no such thing, or says so."""
+    """The registry doesn't have it, or says that it doesn't."""
 
 
 class Client:
-    """Asks one endpoint. Threads may share one.
+    """Sends requests to one endpoint. Threads may share a client.
 
     Args:
-        actions: what will be done: ``pull`` or ``pull,push``; "" for a login alone.
-        also_pull: other repositories there that are read, to mount blobs from.
-        attempts: how often a request is tried.
-        backoff_s: how long to wait before the second attempt; twice as long before each that follows.
+        actions: the permissions to ask for: ``pull`` or ``pull,push``; "" only to log in.
+        also_pull: other repositories to read from, to mount their blobs.
+        attempts: how often to try a request.
+        backoff_s: how long to wait before the second attempt; the wait doubles each time.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Client:
 
     @property
     def host(self) -> str:
-        """The host that is asked, as ``HOST[:PORT]``."""
+        """The endpoint's host, as ``HOST[:PORT]``."""
         return self.endpoint.netloc
 
     def url(self, path: str) -> str:
-        """The URL of ``path`` below the repository: ``manifests/latest``; or of the API, for ""."""
+        """Return the URL of ``path`` below the repository, such as ``manifests/latest``; for "", that of the API."""
         base = f"{self._find_scheme()}://{self.endpoint.netloc}/v2/"
         return f"{base}{self.endpoint.repository}/{path}" if path else base
 
@@ -93,17 +93,17 @@ class Client:
         what: str = "",
         attempts: int = 0,
     ) -> BaseHTTPResponse:
-        """Ask, as often as it may help; the response, whose body is to be read or closed.
+        """Send a request, retry it if that may help, and return the response. You must read or close its body.
 
         Args:
-            url: of this registry, from `url` or a Location that it gave.
-            body: makes the body, for each attempt anew.
-            ok: the statuses that are answers; others are errors.
-            what: what this is about, for error messages; the URL when it is "".
-            attempts: how often to try; 0 for as often as this client does.
+            url: a URL of this registry, from `url` or from its Location header.
+            body: makes a new body for each attempt.
+            ok: the statuses that count as success; others raise an error.
+            what: names the request in error messages; "" for its URL.
+            attempts: how often to try; 0 for this client's default.
 
         Raises:
-            Unreachable: it may help to try again, unless it is ``final``.
+            Unreachable: trying again may help, unless it is ``final``.
             Unauthorized, NotFound, RegistryError: the registry refuses or fails.
         """
         what = what or f"{method} {without_query(url)}"
@@ -125,16 +125,16 @@ class Client:
                 break
             self.wait(attempt, pause)
         if isinstance(failure, Unreachable) and not attempts:
-            failure.final = True  # who called need not try again what was tried here
+            failure.final = True  # the caller needn't try again, since we did
         raise failure
 
     def get(
         self, url: str, bytes_max: int, what: str, headers: dict[str, str] | None = None
     ) -> tuple[BaseHTTPResponse, bytes]:
-        """Ask for something small: the response and its body, which must not be longer than ``bytes_max``.
+        """Get something small: return the response and its body of at most ``bytes_max``.
 
         Raises:
-            RegistryError: as `request`; or it is longer.
+            RegistryError: like `request`; or the body is longer.
         """
         attempt = 1
         while True:
@@ -152,20 +152,20 @@ class Client:
         is_huge = length.isdecimal() and int(length) > bytes_max
         data = b"" if is_huge else read_up_to(response, bytes_max, what, self.host)
         if is_huge or len(data) > bytes_max:
-            response.close()  # not read to its end: the connection is of no more use
+            response.close()  # not read to its end, so the connection can't be reused
             raise RegistryError(f"{what} from {self.host} is larger than the {bytes_max} bytes that are allowed")
         response.release_conn()
         return data
 
     def wait(self, attempt: int, at_least_s: float = 0) -> None:
-        """Wait before the next attempt: longer each time, and not in step with others."""
+        """Wait before the next attempt: longer each time, and randomly, so that clients don't retry all at once."""
         time.sleep(max(at_least_s, self._backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1)))
 
     def _ask(self, method: str, url: str, headers: dict[str, str], body: Body | None) -> BaseHTTPResponse:
-        """One attempt: with a login, if one is wanted, and where redirects lead."""
+        """Make one attempt: log in if needed, and follow redirects."""
         authorization = self._authorization.header
         response, is_ours = self._follow(method, url, headers, body, authorization)
-        # Twice: a token that was there may be too old, and one that another thread just got, too.
+        # Twice: our token may have expired, and so may the one that another thread has got.
         for _ in range(2 if authorization else 1):
             if response.status != 401 or not is_ours:
                 break
@@ -180,10 +180,10 @@ class Client:
     def _follow(
         self, method: str, url: str, headers: dict[str, str], body: Body | None, authorization: str
     ) -> tuple[BaseHTTPResponse, bool]:
-        """The response at the end of all redirects, and whether it is the registry's own."""
+        """Follow redirects; return the last response, and whether it is from the registry itself."""
         home = origin(self.url(""))
         for _ in range(REDIRECTS_MAX + 1):
-            # The login is for the registry alone, wherever it sends us.
+            # Send the login only to the registry, not to where it redirects us.
             is_ours = origin(url) == home
             login = {"Authorization": authorization} if authorization and is_ours else {}
             response = self._send(method, url, {**headers, **login}, body() if body is not None else None)
@@ -192,7 +192,7 @@ class Client:
                 return response, is_ours
             drop(response)
             if method not in ("GET", "HEAD"):
-                raise RegistryError(f"{method} {without_query(url)}: redirected, which only reading can be")
+                raise RegistryError(f"{method} {without_query(url)}: redirected, which is allowed only for reading")
             url = self._redirected(url, target)
         raise RegistryError(f"{method} {without_query(url)}: redirected more than {REDIRECTS_MAX} times")
 
@@ -205,7 +205,7 @@ class Client:
             new, sound = target, False
         if not sound:
             raise RegistryError(
-                f"{without_query(url)}: redirected to {ascii(without_query(new))}, which can't be asked"
+                f"{without_query(url)}: redirected to {ascii(without_query(new))}, which is not a valid URL"
             )
         if parts.scheme == "http" and url.startswith("https:") and not self.endpoint.insecure:
             raise RegistryError(f"{without_query(url)}: redirected to {without_query(new)}, which is not encrypted")
@@ -220,11 +220,11 @@ class Client:
         )
 
     def _find_scheme(self) -> str:
-        """HTTPS, where the host speaks it. Only hosts that may be asked by HTTP are tried."""
+        """Return https if the host speaks it. We only try this with hosts for which HTTP is allowed."""
         with self._scheme_lock:
             if not self._scheme:
                 try:
-                    # Nothing secret is in this, so any certificate will do; what follows verifies it.
+                    # This request has no secrets, so accept any certificate; later ones verify it.
                     drop(self._transport.send("GET", f"https://{self.endpoint.netloc}/v2/", {}, verify=False))
                     self._scheme = "https"
                 except Unreachable:
@@ -232,29 +232,29 @@ class Client:
             return self._scheme
 
     def _error(self, response: BaseHTTPResponse, what: str) -> MiniboxError:
-        """The error for an answer that is none, with what the registry says of it."""
+        """Return the error for a failed request, with the registry's message."""
         status, host = response.status, self.endpoint.credentials_for
         said = _said(response)
         words = f"{what}: {self.host} answers {status} {response.reason or ''}".rstrip() + (f": {said}" if said else "")
         if status in (401, 403):
-            return Unauthorized(words, f"log in as somebody who may: minibox login {host}")
+            return Unauthorized(words, f"log in as a user with permission: minibox login {host}")
         if status == 404:
             return NotFound(words)
         if status == 429:
             pause = response.headers.get("Retry-After", "")
-            hint = f"it asks to come back in {pause} seconds" if pause.isdecimal() else "try again later"
-            return Unreachable(words, f"{hint}; who is logged in may often ask more")
+            hint = f"try again in {pause} seconds" if pause.isdecimal() else "try again later"
+            return Unreachable(words, f"{hint}; registries often allow more requests after a login")
         return Unreachable(words) if status in TRY_AGAIN else RegistryError(words)
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port: who may see what is meant for the other."""
+    """Return scheme, host and port. Secrets for one origin must not go to another."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
 def _pause(response: BaseHTTPResponse) -> float:
-    """How long a registry wants us to wait, in seconds (RFC 9110, 10.2.3)."""
+    """Return how long a registry wants us to wait, in seconds (RFC 9110, 10.2.3)."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isdecimal():
         return float(text[:9])
@@ -265,10 +265,10 @@ def _pause(response: BaseHTTPResponse) -> float:
 
 
 def _said(response: BaseHTTPResponse) -> str:
-    """What a registry says of an error: the messages in its JSON (distribution-spec, "Error Codes"), in one line."""
+    """Return a registry's error messages from its JSON (distribution-spec, "Error Codes") in one line."""
     try:
         data = response.read(ERROR_BYTES_MAX)
-    except Exception:  # the status says enough
+    except Exception:  # the status is enough
         return ""
     finally:
         response.close()

@@ -1,8 +1,8 @@
-"""User names and passwords of registries, in the files that Docker and Podman use.
+"""User names and passwords for registries, in the files that Docker and Podman use.
 
-Sources: docker-login(1) (config.json, credential helpers), containers-auth.json(5). With ``$REGISTRY_AUTH_FILE``
-that file alone counts. Else ``auth.json`` in ``$XDG_RUNTIME_DIR/containers`` (/run/containers/0 for root) and in
-``$XDG_CONFIG_HOME/containers``, then Docker's ``config.json`` in ``$DOCKER_CONFIG`` or ~/.docker.
+Sources: docker-login(1) (config.json, credential helpers), containers-auth.json(5). If ``$REGISTRY_AUTH_FILE`` is
+set, we use only that file. Otherwise ``auth.json`` in ``$XDG_RUNTIME_DIR/containers`` (/run/containers/0 for root)
+and in ``$XDG_CONFIG_HOME/containers``, then Docker's ``config.json`` in ``$DOCKER_CONFIG`` or ~/.docker.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ NOT_FOUND = "credentials not found"
 
 @record
 class Credential:
-    """What to log in with.
+    """A user name and its secret.
 
     Attributes:
-        secret: a password; with the user name ``<token>`` an OAuth2 refresh token.
+        secret: a password; for the user name ``<token>`` an OAuth2 refresh token.
         source: the file or helper program that it came from.
     """
 
@@ -47,13 +47,13 @@ class Credential:
 
 
 class CredentialStore:
-    """The credentials of who has this environment. Making one reads nothing."""
+    """The credentials of a user with this environment. Making this object reads nothing."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
 
     def get(self, host: str, repository: str = "") -> Credential | None:
-        """The credential for a repository at a registry; None when there is none.
+        """Return the credential for a repository at a registry; None if there is none.
 
         Raises:
             ConfigError: a file is damaged, or a helper program failed.
@@ -70,9 +70,9 @@ class CredentialStore:
         return None
 
     def put(self, host: str, username: str, secret: str) -> str:
-        """Keep a credential; the file or helper program that has it now.
+        """Store a credential; return the file or helper program that has it now.
 
-        Where there is one for ``host`` already it is replaced, since that place is looked at first.
+        If there is one for ``host`` already, replace it there, since `get` would find it first.
 
         Raises:
             ConfigError: the file can't be read or written, or the helper program failed.
@@ -91,7 +91,7 @@ class CredentialStore:
         return path
 
     def remove(self, host: str) -> list[str]:
-        """Forget the credentials for ``host``; the files and helper programs that had one.
+        """Remove the credentials for ``host``; return the files and helper programs that had one.
 
         Raises:
             ConfigError: a file can't be read or written, or a helper program failed.
@@ -110,7 +110,7 @@ class CredentialStore:
         return had
 
     def _paths(self) -> list[str]:
-        """Where credentials may be, first of all what counts most, last Docker's own file."""
+        """Return the files that may have credentials, in order of precedence. Docker's own is the last."""
         environ = self._environ
         if chosen := environ.get("REGISTRY_AUTH_FILE"):
             return [chosen]
@@ -134,7 +134,7 @@ class CredentialStore:
             raise ConfigError(f"docker-credential-{helper} get {host}: the answer is not a credential") from None
 
     def _run(self, helper: str, action: str, text: str) -> str | None:
-        """What the helper program prints; None when it says that it has no such credential."""
+        """Run a helper program and return its output; None if it has no such credential."""
         import subprocess
 
         program = f"docker-credential-{helper}"
@@ -142,7 +142,7 @@ class CredentialStore:
             done = subprocess.run([program, action], input=text, capture_output=True, text=True, check=False,
                                   env=dict(self._environ), timeout=HELPER_TIMEOUT_S)  # fmt: skip
         except OSError as error:
-            hint = "install it, or take credsStore and credHelpers out of Docker's config.json"
+            hint = "install it, or remove credsStore and credHelpers from Docker's config.json"
             raise ConfigError(f"run {program}: {kernel_says(error)}", hint) from error
         except subprocess.TimeoutExpired:
             raise ConfigError(f"{program} {action}: no answer in {HELPER_TIMEOUT_S} seconds") from None
@@ -155,12 +155,12 @@ class CredentialStore:
 
 
 def _server(host: str) -> str:
-    """How Docker names a registry in its file and to helper programs."""
+    """Return Docker's name for a registry in its file and for helper programs."""
     return DOCKER_HUB_KEY if host in DOCKER_HUB_NAMES else host
 
 
 def _normal(key: str) -> str:
-    """A key of ``auths`` as HOST[:PORT][/PATH]: Docker has written URLs, too."""
+    """Turn a key of ``auths`` into HOST[:PORT][/PATH], since Docker also writes URLs."""
     key = key.removeprefix("https://").removeprefix("http://").rstrip("/")
     for version in ("/v1", "/v2"):
         key = key.removesuffix(version)
@@ -169,7 +169,7 @@ def _normal(key: str) -> str:
 
 
 def _keys(host: str, repository: str) -> Iterator[str]:
-    """The keys that a credential may stand under, the narrowest first (containers-auth.json(5))."""
+    """Yield the keys that a credential may have, the most specific first (containers-auth.json(5))."""
     key = _normal(host) + (f"/{repository}" if repository else "")
     while key:
         yield key
@@ -199,7 +199,7 @@ def _helper(document: dict[str, Any], host: str) -> str:
 
 
 def _decode(entry: Any, path: str) -> Credential | None:
-    """The credential in an entry of ``auths``; None for the empty one that stands for a helper program's."""
+    """Decode an entry of ``auths``; None for an empty one, which means that a helper program has the credential."""
     if not isinstance(entry, dict):
         return None
     if isinstance(token := entry.get("identitytoken"), str) and token:
@@ -211,7 +211,7 @@ def _decode(entry: Any, path: str) -> Credential | None:
     try:
         username, colon, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
-        raise ConfigError(f"{path} is damaged: an 'auth' is not in base64", "minibox login writes it anew") from None
+        raise ConfigError(f"{path} is damaged: an 'auth' is not in base64", "minibox login writes it again") from None
     return Credential(username, secret.rstrip("\0"), path) if colon else None
 
 
@@ -224,14 +224,14 @@ def _read(path: str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"read {path}: {kernel_says(error)}") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is damaged: it is no JSON ({error})") from error
+        raise ConfigError(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} is damaged: it is no JSON object")
+        raise ConfigError(f"{path} is damaged: it is not a JSON object")
     return document
 
 
 def _write(path: str, document: dict[str, Any]) -> None:
-    """Replace the file in one step, readable by its owner only."""
+    """Replace the file in one step, readable only by its owner."""
     path = os.path.realpath(path)
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Blobs from a registry: streamed to ``root/tmp/<hex>.partial``, verified on the way, then given their place.
+"""Download blobs from a registry: stream each to ``root/tmp/<hex>.partial``, verify it, then move it to its place.
 
-One process has a partial file at a time, by its flock; another that wants the same blob waits, and
-takes what the first one brought, or goes on where it was killed.
+A process locks its partial file (flock). Another that wants the same blob waits, and uses the result, or resumes the
+download if the first process was killed.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 LOCK_POLL_S = 0.05
-PROGRESS_BYTES = 4 << 20  # an attempt that brought so much was worth it: the count begins anew
+PROGRESS_BYTES = 4 << 20  # an attempt that got so far doesn't count: we start counting attempts again
 
 
 class Stopped(Exception):
-    """The download was called off."""
+    """The download was cancelled."""
 
 
 class Downloads:
-    """Brings blobs of one repository into the layout; threads may share one.
+    """Downloads blobs of one repository into the layout. Threads may share this object.
 
     Args:
-        clients: who to ask, in this order.
+        clients: the registries to ask, in this order.
     """
 
     def __init__(self, layout: Layout, clients: Sequence[Client], on_progress: OnProgress) -> None:
@@ -59,23 +59,23 @@ class Downloads:
         self._open: set[BaseHTTPResponse] = set()
 
     def stop(self) -> None:
-        """Call off what goes on in other threads."""
+        """Cancel the downloads in other threads."""
         self._stop.set()
         with self._lock:
             for response in self._open:
                 try:
                     response.shutdown()
                 except (RuntimeError, ValueError, OSError):
-                    pass  # it has just come to its end
+                    pass  # it has just ended
 
     def fetch(self, descriptor: Descriptor, *, anew: bool = False) -> bool:
-        """Bring one blob, unless it is there: whether it wasn't. It is verified; for it to be on the disk `sync` follows.
+        """Download and verify a blob unless it exists; return whether we did. Call `sync` to write it to the disk.
 
         Args:
-            anew: bring it though it is there, since it is damaged.
+            anew: download it even if it exists, because it is damaged.
 
         Raises:
-            RegistryError: nobody sends what the descriptor says.
+            RegistryError: no registry sends what the descriptor says.
             StoreError: it can't be written.
             Stopped: `stop` was called.
         """
@@ -96,7 +96,7 @@ class Downloads:
         return True
 
     def sync(self, descriptor: Descriptor) -> None:
-        """See that a blob is on the disk.
+        """Wait until a blob is on the disk.
 
         Raises:
             StoreError: the disk failed.
@@ -113,13 +113,13 @@ class Downloads:
 
     @contextmanager
     def _partial(self, digest: str) -> Iterator[BinaryIO]:
-        """The partial file of a blob, ours alone; removed at the end unless something is in it to be resumed."""
+        """Lock the partial file of a blob for a ``with`` block. Remove it at the end unless it can be resumed later."""
         path = f"{self.layout.root}/tmp/{digest[7:]}{PARTIAL}"
         while True:
             with open(path, "r+b", buffering=0, opener=_create) as file:
                 self._wait_lock(file, digest)
                 if not _is_at(file, path):
-                    continue  # who had it before us gave it its place, or removed it
+                    continue  # its last holder moved it to its place, or removed it
                 try:
                     yield file
                 finally:
@@ -150,16 +150,16 @@ class Downloads:
         self._fetch_from(last, file, descriptor)
 
     def _check_space(self, size: int, digest: str) -> None:
-        """Before hours of waiting, and before everything else that writes to this disk fails."""
+        """Check for free space first, before we wait for hours and then fill the disk for everybody."""
         found = os.statvfs(self.layout.root)
         if size > (free := found.f_bavail * found.f_frsize):
             raise StoreError(
-                f"download blob {digest}: it has {size} bytes, and {free} are free in {self.layout.root}",
+                f"download blob {digest}: it needs {size} bytes, but only {free} are free in {self.layout.root}",
                 "free some space, or set --root to a directory on another disk",
             )
 
     def _fetch_from(self, client: Client, file: BinaryIO, descriptor: Descriptor) -> None:
-        """Bring the whole blob from one registry, in as many attempts as it takes."""
+        """Download the whole blob from one registry, in several attempts if needed."""
         digest, size = descriptor["digest"], descriptor["size"]
         partial = _Partial(file, size)
         resumed = partial.done > 0
@@ -182,24 +182,24 @@ class Downloads:
             partial.restart()
             if not resumed:
                 raise RegistryError(f"blob {digest} from {client.host} has another digest, {found}")
-            resumed = False  # what a killed download left may have been damaged
+            resumed = False  # the part that a killed download left may be damaged: try again from the beginning
 
     def _stream(self, client: Client, partial: _Partial, digest: str) -> None:
-        """One request: what is missing, or where the registry can't send a part, the whole."""
+        """Make one request for the missing part, or for the whole if the registry can't send a part."""
         what = f"blob {digest}"
         headers = {"Range": f"bytes={partial.done}-"} if partial.done else {}
         response = client.request("GET", client.url(f"blobs/{digest}"), headers, ok=(200, 206, 416), what=what)
         with self._opened(response):
             if response.status == 416 or (response.status == 206 and _range_start(response) != partial.done):
                 partial.restart()
-                raise Unreachable(f"{what}: {client.host} sends another part than it was asked for")
+                raise Unreachable(f"{what}: {client.host} sent another part than we asked for")
             if response.status == 200 and partial.done:
                 partial.restart()
             announced = response.headers.get("Content-Length", "")
             if announced.isdecimal() and int(announced) != partial.missing:
                 partial.restart()
                 raise RegistryError(
-                    f"{what}: {client.host} sends {announced} bytes, and the manifest says {partial.missing}"
+                    f"{what}: {client.host} sends {announced} bytes, but the manifest says {partial.missing}"
                 )
             while chunk := self._read(response, client, what):
                 if len(chunk) > partial.missing:
@@ -222,7 +222,7 @@ class Downloads:
 
     @contextmanager
     def _opened(self, response: BaseHTTPResponse) -> Iterator[None]:
-        """Known to `stop`, and its connection free for the next one at the end."""
+        """Let `stop` know of a response during a ``with`` block, and free its connection at the end."""
         with self._lock:
             self._open.add(response)
         try:
@@ -238,7 +238,7 @@ class Downloads:
 
 
 class _Partial:
-    """What there is of a blob, and its digest so far."""
+    """The part of a blob that we have, and its digest so far."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -254,7 +254,7 @@ class _Partial:
 
     @property
     def missing(self) -> int:
-        """Bytes that are not there yet."""
+        """The number of bytes that are missing."""
         return self.size - self.done
 
     def write(self, chunk: bytes) -> None:
@@ -265,19 +265,19 @@ class _Partial:
         self.done += len(chunk)
 
     def restart(self) -> None:
-        """Forget what there is."""
+        """Throw away what we have."""
         self._file.seek(0)
         self._file.truncate()
         self._hasher = hashlib.sha256()
         self.done = 0
 
     def digest(self) -> str:
-        """``sha256:<hex>`` of what there is."""
+        """Return ``sha256:<hex>`` of what we have."""
         return "sha256:" + self._hasher.hexdigest()
 
 
 def is_there(layout: Layout, descriptor: Descriptor) -> bool:
-    """Whether ``layout`` has the blob, as far as its size tells."""
+    """Tell whether ``layout`` has a blob of the right size."""
     try:
         return bool(os.stat(layout.blob_path(descriptor["digest"])).st_size == descriptor["size"])
     except OSError:
@@ -285,7 +285,7 @@ def is_there(layout: Layout, descriptor: Descriptor) -> bool:
 
 
 def is_damaged(layout: Layout, digest: str) -> bool:
-    """Whether a blob is there and has another digest than its name says."""
+    """Tell whether a blob exists and its digest differs from its name."""
     try:
         with open(open_to_read(layout.blob_path(digest)), "rb") as file:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest() != digest
@@ -302,7 +302,7 @@ def _size(file: BinaryIO) -> int:
 
 
 def _is_at(file: BinaryIO, path: str) -> bool:
-    """Whether the open ``file`` still has that name."""
+    """Tell whether the open ``file`` still has that name."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
@@ -310,7 +310,7 @@ def _is_at(file: BinaryIO, path: str) -> bool:
 
 
 def _range_start(response: BaseHTTPResponse) -> int:
-    """Where a part begins, or -1: ``Content-Range: bytes START-END/SIZE`` (RFC 9110, 14.4)."""
+    """Return where a part begins, or -1: ``Content-Range: bytes START-END/SIZE`` (RFC 9110, 14.4)."""
     unit, _, rest = response.headers.get("Content-Range", "").partition(" ")
     start = rest.partition("-")[0].strip()
     return int(start) if unit == "bytes" and start.isdecimal() else -1

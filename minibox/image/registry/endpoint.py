@@ -1,6 +1,6 @@
-"""Where a registry is: the hosts to ask for a repository, and whether HTTP will do.
+"""Find the hosts to ask for a repository, and whether HTTP is allowed.
 
-HTTPS is a must, but for hosts on loopback and for those that config.toml calls insecure.
+HTTPS is required, except for hosts on loopback and those that config.toml calls insecure.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ DOCKER_HUB = "registry-1.docker.io"
 
 @record
 class Endpoint:
-    """One host to ask, and for what.
+    """A host to ask, and a repository there.
 
     Attributes:
         netloc: ``HOST[:PORT]``.
-        repository: the path there: with a mirror's prefix.
-        scheme: ``https`` or ``http``; "" when it has to be found out which of them the host speaks.
-        insecure: a certificate that can't be verified will do.
+        repository: the path there, with a mirror's prefix.
+        scheme: ``https`` or ``http``; "" to find out which one the host speaks.
+        insecure: accept a certificate that can't be verified.
         ca_file: certificates to trust besides the system's; "" for none.
-        credentials_for: the host under which credentials are kept.
+        credentials_for: the host under which credentials are stored.
     """
 
     netloc: str
@@ -46,7 +46,7 @@ class Endpoint:
 def endpoints(
     reference: Reference, registries: Mapping[str, RegistryConfig], *, mirrors: bool = True
 ) -> list[Endpoint]:
-    """The endpoints to ask for ``reference``, in this order: its mirrors, if wanted, and the registry itself.
+    """Return the endpoints to ask for ``reference``: first its mirrors, if wanted, then the registry itself.
 
     Raises:
         ConfigError: a mirror or location in config.toml is not a host.
@@ -60,7 +60,7 @@ def endpoints(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` is this machine, by its name or address."""
+    """Tell from a host's name or address whether it is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -70,14 +70,14 @@ def is_loopback(host: str) -> bool:
 
 
 def host_of(netloc: str) -> str:
-    """``netloc`` without its port, and an IPv6 address without brackets."""
+    """Return ``netloc`` without its port, and an IPv6 address without brackets."""
     return urlsplit(f"//{netloc}").hostname or ""
 
 
 def _elsewhere(
     text: str, reference: Reference, registries: Mapping[str, RegistryConfig], config: RegistryConfig | None = None
 ) -> Endpoint:
-    """The endpoint of a mirror or location: ``[SCHEME://]HOST[:PORT][/PREFIX]``."""
+    """Return the endpoint of a mirror or location: ``[SCHEME://]HOST[:PORT][/PREFIX]``."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "", text

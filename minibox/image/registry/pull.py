@@ -1,7 +1,7 @@
-"""Pulling: an image from a registry into the store.
+"""Pull an image from a registry into the store.
 
-The name is set last of all, when every blob is there and verified and every layer is unpacked: whatever
-goes wrong before, the store's images are what they were. Blobs that came whole stay for the next attempt.
+The name is set last, after every blob was downloaded and verified and every layer unpacked. If something goes wrong
+before, the images in the store don't change. Complete blobs stay for the next attempt.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ STOP_TIMEOUT_S = 1.0
 
 @record
 class Pulled:
-    """What a pull has brought.
+    """The result of a pull.
 
     Attributes:
-        name: under which the store has it.
-        digest: what the registry calls it by: of its index, where it has one.
-        is_new: False when the store had it already.
-        platform: that the image says it is for.
+        name: the image's name in the store.
+        digest: the digest in the registry: of the index, if there is one.
+        is_new: False if the store had it already.
+        platform: the platform that the image is for.
     """
 
     name: str
@@ -60,9 +60,10 @@ class Pull:
     """Pulls images of one repository from the first of ``clients`` that has them.
 
     Args:
-        unpack: unpacks the layers that it has not yet, given bottom first, and calls back with the chain ID of each.
-        early: ``unpack`` may be called, in this thread, with layers whose blobs are still coming.
-        platform: whose image is wanted; None for this machine's.
+        unpack: unpacks the layers that aren't unpacked yet, given bottom first, and calls back with the chain ID of
+            each.
+        early: call ``unpack``, in this thread, while blobs are still downloading.
+        platform: the platform to pull for; None for this machine's.
     """
 
     def __init__(
@@ -83,19 +84,19 @@ class Pull:
         self._tell = on_progress
 
     def tags(self) -> list[str]:
-        """The repository's tags.
+        """Return the repository's tags.
 
         Raises:
-            RegistryError: the registry doesn't tell.
+            RegistryError: the registry doesn't list them.
         """
         tags: list[str] = self._first(list_tags)[1]
         return tags
 
     def pull(self, reference: Reference) -> Pulled:
-        """Bring one image, unpack it and name it.
+        """Download one image, unpack it and name it.
 
         Raises:
-            RegistryError: the registry can't be reached, refuses, or sends what is wrong.
+            RegistryError: the registry can't be reached, refuses, or sends something wrong.
             StoreError: a layer can't be unpacked, or the disk is full.
         """
         name = f"{reference.name}@{reference.digest}" if reference.digest else str(reference)
@@ -110,7 +111,7 @@ class Pull:
             config_data, config = get_config(client, manifest)
             platform = platform_of(config)
             if self._wanted is not None and not runs(self._wanted, platform):
-                raise RegistryError(f"{name} at {client.host} is for {platform}, and not for {self._wanted}")
+                raise RegistryError(f"{name} at {client.host} is for {platform}, not for {self._wanted}")
             self._bring_layers(client, manifest.value["layers"], config)
             self._layout.write_blob(config_data)
             self._layout.write_blob(manifest.data)
@@ -124,7 +125,7 @@ class Pull:
         return Pulled(name, root.digest, known is None or known.digest != root.digest, platform)
 
     def _first(self, ask: Callable[[Client], Any]) -> tuple[Client, Any]:
-        """The first client that has an answer, and the answer: mirrors that fail are passed by."""
+        """Return the first client that answers, with its answer. Mirrors that fail are skipped."""
         *mirrors, last = self._clients
         for client in mirrors:
             try:
@@ -134,7 +135,7 @@ class Pull:
         return last, ask(last)
 
     def _known(self, name: str) -> Pulled | None:
-        """What the store has under this name, whole and unpacked, for the platform that is wanted; or None."""
+        """Return the store's image of this name if it is complete, unpacked and for the right platform; or None."""
         named = next((item for item in self._layout.descriptors() if ref_name(item) == name), None)
         try:
             image = find_image(self._layout, name, self._wanted) if named else None
@@ -148,11 +149,11 @@ class Pull:
                 return None
             self._unpack(self._sources(layers, image.config, {}), lambda _: None)
         except (ImageNotFound, StoreError):
-            return None  # another platform's, or damaged: what is wrong is brought anew
+            return None  # for another platform, or damaged: download what is missing or damaged
         return Pulled(name, annotation(named, PULLED_DIGEST) or named["digest"], False, platform)
 
     def _choose(self, client: Client, document: Document) -> Document:
-        """The manifest that ``document`` means on the platform that is wanted."""
+        """Return the manifest in ``document`` for the platform to pull for."""
         for _ in range(INDEXES_DEEP_MAX):
             if not document.is_index:
                 return document
@@ -173,8 +174,8 @@ class Pull:
         ]
 
     def _bring_layers(self, client: Client, layers: Sequence[Descriptor], config: dict[str, Any]) -> None:
-        """Download all layers, several at once, and unpack them as they come."""
-        # Who had the manifest first, then those that were left to ask.
+        """Download all layers, several at once, and unpack them as they arrive."""
+        # First the registry that had the manifest, then the rest.
         downloads = Downloads(self._layout, self._clients[self._clients.index(client) :], self._tell)
         by_digest = {layer["digest"]: layer for layer in layers}
         came: dict[str, Future[bool]] = {digest: Future() for digest in by_digest}
@@ -188,14 +189,14 @@ class Pull:
             _wait_for_all(kept)
         except BaseException:
             downloads.stop()
-            # Not for long: one that waits for a registry's answer would make Ctrl-C wait, too.
+            # Don't wait long: a thread may be waiting for a registry, and Ctrl-C shouldn't.
             pool.shutdown(wait=False, cancel_futures=True)
             wait(kept, STOP_TIMEOUT_S)
             raise
         pool.shutdown()
 
     def _bring(self, downloads: Downloads, layer: Descriptor, came: Future[bool]) -> None:
-        """In a thread: ``came`` is done when the layer can be unpacked; it is written to the disk meanwhile."""
+        """In a thread: download a layer, and complete ``came`` so that it can be unpacked while we sync it to disk."""
         try:
             is_new = downloads.fetch(layer)
         except BaseException as error:
@@ -209,7 +210,7 @@ class Pull:
     def _unpack_layers(
         self, downloads: Downloads, layers: Sequence[Descriptor], sources: Sequence[LayerSource]
     ) -> None:
-        """A blob that was in the store already and turns out to be damaged is brought anew."""
+        """Unpack the layers. If a blob that was in the store already is damaged, download it again."""
         untold = {source.chain_id: layer["digest"] for layer, source in zip(layers, sources, strict=True)}
         by_diff_id = {source.diff_id: layer for layer, source in zip(layers, sources, strict=True)}
 
@@ -235,6 +236,6 @@ class Pull:
 
 
 def _wait_for_all(futures: Iterable[Future[None]]) -> None:
-    """Until all are done, or one fails: then that is raised."""
+    """Wait until all are done. If one fails, raise its error."""
     for future in wait(futures, return_when=FIRST_EXCEPTION).done:
         future.result()

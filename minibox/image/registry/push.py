@@ -1,6 +1,6 @@
-"""Pushing: an image from the store to a registry, byte for byte: it keeps its digest.
+"""Push an image from the store to a registry, byte for byte, so that it keeps its digest.
 
-First the blobs, several at once, then the manifest, which makes them an image under a tag.
+First come the blobs, several at once, and then the manifest, which makes them an image with a tag.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def push(
     mounts: dict[str, str],
     on_progress: OnProgress = silent,
 ) -> Descriptor:
-    """Bring the image or index ``descriptor`` of ``layout`` to the registry, as ``tag``; its descriptor.
+    """Push the image or index ``descriptor`` of ``layout`` as ``tag``; return its descriptor.
 
     Args:
-        mounts: by digest, the repository of the same registry that probably has the blob already.
+        mounts: for some digests, a repository of the same registry that probably has the blob already.
 
     Raises:
-        StoreError: the image is damaged here, or a part of it isn't there.
+        StoreError: the image in the store is damaged, or a part of it is missing.
         RegistryError: the registry can't be reached or refuses.
     """
     documents = list(_documents(layout, descriptor))
@@ -61,11 +61,11 @@ def push(
             future.result()
     except BaseException:
         uploads.stop()
-        # Not waited for: one that waits for a registry's answer would make Ctrl-C wait, too.
+        # Don't wait: a thread may be waiting for a registry, and Ctrl-C shouldn't.
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
-    # What an index lists has to be there before it; it is the last.
+    # Push the manifests that an index lists before the index itself, which is the last document.
     *listed, root = documents
     for document in listed:
         _put(client, document, document.digest)
@@ -76,13 +76,13 @@ def push(
 def find_pushed(
     layout: Layout, name: str, *, platform: Platform | None = None, all_platforms: bool = False
 ) -> Descriptor | None:
-    """What `push` shall bring of the image ``name``, or None: its manifest, or the index that this was chosen from.
+    """Return what to push for the image ``name``: its manifest, or with ``all_platforms`` its index; None if not found.
 
     Args:
-        platform: whose manifest to choose from an index; None for this machine's.
+        platform: the platform to choose from an index; None for this machine's.
 
     Raises:
-        ImageNotFound: ``platform`` says another one than the image.
+        ImageNotFound: the image is not for ``platform``.
         StoreError: the image is damaged.
     """
     image = find_image(layout, name, platform)
@@ -91,13 +91,13 @@ def find_pushed(
     for item in layout.descriptors():
         if all_platforms and ref_name(item) == image.reference and item.get("mediaType") in INDEX_TYPES:
             return item
-    # The manifest itself needn't say what it is (manifest.md: "SHOULD be used").
+    # A manifest may lack its own media type (manifest.md: "SHOULD be used").
     media_type = layout.read_json(image.digest).get("mediaType") or MEDIA_TYPE_MANIFEST
     return {"digest": image.digest, "mediaType": media_type}
 
 
 def mountable(layout: Layout, reference: Reference) -> dict[str, str]:
-    """By digest: the other repositories of the same registry that had a layer when it was pulled or pushed."""
+    """Return, by a layer's digest, another repository of the same registry that had it when it was pulled or pushed."""
     found: dict[str, str] = {}
     for item in layout.descriptors():
         try:
@@ -113,7 +113,7 @@ def mountable(layout: Layout, reference: Reference) -> dict[str, str]:
 
 
 def _documents(layout: Layout, descriptor: Descriptor, depth: int = 0) -> Iterator[Document]:
-    """The manifest ``descriptor``, or all that the index ``descriptor`` lists and then itself."""
+    """Yield the manifest ``descriptor``; for an index, everything that it lists, and then itself."""
     digest = descriptor.get("digest", "")
     data = layout.read_blob(digest)
     document = read_document(data, descriptor.get("mediaType", ""), f"manifest {digest} in the store")
@@ -134,4 +134,4 @@ def _put(client: Client, document: Document, name: str) -> None:
     drop(response)
     stored = response.headers.get("Docker-Content-Digest", "")
     if stored and stored != digest_of(document.data):
-        raise RegistryError(f"{what}: {client.host} keeps it as {stored}, and it is {document.digest}")
+        raise RegistryError(f"{what}: {client.host} stored it as {stored}, but its digest is {document.digest}")

@@ -1,6 +1,6 @@
-"""What a registry sends, checked: manifests, indexes and configs.
+"""Check what a registry sends: manifests, indexes and configs.
 
-The bytes stay as they are, since their digest is the image's name. Nothing here touches the disk.
+The bytes stay unchanged, because their digest identifies the image. Nothing here touches the disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from minibox.image.layout import Descriptor
 
-MANIFEST_BYTES_MAX = 4 << 20  # what distribution-spec asks registries to take at least
+MANIFEST_BYTES_MAX = 4 << 20  # the size that distribution-spec asks every registry to accept
 CONFIG_BYTES_MAX = 8 << 20
 LAYERS_MAX = 4096
 SIZE_MAX = 1 << 50
@@ -39,7 +39,7 @@ LAYER_PREFIXES = (
 
 @record
 class Document:
-    """A manifest or an index, as it was sent."""
+    """A manifest or an index as it was sent."""
 
     data: bytes
     value: dict[str, Any]
@@ -58,35 +58,35 @@ class Document:
 
 
 def digest_of(data: bytes) -> str:
-    """``sha256:<hex>`` of ``data``."""
+    """Return ``sha256:<hex>`` of ``data``."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def read_document(data: bytes, content_type: str, what: str) -> Document:
-    """The manifest or index in ``data``.
+    """Read and check a manifest or index.
 
     Args:
-        content_type: the header that it came with, or its descriptor's media type.
-        what: what was asked of whom, for errors: ``manifest app:1 from localhost:5000``.
+        content_type: the Content-Type header, or its descriptor's media type.
+        what: names it in errors: ``manifest app:1 from localhost:5000``.
 
     Raises:
-        RegistryError: it is neither, or not what ``content_type`` says.
+        RegistryError: it is neither, or doesn't match ``content_type``.
     """
     value = _object(data, what)
     announced = content_type.partition(";")[0].strip().lower()
     if announced in SCHEMA_1_TYPES or value.get("schemaVersion") == 1:
-        raise RegistryError(f"{what} is in Docker's schema 1, which nobody writes any more", "push the image anew")
+        raise RegistryError(f"{what} is in Docker's schema 1, which nobody writes any more", "push the image again")
     own = value.get("mediaType")
     known = (*MANIFEST_TYPES, *INDEX_TYPES)
     if own is not None and announced in known and own != announced:
-        raise RegistryError(f"{what} says to be {ascii(own)}, and is announced as {announced}")
+        raise RegistryError(f"{what} says that it is {ascii(own)}, but is announced as {announced}")
     media_type = own if own is not None else announced
     if media_type not in known:
         raise RegistryError(f"{what} has the media type {ascii(media_type)}: it is not an image")
     document = Document(data, value, media_type, digest_of(data))
-    # What one program takes for a manifest and another for an index means two things (CVE-2021-41190).
+    # If some programs take it for a manifest and others for an index, it is ambiguous (CVE-2021-41190).
     if "layers" in value and "manifests" in value or ("manifests" in value) != document.is_index:
-        raise RegistryError(f"{what} is announced as {media_type}, and has the members of another")
+        raise RegistryError(f"{what} is announced as {media_type}, but has members of another type")
     if document.is_index:
         _descriptors(value, "manifests", what)
     else:
@@ -98,10 +98,10 @@ def read_document(data: bytes, content_type: str, what: str) -> Document:
 
 
 def read_config(data: bytes, layers: int, what: str) -> dict[str, Any]:
-    """The image config in ``data``, for a manifest with so many ``layers``.
+    """Read and check an image config, for a manifest with so many ``layers``.
 
     Raises:
-        RegistryError: it is not one.
+        RegistryError: it is not a valid config.
     """
     config = _object(data, what)
     try:
@@ -109,7 +109,7 @@ def read_config(data: bytes, layers: int, what: str) -> dict[str, Any]:
     except StoreError as error:
         raise RegistryError(f"{what}: {error}", error.hint) from error
     if len(ids) != layers:
-        raise RegistryError(f"{what} has {len(ids)} diff IDs, and its manifest {layers} layers")
+        raise RegistryError(f"{what} has {len(ids)} diff IDs, but its manifest has {layers} layers")
     return config
 
 
@@ -117,9 +117,9 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise RegistryError(f"{what} is no JSON: {error}") from error
+        raise RegistryError(f"{what} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise RegistryError(f"{what} is no JSON object")
+        raise RegistryError(f"{what} is not a JSON object")
     return value
 
 
@@ -128,7 +128,7 @@ def _descriptors(value: dict[str, Any], key: str, what: str) -> list[Descriptor]
     if not isinstance(items, list):
         raise RegistryError(f"{what} is damaged: {key!r} is not a list of descriptors")
     if len(items) > LAYERS_MAX:
-        raise RegistryError(f"{what} has {len(items)} {key}, and {LAYERS_MAX} are allowed")
+        raise RegistryError(f"{what} has {len(items)} {key}, but only {LAYERS_MAX} are allowed")
     for item in items:
         _check_descriptor(item, f"an item of {key!r} in {what}")
     return items
@@ -154,5 +154,5 @@ def _check_layer_type(media_type: str, what: str) -> None:
     if not media_type.startswith(LAYER_PREFIXES) or media_type.endswith("+encrypted"):
         raise RegistryError(
             f"{what} has a layer of the media type {ascii(media_type)}, which can't be unpacked",
-            "it is an artifact and not an image that can be run",
+            "it is an artifact, not an image that you can run",
         )

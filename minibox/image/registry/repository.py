@@ -1,4 +1,4 @@
-"""What a repository offers: its tags, manifests and configs, each checked as it comes.
+"""Get a repository's tags, manifests and configs, and check them.
 
 Source: OCI distribution-spec 1.1, "Pull" and "Content Discovery".
 """
@@ -34,7 +34,7 @@ TAGS_PAGES_MAX = 1000
 
 
 def head_manifest(client: Client, tag: str) -> str:
-    """The digest that ``tag`` has now, or "" when the registry doesn't say.
+    """Return the current digest of ``tag``, or "" if the registry doesn't say.
 
     Raises:
         RegistryError: it can't be reached, or has no such tag.
@@ -47,30 +47,30 @@ def head_manifest(client: Client, tag: str) -> str:
 
 
 def get_manifest(client: Client, name: str, descriptor: Descriptor | None = None) -> Document:
-    """The manifest or index ``name``, a tag or a digest, as its ``descriptor`` says, if it has one.
+    """Get the manifest or index ``name``, a tag or a digest, and check it against its ``descriptor``, if there is one.
 
     Raises:
-        RegistryError: it can't be had, or is not what its digest, size or media type says.
+        RegistryError: the registry doesn't send it, or it doesn't match its digest, size or media type.
     """
     what = _manifest(name, client)
     response, data = client.get(client.url(f"manifests/{name}"), MANIFEST_BYTES_MAX, what, {"Accept": ACCEPT})
     what = f"{what} from {client.host}"
     expected = name if is_digest(name) else response.headers.get("Docker-Content-Digest", "")
-    # Before it is parsed: what has another digest is not what was asked for, whatever it says.
+    # Check before parsing: with another digest it isn't what we asked for, whatever it contains.
     if is_digest(expected) and (found := digest_of(data)) != expected:
-        raise RegistryError(f"{what} should have the digest {expected}, and has {found}")
+        raise RegistryError(f"{what} should have the digest {expected}, but has {found}")
     if descriptor is not None and descriptor["size"] != len(data):
-        raise RegistryError(f"{what} has {len(data)} bytes, and its index says {descriptor['size']}")
+        raise RegistryError(f"{what} has {len(data)} bytes, but its index says {descriptor['size']}")
     announced = [response.headers.get("Content-Type", ""), descriptor["mediaType"] if descriptor else ""]
     documents = [read_document(data, media_type, what) for media_type in announced if media_type]
     return documents[0] if documents else read_document(data, "", what)
 
 
 def get_config(client: Client, manifest: Document) -> tuple[bytes, dict[str, Any]]:
-    """The image config that ``manifest`` names, as bytes and as JSON.
+    """Get the image config of ``manifest``, as bytes and as JSON.
 
     Raises:
-        RegistryError: it can't be had, or is not what the manifest says.
+        RegistryError: the registry doesn't send it, or it doesn't match the manifest.
     """
     descriptor = manifest.value["config"]
     what = f"config {descriptor['digest']}"
@@ -83,10 +83,10 @@ def get_config(client: Client, manifest: Document) -> tuple[bytes, dict[str, Any
 
 
 def list_tags(client: Client) -> list[str]:
-    """All tags of the repository, in the registry's order.
+    """Return all tags of the repository, in the registry's order.
 
     Raises:
-        RegistryError: it doesn't tell, or what it sends is no list.
+        RegistryError: the registry doesn't list them, or doesn't send a list.
     """
     tags: dict[str, None] = {}
     what = f"tags of {client.endpoint.repository}"
@@ -112,7 +112,7 @@ def _manifest(name: str, client: Client) -> str:
 
 
 def _next(link: str, url: str) -> str:
-    """The next page of a list: ``Link: <URL>; rel="next"`` (RFC 8288), at the same registry; "" for none."""
+    """Return the URL of a list's next page, ``Link: <URL>; rel="next"`` (RFC 8288), at the same registry, or ""."""
     target, _, parameters = link.strip().partition(">")
     if not target.startswith("<") or "next" not in parameters:
         return ""

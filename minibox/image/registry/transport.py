@@ -1,8 +1,8 @@
 """Connections to registries: TLS with the system's certificates and a registry's own, proxies, errors in words.
 
-A registry's own certificates are looked for where Docker and Podman look (containers-certs.d(5)):
-``certs.d/HOST[:PORT]`` in /etc/docker, /etc/containers and ``$XDG_CONFIG_HOME/containers``: ``*.crt`` are
-authorities, ``*.cert`` with ``*.key`` say who we are.
+We look for a registry's own certificates where Docker and Podman do (containers-certs.d(5)): ``certs.d/HOST[:PORT]`` in
+/etc/docker, /etc/containers and ``$XDG_CONFIG_HOME/containers``. ``*.crt`` are certificates of authorities;
+``*.cert`` and ``*.key`` are our own certificates and keys.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})  # statuses after which an
 
 
 class Unreachable(RegistryError):
-    """No answer, or not the whole of it: another attempt may succeed.
+    """There was no answer, or an incomplete one. Another attempt may succeed.
 
     Attributes:
-        final: another attempt can't: a certificate that is refused stays so.
+        final: another attempt can't succeed, for example because of a refused certificate.
     """
 
     def __init__(self, message: str, hint: str | None = None, *, final: bool = False) -> None:
@@ -48,7 +48,7 @@ class Unreachable(RegistryError):
 
 
 class Transport:
-    """Pools of connections, one a host. Threads may share one."""
+    """Connection pools, one for each host. Threads may share this object."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -65,15 +65,15 @@ class Transport:
         ca_file: str = "",
         verify: bool = True,
     ) -> BaseHTTPResponse:
-        """One request; the response, whose body is to be read or closed. Follows nothing, tries once.
+        """Send one request, without retries or redirects. You must read or close the response's body.
 
         Args:
             ca_file: certificates to trust besides the system's.
-            verify: whether the server's certificate is checked.
+            verify: check the server's certificate.
 
         Raises:
             Unreachable: there was no answer.
-            ConfigError: a certificate file can't be read, or ``url`` is none.
+            ConfigError: a certificate file can't be read, or a proxy is invalid.
         """
         parts = urlsplit(url)
         try:
@@ -86,10 +86,10 @@ class Transport:
             raise unreachable(f"{method} {without_query(url)}", error, parts.netloc) from error
 
     def close(self) -> None:
-        """Close all connections that nobody reads from."""
+        """Close all idle connections."""
         for manager in self._pools.values():
             for key in manager.pools.keys():
-                manager.pools[key].close()  # else when it is collected as garbage
+                manager.pools[key].close()  # otherwise they close only when garbage-collected
             manager.clear()
 
     def _pool(self, scheme: str, netloc: str, ca_file: str, verify: bool) -> urllib3.PoolManager:
@@ -100,7 +100,7 @@ class Transport:
             return self._pools[key]
 
     def _make_pool(self, scheme: str, netloc: str, ca_file: str, verify: bool) -> urllib3.PoolManager:
-        if not verify:  # which the user has decided, or is told of: see `Client._find_scheme`
+        if not verify:  # the user chose this; or see `Client._find_scheme`
             urllib3.disable_warnings(exceptions.InsecureRequestWarning)
         context = tls_context(certificate_files(netloc, self._environ), ca_file, verify) if scheme == "https" else None
         proxy = self._proxy(scheme, netloc)
@@ -109,7 +109,7 @@ class Transport:
         try:
             parts = urlsplit(proxy)
             if not parts.hostname or parts.scheme not in ("http", "https"):
-                raise ValueError("no URL of a proxy")
+                raise ValueError("not the URL of a proxy")
             login = f"{parts.username}:{parts.password or ''}" if parts.username else None
             headers = urllib3.make_headers(proxy_basic_auth=login) if login else {}
             return urllib3.ProxyManager(
@@ -118,14 +118,14 @@ class Transport:
             )  # fmt: skip
         except (ValueError, exceptions.HTTPError) as error:
             raise ConfigError(
-                f"{scheme.upper()}_PROXY: {ascii(proxy)} is no proxy", "write http://HOST:PORT"
+                f"{scheme.upper()}_PROXY: {ascii(proxy)} is not a proxy", "write http://HOST:PORT"
             ) from error
 
     def _proxy(self, scheme: str, netloc: str) -> str:
-        """The proxy that the environment names for ``netloc``, or "". Loopback needs none."""
+        """Return the environment's proxy for ``netloc``, or "". Loopback needs none."""
         if is_loopback(host_of(netloc)):
             return ""
-        # Not urllib's idea of the process's environment: a caller may give another.
+        # We don't use urllib, which reads the process's environment: the caller may pass another.
         known = {name.lower(): value for name, value in self._environ.items() if name.lower().endswith("_proxy")}
         if not known or _bypassed(netloc, known.get("no_proxy", "")):
             return ""
@@ -134,10 +134,10 @@ class Transport:
 
 
 def tls_context(files: tuple[list[str], list[tuple[str, str]]], ca_file: str, verify: bool) -> ssl.SSLContext:
-    """A context that trusts the system's authorities and those in ``files``, and shows our certificates.
+    """Make a context that trusts the system's authorities and those in ``files``, and has our certificates.
 
     Raises:
-        ConfigError: a file can't be read or is no certificate.
+        ConfigError: a file can't be read or isn't a certificate.
     """
     context = ssl.create_default_context() if verify else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not verify:
@@ -151,14 +151,14 @@ def tls_context(files: tuple[list[str], list[tuple[str, str]]], ca_file: str, ve
         for path, key_path in own:
             context.load_cert_chain(path, key_path)
     except ssl.SSLError as error:
-        raise ConfigError(f"{path} is no certificate in PEM: {error.reason or error}") from error
+        raise ConfigError(f"{path} is not a certificate in PEM format: {error.reason or error}") from error
     except OSError as error:
         raise ConfigError(f"read {path}: {kernel_says(error)}") from error
     return context
 
 
 def certificate_files(netloc: str, environ: Mapping[str, str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """A registry's own files in certs.d: its authorities, and pairs of our certificate and key."""
+    """Return a registry's files in certs.d: its authorities, and pairs of our certificate and key."""
     home = environ.get("XDG_CONFIG_HOME") or (environ["HOME"] + "/.config" if environ.get("HOME") else "")
     directories = ["/etc/docker", "/etc/containers", *([f"{home}/containers"] if home else [])]
     authorities, own = [], []
@@ -174,12 +174,12 @@ def certificate_files(netloc: str, environ: Mapping[str, str]) -> tuple[list[str
 
 
 def unreachable(what: str, error: Exception, netloc: str) -> Unreachable:
-    """The error for a request or an answer that broke off, in words."""
+    """Turn an error of a request or an incomplete answer into words."""
     cause = _cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return Unreachable(
             f"{what}: the certificate is not trusted: {cause.verify_message}",
-            f"put the certificate of its authority into /etc/docker/certs.d/{netloc}/ca.crt; see docs/registries.md",
+            f"put its authority's certificate into /etc/docker/certs.d/{netloc}/ca.crt; see docs/registries.md",
             final=True,
         )
     if isinstance(cause, ssl.SSLError):
@@ -194,15 +194,15 @@ def unreachable(what: str, error: Exception, netloc: str) -> Unreachable:
     if isinstance(error, exceptions.ProxyError):
         return Unreachable(f"{what}: the proxy refuses: {_brief(cause)}", final=True)
     if isinstance(error, (exceptions.LocationValueError, UnicodeError)):
-        return Unreachable(f"{what}: not a URL that can be asked", final=True)
+        return Unreachable(f"{what}: not a valid URL", final=True)
     return Unreachable(f"{what}: the answer broke off: {_brief(cause)}")
 
 
 def read_up_to(response: BaseHTTPResponse, bytes_max: int, what: str, netloc: str) -> bytes:
-    """The body of a response, or if it is longer than ``bytes_max`` some more bytes than these.
+    """Read the body of a response; if it is longer than ``bytes_max``, return more than ``bytes_max`` bytes of it.
 
     Raises:
-        Unreachable: it breaks off.
+        Unreachable: it ends too early.
     """
     data = b""
     try:
@@ -215,24 +215,24 @@ def read_up_to(response: BaseHTTPResponse, bytes_max: int, what: str, netloc: st
 
 
 def drop(response: BaseHTTPResponse) -> None:
-    """Be done with a response; its connection is kept when little of the body is left."""
+    """Finish a response. Keep its connection if little of the body is left."""
     try:
         if response.length_remaining is not None and response.length_remaining <= ERROR_BYTES_MAX:
             response.drain_conn()
             response.release_conn()
             return
-    except Exception:  # whatever it was, the connection is given up
+    except Exception:  # whatever it was, close the connection
         pass
     response.close()
 
 
 def without_query(url: str) -> str:
-    """``url`` for an error message: its query may hold a signature."""
+    """Return ``url`` without its query for an error message: the query may contain a signature."""
     return url.partition("?")[0]
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What is at the bottom of urllib3's nested exceptions."""
+    """Return the innermost of urllib3's nested exceptions."""
     for _ in range(8):
         inner = next((item for item in (error.__cause__, *error.args) if isinstance(item, BaseException)), None)
         if inner is None:
@@ -247,11 +247,11 @@ def _brief(error: BaseException) -> str:
 
 
 def _http_hint(netloc: str) -> str:
-    return f'if it speaks HTTP only: insecure = true under [registries."{netloc}"] in config.toml'
+    return f'if it speaks only HTTP, set insecure = true under [registries."{netloc}"] in config.toml'
 
 
 def _bypassed(netloc: str, no_proxy: str) -> bool:
-    """Whether NO_PROXY has the host: ``*``, a name or the end of one, an address, or a network as 10.0.0.0/8."""
+    """Tell whether NO_PROXY has the host: ``*``, a name or its end, an address, or a network such as 10.0.0.0/8."""
     host = host_of(netloc)
     try:
         address = ipaddress.ip_address(host)

@@ -1,6 +1,6 @@
-"""Blobs to a registry: not sent when it has them, mounted from another repository there, else uploaded in chunks.
+"""Upload blobs to a registry in chunks, unless it has them, or can mount them from another of its repositories.
 
-Source: OCI distribution-spec 1.1, "Push". An upload that breaks off goes on where the registry says that it is.
+Source: OCI distribution-spec 1.1, "Push". An interrupted upload continues where the registry says it stopped.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from minibox.image.registry.client import Client
 
 READ_BYTES = 1 << 20
-# What one request carries: proxies before registries often have a limit of 100 MB.
+# The size of one request: proxies in front of registries often have a limit of 100 MB.
 CHUNK_BYTES = 64 << 20
 
 
 class Uploads:
-    """Brings blobs of the layout to one repository; threads may share one.
+    """Uploads blobs of the layout to one repository. Threads may share this object.
 
     Args:
-        mounts: by digest, another repository of the same registry that probably has the blob.
+        mounts: for some digests, another repository of the same registry that probably has the blob.
     """
 
     def __init__(self, layout: Layout, client: Client, mounts: Mapping[str, str], on_progress: OnProgress) -> None:
@@ -50,18 +50,18 @@ class Uploads:
         self._stop = Event()
 
     def stop(self) -> None:
-        """Call off what goes on in other threads."""
+        """Cancel the uploads in other threads."""
         self._stop.set()
 
     def send(self, descriptor: Descriptor, *, silently: bool = False) -> None:
-        """Bring one blob, unless the registry has it.
+        """Upload a blob unless the registry has it.
 
         Args:
-            silently: tell nobody: a config is no layer to who looks on.
+            silently: don't report progress, for a config: users expect to see only layers.
 
         Raises:
             RegistryError: the registry refuses.
-            StoreError: the blob is missing or damaged here.
+            StoreError: the blob in the store is missing or damaged.
         """
         digest, size = descriptor["digest"], descriptor["size"]
         if silently:
@@ -99,24 +99,24 @@ class Uploads:
         return True
 
     def _begin(self, digest: str) -> str:
-        """Begin an upload: its location; "" when the blob was mounted instead."""
+        """Begin an upload and return its location; "" if the blob was mounted instead."""
         mount = self._mounts.get(digest)
         query = "?" + urlencode({"mount": digest, "from": mount}) if mount else ""
         url = self._client.url("blobs/uploads/") + query
-        # An empty body: some registries insist on a Content-Length.
+        # Some registries require a Content-Length even for an empty body.
         what = f"upload blob {digest}"
         try:
             response = self._client.request("POST", url, {"Content-Length": "0"}, ok=(201, 202), what=what)
         except (Unauthorized, NotFound):
             if not mount:
                 raise
-            self._mounts = {}  # we may not read there, which we needn't
+            self._mounts = {}  # we may not read the other repository, so upload instead
             return self._begin(digest)
         drop(response)
         return "" if response.status == 201 and mount else self._location(response, url)
 
     def _send_file(self, file: BinaryIO, digest: str, size: int, location: str) -> None:
-        """Upload ``file`` in chunks; the last one, or the only one, completes it."""
+        """Upload ``file`` in chunks. The last or only one completes the upload."""
         what = f"upload blob {digest}"
         sent, attempt = 0, 1
         while True:
@@ -147,7 +147,7 @@ class Uploads:
             sent, location, attempt = sent + length, self._location(response, location), 1
 
     def _resume(self, digest: str, location: str) -> tuple[int, str]:
-        """Where the registry is with an upload that broke off, and its location; begun anew when it has forgotten it."""
+        """Return how far an interrupted upload got, and its location. Begin again if the registry doesn't know it."""
         try:
             response = self._client.request("GET", location, ok=(204, 200), what=f"upload blob {digest}")
         except RegistryError:
@@ -155,7 +155,7 @@ class Uploads:
             return 0, self._begin(digest)
         drop(response)
         end = response.headers.get("Range", "").rpartition("-")[2]
-        # "0-0" may mean nothing at all, or one byte: begin anew rather than guess.
+        # "0-0" may mean nothing or one byte: begin again instead of guessing.
         if not end.isdecimal() or int(end) == 0:
             return 0, self._begin(digest)
         return int(end) + 1, self._location(response, location)
@@ -174,11 +174,11 @@ class Uploads:
             yield chunk
 
     def _location(self, response: BaseHTTPResponse, url: str) -> str:
-        """Where an upload goes on. A registry behind a proxy may not know that it is asked by HTTPS."""
+        """Return where an upload continues. A registry behind a proxy may not know that we use HTTPS."""
         location = urljoin(url, response.headers.get("Location", ""))
         parts, ours = urlsplit(location), urlsplit(url)
         if not response.headers.get("Location") or parts.scheme not in ("http", "https"):
-            raise RegistryError(f"{self._client.host} begins an upload and doesn't say where to send it")
+            raise RegistryError(f"{self._client.host} began an upload but doesn't say where to send it")
         if parts.hostname == ours.hostname and parts.scheme == "http" and ours.scheme == "https":
             return parts._replace(scheme=ours.scheme, netloc=ours.netloc).geturl()
         return location
