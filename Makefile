@@ -67,7 +67,7 @@ third-party: build .venv/.dev ## the suite of a PostgreSQL client from PyPI, on 
 	@$(AS_ROOT) .venv/bin/python tests/third_party/run.py
 
 storm: build .venv/.dev ## have random commands on containers while everything is killed: make storm STORMS=20
-	@$(AS_ROOT) env MINIBOX_STORMS=$(or $(STORMS),10) $(PYTEST) -q -s tests/integration/test_storm.py
+	@$(AS_ROOT) env MINIBOX_STORMS=$(or $(STORMS),10) $(PYTEST) -q -s tests/integration/container/test_storm.py
 
 hostile: build .venv/.dev ## let hostile containers and neighbours attack for longer than CI does: make hostile ROUNDS=20
 	@$(AS_ROOT) env MINIBOX_HOSTILE_ROUNDS=$(or $(ROUNDS),20) $(PYTEST) -q --durations 10 tests/hostile

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from minibox.api.sandbox import Sandbox as Sandbox
     from minibox.api.sandbox import Snapshot as Snapshot
     from minibox.api.sandboxed import sandboxed as sandboxed
-    from minibox.engine.completed import CalledProcessError as CalledProcessError
-    from minibox.engine.completed import CompletedRun as CompletedRun
+    from minibox.engine.process.completed import CalledProcessError as CalledProcessError
+    from minibox.engine.process.completed import CompletedRun as CompletedRun
     from minibox.errors import CommandNotExecutable as CommandNotExecutable
     from minibox.errors import CommandNotFound as CommandNotFound
     from minibox.errors import ContainerNotRunning as ContainerNotRunning
@@ -52,8 +52,8 @@ else:
         "Sandbox": "api.sandbox",
         "Snapshot": "api.sandbox",
         "sandboxed": "api.sandboxed",
-        "CompletedRun": "engine.completed",
-        "CalledProcessError": "engine.completed",
+        "CompletedRun": "engine.process.completed",
+        "CalledProcessError": "engine.process.completed",
         "Usage": "outcome",
         "Verdict": "outcome",
         "CommandNotExecutable": "errors",

@@ -3,7 +3,7 @@
 A message says what was tried, on what, and what the kernel or the peer answered; lower case, no
 full stop. ``hint`` says what the user can do. ``status`` is the exit status of the command line:
 125 if minibox itself failed, 126 if the command can't be executed, 127 if it was not found.
-`CalledProcessError` is in `minibox.engine.completed`, next to `CompletedRun`, because each needs the other.
+`CalledProcessError` is in `minibox.engine.process.completed`, next to `CompletedRun`, because each needs the other.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Verdict:
 
     Attributes:
         id, name: the container's id and name.
-        kind: a constant of `minibox.engine.ends`, such as `STOPPED`, `EXITED` or `OUT_OF_MEMORY`.
+        kind: a constant of `minibox.engine.verdict.end_kinds`, such as `STOPPED`, `EXITED` or `OUT_OF_MEMORY`.
         summary: one sentence.
         status: the exit status; None while it runs, or if it never ran.
         signal: the name of the signal that ended it, or "".

@@ -294,7 +294,7 @@ def _log(box: Sandbox, where: Place) -> str:
 
 
 def _diff(box: Sandbox, where: Place) -> str:
-    from minibox.engine.differences import diff
+    from minibox.engine.files.diff import diff
     from minibox.errors import ContainerNotFound
 
     try:
@@ -306,7 +306,7 @@ def _diff(box: Sandbox, where: Place) -> str:
 
 
 def _remove(box: Sandbox, where: Place) -> None:
-    from minibox.engine.removal import remove
+    from minibox.engine.container.removal import remove
     from minibox.errors import ContainerNotFound
 
     try:
@@ -317,7 +317,7 @@ def _remove(box: Sandbox, where: Place) -> None:
 
 def _command(where: Place) -> str:
     """Return ``minibox`` with the --root and --runroot that find the sandbox."""
-    from minibox.engine.roots import default_root, default_runroot
+    from minibox.engine.host.home import default_root, default_runroot
 
     environ = {key: value for key, value in os.environ.items() if not key.startswith("MINIBOX_")}
     words = ["minibox"]

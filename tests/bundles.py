@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from minibox.engine import steps
-from minibox.engine.start import Execution, Resources
+from minibox.engine.process import steps
+from minibox.engine.process.execution import Execution, Resources
 from minibox.plan.compiler import compile_plan
 from minibox.plan.rootfs import Rootfs
 from minibox.plan.start import Start

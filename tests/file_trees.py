@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minibox.image.owners import ACL_ENTRY, ACL_GROUP, ACL_HEADER_BYTES, ACL_USER, Owners
+from minibox.image.layer.owners import ACL_ENTRY, ACL_GROUP, ACL_HEADER_BYTES, ACL_USER, Owners
 
 if TYPE_CHECKING:
     from minibox.storage.drivers import Snapshotter

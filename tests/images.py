@@ -7,9 +7,9 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from minibox.image.importer import add_image
-from minibox.image.manifest import layer_descriptors
-from minibox.image.resolved import ResolvedImage
+from minibox.image.archive.importer import add_image
+from minibox.image.layout.image import ResolvedImage
+from minibox.image.layout.manifest import layer_descriptors
 from minibox.image.store import ImageStore
 from minibox.storage.overlay import Overlay
 from minibox.storage.snapshot import Snapshot

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from minibox.engine import tidying, worker
+from minibox.engine.files import background_removal, worker
 from minibox.linux import launcher
 
 #: How much slower than a machine this is: an emulator is, many times (tests/vm/vm.py says so).
@@ -67,7 +67,7 @@ def snapshot() -> Snapshot:
 def leaks(before: Snapshot, *, plays_init: bool = False) -> list[str]:
     """What is there now, and was not in ``before``; waits `LEAK_PATIENCE_S` for it to go."""
     begin = time.monotonic()
-    tidying.finish()
+    background_removal.finish()
     while True:
         worker.close_all()
         launcher.close_all()  # it is this process's for good, but not with a container that was left

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from minibox.linux import labels
+from minibox.linux import lsm
 
 Missing = str | None
 
@@ -109,7 +109,7 @@ def _internet(_: str) -> Missing:
 
 
 def _apparmor(_: str) -> Missing:
-    return None if labels.has_apparmor() else "AppArmor in the kernel"
+    return None if lsm.has_apparmor() else "AppArmor in the kernel"
 
 
 def _selinux(_: str) -> Missing:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from minibox.api.process import Ends, Text
-    from minibox.engine.started import Started
+    from minibox.engine.process.command import Started
 
 READ_BYTES = 1 << 16
 SURVIVORS_S = 0.1  # how long to read the pipes of a killed command: children that survive it may hold them open

@@ -11,9 +11,9 @@ from minibox.api.options import ContainerOptions, run_options
 from minibox.api.place import place
 from minibox.api.process import Ends, Text, last_words
 from minibox.api.run import streams, words
-from minibox.engine.completed import CompletedRun
-from minibox.engine.embedded import Embedded
-from minibox.engine.tidying import later
+from minibox.engine.container.embedded import Embedded
+from minibox.engine.files.background_removal import later
+from minibox.engine.process.completed import CompletedRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from minibox.api.keywords import RunAsBytes, RunAsGiven, RunAsText
     from minibox.api.process import Stream
     from minibox.api.run import Words
-    from minibox.engine.started import Started
+    from minibox.engine.process.command import Started
 
 
 @overload

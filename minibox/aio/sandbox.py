@@ -14,8 +14,8 @@ from minibox.api.options import ContainerOptions
 from minibox.api.process import DEVNULL, Ends, Text, last_words
 from minibox.api.run import streams, words
 from minibox.api.sandbox_files import READ_BYTES_MAX
-from minibox.engine.completed import CompletedRun
-from minibox.engine.readiness import Succeeds, pauses
+from minibox.engine.process.completed import CompletedRun
+from minibox.engine.report.readiness import Succeeds, pauses
 from minibox.outcome import Usage
 
 TYPE_CHECKING = False

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from minibox.image.inventory import StoredImage
+    from minibox.image.layout.inventory import StoredImage
 
 
 class Image:
@@ -55,7 +55,7 @@ class Image:
             RegistryError: the registry can't be reached, refuses the request, or sends an invalid answer.
             MiniboxError: anything else.
         """
-        from minibox.engine import registry
+        from minibox.engine.resources import registry
 
         where = _place(root, runroot, storage_driver)
         registry.pull(
@@ -96,7 +96,7 @@ class Image:
             UsageError: ``reference`` is malformed.
             StoreError: the source can't be read, the tar is damaged, or the disk is full.
         """
-        from minibox.engine.image_build import ImageProcess, build
+        from minibox.engine.resources.image_build import ImageProcess, build
 
         where = _place(root, runroot, storage_driver)
         process = ImageProcess(
@@ -132,9 +132,9 @@ class Image:
         Raises:
             StoreError: the store is damaged.
         """
-        from minibox.engine.images import disk_usage
-        from minibox.image.inventory import inventory
-        from minibox.image.layout import Layout
+        from minibox.engine.upkeep.images import disk_usage
+        from minibox.image.layout.inventory import inventory
+        from minibox.image.layout.layout import Layout
 
         where = _place(root, runroot, "")
         stored = inventory(Layout(where.root))
@@ -143,8 +143,8 @@ class Image:
 
     @classmethod
     def _get(cls, where: Place, reference: str) -> Image:
-        from minibox.engine.images import disk_usage
-        from minibox.image.inventory import find, inventory
+        from minibox.engine.upkeep.images import disk_usage
+        from minibox.image.layout.inventory import find, inventory
         from minibox.image.store import ImageStore
 
         store = ImageStore(where.root)
@@ -165,14 +165,14 @@ class Image:
             InvalidReference: ``reference`` is malformed, or has a digest.
             ImageNotFound: the image has been removed.
         """
-        from minibox.engine.images import tag
+        from minibox.engine.upkeep.images import tag
 
         tag(self._where.root, self.id, reference, runroot=self._where.runroot)
         self.names = self._get(self._where, self.id).names
 
     def history(self) -> Sequence[dict[str, Any]]:
         """Return the build steps, newest first: ``created_by``, ``created_s``, ``size_bytes``, ``comment``."""
-        from minibox.engine.images import history_of
+        from minibox.engine.upkeep.images import history_of
 
         return history_of(self._where.root, self.id)
 
@@ -186,10 +186,10 @@ class Image:
             ImageInUse: a container uses it.
             ImageNotFound: it has been removed already.
         """
-        from minibox.engine import tidying
-        from minibox.engine.images import remove
+        from minibox.engine.files import background_removal
+        from minibox.engine.upkeep.images import remove
 
-        tidying.finish()  # ended containers of `minibox.run` that are still being removed would keep the image in use
+        background_removal.finish()  # ended containers of `minibox.run` that are still being removed would keep the image in use
         remove(self.id, root=self._where.root, runroot=self._where.runroot, force=force)
 
     def __repr__(self) -> str:

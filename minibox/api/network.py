@@ -7,8 +7,8 @@ from _thread import allocate_lock
 from weakref import WeakSet
 
 from minibox.api.place import Places, place
-from minibox.engine import networks
-from minibox.engine.interrupts import uninterrupted
+from minibox.engine.host.interrupts import uninterrupted
+from minibox.engine.upkeep import networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import os
 from typing import TypedDict
 
 from minibox.base.paths import absolute
-from minibox.engine.interrupts import uninterrupted
-from minibox.engine.roots import claim, default_root, default_runroot
-from minibox.engine.streams import ClosedEnds
+from minibox.engine.host.home import claim, default_root, default_runroot
+from minibox.engine.host.interrupts import uninterrupted
+from minibox.engine.process.streams import ClosedEnds
 from minibox.record import record
 
 

@@ -47,8 +47,8 @@ def prepared_image(
     """
     import hashlib
 
-    from minibox.engine.options import RunOptions
-    from minibox.engine.registry import resolve_pulling
+    from minibox.engine.resources.registry import resolve_pulling
+    from minibox.engine.spec.options import RunOptions
     from minibox.image.reference import parse
     from minibox.image.store import ImageStore
 
@@ -101,7 +101,7 @@ def _text_of(function: Callable[[Sandbox], object]) -> str:
 def _make(
     reference: str, name: str, prepare: Callable[[Sandbox], object], image: str, root: str, options: ContainerOptions
 ) -> None:
-    from minibox.engine.commit import CommitOptions, commit
+    from minibox.engine.files.commit import CommitOptions, commit
 
     with Sandbox(image, **options) as box:
         prepare(box)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from minibox.engine.started import Started
+    from minibox.engine.process.command import Started
 
 # The same values as in `subprocess`, so you can use those, too.
 PIPE, STDOUT, DEVNULL = -1, -2, -3

@@ -7,10 +7,10 @@ from typing import Any, TypeVar, overload
 from minibox.api.options import ContainerOptions, run_options, text_of
 from minibox.api.place import place
 from minibox.api.process import PIPE, Popen, Text, finish, last_words
-from minibox.engine.completed import CompletedRun
-from minibox.engine.embedded import Embedded
-from minibox.engine.interrupts import uninterrupted
-from minibox.engine.tidying import later
+from minibox.engine.container.embedded import Embedded
+from minibox.engine.files.background_removal import later
+from minibox.engine.host.interrupts import uninterrupted
+from minibox.engine.process.completed import CompletedRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from minibox.api.keywords import RunAsBytes, RunAsGiven, RunAsText
     from minibox.api.place import Place
     from minibox.api.process import Stream
-    from minibox.engine.options import RunOptions
-    from minibox.image.resolved import ResolvedImage
+    from minibox.engine.spec.options import RunOptions
+    from minibox.image.layout.image import ResolvedImage
 
     #: A command: a list of words, not one string.
     Words = Iterable[str | os.PathLike[str]]

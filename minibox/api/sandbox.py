@@ -12,11 +12,12 @@ from minibox.api.place import Places, place
 from minibox.api.process import DEVNULL, Ends, Popen, Text, finish, last_words
 from minibox.api.run import Owner, streams, words
 from minibox.api.sandbox_files import SandboxFiles
-from minibox.engine import readiness, snapshots
-from minibox.engine.completed import CompletedRun
-from minibox.engine.exec import ExecOptions
-from minibox.engine.interrupts import uninterrupted
-from minibox.engine.readiness import wait_until
+from minibox.engine.container import snapshots
+from minibox.engine.container.exec import ExecOptions
+from minibox.engine.host.interrupts import uninterrupted
+from minibox.engine.process.completed import CompletedRun
+from minibox.engine.report import readiness
+from minibox.engine.report.readiness import wait_until
 from minibox.errors import UsageError
 from minibox.outcome import Usage
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     )
     from minibox.api.process import Stream
     from minibox.api.run import Words
-    from minibox.engine.measured import Measured
+    from minibox.engine.process.usage import Measured
     from minibox.outcome import Verdict
 
 

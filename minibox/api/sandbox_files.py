@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine import box_files
-from minibox.engine.interrupts import uninterrupted
+from minibox.engine.container import sandbox_files
+from minibox.engine.host.interrupts import uninterrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from minibox.engine.embedded import Embedded
+    from minibox.engine.container.embedded import Embedded
 
 READ_BYTES_MAX = 64 << 20
 
@@ -34,7 +34,7 @@ class SandboxFiles:
         """
         content = data.encode() if isinstance(data, str) else bytes(memoryview(data))
         name = "" if user is None else str(user)
-        uninterrupted(lambda: box_files.write(self._box, os.fspath(path), content, mode, name))
+        uninterrupted(lambda: sandbox_files.write(self._box, os.fspath(path), content, mode, name))
 
     def read_file(self, path: str | os.PathLike[str], *, limit_bytes: int = READ_BYTES_MAX) -> bytes:
         """Return the contents of a file in the sandbox.
@@ -45,7 +45,7 @@ class SandboxFiles:
         Raises:
             MiniboxError: it doesn't exist, is no regular file, or is larger than ``limit_bytes``.
         """
-        return uninterrupted(lambda: box_files.read(self._box, os.fspath(path), limit_bytes))
+        return uninterrupted(lambda: sandbox_files.read(self._box, os.fspath(path), limit_bytes))
 
     def put(self, source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
         """Copy a file or directory from the host into the sandbox, by the rules of ``docker cp``. root owns the copy.
@@ -53,7 +53,7 @@ class SandboxFiles:
         Raises:
             MiniboxError: a path doesn't exist, or a file would replace a directory, or a directory a file.
         """
-        uninterrupted(lambda: box_files.put(self._box, os.fspath(source), os.fspath(path)))
+        uninterrupted(lambda: sandbox_files.put(self._box, os.fspath(source), os.fspath(path)))
 
     def get(self, path: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
         """Copy a file or directory from the sandbox to the host, by the rules of ``docker cp``. You own the copy.
@@ -61,14 +61,14 @@ class SandboxFiles:
         Raises:
             MiniboxError: a path doesn't exist, or a file would replace a directory, or a directory a file.
         """
-        uninterrupted(lambda: box_files.get(self._box, os.fspath(path), os.fspath(destination)))
+        uninterrupted(lambda: sandbox_files.get(self._box, os.fspath(path), os.fspath(destination)))
 
     def diff(self) -> list[tuple[str, str]]:
         """Return what has changed in the root file system compared to the image, sorted by path: ``("A", "/etc/new")``.
 
         A stands for added, C for changed, D for deleted.
         """
-        from minibox.engine.differences import diff
+        from minibox.engine.files.diff import diff
 
         self._box.check_open("compare")
         return uninterrupted(lambda: diff(self._box.root, self._box.id))
@@ -86,7 +86,7 @@ class SandboxFiles:
         Returns:
             The image's id: ``sha256:`` and 64 digits.
         """
-        from minibox.engine.commit import CommitOptions, commit
+        from minibox.engine.files.commit import CommitOptions, commit
 
         self._box.check_open("commit")
         options = CommitOptions(reference=reference, change=tuple(changes), message=message)

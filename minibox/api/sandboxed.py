@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # typing isn't imported inside: it would cost each call
     from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
     from minibox.api.options import ContainerOptions
-    from minibox.engine.embedded import Embedded
+    from minibox.engine.container.embedded import Embedded
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -236,7 +236,7 @@ class _Call:
 
     def _ended(self, box: Embedded) -> Exception:
         """Return the exception for a sandbox that ended without an answer."""
-        from minibox.engine.ends import LIMITS, WALL_TIME
+        from minibox.engine.verdict.end_kinds import LIMITS, WALL_TIME
 
         assert box.main
         box.main.wait()

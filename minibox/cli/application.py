@@ -21,56 +21,56 @@ CONTEXT_SETTINGS = {"max_content_width": WIDTH_MAX}
 
 #: Heading, command, module of `minibox.cli`, its attribute, help. The help is here so that `--help` imports no command.
 COMMANDS = (
-    ("Run", "run", "container", "run", "Run a command in a new container"),
-    ("Run", "exec", "inside", "exec_", "Run a command in a running container"),
-    ("Run", "shell", "container", "shell", "Open a shell in an image or a container"),
-    ("Look inside", "explain", "system", "explain", "Show the steps of a run without running it"),
-    ("Look inside", "inspect", "inspect", "inspect", "Show details of containers and images"),
-    ("Look inside", "why", "why", "why", "Show why containers ended"),
-    ("Look inside", "doctor", "system", "doctor", "Check what this machine supports, and how to fix the rest"),
+    ("Run", "run", "commands.run", "run", "Run a command in a new container"),
+    ("Run", "exec", "commands.inside", "exec_", "Run a command in a running container"),
+    ("Run", "shell", "commands.run", "shell", "Open a shell in an image or a container"),
+    ("Look inside", "explain", "commands.system", "explain", "Show the steps of a run without running it"),
+    ("Look inside", "inspect", "commands.inspect", "inspect", "Show details of containers and images"),
+    ("Look inside", "why", "commands.why", "why", "Show why containers ended"),
+    ("Look inside", "doctor", "commands.system", "doctor", "Check what this machine supports, and how to fix the rest"),
     ("Images", "image", "application", "image", "Manage images"),
-    ("Images", "images", "image", "images", "List images"),
-    ("Images", "tag", "image", "tag", "Give an image another name"),
-    ("Images", "rmi", "image", "rmi", "Remove images"),
-    ("Images", "history", "image", "history", "Show how an image was made"),
-    ("Images", "search-local", "image", "search_local", "Find images in the store by name, label or file"),
-    ("Images", "pull", "registry", "pull", "Download an image from a registry"),
-    ("Images", "push", "registry", "push", "Upload an image to a registry"),
-    ("Images", "save", "archive", "save", "Save images to an archive"),
-    ("Images", "load", "archive", "load", "Load images from an archive"),
-    ("Images", "import", "archive", "import_", "Make an image from a tar archive of a root file system"),
+    ("Images", "images", "commands.image", "images", "List images"),
+    ("Images", "tag", "commands.image", "tag", "Give an image another name"),
+    ("Images", "rmi", "commands.image", "rmi", "Remove images"),
+    ("Images", "history", "commands.image", "history", "Show how an image was made"),
+    ("Images", "search-local", "commands.image", "search_local", "Find images in the store by name, label or file"),
+    ("Images", "pull", "commands.registry", "pull", "Download an image from a registry"),
+    ("Images", "push", "commands.registry", "push", "Upload an image to a registry"),
+    ("Images", "save", "commands.archive", "save", "Save images to an archive"),
+    ("Images", "load", "commands.archive", "load", "Load images from an archive"),
+    ("Images", "import", "commands.archive", "import_", "Make an image from a tar archive of a root file system"),
     ("Containers", "container", "application", "container", "Manage containers"),
-    ("Containers", "ps", "ps", "ps", "List containers"),
-    ("Containers", "create", "life", "create", "Create a container without starting it"),
-    ("Containers", "start", "life", "start", "Start created or stopped containers"),
-    ("Containers", "stop", "life", "stop", "Stop containers"),
-    ("Containers", "restart", "life", "restart", "Restart containers"),
-    ("Containers", "kill", "life", "kill", "Send a signal to containers"),
-    ("Containers", "pause", "life", "pause", "Pause containers"),
-    ("Containers", "unpause", "life", "unpause", "Resume paused containers"),
-    ("Containers", "wait", "life", "wait", "Wait until containers have ended"),
-    ("Containers", "attach", "inside", "attach", "Attach your terminal to a container"),
-    ("Containers", "logs", "inside", "logs", "Show the output of a container"),
-    ("Containers", "top", "inside", "top", "Show the processes of a container"),
-    ("Containers", "port", "inside", "port", "Show the published ports of a container"),
+    ("Containers", "ps", "commands.ps", "ps", "List containers"),
+    ("Containers", "create", "commands.life", "create", "Create a container without starting it"),
+    ("Containers", "start", "commands.life", "start", "Start created or stopped containers"),
+    ("Containers", "stop", "commands.life", "stop", "Stop containers"),
+    ("Containers", "restart", "commands.life", "restart", "Restart containers"),
+    ("Containers", "kill", "commands.life", "kill", "Send a signal to containers"),
+    ("Containers", "pause", "commands.life", "pause", "Pause containers"),
+    ("Containers", "unpause", "commands.life", "unpause", "Resume paused containers"),
+    ("Containers", "wait", "commands.life", "wait", "Wait until containers have ended"),
+    ("Containers", "attach", "commands.inside", "attach", "Attach your terminal to a container"),
+    ("Containers", "logs", "commands.inside", "logs", "Show the output of a container"),
+    ("Containers", "top", "commands.inside", "top", "Show the processes of a container"),
+    ("Containers", "port", "commands.inside", "port", "Show the published ports of a container"),
     ("Containers", "healthcheck", "application", "healthcheck", "Check the health of containers"),
-    ("Containers", "rename", "life", "rename", "Rename a container"),
-    ("Containers", "rm", "life", "rm", "Remove containers"),
-    ("Containers", "stats", "stats", "stats", "Show the resource usage of containers, live"),
-    ("Containers", "update", "update", "update", "Change the limits of containers, even of running ones"),
-    ("Containers", "diff", "changes", "diff", "Show what changed in a container, or between two"),
-    ("Containers", "cp", "changes", "cp", "Copy files between a container and the host"),
-    ("Containers", "commit", "changes", "commit", "Make an image from a container"),
-    ("Containers", "export", "changes", "export", "Write the files of a container to a tar archive"),
+    ("Containers", "rename", "commands.life", "rename", "Rename a container"),
+    ("Containers", "rm", "commands.life", "rm", "Remove containers"),
+    ("Containers", "stats", "commands.stats", "stats", "Show the resource usage of containers, live"),
+    ("Containers", "update", "commands.update", "update", "Change the limits of containers, even of running ones"),
+    ("Containers", "diff", "commands.changes", "diff", "Show what changed in a container, or between two"),
+    ("Containers", "cp", "commands.changes", "cp", "Copy files between a container and the host"),
+    ("Containers", "commit", "commands.changes", "commit", "Make an image from a container"),
+    ("Containers", "export", "commands.changes", "export", "Write the files of a container to a tar archive"),
     ("Containers", "network", "application", "network", "Manage networks: their containers reach each other by name"),
     ("Containers", "volume", "application", "volume", "Manage volumes: data that outlives containers"),
-    ("Other", "events", "events", "events", "Show events of containers, images and volumes, live"),
-    ("Other", "login", "registry", "login", "Log in to a registry"),
-    ("Other", "logout", "registry", "logout", "Log out of a registry"),
+    ("Other", "events", "commands.events", "events", "Show events of containers, images and volumes, live"),
+    ("Other", "login", "commands.registry", "login", "Log in to a registry"),
+    ("Other", "logout", "commands.registry", "logout", "Log out of a registry"),
     ("Other", "system", "application", "system", "Manage disk space: show it, free it, check for damage"),
-    ("Other", "info", "info", "info", "Show counts, drivers and this machine's properties"),
-    ("Other", "version", "system", "version", "Show versions"),
-    ("Other", "completion", "system", "completion", "Print a completion script for your shell"),
+    ("Other", "info", "commands.info", "info", "Show counts, drivers and this machine's properties"),
+    ("Other", "version", "commands.system", "version", "Show versions"),
+    ("Other", "completion", "commands.system", "completion", "Print a completion script for your shell"),
 )
 
 #: Subcommands of `image`, as in Docker: the commands under "Images" above, two with a shorter name, and a few more.
@@ -80,9 +80,9 @@ IMAGE_COMMANDS = (
         for heading, name, *rest in COMMANDS
         if heading == "Images" and name != "image"
     ),
-    ("Commands", "diff", "changes", "diff", "Show what changed in an image, or between two"),
-    ("Commands", "inspect", "inspect", "inspect_image", "Show details of images"),
-    ("Commands", "prune", "image", "prune", "Remove unused images"),
+    ("Commands", "diff", "commands.changes", "diff", "Show what changed in an image, or between two"),
+    ("Commands", "inspect", "commands.inspect", "inspect_image", "Show details of images"),
+    ("Commands", "prune", "commands.image", "prune", "Remove unused images"),
 )
 
 #: Subcommands of `container`, like those of `image`.
@@ -92,35 +92,35 @@ CONTAINER_COMMANDS = (
         for heading, name, *rest in COMMANDS
         if heading in ("Run", "Containers") and name not in ("container", "network", "volume", "shell")
     ),
-    ("Commands", "inspect", "inspect", "inspect", "Show details of containers"),
-    ("Commands", "prune", "disk", "prune_containers", "Remove all stopped containers"),
+    ("Commands", "inspect", "commands.inspect", "inspect", "Show details of containers"),
+    ("Commands", "prune", "commands.disk", "prune_containers", "Remove all stopped containers"),
 )
 
 VOLUME_COMMANDS = (
-    ("Commands", "create", "volume", "create", "Create a volume"),
-    ("Commands", "inspect", "volume", "inspect", "Show details of volumes"),
-    ("Commands", "ls", "volume", "ls", "List volumes"),
-    ("Commands", "prune", "volume", "prune", "Remove unused volumes"),
-    ("Commands", "rm", "volume", "rm", "Remove volumes"),
+    ("Commands", "create", "commands.volume", "create", "Create a volume"),
+    ("Commands", "inspect", "commands.volume", "inspect", "Show details of volumes"),
+    ("Commands", "ls", "commands.volume", "ls", "List volumes"),
+    ("Commands", "prune", "commands.volume", "prune", "Remove unused volumes"),
+    ("Commands", "rm", "commands.volume", "rm", "Remove volumes"),
 )
 
 NETWORK_COMMANDS = (
-    ("Commands", "connect", "network", "connect", "Connect a container to a network"),
-    ("Commands", "create", "network", "create", "Create a network"),
-    ("Commands", "disconnect", "network", "disconnect", "Disconnect a container from a network"),
-    ("Commands", "inspect", "network", "inspect", "Show details of networks"),
-    ("Commands", "ls", "network", "ls", "List networks"),
-    ("Commands", "prune", "network", "prune", "Remove unused networks"),
-    ("Commands", "rm", "network", "rm", "Remove networks"),
+    ("Commands", "connect", "commands.network", "connect", "Connect a container to a network"),
+    ("Commands", "create", "commands.network", "create", "Create a network"),
+    ("Commands", "disconnect", "commands.network", "disconnect", "Disconnect a container from a network"),
+    ("Commands", "inspect", "commands.network", "inspect", "Show details of networks"),
+    ("Commands", "ls", "commands.network", "ls", "List networks"),
+    ("Commands", "prune", "commands.network", "prune", "Remove unused networks"),
+    ("Commands", "rm", "commands.network", "rm", "Remove networks"),
 )
 
 SYSTEM_COMMANDS = (
-    ("Commands", "boot", "disk", "boot", "Start containers by their restart policy after a boot"),
-    ("Commands", "check", "disk", "check", "Check everything on disk for damage"),
-    ("Commands", "df", "disk", "df", "Show the disk usage"),
-    ("Commands", "events", "events", "events", "Show events of containers, images and volumes, live"),
-    ("Commands", "info", "info", "info", "Show counts, drivers and this machine's properties"),
-    ("Commands", "prune", "disk", "prune", "Remove unused containers, networks and images"),
+    ("Commands", "boot", "commands.disk", "boot", "Start containers by their restart policy after a boot"),
+    ("Commands", "check", "commands.disk", "check", "Check everything on disk for damage"),
+    ("Commands", "df", "commands.disk", "df", "Show the disk usage"),
+    ("Commands", "events", "commands.events", "events", "Show events of containers, images and volumes, live"),
+    ("Commands", "info", "commands.info", "info", "Show counts, drivers and this machine's properties"),
+    ("Commands", "prune", "commands.disk", "prune", "Remove unused containers, networks and images"),
 )
 
 #: Options of `docker run` that minibox lacks, and what to use instead.
@@ -199,7 +199,7 @@ def application(
         {"root": root, "runroot": runroot, "storage_driver": storage_driver, "debug": debug}, os.environ
     )
     if version:
-        from minibox.engine.version import version_text
+        from minibox.engine.host.version import version_text
 
         click.echo(f"minibox {version_text()}")
         ctx.exit(0)
@@ -224,7 +224,7 @@ class VolumeCommands(Application):
 
 
 class HealthCommands(Application):
-    rows = (("Commands", "run", "health", "run", "Check the health of a container now"),)
+    rows = (("Commands", "run", "commands.health", "run", "Check the health of a container now"),)
 
 
 class SystemCommands(Application):

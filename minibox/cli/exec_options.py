@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minibox.cli.run_options import Option, parse_values
-from minibox.engine.exec import ExecOptions
+from minibox.engine.container.exec import ExecOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

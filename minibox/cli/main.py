@@ -64,14 +64,14 @@ def _main(words: list[str], given: dict[str, Any], rest: list[str]) -> int:
 
         options = parse(rest[1:])
         if options is not None:
-            from minibox.cli.run import start
+            from minibox.cli.foreground import start
 
             return start(rest[0], options, make_settings(given, os.environ).claimed())
     if rest[:1] == ["exec"] and COMPLETE_VARIABLE not in os.environ:
         from minibox.cli import exec_options
 
         if read := exec_options.parse(rest[1:]):
-            from minibox.engine.exec import exec_
+            from minibox.engine.container.exec import exec_
 
             settings = make_settings(given, os.environ).claimed()
             return exec_(*read, root=settings.root, runroot=settings.runroot)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def show_pull(settings: Settings, name: str, out: TextIO | None, *, platform: str = "", all_tags: bool = False) -> str:
     """Pull ``name``, report to ``out`` like `docker pull`, and return the last image's name in the store."""
-    from minibox.cli import progress
-    from minibox.engine import registry
+    from minibox.cli.format import progress
+    from minibox.engine.resources import registry
 
     def say(line: str) -> None:
         if out is not None:
@@ -50,7 +50,7 @@ def show_pull(settings: Settings, name: str, out: TextIO | None, *, platform: st
 
 def note_platform(results: list[Pulled], *, asked: bool) -> None:
     """Tell the user about images for another kind of machine, unless they asked for them."""
-    from minibox.cli.table import printable
+    from minibox.cli.format.table import printable
     from minibox.image.platform import host_platform, runs
 
     host = host_platform()

@@ -1,15 +1,15 @@
 """The options of `minibox run`: one table for both parsers.
 
 `OPTIONS` has each option once. `parse` is the hot path: it reads an argument list in a few microseconds and imports
-nothing. What it doesn't understand it leaves to click, which uses the same table (`cli.container`) and does help,
+nothing. What it doesn't understand it leaves to click, which uses the same table (`cli.commands.run`) and does help,
 completion and errors.
 """
 
 from __future__ import annotations
 
 from minibox.durations import parse_duration_ns
-from minibox.engine.options import RunOptions
-from minibox.engine.sizes import parse_size
+from minibox.engine.spec.options import RunOptions
+from minibox.engine.spec.sizes import parse_size
 from minibox.errors import UsageError
 from minibox.record import record
 

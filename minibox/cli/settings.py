@@ -25,9 +25,9 @@ class Settings:
         """Return these settings after checking that minibox may use the directories.
 
         Raises:
-            UnsafeDirectory: see `engine.roots.claim`.
+            UnsafeDirectory: see `engine.host.home.claim`.
         """
-        from minibox.engine.roots import claim
+        from minibox.engine.host.home import claim
 
         claim(self.root, self.runroot)
         return self
@@ -43,7 +43,7 @@ def make_settings(given: Mapping[str, str | bool | None], environ: Mapping[str, 
 
     from minibox.base.paths import absolute
     from minibox.config import load
-    from minibox.engine.roots import default_root, default_runroot
+    from minibox.engine.host.home import default_root, default_runroot
 
     root, runroot = given.get("root"), given.get("runroot")
     return Settings(

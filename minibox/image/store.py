@@ -2,8 +2,8 @@
 
 On disk under ``root``:
 
-    images/                  an OCI image layout (`minibox.image.layout`), readable by other tools
-    layers/<chain id>/diff   unpacked layers (`minibox.image.layer`)
+    images/                  an OCI image layout (`minibox.image.layout.layout`), readable by other tools
+    layers/<chain id>/diff   unpacked layers (`minibox.image.layer.unpack`)
     cache/resolve/           cached answers of `ImageStore.resolve`, by reference, in marshal format
 
 Code that reads JSON, hashes or unpacks is imported when needed.
@@ -14,12 +14,12 @@ from __future__ import annotations
 import os
 
 from minibox.base.cache import read_cache, write_cache
-from minibox.image.resolved import ResolvedImage
+from minibox.image.layout.image import ResolvedImage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.image.layer import LayerSource
-    from minibox.image.layout import Layout
+    from minibox.image.layer.unpack import LayerSource
+    from minibox.image.layout.layout import Layout
 
 CACHE_FORMAT = 2
 CACHE_VALUES = 5
@@ -40,7 +40,7 @@ class ImageStore:
     @property
     def layout(self) -> Layout:
         """The OCI image layout with the blobs and the names."""
-        from minibox.image.layout import Layout
+        from minibox.image.layout.layout import Layout
 
         return Layout(self.root)
 
@@ -72,8 +72,8 @@ class ImageStore:
         Raises:
             StoreError: a blob is missing or the manifest damaged.
         """
-        from minibox.image.layer import LayerSource
-        from minibox.image.manifest import layer_descriptors
+        from minibox.image.layer.unpack import LayerSource
+        from minibox.image.layout.manifest import layer_descriptors
 
         pairs = layer_descriptors(self.layout, image.digest, image.config)
         return tuple(
@@ -86,8 +86,8 @@ class ImageStore:
         return self.layout.names()
 
     def _resolve_uncached(self, reference: str, cache_name: str | None) -> ResolvedImage:
-        from minibox.image import base
-        from minibox.image.manifest import find_image
+        from minibox.image.builtin import base
+        from minibox.image.layout.manifest import find_image
 
         # The version was read before the index. If the index changes in between, the cache entry never matches.
         version = self._resolved_version

@@ -1,4 +1,4 @@
-"""Try what a container needs from the kernel, in a throw-away process (`minibox.engine.probes`).
+"""Try what a container needs from the kernel, in a throw-away process (`minibox.engine.host.probes`).
 
 `main` enters its own namespaces, so that its mounts disappear with it, and answers with one line: ``works``;
 ``lacking STEP: ERRNO`` if the kernel or the file system can't do it for anybody; ``refused STEP: ERRNO`` if this

@@ -16,7 +16,7 @@ HELP_ROW = ("--help, -h", "show this help")
 
 def version_text() -> str:
     """Return the version in runc's format, which dockerd and podman parse."""
-    from minibox.engine import version
+    from minibox.engine.host import version
 
     number = version.version_text()
     return f"minibox-oci version {number}\ncommit: v{number}\nspec: {SPECIFICATION}\n"

@@ -92,7 +92,7 @@ def _named(settings: Settings, values: dict[str, Any], words: list[str]) -> list
     """Return the ids on the command line: one, or with crun's --regex any number."""
     if not values["regex"]:
         return words[:1]
-    from minibox.engine.oci.listing import matching
+    from minibox.engine.oci.list import matching
 
     return matching(settings.root, words[0])
 

@@ -19,7 +19,7 @@ WIDTH_LEAST, PADDING = 12, 3  # runc's
 
 def list_(settings: Settings, values: dict[str, Any], _: list[str]) -> int:
     """List the containers under a root."""
-    from minibox.engine.oci.listing import listed
+    from minibox.engine.oci.list import listed
     from minibox.oci_cli.output import write
 
     if values["format"] not in ("table", "json"):
@@ -41,7 +41,7 @@ def _table(rows: list[Sequence[str]]) -> str:
 
 def ps(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
     """Show a container's processes: their ids as JSON, or the output of ps(1)."""
-    from minibox.engine.oci.listing import processes_of
+    from minibox.engine.oci.list import processes_of
     from minibox.oci_cli.output import write
 
     if values["format"] not in ("table", "json"):
@@ -50,7 +50,7 @@ def ps(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
     if values["format"] == "json":
         write(sorted(pids))
         return 0
-    from minibox.engine.processes import lines_of
+    from minibox.engine.container.processes import lines_of
 
     head, lines = lines_of(pids, words[1:])
     sys.stdout.write("\n".join([head, *lines]) + "\n")
@@ -59,7 +59,7 @@ def ps(settings: Settings, values: dict[str, Any], words: list[str]) -> int:
 
 def spec(_: Settings, values: dict[str, Any], __: list[str]) -> int:
     """Write a template config.json."""
-    from minibox.engine.oci.template import write_template
+    from minibox.engine.oci.spec_template import write_template
 
     write_template(values["bundle"], rootless=bool(values["rootless"]))
     return 0

@@ -2,7 +2,7 @@
 
 ``prestart`` and ``createRuntime`` are run by the parent, while init waits before its pivot_root;
 ``createContainer`` and ``startContainer`` by init itself, in the container's namespaces; ``poststart``
-and ``poststop`` are no part of a Plan: it is over by then (`engine.hooks`).
+and ``poststop`` are no part of a Plan: it is over by then (`engine.process.hooks`).
 """
 
 from __future__ import annotations

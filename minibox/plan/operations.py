@@ -2,7 +2,7 @@
 
 An `Op` is data: a name, arguments, the actor that runs it and the reason it is there. Operations
 of the actors INIT and MOUNTER are run by ``native/child*.c`` between clone and exec; those of
-PARENT, which `plan.parent` has, by `engine.start`. ``native/operations.def`` gives the former their argument kinds;
+PARENT, which `plan.parent` has, by `engine.process.execution`. ``native/operations.def`` gives the former their argument kinds;
 the constructors here give them names and types, and are the only way that the compiler makes them.
 """
 
@@ -27,7 +27,7 @@ PTY_MASTER, PTY_SLAVE = 7, 8
 SCRATCH = 9  # a mount on its way to its place
 NAMESPACES = 10  # a pidfd of the container that is joined
 HOOKS_CREATING, HOOKS_CREATED = 13, 14  # the container's state, as hooks get it
-GATE, REPORT = 11, 12  # the FIFO that `start` writes to, and the file that it reads; see `engine.gate`
+GATE, REPORT = 11, 12  # the FIFO that `start` writes to, and the file that it reads; see `engine.process.gate`
 LISTENER = 15  # of the seccomp filter
 FIRST_CGROUP = 16  # the "tasks" files of its cgroups, one a v1 hierarchy
 PROC = 36  # the host's /proc

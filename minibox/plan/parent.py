@@ -2,7 +2,7 @@
 
 A row has the names of the arguments, their kinds (a letter each, as in ``native/plan.h``), what is done in words, the
 manual page, the command of a shell that does the same, and the operation that undoes it with those of the arguments
-that it takes; "" for none. `minibox.engine.steps` executes them, `minibox.engine.undo` what undoes them.
+that it takes; "" for none. `minibox.engine.process.steps` executes them, `minibox.engine.process.undo` what undoes them.
 
 Pure, and on the way of each start: what is only for readers is text, which costs nothing to import.
 """

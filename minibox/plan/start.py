@@ -31,7 +31,7 @@ class Start:
         ports: the steps that take what others find it by: the ports that are published, the socket of its supervisor.
         published: the steps that lead them to the container.
         detached: the container outlives the process that starts it.
-        gate: it waits before the exec until `engine.gate.open_gate` lets it pass, `start` of an OCI runtime.
+        gate: it waits before the exec until `engine.process.gate.open_gate` lets it pass, `start` of an OCI runtime.
         ordinary: an ordinary user starts it, who may map no id but his own without help.
         rootless: an ordinary user starts it: he has rights over namespaces that are joined in their user namespace only.
         keyring: it gets a session keyring of its own.

@@ -1,7 +1,7 @@
 """Clone a directory tree with everything that stat(2) and xattr(7) show.
 
 It keeps owners, modes, times, xattrs, hard links and holes, at any depth. It reads the source through
-`minibox.image.stack`, which opens each file once, so that a container that changes it meanwhile can't mislead us.
+`minibox.image.layer.stack`, which opens each file once, so that a container that changes it meanwhile can't mislead us.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import fcntl
 import os
 from stat import S_IMODE, S_ISLNK, S_ISREG
 
-from minibox.image.stack import READ_DIRECTORY, Child, Stack, is_gone
+from minibox.image.layer.stack import READ_DIRECTORY, Child, Stack, is_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from minibox.image.owners import Owners
-    from minibox.image.stack import Node
+    from minibox.image.layer.owners import Owners
+    from minibox.image.layer.stack import Node
 
     Attributes = tuple[os.stat_result, tuple[int, int], dict[str, bytes]]
 

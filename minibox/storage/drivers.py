@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Protocol
 
-    from minibox.image.layer import LayerSource
+    from minibox.image.layer.unpack import LayerSource
     from minibox.storage.snapshot import Snapshot
 
     class Snapshotter(Protocol):

@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from minibox.image.layer import LayerSource
+    from minibox.image.layer.unpack import LayerSource
 
 SUFFIX = ".erofs"
 NO_UUID = "00000000-0000-0000-0000-000000000000"
@@ -49,7 +49,7 @@ class Erofs(Overlay):
         return f"{self.root}/erofs/{chain_id[7:]}{SUFFIX}"
 
     def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
-        from minibox.image.layer import unpack_apart
+        from minibox.image.layer.unpack import unpack_apart
 
         if self.is_unpacked(tuple(source.chain_id for source in sources)):
             return
@@ -62,7 +62,7 @@ class Erofs(Overlay):
         )  # fmt: skip
 
     def open_lower(self, path: str) -> int:
-        from minibox.linux.images import open_image
+        from minibox.linux.erofs import open_image
 
         try:
             return open_image(path)
@@ -155,7 +155,7 @@ def make_image(tree: str, path: str) -> None:
 
 def refusal(directory: str) -> str:
     """Try to make and mount an EROFS image in ``directory``; return why that fails, or ""."""
-    from minibox.linux.images import open_image
+    from minibox.linux.erofs import open_image
 
     probe = f"{directory}/erofs-probe-{os.getpid()}"
     try:

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from minibox.image.layer import LayerSource
+    from minibox.image.layer.unpack import LayerSource
 
 HEX_LENGTH = 64
 HEXADECIMAL = frozenset("0123456789abcdef")
@@ -54,8 +54,8 @@ def make_layers(
         StoreError: the disk is full; or an error of ``make``.
         MiniboxError: a blob can't be downloaded.
     """
-    from minibox.image.layer import wait_for_blobs
-    from minibox.image.layout import disk_error, locked
+    from minibox.image.layer.unpack import wait_for_blobs
+    from minibox.image.layout.layout import disk_error, locked
 
     below = ""
     while sources:

@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from minibox.image.layer import LayerSource
+    from minibox.image.layer.unpack import LayerSource
 
 # The most lower layers of one mount: OVL_MAX_STACK of fs/overlayfs (kernel 4.0 and later).
 LOWERDIRS_MAX = 500
@@ -52,7 +52,7 @@ class Overlay:
         return True
 
     def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
-        from minibox.image.layer import unpack_layers
+        from minibox.image.layer.unpack import unpack_layers
 
         unpack_layers(self.root, sources, on_progress=on_progress)
 

@@ -8,7 +8,7 @@ Terms:
     Writable, and belongs to one container. Its ``key`` is the container's id.
 ``chain_ids``
     The committed snapshots of an image that an active one is based on, bottom first, as in
-    `minibox.image.resolved.ResolvedImage`.
+    `minibox.image.layout.image.ResolvedImage`.
 
 On disk, under ``root``. Each driver has its own directory for layers, so that you can use all of them side by side:
 
@@ -42,7 +42,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from minibox.image.owners import Owners
+    from minibox.image.layer.owners import Owners
 
 DRIVERS = ("overlay", "btrfs", "erofs", "copy")
 RECORD = "snapshot"
@@ -153,7 +153,7 @@ def memory_owners(fd: int) -> Owners:
     Args:
         fd: the directory of `memory_of`.
     """
-    from minibox.image.owners import Owners
+    from minibox.image.layer.owners import Owners
 
     status = os.stat("work", dir_fd=fd)
     return Owners((status.st_uid, status.st_gid))

@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from minibox.image.layer import LayerSource
+    from minibox.image.layer.unpack import LayerSource
 
 NOTE_SUFFIX = ".bytes"
 OTHER_HINT = "choose another: --storage-driver overlay"
@@ -79,8 +79,8 @@ class Trees:
             )
 
     def _make_layer(self, source: LayerSource, path: str, below: str) -> None:
-        from minibox.image.layer import unpack
-        from minibox.image.layer_size import note
+        from minibox.image.layer.size import note
+        from minibox.image.layer.unpack import unpack
 
         try:
             self._begin_layer(below, path)

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from struct import pack_into, unpack_from
 
-from minibox.image.stack import LIST_OPEN, LOOK, Child, Stack
+from minibox.image.layer.stack import LIST_OPEN, LOOK, Child, Stack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from minibox.image.stack import Node
+    from minibox.image.layer.stack import Node
 
     Entries = Iterator[tuple[str, os.stat_result]]
 

@@ -19,8 +19,8 @@ from stat import S_ISLNK, S_ISREG
 
 import pytest
 
+from tests.container_box import Box
 from tests.leaks import SLOWNESS
-from tests.living import Box
 from tests.probes import requires
 
 pytestmark = requires("root", "command:nft")

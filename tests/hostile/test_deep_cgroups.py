@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.living import Box
+from tests.container_box import Box
 from tests.probes import requires
 
 pytestmark = requires("root", "cgroup")

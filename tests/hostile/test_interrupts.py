@@ -1,6 +1,6 @@
 """Exceptions out of signal handlers at random moments: nothing hangs, and nothing is left.
 
-What a signal interrupts is any instruction, and not the beginning of a line: see tests/integration/test_interrupts.py.
+What a signal interrupts is any instruction, and not the beginning of a line: see tests/integration/api/test_interrupts.py.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import pytest
 
 import minibox
 from minibox import aio
+from tests.container_box import Box
 from tests.leaks import SLOWNESS
-from tests.living import Box
+from tests.leftovers import Remains
 from tests.probes import requires
-from tests.remains import Remains
 
 pytestmark = [requires("root"), pytest.mark.filterwarnings("ignore::ResourceWarning"),
               pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]  # fmt: skip

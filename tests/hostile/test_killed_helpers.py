@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.container_box import Box
 from tests.leaks import SLOWNESS
-from tests.living import Box
 from tests.probes import requires
 
 pytestmark = requires("root")

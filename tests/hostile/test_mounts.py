@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.container_box import Box
 from tests.images import derive, directory, link
-from tests.living import Box
 from tests.oci_runtime import Runtime
 from tests.probes import requires
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Completed
+from tests.container_box import Box, until
 from tests.leaks import SLOWNESS
-from tests.living import Box, until
 from tests.oci_runtime import Runtime
 from tests.probes import requires, requires_user
 

@@ -21,7 +21,7 @@ from minibox.linux.removal import remove_tree
 from minibox.storage.clone import clone
 from minibox.storage.usage import tree_bytes
 from tests.conftest import AS_USER, _environment, _user_environment
-from tests.living import Box
+from tests.container_box import Box
 from tests.probes import requires
 
 Rounds = Callable[[int], range]

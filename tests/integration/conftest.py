@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
+from tests.container_box import Box
 from tests.leaks import SLOWNESS, leak_check
-from tests.living import Box
 from tests.oci_runtime import runtime
 from tests.probes import requires_user
-from tests.storages import minibox_here, place, root, storage
+from tests.storage_places import minibox_here, place, root, storage
 
 __all__ = ["leak_check", "minibox_here", "place", "root", "runtime", "storage"]
 

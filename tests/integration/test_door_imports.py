@@ -1,7 +1,7 @@
 """What each door imports when it is used, by ``python -X importtime``: a start has no time for more.
 
 Of the modules outside minibox the public ones, exactly, beside those that a bare interpreter has; of minibox's own how many
-there may be. What may never be there says tests/unit/test_cli_imports.py.
+there may be. What may never be there says tests/unit/cli/test_imports.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import CHECKOUT
-from tests.living import Box
+from tests.container_box import Box
 from tests.oci_runtime import Runtime
 from tests.probes import requires
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run
+from tests.container_box import Box
 from tests.keys import begin_session, no_more_keys
-from tests.living import Box
 from tests.oci_runtime import Runtime
 from tests.probes import requires
 

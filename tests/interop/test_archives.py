@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minibox.image.layer import unpack
+from minibox.image.layer.unpack import unpack
 from minibox.image.store import ImageStore
 from tests.conftest import Run
 from tests.probes import requires

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from minibox.errors import StoreError
-from minibox.image.importer import add_image
-from minibox.image.layer import unpack
-from minibox.image.manifest import layer_descriptors
+from minibox.image.archive.importer import add_image
+from minibox.image.layer.unpack import unpack
+from minibox.image.layout.manifest import layer_descriptors
 from minibox.image.store import ImageStore
 from minibox.linux.removal import remove_tree
 from tests.file_trees import tree_of

@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from minibox.engine import check, images
-from minibox.image.importer import add_image
-from minibox.image.inventory import inventory
+from minibox.engine.upkeep import check, images
+from minibox.image.archive.importer import add_image
+from minibox.image.layout.inventory import inventory
 from minibox.image.store import ImageStore
 from tests.probes import requires
 from tests.unit.layers import tar_of

@@ -154,7 +154,7 @@ FILTERS = {
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the filters are of x86-64")
 @pytest.mark.parametrize(("name", "made"), [("all but mkdir", "1"), ("all", "0")])
 def test_a_filter_as_the_kernel_takes_it(peers, name, made):
-    """crun's, in the place of the one that `linux.seccomp` spells out; also for `exec`."""
+    """crun's, in the place of the one that `linux.seccomp.program` spells out; also for `exec`."""
     data = base64.b64encode(b"".join(struct.pack("=HBBI", *step) for step in FILTERS[name])).decode()
     script = "mkdir /tmp 2> /dev/null; echo $?; grep Seccomp: /proc/self/status | tr -d '[:space:]'"
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from minibox.image.importer import add_image
+from minibox.image.archive.importer import add_image
 from minibox.image.store import ImageStore
 from tests import images
 from tests.leaks import SLOWNESS

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from minibox.engine.host_facts import host_facts
-from minibox.engine.options import RunOptions
-from minibox.engine.spec import complete, make_spec
+from minibox.engine.spec.host import host_facts
+from minibox.engine.spec.options import RunOptions
+from minibox.engine.spec.runtime_spec import complete, make_spec
 from tests.probes import requires
 
 SCRIPT = """

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from minibox.linux.labels import has_selinux
+from minibox.linux.lsm import has_selinux
 from tests.bundles import Bundle
 from tests.oci_runtime import Runtime
 from tests.probes import requires

@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import Run
 from tests.leaks import SLOWNESS
 from tests.probes import requires
-from tests.running import running
+from tests.running_container import running
 
 pytestmark = requires("cgroup:memory", "cgroup:pids", "cgroup:cpu", "command:systemctl")
 

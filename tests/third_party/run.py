@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT))
 
 from tests import isolation  # noqa: E402
-from tests.integration.test_embedding import POSTGRES  # noqa: E402
+from tests.integration.api.test_embedding import POSTGRES  # noqa: E402
 
 RELEASE = "pg8000==1.31.6"
 # They write to a server process that was just told to end, and expect the end of the connection: with one that has

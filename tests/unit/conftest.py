@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.pulls import elsewhere, image, pull, registry, store
+from tests.registry_pulls import elsewhere, image, pull, registry, store
 
 __all__ = ["elsewhere", "image", "pull", "registry", "store"]

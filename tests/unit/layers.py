@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from minibox.image.layer import unpack
-from minibox.image.whiteouts import Lowers, merge_into_stack
+from minibox.image.layer.unpack import unpack
+from minibox.image.layer.whiteouts import Lowers, merge_into_stack
 
 
 def tar_of(files: Mapping[str, bytes]) -> io.BytesIO:

@@ -7,10 +7,10 @@ import os
 import stat
 from typing import Any
 
-from minibox.engine.host_facts import HostFacts
-from minibox.engine.ids import IdMappings
-from minibox.engine.options import RunOptions
-from minibox.engine.spec import make_spec
+from minibox.engine.host.ids import IdMappings
+from minibox.engine.spec.host import HostFacts
+from minibox.engine.spec.options import RunOptions
+from minibox.engine.spec.runtime_spec import make_spec
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nbin:x:1:1::/:/bin/false\nada:x:1000:1001:Ada:/home/ada:/bin/sh\n"
 GROUP = "root:x:0:\naudio:x:29:ada,bin\nusers:x:100:\nada:x:1001:\ndocker:x:998:bin,ada\n"

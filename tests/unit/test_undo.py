@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from minibox.engine import live_file, undo
-from minibox.engine.ownership import Claim, note_ended, read_live
+from minibox.engine.process import undo
+from minibox.engine.state import live_file
+from minibox.engine.state.claim import Claim, note_ended, read_live
 from minibox.errors import Unreadable
-from minibox.image.resolved import ResolvedImage
+from minibox.image.layout.image import ResolvedImage
 from minibox.linux.cgroup import CgroupHost, cgroup_steps, planned
 from minibox.plan import parent
 from minibox.plan.compiler import compile_plan

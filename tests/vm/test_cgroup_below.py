@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.container_box import Box
 from tests.leaks import CGROUP_ROOT
-from tests.living import Box
 from tests.oci_runtime import Runtime
 from tests.probes import requires
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import AS_USER, Run
 from tests.probes import requires
-from tests.running import running
+from tests.running_container import running
 
 pytestmark = requires("user", "cgroup:memory", "cgroup:pids", "cgroup:cpu", "cgroup:cpuset")
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 
 from tests.probes import requires
-from tests.running import running
+from tests.running_container import running
 
 pytestmark = requires("root", "command:nft", "command:tc", "command:ip")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from binascii import a2b_base64
 
 from minibox.errors import ConfigError
-from minibox.linux.seccomp import program_of
-from minibox.linux.seccomp_flags import filter_flags
+from minibox.linux.seccomp.flags import filter_flags
+from minibox.linux.seccomp.program import program_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def keeps_groups(spec: Spec) -> bool:
 
 
 def filter_of(spec: Spec, root: str) -> tuple[bytes, int]:
-    """The filter of system calls, b"" for none, and the flags it is loaded with: as `linux.seccomp` says, or in its place
+    """The filter of system calls, b"" for none, and the flags it is loaded with: as `linux.seccomp.program` says, or in its place
     an annotation that gives it as the kernel takes it.
 
     Args:
@@ -44,7 +44,7 @@ def filter_of(spec: Spec, root: str) -> tuple[bytes, int]:
 
     Raises:
         ConfigError: it isn't one.
-        Unsupported: see `linux.seccomp.program`.
+        Unsupported: see `linux.seccomp.program.program`.
     """
     text = spec.get("annotations", {}).get(FILTER)
     if text is None:

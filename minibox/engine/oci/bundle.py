@@ -6,7 +6,7 @@ import os
 from stat import S_ISDIR
 
 from minibox.base.paths import absolute
-from minibox.engine import labels
+from minibox.engine.spec import lsm
 from minibox.errors import ConfigError, kernel_says
 from minibox.json_text import loads
 from minibox.oci.schema import PROCESS, SPEC, checked
@@ -84,7 +84,7 @@ def read_process(path: str) -> Process:
 def check_process(process: Process, name: str) -> None:
     """Refuse a process that has no meaning; raises ConfigError."""
     compiler_check_process(process)
-    labels.check(process)
+    lsm.check(process)
     _check_words(process, name)
 
 
@@ -113,7 +113,7 @@ def check(spec: Spec) -> None:
     if len(numbers) != 3 or not all(number.isdecimal() for number in numbers) or numbers[0] != "1":
         raise ConfigError(f"{CONFIG}: ociVersion {version!r} is not supported", "minibox-oci reads versions 1.0 to 1.3")
     compiler_check(spec)
-    labels.check(spec["process"], spec.get("linux"))
+    lsm.check(spec["process"], spec.get("linux"))
     _check_words(spec["process"], CONFIG)
     if "root" not in spec or not spec["root"]["path"]:
         raise ConfigError(f"{CONFIG}: root.path must not be empty")
@@ -149,7 +149,7 @@ def _check_joined(spec: Spec) -> None:
     settings |= {name: "uts" for name in ("hostname", "domainname") if spec.get(name)}
     if not settings or not (paths := joined(spec)):
         return
-    from minibox.engine.joined import is_ours
+    from minibox.engine.process.exec_context import is_ours
 
     for name, kind in settings.items():
         if kind in paths and is_ours(kind, paths[kind]):

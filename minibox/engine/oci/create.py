@@ -7,16 +7,16 @@ from errno import EBADF
 from time import time_ns
 
 from minibox.base.files import replace_file
-from minibox.engine import gate, steps
-from minibox.engine.oci import group, notify, state
+from minibox.engine.host.home import default_root
+from minibox.engine.oci import cgroup, notify, state
 from minibox.engine.oci.annotations import filter_of, ignored_annotations, keeps_groups
 from minibox.engine.oci.bundle import read_bundle
 from minibox.engine.oci.console import Receiver
 from minibox.engine.oci.life import Ready
 from minibox.engine.oci.state import Container
-from minibox.engine.roots import default_root
-from minibox.engine.start import ExecFailed, Execution, Resources
-from minibox.engine.undo import fields_of
+from minibox.engine.process import gate, steps
+from minibox.engine.process.execution import ExecFailed, Execution, Resources
+from minibox.engine.process.undo import fields_of
 from minibox.errors import MiniboxError, UsageError, kernel_says
 from minibox.linux import launcher
 from minibox.linux.capabilities import unknown
@@ -150,7 +150,7 @@ class Creation:
         rootless = state.is_rootless() if options.rootless is None else options.rootless
         if notify.host_socket(os.environ):
             notify.show(self.spec, container.directory)
-        planned = group.plan_group(
+        planned = cgroup.plan_group(
             self.spec,
             container.id,
             _owner(self.spec),
@@ -158,7 +158,7 @@ class Creation:
             rootless=rootless or state.is_rootless(),
         )
         if not options.cgroups:
-            planned = group.no_group(planned.host)
+            planned = cgroup.no_group(planned.host)
         seccomp, seccomp_flags = filter_of(self.spec, default_root(os.environ, int(state.is_rootless())))
         start = Start(
             setgroups=_may_set_groups(self.spec) and not keeps_groups(self.spec),
@@ -170,7 +170,7 @@ class Creation:
             # Of one that systemd makes, what is in it is not ours to end before it is made.
             cgroups=() if planned.joins else planned.group.labels,
             cgroup_joins=planned.joins,
-            cgroup_mounts=group.shown(
+            cgroup_mounts=cgroup.shown(
                 planned, own_view=any(each["type"] == "cgroup" for each in self.spec["linux"].get("namespaces", ()))
             ),
             terminal=_size(process, terminal_size) if self.terminal else None,
@@ -205,7 +205,7 @@ class Creation:
             self.ready = Ready(container)
         self._run(plan, planned)
 
-    def _run(self, plan: Plan, planned: group.GroupPlan) -> None:
+    def _run(self, plan: Plan, planned: cgroup.GroupPlan) -> None:
         container, process = self.container, self.spec["process"]
         files = gate.make_gate(container.directory) if self._gated else (-1, -1)
         try:
@@ -244,7 +244,7 @@ class Creation:
         """Also where all hooks are run by this process: a start without a place for what they say is none."""
         if not any(self.spec.get("hooks", {}).values()):
             return -1, -1
-        from minibox.engine.hooks import open_outputs
+        from minibox.engine.process.hooks import open_outputs
 
         return open_outputs(state.oci_state(self.container, state.CREATING))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine import gate, joined, steps
+from minibox.engine.host.home import default_root
 from minibox.engine.oci import state
 from minibox.engine.oci.annotations import filter_of, keeps_groups
 from minibox.engine.oci.bundle import check_process, read_process
@@ -13,9 +13,9 @@ from minibox.engine.oci.console import Receiver
 from minibox.engine.oci.create import MASTER_NAME, listener_of, passed_descriptors, standard_streams, write_pid_file
 from minibox.engine.oci.life import Process as FirstProcess
 from minibox.engine.oci.state import PAUSED, STOPPED, Container
-from minibox.engine.roots import default_root
-from minibox.engine.signals import Forwarding
-from minibox.engine.start import ExecFailed, Execution, Resources
+from minibox.engine.process import exec_context, gate, steps
+from minibox.engine.process.execution import ExecFailed, Execution, Resources
+from minibox.engine.process.signals import Forwarding
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import launcher
 from minibox.linux.capabilities import capability_name
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from minibox.engine.streams import Streams
-    from minibox.engine.terminal import Terminal
+    from minibox.engine.process.streams import Streams
+    from minibox.engine.process.terminal import Terminal
     from minibox.oci.runtime import Process, Spec
 
 KEPT = ("capabilities", "rlimits", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
@@ -181,7 +181,7 @@ class _Exec:
             seccomp_flags=seccomp_flags,
             listener=listener_of(spec),
             cgroups=self._group.labels,
-            cgroup_joins=joined.joins(self._group),
+            cgroup_joins=exec_context.joins(self._group),
             detached=True,
             gate=options.detach,
             kept_fds=len(self._kept),
@@ -248,8 +248,8 @@ class _Exec:
     def _open_terminal(self) -> tuple[Terminal | None, Streams | None]:
         if not self._process.get("terminal") or self._options.detach:
             return None, None
-        from minibox.engine.streams import Streams
-        from minibox.engine.terminal import Terminal
+        from minibox.engine.process.streams import Streams
+        from minibox.engine.process.terminal import Terminal
 
         streams = Streams(interactive=True, tty=True, owner=(os.geteuid(), os.getegid()))
         return Terminal(os.isatty(0)), streams
@@ -261,11 +261,11 @@ class _Exec:
         if self._options.detach:
             os.mkdir(self._gate, 0o700)
             files = gate.make_gate(self._gate)
-        owner, _ = joined.owner(self._first.pid, self._process)
+        owner, _ = exec_context.owner(self._first.pid, self._process)
         return Execution(
             compile_exec(
                 self._process,
-                Joined(joined.others(self._first.pid), chrooted=self._root_fd >= 0, owner=owner),
+                Joined(exec_context.others(self._first.pid), chrooted=self._root_fd >= 0, owner=owner),
                 replace(self._start, terminal=terminal),
             ),
             Resources(

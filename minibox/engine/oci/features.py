@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from minibox.engine.host.version import version_text
 from minibox.engine.oci.state import VERSION
-from minibox.engine.version import version_text
-from minibox.linux import capabilities, seccomp_compile
-from minibox.linux.seccomp_flags import flag_names
+from minibox.linux import capabilities
+from minibox.linux.seccomp import compile
+from minibox.linux.seccomp.flags import flag_names
 from minibox.plan import mounts, scheduling
 from minibox.plan.namespaces import NAMESPACES
 
@@ -36,8 +37,8 @@ def features() -> dict[str, Any]:
             "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": True,
-                "actions": seccomp_compile.action_names(),
-                "operators": seccomp_compile.operator_names(),
+                "actions": compile.action_names(),
+                "operators": compile.operator_names(),
                 "archs": list(ARCHITECTURES),
                 "knownFlags": flag_names(),
                 "supportedFlags": flag_names(),

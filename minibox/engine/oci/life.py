@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from select import POLLIN, poll
 
-from minibox.engine import gate
 from minibox.engine.oci import state
 from minibox.engine.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container
+from minibox.engine.process import gate
 from minibox.errors import ContainerNotFound, ContainerNotRunning, Damaged, MiniboxError
 
 TYPE_CHECKING = False
@@ -149,7 +149,7 @@ def started(container: Container) -> None:
         HookFailed
     """
     if "poststart" in container.fields.get("hooks", ()):
-        from minibox.engine.hooks import run_hooks
+        from minibox.engine.process.hooks import run_hooks
 
         try:
             run_hooks("poststart", container.spec()["hooks"]["poststart"], state.oci_state(container, RUNNING))
@@ -170,7 +170,7 @@ def undo_start(container: Container, note: Note) -> None:
     Raises:
         MiniboxError, OSError: its cgroup resists.
     """
-    from minibox.engine.undo import undo
+    from minibox.engine.process.undo import undo
 
     steps = _undo_steps(container)
     if failure := undo(step for step in steps if step.name != UNMOUNT):
@@ -182,7 +182,7 @@ def undo_start(container: Container, note: Note) -> None:
 def _undo_steps(container: Container) -> tuple[Op, ...]:
     """As it was written down, or as what is written of it says, for one that an older minibox has made."""
     from minibox.base.operation import PARENT, Op
-    from minibox.engine.undo import steps_of
+    from minibox.engine.process.undo import steps_of
 
     if "undo" in container.fields:
         return steps_of(container.fields["undo"], f"{container.directory}/state.json")
@@ -197,7 +197,7 @@ def _undo_steps(container: Container) -> tuple[Op, ...]:
 
 def _run_hooks(kind: str, spec: Spec, found: dict[str, Any], note: Note) -> None:
     """Run hooks of a kind whose failure is only told."""
-    from minibox.engine.hooks import run_hooks
+    from minibox.engine.process.hooks import run_hooks
     from minibox.errors import HookFailed
 
     hooks: dict[str, Any] = {**spec["hooks"]}

@@ -8,9 +8,9 @@ from minibox.engine.oci.bundle import parse
 from minibox.engine.oci.life import Process
 from minibox.engine.oci.state import STOPPED, Container
 from minibox.errors import ContainerNotRunning, MiniboxError, kernel_says
-from minibox.linux.cgroup.change import change
-from minibox.linux.cgroup.place import place_of
+from minibox.linux.cgroup.path import place_of
 from minibox.linux.cgroup.statistics import statistics
+from minibox.linux.cgroup.update import change
 from minibox.oci.schema import RESOURCES
 
 TYPE_CHECKING = False

@@ -6,13 +6,13 @@ import os
 
 from minibox.engine.oci import life
 from minibox.engine.oci.create import CreateOptions, Creation, create
-from minibox.engine.signals import Forwarding, block
+from minibox.engine.process.signals import Forwarding, block
 from minibox.errors import HookFailed, MiniboxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.engine.streams import Streams
-    from minibox.engine.terminal import Terminal
+    from minibox.engine.process.streams import Streams
+    from minibox.engine.process.terminal import Terminal
 
 
 def run(container_id: str, options: CreateOptions, *, keep: bool, subreaper: bool) -> int:
@@ -79,8 +79,8 @@ class _Foreground:
     def _open_terminal(self) -> tuple[int, int]:
         if not self._creation.terminal:
             return 0, 0
-        from minibox.engine.streams import Streams
-        from minibox.engine.terminal import Terminal
+        from minibox.engine.process.streams import Streams
+        from minibox.engine.process.terminal import Terminal
 
         self._terminal = Terminal(os.isatty(0))
         self._streams = Streams(interactive=True, tty=True, owner=(os.geteuid(), os.getegid()))

@@ -3,7 +3,7 @@
     state.json    the OCI state and what we need besides, written at once or not at all
     spec          the Spec as it was when the container was created, and once more where its cgroup is
     notify        the directory of its socket for sd_notify(3), if it has one: `engine.oci.notify`
-    gate          where its first process waits for `start`; gone afterwards: `engine.gate`
+    gate          where its first process waits for `start`; gone afterwards: `engine.process.gate`
 
 How far a container is follows from what is true, not from what was written: its process, told from
 another of that pid by the time at which it began, the gate, and the freezer of its cgroup. Whoever

@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 from minibox.base.files import open_to_read
 from minibox.errors import RegistryError, StoreError
 from minibox.image import progress
-from minibox.image.layout import PARTIAL, disk_error
+from minibox.image.layout.layout import PARTIAL, disk_error
 from minibox.image.progress import Progress
 from minibox.image.registry.transport import Unreachable, drop, unreachable
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from urllib3.response import BaseHTTPResponse
 
-    from minibox.image.layout import Descriptor, Layout
+    from minibox.image.layout.layout import Descriptor, Layout
     from minibox.image.progress import OnProgress
     from minibox.image.registry.client import Client
 

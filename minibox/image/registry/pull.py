@@ -10,9 +10,9 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 from minibox.errors import ImageNotFound, RegistryError, StoreError
 from minibox.image import progress
-from minibox.image.layer import LayerSource
-from minibox.image.layout import PULLED_DIGEST, annotation, ref_name
-from minibox.image.manifest import chain_ids, choose, diff_ids, find_image, layer_descriptors
+from minibox.image.layer.unpack import LayerSource
+from minibox.image.layout.layout import PULLED_DIGEST, annotation, ref_name
+from minibox.image.layout.manifest import chain_ids, choose, diff_ids, find_image, layer_descriptors
 from minibox.image.platform import host_platform, platform_of, runs
 from minibox.image.progress import Progress, silent
 from minibox.image.registry.download import Downloads, is_damaged, is_there
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from minibox.image.layout import Descriptor
+    from minibox.image.layout.layout import Descriptor
     from minibox.image.platform import Platform
     from minibox.image.progress import OnProgress
     from minibox.image.reference import Reference
     from minibox.image.registry.client import Client
-    from minibox.image.registry.received import Document
+    from minibox.image.registry.validation import Document
     from minibox.image.store import ImageStore
 
     Unpack = Callable[[Sequence[LayerSource], Callable[[str], None]], None]

@@ -11,7 +11,8 @@ from urllib.parse import urljoin, urlsplit
 from minibox.errors import RegistryError
 from minibox.image.reference import is_digest, is_tag
 from minibox.image.registry.client import origin
-from minibox.image.registry.received import (
+from minibox.image.registry.transport import drop
+from minibox.image.registry.validation import (
     ACCEPT,
     CONFIG_BYTES_MAX,
     MANIFEST_BYTES_MAX,
@@ -19,15 +20,14 @@ from minibox.image.registry.received import (
     read_config,
     read_document,
 )
-from minibox.image.registry.transport import drop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from minibox.image.layout import Descriptor
+    from minibox.image.layout.layout import Descriptor
     from minibox.image.registry.client import Client
-    from minibox.image.registry.received import Document
+    from minibox.image.registry.validation import Document
 
 TAGS_BYTES_MAX = 8 << 20
 TAGS_PAGES_MAX = 1000

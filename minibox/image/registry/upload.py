@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from urllib3.response import BaseHTTPResponse
 
-    from minibox.image.layout import Descriptor, Layout
+    from minibox.image.layout.layout import Descriptor, Layout
     from minibox.image.progress import OnProgress
     from minibox.image.registry.client import Client
 

@@ -7,7 +7,7 @@ import os
 from minibox.base.operation import parent
 from minibox.linux.cgroup.creation import pairs, settings
 from minibox.linux.cgroup.group import Cgroup
-from minibox.linux.cgroup.place import give_step
+from minibox.linux.cgroup.path import give_step
 from minibox.linux.cgroup.scope import own_scope, properties
 from minibox.linux.cgroup.steps import FILTER, WRITE, limit_steps
 from minibox.linux.cgroup.systemd import Manager

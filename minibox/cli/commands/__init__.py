@@ -1,0 +1,1 @@
+"""The commands, a module for each group of them: options in, one call of the engine, the answer printed."""

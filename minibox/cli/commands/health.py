@@ -1,0 +1,25 @@
+"""The command healthcheck run."""
+
+from __future__ import annotations
+
+import click
+
+from minibox.cli.parameters import complete_container, settings_of
+
+
+@click.command(epilog="\b\nExample:\n  minibox healthcheck run web && echo healthy")
+@click.argument("container", shell_complete=complete_container)
+@click.pass_context
+def run(ctx: click.Context, container: str) -> int:
+    """Run the health check of a container now. The result counts for its health status.
+
+    The exit status is 0 if the check succeeds, 1 if it fails, and 125 if the container has no health check, isn't
+    running or is paused.
+    """
+    from minibox.engine.container.health import run_check
+
+    settings = settings_of(ctx)
+    if run_check(container, root=settings.root, runroot=settings.runroot):
+        return 0
+    click.echo("unhealthy")
+    return 1

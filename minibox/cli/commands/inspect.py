@@ -1,0 +1,83 @@
+"""The commands inspect and image inspect."""
+
+from __future__ import annotations
+
+import click
+
+from minibox.cli.commands.changes import complete_tree
+from minibox.cli.parameters import complete_image, settings_of
+from minibox.errors import MiniboxError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: Members whose keys are data. In a template, a missing key of these is not an error.
+MAPS = ("Labels", "Annotations", "annotations", "ExposedPorts", "Volumes", "Ports", "Networks", "Sysctls", "Data")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox inspect web
+  minibox inspect --format '{{.State.ExitCode}}' web
+  minibox inspect -f '{{range .Config.Env}}{{println .}}{{end}}' debian:12
+  minibox inspect --type image --format json debian"""
+)
+@click.option(
+    "-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Id}} {{json .Config}}"
+)
+@click.option("-s", "--size", is_flag=True, help="Also show how much disk space a container uses")
+@click.option("--type", "kind", type=click.Choice(["container", "image"]), help="Look only for these")
+@click.argument("names", metavar="NAME|ID...", nargs=-1, required=True, shell_complete=complete_tree)
+@click.pass_context
+def inspect(ctx: click.Context, names: tuple[str, ...], form: str, size: bool, kind: str | None) -> None:
+    """Show details of containers and images, as JSON with Docker's field names."""
+    below = ctx.parent.info_name if ctx.parent else ""
+    _show(ctx, names, form, kind or ("container" if below == "container" else ""), size)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  minibox image inspect debian:12\n  minibox image inspect -f '{{.Id}} {{.Config.Cmd}}' debian:12"
+)
+@click.option(
+    "-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Id}} {{json .Config}}"
+)
+@click.argument("names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
+@click.pass_context
+def inspect_image(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
+    """Show details of images, as JSON with Docker's field names."""
+    _show(ctx, names, form, "image", False)
+
+
+def _show(ctx: click.Context, names: tuple[str, ...], form: str, kind: str, size: bool) -> None:
+    """Print everything that exists, then raise the error of the last that doesn't."""
+    from minibox.cli.format.format import format_documents
+    from minibox.engine.report.inspect import inspect as look
+
+    settings = settings_of(ctx)
+    documents = []
+    failed: MiniboxError | None = None
+    for name in names:
+        try:
+            found = look(name, root=settings.root, runroot=settings.runroot, kind=kind, with_size=size)
+        except MiniboxError as error:
+            if failed is not None:
+                click.echo(f"minibox: {failed}", err=True)
+            failed = error
+        else:
+            documents.append(with_maps(found))
+    if documents or not form:
+        click.echo(format_documents(documents, form))
+    if failed is not None:
+        raise failed
+
+
+def with_maps(value: Any, key: str = "") -> Any:
+    """Return ``value`` with its maps marked for templates, so that they can be told from structs."""
+    from minibox.cli.format.template_functions import Map
+
+    if isinstance(value, dict):
+        kind = Map if key in MAPS else dict
+        return kind((name, with_maps(item, str(name))) for name, item in value.items())
+    return [with_maps(item) for item in value] if isinstance(value, list) else value

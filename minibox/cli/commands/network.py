@@ -1,0 +1,193 @@
+"""Commands for networks: network create, connect, disconnect, inspect, ls, prune, rm."""
+
+from __future__ import annotations
+
+import click
+
+from minibox.cli.for_each import for_each
+from minibox.cli.parameters import complete_container, settings_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from click.shell_completion import CompletionItem
+
+HEADINGS = {
+    "CreatedAt": "CREATED AT", "Driver": "DRIVER", "ID": "NETWORK ID", "IPv4": "IPV4", "IPv6": "IPV6",
+    "Internal": "INTERNAL", "Labels": "LABELS", "Name": "NAME", "Scope": "SCOPE",
+}  # fmt: skip
+ID_DIGITS = 12
+
+
+def complete_network(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a network."""
+    from minibox.cli.completion import network_candidates
+
+    return network_candidates(settings_of(ctx), incomplete)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox network create back
+  minibox network create --internal --subnet 10.99.0.0/24 lab"""
+)
+@click.option("-d", "--driver", metavar="NAME", default="bridge", help="Only bridge is supported  [default: bridge]")
+@click.option("--internal", is_flag=True, help="No access to other networks; only this host can reach it")
+@click.option("--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Add a label")
+@click.option("--subnet", metavar="ADDRESS/BITS", default="", help="Address range  [a free one]")
+@click.argument("name", metavar="NETWORK")
+@click.pass_context
+def create(ctx: click.Context, driver: str, internal: bool, labels: tuple[str, ...], subnet: str, name: str) -> None:
+    """Create a network and print its id. Containers on it reach each other by address and by name.
+
+    Containers on other networks can't reach them. A network exists until you remove it, even after a reboot.
+    """
+    from minibox.engine.upkeep.networks import DRIVER
+    from minibox.engine.upkeep.networks import create as make
+    from minibox.errors import Unsupported
+
+    if driver != DRIVER:
+        raise Unsupported(f"network driver {driver!r} is not supported", "use bridge")
+    settings = settings_of(ctx)
+    made, _ = make(settings.root, settings.runroot, name, internal=internal, subnet=subnet, labels=labels)
+    click.echo(made.id)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox network ls
+  minibox network ls -q --filter label=team=web
+  minibox network ls --format '{{.Name}}: {{.Internal}}'"""
+)
+@click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
+              help="Show only matches: dangling, driver, id, label, name, scope, type")  # fmt: skip
+@click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.ID}}")
+@click.option("--no-trunc", is_flag=True, help="Show full ids")
+@click.option("-q", "--quiet", is_flag=True, help="Show only ids")
+@click.pass_context
+def ls(ctx: click.Context, filters: tuple[str, ...], form: str, no_trunc: bool, quiet: bool) -> None:
+    """List networks: bridge (the default), host, none, and those that you created."""
+    from minibox.cli.format.format import format_rows
+    from minibox.engine.upkeep.networks import listed, parse_list_filters
+
+    settings = settings_of(ctx)
+    found = listed(settings.root, settings.runroot, parse_list_filters(filters))
+    rows = [_row(each, no_trunc) for each in found]
+    text = format_rows(rows, form or ("{{.ID}}" if quiet else ""), HEADINGS, ("ID", "Name", "Driver", "Scope"))
+    if text:
+        click.echo(text)
+
+
+def _row(found: dict[str, Any], whole: bool) -> dict[str, Any]:
+    """Return the fields of Docker's `network ls --format`."""
+    return {
+        "CreatedAt": found["Created"],
+        "Driver": found["Driver"],
+        "ID": found["Id"] if whole else found["Id"][:ID_DIGITS],
+        "IPv4": "true",
+        "IPv6": "false",
+        "Internal": "true" if found["Internal"] else "false",
+        "Labels": ",".join(f"{key}={value}" for key, value in sorted(found["Labels"].items())),
+        "Name": found["Name"],
+        "Scope": "local",
+    }
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox network inspect back
+  minibox network inspect -f '{{range .IPAM.Config}}{{.Subnet}}{{end}}' back"""
+)
+@click.option(
+    "-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Name}} {{.Internal}}"
+)
+@click.argument("names", metavar="NETWORK...", nargs=-1, required=True, shell_complete=complete_network)
+@click.pass_context
+def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
+    """Show details of networks and the containers that run on them, as JSON with Docker's field names."""
+    from minibox.cli.commands.inspect import with_maps
+    from minibox.cli.format.format import format_documents
+    from minibox.engine.upkeep.networks import inspect as look
+
+    settings = settings_of(ctx)
+    documents: list[Any] = []
+
+    def add(name: str) -> str:
+        documents.append(with_maps(look(settings.root, settings.runroot, name)))
+        return ""
+
+    try:
+        for_each(names, add)
+    finally:
+        if documents or not form:
+            click.echo(format_documents(documents, form))
+
+
+@click.command(
+    epilog="\b\nExamples:\n  minibox network connect back web\n  minibox network connect --alias db back box"
+)
+@click.option("--alias", "aliases", metavar="NAME", multiple=True, help="Another name of the container on the network")
+@click.argument("network", metavar="NETWORK", shell_complete=complete_network)
+@click.argument("container", metavar="CONTAINER", shell_complete=complete_container)
+@click.pass_context
+def connect(ctx: click.Context, aliases: tuple[str, ...], network: str, container: str) -> None:
+    """Connect a container to another network: now if it is running, and at each later start."""
+    from minibox.engine.upkeep.networks import connect as join
+
+    settings = settings_of(ctx)
+    join(settings.root, settings.runroot, network, container, aliases=aliases)
+
+
+@click.command(epilog="\b\nExample:\n  minibox network disconnect back web")
+@click.option("-f", "--force", is_flag=True, help="Ignore a container that isn't on the network")
+@click.argument("network", metavar="NETWORK", shell_complete=complete_network)
+@click.argument("container", metavar="CONTAINER", shell_complete=complete_container)
+@click.pass_context
+def disconnect(ctx: click.Context, force: bool, network: str, container: str) -> None:
+    """Disconnect a container from a network: its link is removed, and its names no longer resolve."""
+    from minibox.engine.upkeep.networks import disconnect as leave
+
+    settings = settings_of(ctx)
+    leave(settings.root, settings.runroot, network, container, force=force)
+
+
+@click.command(epilog="\b\nExamples:\n  minibox network rm back\n  minibox network rm -f one two")
+@click.option("-f", "--force", is_flag=True, help="Ignore networks that don't exist")
+@click.argument("names", metavar="NETWORK...", nargs=-1, required=True, shell_complete=complete_network)
+@click.pass_context
+def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
+    """Remove networks. A network with containers on it can't be removed."""
+    from minibox.engine.container.removal import collect
+    from minibox.engine.upkeep.networks import remove
+
+    settings = settings_of(ctx)
+    collect(settings.root, settings.runroot)  # removes killed containers from their networks
+    return for_each(names, lambda name: remove(settings.root, settings.runroot, name, force=force))
+
+
+@click.command(epilog="\b\nExample:\n  minibox network prune --force")
+@click.option("-f", "--force", is_flag=True, help="Don't ask")
+@click.option(
+    "--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or until"
+)
+@click.pass_context
+def prune(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
+    """Remove networks that no container uses, running or not."""
+    from minibox.cli.commands.image import confirmed
+    from minibox.engine.container.removal import collect
+    from minibox.engine.upkeep.networks import parse_prune_filters
+    from minibox.engine.upkeep.networks import prune as remove_unused
+
+    wanted = parse_prune_filters(filters)
+    if not force and not confirmed("WARNING! This will remove all custom networks not used by at least one container."):
+        return 1
+    settings = settings_of(ctx)
+    collect(settings.root, settings.runroot)
+    gone = remove_unused(settings.root, settings.runroot, wanted)
+    if gone:
+        click.echo("Deleted Networks:\n" + "\n".join(gone))
+    return 0

@@ -1,0 +1,176 @@
+"""Commands for volumes: volume create, ls, inspect, rm, prune."""
+
+from __future__ import annotations
+
+import click
+
+from minibox.cli.for_each import for_each
+from minibox.cli.parameters import settings_of
+from minibox.errors import MiniboxError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from click.shell_completion import CompletionItem
+
+    from minibox.engine.resources.volumes import StoredVolume
+
+HEADINGS = {
+    "Availability": "AVAILABILITY", "Driver": "DRIVER", "Group": "GROUP", "Labels": "LABELS", "Links": "LINKS",
+    "Mountpoint": "MOUNTPOINT", "Name": "VOLUME NAME", "Scope": "SCOPE", "Size": "SIZE", "Status": "STATUS",
+}  # fmt: skip
+UNKNOWN = "N/A"
+
+
+def complete_volume(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a volume."""
+    from minibox.engine.resources.volumes import volumes
+
+    try:
+        names = [each.name for each in volumes(settings_of(ctx).root)]
+    except (MiniboxError, OSError):
+        names = []
+    return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+@click.command(
+    epilog="\b\nExamples:\n  minibox volume create data\n  minibox volume create --label team=web logs\n  minibox volume create"
+)
+@click.option("-d", "--driver", metavar="NAME", default="local", help="Only local is supported  [default: local]")
+@click.option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Add a label")
+@click.option(
+    "-o", "--opt", "options", metavar="KEY=VALUE", multiple=True, help="Driver option; the local driver has none"
+)
+@click.argument("name", metavar="[VOLUME]", default="")
+@click.pass_context
+def create(ctx: click.Context, driver: str, labels: tuple[str, ...], options: tuple[str, ...], name: str) -> None:
+    """Create a volume and print its name. Without VOLUME, minibox makes a name up. An existing volume isn't changed.
+
+    When a container first mounts the volume, it is filled with the image's files at that path. `run -v NAME:/PATH`
+    also creates volumes.
+    """
+    from minibox.engine.resources.volumes import create as make
+
+    settings = settings_of(ctx)
+    click.echo(make(settings.root, name, labels=labels, driver=driver, options=options, runroot=settings.runroot))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox volume ls
+  minibox volume ls --filter dangling=true -q
+  minibox volume ls --format '{{.Name}}: {{.Mountpoint}}'"""
+)
+@click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
+              help="Show only matches: dangling, driver, label or name")  # fmt: skip
+@click.option(
+    "--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.Labels}}"
+)
+@click.option("-q", "--quiet", is_flag=True, help="Show only names")
+@click.pass_context
+def ls(ctx: click.Context, filters: tuple[str, ...], form: str, quiet: bool) -> None:
+    """List volumes. Anonymous volumes belong to their container and aren't listed; `minibox inspect` shows them."""
+    from minibox.cli.format.format import format_rows
+    from minibox.engine.resources.volumes import parse_list_filters, passes, volumes
+
+    wanted = parse_list_filters(filters)
+    rows = [_row(each) for each in volumes(settings_of(ctx).root) if passes(each, wanted)]
+    text = format_rows(rows, form or ("{{.Name}}" if quiet else ""), HEADINGS, ("Driver", "Name"))
+    if text:
+        click.echo(text)
+
+
+def _row(volume: StoredVolume) -> dict[str, Any]:
+    """Return the fields of Docker's `volume ls --format`."""
+    return {
+        "Availability": UNKNOWN,
+        "Driver": "local",
+        "Group": UNKNOWN,
+        "Labels": ",".join(f"{key}={value}" for key, value in sorted(volume.labels.items())),
+        "Links": UNKNOWN,
+        "Mountpoint": volume.path,
+        "Name": volume.name,
+        "Scope": "local",
+        "Size": UNKNOWN,
+        "Status": UNKNOWN,
+    }
+
+
+@click.command(
+    epilog="\b\nExamples:\n  minibox volume inspect data\n  minibox volume inspect -f '{{.Mountpoint}}' data"
+)
+@click.option(
+    "-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Name}} {{json .Labels}}"
+)
+@click.argument("names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=complete_volume)
+@click.pass_context
+def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
+    """Show details of volumes, as JSON with Docker's field names."""
+    from minibox.cli.commands.inspect import with_maps
+    from minibox.cli.format.format import format_documents
+    from minibox.engine.resources.volumes import inspect as look
+
+    documents: list[Any] = []
+
+    def add(name: str) -> str:
+        documents.append(with_maps(look(settings_of(ctx).root, name).document()))
+        return ""
+
+    try:
+        for_each(names, add)
+    finally:
+        if documents or not form:
+            click.echo(format_documents(documents, form))
+
+
+@click.command(
+    epilog="\b\nExamples:\n  minibox volume rm data\n  minibox volume rm $(minibox volume ls -q -f dangling=true)"
+)
+@click.option("-f", "--force", is_flag=True, help="Ignore volumes that don't exist")
+@click.argument("names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=complete_volume)
+@click.pass_context
+def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
+    """Remove volumes and their contents. A volume that a container uses, running or not, can't be removed."""
+    from minibox.engine.container.removal import collect
+    from minibox.engine.resources.volumes import remove
+
+    settings = settings_of(ctx)
+    collect(settings.root, settings.runroot)  # killed containers no longer use their volumes
+
+    return for_each(names, lambda name: remove(settings.root, name, force=force, runroot=settings.runroot))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox volume prune          remove volumes whose name was made up
+  minibox volume prune --all    also remove volumes with a name of yours"""
+)
+@click.option("-a", "--all", "everything", is_flag=True, help="Also remove volumes that you named")
+@click.option("-f", "--force", is_flag=True, help="Don't ask")
+@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or all")
+@click.pass_context
+def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
+    """Remove volumes that no container uses, running or not."""
+    from minibox.cli.commands.image import confirmed
+    from minibox.cli.format.units import format_size
+    from minibox.engine.container.removal import collect
+    from minibox.engine.resources.volumes import parse_prune_filters
+    from minibox.engine.resources.volumes import prune as remove_unused
+
+    said_all, wanted = parse_prune_filters(filters)
+    everything = everything or said_all
+    which = "all" if everything else "anonymous"
+    if not force and not confirmed(
+        f"WARNING! This will remove {which} local volumes not used by at least one container."
+    ):
+        return 1
+    settings = settings_of(ctx)
+    collect(settings.root, settings.runroot)
+    gone, freed = remove_unused(settings.root, everything=everything, filters=wanted, runroot=settings.runroot)
+    if gone:
+        click.echo("Deleted Volumes:\n" + "\n".join(gone) + "\n")
+    click.echo(f"Total reclaimed space: {format_size(freed, 4)}")
+    return 0

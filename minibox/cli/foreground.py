@@ -1,0 +1,55 @@
+"""Run a container for the commands ``run`` and ``shell``, and pull the image that a command needs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from minibox.cli.messages import note
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.cli.settings import Settings
+    from minibox.engine.spec.options import RunOptions
+
+
+def start(command: str, options: RunOptions, settings: Settings) -> int:
+    """Run a container for the command ``run`` or ``shell``, and return the exit status."""
+    from minibox.engine.container import start as container
+
+    if command == "shell":
+        from minibox.engine.container.shell import container_of, shell_in, shell_options
+
+        terminal = os.isatty(0) and os.isatty(1)
+        if container_id := container_of(options, settings.root):
+            where = {"root": settings.root, "runroot": settings.runroot}
+            return shell_in(container_id, **where, terminal=terminal, on_note=note)
+        options = shell_options(options, terminal=terminal)
+    trace = None
+    if options.trace:
+        from minibox.cli.format.plan import print_trace
+
+        trace = print_trace
+    run_it = container.run_detached if options.detach else container.run
+    if options.detach:
+        sys.stdout.write("")  # fails now if stdout is closed, before there is a container whose id can't be printed
+    result = run_it(
+        options,
+        root=settings.root,
+        runroot=settings.runroot,
+        storage_driver=settings.storage_driver,
+        on_trace=trace,
+        on_note=note,
+        pull=lambda name, platform: pull(settings, name, platform),
+    )
+    if isinstance(result, int):
+        return result
+    sys.stdout.write(result + "\n")
+    return 0
+
+
+def pull(settings: Settings, name: str, platform: str) -> None:
+    """Pull an image that a command needs, and show the progress."""
+    from minibox.cli.pull import show_pull
+
+    show_pull(settings, name, sys.stderr, platform=platform)

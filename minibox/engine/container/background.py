@@ -1,0 +1,373 @@
+"""A container that outlives the command that started it, under a supervisor, and what follows its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import time
+
+from minibox.base.paths import package_directory
+from minibox.engine.container import removal
+from minibox.engine.container.launch import IdFile
+from minibox.engine.container.lifecycle import RESTARTED, stop_mark
+from minibox.engine.process.attach_socket import socket_path
+from minibox.engine.state import containers, events
+from minibox.engine.state.claim import Claim
+from minibox.engine.state.exit_record import exit_path, read_exit
+from minibox.engine.state.live_file import read_live_fd
+from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, UsageError, kernel_says
+from minibox.linux import cgroup
+from minibox.linux.executable import INIT
+from minibox.linux.supervisor import DELAY_ARGV0, Duties, Supervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.engine.container.attach import Attachment
+    from minibox.engine.container.launch import Launch, Note, Trace
+    from minibox.engine.spec.options import RunOptions
+
+CLAIM_FD = 3  # native/supervisor.h
+LOG_BYTES_MAX = 10 << 20
+LOG_FILES = 3
+# Docker's back-off between restarts; it begins anew when the container has run for a while.
+RESTART_FIRST_S, RESTART_MOST_S, RESTART_STABLE_S = 0.1, 60.0, 10.0
+TERMINAL_SIZE = (24, 80)
+
+
+def log_path(root: str, container_id: str) -> str:
+    """The log; `engine.container.logs` reads it."""
+    return f"{root}/containers/{container_id}/log"
+
+
+class Detached:
+    """One start of a container under a supervisor."""
+
+    def __init__(
+        self, launch: Launch, *, new: bool, attachment: Attachment | None = None, by_policy: bool = False
+    ) -> None:
+        """Prepare.
+
+        Args:
+            new: it has no root file system yet.
+            attachment: is connected before the container writes anything.
+            by_policy: its restart policy starts it, and counts.
+        """
+        self._launch, self._options, self._new = launch, launch.options, new
+        self._attachment = attachment
+        self._kept = ("Name", "Created", "Options", *(("RestartCount", "RestartDelay") if by_policy else ()))
+        self._fds: dict[str, int] = {}
+        self._streams: list[int] = []
+
+    def start(self, on_trace: Trace | None = None) -> None:
+        """Start it: afterwards it belongs to its supervisor.
+
+        Raises:
+            MiniboxError: it can't be started; nothing of a new one is left but what Docker leaves: one whose
+                command is at fault.
+        """
+        launch, options = self._launch, self._options
+        keep = not self._new
+        supervisor: Supervisor | None = None
+        try:
+            socket = socket_path(launch.runroot, launch.claim.id)
+            launch.prepare(self._terminal_size() if options.tty else None, new=self._new, socket=socket)
+            with IdFile(options.cidfile, launch.claim.id):
+                supervisor = Supervisor(launch.claim.id)
+                try:
+                    execution = launch.execute(self._make_streams(), on_trace, supervisor.spawn)
+                except (CommandNotFound, CommandNotExecutable) as error:
+                    if self._new and not options.rm:
+                        keep = True
+                        self._write_state(Status="created", ExitCode=error.status, Error=str(error), Hint=error.hint)
+                    if keep and self._new:
+                        launch.happened("create")
+                    raise
+            assert execution.init
+            if execution.scope:
+                execution.scope.hand_over()
+            self._hand_over(supervisor, execution.init.pid, execution.pty_master)
+        except BaseException as error:
+            if not self._new:
+                note_failure(launch.root, launch.claim.id, error)
+            launch.is_interrupted = not isinstance(error, (MiniboxError, OSError))
+            launch.close(keep=keep)
+            raise
+        finally:
+            if supervisor:
+                supervisor.close()
+            for fd in (*self._streams, *self._fds.values()):
+                os.close(fd)
+        launch.release()
+        launch.claim.hand_over()
+
+    def _terminal_size(self) -> tuple[int, int]:
+        terminal = self._attachment.terminal if self._attachment else None
+        return terminal.size() if terminal else TERMINAL_SIZE
+
+    def _make_streams(self) -> tuple[int, int, int]:
+        """The container's ends; ours go to the supervisor."""
+        if self._options.tty:
+            return -1, -1, -1
+        stdin = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._streams.append(stdin)
+        if self._options.interactive:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            self._streams.append(reader)
+            self._fds["stdin"], stdin = writer, reader
+        ends = []
+        for name in ("stdout", "stderr"):
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            self._streams.append(writer)
+            self._fds[name] = reader
+            ends.append(writer)
+        if os.geteuid() == 0:
+            for fd in self._streams[1:]:
+                os.fchown(fd, *self._launch.owner)  # who may then open /dev/stdout anew
+        return stdin, ends[0], ends[1]
+
+    def _hand_over(self, supervisor: Supervisor, pid: int, pty_master: int) -> None:
+        launch = self._launch
+        path = socket_path(launch.runroot, launch.claim.id)
+        execution = launch.execution
+        assert execution
+        self._fds["listener"], execution.listener = execution.listener, -1
+        if self._attachment:
+            self._attachment.connect(path)
+        if pty_master >= 0:
+            self._fds["terminal"] = os.dup(pty_master)
+        _unlink(exit_path(launch.root, launch.claim.id))
+        command = launch.prepared.spec["process"]["args"]
+        launch.claim.note_process(pid, command, launch.joinable(), supervisor.pid)
+        # Before the supervisor has it: a container that ends at once writes its end after this.
+        self._write_state(Status="running", Pid=pid, Supervised=True)
+        launch.happened(*(("create", "start") if self._new else ("start",)))
+        try:
+            supervisor.hold(execution.held)
+            supervisor.supervise(self._duties(), {**self._fds, "claim": launch.claim.fd})
+        except ConnectionError as error:
+            raise MiniboxError(f"container {launch.claim.name} was killed while it was being started") from error
+        except OSError as error:
+            raise MiniboxError(f"hand the container over to its supervisor: {kernel_says(error)}") from error
+
+    def _duties(self) -> Duties:
+        launch, options = self._launch, self._options
+        bytes_max, files = log_limits(options.log_opt)
+        check = launch.health_check
+        return Duties(
+            log_path=log_path(launch.root, launch.claim.id) if options.log_driver != "none" else "",
+            log_bytes_max=bytes_max,
+            log_files=files,
+            exit_path=exit_path(launch.root, launch.claim.id),
+            after=_own_command(__name__, "settle", launch.root, launch.runroot, launch.claim.id),
+            timeout_s=options.timeout_s,
+            health=_own_command(
+                "minibox.engine.container.health", "check", launch.root, launch.runroot, launch.claim.id
+            )
+            if check
+            else (),
+            health_interval_s=check.interval_s if check else 0,
+            health_start_interval_s=check.start_interval_s if check else 0,
+            health_start_period_s=check.start_period_s if check else 0,
+            stdin_once=options.interactive and not options.detach,
+        )
+
+    def _write_state(self, **fields: object) -> None:
+        launch = self._launch
+        now = time()
+        fresh = {**launch.record(), "Created": now, "Started": now, **fields}
+        if self._new:
+            containers.write(launch.root, fresh, durable=True)
+            return
+
+        def changed(found: dict[str, Any]) -> dict[str, Any]:
+            return {**fresh, **{key: found[key] for key in self._kept if key in found}}
+
+        containers.change(launch.root, launch.claim.id, changed, durable=True)
+
+
+def start_claimed(
+    claim: Claim,
+    *,
+    root: str,
+    runroot: str,
+    on_note: Note | None = None,
+    attachment: Attachment | None = None,
+    by_policy: bool = True,
+) -> None:
+    """Start a container again that is claimed already; the claim is its supervisor's afterwards."""
+    from minibox.engine.container.relaunch import launch_again
+
+    try:
+        launch = launch_again(claim, root, runroot, on_note)
+    except BaseException as error:
+        note_failure(root, claim.id, error)
+        claim.release()
+        raise
+    Detached(launch, new=False, attachment=attachment, by_policy=by_policy).start()
+
+
+def note_failure(root: str, container_id: str, error: BaseException) -> None:
+    """Say why a container could not be started again: it is as it was, and its policy no longer tries."""
+    failed: dict[str, Any] = {"Error": str(error), "Hint": getattr(error, "hint", None)}
+    if isinstance(error, (CommandNotFound, CommandNotExecutable)):
+        failed["ExitCode"] = error.status
+
+    def changed(found: dict[str, Any]) -> dict[str, Any] | None:
+        if found["Status"] == "damaged":
+            return None
+        status = "exited" if found["Status"] in containers.ALIVE else found["Status"]
+        return {**found, **failed, "Status": status, "Pid": 0}
+
+    try:
+        containers.change(root, container_id, changed, durable=True)
+    except (MiniboxError, OSError):
+        pass  # the first error is the news
+
+
+def check_life(options: RunOptions) -> None:
+    """Refuse what can't be meant, before anything is made.
+
+    Raises:
+        UsageError
+    """
+    policy, colon, attempts = options.restart.partition(":")
+    if policy not in ("", "no", "always", "unless-stopped", "on-failure") or (colon and policy != "on-failure"):
+        raise UsageError(f"invalid restart policy {options.restart!r}", "no, always, unless-stopped or on-failure[:N]")
+    if colon and not (attempts.isascii() and attempts.isdigit()):
+        raise UsageError(f"invalid restart policy {options.restart!r}: how often is a number", "on-failure:5")
+    if options.rm and policy not in ("", "no"):
+        raise UsageError("a container of --rm is removed when it ends: --restart can't start it again")
+    log_limits(options.log_opt)
+
+
+def log_limits(log_opt: tuple[str, ...]) -> tuple[int, int]:
+    """Size of a log file in bytes (0: no limit), and how many are kept.
+
+    Raises:
+        UsageError: an option is unknown or has no such value.
+    """
+    from minibox.engine.spec.sizes import parse_size
+
+    bytes_max, files = LOG_BYTES_MAX, LOG_FILES
+    for option in log_opt:
+        key, _, value = option.partition("=")
+        if key == "max-size":
+            bytes_max = 0 if value == "-1" else parse_size(value)
+        elif key == "max-file" and value.isascii() and value.isdigit() and int(value) > 0:
+            files = int(value)
+        else:
+            raise UsageError(f"invalid log option {option!r}", "max-size=10m, or max-file=3")
+    return bytes_max, files
+
+
+def _own_command(module: str, function: str, root: str, runroot: str, container_id: str) -> tuple[str, ...]:
+    """A command that calls a function with the other arguments, in a new interpreter, and exits with what it returns.
+
+    It finds modules where this one does, without the search of `site` for where that is: 12 to 30 ms.
+    """
+    places = dict.fromkeys(
+        (os.path.dirname(package_directory()), *(place for place in sys.path if os.path.isabs(place)))
+    )
+    code = f"import sys; sys.path[:] = sys.argv[1].split(':'); from {module} import {function} as f; sys.exit(f(*sys.argv[2:]))"
+    return (sys.executable, "-I", "-S", "-c", code, ":".join(places), root, runroot, container_id)
+
+
+# ---- what follows the end -------------------------------------------------------------------------
+
+
+def settle(root: str, runroot: str, container_id: str) -> None:
+    """What the supervisor's process becomes when its container has ended: tidy up, say how it ended, start it anew.
+
+    The claim is its descriptor 3.
+    """
+    from minibox.engine.process.usage import measure_group, seen_to_its_end
+
+    claim = _inherited_claim(root, container_id)
+    ended = read_exit(root, container_id) or {
+        "ExitCode": MiniboxError.status,
+        "Error": "its supervisor could not write how it ended",
+        "Finished": time(),
+    }
+    claim.note_ended(ended["ExitCode"])
+    group = cgroup.find(cgroup.detect(), f"minibox-{container_id}")
+    before = containers.read(root, container_id)
+    found, ran_s = measure_group(group, thoroughly=True), ended["Finished"] - (before.get("Started") or 0)
+    found = seen_to_its_end(found, before.get("Pid") or 0, ran_s, before.get("Options") or {})
+    ended |= {**found.record(), "Pid": 0}
+    removal.undo_start(root, runroot, container_id, read_live_fd(claim.fd, container_id).undo)
+    mark = stop_mark(root, container_id)
+    actions = ("oom", "die") if ended["OOMKilled"] else ("die",)
+    events.note_container(runroot, before, *actions, exitCode=str(ended["ExitCode"]))
+    if before.get("Options", {}).get("rm") and mark != RESTARTED:
+        removal.remove_files_of(root, container_id)
+        events.note_container(runroot, before, "destroy")
+        claim.release()
+        return
+    delay_s: float | None = None
+
+    def changed(found: dict[str, Any]) -> dict[str, Any]:
+        nonlocal delay_s
+        now = {**found, **ended, "Status": "exited"}
+        delay_s = None if mark is not None else restart_delay(now)
+        if delay_s is None:
+            return now
+        count = (found.get("RestartCount") or 0) + 1
+        return {**now, "Status": "restarting", "RestartCount": count, "RestartDelay": delay_s}
+
+    containers.change(root, container_id, changed, durable=True)
+    if delay_s is None:
+        claim.release()
+        return
+    # A stop wakes whoever waits by SIGTERM. We have it blocked, so that it comes in when the delay begins.
+    claim.note_waiting(os.getpid())
+    os.set_inheritable(CLAIM_FD, True)
+    words = (DELAY_ARGV0, str(int(delay_s * 1000)), *_own_command(__name__, "restart", root, runroot, container_id))
+    os.execv(INIT, words)
+
+
+def restart(root: str, runroot: str, container_id: str) -> None:
+    """What the supervisor's process becomes when it has waited before a restart; see `settle`."""
+    claim = _inherited_claim(root, container_id)
+
+    if stop_mark(root, container_id) is None:
+        start_claimed(claim, root=root, runroot=runroot)
+        return
+    claim.note_ended(containers.read(root, container_id).get("ExitCode", 0))
+    containers.change(root, container_id, lambda found: {**found, "Status": "exited"}, durable=True)
+    claim.release()
+
+
+def _inherited_claim(root: str, container_id: str) -> Claim:
+    os.set_inheritable(CLAIM_FD, False)
+    return Claim(root, container_id, containers.read(root, container_id)["Name"], CLAIM_FD, remove=False)
+
+
+def restart_delay(found: dict[str, Any]) -> float | None:
+    """How long to wait before a container that has ended is started anew, in seconds; None when it isn't.
+
+    Args:
+        found: its state, with how it ended.
+    """
+    options = found.get("Options") or {}
+    policy, _, attempts = str(options.get("restart", "no")).partition(":")
+    count = found.get("RestartCount") or 0
+    if policy in ("", "no") or (policy == "on-failure" and not found["ExitCode"]):
+        return None
+    if (
+        policy == "on-failure"
+        and attempts
+        and count >= int(attempts if attempts.isascii() and attempts.isdigit() else 0)
+    ):
+        return None
+    if found["Finished"] - (found.get("Started") or 0) > RESTART_STABLE_S:
+        return RESTART_FIRST_S
+    return min(max(RESTART_FIRST_S, 2 * float(found.get("RestartDelay") or 0)), RESTART_MOST_S)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,143 @@
+"""Waiting until a container is as one wants it: `minibox wait --condition`, with Docker's and podman's names."""
+
+from __future__ import annotations
+
+import os
+from time import monotonic, sleep
+
+from minibox.engine.container import health, lifecycle, removal
+from minibox.engine.state import claim, containers
+from minibox.errors import ContainerNotFound, ContainerNotRunning, TimedOut, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOT_RUNNING, NEXT_EXIT, REMOVED = "not-running", "next-exit", "removed"  # Docker's
+EXITED, STOPPED, CREATED, PAUSED = "exited", "stopped", "created", "paused"  # podman's
+RUNNING, HEALTHY, UNHEALTHY = "running", health.HEALTHY, health.UNHEALTHY
+CONDITIONS = (NOT_RUNNING, NEXT_EXIT, REMOVED, EXITED, STOPPED, CREATED, PAUSED, RUNNING, HEALTHY, UNHEALTHY)
+NO_STATUS = -1  # podman's answer for a container that has not ended
+POLL_S = 0.05
+
+
+def wait_for(name_or_id: str, condition: str, *, root: str, runroot: str, timeout_s: float | None = None) -> int:
+    """Wait until a container is as ``condition`` says.
+
+    Args:
+        condition: one of `CONDITIONS`. `STOPPED` is the same as `NOT_RUNNING`; a container that was never started
+            is that, and is not `EXITED`.
+        timeout_s: give up after this long; None: never.
+
+    Returns:
+        Its exit status where the condition is an end, else -1.
+
+    Raises:
+        ContainerNotFound: there is no such container, or there was one until it was removed.
+        ContainerNotRunning: it has ended, and so can't become healthy.
+        TimedOut: it took too long.
+        UsageError: there is no such condition, or its health isn't checked.
+    """
+    if condition not in CONDITIONS:
+        raise UsageError(f"unknown condition {condition!r}", f"one of {', '.join(CONDITIONS)}")
+    removal.collect(root, runroot)
+    wait = _Wait(root, runroot, name_or_id, condition, timeout_s)
+    try:
+        return wait.until()
+    finally:
+        wait.watch.close()
+
+
+class _Wait:
+    """One wait."""
+
+    def __init__(self, root: str, runroot: str, name: str, condition: str, timeout_s: float | None) -> None:
+        self.root, self.runroot, self.name, self.condition = root, runroot, name, condition
+        self.id = containers.find_id(root, name)
+        self.deadline = None if timeout_s is None else monotonic() + timeout_s
+        self.watch = claim.Watch(root, self.id)
+        self._lived = False
+
+    def until(self) -> int:
+        """See `wait_for`."""
+        condition = self.condition
+        if condition in (NOT_RUNNING, STOPPED):
+            return self._end()
+        if condition == EXITED:
+            self._poll(lambda: self._status() != CREATED)
+            return self._end()
+        if condition in (NEXT_EXIT, REMOVED):
+            return self._next_exit() if condition == NEXT_EXIT else self._removal()
+        if condition in (HEALTHY, UNHEALTHY) and health.status(self.root, self.id) is None:
+            raise UsageError(f"container {self.name} has no health check", "name one with minibox run --health-cmd")
+        self._poll(self._is_so)
+        return NO_STATUS
+
+    def _status(self) -> str:
+        """Of state.json, but never alive when nobody owns it."""
+        live = containers.owner(self.root, self.id)
+        if not os.path.isdir(f"{self.root}/containers/{self.id}"):
+            return REMOVED
+        status = str(containers.read(self.root, self.id)["Status"])
+        return EXITED if live is None and status in containers.ALIVE else status
+
+    def _is_so(self) -> bool:
+        status = self._status()
+        if status == self.condition:
+            return True
+        self._lived = self._lived or status in containers.ALIVE
+        if status == REMOVED:
+            raise ContainerNotFound(f"container {self.name} was removed, and never was {self.condition}")
+        by_health = self.condition in (HEALTHY, UNHEALTHY)
+        if status == EXITED and (by_health or self._lived):
+            hint = f"minibox why {self.name}"
+            raise ContainerNotRunning(f"container {self.name} has ended, and is not {self.condition}", hint)
+        if not by_health or status != RUNNING:
+            return False
+        results = health.status(self.root, self.id)
+        return results is not None and results["Status"] == self.condition
+
+    def _poll(self, is_done: Callable[[], bool]) -> None:
+        while not is_done():
+            if self.deadline is not None and monotonic() >= self.deadline:
+                raise TimedOut(f"container {self.name} is not {self.condition} yet", f"minibox why {self.name}")
+            sleep(POLL_S)
+
+    def _end(self) -> int:
+        left = None if self.deadline is None else self.deadline - monotonic()
+        return lifecycle.wait(self.name, root=self.root, runroot=self.runroot, timeout_s=left)
+
+    def _next_exit(self) -> int:
+        """Its policy may start it again at once: then too it has ended."""
+        before = containers.read(self.root, self.id).get("Finished")
+
+        def ended() -> bool:
+            status = self._status()
+            if status == REMOVED or (self._lived and status == EXITED):
+                return True
+            self._lived = self._lived or status in containers.ALIVE
+            return containers.read(self.root, self.id).get("Finished") not in (None, before)
+
+        self._poll(ended)
+        return self._last_status()
+
+    def _removal(self) -> int:
+        last = NO_STATUS
+
+        def removed() -> bool:
+            nonlocal last
+            if self._status() == REMOVED:
+                return True
+            last = self._last_status()
+            return False
+
+        self._poll(removed)
+        status = self.watch.status()
+        return status if status >= 0 else last if last >= 0 else 128 + lifecycle.SIGKILL
+
+    def _last_status(self) -> int:
+        """How it ended last."""
+        code = (
+            containers.read(self.root, self.id).get("ExitCode") if containers.is_written(self.root, self.id) else None
+        )
+        return self.watch.status() if code is None else int(code)

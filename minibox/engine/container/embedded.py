@@ -1,0 +1,461 @@
+"""A container of a program that has minibox inside: it lives as long as an object of the program does.
+
+It is a container in the foreground without the command line around it: no signal handlers, no terminal, and streams
+that the caller gives. A process that a fork makes has the objects too, and owns nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+from functools import partial
+from weakref import WeakSet
+
+from minibox.base.program import check_umask
+from minibox.engine.container.exec import Exec, Host
+from minibox.engine.container.foreground_run import Owned
+from minibox.engine.container.output_log import OutputLog, last_lines, text
+from minibox.engine.container.start import new_launch
+from minibox.engine.process.command import Started
+from minibox.engine.process.output_limit import Allowance
+from minibox.engine.process.streams import Streams
+from minibox.engine.process.usage import seen_to_its_end
+from minibox.engine.spec import plan_cache
+from minibox.engine.verdict.cause import OPTIONS
+from minibox.engine.verdict.end_kinds import KILLED, OUTPUT, SIGNAL, WALL_TIME
+from minibox.engine.verdict.judgement import judge_end
+from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
+from minibox.linux import cgroup
+from minibox.outcome import Usage
+from minibox.record import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.engine.container.exec import ExecOptions
+    from minibox.engine.container.launch import Later, Launch, Note
+    from minibox.engine.container.snapshots import Held
+    from minibox.engine.container.start import Pull
+    from minibox.engine.process.time_limits import Watch
+    from minibox.engine.process.usage import Measured
+    from minibox.engine.spec.options import RunOptions
+    from minibox.engine.verdict.cause import Facts
+    from minibox.image.layout.image import ResolvedImage
+    from minibox.outcome import Verdict
+
+SIGKILL = 9
+LINES_SHOWN, LINES_KEPT = 5, 50
+NS_A_SECOND = 1e9
+
+
+class Embedded:
+    """One container. `close` ends it and removes all that it had; from any thread, and twice is fine.
+
+    Attributes:
+        main: its first process, once it was started.
+        log: what that writes, where nobody else reads it.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        *,
+        root: str,
+        runroot: str,
+        storage_driver: str = "",
+        on_note: Note | None = None,
+        pull: Pull | None = None,
+        image: ResolvedImage | None = None,
+    ) -> None:
+        """Nothing is done yet; arguments as of `container.run`, and ``image`` as of `new_launch`."""
+        check_umask()
+        self.root, self.runroot, self.options = root, runroot, options
+        self._new_launch = partial(new_launch, options, root, runroot, storage_driver, on_note, image=image)
+        self._pull = pull
+        self.main: Started | None = None
+        self.log: OutputLog | None = None
+        self._owned: Owned | None = None
+        self._lines: tuple[str, ...] = ()
+        self._host: Host | None = None
+        self._commands: set[Started] = set()  # others that run in it
+        self._lock = allocate_lock()  # of who starts or closes it
+        self._closed = self._closing = self._is_parents = False
+        self._sent: dict[int, int] = {}  # signals, by `send_signal`, and how many were killed for memory before
+        self._timeout_s: float | None = None
+        self._allowance = None if options.output_bytes is None else Allowance(options.output_bytes)
+        self._watch: Watch | None = None
+        self._cpu_seen_ns = 0  # where no cgroup counts
+        self._cpu_ended_ns = 0  # of the commands that have ended
+        self._written_bytes: int | None = None
+        _owned_here.add(self)
+
+    def pull(self) -> None:
+        """Pull its image, where that has to be, so that `start` needn't."""
+        from minibox.engine.resources.registry import resolve_pulling
+        from minibox.image.store import ImageStore
+
+        resolve_pulling(ImageStore(self.root), self.options, None)
+        self._pull = lambda image, platform: None
+
+    def start(self, outside: tuple[int, int, int], *, logged: bool = False, socket: bool = False) -> Started:
+        """Claim it, and start it.
+
+        Args:
+            outside: descriptors of its standard input, output and error. Pipes are its own from now on; anything else
+                is copied from and to, and stays open until it has ended.
+            logged: its output goes to its log instead.
+            socket: its standard input is a socket, which it gets as it is.
+
+        Raises:
+            CommandNotFound, CommandNotExecutable: the command is at fault.
+            MiniboxError: anything else. In any case `close` follows.
+        """
+        with self._lock:
+            if self._closing:
+                raise MiniboxError("a container was closed before it was started")
+            return self._start(outside, logged, socket)
+
+    def _start(self, outside: tuple[int, int, int], logged: bool, socket: bool) -> Started:
+        launch = self._new_launch(self._pull)
+        launch.compile = plan_cache.prepare
+        owned = self._owned = Owned(launch)
+        owned.prepare(late=not logged)
+        if logged:
+            self.log = OutputLog(self.root, self.id)
+            outside = (outside[0], self.log.fds[0], self.log.fds[1])
+        owner, allowance = launch.owner, self._allowance
+        streams = Streams(interactive=True, tty=False, owner=owner, outside=outside, allowance=allowance, socket=socket)
+        try:
+            execution = owned.execute(streams.fds)
+            streams.begin()
+            owned.begun()
+        except BaseException:
+            streams.close()
+            raise
+        init = execution.init
+        assert init
+        group = execution.cgroup or cgroup.find(cgroup.detect(), f"minibox-{self.id}")
+        self._host = Host(self.id, init.pid, init.pidfd, launch.joinable(), group)
+        if self.log:
+            self.log.begun()
+        self.main = Started(execution, streams, self._weigh)
+        self._limit()
+        return self.main
+
+    @property
+    def _started(self) -> Owned:
+        """What `start` has made."""
+        assert self._owned
+        return self._owned
+
+    @property
+    def _launch(self) -> Launch:
+        return self._started.launch
+
+    @property
+    def id(self) -> str:
+        return self._launch.claim.id
+
+    @property
+    def name(self) -> str:
+        return self._launch.claim.name
+
+    @property
+    def directory(self) -> str:
+        """Its own, under ``root/containers``."""
+        return self._launch.claim.directory
+
+    def _limit(self) -> None:
+        """Begin to look after the limits that the kernel doesn't know."""
+        options, main = self.options, self.main
+        assert main
+        if self._allowance:
+            self._allowance.when_spent(partial(self._started.kill, OUTPUT))
+        if options.timeout_s or options.cpu_time_s:
+            from minibox.engine.process.time_limits import Watch
+
+            self._watch = Watch(
+                main.pidfd,
+                wall_s=options.timeout_s,
+                cpu_s=options.cpu_time_s,
+                cpu_used_ns=self._cpu_ns,
+                end=self._started.kill,
+            )
+
+    def _cpu_ns(self) -> int:
+        """What its processes have used of processors up to now; where no cgroup counts, those that are there."""
+        assert self.main and self._host
+        used = self._host.group.cpu_ns()
+        if used is None:
+            from minibox.linux.cgroup.usage_meter import descendants, processes
+
+            roots = [self.main.pid, *(each.pid for each in list(self._commands))]
+            pids = {pid for root in roots for pid in descendants(root)}
+            used = self._cpu_seen_ns = max(self._cpu_seen_ns, self._cpu_ended_ns + processes(pids).cpu_ns)
+        return used
+
+    def _weigh(self) -> None:
+        """It has ended: see what it has used, before that is gone."""
+        if self.log:
+            self.log.finish()
+            self._lines = last_lines(self.log.path, LINES_KEPT)
+        self._started.weigh(thoroughly=True, ended=True)
+        self._written_bytes = self._started.measured.disk_bytes
+        if self._written_bytes is None and self._launch.storage.driver in ("overlay", "erofs"):
+            self._written_bytes = self._launch.storage.snapshot_bytes(self.id)
+        if self._written_bytes is not None and self._allowance:
+            self._written_bytes += self._allowance.used_bytes
+
+    def execute(self, options: ExecOptions, outside: tuple[int, int, int]) -> Started:
+        """Run one more command in it; arguments as of `start`.
+
+        Raises:
+            ContainerNotRunning: it has ended.
+            CommandNotFound, CommandNotExecutable: the command is at fault.
+            MiniboxError: anything else.
+        """
+        what = "execute a command in"
+        self.check_running(what)
+        assert self._host
+        command = Exec(self._host, options)
+        streams = Streams(interactive=True, tty=False, owner=command.owner, outside=outside, allowance=self._allowance)
+        try:
+            execution = command.execute(streams.fds)
+            streams.begin()
+        except BaseException as error:
+            streams.close()
+            if isinstance(error, (MiniboxError, OSError)):
+                self.check_running(what)  # that it has ended meanwhile explains whatever went wrong
+            raise
+
+        def ended() -> None:
+            execution.close()
+            self._commands.discard(started)
+            self._cpu_ended_ns += started.own_cpu_ns
+
+        started = Started(execution, streams, ended)
+        self._commands.add(started)
+        return started
+
+    def check_running(self, what: str) -> None:
+        """
+        Args:
+            what: is going to be done, for the error.
+
+        Raises:
+            ContainerNotRunning: it has ended, was closed, or belongs to the process that this one was forked from.
+        """
+        self.check_open(what)
+        words = f"{what} sandbox {self.name}"
+        if not self.main:
+            raise ContainerNotRunning(f"{words}: it was not started")
+        if not self.is_running():
+            raise ContainerNotRunning(f"{words}: its main process has ended: {self.verdict().summary}")
+
+    def check_open(self, what: str) -> None:
+        """As `check_running`, of one that may have ended.
+
+        Raises:
+            ContainerNotRunning: it was closed, or belongs to the process that this one was forked from.
+        """
+        if self._closing:
+            why = "this process was forked from the one that it belongs to" if self._is_parents else "it was closed"
+            raise ContainerNotRunning(f"{what} sandbox {self.name}: {why}")
+
+    @property
+    def pid(self) -> int:
+        """Of its main process; -1 before it was started."""
+        return self.main.pid if self.main else -1
+
+    def is_running(self) -> bool:
+        """Has its main process been started, and not ended?"""
+        return self.main is not None and not self._closed and self.main.wait(0) is None
+
+    def last_lines(self, count: int) -> tuple[str, ...]:
+        """The last lines that its main process wrote; () where it has no log."""
+        if not self.log or not self.main or self.main.returncode is not None:
+            return self._lines[-count:]
+        return last_lines(self.log.path, count)
+
+    def logs(self) -> str:
+        """All that its log has.
+
+        Raises:
+            UsageError: it has none.
+            ContainerNotRunning: it was removed.
+        """
+        if self.log is None:
+            raise UsageError(f"sandbox {self.name} has no main process that could write a log")
+        if self._closed and not self._started.keep:
+            raise ContainerNotRunning(f"read the log of sandbox {self.name}: it was closed")
+        return text(self.log.path)
+
+    def address(self) -> str | None:
+        """Its IPv4 address on its network; None where it has none."""
+        return self._launch.address
+
+    def send_signal(self, signal: int) -> None:
+        """Send its main process a signal; when that has ended it is no error."""
+        assert self.main
+        self._sent[int(signal)] = self._host.group.oom_kills() if self._host else -1
+        self.main.send_signal(signal)
+
+    def timed_out(self, timeout_s: float) -> None:
+        """Kill it, since its time is over."""
+        self._timeout_s = timeout_s
+        self._started.kill(WALL_TIME)
+
+    def measured(self) -> Measured:
+        """What it has used up to now."""
+        if self.main and self.main.returncode is None and not self._closed:
+            self._started.weigh(thoroughly=True)
+        return self._started.measured
+
+    def usage(self) -> Usage:
+        """What it has used; all of it is known when its main process has ended."""
+        found, main = self.measured(), self.main
+        if not main:
+            return Usage(0.0)
+        cpu_s, memory_bytes = found.cpu_s, found.memory_peak_bytes
+        if cpu_s is None and main.returncode is not None:
+            cpu_s = max(self._cpu_seen_ns, self._cpu_ended_ns + main.own_cpu_ns) / NS_A_SECOND
+        if memory_bytes is None and main.returncode is not None:
+            memory_bytes = main.own_memory_bytes
+        peak = found.tally.peak if found.tally else None
+        return Usage(main.wall_s, cpu_s, memory_bytes, peak, self._written_bytes, *found.cpu_parts_s)
+
+    def verdict(self, log: tuple[str, ...] = ()) -> Verdict:
+        """How it ended, or that it runs.
+
+        Args:
+            log: what it wrote last, where the caller knows and it has no log.
+        """
+        assert self.main
+        code = self.main.returncode
+        if code is None and self.is_ours():
+            code = self.main.reap() if self._started.ended_for else self.main.wait(0)
+        log = log or self.last_lines(LINES_SHOWN)
+        facts = None if code is None else self._facts(code, self._started.measured, log, self.main)
+        found = judge_end(self.id, self.name, facts, self.usage())
+        if found.kind == SIGNAL and code is not None and -code in self._sent:
+            sender = "this program"
+            return replace(found, kind=KILLED, summary=f"{sender} sent it {found.signal}", sender=sender, hint="")
+        return found
+
+    def verdict_on(self, command: Started, before: Measured, log: tuple[str, ...] = ()) -> Verdict:
+        """How a command ended that `execute` has run.
+
+        Args:
+            before: `measured` when it began.
+            log: as of `verdict`.
+        """
+        assert command.returncode is not None
+        found = seen_to_its_end(self.measured().since(before), command.pid, command.wall_s, {})
+        facts = self._facts(command.returncode, found, log)
+        return judge_end(self.id, self.name, facts, self.usage_of(command))
+
+    def usage_of(self, command: Started) -> Usage:
+        """What a command used that `execute` has run, and that has ended."""
+        return Usage(command.wall_s, command.own_cpu_ns / NS_A_SECOND, command.own_memory_bytes)
+
+    def _facts(self, code: int, measured: Measured, log: tuple[str, ...], main: Started | None = None) -> Facts:
+        """``main``: it was that which ended, and not another command."""
+        options = {name: getattr(self.options, name) for name in OPTIONS}
+        if self._timeout_s is not None:
+            options["timeout_s"] = self._timeout_s
+        owned, relayed = self._started, main.relayed if main and self.options.init else 0
+        before = self._sent.get(relayed or -code, -1) if main else -1
+        return measured.facts(
+            code,
+            options,
+            relayed=relayed,
+            ended_for=owned.ended_for,
+            crowded=owned.crowded,
+            log=log,
+            oom_kills_before=before,
+        )
+
+    def freeze(self, snapshot_id: str = "") -> Held:
+        """A snapshot of what is on its root file system now; its processes are stopped meanwhile.
+
+        Args:
+            snapshot_id: as of `snapshots.freeze`.
+
+        Raises:
+            Unsupported: it has ended, and by a limit of its disk what it had written was in memory.
+            MiniboxError: it was closed, the disk is full, or a file can't be read.
+        """
+        from minibox.engine.container.snapshots import freeze
+        from minibox.engine.state.freezing import frozen
+
+        self.check_open("freeze")
+        assert self.main
+        launch = self._launch
+        config = {**launch.image.config, "config": launch.record()["Config"]}
+        image = replace(launch.image, config=config)
+        with frozen(self.root, self.id, launch.note):
+            return freeze(self.root, self.id, launch.storage.driver, image, snapshot_id)
+
+    def keep_files(self) -> None:
+        """Its files outlive it, for `minibox shell` and `minibox rm`."""
+        self._started.keep_files()
+
+    def close(self, later: Later | None = None) -> None:
+        """End it, and remove what it had.
+
+        Args:
+            later: takes the removal of its files; not where it has a name, which another may want at once.
+        """
+        self._closing = True
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                self._close(later)
+            finally:
+                self._closed = True
+                _owned_here.discard(self)
+
+    def _close(self, later: Later | None) -> None:
+        owned = self._owned
+        if not owned:
+            return
+        try:
+            if self.main:
+                self.main.send_signal(SIGKILL)
+                for each in list(self._commands):  # which it takes along: it has ended when they were waited for
+                    each.reap()
+                code = self.main.reap()
+                if self._watch:
+                    self._watch.wait()
+                owned.ended(code, code if code >= 0 else 128 - code, relayed=self.main.relayed)
+        finally:
+            try:
+                owned.close(None if self.options.name else later)
+            finally:
+                if self.log:
+                    self.log.finish()
+
+    def is_ours(self) -> bool:
+        """Has it an owner, and is that this process?"""
+        return not self._closed and not self._is_parents
+
+    def disown(self) -> None:
+        """In a child that a fork made: from now on this object does nothing."""
+        self._closed = self._closing = self._is_parents = True
+        self._lock = allocate_lock()  # which another thread may have held
+        if self._owned:
+            self._owned.disown()
+        if self.log:
+            self.log.disown()
+
+
+_owned_here: WeakSet[Embedded] = WeakSet()
+
+
+def _after_fork() -> None:
+    for each in list(_owned_here):
+        each.disown()
+    _owned_here.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

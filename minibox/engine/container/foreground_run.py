@@ -1,0 +1,167 @@
+"""A container that is a child of this process, and ends when this process does: from its claim to its end."""
+
+from __future__ import annotations
+
+from time import time
+
+from minibox.engine.container import removal
+from minibox.engine.container.launch import IdFile
+from minibox.engine.files import rootfs_setup
+from minibox.engine.process.usage import Measured, measure, seen_to_its_end
+from minibox.engine.state import containers
+from minibox.engine.verdict.end_kinds import WALL_TIME
+from minibox.errors import CommandNotExecutable, CommandNotFound
+from minibox.linux import launcher
+from minibox.record import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from minibox.engine.container.launch import Later, Launch, Trace
+    from minibox.engine.process.execution import Execution
+    from minibox.engine.spec.options import RunOptions
+
+SIGKILL = 9
+
+
+class Owned:
+    """One container. Whoever made it calls `close`, whatever happens.
+
+    Attributes:
+        keep: its files outlive it, for `commit` and `start`.
+        began: when, in seconds since the epoch.
+        measured: what it has used, when `weigh` was called last.
+        ended_for: the limit for which it was killed; see `cause.Facts`.
+    """
+
+    def __init__(self, launch: Launch, *, new: bool = True) -> None:
+        """``new``: it has no root file system yet."""
+        self.launch = launch
+        self._new = new
+        self._once = False
+        self.keep = not new
+        self.began = time()
+        self.measured = Measured()
+        self.ended_for = ""
+        self.crowded = False
+
+    def prepare(self, terminal: tuple[int, int] | None = None, *, late: bool = False) -> None:
+        """See `Launch.prepare`."""
+        self._once = self.launch.options.rm
+        try:
+            launcher.make_ready()  # meanwhile
+        except OSError:
+            pass  # `execute` says what it means
+        self.launch.prepare(terminal, new=self._new, once=self._once, late=late)
+
+    def execute(self, streams: tuple[int, int, int], on_trace: Trace | None = None) -> Execution:
+        """See `Launch.execute`: afterwards its command runs, and `begun` follows."""
+        launch, options = self.launch, self.launch.options
+        with IdFile(options.cidfile, launch.claim.id):
+            try:
+                execution = launch.execute(streams, on_trace)
+                # Before anybody sees what it writes.
+                launch.happened(*(("create", "start") if self._new else ("start",)))
+                self.keep = self.keep or not options.rm
+                return execution
+            except (CommandNotFound, CommandNotExecutable) as error:
+                self.keep = self.keep or not options.rm
+                if self.keep:
+                    failed = {"ExitCode": error.status, "Error": str(error), "Hint": error.hint}
+                    self._write_state(durable=True, Status="created", **failed)
+                if self._new and self.keep:
+                    launch.happened("create")
+                raise
+
+    def begun(self) -> None:
+        """It runs: say so to everybody."""
+        launch, execution = self.launch, self.launch.execution
+        assert execution and execution.init
+        init = execution.init
+        launch.claim.note_process(init.pid, launch.prepared.spec["process"]["args"], launch.joinable())
+        removal.collect_some(launch.root, launch.runroot)
+        if self.keep:
+            self._write_state(Status="running", Pid=init.pid)
+
+    def keep_files(self) -> None:
+        """From now on its files outlive it."""
+        execution = self.launch.execution
+        if not self.keep and execution and execution.init:
+            self.keep = True
+            options: RunOptions = replace(self.launch.options, rm=False)
+            self.launch.options = options  # whoever starts it again wants it back
+            self._write_state(Status="running", Pid=execution.init.pid)
+
+    def weigh(self, *, thoroughly: bool = False, ended: bool = False) -> None:
+        """Look at what it has used, while its cgroup is there; see `measure`.
+
+        Args:
+            ended: this is the last time.
+        """
+        if self.launch.execution:
+            thoroughly = thoroughly or bool(self.launch.options.pids_limit)
+            self.measured = measure(self.launch.execution, thoroughly=thoroughly)
+            init = self.launch.execution.init
+            if ended and init and self.measured.oom_kills:
+                options = {"init": self.launch.options.init}
+                self.measured = seen_to_its_end(self.measured, init.pid, time() - self.began, options)
+
+    @property
+    def oom_killed(self) -> bool:
+        """The kernel killed a process of it that ran out of memory."""
+        return self.measured.oom_kills > 0
+
+    def kill(self, limit: str) -> None:
+        """Kill it, since it has reached a limit: the first that is said counts."""
+        execution = self.launch.execution
+        if execution and execution.init:
+            if not self.ended_for:
+                from minibox.linux.cgroup.usage_meter import tally
+
+                self.crowded = execution.cgroup is not None and tally(execution.cgroup).crowded
+                self.ended_for = limit
+            execution.init.send_signal(SIGKILL)
+
+    def ended(self, code: int, status: int, *, relayed: int, forwarded: Sequence[int] = ()) -> None:
+        """Say how it ended; `weigh` came before.
+
+        Args:
+            code: of its first process, as `Child.wait`.
+            relayed: see `LaunchedChild.relayed`.
+            status: the exit status that goes on record.
+        """
+        launch = self.launch
+        launch.claim.note_ended(status)
+        if self.keep:
+            fields = {
+                **self.measured.record(),
+                "ExitCode": status,
+                "Signal": max(0, -code),
+                "Relayed": relayed,
+                "EndedFor": self.ended_for,
+                "Crowded": self.crowded,
+                "TimedOut": self.ended_for == WALL_TIME,
+                "Forwarded": list(forwarded),
+                "Finished": time(),
+            }
+            # It may have got another name meanwhile.
+            ended = {"Pid": 0, "Status": "exited"}
+            containers.change(launch.root, launch.claim.id, lambda found: {**found, **fields, **ended}, durable=True)
+        ends = ("oom", "die") if self.oom_killed else ("die",)
+        launch.happened(*ends, *(() if self.keep else ("destroy",)), exitCode=str(status))
+
+    def _write_state(self, *, durable: bool = False, **fields: object) -> None:
+        fresh = {**self.launch.record(), "Created": self.began, "Started": self.began, **fields}
+        containers.write(self.launch.root, fresh, durable=durable)
+
+    def disown(self) -> None:
+        """In a child that a fork made: it is the parent's, and this process must not look like an owner."""
+        self.launch.disown()
+
+    def close(self, later: Later | None = None) -> None:
+        """Remove what it had, or keep its files as they are; ``later`` as of `Launch.close`."""
+        if self.keep and self._once:
+            self.launch.end_processes()
+            rootfs_setup.make_lasting(self.launch.root, self.launch.claim.id)
+        self.launch.close(keep=self.keep, later=later)

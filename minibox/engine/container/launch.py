@@ -1,0 +1,406 @@
+"""A container from its claim to the moment its command runs; and the undoing of all that it was given."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.base.files import replace_file
+from minibox.engine.files import rootfs_setup
+from minibox.engine.host import id_map_support, ids
+from minibox.engine.process import steps
+from minibox.engine.process.execution import ExecFailed, Execution, Resources
+from minibox.engine.process.undo import AT_ONCE, MORE, encode, read_more, undo
+from minibox.engine.resources import container_network
+from minibox.engine.resources.volume_claims import provide
+from minibox.engine.spec.compile import FILES, Identity, IdentitySteps, prepare, wants_own_ids
+from minibox.engine.spec.healthcheck import check_of, healthcheck
+from minibox.engine.state import containers, events, names
+from minibox.errors import MiniboxError, StepError, UsageError, kernel_says
+from minibox.plan import parent
+from minibox.plan.namespaces import namespace_flags, on_host
+from minibox.plan.parent import undo_list
+from minibox.storage.snapshot import note_in_memory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from minibox.engine.process.execution import Spawn
+    from minibox.engine.spec.compile import Prepared
+    from minibox.engine.spec.mount_options import Volume
+    from minibox.engine.spec.options import RunOptions
+    from minibox.engine.state.claim import Claim
+    from minibox.image.layout.image import ResolvedImage
+    from minibox.image.store import ImageStore
+    from minibox.oci.runtime import Spec
+    from minibox.plan.operations import Op
+    from minibox.plan.start import Start
+    from minibox.storage.drivers import Snapshotter
+
+    Trace = Callable[[list[dict[str, Any]]], None]
+    Note = Callable[[str], None]
+    Later = Callable[[Callable[[], object]], None]
+
+
+class Launch:
+    """One start of a container.
+
+    Attributes:
+        health_check: how its health is checked; None for not at all.
+        prepared: what `prepare` has made.
+        compile: by what: `engine.spec.compile`, or `engine.spec.plan_cache` for who starts many.
+        execution: of its plan, once `execute` has been called.
+        is_interrupted: by an exception out of a signal handler, say: nobody knows what it has, but who collects by names.
+    """
+
+    prepared: Prepared
+    compile = staticmethod(prepare)
+
+    def __init__(
+        self,
+        options: RunOptions,
+        store: ImageStore,
+        storage: Snapshotter,
+        image: ResolvedImage,
+        claim: Claim,
+        runroot: str,
+        on_note: Note | None,
+    ) -> None:
+        """Prepare.
+
+        Raises:
+            ConfigError, UsageError: the image or the options say of its health check what can't be.
+        """
+        self.options, self.store, self.image, self.claim, self.runroot = options, store, image, claim, runroot
+        self.root, self.storage = store.root, storage
+        self._on_note, self.note = on_note, on_note or (lambda _: None)
+        self.health_check = check_of({"Healthcheck": healthcheck(options, image.config)})
+        self.execution: Execution | None = None
+        self.is_interrupted = False
+        self._missing: list[Callable[[], None]] = []
+        self._connection: container_network.Connection | None = None
+        self._held: list[Op] = []  # what was taken before there is a plan
+
+    def prepare(
+        self, terminal: tuple[int, int] | None, *, new: bool, once: bool = False, late: bool = False, socket: str = ""
+    ) -> None:
+        """Give it what it needs on disk, and compile its plan.
+
+        Args:
+            socket: the path at which its supervisor takes clients; "" for none.
+            terminal: rows and columns of its terminal; None for plain streams.
+            new: its root file system is made; else it is there from an earlier start.
+            once: it is never started again, so that nothing need reach the disk.
+            late: its files are made by `execute`, while the kernel makes its namespaces.
+        """
+        rootfs_setup.unpack(self.storage, self.store, self.image)
+        identity = self._identity(socket)
+        self._missing = [self._make_snapshot] if new else []
+        if self.options.disk_bytes:  # whose plan says how its own layer looks
+            self._make_missing()
+        self.prepared = self.compile(self.options, self.storage, self.image, identity, terminal, once=once)
+        self._missing.append(self._write_files)
+        if not late or self.prepared.volumes:
+            self._make_missing()
+            self._make_volumes()
+
+    def _make_snapshot(self) -> None:
+        rootfs_setup.prepare(self.storage, self.claim.id, self.image.chain_ids)
+        if self.options.disk_bytes:
+            note_in_memory(self.root, self.claim.id)
+
+    def _make_missing(self) -> None:
+        """What `prepare` has left for later."""
+        while self._missing:
+            self._missing.pop(0)()
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """The host's ids of the container's process."""
+        user, linux = self.prepared.spec["process"]["user"], self.prepared.spec["linux"]
+        return (
+            on_host(user["uid"], linux.get("uidMappings", ())),
+            on_host(user["gid"], linux.get("gidMappings", ())),
+        )
+
+    @property
+    def address(self) -> str | None:
+        """The container's IPv4 address on the first of its networks; None where it has none."""
+        return self._connection.address if self._connection else None
+
+    def execute(
+        self,
+        streams: tuple[int, int, int],
+        on_trace: Trace | None = None,
+        spawn: Spawn | None = None,
+    ) -> Execution:
+        """Execute the plan: afterwards the command runs.
+
+        Args:
+            streams: descriptors of its standard input, output and error.
+            spawn: makes its first process, where that isn't to end with this one.
+
+        Raises:
+            CommandNotFound, CommandNotExecutable: the command is at fault.
+            StepError: a step failed.
+        """
+        prepared = self.prepared
+        self.execution = execution = Execution(
+            prepared.plan,
+            Resources(
+                streams=streams,
+                container_id=self.claim.id,
+                root=self.root,
+                runroot=self.runroot,
+                group=prepared.group if prepared.group.directories else None,
+                spawn=spawn,
+                meanwhile=self._make_missing,
+            ),
+        )
+        self.claim.note_undo(encode(undo_list(prepared.plan.ops)))
+        try:
+            steps.run(execution)
+        except ExecFailed as error:
+            raise self._diagnose(error) from None
+        finally:
+            if on_trace:
+                from minibox.plan.explain import trace_rows
+
+                on_trace(trace_rows(execution.trace(), execution.failed))
+        if execution.disk_fd >= 0:
+            note_in_memory(self.root, self.claim.id, execution.disk_fd)
+        return execution
+
+    def joinable(self) -> dict[str, Any]:
+        """What another process of the container needs to be like its first; for `engine.container.exec`, as JSON has it."""
+        return joinable(self.prepared.spec, self.prepared.start)
+
+    def record(self) -> dict[str, Any]:
+        """What its state.json says of it besides how far it is; `state.write`."""
+        from minibox.engine.spec.options import given
+        from minibox.engine.spec.runtime_spec import labels
+        from minibox.engine.state.container_config import container_config, mounts_of
+
+        spec, image_config = self.prepared.spec, self.image.config
+        named = labels(self.options, image_config.get("config") or {})
+        anonymous = [volume.destination for volume in self.prepared.volumes if volume.anonymous]
+        return {
+            "Id": self.claim.id,
+            "Name": self.claim.name,
+            "Image": self.options.image,
+            "ImageDigest": self.image.digest,
+            "ImageId": self.image.config_digest,
+            "Driver": self.storage.driver,
+            "Command": spec["process"]["args"],
+            "Labels": spec.get("annotations", {}),
+            "Config": container_config(self.options, image_config, spec["process"]["env"], named, anonymous),
+            "ReadOnly": self.options.read_only,
+            "Mounts": mounts_of(spec["mounts"], self.claim.directory),
+            "Options": given(self.options),
+        }
+
+    def happened(self, *actions: str, **more: str) -> None:
+        """Write down events of it; see `events.note`."""
+        from minibox.engine.spec.runtime_spec import labels
+
+        attributes = labels(self.options, self.image.config.get("config") or {})
+        attributes |= {"image": self.options.image, "name": self.claim.name, **more}
+        events.note(self.runroot, events.CONTAINER, self.claim.id, attributes, *actions)
+
+    def release(self) -> None:
+        """What the container was given outlasts this process: somebody else looks after it now."""
+        if self.execution:
+            self.execution.release()
+            self.execution = None
+
+    def disown(self) -> None:
+        """In a child that a fork made: nothing is held for as long as that lives."""
+        self.claim.hand_over()
+        if self.execution:
+            self.execution.close_held()
+
+    def close(self, *, keep: bool, later: Later | None = None) -> None:
+        """End it, and take back what it was given; with ``keep`` its files stay for `commit` and `start`.
+
+        What fails to go doesn't keep the rest: its claim is then left for `removal.collect`.
+
+        Args:
+            later: takes the removal of its cgroup and its files, which then raises nothing here; its first process
+                has ended.
+        """
+        at_once = undo(step for step in self._undo_list() if step.name in AT_ONCE) if later else None
+
+        def finish() -> None:
+            undone = self._undo()
+            removed = _tried(lambda: self._remove_files(keep))
+            failure = at_once or undone or removed
+            self.claim.release(finished=failure is None and not self.is_interrupted)
+            if failure:
+                raise failure
+
+        if later and not at_once:
+            later(finish)
+        else:
+            finish()
+
+    # ---- before ---------------------------------------------------------------------------------
+
+    def _identity(self, socket: str) -> Identity:
+        euid = os.geteuid()
+        mappings, refused = None, list[str]()
+
+        def refusal() -> str:
+            refused[:] = [id_map_support.refusal(self.root, self.storage.driver)]
+            return refused[0]
+
+        if wants_own_ids(self.options, euid, refusal):
+            mappings = ids.own_ids() if euid else ids.lease_range(self.root, self.claim.id)
+            if mappings.lease:
+                self._held.append(parent.hold_ids(mappings.lease, self.claim.id))
+        elif refused:
+            self._warn(
+                f"no user namespace, root inside is root outside: {refused[0]} in {self.root}; see minibox doctor"
+            )
+        network = container_network.choose(self.options, euid, self.root, self.claim.directory)
+        wanted, discarded = container_network.ports_to_publish(self.options, self.image.config, network)
+        for note in (ids.note(mappings) if mappings and euid else "", network.note, discarded):
+            if note:
+                self.note(note)
+        self._connection = connection = container_network.Connection(network, self.runroot, self.claim.id, wanted)
+        self._held += connection.held
+        own = IdentitySteps(
+            tuple(self._held),
+            (*connection.reserved, *((parent.listen(socket),) if socket else ())),
+            tuple(connection.wiring),
+            tuple(connection.published(self.claim.directory)),
+        )
+        return Identity(self.claim.id, self.claim.directory, mappings, network.mode, own)
+
+    def _warn(self, text: str) -> None:
+        """Say that it is shut in less than by default."""
+        if self._on_note:
+            self._on_note(text)
+        else:
+            from warnings import warn
+
+            from minibox.errors import IsolationWarning
+
+            warn(text, IsolationWarning, stacklevel=2)
+
+    def _write_files(self) -> None:
+        """/etc/hosts, /etc/hostname and /etc/resolv.conf of this container."""
+        assert self._connection
+        texts = self._connection.texts(self.prepared.spec["hostname"], self.options)
+        for path, file in FILES.items():
+            place = f"{self.claim.directory}/{file}"
+            try:
+                replace_file(place, texts[path].encode(), mode=0o644)  # not what an earlier start has left of it
+            except OSError as error:
+                raise MiniboxError(f"write {place}: {kernel_says(error)}") from error
+        names = (self.claim.name, self.options.hostname, self.claim.id[:12])
+        self._connection.announce(f"{self.claim.directory}/{FILES['/etc/hosts']}", names)
+
+    def _make_volumes(self) -> None:
+        """Those that aren't there yet, with the image's content."""
+        if self.prepared.volumes:
+            provide(self.prepared.volumes, self.root, self.claim.id, self._make_volume)
+
+    def _make_volume(self, volume: Volume) -> None:
+        from functools import partial
+
+        from minibox.engine.files.volume_content import make_volume, opened
+        from minibox.engine.host.user_namespace import run_inside
+
+        with opened(self.storage, self.storage.describe(self.claim.id, self.image.chain_ids)) as directories:
+            layers = directories if volume.copy else ()
+            new = not os.path.isdir(volume.path)
+            run_inside(partial(make_volume, volume.path, layers, volume.destination, durable=not volume.anonymous))
+            if new and not volume.anonymous:
+                events.note_volume(self.runroot, volume.name, "create")
+
+    def _diagnose(self, error: ExecFailed) -> MiniboxError:
+        from minibox.engine.process.diagnosis import diagnose
+
+        process = self.prepared.spec["process"]
+        paths = self.prepared.plan.ops[-1].args[0]
+        assert isinstance(paths, tuple)
+        return diagnose(error.errno, process["args"][0], paths, error.root_fd, process["cwd"])
+
+    # ---- after ----------------------------------------------------------------------------------
+
+    def end_processes(self) -> None:
+        """End what runs in it yet. Twice is fine."""
+        if self.execution:
+            self.execution.close()
+
+    def _undo_list(self) -> tuple[Op, ...]:
+        return undo_list(self.prepared.plan.ops if self.execution else self._held)
+
+    def _undo(self) -> Exception | None:
+        """End what runs in it yet, and undo its start; the first failure."""
+        if not self.execution or not self.execution.done:
+            return undo(undo_list(self._held))
+        failure = steps.unwind(self.execution)
+        more = read_more(self.claim.directory) if os.path.exists(f"{self.claim.directory}/{MORE}") else ()
+        return failure or undo(more)
+
+    def _remove_files(self, keep: bool) -> None:
+        if not keep:
+            named = self.options.name or containers.is_written(self.root, self.claim.id)  # it may have been renamed
+            rootfs_setup.remove(self.root, self.claim.id, self.storage)
+            if named:
+                names.drop(self.root, self.claim.id, "")
+
+
+def _tried(*steps: Callable[[], object]) -> Exception | None:
+    """Take all the steps, whichever fails; the first failure."""
+    failure: Exception | None = None
+    for step in steps:
+        try:
+            step()
+        except (MiniboxError, OSError) as error:
+            failure = failure or error
+    return failure
+
+
+def joinable(spec: Spec, start: Start) -> dict[str, Any]:
+    """See `Launch.joinable`; `engine.container.exec.Joinable` reads it."""
+    process = {key: value for key, value in spec["process"].items() if key != "args"}
+    return {
+        "Process": process,
+        "Namespaces": namespace_flags(spec),
+        "Seccomp": start.seccomp.hex(),
+        "SeccompFlags": start.seccomp_flags,
+        "DeniesKeys": start.denies_keys,
+        "SetGroups": start.setgroups,
+    }
+
+
+class IdFile:
+    """The file of ``--cidfile``: there has never been a container of that id when it couldn't be started."""
+
+    def __init__(self, path: str, container_id: str) -> None:
+        """Write it.
+
+        Raises:
+            UsageError: it is there, or can't be written.
+        """
+        self.path = path
+        if not path:
+            return
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            raise UsageError(f"container ID file {path} exists", "remove it, or choose another name") from None
+        except OSError as error:
+            raise UsageError(f"write container ID file {path}: {kernel_says(error)}") from error
+        os.write(fd, container_id.encode())
+        os.close(fd)
+
+    def __enter__(self) -> IdFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self.path and isinstance(error, StepError):
+            os.unlink(self.path)

@@ -1,0 +1,405 @@
+"""What is done to a container that runs: stop, kill, pause, wait; and its name."""
+
+from __future__ import annotations
+
+import os
+from errno import EDQUOT, ENOSPC
+from select import POLLIN, poll
+from time import monotonic, sleep
+
+from minibox.base import damage
+from minibox.base.codec import FileKind
+from minibox.engine.container import removal
+from minibox.engine.state import claim, containers, events, names
+from minibox.engine.state.freezing import Turn
+from minibox.engine.state.sent_signals import KILL, STOP, note_signal
+from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, TimedOut, Unreadable, UsageError
+from minibox.linux import cgroup
+from minibox.linux.process import open_pidfd, send_signal
+from minibox.plan import parent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from minibox.base.operation import Op
+    from minibox.engine.state.live_file import Live
+
+SIGTERM, SIGKILL = 15, 9
+LETTING_GO_S = 20.0  # until an owner has tidied up behind a container that has ended
+POLL_S = 0.005
+STOP_TIMEOUT_S = 10
+STOPPED, RESTARTED = "stop", "restart"  # what a stop mark says
+STOP_MARK = FileKind(
+    "stopped",
+    {"Then": lambda value: value in (STOPPED, RESTARTED)},
+    before=lambda data: {"Then": data.decode().strip() or STOPPED},
+    indented=False,
+    empty={"Then": STOPPED},
+)
+
+
+class Process:
+    """The first process of a container that runs, held by a pidfd: its pid can't come to mean another."""
+
+    def __init__(self, root: str, name_or_id: str, what: str) -> None:
+        """Find it.
+
+        Args:
+            what: is going to be done, for the error.
+
+        Raises:
+            ContainerNotFound: there is no such container.
+            ContainerNotRunning: it has no process.
+        """
+        self.id: str = containers.find_id(root, name_or_id)
+        self.root, self.pidfd = root, -1
+        live = containers.owner(root, self.id)
+        if live and live.pid > 0:
+            self.pidfd = claim.open_process(live)
+            live = containers.owner(root, self.id)  # the pid was its own for as long as its owner held the lock
+        if self.pidfd < 0 or not live or live.pid <= 0 or self.has_ended():
+            self.close()
+            raise ContainerNotRunning(
+                f"{what} container {name_or_id}: it is not running", f"minibox start {name_or_id}"
+            )
+        self.live: Live = live
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    @property
+    def group(self) -> cgroup.Cgroup:
+        """Its cgroup."""
+        return cgroup.find(cgroup.detect(), f"minibox-{self.id}")
+
+    def has_ended(self) -> bool:
+        """Has it ended since?"""
+        return self.wait(0)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it has ended; False when it has not after ``timeout_s``."""
+        waiting = poll()
+        waiting.register(self.pidfd, POLLIN)
+        return bool(waiting.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
+
+    def wait_killed(self) -> None:
+        """Wait for its end after SIGKILL, which comes when all of its pid namespace have ended and were waited for.
+
+        Raises:
+            MiniboxError: that takes too long.
+        """
+        if not self.wait(LETTING_GO_S):
+            raise MiniboxError(
+                f"kill container {self.id[:12]}: its first process doesn't end",
+                "a process of it hangs in the kernel (see /proc/PID/stack), or is a zombie whose parent doesn't wait for it",
+            )
+
+
+def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, runroot: str, wait: bool = True) -> str:
+    """Send a signal to a container's first process; its id.
+
+    Args:
+        wait: behind SIGKILL, until its state says that it has ended.
+
+    Raises:
+        ContainerNotFound, ContainerNotRunning
+    """
+    with Process(root, name_or_id, "kill") as process:
+        found = containers.read(root, process.id)
+        if signal_number in (SIGKILL, _stop_signal(found)):
+            mark_stopped(root, process.id)
+        events.note_container(runroot, found, "kill", signal=str(signal_number))
+        note_signal(root, process.id, signal_number, KILL, process.group.oom_kills())
+        send_signal(process.pidfd, signal_number)
+        if signal_number == SIGKILL:
+            process.group.thaw()  # on cgroup v1 the frozen don't die
+            if wait:
+                process.wait_killed()
+    if signal_number == SIGKILL and wait:
+        watch = claim.Watch(root, process.id)
+        wait_for_owner(watch)
+        watch.close()
+    return process.id
+
+
+def wait_for_owner(watch: claim.Watch) -> None:
+    """Until it has tidied up behind a container that has ended, or is as good as hung."""
+    deadline = monotonic() + LETTING_GO_S
+    while watch.is_owned() and monotonic() < deadline:
+        sleep(POLL_S)
+
+
+def stop(
+    name_or_id: str,
+    *,
+    root: str,
+    runroot: str,
+    timeout_s: float | None = None,
+    signal_number: int = 0,
+    mark: str = STOPPED,
+) -> str:
+    """Ask a container to end by its stop signal, and kill it when it doesn't; its id. One that has ended is fine.
+
+    Args:
+        timeout_s: before it is killed; -1: never; None: as the container was made with.
+        signal_number: 0: as the container was made with.
+        mark: for its supervisor; see `mark_stopped`.
+
+    Raises:
+        ContainerNotFound: there is no such container.
+        MiniboxError: processes of it hang in the kernel.
+    """
+    container_id = containers.find_id(root, name_or_id)
+    found: dict[str, Any] | None = None
+    deadline = monotonic() + LETTING_GO_S
+    # Again when it was about to be started: by its restart policy, or by another command.
+    while claim.is_live(root, container_id):
+        mark_stopped(root, container_id, mark)
+        try:
+            with Process(root, container_id, "stop") as process:
+                found = _end(process, runroot, timeout_s, signal_number)
+            deadline = monotonic() + LETTING_GO_S
+        except ContainerNotFound:
+            break  # it was run with --rm
+        except ContainerNotRunning:
+            _wake_supervisor(root, container_id)
+        if monotonic() > deadline:
+            raise MiniboxError(f"container {name_or_id} has ended and its owner still holds it")
+        sleep(POLL_S)
+    removal.collect_one(root, runroot, container_id)
+    if found:
+        events.note_container(runroot, found, "stop")
+    return container_id
+
+
+def stop_steps(process: Process, found: dict[str, Any], timeout_s: float | None, signal_number: int) -> tuple[Op, ...]:
+    """The steps of a stop, before what undoes its start; arguments as of `stop`."""
+    if timeout_s is None:
+        timeout_s = float(found.get("Options", {}).get("stop_timeout_s", STOP_TIMEOUT_S))
+    words = None if timeout_s < 0 else f"{timeout_s:g}"
+    return parent.stop(process.live.pid, process.group.labels, signal_number or _stop_signal(found), words)
+
+
+def _end(process: Process, runroot: str, timeout_s: float | None, signal_number: int) -> dict[str, Any]:
+    """By the stop signal, or else SIGKILL; its state before."""
+    found = containers.read(process.root, process.id)
+    for step in stop_steps(process, found, timeout_s, signal_number):
+        if STOP_STEPS[step.name](process, runroot, found, *step.args):
+            break
+    return found
+
+
+def _thaw(process: Process, _runroot: str, _found: dict[str, Any], _cgroups: tuple[str, ...]) -> None:
+    process.group.thaw()
+
+
+def _signal(process: Process, runroot: str, found: dict[str, Any], _pid: int, number: int) -> None:
+    note_signal(process.root, process.id, number, STOP, process.group.oom_kills())
+    events.note_container(runroot, found, "kill", signal=str(number))
+    send_signal(process.pidfd, number)
+
+
+def _await(process: Process, _runroot: str, _found: dict[str, Any], _pid: int, timeout_s: str | None) -> bool:
+    return process.wait(None if timeout_s is None else float(timeout_s))
+
+
+def _kill(process: Process, runroot: str, found: dict[str, Any], pid: int, _cgroups: tuple[str, ...]) -> None:
+    _signal(process, runroot, found, pid, SIGKILL)
+    process.group.kill()
+    process.wait_killed()
+
+
+#: What executes each; one that says yes was the last.
+STOP_STEPS: dict[str, Callable[..., bool | None]] = {
+    "thaw_cgroup": _thaw, "signal_first": _signal, "await_end": _await, "kill_first": _kill,
+}  # fmt: skip
+
+
+def _stop_signal(found: dict[str, Any]) -> int:
+    from minibox.linux.signals import signal_number
+
+    word = (found.get("Config") or {}).get("StopSignal")
+    return signal_number(word) if word else SIGTERM
+
+
+def stop_path(root: str, container_id: str) -> str:
+    """There when the user has stopped it: then no policy restarts it, until it is started by hand."""
+    return f"{root}/containers/{container_id}/stopped"
+
+
+def mark_stopped(root: str, container_id: str, mark: str = STOPPED) -> None:
+    """From now on no policy restarts it.
+
+    Args:
+        mark: `RESTARTED`: ``--rm`` doesn't remove it either, since it is going to be started again.
+    """
+    path = stop_path(root, container_id)
+    try:
+        STOP_MARK.write(path, {"Then": mark}, durable=mark == STOPPED)
+    except FileNotFoundError:
+        pass  # it is being removed
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT) or mark != STOPPED:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))  # that it is there says it, too
+
+
+def stop_mark(root: str, container_id: str) -> str | None:
+    """What `mark_stopped` has written; None for nothing."""
+    try:
+        return str(STOP_MARK.read(stop_path(root, container_id))["Then"])
+    except OSError:
+        return None
+    except Unreadable as error:
+        damage.tell(error)
+        return STOPPED
+
+
+def _wake_supervisor(root: str, container_id: str) -> None:
+    """One that waits to restart its container finds that it needn't."""
+    live = containers.owner(root, container_id)
+    if live and live.supervisor > 0 and live.pid < 0:
+        pidfd = open_pidfd(live.supervisor)
+        if pidfd >= 0:
+            again = containers.owner(root, container_id)
+            if again and (again.supervisor, again.pid) == (live.supervisor, live.pid):
+                send_signal(pidfd, SIGTERM)
+            os.close(pidfd)
+
+
+def pause(name_or_id: str, *, root: str, runroot: str) -> str:
+    """Freeze all processes of a container; its id.
+
+    Raises:
+        ContainerNotFound, ContainerNotRunning
+        MiniboxError: it is paused already, or there is no freezer.
+    """
+    with Process(root, name_or_id, "pause") as process, Turn(root, process.id) as turn:
+        if process.group.is_frozen():
+            raise MiniboxError(f"container {name_or_id} is already paused", f"minibox unpause {name_or_id}")
+        try:
+            turn.freeze()
+        except BaseException as error:
+            turn.thaw()
+            if isinstance(error, OSError) and process.has_ended():
+                raise ContainerNotRunning(f"pause container {name_or_id}: it has just ended") from None
+            raise
+        _note_status(process, "paused")
+        turn.keep()
+        events.note_container(runroot, containers.read(root, process.id), "pause")
+        return process.id
+
+
+def unpause(name_or_id: str, *, root: str, runroot: str) -> str:
+    """Let a container go on; its id.
+
+    Raises:
+        ContainerNotFound, ContainerNotRunning
+        MiniboxError: it is not paused.
+    """
+    with Process(root, name_or_id, "unpause") as process, Turn(root, process.id) as turn:
+        if not process.group.is_frozen() and containers.read(root, process.id)["Status"] != "paused":
+            raise MiniboxError(f"container {name_or_id} is not paused")
+        turn.thaw()
+        _note_status(process, "running")
+        events.note_container(runroot, containers.read(root, process.id), "unpause")
+        return process.id
+
+
+def _note_status(process: Process, status: str) -> None:
+    """Unless it has ended: then its owner says how, or has done so."""
+
+    def changed(found: dict[str, Any]) -> dict[str, Any] | None:
+        return None if process.has_ended() else {**found, "Status": status}
+
+    containers.change(process.root, process.id, changed)
+
+
+def wait(name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = None) -> int:
+    """Wait until a container has ended; its exit status. One that is removed meanwhile was killed.
+
+    Raises:
+        ContainerNotFound: there is no such container.
+        TimedOut: it has not ended after ``timeout_s``.
+    """
+    removal.collect(root, runroot)
+    container_id = containers.find_id(root, name_or_id)
+    deadline = None if timeout_s is None else monotonic() + timeout_s
+    watch = claim.Watch(root, container_id)
+    try:
+        waited = watch.is_owned()
+        while watch.is_owned():
+            try:
+                with Process(root, container_id, "wait for") as process:
+                    process.wait(None if deadline is None else deadline - monotonic())
+            except (ContainerNotRunning, ContainerNotFound):
+                pass  # its owner tidies up
+            if deadline is not None and monotonic() >= deadline:
+                raise TimedOut(f"container {name_or_id} has not ended yet")
+            sleep(POLL_S)
+        removal.collect_one(root, runroot, container_id)
+        status = watch.status()
+        if status < 0 and containers.is_written(root, container_id):
+            found = containers.read(root, container_id)
+            if found["Status"] == "damaged":
+                raise MiniboxError(f"wait for container {name_or_id}: {found['Error']}", f"minibox rm {name_or_id}")
+            status = int(found.get("ExitCode") or 0)
+        return status if status >= 0 else 128 + SIGKILL if waited else 0
+    finally:
+        watch.close()
+
+
+def rename(name_or_id: str, new_name: str, *, root: str, runroot: str) -> None:
+    """Give a container another name.
+
+    Raises:
+        ContainerNotFound: there is no such container.
+        NameTaken, UsageError: of ``new_name``.
+    """
+    container_id = containers.find_id(root, name_or_id)
+    _wait_until_begun(root, container_id)
+    found = containers.read(root, container_id)
+    old_name: str = found["Name"]
+    if old_name == new_name:
+        raise UsageError(f"container {name_or_id} has the name {new_name!r} already")
+
+    def changed(now: dict[str, Any]) -> dict[str, Any]:
+        nonlocal old_name
+        old_name = now["Name"]  # which another command may just have given it
+        return {**now, "Name": new_name}
+
+    names.take(root, new_name, container_id, lambda other: claim.is_live(root, other))
+    try:
+        containers.change(root, container_id, changed, durable=True)  # of --rm in the foreground: its first state.json
+    except BaseException:
+        names.drop(root, container_id, new_name)
+        raise
+    if old_name != new_name:
+        names.drop(root, container_id, old_name)
+    events.note_container(runroot, {**found, "Name": new_name}, "rename", oldName=f"/{old_name}")
+
+
+def _wait_until_begun(root: str, container_id: str) -> None:
+    """Until its state is written for the first time, with the name that it was made with.
+
+    Raises:
+        MiniboxError: that takes too long.
+    """
+    deadline = monotonic() + LETTING_GO_S
+    while not containers.is_written(root, container_id):
+        live = containers.owner(root, container_id)
+        if live is None or (live.pid > 0 and live.remove and not live.supervisor):  # whose state never is
+            return
+        if monotonic() > deadline:
+            raise MiniboxError(f"container {container_id[:12]} is being made by another command")
+        sleep(POLL_S)

@@ -1,0 +1,336 @@
+"""Reading the log of a detached container, which its supervisor writes and rotates.
+
+The log is ``path``, ``path.1`` and so on, the higher the older, one JSON object a line as Docker's
+json-file driver writes it: ``{"log": "text\\n", "stream": "stdout", "time": "...Z"}``. Times have all
+the same form, nanoseconds in UTC, so that they compare as strings.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC
+from fcntl import LOCK_SH, flock
+from json import loads
+from time import sleep
+
+from minibox.base import damage
+from minibox.base.codec import damage_of
+from minibox.base.files import open_to_read
+from minibox.durations import parse_duration_ns
+from minibox.engine.container import removal
+from minibox.engine.container.background import log_path
+from minibox.engine.state import claim, containers
+from minibox.engine.state.log_time import log_time
+from minibox.errors import MiniboxError, UsageError
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
+BLOCK = 1 << 16
+YEAR_10000_S = 253402300800
+POLL_S = 0.1
+MISSED = (
+    "lines are missing here: the log was rotated faster than they were read (--log-opt max-size and max-file keep more)"
+)
+_MISSED = b'{"missed":true}\n'  # as native/supervisor_log.c ends a file whose successor was removed unseen
+
+
+@record
+class LogEntry:
+    """What the container wrote: a line, or a part of a very long one.
+
+    Attributes:
+        stream: ``stdout`` or ``stderr``.
+        text: with its newline, if it has one.
+        time: RFC 3339, UTC, in nanoseconds.
+    """
+
+    stream: str
+    text: str
+    time: str
+
+
+def log_bound(text: str, now_s: float) -> str:
+    """A time that a user wrote, as the log has it; "" for "".
+
+    Args:
+        text: a duration ago (``1h30m``), seconds since the epoch (``1700000000.5``), or a date of RFC 3339, whose
+            zone, time or seconds may be left out: then it is the machine's, and what is left out is 0.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    from datetime import datetime
+
+    if not text:
+        return ""
+    try:
+        return log_time(now_s - parse_duration_ns(text.removeprefix("-")) / 1e9)
+    except ValueError:
+        pass
+    whole, _, fraction = text.partition(".")
+    is_number = whole.isascii() and whole.isdecimal() and len(whole) != 8 and (not fraction or fraction.isdecimal())
+    if is_number and len(whole) <= len(str(YEAR_10000_S)) and int(whole) < YEAR_10000_S:
+        return log_time(int(whole))[: -len("000000000Z")] + fraction[:9].ljust(9, "0") + "Z"
+    try:
+        date, point, fraction = text.partition(".")
+        digits = fraction[: len(fraction) - len(fraction.lstrip("0123456789"))]
+        moment = datetime.fromisoformat(date + fraction[len(digits) :]).astimezone(UTC)
+        if point and not digits:
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise UsageError(f"invalid time {text!r}", "10m, 2026-01-02T15:04:05Z, or Unix seconds") from None
+    return moment.isoformat()[: len("2026-01-02T15:04:05")] + "." + digits[:9].ljust(9, "0") + "Z"
+
+
+def tail_count(text: str) -> int | None:
+    """How many lines ``--tail`` means; None for all, as anything negative does in Docker.
+
+    Raises:
+        UsageError: it is no number.
+    """
+    if text == "all" or (text[:1] == "-" and text[1:].isdecimal()):
+        return None
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    raise UsageError(f"invalid number of lines {text!r}", "a number, or all")
+
+
+def container_log(
+    root: str,
+    runroot: str,
+    name_or_id: str,
+    *,
+    follow: bool,
+    tail: int | None,
+    since: str,
+    until: str,
+    on_note: Callable[[str], None],
+) -> Iterator[LogEntry]:
+    """What a container has written; arguments as of `read_log`.
+
+    Args:
+        follow: go on until it has ended, and is not going to be started anew.
+        on_note: called with why there is nothing, where that is no error, or that something is missing.
+
+    Raises:
+        ContainerNotFound
+        MiniboxError: it keeps no log.
+    """
+    removal.collect(root, runroot)
+    found = containers.find(root, name_or_id)
+    container_id, options = found["Id"], found.get("Options", {})
+    path = log_path(root, container_id)
+    if options.get("log_driver") == "none":
+        raise MiniboxError(f"container {name_or_id} was run with --log-driver none: nobody has kept what it wrote")
+    live = claim.owned(root, container_id)
+    if not os.path.exists(path) and not (live and live.pid <= 0):
+        if found["Status"] == "created":
+            on_note(f"container {name_or_id} was never started")
+            return
+        if found.get("Supervised"):
+            raise MiniboxError(
+                f"container {name_or_id} has no log any more: it was removed", "its next start begins one"
+            )
+        raise MiniboxError(
+            f"container {name_or_id} was run in the foreground: what it wrote went there, and is in no log",
+            "run it with -d, or with --log-driver json-file",
+        )
+    watch = claim.Watch(root, container_id)
+    try:
+        yield from read_log(
+            path,
+            tail=tail,
+            since=since,
+            until=until,
+            writes=watch.is_owned if follow else None,
+            on_missed=lambda: on_note(MISSED),
+        )
+    finally:
+        watch.close()
+
+
+def read_log(
+    path: str,
+    *,
+    tail: int | None = None,
+    since: str = "",
+    until: str = "",
+    writes: Callable[[], bool] | None = None,
+    on_missed: Callable[[], None] = lambda: None,
+) -> Iterator[LogEntry]:
+    """The entries of a log, oldest first; none when there is no log.
+
+    Args:
+        tail: only so many, from the end.
+        since, until: only those between these times, as of `log_time`; "" for no bound.
+        writes: says whether the container may still write: then wait for more, across rotations. The log is
+            read once more after it has said no, so that nothing is lost.
+
+    Raises:
+        OSError: the log can't be read.
+    """
+    files = _open_all(path, locked=writes is not None)
+    try:
+        if tail is not None:
+            _seek_to_tail(files, tail)
+        for line in _lines(path, files, writes):
+            if line == _MISSED:
+                on_missed()
+                continue
+            entry = _entry(line)
+            if entry is None or entry.time < since:
+                continue
+            if until and entry.time > until:
+                return
+            yield entry
+    finally:
+        for file in files:
+            file.close()
+
+
+class LogReader:
+    """A log that is read further each time that it is asked for more, across rotations."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._files: list[BinaryIO] = []
+
+    def pieces(self, size: int) -> Iterator[str]:
+        """What was added since, in pieces of about ``size`` characters: it may be more than there is memory.
+
+        Raises:
+            OSError: the log can't be read.
+        """
+        piece, held = [], 0
+        for line in _lines(self._path, self._files, lambda: False):
+            if entry := _entry(line):
+                piece.append(entry.text)
+                held += len(entry.text)
+            if held >= size:
+                yield "".join(piece)
+                piece, held = [], 0
+        if piece:
+            yield "".join(piece)
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+        self._files.clear()
+
+
+def _entry(line: bytes) -> LogEntry | None:
+    """None for half a line, which a full disk or a crash leaves."""
+    try:
+        found = loads(line)
+        values = found["stream"], found["log"], found["time"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return LogEntry(*values) if all(isinstance(value, str) for value in values) else None
+
+
+def _open_all(path: str, *, locked: bool = True) -> list[BinaryIO]:
+    """The files of a log, oldest first; each once, though it may be rotated meanwhile.
+
+    The newest is opened first: what is renamed meanwhile becomes older, and is then seen twice rather than never.
+
+    Args:
+        locked: the writer waits a while before he removes one that follows on these (``native/supervisor_log.c``).
+    """
+    found: dict[tuple[int, int], BinaryIO] = {}
+    number = 0
+    while True:
+        try:
+            file = open(open_to_read(f"{path}.{number}" if number else path), "rb")
+        except OSError as error:
+            if wrong := damage_of(error, error.filename):
+                damage.tell(wrong)
+            elif not isinstance(error, FileNotFoundError):
+                raise
+            # Between the renames of a rotation there is no newest for a moment.
+            if number:
+                break
+        else:
+            status = os.fstat(file.fileno())
+            if (status.st_dev, status.st_ino) in found:
+                file.close()
+            else:
+                if locked:
+                    flock(file.fileno(), LOCK_SH)
+                found[status.st_dev, status.st_ino] = file
+        number += 1
+    return list(reversed(found.values()))
+
+
+def _seek_to_tail(files: list[BinaryIO], count: int) -> None:
+    """Position the files so that what is left to read are the last ``count`` lines."""
+    for index in range(len(files) - 1, -1, -1):
+        file = files[index]
+        position = end = file.seek(0, os.SEEK_END)
+        while position > 0 and count > 0:
+            start = max(0, position - BLOCK)
+            file.seek(start)
+            block = file.read(position - start)
+            if position == end and block.endswith(b"\n"):
+                block = block[:-1]  # the end of the last line begins no other
+            newlines = block.count(b"\n")
+            if newlines >= count:
+                for _ in range(count):
+                    block = block[: block.rindex(b"\n")]
+                position, count = start + len(block) + 1, 0
+                break
+            count -= newlines
+            position = start
+        else:
+            if position == 0 and end and count > 0:
+                count -= 1  # the first line of the file has no newline before it
+        file.seek(position if end else 0)
+        if count == 0:
+            for older in files[:index]:
+                older.seek(0, os.SEEK_END)
+            return
+
+
+def _lines(path: str, files: list[BinaryIO], writes: Callable[[], bool] | None) -> Iterator[bytes]:
+    """Whole lines of the files, and of those that follow them while the container writes."""
+    while True:
+        goes_on = writes is not None and writes()
+        if not files:
+            files += _open_all(path)
+        if files:
+            yield from _whole_lines(files[0])
+            newer = [] if len(files) > 1 or writes is None else _newer(path, files[0])
+            if newer:
+                yield from _whole_lines(files[0])  # it was written to until it was rotated
+                files += newer
+            if len(files) > 1:
+                files.pop(0).close()
+                continue
+        if not goes_on:
+            return
+        sleep(POLL_S)
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Up to the end, or to a line that is being written."""
+    for line in iter(file.readline, b""):
+        if not line.endswith(b"\n"):
+            file.seek(-len(line), os.SEEK_CUR)
+            return
+        yield line
+
+
+def _newer(path: str, file: BinaryIO) -> list[BinaryIO]:
+    """The files of the log that are newer than ``file``, opened, oldest first."""
+    known = os.fstat(file.fileno())
+    found = _open_all(path)
+    for index, other in enumerate(found):
+        status = os.fstat(other.fileno())
+        if (status.st_dev, status.st_ino) == (known.st_dev, known.st_ino):
+            for older in found[: index + 1]:
+                older.close()
+            return found[index + 1 :]
+    return found

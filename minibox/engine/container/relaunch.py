@@ -1,0 +1,56 @@
+"""The next start of a container that has ended: with the options, the image and the files that it had."""
+
+from __future__ import annotations
+
+from minibox.engine.container.launch import Launch
+from minibox.engine.files import rootfs_setup
+from minibox.engine.spec.options import from_given
+from minibox.engine.state import containers
+from minibox.errors import ConfigError, ImageNotFound
+from minibox.image.store import ImageStore
+from minibox.record import replace
+from minibox.storage.snapshot import read_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minibox.engine.container.launch import Note
+    from minibox.engine.spec.options import RunOptions
+    from minibox.engine.state.claim import Claim
+
+
+def launch_again(
+    claim: Claim,
+    root: str,
+    runroot: str,
+    on_note: Note | None,
+    changed: Callable[[RunOptions], RunOptions] = lambda options: options,
+) -> Launch:
+    """The next start of a container that is claimed.
+
+    Raises:
+        ConfigError: its state is damaged.
+        ImageNotFound: its image was removed.
+    """
+    found = containers.read(root, claim.id)
+    if not isinstance(found.get("Options"), dict):
+        name = found["Name"] or claim.id[:12]
+        if found.get("Newer"):
+            raise ConfigError(f"container {name} can't be started: {found['Error']}", "use the minibox that made it")
+        raise ConfigError(f"container {name} can't be started: its state is damaged",
+                          "minibox export saves what it wrote, minibox rm removes it")  # fmt: skip
+    options = changed(from_given(found["Options"]))
+    store = ImageStore(root)
+    try:
+        image = store.resolve(found["ImageDigest"])
+    except ImageNotFound:
+        raise ImageNotFound(
+            f"start container {found['Name']}: its image {options.image} was removed",
+            "pull or build it again; minibox export saves what the container wrote",
+        ) from None
+    storage = rootfs_setup.restored_snapshotter(root, claim.id, str(found.get("Driver") or ""), image.chain_ids)
+    if kept := read_record(root, claim.id):  # it may stand on a snapshot of that image
+        image = replace(image, chain_ids=kept[1])
+    claim.note_image(options.image, image)
+    return Launch(options, store, storage, image, claim, runroot, on_note)

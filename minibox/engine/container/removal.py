@@ -1,0 +1,287 @@
+"""What killed owners left, and the removal of containers."""
+
+from __future__ import annotations
+
+import os
+from select import POLLIN, poll
+from time import monotonic, sleep
+
+from minibox.base import damage
+from minibox.base.files import sync_directory
+from minibox.base.operation import PARENT, Op
+from minibox.engine.files import rootfs_setup
+from minibox.engine.host import ids
+from minibox.engine.process import undo
+from minibox.engine.process.attach_socket import socket_path
+from minibox.engine.state import claim as ownership
+from minibox.engine.state import containers, events, live_file, names, ports
+from minibox.errors import ContainerNotFound, MiniboxError, Unreadable, UsageError
+from minibox.linux import cgroup
+from minibox.linux.process import open_pidfd, send_signal
+from minibox.network import lease
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Iterator
+    from typing import Any
+
+    from minibox.engine.state.live_file import Live
+    from minibox.linux.cgroup import Cgroup
+
+SIGKILL = 9
+LOOKED_AT, EVERY_S = 8, 0.2
+_collected_at: dict[str, float] = {}
+STARTING_S = 2.0  # that a start may take
+GRACE_S = 20.0  # until an owner that was killed has let go
+POLL_S = 0.002
+
+
+def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
+    """End and remove what containers left whose owner was killed, networks and snapshots; the containers' ids. What is
+    frozen for the sake of a killed one goes on.
+
+    One that resists is left to the next command: it mustn't cost whoever comes by his own container.
+
+    Args:
+        at_most: look at so many of those that have or had an owner; 0: at all.
+    """
+    collected = _collect(root, runroot, ownership.orphans(root, at_most))
+    if os.path.isdir(f"{root}/networks"):
+        from minibox.network import named
+
+        named.collect(root, runroot)
+    if os.path.isdir(f"{root}/freezing"):
+        from minibox.engine.state import freezing
+
+        freezing.collect(root)
+    if os.path.isdir(f"{root}/snapshots"):
+        from minibox.engine.container import snapshots
+
+        snapshots.collect(root)
+    return collected
+
+
+def collect_some(root: str, runroot: str) -> None:
+    """The same for a few, whoever they are; what a start does, but not each of a hundred a second."""
+    now = monotonic()
+    if now > _collected_at.get(root, -EVERY_S) + EVERY_S:
+        _collected_at[root] = now
+        collect(root, runroot, LOOKED_AT)
+
+
+def collect_one(root: str, runroot: str, container_id: str) -> bool:
+    """The same for one container; whether its owner was killed."""
+    return bool(_collect(root, runroot, ownership.orphans(root, only=container_id)))
+
+
+def _collect(root: str, runroot: str, orphans: Iterator[tuple[str, bool, int]]) -> list[str]:
+    collected = []
+    for container_id, remove_files, fd in orphans:
+        try:
+            ended = containers.ended_without_owner(root, container_id)
+            ownership.note_ended(fd, ended["ExitCode"])  # the pid may soon be another's
+            undo_start(root, runroot, container_id, live_file.read_live_fd(fd, container_id).undo)
+            _settle(root, runroot, container_id, remove_files, ended)
+            os.unlink(f"{root}/live/{container_id}")
+        except (MiniboxError, OSError):
+            continue
+        collected.append(container_id)
+    return collected
+
+
+def undo_start(root: str, runroot: str, container_id: str, line: bytes) -> None:
+    """Undo what a start has made of a container whose owner doesn't: processes, cgroup, address, ids.
+
+    Args:
+        line: on what undoes it, of the owner's file; b"" where there is none: it was killed before, or an older minibox
+            has started it. Then it is what is found by its id.
+
+    Raises:
+        MiniboxError, OSError: something resists.
+    """
+    if failure := undo.undo(undo_steps(root, runroot, container_id, line)):
+        raise failure
+
+
+def undo_steps(root: str, runroot: str, container_id: str, line: bytes) -> tuple[Op, ...]:
+    """What `undo_start` executes."""
+    try:
+        steps = undo.decode(line, live_file.live_path(root, container_id)) if line else ()
+    except Unreadable as error:
+        damage.tell(error)
+        steps = ()
+    steps = steps or steps_by_id(root, runroot, container_id)
+    return (*steps, *undo.read_more(f"{root}/containers/{container_id}"))
+
+
+def steps_by_id(root: str, runroot: str, container_id: str) -> tuple[Op, ...]:
+    """What undoes a start of which there is no list."""
+    steps = [
+        ("remove_file", f"{root}/containers/{container_id}/{ports.FILE}"),
+        ("remove_file", socket_path(runroot, container_id)),
+        *cgroup_steps(cgroup.find(cgroup.detect(), f"minibox-{container_id}")),
+        *(("leave_network", held.state, held.address, container_id) for held in lease.of(runroot, container_id)),
+    ]
+    if path := ids.lease_of(root, container_id):
+        steps.append(("release_ids", path, container_id))
+    return tuple(Op(name, args, "found by its id", PARENT) for name, *rest in steps for args in [tuple(rest)])
+
+
+def cgroup_steps(group: Cgroup) -> list[tuple[Any, ...]]:
+    """What undoes a cgroup that is there."""
+    if not group.directories:
+        return []
+    scope = [("end_scope", os.path.dirname(group.v2))] if group.unit else []
+    return [("kill_cgroup", group.labels), *(("cgroup_rmdir", path) for path in group.directories), *scope]
+
+
+def _settle(root: str, runroot: str, container_id: str, remove_files: bool, how: dict[str, Any]) -> None:
+    """Remove its files, or say how it ended."""
+    before, code = containers.read(root, container_id), str(how["ExitCode"])
+    options = before.get("Options")
+    remove_files = remove_files or (isinstance(options, dict) and bool(options.get("rm")))  # said before a power loss
+    if remove_files or not containers.is_written(root, container_id):
+        remove_files_of(root, container_id)
+        events.note_container(runroot, before, "die", "destroy", exitCode=code)
+        return
+    if before["Status"] in containers.ALIVE:
+        events.note_container(runroot, before, "die", exitCode=code)
+
+    def ended(found: dict[str, Any]) -> dict[str, Any] | None:
+        if found["Status"] not in containers.ALIVE:
+            return None
+        return {**found, **how, "Status": "exited", "Pid": 0}
+
+    containers.change(root, container_id, ended)
+
+
+def remove_files_of(root: str, container_id: str) -> None:
+    """Its directory, and its name."""
+    rootfs_setup.remove(root, container_id)
+    names.drop(root, container_id, "")
+
+
+def kill_ahead(names: Iterable[str], *, root: str) -> set[str]:
+    """Kill those that run of containers that `remove` is going to take by force: they end while others are removed.
+
+    Whatever goes wrong goes wrong in `remove` too, which says so.
+
+    Returns:
+        The ids of those that were killed.
+    """
+    killed = set()
+    for name in names:
+        try:
+            container_id = containers.find_id(root, name)
+            live = containers.owner(root, container_id)
+            if live and _is_begun(live):
+                _kill(root, container_id, live).thaw()  # on cgroup v1 the frozen don't die
+                killed.add(container_id)
+        except (MiniboxError, OSError):
+            continue
+    return killed
+
+
+def remove(
+    name_or_id: str, *, force: bool = False, killed: Container[str] = (), durable: bool = True, root: str, runroot: str
+) -> str:
+    """Remove an ended container's files; its id.
+
+    Args:
+        force: one that runs is killed before.
+        killed: what `kill_ahead` has said.
+        durable: it stays removed after a power loss; else the caller calls `keep_removed`.
+
+    Raises:
+        ContainerNotFound: there is none of that name or id.
+        UsageError: it runs, and ``force`` isn't given.
+    """
+    container_id = containers.find_id(root, name_or_id)
+    found = containers.read(root, container_id)
+    if found.get("Newer") and not force:
+        raise UsageError(f"container {name_or_id}: {found['Error']}", "minibox rm --force removes it all the same")
+    deadline, by_us = monotonic() + GRACE_S, container_id in killed
+    while (claim := ownership.Claim.of(root, container_id, "", remove=True)) is None:
+        live = containers.owner(root, container_id)
+        if live and not force and _is_running(live):
+            raise UsageError(f"container {name_or_id} is running", f"to kill it too: minibox rm --force {name_or_id}")
+        # One that is being started is let finish, so that whoever does it is not told of a broken pipe.
+        if live and force and (_is_begun(live) or monotonic() > deadline - GRACE_S + STARTING_S):
+            _kill(root, container_id, live).kill()
+            by_us = True
+        if monotonic() > deadline:
+            raise MiniboxError(f"container {name_or_id} is busy: another command starts or removes it")
+        sleep(POLL_S)
+    there = os.path.isdir(claim.directory)
+    if by_us:
+        events.note_container(runroot, found, "kill", signal=str(SIGKILL))
+    if (
+        there and containers.read(root, container_id)["Status"] in containers.ALIVE
+    ):  # else its owner has said so, or who settled it
+        code = containers.ended_without_owner(root, container_id)["ExitCode"]
+        events.note_container(runroot, found, "die", exitCode=str(code))
+    lasting = durable and containers.is_written(root, container_id)
+    try:
+        undo_start(root, runroot, container_id, claim.undo)
+        remove_files_of(root, container_id)
+        if lasting:
+            keep_removed(root)
+    except BaseException:
+        claim.release(finished=False)
+        raise
+    claim.release()
+    if not there:  # but a name, say, of one that was killed when it had only just begun
+        raise ContainerNotFound(f"container {name_or_id!r} was removed by another command")
+    events.note_container(runroot, found, "destroy")
+    return container_id
+
+
+def keep_removed(root: str) -> None:
+    """Return when the containers that were removed stay so after a power loss."""
+    sync_directory(f"{root}/containers")
+
+
+def _is_begun(live: Live) -> bool:
+    """Has it a process, or is it about to be started anew?"""
+    return live.pid > 0 or live.supervisor > 0
+
+
+def _is_running(live: Live) -> bool:
+    """Or about to be, or to be started anew; else its owner tidies up behind it."""
+    if not live.digest or live.status >= 0 or live.pid <= 0:
+        return bool(live.digest) and live.status < 0
+    pidfd = ownership.open_process(live)
+    if pidfd < 0:
+        return False
+    try:
+        waiting = poll()
+        waiting.register(pidfd, POLLIN)
+        return not waiting.poll(0)
+    finally:
+        os.close(pidfd)
+
+
+def _kill(root: str, container_id: str, live: Live) -> cgroup.Cgroup:
+    """Kill the first process of a container and its supervisor, without a wait; the cgroup, where more may be."""
+    # The supervisor first: it would look after the end of a container that is removed anyway.
+    pidfds = [open_pidfd(live.supervisor) if live.supervisor > 0 else -1, ownership.open_process(live)]
+    owned = ownership.is_live(root, container_id)  # the pids were its own for as long as the lock was held
+    for pidfd in pidfds:
+        if pidfd >= 0:
+            if owned:
+                send_signal(pidfd, SIGKILL)
+            os.close(pidfd)
+    return cgroup.find(cgroup.detect(), f"minibox-{container_id}")
+
+
+def all_ids(root: str) -> list[str]:
+    """The ids of all containers, those too that have only just begun."""
+    return list(dict.fromkeys((*containers.container_ids(root), *ownership.live_ids(root))))
+
+
+def list_containers(*, root: str, runroot: str) -> list[dict[str, Any]]:
+    """All containers that run or have left files, newest first."""
+    from time import time
+
+    collect(root, runroot)
+    return sorted(containers.containers(root), key=lambda each: -(each.get("Created") or time()))

@@ -1,0 +1,354 @@
+"""Frozen file systems: what a container has written, as one more layer on top of its image's, to begin others with.
+
+On disk, ``root/snapshots``:
+
+    <hex>             what it is; held with a shared flock by each process that has it
+    <hex>.lock        held by who prepares one that has a key, while others wait
+    unfinished-<hex>  a layer that is being made by who holds <hex>
+
+The layer itself is among its driver's, ``sha256:<hex>``. One that nobody holds, and no container stands on, lost its
+owners: `collect` removes it, as it does what killed owners of containers left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from stat import S_ISREG
+from weakref import WeakSet
+
+from minibox.base import damage
+from minibox.base.codec import NO_FILE_OF_OURS, FileKind, damage_of, plain
+from minibox.base.files import discard, write_all
+from minibox.engine.state.claim import is_id, live_ids, lock_new, read_live
+from minibox.errors import Damaged, MiniboxError, NewerFormat, Unreadable, kernel_says
+from minibox.image.layout.image import ResolvedImage
+from minibox.linux.removal import remove_directory
+from minibox.record import record
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import DRIVERS, chain_id, driver_name, layers_in_use
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SNAPSHOT = FileKind(
+    "frozen",
+    {
+        "Driver": driver_name,
+        "Reference": str,
+        "Digest": str,
+        "ImageId": str,
+        "ChainIds": [chain_id],
+        "Config": dict,
+    },
+    before=plain,
+)
+OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@record
+class Frozen:
+    """What a snapshot is.
+
+    Attributes:
+        id: 64 hexadecimal digits; its layer is ``sha256:`` and these.
+        driver: the storage driver that has it.
+        image: the image that it began as, with the layer on top, and the config of the container that was frozen.
+    """
+
+    id: str
+    driver: str
+    image: ResolvedImage
+
+
+class Held:
+    """A snapshot that this process holds, as long as this object isn't closed."""
+
+    def __init__(self, root: str, frozen: Frozen, fd: int) -> None:
+        self.root, self.frozen = root, frozen
+        self._fd = fd
+        _held_here.add(self)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._fd < 0
+
+    def close(self) -> None:
+        """Let go of it: with the last who holds it, it is removed. Twice is fine."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        _held_here.discard(self)
+        os.close(fd)
+        # Those below that were kept for its sake, too.
+        _collect(self.root, [chain_id[7:] for chain_id in reversed(self.frozen.image.chain_ids)])
+
+    def disown(self) -> None:
+        """In a child that a fork made."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snapshot_id: str = "") -> Held:
+    """Freeze what a container has written; nobody writes to it meanwhile.
+
+    Args:
+        image: of the container, with the config that the snapshot gets.
+        snapshot_id: "" for one that is made up.
+
+    Raises:
+        MiniboxError: the disk is full, or a file can't be read.
+        Unsupported: what it has written was in memory, and is gone.
+    """
+    from minibox.engine.files.tree import open_memory
+
+    frozen_id = snapshot_id or os.urandom(32).hex()
+    chain_ids = (*image.chain_ids, f"sha256:{frozen_id}")
+    whole = ResolvedImage(image.reference, image.digest, image.config, chain_ids, image.config_digest)
+    frozen = Frozen(frozen_id, driver, whole)
+    memory_fd = open_memory(root, container_id)
+    fd = lock_new(_directory(root), frozen_id, shared=True)
+    try:
+        # First the record, so that nobody collects what is made next.
+        os.ftruncate(fd, 0)
+        write_all(fd, _encoded(frozen))
+        place = f"{_directory(root)}/unfinished-{frozen_id}"
+
+        def commit() -> None:
+            try:
+                remove_directory(place)  # of one that was killed
+                os.mkdir(place, 0o700)
+                snapshotter(root, driver).commit(container_id, chain_ids[-1], place, memory_fd)
+            finally:
+                remove_directory(place)
+
+        _by_who_may(commit)
+    except OSError as error:
+        os.close(fd)
+        _collect(root, [frozen_id])
+        where = f" ({error.filename!r})" if error.filename else ""
+        raise MiniboxError(f"freeze container {container_id[:12]}{where}: {kernel_says(error)}") from error
+    except BaseException:
+        os.close(fd)
+        _collect(root, [frozen_id])
+        raise
+    finally:
+        if memory_fd >= 0:
+            os.close(memory_fd)
+    return Held(root, frozen, fd)
+
+
+def hold(root: str, snapshot_id: str) -> Held | None:
+    """Hold a snapshot that is there; None when there is none, or it was never finished."""
+    path = f"{_directory(root)}/{snapshot_id}"
+    try:
+        fd = os.open(path, OPEN)
+    except OSError:
+        return None
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    try:
+        frozen = _read(fd, path)
+        if os.fstat(fd).st_nlink and frozen:
+            if frozen.image.chain_ids[-1] in snapshotter(root, frozen.driver).layers():
+                return Held(root, frozen, fd)
+    except NewerFormat:
+        os.close(fd)
+        raise
+    except Damaged:
+        pass  # it is made anew
+    os.close(fd)
+    return None
+
+
+def hold_or_freeze(root: str, snapshot_id: str, make: Callable[[], Held]) -> Held:
+    """Hold a snapshot that is there, or make it; of several processes that want it only one does.
+
+    Args:
+        make: `freeze`s one of that id.
+    """
+    if found := hold(root, snapshot_id):
+        return found
+    path = f"{_directory(root)}/{snapshot_id}.lock"
+    lock = lock_new(_directory(root), f"{snapshot_id}.lock")
+    try:
+        return hold(root, snapshot_id) or make()
+    finally:
+        os.unlink(path)
+        os.close(lock)
+
+
+def collect(root: str) -> None:
+    """Remove what nobody holds any more."""
+    try:
+        names = os.listdir(_directory(root))
+    except FileNotFoundError:
+        return
+    if names:
+        _collect(root, [name for name in names if is_id(name)])
+    for name in names:
+        if name.endswith(".lock"):
+            _remove_lock(f"{_directory(root)}/{name}")
+
+
+def _collect(root: str, ids: list[str]) -> None:
+    for snapshot_id in ids:
+        path = f"{_directory(root)}/{snapshot_id}"
+        fd = _unheld(path)
+        if fd < 0:
+            continue
+        try:
+            drivers: tuple[str, ...] = ()
+            try:
+                if frozen := _read(fd, path):
+                    drivers = (frozen.driver,)
+            except Damaged:
+                drivers = DRIVERS  # whichever has it
+            # Looked at when it is locked: who stands on it has said so before he let go.
+            if stands(root, snapshot_id):
+                continue
+
+            def remove(drivers: tuple[str, ...] = drivers, snapshot_id: str = snapshot_id) -> None:
+                remove_directory(f"{_directory(root)}/unfinished-{snapshot_id}")
+                for driver in drivers:
+                    snapshotter(root, driver).remove_layer(f"sha256:{snapshot_id}")
+
+            _by_who_may(remove)
+            discard(path)
+        except (MiniboxError, OSError):
+            continue  # the next command tries again
+        finally:
+            os.close(fd)
+
+
+def stands(root: str, snapshot_id: str) -> bool:
+    """Does a container stand on it, one that is being started too, or another snapshot?"""
+    layer = f"sha256:{snapshot_id}"
+    for container_id in live_ids(root):
+        try:
+            if layer in read_live(root, container_id).chain_ids:
+                return True
+        except OSError:
+            continue
+    if any(layer == used for _, used in layers_in_use(root)):
+        return True
+    return any(layer in other.image.chain_ids[:-1] for other in look(root)[0])
+
+
+def all_frozen(root: str) -> Iterator[tuple[Frozen, bool]]:
+    """All snapshots, and whether somebody holds them; who looks hears of those that are damaged."""
+    found, damaged = look(root)
+    for each in damaged:
+        damage.tell(each)
+    for frozen in found:
+        fd = _unheld(f"{_directory(root)}/{frozen.id}")
+        if fd >= 0:
+            os.close(fd)
+        yield frozen, fd < 0
+
+
+def look(root: str) -> tuple[list[Frozen], list[Unreadable]]:
+    """All snapshots, and what is wrong with the records of others."""
+    found: list[Frozen] = []
+    damaged: list[Unreadable] = []
+    try:
+        names = os.listdir(_directory(root))
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    for name in filter(is_id, names):
+        path = f"{_directory(root)}/{name}"
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if wrong := damage_of(error, path):
+                damaged.append(wrong)
+            continue
+        try:
+            if frozen := _read(fd, path):
+                found.append(frozen)
+        except Unreadable as error:
+            damaged.append(error)
+        finally:
+            os.close(fd)
+    return found, damaged
+
+
+def _unheld(path: str) -> int:
+    """A descriptor that holds the lock of a file; -1 when somebody else does, or it is gone. What is no file goes."""
+    try:
+        fd = os.open(path, OPEN)
+    except OSError as error:
+        if error.errno in NO_FILE_OF_OURS:
+            discard(path)
+        return -1
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_nlink:
+            return fd
+    except BlockingIOError:
+        pass
+    os.close(fd)
+    return -1
+
+
+def _remove_lock(path: str) -> None:
+    fd = _unheld(path)
+    if fd >= 0:
+        os.unlink(path)
+        os.close(fd)
+
+
+def _by_who_may(function: Callable[[], None]) -> None:
+    """An ordinary user's files belong to ids that he has inside only."""
+    if os.geteuid() == 0:
+        function()
+        return
+    from minibox.engine.host.user_namespace import run_inside
+
+    run_inside(function)
+
+
+def _directory(root: str) -> str:
+    return f"{root}/snapshots"
+
+
+def _encoded(frozen: Frozen) -> bytes:
+    image = frozen.image
+    fields = {
+        "Driver": frozen.driver,
+        "Reference": image.reference,
+        "Digest": image.digest,
+        "ImageId": image.config_digest,
+        "ChainIds": list(image.chain_ids),
+        "Config": image.config,
+    }
+    return SNAPSHOT.encode(fields)
+
+
+def _read(fd: int, path: str) -> Frozen | None:
+    """What the file that is open says; None for one that is still empty.
+
+    Raises:
+        Unreadable
+    """
+    if S_ISREG(os.fstat(fd).st_mode) and not os.fstat(fd).st_size:
+        return None
+    found = SNAPSHOT.read_fd(fd, path)
+    if not found["ChainIds"]:
+        raise Damaged(path, "it has no layers")
+    names = found["Reference"], found["Digest"], found["Config"]
+    image = ResolvedImage(*names, tuple(found["ChainIds"]), found["ImageId"])
+    return Frozen(os.path.basename(path), found["Driver"], image)
+
+
+_held_here: WeakSet[Held] = WeakSet()
+
+
+def _after_fork() -> None:
+    for each in list(_held_here):
+        each.disown()
+    _held_here.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

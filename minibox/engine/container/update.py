@@ -1,0 +1,150 @@
+"""Other limits and another restart policy for a container that is there: `update`."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.base.operation import PARENT, Op
+from minibox.engine.container.lifecycle import Process
+from minibox.engine.process.undo import write_more
+from minibox.engine.spec.host import host_facts
+from minibox.engine.spec.limits import CPU_PERIOD_US, resources
+from minibox.engine.spec.options import RunOptions, from_given
+from minibox.engine.state import containers, events
+from minibox.errors import ContainerNotRunning, UsageError
+from minibox.linux import cgroup
+from minibox.record import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.linux.cgroup import Cgroup, CgroupHost
+
+SHARES_DEFAULT = 1024
+MEMORY = ("memory_bytes", "memory_swap_bytes")
+QUOTA = ("cpus", "cpu_quota_us", "cpu_period_us")
+SETS = {"cpuset_cpus": "cpus", "cpuset_mems": "mems"}
+CHANGEABLE = (
+    *(*MEMORY, "memory_reservation_bytes", *QUOTA, "cpu_shares", *SETS),
+    *("blkio_weight", "pids_limit", "restart"),
+)
+
+
+def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str) -> str:
+    """Change limits of a container, at once if it runs, and for its next starts; its id.
+
+    Args:
+        changes: members of `RunOptions`, of `CHANGEABLE`. 0 takes a limit away.
+
+    Raises:
+        ContainerNotFound: there is none of that name or id.
+        UsageError: a limit makes no sense.
+        LimitError: it can't be had here, or the container uses more; then nothing has changed.
+    """
+    from minibox.engine.container.background import check_life
+
+    found = containers.find(root, name_or_id)
+    container_id: str = found["Id"]
+    if found["Status"] == "damaged":
+        raise UsageError(f"container {name_or_id} can't be updated: its state is damaged", "minibox rm removes it")
+    remembered = isinstance(found.get("Options"), dict)
+    before = from_given(found["Options"]) if remembered else RunOptions(image=found["Image"], rm=True)
+    after: RunOptions = replace(before, **changes)
+    check_life(after)
+    asked = live_resources(after, changes)
+    if asked:
+        try:
+            with Process(root, container_id, "update") as process:
+                _apply(process, asked, f"{root}/containers/{container_id}")
+        except ContainerNotRunning:
+            if not remembered:
+                raise
+    if remembered:
+        containers.change(root, container_id, lambda now: _remember(now, changes), durable=True)
+    events.note_container(runroot, found, "update")
+    return container_id
+
+
+def _remember(found: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return {**found, "Options": {**found["Options"], **changes}}
+
+
+def live_resources(after: RunOptions, changes: dict[str, Any]) -> dict[str, Any]:
+    """``linux.resources`` of what is to be changed; a limit that goes is said to be none.
+
+    Raises:
+        UsageError: a limit makes no sense.
+    """
+    facts = host_facts(swap_limit=False)
+    wanted: dict[str, Any] = dict(resources(after, facts))
+    asked: dict[str, Any] = {}
+    memory = dict(wanted.get("memory") or {})
+    reservation = memory.pop("reservation", 0)
+    if any(key in changes for key in MEMORY):
+        asked["memory"] = memory or {"limit": -1, "swap": -1}
+    if "memory_reservation_bytes" in changes:
+        asked.setdefault("memory", {})["reservation"] = reservation
+    cpu = dict(wanted.get("cpu") or {})
+    if not any(key in changes for key in QUOTA):
+        cpu = {key: value for key, value in cpu.items() if key not in ("quota", "period")}
+    elif "quota" not in cpu:
+        cpu = {"quota": -1, "period": CPU_PERIOD_US, **cpu}
+    if "cpu_shares" not in changes:
+        cpu.pop("shares", None)
+    else:
+        cpu.setdefault("shares", SHARES_DEFAULT)
+    for option, key in SETS.items():
+        if option not in changes:
+            cpu.pop(key, None)
+        else:
+            cpu.setdefault(key, "")
+    if cpu:
+        asked["cpu"] = cpu
+    if "blkio_weight" in changes:
+        asked["blockIO"] = wanted.get("blockIO") or {"weight": 0}
+    if "pids_limit" in changes:
+        asked["pids"] = wanted.get("pids") or {"limit": -1}
+    return asked
+
+
+def _apply(process: Process, asked: dict[str, Any], directory: str) -> None:
+    from minibox.linux.cgroup.update import change
+
+    group = process.group
+    host = _host_of(group)
+    more = dict.fromkeys(f"{parent}/{group.name}" for parent in host.hierarchies.values())
+    added = [path for path in more if path not in group.directories]
+    # Before, so that a kill in between leaves nothing that nobody looks for.
+    write_more(directory, (Op("cgroup_rmdir", (path,), "a limit that is new", PARENT) for path in added))
+    change(host, group, asked)
+    if host.scope:
+        _tell_systemd(host, group, asked)
+
+
+def _host_of(group: Cgroup) -> CgroupHost:
+    """Where it was made: by us, or below a scope of systemd's."""
+    scope = f"{group.name}.scope"
+    if os.path.basename(os.path.dirname(group.v2)) == scope:
+        from minibox.linux.cgroup.scope import scope_host
+
+        return scope_host(scope, euid=os.geteuid(), environ=os.environ)
+    return cgroup.detect()
+
+
+def _tell_systemd(host: CgroupHost, group: Cgroup, asked: dict[str, Any]) -> None:
+    """The limits of the scope around it; systemd would undo ours at its next reload else.
+
+    Raises:
+        LimitError: it refuses.
+    """
+    from minibox.linux.cgroup.creation import settings
+    from minibox.linux.cgroup.scope import properties
+    from minibox.linux.cgroup.systemd import Manager
+
+    written = list(settings(cgroup.cgroup_steps(host, group.name, asked, devices=False)))
+    if (asked.get("pids") or {}).get("limit") == -1:
+        written.append(("pids.max", "max"))
+    if told := properties(written):
+        with Manager() as manager:
+            manager.set_properties(host.scope, told)

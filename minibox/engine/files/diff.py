@@ -1,0 +1,75 @@
+"""`minibox diff` and `minibox export`: what changed in a root file system, and all of one as a tar."""
+
+from __future__ import annotations
+
+from minibox.engine.files.tree import MOUNT_POINTS, Directories, container_tree, find_tree
+from minibox.engine.host.user_namespace import run_inside
+from minibox.errors import MiniboxError, kernel_says
+from minibox.image.store import ImageStore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+
+def diff(root: str, name: str, other: str = "", *, storage_driver: str = "") -> list[tuple[str, str]]:
+    """What changed, as (kind, absolute path), sorted by path; see `minibox.image.layer.changes`.
+
+    Args:
+        name: a container, compared with its image; an image or a layer, compared with the layer below it.
+        other: what ``name`` becomes by the changes, instead.
+
+    Raises:
+        MiniboxError: nothing is called so, or a layer can't be unpacked.
+        OSError: a file can't be read.
+    """
+    with ImageStore(root).layout.adding():  # nobody removes the layers meanwhile
+        tree = find_tree(root, name, storage_driver)
+        old, new = (tree, find_tree(root, other, storage_driver)) if other else (tree.below(), tree)
+
+        descends = bool(tree.container_id) and not other
+        made = MOUNT_POINTS if descends else frozenset()
+
+        def compare() -> list[tuple[str, str]]:
+            from minibox.image.layer.changes import changes
+
+            with directories.stack(old) as before, directories.stack(new) as now:
+                found = [(change.kind, change.path) for change in changes(before, now, descends=descends, made=made)]
+            return sorted(found, key=lambda row: row[1])
+
+        with Directories(root, old, new) as directories:
+            return run_inside(compare)
+
+
+def export(root: str, name: str, file: BinaryIO) -> None:
+    """Write a container's root file system to ``file`` as a tar, without what is mounted in it; it may run.
+
+    What was only made to mount on, as /etc/hosts where the image has none, is left out.
+
+    Raises:
+        MiniboxError: there is no container of that name or id, or a file of it can't be read.
+        OSError: ``file`` can't be written.
+    """
+    from minibox.engine.state import containers
+
+    tree = container_tree(root, containers.find(root, name)["Id"])
+
+    def pack() -> None:
+        from minibox.image.layer.mount_points import absent, is_untouched
+        from minibox.image.layer.pack import LayerWriter
+
+        with directories.stack(tree.below()) as image:
+            made = absent(image, MOUNT_POINTS)
+        with directories.stack(tree) as stack:
+            writer = LayerWriter(file)
+            writer.add_below(stack.root, without=lambda node: f"/{node.path}" in made and is_untouched(node))
+            writer.close()
+            file.flush()
+
+    try:
+        with Directories(root, tree) as directories:
+            run_inside(pack)
+    except OSError as error:
+        if error.filename:  # not of `file`
+            raise MiniboxError(f"export {name}: read {error.filename}: {kernel_says(error)}") from error
+        raise

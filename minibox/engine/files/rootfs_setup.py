@@ -1,0 +1,104 @@
+"""Layers and a container's files, by whoever may touch them: an ordinary user's belong to ids that he has inside only."""
+
+from __future__ import annotations
+
+import os
+from errno import EACCES, EPERM
+
+from minibox.errors import StoreError
+from minibox.storage.drivers import snapshotter_of
+from minibox.storage.snapshot import RECORD, container_directory, read_record, write_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.image.layout.image import ResolvedImage
+    from minibox.image.store import ImageStore
+    from minibox.storage.drivers import Snapshotter
+
+
+def unpack(snapshotter: Snapshotter, store: ImageStore, image: ResolvedImage) -> None:
+    """Unpack the layers of an image that are not yet.
+
+    Raises:
+        StoreError: a layer is damaged, or there is no space to unpack it.
+        Unsupported: the storage driver doesn't work here.
+    """
+    if snapshotter.is_unpacked(image.chain_ids):
+        return
+    sources = store.layer_sources(image)
+    if os.geteuid() == 0:
+        snapshotter.unpack(sources)
+        return
+    from minibox.engine.host.user_namespace import run_inside
+
+    run_inside(lambda: snapshotter.unpack(sources))
+
+
+def prepare(snapshotter: Snapshotter, container_id: str, chain_ids: tuple[str, ...]) -> None:
+    """Make the snapshot of a new container, on layers that are unpacked.
+
+    Raises:
+        StoreError: the disk is full.
+        Unsupported: the storage driver doesn't work here.
+    """
+    if os.geteuid() == 0 or snapshotter.driver == "overlay":  # overlay has nothing to copy
+        snapshotter.prepare(container_id, chain_ids)
+        return
+    from minibox.engine.host.user_namespace import run_inside
+
+    def clone() -> None:
+        snapshotter.prepare(container_id, chain_ids)
+
+    run_inside(clone)
+
+
+def make_lasting(root: str, container_id: str) -> None:
+    """A container was mounted to be thrown away, and is kept: overlayfs refuses such a one, unless the mark goes.
+
+    Source: "Volatile mount" of the kernel's documentation of overlayfs. What it wrote reaches the disk as of any program.
+    """
+    from minibox.linux.removal import remove_tree
+
+    mark = f"{container_directory(root, container_id)}/work/work/incompat/volatile"
+    if os.path.isdir(mark):  # not of another storage driver
+        remove_tree(mark)
+
+
+def remove(root: str, container_id: str, snapshotter: Snapshotter | None = None) -> None:
+    """Remove the directory of a container; none is fine.
+
+    Args:
+        snapshotter: the one that it was made with, where the caller knows.
+
+    Raises:
+        StoreError: the kernel refused.
+    """
+    used = snapshotter or snapshotter_of(root, container_id)
+    try:
+        used.remove(container_id)
+    except StoreError as error:
+        cause = error.__cause__
+        if os.geteuid() == 0 or not isinstance(cause, OSError) or cause.errno not in (EACCES, EPERM):
+            raise
+        from minibox.engine.host.user_namespace import run_inside
+
+        run_inside(lambda: used.remove(container_id))
+
+
+def restored_snapshotter(root: str, container_id: str, driver: str, chain_ids: tuple[str, ...]) -> Snapshotter:
+    """The driver that a container was made with; its record of that is made anew where a power loss took it.
+
+    Args:
+        driver, chain_ids: as state.json and the image have them.
+
+    Raises:
+        Unsupported: the storage driver doesn't work here.
+    """
+    if driver and not read_record(root, container_id):
+        directory = container_directory(root, container_id)
+        try:
+            os.unlink(f"{directory}/{RECORD}")
+        except FileNotFoundError:
+            pass
+        write_record(directory, driver, chain_ids)
+    return snapshotter_of(root, container_id)

@@ -1,0 +1,168 @@
+"""Looking at a root file system from outside: the merged tree of a container, or of an image's layers, read-only.
+
+What is stacked is mounted by a short-lived process in a mount namespace of its own, by the same
+operations as a start, and handed over as a detached mount: a descriptor, and nothing in any mount
+table. It goes when the descriptor is closed. Off the hot path.
+
+An ordinary user with a range of ids calls this in `user_namespace.run_inside`: outside of it he may
+not read what belongs to the other ids.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import contextmanager
+
+from minibox.errors import ContainerNotFound
+from minibox.image.layer.stack import USERS_MARKS, own_marks
+from minibox.linux.process import DONE, Child, signatures
+from minibox.plan import operations as op
+from minibox.plan.encode import encode
+from minibox.plan.namespaces import NAMESPACES
+from minibox.plan.rootfs import CLONE_VM
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import read_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from minibox.plan.operations import Op
+    from minibox.storage.drivers import Snapshotter
+    from minibox.storage.snapshot import Snapshot
+
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@contextmanager
+def container_view(root: str, key: str) -> Iterator[int]:
+    """A directory descriptor of a container's root file system, as it is now; ``/proc/self/fd/N`` is its path.
+
+    The container may run: then what it does meanwhile is seen or not.
+
+    Raises:
+        ContainerNotFound: there is no such container, or it has no root file system.
+        StepError: a mount was refused.
+    """
+    found = read_record(root, key)
+    if found is None:
+        raise ContainerNotFound(f"container {key[:12]} has no root file system")
+    driver, chain_ids = found
+    snapshot = snapshotter(root, driver).describe(key, chain_ids)
+    with _tree(root, snapshot, (snapshot.upper, *snapshot.lowers)) as fd:
+        yield fd
+
+
+@contextmanager
+def image_view(storage: Snapshotter, chain_ids: tuple[str, ...]) -> Iterator[int]:
+    """The same of a stack of layers, which are unpacked; ``chain_ids`` are bottom first.
+
+    Raises:
+        StepError: a mount was refused.
+    """
+    snapshot = storage.describe("", chain_ids)
+    with _tree(storage.root, snapshot, snapshot.lowers) as fd:
+        yield fd
+
+
+@contextmanager
+def _tree(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> Iterator[int]:
+    """``layers`` are topmost first; of a tree the first is all."""
+    mount = _mounted(root, snapshot, layers)
+    fd = -1
+    try:
+        fd = os.open(".", OPEN_DIRECTORY, dir_fd=mount)  # a mount's own descriptor (O_PATH) can't be listed
+        yield fd
+    finally:
+        for each in (fd, mount):
+            if each >= 0:
+                os.close(each)
+
+
+def _mounted(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> int:
+    """A detached, read-only mount of ``layers`` as one: its descriptor."""
+    if snapshot.kind == "tree":
+        steps = [
+            op.open_tree(layers[0], op.ROOT, "the tree, as a mount of its own"),
+            op.mount_attributes(op.ROOT, "it is only looked at", set_=op.RDONLY),
+        ]
+    else:
+        steps = stage(root, snapshot, layers)
+        # Alone, a layer would be no overlay, and its whiteouts would show.
+        steps.append(op.mkdir(op.HOST, f"{root}/tmp/none", "one layer more than there are"))
+        steps += overlay(root, f"lowerdir={':'.join(map(str, range(len(layers))))}:none")
+    return detached([*steps, op.send_fd(op.CHANNEL, op.ROOT, 0, "to who reads it")])
+
+
+def detached(steps: list[Op]) -> int:
+    """Run ``steps``, of which the last sends a mount through `operations.CHANNEL`, in a mount namespace of their own.
+
+    Returns:
+        The mount's descriptor; it belongs to no namespace any more.
+
+    Raises:
+        StepError: a step failed.
+    """
+    flags, first = CLONE_VM | NAMESPACES["mount"], [op.die_with_parent("it must not outlive minibox")]
+    if os.geteuid():
+        flags |= NAMESPACES["user"]
+        first += _map_one_id()
+    first.append(op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            _run([*first, *steps], flags, theirs.fileno())
+        _, fds, *_ = socket.recv_fds(ours, 8, 1, socket.MSG_CMSG_CLOEXEC)
+    return fds[0]
+
+
+def _run(steps: list[Op], flags: int, channel: int) -> None:
+    try:
+        child = Child(encode(steps, signatures()), flags, [channel, channel], len(steps))
+    except OSError as error:
+        from minibox.plan.explain import clone_error
+
+        raise clone_error(error, flags) from error
+    try:
+        state, index, errno, _ = child.progress()
+    finally:
+        child.close()
+    if state != DONE:
+        from minibox.plan.explain import step_error
+
+        raise step_error(index, len(steps), steps[index], errno)
+
+
+def _map_one_id() -> list[Op]:
+    """An ordinary user is root of a user namespace that has his own id."""
+    return [
+        op.write_proc(op.HOST, f"/proc/self/{file}", text.encode(), "an ordinary user mounts as root of a namespace")
+        for file, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"0 {os.geteuid()} 1"),
+            ("gid_map", f"0 {os.getegid()} 1"),
+        )
+    ]
+
+
+def stage(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
+    """Put layers, topmost first, under the numbers from 0 in ``root``/tmp, where only these steps see them."""
+    path = f"{root}/tmp"
+    os.makedirs(path, 0o700, exist_ok=True)
+    steps = [op.mount("tmpfs", op.HOST, path, "a place to put the layers together", source="minibox")]
+    for number, layer in enumerate(layers):
+        image = snapshot.kind == "erofs" and layer != snapshot.upper
+        steps.append((op.open_image if image else op.open_tree)(layer, op.SCRATCH, "a layer"))
+        steps.append(op.attach(op.SCRATCH, op.HOST, f"{path}/{number}", "under a short name"))
+    return steps
+
+
+def overlay(root: str, options: str) -> list[Op]:
+    """Mount what `stage` has put there as one; `operations.ROOT` is the mount."""
+    options += ",userxattr" if own_marks() == USERS_MARKS else ",metacopy=off,redirect_dir=off"
+    return [
+        op.mkdir(op.HOST, f"{root}/tmp/root", "the tree to be"),
+        op.mount_overlay(f"{root}/tmp", options, "root", "layers as one tree"),
+        op.open_tree(f"{root}/tmp/root", op.ROOT, "detached, to hand it over"),
+    ]

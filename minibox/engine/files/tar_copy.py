@@ -1,0 +1,198 @@
+"""The two ends of a copy: a file or a tree into a tar, and a tar into place, below a root directory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from errno import ELOOP, ENOENT, ENOTDIR
+from posixpath import normpath
+
+from minibox.errors import StoreError, UsageError
+from minibox.image.layer.compression import Pump
+from minibox.image.layer.entry_names import split_name
+from minibox.image.layer.pack import LayerWriter
+from minibox.image.layer.placer import Base, Placer
+from minibox.image.layer.stack import Stack
+from minibox.image.layer.tar import DIRECTORY, HARD_LINK, TarReader
+from minibox.linux.files import open_beneath
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from minibox.image.layer.tar import Entry
+
+SYMLINKS_MAX = 40  # path_resolution(7)
+LOOK = os.O_PATH | os.O_NOFOLLOW
+OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY
+
+
+def pack(root_fd: int, path: str, follow: bool, file: BinaryIO, without: frozenset[int] = frozenset()) -> int:
+    """Write what ``path`` names below ``root_fd``, and all below it, as a tar; its size in bytes.
+
+    Its entries begin with the last part of ``path``, or with "." where only the content of a directory is meant:
+    for the root directory and for a path that ends in ``/.``.
+
+    Args:
+        follow: where ``path`` is a symlink, what it leads to is meant; so it is with a slash at the end.
+        without: see `minibox.image.layer.stack.Stack`.
+
+    Raises:
+        OSError: it isn't there, or can't be read, with the path.
+    """
+    _, fd = find(root_fd, path, follow or _is_directory_name(path))
+    if fd < 0:
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
+    with Stack([fd], "", without) as stack:
+        node = stack.root
+        if _is_directory_name(path) and not node.is_directory:
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), path)
+        name = "." if _means_content(path) else os.path.basename(normpath(path))
+        writer = LayerWriter(file)
+        writer.add_node(node, name)
+        if node.is_directory:
+            writer.add_below(node, lambda inner: f"{name}/{inner}")
+        return writer.close()[1]
+
+
+def receive(
+    root_fd: int,
+    path: str,
+    file: BinaryIO,
+    owner: tuple[int, int] | None,
+    *,
+    privileged: bool,
+    named: bool = True,
+    on_host: bool = False,
+) -> None:
+    """Write a tar to where ``path`` is below ``root_fd``, by the rules of `docker cp`.
+
+    Args:
+        owner, privileged: see `minibox.image.layer.placer.Placer`.
+        named: the tar is one of `pack`'s, and its first entry may get another name; else all of it goes into the
+            directory ``path``.
+        on_host: the root is the host's.
+
+    Raises:
+        UsageError: ``path`` can't be what is copied there.
+        StoreError: it is no sound tar.
+        OSError: the kernel refused, with the path.
+    """
+    with Pump(file) as pump:
+        reader = TarReader(pump.read_chunk)
+        entry = reader.next()
+        if named and entry is None:
+            raise StoreError("nothing to copy has come")
+        fd, directory, prefix, skipped = _place_of(root_fd, path, entry if named else None)
+        base = Base(fd, directory, -1 if on_host else root_fd)
+        with Placer(base, owner, privileged=privileged) as placer:
+            while entry is not None:
+                if named:
+                    entry.name = _renamed(entry.name, prefix, skipped)
+                    entry.link = _renamed(entry.link, prefix, skipped) if entry.kind == HARD_LINK else entry.link
+                placer.place(entry, reader.content())
+                entry = reader.next()
+            placer.finish()
+
+
+def find(root_fd: int, path: str, follow: bool) -> tuple[str, int]:
+    """The absolute path that ``path`` means below ``root_fd``, with no symlink on the way, and a descriptor (O_PATH) of
+    what is there, -1 for nothing.
+
+    Args:
+        follow: a symlink as its last part means what it leads to.
+
+    Raises:
+        OSError: it leads nowhere, with the path.
+    """
+    waiting, real, links = normpath(f"/{path.lstrip('/')}").split("/")[::-1], "", 0
+    while waiting:
+        part = waiting.pop()
+        if part == "..":
+            real = real.rpartition("/")[0]
+        if part in ("", ".", ".."):
+            continue
+        try:
+            fd = _open_straight(root_fd, f"{real}/{part}", LOOK)
+        except FileNotFoundError:
+            return "/".join([real, part, *waiting[::-1]]), -1
+        is_last = not any(waiting)
+        if not stat.S_ISLNK(os.fstat(fd).st_mode) or (is_last and not follow):
+            real = f"{real}/{part}"
+            if is_last:
+                return real, fd
+            os.close(fd)
+            continue
+        try:
+            links += 1
+            if links > SYMLINKS_MAX:
+                raise OSError(ELOOP, os.strerror(ELOOP), path)
+            target = os.fsdecode(os.readlink(b"", dir_fd=fd))
+        finally:
+            os.close(fd)
+        real = "" if target.startswith("/") else real
+        waiting += target.split("/")[::-1]
+    return real or "/", _open_straight(root_fd, real or "/", LOOK)
+
+
+def _open_straight(root_fd: int, path: str, flags: int) -> int:
+    """Open an absolute path below a root through no symlink: OSError has the path, with ELOOP for one."""
+    try:
+        return open_beneath(root_fd, path.lstrip("/") or ".", flags)
+    except OSError as error:
+        error.filename = path
+        raise
+
+
+def _place_of(root_fd: int, path: str, first: Entry | None) -> tuple[int, str, list[bytes], int]:
+    """Where a tar goes: a directory, open and by its path, what its entries' names begin with there, and how many
+    parts this replaces.
+
+    Args:
+        first: the entry of all that is copied; None where the tar just goes into a directory.
+    """
+    found, fd = find(root_fd, path, True)
+    top = split_name(first.name)[:1] if first else []
+    if fd >= 0:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            return fd, found, top, len(top)
+        os.close(fd)
+        _refuse(path, mode, first)
+    elif first is None:
+        raise _no_directory(path)
+    elif _is_directory_name(path) and first.kind != DIRECTORY:
+        raise UsageError(f"destination directory {path} does not exist", "make it first, or leave out the last slash")
+    parent, name = os.path.split(found.rstrip("/"))
+    return _open_straight(root_fd, parent or "/", OPEN_DIRECTORY), parent or "/", [os.fsencode(name)], len(top)
+
+
+def _refuse(path: str, mode: int, first: Entry | None) -> None:
+    """
+    Raises:
+        UsageError, OSError: what is there can't be replaced by ``first``.
+    """
+    if first is None:
+        raise _no_directory(path)
+    if first.kind == DIRECTORY:
+        raise UsageError(f"cannot copy a directory to the file {path}")
+    if _is_directory_name(path):
+        raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), path)
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"destination {path} is neither a file nor a directory")
+
+
+def _no_directory(path: str) -> UsageError:
+    return UsageError(f"destination {path} must be a directory that is there: an archive goes into it")
+
+
+def _renamed(name: bytes, prefix: list[bytes], skipped: int) -> bytes:
+    return b"/".join([*prefix, *split_name(name)[skipped:]])
+
+
+def _is_directory_name(path: str) -> bool:
+    return path.endswith(("/", "/.")) or path == "."
+
+
+def _means_content(path: str) -> bool:
+    return path == "." or path.endswith("/.") or normpath(f"/{path.lstrip('/')}") == "/"

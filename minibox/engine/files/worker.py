@@ -1,0 +1,326 @@
+"""Beginning a job of `engine.files.jobs` in a running container, and the worker: a small process that forks in place of this one.
+
+The process that does a job is a child of this one, where this is small and has no other threads: they may hold locks, and
+memory is copied page by page. Else it is a child of the worker.
+
+The worker is a Python interpreter of its own, which the launcher starts when it is first needed and ends with this process; so a
+job costs the same in a program of any size, and no lock of another thread's comes along. Over a socket it gets the name of
+a job and what the job needs, in marshal, with descriptors: where to report to, the user namespace, and the job's own. It
+answers with a pidfd of its child, by the socket that came along, and the child with what became of the job.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from _socket import AF_UNIX, SHUT_RDWR, SOCK_SEQPACKET, SOCK_STREAM, socketpair
+from _thread import allocate_lock
+from atexit import register
+from functools import partial
+from marshal import dumps, loads
+from signal import SIG_IGN, SIGCHLD, SIGKILL, signal
+from typing import Any, NoReturn, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+from minibox.base.files import close_descriptors
+from minibox.base.paths import package_directory, search_path
+from minibox.engine.files import background_removal
+from minibox.engine.files.jobs import JOBS
+from minibox.engine.host.user_namespace import Work, end_with, enter, open_namespace, report_of, value_of
+from minibox.errors import MiniboxError, kernel_says
+from minibox.linux import launcher
+from minibox.linux.process import Descriptor, die_with_parent, open_pidfd, signatures
+from minibox.linux.requests import Messages, has_ended, read_from, send
+from minibox.plan import operations as op
+from minibox.plan.encode import encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    import socket
+    from collections.abc import Callable, Mapping, Sequence
+
+    from minibox.linux.launcher import Launcher
+
+T_co = TypeVar("T_co", covariant=True)
+#: Resident: with more, a child's page tables and the faults after it take longer than to ask the worker.
+FORKED_BYTES_MAX = 128 << 20
+READY, PIDFD, GO = b"ready", b"p", b"g"
+MESSAGE_BYTES_MAX, FDS_MAX = 1 << 16, 16
+KILLED = "a process that worked in a container was killed"
+LAST_JOBS_MS = 200  # for what it has forked to end, before it is killed
+SOURCE = "import sys; sys.path[:] = sys.argv[1:]; from minibox.engine.files.worker import serve; serve()"
+
+
+class Pending(Protocol[T_co]):
+    """A job that was begun."""
+
+    def result(self) -> T_co:
+        """Wait for its end; what it returned.
+
+        Raises:
+            MiniboxError, OSError: it failed so.
+        """
+
+
+def begin(
+    name: str, fds: Sequence[int], arguments: tuple[Any, ...], pid: int, ours: Sequence[int] = ()
+) -> Pending[Any]:
+    """Begin one of `jobs.JOBS`.
+
+    Args:
+        fds: descriptors for it: the root directory first.
+        arguments: of what marshal takes.
+        pid: of a process in whose user namespace it is done, as its root.
+        ours: descriptors that it must not hold open.
+
+    Raises:
+        MiniboxError: the process has ended.
+    """
+    if not _can_fork() and (found := of_caller()):
+        return found.begin(name, fds, arguments, pid)
+
+    def work() -> Any:
+        for fd in ours:
+            os.close(fd)
+        return JOBS[name](fds, *arguments)
+
+    return Work(work, pid)
+
+
+def _can_fork() -> bool:
+    """Has this process no other thread than our own, which is ready for it, and is it small?"""
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    threads, resident_pages = int(fields[17]), int(fields[21])  # proc_pid_stat(5): fields 20 and 24
+    return threads == 1 + background_removal.works() and resident_pages * resource.getpagesize() <= FORKED_BYTES_MAX
+
+
+def of_caller() -> Worker | None:
+    """The worker for the calling thread, as of `launcher.of_caller`; None where none can be started."""
+    mine = launcher.of_caller()
+    with _workers.lock:
+        found = _workers.of.get(mine)
+        if found is None or not found.is_alive():
+            if found:
+                found.close()  # somebody has killed it
+            try:
+                found = _workers.of[mine] = Worker()
+            except OSError:
+                return None  # an interpreter in another program, say, which isn't there to be executed
+        return found
+
+
+def close_all() -> None:
+    """End the workers of this process; with the next job one is started anew."""
+    with _workers.lock:
+        for each in list(_workers.of.values()):
+            each.close()
+        _workers.of.clear()
+
+
+class Worker:
+    """One worker, and the socket to it; ``pid`` is its process."""
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            OSError: it can't be started.
+        """
+        import sys
+
+        library_path = os.environ.get("LD_LIBRARY_PATH")
+        env = (f"LD_LIBRARY_PATH={library_path}",) if library_path else ()
+        argv = (sys.executable, "-I", "-S", "-B", "-c", SOURCE, *_search_path())
+        steps = [
+            op.stdio(op.STDIN, op.STDOUT, op.STDERR, "the socket; nothing is written"),
+            op.close_fds("no descriptor of another's stays open"),
+            op.exec_((sys.executable,), argv, env, "a small process"),
+        ]
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._socket, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
+        try:
+            self._process = launcher.spawn(
+                encode(steps, signatures()), 0, [-1, -1, theirs.fileno(), null, null], len(steps)
+            )
+        except BaseException:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(null)
+        try:
+            answer = Messages().take(self._socket.fileno(), self._process.pidfd)
+        except ConnectionResetError:
+            answer = b""
+        except BaseException:
+            self.close()
+            raise
+        if answer != READY:
+            self.close()
+            raise OSError(f"{sys.executable} doesn't work on its own")
+
+    def begin(self, name: str, fds: Sequence[int], arguments: tuple[Any, ...], pid: int) -> Delegated:
+        """See `begin`."""
+        namespace = open_namespace(pid)
+        try:
+            report, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+            try:
+                begun = Delegated(report, Descriptor.copy_of(self._process.pidfd))
+                message = dumps((name, namespace >= 0, arguments))
+                send(self._socket, message, [theirs.fileno(), *([namespace] if namespace >= 0 else []), *fds])
+            finally:
+                theirs.close()
+        except OSError as error:
+            raise MiniboxError(f"{name} in a container: {kernel_says(error)}") from error
+        finally:
+            close_descriptors(namespace)
+        return begun
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        return not has_ended(self._process.pidfd)
+
+    def close(self) -> None:
+        """End it, as soon as what it has forked has ended: that would be left to this process, were it a subreaper."""
+        self._socket.shutdown(SHUT_RDWR)  # a child that another's fork made may hold a copy
+        self._socket.close()
+        has_ended(self._process.pidfd, LAST_JOBS_MS)
+        self._process.end(SIGKILL)
+        self._process.close()
+
+    def disown(self) -> None:
+        """In a child that a fork made."""
+        self._socket.close()
+        self._process.close()
+
+
+class Delegated:
+    """A job that a worker has."""
+
+    def __init__(self, report: _socket.socket, worker: Descriptor) -> None:
+        """
+        Args:
+            worker: its pidfd.
+        """
+        self._report, self._worker = report, worker
+
+    def result(self) -> Any:
+        """See `Pending`."""
+        child = Messages()
+        try:
+            fd = self._report.fileno()
+            # Without a pidfd it is the worker's own report, as that it can't fork.
+            first = child.take(fd, self._worker.fileno())
+            report = [] if child.fd >= 0 else [first]
+            self._report.setblocking(False)
+            while part := read_from(fd, child.fd if child.fd >= 0 else self._worker.fileno()):
+                report.append(part)
+        except ConnectionResetError:
+            report = []  # the worker was killed, and its child with it
+        finally:
+            child.done()
+            self._report.close()
+            self._worker.close()
+        if not report:
+            raise MiniboxError(KILLED)
+        return value_of(b"".join(report))
+
+
+def _search_path() -> list[str]:
+    """Absolute, and with what leads to minibox itself, whoever has found it here."""
+    return [*search_path(), os.path.dirname(package_directory())]
+
+
+# ---- the other side --------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Fork a child for each job, until nobody has the other end of standard input."""
+    import socket
+
+    signal(SIGCHLD, SIG_IGN)  # nobody waits for them
+    os.umask(0o022)
+    with socket.socket(fileno=0) as control:
+        control.send(READY)
+        while True:
+            message, fds, *_ = socket.recv_fds(control, MESSAGE_BYTES_MAX, FDS_MAX, socket.MSG_CMSG_CLOEXEC)
+            if not message:
+                break
+            report = socket.socket(fileno=fds[0])
+            try:
+                _fork(partial(_do, JOBS, message, fds[1:]), control, report)
+            except (OSError, MiniboxError) as error:
+                _tell(report, error)
+            report.close()
+            close_descriptors(*fds[1:])
+    try:
+        os.wait()  # for all, since SIGCHLD is ignored
+    except ChildProcessError:
+        os._exit(0)  # without what an interpreter does in the end
+
+
+def _fork(job: Callable[[], Any], control: socket.socket, report: socket.socket) -> None:
+    """Do a job in a child, as soon as the one who waits for its report can watch that child."""
+    from socket import send_fds
+
+    wait, go = os.pipe()
+    pidfd = -1
+    try:
+        if (pid := os.fork()) == 0:
+            control.close()
+            os.close(go)
+            if not os.read(wait, 1):
+                os._exit(1)  # nobody watches it
+            end_with(report_of(job), report.detach())
+        pidfd = open_pidfd(pid)
+        if pidfd < 0:
+            raise MiniboxError(KILLED)
+        send_fds(report, [PIDFD], [pidfd])
+        os.write(go, GO)
+    finally:
+        close_descriptors(wait, go, pidfd)
+
+
+def _tell(report: socket.socket, error: Exception) -> None:
+    """Report that there is no child for a job."""
+    try:
+        report.sendall(report_of(partial(_fail, error)))
+    except OSError:
+        pass  # nobody waits for it
+
+
+def _do(jobs: Mapping[str, Callable[..., Any]], message: bytes, fds: list[int]) -> Any:
+    die_with_parent()
+    name, is_inside, arguments = loads(message)
+    enter(fds.pop(0) if is_inside else -1, False)()
+    return jobs[name](fds, *arguments)
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
+
+
+class _Workers:
+    """Those of this process, by the launchers that have started them."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self.lock = allocate_lock()
+        self.of: WeakKeyDictionary[Launcher, Worker] = WeakKeyDictionary()
+
+    def forked(self) -> None:
+        """In a child by fork: its parent's are none of its own."""
+        for each in self.of.values():
+            each.disown()
+        self._begin()  # another thread may have held the lock
+
+
+_workers = _Workers()
+os.register_at_fork(after_in_child=_workers.forked)
+register(close_all)

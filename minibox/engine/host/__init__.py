@@ -1,0 +1,1 @@
+"""What the host can do and where minibox keeps its files. Reads no container."""

@@ -1,0 +1,419 @@
+"""The parent's steps: the one table of what executes each, and the one loop that goes through a Plan.
+
+What a step is, in words and in shell, and what undoes it, is in `minibox.plan.parent`; the children's are run in C.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic_ns
+
+from minibox.engine.process.execution import ExecFailed
+from minibox.engine.process.undo import OF_FAILED, undo
+from minibox.errors import MiniboxError, NetworkError, PortTaken, StepError, kernel_says
+from minibox.plan import operations as op
+from minibox.plan.parent import undo_list
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from minibox.engine.process.execution import Execution
+    from minibox.network.bridge import Wiring
+    from minibox.plan.operations import Op
+
+TIOCGPTPEER = 0x5441  # ioctl_tty(2), Linux 4.13
+
+
+def run(execution: Execution) -> None:
+    """Execute all steps of a plan: those before the gate, if there is one.
+
+    Raises:
+        StepError: a step failed; the message says which.
+        ExecFailed: the last one did.
+        MiniboxError: a step of the parent's failed.
+    """
+    try:
+        _run_steps(execution)
+    except (StepError, ExecFailed):
+        raise
+    except (OSError, MiniboxError):
+        # A process of it may have died meanwhile, and what was asked of it with it.
+        execution.fail_of_child()
+        raise
+
+
+def _run_steps(execution: Execution) -> None:
+    for index, step in enumerate(execution.plan.ops):
+        execution.done = index + 1  # an interrupted one may have been executed
+        if step.actor == op.PARENT:
+            begin = monotonic_ns()
+            try:
+                STEPS[step.name](execution, *step.args)
+            except (MiniboxError, OSError):
+                execution.done = index
+                raise
+            execution.parent_times[index] = begin, monotonic_ns()
+    execution.finish()
+
+
+def unwind(execution: Execution) -> Exception | None:
+    """End what runs of a start that failed, or has ended, and undo the steps that it has come past; the first failure."""
+    past = execution.plan.ops[: execution.done]
+    ops = [_of_process(step, execution) for step in (*undo_list(past), *execution.undone_by)]
+    returned = [step for step in ops if step.name in OF_FAILED]  # from its network namespace, while there is one
+    # A process that is frozen has no end that could be waited for: what is in its cgroup is ended first.
+    failure = undo([*returned, *(step for step in ops if step.name == "kill_cgroup")])
+    execution.close()
+    rest = undo(step for step in ops if step.name not in OF_FAILED)
+    execution.close_scope()
+    return failure or rest
+
+
+def _of_process(step: Op, execution: Execution) -> Op:
+    if step.name in OF_FAILED and step.args[-1] is None and execution.init:
+        return op.Op(step.name, (*step.args[:-1], f"/proc/{execution.pid}/ns/net"), step.why, step.actor)
+    return step
+
+
+# ---- what was taken while the plan was compiled ----------------------------------------------------
+
+
+def _hold(_: Execution, *args: object) -> None:
+    """It is held already."""
+
+
+# ---- published ports ------------------------------------------------------------------------------
+
+
+def _reserve_port(execution: Execution, protocol: str, address: str, first: int, last: int, inside: int) -> None:
+    from minibox.network.published import Wanted, reserve
+
+    try:
+        port, fd = reserve(Wanted(address, first, last, inside, protocol))
+    except PortTaken as error:
+        from minibox.engine.state.ports import explained
+
+        raise explained(error, execution.resources.root, execution.published) from None
+    execution.published.append(port)
+    execution.held.append(fd)
+
+
+def _publish_begin(execution: Execution, table: str, _bridge: str, address: str, subnet: str) -> None:
+    from minibox.network.published import Batch
+
+    execution.batch = Batch(execution.resources.runroot, table, address, subnet)
+
+
+def _publish_port(execution: Execution, *_: object) -> None:
+    """They are led there in the order in which they were reserved, which says what number one of many got."""
+    assert execution.batch
+    execution.batch.add(execution.published[execution.batch.count])
+
+
+def _publish_end(execution: Execution, _table: str, bridge: str) -> None:
+    batch, execution.batch = execution.batch, None
+    assert batch
+    execution.held.append(batch.commit(bridge))
+
+
+def _hairpin(execution: Execution, veth: str) -> None:
+    from minibox.network.bridge import hairpin
+
+    hairpin(execution.resources.runroot, veth)
+
+
+def _note_ports(execution: Execution, path: str) -> None:
+    from minibox.engine.state.ports import note
+
+    note(path, execution.published)
+
+
+# ---- the cgroup -----------------------------------------------------------------------------------
+
+
+def _cgroup(name: str) -> Callable[..., None]:
+    def step(_: Execution, *args: Any) -> None:
+        from minibox.linux.cgroup.creation import perform
+
+        perform(op.Op(name, args, "", op.PARENT))
+
+    return step
+
+
+def _systemd_scope(execution: Execution, *args: Any) -> None:
+    from minibox.linux.cgroup import Cgroup
+    from minibox.linux.cgroup.creation import perform
+
+    execution.scope = perform(op.Op("systemd_scope", args, "", op.PARENT))
+    group = execution.resources.group
+    assert group
+    execution.cgroup = Cgroup(group.name, group.v1, group.v2, execution.scope, group.joined)
+
+
+def _cgroup_chown(_: Execution, path: str, owner: int) -> None:
+    from minibox.linux.cgroup.path import give
+
+    give(path, owner)
+
+
+def _systemd_own_scope(execution: Execution, _path: str, unit: str, slice_name: str, limits: tuple[str, ...]) -> None:
+    from minibox.linux.cgroup.process_scope import start_own_scope
+
+    start_own_scope(unit, slice_name, limits, execution.pid)
+
+
+def _systemd_attach(execution: Execution, unit: str, place: str, _path: str) -> None:
+    from minibox.linux.cgroup.systemd import attach
+
+    joined_pid = execution.resources.joined_pid
+    try:
+        attach(unit, place, execution.pid)
+    except MiniboxError:
+        group = execution.cgroup
+        below = group.below(joined_pid) if group and joined_pid else ""
+        if not below:
+            raise
+        attach(unit, f"{place}{below}", execution.pid)
+
+
+# ---- processes ------------------------------------------------------------------------------------
+
+
+def _make_userns(execution: Execution, slot: int, uid_map: str, gid_map: str) -> None:
+    from minibox.engine.host.userns_fd import user_namespace
+
+    execution.hold_userns(slot, user_namespace(uid_map, gid_map))
+
+
+def _clone(execution: Execution, flags: int, _cgroups: tuple[str, ...], born: int) -> None:
+    execution.clone(flags, bool(born))
+
+
+def _clone_further(execution: Execution, _cgroups: tuple[str, ...], born: int) -> None:
+    execution.clone(0, bool(born))
+
+
+def _clone_mounter(execution: Execution, flags: int) -> None:
+    execution.clone_mounter(flags)
+
+
+def _take_sibling(execution: Execution) -> None:
+    execution.take_sibling()
+
+
+def _deny_setgroups(execution: Execution) -> None:
+    from minibox.engine.host.ids import deny_setgroups
+
+    deny_setgroups(execution.pid)
+
+
+def _write_id_map(kind: str) -> Callable[..., None]:
+    def step(execution: Execution, lines: tuple[str, ...], program: str | None) -> None:
+        from minibox.engine.host.ids import write_map
+
+        write_map(execution.pid, kind, lines, program or "")
+
+    return step
+
+
+def _oom_score_adj(execution: Execution, value: int) -> None:
+    try:
+        with open(f"/proc/{execution.pid}/oom_score_adj", "wb", 0) as file:
+            file.write(b"%d" % value)
+    except OSError as error:
+        raise MiniboxError(f"set the OOM score of the container's process to {value}: {kernel_says(error)}") from error
+
+
+def _send(execution: Execution, tag: int) -> None:
+    execution.send(tag)
+
+
+def _take_root(execution: Execution, rootfs: str, namespace: str | None) -> None:
+    fd = execution.take_root()
+    if fd >= 0:
+        from minibox.engine.process.shared_root import unmount_step
+
+        execution.also_undo(unmount_step(rootfs, namespace, execution.pid, fd))
+
+
+def _await_mounts(execution: Execution) -> None:
+    execution.take_mounts()
+
+
+def _run_hook(
+    execution: Execution,
+    kind: str,
+    number: int,
+    path: str,
+    argv: tuple[str, ...],
+    env: tuple[str, ...] | None,
+    timeout_s: int,
+) -> None:
+    if execution.has_died:
+        return
+    from minibox.engine.process.hooks import run_hook
+
+    run_hook(kind, number, path, argv, env, timeout_s, execution.resources.state(execution.pid, "creating"))
+
+
+def _send_state(execution: Execution, status: str) -> None:
+    if execution.has_died:
+        return
+    from minibox.engine.process.hooks import state_file
+
+    fd = state_file(execution.resources.state(execution.pid, status))
+    try:
+        execution.send(0, fd)
+    finally:
+        os.close(fd)
+
+
+def _take_terminal(execution: Execution, owner: int) -> None:
+    from fcntl import ioctl
+
+    master = execution.take_terminal()
+    if master < 0:
+        return
+    peer = ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        os.fchown(peer, owner, -1)
+    except PermissionError:
+        pass  # an ordinary user can't give files away, not even to an id of his own
+    finally:
+        os.close(peer)
+
+
+def _take_listener(execution: Execution, path: str, metadata: str | None) -> None:
+    fd = execution.take_listener()
+    if fd < 0:
+        return
+    from minibox.engine.process.seccomp_listener import hand_on
+
+    hand_on(path, metadata, execution.pid, execution.resources.state(execution.pid, "creating"), fd)
+    execution.close_listener()
+
+
+# ---- networks -------------------------------------------------------------------------------------
+
+
+def _move_device(execution: Execution, device: str, name: str, netns: str | None) -> None:
+    from minibox.network.devices import move
+
+    move(device, name, netns or f"/proc/{execution.pid}/ns/net")
+
+
+def _wired(step: Callable[..., None]) -> Callable[..., None]:
+    """A step of `network.bridge.Wiring`, which is there from the first of them to the last."""
+
+    def wired(execution: Execution, *args: Any) -> None:
+        step(_wiring(execution), *args)
+
+    return wired
+
+
+def _wiring(execution: Execution) -> Wiring:
+    if execution.wiring is None:
+        from minibox.network.bridge import Wiring
+
+        resources = execution.resources
+        execution.wiring = Wiring(resources.runroot, resources.container_id, f"/proc/{execution.pid}/ns/net")
+    return execution.wiring
+
+
+def _user_network(execution: Execution, tool: str, argv: tuple[str, ...]) -> None:
+    """Start pasta or slirp4netns, which dies with its parent, and wait until it is ready."""
+    from minibox.linux.process import signatures
+    from minibox.network.rootless import is_ready
+    from minibox.plan.encode import encode
+
+    ports = [str(each.port) for each in execution.published]
+    words = tuple(_filled_in(argv, str(execution.pid), ports))
+    environment = tuple(f"{name}={value}" for name, value in os.environ.items())
+    steps = [
+        op.die_with_parent("it carries packets for a container that dies with us"),
+        op.stdio(op.STDIN, op.STDOUT, op.STDERR, "it announces itself on descriptor 0: on 1 it chatters"),
+        op.close_fds("nothing else of ours"),
+        op.exec_((words[0],), words, environment, "user-mode networking"),
+    ]
+    _, its = execution.socketpair()  # its other end tells the child that we are there
+    ready, announce = os.pipe2(os.O_CLOEXEC)
+    said = os.memfd_create("minibox-network", os.MFD_CLOEXEC)
+    null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    execution.close_held()  # it binds the ports itself
+    assert execution.init
+    try:
+        slots = [its.fileno(), -1, announce, null, said]
+        execution.tool = execution.init.spawn_helper(encode(steps, signatures()), 0, slots, len(steps))
+        os.close(announce)
+        announce = -1
+        if not is_ready(os.read(ready, 64)):
+            why = os.pread(said, 4096, 0).decode(errors="replace").strip().replace("\n", "; ")
+            raise NetworkError(f"{tool} can't connect the container: {why or 'it ended'}", "--network none")
+    finally:
+        its.close()
+        for fd in (ready, announce, said, null):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _filled_in(argv: tuple[str, ...], pid: str, ports: list[str]) -> Iterator[str]:
+    for word in argv:
+        filled = word.replace("$INIT", pid)
+        for number, port in enumerate(ports, 1):
+            filled = filled.replace(f"$PORT_{number}:", f"{port}:")
+        yield filled
+
+
+def _listen(execution: Execution, path: str) -> None:
+    from minibox.engine.process.attach_socket import listen
+
+    execution.listener = listen(path)
+
+
+STEPS: dict[str, Callable[..., None]] = {
+    "hold_ids": _hold,
+    "hold_address": _hold,
+    "reserve_port": _reserve_port,
+    "publish_begin": _publish_begin,
+    "publish_port": _publish_port,
+    "publish_end": _publish_end,
+    "hairpin": _hairpin,
+    "note_ports": _note_ports,
+    **{
+        name: _cgroup(name)
+        for name in ("cgroup_parent", "cgroup_mkdir", "cgroup_write", "cgroup_copy", "device_filter")
+    },
+    "cgroup_chown": _cgroup_chown,
+    "systemd_scope": _systemd_scope,
+    "systemd_own_scope": _systemd_own_scope,
+    "systemd_attach": _systemd_attach,
+    "make_userns": _make_userns,
+    "clone": _clone,
+    "clone_further": _clone_further,
+    "clone_mounter": _clone_mounter,
+    "take_sibling": _take_sibling,
+    "deny_setgroups": _deny_setgroups,
+    "write_uid_map": _write_id_map("uid"),
+    "write_gid_map": _write_id_map("gid"),
+    "oom_score_adj": _oom_score_adj,
+    "send": _send,
+    "take_root": _take_root,
+    "await_mounts": _await_mounts,
+    "run_hook": _run_hook,
+    "send_state": _send_state,
+    "take_terminal": _take_terminal,
+    "take_listener": _take_listener,
+    "move_device": _move_device,
+    "forward_ipv4": _wired(lambda wiring: wiring.forward_ipv4()),
+    "bridge_rules": _wired(lambda wiring, *args: wiring.bridge_rules(*args)),
+    "add_bridge": _wired(lambda wiring, *args: wiring.add_bridge(*args)),
+    "add_veth": _wired(lambda wiring, *args: wiring.add_veth(*args)),
+    "add_address": _wired(lambda wiring, *args: wiring.add_address(*args)),
+    "set_up": _wired(lambda wiring, *args: wiring.set_up(*args)),
+    "add_route": _wired(lambda wiring, *args: wiring.add_route(*args)),
+    "await_rules": _wired(lambda wiring, *args: wiring.await_rules(*args)),
+    "user_network": _user_network,
+    "listen": _listen,
+}

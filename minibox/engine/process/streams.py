@@ -1,0 +1,360 @@
+"""A foreground container's standard streams: what it is given, and the copying where it isn't ours as it is.
+
+A pipe of the caller's is handed on untouched: nothing is faster. Everything else (a terminal, a
+file, a socket) stays outside, behind a pipe that a thread copies: inside, /dev/stdout must be
+openable by users that the caller's file knows nothing of, and a terminal's ioctls reach far.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock, start_new_thread
+from errno import ECONNRESET, EINVAL, EIO, EPIPE
+from fcntl import F_DUPFD_CLOEXEC, F_SETPIPE_SZ, fcntl
+from select import POLLIN, POLLOUT, epoll, poll
+
+from minibox.engine.process.signals import block
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minibox.engine.process.detach_keys import DetachKeys
+    from minibox.engine.process.output_limit import Allowance
+
+CHUNK = 1 << 20  # of one splice; also the size we ask for our pipes: the largest without privilege
+TTY_CHUNK = 1 << 16
+
+
+class ClosedEnds:
+    """While this object lives, /dev/null stands where the caller has closed 0, 1 or 2.
+
+    Otherwise the next file opened would be taken for the caller's input or output.
+    """
+
+    def __init__(self) -> None:
+        self._fds: list[int] = []
+        while (fd := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) < 3:
+            self._fds.append(fd)
+        os.close(fd)
+
+    def close(self) -> None:
+        """As they were."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+
+
+class Streams:
+    """The three streams of one container.
+
+    Attributes:
+        fds: what the container's process gets as 0, 1 and 2; this process's copies are closed by `begin`.
+    """
+
+    def __init__(
+        self,
+        *,
+        interactive: bool,
+        tty: bool,
+        owner: tuple[int, int],
+        detaching: Detaching | None = None,
+        outside: tuple[int, int, int] = (0, 1, 2),
+        allowance: Allowance | None = None,
+        socket: bool = False,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            interactive: standard input is passed on; else it is /dev/null.
+            tty: the container gets a terminal instead.
+            owner: host's uid and gid of the container's process, which may then open its streams anew.
+            detaching: the user may leave the terminal by some keys; then `abandon` follows.
+            outside: the caller's streams, which stay open as long as this object is used; without a terminal.
+            allowance: how much it may write to the two others together.
+            socket: standard input is a socket that was made for the container, and goes both ways.
+        """
+        self._allowance, self._socket = allowance, socket
+        self._outside = outside
+        self._detaching = detaching
+        self.fds: tuple[int, int, int] = (-1, -1, -1)
+        self._tty = tty
+        self._interactive = interactive
+        self._ours: list[int] = []  # to close once the container has them
+        self._given: tuple[int, int] | None = None  # from where, and to where, its input is copied
+        self._copies: list[tuple[int, int]] = []  # the same of its output
+        self._done: list[Copy] = []
+        self._input: Copy | None = None
+        if not tty:
+            self.fds = (self._stdin(), *self._stdouts())
+            for fd in self.fds:
+                if _is_pipe(fd):
+                    _give(fd, owner)
+
+    def _stdin(self) -> int:
+        if not self._interactive:
+            return self._null()
+        stdin = self._outside[0]
+        if self._socket or _is_pipe(stdin) or _is_null(stdin):
+            return self._keep(stdin)
+        reader, writer = self._pipe()
+        self._given = (stdin, writer)
+        return reader
+
+    def _stdouts(self) -> tuple[int, int]:
+        made: dict[tuple[int, int], int] = {}  # one file behind both is one pipe, so that lines stay in order
+        result = []
+        for fd in self._outside[1:]:
+            if _is_null(fd) or (_is_pipe(fd) and not self._allowance):
+                result.append(self._keep(fd))
+                continue
+            status = os.fstat(fd)
+            key = status.st_dev, status.st_ino
+            if key not in made:
+                reader, made[key] = self._pipe()
+                self._copies.append((reader, self._keep(fd) if self._allowance else fd))
+            result.append(made[key])
+        return result[0], result[1]
+
+    def _keep(self, fd: int) -> int:
+        self._ours.append(fcntl(fd, F_DUPFD_CLOEXEC, 3))
+        return self._ours[-1]
+
+    def _null(self) -> int:
+        self._ours.append(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+        return self._ours[-1]
+
+    def _pipe(self) -> tuple[int, int]:
+        """A pipe; the caller knows which end is the container's."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            fcntl(writer, F_SETPIPE_SZ, CHUNK)
+        except OSError:
+            pass  # the user's quota for pipes: smaller is slower, no more
+        self._ours += [reader, writer]
+        return reader, writer
+
+    def begin(self, pty_master: int = -1) -> None:
+        """Start to copy, now that the container's process has its ends."""
+        if self._tty:
+            if self._interactive:
+                move = self._detaching.move if self._detaching else None
+                self._input = Copy(0, os.dup(pty_master), close_source=False, close_target=True, move=move)
+            if self._detaching:
+                self._done.append(Copy(pty_master, os.dup(1), close_source=False, close_target=True))
+            else:
+                self._done.append(Copy(pty_master, 1, close_source=False))
+            return
+        outside = {fd for pair in (*self._copies, self._given or ()) for fd in pair}
+        if self._given:
+            self._input = Copy(*self._given, close_source=False, close_target=True)
+        allowed = self._allowance.move if self._allowance else None
+        for source, target in self._copies:
+            read_to_its_end = _is_pipe(target)  # by who has the other end, and waits for it himself
+            copy = Copy(source, target, close_target=bool(allowed), move=allowed, ends=not read_to_its_end)
+            if not read_to_its_end:
+                self._done.append(copy)
+        for fd in self._ours:
+            if fd not in outside:
+                os.close(fd)
+        self._ours.clear()
+
+    def finish(self) -> OSError | None:
+        """The command has ended: copy what it left in its pipes, and stop reading.
+
+        Not until their end: a process that it has left behind may hold them, for as long as it likes.
+
+        Returns:
+            Why its output could not be written, such as a full disk; a reader that is gone is no error.
+        """
+        for copy in self._done:
+            copy.drain()
+        return self.abandon()
+
+    def abandon(self) -> OSError | None:
+        """Stop to copy, whatever there may still come; returns as `finish`."""
+        for copy in self._done:
+            copy.stop()
+        error = next((copy.error for copy in self._done if copy.error), None)
+        if self._input:
+            self._input.stop()
+        self._done.clear()
+        self._input = None
+        return error
+
+    def close(self) -> None:
+        """Close what was prepared and never used."""
+        for fd in self._ours:
+            os.close(fd)
+        self._ours.clear()
+        self.finish()
+
+
+class Detaching:
+    """Copies what is typed, until it has the keys by which the user leaves."""
+
+    def __init__(self, keys: DetachKeys) -> None:
+        self._keys = keys
+        self._left = os.eventfd(0, os.EFD_CLOEXEC)
+        self._either = epoll()
+
+    def or_ended(self, pidfd: int) -> int:
+        """A descriptor that can be read when the user has left, or that process has ended."""
+        self._either.register(self._left, POLLIN)
+        self._either.register(pidfd, POLLIN)
+        return self._either.fileno()
+
+    def move(self, source: int, target: int) -> int:
+        """Read what is typed, write what of it is for the container; 0 when there is no more."""
+        data = os.read(source, TTY_CHUNK)
+        size = len(data)
+        data, detach = self._keys.feed(data)
+        write_all(target, data)
+        if detach:
+            os.eventfd_write(self._left, 1)
+        return 0 if detach else size
+
+    def has_happened(self) -> bool:
+        """Has the user left?"""
+        waiting = poll()
+        waiting.register(self._left, POLLIN)
+        return bool(waiting.poll(0))
+
+    def close(self) -> None:
+        self._either.close()
+        os.close(self._left)
+
+
+class Copy:
+    """A thread that copies one descriptor to another until its end."""
+
+    def __init__(
+        self,
+        source: int,
+        target: int,
+        *,
+        close_source: bool = True,
+        close_target: bool = False,
+        move: Callable[[int, int], int] | None = None,
+        ends: bool = True,
+    ) -> None:
+        """Begin.
+
+        Args:
+            ends: `drain` or `stop` ends it, of which one is called; else only the end of its source does.
+            close_source: close the source at the end, so that a writer learns that nobody reads any more.
+            close_target: close the target at the end, so that a reader learns that nothing more comes.
+            move: reads some and writes it, in place of our own ways; returns 0 at the end.
+        """
+        self._source, self._target, self._move = source, target, move
+        self.error: OSError | None = None
+        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC) if ends else -1
+        self._draining = False
+        self._left = CHUNK  # what `drain` copies at most: no pipe and no terminal holds more
+        self._close_source, self._close_target = close_source, close_target
+        self._running = allocate_lock()
+        self._running.acquire()
+        start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        block()
+        try:
+            # Not to a file: splice(2) takes its position before it waits for data, and then writes over what the
+            # caller's other programs have written to it meanwhile.
+            splices = (_is_pipe(self._source) and not _is_file(self._target)) or _is_pipe(self._target)
+            move = self._move or (_splice if splices else _read_write)
+            while self._ready():
+                try:
+                    moved = move(self._source, self._target)
+                    if not moved:
+                        break
+                    self._left -= moved if self._draining else 0
+                except BlockingIOError:  # the caller's other programs may set O_NONBLOCK on a file we share
+                    _wait_for(self._source, POLLIN)
+                    _wait_for(self._target, POLLOUT)
+                except OSError as error:
+                    if error.errno == EINVAL and move is _splice:  # a file that can't be spliced, as with O_APPEND
+                        move = _read_write
+                        continue
+                    if error.errno not in (EPIPE, ECONNRESET, EIO):  # nobody reads; the terminal's other end is closed
+                        self.error = error
+                    break
+        finally:
+            if self._close_source:
+                os.close(self._source)
+            if self._close_target:
+                os.close(self._target)
+            self._running.release()
+
+    def _ready(self) -> bool:
+        if self._stop_fd < 0:
+            return True
+        waiting = poll()
+        waiting.register(self._source, POLLIN)
+        waiting.register(self._stop_fd, POLLIN)
+        ready = [fd for fd, _ in waiting.poll()]
+        return self._stop_fd not in ready or (self._draining and self._left > 0 and self._source in ready)
+
+    def drain(self) -> None:
+        """Copy what is in the source now, and end; whoever may still write to it has no say."""
+        self._draining = True
+        self.stop()
+
+    def stop(self) -> None:
+        """End it even though its source may have more. Again: nothing."""
+        if self._stop_fd < 0:
+            return
+        os.eventfd_write(self._stop_fd, 1)
+        self._running.acquire()
+        self._running.release()
+        os.close(self._stop_fd)
+        self._stop_fd = -1
+
+
+def _splice(source: int, target: int) -> int:
+    return os.splice(source, target, CHUNK)
+
+
+def _read_write(source: int, target: int) -> int:
+    data = os.read(source, TTY_CHUNK)
+    write_all(target, data)
+    return len(data)
+
+
+def write_all(target: int, data: bytes) -> None:
+    """Write all of it, to a file that may be set to O_NONBLOCK, too."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(target, view) :]
+        except BlockingIOError:
+            _wait_for(target, POLLOUT)
+
+
+def _wait_for(fd: int, event: int) -> None:
+    waiting = poll()
+    waiting.register(fd, event)
+    waiting.poll()
+
+
+def _is_pipe(fd: int) -> bool:
+    """An anonymous pipe: a FIFO with a name is a file of the caller's."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:[")
+    except OSError:
+        return False
+
+
+def _is_file(fd: int) -> bool:
+    return os.fstat(fd).st_mode & 0o170000 == 0o100000
+
+
+def _give(fd: int, owner: tuple[int, int]) -> None:
+    try:
+        os.fchown(fd, *owner)
+    except PermissionError:
+        pass  # an ordinary user: /dev/stdout can't be opened anew by other users of the container
+
+
+def _is_null(fd: int) -> bool:
+    return os.fstat(fd).st_rdev == os.makedev(1, 3)

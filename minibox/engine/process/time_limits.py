@@ -1,0 +1,85 @@
+"""Ends a container of this process when it has had the time that it may have."""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock, start_new_thread
+from select import POLLIN, poll
+from time import monotonic
+
+from minibox.engine.process.signals import block
+from minibox.engine.verdict.end_kinds import CPU_TIME, WALL_TIME
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LEAST_S = 0.005  # between two looks: what a container can have too much, a processor
+NS_A_SECOND = 1e9
+
+
+class Watch:
+    """A thread that sleeps for as long as no limit can have been reached.
+
+    It is kept by the kernel's word and not by the caller's calls: a program that waits for something else meanwhile has
+    its limits kept too.
+    """
+
+    def __init__(
+        self,
+        pidfd: int,
+        *,
+        wall_s: float,
+        cpu_s: float,
+        cpu_used_ns: Callable[[], int | None],
+        end: Callable[[str], None],
+    ) -> None:
+        """Begin.
+
+        Args:
+            pidfd: of its first process.
+            wall_s, cpu_s: the limits; 0 for none.
+            cpu_used_ns: what all of its processes have used.
+            end: called at most once, in the thread, with the limit that was reached.
+        """
+        self._pidfd = os.dup(pidfd)
+        self._deadline = monotonic() + wall_s if wall_s else 0.0
+        self._cpu_s, self._cpu_used_ns, self._end = cpu_s, cpu_used_ns, end
+        self._running = allocate_lock()
+        self._running.acquire()
+        start_new_thread(self._run, ())
+
+    def wait(self) -> None:
+        """Until the thread is done, which it is when the container has ended."""
+        self._running.acquire()
+        self._running.release()
+
+    def _run(self) -> None:
+        block()
+        try:
+            ended = poll()
+            ended.register(self._pidfd, POLLIN)
+            while not ended.poll(self._rest_s() * 1000):
+                if limit := self._reached():
+                    self._end(limit)
+                    return
+        finally:
+            os.close(self._pidfd)
+            self._running.release()
+
+    def _reached(self) -> str:
+        if self._deadline and monotonic() >= self._deadline:
+            return WALL_TIME
+        return CPU_TIME if self._cpu_s and self._cpu_left_s() <= 0 else ""
+
+    def _rest_s(self) -> float:
+        """For how long no limit can be reached."""
+        rests = []
+        if self._deadline:
+            rests.append(self._deadline - monotonic())
+        if self._cpu_s:
+            rests.append(max(LEAST_S, self._cpu_left_s() / (os.cpu_count() or 1)))
+        return max(0.0, min(rests))
+
+    def _cpu_left_s(self) -> float:
+        return self._cpu_s - (self._cpu_used_ns() or 0) / NS_A_SECOND

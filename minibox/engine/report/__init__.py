@@ -1,0 +1,1 @@
+"""What users are told: `ps`, `inspect`, `stats`, `why`, `info`, `doctor`, `explain`. Changes nothing."""

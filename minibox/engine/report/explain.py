@@ -1,0 +1,136 @@
+"""What a run would do: the rows and the shell script of its Plan, without a container being made."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine.files.rootfs_setup import unpack
+from minibox.engine.host.id_map_support import refusal
+from minibox.engine.host.ids import example_range, own_ids
+from minibox.engine.resources import container_network
+from minibox.engine.spec.compile import Identity, IdentitySteps, Prepared, prepare, wants_own_ids
+from minibox.engine.spec.ports import with_address
+from minibox.image.store import ImageStore
+from minibox.plan import explain as plan_explain
+from minibox.plan import shell
+from minibox.plan.compiler import Plan
+from minibox.plan.parent import hold_ids
+from minibox.storage.drivers import snapshotter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.engine.container.exec import ExecOptions
+    from minibox.engine.spec.options import RunOptions
+    from minibox.storage.snapshot import Snapshot
+
+EXAMPLE_ID = "0123456789abcdef" * 4
+EXAMPLE_TERMINAL = (24, 80)
+
+
+def explain(options: RunOptions, *, root: str, runroot: str, storage_driver: str = "") -> list[dict[str, Any]]:
+    """The plan's rows, see `plan.explain.rows`; the image is unpacked when it isn't yet, nothing else happens.
+
+    Raises:
+        MiniboxError: what `run` would raise before its first step.
+    """
+    prepared, _ = _prepare(options, root, runroot, storage_driver, EXAMPLE_ID)
+    return plan_explain.rows(prepared.plan)
+
+
+def explain_exec(name_or_id: str, options: ExecOptions, *, root: str) -> list[dict[str, Any]]:
+    """The rows of a further process in a container that runs; nothing happens.
+
+    Raises:
+        MiniboxError: what `exec` would raise before its first step.
+    """
+    from minibox.engine.container.exec import Exec, host_of
+    from minibox.engine.container.lifecycle import Process
+
+    with Process(root, name_or_id, "explain a command in") as container:
+        return plan_explain.rows(Exec(host_of(container), options).plan())
+
+
+def explain_stop(
+    name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = None, signal_number: int = 0
+) -> list[dict[str, Any]]:
+    """The rows of a stop: how its processes are ended, and what undoes its start then; nothing happens.
+
+    Raises:
+        ContainerNotFound, ContainerNotRunning
+    """
+    from minibox.engine.container import removal
+    from minibox.engine.container.lifecycle import Process, stop_steps
+    from minibox.engine.state import containers
+
+    with Process(root, name_or_id, "explain the end of") as container:
+        found = containers.read(root, container.id)
+        asked = stop_steps(container, found, timeout_s, signal_number)
+        undone = removal.undo_steps(root, runroot, container.id, container.live.undo)
+    return plan_explain.rows(Plan((*asked, *undone), 0))
+
+
+def script(options: RunOptions, *, root: str, runroot: str, storage_driver: str = "") -> str:
+    """The plan as a shell script that starts the same container; see `plan.shell.script`.
+
+    Raises:
+        Unsupported: the plan is not simple enough for one.
+        MiniboxError: what `run` would raise before its first step.
+    """
+    container_id = os.urandom(32).hex()  # its own, so that two scripts can run at once
+    prepared, snapshot = _prepare(options, root, runroot, storage_driver, container_id)
+    directory = prepared.spec["root"]["path"].removesuffix("/root/root")
+    return shell.script(
+        prepared.plan,
+        before=(
+            f"mkdir -p {directory}",
+            _snapshot_command(storage_driver, snapshot),
+            f"printf '127.0.0.1 localhost\\n' > {directory}/hosts",
+            f"echo {shell.quote(prepared.spec['hostname'])} > {directory}/hostname",
+            f"cp /etc/resolv.conf {directory}/resolv.conf",
+        ),
+        after=(f"rm -rf {directory}",),
+    )
+
+
+def _snapshot_command(driver: str, snapshot: Snapshot) -> str:
+    """What the driver's `prepare` does."""
+    if snapshot.kind != "tree":
+        return f"mkdir {snapshot.upper} {os.path.dirname(snapshot.upper)}/work"
+    clone = "btrfs subvolume snapshot" if driver == "btrfs" else "cp --archive --reflink=auto"
+    return f"{clone} {snapshot.lowers[0]} {snapshot.upper} >/dev/null"
+
+
+def _prepare(
+    options: RunOptions, root: str, runroot: str, storage_driver: str, container_id: str
+) -> tuple[Prepared, Snapshot]:
+    store = ImageStore(root)
+    with store.layout.adding():  # nobody removes the layers meanwhile
+        return _prepare_on(store, options, runroot, storage_driver, container_id)
+
+
+def _prepare_on(
+    store: ImageStore, options: RunOptions, runroot: str, storage_driver: str, container_id: str
+) -> tuple[Prepared, Snapshot]:
+    root, storage = store.root, snapshotter(store.root, storage_driver)
+    image = store.resolve(options.image)
+    unpack(storage, store, image)
+    euid = os.geteuid()
+    ids = None
+    if wants_own_ids(options, euid, lambda: refusal(root, storage.driver)):
+        ids = own_ids() if euid else example_range(root, container_id)
+    network = container_network.choose(options, euid, root)
+    ports, _ = container_network.ports_to_publish(with_address(options, os.environ), image.config, network)
+    directory = f"{root}/containers/{container_id}"
+    connection = container_network.Connection.example(network, runroot, container_id, ports)
+    held = [hold_ids(ids.lease, container_id)] if ids and ids.lease else []
+    own = IdentitySteps(
+        (*held, *connection.held),
+        tuple(connection.reserved),
+        tuple(connection.wiring),
+        tuple(connection.published(directory)),
+    )
+    identity = Identity(container_id, directory, ids, network.mode, own)
+    prepared = prepare(options, storage, image, identity, EXAMPLE_TERMINAL if options.tty else None, once=options.rm)
+    return prepared, storage.describe(container_id, image.chain_ids)

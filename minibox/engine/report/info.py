@@ -1,0 +1,88 @@
+"""What there is of minibox on this machine, in the words of `docker info`: `info`, `system info`.
+
+Source: https://docs.docker.com/reference/api/engine/, SystemInfo.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+
+from minibox.engine.container import removal
+from minibox.engine.host import id_map_support
+from minibox.engine.report import doctor
+from minibox.errors import ProbeFailed
+from minibox.image.layout.inventory import inventory
+from minibox.image.layout.layout import Layout
+from minibox.linux import cgroup
+from minibox.linux.cgroup import scope
+from minibox.linux.cgroup.usage_meter import host_memory_bytes
+from minibox.linux.mount_table import file_system_type
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.linux.cgroup import CgroupHost
+
+
+def info(*, root: str, runroot: str, storage_driver: str, version: str) -> dict[str, Any]:
+    """Counts of containers and images, how they are kept and confined, the machine, and what it lacks.
+
+    Args:
+        storage_driver: that new containers get; "" for the default.
+        version: of minibox.
+    """
+    statuses = [each["Status"] for each in removal.list_containers(root=root, runroot=runroot)]
+    host, uname = cgroup.detect(), os.uname()
+    checks = [doctor.check_kernel(uname.release), doctor.check_cgroups(), doctor.check_seccomp(),
+              doctor.check_directory("root", root), doctor.check_directory("runroot", runroot)]  # fmt: skip
+    return {
+        "Containers": len(statuses),
+        "ContainersRunning": statuses.count("running") + statuses.count("restarting"),
+        "ContainersPaused": statuses.count("paused"),
+        "ContainersStopped": sum(each not in ("running", "restarting", "paused") for each in statuses),
+        "Images": len(inventory(Layout(root))),
+        "ServerVersion": version,
+        "Driver": storage_driver or "overlay",
+        "DriverStatus": [["Backing Filesystem", file_system_type(doctor.nearest_existing(root))]],
+        "LoggingDriver": "json-file",
+        "CgroupDriver": _cgroup_driver(host),
+        "CgroupVersion": {"none": "", "v2": "2"}.get(host.mode, "1"),
+        "SecurityOptions": _security_options(root, storage_driver),
+        "KernelVersion": uname.release,
+        "OperatingSystem": _distribution(),
+        "OSType": "linux",
+        "Architecture": uname.machine,
+        "NCPU": os.cpu_count() or 1,
+        "MemTotal": host_memory_bytes(),
+        "Name": uname.nodename,
+        "DockerRootDir": root,
+        "Runroot": runroot,
+        "Warnings": [f"{each.name}: {each.consequence}" for each in checks if each.status != doctor.PASS],
+    }
+
+
+def _cgroup_driver(host: CgroupHost) -> str:
+    """Who makes the cgroups of containers with limits."""
+    euid = os.geteuid()
+    if euid and host.mode == "v2" and scope.usable(euid, os.environ):
+        return "systemd"
+    return "cgroupfs" if host.usable else "none"
+
+
+def _security_options(root: str, storage_driver: str) -> list[str]:
+    options = ["name=seccomp,profile=builtin", "name=cgroupns"]
+    if os.geteuid():
+        return [*options, "name=rootless"]
+    try:
+        return options if id_map_support.refusal(root, storage_driver) else [*options, "name=userns"]
+    except ProbeFailed:
+        return options  # a start says so
+
+
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        return "Linux"

@@ -1,0 +1,250 @@
+"""Which containers a list shows: the filters of `ps`, with Docker's keys.
+
+Source: https://docs.docker.com/reference/cli/docker/container/ls/#filter. Of several with one key one must fit, but of
+``label`` all; a container must fit every key.
+"""
+
+from __future__ import annotations
+
+import re
+
+from minibox.engine.container import health, removal
+from minibox.engine.spec.ports import parse_port, parse_publish
+from minibox.engine.spec.ports import ports_of as named_ports
+from minibox.engine.state import containers as state
+from minibox.engine.state.ports import published
+from minibox.engine.upkeep.disk import written_bytes
+from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, UsageError
+from minibox.image.layout.filters import parse_filters, parse_truth
+from minibox.image.layout.inventory import find, inventory
+from minibox.image.layout.layout import Layout
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import read_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from minibox.image.layout.filters import Filter
+
+    Container = dict[str, Any]
+    Fits = Callable[[Container], bool]
+
+KEYS = ("ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name", "network", "publish",
+        "since", "status", "volume")  # fmt: skip
+STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead", "damaged")
+HEALTHS = ("starting", "healthy", "unhealthy", "none")
+OF_ENDED = ("exited", "status")  # who asks for these asks for ended containers too
+
+
+def parse_container_filters(words: Iterable[str]) -> list[Filter]:
+    """The filters of `ps`.
+
+    Raises:
+        UsageError: one isn't KEY=VALUE, has an unknown key, or a value that its key can't have.
+    """
+    filters = parse_filters(words, KEYS)
+    for each in filters:
+        if each.key == "exited" and not each.value.lstrip("-").isdecimal():
+            raise UsageError(f"invalid filter 'exited={each.value}'", "write an exit status: exited=137")
+        for key, known in (("status", STATUSES), ("health", HEALTHS)):
+            if each.key == key and each.value not in known:
+                raise UsageError(f"invalid filter '{key}={each.value}'", f"one of {', '.join(known)}")
+        if each.key in ("id", "name"):
+            _pattern(each.value)
+        if each.key in ("publish", "expose"):
+            parse_port(each.value)
+        if each.key == "is-task":
+            parse_truth(each.value, each.key)
+    return filters
+
+
+def listed(
+    filters: Sequence[Filter] = (), *, everything: bool = False, last: int = 0, root: str, runroot: str
+) -> list[Container]:
+    """The containers of a list, newest first, as their state.json has them.
+
+    Args:
+        everything: those that don't run too; as it is with a filter on how they ended.
+        last: only so many, the newest, however they are; 0: all.
+
+    Raises:
+        ContainerNotFound, ImageNotFound: what a filter compares with isn't there.
+    """
+    found = [with_ports(_with_health(each, root), root) for each in removal.list_containers(root=root, runroot=runroot)]
+    values: dict[str, list[str]] = {}
+    for each in filters:
+        values.setdefault(each.key, []).append(each.value)
+    ports: dict[str, list[str]] = {key: values.pop(key) for key in ("publish", "expose") if key in values}
+    fits = [_fits_key(key, words, found, root) for key, words in values.items()]
+    fits += [_fits_ports(ports)] if ports else []
+    everything = everything or last > 0 or any(each.key in OF_ENDED for each in filters)
+    chosen = [
+        each for each in found if (everything or each["Status"] in state.ALIVE) and all(fit(each) for fit in fits)
+    ]
+    return chosen[:last] if last > 0 else chosen
+
+
+def _fits_key(key: str, values: list[str], containers: list[Container], root: str) -> Fits:
+    if key == "label":
+        return lambda each: all(_has_label(each, value) for value in values)
+    if key == "ancestor":
+        wanted = [_ancestor(value, root) for value in values]
+        return lambda each: any(fits(each) for fits in wanted)
+    if key in ("before", "since"):
+        moments = [_named(value, containers, root).get("Created") or 0.0 for value in values]
+        if key == "before":
+            return lambda each: any((each.get("Created") or 0.0) < moment for moment in moments)
+        return lambda each: any((each.get("Created") or 0.0) > moment for moment in moments)
+    patterns = [_pattern(value) for value in values] if key in ("id", "name") else []
+    simple: dict[str, Fits] = {
+        "id": lambda each: any(pattern.search(each["Id"]) for pattern in patterns),
+        "name": lambda each: any(pattern.search(text) for pattern in patterns for text in (each["Name"], f"/{each['Name']}")),
+        "status": lambda each: each["Status"] in values or ("dead" in values and each["Status"] == "damaged"),
+        "exited": lambda each: each["Status"] == "exited" and str(each.get("ExitCode")) in values,
+        "health": lambda each: health_of(each) in values,
+        "network": lambda each: network_of(each) in values,
+        "volume": lambda each: any(value in _mounted(each) for value in values),
+        "is-task": lambda each: not any(map(parse_truth, values)),  # there is no swarm whose task it could be
+    }  # fmt: skip
+    return simple[key]
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UsageError(f"invalid pattern {text!r}: {error}", "a regular expression: name=^web") from None
+
+
+def _named(name: str, containers: list[Container], root: str) -> Container:
+    container_id = state.find_id(root, name)
+    for each in containers:
+        if each["Id"] == container_id:
+            return each
+    raise ContainerNotFound(f"container {name!r} is not there", "minibox ps --all lists all of them")
+
+
+def _has_label(container: Container, wanted: str) -> bool:
+    key, equals, value = wanted.partition("=")
+    found = labels_of(container)
+    return key in found and (not equals or found[key] == value)
+
+
+def _ancestor(name: str, root: str) -> Fits:
+    """Made of that image, or of one that has its layers below; or run by that name, whatever it means now."""
+    try:
+        image, _ = find(inventory(Layout(root)), name)
+    except (ImageNotFound, InvalidReference):
+        return lambda each: name in (each["Image"], each["Image"].removesuffix(":latest"))
+
+    def fits(container: Container) -> bool:
+        if container.get("ImageId") == image.id:
+            return True
+        _, chain_ids = read_record(root, container["Id"]) or ("", ())
+        return bool(image.chain_ids) and tuple(chain_ids[: len(image.chain_ids)]) == tuple(image.chain_ids)
+
+    return fits
+
+
+def labels_of(container: Container) -> dict[str, str]:
+    """A container's labels; without the annotations that its Spec has beside them."""
+    config = container.get("Config")
+    labels = config.get("Labels") or {} if isinstance(config, dict) else container.get("Labels")
+    return labels if isinstance(labels, dict) else {}
+
+
+def _with_health(container: Container, root: str) -> Container:
+    config = container.get("Config")
+    if not isinstance(config, dict) or not config.get("Healthcheck"):
+        return container
+    results = health.status(root, container["Id"], container)
+    return {**container, "Health": results} if results else container
+
+
+def health_of(container: Container) -> str:
+    """How its health check finds it; "none" without one."""
+    health = container.get("Health")
+    status = health.get("Status") if isinstance(health, dict) else None
+    return status if isinstance(status, str) and status else "none"
+
+
+def network_of(container: Container) -> str:
+    """The mode of its network; the default's name, when none was asked for."""
+    options = container.get("Options")
+    return str(options.get("network") or "bridge") if isinstance(options, dict) else "bridge"
+
+
+def with_ports(container: Container, root: str) -> Container:
+    """The same with what is published of it now as `Ports`."""
+    found = published(root, container["Id"]) if container["Status"] in state.ALIVE else ()
+    return {**container, "Ports": [dict(each.__dict__) for each in found]} if found else container
+
+
+def ports_of(container: Container) -> list[tuple[int, str, str, int]]:
+    """The ports of a container that runs on a bridge, in order: number, protocol, and the address and port of this
+    host that lead there; "" and 0 for one of which only its image or `--expose` says that it listens."""
+    if container.get("Status") not in state.ALIVE or network_of(container) in ("none", "host"):
+        return []
+    rows = [(each["inside"], each["protocol"], each["address"], each["port"]) for each in container.get("Ports", ())]
+    known = {row[:2] for row in rows}
+    return sorted([*rows, *((*port, "", 0) for port in _exposed(container) - known)])
+
+
+def _exposed(container: Container) -> set[tuple[int, str]]:
+    config = container.get("Config")
+    return set(named_ports(config.get("ExposedPorts"))) if isinstance(config, dict) else set()
+
+
+def _fits_ports(values: dict[str, list[str]]) -> Fits:
+    """As in Docker one of either key will do, and those are the container's own ports."""
+    from minibox.network.published import ANY_ADDRESS
+
+    wanted = {key: set().union(*map(parse_port, words)) for key, words in values.items()}
+
+    def fits(each: Container) -> bool:
+        options = each.get("Options")
+        words = options.get("publish") or () if isinstance(options, dict) else ()
+        now = {(port["inside"], port["protocol"]) for port in each.get("Ports", ())}
+        asked = {(port.inside, port.protocol) for word in words for port in parse_publish(word, ANY_ADDRESS)}
+        return bool((now | asked) & wanted.get("publish", set()) or _exposed(each) & wanted.get("expose", set()))
+
+    return fits
+
+
+def mounts_of(container: Container) -> list[Container]:
+    """What is mounted in it, as state.json has it."""
+    mounts = container.get("Mounts")
+    return [each for each in mounts if isinstance(each, dict)] if isinstance(mounts, list) else []
+
+
+def volume_name(source: str) -> str:
+    """The name of the volume whose data is at ``source``; "" when it is none."""
+    directory, _, last = source.rpartition("/")
+    above, _, name = directory.rpartition("/")
+    return name if last == "_data" and above.endswith("/volumes") else ""
+
+
+def _mounted(container: Container) -> set[str]:
+    found: set[str] = set()
+    for each in mounts_of(container):
+        source = str(each.get("Source", ""))
+        found |= {source, str(each.get("Destination", "")), volume_name(source)}
+    return found - {""}
+
+
+def sizes(root: str, containers: Iterable[Container]) -> dict[str, tuple[int, int]]:
+    """What each takes of the disk, in bytes: what it wrote, and that with its image's layers; by id."""
+    found: dict[str, tuple[int, int]] = {}
+    layers: dict[tuple[str, str], int] = {}
+    for each in containers:
+        driver, chain_ids = read_record(root, each["Id"]) or ("", ())
+        if not driver:
+            continue
+        for chain_id in chain_ids:
+            if (driver, chain_id) not in layers:
+                layers[driver, chain_id] = snapshotter(root, driver).layer_bytes(chain_id)
+        own = written_bytes(root, each["Id"])
+        found[each["Id"]] = (own, own + sum(layers[driver, chain_id] for chain_id in chain_ids))
+    return found

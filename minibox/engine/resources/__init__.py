@@ -1,0 +1,1 @@
+"""The stores that outlive containers: volumes, networks, images, registries. Reads no container."""

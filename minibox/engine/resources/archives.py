@@ -1,0 +1,157 @@
+"""Images between the store and archives: save, load, import; each unpacked for a storage driver before it is named."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine.state import events
+from minibox.errors import ImageNotFound
+from minibox.image.archive import importer
+from minibox.image.archive import load as archive_load
+from minibox.image.archive import save as archive_save
+from minibox.image.layout.manifest import find_image
+from minibox.image.platform import parse_platform
+from minibox.image.reference import is_digest, parse
+from minibox.image.store import ImageStore
+from minibox.storage.drivers import snapshotter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from minibox.image.archive.importer import TarSource
+    from minibox.image.archive.load import Loaded
+    from minibox.image.layer.compression import Readable, Writable
+    from minibox.image.layer.unpack import LayerSource
+    from minibox.image.layout.image import ResolvedImage
+
+
+def load(source: Readable | str, *, root: str, driver: str = "", platform: str = "", runroot: str = "") -> list[Loaded]:
+    """Bring the images of an archive into the store; see `minibox.image.archive.load.load`.
+
+    Args:
+        driver: the storage driver to unpack for; "" for the default.
+        platform: whose image is wanted, ``OS/ARCH[/VARIANT]``; "" for this machine's.
+        runroot: where events are written down; "" for none, here and below.
+
+    Raises:
+        UsageError: ``platform`` is malformed.
+        StoreError: it is no archive of images, is damaged, or the disk is full.
+    """
+    wanted = parse_platform(platform) if platform else None
+    loaded = archive_load.load(ImageStore(root).layout, source, _unpacker(root, driver), wanted)
+    for image in loaded:
+        _note(runroot, image.image_id, image.names, "load")
+    return loaded
+
+
+def import_tar(
+    source: TarSource,
+    name: str,
+    *,
+    root: str,
+    driver: str = "",
+    platform: str = "",
+    changes: Sequence[str] = (),
+    message: str = "",
+    runroot: str = "",
+) -> ResolvedImage:
+    """Make an image of one layer of a root file system's tar.
+
+    Args:
+        name: for the image; "" for none.
+        platform: that it is for, ``OS/ARCH[/VARIANT]``; "" for this machine's.
+        changes: Dockerfile instructions for its config, see `minibox.image.layout.config_changes`.
+        message: for its history.
+
+    Raises:
+        UsageError: ``name``, ``platform`` or one of ``changes`` is malformed.
+        StoreError: ``source`` can't be read, is no sound tar, or the disk is full.
+    """
+    from datetime import UTC, datetime
+
+    from minibox.image.layout.config_changes import apply_changes
+
+    config = apply_changes({"Env": [importer.DEFAULT_PATH]}, changes)
+    made = importer.add_image(
+        ImageStore(root).layout,
+        name,
+        [source],
+        config,
+        created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        message=message,
+        platform=parse_platform(platform) if platform else None,
+        unpack=_unpacker(root, driver),
+    )
+    _note(runroot, made.config_digest, [name] if name else [], "import")
+    return made
+
+
+def save(
+    names: Sequence[str],
+    out: Writable,
+    *,
+    root: str,
+    form: str = archive_save.DOCKER_ARCHIVE,
+    platform: str = "",
+    runroot: str = "",
+) -> None:
+    """Write an archive of images.
+
+    Args:
+        names: references or ids; a name without a tag means all tags that it has.
+
+    Raises:
+        ImageNotFound: one is not in the store; nothing was written.
+        StoreError: a blob is missing or damaged.
+        OSError: ``out`` can't be written.
+    """
+    wanted = parse_platform(platform) if platform else None
+    store = ImageStore(root)
+    with store.layout.adding():  # so that no blob goes while it is read
+        images: dict[str, ResolvedImage] = {}
+        names_of: dict[str, dict[str, None]] = {}
+        for name in names:
+            for each in _all_tags(store, name):
+                image = find_image(store.layout, each, wanted) if wanted else store.resolve(each)
+                if image is None:
+                    raise ImageNotFound(f"image {each!r} is not in the store at {store.root}/images")
+                images[image.digest] = image
+                # An image that was named by its id has no name there.
+                known = names_of.setdefault(image.digest, {})
+                if image.reference in store.names():
+                    known[image.reference] = None
+        saved = [archive_save.Saved(image, tuple(names_of[digest])) for digest, image in images.items()]
+        archive_save.save(store.layout, saved, out, form)
+    for kept in saved:
+        _note(runroot, kept.image.config_digest, kept.names, "save")
+
+
+def _note(runroot: str, image_id: str, names: Sequence[str], action: str) -> None:
+    for name in [parse(name).familiar for name in names] or [image_id]:
+        events.note_image(runroot, image_id, name, action)
+
+
+def _all_tags(store: ImageStore, name: str) -> list[str]:
+    """As Docker: a repository without a tag is all of its images; else ``name`` itself."""
+    bare = name.rpartition("/")[2]
+    if ":" in bare or "@" in bare or is_digest(name):
+        return [name]
+    repository = parse(name).name
+    return [known for known in store.names() if known.rpartition(":")[0] == repository and "@" not in known] or [name]
+
+
+def _unpacker(root: str, driver: str) -> Callable[[Sequence[LayerSource]], None]:
+    snapshots = snapshotter(root, driver)
+
+    def unpack(sources: Sequence[LayerSource]) -> None:
+        if snapshots.is_unpacked(tuple([source.chain_id for source in sources])):
+            return
+        if os.geteuid() == 0:
+            snapshots.unpack(sources)
+            return
+        from minibox.engine.host.user_namespace import run_inside
+
+        run_inside(lambda: snapshots.unpack(sources))
+
+    return unpack

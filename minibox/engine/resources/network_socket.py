@@ -1,0 +1,58 @@
+"""Sockets of a container's network, for a process that stays outside: a socket belongs to where it was made."""
+
+from __future__ import annotations
+
+import os
+import socket
+from threading import Thread
+
+from minibox.errors import MiniboxError, kernel_says
+from minibox.linux.process import set_network_namespace
+
+
+def tcp_socket(pid: int) -> socket.socket:
+    """A TCP socket (IPv4), not connected, of the network namespace of a process.
+
+    Raises:
+        MiniboxError: the process has ended, or the kernel refuses.
+    """
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise MiniboxError(f"enter the network of process {pid}: {kernel_says(error)}") from error
+    try:
+        return _by_thread(namespace) if os.geteuid() == 0 else _by_child(namespace, pid)
+    except OSError as error:
+        raise MiniboxError(f"make a socket in the network of process {pid}: {kernel_says(error)}") from error
+    finally:
+        os.close(namespace)
+
+
+def _by_thread(namespace: int) -> socket.socket:
+    """A thread of its own, since it can't come back for sure."""
+    found: list[socket.socket | OSError] = []
+
+    def make() -> None:
+        try:
+            set_network_namespace(namespace)
+            found.append(socket.socket())
+        except OSError as error:
+            found.append(error)
+
+    thread = Thread(target=make)
+    thread.start()
+    thread.join()
+    if isinstance(found[0], OSError):
+        raise found[0]
+    return found[0]
+
+
+def _by_child(namespace: int, pid: int) -> socket.socket:
+    """An ordinary user may enter as root of the container's user namespace only, and only with one thread."""
+    from minibox.engine.files import worker
+
+    ours, its = socket.socketpair()
+    with ours, its:
+        worker.begin("make_socket", (namespace, its.fileno()), (), pid).result()
+        _, fds, *_ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        return socket.socket(fileno=fds[0])

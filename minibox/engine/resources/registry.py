@@ -1,0 +1,306 @@
+"""Images between the store and registries: pull, push, log in and out.
+
+What `minibox.image.registry` does is put together here with config.toml, the credentials of who asks, and a
+storage driver to unpack with.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minibox import config
+from minibox.engine.state import events
+from minibox.errors import ImageNotFound, InvalidReference, RegistryError, UsageError
+from minibox.image.progress import silent
+from minibox.image.reference import DEFAULT_DOMAIN, Reference, is_digest, parse
+from minibox.image.store import ImageStore
+from minibox.storage.drivers import snapshotter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from minibox.engine.spec.options import RunOptions
+    from minibox.image.layer.unpack import LayerSource
+    from minibox.image.layout.image import ResolvedImage
+    from minibox.image.layout.layout import Descriptor
+    from minibox.image.platform import Platform
+    from minibox.image.progress import OnProgress
+    from minibox.image.registry.client import Client
+    from minibox.image.registry.pull import Pulled
+
+    OnPushed = Callable[[Reference, Descriptor], None]
+    OnPulled = Callable[[Pulled], None]
+    OnBegin = Callable[[Reference], None]
+
+ATTEMPTS_AT_MIRRORS = 2
+MOUNT_SOURCES_MAX = 10
+
+
+class Registries:
+    """What is known of registries by who has this environment: for one command.
+
+    Raises:
+        ConfigError: config.toml says what can't be meant.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        from minibox.image.registry.credentials import CredentialStore
+        from minibox.image.registry.transport import Transport
+
+        self.configured = config.load(environ)
+        self.credentials = CredentialStore(environ)
+        self.transport = Transport(environ)
+
+    def clients(self, reference: Reference, actions: str, also_pull: Iterable[str] = ()) -> list[Client]:
+        """Who to ask for ``reference``, in this order: when only pulling, its mirrors first."""
+        from functools import partial
+
+        from minibox.image.registry.client import ATTEMPTS, Client
+        from minibox.image.registry.endpoint import endpoints
+
+        found = endpoints(reference, self.configured.registries, mirrors=actions == "pull")
+        return [
+            Client(
+                endpoint, self.transport,
+                partial(self.credentials.get, endpoint.credentials_for, endpoint.repository),
+                actions, also_pull=also_pull,
+                attempts=ATTEMPTS if endpoint is found[-1] else ATTEMPTS_AT_MIRRORS,
+            )
+            for endpoint in found
+        ]  # fmt: skip
+
+
+def pull(
+    name: str,
+    *,
+    root: str,
+    environ: Mapping[str, str],
+    platform: str = "",
+    all_tags: bool = False,
+    driver: str = "",
+    runroot: str = "",
+    on_begin: OnBegin = lambda _: None,
+    on_progress: OnProgress = silent,
+    on_pulled: OnPulled = lambda _: None,
+) -> None:
+    """Bring an image, or all images of a repository, into the store.
+
+    Args:
+        name: a reference; without a tag when ``all_tags``.
+        platform: whose image is wanted, ``OS/ARCH[/VARIANT]``; "" for this machine's.
+        driver: the storage driver to unpack for; "" for config.toml's.
+        runroot: where events are written down; "" for none.
+        on_begin, on_pulled: called before and after each image.
+
+    Raises:
+        UsageError: ``name`` or ``platform`` is malformed.
+        RegistryError: the registry can't be reached, refuses, or sends what is wrong.
+        StoreError: a layer can't be unpacked, or the disk is full.
+    """
+    from minibox.image.platform import parse_platform
+    from minibox.image.registry.pull import Pull
+
+    reference = parse(name)
+    wanted: Platform | None = parse_platform(platform) if platform else None
+    registries = Registries(environ)
+    snapshots = snapshotter(root, driver or registries.configured.storage_driver)
+
+    def unpack(sources: Sequence[LayerSource], on_unpacked: Callable[[str], None]) -> None:
+        if snapshots.is_unpacked(tuple([source.chain_id for source in sources])):
+            return
+        if os.geteuid() == 0:
+            snapshots.unpack(sources, on_unpacked)
+            return
+        from minibox.engine.host.user_namespace import run_inside
+
+        run_inside(lambda: snapshots.unpack(sources))
+
+    puller = Pull(
+        ImageStore(root), registries.clients(reference, "pull"), unpack,
+        early=os.geteuid() == 0,  # a process forked beside threads is asking for trouble
+        platform=wanted, on_progress=on_progress,
+    )  # fmt: skip
+    try:
+        tags = puller.tags() if _names_all_tags(name, reference, all_tags) else [reference.tag]
+        if not tags:
+            raise RegistryError(f"{reference.name} has no tags")
+        for tag in tags:
+            tagged = Reference(reference.domain, reference.path, tag, reference.digest)
+            on_begin(tagged)
+            pulled = puller.pull(tagged)
+            events.note_image(runroot, tagged.familiar, tagged.familiar, "pull")
+            on_pulled(pulled)
+    finally:
+        registries.transport.close()
+
+
+def resolve_pulling(
+    store: ImageStore, options: RunOptions, pull_image: Callable[[str, str], None] | None
+) -> ResolvedImage:
+    """The image for a container: from the store, or pulled before, as ``options`` say by ``pull`` and ``platform``.
+
+    Args:
+        pull_image: as `engine.container.start.run`'s ``pull``.
+
+    Raises:
+        ImageNotFound: the store has no such image, and it can't be pulled or mustn't be.
+        RegistryError: it can't be pulled.
+    """
+    from minibox.image.builtin.base import is_built_in
+    from minibox.image.platform import parse_platform, platform_of, runs
+
+    name = options.image
+    found, missing = None, None
+    try:
+        found = store.resolve(name)
+    except ImageNotFound as error:
+        missing = error
+    if found is not None and options.platform and not runs(parse_platform(options.platform), platform_of(found.config)):
+        missing = ImageNotFound(
+            f"image {name!r} in the store is for {platform_of(found.config)}, not {options.platform}"
+        )
+        found = None
+    can_pull = options.pull != "never" and not is_built_in(name) and not is_digest(name)
+    if found is not None and not (can_pull and options.pull == "always"):
+        return found
+    if missing is not None and not can_pull:
+        raise missing
+    try:
+        if pull_image is not None:
+            pull_image(name, options.platform)
+        else:
+            pull(name, root=store.root, environ=os.environ, platform=options.platform)
+    except RegistryError as error:
+        if missing is None:
+            raise
+        in_store = (missing.hint or "").partition(";")[0] or None  # not the advice to pull it
+        raise type(error)(f"{missing}, and can't be pulled: {error}", error.hint or in_store) from error
+    return store.resolve(name)
+
+
+def push(
+    name: str,
+    *,
+    root: str,
+    environ: Mapping[str, str],
+    platform: str = "",
+    all_tags: bool = False,
+    all_platforms: bool = False,
+    runroot: str = "",
+    on_begin: OnBegin = lambda _: None,
+    on_progress: OnProgress = silent,
+    on_pushed: OnPushed = lambda _reference, _descriptor: None,
+) -> None:
+    """Bring an image, or all images of a repository, from the store to its registry.
+
+    Args:
+        name: the image's name there and here; without a tag when ``all_tags``.
+        platform: of an index, whose image, ``OS/ARCH[/VARIANT]``; "" for this machine's.
+        all_platforms: of an index, all images.
+        runroot: where events are written down; "" for none.
+        on_begin: called before anything is sent.
+        on_pushed: called for each image with its descriptor.
+
+    Raises:
+        UsageError: ``name`` or ``platform`` is malformed, or ``name`` has a digest.
+        ImageNotFound: there is none of that name, or it is for another platform.
+        RegistryError: the registry can't be reached or refuses.
+        StoreError: the image is damaged in the store.
+    """
+    from minibox.image.platform import parse_platform
+    from minibox.image.registry.push import find_pushed, mountable
+    from minibox.image.registry.push import push as push_image
+
+    reference = parse(name)
+    if reference.digest:
+        raise UsageError(f"push {name}: an image is pushed by its name and tag, and not by its digest")
+    wanted = parse_platform(platform) if platform else None
+    layout = ImageStore(root).layout
+    tags = _tags_in_store(layout.names(), reference) if _names_all_tags(name, reference, all_tags) else [reference.tag]
+    registries = Registries(environ)
+    mounts = mountable(layout, reference)
+    (client,) = registries.clients(reference, "pull,push", also_pull=sorted(set(mounts.values()))[:MOUNT_SOURCES_MAX])
+    on_begin(reference)
+    try:
+        with layout.adding():  # what is being read must not be collected either
+            for tag in tags:
+                tagged = Reference(reference.domain, reference.path, tag, "")
+                descriptor = find_pushed(layout, str(tagged), platform=wanted, all_platforms=all_platforms)
+                if descriptor is None:
+                    raise ImageNotFound(f"image {tagged.familiar!r} is not in the store", "minibox images lists them")
+                pushed = push_image(layout, client, descriptor, tag, mounts, on_progress)
+                events.note_image(runroot, tagged.familiar, tagged.familiar, "push")
+                on_pushed(tagged, pushed)
+    finally:
+        registries.transport.close()
+
+
+def _names_all_tags(name: str, reference: Reference, all_tags: bool) -> bool:
+    """Whether all of a repository's tags are meant, as the user says by ``all_tags``; then he may not write one."""
+    if all_tags and ("@" in name or ":" in name[name.rfind("/") + 1 :]):
+        raise UsageError(f"--all-tags: {name} has a tag or digest", f"leave it out: {reference.name}")
+    return all_tags
+
+
+def _tags_in_store(names: Iterable[str], reference: Reference) -> list[str]:
+    tags = [name[len(reference.name) + 1 :] for name in names if name.startswith(f"{reference.name}:")]
+    if not tags:
+        raise ImageNotFound(f"no image of {reference.name} is in the store", "minibox images lists them")
+    return sorted(tags)
+
+
+def login(host: str, username: str, secret: str, *, environ: Mapping[str, str]) -> str:
+    """Try a user name and a password at a registry, and keep them for later; the file or program that has them.
+
+    Args:
+        host: the registry, as in references: ``HOST[:PORT]``; "" for docker.io.
+
+    Raises:
+        UsageError: ``host`` is malformed.
+        RegistryError: the registry can't be reached, or refuses them; nothing is kept.
+        ConfigError: they can't be kept.
+    """
+    from minibox.image.registry.client import Client
+    from minibox.image.registry.credentials import Credential
+    from minibox.image.registry.endpoint import endpoints
+    from minibox.image.registry.transport import drop
+
+    domain = registry_host(host)
+    registries = Registries(environ)
+    *_, endpoint = endpoints(Reference(domain, "", "", ""), registries.configured.registries, mirrors=False)
+    client = Client(endpoint, registries.transport, lambda: Credential(username, secret), "")
+    try:
+        drop(client.request("GET", client.url(""), what=f"log in to {domain}"))
+    finally:
+        registries.transport.close()
+    return registries.credentials.put(endpoint.credentials_for, username, secret)
+
+
+def logout(host: str, *, environ: Mapping[str, str]) -> list[str]:
+    """Forget what `login` kept for a registry; the files and programs that had it.
+
+    Raises:
+        UsageError: ``host`` is malformed.
+        ConfigError: a file can't be read or written.
+    """
+    from minibox.image.registry.credentials import CredentialStore
+
+    return CredentialStore(environ).remove(registry_host(host))
+
+
+def registry_host(text: str) -> str:
+    """The registry that a user means by ``text``: its host and port, also when a URL was pasted; docker.io for "".
+
+    Raises:
+        UsageError: it is no host.
+    """
+    host = text.removeprefix("https://").removeprefix("http://").split("/")[0]
+    if not text or host in ("index.docker.io", "registry-1.docker.io"):
+        return DEFAULT_DOMAIN
+    try:
+        if parse(f"{host}/name").domain == host:
+            return host
+    except InvalidReference:
+        pass
+    raise UsageError(f"{ascii(text)} is no registry", "write its host, as in registry.example or localhost:5000")

@@ -1,0 +1,135 @@
+"""Finding images in the store: by what is said of them, and by the files that they have."""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatchcase
+from functools import partial
+
+from minibox.engine.files.rootfs_view import image_view
+from minibox.engine.host.user_namespace import run_inside
+from minibox.errors import MiniboxError
+from minibox.image.layout.inventory import inventory
+from minibox.image.layout.layout import Layout
+from minibox.linux.files import open_in_root
+from minibox.record import record
+from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import DRIVERS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from minibox.image.layout.inventory import StoredImage
+    from minibox.storage.drivers import Snapshotter
+
+WILD = frozenset("*?[")
+
+
+@record
+class Match:
+    """An image by one of its names, its id where it has none, and what fitted."""
+
+    name: str
+    id: str
+    match: str
+
+
+@record
+class Found:
+    """``notes`` are about images that couldn't be searched."""
+
+    matches: tuple[Match, ...]
+    notes: tuple[str, ...]
+
+
+def search(root: str, term: str = "", path: str = "", *, storage_driver: str = "") -> Found:
+    """The images that have ``term`` in a name, their id, a label or an annotation, and the file ``path``.
+
+    Args:
+        term: "" for every image.
+        path: of a file inside; ``*``, ``?`` and ``[`` don't stand for a slash. "" for none.
+        storage_driver: whose unpacked layers to look into first.
+
+    Raises:
+        StoreError: index.json is damaged.
+    """
+    layout = Layout(root)
+    matches, notes = [], []
+    with layout.adding():  # nobody removes layers meanwhile
+        for image in inventory(layout):
+            said = next(_said(image, term.lower()), "") if term else image.id
+            if not said:
+                continue
+            names = [name.familiar for name in image.names] or [image.id[:19]]
+            try:
+                files = _files(root, image, path, storage_driver) if path else [said]
+            except MiniboxError as error:
+                notes.append(f"{names[0]} was not searched: {error}")
+                continue
+            matches += [Match(name, image.id, ", ".join(files)) for name in names if files]
+    return Found(tuple(matches), tuple(notes))
+
+
+def _said(image: StoredImage, term: str) -> Iterator[str]:
+    """What fits ``term``, best first."""
+    for name in image.names:
+        if term in name.familiar.lower():
+            yield name.familiar
+    if image.id.removeprefix("sha256:").startswith(term.removeprefix("sha256:")):
+        yield image.id
+    for entry in image.entries:
+        annotations = entry.get("annotations")
+        for key, value in annotations.items() if isinstance(annotations, dict) else ():
+            if term in f"{key}={value}".lower():
+                yield f"{key}={value}"
+    for key, value in image.labels.items():
+        if term in f"{key}={value}".lower():
+            yield f"{key}={value}"
+
+
+def _files(root: str, image: StoredImage, path: str, storage_driver: str) -> list[str]:
+    if image.error:
+        raise MiniboxError(image.error)
+    for driver in dict.fromkeys((storage_driver or DRIVERS[0], *DRIVERS)):
+        storage = snapshotter(root, driver)
+        if storage.is_unpacked(image.chain_ids):
+            return run_inside(partial(_matching, storage, image.chain_ids, path))
+    raise MiniboxError("its layers are not unpacked before its first run")
+
+
+def _matching(storage: Snapshotter, chain_ids: tuple[str, ...], path: str) -> list[str]:
+    with image_view(storage, chain_ids) as root_fd:
+        return list(_walk(root_fd, "", [part for part in path.split("/") if part]))
+
+
+def _walk(root_fd: int, directory: str, parts: list[str]) -> Iterator[str]:
+    """Paths below ``directory`` that fit ``parts``; symlinks lead where they do inside the image."""
+    if not parts:
+        yield directory or "/"
+        return
+    part, *rest = parts
+    names = [part]
+    if WILD & set(part):
+        fd = _open(root_fd, directory or "/", os.O_RDONLY | os.O_DIRECTORY)
+        if fd < 0:
+            return
+        try:
+            names = sorted(name for name in os.listdir(fd) if fnmatchcase(name, part))
+        finally:
+            os.close(fd)
+    for name in names:
+        inner = f"{directory}/{name}"
+        # The last one may be a symlink that leads nowhere: it is there nevertheless.
+        fd = _open(root_fd, inner, os.O_PATH | (0 if rest else os.O_NOFOLLOW))
+        if fd >= 0:
+            os.close(fd)
+            yield from _walk(root_fd, inner, rest)
+
+
+def _open(root_fd: int, path: str, flags: int) -> int:
+    """A descriptor, -1 when it can't be had."""
+    try:
+        return open_in_root(root_fd, path, flags)
+    except OSError:
+        return -1

@@ -1,0 +1,137 @@
+"""Named volumes, ``root/volumes/<name>/``, and the containers that have them.
+
+A container says which it has in ``root/containers/<id>/named-volumes``, before it looks whether they are there; who
+removes one has it locked, by flock on its directory, and looks who says so before it goes. So one of the two sees
+the other, and what is said goes with the container's directory, whoever removes that.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from minibox.base import damage
+from minibox.base.codec import FileKind
+from minibox.base.shape import path_part
+from minibox.engine.state import containers
+from minibox.errors import StoreError, Unreadable, kernel_says
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from minibox.engine.spec.mount_options import Volume
+
+RECORD = "named-volumes"
+VOLUMES = FileKind(
+    RECORD,
+    {"Volumes": [path_part]},
+    before=lambda data: {"Volumes": [name for name in data.decode().split("\n") if name]},
+)
+
+
+class LockedVolume:
+    """The directory of a volume, held by this process alone while a ``with`` lasts; made when it isn't there."""
+
+    def __init__(self, root: str, name: str) -> None:
+        self.path = f"{root}/volumes/{name}"
+        self._fd = -1
+
+    def __enter__(self) -> LockedVolume:
+        while self._fd < 0:
+            try:
+                # A set-uid file in a volume is for nobody outside.
+                os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+                os.makedirs(self.path, exist_ok=True)
+                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # it was removed between the two
+            except OSError as error:
+                raise StoreError(f"make the volume {self.path}: {kernel_says(error)}") from error
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if _is_at(fd, self.path):
+                self._fd = fd
+            else:
+                os.close(fd)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def provide(volumes: Sequence[Volume], root: str, container_id: str, make: Callable[[Volume], None]) -> None:
+    """See to it that the volumes of a container are there, and stay for as long as the container does.
+
+    Args:
+        make: makes one, or fills one that is empty.
+
+    Raises:
+        StoreError: the disk is full, or the kernel refused otherwise.
+    """
+    named = [volume for volume in volumes if not volume.anonymous]
+    if named:
+        _record(f"{root}/containers/{container_id}/{RECORD}", [volume.name for volume in named])
+    for volume in volumes:
+        if volume.anonymous:
+            if not os.path.isdir(volume.path):
+                make(volume)
+            continue
+        with LockedVolume(root, volume.name):
+            if _wants_content(volume, root, container_id):
+                make(volume)
+
+
+def _record(path: str, names: list[str]) -> None:
+    try:
+        VOLUMES.write(path, {"Volumes": names})
+    except OSError as error:
+        raise StoreError(f"write {path}: {kernel_says(error)}") from error
+
+
+def named_volumes(root: str, container_id: str) -> list[str]:
+    """What a container says that it has; nothing where that can't be told, and who looks hears of it."""
+    try:
+        found: list[str] = VOLUMES.read(f"{root}/containers/{container_id}/{RECORD}")["Volumes"]
+        return found
+    except OSError:
+        return []
+    except Unreadable as error:
+        damage.tell(error)
+        return []
+
+
+def users(root: str) -> dict[str, list[str]]:
+    """The ids of the containers that have each volume: those that are being started, run, or have ended."""
+    found: dict[str, list[str]] = {}
+    prefix = f"{root}/volumes/"
+    for container_id in sorted(containers.container_ids(root)):
+        names = set(named_volumes(root, container_id))
+        mounts = containers.read(root, container_id).get("Mounts")
+        for mount in mounts if isinstance(mounts, list) else ():
+            source = str(mount.get("Source", "")) if isinstance(mount, dict) else ""
+            if source.startswith(prefix):
+                names.add(source.removeprefix(prefix).partition("/")[0])
+        for name in names:
+            found.setdefault(name, []).append(container_id)
+    return found
+
+
+def _wants_content(volume: Volume, root: str, container_id: str) -> bool:
+    """Is it not there yet, or is it empty and no other container's?"""
+    try:
+        with os.scandir(volume.path) as entries:
+            if not volume.copy or next(entries, None):
+                return False
+    except FileNotFoundError:
+        return True
+    except PermissionError:
+        return False  # an ordinary user's, and the image's owner keeps others out: it has been filled
+    return users(root).get(volume.name, [container_id]) == [container_id]

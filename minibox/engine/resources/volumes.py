@@ -1,0 +1,321 @@
+"""Volumes by name: made, listed, removed.
+
+``root/volumes/<name>/`` has ``_data``, which containers see, and volume.json: when it was made, and its labels. One
+that a container made by its name has no volume.json. It is a volume from when ``_data`` is there.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+
+from minibox.base import damage
+from minibox.base.codec import FileKind, plain
+from minibox.base.files import sync_directory
+from minibox.engine.host.user_namespace import run_inside
+from minibox.engine.resources.volume_claims import LockedVolume, users
+from minibox.engine.spec.mount_options import volume_name
+from minibox.engine.state import events
+from minibox.errors import NewerFormat, StoreError, Unreadable, Unsupported, VolumeInUse, VolumeNotFound, kernel_says
+from minibox.image.layout.filters import parse_filters, parse_truth
+from minibox.linux.removal import remove_tree
+from minibox.record import record
+from minibox.storage.usage import tree_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from minibox.image.layout.filters import Filter
+
+LIST_KEYS = ("dangling", "driver", "label", "name")
+PRUNE_KEYS = ("all", "label", "label!")
+#: Of one whose name was made up; `prune` removes these, and the others only when it is told to.
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+DRIVER = "local"
+REMOVED = ".removed-"  # no name begins so
+NOTE = "volume.json"
+
+
+def date(value: object) -> bool:
+    """A shape: a date and a time of ISO 8601."""
+    try:
+        return isinstance(value, str) and datetime.datetime.fromisoformat(value).timestamp() >= 0
+    except (ValueError, OverflowError):
+        return False
+
+
+VOLUME = FileKind("volume", {"CreatedAt": date, "Labels": {str: str}}, before=plain)
+
+
+@record
+class StoredVolume:
+    """A volume.
+
+    Attributes:
+        path: the directory that containers see.
+        created_s: when it was made, in seconds since 1970.
+        users: ids of the containers that have it, those that have ended too.
+    """
+
+    name: str
+    path: str
+    created_s: float
+    labels: dict[str, str]
+    users: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """What `volume inspect` shows: Docker's fields."""
+        created = datetime.datetime.fromtimestamp(int(self.created_s), datetime.UTC)
+        return {
+            "CreatedAt": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "Driver": DRIVER,
+            "Labels": self.labels or None,
+            "Mountpoint": self.path,
+            "Name": self.name,
+            "Options": None,
+            "Scope": DRIVER,
+        }
+
+
+def create(
+    root: str,
+    name: str = "",
+    *,
+    labels: Sequence[str] = (),
+    driver: str = DRIVER,
+    options: Sequence[str] = (),
+    runroot: str = "",
+) -> str:
+    """Make a volume, unless it is there; its name.
+
+    Args:
+        name: "" for one that is made up.
+        labels: ``KEY=VALUE`` or ``KEY`` each.
+        runroot: where events are written down; "" for none, here and below.
+
+    Raises:
+        UsageError: it can't be a name.
+        Unsupported: another driver, or options for one.
+        StoreError: the disk is full, or the kernel refused otherwise.
+    """
+    if driver != DRIVER:
+        raise Unsupported(f"volume driver {driver!r}", "minibox has local volumes only")
+    if options:
+        raise Unsupported(
+            f"volume option {options[0]!r}: a volume is a directory here",
+            "mount another directory with -v /PATH:DESTINATION, and memory with --tmpfs DESTINATION:size=64m",
+        )
+    given = dict(label.partition("=")[::2] for label in labels)
+    if not name:
+        name = os.urandom(32).hex()
+        given[ANONYMOUS_LABEL] = ""
+    volume_name(name, name)
+    try:
+        with LockedVolume(root, name) as volume:
+            if not os.path.isdir(f"{volume.path}/_data"):
+                try:
+                    _fill(volume.path, given)
+                except OSError:
+                    remove_tree(volume.path)
+                    raise
+                events.note_volume(runroot, name, "create")
+    except OSError as error:
+        raise StoreError(f"make the volume {name}: {kernel_says(error)}") from error
+    return name
+
+
+def _fill(directory: str, labels: dict[str, str]) -> None:
+    _write_note(directory, labels)
+    os.mkdir(f"{directory}/_data")
+    os.chmod(f"{directory}/_data", 0o755)
+    for each in (directory, os.path.dirname(directory)):
+        sync_directory(each)
+
+
+def _write_note(directory: str, labels: dict[str, str]) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    VOLUME.write(f"{directory}/{NOTE}", {"CreatedAt": now.isoformat(), "Labels": labels}, durable=True)
+
+
+def volumes(root: str) -> list[StoredVolume]:
+    """All volumes, by name."""
+    used = users(root)
+    found = [_read(root, name, used.get(name, [])) for name in sorted(_listed(f"{root}/volumes"))]
+    return [each for each in found if each]
+
+
+def inspect(root: str, name: str) -> StoredVolume:
+    """The volume of that name.
+
+    Raises:
+        VolumeNotFound: there is none.
+    """
+    found = _read(root, name, users(root).get(name, [])) if _is_name(name) else None
+    if found is None:
+        raise VolumeNotFound(f"get {name}: no such volume", "minibox volume ls lists all of them")
+    return found
+
+
+def _read(root: str, name: str, used_by: Sequence[str]) -> StoredVolume | None:
+    """A volume; what can't be read of its volume.json costs no more than that, and who looks hears of it."""
+    directory = f"{root}/volumes/{name}"
+    if not _is_name(name) or not os.path.isdir(f"{directory}/_data"):
+        return None
+    labels, created_s = {}, 0.0
+    try:
+        note = VOLUME.read(f"{directory}/{NOTE}")
+        created_s, labels = datetime.datetime.fromisoformat(note["CreatedAt"]).timestamp(), note["Labels"]
+    except OSError:
+        pass
+    except Unreadable as error:
+        damage.tell(error)
+    try:
+        created_s = created_s or os.stat(directory).st_mtime
+    except FileNotFoundError:
+        return None  # it has just been removed
+    return StoredVolume(name, f"{directory}/_data", created_s, labels, tuple(used_by))
+
+
+def _is_name(name: str) -> bool:
+    return name[:1].isalnum() and "/" not in name and "\0" not in name
+
+
+def parse_list_filters(words: Iterable[str]) -> list[Filter]:
+    """The filters of `volume ls`.
+
+    Raises:
+        UsageError: one isn't KEY=VALUE, has an unknown key, or a value that its key can't have.
+    """
+    return parse_filters(words, LIST_KEYS)
+
+
+def parse_prune_filters(words: Iterable[str]) -> tuple[bool, list[Filter]]:
+    """The filters of `volume prune`: whether they ask for all, and those that look at one volume.
+
+    Raises:
+        UsageError: as `parse_list_filters`.
+    """
+    filters = parse_filters(words, PRUNE_KEYS)
+    everything = any(each.key == "all" and parse_truth(each.value) for each in filters)
+    return everything, [each for each in filters if each.key != "all"]
+
+
+def passes(volume: StoredVolume, filters: Sequence[Filter]) -> bool:
+    """Of several names one must fit, and so of drivers; of the rest, all."""
+    for key in ("name", "driver"):
+        values = [each.value for each in filters if each.key == key]
+        if values and not any(value in volume.name if key == "name" else value == DRIVER for value in values):
+            return False
+    for each in filters:
+        name, equals, value = each.value.partition("=")
+        labelled = name in volume.labels and (not equals or volume.labels[name] == value)
+        if (
+            (each.key == "label" and not labelled)
+            or (each.key == "label!" and labelled)
+            or (each.key == "dangling" and parse_truth(each.value) == bool(volume.users))
+        ):
+            return False
+    return True
+
+
+def remove(root: str, name: str, *, force: bool = False, runroot: str = "") -> None:
+    """Remove a volume, and all that is in it.
+
+    Args:
+        force: one that isn't there is fine.
+
+    Raises:
+        VolumeNotFound: there is none of that name.
+        VolumeInUse: a container has it, running or not.
+        StoreError: the kernel refused.
+    """
+    if not _is_name(name) or not os.path.isdir(f"{root}/volumes/{name}"):
+        if force:
+            return
+        raise VolumeNotFound(f"get {name}: no such volume", "minibox volume ls lists all of them")
+    place = _take_away(root, name)
+    events.note_volume(runroot, name, "destroy")
+    _remove_tree(place)
+
+
+def _take_away(root: str, name: str) -> str:
+    """Rename a volume that nobody has, so that it is none any more; where it is now."""
+    with LockedVolume(root, name) as volume:
+        if used_by := users(root).get(name):
+            short = " ".join(each[:12] for each in used_by)
+            raise VolumeInUse(
+                f"remove {name}: volume is in use - [{', '.join(used_by)}]",
+                f"remove its containers first: minibox rm {short}",
+            )
+        place = f"{root}/volumes/{REMOVED}{name[:200]}-{os.urandom(4).hex()}"
+        try:
+            os.rename(volume.path, place)
+            sync_directory(f"{root}/volumes")
+        except OSError as error:
+            raise StoreError(f"remove {name}: {kernel_says(error)}") from error
+        return place
+
+
+def _remove_tree(place: str) -> None:
+    def work() -> None:
+        remove_tree(place)
+
+    try:
+        run_inside(work) if os.geteuid() else work()
+    except OSError as error:
+        raise StoreError(f"remove {place}: {kernel_says(error)}") from error
+
+
+def prune(
+    root: str, *, everything: bool = False, filters: Sequence[Filter] = (), runroot: str = ""
+) -> tuple[list[str], int]:
+    """Remove volumes that no container has; their names, and the bytes that it freed.
+
+    Args:
+        everything: those that were given a name too.
+    """
+    gone, freed = [], 0
+    for volume in volumes(root):
+        if volume.users or not (everything or ANONYMOUS_LABEL in volume.labels) or not passes(volume, filters):
+            continue
+        if _is_newer(root, volume.name):
+            continue
+        try:
+            place = _take_away(root, volume.name)
+        except VolumeInUse:
+            continue  # a container has just taken it
+        events.note_volume(runroot, volume.name, "destroy")
+        freed += sizes([place])[0]
+        _remove_tree(place)
+        gone.append(volume.name)
+    return gone, freed
+
+
+def _is_newer(root: str, name: str) -> bool:
+    """Has a newer minibox made it, which knows better whether somebody needs it?"""
+    try:
+        VOLUME.read(f"{root}/volumes/{name}/{NOTE}")
+    except NewerFormat:
+        return True
+    except (OSError, Unreadable):
+        pass
+    return False
+
+
+def sizes(paths: Sequence[str]) -> list[int]:
+    """What directories take of the disk, in bytes, by who may look into all of them."""
+    places = list(paths)
+
+    def look() -> list[int]:
+        return [tree_bytes(place) for place in places]
+
+    return run_inside(look) if os.geteuid() else look()
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,211 @@
+"""From options and an image to a Spec and a Plan: what a run would do, before it does anything."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine.host.ids import IdMappings
+from minibox.engine.spec import image_files
+from minibox.engine.spec.cgroup_manager import plan_cgroup
+from minibox.engine.spec.host import host_facts
+from minibox.engine.spec.limits import disk_bytes
+from minibox.engine.spec.mount_options import user_mounts
+from minibox.engine.spec.runtime_spec import make_spec
+from minibox.errors import Unsupported, UsageError
+from minibox.linux import cgroup
+from minibox.linux.cgroup.group import shown_hierarchies
+from minibox.linux.executable import INIT
+from minibox.linux.seccomp.flags import filter_flags
+from minibox.linux.seccomp.program import has_default, program_of
+from minibox.plan.compiler import compile_plan
+from minibox.plan.namespaces import has_one_group
+from minibox.plan.parent import systemd_attach
+from minibox.plan.rootfs import Rootfs
+from minibox.plan.start import Start
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minibox.engine.spec.mount_options import Volume
+    from minibox.engine.spec.options import RunOptions
+    from minibox.image.layout.image import ResolvedImage
+    from minibox.linux.cgroup import Cgroup, CgroupHost
+    from minibox.oci.runtime import Spec
+    from minibox.plan.compiler import Plan
+    from minibox.plan.disk import Disk
+    from minibox.plan.operations import Op
+    from minibox.storage.drivers import Snapshotter
+    from minibox.storage.snapshot import Snapshot
+
+FILES = {"/etc/hosts": "hosts", "/etc/hostname": "hostname", "/etc/resolv.conf": "resolv.conf"}
+
+
+@record
+class Identity:
+    """What one container is called and was given.
+
+    Attributes:
+        directory: its own, under ``root/containers``.
+        ids: of its user namespace; None for the host's.
+        network: the mode in effect: none, host, bridge, pasta or slirp4netns.
+        steps: those of a start that give it what only it has.
+    """
+
+    id: str
+    directory: str
+    ids: IdMappings | None
+    network: str
+    steps: IdentitySteps
+
+
+@record
+class IdentitySteps:
+    """The steps of a start that differ from one container to the next of its kind.
+
+    Attributes:
+        held, ports, network, published: as of `plan.compiler.Start`.
+    """
+
+    held: tuple[Op, ...] = ()
+    ports: tuple[Op, ...] = ()
+    network: tuple[Op, ...] = ()
+    published: tuple[Op, ...] = ()
+
+
+@record
+class Prepared:
+    """A run, compiled. Nothing of it has happened.
+
+    Attributes:
+        group: the cgroup that the plan makes, on ``cgroup_host``.
+        volumes: directories that must be there before the start.
+    """
+
+    spec: Spec
+    start: Start
+    plan: Plan
+    cgroup_host: CgroupHost
+    group: Cgroup
+    volumes: tuple[Volume, ...]
+
+
+def wants_own_ids(options: RunOptions, euid: int, refusal: Callable[[], str]) -> bool:
+    """Does the container get a user namespace?
+
+    Args:
+        refusal: why layers can't be id-mapped, "" when they can; called only where root's container needs it.
+
+    Raises:
+        Unsupported: the host's is asked for, and an ordinary user can't use it.
+        UsageError: ``--userns`` has no such value.
+    """
+    if options.userns not in ("", "host", "private", "auto"):
+        raise UsageError(f"unknown user namespace mode {options.userns!r}", "one of host, private, auto")
+    if euid:
+        if options.userns == "host":
+            raise Unsupported("--userns host needs root", "leave it out: root inside is you outside")
+        return True
+    if options.userns in ("private", "auto"):
+        if why := refusal():
+            raise Unsupported(
+                f"--userns {options.userns}: {why}",
+                "use Linux 5.19 or newer, and set --root to a directory on ext4, xfs or btrfs; or --userns host",
+            )
+        return True
+    return not options.userns and not options.privileged and not refusal()
+
+
+def prepare(
+    options: RunOptions,
+    storage: Snapshotter,
+    image: ResolvedImage,
+    identity: Identity,
+    terminal: tuple[int, int] | None,
+    *,
+    once: bool = False,
+) -> Prepared:
+    """Compile a run; looks at the host, changes nothing.
+
+    Raises:
+        MiniboxError: what was asked for can't be done; says what.
+    """
+    snapshot = storage.describe(identity.id, image.chain_ids)
+    euid = os.geteuid()
+    own_ids = identity.ids is not None
+    id_mapped = own_ids and euid == 0
+    facts = host_facts(swap_limit=False)  # cgroup_steps knows what this kernel counts
+    mounts = user_mounts(
+        options, image.config, facts, root=storage.root, container_id=identity.id, idmap_binds=id_mapped
+    )
+    name = f"minibox-{identity.id}"
+    spec = make_spec(
+        options,
+        image.config,
+        lookup=lambda path: image_files.read_text(storage.open_lower, snapshot.lowers, path),
+        host=facts,
+        container_id=identity.id,
+        rootfs=f"{identity.directory}/root/root",
+        root=storage.root,
+        network=identity.network,
+        files={path: f"{identity.directory}/{file}" for path, file in FILES.items()},
+        id_mappings=identity.ids,
+        idmap_binds=id_mapped,
+        cgroups_path=f"/{name}",
+        init_path=INIT if options.init or options.idle else "",
+        mounts=mounts,
+    )
+    # A container with ids of its own can't make nodes; those that it is given may be for reading only.
+    filtered = not own_ids or (id_mapped and bool(options.device))
+    host, steps = plan_cgroup(options, spec, identity.id, euid, devices=filtered)
+    planned = cgroup.planned(host, name, steps)
+    start = Start(
+        id_mapped=id_mapped,
+        setgroups=not (own_ids and has_one_group(spec)),
+        seccomp=program_of(spec, storage.root) or b"",
+        seccomp_flags=filter_flags(spec["linux"].get("seccomp")),
+        denies_keys=has_default(spec),
+        ordinary=bool(euid),
+        held=identity.steps.held,
+        cgroup_steps=steps,
+        cgroups=planned.labels,
+        cgroup_joins=(systemd_attach(host.scope, f"/{name}", planned.v2),) if host.joined else (),
+        cgroup_mounts=cgroup_mounts(host, planned, euid),
+        terminal=terminal,
+        network=identity.steps.network,
+        ports=identity.steps.ports,
+        published=identity.steps.published,
+    )
+    rootfs = Rootfs(
+        identity.directory,
+        snapshot.lowers,
+        images=snapshot.kind == "erofs",
+        tree=snapshot.upper if snapshot.kind == "tree" else "",
+        userxattr=bool(euid),
+        volatile=once,
+        disk=_disk(options, snapshot),
+    )
+    return Prepared(spec, start, compile_plan(spec, rootfs, start), host, planned, mounts.volumes)
+
+
+def _disk(options: RunOptions, snapshot: Snapshot) -> Disk | None:
+    """The container's own layer in memory; with the owner and mode that `Snapshotter.prepare` has given the one on disk."""
+    size = disk_bytes(options, snapshot.kind)
+    if not size:
+        return None
+    from minibox.plan.disk import Disk
+
+    try:
+        status = os.stat(snapshot.upper)
+    except FileNotFoundError:  # for `explain`
+        return Disk(size)
+    owner = (0, 0) if os.geteuid() else (status.st_uid, status.st_gid)  # an ordinary user's is root inside
+    return Disk(size, status.st_mode & 0o7777, *owner)
+
+
+def cgroup_mounts(host: CgroupHost, planned: Cgroup, euid: int) -> tuple[tuple[str, str, str], ...]:
+    """What /sys/fs/cgroup shows: the v2 hierarchy, or those of v1 that the container has a group in."""
+    if euid and host.mode != "v2":
+        return ()
+    return shown_hierarchies(host.mode, planned)

@@ -1,0 +1,83 @@
+"""Reading a file of an image from its unpacked layers, without mounting them."""
+
+from __future__ import annotations
+
+import os
+from stat import S_ISCHR
+
+from minibox.base.files import READ, open_regular, read_fd
+from minibox.engine.spec.users import ABSENT, DATABASE_BYTES_MAX
+from minibox.errors import MiniboxError, kernel_says
+from minibox.linux.files import open_in_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
+
+
+def read_text(open_lower: Callable[[str], int], lowers: tuple[str, ...], path: str) -> str:
+    """The text of a user database (`engine.spec.users`) in the stack of ``lowers``, topmost first; "" when the image lacks it.
+
+    A symlink is followed within its own layer only: user databases are regular files.
+
+    Args:
+        open_lower: gives a directory descriptor of one of them; `minibox.storage.drivers.Snapshotter.open_lower`.
+
+    Raises:
+        MiniboxError: what the image has of that name can't be one.
+    """
+    for lower in lowers:
+        root_fd = open_lower(lower)
+        try:
+            found = _read(root_fd, path)
+            if found is not None:
+                return found
+            if _opaque(root_fd, os.path.dirname(path)):
+                return ""
+        except OSError as error:
+            raise MiniboxError(f"read {path} of the image: {kernel_says(error)}") from error
+        finally:
+            os.close(root_fd)
+    return ""
+
+
+def _read(root_fd: int, path: str) -> str | None:
+    """The text that a layer has at ``path``, "" where it removes what is below; None when it says nothing of it."""
+    try:
+        look = open_in_root(root_fd, path, os.O_PATH)
+    except OSError as error:
+        if error.errno in ABSENT:
+            return None
+        raise
+    try:
+        status = os.fstat(look)
+        if S_ISCHR(status.st_mode) and not status.st_rdev:
+            return ""  # a whiteout
+        fd = open_regular(look, READ, path)
+        try:
+            return read_fd(fd, DATABASE_BYTES_MAX, path).decode(errors="surrogateescape")
+        finally:
+            os.close(fd)
+    finally:
+        os.close(look)
+
+
+def _opaque(root_fd: int, directory: str) -> bool:
+    """Does this layer's directory hide those of the layers below?"""
+    try:
+        fd = open_in_root(root_fd, directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        return any(_attribute(fd, name) == b"y" for name in OPAQUE)
+    finally:
+        os.close(fd)
+
+
+def _attribute(fd: int, name: str) -> bytes:
+    try:
+        return os.getxattr(fd, name)
+    except OSError:
+        return b""

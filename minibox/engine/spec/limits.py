@@ -1,0 +1,246 @@
+"""Limits: memory, processors, processes, ``--ulimit``, ``--sysctl`` and the OOM score, as Docker checks them."""
+
+from __future__ import annotations
+
+import os
+
+from minibox.errors import Unsupported, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.engine.spec.host import HostFacts
+    from minibox.engine.spec.options import RunOptions
+    from minibox.oci.runtime import LinuxResources, POSIXRlimit
+
+MEMORY_MINIMUM_BYTES = 6 << 20  # Docker's: less doesn't hold the runtime's own start
+PAGE = 4096
+CPU_PERIOD_US = 100_000
+INFINITY = (1 << 64) - 1  # RLIM_INFINITY
+_LARGEST = (1 << 63) - 1
+_RLIMITS = frozenset(
+    ("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
+     "rttime", "sigpending", "stack", "as")
+)  # fmt: skip
+_IPC_SYSCTLS = frozenset(
+    ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
+     "kernel.shmmni", "kernel.shm_rmid_forced")
+)  # fmt: skip
+
+
+def resources(options: RunOptions, host: HostFacts) -> LinuxResources:
+    """``linux.resources`` of the limits that were asked for; no key where none was.
+
+    A memory limit without ``--memory-swap`` limits memory and swap together to twice as much, as
+    in Docker, unless the host can't limit swap.
+
+    Raises:
+        UsageError: a limit that makes no sense.
+    """
+    result: LinuxResources = {}
+    memory = options.memory_bytes
+    swap = options.memory_swap_bytes
+    if memory is not None and memory != 0:
+        if not MEMORY_MINIMUM_BYTES <= memory <= _LARGEST:
+            raise UsageError(f"memory limit of {memory} bytes is too small", hint="the minimum is 6m")
+        result["memory"] = {"limit": memory}
+        if swap is not None and swap != 0:
+            if swap != -1 and not memory <= swap <= _LARGEST:
+                raise UsageError(
+                    f"memory-swap of {swap} bytes is out of range, or less than the memory limit of {memory}",
+                    hint="--memory-swap is memory and swap together",
+                )
+            result["memory"]["swap"] = swap
+        elif host.swap_limit:
+            result["memory"]["swap"] = min(2 * memory, _LARGEST)
+    elif swap is not None and swap > 0:
+        raise UsageError("memory-swap is given without a memory limit", hint="add --memory")
+    elif swap is not None and swap < -1:
+        raise UsageError(f"invalid memory-swap {swap}", hint="a size, or -1 for unlimited swap")
+    _reservation(options, result)
+    _cpu(options, host, result)
+    if weight := options.blkio_weight:
+        if not 10 <= weight <= 1000:
+            raise UsageError(f"invalid blkio weight {weight}", hint="from 10 to 1000")
+        result["blockIO"] = {"weight": weight}
+    pids = options.pids_limit
+    if pids is not None:
+        if pids < -1 or pids > _LARGEST:
+            raise UsageError(f"invalid pids limit {pids}", hint="a number of processes, or -1 for no limit")
+        result["pids"] = {"limit": pids or -1}
+    return result
+
+
+def _reservation(options: RunOptions, result: LinuxResources) -> None:
+    reservation, memory = options.memory_reservation_bytes, options.memory_bytes
+    if not reservation:
+        return
+    if not MEMORY_MINIMUM_BYTES <= reservation <= _LARGEST:
+        raise UsageError(f"memory reservation of {reservation} bytes is too small", hint="the minimum is 6m")
+    if memory and reservation > memory:
+        raise UsageError(
+            f"memory reservation of {reservation} bytes is more than the memory limit of {memory}",
+            hint="give --memory at least as much",
+        )
+    result.setdefault("memory", {})["reservation"] = reservation
+
+
+def _cpu(options: RunOptions, host: HostFacts, result: LinuxResources) -> None:
+    cpu = result.setdefault("cpu", {})
+    quota, period = options.cpu_quota_us or 0, options.cpu_period_us or 0
+    if options.cpus and (quota or period):
+        raise UsageError(
+            "--cpus means a quota and a period of its own, and can't be given with --cpu-quota or --cpu-period",
+            hint="--cpu-period 100000 --cpu-quota 150000 is --cpus 1.5",
+        )
+    if period:
+        if not 1000 <= period <= 1_000_000:
+            raise UsageError(f"invalid cpu period {period}", hint="in microseconds: from 1000 to 1000000")
+        cpu["period"] = period
+    if quota:
+        if quota != -1 and not 1000 <= quota <= _LARGEST:
+            raise UsageError(f"invalid cpu quota {quota}", hint="in microseconds: at least 1000; or -1 for no limit")
+        cpu["quota"] = quota
+    if options.cpus is not None and options.cpus != 0:
+        if not 0.01 <= options.cpus <= host.cpus:
+            raise UsageError(
+                f"{options.cpus:g} CPUs are out of range",
+                hint=f"from 0.01 to {host.cpus}.00: this host has {host.cpus}",
+            )
+        cpu["quota"] = max(1000, int(options.cpus * CPU_PERIOD_US + 0.5))
+        cpu["period"] = CPU_PERIOD_US
+    shares = options.cpu_shares
+    if shares is not None and shares != 0:
+        if not 2 <= shares <= 262144:
+            raise UsageError(f"invalid cpu shares {shares}", hint="from 2 to 262144; 1024 is an ordinary share")
+        cpu["shares"] = shares
+    if options.cpuset_cpus:
+        cpu["cpus"] = _cpuset(options.cpuset_cpus)
+    if options.cpuset_mems:
+        cpu["mems"] = _cpuset(options.cpuset_mems)
+    if not cpu:
+        del result["cpu"]
+
+
+def disk_bytes(options: RunOptions, driver_kind: str) -> int:
+    """A checked ``--disk``; 0 for none.
+
+    Args:
+        driver_kind: of the container's snapshot, see `minibox.storage.snapshot.Snapshot`.
+
+    Raises:
+        UsageError: it is less than a page.
+        Unsupported: this storage driver, or this kernel, can't do it.
+    """
+    size = options.disk_bytes or 0
+    if not size:
+        return 0
+    if not PAGE <= size <= _LARGEST:
+        raise UsageError(f"disk limit of {size} bytes is too small", hint="the minimum is 4k")
+    if driver_kind == "tree":
+        raise Unsupported(
+            f"--disk {size}: this storage driver copies the whole tree of the image to the disk",
+            "use --storage-driver overlay or erofs",
+        )
+    if os.geteuid() and not _memory_keeps_attributes():
+        raise Unsupported(
+            f"--disk {size}: an ordinary user's overlay needs user attributes, which a tmpfs keeps since Linux 6.6",
+            "run minibox as root, or limit each file: --ulimit fsize=1048576",
+        )
+    return size
+
+
+def _memory_keeps_attributes() -> bool:
+    fd = os.memfd_create("minibox")  # on the kernel's own tmpfs
+    try:
+        os.setxattr(fd, "user.overlay.probe", b"y")
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _cpuset(text: str) -> str:
+    """A list as in cpuset(7), "List format": ``0-3,7``."""
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        numbers = [first, last] if dash else [first]
+        if not all(word.isascii() and word.isdecimal() and len(word) < 5 for word in numbers):
+            raise UsageError(f"invalid cpuset {text!r}", hint="write numbers as 0-3,7")
+        if dash and int(first) > int(last):
+            raise UsageError(f"invalid cpuset {text!r}: {part} goes backwards")
+    return text
+
+
+def rlimits(words: tuple[str, ...]) -> list[POSIXRlimit]:
+    """``process.rlimits`` of ``--ulimit name=soft[:hard]``; -1 is unlimited. The last of a name counts.
+
+    Raises:
+        UsageError: malformed, an unknown name, or soft above hard.
+    """
+    result: dict[str, POSIXRlimit] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        soft_word, colon, hard_word = value.partition(":")
+        if not equals or name not in _RLIMITS:
+            names = ", ".join(sorted(_RLIMITS))
+            raise UsageError(f"invalid ulimit {word!r}", hint=f"write name=soft[:hard]; names are {names}")
+        soft = _rlimit(soft_word, word)
+        hard = _rlimit(hard_word, word) if colon else soft
+        if soft > hard:
+            raise UsageError(f"invalid ulimit {word!r}: the soft limit is above the hard limit")
+        result[name] = {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
+    return list(result.values())
+
+
+def _rlimit(text: str, word: str) -> int:
+    if text in ("-1", "unlimited"):
+        return INFINITY
+    if not (text.isascii() and text.isdecimal()) or len(text) > 19 or int(text) > _LARGEST:
+        raise UsageError(f"invalid ulimit {word!r}: {text!r} is not a limit", hint="a number, or -1 for unlimited")
+    return int(text)
+
+
+def sysctls(words: tuple[str, ...], *, host_network: bool, user_namespace: bool) -> dict[str, str]:
+    """``linux.sysctl``: Docker's defaults and ``--sysctl name=value``.
+
+    Only what belongs to the container's own ipc or network namespace may be set; the rest is the host's.
+
+    Raises:
+        UsageError: malformed, not namespaced, or ``net.*`` on the host's network.
+    """
+    result = {}
+    if not host_network:
+        # Docker since 20.10: a network namespace of one's own has nothing to protect below port 1024.
+        result["net.ipv4.ip_unprivileged_port_start"] = "0"
+        if not user_namespace:  # with one, gid 2147483647 is not mapped and the kernel refuses the range
+            result["net.ipv4.ping_group_range"] = "0 2147483647"
+    for word in words:
+        name, equals, value = word.partition("=")
+        # As sysctl(8): dots part the path, and a slash stands for a dot in a component.
+        path = name.replace(".", "\0").replace("/", ".").split("\0")
+        if not equals or not name or "\0" in word or any(part in ("", ".", "..") for part in path):
+            raise UsageError(f"invalid sysctl {word!r}", hint="write name=value, as net.core.somaxconn=1024")
+        if path[0] == "net":
+            if host_network:
+                raise UsageError(
+                    f"sysctl {name!r} is not allowed on the host's network", hint="leave out --network host"
+                )
+        elif name not in _IPC_SYSCTLS and not (path[:2] == ["fs", "mqueue"] and len(path) > 2):
+            raise UsageError(
+                f"sysctl {name!r} is not allowed: it is not namespaced and would change the host",
+                hint="allowed are net.*, fs.mqueue.*, kernel.msg*, kernel.sem and kernel.shm*",
+            )
+        result[name] = value
+    return result
+
+
+def oom_score_adj(value: int) -> int:
+    """A checked ``process.oomScoreAdj`` (proc_pid_oom_score_adj(5)).
+
+    Raises:
+        UsageError: beyond -1000 to 1000.
+    """
+    if not -1000 <= value <= 1000:
+        raise UsageError(f"invalid oom-score-adj {value}", hint="from -1000 (never killed) to 1000 (killed first)")
+    return value

@@ -1,0 +1,385 @@
+"""Make the OCI runtime Spec of a run: options + the image's config + facts of the host -> config.json.
+
+One pure function, `make_spec`; the grammar of single options is in its neighbours (`volumes`,
+`devices`, `limits`, `security`, `environment`, `users`). On the hot path the default seccomp profile is
+not spelled out: the annotation `SECCOMP_ANNOTATION` stands for it, and `complete` fills in
+``linux.seccomp.program`` for who reads the Spec outside this process (export, explain, another runtime).
+"""
+
+from __future__ import annotations
+
+from minibox.engine.spec.devices import default_rules, make_devices
+from minibox.engine.spec.environment import environment, read_env_files
+from minibox.engine.spec.image_config import image_process
+from minibox.engine.spec.limits import oom_score_adj, resources, rlimits, sysctls
+from minibox.engine.spec.mount_options import user_mounts
+from minibox.engine.spec.security import MASKED_PATHS, READONLY_PATHS, Security, parse_security
+from minibox.engine.spec.users import resolve_user
+from minibox.errors import ConfigError, UsageError, kernel_says
+from minibox.linux.capabilities import NAMES, adjusted
+from minibox.linux.seccomp.program import DEFAULT_PROFILE, SECCOMP_ANNOTATION
+from minibox.linux.signals import signal_number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from minibox.engine.host.ids import IdMappings
+    from minibox.engine.spec.host import HostFacts
+    from minibox.engine.spec.mount_options import UserMounts
+    from minibox.engine.spec.options import RunOptions
+    from minibox.engine.spec.users import ResolvedUser, UserLookup
+    from minibox.oci.runtime import Linux, LinuxIDMapping, LinuxSeccomp, Mount, Process, Spec
+
+# The version whose words a Spec uses: "idmap" came with 1.2, and older runtimes refuse a newer version.
+OCI_VERSION, OCI_VERSION_ID_MAPPED = "1.0.2", "1.2.0"
+STOP_SIGNAL_ANNOTATION = "org.opencontainers.image.stopSignal"  # image-spec, conversion.md
+INIT_DESTINATION = "/dev/init"  # on the container's own tmpfs: nothing is left in its upperdir
+SHM_BYTES = 64 << 20  # Docker's
+DEV_BYTES_LIMITED = 1 << 20  # of /dev, when what may be written is limited
+_TTY_GID = 5
+_HOSTNAME_MOST = 64  # HOST_NAME_MAX, gethostname(2)
+
+
+def make_spec(
+    options: RunOptions,
+    image_config: dict[str, Any],
+    *,
+    lookup: UserLookup,
+    host: HostFacts,
+    container_id: str,
+    rootfs: str,
+    root: str,
+    network: str = "none",
+    files: Mapping[str, str] | None = None,
+    id_mappings: IdMappings | None = None,
+    idmap_binds: bool = False,
+    cgroups_path: str = "",
+    init_path: str = "",
+    mounts: UserMounts | None = None,
+) -> Spec:
+    """The OCI runtime Spec of one run, a plain dict that can be written as config.json.
+
+    Args:
+        image_config: the OCI image config as read from JSON.
+        lookup: gives the text of the image's /etc/passwd and /etc/group.
+        rootfs: ``root.path``.
+        root: the directory with ``volumes``.
+        network: the mode in effect: none, host, bridge, or another private one.
+        files: prepared files of the host by their path in the container: /etc/hosts,
+            /etc/resolv.conf, /etc/hostname. One that the user mounts over is left out.
+        id_mappings: of the user namespace to use; None: no user namespace.
+        idmap_binds: the kernel and our rights allow id-mapped bind mounts.
+        init_path: the static init of ``--init`` on the host.
+        mounts: what `user_mounts` gave for the same options; parsed here when None.
+
+    ``process.cwd`` is made by who executes the Spec where the image lacks it, as runc does.
+
+    Raises:
+        UsageError: an option's value can't be meant.
+        ConfigError: the image's config can't be used.
+        Unsupported: an option asks for what minibox doesn't do.
+    """
+    config = image_process(image_config)
+    if mounts is None:
+        mounts = user_mounts(options, image_config, host, root=root, container_id=container_id, idmap_binds=idmap_binds)
+    security = parse_security(options)
+    hostname = container_hostname(options, host, container_id, network)
+    capabilities = _capabilities(options, host)
+    user = resolve_user(options.user or config.get("User") or "", options.group_add, lookup)
+    args = process_args(options, image_config)
+    process = _process(options, config, args, _mapped(user, id_mappings, options), hostname, capabilities, host)
+    process["noNewPrivileges"] = security.no_new_privileges
+    if security.apparmor:
+        process["apparmorProfile"] = security.apparmor
+    devices = make_devices(
+        options.device, host, bind=id_mappings is not None and not idmap_binds, privileged=options.privileged
+    )
+    all_mounts = _without(_default_mounts(options, security, network, id_mappings), mounts)
+    all_mounts += mounts.mounts
+    all_mounts += _without(
+        _file_mounts(files or {}, idmap_binds, read_only=options.read_only or bool(options.disk_bytes)), mounts
+    )
+    all_mounts += devices.mounts
+    if options.init or options.idle:
+        all_mounts.append(_init_mount(init_path))
+    annotations = _annotations(options, config, security)
+    linux = _linux(options, security, network, id_mappings)
+    linux["resources"] = resources(options, host)
+    linux["resources"]["devices"] = [*default_rules(), *devices.rules]
+    if devices.nodes:
+        linux["devices"] = list(devices.nodes)
+    if cgroups_path:
+        linux["cgroupsPath"] = cgroups_path
+    if security.seccomp not in ("default", "unconfined"):
+        linux["seccomp"] = _seccomp_file(security.seccomp, capabilities, host)
+    return {
+        "ociVersion": OCI_VERSION_ID_MAPPED if idmap_binds else OCI_VERSION,
+        "process": process,
+        "root": {"path": rootfs, "readonly": options.read_only},
+        "hostname": hostname,
+        "mounts": all_mounts,
+        "annotations": annotations,
+        "linux": linux,
+    }
+
+
+def complete(spec: Spec) -> Spec:
+    """A copy with ``linux.seccomp.program`` spelled out, for who reads it outside this process."""
+    from minibox.linux.seccomp.default_profile import default_profile
+
+    annotations = dict(spec.get("annotations") or {})
+    if annotations.pop(SECCOMP_ANNOTATION, "") != DEFAULT_PROFILE:
+        return spec
+    bounding = spec.get("process", {}).get("capabilities", {}).get("bounding", [])
+    linux: Linux = {**spec.get("linux", {}), "seccomp": default_profile(bounding)}
+    return {**spec, "annotations": annotations, "linux": linux}
+
+
+def container_hostname(options: RunOptions, host: HostFacts, container_id: str, network: str) -> str:
+    """``--hostname``, else the host's on the host's network, else the id's first 12 digits.
+
+    Raises:
+        UsageError: not a host name.
+    """
+    name = options.hostname
+    if not name:
+        return host.hostname if network == "host" else container_id[:12]
+    parts = name.split(".")
+    plain = name.replace("-", "").replace("_", "").replace(".", "")
+    if len(name) > _HOSTNAME_MOST or not plain.isascii() or not plain.isalnum():
+        raise UsageError(f"invalid hostname {name!r}", hint="at most 64 letters, digits, '-' and '.'")
+    if any(not part or part[0] == "-" or part[-1] == "-" for part in parts):
+        raise UsageError(f"invalid hostname {name!r}", hint="its parts begin and end with a letter or digit")
+    return name
+
+
+def labels(options: RunOptions, config: dict[str, Any]) -> dict[str, str]:
+    """The image's labels and ``--label key[=value]``, the user's over the image's.
+
+    Raises:
+        UsageError: a label without a key.
+    """
+    result: dict[str, str] = dict(config.get("Labels") or {})
+    for word in options.label:
+        key, _, value = word.partition("=")
+        if not key or "\0" in word:
+            raise UsageError(f"invalid label {word!r}", hint="write key=value")
+        result[key] = value
+    return result
+
+
+def _annotations(options: RunOptions, config: dict[str, Any], security: Security) -> dict[str, str]:
+    annotations = labels(options, config)
+    stop_signal = options.stop_signal or config.get("StopSignal") or ""
+    if stop_signal:
+        signal_number(stop_signal)
+        annotations[STOP_SIGNAL_ANNOTATION] = stop_signal
+    annotations.pop(SECCOMP_ANNOTATION, None)  # not an image's to say
+    if security.seccomp == "default":
+        annotations[SECCOMP_ANNOTATION] = DEFAULT_PROFILE
+    return annotations
+
+
+def _process(
+    options: RunOptions,
+    config: dict[str, Any],
+    args: list[str],
+    user: ResolvedUser,
+    hostname: str,
+    capabilities: list[str],
+    host: HostFacts,
+) -> Process:
+    entries = read_env_files(options.env_file, host.read, host.environ)
+    cwd = options.workdir or config.get("WorkingDir") or "/"
+    if not cwd.startswith("/") or "\0" in cwd:
+        raise UsageError(f"working directory {cwd!r} is not absolute", hint="begin it with /")
+    # execve as an ordinary user drops what root keeps; Docker says so in the Spec, and so do we.
+    held = capabilities if user.uid == 0 else []
+    process: Process = {
+        "terminal": options.tty,
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)},
+        "args": args,
+        "env": environment(
+            config.get("Env") or (),
+            (*entries, *options.env),
+            host.environ,
+            hostname=hostname,
+            home=user.home,
+            tty=options.tty,
+        ),
+        "cwd": cwd,
+        "capabilities": {"bounding": capabilities, "effective": held, "permitted": held},
+    }
+    if options.ulimit or options.cpu_time_s:
+        process["rlimits"] = rlimits((*_cpu_backstop(options), *options.ulimit))
+    if options.oom_score_adj is not None:
+        process["oomScoreAdj"] = oom_score_adj(options.oom_score_adj)
+    return process
+
+
+def _cpu_backstop(options: RunOptions) -> tuple[str, ...]:
+    """No process gets much more than the time of all of them, should nobody be there to look."""
+    return (f"cpu={int(options.cpu_time_s) + 2}",) if options.cpu_time_s else ()
+
+
+def process_args(options: RunOptions, image_config: dict[str, Any]) -> list[str]:
+    """The words of the container's first process.
+
+    Raises:
+        UsageError: there is no command.
+    """
+    if options.idle:
+        return [INIT_DESTINATION, "--"]
+    args = _args(options, image_process(image_config))
+    return [INIT_DESTINATION, "--", *args] if options.init else args
+
+
+def _args(options: RunOptions, config: dict[str, Any]) -> list[str]:
+    """Docker's combination: ``--entrypoint`` takes the place of the image's, and resets its Cmd."""
+    entrypoint, command = config.get("Entrypoint") or [], list(options.command)
+    if options.entrypoint is not None:
+        entrypoint = [options.entrypoint] if options.entrypoint else []
+    elif not command:
+        command = config.get("Cmd") or []
+    args = [*entrypoint, *command]
+    if not args:
+        raise UsageError("no command specified, and the image has none", hint="minibox run IMAGE COMMAND")
+    if any("\0" in arg for arg in args):
+        raise UsageError("an argument of the command has a NUL byte")
+    if not args[0]:
+        raise UsageError("the command is an empty string")
+    return args
+
+
+def _capabilities(options: RunOptions, host: HostFacts) -> list[str]:
+    if options.privileged:
+        return list(NAMES[: host.last_cap + 1])
+    return adjusted(options.cap_add, options.cap_drop, last=host.last_cap)
+
+
+def _mapped(user: ResolvedUser, mappings: IdMappings | None, options: RunOptions) -> ResolvedUser:
+    """Check a user against the id mappings; groups that only /etc/group gave may be left out."""
+    if mappings is None:
+        return user
+    for what, number, ranges in (("uid", user.uid, mappings.uids), ("gid", user.gid, mappings.gids)):
+        if not _contains(ranges, number):
+            raise UsageError(
+                f"{what} {number} is not mapped in the container's user namespace",
+                hint=f"ids inside are below {ranges[0]['size']}; --userns host has all of them"
+                if len(ranges) == 1 and ranges[0]["size"] > 1
+                else "give your user more ids in /etc/subuid and /etc/subgid, or run as root",
+            )
+    if not _single(mappings.gids) and all(_contains(mappings.gids, gid) for gid in user.additional_gids):
+        return user
+    if options.group_add:
+        raise UsageError(
+            "groups can't be added: the container's user namespace doesn't map them",
+            hint="give your user ids in /etc/subgid",
+        )
+    # Without a mapped range, setgroups(2) is denied (user_namespaces(7)): there are no groups to have.
+    groups = () if _single(mappings.gids) else tuple(g for g in user.additional_gids if _contains(mappings.gids, g))
+    return type(user)(user.uid, user.gid, groups, user.home, user.name)
+
+
+def _contains(ranges: tuple[LinuxIDMapping, ...], number: int) -> bool:
+    return any(each["containerID"] <= number < each["containerID"] + each["size"] for each in ranges)
+
+
+def _single(ranges: tuple[LinuxIDMapping, ...]) -> bool:
+    return sum(each["size"] for each in ranges) == 1
+
+
+def _default_mounts(options: RunOptions, security: Security, network: str, mappings: IdMappings | None) -> list[Mount]:
+    """The mounts of every container (runtime-spec, config-linux.md, "Default Filesystems", and Docker's options)."""
+    if not 0 <= options.shm_size_bytes < 1 << 63:
+        raise UsageError(f"invalid shm-size {options.shm_size_bytes}", hint="write a size as 64m")
+    quiet = ["nosuid", "noexec", "nodev"]
+    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+    if mappings is None or _contains(mappings.gids, _TTY_GID):
+        pts.append(f"gid={_TTY_GID}")  # an unmapped gid makes the mount fail with EINVAL
+    shm_bytes, dev_bytes = options.shm_size_bytes or SHM_BYTES, 64 << 20
+    if options.disk_bytes:  # in memory as well: what a program fills when it may not fill its root
+        dev_bytes = DEV_BYTES_LIMITED
+        shm_bytes = min(shm_bytes, options.disk_bytes) if shm_bytes == SHM_BYTES else shm_bytes
+    shm = [*quiet, "mode=1777", f"size={shm_bytes}"]
+    sys: Mount = {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": list(quiet)}
+    if network == "host" and mappings is not None:
+        # sysfs shows the network namespace's devices: only the namespace's owner may mount it.
+        sys = {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "rslave", *quiet, "rro"]}
+    elif not options.privileged:
+        sys["options"].append("ro")
+    cgroup = list(quiet) if security.writable_cgroups else [*quiet, "ro"]
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": list(quiet)},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", f"size={dev_bytes >> 10}k"],
+        },
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
+        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": shm},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": list(quiet)},
+        sys,
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": cgroup},
+    ]
+
+
+def _without(ours: list[Mount], mounts: UserMounts) -> list[Mount]:
+    """Our mounts, less those that the user mounts over; a /dev of his own takes all below it along."""
+    taken = {mount["destination"] for mount in mounts.mounts}
+    gone = "/dev/" if "/dev" in taken else "\0"
+    return [each for each in ours if each["destination"] not in taken and not each["destination"].startswith(gone)]
+
+
+def _file_mounts(files: Mapping[str, str], idmap: bool, *, read_only: bool) -> list[Mount]:
+    """``read_only``: as the root is; and they are on the host's disk, where what is written may be limited."""
+    options = ["bind", "rprivate", *(["idmap"] if idmap else []), *(["ro"] if read_only else [])]
+    return [
+        {"destination": path, "type": "bind", "source": source, "options": list(options)}
+        for path, source in files.items()
+    ]
+
+
+def _init_mount(init_path: str) -> Mount:
+    if not init_path:
+        raise ConfigError("--init: this installation has no minibox-init", hint="install minibox again: pip install .")
+    return {
+        "destination": INIT_DESTINATION,
+        "type": "bind",
+        "source": init_path,
+        "options": ["bind", "rprivate", "nosuid", "nodev", "ro"],
+    }
+
+
+def _linux(options: RunOptions, security: Security, network: str, mappings: IdMappings | None) -> Linux:
+    result: Linux = {"namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]}
+    result["namespaces"].append({"type": "cgroup"})
+    if network != "host":
+        result["namespaces"].append({"type": "network"})
+    if mappings is not None:
+        result["namespaces"].append({"type": "user"})
+        result["uidMappings"], result["gidMappings"] = list(mappings.uids), list(mappings.gids)
+    if options.time_offset_s is not None:
+        result["namespaces"].append({"type": "time"})
+        result["timeOffsets"] = {clock: {"secs": options.time_offset_s} for clock in ("monotonic", "boottime")}
+    result["sysctl"] = sysctls(options.sysctl, host_network=network == "host", user_namespace=mappings is not None)
+    result["rootfsPropagation"] = "private"
+    result["maskedPaths"] = list(MASKED_PATHS) if security.system_paths else []
+    result["readonlyPaths"] = list(READONLY_PATHS) if security.system_paths else []
+    return result
+
+
+def _seccomp_file(path: str, capabilities: list[str], host: HostFacts) -> LinuxSeccomp:
+    from minibox.linux.seccomp.profile_file import resolve_profile
+
+    try:
+        text = host.read(path)
+    except (OSError, ValueError) as error:
+        said = kernel_says(error) if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"read seccomp profile {path!r}: {said}", hint="give a profile in JSON, or unconfined"
+        ) from error
+    return resolve_profile(text, path, capabilities)

@@ -1,0 +1,84 @@
+"""``--security-opt`` and ``--privileged``: how far the container is shut in."""
+
+from __future__ import annotations
+
+from minibox.errors import Unsupported, UsageError
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.engine.spec.options import RunOptions
+
+MASKED_PATHS = (
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)  # fmt: skip
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_TRUE, _FALSE = ("", "true", "1", "t", "True", "TRUE", "T"), ("false", "0", "f", "False", "FALSE", "F")
+
+
+@record
+class Security:
+    """What ``--security-opt`` says.
+
+    Attributes:
+        seccomp: "default", "unconfined", or the path of a profile.
+        system_paths: mask and protect the paths of /proc and /sys.
+        writable_cgroups: mount /sys/fs/cgroup read-write.
+        apparmor: the profile of AppArmor that it is under; "" for the caller's.
+    """
+
+    no_new_privileges: bool = False
+    seccomp: str = "default"
+    system_paths: bool = True
+    writable_cgroups: bool = False
+    apparmor: str = ""
+
+
+def parse_security(options: RunOptions) -> Security:
+    """Read ``--security-opt`` (``name``, ``name=value``, and the old ``name:value``) and ``--privileged``.
+
+    Raises:
+        UsageError: an unknown option or value.
+        Unsupported: a profile of AppArmor where there is none, or a label of SELinux.
+    """
+    no_new_privileges, writable_cgroups = False, options.privileged
+    system_paths = not options.privileged
+    seccomp, apparmor = "unconfined" if options.privileged else "default", ""
+    for word in options.security_opt:
+        name, equals, value = word.partition("=")
+        if not equals:
+            name, equals, value = word.partition(":")
+        if name == "no-new-privileges":
+            no_new_privileges = _boolean(value, word)
+        elif name == "writable-cgroups" and equals:
+            writable_cgroups = _boolean(value, word)
+        elif name == "seccomp" and value and "\0" not in value:
+            seccomp = "default" if value == "builtin" else value
+        elif name == "systempaths" and value == "unconfined":
+            system_paths = False
+        elif name == "apparmor" and value and "\0" not in value:
+            apparmor = "" if value == "unconfined" else value
+        elif name == "label":
+            if value != "disable":
+                raise Unsupported(f"security option {word!r} is not supported", hint="minibox makes no such labels")
+        else:
+            raise UsageError(
+                f"invalid security option {word!r}",
+                hint="options are apparmor=PROFILE, no-new-privileges, seccomp=FILE|unconfined, systempaths=unconfined, "
+                "writable-cgroups=true",
+            )
+    if apparmor:
+        from minibox.linux.lsm import has_apparmor
+
+        if not has_apparmor():
+            raise Unsupported(f"security option 'apparmor={apparmor}': AppArmor is not enabled on this host")
+    return Security(no_new_privileges, seccomp, system_paths, writable_cgroups, apparmor)
+
+
+def _boolean(value: str, word: str) -> bool:
+    if value not in _TRUE and value not in _FALSE:
+        raise UsageError(f"invalid security option {word!r}: {value!r} is neither true nor false")
+    return value in _TRUE

@@ -1,0 +1,77 @@
+"""How a container was run, in the words of an image's config: what `commit` gives to the image it makes, as in Docker."""
+
+from __future__ import annotations
+
+from minibox.engine.spec.healthcheck import healthcheck
+from minibox.engine.spec.image_config import image_process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from minibox.engine.spec.options import RunOptions
+    from minibox.oci.runtime import Mount
+
+# Set for each container by `engine.spec.environment`, and so nothing for an image, unless the user or the image said so.
+OF_THE_CONTAINER = ("HOSTNAME", "HOME", "TERM")
+
+
+def container_config(
+    options: RunOptions,
+    image_config: dict[str, Any],
+    env: Sequence[str],
+    labels: dict[str, str],
+    volumes: Sequence[str],
+) -> dict[str, Any]:
+    """The ``config`` member for an image made of this container; OCI image-spec 1.1, config.md.
+
+    Args:
+        image_config: the container's image's config, whole.
+        env: of the container's process.
+        volumes: destinations of its anonymous volumes.
+    """
+    config = dict(image_process(image_config))
+    named = {entry.partition("=")[0] for entry in (*(config.get("Env") or ()), *options.env)}
+    config["Env"] = [
+        entry for entry in env if (name := entry.partition("=")[0]) in named or name not in OF_THE_CONTAINER
+    ]
+    if options.entrypoint is not None:
+        config["Entrypoint"] = [options.entrypoint] if options.entrypoint else None
+        config["Cmd"] = None
+    if options.command:
+        config["Cmd"] = list(options.command)
+    for key, value in (
+        ("User", options.user),
+        ("WorkingDir", options.workdir),
+        ("StopSignal", options.stop_signal),
+        ("Labels", labels),
+    ):
+        if value:
+            config[key] = value
+    if options.publish or options.expose:
+        from minibox.engine.spec.ports import exposed_ports, wanted_ports
+
+        ports = {(each.inside, each.protocol) for each in wanted_ports(options, image_config)}
+        ports |= exposed_ports(options, image_config)
+        config["ExposedPorts"] = {f"{port}/{protocol}": {} for port, protocol in sorted(ports)}
+    config["Healthcheck"] = healthcheck(options, image_config) or None
+    if volumes:
+        config["Volumes"] = {**(config.get("Volumes") or {}), **{path: {} for path in volumes}}
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def mounts_of(mounts: Sequence[Mount], directory: str) -> list[dict[str, Any]]:
+    """The bind mounts and volumes of a container's Spec that its user or its image asked for, shallowest first.
+
+    Args:
+        directory: the container's own: what is mounted from it, but for anonymous volumes, is minibox's.
+    """
+    found: list[dict[str, Any]] = []
+    for mount in mounts:
+        source, destination = mount.get("source", ""), mount["destination"]
+        ours = source.startswith(f"{directory}/") and not source.startswith(f"{directory}/volumes/")
+        if mount.get("type") == "bind" and not ours and not destination.startswith("/dev/"):
+            read_only = not {"ro", "rro"}.isdisjoint(mount.get("options", ()))
+            found.append({"Source": source, "Destination": destination, "ReadOnly": read_only})
+    return found

@@ -1,0 +1,219 @@
+"""Containers on disk: ``root/containers/<id>/`` has state.json beside upper, work, hosts and so on.
+
+A container of ``run --rm`` has no state.json: what is known of it is what its owner says.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minibox.base import damage
+from minibox.base.files import sync_directory
+from minibox.base.lock import Lock
+from minibox.engine.state import names
+from minibox.engine.state.claim import is_id, is_live, live_ids, owned, read_live
+from minibox.engine.state.exit_record import read_exit
+from minibox.engine.state.live_file import live_path
+from minibox.engine.state.state_format import CONTAINER
+from minibox.errors import ContainerNotFound, Damaged, NewerFormat, Unreadable, kernel_says
+from minibox.linux.process import parent_of
+from minibox.record import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from minibox.engine.state.live_file import Live
+
+
+SIGKILL = 9
+ALIVE = ("running", "paused", "restarting")
+SUPERVISOR = b"minibox-supervisor"
+DAMAGED = "damaged"  # the Status of one whose state.json can't be read
+
+
+def write(root: str, state: dict[str, Any], *, durable: bool = False) -> None:
+    """Write state.json: a reader sees the old or the new; with ``durable`` the new, after a power loss too."""
+    CONTAINER.write(_path(root, state["Id"]), state, durable=durable)
+    if durable:
+        sync_directory(f"{root}/containers")  # it may have been made just now
+
+
+def _path(root: str, container_id: str) -> str:
+    return f"{root}/containers/{container_id}/state.json"
+
+
+def change(
+    root: str,
+    container_id: str,
+    changed: Callable[[dict[str, Any]], dict[str, Any] | None],
+    *,
+    durable: bool = False,
+) -> None:
+    """Read state.json and write what ``changed`` makes of it, nothing for None; of many at once none is lost.
+
+    What a newer minibox has written stays as it is.
+
+    Raises:
+        ContainerNotFound: it was removed meanwhile.
+    """
+    try:
+        with Lock(f"{root}/containers/{container_id}"):
+            found = read(root, container_id)
+            after = None if found.get("Newer") else changed(found)
+            if after is not None:
+                write(root, after, durable=durable)
+    except FileNotFoundError:
+        raise ContainerNotFound(f"container {container_id[:12]!r} was removed") from None
+
+
+def is_written(root: str, container_id: str) -> bool:
+    """Has it a state.json? One that was never started, or is of ``run --rm``, has none."""
+    return os.path.exists(f"{root}/containers/{container_id}/state.json")
+
+
+def read(root: str, container_id: str) -> dict[str, Any]:
+    """What is known of a container; a damaged file says so and costs no other container.
+
+    Who is said to run and has no owner has ended with it, whatever ended that: a signal, or the machine.
+    """
+    found = _read(root, container_id)
+    if found["Status"] in ALIVE and not is_live(root, container_id):
+        found = _read(root, container_id)  # its owner may just have written how it ended
+        if found["Status"] in ALIVE and is_written(root, container_id):
+            found |= {"Status": "exited", "Pid": 0, **ended_without_owner(root, container_id)}
+        elif found["Status"] in ALIVE and os.path.isdir(f"{root}/containers/{container_id}"):
+            found |= {"Status": DAMAGED, "Error": "it was killed before it had a state.json"}
+    return found
+
+
+def ended_without_owner(root: str, container_id: str) -> dict[str, Any]:
+    """How a container ended whose owner can't say so any more."""
+    return read_exit(root, container_id) or {"ExitCode": 128 + SIGKILL, "OwnerKilled": True}
+
+
+def _read(root: str, container_id: str) -> dict[str, Any]:
+    state: dict[str, Any] = {"Id": container_id, "Name": "", "Image": "", "Command": []}
+    try:
+        return {**state, **CONTAINER.read(_path(root, container_id))}
+    except (FileNotFoundError, NotADirectoryError):
+        return _without_file(root, container_id)
+    except NewerFormat as error:
+        state |= {"Newer": True, "Error": f"its state.json {error.reason}"}
+    except Damaged as error:
+        state["Error"] = f"its state.json can't be read: {error.why}"
+    except OSError as error:
+        state["Error"] = f"its state.json can't be read: {kernel_says(error)}"
+    return {**state, "Name": names.given(root, container_id) or names.made_up(container_id), "Status": DAMAGED}
+
+
+def damage_of(root: str, container_id: str) -> Unreadable | None:
+    """What is wrong with the state.json of a container; None for nothing."""
+    try:
+        CONTAINER.read(_path(root, container_id))
+    except Damaged as error:
+        error.hint = f"minibox rm {container_id[:12]} removes it, minibox system check --repair keeps its files"
+        return error
+    except NewerFormat as error:
+        return error
+    except OSError:
+        pass
+    return None
+
+
+def owner(root: str, container_id: str) -> Live | None:
+    """As `ownership.owned`; where its owner's file is damaged, the process is the one of state.json.
+
+    The container's cgroup tells it from another of that pid.
+    """
+    live = owned(root, container_id)
+    if live is None or live.pid > 0 or live.status >= 0 or (live.supervisor and not live.damage):
+        return live
+    try:
+        found = CONTAINER.read(_path(root, container_id))
+        if found["Status"] not in ("running", "paused"):
+            return live
+        pid = int(found.get("Pid", 0))
+        with open(f"/proc/{pid}/cgroup", "rb") as file:
+            if f"minibox-{container_id}".encode() not in file.read():
+                return live
+    except (OSError, Unreadable):
+        return live
+    path = live_path(root, container_id)
+    wrong = live.damage or Damaged(path, "it says of no process", "minibox restart writes it anew")
+    return replace(live, pid=pid, supervisor=_supervisor_of(pid, container_id), damage=wrong)
+
+
+def _supervisor_of(pid: int, container_id: str) -> int:
+    """The parent of a container's first process, if that is its supervisor, by the name that it has given itself; else 0.
+
+    Once the supervisor has died it may be anybody: process 1, or the caller's own shell.
+    """
+    parent = parent_of(pid)
+    try:
+        with open(f"/proc/{parent}/cmdline", "rb") as file:
+            name, _, its_id = file.read(64).replace(b"\0", b" ").partition(b" ")
+        ours = os.stat(f"/proc/{parent}").st_uid == os.geteuid()
+    except OSError:
+        return 0
+    its_id = its_id.strip()
+    named = name == SUPERVISOR and len(its_id) >= 12 and container_id.encode().startswith(its_id)
+    return parent if ours and named else 0
+
+
+def _without_file(root: str, container_id: str) -> dict[str, Any]:
+    """What is known of a container that `run --rm` never writes a file for."""
+    name = names.given(root, container_id) or names.made_up(container_id)
+    state: dict[str, Any] = {"Id": container_id, "Name": name, "Image": "", "Command": [], "Status": "running"}
+    try:
+        live = read_live(root, container_id)
+        state |= {"Image": live.reference, "ImageDigest": live.digest, "ImageId": live.image_id}
+        state |= {"Command": list(live.command), "Created": os.stat(f"{root}/live/{container_id}").st_mtime}
+    except OSError:  # it ends just now
+        pass
+    return state
+
+
+def container_ids(root: str) -> list[str]:
+    """The ids of all containers that have files, in no order."""
+    try:
+        return [name for name in os.listdir(f"{root}/containers") if is_id(name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def containers(root: str) -> list[dict[str, Any]]:
+    """All containers that have files, in no order; who looks hears of those that are damaged."""
+    found = [read(root, container_id) for container_id in container_ids(root)]
+    for each in found:
+        if each["Status"] == DAMAGED and (wrong := damage_of(root, each["Id"])):
+            damage.tell(wrong)
+    return found
+
+
+def find(root: str, name_or_id: str) -> dict[str, Any]:
+    """The one container of that name, or whose id begins so.
+
+    Raises:
+        ContainerNotFound: there is none, or more than one.
+    """
+    return read(root, find_id(root, name_or_id))
+
+
+def find_id(root: str, name_or_id: str) -> str:
+    """As `find`, its id only; most often without a look into any state.json."""
+    found = [names.holder(root, name_or_id) or (name_or_id if is_id(name_or_id) else "")]
+    if not found[0] or names.is_nobodys(root, found[0]):
+        ids = [*{*container_ids(root), *live_ids(root)}]
+        found = [each for each in ids if each == name_or_id]
+        # A made-up name is a function of the id; who was renamed has it no more.
+        found = found or [each for each in ids if names.made_up(each) == name_or_id]
+        found = [each for each in found if name_or_id in (each, read(root, each)["Name"])]
+        found = found or [each for each in ids if name_or_id and each.startswith(name_or_id)]
+    if len(found) > 1:
+        some = ", ".join(sorted(each[:12] for each in found)[:4]) + (", ..." if len(found) > 4 else "")
+        raise ContainerNotFound(f"container {name_or_id!r} is ambiguous", f"write more of its id: {some}")
+    if not found:
+        raise ContainerNotFound(f"container {name_or_id!r} is not there", "minibox ps --all lists all of them")
+    return found[0]

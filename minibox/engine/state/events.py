@@ -1,0 +1,246 @@
+"""What happens to containers, images, networks and volumes: ``runroot/events``, a line of JSON for each event, with Docker's names.
+
+Source: https://docs.docker.com/reference/cli/docker/system/events/. Writing one is one open, write and close, without
+a lock or an import: a start does it. A write to a file opened with O_APPEND goes to its end in one piece. As with
+Docker events don't outlive a reboot, and old ones make room for new ones.
+"""
+
+from __future__ import annotations
+
+import os
+from time import time_ns
+
+from minibox.base.files import open_to_append, open_to_read
+from minibox.json_text import quoted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from minibox.image.layout.filters import Filter
+
+    Event = dict[str, Any]
+
+FILE = "events"
+BYTES_MAX = 4 << 20  # then the file becomes the old one, of which there is one
+CONTAINER, IMAGE, NETWORK, VOLUME = "container", "image", "network", "volume"
+KEYS = ("container", "daemon", "event", "image", "label", "network", "scope", "type", "volume")
+POLL_S = 0.1
+LOCK_EX = 2
+_READ_BYTES = 1 << 18
+
+
+def note(runroot: str, kind: str, actor: str, attributes: Mapping[str, str], *actions: str) -> None:
+    """Write down that ``actions`` have just happened, in this order; what fails costs the event, and nothing else.
+
+    Args:
+        runroot: "" for nowhere.
+        kind: of the actor: `CONTAINER`, `IMAGE`, `NETWORK` or `VOLUME`.
+        actor: the container's or the image's id, the network's id, the volume's name.
+        attributes: of the actor, and of the actions: name, image, exitCode, signal ...
+    """
+    if not runroot:
+        return
+    path = f"{runroot}/{FILE}"
+    lines = "".join(line(kind, actor, attributes, action, time_ns()) for action in actions).encode()
+    try:
+        try:
+            fd = open_to_append(path)
+        except FileNotFoundError:
+            os.makedirs(runroot, 0o700, exist_ok=True)
+            fd = open_to_append(path)
+        try:
+            os.write(fd, lines)
+            if os.lseek(fd, 0, os.SEEK_CUR) > BYTES_MAX:
+                _rotate(path, fd)
+        finally:
+            os.close(fd)
+    except OSError:  # a full disk, a read-only one
+        pass
+
+
+def note_container(runroot: str, container: Mapping[str, Any], *actions: str, **more: str) -> None:
+    """`note` for a container by its state.json, whose labels are attributes too."""
+    config = container.get("Config")
+    labels = config.get("Labels") if isinstance(config, dict) else None
+    attributes = {
+        **(labels if isinstance(labels, dict) else {}),
+        "image": str(container.get("Image", "")),
+        "name": str(container.get("Name", "")),
+        **more,
+    }
+    note(runroot, CONTAINER, container["Id"], attributes, *actions)
+
+
+def note_image(runroot: str, image_id: str, name: str, action: str) -> None:
+    """`note` for an image."""
+    note(runroot, IMAGE, image_id, {"name": name}, action)
+
+
+def note_volume(runroot: str, name: str, action: str) -> None:
+    """`note` for a volume."""
+    note(runroot, VOLUME, name, {"driver": "local"}, action)
+
+
+def note_network(runroot: str, network_id: str, name: str, action: str, **more: str) -> None:
+    """`note` for a network."""
+    note(runroot, NETWORK, network_id, {"name": name, "type": "bridge", **more}, action)
+
+
+def line(kind: str, actor: str, attributes: Mapping[str, str], action: str, moment_ns: int) -> str:
+    """An event as it is written: `json` is too dear to import for it."""
+    words = ",".join(f"{quoted(key)}:{quoted(str(value))}" for key, value in attributes.items())
+    return (
+        f'{{"Type":{quoted(kind)},"Action":{quoted(action)},"Actor":{{"ID":{quoted(actor)},'
+        f'"Attributes":{{{words}}}}},"timeNano":{moment_ns}}}\n'
+    )
+
+
+def _rotate(path: str, fd: int) -> None:
+    """Of several that find the file too long, one renames it: who holds its lock, while it has its name."""
+    import fcntl
+
+    fcntl.flock(fd, LOCK_EX)
+    if os.stat(path).st_ino == os.fstat(fd).st_ino:
+        os.rename(path, f"{path}.1")
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def parse_event_filters(words: Sequence[str]) -> list[Filter]:
+    """The filters of `events`.
+
+    Raises:
+        UsageError: one isn't KEY=VALUE, or has an unknown key.
+    """
+    from minibox.image.layout.filters import parse_filters
+
+    return parse_filters(words, KEYS)
+
+
+def read(
+    runroot: str, *, since_s: float | None = None, until_s: float | None = None, filters: Sequence[Filter] = ()
+) -> Iterator[Event]:
+    """Events in the order in which they were written, as Docker has them, and then those that happen, as they do.
+
+    Args:
+        since_s: the first moment, in seconds since 1970; None: from now on.
+        until_s: the last; None: for ever.
+    """
+    from time import time
+
+    since_ns = time_ns() if since_s is None else int(since_s * 1e9)
+    until_ns = None if until_s is None else int(until_s * 1e9)
+    for text in _lines(runroot, lambda: until_s is not None and time() > until_s):
+        event = _parse(text)
+        if event is None or event["timeNano"] < since_ns:
+            continue
+        if until_ns is not None and event["timeNano"] > until_ns:
+            return
+        if fits(event, filters):
+            yield event
+
+
+def _lines(runroot: str, is_over: Any) -> Iterator[bytes]:
+    """The lines of the old file and of the new one, then what is added, until ``is_over`` says so at its end."""
+    from time import sleep
+
+    path = f"{runroot}/{FILE}"
+    current, old = _open(path), _open(f"{path}.1")
+    try:
+        # Where it was renamed between the two looks, both are the same file.
+        if old >= 0 and (current < 0 or not os.path.sameopenfile(old, current)):
+            yield from _Tail(old).lines()
+        tail = _Tail(current) if current >= 0 else None
+        while True:
+            over = is_over()  # before the last look at what there is
+            if tail:
+                yield from tail.lines()
+            found = _open(path)
+            if found >= 0 and (current < 0 or not os.path.sameopenfile(found, current)):
+                if tail:
+                    yield from tail.lines()
+                    os.close(current)
+                current, tail = found, _Tail(found)
+                continue
+            if found >= 0:
+                os.close(found)
+            if over:
+                return
+            sleep(POLL_S)
+    finally:
+        for fd in (current, old):
+            if fd >= 0:
+                os.close(fd)
+
+
+class _Tail:
+    """Whole lines of a file that grows."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._rest = fd, b""
+
+    def lines(self) -> Iterator[bytes]:
+        """Those that have come since."""
+        while data := os.read(self._fd, _READ_BYTES):
+            *whole, self._rest = (self._rest + data).split(b"\n")
+            yield from whole
+
+
+def _open(path: str) -> int:
+    try:
+        return open_to_read(path)
+    except OSError:
+        return -1
+
+
+def _parse(text: bytes) -> Event | None:
+    """A line as Docker's events.Message in JSON; None for half a one, which a full disk leaves."""
+    from json import loads
+
+    try:
+        found = loads(text)
+        kind, action, actor, moment_ns = found["Type"], found["Action"], found["Actor"], int(found["timeNano"])
+        attributes = {str(key): str(value) for key, value in actor["Attributes"].items()}
+        old: Event = {"status": action, "id": actor["ID"]} if kind != VOLUME else {}
+        if kind == CONTAINER:
+            old["from"] = attributes.get("image", "")
+        return {
+            **old,
+            "Type": kind,
+            "Action": action,
+            "Actor": {"ID": actor["ID"], "Attributes": attributes},
+            "scope": "local",
+            "time": moment_ns // 10**9,
+            "timeNano": moment_ns,
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def fits(event: Event, filters: Sequence[Filter]) -> bool:
+    """Whether an event passes: of several filters with one key one must fit, of ``label`` all."""
+    for key in {each.key for each in filters}:
+        values = [each.value for each in filters if each.key == key]
+        if not (all if key == "label" else any)(_fits(event, key, value) for value in values):
+            return False
+    return True
+
+
+def _fits(event: Event, key: str, value: str) -> bool:
+    kind, actor, attributes = event["Type"], event["Actor"]["ID"], event["Actor"]["Attributes"]
+    if key == "event":
+        return value in (event["Action"], event["Action"].partition(":")[0])
+    if key == "type":
+        return bool(kind == value)
+    if key == "label":
+        name, equals, wanted = value.partition("=")
+        return name in attributes and (not equals or attributes[name] == wanted)
+    if key == "image":
+        names = [actor, attributes.get("name", "")] if kind == IMAGE else [attributes.get("image", "")]
+        return any(each in (value, f"{value}:latest") or each.rpartition(":")[0] == value for each in names)
+    if key in (CONTAINER, VOLUME, "network"):
+        return bool(kind == key and (actor.startswith(value) or attributes.get("name") == value))
+    return key == "scope" and value == "local"

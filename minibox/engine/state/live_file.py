@@ -1,0 +1,176 @@
+"""What an owner writes of its container in ``root/live/<id>``: a line on its image, one on what undoes its start
+(`engine.process.undo`), then one on its process.
+
+The last is written over when the process has ended, without a look at how long it was: a full disk must not keep
+anybody from saying so. What follows it counts no more.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minibox.base.codec import BYTES_MAX, FileKind
+from minibox.base.files import read_fd
+from minibox.base.shape import PID, Between
+from minibox.errors import Damaged, Unreadable
+from minibox.record import record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from minibox.image.layout.image import ResolvedImage
+
+UNDO_BEGINS = b'{"Kind": "undo"'  # how the line begins
+COUNT = Between(0, (1 << 64) - 1)
+IMAGE = FileKind(
+    "live",
+    {"Remove": bool, "Reference?": str, "Digest?": str, "ImageId?": str, "ChainIds?": [str]},
+    indented=False,
+)
+#: Of an OCI process that which `engine.container.exec` looks into; `plan.exec` compiles it.
+OF_A_PROCESS = {
+    "cwd": str,
+    "user": {"uid": COUNT, "gid": COUNT, "additionalGids?": [COUNT], "umask?": COUNT},
+    "env?": [str],
+    "capabilities?": {str: [str]},
+    "rlimits?": [{"type": str, "hard": COUNT, "soft": COUNT}],
+    "noNewPrivileges?": bool,
+    "oomScoreAdj?": int,
+    **{f"{name}?": str for name in ("apparmorProfile", "selinuxLabel")},
+}
+PROCESS = FileKind(
+    "process",
+    {
+        "Pid": PID,
+        "Supervisor": PID,
+        "Status?": Between(0, 255),
+        "Command?": [str],
+        "Joinable?": {
+            "Process": OF_A_PROCESS,
+            "Namespaces": int,
+            "Seccomp": str,
+            "SeccompFlags": int,
+            "DeniesKeys?": bool,
+            "SetGroups": bool,
+        },
+    },
+    indented=False,
+)
+
+
+@record
+class Live:
+    """What an owner has written.
+
+    Attributes:
+        reference, digest, image_id, chain_ids: of its image.
+        pid: of its first process; -1 while there is none yet.
+        supervisor: that one's pid; 0 for a container in the foreground.
+        joinable: what `engine.container.exec` needs to know, see `Launch.joinable`; None while there is no process.
+        command: of its first process.
+        status: its exit status, when it has ended and its owner tidies up; -1 before.
+        remove: nothing of it is kept.
+        undo: the line on what undoes its start; b"" for none.
+        damage: why nothing of this can be told; None where it can.
+    """
+
+    reference: str = ""
+    digest: str = ""
+    image_id: str = ""
+    chain_ids: tuple[str, ...] = ()
+    pid: int = -1
+    supervisor: int = 0
+    joinable: dict[str, Any] | None = None
+    command: tuple[str, ...] = ()
+    status: int = -1
+    remove: bool = False
+    undo: bytes = b""
+    damage: Unreadable | None = None
+
+
+def image_line(remove: bool, reference: str = "", image: ResolvedImage | None = None) -> bytes:
+    """The first line; without an image that of a claim on a container that doesn't run yet."""
+    if image is None:
+        return IMAGE.encode({"Remove": remove})
+    names = {"Reference": reference, "Digest": image.digest, "ImageId": image.config_digest}
+    return IMAGE.encode({"Remove": remove, **names, "ChainIds": list(image.chain_ids)})
+
+
+def process_line(pid: int, supervisor: int, command: Sequence[str], joinable: dict[str, Any] | None) -> bytes:
+    """The second, of one that runs."""
+    more = {"Joinable": joinable} if joinable else {}
+    return PROCESS.encode({"Pid": pid, "Supervisor": supervisor, "Command": list(command), **more})
+
+
+def ended_line(supervisor: int = 0, status: int = -1) -> bytes:
+    """The second, when there is no process any more: it has ended, or its supervisor waits to start it anew."""
+    return PROCESS.encode({"Pid": -1, "Supervisor": supervisor, **({"Status": status} if status >= 0 else {})})
+
+
+def read_live_fd(fd: int, path: str) -> Live:
+    """What is in the file that is open; as much as was written so far, or reached the disk."""
+    found = _read(fd, path)
+    return _read(fd, path) if found.damage else found  # it may have been written over between the two halves
+
+
+def _read(fd: int, path: str) -> Live:
+    try:
+        return parse(read_fd(fd, BYTES_MAX, path), path)
+    except Unreadable as error:
+        return Live(damage=error)
+    except OSError as error:
+        return Live(damage=Damaged(path, f"it is {error.strerror}"))
+
+
+def parse(data: bytes, path: str) -> Live:
+    """Of both lines, or as much as there is.
+
+    Raises:
+        Unreadable
+    """
+    if data[:1] not in (b"", b"{", b"\0"):  # NULs are what a power loss leaves
+        from minibox.engine.state.live_file_v0 import parse as parse_before
+
+        return Live(**parse_before(data, path))
+    image, ended, rest = data.partition(b"\n")
+    if not ended:
+        return Live()
+    found = IMAGE.decode(image, path)
+    live = Live(
+        found.get("Reference", ""),
+        found.get("Digest", ""),
+        found.get("ImageId", ""),
+        tuple(found.get("ChainIds", ())),
+        remove=found["Remove"],
+    )
+    undo, rest = split_undo(rest)
+    live = replace(live, undo=undo)
+    process, ended, _ = rest.partition(b"\n")
+    if not ended:
+        return live
+    found = PROCESS.decode(process, path)
+    running = found["Pid"] >= 0
+    values = {
+        **live.__dict__,
+        "pid": found["Pid"],
+        "supervisor": found["Supervisor"],
+        "joinable": found.get("Joinable") if running else None,
+        "command": tuple(found.get("Command", ())),
+        "status": found.get("Status", -1),
+    }
+    return Live(**values)
+
+
+def split_undo(rest: bytes) -> tuple[bytes, bytes]:
+    """The line on what undoes a start, if what follows the first line begins with it; and what is behind."""
+    if not rest.startswith(UNDO_BEGINS):
+        return b"", rest
+    line, ended, behind = rest.partition(b"\n")
+    return (line + ended, behind) if ended else (b"", b"")
+
+
+def live_path(root: str, container_id: str) -> str:
+    """Where an owner writes."""
+    return os.path.join(root, "live", container_id)

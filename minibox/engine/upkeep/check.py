@@ -1,0 +1,300 @@
+"""`system check`: is all that is on disk as it should be? And `--repair`: away with what isn't."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from minibox.base.files import ASIDE
+from minibox.engine.container import removal
+from minibox.engine.container.snapshots import all_frozen, stands
+from minibox.engine.host.user_namespace import run_inside
+from minibox.engine.process import undo
+from minibox.engine.resources import volumes
+from minibox.engine.state import claim, containers, names
+from minibox.engine.upkeep.image_check import DAMAGED, LEFTOVER, Finding, check_images, check_layers
+from minibox.engine.upkeep.image_garbage import alone, collect
+from minibox.engine.upkeep.images import uses
+from minibox.engine.upkeep.state_check import check_state, mend
+from minibox.errors import MiniboxError, StoreBusy, StoreError
+from minibox.image.layout.inventory import inventory
+from minibox.image.layout.layout import Layout
+from minibox.image.layout.rebuild import rebuild
+from minibox.image.reference import is_digest
+from minibox.linux import cgroup
+from minibox.linux.removal import remove_tree
+from minibox.network import lease, members, named
+from minibox.record import record
+from minibox.storage.drivers import snapshotter
+from minibox.storage.layers import REMOVED
+from minibox.storage.snapshot import DRIVERS, read_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Row = tuple[str, str, str, tuple[str, ...], tuple[str, ...]]
+
+PATIENCE_S = 10.0
+UNFINISHED = "unfinished-"
+LAYER_DIRECTORIES = ("layers", *(driver for driver in DRIVERS if driver != "overlay"))
+OF_A_LAYOUT = ("blobs", "index.json", "oci-layout")
+
+
+@record
+class Report:
+    """What was looked at, and what was found. ``counts`` are of images, blobs, layers and containers."""
+
+    findings: tuple[Finding, ...]
+    counts: dict[str, int]
+
+    @property
+    def damaged(self) -> int:
+        return sum(each.kind == DAMAGED for each in self.findings)
+
+
+def check(*, root: str, runroot: str = "", content: bool = True) -> Report:
+    """Verify the whole store; nothing is changed.
+
+    Args:
+        runroot: where containers have what they need while they run; "" leaves that out.
+        content: read every blob, and compare every file of an unpacked layer.
+    """
+    layout = Layout(root)
+
+    def look() -> tuple[list[Row], dict[str, int]]:
+        with layout.adding():  # nobody removes anything meanwhile
+            needed = uses(root)
+            found = [
+                *check_images(layout, needed, content=content),
+                *check_layers(layout, needed, content=content),
+                *check_containers(root),
+                *leftovers(root),
+            ]
+        return [(each.kind, each.what, each.problem, each.affects, each.thing) for each in found], _counts(layout)
+
+    rows, counts = run_inside(look) if os.geteuid() else look()
+    held = held_by_nobody(root, runroot) if runroot else []
+    return Report((*check_state(root, runroot), *(Finding(*row) for row in rows), *held), counts)
+
+
+def check_containers(root: str) -> list[Finding]:
+    """Verify the containers' states, and that what they stand on is there."""
+    layers = {driver: set(snapshotter(root, driver).layers()) for driver in DRIVERS}
+    findings = []
+    for found in containers.containers(root):
+        what = f"container {found['Name'] or found['Id'][:12]}"
+        if not claim.is_live(root, found["Id"]) and not containers.is_written(root, found["Id"]):
+            if os.path.isdir(f"{root}/containers/{found['Id']}"):  # else it has ended since
+                findings.append(Finding(LEFTOVER, what, "its minibox was killed"))
+        elif found["Status"] == "damaged":
+            continue  # `check_state` says it
+        elif found["Name"] != names.made_up(found["Id"]) and names.holder(root, found["Name"]) != found["Id"]:
+            findings.append(
+                Finding(DAMAGED, what, "its name is not registered", (), ("name", found["Name"], found["Id"]))
+            )
+        snapshot = read_record(root, found["Id"])
+        if snapshot and snapshot[0] in layers:
+            missing = [chain_id for chain_id in snapshot[1] if chain_id not in layers[snapshot[0]]]
+            findings += [
+                Finding(DAMAGED, what, f"its layer {chain_id} ({snapshot[0]}) is missing") for chain_id in missing
+            ]
+    return findings
+
+
+def leftovers(root: str) -> list[Finding]:
+    """What killed commands left, and nobody holds any more."""
+    findings = [Finding(LEFTOVER, f"container {name[:12]}", "its minibox was killed") for name in _ownerless(root)]
+    findings += [
+        Finding(LEFTOVER, f"snapshot {frozen.id[:12]}", "its program was killed")
+        for frozen, held in all_frozen(root)
+        if not held and not stands(root, frozen.id)
+    ]
+    findings += [Finding(LEFTOVER, f"name {name}", "its container is gone") for name in _free_names(root)]
+    findings += [Finding(LEFTOVER, path, "unfinished") for path in _unfinished(root)]
+    for name in _listed(f"{root}/images"):
+        if name not in OF_A_LAYOUT:
+            findings.append(Finding(LEFTOVER, f"images/{name}", "not part of an OCI image layout"))
+    return findings
+
+
+def held_by_nobody(root: str, runroot: str) -> list[Finding]:
+    """What containers have while they run, of containers that don't: ranges of ids, addresses, sockets, cgroups."""
+    findings = []
+    for slot in _listed(f"{root}/ids"):
+        if _is_lost(root, f"{root}/ids/{slot}"):
+            findings.append(Finding(LEFTOVER, f"ids/{slot}", "a range of ids whose container has ended"))
+    for bridge in lease.bridges(runroot):
+        place = f"{lease.directory(runroot, bridge)}/leases"
+        for address in _listed(place):
+            if _is_lost(root, f"{place}/{address}"):
+                findings.append(Finding(LEFTOVER, f"address {address}", f"on {bridge}, and its container has ended"))
+    for name in _listed(f"{runroot}/attach"):
+        if not claim.is_live(root, name) and os.path.lexists(f"{runroot}/attach/{name}"):
+            findings.append(Finding(LEFTOVER, f"attach/{name[:12]}", "a socket whose container has ended"))
+    for bridge in named.lost_bridges(root, runroot):
+        findings.append(Finding(LEFTOVER, f"bridge {bridge}", "its network is gone"))
+    for container_id in _lost_groups(root):
+        findings.append(Finding(LEFTOVER, f"cgroup minibox-{container_id[:12]}", "its container has ended"))
+    return findings
+
+
+def _is_lost(root: str, link: str) -> bool:
+    """Whether a link to a container's id outlived the container, which takes it away before it lets go of its claim."""
+    try:
+        return not claim.is_live(root, os.readlink(link)) and os.path.lexists(link)
+    except OSError:
+        return False
+
+
+def _lost_groups(root: str) -> list[str]:
+    """Ids of this root's containers that have ended and still have a cgroup; of others it can't be told whose they are."""
+    host = cgroup.detect()
+    return [
+        container_id
+        for container_id in sorted(containers.container_ids(root))
+        if cgroup.find(host, f"minibox-{container_id}").directories and not claim.is_live(root, container_id)
+    ]
+
+
+def repair(report: Report, *, root: str, runroot: str) -> Report:
+    """Remove what ``report`` found damaged or left over, where nobody needs it; what is wrong afterwards.
+
+    Of an image only the damaged blob goes, so that pulling it again brings no more than that.
+
+    Raises:
+        StoreBusy: somebody is adding images for long.
+        StoreError: the kernel refused.
+    """
+    removal.collect(root, runroot)
+    for container_id in containers.container_ids(root):  # whose owner's file is lost as well
+        if not claim.is_live(root, container_id) and not containers.is_written(root, container_id):
+            removal.remove(container_id, root=root, runroot=runroot)
+    _mend(report, root, runroot)
+    _release(report, root, runroot)
+    layout = Layout(root)
+
+    def work() -> bool:
+        with alone(layout, PATIENCE_S) as held:
+            if not held:
+                return False
+            if any(each.thing[:1] in (("index",), ("entries",), ("oci-layout",)) for each in report.findings):
+                _mend_layout(layout, report)
+            needed = uses(root)
+            for each in report.findings:
+                if each.thing[:1] == ("blob",):
+                    remove_tree(layout.blob_path(each.thing[1]))
+                elif (
+                    len(each.thing) == 3
+                    and each.thing[0] == "layer"
+                    and each.thing[1:] not in needed.layers
+                    and each.thing[2] not in needed.chain_ids
+                ):
+                    snapshotter(root, each.thing[1]).remove_layer(each.thing[2])
+            collect(layout, lambda: needed)
+            for path in _unfinished(root):
+                remove_tree(f"{root}/{path}")
+            for name in _free_names(root):
+                os.unlink(f"{root}/names/{name}")
+        return True
+
+    if not (run_inside(work) if os.geteuid() else work()):
+        raise StoreBusy("nothing can be repaired now: somebody is pulling, loading or building images")
+    return check(root=root, runroot=runroot, content=bool(report.damaged))
+
+
+def _mend(report: Report, root: str, runroot: str) -> None:
+    """One after the other, state.json first: others are mended by that. What can't be stays for the next report."""
+    order = {"state": 0}
+    found = [each for each in report.findings if each.thing[:1] == ("file",)]
+    for each in sorted(found, key=lambda each: order.get(each.thing[1], 1)):
+        try:
+            mend(each, root=root, runroot=runroot)
+        except (MiniboxError, OSError):
+            continue
+
+
+def _mend_layout(layout: Layout, report: Report) -> None:
+    if any(each.thing == ("index",) for each in report.findings):
+        rebuild(layout)
+    else:
+        layout.rewrite([each for each in layout.descriptors() if is_digest(str(each.get("digest")))])
+
+
+def _release(report: Report, root: str, runroot: str) -> None:
+    """Take back what `held_by_nobody` found, and register the names that a power loss took."""
+    for slot in _listed(f"{root}/ids"):
+        if _is_lost(root, f"{root}/ids/{slot}"):
+            os.unlink(f"{root}/ids/{slot}")
+    for bridge in lease.bridges(runroot):
+        for container_id in set(lease.leased(lease.directory(runroot, bridge)).values()):
+            if not claim.is_live(root, container_id):
+                members.leave_all(runroot, container_id)
+    for name in _listed(f"{runroot}/attach"):
+        if not claim.is_live(root, name):
+            os.unlink(f"{runroot}/attach/{name}")
+    for bridge in named.lost_bridges(root, runroot):
+        named.remove_bridge(runroot, bridge)
+    for container_id in _lost_groups(root):
+        undo.undo(removal.steps_by_id(root, runroot, container_id))
+    for each in report.findings:
+        if each.thing[:1] == ("name",) and not names.holder(root, each.thing[1]):
+            names.take(root, each.thing[1], each.thing[2], lambda holder: claim.is_live(root, holder))
+
+
+def _counts(layout: Layout) -> dict[str, int]:
+    try:
+        images = len(inventory(layout))
+    except StoreError:  # a finding says it
+        images = 0
+    return {
+        "images": images,
+        "blobs": len(_listed(f"{layout.path}/blobs/sha256")),
+        "layers": sum(len(snapshotter(layout.root, driver).layers()) for driver in DRIVERS),
+        "containers": len(_listed(f"{layout.root}/containers")),
+    }
+
+
+def _ownerless(root: str) -> list[str]:
+    listed = (name for name in _listed(f"{root}/live") if not name.startswith(ASIDE))
+    return [name for name in listed if not claim.is_live(root, name)]
+
+
+def _free_names(root: str) -> list[str]:
+    given = _listed(f"{root}/names")
+    return [name for name in given if names.is_nobodys(root, names.holder(root, name))]
+
+
+def _unfinished(root: str) -> list[str]:
+    """Files and directories below ``root`` that were being written by somebody who is no more."""
+    paths = [f"tmp/{name}" for name in _listed(f"{root}/tmp")]
+    for directory in LAYER_DIRECTORIES:
+        names = _listed(f"{root}/{directory}")
+        paths += [f"{directory}/{name}" for name in names if name.startswith((UNFINISHED, REMOVED))]
+    for name in _listed(f"{root}/volumes"):
+        inside = _listed(f"{root}/volumes/{name}")
+        if name.startswith(volumes.REMOVED) or not inside:
+            paths.append(f"volumes/{name}")
+        elif _is_free(f"{root}/volumes/{name}"):  # nobody is filling it
+            paths += [f"volumes/{name}/{each}" for each in inside if each.endswith(".new")]
+    return [path for path in paths if _is_free(f"{root}/{path}")]
+
+
+def _is_free(path: str) -> bool:
+    """Whether nobody holds a lock on ``path``."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,306 @@
+"""What everything takes of the disk, and giving back what nobody needs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from minibox.base import damage
+from minibox.engine.container import removal
+from minibox.engine.host.user_namespace import run_inside
+from minibox.engine.resources import volumes as volume_store
+from minibox.engine.resources.image_usage import usage
+from minibox.engine.state import claim
+from minibox.engine.state import containers as state
+from minibox.engine.upkeep.images import ImageRow, Removed, look_at_disk, uses
+from minibox.engine.upkeep.images import prune as prune_images
+from minibox.engine.upkeep.networks import prune as prune_networks
+from minibox.errors import ContainerNotFound, IndexDamaged, UsageError
+from minibox.image.layout.filters import parse_time
+from minibox.image.layout.inventory import inventory
+from minibox.image.layout.layout import Layout
+from minibox.record import record, replace
+from minibox.storage.drivers import snapshotter_of
+from minibox.storage.usage import file_bytes, tree_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from minibox.engine.container.snapshots import Frozen
+    from minibox.engine.resources.image_usage import Disk
+    from minibox.engine.resources.volumes import StoredVolume
+    from minibox.image.layout.filters import Filter
+
+OF_SNAPSHOTS = ("rootfs", "upper")  # `Snapshotter.snapshot_bytes` counts them: layers may share their blocks
+
+
+@record
+class Share:
+    """What the things of one type take together; ``active`` are those in use."""
+
+    type: str
+    total: int
+    active: int
+    size_bytes: int
+    reclaimable_bytes: int
+
+
+@record
+class VolumeUsage:
+    """A named volume and what it takes of the disk."""
+
+    volume: StoredVolume
+    size_bytes: int
+
+
+@record
+class SnapshotUsage:
+    """A frozen file system of a program's, and what it takes of the disk; ``held``: somebody has it, or stands on it."""
+
+    frozen: Frozen
+    size_bytes: int
+    held: bool
+
+
+@record
+class DiskUsage:
+    """What `system df` shows.
+
+    Attributes:
+        images: a row for each name of each image.
+        containers: their states, with ``SizeRw``: bytes of what they wrote.
+        leftover_bytes: of blobs and layers that belong to no image.
+    """
+
+    shares: tuple[Share, ...]
+    images: tuple[ImageRow, ...]
+    containers: tuple[dict[str, Any], ...]
+    volumes: tuple[VolumeUsage, ...]
+    snapshots: tuple[SnapshotUsage, ...]
+    leftover_bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, sizes in bytes."""
+        fields = ("type", "total", "active", "size_bytes", "reclaimable_bytes")
+        return {
+            "shares": [{field: getattr(share, field) for field in fields} for share in self.shares],
+            "images": [
+                {
+                    "name": row.name.familiar if row.name else "",
+                    "id": row.image.id,
+                    "size_bytes": row.usage.size_bytes,
+                    "shared_bytes": row.usage.shared_bytes,
+                    "unique_bytes": row.usage.unique_bytes,
+                    "blob_bytes": row.usage.blob_bytes,
+                    "containers": row.usage.containers,
+                }
+                for row in self.images
+            ],
+            "containers": list(self.containers),
+            "volumes": [
+                {"name": each.volume.name, "size_bytes": each.size_bytes, "containers": list(each.volume.users)}
+                for each in self.volumes
+            ],
+            "snapshots": [
+                {
+                    "id": each.frozen.id,
+                    "image": each.frozen.image.reference,
+                    "driver": each.frozen.driver,
+                    "size_bytes": each.size_bytes,
+                    "held": each.held,
+                }
+                for each in self.snapshots
+            ],
+            "leftover_bytes": self.leftover_bytes,
+        }
+
+
+def disk_usage(*, root: str, runroot: str) -> DiskUsage:
+    """Look at all that minibox keeps below ``root``.
+
+    Raises:
+        StoreError: the disk can't be read.
+    """
+    containers = [
+        {**each, "SizeRw": written_bytes(root, each["Id"])}
+        for each in removal.list_containers(root=root, runroot=runroot)
+    ]
+    layout = Layout(root)
+    try:
+        images = inventory(layout)
+    except IndexDamaged as error:
+        damage.tell(error)
+        images = []
+    snapshots, disk = _without_snapshots(root, look_at_disk(root))
+    taken = usage(layout, disk, images, uses(root))
+    rows = [ImageRow(image, name, used) for image, used in zip(images, taken.images) for name in image.names or (None,)]
+    stored = volume_store.volumes(root)
+    volumes = [
+        VolumeUsage(volume, size)
+        for volume, size in zip(stored, volume_store.sizes([os.path.dirname(each.path) for each in stored]))
+    ]
+    ended = [each for each in containers if each["Status"] != "running"]
+    shares = (
+        Share(
+            "Images", len(images), sum(used.containers > 0 for used in taken.images),
+            taken.size_bytes, taken.reclaimable_bytes,
+        ),
+        Share("Image Blobs", taken.blobs, taken.used_blobs, taken.blob_bytes, taken.reclaimable_blob_bytes),
+        Share(
+            "Containers", len(containers), len(containers) - len(ended),
+            sum(each["SizeRw"] for each in containers), sum(each["SizeRw"] for each in ended),
+        ),
+        Share(
+            "Local Volumes", len(volumes), sum(bool(each.volume.users) for each in volumes),
+            sum(each.size_bytes for each in volumes), sum(each.size_bytes for each in volumes if not each.volume.users),
+        ),
+        Share(
+            "Snapshots", len(snapshots), sum(each.held for each in snapshots),
+            sum(each.size_bytes for each in snapshots), sum(each.size_bytes for each in snapshots if not each.held),
+        ),
+    )  # fmt: skip
+    return DiskUsage(shares, tuple(rows), tuple(containers), tuple(volumes), tuple(snapshots), taken.leftover_bytes)
+
+
+def _without_snapshots(root: str, disk: Disk) -> tuple[list[SnapshotUsage], Disk]:
+    """The frozen file systems, and what is on disk besides: their layers are no image's."""
+    from minibox.engine.container.snapshots import all_frozen, stands
+
+    sizes, found = dict(disk.sizes), []
+    for frozen, held in all_frozen(root):
+        size_bytes = sizes.pop((frozen.driver, frozen.image.chain_ids[-1]), 0)
+        found.append(SnapshotUsage(frozen, size_bytes, held or stands(root, frozen.id)))
+    return found, replace(disk, sizes=sizes)
+
+
+def written_bytes(root: str, container_id: str) -> int:
+    """What a container wrote, with its anonymous volumes."""
+    written = snapshotter_of(root, container_id).snapshot_bytes
+    volumes = f"{root}/containers/{container_id}/volumes"
+
+    def look() -> int:
+        return written(container_id) + (tree_bytes(volumes) if os.path.isdir(volumes) else 0)
+
+    return run_inside(look) if os.geteuid() else look()
+
+
+@record
+class Pruned:
+    """What `system prune` removed: ids of containers, names of networks and volumes, and images; ``freed_bytes`` of the
+    disk."""
+
+    containers: tuple[str, ...]
+    networks: tuple[str, ...]
+    volumes: tuple[str, ...]
+    images: Removed
+    freed_bytes: int
+
+
+def prune(
+    *, root: str, runroot: str, everything: bool = False, volumes: bool = False, filters: Sequence[Filter] = ()
+) -> Pruned:
+    """Remove containers that have ended, networks that no container is on, images as `images.prune`, and unfinished
+    downloads that nobody goes on with.
+
+    Args:
+        volumes: volumes whose name was made up and that no container has, too.
+
+    Raises:
+        UsageError: ``until`` with ``volumes``: nobody knows when these were used.
+        StoreBusy, StoreError: as `images.prune`.
+    """
+    if volumes and any(each.key == "until" for each in filters):
+        raise UsageError("the filter until says nothing of volumes", "leave out --volumes, or --filter until=...")
+    gone, freed = prune_containers(root=root, runroot=runroot, filters=filters)
+    networks = prune_networks(root, runroot, filters)
+    names: list[str] = []
+    if volumes:
+        names, freed_by_volumes = volume_store.prune(root, filters=filters, runroot=runroot)
+        freed += freed_by_volumes
+    images = prune_images(root=root, runroot=runroot, everything=everything, filters=filters)
+    freed += images.freed_bytes + _remove_unfinished(root)
+    return Pruned(tuple(gone), tuple(networks), tuple(names), images, freed)
+
+
+def prune_containers(*, root: str, runroot: str, filters: Sequence[Filter] = ()) -> tuple[list[str], int]:
+    """Remove the containers that don't run and that ``filters`` let pass; their ids, and the bytes that it freed.
+
+    Of one that is damaged nobody knows whether it would pass, and it may hold what somebody wants: it stays.
+    """
+    gone, freed = [], 0
+    for each in removal.list_containers(root=root, runroot=runroot):
+        if (
+            each["Status"] in (*state.ALIVE, state.DAMAGED)
+            or claim.is_live(root, each["Id"])
+            or not _passes(each, filters)
+        ):
+            continue
+        size_bytes = _all_bytes(root, each["Id"])
+        try:
+            removal.remove(each["Id"], durable=False, root=root, runroot=runroot)
+        except (UsageError, ContainerNotFound):
+            continue  # it has just been started, or removed
+        freed += size_bytes
+        gone.append(each["Id"])
+    if gone:
+        removal.keep_removed(root)
+    return gone, freed
+
+
+def _all_bytes(root: str, container_id: str) -> int:
+    """What a container takes of the disk: what it wrote, its log, and our files about it."""
+    rootfs = snapshotter_of(root, container_id).snapshot_bytes
+    directory = f"{root}/containers/{container_id}"
+
+    def look() -> int:
+        others = [each for each in os.listdir(directory) if each not in OF_SNAPSHOTS]
+        return rootfs(container_id) + sum(file_bytes(f"{directory}/{each}") for each in others)
+
+    try:
+        return run_inside(look) if os.geteuid() else look()
+    except OSError:
+        return 0  # it has just been removed
+
+
+def _passes(found: dict[str, Any], filters: Sequence[Filter]) -> bool:
+    """Whether a container's state fits filters of images: its labels, and when it was made."""
+    now_s = time.time()
+    labels = found.get("Labels") or {}
+    for each in filters:
+        if each.key == "until":
+            if (found.get("Created") or now_s) > parse_time(each.value, now_s):
+                return False
+            continue
+        key, equals, value = each.value.partition("=")
+        has = key in labels and (not equals or labels[key] == value)
+        if has != (each.key == "label"):
+            return False
+    return True
+
+
+def _remove_unfinished(root: str) -> int:
+    """Remove files in ``tmp`` that nobody is writing; bytes that it freed."""
+    freed = 0
+    try:
+        names = os.listdir(f"{root}/tmp")
+    except FileNotFoundError:
+        return 0
+    for name in names:
+        path = f"{root}/tmp/{name}"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            continue  # a directory, or gone
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            size_bytes = os.fstat(fd).st_blocks * 512
+            os.unlink(path)
+            freed += size_bytes
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+    return freed

@@ -1,0 +1,301 @@
+"""Images as the containers know them: which are used, what they take of the disk, and removing them.
+
+Nothing is taken away from a container that is started, runs or has ended: see `container.run`, `image_garbage.collect`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minibox.engine.container import removal
+from minibox.engine.resources.image_usage import Disk, Uses, look, usage
+from minibox.engine.state import events
+from minibox.engine.upkeep import image_users
+from minibox.engine.upkeep.image_garbage import Collected, alone, collect, condemn
+from minibox.errors import ImageInUse, InvalidReference, StoreBusy, StoreError
+from minibox.image.layer.size import layer_size
+from minibox.image.layout.filters import moment, select
+from minibox.image.layout.inventory import find, inventory
+from minibox.image.layout.layout import Layout, nameless, ref_name
+from minibox.image.layout.reach import reach
+from minibox.image.reference import parse
+from minibox.image.store import ImageStore
+from minibox.record import record
+from minibox.storage.snapshot import layers_in_use
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from minibox.engine.resources.image_usage import ImageUsage, Thing, Usage
+    from minibox.engine.upkeep.image_users import Use
+    from minibox.image.layout.filters import Filter
+    from minibox.image.layout.inventory import Name, StoredImage
+    from minibox.image.layout.layout import Descriptor
+
+PATIENCE_S = 10.0
+
+
+@record
+class Removed:
+    """What removing images did.
+
+    Attributes:
+        untagged: names that are no more, as users write them.
+        deleted: ids of images that are no more, and the chain IDs of their layers that went with them.
+        freed_bytes: of the disk.
+        deferred: whether somebody was adding images all the time, so that the space is freed by the next removal.
+    """
+
+    untagged: tuple[str, ...]
+    deleted: tuple[str, ...]
+    freed_bytes: int
+    deferred: bool
+
+
+def uses(root: str) -> Uses:
+    """What the containers need of images and layers."""
+    found = image_users.uses(root)
+    chain_ids = frozenset(chain_id for use in found for chain_id in use.chain_ids)
+    # Containers' own records after the owners': who is in neither will look at the index again.
+    return Uses(tuple(use.digest for use in found), frozenset(layers_in_use(root)), chain_ids)
+
+
+def look_at_disk(root: str) -> Disk:
+    """`image_usage.look`, by who may see everything."""
+    from minibox.engine.host.user_namespace import run_inside
+
+    def plain() -> tuple[list[tuple[Thing, int]], list[str]]:
+        disk = look(Layout(root))
+        return list(disk.sizes.items()), list(disk.young)
+
+    sizes, young = run_inside(plain) if os.geteuid() else plain()
+    return Disk(dict(sizes), frozenset(young))
+
+
+def users_of(layout: Layout, image: StoredImage, found: Sequence[Use]) -> list[Use]:
+    """The containers that use an image, those that run first."""
+    blobs = reach(layout, (str(entry.get("digest")) for entry in image.entries)).blobs
+    return sorted((use for use in found if use.digest in blobs), key=lambda use: not use.running)
+
+
+def tag(root: str, source: str, target: str, *, runroot: str = "") -> None:
+    """Give the image ``source`` one more name.
+
+    Raises:
+        InvalidReference: ``target`` is no name, or has a digest.
+        ImageNotFound: there is no image ``source``.
+    """
+    name = parse(target)
+    if name.digest:
+        raise InvalidReference(f"invalid reference {ascii(target)}: a name with a digest can't be given")
+    store = ImageStore(root)
+    layout = store.layout
+    with layout.adding():
+        store.resolve(source)  # it is whole; `base` is made now
+        image, named = find(inventory(layout), source)
+        entry = next(entry for entry in image.entries if named is None or ref_name(entry) == named.text)
+        layout.set_name(str(name), entry)
+    events.note_image(runroot, image.id, name.familiar, "tag")
+
+
+def remove(reference: str, *, root: str, runroot: str, force: bool = False) -> Removed:
+    """Take a name from an image; the last one, or its id, removes the image itself.
+
+    Raises:
+        ImageNotFound, InvalidReference: there is no such image.
+        ImageInUse: a container uses it, or its id is given and it has several names; ``force`` helps where the
+            message says so.
+        StoreError: the store is damaged, or the kernel refused.
+    """
+    layout = Layout(root)
+    images = inventory(layout)
+    image, named = find(images, reference)
+    removal.collect(root, runroot)  # who was killed uses nothing
+    users = users_of(layout, image, image_users.uses(root))
+    running = next((use.id[:12] for use in users if use.running), "")
+    short = image.id.removeprefix("sha256:")[:12] or reference
+    names = image.names
+    if named:
+        if len(names) == 1 and users and not force:
+            raise ImageInUse(
+                f"conflict: unable to remove repository reference {named.familiar!r} (must force) - container "
+                f"{users[0].id[:12]} is using its referenced image {short}",
+                f"remove the container, or only the name: minibox rmi --force {named.familiar}",
+            )
+        untagged: tuple[Name, ...] = (named,)
+    else:
+        _check_removal_by_id(short, names, users, force)
+        untagged = names
+    keep = bool(named and running and len(names) == 1)
+    gone = [image] if not keep and len(untagged) == len(names) else []
+    condemn(layout, gone, images)
+    _take_names(layout, image, untagged, keep)
+    _note_removal(runroot, image, untagged, bool(gone))
+    with alone(layout, PATIENCE_S if gone else 0) as held:
+        return _removed(untagged, gone, _collect(root) if held else None)
+
+
+def _check_removal_by_id(short: str, names: Sequence[Name], users: Sequence[Use], force: bool) -> None:
+    if users and users[0].running:
+        raise ImageInUse(
+            f"conflict: unable to delete {short} (cannot be forced) - image is being used by running container "
+            f"{users[0].id[:12]}",
+            f"to end it: minibox rm --force {users[0].id[:12]}",
+        )
+    if force:
+        return
+    if len(names) > 1:
+        raise ImageInUse(
+            f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories",
+            f"its names are {', '.join(name.familiar for name in names)}; all of them: minibox rmi --force {short}",
+        )
+    if users:
+        raise ImageInUse(
+            f"conflict: unable to delete {short} (must be forced) - image is being used by stopped container "
+            f"{users[0].id[:12]}",
+            f"remove the container first: minibox rm {users[0].id[:12]}",
+        )
+
+
+def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequence[Filter] = ()) -> Removed:
+    """Remove the images without a name that no container uses, and with ``everything`` those with one too.
+
+    What killed commands left goes as well.
+
+    Raises:
+        StoreBusy: somebody is adding images for long.
+        StoreError: the store is damaged, or the kernel refused.
+    """
+    layout = Layout(root)
+    removal.collect(root, runroot)
+    with alone(layout, PATIENCE_S) as held:
+        if not held:
+            raise StoreBusy(
+                "nothing can be freed now: somebody is pulling, pushing or loading images",
+                "try again when that has ended",
+            )
+        found, images = image_users.uses(root), inventory(layout)
+        chosen = [
+            image
+            for image, _ in select(images, filters)
+            if (everything or not image.names) and not users_of(layout, image, found)
+        ]
+        names = tuple(name for image in chosen for name in image.names)
+        condemn(layout, chosen, images)
+        for image in chosen:
+            _take_names(layout, image, image.names, keep=False)
+            _note_removal(runroot, image, image.names, gone=True)
+        return _removed(names, chosen, _collect(root))
+
+
+def _take_names(layout: Layout, image: StoredImage, names: Sequence[Name], keep: bool) -> None:
+    """Take ``names`` from ``image`` in index.json; without ``keep`` it goes with the last one."""
+    texts = {name.text for name in names}
+    digests = {entry.get("digest") for entry in image.entries}
+
+    def edit(entries: list[Descriptor]) -> list[Descriptor]:
+        left = []
+        for entry in entries:
+            if entry.get("digest") not in digests:
+                left.append(entry)
+            elif ref_name(entry) in texts or not ref_name(entry):
+                left += [nameless(entry)] if keep else []
+            else:
+                left.append(entry)  # a name that it was given meanwhile, too
+        return left
+
+    layout.change(edit)
+
+
+def _note_removal(runroot: str, image: StoredImage, untagged: Sequence[Name], gone: bool) -> None:
+    for name in untagged:
+        events.note_image(runroot, image.id, name.familiar, "untag")
+    if gone:
+        events.note_image(runroot, image.id, image.id, "delete")
+
+
+def _removed(untagged: Sequence[Name], gone: Sequence[StoredImage], freed: Collected | None) -> Removed:
+    chain_ids = freed.chain_ids if freed else ()
+    layers = [chain_id for image in gone for chain_id in reversed(image.chain_ids) if chain_id in chain_ids]
+    deleted = dict.fromkeys([*(image.id or image.digest for image in gone), *layers])
+    names = tuple(name.familiar for name in untagged)
+    return Removed(names, tuple(deleted), freed.freed_bytes if freed else 0, freed is None)
+
+
+def _collect(root: str) -> Collected:
+    """`image_garbage.collect`, by who may remove every layer."""
+    from minibox.engine.host.user_namespace import run_inside
+
+    def plain() -> tuple[tuple[str, ...], tuple[str, ...], int]:
+        done = collect(Layout(root), lambda: uses(root))
+        return done.blobs, done.chain_ids, done.freed_bytes
+
+    return Collected(*(run_inside(plain) if os.geteuid() else plain()))
+
+
+@record
+class ImageRow:
+    """A line of the list of images: an image by one of its names, None when it has none."""
+
+    image: StoredImage
+    name: Name | None
+    usage: ImageUsage
+
+
+def list_images(root: str, filters: Sequence[Filter] = ()) -> list[ImageRow]:
+    """The images that pass ``filters``, newest first, each as often as it has names that do.
+
+    Raises:
+        ImageNotFound: that of a filter isn't there.
+        StoreError: index.json is damaged.
+    """
+    layout = Layout(root)
+    images = inventory(layout)
+    taken = dict(zip(map(id, images), disk_usage(root, images).images))
+    return [
+        ImageRow(image, name, taken[id(image)])
+        for image, names in select(images, filters)
+        for name in (names or (None,))
+    ]
+
+
+def disk_usage(root: str, images: Sequence[StoredImage]) -> Usage:
+    """How large ``images`` are, which are all."""
+    return usage(Layout(root), look_at_disk(root), images, uses(root))
+
+
+def history_of(root: str, reference: str) -> list[dict[str, Any]]:
+    """The steps by which an image was made, newest first: id ("" where there is none), created_s, created_by, comment,
+    size_bytes.
+
+    Raises:
+        ImageNotFound: there is no such image.
+        StoreError: it is damaged.
+    """
+    image, _ = find(inventory(Layout(root)), reference)
+    if image.error:
+        raise StoreError(image.error, image.hint or None)
+    layout = Layout(root)
+    sizes = [
+        layer_size(layout, chain_id, str(descriptor.get("digest")))
+        for (descriptor, _), chain_id in zip(image.layers, image.chain_ids)
+    ]
+    history = image.config.get("history")
+    steps = [step for step in history if isinstance(step, dict)] if isinstance(history, list) else []
+    if sum(not step.get("empty_layer") for step in steps) != len(sizes):
+        steps = [{"created": image.created} for _ in sizes]  # nobody has told
+    left = iter(sizes)
+    rows = [
+        {
+            "id": "",
+            "created_s": moment(step.get("created")),
+            "created_by": str(step.get("created_by") or ""),
+            "comment": str(step.get("comment") or ""),
+            "size_bytes": 0 if step.get("empty_layer") else next(left),
+        }
+        for step in steps
+    ]
+    rows[-1]["id"] = image.id
+    return rows[::-1]

@@ -1,0 +1,444 @@
+"""Networks by name and the containers on them: joined and left, listed, removed."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+
+from minibox.base import damage
+from minibox.base.lock import Lock
+from minibox.engine.container.lifecycle import Process
+from minibox.engine.resources import container_network
+from minibox.engine.spec.compile import FILES
+from minibox.engine.state import claim, events
+from minibox.engine.state import containers as state
+from minibox.errors import (
+    ContainerNotFound,
+    ContainerNotRunning,
+    Damaged,
+    NetworkError,
+    NetworkInUse,
+    NetworkNotFound,
+    Unreadable,
+    UsageError,
+)
+from minibox.image.layout.filters import parse_filters, parse_time, parse_truth
+from minibox.network import bridge, lease, members, named, partition
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from minibox.image.layout.filters import Filter
+    from minibox.network.lease import Lease
+    from minibox.network.named import NamedNetwork
+
+DRIVER = "bridge"
+DEFAULT = "bridge"  # the name of the default network
+LIST_KEYS = ("driver", "id", "label", "name", "scope", "type", "dangling")
+PRUNE_KEYS = ("label", "label!", "until")
+
+
+def create(
+    root: str,
+    runroot: str,
+    name: str = "",
+    *,
+    internal: bool = False,
+    subnet: str = "",
+    labels: Sequence[str] = (),
+    owned: bool = False,
+) -> tuple[NamedNetwork, int]:
+    """Make a network; arguments and what is returned as of `named.create`.
+
+    Raises:
+        Unsupported: the caller is an ordinary user.
+        UsageError, NetworkError: see there.
+    """
+    if os.geteuid():
+        container_network.refuse_rootless("a network of containers")
+    named.collect(root, runroot)
+    given = dict(label.partition("=")[::2] for label in labels)
+    made, fd = named.create(root, runroot, name, internal=internal, wanted=subnet, labels=given, owned=owned)
+    events.note_network(runroot, made.id, made.name, "create")
+    return made, fd
+
+
+def remove(root: str, runroot: str, name_or_id: str, *, force: bool = False) -> None:
+    """Remove a network.
+
+    Args:
+        force: one that isn't there is fine.
+
+    Raises:
+        NetworkNotFound, NetworkInUse, NetworkError
+        UsageError: it isn't ours to remove.
+    """
+    if name_or_id in named.MODES:
+        raise UsageError(f"network {name_or_id} is there by itself and can't be removed")
+    try:
+        network = named.find(root, name_or_id)
+    except NetworkNotFound:
+        if force:
+            return
+        raise
+    except Damaged:
+        named.remove_damaged(root, runroot, name_or_id)
+        return
+    if network.owned and network.name not in named.collect(root, runroot):
+        raise NetworkInUse(f"network {network.name} belongs to a program that runs", "it goes when that ends")
+    named.remove(root, runroot, network)
+    events.note_network(runroot, network.id, network.name, "destroy")
+
+
+def end(root: str, runroot: str, network: NamedNetwork) -> None:
+    """Remove a network by who owns it: who is still on it is cut off."""
+    named.remove(root, runroot, network, force=True)
+    events.note_network(runroot, network.id, network.name, "destroy")
+
+
+def prune(root: str, runroot: str, filters: Sequence[Filter] = ()) -> list[str]:
+    """Remove the networks that no container is on, or will be when it is started; their names."""
+    gone = named.collect(root, runroot)
+    wanted = {name for found in state.containers(root) for name in _named_by(root, found)}
+    for network in named.networks(root):
+        if network.owned or network.name in wanted or not _passes(network, filters):
+            continue
+        try:
+            named.remove(root, runroot, network)
+        except NetworkInUse:
+            continue
+        events.note_network(runroot, network.id, network.name, "destroy")
+        gone.append(network.name)
+    return gone
+
+
+def _named_by(root: str, found: dict[str, Any]) -> list[str]:
+    """The networks that a container is on or will be, by name."""
+    try:
+        changed = container_network.read_joined(f"{root}/containers/{found['Id']}")
+    except Unreadable as error:
+        damage.tell(error)
+        changed = None
+    if changed is not None:
+        return [name for name, _ in changed]
+    options = found.get("Options")
+    return [str(options.get("network") or DEFAULT)] if isinstance(options, dict) else []
+
+
+# ---- joined and left ------------------------------------------------------------------------------
+
+
+def connect(
+    root: str, runroot: str, network_name: str, container_name: str, *, aliases: Sequence[str] = ()
+) -> Lease | None:
+    """Put a container on one more network, at once where it runs; its place there, None for one that doesn't.
+
+    Raises:
+        NetworkNotFound, ContainerNotFound
+        UsageError: it is on it, or uses the host's.
+        NetworkError: the kernel or nft refuses.
+    """
+    container_network.check_aliases(aliases, "--alias")
+    network = _find(root, network_name)
+    name = network.name if network else DEFAULT
+    container_id = state.find_id(root, container_name)
+    with _lock(root, container_id):
+        found = state.read(root, container_id)
+        _check_mode(found, container_name)
+        joined = _joined(root, found)
+        if any(each == name for each, _ in joined):
+            raise UsageError(f"container {container_name} is on the network {name} already")
+        held = None
+        try:
+            with Process(root, container_id, "connect") as process:
+                held = _wire(root, runroot, network, container_id, found["Name"], aliases, process.live.pid)
+        except ContainerNotRunning:
+            pass
+        container_network.write_joined(f"{root}/containers/{container_id}", [*joined, (name, aliases)])
+    events.note_network(runroot, network.id if network else name, name, "connect", container=container_id)
+    return held
+
+
+def disconnect(root: str, runroot: str, network_name: str, container_name: str, *, force: bool = False) -> None:
+    """Take a container off a network, at once where it runs: its link goes, and its names.
+
+    Args:
+        force: one that isn't on it is fine.
+
+    Raises:
+        NetworkNotFound, ContainerNotFound
+        UsageError: it isn't on it, or uses the host's.
+        NetworkError: the kernel or nft refuses.
+    """
+    network = _find(root, network_name)
+    name = network.name if network else DEFAULT
+    container_id = state.find_id(root, container_name)
+    bridge_name = network.bridge if network else lease.bridge_name(runroot)
+    with _lock(root, container_id):
+        found = state.read(root, container_id)
+        _check_mode(found, container_name)
+        joined = _joined(root, found)
+        leases = lease.of(runroot, container_id)
+        held = next((each for each in leases if each.bridge == bridge_name), None)
+        if held is None and all(each != name for each, _ in joined):
+            if force:
+                return
+            raise UsageError(f"container {container_name} is not on the network {name}")
+        if held:
+            bridge.unwire(held)
+            members.leave(held)
+            _find_way_out(root, container_id, [each for each in leases if each is not held])
+        left = [each for each in joined if each[0] != name]
+        container_network.write_joined(f"{root}/containers/{container_id}", left)
+    events.note_network(runroot, network.id if network else name, name, "disconnect", container=container_id)
+
+
+def _lock(root: str, container_id: str) -> Lock:
+    """Alone in changing what a container is on.
+
+    Raises:
+        ContainerNotFound: it was removed meanwhile.
+    """
+    directory = f"{root}/containers/{container_id}"
+    if not os.path.isdir(directory):
+        raise ContainerNotFound(f"container {container_id[:12]!r} was removed")
+    return Lock(directory)
+
+
+def _find(root: str, name: str) -> NamedNetwork | None:
+    return None if name == DEFAULT else named.find(root, name)
+
+
+def _check_mode(found: dict[str, Any], name: str) -> None:
+    if os.geteuid():
+        container_network.refuse_rootless("a network of containers")
+    options = found.get("Options")
+    if isinstance(options, dict) and options.get("network") == "host":
+        raise UsageError(f"container {name} uses the host's network, and can be on no other")
+
+
+def _wire(
+    root: str,
+    runroot: str,
+    network: NamedNetwork | None,
+    container_id: str,
+    name: str,
+    aliases: Sequence[str],
+    pid: int,
+) -> Lease:
+    held = named.take(runroot, network, container_id) if network else lease.take(runroot, container_id)
+    try:
+        netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if os.path.samestat(os.fstat(netns), os.stat("/proc/thread-self/ns/net")):
+                raise UsageError(f"container {name} uses the host's network, and can be on no other")
+            bridge.wire(held, netns, bridge.free_interface(netns))
+        finally:
+            os.close(netns)
+        if network:
+            hosts_path = f"{root}/containers/{container_id}/{FILES['/etc/hosts']}"
+            members.join(held, hosts_path, (name, *aliases, container_id[:12]))
+    except BaseException:
+        bridge.unwire(held)
+        members.leave(held)
+        raise
+    return held
+
+
+def _find_way_out(root: str, container_id: str, leases: Sequence[Lease]) -> None:
+    """The default route may have gone with a link: lead it over another network that has a way out."""
+    way = next((each for each in leases if not each.internal), None)
+    if way is None:
+        return
+    try:
+        with Process(root, container_id, "disconnect") as process:
+            netns = os.open(f"/proc/{process.live.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                bridge.route_out(way, netns)
+            finally:
+                os.close(netns)
+    except ContainerNotRunning:
+        pass
+
+
+def _joined(root: str, found: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+    """What a container is on, or will be when it is started, each by name with its aliases.
+
+    Raises:
+        Unreadable: that can't be told.
+    """
+    joined = container_network.read_joined(f"{root}/containers/{found['Id']}")
+    if joined is not None:
+        return joined
+    options = found.get("Options")
+    options = options if isinstance(options, dict) else {}
+    first = str(options.get("network") or DEFAULT)
+    return [(first, tuple(options.get("network_alias", ())))] if first not in ("none", "host") else []
+
+
+# ---- partition ------------------------------------------------------------------------------------
+
+
+def cut(root: str, runroot: str, network: NamedNetwork, groups: Iterable[Iterable[str]]) -> None:
+    """Lose what is sent between containers of different groups; see `minibox.network.partition`.
+
+    Args:
+        groups: ids of containers.
+
+    Raises:
+        NetworkError: one isn't on the network; or the kernel or nft refuses.
+    """
+
+    def port(container_id: str) -> str:
+        for held in lease.of(runroot, container_id):
+            if held.bridge == network.bridge:
+                return lease.veth_name(held)
+        raise NetworkError(f"container {container_id[:12]} is not on the network {network.name}")
+
+    partition.cut(runroot, network.bridge, [{port(each) for each in group} for group in groups])
+
+
+def heal(runroot: str, network: NamedNetwork) -> None:
+    """Lose nothing any more."""
+    partition.heal(runroot, network.bridge)
+
+
+def address_on(runroot: str, network: NamedNetwork, container_id: str) -> str | None:
+    """A container's address on a network; None when it has none."""
+    return next((each.address for each in lease.of(runroot, container_id) if each.bridge == network.bridge), None)
+
+
+# ---- looked at ------------------------------------------------------------------------------------
+
+
+def listed(root: str, runroot: str, filters: Sequence[Filter] = ()) -> list[dict[str, Any]]:
+    """All networks as `inspect` has them: the default one, host, none, and those with names."""
+    named.collect(root, runroot)
+    found = [_builtin(root, runroot, name) for name in ("bridge", "host", "none")]
+    found += [document(root, runroot, each) for each in named.networks(root)]
+    return sorted((each for each in found if _fits(each, filters)), key=lambda each: str(each["Name"]))
+
+
+def inspect(root: str, runroot: str, name_or_id: str) -> dict[str, Any]:
+    """All about a network: Docker's fields.
+
+    Raises:
+        NetworkNotFound: there is none.
+    """
+    if name_or_id in ("bridge", "host", "none"):
+        return _builtin(root, runroot, name_or_id)
+    return document(root, runroot, named.find(root, name_or_id))
+
+
+def _builtin(root: str, runroot: str, name: str) -> dict[str, Any]:
+    subnet, gateway, containers = "", "", {}
+    driver = {"bridge": DRIVER, "host": "host", "none": "null"}[name]
+    if name == "bridge":
+        bridge_name = lease.bridge_name(runroot)
+        chosen = lease.recorded(lease.directory(runroot, bridge_name))
+        if chosen:
+            place = lease.place(runroot, bridge_name, chosen)
+            subnet, gateway = place.subnet, place.gateway
+            containers = _containers(root, runroot, bridge_name, place.prefix_length)
+    return _document(name, name, driver, subnet, gateway, containers, created_s=0.0, internal=False, labels={})
+
+
+def document(root: str, runroot: str, network: NamedNetwork) -> dict[str, Any]:
+    """What `network inspect` shows of a network with a name."""
+    containers = _containers(root, runroot, network.bridge, network.subnet.prefix_length)
+    return _document(
+        network.name, network.id, DRIVER, str(network.subnet), network.gateway, containers,
+        created_s=network.created_s, internal=network.internal, labels=dict(network.labels),
+    )  # fmt: skip
+
+
+def _document(
+    name: str,
+    network_id: str,
+    driver: str,
+    subnet: str,
+    gateway: str,
+    containers: dict[str, Any],
+    *,
+    created_s: float,
+    internal: bool,
+    labels: dict[str, str],
+) -> dict[str, Any]:
+    created = datetime.fromtimestamp(created_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    config = [{"Subnet": subnet, "Gateway": gateway}] if subnet else []
+    return {
+        "Name": name, "Id": network_id, "Created": created, "Scope": "local", "Driver": driver, "EnableIPv4": True,
+        "EnableIPv6": False, "IPAM": {"Driver": "default", "Options": None, "Config": config}, "Internal": internal,
+        "Attachable": False, "Ingress": False, "ConfigFrom": {"Network": ""}, "ConfigOnly": False,
+        "Containers": containers, "Options": {}, "Labels": labels,
+    }  # fmt: skip
+
+
+def _containers(root: str, runroot: str, bridge_name: str, prefix_length: int) -> dict[str, Any]:
+    found = {}
+    for address, container_id in sorted(lease.leased(lease.directory(runroot, bridge_name)).items()):
+        if not claim.is_live(root, container_id):
+            continue
+        found[container_id] = {
+            "Name": state.read(root, container_id)["Name"],
+            "EndpointID": "",
+            "MacAddress": lease.mac(address).hex(":"),
+            "IPv4Address": f"{address}/{prefix_length}",
+            "IPv6Address": "",
+        }
+    return found
+
+
+def places(root: str, runroot: str, container_id: str) -> dict[str, tuple[Lease, list[str]]]:
+    """Where a container that runs is: by the name of the network its lease, and what it is called there."""
+    names = {each.bridge: each.name for each in named.networks(root)}
+    return {names.get(each.bridge, DEFAULT): (each, members.names_of(each)) for each in lease.of(runroot, container_id)}
+
+
+def parse_list_filters(words: Iterable[str]) -> list[Filter]:
+    """The filters of `network ls`. Raises UsageError."""
+    return parse_filters(words, LIST_KEYS)
+
+
+def parse_prune_filters(words: Iterable[str]) -> list[Filter]:
+    """The filters of `network prune`. Raises UsageError."""
+    return parse_filters(words, PRUNE_KEYS)
+
+
+def _fits(found: dict[str, Any], filters: Sequence[Filter]) -> bool:
+    """Of several values of a key one must fit; of several keys, all."""
+    builtin = found["Name"] in ("bridge", "host", "none")
+
+    def fits(each: Filter) -> bool:
+        if each.key in ("name", "id"):
+            return each.value in str(found[each.key.capitalize()])
+        if each.key == "driver":
+            return each.value == str(found["Driver"])
+        if each.key == "scope":
+            return each.value == "local"
+        if each.key == "type":
+            return each.value == ("builtin" if builtin else "custom")
+        if each.key == "dangling":
+            return parse_truth(each.value) is not (builtin or bool(found["Containers"]))
+        return _has_label(found["Labels"], each.value)
+
+    return all(any(fits(other) for other in filters if other.key == each.key) for each in filters)
+
+
+def _passes(network: NamedNetwork, filters: Sequence[Filter]) -> bool:
+    """Whether `prune` may remove it: by its labels, and when it was made."""
+    now_s = time.time()
+    return all(
+        network.created_s <= parse_time(each.value, now_s)
+        if each.key == "until"
+        else _has_label(dict(network.labels), each.value) == (each.key == "label")
+        for each in filters
+    )
+
+
+def _has_label(labels: dict[str, str], word: str) -> bool:
+    name, equals, value = word.partition("=")
+    return name in labels and (not equals or labels[name] == value)

@@ -1,0 +1,353 @@
+"""Whether each file that we keep of containers, volumes, networks and snapshots can be read, and what mends it.
+
+Damage is of one thing, and so is its mending: what can be told from elsewhere is written anew, and the rest is removed.
+Of what a newer minibox has written nothing is touched.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minibox.base.codec import damage_of as wrong_of
+from minibox.base.files import ASIDE, discard, open_to_read
+from minibox.engine.container import lifecycle, snapshots
+from minibox.engine.container.health import HEALTH_FILE
+from minibox.engine.resources import volumes
+from minibox.engine.resources.container_network import JOINED, JOINED_NETWORKS
+from minibox.engine.resources.volume_claims import RECORD, VOLUMES
+from minibox.engine.state import claim, containers, live_file, names, ports
+from minibox.engine.state.exit_record import EXIT
+from minibox.engine.state.sent_signals import SIGNAL
+from minibox.engine.state.state_format import CONTAINER
+from minibox.engine.upkeep.image_check import DAMAGED, LEFTOVER, Finding
+from minibox.errors import MiniboxError, NewerFormat, Unreadable
+from minibox.image.store import ImageStore
+from minibox.network import lease, members, named
+from minibox.storage.snapshot import RECORD as SNAPSHOT_RECORD
+from minibox.storage.snapshot import SNAPSHOT, read_record, write_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from minibox.base.codec import FileKind
+
+#: In a container's directory.
+OF_A_CONTAINER: dict[str, FileKind] = {
+    ports.FILE: ports.PORTS,
+    JOINED: JOINED_NETWORKS,
+    "health.json": HEALTH_FILE,
+    "exit": EXIT,
+    "stopped": lifecycle.STOP_MARK,
+    RECORD: VOLUMES,
+    SNAPSHOT_RECORD: SNAPSHOT,
+}
+LOGS = ("log", "signals")
+LINKS = ("names", "ids")  # below root, each a symlink to a container's id
+
+
+def check_state(root: str, runroot: str) -> list[Finding]:
+    """What can't be read, of each container, volume, network and snapshot."""
+    return [
+        *(
+            each
+            for container_id in sorted(containers.container_ids(root))
+            for each in _of_container(root, container_id)
+        ),
+        *_of_owners(root),
+        *_of_volumes(root),
+        *(_finding(f"network {os.path.basename(each.path)}", each, "network") for each in named.look(root)[1]),
+        *(
+            _finding(f"snapshot {os.path.basename(each.path)[:12]}", each, "snapshot")
+            for each in snapshots.look(root)[1]
+        ),
+        *_of_links(root),
+        *(each for name in ("live", "networks", "snapshots") for each in _asides(f"{root}/{name}", name)),
+        *(_of_runroot(runroot) if runroot else ()),
+    ]
+
+
+def _finding(what: str, wrong: Unreadable, kind: str) -> Finding:
+    """``thing`` says how it is mended; of what is newer there is nothing to mend."""
+    thing = () if isinstance(wrong, NewerFormat) else ("file", kind, wrong.path)
+    return Finding(DAMAGED, what, f"{os.path.basename(wrong.path)} {wrong.reason}", (), thing)
+
+
+def _of_container(root: str, container_id: str) -> Iterator[Finding]:
+    directory = f"{root}/containers/{container_id}"
+    what = f"container {names.given(root, container_id) or container_id[:12]}"
+    if (wrong := containers.damage_of(root, container_id)) and not isinstance(wrong, NewerFormat):
+        yield Finding(DAMAGED, what, f"its state.json can't be read: {getattr(wrong, 'why', '')}: minibox rm removes it",
+                      (), ("file", "state", wrong.path))  # fmt: skip
+    elif wrong:
+        yield _finding(what, wrong, "state")
+    for name, kind in OF_A_CONTAINER.items():
+        try:
+            kind.read(f"{directory}/{name}")
+        except Unreadable as error:
+            yield _finding(what, error, name)
+        except OSError:
+            continue
+    for name in LOGS:
+        if wrong := _no_file(f"{directory}/{name}"):
+            yield _finding(what, wrong, name)
+    if wrong := _signals(f"{directory}/signals"):
+        yield _finding(what, wrong, "signals")
+    yield from _asides(directory, what)
+
+
+def _signals(path: str) -> Unreadable | None:
+    try:
+        with open(open_to_read(path), "rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):  # else half a one, which a full disk leaves
+                    SIGNAL.decode(line, path)
+    except Unreadable as error:
+        return error
+    except OSError:
+        pass
+    return None
+
+
+def _no_file(path: str) -> Unreadable | None:
+    """What is in the place of a file that is only appended to."""
+    try:
+        os.close(open_to_read(path))
+    except OSError as error:
+        return wrong_of(error, path)
+    return None
+
+
+def _asides(directory: str, what: str) -> Iterator[Finding]:
+    for name in _listed(directory):
+        if name.startswith(ASIDE):
+            yield Finding(
+                LEFTOVER, what, f"{name} was where a file belongs", (), ("file", "aside", f"{directory}/{name}")
+            )
+
+
+def _of_owners(root: str) -> Iterator[Finding]:
+    for container_id in claim.live_ids(root):
+        live = containers.owner(root, container_id)
+        if live and live.damage:
+            what = f"container {names.given(root, container_id) or container_id[:12]}"
+            yield _finding(what, live.damage, "live")
+
+
+def _of_volumes(root: str) -> Iterator[Finding]:
+    for name in _listed(f"{root}/volumes"):
+        path = f"{root}/volumes/{name}/{volumes.NOTE}"
+        try:
+            volumes.VOLUME.read(path)
+        except Unreadable as error:
+            yield _finding(f"volume {name}", error, "volume")
+        except OSError:
+            continue
+
+
+def _of_links(root: str) -> Iterator[Finding]:
+    for directory in LINKS:
+        for name in _listed(f"{root}/{directory}"):
+            path = f"{root}/{directory}/{name}"
+            if not _leads_to_id(path):
+                yield Finding(DAMAGED, f"{directory}/{name}", "it leads to no container", (), ("file", "link", path))
+
+
+def _leads_to_id(path: str) -> bool:
+    try:
+        return claim.is_id(os.readlink(path))
+    except FileNotFoundError:
+        return True  # it has just gone
+    except OSError:
+        return False
+
+
+def _of_runroot(runroot: str) -> Iterator[Finding]:
+    for name in ("events", "events.1"):
+        if error := _no_file(f"{runroot}/{name}"):
+            yield _finding("events", error, "events")
+    for bridge in lease.bridges(runroot):
+        directory = lease.directory(runroot, bridge)
+        try:
+            lease.SUBNET.read(f"{directory}/subnet")
+        except Unreadable as error:
+            yield _finding(f"bridge {bridge}", error, "subnet")
+        except OSError:
+            pass
+        for name in _listed(f"{directory}/names"):
+            path = f"{directory}/names/{name}"
+            try:
+                if not name.startswith("."):
+                    members.MEMBER.read(path)
+            except Unreadable as error:
+                yield _finding(f"bridge {bridge}", error, "member")
+            except OSError:
+                continue
+        for name in lease.rubbish(directory):
+            path = f"{directory}/leases/{name}"
+            if not name.startswith("."):
+                yield Finding(DAMAGED, f"address {name}", "it is leased to no container", (), ("file", "lease", path))
+        for place in (directory, f"{directory}/names"):
+            yield from _asides(place, f"bridge {bridge}")
+    yield from _asides(runroot, "events")
+
+
+# ---- mending --------------------------------------------------------------------------------------
+
+
+def mend(finding: Finding, *, root: str, runroot: str) -> None:
+    """What `check_state` has found, but the container may have been removed since.
+
+    Raises:
+        MiniboxError: it can't be.
+    """
+    _, kind, path = finding.thing
+    directory, name = os.path.split(path)
+    owner = os.path.basename(directory)
+    try:
+        if kind == "state":
+            _salvage(root, owner)
+        elif kind == "stopped":
+            lifecycle.mark_stopped(root, owner)
+        elif kind == RECORD:
+            _note_volumes(root, owner)
+        elif kind == SNAPSHOT_RECORD:
+            _note_snapshot(root, owner)
+        elif kind == "live":
+            _note_owner(root, name)
+        elif kind == "volume":
+            _note_volume(directory)
+        elif kind == "network":
+            named.restore(root, runroot, name)
+        elif kind == "snapshot":
+            snapshots.collect(root)
+        elif kind == "lease":
+            lease.remove_rubbish(os.path.dirname(directory))
+        elif kind == "subnet":
+            _note_subnet(directory)
+        elif kind == "aside":
+            _remove_tree(path)
+        else:
+            discard(path)
+            _remove_aside(directory, name)
+    except FileNotFoundError:
+        pass
+
+
+def _remove_tree(path: str) -> None:
+    from minibox.linux.removal import remove_directory
+
+    remove_directory(path)
+
+
+def _remove_aside(directory: str, name: str) -> None:
+    for each in _listed(directory):
+        if each.startswith(f"{ASIDE}{name}."):
+            _remove_tree(f"{directory}/{each}")
+
+
+def _salvage(root: str, container_id: str) -> None:
+    """A state.json with what is known from elsewhere: its files can be copied, committed and removed, and not started.
+
+    What it may do and what keeps it apart is known from nowhere: without that nobody starts it again.
+    """
+    record, live = read_record(root, container_id), claim.owned(root, container_id)
+    found: dict[str, Any] = {
+        "Id": container_id,
+        "Name": names.given(root, container_id) or names.made_up(container_id),
+        "Image": live.reference if live else "",
+        "Command": list(live.command) if live else [],
+        "Status": "running" if live and live.pid > 0 else "exited",
+        "Pid": max(0, live.pid) if live else 0,
+        "Supervised": bool(live and live.supervisor > 0),
+        "Created": os.stat(f"{root}/containers/{container_id}").st_mtime,
+        "Error": "its state.json was damaged: its files were kept, and it can't be started again",
+        **({"Driver": record[0]} if record else {}),
+        **(_image_of(root, record[1]) if record else {}),
+    }
+    CONTAINER.write(f"{root}/containers/{container_id}/state.json", found, durable=True)
+    _remove_aside(f"{root}/containers/{container_id}", "state.json")
+
+
+def _image_of(root: str, chain_ids: tuple[str, ...]) -> dict[str, Any]:
+    """The image whose layers a container stands on."""
+    from minibox.image.layout.inventory import inventory
+
+    try:
+        images = inventory(ImageStore(root).layout)
+    except MiniboxError:
+        return {}
+    for image in images:
+        if image.chain_ids and image.chain_ids == chain_ids[: len(image.chain_ids)]:
+            name = image.names[0].familiar if image.names else image.id
+            return {"Image": name, "ImageDigest": image.digest, "ImageId": image.id}
+    return {}
+
+
+def _note_volumes(root: str, container_id: str) -> None:
+    prefix, found = f"{root}/volumes/", set()
+    for mount in containers.read(root, container_id).get("Mounts") or ():
+        source = str(mount.get("Source", ""))
+        if source.startswith(prefix):
+            found.add(source.removeprefix(prefix).partition("/")[0])
+    directory = f"{root}/containers/{container_id}"
+    VOLUMES.write(f"{directory}/{RECORD}", {"Volumes": sorted(found)})
+    _remove_aside(directory, RECORD)
+
+
+def _note_snapshot(root: str, container_id: str) -> None:
+    """By its state and its image; else its files can only be removed."""
+    found = containers.read(root, container_id)
+    if not found.get("Driver") or not found.get("ImageDigest"):
+        raise MiniboxError(
+            f"container {container_id[:12]}: nobody knows what its files stand on", "minibox rm removes it"
+        )
+    image = ImageStore(root).resolve(found["ImageDigest"])
+    directory = f"{root}/containers/{container_id}"
+    discard(f"{directory}/{SNAPSHOT_RECORD}")
+    write_record(directory, found["Driver"], image.chain_ids)
+    _remove_aside(directory, SNAPSHOT_RECORD)
+
+
+def _note_owner(root: str, container_id: str) -> None:
+    """In the file that the owner holds: which process it is; `exec` needs more, which is lost until it is started anew."""
+    live, path = containers.owner(root, container_id), live_file.live_path(root, container_id)
+    if live is None or live.damage is None or isinstance(live.damage, NewerFormat) or live.pid <= 0:
+        return
+    found, image = containers.read(root, container_id), None
+    try:
+        image = ImageStore(root).resolve(found["ImageDigest"])
+    except (MiniboxError, KeyError):
+        pass
+    lines = live_file.image_line(False, str(found.get("Image", "")), image) + live.undo
+    lines += live_file.process_line(live.pid, live.supervisor, found.get("Command", ()), None)
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, lines, 0)
+        os.ftruncate(fd, len(lines))
+    finally:
+        os.close(fd)
+
+
+def _note_volume(directory: str) -> None:
+    from datetime import UTC, datetime
+
+    made = datetime.fromtimestamp(os.stat(directory).st_mtime, UTC).isoformat()
+    volumes.VOLUME.write(f"{directory}/{volumes.NOTE}", {"CreatedAt": made, "Labels": {}}, durable=True)
+    _remove_aside(directory, volumes.NOTE)
+
+
+def _note_subnet(directory: str) -> None:
+    if chosen := lease.recorded(directory):
+        lease.record_subnet(directory, chosen)
+    else:
+        discard(f"{directory}/subnet")
+    _remove_aside(directory, "subnet")
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,1 @@
+"""Why a command ended: facts -> verdict. Pure, but for reading the kernel's log."""

@@ -1,0 +1,1 @@
+"""Images in tar archives: load, save, import."""

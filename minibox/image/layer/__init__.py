@@ -1,0 +1,1 @@
+"""Layers: unpacking and packing them, and the trees of files that they make."""
