@@ -1,9 +1,9 @@
 """Control groups, v1, v2 and both at once, behind one small interface.
 
-`detect` says what the host offers, `cgroup_steps` compiles OCI `linux.resources` for it without
-touching anything, `create` performs that, and a `Cgroup` is entered, watched, killed and removed.
+`detect` finds out what the host offers, `cgroup_steps` compiles OCI `linux.resources` for it without touching
+anything, and `create` carries that out. A `Cgroup` can be entered, watched, killed and removed.
 
-Each name is looked up when it is used: who removes a cgroup needs nothing of what makes one.
+Each name is imported when it is used: code that removes a cgroup doesn't need the code that makes one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ else:
     }
 
     def __getattr__(name):
-        """Import what is asked for."""
+        """Import a name when it is first used."""
         for module, names in _WHERE.items():
             if name in names:
                 value = globals()[name] = getattr(__import__(f"{__name__}.{module}", fromlist=(name,)), name)

@@ -1,4 +1,4 @@
-"""How a cgroup is made: its steps executed, with an error that says why one can't be."""
+"""Make a cgroup: execute its steps, and say why one fails."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 def create(host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices: bool = True) -> Cgroup:
     """Make the cgroup ``name`` with the limits of OCI ``linux.resources``, or nothing.
 
-    On a host that offers no cgroup, and when no limit is asked for, the result has no directory and
-    all its methods do nothing.
+    If the host offers no cgroup, and you ask for no limit, the result has no directory, and its methods do nothing.
 
     Args: see `cgroup_steps`.
 
@@ -47,7 +46,7 @@ def create(host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices
 
 
 def make(host: CgroupHost, name: str, steps: tuple[Op, ...]) -> Cgroup:
-    """Execute the steps of `cgroup_steps`; what they made is undone when one fails."""
+    """Execute the steps of `cgroup_steps`. If one fails, undo the others."""
     made: list[str] = []
     scope = None
     try:
@@ -67,7 +66,7 @@ def make(host: CgroupHost, name: str, steps: tuple[Op, ...]) -> Cgroup:
 
 
 def perform(step: Op) -> Scope | None:
-    """Execute one step of making a cgroup; the scope of systemd's that it has made, if it has.
+    """Execute one step of making a cgroup; return the systemd scope that it made, if any.
 
     Raises:
         LimitError: a limit can't be applied; says why, and what to do.
@@ -84,7 +83,7 @@ def perform(step: Op) -> Scope | None:
 
 
 def settings(steps: Iterable[Op]) -> Iterator[tuple[str, str]]:
-    """The limits among ``steps``: name of a file, and what is written to it."""
+    """Yield the limits among ``steps``: the name of a file, and its value."""
     for step in steps:
         if step.name == WRITE and file_of(step) != SUBTREE_CONTROL:
             path, value, _, _, other_path, other_value = map(str, step.args)
@@ -92,7 +91,7 @@ def settings(steps: Iterable[Op]) -> Iterator[tuple[str, str]]:
 
 
 def planned(host: CgroupHost, name: str, steps: Iterable[Op]) -> Cgroup:
-    """The cgroup that ``steps`` make. Pure: it needn't exist yet."""
+    """Return the cgroup that ``steps`` make. Pure: it needn't exist yet."""
     parents = {str(step.args[0]).rpartition("/")[0] for step in steps if step.name == MKDIR}
     v1 = {controller: f"{parent}/{name}" for controller, parent in host.hierarchies.items() if parent in parents}
     return Cgroup(name, v1, f"{host.v2_parent}/{name}" if host.v2_parent in parents else "", joined=host.joined)
@@ -131,7 +130,7 @@ def _filter(path: str, program: bytes) -> None:
 
 
 def _scope(directory: str, unit: str, slice_name: str, told: tuple[str, ...]) -> Scope:
-    """Have systemd make the scope, and know of the limits that the steps set."""
+    """Make systemd create the scope, and tell it the limits that the steps set."""
     from minibox.linux.cgroup.scope import properties
     from minibox.linux.cgroup.systemd import Scope
 
@@ -139,7 +138,7 @@ def _scope(directory: str, unit: str, slice_name: str, told: tuple[str, ...]) ->
 
 
 def pairs(told: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The limits of which systemd is told, ``FILE=VALUE`` each, as `scope.properties` takes them."""
+    """Split limits for systemd, ``FILE=VALUE`` each, into the pairs for `scope.properties`."""
     for each in told:
         file, _, value = each.partition("=")
         yield file, value
@@ -149,27 +148,28 @@ _ACTS = {MKDIR: _mkdir, PARENT_MKDIR: _parent, WRITE: _write, COPY: _copy, FILTE
 
 
 def written(path: str, value: str, other_path: str, other_value: str) -> tuple[str, str]:
-    """The file that a write goes to, of two the one that this kernel has, and the value."""
+    """Return the file to write, the one of the two that this kernel has, and its value."""
     return (other_path, other_value) if other_path and not os.path.exists(path) else (path, value)
 
 
 def _check_populated(parent: str) -> None:
-    """Raise EBUSY for a cgroup that has processes, as the kernel does for memory.
+    """Raise EBUSY for a cgroup that has processes, like the kernel does for memory.
 
-    For threaded controllers (cpu, cpuset, pids) it takes the write, and from then on no child of the
-    cgroup can be entered: EOPNOTSUPP (cgroup-v2.rst, "Threads"). The root alone may have both.
+    For threaded controllers (cpu, cpuset, pids) the kernel accepts the write, but then no process can enter a child
+    of the
+    cgroup: EOPNOTSUPP (cgroup-v2.rst, "Threads"). Only the root may have both.
     """
     if os.path.exists(f"{parent}/cgroup.type") and read_file(f"{parent}/cgroup.procs"):
         raise OSError(EBUSY, os.strerror(EBUSY), parent)
 
 
 def refusal(step: Op, error: OSError) -> MiniboxError:
-    """The kernel's no, put into words for what was asked."""
+    """Turn the kernel's refusal into an error about the limit that was asked for."""
     path, file, limit = str(step.args[0]), file_of(step), limit_of(step)
     doing = step.name.removeprefix("cgroup_").replace("_", " ")
     what = f"{limit or 'cgroup'}: {doing} {path}: {kernel_says(error)}"
     if step.name == MKDIR and error.errno == EEXIST:
-        return MiniboxError(f"make cgroup {path}: {kernel_says(error)}", "a container of that id is there already")
+        return MiniboxError(f"make cgroup {path}: {kernel_says(error)}", "a container of that id exists already")
     if not limit:
         return MiniboxError(what, "see minibox doctor")
     if file == SUBTREE_CONTROL and error.errno == EBUSY:
@@ -187,13 +187,13 @@ def refusal(step: Op, error: OSError) -> MiniboxError:
         value = str(step.args[1]) if step.name == WRITE else ""
         return LimitError(f"{what} (value {value})", _RANGES.get(file.partition(".")[0]))
     if error.errno == ENOENT:
-        return LimitError(what, "this kernel is built without it; leave the option out")
+        return LimitError(what, "this kernel doesn't support it; leave the option out")
     return LimitError(what, "see minibox doctor")
 
 
 _RANGES = {
-    "cpuset": "see the CPUs and memory nodes of this host: cat /sys/devices/system/cpu/online /sys/devices/system/node/online",
-    "cpu": "a CPU limit is at least 0.01 CPUs (1000 µs a period, which is 1000 to 1000000 µs)",
+    "cpuset": "to list CPUs and memory nodes: cat /sys/devices/system/cpu/online /sys/devices/system/node/online",
+    "cpu": "a CPU limit is at least 0.01 CPUs (1000 µs per period of 1000 to 1000000 µs)",
     "pids": "a process limit is 1 or more, or -1 for none",
     "io": "name a whole disk, not a partition: lsblk -d -o NAME,MAJ:MIN",
     "blkio": "name a whole disk, not a partition: lsblk -d -o NAME,MAJ:MIN",

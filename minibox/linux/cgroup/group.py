@@ -1,15 +1,14 @@
-"""One container's cgroup: made, entered, watched, killed, removed.
+"""A container's cgroup: enter, watch, kill and remove it.
 
-Entering is where the time goes. A write of a pid to cgroup.procs takes the kernel's
-cgroup_threadgroup_rwsem for writing, which waits for an RCU grace period: 5 to 20 ms on a quiet
-machine, however small the rest is. Two ways in don't take it, and a start uses both:
+Entering takes the most time. Writing a pid to cgroup.procs takes the kernel's cgroup_threadgroup_rwsem for writing,
+which
+waits for an RCU grace period: 5 to 20 ms on an idle machine. Two ways avoid that lock, and a start uses both:
 
 - v2: clone3(2) with CLONE_INTO_CGROUP and the descriptor of `Cgroup.open_v2` (70 µs).
-- v1: the child itself, while it has one thread, writes "0" to the descriptors of
-  `Cgroup.open_tasks`: cgroup_procs_write_start() leaves the lock out for "this thread, only it"
-  (30 µs each). The permission checked is that of who opened the file (cgroup1_procs_write), so
-  it works from inside a new user namespace; do it before unshare(CLONE_NEWCGROUP), whose root is
-  where the process is at that time.
+- v1: the child itself, while it has one thread, writes "0" to the descriptors of `Cgroup.open_tasks`.
+  cgroup_procs_write_start() doesn't take the lock for "only this thread" (30 µs each). The kernel checks the
+  permission of whoever opened the file (cgroup1_procs_write), so this works inside a new user namespace. Do it before
+  unshare(CLONE_NEWCGROUP), which makes the process's current cgroup the root.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
-SYSTEMD_S = 2.0  # that it may take to hear of an empty scope
+SYSTEMD_S = 2.0  # how long systemd may take to notice an empty scope
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that isn't one flat cgroup of ours: removal trusts it.
+    """Check that a name is a flat cgroup of ours, because removal relies on that.
 
     Raises:
         ValueError: it doesn't start with "minibox-", or has a slash.
@@ -47,10 +46,10 @@ def check_name(name: str) -> None:
 
 @record
 class CgroupUsage:
-    """What a container uses now; None where its cgroup doesn't count it.
+    """What a container uses now; None for what its cgroup doesn't count.
 
-    ``pids`` counts threads where the pids controller is on, as its limit does, else processes.
-    Bytes are counted where the io (v1: blkio) controller is on, as it is for a container with an I/O limit.
+    ``pids`` counts threads if the pids controller is on, like its limit; otherwise processes. Bytes are counted if
+    the io (v1: blkio) controller is on, as for a container with an I/O limit.
     """
 
     memory_bytes: int | None
@@ -62,7 +61,7 @@ class CgroupUsage:
 
 
 class Cgroup:
-    """A container's cgroup, in as many hierarchies as it was given. Processes may be in it or not.
+    """A container's cgroup in one or more hierarchies, with or without processes.
 
     Attributes:
         name: the last component of its path; "minibox-" and the container's id, where minibox chooses it.
@@ -100,30 +99,33 @@ class Cgroup:
 
     @property
     def directories(self) -> tuple[str, ...]:
-        """Every directory that it has, v2's first; a co-mounted one once."""
+        """All its directories, v2's first; a co-mounted one once."""
         return (self.v2, *self.v1_directories) if self.v2 else self.v1_directories
 
     @property
     def paths(self) -> dict[str, str]:
-        """Controller -> directory, v2's under "", for a state file: `of_paths` is the way back."""
+        """Controller -> directory, v2's under "", for a state file; `of_paths` is the inverse."""
         return {**self.v1, **({"": self.v2} if self.v2 else {})}
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The same as words of an operation, ``controller:directory``: `of_labels` is the way back."""
+        """The same as arguments of an operation, ``controller:directory``; `of_labels` is the inverse."""
         return tuple(f"{controller}:{path}" for controller, path in self.paths.items())
 
     def open_v2(self, below: str = "") -> int:
-        """A descriptor of the v2 directory, or of one ``below``, for clone3's CLONE_INTO_CGROUP; -1 where that can't be. The
-        caller closes it."""
+        """Open the v2 directory, or one ``below``, for clone3's CLONE_INTO_CGROUP; -1 if that doesn't work here.
+
+        The caller closes the descriptor.
+        """
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         return os.open(f"{self.v2}{below}", flags) if self.v2 and not self.joined else -1
 
     def below(self, pid: int) -> str:
-        """Where in its v2 cgroup a process is: "", or "/" and a path to one that was made in it.
+        """Return where in its v2 cgroup a process is: "", or "/" and the path of a cgroup in it.
 
-        An init system moves itself to a cgroup below, and gives controllers to those; from then on no process can
-        be in the one above (cgroup-v2.rst, "No Internal Process Constraint"), and whoever joins must go below too.
+        An init system moves itself to a cgroup below, and enables controllers there. From then on no process can be
+        in the one above (cgroup-v2.rst, "No Internal Process Constraint"), so a process that joins must go below,
+        too.
         """
         for directory, names in subtree(self.v2) if self.v2 else ():
             try:
@@ -131,16 +133,13 @@ class Cgroup:
             except OSError as error:
                 if error.errno != EOPNOTSUPP:
                     raise
-                continue  # it has threads alone
+                continue  # it contains only threads
             if str(pid) in pids:
                 return "".join(f"/{name}" for name in names)
         return ""
 
     def open_tasks(self) -> list[int]:
-        """Descriptors of the v1 `tasks` files, to which a child with one thread writes "0" to enter.
-
-        The caller closes them.
-        """
+        """Open the v1 `tasks` files, to which a child with one thread writes "0" to enter. The caller closes them."""
         fds: list[int] = []
         try:
             for directory in self.v1_directories:
@@ -152,7 +151,7 @@ class Cgroup:
         return fds
 
     def attach(self, pid: int) -> None:
-        """Move the process ``pid``, all its threads, in; it costs 5 to 20 ms (see above).
+        """Move the process ``pid`` with all its threads into the cgroup; this takes 5 to 20 ms (see above).
 
         Raises:
             MiniboxError: the kernel refused.
@@ -164,31 +163,31 @@ class Cgroup:
                 raise MiniboxError(f"move process {pid} to cgroup {directory}: {kernel_says(error)}") from error
 
     def hand_over(self) -> None:
-        """It is to stay when this process ends: for a detached container.
+        """Make the cgroup survive the end of this process, for a detached container.
 
         Raises:
-            MiniboxError: systemd, which has made it, refused.
+            MiniboxError: systemd, which made it, refused.
         """
         if self._scope:
             self._scope.hand_over()
 
     def pids(self) -> set[int]:
-        """The processes in it and below it, in any hierarchy."""
+        """Return the processes in it and below it, in all hierarchies."""
         found: set[int] = set()
         for directory in self.directories:
             for below, _ in subtree(directory):
                 found.update(map(int, read_file(f"{below}/cgroup.procs").split()))
-        found.discard(0)  # v1 shows one of a pid namespace that isn't ours as 0
+        found.discard(0)  # on v1, a process outside of our pid namespace shows up as 0
         return found
 
     def oom_kills(self) -> int:
-        """How many of its processes the out-of-memory killer has killed so far."""
-        if "memory" in self.v1:  # counts a cgroup by itself: add those that the container made below
+        """Return how many of its processes the out-of-memory killer has killed so far."""
+        if "memory" in self.v1:  # doesn't include cgroups that the container made below, so add them
             return sum(_field(f"{below}/memory.oom_control", "oom_kill") for below, _ in subtree(self.v1["memory"]))
         return _field(f"{self.v2}/memory.events", "oom_kill") if self.v2 else 0
 
     def usage(self) -> CgroupUsage:
-        """What it uses now, for `stats`."""
+        """Return what it uses now, for `stats`."""
         memory = self.v1.get("memory")
         now = f"{memory}/memory.usage_in_bytes" if memory else f"{self.v2}/memory.current"
         count = _number(f"{self.v1.get('pids', self.v2)}/pids.current")
@@ -197,18 +196,18 @@ class Cgroup:
         return CgroupUsage(_number(now), self.memory_peak_bytes(), self.cpu_ns(), count, *self._io_bytes())
 
     def memory_peak_bytes(self) -> int | None:
-        """The most that it has used; None where that isn't counted: on v2 before Linux 5.19."""
+        """Return its peak memory; None if that isn't counted, as on v2 before Linux 5.19."""
         memory = self.v1.get("memory")
         return _number(f"{memory}/memory.max_usage_in_bytes" if memory else f"{self.v2}/memory.peak")
 
     def cpu_ns(self) -> int | None:
-        """Processor time that it has used; None where nothing counts it."""
+        """Return the CPU time that it has used; None if that isn't counted."""
         if "cpuacct" in self.v1:
             return _number(f"{self.v1['cpuacct']}/cpuacct.usage")
         return _field(f"{self.v2}/cpu.stat", "usage_usec") * 1000 if self.v2 else None
 
     def _io_bytes(self) -> tuple[int | None, int | None]:
-        """Read and written, by all devices together."""
+        """Return the bytes read and written on all devices together."""
         if "blkio" in self.v1:
             text = read_file(f"{self.v1['blkio']}/blkio.throttle.io_service_bytes_recursive")
             words = text.replace("Read ", "rbytes=").replace("Write ", "wbytes=").split()
@@ -222,7 +221,7 @@ class Cgroup:
         return read, written
 
     def freeze(self, timeout_s: float = 5.0) -> None:
-        """Stop every process in it where it is, and wait until all are stopped.
+        """Freeze all its processes, and wait until they are frozen.
 
         Raises:
             MiniboxError: there is no freezer here, or it took longer than ``timeout_s``.
@@ -242,7 +241,7 @@ class Cgroup:
             raise MiniboxError(f"freeze cgroup {self.name}: neither cgroup v2 nor a freezer", "see minibox doctor")
 
     def is_frozen(self) -> bool:
-        """Is it stopped, or about to be, by itself or with one above it, in either hierarchy?"""
+        """Tell whether it is frozen or about to be, by itself or with a cgroup above, in any hierarchy."""
         if self.v2 and read_file(f"{self.v2}/cgroup.freeze").strip() == "1":
             return True
         if self.v2 and _field(f"{self.v2}/cgroup.events", "frozen"):
@@ -250,15 +249,15 @@ class Cgroup:
         return "freezer" in self.v1 and read_file(f"{self.v1['freezer']}/freezer.state").startswith("FR")
 
     def nearest(self) -> Cgroup:
-        """What there is of one that is going to be made: in each hierarchy itself, or the nearest above it."""
+        """Return the cgroup as far as it exists: in each hierarchy itself, or the nearest existing one above."""
         v1 = {controller: _nearest(directory) for controller, directory in self.v1.items()}
         return Cgroup(self.name, v1, _nearest(self.v2))
 
     def thaw(self, *, below: bool = False) -> None:
-        """Let every process in it go on; one that is removed just now is fine.
+        """Thaw all its processes. It is no error if it is being removed.
 
         Args:
-            below: those in cgroups below it too, which the container has frozen itself.
+            below: also thaw cgroups below, which the container may have frozen itself.
         """
         places = [(self.v2, "cgroup.freeze", "0"), (self.v1.get("freezer", ""), "freezer.state", "THAWED")]
         for top, file, value in places:
@@ -270,26 +269,26 @@ class Cgroup:
                         raise
 
     def kill(self, timeout_s: float = 5.0) -> None:
-        """SIGKILL every process in it and below, a fork bomb's and frozen ones too, and wait until none is left.
+        """Kill all processes in it and below, also a fork bomb's and frozen ones, and wait until none is left.
 
         Raises:
-            MiniboxError: some live on after ``timeout_s`` (they hang in the kernel).
+            MiniboxError: some are still alive after ``timeout_s`` (they hang in the kernel).
         """
         begin = monotonic()
         whole = self._kill_v2()
         while pids := self.pids():
-            # Whoever is in a v1 hierarchy alone, as when a move stopped half way, outlives cgroup.kill.
+            # A process that is only in a v1 hierarchy, because a move stopped half way, survives cgroup.kill.
             if not whole or monotonic() > begin + 0.1:
                 self._kill_each(pids)
-            self.thaw(below=True)  # on v1 the frozen don't die
+            self.thaw(below=True)  # on v1, frozen processes don't die
             self._leave_frozen(pids)
             self._doze(begin + timeout_s, "kill")
 
     def signal(self, number: int) -> None:
-        """Send a signal to every process in it, those that are forked meanwhile too; a frozen one gets it when it is thawed.
+        """Send a signal to all its processes, also those forked meanwhile. Frozen ones get it when they are thawed.
 
         Raises:
-            OSError: not permitted.
+            OSError: we may not send it.
         """
         was_frozen, sent = self.is_frozen(), set[int]()
         if can_freeze := bool(self.v2) or "freezer" in self.v1:
@@ -307,7 +306,7 @@ class Cgroup:
                 self.thaw()
 
     def _kill_v2(self) -> bool:
-        """Use cgroup.kill (Linux 5.14), which no fork outruns. False where it isn't there."""
+        """Use cgroup.kill (Linux 5.14), which no process escapes by forking. False if the kernel lacks it."""
         try:
             write_file(f"{self.v2}/cgroup.kill", "1")
         except OSError:
@@ -315,12 +314,12 @@ class Cgroup:
         return True
 
     def _kill_each(self, pids: set[int]) -> None:
-        """Freeze, so that nothing forks and no pid is reused meanwhile, and kill. Whoever calls thaws."""
+        """Freeze, so that nothing forks and no pid is reused, and then kill. The caller thaws."""
         if self.v2 or "freezer" in self.v1:
             try:
                 self.freeze(0.2)
             except (MiniboxError, OSError):
-                pass  # some hang in the kernel: kill those that don't
+                pass  # some hang in the kernel: kill the others
             pids = self.pids()
         for pid in pids:
             try:
@@ -329,7 +328,7 @@ class Cgroup:
                 pass
 
     def _leave_frozen(self, pids: set[int]) -> None:
-        """Take the killed out of a v1 freezer that is frozen with one above it, which isn't ours to thaw: so they die."""
+        """Move killed processes out of a v1 freezer that is frozen by one above, which we may not thaw: so they die."""
         top = place = self.v1.get("freezer", "")
         while place and read_file(f"{place}/freezer.state").startswith("FR"):
             place = os.path.dirname(place)
@@ -339,7 +338,7 @@ class Cgroup:
             try:
                 write_file(f"{place}/cgroup.procs", str(pid))
             except OSError:
-                pass  # it has died, or may not be moved
+                pass  # it has died, or we may not move it
 
     def _doze(self, deadline: float, what: str) -> None:
         if monotonic() > deadline:
@@ -348,12 +347,12 @@ class Cgroup:
         sleep(0.001)
 
     def remove(self, timeout_s: float = 5.0) -> None:
-        """Remove it from every hierarchy. A hierarchy that lacks it is fine, and one that keeps it doesn't keep the others.
+        """Remove it from all hierarchies where it exists. If one fails, still remove it from the others.
 
-        A cgroup stays busy for a moment after its last process was waited for, so EBUSY is tried again.
+        A cgroup stays busy for a moment after its last process was reaped, so we retry on EBUSY.
 
         Raises:
-            MiniboxError: it still holds processes after ``timeout_s``.
+            MiniboxError: it still has processes after ``timeout_s``.
         """
         if self.v2.endswith(".scope") and os.path.isdir(SYSTEMD_RUNS):
             _leave_to_systemd(self.v2)
@@ -371,16 +370,21 @@ class Cgroup:
 
 
 def _leave_to_systemd(scope: str) -> None:
-    """systemd removes a scope when it hears that it is empty; of one that is gone before it doesn't hear, and keeps the
-    unit for ever. One that isn't empty it leaves to us."""
+    """Wait until systemd removes an empty scope. If we removed it first, systemd would keep the unit for ever.
+
+    If the scope isn't empty, systemd leaves it to us.
+    """
     deadline = monotonic() + SYSTEMD_S
     while os.path.isdir(scope) and monotonic() < deadline:
         sleep(0.002)
 
 
 def shown_hierarchies(mode: str, group: Cgroup) -> tuple[tuple[str, str, str], ...]:
-    """What a mount of type cgroup shows in a cgroup namespace, as `plan.compiler.Start.cgroup_mounts`: the v2 hierarchy,
-    or those of v1 that the container has a cgroup of its own in. In any other it would see, and change, ours."""
+    """Return what a mount of type cgroup shows in a cgroup namespace, for `plan.compiler.Start.cgroup_mounts`.
+
+    That is the v2 hierarchy, or those of v1 in which the container has its own cgroup. In any other it would see, and
+    could change, ours.
+    """
     if mode == "v2":
         return (("", "cgroup2", ""),)
     seen: dict[str, list[str]] = {}
@@ -392,21 +396,21 @@ def shown_hierarchies(mode: str, group: Cgroup) -> tuple[tuple[str, str, str], .
 
 
 def of_paths(paths: Mapping[str, str]) -> Cgroup:
-    """The cgroup of `Cgroup.paths`, as far as it still exists."""
+    """Return the cgroup with these `Cgroup.paths`, as far as it still exists."""
     found = {controller: path for controller, path in paths.items() if os.path.isdir(path)}
     v2 = found.pop("", "")
     return Cgroup(os.path.basename(next(iter(paths.values()), "")), found, v2)
 
 
 def of_labels(labels: Iterable[str]) -> Cgroup:
-    """The cgroup of `Cgroup.labels`, whether it exists or not."""
+    """Return the cgroup with these `Cgroup.labels`, whether it exists or not."""
     v1 = {controller: path for controller, _, path in (each.partition(":") for each in labels)}
     v2 = v1.pop("", "")
     return Cgroup(os.path.basename(v2 or next(iter(v1.values()), "")), v1, v2)
 
 
 def find(host: CgroupHost, name: str) -> Cgroup:
-    """The cgroup ``name`` as far as it exists, whoever made it: we, or systemd."""
+    """Find the cgroup ``name`` as far as it exists, whether we or systemd made it."""
     check_name(name)
     v1 = {controller: f"{parent}/{name}" for controller, parent in host.hierarchies.items()}
     v1 = {controller: path for controller, path in v1.items() if os.path.isdir(path)}
@@ -424,13 +428,13 @@ def find(host: CgroupHost, name: str) -> Cgroup:
 
 
 def leftovers(host: CgroupHost) -> set[str]:
-    """Names of all of minibox's cgroups that exist where this host's are made, in use or not."""
+    """Return the names of all existing cgroups of minibox on this host, in use or not."""
     parents = {*host.hierarchies.values(), host.v2_parent} - {""}
     return {name for parent in parents for name in os.listdir(parent) if name.startswith("minibox-")}
 
 
 def remove_leftover(host: CgroupHost, name: str) -> bool:
-    """Kill what runs in the cgroup ``name``, and remove it. True when there was something to remove."""
+    """Kill all processes in the cgroup ``name``, and remove it; True if it existed."""
     cgroup = find(host, name)
     if not cgroup.directories:
         return False
@@ -453,7 +457,7 @@ def remove_directory(directory: str, deadline: float) -> None:
                 pids = read_file(f"{directory}/cgroup.procs").split()
                 why = f": processes {' '.join(pids)} are in it" if pids else ""
                 raise MiniboxError(f"remove cgroup {directory}: {kernel_says(error)}{why}") from error
-        remove_below(directory)  # what a container with its own cgroups left
+        remove_below(directory)  # cgroups that the container made
         sleep(0.001)
 
 
@@ -472,7 +476,7 @@ def write_file(path: str, value: str) -> None:
 
 
 def read_file(path: str) -> str:
-    """The text of a small or large cgroup file; "" when the cgroup is gone."""
+    """Return the text of a cgroup file of any size; "" if the cgroup is gone."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -483,7 +487,7 @@ def read_file(path: str) -> str:
             parts.append(part)
         return b"".join(parts).decode()
     except OSError as error:
-        if error.errno in (ENODEV, ESRCH):  # removed while it was read
+        if error.errno in (ENODEV, ESRCH):  # removed while we read it
             return ""
         raise
     finally:
@@ -496,7 +500,7 @@ def _number(path: str) -> int | None:
 
 
 def _field(path: str, key: str) -> int:
-    """The number after ``key`` in a flat keyed file; 0 when it isn't there."""
+    """Return the number after ``key`` in a flat keyed file; 0 if there is none."""
     for line in lines_of(read_file(path)):
         name, _, value = line.partition(" ")
         if name == key:

@@ -1,4 +1,4 @@
-"""What cgroups this host offers us: v1, v2 or both, and where a cgroup of ours may be made.
+"""Find out which cgroups this host offers: v1, v2 or both, and where we may make a cgroup.
 
 Sources: cgroups(7), Documentation/admin-guide/cgroup-v2.rst ("Delegation", "No Internal Process
 Constraint"), proc(5) for mountinfo.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 V2_MOUNT = "/sys/fs/cgroup"
-"""Where every distribution mounts a pure v2 hierarchy (systemd's file-hierarchy(7))."""
+"""All distributions mount a pure v2 hierarchy here (systemd's file-hierarchy(7))."""
 
 
 @record
@@ -25,10 +25,10 @@ class CgroupMounts:
     """The cgroup hierarchies of a mount table.
 
     Attributes:
-        v1: controller -> directory of the hierarchy that has it; co-mounted controllers share one.
-        v2: directory of the v2 hierarchy; "" where there is none.
+        v1: controller -> directory of its hierarchy; co-mounted controllers share one.
+        v2: directory of the v2 hierarchy; "" if there is none.
         v2_root: the cgroup that is mounted at ``v2``, "/" unless a subtree was bind mounted.
-        named: as ``v1``, of hierarchies without a controller: "name=systemd".
+        named: like ``v1``, for hierarchies without a controller: "name=systemd".
     """
 
     v1: dict[str, str]
@@ -39,23 +39,22 @@ class CgroupMounts:
 
 @record
 class CgroupHost:
-    """What `cgroup_steps` has to know of the host, so that it needs no system call itself.
+    """What `cgroup_steps` needs to know about the host, so that it needs no system calls itself.
 
     Attributes:
-        mode: "v1", "v2", "hybrid" (v1 controllers, with a v2 hierarchy beside them) or "none".
-        v1: controller -> hierarchy directory, those we may write only.
-        v1_denied: v1 controllers that are mounted but not ours to write (an ordinary user).
-        v2_parent: the v2 cgroup's directory in which ours are made: the hierarchy's root for root, a
-            delegated ancestor of our own cgroup for a user; "" where there is none.
-        v2_available: controllers that ``v2_parent`` has.
-        v2_enabled: those of them that it gives to its children already (cgroup.subtree_control).
-        v2_denied: our own v2 cgroup, when neither it nor an ancestor is delegated to us; else "".
-        nested: the hierarchy's root, as it is mounted here, is a cgroup of somebody else's: this is a container.
-        scope: the unit of systemd's that ``v2_parent`` is the cgroup of, made together with ours; "" without systemd.
+        mode: "v1", "v2", "hybrid" (v1 controllers and a v2 hierarchy) or "none".
+        v1: controller -> hierarchy directory, only those that we may write.
+        v1_denied: v1 controllers that are mounted, but that we may not write (as an ordinary user).
+        v2_parent: the v2 cgroup in which we make ours: the hierarchy's root for root, a delegated ancestor of our own
+            cgroup for a user; "" if there is none.
+        v2_available: the controllers of ``v2_parent``.
+        v2_enabled: those that it gives to its children already (cgroup.subtree_control).
+        v2_denied: our own v2 cgroup if neither it nor an ancestor is delegated to us; otherwise "".
+        nested: the hierarchy's root, as mounted here, is somebody else's cgroup: we are in a container.
+        scope: the systemd unit whose cgroup is ``v2_parent``, made together with ours; "" without systemd.
         slice: the slice of that unit.
-        joined: a process can't be born in a cgroup of ours, since we are in one that belongs to somebody else:
-            systemd moves it there.
-        named: v1 hierarchies without a controller: "name=systemd" -> directory, those we may write only.
+        joined: a process can't start in our cgroup, because we are in somebody else's: systemd moves it there.
+        named: v1 hierarchies without a controller: "name=systemd" -> directory, only those that we may write.
     """
 
     mode: str
@@ -73,19 +72,19 @@ class CgroupHost:
 
     @property
     def hierarchies(self) -> dict[str, str]:
-        """All of v1 that we may write, by controller or by name."""
+        """All v1 hierarchies that we may write, by controller or by name."""
         return {**self.v1, **self.named}
 
     @property
     def usable(self) -> bool:
-        """True when a cgroup can be made at all."""
+        """Whether we can make a cgroup at all."""
         return bool(self.v2_parent or self.v1)
 
 
 def parse_mounts(mountinfo: str) -> CgroupMounts:
     """Find the cgroup hierarchies in the text of /proc/self/mountinfo.
 
-    Of several mounts of one hierarchy the first counts, as the later ones are bind mounts of it.
+    If a hierarchy is mounted several times, the first mount counts: later ones are bind mounts of it.
     """
     from minibox.linux.mount_table import unescaped  # a start on v2 alone needs none
 
@@ -117,8 +116,8 @@ def detect(mounts: CgroupMounts | None = None, own_v2: str | None = None) -> Cgr
     """Find out what this process may do with cgroups.
 
     Args:
-        mounts: the hierarchies; None reads /proc/self/mountinfo, or takes a pure v2 host's fixed place.
-        own_v2: our own v2 cgroup, as in /proc/self/cgroup; None reads it when it matters.
+        mounts: the hierarchies; None to read /proc/self/mountinfo, or use the fixed place of a pure v2 host.
+        own_v2: our own v2 cgroup, as in /proc/self/cgroup; None to read it if needed.
     """
     if mounts is None:
         if access(f"{V2_MOUNT}/cgroup.controllers", 0):
@@ -143,18 +142,18 @@ def detect(mounts: CgroupMounts | None = None, own_v2: str | None = None) -> Cgr
 
 
 def controllers(directory: str) -> tuple[str, ...]:
-    """The controllers that a v2 cgroup has."""
+    """Return the controllers that a v2 cgroup has."""
     return _words(f"{directory}/cgroup.controllers")
 
 
 def enabled_controllers(directory: str) -> tuple[str, ...]:
-    """The controllers that a v2 cgroup gives to its children."""
+    """Return the controllers that a v2 cgroup gives to its children."""
     return _words(f"{directory}/cgroup.subtree_control")
 
 
 def read_text(path: str) -> str:
-    """The text of a file of the kernel; UTF-8 with surrogates for what isn't."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a start reads several: a file object would cost more than the rest
+    """Return the text of one of the kernel's files, as UTF-8 with surrogates for other bytes."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a start reads several, and a file object costs more than reading
     try:
         parts = []
         while part := os.read(fd, 1 << 16):
@@ -165,15 +164,17 @@ def read_text(path: str) -> str:
 
 
 def _is_ours(directory: str) -> bool:
-    """True when we may make cgroups in ``directory`` and move processes from there (cgroup-v2.rst, "Delegation
-    Containment": write access to the cgroup.procs of the common ancestor)."""
+    """Tell whether we may make cgroups in ``directory`` and move processes from there.
+
+    That takes write access to the cgroup.procs of the common ancestor (cgroup-v2.rst, "Delegation Containment").
+    """
     return access(directory, W_OK) and access(f"{directory}/cgroup.procs", W_OK)
 
 
 def _ancestors(mounts: CgroupMounts, own: str) -> Iterator[str]:
-    """Directories of the cgroups above ``own``, nearest first, then its own.
+    """Yield the directories of the cgroups above ``own``, nearest first, then its own.
 
-    Ours comes last: it holds processes (us), so it can't give controllers to children.
+    Our own comes last: it has processes (us), so it can't give controllers to children.
     """
     inside = own[len(mounts.v2_root) :] if mounts.v2_root != "/" and own.startswith(mounts.v2_root) else own
     inside = inside.rstrip("/")
@@ -186,7 +187,7 @@ def _ancestors(mounts: CgroupMounts, own: str) -> Iterator[str]:
 
 
 def current_v2() -> str:
-    """The v2 cgroup that this process is in, as the hierarchy's mount shows it."""
+    """Return this process's v2 cgroup, as the hierarchy's mount shows it."""
     for line in lines_of(read_text("/proc/self/cgroup")):
         if line.startswith("0::"):
             return line[3:]

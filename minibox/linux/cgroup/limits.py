@@ -1,4 +1,4 @@
-"""OCI `linux.resources` to the files of cgroup controllers, in v1's words and in v2's. Pure.
+"""Turn OCI `linux.resources` into values for the files of cgroup controllers, v1's and v2's. Pure.
 
 Sources: OCI runtime spec, config-linux.md "Control groups"; Documentation/admin-guide/cgroup-v1/*
 and cgroup-v2.rst.
@@ -22,9 +22,9 @@ class Setting:
     """A value for a file.
 
     Attributes:
-        limit: what the user asked for, for the error.
-        optional: it may fail, since nobody asked for it in so many words.
-        other: the file and value for kernels that lack ``file``; two empty strings where there is none.
+        limit: the limit that the user asked for, for the error.
+        optional: it may fail, because nobody asked for it explicitly.
+        other: the file and value for kernels without ``file``; two empty strings if there is none.
     """
 
     file: str
@@ -35,10 +35,10 @@ class Setting:
 
 
 def cpu_weight(shares: int) -> int:
-    """The v2 weight (1 to 10000, default 100) of v1 CPU shares (2 to 262144, default 1024).
+    """Convert v1 CPU shares (2 to 262144, default 1024) to a v2 weight (1 to 10000, default 100).
 
-    The curve of runc since 1.3.2 and crun since 1.23 (opencontainers/cgroups#20), which keeps both
-    ranges and the default: the straight line before it made the default's 1024 a weight of 39.
+    This is the curve of runc since 1.3.2 and crun since 1.23 (opencontainers/cgroups#20), which maps both ranges and
+    the defaults to each other. The straight line before it turned the default of 1024 into a weight of 39.
     """
     from math import ceil, log2
 
@@ -54,7 +54,7 @@ SWAP = "memory and swap limit"
 
 
 def memory_v1(memory: dict[str, Any]) -> list[Setting]:
-    """v1 counts memory and memory + swap; the order matters: the sum may not be below the memory."""
+    """Return v1's settings, which are for memory and memory + swap. The order matters: the sum may not be smaller."""
     out: list[Setting] = []
     limit, swap, explicit = _memory_and_swap(memory)
     if limit is not None:
@@ -72,7 +72,7 @@ def memory_v1(memory: dict[str, Any]) -> list[Setting]:
 
 
 def memory_v2(memory: dict[str, Any]) -> list[Setting]:
-    """v2 counts memory and swap apart."""
+    """Return the settings of v2, which counts memory and swap separately."""
     out: list[Setting] = []
     limit, swap, explicit = _memory_and_swap(memory)
     if limit is not None:
@@ -91,15 +91,15 @@ def memory_v2(memory: dict[str, Any]) -> list[Setting]:
 
 _MEMORY_KEYS = (
     *("limit", "swap", "reservation", "swappiness", "disableOOMKiller", "kernelTCP"),
-    "kernel",  # not recommended by the specification, and nothing since Linux 5.16
-    *("useHierarchy", "checkBeforeUpdate"),  # always so, and only for updates
+    "kernel",  # the specification advises against it, and it does nothing since Linux 5.16
+    *("useHierarchy", "checkBeforeUpdate"),  # the first is always on, the second only for updates
 )
 
 
 def _memory_and_swap(memory: dict[str, Any]) -> tuple[int | None, int | None, bool]:
-    """(memory, memory + swap, whether the second was asked for) in bytes, -1: unlimited.
+    """Return (memory, memory + swap, whether the second was given) in bytes; -1 means unlimited.
 
-    As Docker: memory without swap gives as much swap again, and 0 is the same as nothing said.
+    As in Docker, a memory limit without a swap limit allows as much swap again, and 0 means no limit was given.
     """
     limit, swap = memory.get("limit") or None, memory.get("swap") or None
     if swap is None:
@@ -145,7 +145,7 @@ def cpu_v2(cpu: dict[str, Any]) -> list[Setting]:
 
 
 def _with_idle(settings: list[Setting], cpu: dict[str, Any]) -> list[Setting]:
-    """An idle cgroup has no weight to change: out of it comes first, into it last."""
+    """Add cpu.idle. The weight of an idle cgroup can't be changed, so leave idle first, or enter it last."""
     if cpu.get("idle") is None:
         return settings
     idle = Setting("cpu.idle", str(cpu["idle"]), "idle scheduling")
@@ -156,7 +156,7 @@ _CPU_KEYS = ("shares", "quota", "period", "burst", "realtimePeriod", "realtimeRu
 
 
 def cpuset(cpu: dict[str, Any]) -> list[Setting]:
-    """v1 and v2 have the same two files; v1's must also be filled before a process enters (see `steps`)."""
+    """Return the settings of cpuset: v1 and v2 have the same files, but v1's must be set before a process enters."""
     out: list[Setting] = []
     if cpu.get("cpus"):
         out.append(Setting("cpuset.cpus", cpu["cpus"], "set of CPUs"))
@@ -166,7 +166,7 @@ def cpuset(cpu: dict[str, Any]) -> list[Setting]:
 
 
 def pids(asked: dict[str, Any]) -> list[Setting]:
-    """v1 and v2 alike. A new cgroup has no limit, so "unlimited" (-1, and 0 as in Docker) needs nothing."""
+    """Return the setting for v1 and v2; none for "unlimited" (-1, or 0 as in Docker), the default of a new cgroup."""
     limit = asked.get("limit") or 0
     return [Setting("pids.max", str(limit), "process limit")] if limit > 0 else []
 
@@ -180,7 +180,7 @@ def hugetlb_v2(limits: list[dict[str, Any]]) -> list[Setting]:
 
 
 def _hugetlb(limits: list[dict[str, Any]], file: str) -> list[Setting]:
-    """Of pages in use, and of reserved ones (Linux 5.7), so that mmap(2) fails rather than a later access."""
+    """Limit pages in use, and reserved ones (Linux 5.7), so that mmap(2) fails and not a later access."""
     out = []
     for asked in limits:
         name, value = f"hugetlb.{asked['pageSize']}", str(asked["limit"])
@@ -197,7 +197,7 @@ def network_classes(network: dict[str, Any]) -> list[Setting]:
 
 
 def network_priorities(network: dict[str, Any]) -> list[Setting]:
-    """Names are those of the network namespace that minibox is in, and the file takes one a write."""
+    """Return one setting per priority, since a write takes only one. Names are from minibox's network namespace."""
     return [
         Setting("net_prio.ifpriomap", f"{x['name']} {x['priority']}", "network priority")
         for x in network.get("priorities") or ()
@@ -205,7 +205,7 @@ def network_priorities(network: dict[str, Any]) -> list[Setting]:
 
 
 def rdma(devices: dict[str, dict[str, Any]]) -> list[Setting]:
-    """v1 and v2 alike."""
+    """Return the settings, which are the same for v1 and v2."""
     out: list[Setting] = []
     for device, asked in devices.items():
         words = [
@@ -230,7 +230,7 @@ _WEIGHT = "block I/O weight"
 
 
 def blkio_v1(block: dict[str, Any]) -> list[Setting]:
-    """Weights are BFQ's; CFQ, with other names and with weights of leaves, went with Linux 5.0."""
+    """Use BFQ's weights. CFQ, which had other names and leaf weights, was removed in Linux 5.0."""
     out: list[Setting] = []
     if block.get("weight"):
         out.append(_either("blkio.bfq.weight", "blkio.weight", str(block["weight"])))
@@ -249,7 +249,7 @@ def blkio_v1(block: dict[str, Any]) -> list[Setting]:
 
 
 def io_v2(block: dict[str, Any]) -> list[Setting]:
-    """Weights are BFQ's, 1 to 1000 as in OCI, or where it isn't there those of io.cost."""
+    """Use BFQ's weights, 1 to 1000 as in OCI, or those of io.cost if there is no BFQ."""
     out: list[Setting] = []
     if block.get("weight"):
         weight = block["weight"]
@@ -274,7 +274,7 @@ _BLOCK_KEYS = ("weight", "leafWeight", "weightDevice", *(key for key, _, _ in _T
 
 
 def io_weight(weight: int) -> int:
-    """10 to 1000 becomes 1 to 10000, as in crun and runc."""
+    """Convert 10 to 1000 to 1 to 10000, like crun and runc."""
     return 1 + (weight - 10) * 9999 // 990
 
 
@@ -290,7 +290,7 @@ CONTROLLERS: tuple[tuple[str, str, Compile, str, Compile], ...] = (
     ("cpu", "cpuset", cpuset, "cpuset", cpuset),
     ("blockIO", "blkio", blkio_v1, "io", io_v2),
     ("hugepageLimits", "hugetlb", hugetlb_v1, "hugetlb", hugetlb_v2),
-    ("network", "net_cls", network_classes, "net_cls", network_classes),  # of v1 alone
+    ("network", "net_cls", network_classes, "net_cls", network_classes),  # only on v1
     ("network", "net_prio", network_priorities, "net_prio", network_priorities),
     ("rdma", "rdma", rdma, "rdma", rdma),
 )
@@ -305,7 +305,7 @@ def _maximum(value: int) -> str:
 
 
 def _number(out: list[Setting], asked: dict[str, Any], key: str, name: str, limit: str) -> None:
-    """One number to one file; 0 and absent mean that nothing was asked, as in runc and crun."""
+    """Add a setting for a number. As in runc and crun, 0 and absent mean that there is no limit."""
     if asked.get(key):
         out.append(Setting(name, str(asked[key]), limit))
 

@@ -1,8 +1,9 @@
-"""A cgroup where somebody else wants it: OCI `linux.cgroupsPath`.
+"""Make a cgroup at a given path: OCI `linux.cgroupsPath`.
 
-As runc places it, since Podman, dockerd and containerd look there: at the same path in every hierarchy, v2's beside
-v1's too; an absolute path from the hierarchy's root, a relative one from the cgroup that minibox is in (on v2 from the
-one above: it has processes, and so no children with limits). Parents are made where they are missing, and stay.
+It has the same place as in runc, because Podman, dockerd and containerd look there: the same path in every hierarchy,
+also in v2's beside v1's. An absolute path begins at the hierarchy's root, a relative one at minibox's own cgroup (on
+v2 at the one above, because ours has processes and so can't have children with limits). Missing parents are made, and
+stay.
 
 Sources: OCI runtime spec, config-linux.md "Cgroups Path"; runc's libcontainer/cgroups.
 """
@@ -43,13 +44,13 @@ DELEGATED = "cgroup.procs cgroup.subtree_control cgroup.threads"
 
 @record
 class Place:
-    """Where a cgroup is to be.
+    """The place for a cgroup.
 
     Attributes:
         host: its v1 and v2 parents.
         name: the last component of its path.
-        v1_above: directories above it in the v1 hierarchies, each after its own parents.
-        v2_above: the same on v2, with the controllers that each gives to its children already.
+        v1_above: the directories above it in the v1 hierarchies, each after its parents.
+        v2_above: the same for v2, with the controllers that each already gives to its children.
     """
 
     host: CgroupHost
@@ -59,12 +60,12 @@ class Place:
 
 
 def find_place(cgroups_path: str, container_id: str) -> Place:
-    """The place of `linux.cgroupsPath` on this host; by the container's id where there is none.
+    """Find the place of `linux.cgroupsPath` on this host; without a path, use the container's id.
 
-    A hierarchy that we may not write at that place is left out.
+    Hierarchies that we may not write there are left out.
 
     Raises:
-        ConfigError: it is the root, which isn't a container's.
+        ConfigError: the path is the root, which can't be a container's cgroup.
     """
     return place_at(
         cgroups_path or container_id, parse_mounts(read_text("/proc/self/mountinfo")), read_text("/proc/self/cgroup")
@@ -72,7 +73,7 @@ def find_place(cgroups_path: str, container_id: str) -> Place:
 
 
 def place_at(cgroups_path: str, mounts: CgroupMounts, own_cgroups: str) -> Place:
-    """As `find_place`, for these hierarchies.
+    """Like `find_place`, for these hierarchies.
 
     Args:
         own_cgroups: the text of /proc/self/cgroup.
@@ -102,7 +103,7 @@ def place_at(cgroups_path: str, mounts: CgroupMounts, own_cgroups: str) -> Place
 
 
 def place_of(group: Cgroup) -> Place:
-    """The place of a cgroup that is there, to change its limits."""
+    """Return the place of an existing cgroup, to change its limits."""
     v1 = {controller: os.path.dirname(path) for controller, path in group.v1.items()}
     above = os.path.dirname(group.v2)
     mode = ("hybrid" if group.v2 else "v1") if v1 else "v2" if group.v2 else "none"
@@ -111,10 +112,10 @@ def place_of(group: Cgroup) -> Place:
 
 
 def place_steps(place: Place, resources: Mapping[str, Any], *, devices: bool = True) -> tuple[Op, ...]:
-    """The steps that make the cgroup with the limits of OCI ``linux.resources``. Pure.
+    """Return the steps that make the cgroup with the limits of OCI ``linux.resources``. Pure.
 
     Raises:
-        LimitError: something was asked for that this host has no means for.
+        LimitError: this host can't apply one of the limits.
     """
     host = place.host
     steps = limit_steps(host, place.name, resources, devices=devices, everywhere=True)
@@ -131,7 +132,7 @@ def _parent_steps(place: Place, needed: Mapping[str, str]) -> Iterator[Op]:
     for directory, enabled in place.v2_above:
         if directory != place.v2_above[0][0]:
             yield parent_mkdir(directory)
-        if directory != host.v2_parent:  # whose turn is just before its child's
+        if directory != host.v2_parent:  # that one comes just before its child
             yield from enable_steps(directory, host.v2_available, host.v2_available, enabled, needed)
     cpuset = host.v1.get("cpuset", "")
     for directory in place.v1_above:
@@ -143,14 +144,14 @@ def _parent_steps(place: Place, needed: Mapping[str, str]) -> Iterator[Op]:
 
 
 def make_at(place: Place, resources: Mapping[str, Any], *, devices: bool = True, owner: int = 0) -> Cgroup:
-    """Make the cgroup, or give the limits to one that is there without a process.
+    """Make the cgroup, or set the limits of an existing one without processes.
 
     Args:
-        owner: uid of a user who is to have it for cgroups of his own, on v2; 0: nobody.
+        owner: uid of a user who may make cgroups in it, on v2; 0 for nobody.
 
     Raises:
         LimitError: a limit can't be applied: says why, and what to do.
-        MiniboxError: it is there, and has processes.
+        MiniboxError: it exists and has processes.
     """
     group = make(place.host, place.name, place_steps(place, resources, devices=devices))
     if owner and group.v2 and not group.v1:
@@ -159,7 +160,7 @@ def make_at(place: Place, resources: Mapping[str, Any], *, devices: bool = True,
 
 
 def give(directory: str, owner: int) -> None:
-    """Let a user have a v2 cgroup for cgroups of his own, but not its limits: cgroups(7), "Delegation"."""
+    """Let a user make cgroups in a v2 cgroup, but not change its limits: cgroups(7), "Delegation"."""
     try:
         files = read_text("/sys/kernel/cgroup/delegate").split()
     except FileNotFoundError:
@@ -168,13 +169,13 @@ def give(directory: str, owner: int) -> None:
         try:
             os.chown(path, owner, -1)
         except FileNotFoundError:
-            continue  # not of every cgroup
+            continue  # not all cgroups have this file
         except OSError as error:
             raise MiniboxError(f"give cgroup {path} to user {owner}: {kernel_says(error)}") from error
 
 
 def _own(text: str) -> dict[str, str]:
-    """Controller -> the cgroup that we are in, of the text of /proc/self/cgroup; v2's is under ""."""
+    """Return controller -> our own cgroup, from the text of /proc/self/cgroup; v2's is under ""."""
     own = {}
     for line in lines_of(text):
         _, names, path = line.split(":", 2)
@@ -183,20 +184,20 @@ def _own(text: str) -> dict[str, str]:
 
 
 def _below(top: str, own: str, above: str) -> str:
-    """The directory of the cgroup ``above`` below our own, as far as that is seen in the hierarchy's mount."""
+    """Return the directory of the cgroup ``above`` below our own, or below the root if the mount doesn't show ours."""
     base = top + own.rstrip("/")
     return f"{base if os.path.isdir(base) else top}/{above}".rstrip("/")
 
 
 def _chain(top: str, bottom: str) -> Iterator[str]:
-    """The directories from ``top``, without it, to ``bottom``."""
+    """Yield the directories from ``top`` (excluded) to ``bottom``."""
     names = bottom[len(top) :].strip("/").split("/") if bottom != top else []
     for count in range(1, len(names) + 1):
         yield "/".join((top, *names[:count]))
 
 
 def _is_writable(top: str, bottom: str) -> bool:
-    """May we make a cgroup there: in the nearest one that exists?"""
+    """Tell whether we may make a cgroup there, in the nearest existing one."""
     directory = bottom
     while directory != top and not os.path.isdir(directory):
         directory = directory.rpartition("/")[0]

@@ -1,4 +1,4 @@
-"""A scope of systemd's that is a container's cgroup itself. Off the hot path."""
+"""A systemd scope that is itself the container's cgroup. Off the hot path."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @record
 class OwnScope:
-    """A scope of systemd's that is a container's cgroup itself, made around its first process; it goes with the last.
+    """A systemd scope that is itself the container's cgroup: made around its first process, and gone with its last.
 
     Attributes:
-        group: it; `Cgroup.joined`.
-        steps: what makes it, once there is a process, and gives it its limits: systemd is told those that it has
-            properties for; all are written to the cgroup too, since it leaves alone, in what it has delegated, what
-            it knows nothing of.
+        group: the cgroup, with `Cgroup.joined` set.
+        steps: the steps that make it, once there is a process, and set its limits. systemd gets the limits that it has
+            properties for. All are also written to the cgroup: systemd doesn't touch what it doesn't know in a
+            delegated one.
     """
 
     group: Cgroup
@@ -39,15 +39,15 @@ class OwnScope:
 def own_scope_steps(
     cgroups_path: str, container_id: str, resources: Mapping[str, Any], *, devices: bool = True, owner: int = 0
 ) -> OwnScope:
-    """The cgroup that systemd makes once there is a process to put into it.
+    """Return the cgroup that systemd makes once there is a process for it.
 
     Args:
-        cgroups_path: "slice:prefix:name"; "" for one by the container's id.
-        owner: as of `make_at`.
+        cgroups_path: "slice:prefix:name"; "" to use the container's id.
+        owner: see `make_at`.
 
     Raises:
-        ConfigError: it has another form.
-        LimitError: systemd can't be asked here, or a limit can't be applied: says why, and what to do.
+        ConfigError: the path has another form.
+        LimitError: we can't ask systemd here, or a limit can't be applied; says why and what to do.
     """
     host = own_scope(cgroups_path, container_id, euid=os.geteuid(), environ=os.environ)
     directory = f"{host.v2_parent}/{host.scope}"
@@ -62,7 +62,7 @@ def own_scope_steps(
 
 
 def start_own_scope(unit: str, slice_name: str, told: tuple[str, ...], pid: int) -> None:
-    """Have systemd make the scope of the process ``pid``.
+    """Make systemd create the scope for the process ``pid``.
 
     Raises:
         MiniboxError: systemd refused.

@@ -1,16 +1,16 @@
-"""A container's cgroup below a scope of systemd's, for hosts where systemd hands out cgroups. Pure, but for `scope_host`.
+"""A container's cgroup below a systemd scope, for hosts where systemd manages cgroups. Pure, except for `scope_host`.
 
-On a host that systemd runs every cgroup is its own, unless it has delegated it (systemd's "Control Group APIs and
-Delegation"). An ordinary user gets limits from nobody else, and what others write to the root's cgroup.subtree_control
-is undone at the next `systemctl daemon-reload`. So systemd is asked for a scope with ``Delegate=yes``, and told the
-limits as properties, which `systemctl status` shows; ours is a cgroup below the scope:
+On a host with systemd all cgroups belong to systemd, except those that it delegated (systemd's "Control Group APIs and
+Delegation"). An ordinary user can get limits only from systemd, and if others write to the root's
+cgroup.subtree_control, the next `systemctl daemon-reload` undoes it. So we ask systemd for a scope with
+``Delegate=yes``, and pass the limits as properties, which `systemctl status` shows. Our cgroup is below the scope:
 
-    minibox-ID.scope/             systemd's; the properties
-        holder                    a process of ours, since a scope lives as long as it has one
-        minibox-ID                the container's, with all of its limits
+    minibox-ID.scope/             systemd's, with the properties
+        holder                    a process of ours: a scope exists as long as it has a process
+        minibox-ID                the container's cgroup, with all its limits
 
-Because the holder stays until the container's cgroup was read and removed, an out-of-memory kill isn't lost; and
-because it ends with minibox, systemd removes everything when minibox is killed.
+The holder stays until we have read and removed the container's cgroup, so that we don't miss an out-of-memory kill.
+It ends with minibox, so if minibox is killed, systemd removes everything.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 INFINITY = (1 << 64) - 1
 HOLDER = "holder"
-_HANDED_OUT = ("cpu", "cpuset", "io", "memory", "pids")  # what systemd 252 knows of
+_HANDED_OUT = ("cpu", "cpuset", "io", "memory", "pids")  # the controllers that systemd 252 knows
 
 
 @record
@@ -38,7 +38,7 @@ class Property:
 
     Attributes:
         signature: its D-Bus type: "t", "b", "s", or "ay".
-        text: name and value as `systemd-run -p` takes them.
+        text: name and value for `systemd-run -p`.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Property:
 
 
 def scope_host(unit: str, slice_name: str = "", *, euid: int, environ: Mapping[str, str]) -> CgroupHost:
-    """The scope ``unit`` as the place where a container's cgroup is made. It needn't exist yet.
+    """Return the scope ``unit`` as the place for a container's cgroup. It needn't exist yet.
 
     Args:
         unit: "minibox-ID.scope".
-        slice_name: where in systemd's tree; "" is machine.slice, and app.slice for an ordinary user.
+        slice_name: its slice; "" for machine.slice, or app.slice for an ordinary user.
 
     Raises:
-        LimitError: systemd can't be asked here; says why, and what to do.
+        LimitError: we can't ask systemd here; says why and what to do.
     """
     why, hint = _unavailable(euid, environ)
     if why:
@@ -69,29 +69,31 @@ def scope_host(unit: str, slice_name: str = "", *, euid: int, environ: Mapping[s
 
 
 def is_out_of_reach(directory: str, euid: int) -> bool:
-    """A process of this user's can't be moved or born there from our cgroup: what both are below is somebody else's
-    (cgroup-v2.rst, "Delegation Containment"). Then systemd has to move it."""
+    """Tell whether this user can't move or start a process there from our cgroup, so that systemd has to move it.
+
+    That is so if the common ancestor of both belongs to somebody else (cgroup-v2.rst, "Delegation Containment").
+    """
     common = commonpath((current_v2(), directory.removeprefix(V2_MOUNT)))
     return euid != 0 and not access(f"{V2_MOUNT}{common}/cgroup.procs", W_OK)
 
 
 def default_slice(euid: int) -> str:
-    """Where in systemd's tree a scope is made."""
+    """Return the default slice for a scope."""
     return "app.slice" if euid else "machine.slice"
 
 
 def scope_directory(unit: str, slice_name: str = "", *, euid: int) -> str:
-    """The cgroup of a scope, whether it exists or not."""
+    """Return the cgroup directory of a scope, whether it exists or not."""
     return f"{V2_MOUNT}{manager_cgroup(euid)}/{slice_path(slice_name or default_slice(euid))}/{unit}"
 
 
 def usable(euid: int, environ: Mapping[str, str]) -> bool:
-    """Can systemd be asked for a scope?"""
+    """Tell whether we can ask systemd for a scope."""
     return not _unavailable(euid, environ)[0]
 
 
 def addresses(euid: int, environ: Mapping[str, str]) -> tuple[tuple[str, bool], ...]:
-    """Where the manager listens, and whether a bus is in between; the bus first, as users may see only that."""
+    """Return the manager's sockets, and whether each is a bus. The bus comes first, since users may see only that."""
     if not euid:
         return ("/run/dbus/system_bus_socket", True), ("/run/systemd/private", False)
     directory = runtime_directory(euid, environ)
@@ -99,17 +101,17 @@ def addresses(euid: int, environ: Mapping[str, str]) -> tuple[tuple[str, bool], 
 
 
 def runtime_directory(euid: int, environ: Mapping[str, str]) -> str:
-    """Where an ordinary user's programs listen; XDG Base Directory Specification."""
+    """Return an ordinary user's runtime directory; XDG Base Directory Specification."""
     return environ.get("XDG_RUNTIME_DIR") or f"/run/user/{euid}"
 
 
 def manager_cgroup(euid: int) -> str:
-    """The cgroup below which a manager makes its units; the user's is one that systemd has delegated to him."""
+    """Return the cgroup below which a manager makes its units. A user's was delegated by the system's systemd."""
     return f"/user.slice/user-{euid}.slice/user@{euid}.service" if euid else ""
 
 
 def slice_path(name: str) -> str:
-    """The directory of a slice: a-b.slice is below a.slice; systemd.slice(5)."""
+    """Return the directory of a slice: a-b.slice is below a.slice; systemd.slice(5)."""
     words = name.removesuffix(".slice").split("-")
     if name == "-.slice":
         return ""
@@ -117,7 +119,7 @@ def slice_path(name: str) -> str:
 
 
 def _unavailable(euid: int, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Why systemd can't be asked, and what to do; two empty strings when it can."""
+    """Return why we can't ask systemd, and what to do; two empty strings if we can."""
     if not isdir("/run/systemd/system"):
         return "systemd doesn't run on this host", "leave out --cgroup-manager systemd"
     if not exists(f"{V2_MOUNT}/cgroup.controllers"):
@@ -128,21 +130,21 @@ def _unavailable(euid: int, environ: Mapping[str, str]) -> tuple[str, str]:
     if euid != getuid():
         return "the effective user isn't the real one", "run it as one user"
     if not any(exists(path) for path, _ in addresses(euid, environ)) or not isdir(f"{V2_MOUNT}{manager_cgroup(euid)}"):
-        return "this user has no systemd of his own", f"as root: loginctl enable-linger {euid}; and log in anew"
+        return "systemd doesn't run for this user", f"as root: loginctl enable-linger {euid}; then log in again"
     if euid and not is_ours(directory := runtime_directory(euid, environ)):
-        return f"{directory} isn't a directory of this user's alone", "unset XDG_RUNTIME_DIR, or log in anew"
+        return f"{directory} isn't private to this user", "unset XDG_RUNTIME_DIR, or log in again"
     return "", ""
 
 
 def own_scope(cgroups_path: str, container_id: str, *, euid: int, environ: Mapping[str, str]) -> CgroupHost:
-    """The scope of `linux.cgroupsPath` in runc's form for systemd, ``slice:prefix:name``, as a place for limits.
+    """Return the scope of a `linux.cgroupsPath` in runc's form, ``slice:prefix:name``, as a place for limits.
 
-    Unlike `scope_host` it is itself the container's cgroup: there is no process of ours to hold it, and it goes with
-    the container's last one. ``v2_parent`` is the slice's directory, and ``scope`` the name below it.
+    Unlike in `scope_host`, the scope is itself the container's cgroup: we have no holder in it, and it ends with the
+    container's last process. ``v2_parent`` is the slice's directory, and ``scope`` the name below it.
 
     Raises:
-        ConfigError: another form.
-        LimitError: systemd can't be asked here; says why, and what to do.
+        ConfigError: the path has another form.
+        LimitError: we can't ask systemd here; says why and what to do.
     """
     parts = cgroups_path.split(":") if cgroups_path else ["", "minibox", container_id]
     if len(parts) != 3 or not parts[2] or "/" in cgroups_path or (parts[0] and not parts[0].endswith(".slice")):
@@ -162,11 +164,11 @@ def own_scope(cgroups_path: str, container_id: str, *, euid: int, environ: Mappi
 
 
 def properties(settings: Iterable[tuple[str, str]], others: int = 1) -> tuple[Property, ...]:
-    """Limits as properties of the scope: those that systemd has a property for; the rest is in our own cgroup alone.
+    """Return the limits that systemd has properties for. The others are only in our own cgroup.
 
     Args:
-        settings: pairs of the name of a cgroup v2 file, and what is written to it.
-        others: how many processes the scope has beside the container's: its holder.
+        settings: pairs of a cgroup v2 file's name and its value.
+        others: how many processes the scope has besides the container's: its holder.
     """
     return tuple(found for file, value in settings for found in _properties(file, value, others))
 
@@ -204,7 +206,7 @@ def _properties(file: str, value: str, others: int) -> list[Property]:
 
 
 def _bits(text: str) -> bytes:
-    """A list as in cpuset(7), ``0-3,7``, as a bit mask."""
+    """Convert a list as in cpuset(7), ``0-3,7``, to a bit mask."""
     mask = 0
     for part in text.split(","):
         first, _, last = part.partition("-")

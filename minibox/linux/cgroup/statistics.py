@@ -1,4 +1,4 @@
-"""What a container uses, in the words of `runc events --stats`. Off the hot path.
+"""What a container uses, in the format of `runc events --stats`. Off the hot path.
 
 Sources: runc's types/events.go; cgroup-v1/memory.rst, cpuacct.rst, blkio-controller.rst; cgroup-v2.rst.
 """
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
     from minibox.linux.cgroup.group import Cgroup
 
-UNLIMITED = (1 << 64) - 1  # what runc shows for "max"
+UNLIMITED = (1 << 64) - 1  # runc's number for "max"
 
 
 def statistics(group: Cgroup) -> dict[str, Any]:
-    """The member ``data`` of an event of type ``stats``, with the fields that runc shows in their order: of those that it
-    leaves out when they are 0 none is 0 here, and what no controller counts is 0."""
+    """Return the member ``data`` of an event of type ``stats``, with runc's fields in runc's order.
+
+    Fields that runc leaves out if they are 0 are left out here, too. What no controller counts is 0.
+    """
     v1, v2 = group.v1, group.v2
     return {
         "cpu": _cpu_v1(v1) if "cpuacct" in v1 else _cpu_v2(v2),
@@ -75,7 +77,7 @@ _SHOWN = ("kernel", "user", "limit", "failcnt")
 
 
 def _counted(found: dict[str, Any]) -> dict[str, Any]:
-    """Without what runc leaves out when it is 0, or an empty list."""
+    """Remove fields that runc leaves out if they are 0 or an empty list."""
     return {key: value for key, value in found.items() if value or key in _SHOWN}
 
 
@@ -83,7 +85,7 @@ _CPUSET_FLAGS = ("memory_migrate", "memory_spread_page", "memory_spread_slab", "
 
 
 def _cpuset(directory: str) -> dict[str, Any]:
-    """The flags are of v1."""
+    """Return the CPUs and memory nodes, and flags, which only v1 has."""
 
     def flag(name: str) -> int:
         text = _text(f"{directory}/cpuset.{name}")
@@ -144,7 +146,7 @@ def _pids(directory: str) -> dict[str, int]:
 
 
 def _blkio_v1(directory: str) -> dict[str, Any]:
-    """Of BFQ, or where it doesn't count, of throttling: as runc."""
+    """Return BFQ's counts, or those of throttling if BFQ has none, like runc."""
     found = {}
     for key, word in (("ioServiceBytesRecursive", "io_service_bytes"), ("ioServicedRecursive", "io_serviced")):
         for policy in ("bfq", "throttle"):
@@ -191,7 +193,7 @@ def _hugetlb(directory: str, *, is_v1: bool) -> Iterable[tuple[str, dict[str, in
 
 
 def _pairs(path: str) -> dict[str, int]:
-    """A flat keyed file."""
+    """Read a flat keyed file."""
     words = (line.split() for line in lines_of(_text(path)))
     return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdigit()}
 
@@ -206,7 +208,7 @@ def _numbers(path: str) -> list[int]:
 
 
 def _list(path: str) -> list[int]:
-    """The numbers of a list as in cpuset(7), ``0-3,7``."""
+    """Return the numbers in a list as in cpuset(7), ``0-3,7``."""
     found: list[int] = []
     for part in filter(None, _text(path).split(",")):
         first, _, last = part.partition("-")
@@ -215,7 +217,7 @@ def _list(path: str) -> list[int]:
 
 
 def _text(path: str) -> str:
-    """A file of the kernel; "" when it isn't there."""
+    """Return the text of one of the kernel's files; "" if it doesn't exist."""
     try:
         with open(path, "rb", 0) as file:
             return file.read().decode("ascii", "replace").strip()

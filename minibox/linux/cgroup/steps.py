@@ -1,13 +1,13 @@
-"""How a cgroup is made, as operations of a Plan. Pure; `creation` executes them.
+"""The steps that make a cgroup, as operations of a Plan. Pure; `creation` executes them.
 
-Which hierarchies a container gets, from costs measured on Linux 6.18 (a v1 hierarchy: mkdir 30 to
-60 µs, enter 30, rmdir 50 to 70; v2: 45, 70, 55):
+Which hierarchies a container gets depends on their costs, measured on Linux 6.18 (a v1 hierarchy: mkdir 30 to 60 µs,
+enter 30, rmdir 50 to 70; v2: 45, 70, 55):
 
-- v2, where there is one, always: it freezes, kills and counts CPU time without any controller.
-- memory always: it tells an out-of-memory kill from any other, and a limit can be changed later.
-- freezer and cpuacct on pure v1 only, where v2 can't stand in for them.
-- any other only when one of its limits is asked for, or when the container can mount cgroups itself, and
-  make some: in a hierarchy in which it has none of its own it would be in ours.
+- v2 always, if there is one: it freezes, kills and counts CPU time without any controller.
+- memory always: it tells an out-of-memory kill from any other, and lets us change a limit later.
+- freezer and cpuacct only on pure v1, where v2 can't replace them.
+- any other only if you set one of its limits, or if the container can mount cgroups and make its own: in a hierarchy
+  without a cgroup of its own it would be in ours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup.host import CgroupHost
 
 
-# Operations of the parent's: `minibox.plan.parent` says of each what it does, and what undoes it.
+# Operations of the parent; `minibox.plan.parent` says what each does, and how to undo it.
 MKDIR, PARENT_MKDIR, WRITE, COPY, FILTER, SCOPE = (
     "cgroup_mkdir", "cgroup_parent", "cgroup_write", "cgroup_copy", "device_filter", "systemd_scope",
 )  # fmt: skip
@@ -38,15 +38,15 @@ def mkdir(path: str, limit: str = "", *, shared: bool = False) -> Op:
     """Make the cgroup ``path``.
 
     Args:
-        limit: the limit that was asked for and needs this; "" for housekeeping. So with all that follow.
-        shared: one that is there already will do, if it has no process.
+        limit: the limit that needs this; "" for housekeeping. All functions below have this argument.
+        shared: use an existing one, if it has no process.
     """
     why = f"the {limit}: it has to be in this hierarchy" if limit else "a group for the limits, before its first member"
     return parent(MKDIR, path, limit, int(shared), why=why)
 
 
 def parent_mkdir(path: str) -> Op:
-    """Make a cgroup above one, unless it is there; it is for others too, and stays."""
+    """Make a cgroup above another unless it exists. Others may use it, too, so it stays."""
     return parent(PARENT_MKDIR, path, why="the cgroup is to be below it; it is for others too, and stays")
 
 
@@ -56,8 +56,8 @@ def write(
     """Write ``value`` to a file.
 
     Args:
-        optional: a failure loses nothing that was asked for.
-        other_path, other_value: what is written where the file isn't there; two empty strings for nothing.
+        optional: it may fail, because nobody asked for it explicitly.
+        other_path, other_value: a file to write instead if ``path`` doesn't exist; two empty strings for none.
     """
     if path.endswith(f"/{SUBTREE_CONTROL}"):
         why = f"cgroups below may use it, for the {limit}" if limit else "cgroups below may use it"
@@ -67,28 +67,28 @@ def write(
 
 
 def copy(path: str, source: str, limit: str = "", optional: bool = False) -> Op:
-    """Write what is in the file ``source`` to ``path``, where that is empty."""
+    """Copy the content of the file ``source`` to ``path`` if that is empty."""
     return parent(COPY, path, source, limit, int(optional), why="no process can be in it while this is empty")
 
 
 def file_of(step: Op) -> str:
-    """The name of the file that a step writes to, or of the directory that it makes."""
+    """Return the name of the file that a step writes, or of the directory that it makes."""
     return str(step.args[0]).rpartition("/")[2]
 
 
 def limit_of(step: Op) -> str:
-    """The limit that needs a step; "" for none."""
+    """Return the limit that needs a step; "" for none."""
     at = {MKDIR: 1, WRITE: 2, COPY: 2}.get(step.name)
     return "device rules" if step.name == FILTER else str(step.args[at]) if at else ""
 
 
 def is_optional(step: Op) -> bool:
-    """Does nothing get lost that was asked for when it fails?"""
+    """Tell whether a step may fail, because nobody asked for it explicitly."""
     return step.name in (WRITE, COPY) and bool(step.args[3])
 
 
 def controller_of(step: Op) -> str:
-    """The controller of v2 that a write is for."""
+    """Return the v2 controller that a write is for."""
     file = file_of(step)
     return str(step.args[1]).lstrip("+") if file == SUBTREE_CONTROL else file.partition(".")[0]
 
@@ -96,18 +96,18 @@ def controller_of(step: Op) -> str:
 def cgroup_steps(
     host: CgroupHost, name: str, resources: Mapping[str, Any], *, devices: bool = True, in_all: bool = False
 ) -> tuple[Op, ...]:
-    """The steps that make the cgroup ``name`` with the limits of OCI ``linux.resources``.
+    """Return the steps that make the cgroup ``name`` with the limits of OCI ``linux.resources``.
 
     Args:
         host: from `detect`.
         name: "minibox-" and the container's id.
-        resources: `linux.resources`; absent, None and empty values ask for nothing.
-        devices: False leaves the device rules out: in a user namespace of its own a container can't
-            make device nodes, so there is nothing to filter.
-        in_all: in every hierarchy of v1, those without a controller too.
+        resources: `linux.resources`; absent, None and empty values mean no limit.
+        devices: False to leave out the device rules: in its own user namespace a container can't make device nodes, so
+            there is nothing to filter.
+        in_all: make it in every v1 hierarchy, also in those without a controller.
 
     Raises:
-        LimitError: something was asked for that this host has no means for.
+        LimitError: this host can't apply one of the limits.
     """
     check_name(name)
     return limit_steps(host, name, resources, devices=devices, everywhere=False, in_all=in_all)
@@ -122,11 +122,11 @@ def limit_steps(
     everywhere: bool,
     in_all: bool = False,
 ) -> tuple[Op, ...]:
-    """As `cgroup_steps`, for a cgroup of any name.
+    """Like `cgroup_steps`, for a cgroup of any name.
 
     Args:
-        everywhere: it is an OCI runtime's: in each hierarchy, with each controller, as those look for it who
-            drive the runtime, and without Docker's rule of as much swap as memory.
+        everywhere: for an OCI runtime: in each hierarchy and with each controller, because the engine above expects it
+            there, and without Docker's rule of as much swap as memory.
     """
     v1: dict[str, list[tuple[str, Setting]]] = {}  # hierarchy directory -> (controller, setting)
     v2: list[tuple[str, Setting]] = []
@@ -157,7 +157,7 @@ def limit_steps(
 
 
 def v2_controllers(resources: Mapping[str, Any]) -> set[str]:
-    """The controllers of cgroup v2 that the limits of ``resources`` need."""
+    """Return the v2 controllers that the limits of ``resources`` need."""
     needed = {name for key, _, _, name, settings in CONTROLLERS if resources.get(key) and settings(resources[key])}
     return needed | {file.partition(".")[0] for file in resources.get("unified") or ()} - {"cgroup"}
 
@@ -180,10 +180,10 @@ def _v2_steps(host: CgroupHost, name: str, settings: list[tuple[str, Setting]], 
 def enable_steps(
     parent: str, wanted: Iterable[str], available: Iterable[str], enabled: Iterable[str], needed: Mapping[str, str]
 ) -> list[Op]:
-    """Give those ``wanted`` of the ``available`` controllers to the children of a v2 cgroup.
+    """Return the steps that give the ``wanted`` controllers, if ``available``, to the children of a v2 cgroup.
 
     Args:
-        enabled: those that they have.
+        enabled: the controllers that they have already.
         needed: controller -> the limit that needs it; any other may fail.
     """
     wanted, file = set(wanted) - set(enabled), f"{parent}/{SUBTREE_CONTROL}"
@@ -268,7 +268,7 @@ def _refuse_unknown(resources: Mapping[str, Any]) -> None:
 
 
 def _unavailable(host: CgroupHost, v1_name: str, v2_name: str, limit: str) -> LimitError:
-    """Say why the host can't do it: nothing mounted, not ours, not delegated, or no such controller."""
+    """Return the error that says why the host can't do it: not mounted, not ours, not delegated, or no controller."""
     if host.mode == "none":
         return LimitError(f"{limit}: no cgroup hierarchy is mounted", "mount -t cgroup2 cgroup2 /sys/fs/cgroup")
     if v1_name in host.v1_denied:
@@ -289,7 +289,7 @@ def _unavailable(host: CgroupHost, v1_name: str, v2_name: str, limit: str) -> Li
     if host.mode == "v2" and host.v2_parent != V2_MOUNT and not host.nested and v2_name in DELEGATED:
         return LimitError(
             f"{limit}: the {v2_name} controller is not delegated to {host.v2_parent}",
-            f"as root: systemctl edit user@.service, and write: [Service] Delegate={' '.join(DELEGATED)}; then log in anew",
+            f"as root: systemctl edit user@.service, and write: [Service] Delegate={' '.join(DELEGATED)}; then log in again",
         )
     if host.mode == "hybrid" and not v1_name:
         return LimitError(f"{limit}: the {v2_name} controller is not on cgroup v2 here", "boot with cgroup v2 alone")

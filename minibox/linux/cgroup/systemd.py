@@ -1,4 +1,4 @@
-"""Ask systemd for a scope, by D-Bus. Off the hot path: opens libsystemd.
+"""Ask systemd for a scope over D-Bus. Off the hot path: it loads libsystemd.
 
 Sources: org.freedesktop.systemd1(5), sd-bus(3).
 """
@@ -26,7 +26,7 @@ _MANAGER = b"org.freedesktop.systemd1.Manager"
 
 
 class HeldScope:
-    """A scope that another process has made, and handed over.
+    """A scope that another process made and handed over.
 
     Attributes:
         unit: its name.
@@ -38,20 +38,20 @@ class HeldScope:
         self._procs = f"{directory}/{HOLDER}/cgroup.procs"
 
     def hand_over(self) -> None:
-        """Nothing is left to do: who holds it doesn't end with us."""
+        """Do nothing: its holder doesn't end with us."""
 
     def close(self) -> None:
-        """End its holder; systemd removes it once it is empty."""
+        """End its holder. systemd removes the scope once it is empty."""
         try:
             with open(self._procs) as procs:
                 for pid in procs.read().split():
                     os.kill(int(pid), signal.SIGKILL)
-        except OSError:  # it has no holder any more
+        except OSError:  # the holder is gone
             pass
 
 
 def attach(unit: str, place: str, pid: int) -> None:
-    """Have systemd move the process ``pid`` to the cgroup ``place`` below a unit's, from wherever it is.
+    """Make systemd move the process ``pid`` from anywhere to the cgroup ``place`` below a unit's.
 
     Raises:
         MiniboxError: systemd refused.
@@ -61,13 +61,13 @@ def attach(unit: str, place: str, pid: int) -> None:
 
 
 class Scope(HeldScope):
-    """A scope that systemd has made for us, and the process that keeps it."""
+    """A scope that systemd made for us, and the process that holds it."""
 
     def __init__(self, directory: str, unit: str, slice_name: str, properties: Iterable[Property]) -> None:
-        """Start it.
+        """Ask systemd for the scope.
 
         Raises:
-            MiniboxError: systemd refused, with its words.
+            MiniboxError: systemd refused; has its message.
             Unsupported: libsystemd is missing.
         """
         super().__init__(directory)
@@ -77,7 +77,7 @@ class Scope(HeldScope):
         try:
             with Manager() as manager:
                 self._start(manager, slice_name, tuple(properties))
-            # A cgroup has either processes or children with limits.
+            # A cgroup can have processes, or children with limits, but not both.
             os.mkdir(f"{directory}/{HOLDER}")
             with open(f"{directory}/{HOLDER}/cgroup.procs", "wb", 0) as procs:
                 procs.write(b"%d" % self._holder.pid)
@@ -88,7 +88,7 @@ class Scope(HeldScope):
             raise
 
     def hand_over(self) -> None:
-        """Let a process hold it that doesn't end with us, for a detached container: until `HeldScope.close`.
+        """For a detached container, let a process hold the scope that doesn't end with us, until `HeldScope.close`.
 
         Raises:
             MiniboxError: systemd refused.
@@ -100,7 +100,7 @@ class Scope(HeldScope):
         self._holder.close()
 
     def close(self) -> None:
-        """End the holder; systemd removes the scope once it is empty."""
+        """End the holder. systemd removes the scope once it is empty."""
         self._holder.close()
         if self._heir:
             os.kill(self._heir, signal.SIGKILL)
@@ -108,7 +108,7 @@ class Scope(HeldScope):
             self._heir = 0
 
     def _start(self, manager: Manager, slice_name: str, properties: tuple[Property, ...]) -> None:
-        """A scope of this name may be going just now, when a container is started again."""
+        """Start the scope. If a container is restarted, wait until systemd has removed its old scope of this name."""
         deadline = monotonic() + TIMEOUT_S
         while True:
             try:
@@ -124,13 +124,13 @@ class UnitExists(MiniboxError):
 
 
 class _Holder:
-    """A process that does nothing, and ends with us, however we end: its standard input does."""
+    """A process that does nothing, and ends when we do, in whatever way, because its standard input closes."""
 
     def __init__(self) -> None:
         reader, self._writer = os.pipe2(os.O_CLOEXEC)
         try:
             files = [(os.POSIX_SPAWN_DUP2, reader, 0), (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
-            # A process group of its own: Ctrl-C is for the container.
+            # Its own process group, because Ctrl-C is for the container.
             self.pid = os.posix_spawnp("cat", ["cat"], {}, file_actions=files, setpgroup=0, setsigdef=[signal.SIGPIPE])
         except BaseException:
             os.close(self._writer)
@@ -146,7 +146,7 @@ class _Holder:
 
 
 class Manager:
-    """A connection to the systemd of this user, or for root to the system's."""
+    """A connection to this user's systemd, or for root to the system's."""
 
     def __init__(self) -> None:
         try:
@@ -165,7 +165,7 @@ class Manager:
         self._lib.sd_bus_flush_close_unref(self._bus)
 
     def start_scope(self, unit: str, slice_name: str, properties: Iterable[Property], pid: int) -> None:
-        """Make a transient scope of the process ``pid``, which is ours to have cgroups in, and wait until it is there."""
+        """Make a transient, delegated scope for the process ``pid``, and wait until it exists."""
         self._hear()
         message = self._new(b"StartTransientUnit")
         try:
@@ -252,7 +252,7 @@ class Manager:
             self._append(message, "(sv)", each.name, each.signature, value)
 
     def _append(self, message: Any, types: str, *values: int | str) -> None:
-        """Append values; in C they are variadic, so each must have its exact width: 64 bits for the "t" alone."""
+        """Append values. In C they are variadic, so each needs its exact width: 64 bits for "t", 32 bits for others."""
         wide = "t" in values
         arguments = [
             self._ffi.new("char[]", value.encode())
@@ -263,7 +263,7 @@ class Manager:
         self._check(self._lib.sd_bus_message_append(message, types.encode(), *arguments), "speak to systemd")
 
     def _call(self, message: Any, what: str, answer: str) -> str:
-        """Call a method; the object path that it answers, where ``answer`` is "o"."""
+        """Call a method; return the object path in its answer if ``answer`` is "o"."""
         reply, error = self._ffi.new("sd_bus_message **"), self._ffi.new("sd_bus_error *")
         result = self._lib.sd_bus_call(self._bus, message, int(TIMEOUT_S * 1e6), error, reply)
         if result < 0:
@@ -277,7 +277,7 @@ class Manager:
             self._lib.sd_bus_message_unref(reply[0])
 
     def _wait(self, job: str, unit: str) -> None:
-        """Wait until systemd has removed a job, which it does when it is done; it tells who asked for it."""
+        """Wait until systemd removes a job, which it does when the job is done, and signals to us."""
         deadline = monotonic() + TIMEOUT_S
         while True:
             message = self._ffi.new("sd_bus_message **")
@@ -302,7 +302,7 @@ class Manager:
                 self._check(waited, f"wait for the scope {unit}")
 
     def _removed(self, message: Any) -> tuple[str, str]:
-        """The path of a job, and how it ended."""
+        """Return the path of a job, and its result."""
         number, unit, job, result = self._ffi.new("uint32_t *"), *(self._ffi.new("char **") for _ in range(3))
         self._check(self._lib.sd_bus_message_read(message, b"uoss", number, job, unit, result), "understand systemd")
         return self._text(job[0]), self._text(result[0])

@@ -1,4 +1,4 @@
-"""The cgroups below a cgroup, which a container may have made: of any depth, and with paths of any length."""
+"""Walk the cgroups below a cgroup, which a container may have made: of any depth, with paths of any length."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def subtree(directory: str) -> Iterator[tuple[str, list[str]]]:
-    """``directory`` and all cgroups below it, parents first. One stat(2) when there are none.
+    """Yield ``directory`` and all cgroups below it, parents first. If there are none, it takes only one stat(2).
 
     Yields:
-        A path that is good until the next is asked for, and the names that lead there from ``directory``.
+        A path that is valid until you ask for the next one, and the names on the way there from ``directory``.
     """
     yield directory, []
     try:
@@ -31,7 +31,7 @@ def subtree(directory: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def remove_below(directory: str) -> None:
-    """Remove the cgroups below one, as far as no process is in them."""
+    """Remove the cgroups below one, except those with processes."""
     try:
         walk = _Walk(directory)
     except FileNotFoundError:
@@ -42,7 +42,7 @@ def remove_below(directory: str) -> None:
 
 
 class _Walk:
-    """From a cgroup to those below it, with one descriptor: of where it is."""
+    """A walk from a cgroup to all below it, with one descriptor: of the current one."""
 
     def __init__(self, directory: str) -> None:
         self.names: list[str] = []
@@ -56,7 +56,7 @@ class _Walk:
         os.close(self.fd)
 
     def next(self, *, remove: bool) -> bool:
-        """Go to the next cgroup; False when all were seen. Those left for good are removed, if so wanted."""
+        """Go to the next cgroup; False at the end. With ``remove``, remove each cgroup that we leave for good."""
         while self._waiting:
             if self._waiting[-1]:
                 name = self._waiting[-1].pop()
@@ -69,13 +69,13 @@ class _Walk:
             if not self.names:
                 break
             if not self._go_to(".."):
-                break  # it was removed under us
+                break  # it was removed meanwhile
             name = self.names.pop()
             if remove:
                 try:
                     os.rmdir(name, dir_fd=self.fd)
                 except OSError:
-                    pass  # a process is in it: who removes the top sees that
+                    pass  # it has a process; removing the top will fail and say so
         return False
 
     def _go_to(self, name: str) -> bool:

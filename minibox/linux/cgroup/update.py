@@ -1,6 +1,6 @@
-"""Other limits for a cgroup that processes are in. Off the hot path.
+"""Change the limits of a cgroup that has processes. Off the hot path.
 
-All or nothing: what was written is written back when a later step fails.
+All or nothing: if a step fails, earlier values are restored.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup.host import CgroupHost
 
 MEMORY_V1, SWAP_V1 = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
-UNLIMITED_V1 = 1 << 62  # what cgroup v1 shows without a limit is somewhat less than 1 << 63
+UNLIMITED_V1 = 1 << 62  # without a limit, cgroup v1 shows a number slightly below 1 << 63
 ATTACH_S = 5.0
 DEFAULT_WEIGHTS = {"blkio.bfq.weight": "100", "blkio.weight": "500", "io.bfq.weight": "100", "io.weight": "100"}
 
 
 def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], *, everywhere: bool = False) -> Cgroup:
-    """Apply the limits of OCI ``linux.resources`` to a container that runs; others stay as they are.
+    """Apply the limits of OCI ``linux.resources`` to a running container. Others stay as they are.
 
-    -1 takes a limit of memory, CPU or processes away, an empty set of CPUs or of memory nodes that one, 0 a reservation
-    of memory or a weight of block I/O. On cgroup v1 the container joins hierarchies that it had no
-    limit in before.
+    To remove a limit, pass -1 for memory, CPU or processes, an empty set for CPUs or memory nodes, and 0 for a memory
+    reservation or a block I/O weight. On cgroup v1 the container also joins hierarchies in which it had no limit
+    before.
 
     Args:
-        host: that the group was made on.
-        everywhere: as in `limit_steps`: it is an OCI runtime's.
+        host: the host that the group was made on.
+        everywhere: as in `limit_steps`: the group belongs to an OCI runtime.
 
     Returns:
         The cgroup with the directories that it has now.
 
     Raises:
-        LimitError: a limit can't be applied: says why; nothing has changed.
+        LimitError: a limit can't be applied; says why. Nothing has changed then.
     """
     if not group.directories:
         raise LimitError(
@@ -83,8 +83,11 @@ def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], *, eve
 
 
 def _completed(group: Cgroup, resources: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With what belongs to what is asked for: v2 has quota and period in one file; memory without limit is so with swap,
-    and a limit of both is beside the limit of memory that is there."""
+    """Add the values that the requested ones depend on.
+
+    v2 has quota and period in one file. Unlimited memory means unlimited swap, too. A limit of memory and swap needs
+    the current limit of memory.
+    """
     asked, cpu, memory = dict(resources), dict(resources.get("cpu") or {}), dict(resources.get("memory") or {})
     if cpu.get("period") and not cpu.get("quota") and "cpu" not in group.v1 and group.v2:
         quota = _read(f"{group.v2}/cpu.max").split()[0]
@@ -100,7 +103,7 @@ def _completed(group: Cgroup, resources: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 def _apply_all(steps: list[Op], made: list[str], undo: list[tuple[str, str]]) -> None:
-    """Two numbers that bound each other, as quota and burst, fit in one order: what the kernel refuses is tried again."""
+    """Apply all steps, and try refused CPU ones again: values such as quota and burst may only fit in another order."""
     refused = []
     for step in steps:
         try:
@@ -114,7 +117,7 @@ def _apply_all(steps: list[Op], made: list[str], undo: list[tuple[str, str]]) ->
 
 
 def _steps(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], everywhere: bool) -> list[Op]:
-    """Those of a new cgroup, but for what it has already, and in an order in which each write may be done."""
+    """Return the steps of a new cgroup, without those already done, in an order in which each write is allowed."""
     steps = list(limit_steps(host, group.name, resources, devices=False, everywhere=everywhere))
     steps = [each for each in steps if each.name != SCOPE and not (each.name == MKDIR and os.path.isdir(_path(each)))]
     made = {_path(each) for each in steps if each.name == MKDIR}
@@ -123,7 +126,7 @@ def _steps(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], everyw
     wanted = {file_of(each): each for each in steps if each.name == WRITE}
     memory, swap = wanted.get(MEMORY_V1), wanted.get(SWAP_V1)
     if memory and swap and os.path.exists(_path(memory)) and os.path.exists(_path(swap)):
-        # The sum may never be below the memory: a raise begins with the sum, a cut with the memory.
+        # Memory and swap together may never be less than memory: write the sum first to raise it, last to cut it.
         if _value(str(swap.args[1])) >= _value(_read(_path(swap))):
             at = steps.index(memory)
             steps.remove(swap)
@@ -132,7 +135,7 @@ def _steps(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], everyw
 
 
 def _lifted(group: Cgroup, resources: Mapping[str, Any]) -> list[Op]:
-    """What a new cgroup needs no step for: no limit of processes, all of the CPUs and nodes, the weight of all, no reservation."""
+    """Return the steps that remove limits. A new cgroup needs none for these values, which are its defaults."""
     steps = []
     pids, cpuset, block = (group.v1.get(each, group.v2) for each in ("pids", "cpuset", "blkio"))
     if (resources.get("pids") or {}).get("limit") == -1 and os.path.exists(f"{pids}/pids.max"):
@@ -140,7 +143,7 @@ def _lifted(group: Cgroup, resources: Mapping[str, Any]) -> list[Op]:
     for key, limit in (("cpus", "set of CPUs"), ("mems", "set of memory nodes")):
         file = f"cpuset.{key}"
         if (resources.get("cpu") or {}).get(key) == "" and os.path.exists(f"{cpuset}/{file}"):
-            # A cpuset with processes in it can't be emptied (ENOSPC), not on v2 either.
+            # A cpuset that has processes can't be emptied (ENOSPC), on v2 either.
             above = _read(f"{os.path.dirname(cpuset)}/{file if 'cpuset' in group.v1 else f'{file}.effective'}")
             steps.append(write(f"{cpuset}/{file}", above, limit))
     if (resources.get("blockIO") or {}).get("weight") == 0:
@@ -164,7 +167,7 @@ def _apply(step: Op, made: list[str], undo: list[tuple[str, str]]) -> None:
         elif step.name == COPY:
             _write(target, _read(str(step.args[1])))
         elif file_of(step) == SUBTREE_CONTROL:
-            _write(target, str(step.args[1]))  # it may stay: it limits nothing
+            _write(target, str(step.args[1]))  # no need to undo it: it limits nothing
         elif os.path.exists(target) or not is_optional(step):
             _, value, _, _, other_path, other_value = map(str, step.args)
             path, value = written(target, value, other_path, other_value)
@@ -179,9 +182,9 @@ def _apply(step: Op, made: list[str], undo: list[tuple[str, str]]) -> None:
 
 
 def _make_room(path: str, value: str, limit: str) -> None:
-    """Have the kernel take memory back before memory.max falls: else it kills what is in the way of a smaller one.
+    """Make the kernel reclaim memory before we lower memory.max: otherwise it may kill processes instead.
 
-    cgroup-v2.rst: a write to memory.high reclaims, and never kills.
+    Writing to memory.high reclaims and never kills (cgroup-v2.rst).
     """
     directory = os.path.dirname(path)
     if value == "max" or _value(_read(f"{directory}/memory.current")) <= int(value):
@@ -191,7 +194,7 @@ def _make_room(path: str, value: str, limit: str) -> None:
     try:
         if (used := _value(_read(f"{directory}/memory.current"))) > int(value):
             raise LimitError(
-                f"{limit} of {value} bytes: the container uses {used:.0f}, which can't be taken back",
+                f"{limit} of {value} bytes: the container uses {used:.0f}, which can't be reclaimed",
                 "choose a higher limit, or stop the container first",
             )
     finally:
@@ -199,7 +202,7 @@ def _make_room(path: str, value: str, limit: str) -> None:
 
 
 def _fill(directory: str, group: Cgroup) -> None:
-    """Move all of the container's processes to a hierarchy that it wasn't in; those too that are forked meanwhile."""
+    """Move all of the container's processes to a new hierarchy, also those that are forked meanwhile."""
     deadline = monotonic() + ATTACH_S
     while missing := group.pids() - set(map(int, _read(f"{directory}/cgroup.procs").split())):
         for pid in missing:
@@ -208,17 +211,17 @@ def _fill(directory: str, group: Cgroup) -> None:
             except ProcessLookupError:
                 continue
         if monotonic() > deadline:
-            raise MiniboxError(f"move the container's processes to {directory}: it forks faster than that")
+            raise MiniboxError(f"move the container's processes to {directory}: it forks faster than we can move them")
 
 
 def _leave(directory: str) -> None:
-    """Give up a directory that was made in vain, with its processes back in the one above."""
+    """Remove a directory that is not needed after all, and move its processes back to the one above."""
     for pid in _read(f"{directory}/cgroup.procs").split():
         _try_write(f"{os.path.dirname(directory)}/cgroup.procs", pid)
     try:
         os.rmdir(directory)
     except OSError:
-        pass  # it is found and removed with the container
+        pass  # it will be removed with the container
 
 
 def _refused(step: Op, error: OSError) -> MiniboxError:
@@ -237,7 +240,7 @@ def _path(step: Op) -> str:
 
 
 def _value(text: str) -> float:
-    """A number of bytes; "max" and -1 are more than any."""
+    """Parse a number of bytes; "max" and -1 are infinite."""
     return float(text) if text.isdigit() else float("inf")
 
 

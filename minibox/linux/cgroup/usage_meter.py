@@ -1,4 +1,4 @@
-"""What a container's memory comes to, and what its processes use where no controller counts for them. Off the hot path."""
+"""Measure a container's memory, and what its processes use if no controller counts that. Off the hot path."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from minibox.linux.cgroup.group import Cgroup
 
-UNLIMITED_V1 = 1 << 62  # what v1 shows for none is a little below 2**63
+UNLIMITED_V1 = 1 << 62  # without a limit, v1 shows a number slightly below 2**63
 
 
 @record
 class ProcessUsage:
-    """What processes use together, as /proc tells: memory that is theirs alone, and bytes to and from disks."""
+    """What processes use together, from /proc: memory without shared parts, and bytes from and to disks."""
 
     cpu_ns: int
     memory_bytes: int
@@ -29,9 +29,9 @@ class ProcessUsage:
 
 
 def memory(group: Cgroup) -> tuple[int | None, int | None]:
-    """Memory in use without the page cache that the kernel takes back first, as Docker counts, and its limit, in bytes.
+    """Return the memory in use and its limit in bytes. Like Docker, leave out the page cache that is reclaimed first.
 
-    None for what isn't counted; a limit of None is none.
+    None if the memory isn't counted, or if there is no limit.
     """
     directory = group.v1.get("memory")
     if directory:
@@ -47,12 +47,12 @@ def memory(group: Cgroup) -> tuple[int | None, int | None]:
 
 @record
 class Tally:
-    """How many processes, or threads, a container has had, where a controller limits them.
+    """How many processes or threads a container had, if a controller limits them.
 
     Attributes:
-        peak: the most at one time; None where nobody has counted: before Linux 6.1.
-        refused: how many more it wanted than it may have.
-        crowded: it has as many as it may.
+        peak: the most at one time; None if not counted, as before Linux 6.1.
+        refused: how often the limit refused a new one.
+        crowded: the container is at its limit.
     """
 
     peak: int | None = None
@@ -61,7 +61,7 @@ class Tally:
 
 
 def tally(group: Cgroup) -> Tally:
-    """What the pids controller has counted."""
+    """Return what the pids controller has counted."""
     directory = group.v1.get("pids", group.v2)
     if not directory or not (limit := _text(f"{directory}/pids.max")):
         return Tally()
@@ -72,7 +72,7 @@ def tally(group: Cgroup) -> Tally:
 
 
 def cpu_split_ns(group: Cgroup) -> tuple[int, int] | None:
-    """Processor time in the program and in the kernel, in nanoseconds; None where it isn't counted."""
+    """Return the CPU time in user mode and in the kernel, in nanoseconds; None if it isn't counted."""
     if directory := group.v1.get("cpuacct"):
         user, system = _text(f"{directory}/cpuacct.usage_user"), _text(f"{directory}/cpuacct.usage_sys")
         return (int(user), int(system)) if user.isdigit() and system.isdigit() else None
@@ -83,13 +83,13 @@ def cpu_split_ns(group: Cgroup) -> tuple[int, int] | None:
 
 
 def host_memory_bytes() -> int:
-    """How much this machine has."""
+    """Return this machine's memory."""
     with open("/proc/meminfo", encoding="ascii") as file:
         return int(file.readline().split()[1]) * 1024
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """A process and all that are below it; proc_pid_task_tid_children(5)."""
+    """Yield a process and all its descendants; proc_pid_task_tid_children(5)."""
     waiting = [pid]
     while waiting:
         pid = waiting.pop()
@@ -103,7 +103,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def processes(pids: Iterable[int]) -> ProcessUsage:
-    """What processes use, with their children that have ended: proc_pid_stat(5), proc_pid_io(5)."""
+    """Return what processes use, with their reaped children: proc_pid_stat(5), proc_pid_io(5)."""
     tick_ns = 10**9 // os.sysconf("SC_CLK_TCK")
     cpu_ns = memory_bytes = threads = 0
     io_read: int | None = 0
@@ -122,14 +122,14 @@ def processes(pids: Iterable[int]) -> ProcessUsage:
 
 
 def process_io(pid: int) -> tuple[int | None, int | None]:
-    """Bytes that a process and its ended children have read from and written to disks; None where we may not know."""
+    """Return the bytes that a process and its reaped children read and wrote on disks; None if we may not see that."""
     found = _fields(f"/proc/{pid}/io")
     read, written = found.get("read_bytes:"), found.get("write_bytes:")
     return (int(read), int(written)) if read and written else (None, None)
 
 
 def network_bytes(pid: int) -> tuple[int, int]:
-    """Received and sent by a process's network, but for its loopback: proc_pid_net(5). Of the host's own: nothing."""
+    """Return the bytes that a process's network got and sent, without loopback; 0 for the host's: proc_pid_net(5)."""
     received = sent = 0
     try:
         if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
@@ -145,12 +145,12 @@ def network_bytes(pid: int) -> tuple[int, int]:
 
 
 def _fields(path: str) -> dict[str, str]:
-    """The first two words of each line."""
+    """Return the first two words of each line."""
     return {words[0]: words[1] for line in lines_of(_text(path)) if len(words := line.split()) > 1}
 
 
 def _text(path: str) -> str:
-    """A file of the kernel; "" when it is gone, or not for us."""
+    """Return the text of one of the kernel's files; "" if it is gone or we may not read it."""
     try:
         return read_text(path).strip()
     except OSError:
