@@ -4,7 +4,7 @@ The path is walked from the root. Anyone who can write to a directory on the way
 each directory must belong to root or to the caller. If others may write to it too, like /tmp, it must be sticky, and
 what comes after it must not be a symbolic link.
 
-This is why one look at each directory by its path is enough: nobody else can change what an earlier look has seen.
+So it is enough to look at each directory once by its path: nobody else can change what we saw before.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def why_not_ours(path: str) -> UnsafeDirectory | None:
 
 
 class _Walk:
-    """A walk down a path. What it has gone through has no symbolic link in it."""
+    """A walk down a path. The path so far contains no symbolic link."""
 
     def __init__(self, path: str, *, make: bool = True) -> None:
         self._path, self._make = path, make
@@ -73,7 +73,7 @@ class _Walk:
         self._links = 0
 
     def end(self) -> tuple[str, os.stat_result]:
-        """Return the path of the last directory, and what it is."""
+        """Return the path of the last directory, and its status."""
         waiting = self._path.split("/")[::-1]
         while waiting:
             name = waiting.pop()
@@ -82,7 +82,7 @@ class _Walk:
             elif name not in ("", "."):
                 self._step(name, waiting)
         try:
-            return self._here, os.lstat(f"{self._here}/.")  # mounts what is mounted when somebody enters it
+            return self._here, os.lstat(f"{self._here}/.")  # triggers an automount
         except PermissionError:
             return self._here, self._status
 
@@ -99,7 +99,7 @@ class _Walk:
                 raise
             _make_one(path, last=not any(waiting))
             status = os.lstat(path)
-        if status.st_dev != self._status.st_dev:  # it may have been mounted by this very look: see to what is there now
+        if status.st_dev != self._status.st_dev:  # this look may have triggered an automount: check again
             self._status = os.lstat(f"{self._here}/.")
             shared = self._check_above(name)
         if shared and not self._is_trusted(status.st_uid):
@@ -112,14 +112,14 @@ class _Walk:
             raise _refused(self._path, f"{name} is not a directory")
 
     def _check_above(self, name: str) -> bool:
-        """Check that nobody else can replace ``name`` in the current directory; may others make entries in it?"""
+        """Check that nobody else can replace ``name`` in the current directory; tell whether others may write to it."""
         above = self._status
         if not self._is_trusted(above.st_uid):
             raise _refused(self._path, f"{self._here or '/'} above it belongs to user {above.st_uid}")
         shared = bool(above.st_mode & S_IWOTH)
         if shared and not above.st_mode & S_ISVTX:
             place = self._here or "/"
-            raise _refused(self._path, f"everybody may put something else in the place of {name} in {place}")
+            raise _refused(self._path, f"anybody could replace {name} in {place}")
         return shared
 
     def _follow(self, path: str, waiting: list[str], *, shared: bool) -> None:
@@ -132,9 +132,10 @@ class _Walk:
         waiting += target.split("/")[::-1]
 
     def check_own(self, status: os.stat_result) -> None:
-        """
+        """Check the last directory.
+
         Raises:
-            UnsafeDirectory: it isn't the user's, or others may write to it.
+            UnsafeDirectory: it belongs to another user, or others may write to it.
         """
         if status.st_uid != self.user:
             raise _refused(self._path, f"it belongs to user {status.st_uid}")
@@ -147,7 +148,7 @@ class _Walk:
         return group == os.getegid() == self.user != 0
 
     def _is_trusted(self, user: int) -> bool:
-        """Tell whether a user is this one or root, who can do anything. In a user namespace the host's root has no id."""
+        """Tell whether a user is this one or root, who can do anything. In a user namespace, host root has no id."""
         return user in (0, self.user) or (user == OVERFLOW_ID and not _sees_all_ids())
 
 

@@ -1,8 +1,8 @@
-"""An operation as data: the one record that the steps of a start, and those of its end, are made of.
+"""An operation as data: a step of a container's start or end.
 
-Whoever compiles operations is pure; whoever executes them looks the name up in a table. `minibox.plan.operations` has
-the constructors of what runs between clone and exec, `minibox.plan.parent` says of the parent's what each is and what
-undoes it.
+Code that compiles operations is pure; code that executes them looks the name up in a table. `minibox.plan.operations`
+has the constructors for what runs between clone and exec. `minibox.plan.parent` says for each operation of the parent
+what it does, and how to undo it.
 """
 
 from __future__ import annotations
@@ -32,5 +32,5 @@ class Op:
 
 
 def parent(name: str, *args: Argument, why: str) -> Op:
-    """A step of the parent's: `minibox.plan.parent` says what it is."""
+    """Return a step of the parent; see `minibox.plan.parent`."""
     return Op(name, args, why, PARENT)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 else:
     import _signal  # signal's enumerations cost a start 2.6 ms
 
-#: What any command of ours needs; a container in the foreground may need a few more.
+#: What each of our commands needs; a container in the foreground may need a few more.
 DESCRIPTORS_MIN = 20
 LIMITS = {
-    EMFILE: "ulimit -n says how many files a program may have open: 24 are enough",
-    EFBIG: "ulimit -f says how large a file may become that a program writes, also one in memory: 64 KiB are enough",
+    EMFILE: "ulimit -n limits how many files a program may have open: 24 are enough",
+    EFBIG: "ulimit -f limits the size of files that a program writes, also in memory: 64 KiB are enough",
 }
 OWNERS_BITS, OTHERS_WRITE, USUAL_UMASK = 0o700, 0o002, 0o022
 
@@ -53,15 +53,15 @@ def begin() -> None:
 
 
 def too_few_descriptors() -> str:
-    """What is wrong where nothing of ours could be done; "" where something can. Below 5 Python doesn't even begin."""
+    """Return an error if the limit of open files is too low for all our commands, or "". Python itself needs 5."""
     found = os.sysconf("SC_OPEN_MAX")  # RLIMIT_NOFILE; -1 for no limit
     if not 0 <= found < DESCRIPTORS_MIN:
         return ""
-    return f"a program may have {found} files open here (ulimit -n), and {DESCRIPTORS_MIN} are needed at least"
+    return f"a program may have only {found} files open here (ulimit -n), and minibox needs at least {DESCRIPTORS_MIN}"
 
 
 def hint_of_limit(error: BaseException) -> str:
-    """Which limit of this process an error comes of, if it does; "" for none."""
+    """Return a hint if a limit of this process caused an error; otherwise ""."""
     cause: BaseException | None = error
     while cause:
         if isinstance(cause, OSError) and cause.errno in LIMITS:

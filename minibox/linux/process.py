@@ -38,8 +38,8 @@ def signatures() -> dict[str, tuple[int, str]]:
 class Descriptor:
     """A descriptor that a native call opens and stores here. It is closed when this object is freed.
 
-    If the call returned it to Python instead, it could get lost before it is assigned: by an exception from a signal
-        handler.
+    If the call returned it to Python instead, an exception from a signal handler could come before it is assigned, and
+    it would be lost.
     """
 
     def __init__(self) -> None:

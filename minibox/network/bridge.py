@@ -79,11 +79,11 @@ def make(place: Lease) -> None:
 class Wiring:
     """The steps that connect a container's network namespace to bridges, one method each.
 
-    It holds what one step leaves to the next: sockets, and an nft that runs.
+    It keeps what one step leaves for the next: sockets, and a running nft.
     """
 
     def __init__(self, runroot: str, container_id: str, netns: str = "") -> None:
-        """``netns`` is the path of the container's network namespace, "" for a bridge without one.
+        """``netns`` is the path of the container's network namespace; "" for a bridge without a container.
 
         Raises:
             OSError: it can't be opened.
@@ -103,7 +103,7 @@ class Wiring:
         self.close()
 
     def close(self) -> None:
-        """Free what is held; an nft that still runs is waited for."""
+        """Close the sockets, and wait for nft if it still runs."""
         for link in self._links.values():
             link.close()
         self._links = {}
@@ -118,7 +118,7 @@ class Wiring:
         firewall.enable_forwarding()
 
     def bridge_rules(self, bridge: str, subnet: str) -> None:
-        """Begin: it takes nft a while, if it has to run at all."""
+        """Start putting the rules in place, and don't wait: if nft has to run, it takes a while."""
         self._pending = firewall.begin(self._runroot, bridge, subnet)
 
     def await_rules(self, _bridge: str) -> None:
@@ -131,7 +131,7 @@ class Wiring:
             self._at = _ensure_bridge(self._runroot, bridge, gateway, prefix, self._requests, self._host())
 
     def add_veth(self, veth: str, bridge: str, interface: str, mac_address: str) -> None:
-        """One request: the pair, the host's end up and on the bridge, the peer made in the container's namespace."""
+        """Make the veth pair in one request: one end up and on the bridge, the other in the container's namespace."""
         index, mtu = self._at
         with self._trying(f"wire {bridge} to {self._id[:12]}"):
             values = {
@@ -145,7 +145,7 @@ class Wiring:
             _add_veth(bridge, self._requests, self._host(), values, lambda: _unwire(self._runroot, veth))
 
     def add_address(self, interface: str, address: str, prefix: int) -> None:
-        """Inside, as the next two."""
+        """Inside the container's namespace, like the next two."""
         values = {
             "address": _socket.inet_aton(address),
             "broadcast": _socket.inet_aton(_broadcast(address, prefix)),
@@ -163,11 +163,11 @@ class Wiring:
         with self._trying(f"{step} of {interface}"):
             inside, index = self._enter(interface)
             (answer,) = inside.send(self._requests[step].fill({"index": number(index), **values}))
-            if answer and not (step == "add default route" and answer.errno == errno.EEXIST):  # another network's
+            if answer and not (step == "add default route" and answer.errno == errno.EEXIST):  # from another network
                 raise NetworkError(f"{step} of {interface}{f' ({on})' if on else ''}: {_says(answer)}")
 
     def _enter(self, interface: str) -> tuple[Link, int]:
-        """A socket in the container's namespace, and the index of a link there."""
+        """Return a socket in the container's namespace, and the index of a link there."""
 
         def enter() -> tuple[int, Link]:
             _disable_ipv6(interface)
@@ -190,7 +190,7 @@ class Wiring:
 
 
 class _Trying:
-    """What was tried, for the error of who couldn't."""
+    """Turns an OSError in a ``with`` block into an error that says what was tried."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -219,7 +219,7 @@ def route_out(lease: Lease, netns_fd: int) -> None:
 
 
 def hairpin(runroot: str, veth: str) -> None:
-    """Have the bridge send to a container what comes from it, too: what it sends to a published port of its own.
+    """Let the bridge send a container's packets back to it, so that it can reach its own published ports.
 
     With br_netfilter loaded these packets pass through the bridge, which normally never sends a packet out of the
     port that it came in by.
@@ -236,7 +236,7 @@ def hairpin(runroot: str, veth: str) -> None:
 
 
 def unwire(lease: Lease) -> None:
-    """Delete the container's veth pair now, rather than when the kernel frees its namespace. Not there: no error."""
+    """Delete the container's veth pair now, not when the kernel frees its namespace. It is no error if it is gone."""
     _unwire(lease.runroot, veth_name(lease))
 
 
@@ -288,7 +288,7 @@ def _broadcast(address: str, prefix: int) -> str:
 def _ensure_bridge(
     runroot: str, bridge: str, gateway: str, prefix: int, requests: dict[str, rtnetlink.Request], host: Link
 ) -> tuple[int, int]:
-    """The bridge's (index, MTU); made or mended when it isn't there, up and with its address."""
+    """Return the bridge's (index, MTU). Make or repair it if it is missing, down or without its address."""
     control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         if not _is_ready(control, bridge, gateway):
@@ -311,11 +311,10 @@ def _is_ready(control: _socket.socket, bridge: str, gateway: str) -> bool:
 def _make_bridge(
     bridge: str, gateway: str, prefix: int, requests: dict[str, rtnetlink.Request], host: Link, control: _socket.socket
 ) -> None:
-    """Add the bridge, its address, and set it up; each may be there already.
+    """Add the bridge and its address, and set it up. Any of these may exist already.
 
-    Give it a MAC address: otherwise it takes the lowest one of its ports, which changes when ports come and go. Give
-        it the
-    MTU of the default route: otherwise large packets get lost behind a VPN.
+    Give it a MAC address; otherwise it takes the lowest one of its ports, which changes when ports come and go. Give it
+    the MTU of the default route; otherwise large packets get lost behind a VPN.
     """
     values = {"name": rtnetlink.name(bridge), "mac": mac(gateway), "mtu": number(_outer_mtu(control))}
     (answer,) = host.send(requests["add bridge"].fill(values))
@@ -343,7 +342,7 @@ def _add_veth(
     unwire_before: Callable[[], None],
 ) -> None:
     (answer,) = host.send(requests["add veth"].fill(values))
-    if answer and answer.errno == errno.EEXIST:  # of the same container's last start: the kernel frees namespaces later
+    if answer and answer.errno == errno.EEXIST:  # left from its last start: the kernel frees namespaces later
         unwire_before()
         (answer,) = host.send(requests["add veth"].fill(values))
     if not answer:

@@ -27,11 +27,11 @@ def move(device: str, name: str, netns: str) -> None:
     """Move a device from our network namespace to another.
 
     Args:
-        name: what it is called there.
+        name: its name there.
         netns: path of the other namespace.
 
     Raises:
-        NetworkError: it isn't here, its name is taken there, or the kernel refuses.
+        NetworkError: the device isn't here, the name is taken there, or the kernel refuses.
     """
     trying = f"move the network device {device}"
     try:
@@ -39,7 +39,7 @@ def move(device: str, name: str, netns: str) -> None:
     except OSError as error:
         raise NetworkError(f"move {device} to {netns}: {kernel_says(error)}") from error
     try:
-        # The kernel moves it before it finds out that it can't rename it.
+        # Check first: the kernel moves the device before it notices that it can't rename it.
         if name in {each for _, each in rtnetlink.in_netns(there, _socket.if_nameindex)}:
             raise NetworkError(f"{trying}: the container's network namespace has a {name}")
         addresses = rtnetlink.in_thread(lambda: _take(device, there, name))
@@ -55,7 +55,7 @@ def move(device: str, name: str, netns: str) -> None:
 
 
 def move_back(device: str, name: str, netns: str) -> None:
-    """All is as it was, as far as that can be: it may have gone with its namespace."""
+    """Move a device back if possible: it may be gone with its namespace."""
     try:
         there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -72,7 +72,7 @@ def _return(device: str, name: str, there: int) -> None:
         addresses = rtnetlink.in_netns(there, partial(_take, name, here, device))
         rtnetlink.in_thread(partial(_give, device, addresses))
     except OSError:
-        pass  # it went with its namespace, or something here has taken its name
+        pass  # it went with its namespace, or its name is taken here by now
     finally:
         os.close(here)
 

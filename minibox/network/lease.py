@@ -107,10 +107,11 @@ def bridge_name(runroot: str) -> str:
 
 
 def veth_name(lease: Lease) -> str:
-    """The host's end of a container's veth pair: ``mbv`` and 12 hex digits.
+    """Return the name of the host's end of a container's veth pair: ``mbv`` and 12 hex digits.
 
-    On the default bridge the first of an id of random digits. Else, since two state roots may give the same name to
-    containers, and a container has one for each network, of a CRC-32 of all; and of the id, lest two be alike.
+    On the default bridge these are the first digits of a random id. An id that the user chose may exist in two state
+    roots: then they are a CRC-32 of runroot, bridge and id. On a named network they are a CRC-32 of bridge and id (a
+    container has a veth pair for each network), and 4 digits of the id, to make equal names less likely.
     """
     container_id = lease.container_id
     if not (len(container_id) >= 32 and all(c in "0123456789abcdef" for c in container_id)):
@@ -121,9 +122,9 @@ def veth_name(lease: Lease) -> str:
 
 
 def mac(address: str) -> bytes:
-    """A locally administered MAC address that follows from the IPv4 address.
+    """Return a locally administered MAC address derived from the IPv4 address.
 
-    A successor on the same address then has the same MAC, and no neighbour's ARP cache is wrong.
+    The next container with this address gets the same MAC, so the neighbours' ARP caches stay right.
     """
     return b"\x02\x6d" + _socket.inet_aton(address)
 
@@ -172,12 +173,12 @@ def example(runroot: str, container_id: str, bridge: str = "", wanted: Subnet | 
 
 
 def release(lease: Lease) -> None:
-    """Give the address back. Doing it twice is no error, and a successor's lease is left alone."""
+    """Give the address back. Doing it twice is no error, even if another container has the address by then."""
     release_at(lease.state, lease.address, lease.container_id)
 
 
 def release_at(state: str, address: str, container_id: str) -> None:
-    """The same, for who knows the directory of the bridge's state and the address."""
+    """Like `release`, by the directory of the bridge's state and the address."""
     try:
         with Lock(state):
             if owner(state, address) == container_id:
@@ -272,7 +273,7 @@ def _count(chosen: Subnet) -> int:
 
 
 def _chosen(state: str, bridge: str, wanted: Subnet | None) -> Subnet:
-    """Return the bridge's subnet; a new one if we don't use the old one and the host now does. Call it with the lock."""
+    """Return the bridge's subnet; a new one if we don't use the old one and the host now does. Needs the lock."""
     before = recorded(state)
     if before and (_link_exists(bridge) or leased(state)):
         return before

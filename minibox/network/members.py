@@ -84,7 +84,7 @@ def leave(lease: Lease, *, ended: bool = False) -> None:
 
 
 def leave_at(state: str, address: str, container_id: str, *, ended: bool) -> None:
-    """The same, for who knows the directory of the bridge's state and the address."""
+    """Like `leave`, by the directory of the bridge's state and the address."""
     path, bridge = f"{state}/names/{container_id}", os.path.basename(state)
     if os.path.lexists(path):
         try:
@@ -146,7 +146,7 @@ def _tell_all(state: str, bridge: str, joining: str = "") -> None:
 
 
 def _tell_if_it_can(hosts_path: str, bridge: str, lines: list[str]) -> None:
-    """Like `_tell`, but ignore errors: a member that broke its own file gets no names, and doesn't affect the others."""
+    """Like `_tell`, but ignore errors: a member that broke its own file gets no names, and the others are fine."""
     try:
         _tell(hosts_path, bridge, lines)
     except OSError:

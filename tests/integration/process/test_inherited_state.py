@@ -239,17 +239,17 @@ def test_too_few_descriptors_are_told(box: Box) -> None:
     for few in (5, 12, 19):
         for words in (("version",), (*RUN, "base", "true")):
             why = box.refused(*words, preexec_fn=limited(resource.RLIMIT_NOFILE, few))
-            assert why == f"a program may have {few} files open here (ulimit -n), and 20 are needed at least"
+            assert why == f"a program may have only {few} files open here (ulimit -n), and minibox needs at least 20"
     done = box(*RUN, "base", "true", preexec_fn=limited(resource.RLIMIT_NOFILE, 20))
     if done.returncode:  # more or fewer are needed, by what the host has
-        assert "Too many open files" in done.stderr and "hint: ulimit -n says" in done.stderr
+        assert "Too many open files" in done.stderr and "hint: ulimit -n limits" in done.stderr
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 4000])
 def test_files_that_may_not_become_large_enough_are_told(box: Box, size: int) -> None:
     done = box(*RUN, "base", "true", preexec_fn=limited(resource.RLIMIT_FSIZE, size))
     assert done.returncode == 125
-    assert "File too large (EFBIG)" in done.stderr and "hint: ulimit -f says" in done.stderr
+    assert "File too large (EFBIG)" in done.stderr and "hint: ulimit -f limits" in done.stderr
     assert box.ok(*RUN, "base", "echo", "hi", preexec_fn=limited(resource.RLIMIT_FSIZE, 64 << 10)) == "hi"
 
 

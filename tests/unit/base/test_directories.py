@@ -96,7 +96,7 @@ def test_in_a_directory_for_all_no_link_counts_and_nobody_may_remove_it(tmp_path
     claim_directory(str(tmp_path / "new"))
     assert mode(tmp_path / "new") == 0o700
     tmp_path.chmod(0o777)
-    with pytest.raises(UnsafeDirectory, match="everybody may put something else in the place of new"):
+    with pytest.raises(UnsafeDirectory, match="anybody could replace new"):
         claim_directory(str(tmp_path / "new"))
 
 
