@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.lock import Lock
 from minibox.base.operation import PARENT, Op
 from minibox.engine.container.lifecycle import Process
 from minibox.engine.process.undo import write_more
@@ -116,7 +117,8 @@ def _apply(process: Process, asked: dict[str, Any], directory: str) -> None:
     more = dict.fromkeys(f"{parent}/{group.name}" for parent in host.hierarchies.values())
     added = [path for path in more if path not in group.directories]
     # Before, so that a kill in between leaves nothing that nobody looks for.
-    write_more(directory, (Op("cgroup_rmdir", (path,), "a limit that is new", PARENT) for path in added))
+    with Lock(directory):
+        write_more(directory, (Op("cgroup_rmdir", (path,), "a limit that is new", PARENT) for path in added))
     change(host, group, asked)
     if host.scope:
         _tell_systemd(host, group, asked)

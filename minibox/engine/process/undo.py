@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-MORE = "updated"  # what `update` has given it
+MORE = "updated"  # what `update` and `network connect` have given it
 #: Those that others wait for: they are done at once even where the rest is left for later.
 AT_ONCE = ("leave_network", "remove_file")
 #: Those of a start that has failed: a container that has run took along what they would give back.
@@ -82,7 +82,7 @@ def read_more(directory: str) -> tuple[Op, ...]:
 
 
 def write_more(directory: str, steps: Iterable[Op]) -> None:
-    """Add to it, before they are done."""
+    """Add to it, before they are done; the caller holds the lock of the directory."""
     before = read_more(directory)
     once = {(step.name, step.args): step for step in (*before, *steps)}
     LIST.write(f"{directory}/{MORE}", {"Steps": fields_of(once.values())})

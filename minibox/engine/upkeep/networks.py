@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from minibox.base import damage
 from minibox.base.lock import Lock
 from minibox.engine.container.lifecycle import Process
+from minibox.engine.process.undo import write_more
 from minibox.engine.resources import container_network
 from minibox.engine.spec.compile import FILES
 from minibox.engine.state import claim, events
@@ -25,6 +26,7 @@ from minibox.errors import (
 )
 from minibox.image.layout.filters import parse_filters, parse_time, parse_truth
 from minibox.network import bridge, lease, members, named, partition
+from minibox.plan.parent import hold_address, undo_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -231,6 +233,8 @@ def _wire(
 ) -> Lease:
     held = named.take(runroot, network, container_id) if network else lease.take(runroot, container_id)
     try:
+        address = hold_address(held.state, held.address, container_id)
+        write_more(f"{root}/containers/{container_id}", undo_list((address,)))  # its end gives it back, too
         netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             if os.path.samestat(os.fstat(netns), os.stat("/proc/thread-self/ns/net")):
