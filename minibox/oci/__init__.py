@@ -1,0 +1,1 @@
+"""The types of the OCI specifications, and nothing that acts on them."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from minibox.image.layer.compression import Readable
     from minibox.image.layout.layout import Layout
 
-#: An archive with more files isn't an archive of images; `archive_save` doesn't write more either.
+#: An archive with more files isn't an archive of images; `save` doesn't write more either.
 FILES_MAX = 100_000
 LINKS_MAX = 8
 INDEXES = ("index.json", "manifest.json")

@@ -38,7 +38,7 @@ JSON_BLOB_BYTES_MAX = 8 << 20
 INDEX_BYTES_MAX = 64 << 20
 CHUNK_BYTES = 1 << 20
 STALE_AFTER_S = 60
-# An unfinished download (`registry.download`) is kept this long, so that it can be resumed.
+# An unfinished download (`minibox.image.registry.download`) is kept this long, so that it can be resumed.
 PARTIAL = ".partial"
 PARTIAL_STALE_AFTER_S = 7 * 86400
 
