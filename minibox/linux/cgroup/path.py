@@ -206,4 +206,4 @@ def _is_writable(top: str, bottom: str) -> bool:
 
 def give_step(directory: str, owner: int) -> Op:
     """The same as a step."""
-    return parent("cgroup_chown", directory, owner, why="who may see it read-write may have cgroups of his own in it")
+    return parent("cgroup_chown", directory, owner, why="a container that sees it read-write may make cgroups in it")

@@ -54,7 +54,7 @@ def own_scope_steps(
     limits = limit_steps(host, host.scope, resources, devices=devices, everywhere=True)
     told = tuple(f"{file}={value}" for file, value in settings(limits))
     steps = (
-        parent("systemd_own_scope", directory, host.scope, host.slice, told, why="systemd makes it of a process"),
+        parent("systemd_own_scope", directory, host.scope, host.slice, told, why="systemd makes it for a process"),
         *(step for step in limits if step.name in (WRITE, FILTER)),
         *((give_step(directory, owner),) if owner else ()),
     )

@@ -41,13 +41,13 @@ def mkdir(path: str, limit: str = "", *, shared: bool = False) -> Op:
         limit: the limit that needs this; "" for housekeeping. All functions below have this argument.
         shared: use an existing one, if it has no process.
     """
-    why = f"the {limit}: it has to be in this hierarchy" if limit else "a group for the limits, before its first member"
+    why = f"the {limit}, which is in this hierarchy" if limit else "a group for the limits, before its first member"
     return parent(MKDIR, path, limit, int(shared), why=why)
 
 
 def parent_mkdir(path: str) -> Op:
     """Make a cgroup above another unless it exists. Others may use it, too, so it stays."""
-    return parent(PARENT_MKDIR, path, why="the cgroup is to be below it; it is for others too, and stays")
+    return parent(PARENT_MKDIR, path, why="the parent of the cgroup; others may use it, too, so it stays")
 
 
 def write(
@@ -60,15 +60,15 @@ def write(
         other_path, other_value: a file to write instead if ``path`` doesn't exist; two empty strings for none.
     """
     if path.endswith(f"/{SUBTREE_CONTROL}"):
-        why = f"cgroups below may use it, for the {limit}" if limit else "cgroups below may use it"
+        why = f"so that cgroups below can use it, for the {limit}" if limit else "so that cgroups below can use it"
     else:
-        why = f"the {limit}" if limit else "what every container has"
+        why = f"the {limit}" if limit else "every container has this"
     return parent(WRITE, path, value, limit, int(optional), other_path, other_value, why=why)
 
 
 def copy(path: str, source: str, limit: str = "", optional: bool = False) -> Op:
     """Copy the content of the file ``source`` to ``path`` if that is empty."""
-    return parent(COPY, path, source, limit, int(optional), why="no process can be in it while this is empty")
+    return parent(COPY, path, source, limit, int(optional), why="while this is empty, no process can enter")
 
 
 def file_of(step: Op) -> str:
@@ -203,7 +203,7 @@ def _write_step(directory: str, setting: Setting) -> Op:
 def _scope_step(host: CgroupHost, settings: list[tuple[str, Setting]]) -> Op:
     named = (each.other if each.other[0] else (each.file, each.value) for _, each in settings)
     told = tuple(f"{file}={value}" for file, value in named)
-    return parent(SCOPE, host.v2_parent, host.scope, host.slice, told, why="on this host systemd hands out cgroups")
+    return parent(SCOPE, host.v2_parent, host.scope, host.slice, told, why="on this host systemd manages the cgroups")
 
 
 def _v1_steps(
@@ -243,7 +243,7 @@ def _device_steps(host: CgroupHost, name: str, rules: list[dict[str, Any]], shar
     if not host.v2_parent:
         raise _unavailable(host, "devices", "devices", "device rules")
     program = compile_rules(with_defaults(rules))
-    return [parent(FILTER, f"{host.v2_parent}/{name}", program, why="the device rules, which on v2 are a program")]
+    return [parent(FILTER, f"{host.v2_parent}/{name}", program, why="the device rules, which are a program on v2")]
 
 
 def _unified(host: CgroupHost, file: str, value: str) -> tuple[str, Setting]:
