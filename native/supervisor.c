@@ -5,12 +5,12 @@
 #include "supervisor_health.h"
 #include "supervisor_log.h"
 #include "supervisor_poll.h"
+#include "supervisor_request.h"
 #include "syscalls.h"
 
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -80,31 +80,13 @@ static int64_t now_ms(void) {
 
 /* ---- what minibox asks for ------------------------------------------------------------------ */
 
-/* The next string of a request's text; NULL at its end. */
-static char *next_text(char **text, const char *end) {
-    char *found = *text, *terminator = found < end ? memchr(found, '\0', (size_t)(end - found)) : NULL;
-    *text = terminator ? terminator + 1 : found;
-    return terminator ? found : NULL;
-}
-
-static char **arguments(char **text, const char *end, uint32_t count) {
-    if (count > 64 || !count) {
-        return NULL;
-    }
-    char **vector = calloc(count + 1, sizeof *vector);
-    for (uint32_t i = 0; vector && i < count; i++) {
-        vector[i] = next_text(text, end);
-    }
-    return vector;
-}
-
 /* `message` stays where it is: paths and commands are used from there. */
 static int supervise(struct mb_received *message) {
     struct mb_supervise_request *request = (void *)message->data;
-    size_t length = (size_t)message->length;
-    if (self.pid <= 0 || length < sizeof *request ||
-        message->fd_count != (size_t)__builtin_popcount(request->descriptors)) {
-        return -EPROTO;
+    struct mb_supervise_texts texts;
+    int error = self.pid > 0 ? mb_supervise_texts(message, &texts) : -EPROTO;
+    if (error) {
+        return error;
     }
     int *places[] = {&self.owned, &self.listener, &self.terminal, &self.input, &self.output[0].fd, &self.output[1].fd};
     self.terminal = -1;
@@ -125,26 +107,19 @@ static int supervise(struct mb_received *message) {
             return -errno;
         }
     }
-    char *text = request->text;
-    const char *end = (char *)request + length;
-    char *log_path = next_text(&text, end);
-    self.exit.path = next_text(&text, end);
-    self.after = arguments(&text, end, request->after_argc);
-    self.health.command = arguments(&text, end, request->health_argc);
-    if (!self.exit.path || !self.after || !self.after[request->after_argc - 1] ||
-        (self.health.command && !self.health.command[request->health_argc - 1])) {
-        return -EPROTO;
-    }
+    self.exit.path = texts.exit_path;
+    self.after = texts.after;
+    self.health.command = texts.health;
     self.stdin_once = (int)request->stdin_once;
     int64_t now = now_ms();
     self.timeout_at_ms = request->timeout_ms ? now + request->timeout_ms : INT64_MAX;
     self.health.interval_ms = request->health_interval_ms;
     self.health.start_interval_ms = request->health_start_interval_ms;
     mb_health_begin(&self.health, now, request->health_start_period_ms);
-    self.log.path = request->log_files ? log_path : NULL;
+    self.log.path = request->log_files ? texts.log_path : NULL;
     self.log.files = request->log_files;
     self.log.size_max = request->log_bytes_max;
-    int error = mb_exit_reserve(&self.exit);
+    error = mb_exit_reserve(&self.exit);
     return error ? error : mb_log_open(&self.log);
 }
 

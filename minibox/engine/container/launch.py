@@ -165,9 +165,10 @@ class Launch:
             raise self._diagnose(error) from None
         finally:
             if on_trace:
+                from minibox.engine.process.trace import trace
                 from minibox.plan.explain import trace_rows
 
-                on_trace(trace_rows(execution.trace(), execution.failed))
+                on_trace(trace_rows(trace(execution), execution.failed))
         if execution.disk_fd >= 0:
             note_in_memory(self.root, self.claim.id, execution.disk_fd)
         return execution

@@ -261,7 +261,7 @@ class Execution:
 
     def fail_of_child(self) -> None:
         """Raise for a child that has failed or died, if one has: then that is the news."""
-        failed = any(child and child.progress()[0] == FAILED for child in (self.mounter, self.init))
+        failed = any(child.progress()[0] == FAILED for _, child in self.children())
         if failed or (self.init and (has_ended(self.init.pidfd, DYING_MS) or has_left(self.init.pid))):
             self._fail()
 
@@ -323,7 +323,7 @@ class Execution:
 
     def finish(self) -> None:
         """Wait until the command runs or a child has failed; take what init sends on the way."""
-        assert self._status and self.init
+        assert self.init
         while not self._created and self._receive():
             pass
         if self._created:
@@ -392,14 +392,11 @@ class Execution:
 
     def _fail(self) -> None:
         """Raise for the child that failed first: init starves when the mounter dies."""
-        for actor, child in ((op.MOUNTER, self.mounter), (op.INIT, self.init)):
-            if child is None:
-                continue
+        for actor, child in self.children():
             state, index, errno, detail = child.progress()
             if state == DONE:
                 continue
-            steps = [(number, step) for number, step in enumerate(self.plan.ops) if step.actor == actor]
-            number, step = steps[index]
+            number, step = [each for each in enumerate(self.plan.ops) if each[1].actor == actor][index]
             if state == FAILED and step.name == "exec":
                 paths = step.args[0]
                 raise ExecFailed(errno, paths[detail] if isinstance(paths, tuple) else "", self._root.fileno())
@@ -416,14 +413,9 @@ class Execution:
         ]
         return step_error(number, len(self.plan.ops), step, errno, str(sources[-1]) if sources else "", detail)
 
-    def trace(self) -> list[tuple[int, Op, int, int]]:
-        """Index, step, begin and end (ns of one clock an actor, 0 when not reached) of every step."""
-        times = dict(self.parent_times)
-        for actor, child in ((op.MOUNTER, self.mounter), (op.INIT, self.init)):
-            if child:
-                numbers = [number for number, step in enumerate(self.plan.ops) if step.actor == actor]
-                times.update(zip(numbers, child.times()))
-        return [(number, step, *times.get(number, (0, 0))) for number, step in enumerate(self.plan.ops)]
+    def children(self) -> list[tuple[str, Child | Init]]:
+        """The processes that were made, by actor."""
+        return [(actor, child) for actor, child in ((op.MOUNTER, self.mounter), (op.INIT, self.init)) if child]
 
     def release(self) -> None:
         """Free descriptors; what runs is somebody else's."""
@@ -498,9 +490,8 @@ class CgroupRefused(MiniboxError):
 def _cgroup_refused(error: OSError, group: str) -> CgroupRefused:
     from minibox.plan.explain import CGROUP_HINTS
 
-    return CgroupRefused(
-        f"start a process in the cgroup {group}: {kernel_says(error)}", CGROUP_HINTS[error.errno or EBUSY]
-    )
+    words = f"start a process in the cgroup {group}: {kernel_says(error)}"
+    return CgroupRefused(words, CGROUP_HINTS[error.errno or EBUSY])
 
 
 def _clone_refused(error: OSError, flags: int) -> MiniboxError:
