@@ -140,7 +140,7 @@ def test_run_pulls_what_is_missing(minibox, state, registry):
     assert done(minibox("run", "--pull", "always", *command, env=elsewhere)) == "2"
     missing = minibox("run", "--rm", f"{registry}/run/none", "true", env=elsewhere)
     assert missing.returncode == 125
-    assert f"is not in the store at {elsewhere['MINIBOX_ROOT']}/images, and can't be pulled" in missing.stderr
+    assert f"is not in the store at {elsewhere['MINIBOX_ROOT']}/images, and pulling it failed" in missing.stderr
     assert "404" in missing.stderr
 
 

@@ -1,3 +1,4 @@
-"""Root file systems seen from outside: `cp`, `diff`, `commit`, `export`, and the workers that may read them. Unpacking
-layers is `minibox.image`'s.
+"""Access to root file systems from outside: `cp`, `diff`, `commit`, `export`, and their workers.
+
+Unpacking layers belongs to `minibox.image`.
 """

@@ -1,7 +1,7 @@
-"""What nobody has to wait for: files of containers that have ended, removed by one thread while the program goes on.
+"""Remove the files of ended containers in a background thread, so that the caller needn't wait.
 
-Whoever kills this process meanwhile leaves them to the next command, as always (`removal.collect`); at its end the
-process waits for them.
+If this process is killed, the next command removes them, as always (`removal.collect`). Before it exits, the process
+waits for the thread.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WAITING_MAX = 8  # with more, who comes does his own: the disk must not fill
-IDLE_S = 0.05  # then the thread ends: a program without one can fork as it likes
+WAITING_MAX = 8  # beyond this the caller removes them itself, so that the disk doesn't fill up
+IDLE_S = 0.05  # then the thread ends, since a process without threads can fork freely
 
 
 class _Tidying:
@@ -39,7 +39,7 @@ class _Tidying:
                     self.works = True
                 if taken := self._jobs.qsize() < WAITING_MAX:
                     self._jobs.put(job)
-            except RuntimeError:  # there can be no more threads
+            except RuntimeError:  # can't start a thread
                 taken = False
         if not taken:
             job()
@@ -50,7 +50,7 @@ class _Tidying:
             try:
                 jobs.get(timeout=IDLE_S)()
             except (MiniboxError, OSError):
-                pass  # its claim is let go, and so the next command finds it
+                pass  # its claim is released, so the next command finds it
             except Empty:
                 with lock:
                     if jobs.empty():
@@ -67,7 +67,7 @@ class _Tidying:
         done.acquire()
 
     def forked(self) -> None:
-        """In a child by fork: what waits is its parent's."""
+        """Reset in a forked child: the queued jobs are the parent's."""
         self._begin()
 
 
@@ -77,15 +77,15 @@ register(_tidying.finish)
 
 
 def later(job: Callable[[], object]) -> None:
-    """Have ``job`` done soon, or now where too much waits; what it raises is nobody's."""
+    """Run ``job`` in the background, or now if the queue is full. Its errors are ignored in the background."""
     _tidying.add(job)
 
 
 def works() -> bool:
-    """Is there a thread just now? It is ready for a fork of this process."""
+    """Return whether the thread exists; it doesn't get in the way of a fork."""
     return _tidying.works
 
 
 def finish() -> None:
-    """Wait until all is done that waits."""
+    """Wait until all queued jobs are done."""
     _tidying.finish()

@@ -1,4 +1,4 @@
-"""`minibox commit`: an image of a container, its image's layers and one more: what the container has changed."""
+"""`minibox commit`: make an image from a container: the layers of its image, plus one with its changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from minibox.image.layout.layout import Descriptor, Layout
 
-# What Docker calls these; a manifest of ours is OCI's, and so is all in it.
+# Docker's names for these. Our manifest is OCI's, and so is everything in it.
 LAYER_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": MEDIA_TYPE_LAYER_GZIP,
     "application/vnd.docker.image.rootfs.diff.tar": MEDIA_TYPE_LAYER,
@@ -36,7 +36,7 @@ class CommitOptions:
     Attributes:
         reference: the image's name; "" for none.
         change: Dockerfile instructions; see `minibox.image.layout.config_changes`.
-        pause: no process of the container runs meanwhile.
+        pause: freeze the container's processes meanwhile.
     """
 
     reference: str = ""
@@ -47,15 +47,15 @@ class CommitOptions:
 
 
 def commit(root: str, name: str, options: CommitOptions, on_note: Callable[[str], None] = lambda _: None) -> str:
-    """Make an image of a container, which may run; the image's id, ``sha256:<hex>`` of its config.
+    """Make an image from a container, running or not, and return its id, ``sha256:<hex>`` of its config.
 
-    Like Docker's, a layer in which nothing changed is not added. What is mounted in the container is not in it.
+    As in Docker, an unchanged container adds no layer, and mounts in the container are left out.
 
     Args:
-        on_note: called with a line that the user should know of.
+        on_note: called with each note for the user.
 
     Raises:
-        MiniboxError: there is no such container, the name or a change is malformed, or the disk is full.
+        MiniboxError: no such container, a malformed name or change, or the disk is full.
         OSError: a file can't be read.
     """
     from minibox.image.layout.config_changes import apply_changes
@@ -67,7 +67,7 @@ def commit(root: str, name: str, options: CommitOptions, on_note: Callable[[str]
     with layout.adding():
         parent = _Parent(layout, found, tree)
         config = apply_changes(found.get("Config") or parent.config.get("config") or {}, options.change)
-        # What a snapshot put on the image's layers is new too.
+        # What a snapshot added on top of the image's layers is new too.
         below = Tree(tree.driver, tree.chain_ids[: len(parent.layers)])
         with frozen(root, found["Id"], on_note) if options.pause else nullcontext():
             with Directories(root, tree) as directories:
@@ -76,14 +76,14 @@ def commit(root: str, name: str, options: CommitOptions, on_note: Callable[[str]
 
 
 class _Parent:
-    """The image that a container was made of; only its blobs are needed, a name it may have lost."""
+    """The image that a container was made from. It may have lost its name: only its blobs are needed."""
 
     def __init__(self, layout: Layout, found: dict[str, Any], tree: Tree) -> None:
         from minibox.image.layout.manifest import image_config, layer_descriptors
 
         digest = found.get("ImageDigest")
         if not isinstance(digest, str):
-            raise MiniboxError(f"container {found['Id'][:12]} doesn't say which image it was made of")
+            raise MiniboxError(f"container {found['Id'][:12]} has no record of its image")
         self.config = image_config(layout, digest)
         self.layers: list[Descriptor] = []
         for descriptor, _ in layer_descriptors(layout, digest, self.config):
@@ -91,14 +91,14 @@ class _Parent:
             self.layers.append({**descriptor, "mediaType": LAYER_TYPES.get(str(media_type), media_type)})
         if len(self.layers) > len(tree.chain_ids):
             raise StoreError(f"container {found['Id'][:12]} has {len(tree.chain_ids)} layers, "
-                             f"and its image {digest} has {len(self.layers)}")  # fmt: skip
+                             f"but its image {digest} has {len(self.layers)}")  # fmt: skip
 
 
 def _reference(text: str) -> str:
-    """A name in full.
+    """Return a name in full.
 
     Raises:
-        InvalidReference: it is malformed, or says a digest.
+        InvalidReference: it is malformed, or has a digest.
     """
     from minibox.image.reference import parse
 
@@ -106,12 +106,12 @@ def _reference(text: str) -> str:
         return ""
     name = parse(text)
     if name.digest:
-        raise InvalidReference(f"invalid reference {ascii(text)}: a new image can't be given a digest")
+        raise InvalidReference(f"invalid reference {ascii(text)}: the name of a new image can't have a digest")
     return str(name)
 
 
 def _pack(directories: Directories, layout: Layout, tree: Tree, below: Tree) -> tuple[str, str, int] | None:
-    """The blob of what changed: its digest, diff ID and size; None when nothing has."""
+    """Pack the changes into a blob and return its digest, diff ID and size; None if there are none."""
     from minibox.image.layer.changes import changes
     from minibox.image.layer.compression import compress
     from minibox.image.layer.pack import LayerWriter
@@ -126,7 +126,7 @@ def _pack(directories: Directories, layout: Layout, tree: Tree, below: Tree) -> 
             try:
                 count = writer.add_changes(changes(old, new, descends=True, made=MOUNT_POINTS))
             except OSError as error:
-                if error.filename:  # not of the blob
+                if error.filename:  # not an error of the blob
                     raise StoreError(f"read {os.fsdecode(error.filename)}: {kernel_says(error)}") from error
                 raise
             diff_id, _ = writer.close()
@@ -159,7 +159,7 @@ def _image_config(
     history = list(parent.get("history") or ())
     told = sum(not each.get("empty_layer") for each in history)
     history[:0] = [{"created_by": "unknown"}] * (len(parent["rootfs"]["diff_ids"]) - told)  # readers count the layers
-    # Only what OCI names: Docker's own members would tell of the parent.
+    # Only the members that OCI defines: Docker's own describe the parent.
     kept = ("architecture", "os", "os.version", "os.features", "variant")
     return {
         **{key: parent[key] for key in kept if key in parent},
@@ -174,7 +174,7 @@ def _image_config(
 def _add(
     layout: Layout, parent: _Parent, reference: str, config: dict[str, Any], layer: tuple[str, str, int] | None
 ) -> str:
-    """Keep config and manifest, and name them; the config's digest."""
+    """Store config and manifest, name the image, and return the config's digest."""
     layers = list(parent.layers)
     if layer:
         layers.append({"mediaType": MEDIA_TYPE_LAYER_GZIP, "digest": layer[0], "size": layer[2]})

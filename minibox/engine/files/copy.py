@@ -1,10 +1,10 @@
-"""`minibox cp`: files between a container, or out of an image, and the host; a tar at the host's end with ``-``.
+"""`minibox cp`: copy files between the host and a container or an image; ``-`` on the host's end is a tar.
 
-The container's end is worked on by a child: of one that runs, as root of its user namespace and below its root
-directory, so that volumes, tmpfs and owners are what they are inside; of one that has ended, or of an image, below
-mounts of its own. The host's end is worked on here, as the caller. Between them is a pipe with a tar. Both ends do the
-same, below their root directories: names are resolved as a process with that root would, so whatever links a container
-makes meanwhile, nothing leads out of it. What is written on the host goes through no symlink below the destination.
+The container's end runs in a child process. For a running container the child is root of its user namespace and sees
+its root directory, so volumes, tmpfs and owners are as they are inside. For an ended container or an image, the child
+makes mounts of its own. The host's end runs here, as the caller, and a pipe with a tar connects the two. Both ends work
+the same way below their root directories: they resolve names as a process with that root would, so no link that a
+container makes can lead out of it. On the host, nothing is written through a symlink below the destination.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-# File systems that the kernel makes up: what is in them are no files of the container's.
+# File systems that the kernel generates: they contain no files of the container.
 KERNEL_MADE = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts")
 
 
@@ -41,9 +41,9 @@ class CopyOptions:
     """Options of `docker cp`.
 
     Attributes:
-        archive: keep the owners, as numbers, and set-user-ID bits; else what is made in a container is
-            root's, and what is made on the host the caller's.
-        follow: a symlink that is named as the source means what it leads to.
+        archive: keep owners (as numbers) and set-user-ID bits. Otherwise root owns what is made in a container, and the
+            caller what is made on the host.
+        follow: if the source is a symlink, copy what it leads to.
     """
 
     archive: bool = False
@@ -61,16 +61,16 @@ def copy_out(
     options: CopyOptions = DEFAULTS,
     storage_driver: str = "",
 ) -> int:
-    """Copy from a container or an image to the host; how many bytes of a tar it took.
+    """Copy from a container or an image to the host; return the size of the tar in bytes.
 
     Args:
-        name: of a container, running or not, or of an image.
-        path: there, relative to its root.
-        destination: a path, or a file that gets a tar.
+        name: a container, running or not, or an image.
+        path: the source, relative to its root.
+        destination: a path, or a file that the tar is written to.
 
     Raises:
-        MiniboxError: one of both is not there, or a file would replace a directory or the other way round.
-        BrokenPipeError: nobody reads ``destination`` any more.
+        MiniboxError: source or destination doesn't exist, or a file would replace a directory or vice versa.
+        BrokenPipeError: the reader of ``destination`` is gone.
     """
     remote = _remote(root, name, storage_driver)
     what = f"copy {name}:"
@@ -89,10 +89,10 @@ def copy_out(
 
 
 def copy_in(root: str, source: str | BinaryIO, name: str, path: str, options: CopyOptions = DEFAULTS) -> int:
-    """Copy from the host into a container; how many bytes of a tar it took.
+    """Copy from the host into a container; return the size of the tar in bytes.
 
     Args:
-        source: a path, or a file with a tar, plain or compressed, whose content goes into the directory ``path``.
+        source: a path, or a file with a tar, plain or compressed, to unpack into the directory ``path``.
 
     Raises:
         As `copy_out`.
@@ -101,7 +101,9 @@ def copy_in(root: str, source: str | BinaryIO, name: str, path: str, options: Co
     what, owner = f"copy to {name}:", None if options.archive else (0, 0)
     try:
         if not remote.state:
-            raise UsageError(f"{name} is an image: nothing is copied into it", "run a container, copy, and commit it")
+            raise UsageError(
+                f"{name} is an image: you can't copy into it", "run a container, copy into it, and commit it"
+            )
         if not isinstance(source, str):
             archive = source
             placed = remote.start(lambda fd: receive(fd, path, archive, owner, privileged=True, named=False))
@@ -118,13 +120,13 @@ def copy_in(root: str, source: str | BinaryIO, name: str, path: str, options: Co
 
 @record
 class Remote:
-    """The end of a copy that is not here.
+    """The container's end of a copy.
 
     Attributes:
-        pid: of the container's first process; 0 when it doesn't run, or for an image.
-        root_fd: its root directory; -1 when it has to be mounted.
-        kernel_made: devices, as of ``st_dev``, of file systems that have no files of the container's.
-        state: of the container; {} for an image.
+        pid: the container's first process; 0 for an ended container or an image.
+        root_fd: its root directory; -1 if it must be mounted.
+        kernel_made: devices (``st_dev``) of file systems that the kernel generates.
+        state: the container's state; {} for an image.
     """
 
     root: str
@@ -135,7 +137,7 @@ class Remote:
     kernel_made: frozenset[int] = frozenset()
 
     def start(self, function: Callable[[int], T]) -> Work[T]:
-        """Call ``function`` with its root directory, in a child."""
+        """Call ``function`` with the root directory, in a child."""
 
         def call() -> T:
             with self._opened() as fd:
@@ -144,7 +146,7 @@ class Remote:
         return Work(call, self.pid)
 
     def begin(self, name: str, its: int, arguments: tuple[Any, ...], ours: int) -> Pending[Any]:
-        """Begin one of `jobs.JOBS` with its root directory and a pipe, of which ``ours`` is the other end."""
+        """Start one of `jobs.JOBS` with the root directory and the pipe end ``its``; ``ours`` is the other end."""
         if self.root_fd >= 0:
             return worker.begin(name, (self.root_fd, its), arguments, self.pid, (ours,))
 
@@ -199,26 +201,26 @@ def _remote(root: str, name: str, storage_driver: str) -> Remote:
         kernel_made = _kernel_made(pid)
         root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise MiniboxError(f"look into container {name}: {kernel_says(error)}", "it may have ended just now") from error
+        raise MiniboxError(f"open container {name}: {kernel_says(error)}", "it may have just ended") from error
     if os.path.samestat(os.fstat(root_fd), os.stat("/")):
-        os.close(root_fd)  # the process is not the container's any more
-        raise MiniboxError(f"container {name} has ended just now", "try again")
+        os.close(root_fd)  # another process has its pid by now
+        raise MiniboxError(f"container {name} has just ended", "try again")
     return Remote(root, tree, found, pid, root_fd, kernel_made)
 
 
 def _kernel_made(pid: int) -> frozenset[int]:
-    """The devices of a container's /proc, /sys, /dev and the like; proc_pid_mountinfo(5)."""
+    """Return the devices of a container's /proc, /sys, /dev and the like; proc_pid_mountinfo(5)."""
     devices = set()
     with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         for line in file:
-            fields = line.split(" ")  # other blanks may be in names
+            fields = line.split(" ")  # names may contain other blanks
             if fields[4] == "/dev" or fields[fields.index("-", 6) + 1] in KERNEL_MADE:
                 major, _, minor = fields[2].partition(":")
                 devices.add(os.makedev(int(major), int(minor)))
     return frozenset(devices)
 
 
-# ---- this end ------------------------------------------------------------------------------------
+# ---- the host's end ------------------------------------------------------------------------------
 
 
 def _send_from_here(writer: int, source: str, options: CopyOptions) -> int:
@@ -258,14 +260,14 @@ def _host_root() -> Iterator[int]:
         os.close(fd)
 
 
-# ---- what becomes of both ------------------------------------------------------------------------
+# ---- the result of both ends ----------------------------------------------------------------------
 
 
 def _attempt(what: str, path: str, function: Callable[[], T]) -> T | MiniboxError:
-    """The value of ``function``, or the error that it raised.
+    """Return the value of ``function``, or the error that it raised.
 
     Args:
-        what: the end of the copy, in words, up to ``path``.
+        what: what this end does, for the error, up to ``path``.
     """
     try:
         return function()
@@ -276,12 +278,12 @@ def _attempt(what: str, path: str, function: Callable[[], T]) -> T | MiniboxErro
     except OSError as error:
         place = os.fsdecode(error.filename) if error.filename else ""
         where = "" if place.endswith(normpath(path).lstrip("./")) else f" ({place})"
-        hint = "its root file system, or what is mounted there, is read-only" if error.errno == EROFS else None
+        hint = "its root file system, or the mount there, is read-only" if error.errno == EROFS else None
         return MiniboxError(f"{what}{path}{where}: {kernel_says(error)}", hint)
 
 
 class _Broken(MiniboxError):
-    """Nobody takes what is written: never the cause, when the other end has failed too."""
+    """The reader is gone. If the other end failed too, that is the cause."""
 
 
 def _value(result: T | MiniboxError) -> T:
@@ -293,7 +295,7 @@ def _value(result: T | MiniboxError) -> T:
 
 
 def _outcome(sent: int | MiniboxError, received: MiniboxError | None) -> int:
-    """What was sent, or the error that is the cause: who sends ends early for who receives, or the other way round."""
+    """Return what was sent, or raise the error that is the cause: when one end fails, the other ends early."""
     if isinstance(sent, MiniboxError) and not isinstance(sent, _Broken):
         raise sent
     if received is not None:

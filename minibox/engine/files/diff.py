@@ -1,4 +1,4 @@
-"""`minibox diff` and `minibox export`: what changed in a root file system, and all of one as a tar."""
+"""`minibox diff` and `minibox export`: the changes in a root file system, and a root file system as a tar."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def diff(root: str, name: str, other: str = "", *, storage_driver: str = "") -> list[tuple[str, str]]:
-    """What changed, as (kind, absolute path), sorted by path; see `minibox.image.layer.changes`.
+    """Return the changes as (kind, absolute path), sorted by path; see `minibox.image.layer.changes`.
 
     Args:
-        name: a container, compared with its image; an image or a layer, compared with the layer below it.
-        other: what ``name`` becomes by the changes, instead.
+        name: a container, compared with its image; or an image or a layer, compared with the layer below it.
+        other: compare ``name`` with this instead: the changes lead from ``name`` to ``other``.
 
     Raises:
-        MiniboxError: nothing is called so, or a layer can't be unpacked.
+        MiniboxError: nothing has that name, or a layer can't be unpacked.
         OSError: a file can't be read.
     """
-    with ImageStore(root).layout.adding():  # nobody removes the layers meanwhile
+    with ImageStore(root).layout.adding():  # keeps others from removing the layers
         tree = find_tree(root, name, storage_driver)
         old, new = (tree, find_tree(root, other, storage_driver)) if other else (tree.below(), tree)
 
@@ -42,12 +42,12 @@ def diff(root: str, name: str, other: str = "", *, storage_driver: str = "") -> 
 
 
 def export(root: str, name: str, file: BinaryIO) -> None:
-    """Write a container's root file system to ``file`` as a tar, without what is mounted in it; it may run.
+    """Write a container's root file system to ``file`` as a tar, without mounts. The container may be running.
 
-    What was only made to mount on, as /etc/hosts where the image has none, is left out.
+    Mount points that were only made for the start are left out, such as /etc/hosts if the image has none.
 
     Raises:
-        MiniboxError: there is no container of that name or id, or a file of it can't be read.
+        MiniboxError: no container has that name or id, or one of its files can't be read.
         OSError: ``file`` can't be written.
     """
     from minibox.engine.state import containers
@@ -70,6 +70,6 @@ def export(root: str, name: str, file: BinaryIO) -> None:
         with Directories(root, tree) as directories:
             run_inside(pack)
     except OSError as error:
-        if error.filename:  # not of `file`
+        if error.filename:  # not an error of `file`
             raise MiniboxError(f"export {name}: read {error.filename}: {kernel_says(error)}") from error
         raise

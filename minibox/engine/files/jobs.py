@@ -1,6 +1,7 @@
-"""What is done inside a running container by a process that is root of its user namespace; `engine.files.worker` begins it.
+"""Jobs that a process does inside a running container, as root of its user namespace; `engine.files.worker` starts it.
 
-A thread can't enter a user namespace. What a job gets is descriptors and what marshal takes, and not what is around the caller.
+They need a process because a thread can't enter a user namespace. A job's arguments are descriptors and values that
+marshal can encode; it shares nothing else with the caller.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def write(fds: Sequence[int], path: str, mode: int, owner: tuple[int, int]) -> None:
-    """Write what comes by a pipe to a file; what was there of that name is replaced in place."""
+    """Copy a pipe's data to a file, and replace an existing file in place."""
     root_fd, data_fd = fds
     try:
         look = open_in_root(root_fd, path, os.O_PATH)
@@ -47,24 +48,24 @@ def write(fds: Sequence[int], path: str, mode: int, owner: tuple[int, int]) -> N
 
 
 def read(fds: Sequence[int], path: str, limit_bytes: int) -> bytes:
-    """The content of a file."""
+    """Return the content of a file."""
     return read_in_root(fds[0], path, limit_bytes)
 
 
 def send(fds: Sequence[int], path: str, follow: bool, without: frozenset[int]) -> int:
-    """Write a file or a tree to a pipe; see `copy_ends.pack`."""
+    """Write a file or a tree to a pipe; see `tar_copy.pack`."""
     with open(fds[1], "wb", 0, closefd=False) as pipe:
         return pack(fds[0], path, follow, pipe, without)
 
 
 def take(fds: Sequence[int], path: str, owner: tuple[int, int] | None) -> None:
-    """Put into place what comes by a pipe; see `copy_ends.receive`."""
+    """Unpack a tar from a pipe; see `tar_copy.receive`."""
     with open(fds[1], "rb", 0, closefd=False) as pipe:
         receive(fds[0], path, pipe, owner, privileged=True)
 
 
 def make_socket(fds: Sequence[int]) -> None:
-    """Make a TCP socket in a network namespace, and send it by a socket."""
+    """Make a TCP socket in a network namespace and send it over a socket."""
     network_fd, answer_fd = fds
     set_network_namespace(network_fd)
     with socket.socket() as made, socket.socket(fileno=os.dup(answer_fd)) as answer:

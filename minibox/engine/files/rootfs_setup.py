@@ -1,4 +1,4 @@
-"""Layers and a container's files, by whoever may touch them: an ordinary user's belong to ids that he has inside only."""
+"""Make and remove layers and containers' files, in a user namespace if an ordinary user needs one to own them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def unpack(snapshotter: Snapshotter, store: ImageStore, image: ResolvedImage) -> None:
-    """Unpack the layers of an image that are not yet.
+    """Unpack the layers of an image that aren't unpacked yet.
 
     Raises:
-        StoreError: a layer is damaged, or there is no space to unpack it.
+        StoreError: a layer is damaged, or the disk is full.
         Unsupported: the storage driver doesn't work here.
     """
     if snapshotter.is_unpacked(image.chain_ids):
@@ -35,13 +35,13 @@ def unpack(snapshotter: Snapshotter, store: ImageStore, image: ResolvedImage) ->
 
 
 def prepare(snapshotter: Snapshotter, container_id: str, chain_ids: tuple[str, ...]) -> None:
-    """Make the snapshot of a new container, on layers that are unpacked.
+    """Make the snapshot of a new container on unpacked layers.
 
     Raises:
         StoreError: the disk is full.
         Unsupported: the storage driver doesn't work here.
     """
-    if os.geteuid() == 0 or snapshotter.driver == "overlay":  # overlay has nothing to copy
+    if os.geteuid() == 0 or snapshotter.driver == "overlay":  # overlay copies nothing
         snapshotter.prepare(container_id, chain_ids)
         return
     from minibox.engine.host.user_namespace import run_inside
@@ -53,22 +53,24 @@ def prepare(snapshotter: Snapshotter, container_id: str, chain_ids: tuple[str, .
 
 
 def make_lasting(root: str, container_id: str) -> None:
-    """A container was mounted to be thrown away, and is kept: overlayfs refuses such a one, unless the mark goes.
+    """Keep a container that was mounted as throw-away: remove overlayfs's volatile marker so that it can be mounted
+    again.
 
-    Source: "Volatile mount" of the kernel's documentation of overlayfs. What it wrote reaches the disk as of any program.
+    Source: "Volatile mount" in the kernel's documentation of overlayfs. The container's data reaches the disk like that
+    of any program.
     """
     from minibox.linux.removal import remove_tree
 
     mark = f"{container_directory(root, container_id)}/work/work/incompat/volatile"
-    if os.path.isdir(mark):  # not of another storage driver
+    if os.path.isdir(mark):  # other storage drivers have none
         remove_tree(mark)
 
 
 def remove(root: str, container_id: str, snapshotter: Snapshotter | None = None) -> None:
-    """Remove the directory of a container; none is fine.
+    """Remove the directory of a container; it may be missing.
 
     Args:
-        snapshotter: the one that it was made with, where the caller knows.
+        snapshotter: the one that made it, if the caller knows.
 
     Raises:
         StoreError: the kernel refused.
@@ -86,10 +88,10 @@ def remove(root: str, container_id: str, snapshotter: Snapshotter | None = None)
 
 
 def restored_snapshotter(root: str, container_id: str, driver: str, chain_ids: tuple[str, ...]) -> Snapshotter:
-    """The driver that a container was made with; its record of that is made anew where a power loss took it.
+    """Return the driver that a container was made with; rewrite its record if a power loss destroyed it.
 
     Args:
-        driver, chain_ids: as state.json and the image have them.
+        driver, chain_ids: from state.json and the image.
 
     Raises:
         Unsupported: the storage driver doesn't work here.

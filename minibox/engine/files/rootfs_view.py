@@ -1,11 +1,11 @@
-"""Looking at a root file system from outside: the merged tree of a container, or of an image's layers, read-only.
+"""View a root file system from outside: the merged tree of a container or of an image's layers, read-only.
 
-What is stacked is mounted by a short-lived process in a mount namespace of its own, by the same
-operations as a start, and handed over as a detached mount: a descriptor, and nothing in any mount
-table. It goes when the descriptor is closed. Off the hot path.
+A short-lived process in a mount namespace of its own mounts the layers, with the same operations as a start, and passes
+the result on as a detached mount: a descriptor that appears in no mount table and vanishes when it is closed. Not used
+on the hot path.
 
-An ordinary user with a range of ids calls this in `user_namespace.run_inside`: outside of it he may
-not read what belongs to the other ids.
+An ordinary user with a range of ids calls this in `user_namespace.run_inside`: outside, files of the other ids aren't
+readable.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 @contextmanager
 def container_view(root: str, key: str) -> Iterator[int]:
-    """A directory descriptor of a container's root file system, as it is now; ``/proc/self/fd/N`` is its path.
+    """Yield a directory descriptor of a container's current root file system; ``/proc/self/fd/N`` is its path.
 
-    The container may run: then what it does meanwhile is seen or not.
+    If the container is running, its changes may or may not be visible.
 
     Raises:
-        ContainerNotFound: there is no such container, or it has no root file system.
+        ContainerNotFound: no such container, or it has no root file system.
         StepError: a mount was refused.
     """
     found = read_record(root, key)
@@ -56,7 +56,7 @@ def container_view(root: str, key: str) -> Iterator[int]:
 
 @contextmanager
 def image_view(storage: Snapshotter, chain_ids: tuple[str, ...]) -> Iterator[int]:
-    """The same of a stack of layers, which are unpacked; ``chain_ids`` are bottom first.
+    """Yield a directory descriptor of a stack of unpacked layers; ``chain_ids`` are bottom first.
 
     Raises:
         StepError: a mount was refused.
@@ -68,7 +68,7 @@ def image_view(storage: Snapshotter, chain_ids: tuple[str, ...]) -> Iterator[int
 
 @contextmanager
 def _tree(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> Iterator[int]:
-    """``layers`` are topmost first; of a tree the first is all."""
+    """``layers`` are topmost first; if the snapshot is a tree, the first layer is the whole of it."""
     mount = _mounted(root, snapshot, layers)
     fd = -1
     try:
@@ -81,25 +81,25 @@ def _tree(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> Iterator[in
 
 
 def _mounted(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> int:
-    """A detached, read-only mount of ``layers`` as one: its descriptor."""
+    """Return the descriptor of a detached, read-only mount of ``layers`` as one."""
     if snapshot.kind == "tree":
         steps = [
-            op.open_tree(layers[0], op.ROOT, "the tree, as a mount of its own"),
-            op.mount_attributes(op.ROOT, "it is only looked at", set_=op.RDONLY),
+            op.open_tree(layers[0], op.ROOT, "make the tree a mount of its own"),
+            op.mount_attributes(op.ROOT, "it is only read", set_=op.RDONLY),
         ]
     else:
         steps = stage(root, snapshot, layers)
-        # Alone, a layer would be no overlay, and its whiteouts would show.
-        steps.append(op.mkdir(op.HOST, f"{root}/tmp/none", "one layer more than there are"))
+        # An overlay needs two layers; without it, a single layer's whiteouts would show.
+        steps.append(op.mkdir(op.HOST, f"{root}/tmp/none", "an empty second layer"))
         steps += overlay(root, f"lowerdir={':'.join(map(str, range(len(layers))))}:none")
-    return detached([*steps, op.send_fd(op.CHANNEL, op.ROOT, 0, "to who reads it")])
+    return detached([*steps, op.send_fd(op.CHANNEL, op.ROOT, 0, "pass it to the reader")])
 
 
 def detached(steps: list[Op]) -> int:
-    """Run ``steps``, of which the last sends a mount through `operations.CHANNEL`, in a mount namespace of their own.
+    """Run ``steps`` in a mount namespace of their own; the last one sends a mount through `operations.CHANNEL`.
 
     Returns:
-        The mount's descriptor; it belongs to no namespace any more.
+        The mount's descriptor; the mount belongs to no namespace any more.
 
     Raises:
         StepError: a step failed.
@@ -108,7 +108,7 @@ def detached(steps: list[Op]) -> int:
     if os.geteuid():
         flags |= NAMESPACES["user"]
         first += _map_one_id()
-    first.append(op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"))
+    first.append(op.propagation("/", op.MS_REC | op.MS_PRIVATE, "keep our mounts off the host"))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
@@ -135,9 +135,11 @@ def _run(steps: list[Op], flags: int, channel: int) -> None:
 
 
 def _map_one_id() -> list[Op]:
-    """An ordinary user is root of a user namespace that has his own id."""
+    """Make an ordinary user root of a user namespace that has only the user's own id."""
     return [
-        op.write_proc(op.HOST, f"/proc/self/{file}", text.encode(), "an ordinary user mounts as root of a namespace")
+        op.write_proc(
+            op.HOST, f"/proc/self/{file}", text.encode(), "an ordinary user can mount only as root of a namespace"
+        )
         for file, text in (
             ("setgroups", "deny"),
             ("uid_map", f"0 {os.geteuid()} 1"),
@@ -147,7 +149,7 @@ def _map_one_id() -> list[Op]:
 
 
 def stage(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
-    """Put layers, topmost first, under the numbers from 0 in ``root``/tmp, where only these steps see them."""
+    """Mount layers, topmost first, on ``root``/tmp/0, 1 and so on, visible to these steps only."""
     path = f"{root}/tmp"
     os.makedirs(path, 0o700, exist_ok=True)
     steps = [op.mount("tmpfs", op.HOST, path, "a place to put the layers together", source="minibox")]
@@ -159,10 +161,10 @@ def stage(root: str, snapshot: Snapshot, layers: tuple[str, ...]) -> list[Op]:
 
 
 def overlay(root: str, options: str) -> list[Op]:
-    """Mount what `stage` has put there as one; `operations.ROOT` is the mount."""
+    """Mount the layers that `stage` has mounted as one; `operations.ROOT` is the mount."""
     options += ",userxattr" if own_marks() == USERS_MARKS else ",metacopy=off,redirect_dir=off"
     return [
-        op.mkdir(op.HOST, f"{root}/tmp/root", "the tree to be"),
-        op.mount_overlay(f"{root}/tmp", options, "root", "layers as one tree"),
-        op.open_tree(f"{root}/tmp/root", op.ROOT, "detached, to hand it over"),
+        op.mkdir(op.HOST, f"{root}/tmp/root", "mount point of the merged tree"),
+        op.mount_overlay(f"{root}/tmp", options, "root", "merge the layers into one tree"),
+        op.open_tree(f"{root}/tmp/root", op.ROOT, "detach it, to pass it on"),
     ]

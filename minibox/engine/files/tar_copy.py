@@ -1,4 +1,4 @@
-"""The two ends of a copy: a file or a tree into a tar, and a tar into place, below a root directory."""
+"""The two ends of a copy below a root directory: pack a file or a tree into a tar, and unpack the tar."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY
 
 
 def pack(root_fd: int, path: str, follow: bool, file: BinaryIO, without: frozenset[int] = frozenset()) -> int:
-    """Write what ``path`` names below ``root_fd``, and all below it, as a tar; its size in bytes.
+    """Write ``path`` below ``root_fd``, and everything below it, as a tar; return its size in bytes.
 
-    Its entries begin with the last part of ``path``, or with "." where only the content of a directory is meant:
-    for the root directory and for a path that ends in ``/.``.
+    Names in the tar begin with the last part of ``path``. They begin with "." if only the content of a directory is
+    copied: for the root directory and for a path that ends in ``/.``.
 
     Args:
-        follow: where ``path`` is a symlink, what it leads to is meant; so it is with a slash at the end.
+        follow: if ``path`` is a symlink, copy what it leads to; a slash at the end does the same.
         without: see `minibox.image.layer.stack.Stack`.
 
     Raises:
-        OSError: it isn't there, or can't be read, with the path.
+        OSError: it doesn't exist or can't be read; has the path.
     """
     _, fd = find(root_fd, path, follow or _is_directory_name(path))
     if fd < 0:
@@ -65,24 +65,24 @@ def receive(
     named: bool = True,
     on_host: bool = False,
 ) -> None:
-    """Write a tar to where ``path`` is below ``root_fd``, by the rules of `docker cp`.
+    """Unpack a tar to ``path`` below ``root_fd``, by the rules of `docker cp`.
 
     Args:
         owner, privileged: see `minibox.image.layer.placer.Placer`.
-        named: the tar is one of `pack`'s, and its first entry may get another name; else all of it goes into the
+        named: the tar comes from `pack`, and its first entry may be renamed; otherwise everything goes into the
             directory ``path``.
         on_host: the root is the host's.
 
     Raises:
-        UsageError: ``path`` can't be what is copied there.
-        StoreError: it is no sound tar.
-        OSError: the kernel refused, with the path.
+        UsageError: ``path`` can't hold what is copied.
+        StoreError: the tar is damaged.
+        OSError: the kernel refused; has the path.
     """
     with Pump(file) as pump:
         reader = TarReader(pump.read_chunk)
         entry = reader.next()
         if named and entry is None:
-            raise StoreError("nothing to copy has come")
+            raise StoreError("received nothing to copy")
         fd, directory, prefix, skipped = _place_of(root_fd, path, entry if named else None)
         base = Base(fd, directory, -1 if on_host else root_fd)
         with Placer(base, owner, privileged=privileged) as placer:
@@ -96,14 +96,14 @@ def receive(
 
 
 def find(root_fd: int, path: str, follow: bool) -> tuple[str, int]:
-    """The absolute path that ``path`` means below ``root_fd``, with no symlink on the way, and a descriptor (O_PATH) of
-    what is there, -1 for nothing.
+    """Resolve ``path`` below ``root_fd``: return an absolute path without symlinks, and an O_PATH descriptor of it; -1
+    if it doesn't exist.
 
     Args:
-        follow: a symlink as its last part means what it leads to.
+        follow: resolve a symlink in the last part too.
 
     Raises:
-        OSError: it leads nowhere, with the path.
+        OSError: it can't be resolved; has the path.
     """
     waiting, real, links = normpath(f"/{path.lstrip('/')}").split("/")[::-1], "", 0
     while waiting:
@@ -136,7 +136,7 @@ def find(root_fd: int, path: str, follow: bool) -> tuple[str, int]:
 
 
 def _open_straight(root_fd: int, path: str, flags: int) -> int:
-    """Open an absolute path below a root through no symlink: OSError has the path, with ELOOP for one."""
+    """Open an absolute path below a root. A symlink in it raises OSError with ELOOP and the path."""
     try:
         return open_beneath(root_fd, path.lstrip("/") or ".", flags)
     except OSError as error:
@@ -145,11 +145,11 @@ def _open_straight(root_fd: int, path: str, flags: int) -> int:
 
 
 def _place_of(root_fd: int, path: str, first: Entry | None) -> tuple[int, str, list[bytes], int]:
-    """Where a tar goes: a directory, open and by its path, what its entries' names begin with there, and how many
-    parts this replaces.
+    """Find where a tar goes: an open directory, its path, the prefix for the entries' names, and how many leading parts
+    of a name the prefix replaces.
 
     Args:
-        first: the entry of all that is copied; None where the tar just goes into a directory.
+        first: the topmost entry; None if the tar goes into a directory.
     """
     found, fd = find(root_fd, path, True)
     top = split_name(first.name)[:1] if first else []
@@ -168,9 +168,10 @@ def _place_of(root_fd: int, path: str, first: Entry | None) -> tuple[int, str, l
 
 
 def _refuse(path: str, mode: int, first: Entry | None) -> None:
-    """
+    """Refuse to replace what is at ``path`` if ``first`` can't replace it.
+
     Raises:
-        UsageError, OSError: what is there can't be replaced by ``first``.
+        UsageError, OSError: with the reason.
     """
     if first is None:
         raise _no_directory(path)
@@ -183,7 +184,7 @@ def _refuse(path: str, mode: int, first: Entry | None) -> None:
 
 
 def _no_directory(path: str) -> UsageError:
-    return UsageError(f"destination {path} must be a directory that is there: an archive goes into it")
+    return UsageError(f"destination {path} must be an existing directory, since the source is an archive")
 
 
 def _renamed(name: bytes, prefix: list[bytes], skipped: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Root file systems by the names that users have for them: of a container, an image, or a layer with those below it."""
+"""Find root file systems by name: of a container, of an image, or of a layer with the layers below it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 LAYER_DIGITS_MIN = 8
-#: What a start makes in a container's root to mount on, where its image lacks it.
+# Mount points that a start makes in a container's root if its image lacks them.
 MOUNT_POINTS = frozenset((*FILES, "/proc", "/sys", "/dev"))
 
 
@@ -33,8 +33,8 @@ class Tree:
 
     Attributes:
         driver: the storage driver that has it.
-        chain_ids: of its layers, bottom first.
-        container_id: whose it is, on top of the layers; "" for the layers alone.
+        chain_ids: its layers, bottom first.
+        container_id: the container on top of the layers; "" for the layers alone.
     """
 
     driver: str
@@ -42,17 +42,17 @@ class Tree:
     container_id: str = ""
 
     def below(self) -> Tree:
-        """What it was made of: a container's image, or a layer's parent."""
+        """Return what it was made from: a container's image, or a layer's parent."""
         return Tree(self.driver, self.chain_ids if self.container_id else self.chain_ids[:-1])
 
 
 def find_tree(root: str, name: str, storage_driver: str = "") -> Tree:
-    """The container, else the image, else the layer of that name or id; an image's layers are unpacked.
+    """Find the container, image or layer of a name or id, in this order. An image's layers are unpacked.
 
     A layer is named by its diff ID, chain ID or digest, or the beginning of one.
 
     Raises:
-        MiniboxError: there is no such thing, or more than one.
+        MiniboxError: nothing has that name, or it is ambiguous.
     """
     try:
         return container_tree(root, containers.find(root, name)["Id"])
@@ -71,7 +71,7 @@ def find_tree(root: str, name: str, storage_driver: str = "") -> Tree:
 
 
 def container_tree(root: str, container_id: str) -> Tree:
-    """The root file system of a container.
+    """Return the root file system of a container.
 
     Raises:
         ContainerNotFound: it has none (yet, or any more).
@@ -83,10 +83,10 @@ def container_tree(root: str, container_id: str) -> Tree:
 
 
 def open_memory(root: str, container_id: str) -> int:
-    """A descriptor of the directory of a container's own layer, where that is in memory; -1 where it is on disk.
+    """Return a descriptor of a container's own layer if the layer is in memory; -1 if it is on disk.
 
     Raises:
-        Unsupported: it is in memory, and can't be had.
+        Unsupported: it was in memory and is lost.
     """
     path = memory_of(root, container_id)
     if not path:
@@ -95,23 +95,23 @@ def open_memory(root: str, container_id: str) -> int:
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         raise lost_memory(container_id) from None
-    if claim.live_process(root, container_id) > 0:  # else the descriptor is another process's by now
+    if claim.live_process(root, container_id) > 0:  # otherwise another process may have the descriptor's number by now
         return fd
     os.close(fd)
     raise lost_memory(container_id)
 
 
 class Directories:
-    """The directories that trees are made of, each opened once: trees that share a layer are seen to."""
+    """The directories that trees consist of. A directory that trees share is opened only once."""
 
     def __init__(self, root: str, *trees: Tree) -> None:
-        """
+        """Open the directories.
+
         Args:
-            trees: what of these is in memory is opened now: later it may be another process that reads them, which has
-                no access to that of the owner.
+            trees: layers in memory are opened now, since the process that reads them later may not have access.
 
         Raises:
-            Unsupported: what a container has written is in memory, and can't be had.
+            Unsupported: a container's layer was in memory and is lost.
         """
         self._root = root
         self._fds: dict[str, int] = {}
@@ -131,7 +131,7 @@ class Directories:
             os.close(fd)
 
     def stack(self, tree: Tree) -> Stack:
-        """The tree, to be read and closed by the caller.
+        """Return the tree as a stack, which the caller closes.
 
         Raises:
             OSError: a directory can't be opened.
@@ -154,10 +154,10 @@ class Directories:
 
 
 def _image_with_layer(store: ImageStore, name: str) -> tuple[ResolvedImage, int]:
-    """An image that has a layer, and how many layers there are up to it.
+    """Return an image that contains a layer, and the number of layers up to and including it.
 
     Raises:
-        ContainerNotFound: there is none, or more than one layer is called so.
+        ContainerNotFound: there is none, or the name is ambiguous.
     """
     digits = name.removeprefix("sha256:")
     found: dict[str, tuple[ResolvedImage, int]] = {}
@@ -167,7 +167,7 @@ def _image_with_layer(store: ImageStore, name: str) -> tuple[ResolvedImage, int]
                 image = store.resolve(reference)
                 sources = store.layer_sources(image)
             except MiniboxError:
-                continue  # a damaged image costs the others nothing
+                continue  # one damaged image doesn't spoil the others
             for count, source in enumerate(sources, 1):
                 ids = (source.diff_id, source.chain_id, f"sha256:{os.path.basename(source.blob_path)}")
                 if any(each.startswith(f"sha256:{digits}") for each in ids):
@@ -175,8 +175,8 @@ def _image_with_layer(store: ImageStore, name: str) -> tuple[ResolvedImage, int]
     if len(found) == 1:
         return next(iter(found.values()))
     if found:
-        raise ContainerNotFound(f"layer {name!r} is ambiguous", "write more digits of it")
+        raise ContainerNotFound(f"layer {name!r} is ambiguous", "give more digits")
     raise ContainerNotFound(
-        f"no container, image or layer is called {name!r}",
+        f"no such container, image or layer: {name!r}",
         "minibox ps --all lists containers, minibox images lists images",
     )

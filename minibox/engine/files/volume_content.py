@@ -1,7 +1,7 @@
-"""A new named volume begins with what the image has where it is mounted, as Docker does it.
+"""Fill a new named volume with what the image has at its mount point, as Docker does.
 
-The layers are read as of `minibox.image.layer.stack`: mounting them would need a mount namespace for some files that are
-copied once.
+The layers are read through `minibox.image.layer.stack`: mounting them would need a mount namespace, only to copy a few
+files once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SYMLINKS_MAX = 40  # path_resolution(7)
 
 @contextmanager
 def opened(storage: Snapshotter, snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
-    """Paths of the directories of a snapshot's layers, topmost first: of descriptors, as images have no others."""
+    """Yield /proc/self/fd paths of a snapshot's layers, topmost first: an image file has no other path."""
     fds: list[int] = []
     try:
         for lower in snapshot.lowers:
@@ -42,26 +42,26 @@ def opened(storage: Snapshotter, snapshot: Snapshot) -> Iterator[tuple[str, ...]
 
 
 def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str, *, durable: bool = False) -> None:
-    """Make the volume directory ``path``; one that is there and has something in it is left as it is.
+    """Make the volume directory ``path``. One that exists and isn't empty stays as it is.
 
-    Nobody else makes it meanwhile.
+    The caller makes sure that no other process makes it at the same time.
 
     Args:
-        lowerdirs: of the image, topmost first; () for a volume that begins empty.
+        lowerdirs: the image's layers, topmost first; () for an empty volume.
         destination: where the container will see it, absolute and normalised.
-        durable: after a power loss too it is there whole or not at all.
+        durable: make sure that after a power loss it is either complete or missing.
 
     Raises:
-        StoreError: the disk is full, or the kernel refused otherwise; nothing is left.
+        StoreError: the disk is full, or the kernel refused; nothing is left behind.
     """
     new = f"{path}.new"
     try:
-        os.makedirs(os.path.dirname(os.path.dirname(path)), 0o700, exist_ok=True)  # a set-uid file is no other user's
-        remove_tree(new)  # of one that was killed
+        os.makedirs(os.path.dirname(os.path.dirname(path)), 0o700, exist_ok=True)  # hides set-uid files
+        remove_tree(new)  # of a killed process
         os.makedirs(new)
         os.chmod(new, 0o755)
         if not _fill(new, lowerdirs, destination, durable) and os.path.isdir(path):
-            os.rmdir(new)  # it is as it was made
+            os.rmdir(new)  # the empty volume that exists will do
             return
         os.rename(new, path)
         if durable:
@@ -71,11 +71,11 @@ def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str, *, dura
         try:
             remove_tree(new)
         except OSError:
-            pass  # the first failure says more
+            pass  # the first error says more
         if not isinstance(error, OSError):
             raise
         if error.errno in (EEXIST, ENOTEMPTY) and os.path.isdir(path):
-            return  # it has something in it
+            return  # it isn't empty
         where = f" ({error.filename})" if error.filename and error.filename != new else ""
         raise StoreError(
             f"fill the new volume {path} from the image's {destination}{where}: {kernel_says(error)}"
@@ -83,7 +83,7 @@ def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str, *, dura
 
 
 def _fill(new: str, lowerdirs: tuple[str, ...], destination: str, durable: bool) -> bool:
-    """Whether the image has a directory there."""
+    """Copy the image's directory ``destination`` to ``new``; return whether the image has one."""
     with Stack([os.open(layer, READ_DIRECTORY | os.O_CLOEXEC) for layer in lowerdirs], own_marks()) as image:
         source = _find(image, destination)
         if source is not None:
@@ -92,7 +92,7 @@ def _fill(new: str, lowerdirs: tuple[str, ...], destination: str, durable: bool)
 
 
 def _find(image: Stack, path: str) -> Node | None:
-    """The directory ``path``, through the symlinks of the image; None where it has none."""
+    """Find the directory ``path``, following the image's symlinks; None if there is none."""
     waiting, found, links = path.split("/")[::-1], [image.root], 0
     while waiting:
         part = waiting.pop()

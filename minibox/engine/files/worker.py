@@ -1,12 +1,13 @@
-"""Beginning a job of `engine.files.jobs` in a running container, and the worker: a small process that forks in place of this one.
+"""Start a job of `engine.files.jobs` in a running container, by a fork of this process or of a small worker process.
 
-The process that does a job is a child of this one, where this is small and has no other threads: they may hold locks, and
-memory is copied page by page. Else it is a child of the worker.
+A job runs in a child process. If this process is small and has no other threads, it forks the child itself. Otherwise
+the worker does: a fork copies page tables, which takes long in a large process, and another thread may hold a lock.
 
-The worker is a Python interpreter of its own, which the launcher starts when it is first needed and ends with this process; so a
-job costs the same in a program of any size, and no lock of another thread's comes along. Over a socket it gets the name of
-a job and what the job needs, in marshal, with descriptors: where to report to, the user namespace, and the job's own. It
-answers with a pidfd of its child, by the socket that came along, and the child with what became of the job.
+The worker is a separate Python interpreter. The launcher starts it when it is first needed, and it ends with this
+process. So a job costs the same in a program of any size, and no thread's locks are copied. The worker receives the
+name of a job and its arguments in marshal format over a socket, with descriptors: where to report, the user namespace,
+and those of the job. It answers with a pidfd of its child, and the child reports the result, both on the socket that
+came with the request.
 """
 
 from __future__ import annotations
@@ -43,36 +44,36 @@ if TYPE_CHECKING:
     from minibox.linux.launcher import Launcher
 
 T_co = TypeVar("T_co", covariant=True)
-#: Resident: with more, a child's page tables and the faults after it take longer than to ask the worker.
+# Resident memory. Beyond it, copying page tables and the page faults afterwards take longer than asking the worker.
 FORKED_BYTES_MAX = 128 << 20
 READY, PIDFD, GO = b"ready", b"p", b"g"
 MESSAGE_BYTES_MAX, FDS_MAX = 1 << 16, 16
-KILLED = "a process that worked in a container was killed"
-LAST_JOBS_MS = 200  # for what it has forked to end, before it is killed
+KILLED = "a helper process in the container was killed"
+LAST_JOBS_MS = 200  # time for its children to end before it is killed
 SOURCE = "import sys; sys.path[:] = sys.argv[1:]; from minibox.engine.files.worker import serve; serve()"
 
 
 class Pending(Protocol[T_co]):
-    """A job that was begun."""
+    """A job that was started."""
 
     def result(self) -> T_co:
-        """Wait for its end; what it returned.
+        """Wait for the job and return its value.
 
         Raises:
-            MiniboxError, OSError: it failed so.
+            MiniboxError, OSError: what the job raised.
         """
 
 
 def begin(
     name: str, fds: Sequence[int], arguments: tuple[Any, ...], pid: int, ours: Sequence[int] = ()
 ) -> Pending[Any]:
-    """Begin one of `jobs.JOBS`.
+    """Start one of `jobs.JOBS`.
 
     Args:
-        fds: descriptors for it: the root directory first.
-        arguments: of what marshal takes.
-        pid: of a process in whose user namespace it is done, as its root.
-        ours: descriptors that it must not hold open.
+        fds: the job's descriptors; the root directory comes first.
+        arguments: values that marshal can encode.
+        pid: a process; the job runs as root of its user namespace.
+        ours: descriptors that the job must not hold open.
 
     Raises:
         MiniboxError: the process has ended.
@@ -89,7 +90,7 @@ def begin(
 
 
 def _can_fork() -> bool:
-    """Has this process no other thread than our own, which is ready for it, and is it small?"""
+    """Return whether this process is small and has no threads except our own, which doesn't get in the way of a fork."""
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     threads, resident_pages = int(fields[17]), int(fields[21])  # proc_pid_stat(5): fields 20 and 24
@@ -97,22 +98,22 @@ def _can_fork() -> bool:
 
 
 def of_caller() -> Worker | None:
-    """The worker for the calling thread, as of `launcher.of_caller`; None where none can be started."""
+    """Return the calling thread's worker, as `launcher.of_caller` does; None if it can't be started."""
     mine = launcher.of_caller()
     with _workers.lock:
         found = _workers.of.get(mine)
         if found is None or not found.is_alive():
             if found:
-                found.close()  # somebody has killed it
+                found.close()  # something has killed it
             try:
                 found = _workers.of[mine] = Worker()
             except OSError:
-                return None  # an interpreter in another program, say, which isn't there to be executed
+                return None  # an interpreter embedded in another program can't be executed
         return found
 
 
 def close_all() -> None:
-    """End the workers of this process; with the next job one is started anew."""
+    """End the workers of this process. The next job starts a new one."""
     with _workers.lock:
         for each in list(_workers.of.values()):
             each.close()
@@ -120,10 +121,11 @@ def close_all() -> None:
 
 
 class Worker:
-    """One worker, and the socket to it; ``pid`` is its process."""
+    """A worker process and the socket to it; ``pid`` is its process id."""
 
     def __init__(self) -> None:
-        """
+        """Start a worker.
+
         Raises:
             OSError: it can't be started.
         """
@@ -133,9 +135,9 @@ class Worker:
         env = (f"LD_LIBRARY_PATH={library_path}",) if library_path else ()
         argv = (sys.executable, "-I", "-S", "-B", "-c", SOURCE, *_search_path())
         steps = [
-            op.stdio(op.STDIN, op.STDOUT, op.STDERR, "the socket; nothing is written"),
-            op.close_fds("no descriptor of another's stays open"),
-            op.exec_((sys.executable,), argv, env, "a small process"),
+            op.stdio(op.STDIN, op.STDOUT, op.STDERR, "the socket is standard input; there is no output"),
+            op.close_fds("keep no inherited descriptor open"),
+            op.exec_((sys.executable,), argv, env, "start the small worker"),
         ]
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._socket, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
@@ -158,7 +160,7 @@ class Worker:
             raise
         if answer != READY:
             self.close()
-            raise OSError(f"{sys.executable} doesn't work on its own")
+            raise OSError(f"{sys.executable} doesn't start on its own")
 
     def begin(self, name: str, fds: Sequence[int], arguments: tuple[Any, ...], pid: int) -> Delegated:
         """See `begin`."""
@@ -185,26 +187,27 @@ class Worker:
         return not has_ended(self._process.pidfd)
 
     def close(self) -> None:
-        """End it, as soon as what it has forked has ended: that would be left to this process, were it a subreaper."""
-        self._socket.shutdown(SHUT_RDWR)  # a child that another's fork made may hold a copy
+        """End the worker after its children: if this process is a subreaper, it would inherit them."""
+        self._socket.shutdown(SHUT_RDWR)  # a child forked elsewhere may have a copy
         self._socket.close()
         has_ended(self._process.pidfd, LAST_JOBS_MS)
         self._process.end(SIGKILL)
         self._process.close()
 
     def disown(self) -> None:
-        """In a child that a fork made."""
+        """Let go of the worker in a forked child."""
         self._socket.close()
         self._process.close()
 
 
 class Delegated:
-    """A job that a worker has."""
+    """A job that a worker runs."""
 
     def __init__(self, report: _socket.socket, worker: Descriptor) -> None:
-        """
+        """Take over the report of a job.
+
         Args:
-            worker: its pidfd.
+            worker: the worker's pidfd.
         """
         self._report, self._worker = report, worker
 
@@ -213,7 +216,7 @@ class Delegated:
         child = Messages()
         try:
             fd = self._report.fileno()
-            # Without a pidfd it is the worker's own report, as that it can't fork.
+            # Without a pidfd, this is a report of the worker itself, such as that it can't fork.
             first = child.take(fd, self._worker.fileno())
             report = [] if child.fd >= 0 else [first]
             self._report.setblocking(False)
@@ -231,18 +234,18 @@ class Delegated:
 
 
 def _search_path() -> list[str]:
-    """Absolute, and with what leads to minibox itself, whoever has found it here."""
+    """Return absolute paths, including the directory that minibox itself was imported from."""
     return [*search_path(), os.path.dirname(package_directory())]
 
 
-# ---- the other side --------------------------------------------------------------------------------
+# ---- the worker's side ------------------------------------------------------------------------------
 
 
 def serve() -> None:
-    """Fork a child for each job, until nobody has the other end of standard input."""
+    """Fork a child for each job, until the other end of standard input is closed."""
     import socket
 
-    signal(SIGCHLD, SIG_IGN)  # nobody waits for them
+    signal(SIGCHLD, SIG_IGN)  # nobody waits for the children
     os.umask(0o022)
     with socket.socket(fileno=0) as control:
         control.send(READY)
@@ -258,13 +261,13 @@ def serve() -> None:
             report.close()
             close_descriptors(*fds[1:])
     try:
-        os.wait()  # for all, since SIGCHLD is ignored
+        os.wait()  # waits for all of them, since SIGCHLD is ignored
     except ChildProcessError:
-        os._exit(0)  # without what an interpreter does in the end
+        os._exit(0)  # skip the interpreter's own cleanup
 
 
 def _fork(job: Callable[[], Any], control: socket.socket, report: socket.socket) -> None:
-    """Do a job in a child, as soon as the one who waits for its report can watch that child."""
+    """Do a job in a child, once the receiver of its report has a pidfd to watch it."""
     from socket import send_fds
 
     wait, go = os.pipe()
@@ -274,7 +277,7 @@ def _fork(job: Callable[[], Any], control: socket.socket, report: socket.socket)
             control.close()
             os.close(go)
             if not os.read(wait, 1):
-                os._exit(1)  # nobody watches it
+                os._exit(1)  # nobody watches this job
             end_with(report_of(job), report.detach())
         pidfd = open_pidfd(pid)
         if pidfd < 0:
@@ -286,7 +289,7 @@ def _fork(job: Callable[[], Any], control: socket.socket, report: socket.socket)
 
 
 def _tell(report: socket.socket, error: Exception) -> None:
-    """Report that there is no child for a job."""
+    """Report that no child could be started for a job."""
     try:
         report.sendall(report_of(partial(_fail, error)))
     except OSError:
@@ -305,7 +308,7 @@ def _fail(error: Exception) -> NoReturn:
 
 
 class _Workers:
-    """Those of this process, by the launchers that have started them."""
+    """The workers of this process, each by the launcher that started it."""
 
     def __init__(self) -> None:
         self._begin()
@@ -315,7 +318,7 @@ class _Workers:
         self.of: WeakKeyDictionary[Launcher, Worker] = WeakKeyDictionary()
 
     def forked(self) -> None:
-        """In a child by fork: its parent's are none of its own."""
+        """Let go of the parent's workers in a forked child."""
         for each in self.of.values():
             each.disown()
         self._begin()  # another thread may have held the lock

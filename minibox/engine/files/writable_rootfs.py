@@ -1,6 +1,7 @@
-"""The root file system of a container that doesn't run, mounted as its processes saw it: to be written to by `cp`.
+"""Mount the root file system of a container that isn't running as its processes saw it, so that `cp` can write to it.
 
-As in `minibox.engine.files.rootfs_view`, the mounts are detached: in no mount table, and gone with the descriptor.
+As in `minibox.engine.files.rootfs_view`, the mounts are detached: they appear in no mount table and vanish with the
+descriptor.
 """
 
 from __future__ import annotations
@@ -22,23 +23,23 @@ if TYPE_CHECKING:
     from minibox.plan.operations import Op
     from minibox.storage.snapshot import Snapshot
 
-WHOLE = op.FIRST_BIND  # slot of the root with what is mounted in it
+WHOLE = op.FIRST_BIND  # slot of the root with its mounts
 
 
 @contextmanager
 def mounted_root(root: str, key: str, mounts: Sequence[dict[str, Any]], *, read_only: bool) -> Iterator[int]:
-    """A directory descriptor of a container's root, with its bind mounts and volumes, and with the /etc/hosts, /etc/hostname
-    and /etc/resolv.conf that it had; it must not run.
+    """Yield a directory descriptor of a container's root with its bind mounts, volumes, and its /etc/hosts,
+    /etc/hostname and /etc/resolv.conf. The container must not be running.
 
-    Files have the owners that they have on disk: the image's own.
+    Files have their owners on disk, which are the image's own.
 
     Args:
-        mounts: as in the container's state: ``Source``, ``Destination`` and ``ReadOnly``; what is gone is left out.
-        read_only: the root, and not what is mounted in it.
+        mounts: from the container's state: ``Source``, ``Destination`` and ``ReadOnly``; a missing source is left out.
+        read_only: mount the root read-only, but not the mounts in it.
 
     Raises:
         StepError: a mount was refused.
-        Unsupported: what it wrote was in memory.
+        Unsupported: the container's layer was in memory and is lost.
     """
     if memory_of(root, key):
         raise lost_memory(key)
@@ -62,7 +63,7 @@ def _steps(root: str, snapshot: Snapshot, mounts: Sequence[dict[str, Any]], read
     place = f"{root}/tmp"
     if snapshot.kind == "tree":
         steps = stage(root, snapshot, ())
-        steps.append(op.open_tree(snapshot.upper, op.ROOT, "the tree, as a mount of its own"))
+        steps.append(op.open_tree(snapshot.upper, op.ROOT, "make the tree a mount of its own"))
     else:
         steps = stage(root, snapshot, snapshot.lowers)
         steps.append(op.open_tree(os.path.dirname(snapshot.upper), op.SCRATCH, "the container's own layer"))
@@ -70,13 +71,13 @@ def _steps(root: str, snapshot: Snapshot, mounts: Sequence[dict[str, Any]], read
         layers = ":".join(str(number) for number in range(len(snapshot.lowers)))
         steps += overlay(root, f"lowerdir={layers},upperdir=rw/upper,workdir=rw/work")
     if read_only:
-        steps.append(op.mount_attributes(op.ROOT, "it was run with --read-only", set_=op.RDONLY))
-    steps.append(op.mkdir(op.HOST, f"{place}/whole", "where all is put together"))
-    steps.append(op.attach(op.ROOT, op.HOST, f"{place}/whole", "to mount in it"))
+        steps.append(op.mount_attributes(op.ROOT, "the container was run with --read-only", set_=op.RDONLY))
+    steps.append(op.mkdir(op.HOST, f"{place}/whole", "mount point of the whole tree"))
+    steps.append(op.attach(op.ROOT, op.HOST, f"{place}/whole", "attach it, to mount in it"))
     for mount in mounts:
         if os.path.exists(mount["Source"]):
             attributes = op.RDONLY if mount["ReadOnly"] else 0
-            why = "as the container has it"
+            why = "the container's own mount"
             steps.append(op.bind(mount["Source"], mount["Destination"], why, attributes=attributes, recursive=True))
-    steps.append(op.open_tree(f"{place}/whole", WHOLE, "with what is mounted in it", recursive=True))
-    return [*steps, op.send_fd(op.CHANNEL, WHOLE, 0, "to who works on it")]
+    steps.append(op.open_tree(f"{place}/whole", WHOLE, "take it with its mounts", recursive=True))
+    return [*steps, op.send_fd(op.CHANNEL, WHOLE, 0, "pass it to the process that copies")]

@@ -1,1 +1,1 @@
-"""The stores that outlive containers: volumes, networks, images, registries. Reads no container."""
+"""The stores that outlive containers: volumes, networks, images, registries. Nothing here reads a container."""

@@ -1,4 +1,4 @@
-"""Images between the store and archives: save, load, import; each unpacked for a storage driver before it is named."""
+"""Save, load and import images. A loaded image is unpacked for a storage driver before it gets its name."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 def load(source: Readable | str, *, root: str, driver: str = "", platform: str = "", runroot: str = "") -> list[Loaded]:
-    """Bring the images of an archive into the store; see `minibox.image.archive.load.load`.
+    """Load the images of an archive into the store; see `minibox.image.archive.load.load`.
 
     Args:
         driver: the storage driver to unpack for; "" for the default.
-        platform: whose image is wanted, ``OS/ARCH[/VARIANT]``; "" for this machine's.
-        runroot: where events are written down; "" for none, here and below.
+        platform: load images for ``OS/ARCH[/VARIANT]``; "" for this machine's.
+        runroot: where events are recorded; "" for nowhere, here and below.
 
     Raises:
         UsageError: ``platform`` is malformed.
-        StoreError: it is no archive of images, is damaged, or the disk is full.
+        StoreError: not an archive of images, a damaged one, or the disk is full.
     """
     wanted = parse_platform(platform) if platform else None
     loaded = archive_load.load(ImageStore(root).layout, source, _unpacker(root, driver), wanted)
@@ -56,17 +56,17 @@ def import_tar(
     message: str = "",
     runroot: str = "",
 ) -> ResolvedImage:
-    """Make an image of one layer of a root file system's tar.
+    """Make an image of one layer from a tar of a root file system.
 
     Args:
-        name: for the image; "" for none.
-        platform: that it is for, ``OS/ARCH[/VARIANT]``; "" for this machine's.
-        changes: Dockerfile instructions for its config, see `minibox.image.layout.config_changes`.
-        message: for its history.
+        name: the image's name; "" for none.
+        platform: the image's platform, ``OS/ARCH[/VARIANT]``; "" for this machine's.
+        changes: Dockerfile instructions for its config; see `minibox.image.layout.config_changes`.
+        message: a comment for its history.
 
     Raises:
         UsageError: ``name``, ``platform`` or one of ``changes`` is malformed.
-        StoreError: ``source`` can't be read, is no sound tar, or the disk is full.
+        StoreError: ``source`` can't be read, isn't a sound tar, or the disk is full.
     """
     from datetime import UTC, datetime
 
@@ -96,19 +96,19 @@ def save(
     platform: str = "",
     runroot: str = "",
 ) -> None:
-    """Write an archive of images.
+    """Write images to an archive.
 
     Args:
-        names: references or ids; a name without a tag means all tags that it has.
+        names: references or ids. A name without a tag stands for all its tags.
 
     Raises:
-        ImageNotFound: one is not in the store; nothing was written.
+        ImageNotFound: an image is not in the store; nothing was written.
         StoreError: a blob is missing or damaged.
         OSError: ``out`` can't be written.
     """
     wanted = parse_platform(platform) if platform else None
     store = ImageStore(root)
-    with store.layout.adding():  # so that no blob goes while it is read
+    with store.layout.adding():  # keeps blobs from being removed while we read them
         images: dict[str, ResolvedImage] = {}
         names_of: dict[str, dict[str, None]] = {}
         for name in names:
@@ -117,7 +117,7 @@ def save(
                 if image is None:
                     raise ImageNotFound(f"image {each!r} is not in the store at {store.root}/images")
                 images[image.digest] = image
-                # An image that was named by its id has no name there.
+                # An image given by its id is saved without a name.
                 known = names_of.setdefault(image.digest, {})
                 if image.reference in store.names():
                     known[image.reference] = None
@@ -133,7 +133,7 @@ def _note(runroot: str, image_id: str, names: Sequence[str], action: str) -> Non
 
 
 def _all_tags(store: ImageStore, name: str) -> list[str]:
-    """As Docker: a repository without a tag is all of its images; else ``name`` itself."""
+    """Return all tags of a repository, as Docker does, if ``name`` has no tag; else ``name`` itself."""
     bare = name.rpartition("/")[2]
     if ":" in bare or "@" in bare or is_digest(name):
         return [name]

@@ -1,4 +1,4 @@
-"""A container's networks: which, the files that tell of them, their wiring and their end."""
+"""A container's networks: which ones, its /etc/hosts and the like, how it is wired, and how that is undone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from minibox.network.rootless import RootlessTool
     from minibox.plan.operations import Op
 
-JOINED = "networks"  # in a container's directory, when `networks.connect` has changed what it is on
+JOINED = "networks"  # in a container's directory, once `networks.connect` or `disconnect` has changed its networks
 ALIAS_MAX = 253  # characters of a host name
 
 
@@ -39,12 +39,12 @@ JOINED_NETWORKS = FileKind("networks", {"Networks": [{"Name": str, "Aliases": [s
 
 @record
 class Network:
-    """A choice.
+    """A container's network.
 
     Attributes:
         mode: none, host, bridge, or the name of the rootless tool.
-        note: what the user should know of it; "" for nothing.
-        joined: for bridge, the networks and what it is called on each; None for the default one.
+        note: a note for the user; "" for none.
+        joined: for bridge, the networks with the container's aliases on each; None stands for the default network.
     """
 
     mode: str
@@ -54,14 +54,14 @@ class Network:
 
 
 def choose(options: RunOptions, euid: int, root: str, directory: str = "") -> Network:
-    """The network that was asked for, or the default: a bridge for root, pasta or slirp4netns for others.
+    """Choose the network that the options name, or the default: a bridge for root; pasta or slirp4netns for others.
 
     Args:
-        directory: the container's own: what it is on may have been changed.
+        directory: the container's own; its networks may have been changed since the options were given.
 
     Raises:
-        NetworkError: an ordinary user can't have it.
-        NetworkNotFound: it is neither a mode nor a network.
+        NetworkError: an ordinary user can't have this network.
+        NetworkNotFound: neither a mode nor a network.
     """
     mode = options.network
     if mode == "host":
@@ -84,14 +84,14 @@ def choose(options: RunOptions, euid: int, root: str, directory: str = "") -> Ne
 
 
 def refuse_rootless(what: str) -> None:
-    """Say why an ordinary user has no networks with names, and what there is instead.
+    """Refuse named networks to an ordinary user, and say what to do instead.
 
     Raises:
-        Unsupported
+        Unsupported: always.
     """
     raise Unsupported(
-        f"{what} needs root: an ordinary user can't add a bridge, nor links to containers of different user namespaces",
-        "run as root; or start the programs that talk to each other in one container, where they share its loopback",
+        f"{what} needs root: an ordinary user can't make a bridge, or link containers in different user namespaces",
+        "run as root, or run programs that talk to each other in one container, where they share its loopback",
     )
 
 
@@ -103,14 +103,14 @@ def _named(root: str, name: str) -> NamedNetwork | None:
     try:
         return find(root, name)
     except NetworkNotFound as error:
-        raise NetworkNotFound(str(error), "one of none, host, bridge, or of minibox network ls") from None
+        raise NetworkNotFound(str(error), "use none, host, bridge, or a network of minibox network ls") from None
 
 
 def read_joined(directory: str) -> list[tuple[str, tuple[str, ...]]] | None:
-    """What a container is on by later change, each by name with its aliases; None when nothing was changed.
+    """Return the networks that a container was moved to, with its aliases on each; None if nothing was changed.
 
     Raises:
-        Unreadable: that can't be told.
+        Unreadable: the record is damaged.
     """
     try:
         found = JOINED_NETWORKS.read(f"{directory}/{JOINED}")["Networks"]
@@ -120,33 +120,33 @@ def read_joined(directory: str) -> list[tuple[str, tuple[str, ...]]] | None:
 
 
 def write_joined(directory: str, joined: Iterable[tuple[str, Sequence[str]]]) -> None:
-    """Write down what a container is on, so that it is kept."""
+    """Record a container's networks, so that they outlast a restart."""
     rows = [{"Name": name, "Aliases": list(aliases)} for name, aliases in joined]
     JOINED_NETWORKS.write(f"{directory}/{JOINED}", {"Networks": rows}, durable=True)
 
 
 def check_aliases(aliases: Iterable[str], option: str = "--network-alias") -> None:
-    """Refuse names that no container can have on a network.
+    """Refuse invalid network aliases.
 
     Raises:
-        UsageError
+        UsageError: not a host name.
     """
     for alias in aliases:
         if not files.is_name(alias) or len(alias) > ALIAS_MAX:
             raise UsageError(
                 f"{option} {alias!r}: not a host name",
-                f"1 to {ALIAS_MAX} letters, digits, dots, hyphens and underscores, the first no hyphen and no dot",
+                f"use 1 to {ALIAS_MAX} letters, digits, dots, hyphens and underscores; don't begin with a hyphen or dot",
             )
 
 
 def ports_to_publish(
     options: RunOptions, image_config: dict[str, Any], network: Network
 ) -> tuple[tuple[Wanted, ...], str]:
-    """The ports that a container is to have published on a network, and a note where that can't be.
+    """Return the ports to publish on a network, and a note if they can't be published.
 
     Raises:
-        UsageError: of the words that ask for them.
-        Unsupported: the caller is an ordinary user.
+        UsageError: an invalid ``--publish`` or ``--expose``.
+        Unsupported: an ordinary user's network can't publish them.
     """
     if not (options.publish or options.publish_all):
         return (), ""
@@ -154,30 +154,30 @@ def ports_to_publish(
 
     wanted = wanted_ports(options, image_config)
     if network.mode == "host":
-        return (), "published ports are discarded: the container is on the host's network"
+        return (), "published ports are discarded: the container uses the host's network"
     if network.mode == "pasta":
         return wanted, ""
     if os.geteuid() and options.network != "none":
         raise Unsupported(
-            f"an ordinary user's ports are published by pasta: {network.note or 'there is slirp4netns alone'}",
-            "apt install passt; or --network host, where the container has the host's own ports",
+            f"publishing ports without root needs pasta: {network.note or 'only slirp4netns is installed'}",
+            "apt install passt, or use --network host, which shares the host's ports",
         )
     if network.joined and all(named and named.internal for named, _ in network.joined):
-        return (), "published ports are discarded: an internal network has no way in"
+        return (), "published ports are discarded: an internal network can't be reached from outside"
     return wanted if network.joined else (), ""
 
 
 class Connection:
-    """The networks of one container: its addresses on them, the files that tell of them, and the steps of a start."""
+    """The networks of one container: its addresses, its /etc/hosts and the like, and the steps that wire it."""
 
     def __init__(self, network: Network, runroot: str, container_id: str, ports: Sequence[Wanted] = ()) -> None:
-        """Take an address where addresses are handed out.
+        """Take an address on each network that hands them out.
 
         Args:
-            ports: that are to be published.
+            ports: the ports to publish.
 
         Raises:
-            NetworkError: none is free.
+            NetworkError: no address is free.
         """
         self.network = network
         self._ports = ports
@@ -191,7 +191,7 @@ class Connection:
 
     @classmethod
     def example(cls, network: Network, runroot: str, container_id: str, ports: Sequence[Wanted]) -> Connection:
-        """As it might be, for `explain`: nothing is taken."""
+        """Return an example for `explain`, without taking an address."""
         shown = cls(Network(network.mode, network.tool), runroot, container_id, ports)
         shown.network = network
         shown._leases = [_example(runroot, named, container_id) for named, _ in network.joined]
@@ -201,19 +201,19 @@ class Connection:
 
     @property
     def held(self) -> list[Op]:
-        """The addresses that it has."""
+        """Return the steps that hold its addresses."""
         return [parent.hold_address(held.state, held.address, held.container_id) for held in self._leases]
 
     @property
     def reserved(self) -> list[Op]:
-        """Take the ports of this host that are to be published."""
+        """Return the steps that reserve the host's ports to publish."""
         return [
             parent.reserve_port(each.protocol, each.address, each.first, each.last, each.inside) for each in self._ports
         ]
 
     @property
     def wiring(self) -> list[Op]:
-        """Give the network namespace of the container's first process its links."""
+        """Return the steps that connect the network namespace of the container's first process."""
         steps: list[Op] = []
         if self._leases:
             for number, held in enumerate(self._leases):
@@ -235,7 +235,7 @@ class Connection:
         return steps
 
     def published(self, directory: str) -> list[Op]:
-        """Lead the ports to the container, which is wired.
+        """Return the steps that forward published ports to the wired container.
 
         Args:
             directory: the container's own.
@@ -246,7 +246,7 @@ class Connection:
 
         noted = parent.note_ports(f"{directory}/{FILE}")
         if not self._leases:
-            return [noted]  # its tool leads them
+            return [noted]  # the rootless tool forwards them
         from minibox.network.published import table_name
 
         way_in = next(each for each in self._leases if not each.internal)
@@ -261,14 +261,14 @@ class Connection:
 
     @property
     def address(self) -> str | None:
-        """IPv4 on the first of its networks, where addresses are handed out."""
+        """Return the IPv4 address on the first network, if that hands out addresses."""
         return self._leases[0].address if self._leases else None
 
     def texts(self, hostname: str, options: RunOptions) -> Mapping[str, str]:
-        """The container's /etc/hosts, /etc/hostname and /etc/resolv.conf.
+        """Return the text of the container's /etc/hosts, /etc/hostname and /etc/resolv.conf.
 
         Raises:
-            UsageError: ``--add-host`` or ``--dns`` has a value that can't be meant.
+            UsageError: ``--add-host`` or ``--dns`` has an invalid value.
         """
         tool, held = self.network.tool, self._leases[0] if self._leases else None
         address, gateway, dns = None, None, options.dns
@@ -289,11 +289,11 @@ class Connection:
         }
 
     def announce(self, hosts_path: str, names: Sequence[str]) -> None:
-        """Have the other members of its networks know it, and it them.
+        """Make the container and the other members of its networks known to each other.
 
         Args:
-            hosts_path: the file with the first of `texts`, which is written.
-            names: what it is called on each of them.
+            hosts_path: the container's /etc/hosts, already written from `texts`.
+            names: the container's names on each network.
         """
         for held, (named, aliases) in zip(self._leases, self.network.joined, strict=True):
             if named:
@@ -301,7 +301,7 @@ class Connection:
 
 
 def _only(wanted: Wanted) -> int:
-    """The one port that is wanted; 0 where any of some will do."""
+    """Return the port that is wanted; 0 if any of a range will do."""
     return wanted.first if wanted.first == wanted.last else 0
 
 

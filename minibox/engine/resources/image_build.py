@@ -1,4 +1,4 @@
-"""An image of one layer, of a directory or an archive that is a root file system."""
+"""Make an image of one layer from a directory or an archive with a root file system."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @record
 class ImageProcess:
-    """What an image's containers begin with."""
+    """The process settings of an image."""
 
     command: tuple[str, ...]
     entrypoint: tuple[str, ...]
@@ -30,14 +30,14 @@ class ImageProcess:
 
 
 def build(source: str, reference: str, process: ImageProcess, *, root: str, runroot: str, driver: str = "") -> str:
-    """Make the image; its id.
+    """Make the image and return its id.
 
     Args:
         source: a directory, or a tar, plain or compressed.
 
     Raises:
         UsageError: ``reference`` or a value of ``process`` is malformed.
-        StoreError: ``source`` can't be read, is no sound tar, or the disk is full.
+        StoreError: ``source`` can't be read, isn't a sound tar, or the disk is full.
     """
 
     def add(tar: str | BinaryIO) -> str:
@@ -66,7 +66,7 @@ def _pack(directory: str, file: BinaryIO) -> None:
 
 
 def _changes(process: ImageProcess) -> list[str]:
-    """Dockerfile instructions that say the same."""
+    """Return the settings as Dockerfile instructions."""
     found = [f"ENV {name}={_quoted(value)}" for name, value in process.env.items()]
     found += [f"LABEL {_quoted(name)}={_quoted(value)}" for name, value in process.labels.items()]
     if process.entrypoint:

@@ -1,4 +1,4 @@
-"""Sockets of a container's network, for a process that stays outside: a socket belongs to where it was made."""
+"""Make a socket in a container's network for a process outside: a socket stays in the namespace it was made in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minibox.linux.process import set_network_namespace
 
 
 def tcp_socket(pid: int) -> socket.socket:
-    """A TCP socket (IPv4), not connected, of the network namespace of a process.
+    """Return an unconnected TCP socket (IPv4) in the network namespace of a process.
 
     Raises:
         MiniboxError: the process has ended, or the kernel refuses.
@@ -29,7 +29,7 @@ def tcp_socket(pid: int) -> socket.socket:
 
 
 def _by_thread(namespace: int) -> socket.socket:
-    """A thread of its own, since it can't come back for sure."""
+    """Make it in a new thread, because a thread may be unable to return to its namespace."""
     found: list[socket.socket | OSError] = []
 
     def make() -> None:
@@ -48,7 +48,7 @@ def _by_thread(namespace: int) -> socket.socket:
 
 
 def _by_child(namespace: int, pid: int) -> socket.socket:
-    """An ordinary user may enter as root of the container's user namespace only, and only with one thread."""
+    """Make it in a child, because an ordinary user must enter the user namespace, which takes a single thread."""
     from minibox.engine.files import worker
 
     ours, its = socket.socketpair()

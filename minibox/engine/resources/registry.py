@@ -1,7 +1,7 @@
-"""Images between the store and registries: pull, push, log in and out.
+"""Pull and push images, log in to registries and out.
 
-What `minibox.image.registry` does is put together here with config.toml, the credentials of who asks, and a
-storage driver to unpack with.
+This module combines `minibox.image.registry` with config.toml, the user's credentials, and a storage driver to unpack
+with.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ MOUNT_SOURCES_MAX = 10
 
 
 class Registries:
-    """What is known of registries by who has this environment: for one command.
+    """The registry configuration of a user, for one command.
 
     Raises:
-        ConfigError: config.toml says what can't be meant.
+        ConfigError: config.toml has an invalid value.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -53,7 +53,7 @@ class Registries:
         self.transport = Transport(environ)
 
     def clients(self, reference: Reference, actions: str, also_pull: Iterable[str] = ()) -> list[Client]:
-        """Who to ask for ``reference``, in this order: when only pulling, its mirrors first."""
+        """Return clients for ``reference`` in the order to try them; a pull tries mirrors first."""
         from functools import partial
 
         from minibox.image.registry.client import ATTEMPTS, Client
@@ -84,18 +84,18 @@ def pull(
     on_progress: OnProgress = silent,
     on_pulled: OnPulled = lambda _: None,
 ) -> None:
-    """Bring an image, or all images of a repository, into the store.
+    """Pull an image, or all images of a repository, into the store.
 
     Args:
-        name: a reference; without a tag when ``all_tags``.
-        platform: whose image is wanted, ``OS/ARCH[/VARIANT]``; "" for this machine's.
+        name: a reference; without a tag if ``all_tags``.
+        platform: pull images for ``OS/ARCH[/VARIANT]``; "" for this machine's.
         driver: the storage driver to unpack for; "" for config.toml's.
-        runroot: where events are written down; "" for none.
+        runroot: where events are recorded; "" for nowhere.
         on_begin, on_pulled: called before and after each image.
 
     Raises:
         UsageError: ``name`` or ``platform`` is malformed.
-        RegistryError: the registry can't be reached, refuses, or sends what is wrong.
+        RegistryError: the registry can't be reached, refuses, or sends invalid data.
         StoreError: a layer can't be unpacked, or the disk is full.
     """
     from minibox.image.platform import parse_platform
@@ -118,7 +118,7 @@ def pull(
 
     puller = Pull(
         ImageStore(root), registries.clients(reference, "pull"), unpack,
-        early=os.geteuid() == 0,  # a process forked beside threads is asking for trouble
+        early=os.geteuid() == 0,  # others unpack in a forked process, which isn't safe next to threads
         platform=wanted, on_progress=on_progress,
     )  # fmt: skip
     try:
@@ -138,14 +138,14 @@ def pull(
 def resolve_pulling(
     store: ImageStore, options: RunOptions, pull_image: Callable[[str, str], None] | None
 ) -> ResolvedImage:
-    """The image for a container: from the store, or pulled before, as ``options`` say by ``pull`` and ``platform``.
+    """Return the image for a container, and pull it first if ``options.pull`` and ``options.platform`` say so.
 
     Args:
-        pull_image: as `engine.container.start.run`'s ``pull``.
+        pull_image: ``pull`` of `engine.container.start.run`.
 
     Raises:
-        ImageNotFound: the store has no such image, and it can't be pulled or mustn't be.
-        RegistryError: it can't be pulled.
+        ImageNotFound: the image is not in the store, and must not or can't be pulled.
+        RegistryError: the pull failed.
     """
     from minibox.image.builtin.base import is_built_in
     from minibox.image.platform import parse_platform, platform_of, runs
@@ -174,8 +174,8 @@ def resolve_pulling(
     except RegistryError as error:
         if missing is None:
             raise
-        in_store = (missing.hint or "").partition(";")[0] or None  # not the advice to pull it
-        raise type(error)(f"{missing}, and can't be pulled: {error}", error.hint or in_store) from error
+        in_store = (missing.hint or "").partition(";")[0] or None  # without the advice to pull it
+        raise type(error)(f"{missing}, and pulling it failed: {error}", error.hint or in_store) from error
     return store.resolve(name)
 
 
@@ -192,19 +192,19 @@ def push(
     on_progress: OnProgress = silent,
     on_pushed: OnPushed = lambda _reference, _descriptor: None,
 ) -> None:
-    """Bring an image, or all images of a repository, from the store to its registry.
+    """Push an image, or all images of a repository, from the store to its registry.
 
     Args:
-        name: the image's name there and here; without a tag when ``all_tags``.
-        platform: of an index, whose image, ``OS/ARCH[/VARIANT]``; "" for this machine's.
-        all_platforms: of an index, all images.
-        runroot: where events are written down; "" for none.
+        name: the image's name, here and there; without a tag if ``all_tags``.
+        platform: push the index's image for ``OS/ARCH[/VARIANT]``; "" for this machine's.
+        all_platforms: push all images of an index.
+        runroot: where events are recorded; "" for nowhere.
         on_begin: called before anything is sent.
         on_pushed: called for each image with its descriptor.
 
     Raises:
         UsageError: ``name`` or ``platform`` is malformed, or ``name`` has a digest.
-        ImageNotFound: there is none of that name, or it is for another platform.
+        ImageNotFound: no image has that name, or it is for another platform.
         RegistryError: the registry can't be reached or refuses.
         StoreError: the image is damaged in the store.
     """
@@ -214,7 +214,7 @@ def push(
 
     reference = parse(name)
     if reference.digest:
-        raise UsageError(f"push {name}: an image is pushed by its name and tag, and not by its digest")
+        raise UsageError(f"push {name}: push an image by name and tag, not by digest")
     wanted = parse_platform(platform) if platform else None
     layout = ImageStore(root).layout
     tags = _tags_in_store(layout.names(), reference) if _names_all_tags(name, reference, all_tags) else [reference.tag]
@@ -223,7 +223,7 @@ def push(
     (client,) = registries.clients(reference, "pull,push", also_pull=sorted(set(mounts.values()))[:MOUNT_SOURCES_MAX])
     on_begin(reference)
     try:
-        with layout.adding():  # what is being read must not be collected either
+        with layout.adding():  # what we read must not be collected either
             for tag in tags:
                 tagged = Reference(reference.domain, reference.path, tag, "")
                 descriptor = find_pushed(layout, str(tagged), platform=wanted, all_platforms=all_platforms)
@@ -237,9 +237,9 @@ def push(
 
 
 def _names_all_tags(name: str, reference: Reference, all_tags: bool) -> bool:
-    """Whether all of a repository's tags are meant, as the user says by ``all_tags``; then he may not write one."""
+    """Return whether to push all tags, as ``all_tags`` says; then ``name`` must not have a tag."""
     if all_tags and ("@" in name or ":" in name[name.rfind("/") + 1 :]):
-        raise UsageError(f"--all-tags: {name} has a tag or digest", f"leave it out: {reference.name}")
+        raise UsageError(f"--all-tags: {name} has a tag or digest", f"write only {reference.name}")
     return all_tags
 
 
@@ -251,15 +251,15 @@ def _tags_in_store(names: Iterable[str], reference: Reference) -> list[str]:
 
 
 def login(host: str, username: str, secret: str, *, environ: Mapping[str, str]) -> str:
-    """Try a user name and a password at a registry, and keep them for later; the file or program that has them.
+    """Check a user name and password with a registry and store them; return the file or program that has them.
 
     Args:
-        host: the registry, as in references: ``HOST[:PORT]``; "" for docker.io.
+        host: the registry as in references, ``HOST[:PORT]``; "" for docker.io.
 
     Raises:
         UsageError: ``host`` is malformed.
-        RegistryError: the registry can't be reached, or refuses them; nothing is kept.
-        ConfigError: they can't be kept.
+        RegistryError: the registry can't be reached, or rejects them; nothing is stored.
+        ConfigError: they can't be stored.
     """
     from minibox.image.registry.client import Client
     from minibox.image.registry.credentials import Credential
@@ -278,7 +278,7 @@ def login(host: str, username: str, secret: str, *, environ: Mapping[str, str]) 
 
 
 def logout(host: str, *, environ: Mapping[str, str]) -> list[str]:
-    """Forget what `login` kept for a registry; the files and programs that had it.
+    """Remove what `login` stored for a registry; return the files and programs that had it.
 
     Raises:
         UsageError: ``host`` is malformed.
@@ -290,10 +290,10 @@ def logout(host: str, *, environ: Mapping[str, str]) -> list[str]:
 
 
 def registry_host(text: str) -> str:
-    """The registry that a user means by ``text``: its host and port, also when a URL was pasted; docker.io for "".
+    """Return the host and port of the registry that ``text`` names; a URL is accepted, and "" means docker.io.
 
     Raises:
-        UsageError: it is no host.
+        UsageError: not a host.
     """
     host = text.removeprefix("https://").removeprefix("http://").split("/")[0]
     if not text or host in ("index.docker.io", "registry-1.docker.io"):
@@ -303,4 +303,6 @@ def registry_host(text: str) -> str:
             return host
     except InvalidReference:
         pass
-    raise UsageError(f"{ascii(text)} is no registry", "write its host, as in registry.example or localhost:5000")
+    raise UsageError(
+        f"{ascii(text)} is not a registry", "write its host, for example registry.example or localhost:5000"
+    )

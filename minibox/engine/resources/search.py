@@ -1,4 +1,4 @@
-"""Finding images in the store: by what is said of them, and by the files that they have."""
+"""Find images in the store by their names and labels, and by the files they contain."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WILD = frozenset("*?[")
 
 @record
 class Match:
-    """An image by one of its names, its id where it has none, and what fitted."""
+    """An image under one of its names (or its id, if it has none), and what matched."""
 
     name: str
     id: str
@@ -37,26 +37,26 @@ class Match:
 
 @record
 class Found:
-    """``notes`` are about images that couldn't be searched."""
+    """The result; ``notes`` name images that couldn't be searched."""
 
     matches: tuple[Match, ...]
     notes: tuple[str, ...]
 
 
 def search(root: str, term: str = "", path: str = "", *, storage_driver: str = "") -> Found:
-    """The images that have ``term`` in a name, their id, a label or an annotation, and the file ``path``.
+    """Find the images that contain the file ``path`` and have ``term`` in a name, the id, a label or an annotation.
 
     Args:
         term: "" for every image.
-        path: of a file inside; ``*``, ``?`` and ``[`` don't stand for a slash. "" for none.
-        storage_driver: whose unpacked layers to look into first.
+        path: of a file in the image; ``*``, ``?`` and ``[`` don't match a slash. "" for none.
+        storage_driver: search its unpacked layers first.
 
     Raises:
         StoreError: index.json is damaged.
     """
     layout = Layout(root)
     matches, notes = [], []
-    with layout.adding():  # nobody removes layers meanwhile
+    with layout.adding():  # keeps others from removing the layers
         for image in inventory(layout):
             said = next(_said(image, term.lower()), "") if term else image.id
             if not said:
@@ -65,14 +65,14 @@ def search(root: str, term: str = "", path: str = "", *, storage_driver: str = "
             try:
                 files = _files(root, image, path, storage_driver) if path else [said]
             except MiniboxError as error:
-                notes.append(f"{names[0]} was not searched: {error}")
+                notes.append(f"{names[0]} could not be searched: {error}")
                 continue
             matches += [Match(name, image.id, ", ".join(files)) for name in names if files]
     return Found(tuple(matches), tuple(notes))
 
 
 def _said(image: StoredImage, term: str) -> Iterator[str]:
-    """What fits ``term``, best first."""
+    """Yield what matches ``term``, the best match first."""
     for name in image.names:
         if term in name.familiar.lower():
             yield name.familiar
@@ -95,7 +95,7 @@ def _files(root: str, image: StoredImage, path: str, storage_driver: str) -> lis
         storage = snapshotter(root, driver)
         if storage.is_unpacked(image.chain_ids):
             return run_inside(partial(_matching, storage, image.chain_ids, path))
-    raise MiniboxError("its layers are not unpacked before its first run")
+    raise MiniboxError("its layers are unpacked only at its first run")
 
 
 def _matching(storage: Snapshotter, chain_ids: tuple[str, ...], path: str) -> list[str]:
@@ -104,7 +104,7 @@ def _matching(storage: Snapshotter, chain_ids: tuple[str, ...], path: str) -> li
 
 
 def _walk(root_fd: int, directory: str, parts: list[str]) -> Iterator[str]:
-    """Paths below ``directory`` that fit ``parts``; symlinks lead where they do inside the image."""
+    """Yield the paths below ``directory`` that match ``parts``; symlinks are followed as inside the image."""
     if not parts:
         yield directory or "/"
         return
@@ -120,7 +120,7 @@ def _walk(root_fd: int, directory: str, parts: list[str]) -> Iterator[str]:
             os.close(fd)
     for name in names:
         inner = f"{directory}/{name}"
-        # The last one may be a symlink that leads nowhere: it is there nevertheless.
+        # The last part may be a dangling symlink, which counts as existing.
         fd = _open(root_fd, inner, os.O_PATH | (0 if rest else os.O_NOFOLLOW))
         if fd >= 0:
             os.close(fd)
@@ -128,7 +128,7 @@ def _walk(root_fd: int, directory: str, parts: list[str]) -> Iterator[str]:
 
 
 def _open(root_fd: int, path: str, flags: int) -> int:
-    """A descriptor, -1 when it can't be had."""
+    """Open a path; return -1 if that fails."""
     try:
         return open_in_root(root_fd, path, flags)
     except OSError:

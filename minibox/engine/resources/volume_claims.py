@@ -1,8 +1,8 @@
-"""Named volumes, ``root/volumes/<name>/``, and the containers that have them.
+"""Named volumes, ``root/volumes/<name>/``, and which containers claim them.
 
-A container says which it has in ``root/containers/<id>/named-volumes``, before it looks whether they are there; who
-removes one has it locked, by flock on its directory, and looks who says so before it goes. So one of the two sees
-the other, and what is said goes with the container's directory, whoever removes that.
+A container first records its volumes in ``root/containers/<id>/named-volumes``, and then checks that they exist. A
+process that removes a volume first locks its directory with flock, and then reads all records. So one of the two
+notices the other. The record goes with the container's directory, whoever removes that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VOLUMES = FileKind(
 
 
 class LockedVolume:
-    """The directory of a volume, held by this process alone while a ``with`` lasts; made when it isn't there."""
+    """A context manager that makes the directory of a volume if needed, and locks it."""
 
     def __init__(self, root: str, name: str) -> None:
         self.path = f"{root}/volumes/{name}"
@@ -40,12 +40,12 @@ class LockedVolume:
     def __enter__(self) -> LockedVolume:
         while self._fd < 0:
             try:
-                # A set-uid file in a volume is for nobody outside.
+                # Set-user-ID files in a volume must be out of reach for other users.
                 os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
                 os.makedirs(self.path, exist_ok=True)
                 fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
-                continue  # it was removed between the two
+                continue  # it was removed just before we locked it
             except OSError as error:
                 raise StoreError(f"make the volume {self.path}: {kernel_says(error)}") from error
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -68,13 +68,13 @@ def _is_at(fd: int, path: str) -> bool:
 
 
 def provide(volumes: Sequence[Volume], root: str, container_id: str, make: Callable[[Volume], None]) -> None:
-    """See to it that the volumes of a container are there, and stay for as long as the container does.
+    """Make the volumes of a container, and claim them for as long as the container exists.
 
     Args:
-        make: makes one, or fills one that is empty.
+        make: makes a volume, or fills an empty one.
 
     Raises:
-        StoreError: the disk is full, or the kernel refused otherwise.
+        StoreError: the disk is full, or the kernel refused.
     """
     named = [volume for volume in volumes if not volume.anonymous]
     if named:
@@ -97,7 +97,7 @@ def _record(path: str, names: list[str]) -> None:
 
 
 def named_volumes(root: str, container_id: str) -> list[str]:
-    """What a container says that it has; nothing where that can't be told, and who looks hears of it."""
+    """Return the volumes in a container's record; none if it is unreadable, which is reported elsewhere."""
     try:
         found: list[str] = VOLUMES.read(f"{root}/containers/{container_id}/{RECORD}")["Volumes"]
         return found
@@ -109,7 +109,7 @@ def named_volumes(root: str, container_id: str) -> list[str]:
 
 
 def users(root: str) -> dict[str, list[str]]:
-    """The ids of the containers that have each volume: those that are being started, run, or have ended."""
+    """Return the ids of the containers that claim each volume: starting, running or ended."""
     found: dict[str, list[str]] = {}
     prefix = f"{root}/volumes/"
     for container_id in sorted(containers.container_ids(root)):
@@ -125,7 +125,7 @@ def users(root: str) -> dict[str, list[str]]:
 
 
 def _wants_content(volume: Volume, root: str, container_id: str) -> bool:
-    """Is it not there yet, or is it empty and no other container's?"""
+    """Return whether the volume doesn't exist yet, or is empty and unused by other containers."""
     try:
         with os.scandir(volume.path) as entries:
             if not volume.copy or next(entries, None):
@@ -133,5 +133,5 @@ def _wants_content(volume: Volume, root: str, container_id: str) -> bool:
     except FileNotFoundError:
         return True
     except PermissionError:
-        return False  # an ordinary user's, and the image's owner keeps others out: it has been filled
+        return False  # the image's owner keeps this ordinary user out, so it has been filled
     return users(root).get(volume.name, [container_id]) == [container_id]

@@ -1,7 +1,7 @@
-"""Volumes by name: made, listed, removed.
+"""Named volumes: create, list, inspect, remove.
 
-``root/volumes/<name>/`` has ``_data``, which containers see, and volume.json: when it was made, and its labels. One
-that a container made by its name has no volume.json. It is a volume from when ``_data`` is there.
+``root/volumes/<name>/`` has ``_data``, which containers see, and volume.json with the time of creation and the labels.
+A volume that `run` made has no volume.json. The directory counts as a volume once ``_data`` exists.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 LIST_KEYS = ("dangling", "driver", "label", "name")
 PRUNE_KEYS = ("all", "label", "label!")
-#: Of one whose name was made up; `prune` removes these, and the others only when it is told to.
+# Marks a volume whose name was generated; by default `prune` removes only these.
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 DRIVER = "local"
-REMOVED = ".removed-"  # no name begins so
+REMOVED = ".removed-"  # no name begins like this
 NOTE = "volume.json"
 
 
 def date(value: object) -> bool:
-    """A shape: a date and a time of ISO 8601."""
+    """A shape for JSON: an ISO 8601 date and time."""
     try:
         return isinstance(value, str) and datetime.datetime.fromisoformat(value).timestamp() >= 0
     except (ValueError, OverflowError):
@@ -56,7 +56,7 @@ class StoredVolume:
     Attributes:
         path: the directory that containers see.
         created_s: when it was made, in seconds since 1970.
-        users: ids of the containers that have it, those that have ended too.
+        users: ids of the containers that use it, including ended ones.
     """
 
     name: str
@@ -66,7 +66,7 @@ class StoredVolume:
     users: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
-        """What `volume inspect` shows: Docker's fields."""
+        """Return the output of `volume inspect`, with Docker's fields."""
         created = datetime.datetime.fromtimestamp(int(self.created_s), datetime.UTC)
         return {
             "CreatedAt": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -88,23 +88,23 @@ def create(
     options: Sequence[str] = (),
     runroot: str = "",
 ) -> str:
-    """Make a volume, unless it is there; its name.
+    """Make a volume unless it exists; return its name.
 
     Args:
-        name: "" for one that is made up.
+        name: "" to generate one.
         labels: ``KEY=VALUE`` or ``KEY`` each.
-        runroot: where events are written down; "" for none, here and below.
+        runroot: where events are recorded; "" for nowhere, here and below.
 
     Raises:
-        UsageError: it can't be a name.
-        Unsupported: another driver, or options for one.
-        StoreError: the disk is full, or the kernel refused otherwise.
+        UsageError: an invalid name.
+        Unsupported: another driver, or driver options.
+        StoreError: the disk is full, or the kernel refused.
     """
     if driver != DRIVER:
         raise Unsupported(f"volume driver {driver!r}", "minibox has local volumes only")
     if options:
         raise Unsupported(
-            f"volume option {options[0]!r}: a volume is a directory here",
+            f"volume option {options[0]!r}: volumes are plain directories and take no options",
             "mount another directory with -v /PATH:DESTINATION, and memory with --tmpfs DESTINATION:size=64m",
         )
     given = dict(label.partition("=")[::2] for label in labels)
@@ -140,14 +140,14 @@ def _write_note(directory: str, labels: dict[str, str]) -> None:
 
 
 def volumes(root: str) -> list[StoredVolume]:
-    """All volumes, by name."""
+    """Return all volumes, sorted by name."""
     used = users(root)
     found = [_read(root, name, used.get(name, [])) for name in sorted(_listed(f"{root}/volumes"))]
     return [each for each in found if each]
 
 
 def inspect(root: str, name: str) -> StoredVolume:
-    """The volume of that name.
+    """Return the volume of that name.
 
     Raises:
         VolumeNotFound: there is none.
@@ -159,7 +159,7 @@ def inspect(root: str, name: str) -> StoredVolume:
 
 
 def _read(root: str, name: str, used_by: Sequence[str]) -> StoredVolume | None:
-    """A volume; what can't be read of its volume.json costs no more than that, and who looks hears of it."""
+    """Return a volume; an unreadable volume.json costs only its content, and is reported elsewhere."""
     directory = f"{root}/volumes/{name}"
     if not _is_name(name) or not os.path.isdir(f"{directory}/_data"):
         return None
@@ -183,16 +183,16 @@ def _is_name(name: str) -> bool:
 
 
 def parse_list_filters(words: Iterable[str]) -> list[Filter]:
-    """The filters of `volume ls`.
+    """Parse the filters of `volume ls`.
 
     Raises:
-        UsageError: one isn't KEY=VALUE, has an unknown key, or a value that its key can't have.
+        UsageError: not KEY=VALUE, an unknown key, or an invalid value.
     """
     return parse_filters(words, LIST_KEYS)
 
 
 def parse_prune_filters(words: Iterable[str]) -> tuple[bool, list[Filter]]:
-    """The filters of `volume prune`: whether they ask for all, and those that look at one volume.
+    """Parse the filters of `volume prune`: return whether ``all`` is set, and the filters for single volumes.
 
     Raises:
         UsageError: as `parse_list_filters`.
@@ -203,7 +203,7 @@ def parse_prune_filters(words: Iterable[str]) -> tuple[bool, list[Filter]]:
 
 
 def passes(volume: StoredVolume, filters: Sequence[Filter]) -> bool:
-    """Of several names one must fit, and so of drivers; of the rest, all."""
+    """Return whether a volume passes: one of the names, one of the drivers, and all other filters must match."""
     for key in ("name", "driver"):
         values = [each.value for each in filters if each.key == key]
         if values and not any(value in volume.name if key == "name" else value == DRIVER for value in values):
@@ -221,14 +221,14 @@ def passes(volume: StoredVolume, filters: Sequence[Filter]) -> bool:
 
 
 def remove(root: str, name: str, *, force: bool = False, runroot: str = "") -> None:
-    """Remove a volume, and all that is in it.
+    """Remove a volume and its content.
 
     Args:
-        force: one that isn't there is fine.
+        force: don't fail if it doesn't exist.
 
     Raises:
-        VolumeNotFound: there is none of that name.
-        VolumeInUse: a container has it, running or not.
+        VolumeNotFound: no volume has that name.
+        VolumeInUse: a container uses it, running or not.
         StoreError: the kernel refused.
     """
     if not _is_name(name) or not os.path.isdir(f"{root}/volumes/{name}"):
@@ -241,7 +241,7 @@ def remove(root: str, name: str, *, force: bool = False, runroot: str = "") -> N
 
 
 def _take_away(root: str, name: str) -> str:
-    """Rename a volume that nobody has, so that it is none any more; where it is now."""
+    """Rename an unused volume so that it no longer counts as one; return its new path."""
     with LockedVolume(root, name) as volume:
         if used_by := users(root).get(name):
             short = " ".join(each[:12] for each in used_by)
@@ -271,10 +271,10 @@ def _remove_tree(place: str) -> None:
 def prune(
     root: str, *, everything: bool = False, filters: Sequence[Filter] = (), runroot: str = ""
 ) -> tuple[list[str], int]:
-    """Remove volumes that no container has; their names, and the bytes that it freed.
+    """Remove unused volumes; return their names and the bytes that were freed.
 
     Args:
-        everything: those that were given a name too.
+        everything: include volumes with a name of the user's choice.
     """
     gone, freed = [], 0
     for volume in volumes(root):
@@ -294,7 +294,7 @@ def prune(
 
 
 def _is_newer(root: str, name: str) -> bool:
-    """Has a newer minibox made it, which knows better whether somebody needs it?"""
+    """Return whether a newer minibox made the volume: only that one can tell whether it is in use."""
     try:
         VOLUME.read(f"{root}/volumes/{name}/{NOTE}")
     except NewerFormat:
@@ -305,7 +305,7 @@ def _is_newer(root: str, name: str) -> bool:
 
 
 def sizes(paths: Sequence[str]) -> list[int]:
-    """What directories take of the disk, in bytes, by who may look into all of them."""
+    """Return the disk space of directories in bytes, measured in a user namespace if necessary."""
     places = list(paths)
 
     def look() -> list[int]:

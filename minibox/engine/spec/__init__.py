@@ -1,1 +1,1 @@
-"""What is asked for -> OCI Spec -> Plan. Looks at the host and the image; changes nothing."""
+"""From options to an OCI Spec to a Plan. The modules here look at the host and the image and change nothing."""

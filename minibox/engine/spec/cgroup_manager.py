@@ -1,4 +1,4 @@
-"""Who makes a container's cgroup: minibox (cgroupfs), or systemd when it is asked to."""
+"""Who makes a container's cgroup: minibox itself (cgroupfs) or systemd."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 def plan_cgroup(
     options: RunOptions, spec: Spec, container_id: str, euid: int, *, devices: bool, host: CgroupHost | None = None
 ) -> tuple[CgroupHost, tuple[Op, ...]]:
-    """Where the container's cgroup is made, and how; ``linux.cgroupsPath`` says so too.
+    """Decide where the container's cgroup is made, and how; set ``linux.cgroupsPath`` accordingly.
 
-    Without ``--cgroup-manager`` systemd is asked only for a limit that would not be had, or not be kept, otherwise:
-    asking takes a process, two calls by D-Bus and a move between cgroups, and a cgroup of one's own 0.1 ms. An ordinary user is given cgroups by his systemd
-    alone; and of root's controllers systemd keeps those that it has turned on itself.
+    Without ``--cgroup-manager``, minibox asks systemd only if a limit needs it. Asking systemd takes a process, two
+    D-Bus calls and a move between cgroups; making the cgroup directly takes 0.1 ms. But an ordinary user gets cgroups
+    only from the user's systemd, and in root's cgroups systemd turns off the controllers that it didn't turn on itself.
 
     Args:
-        devices: as in `cgroup.cgroup_steps`.
-        host: what `cgroup.detect` has said just now.
+        devices: see `cgroup.cgroup_steps`.
+        host: a fresh result of `cgroup.detect`; None: detect now.
 
     Raises:
-        LimitError: a limit can't be had here; or systemd is asked for, and doesn't run here.
-        UsageError: ``--cgroup-manager`` has no such value.
+        LimitError: the host can't set a limit, or systemd is asked for and isn't running.
+        UsageError: ``--cgroup-manager`` has an invalid value.
     """
     asked = options.cgroup_manager
     if asked not in ("", "cgroupfs", "systemd"):
@@ -46,7 +46,7 @@ def plan_cgroup(
 
 
 def _makes_cgroups(spec: Spec) -> bool:
-    """Can it make cgroups, where they are mounted for it or where it mounts them itself, as an init system does?"""
+    """Return whether the container can make cgroups, in a hierarchy mounted for it or (like an init system) by itself."""
     if "CAP_SYS_ADMIN" in spec["process"].get("capabilities", {}).get("bounding", ()):
         return True
     return any(

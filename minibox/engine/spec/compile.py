@@ -1,4 +1,4 @@
-"""From options and an image to a Spec and a Plan: what a run would do, before it does anything."""
+"""Compile options and an image to a Spec and a Plan: what a run would do, before it does anything."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ FILES = {"/etc/hosts": "hosts", "/etc/hostname": "hostname", "/etc/resolv.conf":
 
 @record
 class Identity:
-    """What one container is called and was given.
+    """What is individual to one container.
 
     Attributes:
-        directory: its own, under ``root/containers``.
-        ids: of its user namespace; None for the host's.
+        directory: the container's own, under ``root/containers``.
+        ids: the id mappings of its user namespace; None: it uses the host's.
         network: the mode in effect: none, host, bridge, pasta or slirp4netns.
-        steps: those of a start that give it what only it has.
+        steps: the steps of the start that differ from container to container.
     """
 
     id: str
@@ -62,10 +62,10 @@ class Identity:
 
 @record
 class IdentitySteps:
-    """The steps of a start that differ from one container to the next of its kind.
+    """The steps of a start that differ from one container to the next with the same options.
 
     Attributes:
-        held, ports, network, published: as of `plan.compiler.Start`.
+        held, ports, network, published: as in `plan.compiler.Start`.
     """
 
     held: tuple[Op, ...] = ()
@@ -76,11 +76,11 @@ class IdentitySteps:
 
 @record
 class Prepared:
-    """A run, compiled. Nothing of it has happened.
+    """A compiled run. Nothing has been executed yet.
 
     Attributes:
-        group: the cgroup that the plan makes, on ``cgroup_host``.
-        volumes: directories that must be there before the start.
+        group: the cgroup that the plan makes on ``cgroup_host``.
+        volumes: directories that must exist before the start.
     """
 
     spec: Spec
@@ -92,14 +92,14 @@ class Prepared:
 
 
 def wants_own_ids(options: RunOptions, euid: int, refusal: Callable[[], str]) -> bool:
-    """Does the container get a user namespace?
+    """Return whether the container gets a user namespace of its own.
 
     Args:
-        refusal: why layers can't be id-mapped, "" when they can; called only where root's container needs it.
+        refusal: returns why layers can't be id-mapped, or "". Called only if root's container needs it.
 
     Raises:
-        Unsupported: the host's is asked for, and an ordinary user can't use it.
-        UsageError: ``--userns`` has no such value.
+        Unsupported: ``host`` as an ordinary user, or ``private`` on a host that can't do it.
+        UsageError: ``--userns`` has an invalid value.
     """
     if options.userns not in ("", "host", "private", "auto"):
         raise UsageError(f"unknown user namespace mode {options.userns!r}", "one of host, private, auto")
@@ -126,10 +126,10 @@ def prepare(
     *,
     once: bool = False,
 ) -> Prepared:
-    """Compile a run; looks at the host, changes nothing.
+    """Compile a run. Looks at the host; changes nothing.
 
     Raises:
-        MiniboxError: what was asked for can't be done; says what.
+        MiniboxError: the options can't be carried out; the message says why.
     """
     snapshot = storage.describe(identity.id, image.chain_ids)
     euid = os.geteuid()
@@ -156,7 +156,7 @@ def prepare(
         init_path=INIT if options.init or options.idle else "",
         mounts=mounts,
     )
-    # A container with ids of its own can't make nodes; those that it is given may be for reading only.
+    # A container in a user namespace can't make device nodes, but the ones it is given may be read-only.
     filtered = not own_ids or (id_mapped and bool(options.device))
     host, steps = plan_cgroup(options, spec, identity.id, euid, devices=filtered)
     planned = cgroup.planned(host, name, steps)
@@ -190,7 +190,7 @@ def prepare(
 
 
 def _disk(options: RunOptions, snapshot: Snapshot) -> Disk | None:
-    """The container's own layer in memory; with the owner and mode that `Snapshotter.prepare` has given the one on disk."""
+    """Describe the layer in memory for ``--disk``, with the owner and mode of the layer on disk."""
     size = disk_bytes(options, snapshot.kind)
     if not size:
         return None
@@ -200,12 +200,12 @@ def _disk(options: RunOptions, snapshot: Snapshot) -> Disk | None:
         status = os.stat(snapshot.upper)
     except FileNotFoundError:  # for `explain`
         return Disk(size)
-    owner = (0, 0) if os.geteuid() else (status.st_uid, status.st_gid)  # an ordinary user's is root inside
+    owner = (0, 0) if os.geteuid() else (status.st_uid, status.st_gid)  # an ordinary user is root inside
     return Disk(size, status.st_mode & 0o7777, *owner)
 
 
 def cgroup_mounts(host: CgroupHost, planned: Cgroup, euid: int) -> tuple[tuple[str, str, str], ...]:
-    """What /sys/fs/cgroup shows: the v2 hierarchy, or those of v1 that the container has a group in."""
+    """Return the mounts below /sys/fs/cgroup: v2, or the v1 hierarchies in which the container has a group."""
     if euid and host.mode != "v2":
         return ()
     return shown_hierarchies(host.mode, planned)

@@ -1,4 +1,4 @@
-"""Devices: ``--device``, all of the host's for ``--privileged``, and the cgroup's device rules."""
+"""Devices: ``--device``, all the host's devices for ``--privileged``, and the cgroup's device rules."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from minibox.engine.spec.host import HostFacts
     from minibox.oci.runtime import LinuxDevice, LinuxDeviceCgroup, Mount
 
-# What every container may use (runtime-spec, config-linux.md, "Default Devices", and Docker's rules):
-# mknod of anything, which by itself opens nothing, and use of these.
+# What every container may do (runtime-spec, config-linux.md, "Default Devices", and Docker's rules): mknod any device,
+# which alone opens nothing, and use these.
 _CHARACTER = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, -1))
-# Of the runtime's own making, whatever the host has there.
+# The runtime makes these itself, whatever the host has.
 _NOT_COPIED = frozenset(("/dev/console", "/dev/ptmx", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"))
 _OWN_DIRECTORIES = frozenset(("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/.lxc", "/dev/.lxd-mounts"))
 _DEFAULT = frozenset(("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"))
@@ -24,7 +24,7 @@ _DEFAULT = frozenset(("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/de
 
 @record
 class Devices:
-    """Devices beyond the default ones: as nodes to make, or as mounts where mknod isn't allowed."""
+    """Devices beyond the default ones: nodes to make, or bind mounts where mknod isn't allowed."""
 
     nodes: tuple[LinuxDevice, ...]
     mounts: tuple[Mount, ...]
@@ -32,7 +32,7 @@ class Devices:
 
 
 def default_rules() -> list[LinuxDeviceCgroup]:
-    """The cgroup's device rules of an ordinary container: nothing but the default devices."""
+    """Return the cgroup's device rules of an ordinary container: the default devices only."""
     rules: list[LinuxDeviceCgroup] = [
         {"allow": False, "access": "rwm"},
         {"allow": True, "type": "c", "access": "m"},
@@ -47,14 +47,14 @@ def default_rules() -> list[LinuxDeviceCgroup]:
 
 
 def make_devices(words: tuple[str, ...], host: HostFacts, *, bind: bool, privileged: bool) -> Devices:
-    """Look up what ``--device HOST[:CONTAINER[:rwm]]`` names; a directory means all devices in it.
+    """Look up the devices of ``--device HOST[:CONTAINER[:rwm]]``; a directory stands for all devices in it.
 
     Args:
         bind: bind the host's nodes instead of making new ones, which an ordinary user can't.
-        privileged: all devices of the host besides.
+        privileged: add all devices of the host.
 
     Raises:
-        UsageError: malformed, missing, or not a device.
+        UsageError: a word is malformed, or its path is missing or not a device.
     """
     nodes: dict[str, LinuxDevice] = {}
     mounts: dict[str, Mount] = {}
@@ -103,13 +103,13 @@ def _requested(word: str, host: HostFacts) -> list[tuple[str, str, str]]:
     if len(parts) > 3 or not source.startswith("/") or not access or set(access) - set("rwm"):
         raise UsageError(f"invalid device {word!r}", hint="write /dev/NAME[:/dev/NAME-INSIDE[:rwm]]")
     if len(set(access)) != len(access):
-        raise UsageError(f"invalid device {word!r}: a letter of {access!r} is there twice")
+        raise UsageError(f"invalid device {word!r}: {access!r} repeats a letter")
     path = destination_path(path, word)
     try:
         mode = host.stat(source).st_mode & 0o170000
     except (OSError, ValueError) as error:
         said = kernel_says(error) if isinstance(error, OSError) else str(error)
-        raise UsageError(f"device {source!r} can't be looked up: {said}", hint="ls -l /dev lists devices") from error
+        raise UsageError(f"can't look up device {source!r}: {said}", hint="ls -l /dev lists devices") from error
     if mode == 0o040000:
         inside = _all_devices(source, host)
         if inside:
@@ -120,7 +120,7 @@ def _requested(word: str, host: HostFacts) -> list[tuple[str, str, str]]:
 
 
 def _all_devices(directory: str, host: HostFacts) -> list[str]:
-    """Device nodes below a directory, without links and those that every container has of its own."""
+    """List the device nodes below a directory, without links and without those that every container has anyway."""
     found: list[str] = []
     try:
         names = sorted(host.list_dir(directory))

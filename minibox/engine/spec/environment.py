@@ -1,4 +1,4 @@
-"""The environment of the process: Docker's order of precedence, and its ``--env-file`` format."""
+"""The environment of the process: Docker's precedence and its ``--env-file`` format."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def environment(
     home: str,
     tty: bool,
 ) -> list[str]:
-    """``process.env``, each name once: defaults, then the image's, then the user's.
+    """Return ``process.env`` with each name once: the defaults, overridden by the image, overridden by the user.
 
-    A bare ``NAME`` is taken from the caller's environment; where the caller has none, the variable
-    is removed, the image's too, as in Docker. ``HOME`` is the user's home directory unless set.
+    A bare ``NAME`` takes its value from the caller's environment. If the caller doesn't have it, the variable is
+    removed, even one from the image, as in Docker. ``HOME`` defaults to the user's home directory.
 
     Raises:
         UsageError: an entry without a name, or with a NUL byte.
@@ -51,13 +51,13 @@ def environment(
 
 
 def read_env_files(paths: Iterable[str], read: Callable[[str], bytes], caller: Mapping[str, str]) -> list[str]:
-    """The entries of ``--env-file``s.
+    """Read all ``--env-file``s and return their entries.
 
     Args:
-        read: gives the content of a file.
+        read: returns the content of a file.
 
     Raises:
-        UsageError: one can't be read, or see `parse_env_file`.
+        UsageError: a file can't be read or parsed; see `parse_env_file`.
     """
     entries: list[str] = []
     for path in paths:
@@ -71,13 +71,13 @@ def read_env_files(paths: Iterable[str], read: Callable[[str], bytes], caller: M
 
 
 def parse_env_file(data: bytes, path: str, caller: Mapping[str, str]) -> list[str]:
-    """Entries of an ``--env-file``: one ``NAME=value`` or ``NAME`` a line, as Docker reads it.
+    """Parse an ``--env-file`` as Docker does: one ``NAME=value`` or ``NAME`` a line.
 
-    Blank lines and lines that begin with ``#`` are comments. Nothing is unquoted and the value keeps
-    its spaces. A bare NAME is taken from the caller's environment, and skipped when not there.
+    Blank lines and lines that begin with ``#`` are ignored. Nothing is unquoted, and the value keeps its spaces. A bare
+    NAME takes its value from the caller's environment; if the caller doesn't have it, it is skipped.
 
     Raises:
-        UsageError: not UTF-8, no name, or white space in a name; with the line's number.
+        UsageError: not UTF-8, no name, or white space in a name. The message has the line number.
     """
     entries = []
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):

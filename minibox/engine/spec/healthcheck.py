@@ -1,4 +1,4 @@
-"""How the health of a container is checked: its options, and what its image says."""
+"""The health check of a container: its options and the image's settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from minibox.engine.spec.options import RunOptions
 
 SHELL = ("/bin/sh", "-c")
-# Docker's: in seconds, but for the retries.
+# Docker's defaults, in seconds (except for the retries).
 INTERVAL, TIMEOUT, RETRIES, START_PERIOD, START_INTERVAL = 30.0, 30.0, 3, 0.0, 5.0
 NANOSECONDS = ("Interval", "Timeout", "StartPeriod", "StartInterval")
 SHORTEST_NS = 1_000_000
@@ -21,15 +21,15 @@ SHORTEST_NS = 1_000_000
 
 @record
 class HealthCheck:
-    """A check, with nothing left to be looked up.
+    """A health check with all defaults filled in.
 
     Attributes:
-        command: what is executed in the container; healthy is who exits with 0.
-        interval_s: from the end of one check to the next, and before the first.
-        timeout_s: a check that takes longer is killed, and has failed.
-        retries: so many that fail in a row make it unhealthy.
-        start_period_s: after the start, in which a check that fails doesn't count.
-        start_interval_s: the interval in that time, until one does well.
+        command: executed in the container; exit status 0 means healthy.
+        interval_s: pause before the first check and after each check.
+        timeout_s: a check that takes longer is killed and counts as failed.
+        retries: the number of failures in a row that make the container unhealthy.
+        start_period_s: how long after the start failures don't count.
+        start_interval_s: the interval during the start period, until a check succeeds.
     """
 
     command: tuple[str, ...]
@@ -41,15 +41,16 @@ class HealthCheck:
 
 
 def healthcheck(options: RunOptions, image_config: dict[str, Any]) -> dict[str, Any]:
-    """A container's Healthcheck in the words of an image's config: its user's, and for the rest its image's.
+    """Merge the user's options into the image's Healthcheck, in the format of an image config; {} for none.
 
-    Docker's rule: each time that the user leaves out is the image's. {} for none.
+    As in Docker, what the user leaves out is taken from the image.
 
     Args:
-        image_config: the image's config, whole.
+        image_config: the image's whole config.
 
     Raises:
-        ConfigError, UsageError: one of the two says what can't be.
+        ConfigError: the image's Healthcheck is invalid.
+        UsageError: the options are invalid.
     """
     given: dict[str, Any] = {}
     if options.health_cmd:
@@ -66,40 +67,40 @@ def healthcheck(options: RunOptions, image_config: dict[str, Any]) -> dict[str, 
         given["Retries"] = options.health_retries
     if options.no_healthcheck:
         if given:
-            raise UsageError("--no-healthcheck and other options on health exclude each other")
+            raise UsageError("--no-healthcheck can't be combined with other health options")
         return {"Test": ["NONE"]}
     _check(given, UsageError, "the health check's")
     images = image_process(image_config).get("Healthcheck")
     if images is not None:
         if not isinstance(images, dict):
-            raise ConfigError("the image's Healthcheck is not an object", hint="--no-healthcheck runs it without")
+            raise ConfigError("the image's Healthcheck is not an object", hint="ignore it with --no-healthcheck")
         _check(images, ConfigError, "the image's Healthcheck's")
     merged = {**{key: value for key, value in (images or {}).items() if value}, **given}
     if given and not merged.get("Test"):
-        raise UsageError("there is no health check to set times for", "name one with --health-cmd")
+        raise UsageError("times are set, but there is no health check", "add --health-cmd")
     return merged
 
 
 def _check(found: dict[str, Any], error: type[ConfigError | UsageError], whose: str) -> None:
     test = found.get("Test") or []
     if not isinstance(test, list) or not all(isinstance(word, str) for word in test):
-        raise error(f"{whose} Test is no list of words")
+        raise error(f"{whose} Test is not a list of strings")
     if test and (test[0] not in ("NONE", "CMD", "CMD-SHELL") or (test[0] != "NONE" and len(test) < 2)):
-        raise error(f"{whose} Test begins with {test[0]!r} and has {len(test) - 1} words behind it",
+        raise error(f"{whose} Test begins with {test[0]!r}, followed by {len(test) - 1} words",
                     '["CMD", "word", ...], ["CMD-SHELL", "words"] or ["NONE"]')  # fmt: skip
     for key in (*NANOSECONDS, "Retries"):
         value = found.get(key) or 0
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-            raise error(f"{whose} {key} is no number, or less than 0, or too large")
+            raise error(f"{whose} {key} is not a number, is negative, or is too large")
         if key in NANOSECONDS and 0 < value < SHORTEST_NS:
             raise error(f"{whose} {key} is shorter than 1 ms")
 
 
 def check_of(config: dict[str, Any]) -> HealthCheck | None:
-    """The check of a container.
+    """Return the health check of a container; None if it has none.
 
     Args:
-        config: the container's, in the words of an image's; its Healthcheck is one of `healthcheck`'s.
+        config: the container's config in the format of an image config; its Healthcheck comes from `healthcheck`.
     """
     found = config.get("Healthcheck") or {}
     kind, *words = found.get("Test") or ["NONE"]

@@ -1,6 +1,6 @@
-"""What making a Spec needs to know of the host and of the caller, as one value.
+"""The facts about the host and the caller that a Spec depends on, as one value.
 
-`make_spec` is pure in it: a test states the facts. `host_facts` collects the real ones.
+`make_spec` depends on nothing else, so a test can state the facts. `host_facts` collects the real ones.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 
 def read_file(path: str) -> bytes:
-    """The content of a file of the host."""
+    """Return the content of a file of the host."""
     with open(path, "rb", 0) as file:
         return file.readall()
 
 
 @record
 class HostFacts:
-    """The host and the caller.
+    """Facts about the host and the caller.
 
     Attributes:
-        environ: the caller's environment; ``-e NAME`` takes from it.
-        cwd: the caller's working directory, where relative bind sources start; "" when it was removed.
-        hostname: the host's; a container with the host's network shows it.
-        cpus: how many CPUs the host has.
-        last_cap: the kernel's last capability.
-        swap_limit: whether a default swap limit can be set beside a memory limit.
-        stat, lstat, read, list_dir: how to look at the host's files: ``--device``, bind sources,
-            ``--env-file`` and seccomp profiles name some.
+        environ: the caller's environment; ``-e NAME`` takes its value from here.
+        cwd: the caller's working directory, for relative bind sources; "" if it was removed.
+        hostname: the host's name; containers on the host's network get it.
+        cpus: the number of CPUs.
+        last_cap: the last capability that the kernel knows.
+        swap_limit: whether a memory limit gets a default swap limit.
+        stat, lstat, read, list_dir: access to the host's files, for ``--device``, bind sources, ``--env-file`` and
+        seccomp profiles.
     """
 
     environ: Mapping[str, str]
@@ -50,7 +50,7 @@ class HostFacts:
 
 
 def host_facts(*, swap_limit: bool = True) -> HostFacts:
-    """The facts of the running host and process."""
+    """Collect the facts about this host and process."""
     return HostFacts(
         environ=os.environ,
         cwd=working_directory(),

@@ -1,7 +1,7 @@
-"""How an image wants its containers run: the ``config`` member of its config, checked.
+"""The ``config`` member of an image's config, checked: how the image wants its containers run.
 
-An image comes from anywhere, so its config's types are looked at before they are relied on; by hand,
-since a validator's import would cost more than the start.
+An image can come from anywhere, so types are checked before use. The checks are written by hand because importing a
+validator would take longer than the start itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _OBJECTS = ("Volumes", "Labels")
 
 
 def image_process(image_config: dict[str, Any]) -> dict[str, Any]:
-    """The ``config`` member of an OCI image config; {} when it has none.
+    """Return the ``config`` member of an OCI image config; {} if it has none.
 
     Raises:
         ConfigError: a member that minibox uses has the wrong type.
@@ -35,7 +35,7 @@ def image_process(image_config: dict[str, Any]) -> dict[str, Any]:
                 raise ConfigError(f"the image's {key} has the wrong type", hint="pull or build the image again")
     labels = config.get("Labels")
     if labels and not _texts(labels.values()):
-        raise ConfigError("the image's Labels are not texts", hint="pull or build the image again")
+        raise ConfigError("the image's Labels are not strings", hint="pull or build the image again")
     return config
 
 

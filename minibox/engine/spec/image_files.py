@@ -1,4 +1,4 @@
-"""Reading a file of an image from its unpacked layers, without mounting them."""
+"""Read a file of an image from its unpacked layers, without mounting them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
 def read_text(open_lower: Callable[[str], int], lowers: tuple[str, ...], path: str) -> str:
-    """The text of a user database (`engine.spec.users`) in the stack of ``lowers``, topmost first; "" when the image lacks it.
+    """Return the text of a user database (`engine.spec.users`) in the layers, topmost first; "" if the image lacks it.
 
     A symlink is followed within its own layer only: user databases are regular files.
 
     Args:
-        open_lower: gives a directory descriptor of one of them; `minibox.storage.drivers.Snapshotter.open_lower`.
+        open_lower: opens the directory of a layer; see `minibox.storage.drivers.Snapshotter.open_lower`.
 
     Raises:
-        MiniboxError: what the image has of that name can't be one.
+        MiniboxError: the file can't be read, or isn't a regular file of reasonable size.
     """
     for lower in lowers:
         root_fd = open_lower(lower)
@@ -44,7 +44,7 @@ def read_text(open_lower: Callable[[str], int], lowers: tuple[str, ...], path: s
 
 
 def _read(root_fd: int, path: str) -> str | None:
-    """The text that a layer has at ``path``, "" where it removes what is below; None when it says nothing of it."""
+    """Return a layer's text at ``path``; "" if the layer removes the file; None if it says nothing about it."""
     try:
         look = open_in_root(root_fd, path, os.O_PATH)
     except OSError as error:
@@ -65,7 +65,7 @@ def _read(root_fd: int, path: str) -> str | None:
 
 
 def _opaque(root_fd: int, directory: str) -> bool:
-    """Does this layer's directory hide those of the layers below?"""
+    """Return whether this layer's directory hides the directories of the layers below."""
     try:
         fd = open_in_root(root_fd, directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:

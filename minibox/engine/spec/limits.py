@@ -1,4 +1,4 @@
-"""Limits: memory, processors, processes, ``--ulimit``, ``--sysctl`` and the OOM score, as Docker checks them."""
+"""Limits: memory, CPUs, processes, ``--ulimit``, ``--sysctl`` and the OOM score, checked as Docker does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from minibox.engine.spec.options import RunOptions
     from minibox.oci.runtime import LinuxResources, POSIXRlimit
 
-MEMORY_MINIMUM_BYTES = 6 << 20  # Docker's: less doesn't hold the runtime's own start
+MEMORY_MINIMUM_BYTES = 6 << 20  # Docker's minimum: a container can't start with less
 PAGE = 4096
 CPU_PERIOD_US = 100_000
 INFINITY = (1 << 64) - 1  # RLIM_INFINITY
@@ -28,13 +28,13 @@ _IPC_SYSCTLS = frozenset(
 
 
 def resources(options: RunOptions, host: HostFacts) -> LinuxResources:
-    """``linux.resources`` of the limits that were asked for; no key where none was.
+    """Return ``linux.resources`` for the limits in ``options``. A limit that isn't set gets no key.
 
-    A memory limit without ``--memory-swap`` limits memory and swap together to twice as much, as
-    in Docker, unless the host can't limit swap.
+    A memory limit without ``--memory-swap`` limits memory and swap together to twice as much, as in Docker, unless the
+    host can't limit swap.
 
     Raises:
-        UsageError: a limit that makes no sense.
+        UsageError: an invalid limit.
     """
     result: LinuxResources = {}
     memory = options.memory_bytes
@@ -47,13 +47,13 @@ def resources(options: RunOptions, host: HostFacts) -> LinuxResources:
             if swap != -1 and not memory <= swap <= _LARGEST:
                 raise UsageError(
                     f"memory-swap of {swap} bytes is out of range, or less than the memory limit of {memory}",
-                    hint="--memory-swap is memory and swap together",
+                    hint="--memory-swap is the limit of memory and swap together",
                 )
             result["memory"]["swap"] = swap
         elif host.swap_limit:
             result["memory"]["swap"] = min(2 * memory, _LARGEST)
     elif swap is not None and swap > 0:
-        raise UsageError("memory-swap is given without a memory limit", hint="add --memory")
+        raise UsageError("--memory-swap needs a memory limit", hint="add --memory")
     elif swap is not None and swap < -1:
         raise UsageError(f"invalid memory-swap {swap}", hint="a size, or -1 for unlimited swap")
     _reservation(options, result)
@@ -65,7 +65,7 @@ def resources(options: RunOptions, host: HostFacts) -> LinuxResources:
     pids = options.pids_limit
     if pids is not None:
         if pids < -1 or pids > _LARGEST:
-            raise UsageError(f"invalid pids limit {pids}", hint="a number of processes, or -1 for no limit")
+            raise UsageError(f"invalid pids limit {pids}", hint="give a number of processes, or -1 for no limit")
         result["pids"] = {"limit": pids or -1}
     return result
 
@@ -79,7 +79,7 @@ def _reservation(options: RunOptions, result: LinuxResources) -> None:
     if memory and reservation > memory:
         raise UsageError(
             f"memory reservation of {reservation} bytes is more than the memory limit of {memory}",
-            hint="give --memory at least as much",
+            hint="raise --memory",
         )
     result.setdefault("memory", {})["reservation"] = reservation
 
@@ -89,7 +89,7 @@ def _cpu(options: RunOptions, host: HostFacts, result: LinuxResources) -> None:
     quota, period = options.cpu_quota_us or 0, options.cpu_period_us or 0
     if options.cpus and (quota or period):
         raise UsageError(
-            "--cpus means a quota and a period of its own, and can't be given with --cpu-quota or --cpu-period",
+            "--cpus sets a quota and a period, and can't be combined with --cpu-quota or --cpu-period",
             hint="--cpu-period 100000 --cpu-quota 150000 is --cpus 1.5",
         )
     if period:
@@ -104,14 +104,14 @@ def _cpu(options: RunOptions, host: HostFacts, result: LinuxResources) -> None:
         if not 0.01 <= options.cpus <= host.cpus:
             raise UsageError(
                 f"{options.cpus:g} CPUs are out of range",
-                hint=f"from 0.01 to {host.cpus}.00: this host has {host.cpus}",
+                hint=f"give 0.01 to {host.cpus}.00: this host has {host.cpus} CPUs",
             )
         cpu["quota"] = max(1000, int(options.cpus * CPU_PERIOD_US + 0.5))
         cpu["period"] = CPU_PERIOD_US
     shares = options.cpu_shares
     if shares is not None and shares != 0:
         if not 2 <= shares <= 262144:
-            raise UsageError(f"invalid cpu shares {shares}", hint="from 2 to 262144; 1024 is an ordinary share")
+            raise UsageError(f"invalid cpu shares {shares}", hint="from 2 to 262144; the default is 1024")
         cpu["shares"] = shares
     if options.cpuset_cpus:
         cpu["cpus"] = _cpuset(options.cpuset_cpus)
@@ -122,14 +122,14 @@ def _cpu(options: RunOptions, host: HostFacts, result: LinuxResources) -> None:
 
 
 def disk_bytes(options: RunOptions, driver_kind: str) -> int:
-    """A checked ``--disk``; 0 for none.
+    """Check ``--disk`` and return it in bytes; 0 for no limit.
 
     Args:
-        driver_kind: of the container's snapshot, see `minibox.storage.snapshot.Snapshot`.
+        driver_kind: the kind of the container's snapshot, see `minibox.storage.snapshot.Snapshot`.
 
     Raises:
-        UsageError: it is less than a page.
-        Unsupported: this storage driver, or this kernel, can't do it.
+        UsageError: less than a page.
+        Unsupported: the storage driver or the kernel can't do it.
     """
     size = options.disk_bytes or 0
     if not size:
@@ -138,19 +138,19 @@ def disk_bytes(options: RunOptions, driver_kind: str) -> int:
         raise UsageError(f"disk limit of {size} bytes is too small", hint="the minimum is 4k")
     if driver_kind == "tree":
         raise Unsupported(
-            f"--disk {size}: this storage driver copies the whole tree of the image to the disk",
+            f"--disk {size}: this storage driver copies the whole image to the disk",
             "use --storage-driver overlay or erofs",
         )
     if os.geteuid() and not _memory_keeps_attributes():
         raise Unsupported(
-            f"--disk {size}: an ordinary user's overlay needs user attributes, which a tmpfs keeps since Linux 6.6",
+            f"--disk {size}: an overlay made without root needs user attributes on tmpfs, which came with Linux 6.6",
             "run minibox as root, or limit each file: --ulimit fsize=1048576",
         )
     return size
 
 
 def _memory_keeps_attributes() -> bool:
-    fd = os.memfd_create("minibox")  # on the kernel's own tmpfs
+    fd = os.memfd_create("minibox")  # the kernel's own tmpfs
     try:
         os.setxattr(fd, "user.overlay.probe", b"y")
     except OSError:
@@ -161,22 +161,22 @@ def _memory_keeps_attributes() -> bool:
 
 
 def _cpuset(text: str) -> str:
-    """A list as in cpuset(7), "List format": ``0-3,7``."""
+    """Check a list in the format of cpuset(7), "List format": ``0-3,7``."""
     for part in text.split(","):
         first, dash, last = part.partition("-")
         numbers = [first, last] if dash else [first]
         if not all(word.isascii() and word.isdecimal() and len(word) < 5 for word in numbers):
             raise UsageError(f"invalid cpuset {text!r}", hint="write numbers as 0-3,7")
         if dash and int(first) > int(last):
-            raise UsageError(f"invalid cpuset {text!r}: {part} goes backwards")
+            raise UsageError(f"invalid cpuset {text!r}: {part} is not in ascending order")
     return text
 
 
 def rlimits(words: tuple[str, ...]) -> list[POSIXRlimit]:
-    """``process.rlimits`` of ``--ulimit name=soft[:hard]``; -1 is unlimited. The last of a name counts.
+    """Return ``process.rlimits`` for ``--ulimit name=soft[:hard]``; -1 is unlimited. The last entry of a name wins.
 
     Raises:
-        UsageError: malformed, an unknown name, or soft above hard.
+        UsageError: malformed, an unknown name, or a soft limit above the hard limit.
     """
     result: dict[str, POSIXRlimit] = {}
     for word in words:
@@ -202,25 +202,25 @@ def _rlimit(text: str, word: str) -> int:
 
 
 def sysctls(words: tuple[str, ...], *, host_network: bool, user_namespace: bool) -> dict[str, str]:
-    """``linux.sysctl``: Docker's defaults and ``--sysctl name=value``.
+    """Return ``linux.sysctl``: Docker's defaults and ``--sysctl name=value``.
 
-    Only what belongs to the container's own ipc or network namespace may be set; the rest is the host's.
+    Only sysctls of the container's own ipc or network namespace may be set; the others would change the host.
 
     Raises:
         UsageError: malformed, not namespaced, or ``net.*`` on the host's network.
     """
     result = {}
     if not host_network:
-        # Docker since 20.10: a network namespace of one's own has nothing to protect below port 1024.
+        # Docker since 20.10: in a network namespace of its own, a container may use ports below 1024.
         result["net.ipv4.ip_unprivileged_port_start"] = "0"
-        if not user_namespace:  # with one, gid 2147483647 is not mapped and the kernel refuses the range
+        if not user_namespace:  # in a user namespace, gid 2147483647 isn't mapped and the kernel refuses the range
             result["net.ipv4.ping_group_range"] = "0 2147483647"
     for word in words:
         name, equals, value = word.partition("=")
-        # As sysctl(8): dots part the path, and a slash stands for a dot in a component.
+        # As in sysctl(8): dots separate components, and a slash stands for a dot inside one.
         path = name.replace(".", "\0").replace("/", ".").split("\0")
         if not equals or not name or "\0" in word or any(part in ("", ".", "..") for part in path):
-            raise UsageError(f"invalid sysctl {word!r}", hint="write name=value, as net.core.somaxconn=1024")
+            raise UsageError(f"invalid sysctl {word!r}", hint="write name=value, for example net.core.somaxconn=1024")
         if path[0] == "net":
             if host_network:
                 raise UsageError(
@@ -236,10 +236,10 @@ def sysctls(words: tuple[str, ...], *, host_network: bool, user_namespace: bool)
 
 
 def oom_score_adj(value: int) -> int:
-    """A checked ``process.oomScoreAdj`` (proc_pid_oom_score_adj(5)).
+    """Check ``process.oomScoreAdj`` (proc_pid_oom_score_adj(5)) and return it.
 
     Raises:
-        UsageError: beyond -1000 to 1000.
+        UsageError: outside -1000 to 1000.
     """
     if not -1000 <= value <= 1000:
         raise UsageError(f"invalid oom-score-adj {value}", hint="from -1000 (never killed) to 1000 (killed first)")

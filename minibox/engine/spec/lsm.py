@@ -1,4 +1,4 @@
-"""Labels of AppArmor and SELinux that are asked for on a host that doesn't know them."""
+"""Check requested AppArmor and SELinux labels against what the host supports."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ UNCONFINED = "unconfined"
 
 
 def check(process: Process, linux: Linux | None = None) -> None:
-    """Refuse a label that can't be given, and take out one that means none.
+    """Refuse a label that the host can't apply, and remove one that means "none".
 
     Raises:
-        ConfigError
+        ConfigError: the label's security module isn't enabled.
     """
     if not process.get("apparmorProfile") or (process["apparmorProfile"] == UNCONFINED and not has_apparmor()):
         process.pop("apparmorProfile", None)

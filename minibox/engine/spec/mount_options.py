@@ -1,4 +1,4 @@
-"""What the user mounts: ``-v``, ``--mount``, ``--tmpfs`` and the image's volumes, in Docker's grammar."""
+"""Mount options: ``-v``, ``--mount``, ``--tmpfs`` and the image's volumes, in Docker's syntax."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _NAME_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 
 @record
 class Volume:
-    """A volume that must be there before the start.
+    """A volume that must exist before the start.
 
     Attributes:
-        name: its directory under ``root/volumes``, or under the container's when it is anonymous.
+        name: its directory under ``root/volumes``, or under the container's directory if it is anonymous.
         path: the directory that is mounted, ``_data`` in it.
         destination: where the container sees it.
         anonymous: made for this container only, and removed with it.
-        copy: fill it from the image's content at ``destination`` when it is new.
+        copy: if it is new, fill it with the image's content at ``destination``.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Volume:
 
 @record
 class UserMounts:
-    """The mounts the user and the image ask for, and the volumes behind them."""
+    """The mounts that the user and the image ask for, and their volumes."""
 
     mounts: tuple[Mount, ...]
     volumes: tuple[Volume, ...]
@@ -58,7 +58,7 @@ class UserMounts:
 
 @record
 class _Request:
-    """One mount as it was asked for: ``kind`` is bind, volume or tmpfs; ``word`` what the user wrote."""
+    """One requested mount: ``kind`` is bind, volume or tmpfs; ``word`` is what the user wrote."""
 
     kind: str
     source: str
@@ -76,17 +76,17 @@ def user_mounts(
     container_id: str,
     idmap_binds: bool = False,
 ) -> UserMounts:
-    """Parse and check all mounts that were asked for; the shallowest destination comes first.
+    """Parse and check all requested mounts. A parent directory comes before the directories below it.
 
     Args:
         root: the directory with ``volumes``.
-        container_id: anonymous volumes get names derived from it.
-        idmap_binds: give bind mounts and volumes the ``idmap`` option, so that owners look alike
-            on both sides of a user namespace; ``noidmap`` leaves it out.
+        container_id: names of anonymous volumes are derived from it.
+        idmap_binds: give bind mounts and volumes the ``idmap`` option, so that files have the same owner inside and
+            outside a user namespace; ``noidmap`` leaves it out.
 
     Raises:
-        UsageError: a malformed request, a destination that is relative, ``/`` or has ``..``, two
-            mounts at one destination, or a bind source that isn't there.
+        UsageError: a malformed request, a destination that is relative, ``/`` or contains ``..``, two mounts at one
+            destination, or a bind source that doesn't exist.
     """
     wanted = [_read_volume(word, host) for word in options.volume]
     wanted += [_read_mount(word) for word in options.mount]
@@ -96,7 +96,7 @@ def user_mounts(
         if request.destination in taken:
             raise UsageError(
                 f"duplicate mount point {request.destination!r}: {taken[request.destination]!r} and {request.word!r}",
-                hint="leave out one of the two",
+                hint="remove one of them",
             )
         taken[request.destination] = request.word
     for path in sorted(image_process(image_config).get("Volumes") or ()):
@@ -131,10 +131,10 @@ def user_mounts(
 
 
 def destination_path(path: str, word: str) -> str:
-    """A checked and normalised destination; ``word`` is what the error quotes.
+    """Check and normalise a destination; ``word`` is quoted in errors.
 
     Raises:
-        UsageError: relative, the root directory, with ``..`` or with a NUL byte.
+        UsageError: relative, the root directory, or with ``..`` or a NUL byte.
     """
     if not path.startswith("/"):
         raise UsageError(f"invalid mount {word!r}: destination {path!r} is not absolute", hint="begin it with /")
@@ -151,7 +151,7 @@ def destination_path(path: str, word: str) -> str:
 
 
 def _read_volume(word: str, host: HostFacts) -> _Request:
-    """``[SRC:]DST[:options]`` of ``-v``."""
+    """Parse ``[SRC:]DST[:options]`` of ``-v``."""
     parts = word.split(":")
     if len(parts) > 3 or not all(parts):
         raise UsageError(f"invalid volume {word!r}", hint="write SOURCE:DESTINATION[:OPTIONS] or DESTINATION")
@@ -182,22 +182,22 @@ def _known(option: str) -> bool:
 
 
 def volume_name(name: str, word: str) -> str:
-    """A checked name of a volume; ``word`` is what the error quotes.
+    """Check the name of a volume; ``word`` is quoted in errors.
 
     Raises:
-        UsageError: it can't be one.
+        UsageError: an invalid name.
     """
     if len(name) < 2 or len(name) > 255 or not name[0].isalnum() or not _NAME_ALPHABET.issuperset(name):
         raise UsageError(
             f"invalid volume name {name!r}" + (f" in {word!r}" if word != name else ""),
-            hint="names have two or more letters, digits, '_', '.' and '-'; "
+            hint="a name has two or more letters, digits, '_', '.' and '-'; "
             "for a directory of the host write an absolute path",
         )
     return name
 
 
 def _read_mount(word: str) -> _Request:
-    """``type=...,source=...,target=...`` of ``--mount``."""
+    """Parse ``type=...,source=...,target=...`` of ``--mount``."""
     fields = _csv(word)
     kind = fields.pop("type", "volume")
     if kind == "image":
@@ -209,7 +209,7 @@ def _read_mount(word: str) -> _Request:
     if not target:
         raise UsageError(f"invalid mount {word!r}: no target", hint="add target=/path/in/the/container")
     options = ["ro"] if _flag(fields, word, "readonly", "ro") else []
-    fields.pop("consistency", None)  # a promise about macOS file sharing
+    fields.pop("consistency", None)  # concerns macOS file sharing only
     if kind == "tmpfs":
         options = _mount_tmpfs(fields, word, source, options)
     else:
@@ -242,7 +242,7 @@ def _mount_bind(fields: dict[str, str], word: str, kind: str) -> list[str]:
         )
     recursive = fields.pop("bind-recursive", "enabled")
     if recursive not in ("enabled", "disabled", "writable", "readonly"):
-        raise UsageError(f"invalid mount {word!r}: bind-recursive is enabled, disabled, writable or readonly")
+        raise UsageError(f"invalid mount {word!r}: bind-recursive must be enabled, disabled, writable or readonly")
     if _flag(fields, word, "bind-nonrecursive") or recursive == "disabled":
         options.append("bind")
     if recursive == "writable":
@@ -264,7 +264,7 @@ def _mount_tmpfs(fields: dict[str, str], word: str, source: str, options: list[s
 
 
 def _csv(word: str) -> dict[str, str]:
-    """``key=value`` fields; a field in double quotes may hold commas."""
+    """Split ``key=value`` fields; a field in double quotes may contain commas."""
     fields: dict[str, str] = {}
     rest = word
     while rest:
@@ -280,9 +280,9 @@ def _csv(word: str) -> dict[str, str]:
         if not key or (not equals and key not in ("readonly", "ro", "volume-nocopy", "bind-nonrecursive")):
             raise UsageError(f"invalid mount {word!r}: {field!r} is not key=value")
         if key in fields:
-            raise UsageError(f"invalid mount {word!r}: key {key!r} twice")
+            raise UsageError(f"invalid mount {word!r}: key {key!r} is given twice")
         if "\0" in value:
-            raise UsageError(f"invalid mount {word!r}: a NUL byte in {key!r}")
+            raise UsageError(f"invalid mount {word!r}: {key!r} contains a NUL byte")
         fields[key] = value
     return fields
 
@@ -300,13 +300,13 @@ def _flag(fields: dict[str, str], word: str, *keys: str, default: bool = False) 
         if key in fields:
             value = fields.pop(key)
             if value not in _TRUE and value not in _FALSE:
-                raise UsageError(f"invalid mount {word!r}: {key} is true or false, not {value!r}")
+                raise UsageError(f"invalid mount {word!r}: {key} must be true or false, not {value!r}")
             found = value in _TRUE
     return found
 
 
 def _read_tmpfs(word: str) -> _Request:
-    """``DST[:options]`` of ``--tmpfs``."""
+    """Parse ``DST[:options]`` of ``--tmpfs``."""
     path, _, text = word.partition(":")
     options = {"noexec": "", "nosuid": "", "nodev": ""}
     for option in text.split(",") if text else ():
@@ -317,7 +317,7 @@ def _read_tmpfs(word: str) -> _Request:
                 hint="for example --tmpfs /run:rw,size=64m,mode=1777",
             )
         value = _tmpfs_value(name, value, word)
-        # The last one counts: "exec" takes away the default "noexec".
+        # The last one wins: "exec" removes the default "noexec".
         options.pop(name.removeprefix("no") if name.startswith("no") else "no" + name, None)
         options[name] = f"={value}" if equals else ""
     if "rw" in options:
@@ -326,7 +326,7 @@ def _read_tmpfs(word: str) -> _Request:
 
 
 def _tmpfs_value(name: str, value: str, word: str) -> str:
-    """A checked value of an option in the kernel's words; tmpfs(5)."""
+    """Check the value of a tmpfs option and return it in the kernel's format; tmpfs(5)."""
     if name == "size" and not (value.endswith("%") and value[:-1].isdecimal()):
         size = parse_size(value, f"size in --tmpfs {word!r}:")
         return str(size) if value[-1] in "bB" else value
@@ -342,7 +342,7 @@ def _volume(request: _Request, root: str, container_id: str) -> Volume:
         from _blake2 import blake2b
 
         name = blake2b(f"{container_id}\0{request.destination}".encode(errors="replace"), digest_size=32).hexdigest()
-    # An anonymous one is in the container's own directory: it goes with it, whoever removes that.
+    # An anonymous volume lies in the container's directory, so that it is removed with it.
     place = f"{root}/volumes" if request.source else f"{root}/containers/{container_id}/volumes"
     return Volume(
         name, f"{place}/{name}/_data", request.destination, not request.source, "nocopy" not in request.options
@@ -355,11 +355,11 @@ def _check_source(request: _Request, host: HostFacts) -> None:
     except FileNotFoundError as error:
         raise UsageError(
             f"bind source {request.source!r} does not exist",
-            hint="make it first, or give another; -v NAME:DESTINATION makes a volume",
+            hint="make it first, or use -v NAME:DESTINATION for a volume",
         ) from error
     except (OSError, ValueError) as error:
         said = kernel_says(error) if isinstance(error, OSError) else str(error)
-        raise UsageError(f"bind source {request.source!r} can't be read: {said}") from error
+        raise UsageError(f"can't read bind source {request.source!r}: {said}") from error
 
 
 def _bind(source: str, request: _Request, idmap: bool) -> Mount:
@@ -368,7 +368,7 @@ def _bind(source: str, request: _Request, idmap: bool) -> Mount:
     options.append(next((word for word in given if word in _PROPAGATION), "rprivate"))
     options += [word for word in given if word in ("nosuid", "nodev", "noexec")]
     if "ro" in given:
-        # Docker since 25: what is mounted below the source is read-only as well.
+        # Docker since 25: mounts below the source are read-only as well.
         options.append("ro" if "bind" in given or "ro-top" in given else "rro")
     if idmap and "noidmap" not in given:
         options.append("idmap")

@@ -1,8 +1,8 @@
-"""What a user asks for: the options of one `minibox run`, before any of it is resolved.
+"""The options of one `minibox run`, as the user gives them.
 
-The command line, the Python API and the tests all make a `RunOptions`; `engine.spec.runtime_spec` turns it and
-the image's config into an OCI Spec. Values are as the user wrote them where the image or the host
-is needed to understand them (user names, volumes), and parsed where not (sizes are bytes).
+The command line, the Python API and the tests all make a `RunOptions`; `engine.spec.runtime_spec` makes an OCI Spec of
+it and the image's config. Values that need the image or the host to be understood (user names, volumes) stay as the
+user wrote them; the others are parsed (sizes are bytes).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @record
 class RunOptions:
-    """Options of `docker run`, same names and meaning.
+    """Options of `docker run`, with the same names and meanings.
 
-    Strings that hold a small grammar (``-v``, ``--mount``, ``--ulimit``, ``--device``) stay strings
-    here: `engine.spec.runtime_spec` parses them, so that the API accepts them too.
+    Strings with a syntax of their own (``-v``, ``--mount``, ``--ulimit``, ``--device``) stay strings:
+    `engine.spec.runtime_spec` parses them, so that the API accepts them too.
     """
 
     image: str
@@ -27,14 +27,14 @@ class RunOptions:
     # process
     interactive: bool = False
     tty: bool = False
-    env: tuple[str, ...] = ()  # "NAME=value", or "NAME": taken from the environment of the caller
+    env: tuple[str, ...] = ()  # "NAME=value", or "NAME": the caller's value
     env_file: tuple[str, ...] = ()
     workdir: str = ""
     user: str = ""  # "[name|uid][:group|gid]", looked up in the image's own files
     group_add: tuple[str, ...] = ()
     entrypoint: str | None = None  # None: the image's; "": none
     init: bool = False
-    idle: bool = False  # no command: process 1 only reaps, and others come by `exec`
+    idle: bool = False  # no command: process 1 only reaps, and `exec` starts the others
     stop_signal: str = ""
     stop_timeout_s: int = 10
     oom_score_adj: int | None = None
@@ -55,15 +55,15 @@ class RunOptions:
     shm_size_bytes: int = 64 << 20
     device: tuple[str, ...] = ()  # "HOST[:CONTAINER[:rwm]]"
     # network
-    network: str = ""  # none, host, bridge, or a network's name; "": the default of who runs it
+    network: str = ""  # none, host, bridge, or a network's name; "": the user's default
     network_alias: tuple[str, ...] = ()
     add_host: tuple[str, ...] = ()  # "name:address"
     dns: tuple[str, ...] = ()
     publish: tuple[str, ...] = ()  # "[[address:]host port:]port[/protocol]"
     publish_all: bool = False
-    publish_address: str = ""  # of this host, for those of `publish` without one; "": all
+    publish_address: str = ""  # an address of this host, for entries of `publish` without one; "": all
     expose: tuple[str, ...] = ()  # "port[/protocol]"
-    # limits; None: no limit asked for
+    # limits; None: no limit
     memory_bytes: int | None = None
     memory_swap_bytes: int | None = None  # memory + swap, -1: unlimited swap
     memory_reservation_bytes: int | None = None
@@ -75,9 +75,9 @@ class RunOptions:
     cpuset_mems: str = ""
     blkio_weight: int | None = None
     pids_limit: int | None = None  # -1: unlimited
-    disk_bytes: int | None = None  # of its own layer, which is in memory then
-    cpu_time_s: float = 0  # of all of its processes together; 0: no limit. For a container of the API's
-    output_bytes: int | None = None  # to both of its streams together. For a container of the API's
+    disk_bytes: int | None = None  # of the container's own layer, which is then in memory
+    cpu_time_s: float = 0  # of all processes together; 0: no limit. Python API only
+    output_bytes: int | None = None  # of both streams together. Python API only
     cgroup_manager: str = ""  # systemd, cgroupfs; "": whichever the limits need
     # isolation
     cap_add: tuple[str, ...] = ()
@@ -86,36 +86,36 @@ class RunOptions:
     privileged: bool = False
     userns: str = ""  # host, private ("auto"); "": private where the host can
     sysctl: tuple[str, ...] = ()  # "name=value"
-    # life; with any of these a supervisor looks after the container
+    # life; with any of these a supervisor watches the container
     detach: bool = False
     detach_keys: str = "ctrl-p,ctrl-q"
     sig_proxy: bool = True
     restart: str = ""  # no, always, unless-stopped, on-failure[:attempts]
-    timeout_s: float = 0  # killed when it has run so long; 0: never
+    timeout_s: float = 0  # kill the container after this time; 0: never
     log_driver: str = ""  # json-file or none
     log_opt: tuple[str, ...] = ()  # "max-size=10m", "max-file=3"
-    # health; a time or a number that is 0: as the image says, or else Docker's
-    health_cmd: str = ""  # for the container's shell
+    # health; 0: the image's value, or else Docker's default
+    health_cmd: str = ""  # runs in the container's shell
     health_interval_s: float = 0
     health_timeout_s: float = 0
     health_retries: int = 0
     health_start_period_s: float = 0
     health_start_interval_s: float = 0
     health_on_failure: str = "none"  # none, kill, restart, stop
-    no_healthcheck: bool = False  # not the image's either
+    no_healthcheck: bool = False  # ignores the image's check too
     # minibox's own
-    time_offset_s: int | None = None  # a time namespace whose monotonic and boot clocks run this far ahead
+    time_offset_s: int | None = None  # a time namespace whose monotonic and boot clocks are this far ahead
     trace: bool = False
 
 
 def given(options: RunOptions) -> dict[str, object]:
-    """The options that aren't as they are by default: for who asks later how a container was run."""
+    """Return the options that differ from their defaults, to record how a container was run."""
     values = {name: getattr(options, name) for name in RunOptions.__annotations__}
     return {name: value for name, value in values.items() if value != getattr(RunOptions, name, None)}
 
 
 def from_given(values: dict[str, Any]) -> RunOptions:
-    """From `given`, through JSON; what a later version has added since is its default."""
+    """Make options of what `given` returned, after JSON; options that a newer version added get their defaults."""
     known = [(name, values[name]) for name in RunOptions.__annotations__ if name in values]
     fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in known}
     return RunOptions(**fields)

@@ -1,7 +1,7 @@
-"""Containers of one kind, which differ in their ids and commands alone: compiled once, and filled in for each.
+"""A cache of compiled plans: containers with the same options and image differ only in ids and command.
 
-A program that has minibox inside starts the same over and over. What was compiled for the first of a kind serves the
-others where it was made from the options and the image alone: see `_kind`.
+A program that embeds minibox starts the same container over and over. The first one is compiled; the others reuse its
+plan if it depends on the options and the image alone: see `_kind`.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 KINDS_MAX = 32
 SEEN_S = 0.2
 ID_MAPS = {"deny_setgroups", "write_uid_map", "write_gid_map"}
-ID_DIGITS, ID_SHOWN = 64, 12  # those that are its host name
-#: Options by which the host is asked for more than a template knows: files, devices, volumes, a manager of cgroups.
+ID_DIGITS, ID_SHOWN = 64, 12  # the digits shown in the host name
+# Options whose plan depends on more than options and image: files, devices, volumes, the cgroup manager.
 LOOKED_UP = ("env_file", "volume", "mount", "device", "privileged", "disk_bytes", "security_opt", "cgroup_manager")
-#: Options that change nothing of what is compiled, or only what is filled in.
+# Options that don't change the compiled plan, or only what `fill` replaces.
 OF_ONE = {"command": (), "name": "", "cidfile": ""}
 
 _templates: dict[tuple[Any, ...], Template] = {}
@@ -58,7 +58,7 @@ def prepare(
     *,
     once: bool = False,
 ) -> Prepared:
-    """`engine.spec.compile.prepare`, by a template where there is one."""
+    """Like `engine.spec.compile.prepare`, but reuse a cached plan if there is one."""
     kind = None if terminal else _kind(options, storage, image, identity, once)
     found = _templates.get(kind) if kind else None
     if found and (filled := found.fill(options, image, identity)):
@@ -74,7 +74,7 @@ def prepare(
 def _kind(
     options: RunOptions, storage: Snapshotter, image: ResolvedImage, identity: Identity, once: bool
 ) -> tuple[Any, ...] | None:
-    """All that a container is compiled from but what `Template.fill` fills in; None where more is looked up."""
+    """Return the cache key: all that the plan depends on except what `fill` replaces. None: not cacheable."""
     if any(getattr(options, name) for name in LOOKED_UP) or identity.network == "host":
         return None
     if not all("=" in each for each in options.env) or image_process(image.config).get("Volumes"):
@@ -91,7 +91,7 @@ def _sizes(ids: IdMappings | None) -> tuple[Any, ...]:
 
 
 def _cgroup_host() -> CgroupHost:
-    """What `cgroup.detect` says, or has said to this user a moment ago: it asks the kernel thirty times."""
+    """Return `cgroup.detect`'s result, kept for a moment since it takes thirty system calls."""
     global _seen
     seen_at, euid, host = _seen
     if host is None or euid != os.geteuid() or monotonic() > seen_at + SEEN_S:
@@ -101,25 +101,25 @@ def _cgroup_host() -> CgroupHost:
 
 
 class Template:
-    """What was compiled for one container."""
+    """A compiled plan that can be filled in for other containers."""
 
     def __init__(self, prepared: Prepared, container_id: str) -> None:
         self._first, self._host, self._start = (prepared, container_id), prepared.cgroup_host, prepared.start
         self._flags = prepared.plan.flags
-        self._id = os.urandom(ID_DIGITS // 2).hex()  # nobody's, so that no command can have it among its words
+        self._id = os.urandom(ID_DIGITS // 2).hex()  # a random placeholder, which no command contains by accident
         self._spec = b""
         self._ops: list[Op] = []
-        self._named: list[int] = []  # those that have the id
-        self._own: list[int] = []  # what only that container had: ids, addresses
-        self._numbered: list[int] = []  # and the host's ids that are root's inside
-        self._encoded: tuple[Op | None, dict[str, bytes]] = None, {}  # a last step, and the buffers with it
+        self._named: list[int] = []  # steps that contain the id
+        self._own: list[int] = []  # steps that are the container's own: ids, addresses
+        self._numbered: list[int] = []  # steps with the host ids that are root inside
+        self._encoded: tuple[Op | None, dict[str, bytes]] = None, {}  # the last step, and the buffers encoded with it
 
     def fill(self, options: RunOptions, image: ResolvedImage, identity: Identity) -> Prepared | None:
-        """The same for another container; None when the host's cgroups have changed meanwhile."""
+        """Return the plan filled in for another container; None if the host's cgroups have changed."""
         if not self._spec:
             self._read()
         old, new = self._id, identity.id
-        spec: Spec = marshal.loads(_renamed(self._spec, old, new))  # ids are of one length: it stays well formed
+        spec: Spec = marshal.loads(_renamed(self._spec, old, new))  # all ids have the same length, so this stays valid
         spec["process"]["args"] = process_args(options, image.config)
         if ids := identity.ids:
             spec["linux"]["uidMappings"], spec["linux"]["gidMappings"] = list(ids.uids), list(ids.gids)
@@ -173,7 +173,7 @@ class Template:
         self._spec = _renamed(marshal.dumps(spec), old, self._id)
 
     def _encode(self, last: Op) -> dict[str, bytes]:
-        """The steps of each actor as `plan.encode` writes them, with a ``last``."""
+        """Return the encoded steps of each actor, with ``last`` as the last step; see `plan.encode`."""
         known, encoded = self._encoded
         if last != known:
             by_actor: dict[str, list[Op]] = {MOUNTER: [], INIT: [], PARENT: []}
@@ -185,7 +185,7 @@ class Template:
 
 
 def _of(step: Op, old: str, new: str) -> Op:
-    """A step of the container ``new``, from that of ``old``."""
+    """Rewrite a step of the container ``old`` for the container ``new``."""
     return Op(step.name, _renamed(step.args, old, new), _renamed(step.why, old, new), step.actor)
 
 

@@ -1,4 +1,4 @@
-"""``--publish`` and ``--expose`` as a user writes them, with Docker's syntax.
+"""``--publish`` and ``--expose``, in Docker's syntax.
 
 Source: https://docs.docker.com/reference/cli/docker/container/run/#publish.
 """
@@ -25,28 +25,29 @@ Port = tuple[int, str]
 
 
 def with_address(options: RunOptions, environ: Mapping[str, str]) -> RunOptions:
-    """The same options with the address that ports are published on where nothing else is said, by the configuration.
+    """Fill in ``publish_address``, the address of ports published without one, from the environment or config.toml.
 
     Raises:
-        ConfigError: of config.toml.
-        UsageError: it is no address.
+        ConfigError: config.toml is invalid.
+        UsageError: not an IPv4 address.
     """
     address = options.publish_address or environ.get("MINIBOX_PUBLISH_ADDRESS") or load(environ).publish_address
     if address and not is_ipv4(address):
         raise UsageError(
-            f"publish_address {address!r} is no IPv4 address", "MINIBOX_PUBLISH_ADDRESS or config.toml: 127.0.0.1"
+            f"publish_address {address!r} is not an IPv4 address",
+            "set MINIBOX_PUBLISH_ADDRESS or config.toml to an address such as 127.0.0.1",
         )
     return replace(options, publish_address=address)
 
 
 def wanted_ports(options: RunOptions, image_config: dict[str, Any]) -> tuple[Wanted, ...]:
-    """All that is to be published, in the order in which it was asked for.
+    """Return the ports to publish, in the order of the options.
 
     Args:
-        image_config: the container's image's config, whole.
+        image_config: the image's whole config.
 
     Raises:
-        UsageError: a word can't be meant.
+        UsageError: an invalid ``--publish`` or ``--expose``.
     """
     default = options.publish_address or ANY_ADDRESS
     found = [each for word in options.publish for each in parse_publish(word, default)]
@@ -58,17 +59,17 @@ def wanted_ports(options: RunOptions, image_config: dict[str, Any]) -> tuple[Wan
 
 
 def exposed_ports(options: RunOptions, image_config: dict[str, Any]) -> set[Port]:
-    """What the image and ``--expose`` say that the container listens on.
+    """Return the ports that the image and ``--expose`` name.
 
     Raises:
-        UsageError: of ``--expose``.
+        UsageError: an invalid ``--expose``.
     """
     config = image_config.get("config") or {}
     return {*ports_of(config.get("ExposedPorts")), *(port for word in options.expose for port in parse_expose(word))}
 
 
 def ports_of(exposed: object) -> list[Port]:
-    """The ports of an image's ``ExposedPorts``; what can't be one is left out."""
+    """Return the ports of an image's ``ExposedPorts``; invalid ones are left out."""
     if not isinstance(exposed, dict):
         return []
     words = (str(each).partition("/") for each in exposed)
@@ -76,13 +77,13 @@ def ports_of(exposed: object) -> list[Port]:
 
 
 def parse_publish(word: str, default_address: str) -> list[Wanted]:
-    """One ``--publish``: a port of the container each.
+    """Parse one ``--publish``; a range gives one entry a port.
 
     Args:
-        default_address: of this host, where the word has none.
+        default_address: an address of this host, used if the word has none.
 
     Raises:
-        UsageError: it can't be meant.
+        UsageError: the word is invalid.
     """
     rest, protocol = _split_protocol(_shorten(word), word)
     before, _, inside = rest.rpartition(":")
@@ -93,7 +94,7 @@ def parse_publish(word: str, default_address: str) -> list[Wanted]:
     if not is_ipv4(address):
         if is_ipv6(address.removeprefix("[").removesuffix("]")):
             raise UsageError(
-                f"publish {word}: containers have IPv4 addresses only", "name an IPv4 address of this host"
+                f"publish {word}: containers have IPv4 addresses only", "give an IPv4 address of this host"
             )
         raise UsageError(f"invalid IP address: {address}", SYNTAX)
     if not inside:
@@ -106,17 +107,18 @@ def parse_publish(word: str, default_address: str) -> list[Wanted]:
         return [Wanted(address, host_first, host_last, first, protocol)]
     if last - first != host_last - host_first:
         raise UsageError(
-            f"invalid ranges specified for container and host Ports: {inside} and {outside}", "as many of both"
+            f"invalid ranges specified for container and host Ports: {inside} and {outside}",
+            "both ranges must have the same length",
         )
     shift = host_first - first
     return [Wanted(address, port + shift, port + shift, port, protocol) for port in range(first, last + 1)]
 
 
 def parse_expose(word: str) -> Iterable[Port]:
-    """One ``--expose``.
+    """Parse one ``--expose``.
 
     Raises:
-        UsageError: it can't be meant.
+        UsageError: the word is invalid.
     """
     rest, protocol = _split_protocol(word, word)
     if ":" in rest:
@@ -126,10 +128,10 @@ def parse_expose(word: str) -> Iterable[Port]:
 
 
 def parse_port(word: str) -> set[Port]:
-    """A port or a range of a filter or a command: ``80``, ``80/udp``, ``8000-8010/tcp``.
+    """Parse a port or a range in a filter or a command: ``80``, ``80/udp``, ``8000-8010/tcp``.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the word is invalid.
     """
     rest, protocol = _split_protocol(word, word)
     first, last = _range(rest, "port")
@@ -137,7 +139,7 @@ def parse_port(word: str) -> set[Port]:
 
 
 def bindings(words: Iterable[str]) -> dict[str, list[dict[str, str]]]:
-    """``--publish`` as HostConfig.PortBindings of Docker's ContainerInspect."""
+    """Return ``--publish`` as HostConfig.PortBindings of Docker's ContainerInspect."""
     found: dict[str, list[dict[str, str]]] = {}
     for word in words:
         for each in parse_publish(word, ANY_ADDRESS):
@@ -149,7 +151,7 @@ def bindings(words: Iterable[str]) -> dict[str, list[dict[str, str]]]:
 
 
 def _shorten(word: str) -> str:
-    """The short form of a long one, ``published=8080,target=80``."""
+    """Turn the long form ``published=8080,target=80`` into the short one."""
     if "=" not in word:
         return word
     given = dict(LONG)
@@ -176,5 +178,5 @@ def _range(word: str, what: str, least: int = 1) -> tuple[int, int]:
     if not all(each.isascii() and each.isdecimal() and least <= int(each) < 1 << 16 for each in (first, last)):
         raise UsageError(f"invalid {what}: {word}", SYNTAX)
     if int(last) < int(first):
-        raise UsageError(f"invalid {what}: {word}", "the smaller number first")
+        raise UsageError(f"invalid {what}: {word}", "write the smaller number first")
     return int(first), int(last)

@@ -1,9 +1,9 @@
-"""Make the OCI runtime Spec of a run: options + the image's config + facts of the host -> config.json.
+"""Make the OCI runtime Spec of a run from the options, the image's config and facts about the host.
 
-One pure function, `make_spec`; the grammar of single options is in its neighbours (`volumes`,
-`devices`, `limits`, `security`, `environment`, `users`). On the hot path the default seccomp profile is
-not spelled out: the annotation `SECCOMP_ANNOTATION` stands for it, and `complete` fills in
-``linux.seccomp.program`` for who reads the Spec outside this process (export, explain, another runtime).
+`make_spec` is a pure function; its neighbours parse single options (`mount_options`, `devices`, `limits`, `security`,
+`environment`, `users`). On the hot path the default seccomp profile isn't written out: the annotation
+`SECCOMP_ANNOTATION` stands for it, and `complete` fills in ``linux.seccomp`` for readers of the Spec outside this
+process (export, explain, another runtime).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from minibox.engine.spec.users import ResolvedUser, UserLookup
     from minibox.oci.runtime import Linux, LinuxIDMapping, LinuxSeccomp, Mount, Process, Spec
 
-# The version whose words a Spec uses: "idmap" came with 1.2, and older runtimes refuse a newer version.
+# The version that a Spec declares: "idmap" came with 1.2, and older runtimes refuse a newer version.
 OCI_VERSION, OCI_VERSION_ID_MAPPED = "1.0.2", "1.2.0"
 STOP_SIGNAL_ANNOTATION = "org.opencontainers.image.stopSignal"  # image-spec, conversion.md
-INIT_DESTINATION = "/dev/init"  # on the container's own tmpfs: nothing is left in its upperdir
+INIT_DESTINATION = "/dev/init"  # on the container's own tmpfs, so that it leaves nothing in the upperdir
 SHM_BYTES = 64 << 20  # Docker's
-DEV_BYTES_LIMITED = 1 << 20  # of /dev, when what may be written is limited
+DEV_BYTES_LIMITED = 1 << 20  # of /dev, if the disk is limited
 _TTY_GID = 5
 _HOSTNAME_MOST = 64  # HOST_NAME_MAX, gethostname(2)
 
@@ -59,27 +59,27 @@ def make_spec(
     init_path: str = "",
     mounts: UserMounts | None = None,
 ) -> Spec:
-    """The OCI runtime Spec of one run, a plain dict that can be written as config.json.
+    """Return the OCI runtime Spec of one run, a plain dict that can be written as config.json.
+
+    ``process.cwd`` may be missing in the image: whoever executes the Spec makes it, as runc does.
 
     Args:
         image_config: the OCI image config as read from JSON.
-        lookup: gives the text of the image's /etc/passwd and /etc/group.
+        lookup: returns the text of the image's /etc/passwd or /etc/group.
         rootfs: ``root.path``.
         root: the directory with ``volumes``.
         network: the mode in effect: none, host, bridge, or another private one.
-        files: prepared files of the host by their path in the container: /etc/hosts,
-            /etc/resolv.conf, /etc/hostname. One that the user mounts over is left out.
-        id_mappings: of the user namespace to use; None: no user namespace.
-        idmap_binds: the kernel and our rights allow id-mapped bind mounts.
-        init_path: the static init of ``--init`` on the host.
-        mounts: what `user_mounts` gave for the same options; parsed here when None.
-
-    ``process.cwd`` is made by who executes the Spec where the image lacks it, as runc does.
+        files: files on the host to mount, by their path in the container: /etc/hosts, /etc/resolv.conf, /etc/hostname.
+            A path that the user mounts over is left out.
+        id_mappings: of the container's user namespace; None: no user namespace.
+        idmap_binds: whether id-mapped bind mounts are possible here.
+        init_path: the static init for ``--init``, on the host.
+        mounts: the result of `user_mounts` for the same options; None: parse them here.
 
     Raises:
-        UsageError: an option's value can't be meant.
-        ConfigError: the image's config can't be used.
-        Unsupported: an option asks for what minibox doesn't do.
+        UsageError: an option has an invalid value.
+        ConfigError: the image's config is invalid.
+        Unsupported: an option that minibox doesn't support.
     """
     config = image_process(image_config)
     if mounts is None:
@@ -126,7 +126,7 @@ def make_spec(
 
 
 def complete(spec: Spec) -> Spec:
-    """A copy with ``linux.seccomp.program`` spelled out, for who reads it outside this process."""
+    """Return a copy with ``linux.seccomp`` written out, for readers outside this process."""
     from minibox.linux.seccomp.default_profile import default_profile
 
     annotations = dict(spec.get("annotations") or {})
@@ -138,7 +138,7 @@ def complete(spec: Spec) -> Spec:
 
 
 def container_hostname(options: RunOptions, host: HostFacts, container_id: str, network: str) -> str:
-    """``--hostname``, else the host's on the host's network, else the id's first 12 digits.
+    """Return ``--hostname``; else the host's name on the host's network, or the first 12 digits of the id.
 
     Raises:
         UsageError: not a host name.
@@ -149,14 +149,14 @@ def container_hostname(options: RunOptions, host: HostFacts, container_id: str, 
     parts = name.split(".")
     plain = name.replace("-", "").replace("_", "").replace(".", "")
     if len(name) > _HOSTNAME_MOST or not plain.isascii() or not plain.isalnum():
-        raise UsageError(f"invalid hostname {name!r}", hint="at most 64 letters, digits, '-' and '.'")
+        raise UsageError(f"invalid hostname {name!r}", hint="use at most 64 letters, digits, '-' and '.'")
     if any(not part or part[0] == "-" or part[-1] == "-" for part in parts):
-        raise UsageError(f"invalid hostname {name!r}", hint="its parts begin and end with a letter or digit")
+        raise UsageError(f"invalid hostname {name!r}", hint="each part must begin and end with a letter or digit")
     return name
 
 
 def labels(options: RunOptions, config: dict[str, Any]) -> dict[str, str]:
-    """The image's labels and ``--label key[=value]``, the user's over the image's.
+    """Return the image's labels, overridden by ``--label key[=value]``.
 
     Raises:
         UsageError: a label without a key.
@@ -176,7 +176,7 @@ def _annotations(options: RunOptions, config: dict[str, Any], security: Security
     if stop_signal:
         signal_number(stop_signal)
         annotations[STOP_SIGNAL_ANNOTATION] = stop_signal
-    annotations.pop(SECCOMP_ANNOTATION, None)  # not an image's to say
+    annotations.pop(SECCOMP_ANNOTATION, None)  # an image must not set it
     if security.seccomp == "default":
         annotations[SECCOMP_ANNOTATION] = DEFAULT_PROFILE
     return annotations
@@ -195,7 +195,7 @@ def _process(
     cwd = options.workdir or config.get("WorkingDir") or "/"
     if not cwd.startswith("/") or "\0" in cwd:
         raise UsageError(f"working directory {cwd!r} is not absolute", hint="begin it with /")
-    # execve as an ordinary user drops what root keeps; Docker says so in the Spec, and so do we.
+    # execve as an ordinary user drops what root would keep. Docker writes that into the Spec; so do we.
     held = capabilities if user.uid == 0 else []
     process: Process = {
         "terminal": options.tty,
@@ -220,12 +220,12 @@ def _process(
 
 
 def _cpu_backstop(options: RunOptions) -> tuple[str, ...]:
-    """No process gets much more than the time of all of them, should nobody be there to look."""
+    """Limit each process to about the CPU time of all together, in case the watcher of the total dies."""
     return (f"cpu={int(options.cpu_time_s) + 2}",) if options.cpu_time_s else ()
 
 
 def process_args(options: RunOptions, image_config: dict[str, Any]) -> list[str]:
-    """The words of the container's first process.
+    """Return the arguments of the container's first process.
 
     Raises:
         UsageError: there is no command.
@@ -237,7 +237,7 @@ def process_args(options: RunOptions, image_config: dict[str, Any]) -> list[str]
 
 
 def _args(options: RunOptions, config: dict[str, Any]) -> list[str]:
-    """Docker's combination: ``--entrypoint`` takes the place of the image's, and resets its Cmd."""
+    """Combine command and entrypoint as Docker does: ``--entrypoint`` replaces the image's and drops its Cmd."""
     entrypoint, command = config.get("Entrypoint") or [], list(options.command)
     if options.entrypoint is not None:
         entrypoint = [options.entrypoint] if options.entrypoint else []
@@ -247,7 +247,7 @@ def _args(options: RunOptions, config: dict[str, Any]) -> list[str]:
     if not args:
         raise UsageError("no command specified, and the image has none", hint="minibox run IMAGE COMMAND")
     if any("\0" in arg for arg in args):
-        raise UsageError("an argument of the command has a NUL byte")
+        raise UsageError("an argument of the command contains a NUL byte")
     if not args[0]:
         raise UsageError("the command is an empty string")
     return args
@@ -260,14 +260,14 @@ def _capabilities(options: RunOptions, host: HostFacts) -> list[str]:
 
 
 def _mapped(user: ResolvedUser, mappings: IdMappings | None, options: RunOptions) -> ResolvedUser:
-    """Check a user against the id mappings; groups that only /etc/group gave may be left out."""
+    """Check a user against the id mappings. Unmapped groups that only /etc/group lists are left out."""
     if mappings is None:
         return user
     for what, number, ranges in (("uid", user.uid, mappings.uids), ("gid", user.gid, mappings.gids)):
         if not _contains(ranges, number):
             raise UsageError(
                 f"{what} {number} is not mapped in the container's user namespace",
-                hint=f"ids inside are below {ranges[0]['size']}; --userns host has all of them"
+                hint=f"use an id below {ranges[0]['size']}, or --userns host for all ids"
                 if len(ranges) == 1 and ranges[0]["size"] > 1
                 else "give your user more ids in /etc/subuid and /etc/subgid, or run as root",
             )
@@ -275,10 +275,10 @@ def _mapped(user: ResolvedUser, mappings: IdMappings | None, options: RunOptions
         return user
     if options.group_add:
         raise UsageError(
-            "groups can't be added: the container's user namespace doesn't map them",
+            "can't add groups: the container's user namespace doesn't map them",
             hint="give your user ids in /etc/subgid",
         )
-    # Without a mapped range, setgroups(2) is denied (user_namespaces(7)): there are no groups to have.
+    # Without a mapped range, setgroups(2) is denied (user_namespaces(7)), so there can be no groups.
     groups = () if _single(mappings.gids) else tuple(g for g in user.additional_gids if _contains(mappings.gids, g))
     return type(user)(user.uid, user.gid, groups, user.home, user.name)
 
@@ -292,7 +292,7 @@ def _single(ranges: tuple[LinuxIDMapping, ...]) -> bool:
 
 
 def _default_mounts(options: RunOptions, security: Security, network: str, mappings: IdMappings | None) -> list[Mount]:
-    """The mounts of every container (runtime-spec, config-linux.md, "Default Filesystems", and Docker's options)."""
+    """Return the mounts of every container: "Default Filesystems" of config-linux.md, with Docker's options."""
     if not 0 <= options.shm_size_bytes < 1 << 63:
         raise UsageError(f"invalid shm-size {options.shm_size_bytes}", hint="write a size as 64m")
     quiet = ["nosuid", "noexec", "nodev"]
@@ -300,7 +300,7 @@ def _default_mounts(options: RunOptions, security: Security, network: str, mappi
     if mappings is None or _contains(mappings.gids, _TTY_GID):
         pts.append(f"gid={_TTY_GID}")  # an unmapped gid makes the mount fail with EINVAL
     shm_bytes, dev_bytes = options.shm_size_bytes or SHM_BYTES, 64 << 20
-    if options.disk_bytes:  # in memory as well: what a program fills when it may not fill its root
+    if options.disk_bytes:  # these are memory too: a program whose root is limited could fill them instead
         dev_bytes = DEV_BYTES_LIMITED
         shm_bytes = min(shm_bytes, options.disk_bytes) if shm_bytes == SHM_BYTES else shm_bytes
     shm = [*quiet, "mode=1777", f"size={shm_bytes}"]
@@ -328,14 +328,14 @@ def _default_mounts(options: RunOptions, security: Security, network: str, mappi
 
 
 def _without(ours: list[Mount], mounts: UserMounts) -> list[Mount]:
-    """Our mounts, less those that the user mounts over; a /dev of his own takes all below it along."""
+    """Drop our mounts that the user replaces; a user's own /dev replaces everything below it too."""
     taken = {mount["destination"] for mount in mounts.mounts}
     gone = "/dev/" if "/dev" in taken else "\0"
     return [each for each in ours if each["destination"] not in taken and not each["destination"].startswith(gone)]
 
 
 def _file_mounts(files: Mapping[str, str], idmap: bool, *, read_only: bool) -> list[Mount]:
-    """``read_only``: as the root is; and they are on the host's disk, where what is written may be limited."""
+    """``read_only``: set if the root is, and if the disk is limited, since these files lie on the host's disk."""
     options = ["bind", "rprivate", *(["idmap"] if idmap else []), *(["ro"] if read_only else [])]
     return [
         {"destination": path, "type": "bind", "source": source, "options": list(options)}

@@ -1,4 +1,4 @@
-"""``--security-opt`` and ``--privileged``: how far the container is shut in."""
+"""``--security-opt`` and ``--privileged``: how strictly the container is confined."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _TRUE, _FALSE = ("", "true", "1", "t", "True", "TRUE", "T"), ("false", "0", "f",
 
 @record
 class Security:
-    """What ``--security-opt`` says.
+    """The parsed ``--security-opt``.
 
     Attributes:
         seccomp: "default", "unconfined", or the path of a profile.
         system_paths: mask and protect the paths of /proc and /sys.
         writable_cgroups: mount /sys/fs/cgroup read-write.
-        apparmor: the profile of AppArmor that it is under; "" for the caller's.
+        apparmor: the AppArmor profile; "" for the caller's.
     """
 
     no_new_privileges: bool = False
@@ -38,11 +38,11 @@ class Security:
 
 
 def parse_security(options: RunOptions) -> Security:
-    """Read ``--security-opt`` (``name``, ``name=value``, and the old ``name:value``) and ``--privileged``.
+    """Parse ``--security-opt`` (``name``, ``name=value``, or the old ``name:value``) and ``--privileged``.
 
     Raises:
         UsageError: an unknown option or value.
-        Unsupported: a profile of AppArmor where there is none, or a label of SELinux.
+        Unsupported: an AppArmor profile on a host without AppArmor, or an SELinux label.
     """
     no_new_privileges, writable_cgroups = False, options.privileged
     system_paths = not options.privileged
@@ -63,11 +63,13 @@ def parse_security(options: RunOptions) -> Security:
             apparmor = "" if value == "unconfined" else value
         elif name == "label":
             if value != "disable":
-                raise Unsupported(f"security option {word!r} is not supported", hint="minibox makes no such labels")
+                raise Unsupported(
+                    f"security option {word!r} is not supported", hint="minibox doesn't set SELinux labels"
+                )
         else:
             raise UsageError(
                 f"invalid security option {word!r}",
-                hint="options are apparmor=PROFILE, no-new-privileges, seccomp=FILE|unconfined, systempaths=unconfined, "
+                hint="use apparmor=PROFILE, no-new-privileges, seccomp=FILE|unconfined, systempaths=unconfined, "
                 "writable-cgroups=true",
             )
     if apparmor:

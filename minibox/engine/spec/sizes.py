@@ -9,9 +9,9 @@ _LARGEST = (1 << 63) - 1
 
 
 def parse_size(text: str, what: str = "size") -> int:
-    """Bytes of a size with an optional unit: b, k, m, g, t or p, any case, also ``kb`` and ``KiB``.
+    """Return the bytes of a size with an optional unit: b, k, m, g, t or p in any case, also ``kb`` and ``KiB``.
 
-    A unit is a power of 1024, as in Docker's options. ``what`` names the option in the error.
+    Units are powers of 1024, as in Docker's options. ``what`` names the option in the error.
 
     Raises:
         UsageError: not a size, negative, or beyond 63 bits.
@@ -33,7 +33,7 @@ def parse_size(text: str, what: str = "size") -> int:
 
 
 def size_words(size_bytes: int) -> str:
-    """A size in words, to four digits: ``64 MiB``, ``1.5 KiB``."""
+    """Format a size with four digits: ``64 MiB``, ``1.5 KiB``."""
     for unit, factor in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if size_bytes >= factor:
             return f"{size_bytes / factor:.4g} {unit}"

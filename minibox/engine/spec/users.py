@@ -1,7 +1,7 @@
-"""Who the process is: ``-u`` and ``--group-add``, looked up in the image's own files.
+"""The user and groups of the process: ``-u`` and ``--group-add``, looked up in the image's own files.
 
-The rules are Docker's (moby/sys/user ``GetExecUser``): a name first, a number where no entry has it,
-supplementary groups from /etc/group unless a group was named.
+The rules are Docker's (moby/sys/user ``GetExecUser``): a name wins over a number, a number needs no entry, and
+supplementary groups come from /etc/group unless the user names a group.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     UserLookup = Callable[[str], str]
 
 PASSWD, GROUP = "/etc/passwd", "/etc/group"
-DATABASE_BYTES_MAX = 16 << 20  # of either
-ABSENT = frozenset((ENOENT, ENOTDIR, ELOOP, ESRCH))  # what says that there is none
-_LARGEST_ID = (1 << 31) - 1  # Docker's bound: beyond it, some kernel interfaces see a negative number
+DATABASE_BYTES_MAX = 16 << 20  # of each file
+ABSENT = frozenset((ENOENT, ENOTDIR, ELOOP, ESRCH))  # the file doesn't exist
+_LARGEST_ID = (1 << 31) - 1  # Docker's limit: some kernel interfaces read larger ids as negative
 
 
 @record
 class ResolvedUser:
-    """Numbers for ``process.user`` of an OCI Spec, and the home directory for ``HOME``.
+    """The numbers for ``process.user`` of an OCI Spec, and the home directory for ``HOME``.
 
     Attributes:
-        additional_gids: supplementary groups, the primary first: without it a process could leave
-            its own group and be granted what the group is refused (CVE-2022-36109).
+        additional_gids: supplementary groups, beginning with the primary group. Without it, a process could leave its
+            own group and get access that the group is denied (CVE-2022-36109).
     """
 
     uid: int
@@ -41,10 +41,10 @@ class ResolvedUser:
 
 
 def resolve_user(user: str, group_add: Iterable[str], lookup: UserLookup) -> ResolvedUser:
-    """Look up ``[name|uid][:group|gid]`` and the groups added to it.
+    """Look up ``[name|uid][:group|gid]`` and the added groups.
 
     Raises:
-        UsageError: a name that the image's files lack, or an id out of range.
+        UsageError: a name that isn't in the image's files, or an id out of range.
     """
     if not user.isprintable():
         raise UsageError(f"invalid user {user!r}")
@@ -96,7 +96,7 @@ def _group(word: str, groups: str) -> int:
 
 
 def _entries(text: str, fields: int) -> Iterator[list[str]]:
-    """Lines of a passwd(5) or group(5) file with at least ``fields`` fields; short ones are padded."""
+    """Yield the lines of a passwd(5) or group(5) file that have at least three fields, padded to ``fields``."""
     for line in text.split("\n"):
         line = line.strip()
         if line and line[0] != "#":

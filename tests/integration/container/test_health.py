@@ -178,8 +178,8 @@ def test_in_the_foreground_too(box: Box) -> None:
     ("options", "words"),
     [
         (("--health-interval", "soon"), "invalid value 'soon' for --health-interval"),
-        (("--health-interval", "1s"), "there is no health check to set times for"),
-        (("--no-healthcheck", "--health-cmd", "true"), "--no-healthcheck and other options on health exclude"),
+        (("--health-interval", "1s"), "times are set, but there is no health check"),
+        (("--no-healthcheck", "--health-cmd", "true"), "--no-healthcheck can't be combined with"),
         (("--health-on-failure", "pray"), "invalid value 'pray' for --health-on-failure"),
     ],
 )

@@ -74,7 +74,7 @@ def test_quota_reservation_and_memory_nodes(box: Box) -> None:
     assert value(container_id, *quota).split()[0] == "10000"
     assert value(container_id, ("cpu", "cpu.cfs_period_us"), "cpu.max").split()[-1] == "20000"
     assert value(container_id, ("cpuset", "cpuset.mems"), "cpuset.mems") == "0"
-    assert "can't be given with --cpu-quota" in box.refused("update", "--cpus", "0.5", "web")
+    assert "can't be combined with --cpu-quota" in box.refused("update", "--cpus", "0.5", "web")
     form = "{{with .HostConfig}}{{.CpuPeriod}} {{.CpuQuota}} {{.MemoryReservation}} {{.CpusetMems}}{{end}}"
     assert box.ok("inspect", "-f", form, "web") == f"20000 10000 {16 * MIB} 0"
     box.ok("update", "--cpu-quota", "0", "--cpu-period", "0", "--memory-reservation", "0", "--cpuset-mems", "", "web")

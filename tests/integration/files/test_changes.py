@@ -221,8 +221,8 @@ def test_file_capabilities_and_xattrs_are_kept_and_overlayfs_own_are_not(minibox
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("diff", "nobody"), "no container, image or layer is called 'nobody'"),
-        (("diff", "base", "sha256:" + "0" * 64), "no container, image or layer is called"),
+        (("diff", "nobody"), "no such container, image or layer: 'nobody'"),
+        (("diff", "base", "sha256:" + "0" * 64), "no such container, image or layer"),
         (("export", "nobody"), "container 'nobody' is not there"),
         (("commit", "nobody"), "container 'nobody' is not there"),
         (("commit", "base", "new"), "container 'base' is not there"),
@@ -240,7 +240,7 @@ def test_commits_that_can_not_be(minibox: Run, state: Path) -> None:
     names = said(minibox("images", "-q"))
     for words, message in (
         (("commit", "web", "UPPER"), "invalid reference"),
-        (("commit", "web", "a@sha256:" + "0" * 64), "can't be given a digest"),
+        (("commit", "web", "a@sha256:" + "0" * 64), "can't have a digest"),
         (("commit", "-c", "RUN true", "web", "app"), "RUN"),
     ):
         done = minibox(*words)

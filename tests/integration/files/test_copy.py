@@ -178,8 +178,8 @@ def test_what_can_not_be(place: Place) -> None:
     assert "cannot copy a directory to the file" in place.refused("directory", "web:/etc/passwd")
     assert "cannot overwrite directory '/etc'" in place.refused("directory/.", "web:/")
     assert "Not a directory" in place.refused("file", "web:/etc/passwd/x")
-    assert "no container, image or layer is called 'nobody'" in place.refused("nobody:/x", ".")
-    assert "neither end" in place.refused("a", "b")
+    assert "no such container, image or layer: 'nobody'" in place.refused("nobody:/x", ".")
+    assert "neither SRC nor DEST" in place.refused("a", "b")
     assert "not supported" in place.refused("web:/a", "web:/b")
     assert "is an image" in place.refused("file", "base:/x")
     assert sorted(path.name for path in place.host.iterdir()) == ["directory", "file"]

@@ -155,7 +155,7 @@ def test_sysctl(minibox: Run) -> None:
         (("-m", "1m"), "memory limit of 1048576 bytes is too small"),
         (("--cpus", "10000"), "10000 CPUs are out of range"),
         (("--cpuset-cpus", "4000"), "4000"),
-        (("--memory-swap", "1g"), "memory-swap is given without a memory limit"),
+        (("--memory-swap", "1g"), "--memory-swap needs a memory limit"),
         (("--ulimit", "nofile=9:1"), "the soft limit is above the hard limit"),
         (("--ulimit", "nofile=99999999999"), "nofile"),
         (("--cpu-shares", "1"), "invalid cpu shares 1"),

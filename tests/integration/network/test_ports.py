@@ -380,14 +380,14 @@ def test_where_ports_mean_nothing(boxes, minibox):
     done = minibox("run", "--rm", "--network", "host", "-p", "8080:80", "base", "echo", "hi")
     assert (done.stdout, done.stderr) == (
         "hi\n",
-        "minibox: published ports are discarded: the container is on the host's network\n",
+        "minibox: published ports are discarded: the container uses the host's network\n",
     )
     done = minibox("run", "--rm", "--network", "none", "-p", "8080:80", "base", "echo", "hi")
     assert (done.stdout, done.stderr) == ("hi\n", "")
     minibox("network", "create", "--internal", "lab")
     try:
         done = minibox("run", "--rm", "--network", "lab", "-p", "8080:80", "base", "true")
-        assert "published ports are discarded: an internal network has no way in" in done.stderr
+        assert "published ports are discarded: an internal network can't be reached from outside" in done.stderr
     finally:
         minibox("network", "rm", "lab")
     assert minibox("run", "--rm", "-p", "x:80", "base", "true").stderr.startswith("minibox: invalid hostPort: x\n")

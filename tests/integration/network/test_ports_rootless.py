@@ -61,4 +61,4 @@ def test_an_ordinary_users_ports_are_published_by_pasta(user_command, user_envir
 def test_an_ordinary_user_without_pasta_is_told_what_works_instead(minibox_user):
     done = minibox_user("run", "--rm", "-p", "8080:80", "base", "true")
     assert done.returncode == 125
-    assert "are published by pasta: " in done.stderr and "--network host" in done.stderr
+    assert "publishing ports without root needs pasta: " in done.stderr and "--network host" in done.stderr

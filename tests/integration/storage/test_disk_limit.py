@@ -140,7 +140,7 @@ def test_a_sandbox_with_a_limited_disk_is_compared_and_made_an_image(api: None) 
 @requires_root
 @pytest.mark.parametrize(
     ("options", "says"),
-    [(("--disk", "100"), "too small"), (("--storage-driver", "copy", "--disk", "1m"), "copies the whole tree")],
+    [(("--disk", "100"), "too small"), (("--storage-driver", "copy", "--disk", "1m"), "copies the whole image")],
 )
 def test_what_can_not_be_limited_is_said(minibox: Run, options: tuple[str, ...], says: str) -> None:
     code, _, err = run(minibox, *options, "base", "true")

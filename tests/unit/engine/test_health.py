@@ -61,7 +61,7 @@ def test_no_healthcheck():
 
 
 def test_times_without_a_check():
-    with pytest.raises(UsageError, match="no health check to set times for"):
+    with pytest.raises(UsageError, match="times are set, but there is no health check"):
         healthcheck(RunOptions("x", health_retries=2), {})
 
 
@@ -69,12 +69,12 @@ def test_times_without_a_check():
     ("found", "words"),
     [
         ("true", "not an object"),
-        ({"Test": "true"}, "no list of words"),
-        ({"Test": ["CMD", 1]}, "no list of words"),
+        ({"Test": "true"}, "not a list of strings"),
+        ({"Test": ["CMD", 1]}, "not a list of strings"),
         ({"Test": ["SHELL", "true"]}, "begins with 'SHELL'"),
-        ({"Test": ["CMD"]}, "0 words behind it"),
-        ({"Test": ["CMD", "true"], "Interval": "30s"}, "Interval is no number"),
-        ({"Test": ["CMD", "true"], "Retries": -1}, "Retries is no number, or less than 0"),
+        ({"Test": ["CMD"]}, "followed by 0 words"),
+        ({"Test": ["CMD", "true"], "Interval": "30s"}, "Interval is not a number"),
+        ({"Test": ["CMD", "true"], "Retries": -1}, "Retries is not a number, is negative"),
         ({"Test": ["CMD", "true"], "Timeout": 5}, "Timeout is shorter than 1 ms"),
     ],
 )

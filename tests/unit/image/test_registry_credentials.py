@@ -240,7 +240,7 @@ def test_host_that_a_user_logs_in_to(text, host):
 
 @pytest.mark.parametrize("text", ["nohost", "a b.example", "-.example", "https://"])
 def test_login_to_what_is_no_host(text):
-    with pytest.raises(UsageError, match="is no registry"):
+    with pytest.raises(UsageError, match="is not a registry"):
         registry_host(text)
 
 

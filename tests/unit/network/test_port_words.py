@@ -85,7 +85,7 @@ def test_the_address_is_the_configurations_where_none_is_given(tmp_path):
     assert with_address(options, environ).publish_address == "127.0.0.1"
     assert with_address(options, {**environ, "MINIBOX_PUBLISH_ADDRESS": "10.0.0.1"}).publish_address == "10.0.0.1"
     config.write_text('[network]\npublish_address = "localhost"\n')
-    with pytest.raises(UsageError, match="'localhost' is no IPv4 address"):
+    with pytest.raises(UsageError, match="'localhost' is not an IPv4 address"):
         with_address(options, environ)
     config.write_text("[network]\naddress = 1\n")
     with pytest.raises(ConfigError, match="network.address is unknown"):

@@ -164,7 +164,7 @@ def test_a_map_of_one_id():
     spec = spec_of(given={"id_mappings": SINGLE})
     assert "gid=5" not in mount_at(spec, "/dev/pts")["options"]
     assert spec["process"]["user"]["additionalGids"] == []
-    with pytest.raises(UsageError, match="groups can't be added"):
+    with pytest.raises(UsageError, match="can't add groups"):
         spec_of(group_add=("audio",), given={"id_mappings": SINGLE})
 
 
@@ -267,9 +267,9 @@ def test_mounts_over_our_own():
         ({"mount": ("type=tmpfs,target=/a,bind-propagation=shared",)}, "unexpected key"),
         ({"mount": ("type=tmpfs,target=/a,tmpfs-mode=9",)}, "octal"),
         ({"mount": ("nonsense",)}, "is not key=value"),
-        ({"mount": ("\x08=\0",)}, r"a NUL byte in .\\x08."),
+        ({"mount": ("\x08=\0",)}, r"x08. contains a NUL byte"),
         ({"tmpfs": ("/a:size",)}, "unknown option"),
-        ({"device": ("/dev/nowhere",)}, "can't be looked up"),
+        ({"device": ("/dev/nowhere",)}, "can't look up device"),
         ({"device": ("/src/file",)}, "is not a device"),
         ({"device": ("/dev/fuse:/dev/x:q",)}, "invalid device"),
         ({"ulimit": ("nofile=5:4",)}, "above the hard limit"),
@@ -279,15 +279,15 @@ def test_mounts_over_our_own():
         ({"sysctl": ("net..ipv4=1",)}, "invalid sysctl"),
         ({"sysctl": ("net.x/../../../kernel=1",)}, "invalid sysctl"),
         ({"memory_bytes": 1 << 20}, "too small"),
-        ({"memory_swap_bytes": 1 << 30}, "without a memory limit"),
+        ({"memory_swap_bytes": 1 << 30}, "needs a memory limit"),
         ({"memory_bytes": 1 << 30, "memory_swap_bytes": 1 << 29}, "less than the memory limit"),
         ({"cpus": 5.0}, "out of range"),
         ({"cpus": float("nan")}, "out of range"),
         ({"cpu_shares": 1}, "invalid cpu shares"),
-        ({"cpuset_cpus": "3-1"}, "goes backwards"),
+        ({"cpuset_cpus": "3-1"}, "is not in ascending order"),
         ({"cpuset_cpus": "a"}, "invalid cpuset"),
         ({"cpuset_mems": "0-"}, "invalid cpuset"),
-        ({"cpus": 0.5, "cpu_quota_us": 5000}, "can't be given with --cpu-quota"),
+        ({"cpus": 0.5, "cpu_quota_us": 5000}, "can't be combined with --cpu-quota"),
         ({"cpu_period_us": 999}, "invalid cpu period"),
         ({"cpu_quota_us": 999}, "invalid cpu quota"),
         ({"memory_reservation_bytes": 1}, "too small"),
