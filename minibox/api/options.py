@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from minibox.api.place import Places
 from minibox.base.paths import absolute
+from minibox.base.sizes import parse_size
 from minibox.engine.spec.options import RunOptions
-from minibox.engine.spec.sizes import parse_size
 from minibox.errors import UsageError
 
 TYPE_CHECKING = False

@@ -16,10 +16,10 @@ import os
 from errno import EIO, EISDIR, ELOOP, ENODEV, ENXIO
 
 from minibox.base.files import FileTooLarge, NotRegularFile, put_aside, read_fd, read_file, replace_file
+from minibox.base.json_text import dumps, loads
 from minibox.base.lock import Lock
 from minibox.base.shape import check, check_texts, name_of
 from minibox.errors import Damaged, MiniboxError, NewerFormat, kernel_says
-from minibox.json_text import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ completion and errors.
 
 from __future__ import annotations
 
-from minibox.durations import parse_duration_ns
+from minibox.base.durations import parse_duration_ns
+from minibox.base.sizes import parse_size
 from minibox.engine.spec.options import RunOptions
-from minibox.engine.spec.sizes import parse_size
 from minibox.errors import UsageError
 from minibox.record import record
 

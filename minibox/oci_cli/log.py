@@ -52,7 +52,7 @@ def json_line(fields: dict[str, str], now: str) -> str:
 
 def text_line(fields: dict[str, str], now: str) -> str:
     """Format a line like logrus's TextFormatter without a terminal: time, level and message, then the rest."""
-    from minibox.json_text import quoted
+    from minibox.base.json_text import quoted
 
     words = [f"{key}={value if _is_bare(value) else quoted(value)}" for key, value in fields.items()]
     return f'time="{now}" {" ".join(words)}\n'

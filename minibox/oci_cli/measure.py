@@ -86,7 +86,7 @@ def _number(name: str, value: str | int) -> int:
 
 
 def _size(name: str, text: str) -> int:
-    from minibox.engine.spec.sizes import parse_size
+    from minibox.base.sizes import parse_size
 
     if text == "-1":
         return -1

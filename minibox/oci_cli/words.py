@@ -136,7 +136,7 @@ def _set(values: dict[str, Any], option: Option, name: str, text: str) -> None:
 
 
 def _duration_s(text: str) -> float:
-    from minibox.durations import parse_duration_ns
+    from minibox.base.durations import parse_duration_ns
 
     return parse_duration_ns(text) / 1e9
 

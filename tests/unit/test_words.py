@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minibox.base.sizes import parse_size
 from minibox.engine.spec.environment import parse_env_file
-from minibox.engine.spec.sizes import parse_size
 from minibox.errors import UsageError
 from minibox.linux.capabilities import NAMES, mask_of, names_of
 from minibox.linux.signals import signal_number

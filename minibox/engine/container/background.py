@@ -248,7 +248,7 @@ def log_limits(log_opt: tuple[str, ...]) -> tuple[int, int]:
     Raises:
         UsageError: an option is unknown or has no such value.
     """
-    from minibox.engine.spec.sizes import parse_size
+    from minibox.base.sizes import parse_size
 
     bytes_max, files = LOG_BYTES_MAX, LOG_FILES
     for option in log_opt:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from stat import S_ISDIR
 
+from minibox.base.json_text import loads
 from minibox.base.paths import absolute
 from minibox.engine.spec import lsm
 from minibox.errors import ConfigError, kernel_says
-from minibox.json_text import loads
 from minibox.oci.schema import PROCESS, SPEC, checked
 from minibox.plan.check import check as compiler_check
 from minibox.plan.check import check_process as compiler_check_process

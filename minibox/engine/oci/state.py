@@ -19,8 +19,8 @@ import os
 from errno import EEXIST, ENAMETOOLONG, ENOENT, ENOTDIR
 
 from minibox.base.files import read_file, remove_all, replace_file
+from minibox.base.json_text import dumps, loads
 from minibox.base.shape import PID, check
-from minibox.json_text import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -378,7 +378,7 @@ def oci_state(container: Container, status: str = "") -> dict[str, Any]:
 
 def hook_state(container: Container, pid: int, status: str) -> bytes:
     """What hooks read from their standard input, in JSON."""
-    from minibox.json_text import dumps
+    from minibox.base.json_text import dumps
 
     return dumps(oci_state(container, status) | ({"pid": pid} if pid else {}), "").encode()
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from select import POLLIN, poll
 
+from minibox.base.json_text import dumps
 from minibox.errors import HookFailed, kernel_says
-from minibox.json_text import dumps
 from minibox.linux.process import IGNORED_BY_PYTHON, exit_status
 
 TYPE_CHECKING = False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
 
+from minibox.base.json_text import dumps
 from minibox.errors import MiniboxError, kernel_says
-from minibox.json_text import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from tempfile import TemporaryFile
 
+from minibox.base.json_text import dumps
 from minibox.engine.resources.archives import import_tar
 from minibox.errors import StoreError, kernel_says
 from minibox.image.layer.pack import LayerWriter
 from minibox.image.layer.stack import Stack
-from minibox.json_text import dumps
 from minibox.record import record
 
 TYPE_CHECKING = False

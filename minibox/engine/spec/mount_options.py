@@ -5,9 +5,9 @@ from __future__ import annotations
 from posixpath import normpath
 
 from minibox.base.paths import from_root
+from minibox.base.sizes import parse_size
 from minibox.engine.spec.host import HostFacts
 from minibox.engine.spec.image_config import image_process
-from minibox.engine.spec.sizes import parse_size
 from minibox.errors import Unsupported, UsageError, kernel_says
 from minibox.record import record
 

@@ -11,7 +11,7 @@ import os
 from time import time_ns
 
 from minibox.base.files import open_to_append, open_to_read
-from minibox.json_text import quoted
+from minibox.base.json_text import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ A program that ran into a limit and coped with it has ended by itself: then the 
 
 from __future__ import annotations
 
-from minibox.engine.spec.sizes import size_words
+from minibox.base.sizes import size_words
 from minibox.engine.verdict.end_kinds import (
     CPU_TIME,
     CRASHED,

@@ -85,7 +85,7 @@ def program(profile: str | LinuxSeccomp, capabilities: Iterable[str], root: str)
 def _digest_of(profile: LinuxSeccomp) -> str:
     from _blake2 import blake2b
 
-    from minibox.json_text import dumps
+    from minibox.base.json_text import dumps
 
     text = dumps(profile, "")
     return str(blake2b(text.encode(), digest_size=_DIGEST_SIZE).hexdigest())

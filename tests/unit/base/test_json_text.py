@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibox.json_text import dumps, loads, quoted
+from minibox.base.json_text import dumps, loads, quoted
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 TEXTS = st.text(st.characters(codec=None))
@@ -72,6 +72,6 @@ def test_nested_too_deep() -> None:
 
 def test_its_errors_need_no_json_before() -> None:
     """The scanner takes their class from `json.decoder`, which it expects to be there."""
-    script = "from minibox.json_text import loads\nfor bad in (b'{', b'[1,', b'\"', b''):\n try: loads(bad)\n except ValueError: print('good')"
+    script = "from minibox.base.json_text import loads\nfor bad in (b'{', b'[1,', b'\"', b''):\n try: loads(bad)\n except ValueError: print('good')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=CHECKOUT)
     assert done.stdout.split() == ["good"] * 4, done.stderr
