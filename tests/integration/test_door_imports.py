@@ -52,8 +52,8 @@ ALLOWED: dict[str, tuple[str, int]] = {
     ),
     "minibox-oci create": ("atexit binascii encodings errno fcntl genericpath os posixpath select stat struct", 79),
     "minibox-oci state": ("errno fcntl genericpath os posixpath stat", 16),
-    "minibox-oci start": ("errno fcntl genericpath os posixpath select stat struct", 17),
-    "minibox-oci delete": ("errno fcntl genericpath os posixpath select stat struct", 29),
+    "minibox-oci start": ("errno fcntl genericpath os posixpath select stat struct", 18),
+    "minibox-oci delete": ("errno fcntl genericpath os posixpath select stat struct", 30),
     "import minibox": ("", 1),
     "minibox.run": (
         "atexit binascii collections contextlib copyreg datetime enum errno fcntl functools genericpath importlib itertools "
