@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-/* Standard input, output and errors. None of their sources is below 3: a descriptor that is where it is to go would keep
- * its mark to be closed on exec. */
+/* Standard input, output and errors. None of their sources is below 3: a descriptor that is where it is to go would
+ * keep its mark to be closed on exec. */
 static int set_streams(const struct mb_child *child, int state) {
     int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (null >= 0 && null < 3) {

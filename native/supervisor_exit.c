@@ -71,7 +71,8 @@ void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t l
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     memset(text, ' ', sizeof text); /* what JSON lets stand behind */
-    /* minibox/engine/state/exit_record.py reads it: its kind and the number of its format, as all files of ours have. */
+    /* minibox/engine/state/exit_record.py reads it: its kind and the number of its format, as all files of ours have.
+     */
     int length = snprintf(
         text, sizeof text,
         "{\"Kind\": \"exit\", \"Format\": 1, \"status\": %d, \"signal\": %d, \"relayed\": %d, \"timed_out\": %s, "
