@@ -17,12 +17,13 @@ import pytest
 
 from minibox.network import bridge
 from tests import isolation, probes
-from tests.leaks import SLOWNESS
+from tests.leaks import SLOWNESS, announce
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 Completed = subprocess.CompletedProcess[Any]
 Run = Callable[..., Completed]
 DIRECTORY = pytest.StashKey[Path]()
+ANNOUNCED = pytest.StashKey[Path]()
 #: What makes a subprocess one of the ordinary user.
 AS_USER: dict[str, Any] = {"user": isolation.USER_ID, "group": isolation.USER_ID, "extra_groups": [], "cwd": "/"}
 
@@ -44,11 +45,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         os.environ["MINIBOX_TEST_HOST_NETNS"] = f"/proc/{os.getpid()}/fd/{netns_fd}"
         isolation.enter(directory)
         isolation.become_subreaper()
+    session.config.stash[ANNOUNCED] = announce(directory)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     directory = session.config.stash.get(DIRECTORY, None)
     if directory is not None:
+        session.config.stash[ANNOUNCED].unlink(missing_ok=True)
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -29,6 +30,7 @@ FOREIGN_PATIENCE_S = (
 )  # a cgroup without processes may be another session's, whose next command removes it
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_PATTERN = "minibox*"
+SESSIONS = Path(f"/tmp/minibox-test-sessions-{os.geteuid()}")  # wherever TMPDIR is
 
 Snapshot = dict[str, set[str]]
 
@@ -120,10 +122,21 @@ def _cgroups() -> set[str]:
 
 
 def _is_anothers(cgroup: str) -> bool:
-    """Has another session, as of pytest-xdist's other worker, this container? One may be without processes for long."""
-    session = Path(os.environ["MINIBOX_TEST_SESSION"])
-    found = session.parent.glob(f"minibox-test-*/*/root/live/{cgroup.removeprefix('minibox-')}")
-    return any(session not in path.parents for path in found)
+    """Is this cgroup, which has no process now, another session's? Of a test by the pid in its name, else by its claim."""
+    if named := re.fullmatch(r"minibox-[a-z-]+(\d+)(-\d+)?", cgroup):
+        return named[1] != str(os.getpid())
+    claim = f"live/{cgroup.removeprefix('minibox-')}"
+    own = Path(os.environ["MINIBOX_TEST_SESSION"]).name
+    others = [each for each in _below(SESSIONS, "*") if each.name != own]
+    return any((state / claim).exists() for each in others for depth in ("*", "*/*") for state in each.glob(depth))
+
+
+def announce(session: Path) -> Path:
+    """Tell other test sessions on this machine where this one's state roots are, some on mounts of its own."""
+    SESSIONS.mkdir(exist_ok=True)
+    told = SESSIONS / session.name
+    told.symlink_to(f"/proc/{os.getpid()}/root{session}")  # it leads nowhere once this process has ended
+    return told
 
 
 def _pids(cgroup: Path) -> set[int] | None:
