@@ -1,3 +1,3 @@
-"""The life of one container: launching, running in the foreground or background, ending, removing it. What it looks like
-to a user who asks is in `report`; the OCI runtime's containers are in `oci`.
+"""The life of one container: launch it, run it in the foreground or background, end it, remove it. What users are shown
+of it is in `report`; the OCI runtime's containers are in `oci`.
 """

@@ -1,1 +1,1 @@
-"""One running command: its execution, streams, terminal, signals and limits. Knows nothing of names or state files."""
+"""One running command: its execution, streams, terminal, signals and limits. Names and state files are in `state`."""

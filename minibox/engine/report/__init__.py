@@ -1,1 +1,1 @@
-"""What users are told: `ps`, `inspect`, `stats`, `why`, `info`, `doctor`, `explain`. Changes nothing."""
+"""What users are shown: `ps`, `inspect`, `stats`, `why`, `info`, `doctor`, `explain`. Read only."""

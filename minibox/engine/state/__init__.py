@@ -1,1 +1,1 @@
-"""The files that tell of a container: state, claim, names, ports, events. No container is started or ended here."""
+"""The files about a container: state, claim, name, ports, events. Nothing here starts or ends a container."""

@@ -1,9 +1,8 @@
-"""Whom a running container belongs to: ``root/live/<id>``, held with flock.
+"""The owner of a running container: ``root/live/<id>``, locked with flock.
 
-The owner is the process that runs it in the foreground, or its supervisor: the kernel drops the
-lock with the owner, whatever kills it. The file says which image the container uses and, once there
-is one, its first process. One whose lock is free and that is still there lost its owner:
-`removal.collect` ends and removes what it left.
+The owner is the process that runs the container in the foreground, or its supervisor. The kernel releases the lock
+when the owner ends, however it ends. The file says which image the container uses and, once there is one, its first
+process. A file that nobody locks means that the owner was killed: `removal.collect` ends the container and removes it.
 """
 
 from __future__ import annotations
@@ -40,18 +39,18 @@ OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Claim:
-    """The ownership of one container, held while this object lives.
+    """The ownership of one container. It lasts until `release`, or until this process ends.
 
     Attributes:
         id: 64 hexadecimal digits.
         directory: the container's own.
         name: its name.
-        fd: holds the lock: whoever has a copy of it is an owner too.
-        undo: of one that had another owner, the line on what undoes its start.
+        fd: holds the lock. A process with a copy of it is an owner too.
+        undo: the line that says how to undo the container's start, if it had another owner before.
     """
 
     def __init__(self, root: str, container_id: str, name: str, fd: int, *, remove: bool) -> None:
-        """A claim that is held already, by ``fd``; `new` and `of` make one."""
+        """Wrap a lock that ``fd`` already holds. Use `new` or `of` to claim a container."""
         self.root, self.id, self.name, self.fd = root, container_id, name, fd
         self.directory = f"{root}/containers/{container_id}"
         self.undo = b""
@@ -59,14 +58,14 @@ class Claim:
 
     @classmethod
     def new(cls, root: str, name: str, *, remove: bool) -> Claim:
-        """Make an id and claim it and a name.
+        """Make an id, and claim it and a name.
 
         Args:
-            name: "" for one that is made up.
-            remove: what `collect` does when this process can't: remove it, or keep its files.
+            name: "" to make one up.
+            remove: whether `collect` removes the container's files if this process is killed.
 
         Raises:
-            NameTaken, UsageError: of ``name``.
+            NameTaken, UsageError: ``name`` is taken or invalid.
             MiniboxError: the disk is full, or the state root can't be written.
         """
         container_id = os.urandom(32).hex()
@@ -85,7 +84,7 @@ class Claim:
 
     @classmethod
     def of(cls, root: str, container_id: str, name: str, *, remove: bool) -> Claim | None:
-        """Claim a container that is there; None when it has an owner.
+        """Claim an existing container; return None if it has an owner.
 
         Raises:
             MiniboxError: the disk is full, or the state root can't be written.
@@ -95,7 +94,7 @@ class Claim:
             if fd < 0:
                 return None
             claim = cls(root, container_id, name, fd, remove=remove)
-            # What undoes it is kept: who claims it may be killed, too.
+            # Keep the undo line: this process may be killed, too.
             claim.undo = read_live_fd(fd, live_path(root, container_id)).undo
             claim._clear()
             os.write(fd, image_line(remove) + claim.undo)
@@ -104,21 +103,21 @@ class Claim:
             raise _unwritable(root, error) from error
 
     def note_image(self, reference: str, image: ResolvedImage) -> None:
-        """Say which image is used, and which layers; a container that never says is one that never began.
+        """Write down the image and its layers. A container without this line never started.
 
         Raises:
             MiniboxError: the disk is full.
         """
         line = image_line(self._remove, reference, image)
         try:
-            if os.fstat(self.fd).st_size:  # a truncation costs a start more than all else here
+            if os.fstat(self.fd).st_size:  # truncating is the slowest call here, so skip it if we can
                 self._clear()
             write_all(self.fd, line)
         except OSError as error:
             raise _unwritable(self.root, error) from error
 
     def note_undo(self, line: bytes) -> None:
-        """Say what undoes its start, before anything of that has happened.
+        """Write down how to undo the start. Call it before the start's first step.
 
         Raises:
             MiniboxError: the disk is full.
@@ -132,7 +131,7 @@ class Claim:
     def note_process(
         self, pid: int, command: Sequence[str], joinable: dict[str, Any] | None = None, supervisor: int = 0
     ) -> None:
-        """Say which process is the container's first; valid while the lock is held.
+        """Write down the container's first process. Readers trust it while the lock is held.
 
         Raises:
             MiniboxError: the disk is full.
@@ -144,7 +143,7 @@ class Claim:
             raise _unwritable(self.root, error) from error
 
     def note_waiting(self, supervisor: int) -> None:
-        """There is no process any more, but its supervisor waits to start it anew."""
+        """Write down that the process has ended and that its supervisor will restart it."""
         _note_without_process(self.fd, ended_line(supervisor))
 
     def note_ended(self, status: int) -> None:
@@ -156,29 +155,33 @@ class Claim:
         os.lseek(self.fd, 0, os.SEEK_SET)
 
     def hand_over(self) -> None:
-        """Let go of a claim that another process holds by a copy of ``fd``."""
+        """Close ``fd``: another process has a copy of it and keeps the lock."""
         os.close(self.fd)
         self.fd = -1
 
     def give_up(self) -> None:
-        """Release one of `new` that never began: its name is free too."""
+        """Release a claim made by `new` for a container that never started, and free its name."""
         names.drop(self.root, self.id, self.name)
         self.release()
 
     def release(self, *, finished: bool = True) -> None:
-        """Give up the lock: the container has ended, and if ``finished`` nothing is left to `collect`."""
+        """Release the lock of a container that has ended.
+
+        Args:
+            finished: everything is cleaned up: delete the file, so that `collect` has nothing to do.
+        """
         if self.fd >= 0:
             try:
                 if finished:
                     os.unlink(f"{self.root}/live/{self.id}")
             except FileNotFoundError:
-                pass  # somebody removed the whole root
+                pass  # the whole root was removed
             finally:
                 self.hand_over()
 
 
 def note_ended(fd: int, status: int) -> None:
-    """There is no process any more, and this is how it ended: `Watch` may look when all else is removed.
+    """Write down the exit status. `Watch` can read it even after the container's files are removed.
 
     Args:
         fd: holds the lock.
@@ -189,12 +192,18 @@ def note_ended(fd: int, status: int) -> None:
 def _note_without_process(fd: int, line: bytes) -> None:
     size = os.fstat(fd).st_size
     image, ended, rest = os.pread(fd, min(size, BYTES_MAX), 0).partition(b"\n")
-    if ended and image.startswith(b"{"):  # else it never began, or an older minibox began it
-        os.pwrite(fd, line, len(image) + 1 + len(split_undo(rest)[0]))  # what follows counts no more
+    if ended and image.startswith(b"{"):  # else it never started, or an older minibox started it
+        os.pwrite(fd, line, len(image) + 1 + len(split_undo(rest)[0]))  # readers ignore what follows this line
 
 
 def lock_new(directory: str, name: str, *, wait: bool = True, shared: bool = False) -> int:
-    """Make a file and hold its lock; again when `collect` was faster. -1 when another holds it, unless ``wait``."""
+    """Make a file and lock it; return its descriptor.
+
+    If `collect` deletes the file meanwhile, make it again.
+
+    Args:
+        wait: wait for another process that holds the lock; otherwise return -1.
+    """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         try:
@@ -207,7 +216,7 @@ def lock_new(directory: str, name: str, *, wait: bool = True, shared: bool = Fal
                 raise
             discard(f"{directory}/{name}")
             continue
-        if not S_ISREG(os.fstat(fd).st_mode):  # a FIFO can be opened, and locked
+        if not S_ISREG(os.fstat(fd).st_mode):  # a FIFO can be opened and locked, too
             os.close(fd)
             discard(f"{directory}/{name}")
             continue
@@ -223,19 +232,22 @@ def lock_new(directory: str, name: str, *, wait: bool = True, shared: bool = Fal
 
 def _unwritable(root: str, error: OSError) -> MiniboxError:
     hint = {
-        EACCES: "set --root to a directory that you may write, or run as root",
+        EACCES: "set --root to a directory that you can write to, or run as root",
         ENOSPC: "free some space, or set --root to a directory on another disk",
-        EROFS: "set --root to a directory on a disk that can be written",
+        EROFS: "set --root to a directory on a writable disk",
     }.get(error.errno or 0)
     return MiniboxError(f"write the state in {error.filename or root}: {kernel_says(error)}", hint)
 
 
 def orphans(root: str, at_most: int = 0, only: str = "") -> Iterator[tuple[str, bool, int]]:
-    """Containers that lost their owner: id, whether it said to remove it, and the lock, held until the next is asked for.
+    """Find containers whose owner was killed. Yield the id, whether to remove its files, and the descriptor of the lock.
+
+    The lock is held until you ask for the next container.
 
     Args:
-        at_most: look at that many, at random: a start must not take longer the more containers run. 0: at all.
-        only: look at that one.
+        at_most: check only so many containers, picked at random, so that a start doesn't take longer the more containers
+            run. 0 checks all.
+        only: check only this one.
     """
     found = [only] if only else _listed(f"{root}/live")
     found = [name for name in found if is_id(name)]
@@ -274,20 +286,20 @@ def _listed(directory: str) -> list[str]:
 
 
 def live_ids(root: str) -> list[str]:
-    """The ids of containers that have an owner, or lost it."""
+    """The ids of all containers with a live file, with or without an owner."""
     return [name for name in _listed(f"{root}/live") if is_id(name)]
 
 
 def is_id(name: str) -> bool:
-    """Can it be a container's id?"""
+    """Does it look like a container's id?"""
     return long_id(name)
 
 
 def read_live(root: str, container_id: str) -> Live:
-    """What the owner has written so far.
+    """Read what the owner has written so far.
 
     Raises:
-        OSError: it has none.
+        OSError: the container has no live file.
     """
     path = live_path(root, container_id)
     fd = os.open(path, os.O_RDONLY | OPEN)
@@ -298,10 +310,10 @@ def read_live(root: str, container_id: str) -> Live:
 
 
 def open_process(live: Live) -> int:
-    """A pidfd of a container's first process; -1 when it has none.
+    """Open a pidfd of a container's first process; return -1 if it has none.
 
-    Between the end of the process and its owner's word of it the pid may come to mean another: then its parent is
-    not the supervisor. The caller looks afterwards whether the lock is still held.
+    When the process has ended and the owner hasn't yet written so, the kernel may have given its pid to another process.
+    That one's parent isn't the supervisor. Check afterwards that the lock is still held.
     """
     pidfd = open_pidfd(live.pid) if live.pid > 0 else -1
     if pidfd >= 0 and live.supervisor > 0 and parent_of(live.pid) not in (live.supervisor, 0):
@@ -311,10 +323,10 @@ def open_process(live: Live) -> int:
 
 
 class Watch:
-    """The file of an owner, held open: how its container ended is in it even when all is removed."""
+    """An open live file. It tells how the container ended, even after the container is removed."""
 
     def __init__(self, root: str, container_id: str) -> None:
-        """Open it; nothing is wrong when there is no owner."""
+        """Open the file. It may be missing: then the container has no owner."""
         self._path = live_path(root, container_id)
         try:
             self._fd = os.open(self._path, os.O_RDONLY | OPEN)
@@ -322,7 +334,7 @@ class Watch:
             self._fd = -1
 
     def is_owned(self) -> bool:
-        """Does an owner still hold it?"""
+        """Does the owner still hold the lock?"""
         if self._fd < 0:
             return False
         try:
@@ -333,7 +345,7 @@ class Watch:
         return False
 
     def status(self) -> int:
-        """The exit status that the owner has noted; -1 when it has none."""
+        """The exit status that the owner wrote down; -1 for none."""
         return read_live_fd(self._fd, self._path).status if self._fd >= 0 else -1
 
     def close(self) -> None:
@@ -343,7 +355,7 @@ class Watch:
 
 
 def is_live(root: str, container_id: str) -> bool:
-    """Does an owner hold it?"""
+    """Does the container have an owner?"""
     fd = _held(root, container_id)
     if fd >= 0:
         os.close(fd)
@@ -351,13 +363,13 @@ def is_live(root: str, container_id: str) -> bool:
 
 
 def live_process(root: str, container_id: str) -> int:
-    """The first process of a container that an owner holds: -1 while there is none, 0 when none holds it."""
+    """The pid of a container's first process; -1 if it has none yet, 0 if the container has no owner."""
     live = owned(root, container_id)
     return live.pid if live else 0
 
 
 def owned(root: str, container_id: str) -> Live | None:
-    """What the owner of a container has written so far; None when it has no owner."""
+    """Read what a container's owner has written so far; return None if it has no owner."""
     fd = _held(root, container_id)
     if fd < 0:
         return None
@@ -368,13 +380,13 @@ def owned(root: str, container_id: str) -> Live | None:
 
 
 def _held(root: str, container_id: str) -> int:
-    """A descriptor of the file of an owner that lives; else -1."""
+    """Open the live file of a container that has an owner; return -1 if it has none."""
     try:
         fd = os.open(live_path(root, container_id), os.O_RDWR | OPEN)
     except OSError:
         return -1
     try:
-        # Shared: two that look don't take each other for the owner.
+        # A shared lock, so that two readers don't take each other for the owner.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return fd

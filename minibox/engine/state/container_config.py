@@ -1,4 +1,4 @@
-"""How a container was run, in the words of an image's config: what `commit` gives to the image it makes, as in Docker."""
+"""The image config of a container: how it was run, in the format that `commit` writes to the new image, as in Docker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from minibox.engine.spec.options import RunOptions
     from minibox.oci.runtime import Mount
 
-# Set for each container by `engine.spec.environment`, and so nothing for an image, unless the user or the image said so.
+# `engine.spec.environment` sets these for each container. They go into an image only if the user or the image set them.
 OF_THE_CONTAINER = ("HOSTNAME", "HOME", "TERM")
 
 
@@ -24,12 +24,12 @@ def container_config(
     labels: dict[str, str],
     volumes: Sequence[str],
 ) -> dict[str, Any]:
-    """The ``config`` member for an image made of this container; OCI image-spec 1.1, config.md.
+    """The ``config`` member of an image made from this container; OCI image-spec 1.1, config.md.
 
     Args:
-        image_config: the container's image's config, whole.
-        env: of the container's process.
-        volumes: destinations of its anonymous volumes.
+        image_config: the whole config of the container's image.
+        env: the environment of the container's process.
+        volumes: the destinations of its anonymous volumes.
     """
     config = dict(image_process(image_config))
     named = {entry.partition("=")[0] for entry in (*(config.get("Env") or ()), *options.env)}
@@ -62,10 +62,10 @@ def container_config(
 
 
 def mounts_of(mounts: Sequence[Mount], directory: str) -> list[dict[str, Any]]:
-    """The bind mounts and volumes of a container's Spec that its user or its image asked for, shallowest first.
+    """The bind mounts and volumes in a container's Spec that the user or the image asked for, shallowest first.
 
     Args:
-        directory: the container's own: what is mounted from it, but for anonymous volumes, is minibox's.
+        directory: the container's own. Except for anonymous volumes, minibox itself mounts what lies in it.
     """
     found: list[dict[str, Any]] = []
     for mount in mounts:

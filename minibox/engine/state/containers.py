@@ -1,6 +1,6 @@
 """Containers on disk: ``root/containers/<id>/`` has state.json beside upper, work, hosts and so on.
 
-A container of ``run --rm`` has no state.json: what is known of it is what its owner says.
+A container of ``run --rm`` has no state.json, only the live file that its owner writes.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ if TYPE_CHECKING:
 SIGKILL = 9
 ALIVE = ("running", "paused", "restarting")
 SUPERVISOR = b"minibox-supervisor"
-DAMAGED = "damaged"  # the Status of one whose state.json can't be read
+DAMAGED = "damaged"  # the Status of a container whose state.json can't be read
 
 
 def write(root: str, state: dict[str, Any], *, durable: bool = False) -> None:
-    """Write state.json: a reader sees the old or the new; with ``durable`` the new, after a power loss too."""
+    """Replace state.json. A reader sees either the old or the new file.
+
+    Args:
+        durable: sync it, so that the new file survives a power loss.
+    """
     CONTAINER.write(_path(root, state["Id"]), state, durable=durable)
     if durable:
-        sync_directory(f"{root}/containers")  # it may have been made just now
+        sync_directory(f"{root}/containers")  # the container's directory may be new
 
 
 def _path(root: str, container_id: str) -> str:
@@ -51,9 +55,10 @@ def change(
     *,
     durable: bool = False,
 ) -> None:
-    """Read state.json and write what ``changed`` makes of it, nothing for None; of many at once none is lost.
+    """Change state.json under a lock, so that no concurrent change is lost. A newer minibox's file stays as it is.
 
-    What a newer minibox has written stays as it is.
+    Args:
+        changed: called with the state; returns the new one, or None to write nothing.
 
     Raises:
         ContainerNotFound: it was removed meanwhile.
@@ -69,18 +74,19 @@ def change(
 
 
 def is_written(root: str, container_id: str) -> bool:
-    """Has it a state.json? One that was never started, or is of ``run --rm``, has none."""
+    """Does the container have a state.json? One of ``run --rm``, or one that never started, has none."""
     return os.path.exists(f"{root}/containers/{container_id}/state.json")
 
 
 def read(root: str, container_id: str) -> dict[str, Any]:
-    """What is known of a container; a damaged file says so and costs no other container.
+    """Read the state of a container. If the file is damaged, the state says so.
 
-    Who is said to run and has no owner has ended with it, whatever ended that: a signal, or the machine.
+    A container whose state says that it runs, but that has no owner, has ended: its owner was killed or the machine
+    went down.
     """
     found = _read(root, container_id)
     if found["Status"] in ALIVE and not is_live(root, container_id):
-        found = _read(root, container_id)  # its owner may just have written how it ended
+        found = _read(root, container_id)  # the owner may have written the end just now
         if found["Status"] in ALIVE and is_written(root, container_id):
             found |= {"Status": "exited", "Pid": 0, **ended_without_owner(root, container_id)}
         elif found["Status"] in ALIVE and os.path.isdir(f"{root}/containers/{container_id}"):
@@ -89,7 +95,7 @@ def read(root: str, container_id: str) -> dict[str, Any]:
 
 
 def ended_without_owner(root: str, container_id: str) -> dict[str, Any]:
-    """How a container ended whose owner can't say so any more."""
+    """How a container ended whose owner is gone."""
     return read_exit(root, container_id) or {"ExitCode": 128 + SIGKILL, "OwnerKilled": True}
 
 
@@ -109,7 +115,7 @@ def _read(root: str, container_id: str) -> dict[str, Any]:
 
 
 def damage_of(root: str, container_id: str) -> Unreadable | None:
-    """What is wrong with the state.json of a container; None for nothing."""
+    """The error of reading a container's state.json; None if it can be read."""
     try:
         CONTAINER.read(_path(root, container_id))
     except Damaged as error:
@@ -123,9 +129,9 @@ def damage_of(root: str, container_id: str) -> Unreadable | None:
 
 
 def owner(root: str, container_id: str) -> Live | None:
-    """As `ownership.owned`; where its owner's file is damaged, the process is the one of state.json.
+    """Like `claim.owned`, but if the live file is damaged, take the process from state.json.
 
-    The container's cgroup tells it from another of that pid.
+    Check its cgroup, since the pid may belong to another process by now.
     """
     live = owned(root, container_id)
     if live is None or live.pid > 0 or live.status >= 0 or (live.supervisor and not live.damage):
@@ -141,14 +147,14 @@ def owner(root: str, container_id: str) -> Live | None:
     except (OSError, Unreadable):
         return live
     path = live_path(root, container_id)
-    wrong = live.damage or Damaged(path, "it says of no process", "minibox restart writes it anew")
+    wrong = live.damage or Damaged(path, "it names no process", "minibox restart rewrites it")
     return replace(live, pid=pid, supervisor=_supervisor_of(pid, container_id), damage=wrong)
 
 
 def _supervisor_of(pid: int, container_id: str) -> int:
-    """The parent of a container's first process, if that is its supervisor, by the name that it has given itself; else 0.
+    """The pid of the supervisor: the parent of a container's first process, if its command line says so; else 0.
 
-    Once the supervisor has died it may be anybody: process 1, or the caller's own shell.
+    If the supervisor has died, the parent may be any process: process 1, or the user's own shell.
     """
     parent = parent_of(pid)
     try:
@@ -163,20 +169,20 @@ def _supervisor_of(pid: int, container_id: str) -> int:
 
 
 def _without_file(root: str, container_id: str) -> dict[str, Any]:
-    """What is known of a container that `run --rm` never writes a file for."""
+    """The state of a container of `run --rm`, which has no state.json."""
     name = names.given(root, container_id) or names.made_up(container_id)
     state: dict[str, Any] = {"Id": container_id, "Name": name, "Image": "", "Command": [], "Status": "running"}
     try:
         live = read_live(root, container_id)
         state |= {"Image": live.reference, "ImageDigest": live.digest, "ImageId": live.image_id}
         state |= {"Command": list(live.command), "Created": os.stat(f"{root}/live/{container_id}").st_mtime}
-    except OSError:  # it ends just now
+    except OSError:  # it is ending right now
         pass
     return state
 
 
 def container_ids(root: str) -> list[str]:
-    """The ids of all containers that have files, in no order."""
+    """The ids of all containers that have files, in no particular order."""
     try:
         return [name for name in os.listdir(f"{root}/containers") if is_id(name)]
     except (FileNotFoundError, NotADirectoryError):
@@ -184,7 +190,7 @@ def container_ids(root: str) -> list[str]:
 
 
 def containers(root: str) -> list[dict[str, Any]]:
-    """All containers that have files, in no order; who looks hears of those that are damaged."""
+    """The states of all containers that have files, in no particular order. Report the damaged ones."""
     found = [read(root, container_id) for container_id in container_ids(root)]
     for each in found:
         if each["Status"] == DAMAGED and (wrong := damage_of(root, each["Id"])):
@@ -193,7 +199,7 @@ def containers(root: str) -> list[dict[str, Any]]:
 
 
 def find(root: str, name_or_id: str) -> dict[str, Any]:
-    """The one container of that name, or whose id begins so.
+    """Find a container by its name, its id or the beginning of its id.
 
     Raises:
         ContainerNotFound: there is none, or more than one.
@@ -202,12 +208,12 @@ def find(root: str, name_or_id: str) -> dict[str, Any]:
 
 
 def find_id(root: str, name_or_id: str) -> str:
-    """As `find`, its id only; most often without a look into any state.json."""
+    """Like `find`, but return only the id, mostly without reading any state.json."""
     found = [names.holder(root, name_or_id) or (name_or_id if is_id(name_or_id) else "")]
     if not found[0] or names.is_nobodys(root, found[0]):
         ids = [*{*container_ids(root), *live_ids(root)}]
         found = [each for each in ids if each == name_or_id]
-        # A made-up name is a function of the id; who was renamed has it no more.
+        # A made-up name is a function of the id, but the container may have been renamed.
         found = found or [each for each in ids if names.made_up(each) == name_or_id]
         found = [each for each in found if name_or_id in (each, read(root, each)["Name"])]
         found = found or [each for each in ids if name_or_id and each.startswith(name_or_id)]
@@ -215,5 +221,5 @@ def find_id(root: str, name_or_id: str) -> str:
         some = ", ".join(sorted(each[:12] for each in found)[:4]) + (", ..." if len(found) > 4 else "")
         raise ContainerNotFound(f"container {name_or_id!r} is ambiguous", f"write more of its id: {some}")
     if not found:
-        raise ContainerNotFound(f"container {name_or_id!r} is not there", "minibox ps --all lists all of them")
+        raise ContainerNotFound(f"container {name_or_id!r} is not there", "minibox ps --all lists all containers")
     return found[0]

@@ -1,8 +1,8 @@
-"""What happens to containers, images, networks and volumes: ``runroot/events``, a line of JSON for each event, with Docker's names.
+"""Events of containers, images, networks and volumes: ``runroot/events``, one line of JSON each, with Docker's names.
 
-Source: https://docs.docker.com/reference/cli/docker/system/events/. Writing one is one open, write and close, without
-a lock or an import: a start does it. A write to a file opened with O_APPEND goes to its end in one piece. As with
-Docker events don't outlive a reboot, and old ones make room for new ones.
+Source: https://docs.docker.com/reference/cli/docker/system/events/. Since every start writes events, writing one takes
+only an open, a write and a close, with no lock and no import: a write to a file opened with O_APPEND is appended in one
+piece. As with Docker, events are lost at a reboot and old ones are dropped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Event = dict[str, Any]
 
 FILE = "events"
-BYTES_MAX = 4 << 20  # then the file becomes the old one, of which there is one
+BYTES_MAX = 4 << 20  # then the file is rotated; one old file is kept
 CONTAINER, IMAGE, NETWORK, VOLUME = "container", "image", "network", "volume"
 KEYS = ("container", "daemon", "event", "image", "label", "network", "scope", "type", "volume")
 POLL_S = 0.1
@@ -32,13 +32,13 @@ _READ_BYTES = 1 << 18
 
 
 def note(runroot: str, kind: str, actor: str, attributes: Mapping[str, str], *actions: str) -> None:
-    """Write down that ``actions`` have just happened, in this order; what fails costs the event, and nothing else.
+    """Write one event for each of ``actions``, in this order. If it can't be written, the event is lost; nothing is raised.
 
     Args:
-        runroot: "" for nowhere.
-        kind: of the actor: `CONTAINER`, `IMAGE`, `NETWORK` or `VOLUME`.
-        actor: the container's or the image's id, the network's id, the volume's name.
-        attributes: of the actor, and of the actions: name, image, exitCode, signal ...
+        runroot: "" to write nothing.
+        kind: the actor's: `CONTAINER`, `IMAGE`, `NETWORK` or `VOLUME`.
+        actor: the id of the container, image or network, or the name of the volume.
+        attributes: of the actor and the actions: name, image, exitCode, signal ...
     """
     if not runroot:
         return
@@ -56,12 +56,12 @@ def note(runroot: str, kind: str, actor: str, attributes: Mapping[str, str], *ac
                 _rotate(path, fd)
         finally:
             os.close(fd)
-    except OSError:  # a full disk, a read-only one
+    except OSError:  # the disk is full or read-only
         pass
 
 
 def note_container(runroot: str, container: Mapping[str, Any], *actions: str, **more: str) -> None:
-    """`note` for a container by its state.json, whose labels are attributes too."""
+    """`note` for a container, given its state. Its labels become attributes, too."""
     config = container.get("Config")
     labels = config.get("Labels") if isinstance(config, dict) else None
     attributes = {
@@ -89,7 +89,7 @@ def note_network(runroot: str, network_id: str, name: str, action: str, **more: 
 
 
 def line(kind: str, actor: str, attributes: Mapping[str, str], action: str, moment_ns: int) -> str:
-    """An event as it is written: `json` is too dear to import for it."""
+    """An event as a line of JSON. It avoids `json`, which takes too long to import."""
     words = ",".join(f"{quoted(key)}:{quoted(str(value))}" for key, value in attributes.items())
     return (
         f'{{"Type":{quoted(kind)},"Action":{quoted(action)},"Actor":{{"ID":{quoted(actor)},'
@@ -98,7 +98,7 @@ def line(kind: str, actor: str, attributes: Mapping[str, str], action: str, mome
 
 
 def _rotate(path: str, fd: int) -> None:
-    """Of several that find the file too long, one renames it: who holds its lock, while it has its name."""
+    """Rename the file, unless another process has done so already."""
     import fcntl
 
     fcntl.flock(fd, LOCK_EX)
@@ -110,7 +110,7 @@ def _rotate(path: str, fd: int) -> None:
 
 
 def parse_event_filters(words: Sequence[str]) -> list[Filter]:
-    """The filters of `events`.
+    """Parse the filters of `events`.
 
     Raises:
         UsageError: one isn't KEY=VALUE, or has an unknown key.
@@ -123,11 +123,11 @@ def parse_event_filters(words: Sequence[str]) -> list[Filter]:
 def read(
     runroot: str, *, since_s: float | None = None, until_s: float | None = None, filters: Sequence[Filter] = ()
 ) -> Iterator[Event]:
-    """Events in the order in which they were written, as Docker has them, and then those that happen, as they do.
+    """Yield past events in order, in Docker's format, then wait for new ones.
 
     Args:
-        since_s: the first moment, in seconds since 1970; None: from now on.
-        until_s: the last; None: for ever.
+        since_s: the start, in seconds since 1970; None means now.
+        until_s: the end; None waits for ever.
     """
     from time import time
 
@@ -144,18 +144,18 @@ def read(
 
 
 def _lines(runroot: str, is_over: Any) -> Iterator[bytes]:
-    """The lines of the old file and of the new one, then what is added, until ``is_over`` says so at its end."""
+    """Yield the lines of the old file and of the new one, then each new line, until ``is_over`` returns true."""
     from time import sleep
 
     path = f"{runroot}/{FILE}"
     current, old = _open(path), _open(f"{path}.1")
     try:
-        # Where it was renamed between the two looks, both are the same file.
+        # If it was renamed between the two calls, both are the same file.
         if old >= 0 and (current < 0 or not os.path.sameopenfile(old, current)):
             yield from _Tail(old).lines()
         tail = _Tail(current) if current >= 0 else None
         while True:
-            over = is_over()  # before the last look at what there is
+            over = is_over()  # ask before the last read
             if tail:
                 yield from tail.lines()
             found = _open(path)
@@ -177,13 +177,13 @@ def _lines(runroot: str, is_over: Any) -> Iterator[bytes]:
 
 
 class _Tail:
-    """Whole lines of a file that grows."""
+    """The whole lines of a growing file."""
 
     def __init__(self, fd: int) -> None:
         self._fd, self._rest = fd, b""
 
     def lines(self) -> Iterator[bytes]:
-        """Those that have come since."""
+        """Yield the lines added since the last call."""
         while data := os.read(self._fd, _READ_BYTES):
             *whole, self._rest = (self._rest + data).split(b"\n")
             yield from whole
@@ -197,7 +197,7 @@ def _open(path: str) -> int:
 
 
 def _parse(text: bytes) -> Event | None:
-    """A line as Docker's events.Message in JSON; None for half a one, which a full disk leaves."""
+    """Convert a line to Docker's events.Message; return None for half a line, which a full disk leaves."""
     from json import loads
 
     try:
@@ -221,7 +221,7 @@ def _parse(text: bytes) -> Event | None:
 
 
 def fits(event: Event, filters: Sequence[Filter]) -> bool:
-    """Whether an event passes: of several filters with one key one must fit, of ``label`` all."""
+    """Does an event match the filters? Of several filters with the same key one must match; of ``label`` filters, all."""
     for key in {each.key for each in filters}:
         values = [each.value for each in filters if each.key == key]
         if not (all if key == "label" else any)(_fits(event, key, value) for value in values):

@@ -1,4 +1,4 @@
-"""How a container ended, as its supervisor wrote it: ``root/containers/<id>/exit``, by ``native/supervisor_exit.c``."""
+"""The exit record that the supervisor writes (``native/supervisor_exit.c``): ``root/containers/<id>/exit``."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ EXIT = FileKind(
 
 
 def exit_path(root: str, container_id: str) -> str:
-    """There when it has ended under a supervisor, and has not been started anew."""
+    """The path of the exit record. The file exists once the container has ended under a supervisor, until it restarts."""
     return f"{root}/containers/{container_id}/exit"
 
 
 def read_exit(root: str, container_id: str) -> dict[str, Any] | None:
-    """What of the state it says; None when there is no record, or none that can be read."""
+    """Read the exit record as members of the state; return None if it is missing or damaged."""
     try:
         record = EXIT.read(exit_path(root, container_id))
     except OSError:

@@ -1,10 +1,10 @@
-"""Freezing and thawing a container: one who does it at a time, and whoever does it for a while puts back what he found.
+"""Freeze and thaw a container, one process at a time. A process that freezes it only for a while thaws it afterwards.
 
 On disk, ``root/freezing``:
 
-    <id>  locked by who freezes or thaws that container. Its mode says whether the container is frozen for his sake: one
-          of that mode that nobody holds was left by a killed one, and the next who comes by thaws the container (`collect`).
-          A mode takes no room on a full disk.
+    <id>  locked by the process that freezes or thaws the container. The file's mode says whether that process freezes it
+          only for a while. If such a file isn't locked, its process was killed: the next command thaws the container
+          (`collect`). We use the mode because it can be set on a full disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TO_STAY, FOR_A_WHILE = 0o600, 0o700
 
 
 class Turn:
-    """The right to freeze and thaw a container, while a ``with`` lasts: others wait."""
+    """The right to freeze and thaw a container, for the length of a ``with`` block. Other processes wait."""
 
     def __init__(self, root: str, container_id: str) -> None:
         self._root, self._id, self._fd = root, container_id, -1
@@ -54,31 +54,31 @@ class Turn:
             os.close(self._fd)
 
     def freeze(self) -> None:
-        """Freeze it for a while: if this process is killed, the next who comes by thaws it.
+        """Freeze the container for a while. If this process is killed, the next command thaws it.
 
         Raises:
             MiniboxError: there is no freezer, or it took too long.
-            OSError: it has ended.
+            OSError: the container has ended.
         """
         os.fchmod(self._fd, FOR_A_WHILE)
         group_of(self._id).freeze()
 
     def thaw(self) -> None:
-        """Let it go on, after `freeze` or as it is asked for."""
+        """Thaw the container."""
         group_of(self._id).thaw()
         self.keep()
 
     def keep(self) -> None:
-        """It is to stay as it is."""
+        """Leave the container frozen or thawed as it is now, even if this process is killed."""
         os.fchmod(self._fd, TO_STAY)
 
 
 @contextmanager
 def frozen(root: str, container_id: str, on_note: Callable[[str], None]) -> Iterator[None]:
-    """Stop a container's processes for the block, if it runs; one that is frozen already stays so.
+    """Freeze a running container for the block. One that is already frozen stays frozen.
 
     Args:
-        on_note: called with a line when it can't be.
+        on_note: called with a line of text if it can't be frozen.
     """
     live = containers.owner(root, container_id)
     if not live or live.pid <= 0:
@@ -86,20 +86,20 @@ def frozen(root: str, container_id: str, on_note: Callable[[str], None]) -> Iter
         return
     with Turn(root, container_id) as turn:
         if group_of(container_id).is_frozen():
-            yield  # it is for who has frozen it to thaw it
+            yield  # somebody paused it, and resumes it
             return
         try:
             try:
                 turn.freeze()
             except MiniboxError as error:
-                on_note(f"the container runs on while it is read: {error}")
+                on_note(f"the container keeps running while it is read: {error}")
             yield
         finally:
             turn.thaw()
 
 
 def collect(root: str) -> None:
-    """Thaw what killed ones left frozen."""
+    """Thaw the containers that killed processes left frozen."""
     for name in os.listdir(_directory(root)):
         path = f"{_directory(root)}/{name}"
         try:
@@ -123,7 +123,7 @@ def group_of(container_id: str) -> cgroup.Cgroup:
 
 
 def _put_back(root: str, container_id: str, fd: int) -> None:
-    """Thaw what was frozen for the sake of one that was killed; it had said "paused" if it was to stay so."""
+    """Thaw a container that a killed process had frozen for a while, unless its state says "paused"."""
     if S_IMODE(os.fstat(fd).st_mode) == FOR_A_WHILE:
         if containers.read(root, container_id)["Status"] != "paused":
             group_of(container_id).thaw()

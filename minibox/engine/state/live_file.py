@@ -1,8 +1,8 @@
-"""What an owner writes of its container in ``root/live/<id>``: a line on its image, one on what undoes its start
-(`engine.process.undo`), then one on its process.
+"""The format of ``root/live/<id>``, which the owner of a container writes: one line about its image, one about how to
+undo its start (`engine.process.undo`), one about its process.
 
-The last is written over when the process has ended, without a look at how long it was: a full disk must not keep
-anybody from saying so. What follows it counts no more.
+When the process has ended, the owner overwrites the last line in place, because that works on a full disk. Readers
+ignore what follows it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from minibox.image.layout.image import ResolvedImage
 
-UNDO_BEGINS = b'{"Kind": "undo"'  # how the line begins
+UNDO_BEGINS = b'{"Kind": "undo"'  # the beginning of the undo line
 COUNT = Between(0, (1 << 64) - 1)
 IMAGE = FileKind(
     "live",
     {"Remove": bool, "Reference?": str, "Digest?": str, "ImageId?": str, "ChainIds?": [str]},
     indented=False,
 )
-#: Of an OCI process that which `engine.container.exec` looks into; `plan.exec` compiles it.
+#: The members of an OCI process that `engine.container.exec` reads and `plan.exec` compiles.
 OF_A_PROCESS = {
     "cwd": str,
     "user": {"uid": COUNT, "gid": COUNT, "additionalGids?": [COUNT], "umask?": COUNT},
@@ -62,18 +62,18 @@ PROCESS = FileKind(
 
 @record
 class Live:
-    """What an owner has written.
+    """What the owner has written.
 
     Attributes:
-        reference, digest, image_id, chain_ids: of its image.
-        pid: of its first process; -1 while there is none yet.
-        supervisor: that one's pid; 0 for a container in the foreground.
+        reference, digest, image_id, chain_ids: of the image.
+        pid: of the first process; -1 while there is none.
+        supervisor: the supervisor's pid; 0 for a container in the foreground.
         joinable: what `engine.container.exec` needs to know, see `Launch.joinable`; None while there is no process.
-        command: of its first process.
-        status: its exit status, when it has ended and its owner tidies up; -1 before.
-        remove: nothing of it is kept.
-        undo: the line on what undoes its start; b"" for none.
-        damage: why nothing of this can be told; None where it can.
+        command: of the first process.
+        status: the exit status once the process has ended, while the owner cleans up; -1 before.
+        remove: whether the container's files are removed at its end.
+        undo: the line that says how to undo the start; b"" for none.
+        damage: why the file can't be read; None if it can.
     """
 
     reference: str = ""
@@ -91,7 +91,7 @@ class Live:
 
 
 def image_line(remove: bool, reference: str = "", image: ResolvedImage | None = None) -> bytes:
-    """The first line; without an image that of a claim on a container that doesn't run yet."""
+    """The first line. It has no image if the container is claimed but doesn't run yet."""
     if image is None:
         return IMAGE.encode({"Remove": remove})
     names = {"Reference": reference, "Digest": image.digest, "ImageId": image.config_digest}
@@ -99,20 +99,20 @@ def image_line(remove: bool, reference: str = "", image: ResolvedImage | None = 
 
 
 def process_line(pid: int, supervisor: int, command: Sequence[str], joinable: dict[str, Any] | None) -> bytes:
-    """The second, of one that runs."""
+    """The last line, for a running process."""
     more = {"Joinable": joinable} if joinable else {}
     return PROCESS.encode({"Pid": pid, "Supervisor": supervisor, "Command": list(command), **more})
 
 
 def ended_line(supervisor: int = 0, status: int = -1) -> bytes:
-    """The second, when there is no process any more: it has ended, or its supervisor waits to start it anew."""
+    """The last line, for a process that has ended. ``supervisor`` is set if it waits to restart the container."""
     return PROCESS.encode({"Pid": -1, "Supervisor": supervisor, **({"Status": status} if status >= 0 else {})})
 
 
 def read_live_fd(fd: int, path: str) -> Live:
-    """What is in the file that is open; as much as was written so far, or reached the disk."""
+    """Read an open live file, as far as it is written."""
     found = _read(fd, path)
-    return _read(fd, path) if found.damage else found  # it may have been written over between the two halves
+    return _read(fd, path) if found.damage else found  # it may have been overwritten while we read it
 
 
 def _read(fd: int, path: str) -> Live:
@@ -121,16 +121,16 @@ def _read(fd: int, path: str) -> Live:
     except Unreadable as error:
         return Live(damage=error)
     except OSError as error:
-        return Live(damage=Damaged(path, f"it is {error.strerror}"))
+        return Live(damage=Damaged(path, f"read: {error.strerror}"))
 
 
 def parse(data: bytes, path: str) -> Live:
-    """Of both lines, or as much as there is.
+    """Parse the lines, as many as there are.
 
     Raises:
         Unreadable
     """
-    if data[:1] not in (b"", b"{", b"\0"):  # NULs are what a power loss leaves
+    if data[:1] not in (b"", b"{", b"\0"):  # a power loss leaves NULs
         from minibox.engine.state.live_file_v0 import parse as parse_before
 
         return Live(**parse_before(data, path))
@@ -164,7 +164,7 @@ def parse(data: bytes, path: str) -> Live:
 
 
 def split_undo(rest: bytes) -> tuple[bytes, bytes]:
-    """The line on what undoes a start, if what follows the first line begins with it; and what is behind."""
+    """Split what follows the first line into the undo line, if there is one, and the rest."""
     if not rest.startswith(UNDO_BEGINS):
         return b"", rest
     line, ended, behind = rest.partition(b"\n")
@@ -172,5 +172,5 @@ def split_undo(rest: bytes) -> tuple[bytes, bytes]:
 
 
 def live_path(root: str, container_id: str) -> str:
-    """Where an owner writes."""
+    """The path of a container's live file."""
     return os.path.join(root, "live", container_id)

@@ -1,4 +1,4 @@
-"""The file of an owner as it was before it was JSON: containers that an older minibox has started, and that still run."""
+"""The live file before it was JSON, for containers that an older minibox started and that still run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ REMOVE, KEEP = "remove", "keep"
 
 
 def parse(data: bytes, path: str) -> dict[str, Any]:
-    """The values of a `live_file.Live`: a line of fields between NULs; one of numbers, and behind it marshal and the command.
+    """Parse the values of a `live_file.Live`.
+
+    The first line has fields separated by NULs, the second has numbers. Then come marshalled data and the command.
 
     Raises:
         Damaged
@@ -23,7 +25,7 @@ def parse(data: bytes, path: str) -> dict[str, Any]:
     image, ended, process = data.partition(b"\n")
     what_to_do, *fields = os.fsdecode(image).split("\0")
     if what_to_do not in (REMOVE, KEEP):
-        raise Damaged(path, "it is none of ours")
+        raise Damaged(path, "it was not written by minibox")
     remove = what_to_do == REMOVE
     if not ended or len(fields) < 3:
         return {"remove": remove}

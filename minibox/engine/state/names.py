@@ -1,4 +1,4 @@
-"""Names of containers: ``root/names/<name>`` is a symlink to the id, taken or refused in one step."""
+"""Names of containers: ``root/names/<name>`` is a symlink to the id. Making the symlink takes the name atomically."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOUNS = ("badger beaver cedar comet coral crane daisy delta ember falcon fern fi
 
 
 def made_up(container_id: str) -> str:
-    """The name of a container that was given none; a function of its id, so that it needs no symlink."""
+    """Make up a container's name. It is a function of the id, so it needs no symlink."""
     seed = int(container_id[:8], 16)
     return f"{ADJECTIVES[seed % len(ADJECTIVES)]}_{NOUNS[seed // len(ADJECTIVES) % len(NOUNS)]}_{container_id[8:12]}"
 
@@ -31,14 +31,14 @@ def take(root: str, name: str, container_id: str, is_running: Callable[[str], bo
     """Give a container a name.
 
     Raises:
-        UsageError: it can't be one.
+        UsageError: the name is invalid.
         NameTaken: another container has it.
-        OSError: the kernel refused.
+        OSError: the symlink can't be made.
     """
     if not 2 <= len(name) <= LENGTH_MAX or not name[0].isalnum() or not CHARACTERS.issuperset(name):
         raise UsageError(
             f"invalid container name {name!r}",
-            f"2 to {LENGTH_MAX} letters, digits, '_', '.' and '-', the first a letter or digit",
+            f"use 2 to {LENGTH_MAX} letters, digits, '_', '.' and '-', beginning with a letter or digit",
         )
     directory = f"{root}/names"
     os.makedirs(directory, 0o700, exist_ok=True)
@@ -49,17 +49,17 @@ def take(root: str, name: str, container_id: str, is_running: Callable[[str], bo
         except FileExistsError:
             found = _holder(directory, name, root)
         if found == container_id:
-            return  # from a command that was killed when it gave it this name
+            return  # a command that was killed had already given it this name
         if found:
             force = "--force " if is_running(found) else ""
             raise NameTaken(
                 f"the name {name!r} is taken by container {found[:12]}",
-                f"choose another, or: minibox rm {force}{name}",
+                f"choose another name, or remove that container: minibox rm {force}{name}",
             )
 
 
 def holder(root: str, name: str) -> str:
-    """The id of the container that was given that name; "" for none."""
+    """The id of the container that was given this name; "" for none."""
     try:
         return os.readlink(f"{root}/names/{name}") if name and CHARACTERS.issuperset(name) else ""
     except OSError:
@@ -78,7 +78,7 @@ def given(root: str, container_id: str) -> str:
 
 
 def of(root: str, container_id: str) -> str:
-    """The name of a container; a look at all names."""
+    """The name of a container, given or made up. It reads all names."""
     try:
         given = [name for name in os.listdir(f"{root}/names") if holder(root, name) == container_id]
     except FileNotFoundError:
@@ -87,12 +87,16 @@ def of(root: str, container_id: str) -> str:
 
 
 def is_nobodys(root: str, container_id: str) -> bool:
-    """Is there neither a running container of that id nor files of it?"""
+    """Is there no container with this id, neither running nor on disk?"""
     return not os.path.lexists(f"{root}/live/{container_id}") and not os.path.isdir(f"{root}/containers/{container_id}")
 
 
 def drop(root: str, container_id: str, name: str) -> None:
-    """Free a name if it is that container's; with ``name`` "" whichever it has."""
+    """Free a container's name.
+
+    Args:
+        name: freed only if it is this container's; "" frees whichever name it has.
+    """
     directory = f"{root}/names"
     try:
         given = [name] if name else os.listdir(directory)
@@ -107,9 +111,9 @@ def drop(root: str, container_id: str, name: str) -> None:
 
 
 def _holder(directory: str, name: str, root: str) -> str:
-    """Whose name it is; "" when it was nobody's any more and has been freed.
+    """The id of the container that has a name. If that container is gone, free the name and return "".
 
-    Under a lock: between our look and our unlink another may have freed the name and taken it.
+    This needs a lock: between the check and the unlink another process may free the name and take it.
     """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

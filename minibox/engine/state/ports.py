@@ -1,4 +1,4 @@
-"""Which ports of a running container are published: ``ports`` in its directory."""
+"""The published ports of a running container: ``ports`` in its directory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PORTS = FileKind(
 
 
 def note(path: str, ports: Iterable[Published]) -> None:
-    """Write down what is published of a container."""
+    """Write down a container's published ports."""
     rows = [
         {"Address": each.address, "Port": each.port, "Inside": each.inside, "Protocol": each.protocol} for each in ports
     ]
@@ -38,7 +38,7 @@ def note(path: str, ports: Iterable[Published]) -> None:
 
 
 def published(root: str, container_id: str) -> list[Published]:
-    """What is published of a container, by its own ports; nothing where that can't be told, and who looks hears of it."""
+    """The published ports of a container, sorted by the port inside. If the file is damaged, report it; return none."""
     try:
         rows = PORTS.read(f"{root}/containers/{container_id}/{FILE}")["Ports"]
     except OSError:
@@ -53,14 +53,14 @@ def published(root: str, container_id: str) -> list[Published]:
 
 
 def port_lines(root: str, name_or_id: str, private_port: str) -> list[str]:
-    """What `port` prints: ``80/tcp -> 0.0.0.0:8080``, or ``0.0.0.0:8080`` for one that is asked for.
+    """What `port` prints: ``80/tcp -> 0.0.0.0:8080``, or only ``0.0.0.0:8080`` if you ask for one port.
 
     Args:
-        private_port: ``80`` or ``80/tcp``, to ask for that one; "" for all.
+        private_port: ``80`` or ``80/tcp``; "" for all ports.
 
     Raises:
         ContainerNotFound
-        UsageError: it is none, or not published.
+        UsageError: ``private_port`` is invalid or not published.
     """
     from minibox.engine.spec.ports import parse_port
 
@@ -73,17 +73,17 @@ def port_lines(root: str, name_or_id: str, private_port: str) -> list[str]:
     lines = [f"{each.address}:{each.port}" for each in found if (each.inside, each.protocol) in wanted]
     if not lines:
         number, protocol = min(wanted)
-        raise UsageError(f"no public port {number}/{protocol} published for {container['Name']}")
+        raise UsageError(f"container {container['Name']} does not publish port {number}/{protocol}")
     return lines
 
 
 def explained(taken: PortTaken, root: str, own: Sequence[Published]) -> PortTaken:
-    """The same error with whom the port belongs to, where that can be seen.
+    """Add to the error who has the port, if we can find out.
 
     Args:
-        own: what the container that wants it has already.
+        own: the ports already published by the container that wants it.
     """
-    hint = "choose another with -p, or leave out the host's port for one that is free"
+    hint = "choose another port with -p, or leave out the host's port to get a free one"
     if any(_is_same(each, taken) for each in own):
         return PortTaken(f"publish {taken}: it is published twice", taken.address, taken.port, taken.protocol, hint)
     who = _holder(root, taken)

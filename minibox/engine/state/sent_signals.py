@@ -1,6 +1,6 @@
-"""The signals that minibox has sent a container, and for whom: `engine.report.why` tells them from others.
+"""The signals that minibox has sent to a container, and who asked for them: ``root/containers/<id>/signals``, a line each.
 
-A line each in ``root/containers/<id>/signals``.
+`engine.report.why` uses them to tell minibox's signals from others.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ class SentSignal:
     """One signal.
 
     Attributes:
-        number: of the signal; 0 for a health check that failed, and is going to stop or to restart.
+        number: of the signal; 0 for a failed health check that is about to stop or restart the container.
         why: `STOP`, `KILL` or `HEALTH`.
-        user: who asked for it, by name.
+        user: the name of the user who asked for it.
         time: seconds since the epoch.
-        oom_kills: how many of its processes the kernel had killed for want of memory by then; -1: nobody has looked.
+        oom_kills: how many of the container's processes the kernel had killed by then because they ran out of memory;
+            -1 if unknown.
     """
 
     number: int
@@ -44,7 +45,7 @@ def _path(root: str, container_id: str) -> str:
 
 
 def note_signal(root: str, container_id: str, number: int, why: str, oom_kills: int) -> None:
-    """Write down a signal that is going to be sent, as `SentSignal`; a container that is being removed keeps none."""
+    """Write down a signal, as in `SentSignal`, before it is sent. Nothing is written if the container is being removed."""
     from time import time
 
     line = SIGNAL.encode({"Number": number, "Why": why, "User": _user(), "Time": time(), "OOMKills": oom_kills})
@@ -56,7 +57,7 @@ def note_signal(root: str, container_id: str, number: int, why: str, oom_kills: 
         if os.fstat(fd).st_size + len(line) <= BYTES_MAX:
             os.write(fd, line)
     except OSError:
-        pass  # a full disk: the container shall end all the same
+        pass  # the disk is full: the signal must be sent anyway
     finally:
         os.close(fd)
 
@@ -74,7 +75,7 @@ def _user() -> str:
 
 
 def sent_signals(root: str, container_id: str, since: float) -> list[SentSignal]:
-    """Those sent since a time, oldest first."""
+    """The signals sent since a time, oldest first."""
     path, found = _path(root, container_id), []
     try:
         lines = read_file(path, BYTES_MAX).split(b"\n")
@@ -82,7 +83,7 @@ def sent_signals(root: str, container_id: str, since: float) -> list[SentSignal]
         if wrong := damage_of(error, path):
             damage.tell(wrong)
         return []
-    for line in lines[:-1]:  # behind the last line end there is nothing, or half a line
+    for line in lines[:-1]:  # the last element is empty, or half a line
         try:
             entry = SIGNAL.decode(line, path)
         except Unreadable as error:

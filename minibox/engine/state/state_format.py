@@ -1,4 +1,4 @@
-"""What is in a container's state.json; see `engine.state.containers`."""
+"""The format of a container's state.json; see `engine.state.containers`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 EXIT = Between(-(1 << 31), (1 << 31) - 1)
 COUNT = Between(0, (1 << 63) - 1)
-#: By the annotations of `RunOptions`, which are strings.
+#: The shapes of options, by the annotations of `RunOptions` (which are strings).
 OPTION_SHAPES: dict[str, Any] = {
     "str": str,
     "str | None": (str, None),
@@ -28,7 +28,7 @@ HEALTHCHECK = {
     "Test?": ([str], None),
     **{f"{name}?": COUNT for name in ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")},
 }
-#: In the words of an image's config, whose other members may be anything.
+#: The members of an image's config that we read. The others may be anything.
 CONFIG = {
     "Labels?": ({str: str}, None),
     "Healthcheck?": (HEALTHCHECK, None),
@@ -39,7 +39,7 @@ CONFIG = {
 
 
 def status(value: object) -> bool:
-    """A shape: what a container can be."""
+    """The shape of a container's status."""
     return value in ("created", "running", "paused", "restarting", "exited")
 
 

@@ -1,1 +1,1 @@
-"""Why a command ended: facts -> verdict. Pure, but for reading the kernel's log."""
+"""Judge why a command ended: facts in, verdict out. Pure functions, except that `oom_log` reads the kernel's log."""

@@ -1,6 +1,6 @@
-"""Why a container ended: one judgement, for `minibox why`, which reads what is on record, and for the API, which was there.
+"""Judge why a container ended, both for `minibox why`, which reads records, and for the API, which watched it run.
 
-A program that ran into a limit and coped with it has ended by itself: then the limit is evidence, and no cause.
+If a program ran into a limit and coped with it, it ended by itself: the limit is evidence then, not the cause.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ if TYPE_CHECKING:
 
 SIGKILL, SIGXCPU, SIGXFSZ, LAST_SIGNAL = 9, 24, 25, 64
 MIB = 1 << 20
-#: RLIMIT_CPU is counted by ticks, which on a busy machine came to 1 s after 0.77 s of the cgroup's exact clock.
+#: The kernel counts RLIMIT_CPU in ticks. On a busy machine 1 s of ticks was 0.77 s by the cgroup's exact clock.
 CLOCKS_DIFFER = 0.5
 
 
-#: Members of `RunOptions` that say something of an end.
+#: The members of `RunOptions` that help to explain an end.
 OPTIONS = ("memory_bytes", "pids_limit", "timeout_s", "cpu_time_s", "output_bytes", "disk_bytes", "ulimit", "init")
 
 
 @record
 class Facts:
-    """What is known of an end.
+    """What we know about an end.
 
     Attributes:
-        status: the exit status, as a shell has it.
-        signal: the one that ended it; 0 for none.
-        options: it was run with, `OPTIONS` or more, as `options.given` has them.
-        ended_for: the limit for which minibox killed it: `CPU_TIME`, `WALL_TIME` or `OUTPUT` of `ends`; "" for none.
-        relayed: it is an init that tells how its command has ended.
-        oom_killed: the kernel killed a process of it that ran out of memory.
-        oom_ended: that was its first one; None where nobody knows.
-        oom_survived: and none since a signal was sent that has ended it.
-        memory_peak_bytes, cpu_s: what it used; None where nobody has counted.
-        refused: how many more processes it wanted than it may have.
-        crowded: when minibox killed it, it had as many as it may.
-        disk_full: in the end there was no space or no file left of its ``--disk``.
-        log_lost: its log took no more, as on a full disk: nor may the note of a signal that minibox has sent.
-        log: what it wrote last.
+        status: the exit status, as a shell reports it.
+        signal: the signal that ended the first process; 0 for none.
+        options: the options it was run with: `OPTIONS` or more, as in `options.given`.
+        ended_for: the limit for which minibox killed it: `CPU_TIME`, `WALL_TIME` or `OUTPUT` of `end_kinds`; "" for none.
+        relayed: its first process is an init that reports how the command ended.
+        oom_killed: the kernel killed one of its processes because memory ran out.
+        oom_ended: the killed process was its first one; None if unknown.
+        oom_survived: it ran on after that, until minibox sent the signal that ended it.
+        memory_peak_bytes, cpu_s: what it used; None if not measured.
+        refused: how often the kernel refused it a new process.
+        crowded: it had as many processes as its limit when minibox killed it.
+        disk_full: its ``--disk`` had no space or no inodes left at the end.
+        log_lost: part of its log was lost, as on a full disk. Notes of signals that minibox sent may be lost, too.
+        log: the last lines it wrote.
     """
 
     status: int
@@ -74,22 +74,22 @@ class Facts:
     log: tuple[str, ...] = ()
 
     def is_end_of(self, number: int) -> bool:
-        """Did it end of that signal, or by a shell that says so of its last command?"""
+        """Did this signal end it, or does it exit as a shell does whose command was ended by this signal?"""
         return number in (self.signal, self.status - 128)
 
     def ulimit(self, name: str) -> int | None:
-        """The hard limit of ``--ulimit``; None for none."""
+        """The hard limit set by ``--ulimit``; None if not set."""
         words = [word.partition("=")[2] for word in self.options.get("ulimit") or () if word.startswith(f"{name}=")]
         hard = words[-1].rpartition(":")[2] if words else ""
         return int(hard) if hard.isdecimal() else None
 
 
 def ended_by(status: int, signal: int, options: Mapping[str, Any], relayed: int | None) -> int:
-    """The signal that ended a container's command; an init that it has (``--init``) exits as a shell does.
+    """The signal that ended a container's command; 0 for none. With ``--init``, the init exits as a shell does.
 
     Args:
-        relayed: the signal of which the first process has said so; 0 for none, None where nobody has asked it. Without
-            an init that is the command itself, which may say anything.
+        relayed: the signal that the first process reported; 0 for none, None if it wasn't asked. It is ignored without
+            an init: the first process is the command then, and may report anything.
     """
     if not options.get("init"):
         return signal
@@ -100,7 +100,7 @@ def ended_by(status: int, signal: int, options: Mapping[str, Any], relayed: int 
 
 @record
 class Cause:
-    """Why it ended: a kind, one sentence, who did it, and what the user can do."""
+    """Why a container ended: a kind, a sentence, who ended it, and what the user can do."""
 
     kind: str
     summary: str
@@ -109,25 +109,25 @@ class Cause:
 
 
 def by_limit(facts: Facts) -> Cause | None:
-    """The limit that ended it: minibox or the kernel killed it for that, for certain or as far as anybody can know."""
+    """The limit for which minibox or the kernel killed it, as far as we can know; None if it wasn't a limit."""
     options, kind = facts.options, facts.ended_for
     if kind in (CPU_TIME, WALL_TIME) and facts.crowded and facts.refused:
-        # It never coped: so this is what a fork bomb comes to.
-        return _processes(facts, f", and its {kind.replace('-', ' ')} was over")
+        # It was at its limit to the end, as a fork bomb is.
+        return _processes(facts, f", until its {kind.replace('-', ' ')} was used up")
     if kind == WALL_TIME:
         limit = span(float(options.get("timeout_s") or 0))
-        return Cause(kind, f"its time was over: it was killed after {limit} (--timeout)", "minibox")
+        return Cause(kind, f"it timed out: it was killed after {limit} (--timeout)", "minibox")
     if kind == CPU_TIME:
         limit = span(float(options.get("cpu_time_s") or 0))
-        return Cause(kind, f"it was killed, since its processes have used {limit} of processor time", "minibox")
+        return Cause(kind, f"it was killed because its processes used {limit} of processor time", "minibox")
     if kind == OUTPUT:
         limit = size_words(int(options.get("output_bytes") or 0))
-        return Cause(kind, f"it was killed, since it has written more than {limit} of output", "minibox")
+        return Cause(kind, f"it was killed because it wrote more than {limit} of output", "minibox")
     return _memory(facts) if _ran_out_of_memory(facts) else None
 
 
 def _ran_out_of_memory(facts: Facts) -> bool:
-    """Was that its end? It may have coped before, and have been killed by somebody else."""
+    """Did running out of memory end it? It may have coped, and something else may have killed it later."""
     if not facts.oom_killed or not facts.status or facts.oom_survived:
         return False
     return not facts.signal or (facts.signal == SIGKILL and facts.oom_ended is not False)
@@ -139,11 +139,11 @@ def _memory(facts: Facts) -> Cause:
     hint = f"give it more: --memory {2 * limit // MIB}m" if limit else "free memory, or limit its size: --memory"
     if first and facts.oom_ended is None:
         words = (
-            f"SIGKILL ended it: most likely the kernel's, as {whose} was used up, or else somebody's on the host, after the "
-            "kernel had killed another process of it; the kernel's log, which knows, can't be read"
+            f"SIGKILL ended it. Most likely the kernel sent it because {whose} was used up; or the kernel killed another of "
+            "its processes, and somebody on the host killed this one. The kernel's log would tell, but can't be read"
         )
         return Cause(OUT_OF_MEMORY, words, "unknown", hint)
-    words = f"the kernel killed {'it' if first else 'a process of it'}: {whose} was used up"
+    words = f"the kernel killed {'it' if first else 'one of its processes'}: {whose} was used up"
     if not first:
         words += f", and it exited with {facts.status}"
     return Cause(OUT_OF_MEMORY, words, "the kernel", hint)
@@ -151,17 +151,17 @@ def _memory(facts: Facts) -> Cause:
 
 def _processes(facts: Facts, more: str) -> Cause:
     limit = facts.options.get("pids_limit")
-    words = f"it had {limit} processes, as many as it may, and was refused {_times(facts.refused)} more{more}"
+    words = f"it reached its limit of {limit} processes, and the kernel refused it {_times(facts.refused)} more{more}"
     return Cause(PROCESSES, words, "the kernel", f"give it more: --pids-limit {2 * limit}" if limit else "")
 
 
 def by_signal(facts: Facts) -> Cause | None:
-    """What a signal says that nobody has sent; or a shell that says so of what it ran."""
+    """What the signal means if minibox didn't send it; also for a shell that reports the signal of its command."""
     xcpu_s, fsize = facts.ulimit("cpu"), facts.ulimit("fsize")
     cpu_s = facts.options.get("cpu_time_s") or xcpu_s
     if cpu_s and facts.is_end_of(SIGXCPU):
         return Cause(
-            CPU_TIME, f"a process of it has used {span(cpu_s)} of processor time", "the kernel", "raise --ulimit cpu"
+            CPU_TIME, f"one of its processes used {span(cpu_s)} of processor time", "the kernel", "raise --ulimit cpu"
         )
     if fsize is not None and facts.is_end_of(SIGXFSZ):
         words = f"it wrote a file larger than {size_words(fsize)}"
@@ -173,39 +173,39 @@ def by_signal(facts: Facts) -> Cause | None:
         return _disk(facts, f"{name} ended it")
     if facts.signal in CRASHES:
         what, hint = CRASHES[facts.signal]
-        return Cause(CRASHED, f"it crashed by {name}: {what}", "", hint or advice(facts.log))
+        return Cause(CRASHED, f"it crashed with {name}: {what}", "", hint or advice(facts.log))
     if facts.signal == SIGKILL:
-        # A hard limit is told by SIGKILL.
+        # At the hard limit the kernel sends SIGKILL.
         if xcpu_s and facts.cpu_s and facts.cpu_s >= xcpu_s * CLOCKS_DIFFER:
-            return Cause(CPU_TIME, f"it has used {span(xcpu_s)} of processor time", "the kernel", "raise --ulimit cpu")
+            return Cause(CPU_TIME, f"it used {span(xcpu_s)} of processor time", "the kernel", "raise --ulimit cpu")
     if facts.log_lost:
-        words = f"{name} ended it; who sent that is not known, as nothing could be written down: the disk was full"
+        words = f"{name} ended it; the sender is unknown, because the disk was full and nothing could be recorded"
         return Cause(SIGNAL, words, "unknown", "free some space")
     if facts.signal == SIGKILL:
         if facts.relayed:
             words = (
-                "SIGKILL ended its command: a process of its own sent it, or somebody on the host, and not by minibox"
+                "SIGKILL ended its command: one of its own processes sent it, or somebody on the host, but not minibox"
             )
             return Cause(SIGNAL, words, "unknown", "ausearch or the journal may know who")
-        words = "somebody on the host sent it SIGKILL, and not by minibox: nothing inside can"
+        words = "somebody on the host sent it SIGKILL, without minibox: no process inside can"
         return Cause(SIGNAL, words, "outside", "ausearch or the journal may know who")
     return Cause(SIGNAL, f"{name} ended it, and minibox did not send that", "unknown")
 
 
 def by_itself(facts: Facts) -> Cause:
-    """It ended by itself: because of a limit that it ran into and could not do without, or for reasons of its own."""
+    """It exited by itself, because of a limit that it ran into or for reasons of its own."""
     words = f"exited with {facts.status}"
     if facts.status and (facts.disk_full or (facts.options.get("disk_bytes") and _says(facts, "no space left"))):
         return _disk(facts, f"it {words}")
     if facts.status and facts.refused:
-        return _processes(facts, f", and {words}")
+        return _processes(facts, f", and it {words}")
     nproc = facts.ulimit("nproc")
     if facts.status and nproc is not None and _says(facts, "resource temporarily unavailable"):
         return Cause(
-            PROCESSES, f"it wanted more than {nproc} processes, and {words}", "the kernel", "raise --ulimit nproc"
+            PROCESSES, f"it needed more than {nproc} processes, and {words}", "the kernel", "raise --ulimit nproc"
         )
     if facts.status and facts.ulimit("fsize") is not None and _says(facts, "file too large"):
-        words = f"it wanted to write a file larger than {size_words(facts.ulimit('fsize') or 0)}, and {words}"
+        words = f"it tried to write a file larger than {size_words(facts.ulimit('fsize') or 0)}, and {words}"
         return Cause(FILE_SIZE, words, "the kernel", "raise --ulimit fsize")
     words, meaning = f"it ended by itself, with exit status {facts.status}", status_words(facts.status)
     hint = advice(facts.log) if facts.status else ""
@@ -214,7 +214,7 @@ def by_itself(facts: Facts) -> Cause:
 
 def _disk(facts: Facts, end: str) -> Cause:
     limit = int(facts.options.get("disk_bytes") or 0)
-    words = f"it had written all of the {size_words(limit)} that it may, and {end}"
+    words = f"it filled its disk of {size_words(limit)}, and {end}"
     return Cause(DISK, words, "the kernel", f"give it more: --disk {max(1, 2 * limit // MIB)}m")
 
 
@@ -223,10 +223,10 @@ def _says(facts: Facts, words: str) -> bool:
 
 
 def evidence(facts: Facts, kind: str) -> list[str]:
-    """What speaks for the verdict, or for what it would have been; a sentence each.
+    """What supports the verdict, or explains the end further; one sentence each.
 
     Args:
-        kind: of the verdict, which says of itself what it is about.
+        kind: of the verdict. Its own sentence isn't repeated here.
     """
     found = []
     limit, peak = facts.options.get("memory_bytes"), facts.memory_peak_bytes
@@ -234,14 +234,14 @@ def evidence(facts: Facts, kind: str) -> list[str]:
         of = f", its limit is {size_words(limit)}" if limit else ""
         found.append(f"it used up to {size_words(peak)} of memory{of}")
     if facts.oom_killed and kind != OUT_OF_MEMORY:
-        found.append("the kernel killed a process of it that ran out of memory")
+        found.append("the kernel killed one of its processes because memory ran out")
     if facts.cpu_s and kind in (CPU_TIME, WALL_TIME, PROCESSES):
-        found.append(f"its processes have used {span(facts.cpu_s)} of processor time")
+        found.append(f"its processes used {span(facts.cpu_s)} of processor time")
     if facts.refused and kind != PROCESSES:
         limit = facts.options.get("pids_limit")
-        found.append(f"it was refused {_times(facts.refused)} more than the {limit} processes that it may have")
+        found.append(f"the kernel refused it {_times(facts.refused)} more than the {limit} processes of its limit")
     if facts.disk_full and kind != DISK:
-        found.append("it had written as much as it may (--disk)")
+        found.append("its disk was full (--disk)")
     return found
 
 

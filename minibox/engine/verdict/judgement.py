@@ -1,4 +1,4 @@
-"""How a container of the calling program came to its end, and what it used: judged from what its owner saw itself."""
+"""Judge the end of a container that the calling program ran itself."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 def judge_end(container_id: str, name: str, facts: Facts | None, usage: Usage) -> Verdict:
-    """The verdict on an end; on a container that runs when ``facts`` is None."""
+    """The verdict on a container. It still runs if ``facts`` is None."""
     if facts is None:
-        return Verdict(container_id, name, RUNNING, f"it has run for {cause.span(usage.wall_s)}", ran_s=usage.wall_s)
+        return Verdict(
+            container_id, name, RUNNING, f"it has been running for {cause.span(usage.wall_s)}", ran_s=usage.wall_s
+        )
     found = cause.by_limit(facts) or cause.by_signal(facts) or cause.by_itself(facts)
     return Verdict(
         container_id,

@@ -1,4 +1,4 @@
-"""Which processes the kernel has killed for want of memory: what its log says, which only root may read."""
+"""Ask the kernel's log which processes it killed because memory ran out. Only root may read the log."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import os
 import re
 
 KMSG = "/dev/kmsg"
-INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # linux/proc_ns.h: the log's pids are of that one
-KILLED = re.compile(rb"Killed process (\d+) ")  # mm/oom_kill.c, of a cgroup's limit and of the machine's
+INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # linux/proc_ns.h: the log has the pids of this namespace
+KILLED = re.compile(rb"Killed process (\d+) ")  # mm/oom_kill.c, for a cgroup's limit and the machine's
 RECORD_BYTES = 8192
 EARLIER_S = 1.0  # clocks differ
 
 
 def was_killed(pid: int, ran_s: float) -> bool | None:
-    """Has the kernel killed a process for want of memory that ran for so long, and has just ended? None: unknown."""
+    """Did the kernel kill this process because memory ran out? None if unknown.
+
+    Args:
+        pid: of a process that has just ended.
+        ran_s: how long it ran.
+    """
     from time import monotonic
 
     since_us = (monotonic() - ran_s - EARLIER_S) * 1e6
@@ -30,7 +35,7 @@ def was_killed(pid: int, ran_s: float) -> bool | None:
                 head, _, text = os.read(fd, RECORD_BYTES).partition(b";")
             except BlockingIOError:
                 break
-            except BrokenPipeError:  # it was overwritten just now
+            except BrokenPipeError:  # the kernel overwrote this record
                 continue
             time_us = int(head.split(b",")[2])
             first_us = time_us if first_us is None else first_us

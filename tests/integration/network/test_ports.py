@@ -136,7 +136,7 @@ def test_reached_from_this_host_and_from_elsewhere(boxes, minibox, outside):
     assert rtnetlink.in_netns(outside, lambda: get(HOST, port)) == "here"
     assert minibox("port", "web").stdout == f"80/tcp -> 0.0.0.0:{port}\n"
     assert minibox("port", "web", "80").stdout == f"0.0.0.0:{port}\n"
-    assert "no public port 81/tcp published for web" in minibox("port", "web", "81").stderr
+    assert "container web does not publish port 81/tcp" in minibox("port", "web", "81").stderr
 
 
 def test_a_client_elsewhere_keeps_its_address(boxes, outside):

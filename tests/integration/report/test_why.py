@@ -42,7 +42,7 @@ def test_by_itself_with_its_last_words(any_box: Box) -> None:
     assert found["log"] == ["cannot bind: Address already in use"]
     text = any_box.ok("why", "web")
     assert text.splitlines()[0] == "web: it ended by itself, with exit status 7"
-    assert text.splitlines()[-1].startswith("hint: another program has that port")
+    assert text.splitlines()[-1].startswith("hint: another program uses that port")
 
 
 def test_the_last_words_on_a_terminal_are_those_that_were_seen(box: Box) -> None:
@@ -60,7 +60,7 @@ def test_what_it_said_before_its_last_start_is_no_news(box: Box) -> None:
 
 def test_127_of_a_shell(box: Box) -> None:
     found = ended(box, "nosuch")
-    assert (found["kind"], found["status"]) == ("exited", 127) and "doesn't find" in found["summary"]
+    assert (found["kind"], found["status"]) == ("exited", 127) and "can't find" in found["summary"]
 
 
 @pytest.mark.parametrize("detached", [True, False])
@@ -140,14 +140,19 @@ def test_out_of_memory(box: Box) -> None:
 @requires("cgroup:memory")
 def test_a_child_out_of_memory(box: Box) -> None:
     found = ended(box, "tail /dev/zero; exit 9", "--memory", "16m", "--memory-swap", "16m")
-    assert (found["kind"], found["status"]) == ("out-of-memory", 9) and "a process of it" in found["summary"]
+    assert (found["kind"], found["status"]) == ("out-of-memory", 9) and "one of its processes" in found["summary"]
 
 
 @pytest.mark.parametrize(
     ("script", "options", "kind", "words"),
     [
-        ("for i in 1 2 3 4 5 6 7 8 9; do sleep 9 & done", ("--pids-limit", "5"), "processes", "it had 5 processes"),
-        ("dd if=/dev/zero of=/big", ("--disk", "1m"), "disk", "all of the 1 MiB"),
+        (
+            "for i in 1 2 3 4 5 6 7 8 9; do sleep 9 & done",
+            ("--pids-limit", "5"),
+            "processes",
+            "its limit of 5 processes",
+        ),
+        ("dd if=/dev/zero of=/big", ("--disk", "1m"), "disk", "its disk of 1 MiB"),
         ("dd if=/dev/zero of=/big", ("--ulimit", "fsize=1000"), "file-size", "larger than 1000 bytes"),
         ("while :; do :; done", ("--ulimit", "cpu=1"), "cpu-time", "used 1 s of processor time"),
     ],
@@ -260,12 +265,12 @@ ENDS: dict[str, tuple[str, tuple[str, ...], Callable[[Box], object] | None, str,
     ),
     "coped, then ended well": (HUNGRY + "echo coped; exit 0", LIMITED, None, "exited", "exit status 0"),
     "its first process": ("echo coped; exec tail /dev/zero", LIMITED, None, "out-of-memory", "the kernel killed it"),
-    "its child, and so itself": ("echo coped; tail /dev/zero; exit $?", LIMITED, None, "out-of-memory", "a process of it"),
+    "its child, and so itself": ("echo coped; tail /dev/zero; exit $?", LIMITED, None, "out-of-memory", "one of its processes"),
     "twice, the second time its first": (
         HUNGRY + "echo coped; exec tail /dev/zero", LIMITED, None, "out-of-memory", "the kernel killed it"
     ),
     "init, and a kill from inside": (
-        "echo coped; kill -KILL $$; exec sleep 1000", ("--init",), None, "signal", "a process of its own"
+        "echo coped; kill -KILL $$; exec sleep 1000", ("--init",), None, "signal", "one of its own processes"
     ),
     "init, and 137 of its own": ("echo coped; exit 137", ("--init",), None, "exited", "by itself, with exit status 137"),
     "init, and memory": ("echo coped; exec tail /dev/zero", ("--init", *LIMITED), None, "out-of-memory", "the kernel"),
@@ -285,7 +290,7 @@ def test_what_ended_this_process_and_not_another(box: Box, case: str) -> None:
     box.ok("wait", "web")
     found = why(box)
     assert (found["kind"], words in found["summary"]) == (kind, True), found
-    coped = "the kernel killed a process of it that ran out of memory"
+    coped = "the kernel killed one of its processes because memory ran out"
     assert (coped in found["evidence"]) == (HUNGRY in script and kind != "out-of-memory"), found
 
 
@@ -309,8 +314,8 @@ def test_where_the_kernels_log_can_not_be_read_both_are_named(box: Box, no_kerne
     box.ok("wait", "web")
     found = why(box)
     assert found["kind"] == "out-of-memory" and found["sender"] == "unknown"
-    assert "most likely the kernel's, as its limit of 16 MiB was used up" in found["summary"]
-    assert "somebody's on the host" in found["summary"]
+    assert "Most likely the kernel sent it because its limit of 16 MiB was used up" in found["summary"]
+    assert "somebody on the host killed this one" in found["summary"]
 
 
 @pytest.mark.parametrize("mode", [[], ["-d"], ["-d", "--init"]], ids=" ".join)

@@ -42,23 +42,23 @@ def cause(**facts: Any) -> Cause:
         (
             {**KILLED, "oom_killed": True},
             "out-of-memory",
-            "most likely the kernel's, as its limit of 64 MiB was used up",
+            "Most likely the kernel sent it because its limit of 64 MiB was used up",
         ),
-        ({**KILLED, "oom_killed": True}, "out-of-memory", "or else somebody's on the host"),
+        ({**KILLED, "oom_killed": True}, "out-of-memory", "somebody on the host killed this one"),
         ({**KILLED, "oom_killed": True, "oom_ended": False}, "signal", "somebody on the host"),
-        ({"status": 1, "oom_killed": True}, "out-of-memory", "a process of it: its limit of 64 MiB"),
-        ({"status": 1, "refused": 2}, "processes", "refused 2 more, and exited with 1"),
+        ({"status": 1, "oom_killed": True}, "out-of-memory", "one of its processes: its limit of 64 MiB"),
+        ({"status": 1, "refused": 2}, "processes", "refused it 2 more, and it exited with 1"),
         ({"status": 1, "log": ("fork: Resource temporarily unavailable",)}, "processes", "more than 8 processes"),
-        ({"status": 1, "disk_full": True}, "disk", "all of the 2 MiB"),
-        ({"status": 1, "log": ("cp: No space left on device",)}, "disk", "all of the 2 MiB"),
+        ({"status": 1, "disk_full": True}, "disk", "its disk of 2 MiB"),
+        ({"status": 1, "log": ("cp: No space left on device",)}, "disk", "its disk of 2 MiB"),
         ({"status": 135, "signal": 7, "disk_full": True}, "disk", "SIGBUS ended it"),
-        ({**KILLED, "log_lost": True}, "signal", "SIGKILL ended it; who sent that is not known"),
-        ({"status": 143, "signal": 15, "log_lost": True}, "signal", "SIGTERM ended it; who sent that is not known"),
+        ({**KILLED, "log_lost": True}, "signal", "SIGKILL ended it; the sender is unknown"),
+        ({"status": 143, "signal": 15, "log_lost": True}, "signal", "SIGTERM ended it; the sender is unknown"),
         ({"status": 139, "signal": 11, "log_lost": True}, "crashed", "SIGSEGV"),
         ({"status": 153, "signal": 25}, "file-size", "larger than 4 KiB"),
         ({"status": 153}, "file-size", "larger than 4 KiB"),
         ({"status": 1, "log": ("dd: File too large",)}, "file-size", "larger than 4 KiB"),
-        ({"status": 152, "signal": 24}, "cpu-time", "a process of it has used 1.5 s"),
+        ({"status": 152, "signal": 24}, "cpu-time", "one of its processes used 1.5 s"),
         ({**KILLED, "cpu_s": 0.77 * 3}, "cpu-time", "3 s of processor time"),
         ({**KILLED, "cpu_s": 0.1}, "signal", "somebody on the host"),
         ({"status": 139, "signal": 11}, "crashed", "SIGSEGV"),
@@ -75,16 +75,18 @@ def test_a_fork_bomb_is_told_from_a_program_that_takes_long(limit: str) -> None:
     facts: dict[str, Any] = {**KILLED, "ended_for": limit, "refused": 900}
     assert cause(**facts).kind == limit, "it had coped when it was killed"
     bomb = cause(**facts, crowded=True)
-    assert bomb.kind == "processes" and "refused 900 more, and its" in bomb.summary and "--pids-limit 16" in bomb.hint
+    assert (
+        bomb.kind == "processes" and "refused it 900 more, until its" in bomb.summary and "--pids-limit 16" in bomb.hint
+    )
 
 
 def test_a_limit_that_it_coped_with_is_evidence() -> None:
     facts = Facts(0, options=LIMITS, oom_killed=True, refused=1, disk_full=True)
     assert cause(status=0, oom_killed=True, refused=1, disk_full=True).kind == "exited"
     assert evidence(facts, "exited") == [
-        "the kernel killed a process of it that ran out of memory",
-        "it was refused one more than the 8 processes that it may have",
-        "it had written as much as it may (--disk)",
+        "the kernel killed one of its processes because memory ran out",
+        "the kernel refused it one more than the 8 processes of its limit",
+        "its disk was full (--disk)",
     ]
 
 
