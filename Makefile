@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard native/*.c native/*.h native/*.def native/*.py)
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint unit native-check bench bench-against behaviour third-party storm hostile long vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
+.PHONY: help hello test check lint map unit native-check bench bench-against behaviour third-party storm hostile long vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ lint: build .venv/.dev
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	clang-format --dry-run -Werror $(C_FILES)
+
+map: ## write the map of the package into CONTRIBUTING.md
+	$(or $(wildcard .venv/bin/python),python3) tools/map.py
 
 native-check: build .venv/.dev
 	$(MAKE) -C native check

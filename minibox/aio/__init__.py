@@ -1,4 +1,5 @@
-"""minibox for asyncio: the same names as in `minibox`, to be awaited. See docs/api.md.
+"""The Python API for asyncio: the same names as in `minibox`, to be awaited. What isn't about the event loop belongs in
+`minibox.api`. See docs/api.md.
 
 Waiting needs no thread: the event loop watches the process's pidfd and its pipes. The loop's default executor does
 what blocks in the kernel: starting and removing containers, and copying files. Cancelling a task also ends its container.

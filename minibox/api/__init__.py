@@ -1,1 +1,3 @@
-"""What `import minibox` offers: a door to the engine, shaped after `subprocess`. docs/api.md is the reference."""
+"""The Python API, which `import minibox` offers: keyword arguments become one call of the engine. What the command line
+needs as well belongs in the engine. docs/api.md is the reference.
+"""

@@ -1,5 +1,5 @@
-"""The foundations: reading and writing files, the format of our state files, locks, and how our programs begin.
+"""What everything stands on: small files, paths, locks, JSON, sizes, durations, and how our programs begin. Code that
+needs the kernel's interfaces belongs in `minibox.linux`.
 
-Modules here import only `minibox.errors`, `minibox.record` and `minibox.base.json_text`. Code that needs the kernel's
-interfaces belongs in `minibox.linux`.
+Modules here import only `minibox.errors`, `minibox.record` and each other.
 """

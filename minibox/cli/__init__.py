@@ -1,1 +1,3 @@
-"""The command line `minibox`: it reads the arguments, calls the engine once, and prints the result."""
+"""The command line `minibox`: arguments, options, completion and messages. The commands are in `commands`, how results
+look is in `format`, and logic belongs in the engine.
+"""

@@ -1,6 +1,15 @@
-"""From an image and options to a running container, and to its end. The rooms: each says what belongs in it.
+"""From an image and options to a running container, and to its end. Every module lies in one of the rooms; nothing here
+prints, exits or parses a command line.
 
-    report | upkeep | oci -> container -> files | resources -> process | verdict -> spec -> state -> host
+The rooms, from the top; each imports only those further down:
 
-The Python API, the command lines and pytest call these; nothing here prints, exits or parses a command line.
+    report
+    oci, upkeep
+    container
+    resources
+    files
+    process
+    state, verdict
+    spec
+    host
 """

@@ -1,1 +1,1 @@
-"""Images: the store, layers, archives, registries. Root file systems made of layers belong in `minibox.storage`."""
+"""Images: their references and platforms, and the store. Root file systems made of layers belong in `minibox.storage`."""

@@ -1,1 +1,1 @@
-"""The types of the OCI specifications, and nothing that acts on them."""
+"""The types of the OCI specifications, field for field, and nothing that acts on them."""

@@ -1,1 +1,3 @@
-"""`minibox-oci`: an OCI runtime for engines such as Podman and containerd, with runc's command line."""
+"""The command line `minibox-oci`: runc's, for engines such as Podman and containerd. Logic belongs in
+`minibox.engine.oci`.
+"""

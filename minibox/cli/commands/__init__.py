@@ -1,1 +1,3 @@
-"""The commands, a module for each group of them: options in, one call of the engine, the answer printed."""
+"""The commands, a module for each group: read the options, call the engine once, print the result. What several
+commands share belongs in `minibox.cli`.
+"""

@@ -1,1 +1,1 @@
-"""How answers look: tables, templates, progress, units."""
+"""How output looks: tables, templates of `--format`, progress bars, units. Nothing here reads a container or an image."""

@@ -1,3 +1,3 @@
-"""The life of one container: launch it, run it in the foreground or background, end it, remove it. What users are shown
-of it is in `report`; the OCI runtime's containers are in `oci`.
+"""The life of one container: start, run in the foreground or the background, exec, attach, stop, remove. How a process
+runs belongs in `process`, a container's files in `state`, and what `ps` and `inspect` show in `report`.
 """

@@ -1,1 +1,1 @@
-"""What the host can do and where minibox keeps its files. Reads no container."""
+"""What this host can do, which ids it has for containers, and where minibox keeps its files. Reads no container."""

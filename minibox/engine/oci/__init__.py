@@ -1,1 +1,3 @@
-"""Containers of engines: from a bundle, by the OCI runtime specification's life cycle, without an owner of minibox's."""
+"""Containers made from a bundle, as the OCI runtime specification wants it: `minibox-oci create`, `start`, `kill`,
+`delete`. What every container needs belongs in `process`; the specification's types are in `minibox.oci`.
+"""

@@ -1,1 +1,3 @@
-"""One running command: its execution, streams, terminal, signals and limits. Names and state files are in `state`."""
+"""One running command, from its first step to its exit: streams, terminal, signals, hooks, limits. Names, restarts and
+removal belong in `container`.
+"""

@@ -1,1 +1,3 @@
-"""The stores that outlive containers: volumes, networks, images, registries. Nothing here reads a container."""
+"""What outlives containers: volumes, networks, images, archives, registries. Reads no container; who uses a volume or
+an image is found in `upkeep`.
+"""

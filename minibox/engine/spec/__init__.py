@@ -1,1 +1,3 @@
-"""From options to an OCI Spec to a Plan. The modules here look at the host and the image and change nothing."""
+"""From options and an image's config to an OCI Spec and a Plan: mounts, users, environment, devices, limits, ports,
+health check. Changes nothing; the Plan's operations are in `minibox.plan`.
+"""

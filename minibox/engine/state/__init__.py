@@ -1,1 +1,1 @@
-"""The files about a container: state, claim, name, ports, events. Nothing here starts or ends a container."""
+"""A container's files: its config, claim, names, ports, events and exit. Nothing here starts or ends a container."""

@@ -1,1 +1,3 @@
-"""Judge why a command ended: facts in, verdict out. Pure functions, except that `oom_log` reads the kernel's log."""
+"""Why a command ended: facts in, a `Verdict` out. Pure, except that it reads the kernel's log; what users see of it is
+in `report`.
+"""

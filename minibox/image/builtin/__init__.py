@@ -1,1 +1,1 @@
-"""The images that minibox makes itself."""
+"""The images that minibox makes itself, without a registry. The recipes are in `rootfs/`."""

@@ -1,1 +1,1 @@
-"""Layers: unpacking and packing them, and the trees of files that they make."""
+"""Layers: unpack, pack and check them; whiteouts, owners, sizes. Blobs and manifests belong in `layout`."""

@@ -1,1 +1,1 @@
-"""The OCI image layout on disk: blobs, manifests, names."""
+"""The OCI image layout on disk: blobs, manifests, names, filters. What is inside a layer belongs in `layer`."""

@@ -1,4 +1,5 @@
-"""Control groups, v1, v2 and both at once, behind one small interface.
+"""Control groups, v1, v2 and both at once, behind one small interface. Which limits a container gets is decided in
+`minibox.engine.spec`.
 
 `detect` finds out what the host offers, `cgroup_steps` compiles OCI `linux.resources` for it without touching
 anything, and `create` carries that out. A `Cgroup` can be entered, watched, killed and removed.
