@@ -17,7 +17,6 @@ from errno import EIO, EISDIR, ELOOP, ENODEV, ENXIO
 
 from minibox.base.files import FileTooLarge, NotRegularFile, put_aside, read_fd, read_file, replace_file
 from minibox.base.json_text import dumps, loads
-from minibox.base.lock import Lock
 from minibox.base.shape import check, check_texts, name_of
 from minibox.errors import Damaged, MiniboxError, NewerFormat, kernel_says
 
@@ -170,6 +169,8 @@ class FileKind:
             FileNotFoundError: the directory doesn't exist.
             Damaged, NewerFormat, OSError: from `read` and `write`.
         """
+        from minibox.base.lock import Lock
+
         with Lock(os.path.dirname(path)):
             try:
                 before: Fields | None = self.read(path)

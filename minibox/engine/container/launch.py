@@ -11,7 +11,6 @@ from minibox.engine.process import steps
 from minibox.engine.process.execution import ExecFailed, Execution, Resources
 from minibox.engine.process.undo import AT_ONCE, MORE, encode, read_more, undo
 from minibox.engine.resources import container_network
-from minibox.engine.resources.volume_claims import provide
 from minibox.engine.spec.compile import FILES, Identity, IdentitySteps, prepare, wants_own_ids
 from minibox.engine.spec.healthcheck import check_of, healthcheck
 from minibox.engine.state import containers, events, names
@@ -305,6 +304,8 @@ class Launch:
     def _make_volumes(self) -> None:
         """Those that aren't there yet, with the image's content."""
         if self.prepared.volumes:
+            from minibox.engine.resources.volume_claims import provide
+
             provide(self.prepared.volumes, self.root, self.claim.id, self._make_volume)
 
     def _make_volume(self, volume: Volume) -> None:

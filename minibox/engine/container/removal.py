@@ -12,13 +12,11 @@ from minibox.base.operation import PARENT, Op
 from minibox.engine.files import rootfs_setup
 from minibox.engine.host import ids
 from minibox.engine.process import undo
-from minibox.engine.process.attach_socket import socket_path
 from minibox.engine.state import claim as ownership
-from minibox.engine.state import containers, events, live_file, names, ports
+from minibox.engine.state import containers, events, live_file, names
 from minibox.errors import ContainerNotFound, MiniboxError, Unreadable, UsageError
 from minibox.linux import cgroup
 from minibox.linux.process import open_pidfd, send_signal
-from minibox.network import lease
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,6 +114,10 @@ def undo_steps(root: str, runroot: str, container_id: str, line: bytes) -> tuple
 
 def steps_by_id(root: str, runroot: str, container_id: str) -> tuple[Op, ...]:
     """What undoes a start of which there is no list."""
+    from minibox.engine.process.attach_socket import socket_path
+    from minibox.engine.state import ports
+    from minibox.network import lease
+
     steps = [
         ("remove_file", f"{root}/containers/{container_id}/{ports.FILE}"),
         ("remove_file", socket_path(runroot, container_id)),

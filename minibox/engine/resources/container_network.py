@@ -7,8 +7,7 @@ import os
 from minibox.base.codec import FileKind
 from minibox.engine.process.undo import undo
 from minibox.errors import NetworkError, NetworkNotFound, Unsupported, UsageError
-from minibox.network import files, lease, members
-from minibox.network.lease import mac_text, veth_name
+from minibox.network import files
 from minibox.plan import parent
 from minibox.plan.parent import undo_list
 from minibox.record import record
@@ -216,6 +215,8 @@ class Connection:
         """Return the steps that connect the network namespace of the container's first process."""
         steps: list[Op] = []
         if self._leases:
+            from minibox.network.lease import mac_text, veth_name
+
             for number, held in enumerate(self._leases):
                 steps += parent.on_bridge(
                     held.bridge,
@@ -247,6 +248,7 @@ class Connection:
         noted = parent.note_ports(f"{directory}/{FILE}")
         if not self._leases:
             return [noted]  # the rootless tool forwards them
+        from minibox.network.lease import veth_name
         from minibox.network.published import table_name
 
         way_in = next(each for each in self._leases if not each.internal)
@@ -297,6 +299,8 @@ class Connection:
         """
         for held, (named, aliases) in zip(self._leases, self.network.joined, strict=True):
             if named:
+                from minibox.network import members
+
                 members.join(held, hosts_path, (*names, *aliases))
 
 
@@ -306,6 +310,8 @@ def _only(wanted: Wanted) -> int:
 
 
 def _example(runroot: str, network: NamedNetwork | None, container_id: str) -> Lease:
+    from minibox.network import lease
+
     if network is None:
         return lease.example(runroot, container_id)
     return lease.example(runroot, container_id, network.bridge, network.subnet)
@@ -313,6 +319,8 @@ def _example(runroot: str, network: NamedNetwork | None, container_id: str) -> L
 
 def _take(runroot: str, network: NamedNetwork | None, container_id: str) -> Lease:
     if network is None:
+        from minibox.network import lease
+
         return lease.take(runroot, container_id)
     from minibox.network.named import take
 

@@ -18,7 +18,6 @@ from minibox.engine.spec.users import resolve_user
 from minibox.errors import ConfigError, UsageError, kernel_says
 from minibox.linux.capabilities import NAMES, adjusted
 from minibox.linux.seccomp.program import DEFAULT_PROFILE, SECCOMP_ANNOTATION
-from minibox.linux.signals import signal_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,6 +173,8 @@ def _annotations(options: RunOptions, config: dict[str, Any], security: Security
     annotations = labels(options, config)
     stop_signal = options.stop_signal or config.get("StopSignal") or ""
     if stop_signal:
+        from minibox.linux.signals import signal_number
+
         signal_number(stop_signal)
         annotations[STOP_SIGNAL_ANNOTATION] = stop_signal
     annotations.pop(SECCOMP_ANNOTATION, None)  # an image must not set it

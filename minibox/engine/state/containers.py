@@ -9,12 +9,9 @@ import os
 
 from minibox.base import damage
 from minibox.base.files import sync_directory
-from minibox.base.lock import Lock
 from minibox.engine.state import names
 from minibox.engine.state.claim import is_id, is_live, live_ids, owned, read_live
-from minibox.engine.state.exit_record import read_exit
 from minibox.engine.state.live_file import live_path
-from minibox.engine.state.state_format import CONTAINER
 from minibox.errors import ContainerNotFound, Damaged, NewerFormat, Unreadable, kernel_says
 from minibox.linux.process import parent_of
 from minibox.record import replace
@@ -24,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from minibox.base.codec import FileKind
     from minibox.engine.state.live_file import Live
 
 
@@ -39,9 +37,15 @@ def write(root: str, state: dict[str, Any], *, durable: bool = False) -> None:
     Args:
         durable: sync it, so that the new file survives a power loss.
     """
-    CONTAINER.write(_path(root, state["Id"]), state, durable=durable)
+    _format().write(_path(root, state["Id"]), state, durable=durable)
     if durable:
         sync_directory(f"{root}/containers")  # the container's directory may be new
+
+
+def _format() -> FileKind:
+    from minibox.engine.state.state_format import CONTAINER  # a container of `run --rm` has no such file
+
+    return CONTAINER
 
 
 def _path(root: str, container_id: str) -> str:
@@ -63,6 +67,8 @@ def change(
     Raises:
         ContainerNotFound: it was removed meanwhile.
     """
+    from minibox.base.lock import Lock
+
     try:
         with Lock(f"{root}/containers/{container_id}"):
             found = read(root, container_id)
@@ -96,13 +102,15 @@ def read(root: str, container_id: str) -> dict[str, Any]:
 
 def ended_without_owner(root: str, container_id: str) -> dict[str, Any]:
     """How a container ended whose owner is gone."""
+    from minibox.engine.state.exit_record import read_exit
+
     return read_exit(root, container_id) or {"ExitCode": 128 + SIGKILL, "OwnerKilled": True}
 
 
 def _read(root: str, container_id: str) -> dict[str, Any]:
     state: dict[str, Any] = {"Id": container_id, "Name": "", "Image": "", "Command": []}
     try:
-        return {**state, **CONTAINER.read(_path(root, container_id))}
+        return {**state, **_format().read(_path(root, container_id))}
     except (FileNotFoundError, NotADirectoryError):
         return _without_file(root, container_id)
     except NewerFormat as error:
@@ -117,7 +125,7 @@ def _read(root: str, container_id: str) -> dict[str, Any]:
 def damage_of(root: str, container_id: str) -> Unreadable | None:
     """The error of reading a container's state.json; None if it can be read."""
     try:
-        CONTAINER.read(_path(root, container_id))
+        _format().read(_path(root, container_id))
     except Damaged as error:
         error.hint = f"minibox rm {container_id[:12]} removes it, minibox system check --repair keeps its files"
         return error
@@ -137,7 +145,7 @@ def owner(root: str, container_id: str) -> Live | None:
     if live is None or live.pid > 0 or live.status >= 0 or (live.supervisor and not live.damage):
         return live
     try:
-        found = CONTAINER.read(_path(root, container_id))
+        found = _format().read(_path(root, container_id))
         if found["Status"] not in ("running", "paused"):
             return live
         pid = int(found.get("Pid", 0))
