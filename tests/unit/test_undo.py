@@ -111,7 +111,7 @@ def test_a_list_is_a_line_and_comes_back():
 )  # fmt: skip
 def test_what_undoes_nothing_is_damage(step: tuple[str, list[Any]]):
     fields = {"Steps": [{"Operation": step[0], "Arguments": step[1]}]}
-    with pytest.raises(Unreadable, match="undoes nothing"):
+    with pytest.raises(Unreadable, match="is not an undo operation"):
         undo.decode(undo.LIST.encode(fields), "/x")
 
 

@@ -1,4 +1,4 @@
-"""The socket at which a container's supervisor takes clients; `attach` is one."""
+"""The socket where a container's supervisor accepts clients such as `attach`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ BACKLOG = 16
 
 
 def socket_path(runroot: str, container_id: str) -> str:
-    """Where it is."""
+    """The path of the socket."""
     return f"{runroot}/attach/{container_id}"
 
 
 def listen(path: str) -> int:
-    """A socket that listens at ``path``, which may be longer than an address can hold."""
+    """Listen at ``path``, which may be longer than a socket address can hold. Return the descriptor."""
     directory, name = os.path.split(path)
     os.makedirs(directory, mode=0o700, exist_ok=True)
     try:

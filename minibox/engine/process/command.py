@@ -1,4 +1,4 @@
-"""A command that runs in a container of the calling program: its process, its streams and its end."""
+"""A command that the calling program runs in a container: its process, its streams and its end."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class Started:
-    """One command, from the moment it runs. All of it may be called from any thread.
+    """A running command. You can call all methods from any thread.
 
     Attributes:
-        pid: of its process, as the host sees it.
-        returncode: the exit status, or the negative number of the signal that ended it; None while nobody has
-            waited for its end.
+        pid: its process, as the host sees it.
+        returncode: the exit status, or the negative number of the signal that ended it; None until you have waited
+            for its end.
         wall_s: how long it ran, in seconds.
-        own_cpu_ns, own_memory_bytes: when it has ended: the processor time of it and of all that it has waited for, and
-            the most memory that one of them had. Those that it has not waited for aren't in it.
+        own_cpu_ns, own_memory_bytes: after its end, the processor time of the process and its children, and the most
+            memory that one of them used. Children that it didn't wait for aren't counted.
     """
 
     def __init__(self, execution: Execution, streams: Streams, on_end: Callable[[], None]) -> None:
         """
         Args:
-            on_end: called once, when it has ended.
+            on_end: called once, after its end.
         """
         self._init, self._streams, self._on_end = execution.launched, streams, on_end
         self._lock = allocate_lock()
@@ -45,7 +45,7 @@ class Started:
 
     @property
     def pidfd(self) -> int:
-        """Of its process; -1 once it was waited for."""
+        """A pidfd of its process; -1 after `reap`."""
         return self._process.fileno()
 
     @property
@@ -53,18 +53,18 @@ class Started:
         return monotonic() - self._began if self.returncode is None else self._wall_s
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Wait for its end, and copy what it has still written; its return code, None when it runs on.
+        """Wait for its end and copy the rest of its output. Return its return code, None if it still runs.
 
         Args:
-            timeout_s: 0: only look.
+            timeout_s: 0 doesn't wait; None waits for ever.
         """
         if self.returncode is None and self.has_ended(timeout_s):
             return self.reap()
         return self.returncode
 
     def has_ended(self, timeout_s: float | None = None) -> bool:
-        """As `wait`, but leave its return code, and what it has still written, to `reap`."""
-        process = self._process  # which stays open here: another thread may see the end before this one
+        """Like `wait`, but leave its return code and the rest of its output to `reap`."""
+        process = self._process  # keep it open: another thread may reap the process meanwhile
         if self.returncode is not None:
             return True
         ended = poll()
@@ -72,7 +72,7 @@ class Started:
         return bool(ended.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
 
     def reap(self) -> int:
-        """Take its return code, as soon as it has ended."""
+        """Wait for its end and return its return code."""
         return uninterrupted(self._reap)
 
     def _reap(self) -> int:
@@ -89,18 +89,18 @@ class Started:
             return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send a signal; when it has ended that is no error."""
+        """Send a signal. If the command has ended, nothing happens."""
         with self._lock:
             if self.returncode is None:
                 self._init.send_signal(number)
 
     def kill_session(self) -> None:
-        """SIGKILL for it, and for its children that haven't begun a session of their own."""
+        """Send SIGKILL to it and to its children, except those that have started their own session."""
         with self._lock:
             if self.returncode is None:
-                self._init.kill_group()  # it began a session
+                self._init.kill_group()  # it leads a session
 
     def end(self) -> None:
-        """Kill it, and wait for its end."""
+        """Kill it and wait for its end."""
         self.kill_session()
         self.reap()

@@ -1,4 +1,4 @@
-"""The keys by which a user leaves a container's terminal while the container goes on."""
+"""The keys that detach the user from a container's terminal. The container keeps running."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ DETACH_KEYS = "ctrl-p,ctrl-q"
 
 
 class DetachKeys:
-    """Finds the keys that mean detach among those typed."""
+    """Find the detach keys in what the user types."""
 
     def __init__(self, text: str) -> None:
-        """Parse.
+        """Parse the keys.
 
         Args:
-            text: as Docker's ``--detach-keys``: keys or ``ctrl-`` and one of ``a-z @ [ \\ ] ^ _``, between
-                commas; "" for none.
+            text: as in Docker's ``--detach-keys``, separated by commas: a key, or ``ctrl-`` and one of
+                ``a-z @ [ \\ ] ^ _``; "" for none.
 
         Raises:
-            UsageError: it is none of that.
+            UsageError: ``text`` is invalid.
         """
         self._keys = b"".join(map(_key, text.split(","))) if text else b""
         self._held = bytearray()
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """What of ``data`` is for the container, and whether it is time to detach.
+        """Take what the user typed. Return what to pass on to the container, and whether to detach.
 
-        Keys that begin the sequence are held back until one comes that doesn't belong to it.
+        Keys that may begin the sequence are held back until the next key decides.
         """
         out = bytearray()
         for byte in data:
@@ -45,4 +45,4 @@ def _key(word: str) -> bytes:
     letter = word.removeprefix("ctrl-")
     if word.startswith("ctrl-") and len(letter) == 1 and (letter.isascii() and letter.islower() or letter in "@[\\]^_"):
         return bytes([ord(letter.upper()) & 0x1F])
-    raise UsageError(f"invalid detach keys: {word!r} is no key", "write them as in ctrl-p,ctrl-q")
+    raise UsageError(f"invalid detach keys: {word!r} is not a key", "write them like ctrl-p,ctrl-q")

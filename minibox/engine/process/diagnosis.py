@@ -1,4 +1,4 @@
-"""Why a command can't be executed: execve(2)'s errno says little, the file itself says the rest."""
+"""Find out why a command can't be executed. The errno of execve(2) says little, so look at the file itself."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ HEAD_BYTES = 4096
 
 
 def diagnose(errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: str) -> MiniboxError:
-    """The error for a command that execve refused.
+    """Make the error for a command that execve(2) refused.
 
     Args:
-        errno: what execve(2) answered.
+        errno: of execve(2).
         name: the command as the user gave it.
-        paths: where it was looked for.
-        root_fd: the container's root directory; -1 when it isn't there to look into.
-        cwd: the working directory, where relative paths begin.
+        paths: where we looked for it.
+        root_fd: the container's root directory; -1 if we can't look into it.
+        cwd: the working directory, for relative paths.
     """
     if root_fd >= 0:
         for path in paths:
             absolute = path if path.startswith("/") else f"{cwd}/{path}"
             try:
-                fd = open_in_root(root_fd, absolute, os.O_PATH)  # what it is decides whether to open it
+                fd = open_in_root(root_fd, absolute, os.O_PATH)  # opening a FIFO or a device could do harm
             except OSError as error:
                 if error.errno == ENOENT and len(paths) == 1 and _dangling(root_fd, absolute):
-                    return CommandNotFound(f"exec {name}: it is a symlink to a file that isn't there")
+                    return CommandNotFound(f"exec {name}: it is a symlink to a missing file")
                 continue
             try:
                 found = _look(errno, path, fd, root_fd)
@@ -48,13 +48,13 @@ def diagnose(errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: s
     if errno == ENOENT:
         hint = None
         if "/" not in name:
-            hint = f"it was looked for in {':'.join(os.path.dirname(path) for path in paths)}"
+            hint = f"minibox looked for it in {':'.join(os.path.dirname(path) for path in paths)}"
         return CommandNotFound(f"exec {name}: no such command in the image", hint)
     return CommandNotExecutable(f"exec {name}: {kernel_says(errno)}")
 
 
 def _look(errno: int, path: str, fd: int, root_fd: int) -> MiniboxError | None:
-    """What is wrong with a file that is there; None when it is not to blame."""
+    """Make the error for a file that exists; return None if the file isn't the reason."""
     status = os.fstat(fd)
     if S_ISDIR(status.st_mode):
         return CommandNotExecutable(f"exec {path}: it is a directory") if errno == EACCES else None
@@ -75,13 +75,14 @@ def _look(errno: int, path: str, fd: int, root_fd: int) -> MiniboxError | None:
         return CommandNotExecutable(f"exec {path}: {what}", f"if it is a shell script, run: sh {path}")
     if errno == EACCES:
         return CommandNotExecutable(
-            f"exec {path}: {kernel_says(errno)}", "may the user execute it, and every directory above it be searched?"
+            f"exec {path}: {kernel_says(errno)}",
+            "check that the user can execute it and search every directory above it",
         )
     return None
 
 
 def _head(look_fd: int) -> bytes | None:
-    """The beginning of a file; None where it may be executed, and not read."""
+    """Read the beginning of a file; return None if it can't be read (it may still be executable)."""
     try:
         fd = open_regular(look_fd, READ)
     except OSError:
@@ -96,8 +97,8 @@ def _script(errno: int, path: str, head: bytes, root_fd: int) -> MiniboxError | 
     line = head[2:].split(b"\n", 1)[0]
     if line.endswith(b"\r"):
         return CommandNotExecutable(
-            f"exec {path}: its first line ends in a carriage return, so that {line.decode(errors='replace').strip()!r} "
-            "is looked for with one at its end",
+            f"exec {path}: its first line ends in a carriage return, so the kernel looks for "
+            f"{line.decode(errors='replace').strip()!r} with a carriage return in its name",
             "the file has Windows line ends: convert it with dos2unix",
         )
     interpreter = line.strip().split()[0].decode(errors="replace") if line.strip() else ""
@@ -117,7 +118,7 @@ def _elf(errno: int, path: str, head: bytes, root_fd: int) -> MiniboxError | Non
         what = MACHINES.get(machine, f"machine {machine}")
         if what != host:
             return CommandNotExecutable(
-                f"exec {path}: it is a program for {what}, and this host is {host}",
+                f"exec {path}: it is a program for {what}, but this host is {host}",
                 f"use an image for {host}, or install qemu-user-static and binfmt-support on the host",
             )
         return CommandNotExecutable(f"exec {path}: the program is damaged")
@@ -125,13 +126,13 @@ def _elf(errno: int, path: str, head: bytes, root_fd: int) -> MiniboxError | Non
     if errno == ENOENT and loader and not _there(root_fd, loader):
         return CommandNotExecutable(
             f"exec {path}: its loader {loader} is not in the image",
-            "the program was linked for another C library; link it statically, or use the image it was built in",
+            "the program was linked with another C library; link it statically, or use the image it was built in",
         )
     return CommandNotExecutable(f"exec {path}: {kernel_says(errno)}")
 
 
 def _loader(head: bytes, order: str) -> str:
-    """The PT_INTERP of an ELF file; elf(5). "" when it has none within its first page."""
+    """The PT_INTERP of an ELF file; elf(5). "" if there is none in its first page."""
     try:
         if head[4:5] == b"\x02":
             offset, size, count = (
@@ -153,7 +154,7 @@ def _loader(head: bytes, order: str) -> str:
                 start = struct.unpack_from(order + word, head, base + at)[0]
                 end = start + struct.unpack_from(order + word, head, base + length)[0]
                 return head[start:end].rstrip(b"\0").decode(errors="replace")
-    except (struct.error, OverflowError):  # cut off, or past what an offset can be
+    except (struct.error, OverflowError):  # the file is cut off, or an offset is too large
         pass
     return ""
 

@@ -1,4 +1,4 @@
-"""What a process that joins a running container has to know of it."""
+"""What a process needs to know to join a running container: its namespaces, ids and cgroup."""
 
 from __future__ import annotations
 
@@ -27,32 +27,36 @@ NAMESPACE_FILES = {
 
 
 def is_ours(kind: str, path: str) -> bool:
-    """Is the namespace of a Spec's type at ``path`` the one that we are in?"""
+    """Is the namespace at ``path`` the one that we are in?
+
+    Args:
+        kind: a namespace type of the OCI Spec.
+    """
     name = next(name for name, flag in NAMESPACE_FILES.items() if flag == NAMESPACES[kind])
     try:
         return os.path.samefile(path, f"/proc/self/ns/{name}")
     except OSError:
-        return False  # not there: whoever joins it will say so
+        return False  # it is missing: joining it raises the error
 
 
 def others(pid: int) -> int:
-    """clone(2) flags of the namespaces of a process that aren't ours."""
+    """The clone(2) flags of those namespaces of a process that aren't ours."""
     flags = 0
     for name, flag in NAMESPACE_FILES.items():
         try:
             if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"):
                 flags |= flag
         except OSError:
-            continue  # a kernel without that kind
+            continue  # this kernel doesn't have that type
     return flags
 
 
 def owner(pid: int, process: Process) -> tuple[int, int]:
-    """The host's ids of a process to be, in the user namespace of ``pid``."""
+    """The uid and gid on the host of a new process in the user namespace of ``pid``."""
     uids, gids = ids.mapped_of(pid)
     return on_host(process["user"]["uid"], uids), on_host(process["user"]["gid"], gids)
 
 
 def joins(group: Cgroup) -> tuple[Op, ...]:
-    """The steps that move a process to a cgroup that none can be born in."""
+    """The steps that move a process into a cgroup where no process can be created directly."""
     return (systemd_attach(group.unit, group.place, group.v2),) if group.joined else ()

@@ -1,10 +1,10 @@
-"""The execution of a Plan: the processes that it has, what is held for it, and how far each of its actors came.
+"""The execution of a Plan: its processes, what we hold open for it, and how far each of its actors came.
 
 `engine.process.steps` runs the parent's steps; the children's are run in C.
 
-Two children: *init*, which becomes the container's first process, and where layers are id-mapped
-the *mounter*, which puts the root file system together with the host's privileges and hands it
-over. They talk by sockets; each writes how far it came to a page that it shares with us.
+There are two children: *init* becomes the container's first process. The *mounter*, needed only if layers are id-mapped,
+assembles the root file system with the host's privileges and hands it over. They talk over sockets, and each writes how
+far it came to a page of memory shared with us.
 """
 
 from __future__ import annotations
@@ -45,30 +45,30 @@ if TYPE_CHECKING:
 SOCK_CLOEXEC = 0o2000000
 SIGKILL, SIGTERM = 9, 15
 GATE_POLL_MS = 1
-STILL_MS = 500  # of silence, until `Resources.still_waiting` is asked
-DYING_MS = 100  # between the end of who made it and its own
+STILL_MS = 500  # call `Resources.still_waiting` after so much silence
+DYING_MS = 100  # how long a process may take to die after its parent
 JOIN_TRIES = 8
 
 
 @record
 class Resources:
-    """What lives outside of the plan: descriptors, processes, and who wants to be told.
+    """What a plan needs from outside: descriptors, processes and callbacks.
 
     Attributes:
         streams: descriptors of the container's standard input, output and error.
-        container_id, root, runroot: of one of minibox's own: where its networks and the others' ports are known.
-        group: the cgroup that the plan makes, or joins.
-        spawn: makes the first process; None: by this process's launcher.
-        meanwhile: called while it is made, or before.
-        joined_pidfd: of the first process of a container that is joined.
-        joined_pid: its pid: where its cgroup can have no process, it is joined in the one that it is in.
-        joined_root: its root directory, where that is not its mount namespace's.
-        noted: is told of what undoes the container that was not known before, so that it is written down at once.
-        gate: what `gate.make_gate` gave, for a container that waits before its exec.
-        still_waiting: is called while init says nothing for a while, and raises what is a reason to give up.
-        hook_outputs: what hooks that it runs itself write to, and their errors; -1 for /dev/null.
-        state: its OCI state, of a pid and a status, for hooks and for the listener of its filter.
-        kept_fds: descriptors that stay open in the container: 3 and those after it.
+        container_id, root, runroot: to find its networks and other containers' ports; "" for an OCI container.
+        group: the cgroup that the plan makes or joins.
+        spawn: makes the first process; None uses this process's launcher.
+        meanwhile: called before the first process is made, or while it is.
+        joined_pidfd: of the first process of the container to join.
+        joined_pid: its pid. If no process can be added to the container's cgroup, we join the cgroup of this process.
+        joined_root: its root directory, if that isn't the root of its mount namespace.
+        noted: called with an undo operation that wasn't known before the start; it writes it down at once.
+        gate: from `gate.make_gate`, for a container that waits before its exec.
+        still_waiting: called while init is silent for long; it raises an error to give up.
+        hook_outputs: standard output and error of the hooks that run inside; -1 for /dev/null.
+        state: makes the OCI state from a pid and a status, for hooks and the seccomp listener.
+        kept_fds: descriptors that stay open in the container, from 3 on.
     """
 
     streams: tuple[int, int, int]
@@ -90,12 +90,12 @@ class Resources:
 
 
 class ExecFailed(Exception):
-    """The last step, exec, failed: the command is at fault and not minibox.
+    """The last step, exec, failed: the fault is the command's, not minibox's.
 
     Attributes:
         errno: of execve(2).
-        candidate: the path that was there, if one was.
-        root_fd: the container's root directory, to look for the reason, until the execution is closed.
+        candidate: the path that was found; "" for none.
+        root_fd: the container's root directory, to look for the reason. Valid until the execution is closed.
     """
 
     def __init__(self, errno: int, candidate: str, root_fd: int) -> None:
@@ -106,16 +106,16 @@ class ExecFailed(Exception):
 class Execution:
     """One execution of a Plan.
 
-    After `steps.run` the command runs, or waits at its gate: ``init`` is its process. Whoever made the
-    execution calls `close`; a command that still runs is killed by it.
+    After `steps.run` the command runs or waits at its gate, and ``init`` is its process. Call `close` at the end; it kills
+    a command that still runs.
 
     Attributes:
-        done: how many of the plan's steps the parent has come past.
+        done: how many of the plan's steps are behind the parent.
         cgroup: the container's, once there is one.
-        pty_master: the master of its terminal; -1 where it has none.
-        disk_fd: the directory of the container's own layer, where that is in memory (`plan.disk`); else -1.
-        published: its ports that lead to it from this host, once they are reserved.
-        held: descriptors that have to stay open for as long as it has them.
+        pty_master: the master of its terminal; -1 for none.
+        disk_fd: the directory of the container's own layer if that is in memory (`plan.disk`), else -1.
+        published: its published ports, once they are reserved.
+        held: descriptors that must stay open while its ports are published.
     """
 
     def __init__(self, plan: Plan, resources: Resources) -> None:
@@ -130,11 +130,11 @@ class Execution:
         self.held: list[int] = []
         self.wiring: Wiring | None = None
         self.batch: Batch | None = None
-        self.tool: RequestedChild | None = None  # that carries packets
-        self.listener = -1  # who attaches comes there
+        self.tool: RequestedChild | None = None  # carries packets: pasta or slirp4netns
+        self.listener = -1  # the socket where clients attach
         self.parent_times: dict[int, tuple[int, int]] = {}
         self.failed: MiniboxError | None = None
-        self.undone_by: list[Op] = []  # what undoes it beside the list of its plan
+        self.undone_by: list[Op] = []  # undo operations beside those of the plan
         self._pty, self._disk, self._root, self._calls, self._shared = (Descriptor() for _ in range(5))
         self._messages = Messages()
         self._userns: dict[int, int] = {}
@@ -144,7 +144,7 @@ class Execution:
 
     @property
     def launched(self) -> LaunchedChild:
-        """``init`` of an execution that has no other ``spawn``."""
+        """``init``, if it was made without ``spawn``."""
         assert isinstance(self.init, launcher.LaunchedChild)
         return self.init
 
@@ -158,21 +158,21 @@ class Execution:
 
     @property
     def pid(self) -> int:
-        """Of ``init``."""
+        """The pid of ``init``."""
         assert self.init
         return self.init.pid
 
     def hold_userns(self, slot: int, fd: int) -> None:
-        """A user namespace that a mount is to be id-mapped by."""
+        """Keep a user namespace that id-maps a mount."""
         self._userns[slot] = fd
 
     # ---- processes ----------------------------------------------------------------------------
 
     def clone(self, flags: int, born: bool) -> None:
-        """Make the process that becomes the container's first, or a further one of it.
+        """Make the process that becomes the container's first one, or another one of a running container.
 
         Args:
-            born: it is in its cgroup from the beginning.
+            born: create it inside its cgroup.
         """
         self.cgroup = self.cgroup or self.resources.group
         self._status, status = self.socketpair()
@@ -214,7 +214,7 @@ class Execution:
         finally:
             for fd in opened:
                 os.close(fd)
-        # Ours are copies: while one is open, nobody sees the process behind the other end die.
+        # Close our copies: while one is open, nobody notices when the process at the other end dies.
         status.close()
         channel.close()
 
@@ -223,50 +223,50 @@ class Execution:
             pass
 
     def take_root(self) -> int:
-        """The mount that is its root, in a mount namespace that others are in; -1 when it has died before."""
+        """Receive the mount that is its root, if it shares its mount namespace; -1 if it died before."""
         while self._shared.fileno() < 0 and self._receive():
             pass
         return self._shared.fileno()
 
     def also_undo(self, step: Op) -> None:
-        """What undoes it has one more."""
+        """Add an operation to what undoes the start."""
         self.undone_by.append(step)
         self.resources.noted(step)
 
     def take_mounts(self) -> None:
-        """Wait until all is mounted."""
+        """Wait until everything is mounted."""
         while not self._mounted and self._receive():
             pass
 
     @property
     def has_died(self) -> bool:
-        """Before its hooks could run: `finish` finds out of what."""
+        """Did it die before its hooks could run? `finish` finds out why."""
         return not self._mounted
 
     def take_listener(self) -> int:
-        """The listener of its filter of system calls; -1 when it has died before."""
+        """Receive the listener of its seccomp filter; -1 if it died before."""
         while self._calls.fileno() < 0 and self._receive():
             pass
         return self._calls.fileno()
 
     def close_listener(self) -> None:
-        """It was handed on."""
+        """Close the listener, after it was passed on."""
         self._calls.close()
 
     def take_terminal(self) -> int:
-        """The master of its terminal; -1 when it has died before."""
+        """Receive the master of its terminal; -1 if it died before."""
         while self.pty_master < 0 and self._receive():
             pass
         return self.pty_master
 
     def fail_of_child(self) -> None:
-        """Raise for a child that has failed or died, if one has: then that is the news."""
+        """If a child has failed or died, raise its error: it explains why a step of the parent failed."""
         failed = any(child.progress()[0] == FAILED for _, child in self.children())
         if failed or (self.init and (has_ended(self.init.pidfd, DYING_MS) or has_left(self.init.pid))):
             self._fail()
 
     def _open_joined(self) -> int:
-        """The cgroup that the process is in whose container is joined: it may be below the container's. It moves, too."""
+        """Open the cgroup of the process to join. It may be below the container's, and may change at any time."""
         assert self.cgroup
         try:
             return self.cgroup.open_v2(self.cgroup.below(self.resources.joined_pid))
@@ -274,7 +274,7 @@ class Execution:
             return self.cgroup.open_v2()
 
     def clone_mounter(self, flags: int) -> None:
-        """Make the helper with the host's privileges."""
+        """Make the mounter, which has the host's privileges."""
         assert self.init
         _, status = self.socketpair()
         proc = f"/proc/{self.init.pid}"
@@ -296,13 +296,13 @@ class Execution:
         try:
             self._status.sendmsg([tag.to_bytes(4, "little") + bytes(4)], rides)
         except OSError as error:
-            if error.errno not in (EPIPE, ECONNRESET):  # it has died: `finish` finds out of what
+            if error.errno not in (EPIPE, ECONNRESET):  # if it has died, `finish` finds out why
                 raise
 
     # ---- below --------------------------------------------------------------------------------
 
     def socketpair(self) -> tuple[socket, socket]:
-        """One that is closed with this."""
+        """Make a socket pair. `close` closes it."""
         pair = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
         self._sockets += pair
         return pair
@@ -313,7 +313,7 @@ class Execution:
         try:
             return make(bytearray(encoded or encode(steps, signatures())), flags, slots, len(steps))
         except ConnectionError as error:
-            words = "start a container: the process that makes it was killed"
+            words = "start a container: minibox's helper process was killed"
             raise MiniboxError(words, "somebody killed minibox-supervisor or minibox-launcher: try again") from error
         except OSError as error:
             group = self.cgroup.v2 if self.cgroup and actor == op.INIT else ""
@@ -322,7 +322,7 @@ class Execution:
             raise _clone_refused(error, flags) from error
 
     def finish(self) -> None:
-        """Wait until the command runs or a child has failed; take what init sends on the way."""
+        """Wait until the command runs or a child has failed. Receive what init sends meanwhile."""
         assert self.init
         while not self._created and self._receive():
             pass
@@ -332,7 +332,8 @@ class Execution:
             self._fail()
 
     def _wait_gate(self) -> None:
-        """It tells before a filter is loaded that may forbid the telling. Little is to be done then."""
+        """Wait until init is at the gate. It has only little left to do: it reports before it loads its seccomp filter,
+        which may forbid reporting."""
         assert self.init
         ended = poll()
         ended.register(self.init.pidfd, POLLIN)
@@ -345,9 +346,9 @@ class Execution:
                 self.resources.still_waiting()
 
     def _receive(self) -> bool:
-        """Take one message of init's; False when it was the last."""
+        """Receive one message from init. Return whether more will follow."""
         assert self._status and self.init
-        # While a sibling is awaited the end of the first is as it should be.
+        # While we wait for a sibling, the first process is expected to end.
         peer = self.launched.maker if self._awaits_sibling else self.init.pidfd
         if self.resources.still_waiting and peer >= 0:
             spoken = poll()
@@ -383,7 +384,7 @@ class Execution:
             self._created = True
         else:
             self._messages.move_fd(self._root)
-            return False  # it waits, so that its mounts can be looked into
+            return False  # exec failed: init waits, so that we can look into its root
         return True
 
     @property
@@ -391,7 +392,7 @@ class Execution:
         return not self._has_sibling and any(step.name == "clone_sibling" for step in self.plan.ops)
 
     def _fail(self) -> None:
-        """Raise for the child that failed first: init starves when the mounter dies."""
+        """Raise the error of the child that failed first. The mounter comes first: if it dies, init fails, too."""
         for actor, child in self.children():
             state, index, errno, detail = child.progress()
             if state == DONE:
@@ -418,7 +419,7 @@ class Execution:
         return [(actor, child) for actor, child in ((op.MOUNTER, self.mounter), (op.INIT, self.init)) if child]
 
     def release(self) -> None:
-        """Free descriptors; what runs is somebody else's."""
+        """Close descriptors, and let the processes run on: another process owns them now."""
         if self.init is not None:
             self.init.let_go()
             self.init.close()
@@ -430,13 +431,13 @@ class Execution:
         self.close()
 
     def close(self) -> None:
-        """Free descriptors; kill and reap what still runs."""
+        """Close descriptors, and kill and reap the processes that still run."""
         for end in self._sockets:
             end.close()
         if self.mounter:
             self.mounter.close()
         if self.init and self.init.pidfd >= 0:
-            # While a sibling is awaited nobody tells of an end; the launcher kills both when its connection closes.
+            # While we wait for a sibling nobody reports its end; the launcher kills both when its connection closes.
             if not self._awaits_sibling:
                 self.init.end(SIGKILL)
             self.init.close()
@@ -462,19 +463,19 @@ class Execution:
             self.tool = None
 
     def close_held(self) -> None:
-        """This process holds its ports no longer; one that has copies of the descriptors may."""
+        """Stop holding its ports in this process. Another process may have copies of the descriptors."""
         while self.held:
             os.close(self.held.pop())
 
     def close_scope(self) -> None:
-        """End the process that keeps its scope of systemd's, once its cgroup is gone."""
+        """End the process that keeps its systemd scope alive. Call it once its cgroup is gone."""
         if self.scope:
             self.scope.close()
             self.scope = None
 
 
 def _filled(slots: list[int], more: dict[int, int]) -> list[int]:
-    """The slots with some of higher numbers."""
+    """The slots, extended by those in ``more``."""
     if not more:
         return slots
     slots = slots + [-1] * (max(more) + 1 - len(slots))
@@ -484,7 +485,7 @@ def _filled(slots: list[int], more: dict[int, int]) -> list[int]:
 
 
 class CgroupRefused(MiniboxError):
-    """No process can be in a cgroup."""
+    """The kernel refuses to start a process in a cgroup."""
 
 
 def _cgroup_refused(error: OSError, group: str) -> CgroupRefused:

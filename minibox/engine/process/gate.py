@@ -1,9 +1,9 @@
-"""The gate of a container that is created and not yet started: it waits there, all done but its exec.
+"""The gate of a container that is created but not started. Everything is done but the exec, which waits at the gate.
 
-Two files in a directory of the container's: a FIFO that the container reads one byte from, and a
-report, into which it writes what fails behind the gate. The container holds both open until its
-exec closes them; so to who opens the gate, a FIFO without a reader says that the command runs, or
-that all is over. Nothing of it needs the process that created the container.
+The gate is two files in the container's directory: a FIFO, from which the container reads one byte, and a report, where
+it writes what fails after the gate. The container holds both open until its exec closes them. So when the FIFO has no
+reader any more, the command runs or the process has ended. Any process can open the gate, not only the one that created
+the container.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EXEC, FAILED = 1, 2  # native/child.h; not from linux.process, since `start` needs nothing else of our C
+EXEC, FAILED = 1, 2  # native/child.h; not imported from linux.process, because `start` needs no other C code
 STILL_MS = 500
 FIFO, REPORT = "gate", "gate.report"
 HEAD = "=IIiI"  # struct mb_record: state, index, errno, detail
 
 
 class GateClosed(MiniboxError):
-    """Nobody waits at the gate."""
+    """No container waits at the gate."""
 
 
 def make_gate(directory: str) -> tuple[int, int]:
-    """Make the files; the descriptors that the container is given (`start.Resources.gate`), for the caller to close.
+    """Make the files. Return their descriptors, for the container (`execution.Resources.gate`); the caller closes them.
 
     Raises:
-        OSError: the kernel refuses.
+        OSError: a file can't be made.
     """
     os.mkfifo(f"{directory}/{FIFO}", 0o600)
-    # For writing too: else opening it would wait for a writer, and so would reading when one has gone.
+    # Open it for writing, too: otherwise the open waits for a writer, and a read returns 0 once the writer is gone.
     fifo = os.open(f"{directory}/{FIFO}", os.O_RDWR | os.O_CLOEXEC)
     try:
         return fifo, os.open(f"{directory}/{REPORT}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -46,7 +46,7 @@ def make_gate(directory: str) -> tuple[int, int]:
 
 
 def waits(directory: str) -> bool:
-    """Is there a container that waits at the gate?"""
+    """Does a container wait at the gate?"""
     try:
         os.close(os.open(f"{directory}/{FIFO}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError:
@@ -55,17 +55,17 @@ def waits(directory: str) -> bool:
 
 
 def open_gate(directory: str, still_waiting: Callable[[], None] = lambda: None) -> tuple[int, int, int] | None:
-    """Let the container pass, once and for all, and wait until its command runs or it has ended.
+    """Open the gate for good, and wait until the container's command runs or the process has ended.
 
     Args:
-        still_waiting: is called again and again while it takes long, and raises what is a reason to give up.
+        still_waiting: called repeatedly while we wait; it raises an error to give up.
 
     Returns:
-        The index of the step that failed among those of `operations.INIT`, its errno, its detail (of exec: the
-        candidate that was there); None when the command runs, or the process was killed.
+        The failed step: its index among those of `operations.INIT`, its errno and its detail (for exec, the index of
+        the path that was found). None if the command runs, or the process was killed.
 
     Raises:
-        GateClosed: no container waits here: it has been started, or has ended.
+        GateClosed: no container waits here: it has been started already, or has ended.
     """
     path = f"{directory}/{FIFO}"
     try:
@@ -77,7 +77,7 @@ def open_gate(directory: str, still_waiting: Callable[[], None] = lambda: None) 
             raise GateClosed("its process has ended") from None
         raise MiniboxError(f"open {path}: {kernel_says(error)}") from error
     try:
-        os.unlink(path)  # before it passes: whoever comes later finds nothing to open
+        os.unlink(path)  # first, so that nobody else can open the gate
         os.write(fd, b"0")
         gone = poll()
         gone.register(fd, POLLERR)

@@ -1,4 +1,4 @@
-"""Hooks of an OCI Spec that run in the namespaces of minibox: prestart, createRuntime, poststart, poststop.
+"""Run the hooks of an OCI Spec that run in minibox's own namespaces: prestart, createRuntime, poststart, poststop.
 
 Source: OCI runtime spec, config.md, "POSIX-platform Hooks".
 """
@@ -25,7 +25,7 @@ OUTPUTS = ("run.oci.hooks.stdout", "run.oci.hooks.stderr")  # crun(1)
 
 
 def run_hooks(kind: str, hooks: Iterable[Hook], state: Mapping[str, Any]) -> None:
-    """Run hooks, one after the other; see `run_hook`. Those after one that fails aren't run."""
+    """Run hooks one after the other, up to the first that fails; see `run_hook`."""
     for number, hook in enumerate(hooks):
         argv, env = tuple(hook.get("args") or [hook["path"]]), tuple(hook["env"]) if "env" in hook else None
         run_hook(kind, number, hook["path"], argv, env, hook.get("timeout", -1), state)
@@ -40,13 +40,13 @@ def run_hook(
     timeout_s: int,
     state: Mapping[str, Any],
 ) -> None:
-    """Run one.
+    """Run one hook in the bundle's directory.
 
     Args:
-        kind, number: "prestart" and the like, and which of them it is, for the error.
+        kind, number: the list ("prestart") and the hook's index in it, for the error.
         env: None for our own environment.
-        timeout_s: -1 for none.
-        state: the container's, which it reads from standard input. It runs in its bundle's directory.
+        timeout_s: -1 for no limit.
+        state: the container's OCI state, which the hook reads from standard input.
 
     Raises:
         HookFailed
@@ -62,10 +62,10 @@ def run_hook(
 
 
 def open_outputs(state: Mapping[str, Any]) -> tuple[int, int]:
-    """The files that a container's annotations name for what its hooks write, and for their errors; -1 for none.
+    """Open the files for the hooks' standard output and error that the container's annotations name; -1 for none.
 
     Raises:
-        HookFailed: one can't be opened.
+        HookFailed: a file can't be opened.
     """
     found: list[int] = []
     for name in OUTPUTS:
@@ -78,19 +78,19 @@ def open_outputs(state: Mapping[str, Any]) -> tuple[int, int]:
             found.append(os.open(os.path.join(state["bundle"], path) if path else "", flags, 0o600))
         except OSError as error:
             close_outputs(found)
-            raise HookFailed(f"open {path!r} of the annotation {name}: {kernel_says(error)}") from error
+            raise HookFailed(f"open {path!r} from the annotation {name}: {kernel_says(error)}") from error
     return found[0], found[1]
 
 
 def close_outputs(outputs: Iterable[int]) -> None:
-    """Close what `open_outputs` opened."""
+    """Close the files that `open_outputs` opened."""
     for fd in outputs:
         if fd >= 0:
             os.close(fd)
 
 
 def state_file(state: Mapping[str, Any]) -> int:
-    """A descriptor to read a container's state from, as hooks that it runs itself do; none of them can write to it."""
+    """A read-only descriptor of the container's state, for the hooks that run inside the container."""
     writable = _file(dumps(state, "").encode())
     try:
         return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
@@ -107,9 +107,8 @@ def _run(
     directory: str,
     outputs: tuple[int, int],
 ) -> str:
-    """Run one in a directory; why it failed, "" when it didn't. What it writes is told then, unless it goes to
-    ``outputs``."""
-    # Files in memory, and no pipes: nobody has to read and write while it runs.
+    """Run a hook. Return why it failed and what it wrote (unless that went to ``outputs``); "" if it succeeded."""
+    # Use files in memory instead of pipes, so that we needn't read and write while the hook runs.
     stdin, output = _file(state), _file(b"")
     try:
         streams = [
@@ -126,7 +125,7 @@ def _run(
             return f"it was killed after {timeout_s} s"
         code = exit_status(pid)
         if code is None:
-            return "how it ended is not known: this process ignores SIGCHLD, or waits for any child"
+            return "its exit status is unknown: this process ignores SIGCHLD, or waits for any child"
         if not code:
             return ""
         said = os.pread(output, SAID_BYTES_MAX, 0).decode(errors="replace").strip()
@@ -137,7 +136,7 @@ def _run(
 
 
 def _spawn_in(directory: str, path: str, argv: tuple[str, ...], environ: Mapping[str, str], streams: Any) -> int:
-    """Python's posix_spawn(3) has no directory of its own; a bundle that is gone, as at `delete`, is none."""
+    """posix_spawn(3) can't set a directory, so change ours for a moment. The bundle may be gone, as at `delete`."""
     before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
@@ -157,7 +156,7 @@ def _file(data: bytes) -> int:
 
 
 def _ends(pid: int, timeout_s: float) -> bool:
-    """Wait for the end of a child, no longer than that."""
+    """Wait for a child. Return whether it ended in time."""
     pidfd = os.pidfd_open(pid)
     try:
         waiting = poll()

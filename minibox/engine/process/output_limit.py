@@ -1,4 +1,4 @@
-"""How much a container may write to its standard streams, together."""
+"""The limit on how much a container may write to standard output and standard error together."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ READ_BYTES = 1 << 16
 
 
 class Allowance:
-    """An amount of bytes. `move` copies as `streams.Copy` wants it, until they are spent.
-
-    What was written up to then is passed on to the byte.
-    """
+    """A number of bytes. `move` copies for `streams.Copy` exactly until they are used up."""
 
     def __init__(self, size_bytes: int) -> None:
         self._size = self._left = size_bytes
@@ -25,7 +22,7 @@ class Allowance:
         self._spent = False
 
     def when_spent(self, on_spent: Callable[[], None]) -> None:
-        """Call that, in the thread that copies, when more is written; at once when it was already."""
+        """Call ``on_spent`` once the limit is exceeded, in the thread that copies; right now if it already is."""
         with self._lock:
             self._on_spent = on_spent
             spent = self._spent
@@ -34,13 +31,13 @@ class Allowance:
 
     @property
     def used_bytes(self) -> int:
-        """What was passed on so far."""
+        """How much was copied so far."""
         return self._size - self._left
 
     def move(self, source: int, target: int) -> int:
-        """Read some and write it; 0 when there is no more.
+        """Read a chunk and write it. Return its size, 0 at the end.
 
-        What is too much is read and dropped: it ends by the caller's word, and not by a pipe that is closed.
+        Read and drop what exceeds the limit: the caller ends the container, which must not see a closed pipe first.
         """
         data = os.read(source, READ_BYTES)
         with self._lock:

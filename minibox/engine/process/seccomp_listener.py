@@ -1,4 +1,4 @@
-"""Hand on the listener of a seccomp filter (config-linux.md, "The Container Process State")."""
+"""Pass the listener of a seccomp filter on (OCI runtime spec, config-linux.md, "The Container Process State")."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def hand_on(path: str, metadata: str | None, pid: int, state: Mapping[str, Any],
 
     Args:
         path, metadata: its `listenerPath` and `listenerMetadata`; None for none.
-        pid: of the process that has loaded the filter.
-        state: the container's.
+        pid: of the process that loaded the filter.
+        state: the container's OCI state.
 
     Raises:
-        MiniboxError: nobody takes it.
+        MiniboxError: it can't be sent.
     """
     message: dict[str, Any] = {"ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid}
     if metadata is not None:
@@ -34,9 +34,9 @@ def hand_on(path: str, metadata: str | None, pid: int, state: Mapping[str, Any],
     try:
         connection.connect(path)
         sent = connection.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(4, "little"))])
-        if sent < len(data):  # who has all of it may be gone already, and even nothing can't be sent to nobody
+        if sent < len(data):  # else send nothing more: the peer may be gone, and then even b"" fails
             connection.sendall(data[sent:])
     except OSError as error:
-        raise MiniboxError(f"hand the seccomp listener to {path}: {kernel_says(error)}") from error
+        raise MiniboxError(f"send the seccomp listener to {path}: {kernel_says(error)}") from error
     finally:
         connection.close()

@@ -1,7 +1,7 @@
-"""The mounts of a container in a mount namespace that others are in: by path, or the caller's.
+"""The mounts of a container that shares its mount namespace with other processes (one given by path, or the caller's).
 
-All are below one, its root, which is attached over ``root.path`` there; the kernel doesn't free it with the
-container. Which one that is, is written down before it is attached.
+All its mounts are below its root, which is mounted over ``root.path``. The kernel doesn't unmount them when the container
+ends, so we write down the mount's id before we attach it, and unmount it later.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ NS_GET_USERNS = 0xB701  # ioctl_ns(2)
 
 
 def unmount_step(rootfs: str, path: str | None, pid: int, fd: int) -> Op:
-    """What undoes the mounts of a container.
+    """The operation that undoes a container's mounts.
 
     Args:
         rootfs: its `root.path`.
-        path: of the mount namespace that it joins; None: it is the caller's.
+        path: of the mount namespace that it joins; None for the caller's.
         pid: of its process.
         fd: of the mount that is its root.
     """
@@ -39,14 +39,14 @@ def unmount_step(rootfs: str, path: str | None, pid: int, fd: int) -> Op:
 
 
 def unmount(rootfs: str, path: str | None, dev: int, ino: int, mount_id: int) -> None:
-    """Unmount them, once nothing of the container runs; the arguments are of `unmount_step`.
+    """Unmount a container's root once none of its processes runs. The arguments are those of `unmount_step`.
 
     Raises:
         StepError: the kernel refuses.
     """
     namespace = _find(path or "", (dev, ino))
     if namespace < 0:
-        return  # it is gone, and all mounts with it
+        return  # the namespace is gone, with all its mounts
     slots = [-1] * op.FIRST_BIND
     slots[op.NAMESPACES] = namespace
     steps: list[Op] = []
@@ -66,7 +66,7 @@ def unmount(rootfs: str, path: str | None, dev: int, ino: int, mount_id: int) ->
 
 
 def _find(path: str, file: tuple[int, int]) -> int:
-    """A descriptor of the mount namespace that is that very file; -1 when nobody is in it, nor holds it at ``path``."""
+    """Open the mount namespace with this device and inode; return -1 if no process is in it and it isn't at ``path``."""
     processes = (f"/proc/{name}/ns/mnt" for name in os.listdir("/proc") if name.isdecimal())
     for candidate in (path or "/proc/self/ns/mnt", "/proc/self/ns/mnt", *processes):
         try:
@@ -79,7 +79,7 @@ def _find(path: str, file: tuple[int, int]) -> int:
 
 
 def _owner(namespace: int) -> int:
-    """A descriptor of the user namespace that a namespace belongs to; -1 for one that is out of reach, or ours."""
+    """Open the user namespace that owns a namespace; return -1 if it is ours or out of reach."""
     from fcntl import ioctl
 
     try:

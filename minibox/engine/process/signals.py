@@ -1,4 +1,4 @@
-"""Passing signals on to a foreground container, as docker run does."""
+"""Forward signals to a foreground container, as docker run does."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ if TYPE_CHECKING:
 
     from minibox.engine.process.terminal import Terminal
 else:
-    import _signal  # signal's enumerations cost a start 2.6 ms
+    import _signal  # importing signal, with its enumerations, takes 2.6 ms
 
 FORWARDED = tuple(
     getattr(_signal, name) for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 )
-INSISTENCE = 3  # SIGINT or SIGTERM this often kills: process 1 ignores what it has no handler for
+INSISTENCE = 3  # after so many SIGINTs or SIGTERMs send SIGKILL: process 1 ignores signals that it doesn't handle
 
 
 def block() -> None:
-    """Leave the forwarded signals to the main thread, which waits for them: for threads that only copy."""
+    """Block the forwarded signals in this thread, which only copies: the main thread waits for them."""
     _signal.pthread_sigmask(_signal.SIG_BLOCK, FORWARDED)
 
 
 class Forwarding:
-    """While this context lasts, signals to this process are the container's.
+    """Forward this process's signals to the container, within a ``with`` block.
 
-    Those that come in before the container runs are kept for it: who sends one mustn't have to know
-    how far the start is. Only the main thread may set signal handlers: in another, the caller's own
-    handlers stay.
+    Signals that arrive before the container runs are delivered once it does, so that the sender needn't know how far
+    the start is. Python only lets the main thread set signal handlers: in other threads the caller's handlers stay.
 
     Attributes:
-        forwarded: the signals that were passed on, in order.
-        timed_out: the container was killed since its time was over.
+        forwarded: the signals sent to the container, in order.
+        timed_out: the container was killed because it ran too long.
     """
 
     def __init__(self) -> None:
@@ -53,7 +52,7 @@ class Forwarding:
         self.timed_out = False
         self._asked = 0
         self._woken = self._wake = -1
-        self._outer = -1  # the wakeup descriptor of who called us
+        self._outer = -1  # the caller's wakeup descriptor
 
     def __enter__(self) -> Forwarding:
         for number in FORWARDED:
@@ -74,17 +73,18 @@ class Forwarding:
         timeout_s: int = -1,
         lifetime_s: float = 0,
     ) -> None:
-        """Pass signals on until that process has ended; then they are the caller's again.
+        """Forward signals until a process has ended, then give the caller its handlers back.
 
-        Each signal also writes to a pipe that is polled here: one that comes in just before a
-        plain waitpid(2) would be passed on only after it.
+        Each signal also writes to a pipe that we poll. With a plain waitpid(2), a signal that arrives just before the
+        call would be forwarded only after it.
 
         Args:
+            pidfd: of the process.
             send: sends a signal to the container.
-            terminal: the user's; when its window is closed, that is a SIGHUP, whether this process is in its session and
-                gets one or not, and the container has ``timeout_s`` to end (-1: as long as it wants).
-            pty_master: the container's, which gets the user's terminal's size at SIGWINCH.
-            lifetime_s: then it is killed; 0: never.
+            terminal: the user's. If its window is closed, the container gets SIGHUP, even if this process doesn't, and
+                has ``timeout_s`` to end (-1: no limit).
+            pty_master: the container's. At SIGWINCH it gets the size of the user's terminal.
+            lifetime_s: kill the container after this time; 0 for never.
         """
         self._send, self._terminal, self._pty_master, self._timeout_s = send, terminal, pty_master, timeout_s
         end = monotonic() + lifetime_s if lifetime_s else 0.0
@@ -96,7 +96,7 @@ class Forwarding:
             waiting.register(self._woken, POLLIN)
         watched = terminal.fd if terminal else -1
         if watched >= 0:
-            waiting.register(watched, 0)  # POLLHUP and POLLERR are always told
+            waiting.register(watched, 0)  # poll(2) always reports POLLHUP and POLLERR
         while True:
             next_s = min(filter(None, (self._deadline, end)), default=0.0)
             ready = [fd for fd, _ in waiting.poll(max(0, next_s - monotonic()) * 1000 if next_s else None)]
@@ -136,7 +136,7 @@ class Forwarding:
         if self._send is not None:
             self._deliver(number)
         elif self._asked >= INSISTENCE:
-            raise KeyboardInterrupt  # the start itself hangs
+            raise KeyboardInterrupt  # the start hangs
         else:
             self._pending.append(number)
 
@@ -152,19 +152,19 @@ class Forwarding:
             self._deadline = monotonic() + self._timeout_s
 
     def _hang_up(self) -> None:
-        """The user's terminal is gone: the kernel may have sent SIGHUP, or to others only."""
+        """Deliver SIGHUP for a closed terminal, unless the kernel has sent us one already."""
         if _signal.SIGHUP not in self.forwarded:
             self._deliver(_signal.SIGHUP)
 
     def _is_gone(self) -> bool:
-        """Has the user closed the window that this process was started in?"""
+        """Has the user closed the window in which this process was started?"""
         if self._terminal:
             return self._terminal.is_gone()
         return any(_is_hung_up(fd) for fd in (0, 1, 2))
 
 
 def _is_hung_up(fd: int) -> bool:
-    """Is it a terminal whose other end is closed? Those have a number, and no ioctl of theirs works."""
+    """Is it a terminal whose other end is closed? isatty(3) can't tell, because every ioctl of it fails."""
     waiting = poll()
     waiting.register(fd, 0)
     return any(event & POLLERR and event & POLLHUP for _, event in waiting.poll(0)) and S_ISCHR(os.fstat(fd).st_mode)

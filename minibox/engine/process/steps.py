@@ -1,6 +1,6 @@
-"""The parent's steps: the one table of what executes each, and the one loop that goes through a Plan.
+"""The parent's steps: the table of the functions that execute them, and the loop that runs a Plan.
 
-What a step is, in words and in shell, and what undoes it, is in `minibox.plan.parent`; the children's are run in C.
+`minibox.plan.parent` describes each step in words and in shell, and says how to undo it. The children's steps run in C.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ TIOCGPTPEER = 0x5441  # ioctl_tty(2), Linux 4.13
 
 
 def run(execution: Execution) -> None:
-    """Execute all steps of a plan: those before the gate, if there is one.
+    """Execute all steps of a plan, up to the gate if it has one.
 
     Raises:
-        StepError: a step failed; the message says which.
-        ExecFailed: the last one did.
-        MiniboxError: a step of the parent's failed.
+        StepError: a child's step failed; the message says which.
+        ExecFailed: the last step, exec, failed.
+        MiniboxError: one of the parent's steps failed.
     """
     try:
         _run_steps(execution)
     except (StepError, ExecFailed):
         raise
     except (OSError, MiniboxError):
-        # A process of it may have died meanwhile, and what was asked of it with it.
+        # The step may have failed because a child has died. Then raise that error instead.
         execution.fail_of_child()
         raise
 
 
 def _run_steps(execution: Execution) -> None:
     for index, step in enumerate(execution.plan.ops):
-        execution.done = index + 1  # an interrupted one may have been executed
+        execution.done = index + 1  # before the step: if it is interrupted, it may have been executed
         if step.actor == op.PARENT:
             begin = monotonic_ns()
             try:
@@ -59,11 +59,15 @@ def _run_steps(execution: Execution) -> None:
 
 
 def unwind(execution: Execution) -> Exception | None:
-    """End what runs of a start that failed, or has ended, and undo the steps that it has come past; the first failure."""
+    """End a container, or a start that failed: kill its processes and undo the steps that were done.
+
+    Returns:
+        The first failure, None for none.
+    """
     past = execution.plan.ops[: execution.done]
     ops = [_of_process(step, execution) for step in (*undo_list(past), *execution.undone_by)]
-    returned = [step for step in ops if step.name in OF_FAILED]  # from its network namespace, while there is one
-    # A process that is frozen has no end that could be waited for: what is in its cgroup is ended first.
+    returned = [step for step in ops if step.name in OF_FAILED]  # while its network namespace still exists
+    # A frozen process doesn't die, so we couldn't wait for its end: kill the cgroup, which thaws it, first.
     failure = undo([*returned, *(step for step in ops if step.name == "kill_cgroup")])
     execution.close()
     rest = undo(step for step in ops if step.name not in OF_FAILED)
@@ -81,7 +85,7 @@ def _of_process(step: Op, execution: Execution) -> Op:
 
 
 def _hold(_: Execution, *args: object) -> None:
-    """It is held already."""
+    """Do nothing: it was taken when the plan was compiled."""
 
 
 # ---- published ports ------------------------------------------------------------------------------
@@ -107,7 +111,7 @@ def _publish_begin(execution: Execution, table: str, _bridge: str, address: str,
 
 
 def _publish_port(execution: Execution, *_: object) -> None:
-    """They are led there in the order in which they were reserved, which says what number one of many got."""
+    """Publish the next port. They come in the order in which they were reserved."""
     assert execution.batch
     execution.batch.add(execution.published[execution.batch.count])
 
@@ -280,7 +284,7 @@ def _take_terminal(execution: Execution, owner: int) -> None:
     try:
         os.fchown(peer, owner, -1)
     except PermissionError:
-        pass  # an ordinary user can't give files away, not even to an id of his own
+        pass  # without root you can't give files away, not even to your own subordinate ids
     finally:
         os.close(peer)
 
@@ -305,7 +309,7 @@ def _move_device(execution: Execution, device: str, name: str, netns: str | None
 
 
 def _wired(step: Callable[..., None]) -> Callable[..., None]:
-    """A step of `network.bridge.Wiring`, which is there from the first of them to the last."""
+    """A step of `network.bridge.Wiring`. The first such step makes the object."""
 
     def wired(execution: Execution, *args: Any) -> None:
         step(_wiring(execution), *args)
@@ -323,7 +327,7 @@ def _wiring(execution: Execution) -> Wiring:
 
 
 def _user_network(execution: Execution, tool: str, argv: tuple[str, ...]) -> None:
-    """Start pasta or slirp4netns, which dies with its parent, and wait until it is ready."""
+    """Start pasta or slirp4netns and wait until it is ready. It dies with its parent."""
     from minibox.linux.process import signatures
     from minibox.network.rootless import is_ready
     from minibox.plan.encode import encode
@@ -333,11 +337,11 @@ def _user_network(execution: Execution, tool: str, argv: tuple[str, ...]) -> Non
     environment = tuple(f"{name}={value}" for name, value in os.environ.items())
     steps = [
         op.die_with_parent("it carries packets for a container that dies with us"),
-        op.stdio(op.STDIN, op.STDOUT, op.STDERR, "it announces itself on descriptor 0: on 1 it chatters"),
-        op.close_fds("nothing else of ours"),
+        op.stdio(op.STDIN, op.STDOUT, op.STDERR, "it reports that it is ready on descriptor 0: 1 has its log"),
+        op.close_fds("it needs no other descriptors of ours"),
         op.exec_((words[0],), words, environment, "user-mode networking"),
     ]
-    _, its = execution.socketpair()  # its other end tells the child that we are there
+    _, its = execution.socketpair()  # the other end tells the child that we are alive
     ready, announce = os.pipe2(os.O_CLOEXEC)
     said = os.memfd_create("minibox-network", os.MFD_CLOEXEC)
     null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)

@@ -1,8 +1,8 @@
-"""A foreground container's standard streams: what it is given, and the copying where it isn't ours as it is.
+"""A foreground container's standard streams, and the threads that copy those we can't hand over directly.
 
-A pipe of the caller's is handed on untouched: nothing is faster. Everything else (a terminal, a
-file, a socket) stays outside, behind a pipe that a thread copies: inside, /dev/stdout must be
-openable by users that the caller's file knows nothing of, and a terminal's ioctls reach far.
+The container gets the caller's pipes directly, because that is fastest. For everything else (a terminal, a file, a
+socket) it gets a pipe, and a thread copies. Otherwise the container's users couldn't open /dev/stdout, since they may
+have no permission for the caller's file, and the container could use a terminal's dangerous ioctls.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from minibox.engine.process.detach_keys import DetachKeys
     from minibox.engine.process.output_limit import Allowance
 
-CHUNK = 1 << 20  # of one splice; also the size we ask for our pipes: the largest without privilege
+CHUNK = 1 << 20  # the size of one splice and of our pipes: the largest allowed without privilege
 TTY_CHUNK = 1 << 16
 
 
 class ClosedEnds:
-    """While this object lives, /dev/null stands where the caller has closed 0, 1 or 2.
+    """Open /dev/null at 0, 1 and 2 where the caller has closed them, until `close`.
 
-    Otherwise the next file opened would be taken for the caller's input or output.
+    Otherwise the next file opened would become standard input or output.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class ClosedEnds:
         os.close(fd)
 
     def close(self) -> None:
-        """As they were."""
+        """Close them again."""
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
@@ -49,7 +49,7 @@ class Streams:
     """The three streams of one container.
 
     Attributes:
-        fds: what the container's process gets as 0, 1 and 2; this process's copies are closed by `begin`.
+        fds: what the container's process gets as 0, 1 and 2. `begin` closes this process's copies.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class Streams:
         allowance: Allowance | None = None,
         socket: bool = False,
     ) -> None:
-        """Prepare.
+        """Open the streams.
 
         Args:
-            interactive: standard input is passed on; else it is /dev/null.
+            interactive: pass standard input on; otherwise it is /dev/null.
             tty: the container gets a terminal instead.
-            owner: host's uid and gid of the container's process, which may then open its streams anew.
-            detaching: the user may leave the terminal by some keys; then `abandon` follows.
-            outside: the caller's streams, which stay open as long as this object is used; without a terminal.
-            allowance: how much it may write to the two others together.
-            socket: standard input is a socket that was made for the container, and goes both ways.
+            owner: the host's uid and gid of the container's process, so that it can reopen its streams.
+            detaching: watches for the detach keys. Call `abandon` after the user has detached.
+            outside: the caller's streams, which must stay open while this object is used. Not for a terminal.
+            allowance: how much the container may write to standard output and error together.
+            socket: standard input is a socket made for the container, used in both directions.
         """
         self._allowance, self._socket = allowance, socket
         self._outside = outside
@@ -80,9 +80,9 @@ class Streams:
         self.fds: tuple[int, int, int] = (-1, -1, -1)
         self._tty = tty
         self._interactive = interactive
-        self._ours: list[int] = []  # to close once the container has them
-        self._given: tuple[int, int] | None = None  # from where, and to where, its input is copied
-        self._copies: list[tuple[int, int]] = []  # the same of its output
+        self._ours: list[int] = []  # closed once the container has them
+        self._given: tuple[int, int] | None = None  # source and target of its input
+        self._copies: list[tuple[int, int]] = []  # sources and targets of its output
         self._done: list[Copy] = []
         self._input: Copy | None = None
         if not tty:
@@ -102,7 +102,7 @@ class Streams:
         return reader
 
     def _stdouts(self) -> tuple[int, int]:
-        made: dict[tuple[int, int], int] = {}  # one file behind both is one pipe, so that lines stay in order
+        made: dict[tuple[int, int], int] = {}  # if both are the same file, use one pipe, so that lines stay in order
         result = []
         for fd in self._outside[1:]:
             if _is_null(fd) or (_is_pipe(fd) and not self._allowance):
@@ -125,17 +125,17 @@ class Streams:
         return self._ours[-1]
 
     def _pipe(self) -> tuple[int, int]:
-        """A pipe; the caller knows which end is the container's."""
+        """Make a pipe. The caller decides which end is the container's."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
             fcntl(writer, F_SETPIPE_SZ, CHUNK)
         except OSError:
-            pass  # the user's quota for pipes: smaller is slower, no more
+            pass  # the user's quota for pipes is used up: a smaller pipe is only slower
         self._ours += [reader, writer]
         return reader, writer
 
     def begin(self, pty_master: int = -1) -> None:
-        """Start to copy, now that the container's process has its ends."""
+        """Start copying. The container's process must have its ends by now."""
         if self._tty:
             if self._interactive:
                 move = self._detaching.move if self._detaching else None
@@ -150,7 +150,7 @@ class Streams:
             self._input = Copy(*self._given, close_source=False, close_target=True)
         allowed = self._allowance.move if self._allowance else None
         for source, target in self._copies:
-            read_to_its_end = _is_pipe(target)  # by who has the other end, and waits for it himself
+            read_to_its_end = _is_pipe(target)  # the process at the other end reads to the end, so we needn't wait
             copy = Copy(source, target, close_target=bool(allowed), move=allowed, ends=not read_to_its_end)
             if not read_to_its_end:
                 self._done.append(copy)
@@ -160,19 +160,19 @@ class Streams:
         self._ours.clear()
 
     def finish(self) -> OSError | None:
-        """The command has ended: copy what it left in its pipes, and stop reading.
+        """Copy what the command left in its pipes, and stop. Call it after the command has ended.
 
-        Not until their end: a process that it has left behind may hold them, for as long as it likes.
+        It doesn't wait for the end of the pipes: a process that the command left behind may keep them open.
 
         Returns:
-            Why its output could not be written, such as a full disk; a reader that is gone is no error.
+            Why the output couldn't be written, for example a full disk. A closed reader isn't an error.
         """
         for copy in self._done:
             copy.drain()
         return self.abandon()
 
     def abandon(self) -> OSError | None:
-        """Stop to copy, whatever there may still come; returns as `finish`."""
+        """Stop copying at once, and drop what is left. Returns the same as `finish`."""
         for copy in self._done:
             copy.stop()
         error = next((copy.error for copy in self._done if copy.error), None)
@@ -183,7 +183,7 @@ class Streams:
         return error
 
     def close(self) -> None:
-        """Close what was prepared and never used."""
+        """Close the streams if they were never used."""
         for fd in self._ours:
             os.close(fd)
         self._ours.clear()
@@ -191,7 +191,7 @@ class Streams:
 
 
 class Detaching:
-    """Copies what is typed, until it has the keys by which the user leaves."""
+    """Copy what the user types, until the detach keys."""
 
     def __init__(self, keys: DetachKeys) -> None:
         self._keys = keys
@@ -199,13 +199,13 @@ class Detaching:
         self._either = epoll()
 
     def or_ended(self, pidfd: int) -> int:
-        """A descriptor that can be read when the user has left, or that process has ended."""
+        """A descriptor that becomes readable when the user detaches or the process ends."""
         self._either.register(self._left, POLLIN)
         self._either.register(pidfd, POLLIN)
         return self._either.fileno()
 
     def move(self, source: int, target: int) -> int:
-        """Read what is typed, write what of it is for the container; 0 when there is no more."""
+        """Read what the user typed and write it to the container. Return the size read, 0 at the end."""
         data = os.read(source, TTY_CHUNK)
         size = len(data)
         data, detach = self._keys.feed(data)
@@ -215,7 +215,7 @@ class Detaching:
         return 0 if detach else size
 
     def has_happened(self) -> bool:
-        """Has the user left?"""
+        """Has the user detached?"""
         waiting = poll()
         waiting.register(self._left, POLLIN)
         return bool(waiting.poll(0))
@@ -226,7 +226,7 @@ class Detaching:
 
 
 class Copy:
-    """A thread that copies one descriptor to another until its end."""
+    """A thread that copies from one descriptor to another."""
 
     def __init__(
         self,
@@ -238,19 +238,19 @@ class Copy:
         move: Callable[[int, int], int] | None = None,
         ends: bool = True,
     ) -> None:
-        """Begin.
+        """Start the thread.
 
         Args:
-            ends: `drain` or `stop` ends it, of which one is called; else only the end of its source does.
-            close_source: close the source at the end, so that a writer learns that nobody reads any more.
-            close_target: close the target at the end, so that a reader learns that nothing more comes.
-            move: reads some and writes it, in place of our own ways; returns 0 at the end.
+            ends: you will call `drain` or `stop` to end it; otherwise it ends at the end of its source.
+            close_source: close the source at the end, so that the writer notices.
+            close_target: close the target at the end, so that the reader notices.
+            move: reads a chunk and writes it, instead of our own function; returns its size, 0 at the end.
         """
         self._source, self._target, self._move = source, target, move
         self.error: OSError | None = None
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC) if ends else -1
         self._draining = False
-        self._left = CHUNK  # what `drain` copies at most: no pipe and no terminal holds more
+        self._left = CHUNK  # the most that `drain` copies: no pipe and no terminal holds more
         self._close_source, self._close_target = close_source, close_target
         self._running = allocate_lock()
         self._running.acquire()
@@ -259,8 +259,8 @@ class Copy:
     def _run(self) -> None:
         block()
         try:
-            # Not to a file: splice(2) takes its position before it waits for data, and then writes over what the
-            # caller's other programs have written to it meanwhile.
+            # Don't splice to a file: splice(2) reads the file's position before it waits for data, and so overwrites
+            # what the caller's other programs write meanwhile.
             splices = (_is_pipe(self._source) and not _is_file(self._target)) or _is_pipe(self._target)
             move = self._move or (_splice if splices else _read_write)
             while self._ready():
@@ -269,14 +269,18 @@ class Copy:
                     if not moved:
                         break
                     self._left -= moved if self._draining else 0
-                except BlockingIOError:  # the caller's other programs may set O_NONBLOCK on a file we share
+                except BlockingIOError:  # the caller's other programs may set O_NONBLOCK on a shared file
                     _wait_for(self._source, POLLIN)
                     _wait_for(self._target, POLLOUT)
                 except OSError as error:
-                    if error.errno == EINVAL and move is _splice:  # a file that can't be spliced, as with O_APPEND
+                    if error.errno == EINVAL and move is _splice:  # some files can't be spliced to, as with O_APPEND
                         move = _read_write
                         continue
-                    if error.errno not in (EPIPE, ECONNRESET, EIO):  # nobody reads; the terminal's other end is closed
+                    if error.errno not in (
+                        EPIPE,
+                        ECONNRESET,
+                        EIO,
+                    ):  # the reader, or the terminal's other end, is closed
                         self.error = error
                     break
         finally:
@@ -296,12 +300,12 @@ class Copy:
         return self._stop_fd not in ready or (self._draining and self._left > 0 and self._source in ready)
 
     def drain(self) -> None:
-        """Copy what is in the source now, and end; whoever may still write to it has no say."""
+        """Copy what is in the source now, then stop, even if there are still writers."""
         self._draining = True
         self.stop()
 
     def stop(self) -> None:
-        """End it even though its source may have more. Again: nothing."""
+        """Stop at once, even if the source has more. You can call it twice."""
         if self._stop_fd < 0:
             return
         os.eventfd_write(self._stop_fd, 1)
@@ -322,7 +326,7 @@ def _read_write(source: int, target: int) -> int:
 
 
 def write_all(target: int, data: bytes) -> None:
-    """Write all of it, to a file that may be set to O_NONBLOCK, too."""
+    """Write all of ``data``. The file may have O_NONBLOCK set."""
     view = memoryview(data)
     while view:
         try:
@@ -338,7 +342,7 @@ def _wait_for(fd: int, event: int) -> None:
 
 
 def _is_pipe(fd: int) -> bool:
-    """An anonymous pipe: a FIFO with a name is a file of the caller's."""
+    """Is it an anonymous pipe? A FIFO with a name counts as a file."""
     try:
         return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:[")
     except OSError:
@@ -353,7 +357,7 @@ def _give(fd: int, owner: tuple[int, int]) -> None:
     try:
         os.fchown(fd, *owner)
     except PermissionError:
-        pass  # an ordinary user: /dev/stdout can't be opened anew by other users of the container
+        pass  # without root we can't: then the container's other users can't reopen /dev/stdout
 
 
 def _is_null(fd: int) -> bool:

@@ -1,4 +1,4 @@
-"""The user's terminal under ``-t``: raw while the container has it, and as it was afterwards."""
+"""The user's terminal with ``-t``: raw while the container uses it, restored afterwards."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ DEFAULT_SIZE = (24, 80)
 
 
 class Terminal:
-    """The terminal behind standard input or output; ``fd`` is -1 when there is none."""
+    """The terminal behind standard input, output or error; ``fd`` is -1 if there is none."""
 
     def __init__(self, interactive: bool) -> None:
-        """Find it.
+        """Find the terminal.
 
         Raises:
-            UsageError: input is asked for and is no terminal.
+            UsageError: ``interactive`` is set, but standard input isn't a terminal.
         """
         if interactive and not os.isatty(0):
             raise UsageError("the input device is not a terminal", "leave out -t, or run it in a terminal")
@@ -35,7 +35,7 @@ class Terminal:
         return size.lines or DEFAULT_SIZE[0], size.columns or DEFAULT_SIZE[1]
 
     def copy_size(self, pty_master: int) -> None:
-        """Give the container's terminal the size of the user's; its processes get SIGWINCH."""
+        """Give the container's terminal the size of the user's. Its processes get SIGWINCH."""
         if self.fd >= 0:
             rows, columns = self.size()
             try:
@@ -45,13 +45,13 @@ class Terminal:
                     rows.to_bytes(2, "little") + columns.to_bytes(2, "little") + bytes(4),
                 )
             except OSError:
-                pass  # it has just closed
+                pass  # it was closed just now
 
     def enter_raw(self) -> None:
-        """Pass every key on untouched: Ctrl-C is for the container.
+        """Set raw mode, so that every key goes to the container, even Ctrl-C.
 
-        Without ``-i`` keys stay the user's, and only what the container's terminal has made of its
-        output is left alone: line ends would get a second carriage return.
+        Without ``-i``, leave the keys alone and only turn off output processing: the container's terminal has already
+        processed the output, and line ends would get a second carriage return.
         """
         if self.fd < 0 or not (self._raw or _isatty(1)):
             return
@@ -69,16 +69,16 @@ class Terminal:
         termios.tcsetattr(self.fd, termios.TCSADRAIN, mode)
 
     def restore(self) -> None:
-        """As it was."""
+        """Restore the terminal."""
         if self._saved is not None:
             try:
                 termios.tcsetattr(self.fd, termios.TCSADRAIN, self._saved)
             except termios.error:
-                pass  # the user has closed its window
+                pass  # the user has closed the window
             self._saved = None
 
     def is_gone(self) -> bool:
-        """Has the user closed its window? Every ioctl of a hung-up terminal fails."""
+        """Has the user closed the window? Every ioctl of a hung-up terminal fails."""
         return self.fd >= 0 and not _isatty(self.fd)
 
 

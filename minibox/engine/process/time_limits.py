@@ -1,4 +1,4 @@
-"""Ends a container of this process when it has had the time that it may have."""
+"""End a container of this process when its time limit or its processor time limit is reached."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LEAST_S = 0.005  # between two looks: what a container can have too much, a processor
+LEAST_S = 0.005  # between two checks: how far a container can exceed its processor time, for each processor
 NS_A_SECOND = 1e9
 
 
 class Watch:
-    """A thread that sleeps for as long as no limit can have been reached.
+    """A thread that sleeps until a limit may be reached, and then checks.
 
-    It is kept by the kernel's word and not by the caller's calls: a program that waits for something else meanwhile has
-    its limits kept too.
+    The limits hold even if the calling program does something else meanwhile.
     """
 
     def __init__(
@@ -34,12 +33,12 @@ class Watch:
         cpu_used_ns: Callable[[], int | None],
         end: Callable[[str], None],
     ) -> None:
-        """Begin.
+        """Start the thread.
 
         Args:
-            pidfd: of its first process.
+            pidfd: of the container's first process.
             wall_s, cpu_s: the limits; 0 for none.
-            cpu_used_ns: what all of its processes have used.
+            cpu_used_ns: returns the processor time of all its processes; None if unknown.
             end: called at most once, in the thread, with the limit that was reached.
         """
         self._pidfd = os.dup(pidfd)
@@ -50,7 +49,7 @@ class Watch:
         start_new_thread(self._run, ())
 
     def wait(self) -> None:
-        """Until the thread is done, which it is when the container has ended."""
+        """Wait for the thread, which stops when the container ends."""
         self._running.acquire()
         self._running.release()
 
@@ -73,7 +72,7 @@ class Watch:
         return CPU_TIME if self._cpu_s and self._cpu_left_s() <= 0 else ""
 
     def _rest_s(self) -> float:
-        """For how long no limit can be reached."""
+        """How long it takes at least until a limit is reached."""
         rests = []
         if self._deadline:
             rests.append(self._deadline - monotonic())

@@ -1,8 +1,8 @@
-"""The end of a container as data: the operations that undo what its start has made, and the one function that executes them.
+"""The end of a container as data: the operations that undo its start, and the one function that executes them.
 
-`minibox.plan.parent` says of each operation of a start what undoes it. The list is written down before the first of
-them is executed, and goes when all of it is done: for one of minibox's own as a line of its owner's file
-(`engine.state.live_file`), for one of an OCI engine's in its state.json. Nothing else undoes anything.
+`minibox.plan.parent` says how to undo each operation of a start. The list is written down before the start's first
+operation, and deleted when all of it is done. For minibox's own containers it is a line of the live file
+(`engine.state.live_file`), for OCI containers it is in state.json. Nothing else undoes a start.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-MORE = "updated"  # what `update` and `network connect` have given it
-#: Those that others wait for: they are done at once even where the rest is left for later.
+MORE = "updated"  # the undo list for what `update` and `network connect` added
+#: Operations that other containers may wait for: done at once, even if the rest is left for later.
 AT_ONCE = ("leave_network", "remove_file")
-#: Those of a start that has failed: a container that has run took along what they would give back.
+#: Operations only for a start that failed. What they give back is gone once the container has run.
 OF_FAILED = ("return_device",)
 
 
-#: A list, as one line.
+#: The format of a list: one line.
 LIST = FileKind("undo", {"Steps": [{"Operation": str, "Arguments": [object]}]}, indented=False, empty={"Steps": []})
 ARGUMENTS = {"s": (str,), "z": (str, type(None)), "u": (int,), "v": (tuple,)}
 
 
 def fields_of(steps: Iterable[Op]) -> list[dict[str, Any]]:
-    """A list as JSON has it, without what only a start that has failed undoes."""
+    """Convert a list to JSON, without the operations that only a failed start needs."""
     kept = (step for step in steps if step.name not in OF_FAILED)
     return [{"Operation": step.name, "Arguments": list(step.args)} for step in kept]
 
 
 def encode(steps: Iterable[Op]) -> bytes:
-    """A list as a line: `decode` is the way back."""
+    """Encode a list as one line; see `decode`."""
     return LIST.encode({"Steps": fields_of(steps)})
 
 
 def decode(data: bytes, path: str) -> tuple[Op, ...]:
-    """What `encode` was given.
+    """Decode a line of `encode`.
 
     Raises:
-        Unreadable: it is damaged, or a newer minibox's.
+        Unreadable: it is damaged, or from a newer minibox.
     """
     return steps_of(LIST.decode(data, path)["Steps"], path)
 
 
 def steps_of(fields: list[dict[str, Any]], path: str) -> tuple[Op, ...]:
-    """What `fields_of` was given.
+    """Convert a list of `fields_of` back.
 
     Raises:
-        Damaged: there is no such operation, or it has other arguments.
+        Damaged: an operation is unknown, or its arguments are wrong.
     """
     found = []
     for each in fields:
@@ -63,7 +63,7 @@ def steps_of(fields: list[dict[str, Any]], path: str) -> tuple[Op, ...]:
         args = tuple(tuple(word) if isinstance(word, list) else word for word in given)
         kinds = OPERATIONS[name][1] if name in UNDO else None
         if kinds is None or len(kinds) != len(args) or not all(map(_is_of, args, kinds)):
-            raise Damaged(path, f"{name!r} with {len(args)} arguments undoes nothing")
+            raise Damaged(path, f"{name!r} with {len(args)} arguments is not an undo operation")
         found.append(Op(name, args, "written down before the start", PARENT))
     return tuple(found)
 
@@ -74,7 +74,7 @@ def _is_of(value: object, kind: str) -> bool:
 
 
 def read_more(directory: str) -> tuple[Op, ...]:
-    """What came to a container since its start, in a file of its directory; nothing where that can't be read."""
+    """The operations that undo what was added to a container since its start; none if the file can't be read."""
     try:
         return steps_of(LIST.read(f"{directory}/{MORE}")["Steps"], directory)
     except (OSError, Unreadable):
@@ -82,14 +82,14 @@ def read_more(directory: str) -> tuple[Op, ...]:
 
 
 def write_more(directory: str, steps: Iterable[Op]) -> None:
-    """Add to it, before they are done; the caller holds the lock of the directory."""
+    """Add operations to that file. Hold the lock of the directory, and call it before you make what they undo."""
     before = read_more(directory)
     once = {(step.name, step.args): step for step in (*before, *steps)}
     LIST.write(f"{directory}/{MORE}", {"Steps": fields_of(once.values())})
 
 
 def undo(ops: Iterable[Op]) -> Exception | None:
-    """Execute what undoes a start, all of it, whichever fails; the first failure. Twice is fine."""
+    """Execute all operations, even if some fail. Return the first failure. You can call it twice."""
     failure: Exception | None = None
     for step in ops:
         try:

@@ -1,4 +1,4 @@
-"""What a container has used, and which limits it ran into: by its cgroup, and by its own layer where that is limited."""
+"""Measure what a container used and which limits it ran into, from its cgroup and its layer's size limit."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ NS_A_SECOND = 1e9
 
 @record
 class Measured:
-    """
+    """One measurement of a container.
+
     Attributes:
-        memory_peak_bytes, cpu_ns: as its cgroup has counted; None where that doesn't.
-        oom_kills: how many of its processes the kernel has killed for want of memory.
-        tally: of its processes; None where nobody has looked.
-        cpu_parts_s: of its processor time, those in programs and in the kernel; None where nobody has counted.
-        disk_bytes: what it holds of its own layer, where that is limited; else None.
-        disk_full: there is no space, or no file, left in that.
-        oom_ended: its first process was one of those that the kernel has killed; None where nobody knows.
+        memory_peak_bytes, cpu_ns: as counted by its cgroup; None if it doesn't count them.
+        oom_kills: how many of its processes the kernel killed because memory ran out.
+        tally: its processes; None if not measured.
+        cpu_parts_s: its processor time in user mode and in the kernel; None if not measured.
+        disk_bytes: the size of its own layer if that is limited, else None.
+        disk_full: no space or no inodes are left in that layer.
+        oom_ended: its first process was one of those that the kernel killed; None if unknown.
     """
 
     memory_peak_bytes: int | None = None
@@ -47,7 +48,7 @@ class Measured:
 
     @property
     def refused(self) -> int:
-        """How many more processes it wanted than it may have."""
+        """How often the kernel refused it a new process."""
         return self.tally.refused if self.tally else 0
 
     def facts(
@@ -61,12 +62,12 @@ class Measured:
         log: tuple[str, ...],
         oom_kills_before: int = -1,
     ) -> Facts:
-        """For the judgement of an end.
+        """The facts to judge the end by.
 
         Args:
-            code: of the first process, as `Child.wait`.
-            relayed: as of `cause.ended_by`.
-            oom_kills_before: how many there were when a signal was sent that has ended it; -1: none was.
+            code: of the first process, as returned by `Child.wait`.
+            relayed: as in `cause.ended_by`.
+            oom_kills_before: ``oom_kills`` when the signal was sent that ended it; -1 for no signal.
         """
         from minibox.engine.verdict.cause import Facts, ended_by
 
@@ -90,7 +91,7 @@ class Measured:
         )
 
     def record(self) -> dict[str, Any]:
-        """For state.json; `engine.report.why` reads it."""
+        """The members for state.json, which `engine.report.why` reads."""
         return {
             "OOMKilled": self.oom_kills > 0,
             "OOMKills": self.oom_kills,
@@ -102,7 +103,7 @@ class Measured:
         }
 
     def since(self, before: Measured) -> Measured:
-        """What of it one command has run into, that began when ``before`` was measured."""
+        """The limits that a command ran into that started when ``before`` was measured."""
         count = self.refused - before.refused
         tally = replace(self.tally, refused=count) if self.tally else None
         kills = self.oom_kills - before.oom_kills
@@ -110,10 +111,10 @@ class Measured:
 
 
 def measure(execution: Execution, *, thoroughly: bool) -> Measured:
-    """Look now; the container may have ended, but not been closed.
+    """Measure now. The container may have ended, but its execution must not be closed.
 
     Args:
-        thoroughly: at processes and the parts of processor time, too.
+        thoroughly: measure processes and the parts of processor time, too.
     """
     disk_bytes, full = _disk(execution.disk_fd)
     found = measure_group(execution.cgroup, thoroughly=thoroughly) if execution.cgroup else Measured()
@@ -121,11 +122,12 @@ def measure(execution: Execution, *, thoroughly: bool) -> Measured:
 
 
 def seen_to_its_end(found: Measured, pid: int, ran_s: float, options: Mapping[str, Any]) -> Measured:
-    """With what is known of the end of a container's first process, ``pid``.
+    """Add ``oom_ended`` to a measurement, after the first process has ended.
 
     Args:
-        ran_s: for how long it ran.
-        options: it was run with: behind an init it was another process that mattered.
+        pid: of the first process.
+        ran_s: how long it ran.
+        options: the options it was run with. With ``init`` the first process isn't the command, so we can't tell.
     """
     if not found.oom_kills or options.get("init"):
         return found
@@ -135,7 +137,7 @@ def seen_to_its_end(found: Measured, pid: int, ran_s: float, options: Mapping[st
 
 
 def measure_group(group: Cgroup, *, thoroughly: bool) -> Measured:
-    """The same of what its cgroup knows."""
+    """Measure a cgroup."""
     counted = group.memory_peak_bytes(), group.cpu_ns(), group.oom_kills()
     if not thoroughly:
         return Measured(*counted)

@@ -162,4 +162,4 @@ def test_a_listener_answers_for_a_call(runtime: Runtime, no_new_privileges: bool
 def test_nobody_takes_the_listener(runtime: Runtime):
     seccomp = mkdir_is("SCMP_ACT_NOTIFY") | {"listenerPath": str(runtime.directory / "nobody")}
     runtime.write(runtime.bundle.shell("true", seccomp=seccomp))
-    assert "hand the seccomp listener to" in runtime.error("create", "--bundle", str(runtime.bundle.path), "c1")
+    assert "send the seccomp listener to" in runtime.error("create", "--bundle", str(runtime.bundle.path), "c1")

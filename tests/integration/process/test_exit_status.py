@@ -82,7 +82,7 @@ def test_missing_command(run):
     assert done.returncode == 127
     assert done.stderr.splitlines() == [
         "minibox: exec no-such-thing: no such command in the image",
-        "hint: it was looked for in /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "hint: minibox looked for it in /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     ]
 
 
@@ -117,7 +117,7 @@ CANNOT = {
     "carriage-return": (b"#!/bin/sh\r\necho hi\r\n", 0o755, "its first line ends in a carriage return"),
     "interpreter": (b"#!/usr/bin/perl -w\n", 0o755, "its interpreter /usr/bin/perl is not in the image"),
     "no-interpreter": (b"#!\n", 0o755, ""),
-    "machine": (ELF_OTHER, 0o755, "it is a program for aarch64, and this host is x86_64"),
+    "machine": (ELF_OTHER, 0o755, "it is a program for aarch64, but this host is x86_64"),
     "damaged": (ELF_DAMAGED, 0o755, "the program is damaged"),
     "loader": (_elf_with_loader(b"/lib/ld-none.so.1"), 0o755, "its loader /lib/ld-none.so.1 is not in the image"),
 }
@@ -150,7 +150,7 @@ def test_a_symlink_to_nothing(run, state):
     (state / "bin" / "thing").symlink_to("/no/where")
     done = run("-v", f"{state}/bin:/opt", "base", "/opt/thing")
     assert done.returncode == 127
-    assert done.stderr == "minibox: exec /opt/thing: it is a symlink to a file that isn't there\n"
+    assert done.stderr == "minibox: exec /opt/thing: it is a symlink to a missing file\n"
 
 
 def test_a_command_the_user_may_not_execute(run, state):

@@ -64,14 +64,14 @@ def test_a_command_that_is_nowhere(root: Any):
     error = root.ask(ENOENT, "/bin/such", "/usr/bin/such", name="such")
     assert isinstance(error, CommandNotFound) and error.status == 127
     assert str(error) == "exec such: no such command in the image"
-    assert error.hint == "it was looked for in /bin:/usr/bin"
+    assert error.hint == "minibox looked for it in /bin:/usr/bin"
     assert root.ask(ENOENT, "/bin/such").hint is None
 
 
 def test_a_link_to_nowhere(root: Any):
     os.symlink("/gone", root.path / "bin/link")
     error = root.ask(ENOENT, "/bin/link")
-    assert error.status == 127 and "symlink to a file that isn't there" in str(error)
+    assert error.status == 127 and "symlink to a missing file" in str(error)
 
 
 def test_links_stay_in_the_root(root: Any):
@@ -139,7 +139,7 @@ def test_a_program_for_another_machine(root: Any, order: str):
     number, name = OTHER
     root.put("bin/tool", elf(number, order=order))
     error = root.ask(ENOEXEC, "/bin/tool")
-    assert str(error) == f"exec /bin/tool: it is a program for {name}, and this host is {HOST}"
+    assert str(error) == f"exec /bin/tool: it is a program for {name}, but this host is {HOST}"
     assert error.status == 126 and "qemu" in error.hint
 
 

@@ -93,7 +93,7 @@ def test_more_than_fits_at_once_arrives(tmp_path, null):
 
 def test_an_agent_that_takes_half_of_it_is_one(tmp_path, null):
     agent = Agent(tmp_path / "agent", reads=False)
-    with pytest.raises(MiniboxError, match="hand the seccomp listener to"):
+    with pytest.raises(MiniboxError, match="send the seccomp listener to"):
         listener.hand_on(*to(tmp_path / "agent", "x" * 3_000_000), 9, STATE, null)
     agent.wait()
 
