@@ -1,6 +1,6 @@
-"""The caller's streams joined to those of a container that a supervisor looks after.
+"""Attach this process's streams to a container that runs under a supervisor.
 
-Two threads copy, as for a container in the foreground; the main thread waits, and passes signals on.
+As for a container in the foreground, two threads copy, and the main thread waits and forwards signals.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def attach(
     sig_proxy: bool = True,
     on_note: Callable[[str], None] | None = None,
 ) -> int:
-    """Join this process's streams to those of a container that runs.
+    """Attach this process's streams to a running container, until it ends or the user detaches.
 
     Args:
-        stdin: what is typed goes to the container, where that was made with ``-i``.
-        sig_proxy: signals to this process are the container's, unless that has a terminal.
+        stdin: pass input on to the container, if it was made with ``-i``.
+        sig_proxy: forward signals to the container, unless it has a terminal.
 
     Returns:
-        Its exit status, or 0 when the user has detached.
+        Its exit status, or 0 if the user has detached.
 
     Raises:
         ContainerNotFound, ContainerNotRunning
@@ -58,8 +58,8 @@ def attach(
             raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
         if not process.live.supervisor:
             raise MiniboxError(
-                f"container {name_or_id} runs in the foreground of another command, which has its streams",
-                f"minibox exec -it {name_or_id} sh opens a shell in it",
+                f"container {name_or_id} runs in the foreground of another command, which uses its streams",
+                f"open a shell in it: minibox exec -it {name_or_id} sh",
             )
         attachment = attachment_to(
             root, process.id, stdin=stdin, detach_keys=detach_keys, sig_proxy=sig_proxy, redraw=True
@@ -75,7 +75,7 @@ def attach(
 def attachment_to(
     root: str, container_id: str, *, stdin: bool, detach_keys: str, sig_proxy: bool, redraw: bool = False
 ) -> Attachment:
-    """One that fits what the container was made with; not connected yet."""
+    """Make an attachment that fits the container's options. It isn't connected yet."""
     options = containers.read(root, container_id).get("Options", {})
     return Attachment(
         stdin=stdin and bool(options.get("interactive")),
@@ -87,25 +87,25 @@ def attachment_to(
 
 
 class Attachment:
-    """One client of a supervisor's socket.
+    """A client of a supervisor's socket.
 
     Attributes:
-        terminal: the user's, where the container has one; a change of its size is passed on.
+        terminal: the user's, if the container has a terminal. Changes of its size are passed on.
     """
 
     def __init__(
         self, *, stdin: bool, tty: bool, detach_keys: str = DETACH_KEYS, sig_proxy: bool = True, redraw: bool = False
     ) -> None:
-        """Prepare; `connect` follows.
+        """Make a client; `connect` connects it.
 
         Args:
-            stdin: what is typed goes to the container.
+            stdin: pass input on to the container.
             tty: the container has a terminal.
-            sig_proxy: signals to this process are the container's; with a terminal they never are, as in Docker.
-            redraw: a program that fills the terminal shall do it anew.
+            sig_proxy: forward signals to the container; never with a terminal, as in Docker.
+            redraw: make a full-screen program redraw the terminal.
 
         Raises:
-            UsageError: the detach keys are none; input to a terminal comes from none.
+            UsageError: the detach keys are invalid, or the container has a terminal and standard input isn't one.
         """
         self._keys = DetachKeys(detach_keys if tty else "")
         self.terminal = _RemoteTerminal(stdin, self._send) if tty else None
@@ -121,9 +121,9 @@ class Attachment:
         self._socket: socket | None = None
 
     def connect(self, path: str) -> None:
-        """Connect to a supervisor's socket, or one that is going to be a supervisor's.
+        """Connect to a supervisor's socket, or to one that the supervisor will get.
 
-        By way of the directory's descriptor: an address holds 107 bytes.
+        It goes through the directory's descriptor, because an address holds only 107 bytes.
 
         Raises:
             MiniboxError: nobody listens.
@@ -142,10 +142,10 @@ class Attachment:
             raise MiniboxError(f"attach to {path}: {kernel_says(error)}") from error
 
     def follow(self, root: str, runroot: str, container_id: str, on_note: Callable[[str], None] | None) -> int:
-        """Copy until the container ends, or the user has had enough of it.
+        """Copy until the container ends or the user detaches.
 
         Returns:
-            The container's exit status; 0 when the user has detached; 128+N when signal N ended us and not it.
+            The container's exit status; 0 if the user has detached; 128+N if signal N ended us, but not the container.
         """
 
         def send_signal(number: int) -> None:
@@ -166,14 +166,14 @@ class Attachment:
             found = containers.read(root, container_id)
             events.note_container(runroot, found, "detach")
             if on_note:
-                on_note(f"detached: minibox attach {found['Name']} comes back")
+                on_note(f"detached: minibox attach {found['Name']} attaches again")
             return 0
         if self._left_by:
             return 128 + self._left_by
         watch = claim.Watch(root, container_id)
         try:
             if self._status is None:
-                # Its supervisor was killed, and the container with it.
+                # Its supervisor was killed, and so was the container.
                 self._status = 128 + SIGKILL
             if containers.read(root, container_id).get("Options", {}).get("restart", "no") == "no":
                 lifecycle.wait_for_owner(watch)
@@ -185,7 +185,7 @@ class Attachment:
     def _copy_until_the_end(self, forwarding: Forwarding, send_signal: Callable[[int], None]) -> None:
         if self.terminal:
             if self._redraw:
-                self.terminal.send_size(1)  # one that is told the size it has already draws nothing
+                self.terminal.send_size(1)  # a different size first: programs redraw only if the size changes
             self.terminal.copy_size(-1)
             self.terminal.enter_raw()
         self._running.acquire()
@@ -199,13 +199,13 @@ class Attachment:
                 self.terminal.restore()
 
     def close(self) -> None:
-        """Let go of the container."""
+        """Disconnect from the container."""
         os.eventfd_write(self._input_done, 1)
         if self._socket:
             try:
                 self._socket.shutdown(SHUT_RDWR)
             except OSError:
-                pass  # it never was connected, or the supervisor has gone
+                pass  # it was never connected, or the supervisor is gone
             if self._running.locked():
                 self._running.acquire()
             self._socket.close()
@@ -217,7 +217,7 @@ class Attachment:
         try:
             self._socket.send(bytes([kind]) + data)
         except OSError:
-            return False  # the supervisor has gone, and tells by its end of the output
+            return False  # the supervisor is gone: `_copy_output` notices
         return True
 
     def _copy_output(self) -> None:
@@ -231,9 +231,9 @@ class Attachment:
                     break
                 write_all(1 if kind == OUTPUT else 2, data)
         except ConnectionResetError:
-            pass  # the supervisor has gone
+            pass  # the supervisor is gone
         except OSError as error:
-            self._failure = error  # nobody reads our output any more
+            self._failure = error  # our output can't be written
         finally:
             os.eventfd_write(self._ended, 1)
             self._running.release()
@@ -248,7 +248,7 @@ class Attachment:
         while all(fd == 0 for fd, _ in waiting.poll()):
             try:
                 data = os.read(0, CHUNK)
-            except BlockingIOError:  # another program that has the file has read it
+            except BlockingIOError:  # another program that shares the terminal was faster
                 continue
             except OSError:
                 data = b""
@@ -265,7 +265,7 @@ class Attachment:
 
 
 class _RemoteTerminal(Terminal):
-    """The user's terminal, whose size a supervisor is told."""
+    """The user's terminal. Its size is sent to a supervisor."""
 
     def __init__(self, interactive: bool, send: Callable[[int, bytes], bool]) -> None:
         super().__init__(interactive)

@@ -1,4 +1,4 @@
-"""A container that outlives the command that started it, under a supervisor, and what follows its end."""
+"""Start a container in the background under a supervisor, and do what follows its end: clean up, restart."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 CLAIM_FD = 3  # native/supervisor.h
 LOG_BYTES_MAX = 10 << 20
 LOG_FILES = 3
-# Docker's back-off between restarts; it begins anew when the container has run for a while.
+# Docker's delay between restarts. It doubles each time, and starts over once the container has run for a while.
 RESTART_FIRST_S, RESTART_MOST_S, RESTART_STABLE_S = 0.1, 60.0, 10.0
 TERMINAL_SIZE = (24, 80)
 
 
 def log_path(root: str, container_id: str) -> str:
-    """The log; `engine.container.logs` reads it."""
+    """The path of a container's log; see `engine.container.logs`."""
     return f"{root}/containers/{container_id}/log"
 
 
@@ -47,12 +47,11 @@ class Detached:
     def __init__(
         self, launch: Launch, *, new: bool, attachment: Attachment | None = None, by_policy: bool = False
     ) -> None:
-        """Prepare.
-
+        """
         Args:
             new: it has no root file system yet.
-            attachment: is connected before the container writes anything.
-            by_policy: its restart policy starts it, and counts.
+            attachment: connected before the container writes anything.
+            by_policy: its restart policy starts it, so keep its restart count.
         """
         self._launch, self._options, self._new = launch, launch.options, new
         self._attachment = attachment
@@ -61,11 +60,11 @@ class Detached:
         self._streams: list[int] = []
 
     def start(self, on_trace: Trace | None = None) -> None:
-        """Start it: afterwards it belongs to its supervisor.
+        """Start the container and hand it over to its supervisor.
 
         Raises:
-            MiniboxError: it can't be started; nothing of a new one is left but what Docker leaves: one whose
-                command is at fault.
+            MiniboxError: it can't be started. A new container is removed again, unless its command is at fault: then it
+                is kept, as in Docker.
         """
         launch, options = self._launch, self._options
         keep = not self._new
@@ -107,7 +106,7 @@ class Detached:
         return terminal.size() if terminal else TERMINAL_SIZE
 
     def _make_streams(self) -> tuple[int, int, int]:
-        """The container's ends; ours go to the supervisor."""
+        """Make the streams and return the container's ends. Our ends go to the supervisor."""
         if self._options.tty:
             return -1, -1, -1
         stdin = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -124,7 +123,7 @@ class Detached:
             ends.append(writer)
         if os.geteuid() == 0:
             for fd in self._streams[1:]:
-                os.fchown(fd, *self._launch.owner)  # who may then open /dev/stdout anew
+                os.fchown(fd, *self._launch.owner)  # so that it can reopen /dev/stdout
         return stdin, ends[0], ends[1]
 
     def _hand_over(self, supervisor: Supervisor, pid: int, pty_master: int) -> None:
@@ -140,7 +139,7 @@ class Detached:
         _unlink(exit_path(launch.root, launch.claim.id))
         command = launch.prepared.spec["process"]["args"]
         launch.claim.note_process(pid, command, launch.joinable(), supervisor.pid)
-        # Before the supervisor has it: a container that ends at once writes its end after this.
+        # Write this before the supervisor takes over: a container may end at once, and its end must be written later.
         self._write_state(Status="running", Pid=pid, Supervised=True)
         launch.happened(*(("create", "start") if self._new else ("start",)))
         try:
@@ -196,7 +195,7 @@ def start_claimed(
     attachment: Attachment | None = None,
     by_policy: bool = True,
 ) -> None:
-    """Start a container again that is claimed already; the claim is its supervisor's afterwards."""
+    """Start an existing container that you have claimed. Its supervisor takes over the claim."""
     from minibox.engine.container.relaunch import launch_again
 
     try:
@@ -209,7 +208,7 @@ def start_claimed(
 
 
 def note_failure(root: str, container_id: str, error: BaseException) -> None:
-    """Say why a container could not be started again: it is as it was, and its policy no longer tries."""
+    """Write down why a container couldn't be started again. Its restart policy doesn't try again."""
     failed: dict[str, Any] = {"Error": str(error), "Hint": getattr(error, "hint", None)}
     if isinstance(error, (CommandNotFound, CommandNotExecutable)):
         failed["ExitCode"] = error.status
@@ -223,30 +222,34 @@ def note_failure(root: str, container_id: str, error: BaseException) -> None:
     try:
         containers.change(root, container_id, changed, durable=True)
     except (MiniboxError, OSError):
-        pass  # the first error is the news
+        pass  # the first error matters more
 
 
 def check_life(options: RunOptions) -> None:
-    """Refuse what can't be meant, before anything is made.
+    """Check the options for the restart policy and the log, before anything is made.
 
     Raises:
-        UsageError
+        UsageError: an option is invalid.
     """
     policy, colon, attempts = options.restart.partition(":")
     if policy not in ("", "no", "always", "unless-stopped", "on-failure") or (colon and policy != "on-failure"):
-        raise UsageError(f"invalid restart policy {options.restart!r}", "no, always, unless-stopped or on-failure[:N]")
+        raise UsageError(
+            f"invalid restart policy {options.restart!r}", "use no, always, unless-stopped or on-failure[:N]"
+        )
     if colon and not (attempts.isascii() and attempts.isdigit()):
-        raise UsageError(f"invalid restart policy {options.restart!r}: how often is a number", "on-failure:5")
+        raise UsageError(
+            f"invalid restart policy {options.restart!r}: the limit must be a number", "write it like on-failure:5"
+        )
     if options.rm and policy not in ("", "no"):
-        raise UsageError("a container of --rm is removed when it ends: --restart can't start it again")
+        raise UsageError("--restart can't be used with --rm, which removes the container when it ends")
     log_limits(options.log_opt)
 
 
 def log_limits(log_opt: tuple[str, ...]) -> tuple[int, int]:
-    """Size of a log file in bytes (0: no limit), and how many are kept.
+    """Parse the log options: the size of a log file in bytes (0: no limit), and how many files to keep.
 
     Raises:
-        UsageError: an option is unknown or has no such value.
+        UsageError: an option is unknown or its value is invalid.
     """
     from minibox.base.sizes import parse_size
 
@@ -258,14 +261,14 @@ def log_limits(log_opt: tuple[str, ...]) -> tuple[int, int]:
         elif key == "max-file" and value.isascii() and value.isdigit() and int(value) > 0:
             files = int(value)
         else:
-            raise UsageError(f"invalid log option {option!r}", "max-size=10m, or max-file=3")
+            raise UsageError(f"invalid log option {option!r}", "use max-size=10m or max-file=3")
     return bytes_max, files
 
 
 def _own_command(module: str, function: str, root: str, runroot: str, container_id: str) -> tuple[str, ...]:
-    """A command that calls a function with the other arguments, in a new interpreter, and exits with what it returns.
+    """A command that calls a function with the other arguments in a new interpreter, and exits with the result.
 
-    It finds modules where this one does, without the search of `site` for where that is: 12 to 30 ms.
+    It gets our sys.path, because the search by `site` takes 12 to 30 ms.
     """
     places = dict.fromkeys(
         (os.path.dirname(package_directory()), *(place for place in sys.path if os.path.isabs(place)))
@@ -278,16 +281,16 @@ def _own_command(module: str, function: str, root: str, runroot: str, container_
 
 
 def settle(root: str, runroot: str, container_id: str) -> None:
-    """What the supervisor's process becomes when its container has ended: tidy up, say how it ended, start it anew.
+    """Clean up after a container's end: undo its start, write down how it ended, and restart it if its policy says so.
 
-    The claim is its descriptor 3.
+    The supervisor executes this in its own process. Descriptor 3 is the claim.
     """
     from minibox.engine.process.usage import measure_group, seen_to_its_end
 
     claim = _inherited_claim(root, container_id)
     ended = read_exit(root, container_id) or {
         "ExitCode": MiniboxError.status,
-        "Error": "its supervisor could not write how it ended",
+        "Error": "its supervisor could not write down how it ended",
         "Finished": time(),
     }
     claim.note_ended(ended["ExitCode"])
@@ -320,7 +323,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     if delay_s is None:
         claim.release()
         return
-    # A stop wakes whoever waits by SIGTERM. We have it blocked, so that it comes in when the delay begins.
+    # `stop` ends the delay with SIGTERM. It is blocked here, so that it arrives once the delay begins.
     claim.note_waiting(os.getpid())
     os.set_inheritable(CLAIM_FD, True)
     words = (DELAY_ARGV0, str(int(delay_s * 1000)), *_own_command(__name__, "restart", root, runroot, container_id))
@@ -328,7 +331,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
 
 
 def restart(root: str, runroot: str, container_id: str) -> None:
-    """What the supervisor's process becomes when it has waited before a restart; see `settle`."""
+    """Restart a container. The supervisor executes this in its own process after the delay; see `settle`."""
     claim = _inherited_claim(root, container_id)
 
     if stop_mark(root, container_id) is None:
@@ -345,10 +348,10 @@ def _inherited_claim(root: str, container_id: str) -> Claim:
 
 
 def restart_delay(found: dict[str, Any]) -> float | None:
-    """How long to wait before a container that has ended is started anew, in seconds; None when it isn't.
+    """How long to wait before a restart, in seconds; None for no restart.
 
     Args:
-        found: its state, with how it ended.
+        found: the state of the container, with how it ended.
     """
     options = found.get("Options") or {}
     policy, _, attempts = str(options.get("restart", "no")).partition(":")

@@ -1,4 +1,4 @@
-"""Waiting until a container is as one wants it: `minibox wait --condition`, with Docker's and podman's names."""
+"""Wait until a container meets a condition: `minibox wait --condition`, with Docker's and podman's names."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ NOT_RUNNING, NEXT_EXIT, REMOVED = "not-running", "next-exit", "removed"  # Docke
 EXITED, STOPPED, CREATED, PAUSED = "exited", "stopped", "created", "paused"  # podman's
 RUNNING, HEALTHY, UNHEALTHY = "running", health.HEALTHY, health.UNHEALTHY
 CONDITIONS = (NOT_RUNNING, NEXT_EXIT, REMOVED, EXITED, STOPPED, CREATED, PAUSED, RUNNING, HEALTHY, UNHEALTHY)
-NO_STATUS = -1  # podman's answer for a container that has not ended
+NO_STATUS = -1  # what podman returns for a container that hasn't ended
 POLL_S = 0.05
 
 
 def wait_for(name_or_id: str, condition: str, *, root: str, runroot: str, timeout_s: float | None = None) -> int:
-    """Wait until a container is as ``condition`` says.
+    """Wait until a container meets ``condition``.
 
     Args:
-        condition: one of `CONDITIONS`. `STOPPED` is the same as `NOT_RUNNING`; a container that was never started
-            is that, and is not `EXITED`.
-        timeout_s: give up after this long; None: never.
+        condition: one of `CONDITIONS`. `STOPPED` is the same as `NOT_RUNNING`. A container that never started is
+            `NOT_RUNNING`, but not `EXITED`.
+        timeout_s: give up after this time; None waits for ever.
 
     Returns:
-        Its exit status where the condition is an end, else -1.
+        Its exit status if the condition is an end, else -1.
 
     Raises:
-        ContainerNotFound: there is no such container, or there was one until it was removed.
-        ContainerNotRunning: it has ended, and so can't become healthy.
+        ContainerNotFound: there is no such container, or it was removed meanwhile.
+        ContainerNotRunning: it has ended, so it can't meet the condition any more.
         TimedOut: it took too long.
-        UsageError: there is no such condition, or its health isn't checked.
+        UsageError: the condition is unknown, or the container has no health check.
     """
     if condition not in CONDITIONS:
-        raise UsageError(f"unknown condition {condition!r}", f"one of {', '.join(CONDITIONS)}")
+        raise UsageError(f"unknown condition {condition!r}", f"use one of {', '.join(CONDITIONS)}")
     removal.collect(root, runroot)
     wait = _Wait(root, runroot, name_or_id, condition, timeout_s)
     try:
@@ -49,7 +49,7 @@ def wait_for(name_or_id: str, condition: str, *, root: str, runroot: str, timeou
 
 
 class _Wait:
-    """One wait."""
+    """One call of `wait_for`."""
 
     def __init__(self, root: str, runroot: str, name: str, condition: str, timeout_s: float | None) -> None:
         self.root, self.runroot, self.name, self.condition = root, runroot, name, condition
@@ -69,12 +69,12 @@ class _Wait:
         if condition in (NEXT_EXIT, REMOVED):
             return self._next_exit() if condition == NEXT_EXIT else self._removal()
         if condition in (HEALTHY, UNHEALTHY) and health.status(self.root, self.id) is None:
-            raise UsageError(f"container {self.name} has no health check", "name one with minibox run --health-cmd")
+            raise UsageError(f"container {self.name} has no health check", "set one with minibox run --health-cmd")
         self._poll(self._is_so)
         return NO_STATUS
 
     def _status(self) -> str:
-        """Of state.json, but never alive when nobody owns it."""
+        """The status from state.json, but `EXITED` if the container has no owner."""
         live = containers.owner(self.root, self.id)
         if not os.path.isdir(f"{self.root}/containers/{self.id}"):
             return REMOVED
@@ -87,11 +87,11 @@ class _Wait:
             return True
         self._lived = self._lived or status in containers.ALIVE
         if status == REMOVED:
-            raise ContainerNotFound(f"container {self.name} was removed, and never was {self.condition}")
+            raise ContainerNotFound(f"container {self.name} was removed before it was {self.condition}")
         by_health = self.condition in (HEALTHY, UNHEALTHY)
         if status == EXITED and (by_health or self._lived):
             hint = f"minibox why {self.name}"
-            raise ContainerNotRunning(f"container {self.name} has ended, and is not {self.condition}", hint)
+            raise ContainerNotRunning(f"container {self.name} has ended and is not {self.condition}", hint)
         if not by_health or status != RUNNING:
             return False
         results = health.status(self.root, self.id)
@@ -108,7 +108,7 @@ class _Wait:
         return lifecycle.wait(self.name, root=self.root, runroot=self.runroot, timeout_s=left)
 
     def _next_exit(self) -> int:
-        """Its policy may start it again at once: then too it has ended."""
+        """Wait for the next end. Its restart policy may start it again at once; that counts, too."""
         before = containers.read(self.root, self.id).get("Finished")
 
         def ended() -> bool:
@@ -136,7 +136,7 @@ class _Wait:
         return status if status >= 0 else last if last >= 0 else 128 + lifecycle.SIGKILL
 
     def _last_status(self) -> int:
-        """How it ended last."""
+        """The exit status of its last end."""
         code = (
             containers.read(self.root, self.id).get("ExitCode") if containers.is_written(self.root, self.id) else None
         )

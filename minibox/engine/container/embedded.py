@@ -1,7 +1,7 @@
-"""A container of a program that has minibox inside: it lives as long as an object of the program does.
+"""A container of a program that uses minibox as a library. It lives as long as an object of the program.
 
-It is a container in the foreground without the command line around it: no signal handlers, no terminal, and streams
-that the caller gives. A process that a fork makes has the objects too, and owns nothing.
+It is a foreground container without the command line: no signal handlers, no terminal, and the caller's streams. After
+a fork the child has copies of the objects, but owns no container.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ NS_A_SECOND = 1e9
 
 
 class Embedded:
-    """One container. `close` ends it and removes all that it had; from any thread, and twice is fine.
+    """One container. `close` ends it and removes it. You can call it from any thread, and twice.
 
     Attributes:
-        main: its first process, once it was started.
-        log: what that writes, where nobody else reads it.
+        main: its first process; None before `start`.
+        log: the log of its first process; None if the caller takes its output.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Embedded:
         pull: Pull | None = None,
         image: ResolvedImage | None = None,
     ) -> None:
-        """Nothing is done yet; arguments as of `container.run`, and ``image`` as of `new_launch`."""
+        """Do nothing yet. The arguments are those of `start.run`; ``image`` is that of `start.new_launch`."""
         check_umask()
         self.root, self.runroot, self.options = root, runroot, options
         self._new_launch = partial(new_launch, options, root, runroot, storage_driver, on_note, image=image)
@@ -76,20 +76,20 @@ class Embedded:
         self._owned: Owned | None = None
         self._lines: tuple[str, ...] = ()
         self._host: Host | None = None
-        self._commands: set[Started] = set()  # others that run in it
-        self._lock = allocate_lock()  # of who starts or closes it
+        self._commands: set[Started] = set()  # other commands that run in it
+        self._lock = allocate_lock()  # held while it is started or closed
         self._closed = self._closing = self._is_parents = False
-        self._sent: dict[int, int] = {}  # signals, by `send_signal`, and how many were killed for memory before
+        self._sent: dict[int, int] = {}  # signal -> how often the kernel had killed for memory when we sent it
         self._timeout_s: float | None = None
         self._allowance = None if options.output_bytes is None else Allowance(options.output_bytes)
         self._watch: Watch | None = None
-        self._cpu_seen_ns = 0  # where no cgroup counts
-        self._cpu_ended_ns = 0  # of the commands that have ended
+        self._cpu_seen_ns = 0  # used if no cgroup counts
+        self._cpu_ended_ns = 0  # processor time of the commands that have ended
         self._written_bytes: int | None = None
         _owned_here.add(self)
 
     def pull(self) -> None:
-        """Pull its image, where that has to be, so that `start` needn't."""
+        """Pull its image now if needed, so that `start` needn't."""
         from minibox.engine.resources.registry import resolve_pulling
         from minibox.image.store import ImageStore
 
@@ -97,21 +97,21 @@ class Embedded:
         self._pull = lambda image, platform: None
 
     def start(self, outside: tuple[int, int, int], *, logged: bool = False, socket: bool = False) -> Started:
-        """Claim it, and start it.
+        """Claim and start the container. Call `close` afterwards, even if it fails.
 
         Args:
-            outside: descriptors of its standard input, output and error. Pipes are its own from now on; anything else
-                is copied from and to, and stays open until it has ended.
-            logged: its output goes to its log instead.
-            socket: its standard input is a socket, which it gets as it is.
+            outside: descriptors for standard input, output and error. The container gets pipes directly; anything else
+                is copied, and must stay open until the container has ended.
+            logged: write its output to its log instead.
+            socket: its standard input is a socket, which it gets directly.
 
         Raises:
             CommandNotFound, CommandNotExecutable: the command is at fault.
-            MiniboxError: anything else. In any case `close` follows.
+            MiniboxError: it can't be started for another reason.
         """
         with self._lock:
             if self._closing:
-                raise MiniboxError("a container was closed before it was started")
+                raise MiniboxError("the container was closed before it was started")
             return self._start(outside, logged, socket)
 
     def _start(self, outside: tuple[int, int, int], logged: bool, socket: bool) -> Started:
@@ -143,7 +143,7 @@ class Embedded:
 
     @property
     def _started(self) -> Owned:
-        """What `start` has made."""
+        """The run that `start` has made."""
         assert self._owned
         return self._owned
 
@@ -161,11 +161,11 @@ class Embedded:
 
     @property
     def directory(self) -> str:
-        """Its own, under ``root/containers``."""
+        """Its directory, below ``root/containers``."""
         return self._launch.claim.directory
 
     def _limit(self) -> None:
-        """Begin to look after the limits that the kernel doesn't know."""
+        """Start to enforce the limits that the kernel doesn't enforce."""
         options, main = self.options, self.main
         assert main
         if self._allowance:
@@ -182,7 +182,7 @@ class Embedded:
             )
 
     def _cpu_ns(self) -> int:
-        """What its processes have used of processors up to now; where no cgroup counts, those that are there."""
+        """The processor time of its processes so far. If no cgroup counts, that of the processes we have seen."""
         assert self.main and self._host
         used = self._host.group.cpu_ns()
         if used is None:
@@ -194,7 +194,7 @@ class Embedded:
         return used
 
     def _weigh(self) -> None:
-        """It has ended: see what it has used, before that is gone."""
+        """Measure what it used, after its end, before the cgroup is removed."""
         if self.log:
             self.log.finish()
             self._lines = last_lines(self.log.path, LINES_KEPT)
@@ -206,12 +206,12 @@ class Embedded:
             self._written_bytes += self._allowance.used_bytes
 
     def execute(self, options: ExecOptions, outside: tuple[int, int, int]) -> Started:
-        """Run one more command in it; arguments as of `start`.
+        """Run another command in the container. ``outside`` is as in `start`.
 
         Raises:
             ContainerNotRunning: it has ended.
             CommandNotFound, CommandNotExecutable: the command is at fault.
-            MiniboxError: anything else.
+            MiniboxError: it can't be started for another reason.
         """
         what = "execute a command in"
         self.check_running(what)
@@ -224,7 +224,7 @@ class Embedded:
         except BaseException as error:
             streams.close()
             if isinstance(error, (MiniboxError, OSError)):
-                self.check_running(what)  # that it has ended meanwhile explains whatever went wrong
+                self.check_running(what)  # if the container has ended meanwhile, that is the reason
             raise
 
         def ended() -> None:
@@ -237,12 +237,13 @@ class Embedded:
         return started
 
     def check_running(self, what: str) -> None:
-        """
+        """Check that it is running.
+
         Args:
-            what: is going to be done, for the error.
+            what: what you are going to do, for the error.
 
         Raises:
-            ContainerNotRunning: it has ended, was closed, or belongs to the process that this one was forked from.
+            ContainerNotRunning: it has ended, was closed, or belongs to the process from which this one was forked.
         """
         self.check_open(what)
         words = f"{what} sandbox {self.name}"
@@ -252,66 +253,66 @@ class Embedded:
             raise ContainerNotRunning(f"{words}: its main process has ended: {self.verdict().summary}")
 
     def check_open(self, what: str) -> None:
-        """As `check_running`, of one that may have ended.
+        """Like `check_running`, but it may have ended.
 
         Raises:
-            ContainerNotRunning: it was closed, or belongs to the process that this one was forked from.
+            ContainerNotRunning: it was closed, or belongs to the process from which this one was forked.
         """
         if self._closing:
-            why = "this process was forked from the one that it belongs to" if self._is_parents else "it was closed"
+            why = "it belongs to the process from which this one was forked" if self._is_parents else "it was closed"
             raise ContainerNotRunning(f"{what} sandbox {self.name}: {why}")
 
     @property
     def pid(self) -> int:
-        """Of its main process; -1 before it was started."""
+        """The pid of its main process; -1 before `start`."""
         return self.main.pid if self.main else -1
 
     def is_running(self) -> bool:
-        """Has its main process been started, and not ended?"""
+        """Is its main process running?"""
         return self.main is not None and not self._closed and self.main.wait(0) is None
 
     def last_lines(self, count: int) -> tuple[str, ...]:
-        """The last lines that its main process wrote; () where it has no log."""
+        """The last lines that its main process wrote; () without a log."""
         if not self.log or not self.main or self.main.returncode is not None:
             return self._lines[-count:]
         return last_lines(self.log.path, count)
 
     def logs(self) -> str:
-        """All that its log has.
+        """The whole log.
 
         Raises:
-            UsageError: it has none.
+            UsageError: it has no log.
             ContainerNotRunning: it was removed.
         """
         if self.log is None:
-            raise UsageError(f"sandbox {self.name} has no main process that could write a log")
+            raise UsageError(f"sandbox {self.name} has no main process, so it has no log")
         if self._closed and not self._started.keep:
             raise ContainerNotRunning(f"read the log of sandbox {self.name}: it was closed")
         return text(self.log.path)
 
     def address(self) -> str | None:
-        """Its IPv4 address on its network; None where it has none."""
+        """Its IPv4 address on its network; None if it has none."""
         return self._launch.address
 
     def send_signal(self, signal: int) -> None:
-        """Send its main process a signal; when that has ended it is no error."""
+        """Send a signal to its main process. If that has ended, nothing happens."""
         assert self.main
         self._sent[int(signal)] = self._host.group.oom_kills() if self._host else -1
         self.main.send_signal(signal)
 
     def timed_out(self, timeout_s: float) -> None:
-        """Kill it, since its time is over."""
+        """Kill it because it ran too long."""
         self._timeout_s = timeout_s
         self._started.kill(WALL_TIME)
 
     def measured(self) -> Measured:
-        """What it has used up to now."""
+        """What it has used so far."""
         if self.main and self.main.returncode is None and not self._closed:
             self._started.weigh(thoroughly=True)
         return self._started.measured
 
     def usage(self) -> Usage:
-        """What it has used; all of it is known when its main process has ended."""
+        """What it has used. Some values are only known after its main process has ended."""
         found, main = self.measured(), self.main
         if not main:
             return Usage(0.0)
@@ -324,10 +325,10 @@ class Embedded:
         return Usage(main.wall_s, cpu_s, memory_bytes, peak, self._written_bytes, *found.cpu_parts_s)
 
     def verdict(self, log: tuple[str, ...] = ()) -> Verdict:
-        """How it ended, or that it runs.
+        """How it ended, or that it is still running.
 
         Args:
-            log: what it wrote last, where the caller knows and it has no log.
+            log: the last lines it wrote, if it has no log.
         """
         assert self.main
         code = self.main.returncode
@@ -342,11 +343,11 @@ class Embedded:
         return found
 
     def verdict_on(self, command: Started, before: Measured, log: tuple[str, ...] = ()) -> Verdict:
-        """How a command ended that `execute` has run.
+        """How a command of `execute` ended.
 
         Args:
-            before: `measured` when it began.
-            log: as of `verdict`.
+            before: `measured` at its start.
+            log: as in `verdict`.
         """
         assert command.returncode is not None
         found = seen_to_its_end(self.measured().since(before), command.pid, command.wall_s, {})
@@ -354,11 +355,14 @@ class Embedded:
         return judge_end(self.id, self.name, facts, self.usage_of(command))
 
     def usage_of(self, command: Started) -> Usage:
-        """What a command used that `execute` has run, and that has ended."""
+        """What a command of `execute` used. It must have ended."""
         return Usage(command.wall_s, command.own_cpu_ns / NS_A_SECOND, command.own_memory_bytes)
 
     def _facts(self, code: int, measured: Measured, log: tuple[str, ...], main: Started | None = None) -> Facts:
-        """``main``: it was that which ended, and not another command."""
+        """
+        Args:
+            main: the main process, if it is the one that ended.
+        """
         options = {name: getattr(self.options, name) for name in OPTIONS}
         if self._timeout_s is not None:
             options["timeout_s"] = self._timeout_s
@@ -375,13 +379,13 @@ class Embedded:
         )
 
     def freeze(self, snapshot_id: str = "") -> Held:
-        """A snapshot of what is on its root file system now; its processes are stopped meanwhile.
+        """Take a snapshot of its root file system. Its processes are frozen meanwhile.
 
         Args:
-            snapshot_id: as of `snapshots.freeze`.
+            snapshot_id: as in `snapshots.freeze`.
 
         Raises:
-            Unsupported: it has ended, and by a limit of its disk what it had written was in memory.
+            Unsupported: it has ended, and its files were in memory because its disk is limited.
             MiniboxError: it was closed, the disk is full, or a file can't be read.
         """
         from minibox.engine.container.snapshots import freeze
@@ -396,14 +400,15 @@ class Embedded:
             return freeze(self.root, self.id, launch.storage.driver, image, snapshot_id)
 
     def keep_files(self) -> None:
-        """Its files outlive it, for `minibox shell` and `minibox rm`."""
+        """Keep its files after its end, for `minibox shell` and `minibox rm`."""
         self._started.keep_files()
 
     def close(self, later: Later | None = None) -> None:
-        """End it, and remove what it had.
+        """End and remove it.
 
         Args:
-            later: takes the removal of its files; not where it has a name, which another may want at once.
+            later: called with a function that removes its files, to run it later. It isn't used for a container with a
+                name, because another may need the name at once.
         """
         self._closing = True
         with self._lock:
@@ -422,7 +427,7 @@ class Embedded:
         try:
             if self.main:
                 self.main.send_signal(SIGKILL)
-                for each in list(self._commands):  # which it takes along: it has ended when they were waited for
+                for each in list(self._commands):  # they die with it, and it ends once we have waited for them
                     each.reap()
                 code = self.main.reap()
                 if self._watch:
@@ -436,13 +441,13 @@ class Embedded:
                     self.log.finish()
 
     def is_ours(self) -> bool:
-        """Has it an owner, and is that this process?"""
+        """Is it open, and does this process own it?"""
         return not self._closed and not self._is_parents
 
     def disown(self) -> None:
-        """In a child that a fork made: from now on this object does nothing."""
+        """Disable this object in the child after a fork."""
         self._closed = self._closing = self._is_parents = True
-        self._lock = allocate_lock()  # which another thread may have held
+        self._lock = allocate_lock()  # another thread may have held the old one
         if self._owned:
             self._owned.disown()
         if self.log:

@@ -1,4 +1,4 @@
-"""A command in a container that runs."""
+"""Run a command in a running container: `exec`."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 PIPE_BYTES = 1 << 16
 DETACHED_SIZE = (24, 80)
-HANG_UP_S = 10  # for a command whose terminal is closed; then it is killed
+HANG_UP_S = 10  # how long a command may run on after its terminal is closed, before it is killed
 DRAIN_ARGV0 = "minibox-drain"  # native/init.c
 
 
 @record
 class Host:
-    """A container that runs, for who executes something in it.
+    """A running container, as `Exec` needs it.
 
     Attributes:
         pid, pidfd: of its first process.
@@ -56,7 +56,7 @@ class Host:
 
 @record
 class ExecOptions:
-    """Options of `docker exec`, same names and meaning."""
+    """The options of `docker exec`, with the same names and meaning."""
 
     command: tuple[str, ...]
     interactive: bool = False
@@ -71,12 +71,12 @@ class ExecOptions:
 
 
 def exec_(name_or_id: str, options: ExecOptions, *, root: str, runroot: str) -> int:
-    """Run a command in a container; its exit status, 0 for a detached one.
+    """Run a command in a container. Return its exit status, 0 if it is detached.
 
     Raises:
         ContainerNotFound, ContainerNotRunning
         CommandNotFound, CommandNotExecutable: the command is at fault.
-        MiniboxError: the container is paused, or the kernel refuses.
+        MiniboxError: the container is paused, or the command can't be started.
     """
     if not options.command:
         raise UsageError("no command to execute")
@@ -101,11 +101,11 @@ def exec_(name_or_id: str, options: ExecOptions, *, root: str, runroot: str) -> 
 
 @record
 class Captured:
-    """What became of a command.
+    """The result of a command.
 
     Attributes:
-        status: its exit status; -1 when it took too long, and was killed with its session.
-        output: the beginning of what it wrote to standard output and standard error.
+        status: its exit status; -1 if it took too long, so that it and its session were killed.
+        output: the beginning of its standard output and standard error.
     """
 
     status: int
@@ -113,10 +113,7 @@ class Captured:
 
 
 def capture(name_or_id: str, command: tuple[str, ...], *, root: str, timeout_s: float, bytes_max: int) -> Captured:
-    """Run a command in a container, without input, and take what it writes.
-
-    Raises: as `exec_`.
-    """
+    """Run a command in a container without input, and capture its output. Raises the errors of `exec_`."""
     with Process(root, name_or_id, "execute a command in") as container:
         if container.group.is_frozen():
             raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
@@ -124,7 +121,7 @@ def capture(name_or_id: str, command: tuple[str, ...], *, root: str, timeout_s: 
 
 
 def host_of(container: Process) -> Host:
-    """A container of minibox's own."""
+    """The `Host` of one of minibox's own containers."""
     if container.live.damage:
         raise container.live.damage
     return Host(container.id, container.live.pid, container.pidfd, container.live.joinable, container.group)
@@ -134,15 +131,15 @@ class Exec:
     """One exec.
 
     Attributes:
-        owner: the host's uid and gid of the process.
+        owner: the process's uid and gid on the host.
     """
 
     def __init__(self, container: Host, options: ExecOptions) -> None:
-        """Prepare.
+        """Work out the process from the container's and the options.
 
         Raises:
-            ContainerNotRunning: it is being started.
-            UsageError: an option has a value that can't be meant.
+            ContainerNotRunning: the container is being started.
+            UsageError: an option has an invalid value.
         """
         self._container, self._options = container, options
         found = container.joinable
@@ -150,7 +147,7 @@ class Exec:
             raise ContainerNotRunning(f"container {container.id[:12]} is being started")
         keys = options.detach_keys if options.tty and options.interactive and not options.detach else ""
         self._detaching = Detaching(DetachKeys(keys)) if keys else None
-        # One with a terminal to detach from ends by the hang-up when minibox is killed.
+        # If the user may detach, don't kill the command when minibox is killed: the hang-up of its terminal ends it.
         self._process = _process(found["Process"], options, container)
         self.owner = exec_context.owner(container.pid, self._process)
         self._joined = Joined(found["Namespaces"] & exec_context.others(container.pid), owner=self.owner[0])
@@ -167,7 +164,7 @@ class Exec:
         )
 
     def plan(self) -> Plan:
-        """What `run` executes."""
+        """The plan that `run` executes."""
         start: Start = replace(self._start, terminal=DETACHED_SIZE if self._options.tty else None)
         return compile_exec(self._process, self._joined, start)
 
@@ -209,7 +206,7 @@ class Exec:
                 terminal.restore()
 
     def _run_detached(self) -> int:
-        """Nothing of it is seen; a terminal is held by a process that throws away what is written to it."""
+        """Run it without output. If it has a terminal, another process holds it and drops what is written."""
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         execution = self._execution((null, null, null), DETACHED_SIZE if self._options.tty else None)
         try:
@@ -229,14 +226,14 @@ class Exec:
         execution = self._execution((null, writer, writer))
         try:
             if os.geteuid() == 0:
-                os.fchown(writer, *self.owner)  # who may then open /dev/stdout anew
+                os.fchown(writer, *self.owner)  # so that the command can reopen /dev/stdout
             self._run(execution)
             os.close(writer)
             writer = -1
             init = execution.launched
             output, ended = _read_until_end(reader, init.pidfd, timeout_s, bytes_max)
             if not ended:
-                init.kill_group()  # it began a session, and its children are of it too
+                init.kill_group()  # it leads a session, which has its children, too
             code = init.wait()
             return Captured(-1 if not ended else code if code >= 0 else 128 - code, output)
         finally:
@@ -245,7 +242,7 @@ class Exec:
                 os.close(fd)
 
     def execute(self, streams: tuple[int, int, int]) -> Execution:
-        """Afterwards the command runs, without a terminal; the caller closes the execution.
+        """Start the command without a terminal. The caller closes the returned execution.
 
         Raises:
             CommandNotFound, CommandNotExecutable: the command is at fault.
@@ -260,7 +257,7 @@ class Exec:
         return execution
 
     def _execution(self, streams: tuple[int, int, int], terminal: tuple[int, int] | None = None) -> Execution:
-        """Of the plan, not yet executed."""
+        """The execution of the plan, not yet run."""
         start: Start = replace(self._start, terminal=terminal)
         return Execution(
             compile_exec(self._process, self._joined, start),
@@ -285,9 +282,9 @@ class Exec:
 
 
 def _read_until_end(fd: int, pidfd: int, timeout_s: float, bytes_max: int) -> tuple[bytes, bool]:
-    """What a process writes to a pipe, the beginning of it, and whether it ended in time.
+    """Read the beginning of what a process writes to a pipe, until the process ends. Return it, and whether it ended in time.
 
-    Not until the pipe's end: a process that it left behind may hold it open.
+    Don't wait for the pipe's end: a process left behind may keep it open.
     """
     waiting = poll()
     for each in (fd, pidfd):
@@ -305,13 +302,13 @@ def _read_until_end(fd: int, pidfd: int, timeout_s: float, bytes_max: int) -> tu
                 data = None
             output = (output + (data or b""))[:bytes_max]
             if data == b"" and not ended:
-                waiting.unregister(fd)  # nobody can write to it any more
+                waiting.unregister(fd)  # the pipe has no writer any more
         if ended or monotonic() >= deadline:
             return output, ended
 
 
 def _drain(pty_master: int, container_id: str) -> None:
-    """Leave a terminal to a process that holds it, and reads what nobody wants to see."""
+    """Leave a terminal to a process that keeps it open and drops what is written to it."""
     from minibox.linux.executable import INIT
 
     streams = ((os.POSIX_SPAWN_DUP2, pty_master, 0),)
@@ -319,14 +316,14 @@ def _drain(pty_master: int, container_id: str) -> None:
 
 
 def _process(process: Any, options: ExecOptions, container: Host) -> SpecProcess:
-    """The container's first process, with what the options change."""
+    """The container's first process, changed by the options."""
     changed: Any = {**process, "args": list(options.command)}
     env = process.get("env", [])
     if options.user:
         inside = partial(read_inside, container.pid)
         before, user = str(process["user"]["uid"]), resolve_user(options.user, (), inside)
         changed["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)}
-        # The first process's own, unless somebody chose it for whoever runs there.
+        # Drop the first process's HOME if it is that user's own; otherwise somebody set it for all processes.
         its_home = f"HOME={resolve_user(before, (), inside).home}"
         env = [entry for entry in env if entry != its_home]
     given = read_env_files(options.env_file, read_file, os.environ)
@@ -342,10 +339,10 @@ def _process(process: Any, options: ExecOptions, container: Host) -> SpecProcess
 
 
 def read_inside(pid: int, path: str) -> str:
-    """The text of a user database (`engine.spec.users`) of a container that runs; "" when it has none.
+    """Read a user database (`engine.spec.users`) of a running container; return "" if it is missing.
 
     Raises:
-        MiniboxError: what is there of that name can't be one.
+        MiniboxError: it can't be read.
     """
     try:
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -357,5 +354,5 @@ def read_inside(pid: int, path: str) -> str:
         if error.errno in ABSENT:
             return ""
         raise MiniboxError(
-            f"read {path} of the container: {kernel_says(error)}", "without --user nothing is looked up in it"
+            f"read {path} of the container: {kernel_says(error)}", "leave out --user, so that it isn't needed"
         ) from error

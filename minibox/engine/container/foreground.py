@@ -1,4 +1,4 @@
-"""A container in the foreground: a child of this process, with its streams, its terminal and the signals it gets."""
+"""Run a container in the foreground: with this process's streams and terminal, and the signals it gets."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ class Foreground:
     """One container, from its claim to its end."""
 
     def __init__(self, launch: Launch, *, new: bool = True) -> None:
-        """``new``: it has no root file system yet."""
+        """
+        Args:
+            new: it has no root file system yet.
+        """
         self._launch, self._options = launch, launch.options
         self._owned = Owned(launch, new=new)
         self._terminal: Terminal | None = None
         self._streams: Streams | None = None
 
     def run(self, on_trace: Trace | None) -> int:
-        """Start it and wait for its end; the exit status."""
+        """Start it and wait for its end. Return the exit status."""
         options, launch = self._options, self._launch
         if options.tty:
             from minibox.engine.process.terminal import Terminal
@@ -40,7 +43,7 @@ class Foreground:
             return self._wait(forwarding)
 
     def _wait(self, forwarding: Forwarding) -> int:
-        """Copy, forward signals, wait; the exit status."""
+        """Copy, forward signals and wait. Return the exit status."""
         launch, execution = self._launch, self._launch.execution
         assert execution and self._streams
         init = execution.launched
@@ -62,7 +65,7 @@ class Foreground:
             self._terminal.restore()
         status = code if code >= 0 else 128 - code
         if lost:
-            launch.note(f"the container's output could not all be written: {kernel_says(lost)}")
+            launch.note(f"part of the container's output could not be written: {kernel_says(lost)}")
             status = status or MiniboxError.status
         self._owned.weigh(ended=True)
         if self._owned.oom_killed:
@@ -78,11 +81,11 @@ class Foreground:
         return (
             "the container ran out of memory"
             + (f": its limit is {limit} bytes (--memory)" if limit else "")
-            + ("" if code == -SIGKILL else "; the kernel killed a process of it")
+            + ("" if code == -SIGKILL else "; the kernel killed one of its processes")
         )
 
     def close(self) -> None:
-        """Remove what the container had, or keep its files as they are for `commit` and `start`."""
+        """Clean up after the container. Its files are kept for `commit` and `start`, except with --rm."""
         try:
             self._owned.close()
         finally:

@@ -1,4 +1,4 @@
-"""A container that is a child of this process, and ends when this process does: from its claim to its end."""
+"""One run of a container that is a child of this process, from its claim to its end. It ends when this process does."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ SIGKILL = 9
 
 
 class Owned:
-    """One container. Whoever made it calls `close`, whatever happens.
+    """One run. Always call `close` at the end.
 
     Attributes:
-        keep: its files outlive it, for `commit` and `start`.
-        began: when, in seconds since the epoch.
-        measured: what it has used, when `weigh` was called last.
+        keep: keep the container's files after its end, for `commit` and `start`.
+        began: when it began, in seconds since the epoch.
+        measured: what it had used at the last call of `weigh`.
         ended_for: the limit for which it was killed; see `cause.Facts`.
     """
 
     def __init__(self, launch: Launch, *, new: bool = True) -> None:
-        """``new``: it has no root file system yet."""
+        """
+        Args:
+            new: it has no root file system yet.
+        """
         self.launch = launch
         self._new = new
         self._once = False
@@ -50,18 +53,18 @@ class Owned:
         """See `Launch.prepare`."""
         self._once = self.launch.options.rm
         try:
-            launcher.make_ready()  # meanwhile
+            launcher.make_ready()  # it starts meanwhile
         except OSError:
-            pass  # `execute` says what it means
+            pass  # `execute` raises the error
         self.launch.prepare(terminal, new=self._new, once=self._once, late=late)
 
     def execute(self, streams: tuple[int, int, int], on_trace: Trace | None = None) -> Execution:
-        """See `Launch.execute`: afterwards its command runs, and `begun` follows."""
+        """Start the command; see `Launch.execute`. Call `begun` afterwards."""
         launch, options = self.launch, self.launch.options
         with IdFile(options.cidfile, launch.claim.id):
             try:
                 execution = launch.execute(streams, on_trace)
-                # Before anybody sees what it writes.
+                # Before anybody can see its output.
                 launch.happened(*(("create", "start") if self._new else ("start",)))
                 self.keep = self.keep or not options.rm
                 return execution
@@ -75,7 +78,7 @@ class Owned:
                 raise
 
     def begun(self) -> None:
-        """It runs: say so to everybody."""
+        """Write down that it runs."""
         launch, execution = self.launch, self.launch.execution
         assert execution and execution.init
         init = execution.init
@@ -85,19 +88,19 @@ class Owned:
             self._write_state(Status="running", Pid=init.pid)
 
     def keep_files(self) -> None:
-        """From now on its files outlive it."""
+        """Keep its files after its end."""
         execution = self.launch.execution
         if not self.keep and execution and execution.init:
             self.keep = True
             options: RunOptions = replace(self.launch.options, rm=False)
-            self.launch.options = options  # whoever starts it again wants it back
+            self.launch.options = options  # its next start must keep them, too
             self._write_state(Status="running", Pid=execution.init.pid)
 
     def weigh(self, *, thoroughly: bool = False, ended: bool = False) -> None:
-        """Look at what it has used, while its cgroup is there; see `measure`.
+        """Measure what it has used, while its cgroup exists; see `measure`.
 
         Args:
-            ended: this is the last time.
+            ended: its first process has ended.
         """
         if self.launch.execution:
             thoroughly = thoroughly or bool(self.launch.options.pids_limit)
@@ -109,11 +112,11 @@ class Owned:
 
     @property
     def oom_killed(self) -> bool:
-        """The kernel killed a process of it that ran out of memory."""
+        """Did the kernel kill one of its processes because memory ran out?"""
         return self.measured.oom_kills > 0
 
     def kill(self, limit: str) -> None:
-        """Kill it, since it has reached a limit: the first that is said counts."""
+        """Kill it because it has reached a limit. If this is called twice, the first limit counts."""
         execution = self.launch.execution
         if execution and execution.init:
             if not self.ended_for:
@@ -124,12 +127,12 @@ class Owned:
             execution.init.send_signal(SIGKILL)
 
     def ended(self, code: int, status: int, *, relayed: int, forwarded: Sequence[int] = ()) -> None:
-        """Say how it ended; `weigh` came before.
+        """Write down how it ended. Call `weigh` before.
 
         Args:
-            code: of its first process, as `Child.wait`.
+            code: of its first process, as returned by `Child.wait`.
             relayed: see `LaunchedChild.relayed`.
-            status: the exit status that goes on record.
+            status: the exit status to write down.
         """
         launch = self.launch
         launch.claim.note_ended(status)
@@ -145,7 +148,7 @@ class Owned:
                 "Forwarded": list(forwarded),
                 "Finished": time(),
             }
-            # It may have got another name meanwhile.
+            # Change the state, since it may have been renamed meanwhile.
             ended = {"Pid": 0, "Status": "exited"}
             containers.change(launch.root, launch.claim.id, lambda found: {**found, **fields, **ended}, durable=True)
         ends = ("oom", "die") if self.oom_killed else ("die",)
@@ -156,11 +159,11 @@ class Owned:
         containers.write(self.launch.root, fresh, durable=durable)
 
     def disown(self) -> None:
-        """In a child that a fork made: it is the parent's, and this process must not look like an owner."""
+        """Let go of the container in the child after a fork: the parent owns it."""
         self.launch.disown()
 
     def close(self, later: Later | None = None) -> None:
-        """Remove what it had, or keep its files as they are; ``later`` as of `Launch.close`."""
+        """Clean up after it, and remove its files unless ``keep`` is set. ``later`` is as in `Launch.close`."""
         if self.keep and self._once:
             self.launch.end_processes()
             rootfs_setup.make_lasting(self.launch.root, self.launch.claim.id)

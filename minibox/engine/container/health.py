@@ -1,7 +1,7 @@
-"""The health of a container: one check, and what becomes of its result.
+"""Check a container's health, and act on the result.
 
 The supervisor runs `check` in a new interpreter after each interval. The results are in
-``root/containers/<id>/health.json``, in the words of Docker's State.Health.
+``root/containers/<id>/health.json``, in the format of Docker's State.Health.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SIGKILL = 9
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 LOG_ENTRIES, OUTPUT_BYTES = 5, 4096
-NO_RESULT = -1  # the exit status of a check that was killed, or could not be executed
+NO_RESULT = -1  # the exit status of a check that was killed or couldn't be executed
 HEALTH_FILE = FileKind(
     "health",
     {
@@ -40,15 +40,15 @@ HEALTH_FILE = FileKind(
 
 
 def status(root: str, container_id: str, found: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """State.Health of Docker's inspect: Status, FailingStreak, Log; None for a container without a check.
+    """State.Health as in Docker's inspect: Status, FailingStreak, Log; None for a container without a health check.
 
     Args:
-        found: its state, where that was read already.
+        found: its state, if you have read it already.
     """
     found = containers.read(root, container_id) if found is None else found
     try:
         has_check = check_of(found.get("Config") or {}) is not None
-    except (AttributeError, TypeError, ValueError, LookupError):  # a state that somebody else has written
+    except (AttributeError, TypeError, ValueError, LookupError):  # the state wasn't written by minibox
         has_check = False
     return _results(root, found) if has_check else None
 
@@ -58,7 +58,7 @@ def _path(root: str, container_id: str) -> str:
 
 
 def _results(root: str, found: dict[str, Any]) -> dict[str, Any]:
-    """Since the last start."""
+    """The results since the last start."""
     fresh: dict[str, Any] = {"Status": STARTING, "FailingStreak": 0, "Log": []}
     try:
         results = HEALTH_FILE.read(_path(root, found["Id"]))
@@ -71,15 +71,18 @@ def _results(root: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(root: str, runroot: str, container_id: str) -> int:
-    """What the supervisor runs: check once, and do what ``--health-on-failure`` says; 0 when it did well."""
+    """Check once; see `run_check`. The supervisor runs this and uses the result as exit status: 0 for healthy."""
     try:
         return 0 if run_check(container_id, root=root, runroot=runroot) else 1
     except MiniboxError:
-        return 1  # it ends just now, or is paused
+        return 1  # it is ending right now, or is paused
 
 
 def run_check(name_or_id: str, *, root: str, runroot: str) -> bool:
-    """Check a container once, record it and do what ``--health-on-failure`` says; whether it did well.
+    """Check a container once, write the result down and do what ``--health-on-failure`` says.
+
+    Returns:
+        Whether the check succeeded.
 
     Raises:
         ContainerNotFound, ContainerNotRunning
@@ -88,7 +91,7 @@ def run_check(name_or_id: str, *, root: str, runroot: str) -> bool:
     found = containers.find(root, name_or_id)
     health_check = check_of(found.get("Config") or {})
     if health_check is None:
-        raise MiniboxError(f"container {name_or_id} has no health check", "name one with minibox run --health-cmd")
+        raise MiniboxError(f"container {name_or_id} has no health check", "set one with minibox run --health-cmd")
     result = _check_once(found["Id"], health_check, root)
     before, now = _record(root, found, health_check, result)
     if before != now:
@@ -99,7 +102,7 @@ def run_check(name_or_id: str, *, root: str, runroot: str) -> bool:
 
 
 def _check_once(container_id: str, health_check: HealthCheck, root: str) -> dict[str, Any]:
-    """An entry of the log."""
+    """Run the check and return the entry for the log."""
     from minibox.engine.container.exec import capture
 
     began = time()
@@ -119,11 +122,11 @@ def _check_once(container_id: str, health_check: HealthCheck, root: str) -> dict
 
 
 def _record(root: str, found: dict[str, Any], health_check: HealthCheck, result: dict[str, Any]) -> tuple[str, str]:
-    """Write a result down; the status before, and now."""
+    """Write a result down. Return the status before and now."""
     try:
         with Lock(f"{root}/containers/{found['Id']}"):
             if containers.read(root, found["Id"]).get("Started") != found.get("Started"):
-                raise ContainerNotRunning(f"container {found['Id'][:12]} was started anew while it was checked")
+                raise ContainerNotRunning(f"container {found['Id'][:12]} was restarted while it was checked")
             results = _results(root, found)
             before = results["Status"]
             results |= _judge(results, health_check, result, time() - float(found.get("Started") or 0))
@@ -135,7 +138,7 @@ def _record(root: str, found: dict[str, Any], health_check: HealthCheck, result:
 
 
 def _judge(results: dict[str, Any], health_check: HealthCheck, result: dict[str, Any], age_s: float) -> dict[str, Any]:
-    """Status and FailingStreak after a result, by Docker's rules."""
+    """The new Status and FailingStreak after a result, by Docker's rules."""
     if not result["ExitCode"]:
         return {"Status": HEALTHY, "FailingStreak": 0}
     if results["Status"] == STARTING and age_s < health_check.start_period_s:
@@ -145,9 +148,9 @@ def _judge(results: dict[str, Any], health_check: HealthCheck, result: dict[str,
 
 
 def _act(found: dict[str, Any], root: str, runroot: str) -> None:
-    """What ``--health-on-failure`` says.
+    """Do what ``--health-on-failure`` says.
 
-    After a ``kill`` its restart policy decides whether it is started anew; a ``stop`` is final.
+    After ``kill`` the restart policy decides whether it restarts. ``stop`` is final.
     """
     action, container_id = found.get("Options", {}).get("health_on_failure", "none"), found["Id"]
     if action == "none":
@@ -158,7 +161,7 @@ def _act(found: dict[str, Any], root: str, runroot: str) -> None:
         with lifecycle.Process(root, container_id, "kill") as process:
             note_signal(root, container_id, SIGKILL, HEALTH, process.group.oom_kills())
             send_signal(process.pidfd, SIGKILL)
-            process.group.thaw()  # on cgroup v1 the frozen don't die
+            process.group.thaw()  # with cgroup v1 frozen processes don't die
     elif action == "stop":
         lifecycle.stop(container_id, root=root, runroot=runroot)
     else:

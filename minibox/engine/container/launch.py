@@ -1,4 +1,4 @@
-"""A container from its claim to the moment its command runs; and the undoing of all that it was given."""
+"""Start a container, from its claim to the moment when its command runs, and undo the start at its end."""
 
 from __future__ import annotations
 
@@ -46,11 +46,13 @@ class Launch:
     """One start of a container.
 
     Attributes:
-        health_check: how its health is checked; None for not at all.
-        prepared: what `prepare` has made.
-        compile: by what: `engine.spec.compile`, or `engine.spec.plan_cache` for who starts many.
+        health_check: its health check; None for none.
+        prepared: the result of `prepare`.
+        compile: the function that compiles it: of `engine.spec.compile`, or of `engine.spec.plan_cache`, which is faster
+            for many starts.
         execution: of its plan, once `execute` has been called.
-        is_interrupted: by an exception out of a signal handler, say: nobody knows what it has, but who collects by names.
+        is_interrupted: an exception, such as from a signal handler, interrupted the start. We can't know what it left, so
+            `removal.collect` looks for it by name.
     """
 
     prepared: Prepared
@@ -66,10 +68,9 @@ class Launch:
         runroot: str,
         on_note: Note | None,
     ) -> None:
-        """Prepare.
-
+        """
         Raises:
-            ConfigError, UsageError: the image or the options say of its health check what can't be.
+            ConfigError, UsageError: the health check of the image or the options is invalid.
         """
         self.options, self.store, self.image, self.claim, self.runroot = options, store, image, claim, runroot
         self.root, self.storage = store.root, storage
@@ -79,24 +80,24 @@ class Launch:
         self.is_interrupted = False
         self._missing: list[Callable[[], None]] = []
         self._connection: container_network.Connection | None = None
-        self._held: list[Op] = []  # what was taken before there is a plan
+        self._held: list[Op] = []  # operations that were done before there was a plan
 
     def prepare(
         self, terminal: tuple[int, int] | None, *, new: bool, once: bool = False, late: bool = False, socket: str = ""
     ) -> None:
-        """Give it what it needs on disk, and compile its plan.
+        """Make the files that it needs, and compile its plan.
 
         Args:
-            socket: the path at which its supervisor takes clients; "" for none.
-            terminal: rows and columns of its terminal; None for plain streams.
-            new: its root file system is made; else it is there from an earlier start.
-            once: it is never started again, so that nothing need reach the disk.
-            late: its files are made by `execute`, while the kernel makes its namespaces.
+            socket: the path where its supervisor accepts clients; "" for none.
+            terminal: rows and columns of its terminal; None for no terminal.
+            new: make its root file system; otherwise it exists from an earlier start.
+            once: it will never be started again, so nothing needs to reach the disk.
+            late: leave making its files to `execute`, which does it while the kernel makes the namespaces.
         """
         rootfs_setup.unpack(self.storage, self.store, self.image)
         identity = self._identity(socket)
         self._missing = [self._make_snapshot] if new else []
-        if self.options.disk_bytes:  # whose plan says how its own layer looks
+        if self.options.disk_bytes:  # the plan depends on the layer
             self._make_missing()
         self.prepared = self.compile(self.options, self.storage, self.image, identity, terminal, once=once)
         self._missing.append(self._write_files)
@@ -110,13 +111,13 @@ class Launch:
             note_in_memory(self.root, self.claim.id)
 
     def _make_missing(self) -> None:
-        """What `prepare` has left for later."""
+        """Make the files that `prepare` has left for later."""
         while self._missing:
             self._missing.pop(0)()
 
     @property
     def owner(self) -> tuple[int, int]:
-        """The host's ids of the container's process."""
+        """The uid and gid on the host of the container's process."""
         user, linux = self.prepared.spec["process"]["user"], self.prepared.spec["linux"]
         return (
             on_host(user["uid"], linux.get("uidMappings", ())),
@@ -125,7 +126,7 @@ class Launch:
 
     @property
     def address(self) -> str | None:
-        """The container's IPv4 address on the first of its networks; None where it has none."""
+        """The container's IPv4 address on its first network; None if it has none."""
         return self._connection.address if self._connection else None
 
     def execute(
@@ -134,11 +135,11 @@ class Launch:
         on_trace: Trace | None = None,
         spawn: Spawn | None = None,
     ) -> Execution:
-        """Execute the plan: afterwards the command runs.
+        """Execute the plan. Then the command runs.
 
         Args:
             streams: descriptors of its standard input, output and error.
-            spawn: makes its first process, where that isn't to end with this one.
+            spawn: makes its first process, if it must outlive this process.
 
         Raises:
             CommandNotFound, CommandNotExecutable: the command is at fault.
@@ -173,11 +174,11 @@ class Launch:
         return execution
 
     def joinable(self) -> dict[str, Any]:
-        """What another process of the container needs to be like its first; for `engine.container.exec`, as JSON has it."""
+        """What `engine.container.exec` needs to start another process like the first, as JSON."""
         return joinable(self.prepared.spec, self.prepared.start)
 
     def record(self) -> dict[str, Any]:
-        """What its state.json says of it besides how far it is; `state.write`."""
+        """The members of its state.json, except its status; see `containers.write`."""
         from minibox.engine.spec.options import given
         from minibox.engine.spec.runtime_spec import labels
         from minibox.engine.state.container_config import container_config, mounts_of
@@ -201,7 +202,7 @@ class Launch:
         }
 
     def happened(self, *actions: str, **more: str) -> None:
-        """Write down events of it; see `events.note`."""
+        """Write events of this container; see `events.note`."""
         from minibox.engine.spec.runtime_spec import labels
 
         attributes = labels(self.options, self.image.config.get("config") or {})
@@ -209,25 +210,24 @@ class Launch:
         events.note(self.runroot, events.CONTAINER, self.claim.id, attributes, *actions)
 
     def release(self) -> None:
-        """What the container was given outlasts this process: somebody else looks after it now."""
+        """Let go of the container without ending it: another process owns it now."""
         if self.execution:
             self.execution.release()
             self.execution = None
 
     def disown(self) -> None:
-        """In a child that a fork made: nothing is held for as long as that lives."""
+        """Let go of the container in the child after a fork, so that the child doesn't hold its lock and ports."""
         self.claim.hand_over()
         if self.execution:
             self.execution.close_held()
 
     def close(self, *, keep: bool, later: Later | None = None) -> None:
-        """End it, and take back what it was given; with ``keep`` its files stay for `commit` and `start`.
-
-        What fails to go doesn't keep the rest: its claim is then left for `removal.collect`.
+        """End the container and undo its start. If something fails, do the rest and leave the claim to `removal.collect`.
 
         Args:
-            later: takes the removal of its cgroup and its files, which then raises nothing here; its first process
-                has ended.
+            keep: keep its files for `commit` and `start`.
+            later: called with a function that removes its cgroup and its files, to run it later; that raises nothing
+                here. The first process must have ended.
         """
         at_once = undo(step for step in self._undo_list() if step.name in AT_ONCE) if later else None
 
@@ -278,7 +278,7 @@ class Launch:
         return Identity(self.claim.id, self.claim.directory, mappings, network.mode, own)
 
     def _warn(self, text: str) -> None:
-        """Say that it is shut in less than by default."""
+        """Warn that its isolation is weaker than by default."""
         if self._on_note:
             self._on_note(text)
         else:
@@ -289,20 +289,20 @@ class Launch:
             warn(text, IsolationWarning, stacklevel=2)
 
     def _write_files(self) -> None:
-        """/etc/hosts, /etc/hostname and /etc/resolv.conf of this container."""
+        """Write the container's /etc/hosts, /etc/hostname and /etc/resolv.conf."""
         assert self._connection
         texts = self._connection.texts(self.prepared.spec["hostname"], self.options)
         for path, file in FILES.items():
             place = f"{self.claim.directory}/{file}"
             try:
-                replace_file(place, texts[path].encode(), mode=0o644)  # not what an earlier start has left of it
+                replace_file(place, texts[path].encode(), mode=0o644)  # an earlier start may have left one
             except OSError as error:
                 raise MiniboxError(f"write {place}: {kernel_says(error)}") from error
         names = (self.claim.name, self.options.hostname, self.claim.id[:12])
         self._connection.announce(f"{self.claim.directory}/{FILES['/etc/hosts']}", names)
 
     def _make_volumes(self) -> None:
-        """Those that aren't there yet, with the image's content."""
+        """Make the volumes that don't exist yet, with the image's content."""
         if self.prepared.volumes:
             from minibox.engine.resources.volume_claims import provide
 
@@ -332,7 +332,7 @@ class Launch:
     # ---- after ----------------------------------------------------------------------------------
 
     def end_processes(self) -> None:
-        """End what runs in it yet. Twice is fine."""
+        """Kill the processes that still run in it. You can call it twice."""
         if self.execution:
             self.execution.close()
 
@@ -340,7 +340,7 @@ class Launch:
         return undo_list(self.prepared.plan.ops if self.execution else self._held)
 
     def _undo(self) -> Exception | None:
-        """End what runs in it yet, and undo its start; the first failure."""
+        """Kill its processes and undo its start. Return the first failure."""
         if not self.execution or not self.execution.done:
             return undo(undo_list(self._held))
         failure = steps.unwind(self.execution)
@@ -356,7 +356,7 @@ class Launch:
 
 
 def _tried(*steps: Callable[[], object]) -> Exception | None:
-    """Take all the steps, whichever fails; the first failure."""
+    """Call all the functions, even if some fail. Return the first failure."""
     failure: Exception | None = None
     for step in steps:
         try:
@@ -367,7 +367,7 @@ def _tried(*steps: Callable[[], object]) -> Exception | None:
 
 
 def joinable(spec: Spec, start: Start) -> dict[str, Any]:
-    """See `Launch.joinable`; `engine.container.exec.Joinable` reads it."""
+    """See `Launch.joinable`; `engine.container.exec` reads it."""
     process = {key: value for key, value in spec["process"].items() if key != "args"}
     return {
         "Process": process,
@@ -380,13 +380,13 @@ def joinable(spec: Spec, start: Start) -> dict[str, Any]:
 
 
 class IdFile:
-    """The file of ``--cidfile``: there has never been a container of that id when it couldn't be started."""
+    """The file of ``--cidfile``. It is removed if the container couldn't be started."""
 
     def __init__(self, path: str, container_id: str) -> None:
-        """Write it.
+        """Write the file.
 
         Raises:
-            UsageError: it is there, or can't be written.
+            UsageError: it exists, or can't be written.
         """
         self.path = path
         if not path:

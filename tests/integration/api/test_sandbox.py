@@ -268,7 +268,7 @@ def test_what_is_closed_says_so(api: None) -> None:
             try:
                 box.run(["true"])
             except minibox.ContainerNotRunning as error:
-                os._exit("forked from the one that it belongs to" not in str(error))
+                os._exit("belongs to the process from which this one was forked" not in str(error))
             finally:
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

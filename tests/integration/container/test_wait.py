@@ -97,7 +97,7 @@ def test_what_can_not_become_healthy_is_not_waited_for(box: Box) -> None:
     box.start("web", SLEEP)
     assert box.refused("wait", "--condition", "healthy", "web") == "container web has no health check"
     box.start("ends", "sleep 0.5", "--health-cmd", "false", "--health-interval", "10s")
-    assert box.refused("wait", "--condition", "healthy", "ends") == "container ends has ended, and is not healthy"
+    assert box.refused("wait", "--condition", "healthy", "ends") == "container ends has ended and is not healthy"
 
 
 def test_timeout(box: Box) -> None:

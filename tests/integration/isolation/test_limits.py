@@ -52,7 +52,7 @@ def test_out_of_memory_of_a_process_inside(minibox: Run) -> None:
         minibox, "--name", "greedy", "-m", "20m", "--memory-swap", "20m", "base", "sh", "-c", f"{GREEDY}; echo on"
     )
     assert done[:2] == (0, "0\non\n")
-    assert told(done) and told(done)[0].endswith("; the kernel killed a process of it")
+    assert told(done) and told(done)[0].endswith("; the kernel killed one of its processes")
     (state,) = json.loads(minibox("ps", "--all", "--json").stdout)
     assert state["OOMKilled"] is True and state["ExitCode"] == 0
     assert minibox("rm", "greedy").returncode == 0
