@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from minibox.engine.process import undo
+from minibox.engine.process import undo_list as lists
 from minibox.engine.state import live_file
 from minibox.engine.state.claim import Claim, note_ended, read_live
 from minibox.errors import Unreadable
@@ -99,9 +100,9 @@ LIST = (
 
 
 def test_a_list_is_a_line_and_comes_back():
-    line = undo.encode([*LIST, Op("return_device", ("a", "b", None), "only of a start that has failed", PARENT)])
+    line = lists.encode([*LIST, Op("return_device", ("a", "b", None), "only of a start that has failed", PARENT)])
     assert line.count(b"\n") == 1 and line.startswith(live_file.UNDO_BEGINS)
-    assert [(step.name, step.args) for step in undo.decode(line, "/x")] == [(step.name, step.args) for step in LIST]
+    assert [(step.name, step.args) for step in lists.decode(line, "/x")] == [(step.name, step.args) for step in LIST]
 
 
 @pytest.mark.parametrize(
@@ -112,14 +113,14 @@ def test_a_list_is_a_line_and_comes_back():
 def test_what_undoes_nothing_is_damage(step: tuple[str, list[Any]]):
     fields = {"Steps": [{"Operation": step[0], "Arguments": step[1]}]}
     with pytest.raises(Unreadable, match="is not an undo operation"):
-        undo.decode(undo.LIST.encode(fields), "/x")
+        lists.decode(lists.LIST.encode(fields), "/x")
 
 
 def test_it_stays_in_the_owners_file_until_the_end_is_done(tmp_path: Path):
     image = ResolvedImage("base", "sha256:" + "0" * 64, {}, (), "sha256:" + "1" * 64)
     claim = Claim.new(str(tmp_path), "", remove=True)
     claim.note_image("base", image)
-    line = undo.encode(LIST)
+    line = lists.encode(LIST)
     claim.note_undo(line)
     claim.note_process(os.getpid(), ["true"])
     found = read_live(str(tmp_path), claim.id)
@@ -135,12 +136,12 @@ def test_it_stays_in_the_owners_file_until_the_end_is_done(tmp_path: Path):
 
 
 def test_what_came_later_is_added(tmp_path: Path):
-    assert undo.read_more(str(tmp_path)) == ()
+    assert lists.read_more(str(tmp_path)) == ()
     for path in ("/a", "/b", "/a"):
-        undo.write_more(str(tmp_path), [Op("cgroup_rmdir", (path,), "", PARENT)])
-    assert [step.args for step in undo.read_more(str(tmp_path))] == [("/a",), ("/b",)]
-    (tmp_path / undo.MORE).write_bytes(b"")  # as an older minibox wrote it
-    assert undo.read_more(str(tmp_path)) == ()
+        lists.write_more(str(tmp_path), [Op("cgroup_rmdir", (path,), "", PARENT)])
+    assert [step.args for step in lists.read_more(str(tmp_path))] == [("/a",), ("/b",)]
+    (tmp_path / lists.MORE).write_bytes(b"")  # as an older minibox wrote it
+    assert lists.read_more(str(tmp_path)) == ()
 
 
 def test_all_is_undone_whichever_fails(tmp_path: Path):

@@ -9,7 +9,8 @@ from minibox.engine.files import rootfs_setup
 from minibox.engine.host import id_map_support, ids
 from minibox.engine.process import steps
 from minibox.engine.process.execution import ExecFailed, Execution, Resources
-from minibox.engine.process.undo import AT_ONCE, MORE, encode, read_more, undo
+from minibox.engine.process.undo import AT_ONCE, undo
+from minibox.engine.process.undo_list import MORE, encode, read_more
 from minibox.engine.resources import container_network
 from minibox.engine.spec.compile import FILES, Identity, IdentitySteps, prepare, wants_own_ids
 from minibox.engine.spec.healthcheck import check_of, healthcheck

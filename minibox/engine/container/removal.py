@@ -103,13 +103,15 @@ def undo_start(root: str, runroot: str, container_id: str, line: bytes) -> None:
 
 def undo_steps(root: str, runroot: str, container_id: str, line: bytes) -> tuple[Op, ...]:
     """What `undo_start` executes."""
+    from minibox.engine.process import undo_list
+
     try:
-        steps = undo.decode(line, live_file.live_path(root, container_id)) if line else ()
+        steps = undo_list.decode(line, live_file.live_path(root, container_id)) if line else ()
     except Unreadable as error:
         damage.tell(error)
         steps = ()
     steps = steps or steps_by_id(root, runroot, container_id)
-    return (*steps, *undo.read_more(f"{root}/containers/{container_id}"))
+    return (*steps, *undo_list.read_more(f"{root}/containers/{container_id}"))
 
 
 def steps_by_id(root: str, runroot: str, container_id: str) -> tuple[Op, ...]:

@@ -7,7 +7,7 @@ import os
 from minibox.base.lock import Lock
 from minibox.base.operation import PARENT, Op
 from minibox.engine.container.lifecycle import Process
-from minibox.engine.process.undo import write_more
+from minibox.engine.process.undo_list import write_more
 from minibox.engine.spec.host import host_facts
 from minibox.engine.spec.limits import CPU_PERIOD_US, resources
 from minibox.engine.spec.options import RunOptions, from_given

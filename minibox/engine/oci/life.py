@@ -184,8 +184,11 @@ def _undo_steps(container: Container) -> tuple[Op, ...]:
     from minibox.base.operation import PARENT, Op
     from minibox.engine.process.undo import steps_of
 
-    if "undo" in container.fields:
-        return steps_of(container.fields["undo"], f"{container.directory}/state.json")
+    try:
+        if "undo" in container.fields:
+            return steps_of(container.fields["undo"], f"{container.directory}/state.json")
+    except Damaged:
+        pass  # a newer minibox's: what is written of its cgroup is known here, too
     group, root = container.group(), container.fields.get(state.SHARED_ROOT)
     found: list[tuple[str, tuple[Any, ...]]] = [("kill_cgroup", (group.labels,))] if group.directories else []
     found += [("cgroup_rmdir", (path,)) for path in group.directories]

@@ -7,10 +7,9 @@ operation, and deleted when all of it is done. For minibox's own containers it i
 
 from __future__ import annotations
 
-from minibox.base.codec import FileKind
 from minibox.base.files import discard
 from minibox.base.operation import PARENT, Op
-from minibox.errors import Damaged, MiniboxError, Unreadable
+from minibox.errors import Damaged, MiniboxError
 from minibox.linux.cgroup.group import Cgroup, of_labels
 from minibox.plan.parent import OPERATIONS
 
@@ -19,15 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-MORE = "updated"  # the undo list for what `update` and `network connect` added
 #: Operations that other containers may wait for: done at once, even if the rest is left for later.
 AT_ONCE = ("leave_network", "remove_file")
 #: Operations only for a start that failed. What they give back is gone once the container has run.
 OF_FAILED = ("return_device",)
-
-
-#: The format of a list: one line.
-LIST = FileKind("undo", {"Steps": [{"Operation": str, "Arguments": [object]}]}, indented=False, empty={"Steps": []})
 ARGUMENTS = {"s": (str,), "z": (str, type(None)), "u": (int,), "v": (tuple,)}
 
 
@@ -35,20 +29,6 @@ def fields_of(steps: Iterable[Op]) -> list[dict[str, Any]]:
     """Convert a list to JSON, without the operations that only a failed start needs."""
     kept = (step for step in steps if step.name not in OF_FAILED)
     return [{"Operation": step.name, "Arguments": list(step.args)} for step in kept]
-
-
-def encode(steps: Iterable[Op]) -> bytes:
-    """Encode a list as one line; see `decode`."""
-    return LIST.encode({"Steps": fields_of(steps)})
-
-
-def decode(data: bytes, path: str) -> tuple[Op, ...]:
-    """Decode a line of `encode`.
-
-    Raises:
-        Unreadable: it is damaged, or from a newer minibox.
-    """
-    return steps_of(LIST.decode(data, path)["Steps"], path)
 
 
 def steps_of(fields: list[dict[str, Any]], path: str) -> tuple[Op, ...]:
@@ -71,21 +51,6 @@ def steps_of(fields: list[dict[str, Any]], path: str) -> tuple[Op, ...]:
 def _is_of(value: object, kind: str) -> bool:
     words = value if isinstance(value, tuple) else ()
     return isinstance(value, ARGUMENTS[kind]) and all(isinstance(word, str) for word in words)
-
-
-def read_more(directory: str) -> tuple[Op, ...]:
-    """The operations that undo what was added to a container since its start; none if the file can't be read."""
-    try:
-        return steps_of(LIST.read(f"{directory}/{MORE}")["Steps"], directory)
-    except (OSError, Unreadable):
-        return ()
-
-
-def write_more(directory: str, steps: Iterable[Op]) -> None:
-    """Add operations to that file. Hold the lock of the directory, and call it before you make what they undo."""
-    before = read_more(directory)
-    once = {(step.name, step.args): step for step in (*before, *steps)}
-    LIST.write(f"{directory}/{MORE}", {"Steps": fields_of(once.values())})
 
 
 def undo(ops: Iterable[Op]) -> Exception | None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from minibox.base import damage
 from minibox.base.lock import Lock
 from minibox.engine.container.lifecycle import Process
-from minibox.engine.process.undo import write_more
+from minibox.engine.process.undo_list import write_more
 from minibox.engine.resources import container_network
 from minibox.engine.spec.compile import FILES
 from minibox.engine.state import claim, events
