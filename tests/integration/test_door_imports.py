@@ -27,8 +27,8 @@ RUNTIME = "from minibox.oci_cli.main import program; program()"
 
 #: By door: modules outside minibox, and how many of minibox's own there may be at most.
 ALLOWED: dict[str, tuple[str, int]] = {
-    "minibox run": ("atexit errno fcntl genericpath os posixpath select stat struct", 117),
-    "minibox run, bridge": ("atexit binascii errno fcntl genericpath os posixpath select stat struct", 125),
+    "minibox run": ("atexit errno fcntl genericpath os posixpath select stat struct", 118),
+    "minibox run, bridge": ("atexit binascii errno fcntl genericpath os posixpath select stat struct", 126),
     "minibox exec": (
         "atexit collections contextlib encodings errno fcntl functools genericpath itertools keyword operator os "
         "posixpath reprlib select stat struct types", 89,
@@ -36,7 +36,7 @@ ALLOWED: dict[str, tuple[str, int]] = {
     "minibox ps": (
         "ast binascii click collections contextlib copyreg datetime dis enum errno fcntl functools genericpath gettext "
         "hashlib importlib inspect itertools json keyword linecache locale math opcode operator os platform posixpath re "
-        "reprlib select stat struct threading token tokenize types typing uuid warnings weakref", 146,
+        "reprlib select stat struct threading token tokenize types typing uuid warnings weakref", 147,
     ),
     "minibox --help": (
         "ast bz2 click collections contextlib copyreg datetime dis enum errno fnmatch functools genericpath gettext "
@@ -53,12 +53,12 @@ ALLOWED: dict[str, tuple[str, int]] = {
     "minibox-oci create": ("atexit binascii encodings errno fcntl genericpath os posixpath select stat struct", 78),
     "minibox-oci state": ("errno fcntl genericpath os posixpath stat", 16),
     "minibox-oci start": ("errno fcntl genericpath os posixpath select stat struct", 18),
-    "minibox-oci delete": ("errno fcntl genericpath os posixpath select stat struct", 29),
+    "minibox-oci delete": ("errno fcntl genericpath os posixpath select stat struct", 28),
     "import minibox": ("", 1),
     "minibox.run": (
         "atexit collections contextlib copyreg datetime enum errno fcntl functools genericpath importlib itertools "
         "json keyword math operator os posixpath re reprlib select signal stat struct threading types typing warnings "
-        "weakref", 143,
+        "weakref", 144,
     ),
 }  # fmt: skip
 
