@@ -1,4 +1,4 @@
-"""What is done to a container that runs: stop, kill, pause, wait; and its name."""
+"""Act on a running container: stop, kill, pause, unpause and wait for it. And rename a container."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from minibox.engine.state.live_file import Live
 
 SIGTERM, SIGKILL = 15, 9
-LETTING_GO_S = 20.0  # until an owner has tidied up behind a container that has ended
+LETTING_GO_S = 20.0  # how long an owner may take to clean up after its container's end
 POLL_S = 0.005
 STOP_TIMEOUT_S = 10
-STOPPED, RESTARTED = "stop", "restart"  # what a stop mark says
+STOPPED, RESTARTED = "stop", "restart"  # the values of a stop mark
 STOP_MARK = FileKind(
     "stopped",
     {"Then": lambda value: value in (STOPPED, RESTARTED)},
@@ -41,13 +41,13 @@ STOP_MARK = FileKind(
 
 
 class Process:
-    """The first process of a container that runs, held by a pidfd: its pid can't come to mean another."""
+    """The first process of a running container. A pidfd makes sure that we don't act on another process with its pid."""
 
     def __init__(self, root: str, name_or_id: str, what: str) -> None:
-        """Find it.
+        """Find the process.
 
         Args:
-            what: is going to be done, for the error.
+            what: what you are going to do, for the error.
 
         Raises:
             ContainerNotFound: there is no such container.
@@ -58,7 +58,7 @@ class Process:
         live = containers.owner(root, self.id)
         if live and live.pid > 0:
             self.pidfd = claim.open_process(live)
-            live = containers.owner(root, self.id)  # the pid was its own for as long as its owner held the lock
+            live = containers.owner(root, self.id)  # if its owner still holds the lock, we opened the right pid
         if self.pidfd < 0 or not live or live.pid <= 0 or self.has_ended():
             self.close()
             raise ContainerNotRunning(
@@ -79,21 +79,21 @@ class Process:
 
     @property
     def group(self) -> cgroup.Cgroup:
-        """Its cgroup."""
+        """The container's cgroup."""
         return cgroup.find(cgroup.detect(), f"minibox-{self.id}")
 
     def has_ended(self) -> bool:
-        """Has it ended since?"""
+        """Has it ended?"""
         return self.wait(0)
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until it has ended; False when it has not after ``timeout_s``."""
+        """Wait until it has ended. Return False if it hasn't after ``timeout_s``."""
         waiting = poll()
         waiting.register(self.pidfd, POLLIN)
         return bool(waiting.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
 
     def wait_killed(self) -> None:
-        """Wait for its end after SIGKILL, which comes when all of its pid namespace have ended and were waited for.
+        """Wait for its end after SIGKILL. It ends once all processes in its pid namespace have ended and were reaped.
 
         Raises:
             MiniboxError: that takes too long.
@@ -101,15 +101,15 @@ class Process:
         if not self.wait(LETTING_GO_S):
             raise MiniboxError(
                 f"kill container {self.id[:12]}: its first process doesn't end",
-                "a process of it hangs in the kernel (see /proc/PID/stack), or is a zombie whose parent doesn't wait for it",
+                "one of its processes hangs in the kernel (see /proc/PID/stack), or is a zombie that its parent doesn't reap",
             )
 
 
 def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, runroot: str, wait: bool = True) -> str:
-    """Send a signal to a container's first process; its id.
+    """Send a signal to a container's first process. Return the container's id.
 
     Args:
-        wait: behind SIGKILL, until its state says that it has ended.
+        wait: after SIGKILL, wait until its state says that it has ended.
 
     Raises:
         ContainerNotFound, ContainerNotRunning
@@ -122,7 +122,7 @@ def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, runroot: s
         note_signal(root, process.id, signal_number, KILL, process.group.oom_kills())
         send_signal(process.pidfd, signal_number)
         if signal_number == SIGKILL:
-            process.group.thaw()  # on cgroup v1 the frozen don't die
+            process.group.thaw()  # with cgroup v1 frozen processes don't die
             if wait:
                 process.wait_killed()
     if signal_number == SIGKILL and wait:
@@ -133,7 +133,7 @@ def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, runroot: s
 
 
 def wait_for_owner(watch: claim.Watch) -> None:
-    """Until it has tidied up behind a container that has ended, or is as good as hung."""
+    """Wait until the owner has cleaned up after its container's end, or seems to hang."""
     deadline = monotonic() + LETTING_GO_S
     while watch.is_owned() and monotonic() < deadline:
         sleep(POLL_S)
@@ -148,21 +148,21 @@ def stop(
     signal_number: int = 0,
     mark: str = STOPPED,
 ) -> str:
-    """Ask a container to end by its stop signal, and kill it when it doesn't; its id. One that has ended is fine.
+    """Stop a container: send its stop signal, and kill it if it doesn't end. It may have ended already. Return its id.
 
     Args:
-        timeout_s: before it is killed; -1: never; None: as the container was made with.
-        signal_number: 0: as the container was made with.
+        timeout_s: how long to wait before killing it; -1 waits for ever; None uses the container's option.
+        signal_number: 0 uses the container's option.
         mark: for its supervisor; see `mark_stopped`.
 
     Raises:
         ContainerNotFound: there is no such container.
-        MiniboxError: processes of it hang in the kernel.
+        MiniboxError: its processes hang in the kernel.
     """
     container_id = containers.find_id(root, name_or_id)
     found: dict[str, Any] | None = None
     deadline = monotonic() + LETTING_GO_S
-    # Again when it was about to be started: by its restart policy, or by another command.
+    # Repeat this, because its restart policy or another command may be about to start it.
     while claim.is_live(root, container_id):
         mark_stopped(root, container_id, mark)
         try:
@@ -174,7 +174,7 @@ def stop(
         except ContainerNotRunning:
             _wake_supervisor(root, container_id)
         if monotonic() > deadline:
-            raise MiniboxError(f"container {name_or_id} has ended and its owner still holds it")
+            raise MiniboxError(f"container {name_or_id} has ended, but its owner doesn't release it")
         sleep(POLL_S)
     removal.collect_one(root, runroot, container_id)
     if found:
@@ -183,7 +183,7 @@ def stop(
 
 
 def stop_steps(process: Process, found: dict[str, Any], timeout_s: float | None, signal_number: int) -> tuple[Op, ...]:
-    """The steps of a stop, before what undoes its start; arguments as of `stop`."""
+    """The steps of a stop, up to the container's end. The arguments are those of `stop`."""
     if timeout_s is None:
         timeout_s = float(found.get("Options", {}).get("stop_timeout_s", STOP_TIMEOUT_S))
     words = None if timeout_s < 0 else f"{timeout_s:g}"
@@ -191,7 +191,7 @@ def stop_steps(process: Process, found: dict[str, Any], timeout_s: float | None,
 
 
 def _end(process: Process, runroot: str, timeout_s: float | None, signal_number: int) -> dict[str, Any]:
-    """By the stop signal, or else SIGKILL; its state before."""
+    """End a container with the stop signal or else SIGKILL. Return its state before."""
     found = containers.read(process.root, process.id)
     for step in stop_steps(process, found, timeout_s, signal_number):
         if STOP_STEPS[step.name](process, runroot, found, *step.args):
@@ -219,7 +219,7 @@ def _kill(process: Process, runroot: str, found: dict[str, Any], pid: int, _cgro
     process.wait_killed()
 
 
-#: What executes each; one that says yes was the last.
+#: The function that executes each step. If it returns true, the container has ended and the other steps aren't needed.
 STOP_STEPS: dict[str, Callable[..., bool | None]] = {
     "thaw_cgroup": _thaw, "signal_first": _signal, "await_end": _await, "kill_first": _kill,
 }  # fmt: skip
@@ -233,15 +233,15 @@ def _stop_signal(found: dict[str, Any]) -> int:
 
 
 def stop_path(root: str, container_id: str) -> str:
-    """There when the user has stopped it: then no policy restarts it, until it is started by hand."""
+    """The path of the stop mark. While it exists, no policy restarts the container; `start` removes it."""
     return f"{root}/containers/{container_id}/stopped"
 
 
 def mark_stopped(root: str, container_id: str, mark: str = STOPPED) -> None:
-    """From now on no policy restarts it.
+    """Make sure that no policy restarts a container.
 
     Args:
-        mark: `RESTARTED`: ``--rm`` doesn't remove it either, since it is going to be started again.
+        mark: with `RESTARTED`, ``--rm`` doesn't remove it either, because it is about to be started again.
     """
     path = stop_path(root, container_id)
     try:
@@ -251,11 +251,11 @@ def mark_stopped(root: str, container_id: str, mark: str = STOPPED) -> None:
     except OSError as error:
         if error.errno not in (ENOSPC, EDQUOT) or mark != STOPPED:
             raise
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))  # that it is there says it, too
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))  # an empty file means STOPPED, too
 
 
 def stop_mark(root: str, container_id: str) -> str | None:
-    """What `mark_stopped` has written; None for nothing."""
+    """The mark that `mark_stopped` wrote; None for none."""
     try:
         return str(STOP_MARK.read(stop_path(root, container_id))["Then"])
     except OSError:
@@ -266,7 +266,7 @@ def stop_mark(root: str, container_id: str) -> str | None:
 
 
 def _wake_supervisor(root: str, container_id: str) -> None:
-    """One that waits to restart its container finds that it needn't."""
+    """Wake a supervisor that waits to restart its container, so that it sees the stop mark and gives up."""
     live = containers.owner(root, container_id)
     if live and live.supervisor > 0 and live.pid < 0:
         pidfd = open_pidfd(live.supervisor)
@@ -278,7 +278,7 @@ def _wake_supervisor(root: str, container_id: str) -> None:
 
 
 def pause(name_or_id: str, *, root: str, runroot: str) -> str:
-    """Freeze all processes of a container; its id.
+    """Freeze all processes of a container. Return its id.
 
     Raises:
         ContainerNotFound, ContainerNotRunning
@@ -301,7 +301,7 @@ def pause(name_or_id: str, *, root: str, runroot: str) -> str:
 
 
 def unpause(name_or_id: str, *, root: str, runroot: str) -> str:
-    """Let a container go on; its id.
+    """Thaw a paused container. Return its id.
 
     Raises:
         ContainerNotFound, ContainerNotRunning
@@ -317,7 +317,7 @@ def unpause(name_or_id: str, *, root: str, runroot: str) -> str:
 
 
 def _note_status(process: Process, status: str) -> None:
-    """Unless it has ended: then its owner says how, or has done so."""
+    """Write the status, unless the container has ended: then its owner writes it."""
 
     def changed(found: dict[str, Any]) -> dict[str, Any] | None:
         return None if process.has_ended() else {**found, "Status": status}
@@ -326,7 +326,7 @@ def _note_status(process: Process, status: str) -> None:
 
 
 def wait(name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = None) -> int:
-    """Wait until a container has ended; its exit status. One that is removed meanwhile was killed.
+    """Wait until a container has ended. Return its exit status; 137 if it was removed meanwhile.
 
     Raises:
         ContainerNotFound: there is no such container.
@@ -343,7 +343,7 @@ def wait(name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = 
                 with Process(root, container_id, "wait for") as process:
                     process.wait(None if deadline is None else deadline - monotonic())
             except (ContainerNotRunning, ContainerNotFound):
-                pass  # its owner tidies up
+                pass  # its owner is cleaning up
             if deadline is not None and monotonic() >= deadline:
                 raise TimedOut(f"container {name_or_id} has not ended yet")
             sleep(POLL_S)
@@ -364,23 +364,23 @@ def rename(name_or_id: str, new_name: str, *, root: str, runroot: str) -> None:
 
     Raises:
         ContainerNotFound: there is no such container.
-        NameTaken, UsageError: of ``new_name``.
+        NameTaken, UsageError: ``new_name`` is taken or invalid.
     """
     container_id = containers.find_id(root, name_or_id)
     _wait_until_begun(root, container_id)
     found = containers.read(root, container_id)
     old_name: str = found["Name"]
     if old_name == new_name:
-        raise UsageError(f"container {name_or_id} has the name {new_name!r} already")
+        raise UsageError(f"container {name_or_id} already has the name {new_name!r}")
 
     def changed(now: dict[str, Any]) -> dict[str, Any]:
         nonlocal old_name
-        old_name = now["Name"]  # which another command may just have given it
+        old_name = now["Name"]  # another command may have renamed it just now
         return {**now, "Name": new_name}
 
     names.take(root, new_name, container_id, lambda other: claim.is_live(root, other))
     try:
-        containers.change(root, container_id, changed, durable=True)  # of --rm in the foreground: its first state.json
+        containers.change(root, container_id, changed, durable=True)  # a foreground --rm container gets a state.json
     except BaseException:
         names.drop(root, container_id, new_name)
         raise
@@ -390,7 +390,7 @@ def rename(name_or_id: str, new_name: str, *, root: str, runroot: str) -> None:
 
 
 def _wait_until_begun(root: str, container_id: str) -> None:
-    """Until its state is written for the first time, with the name that it was made with.
+    """Wait until a container's first state is written, with its original name.
 
     Raises:
         MiniboxError: that takes too long.
@@ -398,7 +398,7 @@ def _wait_until_begun(root: str, container_id: str) -> None:
     deadline = monotonic() + LETTING_GO_S
     while not containers.is_written(root, container_id):
         live = containers.owner(root, container_id)
-        if live is None or (live.pid > 0 and live.remove and not live.supervisor):  # whose state never is
+        if live is None or (live.pid > 0 and live.remove and not live.supervisor):  # it never gets a state.json
             return
         if monotonic() > deadline:
             raise MiniboxError(f"container {container_id[:12]} is being made by another command")

@@ -1,8 +1,8 @@
-"""Reading the log of a detached container, which its supervisor writes and rotates.
+"""Read the log of a detached container, which its supervisor writes and rotates.
 
-The log is ``path``, ``path.1`` and so on, the higher the older, one JSON object a line as Docker's
-json-file driver writes it: ``{"log": "text\\n", "stream": "stdout", "time": "...Z"}``. Times have all
-the same form, nanoseconds in UTC, so that they compare as strings.
+The files are ``path``, ``path.1`` and so on; higher numbers are older. Each line is a JSON object in the format of
+Docker's json-file driver: ``{"log": "text\\n", "stream": "stdout", "time": "...Z"}``. All times have the same format,
+UTC with nanoseconds, so they sort as strings.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ BLOCK = 1 << 16
 YEAR_10000_S = 253402300800
 POLL_S = 0.1
 MISSED = (
-    "lines are missing here: the log was rotated faster than they were read (--log-opt max-size and max-file keep more)"
+    "lines are missing here: the log was rotated faster than it was read (--log-opt max-size and max-file keep more)"
 )
-_MISSED = b'{"missed":true}\n'  # as native/supervisor_log.c ends a file whose successor was removed unseen
+_MISSED = b'{"missed":true}\n'  # native/supervisor_log.c ends a file with it if the next one was removed unread
 
 
 @record
 class LogEntry:
-    """What the container wrote: a line, or a part of a very long one.
+    """A line that the container wrote, or a part of a very long one.
 
     Attributes:
         stream: ``stdout`` or ``stderr``.
         text: with its newline, if it has one.
-        time: RFC 3339, UTC, in nanoseconds.
+        time: RFC 3339, UTC, with nanoseconds.
     """
 
     stream: str
@@ -54,14 +54,14 @@ class LogEntry:
 
 
 def log_bound(text: str, now_s: float) -> str:
-    """A time that a user wrote, as the log has it; "" for "".
+    """Convert a time from a user to the format of the log; "" stays "".
 
     Args:
-        text: a duration ago (``1h30m``), seconds since the epoch (``1700000000.5``), or a date of RFC 3339, whose
-            zone, time or seconds may be left out: then it is the machine's, and what is left out is 0.
+        text: how long ago (``1h30m``), seconds since the epoch (``1700000000.5``), or an RFC 3339 date. In a date the
+            time or seconds may be left out and are 0 then; without a time zone it is local time.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: ``text`` is invalid.
     """
     from datetime import datetime
 
@@ -82,21 +82,21 @@ def log_bound(text: str, now_s: float) -> str:
         if point and not digits:
             raise ValueError
     except (ValueError, OverflowError):
-        raise UsageError(f"invalid time {text!r}", "10m, 2026-01-02T15:04:05Z, or Unix seconds") from None
+        raise UsageError(f"invalid time {text!r}", "use 10m, 2026-01-02T15:04:05Z, or Unix seconds") from None
     return moment.isoformat()[: len("2026-01-02T15:04:05")] + "." + digits[:9].ljust(9, "0") + "Z"
 
 
 def tail_count(text: str) -> int | None:
-    """How many lines ``--tail`` means; None for all, as anything negative does in Docker.
+    """Parse ``--tail``: the number of lines, None for all. A negative number means all, as in Docker.
 
     Raises:
-        UsageError: it is no number.
+        UsageError: it isn't a number.
     """
     if text == "all" or (text[:1] == "-" and text[1:].isdecimal()):
         return None
     if text.isascii() and text.isdecimal():
         return int(text)
-    raise UsageError(f"invalid number of lines {text!r}", "a number, or all")
+    raise UsageError(f"invalid number of lines {text!r}", "use a number, or all")
 
 
 def container_log(
@@ -110,33 +110,31 @@ def container_log(
     until: str,
     on_note: Callable[[str], None],
 ) -> Iterator[LogEntry]:
-    """What a container has written; arguments as of `read_log`.
+    """Read a container's log. The other arguments are those of `read_log`.
 
     Args:
-        follow: go on until it has ended, and is not going to be started anew.
-        on_note: called with why there is nothing, where that is no error, or that something is missing.
+        follow: wait for more until the container has ended and won't be restarted.
+        on_note: called with a note: the container never started, or lines are missing.
 
     Raises:
         ContainerNotFound
-        MiniboxError: it keeps no log.
+        MiniboxError: it has no log.
     """
     removal.collect(root, runroot)
     found = containers.find(root, name_or_id)
     container_id, options = found["Id"], found.get("Options", {})
     path = log_path(root, container_id)
     if options.get("log_driver") == "none":
-        raise MiniboxError(f"container {name_or_id} was run with --log-driver none: nobody has kept what it wrote")
+        raise MiniboxError(f"container {name_or_id} was run with --log-driver none, so it has no log")
     live = claim.owned(root, container_id)
     if not os.path.exists(path) and not (live and live.pid <= 0):
         if found["Status"] == "created":
             on_note(f"container {name_or_id} was never started")
             return
         if found.get("Supervised"):
-            raise MiniboxError(
-                f"container {name_or_id} has no log any more: it was removed", "its next start begins one"
-            )
+            raise MiniboxError(f"container {name_or_id} has no log: it was removed", "its next start begins a new one")
         raise MiniboxError(
-            f"container {name_or_id} was run in the foreground: what it wrote went there, and is in no log",
+            f"container {name_or_id} was run in the foreground, so it has no log",
             "run it with -d, or with --log-driver json-file",
         )
     watch = claim.Watch(root, container_id)
@@ -162,13 +160,14 @@ def read_log(
     writes: Callable[[], bool] | None = None,
     on_missed: Callable[[], None] = lambda: None,
 ) -> Iterator[LogEntry]:
-    """The entries of a log, oldest first; none when there is no log.
+    """Yield the entries of a log, oldest first; none if there is no log.
 
     Args:
         tail: only so many, from the end.
-        since, until: only those between these times, as of `log_time`; "" for no bound.
-        writes: says whether the container may still write: then wait for more, across rotations. The log is
-            read once more after it has said no, so that nothing is lost.
+        since, until: only entries between these times, in the format of `log_time`; "" for no bound.
+        writes: returns whether the container may still write. As long as it does, wait for more, even if the log is
+            rotated. Afterwards the log is read once more, so that nothing is lost.
+        on_missed: called where lines are missing.
 
     Raises:
         OSError: the log can't be read.
@@ -193,14 +192,14 @@ def read_log(
 
 
 class LogReader:
-    """A log that is read further each time that it is asked for more, across rotations."""
+    """Read a log bit by bit, even if it is rotated meanwhile."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._files: list[BinaryIO] = []
 
     def pieces(self, size: int) -> Iterator[str]:
-        """What was added since, in pieces of about ``size`` characters: it may be more than there is memory.
+        """Yield what was added since the last call, in pieces of about ``size`` characters, since it may not fit in memory.
 
         Raises:
             OSError: the log can't be read.
@@ -223,7 +222,7 @@ class LogReader:
 
 
 def _entry(line: bytes) -> LogEntry | None:
-    """None for half a line, which a full disk or a crash leaves."""
+    """Parse a line; return None for half a line, which a full disk or a crash leaves."""
     try:
         found = loads(line)
         values = found["stream"], found["log"], found["time"]
@@ -233,12 +232,13 @@ def _entry(line: bytes) -> LogEntry | None:
 
 
 def _open_all(path: str, *, locked: bool = True) -> list[BinaryIO]:
-    """The files of a log, oldest first; each once, though it may be rotated meanwhile.
+    """Open the files of a log, oldest first, each once.
 
-    The newest is opened first: what is renamed meanwhile becomes older, and is then seen twice rather than never.
+    We open the newest first: if the log is rotated meanwhile, we see a file twice, which we notice, rather than never.
 
     Args:
-        locked: the writer waits a while before he removes one that follows on these (``native/supervisor_log.c``).
+        locked: lock the files. Then the writer waits for a while before it removes files that we haven't read yet
+            (``native/supervisor_log.c``).
     """
     found: dict[tuple[int, int], BinaryIO] = {}
     number = 0
@@ -250,7 +250,7 @@ def _open_all(path: str, *, locked: bool = True) -> list[BinaryIO]:
                 damage.tell(wrong)
             elif not isinstance(error, FileNotFoundError):
                 raise
-            # Between the renames of a rotation there is no newest for a moment.
+            # In the middle of a rotation the newest file is missing for a moment.
             if number:
                 break
         else:
@@ -266,7 +266,7 @@ def _open_all(path: str, *, locked: bool = True) -> list[BinaryIO]:
 
 
 def _seek_to_tail(files: list[BinaryIO], count: int) -> None:
-    """Position the files so that what is left to read are the last ``count`` lines."""
+    """Seek in the files so that the last ``count`` lines are left to read."""
     for index in range(len(files) - 1, -1, -1):
         file = files[index]
         position = end = file.seek(0, os.SEEK_END)
@@ -275,7 +275,7 @@ def _seek_to_tail(files: list[BinaryIO], count: int) -> None:
             file.seek(start)
             block = file.read(position - start)
             if position == end and block.endswith(b"\n"):
-                block = block[:-1]  # the end of the last line begins no other
+                block = block[:-1]  # no line begins after the last newline
             newlines = block.count(b"\n")
             if newlines >= count:
                 for _ in range(count):
@@ -295,7 +295,7 @@ def _seek_to_tail(files: list[BinaryIO], count: int) -> None:
 
 
 def _lines(path: str, files: list[BinaryIO], writes: Callable[[], bool] | None) -> Iterator[bytes]:
-    """Whole lines of the files, and of those that follow them while the container writes."""
+    """Yield the whole lines of the files, and of newer files as long as the container writes."""
     while True:
         goes_on = writes is not None and writes()
         if not files:
@@ -304,7 +304,7 @@ def _lines(path: str, files: list[BinaryIO], writes: Callable[[], bool] | None) 
             yield from _whole_lines(files[0])
             newer = [] if len(files) > 1 or writes is None else _newer(path, files[0])
             if newer:
-                yield from _whole_lines(files[0])  # it was written to until it was rotated
+                yield from _whole_lines(files[0])  # read the rest that was written before the rotation
                 files += newer
             if len(files) > 1:
                 files.pop(0).close()
@@ -315,7 +315,7 @@ def _lines(path: str, files: list[BinaryIO], writes: Callable[[], bool] | None) 
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Up to the end, or to a line that is being written."""
+    """Yield lines up to the end, or up to a line that is still being written."""
     for line in iter(file.readline, b""):
         if not line.endswith(b"\n"):
             file.seek(-len(line), os.SEEK_CUR)
@@ -324,7 +324,7 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _newer(path: str, file: BinaryIO) -> list[BinaryIO]:
-    """The files of the log that are newer than ``file``, opened, oldest first."""
+    """Open the files of the log that are newer than ``file``, oldest first."""
     known = os.fstat(file.fileno())
     found = _open_all(path)
     for index, other in enumerate(found):

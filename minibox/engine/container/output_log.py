@@ -1,7 +1,7 @@
-"""What the main process of a container of the calling program writes: in a log beside it, as a supervisor would keep.
+"""The log of a container that the calling program runs, in the format of a supervisor's log.
 
-A small process of its own session writes it: no thread, and nothing grows in this process's memory. It ends with the
-container, whose output it has to the end.
+A small helper process writes it, so that this process needs no thread and no memory for it. The helper has its own
+session, reads all output and ends with the container.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class OutputLog:
     """The log of one container.
 
     Attributes:
-        fds: for its standard output and error; `begun` closes this process's copies.
+        fds: for the container's standard output and error. `begun` closes this process's copies.
     """
 
     def __init__(self, root: str, container_id: str) -> None:
-        """Start to write; the container's directory is there.
+        """Start the helper. The container's directory must exist.
 
         Raises:
-            OSError: no process or no descriptor is to be had.
+            OSError: a process or a pipe can't be made.
         """
         self.path = log_path(root, container_id)
         self._pid = 0
@@ -46,29 +46,29 @@ class OutputLog:
                 os.close(fd)
 
     def begun(self) -> None:
-        """The container has its ends."""
+        """Close our copies of ``fds``, once the container has them."""
         for fd in self.fds:
             os.close(fd)
         self.fds = ()
 
     def finish(self) -> None:
-        """The container has ended: until all of its output is in the log."""
+        """Wait until all output is in the log. Call it after the container's end."""
         self.begun()
         if self._pid:
             exit_status(self._pid)
             self._pid = 0
 
     def disown(self) -> None:
-        """In a child that a fork made."""
+        """Let go of the log in the child after a fork."""
         self.begun()
         self._pid = 0
 
 
 def text(path: str) -> str:
-    """All that a log has."""
+    """The whole text of a log."""
     return "".join(entry.text for entry in read_log(path))
 
 
 def last_lines(path: str, count: int) -> tuple[str, ...]:
-    """The last lines that a container wrote, without their ends."""
+    """The last lines of a log, without line ends."""
     return tuple(entry.text.rstrip("\n") for entry in read_log(path, tail=count))

@@ -1,4 +1,4 @@
-"""The processes of a container as the host's ps(1) shows them."""
+"""List the processes of a container with the host's ps(1): `top`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT = ("-ef",)
-OUTPUT_BYTES_MAX = 64 << 20  # the arguments of each process are as long as it likes
+OUTPUT_BYTES_MAX = 64 << 20  # a process can make its arguments very long
 
 
 def processes(root: str, name_or_id: str, ps_options: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """The heads of ps's columns, and a row for each process.
+    """The headers of ps's columns, and a row for each process.
 
     Args:
-        ps_options: of ps(1); none for ``-ef``.
+        ps_options: of ps(1); none means ``-ef``.
 
     Raises:
         ContainerNotFound, ContainerNotRunning
-        UsageError: ps refuses its options, or they leave out the PID.
-        MiniboxError: there is no ps.
+        UsageError: ps refuses the options, or they show no PID.
+        MiniboxError: ps isn't installed.
     """
     with Process(root, name_or_id, "show the processes of") as process:
         pids = process.group.pids() or of_namespace(process.live.pid)
@@ -34,8 +34,8 @@ def processes(root: str, name_or_id: str, ps_options: Sequence[str]) -> tuple[li
 
 
 def lines_of(pids: set[int], ps_options: Sequence[str]) -> tuple[str, list[str]]:
-    """The head line of ps, and the lines of those processes; arguments and errors as of `processes`."""
-    # Those only, whoever's they are; some options go with no list.
+    """The header line of ps, and the lines of these processes. Errors are those of `processes`."""
+    # Ask ps for these processes only. Some options can't be combined with a list: then ask for all.
     listed = "-q" + ",".join(map(str, sorted(pids)))
     status, output, errors = _ps((*(ps_options or DEFAULT), listed))
     if status:
@@ -43,7 +43,7 @@ def lines_of(pids: set[int], ps_options: Sequence[str]) -> tuple[str, list[str]]
     if status:
         words = errors.strip().split("\n")
         raise UsageError(f"ps {' '.join(ps_options)}: {words[0] or 'failed'}", "see ps(1)")
-    head, *lines = output.split("\n")  # splitlines() splits at more, which a process may have in its arguments
+    head, *lines = output.split("\n")  # splitlines() also splits at characters that arguments may contain
     heads = head.split()
     if "PID" not in heads:
         raise UsageError(f"ps {' '.join(ps_options)} shows no PID", "add pid: -o pid,args")
@@ -57,13 +57,13 @@ def lines_of(pids: set[int], ps_options: Sequence[str]) -> tuple[str, list[str]]
 
 
 def _ps(options: Sequence[str]) -> tuple[int, str, str]:
-    """The status of ps, and what it wrote to its output and to its errors."""
+    """Run ps. Return its status, its output and its errors."""
     from subprocess import PIPE, Popen
 
     try:
         process = Popen(["ps", *options], stdout=PIPE, stderr=PIPE)
     except FileNotFoundError:
-        raise MiniboxError("ps(1) is not installed here", "install procps") from None
+        raise MiniboxError("ps(1) is not installed", "install procps") from None
     with process:
         assert process.stdout and process.stderr
         output = process.stdout.read(OUTPUT_BYTES_MAX + 1)
@@ -75,12 +75,12 @@ def _ps(options: Sequence[str]) -> tuple[int, str, str]:
 
 
 def of_namespace(pid: int) -> set[int]:
-    """The processes of the pid namespace of ``pid``: for a container without a cgroup."""
+    """The processes in the pid namespace of ``pid``, for a container without a cgroup."""
     found, wanted = set(), os.readlink(f"/proc/{pid}/ns/pid")
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
             if os.readlink(f"/proc/{entry}/ns/pid") == wanted:
                 found.add(int(entry))
         except OSError:
-            continue  # it has ended, or isn't ours
+            continue  # it has ended, or belongs to another user
     return found

@@ -1,4 +1,4 @@
-"""The next start of a container that has ended: with the options, the image and the files that it had."""
+"""Start an existing container again, with its options, image and files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def launch_again(
     on_note: Note | None,
     changed: Callable[[RunOptions], RunOptions] = lambda options: options,
 ) -> Launch:
-    """The next start of a container that is claimed.
+    """Make the next launch of a container that you have claimed.
+
+    Args:
+        changed: changes its options.
 
     Raises:
         ConfigError: its state is damaged.
@@ -37,7 +40,7 @@ def launch_again(
     if not isinstance(found.get("Options"), dict):
         name = found["Name"] or claim.id[:12]
         if found.get("Newer"):
-            raise ConfigError(f"container {name} can't be started: {found['Error']}", "use the minibox that made it")
+            raise ConfigError(f"container {name} can't be started: {found['Error']}", "use a newer minibox")
         raise ConfigError(f"container {name} can't be started: its state is damaged",
                           "minibox export saves what it wrote, minibox rm removes it")  # fmt: skip
     options = changed(from_given(found["Options"]))
@@ -47,10 +50,10 @@ def launch_again(
     except ImageNotFound:
         raise ImageNotFound(
             f"start container {found['Name']}: its image {options.image} was removed",
-            "pull or build it again; minibox export saves what the container wrote",
+            "pull or build the image again; minibox export saves what the container wrote",
         ) from None
     storage = rootfs_setup.restored_snapshotter(root, claim.id, str(found.get("Driver") or ""), image.chain_ids)
-    if kept := read_record(root, claim.id):  # it may stand on a snapshot of that image
+    if kept := read_record(root, claim.id):  # it may be based on a snapshot of that image
         image = replace(image, chain_ids=kept[1])
     claim.note_image(options.image, image)
     return Launch(options, store, storage, image, claim, runroot, on_note)

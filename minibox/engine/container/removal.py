@@ -1,4 +1,4 @@
-"""What killed owners left, and the removal of containers."""
+"""Remove containers, and collect what killed owners left."""
 
 from __future__ import annotations
 
@@ -29,19 +29,22 @@ if TYPE_CHECKING:
 SIGKILL = 9
 LOOKED_AT, EVERY_S = 8, 0.2
 _collected_at: dict[str, float] = {}
-STARTING_S = 2.0  # that a start may take
-GRACE_S = 20.0  # until an owner that was killed has let go
+STARTING_S = 2.0  # how long a start may take
+GRACE_S = 20.0  # how long to wait for the lock of an owner that was killed
 POLL_S = 0.002
 
 
 def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
-    """End and remove what containers left whose owner was killed, networks and snapshots; the containers' ids. What is
-    frozen for the sake of a killed one goes on.
+    """Clean up after killed processes: end and remove containers without an owner, thaw what they had frozen, and remove
+    unused networks and snapshots.
 
-    One that resists is left to the next command: it mustn't cost whoever comes by his own container.
+    If one can't be cleaned up, it is left to the next command, so that it doesn't stop the current one.
 
     Args:
-        at_most: look at so many of those that have or had an owner; 0: at all.
+        at_most: check only so many containers; 0 checks all.
+
+    Returns:
+        The ids of the collected containers.
     """
     collected = _collect(root, runroot, ownership.orphans(root, at_most))
     if os.path.isdir(f"{root}/networks"):
@@ -60,7 +63,7 @@ def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
 
 
 def collect_some(root: str, runroot: str) -> None:
-    """The same for a few, whoever they are; what a start does, but not each of a hundred a second."""
+    """`collect` for a few containers, at most every `EVERY_S` seconds. Each start calls it."""
     now = monotonic()
     if now > _collected_at.get(root, -EVERY_S) + EVERY_S:
         _collected_at[root] = now
@@ -68,7 +71,7 @@ def collect_some(root: str, runroot: str) -> None:
 
 
 def collect_one(root: str, runroot: str, container_id: str) -> bool:
-    """The same for one container; whether its owner was killed."""
+    """`collect` for one container. Return whether its owner was killed."""
     return bool(_collect(root, runroot, ownership.orphans(root, only=container_id)))
 
 
@@ -77,7 +80,7 @@ def _collect(root: str, runroot: str, orphans: Iterator[tuple[str, bool, int]]) 
     for container_id, remove_files, fd in orphans:
         try:
             ended = containers.ended_without_owner(root, container_id)
-            ownership.note_ended(fd, ended["ExitCode"])  # the pid may soon be another's
+            ownership.note_ended(fd, ended["ExitCode"])  # another process may get the pid soon
             undo_start(root, runroot, container_id, live_file.read_live_fd(fd, container_id).undo)
             _settle(root, runroot, container_id, remove_files, ended)
             os.unlink(f"{root}/live/{container_id}")
@@ -88,21 +91,21 @@ def _collect(root: str, runroot: str, orphans: Iterator[tuple[str, bool, int]]) 
 
 
 def undo_start(root: str, runroot: str, container_id: str, line: bytes) -> None:
-    """Undo what a start has made of a container whose owner doesn't: processes, cgroup, address, ids.
+    """Undo a start in place of the container's owner: its processes, cgroup, address and ids.
 
     Args:
-        line: on what undoes it, of the owner's file; b"" where there is none: it was killed before, or an older minibox
-            has started it. Then it is what is found by its id.
+        line: the undo line of the live file. It is b"" if the owner was killed before it wrote the line, or if an older
+            minibox started the container; then we look for what belongs to its id.
 
     Raises:
-        MiniboxError, OSError: something resists.
+        MiniboxError, OSError: something can't be undone.
     """
     if failure := undo.undo(undo_steps(root, runroot, container_id, line)):
         raise failure
 
 
 def undo_steps(root: str, runroot: str, container_id: str, line: bytes) -> tuple[Op, ...]:
-    """What `undo_start` executes."""
+    """The operations that `undo_start` executes."""
     from minibox.engine.process import undo_list
 
     try:
@@ -115,7 +118,7 @@ def undo_steps(root: str, runroot: str, container_id: str, line: bytes) -> tuple
 
 
 def steps_by_id(root: str, runroot: str, container_id: str) -> tuple[Op, ...]:
-    """What undoes a start of which there is no list."""
+    """The operations that undo a start without an undo line, found by the container's id."""
     from minibox.engine.process.attach_socket import socket_path
     from minibox.engine.state import ports
     from minibox.network import lease
@@ -132,7 +135,7 @@ def steps_by_id(root: str, runroot: str, container_id: str) -> tuple[Op, ...]:
 
 
 def cgroup_steps(group: Cgroup) -> list[tuple[Any, ...]]:
-    """What undoes a cgroup that is there."""
+    """The operations that remove a cgroup, if it exists."""
     if not group.directories:
         return []
     scope = [("end_scope", os.path.dirname(group.v2))] if group.unit else []
@@ -140,10 +143,12 @@ def cgroup_steps(group: Cgroup) -> list[tuple[Any, ...]]:
 
 
 def _settle(root: str, runroot: str, container_id: str, remove_files: bool, how: dict[str, Any]) -> None:
-    """Remove its files, or say how it ended."""
+    """Remove a container's files, or write down how it ended."""
     before, code = containers.read(root, container_id), str(how["ExitCode"])
     options = before.get("Options")
-    remove_files = remove_files or (isinstance(options, dict) and bool(options.get("rm")))  # said before a power loss
+    remove_files = remove_files or (
+        isinstance(options, dict) and bool(options.get("rm"))
+    )  # still set after a power loss
     if remove_files or not containers.is_written(root, container_id):
         remove_files_of(root, container_id)
         events.note_container(runroot, before, "die", "destroy", exitCode=code)
@@ -160,18 +165,18 @@ def _settle(root: str, runroot: str, container_id: str, remove_files: bool, how:
 
 
 def remove_files_of(root: str, container_id: str) -> None:
-    """Its directory, and its name."""
+    """Remove a container's directory and its name."""
     rootfs_setup.remove(root, container_id)
     names.drop(root, container_id, "")
 
 
 def kill_ahead(names: Iterable[str], *, root: str) -> set[str]:
-    """Kill those that run of containers that `remove` is going to take by force: they end while others are removed.
+    """Kill the running ones of several containers before `remove` removes them by force, so that they end in parallel.
 
-    Whatever goes wrong goes wrong in `remove` too, which says so.
+    Errors are ignored here, because `remove` raises them.
 
     Returns:
-        The ids of those that were killed.
+        The ids of the killed containers.
     """
     killed = set()
     for name in names:
@@ -179,7 +184,7 @@ def kill_ahead(names: Iterable[str], *, root: str) -> set[str]:
             container_id = containers.find_id(root, name)
             live = containers.owner(root, container_id)
             if live and _is_begun(live):
-                _kill(root, container_id, live).thaw()  # on cgroup v1 the frozen don't die
+                _kill(root, container_id, live).thaw()  # with cgroup v1 frozen processes don't die
                 killed.add(container_id)
         except (MiniboxError, OSError):
             continue
@@ -189,39 +194,39 @@ def kill_ahead(names: Iterable[str], *, root: str) -> set[str]:
 def remove(
     name_or_id: str, *, force: bool = False, killed: Container[str] = (), durable: bool = True, root: str, runroot: str
 ) -> str:
-    """Remove an ended container's files; its id.
+    """Remove a container that has ended. Return its id.
 
     Args:
-        force: one that runs is killed before.
-        killed: what `kill_ahead` has said.
-        durable: it stays removed after a power loss; else the caller calls `keep_removed`.
+        force: if it runs, kill it first.
+        killed: the ids that `kill_ahead` returned.
+        durable: make sure that it stays removed after a power loss; otherwise call `keep_removed` yourself.
 
     Raises:
-        ContainerNotFound: there is none of that name or id.
-        UsageError: it runs, and ``force`` isn't given.
+        ContainerNotFound: there is no such container.
+        UsageError: it runs, and ``force`` isn't set.
     """
     container_id = containers.find_id(root, name_or_id)
     found = containers.read(root, container_id)
     if found.get("Newer") and not force:
-        raise UsageError(f"container {name_or_id}: {found['Error']}", "minibox rm --force removes it all the same")
+        raise UsageError(f"container {name_or_id}: {found['Error']}", "minibox rm --force removes it anyway")
     deadline, by_us = monotonic() + GRACE_S, container_id in killed
     while (claim := ownership.Claim.of(root, container_id, "", remove=True)) is None:
         live = containers.owner(root, container_id)
         if live and not force and _is_running(live):
-            raise UsageError(f"container {name_or_id} is running", f"to kill it too: minibox rm --force {name_or_id}")
-        # One that is being started is let finish, so that whoever does it is not told of a broken pipe.
+            raise UsageError(f"container {name_or_id} is running", f"to kill it, too: minibox rm --force {name_or_id}")
+        # If another command is starting it, give it time to finish; otherwise that command would fail with a broken pipe.
         if live and force and (_is_begun(live) or monotonic() > deadline - GRACE_S + STARTING_S):
             _kill(root, container_id, live).kill()
             by_us = True
         if monotonic() > deadline:
-            raise MiniboxError(f"container {name_or_id} is busy: another command starts or removes it")
+            raise MiniboxError(f"container {name_or_id} is busy: another command is starting or removing it")
         sleep(POLL_S)
     there = os.path.isdir(claim.directory)
     if by_us:
         events.note_container(runroot, found, "kill", signal=str(SIGKILL))
     if (
         there and containers.read(root, container_id)["Status"] in containers.ALIVE
-    ):  # else its owner has said so, or who settled it
+    ):  # otherwise the "die" event was written already
         code = containers.ended_without_owner(root, container_id)["ExitCode"]
         events.note_container(runroot, found, "die", exitCode=str(code))
     lasting = durable and containers.is_written(root, container_id)
@@ -234,24 +239,24 @@ def remove(
         claim.release(finished=False)
         raise
     claim.release()
-    if not there:  # but a name, say, of one that was killed when it had only just begun
+    if not there:  # it left only a name, for example
         raise ContainerNotFound(f"container {name_or_id!r} was removed by another command")
     events.note_container(runroot, found, "destroy")
     return container_id
 
 
 def keep_removed(root: str) -> None:
-    """Return when the containers that were removed stay so after a power loss."""
+    """Sync, so that removed containers stay removed after a power loss."""
     sync_directory(f"{root}/containers")
 
 
 def _is_begun(live: Live) -> bool:
-    """Has it a process, or is it about to be started anew?"""
+    """Does it have a process, or is its supervisor about to restart it?"""
     return live.pid > 0 or live.supervisor > 0
 
 
 def _is_running(live: Live) -> bool:
-    """Or about to be, or to be started anew; else its owner tidies up behind it."""
+    """Does it run, or is it about to be started or restarted? Otherwise its owner is cleaning up."""
     if not live.digest or live.status >= 0 or live.pid <= 0:
         return bool(live.digest) and live.status < 0
     pidfd = ownership.open_process(live)
@@ -266,10 +271,10 @@ def _is_running(live: Live) -> bool:
 
 
 def _kill(root: str, container_id: str, live: Live) -> cgroup.Cgroup:
-    """Kill the first process of a container and its supervisor, without a wait; the cgroup, where more may be."""
-    # The supervisor first: it would look after the end of a container that is removed anyway.
+    """Kill a container's first process and its supervisor, without waiting. Return its cgroup, which may have more."""
+    # Kill the supervisor first, so that it doesn't clean up: the container is being removed anyway.
     pidfds = [open_pidfd(live.supervisor) if live.supervisor > 0 else -1, ownership.open_process(live)]
-    owned = ownership.is_live(root, container_id)  # the pids were its own for as long as the lock was held
+    owned = ownership.is_live(root, container_id)  # if the lock is still held, we opened the right pids
     for pidfd in pidfds:
         if pidfd >= 0:
             if owned:
@@ -279,12 +284,12 @@ def _kill(root: str, container_id: str, live: Live) -> cgroup.Cgroup:
 
 
 def all_ids(root: str) -> list[str]:
-    """The ids of all containers, those too that have only just begun."""
+    """The ids of all containers, including those that are just being started."""
     return list(dict.fromkeys((*containers.container_ids(root), *ownership.live_ids(root))))
 
 
 def list_containers(*, root: str, runroot: str) -> list[dict[str, Any]]:
-    """All containers that run or have left files, newest first."""
+    """The states of all containers that run or have files, newest first."""
     from time import time
 
     collect(root, runroot)

@@ -1,6 +1,7 @@
-"""Files of a container of the calling program: written, read, and copied in and out, by its own names and owners.
+"""Read, write and copy files of a container that the calling program runs, with the container's paths and owners.
 
-As `minibox cp` does it: by a process that is root of the container's user namespace, below its root directory.
+As in `minibox cp`, a helper process does this. It is root in the container's user namespace and works below the
+container's root directory.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def write(box: Embedded, path: str, data: bytes, mode: int, user: str) -> None:
-    """Write a file; what was there of that name is replaced in place.
+    """Write a file. If it exists, its content is replaced.
 
     Args:
-        user: whose it is, ``name|uid[:group|gid]``; "" for root's.
+        user: its owner, ``name|uid[:group|gid]``; "" for root.
 
     Raises:
-        MiniboxError: its directory isn't there, or can't be written.
+        MiniboxError: its directory is missing or can't be written.
     """
     pid = _pid(box, "write to")
     owner = resolve_user(user, (), partial(read_inside, pid)) if user else None
@@ -49,15 +50,15 @@ def write(box: Embedded, path: str, data: bytes, mode: int, user: str) -> None:
                 while view:
                     view = view[pipe.write(view) or 0 :]
         except BrokenPipeError:
-            pass  # it has failed, and says how
+            pass  # the helper has failed: `result` raises its error
         job.result()
 
 
 def read(box: Embedded, path: str, limit_bytes: int) -> bytes:
-    """The content of a file of at most ``limit_bytes``.
+    """Read a file of at most ``limit_bytes``.
 
     Raises:
-        MiniboxError: it isn't there, is no regular file, or is larger.
+        MiniboxError: it is missing, isn't a regular file, or is larger.
     """
     pid = _pid(box, "read from")
     with _inside(box, pid, f"read {path}") as root_fd:
@@ -85,7 +86,7 @@ def _pid(box: Embedded, what: str) -> int:
 
 @contextmanager
 def _inside(box: Embedded, pid: int, what: str) -> Iterator[int]:
-    """The container's root directory, and errors in words."""
+    """Open the container's root directory, and turn OSError into MiniboxError."""
     try:
         root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

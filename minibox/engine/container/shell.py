@@ -1,4 +1,4 @@
-"""`minibox shell`: the best shell that an image has, in a new container or in one that is there."""
+"""`minibox shell`: open the best shell of an image, in a new container or an existing one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ if TYPE_CHECKING:
     from minibox.engine.container.launch import Note
     from minibox.engine.spec.options import RunOptions
 
-# A shell counts as there when it can run nothing: one that is found may still lack its loader or its libraries.
+# Try each shell with an empty command: it may exist, but lack its loader or libraries.
 _BEST_SHELL = (
     'for shell in bash zsh ash; do "$shell" -c : </dev/null >/dev/null 2>&1 && exec "$shell"; done; exec /bin/sh'
 )
 
 
 def best_shell_command() -> tuple[str, ...]:
-    """A command that becomes bash, zsh or ash, whichever the image has first, else stays /bin/sh."""
+    """A command that starts bash, zsh or ash, the first that the image has, else /bin/sh."""
     return ("/bin/sh", "-c", _BEST_SHELL)
 
 
 def shell_options(options: RunOptions, *, terminal: bool) -> RunOptions:
-    """``options`` as `minibox shell` means them: interactive, removed at the end, the image's entrypoint aside.
+    """The options for `minibox shell`: interactive, removed at the end, without the image's entrypoint.
 
-    ``terminal``: whether who calls sits at one; without it the shell reads commands from stdin.
+    Args:
+        terminal: the user has a terminal. Without one the shell reads commands from standard input.
 
     Raises:
-        UsageError: the options hold a command.
+        UsageError: the options have a command.
     """
     if options.command:
         raise UsageError(
@@ -46,10 +47,10 @@ def shell_options(options: RunOptions, *, terminal: bool) -> RunOptions:
 
 
 def container_of(options: RunOptions, root: str) -> str:
-    """The id of the container that ``image`` of the options means; "" when there is an image of that name, or no container.
+    """The id of the container that ``image`` in the options names; "" if it names an image, or no container.
 
     Raises:
-        UsageError: it is a container, which has its options already.
+        UsageError: it is a container, but there are options for a new one.
     """
     from minibox.engine.spec.options import given
     from minibox.engine.state import containers
@@ -66,12 +67,12 @@ def container_of(options: RunOptions, root: str) -> str:
         return ""
     if more := given(options).keys() - {"image", "interactive", "tty", "rm"}:
         option = min(more).removesuffix("_s").removesuffix("_bytes").replace("_", "-")
-        raise UsageError(f"--{option}: container {options.image} has its options already")
+        raise UsageError(f"--{option} can't be changed: container {options.image} exists already")
     return container_id
 
 
 def shell_in(container_id: str, *, root: str, runroot: str, terminal: bool, on_note: Note | None = None) -> int:
-    """Open the best shell of a container: beside what runs in it, or else on the files that it has left.
+    """Open the best shell in a container. If it has ended, run the shell on its files.
 
     Returns:
         The shell's exit status.

@@ -1,13 +1,13 @@
-"""Frozen file systems: what a container has written, as one more layer on top of its image's, to begin others with.
+"""Snapshots: what a container has written, frozen as a layer on top of its image, so that other containers can start from it.
 
 On disk, ``root/snapshots``:
 
-    <hex>             what it is; held with a shared flock by each process that has it
-    <hex>.lock        held by who prepares one that has a key, while others wait
-    unfinished-<hex>  a layer that is being made by who holds <hex>
+    <hex>             the snapshot's record; each process that uses it holds a shared flock on it
+    <hex>.lock        locked by the process that makes a snapshot with a key, while others wait
+    unfinished-<hex>  a layer that the process that holds <hex> is making
 
-The layer itself is among its driver's, ``sha256:<hex>``. One that nobody holds, and no container stands on, lost its
-owners: `collect` removes it, as it does what killed owners of containers left.
+The layer itself, ``sha256:<hex>``, is stored by the storage driver. `collect` removes a snapshot that no process holds
+and no container is based on.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @record
 class Frozen:
-    """What a snapshot is.
+    """The record of a snapshot.
 
     Attributes:
-        id: 64 hexadecimal digits; its layer is ``sha256:`` and these.
-        driver: the storage driver that has it.
-        image: the image that it began as, with the layer on top, and the config of the container that was frozen.
+        id: 64 hexadecimal digits; its layer is ``sha256:`` and these digits.
+        driver: the storage driver that stores the layer.
+        image: the container's image with this layer on top, and the container's config.
     """
 
     id: str
@@ -63,7 +63,7 @@ class Frozen:
 
 
 class Held:
-    """A snapshot that this process holds, as long as this object isn't closed."""
+    """A snapshot that this process holds until `close`."""
 
     def __init__(self, root: str, frozen: Frozen, fd: int) -> None:
         self.root, self.frozen = root, frozen
@@ -75,32 +75,32 @@ class Held:
         return self._fd < 0
 
     def close(self) -> None:
-        """Let go of it: with the last who holds it, it is removed. Twice is fine."""
+        """Let go of the snapshot. The last process to do so removes it. You can call it twice."""
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
         _held_here.discard(self)
         os.close(fd)
-        # Those below that were kept for its sake, too.
+        # It may also have been the last user of the snapshots below it.
         _collect(self.root, [chain_id[7:] for chain_id in reversed(self.frozen.image.chain_ids)])
 
     def disown(self) -> None:
-        """In a child that a fork made."""
+        """Let go of the snapshot in the child after a fork."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snapshot_id: str = "") -> Held:
-    """Freeze what a container has written; nobody writes to it meanwhile.
+    """Make a snapshot of what a container has written. Nothing may write to it meanwhile.
 
     Args:
-        image: of the container, with the config that the snapshot gets.
-        snapshot_id: "" for one that is made up.
+        image: the container's image, with the config for the snapshot.
+        snapshot_id: "" to make one up.
 
     Raises:
         MiniboxError: the disk is full, or a file can't be read.
-        Unsupported: what it has written was in memory, and is gone.
+        Unsupported: its files were in memory, and are gone.
     """
     from minibox.engine.files.tree import open_memory
 
@@ -111,14 +111,14 @@ def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snap
     memory_fd = open_memory(root, container_id)
     fd = lock_new(_directory(root), frozen_id, shared=True)
     try:
-        # First the record, so that nobody collects what is made next.
+        # Write the record first, so that nobody collects the new layer.
         os.ftruncate(fd, 0)
         write_all(fd, _encoded(frozen))
         place = f"{_directory(root)}/unfinished-{frozen_id}"
 
         def commit() -> None:
             try:
-                remove_directory(place)  # of one that was killed
+                remove_directory(place)  # a killed process may have left it
                 os.mkdir(place, 0o700)
                 snapshotter(root, driver).commit(container_id, chain_ids[-1], place, memory_fd)
             finally:
@@ -141,7 +141,7 @@ def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snap
 
 
 def hold(root: str, snapshot_id: str) -> Held | None:
-    """Hold a snapshot that is there; None when there is none, or it was never finished."""
+    """Hold an existing snapshot. Return None if it is missing or was never finished."""
     path = f"{_directory(root)}/{snapshot_id}"
     try:
         fd = os.open(path, OPEN)
@@ -157,16 +157,16 @@ def hold(root: str, snapshot_id: str) -> Held | None:
         os.close(fd)
         raise
     except Damaged:
-        pass  # it is made anew
+        pass  # the caller makes it again
     os.close(fd)
     return None
 
 
 def hold_or_freeze(root: str, snapshot_id: str, make: Callable[[], Held]) -> Held:
-    """Hold a snapshot that is there, or make it; of several processes that want it only one does.
+    """Hold an existing snapshot, or make it. If several processes need it, only one makes it.
 
     Args:
-        make: `freeze`s one of that id.
+        make: makes the snapshot with `freeze`.
     """
     if found := hold(root, snapshot_id):
         return found
@@ -180,7 +180,7 @@ def hold_or_freeze(root: str, snapshot_id: str, make: Callable[[], Held]) -> Hel
 
 
 def collect(root: str) -> None:
-    """Remove what nobody holds any more."""
+    """Remove the snapshots and locks that nobody holds any more."""
     try:
         names = os.listdir(_directory(root))
     except FileNotFoundError:
@@ -204,8 +204,8 @@ def _collect(root: str, ids: list[str]) -> None:
                 if frozen := _read(fd, path):
                     drivers = (frozen.driver,)
             except Damaged:
-                drivers = DRIVERS  # whichever has it
-            # Looked at when it is locked: who stands on it has said so before he let go.
+                drivers = DRIVERS  # any of them may store the layer
+            # Check this under the lock: a container's use is written down before the snapshot is let go.
             if stands(root, snapshot_id):
                 continue
 
@@ -223,7 +223,7 @@ def _collect(root: str, ids: list[str]) -> None:
 
 
 def stands(root: str, snapshot_id: str) -> bool:
-    """Does a container stand on it, one that is being started too, or another snapshot?"""
+    """Is a container (even one that is being started) or another snapshot based on this snapshot?"""
     layer = f"sha256:{snapshot_id}"
     for container_id in live_ids(root):
         try:
@@ -237,7 +237,7 @@ def stands(root: str, snapshot_id: str) -> bool:
 
 
 def all_frozen(root: str) -> Iterator[tuple[Frozen, bool]]:
-    """All snapshots, and whether somebody holds them; who looks hears of those that are damaged."""
+    """Yield all snapshots, and whether a process holds them. Report the damaged ones."""
     found, damaged = look(root)
     for each in damaged:
         damage.tell(each)
@@ -249,7 +249,7 @@ def all_frozen(root: str) -> Iterator[tuple[Frozen, bool]]:
 
 
 def look(root: str) -> tuple[list[Frozen], list[Unreadable]]:
-    """All snapshots, and what is wrong with the records of others."""
+    """All snapshots, and the errors of those whose record is damaged."""
     found: list[Frozen] = []
     damaged: list[Unreadable] = []
     try:
@@ -275,7 +275,7 @@ def look(root: str) -> tuple[list[Frozen], list[Unreadable]]:
 
 
 def _unheld(path: str) -> int:
-    """A descriptor that holds the lock of a file; -1 when somebody else does, or it is gone. What is no file goes."""
+    """Open and lock a file that no process holds; return -1 if one does, or if it is gone. Delete what isn't a file."""
     try:
         fd = os.open(path, OPEN)
     except OSError as error:
@@ -300,7 +300,8 @@ def _remove_lock(path: str) -> None:
 
 
 def _by_who_may(function: Callable[[], None]) -> None:
-    """An ordinary user's files belong to ids that he has inside only."""
+    """Call a function with the rights to the container's files. Without root they belong to subordinate ids, which we only
+    have in a user namespace."""
     if os.geteuid() == 0:
         function()
         return
@@ -327,7 +328,7 @@ def _encoded(frozen: Frozen) -> bytes:
 
 
 def _read(fd: int, path: str) -> Frozen | None:
-    """What the file that is open says; None for one that is still empty.
+    """Read an open record; return None if it is still empty.
 
     Raises:
         Unreadable

@@ -1,4 +1,4 @@
-"""Containers: made, run, started again."""
+"""Create, run, start and restart containers."""
 
 from __future__ import annotations
 
@@ -46,20 +46,19 @@ def run(
 
     Args:
         storage_driver: see `minibox.storage.drivers.snapshotter`.
-        on_note: called with a line that the user should know of: what the container has to do
-            without, before it starts; that it ran out of memory, after it has ended.
-        on_trace: called with the plan's steps and their times when the container has ended or
-            could not be started.
-        pull: pulls an image, of a platform or of this machine's for "", in the caller's way;
-            None for `engine.resources.registry.pull`.
+        on_note: called with a line for the user: before the start, what the container has to do without; after the end,
+            for example that it ran out of memory.
+        on_trace: called with the plan's steps and their times, when the container has started or failed to start.
+        pull: called with an image and a platform ("" for this machine's) to pull it; None uses
+            `engine.resources.registry.pull`.
 
     Returns:
-        The exit status: the command's own, or 128 + the number of the signal that ended it; 125 for a
-        command that succeeded and whose output could not be written.
+        The exit status: the command's own, or 128 + the number of the signal that ended it; 125 if the command succeeded
+        but its output couldn't be written.
 
     Raises:
         CommandNotFound, CommandNotExecutable: the command is at fault.
-        MiniboxError: everything else; nothing is left behind.
+        MiniboxError: it can't be run for another reason. Nothing is left behind.
     """
     from minibox.engine.container.foreground import Foreground
 
@@ -89,10 +88,10 @@ def _needs_supervisor(launch: Launch) -> bool:
 
 
 def _run_attached(launch: Launch, on_trace: Trace | None) -> int:
-    """As `run`, with a supervisor, so that it may go on without us.
+    """Like `run`, but with a supervisor, so that the container can run on without us.
 
     Returns:
-        The exit status, of its first end; 0 when the user has detached.
+        The exit status of its first end; 0 if the user has detached.
     """
     from minibox.engine.container.attach import Attachment
     from minibox.engine.container.background import Detached, check_life
@@ -123,10 +122,7 @@ def run_detached(
     on_note: Note | None = None,
     pull: Pull | None = None,
 ) -> str:
-    """Run a container that outlives this process, looked after by a supervisor; its id.
-
-    Arguments and errors as of `run`.
-    """
+    """Run a container in the background, under a supervisor. Return its id. Arguments and errors are those of `run`."""
     from minibox.engine.container.background import Detached, check_life
 
     check_life(options)
@@ -144,7 +140,7 @@ def create(
     on_note: Note | None = None,
     pull: Pull | None = None,
 ) -> str:
-    """Make a container that `start` can start; its id. Arguments and errors as of `run`."""
+    """Create a container without starting it; see `start`. Return its id. Arguments and errors are those of `run`."""
     from time import time
 
     from minibox.engine.container.background import check_life
@@ -172,16 +168,16 @@ def start(
     on_note: Note | None = None,
     attachment: Attachment | None = None,
 ) -> bool:
-    """Start a container again that was created or has ended.
+    """Start a container that was created or has ended.
 
     Args:
-        attachment: is connected before the container writes anything.
+        attachment: connected before the container writes anything.
 
     Returns:
-        Whether it was started: False when it runs already.
+        Whether it was started; False if it runs already.
 
     Raises:
-        MiniboxError: it can't be; its state says so too.
+        MiniboxError: it can't be started. The error is also written to its state.
     """
     from minibox.engine.container.background import start_claimed
     from minibox.engine.container.lifecycle import stop_path
@@ -208,7 +204,7 @@ def start_attached(
     detach_keys: str,
     on_note: Note | None = None,
 ) -> int:
-    """As `start`, and `engine.container.attach.attach`, without loss of what it writes in between; the exit status."""
+    """`start` and `attach.attach` in one, so that no output is lost in between. Return the exit status."""
     from minibox.engine.container.attach import attach, attachment_to
 
     container_id = containers.find_id(root, name_or_id)
@@ -230,16 +226,16 @@ def restart(
     signal_number: int = 0,
     on_note: Note | None = None,
 ) -> None:
-    """Stop a container, and start it again; arguments and errors as of `lifecycle.stop` and `start`.
+    """Stop a container and start it again. Arguments and errors are those of `lifecycle.stop` and `start`.
 
     Raises:
-        UsageError: it would be gone when it has stopped.
+        UsageError: it would be removed at the stop.
     """
     from minibox.engine.container import lifecycle
 
     container_id = containers.find_id(root, name_or_id)
     if owned(root, container_id) and not containers.is_written(root, container_id):
-        raise UsageError(f"container {name_or_id} runs with --rm in the foreground: stopped, it is gone")
+        raise UsageError(f"container {name_or_id} runs with --rm in the foreground: a stop would remove it")
     lifecycle.stop(
         container_id,
         root=root,
@@ -260,13 +256,13 @@ def run_in_ended(
     runroot: str,
     on_note: Note | None = None,
 ) -> int | None:
-    """Run something in the foreground on the files of a container that has ended; but for them it is then as it was.
+    """Run a command in the foreground on the files of a container that has ended. Its state stays as it is.
 
     Args:
-        changed: makes options of those that it was made with.
+        changed: changes the container's options for this run.
 
     Returns:
-        The exit status, as of `run`; None when the container runs.
+        The exit status, as in `run`; None if the container is running.
 
     Raises:
         MiniboxError: it can't be started.
@@ -298,11 +294,11 @@ def run_in_ended(
 
 
 def _claim_ended(root: str, name_or_id: str, container_id: str) -> Claim | None:
-    """Claim a container that doesn't run; None when it does.
+    """Claim a container that doesn't run; return None if it runs.
 
     Raises:
         ContainerNotFound: it was removed meanwhile.
-        MiniboxError: it is paused; or its owner is busy with it for too long.
+        MiniboxError: it is paused, or another command is busy with it for too long.
     """
     from time import monotonic, sleep
 
@@ -338,13 +334,13 @@ def new_launch(
     pull: Pull | None,
     image: ResolvedImage | None = None,
 ) -> Launch:
-    """Claim a new container.
+    """Claim a new container and make its launch.
 
     Args:
-        image: what it is made of, which the caller sees to that nobody removes; None for what the options say.
+        image: its image, which the caller must keep from being removed; None takes it from the options.
     """
     if options.pull not in ("missing", "never", "always"):
-        raise UsageError(f"unknown pull policy {options.pull!r}", "one of always, missing, never")
+        raise UsageError(f"unknown pull policy {options.pull!r}", "use one of always, missing, never")
     if options.network_alias:
         from minibox.engine.resources.container_network import check_aliases
 
@@ -368,10 +364,10 @@ def new_launch(
 def _claim_image(
     store: ImageStore, runroot: str, options: RunOptions, pull: Pull | None
 ) -> tuple[ResolvedImage, Claim]:
-    """The image, and a claim that has it on record: from then on nobody removes the image or its layers.
+    """Find the image and claim a container that records it. From then on nobody removes the image or its layers.
 
-    First the record, then a look whether the store is still as it was: who removes changes the store first, and then
-    looks for records (`engine.upkeep.images`). So one of the two sees the other, and no lock is needed.
+    We write the record first and then check whether the store has changed. A command that removes images changes the
+    store first and then looks for records (`engine.upkeep.images`). So one of the two sees the other, without a lock.
     """
     image = _find_image(store, options, pull)
     claim = _claim(store.root, runroot, options)
@@ -387,7 +383,7 @@ def _claim_image(
 
 
 def _claim_held(root: str, runroot: str, options: RunOptions, image: ResolvedImage) -> Claim:
-    """A claim that has on record an image which nobody removes anyway."""
+    """Claim a container whose image can't be removed meanwhile."""
     claim = _claim(root, runroot, options)
     try:
         claim.note_image(options.image, image)
@@ -398,7 +394,7 @@ def _claim_held(root: str, runroot: str, options: RunOptions, image: ResolvedIma
 
 
 def _find_image(store: ImageStore, options: RunOptions, pull: Pull | None) -> ResolvedImage:
-    """The image in the store, pulled before if it has to be."""
+    """Find the image in the store. Pull it if needed."""
     if options.pull != "always" and not options.platform:
         try:
             return store.resolve(options.image)
@@ -411,7 +407,7 @@ def _find_image(store: ImageStore, options: RunOptions, pull: Pull | None) -> Re
 
 
 def _claim(root: str, runroot: str, options: RunOptions) -> Claim:
-    """A claim; a name that belongs to a container whose owner was killed is free when that is collected."""
+    """Make a claim. If the name is taken, try again after collecting: its container may have lost its owner."""
     try:
         return Claim.new(root, options.name, remove=options.rm)
     except NameTaken:

@@ -1,4 +1,4 @@
-"""Other limits and another restart policy for a container that is there: `update`."""
+"""Change the limits and the restart policy of an existing container: `update`."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ CHANGEABLE = (
 
 
 def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str) -> str:
-    """Change limits of a container, at once if it runs, and for its next starts; its id.
+    """Change the limits of a container, at once if it runs, and for its next starts. Return its id.
 
     Args:
-        changes: members of `RunOptions`, of `CHANGEABLE`. 0 takes a limit away.
+        changes: members of `RunOptions` that are in `CHANGEABLE`. 0 removes a limit.
 
     Raises:
-        ContainerNotFound: there is none of that name or id.
-        UsageError: a limit makes no sense.
-        LimitError: it can't be had here, or the container uses more; then nothing has changed.
+        ContainerNotFound: there is no such container.
+        UsageError: a limit is invalid.
+        LimitError: a limit can't be set here, or the container uses more already. Nothing has changed then.
     """
     from minibox.engine.container.background import check_life
 
@@ -72,10 +72,10 @@ def _remember(found: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def live_resources(after: RunOptions, changes: dict[str, Any]) -> dict[str, Any]:
-    """``linux.resources`` of what is to be changed; a limit that goes is said to be none.
+    """The ``linux.resources`` for the changes. A removed limit is set to "no limit".
 
     Raises:
-        UsageError: a limit makes no sense.
+        UsageError: a limit is invalid.
     """
     facts = host_facts(swap_limit=False)
     wanted: dict[str, Any] = dict(resources(after, facts))
@@ -125,7 +125,7 @@ def _apply(process: Process, asked: dict[str, Any], directory: str) -> None:
 
 
 def _host_of(group: Cgroup) -> CgroupHost:
-    """Where it was made: by us, or below a scope of systemd's."""
+    """The host that made the cgroup: minibox itself, or systemd's scope above it."""
     scope = f"{group.name}.scope"
     if os.path.basename(os.path.dirname(group.v2)) == scope:
         from minibox.linux.cgroup.scope import scope_host
@@ -135,10 +135,10 @@ def _host_of(group: Cgroup) -> CgroupHost:
 
 
 def _tell_systemd(host: CgroupHost, group: Cgroup, asked: dict[str, Any]) -> None:
-    """The limits of the scope around it; systemd would undo ours at its next reload else.
+    """Set the limits of the systemd scope, too. Otherwise systemd would reset ours at its next reload.
 
     Raises:
-        LimitError: it refuses.
+        LimitError: systemd refuses.
     """
     from minibox.linux.cgroup.creation import settings
     from minibox.linux.cgroup.scope import properties

@@ -1,4 +1,4 @@
-"""The undo lists in files (see `engine.process.undo`): a line of the owner's file, and what was added later."""
+"""The undo lists in files (see `engine.process.undo`): a line of the live file, and a file for what was added later."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_a_kept_sandbox_starts_again_and_is_exported_and_removed(kept, minibox):
 
 
 def test_an_image_comes_first_and_a_container_has_its_options(kept, minibox):
-    assert "container kept has its options already" in minibox("shell", "-e", "A=1", "kept").stderr
+    assert "can't be changed: container kept exists already" in minibox("shell", "-e", "A=1", "kept").stderr
     minibox("rename", "kept", "base")
     assert minibox("shell", "base", input="ls /made\n").returncode != 0
     assert minibox("shell", kept[:12], input="ls /made\n").stdout == "/made\n"
