@@ -38,6 +38,8 @@ struct mb_record {
     uint32_t index;        /* of the operation under way */
     int32_t error;         /* errno of the operation that failed */
     uint32_t detail;       /* exec: index of the candidate that was there */
+    uint32_t sibling;      /* clone_sibling: the pid, from before it runs */
+    uint32_t reserved;
     struct mb_time time[]; /* one an operation */
 };
 

@@ -42,7 +42,8 @@ int mb_child_op_undumpable(struct mb_child *child, const uint64_t *a) {
  * one, in new namespaces by `flags`, but as a child of our parent's; the process that called ends.
  * The new one sends its pidfd itself: of what it sends that is the first, whoever of the two is held up. */
 int mb_child_op_clone_sibling(struct mb_child *child, const uint64_t *a) {
-    struct mb_clone_args args = {.flags = a[1] | CLONE_PARENT};
+    struct mb_clone_args args = {.flags = a[1] | CLONE_PARENT | CLONE_PARENT_SETTID,
+                                 .parent_tid = (uint64_t)(uintptr_t)&child->record->sibling};
     pid_t pid = mb_clone3(&args);
     if (pid > 0) {
         _exit(0);

@@ -15,8 +15,9 @@ from atexit import register
 from struct import Struct
 
 from minibox._native import ffi, lib
+from minibox.base.files import close_descriptors
 from minibox.linux.executable import open_init
-from minibox.linux.process import Program, kill_group
+from minibox.linux.process import Program, kill_group, open_pidfd, send_signal
 from minibox.linux.requests import (
     ANSWER_BYTES,
     END,
@@ -253,6 +254,24 @@ class LaunchedChild(RequestedChild):
                     self._ended = SIGKILL, 0, 0, 0
         status = self._ended[0]
         return -(status & 0x7F) if status & 0x7F else status >> 8
+
+    def end_orphans(self) -> None:
+        """If the launcher was killed before `goes_on_as`, end and reap this process and the sibling that it has made."""
+        if self.maker >= 0 and not has_ended(self.maker):
+            return  # it ends both when the connection is closed
+        self.send_signal(SIGKILL)
+        wait_for_end(self.pidfd)  # it makes no sibling any more
+        self._reap_orphan()
+        sibling = open_pidfd(self._record.sibling) if self._record.sibling else -1
+        try:
+            if sibling >= 0:
+                os.waitid(os.P_PIDFD, sibling, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # is it this process's child?
+                send_signal(sibling, SIGKILL)
+                os.waitid(os.P_PIDFD, sibling, os.WEXITED)
+        except ChildProcessError:
+            pass
+        finally:
+            close_descriptors(sibling)
 
     def _reap_orphan(self) -> None:
         """Reap it if its maker died and this process, as process 1 or a subreaper, has become its parent.

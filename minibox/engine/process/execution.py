@@ -437,8 +437,9 @@ class Execution:
         if self.mounter:
             self.mounter.close()
         if self.init and self.init.pidfd >= 0:
-            # While we wait for a sibling nobody reports its end; the launcher kills both when its connection closes.
-            if not self._awaits_sibling:
+            if self._awaits_sibling:  # nobody reports its end
+                self.launched.end_orphans()
+            else:
                 self.init.end(SIGKILL)
             self.init.close()
         for fd in self._userns.values():
