@@ -2,7 +2,7 @@
 
 Four things are built:
 
-- ``minibox._native``: the cffi extension over native/*.c (API mode, compiled);
+- ``minibox._native``: the cffi extension over native/ (API mode, compiled);
 - ``minibox._seccomp``: libseccomp's declarations for cffi (ABI mode: a Python file, nothing compiled);
 - ``minibox._systemd``: sd-bus's, likewise;
 - ``minibox/minibox-init``: a static executable, since it runs inside containers whose C library we
@@ -25,7 +25,8 @@ from distutils.command.build_scripts import build_scripts  # isort: skip
 # PEP 517 runs this file without its own directory on the path; the cffi builders import each other.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-INIT_SOURCES = sorted(glob("native/*.c"))  # init.c has main; the linker leaves out what it doesn't reach
+INIT_SOURCES = ["native/init.c", "native/plan.c"]  # the linker leaves out what main doesn't reach
+INIT_SOURCES += sorted(glob("native/child/*.c") + glob("native/parent/*.c"))
 
 
 class build_native(build_ext):
@@ -42,7 +43,7 @@ class build_native(build_ext):
         compiler = os.environ.get("CC", "cc").split()
         # An undeclared function returns an int, and a pointer cut to 32 bits crashes far from here.
         flags = ["-std=gnu17", "-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror=implicit-function-declaration"]
-        flags += ["-static", "-s", "-ffunction-sections", "-Wl,--gc-sections"]
+        flags += ["-iquote", "native", "-static", "-s", "-ffunction-sections", "-Wl,--gc-sections"]
         output = os.path.join(directory, "minibox-init")
         # Linked beside and renamed: an executable that is running can't be written to (ETXTBSY).
         subprocess.run([*compiler, *flags, "-o", output + ".new", *INIT_SOURCES], check=True)
@@ -66,9 +67,9 @@ class build_programs(build_scripts):
 
 setup(
     cffi_modules=[
-        "native/build_native.py:ffibuilder",
-        "native/seccomp_build.py:ffibuilder",
-        "native/systemd_build.py:ffibuilder",
+        "native/extension/native_build.py:ffibuilder",
+        "native/extension/seccomp_build.py:ffibuilder",
+        "native/extension/systemd_build.py:ffibuilder",
     ],
     scripts=["bin/minibox", "bin/minibox-oci"],
     cmdclass={"build_ext": build_native, "build_scripts": build_programs},

@@ -20,10 +20,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "begin.h"
-#include "launcher.h"
-#include "supervisor.h"
-#include "supervisor_exit.h"
+#include "parent/begin.h"
+#include "parent/launcher.h"
+#include "parent/supervisor.h"
+#include "parent/supervisor_exit.h"
 
 /* Signals that say something about this process itself; passing them on would say it twice. */
 static const int not_passed_on[] = {SIGCHLD, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGTTIN, SIGTTOU};

@@ -1,7 +1,7 @@
 """Set up the state that our programs rely on, whatever state their caller started them in.
 
 Only for our own programs: one that embeds minibox keeps its signals, umask and streams. The programs in C have
-``native/begin.h``.
+``native/parent/begin.h``.
 """
 
 from __future__ import annotations

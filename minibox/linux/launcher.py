@@ -3,7 +3,7 @@
 A process starts its launcher when it first needs it. So a start takes the same time from an interpreter of any size
 and from any thread. The launcher starts processes as the calling thread would: a thread with other privileges, limits
 or namespaces gets another launcher, and so does a forked child. The other side of the messages is
-``native/launcher.c``, their layout ``native/launcher.h``.
+``native/parent/launcher.c``, their layout ``native/parent/launcher.h``.
 """
 
 from __future__ import annotations

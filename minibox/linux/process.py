@@ -1,4 +1,4 @@
-"""Start a process that runs a Plan: the Python side of ``native/spawn.h``."""
+"""Start a process that runs a Plan: the Python side of ``native/parent/spawn.h``."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Recorded:
         return record
 
     def progress(self) -> tuple[int, int, int, int]:
-        """Return the state, the index of the current operation, its errno and its detail; see ``native/child.h``."""
+        """Return the state, the index of the current operation, its errno and its detail; see ``native/child/child.h``."""
         record = self._record
         return record.state, record.index, record.error, record.detail
 

@@ -1,4 +1,4 @@
-"""Ask a supervisor or the launcher to make processes for us: the Python side of ``native/requests.h``."""
+"""Ask a supervisor or the launcher to make processes for us: the Python side of ``native/parent/requests.h``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A container's supervisor: the small C process that stays its parent after minibox has exited.
 
-The other side of the messages is ``native/supervisor.c``, their layout ``native/supervisor.h``.
+The other side of the messages is ``native/parent/supervisor.c``, their layout ``native/parent/supervisor.h``.
 """
 
 from __future__ import annotations

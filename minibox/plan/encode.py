@@ -1,4 +1,4 @@
-"""A Plan's operations as the flat buffer that ``native/plan.c`` checks and ``native/child.c`` runs."""
+"""A Plan's operations as the flat buffer that ``native/plan.c`` checks and ``native/child/child.c`` runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The operations of a Plan, one constructor each.
 
 An `Op` is data: a name, arguments, the actor that runs it and the reason it is there. Operations
-of the actors INIT and MOUNTER are run by ``native/child*.c`` between clone and exec; those of
+of the actors INIT and MOUNTER are run by ``native/child/`` between clone and exec; those of
 PARENT, which `plan.parent` has, by `engine.process.execution`. ``native/operations.def`` gives the former their argument kinds;
 the constructors here give them names and types, and are the only way that the compiler makes them.
 """

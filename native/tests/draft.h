@@ -2,7 +2,7 @@
 #ifndef MB_TESTS_DRAFT_H
 #define MB_TESTS_DRAFT_H
 
-#include "../plan.h"
+#include "plan.h"
 
 #include <stdarg.h>
 #include <stdlib.h>

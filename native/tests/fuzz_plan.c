@@ -2,7 +2,7 @@
  * The target of libFuzzer, and of the deterministic driver in mutate_plan.c. */
 #include "fuzz_plan.h"
 
-#include "../plan.h"
+#include "plan.h"
 
 #include <stdlib.h>
 #include <string.h>

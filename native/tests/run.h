@@ -5,8 +5,8 @@
 #include "check.h"
 #include "draft.h"
 
-#include "../child_operations.h"
-#include "../spawn.h"
+#include "child/operations.h"
+#include "parent/spawn.h"
 
 #include <errno.h>
 #include <fcntl.h>

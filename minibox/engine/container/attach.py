@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIGKILL = 9
-CHUNK = 8192  # native/supervisor.c
+CHUNK = 8192  # native/parent/supervisor.c
 # enum mb_client_packet
 INPUT, CLOSE, SIZE, OUTPUT, ERROR, EXIT = b"icwoex"
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from minibox.engine.container.launch import Launch, Note, Trace
     from minibox.engine.spec.options import RunOptions
 
-CLAIM_FD = 3  # native/supervisor.h
+CLAIM_FD = 3  # native/parent/supervisor.h
 LOG_BYTES_MAX = 10 << 20
 LOG_FILES = 3
 # Docker's delay between restarts. It doubles each time, and starts over once the container has run for a while.

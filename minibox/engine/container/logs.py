@@ -35,7 +35,7 @@ POLL_S = 0.1
 MISSED = (
     "lines are missing here: the log was rotated faster than it was read (--log-opt max-size and max-file keep more)"
 )
-_MISSED = b'{"missed":true}\n'  # native/supervisor_log.c ends a file with it if the next one was removed unread
+_MISSED = b'{"missed":true}\n'  # native/parent/supervisor_log.c ends a file with it if the next one was removed unread
 
 
 @record
@@ -238,7 +238,7 @@ def _open_all(path: str, *, locked: bool = True) -> list[BinaryIO]:
 
     Args:
         locked: lock the files. Then the writer waits for a while before it removes files that we haven't read yet
-            (``native/supervisor_log.c``).
+            (``native/parent/supervisor_log.c``).
     """
     found: dict[tuple[int, int], BinaryIO] = {}
     number = 0

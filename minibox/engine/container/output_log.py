@@ -13,7 +13,7 @@ from minibox.engine.container.logs import read_log
 from minibox.linux.executable import INIT
 from minibox.linux.process import exit_status
 
-LOG_ARGV0 = "minibox-log"  # native/output_log.c
+LOG_ARGV0 = "minibox-log"  # native/parent/output_log.c
 BYTES_MAX, FILES = 8 << 20, 2
 
 

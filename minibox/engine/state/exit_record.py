@@ -1,4 +1,4 @@
-"""The exit record that the supervisor writes (``native/supervisor_exit.c``): ``root/containers/<id>/exit``."""
+"""The exit record that the supervisor writes (``native/parent/supervisor_exit.c``): ``root/containers/<id>/exit``."""
 
 from __future__ import annotations
 

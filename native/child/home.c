@@ -1,0 +1,108 @@
+/* The operation home: the HOME of a process whose environment gives it none. Rules as in child.c. */
+#include "child/operations.h"
+#include "syscalls.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define HOME_PREFIX "HOME="
+
+enum { NAME, PASSWORD, UID, GID, COMMENT, DIRECTORY };
+
+enum { PASSWD_BYTES_MAX = 1 << 24 }; /* whoever writes the image doesn't keep us reading for ever */
+
+/* How far a line of passwd(5) has been read. */
+struct entry {
+    unsigned field;
+    bool wanted;  /* so far, it is that of the user */
+    bool numeric; /* this field is a number */
+    uint64_t number;
+    size_t length; /* of the directory */
+};
+
+static const struct entry NEW_LINE = {.wanted = true};
+
+static void end_field(struct entry *entry, uint64_t uid) {
+    if (entry->field == UID) {
+        entry->wanted = entry->wanted && entry->numeric && entry->number == uid;
+    } else if (entry->field == GID) {
+        entry->wanted = entry->wanted && entry->numeric;
+    }
+    entry->field++;
+    entry->numeric = false;
+    entry->number = 0;
+}
+
+static void add_byte(struct entry *entry, char byte, char *directory, size_t size) {
+    if (entry->field == NAME && byte == '#') {
+        entry->wanted = false;
+    } else if (entry->field == UID || entry->field == GID) {
+        bool digit = byte >= '0' && byte <= '9';
+        entry->numeric = digit && (entry->numeric || !entry->number) && entry->number <= UINT32_MAX;
+        entry->number = entry->numeric ? entry->number * 10 + (uint64_t)(byte - '0') : UINT64_MAX;
+    } else if (entry->field == DIRECTORY) {
+        if (entry->length < size) {
+            directory[entry->length++] = byte;
+        } else {
+            entry->wanted = false;
+        }
+    }
+}
+
+/* The directory of the first entry of `uid`, of at most `size` bytes: its length, 0 when there is none. */
+static size_t find_home(int passwd, uint64_t uid, char *directory, size_t size) {
+    struct entry entry = NEW_LINE;
+    char buffer[4096];
+    ssize_t got = 1;
+    for (size_t total = 0; got > 0 && total < PASSWD_BYTES_MAX; total += (size_t)got) {
+        got = read(passwd, buffer, sizeof buffer);
+        if (got <= 0) {
+            buffer[0] = '\n'; /* the last line may lack its end */
+        }
+        for (ssize_t i = 0; i < (got > 0 ? got : 1); i++) {
+            if (buffer[i] != ':' && buffer[i] != '\n') {
+                add_byte(&entry, buffer[i], directory, size);
+                continue;
+            }
+            end_field(&entry, uid);
+            if (buffer[i] == '\n') {
+                if (entry.wanted && entry.field > GID) {
+                    return entry.length;
+                }
+                entry = NEW_LINE;
+            }
+        }
+    }
+    return 0;
+}
+
+/* home(uid): look the user up in the container's own /etc/passwd, which is whatever is mounted there, and give the
+ * command his directory for an empty HOME of its environment. A user without one has "/", as under runc. */
+int mb_child_op_home(struct mb_child *child, const uint64_t *a) {
+    char *home = child->home + strlen(strcpy(child->home, HOME_PREFIX));
+    size_t length = 0;
+    /* Without waiting, as somebody may have put a FIFO there. */
+    int passwd =
+        mb_openat2(AT_FDCWD, "/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0, RESOLVE_NO_MAGICLINKS);
+    struct stat found;
+    if (passwd >= 0) {
+        if (!fstat(passwd, &found) && S_ISREG(found.st_mode)) {
+            length = find_home(passwd, a[0], home, sizeof child->home - sizeof HOME_PREFIX);
+        }
+        close(passwd);
+    }
+    if (!length) {
+        home[length++] = '/';
+    }
+    home[length] = '\0';
+    return 0;
+}
+
+void mb_child_put_home(const struct mb_child *child, char **environment) {
+    for (; child->home[0] && *environment; environment++) {
+        if (!strcmp(*environment, HOME_PREFIX)) {
+            *environment = (char *)(uintptr_t)child->home;
+        }
+    }
+}

@@ -1,0 +1,63 @@
+#include "extension/remove.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct entry { /* linux_dirent64, getdents(2) */
+    uint64_t inode;
+    int64_t offset;
+    unsigned short size;
+    unsigned char type;
+    char name[];
+};
+
+static int is_dots(const char *name) { return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2])); }
+
+static int remove_entry(int fd, const struct entry *entry, int depth) {
+    if (is_dots(entry->name)) {
+        return 0;
+    }
+    if (entry->type == DT_DIR || entry->type == DT_UNKNOWN) {
+        return mb_remove(fd, entry->name, depth);
+    }
+    return unlinkat(fd, entry->name, 0) ? -errno : 0;
+}
+
+static int empty(int fd, int depth) {
+    _Alignas(struct entry) char buffer[4096];
+    long size;
+    while ((size = syscall(SYS_getdents64, fd, buffer, sizeof buffer)) > 0) {
+        for (long at = 0; at < size;) {
+            const struct entry *entry = (const void *)(buffer + at);
+            int error = remove_entry(fd, entry, depth);
+            if (error) {
+                return error;
+            }
+            at += entry->size;
+        }
+    }
+    return size < 0 ? -errno : 0;
+}
+
+int mb_remove(int dir_fd, const char *name, int depth) {
+    if (!unlinkat(dir_fd, name, AT_REMOVEDIR) || errno == ENOENT) {
+        return 0;
+    }
+    if (errno == ENOTDIR) {
+        return unlinkat(dir_fd, name, 0) ? -errno : 0;
+    }
+    if (errno != ENOTEMPTY || depth == 0) {
+        return errno == ENOTEMPTY ? -ELOOP : -errno;
+    }
+    int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) {
+        return -errno;
+    }
+    int error = empty(fd, depth - 1);
+    close(fd);
+    return error ? error : unlinkat(dir_fd, name, AT_REMOVEDIR) ? -errno : 0;
+}

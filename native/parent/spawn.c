@@ -1,0 +1,105 @@
+#include "parent/spawn.h"
+#include "syscalls.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+/* A process whose ids change becomes undumpable, and that is a property of the memory, which a
+ * child by clone_and_wait shares with us. So the last of them to end puts it back. */
+static pthread_mutex_t dumpable_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned dumpable_holders;
+static int dumpable_before, dumpable_over_forks;
+
+/* A copy of this process by fork(2), which another thread may make meanwhile, has none of those children,
+ * and is to be as if there were none. */
+static void before_fork(void) { pthread_mutex_lock(&dumpable_lock); }
+static void parent_after_fork(void) { pthread_mutex_unlock(&dumpable_lock); }
+static void child_after_fork(void) {
+    if (dumpable_holders && dumpable_before == 1) {
+        prctl(PR_SET_DUMPABLE, 1);
+    }
+    dumpable_holders = 0;
+    pthread_mutex_unlock(&dumpable_lock);
+}
+
+static void dumpable_hold(void) {
+    pthread_mutex_lock(&dumpable_lock);
+    if (!dumpable_over_forks) {
+        dumpable_over_forks = !pthread_atfork(before_fork, parent_after_fork, child_after_fork);
+    }
+    if (dumpable_holders++ == 0) {
+        dumpable_before = prctl(PR_GET_DUMPABLE);
+    }
+    pthread_mutex_unlock(&dumpable_lock);
+}
+
+static void dumpable_release(void) {
+    pthread_mutex_lock(&dumpable_lock);
+    if (--dumpable_holders == 0 && dumpable_before == 1) {
+        prctl(PR_SET_DUMPABLE, 1);
+    }
+    pthread_mutex_unlock(&dumpable_lock);
+}
+
+static size_t record_size(uint32_t op_count) {
+    return sizeof(struct mb_record) + op_count * sizeof(((struct mb_record *)0)->time[0]);
+}
+
+struct mb_record *mb_record_new(uint32_t op_count) {
+    void *memory = mmap(NULL, record_size(op_count), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+void mb_record_free(struct mb_record *record, uint32_t op_count) { munmap(record, record_size(op_count)); }
+
+static int enter_child(void *child) { mb_child_main(child); }
+
+/* vfork for a plan without an exec: the calling thread stands still until the child has ended, so
+ * that the child may use its memory and, by that, its errno; a fork would copy the page tables of
+ * a whole interpreter. It has a stack of its own, since it doesn't return as vfork's does. Nor does it
+ * tell of its end by SIGCHLD: who waits for all children of the process shall not take it away. */
+static pid_t clone_and_wait(struct mb_child *child, int flags, int *pidfd) {
+    const size_t size = 256 * 1024;
+    char *stack = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (stack == MAP_FAILED) {
+        return -1;
+    }
+    dumpable_hold();
+    pid_t pid = clone(enter_child, stack + size, flags | CLONE_VFORK, child, pidfd);
+    int error = errno;
+    dumpable_release();
+    munmap(stack, size);
+    errno = error;
+    return pid;
+}
+
+pid_t mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const int *slots, uint32_t slot_count,
+               struct mb_record *record, int *pidfd) {
+    if (slot_count > MB_SLOTS) {
+        return -EINVAL;
+    }
+    struct mb_child child = {.plan = plan, .record = record, .report = -1};
+    memset(child.slots, -1, sizeof child.slots);
+    memcpy(child.slots, slots, slot_count * sizeof *slots);
+
+    struct mb_clone_args args = {
+        .flags = flags | CLONE_PIDFD | (cgroup_fd < 0 ? 0 : CLONE_INTO_CGROUP),
+        .pidfd = (uint64_t)(uintptr_t)pidfd,
+        .exit_signal = SIGCHLD,
+        .cgroup = cgroup_fd < 0 ? 0 : (uint64_t)cgroup_fd,
+    };
+    /* A signal between clone and the child's reset of its handlers would run the parent's
+     * handler in the child. */
+    sigset_t all, saved;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &saved);
+    pid_t pid = flags & CLONE_VM ? clone_and_wait(&child, (int)args.flags, pidfd) : mb_clone3(&args);
+    if (pid == 0) {
+        mb_child_main(&child);
+    }
+    int error = errno;
+    pthread_sigmask(SIG_SETMASK, &saved, NULL);
+    return pid < 0 ? -error : pid;
+}

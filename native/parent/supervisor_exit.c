@@ -1,0 +1,89 @@
+#include "parent/supervisor_exit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { EXIT_BYTES = 256 };
+
+/* Where it is written until it is whole; 0, or -ENAMETOOLONG. */
+static int temporary_path(const struct mb_exit *record, char path[PATH_MAX]) {
+    return snprintf(path, PATH_MAX, "%s.new", record->path) >= PATH_MAX ? -ENAMETOOLONG : 0;
+}
+
+int mb_exit_reserve(struct mb_exit *record) {
+    char temporary[PATH_MAX], spaces[EXIT_BYTES];
+    int error = temporary_path(record, temporary);
+    if (error) {
+        return error;
+    }
+    unlink(temporary); /* of a start that was killed */
+    record->fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    memset(spaces, ' ', sizeof spaces);
+    if (record->fd < 0) {
+        return -errno;
+    }
+    ssize_t written = write(record->fd, spaces, sizeof spaces);
+    return written == sizeof spaces ? 0 : written < 0 ? -errno : -ENOSPC;
+}
+
+/* A rename is kept when its directory is on the disk. Changes `path`. */
+static void sync_directory_of(char *path) {
+    char *slash = strrchr(path, '/');
+    if (!slash) {
+        return;
+    }
+    *slash = '\0';
+    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory >= 0) {
+        fsync(directory);
+        close(directory);
+    }
+}
+
+int mb_exit_relayed(const siginfo_t *how) {
+    char path[32], name[32], expected[32];
+    int number = how->si_code == CLD_EXITED ? how->si_status - 128 : 0;
+    if (number <= 0 || number >= NSIG) {
+        return 0;
+    }
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)how->si_pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return 0;
+    }
+    ssize_t length = read(fd, name, sizeof name);
+    close(fd);
+    int size = snprintf(expected, sizeof expected, MB_RELAYED "%d\n", number);
+    return length == size && !memcmp(name, expected, (size_t)size) ? number : 0;
+}
+
+int mb_exit_status(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
+
+void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t log_lost_bytes) {
+    char temporary[PATH_MAX], text[EXIT_BYTES];
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    memset(text, ' ', sizeof text); /* what JSON lets stand behind */
+    /* minibox/engine/state/exit_record.py reads it: its kind and the number of its format, as all files of ours have.
+     */
+    int length = snprintf(
+        text, sizeof text,
+        "{\"Kind\": \"exit\", \"Format\": 1, \"status\": %d, \"signal\": %d, \"relayed\": %d, \"timed_out\": %s, "
+        "\"log_lost_bytes\": %llu, \"finished_ns\": %lld%09ld}",
+        mb_exit_status(status), WIFSIGNALED(status) ? WTERMSIG(status) : 0, record->relayed,
+        timed_out ? "true" : "false", (unsigned long long)log_lost_bytes, (long long)now.tv_sec, now.tv_nsec);
+    text[length] = ' ';
+    text[sizeof text - 1] = '\n';
+    if (pwrite(record->fd, text, sizeof text, 0) == sizeof text && !fsync(record->fd) &&
+        !temporary_path(record, temporary) && !rename(temporary, record->path)) {
+        sync_directory_of(temporary);
+    }
+    close(record->fd);
+}
