@@ -19,11 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-<<<<<<< HEAD
-EXEC, FAILED = 1, 2  # native/child.h; not imported from linux.process, because `start` needs no other C code
-=======
-EXEC, FAILED = 1, 2  # native/child/child.h; not from linux.process, since `start` needs nothing else of our C
->>>>>>> 4038611 (C in rooms: native/child runs between clone and exec, native/parent starts and outlives it, native/extension is for Python alone)
+EXEC, FAILED = 1, 2  # native/child/child.h; not imported from linux.process, because `start` needs no other C code
 STILL_MS = 500
 FIFO, REPORT = "gate", "gate.report"
 HEAD = "=IIiI"  # struct mb_record: state, index, errno, detail
