@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from minibox.image.platform import host_architecture
+from minibox.image.platform import host_platform
 from tests.leaks import SLOWNESS
 from tests.unit.layers import tar_of
 
@@ -44,7 +44,7 @@ class MadeImage:
         tars = [tar_of(content).getvalue() for content in files]
         self.layers = [gzip.compress(tar, 1, mtime=0) for tar in tars]
         value = {
-            "os": "linux", "architecture": host_architecture(), **platform, "config": config or {},
+            "os": "linux", "architecture": host_platform().architecture, **platform, "config": config or {},
             "rootfs": {"type": "layers", "diff_ids": [digest_of(tar) for tar in tars]},
         }  # fmt: skip
         self.config = json.dumps(value).encode()

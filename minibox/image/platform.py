@@ -56,11 +56,6 @@ def host_platform() -> Platform:
     return _platform("linux", os.uname().machine, "")
 
 
-def host_architecture() -> str:
-    """Return this machine's architecture in OCI's form: ``amd64``, ``arm64``."""
-    return host_platform().architecture
-
-
 def parse_platform(text: str) -> Platform:
     """Parse ``OS/ARCH[/VARIANT]``, or ``ARCH`` alone.
 

@@ -7,8 +7,6 @@ import sys
 
 from minibox.errors import kernel_says
 
-LEVELS = ("debug", "info", "warning", "error")
-
 
 class Log:
     """Standard error, or the file of ``--log``.

@@ -13,6 +13,7 @@ from minibox.image.archive.importer import add_image
 from minibox.image.layout.inventory import inventory
 from minibox.image.store import ImageStore
 from tests.probes import requires
+from tests.stores import add_blob
 from tests.unit.layers import tar_of
 
 
@@ -69,7 +70,7 @@ def test_what_skopeo_writes_is_listed_checked_and_removed(store):
 
 def test_pruning_spares_what_skopeo_has_written_and_not_yet_named(store):
     add_image(store.layout, "app:1", [tar_of({"a": b"1"})])
-    unnamed, _ = store.layout.add_blob(tar_of({"b": b"a layer whose manifest is still to come"}))
+    unnamed = add_blob(store.layout, tar_of({"b": b"a layer whose manifest is still to come"}).getvalue())
     images.prune(root=store.root, runroot=f"{store.root}/run", everything=True)
     assert os.path.exists(store.layout.blob_path(unnamed))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
-MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
+MINUTE_S, HOUR_S = 60, 3600
 
 
 def format_size(size_bytes: int, digits: int = 3) -> str:

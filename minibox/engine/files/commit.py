@@ -10,9 +10,8 @@ from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.state import containers
 from minibox.engine.state.freezing import frozen
 from minibox.errors import InvalidReference, MiniboxError, StoreError, kernel_says
-from minibox.image.layout.manifest import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST
+from minibox.image.layout.manifest import MEDIA_TYPE_CONFIG, MEDIA_TYPE_LAYER, MEDIA_TYPE_MANIFEST
 from minibox.image.store import ImageStore
-from minibox.oci.image import MEDIA_TYPE_LAYER, MEDIA_TYPE_LAYER_GZIP
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from minibox.image.layout.layout import Descriptor, Layout
 
+MEDIA_TYPE_LAYER_GZIP = MEDIA_TYPE_LAYER + "+gzip"
 # Docker's names for these. Our manifest is OCI's, and so is everything in it.
 LAYER_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": MEDIA_TYPE_LAYER_GZIP,

@@ -14,15 +14,12 @@ import os
 import socket
 from contextlib import contextmanager
 
-from minibox.errors import ContainerNotFound
 from minibox.image.layer.stack import USERS_MARKS, own_marks
 from minibox.linux.process import DONE, Child, signatures
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
 from minibox.plan.namespaces import NAMESPACES
 from minibox.plan.rootfs import CLONE_VM
-from minibox.storage.drivers import snapshotter
-from minibox.storage.snapshot import read_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,25 +30,6 @@ if TYPE_CHECKING:
     from minibox.storage.snapshot import Snapshot
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-@contextmanager
-def container_view(root: str, key: str) -> Iterator[int]:
-    """Yield a directory descriptor of a container's current root file system; ``/proc/self/fd/N`` is its path.
-
-    If the container is running, its changes may or may not be visible.
-
-    Raises:
-        ContainerNotFound: no such container, or it has no root file system.
-        StepError: a mount was refused.
-    """
-    found = read_record(root, key)
-    if found is None:
-        raise ContainerNotFound(f"container {key[:12]} has no root file system")
-    driver, chain_ids = found
-    snapshot = snapshotter(root, driver).describe(key, chain_ids)
-    with _tree(root, snapshot, (snapshot.upper, *snapshot.lowers)) as fd:
-        yield fd
 
 
 @contextmanager

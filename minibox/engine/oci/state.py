@@ -376,13 +376,6 @@ def oci_state(container: Container, status: str = "") -> dict[str, Any]:
     return found
 
 
-def hook_state(container: Container, pid: int, status: str) -> bytes:
-    """What hooks read from their standard input, in JSON."""
-    from minibox.base.json_text import dumps
-
-    return dumps(oci_state(container, status) | ({"pid": pid} if pid else {}), "").encode()
-
-
 def summary(container: Container, owner: str = "") -> dict[str, Any]:
     """What `state` prints, in runc's words and order."""
     fields, status = container.fields, container.status()

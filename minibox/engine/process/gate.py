@@ -45,15 +45,6 @@ def make_gate(directory: str) -> tuple[int, int]:
         raise
 
 
-def waits(directory: str) -> bool:
-    """Does a container wait at the gate?"""
-    try:
-        os.close(os.open(f"{directory}/{FIFO}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
-
-
 def open_gate(directory: str, still_waiting: Callable[[], None] = lambda: None) -> tuple[int, int, int] | None:
     """Open the gate for good, and wait until the container's command runs or the process has ended.
 

@@ -11,7 +11,7 @@ from minibox.image.layer.compression import MAGIC_BYTES, READ_BYTES, Pump, compr
 from minibox.image.layer.tar import TarReader
 from minibox.image.layer.unpack import LayerSource
 from minibox.image.layout.image import ResolvedImage
-from minibox.image.layout.manifest import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST, chain_ids
+from minibox.image.layout.manifest import MEDIA_TYPE_CONFIG, MEDIA_TYPE_LAYER, MEDIA_TYPE_MANIFEST, chain_ids
 from minibox.image.platform import host_platform
 from minibox.image.reference import parse
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     Unpack = Callable[[Sequence[LayerSource]], None]
     TarSource = str | os.PathLike[str] | Readable
 
-MEDIA_TYPE_LAYER = "application/vnd.oci.image.layer.v1.tar"
 # The compressions that OCI allows for a layer. Tars with another one are stored uncompressed.
 LAYER_SUFFIXES = {"": "", "gzip": "+gzip", "zstd": "+zstd"}
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

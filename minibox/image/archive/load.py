@@ -13,14 +13,16 @@ import json
 import os
 
 from minibox.errors import InvalidReference, StoreError, kernel_says
-from minibox.image.archive.importer import LAYER_SUFFIXES, MEDIA_TYPE_LAYER
+from minibox.image.archive.importer import LAYER_SUFFIXES
 from minibox.image.archive.reader import ArchiveFiles
 from minibox.image.layer.unpack import LayerSource
 from minibox.image.layout.layout import PULLED_DIGEST, annotation, ref_name
 from minibox.image.layout.manifest import (
+    CONFIG_TYPES,
     INDEX_TYPES,
     MANIFEST_TYPES,
     MEDIA_TYPE_CONFIG,
+    MEDIA_TYPE_LAYER,
     MEDIA_TYPE_MANIFEST,
     NESTED_INDEXES_MAX,
     chain_ids,
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     Names = tuple[str, ...]
     Unpack = Callable[[Sequence[LayerSource]], None]
 
-CONFIG_TYPES = (MEDIA_TYPE_CONFIG, "application/vnd.docker.container.image.v1+json")
 NAME_OF_CONTAINERD = "io.containerd.image.name"
 
 

@@ -20,7 +20,7 @@ from minibox.errors import StoreError
 from minibox.image.layer.entry_names import PATH_BYTES_MAX
 from minibox.image.layer.extract import XATTR_HEADER_PREFIX
 from minibox.image.layer.owners import CAPABILITY, without_namespace
-from minibox.image.layer.stack import READ_DIRECTORY, Stack, is_gone
+from minibox.image.layer.stack import is_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,14 +80,13 @@ class LayerWriter:
         parent, name = os.path.split(path)
         self._write(header(os.fsencode(os.path.join(parent, WHITEOUT + name)), REGULAR, 0, (0, 0)))
 
-    def add_node(self, node: Node, name: str | None = None, owner: Owner | None = None) -> None:
+    def add_node(self, node: Node, name: str | None = None) -> None:
         """Add a file of a stack, without what is below it. A socket is left out.
 
         If a file grows or shrinks meanwhile, it is cut or filled with zeros.
 
         Args:
             name: the default is its path; ``.`` for the root.
-            owner: the default is its own.
 
         Raises:
             StoreError: the name is longer than readers of images accept.
@@ -116,7 +115,7 @@ class LayerWriter:
         try:
             self._write(
                 header(
-                    entry, kind, stat.S_IMODE(status.st_mode), owner or node.owner, size=size,
+                    entry, kind, stat.S_IMODE(status.st_mode), node.owner, size=size,
                     mtime_s=status.st_mtime_ns // 1_000_000_000, link=link, xattrs=xattrs, device=status.st_rdev,
                 )
             )  # fmt: skip
@@ -132,14 +131,12 @@ class LayerWriter:
         self,
         directory: Node,
         rename: Callable[[str], str] = lambda path: path,
-        owner_of: Callable[[str, os.stat_result], Owner] | None = None,
         without: Callable[[Node], bool] = lambda node: False,
     ) -> None:
         """Add everything below a directory: each directory before its content, sorted within it.
 
         Args:
             rename: returns the name of an entry for its path in the stack.
-            owner_of: (path, status) -> (uid, gid); the default is the owner on disk.
             without: tells whether to leave out a file, with everything below it.
         """
         levels = [(directory, _sorted_children(directory))]
@@ -156,11 +153,10 @@ class LayerWriter:
                 if not is_gone(error):
                     raise
                 continue
-            owner = owner_of(node.path, node.status) if owner_of else None
             try:
                 if without(node):
                     continue
-                self.add_node(node, rename(node.path), owner)
+                self.add_node(node, rename(node.path))
                 if node.is_directory:
                     levels.append((node, _sorted_children(node)))
             except OSError as error:
@@ -169,11 +165,6 @@ class LayerWriter:
             finally:
                 if levels[-1][0] is not node:
                     node.close()
-
-    def add_tree(self, directory: str, owner_of: Callable[[str, os.stat_result], Owner] | None = None) -> None:
-        """Add everything below a directory on disk; see `add_below`."""
-        with Stack([os.open(directory, READ_DIRECTORY | os.O_CLOEXEC)], "") as stack:
-            self.add_below(stack.root, owner_of=owner_of)
 
     def add_changes(self, changes: Iterable[Change]) -> int:
         """Add what `changes.changes` finds, and return how many changes there are.

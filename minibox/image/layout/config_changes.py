@@ -55,11 +55,6 @@ def apply_changes(config: Config, instructions: Iterable[str]) -> Config:
     return changed
 
 
-def apply_change(config: Config, instruction: str) -> Config:
-    """Apply a single instruction."""
-    return apply_changes(config, [instruction])
-
-
 def _split(instruction: str) -> tuple[str, str]:
     found = re.match(r"\s*([A-Za-z]+)(?:\s+|=|$)(.*)", instruction, re.DOTALL)
     name = found[1].upper() if found else ""

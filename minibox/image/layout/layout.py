@@ -151,25 +151,6 @@ class Layout:
                 os.fdatasync(file.fileno())
             os.rename(file.name, path)
 
-    def add_blob(self, source: BinaryIO, digest: str | None = None) -> tuple[str, int]:
-        """Copy ``source`` into a blob, and return its digest and its size in bytes.
-
-        Raises:
-            StoreError: the content doesn't match ``digest``; nothing is kept.
-        """
-        hasher = hashlib.sha256()
-        size = 0
-        with self.new_blob() as file:
-            while chunk := source.read(CHUNK_BYTES):
-                hasher.update(chunk)
-                size += len(chunk)
-                file.write(chunk)
-            found = "sha256:" + hasher.hexdigest()
-            if digest is not None and found != digest:
-                raise StoreError(f"expected a blob with digest {digest}, got {found}")
-            self.keep_blob(file, found)
-        return found, size
-
     def descriptors(self) -> list[Descriptor]:
         """Return the descriptors in index.json; none if there is no store yet.
 
@@ -230,18 +211,6 @@ class Layout:
                     after.append(item)
             if after != before:
                 self._write_index(after)
-
-    def remove_name(self, name: str) -> bool:
-        """Remove ``name``; False if it didn't exist. Blobs stay."""
-        if not self.descriptors():
-            return False
-        with self._locked():
-            before = self.descriptors()
-            after = [item for item in before if ref_name(item) != name]
-            if len(after) == len(before):
-                return False
-            self._write_index(after)
-            return True
 
     @contextmanager
     def adding(self) -> Iterator[None]:

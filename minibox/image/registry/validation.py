@@ -9,7 +9,7 @@ import hashlib
 import json
 
 from minibox.errors import RegistryError, StoreError
-from minibox.image.layout.manifest import INDEX_TYPES, MANIFEST_TYPES, diff_ids
+from minibox.image.layout.manifest import INDEX_TYPES, MANIFEST_TYPES, MEDIA_TYPE_LAYER, diff_ids
 from minibox.image.reference import is_digest
 from minibox.record import record
 
@@ -28,9 +28,8 @@ SCHEMA_1_TYPES = (
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 )
 ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
-CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 LAYER_PREFIXES = (
-    "application/vnd.oci.image.layer.v1.tar",
+    MEDIA_TYPE_LAYER,
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.foreign.diff.tar",

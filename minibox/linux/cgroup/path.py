@@ -16,7 +16,6 @@ from posixpath import normpath
 from minibox.base.lines import lines_of
 from minibox.base.operation import parent
 from minibox.errors import ConfigError, MiniboxError, kernel_says
-from minibox.linux.cgroup.creation import make
 from minibox.linux.cgroup.group import Cgroup
 from minibox.linux.cgroup.host import CgroupHost, controllers, enabled_controllers, parse_mounts, read_text
 from minibox.linux.cgroup.steps import (
@@ -141,22 +140,6 @@ def _parent_steps(place: Place, needed: Mapping[str, str]) -> Iterator[Op]:
             for file in ("cpuset.cpus", "cpuset.mems"):
                 above = os.path.dirname(directory)
                 yield copy(f"{directory}/{file}", f"{above}/{file}", optional=True)
-
-
-def make_at(place: Place, resources: Mapping[str, Any], *, devices: bool = True, owner: int = 0) -> Cgroup:
-    """Make the cgroup, or set the limits of an existing one without processes.
-
-    Args:
-        owner: uid of a user who may make cgroups in it, on v2; 0 for nobody.
-
-    Raises:
-        LimitError: a limit can't be applied: says why, and what to do.
-        MiniboxError: it exists and has processes.
-    """
-    group = make(place.host, place.name, place_steps(place, resources, devices=devices))
-    if owner and group.v2 and not group.v1:
-        give(group.v2, owner)
-    return group
 
 
 def give(directory: str, owner: int) -> None:

@@ -43,7 +43,7 @@ def own_scope_steps(
 
     Args:
         cgroups_path: "slice:prefix:name"; "" to use the container's id.
-        owner: see `make_at`.
+        owner: uid of a user who may make cgroups in it; 0 for nobody.
 
     Raises:
         ConfigError: the path has another form.

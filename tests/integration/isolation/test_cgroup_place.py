@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from minibox.errors import LimitError, MiniboxError
-from minibox.linux.cgroup import Cgroup, detect
+from minibox.linux.cgroup import Cgroup, creation, detect
 from minibox.linux.cgroup.group import of_paths
-from minibox.linux.cgroup.path import Place, find_place, make_at, place_of
+from minibox.linux.cgroup.path import Place, find_place, give, place_of, place_steps
 from minibox.linux.cgroup.statistics import statistics
 from minibox.linux.cgroup.update import change
 from tests.probes import requires
@@ -37,8 +37,11 @@ def top() -> Iterator[str]:
 def make(top: str) -> Iterator[Make]:
     made: list[Cgroup] = []
 
-    def make(resources: dict, name: str = "below/it", **options: bool) -> Cgroup:
-        made.append(make_at(find_place(f"{top}/{name}", "id"), resources, **options))
+    def make(resources: dict, name: str = "below/it", *, devices: bool = True, owner: int = 0) -> Cgroup:
+        place = find_place(f"{top}/{name}", "id")
+        made.append(creation.make(place.host, place.name, place_steps(place, resources, devices=devices)))
+        if owner and made[-1].v2 and not made[-1].v1:
+            give(made[-1].v2, owner)
         return made[-1]
 
     yield make

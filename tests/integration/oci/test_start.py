@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from minibox.engine.process.gate import GateClosed, make_gate, open_gate, waits
+from minibox.engine.process.gate import FIFO, GateClosed, make_gate, open_gate
 from minibox.errors import StepError
 from minibox.plan.start import Start
 from tests.bundles import Bundle, Ended, status_of
@@ -159,6 +159,14 @@ class Gate:
         """The container's own are left."""
         for fd in self.fds:
             os.close(fd)
+
+
+def waits(directory: str) -> bool:
+    try:
+        os.close(os.open(f"{directory}/{FIFO}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def test_it_waits_before_its_exec_and_passes_once(bundle: Bundle):

@@ -130,7 +130,7 @@ def test_a_tree_is_like_itself_and_packed_always_the_same(content):
             path.mkdir()
             make(path, content if each == "one" else dict(reversed(content.items())))
             writer = LayerWriter(io.BytesIO())
-            writer.add_tree(str(path))
+            writer.add_below(stack(path, marks="").root)
             layers.append(writer.close())
         assert layers[0] == layers[1]
         assert differences(stack(Path(name) / "one", marks=""), stack(Path(name) / "two", marks="")) == []
@@ -238,7 +238,7 @@ def test_no_name_is_a_link_to_one_that_was_gone(place, monkeypatch):
     monkeypatch.setattr(Node, "open", open_others)
     file = io.BytesIO()
     writer = LayerWriter(file)
-    writer.add_tree(str(place / "tree"))
+    writer.add_below(stack(place / "tree", marks="").root)
     writer.close()
     file.seek(0)
     with tarfile.open(fileobj=file) as archive:
@@ -326,7 +326,7 @@ def test_sockets_are_left_out_and_deep_trees_are_not(place):
         made.bind(str(path / "socket"))
     file = io.BytesIO()
     writer = LayerWriter(file)
-    writer.add_tree(str(path))
+    writer.add_below(stack(path, marks="").root)
     writer.close()
     file.seek(0)
     with tarfile.open(fileobj=file) as archive:

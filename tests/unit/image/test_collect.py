@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
@@ -25,6 +24,7 @@ from minibox.image.layout.layout import Layout
 from minibox.image.layout.reach import reach
 from minibox.image.store import ImageStore
 from minibox.storage.drivers import snapshotter
+from tests.stores import add_blob, remove_name
 from tests.unit.layers import tar, tar_of
 
 NOBODY = Uses((), frozenset(), frozenset())
@@ -103,7 +103,7 @@ def test_no_document_stops_who_counts(tmp_path_factory: pytest.TempPathFactory, 
     layout = Layout(str(tmp_path_factory.mktemp("root")))
     layout.create()
     data = json.dumps(document).encode()
-    digest, _ = layout.add_blob(io.BytesIO(data))
+    digest = add_blob(layout, data)
     assert digest in reach(layout, [digest]).blobs
     layout.set_name("x", {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1})
     (image,) = inventory(layout)
@@ -139,7 +139,7 @@ def test_a_removal_gives_back_what_was_unique(store):
     gone, kept = (first, second) if image.digest == first.digest else (second, first)
     before = du(store)
     collect.condemn(store.layout, [image], inventory(store.layout))
-    store.layout.remove_name(image.names[0].text)
+    remove_name(store.layout, image.names[0].text)
     done = collect.collect(store.layout, lambda: NOBODY)
     assert done.freed_bytes == before - du(store) > row.unique_bytes == 20_000
     assert set(done.chain_ids) == set(gone.chain_ids) - set(kept.chain_ids)
@@ -160,7 +160,7 @@ def test_what_a_container_needs_stays(store, needed, keeps_blobs, keeps_layers):
     image = make(store, "one", "a", "b")
     parts = reach(store.layout, [image.digest]).blobs
     collect.condemn(store.layout, inventory(store.layout), inventory(store.layout))
-    store.layout.remove_name("docker.io/library/one:latest")
+    remove_name(store.layout, "docker.io/library/one:latest")
     collect.collect(store.layout, lambda: needed(image))
     assert blobs(store) == (set(parts) if keeps_blobs else set())
     assert layers(store) == (set(image.chain_ids) if keeps_layers else set())
@@ -168,8 +168,8 @@ def test_what_a_container_needs_stays(store, needed, keeps_blobs, keeps_layers):
 
 def test_what_nothing_names_stays_as_long_as_another_tool_may_be_writing_it(store):
     store.layout.create()
-    young, _ = store.layout.add_blob(io.BytesIO(b"young"))
-    old, _ = store.layout.add_blob(io.BytesIO(b"old"))
+    young = add_blob(store.layout, b"young")
+    old = add_blob(store.layout, b"old")
     os.utime(store.layout.blob_path(old), (0, 0))
     collect.collect(store.layout, lambda: NOBODY)
     assert blobs(store) == {young}
@@ -183,7 +183,7 @@ def test_a_killed_removal_is_finished_by_the_next(store, monkeypatch):
         kept, gone = make(store, "kept", "a", "b"), make(store, "gone", "a", "c", "d")
         images = inventory(store.layout)
         collect.condemn(store.layout, [image for image in images if image.digest == gone.digest], images)
-        store.layout.remove_name("docker.io/library/gone:latest")
+        remove_name(store.layout, "docker.io/library/gone:latest")
         left, steps = iter(range(steps)), steps + 1
 
         def unlink(*args: Any, left: Any = left, **kwargs: Any) -> None:
@@ -212,7 +212,7 @@ def test_a_layer_whose_removal_was_killed_can_be_unpacked_and_removed_again(stor
     left = Path(store.root, "layers", f"removed-{layer[7:]}", "diff")
     left.mkdir(parents=True)
     (left / "half").touch()
-    store.layout.remove_name("docker.io/library/one:latest")
+    remove_name(store.layout, "docker.io/library/one:latest")
     collect.collect(store.layout, lambda: NOBODY)
     assert os.listdir(f"{store.root}/layers") == []
 
@@ -345,7 +345,7 @@ def test_the_layouts_own_files_are_verified(store, text):
 
 def test_leftovers_are_no_damage(store):
     image = make(store, "one", "a")
-    store.layout.remove_name("docker.io/library/one:latest")
+    remove_name(store.layout, "docker.io/library/one:latest")
     findings = [*check.check_images(store.layout, NOBODY), *check.check_layers(store.layout, NOBODY)]
     assert {each.kind for each in findings} == {check.LEFTOVER} and len(findings) == 4
     needed = Uses((image.digest,), frozenset({("overlay", image.chain_ids[0])}), frozenset())

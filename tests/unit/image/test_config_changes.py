@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minibox.errors import UsageError
-from minibox.image.layout.config_changes import INSTRUCTIONS, apply_change, apply_changes
+from minibox.image.layout.config_changes import INSTRUCTIONS, apply_changes
 
 BASE = {"Cmd": ["sh"], "Env": ["PATH=/bin", "A=1"], "WorkingDir": "/srv"}
 
@@ -54,15 +54,15 @@ BASE = {"Cmd": ["sh"], "Env": ["PATH=/bin", "A=1"], "WorkingDir": "/srv"}
     ],
 )
 def test_instruction(instruction, changed):
-    assert apply_change(BASE, instruction) == {**BASE, **changed}
+    assert apply_changes(BASE, [instruction]) == {**BASE, **changed}
     assert BASE["Env"] == ["PATH=/bin", "A=1"], "the config that was given stays as it was"
 
 
 def test_entrypoint_forgets_an_inherited_cmd_only():
-    assert "Cmd" not in apply_change(BASE, 'ENTRYPOINT ["e"]')
+    assert "Cmd" not in apply_changes(BASE, ['ENTRYPOINT ["e"]'])
     both = apply_changes(BASE, ['CMD ["c"]', 'ENTRYPOINT ["e"]'])
     assert (both["Entrypoint"], both["Cmd"]) == (["e"], ["c"])
-    assert "Entrypoint" not in apply_change({"Entrypoint": ["e"]}, "ENTRYPOINT []")
+    assert "Entrypoint" not in apply_changes({"Entrypoint": ["e"]}, ["ENTRYPOINT []"])
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_entrypoint_forgets_an_inherited_cmd_only():
 )
 def test_malformed_instruction_is_named(instruction, said):
     with pytest.raises(UsageError, match=said) as caught:
-        apply_change(BASE, instruction)
+        apply_changes(BASE, [instruction])
     assert repr(instruction) in str(caught.value)
 
 
 @given(st.sampled_from(sorted(INSTRUCTIONS)), st.text(alphabet="ab=$ {}'\"\\[],:-/10 \u00e9", max_size=12))
 def test_any_text_is_applied_or_refused(name, text):
     try:
-        changed = apply_change(BASE, f"{name} {text}")
+        changed = apply_changes(BASE, [f"{name} {text}"])
     except UsageError:
         return
     assert isinstance(changed, dict)

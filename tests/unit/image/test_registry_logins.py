@@ -10,6 +10,7 @@ from minibox.errors import Unauthorized
 from minibox.image.registry.credentials import Credential
 from tests.registries import Answer
 from tests.registry_pulls import BLOBS, MANIFESTS, assert_sound, refused
+from tests.stores import remove_name
 
 
 def wants_login(registry, header='Basic realm="r"'):
@@ -108,7 +109,7 @@ def test_identity_token_is_exchanged(pull, store, image, registry):
 
     registry.rule("POST /token", exchange)
     pull()  # after which t0 is known
-    store.layout.remove_name(f"{registry.host}/app:1")
+    remove_name(store.layout, f"{registry.host}/app:1")
     pull(credential=Credential("<token>", "refresh me"))
     assert "grant_type=refresh_token" in bodies[0] and "refresh_token=refresh+me" in bodies[0]
 
