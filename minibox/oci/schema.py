@@ -1,6 +1,6 @@
 """The types of `oci.runtime` as data, to check JSON from others on the hot path.
 
-They are written by hand, because importing msgspec takes longer than a start. A test compares them with the types.
+They are written by hand, because `typing` is slow to import. A test compares them with the types.
 
 A type is ``str``, ``int``, ``bool``, a list of one type, a tuple of one type (an object with any names and values of
 that type), or a dict with an object's fields; required ones end in ``!``.

@@ -10,9 +10,8 @@ import pytest
 import minibox
 
 CHECKOUT = minibox.__path__[0].rpartition("/")[0]
-HOT_FORBIDDEN = """typing re json dataclasses enum pathlib subprocess signal argparse logging tempfile shutil click msgspec
-rich pyroute2 inspect asyncio ssl contextlib""".split()
-HELP_FORBIDDEN = "pyroute2 rich asyncio ssl msgspec minibox._native minibox.engine.container.start".split()
+HOT_FORBIDDEN = """typing re json dataclasses enum pathlib subprocess signal argparse logging tempfile shutil click rich pyroute2 inspect asyncio ssl contextlib""".split()
+HELP_FORBIDDEN = "pyroute2 rich asyncio ssl minibox._native minibox.engine.container.start".split()
 
 
 def modules_after(code: str, *flags: str) -> set[str]:
