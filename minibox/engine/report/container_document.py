@@ -1,4 +1,4 @@
-"""A container in the words of `docker inspect`.
+"""A container in the format of `docker inspect`.
 
 Source: https://docs.docker.com/reference/api/engine/, ContainerInspect.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 NO_TIME = "0001-01-01T00:00:00Z"
-#: Docker's member of HostConfig, our option, and what it is when it wasn't given.
+#: Docker's member of HostConfig, our option, and its default.
 HOST_CONFIG: tuple[tuple[str, str, Any], ...] = (
     ("ContainerIDFile", "cidfile", ""), ("NetworkMode", "network", "default"), ("AutoRemove", "rm", False),
     ("CapAdd", "cap_add", None), ("CapDrop", "cap_drop", None), ("Dns", "dns", []), ("ExtraHosts", "add_host", None),
@@ -36,7 +36,7 @@ HOST_CONFIG: tuple[tuple[str, str, Any], ...] = (
     ("PidsLimit", "pids_limit", None), ("Init", "init", False),
     ("PublishAllPorts", "publish_all", False),
 )  # fmt: skip
-#: Those that Docker has, and minibox has no option for.
+#: Members of HostConfig for which minibox has no option.
 HOST_CONFIG_REST: dict[str, Any] = {
     "VolumeDriver": "", "VolumesFrom": None, "CgroupnsMode": "private", "DnsOptions": [],
     "DnsSearch": [], "IpcMode": "private", "PidMode": "", "UTSMode": "",
@@ -50,11 +50,11 @@ CONFIG: dict[str, Any] = {
 
 
 def container_document(found: dict[str, Any], root: str, runroot: str, with_size: bool = False) -> dict[str, Any]:
-    """A container as Docker's ContainerInspect; what only its options knew isn't there for one run with ``--rm``.
+    """A container as Docker's ContainerInspect. For ``--rm``, what only the options tell is missing.
 
     Args:
-        found: its state.json.
-        with_size: what it takes of the disk too.
+        found: its state.
+        with_size: add its size on disk.
     """
     container_id: str = found["Id"]
     directory = f"{root}/containers/{container_id}"
@@ -139,7 +139,7 @@ def _apparmor(options: dict[str, Any]) -> str:
 
 
 def _host_config(options: dict[str, Any], log: str) -> dict[str, Any]:
-    """The options of the run in Docker's words and units."""
+    """The options of the run, with Docker's names and units."""
     found = {words: options.get(name, default) for words, name, default in HOST_CONFIG}
     memory = options.get("memory_bytes") or 0
     policy, _, attempts = str(options.get("restart") or "no").partition(":")
@@ -179,7 +179,7 @@ def _ulimit(word: str) -> dict[str, Any]:
 
 
 def _network_settings(container_id: str, root: str, runroot: str, pid: int) -> dict[str, Any]:
-    """Its places on bridges, while it has any."""
+    """Its addresses on bridges, while it has any."""
     settings: dict[str, Any] = {
         "Bridge": "", "SandboxKey": f"/proc/{pid}/ns/net" if pid else "", "Gateway": "", "IPAddress": "",
         "IPPrefixLen": 0, "MacAddress": "", "Networks": {},
@@ -189,7 +189,7 @@ def _network_settings(container_id: str, root: str, runroot: str, pid: int) -> d
             "Gateway": held.gateway, "IPAddress": held.address, "IPPrefixLen": held.prefix_length,
             "MacAddress": lease.mac_text(held.address),
         }  # fmt: skip
-        if name == networks.DEFAULT:  # as Docker: of the others only what is below its name
+        if name == networks.DEFAULT:  # as in Docker: other networks are shown below their name only
             settings |= {"Bridge": held.bridge, **place}
         settings["Networks"][name] = {**place, "Aliases": names or None, "DNSNames": names or None}
     return settings
@@ -205,7 +205,7 @@ def _ports(found: dict[str, Any]) -> dict[str, list[dict[str, str]] | None]:
 
 
 def _mount(mount: dict[str, Any]) -> dict[str, Any]:
-    """A mount of state.json in Docker's words."""
+    """A mount of state.json in Docker's format."""
     source, read_only = str(mount.get("Source", "")), bool(mount.get("ReadOnly"))
     words = {"Source": source, "Destination": mount.get("Destination", ""), "Mode": "", "RW": not read_only}
     if name := volume_name(source):
@@ -214,7 +214,7 @@ def _mount(mount: dict[str, Any]) -> dict[str, Any]:
 
 
 def format_time(seconds: object) -> str:
-    """RFC 3339 with nanoseconds, as Go writes it; Go's zero time for none."""
+    """Format a time as Go does: RFC 3339 with nanoseconds; Go's zero time for none."""
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         return NO_TIME
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)

@@ -1,7 +1,7 @@
-"""What this host can do for containers: each check with its consequence and the exact fix.
+"""Check what this host offers for containers. Each check says what is missing, what follows, and how to fix it.
 
-Checks try things where that is cheap, in processes and namespaces that are gone afterwards, and
-leave nothing. Texts are for a person at a terminal; a fix is a command to paste.
+If it is cheap, a check tries the thing itself, in processes and namespaces that are gone afterwards; it leaves nothing.
+The texts are for a person at a terminal; a fix is a command to paste.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ LOW_SPACE_BYTES = 1 << 30
 
 @record
 class Check:
-    """One thing that containers need.
+    """The result of one check.
 
     Attributes:
-        name: what was looked at.
-        status: "pass"; "degraded": containers start, and lack something; "missing": none starts.
-        found: what is there.
-        consequence: what follows for the user; "" on pass.
-        fix: the command that changes it, or the words where no command can; "" on pass.
+        name: what was checked.
+        status: "pass"; "degraded" if containers start, but something doesn't work; "missing" if no container starts.
+        found: what was found.
+        consequence: what follows for the user; "" for "pass".
+        fix: the command that fixes it, or advice if there is no command; "" for "pass".
     """
 
     name: str
@@ -46,11 +46,11 @@ class Check:
 
 
 def diagnose(root: str, runroot: str) -> list[Check]:
-    """Look at this host as the calling user would use it.
+    """Check this host for the calling user.
 
     Args:
-        root: where images and containers are, or will be, kept.
-        runroot: where runtime state is kept.
+        root: the directory for images and containers. It may not exist yet.
+        runroot: the directory for runtime state. It may not exist yet.
     """
     import shutil
     import tempfile
@@ -60,7 +60,7 @@ def diagnose(root: str, runroot: str) -> list[Check]:
     except OSError:
         directory = tempfile.mkdtemp(prefix="minibox-doctor-")
     try:
-        os.chmod(directory, 0o755)  # another user's probe looks in
+        os.chmod(directory, 0o755)  # a probe runs as another user
         probe = partial(_answer, directory)
         return [
             check_kernel(os.uname().release),
@@ -82,15 +82,15 @@ def diagnose(root: str, runroot: str) -> list[Check]:
 
 
 def check_kernel(release: str) -> Check:
-    """5.12 gave id-mapped mounts and mount_setattr(2), 5.19 the former under overlayfs."""
+    """Linux 5.12 has mount_setattr(2) and id-mapped mounts; 5.19 supports these below overlayfs, too."""
     numbers = [int(word) for word in release.partition("-")[0].split(".")[:2] if word.isdigit()]
     if numbers < [5, 12]:
-        return Check("kernel", MISSING, release, "containers need Linux 5.12", "install a newer kernel, and reboot")
+        return Check("kernel", MISSING, release, "containers need Linux 5.12", "install a newer kernel and reboot")
     if numbers < [5, 19]:
         return Check(
             *("kernel", DEGRADED, release),
-            "root's containers get no user namespace of their own (Linux 5.19); root inside is root outside",
-            "install a newer kernel, and reboot",
+            "root's containers have no user namespace (needs Linux 5.19): root inside is root outside",
+            "install a newer kernel and reboot",
         )
     return Check("kernel", PASS, release)
 
@@ -99,7 +99,7 @@ _LIMITS = {"memory": "--memory", "pids": "--pids-limit", "cpu": "--cpus", "cpuse
 
 
 def check_cgroups() -> Check:
-    """Makes and removes a cgroup, and compiles one limit of each kind."""
+    """Make and remove a cgroup, and compile one limit of each kind."""
     from minibox.errors import LimitError
     from minibox.linux.cgroup import cgroup_steps, create, detect
     from minibox.linux.cgroup.scope import scope_host, usable
@@ -139,27 +139,27 @@ def check_cgroups() -> Check:
     if not refused:
         return Check("cgroups", PASS, found)
     flags = " ".join(_LIMITS[controller] for controller in refused)
-    return Check("cgroups", DEGRADED, found, f"refused, since they can't be applied: {flags}", fix)
+    return Check("cgroups", DEGRADED, found, f"these options are refused: {flags}", fix)
 
 
 def check_user_namespaces(probe: Probe) -> Check:
-    """For whoever runs this: root isolates with them, a user can't do without."""
+    """Check user namespaces for this user. Root's containers are better isolated with them; ordinary users need them."""
     answer, name = probe("user_namespace"), "user namespaces"
     if answer == "ok":
-        return Check(name, PASS, f"work for {'root' if os.geteuid() == 0 else 'this user'}")
+        return Check(name, PASS, f"they work for {'root' if os.geteuid() == 0 else 'this user'}")
     if os.geteuid() == 0:
         return Check(name, DEGRADED, answer, "root inside a container is root outside", _user_namespace_fix())
     return Check(name, MISSING, answer, "only root can run containers", _user_namespace_fix())
 
 
 def check_ordinary_users(probe: Probe) -> Check:
-    """Rootless containers; for an ordinary user the check before has said it."""
+    """Check whether ordinary users can run containers. For an ordinary user the check before says so already."""
     name = "rootless"
     if os.geteuid() != 0:
-        return Check(name, PASS, "this is an ordinary user: see user namespaces")
+        return Check(name, PASS, "you are an ordinary user: see user namespaces")
     answer = probe("ordinary_user_namespace")
     if answer == "ok":
-        return Check(name, PASS, "ordinary users may make user namespaces")
+        return Check(name, PASS, "ordinary users can make user namespaces")
     return Check(name, DEGRADED, answer, "only root can run containers", _user_namespace_fix())
 
 
@@ -177,17 +177,17 @@ def _user_namespace_fix() -> str:
             return f"echo {name}={allows} | sudo tee /etc/sysctl.d/60-minibox.conf && sudo sysctl --system"
     if not os.path.exists("/proc/self/ns/user"):
         return "use a kernel built with CONFIG_USER_NS"
-    return "a security policy or an outer container forbids them (seccomp, SELinux): allow unshare and mount there"
+    return "a security policy (seccomp, SELinux) or an outer container forbids them: allow unshare and mount there"
 
 
 def check_subordinate_ids(user: str, uid: int) -> Check:
-    """newuidmap(1) and its ranges: with them a rootless container has more ids than one."""
+    """Check newuidmap(1) and its ranges, which give a rootless container more than one id."""
     import shutil
 
     name = "subordinate ids"
     if uid == 0:
         return Check(name, PASS, "root needs none")
-    lost = "rootless containers have one id only: no other users inside, and images with more owners don't unpack"
+    lost = "rootless containers have only one id: no other users inside, and images with more owners don't unpack"
     programs = [program for program in ("newuidmap", "newgidmap") if not shutil.which(program)]
     if programs:
         return Check(name, DEGRADED, f"no {' and no '.join(programs)}", lost, "sudo apt-get install uidmap")
@@ -199,13 +199,13 @@ def check_subordinate_ids(user: str, uid: int) -> Check:
 
 
 def subordinate_ids(text: str, user: str, uid: int) -> int:
-    """How many ids a text as of subuid(5) gives a user, by name or number."""
+    """How many ids a file like subuid(5) gives to a user, by name or number."""
     fields = [line.split(":") for line in lines_of(text)]
     return sum(int(each[2]) for each in fields if len(each) == 3 and each[0] in (user, str(uid)) and each[2].isdigit())
 
 
 def _free_range(text: str) -> str:
-    """65536 ids above all that the text gives away: ``FIRST-LAST`` for usermod(8)."""
+    """A range of 65536 ids above all others in the file: ``FIRST-LAST``, for usermod(8)."""
     first = 100000
     for line in lines_of(text):
         fields = line.split(":")
@@ -215,10 +215,10 @@ def _free_range(text: str) -> str:
 
 
 def check_overlay(probe: Probe) -> Check:
-    """A root file system of layers, mounted and written to."""
+    """Mount a root file system of layers, and write to it."""
     answer = probe("overlay")
     if answer == "ok":
-        return Check("overlayfs", PASS, "mounts and takes writes")
+        return Check("overlayfs", PASS, "it mounts and can be written to")
     fix = "set --root to a directory on ext4, xfs or btrfs"
     if "overlay" not in _text("/proc/filesystems"):
         fix = "sudo modprobe overlay"
@@ -228,21 +228,21 @@ def check_overlay(probe: Probe) -> Check:
 
 
 def check_idmapped_layers(probe: Probe) -> Check:
-    """What gives root's containers ids of their own without changing owners on disk."""
+    """Check id-mapped layers, which give root's containers their own ids without changing owners on disk."""
     name = "id-mapped layers"
     if os.geteuid() != 0:
         return Check(name, PASS, "an ordinary user needs none")
     answer = probe("idmapped_layers")
     if answer == "ok":
-        return Check(name, PASS, "overlayfs takes them")
-    lost = "root's containers get no user namespace of their own; root inside is root outside"
+        return Check(name, PASS, "overlayfs supports them")
+    lost = "root's containers have no user namespace: root inside is root outside"
     return Check(
         name, DEGRADED, answer, lost, "use Linux 5.19 or newer, and set --root to a directory on ext4, xfs or btrfs"
     )
 
 
 def check_storage_drivers(directory: str, root: str) -> Check:
-    """Which of --storage-driver work here: tried in ``directory``, which is on the file system of ``root``."""
+    """Check which storage drivers work here. ``directory`` is on the file system of ``root``."""
     from minibox.storage import btrfs, clone, erofs
 
     reflinks = clone.can_reflink(directory)
@@ -257,16 +257,16 @@ def check_storage_drivers(directory: str, root: str) -> Check:
 
 
 def check_terminals(probe: Probe) -> Check:
-    """A devpts for the container, and what is in front of the user."""
+    """Check that a container can have a devpts, and whether the user has a terminal."""
     answer = probe("pseudo_terminals")
     if answer != "ok":
         return Check("terminals", DEGRADED, answer, "run -t fails", "sudo mount -t devpts devpts /dev/pts")
-    here = "stdin is a terminal" if os.isatty(0) else "stdin is none now, so -t would be refused"
-    return Check("terminals", PASS, f"a devpts of its own for each container; {here}")
+    here = "stdin is a terminal" if os.isatty(0) else "stdin is not a terminal now, so -it would be refused"
+    return Check("terminals", PASS, f"each container gets its own devpts; {here}")
 
 
 def check_seccomp() -> Check:
-    """The kernel's filters, and the library that compiles ours."""
+    """Check the kernel's filters, and the library that compiles ours."""
     import ctypes
 
     actions = _text("/proc/sys/kernel/seccomp/actions_avail").split()
@@ -282,9 +282,9 @@ def check_seccomp() -> Check:
 
 
 def check_network() -> list[Check]:
-    """What `--network bridge` needs, of root."""
+    """Check what `--network bridge` needs. Only root can use it."""
     if os.geteuid() != 0:
-        return [Check("nftables", PASS, "an ordinary user needs none")]
+        return [Check("nftables", PASS, "an ordinary user doesn't need it")]
     from minibox.network import firewall
 
     lost = "--network bridge fails; none and host work"
@@ -298,21 +298,21 @@ def check_network() -> list[Check]:
     for chain in firewall.blocking_chains():
         rule = f"nft insert rule {chain} {{}} accept"
         fix = rule.format('iifname "minibox0"') + "\n" + rule.format('oifname "minibox0"')
-        lost = "containers on the bridge may not reach the outside: another program's firewall decides"
-        checks.append(Check("firewall", DEGRADED, f"{chain} drops what it has no rule for", lost, fix))
+        lost = "containers on the bridge may not reach the outside, because another program's firewall blocks them"
+        checks.append(Check("firewall", DEGRADED, f"{chain} drops packets by default", lost, fix))
     if _text(firewall.IP_FORWARD).strip() == "1":
         return [*checks, Check("ip forwarding", PASS, "net.ipv4.ip_forward is on")]
     if os.access(firewall.IP_FORWARD, os.W_OK):
-        return [*checks, Check("ip forwarding", PASS, "off; minibox switches it on for the first bridged container")]
+        return [*checks, Check("ip forwarding", PASS, "off; minibox turns it on for the first container on a bridge")]
     lost = "containers on the bridge can't reach the outside"
     return [
         *checks,
-        Check("ip forwarding", DEGRADED, "off, and not ours to set", lost, "sysctl -w net.ipv4.ip_forward=1"),
+        Check("ip forwarding", DEGRADED, "off, and minibox can't turn it on", lost, "sysctl -w net.ipv4.ip_forward=1"),
     ]
 
 
 def check_rootless_network() -> Check:
-    """A program that carries a rootless container's traffic."""
+    """Check for a program that connects rootless containers to the network."""
     import shutil
 
     name = "rootless network"
@@ -323,17 +323,17 @@ def check_rootless_network() -> Check:
         return Check(name, DEGRADED, "neither pasta nor slirp4netns", lost, "sudo apt-get install passt")
     if not os.path.exists(device):
         lost = f"{found[0]} can't make its link, so an ordinary user's containers have no network"
-        return Check(name, DEGRADED, f"{found[0]}, and no {device}", lost, "sudo modprobe tun")
+        return Check(name, DEGRADED, f"{found[0]}, but no {device}", lost, "sudo modprobe tun")
     if os.stat(device).st_mode & 0o006 != 0o006 and not (os.geteuid() and os.access(device, os.R_OK | os.W_OK)):
         lost = f"{found[0]} can't make its link, so an ordinary user's containers have no network"
-        return Check(name, DEGRADED, f"{found[0]}, and {device} for root only", lost, f"sudo chmod 666 {device}")
+        return Check(name, DEGRADED, f"{found[0]}, but {device} is for root only", lost, f"sudo chmod 666 {device}")
     return Check(name, PASS, " and ".join(found))
 
 
 def check_directory(name: str, path: str) -> Check:
-    """A directory of ours: that it can be written, where it is, and how much fits."""
+    """Check one of minibox's directories: is it writable, on which file system is it, and how much space is free?"""
     if unsafe := why_not_ours(path):
-        return Check(name, MISSING, str(unsafe), "no command uses it", unsafe.hint or "")
+        return Check(name, MISSING, str(unsafe), "every command refuses it", unsafe.hint or "")
     existing = nearest_existing(path)
     if not os.access(existing, os.W_OK | os.X_OK):
         lost, fix = "nothing can be stored", f"sudo install -d -o {os.geteuid()} {path}"
@@ -348,7 +348,7 @@ def check_directory(name: str, path: str) -> Check:
 
     if kind in UNSUITABLE_UPPER:
         fix = "--root DIRECTORY on ext4, xfs or btrfs; or MINIBOX_ROOT=DIRECTORY; or --storage-driver copy"
-        return Check(name, MISSING, found, f"{kind} can't hold what a container writes (overlayfs's upperdir)", fix)
+        return Check(name, MISSING, found, f"containers can't write their files on {kind} (overlayfs's upperdir)", fix)
     if free < LOW_SPACE_BYTES:
         return Check(
             name, DEGRADED, found, "images and containers may not fit", f"free space on {existing}, or set --root"
@@ -357,7 +357,7 @@ def check_directory(name: str, path: str) -> Check:
 
 
 def nearest_existing(path: str) -> str:
-    """The directory itself or the nearest above it that exists."""
+    """The directory itself, or the nearest one above it that exists."""
     path = absolute(path)
     while not os.path.isdir(path):
         path = os.path.dirname(path)
@@ -365,7 +365,7 @@ def nearest_existing(path: str) -> str:
 
 
 def _answer(directory: str, name: str) -> str:
-    """What a probe says: "ok", or why not, as far as that is known."""
+    """Run a probe. Return "ok", or why it failed."""
     from minibox.engine.host import probes
 
     try:
@@ -375,7 +375,7 @@ def _answer(directory: str, name: str) -> str:
 
 
 def _user() -> tuple[str, int]:
-    """Who would run rootless containers: the caller, or who called sudo. Name and id."""
+    """Name and id of the user who would run rootless containers: the caller, or the user who called sudo."""
     import pwd
 
     uid = os.getuid()

@@ -1,4 +1,4 @@
-"""What a run would do: the rows and the shell script of its Plan, without a container being made."""
+"""Explain what a run, an exec or a stop would do: the rows and the shell script of its Plan. Nothing is executed."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ EXAMPLE_TERMINAL = (24, 80)
 
 
 def explain(options: RunOptions, *, root: str, runroot: str, storage_driver: str = "") -> list[dict[str, Any]]:
-    """The plan's rows, see `plan.explain.rows`; the image is unpacked when it isn't yet, nothing else happens.
+    """The rows of a run's plan; see `plan.explain.rows`. This only unpacks the image if needed.
 
     Raises:
-        MiniboxError: what `run` would raise before its first step.
+        MiniboxError: as `run` before its first step.
     """
     prepared, _ = _prepare(options, root, runroot, storage_driver, EXAMPLE_ID)
     return plan_explain.rows(prepared.plan)
 
 
 def explain_exec(name_or_id: str, options: ExecOptions, *, root: str) -> list[dict[str, Any]]:
-    """The rows of a further process in a container that runs; nothing happens.
+    """The rows of an exec in a running container.
 
     Raises:
-        MiniboxError: what `exec` would raise before its first step.
+        MiniboxError: as `exec` before its first step.
     """
     from minibox.engine.container.exec import Exec, host_of
     from minibox.engine.container.lifecycle import Process
@@ -55,7 +55,7 @@ def explain_exec(name_or_id: str, options: ExecOptions, *, root: str) -> list[di
 def explain_stop(
     name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = None, signal_number: int = 0
 ) -> list[dict[str, Any]]:
-    """The rows of a stop: how its processes are ended, and what undoes its start then; nothing happens.
+    """The rows of a stop: ending the processes, and undoing the start.
 
     Raises:
         ContainerNotFound, ContainerNotRunning
@@ -72,13 +72,13 @@ def explain_stop(
 
 
 def script(options: RunOptions, *, root: str, runroot: str, storage_driver: str = "") -> str:
-    """The plan as a shell script that starts the same container; see `plan.shell.script`.
+    """A shell script that starts the same container; see `plan.shell.script`.
 
     Raises:
-        Unsupported: the plan is not simple enough for one.
-        MiniboxError: what `run` would raise before its first step.
+        Unsupported: the plan is too complex for a script.
+        MiniboxError: as `run` before its first step.
     """
-    container_id = os.urandom(32).hex()  # its own, so that two scripts can run at once
+    container_id = os.urandom(32).hex()  # a new one, so that two scripts can run at once
     prepared, snapshot = _prepare(options, root, runroot, storage_driver, container_id)
     directory = prepared.spec["root"]["path"].removesuffix("/root/root")
     return shell.script(
@@ -95,7 +95,7 @@ def script(options: RunOptions, *, root: str, runroot: str, storage_driver: str 
 
 
 def _snapshot_command(driver: str, snapshot: Snapshot) -> str:
-    """What the driver's `prepare` does."""
+    """The command that does the same as the driver's `prepare`."""
     if snapshot.kind != "tree":
         return f"mkdir {snapshot.upper} {os.path.dirname(snapshot.upper)}/work"
     clone = "btrfs subvolume snapshot" if driver == "btrfs" else "cp --archive --reflink=auto"

@@ -1,4 +1,4 @@
-"""What there is of minibox on this machine, in the words of `docker info`: `info`, `system info`.
+"""Summary of minibox on this machine, in the format of `docker info`: `info`, `system info`.
 
 Source: https://docs.docker.com/reference/api/engine/, SystemInfo.
 """
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def info(*, root: str, runroot: str, storage_driver: str, version: str) -> dict[str, Any]:
-    """Counts of containers and images, how they are kept and confined, the machine, and what it lacks.
+    """The numbers of containers and images, the drivers and security options, the machine, and what it lacks.
 
     Args:
-        storage_driver: that new containers get; "" for the default.
+        storage_driver: of new containers; "" for the default.
         version: of minibox.
     """
     statuses = [each["Status"] for each in removal.list_containers(root=root, runroot=runroot)]
@@ -64,7 +64,7 @@ def info(*, root: str, runroot: str, storage_driver: str, version: str) -> dict[
 
 
 def _cgroup_driver(host: CgroupHost) -> str:
-    """Who makes the cgroups of containers with limits."""
+    """What makes the cgroups of containers with limits: systemd, minibox ("cgroupfs"), or nothing."""
     euid = os.geteuid()
     if euid and host.mode == "v2" and scope.usable(euid, os.environ):
         return "systemd"
@@ -78,7 +78,7 @@ def _security_options(root: str, storage_driver: str) -> list[str]:
     try:
         return options if id_map_support.refusal(root, storage_driver) else [*options, "name=userns"]
     except ProbeFailed:
-        return options  # a start says so
+        return options  # a start reports the error
 
 
 def _distribution() -> str:

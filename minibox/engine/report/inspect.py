@@ -1,4 +1,4 @@
-"""Images and containers in the words of `docker inspect`: its names of fields, as far as minibox knows what to say.
+"""Images and containers in the format of `docker inspect`, with the fields that minibox knows.
 
 Source: https://docs.docker.com/reference/api/engine/, ImageInspect; containers are in `container_document`.
 """
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def inspect(name: str, *, root: str, runroot: str, kind: str = "", with_size: bool = False) -> dict[str, Any]:
-    """The container or the image of that name or id; of a name that both have, the container.
+    """Find a container or an image by its name or id. If both have the name, take the container.
 
     Args:
-        kind: "container", "image", or "" for whichever there is.
-        with_size: for a container, what it takes of the disk too.
+        kind: "container", "image", or "" for either.
+        with_size: for a container, add its size on disk.
 
     Raises:
         ContainerNotFound, ImageNotFound: there is none.
@@ -35,7 +35,7 @@ def inspect(name: str, *, root: str, runroot: str, kind: str = "", with_size: bo
     """
     ambiguous: ContainerNotFound | None = None
     if kind not in ("", "container", "image"):
-        raise MiniboxError(f"unknown type {kind!r}", "one of container, image")
+        raise MiniboxError(f"unknown type {kind!r}", "use container or image")
     if kind != "image":
         removal.collect(root, runroot)
         try:
@@ -55,7 +55,7 @@ def inspect(name: str, *, root: str, runroot: str, kind: str = "", with_size: bo
 
 
 def image_document(reference: str, root: str) -> dict[str, Any]:
-    """An image of the store as Docker's ImageInspect.
+    """An image in Docker's ImageInspect format.
 
     Raises:
         ImageNotFound: there is none.

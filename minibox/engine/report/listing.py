@@ -1,7 +1,7 @@
-"""Which containers a list shows: the filters of `ps`, with Docker's keys.
+"""List containers with the filters of `ps`, with Docker's keys.
 
-Source: https://docs.docker.com/reference/cli/docker/container/ls/#filter. Of several with one key one must fit, but of
-``label`` all; a container must fit every key.
+Source: https://docs.docker.com/reference/cli/docker/container/ls/#filter. A container must match every key. Of several
+filters with the same key one must match; of ``label`` filters, all.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ KEYS = ("ancestor", "before", "exited", "expose", "health", "id", "is-task", "la
         "since", "status", "volume")  # fmt: skip
 STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead", "damaged")
 HEALTHS = ("starting", "healthy", "unhealthy", "none")
-OF_ENDED = ("exited", "status")  # who asks for these asks for ended containers too
+OF_ENDED = ("exited", "status")  # these filters show ended containers, too
 
 
 def parse_container_filters(words: Iterable[str]) -> list[Filter]:
-    """The filters of `ps`.
+    """Parse the filters of `ps`.
 
     Raises:
-        UsageError: one isn't KEY=VALUE, has an unknown key, or a value that its key can't have.
+        UsageError: one isn't KEY=VALUE, or its key is unknown or its value is invalid.
     """
     filters = parse_filters(words, KEYS)
     for each in filters:
         if each.key == "exited" and not each.value.lstrip("-").isdecimal():
-            raise UsageError(f"invalid filter 'exited={each.value}'", "write an exit status: exited=137")
+            raise UsageError(f"invalid filter 'exited={each.value}'", "use an exit status: exited=137")
         for key, known in (("status", STATUSES), ("health", HEALTHS)):
             if each.key == key and each.value not in known:
-                raise UsageError(f"invalid filter '{key}={each.value}'", f"one of {', '.join(known)}")
+                raise UsageError(f"invalid filter '{key}={each.value}'", f"use one of {', '.join(known)}")
         if each.key in ("id", "name"):
             _pattern(each.value)
         if each.key in ("publish", "expose"):
@@ -63,14 +63,14 @@ def parse_container_filters(words: Iterable[str]) -> list[Filter]:
 def listed(
     filters: Sequence[Filter] = (), *, everything: bool = False, last: int = 0, root: str, runroot: str
 ) -> list[Container]:
-    """The containers of a list, newest first, as their state.json has them.
+    """The states of the containers that match the filters, newest first.
 
     Args:
-        everything: those that don't run too; as it is with a filter on how they ended.
-        last: only so many, the newest, however they are; 0: all.
+        everything: include those that don't run. A filter of `OF_ENDED` implies it.
+        last: only the newest so many, running or not; 0 for all.
 
     Raises:
-        ContainerNotFound, ImageNotFound: what a filter compares with isn't there.
+        ContainerNotFound, ImageNotFound: a filter names a container or image that doesn't exist.
     """
     found = [with_ports(_with_health(each, root), root) for each in removal.list_containers(root=root, runroot=runroot)]
     values: dict[str, list[str]] = {}
@@ -106,7 +106,7 @@ def _fits_key(key: str, values: list[str], containers: list[Container], root: st
         "health": lambda each: health_of(each) in values,
         "network": lambda each: network_of(each) in values,
         "volume": lambda each: any(value in _mounted(each) for value in values),
-        "is-task": lambda each: not any(map(parse_truth, values)),  # there is no swarm whose task it could be
+        "is-task": lambda each: not any(map(parse_truth, values)),  # minibox has no swarm, so none is a task
     }  # fmt: skip
     return simple[key]
 
@@ -115,7 +115,7 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise UsageError(f"invalid pattern {text!r}: {error}", "a regular expression: name=^web") from None
+        raise UsageError(f"invalid pattern {text!r}: {error}", "use a regular expression: name=^web") from None
 
 
 def _named(name: str, containers: list[Container], root: str) -> Container:
@@ -123,7 +123,7 @@ def _named(name: str, containers: list[Container], root: str) -> Container:
     for each in containers:
         if each["Id"] == container_id:
             return each
-    raise ContainerNotFound(f"container {name!r} is not there", "minibox ps --all lists all of them")
+    raise ContainerNotFound(f"container {name!r} is not there", "minibox ps --all lists all containers")
 
 
 def _has_label(container: Container, wanted: str) -> bool:
@@ -133,7 +133,7 @@ def _has_label(container: Container, wanted: str) -> bool:
 
 
 def _ancestor(name: str, root: str) -> Fits:
-    """Made of that image, or of one that has its layers below; or run by that name, whatever it means now."""
+    """Match containers of this image, or of an image based on it. If there is no such image, match the name they were run by."""
     try:
         image, _ = find(inventory(Layout(root)), name)
     except (ImageNotFound, InvalidReference):
@@ -149,7 +149,7 @@ def _ancestor(name: str, root: str) -> Fits:
 
 
 def labels_of(container: Container) -> dict[str, str]:
-    """A container's labels; without the annotations that its Spec has beside them."""
+    """A container's labels, without the other annotations of its Spec."""
     config = container.get("Config")
     labels = config.get("Labels") or {} if isinstance(config, dict) else container.get("Labels")
     return labels if isinstance(labels, dict) else {}
@@ -164,27 +164,27 @@ def _with_health(container: Container, root: str) -> Container:
 
 
 def health_of(container: Container) -> str:
-    """How its health check finds it; "none" without one."""
+    """The status of its health check; "none" without one."""
     health = container.get("Health")
     status = health.get("Status") if isinstance(health, dict) else None
     return status if isinstance(status, str) and status else "none"
 
 
 def network_of(container: Container) -> str:
-    """The mode of its network; the default's name, when none was asked for."""
+    """The mode of its network; "bridge" if none was given."""
     options = container.get("Options")
     return str(options.get("network") or "bridge") if isinstance(options, dict) else "bridge"
 
 
 def with_ports(container: Container, root: str) -> Container:
-    """The same with what is published of it now as `Ports`."""
+    """Add the published ports as `Ports`."""
     found = published(root, container["Id"]) if container["Status"] in state.ALIVE else ()
     return {**container, "Ports": [dict(each.__dict__) for each in found]} if found else container
 
 
 def ports_of(container: Container) -> list[tuple[int, str, str, int]]:
-    """The ports of a container that runs on a bridge, in order: number, protocol, and the address and port of this
-    host that lead there; "" and 0 for one of which only its image or `--expose` says that it listens."""
+    """The ports of a running container on a bridge, sorted: number, protocol, and the host's address and port ("" and 0 for
+    a port that is only exposed, by its image or `--expose`)."""
     if container.get("Status") not in state.ALIVE or network_of(container) in ("none", "host"):
         return []
     rows = [(each["inside"], each["protocol"], each["address"], each["port"]) for each in container.get("Ports", ())]
@@ -198,7 +198,7 @@ def _exposed(container: Container) -> set[tuple[int, str]]:
 
 
 def _fits_ports(values: dict[str, list[str]]) -> Fits:
-    """As in Docker one of either key will do, and those are the container's own ports."""
+    """Match ``publish`` and ``expose``. As in Docker, one match of either key is enough, and ports are those inside."""
     from minibox.network.published import ANY_ADDRESS
 
     wanted = {key: set().union(*map(parse_port, words)) for key, words in values.items()}
@@ -214,13 +214,13 @@ def _fits_ports(values: dict[str, list[str]]) -> Fits:
 
 
 def mounts_of(container: Container) -> list[Container]:
-    """What is mounted in it, as state.json has it."""
+    """The mounts in its state."""
     mounts = container.get("Mounts")
     return [each for each in mounts if isinstance(each, dict)] if isinstance(mounts, list) else []
 
 
 def volume_name(source: str) -> str:
-    """The name of the volume whose data is at ``source``; "" when it is none."""
+    """The name of the volume whose data is at ``source``; "" if it isn't a volume."""
     directory, _, last = source.rpartition("/")
     above, _, name = directory.rpartition("/")
     return name if last == "_data" and above.endswith("/volumes") else ""
@@ -235,7 +235,7 @@ def _mounted(container: Container) -> set[str]:
 
 
 def sizes(root: str, containers: Iterable[Container]) -> dict[str, tuple[int, int]]:
-    """What each takes of the disk, in bytes: what it wrote, and that with its image's layers; by id."""
+    """The size of each container on disk in bytes, without and with its image's layers; by id."""
     found: dict[str, tuple[int, int]] = {}
     layers: dict[tuple[str, str], int] = {}
     for each in containers:

@@ -1,4 +1,4 @@
-"""Waiting until a container of the calling program is ready: for a port, a line of its log, an answer, a file."""
+"""Wait until a container of the calling program is ready: for a port, a log line, an HTTP answer, a file or a command."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 POLL_FIRST_S, POLL_MOST_S = 0.002, 0.1
 REQUEST_S = 5.0
 LISTENS = "0A"  # TCP_LISTEN, in proc_pid_net(5)
-WINDOW = 1 << 16  # characters of a log that one match may be in
+WINDOW = 1 << 16  # the longest match in a log, in characters
 HTTP_PORT = 80
 LINES_SHOWN = 10
 
 
 class Condition(ABC):
-    """What is waited for.
+    """A condition to wait for.
 
     Attributes:
-        words: the same, for messages.
-        blocks: whether a look may take as long as a program wants.
-        last: what the last look has found, where that says more.
+        words: its name for messages.
+        blocks: whether `is_met` may take long, because it waits for another program.
+        last: what the last check found; "" for nothing to add.
     """
 
     words = last = ""
@@ -41,18 +41,18 @@ class Condition(ABC):
 
     @abstractmethod
     def is_met(self) -> bool:
-        """Look."""
+        """Check the condition."""
 
     def close(self) -> None:  # noqa: B027, most hold nothing
-        """Give back what it holds."""
+        """Close what it holds open."""
 
 
 class Port(Condition):
-    """Something listens at a TCP port, as the kernel's table of the container's network says: nothing is connected."""
+    """A program listens on a TCP port. This reads the kernel's table of the container's network and doesn't connect."""
 
     def __init__(self, box: Embedded, port: int) -> None:
         if not 0 < port < 1 << 16:
-            raise UsageError(f"port {port} is out of range", "from 1 to 65535")
+            raise UsageError(f"port {port} is out of range", "use 1 to 65535")
         self._box, self._port = box, f":{port:04X}"
         self.words = f"port {port}"
 
@@ -63,18 +63,16 @@ class Port(Condition):
                     if any(words[1].endswith(self._port) and words[3] == LISTENS for words in map(str.split, file)):
                         return True
             except OSError:
-                continue  # no IPv6; or it has ended, which is seen elsewhere
+                continue  # there is no IPv6, or the container has ended, which `pauses` checks
         return False
 
 
 class Log(Condition):
-    """A text, or what a regular expression matches, is in what the main process has written."""
+    """The output of the main process contains a text, or matches a regular expression."""
 
     def __init__(self, box: Embedded, wanted: str | re.Pattern[str]) -> None:
         if box.log is None:
-            raise UsageError(
-                f"sandbox {box.name} has no main process that could write a log", "give it args, or service"
-            )
+            raise UsageError(f"sandbox {box.name} has no main process, so it has no log", "give it args, or service")
         self._pattern = re.compile(re.escape(wanted)) if isinstance(wanted, str) else wanted
         self.words = f"{wanted if isinstance(wanted, str) else wanted.pattern!r} in its log"
         self._reader, self._seen = LogReader(box.log.path), ""
@@ -92,7 +90,7 @@ class Log(Condition):
 
 
 class Http(Condition):
-    """A GET is answered with a status below 400; from inside, so that no network is needed."""
+    """A GET request is answered with a status below 400. It is sent from inside, so that no network is needed."""
 
     blocks = True
 
@@ -101,7 +99,7 @@ class Http(Condition):
 
         url = urlsplit(where)
         if url.scheme not in ("", "http") or not (url.path or url.netloc):
-            raise UsageError(f"wait for {where!r}: it is neither a path nor a URL of http://")
+            raise UsageError(f"wait for {where!r}: expected a path or an http:// URL")
         self._box, self._host = box, url.hostname or "127.0.0.1"
         self._port = port or url.port or HTTP_PORT
         self._path = (url.path or "/") + (f"?{url.query}" if url.query else "")
@@ -129,7 +127,7 @@ class Http(Condition):
 
 
 class File(Condition):
-    """A path is there."""
+    """A path exists."""
 
     def __init__(self, box: Embedded, path: str) -> None:
         self._box, self._path = box, path
@@ -164,13 +162,13 @@ def wait_until(box: Embedded, condition: Condition, timeout_s: float) -> None:
     """Wait until a condition is met.
 
     Raises:
-        TimedOut: it isn't after ``timeout_s``.
-        ContainerNotRunning: its main process has ended.
+        TimedOut: it wasn't met within ``timeout_s``.
+        ContainerNotRunning: the main process has ended.
     """
     try:
         for pause_s in pauses(box, condition, timeout_s):
             look = condition.is_met
-            if look() if isinstance(condition, Succeeds) else uninterrupted(look):  # a command may run for ever
+            if look() if isinstance(condition, Succeeds) else uninterrupted(look):  # a command may never end
                 return
             sleep(pause_s)
     finally:
@@ -178,16 +176,16 @@ def wait_until(box: Embedded, condition: Condition, timeout_s: float) -> None:
 
 
 def pauses(box: Embedded, condition: Condition, timeout_s: float) -> Iterator[float]:
-    """How long to wait between two looks, until it makes no sense any more; raises as `wait_until`."""
+    """Yield how long to sleep after each check. Raises the errors of `wait_until` when waiting is useless."""
     deadline, pause_s = monotonic() + timeout_s, POLL_FIRST_S
     while True:
         ended = not box.is_running()
-        yield pause_s  # it may have been met by the last that it did
+        yield pause_s  # check once more after its end: its last action may have met the condition
         if ended:
             raise ContainerNotRunning(f"wait for {condition.words}: sandbox {box.name} has ended: {_account(box)}")
         if monotonic() > deadline:
             last = f" ({condition.last})" if condition.last else ""
-            raise TimedOut(f"wait for {condition.words}: sandbox {box.name} is not so far after {timeout_s:g} s{last}"
+            raise TimedOut(f"wait for {condition.words}: sandbox {box.name} was not ready after {timeout_s:g} s{last}"
                            f"{_wrote(box)}")  # fmt: skip
         pause_s = min(1.5 * pause_s, POLL_MOST_S)
 

@@ -1,4 +1,4 @@
-"""What containers use just now: `stats`."""
+"""Measure what containers use right now: `stats`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @record
 class Reading:
-    """What one container uses; None for what nobody counts, or can't be known yet.
+    """What one container uses. A value is None if it isn't counted, or isn't known yet.
 
     Attributes:
-        running: False for one without a process, which uses nothing.
-        moment_ns: when it was read, on a clock that never jumps.
+        running: whether it has a process; without one it uses nothing.
+        moment_ns: when it was read, by the monotonic clock.
         cpu_ns: CPU time so far.
-        cpu_percent: of one CPU, since the reading before; two busy CPUs are 200.
-        memory_bytes: without page cache that the kernel takes back first.
-        memory_limit_bytes: its own, or else the machine's memory.
+        cpu_percent: of one CPU, since the last reading; two busy CPUs are 200.
+        memory_bytes: without the page cache that the kernel reclaims first.
+        memory_limit_bytes: its own limit, or else the machine's memory.
     """
 
     id: str
@@ -47,17 +47,17 @@ class Reading:
 
 
 class Meter:
-    """Reads what containers use, again and again."""
+    """Read repeatedly what containers use."""
 
     def __init__(self, names: Sequence[str], *, everything: bool = False, root: str, runroot: str) -> None:
         """Find the containers.
 
         Args:
-            names: names or ids; none: all that run, also those that are started later.
-            everything: those that don't run too.
+            names: names or ids; none means all running containers, including those started later.
+            everything: include those that don't run.
 
         Raises:
-            ContainerNotFound: one isn't there.
+            ContainerNotFound: there is no container of that name or id.
         """
         removal.collect(root, runroot)
         self._root, self._everything = root, everything
@@ -67,7 +67,7 @@ class Meter:
         self._before: dict[str, Reading] = {}
 
     def read(self) -> list[Reading]:
-        """What each uses, newest first; in the order of the names, where there were some."""
+        """Read what each container uses, in the order of the names; newest first if there are no names."""
         found = []
         for each in self._containers():
             reading = self._read(each)
@@ -100,9 +100,9 @@ class Meter:
 
 
 def measure(host: CgroupHost, container_id: str, pid: int) -> dict[str, Any]:
-    """The members of a `Reading` that the kernel knows: by its cgroup, and by its processes where that has gaps.
+    """The members of a `Reading` that the kernel counts: in its cgroup, and for its processes if the cgroup lacks some.
 
-    An ordinary user's container often has no cgroup: then by its processes alone.
+    An ordinary user's container often has no cgroup; then only its processes count.
     """
     group = cgroup.find(host, f"minibox-{container_id}")
     received, sent = usage_meter.network_bytes(pid)
@@ -126,9 +126,9 @@ def measure(host: CgroupHost, container_id: str, pid: int) -> dict[str, Any]:
 
 
 def cpu_percent(before: Reading | None, cpu_ns: int | None, moment_ns: int) -> float | None:
-    """CPU time a second since ``before``, in percent of one CPU; None without one.
+    """CPU time per second since ``before``, in percent of one CPU; None without ``before``.
 
-    A container that was started anew begins at 0 again.
+    A restarted container begins at 0 again.
     """
     if before is None or before.cpu_ns is None or cpu_ns is None or moment_ns <= before.moment_ns:
         return None

@@ -1,4 +1,4 @@
-"""How a container came to its end: what is on record, judged."""
+"""Judge why a container ended, from the records on disk: `why`."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 LINES_SHOWN, LINES_READ = 5, 200
-SOON_S = 2.0  # a signal so shortly before the end is worth a word
+SOON_S = 2.0  # mention a signal that was sent so shortly before the end
 
 
 def verdict(name_or_id: str, *, root: str, runroot: str) -> Verdict:
     """The verdict on a container.
 
     Raises:
-        ContainerNotFound: there is none of that name or id.
+        ContainerNotFound: there is no such container.
     """
     container_id = containers.find_id(root, name_or_id)
     removal.collect_one(root, runroot, container_id)
@@ -54,7 +54,7 @@ def verdict(name_or_id: str, *, root: str, runroot: str) -> Verdict:
 
 
 class _Case:
-    """What is known of one container."""
+    """What we know about one container."""
 
     def __init__(self, root: str, found: dict[str, Any]) -> None:
         self._root, self._found = root, found
@@ -87,10 +87,10 @@ class _Case:
         self._evidence: list[str] = []
 
     def judge(self) -> Verdict:
-        """The verdict: the first of the questions that is answered."""
+        """Ask one question after the other. The first answer is the verdict."""
         status = self._found["Status"]
         if status == "damaged":
-            return self._verdict(DAMAGED, "its state.json is damaged: nobody knows", hint="minibox rm removes it")
+            return self._verdict(DAMAGED, "unknown, because its state.json is damaged", hint="minibox rm removes it")
         if status in ("running", "paused"):
             return self._alive(status)
         self._weigh()
@@ -103,7 +103,7 @@ class _Case:
         if status == "restarting":
             from minibox.record import replace
 
-            again = f"{answer.summary}; it is going to be started again"
+            again = f"{answer.summary}; it is about to be restarted"
             return replace(answer, kind=RESTARTING, summary=again)
         return answer
 
@@ -116,7 +116,7 @@ class _Case:
         self._count_restarts()
         if status == "paused":
             return self._verdict(PAUSED, "it is paused", hint=f"minibox unpause {self._name}")
-        words = f"it has run for {span(time() - self._started)}" if self._started else "it runs"
+        words = f"it has been running for {span(time() - self._started)}" if self._started else "it is running"
         return self._verdict(RUNNING, words + (f", and is {self._health['Status']}" if self._health else ""))
 
     def _failed_to_start(self) -> Verdict | None:
@@ -128,11 +128,11 @@ class _Case:
     def _owner_killed(self) -> Verdict | None:
         if not self._found.get("OwnerKilled"):
             return None
-        owner = "its supervisor" if self._found.get("Supervised") else "the minibox run that it was a child of"
+        owner = "its supervisor" if self._found.get("Supervised") else "the minibox run that it belonged to"
         return self._verdict(
             OWNER_KILLED,
-            f"{owner} was killed, or the machine went down, and it with that",
-            hint=f"minibox start {self._name}; containers with a restart policy too are started again by hand then",
+            f"{owner} was killed, or the machine went down, and so it ended, too",
+            hint=f"start it by hand, even if it has a restart policy: minibox start {self._name}",
         )
 
     def _by_limit(self) -> Verdict | None:
@@ -141,11 +141,13 @@ class _Case:
     def _by_health(self) -> Verdict | None:
         if not any(sent.why == HEALTH for sent in self._sent):
             return None
-        action = {"kill": "killed", "stop": "stopped", "restart": "stopped, to be started again"}
+        action = {"kill": "killed", "stop": "stopped", "restart": "stopped for a restart"}
         done = action.get(str(self._options.get("health_on_failure")), "ended")
         if self._health and self._health["Log"]:
             self._evidence += _check_words(self._health)
-        return self._verdict(UNHEALTHY, f"it was unhealthy, and {done} for it (--health-on-failure)", sender="minibox")
+        return self._verdict(
+            UNHEALTHY, f"it was {done} because it was unhealthy (--health-on-failure)", sender="minibox"
+        )
 
     def _by_minibox(self) -> Verdict | None:
         sent = self._sender()
@@ -154,21 +156,21 @@ class _Case:
             if not forwarded:
                 return None
             name = signal_name(forwarded[-1])
-            words = f"{name} came to the minibox run that it belonged to, and was passed on"
-            return self._verdict(KILLED, words, sender=f"whoever sent {name} to minibox run: Ctrl-C is SIGINT")
+            words = f"minibox run received {name} and forwarded it"
+            return self._verdict(KILLED, words, sender=f"the sender of {name} to minibox run (Ctrl-C sends SIGINT)")
         name, by = signal_name(sent.number), f"minibox {sent.why} by {sent.user}"
         if sent.why == KILL:
-            return self._verdict(KILLED, f"{sent.user} sent it {name} by minibox kill", sender=by)
+            return self._verdict(KILLED, f"{sent.user} sent it {name} with minibox kill", sender=by)
         asked = next(each for each in self._sent if each.why == STOP)
         words = f"{sent.user} stopped it"
         if asked.number == sent.number:
-            return self._verdict(STOPPED, f"{words} by {name}", sender=by)
+            return self._verdict(STOPPED, f"{words} with {name}", sender=by)
         grace = f"{signal_name(asked.number)} did not end it within {span(sent.time - asked.time)}"
-        self._evidence.append(f"{grace}, so it was sent {name}")
+        self._evidence.append(f"{grace}, so minibox sent {name}")
         hint = ""
         if asked.number != SIGKILL:
-            hint = "process 1 ignores a signal that it has no handler for: let it handle it, or run it with --init"
-        return self._verdict(STOPPED, f"{words}, by {name} in the end", sender=by, hint=hint)
+            hint = "process 1 ignores signals without a handler: add a handler to it, or run it with --init"
+        return self._verdict(STOPPED, f"{words}, with {name} in the end", sender=by, hint=hint)
 
     def _by_signal(self) -> Verdict | None:
         return self._caused(cause.by_signal(self._facts))
@@ -186,33 +188,33 @@ class _Case:
         return str(self._found.get("Name") or self._found["Id"][:12])
 
     def _is_end_of(self, number: int) -> bool:
-        """Is the signal the one that it ended of?"""
+        """Did this signal end it?"""
         return number in (self._signal, self._status - 128)
 
     def _sender(self) -> SentSignal | None:
-        """The signal of ours that it ended of."""
+        """The signal from minibox that ended it; None for none."""
         for sent in reversed(self._sent):
             if sent.why == STOP or self._is_end_of(sent.number):
                 return sent
         return None
 
     def _weigh(self) -> None:
-        """Collect what speaks for any verdict."""
+        """Collect the evidence that belongs to any verdict."""
         if self._health and self._health["Log"]:
             self._evidence.append(_health_words(self._health))
         self._count_restarts()
         if lost := self._found.get("LogLost"):
             self._evidence.append(
-                f"{lost} bytes of what it wrote last are not in its log: it took no more, as on a full disk"
+                f"{lost} bytes of its last output are not in its log, for example because the disk was full"
             )
         for sent in self._sent:
             before_s = self._finished - sent.time
             if sent.why == KILL and not self._is_end_of(sent.number) and 0 <= before_s < SOON_S:
                 name = signal_name(sent.number)
-                self._evidence.append(f"{span(before_s)} before, {sent.user} sent it {name} by minibox kill")
+                self._evidence.append(f"{span(before_s)} before, {sent.user} sent it {name} with minibox kill")
 
     def _oom_survived(self) -> bool:
-        """Has the kernel killed none of it for want of memory since it was sent the signal that ended it?"""
+        """Had the kernel's kills for memory all happened before minibox sent the signal that ended it?"""
         sent = self._sender()
         return sent is not None and sent.oom_kills >= 0 and sent.oom_kills == self._found.get("OOMKills")
 
@@ -220,7 +222,7 @@ class _Case:
         count = self._found.get("RestartCount")
         if count:
             times = "once" if count == 1 else f"{count} times"
-            self._evidence.append(f"its policy {self._options.get('restart')} has restarted it {times}")
+            self._evidence.append(f"its restart policy {self._options.get('restart')} restarted it {times}")
 
     def _verdict(self, kind: str, summary: str, *, sender: str = "", hint: str = "") -> Verdict:
         ran = bool(self._started) and kind not in (CREATED, NOT_STARTED, DAMAGED)
@@ -243,7 +245,7 @@ class _Case:
 
 
 def _last_lines(path: str, since: float) -> tuple[str, ...]:
-    """Of standard error, or else of standard output, since a time."""
+    """The last lines of standard error since a time, or else of standard output."""
     try:
         entries = list(read_log(path, tail=LINES_READ, since=log_time(since)))
     except OSError:
@@ -256,7 +258,7 @@ def _last_lines(path: str, since: float) -> tuple[str, ...]:
 def _health_words(results: dict[str, Any]) -> str:
     streak = results["FailingStreak"]
     if not streak:
-        return "its last health check did well"
+        return "its last health check succeeded"
     return "its last health check failed" if streak == 1 else f"its last {streak} health checks failed"
 
 

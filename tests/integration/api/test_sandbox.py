@@ -280,7 +280,7 @@ def test_what_is_closed_says_so(api: None) -> None:
 def test_what_an_answer_said_last_is_told(api: None) -> None:
     with minibox.Sandbox("base", ["httpd", "-f", "-p", "80", "-h", "/etc"]) as box:
         box.wait_for(port=80)
-        with pytest.raises(minibox.TimedOut, match=r"not so far after 0.3 s \(404 Not Found\)"):
+        with pytest.raises(minibox.TimedOut, match=r"was not ready after 0.3 s \(404 Not Found\)"):
             box.wait_for(http="/none", timeout=0.3)
         with pytest.raises(minibox.TimedOut, match=r"\(Connection refused"):
             box.wait_for(http="/", port=81, timeout=0.3)

@@ -96,10 +96,10 @@ def test_stopped_and_killed_by_whom(any_box: Box) -> None:
     assert user and why(any_box, "shot")["sender"] == f"minibox kill by {user}"
     obeyed, stubborn = why(any_box, "obeys"), why(any_box, "stubborn")
     assert (obeyed["kind"], obeyed["status"]) == ("stopped", 0)
-    assert obeyed["summary"] == f"{user} stopped it by SIGTERM"
+    assert obeyed["summary"] == f"{user} stopped it with SIGTERM"
     assert (stubborn["kind"], stubborn["signal"]) == ("stopped", "SIGKILL")
-    assert stubborn["evidence"] == ["SIGTERM did not end it within 1 s, so it was sent SIGKILL"]
-    assert why(any_box, "shot")["summary"] == f"{user} sent it SIGKILL by minibox kill"
+    assert stubborn["evidence"] == ["SIGTERM did not end it within 1 s, so minibox sent SIGKILL"]
+    assert why(any_box, "shot")["summary"] == f"{user} sent it SIGKILL with minibox kill"
 
 
 def test_a_signal_from_outside(box: Box) -> None:
@@ -206,13 +206,13 @@ def in_the_foreground(box: Box, command: list[str], environment: dict[str, str],
 
 def test_minibox_run_was_killed(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
     found = in_the_foreground(box, minibox_command, environment, signal.SIGKILL)
-    assert found["kind"] == "owner-killed" and "the minibox run that it was a child of" in found["summary"]
+    assert found["kind"] == "owner-killed" and "the minibox run that it belonged to" in found["summary"]
 
 
 def test_ctrl_c_that_was_passed_on(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
     found = in_the_foreground(box, minibox_command, environment, signal.SIGINT)
     assert (found["kind"], found["status"]) == ("killed", 137)
-    assert "came to the minibox run that it belonged to" in found["summary"]
+    assert "minibox run received" in found["summary"]
 
 
 def test_health(box: Box) -> None:
@@ -225,7 +225,7 @@ def test_health(box: Box) -> None:
 def test_restarts_are_counted(box: Box) -> None:
     found = ended(box, "exit 5", "--restart", "on-failure:2")
     assert (found["kind"], found["status"]) == ("exited", 5)
-    assert found["evidence"] == ["its policy on-failure:2 has restarted it 2 times"]
+    assert found["evidence"] == ["its restart policy on-failure:2 restarted it 2 times"]
 
 
 def test_those_that_have_not_ended(box: Box) -> None:

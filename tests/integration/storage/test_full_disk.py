@@ -129,7 +129,7 @@ def test_one_that_logs_is_stopped_at_once_and_says_what_is_lost(box, disk):
     disk.empty()  # `ends` has waited, and goes on
     assert box("wait", "ends", timeout_s=60).stdout == "3\n"
     assert box("logs", "ends").stdout.splitlines() == [str(number) for number in range(1, 20001)]
-    lost = "of what it wrote last are not in its log"
+    lost = "of its last output are not in its log"
     assert lost in box("why", "stops").stdout and lost not in box("why", "ends").stdout
     for name in ("stops", "killed", "ends"):
         assert box("rm", name).returncode == 0

@@ -62,14 +62,14 @@ def test_only_stdout(judge):
 
 def test_a_signal_of_ours_is_told_from_one_of_others(judge):
     end = {"ExitCode": 137, "Signal": 9}
-    assert judge((9, "kill", 1009.9), **end).summary == "ann sent it SIGKILL by minibox kill"
+    assert judge((9, "kill", 1009.9), **end).summary == "ann sent it SIGKILL with minibox kill"
     assert judge(**end).kind == "signal" and "somebody on the host" in judge(**end).summary
     assert judge((9, "kill", 999.0), **end).kind == "signal"  # of an earlier start
 
 
 def test_a_signal_that_did_not_end_it_is_no_more_than_evidence(judge):
     found = judge((1, "kill", 1009.0), ExitCode=3)
-    assert found.kind == "exited" and found.evidence == ("1 s before, ann sent it SIGHUP by minibox kill",)
+    assert found.kind == "exited" and found.evidence == ("1 s before, ann sent it SIGHUP with minibox kill",)
     assert judge((1, "kill", 1001.0), ExitCode=3).evidence == ()
 
 
@@ -78,9 +78,9 @@ def test_a_command_that_exits_at_a_signal(judge):
 
 
 def test_stopped(judge):
-    assert judge((15, "stop", 1009.0), ExitCode=0).summary == "ann stopped it by SIGTERM"
+    assert judge((15, "stop", 1009.0), ExitCode=0).summary == "ann stopped it with SIGTERM"
     found = judge((15, "stop", 1000.0), (9, "stop", 1010.0), ExitCode=137, Signal=9)
-    assert (found.kind, found.evidence) == ("stopped", ("SIGTERM did not end it within 10 s, so it was sent SIGKILL",))
+    assert (found.kind, found.evidence) == ("stopped", ("SIGTERM did not end it within 10 s, so minibox sent SIGKILL",))
     assert "--init" in found.hint
 
 
@@ -108,12 +108,12 @@ def test_timeout(judge):
 
 def test_owner_killed(judge):
     assert judge(ExitCode=137, OwnerKilled=True, Supervised=True).summary.startswith("its supervisor was killed")
-    assert judge(ExitCode=137, OwnerKilled=True).summary.startswith("the minibox run that it was a child of")
+    assert judge(ExitCode=137, OwnerKilled=True).summary.startswith("the minibox run that it belonged to")
 
 
 def test_passed_on(judge):
     found = judge(ExitCode=130, Forwarded=[2])
-    assert found.kind == "killed" and found.summary.startswith("SIGINT came to the minibox run")
+    assert found.kind == "killed" and found.summary.startswith("minibox run received SIGINT")
 
 
 def test_never_started(judge):
@@ -134,8 +134,8 @@ def test_still_there(judge, tmp_path):
 def look_at_the_living(judge):
     assert (judge(Status="paused").kind, judge(Status="paused").hint) == ("paused", "minibox unpause web")
     found = judge(Status="restarting", ExitCode=4, RestartCount=3, Options={"restart": "always"})
-    assert found.kind == "restarting" and found.summary.endswith("status 4; it is going to be started again")
-    assert found.evidence == ("its policy always has restarted it 3 times",)
+    assert found.kind == "restarting" and found.summary.endswith("status 4; it is about to be restarted")
+    assert found.evidence == ("its restart policy always restarted it 3 times",)
 
 
 def test_damaged(judge, tmp_path):
