@@ -56,7 +56,7 @@ def test_the_images_shell():
 
 def test_no_healthcheck():
     assert healthcheck(RunOptions("x", no_healthcheck=True), config(**IMAGES)) == {"Test": ["NONE"]}
-    with pytest.raises(UsageError, match="exclude each other"):
+    with pytest.raises(UsageError, match="can't be combined with"):
         healthcheck(RunOptions("x", no_healthcheck=True, health_cmd="true"), {})
 
 
