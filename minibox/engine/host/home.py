@@ -1,4 +1,4 @@
-"""Where minibox keeps things: ``root`` (images, layers, containers) and ``runroot`` (what a reboot may forget)."""
+"""The directories of minibox: ``root`` (images, layers, containers) and ``runroot`` (what may be lost at a reboot)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-READABLE_ONCE = ("images", "cache", "volumes")  # older versions let everybody read them
+READABLE_ONCE = ("images", "cache", "volumes")  # older versions made them readable for everyone
 
 
 def default_root(environ: Mapping[str, str], uid: int) -> str:
-    """``$MINIBOX_ROOT``, else /var/lib/minibox for root, else ``$XDG_DATA_HOME/minibox``."""
+    """Return ``$MINIBOX_ROOT``; else /var/lib/minibox for root, or ``$XDG_DATA_HOME/minibox``."""
     chosen = environ.get("MINIBOX_ROOT")
     if chosen:
         return absolute(chosen)
@@ -26,10 +26,10 @@ def default_root(environ: Mapping[str, str], uid: int) -> str:
 
 
 def default_runroot(environ: Mapping[str, str], uid: int) -> str:
-    """``$MINIBOX_RUNROOT``, else /run/minibox for root, else ``$XDG_RUNTIME_DIR/minibox``.
+    """Return ``$MINIBOX_RUNROOT``; else /run/minibox for root, or ``$XDG_RUNTIME_DIR/minibox``.
 
-    A user without a login session has no ``$XDG_RUNTIME_DIR``: then /run/user/<uid> where there is one, else a
-    directory in /tmp, which `claim` sees to.
+    Without a login session there is no ``$XDG_RUNTIME_DIR``: use /run/user/<uid> if it exists, or else a directory in
+    /tmp, whose owner `claim` checks.
     """
     chosen = environ.get("MINIBOX_RUNROOT")
     if chosen:
@@ -41,10 +41,10 @@ def default_runroot(environ: Mapping[str, str], uid: int) -> str:
 
 
 def claim(root: str, runroot: str) -> None:
-    """Before anything is read or written there: both are ours alone, or are made so.
+    """Make both directories private before anything is read or written there.
 
     Raises:
-        UnsafeDirectory: somebody else could change what is in one of them.
+        UnsafeDirectory: another user could change what is in one of them.
     """
     claim_directory(root, READABLE_ONCE)
     claim_directory(runroot, ("network",))

@@ -1,9 +1,9 @@
-"""Whether the layers under a state root can be id-mapped: tried once a boot, then remembered.
+"""Find out whether layers under a state root can be id-mapped. Tried once after each boot, then remembered.
 
-It takes Linux 5.19 and a file system that takes part: ext4, xfs and btrfs always do, tmpfs since Linux 6.3, overlayfs, NFS
-and 9p don't. A version number wouldn't tell. What is remembered is that it works, or that the kernel or the file system
-can't, and of which kernel, file system and kind of storage driver that was said. Where it couldn't be found out, nothing is;
-nor what was said to this caller alone, by a policy, by his seccomp filter or because of his root directory.
+It takes Linux 5.19 and a file system that supports it: ext4, xfs and btrfs always do, tmpfs since Linux 6.3; overlayfs,
+NFS and 9p don't. A version number wouldn't tell. The answer is remembered with the kernel, file system and kind of
+storage driver that it is for. It isn't remembered if the attempt failed for another reason, or if the refusal concerns
+this caller alone: a policy, a seccomp filter, or the caller's root directory.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import os
 from minibox.base.files import replace_link
 
 ABLE = "ok"
-#: Part of the name of what is remembered. Counts up when what was remembered before must not be trusted.
+# Part of the answer's file name. Increase it when older answers must not be trusted.
 VERSION = 4
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 TREES = ("btrfs", "copy")
 
 
 def refusal(root: str, driver: str) -> str:
-    """What the kernel says against id-mapped layers of a storage driver under ``root``, "" when they work.
+    """Return why layers of a storage driver under ``root`` can't be id-mapped; "" if they can.
 
-    A symlink below ``root/cache`` remembers the answer: its target says of what, and which.
+    A symlink below ``root/cache`` remembers the answer; its target says for what, and which.
 
     Raises:
-        ProbeFailed: it could not be found out.
+        ProbeFailed: the attempt failed for another reason.
     """
     probe = "idmapped_tree" if driver in TREES else "idmapped_layers"
     path = f"{root}/cache/{probe}-{VERSION}"
@@ -35,7 +35,7 @@ def refusal(root: str, driver: str) -> str:
         if subject and remembered == subject:
             return "" if found == ABLE else found
     except OSError:
-        pass  # nothing is remembered
+        pass  # nothing is remembered yet
     from minibox.engine.host import probes
 
     answer = probes.ask(probe, root if os.path.isdir(root) else _above(root))
@@ -45,7 +45,7 @@ def refusal(root: str, driver: str) -> str:
 
 
 def _subject(root: str) -> str:
-    """The kernel, since when it runs, and the file system; "" where it can't be told."""
+    """Return the kernel, the time of boot and the file system; "" if unknown."""
     try:
         with open(BOOT_ID, "rb", 0) as file:
             boot = file.read().decode("ascii").strip()
@@ -59,11 +59,11 @@ def _remember(path: str, answer: str) -> None:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         replace_link(path, answer)
     except OSError:
-        pass  # the disk is full, or read-only: it is tried again
+        pass  # the disk is full or read-only, so the next caller tries again
 
 
 def _above(path: str) -> str:
-    """The nearest directory above that exists."""
+    """Return the nearest parent directory that exists."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path

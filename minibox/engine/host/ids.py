@@ -1,8 +1,8 @@
-"""Which ids a container's user namespace gets.
+"""The ids of a container's user namespace.
 
-Root gives every container a range of its own, above the ranges that useradd and systemd-nspawn hand
-out, so that no two containers' files or processes have an owner in common. An ordinary user gives
-what he has: himself as root, and the ranges of /etc/subuid and /etc/subgid through newuidmap(1).
+Root gives every container a range of its own, above the ranges that useradd and systemd-nspawn hand out, so that no two
+containers' files or processes have an owner in common. An ordinary user maps the own id to root, and the ranges of
+/etc/subuid and /etc/subgid through newuidmap(1).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FIRST_ID = 0x70000000  # just above systemd's container range, systemd.io/UIDS-GIDS
 RANGE = 65536
-SLOTS = 4096  # up to 2**31, past which some interfaces see negative numbers
+SLOTS = 4096  # up to 2**31: some interfaces show larger ids as negative
 
 
 @record
@@ -30,7 +30,7 @@ class IdMappings:
     """``linux.uidMappings`` and ``linux.gidMappings`` of the container's user namespace.
 
     Attributes:
-        lease: the path of what holds them; "" for the caller's own.
+        lease: the path of the file that reserves them; "" for the caller's own ids.
     """
 
     uids: tuple[LinuxIDMapping, ...]
@@ -39,12 +39,12 @@ class IdMappings:
 
 
 def lease_range(root: str, container_id: str) -> IdMappings:
-    """A range of host ids that no other container under ``root`` has.
+    """Lease a range of host ids that no other container under ``root`` has.
 
-    A symlink ``root/ids/<slot>`` to the container's id holds it: made or refused in one step.
+    A symlink ``root/ids/<slot>`` to the container's id reserves it: making it either succeeds or fails, in one step.
 
     Raises:
-        MiniboxError: all are taken, or the lease can't be written.
+        MiniboxError: all ranges are taken, or the lease can't be written.
     """
     directory = f"{root}/ids"
     for slot in _slots(container_id):
@@ -63,7 +63,7 @@ def lease_range(root: str, container_id: str) -> IdMappings:
 
 
 def example_range(root: str, container_id: str) -> IdMappings:
-    """The range that a container might get; nothing is taken."""
+    """Return a range that a container might get, without reserving it."""
     return _range(f"{root}/ids", next(_slots(container_id)))
 
 
@@ -73,10 +73,10 @@ def _range(directory: str, slot: int) -> IdMappings:
 
 
 def lease_of(root: str, container_id: str) -> str:
-    """The path of what holds the range of a container; "" for none."""
+    """Return the path of a container's lease; "" if it has none."""
     directory = f"{root}/ids"
     first = f"{directory}/{next(_slots(container_id))}"
-    if _holder(first) == container_id:  # it has the first, as a rule
+    if _holder(first) == container_id:  # most containers have the first slot that they try
         return first
     try:
         taken = os.listdir(directory)
@@ -93,7 +93,7 @@ def _holder(path: str) -> str:
 
 
 def release_slot(path: str, container_id: str) -> bool:
-    """Give back a range by the path of its lease; False where it is another's, or nobody's."""
+    """Release a range by the path of its lease; False if the container doesn't hold it."""
     try:
         if os.readlink(path) != container_id:
             return False
@@ -104,15 +104,15 @@ def release_slot(path: str, container_id: str) -> bool:
 
 
 def _slots(container_id: str) -> Iterator[int]:
-    """All slots, from one that the id gives: two containers rarely try the same."""
+    """Yield all slots, beginning with one derived from the id, so that two containers rarely try the same."""
     first = int(container_id[:3], 16)
     return ((first + step) % SLOTS for step in range(SLOTS))
 
 
 def own_ids() -> IdMappings:
-    """The ids that an ordinary user can map: himself as root, and his subordinate ids behind.
+    """Return the ids that an ordinary user can map: the own id as root, followed by the subordinate ids.
 
-    Without ranges, or without newuidmap(1) to use them, it is a map of one id.
+    Without subordinate ids, or without newuidmap(1) to map them, only the own id.
     """
     uids, gids = os.geteuid(), os.getegid()
     more_uids, more_gids = _subordinate("/etc/subuid", uids), _subordinate("/etc/subgid", uids)
@@ -124,7 +124,7 @@ def own_ids() -> IdMappings:
 
 
 def note(mappings: IdMappings) -> str:
-    """What the user should know of a map of `own_ids`; "" for nothing."""
+    """Return a note for the user about a result of `own_ids`; "" for none."""
     if len(mappings.uids) > 1:
         return ""
     return (
@@ -135,7 +135,7 @@ def note(mappings: IdMappings) -> str:
 
 
 def _subordinate(path: str, uid: int) -> LinuxIDMapping | None:
-    """The first range of a user in /etc/subuid or /etc/subgid, to be mapped behind root; subuid(5)."""
+    """Return a user's first range in /etc/subuid or /etc/subgid, to be mapped after root; subuid(5)."""
     import pwd
 
     try:
@@ -155,7 +155,7 @@ def _subordinate(path: str, uid: int) -> LinuxIDMapping | None:
 
 
 def _found(program: str) -> str:
-    """The path of a program, or ""."""
+    """Return the path of a program, or ""."""
     for directory in (*os.environ.get("PATH", "").split(":"), "/usr/bin", "/bin"):
         path = f"{directory}/{program}"
         if directory and os.access(path, os.X_OK):
@@ -164,7 +164,7 @@ def _found(program: str) -> str:
 
 
 def write_id_maps(pid: int, spec: Spec) -> None:
-    """Map the Spec's ids for a process in a new user namespace: the steps of a plan, for who has none.
+    """Map the Spec's ids for a process in a new user namespace, as a plan's steps do.
 
     Raises:
         MiniboxError: the kernel or newuidmap(1) refuses.
@@ -178,17 +178,17 @@ def write_id_maps(pid: int, spec: Spec) -> None:
 
 
 def deny_setgroups(pid: int) -> None:
-    """Before its groups are mapped, as the kernel wants it of an ordinary user; user_namespaces(7)."""
+    """Deny setgroups(2), as the kernel requires before an ordinary user maps groups; user_namespaces(7)."""
     _write(f"/proc/{pid}/setgroups", b"deny")
 
 
 def write_map(pid: int, kind: str, lines: tuple[str, ...], program: str) -> None:
-    """Map the ids of one kind for a process in a new user namespace; user_namespaces(7).
+    """Map uids or gids for a process in a new user namespace; user_namespaces(7).
 
     Args:
         kind: uid or gid.
         lines: ``INSIDE OUTSIDE COUNT`` each.
-        program: that does it, by name; "" for by ourselves.
+        program: the name of the program to do it; "" to write the map directly.
 
     Raises:
         MiniboxError: the kernel or newuidmap(1) refuses.
@@ -213,10 +213,10 @@ def _content(path: str) -> bytes:
 
 
 def mapped_of(pid: int) -> tuple[list[LinuxIDMapping], list[LinuxIDMapping]]:
-    """The mappings of users and groups in the user namespace of a process, seen from ours; user_namespaces(7).
+    """Return the uid and gid mappings of a process's user namespace, seen from ours; user_namespaces(7).
 
     Raises:
-        OSError: it has ended.
+        OSError: the process has ended.
     """
     found: list[list[LinuxIDMapping]] = []
     for name in ("uid_map", "gid_map"):

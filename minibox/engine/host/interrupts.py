@@ -1,7 +1,7 @@
-"""What an exception out of a signal handler mustn't cut short: a thread does it, in which no handler runs.
+"""Protect a piece of work from exceptions in signal handlers, by doing it in a thread: handlers don't run there.
 
-Between a system call and the line that notes what it has made there is always a moment in which Ctrl-C, or the handler
-of an alarm, can raise. What it made is nobody's then.
+Between a system call and the line that records its result, Ctrl-C or the handler of an alarm can raise. Then nobody
+would know what the call has made.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ PATIENCE_S = 10.0
 
 
 def uninterrupted(work: Callable[[], T]) -> T:
-    """Call ``work``, all of it or not at all; what it returned.
+    """Call ``work`` completely or not at all, and return its value.
 
-    Handlers run, and what they raise is raised here, but after ``work``; when that takes longer than `PATIENCE_S`, or
-    another is raised, it goes on behind the caller's back. So what it makes is noted by ``work`` itself, in an object
-    that the caller has already, and not returned.
+    Handlers do run, and what they raise is raised here, but only after ``work`` has ended. If that takes longer than
+    `PATIENCE_S`, or a second exception arrives, the exception is raised at once and ``work`` goes on in its thread. So
+    ``work`` must record what it makes in an object that the caller already has, instead of returning it.
     """
     return _Job(work).outcome() if get_ident() == main_thread().ident else work()
 
@@ -31,7 +31,7 @@ def uninterrupted(work: Callable[[], T]) -> T:
 class _Job(Generic[T]):
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
-        self._turn = allocate_lock()  # who has it says whether it is done at all
+        self._turn = allocate_lock()  # whoever holds it decides whether the work is done at all
         self._is_begun = self._is_done = self._is_given_up = False
         self._done = allocate_lock()
         self._done.acquire()
@@ -52,11 +52,11 @@ class _Job(Generic[T]):
             self._done.release()
 
     def outcome(self) -> T:
-        """Have it done, and wait; raises what it raised."""
+        """Do the work, wait for it, and raise what it raised."""
         try:
             try:
                 start_new_thread(self._run, ())
-            except RuntimeError:  # there can be no more threads
+            except RuntimeError:  # can't start a thread
                 self._run()
             self._done.acquire()
         except BaseException:
@@ -68,7 +68,7 @@ class _Job(Generic[T]):
                 raise error
             return self._result.pop()
         finally:
-            del error  # whose traceback has this frame
+            del error  # its traceback contains this frame
 
     def _settle(self) -> None:
         with self._turn:

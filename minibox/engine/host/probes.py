@@ -1,7 +1,8 @@
-"""What this host can do, found out by trying it in a process that is thrown away: `minibox.linux.probe`.
+"""Find out what this host can do, by trying it in a process of its own: `minibox.linux.probe`.
 
-There are three answers: it works; the kernel says no; and nobody knows, which is an error and never taken for one of the
-others. A no is either the host's, to everybody, or one to this caller: what he may, his seccomp filter, his root directory.
+There are three answers: it works, the kernel refuses, or the attempt itself failed. The last is an error, and never
+taken for one of the others. A refusal concerns either the whole host or just this caller: privileges, a seccomp filter,
+the root directory.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ SOURCE = "import sys; sys.path[:] = sys.argv[3:]; from minibox.linux.probe impor
 
 
 class Answer(NamedTuple):
-    """``refusal``: what the kernel says against it, "" when it works. ``is_of_host``: everybody would be told the same."""
+    """The answer of a probe.
+
+    ``refusal``: why the kernel refuses, "" if it works. ``is_of_host``: any caller would get the same answer.
+    """
 
     refusal: str
     is_of_host: bool
@@ -33,7 +37,7 @@ def ask(name: str, directory: str) -> Answer:
     """Try one of `probe.PROBES`.
 
     Args:
-        directory: of the file system that it is asked for; what is made in it is removed.
+        directory: a directory on the file system in question; what is made in it is removed again.
 
     Raises:
         ProbeFailed: it could not be tried.
@@ -46,7 +50,7 @@ def ask(name: str, directory: str) -> Answer:
     except OSError as error:
         raise _failed(name, f"make a directory in {directory}: {kernel_says(error)}") from error
     try:
-        os.chmod(place, 0o755)  # another user's probe looks in
+        os.chmod(place, 0o755)  # a probe as another user must be able to look in
         for each in DIRECTORIES[1:]:
             os.mkdir(place + each)
         with open(f"{place}/lower/old", "wb"):
@@ -56,7 +60,7 @@ def ask(name: str, directory: str) -> Answer:
         raise _failed(name, f"{error.filename or 'run a process'}: {kernel_says(error)}") from error
     finally:
         if os.path.isdir(f"{place}/work/work"):
-            os.chmod(f"{place}/work/work", 0o700)  # overlayfs made it 0, which keeps rmtree out
+            os.chmod(f"{place}/work/work", 0o700)  # overlayfs made it with mode 0, which stops rmtree
         rmtree(place, ignore_errors=True)
 
 
@@ -64,7 +68,7 @@ def _asked(name: str, place: str) -> Answer:
     import subprocess
     import sys
 
-    # Isolated: neither the working directory nor the environment may have it load what is somebody else's.
+    # Isolated, so that neither the working directory nor the environment can make it load someone else's code.
     command = [sys.executable, "-I", "-S", "-B", "-c", SOURCE, name, place, *_search_path()]
     try:
         done = subprocess.run(
@@ -86,12 +90,12 @@ def _asked(name: str, place: str) -> Answer:
 def _failed(name: str, why: str) -> ProbeFailed:
     return ProbeFailed(
         f"find out whether this host has {name.replace('_', ' ')}: {why}",
-        "mend that and try again: nothing is taken for granted, so that no container is less isolated than you think",
+        "fix this and try again: minibox doesn't guess, since a container could be less isolated than you think",
     )
 
 
 def _search_path() -> Iterator[str]:
-    """Absolute, and with what leads to minibox itself, whoever has found it here."""
+    """Yield absolute paths, including the directory that minibox itself was imported from."""
     import sys
 
     yield from (os.path.abspath(entry) for entry in sys.path if entry)

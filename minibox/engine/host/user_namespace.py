@@ -1,9 +1,9 @@
-"""Work on files of other ids: as root of a user namespace that has them.
+"""Work on files of other ids, as root of a user namespace that maps them.
 
-A rootless container's files belong to ids that its user may not even unlink from outside
-(user_namespaces(7)): layers are unpacked, and such files read and removed, by a child in a namespace with
-the same ids. What a running container sees is read and written by a child in the container's own, so that
-owners are what they are inside. Off the hot path: nothing here runs in a start whose layers are unpacked.
+A rootless container's files belong to ids whose files its user can't even unlink from outside (user_namespaces(7)). So
+a child in a namespace with the same ids unpacks layers, and reads and removes such files. Files inside a running
+container are read and written by a child in the container's own namespace, so that owners are the same as inside. Off
+the hot path: a start with unpacked layers uses none of this.
 """
 
 from __future__ import annotations
@@ -37,25 +37,26 @@ T = TypeVar("T")
 
 
 def run_inside(function: Callable[[], T]) -> T:
-    """Call ``function`` as root of a user namespace that has all ids of the caller's; what it returned.
+    """Call ``function`` as root of a user namespace with all the caller's ids, and return its value.
 
-    With one id only there is nothing to gain: it is called here. Its result must be of what marshal takes.
+    If the caller has only one id, a namespace would gain nothing, and ``function`` is called directly. Its value must
+    be one that marshal can encode.
 
     Raises:
-        MiniboxError: ``function`` failed so, or the namespace can't be made.
-        OSError: ``function`` failed so.
+        MiniboxError: ``function`` raised it, or the namespace can't be made.
+        OSError: ``function`` raised it.
     """
     return function() if _own_namespace() is None else Work(function).result()
 
 
 class Work(Generic[T]):
-    """A function that is called in a child, as by `run_inside`, while the caller does something else."""
+    """A function called in a child, as by `run_inside`, while the caller does something else."""
 
     def __init__(self, function: Callable[[], T], pid: int = 0) -> None:
-        """Start it.
+        """Start the child.
 
         Args:
-            pid: of a process in whose user namespace to call it, as its root; 0 for one of the caller's ids.
+            pid: call it as root of this process's user namespace; 0: of a new one with the caller's ids.
 
         Raises:
             MiniboxError: the process has ended.
@@ -89,7 +90,7 @@ class Work(Generic[T]):
                     write_id_maps(self._pid, spec)
                 os.write(is_mapped, b"m")
         except BaseException:
-            os.close(is_mapped)  # without a word the child ends
+            os.close(is_mapped)  # closing it without writing ends the child
             is_mapped = -1
             self._wait()
             raise
@@ -98,10 +99,10 @@ class Work(Generic[T]):
                 os.close(is_mapped)
 
     def result(self) -> T:
-        """Wait for its end; what it returned.
+        """Wait for the child and return the function's value.
 
         Raises:
-            MiniboxError, OSError: it failed so, or the namespace can't be made.
+            MiniboxError, OSError: the function raised it, or the namespace can't be made.
         """
         report = [self._report]
         try:
@@ -111,7 +112,7 @@ class Work(Generic[T]):
             status = self._wait()
         data = b"".join(report)
         if not data:
-            raise StoreError(f"a process in a user namespace ended with status {status}")
+            raise StoreError(f"a helper process in a user namespace ended with status {status}")
         result: T = value_of(data)
         return result
 
@@ -121,14 +122,14 @@ class Work(Generic[T]):
 
 
 def _own_namespace() -> Spec | None:
-    """The id maps of a user namespace with all ids of the caller's; None when there is nothing to gain by one."""
+    """Return the id maps of a user namespace with all the caller's ids; None if it would gain nothing."""
     mappings = own_ids()
     spec: Any = {"linux": {"uidMappings": list(mappings.uids), "gidMappings": list(mappings.gids)}}
     return None if os.geteuid() == 0 or has_one_group(spec) else spec
 
 
 def open_namespace(pid: int) -> int:
-    """The user namespace of a process; -1 when it is the caller's."""
+    """Open the user namespace of a process; -1 if it is the caller's."""
     try:
         fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -140,7 +141,7 @@ def open_namespace(pid: int) -> int:
 
 
 def enter(namespace: int, new: bool) -> Callable[[], None]:
-    """Enter a user namespace, or make one; what is left to do when its ids are mapped."""
+    """Enter a user namespace, or make one; return what is left to do once its ids are mapped."""
     if namespace >= 0:
         set_user_namespace(namespace)
     elif new:
@@ -151,14 +152,14 @@ def enter(namespace: int, new: bool) -> Callable[[], None]:
 def _child(
     function: Callable[[], Any], enter: Callable[[], Callable[[], None]], is_ready: int, mapped: int
 ) -> NoReturn:
-    """Call and report; a report begins with a byte that is not ``r``."""
+    """Call the function and write the report; any report begins with a byte other than ``r``."""
 
     def call() -> Any:
         die_with_parent()
         become_root = enter()
         os.write(is_ready, b"r")
         if os.read(mapped, 1) != b"m":
-            os._exit(1)  # the caller has failed
+            os._exit(1)  # the caller failed
         become_root()
         return function()
 
@@ -166,7 +167,7 @@ def _child(
 
 
 def report_of(function: Callable[[], Any]) -> bytes:
-    """Call it, and say what became of it, for `value_of`."""
+    """Call the function and return a report of its value or error, for `value_of`."""
     from marshal import dumps
 
     report: tuple[Any, ...]
@@ -185,7 +186,7 @@ def report_of(function: Callable[[], Any]) -> bytes:
 
 
 def end_with(report: bytes, fd: int) -> NoReturn:
-    """Write a report, and end this process."""
+    """Write a report and end this process."""
     try:
         with open(fd, "wb") as file:
             file.write(report)
@@ -194,10 +195,10 @@ def end_with(report: bytes, fd: int) -> NoReturn:
 
 
 def value_of(report: bytes) -> Any:
-    """What was returned, by a report.
+    """Return the value in a report.
 
     Raises:
-        MiniboxError, OSError: it failed so.
+        MiniboxError, OSError: the function raised it.
     """
     from marshal import loads
 
@@ -212,8 +213,8 @@ def value_of(report: bytes) -> Any:
 def _become_root() -> None:
     try:
         os.setgroups([])
-    except PermissionError:  # in a namespace of one id (user_namespaces(7), "setgroups")
+    except PermissionError:  # in a namespace with a single id (user_namespaces(7), "setgroups")
         pass
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    die_with_parent()  # a change of ids forgets it
+    die_with_parent()  # a change of ids resets it

@@ -1,4 +1,4 @@
-"""A user namespace that nobody is in, for a mount to be id-mapped by. Off the hot path."""
+"""Make a user namespace without a process in it, for an id-mapped mount. Off the hot path."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SIGKILL = 9
 
 
 def user_namespace(uid_map: str, gid_map: str) -> int:
-    """A descriptor of a new user namespace.
+    """Return a descriptor of a new user namespace.
 
     Args:
-        uid_map, gid_map: as /proc/PID/uid_map takes them.
+        uid_map, gid_map: in the format of /proc/PID/uid_map.
 
     Raises:
-        MiniboxError: the kernel refuses: it is full of namespaces, or the ids are not the caller's.
+        MiniboxError: the kernel refuses: too many namespaces, or ids that the caller doesn't have.
     """
     ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
-    steps = [op.wait(op.TAG_GO, "until it is killed")]
+    steps = [op.wait(op.TAG_GO, "wait until it is killed")]
     child = None
     try:
         child = launcher.spawn(encode(steps, signatures()), NEWUSER, [theirs.fileno()], len(steps))

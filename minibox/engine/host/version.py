@@ -1,10 +1,10 @@
-"""Which minibox this is."""
+"""The version of minibox."""
 
 from __future__ import annotations
 
 
 def version_text() -> str:
-    """The version of the installed package, or that of the checkout."""
+    """Return the version of the installed package, or of the checkout."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed_version
 

@@ -1,4 +1,4 @@
-"""crun's annotations, by which a bundle asks for what the specification has no property for. Source: crun(1)."""
+"""crun's annotations, for what the specification has no property for. Source: crun(1)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INSTRUCTION_BYTES = 8  # struct sock_filter
 
 
 def ignored_annotations(spec: Spec) -> list[str]:
-    """Those in a Spec that do nothing here. An empty subgroup asks for what there is: a scope is the container's cgroup."""
+    """Return the annotations that have no effect here. An empty subgroup is what we do anyway."""
     asked = spec.get("annotations", {}).items()
     return sorted(
         name
@@ -31,19 +31,19 @@ def ignored_annotations(spec: Spec) -> list[str]:
 
 
 def keeps_groups(spec: Spec) -> bool:
-    """Does the process keep the caller's supplementary groups? As ``podman --group-add keep-groups`` asks."""
+    """Return whether the process keeps the caller's supplementary groups, as ``podman --group-add keep-groups`` asks."""
     return spec.get("annotations", {}).get(KEEP_GROUPS) == "1"
 
 
 def filter_of(spec: Spec, root: str) -> tuple[bytes, int]:
-    """The filter of system calls, b"" for none, and the flags it is loaded with: as `linux.seccomp.program` says, or in its place
-    an annotation that gives it as the kernel takes it.
+    """Return the seccomp filter (b"" for none) and the flags to load it with. The filter comes from
+    `linux.seccomp.program`, or ready for the kernel from an annotation.
 
     Args:
-        root: of the cache of compiled ones.
+        root: the directory of the cache of compiled filters.
 
     Raises:
-        ConfigError: it isn't one.
+        ConfigError: the annotation isn't a filter.
         Unsupported: see `linux.seccomp.program.program`.
     """
     text = spec.get("annotations", {}).get(FILTER)
@@ -54,5 +54,5 @@ def filter_of(spec: Spec, root: str) -> tuple[bytes, int]:
     except ValueError as error:
         raise ConfigError(f"annotation {FILTER}: {error}") from None
     if not found or len(found) % INSTRUCTION_BYTES:
-        raise ConfigError(f"annotation {FILTER}: {len(found)} bytes are not a number of instructions")
+        raise ConfigError(f"annotation {FILTER}: {len(found)} bytes are not a whole number of instructions")
     return found, 0

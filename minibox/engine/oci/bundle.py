@@ -1,4 +1,4 @@
-"""A bundle: a directory with config.json, read and checked before anything is made of it."""
+"""Read and check a bundle: a directory with config.json."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Bundle:
     Attributes:
         directory: absolute path.
         rootfs: absolute path of the root file system, without symlinks.
-        spec: of config.json, with all that is needed, and nothing of a wrong type.
+        spec: the content of config.json: types are checked, and required parts are filled in.
     """
 
     directory: str
@@ -43,13 +43,13 @@ class Bundle:
 
 
 def read_bundle(directory: str, config: str = "") -> Bundle:
-    """Read the bundle in ``directory``, "" for the current one.
+    """Read the bundle in ``directory``; "" for the current one.
 
     Args:
-        config: another file in the place of its config.json; "" for that.
+        config: a file to read instead of the bundle's config.json; "" for that.
 
     Raises:
-        ConfigError: config.json is missing, not JSON, or says what can't be done.
+        ConfigError: config.json is missing, not JSON, or asks for something impossible.
     """
     directory = absolute(directory or ".")
     path = absolute(config) if config else f"{directory}/{CONFIG}"
@@ -70,7 +70,7 @@ def read_bundle(directory: str, config: str = "") -> Bundle:
 
 
 def read_process(path: str) -> Process:
-    """The process of ``exec --process``; raises as `read_bundle`."""
+    """Read the process of ``exec --process``. Raises as `read_bundle`."""
     try:
         with open(path, "rb", 0) as file:
             data = file.read(CONFIG_BYTES_MAX)
@@ -82,34 +82,34 @@ def read_process(path: str) -> Process:
 
 
 def check_process(process: Process, name: str) -> None:
-    """Refuse a process that has no meaning; raises ConfigError."""
+    """Refuse an invalid process. Raises ConfigError."""
     compiler_check_process(process)
     lsm.check(process)
     _check_words(process, name)
 
 
 def parse(data: bytes, name: str, kind: Any) -> Any:
-    """JSON text as a type of `oci.schema`.
+    """Parse JSON text as a type of `oci.schema`.
 
     Raises:
-        ConfigError: it is not JSON, or of another type.
+        ConfigError: it isn't JSON, or has another type.
     """
     try:
         return checked(loads(data), kind, name)
     except ValueError as error:
         raise ConfigError(f"{name} is not JSON: {error}") from None
     except RecursionError:
-        raise ConfigError(f"{name}: nested too deep") from None
+        raise ConfigError(f"{name}: nested too deeply") from None
 
 
 def check(spec: Spec) -> None:
-    """Refuse what has no meaning, and put in the empty parts that others rely on.
+    """Refuse an invalid Spec, and fill in empty parts that others rely on.
 
     Raises:
-        ConfigError
+        ConfigError: the Spec is invalid.
     """
     version = spec["ociVersion"]
-    numbers = version.partition("+")[0].partition("-")[0].split(".")  # semver.org; 1.3.0-dev is one, too
+    numbers = version.partition("+")[0].partition("-")[0].split(".")  # semver.org; 1.3.0-dev is valid too
     if len(numbers) != 3 or not all(number.isdecimal() for number in numbers) or numbers[0] != "1":
         raise ConfigError(f"{CONFIG}: ociVersion {version!r} is not supported", "minibox-oci reads versions 1.0 to 1.3")
     compiler_check(spec)
@@ -122,14 +122,14 @@ def check(spec: Spec) -> None:
 
 
 def _check_words(process: Process, name: str) -> None:
-    """Refuse what a kernel's structures can't say, and put in what others rely on; raises ConfigError."""
+    """Refuse values that don't fit into the kernel's structures, and fill in defaults. Raises ConfigError."""
     for word in (*process["args"], *process.get("env", ()), process["cwd"]):
         if "\0" in word:
             raise ConfigError(f"{name}: process has a null byte in {word!r}")
-    user = process.setdefault("user", {"uid": 0, "gid": 0})  # without one it is root, as under runc
+    user = process.setdefault("user", {"uid": 0, "gid": 0})  # the default is root, as in runc
     for number in (user["uid"], user["gid"], *user.get("additionalGids", ())):
         if not 0 <= number < NO_ID:
-            raise ConfigError(f"{name}: process.user: {number} is no id")
+            raise ConfigError(f"{name}: process.user: {number} is not an id")
 
 
 def _check_user_namespace(linux: Linux) -> None:
@@ -144,7 +144,7 @@ def _check_user_namespace(linux: Linux) -> None:
 
 
 def _check_joined(spec: Spec) -> None:
-    """A namespace by path may be the host's: what is set in it would be set there."""
+    """Refuse settings for a namespace that is joined by path and is the host's: they would change the host."""
     settings = {f'sysctl "{name}"': namespace_of(name) for name in spec["linux"].get("sysctl", {})}
     settings |= {name: "uts" for name in ("hostname", "domainname") if spec.get(name)}
     if not settings or not (paths := joined(spec)):

@@ -1,4 +1,4 @@
-"""The cgroup of a container: where `linux.cgroupsPath` says, by ourselves or by systemd."""
+"""The cgroup of a container: made at `linux.cgroupsPath`, by minibox or by systemd."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @record
 class GroupPlan:
-    """A cgroup that is going to be made.
+    """A cgroup to be made.
 
     Attributes:
-        group: as it will be.
-        steps: what makes it, before its first process.
-        joins: what makes it of that process, where systemd does, or moves it there.
+        group: the cgroup as it will be.
+        steps: the steps that make it, before its first process exists.
+        joins: the steps that make systemd create it around that process, or move the process there.
     """
 
     host: CgroupHost
@@ -30,16 +30,17 @@ class GroupPlan:
 
 
 def plan_group(spec: Spec, container_id: str, owner: int, *, by_systemd: bool, rootless: bool) -> GroupPlan:
-    """Compile the making of a container's cgroup.
+    """Plan a container's cgroup.
 
     Args:
-        owner: the host's uid of its process, whose the cgroup becomes where he may see it read-write.
-        rootless: device rules are left out, as nobody but the host's root has them; and so is the
-            cgroup itself where none can be made, unless there are limits.
+        owner: the host's uid of the container's process. It becomes the owner if the container sees the cgroup
+            read-write.
+        rootless: leave out device rules, which only the host's root can set. If no cgroup can be made and there are no
+            limits, leave out the cgroup too.
 
     Raises:
-        ConfigError: cgroupsPath has another form.
-        LimitError: a limit can't be had here, or systemd can't be asked.
+        ConfigError: cgroupsPath is malformed.
+        LimitError: a limit can't be set here, or systemd can't be asked.
     """
     from minibox.linux.cgroup import path as place
 
@@ -60,12 +61,12 @@ def plan_group(spec: Spec, container_id: str, owner: int, *, by_systemd: bool, r
 
 
 def no_group(host: CgroupHost) -> GroupPlan:
-    """Of a container that stays in the cgroup of who makes it."""
+    """Return the plan of a container that stays in the caller's cgroup."""
     return GroupPlan(host, cgroup.Cgroup("", {}, ""))
 
 
 def _is_delegated(spec: Spec) -> bool:
-    """By the rules of config-linux.md, "Cgroup ownership"."""
+    """Apply the rules of config-linux.md, "Cgroup ownership"."""
     namespaces = spec["linux"].get("namespaces", ())
     return any(each["type"] == "cgroup" and not each.get("path") for each in namespaces) and any(
         mount.get("source") == "cgroup"
@@ -76,11 +77,11 @@ def _is_delegated(spec: Spec) -> bool:
 
 
 def shown(plan: GroupPlan, own_view: bool) -> tuple[tuple[str, str, str], ...]:
-    """What a mount of type cgroup shows; `plan.compiler.Start.cgroup_mounts`.
+    """Return what a mount of type cgroup shows; see `plan.compiler.Start.cgroup_mounts`.
 
     Args:
-        own_view: it has a cgroup namespace. Without one a new mount would show the host's cgroups, and root of a user
-            namespace may not make it: its own directory is bound.
+        own_view: the container has a cgroup namespace. Without one, a new mount would show the host's cgroups, and root
+            of a user namespace may not make it, so the container's own directory is bound.
     """
     if not own_view:
         bound = dict.fromkeys(plan.group.v1.values(), "")

@@ -1,7 +1,7 @@
-"""Whether a container has the command that it is to run; in the words that engines look for.
+"""Check that a container has its command, with the messages that engines expect.
 
-Docker and Podman make 127 of "executable file not found in $PATH" and "no such file or directory", and
-126 of "permission denied".
+Docker and Podman turn "executable file not found in $PATH" and "no such file or directory" into exit status 127, and
+"permission denied" into 126.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def failed_command(process: Process, errno: int) -> MiniboxError:
-    """The error of an execve(2) that failed."""
+    """Return the error for a failed execve(2)."""
     name = process["args"][0]
     what = os.strerror(errno).lower()
     if errno in (ENOENT, ENOTDIR) and "/" not in name:
@@ -34,7 +34,7 @@ def failed_command(process: Process, errno: int) -> MiniboxError:
 
 
 def failed_step(steps: Sequence[str], process: Process, index: int, errno: int, detail: int) -> MiniboxError:
-    """The error of a step behind a gate: what `gate.open_gate` returns.
+    """Return the error for a failed step after the gate, as reported by `gate.open_gate`.
 
     Args:
         steps: the names of all steps of the process.
@@ -48,15 +48,15 @@ def failed_step(steps: Sequence[str], process: Process, index: int, errno: int, 
 
 
 def check_command(process: Process, pid: int) -> None:
-    """Look for the command of a process that is ready to execute it.
+    """Look for the command of a process that waits to execute it.
 
     Raises:
-        CommandNotFound, CommandNotExecutable
+        CommandNotFound, CommandNotExecutable: the exec would fail.
     """
     try:
         root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return  # not ours to look at: the exec will tell
+        return  # we may not look; the exec will tell
     found = ENOENT
     try:
         for path in candidates(process["args"][0], environment(process)):
@@ -70,13 +70,13 @@ def check_command(process: Process, pid: int) -> None:
 
 
 def _executable(root_fd: int, path: str) -> int:
-    """0, or the errno with which an exec of it is going to fail."""
+    """Return 0, or the errno that an exec of the file would fail with."""
     try:
         fd = open_in_root(root_fd, path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         return (
             error.errno if error.errno in (ENOENT, ENOTDIR, EACCES) else 0
-        )  # a link of /proc is followed by exec alone
+        )  # only exec itself follows a link of /proc
     mode = os.fstat(fd).st_mode
     os.close(fd)
     return 0 if S_ISREG(mode) and mode & 0o111 else EACCES

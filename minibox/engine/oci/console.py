@@ -1,4 +1,4 @@
-"""What is sent to the caller by a unix socket of his: the terminal's master end, or a pidfd."""
+"""Send the terminal's master end or a pidfd to a unix socket of the caller."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ PATH_BYTES_MAX = 107  # sun_path, unix(7)
 
 
 class Receiver:
-    """A connection to a socket of the caller's; it is made before the container, so that none is made in vain."""
+    """A connection to a socket of the caller, opened before the container is made, so that a failure costs nothing."""
 
     def __init__(self, path: str) -> None:
         """Connect.
 
         Raises:
-            MiniboxError: nobody listens there, or somebody else does.
+            MiniboxError: nobody listens there, or another user does.
         """
         self._socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         try:
             self._socket.connect(path if len(os.fsencode(path)) <= PATH_BYTES_MAX else _short(path))
-            check_peer(self._socket, path, or_root=True)  # what is sent is all that the container reads and writes
+            check_peer(self._socket, path, or_root=True)  # the descriptor carries all the container's input and output
         except OSError as error:
             self._socket.close()
             raise MiniboxError(f"connect to {path}: {kernel_says(error)}") from error
@@ -33,7 +33,7 @@ class Receiver:
             raise
 
     def send(self, name: str, fd: int) -> None:
-        """Send a descriptor, and a name for it."""
+        """Send a descriptor with a name."""
         self._socket.sendmsg([name.encode()], [(SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(4, "little"))])
 
     def close(self) -> None:
@@ -41,5 +41,5 @@ class Receiver:
 
 
 def _short(path: str) -> str:
-    """A name of the socket for one whose own is too long; the descriptor goes with this process."""
+    """Return a short name for a socket whose path is too long; the descriptor is closed when this process ends."""
     return f"/proc/self/fd/{os.open(path, os.O_PATH | os.O_CLOEXEC)}"

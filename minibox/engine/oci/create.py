@@ -1,4 +1,4 @@
-"""A container from its bundle to the moment at which its process waits for `start`, or runs; or nothing of it."""
+"""Make a container from its bundle, until its process waits for `start` or runs. On an error nothing is left of it."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ if TYPE_CHECKING:
     from minibox.plan.compiler import Plan
     from minibox.plan.operations import Op
 
-FIRST_PASSED = 3  # descriptors: those of $LISTEN_FDS, then those of --preserve-fds
+FIRST_PASSED = 3  # passed descriptors: those of $LISTEN_FDS, then those of --preserve-fds
 MASTER_NAME = "/dev/pts/ptmx"
 
 
 @record
 class CreateOptions:
-    """How a container is made, beside what its config.json says.
+    """Options for making a container, in addition to its config.json.
 
     Attributes:
-        root: directory of the containers' state.
-        bundle: its bundle, "" for the current directory.
-        note: is told what is wrong and stops nothing.
-        config: another file in the place of the bundle's config.json; "" for that.
-        cgroups: it gets a cgroup; else it stays in the caller's.
-        detach: the caller doesn't wait for its end.
-        systemd_cgroup: systemd makes its cgroup.
-        rootless: it goes on without a cgroup that can't be made; None: unless by the host's root.
-        console_socket, pidfd_socket: unix sockets of the caller's that get its terminal, its pidfd; "" for none.
-        pid_file: is written its process id; "" for none.
-        pivot: it changes its root by pivot_root(2).
-        keyring: it gets a session keyring of its own.
-        preserve_fds: so many descriptors are passed on.
+        root: the directory of the containers' state.
+        bundle: the bundle; "" for the current directory.
+        note: called with warnings.
+        config: a file to read instead of the bundle's config.json; "" for that.
+        cgroups: make a cgroup; otherwise the container stays in the caller's.
+        detach: don't wait for the container's end.
+        systemd_cgroup: let systemd make the cgroup.
+        rootless: go on if no cgroup can be made; None: unless run by the host's root.
+        console_socket, pidfd_socket: the caller's unix sockets to send the terminal and the pidfd to; "" for none.
+        pid_file: the file to write the process id to; "" for none.
+        pivot: change the root with pivot_root(2).
+        keyring: make a new session keyring.
+        preserve_fds: the number of descriptors to pass on.
     """
 
     root: str
@@ -83,10 +83,10 @@ def create(container_id: str, options: CreateOptions) -> None:
     """Make a container whose process waits for `life.start`.
 
     Raises:
-        ConfigError, UsageError: of the bundle, the id or the options.
-        ContainerExists
-        CommandNotFound, CommandNotExecutable
-        MiniboxError: a step failed. Nothing is left of the container then.
+        ConfigError, UsageError: the bundle, the id or the options are invalid.
+        ContainerExists: the id is taken.
+        CommandNotFound, CommandNotExecutable: the command can't be executed.
+        MiniboxError: a step failed. Nothing is left of the container.
     """
     with Creation(container_id, options, gated=True) as creation:
         creation.execute((0, 0))
@@ -94,13 +94,13 @@ def create(container_id: str, options: CreateOptions) -> None:
 
 
 class Creation:
-    """The making of one container. Leaving it by an error undoes all."""
+    """The making of one container. Leaving its ``with`` block by an error undoes everything."""
 
     def __init__(self, container_id: str, options: CreateOptions, *, gated: bool) -> None:
         """Take the id.
 
         Args:
-            gated: its process waits for `life.start`.
+            gated: the process waits for `life.start`.
 
         Raises: see `create`.
         """
@@ -114,7 +114,7 @@ class Creation:
         self._receivers = {path: Receiver(path) for path in (options.console_socket, options.pidfd_socket) if path}
         self.container = Container.new(options.root, container_id)
         self.execution: Execution | None = None
-        self.ready: Ready | None = None  # of one that doesn't wait for `start`
+        self.ready: Ready | None = None  # set if the container doesn't wait for `start`
         self._hook_outputs = -1, -1
         self._done = self._has_spec = False
 
@@ -130,10 +130,10 @@ class Creation:
             self._undo()
 
     def execute(self, terminal_size: tuple[int, int]) -> None:
-        """Make its process, and write down that there is one.
+        """Start the process, and record it.
 
         Args:
-            terminal_size: rows and columns, for a terminal of which config.json says none.
+            terminal_size: rows and columns, if config.json has none.
         """
         options, container = self._options, self.container
         process, linux = self.spec["process"], self.spec["linux"]
@@ -144,9 +144,9 @@ class Creation:
             if words := ignored(mount):
                 options.note(f"ignoring options of the bind mount on {mount['destination']}: [{' '.join(words)}]")
         if lost := ignored_annotations(self.spec):
-            options.note(f"ignoring annotations of crun's that do nothing here: [{' '.join(lost)}]")
+            options.note(f"ignoring crun annotations that have no effect here: [{' '.join(lost)}]")
         if shares_mounts(self.spec) and "CAP_SYS_CHROOT" in capabilities.get("bounding", ()):
-            options.note("with CAP_SYS_CHROOT the container can leave its root: its mount namespace has another")
+            options.note("with CAP_SYS_CHROOT the container can leave its root: its mount namespace has another root")
         rootless = state.is_rootless() if options.rootless is None else options.rootless
         if notify.host_socket(os.environ):
             notify.show(self.spec, container.directory)
@@ -167,7 +167,7 @@ class Creation:
             listener=listener_of(self.spec),
             ordinary=os.geteuid() != 0,
             cgroup_steps=planned.steps,
-            # Of one that systemd makes, what is in it is not ours to end before it is made.
+            # If systemd makes it, the processes in it aren't ours to end before then.
             cgroups=() if planned.joins else planned.group.labels,
             cgroup_joins=planned.joins,
             cgroup_mounts=cgroup.shown(
@@ -241,7 +241,7 @@ class Creation:
         container.write(pid=init.pid, startTime=state.start_time(init.pid))
 
     def _open_hook_outputs(self) -> tuple[int, int]:
-        """Also where all hooks are run by this process: a start without a place for what they say is none."""
+        """Also if this process runs all hooks: starting without a place for their output must fail."""
         if not any(self.spec.get("hooks", {}).values()):
             return -1, -1
         from minibox.engine.process.hooks import open_outputs
@@ -249,7 +249,7 @@ class Creation:
         return open_outputs(state.oci_state(self.container, state.CREATING))
 
     def _noted(self, step: Op) -> None:
-        """Which mount is its root in a mount namespace that others are in."""
+        """Record the mount of its root if it shares its mount namespace."""
         rootfs, path, dev, ino, mount = step.args
         shared = {"path": path or "", "dev": dev, "ino": ino, "mount": mount}
         undone = [*self.container.fields["undo"], *fields_of([step])]
@@ -259,7 +259,7 @@ class Creation:
         return {**state.oci_state(self.container, status), "pid": pid}
 
     def leave(self) -> None:
-        """Tell the caller of the process; from here on it is his."""
+        """Hand the process over to the caller."""
         execution, options = self.execution, self._options
         assert execution and execution.init
         if options.console_socket:
@@ -270,11 +270,11 @@ class Creation:
         self._done = True
         if options.detach:
             execution.release()
-            launcher.end_all()  # its parent; who is next in line is to hear how it ends
+            launcher.end_all()  # the process's parent; the next in line will learn how it ends
             self.execution = None
 
     def _undo(self) -> None:
-        """Nothing is left: no process, no cgroup, no state."""
+        """Remove the process, the cgroup and the state."""
         try:
             if self.execution and (failure := steps.unwind(self.execution)):
                 self._options.note(str(failure))
@@ -294,7 +294,7 @@ class Creation:
 
 
 def passed_descriptors(process: Process, preserve: int) -> tuple[int, ...]:
-    """Those of systemd's socket activation, of which the process is told, and ``preserve`` more; sd_listen_fds(3).
+    """Return the descriptors of systemd's socket activation, and ``preserve`` more; tell the process; sd_listen_fds(3).
 
     Raises:
         UsageError: one of them isn't open.
@@ -309,7 +309,7 @@ def passed_descriptors(process: Process, preserve: int) -> tuple[int, ...]:
         try:
             os.fstat(fd)
         except OSError:
-            raise UsageError(f"descriptor {fd} is to be passed on (of {len(found)}), and is not open") from None
+            raise UsageError(f"can't pass on descriptor {fd} (of {len(found)}): it is not open") from None
     if listening:
         env = [word for word in process.get("env", []) if not word.startswith(("LISTEN_FDS=", "LISTEN_PID="))]
         process["env"] = [*env, f"LISTEN_FDS={listening}", "LISTEN_PID=1"]
@@ -317,9 +317,10 @@ def passed_descriptors(process: Process, preserve: int) -> tuple[int, ...]:
 
 
 def standard_streams(terminal: bool) -> tuple[int, int, int]:
-    """Ours, as they are; /dev/null for one that is closed. None with a ``terminal``.
+    """Return our standard streams, with /dev/null for closed ones; none with a ``terminal``.
 
-    While the process waits for its start it would hold them, and containerd's shim reads ours to their end.
+    While the process waits for its start it would hold them open, and containerd's shim reads ours until they are
+    closed.
     """
     for fd in range(3):
         try:
@@ -327,12 +328,12 @@ def standard_streams(terminal: bool) -> tuple[int, int, int]:
         except OSError as error:
             if error.errno != EBADF:
                 raise
-            os.open("/dev/null", os.O_RDWR)  # the lowest that is free: that one
+            os.open("/dev/null", os.O_RDWR)  # gets the lowest free number, which is the closed one
     return (-1, -1, -1) if terminal else (0, 1, 2)
 
 
 def write_pid_file(path: str, pid: int) -> None:
-    """Write a process id where the caller looks for it, at once or not at all; "" for nowhere.
+    """Write a process id atomically to the caller's file; "" for none.
 
     Raises:
         MiniboxError: it can't be written.
@@ -346,20 +347,20 @@ def write_pid_file(path: str, pid: int) -> None:
 
 
 def _refuse_frozen(group: Cgroup) -> None:
-    """By somebody else, and nobody says for how long."""
+    """Refuse a cgroup that someone else has frozen: nobody knows for how long."""
     if group.is_frozen():
         raise MiniboxError("container's cgroup unexpectedly frozen", "thaw it, or the one above it, first")
 
 
 def listener_of(spec: Spec) -> tuple[str, str | None] | None:
-    """Who gets the listener of its filter, and what he is told with it; None where there is none."""
+    """Return the socket that gets the filter's listener, and the metadata to send; None for no listener."""
     seccomp = spec["linux"].get("seccomp")
     path = seccomp.get("listenerPath") if seccomp else None
     return (path, seccomp.get("listenerMetadata")) if seccomp and path else None
 
 
 def _may_set_groups(spec: Spec) -> bool:
-    """setgroups(2) is denied in a user namespace to which an ordinary user has mapped his own group alone."""
+    """Return whether setgroups(2) works: it doesn't if an ordinary user has mapped only the own group."""
     linux = spec["linux"]
     if os.geteuid() and linux.get("gidMappings") and has_one_group(spec):
         return False
@@ -371,7 +372,7 @@ def _may_set_groups(spec: Spec) -> bool:
 
 
 def _owner(spec: Spec) -> int:
-    """The host's id of the container's process."""
+    """Return the host's id of the container's process."""
     return on_host(spec["process"]["user"]["uid"], spec["linux"].get("uidMappings", ()))
 
 
@@ -381,7 +382,7 @@ def _size(process: Process, otherwise: tuple[int, int]) -> tuple[int, int]:
 
 
 def _now() -> str:
-    """RFC 3339, in nanoseconds without zeros at their end, as Go writes it."""
+    """Return the time in RFC 3339 with nanoseconds, without trailing zeros, as Go writes it."""
     from time import gmtime, strftime
 
     seconds, nanoseconds = divmod(time_ns(), 10**9)

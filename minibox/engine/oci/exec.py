@@ -1,4 +1,4 @@
-"""Another process in a container that runs: `exec`."""
+"""`exec`: run another process in a running container."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from minibox.oci.runtime import Process, Spec
 
 KEPT = ("capabilities", "rlimits", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
-CAPABILITY_SETS = ("bounding", "effective", "permitted", "ambient")  # what runc's --cap adds to
+CAPABILITY_SETS = ("bounding", "effective", "permitted", "ambient")  # the sets that runc's --cap adds to
 
 
 @record
@@ -43,12 +43,12 @@ class ExecOptions:
     """What to execute, and how.
 
     Attributes:
-        process: a file with an OCI process; "" for one as the container's first, changed by what follows.
-        command, cwd, env, user, additional_gids, tty, no_new_privs, caps, apparmor, label: those changes.
-        cgroups: where below the container's cgroups it is to be: ``path`` or ``controller:path``.
-        ignore_paused: it waits in a paused container.
-        note: is told what is wrong and stops nothing.
-        detach, console_socket, pidfd_socket, pid_file, preserve_fds: as of `create.CreateOptions`.
+        process: a file with an OCI process; "": take the container's first process with the changes below.
+        command, cwd, env, user, additional_gids, tty, no_new_privs, caps, apparmor, label: changes to that process.
+        cgroups: its cgroup below the container's: ``path`` or ``controller:path``.
+        ignore_paused: if the container is paused, wait in it.
+        note: called with warnings.
+        detach, console_socket, pidfd_socket, pid_file, preserve_fds: as in `create.CreateOptions`.
     """
 
     note: Callable[[str], None]
@@ -73,12 +73,12 @@ class ExecOptions:
 
 
 def exec_(root: str, container_id: str, options: ExecOptions) -> int:
-    """Run a process in a container; its exit status, 0 for one that is left running.
+    """Run a process in a container; return its exit status, or 0 if it is left running.
 
     Raises:
-        ContainerNotFound, ContainerNotRunning
-        ConfigError, UsageError: of the process or the options.
-        CommandNotFound, CommandNotExecutable
+        ContainerNotFound, ContainerNotRunning: there is no container to run it in.
+        ConfigError, UsageError: the process or the options are invalid.
+        CommandNotFound, CommandNotExecutable: the command can't be executed.
         MiniboxError: the container is paused, or a step failed.
     """
     container = Container.find(root, container_id)
@@ -100,10 +100,10 @@ def exec_(root: str, container_id: str, options: ExecOptions) -> int:
 
 
 def requested(spec: Spec, options: ExecOptions) -> Process:
-    """The process that is asked for; what it leaves out is as of the container's first.
+    """Return the process that the options ask for; the rest is taken from the container's first process.
 
     Raises:
-        ConfigError, UsageError
+        ConfigError, UsageError: it is invalid.
     """
     own = spec["process"]
     if options.process:
@@ -154,7 +154,7 @@ def _user(process: Process, options: ExecOptions) -> Any:
 
 def _id(word: str, what: str) -> int:
     if not (word.isascii() and word.isdecimal()):
-        raise UsageError(f"{what} {word!r} is no number", "names are of the container, and not looked up")
+        raise UsageError(f"{what} {word!r} is not a number", "names aren't looked up in the container: use a number")
     return int(word)
 
 
@@ -199,7 +199,7 @@ class _Exec:
             with Forwarding() as forwarding:
                 self._execute(execution)
                 init = execution.launched
-                init.let_go()  # it goes on when this process is killed, as under runc
+                init.let_go()  # it survives this process if that is killed, as under runc
                 if options.console_socket:
                     receivers[options.console_socket].send(MASTER_NAME, execution.pty_master)
                 if options.pidfd_socket:
@@ -229,7 +229,7 @@ class _Exec:
                 terminal.restore()
 
     def _leave(self, execution: Execution) -> None:
-        """Make the process the caller's, and only then let it run: nobody else may hear how it ends."""
+        """Hand the process over to the caller before it runs, so that only the caller learns how it ends."""
         names = [step.name for step in execution.plan.of(op.INIT)]
         execution.release()
         launcher.end_all()
@@ -292,10 +292,10 @@ class _Exec:
 
 
 def below(group: Cgroup, places: tuple[str, ...]) -> Cgroup:
-    """A cgroup below a container's, which is there: in all hierarchies, or in those of some controllers.
+    """Return an existing cgroup below a container's, in all hierarchies or in those of some controllers.
 
     Raises:
-        UsageError: there is none, or it isn't below.
+        UsageError: it doesn't exist, or isn't below the container's.
     """
     v1, v2 = dict(group.v1), group.v2
     for place in places:
@@ -314,7 +314,7 @@ def below(group: Cgroup, places: tuple[str, ...]) -> Cgroup:
 
 
 def _by_systemd(scope: str, group: Cgroup) -> Cgroup:
-    """A cgroup in a scope of the user's systemd, which moves a process there that is in a session of another's."""
+    """Return a cgroup in a scope of the user's systemd, which moves processes of another session there."""
     return Cgroup(
         group.name, {}, group.v2, joined=True, unit=os.path.basename(scope), place=group.v2[len(scope) :] or "/"
     )

@@ -1,4 +1,4 @@
-"""What this runtime can do: `minibox-oci features`; OCI runtime spec, features.md and features-linux.md."""
+"""`minibox-oci features`: what this runtime supports; OCI runtime spec, features.md and features-linux.md."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def features() -> dict[str, Any]:
                 "knownFlags": flag_names(),
                 "supportedFlags": flag_names(),
             },
-            "apparmor": {"enabled": True},  # whatever the host has, as the specification wants it
+            "apparmor": {"enabled": True},  # even if the host lacks it, as the specification demands
             "selinux": {"enabled": True},
             "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
             "memoryPolicy": {"modes": list(scheduling.MEMORY_MODES), "flags": list(scheduling.MEMORY_FLAGS)},

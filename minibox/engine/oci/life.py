@@ -1,4 +1,4 @@
-"""What is done to a container that is there: start, kill, pause, resume, delete."""
+"""Act on an existing container: start, kill, pause, resume, delete."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 END_TIMEOUT_S = 10.0
-UNMOUNT = "unmount_root"  # whose failure keeps nothing else from being removed
+UNMOUNT = "unmount_root"  # its failure doesn't stop the removal of the rest
 
 
 class Process:
-    """A container's first process, held by a pidfd: its pid can't come to mean another."""
+    """A container's first process, held by a pidfd, so that a reused pid can't be mistaken for it."""
 
     def __init__(self, container: Container) -> None:
-        """Find it.
+        """Find the process.
 
         Raises:
             ContainerNotRunning: it has ended.
@@ -58,11 +58,11 @@ class Process:
             self.pidfd = -1
 
     def send(self, signal_number: int) -> None:
-        """Send a signal; it may have ended meanwhile."""
+        """Send a signal. It is no error if the process has ended."""
         if TYPE_CHECKING:
             import signal as _signal
         else:
-            import _signal  # the enumerations of `signal` take milliseconds
+            import _signal  # importing `signal` takes milliseconds because of its enumerations
 
         try:
             _signal.pidfd_send_signal(self.pidfd, signal_number)
@@ -70,25 +70,25 @@ class Process:
             pass
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for its end; False when that takes longer."""
+        """Wait for its end; False after a timeout."""
         waiting = poll()
         waiting.register(self.pidfd, POLLIN)
         return bool(waiting.poll(None if timeout_s is None else timeout_s * 1000))
 
 
 def start(root: str, container_id: str) -> None:
-    """Let the process of a created container run.
+    """Let the process of a created container run its command.
 
     Raises:
-        ContainerNotFound
-        CommandNotFound, CommandNotExecutable: its command is at fault.
-        MiniboxError: it was started before, or has ended; or its last steps failed.
+        ContainerNotFound: there is no such container.
+        CommandNotFound, CommandNotExecutable: the command can't be executed.
+        MiniboxError: it was already started, or has ended, or one of its last steps failed.
     """
     with Container.find(root, container_id, locked=True) as container:
         status = container.status()
         if status == STOPPED:
             raise MiniboxError("cannot start a container that has stopped")
-        if container.is_frozen():  # its processes would wait for who waits for them
+        if container.is_frozen():  # its processes couldn't answer us
             raise MiniboxError("cannot start a container in the paused state", "resume it first")
         if status != CREATED:
             raise MiniboxError("cannot start an already running container")
@@ -107,9 +107,9 @@ def start(root: str, container_id: str) -> None:
 
 
 class Ready:
-    """The wait for a container that tells a service manager when it is ready; without one there is none.
+    """Wait until a container has told the service manager that it is ready. Does nothing without a service manager.
 
-    Its socket is there before its command runs.
+    The socket exists before the command runs.
     """
 
     def __init__(self, container: Container) -> None:
@@ -129,11 +129,11 @@ class Ready:
 
     @property
     def is_awaited(self) -> bool:
-        """Is there a service manager that wants to know?"""
+        """Return whether a service manager wants to know."""
         return self._proxy is not None
 
     def wait(self) -> None:
-        """Until it is, or has ended."""
+        """Wait until it is ready or has ended."""
         if self._proxy:
             try:
                 with Process(self._container) as process:
@@ -143,10 +143,10 @@ class Ready:
 
 
 def started(container: Container) -> None:
-    """What is left to do when the command runs: hooks. One that fails ends the container, by version 1.3 as by runc.
+    """Run the hooks that follow the command's start. A failing hook ends the container, as version 1.3 and runc demand.
 
     Raises:
-        HookFailed
+        HookFailed: a hook failed.
     """
     if "poststart" in container.fields.get("hooks", ()):
         from minibox.engine.process.hooks import run_hooks
@@ -159,16 +159,16 @@ def started(container: Container) -> None:
 
 
 def stopped(container: Container, spec: Spec, note: Note) -> None:
-    """The last hooks, which stop nothing either."""
+    """Run the last hooks. Their failure stops nothing."""
     if spec.get("hooks", {}).get("poststop"):
         _run_hooks("poststop", spec, state.oci_state(container, STOPPED), note)
 
 
 def undo_start(container: Container, note: Note) -> None:
-    """Undo what the start of a container has made, which has ended.
+    """Undo what the start of an ended container has made.
 
     Raises:
-        MiniboxError, OSError: its cgroup resists.
+        MiniboxError, OSError: the cgroup can't be removed.
     """
     from minibox.engine.process.undo import undo
 
@@ -180,7 +180,7 @@ def undo_start(container: Container, note: Note) -> None:
 
 
 def _undo_steps(container: Container) -> tuple[Op, ...]:
-    """As it was written down, or as what is written of it says, for one that an older minibox has made."""
+    """Return the recorded steps; for a container of an older minibox, derive them from its state."""
     from minibox.base.operation import PARENT, Op
     from minibox.engine.process.undo import steps_of
 
@@ -195,11 +195,11 @@ def _undo_steps(container: Container) -> tuple[Op, ...]:
     if root:
         args = container.fields["rootfs"], root["path"], root["dev"], root["ino"], root["mount"]
         found.append((UNMOUNT, args))
-    return tuple(Op(name, given, "found in its state", PARENT) for name, given in found)
+    return tuple(Op(name, given, "derived from its state", PARENT) for name, given in found)
 
 
 def _run_hooks(kind: str, spec: Spec, found: dict[str, Any], note: Note) -> None:
-    """Run hooks of a kind whose failure is only told."""
+    """Run hooks of a kind whose failure is only reported."""
     from minibox.engine.process.hooks import run_hooks
     from minibox.errors import HookFailed
 
@@ -212,10 +212,10 @@ def _run_hooks(kind: str, spec: Spec, found: dict[str, Any], note: Note) -> None
 
 
 def kill(root: str, container_id: str, signal_number: int, *, every: bool) -> None:
-    """Send a signal to a container's first process, or to ``every`` one that is in its cgroup.
+    """Send a signal to a container's first process, or to ``every`` process in its cgroup.
 
     Raises:
-        ContainerNotFound
+        ContainerNotFound: there is no such container.
         ContainerNotRunning: its process has ended.
     """
     container = Container.find(root, container_id)
@@ -229,11 +229,11 @@ def kill(root: str, container_id: str, signal_number: int, *, every: bool) -> No
         with Process(container) as process:
             process.send(signal_number)
     if signal_number == SIGKILL and container.is_frozen():
-        group.thaw()  # on cgroup v1 the frozen don't die
+        group.thaw()  # on cgroup v1, frozen processes don't die
 
 
 def pause(root: str, container_id: str) -> None:
-    """Stop all of its processes where they are; raises as `start`."""
+    """Freeze all processes of a container. Raises as `start`."""
     with Container.find(root, container_id, locked=True) as container:
         status = container.status()
         if status not in (RUNNING, CREATED):
@@ -242,7 +242,7 @@ def pause(root: str, container_id: str) -> None:
 
 
 def resume(root: str, container_id: str) -> None:
-    """Let them go on; raises as `start`."""
+    """Let a container's processes continue. Raises as `start`."""
     with Container.find(root, container_id, locked=True) as container:
         if not container.is_frozen() or container.status() == STOPPED:
             raise MiniboxError("container not paused")
@@ -250,14 +250,14 @@ def resume(root: str, container_id: str) -> None:
 
 
 def delete(root: str, container_id: str, *, force: bool, note: Note) -> None:
-    """Remove what a container has left; one that was never started is killed.
+    """Remove what a container has left. One that was never started is killed.
 
     Args:
-        force: one that runs is killed, too, and none is fine.
-        note: is told what went wrong with hooks, which keeps nothing from being removed.
+        force: kill a running container; don't fail if there is none.
+        note: called with errors of hooks, which don't stop the removal.
 
     Raises:
-        ContainerNotFound, MiniboxError
+        ContainerNotFound, MiniboxError: it doesn't exist, is running, or can't be removed.
     """
     try:
         container = Container.find(root, container_id)
@@ -283,22 +283,22 @@ def delete(root: str, container_id: str, *, force: bool, note: Note) -> None:
 
 
 def _remove_damaged(container: Container, note: Note) -> None:
-    """A container whose state.json can't be read: all in its cgroup is ended, and it goes without its last hooks."""
+    """Remove a container with an unreadable state.json: kill everything in its cgroup, and skip its last hooks."""
     container.lock()
     try:
         container.recover()
         undo_start(container, note)
         if not container.fields.get("cgroup_paths"):
-            note(f"what runs of container {container.id} can't be told: its cgroup isn't known any more")
+            note(f"container {container.id} may have processes left: its cgroup is unknown")
         if container.fields.get("hooks"):
-            note(f"the last hooks of container {container.id} are not run: its state is damaged")
+            note(f"the last hooks of container {container.id} were skipped: its state is damaged")
         container.remove()
     finally:
         container.unlock()
 
 
 def _remove_unfinished(container: Container) -> None:
-    """A container whose maker was killed before it had written anything."""
+    """Remove a container whose maker was killed before it had written a state."""
     container.lock()
     if not os.path.exists(f"{container.directory}/state.json"):
         container.remove()
@@ -306,7 +306,7 @@ def _remove_unfinished(container: Container) -> None:
 
 
 def end(container: Container) -> None:
-    """Kill whatever of it still runs.
+    """Kill all that is left of it.
 
     Raises:
         MiniboxError: it doesn't end.
@@ -315,18 +315,18 @@ def end(container: Container) -> None:
     try:
         with Process(container) as process:
             process.send(SIGKILL)
-            group.kill()  # on cgroup v1 the frozen don't die of themselves
+            group.kill()  # on cgroup v1, frozen processes don't die by themselves
             if not process.wait(END_TIMEOUT_S):
                 raise MiniboxError(
                     f"kill container {container.id}: its first process doesn't end", "see /proc/PID/stack"
                 )
     except ContainerNotRunning:
         pass
-    group.kill()  # without a pid namespace of their own, others live on
+    group.kill()  # without a pid namespace of their own, other processes survive the first
 
 
 def destroy(container: Container, note: Note) -> None:
-    """Remove the cgroup and the directory of a container that has ended, and run its last hooks."""
+    """Remove the cgroup and the directory of an ended container, and run its last hooks."""
     spec = container.spec() if "poststop" in container.fields.get("hooks", ()) else None
     undo_start(container, note)
     container.remove()

@@ -1,4 +1,4 @@
-"""The containers of a root, for `list`, and the processes of one, for `ps`."""
+"""List the containers of a root (`list`) and the processes of one (`ps`)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def listed(root: str, tell: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A container an element, in the words of runc; ``tell`` as of `containers`."""
+    """Return runc's summary of each container; for ``tell`` see `containers`."""
     return [summary(container, _owner(container.directory)) for container in containers(root, tell)]
 
 
 def matching(root: str, pattern: str) -> list[str]:
-    """The ids of containers that a regular expression matches somewhere, as crun's --regex.
+    """Return the ids of containers that a regular expression matches anywhere, as crun's --regex.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the expression is invalid.
     """
     import re
 
@@ -34,10 +34,10 @@ def matching(root: str, pattern: str) -> list[str]:
 
 
 def processes_of(root: str, container_id: str) -> set[int]:
-    """The processes of a container; without a cgroup, those of its pid namespace.
+    """Return the processes of a container; without a cgroup, those in its pid namespace.
 
     Raises:
-        ContainerNotFound
+        ContainerNotFound: there is no such container.
     """
     from minibox.engine.container.processes import of_namespace
 

@@ -1,4 +1,4 @@
-"""What a container uses, and other limits for it. Off the hot path."""
+"""Measure what a container uses (`events`), and change its limits (`update`). Off the hot path."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ OOM_POLL_S = 0.1
 
 
 def watch(root: str, container_id: str, interval_s: float, *, once: bool) -> Iterator[dict[str, Any]]:
-    """Events in the form of runc: its statistics, again and again, and each time that it runs out of memory.
+    """Yield events in runc's format: statistics at each interval, and a message each time it runs out of memory.
 
     Raises:
-        ContainerNotFound
+        ContainerNotFound: there is no such container.
         ContainerNotRunning: it has ended.
     """
     container = Container.find(root, container_id)
@@ -51,17 +51,17 @@ def watch(root: str, container_id: str, interval_s: float, *, once: bool) -> Ite
 
 
 def parse_resources(data: bytes) -> LinuxResources:
-    """The resources of ``update --resources``.
+    """Parse the resources of ``update --resources``.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: they are invalid.
     """
     found: LinuxResources = parse(data, "resources", RESOURCES)
     return found
 
 
 def read_file(path: str) -> bytes:
-    """The content of a file; raises MiniboxError."""
+    """Return the content of a file. Raises MiniboxError."""
     try:
         with open(path, "rb", 0) as file:
             return file.readall()
@@ -70,7 +70,7 @@ def read_file(path: str) -> bytes:
 
 
 def _tell_systemd(host: CgroupHost, group: Cgroup, resources: LinuxResources) -> None:
-    """It would undo the limits of its scope at its next reload else; raises LimitError."""
+    """Tell systemd, which would otherwise undo the limits at its next reload. Raises LimitError."""
     from minibox.linux.cgroup.creation import settings
     from minibox.linux.cgroup.scope import properties
     from minibox.linux.cgroup.steps import limit_steps
@@ -83,12 +83,12 @@ def _tell_systemd(host: CgroupHost, group: Cgroup, resources: LinuxResources) ->
 
 
 def update(root: str, container_id: str, resources: LinuxResources) -> None:
-    """Give a container that is there other limits; those that aren't named stay.
+    """Change limits of a container; limits that aren't named stay.
 
     Raises:
-        ContainerNotFound
+        ContainerNotFound: there is no such container.
         ContainerNotRunning: it has ended.
-        LimitError: a limit can't be had; then nothing has changed.
+        LimitError: a limit can't be set; nothing was changed.
     """
     with Container.find(root, container_id, locked=True) as container:
         if container.status() == STOPPED:

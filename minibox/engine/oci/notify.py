@@ -1,7 +1,7 @@
-"""sd_notify(3) from inside: a socket of the container's own, whose READY=1 is passed on to $NOTIFY_SOCKET.
+"""sd_notify(3) for a container: a socket of its own, whose READY=1 is passed on to $NOTIFY_SOCKET.
 
-The service manager accepts messages of the service's processes only, and the container's aren't; and they would
-name process ids of their own namespace. So the message is sent by us, with the pid that the host knows.
+The service manager accepts messages only from the service's own processes, which the container's aren't, and messages
+from inside have pids of the container's namespace. So we send the message ourselves, with the pid on the host.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ READY = b"READY=1"
 
 
 def host_socket(environ: Mapping[str, str]) -> str:
-    """The service manager's, "" when there is none."""
+    """Return the service manager's socket; "" if there is none."""
     return environ.get("NOTIFY_SOCKET", "")
 
 
 def show(spec: Spec, directory: str) -> None:
-    """Make the place of the socket in a container's directory, and give the container it, and its path."""
+    """Make a directory for the socket, and show the container the directory and the socket's path."""
     source = f"{directory}/{DIRECTORY}"
     os.mkdir(source, 0o755)
     options = ["bind", "nosuid", "noexec", "nodev", "ro"]
@@ -42,7 +42,7 @@ def show(spec: Spec, directory: str) -> None:
 
 
 class NotifyProxy:
-    """The container's socket, and the way to the service manager's."""
+    """The container's socket, connected to the service manager's."""
 
     def __init__(self, directory: str, host: str) -> None:
         """Listen.
@@ -54,9 +54,9 @@ class NotifyProxy:
         self._socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
         fd = os.open(f"{directory}/{DIRECTORY}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            path = f"/proc/self/fd/{fd}/{NAME}"  # the directory's own may be too long for an address
+            path = f"/proc/self/fd/{fd}/{NAME}"  # the directory's own path may be too long for a socket address
             self._socket.bind(path)
-            os.chmod(path, 0o777)  # whoever the process is
+            os.chmod(path, 0o777)  # for any user inside
         except OSError as error:
             self._socket.close()
             raise MiniboxError(f"listen at {directory}/{DIRECTORY}/{NAME}: {kernel_says(error)}") from error
@@ -64,7 +64,7 @@ class NotifyProxy:
             os.close(fd)
 
     def wait_ready(self, pid: int, pidfd: int) -> None:
-        """Pass on that it is ready, and which process it is; or until that has ended."""
+        """Wait until the container is ready, and pass that on with its pid; return too if it ends first."""
         waiting = poll()
         waiting.register(self._socket.fileno(), POLLIN)
         waiting.register(pidfd, POLLIN)

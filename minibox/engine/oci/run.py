@@ -1,4 +1,4 @@
-"""`run`: a container in the foreground, or left running."""
+"""`run`: make and run a container, in the foreground or detached."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def run(container_id: str, options: CreateOptions, *, keep: bool, subreaper: bool) -> int:
-    """Make a container and run it; its exit status, 0 when it is left running.
+    """Make a container and run it; return its exit status, or 0 if it is left running.
 
     Args:
-        keep: it isn't deleted when it has ended.
-        subreaper: processes of it that lose their parent become ours.
+        keep: don't delete it when it has ended.
+        subreaper: adopt processes of the container that lose their parent.
 
     Raises: as `create.create`.
     """
     if options.detach:
-        # Through the gate, as by create and start: what is told when it is ready must not be missed.
+        # Use the gate, as create and start do: otherwise we could miss the message that it is ready.
         create(container_id, options)
         try:
             life.start(options.root, container_id)
@@ -41,7 +41,7 @@ def run(container_id: str, options: CreateOptions, *, keep: bool, subreaper: boo
 
 
 class _Foreground:
-    """A container whose end is waited for."""
+    """A container that we wait for."""
 
     def __init__(self, container_id: str, options: CreateOptions) -> None:
         self._options = options
@@ -50,7 +50,7 @@ class _Foreground:
         self._streams: Streams | None = None
 
     def run(self, *, keep: bool) -> int:
-        """Its exit status."""
+        """Run it and return its exit status."""
         try:
             with Forwarding() as forwarding:
                 with self._creation as creation:
@@ -87,7 +87,7 @@ class _Foreground:
         return self._terminal.size()
 
     def _pass_on_readiness(self) -> None:
-        """Beside the wait for its end."""
+        """Pass on the readiness message in a thread, while we wait for the end."""
         ready = self._creation.ready
         assert ready
         if not ready.is_awaited:
@@ -107,7 +107,7 @@ class _Foreground:
         execution = self._creation.execution
         assert execution
         init = execution.launched
-        init.let_go()  # it goes on when this process is killed, as under runc
+        init.let_go()  # it survives this process if that is killed, as under runc
         try:
             if self._terminal and self._streams:
                 self._terminal.enter_raw()

@@ -1,4 +1,4 @@
-"""A config.json to begin with: `minibox-oci spec`."""
+"""`minibox-oci spec`: write a config.json to start from."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SHUT = ["nosuid", "noexec", "nodev"]
 
 
 def write_template(bundle: str, *, rootless: bool) -> None:
-    """Write config.json in the directory ``bundle``, "" for the current one.
+    """Write config.json in the directory ``bundle``; "" for the current one.
 
     Args:
-        rootless: for an ordinary user, who maps himself alone.
+        rootless: for an ordinary user, who maps only the own id.
 
     Raises:
-        MiniboxError: it is there, or can't be written.
+        MiniboxError: it exists, or can't be written.
     """
     path = os.path.join(bundle or ".", CONFIG)
     try:
@@ -41,10 +41,10 @@ def write_template(bundle: str, *, rootless: bool) -> None:
 
 
 def template(*, rootless: bool, own_cgroups: bool) -> Spec:
-    """That Spec: a shell in a terminal, shut in as is usual.
+    """Return a Spec with a shell in a terminal and the usual isolation.
 
     Args:
-        own_cgroups: it has a cgroup namespace, as runc has it where there is cgroup v2 alone.
+        own_cgroups: add a cgroup namespace, as runc does on hosts with cgroup v2 only.
     """
     kinds: tuple[NamespaceType, ...] = ("pid", "network", "ipc", "uts", "mount", *(("cgroup",) if own_cgroups else ()))
     spec: Spec = {
@@ -83,9 +83,9 @@ def _namespaces(*kinds: NamespaceType) -> list[LinuxNamespace]:
 
 
 def _mounts(*, rootless: bool) -> list[Mount]:
-    group = [] if rootless else ["gid=5"]  # which one that has mapped a single id hasn't
+    group = [] if rootless else ["gid=5"]  # not mapped if there is only one id
     sys: Mount = {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*_SHUT, "ro"]}
-    if rootless:  # the host's network namespace is not his to mount one for
+    if rootless:  # only the network namespace's owner may mount sysfs
         sys = {"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", *_SHUT, "ro"]}
     return [
         {"destination": "/proc", "type": "proc", "source": "proc"},

@@ -1,15 +1,14 @@
-"""What is known of a container: the directory ``root/<id>``.
+"""The state of a container: the directory ``root/<id>``.
 
-    state.json    the OCI state and what we need besides, written at once or not at all
-    spec          the Spec as it was when the container was created, and once more where its cgroup is
+    state.json    the OCI state and what else we need, written atomically
+    spec          the Spec as of the container's creation, and a second record of its cgroup
     notify        the directory of its socket for sd_notify(3), if it has one: `engine.oci.notify`
-    gate          where its first process waits for `start`; gone afterwards: `engine.process.gate`
+    gate          the pipe at which its first process waits for `start`; then removed: `engine.process.gate`
 
-How far a container is follows from what is true, not from what was written: its process, told from
-another of that pid by the time at which it began, the gate, and the freezer of its cgroup. Whoever
-changes a container holds flock(2) on the directory.
+The status isn't recorded, but found out: from the process (and its start time, since pids are reused), the gate, and
+the freezer of its cgroup. Whoever changes a container holds flock(2) on the directory.
 
-`minibox.errors` is imported where one is raised: see `oci_cli.main`.
+`minibox.errors` is imported only where an error is raised: see `oci_cli.main`.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
 VERSION = "1.3.0"  # of the specification
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
-BYTES_MAX = 64 << 20  # of a file, for who writes it and for who reads it
-#: Of state.json, which has no kind and no format number: hooks and engines may look into it.
+BYTES_MAX = 64 << 20  # the largest file to write or read
+# The fields of state.json, which has no kind and no format number, since hooks and engines may read it.
 FIELDS = {
     **dict.fromkeys(("ociVersion", "bundle", "rootfs", "created"), str),
     "pid": PID,
@@ -48,7 +47,7 @@ FIELDS = {
     "undo?": [{"Operation": str, "Arguments": [object]}],
     "shared_root?": {"path": str, "dev": int, "ino": int, "mount": int},
 }
-#: Of the file ``spec``.
+# The fields of the file ``spec``.
 KEPT = {
     "Kind": str,
     "Format": int,
@@ -56,55 +55,55 @@ KEPT = {
     "Cgroups": {str: str},
 }
 FORMAT = 1
-GATE = "gate"  # engine.gate.FIFO, which `state` needn't import
-SHARED_ROOT = "shared_root"  # of state.json: `engine.oci.shared_mounts`
+GATE = "gate"  # engine.process.gate.FIFO, which `state` needn't import
+SHARED_ROOT = "shared_root"  # in state.json: `engine.shared_root`
 MARSHAL_DICT, MARSHAL_STRING = (
     (b"{", b"\xfb"),
     (b"z", b"Z", b"a", b"A", b"u", b"\xfa", b"\xda", b"\xe1", b"\xc1", b"\xf5"),
 )
-REMOVED = "removed:"  # no id has a colon
+REMOVED = "removed:"  # ids have no colon
 
 
 def is_rootless() -> bool:
-    """Are we an ordinary user, or root of a user namespace alone, as below a rootless Podman?"""
+    """Return whether we are an ordinary user, or root of a user namespace only, as below a rootless Podman."""
     return bool(os.geteuid()) or in_user_namespace()
 
 
 def default_root(environ: Mapping[str, str]) -> str:
-    """Where containers are kept when nobody says."""
+    """Return the default directory of containers."""
     directory = environ.get("XDG_RUNTIME_DIR")
-    # Root of a user namespace is an ordinary user: Podman's, say.
+    # Root of a user namespace counts as an ordinary user, for example under Podman.
     if directory and (os.geteuid() or (in_user_namespace() and environ.get("USER") != "root")):
         return f"{directory}/minibox-oci"
     return "/run/minibox-oci"
 
 
 def in_user_namespace() -> bool:
-    """Are we in another user namespace than the host's?"""
+    """Return whether our user namespace isn't the host's."""
     try:
         with open("/proc/self/uid_map", encoding="ascii") as file:
             return file.read().split() != ["0", "0", "4294967295"]
-    except FileNotFoundError:  # a kernel without them
+    except FileNotFoundError:  # a kernel without user namespaces
         return False
 
 
 def check_id(container_id: str) -> None:
-    """Refuse an id that can't be a directory's name, or leads out of its place.
+    """Refuse an id that isn't a plain file name.
 
     Raises:
-        UsageError
+        UsageError: the id is invalid.
     """
     if not container_id or container_id in (".", "..") or not ID_CHARACTERS.issuperset(container_id):
         from minibox.errors import UsageError
 
-        raise UsageError(f"invalid container ID format: {container_id!r}", "letters, digits and any of _ + - .")
+        raise UsageError(f"invalid container ID format: {container_id!r}", "use letters, digits, and _ + - .")
 
 
 class Container:
     """One container.
 
     Attributes:
-        fields: of state.json.
+        fields: the content of state.json.
     """
 
     def __init__(self, root: str, container_id: str) -> None:
@@ -116,19 +115,19 @@ class Container:
 
     @classmethod
     def new(cls, root: str, container_id: str) -> Container:
-        """Take the id; locked.
+        """Take the id, and return the container locked.
 
         Raises:
-            UsageError: of the id.
-            ContainerExists
-            MiniboxError: ``root`` can't be written, or isn't ours.
+            UsageError: the id is invalid.
+            ContainerExists: the id is taken.
+            MiniboxError: ``root`` can't be written, or another user owns it.
         """
         from minibox.base.directories import claim_directory
 
         container = cls(root, container_id)
         claim_directory(root)
         try:
-            os.mkdir(container.directory, 0o700)  # its config.json may have secrets; a mount of it is by descriptor
+            os.mkdir(container.directory, 0o700)  # config.json may have secrets; it is mounted by descriptor
         except OSError as error:
             from minibox.errors import ContainerExists, MiniboxError, kernel_says
 
@@ -140,12 +139,12 @@ class Container:
 
     @classmethod
     def find(cls, root: str, container_id: str, *, locked: bool = False) -> Container:
-        """The container of that id.
+        """Return the container of that id.
 
         Raises:
-            UsageError: of the id.
-            ContainerNotFound
-            Damaged: its state.json is.
+            UsageError: the id is invalid.
+            ContainerNotFound: there is no such container.
+            Damaged: its state.json is damaged.
         """
         container = cls(root, container_id)
         if locked:
@@ -182,7 +181,7 @@ class Container:
         return Damaged(f"{self.directory}/{name}", why, f"minibox-oci delete --force {self.id} ends and removes it")
 
     def lock(self) -> None:
-        """Wait until nobody else changes it. The kernel drops the lock with this process."""
+        """Wait for others that change the container, and lock it. The lock ends with this process."""
         try:
             fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -207,13 +206,13 @@ class Container:
 
     @property
     def pid(self) -> int:
-        """Of its first process; 0 when that has ended."""
+        """The pid of its first process; 0 if that has ended."""
         pid: int = self.fields.get("pid", 0)
         began = start_time(pid) if pid else 0
         return pid if began and began == self.fields["startTime"] else 0
 
     def status(self) -> str:
-        """How far it is."""
+        """Return the container's status."""
         if not self.fields.get("pid"):
             return CREATING if self._is_locked() else STOPPED
         if not self.pid:
@@ -223,7 +222,7 @@ class Container:
         return CREATED if os.path.exists(f"{self.directory}/{GATE}") else RUNNING
 
     def is_frozen(self) -> bool:
-        """Is its cgroup stopped? One of two hierarchies knows."""
+        """Return whether its cgroup is frozen. With two hierarchies, one of them knows."""
         paths = self.fields.get("cgroup_paths", {})
         for path, word in (
             (f"{paths.get('')}/cgroup.events", b"frozen 1"),
@@ -239,7 +238,7 @@ class Container:
         return False
 
     def refuse_frozen(self) -> None:
-        """Nobody waits for a start behind the gate while its processes are stopped; raises MiniboxError then."""
+        """Raise MiniboxError if the processes are frozen, since they couldn't pass the gate."""
         if self.is_frozen():
             from minibox.errors import MiniboxError
 
@@ -256,7 +255,7 @@ class Container:
         return False
 
     def write(self, **fields: Any) -> None:
-        """Change fields of its state.json.
+        """Change fields of state.json.
 
         Raises:
             MiniboxError: it can't be written.
@@ -265,16 +264,16 @@ class Container:
         self._write("state.json", dumps(self.fields).encode())
 
     def write_spec(self, spec: Spec) -> None:
-        """Keep the Spec for `spec`; raises as `write`."""
+        """Record the Spec for `spec`. Raises as `write`."""
         cgroups = self.fields.get("cgroup_paths", {})
         kept = {"Kind": "spec", "Format": FORMAT, "Spec": dict(spec), "Cgroups": cgroups}
         self._write("spec", dumps(kept, "").encode())
 
     def spec(self) -> Spec:
-        """The Spec that it was created from, and what `update` has changed in it.
+        """Return the Spec that it was created from, with the changes of `update`.
 
         Raises:
-            Damaged, NewerFormat
+            Damaged, NewerFormat: the file can't be used.
         """
         spec: Spec = self._kept()["Spec"]
         return spec
@@ -293,7 +292,7 @@ class Container:
         return found
 
     def _spec_of_before(self) -> dict[str, Any] | None:
-        """It was in marshal once; None for one that isn't."""
+        """Read the older marshal format; None if it isn't that."""
         data = read_file(f"{self.directory}/spec", BYTES_MAX)
         if data[:1] not in MARSHAL_DICT or data[1:2] not in MARSHAL_STRING:
             return None
@@ -305,7 +304,7 @@ class Container:
             raise self._damaged("spec", error) from None
 
     def recover(self) -> None:
-        """Of one whose state.json is damaged: what else is known, for who ends and removes it."""
+        """Fill in what is known from elsewhere, to end and remove a container whose state.json is damaged."""
         from minibox.errors import MiniboxError
 
         try:
@@ -342,10 +341,10 @@ class Container:
 
 
 def containers(root: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[Container]:
-    """Those of a root, by id.
+    """Yield the containers of a root, sorted by id.
 
     Args:
-        tell: is called with what is wrong with one that is damaged, and left out.
+        tell: called with the error of each damaged container, which is left out.
     """
     from minibox.errors import ContainerNotFound, Unreadable, UsageError
 
@@ -357,16 +356,16 @@ def containers(root: str, tell: Callable[[str], None] = lambda _: None) -> Itera
         try:
             yield Container.find(root, name)
         except (ContainerNotFound, UsageError):
-            continue  # one that is just being made or removed, or no container
+            continue  # being made or removed, or not a container
         except Unreadable as error:
             tell(f"{error}; {error.hint}")
 
 
 def oci_state(container: Container, status: str = "") -> dict[str, Any]:
-    """The state that hooks read, and the listener of seccomp; runtime.md, "State"."""
+    """Return the state for hooks and for seccomp's listener; runtime.md, "State"."""
     fields = container.fields
     status = status or container.status()
-    # The specification knows no paused ones.
+    # The specification has no status for paused.
     found = {"ociVersion": VERSION, "id": container.id, "status": RUNNING if status == PAUSED else status}
     if status != STOPPED:
         found["pid"] = fields["pid"]
@@ -377,7 +376,7 @@ def oci_state(container: Container, status: str = "") -> dict[str, Any]:
 
 
 def summary(container: Container, owner: str = "") -> dict[str, Any]:
-    """What `state` prints, in runc's words and order."""
+    """Return the output of `state`, with runc's fields in runc's order."""
     fields, status = container.fields, container.status()
     annotations = fields.get("annotations")
     return {
@@ -394,7 +393,7 @@ def summary(container: Container, owner: str = "") -> dict[str, Any]:
 
 
 def start_time(pid: int) -> int:
-    """When a process began, in clock ticks since boot; 0 when it has ended, though its parent may not know yet."""
+    """Return when a process began, in clock ticks since boot; 0 if it has ended, even if it is still a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb", 0) as file:
             fields = file.readall().rpartition(b")")[2].split()

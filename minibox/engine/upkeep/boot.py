@@ -1,4 +1,4 @@
-"""Which containers a restart policy starts when the machine has booted."""
+"""Find the containers that a restart policy starts after the machine has booted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 def wanted(*, root: str, runroot: str) -> list[str]:
-    """Names of the containers that should run and don't, oldest first: who is made later may need those before.
+    """Return the names of containers that should be running and aren't, oldest first, since newer ones may depend on
+    older ones.
 
-    As Docker's daemon: ``always`` all that have ever run, ``unless-stopped`` those that the user has not stopped.
+    As with Docker's daemon, ``always`` starts every container that has ever run, and ``unless-stopped`` those that the
+    user hasn't stopped.
     """
     return [
         found["Name"]
@@ -26,10 +28,10 @@ def wanted(*, root: str, runroot: str) -> list[str]:
 
 
 def wants_start(found: dict[str, Any], *, stopped: bool) -> bool:
-    """Whether a container's policy starts it after a boot.
+    """Return whether a container's policy starts it after a boot.
 
     Args:
-        stopped: the user has stopped it.
+        stopped: the user stopped it.
     """
     options = found.get("Options")
     policy = str(options.get("restart") or "no") if isinstance(options, dict) else "no"

@@ -1,4 +1,4 @@
-"""`system check`: is all that is on disk as it should be? And `--repair`: away with what isn't."""
+"""`system check`: verify everything on disk. `--repair` removes or rewrites what is damaged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OF_A_LAYOUT = ("blobs", "index.json", "oci-layout")
 
 @record
 class Report:
-    """What was looked at, and what was found. ``counts`` are of images, blobs, layers and containers."""
+    """The findings. ``counts`` says how many images, blobs, layers and containers were checked."""
 
     findings: tuple[Finding, ...]
     counts: dict[str, int]
@@ -52,16 +52,16 @@ class Report:
 
 
 def check(*, root: str, runroot: str = "", content: bool = True) -> Report:
-    """Verify the whole store; nothing is changed.
+    """Verify the whole store without changing anything.
 
     Args:
-        runroot: where containers have what they need while they run; "" leaves that out.
-        content: read every blob, and compare every file of an unpacked layer.
+        runroot: the directory of what running containers need; "" skips it.
+        content: read every blob, and compare every file of the unpacked layers.
     """
     layout = Layout(root)
 
     def look() -> tuple[list[Row], dict[str, int]]:
-        with layout.adding():  # nobody removes anything meanwhile
+        with layout.adding():  # keeps others from removing anything
             needed = uses(root)
             found = [
                 *check_images(layout, needed, content=content),
@@ -77,16 +77,16 @@ def check(*, root: str, runroot: str = "", content: bool = True) -> Report:
 
 
 def check_containers(root: str) -> list[Finding]:
-    """Verify the containers' states, and that what they stand on is there."""
+    """Verify that the containers' states are readable and that their layers exist."""
     layers = {driver: set(snapshotter(root, driver).layers()) for driver in DRIVERS}
     findings = []
     for found in containers.containers(root):
         what = f"container {found['Name'] or found['Id'][:12]}"
         if not claim.is_live(root, found["Id"]) and not containers.is_written(root, found["Id"]):
-            if os.path.isdir(f"{root}/containers/{found['Id']}"):  # else it has ended since
+            if os.path.isdir(f"{root}/containers/{found['Id']}"):  # otherwise it has ended in the meantime
                 findings.append(Finding(LEFTOVER, what, "its minibox was killed"))
         elif found["Status"] == "damaged":
-            continue  # `check_state` says it
+            continue  # reported by `check_state`
         elif found["Name"] != names.made_up(found["Id"]) and names.holder(root, found["Name"]) != found["Id"]:
             findings.append(
                 Finding(DAMAGED, what, "its name is not registered", (), ("name", found["Name"], found["Id"]))
@@ -101,7 +101,7 @@ def check_containers(root: str) -> list[Finding]:
 
 
 def leftovers(root: str) -> list[Finding]:
-    """What killed commands left, and nobody holds any more."""
+    """Return what killed commands left and nothing uses any more."""
     findings = [Finding(LEFTOVER, f"container {name[:12]}", "its minibox was killed") for name in _ownerless(root)]
     findings += [
         Finding(LEFTOVER, f"snapshot {frozen.id[:12]}", "its program was killed")
@@ -117,19 +117,19 @@ def leftovers(root: str) -> list[Finding]:
 
 
 def held_by_nobody(root: str, runroot: str) -> list[Finding]:
-    """What containers have while they run, of containers that don't: ranges of ids, addresses, sockets, cgroups."""
+    """Return ranges of ids, addresses, sockets and cgroups whose container isn't running."""
     findings = []
     for slot in _listed(f"{root}/ids"):
         if _is_lost(root, f"{root}/ids/{slot}"):
-            findings.append(Finding(LEFTOVER, f"ids/{slot}", "a range of ids whose container has ended"))
+            findings.append(Finding(LEFTOVER, f"ids/{slot}", "a range of ids of an ended container"))
     for bridge in lease.bridges(runroot):
         place = f"{lease.directory(runroot, bridge)}/leases"
         for address in _listed(place):
             if _is_lost(root, f"{place}/{address}"):
-                findings.append(Finding(LEFTOVER, f"address {address}", f"on {bridge}, and its container has ended"))
+                findings.append(Finding(LEFTOVER, f"address {address}", f"on {bridge}, of an ended container"))
     for name in _listed(f"{runroot}/attach"):
         if not claim.is_live(root, name) and os.path.lexists(f"{runroot}/attach/{name}"):
-            findings.append(Finding(LEFTOVER, f"attach/{name[:12]}", "a socket whose container has ended"))
+            findings.append(Finding(LEFTOVER, f"attach/{name[:12]}", "a socket of an ended container"))
     for bridge in named.lost_bridges(root, runroot):
         findings.append(Finding(LEFTOVER, f"bridge {bridge}", "its network is gone"))
     for container_id in _lost_groups(root):
@@ -138,7 +138,7 @@ def held_by_nobody(root: str, runroot: str) -> list[Finding]:
 
 
 def _is_lost(root: str, link: str) -> bool:
-    """Whether a link to a container's id outlived the container, which takes it away before it lets go of its claim."""
+    """Return whether a link to a container's id is left over. A live container removes it before its claim ends."""
     try:
         return not claim.is_live(root, os.readlink(link)) and os.path.lexists(link)
     except OSError:
@@ -146,7 +146,7 @@ def _is_lost(root: str, link: str) -> bool:
 
 
 def _lost_groups(root: str) -> list[str]:
-    """Ids of this root's containers that have ended and still have a cgroup; of others it can't be told whose they are."""
+    """Return the ids of this root's ended containers that still have a cgroup; it can't be told for other roots."""
     host = cgroup.detect()
     return [
         container_id
@@ -156,16 +156,16 @@ def _lost_groups(root: str) -> list[str]:
 
 
 def repair(report: Report, *, root: str, runroot: str) -> Report:
-    """Remove what ``report`` found damaged or left over, where nobody needs it; what is wrong afterwards.
+    """Remove what ``report`` found damaged or left over, unless something needs it; return a new report.
 
-    Of an image only the damaged blob goes, so that pulling it again brings no more than that.
+    Only the damaged blob of an image is removed, so pulling the image again fetches no more than that.
 
     Raises:
-        StoreBusy: somebody is adding images for long.
+        StoreBusy: images are being added all the time.
         StoreError: the kernel refused.
     """
     removal.collect(root, runroot)
-    for container_id in containers.container_ids(root):  # whose owner's file is lost as well
+    for container_id in containers.container_ids(root):  # including those whose owner's file is lost
         if not claim.is_live(root, container_id) and not containers.is_written(root, container_id):
             removal.remove(container_id, root=root, runroot=runroot)
     _mend(report, root, runroot)
@@ -197,12 +197,12 @@ def repair(report: Report, *, root: str, runroot: str) -> Report:
         return True
 
     if not (run_inside(work) if os.geteuid() else work()):
-        raise StoreBusy("nothing can be repaired now: somebody is pulling, loading or building images")
+        raise StoreBusy("can't repair now: images are being pulled, loaded or built")
     return check(root=root, runroot=runroot, content=bool(report.damaged))
 
 
 def _mend(report: Report, root: str, runroot: str) -> None:
-    """One after the other, state.json first: others are mended by that. What can't be stays for the next report."""
+    """Repair one finding after the other, state.json first: others depend on it. The next report shows failures."""
     order = {"state": 0}
     found = [each for each in report.findings if each.thing[:1] == ("file",)]
     for each in sorted(found, key=lambda each: order.get(each.thing[1], 1)):
@@ -220,7 +220,7 @@ def _mend_layout(layout: Layout, report: Report) -> None:
 
 
 def _release(report: Report, root: str, runroot: str) -> None:
-    """Take back what `held_by_nobody` found, and register the names that a power loss took."""
+    """Release what `held_by_nobody` found, and register names again that a power loss removed."""
     for slot in _listed(f"{root}/ids"):
         if _is_lost(root, f"{root}/ids/{slot}"):
             os.unlink(f"{root}/ids/{slot}")
@@ -243,7 +243,7 @@ def _release(report: Report, root: str, runroot: str) -> None:
 def _counts(layout: Layout) -> dict[str, int]:
     try:
         images = len(inventory(layout))
-    except StoreError:  # a finding says it
+    except StoreError:  # reported as a finding
         images = 0
     return {
         "images": images,
@@ -264,7 +264,7 @@ def _free_names(root: str) -> list[str]:
 
 
 def _unfinished(root: str) -> list[str]:
-    """Files and directories below ``root`` that were being written by somebody who is no more."""
+    """Return files and directories below ``root`` whose writer is gone."""
     paths = [f"tmp/{name}" for name in _listed(f"{root}/tmp")]
     for directory in LAYER_DIRECTORIES:
         names = _listed(f"{root}/{directory}")
@@ -279,7 +279,7 @@ def _unfinished(root: str) -> list[str]:
 
 
 def _is_free(path: str) -> bool:
-    """Whether nobody holds a lock on ``path``."""
+    """Return whether nobody holds a lock on ``path``."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

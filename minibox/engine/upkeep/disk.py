@@ -1,4 +1,4 @@
-"""What everything takes of the disk, and giving back what nobody needs."""
+"""Disk usage (`system df`), and `system prune`, which frees what nothing needs."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from minibox.engine.resources.volumes import StoredVolume
     from minibox.image.layout.filters import Filter
 
-OF_SNAPSHOTS = ("rootfs", "upper")  # `Snapshotter.snapshot_bytes` counts them: layers may share their blocks
+OF_SNAPSHOTS = ("rootfs", "upper")  # counted by `Snapshotter.snapshot_bytes`, since layers may share blocks
 
 
 @record
 class Share:
-    """What the things of one type take together; ``active`` are those in use."""
+    """The disk space of one type; ``active`` counts what is in use."""
 
     type: str
     total: int
@@ -50,7 +50,7 @@ class Share:
 
 @record
 class VolumeUsage:
-    """A named volume and what it takes of the disk."""
+    """A named volume and its disk space."""
 
     volume: StoredVolume
     size_bytes: int
@@ -58,7 +58,7 @@ class VolumeUsage:
 
 @record
 class SnapshotUsage:
-    """A frozen file system of a program's, and what it takes of the disk; ``held``: somebody has it, or stands on it."""
+    """A file system frozen by a program, and its disk space; ``held``: a program or another snapshot uses it."""
 
     frozen: Frozen
     size_bytes: int
@@ -67,12 +67,12 @@ class SnapshotUsage:
 
 @record
 class DiskUsage:
-    """What `system df` shows.
+    """The output of `system df`.
 
     Attributes:
         images: a row for each name of each image.
-        containers: their states, with ``SizeRw``: bytes of what they wrote.
-        leftover_bytes: of blobs and layers that belong to no image.
+        containers: their states, with ``SizeRw``, the bytes that each has written.
+        leftover_bytes: the size of blobs and layers that belong to no image.
     """
 
     shares: tuple[Share, ...]
@@ -83,7 +83,7 @@ class DiskUsage:
     leftover_bytes: int
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, sizes in bytes."""
+        """Return everything as JSON values, sizes in bytes."""
         fields = ("type", "total", "active", "size_bytes", "reclaimable_bytes")
         return {
             "shares": [{field: getattr(share, field) for field in fields} for share in self.shares],
@@ -119,7 +119,7 @@ class DiskUsage:
 
 
 def disk_usage(*, root: str, runroot: str) -> DiskUsage:
-    """Look at all that minibox keeps below ``root``.
+    """Measure everything that minibox keeps below ``root``.
 
     Raises:
         StoreError: the disk can't be read.
@@ -166,7 +166,7 @@ def disk_usage(*, root: str, runroot: str) -> DiskUsage:
 
 
 def _without_snapshots(root: str, disk: Disk) -> tuple[list[SnapshotUsage], Disk]:
-    """The frozen file systems, and what is on disk besides: their layers are no image's."""
+    """Separate the frozen file systems from the rest, since their layers belong to no image."""
     from minibox.engine.container.snapshots import all_frozen, stands
 
     sizes, found = dict(disk.sizes), []
@@ -177,7 +177,7 @@ def _without_snapshots(root: str, disk: Disk) -> tuple[list[SnapshotUsage], Disk
 
 
 def written_bytes(root: str, container_id: str) -> int:
-    """What a container wrote, with its anonymous volumes."""
+    """Return the bytes that a container has written, including its anonymous volumes."""
     written = snapshotter_of(root, container_id).snapshot_bytes
     volumes = f"{root}/containers/{container_id}/volumes"
 
@@ -189,8 +189,7 @@ def written_bytes(root: str, container_id: str) -> int:
 
 @record
 class Pruned:
-    """What `system prune` removed: ids of containers, names of networks and volumes, and images; ``freed_bytes`` of the
-    disk."""
+    """What `system prune` removed: container ids, names of networks and volumes, images; and bytes freed on disk."""
 
     containers: tuple[str, ...]
     networks: tuple[str, ...]
@@ -202,18 +201,17 @@ class Pruned:
 def prune(
     *, root: str, runroot: str, everything: bool = False, volumes: bool = False, filters: Sequence[Filter] = ()
 ) -> Pruned:
-    """Remove containers that have ended, networks that no container is on, images as `images.prune`, and unfinished
-    downloads that nobody goes on with.
+    """Remove ended containers, unused networks, images as in `images.prune`, and abandoned downloads.
 
     Args:
-        volumes: volumes whose name was made up and that no container has, too.
+        volumes: also remove unused volumes with a generated name.
 
     Raises:
-        UsageError: ``until`` with ``volumes``: nobody knows when these were used.
-        StoreBusy, StoreError: as `images.prune`.
+        UsageError: ``until`` with ``volumes``: the time of their last use is unknown.
+        StoreBusy, StoreError: as in `images.prune`.
     """
     if volumes and any(each.key == "until" for each in filters):
-        raise UsageError("the filter until says nothing of volumes", "leave out --volumes, or --filter until=...")
+        raise UsageError("the filter until can't be applied to volumes", "leave out --volumes, or --filter until=...")
     gone, freed = prune_containers(root=root, runroot=runroot, filters=filters)
     networks = prune_networks(root, runroot, filters)
     names: list[str] = []
@@ -226,9 +224,9 @@ def prune(
 
 
 def prune_containers(*, root: str, runroot: str, filters: Sequence[Filter] = ()) -> tuple[list[str], int]:
-    """Remove the containers that don't run and that ``filters`` let pass; their ids, and the bytes that it freed.
+    """Remove the containers that aren't running and pass ``filters``; return their ids and the bytes that were freed.
 
-    Of one that is damaged nobody knows whether it would pass, and it may hold what somebody wants: it stays.
+    A damaged container stays: it can't be filtered, and may hold something of value.
     """
     gone, freed = [], 0
     for each in removal.list_containers(root=root, runroot=runroot):
@@ -242,7 +240,7 @@ def prune_containers(*, root: str, runroot: str, filters: Sequence[Filter] = ())
         try:
             removal.remove(each["Id"], durable=False, root=root, runroot=runroot)
         except (UsageError, ContainerNotFound):
-            continue  # it has just been started, or removed
+            continue  # it was just started or removed
         freed += size_bytes
         gone.append(each["Id"])
     if gone:
@@ -251,7 +249,7 @@ def prune_containers(*, root: str, runroot: str, filters: Sequence[Filter] = ())
 
 
 def _all_bytes(root: str, container_id: str) -> int:
-    """What a container takes of the disk: what it wrote, its log, and our files about it."""
+    """Return the disk space of a container: what it wrote, its log, and our files about it."""
     rootfs = snapshotter_of(root, container_id).snapshot_bytes
     directory = f"{root}/containers/{container_id}"
 
@@ -262,11 +260,11 @@ def _all_bytes(root: str, container_id: str) -> int:
     try:
         return run_inside(look) if os.geteuid() else look()
     except OSError:
-        return 0  # it has just been removed
+        return 0  # it was just removed
 
 
 def _passes(found: dict[str, Any], filters: Sequence[Filter]) -> bool:
-    """Whether a container's state fits filters of images: its labels, and when it was made."""
+    """Return whether a container passes an image filter: by its labels and its time of creation."""
     now_s = time.time()
     labels = found.get("Labels") or {}
     for each in filters:
@@ -282,7 +280,7 @@ def _passes(found: dict[str, Any], filters: Sequence[Filter]) -> bool:
 
 
 def _remove_unfinished(root: str) -> int:
-    """Remove files in ``tmp`` that nobody is writing; bytes that it freed."""
+    """Remove abandoned files in ``tmp``; return the bytes that were freed."""
     freed = 0
     try:
         names = os.listdir(f"{root}/tmp")
@@ -293,7 +291,7 @@ def _remove_unfinished(root: str) -> int:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
-            continue  # a directory, or gone
+            continue  # a directory, or already gone
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             size_bytes = os.fstat(fd).st_blocks * 512

@@ -12,14 +12,14 @@ from minibox.record import record
 
 @record
 class Use:
-    """What a container needs of the images.
+    """The images and layers that a container needs.
 
     Attributes:
-        id: the container's.
-        digest: of the image's manifest; "" when it is not known.
-        chain_ids: the layers of one that is being started or runs; who has a root file system has them on record in
-            `minibox.storage.snapshot.layers_in_use` too.
-        running: whether an owner holds it.
+        id: the container's id.
+        digest: the digest of the image's manifest; "" if unknown.
+        chain_ids: the layers of a container that is starting or running. Once it has a root file system,
+            `minibox.storage.snapshot.layers_in_use` has them as well.
+        running: whether its owner is alive.
     """
 
     id: str
@@ -29,13 +29,13 @@ class Use:
 
 
 def uses(root: str) -> list[Use]:
-    """What all containers need: those that are being started, run, or have ended and left files.
+    """Return what all containers need: starting, running, or ended with files left.
 
-    Who removes images calls this after he has changed the index: a container that isn't here yet looks at the index
-    once more after it has noted its image.
+    Call this after you have removed an image from the index. A container that isn't listed yet records its image first
+    and then looks at the index again.
     """
     found: dict[str, Use] = {}
-    # First those that run: one that ends between the two looks is in the second.
+    # Running ones first: one that ends between the two loops is in the second.
     for name in live_ids(root):
         try:
             live = read_live(root, name)

@@ -1,6 +1,6 @@
-"""Images as the containers know them: which are used, what they take of the disk, and removing them.
+"""Manage images that containers may be using: tag, remove, prune, list, measure.
 
-Nothing is taken away from a container that is started, runs or has ended: see `container.run`, `image_garbage.collect`.
+Nothing that a starting, running or ended container needs is removed: see `container.run`, `image_garbage.collect`.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ PATIENCE_S = 10.0
 
 @record
 class Removed:
-    """What removing images did.
+    """The result of removing images.
 
     Attributes:
-        untagged: names that are no more, as users write them.
-        deleted: ids of images that are no more, and the chain IDs of their layers that went with them.
-        freed_bytes: of the disk.
-        deferred: whether somebody was adding images all the time, so that the space is freed by the next removal.
+        untagged: the removed names, as users write them.
+        deleted: the ids of removed images, and the chain IDs of the layers removed with them.
+        freed_bytes: the disk space that was freed.
+        deferred: images were being added all the time, so the next removal frees the space.
     """
 
     untagged: tuple[str, ...]
@@ -55,15 +55,15 @@ class Removed:
 
 
 def uses(root: str) -> Uses:
-    """What the containers need of images and layers."""
+    """Return the images and layers that containers need."""
     found = image_users.uses(root)
     chain_ids = frozenset(chain_id for use in found for chain_id in use.chain_ids)
-    # Containers' own records after the owners': who is in neither will look at the index again.
+    # Read containers' own records last: a container in neither list looks at the index again.
     return Uses(tuple(use.digest for use in found), frozenset(layers_in_use(root)), chain_ids)
 
 
 def look_at_disk(root: str) -> Disk:
-    """`image_usage.look`, by who may see everything."""
+    """Call `image_usage.look`, in a user namespace if needed to read every layer."""
     from minibox.engine.host.user_namespace import run_inside
 
     def plain() -> tuple[list[tuple[Thing, int]], list[str]]:
@@ -75,25 +75,25 @@ def look_at_disk(root: str) -> Disk:
 
 
 def users_of(layout: Layout, image: StoredImage, found: Sequence[Use]) -> list[Use]:
-    """The containers that use an image, those that run first."""
+    """Return the containers that use an image, running ones first."""
     blobs = reach(layout, (str(entry.get("digest")) for entry in image.entries)).blobs
     return sorted((use for use in found if use.digest in blobs), key=lambda use: not use.running)
 
 
 def tag(root: str, source: str, target: str, *, runroot: str = "") -> None:
-    """Give the image ``source`` one more name.
+    """Give the image ``source`` another name.
 
     Raises:
-        InvalidReference: ``target`` is no name, or has a digest.
+        InvalidReference: ``target`` is malformed, or has a digest.
         ImageNotFound: there is no image ``source``.
     """
     name = parse(target)
     if name.digest:
-        raise InvalidReference(f"invalid reference {ascii(target)}: a name with a digest can't be given")
+        raise InvalidReference(f"invalid reference {ascii(target)}: a new name can't have a digest")
     store = ImageStore(root)
     layout = store.layout
     with layout.adding():
-        store.resolve(source)  # it is whole; `base` is made now
+        store.resolve(source)  # checks that the image is complete; builds `base` if needed
         image, named = find(inventory(layout), source)
         entry = next(entry for entry in image.entries if named is None or ref_name(entry) == named.text)
         layout.set_name(str(name), entry)
@@ -101,18 +101,18 @@ def tag(root: str, source: str, target: str, *, runroot: str = "") -> None:
 
 
 def remove(reference: str, *, root: str, runroot: str, force: bool = False) -> Removed:
-    """Take a name from an image; the last one, or its id, removes the image itself.
+    """Remove a name from an image. Removing its last name or its id removes the image.
 
     Raises:
         ImageNotFound, InvalidReference: there is no such image.
-        ImageInUse: a container uses it, or its id is given and it has several names; ``force`` helps where the
-            message says so.
+        ImageInUse: a container uses it, or its id is given and it has several names. The message says whether ``force``
+            helps.
         StoreError: the store is damaged, or the kernel refused.
     """
     layout = Layout(root)
     images = inventory(layout)
     image, named = find(images, reference)
-    removal.collect(root, runroot)  # who was killed uses nothing
+    removal.collect(root, runroot)  # so that killed commands don't count as users
     users = users_of(layout, image, image_users.uses(root))
     running = next((use.id[:12] for use in users if use.running), "")
     short = image.id.removeprefix("sha256:")[:12] or reference
@@ -142,14 +142,14 @@ def _check_removal_by_id(short: str, names: Sequence[Name], users: Sequence[Use]
         raise ImageInUse(
             f"conflict: unable to delete {short} (cannot be forced) - image is being used by running container "
             f"{users[0].id[:12]}",
-            f"to end it: minibox rm --force {users[0].id[:12]}",
+            f"end it first: minibox rm --force {users[0].id[:12]}",
         )
     if force:
         return
     if len(names) > 1:
         raise ImageInUse(
             f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories",
-            f"its names are {', '.join(name.familiar for name in names)}; all of them: minibox rmi --force {short}",
+            f"its names are {', '.join(name.familiar for name in names)}; remove them all: minibox rmi --force {short}",
         )
     if users:
         raise ImageInUse(
@@ -160,12 +160,12 @@ def _check_removal_by_id(short: str, names: Sequence[Name], users: Sequence[Use]
 
 
 def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequence[Filter] = ()) -> Removed:
-    """Remove the images without a name that no container uses, and with ``everything`` those with one too.
+    """Remove images that have no name and no container; with ``everything``, all images without a container.
 
-    What killed commands left goes as well.
+    What killed commands left is removed too.
 
     Raises:
-        StoreBusy: somebody is adding images for long.
+        StoreBusy: images are being added all the time.
         StoreError: the store is damaged, or the kernel refused.
     """
     layout = Layout(root)
@@ -173,8 +173,8 @@ def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequenc
     with alone(layout, PATIENCE_S) as held:
         if not held:
             raise StoreBusy(
-                "nothing can be freed now: somebody is pulling, pushing or loading images",
-                "try again when that has ended",
+                "can't free space now: images are being pulled, pushed or loaded",
+                "try again later",
             )
         found, images = image_users.uses(root), inventory(layout)
         chosen = [
@@ -191,7 +191,7 @@ def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequenc
 
 
 def _take_names(layout: Layout, image: StoredImage, names: Sequence[Name], keep: bool) -> None:
-    """Take ``names`` from ``image`` in index.json; without ``keep`` it goes with the last one."""
+    """Remove ``names`` of ``image`` from index.json. Unless ``keep`` is set, removing the last name removes the image."""
     texts = {name.text for name in names}
     digests = {entry.get("digest") for entry in image.entries}
 
@@ -203,7 +203,7 @@ def _take_names(layout: Layout, image: StoredImage, names: Sequence[Name], keep:
             elif ref_name(entry) in texts or not ref_name(entry):
                 left += [nameless(entry)] if keep else []
             else:
-                left.append(entry)  # a name that it was given meanwhile, too
+                left.append(entry)  # including names that it got in the meantime
         return left
 
     layout.change(edit)
@@ -225,7 +225,7 @@ def _removed(untagged: Sequence[Name], gone: Sequence[StoredImage], freed: Colle
 
 
 def _collect(root: str) -> Collected:
-    """`image_garbage.collect`, by who may remove every layer."""
+    """Call `image_garbage.collect`, in a user namespace if needed to remove every layer."""
     from minibox.engine.host.user_namespace import run_inside
 
     def plain() -> tuple[tuple[str, ...], tuple[str, ...], int]:
@@ -237,7 +237,7 @@ def _collect(root: str) -> Collected:
 
 @record
 class ImageRow:
-    """A line of the list of images: an image by one of its names, None when it has none."""
+    """A row of the list of images: an image under one of its names; None if it has none."""
 
     image: StoredImage
     name: Name | None
@@ -245,10 +245,10 @@ class ImageRow:
 
 
 def list_images(root: str, filters: Sequence[Filter] = ()) -> list[ImageRow]:
-    """The images that pass ``filters``, newest first, each as often as it has names that do.
+    """Return the images that pass ``filters``, newest first, with a row for each matching name.
 
     Raises:
-        ImageNotFound: that of a filter isn't there.
+        ImageNotFound: an image that a filter names doesn't exist.
         StoreError: index.json is damaged.
     """
     layout = Layout(root)
@@ -262,13 +262,12 @@ def list_images(root: str, filters: Sequence[Filter] = ()) -> list[ImageRow]:
 
 
 def disk_usage(root: str, images: Sequence[StoredImage]) -> Usage:
-    """How large ``images`` are, which are all."""
+    """Measure ``images``, which must be all images."""
     return usage(Layout(root), look_at_disk(root), images, uses(root))
 
 
 def history_of(root: str, reference: str) -> list[dict[str, Any]]:
-    """The steps by which an image was made, newest first: id ("" where there is none), created_s, created_by, comment,
-    size_bytes.
+    """Return the steps that made an image, newest first: id (or ""), created_s, created_by, comment, size_bytes.
 
     Raises:
         ImageNotFound: there is no such image.
@@ -285,7 +284,7 @@ def history_of(root: str, reference: str) -> list[dict[str, Any]]:
     history = image.config.get("history")
     steps = [step for step in history if isinstance(step, dict)] if isinstance(history, list) else []
     if sum(not step.get("empty_layer") for step in steps) != len(sizes):
-        steps = [{"created": image.created} for _ in sizes]  # nobody has told
+        steps = [{"created": image.created} for _ in sizes]  # the image has no history
     left = iter(sizes)
     rows = [
         {

@@ -1,4 +1,4 @@
-"""Networks by name and the containers on them: joined and left, listed, removed."""
+"""Manage networks and the containers on them: create, remove, connect, disconnect, list, inspect."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def create(
     labels: Sequence[str] = (),
     owned: bool = False,
 ) -> tuple[NamedNetwork, int]:
-    """Make a network; arguments and what is returned as of `named.create`.
+    """Make a network. For arguments and result see `named.create`.
 
     Raises:
         Unsupported: the caller is an ordinary user.
-        UsageError, NetworkError: see there.
+        UsageError, NetworkError: as in `named.create`.
     """
     if os.geteuid():
-        container_network.refuse_rootless("a network of containers")
+        container_network.refuse_rootless("a container network")
     named.collect(root, runroot)
     given = dict(label.partition("=")[::2] for label in labels)
     made, fd = named.create(root, runroot, name, internal=internal, wanted=subnet, labels=given, owned=owned)
@@ -72,14 +72,14 @@ def remove(root: str, runroot: str, name_or_id: str, *, force: bool = False) -> 
     """Remove a network.
 
     Args:
-        force: one that isn't there is fine.
+        force: don't fail if it doesn't exist.
 
     Raises:
-        NetworkNotFound, NetworkInUse, NetworkError
-        UsageError: it isn't ours to remove.
+        NetworkNotFound, NetworkInUse, NetworkError: as the names say.
+        UsageError: it is one of the built-in networks.
     """
     if name_or_id in named.MODES:
-        raise UsageError(f"network {name_or_id} is there by itself and can't be removed")
+        raise UsageError(f"network {name_or_id} is built in and can't be removed")
     try:
         network = named.find(root, name_or_id)
     except NetworkNotFound:
@@ -90,19 +90,21 @@ def remove(root: str, runroot: str, name_or_id: str, *, force: bool = False) -> 
         named.remove_damaged(root, runroot, name_or_id)
         return
     if network.owned and network.name not in named.collect(root, runroot):
-        raise NetworkInUse(f"network {network.name} belongs to a program that runs", "it goes when that ends")
+        raise NetworkInUse(
+            f"network {network.name} is in use by a running program", "it is removed when the program ends"
+        )
     named.remove(root, runroot, network)
     events.note_network(runroot, network.id, network.name, "destroy")
 
 
 def end(root: str, runroot: str, network: NamedNetwork) -> None:
-    """Remove a network by who owns it: who is still on it is cut off."""
+    """Remove a network for its owner; containers on it are cut off."""
     named.remove(root, runroot, network, force=True)
     events.note_network(runroot, network.id, network.name, "destroy")
 
 
 def prune(root: str, runroot: str, filters: Sequence[Filter] = ()) -> list[str]:
-    """Remove the networks that no container is on, or will be when it is started; their names."""
+    """Remove networks that no container uses or will use when it is started; return their names."""
     gone = named.collect(root, runroot)
     wanted = {name for found in state.containers(root) for name in _named_by(root, found)}
     for network in named.networks(root):
@@ -118,7 +120,7 @@ def prune(root: str, runroot: str, filters: Sequence[Filter] = ()) -> list[str]:
 
 
 def _named_by(root: str, found: dict[str, Any]) -> list[str]:
-    """The networks that a container is on or will be, by name."""
+    """Return the names of the networks that a container uses or will use."""
     try:
         changed = container_network.read_joined(f"{root}/containers/{found['Id']}")
     except Unreadable as error:
@@ -130,17 +132,17 @@ def _named_by(root: str, found: dict[str, Any]) -> list[str]:
     return [str(options.get("network") or DEFAULT)] if isinstance(options, dict) else []
 
 
-# ---- joined and left ------------------------------------------------------------------------------
+# ---- connect and disconnect -----------------------------------------------------------------------
 
 
 def connect(
     root: str, runroot: str, network_name: str, container_name: str, *, aliases: Sequence[str] = ()
 ) -> Lease | None:
-    """Put a container on one more network, at once where it runs; its place there, None for one that doesn't.
+    """Connect a container to another network; if it is running, at once. Return its lease; None if it isn't running.
 
     Raises:
-        NetworkNotFound, ContainerNotFound
-        UsageError: it is on it, or uses the host's.
+        NetworkNotFound, ContainerNotFound: one of them doesn't exist.
+        UsageError: it is already connected, or uses the host's network.
         NetworkError: the kernel or nft refuses.
     """
     container_network.check_aliases(aliases, "--alias")
@@ -152,7 +154,7 @@ def connect(
         _check_mode(found, container_name)
         joined = _joined(root, found)
         if any(each == name for each, _ in joined):
-            raise UsageError(f"container {container_name} is on the network {name} already")
+            raise UsageError(f"container {container_name} is already on the network {name}")
         held = None
         try:
             with Process(root, container_id, "connect") as process:
@@ -165,14 +167,14 @@ def connect(
 
 
 def disconnect(root: str, runroot: str, network_name: str, container_name: str, *, force: bool = False) -> None:
-    """Take a container off a network, at once where it runs: its link goes, and its names.
+    """Disconnect a container from a network; if it is running, remove its link and names at once.
 
     Args:
-        force: one that isn't on it is fine.
+        force: don't fail if it isn't connected.
 
     Raises:
-        NetworkNotFound, ContainerNotFound
-        UsageError: it isn't on it, or uses the host's.
+        NetworkNotFound, ContainerNotFound: one of them doesn't exist.
+        UsageError: it isn't connected, or uses the host's network.
         NetworkError: the kernel or nft refuses.
     """
     network = _find(root, network_name)
@@ -199,10 +201,10 @@ def disconnect(root: str, runroot: str, network_name: str, container_name: str, 
 
 
 def _lock(root: str, container_id: str) -> Lock:
-    """Alone in changing what a container is on.
+    """Lock the record of a container's networks.
 
     Raises:
-        ContainerNotFound: it was removed meanwhile.
+        ContainerNotFound: it was removed in the meantime.
     """
     directory = f"{root}/containers/{container_id}"
     if not os.path.isdir(directory):
@@ -216,10 +218,10 @@ def _find(root: str, name: str) -> NamedNetwork | None:
 
 def _check_mode(found: dict[str, Any], name: str) -> None:
     if os.geteuid():
-        container_network.refuse_rootless("a network of containers")
+        container_network.refuse_rootless("a container network")
     options = found.get("Options")
     if isinstance(options, dict) and options.get("network") == "host":
-        raise UsageError(f"container {name} uses the host's network, and can be on no other")
+        raise UsageError(f"container {name} uses the host's network, so it can't join another")
 
 
 def _wire(
@@ -234,11 +236,11 @@ def _wire(
     held = named.take(runroot, network, container_id) if network else lease.take(runroot, container_id)
     try:
         address = hold_address(held.state, held.address, container_id)
-        write_more(f"{root}/containers/{container_id}", undo_list((address,)))  # its end gives it back, too
+        write_more(f"{root}/containers/{container_id}", undo_list((address,)))  # so that its end gives it back too
         netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             if os.path.samestat(os.fstat(netns), os.stat("/proc/thread-self/ns/net")):
-                raise UsageError(f"container {name} uses the host's network, and can be on no other")
+                raise UsageError(f"container {name} uses the host's network, so it can't join another")
             bridge.wire(held, netns, bridge.free_interface(netns))
         finally:
             os.close(netns)
@@ -253,7 +255,7 @@ def _wire(
 
 
 def _find_way_out(root: str, container_id: str, leases: Sequence[Lease]) -> None:
-    """The default route may have gone with a link: lead it over another network that has a way out."""
+    """If the default route went with a link, set one through another network that isn't internal."""
     way = next((each for each in leases if not each.internal), None)
     if way is None:
         return
@@ -269,10 +271,10 @@ def _find_way_out(root: str, container_id: str, leases: Sequence[Lease]) -> None
 
 
 def _joined(root: str, found: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
-    """What a container is on, or will be when it is started, each by name with its aliases.
+    """Return a container's networks, current or for its next start, with its aliases on each.
 
     Raises:
-        Unreadable: that can't be told.
+        Unreadable: the record is damaged.
     """
     joined = container_network.read_joined(f"{root}/containers/{found['Id']}")
     if joined is not None:
@@ -287,13 +289,13 @@ def _joined(root: str, found: dict[str, Any]) -> list[tuple[str, tuple[str, ...]
 
 
 def cut(root: str, runroot: str, network: NamedNetwork, groups: Iterable[Iterable[str]]) -> None:
-    """Lose what is sent between containers of different groups; see `minibox.network.partition`.
+    """Drop packets between containers of different groups; see `minibox.network.partition`.
 
     Args:
         groups: ids of containers.
 
     Raises:
-        NetworkError: one isn't on the network; or the kernel or nft refuses.
+        NetworkError: a container isn't on the network, or the kernel or nft refuses.
     """
 
     def port(container_id: str) -> str:
@@ -306,20 +308,20 @@ def cut(root: str, runroot: str, network: NamedNetwork, groups: Iterable[Iterabl
 
 
 def heal(runroot: str, network: NamedNetwork) -> None:
-    """Lose nothing any more."""
+    """Stop dropping packets."""
     partition.heal(runroot, network.bridge)
 
 
 def address_on(runroot: str, network: NamedNetwork, container_id: str) -> str | None:
-    """A container's address on a network; None when it has none."""
+    """Return a container's address on a network; None if it has none."""
     return next((each.address for each in lease.of(runroot, container_id) if each.bridge == network.bridge), None)
 
 
-# ---- looked at ------------------------------------------------------------------------------------
+# ---- list and inspect -----------------------------------------------------------------------------
 
 
 def listed(root: str, runroot: str, filters: Sequence[Filter] = ()) -> list[dict[str, Any]]:
-    """All networks as `inspect` has them: the default one, host, none, and those with names."""
+    """Return all networks in the format of `inspect`: the default one, host, none, and named ones."""
     named.collect(root, runroot)
     found = [_builtin(root, runroot, name) for name in ("bridge", "host", "none")]
     found += [document(root, runroot, each) for each in named.networks(root)]
@@ -327,7 +329,7 @@ def listed(root: str, runroot: str, filters: Sequence[Filter] = ()) -> list[dict
 
 
 def inspect(root: str, runroot: str, name_or_id: str) -> dict[str, Any]:
-    """All about a network: Docker's fields.
+    """Return everything about a network, with Docker's fields.
 
     Raises:
         NetworkNotFound: there is none.
@@ -351,7 +353,7 @@ def _builtin(root: str, runroot: str, name: str) -> dict[str, Any]:
 
 
 def document(root: str, runroot: str, network: NamedNetwork) -> dict[str, Any]:
-    """What `network inspect` shows of a network with a name."""
+    """Return the output of `network inspect` for a named network."""
     containers = _containers(root, runroot, network.bridge, network.subnet.prefix_length)
     return _document(
         network.name, network.id, DRIVER, str(network.subnet), network.gateway, containers,
@@ -397,23 +399,23 @@ def _containers(root: str, runroot: str, bridge_name: str, prefix_length: int) -
 
 
 def places(root: str, runroot: str, container_id: str) -> dict[str, tuple[Lease, list[str]]]:
-    """Where a container that runs is: by the name of the network its lease, and what it is called there."""
+    """Return a running container's networks: for each name its lease, and the container's names there."""
     names = {each.bridge: each.name for each in named.networks(root)}
     return {names.get(each.bridge, DEFAULT): (each, members.names_of(each)) for each in lease.of(runroot, container_id)}
 
 
 def parse_list_filters(words: Iterable[str]) -> list[Filter]:
-    """The filters of `network ls`. Raises UsageError."""
+    """Parse the filters of `network ls`. Raises UsageError."""
     return parse_filters(words, LIST_KEYS)
 
 
 def parse_prune_filters(words: Iterable[str]) -> list[Filter]:
-    """The filters of `network prune`. Raises UsageError."""
+    """Parse the filters of `network prune`. Raises UsageError."""
     return parse_filters(words, PRUNE_KEYS)
 
 
 def _fits(found: dict[str, Any], filters: Sequence[Filter]) -> bool:
-    """Of several values of a key one must fit; of several keys, all."""
+    """Return whether a network passes: one value of each key must match."""
     builtin = found["Name"] in ("bridge", "host", "none")
 
     def fits(each: Filter) -> bool:
@@ -433,7 +435,7 @@ def _fits(found: dict[str, Any], filters: Sequence[Filter]) -> bool:
 
 
 def _passes(network: NamedNetwork, filters: Sequence[Filter]) -> bool:
-    """Whether `prune` may remove it: by its labels, and when it was made."""
+    """Return whether `prune` may remove a network, by its labels and its time of creation."""
     now_s = time.time()
     return all(
         network.created_s <= parse_time(each.value, now_s)

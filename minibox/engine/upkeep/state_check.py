@@ -1,7 +1,7 @@
-"""Whether each file that we keep of containers, volumes, networks and snapshots can be read, and what mends it.
+"""Check that our files about containers, volumes, networks and snapshots can be read, and repair them.
 
-Damage is of one thing, and so is its mending: what can be told from elsewhere is written anew, and the rest is removed.
-Of what a newer minibox has written nothing is touched.
+Each file is checked and repaired by itself: it is rewritten if its content can be found elsewhere, and removed
+otherwise. Files written by a newer minibox are left alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from minibox.base.codec import FileKind
 
-#: In a container's directory.
+# Files in a container's directory.
 OF_A_CONTAINER: dict[str, FileKind] = {
     ports.FILE: ports.PORTS,
     JOINED: JOINED_NETWORKS,
@@ -48,7 +48,7 @@ LINKS = ("names", "ids")  # below root, each a symlink to a container's id
 
 
 def check_state(root: str, runroot: str) -> list[Finding]:
-    """What can't be read, of each container, volume, network and snapshot."""
+    """Return what can't be read of each container, volume, network and snapshot."""
     return [
         *(
             each
@@ -69,7 +69,7 @@ def check_state(root: str, runroot: str) -> list[Finding]:
 
 
 def _finding(what: str, wrong: Unreadable, kind: str) -> Finding:
-    """``thing`` says how it is mended; of what is newer there is nothing to mend."""
+    """Make a finding whose ``thing`` says how to repair it. Files of a newer version need no repair."""
     thing = () if isinstance(wrong, NewerFormat) else ("file", kind, wrong.path)
     return Finding(DAMAGED, what, f"{os.path.basename(wrong.path)} {wrong.reason}", (), thing)
 
@@ -78,7 +78,7 @@ def _of_container(root: str, container_id: str) -> Iterator[Finding]:
     directory = f"{root}/containers/{container_id}"
     what = f"container {names.given(root, container_id) or container_id[:12]}"
     if (wrong := containers.damage_of(root, container_id)) and not isinstance(wrong, NewerFormat):
-        yield Finding(DAMAGED, what, f"its state.json can't be read: {getattr(wrong, 'why', '')}: minibox rm removes it",
+        yield Finding(DAMAGED, what, f"its state.json can't be read: {getattr(wrong, 'why', '')}: remove it with minibox rm",
                       (), ("file", "state", wrong.path))  # fmt: skip
     elif wrong:
         yield _finding(what, wrong, "state")
@@ -101,7 +101,7 @@ def _signals(path: str) -> Unreadable | None:
     try:
         with open(open_to_read(path), "rb") as file:
             for line in file:
-                if line.endswith(b"\n"):  # else half a one, which a full disk leaves
+                if line.endswith(b"\n"):  # otherwise an incomplete line, which a full disk leaves
                     SIGNAL.decode(line, path)
     except Unreadable as error:
         return error
@@ -111,7 +111,7 @@ def _signals(path: str) -> Unreadable | None:
 
 
 def _no_file(path: str) -> Unreadable | None:
-    """What is in the place of a file that is only appended to."""
+    """Check that a file that we only append to is a regular file."""
     try:
         os.close(open_to_read(path))
     except OSError as error:
@@ -123,7 +123,7 @@ def _asides(directory: str, what: str) -> Iterator[Finding]:
     for name in _listed(directory):
         if name.startswith(ASIDE):
             yield Finding(
-                LEFTOVER, what, f"{name} was where a file belongs", (), ("file", "aside", f"{directory}/{name}")
+                LEFTOVER, what, f"{name} was in the place of a file", (), ("file", "aside", f"{directory}/{name}")
             )
 
 
@@ -151,14 +151,16 @@ def _of_links(root: str) -> Iterator[Finding]:
         for name in _listed(f"{root}/{directory}"):
             path = f"{root}/{directory}/{name}"
             if not _leads_to_id(path):
-                yield Finding(DAMAGED, f"{directory}/{name}", "it leads to no container", (), ("file", "link", path))
+                yield Finding(
+                    DAMAGED, f"{directory}/{name}", "it doesn't lead to a container", (), ("file", "link", path)
+                )
 
 
 def _leads_to_id(path: str) -> bool:
     try:
         return claim.is_id(os.readlink(path))
     except FileNotFoundError:
-        return True  # it has just gone
+        return True  # it was just removed
     except OSError:
         return False
 
@@ -187,20 +189,22 @@ def _of_runroot(runroot: str) -> Iterator[Finding]:
         for name in lease.rubbish(directory):
             path = f"{directory}/leases/{name}"
             if not name.startswith("."):
-                yield Finding(DAMAGED, f"address {name}", "it is leased to no container", (), ("file", "lease", path))
+                yield Finding(
+                    DAMAGED, f"address {name}", "it is not leased to a container", (), ("file", "lease", path)
+                )
         for place in (directory, f"{directory}/names"):
             yield from _asides(place, f"bridge {bridge}")
     yield from _asides(runroot, "events")
 
 
-# ---- mending --------------------------------------------------------------------------------------
+# ---- repair ---------------------------------------------------------------------------------------
 
 
 def mend(finding: Finding, *, root: str, runroot: str) -> None:
-    """What `check_state` has found, but the container may have been removed since.
+    """Repair a finding of `check_state`. The container may have been removed since.
 
     Raises:
-        MiniboxError: it can't be.
+        MiniboxError: the repair failed.
     """
     _, kind, path = finding.thing
     directory, name = os.path.split(path)
@@ -248,9 +252,9 @@ def _remove_aside(directory: str, name: str) -> None:
 
 
 def _salvage(root: str, container_id: str) -> None:
-    """A state.json with what is known from elsewhere: its files can be copied, committed and removed, and not started.
+    """Rewrite state.json from other sources, so that the container's files can be copied, committed and removed.
 
-    What it may do and what keeps it apart is known from nowhere: without that nobody starts it again.
+    The container's permissions and isolation are unknown, so it can't be started again.
     """
     record, live = read_record(root, container_id), claim.owned(root, container_id)
     found: dict[str, Any] = {
@@ -262,7 +266,7 @@ def _salvage(root: str, container_id: str) -> None:
         "Pid": max(0, live.pid) if live else 0,
         "Supervised": bool(live and live.supervisor > 0),
         "Created": os.stat(f"{root}/containers/{container_id}").st_mtime,
-        "Error": "its state.json was damaged: its files were kept, and it can't be started again",
+        "Error": "its state.json was damaged: you can save its files, but not start it again",
         **({"Driver": record[0]} if record else {}),
         **(_image_of(root, record[1]) if record else {}),
     }
@@ -271,7 +275,7 @@ def _salvage(root: str, container_id: str) -> None:
 
 
 def _image_of(root: str, chain_ids: tuple[str, ...]) -> dict[str, Any]:
-    """The image whose layers a container stands on."""
+    """Return the image whose layers the container uses."""
     from minibox.image.layout.inventory import inventory
 
     try:
@@ -297,11 +301,11 @@ def _note_volumes(root: str, container_id: str) -> None:
 
 
 def _note_snapshot(root: str, container_id: str) -> None:
-    """By its state and its image; else its files can only be removed."""
+    """Rewrite it from the container's state and image. Without them, its files can only be removed."""
     found = containers.read(root, container_id)
     if not found.get("Driver") or not found.get("ImageDigest"):
         raise MiniboxError(
-            f"container {container_id[:12]}: nobody knows what its files stand on", "minibox rm removes it"
+            f"container {container_id[:12]}: the layers below its files are unknown", "remove it with minibox rm"
         )
     image = ImageStore(root).resolve(found["ImageDigest"])
     directory = f"{root}/containers/{container_id}"
@@ -311,7 +315,7 @@ def _note_snapshot(root: str, container_id: str) -> None:
 
 
 def _note_owner(root: str, container_id: str) -> None:
-    """In the file that the owner holds: which process it is; `exec` needs more, which is lost until it is started anew."""
+    """Record the process id in the file that the owner locks. `exec` needs more, and works again after a restart."""
     live, path = containers.owner(root, container_id), live_file.live_path(root, container_id)
     if live is None or live.damage is None or isinstance(live.damage, NewerFormat) or live.pid <= 0:
         return

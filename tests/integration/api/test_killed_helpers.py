@@ -238,7 +238,7 @@ def test_work_in_a_child_whose_pipe_another_holds(holder):
         die()
 
     error = within_time(lambda: user_namespace.Work(work).result())
-    assert str(error) == "a process in a user namespace ended with status -9"
+    assert str(error) == "a helper process in a user namespace ended with status -9"
 
 
 def test_a_child_that_dies_on_its_way_into_a_user_namespace(holder, monkeypatch):
@@ -249,7 +249,7 @@ def test_a_child_that_dies_on_its_way_into_a_user_namespace(holder, monkeypatch)
 
     monkeypatch.setattr(user_namespace, "enter", enter)
     error = within_time(lambda: user_namespace.Work(lambda: None).result())
-    assert str(error) == "a process in a user namespace ended with status -9"
+    assert str(error) == "a helper process in a user namespace ended with status -9"
 
 
 @pytest.mark.parametrize("kills_worker", [False, True], ids=["its child", "the worker"])

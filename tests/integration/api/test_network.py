@@ -120,7 +120,7 @@ def test_connected_and_disconnected(net, box):
         assert net.address_of(late) is None
         assert net.connect(late) == address
         connects(a, "late")
-        with pytest.raises(minibox.UsageError, match="is on the network .* already"):
+        with pytest.raises(minibox.UsageError, match="is already on the network"):
             net.connect(late)
 
 

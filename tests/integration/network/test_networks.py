@@ -122,7 +122,7 @@ def test_connected_and_disconnected_while_it_runs_and_still_when_started_again(n
     assert says(minibox, "box", look).startswith("root:")
     assert "guest" in says(minibox, "server", "cat /etc/hosts")
     again = minibox("network", "connect", net, "box")
-    assert "is on the network net already" in again.stderr
+    assert "is already on the network net" in again.stderr
     minibox("restart", "-t0", "box")
     assert says(minibox, "box", look).startswith("root:")
     assert "guest" in says(minibox, "server", "cat /etc/hosts")
@@ -223,7 +223,7 @@ def test_one_whose_owner_was_killed_is_collected_by_the_next_command(minibox, st
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout
         name, bridge = owner.stdout.readline().split()
-        assert "belongs to a program that runs" in minibox("network", "rm", name).stderr
+        assert "is in use by a running program" in minibox("network", "rm", name).stderr
         assert name in minibox("network", "ls").stdout
         assert os.path.exists(f"/sys/class/net/{bridge}") or bridge in os.listdir("/proc/sys/net/ipv4/conf")
         owner.kill()
@@ -285,7 +285,7 @@ def test_of_networks_that_are_joined_at_once_none_is_lost(net, minibox, minibox_
     ]
     said = [each.communicate()[1] for each in started]
     assert sorted(each.returncode for each in started) == [0] * 7 + [125], said
-    assert sum("is on the network net already" in each for each in said) == 1
+    assert sum("is already on the network net" in each for each in said) == 1
     minibox("restart", "-t0", "box")
     found = json.loads(minibox("inspect", "-f", "{{json .NetworkSettings.Networks}}", "box").stdout)
     assert set(found) == {"bridge", net, *others}

@@ -53,7 +53,7 @@ def change(spec, path, value):
         ("process.args", [], "process.args"),
         ("process.args", "sh", "config.json: process.args: expected a list, got a string"),
         ("process.cwd", "rel", "process.cwd 'rel' is not absolute"),
-        ("process.user.uid", -1, "-1 is no id"),
+        ("process.user.uid", -1, "-1 is not an id"),
         ("process.env", ["A=\0"], "null byte"),
         ("root", None, "root.path"),
         ("root.path", "nowhere", "root.path"),

@@ -134,7 +134,7 @@ def test_what_cannot_be(runtime):
     assert "process args cannot be empty" in runtime.error("exec", "c1", status=255)
     assert "no such cgroup" in runtime.error("exec", "--cgroup", "/none", "c1", "true", status=255)
     assert "leads out" in runtime.error("exec", "--cgroup", "../..", "c1", "true", status=255)
-    assert "is no number" in runtime.error("exec", "--user", "root", "c1", "true", status=255)
+    assert "is not a number" in runtime.error("exec", "--user", "root", "c1", "true", status=255)
     runtime.ok("kill", "c1", "KILL")
     runtime.wait_for("c1", "stopped")
     assert runtime.error("exec", "c1", "true", status=255) == "exec failed: cannot exec in a stopped container"
