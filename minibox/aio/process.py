@@ -7,8 +7,8 @@ import os
 from functools import partial
 from typing import Any
 
-from minibox.api.process import SIGTERM
 from minibox.errors import TimeoutExpired
+from minibox.linux.process import SIGTERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

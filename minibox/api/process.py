@@ -10,6 +10,7 @@ from typing import IO, Any, AnyStr, Generic
 
 from minibox.base.lines import lines_of
 from minibox.errors import TimeoutExpired
+from minibox.linux.process import SIGTERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 # The same values as in `subprocess`, so you can use those, too.
 PIPE, STDOUT, DEVNULL = -1, -2, -3
-SIGTERM, SIGKILL = 15, 9
 READ_BYTES = 1 << 16
 LAST_LINES, LAST_BYTES = 5, 4096
 DRAIN_READS = 32  # more than a pipe holds

@@ -7,8 +7,8 @@ completion and errors.
 
 from __future__ import annotations
 
-from minibox.base.durations import parse_duration_ns
 from minibox.base.sizes import parse_size
+from minibox.base.values import parse_duration_ns, truth
 from minibox.engine.spec.options import RunOptions
 from minibox.errors import UsageError
 from minibox.record import record
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 MOST = (1 << 63) - 1
-_TRUE = ("1", "t", "T", "true", "TRUE", "True")
-_FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
 
 @record
@@ -173,15 +171,6 @@ OPTIONS: tuple[Option, ...] = (
 # fmt: on
 
 BY_NAME: dict[str, Option] = {name: option for option in OPTIONS for name in option.names}
-
-
-def truth(text: str) -> bool:
-    """Parse the value of a flag like Go's `strconv.ParseBool`. Raises ValueError."""
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise ValueError("not true or false")
 
 
 def convert(option: Option, text: str) -> Any:

@@ -17,7 +17,7 @@ from struct import Struct
 from minibox._native import ffi, lib
 from minibox.base.files import close_descriptors
 from minibox.linux.executable import open_init
-from minibox.linux.process import Program, kill_group, open_pidfd, send_signal
+from minibox.linux.process import SIGKILL, Program, kill_group, open_pidfd, send_signal
 from minibox.linux.requests import (
     ANSWER_BYTES,
     END,
@@ -42,7 +42,6 @@ LAUNCHER_ARGV0 = "minibox-launcher"
 SOCK_CLOEXEC = 0o2000000
 LAUNCHERS_MAX = 4  # for callers that differ
 ENDED = Struct("=iIQQ")  # struct mb_ended
-SIGKILL = 9
 
 
 def spawn(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NEWUSER, NEWNET = 0x10000000, 0x40000000
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-SIGKILL = 9
+SIGKILL, SIGTERM = 9, 15  # `signal` makes enums of all signals, which takes milliseconds
 IGNORED_BY_PYTHON = (13, 25)  # SIGPIPE, SIGXFSZ: programs that we execute need their defaults
 RECORD_BYTES, TIME_BYTES = 24, 16  # struct mb_record, struct mb_time
 

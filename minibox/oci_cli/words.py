@@ -10,11 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_TRUTH = {
-    **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
-    **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
-}
-
 
 class Option:
     """An option. Neither this nor `Command` is a `record`, because for a hundred of them that takes half a millisecond.
@@ -120,9 +115,12 @@ def read(words: list[str], options: tuple[Option, ...], *, mixed: bool) -> tuple
 
 
 def _truth(name: str, text: str) -> bool:
-    if text not in _TRUTH:
-        raise BadWords(f'invalid boolean value "{text}" for -{name}: parse error')
-    return _TRUTH[text]
+    from minibox.base.values import truth
+
+    try:
+        return truth(text)
+    except ValueError:
+        raise BadWords(f'invalid boolean value "{text}" for -{name}: parse error') from None
 
 
 def _set(values: dict[str, Any], option: Option, name: str, text: str) -> None:
@@ -136,7 +134,7 @@ def _set(values: dict[str, Any], option: Option, name: str, text: str) -> None:
 
 
 def _duration_s(text: str) -> float:
-    from minibox.base.durations import parse_duration_ns
+    from minibox.base.values import parse_duration_ns
 
     return parse_duration_ns(text) / 1e9
 

@@ -36,7 +36,7 @@ ALLOWED: dict[str, tuple[str, int]] = {
     "minibox ps": (
         "ast binascii click collections contextlib copyreg datetime dis enum errno fcntl functools genericpath gettext "
         "hashlib importlib inspect itertools json keyword linecache locale math opcode operator os platform posixpath re "
-        "reprlib select stat struct threading token tokenize types typing uuid warnings weakref", 147,
+        "reprlib select stat struct threading token tokenize types typing uuid warnings weakref", 148,
     ),
     "minibox --help": (
         "ast bz2 click collections contextlib copyreg datetime dis enum errno fnmatch functools genericpath gettext "

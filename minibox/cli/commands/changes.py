@@ -72,7 +72,7 @@ class Truth(ParamType):
     name = "bool"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
-        from minibox.cli.run_options import truth
+        from minibox.base.values import truth
 
         if isinstance(value, bool):
             return value

@@ -19,12 +19,12 @@ from minibox.engine.process.streams import write_all
 from minibox.engine.process.terminal import Terminal
 from minibox.engine.state import claim, containers, events
 from minibox.errors import ContainerNotRunning, MiniboxError, kernel_says
+from minibox.linux.process import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SIGKILL = 9
 CHUNK = 8192  # native/parent/supervisor.c
 # enum mb_client_packet
 INPUT, CLOSE, SIZE, OUTPUT, ERROR, EXIT = b"icwoex"

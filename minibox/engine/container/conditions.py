@@ -8,6 +8,7 @@ from time import monotonic, sleep
 from minibox.engine.container import health, lifecycle, removal
 from minibox.engine.state import claim, containers
 from minibox.errors import ContainerNotFound, ContainerNotRunning, TimedOut, UsageError
+from minibox.linux.process import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class _Wait:
 
         self._poll(removed)
         status = self.watch.status()
-        return status if status >= 0 else last if last >= 0 else 128 + lifecycle.SIGKILL
+        return status if status >= 0 else last if last >= 0 else 128 + SIGKILL
 
     def _last_status(self) -> int:
         """The exit status of its last end."""

@@ -26,6 +26,7 @@ from minibox.engine.verdict.end_kinds import KILLED, OUTPUT, SIGNAL, WALL_TIME
 from minibox.engine.verdict.judgement import judge_end
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import cgroup
+from minibox.linux.process import SIGKILL
 from minibox.outcome import Usage
 from minibox.record import replace
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from minibox.image.layout.image import ResolvedImage
     from minibox.outcome import Verdict
 
-SIGKILL = 9
 LINES_SHOWN, LINES_KEPT = 5, 50
 NS_A_SECOND = 1e9
 

@@ -7,13 +7,12 @@ from minibox.engine.process.signals import Forwarding
 from minibox.engine.process.streams import Streams
 from minibox.engine.verdict.end_kinds import WALL_TIME
 from minibox.errors import MiniboxError, kernel_says
+from minibox.linux.process import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.engine.container.launch import Launch, Trace
     from minibox.engine.process.terminal import Terminal
-
-SIGKILL = 9
 
 
 class Foreground:

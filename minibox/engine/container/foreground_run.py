@@ -12,6 +12,7 @@ from minibox.engine.state import containers
 from minibox.engine.verdict.end_kinds import WALL_TIME
 from minibox.errors import CommandNotExecutable, CommandNotFound
 from minibox.linux import launcher
+from minibox.linux.process import SIGKILL
 from minibox.record import replace
 
 TYPE_CHECKING = False
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from minibox.engine.container.launch import Later, Launch, Trace
     from minibox.engine.process.execution import Execution
     from minibox.engine.spec.options import RunOptions
-
-SIGKILL = 9
 
 
 class Owned:

@@ -17,13 +17,12 @@ from minibox.engine.state import containers, events
 from minibox.engine.state.log_time import log_time
 from minibox.engine.state.sent_signals import HEALTH, note_signal
 from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, Unreadable
-from minibox.linux.process import send_signal
+from minibox.linux.process import SIGKILL, send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SIGKILL = 9
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 LOG_ENTRIES, OUTPUT_BYTES = 5, 4096
 NO_RESULT = -1  # the exit status of a check that was killed or couldn't be executed

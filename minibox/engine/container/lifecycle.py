@@ -15,7 +15,7 @@ from minibox.engine.state.freezing import Turn
 from minibox.engine.state.sent_signals import KILL, STOP, note_signal
 from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, TimedOut, Unreadable, UsageError
 from minibox.linux import cgroup
-from minibox.linux.process import open_pidfd, send_signal
+from minibox.linux.process import SIGKILL, SIGTERM, open_pidfd, send_signal
 from minibox.plan import parent
 
 TYPE_CHECKING = False
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from minibox.base.operation import Op
     from minibox.engine.state.live_file import Live
 
-SIGTERM, SIGKILL = 15, 9
 LETTING_GO_S = 20.0  # how long an owner may take to clean up after its container's end
 POLL_S = 0.005
 STOP_TIMEOUT_S = 10

@@ -15,8 +15,8 @@ from time import sleep
 
 from minibox.base import damage
 from minibox.base.codec import damage_of
-from minibox.base.durations import parse_duration_ns
 from minibox.base.files import open_to_read
+from minibox.base.values import parse_duration_ns
 from minibox.engine.container import removal
 from minibox.engine.container.background import log_path
 from minibox.engine.state import claim, containers

@@ -16,7 +16,7 @@ from minibox.engine.state import claim as ownership
 from minibox.engine.state import containers, events, live_file, names
 from minibox.errors import ContainerNotFound, MiniboxError, Unreadable, UsageError
 from minibox.linux import cgroup
-from minibox.linux.process import open_pidfd, send_signal
+from minibox.linux.process import SIGKILL, open_pidfd, send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from minibox.engine.state.live_file import Live
     from minibox.linux.cgroup import Cgroup
 
-SIGKILL = 9
 LOOKED_AT, EVERY_S = 8, 0.2
 _collected_at: dict[str, float] = {}
 STARTING_S = 2.0  # how long a start may take

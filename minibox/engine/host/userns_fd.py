@@ -7,12 +7,11 @@ from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 
 from minibox.errors import MiniboxError, kernel_says
 from minibox.linux import launcher
-from minibox.linux.process import NEWUSER, signatures
+from minibox.linux.process import NEWUSER, SIGKILL, signatures
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
 
 SOCK_CLOEXEC = 0o2000000
-SIGKILL = 9
 
 
 def user_namespace(uid_map: str, gid_map: str) -> int:

@@ -16,7 +16,7 @@ from select import POLLIN, poll
 
 from minibox.errors import MiniboxError, StepError, kernel_says
 from minibox.linux import launcher
-from minibox.linux.process import DONE, EXEC, FAILED, WAITING, Child, Descriptor, signatures
+from minibox.linux.process import DONE, EXEC, FAILED, SIGKILL, SIGTERM, WAITING, Child, Descriptor, signatures
 from minibox.linux.requests import Messages, has_ended, has_left
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
 
 SOCK_CLOEXEC = 0o2000000
-SIGKILL, SIGTERM = 9, 15
 GATE_POLL_MS = 1
 STILL_MS = 500  # call `Resources.still_waiting` after so much silence
 DYING_MS = 100  # how long a process may take to die after its parent

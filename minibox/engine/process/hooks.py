@@ -10,7 +10,7 @@ from select import POLLIN, poll
 
 from minibox.base.json_text import dumps
 from minibox.errors import HookFailed, kernel_says
-from minibox.linux.process import IGNORED_BY_PYTHON, exit_status
+from minibox.linux.process import IGNORED_BY_PYTHON, SIGKILL, exit_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from minibox.oci.runtime import Hook
 
-SIGKILL = 9
 SAID_BYTES_MAX = 1000
 OUTPUTS = ("run.oci.hooks.stdout", "run.oci.hooks.stderr")  # crun(1)
 

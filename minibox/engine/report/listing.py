@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from minibox.base.values import has_label
 from minibox.engine.container import health, removal
 from minibox.engine.spec.ports import parse_port, parse_publish
 from minibox.engine.spec.ports import ports_of as named_ports
@@ -88,7 +89,7 @@ def listed(
 
 def _fits_key(key: str, values: list[str], containers: list[Container], root: str) -> Fits:
     if key == "label":
-        return lambda each: all(_has_label(each, value) for value in values)
+        return lambda each: all(has_label(labels_of(each), value) for value in values)
     if key == "ancestor":
         wanted = [_ancestor(value, root) for value in values]
         return lambda each: any(fits(each) for fits in wanted)
@@ -124,12 +125,6 @@ def _named(name: str, containers: list[Container], root: str) -> Container:
         if each["Id"] == container_id:
             return each
     raise ContainerNotFound(f"container {name!r} is not there", "minibox ps --all lists all containers")
-
-
-def _has_label(container: Container, wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    found = labels_of(container)
-    return key in found and (not equals or found[key] == value)
 
 
 def _ancestor(name: str, root: str) -> Fits:

@@ -28,6 +28,7 @@ from minibox.engine.verdict.end_kinds import (
     WALL_TIME,
 )
 from minibox.engine.verdict.failure_hints import signal_name
+from minibox.linux.process import SIGKILL
 from minibox.outcome import Verdict
 
 TYPE_CHECKING = False
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from minibox.engine.state.sent_signals import SentSignal
 
-SIGKILL = 9
 LINES_SHOWN, LINES_READ = 5, 200
 SOON_S = 2.0  # mention a signal that was sent so shortly before the end
 

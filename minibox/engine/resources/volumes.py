@@ -12,6 +12,7 @@ import os
 from minibox.base import damage
 from minibox.base.codec import FileKind, plain
 from minibox.base.files import sync_directory
+from minibox.base.values import has_label
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.resources.volume_claims import LockedVolume, users
 from minibox.engine.spec.mount_options import volume_name
@@ -209,11 +210,9 @@ def passes(volume: StoredVolume, filters: Sequence[Filter]) -> bool:
         if values and not any(value in volume.name if key == "name" else value == DRIVER for value in values):
             return False
     for each in filters:
-        name, equals, value = each.value.partition("=")
-        labelled = name in volume.labels and (not equals or volume.labels[name] == value)
         if (
-            (each.key == "label" and not labelled)
-            or (each.key == "label!" and labelled)
+            (each.key == "label" and not has_label(volume.labels, each.value))
+            or (each.key == "label!" and has_label(volume.labels, each.value))
             or (each.key == "dangling" and parse_truth(each.value) == bool(volume.users))
         ):
             return False

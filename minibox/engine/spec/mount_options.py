@@ -6,6 +6,7 @@ from posixpath import normpath
 
 from minibox.base.paths import from_root
 from minibox.base.sizes import parse_size
+from minibox.base.values import truth
 from minibox.engine.spec.host import HostFacts
 from minibox.engine.spec.image_config import image_process
 from minibox.errors import Unsupported, UsageError, kernel_says
@@ -25,7 +26,6 @@ _TMPFS_FLAGS = (
     "norelatime", "strictatime", "nostrictatime", "noatime", "atime", "sync", "async", "dirsync", "mand", "nomand",
 )  # fmt: skip
 _TMPFS_VALUES = ("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol")
-_TRUE, _FALSE = ("", "1", "true", "True", "TRUE", "t", "T"), ("0", "false", "False", "FALSE", "f", "F")
 _NAME_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
@@ -299,9 +299,10 @@ def _flag(fields: dict[str, str], word: str, *keys: str, default: bool = False) 
     for key in keys:
         if key in fields:
             value = fields.pop(key)
-            if value not in _TRUE and value not in _FALSE:
-                raise UsageError(f"invalid mount {word!r}: {key} must be true or false, not {value!r}")
-            found = value in _TRUE
+            try:
+                found = not value or truth(value)
+            except ValueError:
+                raise UsageError(f"invalid mount {word!r}: {key} must be true or false, not {value!r}") from None
     return found
 
 

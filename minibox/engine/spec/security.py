@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minibox.base.values import truth
 from minibox.errors import Unsupported, UsageError
 from minibox.record import record
 
@@ -15,8 +16,6 @@ MASKED_PATHS = (
     "/sys/firmware",
 )  # fmt: skip
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-
-_TRUE, _FALSE = ("", "true", "1", "t", "True", "TRUE", "T"), ("false", "0", "f", "False", "FALSE", "F")
 
 
 @record
@@ -81,6 +80,7 @@ def parse_security(options: RunOptions) -> Security:
 
 
 def _boolean(value: str, word: str) -> bool:
-    if value not in _TRUE and value not in _FALSE:
-        raise UsageError(f"invalid security option {word!r}: {value!r} is neither true nor false")
-    return value in _TRUE
+    try:
+        return not value or truth(value)
+    except ValueError:
+        raise UsageError(f"invalid security option {word!r}: {value!r} is neither true nor false") from None

@@ -13,7 +13,7 @@ from minibox.engine.state import names
 from minibox.engine.state.claim import is_id, is_live, live_ids, owned, read_live
 from minibox.engine.state.live_file import live_path
 from minibox.errors import ContainerNotFound, Damaged, NewerFormat, Unreadable, kernel_says
-from minibox.linux.process import parent_of
+from minibox.linux.process import SIGKILL, parent_of
 from minibox.record import replace
 
 TYPE_CHECKING = False
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from minibox.engine.state.live_file import Live
 
 
-SIGKILL = 9
 ALIVE = ("running", "paused", "restarting")
 SUPERVISOR = b"minibox-supervisor"
 DAMAGED = "damaged"  # the Status of a container whose state.json can't be read

@@ -12,6 +12,7 @@ from time import time_ns
 
 from minibox.base.files import open_to_append, open_to_read
 from minibox.base.json_text import quoted
+from minibox.base.values import has_label
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -236,8 +237,7 @@ def _fits(event: Event, key: str, value: str) -> bool:
     if key == "type":
         return bool(kind == value)
     if key == "label":
-        name, equals, wanted = value.partition("=")
-        return name in attributes and (not equals or attributes[name] == wanted)
+        return has_label(attributes, value)
     if key == "image":
         names = [actor, attributes.get("name", "")] if kind == IMAGE else [attributes.get("image", "")]
         return any(each in (value, f"{value}:latest") or each.rpartition(":")[0] == value for each in names)

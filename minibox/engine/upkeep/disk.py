@@ -7,6 +7,7 @@ import os
 import time
 
 from minibox.base import damage
+from minibox.base.values import has_label
 from minibox.engine.container import removal
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.resources import volumes as volume_store
@@ -272,9 +273,7 @@ def _passes(found: dict[str, Any], filters: Sequence[Filter]) -> bool:
             if (found.get("Created") or now_s) > parse_time(each.value, now_s):
                 return False
             continue
-        key, equals, value = each.value.partition("=")
-        has = key in labels and (not equals or labels[key] == value)
-        if has != (each.key == "label"):
+        if has_label(labels, each.value) != (each.key == "label"):
             return False
     return True
 

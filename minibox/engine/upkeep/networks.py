@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from minibox.base import damage
 from minibox.base.lock import Lock
+from minibox.base.values import has_label
 from minibox.engine.container.lifecycle import Process
 from minibox.engine.process.undo_list import write_more
 from minibox.engine.resources import container_network
@@ -429,7 +430,7 @@ def _fits(found: dict[str, Any], filters: Sequence[Filter]) -> bool:
             return each.value == ("builtin" if builtin else "custom")
         if each.key == "dangling":
             return parse_truth(each.value) is not (builtin or bool(found["Containers"]))
-        return _has_label(found["Labels"], each.value)
+        return has_label(found["Labels"], each.value)
 
     return all(any(fits(other) for other in filters if other.key == each.key) for each in filters)
 
@@ -440,11 +441,6 @@ def _passes(network: NamedNetwork, filters: Sequence[Filter]) -> bool:
     return all(
         network.created_s <= parse_time(each.value, now_s)
         if each.key == "until"
-        else _has_label(dict(network.labels), each.value) == (each.key == "label")
+        else has_label(dict(network.labels), each.value) == (each.key == "label")
         for each in filters
     )
-
-
-def _has_label(labels: dict[str, str], word: str) -> bool:
-    name, equals, value = word.partition("=")
-    return name in labels and (not equals or labels[name] == value)

@@ -12,6 +12,7 @@ import posixpath
 import re
 import signal
 
+from minibox.base.values import parse_duration_ns
 from minibox.errors import UsageError
 
 TYPE_CHECKING = False
@@ -29,7 +30,6 @@ HEALTH_TIMES = {
     "start-period": "StartPeriod",
     "start-interval": "StartInterval",
 }
-TIME_UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 PORT_MAX = 65535
 
 
@@ -210,11 +210,10 @@ def _ports(word: str) -> Iterator[str]:
 
 
 def _duration_ns(text: str) -> int:
-    """Parse a duration in Go's form: ``1m30s``, ``1.5s``."""
-    parts = re.findall(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text} is not a time such as 30s or 1m30s")
-    return round(sum(float(number) * TIME_UNITS_NS[unit] for number, unit in parts))
+    try:
+        return parse_duration_ns(text)
+    except ValueError:
+        raise ValueError(f"{text} is not a time such as 30s or 1m30s") from None
 
 
 def _one_word(rest: str, config: Config) -> str:

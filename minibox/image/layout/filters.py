@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 
+from minibox.base.values import has_label, parse_duration_ns, truth
 from minibox.errors import UsageError
 from minibox.image.layout.inventory import NONE, find
 from minibox.record import record
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 LIST_KEYS = ("before", "dangling", "label", "reference", "since", "until")
 PRUNE_KEYS = ("dangling", "label", "label!", "until")
-TRUE, FALSE = ("1", "t", "true"), ("0", "f", "false")
-DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @record
@@ -63,11 +61,10 @@ def parse_truth(text: str, key: str = "dangling") -> bool:
     Raises:
         UsageError: it is neither true nor false.
     """
-    if text.strip().lower() in TRUE:
-        return True
-    if text.strip().lower() in FALSE:
-        return False
-    raise UsageError(f"invalid filter '{key}={text}'", "write true or false")
+    try:
+        return truth(text.strip().lower())
+    except ValueError:
+        raise UsageError(f"invalid filter '{key}={text}'", "write true or false") from None
 
 
 def parse_time(text: str, now_s: float) -> float:
@@ -79,10 +76,12 @@ def parse_time(text: str, now_s: float) -> float:
     import datetime
 
     text = text.strip()
-    if text and "".join(match[0] for match in DURATION.finditer(text)) == text:
-        return now_s - sum(float(number) * SECONDS[unit] for number, unit in DURATION.findall(text))
     if re.fullmatch(r"[0-9]{1,11}(\.[0-9]{0,9})?", text):
         return float(text)
+    try:
+        return now_s - parse_duration_ns(text) / 1e9
+    except ValueError:
+        pass  # a date
     try:
         return datetime.datetime.fromisoformat(text).timestamp()  # without a zone, it is local time
     except (ValueError, OverflowError):
@@ -171,16 +170,10 @@ def _passes(image: StoredImage, wanted: Filter, images: Sequence[StoredImage], n
     if key == "dangling":
         return parse_truth(value) == (not image.names)
     if key in ("label", "label!"):
-        return _has_label(image, value) == (key == "label")
+        return has_label(image.labels, value) == (key == "label")
     if key == "until":
         return dated_s(image) <= parse_time(value, now_s)
     if key in ("before", "since"):
         other = find(images, value)[0]
         return dated_s(image) < dated_s(other) if key == "before" else dated_s(image) > dated_s(other)
     return True
-
-
-def _has_label(image: StoredImage, wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    found = image.labels.get(key)
-    return found is not None and (not equals or found == value)

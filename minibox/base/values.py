@@ -1,6 +1,10 @@
-"""Durations as Go and Docker's users write them: ``1m30s``, ``1.5h``, ``100ms``."""
+"""Values as Go and Docker's users write them: durations (``1m30s``), booleans (``true``, ``1``), labels (``team=web``)."""
 
 from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _NANOSECONDS = {
     "ns": 1,
@@ -12,6 +16,7 @@ _NANOSECONDS = {
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
 }
+_TRUE, _FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
 _LARGEST = (1 << 63) - 1
 
 
@@ -37,3 +42,16 @@ def parse_duration_ns(text: str) -> int:
         if text and total <= _LARGEST:
             return total
     raise ValueError("not a duration, such as 5s or 1m30s")
+
+
+def truth(text: str) -> bool:
+    """Parse a boolean like Go's `strconv.ParseBool`. Raises ValueError."""
+    if text not in _TRUE and text not in _FALSE:
+        raise ValueError("not true or false")
+    return text in _TRUE
+
+
+def has_label(labels: Mapping[str, object], wanted: str) -> bool:
+    """Tell whether labels match the filter ``KEY`` or ``KEY=VALUE``."""
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
