@@ -11,7 +11,7 @@ import _socket
 import struct
 
 from minibox.network.firewall import NETLINK_NETFILTER, NLM_F_REQUEST
-from minibox.network.host_files import read_text
+from minibox.network.optional_text import read_text
 from minibox.network.subnet import fib_leaves
 
 TYPE_CHECKING = False

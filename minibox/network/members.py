@@ -16,7 +16,7 @@ from minibox.base.codec import FileKind
 from minibox.base.files import discard, read_fd, write_all
 from minibox.base.lock import Lock
 from minibox.errors import NetworkError, Unreadable, kernel_says
-from minibox.network import files, ipv4
+from minibox.network import etc_files, ipv4
 from minibox.network import lease as leases
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ HOSTS_BYTES_MAX = 256 << 10  # we don't add names to a larger hosts file
 
 def host_name(value: object) -> bool:
     """A shape: a name that can be written to /etc/hosts."""
-    return isinstance(value, str) and files.is_name(value)
+    return isinstance(value, str) and etc_files.is_name(value)
 
 
 def ipv4_address(value: object) -> bool:
@@ -59,7 +59,7 @@ def join(lease: Lease, hosts_path: str, names: Iterable[str]) -> None:
         NetworkError: the kernel refused, or names can't be added to the container's hosts file.
     """
     state = leases.directory(lease.runroot, lease.bridge)
-    known = list(dict.fromkeys(name for name in names if files.is_name(name)))
+    known = list(dict.fromkeys(name for name in names if etc_files.is_name(name)))
     try:
         os.makedirs(f"{state}/names", 0o700, exist_ok=True)
         with Lock(state):

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 
 from minibox.base.lines import lines_of
-from minibox.network.host_files import read_text
+from minibox.network.optional_text import read_text
 from minibox.record import record
 
 TYPE_CHECKING = False

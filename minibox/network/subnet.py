@@ -12,8 +12,8 @@ import sys
 from minibox.base.lines import lines_of
 from minibox.errors import NetworkError
 from minibox.network import ipv4
-from minibox.network.host_files import read_text
 from minibox.network.ipv4 import Subnet
+from minibox.network.optional_text import read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

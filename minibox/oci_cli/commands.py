@@ -51,7 +51,7 @@ COMMANDS = (
     Command("events", "measure", "events", "print resource usage and out-of-memory events of a container",
             options=(Option(("interval",), "duration", "time between two reports", 5.0),
                      Option(("stats",), "flag", "print the usage once and exit"))),
-    Command("exec", "process", "exec_", "run another process in a container",
+    Command("exec", "exec", "exec_", "run another process in a container",
             "<container-id> <command> [arguments] || -p process.json <container-id>", (
                 _CONSOLE,
                 _PIDFD,

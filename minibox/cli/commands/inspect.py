@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.commands.changes import complete_tree
+from minibox.cli.commands.container_files import complete_tree
 from minibox.cli.parameters import complete_image, settings_of
 from minibox.errors import MiniboxError
 

@@ -60,11 +60,11 @@ def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script
 
 def _explain_run(ctx: click.Context, name: str, words: tuple[str, ...], as_script: bool) -> list[dict[str, Any]] | None:
     """The rows; None when the script was printed."""
-    from minibox.cli.commands import life, run
+    from minibox.cli.commands import lifecycle, run
     from minibox.engine.report import explain as engine
 
     settings = settings_of(ctx)
-    command = {"run": run.run, "shell": run.shell, "create": life.create}[name]
+    command = {"run": run.run, "shell": run.shell, "create": lifecycle.create}[name]
     with command.make_context(name, list(words), parent=ctx) as run_context:
         options = run.options_of(run_context.params)
     if name == "shell":
@@ -79,21 +79,21 @@ def _explain_run(ctx: click.Context, name: str, words: tuple[str, ...], as_scrip
 
 
 def _explain_exec(ctx: click.Context, words: tuple[str, ...]) -> list[dict[str, Any]]:
-    from minibox.cli.commands import inside
+    from minibox.cli.commands import running_containers
     from minibox.engine.report.explain import explain_exec
 
-    with inside.exec_.make_context("exec", list(words), parent=ctx) as context:
-        name, options = inside.options_of(context.params)
+    with running_containers.exec_.make_context("exec", list(words), parent=ctx) as context:
+        name, options = running_containers.options_of(context.params)
     return explain_exec(name, options, root=settings_of(ctx).root)
 
 
 def _explain_stop(ctx: click.Context, words: tuple[str, ...]) -> list[dict[str, Any]]:
-    from minibox.cli.commands import life
+    from minibox.cli.commands import lifecycle
     from minibox.engine.report.explain import explain_stop
     from minibox.linux.signals import signal_number
 
     settings = settings_of(ctx)
-    with life.stop.make_context("stop", list(words), parent=ctx) as context:
+    with lifecycle.stop.make_context("stop", list(words), parent=ctx) as context:
         given = context.params
     names = given["containers"]
     if len(names) != 1:

@@ -7,15 +7,16 @@ import sys
 from time import time
 
 from minibox.base.paths import package_directory
-from minibox.engine.container import removal
+from minibox.engine.container import removal, restart_policy
 from minibox.engine.container.launch import IdFile
 from minibox.engine.container.lifecycle import RESTARTED, stop_mark
 from minibox.engine.process.attach_socket import socket_path
+from minibox.engine.spec.log_options import log_limits
 from minibox.engine.state import containers, events
 from minibox.engine.state.claim import Claim
 from minibox.engine.state.exit_record import exit_path, read_exit
 from minibox.engine.state.live_file import read_live_fd
-from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, UsageError, kernel_says
+from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says
 from minibox.linux import cgroup
 from minibox.linux.executable import INIT
 from minibox.linux.supervisor import DELAY_ARGV0, Duties, Supervisor
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from minibox.engine.spec.options import RunOptions
 
 CLAIM_FD = 3  # native/parent/supervisor.h
-LOG_BYTES_MAX = 10 << 20
-LOG_FILES = 3
-# Docker's delay between restarts. It doubles each time, and starts over once the container has run for a while.
-RESTART_FIRST_S, RESTART_MOST_S, RESTART_STABLE_S = 0.1, 60.0, 10.0
 TERMINAL_SIZE = (24, 80)
 
 
@@ -225,44 +222,14 @@ def note_failure(root: str, container_id: str, error: BaseException) -> None:
         pass  # the first error matters more
 
 
-def check_life(options: RunOptions) -> None:
+def check_options(options: RunOptions) -> None:
     """Check the options for the restart policy and the log, before anything is made.
 
     Raises:
         UsageError: an option is invalid.
     """
-    policy, colon, attempts = options.restart.partition(":")
-    if policy not in ("", "no", "always", "unless-stopped", "on-failure") or (colon and policy != "on-failure"):
-        raise UsageError(
-            f"invalid restart policy {options.restart!r}", "use no, always, unless-stopped or on-failure[:N]"
-        )
-    if colon and not (attempts.isascii() and attempts.isdigit()):
-        raise UsageError(
-            f"invalid restart policy {options.restart!r}: the limit must be a number", "write it like on-failure:5"
-        )
-    if options.rm and policy not in ("", "no"):
-        raise UsageError("--restart can't be used with --rm, which removes the container when it ends")
+    restart_policy.check(options)
     log_limits(options.log_opt)
-
-
-def log_limits(log_opt: tuple[str, ...]) -> tuple[int, int]:
-    """Parse the log options: the size of a log file in bytes (0: no limit), and how many files to keep.
-
-    Raises:
-        UsageError: an option is unknown or its value is invalid.
-    """
-    from minibox.base.sizes import parse_size
-
-    bytes_max, files = LOG_BYTES_MAX, LOG_FILES
-    for option in log_opt:
-        key, _, value = option.partition("=")
-        if key == "max-size":
-            bytes_max = 0 if value == "-1" else parse_size(value)
-        elif key == "max-file" and value.isascii() and value.isdigit() and int(value) > 0:
-            files = int(value)
-        else:
-            raise UsageError(f"invalid log option {option!r}", "use max-size=10m or max-file=3")
-    return bytes_max, files
 
 
 def _own_command(module: str, function: str, root: str, runroot: str, container_id: str) -> tuple[str, ...]:
@@ -313,7 +280,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     def changed(found: dict[str, Any]) -> dict[str, Any]:
         nonlocal delay_s
         now = {**found, **ended, "Status": "exited"}
-        delay_s = None if mark is not None else restart_delay(now)
+        delay_s = None if mark is not None else restart_policy.delay_s(now)
         if delay_s is None:
             return now
         count = (found.get("RestartCount") or 0) + 1
@@ -345,28 +312,6 @@ def restart(root: str, runroot: str, container_id: str) -> None:
 def _inherited_claim(root: str, container_id: str) -> Claim:
     os.set_inheritable(CLAIM_FD, False)
     return Claim(root, container_id, containers.read(root, container_id)["Name"], CLAIM_FD, remove=False)
-
-
-def restart_delay(found: dict[str, Any]) -> float | None:
-    """How long to wait before a restart, in seconds; None for no restart.
-
-    Args:
-        found: the state of the container, with how it ended.
-    """
-    options = found.get("Options") or {}
-    policy, _, attempts = str(options.get("restart", "no")).partition(":")
-    count = found.get("RestartCount") or 0
-    if policy in ("", "no") or (policy == "on-failure" and not found["ExitCode"]):
-        return None
-    if (
-        policy == "on-failure"
-        and attempts
-        and count >= int(attempts if attempts.isascii() and attempts.isdigit() else 0)
-    ):
-        return None
-    if found["Finished"] - (found.get("Started") or 0) > RESTART_STABLE_S:
-        return RESTART_FIRST_S
-    return min(max(RESTART_FIRST_S, 2 * float(found.get("RestartDelay") or 0)), RESTART_MOST_S)
 
 
 def _unlink(path: str) -> None:

@@ -94,11 +94,11 @@ def _run_attached(launch: Launch, on_trace: Trace | None) -> int:
         The exit status of its first end; 0 if the user has detached.
     """
     from minibox.engine.container.attach import Attachment
-    from minibox.engine.container.background import Detached, check_life
+    from minibox.engine.container.background import Detached, check_options
 
     options = launch.options
     try:
-        check_life(options)
+        check_options(options)
         attachment = Attachment(
             stdin=options.interactive, tty=options.tty, detach_keys=options.detach_keys, sig_proxy=options.sig_proxy
         )
@@ -123,9 +123,9 @@ def run_detached(
     pull: Pull | None = None,
 ) -> str:
     """Run a container in the background, under a supervisor. Return its id. Arguments and errors are those of `run`."""
-    from minibox.engine.container.background import Detached, check_life
+    from minibox.engine.container.background import Detached, check_options
 
-    check_life(options)
+    check_options(options)
     launch = new_launch(options, root, runroot, storage_driver, on_note, pull)
     Detached(launch, new=True).start(on_trace)
     return launch.claim.id
@@ -143,10 +143,10 @@ def create(
     """Create a container without starting it; see `start`. Return its id. Arguments and errors are those of `run`."""
     from time import time
 
-    from minibox.engine.container.background import check_life
+    from minibox.engine.container.background import check_options
     from minibox.engine.container.launch import IdFile
 
-    check_life(options)
+    check_options(options)
     launch = new_launch(options, root, runroot, storage_driver, on_note, pull)
     keep = False
     try:

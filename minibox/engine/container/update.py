@@ -43,7 +43,7 @@ def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str)
         UsageError: a limit is invalid.
         LimitError: a limit can't be set here, or the container uses more already. Nothing has changed then.
     """
-    from minibox.engine.container.background import check_life
+    from minibox.engine.container.background import check_options
 
     found = containers.find(root, name_or_id)
     container_id: str = found["Id"]
@@ -52,7 +52,7 @@ def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str)
     remembered = isinstance(found.get("Options"), dict)
     before = from_given(found["Options"]) if remembered else RunOptions(image=found["Image"], rm=True)
     after: RunOptions = replace(before, **changes)
-    check_life(after)
+    check_options(after)
     asked = live_resources(after, changes)
     if asked:
         try:

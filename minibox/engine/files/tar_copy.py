@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import ELOOP, ENOENT, ENOTDIR
+from errno import ENOENT, ENOTDIR
 from posixpath import normpath
 
+from minibox.engine.files.path_resolution import find, open_straight
 from minibox.errors import StoreError, UsageError
 from minibox.image.layer.compression import Pump
 from minibox.image.layer.entry_names import split_name
@@ -14,7 +15,6 @@ from minibox.image.layer.pack import LayerWriter
 from minibox.image.layer.placer import Base, Placer
 from minibox.image.layer.stack import Stack
 from minibox.image.layer.tar import DIRECTORY, HARD_LINK, TarReader
-from minibox.linux.files import open_beneath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from minibox.image.layer.tar import Entry
 
-SYMLINKS_MAX = 40  # path_resolution(7)
-LOOK = os.O_PATH | os.O_NOFOLLOW
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY
 
 
@@ -95,55 +93,6 @@ def receive(
             placer.finish()
 
 
-def find(root_fd: int, path: str, follow: bool) -> tuple[str, int]:
-    """Resolve ``path`` below ``root_fd``: return an absolute path without symlinks, and an O_PATH descriptor of it; -1
-    if it doesn't exist.
-
-    Args:
-        follow: resolve a symlink in the last part too.
-
-    Raises:
-        OSError: it can't be resolved; has the path.
-    """
-    waiting, real, links = normpath(f"/{path.lstrip('/')}").split("/")[::-1], "", 0
-    while waiting:
-        part = waiting.pop()
-        if part == "..":
-            real = real.rpartition("/")[0]
-        if part in ("", ".", ".."):
-            continue
-        try:
-            fd = _open_straight(root_fd, f"{real}/{part}", LOOK)
-        except FileNotFoundError:
-            return "/".join([real, part, *waiting[::-1]]), -1
-        is_last = not any(waiting)
-        if not stat.S_ISLNK(os.fstat(fd).st_mode) or (is_last and not follow):
-            real = f"{real}/{part}"
-            if is_last:
-                return real, fd
-            os.close(fd)
-            continue
-        try:
-            links += 1
-            if links > SYMLINKS_MAX:
-                raise OSError(ELOOP, os.strerror(ELOOP), path)
-            target = os.fsdecode(os.readlink(b"", dir_fd=fd))
-        finally:
-            os.close(fd)
-        real = "" if target.startswith("/") else real
-        waiting += target.split("/")[::-1]
-    return real or "/", _open_straight(root_fd, real or "/", LOOK)
-
-
-def _open_straight(root_fd: int, path: str, flags: int) -> int:
-    """Open an absolute path below a root. A symlink in it raises OSError with ELOOP and the path."""
-    try:
-        return open_beneath(root_fd, path.lstrip("/") or ".", flags)
-    except OSError as error:
-        error.filename = path
-        raise
-
-
 def _place_of(root_fd: int, path: str, first: Entry | None) -> tuple[int, str, list[bytes], int]:
     """Find where a tar goes: an open directory, its path, the prefix for the entries' names, and how many leading parts
     of a name the prefix replaces.
@@ -164,7 +113,7 @@ def _place_of(root_fd: int, path: str, first: Entry | None) -> tuple[int, str, l
     elif _is_directory_name(path) and first.kind != DIRECTORY:
         raise UsageError(f"destination directory {path} does not exist", "make it first, or leave out the last slash")
     parent, name = os.path.split(found.rstrip("/"))
-    return _open_straight(root_fd, parent or "/", OPEN_DIRECTORY), parent or "/", [os.fsencode(name)], len(top)
+    return open_straight(root_fd, parent or "/", OPEN_DIRECTORY), parent or "/", [os.fsencode(name)], len(top)
 
 
 def _refuse(path: str, mode: int, first: Entry | None) -> None:

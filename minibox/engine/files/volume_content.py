@@ -12,6 +12,7 @@ from errno import EEXIST, ENOTEMPTY
 from stat import S_ISLNK
 
 from minibox.base.files import sync_directory
+from minibox.engine.files.path_resolution import SYMLINKS_MAX
 from minibox.errors import StoreError, kernel_says
 from minibox.image.layer.stack import READ_DIRECTORY, Stack, own_marks
 from minibox.linux.removal import remove_tree
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from minibox.image.layer.stack import Node
     from minibox.storage.drivers import Snapshotter
     from minibox.storage.snapshot import Snapshot
-
-SYMLINKS_MAX = 40  # path_resolution(7)
 
 
 @contextmanager

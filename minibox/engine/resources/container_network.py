@@ -7,7 +7,7 @@ import os
 from minibox.base.codec import FileKind
 from minibox.engine.process.undo import undo
 from minibox.errors import NetworkError, NetworkNotFound, Unsupported, UsageError
-from minibox.network import files
+from minibox.network import etc_files
 from minibox.plan import parent
 from minibox.plan.parent import undo_list
 from minibox.record import record
@@ -131,7 +131,7 @@ def check_aliases(aliases: Iterable[str], option: str = "--network-alias") -> No
         UsageError: not a host name.
     """
     for alias in aliases:
-        if not files.is_name(alias) or len(alias) > ALIAS_MAX:
+        if not etc_files.is_name(alias) or len(alias) > ALIAS_MAX:
             raise UsageError(
                 f"{option} {alias!r}: not a host name",
                 f"use 1 to {ALIAS_MAX} letters, digits, dots, hyphens and underscores; don't begin with a hyphen or dot",
@@ -282,12 +282,14 @@ class Connection:
             address, gateway, dns = tool.address, tool.host_gateway, dns_for(tool, dns)
         elif self.network.mode == "host":
             gateway = "127.0.0.1"
-        host_text = files.host_resolv_conf()
+        host_text = etc_files.host_resolv_conf()
         own = self.network.mode == "host"
         return {
-            "/etc/hosts": files.hosts_text(hostname, address, options.add_host, gateway),
-            "/etc/hostname": files.hostname_text(hostname),
-            "/etc/resolv.conf": files.resolv_conf_text(host_text, dns, host_network=own, ipv6=not tool or tool.ipv6),
+            "/etc/hosts": etc_files.hosts_text(hostname, address, options.add_host, gateway),
+            "/etc/hostname": etc_files.hostname_text(hostname),
+            "/etc/resolv.conf": etc_files.resolv_conf_text(
+                host_text, dns, host_network=own, ipv6=not tool or tool.ipv6
+            ),
         }
 
     def announce(self, hosts_path: str, names: Sequence[str]) -> None:

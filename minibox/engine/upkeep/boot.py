@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine.container import removal
+from minibox.engine.container import removal, restart_policy
 from minibox.engine.container.lifecycle import stop_path
-from minibox.engine.state import containers
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 
 def wanted(*, root: str, runroot: str) -> list[str]:
@@ -23,18 +18,5 @@ def wanted(*, root: str, runroot: str) -> list[str]:
     return [
         found["Name"]
         for found in reversed(removal.list_containers(root=root, runroot=runroot))
-        if wants_start(found, stopped=os.path.lexists(stop_path(root, found["Id"])))
+        if restart_policy.starts_at_boot(found, stopped=os.path.lexists(stop_path(root, found["Id"])))
     ]
-
-
-def wants_start(found: dict[str, Any], *, stopped: bool) -> bool:
-    """Return whether a container's policy starts it after a boot.
-
-    Args:
-        stopped: the user stopped it.
-    """
-    options = found.get("Options")
-    policy = str(options.get("restart") or "no") if isinstance(options, dict) else "no"
-    if found["Status"] in containers.ALIVE or not found.get("Started"):
-        return False
-    return policy == "always" or (policy == "unless-stopped" and not stopped)

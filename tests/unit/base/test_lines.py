@@ -4,7 +4,7 @@ import pytest
 
 from minibox.base.lines import lines_of
 from minibox.linux.mount_table import type_in
-from minibox.network.files import resolv_conf_text
+from minibox.network.etc_files import resolv_conf_text
 
 OTHERS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 

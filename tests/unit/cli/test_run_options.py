@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minibox.cli import exec_options
 from minibox.cli.application import application
-from minibox.cli.commands import inside
+from minibox.cli.commands import running_containers
 from minibox.cli.commands.run import options_of, run
 from minibox.cli.run_options import BY_NAME, GROUPS, OPTIONS, Option, convert, parse
 from minibox.cli.settings import Settings
@@ -170,8 +170,8 @@ def test_exec_is_read_at_once_as_click_reads_it(words, monkeypatch):
     assert read
     called = []
     monkeypatch.setattr("minibox.engine.container.exec.exec_", lambda *given, **_: called.append(given))
-    with inside.exec_.make_context("exec", list(words), obj=Settings("/root", "/run")) as ctx:
-        inside.exec_.invoke(ctx)
+    with running_containers.exec_.make_context("exec", list(words), obj=Settings("/root", "/run")) as ctx:
+        running_containers.exec_.invoke(ctx)
     assert called == [read]
 
 

@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from minibox.engine.files import tar_copy
+from minibox.engine.files import path_resolution, tar_copy
 from minibox.engine.files.tar_copy import pack, receive
 from minibox.errors import MiniboxError, UsageError
 from minibox.linux.removal import remove_tree
@@ -166,7 +166,7 @@ def test_a_destination_is_found_where_symlinks_lead_and_opened_through_none(plac
     copied(place, "/here/up/new", "f", on_host=on_host)
     assert (place / "real/there/new").read_text() == "copied"
     (place / "out/there").mkdir()
-    found = tar_copy.find
+    found = path_resolution.find
 
     def exchanged(root_fd, path, follow):
         answer = found(root_fd, path, follow)

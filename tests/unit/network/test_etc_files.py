@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from minibox.errors import UsageError
-from minibox.network import files, rootless
+from minibox.network import etc_files, rootless
 
 
 def test_hosts_name_the_container_and_what_was_added() -> None:
-    text = files.hosts_text("web.example.org", "10.212.0.7", ["db:192.0.2.9", "six:[fd00::9]", "up=::1"])
+    text = etc_files.hosts_text("web.example.org", "10.212.0.7", ["db:192.0.2.9", "six:[fd00::9]", "up=::1"])
     rows = [line.split() for line in text.splitlines()]
     assert ["127.0.0.1", "localhost"] in rows
     assert ["10.212.0.7", "web.example.org", "web"] in rows
@@ -21,66 +21,66 @@ def test_hosts_name_the_container_and_what_was_added() -> None:
 
 
 def test_a_container_without_a_network_still_knows_its_own_name() -> None:
-    assert "127.0.1.1\tbox\n" in files.hosts_text("box", None)
+    assert "127.0.1.1\tbox\n" in etc_files.hosts_text("box", None)
 
 
 def test_host_gateway_is_the_bridge() -> None:
-    assert "10.212.0.1\thost\n" in files.hosts_text("box", None, ["host:host-gateway"], "10.212.0.1")
+    assert "10.212.0.1\thost\n" in etc_files.hosts_text("box", None, ["host:host-gateway"], "10.212.0.1")
 
 
 @pytest.mark.parametrize("entry", ["", "db", "db:", ":1.2.3.4", "db:1.2.3", "a b:1.2.3.4", "db:1.2.3.4\nx", "d\n:::1"])
 def test_an_entry_that_is_no_name_and_address_is_refused(entry: str) -> None:
     with pytest.raises(UsageError, match="--add-host"):
-        files.hosts_text("box", None, [entry])
+        etc_files.hosts_text("box", None, [entry])
 
 
 def test_host_gateway_without_a_way_to_the_host_is_refused() -> None:
     with pytest.raises(UsageError, match="can't reach the host"):
-        files.hosts_text("box", None, ["host:host-gateway"])
+        etc_files.hosts_text("box", None, ["host:host-gateway"])
 
 
 HOST = "# made by hand\nnameserver 127.0.0.1\nnameserver 192.0.2.53\nnameserver fd00::53\nsearch example.org\n"
 
 
 def test_loopback_name_servers_are_left_out() -> None:
-    assert files.resolv_conf_text(HOST) == "nameserver 192.0.2.53\nnameserver fd00::53\nsearch example.org\n"
+    assert etc_files.resolv_conf_text(HOST) == "nameserver 192.0.2.53\nnameserver fd00::53\nsearch example.org\n"
 
 
 def test_name_servers_by_ipv6_are_left_out_where_there_is_none() -> None:
-    assert files.resolv_conf_text(HOST, ipv6=False) == "nameserver 192.0.2.53\nsearch example.org\n"
+    assert etc_files.resolv_conf_text(HOST, ipv6=False) == "nameserver 192.0.2.53\nsearch example.org\n"
 
 
 def test_the_hosts_network_has_the_hosts_file_as_it_is() -> None:
-    assert files.resolv_conf_text(HOST, host_network=True) == HOST
+    assert etc_files.resolv_conf_text(HOST, host_network=True) == HOST
 
 
 def test_dns_takes_the_place_of_the_hosts_name_servers() -> None:
-    assert files.resolv_conf_text(HOST, ["127.0.0.5"]) == "nameserver 127.0.0.5\nsearch example.org\n"
+    assert etc_files.resolv_conf_text(HOST, ["127.0.0.5"]) == "nameserver 127.0.0.5\nsearch example.org\n"
 
 
 def test_without_a_usable_name_server_public_ones_are_named() -> None:
-    assert files.resolv_conf_text("nameserver 127.0.0.1\n") == "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+    assert etc_files.resolv_conf_text("nameserver 127.0.0.1\n") == "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
 
 
 def test_a_name_server_that_is_no_address_is_refused() -> None:
     with pytest.raises(UsageError, match="--dns dns.example.org: not an IP address"):
-        files.resolv_conf_text("", ["dns.example.org"])
+        etc_files.resolv_conf_text("", ["dns.example.org"])
 
 
 def test_behind_systemds_stub_its_real_file_is_taken(tmp_path: Path) -> None:
     stub, real = tmp_path / "stub", tmp_path / "real"
     stub.write_text("nameserver 127.0.0.53\noptions edns0\n")
     real.write_text("nameserver 192.0.2.53\n")
-    assert files.host_resolv_conf(str(stub), str(real)) == "nameserver 192.0.2.53\n"
+    assert etc_files.host_resolv_conf(str(stub), str(real)) == "nameserver 192.0.2.53\n"
     stub.write_text("nameserver 192.0.2.1\n")
-    assert files.host_resolv_conf(str(stub), str(real)) == "nameserver 192.0.2.1\n"
-    assert files.host_resolv_conf(str(tmp_path / "none"), str(real)) == ""
+    assert etc_files.host_resolv_conf(str(stub), str(real)) == "nameserver 192.0.2.1\n"
+    assert etc_files.host_resolv_conf(str(tmp_path / "none"), str(real)) == ""
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "x" * 65, "naïve", "a/b"])
 def test_bad_host_names_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match="--hostname"):
-        files.check_hostname(name)
+        etc_files.check_hostname(name)
 
 
 def test_the_rootless_commands_forward_no_port_and_stay_in_the_foreground() -> None:

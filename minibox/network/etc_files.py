@@ -8,7 +8,7 @@ from __future__ import annotations
 from minibox.base.lines import lines_of
 from minibox.errors import UsageError
 from minibox.network import ipv4
-from minibox.network.host_files import read_text
+from minibox.network.optional_text import read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minibox.engine.upkeep.boot import wants_start
+from minibox.engine.container.restart_policy import starts_at_boot
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from minibox.engine.upkeep.boot import wants_start
 )
 def test_by_policy(policy, status, stopped, expected):
     found = {"Status": status, "Started": 1.0, "Options": {"restart": policy}}
-    assert wants_start(found, stopped=stopped) is expected
+    assert starts_at_boot(found, stopped=stopped) is expected
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_by_policy(policy, status, stopped, expected):
     ],
 )
 def test_who_has_never_run_is_not_started(found):
-    assert not wants_start(found, stopped=False)
+    assert not starts_at_boot(found, stopped=False)
