@@ -16,6 +16,7 @@ from minibox.engine.state import containers, events
 from minibox.engine.state.claim import Claim
 from minibox.engine.state.exit_record import exit_path, read_exit
 from minibox.engine.state.live_file import read_live_fd
+from minibox.engine.state.log_file import log_path
 from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says
 from minibox.linux import cgroup
 from minibox.linux.executable import INIT
@@ -31,11 +32,6 @@ if TYPE_CHECKING:
 
 CLAIM_FD = 3  # native/parent/supervisor.h
 TERMINAL_SIZE = (24, 80)
-
-
-def log_path(root: str, container_id: str) -> str:
-    """The path of a container's log; see `engine.container.logs`."""
-    return f"{root}/containers/{container_id}/log"
 
 
 class Detached:

@@ -14,7 +14,7 @@ from minibox.base.lock import Lock
 from minibox.engine.container import lifecycle
 from minibox.engine.spec.healthcheck import HealthCheck, check_of
 from minibox.engine.state import containers, events
-from minibox.engine.state.log_time import log_time
+from minibox.engine.state.log_file import log_time
 from minibox.engine.state.sent_signals import HEALTH, note_signal
 from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, Unreadable
 from minibox.linux.process import SIGKILL, send_signal

@@ -18,9 +18,8 @@ from minibox.base.codec import damage_of
 from minibox.base.files import open_to_read
 from minibox.base.values import parse_duration_ns
 from minibox.engine.container import removal
-from minibox.engine.container.background import log_path
 from minibox.engine.state import claim, containers
-from minibox.engine.state.log_time import log_time
+from minibox.engine.state.log_file import log_path, log_time
 from minibox.errors import MiniboxError, UsageError
 from minibox.record import record
 

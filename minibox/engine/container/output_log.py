@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine.container.background import log_path
 from minibox.engine.container.logs import read_log
+from minibox.engine.state.log_file import log_path
 from minibox.linux.executable import INIT
 from minibox.linux.process import exit_status
 

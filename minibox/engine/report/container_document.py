@@ -9,10 +9,10 @@ import datetime
 import os
 
 from minibox.engine.container import health
-from minibox.engine.container.background import log_path
 from minibox.engine.report.listing import labels_of, mounts_of, ports_of, volume_name, with_ports
 from minibox.engine.spec.ports import bindings
 from minibox.engine.state import claim
+from minibox.engine.state.log_file import log_path
 from minibox.engine.upkeep import networks
 from minibox.engine.upkeep.disk import written_bytes
 from minibox.network import lease

@@ -6,11 +6,10 @@ from time import time
 
 from minibox.base.lines import lines_of
 from minibox.engine.container import health, removal
-from minibox.engine.container.background import log_path
 from minibox.engine.container.logs import read_log
 from minibox.engine.process.terminal_text import plain
 from minibox.engine.state import containers
-from minibox.engine.state.log_time import log_time
+from minibox.engine.state.log_file import log_path, log_time
 from minibox.engine.state.sent_signals import HEALTH, KILL, STOP, sent_signals
 from minibox.engine.verdict import cause
 from minibox.engine.verdict.cause import Facts, span

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from minibox.engine.state.log_time import log_time
+from minibox.engine.state.log_file import log_time
 from tests.container_box import Box
 from tests.images import derive
 from tests.leaks import SLOWNESS

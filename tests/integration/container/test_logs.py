@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minibox.engine.container.background import log_path
+from minibox.engine.state.log_file import log_path
 from tests.container_box import Box
 from tests.leaks import SLOWNESS
 from tests.probes import requires

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minibox.engine.container import logs
 from minibox.engine.container.logs import log_bound, read_log, tail_count
-from minibox.engine.state.log_time import log_time
+from minibox.engine.state.log_file import log_time
 from minibox.errors import UsageError
 
 
