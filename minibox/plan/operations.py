@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.base.operation import Argument as Argument
 
-# Descriptor slots of the two children. STATUS is fixed by child.h, the rest by agreement with engine.start.
+# Descriptor slots of the two children. STATUS is fixed by native/child/child.h, the rest by agreement with `engine.process.steps`.
 STATUS = 0  # the socket to the parent
 CHANNEL = 1  # the socket between mounter and init
 STDIN, STDOUT, STDERR = 2, 3, 4
