@@ -137,7 +137,7 @@ class Storm:
                 continue
             container_id = chance.choice(sorted(held))
             entry = self.journal.begin({container_id, *self._names_of(container_id)})
-            live = claim.owned(self.root, container_id)
+            live = claim.read_owner(self.root, container_id)
             pids = sorted(Seen(container_id).pids)
             victim = live.supervisor if live and chance.random() < 0.6 else chance.choice(pids) if pids else 0
             if victim > 0 and live:
@@ -150,7 +150,7 @@ class Storm:
         deadline = time.monotonic() + CONSEQUENCES_S
         pids = Seen(container_id).pids | {victim}
         while time.monotonic() < deadline:
-            live = claim.owned(self.root, container_id)
+            live = claim.read_owner(self.root, container_id)
             knows = live is None or victim not in (live.supervisor, live.pid)
             if knows and not (Seen(container_id).pids & (pids if victim == killed.supervisor else {victim})):
                 return
@@ -160,7 +160,7 @@ class Storm:
         """Until one whose command was killed runs, or nothing of it does."""
         deadline = time.monotonic() + CONSEQUENCES_S
         while container_id and time.monotonic() < deadline:
-            live = claim.owned(self.root, container_id)
+            live = claim.read_owner(self.root, container_id)
             if (live and live.supervisor > 0) or (live is None and not Seen(container_id).pids):
                 return
             time.sleep(0.02)
@@ -178,7 +178,7 @@ class Storm:
         except ProcessLookupError:
             return
         try:
-            if claim.owned(self.root, container_id):  # so that the pid was its own when we opened it
+            if claim.read_owner(self.root, container_id):  # so that the pid was its own when we opened it
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 self._count("killed")
         except ProcessLookupError:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from minibox.api.process import Ends, Text
-    from minibox.engine.process.command import Started
+    from minibox.engine.process.command import Command
 
 READ_BYTES = 1 << 16
 SURVIVORS_S = 0.1  # how long to read the pipes of a killed command: children that survive it may hold them open
@@ -30,7 +30,7 @@ class Process:
         stdout, stderr: readers of its output; None if that isn't a pipe.
     """
 
-    def __init__(self, args: tuple[str, ...], started: Started) -> None:
+    def __init__(self, args: tuple[str, ...], started: Command) -> None:
         """Don't call this; use `Sandbox.popen`."""
         self.args = args
         self._started = started
@@ -145,7 +145,7 @@ class Process:
             self.close()
 
 
-async def connected(args: tuple[str, ...], started: Started, ends: Ends) -> Process:
+async def connected(args: tuple[str, ...], started: Command, ends: Ends) -> Process:
     """Return the `Process` of a started command, with its pipes connected to the event loop."""
     process, loop = Process(args, started), asyncio.get_running_loop()
     ends.begun()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from minibox.api.keywords import RunAsBytes, RunAsGiven, RunAsText
     from minibox.api.process import Stream
     from minibox.api.run import Words
-    from minibox.engine.process.command import Started
+    from minibox.engine.process.command import Command
 
 
 @overload
@@ -58,7 +58,7 @@ async def run(
     wanted = run_options(image, words(args), options)
     ends = Ends(*streams(input, stdin, stdout, stderr, capture_output))
 
-    def begin() -> tuple[Embedded, Started]:
+    def begin() -> tuple[Embedded, Command]:
         box = Embedded(wanted, root=where.root, runroot=where.runroot, storage_driver=where.storage_driver)
         try:
             return box, box.start(ends.outside)

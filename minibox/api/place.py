@@ -8,7 +8,7 @@ from typing import TypedDict
 from minibox.base.paths import absolute
 from minibox.engine.host.home import claim, default_root, default_runroot
 from minibox.engine.host.interrupts import uninterrupted
-from minibox.engine.process.streams import ClosedEnds
+from minibox.engine.process.streams import StandardDescriptors
 from minibox.record import record
 
 
@@ -56,4 +56,4 @@ def _occupy_streams() -> None:
         for fd in range(3):
             os.fstat(fd)
     except OSError:
-        uninterrupted(ClosedEnds)  # never undone
+        uninterrupted(StandardDescriptors)  # never undone

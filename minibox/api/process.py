@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from minibox.engine.process.command import Started
+    from minibox.engine.process.command import Command
 
 # The same values as in `subprocess`, so you can use those, too.
 PIPE, STDOUT, DEVNULL = -1, -2, -3
@@ -118,7 +118,7 @@ class Popen(Generic[AnyStr]):
         stdin, stdout, stderr: files for this process's ends of its pipes; None where there is no pipe.
     """
 
-    _started: Started
+    _started: Command
 
     def __init__(self, args: tuple[str, ...], text: Text, bufsize: int = -1) -> None:
         """Don't call this; use `Sandbox.popen`. Nothing is started before `begin`."""
@@ -130,7 +130,7 @@ class Popen(Generic[AnyStr]):
         self._input: memoryview | None = None
         self._output: dict[int, list[bytes]] = {}
 
-    def begin(self, start: Callable[[tuple[int, int, int]], Started], streams: tuple[Stream, Stream, Stream]) -> None:
+    def begin(self, start: Callable[[tuple[int, int, int]], Command], streams: tuple[Stream, Stream, Stream]) -> None:
         """Call ``start`` with the descriptors of the streams. If this fails, call `abandon`."""
         ends = Ends(*streams)
         try:

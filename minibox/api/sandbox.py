@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
     from minibox.api.process import Stream
     from minibox.api.run import Words
-    from minibox.engine.process.usage import Measured
+    from minibox.engine.process.usage import Measurement
     from minibox.outcome import Verdict
 
 
@@ -65,7 +65,7 @@ class Sandbox(SandboxFiles):
         args: Words | None = None,
         *,
         service: bool = False,
-        _snapshot: snapshots.Held | None = None,
+        _snapshot: snapshots.HeldSnapshot | None = None,
         **options: Unpack[ContainerOptions],
     ) -> None:
         """Start the sandbox.
@@ -145,7 +145,7 @@ class Sandbox(SandboxFiles):
         wired = streams(input, stdin, stdout, stderr, capture_output)
         options = exec_options(args, env, cwd, user)
         command: Popen[Any] = Popen(options.command, Text(text, encoding, errors))
-        before: list[Measured] = []
+        before: list[Measurement] = []
         self._begin(command, options, wired, before)
         out, err = finish(command, input, timeout, command.kill)
 
@@ -199,7 +199,7 @@ class Sandbox(SandboxFiles):
         command: Popen[Any],
         options: ExecOptions,
         wired: tuple[Stream, Stream, Stream],
-        before: list[Measured] | None = None,
+        before: list[Measurement] | None = None,
     ) -> None:
         """
         Args:
@@ -404,12 +404,12 @@ class Snapshot:
         id: 64 hexadecimal digits.
     """
 
-    _held: snapshots.Held
+    _held: snapshots.HeldSnapshot
 
     def __init__(self) -> None:
         """Don't call this; use `Sandbox.snapshot` or `open_or_create`."""
 
-    def _hold(self, held: snapshots.Held) -> None:
+    def _hold(self, held: snapshots.HeldSnapshot) -> None:
         self._held = held
 
     @classmethod
@@ -441,7 +441,7 @@ class Snapshot:
             where["runroot"] = runroot
         snapshot_id = sha256(key.encode()).hexdigest()
 
-        def make() -> snapshots.Held:
+        def make() -> snapshots.HeldSnapshot:
             with prepare() as box:
                 return box._box.freeze(snapshot_id)
 

@@ -14,7 +14,7 @@ from minibox.base.sockets import check_peer
 from minibox.engine.container import lifecycle, removal
 from minibox.engine.process.attach_socket import socket_path
 from minibox.engine.process.detach_keys import DETACH_KEYS, DetachKeys
-from minibox.engine.process.signals import Forwarding, block
+from minibox.engine.process.signals import SignalForwarder, block
 from minibox.engine.process.streams import write_all
 from minibox.engine.process.terminal import Terminal
 from minibox.engine.state import claim, containers, events
@@ -158,7 +158,7 @@ class Attachment:
             except MiniboxError:
                 pass  # it has just ended
 
-        with Forwarding() as forwarding:
+        with SignalForwarder() as forwarding:
             self._copy_until_the_end(forwarding, send_signal)
         if self._failure and not self._left_by:
             raise self._failure
@@ -170,7 +170,7 @@ class Attachment:
             return 0
         if self._left_by:
             return 128 + self._left_by
-        watch = claim.Watch(root, container_id)
+        watch = claim.OwnerWatch(root, container_id)
         try:
             if self._status is None:
                 # Its supervisor was killed, and so was the container.
@@ -182,7 +182,7 @@ class Attachment:
             watch.close()
         return self._status
 
-    def _copy_until_the_end(self, forwarding: Forwarding, send_signal: Callable[[int], None]) -> None:
+    def _copy_until_the_end(self, forwarding: SignalForwarder, send_signal: Callable[[int], None]) -> None:
         if self.terminal:
             if self._redraw:
                 self.terminal.send_size(1)  # a different size first: programs redraw only if the size changes

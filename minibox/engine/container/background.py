@@ -34,7 +34,7 @@ CLAIM_FD = 3  # native/parent/supervisor.h
 TERMINAL_SIZE = (24, 80)
 
 
-class Detached:
+class BackgroundStart:
     """One start of a container under a supervisor."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Detached:
                         keep = True
                         self._write_state(Status="created", ExitCode=error.status, Error=str(error), Hint=error.hint)
                     if keep and self._new:
-                        launch.happened("create")
+                        launch.emit("create")
                     raise
             assert execution.init
             if execution.scope:
@@ -134,7 +134,7 @@ class Detached:
         launch.claim.note_process(pid, command, launch.joinable(), supervisor.pid)
         # Write this before the supervisor takes over: a container may end at once, and its end must be written later.
         self._write_state(Status="running", Pid=pid, Supervised=True)
-        launch.happened(*(("create", "start") if self._new else ("start",)))
+        launch.emit(*(("create", "start") if self._new else ("start",)))
         try:
             supervisor.hold(execution.held)
             supervisor.supervise(self._duties(), {**self._fds, "claim": launch.claim.fd})
@@ -197,7 +197,7 @@ def start_claimed(
         note_failure(root, claim.id, error)
         claim.release()
         raise
-    Detached(launch, new=False, attachment=attachment, by_policy=by_policy).start()
+    BackgroundStart(launch, new=False, attachment=attachment, by_policy=by_policy).start()
 
 
 def note_failure(root: str, container_id: str, error: BaseException) -> None:
@@ -248,7 +248,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
 
     The supervisor executes this in its own process. Descriptor 3 is the claim.
     """
-    from minibox.engine.process.usage import measure_group, seen_to_its_end
+    from minibox.engine.process.usage import measure_group, with_oom_end
 
     claim = _inherited_claim(root, container_id)
     ended = read_exit(root, container_id) or {
@@ -260,7 +260,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     group = cgroup.find(cgroup.detect(), f"minibox-{container_id}")
     before = containers.read(root, container_id)
     found, ran_s = measure_group(group, thoroughly=True), ended["Finished"] - (before.get("Started") or 0)
-    found = seen_to_its_end(found, before.get("Pid") or 0, ran_s, before.get("Options") or {})
+    found = with_oom_end(found, before.get("Pid") or 0, ran_s, before.get("Options") or {})
     ended |= {**found.record(), "Pid": 0}
     removal.undo_start(root, runroot, container_id, read_live_fd(claim.fd, container_id).undo)
     mark = stop_mark(root, container_id)
@@ -287,7 +287,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
         claim.release()
         return
     # `stop` ends the delay with SIGTERM. It is blocked here, so that it arrives once the delay begins.
-    claim.note_waiting(os.getpid())
+    claim.note_restarting(os.getpid())
     os.set_inheritable(CLAIM_FD, True)
     words = (DELAY_ARGV0, str(int(delay_s * 1000)), *_own_command(__name__, "restart", root, runroot, container_id))
     os.execv(INIT, words)

@@ -56,7 +56,7 @@ class _Wait:
         self.root, self.runroot, self.name, self.condition = root, runroot, name, condition
         self.id = containers.find_id(root, name)
         self.deadline = None if timeout_s is None else monotonic() + timeout_s
-        self.watch = claim.Watch(root, self.id)
+        self.watch = claim.OwnerWatch(root, self.id)
         self._lived = False
 
     def until(self) -> int:

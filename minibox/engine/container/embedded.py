@@ -13,13 +13,13 @@ from weakref import WeakSet
 
 from minibox.base.program import check_umask
 from minibox.engine.container.exec import Exec, Host
-from minibox.engine.container.foreground_run import Owned
+from minibox.engine.container.foreground_run import ForegroundRun
 from minibox.engine.container.output_log import OutputLog, last_lines, text
 from minibox.engine.container.start import new_launch
-from minibox.engine.process.command import Started
-from minibox.engine.process.output_limit import Allowance
+from minibox.engine.process.command import Command
+from minibox.engine.process.output_limit import OutputLimit
 from minibox.engine.process.streams import Streams
-from minibox.engine.process.usage import seen_to_its_end
+from minibox.engine.process.usage import with_oom_end
 from minibox.engine.spec import plan_cache
 from minibox.engine.verdict.cause import OPTIONS
 from minibox.engine.verdict.end_kinds import KILLED, OUTPUT, SIGNAL, WALL_TIME
@@ -34,10 +34,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.engine.container.exec import ExecOptions
     from minibox.engine.container.launch import Later, Launch, Note
-    from minibox.engine.container.snapshots import Held
+    from minibox.engine.container.snapshots import HeldSnapshot
     from minibox.engine.container.start import Pull
-    from minibox.engine.process.time_limits import Watch
-    from minibox.engine.process.usage import Measured
+    from minibox.engine.process.time_limits import TimeLimits
+    from minibox.engine.process.usage import Measurement
     from minibox.engine.spec.options import RunOptions
     from minibox.engine.verdict.cause import Facts
     from minibox.image.layout.image import ResolvedImage
@@ -71,22 +71,22 @@ class Embedded:
         self.root, self.runroot, self.options = root, runroot, options
         self._new_launch = partial(new_launch, options, root, runroot, storage_driver, on_note, image=image)
         self._pull = pull
-        self.main: Started | None = None
+        self.main: Command | None = None
         self.log: OutputLog | None = None
-        self._owned: Owned | None = None
+        self._foreground: ForegroundRun | None = None
         self._lines: tuple[str, ...] = ()
         self._host: Host | None = None
-        self._commands: set[Started] = set()  # other commands that run in it
+        self._commands: set[Command] = set()  # other commands that run in it
         self._lock = allocate_lock()  # held while it is started or closed
         self._closed = self._closing = self._is_parents = False
         self._sent: dict[int, int] = {}  # signal -> how often the kernel had killed for memory when we sent it
         self._timeout_s: float | None = None
-        self._allowance = None if options.output_bytes is None else Allowance(options.output_bytes)
-        self._watch: Watch | None = None
+        self._output_limit = None if options.output_bytes is None else OutputLimit(options.output_bytes)
+        self._time_limits: TimeLimits | None = None
         self._cpu_seen_ns = 0  # used if no cgroup counts
         self._cpu_ended_ns = 0  # processor time of the commands that have ended
         self._written_bytes: int | None = None
-        _owned_here.add(self)
+        _open_here.add(self)
 
     def pull(self) -> None:
         """Pull its image now if needed, so that `start` needn't."""
@@ -96,7 +96,7 @@ class Embedded:
         resolve_pulling(ImageStore(self.root), self.options, None)
         self._pull = lambda image, platform: None
 
-    def start(self, outside: tuple[int, int, int], *, logged: bool = False, socket: bool = False) -> Started:
+    def start(self, outside: tuple[int, int, int], *, logged: bool = False, socket: bool = False) -> Command:
         """Claim and start the container. Call `close` afterwards, even if it fails.
 
         Args:
@@ -114,20 +114,22 @@ class Embedded:
                 raise MiniboxError("the container was closed before it was started")
             return self._start(outside, logged, socket)
 
-    def _start(self, outside: tuple[int, int, int], logged: bool, socket: bool) -> Started:
+    def _start(self, outside: tuple[int, int, int], logged: bool, socket: bool) -> Command:
         launch = self._new_launch(self._pull)
         launch.compile = plan_cache.prepare
-        owned = self._owned = Owned(launch)
-        owned.prepare(late=not logged)
+        run = self._foreground = ForegroundRun(launch)
+        run.prepare(late=not logged)
         if logged:
             self.log = OutputLog(self.root, self.id)
             outside = (outside[0], self.log.fds[0], self.log.fds[1])
-        owner, allowance = launch.owner, self._allowance
-        streams = Streams(interactive=True, tty=False, owner=owner, outside=outside, allowance=allowance, socket=socket)
+        owner, output_limit = launch.owner, self._output_limit
+        streams = Streams(
+            interactive=True, tty=False, owner=owner, outside=outside, output_limit=output_limit, socket=socket
+        )
         try:
-            execution = owned.execute(streams.fds)
+            execution = run.execute(streams.fds)
             streams.begin()
-            owned.begun()
+            run.note_running()
         except BaseException:
             streams.close()
             raise
@@ -136,20 +138,20 @@ class Embedded:
         group = execution.cgroup or cgroup.find(cgroup.detect(), f"minibox-{self.id}")
         self._host = Host(self.id, init.pid, init.pidfd, launch.joinable(), group)
         if self.log:
-            self.log.begun()
-        self.main = Started(execution, streams, self._weigh)
+            self.log.close_fds()
+        self.main = Command(execution, streams, self._measure_end)
         self._limit()
         return self.main
 
     @property
-    def _started(self) -> Owned:
+    def _run(self) -> ForegroundRun:
         """The run that `start` has made."""
-        assert self._owned
-        return self._owned
+        assert self._foreground
+        return self._foreground
 
     @property
     def _launch(self) -> Launch:
-        return self._started.launch
+        return self._run.launch
 
     @property
     def id(self) -> str:
@@ -168,17 +170,17 @@ class Embedded:
         """Start to enforce the limits that the kernel doesn't enforce."""
         options, main = self.options, self.main
         assert main
-        if self._allowance:
-            self._allowance.when_spent(partial(self._started.kill, OUTPUT))
+        if self._output_limit:
+            self._output_limit.when_spent(partial(self._run.kill, OUTPUT))
         if options.timeout_s or options.cpu_time_s:
-            from minibox.engine.process.time_limits import Watch
+            from minibox.engine.process.time_limits import TimeLimits
 
-            self._watch = Watch(
+            self._time_limits = TimeLimits(
                 main.pidfd,
                 wall_s=options.timeout_s,
                 cpu_s=options.cpu_time_s,
                 cpu_used_ns=self._cpu_ns,
-                end=self._started.kill,
+                end=self._run.kill,
             )
 
     def _cpu_ns(self) -> int:
@@ -193,19 +195,19 @@ class Embedded:
             used = self._cpu_seen_ns = max(self._cpu_seen_ns, self._cpu_ended_ns + processes(pids).cpu_ns)
         return used
 
-    def _weigh(self) -> None:
+    def _measure_end(self) -> None:
         """Measure what it used, after its end, before the cgroup is removed."""
         if self.log:
             self.log.finish()
             self._lines = last_lines(self.log.path, LINES_KEPT)
-        self._started.weigh(thoroughly=True, ended=True)
-        self._written_bytes = self._started.measured.disk_bytes
+        self._run.measure(thoroughly=True, ended=True)
+        self._written_bytes = self._run.measured.disk_bytes
         if self._written_bytes is None and self._launch.storage.driver in ("overlay", "erofs"):
             self._written_bytes = self._launch.storage.snapshot_bytes(self.id)
-        if self._written_bytes is not None and self._allowance:
-            self._written_bytes += self._allowance.used_bytes
+        if self._written_bytes is not None and self._output_limit:
+            self._written_bytes += self._output_limit.used_bytes
 
-    def execute(self, options: ExecOptions, outside: tuple[int, int, int]) -> Started:
+    def execute(self, options: ExecOptions, outside: tuple[int, int, int]) -> Command:
         """Run another command in the container. ``outside`` is as in `start`.
 
         Raises:
@@ -217,7 +219,9 @@ class Embedded:
         self.check_running(what)
         assert self._host
         command = Exec(self._host, options)
-        streams = Streams(interactive=True, tty=False, owner=command.owner, outside=outside, allowance=self._allowance)
+        streams = Streams(
+            interactive=True, tty=False, owner=command.owner, outside=outside, output_limit=self._output_limit
+        )
         try:
             execution = command.execute(streams.fds)
             streams.begin()
@@ -232,7 +236,7 @@ class Embedded:
             self._commands.discard(started)
             self._cpu_ended_ns += started.own_cpu_ns
 
-        started = Started(execution, streams, ended)
+        started = Command(execution, streams, ended)
         self._commands.add(started)
         return started
 
@@ -286,7 +290,7 @@ class Embedded:
         """
         if self.log is None:
             raise UsageError(f"sandbox {self.name} has no main process, so it has no log")
-        if self._closed and not self._started.keep:
+        if self._closed and not self._run.keep:
             raise ContainerNotRunning(f"read the log of sandbox {self.name}: it was closed")
         return text(self.log.path)
 
@@ -303,13 +307,13 @@ class Embedded:
     def timed_out(self, timeout_s: float) -> None:
         """Kill it because it ran too long."""
         self._timeout_s = timeout_s
-        self._started.kill(WALL_TIME)
+        self._run.kill(WALL_TIME)
 
-    def measured(self) -> Measured:
+    def measured(self) -> Measurement:
         """What it has used so far."""
         if self.main and self.main.returncode is None and not self._closed:
-            self._started.weigh(thoroughly=True)
-        return self._started.measured
+            self._run.measure(thoroughly=True)
+        return self._run.measured
 
     def usage(self) -> Usage:
         """What it has used. Some values are only known after its main process has ended."""
@@ -333,16 +337,16 @@ class Embedded:
         assert self.main
         code = self.main.returncode
         if code is None and self.is_ours():
-            code = self.main.reap() if self._started.ended_for else self.main.wait(0)
+            code = self.main.reap() if self._run.ended_for else self.main.wait(0)
         log = log or self.last_lines(LINES_SHOWN)
-        facts = None if code is None else self._facts(code, self._started.measured, log, self.main)
+        facts = None if code is None else self._facts(code, self._run.measured, log, self.main)
         found = judge_end(self.id, self.name, facts, self.usage())
         if found.kind == SIGNAL and code is not None and -code in self._sent:
             sender = "this program"
             return replace(found, kind=KILLED, summary=f"{sender} sent it {found.signal}", sender=sender, hint="")
         return found
 
-    def verdict_on(self, command: Started, before: Measured, log: tuple[str, ...] = ()) -> Verdict:
+    def verdict_on(self, command: Command, before: Measurement, log: tuple[str, ...] = ()) -> Verdict:
         """How a command of `execute` ended.
 
         Args:
@@ -350,15 +354,15 @@ class Embedded:
             log: as in `verdict`.
         """
         assert command.returncode is not None
-        found = seen_to_its_end(self.measured().since(before), command.pid, command.wall_s, {})
+        found = with_oom_end(self.measured().since(before), command.pid, command.wall_s, {})
         facts = self._facts(command.returncode, found, log)
         return judge_end(self.id, self.name, facts, self.usage_of(command))
 
-    def usage_of(self, command: Started) -> Usage:
+    def usage_of(self, command: Command) -> Usage:
         """What a command of `execute` used. It must have ended."""
         return Usage(command.wall_s, command.own_cpu_ns / NS_A_SECOND, command.own_memory_bytes)
 
-    def _facts(self, code: int, measured: Measured, log: tuple[str, ...], main: Started | None = None) -> Facts:
+    def _facts(self, code: int, measured: Measurement, log: tuple[str, ...], main: Command | None = None) -> Facts:
         """
         Args:
             main: the main process, if it is the one that ended.
@@ -366,19 +370,19 @@ class Embedded:
         options = {name: getattr(self.options, name) for name in OPTIONS}
         if self._timeout_s is not None:
             options["timeout_s"] = self._timeout_s
-        owned, relayed = self._started, main.relayed if main and self.options.init else 0
+        run, relayed = self._run, main.relayed if main and self.options.init else 0
         before = self._sent.get(relayed or -code, -1) if main else -1
         return measured.facts(
             code,
             options,
             relayed=relayed,
-            ended_for=owned.ended_for,
-            crowded=owned.crowded,
+            ended_for=run.ended_for,
+            crowded=run.crowded,
             log=log,
             oom_kills_before=before,
         )
 
-    def freeze(self, snapshot_id: str = "") -> Held:
+    def freeze(self, snapshot_id: str = "") -> HeldSnapshot:
         """Take a snapshot of its root file system. Its processes are frozen meanwhile.
 
         Args:
@@ -401,7 +405,7 @@ class Embedded:
 
     def keep_files(self) -> None:
         """Keep its files after its end, for `minibox shell` and `minibox rm`."""
-        self._started.keep_files()
+        self._run.keep_files()
 
     def close(self, later: Later | None = None) -> None:
         """End and remove it.
@@ -418,11 +422,11 @@ class Embedded:
                 self._close(later)
             finally:
                 self._closed = True
-                _owned_here.discard(self)
+                _open_here.discard(self)
 
     def _close(self, later: Later | None) -> None:
-        owned = self._owned
-        if not owned:
+        run = self._foreground
+        if not run:
             return
         try:
             if self.main:
@@ -430,12 +434,12 @@ class Embedded:
                 for each in list(self._commands):  # they die with it, and it ends once we have waited for them
                     each.reap()
                 code = self.main.reap()
-                if self._watch:
-                    self._watch.wait()
-                owned.ended(code, code if code >= 0 else 128 - code, relayed=self.main.relayed)
+                if self._time_limits:
+                    self._time_limits.wait()
+                run.note_end(code, code if code >= 0 else 128 - code, relayed=self.main.relayed)
         finally:
             try:
-                owned.close(None if self.options.name else later)
+                run.close(None if self.options.name else later)
             finally:
                 if self.log:
                     self.log.finish()
@@ -444,23 +448,23 @@ class Embedded:
         """Is it open, and does this process own it?"""
         return not self._closed and not self._is_parents
 
-    def disown(self) -> None:
+    def after_fork(self) -> None:
         """Disable this object in the child after a fork."""
         self._closed = self._closing = self._is_parents = True
         self._lock = allocate_lock()  # another thread may have held the old one
-        if self._owned:
-            self._owned.disown()
+        if self._foreground:
+            self._foreground.after_fork()
         if self.log:
-            self.log.disown()
+            self.log.after_fork()
 
 
-_owned_here: WeakSet[Embedded] = WeakSet()
+_open_here: WeakSet[Embedded] = WeakSet()
 
 
 def _after_fork() -> None:
-    for each in list(_owned_here):
-        each.disown()
-    _owned_here.clear()
+    for each in list(_open_here):
+        each.after_fork()
+    _open_here.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

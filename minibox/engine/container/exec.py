@@ -11,8 +11,8 @@ from minibox.engine.container.lifecycle import Process
 from minibox.engine.process import exec_context, steps
 from minibox.engine.process.detach_keys import DETACH_KEYS, DetachKeys
 from minibox.engine.process.execution import ExecFailed, Execution, Resources
-from minibox.engine.process.signals import Forwarding
-from minibox.engine.process.streams import ClosedEnds, Detaching, Streams
+from minibox.engine.process.signals import SignalForwarder
+from minibox.engine.process.streams import DetachableInput, StandardDescriptors, Streams
 from minibox.engine.spec.environment import environment, read_env_files
 from minibox.engine.spec.host import read_file
 from minibox.engine.spec.users import ABSENT, DATABASE_BYTES_MAX, resolve_user
@@ -80,7 +80,7 @@ def exec_(name_or_id: str, options: ExecOptions, *, root: str, runroot: str) -> 
     """
     if not options.command:
         raise UsageError("no command to execute")
-    ends = ClosedEnds()
+    ends = StandardDescriptors()
     try:
         with Process(root, name_or_id, "execute a command in") as container:
             if container.group.is_frozen():
@@ -100,7 +100,7 @@ def exec_(name_or_id: str, options: ExecOptions, *, root: str, runroot: str) -> 
 
 
 @record
-class Captured:
+class CommandOutput:
     """The result of a command.
 
     Attributes:
@@ -112,7 +112,7 @@ class Captured:
     output: bytes
 
 
-def capture(name_or_id: str, command: tuple[str, ...], *, root: str, timeout_s: float, bytes_max: int) -> Captured:
+def capture(name_or_id: str, command: tuple[str, ...], *, root: str, timeout_s: float, bytes_max: int) -> CommandOutput:
     """Run a command in a container without input, and capture its output. Raises the errors of `exec_`."""
     with Process(root, name_or_id, "execute a command in") as container:
         if container.group.is_frozen():
@@ -146,11 +146,11 @@ class Exec:
         if found is None:
             raise ContainerNotRunning(f"container {container.id[:12]} is being started")
         keys = options.detach_keys if options.tty and options.interactive and not options.detach else ""
-        self._detaching = Detaching(DetachKeys(keys)) if keys else None
+        self._detaching = DetachableInput(DetachKeys(keys)) if keys else None
         # If the user may detach, don't kill the command when minibox is killed: the hang-up of its terminal ends it.
         self._process = _process(found["Process"], options, container)
         self.owner = exec_context.owner(container.pid, self._process)
-        self._joined = Joined(found["Namespaces"] & exec_context.others(container.pid), owner=self.owner[0])
+        self._joined = Joined(found["Namespaces"] & exec_context.foreign_namespaces(container.pid), owner=self.owner[0])
         group = container.group
         self._group = group
         self._start = Start(
@@ -159,7 +159,7 @@ class Exec:
             seccomp_flags=found["SeccompFlags"],
             denies_keys=not options.privileged and found.get("DeniesKeys", False),
             cgroups=group.labels,
-            cgroup_joins=exec_context.joins(group),
+            cgroup_joins=exec_context.cgroup_joins(group),
             detached=options.detach or bool(keys),
         )
 
@@ -181,7 +181,7 @@ class Exec:
         streams = Streams(interactive=options.interactive, tty=options.tty, owner=self.owner, detaching=detaching)
         execution = self._execution(streams.fds, terminal.size() if terminal else None)
         try:
-            with Forwarding() as forwarding:
+            with SignalForwarder() as forwarding:
                 self._run(execution)
                 init = execution.launched
                 if terminal:
@@ -189,7 +189,7 @@ class Exec:
                 streams.begin(execution.pty_master)
                 ended = detaching.or_ended(init.pidfd) if detaching else init.pidfd
                 forwarding.wait(ended, init.send_signal, terminal, execution.pty_master, HANG_UP_S)
-                if detaching and detaching.has_happened():
+                if detaching and detaching.has_detached():
                     streams.abandon()
                     _drain(execution.pty_master, self._container.id)
                     execution.release()
@@ -219,7 +219,7 @@ class Exec:
             execution.close()
             os.close(null)
 
-    def capture(self, timeout_s: float, bytes_max: int) -> Captured:
+    def capture(self, timeout_s: float, bytes_max: int) -> CommandOutput:
         """See `capture`."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -235,7 +235,7 @@ class Exec:
             if not ended:
                 init.kill_group()  # it leads a session, which has its children, too
             code = init.wait()
-            return Captured(-1 if not ended else code if code >= 0 else 128 - code, output)
+            return CommandOutput(-1 if not ended else code if code >= 0 else 128 - code, output)
         finally:
             execution.close()
             for fd in (reader, null, *((writer,) if writer >= 0 else ())):

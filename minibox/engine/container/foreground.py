@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minibox.engine.container.foreground_run import Owned
-from minibox.engine.process.signals import Forwarding
+from minibox.engine.container.foreground_run import ForegroundRun
+from minibox.engine.process.signals import SignalForwarder
 from minibox.engine.process.streams import Streams
 from minibox.engine.verdict.end_kinds import WALL_TIME
 from minibox.errors import MiniboxError, kernel_says
@@ -24,7 +24,7 @@ class Foreground:
             new: it has no root file system yet.
         """
         self._launch, self._options = launch, launch.options
-        self._owned = Owned(launch, new=new)
+        self._run = ForegroundRun(launch, new=new)
         self._terminal: Terminal | None = None
         self._streams: Streams | None = None
 
@@ -35,13 +35,13 @@ class Foreground:
             from minibox.engine.process.terminal import Terminal
 
             self._terminal = Terminal(options.interactive)
-        self._owned.prepare(self._terminal.size() if self._terminal else None)
+        self._run.prepare(self._terminal.size() if self._terminal else None)
         self._streams = Streams(interactive=options.interactive, tty=options.tty, owner=launch.owner)
-        with Forwarding() as forwarding:
-            self._owned.execute(self._streams.fds, on_trace)
+        with SignalForwarder() as forwarding:
+            self._run.execute(self._streams.fds, on_trace)
             return self._wait(forwarding)
 
-    def _wait(self, forwarding: Forwarding) -> int:
+    def _wait(self, forwarding: SignalForwarder) -> int:
         """Copy, forward signals and wait. Return the exit status."""
         launch, execution = self._launch, self._launch.execution
         assert execution and self._streams
@@ -49,7 +49,7 @@ class Foreground:
         if self._terminal:
             self._terminal.enter_raw()
         self._streams.begin(execution.pty_master)
-        self._owned.begun()
+        self._run.note_running()
         forwarding.wait(
             init.pidfd,
             init.send_signal,
@@ -66,13 +66,13 @@ class Foreground:
         if lost:
             launch.note(f"part of the container's output could not be written: {kernel_says(lost)}")
             status = status or MiniboxError.status
-        self._owned.weigh(ended=True)
-        if self._owned.oom_killed:
+        self._run.measure(ended=True)
+        if self._run.oom_killed:
             launch.note(self._memory_note(code))
         if forwarding.timed_out:
-            self._owned.ended_for = WALL_TIME
+            self._run.ended_for = WALL_TIME
             launch.note(f"the container was killed after {self._options.timeout_s:g} s (--timeout)")
-        self._owned.ended(code, status, relayed=init.relayed, forwarded=forwarding.forwarded)
+        self._run.note_end(code, status, relayed=init.relayed, forwarded=forwarding.forwarded)
         return status
 
     def _memory_note(self, code: int) -> str:
@@ -86,7 +86,7 @@ class Foreground:
     def close(self) -> None:
         """Clean up after the container. Its files are kept for `commit` and `start`, except with --rm."""
         try:
-            self._owned.close()
+            self._run.close()
         finally:
             if self._streams:
                 self._streams.close()

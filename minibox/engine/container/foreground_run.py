@@ -7,7 +7,7 @@ from time import time
 from minibox.engine.container import removal
 from minibox.engine.container.launch import IdFile
 from minibox.engine.files import rootfs_setup
-from minibox.engine.process.usage import Measured, measure, seen_to_its_end
+from minibox.engine.process.usage import Measurement, measure, with_oom_end
 from minibox.engine.state import containers
 from minibox.engine.verdict.end_kinds import WALL_TIME
 from minibox.errors import CommandNotExecutable, CommandNotFound
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from minibox.engine.spec.options import RunOptions
 
 
-class Owned:
+class ForegroundRun:
     """One run. Always call `close` at the end.
 
     Attributes:
         keep: keep the container's files after its end, for `commit` and `start`.
         began: when it began, in seconds since the epoch.
-        measured: what it had used at the last call of `weigh`.
+        measured: what it had used at the last call of `measure`.
         ended_for: the limit for which it was killed; see `cause.Facts`.
     """
 
@@ -44,7 +44,7 @@ class Owned:
         self._once = False
         self.keep = not new
         self.began = time()
-        self.measured = Measured()
+        self.measured = Measurement()
         self.ended_for = ""
         self.crowded = False
 
@@ -58,13 +58,13 @@ class Owned:
         self.launch.prepare(terminal, new=self._new, once=self._once, late=late)
 
     def execute(self, streams: tuple[int, int, int], on_trace: Trace | None = None) -> Execution:
-        """Start the command; see `Launch.execute`. Call `begun` afterwards."""
+        """Start the command; see `Launch.execute`. Call `note_running` afterwards."""
         launch, options = self.launch, self.launch.options
         with IdFile(options.cidfile, launch.claim.id):
             try:
                 execution = launch.execute(streams, on_trace)
                 # Before anybody can see its output.
-                launch.happened(*(("create", "start") if self._new else ("start",)))
+                launch.emit(*(("create", "start") if self._new else ("start",)))
                 self.keep = self.keep or not options.rm
                 return execution
             except (CommandNotFound, CommandNotExecutable) as error:
@@ -73,10 +73,10 @@ class Owned:
                     failed = {"ExitCode": error.status, "Error": str(error), "Hint": error.hint}
                     self._write_state(durable=True, Status="created", **failed)
                 if self._new and self.keep:
-                    launch.happened("create")
+                    launch.emit("create")
                 raise
 
-    def begun(self) -> None:
+    def note_running(self) -> None:
         """Write down that it runs."""
         launch, execution = self.launch, self.launch.execution
         assert execution and execution.init
@@ -95,7 +95,7 @@ class Owned:
             self.launch.options = options  # its next start must keep them, too
             self._write_state(Status="running", Pid=execution.init.pid)
 
-    def weigh(self, *, thoroughly: bool = False, ended: bool = False) -> None:
+    def measure(self, *, thoroughly: bool = False, ended: bool = False) -> None:
         """Measure what it has used, while its cgroup exists; see `measure`.
 
         Args:
@@ -107,7 +107,7 @@ class Owned:
             init = self.launch.execution.init
             if ended and init and self.measured.oom_kills:
                 options = {"init": self.launch.options.init}
-                self.measured = seen_to_its_end(self.measured, init.pid, time() - self.began, options)
+                self.measured = with_oom_end(self.measured, init.pid, time() - self.began, options)
 
     @property
     def oom_killed(self) -> bool:
@@ -125,8 +125,8 @@ class Owned:
                 self.ended_for = limit
             execution.init.send_signal(SIGKILL)
 
-    def ended(self, code: int, status: int, *, relayed: int, forwarded: Sequence[int] = ()) -> None:
-        """Write down how it ended. Call `weigh` before.
+    def note_end(self, code: int, status: int, *, relayed: int, forwarded: Sequence[int] = ()) -> None:
+        """Write down how it ended. Call `measure` before.
 
         Args:
             code: of its first process, as returned by `Child.wait`.
@@ -151,15 +151,15 @@ class Owned:
             ended = {"Pid": 0, "Status": "exited"}
             containers.change(launch.root, launch.claim.id, lambda found: {**found, **fields, **ended}, durable=True)
         ends = ("oom", "die") if self.oom_killed else ("die",)
-        launch.happened(*ends, *(() if self.keep else ("destroy",)), exitCode=str(status))
+        launch.emit(*ends, *(() if self.keep else ("destroy",)), exitCode=str(status))
 
     def _write_state(self, *, durable: bool = False, **fields: object) -> None:
         fresh = {**self.launch.record(), "Created": self.began, "Started": self.began, **fields}
         containers.write(self.launch.root, fresh, durable=durable)
 
-    def disown(self) -> None:
+    def after_fork(self) -> None:
         """Let go of the container in the child after a fork: the parent owns it."""
-        self.launch.disown()
+        self.launch.after_fork()
 
     def close(self, later: Later | None = None) -> None:
         """Clean up after it, and remove its files unless ``keep`` is set. ``later`` is as in `Launch.close`."""

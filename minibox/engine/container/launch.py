@@ -202,7 +202,7 @@ class Launch:
             "Options": given(self.options),
         }
 
-    def happened(self, *actions: str, **more: str) -> None:
+    def emit(self, *actions: str, **more: str) -> None:
         """Write events of this container; see `events.note`."""
         from minibox.engine.spec.runtime_spec import labels
 
@@ -216,7 +216,7 @@ class Launch:
             self.execution.release()
             self.execution = None
 
-    def disown(self) -> None:
+    def after_fork(self) -> None:
         """Let go of the container in the child after a fork, so that the child doesn't hold its lock and ports."""
         self.claim.hand_over()
         if self.execution:

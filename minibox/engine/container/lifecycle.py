@@ -125,13 +125,13 @@ def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, runroot: s
             if wait:
                 process.wait_killed()
     if signal_number == SIGKILL and wait:
-        watch = claim.Watch(root, process.id)
+        watch = claim.OwnerWatch(root, process.id)
         wait_for_owner(watch)
         watch.close()
     return process.id
 
 
-def wait_for_owner(watch: claim.Watch) -> None:
+def wait_for_owner(watch: claim.OwnerWatch) -> None:
     """Wait until the owner has cleaned up after its container's end, or seems to hang."""
     deadline = monotonic() + LETTING_GO_S
     while watch.is_owned() and monotonic() < deadline:
@@ -334,7 +334,7 @@ def wait(name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = 
     removal.collect(root, runroot)
     container_id = containers.find_id(root, name_or_id)
     deadline = None if timeout_s is None else monotonic() + timeout_s
-    watch = claim.Watch(root, container_id)
+    watch = claim.OwnerWatch(root, container_id)
     try:
         waited = watch.is_owned()
         while watch.is_owned():

@@ -125,7 +125,7 @@ def container_log(
     path = log_path(root, container_id)
     if options.get("log_driver") == "none":
         raise MiniboxError(f"container {name_or_id} was run with --log-driver none, so it has no log")
-    live = claim.owned(root, container_id)
+    live = claim.read_owner(root, container_id)
     if not os.path.exists(path) and not (live and live.pid <= 0):
         if found["Status"] == "created":
             on_note(f"container {name_or_id} was never started")
@@ -136,7 +136,7 @@ def container_log(
             f"container {name_or_id} was run in the foreground, so it has no log",
             "run it with -d, or with --log-driver json-file",
         )
-    watch = claim.Watch(root, container_id)
+    watch = claim.OwnerWatch(root, container_id)
     try:
         yield from read_log(
             path,

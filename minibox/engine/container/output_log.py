@@ -21,7 +21,7 @@ class OutputLog:
     """The log of one container.
 
     Attributes:
-        fds: for the container's standard output and error. `begun` closes this process's copies.
+        fds: for the container's standard output and error. `close_fds` closes this process's copies.
     """
 
     def __init__(self, root: str, container_id: str) -> None:
@@ -39,13 +39,13 @@ class OutputLog:
         try:
             self._pid = os.posix_spawn(INIT, argv, {}, file_actions=streams, setsid=True)
         except BaseException:
-            self.begun()
+            self.close_fds()
             raise
         finally:
             for fd in readers:
                 os.close(fd)
 
-    def begun(self) -> None:
+    def close_fds(self) -> None:
         """Close our copies of ``fds``, once the container has them."""
         for fd in self.fds:
             os.close(fd)
@@ -53,14 +53,14 @@ class OutputLog:
 
     def finish(self) -> None:
         """Wait until all output is in the log. Call it after the container's end."""
-        self.begun()
+        self.close_fds()
         if self._pid:
             exit_status(self._pid)
             self._pid = 0
 
-    def disown(self) -> None:
+    def after_fork(self) -> None:
         """Let go of the log in the child after a fork."""
-        self.begun()
+        self.close_fds()
         self._pid = 0
 
 

@@ -48,7 +48,7 @@ OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @record
-class Frozen:
+class SnapshotRecord:
     """The record of a snapshot.
 
     Attributes:
@@ -62,10 +62,10 @@ class Frozen:
     image: ResolvedImage
 
 
-class Held:
+class HeldSnapshot:
     """A snapshot that this process holds until `close`."""
 
-    def __init__(self, root: str, frozen: Frozen, fd: int) -> None:
+    def __init__(self, root: str, frozen: SnapshotRecord, fd: int) -> None:
         self.root, self.frozen = root, frozen
         self._fd = fd
         _held_here.add(self)
@@ -84,14 +84,14 @@ class Held:
         # It may also have been the last user of the snapshots below it.
         _collect(self.root, [chain_id[7:] for chain_id in reversed(self.frozen.image.chain_ids)])
 
-    def disown(self) -> None:
+    def after_fork(self) -> None:
         """Let go of the snapshot in the child after a fork."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
-def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snapshot_id: str = "") -> Held:
+def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snapshot_id: str = "") -> HeldSnapshot:
     """Make a snapshot of what a container has written. Nothing may write to it meanwhile.
 
     Args:
@@ -107,7 +107,7 @@ def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snap
     frozen_id = snapshot_id or os.urandom(32).hex()
     chain_ids = (*image.chain_ids, f"sha256:{frozen_id}")
     whole = ResolvedImage(image.reference, image.digest, image.config, chain_ids, image.config_digest)
-    frozen = Frozen(frozen_id, driver, whole)
+    frozen = SnapshotRecord(frozen_id, driver, whole)
     memory_fd = open_memory(root, container_id)
     fd = lock_new(_directory(root), frozen_id, shared=True)
     try:
@@ -124,7 +124,7 @@ def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snap
             finally:
                 remove_directory(place)
 
-        _by_who_may(commit)
+        _with_file_rights(commit)
     except OSError as error:
         os.close(fd)
         _collect(root, [frozen_id])
@@ -137,10 +137,10 @@ def freeze(root: str, container_id: str, driver: str, image: ResolvedImage, snap
     finally:
         if memory_fd >= 0:
             os.close(memory_fd)
-    return Held(root, frozen, fd)
+    return HeldSnapshot(root, frozen, fd)
 
 
-def hold(root: str, snapshot_id: str) -> Held | None:
+def hold(root: str, snapshot_id: str) -> HeldSnapshot | None:
     """Hold an existing snapshot. Return None if it is missing or was never finished."""
     path = f"{_directory(root)}/{snapshot_id}"
     try:
@@ -152,7 +152,7 @@ def hold(root: str, snapshot_id: str) -> Held | None:
         frozen = _read(fd, path)
         if os.fstat(fd).st_nlink and frozen:
             if frozen.image.chain_ids[-1] in snapshotter(root, frozen.driver).layers():
-                return Held(root, frozen, fd)
+                return HeldSnapshot(root, frozen, fd)
     except NewerFormat:
         os.close(fd)
         raise
@@ -162,7 +162,7 @@ def hold(root: str, snapshot_id: str) -> Held | None:
     return None
 
 
-def hold_or_freeze(root: str, snapshot_id: str, make: Callable[[], Held]) -> Held:
+def hold_or_freeze(root: str, snapshot_id: str, make: Callable[[], HeldSnapshot]) -> HeldSnapshot:
     """Hold an existing snapshot, or make it. If several processes need it, only one makes it.
 
     Args:
@@ -206,7 +206,7 @@ def _collect(root: str, ids: list[str]) -> None:
             except Damaged:
                 drivers = DRIVERS  # any of them may store the layer
             # Check this under the lock: a container's use is written down before the snapshot is let go.
-            if stands(root, snapshot_id):
+            if is_in_use(root, snapshot_id):
                 continue
 
             def remove(drivers: tuple[str, ...] = drivers, snapshot_id: str = snapshot_id) -> None:
@@ -214,7 +214,7 @@ def _collect(root: str, ids: list[str]) -> None:
                 for driver in drivers:
                     snapshotter(root, driver).remove_layer(f"sha256:{snapshot_id}")
 
-            _by_who_may(remove)
+            _with_file_rights(remove)
             discard(path)
         except (MiniboxError, OSError):
             continue  # the next command tries again
@@ -222,7 +222,7 @@ def _collect(root: str, ids: list[str]) -> None:
             os.close(fd)
 
 
-def stands(root: str, snapshot_id: str) -> bool:
+def is_in_use(root: str, snapshot_id: str) -> bool:
     """Is a container (even one that is being started) or another snapshot based on this snapshot?"""
     layer = f"sha256:{snapshot_id}"
     for container_id in live_ids(root):
@@ -236,7 +236,7 @@ def stands(root: str, snapshot_id: str) -> bool:
     return any(layer in other.image.chain_ids[:-1] for other in look(root)[0])
 
 
-def all_frozen(root: str) -> Iterator[tuple[Frozen, bool]]:
+def all_snapshots(root: str) -> Iterator[tuple[SnapshotRecord, bool]]:
     """Yield all snapshots, and whether a process holds them. Report the damaged ones."""
     found, damaged = look(root)
     for each in damaged:
@@ -248,9 +248,9 @@ def all_frozen(root: str) -> Iterator[tuple[Frozen, bool]]:
         yield frozen, fd < 0
 
 
-def look(root: str) -> tuple[list[Frozen], list[Unreadable]]:
+def look(root: str) -> tuple[list[SnapshotRecord], list[Unreadable]]:
     """All snapshots, and the errors of those whose record is damaged."""
-    found: list[Frozen] = []
+    found: list[SnapshotRecord] = []
     damaged: list[Unreadable] = []
     try:
         names = os.listdir(_directory(root))
@@ -299,7 +299,7 @@ def _remove_lock(path: str) -> None:
         os.close(fd)
 
 
-def _by_who_may(function: Callable[[], None]) -> None:
+def _with_file_rights(function: Callable[[], None]) -> None:
     """Call a function with the rights to the container's files. Without root they belong to subordinate ids, which we only
     have in a user namespace."""
     if os.geteuid() == 0:
@@ -314,7 +314,7 @@ def _directory(root: str) -> str:
     return f"{root}/snapshots"
 
 
-def _encoded(frozen: Frozen) -> bytes:
+def _encoded(frozen: SnapshotRecord) -> bytes:
     image = frozen.image
     fields = {
         "Driver": frozen.driver,
@@ -327,7 +327,7 @@ def _encoded(frozen: Frozen) -> bytes:
     return SNAPSHOT.encode(fields)
 
 
-def _read(fd: int, path: str) -> Frozen | None:
+def _read(fd: int, path: str) -> SnapshotRecord | None:
     """Read an open record; return None if it is still empty.
 
     Raises:
@@ -340,15 +340,15 @@ def _read(fd: int, path: str) -> Frozen | None:
         raise Damaged(path, "it has no layers")
     names = found["Reference"], found["Digest"], found["Config"]
     image = ResolvedImage(*names, tuple(found["ChainIds"]), found["ImageId"])
-    return Frozen(os.path.basename(path), found["Driver"], image)
+    return SnapshotRecord(os.path.basename(path), found["Driver"], image)
 
 
-_held_here: WeakSet[Held] = WeakSet()
+_held_here: WeakSet[HeldSnapshot] = WeakSet()
 
 
 def _after_fork() -> None:
     for each in list(_held_here):
-        each.disown()
+        each.after_fork()
     _held_here.clear()
 
 

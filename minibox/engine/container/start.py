@@ -6,9 +6,9 @@ import os
 
 from minibox.engine.container import removal
 from minibox.engine.container.launch import Launch
-from minibox.engine.process.streams import ClosedEnds
+from minibox.engine.process.streams import StandardDescriptors
 from minibox.engine.state import containers, events
-from minibox.engine.state.claim import Claim, owned
+from minibox.engine.state.claim import Claim, read_owner
 from minibox.errors import (
     ContainerNotFound,
     ContainerNotRunning,
@@ -62,7 +62,7 @@ def run(
     """
     from minibox.engine.container.foreground import Foreground
 
-    ends = ClosedEnds()
+    ends = StandardDescriptors()
     try:
         launch = new_launch(options, root, runroot, storage_driver, on_note, pull)
         if _needs_supervisor(launch):
@@ -94,7 +94,7 @@ def _run_attached(launch: Launch, on_trace: Trace | None) -> int:
         The exit status of its first end; 0 if the user has detached.
     """
     from minibox.engine.container.attach import Attachment
-    from minibox.engine.container.background import Detached, check_options
+    from minibox.engine.container.background import BackgroundStart, check_options
 
     options = launch.options
     try:
@@ -106,7 +106,7 @@ def _run_attached(launch: Launch, on_trace: Trace | None) -> int:
         launch.close(keep=False)
         raise
     try:
-        Detached(launch, new=True, attachment=attachment).start(on_trace)
+        BackgroundStart(launch, new=True, attachment=attachment).start(on_trace)
         return attachment.follow(launch.root, launch.runroot, launch.claim.id, launch.note)
     finally:
         attachment.close()
@@ -123,11 +123,11 @@ def run_detached(
     pull: Pull | None = None,
 ) -> str:
     """Run a container in the background, under a supervisor. Return its id. Arguments and errors are those of `run`."""
-    from minibox.engine.container.background import Detached, check_options
+    from minibox.engine.container.background import BackgroundStart, check_options
 
     check_options(options)
     launch = new_launch(options, root, runroot, storage_driver, on_note, pull)
-    Detached(launch, new=True).start(on_trace)
+    BackgroundStart(launch, new=True).start(on_trace)
     return launch.claim.id
 
 
@@ -153,7 +153,7 @@ def create(
         launch.prepare((24, 80) if options.tty else None, new=True)
         with IdFile(options.cidfile, launch.claim.id):
             containers.write(root, {**launch.record(), "Status": "created", "Created": time()}, durable=True)
-            launch.happened("create")
+            launch.emit("create")
         keep = True
     finally:
         launch.close(keep=keep)
@@ -234,7 +234,7 @@ def restart(
     from minibox.engine.container import lifecycle
 
     container_id = containers.find_id(root, name_or_id)
-    if owned(root, container_id) and not containers.is_written(root, container_id):
+    if read_owner(root, container_id) and not containers.is_written(root, container_id):
         raise UsageError(f"container {name_or_id} runs with --rm in the foreground: a stop would remove it")
     lifecycle.stop(
         container_id,
@@ -275,7 +275,7 @@ def run_in_ended(
     claim = _claim_ended(root, name_or_id, container_id)
     if claim is None:
         return None
-    ends = ClosedEnds()
+    ends = StandardDescriptors()
     try:
         before = containers.read(root, container_id)
         try:
@@ -312,7 +312,7 @@ def _claim_ended(root: str, name_or_id: str, container_id: str) -> Claim | None:
                     raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
                 return None
         except ContainerNotRunning:
-            live = owned(root, container_id)
+            live = read_owner(root, container_id)
         if live and live.supervisor > 0 and live.pid < 0:
             return None  # its restart policy is about to start it
         if monotonic() > deadline:

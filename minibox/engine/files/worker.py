@@ -194,7 +194,7 @@ class Worker:
         self._process.end(SIGKILL)
         self._process.close()
 
-    def disown(self) -> None:
+    def after_fork(self) -> None:
         """Let go of the worker in a forked child."""
         self._socket.close()
         self._process.close()
@@ -320,7 +320,7 @@ class _Workers:
     def forked(self) -> None:
         """Let go of the parent's workers in a forked child."""
         for each in self.of.values():
-            each.disown()
+            each.after_fork()
         self._begin()  # another thread may have held the lock
 
 

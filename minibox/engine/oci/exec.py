@@ -15,7 +15,7 @@ from minibox.engine.oci.life import Process as FirstProcess
 from minibox.engine.oci.state import PAUSED, STOPPED, Container
 from minibox.engine.process import exec_context, gate, steps
 from minibox.engine.process.execution import ExecFailed, Execution, Resources
-from minibox.engine.process.signals import Forwarding
+from minibox.engine.process.signals import SignalForwarder
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import launcher
 from minibox.linux.capabilities import capability_name
@@ -181,7 +181,7 @@ class _Exec:
             seccomp_flags=seccomp_flags,
             listener=listener_of(spec),
             cgroups=self._group.labels,
-            cgroup_joins=exec_context.joins(self._group),
+            cgroup_joins=exec_context.cgroup_joins(self._group),
             detached=True,
             gate=options.detach,
             kept_fds=len(self._kept),
@@ -196,7 +196,7 @@ class _Exec:
         box = self._process.get("consoleSize")
         execution = self._execution((box["height"], box["width"]) if box and size else size)
         try:
-            with Forwarding() as forwarding:
+            with SignalForwarder() as forwarding:
                 self._execute(execution)
                 init = execution.launched
                 init.let_go()  # it survives this process if that is killed, as under runc
@@ -265,7 +265,7 @@ class _Exec:
         return Execution(
             compile_exec(
                 self._process,
-                Joined(exec_context.others(self._first.pid), chrooted=self._root_fd >= 0, owner=owner),
+                Joined(exec_context.foreign_namespaces(self._first.pid), chrooted=self._root_fd >= 0, owner=owner),
                 replace(self._start, terminal=terminal),
             ),
             Resources(

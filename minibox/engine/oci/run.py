@@ -6,7 +6,7 @@ import os
 
 from minibox.engine.oci import life
 from minibox.engine.oci.create import CreateOptions, Creation, create
-from minibox.engine.process.signals import Forwarding, block
+from minibox.engine.process.signals import SignalForwarder, block
 from minibox.errors import HookFailed, MiniboxError
 
 TYPE_CHECKING = False
@@ -52,7 +52,7 @@ class _Foreground:
     def run(self, *, keep: bool) -> int:
         """Run it and return its exit status."""
         try:
-            with Forwarding() as forwarding:
+            with SignalForwarder() as forwarding:
                 with self._creation as creation:
                     creation.execute(self._open_terminal())
                     creation.leave()
@@ -103,7 +103,7 @@ class _Foreground:
 
         start_new_thread(wait, ())
 
-    def _wait(self, forwarding: Forwarding) -> int:
+    def _wait(self, forwarding: SignalForwarder) -> int:
         execution = self._creation.execution
         assert execution
         init = execution.launched

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from minibox.engine.process.streams import Streams
 
 
-class Started:
+class Command:
     """A running command. You can call all methods from any thread.
 
     Attributes:

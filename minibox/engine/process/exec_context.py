@@ -39,7 +39,7 @@ def is_ours(kind: str, path: str) -> bool:
         return False  # it is missing: joining it raises the error
 
 
-def others(pid: int) -> int:
+def foreign_namespaces(pid: int) -> int:
     """The clone(2) flags of those namespaces of a process that aren't ours."""
     flags = 0
     for name, flag in NAMESPACE_FILES.items():
@@ -57,6 +57,6 @@ def owner(pid: int, process: Process) -> tuple[int, int]:
     return on_host(process["user"]["uid"], uids), on_host(process["user"]["gid"], gids)
 
 
-def joins(group: Cgroup) -> tuple[Op, ...]:
+def cgroup_joins(group: Cgroup) -> tuple[Op, ...]:
     """The steps that move a process into a cgroup where no process can be created directly."""
     return (systemd_attach(group.unit, group.place, group.v2),) if group.joined else ()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 READ_BYTES = 1 << 16
 
 
-class Allowance:
+class OutputLimit:
     """A number of bytes. `move` copies for `streams.Copy` exactly until they are used up."""
 
     def __init__(self, size_bytes: int) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SOCK_CLOEXEC = 0o2000000
 
 
-def hand_on(path: str, metadata: str | None, pid: int, state: Mapping[str, Any], fd: int) -> None:
+def send_listener(path: str, metadata: str | None, pid: int, state: Mapping[str, Any], fd: int) -> None:
     """Send a listener to the socket that the Spec names.
 
     Args:

@@ -29,7 +29,7 @@ def block() -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, FORWARDED)
 
 
-class Forwarding:
+class SignalForwarder:
     """Forward this process's signals to the container, within a ``with`` block.
 
     Signals that arrive before the container runs are delivered once it does, so that the sender needn't know how far
@@ -54,7 +54,7 @@ class Forwarding:
         self._woken = self._wake = -1
         self._outer = -1  # the caller's wakeup descriptor
 
-    def __enter__(self) -> Forwarding:
+    def __enter__(self) -> SignalForwarder:
         for number in FORWARDED:
             try:
                 self._before[number] = _signal.signal(number, self._forward)

@@ -97,9 +97,9 @@ def _reserve_port(execution: Execution, protocol: str, address: str, first: int,
     try:
         port, fd = reserve(Wanted(address, first, last, inside, protocol))
     except PortTaken as error:
-        from minibox.engine.state.ports import explained
+        from minibox.engine.state.ports import with_holder
 
-        raise explained(error, execution.resources.root, execution.published) from None
+        raise with_holder(error, execution.resources.root, execution.published) from None
     execution.published.append(port)
     execution.held.append(fd)
 
@@ -293,9 +293,9 @@ def _take_listener(execution: Execution, path: str, metadata: str | None) -> Non
     fd = execution.take_listener()
     if fd < 0:
         return
-    from minibox.engine.process.seccomp_listener import hand_on
+    from minibox.engine.process.seccomp_listener import send_listener
 
-    hand_on(path, metadata, execution.pid, execution.resources.state(execution.pid, "creating"), fd)
+    send_listener(path, metadata, execution.pid, execution.resources.state(execution.pid, "creating"), fd)
     execution.close_listener()
 
 

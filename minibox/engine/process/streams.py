@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from minibox.engine.process.detach_keys import DetachKeys
-    from minibox.engine.process.output_limit import Allowance
+    from minibox.engine.process.output_limit import OutputLimit
 
 CHUNK = 1 << 20  # the size of one splice and of our pipes: the largest allowed without privilege
 TTY_CHUNK = 1 << 16
 
 
-class ClosedEnds:
+class StandardDescriptors:
     """Open /dev/null at 0, 1 and 2 where the caller has closed them, until `close`.
 
     Otherwise the next file opened would become standard input or output.
@@ -58,9 +58,9 @@ class Streams:
         interactive: bool,
         tty: bool,
         owner: tuple[int, int],
-        detaching: Detaching | None = None,
+        detaching: DetachableInput | None = None,
         outside: tuple[int, int, int] = (0, 1, 2),
-        allowance: Allowance | None = None,
+        output_limit: OutputLimit | None = None,
         socket: bool = False,
     ) -> None:
         """Open the streams.
@@ -71,10 +71,10 @@ class Streams:
             owner: the host's uid and gid of the container's process, so that it can reopen its streams.
             detaching: watches for the detach keys. Call `abandon` after the user has detached.
             outside: the caller's streams, which must stay open while this object is used. Not for a terminal.
-            allowance: how much the container may write to standard output and error together.
+            output_limit: how much the container may write to standard output and error together.
             socket: standard input is a socket made for the container, used in both directions.
         """
-        self._allowance, self._socket = allowance, socket
+        self._output_limit, self._socket = output_limit, socket
         self._outside = outside
         self._detaching = detaching
         self.fds: tuple[int, int, int] = (-1, -1, -1)
@@ -105,14 +105,14 @@ class Streams:
         made: dict[tuple[int, int], int] = {}  # if both are the same file, use one pipe, so that lines stay in order
         result = []
         for fd in self._outside[1:]:
-            if _is_null(fd) or (_is_pipe(fd) and not self._allowance):
+            if _is_null(fd) or (_is_pipe(fd) and not self._output_limit):
                 result.append(self._keep(fd))
                 continue
             status = os.fstat(fd)
             key = status.st_dev, status.st_ino
             if key not in made:
                 reader, made[key] = self._pipe()
-                self._copies.append((reader, self._keep(fd) if self._allowance else fd))
+                self._copies.append((reader, self._keep(fd) if self._output_limit else fd))
             result.append(made[key])
         return result[0], result[1]
 
@@ -148,7 +148,7 @@ class Streams:
         outside = {fd for pair in (*self._copies, self._given or ()) for fd in pair}
         if self._given:
             self._input = Copy(*self._given, close_source=False, close_target=True)
-        allowed = self._allowance.move if self._allowance else None
+        allowed = self._output_limit.move if self._output_limit else None
         for source, target in self._copies:
             read_to_its_end = _is_pipe(target)  # the process at the other end reads to the end, so we needn't wait
             copy = Copy(source, target, close_target=bool(allowed), move=allowed, ends=not read_to_its_end)
@@ -190,7 +190,7 @@ class Streams:
         self.finish()
 
 
-class Detaching:
+class DetachableInput:
     """Copy what the user types, until the detach keys."""
 
     def __init__(self, keys: DetachKeys) -> None:
@@ -214,7 +214,7 @@ class Detaching:
             os.eventfd_write(self._left, 1)
         return 0 if detach else size
 
-    def has_happened(self) -> bool:
+    def has_detached(self) -> bool:
         """Has the user detached?"""
         waiting = poll()
         waiting.register(self._left, POLLIN)

@@ -18,7 +18,7 @@ LEAST_S = 0.005  # between two checks: how far a container can exceed its proces
 NS_A_SECOND = 1e9
 
 
-class Watch:
+class TimeLimits:
     """A thread that sleeps until a limit may be reached, and then checks.
 
     The limits hold even if the calling program does something else meanwhile.

@@ -20,7 +20,7 @@ NS_A_SECOND = 1e9
 
 
 @record
-class Measured:
+class Measurement:
     """One measurement of a container.
 
     Attributes:
@@ -102,7 +102,7 @@ class Measured:
             "DiskFull": self.disk_full,
         }
 
-    def since(self, before: Measured) -> Measured:
+    def since(self, before: Measurement) -> Measurement:
         """The limits that a command ran into that started when ``before`` was measured."""
         count = self.refused - before.refused
         tally = replace(self.tally, refused=count) if self.tally else None
@@ -110,18 +110,18 @@ class Measured:
         return replace(self, memory_peak_bytes=None, cpu_ns=None, oom_kills=kills, oom_ended=None, tally=tally)
 
 
-def measure(execution: Execution, *, thoroughly: bool) -> Measured:
+def measure(execution: Execution, *, thoroughly: bool) -> Measurement:
     """Measure now. The container may have ended, but its execution must not be closed.
 
     Args:
         thoroughly: measure processes and the parts of processor time, too.
     """
     disk_bytes, full = _disk(execution.disk_fd)
-    found = measure_group(execution.cgroup, thoroughly=thoroughly) if execution.cgroup else Measured()
+    found = measure_group(execution.cgroup, thoroughly=thoroughly) if execution.cgroup else Measurement()
     return replace(found, disk_bytes=disk_bytes, disk_full=full)
 
 
-def seen_to_its_end(found: Measured, pid: int, ran_s: float, options: Mapping[str, Any]) -> Measured:
+def with_oom_end(found: Measurement, pid: int, ran_s: float, options: Mapping[str, Any]) -> Measurement:
     """Add ``oom_ended`` to a measurement, after the first process has ended.
 
     Args:
@@ -136,16 +136,16 @@ def seen_to_its_end(found: Measured, pid: int, ran_s: float, options: Mapping[st
     return replace(found, oom_ended=was_killed(pid, ran_s))
 
 
-def measure_group(group: Cgroup, *, thoroughly: bool) -> Measured:
+def measure_group(group: Cgroup, *, thoroughly: bool) -> Measurement:
     """Measure a cgroup."""
     counted = group.memory_peak_bytes(), group.cpu_ns(), group.oom_kills()
     if not thoroughly:
-        return Measured(*counted)
+        return Measurement(*counted)
     from minibox.linux.cgroup.usage_meter import cpu_split_ns, tally
 
     parts = cpu_split_ns(group)
     split = (parts[0] / NS_A_SECOND, parts[1] / NS_A_SECOND) if parts else (None, None)
-    return Measured(*counted, tally(group), split)
+    return Measurement(*counted, tally(group), split)
 
 
 def _disk(fd: int) -> tuple[int | None, bool]:

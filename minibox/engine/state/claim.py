@@ -69,7 +69,7 @@ class Claim:
             MiniboxError: the disk is full, or the state root can't be written.
         """
         container_id = os.urandom(32).hex()
-        claim = cls(root, container_id, name or names.made_up(container_id), -1, remove=remove)
+        claim = cls(root, container_id, name or names.default_name(container_id), -1, remove=remove)
         try:
             claim.fd = lock_new(f"{root}/live", container_id)
             if name:
@@ -142,7 +142,7 @@ class Claim:
         except OSError as error:
             raise _unwritable(self.root, error) from error
 
-    def note_waiting(self, supervisor: int) -> None:
+    def note_restarting(self, supervisor: int) -> None:
         """Write down that the process has ended and that its supervisor will restart it."""
         _note_without_process(self.fd, ended_line(supervisor))
 
@@ -181,7 +181,7 @@ class Claim:
 
 
 def note_ended(fd: int, status: int) -> None:
-    """Write down the exit status. `Watch` can read it even after the container's files are removed.
+    """Write down the exit status. `OwnerWatch` can read it even after the container's files are removed.
 
     Args:
         fd: holds the lock.
@@ -322,7 +322,7 @@ def open_process(live: Live) -> int:
     return pidfd
 
 
-class Watch:
+class OwnerWatch:
     """An open live file. It tells how the container ended, even after the container is removed."""
 
     def __init__(self, root: str, container_id: str) -> None:
@@ -364,11 +364,11 @@ def is_live(root: str, container_id: str) -> bool:
 
 def live_process(root: str, container_id: str) -> int:
     """The pid of a container's first process; -1 if it has none yet, 0 if the container has no owner."""
-    live = owned(root, container_id)
+    live = read_owner(root, container_id)
     return live.pid if live else 0
 
 
-def owned(root: str, container_id: str) -> Live | None:
+def read_owner(root: str, container_id: str) -> Live | None:
     """Read what a container's owner has written so far; return None if it has no owner."""
     fd = _held(root, container_id)
     if fd < 0:

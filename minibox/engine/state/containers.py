@@ -10,7 +10,7 @@ import os
 from minibox.base import damage
 from minibox.base.files import sync_directory
 from minibox.engine.state import names
-from minibox.engine.state.claim import is_id, is_live, live_ids, owned, read_live
+from minibox.engine.state.claim import is_id, is_live, live_ids, read_live, read_owner
 from minibox.engine.state.live_file import live_path
 from minibox.errors import ContainerNotFound, Damaged, NewerFormat, Unreadable, kernel_says
 from minibox.linux.process import SIGKILL, parent_of
@@ -118,7 +118,7 @@ def _read(root: str, container_id: str) -> dict[str, Any]:
         state["Error"] = f"its state.json can't be read: {error.why}"
     except OSError as error:
         state["Error"] = f"its state.json can't be read: {kernel_says(error)}"
-    return {**state, "Name": names.given(root, container_id) or names.made_up(container_id), "Status": DAMAGED}
+    return {**state, "Name": names.given(root, container_id) or names.default_name(container_id), "Status": DAMAGED}
 
 
 def damage_of(root: str, container_id: str) -> Unreadable | None:
@@ -136,11 +136,11 @@ def damage_of(root: str, container_id: str) -> Unreadable | None:
 
 
 def owner(root: str, container_id: str) -> Live | None:
-    """Like `claim.owned`, but if the live file is damaged, take the process from state.json.
+    """Like `claim.read_owner`, but if the live file is damaged, take the process from state.json.
 
     Check its cgroup, since the pid may belong to another process by now.
     """
-    live = owned(root, container_id)
+    live = read_owner(root, container_id)
     if live is None or live.pid > 0 or live.status >= 0 or (live.supervisor and not live.damage):
         return live
     try:
@@ -177,7 +177,7 @@ def _supervisor_of(pid: int, container_id: str) -> int:
 
 def _without_file(root: str, container_id: str) -> dict[str, Any]:
     """The state of a container of `run --rm`, which has no state.json."""
-    name = names.given(root, container_id) or names.made_up(container_id)
+    name = names.given(root, container_id) or names.default_name(container_id)
     state: dict[str, Any] = {"Id": container_id, "Name": name, "Image": "", "Command": [], "Status": "running"}
     try:
         live = read_live(root, container_id)
@@ -221,7 +221,7 @@ def find_id(root: str, name_or_id: str) -> str:
         ids = [*{*container_ids(root), *live_ids(root)}]
         found = [each for each in ids if each == name_or_id]
         # A made-up name is a function of the id, but the container may have been renamed.
-        found = found or [each for each in ids if names.made_up(each) == name_or_id]
+        found = found or [each for each in ids if names.default_name(each) == name_or_id]
         found = [each for each in found if name_or_id in (each, read(root, each)["Name"])]
         found = found or [each for each in ids if name_or_id and each.startswith(name_or_id)]
     if len(found) > 1:

@@ -21,7 +21,7 @@ NOUNS = ("badger beaver cedar comet coral crane daisy delta ember falcon fern fi
          "poppy quail raven reef robin sable sparrow spruce tern thistle tulip violet walnut willow wren").split()  # fmt: skip
 
 
-def made_up(container_id: str) -> str:
+def default_name(container_id: str) -> str:
     """Make up a container's name. It is a function of the id, so it needs no symlink."""
     seed = int(container_id[:8], 16)
     return f"{ADJECTIVES[seed % len(ADJECTIVES)]}_{NOUNS[seed // len(ADJECTIVES) % len(NOUNS)]}_{container_id[8:12]}"
@@ -83,7 +83,7 @@ def of(root: str, container_id: str) -> str:
         given = [name for name in os.listdir(f"{root}/names") if holder(root, name) == container_id]
     except FileNotFoundError:
         given = []
-    return given[0] if given else made_up(container_id)
+    return given[0] if given else default_name(container_id)
 
 
 def is_nobodys(root: str, container_id: str) -> bool:

@@ -77,7 +77,7 @@ def port_lines(root: str, name_or_id: str, private_port: str) -> list[str]:
     return lines
 
 
-def explained(taken: PortTaken, root: str, own: Sequence[Published]) -> PortTaken:
+def with_holder(taken: PortTaken, root: str, own: Sequence[Published]) -> PortTaken:
     """Add to the error who has the port, if we can find out.
 
     Args:

@@ -7,7 +7,7 @@ import os
 
 from minibox.base.files import ASIDE
 from minibox.engine.container import removal
-from minibox.engine.container.snapshots import all_frozen, stands
+from minibox.engine.container.snapshots import all_snapshots, is_in_use
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.process import undo
 from minibox.engine.resources import volumes
@@ -87,7 +87,7 @@ def check_containers(root: str) -> list[Finding]:
                 findings.append(Finding(LEFTOVER, what, "its minibox was killed"))
         elif found["Status"] == "damaged":
             continue  # reported by `check_state`
-        elif found["Name"] != names.made_up(found["Id"]) and names.holder(root, found["Name"]) != found["Id"]:
+        elif found["Name"] != names.default_name(found["Id"]) and names.holder(root, found["Name"]) != found["Id"]:
             findings.append(
                 Finding(DAMAGED, what, "its name is not registered", (), ("name", found["Name"], found["Id"]))
             )
@@ -105,8 +105,8 @@ def leftovers(root: str) -> list[Finding]:
     findings = [Finding(LEFTOVER, f"container {name[:12]}", "its minibox was killed") for name in _ownerless(root)]
     findings += [
         Finding(LEFTOVER, f"snapshot {frozen.id[:12]}", "its program was killed")
-        for frozen, held in all_frozen(root)
-        if not held and not stands(root, frozen.id)
+        for frozen, held in all_snapshots(root)
+        if not held and not is_in_use(root, frozen.id)
     ]
     findings += [Finding(LEFTOVER, f"name {name}", "its container is gone") for name in _free_names(root)]
     findings += [Finding(LEFTOVER, path, "unfinished") for path in _unfinished(root)]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from minibox.engine.container.snapshots import Frozen
+    from minibox.engine.container.snapshots import SnapshotRecord
     from minibox.engine.resources.image_usage import Disk
     from minibox.engine.resources.volumes import StoredVolume
     from minibox.image.layout.filters import Filter
@@ -61,7 +61,7 @@ class VolumeUsage:
 class SnapshotUsage:
     """A file system frozen by a program, and its disk space; ``held``: a program or another snapshot uses it."""
 
-    frozen: Frozen
+    frozen: SnapshotRecord
     size_bytes: int
     held: bool
 
@@ -168,12 +168,12 @@ def disk_usage(*, root: str, runroot: str) -> DiskUsage:
 
 def _without_snapshots(root: str, disk: Disk) -> tuple[list[SnapshotUsage], Disk]:
     """Separate the frozen file systems from the rest, since their layers belong to no image."""
-    from minibox.engine.container.snapshots import all_frozen, stands
+    from minibox.engine.container.snapshots import all_snapshots, is_in_use
 
     sizes, found = dict(disk.sizes), []
-    for frozen, held in all_frozen(root):
+    for frozen, held in all_snapshots(root):
         size_bytes = sizes.pop((frozen.driver, frozen.image.chain_ids[-1]), 0)
-        found.append(SnapshotUsage(frozen, size_bytes, held or stands(root, frozen.id)))
+        found.append(SnapshotUsage(frozen, size_bytes, held or is_in_use(root, frozen.id)))
     return found, replace(disk, sizes=sizes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine.container.snapshots import all_frozen
+from minibox.engine.container.snapshots import all_snapshots
 from minibox.engine.state.claim import live_ids, read_live
 from minibox.engine.state.containers import containers
 from minibox.record import record
@@ -44,7 +44,7 @@ def uses(root: str) -> list[Use]:
         if live.digest:
             found[name] = Use(name, live.digest, live.chain_ids, True)
     if os.path.isdir(f"{root}/snapshots"):
-        for frozen, held in all_frozen(root):
+        for frozen, held in all_snapshots(root):
             found[frozen.id] = Use(frozen.id, frozen.image.digest, frozen.image.chain_ids, held)
     for state in containers(root):
         digest = state.get("ImageDigest")

@@ -256,10 +256,10 @@ def _salvage(root: str, container_id: str) -> None:
 
     The container's permissions and isolation are unknown, so it can't be started again.
     """
-    record, live = read_record(root, container_id), claim.owned(root, container_id)
+    record, live = read_record(root, container_id), claim.read_owner(root, container_id)
     found: dict[str, Any] = {
         "Id": container_id,
-        "Name": names.given(root, container_id) or names.made_up(container_id),
+        "Name": names.given(root, container_id) or names.default_name(container_id),
         "Image": live.reference if live else "",
         "Command": list(live.command) if live else [],
         "Status": "running" if live and live.pid > 0 else "exited",

@@ -43,7 +43,7 @@ def rows(minibox):
 
 def lose_power(root: str, *container_ids: str) -> None:
     """SIGKILL for the supervisors, all at once, and no word of any; then until nobody holds a lock."""
-    found = [ownership.owned(root, each) for each in container_ids]
+    found = [ownership.read_owner(root, each) for each in container_ids]
     for live in found:
         assert live
         os.kill(live.supervisor, signal.SIGKILL)

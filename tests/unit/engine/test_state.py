@@ -59,7 +59,7 @@ def files_of(claim: Claim, **known: Any) -> None:
 
 
 def pid_of(root: str, claim: Claim) -> int:
-    live = ownership.owned(root, claim.id)
+    live = ownership.read_owner(root, claim.id)
     assert live
     return live.pid
 
@@ -170,7 +170,7 @@ def test_how_it_ended_is_known_to_who_watched_when_all_is_removed(claim: Make, t
     owner = claim()
     owner.note_image("app:1", IMAGE)
     owner.note_process(4711, ["sh"], JOINABLE)
-    watch = ownership.Watch(str(tmp_path), owner.id)
+    watch = ownership.OwnerWatch(str(tmp_path), owner.id)
     assert watch.is_owned() and watch.status() == -1
     owner.note_ended(7)
     owner.release()
@@ -216,7 +216,7 @@ def test_the_process_of_a_live_container_is_known(claim: Make, tmp_path: Path):
     assert (found["Image"], found["ImageDigest"], found["ImageId"]) == ("app:1", "sha256:d", "sha256:i")
     assert (found["Status"], found["Command"]) == ("running", ["sh", "-c", "echo a\n1"])
     made.release()
-    assert not ownership.is_live(root, made.id) and ownership.owned(root, made.id) is None
+    assert not ownership.is_live(root, made.id) and ownership.read_owner(root, made.id) is None
 
 
 def test_what_containers_need_is_known_from_their_first_word_to_their_last_file(claim: Make, tmp_path: Path):
@@ -251,7 +251,7 @@ def test_one_that_looks_is_not_the_owner(claim: Make, tmp_path: Path):
     made = claim()
     lose_owner(made)
     with open(tmp_path / "live" / made.id) as other:
-        fcntl.flock(other, fcntl.LOCK_SH)  # as ownership.owned does for a moment
+        fcntl.flock(other, fcntl.LOCK_SH)  # as ownership.read_owner does for a moment
         assert not ownership.is_live(str(tmp_path), made.id)
 
 
@@ -373,10 +373,10 @@ def test_what_its_owner_says_has_no_limit_that_a_reader_has_not(claim: Make, tmp
     env = [f"V{number}={'x' * 60_000}" for number in range(30)]
     joinable = {**JOINABLE, "Process": {**JOINABLE["Process"], "env": env}}
     owner.note_process(4711, ["sh", "y" * 100_000], joinable, 4700)
-    found = ownership.owned(str(tmp_path), owner.id)
+    found = ownership.read_owner(str(tmp_path), owner.id)
     assert found and found.joinable == joinable and found.command == ("sh", "y" * 100_000)
     owner.note_ended(7)
-    found = ownership.owned(str(tmp_path), owner.id)
+    found = ownership.read_owner(str(tmp_path), owner.id)
     assert found and (found.status, found.joinable, found.damage) == (7, None, None)
 
 

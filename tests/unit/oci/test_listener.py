@@ -76,7 +76,7 @@ def to(path: Path, metadata: str = "") -> tuple[str, str]:
 def test_an_agent_that_is_gone_with_all_of_it_is_no_failure(tmp_path, null, monkeypatch):
     monkeypatch.setattr(listener, "socket", GoneAfterwards)
     agent = Agent(tmp_path / "agent")
-    listener.hand_on(*to(tmp_path / "agent", "some"), 9, STATE, null)
+    listener.send_listener(*to(tmp_path / "agent", "some"), 9, STATE, null)
     agent.wait()
     found = json.loads(agent.received)
     assert (found["pid"], found["metadata"], found["fds"], found["state"]) == (9, "some", ["seccompFd"], STATE)
@@ -85,7 +85,7 @@ def test_an_agent_that_is_gone_with_all_of_it_is_no_failure(tmp_path, null, monk
 
 def test_more_than_fits_at_once_arrives(tmp_path, null):
     agent = Agent(tmp_path / "agent")
-    listener.hand_on(*to(tmp_path / "agent", "x" * 3_000_000), 9, STATE, null)
+    listener.send_listener(*to(tmp_path / "agent", "x" * 3_000_000), 9, STATE, null)
     agent.wait()
     assert len(json.loads(agent.received)["metadata"]) == 3_000_000
     assert agent.fds == 1
@@ -94,10 +94,10 @@ def test_more_than_fits_at_once_arrives(tmp_path, null):
 def test_an_agent_that_takes_half_of_it_is_one(tmp_path, null):
     agent = Agent(tmp_path / "agent", reads=False)
     with pytest.raises(MiniboxError, match="send the seccomp listener to"):
-        listener.hand_on(*to(tmp_path / "agent", "x" * 3_000_000), 9, STATE, null)
+        listener.send_listener(*to(tmp_path / "agent", "x" * 3_000_000), 9, STATE, null)
     agent.wait()
 
 
 def test_nobody_listens(tmp_path, null):
     with pytest.raises(MiniboxError, match="No such file"):
-        listener.hand_on(*to(tmp_path / "agent"), 9, STATE, null)
+        listener.send_listener(*to(tmp_path / "agent"), 9, STATE, null)
