@@ -282,7 +282,7 @@ class Exec:
 
 
 def _read_until_end(fd: int, pidfd: int, timeout_s: float, bytes_max: int) -> tuple[bytes, bool]:
-    """Read the beginning of what a process writes to a pipe, until the process ends. Return it, and whether it ended in time.
+    """Read the beginning of what a process writes to a pipe. Return it, and whether the process ended in time.
 
     Don't wait for the pipe's end: a process left behind may keep it open.
     """

@@ -49,11 +49,11 @@ class Launch:
     Attributes:
         health_check: its health check; None for none.
         prepared: the result of `prepare`.
-        compile: the function that compiles it: of `engine.spec.compile`, or of `engine.spec.plan_cache`, which is faster
-            for many starts.
+        compile: the function that compiles it, from `engine.spec.compile` or, faster for many starts, from
+            `engine.spec.plan_cache`.
         execution: of its plan, once `execute` has been called.
-        is_interrupted: an exception, such as from a signal handler, interrupted the start. We can't know what it left, so
-            `removal.collect` looks for it by name.
+        is_interrupted: an exception, such as from a signal handler, interrupted the start. We can't know what it left,
+            so `removal.collect` looks for it by name.
     """
 
     prepared: Prepared
@@ -223,7 +223,7 @@ class Launch:
             self.execution.close_held()
 
     def close(self, *, keep: bool, later: Later | None = None) -> None:
-        """End the container and undo its start. If something fails, do the rest and leave the claim to `removal.collect`.
+        """End the container and undo its start. If a part fails, do the rest and leave the claim to `removal.collect`.
 
         Args:
             keep: keep its files for `commit` and `start`.

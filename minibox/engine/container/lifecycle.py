@@ -40,7 +40,7 @@ STOP_MARK = FileKind(
 
 
 class Process:
-    """The first process of a running container. A pidfd makes sure that we don't act on another process with its pid."""
+    """The first process of a running container. The pidfd makes sure that we don't act on another one with its pid."""
 
     def __init__(self, root: str, name_or_id: str, what: str) -> None:
         """Find the process.
@@ -100,7 +100,7 @@ class Process:
         if not self.wait(LETTING_GO_S):
             raise MiniboxError(
                 f"kill container {self.id[:12]}: its first process doesn't end",
-                "one of its processes hangs in the kernel (see /proc/PID/stack), or is a zombie that its parent doesn't reap",
+                "one of its processes hangs in the kernel (see /proc/PID/stack), or is a zombie that its parent must reap",
             )
 
 

@@ -198,7 +198,7 @@ class LogReader:
         self._files: list[BinaryIO] = []
 
     def pieces(self, size: int) -> Iterator[str]:
-        """Yield what was added since the last call, in pieces of about ``size`` characters, since it may not fit in memory.
+        """Yield what was added since the last call, in pieces of about ``size`` characters: all may not fit in memory.
 
         Raises:
             OSError: the log can't be read.

@@ -34,8 +34,8 @@ POLL_S = 0.002
 
 
 def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
-    """Clean up after killed processes: end and remove containers without an owner, thaw what they had frozen, and remove
-    unused networks and snapshots.
+    """Clean up after killed processes: remove containers without an owner, unused networks and snapshots, and thaw what
+    they had frozen.
 
     If one can't be cleaned up, it is left to the next command, so that it doesn't stop the current one.
 
@@ -213,7 +213,7 @@ def remove(
         live = containers.owner(root, container_id)
         if live and not force and _is_running(live):
             raise UsageError(f"container {name_or_id} is running", f"to kill it, too: minibox rm --force {name_or_id}")
-        # If another command is starting it, give it time to finish; otherwise that command would fail with a broken pipe.
+        # If another command is starting it, let that finish first; otherwise it would fail with a broken pipe.
         if live and force and (_is_begun(live) or monotonic() > deadline - GRACE_S + STARTING_S):
             _kill(root, container_id, live).kill()
             by_us = True

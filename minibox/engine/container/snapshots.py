@@ -1,4 +1,4 @@
-"""Snapshots: what a container has written, frozen as a layer on top of its image, so that other containers can start from it.
+"""Snapshots: what a container has written, as a layer on top of its image, so that other containers can start from it.
 
 On disk, ``root/snapshots``:
 
@@ -300,8 +300,8 @@ def _remove_lock(path: str) -> None:
 
 
 def _with_file_rights(function: Callable[[], None]) -> None:
-    """Call a function with the rights to the container's files. Without root they belong to subordinate ids, which we only
-    have in a user namespace."""
+    """Call a function with the rights to the container's files. Without root they belong to subordinate ids, which we
+    only have in a user namespace."""
     if os.geteuid() == 0:
         function()
         return

@@ -53,8 +53,8 @@ def run(
             `engine.resources.registry.pull`.
 
     Returns:
-        The exit status: the command's own, or 128 + the number of the signal that ended it; 125 if the command succeeded
-        but its output couldn't be written.
+        The exit status: the command's own, or 128 + the number of the signal that ended it; 125 if the command
+        succeeded but its output couldn't be written.
 
     Raises:
         CommandNotFound, CommandNotExecutable: the command is at fault.

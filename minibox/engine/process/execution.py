@@ -2,7 +2,7 @@
 
 `engine.process.steps` runs the parent's steps; the children's are run in C.
 
-There are two children: *init* becomes the container's first process. The *mounter*, needed only if layers are id-mapped,
+There are two children. *init* becomes the container's first process. The *mounter*, needed only for id-mapped layers,
 assembles the root file system with the host's privileges and hands it over. They talk over sockets, and each writes how
 far it came to a page of memory shared with us.
 """
@@ -105,8 +105,8 @@ class ExecFailed(Exception):
 class Execution:
     """One execution of a Plan.
 
-    After `steps.run` the command runs or waits at its gate, and ``init`` is its process. Call `close` at the end; it kills
-    a command that still runs.
+    After `steps.run` the command runs or waits at its gate, and ``init`` is its process. Call `close` at the end. It
+    kills a command that still runs.
 
     Attributes:
         done: how many of the plan's steps are behind the parent.

@@ -1,7 +1,7 @@
 """The mounts of a container that shares its mount namespace with other processes (one given by path, or the caller's).
 
-All its mounts are below its root, which is mounted over ``root.path``. The kernel doesn't unmount them when the container
-ends, so we write down the mount's id before we attach it, and unmount it later.
+All its mounts are below its root, which is mounted over ``root.path``. The kernel doesn't unmount them at the container's
+end, so we write down the mount's id before we attach it, and unmount it later.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def unmount(rootfs: str, path: str | None, dev: int, ino: int, mount_id: int) ->
 
 
 def _find(path: str, file: tuple[int, int]) -> int:
-    """Open the mount namespace with this device and inode; return -1 if no process is in it and it isn't at ``path``."""
+    """Open the mount namespace with this device and inode; return -1 if no process is in it, nor is it at ``path``."""
     processes = (f"/proc/{name}/ns/mnt" for name in os.listdir("/proc") if name.isdecimal())
     for candidate in (path or "/proc/self/ns/mnt", "/proc/self/ns/mnt", *processes):
         try:

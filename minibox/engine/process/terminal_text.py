@@ -12,7 +12,7 @@ ERASED = re.compile("[^\x08]\x08")
 
 
 def plain(line: str) -> str:
-    """Remove the line end and control sequences from a line. If it was overwritten, as by a progress bar, keep the last text."""
+    """Remove the line end and control sequences. If a line was overwritten, as by a progress bar, keep the last text."""
     line = ESCAPE.sub("", line).rstrip("\r\n").rpartition("\r")[2]
     while "\b" in line:
         line, count = ERASED.subn("", line)

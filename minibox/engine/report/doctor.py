@@ -143,7 +143,7 @@ def check_cgroups() -> Check:
 
 
 def check_user_namespaces(probe: Probe) -> Check:
-    """Check user namespaces for this user. Root's containers are better isolated with them; ordinary users need them."""
+    """Check user namespaces for this user. They isolate root's containers better, and ordinary users need them."""
     answer, name = probe("user_namespace"), "user namespaces"
     if answer == "ok":
         return Check(name, PASS, f"they work for {'root' if os.geteuid() == 0 else 'this user'}")

@@ -128,7 +128,7 @@ def _named(name: str, containers: list[Container], root: str) -> Container:
 
 
 def _ancestor(name: str, root: str) -> Fits:
-    """Match containers of this image, or of an image based on it. If there is no such image, match the name they were run by."""
+    """Match containers of this image, or of an image based on it. If the image is gone, match the name they ran."""
     try:
         image, _ = find(inventory(Layout(root)), name)
     except (ImageNotFound, InvalidReference):
@@ -178,8 +178,8 @@ def with_ports(container: Container, root: str) -> Container:
 
 
 def ports_of(container: Container) -> list[tuple[int, str, str, int]]:
-    """The ports of a running container on a bridge, sorted: number, protocol, and the host's address and port ("" and 0 for
-    a port that is only exposed, by its image or `--expose`)."""
+    """The ports of a running container on a bridge, sorted: number, protocol, and the host's address and port ("" and 0
+    for a port that is only exposed, by its image or `--expose`)."""
     if container.get("Status") not in state.ALIVE or network_of(container) in ("none", "host"):
         return []
     rows = [(each["inside"], each["protocol"], each["address"], each["port"]) for each in container.get("Ports", ())]

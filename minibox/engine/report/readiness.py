@@ -1,4 +1,4 @@
-"""Wait until a container of the calling program is ready: for a port, a log line, an HTTP answer, a file or a command."""
+"""Wait until a container of the calling program is ready: for a port, its log, an HTTP answer, a file or a command."""
 
 from __future__ import annotations
 

@@ -240,13 +240,13 @@ def _unwritable(root: str, error: OSError) -> MiniboxError:
 
 
 def orphans(root: str, at_most: int = 0, only: str = "") -> Iterator[tuple[str, bool, int]]:
-    """Find containers whose owner was killed. Yield the id, whether to remove its files, and the descriptor of the lock.
+    """Find containers whose owner was killed. Yield the id, whether to remove the files, and the lock's descriptor.
 
     The lock is held until you ask for the next container.
 
     Args:
-        at_most: check only so many containers, picked at random, so that a start doesn't take longer the more containers
-            run. 0 checks all.
+        at_most: check only so many containers, picked at random. So a start takes no longer if many containers run.
+            0 checks all.
         only: check only this one.
     """
     found = [only] if only else _listed(f"{root}/live")
@@ -312,8 +312,8 @@ def read_live(root: str, container_id: str) -> Live:
 def open_process(live: Live) -> int:
     """Open a pidfd of a container's first process; return -1 if it has none.
 
-    When the process has ended and the owner hasn't yet written so, the kernel may have given its pid to another process.
-    That one's parent isn't the supervisor. Check afterwards that the lock is still held.
+    When the process has ended and the owner hasn't written so yet, its pid may already belong to another process, whose
+    parent isn't the supervisor. Check afterwards that the lock is still held.
     """
     pidfd = open_pidfd(live.pid) if live.pid > 0 else -1
     if pidfd >= 0 and live.supervisor > 0 and parent_of(live.pid) not in (live.supervisor, 0):

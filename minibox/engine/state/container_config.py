@@ -1,4 +1,4 @@
-"""The image config of a container: how it was run, in the format that `commit` writes to the new image, as in Docker."""
+"""The image config of a container: how it was run, in the format that `commit` writes to the image, as in Docker."""
 
 from __future__ import annotations
 

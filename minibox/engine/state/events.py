@@ -33,7 +33,7 @@ _READ_BYTES = 1 << 18
 
 
 def note(runroot: str, kind: str, actor: str, attributes: Mapping[str, str], *actions: str) -> None:
-    """Write one event for each of ``actions``, in this order. If it can't be written, the event is lost; nothing is raised.
+    """Write one event for each of ``actions``, in this order. An event that can't be written is lost without an error.
 
     Args:
         runroot: "" to write nothing.
@@ -222,7 +222,7 @@ def _parse(text: bytes) -> Event | None:
 
 
 def fits(event: Event, filters: Sequence[Filter]) -> bool:
-    """Does an event match the filters? Of several filters with the same key one must match; of ``label`` filters, all."""
+    """Does an event match the filters? Of several filters with one key one must match; of ``label`` filters, all."""
     for key in {each.key for each in filters}:
         values = [each.value for each in filters if each.key == key]
         if not (all if key == "label" else any)(_fits(event, key, value) for value in values):

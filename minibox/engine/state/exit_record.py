@@ -26,7 +26,7 @@ EXIT = FileKind(
 
 
 def exit_path(root: str, container_id: str) -> str:
-    """The path of the exit record. The file exists once the container has ended under a supervisor, until it restarts."""
+    """The path of the exit record. It exists after the container has ended under a supervisor, until the next start."""
     return f"{root}/containers/{container_id}/exit"
 
 

@@ -2,9 +2,9 @@
 
 On disk, ``root/freezing``:
 
-    <id>  locked by the process that freezes or thaws the container. The file's mode says whether that process freezes it
-          only for a while. If such a file isn't locked, its process was killed: the next command thaws the container
-          (`collect`). We use the mode because it can be set on a full disk.
+    <id>  locked by the process that freezes or thaws the container. The file's mode says whether it freezes it only for a
+          while. If such a file isn't locked, its process was killed: the next command thaws the container (`collect`).
+          We use the mode because it can be set on a full disk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The signals that minibox has sent to a container, and who asked for them: ``root/containers/<id>/signals``, a line each.
+"""The signals that minibox sent to a container, and who asked for them: ``root/containers/<id>/signals``, a line each.
 
 `engine.report.why` uses them to tell minibox's signals from others.
 """
@@ -45,7 +45,7 @@ def _path(root: str, container_id: str) -> str:
 
 
 def note_signal(root: str, container_id: str, number: int, why: str, oom_kills: int) -> None:
-    """Write down a signal, as in `SentSignal`, before it is sent. Nothing is written if the container is being removed."""
+    """Write down a signal, as in `SentSignal`, before you send it. It is lost if the container is being removed."""
     from time import time
 
     line = SIGNAL.encode({"Number": number, "Why": why, "User": _user(), "Time": time(), "OOMKills": oom_kills})

@@ -44,7 +44,7 @@ class Facts:
         status: the exit status, as a shell reports it.
         signal: the signal that ended the first process; 0 for none.
         options: the options it was run with: `OPTIONS` or more, as in `options.given`.
-        ended_for: the limit for which minibox killed it: `CPU_TIME`, `WALL_TIME` or `OUTPUT` of `end_kinds`; "" for none.
+        ended_for: the limit for which minibox killed it: `CPU_TIME`, `WALL_TIME` or `OUTPUT`; "" for none.
         relayed: its first process is an init that reports how the command ended.
         oom_killed: the kernel killed one of its processes because memory ran out.
         oom_ended: the killed process was its first one; None if unknown.
@@ -139,8 +139,8 @@ def _memory(facts: Facts) -> Cause:
     hint = f"give it more: --memory {2 * limit // MIB}m" if limit else "free memory, or limit its size: --memory"
     if first and facts.oom_ended is None:
         words = (
-            f"SIGKILL ended it. Most likely the kernel sent it because {whose} was used up; or the kernel killed another of "
-            "its processes, and somebody on the host killed this one. The kernel's log would tell, but can't be read"
+            f"SIGKILL ended it. Most likely the kernel sent it because {whose} was used up; or the kernel killed another "
+            "of its processes, and somebody on the host killed this one. The kernel's log would tell, but can't be read"
         )
         return Cause(OUT_OF_MEMORY, words, "unknown", hint)
     words = f"the kernel killed {'it' if first else 'one of its processes'}: {whose} was used up"
