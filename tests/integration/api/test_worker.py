@@ -140,7 +140,7 @@ def test_a_child_by_fork_has_its_own(api: None, large: None) -> None:
 
 PROGRAM = """
 import minibox, os
-from minibox.engine import worker
+from minibox.engine.files import worker
 worker.FORKED_BYTES_MAX = 0
 with minibox.Sandbox("base") as box:
     box.write_file("/own", "text", user="nobody", mode=0o600)

@@ -378,12 +378,14 @@ def test_no_start_fails_for_a_layer_that_prune_took(minibox, minibox_command, en
 PRUNE_WITHIN = """
 import sys
 from minibox.cli.main import main
-from minibox.engine import container, files, images, ownership
+from minibox.engine.files import rootfs_setup
+from minibox.engine.state import claim
+from minibox.engine.upkeep import images
 from minibox.image.store import ImageStore
 
-owner, name = {"resolve": (ImageStore, "resolve"), "claim": (ownership.Claim, "__init__"),
-               "record": (ownership.Claim, "note_image"), "look": (ImageStore, "is_unchanged"),
-               "unpack": (files, "unpack")}[sys.argv[1]]
+owner, name = {"resolve": (ImageStore, "resolve"), "claim": (claim.Claim, "__init__"),
+               "record": (claim.Claim, "note_image"), "look": (ImageStore, "is_unchanged"),
+               "unpack": (rootfs_setup, "unpack")}[sys.argv[1]]
 real, left = getattr(owner, name), [1]
 
 def step(*args, **kwargs):
