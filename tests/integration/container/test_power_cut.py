@@ -1,98 +1,17 @@
-"""The power is cut: what a command has said is kept, is kept.
-
-The state is on ext4 on a loop file, which nothing gets to by itself. A copy of that file is the disk as it is when the
-power is cut just then; it is mounted, and looked at by a new runroot, as after a boot.
-"""
+"""The power is cut: what a command has said is kept, is kept. `hostile/test_power_cut.py` cuts it while commands run."""
 
 from __future__ import annotations
 
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from minibox.engine.resources import container_network
-from minibox.engine.upkeep import boot
-from tests.conftest import Run
+from tests.power import after_a_cut, machine
 from tests.probes import requires
-from tests.storage_places import new_file_system
 
-pytestmark = requires("root", "command:mkfs.ext4")
+__all__ = ["after_a_cut", "machine"]
+pytestmark = requires("root", "command:mkfs.ext4", "command:mkfs.xfs")
 FOREVER = ("base", "sleep", "1000")
-Command = Callable[..., str]
-
-
-class Machine:
-    """A machine whose power can be cut: ``machine("run", ...)`` -> what it prints."""
-
-    def __init__(self, run: Run, disk: Path, runroot: Path) -> None:
-        self._run, self.disk = run, disk
-        self.variables = {"MINIBOX_ROOT": str(disk / "root"), "MINIBOX_RUNROOT": str(runroot)}
-
-    def __call__(self, *words: str, status: int = 0, **more: Any) -> str:
-        done = self._run(*words, env=self.variables, **more)
-        assert done.returncode == status, (words, done.stdout, done.stderr)
-        return str(done.stdout).strip()
-
-    def states(self) -> dict[str, str]:
-        """What `ps -a` shows, by name."""
-        rows = self("ps", "-a", "--format", "{{.Names}}\t{{.Status}}").splitlines()
-        return {name: " ".join(status.split()[:2]) for name, status in (row.split("\t") for row in rows)}
-
-    def wanted(self) -> set[str]:
-        """What `system boot` would start."""
-        return set(boot.wanted(root=self.variables["MINIBOX_ROOT"], runroot=self.variables["MINIBOX_RUNROOT"]))
-
-    def joined(self) -> set[str]:
-        """The networks that containers have been connected to."""
-        directories = (self.disk / "root/containers").iterdir()
-        return {name for each in directories for name, _ in container_network.read_joined(str(each)) or ()}
-
-
-@pytest.fixture
-def machine(minibox: Run, seed: Path, session_directory: Path) -> Iterator[Machine]:
-    with new_file_system("ext4", session_directory) as disk, tempfile.TemporaryDirectory(dir="/dev/shm") as runroot:
-        subprocess.run(["cp", "-a", str(seed), str(disk / "root")], check=True)
-        subprocess.run(["sync", "--file-system", str(disk)], check=True)
-        one = Machine(minibox, disk, Path(runroot))
-        try:
-            yield one
-        finally:
-            if names := one("ps", "-aq").split():
-                one("rm", "-f", *names)
-            one("network", "prune", "-f")
-
-
-@pytest.fixture
-def after_a_cut(minibox: Run, machine: Machine) -> Iterator[Callable[[], Machine]]:
-    """Cut the power: the machine as it is after the next boot."""
-    with ExitStack() as stack:
-
-        def cut() -> Machine:
-            return stack.enter_context(_cut(minibox, machine))
-
-        yield cut
-
-
-@contextmanager
-def _cut(run: Run, machine: Machine) -> Iterator[Machine]:
-    file = Path(f"{machine.disk}.image")
-    with tempfile.TemporaryDirectory(dir=file.parent) as name, tempfile.TemporaryDirectory(dir="/dev/shm") as runroot:
-        copy, point = Path(name) / "image", Path(name) / "disk"
-        point.mkdir()
-        subprocess.run(["cp", "--reflink=auto", "--sparse=always", str(file), str(copy)], check=True)
-        subprocess.run(["mount", "-o", "loop", str(copy), str(point)], check=True)
-        try:
-            one = Machine(run, point, Path(runroot))
-            yield one
-            if names := one("ps", "-aq").split():
-                one("rm", "-f", *names)
-        finally:
-            subprocess.run(["umount", str(point)], check=True)
 
 
 @pytest.mark.parametrize("driver", ["overlay", "copy"])  # the kernel syncs an overlay's files at its end, some time
