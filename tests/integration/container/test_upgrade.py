@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import CHECKOUT, Run, _runner
 from tests.container_box import Box
+from tests.oci_runtime import COMMAND, Runtime
 from tests.probes import requires
 
 BEFORE = "1fd2aea"
@@ -116,6 +117,58 @@ def test_all_is_removed(made: Box) -> None:
         made.directory / "root/volumes"
     )
     assert made.ok("system", "check", "--quick").endswith("nothing damaged, nothing left over")
+
+
+@pytest.fixture
+def made_for_an_engine(older: Path, state: Path, orphans: None) -> Iterator[Runtime]:
+    """What the older minibox-oci has made: a container that runs, one that has ended and one that waits for its start."""
+    command = ["env", f"PYTHONPATH={older}", sys.executable, "-m", "minibox.oci_cli"]
+    before, after = Runtime(state, command, cwd=older), Runtime.__new__(Runtime)
+    after.__dict__ = {**before.__dict__, "_command": [COMMAND], "_process": {}}
+    script = "echo kept > /file; echo up; exec sleep 1000"
+    for container_id, spec in (
+        ("web", before.bundle.shell(script)),
+        ("ended", before.bundle.spec("true")),
+        ("made", before.bundle.spec("echo", "started")),
+    ):
+        spec["annotations"] = {"a": "two words\n\u2028"}
+        before.create(container_id, spec)
+    before.ok("start", "web")
+    before.ok("start", "ended")
+    before.until_written("web", "up")
+    before.wait_for("ended", "stopped")
+    yield after
+    after.remove_all()
+    assert after.left() == []
+
+
+def test_an_engines_containers_are_listed_and_entered(made_for_an_engine: Runtime) -> None:
+    runtime = made_for_an_engine
+    assert (runtime.root / "web/spec").read_bytes()[:1] in (b"{", b"\xfb"), "it is marshal's"
+    listed = {each["id"]: each["status"] for each in json.loads(runtime.ok("list", "--format", "json"))}
+    assert listed == {"web": "running", "ended": "stopped", "made": "created"}
+    state = runtime.state("web")
+    assert state["annotations"]["a"] == "two words\n\u2028" and state["pid"] > 0
+    assert runtime.ok("exec", "web", "cat", "/file") == "kept\n"
+    assert "sleep" in runtime.ok("ps", "web")
+    runtime.ok("pause", "web")
+    assert runtime.state("web")["status"] == "paused"
+    runtime.ok("resume", "web")
+    runtime.ok("update", "--pids-limit", "99", "web")
+    assert runtime.ok("exec", "web", "echo", "in") == "in\n"
+
+
+def test_an_engines_containers_are_started_killed_and_deleted(made_for_an_engine: Runtime) -> None:
+    runtime = made_for_an_engine
+    runtime.ok("start", "made")
+    runtime.until_written("made", "started")
+    runtime.wait_for("made", "stopped")
+    assert "not stopped" in runtime.error("delete", "web")
+    runtime.ok("kill", "web", "KILL")
+    runtime.wait_for("web", "stopped")
+    for name in ("web", "ended", "made"):
+        runtime.ok("delete", name)
+    assert runtime.left() == []
 
 
 def test_what_a_newer_one_wrote_is_named_and_left_alone(box: Box) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import subprocess
 
@@ -10,7 +11,7 @@ import pytest
 
 from minibox.engine.oci import state
 from minibox.engine.oci.state import Container, check_id, containers, oci_state
-from minibox.errors import ContainerExists, ContainerNotFound, UsageError
+from minibox.errors import ContainerExists, ContainerNotFound, Damaged, UsageError
 
 
 @pytest.fixture
@@ -113,3 +114,41 @@ def test_the_default_root(monkeypatch):
     assert state.default_root({"XDG_RUNTIME_DIR": "/run/user/0"}) == "/run/minibox-oci"
     monkeypatch.setattr(state, "in_user_namespace", lambda: True)
     assert state.default_root({"XDG_RUNTIME_DIR": "/run/user/0", "USER": "u"}) == "/run/user/0/minibox-oci"
+
+
+OLD_SPEC = {
+    "ociVersion": "1.2.0",
+    "process": {"args": ["sh", "a b\n\u2028"], "terminal": False},
+    "linux": {"x": [1, None, 2.5]},
+}
+
+
+@pytest.mark.parametrize("first", [{}, {"": ""}, {"ü": 1}, {"x" * 300: 1}], ids=["short", "empty", "not ASCII", "long"])
+def test_a_spec_of_before_is_read(container, first):
+    """As 1fd2aea wrote it, in marshal's version 4; the cgroups were in state.json then."""
+    before = json.loads(json.dumps({**first, **OLD_SPEC}))
+    container.write(cgroup_paths={"memory": "/a"})
+    with open(f"{container.directory}/spec", "wb") as file:
+        file.write(marshal.dumps(before, 4))
+    found = Container.find(container.root, "c1")
+    assert found.spec() == before and found._kept()["Cgroups"] == {"memory": "/a"}
+    found.write_spec({**before, "hostname": "h"})
+    with open(f"{container.directory}/spec", "rb") as file:
+        assert json.load(file)["Format"] == 1
+    assert found.spec()["hostname"] == "h"
+
+
+@pytest.mark.parametrize("end", [3, 20, -1])
+def test_half_a_spec_of_before_is_damage(container, end):
+    with open(f"{container.directory}/spec", "wb") as file:
+        file.write(marshal.dumps(OLD_SPEC, 4)[:end])
+    with pytest.raises(Damaged, match="spec"):
+        container.spec()
+
+
+def test_what_no_spec_was_in_is_not_unpacked(container):
+    """Marshal of anything but a dict of strings: it could be anybody's bytes."""
+    with open(f"{container.directory}/spec", "wb") as file:
+        file.write(marshal.dumps([OLD_SPEC], 4))
+    with pytest.raises(Damaged, match="spec"):
+        container.spec()
