@@ -13,10 +13,16 @@ from minibox.engine.spec.environment import environment, read_env_files
 from minibox.engine.spec.image_config import image_process
 from minibox.engine.spec.limits import oom_score_adj, resources, rlimits, sysctls
 from minibox.engine.spec.mount_options import user_mounts
-from minibox.engine.spec.security import MASKED_PATHS, READONLY_PATHS, Security, parse_security
+from minibox.engine.spec.security import (
+    MASKED_PATHS,
+    READONLY_PATHS,
+    Security,
+    capabilities_of,
+    parse_security,
+    seccomp_from_file,
+)
 from minibox.engine.spec.users import resolve_user
-from minibox.errors import ConfigError, UsageError, kernel_says
-from minibox.linux.capabilities import NAMES, adjusted
+from minibox.errors import ConfigError, UsageError
 from minibox.linux.seccomp.program import DEFAULT_PROFILE, SECCOMP_ANNOTATION
 
 TYPE_CHECKING = False
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
     from minibox.engine.spec.mount_options import UserMounts
     from minibox.engine.spec.options import RunOptions
     from minibox.engine.spec.users import ResolvedUser, UserLookup
-    from minibox.oci.runtime import Linux, LinuxIDMapping, LinuxSeccomp, Mount, Process, Spec
+    from minibox.oci.runtime import Linux, LinuxIDMapping, Mount, Process, Spec
 
 # The version that a Spec declares: "idmap" came with 1.2, and older runtimes refuse a newer version.
 OCI_VERSION, OCI_VERSION_ID_MAPPED = "1.0.2", "1.2.0"
@@ -85,7 +91,7 @@ def make_spec(
         mounts = user_mounts(options, image_config, host, root=root, container_id=container_id, idmap_binds=idmap_binds)
     security = parse_security(options)
     hostname = container_hostname(options, host, container_id, network)
-    capabilities = _capabilities(options, host)
+    capabilities = capabilities_of(options, host)
     user = resolve_user(options.user or config.get("User") or "", options.group_add, lookup)
     args = process_args(options, image_config)
     process = _process(options, config, args, _mapped(user, id_mappings, options), hostname, capabilities, host)
@@ -112,7 +118,7 @@ def make_spec(
     if cgroups_path:
         linux["cgroupsPath"] = cgroups_path
     if security.seccomp not in ("default", "unconfined"):
-        linux["seccomp"] = _seccomp_file(security.seccomp, capabilities, host)
+        linux["seccomp"] = seccomp_from_file(security.seccomp, capabilities, host)
     return {
         "ociVersion": OCI_VERSION_ID_MAPPED if idmap_binds else OCI_VERSION,
         "process": process,
@@ -254,12 +260,6 @@ def _args(options: RunOptions, config: dict[str, Any]) -> list[str]:
     return args
 
 
-def _capabilities(options: RunOptions, host: HostFacts) -> list[str]:
-    if options.privileged:
-        return list(NAMES[: host.last_cap + 1])
-    return adjusted(options.cap_add, options.cap_drop, last=host.last_cap)
-
-
 def _mapped(user: ResolvedUser, mappings: IdMappings | None, options: RunOptions) -> ResolvedUser:
     """Check a user against the id mappings. Unmapped groups that only /etc/group lists are left out."""
     if mappings is None:
@@ -371,16 +371,3 @@ def _linux(options: RunOptions, security: Security, network: str, mappings: IdMa
     result["maskedPaths"] = list(MASKED_PATHS) if security.system_paths else []
     result["readonlyPaths"] = list(READONLY_PATHS) if security.system_paths else []
     return result
-
-
-def _seccomp_file(path: str, capabilities: list[str], host: HostFacts) -> LinuxSeccomp:
-    from minibox.linux.seccomp.profile_file import resolve_profile
-
-    try:
-        text = host.read(path)
-    except (OSError, ValueError) as error:
-        said = kernel_says(error) if isinstance(error, OSError) else str(error)
-        raise UsageError(
-            f"read seccomp profile {path!r}: {said}", hint="give a profile in JSON, or unconfined"
-        ) from error
-    return resolve_profile(text, path, capabilities)

@@ -1,14 +1,17 @@
-"""``--security-opt`` and ``--privileged``: how strictly the container is confined."""
+"""``--security-opt``, ``--privileged``, ``--cap-add`` and ``--cap-drop``: how strictly the container is confined."""
 
 from __future__ import annotations
 
 from minibox.base.values import truth
-from minibox.errors import Unsupported, UsageError
+from minibox.errors import Unsupported, UsageError, kernel_says
+from minibox.linux.capabilities import NAMES, adjusted
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox.engine.spec.host import HostFacts
     from minibox.engine.spec.options import RunOptions
+    from minibox.oci.runtime import LinuxSeccomp
 
 MASKED_PATHS = (
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -84,3 +87,28 @@ def _boolean(value: str, word: str) -> bool:
         return not value or truth(value)
     except ValueError:
         raise UsageError(f"invalid security option {word!r}: {value!r} is neither true nor false") from None
+
+
+def capabilities_of(options: RunOptions, host: HostFacts) -> list[str]:
+    """The names of the capabilities that the container keeps: by ``--cap-add``, ``--cap-drop`` and ``--privileged``."""
+    if options.privileged:
+        return list(NAMES[: host.last_cap + 1])
+    return adjusted(options.cap_add, options.cap_drop, last=host.last_cap)
+
+
+def seccomp_from_file(path: str, capabilities: list[str], host: HostFacts) -> LinuxSeccomp:
+    """Read the profile of ``--security-opt seccomp=FILE``, in Docker's format.
+
+    Raises:
+        UsageError: it can't be read, or is no profile.
+    """
+    from minibox.linux.seccomp.profile_file import resolve_profile
+
+    try:
+        text = host.read(path)
+    except (OSError, ValueError) as error:
+        said = kernel_says(error) if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"read seccomp profile {path!r}: {said}", hint="give a profile in JSON, or unconfined"
+        ) from error
+    return resolve_profile(text, path, capabilities)
