@@ -1,4 +1,4 @@
-"""What a Spec may not say: refused before anything is made, rather than left out or failed half-way."""
+"""Refuse an invalid Spec before anything is made, rather than ignore a part of it or fail half-way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from minibox.oci.runtime import Linux, Process, Spec
 
-# What a setting begins with: the namespace that it is of (namespaces(7)).
+# The prefix of a setting, and the namespace that it belongs to (namespaces(7)).
 SYSCTLS = {
     "net.": "network",
     "fs.mqueue.": "ipc",
@@ -29,7 +29,7 @@ SYSCTLS = {
 
 
 def check(spec: Spec) -> None:
-    """Raise ConfigError for what has no meaning here."""
+    """Raise ConfigError if the Spec is invalid."""
     if "process" not in spec:
         raise ConfigError("process is missing")
     check_process(spec["process"])
@@ -42,7 +42,7 @@ def check(spec: Spec) -> None:
 
 
 def check_process(process: Process) -> None:
-    """The part of it that says what to run; for ``exec`` too."""
+    """Check the part of a process that says what to run; for ``exec`` too."""
     if not process.get("args"):
         raise ConfigError("process.args is empty")
     if not process["cwd"].startswith("/"):
@@ -54,7 +54,7 @@ def check_process(process: Process) -> None:
         if limit["type"].removeprefix("RLIMIT_") not in RLIMITS:
             raise ConfigError(f"unknown limit {limit['type']!r}")
         if limit["type"] in seen:
-            raise ConfigError(f"process.rlimits has {limit['type']} twice")
+            raise ConfigError(f"process.rlimits contains {limit['type']} twice")
         seen.add(limit["type"])
 
 
@@ -65,7 +65,7 @@ def _check_namespaces(spec: Spec) -> None:
         if kind not in namespaces.NAMESPACES:
             raise ConfigError(f"unknown namespace type {kind!r}")
         if kind in found:
-            raise ConfigError(f"linux.namespaces has {kind} twice")
+            raise ConfigError(f"linux.namespaces contains {kind} twice")
         found.add(kind)
         if path and not path.startswith("/"):
             raise ConfigError(f"the path {path!r} of the {kind} namespace is not absolute")
@@ -73,7 +73,7 @@ def _check_namespaces(spec: Spec) -> None:
         raise ConfigError("a new user namespace needs a new mount namespace: it has no rights over another's mounts")
     for name in ("hostname", "domainname"):
         if spec.get(name) and "uts" not in found:
-            raise ConfigError(f"{name} is set, and there is no uts namespace for it: the host's would change")
+            raise ConfigError(f"{name} needs a uts namespace: it would change the host's")
 
 
 def _check_id_maps(spec: Spec) -> None:
@@ -81,13 +81,11 @@ def _check_id_maps(spec: Spec) -> None:
     if "user" in namespaces.types(spec):
         for kind in ("uid", "gid"):
             if not linux.get(f"{kind}Mappings"):
-                raise ConfigError(f"linux.{kind}Mappings is empty, and there is a new user namespace that needs them")
+                raise ConfigError(f"linux.{kind}Mappings is empty, but a new user namespace needs it")
     for mount in spec.get("mounts", []):
         wanted = {"idmap", "ridmap"} & set(mount.get("options", []))
         if wanted and not mount.get("uidMappings") and not namespaces.has_own_ids(spec):
-            raise ConfigError(
-                f"{mount['destination']} is to be id-mapped, and neither it nor the container has mappings"
-            )
+            raise ConfigError(f"can't id-map {mount['destination']}: neither the mount nor the container has mappings")
 
 
 def _check_hooks(spec: Spec) -> None:
@@ -101,22 +99,22 @@ def _check_hooks(spec: Spec) -> None:
 
 
 def _check_sysctl(spec: Spec) -> None:
-    """A setting must be of a namespace that isn't the host's: else the host's would change."""
+    """A setting must belong to a namespace that isn't the host's, or the host would change."""
     found = namespaces.types(spec) | namespaces.joined(spec).keys()
     for name, value in spec.get("linux", {}).get("sysctl", {}).items():
         if name.replace("/", ".") == "kernel.domainname" and (spec.get("domainname") or value) != value:
-            raise ConfigError(f"linux.sysctl: {name} is {value!r}, and domainname {spec['domainname']!r}")
+            raise ConfigError(f"linux.sysctl: {name} is {value!r}, but domainname is {spec['domainname']!r}")
         kind = namespace_of(name)
         if not kind:
-            raise ConfigError(f"linux.sysctl: {name} is of no namespace: the host's would change")
+            raise ConfigError(f"linux.sysctl: {name} belongs to no namespace: it would change the host")
         if kind not in found:
             raise ConfigError(
-                f"linux.sysctl: {name} needs a {kind} namespace of the container's: the host's would change"
+                f"linux.sysctl: {name} needs a {kind} namespace of the container: it would change the host"
             )
 
 
 def namespace_of(sysctl: str) -> str:
-    """The type of the namespace that a kernel setting is of; "" for none."""
+    """Return the type of the namespace that a kernel setting belongs to; "" for none."""
     dotted = sysctl.replace("/", ".") if "/" in sysctl.partition(".")[0] else sysctl
     return next((kind for prefix, kind in SYSCTLS.items() if (dotted + ".").startswith(prefix)), "")
 
@@ -124,13 +122,13 @@ def namespace_of(sysctl: str) -> str:
 def _check_net_devices(spec: Spec) -> None:
     devices = namespaces.net_devices(spec)
     if devices and "network" not in namespaces.types(spec) | namespaces.joined(spec).keys():
-        raise ConfigError("linux.netDevices needs a network namespace of the container's")
+        raise ConfigError("linux.netDevices needs a network namespace of the container")
     for name in (*devices, *devices.values()):
-        # As the kernel has it: IFNAMSIZ, dev_valid_name().
+        # The kernel's rules: IFNAMSIZ, dev_valid_name().
         if not 0 < len(fsencode(name)) < 16 or name in (".", "..") or {*"/:"} & {*name} or name.split() != [name]:
-            raise ConfigError(f"linux.netDevices: {name!r} is no name of a network device")
+            raise ConfigError(f"linux.netDevices: {name!r} is not a valid name of a network device")
     if len(set(devices.values())) < len(devices):
-        raise ConfigError("linux.netDevices has two devices of one name")
+        raise ConfigError("linux.netDevices gives two devices the same name")
 
 
 def _check_linux(linux: Linux) -> None:
@@ -138,9 +136,9 @@ def _check_linux(linux: Linux) -> None:
     if propagation and propagation not in PROPAGATION:
         raise ConfigError(f"unknown rootfsPropagation {propagation!r}")
     if '"' in linux.get("mountLabel", ""):
-        raise ConfigError(f"linux.mountLabel {linux['mountLabel']!r} has a quotation mark")
+        raise ConfigError(f"linux.mountLabel {linux['mountLabel']!r} contains a quotation mark")
     if "intelRdt" in linux:
-        raise ConfigError("linux.intelRdt: minibox doesn't share out caches by resctrl")
+        raise ConfigError("linux.intelRdt: minibox doesn't support resctrl")
     for kind, paths in (("masked", linux.get("maskedPaths", [])), ("readonly", linux.get("readonlyPaths", []))):
         for path in paths:
             if not path.startswith("/"):

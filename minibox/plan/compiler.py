@@ -1,14 +1,14 @@
-"""Spec -> Plan: every step of a start, in order. Pure: it asks the host nothing and changes nothing.
+"""Compile a Spec to a Plan: every step of a start, in order. Pure: it neither looks at the host nor changes it.
 
-The order is where the security of a container lies, so here is why it is as it is:
+The security of a container depends on this order:
 
 1. Sources of bind mounts are opened while the host's file system is still in sight.
-2. The container's root is put together under a private mount namespace, from detached mounts.
+2. The container's root is assembled from detached mounts, in a private mount namespace.
 3. Everything below it is reached through its descriptor, by paths that can't lead out of it.
-4. pivot_root takes the host's file system away before anything of the image has run.
-5. Privileges go last, in an order in which each step still has the privilege that it needs.
+4. pivot_root removes the host's file system before anything of the image has run.
+5. Privileges are dropped last, in an order in which each step still has the privilege that it needs.
 
-Source for the order of 5: credentials(7), capabilities(7), seccomp(2).
+Source for the order in 5: credentials(7), capabilities(7), seccomp(2).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Plan:
     """A start as data: all steps of all actors, in the order in which they begin.
 
     Attributes:
-        flags: of the clone3(2) that makes the container's first process.
-        encoded: the steps of an actor as `plan.encode` writes them, where somebody has them already.
+        flags: the flags of the clone3(2) that makes the container's first process.
+        encoded: the steps of an actor in the format of `plan.encode`, if they are already encoded.
     """
 
     ops: tuple[Op, ...]
@@ -48,7 +48,7 @@ class Plan:
     encoded: Mapping[str, bytes | bytearray] = {}
 
     def of(self, actor: str) -> list[Op]:
-        """The steps of one actor, in order."""
+        """Return the steps of one actor, in order."""
         return [step for step in self.ops if step.actor == actor]
 
 
@@ -56,7 +56,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     """Compile a start.
 
     Raises:
-        ConfigError: the Spec asks for something that has no meaning here.
+        ConfigError: the Spec is invalid.
     """
     check(spec)
     _check_root(spec, rootfs)
@@ -64,9 +64,9 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     binds = [mount for mount in wanted if mount.bind and not mount.remount]
     own_ids = namespaces.has_own_ids(spec)
     wanted_devices = spec.get("linux", {}).get("devices", [])
-    # Inside a user namespace nobody makes devices; outside, the host's root does.
+    # A user namespace can't make devices; the host's root can.
     made_by_root = rootfs.path and wanted_devices and "user" in namespaces.types(spec) and not start.rootless
-    # A loop device, which an image may need, is none of the container's: its cgroup would forbid it.
+    # Only the mounter may use a loop device for an image: the container's cgroup would forbid it.
     below_mounter = bool(
         start.id_mapped or rootfs.images or made_by_root or (own_ids and any(mount.id_map for mount in binds))
     )
@@ -74,7 +74,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     handed_over = [*(mount.destination for mount in binds), *(device["path"] for device in made)]
     if len(handed_over) > op.FIRST_KEPT - op.FIRST_BIND:
         raise ConfigError(
-            f"{len(handed_over)} bind mounts and devices are more than the {op.FIRST_KEPT - op.FIRST_BIND} of one start"
+            f"{len(handed_over)} bind mounts and devices are too many: a start can have {op.FIRST_KEPT - op.FIRST_BIND}"
         )
     if below_mounter and namespaces.shares_mounts(spec):
         raise ConfigError("id-mapped mounts of a user namespace by path need a new mount namespace")
@@ -112,15 +112,15 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
 def _check_root(spec: Spec, rootfs: Rootfs) -> None:
     if namespaces.shares_mounts(spec) and rootfs.path in ("", "/"):
         raise ConfigError(
-            "a container in a mount namespace of others can't have / as its root: theirs would be covered",
-            "a directory below it can be, a bind mount of / too",
+            "in a shared mount namespace, / can't be the container's root: it would cover the root of the others",
+            "use a directory below it, or a bind mount of /",
         )
 
 
 def _user_namespaces(binds: list[mounts.Mount]) -> list[Op]:
-    """Those of bind mounts with mappings of their own."""
+    """Return the steps that make user namespaces for bind mounts with mappings of their own."""
     return [
-        parent.make_userns(slot, mount.uid_map, mount.gid_map, f"the ids of {mount.destination}")
+        parent.make_userns(slot, mount.uid_map, mount.gid_map, f"to map the ids of {mount.destination}")
         for slot, mount in enumerate(binds, op.FIRST_USERNS)
         if mount.uid_map
     ]
@@ -134,8 +134,10 @@ def _root(
     start: Start,
     opened: bool,
 ) -> list[Op]:
-    """The container's root and its ids. Somebody else's directory, and what is mounted into it, may be out of the
-    reach of its ids: it is opened before."""
+    """Return the steps for the container's root and its ids.
+
+    The container's ids may have no access to another user's directory and the mounts in it, so those are opened first.
+    """
     identity = namespaces.identity(spec, start)
     if namespaces.shares_mounts(spec):
         return [*shared_root(rootfs, binds, namespaces.joined(spec).get("mount", "")), *identity]
@@ -144,10 +146,10 @@ def _root(
 
 
 def _furnish(spec: Spec, wanted: list[mounts.Mount], devices_made: bool, places: Places) -> list[Op]:
-    """Mounts, devices and links below the new root."""
+    """Return the steps for mounts, devices and links below the new root."""
     steps: list[Op] = []
     label = spec.get("linux", {}).get("mountLabel", "")
-    own_ids = namespaces.has_own_ids(spec)  # what is in a new ipc namespace is its maker's, and not for a label of ours
+    own_ids = namespaces.has_own_ids(spec)  # a new ipc namespace's files can't be given our label
     slot = op.FIRST_BIND
     for mount in wanted:
         if mount.bind and not mount.remount:
@@ -164,57 +166,61 @@ def _furnish(spec: Spec, wanted: list[mounts.Mount], devices_made: bool, places:
 
 
 def _close_up(spec: Spec, start: Start, wanted: list[mounts.Mount], places: Places) -> list[Op]:
-    """Nothing below the root changes after this; then the host's file system goes away."""
+    """Return the steps after which nothing below the root changes, and the host's file system is gone."""
     linux = spec.get("linux", {})
     steps = _sysctls(linux, places)
     cwd = spec["process"]["cwd"]
     if cwd != "/":
-        steps.append(op.mkdir(op.ROOT, cwd, "the working directory, made when missing"))
+        steps.append(op.mkdir(op.ROOT, cwd, "make the working directory if it is missing"))
     steps += hooks.before_pivot(spec)
     steps += mounts.close(wanted, places)
     for path in linux.get("readonlyPaths", []):
-        steps.append(op.read_only(*places.of(path, look=True), "the host's kernel is not for writing"))
-    steps += [op.mask(*places.of(path, look=True), "tells of the host") for path in linux.get("maskedPaths", [])]
+        steps.append(op.read_only(*places.of(path, look=True), "keep the container from changing the host's kernel"))
+    steps += [
+        op.mask(*places.of(path, look=True), "hide information about the host") for path in linux.get("maskedPaths", [])
+    ]
     if spec.get("root", {}).get("readonly"):
-        steps.append(op.mount_attributes(op.ROOT, "a read-only root", set_=op.RDONLY))
+        steps.append(op.mount_attributes(op.ROOT, "make the root read-only", set_=op.RDONLY))
     steps += labels.opened(spec["process"], start.keyring, joined="mount" in namespaces.joined(spec))
     if namespaces.shares_mounts(spec):
-        steps.append(op.chroot("the container's root becomes /; the others in this mount namespace keep theirs"))
+        steps.append(op.chroot("the container's root becomes /; other processes in this mount namespace keep theirs"))
     elif start.pivot:
         steps.append(op.pivot_root("the container's root becomes /, the host's file system is gone"))
     else:
-        steps.append(op.move_root("the container's root covers the host's, which stays below it: pivot_root can't be"))
+        steps.append(
+            op.move_root("the container's root covers the host's, which stays below it: pivot_root is not possible")
+        )
     propagation = linux.get("rootfsPropagation", "")
     if propagation:
-        steps.append(op.propagation("/", mounts.PROPAGATION[propagation], "as the Spec wants it"))
+        steps.append(op.propagation("/", mounts.PROPAGATION[propagation], "as the Spec says"))
     return steps
 
 
 def _sysctls(linux: Linux, places: Places) -> list[Op]:
-    """Written before they are read-only, and to the container's own procfs: it shows its namespaces' settings."""
+    """Settings are written before they become read-only, to the container's own procfs, which shows its namespaces."""
     steps = []
     for name, value in linux.get("sysctl", {}).items():
         path = f"/proc/sys/{name if '/' in name.partition('.')[0] else _dots_to_slashes(name)}"
-        steps.append(op.write_proc(*places.of(path), fsencode(value), "a kernel setting of the new namespaces"))
+        steps.append(op.write_proc(*places.of(path), fsencode(value), "set a kernel parameter of the new namespaces"))
     return steps
 
 
 def _dots_to_slashes(name: str) -> str:
-    """``net.ipv4.conf.eth0/1.forwarding`` is the file of the interface eth0.1; sysctl(8)."""
+    """``net.ipv4.conf.eth0/1.forwarding`` means the interface eth0.1; sysctl(8)."""
     return "/".join(part.replace("/", ".") for part in name.split("."))
 
 
 def _network(spec: Spec, start: Start) -> list[Op]:
     steps: list[Op] = []
     if "network" in namespaces.types(spec):
-        steps.append(op.loopback_up("a new network namespace has its loopback down"))
+        steps.append(op.loopback_up("in a new network namespace the loopback is down"))
     steps += [*start.network, *start.published]
     if start.terminal:
         user = spec["process"].get("user", ROOT_USER)
         owner = namespaces.on_host(user["uid"], spec.get("linux", {}).get("uidMappings", ()))
         steps.append(parent.take_terminal(owner))
     steps += [
-        parent.send(op.TAG_GO, "nothing is missing any more"),
+        parent.send(op.TAG_GO, "everything is ready"),
         op.wait(op.TAG_GO, "until network and bookkeeping are ready"),
     ]
     return steps

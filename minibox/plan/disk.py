@@ -1,8 +1,8 @@
-"""A container's own layer in memory: a tmpfs of a size, in place of the directory on disk that knows none.
+"""A container's own layer in memory, limited in size: a tmpfs instead of a directory on disk.
 
-It is mounted by who mounts the overlay, and in that process's mount namespace only: when the container ends it is gone,
-with all that was written. It isn't id-mapped, which a tmpfs can be since Linux 6.3 only: its directories are made in the
-name of the container's root, and so is all that the overlay makes in them.
+It is mounted by the process that mounts the overlay, in that process's mount namespace only, so it vanishes with all
+its data when the container ends. It isn't id-mapped, since a tmpfs can be only since Linux 6.3. Instead its directories
+are made with the ids of the container's root, and so is everything that the overlay makes in them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ FILES_LEAST = 1024
 
 @record
 class Disk:
-    """How much a container may write.
+    """The limit on what a container writes.
 
     Attributes:
-        size_bytes: of what its files hold, in whole pages.
-        mode, uid, gid: of its root directory, as the image has them.
+        size_bytes: the size of all files together, in whole pages.
+        mode, uid, gid: of the root directory, from the image.
     """
 
     size_bytes: int
@@ -34,28 +34,28 @@ class Disk:
 
     @property
     def files(self) -> int:
-        """How many files and directories: a page each, since empty ones take memory as well."""
+        """The number of files and directories: one a page, since empty ones take memory too."""
         return max(FILES_LEAST, self.size_bytes // PAGE)
 
     def mount(self, stage: str) -> Op:
-        """Mount it, before the overlay is, by who may."""
+        """Mount it before the overlay, as a process that may."""
         options = f"mode=0755,size={self.size_bytes},nr_inodes={self.files}"
-        why = "the container's own layer, in memory: it can't grow beyond its size"
+        why = "the container's own layer, in memory and limited in size"
         return op.mount("tmpfs", op.HOST, f"{stage}/rw", why, source="minibox", options=options)
 
     def directories(self, stage: str, ids: tuple[int, int]) -> list[Op]:
-        """Make what the overlay needs in it.
+        """Make the directories that the overlay needs.
 
         Args:
-            ids: those on the host of the container's root, as whom the caller acts on files already.
+            ids: the host's ids of the container's root; the caller already uses them for files.
         """
         upper = op.mkdir(op.HOST, f"{stage}/rw/upper", "the container's root directory", self.mode)
-        work = op.mkdir(op.HOST, f"{stage}/rw/work", "overlayfs's own")
+        work = op.mkdir(op.HOST, f"{stage}/rw/work", "overlayfs needs it")
         if not (self.uid or self.gid):
             return [upper, work]
         return [
             op.set_fs_ids(ids[0] + self.uid, ids[1] + self.gid, "the owner of the image's root directory"),
             upper,
-            op.set_fs_ids(*ids, "as before"),
+            op.set_fs_ids(*ids, "back to root inside"),
             work,
         ]

@@ -1,4 +1,4 @@
-"""A Plan's operations as the flat buffer that ``native/plan.c`` checks and ``native/child/child.c`` runs."""
+"""Encode a Plan's operations into the flat buffer that ``native/plan.c`` checks and ``native/child/`` runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def encode(ops: Iterable[Op], signatures: dict[str, tuple[int, str]]) -> bytearr
         signatures: code and argument kinds by operation name, from `linux.process.signatures`.
 
     Raises:
-        UsageError: a string holds what no system call can take: a NUL, or half of a surrogate pair.
+        UsageError: a string contains a NUL or can't be encoded.
     """
     ops = tuple(ops)
     vectors = [arg for op in ops for arg in op.args if type(arg) is tuple]
@@ -62,12 +62,12 @@ def encode(ops: Iterable[Op], signatures: dict[str, tuple[int, str]]) -> bytearr
 
 
 def put_numbers(buffer: bytearray, index: int, *numbers: int) -> None:
-    """Give the operation ``index`` of an encoded plan other arguments, all of which are numbers."""
+    """Replace the arguments of the operation ``index`` in an encoded plan; all must be numbers."""
     pack_into(f"={len(numbers)}Q", buffer, HEAD.size + index * OP.size + 8, *numbers)
 
 
 class _Blob:
-    """Strings and bytes behind the vectors; equal strings are stored once."""
+    """Strings and bytes after the vectors; equal strings are stored once."""
 
     def __init__(self, base: int) -> None:
         self.base = base
@@ -77,11 +77,11 @@ class _Blob:
     def string(self, text: str) -> int:
         if text not in self.offsets:
             if "\0" in text:
-                raise UsageError(f"a NUL character in {text!r}")
+                raise UsageError(f"NUL character in {text!r}")
             try:
                 data = fsencode(text)
             except UnicodeEncodeError:
-                raise UsageError(f"not a string that can be encoded: {text!a}") from None
+                raise UsageError(f"can't encode the string: {text!a}") from None
             self.offsets[text] = self.append(data + b"\0")
         return self.offsets[text]
 

@@ -1,9 +1,8 @@
-"""A process in a container that runs -> Plan: `compiler` for ``exec``. Pure, as that is.
+"""Compile a process in a running container to a Plan: `compiler` for ``exec``. Pure, too.
 
-The process joins what is there instead of making it. It is seen from inside as soon as it has
-joined the container's namespaces, still with everything that it holds of the host: so it hides
-itself before (CVE-2016-9962 was that race), enters its cgroup before, and goes on as a child of
-minibox's that is born inside the pid namespace.
+The process joins the container's namespaces instead of making new ones. Processes inside can see it as soon as it has
+joined, while it still holds descriptors of the host. So it first hides itself (CVE-2016-9962 was that race) and enters
+its cgroup, and then continues as a child of minibox that is born inside the pid namespace.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ class Joined:
     """The container that a process joins.
 
     Attributes:
-        namespaces: clone(2) flags of those that are not the caller's own.
-        chrooted: its root directory is not that of its mount namespace.
+        namespaces: clone(2) flags of the namespaces that aren't the caller's own.
+        chrooted: its root directory isn't the root of its mount namespace.
         owner: the host's uid of the process.
     """
 
@@ -41,30 +40,30 @@ def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
     """Compile an exec.
 
     Args:
-        start: of it the ids, the cgroups, the filter, the terminal and how long it lives count.
+        start: only its ids, cgroups, filter, terminal and lifetime matter.
 
     Raises:
-        ConfigError: the process asks for something that has no meaning here.
+        ConfigError: the process is invalid.
     """
     steps: list[Op] = [parent.clone_further(start.cgroups, not start.cgroup_joins)]
-    steps += dies_with_parent(start, "it must not outlive the minibox that owns it")
+    steps += dies_with_parent(start, "it must not outlive its minibox")
     steps += scheduling.affinity(process, "initial")
     if start.cgroup_joins:
         steps += [
-            op.wait(op.TAG_IDENTITY, "until it is in the container's cgroup"),
+            op.wait(op.TAG_IDENTITY, "wait until it is in the container's cgroup"),
             *start.cgroup_joins,
             parent.send(op.TAG_IDENTITY, "the child may go on"),
         ]
     steps += enter_cgroups(start)
     steps += scheduling.affinity(process, "final")
-    steps.append(op.undumpable("nobody inside may trace it or look into it before its exec"))
+    steps.append(op.undumpable("no process inside may trace or inspect it before its exec"))
     steps += labels.hosts_proc(process)
     if joined.namespaces:
-        steps.append(op.setns(op.NAMESPACES, joined.namespaces, "all of the container's namespaces at once"))
+        steps.append(op.setns(op.NAMESPACES, joined.namespaces, "join all namespaces of the container at once"))
     if joined.chrooted:
-        steps.append(op.chroot("its root directory, which its mount namespace doesn't know"))
+        steps.append(op.chroot("the container's root isn't the root of its mount namespace"))
     if joined.namespaces & NAMESPACES["pid"]:
-        steps.append(op.clone_sibling("only a new process is in the pid namespace"))
+        steps.append(op.clone_sibling("only a new process can be in the pid namespace"))
     if joined.namespaces & NAMESPACES["user"]:
         steps += own_ids(start.setgroups)
     steps += labels.opened(process, start.keyring, joined=True)

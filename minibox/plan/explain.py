@@ -1,6 +1,6 @@
-"""A Plan in words: what each step does, why, where to read on, and the shell command that does the same.
+"""Explain a Plan: what each step does, why, its manual page, and the equivalent shell command.
 
-Loaded only when somebody wants to read: by `minibox explain`, `--trace`, and for the wording of errors.
+Loaded only for readers: by `minibox explain`, `--trace`, and for error messages.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from minibox.plan.compiler import Plan
     from minibox.plan.operations import Argument, Op
 
-# name: (what is done, with the arguments by name; manual page; names of the arguments)
+# name: (what it does, with arguments by name; manual page; names of the arguments)
 WORDS = {
     **{name: (row[2], row[3], row[0]) for name, row in OPERATIONS.items()},
     "die_with_parent": ("ask for SIGKILL when the parent ends", "prctl(2)", "socket"),
     "wait": ("wait for {tag}", "unix(7)", "socket tag"),
-    "tell": ("tell that {tag}", "unix(7)", "socket tag"),
+    "tell": ("report that {tag}", "unix(7)", "socket tag"),
     "gate": ("wait for `start`", "fifo(7)", "go report"),
     "hook": ("run the hook {path}", "execve(2)", "state path argv env timeout_s root"),
     "recv_fd": ("receive {slot}", "unix(7)", "socket slot"),
     "send_fd": ("send {slot}", "unix(7)", "socket slot tag"),
     "unshare": ("unshare {flags}", "unshare(2)", "flags"),
     "setns": ("enter a namespace ({flags})", "setns(2)", "namespace flags"),
-    "undumpable": ("hide from those inside", "prctl(2)", ""),
-    "clone_sibling": ("go on as a child of the parent's, with {flags}", "clone3(2)", "socket flags"),
+    "undumpable": ("hide from processes inside", "prctl(2)", ""),
+    "clone_sibling": ("continue as a new child of the parent, with {flags}", "clone3(2)", "socket flags"),
     "open": ("open {path}", "open(2)", "path flags slot"),
     "open_in": ("open {path} below {root}", "openat2(2)", "root path flags slot"),
     "open_at": ("open {path} below {directory}", "open(2)", "directory path flags slot"),
@@ -45,7 +45,11 @@ WORDS = {
     "propagation": ("set the propagation of {path} to {flags}", "mount_namespaces(7)", "path flags"),
     "attach": ("attach {mount} at {target}", "move_mount(2)", "mount root target"),
     "mount": ("mount {fstype} on {target}", "fsopen(2)", "fstype source options root target attributes slot"),
-    "mount_tmpfs": ("mount tmpfs on {target}, as it is there", "tmpfs(5)", "options root target attributes copy slot"),
+    "mount_tmpfs": (
+        "mount tmpfs on {target}, with the directory's mode",
+        "tmpfs(5)",
+        "options root target attributes copy slot",
+    ),
     "reconfigure": ("change the file system on {target} to {options}", "fspick(2)", "root target options"),
     "attributes_at": ("set attributes of {target}", "mount_setattr(2)", "root target set clear propagation recursive"),
     "mount_overlay": ("mount overlay on {directory}/{target}", "mount(2)", "directory options target"),
@@ -53,7 +57,7 @@ WORDS = {
     "bind": ("bind {source} on {target}", "open_tree(2)", "source root target attributes recursive"),
     "bind_fd": ("bind {file} on {target}", "open_tree(2)", "file root target"),
     "bind_device": ("bind the device {source} on {target}", "open_tree(2)", "source root target mode device"),
-    "expect_procfs": ("see that {mount} is procfs, and the whole of it", "fstatfs(2)", "mount"),
+    "expect_procfs": ("check that {mount} is the root of a procfs", "fstatfs(2)", "mount"),
     "mask": ("mask {path}", "mount_namespaces(7)", "root path"),
     "read_only": ("make {path} read-only", "mount_setattr(2)", "root path"),
     "mkdir": ("make the directory {path}", "mkdir(2)", "root path mode"),
@@ -61,7 +65,7 @@ WORDS = {
     "symlink": ("link {path} to {target}", "symlink(2)", "target root path"),
     "write_proc": ("write {data} to {path}", "proc(5)", "root path data"),
     "write_fd": ("enter a cgroup: write {data} to its {file}", "cgroups(7)", "file data"),
-    "label": ("take on the label {label}", "proc_pid_attr(5)", "file label"),
+    "label": ("take the label {label}", "proc_pid_attr(5)", "file label"),
     "label_file": ("give {path} the label {label}", "xattr(7)", "root path label"),
     "pivot_root": ("make {root} the root directory", "pivot_root(2)", "root"),
     "chroot": ("change the root directory to {root}", "chroot(2)", "root"),
@@ -89,7 +93,7 @@ WORDS = {
     "setresgid": ("become group {gid}", "setresgid(2)", "gid"),
     "setresuid": ("become user {uid}", "setresuid(2)", "uid"),
     "cap_bounding": ("limit the bounding set to {capabilities}", "capabilities(7)", "capabilities"),
-    "raise_capabilities": ("raise all capabilities that are permitted", "capset(2)", ""),
+    "raise_capabilities": ("raise all permitted capabilities", "capset(2)", ""),
     "capset": ("keep the capabilities {permitted}", "capset(2)", "effective permitted inheritable"),
     "cap_ambient": ("raise the ambient capabilities {capabilities}", "capabilities(7)", "capabilities"),
     "no_new_privs": ("give up new privileges", "prctl(2)", ""),
@@ -107,13 +111,13 @@ SLOTS = {
     op.STATUS: "socket to the parent", op.CHANNEL: "socket between mounter and init", op.STDIN: "stdin",
     op.STDOUT: "stdout", op.STDERR: "stderr", op.USERNS: "the container's user namespace",
     op.ROOT: "the container's root", op.PTY_MASTER: "the terminal's master", op.PTY_SLAVE: "the terminal",
-    op.SCRATCH: "the mount at hand", op.NAMESPACES: "the container's first process",
+    op.SCRATCH: "the current mount", op.NAMESPACES: "the container's first process",
     op.HOOKS_CREATING: "its state, creating",
     op.CONTAINERS_PROC: "the container's /proc", op.CONTAINERS_SYS: "the container's /sys",
     op.CONTAINERS_DEV: "the container's /dev",
     op.PROC: "the host's /proc", op.LABEL_APPARMOR: "the next AppArmor profile", op.LABEL_SELINUX: "the next SELinux label",
     op.LABEL_KEYS: "the SELinux label of keys",
-    op.HOOKS_CREATED: "its state, created", op.LISTENER: "the listener", op.GATE: "the gate", op.REPORT: "the report of what fails behind it",
+    op.HOOKS_CREATED: "its state, created", op.LISTENER: "the listener", op.GATE: "the gate", op.REPORT: "the report of failures after the gate",
 }  # fmt: skip
 TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", op.TAG_DISK: "disk",
         op.TAG_CREATED: "it is created", op.TAG_MOUNTED: "its mounts are made", op.TAG_LISTENER: "listener",
@@ -131,8 +135,12 @@ RESOURCES = ("cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", 
 
 
 def rows(plan: Plan) -> list[dict[str, Any]]:
-    """One row a step: ``index`` (from 1), ``actor``, ``operation``, ``arguments`` (by name), ``does``, ``why``,
-    ``manual`` and ``shell`` (None where no command does the same)."""
+    """Return a row for each step.
+
+    Its keys are ``index`` (from 1), ``actor``, ``operation``, ``arguments`` (by name), ``does``, ``why``, ``manual``
+    and
+    ``shell`` (None if no command does the same).
+    """
     tasks = cgroup_tasks(plan.ops)
     return [
         {
@@ -150,7 +158,7 @@ def rows(plan: Plan) -> list[dict[str, Any]]:
 
 
 def trace_rows(trace: list[tuple[int, Op, int, int]], failed: MiniboxError | None) -> list[dict[str, Any]]:
-    """One row a step that was reached: as `rows`, with ``microseconds`` and ``error`` (of the step that failed)."""
+    """Return a row for each step that was reached: as `rows`, with ``microseconds`` and ``error`` (of the failed step)."""
     failed_index = getattr(failed, "index", -1)
     return [
         {
@@ -168,13 +176,13 @@ def trace_rows(trace: list[tuple[int, Op, int, int]], failed: MiniboxError | Non
 
 
 def describe(step: Op) -> str:
-    """What a step does, in words."""
+    """Say what a step does."""
     named = arguments(step)
     return WORDS[step.name][0].format(**{key: value or "(none)" for key, value in named.items()})
 
 
 def arguments(step: Op) -> dict[str, str]:
-    """A step's arguments by name, as a reader wants them: names for slots, words for flags."""
+    """Return a step's arguments by name for readers: names of slots, words for flags."""
     named = dict(zip(WORDS[step.name][2].split(), step.args))
     name = "path" if "path" in named else "target"
     if "root" in named and name in named:
@@ -246,9 +254,9 @@ def _slot(number: int) -> str:
     if number == op.HOST:
         return "the host's root"
     if number & op.NO_LINKS:
-        return f"{_slot(number & ~op.NO_LINKS)}, by no link"
+        return f"{_slot(number & ~op.NO_LINKS)}, without symlinks"
     if number >= op.FIRST_FURTHER:
-        return f"mount {number - op.FIRST_FURTHER + 1} of the kernel's"
+        return f"kernel mount {number - op.FIRST_FURTHER + 1}"
     if number not in SLOTS and number >= op.FIRST_USERNS:
         return f"the user namespace of bind source {number - op.FIRST_USERNS + 1}"
     if op.FIRST_USERNS > number >= op.FIRST_KEPT:
@@ -264,18 +272,20 @@ def _slot(number: int) -> str:
 
 # ---- errors -------------------------------------------------------------------------------------
 
-PROCFS_HINT = "only the proc file system itself may be mounted on /proc: what the kernel is told there must reach it"
-DEVICE_HINT = "what is at that path isn't the device of this number; see: stat -c %t:%T PATH"
-LINK_HINT = "make it a plain directory in the image: /proc, /sys and /dev, and what is in them, are found by no link"
+PROCFS_HINT = "only the proc file system itself may be mounted on /proc: writes to it must reach the kernel"
+DEVICE_HINT = "the path isn't the device with this number; check with: stat -c %t:%T PATH"
+LINK_HINT = (
+    "make it a plain directory in the image: /proc, /sys and /dev, and paths in them, can't be reached through symlinks"
+)
 HINTS = {
     ("expect_procfs", errno_names.EMEDIUMTYPE): PROCFS_HINT,
     ("write_proc", errno_names.EMEDIUMTYPE): PROCFS_HINT,
-    ("label", errno_names.EMEDIUMTYPE): "the /proc that minibox sees isn't procfs; run it where it is",
+    ("label", errno_names.EMEDIUMTYPE): "minibox's own /proc isn't procfs; run it where /proc is procfs",
     ("open_pty", errno_names.EMEDIUMTYPE): "the container's /dev/pts isn't a devpts file system; run it without -t",
     ("open_pty", errno_names.ENXIO): DEVICE_HINT,
     ("bind_device", errno_names.ENXIO): DEVICE_HINT,
     ("mknod", errno_names.ENXIO): DEVICE_HINT,
-    ("mask", errno_names.ENXIO): "/dev/null isn't the null device; make it anew: mknod -m 666 /dev/null c 1 3",
+    ("mask", errno_names.ENXIO): "/dev/null isn't the null device; make it again: mknod -m 666 /dev/null c 1 3",
     (
         "mount_overlay",
         errno_names.EINVAL,
@@ -288,29 +298,29 @@ HINTS = {
     ("mount", errno_names.EPERM): "the host hides parts of /proc or /sys from this process, as containers do; "
     "run minibox outside of them",
     ("mount", errno_names.ENOSPC): "the limit on mounts is reached: see /proc/sys/fs/mount-max",
-    ("open_tree", errno_names.ENOENT): "what is mounted has to be there, and is not made",
+    ("open_tree", errno_names.ENOENT): "the source of a mount must exist: it isn't made",
     (
         "write_proc",
         errno_names.ENOENT,
-    ): "the container has no such setting: `sysctl -a` inside lists those that it has; "
-    "older kernels give some of net.core with --userns host only",
-    ("session_keyring", errno_names.EDQUOT): "its user has as many keys as kernel.keys.maxkeys lets him: see "
-    "/proc/key-users, and raise that by sysctl",
-    ("write_proc", errno_names.EINVAL): "the kernel doesn't take this value for it",
+    ): "the container has no such setting: `sysctl -a` inside lists them; "
+    "on older kernels some of net.core need --userns host",
+    ("session_keyring", errno_names.EDQUOT): "the user has reached the limit kernel.keys.maxkeys: see "
+    "/proc/key-users, and raise it with sysctl",
+    ("write_proc", errno_names.EINVAL): "the kernel rejects this value",
     ("seccomp", errno_names.EINVAL): "the filter is not valid for this kernel; try --security-opt seccomp=unconfined",
 }
 
 
-# What the kernel's words for an error don't say: C returns these itself.
+# Errors that C returns itself, in words that the kernel doesn't have.
 SAID = {
-    errno_names.EMEDIUMTYPE: "not the file system that it must be",
-    errno_names.ENXIO: "not the device that it must be",
-    errno_names.EXDEV: "a symbolic link leads into what is the kernel's",
+    errno_names.EMEDIUMTYPE: "not the required file system",
+    errno_names.ENXIO: "not the required device",
+    errno_names.EXDEV: "a symbolic link leads into a kernel file system",
 }
 
 
 def _is_by_no_link(step: Op, errno: int) -> bool:
-    """Was it refused for a link that may not be there, or for where that leads?"""
+    """Return whether the step failed because of a symlink that isn't allowed, or because of where it leads."""
     roots = [value for name, value in zip(WORDS[step.name][2].split(), step.args) if name == "root"]
     strict = any(type(root) is int and root != op.HOST and root & op.NO_LINKS for root in roots)
     return errno == errno_names.EXDEV or (errno == errno_names.ELOOP and strict)
@@ -318,7 +328,7 @@ def _is_by_no_link(step: Op, errno: int) -> bool:
 
 def _said(step: Op, errno: int) -> str:
     if errno == errno_names.ELOOP and _is_by_no_link(step, errno):
-        return "a symbolic link is on the way, where none may be"
+        return "a symbolic link is on the way, where none is allowed"
     own = (
         "expect_procfs",
         "write_proc",
@@ -335,12 +345,15 @@ def _said(step: Op, errno: int) -> str:
 
 
 def step_error(number: int, total: int, step: Op, errno: int, source: str = "", detail: int = 0) -> StepError:
-    """The error of a failed step; ``errno`` 0 when the process was killed in it; ``source`` is what its mount is of."""
+    """Return the error of a failed step.
+
+    ``errno`` is 0 if the process was killed in it; ``source`` is what the step was to mount.
+    """
     place = f"step {number + 1} of {total}"
     what = describe(step) + (f", {source}" if source else "")
     if not errno:
         return StepError(f"{what}: the process was killed in {place}", index=number,
-                         hint="did memory run out? see the kernel's log: dmesg")  # fmt: skip
+                         hint="it may have run out of memory: see dmesg")  # fmt: skip
     if (step.name, errno) == ("hook", errno_names.ECANCELED):
         ended = f"signal {detail & 0x7F}" if detail & 0x7F else f"exit status {detail >> 8}"
         return StepError(f"{what}: {ended} ({place})", index=number, errno=errno)
@@ -354,18 +367,18 @@ def step_error(number: int, total: int, step: Op, errno: int, source: str = "", 
 
 
 CGROUP_HINTS = {
-    errno_names.EBUSY: "it gives controllers to its children, and so can have no process itself; where they aren't used, "
-    "write them to its cgroup.subtree_control: -memory, say",
-    errno_names.EOPNOTSUPP: "the cgroup above it has processes and gives controllers to its children; move them to a child, or "
+    errno_names.EBUSY: "the cgroup has enabled controllers for its children, so it can't have processes itself; if they aren't used, "
+    "disable them in its cgroup.subtree_control, for example: -memory",
+    errno_names.EOPNOTSUPP: "the parent cgroup has processes and has enabled controllers for its children; move the processes to a child, or "
     "write -cpu -cpuset -pids to its cgroup.subtree_control",
 }
 
 
 def clone_error(error: OSError, flags: int) -> MiniboxError:
-    """The error of a refused clone3(2)."""
+    """Return the error of a failed clone3(2)."""
     names = "|".join(word for bit, word in CLONE_FLAGS.items() if flags & bit)
     hints = {
-        errno_names.EPERM: "namespaces need root, or a user namespace; minibox doctor tells what is missing",
+        errno_names.EPERM: "namespaces need root, or a user namespace; minibox doctor says what is missing",
         errno_names.ENOSPC: "too many namespaces: see /proc/sys/user/max_*_namespaces",
         errno_names.EUSERS: "too many nested user namespaces",
         errno_names.EAGAIN: "too many processes: see ulimit -u and the pids cgroup",

@@ -1,8 +1,8 @@
 """The hooks of a Spec as operations, in the order of config.md, "POSIX-platform Hooks".
 
-``prestart`` and ``createRuntime`` are run by the parent, while init waits before its pivot_root;
-``createContainer`` and ``startContainer`` by init itself, in the container's namespaces; ``poststart``
-and ``poststop`` are no part of a Plan: it is over by then (`engine.process.hooks`).
+The parent runs ``prestart`` and ``createRuntime`` while init waits before its pivot_root. Init itself runs
+``createContainer`` and ``startContainer`` in the container's namespaces. ``poststart`` and ``poststop`` come after the
+Plan: see `engine.process.hooks`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def before_pivot(spec: Spec) -> list[Op]:
-    """The three kinds that are run when all is mounted, before the host's file system goes away."""
+    """Return the three kinds that run after all mounts are made and before the host's file system goes away."""
     hooks = spec.get("hooks", {})
     if not any(hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer")):
         return []
@@ -28,13 +28,13 @@ def before_pivot(spec: Spec) -> list[Op]:
         for number, hook in enumerate(found)
     ]  # fmt: skip
     return [
-        op.tell(op.TAG_MOUNTED, "hooks find all mounts, and nothing of the host is gone yet"),
+        op.tell(op.TAG_MOUNTED, "hooks run when all mounts are made and the host is still in sight"),
         parent.await_mounts(),
         *outside,
         parent.send_state("creating"),
         parent.send_state("created"),
-        op.recv_fd(op.HOOKS_CREATING, "they have run; what hooks inside are told", op.STATUS),
-        op.recv_fd(op.HOOKS_CREATED, "what those of the start are told", op.STATUS),
+        op.recv_fd(op.HOOKS_CREATING, "the outer hooks have run; this is the state for hooks inside", op.STATUS),
+        op.recv_fd(op.HOOKS_CREATED, "the state for startContainer hooks", op.STATUS),
         *_inside(
             hooks.get("createContainer", []), op.HOOKS_CREATING, op.ROOT, "createContainer: inside, before the pivot"
         ),
@@ -42,15 +42,16 @@ def before_pivot(spec: Spec) -> list[Op]:
 
 
 def before_exec(spec: Spec) -> list[Op]:
-    """The kind that is the last before the command."""
+    """Return the kind that runs last, before the command."""
     hooks = spec.get("hooks", {}).get("startContainer", [])
     return _inside(hooks, op.HOOKS_CREATED, op.HOST, "startContainer: the last before the command")
 
 
 def _inside(hooks: list[Hook], state: int, directory: int, why: str) -> list[Op]:
-    """
+    """Return the steps of hooks inside.
+
     Args:
-        directory: where they run, `op.HOST`: where the command is going to.
+        directory: where they run; `op.HOST`: in the command's working directory.
     """
     return [
         op.hook(

@@ -1,8 +1,8 @@
-"""Labels of AppArmor and SELinux as operations: what the command, its keys and its mounts are under.
+"""AppArmor and SELinux labels as operations: for the command, its keys and its mounts.
 
-The kernel takes a label for the next exec from a file of the process's own in /proc; proc_pid_attr(5). It is opened
-while the host's /proc is in sight, since the container's may be anything, and written to right before the exec: hooks
-would go under it too. By then only a write is sure to pass the filter of system calls.
+The kernel takes the label of the next exec from a file in the process's own /proc; proc_pid_attr(5). The file is opened
+while the host's /proc is in sight, since the container's can't be trusted. It is written right before the exec, because
+otherwise hooks would run under the label too. By then, only a write is sure to pass the seccomp filter.
 """
 
 from __future__ import annotations
@@ -23,48 +23,48 @@ FILES = {op.LABEL_APPARMOR: "apparmor/exec", op.LABEL_SELINUX: "exec", op.LABEL_
 
 
 def hosts_proc(process: Process) -> list[Op]:
-    """Hold the host's /proc, before a mount namespace is joined that may have anything there."""
+    """Return the steps that open the host's /proc before a mount namespace is joined, where /proc can't be trusted."""
     if not is_labelled(process):
         return []
     return hold_proc()
 
 
 def is_labelled(process: Process) -> bool:
-    """Is a label of either kind asked for?"""
+    """Return whether a label of either kind is requested."""
     return bool(process.get("apparmorProfile") or process.get("selinuxLabel"))
 
 
 def hold_proc() -> list[Op]:
-    """The host's /proc, for what this process has to tell the kernel of itself."""
-    return [op.open_("/proc", op.O_PATH_DIRECTORY, op.PROC, "the host's, for what is told the kernel there")]
+    """Return the step that opens the host's /proc, through which the process changes its own attributes."""
+    return [op.open_("/proc", op.O_PATH_DIRECTORY, op.PROC, "the host's /proc, to change the process's own attributes")]
 
 
 def opened(process: Process, keyring: bool, *, joined: bool) -> list[Op]:
-    """Open the files.
+    """Return the steps that open the label files.
 
     Args:
-        keyring: it gets a session keyring of its own.
-        joined: the mount namespace is another's: they are below what `hosts_proc` holds.
+        keyring: the process gets a session keyring of its own.
+        joined: the mount namespace is someone else's, so use the /proc that `hosts_proc` holds.
     """
     slots = []
     if process.get("apparmorProfile"):
         slots.append(op.LABEL_APPARMOR)
     if process.get("selinuxLabel"):
         slots += [op.LABEL_SELINUX, *([op.LABEL_KEYS] if keyring else [])]
-    why = "of the host's /proc: the container's may be anything"
+    why = "in the host's /proc: the container's can't be trusted"
     if not joined:
         return [op.open_(f"/proc{ATTRIBUTES}/{FILES[slot]}", O_WRONLY, slot, why) for slot in slots]
     return [op.open_in(op.PROC, f"{ATTRIBUTES}/{FILES[slot]}", O_WRONLY, slot, why) for slot in slots]
 
 
 def of_keys(process: Process) -> list[Op]:
-    """Before its keyring is made."""
+    """Return the label's step before the keyring is made."""
     label = process.get("selinuxLabel", "")
-    return [op.label(op.LABEL_KEYS, fsencode(label), "its keyring is the container's, too")] if label else []
+    return [op.label(op.LABEL_KEYS, fsencode(label), "label the container's keyring too")] if label else []
 
 
 def at_exec(process: Process) -> list[Op]:
-    """Before its exec."""
+    """Return the label's steps before the exec."""
     steps = []
     if profile := process.get("apparmorProfile", ""):
         steps.append(op.label(op.LABEL_APPARMOR, fsencode(f"exec {profile}"), "the AppArmor profile of the command"))

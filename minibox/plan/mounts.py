@@ -1,6 +1,6 @@
-"""The mounts of a Spec as operations: fresh file systems and bind mounts, with the Spec's options.
+"""The mounts of a Spec as operations: new file systems and bind mounts, with the Spec's options.
 
-Options by the OCI runtime specification, config.md, "Linux mount options".
+Source of the options: OCI runtime specification, config.md, "Linux mount options".
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ATTRIBUTES = {
     "nosymfollow": (op.NOSYMFOLLOW, 0),
     "symfollow": (0, op.NOSYMFOLLOW),
 }
-# option: (what the file system is told, True to say it and False to take it back)
+# option: (the file system's option, True to set it and False to remove it)
 FILE_SYSTEM = {
     "sync": ("sync", True),
     "async": ("sync", False),
@@ -53,9 +53,9 @@ FILE_SYSTEM = {
     "lazytime": ("lazytime", True),
     "nolazytime": ("lazytime", False),
 }
-# Of mount(2) alone, or what is so anyway: every file system that counts versions always does.
+# For mount(2) only, or always so: every file system that counts versions does so by default.
 WITHOUT_EFFECT = ("defaults", "remount", "silent", "loud", "iversion", "noiversion")
-# An option for their label is refused: what is in them has labels of its own, or all mounts are one file system.
+# A label option is refused: their files have labels of their own, or all their mounts are one file system.
 LABELLED_BY_POLICY = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue")
 PROPAGATION = {
     "private": op.MS_PRIVATE,
@@ -68,17 +68,17 @@ PROPAGATION = {
     "runbindable": op.MS_REC | op.MS_UNBINDABLE,
 }
 WHY = {
-    "proc": "the processes of the container's own pid namespace",
-    "sysfs": "the kernel's devices and network as the container's namespaces show them",
-    "devpts": "terminals of the container's own",
-    "mqueue": "POSIX message queues of its own ipc namespace",
-    "cgroup": "its cgroups, as its own cgroup namespace shows them",
-    "cgroup2": "its cgroups, as its own cgroup namespace shows them",
+    "proc": "shows the processes of the container's pid namespace",
+    "sysfs": "shows the kernel's devices, and the container's network",
+    "devpts": "terminals for this container only",
+    "mqueue": "POSIX message queues of the container's ipc namespace",
+    "cgroup": "shows the container's cgroups",
+    "cgroup2": "shows the container's cgroups",
 }
 
 
 def option_names() -> list[str]:
-    """The options that a mount of a Spec may have beside those of its file system."""
+    """Return the options that a mount of a Spec may have, except those of its file system."""
     of_all_below = [f"r{name}" for name in ATTRIBUTES]
     others = ("bind", "rbind", "idmap", "ridmap", "tmpcopyup")
     return sorted({*ATTRIBUTES, *of_all_below, *PROPAGATION, *FILE_SYSTEM, *WITHOUT_EFFECT, *others})
@@ -86,17 +86,17 @@ def option_names() -> list[str]:
 
 @record
 class Mount:
-    """A mount of the Spec, its options understood.
+    """A mount of the Spec with parsed options.
 
     Attributes:
         bind: an existing directory or file rather than a new file system.
-        remount: what is mounted there already is changed.
-        set_, clear: mount_setattr(2) attributes; ``all_set``, ``all_clear``: those of mounts below it too.
-        options: those of the file system's own, comma-separated.
+        remount: change what is already mounted there.
+        set_, clear: mount_setattr(2) attributes; ``all_set``, ``all_clear``: also of mounts below it.
+        options: options of the file system, comma-separated.
         id_map: files show the container's ids, or those of ``uid_map`` and ``gid_map``, as in /proc/PID/uid_map;
-            ``id_map_below``: those of mounts below it too.
-        copy_up: a tmpfs begins with what was in its place.
-        links: symlinks in it, target and path.
+            ``id_map_below``: also in mounts below it.
+        copy_up: copy what the directory has into the new tmpfs.
+        links: symlinks to make in it, target and path.
     """
 
     destination: str
@@ -120,7 +120,7 @@ class Mount:
 
 
 def read(mounts: Iterable[runtime.Mount], cgroup_mounts: tuple[tuple[str, str, str], ...]) -> list[Mount]:
-    """Understand the mounts of a Spec; a mount of type ``cgroup`` becomes those that the host has."""
+    """Parse the mounts of a Spec. A mount of type ``cgroup`` is replaced by what the host has."""
     found = []
     for mount in mounts:
         if mount.get("type") == "cgroup" and "bind" not in mount.get("options", ()):
@@ -132,7 +132,7 @@ def read(mounts: Iterable[runtime.Mount], cgroup_mounts: tuple[tuple[str, str, s
 
 def _read(mount: runtime.Mount) -> Mount:
     options = mount.get("options", [])
-    destination = clean(mount["destination"])  # the specification wants old, relative ones accepted
+    destination = clean(mount["destination"])  # the specification wants older, relative ones accepted
     fstype, source = mount.get("type", ""), mount.get("source")
     bind = fstype == "bind" or "bind" in options or "rbind" in options
     set_, clear = _attributes(options, "")
@@ -142,7 +142,7 @@ def _read(mount: runtime.Mount) -> Mount:
     uid_map, gid_map = _id_map(mount.get("uidMappings", [])), _id_map(mount.get("gidMappings", []))
     remount = "remount" in options
     if bind and remount and (unknown := ignored(mount)):
-        raise ConfigError(f"a bind mount has no option {unknown[0]!r} (mount on {destination})")
+        raise ConfigError(f"a bind mount can't have the option {unknown[0]!r} (mount on {destination})")
     if bind and not source and not remount:
         raise ConfigError(f"the bind mount on {destination} has no source")
     if not bind and not remount and fstype in ("", "none"):
@@ -174,7 +174,7 @@ def _read(mount: runtime.Mount) -> Mount:
 
 
 def ignored(mount: runtime.Mount) -> list[str]:
-    """Options of a bind mount that only a new file system could have: there is none."""
+    """Return the options of a bind mount that only a new file system could have."""
     options = mount.get("options", [])
     if mount.get("type") != "bind" and not {"bind", "rbind"} & {*options}:
         return []
@@ -182,9 +182,9 @@ def ignored(mount: runtime.Mount) -> list[str]:
 
 
 def _attributes(options: list[str], prefix: str) -> tuple[int, int]:
-    """Attributes to set and to clear, by the options with a prefix: the later of two wins.
+    """Return the attributes to set and to clear, from options with a prefix. Of contrary options the last wins.
 
-    But of those for access times: they are flags of mount(2), where the strictest counts, in whatever order.
+    Access times are different: they are flags of mount(2), where the strictest wins in any order.
     """
     set_ = clear = 0
     for option in options:
@@ -199,13 +199,13 @@ def _attributes(options: list[str], prefix: str) -> tuple[int, int]:
 
 
 def _is_set(options: list[str], flag: str) -> bool:
-    """By the last that names it: ``nostrictatime`` is the contrary of ``strictatime``, and ``atime`` that of ``noatime``."""
+    """The last option for the flag wins: ``nostrictatime`` cancels ``strictatime``, ``atime`` cancels ``noatime``."""
     contrary = "atime" if flag == "noatime" else f"no{flag}"
     return next((option == flag for option in reversed(options) if option in (flag, contrary)), False)
 
 
 def _data(options: list[str]) -> list[str]:
-    """What the file system itself is told."""
+    """Return the options that go to the file system itself."""
     ours = ("bind", "rbind", "idmap", "ridmap", "tmpcopyup", *WITHOUT_EFFECT)
     told: list[str] = []
     for option in options:
@@ -219,12 +219,12 @@ def _data(options: list[str]) -> list[str]:
 
 
 def _id_map(mappings: list[runtime.LinuxIDMapping]) -> str:
-    """As the kernel reads it."""
+    """Return mappings in the kernel's format."""
     return "".join(f"{each['containerID']} {each['hostID']} {each['size']}\n" for each in mappings)
 
 
 def _cgroup(mount: runtime.Mount, hierarchies: tuple[tuple[str, str, str], ...]) -> list[Mount]:
-    """cgroup v2 is one file system; v1 is a tmpfs with one for each hierarchy, and read-only only when all are in it."""
+    """cgroup v2 is one file system; v1 is a tmpfs with one for each hierarchy, read-only once all are in it."""
     base = _read(mount)
     attributes, top = base.set_, base.destination
     if not hierarchies:
@@ -238,7 +238,7 @@ def _cgroup(mount: runtime.Mount, hierarchies: tuple[tuple[str, str, str], ...])
 
 
 def _hierarchy(hierarchy: tuple[str, str, str], destination: str, base: Mount) -> Mount:
-    """As the container's cgroup namespace shows it; without one, of type ``bind``, the container's own directory."""
+    """Return a hierarchy as the container's cgroup namespace shows it; type ``bind`` is the container's directory."""
     _, fstype, options = hierarchy
     if fstype == "bind":
         return Mount(destination, "bind", options, True, set_=base.set_, propagation=base.propagation)
@@ -246,7 +246,7 @@ def _hierarchy(hierarchy: tuple[str, str, str], destination: str, base: Mount) -
 
 
 def open_bind(mount: Mount, slot: int, *, opened: bool = False) -> list[Op]:
-    """Clone the source of a bind mount, detached, with its attributes.
+    """Clone the source of a bind mount as a detached mount, with its attributes.
 
     Args:
         opened: a helper sends it: see `rootfs.opener`.
@@ -254,24 +254,28 @@ def open_bind(mount: Mount, slot: int, *, opened: bool = False) -> list[Op]:
     assert mount.source is not None
     why = f"the source of {mount.destination}"
     if opened:
-        steps = [op.recv_fd(slot, why), op.clone_tree(slot, "as a mount of its own", mount.recursive)]
+        steps = [op.recv_fd(slot, why), op.clone_tree(slot, "make it a mount of its own", mount.recursive)]
     else:
         steps = [op.open_tree(mount.source, slot, why, recursive=mount.recursive)]
     if mount.id_map:
         userns = op.USERNS if not mount.uid_map else op.FIRST_USERNS + slot - op.FIRST_BIND
-        steps.append(op.id_map(slot, "owners look alike on both sides", mount.id_map_below, userns))
+        steps.append(op.id_map(slot, "files have the same owners inside and outside", mount.id_map_below, userns))
     spread = mount.propagation or op.MS_REC | op.MS_PRIVATE
     everywhere = bool(spread & op.MS_REC)
     if (mount.all_set or mount.all_clear) and not everywhere:
         steps.append(
             op.mount_attributes(
-                slot, "as asked for, of mounts below it too", set_=mount.all_set, clear=mount.all_clear, recursive=True
+                slot,
+                "as requested, also for mounts below it",
+                set_=mount.all_set,
+                clear=mount.all_clear,
+                recursive=True,
             )
         )
     steps.append(
         op.mount_attributes(
             slot,
-            "as asked for" if mount.propagation else "by default no mount spreads through it",
+            "as requested" if mount.propagation else "by default mounts don't propagate through it",
             set_=mount.all_set if everywhere else 0,
             clear=mount.all_clear if everywhere else 0,
             propagation=spread & ~op.MS_REC,
@@ -279,27 +283,27 @@ def open_bind(mount: Mount, slot: int, *, opened: bool = False) -> list[Op]:
         )
     )
     if mount.set_ or mount.clear:
-        steps.append(op.mount_attributes(slot, "as asked for", set_=mount.set_, clear=mount.clear))
+        steps.append(op.mount_attributes(slot, "as requested", set_=mount.set_, clear=mount.clear))
     return steps
 
 
 def attach(mount: Mount, slot: int, places: Places) -> list[Op]:
-    """Put a bind mount, cloned into ``slot``, in its place."""
+    """Attach a bind mount that was cloned into ``slot``."""
     steps = [op.attach(slot, *places.of(mount.destination), "a bind mount")]
     held = places.slot(mount.destination, "" if mount.bind else mount.fstype)
     if held is not None:
-        why = "what is below it is found by this very mount"
+        why = "reach what is below it through this mount only"
         steps.append(op.open_in(slot, "/", op.O_PATH, held, why))
         steps += _hold(mount, held, places)
     return steps
 
 
 def place(mount: Mount, places: Places, label: str = "") -> list[Op]:
-    """Mount a new file system, or change what is mounted.
+    """Mount a new file system, or change an existing mount.
 
     Args:
-        places: what is held so far; this one, when what is below it is to be found by it.
-        label: of SELinux, for its files.
+        places: the mounts held so far. Adds this one if what is below must be reached through it.
+        label: the SELinux label for its files.
     """
     if mount.remount:
         return _remount(mount, *places.of(mount.destination))
@@ -309,7 +313,7 @@ def place(mount: Mount, places: Places, label: str = "") -> list[Op]:
     attributes = mount.set_ | mount.all_set
     if is_closed_later(mount):
         attributes &= ~op.RDONLY
-    # A device's file system must know that it isn't to write; for others the attribute is enough.
+    # A device's file system must know that it must not write; for others the attribute is enough.
     on_device = attributes & op.RDONLY and (mount.source or "").startswith("/")
     context = f'context="{label}"' if label and mount.fstype not in LABELLED_BY_POLICY else ""
     if "context=" in mount.options:
@@ -326,28 +330,29 @@ def place(mount: Mount, places: Places, label: str = "") -> list[Op]:
             op.mount(mount.fstype, *where, why, source=mount.source, options=options, attributes=attributes, slot=slot)
         )
     if label and mount.fstype == "mqueue":
-        steps.append(op.label_file(slot, "/", fsencode(label), "it was there before, without an option for it"))
+        steps.append(op.label_file(slot, "/", fsencode(label), "it existed before, and has no option for a label"))
     if mount.propagation & ~op.MS_REC not in (0, op.MS_PRIVATE):
         spread = mount.propagation & ~op.MS_REC
-        steps.append(op.mount_attributes(slot, "as asked for", propagation=spread))
+        steps.append(op.mount_attributes(slot, "as requested", propagation=spread))
     if held is not None:
         steps += _hold(mount, held, places)
     return steps + [
-        op.symlink(target, *places.of(path), "one of the controllers of a hierarchy") for target, path in mount.links
+        op.symlink(target, *places.of(path), "the name of one of the hierarchy's controllers")
+        for target, path in mount.links
     ]
 
 
 def is_closed_later(mount: Mount) -> bool:
-    """Is it read-only, but only once all that goes below it is there? So a tmpfs, which begins empty, and /dev."""
+    """Return whether it becomes read-only only after it is filled: a tmpfs, which begins empty, and /dev."""
     read_only = not mount.bind and (mount.set_ | mount.all_set) & op.RDONLY
     return bool(read_only) and (mount.fstype == "tmpfs" or mount.destination == "/dev")
 
 
 def close(wanted: Iterable[Mount], places: Places) -> list[Op]:
-    """Make those read-only; /dev not yet: there is to be a console."""
+    """Make them read-only, except /dev, which may still get a console."""
     last = {mount.destination: mount for mount in wanted}
     return [
-        op.attributes_at(*places.of(mount.destination), "read-only, now that all is in it", op.RDONLY)
+        op.attributes_at(*places.of(mount.destination), "it is complete, so make it read-only", op.RDONLY)
         for mount in last.values()
         if is_closed_later(mount) and mount.destination != "/dev"
     ]
@@ -356,7 +361,7 @@ def close(wanted: Iterable[Mount], places: Places) -> list[Op]:
 def close_dev(wanted: Iterable[Mount]) -> list[Op]:
     """As `close`."""
     found = [mount for mount in wanted if mount.destination == "/dev"][-1:]
-    why = "read-only, now that all is in it"
+    why = "it is complete, so make it read-only"
     return [op.mount_attributes(op.CONTAINERS_DEV, why, set_=op.RDONLY) for mount in found if is_closed_later(mount)]
 
 
@@ -365,7 +370,7 @@ def _hold(mount: Mount, slot: int, places: Places) -> list[Op]:
     if mount.destination != "/proc":
         return []
     places.hold(mount.destination, slot, "proc")
-    return [op.expect_procfs(slot, "else what is written or masked there would be somebody's, and not the kernel's")]
+    return [op.expect_procfs(slot, "otherwise the container could redirect what is written or masked there")]
 
 
 def _has_mode(options: str) -> bool:
@@ -376,10 +381,10 @@ def _remount(mount: Mount, root: int, path: str) -> list[Op]:
     steps: list[Op] = []
     if not mount.bind:
         options = ",".join(filter(None, ["ro" if mount.set_ & op.RDONLY else "rw", mount.options]))
-        steps.append(op.reconfigure(root, path, options, "the file system itself, too"))
+        steps.append(op.reconfigure(root, path, options, "change the file system itself too"))
     if mount.all_set or mount.all_clear:
-        why = "as asked for, of mounts below it too"
+        why = "as requested, also for mounts below it"
         steps.append(op.attributes_at(root, path, why, mount.all_set, mount.all_clear, recursive=True))
     spread = mount.propagation & ~op.MS_REC
-    steps.append(op.attributes_at(root, path, "as asked for", mount.set_, mount.clear, propagation=spread))
+    steps.append(op.attributes_at(root, path, "as requested", mount.set_, mount.clear, propagation=spread))
     return steps

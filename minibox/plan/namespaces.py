@@ -1,4 +1,4 @@
-"""The namespaces of a container, its ids and its cgroup, as operations: what its first process is."""
+"""The namespaces, ids and cgroups of a container's first process, as operations."""
 
 from __future__ import annotations
 
@@ -27,51 +27,57 @@ NAMESPACES = {
 
 
 def types(spec: Spec) -> set[str]:
-    """The types of the namespaces that the container has of its own, made anew."""
+    """Return the types of the container's new namespaces."""
     return {each["type"] for each in spec.get("linux", {}).get("namespaces", []) if not each.get("path")}
 
 
 def joined(spec: Spec) -> dict[str, str]:
-    """The paths of the namespaces that are there and joined, by type, in the order of joining.
+    """Return the paths of the namespaces to join, by type, in the order of joining.
 
-    A user namespace is the last: whoever may join it has rights over all that belong to it, but
-    behind it none over the host's. An ordinary user has them only behind it: see `_join`.
+    A user namespace comes last: a process that may join it has rights over everything that belongs to it, but loses its
+    rights over the host's namespaces. An ordinary user gets rights only by joining it: see `_join`.
     """
     found = {each["type"]: each["path"] for each in spec.get("linux", {}).get("namespaces", []) if each.get("path")}
     return {kind: found[kind] for kind in sorted(found, key=lambda kind: (kind == "user", kind))}
 
 
 def shares_mounts(spec: Spec) -> bool:
-    """Are its mounts made in a namespace that others are in, joined or the caller's?"""
+    """Return whether its mounts are made in a namespace shared with others: joined, or the caller's."""
     return "mount" not in types(spec)
 
 
 def net_devices(spec: Spec) -> dict[str, str]:
-    """The host's network devices that become the container's: what each is called outside and inside."""
+    """Return the host's network devices to move into the container, by name outside, with their name inside."""
     devices = spec.get("linux", {}).get("netDevices", {})
     return {name: device.get("name") or name for name, device in devices.items()}
 
 
 def _all_at_once(spec: Spec) -> int:
-    """clone(2) flags of all that are made but two: the root of a cgroup namespace is the cgroup at the time it is
-    made, so it waits until the process is in its own; and the clocks of a time namespace can't be set from within."""
+    """Return clone(2) flags of all new namespaces except two.
+
+    The root of a cgroup namespace is the cgroup at the time it is made, so it waits until the process is in its own.
+    The clocks of a time namespace can't be set from inside.
+    """
     return sum(NAMESPACES[kind] for kind in types(spec) - {"cgroup", "time"})
 
 
 def _needs_sibling(spec: Spec) -> bool:
-    """Must the process that joins go on as another? For a pid namespace it must. A user namespace takes the right
-    to join the host's others, and owns those that are made with it or after it."""
+    """Return whether the process must continue as another one after joining.
+
+    A pid namespace demands it. Joining a user namespace costs the right to join the host's other namespaces, and it
+    must own those that are made with it or after it.
+    """
     paths = joined(spec)
     return "pid" in paths or "user" in paths or bool(paths and "user" in types(spec))
 
 
 def has_own_ids(spec: Spec) -> bool:
-    """Is it in a user namespace that is not the caller's?"""
+    """Return whether the user namespace isn't the caller's."""
     return "user" in types(spec) or "user" in joined(spec)
 
 
 def on_host(inside: int, mappings: Iterable[LinuxIDMapping]) -> int:
-    """The host's id of one inside; the same where nothing is mapped."""
+    """Return the host's id of an id inside; the same id if it isn't mapped."""
     for entry in mappings:
         if entry["containerID"] <= inside < entry["containerID"] + entry["size"]:
             return entry["hostID"] + inside - entry["containerID"]
@@ -79,30 +85,29 @@ def on_host(inside: int, mappings: Iterable[LinuxIDMapping]) -> int:
 
 
 def clone_flags(spec: Spec) -> int:
-    """clone(2) flags of the container's first process."""
+    """Return the clone(2) flags of the container's first process."""
     return 0 if _needs_sibling(spec) else _all_at_once(spec)
 
 
 def namespace_flags(spec: Spec) -> int:
-    """clone(2) flags of all namespaces that are not the caller's."""
+    """Return clone(2) flags of all namespaces that aren't the caller's."""
     return sum(NAMESPACES[kind] for kind in types(spec) | joined(spec).keys())
 
 
 def birth(spec: Spec, start: Start) -> list[Op]:
-    """The parent makes the process and gives it its identity."""
+    """Return the steps in which the parent makes the process and gives it its identity."""
     steps = [
         *start.cgroup_steps,
         parent.clone(clone_flags(spec), start.cgroups, not start.cgroup_joins),
-        *dies_with_parent(start, "a container must not outlive the minibox that owns it"),
+        *dies_with_parent(start, "a container must not outlive its minibox"),
         *_join(spec, start),
         *_time(spec),
-        op.wait(op.TAG_IDENTITY, "until the parent has mapped its ids"),
+        op.wait(op.TAG_IDENTITY, "wait until the parent has mapped its ids"),
     ]
     if _needs_sibling(spec):
         steps.append(parent.take_sibling())
     steps += start.cgroup_joins
-    # Before anything inside looks for them: a kernel setting, a hook. Which namespace it joins by itself, it may not have
-    # joined yet.
+    # Before a kernel setting or a hook needs them. The network namespace may not be joined yet, so it is given by path.
     netns = joined(spec).get("network", "")
     steps += [parent.move_device(here, there, netns) for here, there in net_devices(spec).items()]
     if "user" in types(spec):
@@ -115,7 +120,7 @@ def birth(spec: Spec, start: Start) -> list[Op]:
 
 
 def id_maps(spec: Spec, start: Start) -> list[Op]:
-    """Root writes the maps; an ordinary user may write one id, and asks set-uid programs for more; user_namespaces(7)."""
+    """Root writes the maps. An ordinary user may map one id, and needs set-uid programs for more; user_namespaces(7)."""
     linux = spec.get("linux", {})
     maps = {"uid": linux.get("uidMappings", []), "gid": linux.get("gidMappings", [])}
     alone = start.ordinary and has_one_group(spec)
@@ -128,13 +133,13 @@ def id_maps(spec: Spec, start: Start) -> list[Op]:
 
 
 def has_one_group(spec: Spec) -> bool:
-    """Is there one id only? Then groups can't be changed: the kernel wants setgroups denied."""
+    """Return whether only one id is mapped. Then groups can't change, since the kernel requires setgroups to be denied."""
     found = spec["linux"].get("gidMappings", [])
     return len(found) == 1 and found[0]["size"] == 1
 
 
 def dies_with_parent(start: Start, why: str) -> list[Op]:
-    """Unless the container is to outlive who starts it."""
+    """Return a step that kills the process when its parent ends, unless the container is to outlive it."""
     return [] if start.detached else [op.die_with_parent(why)]
 
 
@@ -148,76 +153,77 @@ def _join(spec: Spec, start: Start) -> list[Op]:
         steps += labels.hold_proc()
     order = sorted(paths, key=lambda kind: kind != "user") if start.rootless else list(paths)
     if "pid" in paths:
-        steps.append(op.undumpable("nobody inside may trace it or look into it before its exec"))
-    steps += [op.setns(slots[kind], NAMESPACES[kind], f"the {kind} namespace is shared") for kind in order]
+        steps.append(op.undumpable("no process inside may trace or inspect it before its exec"))
+    steps += [op.setns(slots[kind], NAMESPACES[kind], f"share the {kind} namespace") for kind in order]
     if _needs_sibling(spec):
-        steps.append(op.clone_sibling("only a new process is in a pid namespace", _all_at_once(spec)))
-        steps += dies_with_parent(start, "a new process, a new wish")
+        steps.append(op.clone_sibling("only a new process can be in a pid namespace", _all_at_once(spec)))
+        steps += dies_with_parent(start, "a new process must ask again")
     return steps
 
 
 def _time(spec: Spec) -> list[Op]:
-    """A time namespace; time_namespaces(7). unshare(2) makes it for children, whose clocks can then be set;
-    that this process enters it too by its exec is new in Linux 6.2, so it does by setns(2).
+    """Return the steps for a time namespace; time_namespaces(7).
 
-    Before the ids change: /proc/self/timens_offsets belongs to who cloned this process.
+    unshare(2) makes it for children, so that its clocks can be set first. Since Linux 6.2 an exec enters it as well;
+    setns(2) works everywhere. The steps come before the change of ids, because /proc/self/timens_offsets belongs to the
+    user who cloned this process.
     """
     if "time" not in types(spec):
         return []
-    steps = [op.unshare(NAMESPACES["time"], "clocks of its own, for its children as yet")]
+    steps = [op.unshare(NAMESPACES["time"], "new clocks, for now only for its children")]
     lines = [
         f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n"
         for clock, offset in spec.get("linux", {}).get("timeOffsets", {}).items()
     ]
     if lines:
-        why, text = "how far they run ahead of the host's", "".join(lines).encode()
+        why, text = "set how far they are ahead of the host's", "".join(lines).encode()
         held = (op.PROC, "/self/timens_offsets") if "mount" in joined(spec) else (op.HOST, "/proc/self/timens_offsets")
         steps.append(op.write_proc(*held, text, why))
-    path, why = "self/ns/time_for_children", "the namespace that was made"
+    path, why = "self/ns/time_for_children", "open the new namespace"
     return [
         *steps,
-        # In a mount namespace of others' /proc may be anything: what is held is the host's.
+        # In a shared mount namespace /proc can't be trusted, so use the host's, which is held.
         op.open_at(op.PROC, path, 0, op.SCRATCH, why)
         if "mount" in joined(spec)
         else op.open_(f"/proc/{path}", 0, op.SCRATCH, why),
-        op.setns(op.SCRATCH, NAMESPACES["time"], "into it, now that its clocks are set"),
+        op.setns(op.SCRATCH, NAMESPACES["time"], "enter it, now that its clocks are set"),
     ]
 
 
 def identity(spec: Spec, start: Start) -> list[Op]:
-    """What the process does itself, once the parent has mapped its ids."""
+    """Return the steps that the process does itself once the parent has mapped its ids."""
     own = types(spec)
     steps = enter_cgroups(start)
     if has_own_ids(spec):
         steps += own_ids(start.setgroups)
-        steps += dies_with_parent(start, "a change of ids forgets it")
+        steps += dies_with_parent(start, "a change of ids resets it")
     if "cgroup" in own:
-        steps.append(op.unshare(NAMESPACES["cgroup"], "its own cgroup looks like the root of the hierarchy"))
+        steps.append(op.unshare(NAMESPACES["cgroup"], "make its own cgroup look like the root of the hierarchy"))
     return steps
 
 
 def enter_cgroups(start: Start) -> list[Op]:
-    """On v1; on v2 a process is born in its cgroup.
+    """Enter v1 cgroups; on v2 a process is born in its cgroup.
 
-    A thread that moves itself takes no lock on all processes of the host; being moved costs 5 to 20 ms.
+    A thread that moves itself takes no lock on all processes of the host; being moved takes 5 to 20 ms.
     """
     directories = () if start.cgroup_joins else tasks_of(start.cgroups)
     return [
-        op.write_fd(slot, b"0", f"into the cgroup {directory}: from here on its limits hold")
+        op.write_fd(slot, b"0", f"enter the cgroup {directory}: its limits apply from here on")
         for slot, directory in enumerate(directories, op.FIRST_CGROUP)
     ]
 
 
 def tasks_of(cgroups: tuple[str, ...]) -> tuple[str, ...]:
-    """Of cgroups, as of `Start`, the directories of v1; a co-mounted one once."""
+    """Return the v1 directories in `Start`'s cgroups; a co-mounted one only once."""
     found = (each.partition(":") for each in cgroups)
     return tuple(dict.fromkeys(path for controller, _, path in found if controller))
 
 
 def own_ids(setgroups: bool) -> list[Op]:
-    """Root of the user namespace that the process is in."""
+    """Become root of the process's user namespace."""
     return [
-        *([op.setgroups((), "the caller's groups stay outside")] if setgroups else []),
+        *([op.setgroups((), "drop the caller's groups")] if setgroups else []),
         op.setresgid(0, "root inside"),
-        op.setresuid(0, "root inside, nobody outside: from here on files are made in its name"),
+        op.setresuid(0, "root inside, unprivileged outside: it owns the files made from here on"),
     ]

@@ -17,29 +17,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.base.operation import Argument as Argument
 
-# Descriptor slots of the two children. STATUS is fixed by native/child/child.h, the rest by agreement with `engine.process.steps`.
+# Descriptor slots of the two children. native/child/child.h defines STATUS; the others are agreed with
+# `engine.process.steps`.
 STATUS = 0  # the socket to the parent
 CHANNEL = 1  # the socket between mounter and init
 STDIN, STDOUT, STDERR = 2, 3, 4
 USERNS = 5  # the container's user namespace
-ROOT = 6  # the container's root directory; at first, for a mounter, that of the container's process
+ROOT = 6  # the container's root directory; for a mounter first that of the container's process
 PTY_MASTER, PTY_SLAVE = 7, 8
-SCRATCH = 9  # a mount on its way to its place
-NAMESPACES = 10  # a pidfd of the container that is joined
+SCRATCH = 9  # the current mount, until it is attached
+NAMESPACES = 10  # a pidfd of the container to join
 HOOKS_CREATING, HOOKS_CREATED = 13, 14  # the container's state, as hooks get it
 GATE, REPORT = 11, 12  # the FIFO that `start` writes to, and the file that it reads; see `engine.process.gate`
 LISTENER = 15  # of the seccomp filter
-FIRST_CGROUP = 16  # the "tasks" files of its cgroups, one a v1 hierarchy
+FIRST_CGROUP = 16  # the "tasks" files of its cgroups, one for each v1 hierarchy
 PROC = 36  # the host's /proc
-LABEL_APPARMOR, LABEL_SELINUX, LABEL_KEYS = 37, 38, 39  # files of this process that take labels
-FIRST_JOINED = 40  # namespaces that are joined by path, one a type
+LABEL_APPARMOR, LABEL_SELINUX, LABEL_KEYS = 37, 38, 39  # files in the process's own /proc that take labels
+FIRST_JOINED = 40  # namespaces to join by path, one for each type
 FIRST_BIND = 48  # bind mounts, opened before the container's root hides their sources
-FIRST_KEPT = 512  # descriptors of the caller's that stay open, from 3 on
-FIRST_USERNS = 768  # user namespaces that bind mounts are id-mapped by, one a bind mount
-CONTAINERS_PROC, CONTAINERS_SYS, CONTAINERS_DEV = 1232, 1233, 1234  # mounts of the container's, see `plan.places`
-HOOKS_OUTPUT = 1235  # what hooks inside write to, and 1236 their errors: child.h
+FIRST_KEPT = 512  # the caller's descriptors that stay open, from 3 on
+FIRST_USERNS = 768  # user namespaces for id-mapped bind mounts, one for each
+CONTAINERS_PROC, CONTAINERS_SYS, CONTAINERS_DEV = 1232, 1233, 1234  # mounts of the container, see `plan.places`
+HOOKS_OUTPUT = 1235  # output of hooks inside, and 1236 for their errors: child.h
 FIRST_FURTHER = 1237  # its other mounts of proc and sysfs
-SLOTS = 1280  # how many there are, plan.h
+SLOTS = 1280  # the number of slots, plan.h
 NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root directory
 NO_LINKS = 1 << 32  # plan.h: with a slot of a root directory: no symlink is followed below it
 
@@ -119,7 +120,7 @@ def open_tree(path: str, slot: int, why: str, recursive: bool = False) -> Op:
 
 
 def clone_tree(slot: int, why: str, recursive: bool = False) -> Op:
-    """The mount of what is open there, in its place."""
+    """Clone the mount of what the slot holds, and put the clone in the slot."""
     return Op("clone_tree", (slot, AT_RECURSIVE if recursive else 0, slot), why, INIT)
 
 
@@ -361,5 +362,5 @@ def exec_(candidates: tuple[str, ...], argv: tuple[str, ...], env: tuple[str, ..
 
 
 def by_mounter(op: Op) -> Op:
-    """The same step, run by the mounter."""
+    """Return the same step for the mounter."""
     return Op(op.name, op.args, op.why, MOUNTER)

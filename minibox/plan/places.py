@@ -1,9 +1,9 @@
-"""Where a mount, a device, a mask or a setting goes: below which descriptor, and whether by links.
+"""Decide through which descriptor a mount, device, mask or setting is reached, and whether symlinks are allowed.
 
-The kernel tells of the host in /proc and /sys, and a container without a user namespace is kept from that by nothing
-but masks and read-only mounts. The image may have a symlink on the way there, and a container that shares a volume may
-exchange directories between two looks (CVE-2025-31133, CVE-2025-52565, CVE-2025-52881). So these are mounted where no
-link leads, and what is below one is found by the descriptor of that very mount. The same holds for /dev.
+/proc and /sys show and control the host, and a container without a user namespace is kept from that only by masks and
+read-only mounts. The image may have a symlink there, and a container that shares a volume may swap directories between
+two system calls (CVE-2025-31133, CVE-2025-52565, CVE-2025-52881). So these are mounted where no symlink leads, and what
+is below them is reached only through the descriptor of that mount. The same goes for /dev.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
     from minibox.plan.operations import Argument
 
-# Where every container has mounts, and the slots of their descriptors.
+# The mounts of every container, and the slots of their descriptors.
 HELD = {"/proc": op.CONTAINERS_PROC, "/sys": op.CONTAINERS_SYS, "/dev": op.CONTAINERS_DEV}
 OF_THE_KERNEL = ("proc", "sysfs")
 
 
 def clean(path: str) -> str:
-    """An absolute path as its words say: no empty one, no "." and no ".."."""
+    """Normalise an absolute path: no empty parts, and neither "." nor ".." in it."""
     return normpath("/" + path.lstrip("/"))
 
 
 def from_top(root: Argument, path: str) -> str:
-    """The path from the container's root directory, to tell of one that is looked for below a mount of `HELD`."""
+    """Return the path from the container's root directory, also of something reached through a mount in `HELD`."""
     above = next((each for each, slot in HELD.items() if type(root) is int and root & ~op.NO_LINKS == slot), "")
     return above if above and path == "/" else above + path
 
 
 class Places:
-    """What has been mounted so far, of that which is found by its descriptor."""
+    """The mounts made so far that are reached through their descriptors."""
 
     def __init__(self) -> None:
         self._slots: dict[str, int] = {}
@@ -44,10 +44,10 @@ class Places:
         self._further: Iterator[int] = iter(range(op.FIRST_FURTHER, op.SLOTS))
 
     def slot(self, destination: str, fstype: str) -> int | None:
-        """Where the descriptor of a mount is kept; None for one of which nobody needs it.
+        """Return the slot for a mount's descriptor; None if nobody needs it.
 
         Args:
-            fstype: of a new file system; "" for a bind mount.
+            fstype: the type of a new file system; "" for a bind mount.
         """
         if destination in HELD:
             return HELD[destination]
@@ -55,23 +55,25 @@ class Places:
             return None
         slot = self._slots.get(destination) or next(self._further, None)
         if slot is None:
-            raise ConfigError(f"more than {op.SLOTS - op.FIRST_FURTHER} mounts of proc and sysfs beside /proc and /sys")
+            raise ConfigError(
+                f"more than {op.SLOTS - op.FIRST_FURTHER} mounts of proc and sysfs in addition to /proc and /sys"
+            )
         return slot
 
     def hold(self, path: str, slot: int, fstype: str) -> None:
-        """From now on what is below ``path`` is found by the descriptor in ``slot``."""
+        """From now on, reach what is below ``path`` through the descriptor in ``slot``."""
         self._slots[path], self._types[path] = slot, fstype
 
     def is_held(self, path: str) -> bool:
-        """Has something been mounted there, or been opened?"""
+        """Return whether something was mounted or opened there."""
         return path in self._slots
 
     def of(self, path: str, fstype: str = "", *, look: bool = False) -> tuple[int, str]:
-        """The root to look below, a slot with or without `operations.NO_LINKS`, and the path from there.
+        """Return the root to look below (a slot, perhaps with `operations.NO_LINKS`) and the path from there.
 
         Args:
-            fstype: of what is to be mounted there.
-            look: for what the kernel has there, and by its own links.
+            fstype: the type of what is to be mounted there.
+            look: look for the kernel's own files, and follow the kernel's own links.
         """
         path = clean(path)
         above = [each for each in self._slots if path == each or path.startswith(each.rstrip("/") + "/")]

@@ -1,4 +1,4 @@
-"""The container's root file system as operations: from layers, from a tree, by a mounter or by itself."""
+"""The steps for the container's root file system: from layers or a tree, by a mounter or by the container's process."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from minibox.plan.operations import Op
 
 CLONE_VM = 0x100
-OVER_ITSELF = "over itself, in this namespace only: hooks find it there"
-OWNERS = "its files keep their ids on disk and show the container's"
+OVER_ITSELF = "mount it over itself, in this namespace only, so that hooks find it"
+OWNERS = "its files keep their ids on disk, and the container sees its own"
 
 
 @record
 class Rootfs:
-    """What the container's root file system is made of.
+    """The parts of the container's root file system.
 
     Attributes:
         directory: the container's own directory, with ``upper`` and ``work`` in it.
         lowerdirs: unpacked layers, topmost first.
-        images: each layer is not a directory but an EROFS image.
+        images: each layer is an EROFS image, not a directory.
         tree: a directory that is the whole root file system, instead of layers; "" for layers.
-        path: somebody else's directory that is the whole root file system, used as it is; "" for none.
-        follows: what the host mounts below ``path`` later is seen inside, too.
+        path: someone else's directory to use as the root file system, unchanged; "" for none.
+        follows: the container also sees what the host mounts below ``path`` later.
         userxattr: overlayfs keeps its marks in ``user.`` attributes, as it must without privilege.
-        volatile: nothing is synced to disk at the end; for what is thrown away anyway.
-        disk: what the container writes stays in memory, and is no more than that; None: in ``directory``.
+        volatile: nothing is synced to disk at the end; for containers that are thrown away.
+        disk: keep what the container writes in memory, limited in size; None: in ``directory``.
     """
 
     directory: str = ""
@@ -47,11 +47,9 @@ class Rootfs:
 
 
 def clone_mounter(id_mapped: bool) -> Op:
-    """The process that does what the container's own can't."""
+    """Return the step that makes the mounter, a process that may do what the container's can't."""
     why = (
-        "only the host's root may id-map layers"
-        if id_mapped
-        else "the container may do less: mount images, make devices"
+        "only root on the host may id-map layers" if id_mapped else "the container may not mount images or make devices"
     )
     return parent.clone_mounter(CLONE_VM | NAMESPACES["mount"], why)
 
@@ -59,11 +57,11 @@ def clone_mounter(id_mapped: bool) -> Op:
 def mounter(
     rootfs: Rootfs, spec: Spec, binds: list[mounts.Mount], devices: list[LinuxDevice], id_mapped: bool
 ) -> list[Op]:
-    """Its steps: the root, the sources of all bind mounts and the devices, opened and handed over."""
+    """Return the mounter's steps: open the root, the sources of all bind mounts and the devices, and pass them on."""
     linux, ids = spec.get("linux", {}), (0, 0)
     if id_mapped:
         ids = linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"]
-    steps = [op.die_with_parent("it must not outlive minibox either")]
+    steps = [op.die_with_parent("it must not outlive minibox")]
     for slot, mount in enumerate(binds, op.FIRST_BIND):
         steps += mounts.open_bind(mount, slot)
     handed_over = [mount.destination for mount in binds]
@@ -71,60 +69,63 @@ def mounter(
         steps += _open_path(rootfs)
         stage = "/tmp"
         if devices:
-            steps.append(_tmpfs(stage, "a place to make devices, gone with this namespace"))
+            steps.append(_tmpfs(stage, "a place to make devices, which vanishes with this namespace"))
     else:
         stage = f"{rootfs.directory}/root"
         steps += _stage(rootfs) if rootfs.tree else _stack(rootfs, id_mapped, ids)
     for device in devices:
-        # Made by the host's root, which may, and given to the container's ids, which a bind of the host's lacks.
+        # Made by the host's root, which may, and owned by the container's ids, unlike a bind mount of the host's
+        # device.
         slot, path = op.FIRST_BIND + len(handed_over), f"{stage}/device-{len(handed_over)}"
         steps.append(device_node(device, op.HOST, path, linux))
-        steps.append(op.open_tree(path, slot, f"to be {device['path']}"))
+        steps.append(op.open_tree(path, slot, f"becomes {device['path']}"))
         handed_over.append(device["path"])
     if rootfs.tree:
         steps += [_open_tree(rootfs), op.id_map(op.ROOT, OWNERS), *_tree_attributes(rootfs)]
     elif not rootfs.path:
-        steps.append(op.open_tree(f"{rootfs.directory}/root/root", op.ROOT, "the root, detached, to hand it over"))
+        steps.append(op.open_tree(f"{rootfs.directory}/root/root", op.ROOT, "detach the root, to pass it on"))
     return steps + _hand_over(handed_over, rootfs.disk)
 
 
 def _hand_over(destinations: list[str], disk: Disk | None = None) -> list[Op]:
-    steps = [op.send_fd(op.CHANNEL, op.ROOT, 0, "the container's process attaches it")]
+    steps = [op.send_fd(op.CHANNEL, op.ROOT, 0, "pass it to the container's process")]
     if disk:
-        steps.append(op.send_fd(op.CHANNEL, op.SCRATCH, 0, "the container's own layer, for minibox"))
+        steps.append(op.send_fd(op.CHANNEL, op.SCRATCH, 0, "pass on the container's own layer, for minibox"))
     for slot, destination in enumerate(destinations, op.FIRST_BIND):
         steps.append(op.send_fd(op.CHANNEL, slot, 0, f"the source of {destination}"))
     return steps
 
 
 def opener(binds: list[mounts.Mount]) -> list[Op]:
-    """The steps of a helper that opens the sources of bind mounts with the caller's rights, where the container's
-    process has none: below another user's directory, root of a user namespace is anybody. It does so from where that
-    process looks, in its mount namespace, in which mounts of the host's keep what their attributes forbid."""
+    """Return the steps of a helper that opens the sources of bind mounts with the caller's rights.
+
+    Root of a user namespace has no special rights below another user's directory. The helper looks from the root of the
+    container's process, in its mount namespace, so that the host's mounts keep their restrictions.
+    """
     steps = [
-        op.die_with_parent("it must not outlive minibox either"),
-        op.chroot("what the container's process is to clone must be of its own mounts"),
+        op.die_with_parent("it must not outlive minibox"),
+        op.chroot("the container's process can clone only mounts of its own namespace"),
     ]
     for slot, mount in enumerate(binds, op.FIRST_BIND):
         assert mount.source is not None
         steps.append(op.open_(mount.source, op.O_PATH, slot, f"the source of {mount.destination}"))
-        steps.append(op.send_fd(op.CHANNEL, slot, 0, "the container's process mounts it"))
+        steps.append(op.send_fd(op.CHANNEL, slot, 0, "pass it to the container's process, which mounts it"))
     return steps
 
 
 def clone_opener() -> Op:
-    """The process of `opener`."""
-    return parent.clone_mounter(CLONE_VM, "root of a user namespace may not look wherever the host's root may")
+    """Return the step that makes the process of `opener`."""
+    return parent.clone_mounter(CLONE_VM, "root of a user namespace can't open everything that the host's root can")
 
 
 def receive(rootfs: Rootfs, handed_over: list[str]) -> list[Op]:
-    """What the mounter has made."""
-    attached = "in this namespace only, over a directory that every host has"
+    """Return the steps that receive what the mounter has made."""
+    attached = "in this namespace only, over a directory that exists on every host"
     steps = [
-        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "pivot_root wants it, and nothing may reach the host"),
-        op.recv_fd(op.ROOT, "the root that the mounter has put together"),
+        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "pivot_root requires it, and no mount may reach the host"),
+        op.recv_fd(op.ROOT, "take the root that the mounter has assembled"),
         op.attach(op.ROOT, op.HOST, rootfs.path or "/tmp", OVER_ITSELF if rootfs.path else attached),
-        *([op.recv_fd(op.SCRATCH, "the container's own layer")] if rootfs.disk else []),
+        *([op.recv_fd(op.SCRATCH, "take the container's own layer")] if rootfs.disk else []),
     ]
     for slot, destination in enumerate(handed_over, op.FIRST_BIND):
         steps.append(op.recv_fd(slot, f"the source of {destination}"))
@@ -132,12 +133,12 @@ def receive(rootfs: Rootfs, handed_over: list[str]) -> list[Op]:
 
 
 def show_disk() -> Op:
-    """The parent gets the container's own layer, which is in no directory of the host's."""
-    return op.send_fd(op.STATUS, op.SCRATCH, op.TAG_DISK, "minibox sees how full it is, and what is in it")
+    """Return the step that passes the container's own layer to the parent, since no path on the host leads to it."""
+    return op.send_fd(op.STATUS, op.SCRATCH, op.TAG_DISK, "so that minibox can measure and read it")
 
 
 def own_root(rootfs: Rootfs, binds: list[mounts.Mount], *, opened: bool = False) -> list[Op]:
-    """The same, by the container's own process.
+    """Return the steps with which the container's own process assembles the root.
 
     Args:
         opened: an `opener` sends the sources of the bind mounts.
@@ -157,17 +158,18 @@ def own_root(rootfs: Rootfs, binds: list[mounts.Mount], *, opened: bool = False)
         ]
     steps += _stack(rootfs, False, (0, 0))
     steps.append(
-        op.open_(f"{rootfs.directory}/root/root", op.O_PATH_DIRECTORY, op.ROOT, "the container's root directory")
+        op.open_(f"{rootfs.directory}/root/root", op.O_PATH_DIRECTORY, op.ROOT, "open the container's root directory")
     )
     return steps
 
 
 def shared_root(rootfs: Rootfs, binds: list[mounts.Mount], namespace: str) -> list[Op]:
-    """The same in a mount namespace that others are in: of theirs nothing changes, and one mount, with what is below it,
-    is all that there is to undo at the container's end.
+    """Return the steps for the root in a shared mount namespace.
+
+    Mounts of others don't change, and at the container's end there is a single mount, with all below it, to undo.
 
     Args:
-        namespace: the path of theirs; "" for the caller's.
+        namespace: the path of the shared namespace; "" for the caller's.
     """
     steps: list[Op] = []
     for slot, mount in enumerate(binds, op.FIRST_BIND):
@@ -175,20 +177,20 @@ def shared_root(rootfs: Rootfs, binds: list[mounts.Mount], namespace: str) -> li
     spread = op.MS_SLAVE if rootfs.follows else op.MS_PRIVATE
     return [
         *steps,
-        op.open_tree(rootfs.path, op.ROOT, "the container's root, with the mounts below it", recursive=True),
-        op.mount_attributes(op.ROOT, "what is mounted below spreads nowhere", propagation=spread, recursive=True),
-        op.send_fd(op.STATUS, op.ROOT, op.TAG_ROOT, "what is to be undone at the container's end"),
+        op.open_tree(rootfs.path, op.ROOT, "clone the container's root, with the mounts below it", recursive=True),
+        op.mount_attributes(op.ROOT, "mounts below it don't propagate", propagation=spread, recursive=True),
+        op.send_fd(op.STATUS, op.ROOT, op.TAG_ROOT, "minibox undoes it at the container's end"),
         parent.take_root(rootfs.path, namespace),
         parent.send(op.TAG_ROOT, "the child may go on"),
-        op.wait(op.TAG_ROOT, "until it is written down"),
-        op.attach(op.ROOT, op.HOST, rootfs.path, "over itself: all mounts are below it"),
+        op.wait(op.TAG_ROOT, "wait until it is recorded"),
+        op.attach(op.ROOT, op.HOST, rootfs.path, "mount it over itself, with all mounts below it"),
     ]
 
 
 def _stage(rootfs: Rootfs) -> list[Op]:
     return [
-        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "no mount of ours may reach the host"),
-        _tmpfs(f"{rootfs.directory}/root", "a place to put the layers together, gone with this namespace"),
+        op.propagation("/", op.MS_REC | op.MS_PRIVATE, "keep our mounts off the host"),
+        _tmpfs(f"{rootfs.directory}/root", "a place to assemble the layers, which vanishes with this namespace"),
     ]
 
 
@@ -199,8 +201,7 @@ def _tmpfs(path: str, why: str) -> Op:
 def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
     """Mount the overlay of the image's layers and the container's own in ``rootfs.directory``/root.
 
-    Every layer is attached under a number: mount(2) takes one page of options, and a hundred long
-    paths don't fit into it.
+    Every layer is attached under a number: mount(2) takes one page of options, and a hundred long paths don't fit.
     """
     stage = f"{rootfs.directory}/root"
     steps = _stage(rootfs)
@@ -209,46 +210,50 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
     for name, path in [*layers, *own]:
         what = "the container's own layer" if name == "rw" else f"layer {len(layers) - int(name)} of {len(layers)}"
         if rootfs.images and name != "rw":
-            steps.append(op.open_image(path, op.SCRATCH, f"{what}, a read-only file system in a file"))
+            steps.append(op.open_image(path, op.SCRATCH, f"mount {what}, a read-only file system in a file"))
         else:
-            steps.append(op.open_tree(path, op.SCRATCH, f"{what}, as a mount of its own"))
+            steps.append(op.open_tree(path, op.SCRATCH, f"make {what} a mount of its own"))
         if id_mapped:
             steps.append(op.id_map(op.SCRATCH, OWNERS))
         steps.append(op.attach(op.SCRATCH, op.HOST, f"{stage}/{name}", "under a short name"))
-    steps.append(op.mkdir(op.HOST, f"{stage}/root", "the root to be"))
+    steps.append(op.mkdir(op.HOST, f"{stage}/root", "mount point of the root"))
     if rootfs.disk:
         steps.append(rootfs.disk.mount(stage))
     if id_mapped:
-        steps.append(op.set_fs_ids(*ids, "the overlay works with the ids of who mounts it, and they must be mapped"))
-        steps.append(op.die_with_parent("a change of ids forgets it"))
+        steps.append(
+            op.set_fs_ids(*ids, "the overlay acts with the ids of the process that mounts it, which must be mapped")
+        )
+        steps.append(op.die_with_parent("a change of ids resets it"))
     if rootfs.disk:
         steps += rootfs.disk.directories(stage, ids)
     options = f"lowerdir={':'.join(name for name, _ in layers)},upperdir=rw/upper,workdir=rw/work"
-    # What changed must be in the upperdir, for `commit`; some kernels do otherwise by default, never with userxattr.
+    # `commit` needs all changes in the upperdir. Some kernels default otherwise, but never with userxattr.
     options += ",userxattr" if rootfs.userxattr else ",metacopy=off,redirect_dir=off"
     options += ",volatile" if rootfs.volatile else ""
     steps.append(op.mount_overlay(stage, options, "root", "layers read-only below, one read/write layer on top"))
     if rootfs.disk:
-        steps.append(op.open_(f"{stage}/rw", op.O_PATH_DIRECTORY, op.SCRATCH, "the container's own layer, to show it"))
+        steps.append(
+            op.open_(f"{stage}/rw", op.O_PATH_DIRECTORY, op.SCRATCH, "open the container's own layer, to pass it on")
+        )
     return steps
 
 
 def _open_path(rootfs: Rootfs) -> list[Op]:
     spread = op.MS_SLAVE if rootfs.follows else op.MS_PRIVATE
     return [
-        op.propagation("/", op.MS_REC | spread, "no mount of ours may reach the host"),
-        op.open_tree(rootfs.path, op.ROOT, "the container's root, with the mounts below it", recursive=True),
+        op.propagation("/", op.MS_REC | spread, "keep our mounts off the host"),
+        op.open_tree(rootfs.path, op.ROOT, "clone the container's root, with the mounts below it", recursive=True),
     ]
 
 
 def _open_tree(rootfs: Rootfs) -> Op:
-    return op.open_tree(rootfs.tree, op.ROOT, "the container's tree, as a mount of its own")
+    return op.open_tree(rootfs.tree, op.ROOT, "make the container's tree a mount of its own")
 
 
 def _tree_attributes(rootfs: Rootfs) -> list[Op]:
-    """Attributes of the container's tree, cloned as `op.ROOT`."""
+    """Return attributes for the container's tree, cloned as `op.ROOT`."""
     if rootfs.userxattr:
         return []  # an ordinary user's mounts are locked
     cleared = op.RDONLY | op.NOSUID | op.NODEV | op.NOEXEC | mounts.ATIME
-    why = "as the image needs it, whatever the host's mount forbids; and reading doesn't unshare what was cloned"
+    why = "allow what the image needs even if the host's mount forbids it, and don't let reads write access times"
     return [op.mount_attributes(op.ROOT, why, set_=op.NOATIME, clear=cleared)]

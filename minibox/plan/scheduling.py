@@ -37,14 +37,14 @@ CPUS_MOST = 8192  # CONFIG_NR_CPUS
 
 
 def steps_of(process: Process) -> list[Op]:
-    """Those of any process, while it still has the privileges for them.
+    """Return the steps of any process, while it still has the privileges for them.
 
     Raises:
-        ConfigError: a name or number that means nothing.
+        ConfigError: an unknown name or an invalid number.
     """
     steps = []
     if "scheduler" in process:
-        steps.append(op.scheduler(_attributes(process["scheduler"]), "as asked for"))
+        steps.append(op.scheduler(_attributes(process["scheduler"]), "as requested"))
     if "ioPriority" in process:
         wanted = process["ioPriority"]
         kind, priority = wanted["class"], wanted.get("priority", 0)
@@ -52,15 +52,15 @@ def steps_of(process: Process) -> list[Op]:
             raise ConfigError(f"unknown class {kind!r} of process.ioPriority", f"one of {', '.join(IO_CLASSES)}")
         if not 0 <= priority < IO_PRIORITIES:
             raise ConfigError(f"process.ioPriority.priority {priority} is not from 0 to {IO_PRIORITIES - 1}")
-        steps.append(op.io_priority(IO_CLASSES[kind] << IO_CLASS_SHIFT | priority, "how soon its disks are read"))
+        steps.append(op.io_priority(IO_CLASSES[kind] << IO_CLASS_SHIFT | priority, "the priority of its disk accesses"))
     return steps
 
 
 def memory_policy_of(linux: Linux) -> list[Op]:
-    """On which nodes a container's memory is, as config-linux.md of version 1.3 has it; inherited by exec and fork.
+    """Return the step that sets the memory nodes of a container, as of config-linux.md 1.3; exec and fork inherit it.
 
     Raises:
-        ConfigError: an unknown mode or flag, or no list of nodes.
+        ConfigError: an unknown mode or flag, or an invalid list of nodes.
     """
     wanted = linux.get("memoryPolicy")
     if wanted is None:
@@ -75,14 +75,14 @@ def memory_policy_of(linux: Linux) -> list[Op]:
         number |= MEMORY_FLAGS[flag]
     nodes = wanted.get("nodes", "")
     mask = _mask(nodes, "linux.memoryPolicy.nodes", "memory nodes", NODES_MOST) if nodes else b""
-    return [op.memory_policy(number, mask, "on which nodes its memory is")]
+    return [op.memory_policy(number, mask, "the nodes for its memory")]
 
 
 def personality_of(linux: Linux) -> list[Op]:
-    """The execution domain of a container.
+    """Return the step that sets the execution domain of a container.
 
     Raises:
-        ConfigError: an unknown one; or flags, of which the specification has none.
+        ConfigError: an unknown domain, or flags, of which the specification defines none.
     """
     wanted = linux.get("personality")
     if not wanted:
@@ -90,12 +90,12 @@ def personality_of(linux: Linux) -> list[Op]:
     if wanted["domain"] not in DOMAINS:
         raise ConfigError(f"unknown linux.personality.domain {wanted['domain']!r}", "LINUX or LINUX32")
     if wanted.get("flags"):
-        raise ConfigError(f"linux.personality.flags has {wanted['flags'][0]!r}, and no flag is supported")
-    return [op.personality(DOMAINS[wanted["domain"]], "what uname(2) says of the machine")]
+        raise ConfigError(f"linux.personality.flags contains {wanted['flags'][0]!r}, but no flag is supported")
+    return [op.personality(DOMAINS[wanted["domain"]], "the machine that uname(2) reports")]
 
 
 def affinity(process: Process, when: str) -> list[Op]:
-    """The CPUs of a process that joins a container: ``initial`` before it is in its cgroup, ``final`` after.
+    """Return the CPUs of a process that joins a container: ``initial`` before it is in its cgroup, ``final`` after.
 
     Raises:
         ConfigError: not a list of CPUs.
@@ -117,18 +117,18 @@ def _attributes(wanted: Scheduler) -> bytes:
     numbers = [wanted.get("nice", 0), wanted.get("priority", 0)]
     times = [wanted.get("runtime", 0), wanted.get("deadline", 0), wanted.get("period", 0)]
     if not -20 <= numbers[0] <= 19 or not all(0 <= number < 1 << 31 for number in numbers[1:]):
-        raise ConfigError(f"process.scheduler has nice {numbers[0]} and priority {numbers[1]}, which can't be")
+        raise ConfigError(f"process.scheduler has nice {numbers[0]} and priority {numbers[1]}, which is out of range")
     if not all(0 <= time < 1 << 64 for time in times):
-        raise ConfigError(f"process.scheduler has a time of {min(times)} ns, which can't be")
+        raise ConfigError(f"process.scheduler has a time of {min(times)} ns, which is out of range")
     return pack(ATTRIBUTES, 48, POLICIES[wanted["policy"]], flags, *numbers, *times)
 
 
 def _mask(cpus: str, name: str, what: str = "CPUs", most: int = CPUS_MOST) -> bytes:
-    """``0-3,7`` as the kernel takes it."""
+    """Return ``0-3,7`` in the kernel's format."""
     mask = 0
     for part in cpus.replace(" ", "").split(","):
         first, _, last = part.partition("-")
         if not first.isdecimal() or not (last or first).isdecimal() or not int(first) <= int(last or first) < most:
-            raise ConfigError(f"{name} {cpus!r} is no list of {what}", "for example 0-3,7")
+            raise ConfigError(f"{name} {cpus!r} is not a list of {what}", "for example 0-3,7")
         mask |= (2 << int(last or first)) - (1 << int(first))
     return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")

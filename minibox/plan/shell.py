@@ -1,8 +1,7 @@
-"""The shell commands that do what a Plan does: a start to read, and for simple plans to run.
+"""Write a Plan as shell commands: to read, and for simple plans to run.
 
-``script`` makes one script of a plan. Where a step enters namespaces the rest of the script goes
-to a shell inside them, by a here-document. Tools: util-linux (unshare, mount, setpriv, prlimit),
-coreutils, iproute2 and hostname.
+``script`` writes one script for a plan. When a step enters namespaces, the rest of the script goes to a shell inside
+them through a here-document. Tools: util-linux (unshare, mount, setpriv, prlimit), coreutils, iproute2 and hostname.
 """
 
 from __future__ import annotations
@@ -37,18 +36,18 @@ PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 
 
 def quote(text: str) -> str:
-    """As `shlex.quote`, which imports re."""
+    """Like `shlex.quote`, which imports re."""
     return text if text and PLAIN.issuperset(text) else "'" + text.replace("'", "'\"'\"'") + "'"
 
 
 def command(step: Op, tasks: tuple[str, ...] = ()) -> str | None:
-    """The command that does the same as one step; None where no tool does.
+    """Return the command that does the same as a step; None if no tool does.
 
-    ``$ROOT`` stands for the container's root directory, ``$MOUNT`` for the mount at hand, ``$INIT``
-    for the container's first process.
+    ``$ROOT`` stands for the container's root directory, ``$MOUNT`` for the current mount, ``$INIT`` for the container's
+    first process.
 
     Args:
-        tasks: of the plan that it is of, `cgroup_tasks`.
+        tasks: `cgroup_tasks` of the step's plan.
     """
     if step.name == "write_fd":
         return f"echo 0 > {_directory_of(step, tasks)}/tasks"
@@ -59,7 +58,7 @@ def command(step: Op, tasks: tuple[str, ...] = ()) -> str | None:
 
 
 def _parents(step: Op) -> str | None:
-    """Of a step of the parent's, by the table of those."""
+    """Return the command of a parent's step, from their table."""
     shell = OPERATIONS[step.name][4]
     if callable(shell):
         return shell(*(_quoted(value, "\n") for value in step.args))
@@ -73,7 +72,7 @@ def _quoted(value: Argument, between: str) -> str:
 
 
 def cgroup_tasks(ops: Iterable[Op]) -> tuple[str, ...]:
-    """The directories of v1 that the container's first process enters itself, in the order of its descriptors of them."""
+    """Return the v1 directories that the container's first process enters itself, in the order of their descriptors."""
     found = next((named(step)["cgroups"] for step in ops if step.name in ("clone", "clone_further")), ())
     return tasks_of(found) if isinstance(found, tuple) else ()
 
@@ -237,29 +236,29 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "exec": lambda candidates, argv, env: f"exec env -i {' '.join(map(quote, (*env, *argv)))}",
 }
 
-# Steps that a script does by arguments of its last command, since a shell can't do them to itself.
+# Steps that the arguments of the script's last command do, since a shell can't do them to itself.
 AT_EXEC = ("chdir", "setgroups", "setresgid", "setresuid", "cap_bounding", "capset", "cap_ambient", "no_new_privs",
            "exec")  # fmt: skip
-# What a script needs no command for: there is no second process to wait for, and sockets are not used.
+# Steps that a script doesn't need: there is no second process to wait for, and there are no sockets.
 IMPLIED = ("send", "wait", "die_with_parent", "stdio", "close_fds", "setsid", "kill_cgroup")
 NO_COMMAND = {"clone_mounter", "add_veth", "user_network", "open_pty", "setns"}
 
 
 def script(plan: Plan, *, before: tuple[str, ...], after: tuple[str, ...]) -> str:
-    """A shell script that starts the container of a plan without a user namespace, network or terminal.
+    """Return a shell script that starts the container of a plan without a user namespace, network or terminal.
 
     Args:
         before: commands that make the container's own files.
-        after: those that remove them at its end.
+        after: commands that remove them at the end.
 
     Raises:
-        Unsupported: the plan has steps that only the kernel's interfaces can do.
+        Unsupported: the plan has steps that only a system call can do.
     """
     missing = sorted({step.name for step in plan.ops} & NO_COMMAND)
     if missing:
         raise Unsupported(
-            f"write it as a shell script: no command does {', '.join(missing)}",
-            "a simple run can be one: --userns host --network none, no -t, and no --storage-driver erofs",
+            f"write it as a shell script: there is no command for {', '.join(missing)}",
+            "this works for simple runs: --userns host --network none, no -t, and no --storage-driver erofs",
         )
     lines = ["#!/bin/sh", "# The same container by hand. Run as root.", "set -eu"]
     undone = (command(step) or ":" for step in undo_list(plan.ops) if step.name not in IMPLIED)
@@ -273,14 +272,14 @@ def script(plan: Plan, *, before: tuple[str, ...], after: tuple[str, ...]) -> st
             ends.append(f"END_{fd}")
             exec_ = "exec " if step.name == "unshare" else ""
             lines.append(f"{exec_}{command(step)} sh -eu /dev/fd/{fd} {fd}<<'{ends[-1]}'")
-            if step.name == "clone":  # a shell can't be born in a cgroup, and enters it
+            if step.name == "clone":  # a shell can't be born in a cgroup, so it enters it
                 lines += [f"echo $$ > {quote(each[1:])}/cgroup.procs" for each in _born_in(step)]
         elif step.name == "write_fd":
             lines.append(f"echo $$ > {_directory_of(step, tasks)}/cgroup.procs")
         elif step.name in AT_EXEC:
             late.append(step)
         elif step.name not in IMPLIED:
-            lines.append(command(step) or "#    no command of a shell does this; the container lacks it")
+            lines.append(command(step) or "#    no shell command does this; the container goes without it")
     return "\n".join([*lines, _last_command(late), *reversed(ends), ""])
 
 
@@ -290,7 +289,7 @@ def _born_in(step: Op) -> list[str]:
 
 
 def _last_command(late: list[Op]) -> str:
-    """setpriv takes privileges away, unshare(1) goes to the root and the directory, env gives the environment."""
+    """Combine tools: setpriv drops privileges, unshare(1) changes root and directory, env sets the environment."""
     by_name = {step.name: step for step in late}
     uid, gid = (int(str(by_name[name].args[0])) for name in ("setresuid", "setresgid"))
     _check_last(by_name, uid, gid)
@@ -300,7 +299,7 @@ def _last_command(late: list[Op]) -> str:
         for name in (["setgroups", *names] if (uid, gid) == (0, 0) else names)
         if name in by_name and (rendered := command(by_name[name]))
     )
-    # Not setpriv, which is the host's and must run before: who is not root may not change the root directory.
+    # setpriv is a program of the host, so it must run first. Without root one can't change the root directory.
     become = f" --setgid={gid} --setuid={uid}" if (uid, gid) != (0, 0) else ""
     _, argv, env = by_name["exec"].args
     assert isinstance(argv, tuple) and isinstance(env, tuple)
@@ -313,7 +312,7 @@ def _last_command(late: list[Op]) -> str:
 
 
 def _check_last(by_name: dict[str, Op], uid: int, gid: int) -> None:
-    """Can unshare(1) go to the root directory, and become the user, after setpriv has run?"""
+    """Check that unshare(1) can change the root directory and become the user after setpriv has run."""
     from minibox.linux.capabilities import mask_of
 
     needed = ["CAP_SYS_CHROOT"] + (["CAP_SETUID", "CAP_SETGID"] if (uid, gid) != (0, 0) else [])
@@ -321,13 +320,13 @@ def _check_last(by_name: dict[str, Op], uid: int, gid: int) -> None:
     assert isinstance(bounding, int)
     if mask_of(needed) & ~bounding:
         raise Unsupported(
-            f"write it as a shell script: its last command needs {', '.join(needed)} itself",
-            "a run that keeps the default capabilities can be one",
+            f"write it as a shell script: its last command itself needs {', '.join(needed)}",
+            "this works for runs with the default capabilities",
         )
     groups = by_name["setgroups"].args[0] if "setgroups" in by_name else b""
     assert isinstance(groups, bytes)
     if (uid, gid) != (0, 0) and groups.replace(gid.to_bytes(4, "little"), b""):
         raise Unsupported(
-            "write it as a shell script: no command gives further groups to a user in another root directory",
-            "a run as root, or as a user without further groups, can be one",
+            "write it as a shell script: no command sets supplementary groups for a user in another root directory",
+            "this works for runs as root, or as a user without supplementary groups",
         )

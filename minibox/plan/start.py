@@ -1,4 +1,4 @@
-"""What a start needs to know beside the Spec."""
+"""What a start needs to know in addition to the Spec."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ if TYPE_CHECKING:
 
 @record
 class Start:
-    """The facts and choices from which a Plan is compiled, and which the Spec doesn't say.
+    """The facts and choices that a Plan is compiled from, and that aren't in the Spec.
 
     Attributes:
-        id_mapped: files keep the image's ids on disk and are shown with the container's; needs the
-            host's root and Linux 5.19. A mounter does it: the container's own processes can't.
-        setgroups: the container may change its supplementary groups (a range of ids was mapped).
+        id_mapped: files keep the image's ids on disk and are shown with the container's. This needs the host's root and
+            Linux 5.19, and a mounter, since the container's own processes can't do it.
+        setgroups: the container may change its supplementary groups, since a range of ids is mapped.
         seccomp: the compiled filter, an array of ``struct sock_filter``.
-        seccomp_flags: of seccomp(2).
-        denies_keys: the filter lets no system call on keys pass; so it may go without a keyring of its own.
-        listener: the socket that gets the listener of the filter, and what it is told with it; None for none.
-        held: what was taken for it while the plan was compiled, as steps that say so.
+        seccomp_flags: the flags of seccomp(2).
+        denies_keys: the filter denies all system calls on keys, so the container needs no keyring of its own.
+        listener: the socket to send the filter's listener to, and its metadata; None for none.
+        held: the steps that record what was taken while the plan was compiled.
         cgroup_steps: the steps that make its cgroup, `linux.cgroup.steps`.
-        cgroups: the cgroups that it is in, as `linux.cgroup.group.Cgroup.labels`.
-        cgroup_joins: the steps that move it to them once it is there; none: it is born in them.
-        cgroup_mounts: what /sys/fs/cgroup shows: ``("", "cgroup2", "")`` or one entry a v1 hierarchy.
-        terminal: rows and columns of the terminal, None for plain streams.
+        cgroups: its cgroups, in the format of `linux.cgroup.group.Cgroup.labels`.
+        cgroup_joins: the steps that move it there after its birth; none if it is born in them.
+        cgroup_mounts: what /sys/fs/cgroup shows: ``("", "cgroup2", "")`` or an entry for each v1 hierarchy.
+        terminal: rows and columns of the terminal; None for plain streams.
         network: the steps that connect its network namespace.
-        ports: the steps that take what others find it by: the ports that are published, the socket of its supervisor.
-        published: the steps that lead them to the container.
+        ports: the steps that reserve published ports and the socket of its supervisor.
+        published: the steps that forward published ports to the container.
         detached: the container outlives the process that starts it.
-        gate: it waits before the exec until `engine.process.gate.open_gate` lets it pass, `start` of an OCI runtime.
-        ordinary: an ordinary user starts it, who may map no id but his own without help.
-        rootless: an ordinary user starts it: he has rights over namespaces that are joined in their user namespace only.
+        gate: it waits before the exec until `engine.process.gate.open_gate` opens the gate; `start` of an OCI runtime.
+        ordinary: started by an ordinary user, who can map only the own id without help.
+        rootless: started by an ordinary user, who has rights over joined namespaces only within their user namespace.
         keyring: it gets a session keyring of its own.
-        pivot: the root is changed by pivot_root(2); it can't be where / is the initramfs.
-        kept_fds: how many descriptors of the caller's, from 3 on, stay open in the container.
+        pivot: change the root with pivot_root(2), which isn't possible if / is the initramfs.
+        kept_fds: the number of the caller's descriptors, from 3 on, that stay open in the container.
     """
 
     id_mapped: bool = False

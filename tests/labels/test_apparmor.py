@@ -120,7 +120,7 @@ def test_whatever_is_at_proc_in_a_mount_namespace_by_path(runtime: Runtime) -> N
 def test_one_that_is_not_loaded_is_an_error(runtime: Runtime) -> None:
     runtime.write(spec(runtime.bundle, profile="no-such-profile"))
     says = runtime.error("run", "--bundle", str(runtime.bundle.path), "c1")
-    assert "take on the label exec no-such-profile: No such file or directory" in says
+    assert "take the label exec no-such-profile: No such file or directory" in says
 
 
 def test_unconfined_is_none(runtime: Runtime) -> None:

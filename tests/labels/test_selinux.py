@@ -95,4 +95,4 @@ def test_one_that_the_policy_does_not_know_is_an_error(runtime: Runtime) -> None
     made["process"]["selinuxLabel"] = "system_u:system_r:none_t:s0"
     runtime.write(made)
     says = runtime.error("run", "--bundle", str(runtime.bundle.path), "c1")
-    assert "take on the label system_u:system_r:none_t:s0: Invalid argument" in says
+    assert "take the label system_u:system_r:none_t:s0: Invalid argument" in says

@@ -57,7 +57,7 @@ def change(spec, path, value):
         ("process.env", ["A=\0"], "null byte"),
         ("root", None, "root.path"),
         ("root.path", "nowhere", "root.path"),
-        ("hostname", "box", "there is no uts namespace"),
+        ("hostname", "box", "needs a uts namespace"),
         ("linux.namespaces", [{"type": "pid"}, {"type": "user"}], "needs a new mount namespace"),
         ("linux.namespaces", [{"type": "mount"}, {"type": "mount"}], "twice"),
         ("linux.namespaces", [{"type": "mount"}, {"type": "user"}], "linux.uidMappings"),

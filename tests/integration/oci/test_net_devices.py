@@ -80,9 +80,9 @@ def test_it_comes_back_when_the_container_cannot_be(runtime: Runtime, device: st
     [
         ({"{device}": {}, "nowhere0": {}}, "move the network device nowhere0: No such device (ENODEV)"),
         ({"{device}": {"name": "lo"}}, "the container's network namespace has a lo"),
-        ({"{device}": {"name": "a/b"}}, "'a/b' is no name of a network device"),
-        ({"{device}": {"name": "x" * 16}}, "is no name of a network device"),
-        ({"{device}": {"name": "one"}, "lo": {"name": "one"}}, "two devices of one name"),
+        ({"{device}": {"name": "a/b"}}, "'a/b' is not a valid name of a network device"),
+        ({"{device}": {"name": "x" * 16}}, "is not a valid name of a network device"),
+        ({"{device}": {"name": "one"}, "lo": {"name": "one"}}, "two devices the same name"),
     ],
 )
 def test_devices_that_cannot_be(runtime: Runtime, device: str, devices: dict[str, dict[str, str]], says: str) -> None:
@@ -98,4 +98,4 @@ def test_the_hosts_network_namespace_is_no_place_for_it(runtime: Runtime, device
     spec["linux"] |= {"namespaces": [{"type": "mount"}], "netDevices": {device: {}}}
     runtime.write(spec)
     says = runtime.error("create", "--bundle", str(runtime.bundle.path), "c1")
-    assert says == "linux.netDevices needs a network namespace of the container's"
+    assert says == "linux.netDevices needs a network namespace of the container"

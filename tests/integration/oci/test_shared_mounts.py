@@ -163,7 +163,7 @@ def test_one_whose_process_is_gone_is_found_by_another_that_is_in_it(runtime: Ru
 def test_what_cannot_be(runtime: Runtime, hold: Any) -> None:
     holder = hold()
     for path, says in (
-        ("/", "can't have / as its root"),
+        ("/", "can't be the container's root"),
         (str(runtime.bundle.rootfs), "needs a new mount namespace"),
     ):
         spec = shared(runtime.bundle.spec("true"), mount=holder.path())

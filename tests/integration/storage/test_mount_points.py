@@ -17,7 +17,7 @@ from tests.oci_runtime import Runtime, console
 from tests.probes import requires
 
 pytestmark = [requires("root", "command:busybox")]
-NO_LINK = "a symbolic link is on the way, where none may be"
+NO_LINK = "a symbolic link is on the way, where none is allowed"
 
 
 # ---- links to nowhere ---------------------------------------------------------------------------
@@ -87,8 +87,8 @@ def test_a_loop_is_none(linked: Box) -> None:
         ({"proc": "a/p"}, (), f"mount proc on /proc: {NO_LINK}"),
         ({"dev": "/a"}, (), f"on /dev: {NO_LINK}"),
         ({"sys": "/nowhere"}, (), f"mount sysfs on /sys: {NO_LINK}"),
-        ({"data": "/proc"}, ("-v", "vol:/data"), "at /data: a symbolic link leads into what is the kernel's"),
-        ({"data": "proc/sys"}, ("--tmpfs", "/data"), "on /data, as it is there: a symbolic link leads into"),
+        ({"data": "/proc"}, ("-v", "vol:/data"), "at /data: a symbolic link leads into a kernel file system"),
+        ({"data": "proc/sys"}, ("--tmpfs", "/data"), "on /data, with the directory's mode: a symbolic link leads into"),
         ({"data": "/sys"}, ("-v", "vol:/data/kernel"), "at /data/kernel: a symbolic link leads into"),
     ],
 )
@@ -109,8 +109,10 @@ def test_whoever_names_a_place_of_the_kernels_gets_it(box: Box) -> None:
 def test_only_procfs_is_mounted_on_proc(box: Box, state: Path) -> None:
     for words in (("-v", f"{state}:/proc"), ("-v", "/proc/self:/proc"), ("--tmpfs", "/proc")):
         done = box("run", "--rm", "--network", "none", "--userns", "host", *words, "base", "true")
-        assert done.returncode == 125 and "see that the container's /proc is procfs" in done.stderr, done
-        assert "not the file system that it must be" in done.stderr
+        assert done.returncode == 125 and "check that the container's /proc is the root of a procfs" in done.stderr, (
+            done
+        )
+        assert "not the required file system" in done.stderr
     run = ("run", "--rm", "--network", "none", "--userns", "host", "-v", "/proc:/proc")
     assert box.ok(*run, "base", "sh", "-c", "head -c 1 /proc/kcore; head -c 1 /proc/keys; echo closed") == "closed"
 
@@ -137,7 +139,7 @@ def test_a_mask_is_the_null_device_and_nothing_else(runtime: Runtime) -> None:
         spec["linux"]["namespaces"] = [{"type": "pid"}, {"type": "mount", "path": f"/proc/{pid}/ns/mnt"}]
         runtime.write(spec)
         said = runtime.error("run", "--bundle", str(runtime.bundle.path), "c1")
-    assert "mask /proc/keys: not the device that it must be" in said
+    assert "mask /proc/keys: not the required device" in said
 
 
 def test_clocks_are_told_to_the_hosts_proc(runtime: Runtime) -> None:
@@ -166,7 +168,7 @@ def test_a_device_that_is_bound_is_that_of_its_number(runtime: Runtime) -> None:
             linux["namespaces"] = [user if each["type"] == "user" else each for each in linux["namespaces"]]
             runtime.write(spec)
             said = runtime.error("run", "--bundle", str(runtime.bundle.path), "c1")
-            assert "bind the device /dev/random on /dev/random: not the device that it must be" in said
+            assert "bind the device /dev/random on /dev/random: not the required device" in said
         finally:
             holder.kill()
 
@@ -197,6 +199,6 @@ def test_a_terminal_is_of_a_devpts(box: Box, terminal: Any) -> None:
     (volume / "pts/ptmx").symlink_to("../null")
     box.start("cc", "sleep 1000", "--userns", "host", "-v", f"{volume}:/dev")
     child = terminal("exec", "-t", "cc", "true")
-    child.expect("open a pseudo-terminal.*: not the file system that it must be")
+    child.expect("open a pseudo-terminal.*: not the required file system")
     child.expect("EOF|run it without -t")
     assert box.ok("exec", "cc", "echo", "without") == "without"

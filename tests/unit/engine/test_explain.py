@@ -126,7 +126,7 @@ def test_arguments_are_as_a_reader_wants_them():
     mount = op.mount("tmpfs", op.ROOT, "/run", "", options="size=1k", attributes=op.NOSUID | op.NODEV)
     assert arguments(mount) == {
         "fstype": "tmpfs", "source": "", "options": "size=1k", "root": "the container's root", "target": "/run",
-        "attributes": "nosuid|nodev", "slot": "the mount at hand",
+        "attributes": "nosuid|nodev", "slot": "the current mount",
     }  # fmt: skip
     assert arguments(op.unshare(0x2020000, "")) == {"flags": "NEWNS|NEWCGROUP"}
     assert arguments(op.setgroups((5, 70000), ""))["groups"] == "5,70000"
@@ -135,7 +135,7 @@ def test_arguments_are_as_a_reader_wants_them():
     assert arguments(op.mkdir(op.HOST, "/x", "")) == {"root": "the host's root", "path": "/x", "mode": "0755"}
     assert arguments(op.attach(op.FIRST_BIND + 1, op.ROOT, "/x", ""))["mount"] == "bind source 2"
     mask = op.mask(op.CONTAINERS_PROC | op.NO_LINKS, "/kcore", "")
-    assert arguments(mask) == {"root": "the container's /proc, by no link", "path": "/proc/kcore"}
+    assert arguments(mask) == {"root": "the container's /proc, without symlinks", "path": "/proc/kcore"}
     assert describe(mask) == "mask /proc/kcore" and '"$ROOT"/proc/kcore' in (command(mask) or "")
     assert describe(op.setgroups((), "")) == "set the supplementary groups to (none)"
     assert describe(op.chdir("{braces}", "")) == "change to the directory {braces}"

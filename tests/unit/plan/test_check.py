@@ -29,7 +29,7 @@ def spec(*, process: Any = None, linux: Any = None) -> Any:
 @pytest.mark.parametrize(
     ("process", "says"),
     [
-        ({"rlimits": [{"type": "RLIMIT_CPU", "soft": 1, "hard": 1}] * 2}, "process.rlimits has RLIMIT_CPU twice"),
+        ({"rlimits": [{"type": "RLIMIT_CPU", "soft": 1, "hard": 1}] * 2}, "process.rlimits contains RLIMIT_CPU twice"),
         ({"oomScoreAdj": 1001}, "process.oomScoreAdj 1001 is not from -1000 to 1000"),
         ({"rlimits": [{"type": "RLIMIT_X", "soft": 1, "hard": 1}]}, "unknown limit 'RLIMIT_X'"),
         ({"scheduler": {"policy": "SCHED_X"}}, "unknown process.scheduler.policy 'SCHED_X'"),
@@ -48,15 +48,15 @@ def test_processes_that_are_refused(process: Any, says: str):
 @pytest.mark.parametrize(
     ("linux", "says"),
     [
-        ({"mountLabel": 'a:b:"c'}, "linux.mountLabel 'a:b:\"c' has a quotation mark"),
-        ({"intelRdt": {"closID": "x"}}, "linux.intelRdt: minibox doesn't share out caches"),
-        ({"intelRdt": {}}, "linux.intelRdt: minibox doesn't share out caches"),
+        ({"mountLabel": 'a:b:"c'}, "linux.mountLabel 'a:b:\"c' contains a quotation mark"),
+        ({"intelRdt": {"closID": "x"}}, "linux.intelRdt: minibox doesn't support resctrl"),
+        ({"intelRdt": {}}, "linux.intelRdt: minibox doesn't support resctrl"),
         ({"personality": {"domain": "BSD"}}, "unknown linux.personality.domain 'BSD'"),
-        ({"personality": {"domain": "LINUX", "flags": ["X"]}}, "linux.personality.flags has 'X'"),
+        ({"personality": {"domain": "LINUX", "flags": ["X"]}}, "linux.personality.flags contains 'X'"),
         ({"maskedPaths": ["proc"]}, "linux.maskedPaths has 'proc', which is not absolute"),
         ({"readonlyPaths": ["proc"]}, "linux.readonlyPaths has 'proc', which is not absolute"),
-        ({"sysctl": {"vm.swappiness": "1"}}, "vm.swappiness is of no namespace"),
-        ({"sysctl": {"kernel.hostname": "x"}}, "kernel.hostname is of no namespace"),
+        ({"sysctl": {"vm.swappiness": "1"}}, "vm.swappiness belongs to no namespace"),
+        ({"sysctl": {"kernel.hostname": "x"}}, "kernel.hostname belongs to no namespace"),
         ({"sysctl": {"net.ipv4.ip_forward": "1"}, "namespaces": ALL[:4]}, "needs a network namespace"),
         ({"sysctl": {"kernel/shmmax": "1"}, "namespaces": ALL[:1]}, "needs a ipc namespace"),
         ({"devices": [{"path": "/dev/x", "type": "z"}]}, "unknown type 'z' of the device /dev/x"),
@@ -102,8 +102,8 @@ def test_a_memory_policy(policy: Any, args: Any):
     [
         ({"mode": "MPOL_WISH"}, "unknown mode 'MPOL_WISH'"),
         ({"mode": "MPOL_BIND", "flags": ["X"]}, "unknown flag 'X'"),
-        ({"mode": "MPOL_BIND", "nodes": "1-0"}, "'1-0' is no list of memory nodes"),
-        ({"mode": "MPOL_BIND", "nodes": "1024"}, "is no list of memory nodes"),
+        ({"mode": "MPOL_BIND", "nodes": "1-0"}, "'1-0' is not a list of memory nodes"),
+        ({"mode": "MPOL_BIND", "nodes": "1024"}, "is not a list of memory nodes"),
     ],
 )
 def test_memory_policies_that_mean_nothing(policy: Any, says: str):
@@ -118,5 +118,5 @@ def test_processors_of_an_exec():
     assert steps[at - 1] == ("cpu_affinity", (3).to_bytes(8, "little"))
     assert steps[at + 1] == ("cpu_affinity", (1 << 64 | 4).to_bytes(16, "little"))
     process["execCPUAffinity"] = {"final": "3-1"}
-    with pytest.raises(ConfigError, match="process.execCPUAffinity.final '3-1' is no list of CPUs"):
+    with pytest.raises(ConfigError, match="process.execCPUAffinity.final '3-1' is not a list of CPUs"):
         compile_exec(process, Joined(0), Start())

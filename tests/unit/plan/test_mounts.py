@@ -53,7 +53,7 @@ def test_mount_options():
         ),
         (
             {"destination": "/d", "type": "bind", "source": "/s", "options": ["size=1k", "remount"]},
-            "no option 'size=1k'.*/d",
+            "can't have the option 'size=1k'.*/d",
         ),
         ({"destination": "/d", "type": "bind"}, "/d has no source"),
     ],

@@ -135,10 +135,10 @@ def test_a_gate_is_the_last_but_what_the_command_must_have():
     [
         ({"linux": {"namespaces": [{"type": "user"}]}}, "a new user namespace needs a new mount namespace"),
         ({"linux": {"namespaces": [NET | {"type": "mount"}, {"type": "user"}]}}, "needs a new mount namespace"),
-        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "pid"}]}}, "has pid twice"),
+        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "pid"}]}}, "contains pid twice"),
         ({"linux": {"namespaces": [{"type": "mount"}, {"type": "pid", "path": "ns"}]}}, "'ns' of the pid namespace"),
-        ({"hostname": "box"}, "hostname is set, and there is no uts namespace"),
-        ({"domainname": "box"}, "domainname is set, and there is no uts namespace"),
+        ({"hostname": "box"}, "hostname needs a uts namespace"),
+        ({"domainname": "box"}, "domainname needs a uts namespace"),
         ({"process": {"cwd": "/"}}, "process.args is empty"),
         ({"process": {"cwd": "a", "args": ["b"]}}, "process.cwd 'a' is not absolute"),
     ],
@@ -174,7 +174,7 @@ def test_in_a_mount_namespace_of_others_theirs_stays_as_it_is(change: Any):
 
 
 def test_their_root_is_not_covered():
-    with pytest.raises(ConfigError, match="can't have / as its root"):
+    with pytest.raises(ConfigError, match="can't be the container's root"):
         compile_plan(spec(**OF_OTHERS), Rootfs(path="/"), Start())
 
 
