@@ -24,7 +24,7 @@ TABLE = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
 #: What minibox did behind the filter once, what it does, and what its peers do.
 SOME = ("close_range", "sendmsg", "capget", "rt_sigprocmask", "setresuid", "capset", "read")
 NAMES = re.findall(r"#define __NR_(\w+) ", TABLE.read_text()) if LONG else SOME
-PROBE = Path(__file__).parents[1] / "integration/probe.c"
+PROBE = Path(__file__).parents[1] / "integration/oci/probe.c"
 
 
 @pytest.fixture(scope="module")
