@@ -1,11 +1,10 @@
 /* minibox-init: process 1 of a container run with --init.
  *
- * Runs the command given behind "--", passes every signal on to it, reaps whatever is orphaned
- * below it, and ends as the command ended. Without a command behind "--" it only reaps. Static: it
- * runs in images with any C library or none.
+ * Runs the command after "--", passes every signal on to it, reaps orphans below it, and ends as the command ended.
+ * Without a command it only reaps. It is static, to run in images with any C library or none.
  *
- * On the host, by other names: minibox-launcher is in launcher.h, minibox-supervisor and minibox-delay
- * are in supervisor.h. */
+ * On the host it has other names: minibox-launcher is described in launcher.h, minibox-supervisor and minibox-delay
+ * in supervisor.h. */
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -25,14 +24,14 @@
 #include "parent/supervisor.h"
 #include "parent/supervisor_exit.h"
 
-/* Signals that say something about this process itself; passing them on would say it twice. */
+/* Signals about this process itself. They must not be passed on. */
 static const int not_passed_on[] = {SIGCHLD, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGTTIN, SIGTTOU};
 
-/* Not an errno: the file is there, and execve(2) answers ENOENT for what it needs. */
+/* Not an errno: the file exists, and execve(2) answers ENOENT because its interpreter is missing. */
 enum { NO_INTERPRETER = -1 };
 
-/* Execute the command, looked for in PATH when it has no slash; returns what is wrong with it. As
- * execvp(3) but for its second try with /bin/sh: without --init a script without "#!" fails too. */
+/* Execute the command, looking in PATH if it has no slash; return what failed. Like execvp(3), but without its
+ * second try with /bin/sh, since a script without "#!" fails without --init too. */
 static int search_and_execute(char **argv) {
     const char *path = strchr(argv[0], '/') ? "" : getenv("PATH");
     int error = ENOENT;
@@ -60,8 +59,8 @@ static int search_and_execute(char **argv) {
 
 /* Runs in the child: never returns. */
 static _Noreturn void execute(char **argv, const sigset_t *mask) {
-    /* A process group of its own, in front: Ctrl-C goes to the command and not to init. Without a
-     * terminal both calls fail, which is fine. */
+    /* A process group of its own, in the foreground, so that Ctrl-C goes to the command and not to init. Both calls
+     * fail without a terminal, which is fine. */
     setpgid(0, 0);
     signal(SIGTTOU, SIG_IGN);
     tcsetpgrp(STDIN_FILENO, getpid());
@@ -73,7 +72,7 @@ static _Noreturn void execute(char **argv, const sigset_t *mask) {
     _exit(error == ENOENT ? 127 : 126);
 }
 
-/* Process 1 of a container that others enter: reaps whatever is orphaned, until it is told to end. */
+/* Process 1 of a container that others enter: reap orphans until told to end. */
 static int idle(void) {
     sigset_t waited;
     sigemptyset(&waited);
@@ -91,8 +90,8 @@ static int idle(void) {
     }
 }
 
-/* 0 is the terminal of a command whose user has left it: what nobody reads would stop it, and a
- * terminal that nobody holds would end it. */
+/* 0 is the terminal of a command that its user has left. Read it, since a full terminal would stop the command, and
+ * hold it, since a terminal without a reader would end. */
 static int drain(void) {
     static char data[4096];
     if (mb_begin(1)) {
@@ -105,7 +104,7 @@ static int drain(void) {
 
 int main(int argc, char **argv) {
     if (argc && !strncmp(argv[0], "minibox-", 8)) {
-        prctl(PR_SET_NAME, argv[0]); /* it may have been executed by a descriptor, whose number is its name then */
+        prctl(PR_SET_NAME, argv[0]); /* if executed by a descriptor, its name is the descriptor's number */
     }
     if (argc && !strcmp(argv[0], "minibox-drain")) {
         return drain();
@@ -156,8 +155,8 @@ int main(int argc, char **argv) {
         pid_t ended;
         while ((ended = waitpid(-1, &status, WNOHANG)) > 0) {
             if (ended == command) {
-                /* A process 1 can't die of a signal that it sends itself: 128+N says it, as might the command itself;
-                 * so its parent reads the name of its zombie too (mb_exit_relayed). */
+                /* Process 1 can't die of a signal that it sends itself. It exits with 128+N, which the command
+                 * itself might do too, so its parent reads the zombie's name as well (mb_exit_relayed). */
                 if (WIFSIGNALED(status)) {
                     char name[16];
                     snprintf(name, sizeof name, MB_RELAYED "%d", WTERMSIG(status));

@@ -15,7 +15,7 @@ struct loader {
     uint32_t size;
 };
 
-/* The string at `offset`, or NULL when it doesn't end within the blob. */
+/* The string at `offset`; NULL if it doesn't end within the blob. */
 static char *string_at(const struct loader *loader, uint64_t offset) {
     if (offset >= loader->size || !memchr(loader->blob + offset, '\0', loader->size - offset)) {
         return NULL;
@@ -23,10 +23,10 @@ static char *string_at(const struct loader *loader, uint64_t offset) {
     return loader->blob + offset;
 }
 
-/* A vector is a count and that many string offsets; loaded, it is those strings' pointers and a
- * NULL, as execve wants it, moved one word down over the count. Two vectors must not overlap, nor
- * a vector and a string: writing one would change the other after it was checked. So vectors
- * must come in order, before every string; `floor` is where the next one may begin. */
+/* A vector is a count and that many string offsets. When loaded, it becomes pointers to those strings and a NULL,
+ * as execve needs it, moved one word down over the count. Vectors must not overlap with each other or with strings,
+ * because writing one would change the other after it was checked. So vectors must come in order, before all
+ * strings; `floor` is where the next one may begin. */
 static uint64_t load_vector(const struct loader *loader, uint64_t offset, uint64_t *floor) {
     if (offset % sizeof(uint64_t) || offset < *floor || offset >= loader->size ||
         loader->size - offset < sizeof(uint64_t)) {
@@ -54,7 +54,7 @@ static int point_vector(const struct loader *loader, uint64_t *words, uint64_t f
     return 0;
 }
 
-/* First pass: where do the vectors lie? */
+/* First pass: find the vectors. */
 static int find_vectors(const struct loader *loader, struct mb_op *op, uint64_t *floor) {
     if (op->code >= MB_OP_COUNT || op->reserved) {
         return -EINVAL;

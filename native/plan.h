@@ -1,14 +1,14 @@
-/* The Plan: a flat list of operations in one buffer, made in Python, run between clone and exec.
+/* The Plan: a flat list of operations in one buffer, made in Python and run between clone and exec.
  *
- * Layout of a buffer (host byte order, it never leaves the machine):
+ * Layout of a buffer (host byte order: it never leaves the machine):
  *
  *     struct mb_plan_header
  *     struct mb_op[header.op_count]
  *     blob: strings, byte ranges, string vectors; arguments refer to it by offset
  *
- * mb_plan_load checks every reference against the operations' signatures and then replaces
- * offsets by pointers, so that the child follows pointers and never computes one. A buffer that
- * loads can't make the interpreter read or write outside it, whatever is in it.
+ * mb_plan_load checks every reference against the operations' signatures and then replaces offsets by pointers, so
+ * that the child only follows pointers. A buffer that loads can't make the interpreter read or write outside it,
+ * whatever it contains.
  *
  * Argument kinds, one letter each in a signature:
  *
@@ -18,10 +18,9 @@
  *     b  a byte range: offset in the low 32 bits, length in the high 32 bits
  *     v  a string vector: offset (8-aligned) of a count and that many string offsets, all u64
  *     f  a descriptor slot that is read
- *     r  a slot holding a root directory, maybe with MB_NO_LINKS: no symlink is followed below it; or MB_HOST:
+ *     r  a slot with a root directory, perhaps with MB_NO_LINKS: no symlink is followed below it; or MB_HOST:
  *        paths are resolved in the caller's own root
- *     o  a descriptor slot that is filled
- */
+ *     o  a descriptor slot that is filled */
 #ifndef MB_PLAN_H
 #define MB_PLAN_H
 
@@ -48,8 +47,7 @@ struct mb_op {
     uint64_t argument[MB_OP_ARGUMENTS];
 };
 
-/* What a 'b' argument points to once loaded: replaced in place would need two words, so the
- * argument keeps offset and length, and this resolves it. */
+/* Resolves a loaded 'b' argument. Offset and length fill its one word, so there is no room for a pointer. */
 struct mb_bytes {
     const unsigned char *data;
     size_t size;
@@ -67,20 +65,20 @@ enum mb_op_code {
     MB_OP_COUNT
 };
 
-/* Names and signatures of all operations by code: the one place that gives an operation its
- * number. Python reads it from here. */
+/* Names and signatures of all operations by code. Only this table gives operations their numbers; Python reads it.
+ */
 extern const struct mb_op_signature mb_op_signatures[];
 extern const unsigned mb_op_count;
 
-/* A checked plan: points into the buffer it was loaded from, which must outlive it. */
+/* A checked plan. It points into the buffer that it was loaded from, which must outlive it. */
 struct mb_plan {
     struct mb_op *ops;
     uint32_t op_count;
     const char *blob;
 };
 
-/* Check `buffer` and make it ready to run, in place. Returns 0, or -EINVAL and in `bad_op` the
- * index of the operation that was refused (op_count for the header). A buffer loads once. */
+/* Check `buffer` and make it ready to run, in place. Returns 0, or -EINVAL with the index of the refused operation
+ * in `bad_op` (op_count for the header). A buffer can be loaded only once. */
 int mb_plan_load(void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_op);
 
 static inline struct mb_bytes mb_plan_bytes(const struct mb_plan *plan, uint64_t argument) {

@@ -1,8 +1,8 @@
-/* What runs between clone and exec: the loop, and exec itself.
+/* The loop that runs between clone and exec, and exec itself.
  *
- * Rules of this file and of child_*.c: no malloc, no stdio, no lock, nothing that the C library may
- * have left half done in the parent's other threads. Every operation returns 0 or -errno.
- * `make -C native check` holds the undefined symbols of their objects against symbols.allowed. */
+ * Rules of this directory: no malloc, no stdio, no lock, nothing that another thread of the parent may have left
+ * half done in the C library. Every operation returns 0 or -errno. `make -C native check` compares the undefined
+ * symbols of the objects with symbols.allowed. */
 #include "child/operations.h"
 #include "syscalls.h"
 
@@ -20,8 +20,8 @@ void mb_child_unblock_signals(const struct mb_child *child) {
     }
 }
 
-/* Tell the parent where the command was looked for, and wait until it has seen enough: the mounts
- * below the root directory go with this process's namespace. */
+/* Send the parent the root directory in which the command was looked for, and wait until it has seen enough: the
+ * mounts below vanish with this process's namespace. */
 static int exec_failed(struct mb_child *child, int error) {
     sigset_t all;
     sigfillset(&all);
@@ -33,13 +33,13 @@ static int exec_failed(struct mb_child *child, int error) {
     struct mb_message none;
     int no_fd;
     if (root >= 0 && !mb_child_send(parent, MB_TAG_ROOT, root)) {
-        mb_child_receive(parent, &none, &no_fd); /* nothing comes, but the end */
+        mb_child_receive(parent, &none, &no_fd); /* only the end of the socket can come */
     }
     return error;
 }
 
-/* exec(candidates, argv, envp): the first candidate that executes. As execvp(3), a candidate that
- * is there and can't be executed is reported over those that aren't there. */
+/* exec(candidates, argv, envp): execute the first candidate that works. As in execvp(3), a candidate that exists
+ * but can't be executed is reported rather than one that doesn't exist. */
 int mb_child_op_exec(struct mb_child *child, const uint64_t *a) {
     int error = -ENOENT;
     mb_child_put_home(child, vector(a[2]));
@@ -64,19 +64,19 @@ static int (*const operations[])(struct mb_child *, const uint64_t *) = {
 #undef MB_OP
 };
 
-/* Behind a filter the time stands still: where no clock can be read without the kernel, that is one more system call.
+/* After the filter the clock isn't read any more: reading it may take a system call, which the filter may forbid.
  */
 static uint64_t now_ns(struct mb_child *child) {
     struct timespec time;
     if (!child->filtered) {
-        clock_gettime(CLOCK_REALTIME, &time); /* the one clock that a time namespace doesn't shift on the way */
+        clock_gettime(CLOCK_REALTIME, &time); /* the one clock that a time namespace doesn't shift */
         child->now_ns = (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
     }
     return child->now_ns;
 }
 
-/* Close all descriptors but the slots'. A caller's end of a socket that stayed open here would
- * keep this process from ever seeing that the caller is gone. */
+/* Close all descriptors except the slots'. If the caller's end of a socket stayed open here, this process would
+ * never see that the caller is gone. */
 static void close_others(const struct mb_child *child) {
     for (unsigned from = 3;;) {
         unsigned next = UINT_MAX;
@@ -102,7 +102,7 @@ static _Noreturn void fail(const struct mb_child *child, int error) {
     _exit(told ? 1 : 2);
 }
 
-/* Give the descriptors that are kept their numbers; what stands there moves away. */
+/* Give kept descriptors their numbers; move away what has these numbers now. */
 static void place_kept(struct mb_child *child) {
     const int *kept = child->slots + MB_SLOT_FIRST_KEPT;
     int end = 3;
@@ -123,25 +123,25 @@ static void place_kept(struct mb_child *child) {
 
 _Noreturn void mb_child_main(struct mb_child *child) {
     struct mb_record *record = child->record;
-    /* Python ignores SIGPIPE and handles SIGINT; an ignored signal would stay so over exec. The raw
-     * call: the C library's sigaction leaves 32 and 33, its own, as some ancestor ignored them. */
+    /* Python ignores SIGPIPE and handles SIGINT; an exec would keep the ignored signal. The raw call, because the C
+     * library's sigaction doesn't touch its own 32 and 33, which some ancestor may have ignored. */
     static const unsigned char default_action[64]; /* at least the kernel's struct sigaction; SIG_DFL is 0 */
     for (int number = 1; number < NSIG; number++) {
         syscall(SYS_rt_sigaction, number, default_action, NULL, sizeof(uint64_t));
     }
-    /* SECBIT_NO_SETUID_FIXUP of a caller's would have root inside keep its capabilities when it becomes another user.
-     * Of a new user namespace they are clear. Where a caller has locked them there is nothing that we could do. */
+    /* With the caller's SECBIT_NO_SETUID_FIXUP, root inside would keep its capabilities when it becomes another
+     * user. A new user namespace clears it. If the caller has locked it, we can do nothing. */
     if (prctl(PR_GET_SECUREBITS) > 0) {
         prctl(PR_SET_SECUREBITS, 0);
     }
     umask(0);
-    /* Not mb_child_above_stdio: two slots may hold one descriptor. */
+    /* Not mb_child_above_stdio, since two slots may hold one descriptor. */
     for (size_t i = 0; i < MB_SLOTS; i++) {
         if (child->slots[i] >= 0 && child->slots[i] < 3) {
             child->slots[i] = fcntl(child->slots[i], F_DUPFD_CLOEXEC, 3);
         }
     }
-    /* Close-on-exec: no stream that the caller was started with, but its end of a socket, say. */
+    /* Close-on-exec, because it may be the caller's end of a socket, and not a stream. */
     for (int fd = 0; fd < 3; fd++) {
         if (fcntl(fd, F_GETFD) == FD_CLOEXEC) {
             close(fd);

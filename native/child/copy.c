@@ -1,4 +1,5 @@
-/* Copying a directory into a new file system, for a tmpfs that begins with what it covers. Rules as in child.c. */
+/* Copy a directory into a new file system, for a tmpfs that begins with the content of what it covers. Rules as in
+ * child.c. */
 #include "child/operations.h"
 #include "syscalls.h"
 
@@ -11,7 +12,7 @@
 
 enum { DEPTH_MAX = 200 }; /* of directories: a stack frame and two descriptors each */
 
-/* What getdents64 fills in; the C library's readdir allocates. */
+/* Filled in by getdents64; the C library's readdir allocates. */
 struct entry {
     uint64_t inode;
     int64_t next;
@@ -22,7 +23,7 @@ struct entry {
 
 static int copy_directory(int from, int to, int depth);
 
-/* Owner before mode: a change of owner clears set-uid. Ids that have no name here are left as they are. */
+/* Owner before mode, because a change of owner clears set-uid. Ids that aren't mapped here are ignored. */
 static int copy_attributes(int to, const char *name, const struct stat *status) {
     const struct timespec times[] = {status->st_atim, status->st_mtim};
     if (fchownat(to, name, status->st_uid, status->st_gid, AT_SYMLINK_NOFOLLOW) && errno != EINVAL && errno != EPERM) {
@@ -97,7 +98,7 @@ static int copy_entry(int from, int to, const char *name, int depth) {
     default:
         error = result(mknodat(to, name, status.st_mode, status.st_rdev));
         if (error == -EPERM) {
-            return 0; /* a device, in a user namespace: there it couldn't be opened either */
+            return 0; /* a device, in a user namespace, where it couldn't be opened either */
         }
     }
     return error ? error : copy_attributes(to, name, &status);

@@ -1,5 +1,4 @@
-/* Operations on files and directories, and the paths that all others go through.
- * Rules as in child.c. */
+/* Operations on files and directories, and the path resolution for all others. Rules as in child.c. */
 #include "child/operations.h"
 #include "syscalls.h"
 
@@ -28,14 +27,14 @@ int mb_child_open_in(const struct mb_child *child, uint64_t root, const char *pa
     const uint64_t resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (root & MB_NO_LINKS ? RESOLVE_NO_SYMLINKS : 0);
     for (int tries = 0;; tries++) {
         int fd = mb_openat2(slot(child, root & ~MB_NO_LINKS), path, (uint64_t)flags | O_CLOEXEC, 0, resolve);
-        /* EAGAIN: a rename elsewhere raced with ".."; openat2(2) says to try again. */
+        /* EAGAIN: a rename raced with ".."; openat2(2) says to try again. */
         if (fd >= 0 || errno != EAGAIN || tries == 32) {
             return fd;
         }
     }
 }
 
-/* Close and keep errno. */
+/* Close a descriptor without changing errno. */
 static void close_quietly(int fd) {
     int saved = errno;
     if (fd >= 0) {
@@ -44,7 +43,7 @@ static void close_quietly(int fd) {
     errno = saved;
 }
 
-/* A path under way: `done` has no link and is there, `here` is open on it; `rest` is to be walked yet. */
+/* A path being walked: `done` exists and has no link, `here` is open on it; `rest` is still to be walked. */
 struct walk {
     char done[PATH_MAX], rest[PATH_MAX];
     int here, links;
@@ -60,7 +59,7 @@ static int step_up(const struct mb_child *child, uint64_t root, struct walk *wal
     return walk->here < 0 ? -1 : 0;
 }
 
-/* Put what a symlink says in front of what follows it. */
+/* Put the target of a symlink in front of the rest of the path. */
 static int step_through(const struct mb_child *child, uint64_t root, struct walk *walk, int link, const char *after) {
     char target[PATH_MAX];
     ssize_t size = root != MB_HOST && root & MB_NO_LINKS ? -1 : readlinkat(link, "", target, sizeof target);
@@ -81,7 +80,8 @@ static int step_through(const struct mb_child *child, uint64_t root, struct walk
     return step_up(child, root, walk);
 }
 
-/* Open what the walk has come to, and make it when missing: a directory, but for the last a file if it is to be one. */
+/* Open what the walk has reached; make it if missing, as a directory, or as a file if it is the last part of a
+ * file's path. */
 static int open_or_make(const struct mb_child *child, uint64_t root, const struct walk *walk, const char *name,
                         mode_t mode) {
     int fd = mb_child_open_in(child, root, walk->done, O_PATH | O_NOFOLLOW);
@@ -101,7 +101,7 @@ static int open_or_make(const struct mb_child *child, uint64_t root, const struc
     return mb_child_open_in(child, root, walk->done, O_PATH | O_NOFOLLOW);
 }
 
-/* One component of the path; 1 at its end. */
+/* Walk one component of the path; 1 at its end. */
 static int step(const struct mb_child *child, uint64_t root, struct walk *walk, mode_t mode) {
     char *name = walk->rest + strspn(walk->rest, "/");
     size_t length = strcspn(name, "/"), done = strlen(walk->done);
@@ -135,11 +135,11 @@ static int step(const struct mb_child *child, uint64_t root, struct walk *walk, 
     memmove(walk->rest, after, strlen(after) + 1);
     close(walk->here);
     walk->here = fd;
-    return 0; /* below what is no directory the next step gets ENOTDIR */
+    return 0; /* if this isn't a directory, the next step gets ENOTDIR */
 }
 
-/* Walk a path and make what is missing of it, as the kernel would: it leads out of the root by neither links nor "..".
- * Whoever changes it meanwhile is no help: each step is looked up from the root again. */
+/* Walk a path and make what is missing, as the kernel would: neither links nor ".." lead out of the root. Changing
+ * the path meanwhile doesn't help an attacker, because each step is looked up from the root again. */
 static int make(const struct mb_child *child, uint64_t root, const char *path, mode_t mode) {
     struct walk walk = {.here = -1};
     size_t length = strlen(path);
@@ -180,13 +180,13 @@ int mb_child_op_open_in(struct mb_child *child, const uint64_t *a) {
     return mb_child_fill(child, a[3], mb_child_open_in(child, a[0], text(a[1]), (int)a[2]));
 }
 
-/* open_at(directory, path, flags, slot): below a directory that nobody else changes, the host's /proc: by its magic
- * links, too. */
+/* open_at(directory, path, flags, slot): below a directory that others can't change, such as the host's /proc.
+ * Follows magic links too. */
 int mb_child_op_open_at(struct mb_child *child, const uint64_t *a) {
     return mb_child_fill(child, a[3], openat(slot(child, a[0]), text(a[1]), (int)a[2] | O_CLOEXEC));
 }
 
-/* mkdir(root, path, mode): with its parents; there already is fine. */
+/* mkdir(root, path, mode): with its parents; it may exist. */
 int mb_child_op_mkdir(struct mb_child *child, const uint64_t *a) {
     int fd = mb_child_make_directories(child, a[0], text(a[1]), (mode_t)a[2]);
     if (fd < 0) {
@@ -196,7 +196,7 @@ int mb_child_op_mkdir(struct mb_child *child, const uint64_t *a) {
     return 0;
 }
 
-/* Open the directory of `path`, which must be there; *name is the last part, within `copy`. */
+/* Open the directory of `path`, which must exist; *name is the last part, within `copy`. */
 static int open_parent(const struct mb_child *child, uint64_t root, const char *path, char copy[PATH_MAX],
                        const char **name) {
     size_t length = strlen(path);
@@ -210,7 +210,7 @@ static int open_parent(const struct mb_child *child, uint64_t root, const char *
     return mb_child_open_in(child, root, *copy ? copy : "/", O_PATH | O_DIRECTORY);
 }
 
-/* What is at a device's place must be that device: config-linux.md, "Devices". */
+/* A file in the place of a device must be that device: config-linux.md, "Devices". */
 static int same_device(int parent, const char *name, mode_t mode, dev_t device) {
     struct stat found;
     if (fstatat(parent, name, &found, AT_SYMLINK_NOFOLLOW) < 0) {
@@ -219,8 +219,8 @@ static int same_device(int parent, const char *name, mode_t mode, dev_t device) 
     return (found.st_mode & S_IFMT) == (mode & S_IFMT) && (S_ISFIFO(mode) || found.st_rdev == device) ? 0 : -EEXIST;
 }
 
-/* mknod(root, path, mode and type, device, uid, gid, source): one that is there stays as it is. In a user
- * namespace that isn't the host's nobody may make devices: there it is the host's, at `source`. */
+/* mknod(root, path, mode and type, device, uid, gid, source): an existing one stays. In a user namespace that isn't
+ * the host's, nobody can make devices: bind the host's device `source` there. */
 int mb_child_op_mknod(struct mb_child *child, const uint64_t *a) {
     char copy[PATH_MAX];
     const char *name;
@@ -240,7 +240,7 @@ int mb_child_op_mknod(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* symlink(target, root, path): the directory must be there; so may the link, or what is in its place. */
+/* symlink(target, root, path): the directory must exist; an existing link or file stays. */
 int mb_child_op_symlink(struct mb_child *child, const uint64_t *a) {
     char copy[PATH_MAX];
     const char *name;
@@ -258,12 +258,12 @@ static int write_all(int fd, struct mb_bytes bytes) {
     return written < 0 ? -errno : (size_t)written == bytes.size ? 0 : -EIO;
 }
 
-/* What is for the kernel must not go to a file that somebody has put in the place of the kernel's: CVE-2025-52881. */
+/* Data for the kernel must not go to a file in the place of the kernel's: CVE-2025-52881. */
 static int write_to_proc(int fd, struct mb_bytes bytes) {
     return mb_child_is_on(fd, PROC_SUPER_MAGIC) ? write_all(fd, bytes) : -EMEDIUMTYPE;
 }
 
-/* write_proc(root, path, bytes): to a file of procfs, in one write, as those want it. */
+/* write_proc(root, path, bytes): write to a file of procfs, in one write, as the kernel requires. */
 int mb_child_op_write_proc(struct mb_child *child, const uint64_t *a) {
     int fd = mb_child_open_in(child, a[0], text(a[1]), O_WRONLY);
     if (fd < 0) {
@@ -274,17 +274,17 @@ int mb_child_op_write_proc(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* write_fd(fd, bytes): to a file that only the parent may open. */
+/* write_fd(fd, bytes): write to a file that only the parent may open. */
 int mb_child_op_write_fd(struct mb_child *child, const uint64_t *a) {
     return write_all(slot(child, a[0]), mb_plan_bytes(child->plan, a[1]));
 }
 
-/* label(file, bytes): a label for what this process makes or becomes, in a file of /proc/self/attr. */
+/* label(file, bytes): set a label for what this process makes or becomes, through a file of /proc/self/attr. */
 int mb_child_op_label(struct mb_child *child, const uint64_t *a) {
     return write_to_proc(slot(child, a[0]), mb_plan_bytes(child->plan, a[1]));
 }
 
-/* label_file(root, path, bytes): of SELinux. */
+/* label_file(root, path, bytes): set a file's SELinux label. */
 int mb_child_op_label_file(struct mb_child *child, const uint64_t *a) {
     struct mb_bytes label = mb_plan_bytes(child->plan, a[2]);
     int fd = mb_child_open_in(child, a[0], text(a[1]), O_RDONLY);
@@ -296,8 +296,7 @@ int mb_child_op_label_file(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* chdir(path): no magic link may lead to a directory outside that a leaked descriptor holds
- * open (CVE-2024-21626). */
+/* chdir(path): a magic link must not lead to a directory outside through a leaked descriptor (CVE-2024-21626). */
 int mb_child_op_chdir(struct mb_child *child, const uint64_t *a) {
     (void)child;
     int fd = mb_openat2(AT_FDCWD, text(a[0]), O_PATH | O_DIRECTORY | O_CLOEXEC, 0, RESOLVE_NO_MAGICLINKS);

@@ -1,4 +1,4 @@
-/* The operation home: the HOME of a process whose environment gives it none. Rules as in child.c. */
+/* The operation home: set HOME for a process whose environment doesn't. Rules as in child.c. */
 #include "child/operations.h"
 #include "syscalls.h"
 
@@ -10,13 +10,13 @@
 
 enum { NAME, PASSWORD, UID, GID, COMMENT, DIRECTORY };
 
-enum { PASSWD_BYTES_MAX = 1 << 24 }; /* whoever writes the image doesn't keep us reading for ever */
+enum { PASSWD_BYTES_MAX = 1 << 24 }; /* limits how much an image can make us read */
 
-/* How far a line of passwd(5) has been read. */
+/* The position in a line of passwd(5). */
 struct entry {
     unsigned field;
-    bool wanted;  /* so far, it is that of the user */
-    bool numeric; /* this field is a number */
+    bool wanted;  /* it may still be the user's line */
+    bool numeric; /* the current field is a number */
     uint64_t number;
     size_t length; /* of the directory */
 };
@@ -50,7 +50,8 @@ static void add_byte(struct entry *entry, char byte, char *directory, size_t siz
     }
 }
 
-/* The directory of the first entry of `uid`, of at most `size` bytes: its length, 0 when there is none. */
+/* Find the directory of the first entry of `uid`, of at most `size` bytes; return its length, 0 if there is none.
+ */
 static size_t find_home(int passwd, uint64_t uid, char *directory, size_t size) {
     struct entry entry = NEW_LINE;
     char buffer[4096];
@@ -58,7 +59,7 @@ static size_t find_home(int passwd, uint64_t uid, char *directory, size_t size) 
     for (size_t total = 0; got > 0 && total < PASSWD_BYTES_MAX; total += (size_t)got) {
         got = read(passwd, buffer, sizeof buffer);
         if (got <= 0) {
-            buffer[0] = '\n'; /* the last line may lack its end */
+            buffer[0] = '\n'; /* the last line may lack its newline */
         }
         for (ssize_t i = 0; i < (got > 0 ? got : 1); i++) {
             if (buffer[i] != ':' && buffer[i] != '\n') {
@@ -77,12 +78,12 @@ static size_t find_home(int passwd, uint64_t uid, char *directory, size_t size) 
     return 0;
 }
 
-/* home(uid): look the user up in the container's own /etc/passwd, which is whatever is mounted there, and give the
- * command his directory for an empty HOME of its environment. A user without one has "/", as under runc. */
+/* home(uid): look the user up in the container's own /etc/passwd, whatever is mounted there, and use the directory
+ * for an empty HOME in the command's environment. A user without an entry gets "/", as under runc. */
 int mb_child_op_home(struct mb_child *child, const uint64_t *a) {
     char *home = child->home + strlen(strcpy(child->home, HOME_PREFIX));
     size_t length = 0;
-    /* Without waiting, as somebody may have put a FIFO there. */
+    /* Don't block: it may be a FIFO. */
     int passwd =
         mb_openat2(AT_FDCWD, "/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0, RESOLVE_NO_MAGICLINKS);
     struct stat found;

@@ -1,5 +1,5 @@
-/* The operation hook: a program of the bundle's author, run in the container's namespaces before the
- * command. Rules as in child.c. */
+/* The operation hook: run a program of the bundle's author in the container's namespaces, before the command. Rules
+ * as in child.c. */
 #include "child/operations.h"
 #include "syscalls.h"
 
@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-/* Standard input, output and errors. None of their sources is below 3: a descriptor that is where it is to go would
- * keep its mark to be closed on exec. */
+/* Set standard input, output and error. None of the sources is below 3: a descriptor that already has the right
+ * number would stay close-on-exec. */
 static int set_streams(const struct mb_child *child, int state) {
     int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (null >= 0 && null < 3) {
@@ -49,9 +49,10 @@ static _Noreturn void become_hook(const struct mb_child *child, int state, const
     _exit(127);
 }
 
-/* hook(state, path, argv, environment, timeout, root): `state` is a file that becomes its input, the timeout
- * is in seconds, 0 for none. It runs in the directory `root`, with a usual mask, or with MB_HOST where and as the
- * command is going to. ECANCELED: it has failed; the record's detail is its wait status. */
+/* hook(state, path, argv, environment, timeout, root): `state` is a file that becomes its standard input; the
+ * timeout is in seconds, 0 for none. It runs in the directory `root` with a usual umask; with MB_HOST, in the
+ * command's directory with the command's umask. ECANCELED means that it failed; its wait status is in the record's
+ * detail. */
 int mb_child_op_hook(struct mb_child *child, const uint64_t *a) {
     int pidfd = -1, status = 0;
     struct mb_clone_args args = {.flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&pidfd, .exit_signal = SIGCHLD};

@@ -1,5 +1,4 @@
-/* Operations on namespaces, limits, ids, capabilities and the filter of system calls.
- * Rules as in child.c. */
+/* Operations on namespaces, limits, ids, capabilities and the seccomp filter. Rules as in child.c. */
 #include "child/operations.h"
 #include "syscalls.h"
 
@@ -20,7 +19,7 @@ int mb_child_op_unshare(struct mb_child *child, const uint64_t *a) {
     return result(unshare((int)a[0]));
 }
 
-/* setns(namespace, flags): EINVAL also says of a user namespace that the process is in it already. */
+/* setns(namespace, flags): for a user namespace, EINVAL also means that the process is already in it. */
 int mb_child_op_setns(struct mb_child *child, const uint64_t *a) {
     int error = result(setns(slot(child, a[0]), (int)a[1]));
     struct stat own, joined;
@@ -31,16 +30,16 @@ int mb_child_op_setns(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* Whoever joins a pid namespace is seen from inside at once, with all that it still holds of the
- * host: nobody there may trace it or look at its descriptors before its exec. */
+/* Processes inside see a process as soon as it joins their pid namespace, while it still holds descriptors of the
+ * host. They must not trace it or look at its descriptors before its exec. */
 int mb_child_op_undumpable(struct mb_child *child, const uint64_t *a) {
     (void)child, (void)a;
     return result(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
 }
 
-/* clone_sibling(socket, flags): a pid namespace that was joined takes effect for children. Go on as
- * one, in new namespaces by `flags`, but as a child of our parent's; the process that called ends.
- * The new one sends its pidfd itself: of what it sends that is the first, whoever of the two is held up. */
+/* clone_sibling(socket, flags): joining a pid namespace takes effect for children only. So continue as one, in new
+ * namespaces by `flags`, but as a child of our parent; the calling process ends. The new process sends its pidfd
+ * itself, so that it arrives before its other messages, whichever of the two is delayed. */
 int mb_child_op_clone_sibling(struct mb_child *child, const uint64_t *a) {
     struct mb_clone_args args = {.flags = a[1] | CLONE_PARENT | CLONE_PARENT_SETTID,
                                  .parent_tid = (uint64_t)(uintptr_t)&child->record->sibling};
@@ -85,7 +84,7 @@ int mb_child_op_scheduler(struct mb_child *child, const uint64_t *a) {
     return result(syscall(SYS_sched_setattr, 0, mb_plan_bytes(child->plan, a[0]).data, 0));
 }
 
-/* io_priority(class and priority): of this process; ioprio_set(2). */
+/* io_priority(class and priority): for this process; ioprio_set(2). */
 int mb_child_op_io_priority(struct mb_child *child, const uint64_t *a) {
     (void)child;
     return result(syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, a[0]));
@@ -97,7 +96,7 @@ int mb_child_op_cpu_affinity(struct mb_child *child, const uint64_t *a) {
     return result(syscall(SYS_sched_setaffinity, 0, mask.size, mask.data));
 }
 
-/* memory_policy(mode, bytes): of the nodes of a mask, in whole words. */
+/* memory_policy(mode, bytes): for the nodes in a mask of whole words. */
 int mb_child_op_memory_policy(struct mb_child *child, const uint64_t *a) {
     struct mb_bytes nodes = mb_plan_bytes(child->plan, a[1]);
     const void *mask = nodes.size ? nodes.data : NULL;
@@ -126,16 +125,16 @@ int mb_child_op_loopback_up(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* session_keyring(needed): one of its own, as keys of the caller's must not be found from inside. A
- * kernel without keyrings has none to find. At the quota's end (EDQUOT) the caller's stays, which only
- * a filter that denies every call on keys makes good: then it isn't needed. */
+/* session_keyring(needed): join a new one, because the caller's keys must not be found from inside. A kernel
+ * without keyrings has none to find. If the quota is used up (EDQUOT), the caller's keyring stays, which is
+ * acceptable only if a filter denies every call on keys: then a new one isn't needed. */
 int mb_child_op_session_keyring(struct mb_child *child, const uint64_t *a) {
     (void)child;
     long keyring = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
     return keyring < 0 && errno != ENOSYS && (errno != EDQUOT || a[0]) ? -errno : 0;
 }
 
-/* The raw calls: the C library's set*id functions signal all threads it believes there are. */
+/* The raw calls, since the C library's set*id functions signal all threads that it believes to exist. */
 
 static int capabilities_of_self(struct __user_cap_data_struct data[2]) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -147,9 +146,9 @@ static int set_capabilities(const struct __user_cap_data_struct data[2]) {
     return result(syscall(SYS_capset, &header, data));
 }
 
-/* set_fs_ids(uid, gid): act on files as these ids and keep the capabilities, which a change from
- * 0 takes out of the effective set. An overlay keeps the credentials it was mounted with, and
- * below an id-mapped layer only mapped ids can own what it makes there. */
+/* set_fs_ids(uid, gid): use these ids for files but keep the capabilities, which a change from 0 removes from the
+ * effective set. An overlay keeps the credentials it was mounted with, and below an id-mapped layer only mapped ids
+ * can own new files. */
 int mb_child_op_set_fs_ids(struct mb_child *child, const uint64_t *a) {
     (void)child;
     syscall(SYS_setfsgid, a[1]);
@@ -184,13 +183,13 @@ int mb_child_op_setresuid(struct mb_child *child, const uint64_t *a) {
     return result(syscall(SYS_setresuid, a[0], a[0], a[0]));
 }
 
-/* cap_bounding(mask): what isn't in the mask can never be gained again, not by a set-uid file. */
+/* cap_bounding(mask): what isn't in the mask can never be gained again, not even by a set-uid file. */
 int mb_child_op_cap_bounding(struct mb_child *child, const uint64_t *a) {
     (void)child;
     for (unsigned long capability = 0; capability < 64; capability++) {
         int has = prctl(PR_CAPBSET_READ, capability);
         if (has < 0) {
-            return 0; /* EINVAL: past the kernel's last */
+            return 0; /* EINVAL: past the kernel's last capability */
         }
         if (has && !(a[0] >> capability & 1) && prctl(PR_CAPBSET_DROP, capability)) {
             return -errno;
@@ -199,7 +198,7 @@ int mb_child_op_cap_bounding(struct mb_child *child, const uint64_t *a) {
     return 0;
 }
 
-/* raise_capabilities(): all that are permitted count, though a change of ids has put them away; to load a filter
+/* raise_capabilities(): make all permitted capabilities effective again after a change of ids: loading a filter
  * takes CAP_SYS_ADMIN. */
 int mb_child_op_raise_capabilities(struct mb_child *child, const uint64_t *a) {
     (void)a;
@@ -212,8 +211,8 @@ int mb_child_op_raise_capabilities(struct mb_child *child, const uint64_t *a) {
     return error ? error : set_capabilities(data);
 }
 
-/* capset(effective, permitted, inheritable): of these, those that the caller has: nobody can
- * give what he lacks, and a host that lacks one still runs containers. */
+/* capset(effective, permitted, inheritable): set those of them that the caller has. Nobody can give more, and a
+ * host that lacks one still runs containers. */
 int mb_child_op_capset(struct mb_child *child, const uint64_t *a) {
     struct __user_cap_data_struct data[2];
     int error = child->has_permitted ? 0 : capabilities_of_self(data);
@@ -226,7 +225,7 @@ int mb_child_op_capset(struct mb_child *child, const uint64_t *a) {
     return error ? error : set_capabilities(data);
 }
 
-/* cap_ambient(mask): kept over the exec of a file without capabilities. */
+/* cap_ambient(mask): kept when executing a file without capabilities. */
 int mb_child_op_cap_ambient(struct mb_child *child, const uint64_t *a) {
     (void)child;
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)) {
@@ -247,7 +246,7 @@ int mb_child_op_no_new_privs(struct mb_child *child, const uint64_t *a) {
 
 static long load_filter(struct mb_bytes program, uint64_t flags) {
     if (program.size / 8 > USHRT_MAX) {
-        errno = EINVAL; /* as the kernel, which allows 4096, would have answered */
+        errno = EINVAL; /* the kernel, which allows 4096, would answer the same */
         return -1;
     }
     struct {
@@ -257,8 +256,8 @@ static long load_filter(struct mb_bytes program, uint64_t flags) {
     return syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, flags, &filter);
 }
 
-/* seccomp(program, flags): an array of struct sock_filter. From here on each system call of ours is one that
- * somebody's profile must allow, so there are none but those of the steps that follow. */
+/* seccomp(program, flags): an array of struct sock_filter. From here on the filter must allow each of our system
+ * calls, so we make none except in the steps that follow. */
 int mb_child_op_seccomp(struct mb_child *child, const uint64_t *a) {
     mb_child_unblock_signals(child);
     int error = result(load_filter(mb_plan_bytes(child->plan, a[0]), a[1]));
@@ -266,7 +265,7 @@ int mb_child_op_seccomp(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* seccomp_listener(program, flags, slot): the same, of a filter that asks somebody else. */
+/* seccomp_listener(program, flags, slot): the same for a filter that asks a listener. */
 int mb_child_op_seccomp_listener(struct mb_child *child, const uint64_t *a) {
     mb_child_unblock_signals(child);
     int listener = (int)load_filter(mb_plan_bytes(child->plan, a[0]), a[1]);

@@ -1,4 +1,4 @@
-/* The operation open_image: layers that are EROFS images, or directories where no image can be made. Rules as in
+/* The operation open_image: layers that are EROFS images, or directories where no image could be made. Rules as in
  * child.c. */
 #include "child/image.h"
 #include "child/operations.h"
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-enum { LOOP_TRIES = 64 }; /* between our look for a free device and our taking it, others take it */
+enum { LOOP_TRIES = 64 }; /* between finding a free device and taking it, others may take it */
 
 #define LOOP_DEVICE "/dev/loop"
 
@@ -27,8 +27,8 @@ static void name_loop_device(char *path, unsigned number) {
     *end = '\0';
 }
 
-/* Have a free loop device show `image`, read-only and until nobody uses it; it is open on the descriptor
- * that is returned, else -errno. */
+/* Attach `image` to a free loop device, read-only and for as long as it is used. Returns a descriptor of the
+ * device, or -errno. */
 static int take_loop_device(int image, char *path) {
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
     if (control < 0) {
@@ -62,7 +62,7 @@ static int by_loop_device(const char *path) {
     int device = take_loop_device(image, name);
     int mount = device < 0 ? device : mb_child_new_mount("erofs", name, "ro", MOUNT_ATTR_RDONLY);
     if (device >= 0) {
-        close(device); /* from here on the mount keeps it */
+        close(device); /* from here on the mount keeps the device */
     }
     close(image);
     return mount;

@@ -1,4 +1,4 @@
-/* Operations on mounts, by the mount API of Linux 5.2 to 5.12. Rules as in child.c. */
+/* Operations on mounts, with the mount API of Linux 5.2 to 5.12. Rules as in child.c. */
 #include "child/operations.h"
 #include "syscalls.h"
 
@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-/* linux/mount.h's, see syscalls.h. */
+/* From linux/mount.h, see syscalls.h. */
 enum {
     MB_FSCONFIG_SET_FLAG = 0,
     MB_FSCONFIG_SET_STRING = 1,
@@ -26,13 +26,13 @@ static bool is_directory(int fd) {
 
 static bool is_the_kernels(int fd) { return mb_child_is_on(fd, PROC_SUPER_MAGIC) || mb_child_is_on(fd, SYSFS_MAGIC); }
 
-/* Has a link of the image led a mount into procfs or sysfs, where it would cover what the kernel says? Who
- * names a path there gets it; through a link nobody has asked for it. */
+/* Has a symlink of the image led a mount into procfs or sysfs, where it would cover the kernel's files? A path that
+ * names such a place is accepted, but not a symlink that leads there. */
 static bool is_led_astray(const struct mb_child *child, uint64_t root, const char *path, int target) {
     if (root == MB_HOST || root & MB_NO_LINKS || !is_the_kernels(target)) {
         return false;
     }
-    /* What the path names without links may be another by now, as somebody exchanges a link and a directory. */
+    /* If a link and a directory are swapped meanwhile, the path without links may be another one by now. */
     int straight = mb_child_open_in(child, root | MB_NO_LINKS, path, O_PATH);
     struct stat found, named;
     bool is_named = straight >= 0 && fstat(target, &found) == 0 && fstat(straight, &named) == 0 &&
@@ -54,7 +54,7 @@ static int attach_at(const struct mb_child *child, int mount, uint64_t root, con
     return error;
 }
 
-/* Attach and close. */
+/* Attach a mount and close its descriptor. */
 static int place(const struct mb_child *child, int mount, uint64_t root, const char *path) {
     if (mount < 0) {
         return -errno;
@@ -64,7 +64,7 @@ static int place(const struct mb_child *child, int mount, uint64_t root, const c
     return error;
 }
 
-/* Attach, and keep in a slot: what is below it is found by that, whatever becomes of the path. */
+/* Attach a mount and keep its descriptor in a slot, to reach what is below it even if the path changes. */
 static int place_and_keep(struct mb_child *child, int mount, uint64_t root, const char *path, uint64_t kept) {
     int error = mb_child_fill(child, kept, mount);
     return error ? error : attach_at(child, slot(child, kept), root, path);
@@ -78,7 +78,7 @@ int mb_child_set_options(int fs, const char *options) {
     strcpy(copy, options);
     for (char *option = copy, *next; *option; option = next) {
         char *value = option + strcspn(option, "=,");
-        /* As in mount(8): a label of SELinux may have commas, and has quotes around it then. */
+        /* As in mount(8): an SELinux label that contains commas is in quotes. */
         char *quote = strncmp(value, "=\"", 2) ? NULL : strchr(value + 2, '"');
         next = quote ? quote : value;
         next += strcspn(next, ",");
@@ -120,8 +120,8 @@ int mb_child_new_mount(const char *fstype, const char *source, const char *optio
     return error;
 }
 
-/* mount(fstype, source, options, root, target, attributes, slot): the new mount API has no limit of
- * one page for all options and never interprets a path a second time. */
+/* mount(fstype, source, options, root, target, attributes, slot): the new mount API doesn't limit all options to
+ * one page, and never resolves a path a second time. */
 int mb_child_op_mount(struct mb_child *child, const uint64_t *a) {
     int mount = mb_child_new_mount(text(a[0]), text(a[1]), text(a[2]), (unsigned)a[5]);
     if (mount < 0) {
@@ -130,9 +130,9 @@ int mb_child_op_mount(struct mb_child *child, const uint64_t *a) {
     return place_and_keep(child, mount, a[3], text(a[4]), a[6]);
 }
 
-/* mount_overlay(directory, options, target): mount(2), since fsconfig(2) takes no string over 256
- * bytes and "lowerdir+" is of Linux 6.5. Paths in options and target are relative to directory,
- * so that many layers fit into mount(2)'s one page. */
+/* mount_overlay(directory, options, target): mount(2), since fsconfig(2) takes strings up to 256 bytes, and
+ * "lowerdir+" came with Linux 6.5. Paths in options and target are relative to directory, so that many layers fit
+ * into mount(2)'s one page. */
 int mb_child_op_mount_overlay(struct mb_child *child, const uint64_t *a) {
     (void)child;
     if (chdir(text(a[0]))) {
@@ -141,19 +141,19 @@ int mb_child_op_mount_overlay(struct mb_child *child, const uint64_t *a) {
     return result(mount("overlay", text(a[2]), "overlay", 0, text(a[1])));
 }
 
-/* open_tree(path, flags, slot): a detached copy of what is mounted at a path of this namespace. */
+/* open_tree(path, flags, slot): a detached copy of the mount at a path of this namespace. */
 int mb_child_op_open_tree(struct mb_child *child, const uint64_t *a) {
     return mb_child_fill(child, a[2], mb_open_tree(AT_FDCWD, text(a[0]), MB_TREE_CLONE | O_CLOEXEC | (unsigned)a[1]));
 }
 
-/* clone_tree(place, flags, slot): as open_tree, of what somebody else has opened. */
+/* clone_tree(place, flags, slot): like open_tree, for what another process has opened. */
 int mb_child_op_clone_tree(struct mb_child *child, const uint64_t *a) {
     unsigned flags = MB_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH | (unsigned)a[1];
     return mb_child_fill(child, a[2], mb_open_tree(slot(child, a[0]), "", flags));
 }
 
-/* id_map(mount, recursive, userns): show the files of a detached mount with the ids of a user
- * namespace: what is 0 on disk is the mapped root to everyone. Linux 5.12. */
+/* id_map(mount, recursive, userns): show the files of a detached mount with the ids of a user namespace: files of 0
+ * on disk belong to the mapped root. Linux 5.12. */
 int mb_child_op_id_map(struct mb_child *child, const uint64_t *a) {
     struct mb_mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)slot(child, a[2])};
     return result(mb_mount_setattr(slot(child, a[0]), "", AT_EMPTY_PATH | (a[1] ? AT_RECURSIVE : 0), &attr));
@@ -165,7 +165,7 @@ int mb_child_op_mount_attributes(struct mb_child *child, const uint64_t *a) {
     return result(mb_mount_setattr(slot(child, a[0]), "", AT_EMPTY_PATH | (a[4] ? AT_RECURSIVE : 0), &attr));
 }
 
-/* propagation(path, flags): mount(2)'s MS_PRIVATE and friends. */
+/* propagation(path, flags): mount(2)'s MS_PRIVATE and the like. */
 int mb_child_op_propagation(struct mb_child *child, const uint64_t *a) {
     (void)child;
     return result(mount(NULL, text(a[0]), NULL, a[1], NULL));
@@ -189,14 +189,14 @@ int mb_child_op_bind(struct mb_child *child, const uint64_t *a) {
     return place(child, tree, a[1], text(a[2]));
 }
 
-/* bind_fd(fd, root, target): the file that a descriptor is open on. */
+/* bind_fd(fd, root, target): bind the file of a descriptor. */
 int mb_child_op_bind_fd(struct mb_child *child, const uint64_t *a) {
     int tree = mb_open_tree(slot(child, a[0]), "", MB_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH);
     return place(child, tree, a[1], text(a[2]));
 }
 
-/* A device of the host's to bind, or -errno: it must be the one that is meant (CVE-2025-31133), since where the mount
- * namespace is shared this path isn't the host's. */
+/* Open a device of the host to bind, or -errno. It must have the right number (CVE-2025-31133), since in a shared
+ * mount namespace the path isn't the host's. */
 static int open_device(const char *path, mode_t mode, dev_t device) {
     int tree = mb_open_tree(AT_FDCWD, path, MB_TREE_CLONE | O_CLOEXEC);
     if (tree < 0) {
@@ -215,27 +215,28 @@ int mb_child_bind_device(const struct mb_child *child, const char *source, uint6
     return tree < 0 ? tree : place(child, tree, root, target);
 }
 
-/* bind_device(source, root, target, mode and type, device): for a user namespace, in which nobody may make devices. */
+/* bind_device(source, root, target, mode and type, device): for a user namespace, where nobody can make devices. */
 int mb_child_op_bind_device(struct mb_child *child, const uint64_t *a) {
     return mb_child_bind_device(child, text(a[0]), a[1], text(a[2]), (mode_t)a[3], (dev_t)a[4]);
 }
 
-/* expect_procfs(mount): the whole of it: what is below another of its directories could be any process's. */
+/* expect_procfs(mount): it must be the root of a procfs, since another directory of procfs could belong to any
+ * process. */
 int mb_child_op_expect_procfs(struct mb_child *child, const uint64_t *a) {
     struct stat top;
     bool is_whole = fstat(slot(child, a[0]), &top) == 0 && top.st_ino == 1 /* PROC_ROOT_INO */;
     return is_whole && mb_child_is_on(slot(child, a[0]), PROC_SUPER_MAGIC) ? 0 : -EMEDIUMTYPE;
 }
 
-/* Open what is to be masked or read-only, or -errno. Where there is nothing the answer is -ENOENT, and that is all
- * right: what the kernel has in procfs or sysfs is looked for below the descriptor of that mount, which nobody can
- * exchange; what somebody else takes out of a directory of his just now, he can read himself. */
+/* Open what is to be masked or made read-only, or -errno. -ENOENT is fine: files of procfs and sysfs are looked up
+ * below the descriptor of that mount, which nobody can exchange, and what the container removes from its own
+ * directory it could read before. */
 static int open_closed(const struct mb_child *child, const uint64_t *a) {
     int target = mb_child_open_in(child, a[0], text(a[1]), O_PATH);
     return target >= 0 ? target : errno == ENOTDIR ? -ENOENT : -errno;
 }
 
-/* mask(root, path): nothing can be read there. */
+/* mask(root, path): hide its content. */
 int mb_child_op_mask(struct mb_child *child, const uint64_t *a) {
     int target = open_closed(child, a);
     if (target < 0) {
@@ -244,7 +245,7 @@ int mb_child_op_mask(struct mb_child *child, const uint64_t *a) {
     int cover = is_directory(target)
                     ? mb_child_new_mount("tmpfs", NULL, "size=0,nr_inodes=1,mode=0755",
                                          MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
-                    : open_device("/dev/null", S_IFCHR, makedev(1, 3)); /* the host's: an image can't fake it */
+                    : open_device("/dev/null", S_IFCHR, makedev(1, 3)); /* the host's, which an image can't fake */
     int error = cover;
     if (cover >= 0) {
         error = result(mb_move_mount(cover, "", target, "", ATTACH_EMPTY));
@@ -254,7 +255,7 @@ int mb_child_op_mask(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* read_only(root, path): a read-only mount of the path over itself. */
+/* read_only(root, path): mount the path over itself, read-only. */
 int mb_child_op_read_only(struct mb_child *child, const uint64_t *a) {
     int target = open_closed(child, a);
     if (target < 0) {
@@ -274,7 +275,7 @@ int mb_child_op_read_only(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* attributes_at(root, target, set, clear, propagation, recursive): of what is mounted there. */
+/* attributes_at(root, target, set, clear, propagation, recursive): for the mount at target. */
 int mb_child_op_attributes_at(struct mb_child *child, const uint64_t *a) {
     int target = mb_child_open_in(child, a[0], text(a[1]), O_PATH);
     if (target < 0) {
@@ -286,7 +287,7 @@ int mb_child_op_attributes_at(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* reconfigure(root, target, options): of the file system that is mounted there. */
+/* reconfigure(root, target, options): change the file system mounted at target. */
 int mb_child_op_reconfigure(struct mb_child *child, const uint64_t *a) {
     int target = mb_child_open_in(child, a[0], text(a[1]), O_PATH);
     int fs = target < 0 ? -1 : mb_fspick(target, "", 1 | 8 /* FSPICK_CLOEXEC | FSPICK_EMPTY_PATH */);
@@ -312,8 +313,8 @@ static bool has_mode(const char *options) {
     return false;
 }
 
-/* mount_tmpfs(options, root, target, attributes, copy, slot): with the mode of the directory that it
- * covers, where there was one and the options don't say, and with what is in it. */
+/* mount_tmpfs(options, root, target, attributes, copy, slot): with the mode of the directory that it covers, unless
+ * the options set one; with `copy`, also with its content. */
 int mb_child_op_mount_tmpfs(struct mb_child *child, const uint64_t *a) {
     int before = mb_child_open_in(child, a[1], text(a[2]), O_PATH);
     const bool keeps_mode = before >= 0 && !has_mode(text(a[0]));
@@ -365,7 +366,7 @@ int mb_child_op_mount_tmpfs(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* chroot(root): in a mount namespace of others', who keep their root. */
+/* chroot(root): in a shared mount namespace, where others keep their root. */
 int mb_child_op_chroot(struct mb_child *child, const uint64_t *a) {
     if (fchdir(slot(child, a[0])) || chroot(".")) {
         return -errno;
@@ -373,7 +374,8 @@ int mb_child_op_chroot(struct mb_child *child, const uint64_t *a) {
     return result(chdir("/"));
 }
 
-/* unmount(path, mount id): that very mount, with all below it; no other that is there by now. Linux 5.8. */
+/* unmount(path, mount id): exactly that mount, with all below it, and not another one mounted there since. Linux
+ * 5.8. */
 int mb_child_op_unmount(struct mb_child *child, const uint64_t *a) {
     (void)child;
     int fd = open(text(a[0]), O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -389,9 +391,9 @@ int mb_child_op_unmount(struct mb_child *child, const uint64_t *a) {
     return error;
 }
 
-/* pivot_root(root): with "." for both, the old root is stacked on the new one at "/", and the
- * unmount of "." takes the topmost, the old; pivot_root(2), NOTES. MNT_DETACH, as this process
- * still has files of the old root open. */
+/* pivot_root(root): with "." for both, the old root is stacked on the new one at "/", and the unmount of "." takes
+ * the topmost one, the old root; pivot_root(2), NOTES. MNT_DETACH, because this process still has files of the old
+ * root open. */
 int mb_child_op_pivot_root(struct mb_child *child, const uint64_t *a) {
     if (fchdir(slot(child, a[0])) || mb_pivot_root(".", ".") || umount2(".", MNT_DETACH)) {
         return -errno;

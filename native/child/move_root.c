@@ -1,4 +1,4 @@
-/* The operation move_root: the container's root without pivot_root(2). Rules as in child.c. */
+/* The operation move_root: change the root without pivot_root(2). Rules as in child.c. */
 #include "child/operations.h"
 #include "syscalls.h"
 
@@ -8,15 +8,14 @@
 
 enum { MOUNTS_MAX = 1 << 16, LINE = 3 * PATH_MAX };
 
-/* proc_pid_mountinfo(5): a file of mounts, read line by line. */
+/* proc_pid_mountinfo(5), read line by line. */
 struct lines {
     int fd, error;
     size_t filled, at;
     char buffer[2 * LINE];
 };
 
-/* The next line, without its end; NULL after the last, or with an error. One that is too long is cut, and what follows
- * is another. */
+/* The next line, without its newline; NULL after the last, or on an error. A line that is too long is split. */
 static char *next_line(struct lines *lines) {
     for (;;) {
         char *begin = lines->buffer + lines->at, *end = memchr(begin, '\n', lines->filled - lines->at);
@@ -39,7 +38,7 @@ static char *next_line(struct lines *lines) {
     }
 }
 
-/* The next word of a line, NULL after the last. */
+/* The next word of a line; NULL after the last. */
 static char *next_word(char **line) {
     char *word = *line;
     size_t length = strcspn(word, " ");
@@ -48,7 +47,7 @@ static char *next_word(char **line) {
     return length ? word : NULL;
 }
 
-/* In place: \040 and the like, as the kernel writes what would end a word. */
+/* Decode, in place, \040 and the like, which the kernel writes for blanks. */
 static void unescape(char *path) {
     char *to = path;
     for (; *path; path++) {
@@ -67,7 +66,7 @@ static bool is_below(const char *path, const char *top) {
     return !strncmp(path, top, length) && (!path[length] || path[length] == '/' || top[length - 1] == '/');
 }
 
-/* Where a line says that all of a procfs or sysfs is mounted, else NULL. */
+/* Where a line says that a whole procfs or sysfs is mounted; NULL otherwise. */
 static char *shown_at(char *line) {
     char *root = NULL, *place = NULL, *word;
     for (int field = 1; (word = next_word(&line)) && strcmp(word, "-") != 0; field++) {
@@ -82,8 +81,8 @@ static char *shown_at(char *line) {
     return place;
 }
 
-/* Take the host's procfs and sysfs out of this mount namespace, or cover them where they are locked: while one is to be
- * seen whole there, a user namespace in the container may mount another, without our masks. */
+/* Unmount the host's procfs and sysfs in this mount namespace, or cover them if they are locked: while one is fully
+ * visible, a user namespace in the container may mount another one without our masks. */
 static int hide_kernel(int root) {
     static struct lines lines;
     char link[32] = "/proc/self/fd/", top[PATH_MAX], digits[12];
@@ -94,11 +93,11 @@ static int hide_kernel(int root) {
     for (char *end = link + strlen(link); count; *end = '\0') {
         *end++ = digits[--count];
     }
-    /* Held, as it goes with the host's procfs. */
+    /* Held open, since the path vanishes with the host's procfs. */
     int self = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
     ssize_t size = self < 0 ? -1 : readlinkat(AT_FDCWD, link, top, sizeof top - 1);
     if (size < 0) {
-        return errno == ENOENT ? 0 : -errno; /* there is none */
+        return errno == ENOENT ? 0 : -errno; /* there is no procfs */
     }
     top[size] = '\0';
     int error = 0;
@@ -123,11 +122,11 @@ static int hide_kernel(int root) {
         }
     }
     close(self);
-    return error ? error : done ? 0 : -ELOOP; /* what is still to be seen is never passed over */
+    return error ? error : done ? 0 : -ELOOP; /* never ignore one that is still visible */
 }
 
-/* move_root(root): where pivot_root can't be, since / is the initramfs. The host's root stays below, without what
- * the kernel tells of the host. */
+/* move_root(root): for hosts where / is the initramfs, so that pivot_root fails. The host's root stays below,
+ * without its procfs and sysfs. */
 int mb_child_op_move_root(struct mb_child *child, const uint64_t *a) {
     int error = hide_kernel(slot(child, a[0]));
     if (error) {

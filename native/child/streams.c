@@ -1,4 +1,4 @@
-/* Operations on sockets, terminal and standard streams. Rules as in child.c. */
+/* Operations on sockets, the terminal and the standard streams. Rules as in child.c. */
 #include "child/operations.h"
 #include "syscalls.h"
 
@@ -29,7 +29,7 @@ int mb_child_fill(struct mb_child *child, uint64_t argument, int fd) {
         return -errno;
     }
     if (child->slots[argument] >= 0) {
-        close(child->slots[argument]); /* a limit may be low, and layers many */
+        close(child->slots[argument]); /* the limit on descriptors may be low, and there may be many layers */
     }
     child->slots[argument] = fd;
     return 0;
@@ -78,9 +78,9 @@ int mb_child_receive(int socket, struct mb_message *message, int *fd) {
     return 0;
 }
 
-/* die_with_parent(socket): SIGKILL when the thread that cloned this process ends. A change of
- * ids forgets the wish, so it is made again after each. A parent that ended before the call is
- * seen by its closed end of the socket: getppid(2) is 0 in a new pid namespace either way. */
+/* die_with_parent(socket): get SIGKILL when the thread that cloned this process ends. A change of ids resets this,
+ * so it is repeated after each. If the parent ended before the call, its end of the socket is closed; getppid(2)
+ * can't tell, since it is 0 in a new pid namespace either way. */
 int mb_child_op_die_with_parent(struct mb_child *child, const uint64_t *a) {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL)) {
         return -errno;
@@ -90,7 +90,7 @@ int mb_child_op_die_with_parent(struct mb_child *child, const uint64_t *a) {
     return ready < 0 ? -errno : socket.revents & (POLLHUP | POLLERR) ? -ESRCH : 0;
 }
 
-/* wait(socket, tag): until the parent, or another child, sends that very tag. */
+/* wait(socket, tag): wait until the parent, or another child, sends exactly that tag. */
 int mb_child_op_wait(struct mb_child *child, const uint64_t *a) {
     struct mb_message message;
     int fd = -1;
@@ -101,18 +101,18 @@ int mb_child_op_wait(struct mb_child *child, const uint64_t *a) {
     return error ? error : message.tag == a[1] ? 0 : -EPROTO;
 }
 
-/* tell(socket, tag): that this child has come so far. */
+/* tell(socket, tag): report that this child has come this far. */
 int mb_child_op_tell(struct mb_child *child, const uint64_t *a) {
     return mb_child_send(slot(child, a[0]), (uint32_t)a[1], -1);
 }
 
-/* gate(go, report): wait for a byte from the FIFO `go`, which is open for writing here too, so that
- * the wait has no end. What fails from here on is written to the file `report`: whoever made this
- * process may be gone. By nothing but read and write: the filter of system calls may be loaded. */
+/* gate(go, report): wait for a byte from the FIFO `go`, which is open for writing here too, so that the wait
+ * doesn't end early. Later failures are written to the file `report`, because the process that made this one may be
+ * gone. Uses only read and write, since the seccomp filter may be loaded. */
 int mb_child_op_gate(struct mb_child *child, const uint64_t *a) {
     char byte;
     ssize_t size;
-    mb_child_unblock_signals(child); /* as for the command that is to come: it can be ended */
+    mb_child_unblock_signals(child); /* as for the command to come, so that signals can end it */
     child->record->state = MB_WAITING;
     do {
         size = read(slot(child, a[0]), &byte, 1);
@@ -138,8 +138,8 @@ int mb_child_op_send_fd(struct mb_child *child, const uint64_t *a) {
     return mb_child_send(slot(child, a[0]), (uint32_t)a[2], slot(child, a[1]));
 }
 
-/* A terminal's master, or -1: of a devpts, in which nobody makes or renames anything, and not of what may have been
- * put in the place of one. */
+/* Open a terminal's master, or -1. It must be on a devpts, where nobody can make or rename files, and not a file in
+ * its place. */
 static int open_ptmx(void) {
     int pts = open("/dev/pts", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (pts < 0) {
@@ -155,8 +155,8 @@ static int open_ptmx(void) {
     return master;
 }
 
-/* open_pty(master slot, slave slot, rows, columns): a pair of the container's own devpts. The
- * slave is opened by TIOCGPTPEER, without a path that could be something else. Linux 4.13. */
+/* open_pty(master slot, slave slot, rows, columns): a pair of the container's own devpts. TIOCGPTPEER opens the
+ * slave without a path, which could be something else. Linux 4.13. */
 int mb_child_op_open_pty(struct mb_child *child, const uint64_t *a) {
     int unlock = 0;
     struct winsize size = {.ws_row = (unsigned short)a[2], .ws_col = (unsigned short)a[3]};
@@ -193,8 +193,8 @@ int mb_child_op_stdio(struct mb_child *child, const uint64_t *a) {
     return 0;
 }
 
-/* close_fds(kept): everything but standard input, output, error and the `kept` after them closes at
- * exec. Linux 5.11. */
+/* close_fds(kept): at exec, close everything except the standard streams and the `kept` descriptors after them.
+ * Linux 5.11. */
 int mb_child_op_close_fds(struct mb_child *child, const uint64_t *a) {
     (void)child;
     return result(mb_close_range(3 + (unsigned)a[0], UINT_MAX, CLOSE_RANGE_CLOEXEC));

@@ -14,7 +14,7 @@ static const char *const namespaces[] = {
     "mnt", "net", "user", "uts", "cgroup", "pid_for_children", "ipc", "time_for_children",
 };
 
-/* FNV-1a, for what has no fixed size. */
+/* FNV-1a, for data without a fixed size. */
 static uint64_t sum(const void *data, size_t size) {
     uint64_t hash = 0xcbf29ce484222325u;
     for (const unsigned char *byte = data; size--; byte++) {
@@ -24,7 +24,7 @@ static uint64_t sum(const void *data, size_t size) {
 }
 
 static uint64_t *put_ids(uint64_t *next) {
-    /* The raw calls tell of this thread, whatever the C library did to the others. */
+    /* The raw calls, which describe this thread, whatever the C library did to the others. */
     uint32_t user[3] = {0}, group[3] = {0};
     static _Thread_local uint32_t groups[GROUPS_MAX];
     syscall(SYS_getresuid, &user[0], &user[1], &user[2]);
@@ -66,8 +66,8 @@ static uint64_t *put_limits(uint64_t *next) {
     return next;
 }
 
-/* By their names, "net:[4026531840]": to follow one has the kernel make an inode each time. Without a descriptor of the
- * directory: where there is none to be had, callers would look alike that aren't. */
+/* Hash the links' names, "net:[4026531840]": following one makes the kernel allocate an inode each time. Don't open
+ * the directory: without a free descriptor, different callers would look alike. */
 static uint64_t *put_namespaces(uint64_t *next) {
     for (size_t i = 0; i < sizeof namespaces / sizeof *namespaces; i++) {
         char path[64], name[64];

@@ -7,8 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* bpf(2) has no wrapper in the C library. The whole union is passed, zeroed: the kernel refuses
- * non-zero bytes that it doesn't know. */
+/* bpf(2) has no wrapper in the C library. The whole union is zeroed and passed, because the kernel refuses unknown
+ * bytes that aren't zero. */
 static int mb_bpf(int command, union bpf_attr *attr) { return (int)syscall(SYS_bpf, command, attr, sizeof *attr); }
 
 int mb_bpf_device_attach(int cgroup_fd, const void *insns, unsigned count) {
@@ -27,9 +27,9 @@ int mb_bpf_device_attach(int cgroup_fd, const void *insns, unsigned count) {
     attr.target_fd = (uint32_t)cgroup_fd;
     attr.attach_bpf_fd = (uint32_t)program;
     attr.attach_type = BPF_CGROUP_DEVICE;
-    /* Without it a container manager inside couldn't attach filters of its own below. */
+    /* Otherwise a container manager inside couldn't attach filters of its own below. */
     attr.attach_flags = BPF_F_ALLOW_MULTI;
     int result = mb_bpf(BPF_PROG_ATTACH, &attr) < 0 ? -errno : 0;
-    close(program); /* the cgroup holds it now */
+    close(program); /* the cgroup keeps it now */
     return result;
 }

@@ -88,7 +88,7 @@ int mb_program_start(struct mb_program *program, const char *path, char *const *
 
 void mb_program_free(struct mb_program *program) { mb_fd_close(&program->pidfd); }
 
-/* The message that is there, if there is one; 0 or -errno. */
+/* Receive the message if there is one; returns 0 or -errno. */
 static int receive(struct mb_delivery *message, int socket) {
     union {
         struct cmsghdr align;
@@ -116,7 +116,7 @@ int mb_delivery_take(struct mb_delivery *message, int socket, int peer) {
         if (poll(ends, 2, peer == MB_PEER_DEAD ? 0 : -1) < 0) {
             return -errno;
         }
-        int error = receive(message, socket); /* before its end counts: it may have sent this before */
+        int error = receive(message, socket); /* before its end counts: it may have sent this earlier */
         if (error != -EAGAIN) {
             return error;
         }

@@ -1,8 +1,8 @@
-/* What this process gets of the kernel, and of the processes that make others for it.
+/* What this process gets from the kernel, and from the processes that make others for it.
  *
- * An interpreter that calls system calls through us may be cut short between any two of its instructions, by an
- * exception out of a signal handler: what it had only just got is lost then. So each of these writes what it gets into
- * a struct of the caller's, which is there before the call, and whose end frees it. */
+ * An exception from a signal handler may interrupt an interpreter between any two of its instructions, and what a
+ * system call has just returned is lost then. So each of these functions writes its result into a struct that the
+ * caller already has, and that frees it in the end. */
 #ifndef MB_PEER_H
 #define MB_PEER_H
 
@@ -19,18 +19,18 @@ int mb_fd_copy(int fd, int *to);
 /* Close what is in `to`, and move `from` there. */
 void mb_fd_move(int *from, int *to);
 
-/* A record in memory that other processes see too. */
+/* A record in memory shared with other processes. */
 struct mb_view {
     struct mb_record *record; /* NULL when there is none */
     uint32_t size;
     int memory_fd; /* -1 when there is none */
 };
 
-/* One of `size` bytes; in a memory file if others shall map it. Returns 0 or -errno. */
+/* Make one of `size` bytes, in a memory file if others are to map it. Returns 0 or -errno. */
 int mb_view_make(struct mb_view *view, uint32_t size, int in_file);
 void mb_view_free(struct mb_view *view);
 
-/* A program that was started. */
+/* A started program. */
 struct mb_program {
     int pid; /* 0 before */
     int pidfd;
@@ -39,9 +39,9 @@ struct mb_program {
 /* Start a program in a session of its own, with descriptors 0 to fd_count-1; posix_spawn(3). Returns 0 or -errno. */
 int mb_program_start(struct mb_program *program, const char *path, char *const *argv, char *const *envp, const int *fds,
                      unsigned fd_count);
-void mb_program_free(struct mb_program *program); /* the pidfd: it runs on */
+void mb_program_free(struct mb_program *program); /* only the pidfd: the program keeps running */
 
-/* A message that a peer has sent, and its descriptor. */
+/* A message from a peer, and its descriptor. */
 struct mb_delivery {
     int length; /* 0: there is none */
     int fd;     /* or -1 */
@@ -50,8 +50,8 @@ struct mb_delivery {
 
 enum { MB_PEER_DEAD = -2 };
 
-/* Wait for a message of a peer's, whose pidfd is `peer`: a socket that others hold as well doesn't tell of its death.
- * Returns 0, -EINTR, -ECONNRESET when it has died and there is no more, or another -errno. */
+/* Wait for a message of the peer with the pidfd `peer`: if others hold the socket too, it doesn't show the peer's
+ * death. Returns 0, -EINTR, -ECONNRESET if the peer has died and no message is left, or another -errno. */
 int mb_delivery_take(struct mb_delivery *message, int socket, int peer);
 void mb_delivery_free(struct mb_delivery *message);
 

@@ -10,7 +10,8 @@ int mb_begin(unsigned first) {
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
-    /* The raw call: the C library's sigaction leaves 32 and 33, its own, as some ancestor ignored them. */
+    /* The raw call, because the C library's sigaction doesn't touch its own 32 and 33, which some ancestor may have
+     * ignored. */
     static const unsigned char default_action[64]; /* at least the kernel's struct sigaction; SIG_DFL is 0 */
     for (int number = 1; number < NSIG; number++) {
         syscall(SYS_rt_sigaction, number, default_action, NULL, sizeof(uint64_t));
@@ -22,7 +23,7 @@ int mb_begin(unsigned first) {
     umask(022);
     mb_close_range(first, UINT_MAX, 0);
     int fd;
-    do { /* not close-on-exec: what we execute has them, too */
+    do { /* not close-on-exec, since programs that we execute need them too */
         fd = open("/dev/null", O_RDWR);
     } while (fd >= 0 && fd < 3);
     if (fd < 0) {

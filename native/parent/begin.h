@@ -1,16 +1,16 @@
-/* What each program of ours on the host relies on, whoever started it and in whatever state. */
+/* Put a program of ours on the host into a known state, whoever started it. */
 #ifndef MB_BEGIN_H
 #define MB_BEGIN_H
 
 /* Call it first. Afterwards:
  *
- * - Every signal is blocked, none is ignored or handled: an ignored SIGCHLD would leave nobody to wait for.
- * - No timer of the caller's runs, as alarm(2) leaves one over exec.
- * - Descriptors from `first` on are closed; those below it are the program's own, which its starter has given it.
- * - 0, 1 and 2 are open, on /dev/null where they weren't: no file that is opened later is taken for one of them.
+ * - Every signal is blocked, and none is ignored or handled: with SIGCHLD ignored we couldn't wait for children.
+ * - No timer of the caller runs: alarm(2) survives an exec.
+ * - Descriptors from `first` on are closed; those below come from the program that started this one.
+ * - 0, 1 and 2 are open, on /dev/null if they were closed, so that no file opened later gets one of these numbers.
  * - The working directory is /, which nobody can remove or unmount; the umask is 022.
  *
- * 0, or -1 where there is no /dev/null or no descriptor for it. */
+ * Returns 0, or -1 without /dev/null or a descriptor for it. */
 int mb_begin(unsigned first);
 
 #endif

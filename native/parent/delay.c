@@ -1,4 +1,4 @@
-/* minibox-delay, which waits before a restart, and what it has in common with the supervisor. */
+/* minibox-delay, which waits before a restart, and code that it shares with the supervisor. */
 #include "parent/begin.h"
 #include "parent/supervisor.h"
 

@@ -17,23 +17,23 @@ enum { CONTROL = 0, OWNER = 1, CONTAINERS_MAX = 4096 };
 
 struct container {
     int used, counts;
-    int connection; /* -1 when it is closed */
-    int pidfd;      /* of the first process, -1 when it was reaped */
-    int helper;     /* likewise */
-    int replaced;   /* that process ends, and another is to come */
+    int connection; /* -1 once closed */
+    int pidfd;      /* of the first process, -1 once reaped */
+    int helper;     /* of its helper, likewise */
+    int replaced;   /* the process ends, and another takes its place */
     int let_go;
 };
 
 static struct container containers[CONTAINERS_MAX];
 static struct container *end_of_used = containers;
-static unsigned counted; /* that we stay for */
+static unsigned counted; /* containers that we stay for */
 static int events = -1;
 static int control_open = 1;
-static int stray; /* there may be a sibling that nobody has told us of */
+static int stray; /* there may be a sibling that nobody has told us about */
 
 enum { STRAY_MS = 20 };
 
-/* What an event is about: a descriptor of a container's, or of our own. */
+/* The source of an event: a descriptor of a container, or one of our own. */
 enum about { CONNECTION, PROCESS, HELPER, OWN };
 
 static int watch(int fd, enum about about, const struct container *container) {
@@ -42,7 +42,7 @@ static int watch(int fd, enum about about, const struct container *container) {
     return epoll_ctl(events, EPOLL_CTL_ADD, fd, &event);
 }
 
-/* Close a descriptor that is watched; by hand, since minibox holds copies of some. */
+/* Close a watched descriptor and stop watching it, since minibox may hold a copy. */
 static void forget(int *fd) {
     if (*fd >= 0) {
         epoll_ctl(events, EPOLL_CTL_DEL, *fd, NULL);
@@ -57,8 +57,8 @@ static void signal_to(int pidfd, int number) {
     }
 }
 
-/* The raw call: the C library's has no usage. 0 when the process has ended, and was reaped: if by somebody else, nobody
- * knows how it ended. */
+/* The raw call, because the C library's has no usage. Returns 0 once the process has ended and was reaped; if
+ * another process reaped it, nobody knows how it ended. */
 static int reap(int pidfd, siginfo_t *how, struct rusage *usage, int flags) {
     how->si_pid = 0;
     if (!syscall(SYS_waitid, P_PIDFD, pidfd, how, WEXITED | flags, usage)) {
@@ -71,7 +71,7 @@ static int reap(int pidfd, siginfo_t *how, struct rusage *usage, int flags) {
 
 static uint64_t microseconds(struct timeval time) { return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_usec; }
 
-/* What was let go holds up nobody, and is reaped for as long as we are there. */
+/* A container that was let go keeps nobody waiting, and is reaped as long as we run. */
 static void release(struct container *container) {
     if (container->connection >= 0) {
         return;
@@ -93,7 +93,7 @@ static void process_ended(struct container *container) {
     }
     forget(&container->pidfd);
     if (container->replaced && how.si_code == CLD_EXITED && how.si_status == 0 && container->connection >= 0) {
-        return; /* as it should, and minibox is about to tell who goes on */
+        return; /* as expected: minibox will tell us which process continues */
     }
     struct mb_ended ended = {
         .relayed = (uint32_t)relayed,
@@ -125,7 +125,7 @@ static void close_connection(struct container *container) {
     release(container);
 }
 
-/* Make a process, and answer; `place` is where its pidfd is kept. */
+/* Make a process, and answer; its pidfd goes to `place`. */
 static void spawn(struct container *container, const struct mb_received *message, size_t skipped, int *place,
                   enum about about) {
     struct mb_spawned made = mb_spawn_requested(message, skipped);
@@ -142,7 +142,7 @@ static void spawn(struct container *container, const struct mb_received *message
     mb_answer(container->connection, &number, sizeof number, *place);
 }
 
-/* The process that minibox speaks of takes the place of the one that has ended, or is just about to. */
+/* Watch the process that minibox names instead of the one that has ended or is about to. */
 static void go_on_as(struct container *container, int pidfd) {
     if (container->pidfd >= 0) {
         reap(container->pidfd, &(siginfo_t){0}, NULL, 0);
@@ -166,7 +166,7 @@ static void serve_connection(struct container *container) {
         container->let_go = 1;
         mb_answer(container->connection, &(int32_t){0}, sizeof(int32_t), -1);
     } else {
-        close_connection(container); /* closed at the other end, or nothing that we know of */
+        close_connection(container); /* closed at the other end, or an unknown request */
     }
     mb_close_received(&message);
 }
@@ -180,7 +180,7 @@ static struct container *unused(void) {
     return NULL;
 }
 
-/* 0 when all is to end. */
+/* Returns 0 when everything is to end. */
 static int serve_control(void) {
     static struct mb_received message;
     mb_receive(CONTROL, &message);
@@ -195,7 +195,7 @@ static int serve_control(void) {
     struct container *container = unused();
     if (mb_kind(&message) != MB_SPAWN || !message.fd_count || !container ||
         watch(message.fds[0], CONNECTION, container)) {
-        mb_close_received(&message); /* the connection among them: its other end sees it */
+        mb_close_received(&message); /* this closes the connection, which its other end notices */
         return 1;
     }
     *container = (struct container){.used = 1, .counts = 1, .connection = message.fds[0], .pidfd = -1, .helper = -1};
@@ -222,9 +222,9 @@ static int has_ended(int pidfd) {
     return pidfd >= 0 && poll(&ended, 1, 0) == 1;
 }
 
-/* Reap siblings that minibox was going to tell us of when its connection closed, by Ctrl-C say: while one isn't, the
- * first process of its pid namespace can't end. A child that has ended is one of them unless it is one that we know,
- * and then its pidfd says so by now; or one that we are going to be told of. */
+/* Reap siblings that minibox would have told us about if its connection hadn't closed, for example by Ctrl-C: as
+ * long as one isn't reaped, the first process of its pid namespace can't end. A child that has ended and that we
+ * don't know is such a sibling, unless minibox is still going to tell us about it. */
 static void reap_strays(void) {
     for (struct container *each = containers; each < end_of_used; each++) {
         if (each->used && each->replaced && each->connection >= 0) {
@@ -235,7 +235,7 @@ static void reap_strays(void) {
     while (!waitid(P_ALL, 0, &how, WEXITED | WNOHANG | WNOWAIT) && how.si_pid) {
         for (struct container *each = containers; each < end_of_used; each++) {
             if (each->used && (has_ended(each->pidfd) || has_ended(each->helper))) {
-                return; /* first that */
+                return; /* serve that first */
             }
         }
         waitid(P_PID, (id_t)how.si_pid, &how, WEXITED | WNOHANG);
@@ -243,7 +243,7 @@ static void reap_strays(void) {
     }
 }
 
-/* One event at a time: what one does may make the next untrue. */
+/* Handle one event at a time, because it may make the next one obsolete. */
 static void serve(void) {
     while (control_open || counted) {
         struct epoll_event event;

@@ -1,4 +1,4 @@
-/* minibox-log PATH BYTES_MAX FILES: writes to a log what comes by two pipes, until both have ended. */
+/* minibox-log PATH BYTES_MAX FILES: write the data of two pipes to a log, until both have ended. */
 #include "parent/begin.h"
 #include "parent/supervisor.h"
 #include "parent/supervisor_log.h"
@@ -13,14 +13,14 @@
 
 enum { RETRY_MS = 200 };
 
-/* What a full disk doesn't take is tried again, while the container waits, and left out when it has ended. */
+/* If the disk is full, try again, which makes the container wait; once it has ended, drop the rest. */
 static void append(struct mb_log *log, struct mb_log_line *line, const char *data, size_t size, int source) {
     for (;;) {
         size_t taken = mb_log_append(log, line, data, size);
         data += taken;
         size -= taken;
         if (!size) {
-            log->ended = 0; /* the other stream's may have writers */
+            log->ended = 0; /* the other stream may still have writers */
             return;
         }
         struct pollfd writers = {.fd = source};

@@ -63,7 +63,7 @@ int mb_answer(int socket, const void *data, size_t size, int fd) {
     return sendmsg(socket, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-/* The slots that a request fills; 0, or -EPROTO for one that contradicts itself. */
+/* Fill the slots of a request; returns 0, or -EPROTO if it contradicts itself. */
 static int fill_slots(const struct mb_spawn_request *request, size_t length, const int *fds, size_t fd_count,
                       int slots[MB_SLOTS]) {
     if (length < sizeof *request || request->slot_count > MB_SLOTS ||

@@ -6,14 +6,13 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
-/* A process whose ids change becomes undumpable, and that is a property of the memory, which a
- * child by clone_and_wait shares with us. So the last of them to end puts it back. */
+/* A process whose ids change becomes undumpable. That is a property of the memory, which a child of clone_and_wait
+ * shares with us. So the last child to end restores it. */
 static pthread_mutex_t dumpable_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned dumpable_holders;
 static int dumpable_before, dumpable_over_forks;
 
-/* A copy of this process by fork(2), which another thread may make meanwhile, has none of those children,
- * and is to be as if there were none. */
+/* Another thread may fork(2) meanwhile. The copy has none of those children and must not wait for them. */
 static void before_fork(void) { pthread_mutex_lock(&dumpable_lock); }
 static void parent_after_fork(void) { pthread_mutex_unlock(&dumpable_lock); }
 static void child_after_fork(void) {
@@ -56,10 +55,10 @@ void mb_record_free(struct mb_record *record, uint32_t op_count) { munmap(record
 
 static int enter_child(void *child) { mb_child_main(child); }
 
-/* vfork for a plan without an exec: the calling thread stands still until the child has ended, so
- * that the child may use its memory and, by that, its errno; a fork would copy the page tables of
- * a whole interpreter. It has a stack of its own, since it doesn't return as vfork's does. Nor does it
- * tell of its end by SIGCHLD: who waits for all children of the process shall not take it away. */
+/* vfork for a plan without an exec: the calling thread waits until the child has ended, so the child may use its
+ * memory, including its errno; a fork would copy the page tables of a whole interpreter. Unlike vfork's, the child
+ * has a stack of its own, because it doesn't return. Nor does it send SIGCHLD when it ends, so that a wait for any
+ * child of the process doesn't reap it. */
 static pid_t clone_and_wait(struct mb_child *child, int flags, int *pidfd) {
     const size_t size = 256 * 1024;
     char *stack = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
@@ -90,8 +89,8 @@ pid_t mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const 
         .exit_signal = SIGCHLD,
         .cgroup = cgroup_fd < 0 ? 0 : (uint64_t)cgroup_fd,
     };
-    /* A signal between clone and the child's reset of its handlers would run the parent's
-     * handler in the child. */
+    /* Otherwise a signal between clone and the child's reset of its handlers would run the parent's handler in the
+     * child. */
     sigset_t all, saved;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &saved);

@@ -27,12 +27,12 @@ enum {
     RETRY_MS = 200,
 };
 
-/* What the container writes, on its way to the log and to the clients. The next chunk is read when
- * all have this one: whoever is slow slows the container down, as a full pipe would. */
+/* Output of the container on its way to the log and the clients. The next chunk is read when all have this one, so
+ * a slow reader slows the container down, as a full pipe would. */
 struct output {
     int fd;
     char packet;      /* MB_CLIENT_OUTPUT or MB_CLIENT_ERROR */
-    uint32_t waiting; /* a bit for each client that hasn't got the chunk */
+    uint32_t waiting; /* a bit for each client that still needs the chunk */
     int64_t since_ms;
     size_t length, logged;
     char chunk[CHUNK];
@@ -49,7 +49,7 @@ struct supervisor {
     int stdin_once;
     struct output output[2];
     int clients[CLIENTS_MAX];
-    int input_client; /* the last that wrote to the container's input, -1: none */
+    int input_client; /* the last client that wrote to the container's input, -1: none */
     size_t input_length, input_written;
     char input_chunk[CHUNK + 1];
     struct mb_log log;
@@ -57,7 +57,7 @@ struct supervisor {
     struct mb_health health;
     char **after;
     int64_t timeout_at_ms, retry_at_ms;
-    int64_t accept_at_ms; /* there was no descriptor for a client: the next try */
+    int64_t accept_at_ms; /* no descriptor was free for a client: try again at this time */
 };
 
 static struct supervisor self = {
@@ -78,9 +78,9 @@ static int64_t now_ms(void) {
     return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
 }
 
-/* ---- what minibox asks for ------------------------------------------------------------------ */
+/* ---- requests of minibox -------------------------------------------------------------------- */
 
-/* `message` stays where it is: paths and commands are used from there. */
+/* `message` must stay: paths and commands in it are used later. */
 static int supervise(struct mb_received *message) {
     struct mb_supervise_request *request = (void *)message->data;
     struct mb_supervise_texts texts;
@@ -97,7 +97,7 @@ static int supervise(struct mb_received *message) {
     }
     if (self.terminal >= 0) {
         self.input = self.output[0].fd = self.terminal;
-        /* Held open for its own sake: without any the terminal would end when the container closes its last. */
+        /* Hold the slave open, or the terminal would end when the container closes its last one. */
         ioctl(self.terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
     }
     const int ends[] = {self.output[0].fd, self.output[1].fd, self.input, self.listener};
@@ -139,7 +139,7 @@ static int spawn(const struct mb_received *message, int *pidfd) {
     return made.pid > 0 ? unheard : made.pid;
 }
 
-/* Serve requests until the container is ours to look after; -1 when minibox has gone before that. */
+/* Serve requests until the container is ours to watch; -1 if minibox is gone before that. */
 static int serve(void) {
     static struct mb_received message;
     for (;;) {
@@ -152,7 +152,7 @@ static int serve(void) {
         case MB_SPAWN_HELPER:
             error = spawn(&message, &self.helper_pidfd);
             break;
-        case MB_HOLD: /* all that there is to it: they close when another program takes this one's place */
+        case MB_HOLD: /* nothing else to do: an exec closes them */
             error = mb_answer(CONTROL, &(int32_t){0}, sizeof(int32_t), -1);
             break;
         case MB_SUPERVISE:
@@ -170,7 +170,7 @@ static int serve(void) {
 
 /* ---- clients -------------------------------------------------------------------------------- */
 
-/* A client's word that its input has ended; a terminal's never does. */
+/* A client says that its input has ended; a terminal's never does. */
 static void end_input(void) {
     if (self.stdin_once && self.terminal < 0 && self.input >= 0) {
         close(self.input);
@@ -195,9 +195,9 @@ static void drop_client(int index) {
 static void accept_client(void) {
     int fd = accept4(self.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-        self.accept_at_ms = now_ms() + RETRY_MS; /* EMFILE, say: the client stays in the queue */
+        self.accept_at_ms = now_ms() + RETRY_MS; /* EMFILE, for example: the client stays in the queue */
     }
-    /* The socket's directory keeps other users out, unless somebody has changed that. */
+    /* The socket's directory keeps other users out, unless its mode was changed. */
     struct ucred peer = {.uid = (uid_t)-1};
     getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &(socklen_t){sizeof(peer)});
     for (int i = 0; fd >= 0 && peer.uid == geteuid() && i < CLIENTS_MAX; i++) {
@@ -211,14 +211,14 @@ static void accept_client(void) {
     }
 }
 
-/* Send one packet; 0, or -errno. */
+/* Send one packet; returns 0 or -errno. */
 static int send_packet(int client, char kind, const void *data, size_t size) {
     struct iovec iov[] = {{&kind, 1}, {(void *)(uintptr_t)data, size}};
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
     return sendmsg(client, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
-/* Write what a client sent to the container's input. */
+/* Write a client's data to the container's input. */
 static void write_input(void) {
     while (self.input >= 0 && self.input_written < self.input_length) {
         ssize_t written =
@@ -227,7 +227,7 @@ static void write_input(void) {
             return;
         }
         if (written < 0) {
-            break; /* nobody reads it any more */
+            break; /* it has no reader any more */
         }
         self.input_written += (size_t)written;
     }
@@ -269,7 +269,7 @@ static void read_client(int index) {
 
 static int is_done(const struct output *output) { return output->logged == output->length && !output->waiting; }
 
-/* Give the chunk to the log and to the clients that have not got it. */
+/* Give the chunk to the log and to the clients that still need it. */
 static void distribute(struct output *output) {
     output->logged +=
         mb_log_append(&self.log, &output->line, output->chunk + output->logged, output->length - output->logged);
@@ -289,13 +289,13 @@ static void distribute(struct output *output) {
     }
 }
 
-/* Read the next chunk; 0 when the stream has ended. */
+/* Read the next chunk; 0 once the stream has ended. */
 static int read_output(struct output *output) {
     ssize_t length = read(output->fd, output->chunk, sizeof output->chunk);
     if (length < 0 && (errno == EINTR || (errno == EAGAIN && !self.ended))) {
         return 1;
     }
-    if (length <= 0) { /* EIO: a terminal that no process has open any more */
+    if (length <= 0) { /* EIO: no process has the terminal open any more */
         return 0;
     }
     output->length = (size_t)length;
@@ -311,7 +311,7 @@ static int read_output(struct output *output) {
 static void close_output(struct output *output) {
     if (mb_log_end(&self.log, &output->line)) {
         self.retry_at_ms = now_ms() + RETRY_MS;
-        return; /* it is read again then, and finds the end again */
+        return; /* read again then, it finds the end again */
     }
     if (output->fd != self.terminal) {
         close(output->fd);
@@ -393,7 +393,7 @@ static void watch(struct pollfd ends[P_COUNT]) {
         short events = (short)((self.input_length ? 0 : POLLIN) | (slow ? POLLOUT : 0));
         ends[P_CLIENTS + i] = (struct pollfd){.fd = self.clients[i], .events = events};
         if (slow && self.retry_at_ms == INT64_MAX) {
-            self.retry_at_ms = now_ms() + RETRY_MS; /* to see that it is too slow */
+            self.retry_at_ms = now_ms() + RETRY_MS; /* to notice that it is too slow */
         }
     }
 }
@@ -447,7 +447,7 @@ static void tell_clients(void) {
 }
 
 int mb_supervisor(void) {
-    /* The container's set-up takes its standard streams from slots; ours lead nowhere. */
+    /* A container's set-up takes its standard streams from slots; ours go to /dev/null. */
     if (mb_begin(1)) {
         return 1;
     }
@@ -461,7 +461,8 @@ int mb_supervisor(void) {
     self.signals = signalfd(-1, &seen, SFD_CLOEXEC | SFD_NONBLOCK);
     if (self.signals < 0 || serve()) {
         if (self.pidfd >= 0) {
-            mb_pidfd_send_signal(self.pidfd, SIGKILL); /* it may have forgotten that it dies with its parent */
+            mb_pidfd_send_signal(self.pidfd, SIGKILL); /* a change of ids may have reset that it dies with its
+                                                        * parent */
         }
         return 1;
     }

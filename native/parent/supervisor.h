@@ -1,11 +1,10 @@
 /* The supervisor of a detached container: its parent, and the owner of its terminal or pipes.
  *
- * Started by minibox with a SOCK_SEQPACKET socket as descriptor 0, over which it is asked for three
- * things, in this order: to clone the container's first process and its helper (`mb_spawn_request`),
- * when the command runs to keep descriptors open until it has ended (MB_HOLD, any number of times, answered by
- * an int32, 0), and to look after it (`mb_supervise_request`). A socket that closes before that
- * ends the supervisor, and the kernel kills its child with it. Numbers are in host byte order:
- * the messages never leave the machine. */
+ * minibox starts it with a SOCK_SEQPACKET socket as descriptor 0 and makes three requests, in this order. It clones
+ * the container's first process and its helper (`mb_spawn_request`). Once the command runs, it keeps descriptors
+ * open until the command has ended (MB_HOLD, any number of times, answered by an int32, 0). Then it watches the
+ * container (`mb_supervise_request`). If the socket closes before that, the supervisor ends, and the kernel kills
+ * its child with it. Numbers are in host byte order: the messages never leave the machine. */
 #ifndef MB_SUPERVISOR_H
 #define MB_SUPERVISOR_H
 
@@ -13,7 +12,7 @@
 
 #include <stdint.h>
 
-/* Descriptors of a supervise request, in this order; the streams that aren't there are left out. */
+/* Descriptors of a supervise request, in this order; streams that don't exist are left out. */
 enum mb_supervised {
     MB_OWNED = 0x1,    /* the lock on the container, held for as long as this process lives */
     MB_LISTENER = 0x2, /* a listening SOCK_SEQPACKET socket for clients */
@@ -27,13 +26,13 @@ enum mb_supervised {
 struct mb_supervise_request {
     uint32_t kind;
     uint32_t descriptors; /* which of enum mb_supervised came along */
-    uint32_t timeout_ms;  /* 0: none; the container is killed when it has passed */
+    uint32_t timeout_ms;  /* 0: none; otherwise the container is killed after this time */
     uint32_t health_interval_ms, health_start_interval_ms, health_start_period_ms; /* see supervisor_health.h */
     uint32_t stdin_once; /* the container's input ends when the client that wrote to it leaves */
-    uint32_t log_files;  /* how many are kept, the one that is written to among them; 0: no log */
+    uint32_t log_files;  /* the number of files to keep, including the current one; 0: no log */
     uint64_t log_bytes_max;
-    uint32_t after_argc;  /* the command that takes this process's place in the end; the lock is its descriptor 3 */
-    uint32_t health_argc; /* the command that is run every health_interval_ms; 0: none */
+    uint32_t after_argc;  /* the command that replaces this process at the end; its descriptor 3 is the lock */
+    uint32_t health_argc; /* the command to run every health_interval_ms; 0: none */
     char text[];          /* NUL-terminated: path of the log, path of the exit record, both commands' arguments */
 };
 
@@ -49,8 +48,8 @@ enum mb_client_packet {
 
 int mb_supervisor(void);
 
-/* Execute a command in this process's place; returns when that fails. SIGTERM stays blocked: nobody shall stop it half
- * way, and who waits takes it for an order to go on. */
+/* Execute a command in this process's place; returns if that fails. SIGTERM stays blocked: it must not stop the
+ * command half-way, and minibox-delay takes it as an order to continue. */
 void mb_go_on_as(char **command);
 
 /* minibox-delay MILLISECONDS COMMAND...: execute the command after that time, or at once at SIGTERM. */

@@ -12,7 +12,7 @@
 
 enum { EXIT_BYTES = 256 };
 
-/* Where it is written until it is whole; 0, or -ENAMETOOLONG. */
+/* The path of the record until it is complete; returns 0 or -ENAMETOOLONG. */
 static int temporary_path(const struct mb_exit *record, char path[PATH_MAX]) {
     return snprintf(path, PATH_MAX, "%s.new", record->path) >= PATH_MAX ? -ENAMETOOLONG : 0;
 }
@@ -23,7 +23,7 @@ int mb_exit_reserve(struct mb_exit *record) {
     if (error) {
         return error;
     }
-    unlink(temporary); /* of a start that was killed */
+    unlink(temporary); /* left by a start that was killed */
     record->fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     memset(spaces, ' ', sizeof spaces);
     if (record->fd < 0) {
@@ -33,7 +33,7 @@ int mb_exit_reserve(struct mb_exit *record) {
     return written == sizeof spaces ? 0 : written < 0 ? -errno : -ENOSPC;
 }
 
-/* A rename is kept when its directory is on the disk. Changes `path`. */
+/* A rename lasts only once its directory is on the disk. Changes `path`. */
 static void sync_directory_of(char *path) {
     char *slash = strrchr(path, '/');
     if (!slash) {
@@ -70,9 +70,8 @@ void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t l
     char temporary[PATH_MAX], text[EXIT_BYTES];
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    memset(text, ' ', sizeof text); /* what JSON lets stand behind */
-    /* minibox/engine/state/exit_record.py reads it: its kind and the number of its format, as all files of ours have.
-     */
+    memset(text, ' ', sizeof text); /* JSON allows blanks at the end */
+    /* Read by minibox/engine/state/exit_record.py: like all our files it has a kind and a format number. */
     int length = snprintf(
         text, sizeof text,
         "{\"Kind\": \"exit\", \"Format\": 1, \"status\": %d, \"signal\": %d, \"relayed\": %d, \"timed_out\": %s, "

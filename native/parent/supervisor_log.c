@@ -11,12 +11,13 @@
 #include <time.h>
 #include <unistd.h>
 
-/* One entry at worst: every byte as \u00XX, and what stands around it. */
+/* The largest entry: every byte as \u00XX, and the rest of the JSON. */
 #define ENTRY_MAX (6 * MB_LOG_LINE_MAX + 128)
 
 enum { QUIET_MS = 100, UNFINISHED_MS = 1000, RETRY_MS = 1000, READER_MS = 5000, READER_BYTES = 16 << 20 };
 
-/* No entry: what follows was removed before whoever reads this file has come to it. See `_MISSED` of engine/logs.py. */
+/* Not an entry: what follows was removed before the reader of this file had reached it. See `_MISSED` of
+ * engine/logs.py. */
 static const char missed[] = "{\"missed\":true}\n";
 
 static char entry[ENTRY_MAX];
@@ -48,9 +49,9 @@ static void drop(int *fd) {
     }
 }
 
-/* Who follows the log has a shared lock (flock) on the file that he reads, and takes the next one's before he lets go
- * of it. While one still has the file that was removed last, the next to be removed is one that he hasn't seen: the log
- * grows meanwhile instead, within limits. */
+/* A reader that follows the log has a shared lock (flock) on the file that it reads, and takes the next file's lock
+ * before it releases this one. If a reader still has the file that was removed last, it hasn't seen the next one to
+ * be removed. So the log grows instead, within limits. */
 static int waits_for_reader(struct mb_log *log) {
     if (log->removed_fd < 0 || !flock(log->removed_fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) {
         drop(&log->removed_fd);
@@ -62,15 +63,15 @@ static int waits_for_reader(struct mb_log *log) {
     return now - log->waits_since_ms < READER_MS && log->size < log->size_max + READER_BYTES;
 }
 
-/* The path of a file of the log; 0, or -1 when it is too long. */
+/* The path of a file of the log; returns 0, or -1 if it is too long. */
 static int file_path(const struct mb_log *log, unsigned number, char path[PATH_MAX]) {
     int length =
         number ? snprintf(path, PATH_MAX, "%s.%u", log->path, number) : snprintf(path, PATH_MAX, "%s", log->path);
     return length < PATH_MAX ? 0 : -1;
 }
 
-/* path.1 becomes path.2, and so on; the last is removed. What fails leaves the log as it is, but for a single file that
- * finds no room for another: it begins anew, and who reads it loses some. */
+/* Rename path.1 to path.2, and so on; the last is removed. On failure the log stays as it is; only a single file
+ * without room for another begins anew, and its readers lose some. */
 static void rotate(struct mb_log *log) {
     char from[PATH_MAX], to[PATH_MAX], new[PATH_MAX];
     if (file_path(log, log->files - 1, to) || snprintf(new, sizeof new, "%s.new", log->path) >= PATH_MAX) {
@@ -100,14 +101,14 @@ static void rotate(struct mb_log *log) {
     log->size = 0;
     if (removed_fd >= 0) {
         if (log->removed_fd >= 0 && write(log->removed_fd, missed, sizeof missed - 1) < 0) {
-            /* He isn't told: the disk is full. */
+            /* The reader isn't told, because the disk is full. */
         }
         drop(&log->removed_fd);
         log->removed_fd = removed_fd;
     }
 }
 
-/* The bytes of the UTF-8 sequence at `text`; 0 when it is none; more than `size` when it is cut off. */
+/* Return the bytes of the UTF-8 sequence at `text`; 0 if it is invalid; more than `size` if it is cut off. */
 static size_t utf8_length(const unsigned char *text, size_t size) {
     size_t length = text[0] < 0x80    ? 1
                     : text[0] >= 0xf5 ? 0
@@ -116,7 +117,7 @@ static size_t utf8_length(const unsigned char *text, size_t size) {
                     : text[0] >= 0xc2 ? 2
                                       : 0;
     for (size_t i = 1; i < length && i < size; i++) {
-        /* Longer than needed, half a surrogate pair, past the last code point: all seen in the second byte. */
+        /* Overlong, half a surrogate pair, or past the last code point: the second byte shows all of these. */
         unsigned lowest = i > 1 ? 0x80 : text[0] == 0xe0 ? 0xa0 : text[0] == 0xf0 ? 0x90 : 0x80;
         unsigned highest = i > 1 ? 0xbf : text[0] == 0xed ? 0x9f : text[0] == 0xf4 ? 0x8f : 0xbf;
         if (text[i] < lowest || text[i] > highest) {
@@ -126,13 +127,13 @@ static size_t utf8_length(const unsigned char *text, size_t size) {
     return length;
 }
 
-/* Append `size` bytes to `entry` as the inside of a JSON string; the new end. */
+/* Append `size` bytes to `entry` as the inside of a JSON string; return the new end. */
 static char *put_json(char *end, const char *data, size_t size) {
     static const char hexadecimal[] = "0123456789abcdef";
     const unsigned char *text = (const unsigned char *)data;
     while (size) {
         size_t length = utf8_length(text, size);
-        if (length == 0 || length > size) { /* Go's decoder, and with it Docker, does the same */
+        if (length == 0 || length > size) { /* as Go's decoder does, and so Docker */
             memcpy(end, "\\ufffd", 6);
             end += 6;
             length = 1;
@@ -157,7 +158,7 @@ static char *put_json(char *end, const char *data, size_t size) {
     return end;
 }
 
-/* Write the first `size` bytes of a line as one entry: whole, or not at all. Returns 0 or -errno. */
+/* Write the first `size` bytes of a line as one entry, completely or not at all. Returns 0 or -errno. */
 static int write_entry(struct mb_log *log, struct mb_log_line *line, size_t size) {
     if (log->path) {
         char *end = stpcpy(entry, "{\"log\":\"");
@@ -177,7 +178,7 @@ static int write_entry(struct mb_log *log, struct mb_log_line *line, size_t size
         if (written != (ssize_t)length) {
             int error = written < 0 ? errno : ENOSPC;
             if (written > 0 && ftruncate(log->fd, (off_t)log->size)) {
-                log->size += (uint64_t)written; /* half an entry stays: readers skip it */
+                log->size += (uint64_t)written; /* half an entry stays; readers skip it */
             }
             return -error;
         }
@@ -189,7 +190,7 @@ static int write_entry(struct mb_log *log, struct mb_log_line *line, size_t size
     return 0;
 }
 
-/* How much of a full line to write: not half of a character. */
+/* Return how much of a full line to write, without splitting a character. */
 static size_t whole_characters(const struct mb_log_line *line) {
     for (size_t back = 1; back < 4 && back <= line->length; back++) {
         const unsigned char *start = (const unsigned char *)line->data + line->length - back;
@@ -205,7 +206,7 @@ void mb_log_flush(struct mb_log *log, struct mb_log_line *line) {
         return;
     }
     size_t size = whole_characters(line);
-    line->since_ms = 0; /* where it can't be written, it is not tried with each new byte */
+    line->since_ms = 0; /* if it can't be written, don't try again at each new byte */
     line->due_ms = size && write_entry(log, line, size) ? now_ms() + RETRY_MS : 0;
 }
 

@@ -5,9 +5,9 @@
 
 enum { MB_POLL_MAX = 64 };
 
-/* poll(2), which takes no more entries than a process may have descriptors (RLIMIT_NOFILE), so that the empty ones are
- * left out. What can't be watched even so is told after `retry_ms` as if all had happened: reading and writing what is
- * watched must not block. No more than MB_POLL_MAX. */
+/* poll(2) takes no more entries than a process may have descriptors (RLIMIT_NOFILE), so leave out the empty ones.
+ * If there are still too many, report those that can't be watched as ready after `retry_ms`, so reading and writing
+ * must not block. No more than MB_POLL_MAX. */
 void mb_poll(struct pollfd *ends, nfds_t count, int retry_ms, int timeout_ms);
 
 #endif

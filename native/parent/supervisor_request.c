@@ -1,11 +1,11 @@
-/* The request to look after a container, taken apart. See supervisor_request.h. */
+/* Parse the request to watch a container. See supervisor_request.h. */
 #include "parent/supervisor_request.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The next string of a request's text; NULL at its end. */
+/* Return the next string of a request's text; NULL at its end. */
 static char *next_text(char **text, const char *end) {
     char *found = *text, *terminator = found < end ? memchr(found, '\0', (size_t)(end - found)) : NULL;
     *text = terminator ? terminator + 1 : found;

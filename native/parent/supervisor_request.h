@@ -1,4 +1,4 @@
-/* The request to look after a container (`mb_supervise_request`), taken apart. */
+/* The parsed request to watch a container (`mb_supervise_request`). */
 #ifndef MB_SUPERVISOR_REQUEST_H
 #define MB_SUPERVISOR_REQUEST_H
 
@@ -7,10 +7,10 @@
 
 struct mb_supervise_texts {
     char *log_path, *exit_path;
-    char **after, **health; /* commands; `health` is NULL without one */
+    char **after, **health; /* commands; `health` is NULL if there is none */
 };
 
-/* Check a request and take its texts apart; 0, or -EPROTO. The texts are used from the message, so it must stay. */
+/* Check and parse a request; returns 0 or -EPROTO. The texts point into the message, which must stay. */
 int mb_supervise_texts(struct mb_received *message, struct mb_supervise_texts *texts);
 
 #endif
