@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from minibox.api.place import place
@@ -49,6 +48,7 @@ def prepared_image(
 
     from minibox.engine.resources.registry import resolve_pulling
     from minibox.engine.spec.options import RunOptions
+    from minibox.image.layout.layout import locked
     from minibox.image.reference import parse
     from minibox.image.store import ImageStore
 
@@ -66,14 +66,10 @@ def prepared_image(
         return reference
     os.makedirs(f"{where.root}/prepared", 0o700, exist_ok=True)
     lock = f"{where.root}/prepared/{digest}"
-    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with locked(lock):
         if not _is_there(where.root, reference):  # another process may have made it while we waited
             _make(reference, name, prepare, image, where.root, options)
             os.unlink(lock)  # safe: a process that waits for this lock checks for the image first
-    finally:
-        os.close(fd)
     return reference
 
 

@@ -37,6 +37,12 @@ class Lock:
         self.fd = fd
         return self
 
+    def release(self) -> int:
+        """Return the descriptor that holds the lock: it outlives the ``with`` block, until the caller closes it."""
+        fd, self.fd = self.fd, -1
+        return fd
+
     def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
         self.fd = -1

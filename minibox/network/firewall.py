@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import _socket
 import errno
-import fcntl
 import os
 import struct
 from binascii import crc32
 
 from minibox.base.codec import FileKind
 from minibox.base.lines import lines_of
+from minibox.base.lock import Lock
 from minibox.errors import NetworkError, Unreadable, kernel_says
 from minibox.linux.process import exit_status
 from minibox.network import lease as leases
@@ -155,8 +155,7 @@ def remove(runroot: str, bridge: str) -> None:
         NetworkError: nft refuses, or isn't installed while there is something to remove.
     """
     state = leases.directory(runroot, bridge)
-    lock_fd = _lock()
-    try:
+    with _lock():
         held = _elements("bridges")
         if held is None:
             return
@@ -171,8 +170,6 @@ def remove(runroot: str, bridge: str) -> None:
             script = "".join(f"delete element inet minibox {element}\n" for element in present)
         if script:
             _change(script)
-    finally:
-        os.close(lock_fd)
 
 
 def blocking_chains() -> tuple[str, ...]:
@@ -236,11 +233,8 @@ def apply(script: str) -> None:
     Raises:
         NetworkError: nft refuses, or isn't installed.
     """
-    lock_fd = _lock()  # without it, another start could take this change for its own when it notes a generation
-    try:
+    with _lock():  # without it, another start could take this change for its own when it notes a generation
         _change(script)
-    finally:
-        os.close(lock_fd)
 
 
 def _change(script: str) -> None:
@@ -255,15 +249,12 @@ def _change(script: str) -> None:
 
 def change_beside(runroot: str, act: Callable[[], T]) -> T:
     """Let ``act`` change other tables than `table inet minibox`, and update our notes so that no start runs nft for that."""
-    lock_fd = _lock()
-    try:
+    with _lock():
         before = generation()
         made = act()
         if generation() == before + 1:
             _renew_notes(runroot, before)
         return made
-    finally:
-        os.close(lock_fd)
 
 
 def _renew_notes(runroot: str, before: int) -> None:
@@ -276,14 +267,10 @@ def _renew_notes(runroot: str, before: int) -> None:
 
 
 def _start(script: str, note_path: str) -> Pending:
-    lock_fd = _lock()
-    try:
+    with _lock() as lock:
         before = generation()
         pid, output_fd = _spawn(script)
-    except BaseException:
-        os.close(lock_fd)
-        raise
-    return Pending(pid, output_fd, lock_fd, before, note_path, script)
+        return Pending(pid, output_fd, lock.release(), before, note_path, script)
 
 
 def _run(script: str, *options: str) -> tuple[int | None, str]:
@@ -368,18 +355,9 @@ def _recorded_subnet(state: str) -> str:
     return str(leases.recorded(state) or "")
 
 
-def _lock() -> int:
-    """Take an exclusive flock on this thread's network namespace itself; return its descriptor.
-
-    All state roots that share the table share this lock, and the kernel releases it when its holder dies.
-    """
-    fd = os.open(NETNS, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+def _lock() -> Lock:
+    """Return the lock on this thread's network namespace itself, which all state roots that share the table share."""
+    return Lock(NETNS)
 
 
 def _stamp(number: int, script: str) -> str:

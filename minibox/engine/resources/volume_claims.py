@@ -31,7 +31,10 @@ VOLUMES = FileKind(
 
 
 class LockedVolume:
-    """A context manager that makes the directory of a volume if needed, and locks it."""
+    """A context manager that makes the directory of a volume if needed, and locks it.
+
+    More than `base.lock`: the directory may be removed while we wait for its lock.
+    """
 
     def __init__(self, root: str, name: str) -> None:
         self.path = f"{root}/volumes/{name}"

@@ -99,7 +99,7 @@ def line(kind: str, actor: str, attributes: Mapping[str, str], action: str, mome
 
 
 def _rotate(path: str, fd: int) -> None:
-    """Rename the file, unless another process has done so already."""
+    """Rename the file, unless another process has done so already: so the lock is on our open file, not on the path."""
     import fcntl
 
     fcntl.flock(fd, LOCK_EX)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from minibox.errors import NameTaken, UsageError
@@ -115,15 +114,14 @@ def _holder(directory: str, name: str, root: str) -> str:
 
     This needs a lock: between the check and the unlink another process may free the name and take it.
     """
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    from minibox.base.lock import Lock
+
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        found = os.readlink(f"{directory}/{name}")
-        if not is_nobodys(root, found):
-            return found
-        os.unlink(f"{directory}/{name}")
+        with Lock(directory):
+            found = os.readlink(f"{directory}/{name}")
+            if not is_nobodys(root, found):
+                return found
+            os.unlink(f"{directory}/{name}")
     except FileNotFoundError:
         pass
-    finally:
-        os.close(fd)
     return ""

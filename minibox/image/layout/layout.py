@@ -141,6 +141,7 @@ class Layout:
     def keep_blob(self, file: BinaryIO, digest: str, *, sync: bool = True) -> None:
         """Move the finished file of `new_blob` to its place under ``digest``.
 
+        Not by `replace_file`: it would hold a whole layer in memory.
         Without ``sync`` the caller must sync it before a name refers to it.
         """
         path = self.blob_path(digest)
