@@ -131,7 +131,7 @@ class BackgroundStart:
             self._fds["terminal"] = os.dup(pty_master)
         _unlink(exit_path(launch.root, launch.claim.id))
         command = launch.prepared.spec["process"]["args"]
-        launch.claim.note_process(pid, command, launch.joinable(), supervisor.pid)
+        launch.claim.note_process(pid, command, launch.exec_context(), supervisor.pid)
         # Write this before the supervisor takes over: a container may end at once, and its end must be written later.
         self._write_state(Status="running", Pid=pid, Supervised=True)
         launch.emit(*(("create", "start") if self._new else ("start",)))

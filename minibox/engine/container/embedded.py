@@ -136,7 +136,7 @@ class Embedded:
         init = execution.init
         assert init
         group = execution.cgroup or cgroup.find(cgroup.detect(), f"minibox-{self.id}")
-        self._host = Host(self.id, init.pid, init.pidfd, launch.joinable(), group)
+        self._host = Host(self.id, init.pid, init.pidfd, launch.exec_context(), group)
         if self.log:
             self.log.close_fds()
         self.main = Command(execution, streams, self._measure_end)

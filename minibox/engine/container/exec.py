@@ -44,13 +44,13 @@ class Host:
 
     Attributes:
         pid, pidfd: of its first process.
-        joinable: see `Launch.joinable`; None while it is being started.
+        exec_context: see `Launch.exec_context`; None while it is being started.
     """
 
     id: str
     pid: int
     pidfd: int
-    joinable: dict[str, Any] | None
+    exec_context: dict[str, Any] | None
     group: Cgroup
 
 
@@ -124,7 +124,7 @@ def host_of(container: Process) -> Host:
     """The `Host` of one of minibox's own containers."""
     if container.live.damage:
         raise container.live.damage
-    return Host(container.id, container.live.pid, container.pidfd, container.live.joinable, container.group)
+    return Host(container.id, container.live.pid, container.pidfd, container.live.exec_context, container.group)
 
 
 class Exec:
@@ -142,7 +142,7 @@ class Exec:
             UsageError: an option has an invalid value.
         """
         self._container, self._options = container, options
-        found = container.joinable
+        found = container.exec_context
         if found is None:
             raise ContainerNotRunning(f"container {container.id[:12]} is being started")
         keys = options.detach_keys if options.tty and options.interactive and not options.detach else ""

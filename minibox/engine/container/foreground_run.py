@@ -81,7 +81,7 @@ class ForegroundRun:
         launch, execution = self.launch, self.launch.execution
         assert execution and execution.init
         init = execution.init
-        launch.claim.note_process(init.pid, launch.prepared.spec["process"]["args"], launch.joinable())
+        launch.claim.note_process(init.pid, launch.prepared.spec["process"]["args"], launch.exec_context())
         removal.collect_some(launch.root, launch.runroot)
         if self.keep:
             self._write_state(Status="running", Pid=init.pid)

@@ -174,9 +174,9 @@ class Launch:
             note_in_memory(self.root, self.claim.id, execution.disk_fd)
         return execution
 
-    def joinable(self) -> dict[str, Any]:
+    def exec_context(self) -> dict[str, Any]:
         """What `engine.container.exec` needs to start another process like the first, as JSON."""
-        return joinable(self.prepared.spec, self.prepared.start)
+        return exec_context(self.prepared.spec, self.prepared.start)
 
     def record(self) -> dict[str, Any]:
         """The members of its state.json, except its status; see `containers.write`."""
@@ -367,8 +367,8 @@ def _tried(*steps: Callable[[], object]) -> Exception | None:
     return failure
 
 
-def joinable(spec: Spec, start: Start) -> dict[str, Any]:
-    """See `Launch.joinable`; `engine.container.exec` reads it."""
+def exec_context(spec: Spec, start: Start) -> dict[str, Any]:
+    """See `Launch.exec_context`; `engine.container.exec` reads it."""
     process = {key: value for key, value in spec["process"].items() if key != "args"}
     return {
         "Process": process,

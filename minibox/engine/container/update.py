@@ -116,9 +116,9 @@ def _apply(process: Process, asked: dict[str, Any], directory: str) -> None:
     host = _host_of(group)
     more = dict.fromkeys(f"{parent}/{group.name}" for parent in host.hierarchies.values())
     added = [path for path in more if path not in group.directories]
-    # Before, so that a kill in between leaves nothing that nobody looks for.
+    # Write this first: if we are killed in between, `collect` must know what to remove.
     with Lock(directory):
-        write_more(directory, (Op("cgroup_rmdir", (path,), "a limit that is new", PARENT) for path in added))
+        write_more(directory, (Op("cgroup_rmdir", (path,), "a new limit needs it", PARENT) for path in added))
     change(host, group, asked)
     if host.scope:
         _tell_systemd(host, group, asked)

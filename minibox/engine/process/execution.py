@@ -109,7 +109,7 @@ class Execution:
     kills a command that still runs.
 
     Attributes:
-        done: how many of the plan's steps are behind the parent.
+        done: how many of the plan's steps are done, as far as the parent knows.
         cgroup: the container's, once there is one.
         pty_master: the master of its terminal; -1 for none.
         disk_fd: the directory of the container's own layer if that is in memory (`plan.disk`), else -1.

@@ -35,7 +35,9 @@ def unmount_step(rootfs: str, path: str | None, pid: int, fd: int) -> Op:
     found = os.stat(f"/proc/{pid}/ns/mnt")
     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
         mount_id = next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
-    return op.Op(UNMOUNT, (rootfs, path, found.st_dev, found.st_ino, mount_id), "the kernel doesn't free it", op.PARENT)
+    return op.Op(
+        UNMOUNT, (rootfs, path, found.st_dev, found.st_ino, mount_id), "the kernel doesn't unmount it", op.PARENT
+    )
 
 
 def unmount(rootfs: str, path: str | None, dev: int, ino: int, mount_id: int) -> None:
@@ -53,10 +55,10 @@ def unmount(rootfs: str, path: str | None, dev: int, ino: int, mount_id: int) ->
     try:
         slots[op.USERNS] = _owner(namespace)
         if slots[op.USERNS] >= 0:
-            steps.append(op.setns(op.USERNS, NAMESPACES["user"], "whoever made it"))
+            steps.append(op.setns(op.USERNS, NAMESPACES["user"], "it owns the mount namespace"))
         steps += [
             op.setns(op.NAMESPACES, NAMESPACES["mount"], "where the container's mounts are"),
-            op.unmount(rootfs, mount_id, "the container's root, with all that is below it"),
+            op.unmount(rootfs, mount_id, "the container's root, with all mounts below it"),
         ]
         _execute(steps, slots)
     finally:

@@ -129,14 +129,14 @@ class Claim:
             raise _unwritable(self.root, error) from error
 
     def note_process(
-        self, pid: int, command: Sequence[str], joinable: dict[str, Any] | None = None, supervisor: int = 0
+        self, pid: int, command: Sequence[str], exec_context: dict[str, Any] | None = None, supervisor: int = 0
     ) -> None:
         """Write down the container's first process. Readers trust it while the lock is held.
 
         Raises:
             MiniboxError: the disk is full.
         """
-        line = process_line(pid, supervisor, command, joinable)
+        line = process_line(pid, supervisor, command, exec_context)
         try:
             write_all(self.fd, line)
         except OSError as error:

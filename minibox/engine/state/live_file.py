@@ -68,7 +68,7 @@ class Live:
         reference, digest, image_id, chain_ids: of the image.
         pid: of the first process; -1 while there is none.
         supervisor: the supervisor's pid; 0 for a container in the foreground.
-        joinable: what `engine.container.exec` needs to know, see `Launch.joinable`; None while there is no process.
+        exec_context: what `engine.container.exec` needs to know, see `Launch.exec_context`; None while there is no process.
         command: of the first process.
         status: the exit status once the process has ended, while the owner cleans up; -1 before.
         remove: whether the container's files are removed at its end.
@@ -82,7 +82,7 @@ class Live:
     chain_ids: tuple[str, ...] = ()
     pid: int = -1
     supervisor: int = 0
-    joinable: dict[str, Any] | None = None
+    exec_context: dict[str, Any] | None = None
     command: tuple[str, ...] = ()
     status: int = -1
     remove: bool = False
@@ -98,9 +98,9 @@ def image_line(remove: bool, reference: str = "", image: ResolvedImage | None = 
     return IMAGE.encode({"Remove": remove, **names, "ChainIds": list(image.chain_ids)})
 
 
-def process_line(pid: int, supervisor: int, command: Sequence[str], joinable: dict[str, Any] | None) -> bytes:
+def process_line(pid: int, supervisor: int, command: Sequence[str], exec_context: dict[str, Any] | None) -> bytes:
     """The last line, for a running process."""
-    more = {"Joinable": joinable} if joinable else {}
+    more = {"Joinable": exec_context} if exec_context else {}
     return PROCESS.encode({"Pid": pid, "Supervisor": supervisor, "Command": list(command), **more})
 
 
@@ -156,7 +156,7 @@ def parse(data: bytes, path: str) -> Live:
         **live.__dict__,
         "pid": found["Pid"],
         "supervisor": found["Supervisor"],
-        "joinable": found.get("Joinable") if running else None,
+        "exec_context": found.get("Joinable") if running else None,
         "command": tuple(found.get("Command", ())),
         "status": found.get("Status", -1),
     }

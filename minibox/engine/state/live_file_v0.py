@@ -44,10 +44,10 @@ def parse(data: bytes, path: str) -> dict[str, Any]:
     command = tuple(os.fsdecode(rest[size:]).split("\0"))
     status = ended_with[0] if ended_with else -1
     values |= {"pid": pid, "supervisor": supervisor, "command": command, "status": status}
-    return {**values, "joinable": _joinable(rest[:size]) if size else None}
+    return {**values, "exec_context": _exec_context(rest[:size]) if size else None}
 
 
-def _joinable(data: bytes) -> dict[str, Any] | None:
+def _exec_context(data: bytes) -> dict[str, Any] | None:
     try:
         process, namespaces, seccomp, flags, set_groups = marshal.loads(data)
     except (ValueError, EOFError, TypeError):

@@ -348,7 +348,7 @@ def test_whatever_is_in_an_owners_file(data: bytes):
     for head in (b"", b"{", b"keep\0app\0sha256:d\0sha256:i\n", b"remove\0", written, written + b"{"):
         try:
             live = live_file.parse(head + data, "/live")
-            assert isinstance(live.pid, int) and isinstance(live.joinable, (dict, NoneType))
+            assert isinstance(live.pid, int) and isinstance(live.exec_context, (dict, NoneType))
         except Unreadable as error:
             assert error.path == "/live"
 
@@ -362,22 +362,22 @@ def test_an_owners_file_of_before_is_read():
     assert (found.reference, found.digest, found.image_id) == ("app:1", "sha256:d", "sha256:i")
     assert (found.pid, found.supervisor, found.remove) == (4711, 4700, True)
     assert found.chain_ids == ("sha256:a", "sha256:b") and found.command == ("sh", "-c", "a\nb")
-    assert found.joinable == {**JOINABLE, "Process": process}
+    assert found.exec_context == {**JOINABLE, "Process": process}
     ended = live_file.parse(image + b"-1 0 0 3\n" + kept, "/live")
-    assert (ended.pid, ended.status, ended.joinable) == (-1, 3, None)
+    assert (ended.pid, ended.status, ended.exec_context) == (-1, 3, None)
 
 
 def test_what_its_owner_says_has_no_limit_that_a_reader_has_not(claim: Make, tmp_path: Path):
     owner = claim()
     owner.note_image("app:1", IMAGE)
     env = [f"V{number}={'x' * 60_000}" for number in range(30)]
-    joinable = {**JOINABLE, "Process": {**JOINABLE["Process"], "env": env}}
-    owner.note_process(4711, ["sh", "y" * 100_000], joinable, 4700)
+    exec_context = {**JOINABLE, "Process": {**JOINABLE["Process"], "env": env}}
+    owner.note_process(4711, ["sh", "y" * 100_000], exec_context, 4700)
     found = ownership.read_owner(str(tmp_path), owner.id)
-    assert found and found.joinable == joinable and found.command == ("sh", "y" * 100_000)
+    assert found and found.exec_context == exec_context and found.command == ("sh", "y" * 100_000)
     owner.note_ended(7)
     found = ownership.read_owner(str(tmp_path), owner.id)
-    assert found and (found.status, found.joinable, found.damage) == (7, None, None)
+    assert found and (found.status, found.exec_context, found.damage) == (7, None, None)
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 300, b"keep", b"keep\0app\0d\0i\n\0\0\0\0\n", b"keep\0a\0b\0c\nx y z\n"])
