@@ -1,10 +1,10 @@
-"""The operations of the parent's: what each is, in one table; and what undoes it.
+"""The parent's operations and how each is undone, in one table.
 
-A row has the names of the arguments, their kinds (a letter each, as in ``native/plan.h``), what is done in words, the
-manual page, the command of a shell that does the same, and the operation that undoes it with those of the arguments
-that it takes; "" for none. `minibox.engine.process.steps` executes them, `minibox.engine.process.undo` what undoes them.
+A row has the names of the arguments, their kinds (a letter each, as in ``native/plan.h``), what the operation does in
+words, its manual page, the equivalent shell command, and the operation that undoes it with the arguments that this
+takes ("" for none). `minibox.engine.process.steps` executes the operations, `minibox.engine.process.undo` undoes them.
 
-Pure, and on the way of each start: what is only for readers is text, which costs nothing to import.
+Pure, and imported by each start: what is only for readers is text, which costs nothing to import.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Shell = str | Callable[..., str]
     Row = tuple[str, str, str, str, Shell, str]
 
-FIRST_CODE = 1 << 16  # of an encoded operation of the parent's; those of the children's are below
+FIRST_CODE = 1 << 16  # the first code of the parent's operations; the children's are below it
 
 
 def _cgroup_write(path: str, value: str, limit: str, optional: str, other_path: str, other_value: str) -> str:
@@ -51,7 +51,7 @@ def _systemd_scope(directory: str, unit: str, slice_: str, told: str) -> str:
     from minibox.linux.cgroup.scope import properties
 
     limits = "".join(f" -p {each.text}" for each in properties(pairs(told.replace("'", "").split("\n"))))
-    # A pipe without an end, so that the scope has a process.
+    # A pipe without a writer gives the scope a process.
     options = f"--unit={unit} --slice={slice_} -p Delegate=yes{limits}"
     return f"sleep infinity | systemd-run --scope {options} cat & mkdir -p {directory}/holder"
 
@@ -79,15 +79,15 @@ def _kill_cgroup(cgroups: str) -> str:
 
 # name: (arguments, kinds, words, manual page, shell, undo)
 OPERATIONS: dict[str, Row] = {
-    # ---- what was taken while the plan was compiled
+    # ---- taken while the plan was compiled
     "hold_ids": ("path container", "ss", "hold the range of ids {path}", "symlink(2)",
                  "ln -s {container} {path}", "release_ids path container"),
     "hold_address": ("state address container", "sss", "hold the address {address}", "symlink(2)",
                      "ln -s {container} {state}/leases/{address}", "leave_network state address container"),
     # ---- published ports
-    "reserve_port": ("protocol address first last inside", "ssuuu", "bind the port {address}:{first} of {protocol}", "bind(2)",
+    "reserve_port": ("protocol address first last inside", "ssuuu", "bind the {protocol} port {address}:{first}", "bind(2)",
                      "", ""),
-    "publish_begin": ("table bridge address subnet", "ssss", "make the rules of {table}, which lead to {address}",
+    "publish_begin": ("table bridge address subnet", "ssss", "make the rules of {table}, which forward to {address}",
                       "nft(8)", "nft add table ip {table}\nnft add chain ip {table} published\n"
                       "nft add chain ip {table} guard '{{ type filter hook prerouting priority raw; }}'\n"
                       "nft add chain ip {table} prerouting '{{ type nat hook prerouting priority dstnat; }}'\n"
@@ -100,14 +100,14 @@ OPERATIONS: dict[str, Row] = {
                       "nft add rule ip {table} postrouting ip saddr {subnet} ip daddr {address} ct status dnat masquerade",
                       ""),
     "publish_port": ("table protocol address port inside to", "sssuus",
-                     "lead {address}:{port} of {protocol} to {to}:{inside}", "nft(8)", _publish_port, ""),
-    "publish_end": ("table bridge", "ss", "put these rules into force", "nft(8)",
+                     "forward {protocol} port {address}:{port} to {to}:{inside}", "nft(8)", _publish_port, ""),
+    "publish_end": ("table bridge", "ss", "apply these rules", "nft(8)",
                     "sysctl -w net.ipv4.conf.{bridge}.route_localnet=1", ""),
-    "hairpin": ("veth", "s", "have the bridge send to {veth} what comes from it", "bridge(8)",
+    "hairpin": ("veth", "s", "let the bridge send packets back to {veth}", "bridge(8)",
                 "bridge link set dev {veth} hairpin on", ""),
-    "note_ports": ("path", "s", "write down which ports are published", "", "", "remove_file path"),
+    "note_ports": ("path", "s", "record the published ports", "", "", "remove_file path"),
     # ---- the cgroup
-    "cgroup_parent": ("path", "s", "make the cgroup {path}, unless it is there", "cgroups(7)", "mkdir -p {path}", ""),
+    "cgroup_parent": ("path", "s", "make the cgroup {path} if it is missing", "cgroups(7)", "mkdir -p {path}", ""),
     "cgroup_mkdir": ("path limit shared", "ssu", "make the cgroup {path}", "cgroups(7)", "mkdir {path}", "cgroup_rmdir path"),
     "cgroup_write": ("path value limit optional other_path other_value", "sssuss", "write {value} to {path}",
                      "cgroups(7)", _cgroup_write, ""),
@@ -115,95 +115,95 @@ OPERATIONS: dict[str, Row] = {
                     "cat {source} > {path}", ""),
     "cgroup_chown": ("path owner", "su", "give the cgroup {path} to user {owner}", "cgroups(7)",
                      "chown {owner} {path} {path}/cgroup.procs {path}/cgroup.subtree_control {path}/cgroup.threads", ""),
-    "device_filter": ("path program", "sb", "attach a filter of devices to {path}, {program}", "bpf(2)", "", ""),
-    "systemd_scope": ("path unit slice limits", "sssv", "have systemd make the scope {unit}", "systemd.scope(5)",
+    "device_filter": ("path program", "sb", "attach a device filter of {program} to {path}", "bpf(2)", "", ""),
+    "systemd_scope": ("path unit slice limits", "sssv", "ask systemd to make the scope {unit}", "systemd.scope(5)",
                       _systemd_scope, "end_scope path"),
-    "systemd_own_scope": ("path unit slice limits", "sssv", "have systemd make the scope {unit} of the process",
+    "systemd_own_scope": ("path unit slice limits", "sssv", "ask systemd to make the scope {unit} with the process",
                           "systemd.scope(5)", "", "end_cgroup path"),
-    "systemd_attach": ("unit place path", "sss", "have systemd move the process to {path}",
+    "systemd_attach": ("unit place path", "sss", "ask systemd to move the process to {path}",
                        "org.freedesktop.systemd1(5)", "busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 "
                        "org.freedesktop.systemd1.Manager AttachProcessesToUnit ssau {unit} {place} 1 $INIT", ""),
     # ---- processes
-    "make_userns": ("slot uid_map gid_map", "uss", "make a user namespace of ids {uid_map}", "user_namespaces(7)", "",
+    "make_userns": ("slot uid_map gid_map", "uss", "make a user namespace with the ids {uid_map}", "user_namespaces(7)", "",
                     ""),
     "clone": ("flags cgroups born", "uvu", "clone a process with {flags}", "clone3(2)", "", "kill_cgroup cgroups"),
     "clone_further": ("cgroups born", "vu", "clone a process", "clone3(2)", "", ""),
     "clone_mounter": ("flags", "u", "clone a helper with {flags}", "clone3(2)", "", ""),
-    "take_sibling": ("", "", "receive the process that goes on", "pidfd_open(2)", "", ""),
-    "deny_setgroups": ("", "", "forbid the process to change its groups", "user_namespaces(7)",
+    "take_sibling": ("", "", "receive the process that continues", "pidfd_open(2)", "", ""),
+    "deny_setgroups": ("", "", "deny the process setgroups(2)", "user_namespaces(7)",
                        'echo deny > "/proc/$INIT/setgroups"', ""),
     "write_uid_map": ("map program", "vz", "map the user ids {map}", "user_namespaces(7)", _id_map("uid"), ""),
     "write_gid_map": ("map program", "vz", "map the group ids {map}", "user_namespaces(7)", _id_map("gid"), ""),
     "oom_score_adj": ("value", "u", "set oom_score_adj to {value}", "proc(5)", "choom --adjust {value} --pid $INIT", ""),
     "send": ("tag", "u", "send {tag}", "unix(7)", "", ""),
-    # Which one it is, it is only known then: what undoes it is added to the list before it is attached.
-    "take_root": ("path namespace", "sz", "write down which mount is the container's root", "statx(2)", "", ""),
+    # Only then is it known which one: its undo is added to the list before it is attached.
+    "take_root": ("path namespace", "sz", "record which mount is the container's root", "statx(2)", "", ""),
     "await_mounts": ("", "", "wait until its mounts are made", "unix(7)", "", ""),
     "run_hook": ("kind number path argv env timeout_s", "susvvu", "run the {kind} hook {path}", "execve(2)",
                  '{argv} < "$STATE"', ""),
-    "send_state": ("status", "s", "send what hooks inside are told of a container that is {status}", "unix(7)", "", ""),
+    "send_state": ("status", "s", "send hooks inside the state of a container that is {status}", "unix(7)", "", ""),
     "take_terminal": ("owner", "u", "receive the terminal, and give it to user {owner}", "pty(7)", "", ""),
-    "take_listener": ("socket metadata", "sz", "hand the listener of system calls on to {socket}", "seccomp_unotify(2)",
+    "take_listener": ("socket metadata", "sz", "pass the seccomp listener to {socket}", "seccomp_unotify(2)",
                       "", ""),
     # ---- networks
     "move_device": ("device name netns", "ssz", "move the network device {device} to the container, as {name}",
                     "ip-link(8)", "ip link set {device} netns $INIT name {name}", "return_device device name netns"),
-    "forward_ipv4": ("", "", "have the kernel forward packets", "ip(7)", "sysctl -w net.ipv4.ip_forward=1", ""),
-    "bridge_rules": ("bridge subnet", "ss", "begin with the rules of {bridge}: its way out, and who may reach it",
+    "forward_ipv4": ("", "", "turn on packet forwarding in the kernel", "ip(7)", "sysctl -w net.ipv4.ip_forward=1", ""),
+    "bridge_rules": ("bridge subnet", "ss", "start to add the rules of {bridge}: the way out, and the way in",
                      "nft(8)", _bridge_rules, ""),
-    "add_bridge": ("bridge gateway prefix", "ssu", "have the bridge {bridge} with the address {gateway}", "ip-link(8)",
+    "add_bridge": ("bridge gateway prefix", "ssu", "make the bridge {bridge} with the address {gateway} if it is missing", "ip-link(8)",
                    "ip link add {bridge} type bridge || true\nip address replace {gateway}/{prefix} dev {bridge}\n"
                    "ip link set {bridge} up", ""),
-    "add_veth": ("veth bridge interface mac", "ssss", "add a pair of links: {veth} on {bridge}, {interface} inside", "veth(4)",
+    "add_veth": ("veth bridge interface mac", "ssss", "add a pair of links: {veth} on {bridge} and {interface} inside", "veth(4)",
                  "ip link add {veth} master {bridge} up type veth peer name {interface} address {mac} netns $INIT", ""),
     "add_address": ("interface address prefix", "ssu", "give {interface} the address {address}", "ip-address(8)",
                     "nsenter -t $INIT -n ip address add {address}/{prefix} broadcast + dev {interface}", ""),
     "set_up": ("interface", "s", "set {interface} up", "ip-link(8)", "nsenter -t $INIT -n ip link set {interface} up", ""),
-    "add_route": ("interface gateway", "ss", "lead what goes elsewhere over {gateway}", "ip-route(8)",
+    "add_route": ("interface gateway", "ss", "set the default route to {gateway}", "ip-route(8)",
                   "nsenter -t $INIT -n ip route add default via {gateway} dev {interface}", ""),
-    "await_rules": ("bridge", "s", "wait until the rules for {bridge} are in force", "nft(8)", "", ""),
-    "user_network": ("tool argv", "sv", "have {tool} carry its packets", "", "{argv} &", ""),
+    "await_rules": ("bridge", "s", "wait until the rules for {bridge} are applied", "nft(8)", "", ""),
+    "user_network": ("tool argv", "sv", "start {tool} to carry its packets", "", "{argv} &", ""),
     # ---- what follows the start
-    "listen": ("path", "s", "listen at {path} for who attaches", "unix(7)", "", "remove_file path"),
+    "listen": ("path", "s", "listen at {path} for `attach`", "unix(7)", "", "remove_file path"),
     # ---- a stop
-    "thaw_cgroup": ("cgroups", "v", "let what is frozen in {cgroups} go on", "cgroups(7)", "", ""),
+    "thaw_cgroup": ("cgroups", "v", "thaw {cgroups}", "cgroups(7)", "", ""),
     "signal_first": ("pid signal", "uu", "send signal {signal} to process {pid}", "pidfd_send_signal(2)",
                      "kill -s {signal} {pid}", ""),
-    "await_end": ("pid timeout_s", "uz", "wait for its end, {timeout_s} s at most", "poll(2)",
+    "await_end": ("pid timeout_s", "uz", "wait up to {timeout_s} s for its end", "poll(2)",
                   lambda pid, timeout_s: (
                       ("" if timeout_s == "''" else f"timeout {timeout_s} ") + f"tail --pid={pid} -f /dev/null"), ""),
-    "kill_first": ("pid cgroups", "uv", "kill process {pid} if it hasn't ended, and all that is in its cgroup",
+    "kill_first": ("pid cgroups", "uv", "kill process {pid} if it hasn't ended, and everything in its cgroup",
                    "cgroups(7)", "kill -s KILL {pid}", ""),
     # ---- the end
-    "release_ids": ("path container", "ss", "give back the range of ids {path}", "unlink(2)", "rm {path}", ""),
-    "leave_network": ("state address container", "sss", "give back the address {address}, and its names", "unlink(2)",
+    "release_ids": ("path container", "ss", "release the range of ids {path}", "unlink(2)", "rm {path}", ""),
+    "leave_network": ("state address container", "sss", "release the address {address} and its names", "unlink(2)",
                       "rm {state}/leases/{address}", ""),
     "remove_file": ("path", "s", "remove {path}", "unlink(2)", "rm -f {path}", ""),
-    "kill_cgroup": ("cgroups", "v", "end what is left in {cgroups}", "cgroups(7)", _kill_cgroup, ""),
+    "kill_cgroup": ("cgroups", "v", "kill what is left in {cgroups}", "cgroups(7)", _kill_cgroup, ""),
     "cgroup_rmdir": ("path", "s", "remove the cgroup {path}", "rmdir(2)", "rmdir {path}", ""),
-    "end_cgroup": ("path", "s", "end what is left in {path}, which systemd removes then", "cgroups(7)",
+    "end_cgroup": ("path", "s", "kill what is left in {path}; systemd then removes it", "cgroups(7)",
                    "echo 1 > {path}/cgroup.kill", ""),
-    "end_scope": ("path", "s", "end the process that holds the scope {path}", "systemd.scope(5)",
+    "end_scope": ("path", "s", "kill the process that holds the scope {path}", "systemd.scope(5)",
                   "echo 1 > {path}/holder/cgroup.kill", ""),
     "return_device": ("device name netns", "ssz", "move the network device {name} back to the host, as {device}",
                       "ip-link(8)", "nsenter -t $INIT -n ip link set {name} netns 1 name {device}", ""),
-    "unmount_root": ("path namespace dev ino mount", "szuuu", "unmount {path}, where others are in its mount namespace",
+    "unmount_root": ("path namespace dev ino mount", "szuuu", "unmount {path} in a shared mount namespace",
                      "umount2(2)", "umount --lazy {path}", ""),
 }  # fmt: skip
 
 
 def signatures() -> dict[str, tuple[int, str]]:
-    """Code and argument kinds of every operation of the parent's, by name; for `plan.encode`."""
+    """Return code and argument kinds of each operation of the parent, by name; for `plan.encode`."""
     return {name: (FIRST_CODE + number, row[1]) for number, (name, row) in enumerate(OPERATIONS.items())}
 
 
 def named(step: Op) -> dict[str, Argument]:
-    """The arguments of a step of the parent's by name."""
+    """Return the arguments of a parent's step by name."""
     return dict(zip(OPERATIONS[step.name][0].split(), step.args))
 
 
 def undo_of(step: Op) -> Op | None:
-    """What undoes a step of the parent's; None where nothing has to be."""
+    """Return the step that undoes a parent's step; None if nothing has to be undone."""
     undo = OPERATIONS[step.name][5]
     if not undo:
         return None
@@ -213,7 +213,7 @@ def undo_of(step: Op) -> Op | None:
 
 
 def undo_list(ops: Iterable[Op]) -> tuple[Op, ...]:
-    """What undoes the parent's steps, the last first."""
+    """Return the steps that undo the parent's steps, in reverse order."""
     return tuple(undo for step in reversed(tuple(ops)) if step.actor == PARENT and (undo := undo_of(step)))
 
 
@@ -221,42 +221,42 @@ def undo_list(ops: Iterable[Op]) -> tuple[Op, ...]:
 
 
 def hold_ids(path: str, container: str) -> Op:
-    return parent("hold_ids", path, container, why="no other container's files or processes have these owners")
+    return parent("hold_ids", path, container, why="no other container's files or processes have these ids")
 
 
 def hold_address(state: str, address: str, container: str) -> Op:
-    return parent("hold_address", state, address, container, why="nobody else on the network has it")
+    return parent("hold_address", state, address, container, why="no other container on the network may have it")
 
 
 def reserve_port(protocol: str, address: str, first: int, last: int, inside: int) -> Op:
-    """Take the first of these ports that is free; ``inside``: the container's, to which it is to lead."""
-    why = "one that is taken is known before anything is made, and from now on nobody else gets it"
+    """Take the first of these ports that is free; ``inside`` is the container's port that it leads to."""
+    why = "a port in use is found before anything is made, and from now on no one else can take it"
     return parent("reserve_port", protocol, address, first, last, inside, why=why)
 
 
 def publish(table: str, bridge: str, address: str, subnet: str, ports: Iterable[tuple[str, str, int, int]]) -> list[Op]:
-    """Lead ports to a container, in one transaction.
+    """Forward ports to a container, in one transaction.
 
     Args:
-        ports: protocol, address and port of the host's (0: the one that was reserved), and that of the container's.
+        ports: protocol, the host's address and port (0: the reserved one), and the container's port.
     """
-    held = "rules that the kernel forgets when their holder goes, whatever ends it"
+    held = "the kernel removes these rules when the process that holds them ends"
     return [
         parent("publish_begin", table, bridge, address, subnet, why=held),
         *(
             parent("publish_port", table, protocol, outside, port, inside, address, why="this port is published")
             for protocol, outside, port, inside in ports
         ),
-        parent("publish_end", table, bridge, why="all at once: nobody finds half of them"),
+        parent("publish_end", table, bridge, why="all at once, so that no packet meets half of them"),
     ]
 
 
 def hairpin(veth: str) -> Op:
-    return parent("hairpin", veth, why="what it sends to a published port of its own comes back by the same link")
+    return parent("hairpin", veth, why="packets to its own published ports come back by the same link")
 
 
 def note_ports(path: str) -> Op:
-    return parent("note_ports", path, why="`ps` and `port` tell of them")
+    return parent("note_ports", path, why="`ps` and `port` show them")
 
 
 def make_userns(slot: int, uid_map: str, gid_map: str, why: str) -> Op:
@@ -264,18 +264,18 @@ def make_userns(slot: int, uid_map: str, gid_map: str, why: str) -> Op:
 
 
 def clone(flags: int, cgroups: tuple[str, ...], born: bool) -> Op:
-    """The container's first process.
+    """Make the container's first process.
 
     Args:
-        cgroups: that it is going to be in, as `Cgroup.labels`.
-        born: in v2's from its first moment, and it enters those of v1 itself; else it is moved there later.
+        cgroups: its cgroups, in the format of `Cgroup.labels`.
+        born: it is born in its v2 cgroup and enters those of v1 itself; otherwise it is moved there later.
     """
-    return parent("clone", flags, cgroups, int(born), why="a process in namespaces of its own")
+    return parent("clone", flags, cgroups, int(born), why="a process in new namespaces")
 
 
 def clone_further(cgroups: tuple[str, ...], born: bool) -> Op:
-    """A further process of a container."""
-    return parent("clone_further", cgroups, int(born), why="a process that is going to join the container")
+    """Make another process for a container."""
+    return parent("clone_further", cgroups, int(born), why="this process is going to join the container")
 
 
 def clone_mounter(flags: int, why: str) -> Op:
@@ -283,16 +283,16 @@ def clone_mounter(flags: int, why: str) -> Op:
 
 
 def take_sibling() -> Op:
-    return parent("take_sibling", why="from here on, that is the container's first process")
+    return parent("take_sibling", why="from here on it is the container's first process")
 
 
 def systemd_attach(unit: str, place: str, path: str) -> Op:
-    why = "this session is somebody else's cgroup: only systemd may move it"
+    why = "this session's cgroup belongs to another user: only systemd may move the process"
     return parent("systemd_attach", unit, place, path, why=why)
 
 
 def deny_setgroups() -> Op:
-    return parent("deny_setgroups", why="else a user could get rid of a group that forbids him something")
+    return parent("deny_setgroups", why="otherwise a user could drop a group that denies access")
 
 
 def write_id_map(kind: str, lines: tuple[str, ...], program: str) -> Op:
@@ -301,13 +301,13 @@ def write_id_map(kind: str, lines: tuple[str, ...], program: str) -> Op:
     Args:
         kind: uid or gid.
         lines: ``INSIDE OUTSIDE COUNT`` each.
-        program: a set-uid program that does it for an ordinary user; "" for by ourselves.
+        program: a set-uid program that does it for an ordinary user; "" to write the map directly.
     """
     return parent(f"write_{kind}_map", lines, program or None, why="only a process outside may map more than one id")
 
 
 def oom_score_adj(value: int) -> Op:
-    return parent("oom_score_adj", value, why="how soon the kernel kills it when memory runs out")
+    return parent("oom_score_adj", value, why="decides how soon the kernel kills it when memory runs out")
 
 
 def send(tag: int, why: str) -> Op:
@@ -315,14 +315,14 @@ def send(tag: int, why: str) -> Op:
 
 
 def take_root(path: str, namespace: str) -> Op:
-    """``namespace``: path of the mount namespace that is joined, "" for the caller's own."""
+    """``namespace``: the path of the mount namespace to join; "" for the caller's own."""
     return parent(
-        "take_root", path, namespace or None, why="written down before it is there, so that it can't be forgotten"
+        "take_root", path, namespace or None, why="recorded before it is attached, so that it can't be forgotten"
     )
 
 
 def await_mounts() -> Op:
-    return parent("await_mounts", why="hooks find all mounts, and nothing of the host is gone yet")
+    return parent("await_mounts", why="hooks run when all mounts are made and the host is still in sight")
 
 
 def run_hook(
@@ -338,67 +338,72 @@ def run_hook(
 
 
 def send_state(status: str) -> Op:
-    return parent("send_state", status, why="the hooks outside have run; those inside are told this")
+    return parent("send_state", status, why="the outer hooks have run; hooks inside read this state")
 
 
 def take_terminal(owner: int) -> Op:
-    return parent("take_terminal", owner, why="the user inside may open it by name, as tmux(1) does")
+    return parent("take_terminal", owner, why="so that the user inside can open it by name, as tmux(1) does")
 
 
 def take_listener(socket: str, metadata: str | None) -> Op:
     return parent(
-        "take_listener", socket, metadata, why="who listens there answers for the calls that the filter asks of"
+        "take_listener", socket, metadata, why="the program there answers the calls that the filter asks about"
     )
 
 
 def move_device(device: str, name: str, netns: str) -> Op:
-    """Move a network device; ``netns``: the path of a network namespace, "" for that of the container's process."""
-    return parent("move_device", device, name, netns or None, why="devices of the host's become the container's")
+    """Move a network device to the namespace with the path ``netns``; "" for that of the container's process."""
+    return parent("move_device", device, name, netns or None, why="the container gets this device of the host")
 
 
 def on_bridge(
     bridge: str, gateway: str, subnet: str, *, veth: str, interface: str, address: str, mac: str, internal: bool
 ) -> list[Op]:
-    """The steps that connect a network namespace to a bridge, which is made or mended before.
+    """Return the steps that connect a network namespace to a bridge, which is made or repaired first.
 
     Args:
-        internal: there is no way out.
+        internal: the network has no way out.
     """
     prefix = int(subnet.partition("/")[2])
     inside = [] if internal else [parent("add_route", interface, gateway, why="the bridge is the way out")]
     return [
-        *([] if internal else [parent("forward_ipv4", why="a host that is a router for its containers")]),
-        parent("bridge_rules", bridge, subnet, why="in a table of our own; nothing happens where it is as we left it"),
-        parent("add_bridge", bridge, gateway, prefix, why="made by the first container; it stays"),
+        *([] if internal else [parent("forward_ipv4", why="the host is a router for its containers")]),
+        parent("bridge_rules", bridge, subnet, why="in a table of our own, unless it already has them"),
+        parent("add_bridge", bridge, gateway, prefix, why="the first container makes it, and it stays"),
         parent(
-            "add_veth", veth, bridge, interface, mac, why="a cable between host and container; it goes with either end"
+            "add_veth",
+            veth,
+            bridge,
+            interface,
+            mac,
+            why="a cable between host and container; it vanishes with either end",
         ),
-        parent("add_address", interface, address, prefix, why="leased to this container alone"),
+        parent("add_address", interface, address, prefix, why="leased to this container only"),
         parent("set_up", interface, why="a new link is down"),
         *inside,
-        parent("await_rules", bridge, why="they were put there meanwhile"),
+        parent("await_rules", bridge, why="they were being added in the meantime"),
     ]
 
 
 def user_network(tool: str, argv: tuple[str, ...]) -> Op:
-    """``$INIT`` in a word of ``argv`` stands for the process's id, ``$PORT_1`` for the first port that was reserved."""
-    why = "an ordinary user can't add a link to the host; this program carries packets in user space, and dies with us"
+    """In ``argv``, ``$INIT`` stands for the process's id and ``$PORT_1`` for the first reserved port."""
+    why = "an ordinary user can't add a link to the host; this program carries packets in user space, and ends with minibox"
     return parent("user_network", tool, argv, why=why)
 
 
 def listen(path: str) -> Op:
-    return parent("listen", path, why="`attach` finds its supervisor there")
+    return parent("listen", path, why="`attach` reaches the supervisor there")
 
 
 def stop(pid: int, cgroups: tuple[str, ...], signal: int, timeout_s: str | None) -> tuple[Op, ...]:
-    """The steps of a stop.
+    """Return the steps of a stop.
 
     Args:
-        timeout_s: in seconds, as a number in words; None: without an end.
+        timeout_s: in seconds, as text; None: no limit.
     """
     return (
         parent("thaw_cgroup", cgroups, why="a frozen process can't answer"),
-        parent("signal_first", pid, signal, why="the signal by which it wants to be asked to end"),
-        parent("await_end", pid, timeout_s, why="it may have something to finish"),
-        parent("kill_first", pid, cgroups, why="whoever doesn't end by then is made to"),
+        parent("signal_first", pid, signal, why="the signal that asks it to end"),
+        parent("await_end", pid, timeout_s, why="give it time to finish"),
+        parent("kill_first", pid, cgroups, why="end what hasn't ended by then"),
     )

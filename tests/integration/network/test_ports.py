@@ -450,8 +450,8 @@ def test_of_a_program_and_not_of_its_forks(api):
 def test_explain_shows_what_is_done_and_a_start_without_ports_has_none_of_it(minibox):
     text = minibox("explain", "run", "--rm", "-p", "8080:80", "base", "true").stdout
     words = " ".join(text.split())
-    assert "bind the port 0.0.0.0:8080 of tcp [bind(2)]" in words
-    assert re.search(r"lead 0\.0\.0\.0:8080 of tcp to 10\.[0-9.]+:80 \[nft\(8\)\]", words)
+    assert "bind the tcp port 0.0.0.0:8080 [bind(2)]" in words
+    assert re.search(r"forward tcp port 0\.0\.0\.0:8080 to 10\.[0-9.]+:80 \[nft\(8\)\]", words)
     assert re.search(
         r'nft add rule ip minibox-[0-9a-f]{12} published "fib daddr type local tcp dport 8080 dnat to 10\.[0-9.]+:80"',
         text,

@@ -93,7 +93,7 @@ def test_the_script_starts_the_same_container(
     [
         ((), "--userns host --network none"),
         ((*SIMPLE, "--cap-drop", "ALL"), "default capabilities"),
-        ((*SIMPLE, "-u", "1000", "--group-add", "20"), "without further groups"),
+        ((*SIMPLE, "-u", "1000", "--group-add", "20"), "without supplementary groups"),
     ],
 )
 def test_no_script_of_what_no_shell_can_do(minibox: Run, options: tuple[str, ...], hint: str) -> None:
@@ -139,7 +139,7 @@ def test_an_exec_and_a_stop_are_explained_and_nothing_happens(minibox: Run, stat
     undone = {row["operation"]: row["arguments"] for row in stops[4:]}
     assert {"remove_file", "kill_cgroup", "cgroup_rmdir", "leave_network", "release_ids"} <= set(undone)
     listed = minibox("explain", "stop", "web").stdout
-    assert "give back the address" in listed and "$ rmdir /sys/fs/cgroup/" in listed
+    assert "release the address" in listed and "$ rmdir /sys/fs/cgroup/" in listed
     # What a stop undoes is what the start has said before.
     assert minibox("inspect", "web").returncode == 0 and '"running"' in minibox("ps", "--json").stdout
     assert minibox("rm", "-f", "web").returncode == 0
