@@ -233,12 +233,12 @@ def is_in_use(root: str, snapshot_id: str) -> bool:
             continue
     if any(layer == used for _, used in layers_in_use(root)):
         return True
-    return any(layer in other.image.chain_ids[:-1] for other in look(root)[0])
+    return any(layer in other.image.chain_ids[:-1] for other in read_all(root)[0])
 
 
 def all_snapshots(root: str) -> Iterator[tuple[SnapshotRecord, bool]]:
     """Yield all snapshots, and whether a process holds them. Report the damaged ones."""
-    found, damaged = look(root)
+    found, damaged = read_all(root)
     for each in damaged:
         damage.tell(each)
     for frozen in found:
@@ -248,7 +248,7 @@ def all_snapshots(root: str) -> Iterator[tuple[SnapshotRecord, bool]]:
         yield frozen, fd < 0
 
 
-def look(root: str) -> tuple[list[SnapshotRecord], list[Unreadable]]:
+def read_all(root: str) -> tuple[list[SnapshotRecord], list[Unreadable]]:
     """All snapshots, and the errors of those whose record is damaged."""
     found: list[SnapshotRecord] = []
     damaged: list[Unreadable] = []

@@ -217,7 +217,7 @@ def find(root: str, name_or_id: str) -> dict[str, Any]:
 def find_id(root: str, name_or_id: str) -> str:
     """Like `find`, but return only the id, mostly without reading any state.json."""
     found = [names.holder(root, name_or_id) or (name_or_id if is_id(name_or_id) else "")]
-    if not found[0] or names.is_nobodys(root, found[0]):
+    if not found[0] or names.is_gone(root, found[0]):
         ids = [*{*container_ids(root), *live_ids(root)}]
         found = [each for each in ids if each == name_or_id]
         # A made-up name is a function of the id, but the container may have been renamed.

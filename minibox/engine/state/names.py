@@ -85,7 +85,7 @@ def of(root: str, container_id: str) -> str:
     return given[0] if given else default_name(container_id)
 
 
-def is_nobodys(root: str, container_id: str) -> bool:
+def is_gone(root: str, container_id: str) -> bool:
     """Is there no container with this id, neither running nor on disk?"""
     return not os.path.lexists(f"{root}/live/{container_id}") and not os.path.isdir(f"{root}/containers/{container_id}")
 
@@ -119,7 +119,7 @@ def _holder(directory: str, name: str, root: str) -> str:
     try:
         with Lock(directory):
             found = os.readlink(f"{directory}/{name}")
-            if not is_nobodys(root, found):
+            if not is_gone(root, found):
                 return found
             os.unlink(f"{directory}/{name}")
     except FileNotFoundError:

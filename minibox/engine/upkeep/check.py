@@ -260,7 +260,7 @@ def _ownerless(root: str) -> list[str]:
 
 def _free_names(root: str) -> list[str]:
     given = _listed(f"{root}/names")
-    return [name for name in given if names.is_nobodys(root, names.holder(root, name))]
+    return [name for name in given if names.is_gone(root, names.holder(root, name))]
 
 
 def _unfinished(root: str) -> list[str]:

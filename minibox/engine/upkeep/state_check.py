@@ -60,7 +60,7 @@ def check_state(root: str, runroot: str) -> list[Finding]:
         *(_finding(f"network {os.path.basename(each.path)}", each, "network") for each in named.look(root)[1]),
         *(
             _finding(f"snapshot {os.path.basename(each.path)[:12]}", each, "snapshot")
-            for each in snapshots.look(root)[1]
+            for each in snapshots.read_all(root)[1]
         ),
         *_of_links(root),
         *(each for name in ("live", "networks", "snapshots") for each in _asides(f"{root}/{name}", name)),
