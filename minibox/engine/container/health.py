@@ -12,7 +12,7 @@ from minibox.base import damage
 from minibox.base.codec import FileKind, plain
 from minibox.base.lock import Lock
 from minibox.engine.container import lifecycle
-from minibox.engine.spec.healthcheck import HealthCheck, check_of
+from minibox.engine.spec.healthcheck import HealthCheck, parse_healthcheck
 from minibox.engine.state import containers, events
 from minibox.engine.state.log_file import log_time
 from minibox.engine.state.sent_signals import HEALTH, note_signal
@@ -46,7 +46,7 @@ def status(root: str, container_id: str, found: dict[str, Any] | None = None) ->
     """
     found = containers.read(root, container_id) if found is None else found
     try:
-        has_check = check_of(found.get("Config") or {}) is not None
+        has_check = parse_healthcheck(found.get("Config") or {}) is not None
     except (AttributeError, TypeError, ValueError, LookupError):  # the state wasn't written by minibox
         has_check = False
     return _results(root, found) if has_check else None
@@ -88,7 +88,7 @@ def run_check(name_or_id: str, *, root: str, runroot: str) -> bool:
         MiniboxError: it has no health check, or is paused.
     """
     found = containers.find(root, name_or_id)
-    health_check = check_of(found.get("Config") or {})
+    health_check = parse_healthcheck(found.get("Config") or {})
     if health_check is None:
         raise MiniboxError(f"container {name_or_id} has no health check", "set one with minibox run --health-cmd")
     result = _check_once(found["Id"], health_check, root)

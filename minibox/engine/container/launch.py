@@ -12,8 +12,8 @@ from minibox.engine.process.execution import ExecFailed, Execution, Resources
 from minibox.engine.process.undo import AT_ONCE, undo
 from minibox.engine.process.undo_list import MORE, encode, read_more
 from minibox.engine.resources import container_network
-from minibox.engine.spec.compile import FILES, Identity, IdentitySteps, prepare, wants_own_ids
-from minibox.engine.spec.healthcheck import check_of, healthcheck
+from minibox.engine.spec.compile import FILES, Identity, IdentitySteps, needs_user_namespace, prepare
+from minibox.engine.spec.healthcheck import healthcheck, parse_healthcheck
 from minibox.engine.state import containers, events, names
 from minibox.errors import MiniboxError, StepError, UsageError, kernel_says
 from minibox.plan import parent
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.engine.process.execution import Spawn
-    from minibox.engine.spec.compile import Prepared
+    from minibox.engine.spec.compile import CompiledRun
     from minibox.engine.spec.mount_options import Volume
     from minibox.engine.spec.options import RunOptions
     from minibox.engine.state.claim import Claim
@@ -56,7 +56,7 @@ class Launch:
             so `removal.collect` looks for it by name.
     """
 
-    prepared: Prepared
+    prepared: CompiledRun
     compile = staticmethod(prepare)
 
     def __init__(
@@ -76,7 +76,7 @@ class Launch:
         self.options, self.store, self.image, self.claim, self.runroot = options, store, image, claim, runroot
         self.root, self.storage = store.root, storage
         self._on_note, self.note = on_note, on_note or (lambda _: None)
-        self.health_check = check_of({"Healthcheck": healthcheck(options, image.config)})
+        self.health_check = parse_healthcheck({"Healthcheck": healthcheck(options, image.config)})
         self.execution: Execution | None = None
         self.is_interrupted = False
         self._missing: list[Callable[[], None]] = []
@@ -255,7 +255,7 @@ class Launch:
             refused[:] = [id_map_support.refusal(self.root, self.storage.driver)]
             return refused[0]
 
-        if wants_own_ids(self.options, euid, refusal):
+        if needs_user_namespace(self.options, euid, refusal):
             mappings = ids.own_ids() if euid else ids.lease_range(self.root, self.claim.id)
             if mappings.lease:
                 self._held.append(parent.hold_ids(mappings.lease, self.claim.id))

@@ -346,9 +346,9 @@ def new_launch(
 
         check_aliases(options.network_alias)
     if options.publish or options.publish_all:
-        from minibox.engine.spec.ports import with_address
+        from minibox.engine.spec.ports import with_publish_address
 
-        options = with_address(options, os.environ)
+        options = with_publish_address(options, os.environ)
     store = ImageStore(root)
     if image is None:
         image, claim = _claim_image(store, runroot, options, pull)

@@ -22,21 +22,21 @@ WAITING_MAX = 8  # beyond this the caller removes them itself, so that the disk 
 IDLE_S = 0.05  # then the thread ends, since a process without threads can fork freely
 
 
-class _Tidying:
+class _RemovalThread:
     def __init__(self) -> None:
         self._begin()
 
     def _begin(self) -> None:
         self._jobs: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._lock = allocate_lock()
-        self.works = False
+        self.is_running = False
 
     def add(self, job: Callable[[], object]) -> None:
         with self._lock:
             try:
-                if not self.works:
+                if not self.is_running:
                     start_new_thread(self._run, (self._jobs, self._lock))
-                    self.works = True
+                    self.is_running = True
                 if taken := self._jobs.qsize() < WAITING_MAX:
                     self._jobs.put(job)
             except RuntimeError:  # can't start a thread
@@ -54,12 +54,12 @@ class _Tidying:
             except Empty:
                 with lock:
                     if jobs.empty():
-                        self.works = False
+                        self.is_running = False
                         return
 
     def finish(self) -> None:
         with self._lock:
-            if not self.works:
+            if not self.is_running:
                 return
             done = allocate_lock()
             done.acquire()
@@ -71,21 +71,21 @@ class _Tidying:
         self._begin()
 
 
-_tidying = _Tidying()
-os.register_at_fork(after_in_child=_tidying.forked)
-register(_tidying.finish)
+_removal = _RemovalThread()
+os.register_at_fork(after_in_child=_removal.forked)
+register(_removal.finish)
 
 
 def later(job: Callable[[], object]) -> None:
     """Run ``job`` in the background, or now if the queue is full. Its errors are ignored in the background."""
-    _tidying.add(job)
+    _removal.add(job)
 
 
-def works() -> bool:
+def is_running() -> bool:
     """Return whether the thread exists; it doesn't get in the way of a fork."""
-    return _tidying.works
+    return _removal.is_running
 
 
 def finish() -> None:
     """Wait until all queued jobs are done."""
-    _tidying.finish()
+    _removal.finish()

@@ -72,7 +72,7 @@ def copy_out(
         MiniboxError: source or destination doesn't exist, or a file would replace a directory or vice versa.
         BrokenPipeError: the reader of ``destination`` is gone.
     """
-    remote = _remote(root, name, storage_driver)
+    remote = _container_end(root, name, storage_driver)
     what = f"copy {name}:"
     try:
         if not isinstance(destination, str):
@@ -97,7 +97,7 @@ def copy_in(root: str, source: str | BinaryIO, name: str, path: str, options: Co
     Raises:
         As `copy_out`.
     """
-    remote = _remote(root, name, "")
+    remote = _container_end(root, name, "")
     what, owner = f"copy to {name}:", None if options.archive else (0, 0)
     try:
         if not remote.state:
@@ -119,7 +119,7 @@ def copy_in(root: str, source: str | BinaryIO, name: str, path: str, options: Co
 
 
 @record
-class Remote:
+class ContainerEnd:
     """The container's end of a copy.
 
     Attributes:
@@ -170,10 +170,10 @@ class Remote:
         if self.root_fd >= 0:
             yield self.root_fd
         elif self.state:
-            from minibox.engine.files.writable_rootfs import mounted_root
+            from minibox.engine.files.writable_rootfs import writable_root
 
             mounts, read_only = self.state.get("Mounts") or (), bool(self.state.get("ReadOnly"))
-            with mounted_root(self.root, self.tree.container_id, mounts, read_only=read_only) as fd:
+            with writable_root(self.root, self.tree.container_id, mounts, read_only=read_only) as fd:
                 yield fd
         else:
             from minibox.engine.files.rootfs_view import image_view
@@ -183,20 +183,20 @@ class Remote:
                 yield fd
 
 
-def _remote(root: str, name: str, storage_driver: str) -> Remote:
+def _container_end(root: str, name: str, storage_driver: str) -> ContainerEnd:
     try:
         found = containers.find(root, name)
     except ContainerNotFound as error:
         if "ambiguous" in str(error):
             raise
-        return Remote(root, find_tree(root, name, storage_driver), {})
+        return ContainerEnd(root, find_tree(root, name, storage_driver), {})
     container_id: str = found["Id"]
     tree = container_tree(root, container_id)
     pid = claim.live_process(root, container_id)
     if pid < 0:
         raise MiniboxError(f"container {name} is being started", "try again")
     if not pid:
-        return Remote(root, tree, found)
+        return ContainerEnd(root, tree, found)
     try:
         kernel_made = _kernel_made(pid)
         root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -205,7 +205,7 @@ def _remote(root: str, name: str, storage_driver: str) -> Remote:
     if os.path.samestat(os.fstat(root_fd), os.stat("/")):
         os.close(root_fd)  # another process has its pid by now
         raise MiniboxError(f"container {name} has just ended", "try again")
-    return Remote(root, tree, found, pid, root_fd, kernel_made)
+    return ContainerEnd(root, tree, found, pid, root_fd, kernel_made)
 
 
 def _kernel_made(pid: int) -> frozenset[int]:

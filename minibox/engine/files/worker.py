@@ -94,7 +94,9 @@ def _can_fork() -> bool:
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     threads, resident_pages = int(fields[17]), int(fields[21])  # proc_pid_stat(5): fields 20 and 24
-    return threads == 1 + background_removal.works() and resident_pages * resource.getpagesize() <= FORKED_BYTES_MAX
+    return (
+        threads == 1 + background_removal.is_running() and resident_pages * resource.getpagesize() <= FORKED_BYTES_MAX
+    )
 
 
 def of_caller() -> Worker | None:
@@ -162,13 +164,13 @@ class Worker:
             self.close()
             raise OSError(f"{sys.executable} doesn't start on its own")
 
-    def begin(self, name: str, fds: Sequence[int], arguments: tuple[Any, ...], pid: int) -> Delegated:
+    def begin(self, name: str, fds: Sequence[int], arguments: tuple[Any, ...], pid: int) -> WorkerJob:
         """See `begin`."""
         namespace = open_namespace(pid)
         try:
             report, theirs = socketpair(AF_UNIX, SOCK_STREAM)
             try:
-                begun = Delegated(report, Descriptor.copy_of(self._process.pidfd))
+                begun = WorkerJob(report, Descriptor.copy_of(self._process.pidfd))
                 message = dumps((name, namespace >= 0, arguments))
                 send(self._socket, message, [theirs.fileno(), *([namespace] if namespace >= 0 else []), *fds])
             finally:
@@ -200,7 +202,7 @@ class Worker:
         self._process.close()
 
 
-class Delegated:
+class WorkerJob:
     """A job that a worker runs."""
 
     def __init__(self, report: _socket.socket, worker: Descriptor) -> None:

@@ -27,7 +27,7 @@ WHOLE = op.FIRST_BIND  # slot of the root with its mounts
 
 
 @contextmanager
-def mounted_root(root: str, key: str, mounts: Sequence[dict[str, Any]], *, read_only: bool) -> Iterator[int]:
+def writable_root(root: str, key: str, mounts: Sequence[dict[str, Any]], *, read_only: bool) -> Iterator[int]:
     """Yield a directory descriptor of a container's root with its bind mounts, volumes, and its /etc/hosts,
     /etc/hostname and /etc/resolv.conf. The container must not be running.
 

@@ -8,8 +8,8 @@ from minibox.engine.files.rootfs_setup import unpack
 from minibox.engine.host.id_map_support import refusal
 from minibox.engine.host.ids import example_range, own_ids
 from minibox.engine.resources import container_network
-from minibox.engine.spec.compile import Identity, IdentitySteps, Prepared, prepare, wants_own_ids
-from minibox.engine.spec.ports import with_address
+from minibox.engine.spec.compile import CompiledRun, Identity, IdentitySteps, needs_user_namespace, prepare
+from minibox.engine.spec.ports import with_publish_address
 from minibox.image.store import ImageStore
 from minibox.plan import explain as plan_explain
 from minibox.plan import shell
@@ -104,7 +104,7 @@ def _snapshot_command(driver: str, snapshot: Snapshot) -> str:
 
 def _prepare(
     options: RunOptions, root: str, runroot: str, storage_driver: str, container_id: str
-) -> tuple[Prepared, Snapshot]:
+) -> tuple[CompiledRun, Snapshot]:
     store = ImageStore(root)
     with store.layout.adding():  # nobody removes the layers meanwhile
         return _prepare_on(store, options, runroot, storage_driver, container_id)
@@ -112,16 +112,16 @@ def _prepare(
 
 def _prepare_on(
     store: ImageStore, options: RunOptions, runroot: str, storage_driver: str, container_id: str
-) -> tuple[Prepared, Snapshot]:
+) -> tuple[CompiledRun, Snapshot]:
     root, storage = store.root, snapshotter(store.root, storage_driver)
     image = store.resolve(options.image)
     unpack(storage, store, image)
     euid = os.geteuid()
     ids = None
-    if wants_own_ids(options, euid, lambda: refusal(root, storage.driver)):
+    if needs_user_namespace(options, euid, lambda: refusal(root, storage.driver)):
         ids = own_ids() if euid else example_range(root, container_id)
     network = container_network.choose(options, euid, root)
-    ports, _ = container_network.ports_to_publish(with_address(options, os.environ), image.config, network)
+    ports, _ = container_network.ports_to_publish(with_publish_address(options, os.environ), image.config, network)
     directory = f"{root}/containers/{container_id}"
     connection = container_network.Connection.example(network, runroot, container_id, ports)
     held = [hold_ids(ids.lease, container_id)] if ids and ids.lease else []

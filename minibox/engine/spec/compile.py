@@ -75,7 +75,7 @@ class IdentitySteps:
 
 
 @record
-class Prepared:
+class CompiledRun:
     """A compiled run. Nothing has been executed yet.
 
     Attributes:
@@ -91,7 +91,7 @@ class Prepared:
     volumes: tuple[Volume, ...]
 
 
-def wants_own_ids(options: RunOptions, euid: int, refusal: Callable[[], str]) -> bool:
+def needs_user_namespace(options: RunOptions, euid: int, refusal: Callable[[], str]) -> bool:
     """Return whether the container gets a user namespace of its own.
 
     Args:
@@ -125,7 +125,7 @@ def prepare(
     terminal: tuple[int, int] | None,
     *,
     once: bool = False,
-) -> Prepared:
+) -> CompiledRun:
     """Compile a run. Looks at the host; changes nothing.
 
     Raises:
@@ -186,7 +186,7 @@ def prepare(
         volatile=once,
         disk=_disk(options, snapshot),
     )
-    return Prepared(spec, start, compile_plan(spec, rootfs, start), host, planned, mounts.volumes)
+    return CompiledRun(spec, start, compile_plan(spec, rootfs, start), host, planned, mounts.volumes)
 
 
 def _disk(options: RunOptions, snapshot: Snapshot) -> Disk | None:

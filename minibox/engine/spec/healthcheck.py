@@ -96,7 +96,7 @@ def _check(found: dict[str, Any], error: type[ConfigError | UsageError], whose: 
             raise error(f"{whose} {key} is shorter than 1 ms")
 
 
-def check_of(config: dict[str, Any]) -> HealthCheck | None:
+def parse_healthcheck(config: dict[str, Any]) -> HealthCheck | None:
     """Return the health check of a container; None if it has none.
 
     Args:

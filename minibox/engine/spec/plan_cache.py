@@ -10,7 +10,7 @@ import marshal
 import os
 from time import monotonic
 
-from minibox.engine.spec.compile import Prepared
+from minibox.engine.spec.compile import CompiledRun
 from minibox.engine.spec.compile import prepare as compile_anew
 from minibox.engine.spec.image_config import image_process
 from minibox.engine.spec.runtime_spec import process_args
@@ -45,7 +45,7 @@ LOOKED_UP = ("env_file", "volume", "mount", "device", "privileged", "disk_bytes"
 # Options that don't change the compiled plan, or only what `fill` replaces.
 OF_ONE = {"command": (), "name": "", "cidfile": ""}
 
-_templates: dict[tuple[Any, ...], Template] = {}
+_cache: dict[tuple[Any, ...], CachedPlan] = {}
 _seen: tuple[float, int, CgroupHost | None] = 0.0, -1, None
 
 
@@ -57,17 +57,17 @@ def prepare(
     terminal: tuple[int, int] | None,
     *,
     once: bool = False,
-) -> Prepared:
+) -> CompiledRun:
     """Like `engine.spec.compile.prepare`, but reuse a cached plan if there is one."""
     kind = None if terminal else _kind(options, storage, image, identity, once)
-    found = _templates.get(kind) if kind else None
+    found = _cache.get(kind) if kind else None
     if found and (filled := found.fill(options, image, identity)):
         return filled
     prepared = compile_anew(options, storage, image, identity, terminal, once=once)
     if kind and not prepared.cgroup_host.scope:
-        while len(_templates) >= KINDS_MAX:
-            _templates.pop(next(iter(_templates)), None)
-        _templates[kind] = Template(prepared, identity.id)
+        while len(_cache) >= KINDS_MAX:
+            _cache.pop(next(iter(_cache)), None)
+        _cache[kind] = CachedPlan(prepared, identity.id)
     return prepared
 
 
@@ -100,10 +100,10 @@ def _cgroup_host() -> CgroupHost:
     return host
 
 
-class Template:
+class CachedPlan:
     """A compiled plan that can be filled in for other containers."""
 
-    def __init__(self, prepared: Prepared, container_id: str) -> None:
+    def __init__(self, prepared: CompiledRun, container_id: str) -> None:
         self._first, self._host, self._start = (prepared, container_id), prepared.cgroup_host, prepared.start
         self._flags = prepared.plan.flags
         self._id = os.urandom(ID_DIGITS // 2).hex()  # a random placeholder, which no command contains by accident
@@ -114,7 +114,7 @@ class Template:
         self._numbered: list[int] = []  # steps with the host ids that are root inside
         self._encoded: tuple[Op | None, dict[str, bytes]] = None, {}  # the last step, and the buffers encoded with it
 
-    def fill(self, options: RunOptions, image: ResolvedImage, identity: Identity) -> Prepared | None:
+    def fill(self, options: RunOptions, image: ResolvedImage, identity: Identity) -> CompiledRun | None:
         """Return the plan filled in for another container; None if the host's cgroups have changed."""
         if not self._spec:
             self._read()
@@ -146,7 +146,9 @@ class Template:
         }
         if ids:
             self._put_roots(ops, encoded, ids.uids[0]["hostID"], ids.gids[0]["hostID"])
-        return Prepared(spec, start, Plan(tuple(ops), self._flags, encoded), self._host, of_labels(start.cgroups), ())
+        return CompiledRun(
+            spec, start, Plan(tuple(ops), self._flags, encoded), self._host, of_labels(start.cgroups), ()
+        )
 
     def _put_roots(self, ops: list[Op], encoded: dict[str, bytearray], *roots: int) -> None:
         for number in self._numbered:

@@ -24,7 +24,7 @@ LONG = {"published": "", "target": "", "protocol": "tcp", "mode": ""}  # publish
 Port = tuple[int, str]
 
 
-def with_address(options: RunOptions, environ: Mapping[str, str]) -> RunOptions:
+def with_publish_address(options: RunOptions, environ: Mapping[str, str]) -> RunOptions:
     """Fill in ``publish_address``, the address of ports published without one, from the environment or config.toml.
 
     Raises:

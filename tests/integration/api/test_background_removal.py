@@ -68,7 +68,7 @@ def test_who_comes_with_more_than_may_wait_does_it_himself(monkeypatch):
         done.append((number, threading.current_thread().name))
 
     background_removal.later(goes_on.wait)
-    while not background_removal._tidying._jobs.empty():
+    while not background_removal._removal._jobs.empty():
         time.sleep(0.001)
     for number in range(3):
         background_removal.later(partial(note, number))

@@ -84,4 +84,4 @@ def test_there_are_not_too_many(pairs, monkeypatch):
     monkeypatch.setattr(plan_cache, "KINDS_MAX", 2)
     for number in range(4):
         minibox.run("base", ["true"], env={"N": str(number)}, check=True)
-    assert len(plan_cache._templates) == 2
+    assert len(plan_cache._cache) == 2

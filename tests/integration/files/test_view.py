@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minibox.engine.files.rootfs_view import image_view
-from minibox.engine.files.writable_rootfs import mounted_root
+from minibox.engine.files.writable_rootfs import writable_root
 from minibox.errors import StepError
 from minibox.image.archive.importer import add_image
 from minibox.image.store import ImageStore
@@ -46,7 +46,7 @@ def test_a_stack_of_layers_and_a_container_are_one_tree(state):
             with pytest.raises(OSError):
                 os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=fd)
     Path(snapshot.upper, "written").write_text("x")
-    with mounted_root(store.root, "c1", (), read_only=True) as fd:
+    with writable_root(store.root, "c1", (), read_only=True) as fd:
         assert names(fd) == (["d", "kept", "written"], ["new"])
         Path(snapshot.upper, "meanwhile").write_text("x")
         assert Path(f"/proc/self/fd/{fd}/meanwhile").read_text() == "x"
@@ -65,7 +65,7 @@ CODE = """
 import os, sys
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.files.rootfs_view import image_view
-from minibox.engine.files.writable_rootfs import mounted_root
+from minibox.engine.files.writable_rootfs import writable_root
 from minibox.image.archive.importer import add_image
 from minibox.image.store import ImageStore
 from minibox.storage.overlay import Overlay
@@ -76,7 +76,7 @@ from tests.unit.layers import tar
 def show():
     image = add_image(store.layout, "two", [tar(list(members)) for members in LAYERS])
     prepared(store, image, "c1")
-    for view in (image_view(Overlay(store.root), image.chain_ids), mounted_root(store.root, "c1", (), read_only=True)):
+    for view in (image_view(Overlay(store.root), image.chain_ids), writable_root(store.root, "c1", (), read_only=True)):
         with view as fd:
             print(names(fd), os.stat("kept", dir_fd=fd).st_uid, flush=True)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minibox.engine.files.rootfs_view import image_view
-from minibox.engine.files.writable_rootfs import mounted_root
+from minibox.engine.files.writable_rootfs import writable_root
 from minibox.image.store import ImageStore
 from minibox.linux.erofs import open_image
 from minibox.storage.drivers import snapshotter
@@ -67,7 +67,7 @@ stat -c '%n %a %u:%g %h' /kept /set-uid /other; stat -c '%a %u' /implied; stat -
         *("700 7", "700 7 12345", "../../kept", "same"),
     ], done.stderr
     storage.prepare("c", image.chain_ids)
-    for view in (image_view(storage, image.chain_ids), mounted_root(str(root), "c", (), read_only=True)):
+    for view in (image_view(storage, image.chain_ids), writable_root(str(root), "c", (), read_only=True)):
         with view as fd:
             path = f"/proc/self/fd/{fd}"
             assert os.getxattr(f"{path}/tool", "security.capability") == CAPABILITY
@@ -109,7 +109,7 @@ def test_files_keep_the_images_ids_on_disk(minibox_here: Run, root: Path, place:
     assert owners == ["0:0", "5:6", "0:0"]
     (key,) = containers(root)
     assert read_record(str(root), key) == (place.driver, ImageStore(str(root)).resolve("app").chain_ids)
-    with mounted_root(str(root), key, (), read_only=True) as fd:
+    with writable_root(str(root), key, (), read_only=True) as fd:
         found = [os.stat(name, dir_fd=fd) for name in ("mine", "theirs", "bin")]
         assert [(status.st_uid, status.st_gid) for status in found] == [(0, 0), (5, 6), (0, 0)]
     for storage_driver in ("overlay", "copy"):  # whatever the default is

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from minibox.engine.files.rootfs_view import image_view
-from minibox.engine.files.writable_rootfs import mounted_root
+from minibox.engine.files.writable_rootfs import writable_root
 from minibox.errors import RegistryError, StoreError
 from minibox.image.layer import unpack as layer
 from minibox.image.layout.image import ResolvedImage
@@ -232,7 +232,7 @@ def test_a_container_is_looked_into_and_removed(
     assert minibox_here(*KEPT, "base", "sh", "-c", script).returncode == 0
     (key,) = containers(root)
     assert 300_000 <= storage.snapshot_bytes(key) < (600_000 if place.clones else 8 << 20)
-    with mounted_root(str(root), key, (), read_only=True) as fd:
+    with writable_root(str(root), key, (), read_only=True) as fd:
         assert Path(f"/proc/self/fd/{fd}/new").read_text() == "x\n"
         with pytest.raises(OSError, match="Read-only"):
             os.unlink(f"/proc/self/fd/{fd}/new")

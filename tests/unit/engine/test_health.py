@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from minibox.engine.container import health
-from minibox.engine.spec.healthcheck import HealthCheck, check_of, healthcheck
+from minibox.engine.spec.healthcheck import HealthCheck, healthcheck, parse_healthcheck
 from minibox.engine.spec.options import RunOptions
 from minibox.errors import ConfigError, UsageError
 
@@ -22,35 +22,40 @@ def config(**found):
 
 def test_nothing_is_asked_for():
     assert healthcheck(RunOptions("x"), {}) == {} == healthcheck(RunOptions("x"), {"config": {}})
-    assert check_of({}) is check_of({"Healthcheck": None}) is check_of({"Healthcheck": {"Test": ["NONE"]}}) is None
+    assert (
+        parse_healthcheck({})
+        is parse_healthcheck({"Healthcheck": None})
+        is parse_healthcheck({"Healthcheck": {"Test": ["NONE"]}})
+        is None
+    )
 
 
 def test_the_options_alone_with_dockers_defaults():
     found = healthcheck(RunOptions("x", health_cmd="test -e /ok"), {})
     assert found == {"Test": ["CMD-SHELL", "test -e /ok"]}
-    assert check_of({"Healthcheck": found}) == HealthCheck(("/bin/sh", "-c", "test -e /ok"), 30, 30, 3, 0, 5)
+    assert parse_healthcheck({"Healthcheck": found}) == HealthCheck(("/bin/sh", "-c", "test -e /ok"), 30, 30, 3, 0, 5)
 
 
 def test_the_images_check_with_what_the_user_changes():
     options = RunOptions("x", health_interval_s=0.25, health_start_period_s=2, health_timeout_s=1.5)
     found = healthcheck(options, config(**IMAGES))
-    assert check_of({"Healthcheck": found}) == HealthCheck(("curl", "-f", "localhost"), 0.25, 1.5, 7, 2)
+    assert parse_healthcheck({"Healthcheck": found}) == HealthCheck(("curl", "-f", "localhost"), 0.25, 1.5, 7, 2)
 
 
 def test_the_users_command_has_the_images_times():
-    check = check_of({"Healthcheck": healthcheck(RunOptions("x", health_cmd="true"), config(**IMAGES))})
+    check = parse_healthcheck({"Healthcheck": healthcheck(RunOptions("x", health_cmd="true"), config(**IMAGES))})
     assert check == HealthCheck(("/bin/sh", "-c", "true"), 5, 30, 7, 0)
 
 
 def test_it_is_checked_more_often_while_it_starts():
     options = RunOptions("x", health_start_interval_s=0.5)
-    check = check_of({"Healthcheck": healthcheck(options, config(**IMAGES, StartPeriod=60_000_000_000))})
+    check = parse_healthcheck({"Healthcheck": healthcheck(options, config(**IMAGES, StartPeriod=60_000_000_000))})
     assert check == HealthCheck(("curl", "-f", "localhost"), 5, 30, 7, 60, 0.5)
 
 
 def test_the_images_shell():
     found = {"Healthcheck": {"Test": ["CMD-SHELL", "true"]}, "Shell": ["/bin/bash", "-ec"]}
-    check = check_of(found)
+    check = parse_healthcheck(found)
     assert check is not None and check.command == ("/bin/bash", "-ec", "true")
 
 

@@ -11,7 +11,7 @@ import pytest
 from minibox.engine.host import id_map_support, probes
 from minibox.engine.host.id_map_support import refusal
 from minibox.engine.host.probes import Answer
-from minibox.engine.spec.compile import wants_own_ids
+from minibox.engine.spec.compile import needs_user_namespace
 from minibox.engine.spec.options import RunOptions
 from minibox.errors import ProbeFailed, Unsupported
 from minibox.linux import probe
@@ -28,24 +28,24 @@ def _must_not_ask() -> str:
 
 
 def test_root_gets_own_ids_where_layers_can_be_mapped() -> None:
-    assert wants_own_ids(RunOptions(image="base"), 0, str)
-    assert not wants_own_ids(RunOptions(image="base"), 0, _refused)
+    assert needs_user_namespace(RunOptions(image="base"), 0, str)
+    assert not needs_user_namespace(RunOptions(image="base"), 0, _refused)
 
 
 @pytest.mark.parametrize(
     "options", [RunOptions(image="base", userns="host"), RunOptions(image="base", privileged=True)]
 )
 def test_nothing_is_tried_for_a_container_with_the_hosts_ids(options: RunOptions) -> None:
-    assert not wants_own_ids(options, 0, _must_not_ask)
+    assert not needs_user_namespace(options, 0, _must_not_ask)
 
 
 def test_an_ordinary_user_needs_no_mapped_layers() -> None:
-    assert wants_own_ids(RunOptions(image="base"), 1000, _must_not_ask)
+    assert needs_user_namespace(RunOptions(image="base"), 1000, _must_not_ask)
 
 
 def test_ids_of_its_own_are_refused_where_they_were_asked_for() -> None:
     with pytest.raises(Unsupported, match="--userns private: id-map the mount"):
-        wants_own_ids(RunOptions(image="base", userns="private"), 0, _refused)
+        needs_user_namespace(RunOptions(image="base", userns="private"), 0, _refused)
 
 
 class Kernel:

@@ -9,7 +9,14 @@ import pytest
 from minibox.cli.commands.ps import format_ports
 from minibox.engine.report.listing import parse_container_filters
 from minibox.engine.spec.options import RunOptions
-from minibox.engine.spec.ports import bindings, exposed_ports, parse_expose, parse_publish, wanted_ports, with_address
+from minibox.engine.spec.ports import (
+    bindings,
+    exposed_ports,
+    parse_expose,
+    parse_publish,
+    wanted_ports,
+    with_publish_address,
+)
 from minibox.errors import ConfigError, UsageError
 
 IMAGE: dict[str, Any] = {"config": {"ExposedPorts": {"80/tcp": {}, "53/udp": {}, "443": {}}}}
@@ -82,14 +89,16 @@ def test_the_address_is_the_configurations_where_none_is_given(tmp_path):
     config.write_text('[network]\npublish_address = "127.0.0.1"\n')
     options = RunOptions("web", publish=("80",))
     environ = {"MINIBOX_CONFIG": str(config)}
-    assert with_address(options, environ).publish_address == "127.0.0.1"
-    assert with_address(options, {**environ, "MINIBOX_PUBLISH_ADDRESS": "10.0.0.1"}).publish_address == "10.0.0.1"
+    assert with_publish_address(options, environ).publish_address == "127.0.0.1"
+    assert (
+        with_publish_address(options, {**environ, "MINIBOX_PUBLISH_ADDRESS": "10.0.0.1"}).publish_address == "10.0.0.1"
+    )
     config.write_text('[network]\npublish_address = "localhost"\n')
     with pytest.raises(UsageError, match="'localhost' is not an IPv4 address"):
-        with_address(options, environ)
+        with_publish_address(options, environ)
     config.write_text("[network]\naddress = 1\n")
     with pytest.raises(ConfigError, match="network.address is unknown"):
-        with_address(options, environ)
+        with_publish_address(options, environ)
 
 
 def test_bindings_are_dockers():
