@@ -27,7 +27,7 @@ KINDS = [
 def pairs(monkeypatch, api):
     """What was made, and the same compiled anew, of each container."""
     found, real = [], plan_cache.prepare
-    monkeypatch.setattr(plan_cache, "_templates", {})
+    monkeypatch.setattr(plan_cache, "_cache", {})
 
     def both(*args, **options):
         found.append((real(*args, **options), compile_anew(*args, **options)))
