@@ -16,8 +16,8 @@ from posixpath import normpath
 
 from minibox.base.paths import from_root
 from minibox.engine.files import jobs, worker
-from minibox.engine.files.tar_copy import pack, receive
-from minibox.engine.files.tree import Tree, container_tree, find_tree
+from minibox.engine.files.tar_copy import pack, pack_of, receive
+from minibox.engine.files.tree import Directories, Tree, container_tree, find_tree
 from minibox.engine.host.user_namespace import Work
 from minibox.engine.state import claim, containers
 from minibox.errors import ContainerNotFound, MiniboxError, UsageError, kernel_says
@@ -77,10 +77,10 @@ def copy_out(
     try:
         if not isinstance(destination, str):
             target = destination
-            return _value(_attempt(what, path, remote.start(lambda fd: remote.pack(fd, path, options, target)).result))
+            return _value(_attempt(what, path, remote.pack(path, options.follow, target).result))
         reader, writer = os.pipe2(os.O_CLOEXEC)
         with _closed_at_fault(reader), _closed(writer):
-            work = remote.begin("send", writer, (path, options.follow, remote.kernel_made), reader)
+            work = remote.send(writer, path, options.follow, reader)
         received = _attempt("copy to ", destination, lambda: _receive_here(reader, destination, options))
         sent = _attempt(what, path, work.result)
         return _outcome(sent, received)
@@ -156,8 +156,29 @@ class ContainerEnd:
 
         return self.start(work)
 
-    def pack(self, root_fd: int, path: str, options: CopyOptions, file: BinaryIO) -> int:
-        size = pack(root_fd, path, options.follow, file, self.kernel_made)
+    def send(self, its: int, path: str, follow: bool, ours: int) -> Pending[int]:
+        """Start to write a tar to the pipe end ``its``; ``ours`` is the other end."""
+        if self.state:
+            return self.begin("send", its, (path, follow, self.kernel_made), ours)
+
+        def work() -> int:
+            os.close(ours)
+            with open(its, "wb", 0, closefd=False) as pipe:
+                return self._pack(path, follow, pipe)
+
+        return Work(work)
+
+    def pack(self, path: str, follow: bool, file: BinaryIO) -> Work[int]:
+        """Start to write a tar to ``file``, in a child."""
+        return Work(lambda: self._pack(path, follow, file), self.pid)
+
+    def _pack(self, path: str, follow: bool, file: BinaryIO) -> int:
+        if self.state:
+            with self._opened() as fd:
+                size = pack(fd, path, follow, file, self.kernel_made)
+        else:
+            with Directories(self.root) as directories, directories.stack(self.tree) as stack:
+                size = pack_of(stack, path, follow, file)
         file.flush()
         return size
 
@@ -169,17 +190,11 @@ class ContainerEnd:
     def _opened(self) -> Iterator[int]:
         if self.root_fd >= 0:
             yield self.root_fd
-        elif self.state:
+        else:
             from minibox.engine.files.writable_rootfs import writable_root
 
             mounts, read_only = self.state.get("Mounts") or (), bool(self.state.get("ReadOnly"))
             with writable_root(self.root, self.tree.container_id, mounts, read_only=read_only) as fd:
-                yield fd
-        else:
-            from minibox.engine.files.rootfs_view import image_view
-            from minibox.storage.drivers import snapshotter
-
-            with image_view(snapshotter(self.root, self.tree.driver), self.tree.chain_ids) as fd:
                 yield fd
 
 

@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
 
+    from minibox.image.layer.stack import Node
     from minibox.image.layer.tar import Entry
 
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY
@@ -42,15 +43,27 @@ def pack(root_fd: int, path: str, follow: bool, file: BinaryIO, without: frozens
     if fd < 0:
         raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
     with Stack([fd], "", without) as stack:
-        node = stack.root
-        if _is_directory_name(path) and not node.is_directory:
-            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), path)
-        name = "." if _means_content(path) else os.path.basename(normpath(path))
-        writer = LayerWriter(file)
-        writer.add_node(node, name)
-        if node.is_directory:
-            writer.add_below(node, lambda inner: f"{name}/{inner}")
-        return writer.close()[1]
+        return _pack(stack.root, path, file)
+
+
+def pack_of(stack: Stack, path: str, follow: bool, file: BinaryIO) -> int:
+    """Like `pack`, but read from a stack of layers."""
+    node = stack.find(normpath(f"/{path}"), follow=follow or _is_directory_name(path))
+    if node is None:
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
+    with node:
+        return _pack(node, path, file)
+
+
+def _pack(node: Node, path: str, file: BinaryIO) -> int:
+    if _is_directory_name(path) and not node.is_directory:
+        raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), path)
+    name, start = "." if _means_content(path) else os.path.basename(normpath(path)), len(node.path)
+    writer = LayerWriter(file)
+    writer.add_node(node, name)
+    if node.is_directory:
+        writer.add_below(node, lambda inner: f"{name}/{inner[start:].lstrip('/')}")
+    return writer.close()[1]
 
 
 def receive(

@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from errno import EEXIST, ENOTEMPTY
-from stat import S_ISLNK
 
 from minibox.base.files import sync_directory
-from minibox.engine.files.path_resolution import SYMLINKS_MAX
 from minibox.errors import StoreError, kernel_says
 from minibox.image.layer.stack import READ_DIRECTORY, Stack, own_marks
 from minibox.linux.removal import remove_tree
@@ -22,7 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from minibox.image.layer.stack import Node
     from minibox.storage.drivers import Snapshotter
     from minibox.storage.snapshot import Snapshot
 
@@ -84,33 +81,10 @@ def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str, *, dura
 def _fill(new: str, lowerdirs: tuple[str, ...], destination: str, durable: bool) -> bool:
     """Copy the image's directory ``destination`` to ``new``; return whether the image has one."""
     with Stack([os.open(layer, READ_DIRECTORY | os.O_CLOEXEC) for layer in lowerdirs], own_marks()) as image:
-        source = _find(image, destination)
-        if source is not None:
-            fill(source, new, without=OVERLAY_MARKS, durable=durable)
-        return source is not None
-
-
-def _find(image: Stack, path: str) -> Node | None:
-    """Find the directory ``path``, following the image's symlinks; None if there is none."""
-    waiting, found, links = path.split("/")[::-1], [image.root], 0
-    while waiting:
-        part = waiting.pop()
-        if part == "..":
-            del found[max(1, len(found) - 1) :]
-        if part in ("", ".", ".."):
-            continue
-        node = found[-1].find(part)
-        if node is None:
-            return None
-        if node.is_directory:
-            found.append(node)
-            continue
-        with node:
-            links += 1
-            if not S_ISLNK(node.status.st_mode) or links > SYMLINKS_MAX:
-                return None
-            target = os.fsdecode(node.readlink())
-        waiting += target.split("/")[::-1]
-        if target.startswith("/"):
-            del found[1:]
-    return found[-1] if image.root.layers else None
+        source = image.find(destination)
+        if source is None:
+            return False
+        with source:
+            if source.is_directory:
+                fill(source, new, without=OVERLAY_MARKS, durable=durable)
+            return source.is_directory

@@ -1,17 +1,22 @@
 """Mount the root file system of a container that isn't running as its processes saw it, so that `cp` can write to it.
 
-As in `minibox.engine.files.rootfs_view`, the mounts are detached: they appear in no mount table and vanish with the
-descriptor.
+A short-lived process mounts it in a mount namespace of its own, with the same operations as a start, and hands over a
+detached mount: a descriptor that appears in no mount table and vanishes when it is closed.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import contextmanager
 
-from minibox.engine.files.rootfs_view import detached, overlay, stage
 from minibox.engine.spec.compile import FILES
+from minibox.image.layer.stack import USERS_MARKS, own_marks
+from minibox.linux.process import DONE, Child, signatures
 from minibox.plan import operations as op
+from minibox.plan.encode import encode
+from minibox.plan.namespaces import NAMESPACES
+from minibox.plan.rootfs import CLONE_VM
 from minibox.storage.drivers import snapshotter
 from minibox.storage.snapshot import container_directory, lost_memory, memory_of, read_record
 
@@ -52,7 +57,7 @@ def writable_root(root: str, key: str, mounts: Sequence[dict[str, Any]], *, read
         for path, file in FILES.items()
         if path not in taken
     ]
-    fd = detached(_steps(root, snapshot, [*mounts, *files], read_only))
+    fd = _detached(_steps(root, snapshot, [*mounts, *files], read_only))
     try:
         yield fd
     finally:
@@ -62,14 +67,14 @@ def writable_root(root: str, key: str, mounts: Sequence[dict[str, Any]], *, read
 def _steps(root: str, snapshot: Snapshot, mounts: Sequence[dict[str, Any]], read_only: bool) -> list[Op]:
     place = f"{root}/tmp"
     if snapshot.kind == "tree":
-        steps = stage(root, snapshot, ())
+        steps = _stage(root, snapshot, ())
         steps.append(op.open_tree(snapshot.upper, op.ROOT, "make the tree a mount of its own"))
     else:
-        steps = stage(root, snapshot, snapshot.lowers)
+        steps = _stage(root, snapshot, snapshot.lowers)
         steps.append(op.open_tree(os.path.dirname(snapshot.upper), op.SCRATCH, "the container's own layer"))
         steps.append(op.attach(op.SCRATCH, op.HOST, f"{place}/rw", "under a short name"))
         layers = ":".join(str(number) for number in range(len(snapshot.lowers)))
-        steps += overlay(root, f"lowerdir={layers},upperdir=rw/upper,workdir=rw/work")
+        steps += _overlay(root, f"lowerdir={layers},upperdir=rw/upper,workdir=rw/work")
     if read_only:
         steps.append(op.mount_attributes(op.ROOT, "the container was run with --read-only", set_=op.RDONLY))
     steps.append(op.mkdir(op.HOST, f"{place}/whole", "mount point of the whole tree"))
@@ -81,3 +86,77 @@ def _steps(root: str, snapshot: Snapshot, mounts: Sequence[dict[str, Any]], read
             steps.append(op.bind(mount["Source"], mount["Destination"], why, attributes=attributes, recursive=True))
     steps.append(op.open_tree(f"{place}/whole", WHOLE, "take it with its mounts", recursive=True))
     return [*steps, op.send_fd(op.CHANNEL, WHOLE, 0, "pass it to the process that copies")]
+
+
+def _detached(steps: list[Op]) -> int:
+    """Run ``steps`` in a mount namespace of their own; the last one sends a mount through `operations.CHANNEL`.
+
+    Returns:
+        The mount's descriptor; the mount belongs to no namespace any more.
+
+    Raises:
+        StepError: a step failed.
+    """
+    flags, first = CLONE_VM | NAMESPACES["mount"], [op.die_with_parent("it must not outlive minibox")]
+    if os.geteuid():
+        flags |= NAMESPACES["user"]
+        first += _map_one_id()
+    first.append(op.propagation("/", op.MS_REC | op.MS_PRIVATE, "keep our mounts off the host"))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            _run([*first, *steps], flags, theirs.fileno())
+        _, fds, *_ = socket.recv_fds(ours, 8, 1, socket.MSG_CMSG_CLOEXEC)
+    return fds[0]
+
+
+def _run(steps: list[Op], flags: int, channel: int) -> None:
+    try:
+        child = Child(encode(steps, signatures()), flags, [channel, channel], len(steps))
+    except OSError as error:
+        from minibox.plan.explain import clone_error
+
+        raise clone_error(error, flags) from error
+    try:
+        state, index, errno, _ = child.progress()
+    finally:
+        child.close()
+    if state != DONE:
+        from minibox.plan.explain import step_error
+
+        raise step_error(index, len(steps), steps[index], errno)
+
+
+def _map_one_id() -> list[Op]:
+    """Make an ordinary user root of a user namespace that has only the user's own id."""
+    return [
+        op.write_proc(
+            op.HOST, f"/proc/self/{file}", text.encode(), "an ordinary user can mount only as root of a namespace"
+        )
+        for file, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"0 {os.geteuid()} 1"),
+            ("gid_map", f"0 {os.getegid()} 1"),
+        )
+    ]
+
+
+def _stage(root: str, snapshot: Snapshot, layers: Sequence[str]) -> list[Op]:
+    """Mount layers, topmost first, on ``root``/tmp/0, 1 and so on, visible to these steps only."""
+    path = f"{root}/tmp"
+    os.makedirs(path, 0o700, exist_ok=True)
+    steps = [op.mount("tmpfs", op.HOST, path, "a place to put the layers together", source="minibox")]
+    for number, layer in enumerate(layers):
+        steps.append((op.open_image if snapshot.kind == "erofs" else op.open_tree)(layer, op.SCRATCH, "a layer"))
+        steps.append(op.attach(op.SCRATCH, op.HOST, f"{path}/{number}", "under a short name"))
+    return steps
+
+
+def _overlay(root: str, options: str) -> list[Op]:
+    """Mount the layers that `_stage` has mounted as one; `operations.ROOT` is the mount."""
+    options += ",userxattr" if own_marks() == USERS_MARKS else ",metacopy=off,redirect_dir=off"
+    return [
+        op.mkdir(op.HOST, f"{root}/tmp/root", "mount point of the merged tree"),
+        op.mount_overlay(f"{root}/tmp", options, "root", "merge the layers into one tree"),
+        op.open_tree(f"{root}/tmp/root", op.ROOT, "detach it, to pass it on"),
+    ]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from fnmatch import fnmatchcase
 from functools import partial
 
-from minibox.engine.files.rootfs_view import image_view
+from minibox.engine.files.tree import Directories, Tree
 from minibox.engine.host.user_namespace import run_inside
 from minibox.errors import MiniboxError
 from minibox.image.layout.inventory import inventory
 from minibox.image.layout.layout import Layout
-from minibox.linux.files import open_in_root
 from minibox.record import record
 from minibox.storage.drivers import snapshotter
 from minibox.storage.snapshot import DRIVERS
@@ -20,8 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from minibox.image.layer.stack import Stack
     from minibox.image.layout.inventory import StoredImage
-    from minibox.storage.drivers import Snapshotter
 
 WILD = frozenset("*?[")
 
@@ -94,16 +92,16 @@ def _files(root: str, image: StoredImage, path: str, storage_driver: str) -> lis
     for driver in dict.fromkeys((storage_driver or DRIVERS[0], *DRIVERS)):
         storage = snapshotter(root, driver)
         if storage.is_unpacked(image.chain_ids):
-            return run_inside(partial(_matching, storage, image.chain_ids, path))
+            return run_inside(partial(_matching, root, Tree(driver, image.chain_ids), path))
     raise MiniboxError("its layers are unpacked only at its first run")
 
 
-def _matching(storage: Snapshotter, chain_ids: tuple[str, ...], path: str) -> list[str]:
-    with image_view(storage, chain_ids) as root_fd:
-        return list(_walk(root_fd, "", [part for part in path.split("/") if part]))
+def _matching(root: str, tree: Tree, path: str) -> list[str]:
+    with Directories(root) as directories, directories.stack(tree) as stack:
+        return list(_walk(stack, "", [part for part in path.split("/") if part]))
 
 
-def _walk(root_fd: int, directory: str, parts: list[str]) -> Iterator[str]:
+def _walk(stack: Stack, directory: str, parts: list[str]) -> Iterator[str]:
     """Yield the paths below ``directory`` that match ``parts``; symlinks are followed as inside the image."""
     if not parts:
         yield directory or "/"
@@ -111,25 +109,17 @@ def _walk(root_fd: int, directory: str, parts: list[str]) -> Iterator[str]:
     part, *rest = parts
     names = [part]
     if WILD & set(part):
-        fd = _open(root_fd, directory or "/", os.O_RDONLY | os.O_DIRECTORY)
-        if fd < 0:
+        above = stack.find(directory)
+        if above is None:
             return
-        try:
-            names = sorted(name for name in os.listdir(fd) if fnmatchcase(name, part))
-        finally:
-            os.close(fd)
+        with above:
+            if not above.is_directory:
+                return
+            names = sorted(name for name in above.children() if fnmatchcase(name, part))
     for name in names:
         inner = f"{directory}/{name}"
-        # The last part may be a dangling symlink, which counts as existing.
-        fd = _open(root_fd, inner, os.O_PATH | (0 if rest else os.O_NOFOLLOW))
-        if fd >= 0:
-            os.close(fd)
-            yield from _walk(root_fd, inner, rest)
-
-
-def _open(root_fd: int, path: str, flags: int) -> int:
-    """Open a path; return -1 if that fails."""
-    try:
-        return open_in_root(root_fd, path, flags)
-    except OSError:
-        return -1
+        # The last one may be a symlink that leads nowhere: it exists nevertheless.
+        found = stack.find(inner, follow=bool(rest))
+        if found:
+            found.close()
+            yield from _walk(stack, inner, rest)

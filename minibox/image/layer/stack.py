@@ -31,6 +31,7 @@ AS_ON_DISK = Owners()
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 LIST_OPEN = os.O_RDONLY | os.O_DIRECTORY  # for a directory that is open already
 LOOK = os.O_PATH | os.O_NOFOLLOW
+SYMLINKS_MAX = 40  # path_resolution(7)
 # Prefixes of the xattrs with overlayfs's marks: in root's mounts, and in mounts with userxattr.
 ROOTS_MARKS, USERS_MARKS = "trusted.overlay.", "user.overlay."
 FIRST_USER_NAMESPACE = "user:[4026531837]"  # PROC_USER_INIT_INO of linux/proc_ns.h
@@ -309,6 +310,38 @@ class Stack:
     def open_beneath(self, layer: int, path: str, flags: int) -> int:
         """Open a path in one layer; an OSError has the path."""
         return open_beneath(self._fds[layer], path or ".", flags)
+
+    def find(self, path: str, *, follow: bool = True) -> Node | None:
+        """Open a path, following symlinks as a process with this root would; None if it doesn't exist.
+
+        Args:
+            follow: follow a symlink in the last part, too.
+        """
+        waiting, above, links = path.split("/")[::-1], [self.root], 0
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                del above[max(1, len(above) - 1) :]
+            if part in ("", ".", ".."):
+                continue
+            node = above[-1].find(part)
+            if node is None:
+                return None
+            if node.is_directory:
+                above.append(node)
+                continue
+            is_link, is_last = stat.S_ISLNK(node.status.st_mode), not any(waiting)
+            if is_last and not (is_link and follow):
+                return node
+            with node:
+                links += 1
+                if not is_link or links > SYMLINKS_MAX:
+                    return None
+                target = os.fsdecode(node.readlink())
+            waiting += target.split("/")[::-1]
+            if target.startswith("/"):
+                del above[1:]
+        return above[-1] if self.root.layers else None
 
     def hold(self, node: Node) -> None:
         """Keep a directory open. If there are too many, close the one that was used longest ago."""

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from minibox.engine.files.rootfs_view import image_view
+from minibox.engine.files.tree import Directories, Tree
 from minibox.engine.files.writable_rootfs import writable_root
-from minibox.errors import StepError
 from minibox.image.archive.importer import add_image
 from minibox.image.store import ImageStore
-from minibox.storage.overlay import Overlay
 from tests.conftest import CHECKOUT
 from tests.images import prepared
 from tests.probes import requires
@@ -31,6 +29,10 @@ def names(fd):
     return sorted(os.listdir(f"/proc/self/fd/{fd}/.")), sorted(os.listdir(f"/proc/self/fd/{fd}/d"))
 
 
+def listed(stack):
+    return sorted(stack.root.children()), sorted(stack.find("d").children())
+
+
 @requires("root")
 def test_a_stack_of_layers_and_a_container_are_one_tree(state):
     store = ImageStore(str(state / "root"))
@@ -40,11 +42,12 @@ def test_a_stack_of_layers_and_a_container_are_one_tree(state):
         (image.chain_ids, (["d", "kept"], ["new"])),
         (image.chain_ids[:1], (["d", "gone", "kept"], ["old"])),
     ):
-        with image_view(Overlay(store.root), chain_ids) as fd:
-            assert names(fd) == expected
-            assert os.stat("kept", dir_fd=fd).st_uid == 7
-            with pytest.raises(OSError):
-                os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=fd)
+        with Directories(store.root) as directories, directories.stack(Tree("overlay", chain_ids)) as stack:
+            assert listed(stack) == expected
+            kept = stack.find("kept")
+            assert kept is not None
+            with kept:
+                assert kept.status.st_uid == 7
     Path(snapshot.upper, "written").write_text("x")
     with writable_root(store.root, "c1", (), read_only=True) as fd:
         assert names(fd) == (["d", "kept", "written"], ["new"])
@@ -53,32 +56,24 @@ def test_a_stack_of_layers_and_a_container_are_one_tree(state):
     assert os.listdir(f"{store.root}/tmp") == []
 
 
-@requires("root")
-def test_what_is_not_there_is_said(state):
-    root = str(state / "root")
-    with pytest.raises(StepError, match="clone the mount of .*aaaa.*No such file"):
-        with image_view(Overlay(root), ("sha256:" + "a" * 64,)):
-            pass
-
-
 CODE = """
 import os, sys
 from minibox.engine.host.user_namespace import run_inside
-from minibox.engine.files.rootfs_view import image_view
+from minibox.engine.files.tree import Directories, Tree
 from minibox.engine.files.writable_rootfs import writable_root
 from minibox.image.archive.importer import add_image
 from minibox.image.store import ImageStore
-from minibox.storage.overlay import Overlay
 from tests.images import prepared
-from tests.integration.files.test_view import LAYERS, names
+from tests.integration.files.test_view import LAYERS, listed, names
 from tests.unit.layers import tar
 
 def show():
     image = add_image(store.layout, "two", [tar(list(members)) for members in LAYERS])
     prepared(store, image, "c1")
-    for view in (image_view(Overlay(store.root), image.chain_ids), writable_root(store.root, "c1", (), read_only=True)):
-        with view as fd:
-            print(names(fd), os.stat("kept", dir_fd=fd).st_uid, flush=True)
+    with Directories(store.root) as directories, directories.stack(Tree("overlay", image.chain_ids)) as stack:
+        print(listed(stack), stack.find("kept").status.st_uid, flush=True)
+    with writable_root(store.root, "c1", (), read_only=True) as fd:
+        print(names(fd), os.stat("kept", dir_fd=fd).st_uid, flush=True)
 
 store = ImageStore(sys.argv[1])
 run_inside(show) if sys.argv[2] == "range" else show()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from minibox.engine.files.rootfs_view import image_view
+from minibox.engine.files.tree import Directories, Tree
 from minibox.engine.files.writable_rootfs import writable_root
 from minibox.errors import RegistryError, StoreError
 from minibox.image.layer import unpack as layer
@@ -260,11 +260,13 @@ def test_a_container_is_committed(root: Path, storage: Snapshotter, place: Place
     (upper / "new").write_text("written later")
     chain_ids = (*image.chain_ids, chain_id)
     assert chain_id in storage.layers() and storage.is_unpacked(chain_ids)
-    with image_view(storage, chain_ids) as fd:
-        assert sorted({*os.listdir(fd)} & {"kept", "gone", "new"}) == ["kept", "new"]
-        with open(os.open("new", os.O_RDONLY, dir_fd=fd)) as file:
+    with Directories(str(root)) as directories, directories.stack(Tree(storage.driver, chain_ids)) as stack:
+        assert sorted({*stack.root.children()} & {"kept", "gone", "new"}) == ["kept", "new"]
+        new = stack.find("new")
+        assert new is not None
+        with new, open(new.open(os.O_RDONLY)) as file:
             assert file.read() == "written"
-        assert (os.stat("new", dir_fd=fd).st_uid, os.stat("new", dir_fd=fd).st_gid) == (7, 8)
+            assert (new.status.st_uid, new.status.st_gid) == (7, 8)
     if place.driver == "btrfs":
         with pytest.raises(OSError, match="Read-only"):
             (Path(storage.describe("none", chain_ids).lowers[0]) / "x").touch()
