@@ -162,7 +162,7 @@ def test_where_there_is_none(box: Box) -> None:
     assert "--log-driver none" in box.refused("logs", "silent")
     box.start("cc", "sleep 1000")
     (box.directory / "root/containers" / box.state("cc")["Id"] / "log").unlink()
-    assert box.refused("logs", "cc").startswith("container cc has no log any more")
+    assert box.refused("logs", "cc").startswith("container cc has no log: it was removed")
 
 
 def test_top_and_port(any_box: Box) -> None:
