@@ -50,12 +50,12 @@ def replace_file(path: str, data: bytes, *, mode: int = 0o600, durable: bool = F
     os.close(_replace(path, data, mode, durable, lock=False, by=by))
 
 
-def replace_locked(path: str, data: bytes, *, mode: int = 0o600, durable: bool = False) -> int:
+def replace_locked(path: str, data: bytes, *, durable: bool = False) -> int:
     """Like `replace_file`, but return a descriptor that holds the file's lock (flock(2)).
 
     The lock is taken before the file gets its name, so nobody can see the file unlocked.
     """
-    return _replace(path, data, mode, durable, lock=True)
+    return _replace(path, data, 0o600, durable, lock=True)
 
 
 def _replace(path: str, data: bytes, mode: int, durable: bool, *, lock: bool, by: str = "") -> int:
@@ -225,14 +225,14 @@ def read_fd(fd: int, limit_bytes: int, path: Path | None = None) -> bytes:
     return b"".join(chunks)
 
 
-def open_to_append(path: str, mode: int = 0o600) -> int:
+def open_to_append(path: str) -> int:
     """Open a regular file for appending, creating it if needed. Never waits, as for the reader of a FIFO.
 
     Raises:
         NotRegularFile: it is something else.
         OSError: it can't be opened.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
     return _regular(fd, path)
 
 

@@ -84,9 +84,7 @@ def capability(word: str) -> str:
     )
 
 
-def adjusted(
-    add: Iterable[str], drop: Iterable[str], *, base: tuple[str, ...] = DEFAULT, last: int = len(NAMES) - 1
-) -> list[str]:
+def adjusted(add: Iterable[str], drop: Iterable[str], *, last: int = len(NAMES) - 1) -> list[str]:
     """Apply ``--cap-add`` and ``--cap-drop`` as Docker does; return the names in the kernel's order.
 
     You may add ``ALL`` (all that the kernel knows, except those dropped by name) or drop it (only those added by name
@@ -107,7 +105,7 @@ def adjusted(
     elif drop_all:
         wanted = set()
     else:
-        wanted = set(base) - drop_names
+        wanted = set(DEFAULT) - drop_names
     wanted |= add_names
     return [name for name in NAMES[: last + 1] if name in wanted]
 

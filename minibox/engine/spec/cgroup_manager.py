@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def plan_cgroup(
-    options: RunOptions, spec: Spec, container_id: str, euid: int, *, devices: bool, host: CgroupHost | None = None
+    options: RunOptions, spec: Spec, container_id: str, euid: int, *, devices: bool
 ) -> tuple[CgroupHost, tuple[Op, ...]]:
     """Decide where the container's cgroup is made, and how; set ``linux.cgroupsPath`` accordingly.
 
@@ -26,7 +26,6 @@ def plan_cgroup(
 
     Args:
         devices: see `cgroup.cgroup_steps`.
-        host: a fresh result of `cgroup.detect`; None: detect now.
 
     Raises:
         LimitError: the host can't set a limit, or systemd is asked for and isn't running.
@@ -36,7 +35,7 @@ def plan_cgroup(
     if asked not in ("", "cgroupfs", "systemd"):
         raise UsageError(f"unknown cgroup manager {asked!r}", "one of cgroupfs, systemd")
     name, resources = f"minibox-{container_id}", spec["linux"].get("resources", {})
-    host = host or cgroup.detect()
+    host = cgroup.detect()
     if asked == "systemd" or (not asked and host.mode == "v2" and _needs_systemd(host, resources, euid)):
         from minibox.linux.cgroup.scope import scope_host
 
