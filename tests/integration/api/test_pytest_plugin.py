@@ -103,9 +103,9 @@ def test_what_is_left_of_a_failed_tests_sandboxes_is_in_its_report(suite, minibo
         r"^-+ (\w+)[^\n]* of sandbox \w+ \([0-9a-f]{12}\) -+\n(.*?)\n(?=[-=])", done.stdout, re.M | re.S
     )
     found = dict(sections)
-    assert found["log"] == "it says so" and found["changed"] == "A /made" and "it has run" in found["verdict"], (
-        done.stdout
-    )
+    assert (
+        found["log"] == "it says so" and found["changed"] == "A /made" and "it has been running" in found["verdict"]
+    ), done.stdout
     assert minibox("ps", "-aq").stdout == ""
 
 
