@@ -128,7 +128,14 @@ def _is_anothers(cgroup: str) -> bool:
     claim = f"live/{cgroup.removeprefix('minibox-')}"
     own = Path(os.environ["MINIBOX_TEST_SESSION"]).name
     others = [each for each in _below(SESSIONS, "*") if each.name != own]
-    return any((state / claim).exists() for each in others for depth in ("*", "*/*") for state in each.glob(depth))
+    return any(_has(each, claim) for each in others)
+
+
+def _has(session: Path, claim: str) -> bool:
+    try:
+        return any((state / claim).exists() for depth in ("*", "*/*") for state in session.glob(depth))
+    except OSError:  # it has just ended, and its directories go
+        return False
 
 
 def announce(session: Path) -> Path:
