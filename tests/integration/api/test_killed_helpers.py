@@ -212,11 +212,12 @@ def holder() -> Iterator[Callable[[], None]]:
     reader, writer = os.pipe()
 
     def hold() -> None:
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             os.setsid()
-            os.write(writer, b"%d\n" % os.getpid())
             while True:
                 signal.pause()
+        os.write(writer, b"%d\n" % pid)  # by who dies next: it is read when that one has ended
 
     yield hold
     os.close(writer)
