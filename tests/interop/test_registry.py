@@ -248,7 +248,7 @@ def test_certificate_and_password_are_needed(minibox, state, private, certificat
     assert not Path(home["HOME"], ".docker").exists()
     right = minibox(*login, input=PASSWORD + "\n", env=home)
     assert done(right) == "Login Succeeded\n"
-    assert "not encrypted, in " + home["HOME"] in right.stderr
+    assert "stored unencrypted in " + home["HOME"] in right.stderr
     done(minibox("push", name, env=home))
     elsewhere = {**home, "MINIBOX_ROOT": str(state / "elsewhere")}
     done(minibox("pull", name, env=elsewhere))
