@@ -345,7 +345,7 @@ def test_output_to_a_full_disk_is_told(run, command, status):
     """The command may have ended before: what it wrote fits into a pipe."""
     with open("/dev/full", "wb", 0) as full:
         done = run("base", "sh", "-c", command, stdout=full, stderr=subprocess.PIPE)
-    words = b"minibox: the container's output could not all be written: No space left on device (ENOSPC)\n"
+    words = b"minibox: part of the container's output could not be written: No space left on device (ENOSPC)\n"
     assert (done.returncode, done.stderr) == (status, words)
 
 
