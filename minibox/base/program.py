@@ -64,7 +64,7 @@ def hint_of_limit(error: BaseException) -> str:
     """Return a hint if a limit of this process caused an error; otherwise ""."""
     cause: BaseException | None = error
     while cause:
-        if isinstance(cause, OSError) and cause.errno in LIMITS:
+        if type(cause) is OSError and cause.errno in LIMITS:  # not one of our own errors, as FileTooLarge
             return LIMITS[cause.errno]
         cause = cause.__cause__ or cause.__context__
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
 import subprocess
 import tarfile
@@ -41,7 +42,7 @@ def test_exec_reads_no_user_database_that_is_none(how: str, any_box: Box) -> Non
     any_box.start("web", f"{SPOILT[how]}; echo ready; exec sleep 1000")
     any_box.until_logged("web", "ready")
     why = any_box.refused("exec", "-u", "nobody", "web", "true", preexec_fn=little_memory)
-    assert "read /etc/passwd of the container: it is " in why
+    assert re.search("read /etc/passwd of the container: (not a regular file|larger than)", why)
     assert any_box.ok("exec", "web", "echo", "goes on") == "goes on"
 
 
@@ -54,7 +55,9 @@ def test_nor_does_the_api(how: str, api: None) -> None:
             lambda: box.run(["true"], user="nobody"),
             lambda: box.write_file("/new", b"text", user="nobody"),
         ):
-            with pytest.raises(minibox.MiniboxError, match="read /etc/passwd of the container: it is "):
+            with pytest.raises(
+                minibox.MiniboxError, match="read /etc/passwd of the container: (not a regular file|larger than)"
+            ):
                 attempt()
         box.write_file("/new", b"text")
         assert box.read_file("/new") == b"text"
@@ -74,7 +77,7 @@ def test_an_image_s_user_database_is_read_with_the_same_limit(passwd: Any, minib
     derive(state / "root", "spoilt", passwd)
     done = minibox("run", "--rm", "--network", "none", "-u", "nobody", "spoilt", "true", preexec_fn=little_memory)
     assert done.returncode == 125
-    assert "read /etc/passwd of the image: it is " in done.stderr
+    assert re.search("read /etc/passwd of the image: (not a regular file|larger than .*)\n$", done.stderr), "no hint"
 
 
 device.type, device.devmajor, device.devminor = tarfile.CHRTYPE, 1, 5  # as /dev/zero

@@ -436,7 +436,7 @@ def test_a_removal_waits_for_who_adds_and_says_when_it_was_in_vain(minibox, stat
     run = str(state / "run")
     monkeypatch.setattr(engine, "PATIENCE_S", 0.2)
     with Layout(str(store)).adding():
-        with pytest.raises(StoreBusy, match="somebody is pulling"):
+        with pytest.raises(StoreBusy, match="images are being pulled"):
             engine.prune(root=str(store), runroot=run, everything=True)
         assert len(lines(minibox("images").stdout)) == 3
         removed = engine.remove("app", root=str(store), runroot=run)
