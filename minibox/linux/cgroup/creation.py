@@ -6,7 +6,8 @@ import os
 from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ERANGE
 
 from minibox.errors import LimitError, MiniboxError, kernel_says
-from minibox.linux.cgroup.group import Cgroup, read_file, remove_directory, write_file
+from minibox.linux.cgroup.cgroupfs import read_file, remove_directory, write_file
+from minibox.linux.cgroup.group import Cgroup
 from minibox.linux.cgroup.steps import (
     COPY,
     FILTER,

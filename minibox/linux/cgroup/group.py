@@ -14,12 +14,12 @@ waits for an RCU grace period: 5 to 20 ms on an idle machine. Two ways avoid tha
 from __future__ import annotations
 
 import os
-from errno import EBUSY, ENODEV, ENOENT, EOPNOTSUPP, ESRCH
+from errno import ENODEV, ENOENT, EOPNOTSUPP
 from time import monotonic, sleep
 
 from minibox.base.lines import lines_of
 from minibox.errors import MiniboxError, kernel_says
-from minibox.linux.cgroup.tree import remove_below, subtree
+from minibox.linux.cgroup.cgroupfs import read_file, remove_directory, subtree, write_file
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -443,55 +443,10 @@ def remove_leftover(host: CgroupHost, name: str) -> bool:
     return True
 
 
-def remove_directory(directory: str, deadline: float) -> None:
-    while True:
-        try:
-            os.rmdir(directory)
-            return
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno != EBUSY:
-                raise MiniboxError(f"remove cgroup {directory}: {kernel_says(error)}") from error
-            if monotonic() > deadline:
-                pids = read_file(f"{directory}/cgroup.procs").split()
-                why = f": processes {' '.join(pids)} are in it" if pids else ""
-                raise MiniboxError(f"remove cgroup {directory}: {kernel_says(error)}{why}") from error
-        remove_below(directory)  # cgroups that the container made
-        sleep(0.001)
-
-
 def _nearest(directory: str) -> str:
     while directory.strip("/") and not os.path.isdir(directory):
         directory = os.path.dirname(directory)
     return directory
-
-
-def write_file(path: str, value: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    finally:
-        os.close(fd)
-
-
-def read_file(path: str) -> str:
-    """Return the text of a cgroup file of any size; "" if the cgroup is gone."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return ""
-    try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts).decode()
-    except OSError as error:
-        if error.errno in (ENODEV, ESRCH):  # removed while we read it
-            return ""
-        raise
-    finally:
-        os.close(fd)
 
 
 def _number(path: str) -> int | None:

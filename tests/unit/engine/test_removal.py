@@ -7,7 +7,7 @@ import os
 import pytest
 
 from minibox.linux import removal
-from minibox.linux.cgroup.tree import remove_below, subtree
+from minibox.linux.cgroup.cgroupfs import remove_below, subtree
 from minibox.linux.files import DEPTH_MAX, remove_quickly
 from minibox.linux.removal import remove_tree
 

@@ -1,15 +1,72 @@
-"""Walk the cgroups below a cgroup, which a container may have made: of any depth, with paths of any length."""
+"""cgroupfs: read and write its files, walk and remove its directories.
+
+A container may have made cgroups below its own, of any depth, with paths of any length.
+"""
 
 from __future__ import annotations
 
 import os
-from errno import ENODEV, ENOENT
+from errno import EBUSY, ENODEV, ENOENT, ESRCH
+from time import monotonic, sleep
+
+from minibox.errors import MiniboxError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def read_file(path: str) -> str:
+    """Return the text of a cgroup file of any size; "" if the cgroup is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+        return b"".join(parts).decode()
+    except OSError as error:
+        if error.errno in (ENODEV, ESRCH):  # removed while we read it
+            return ""
+        raise
+    finally:
+        os.close(fd)
+
+
+def write_file(path: str, value: str) -> None:
+    """Write a value to a cgroup file."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def remove_directory(directory: str, deadline: float) -> None:
+    """Remove a cgroup and those below it; retry until ``deadline``, a value of `time.monotonic`.
+
+    Raises:
+        MiniboxError: it still has processes, or the kernel refuses.
+    """
+    while True:
+        try:
+            os.rmdir(directory)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != EBUSY:
+                raise MiniboxError(f"remove cgroup {directory}: {kernel_says(error)}") from error
+            if monotonic() > deadline:
+                pids = read_file(f"{directory}/cgroup.procs").split()
+                why = f": processes {' '.join(pids)} are in it" if pids else ""
+                raise MiniboxError(f"remove cgroup {directory}: {kernel_says(error)}{why}") from error
+        remove_below(directory)  # cgroups that the container made
+        sleep(0.001)
 
 
 def subtree(directory: str) -> Iterator[tuple[str, list[str]]]:
