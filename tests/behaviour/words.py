@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 Values = tuple[list[list[str]], list[list[str]]]
 
 
-def _values(name: str, good: list[str], bad: list[str] = []) -> Values:  # noqa: B006 (nobody changes it)
+def _values(name: str, good: list[str], bad: Sequence[str] = ()) -> Values:
     return [[f"{name}={value}"] for value in good], [[f"{name}={value}"] for value in bad]
 
 

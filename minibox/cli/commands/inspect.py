@@ -6,10 +6,10 @@ import click
 
 from minibox.cli.commands.container_files import complete_tree
 from minibox.cli.parameters import complete_image, settings_of
-from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 #: Members whose keys are data. In a template, a missing key of these is not an error.
@@ -51,26 +51,33 @@ def inspect_image(ctx: click.Context, names: tuple[str, ...], form: str) -> None
 
 
 def _show(ctx: click.Context, names: tuple[str, ...], form: str, kind: str, size: bool) -> None:
-    """Print everything that exists, then raise the error of the last that doesn't."""
-    from minibox.cli.format.format import format_documents
     from minibox.engine.report.inspect import inspect as look
 
     settings = settings_of(ctx)
-    documents = []
-    failed: MiniboxError | None = None
-    for name in names:
-        try:
-            found = look(name, root=settings.root, runroot=settings.runroot, kind=kind, with_size=size)
-        except MiniboxError as error:
-            if failed is not None:
-                click.echo(f"minibox: {failed}", err=True)
-            failed = error
-        else:
-            documents.append(with_maps(found))
-    if documents or not form:
-        click.echo(format_documents(documents, form))
-    if failed is not None:
-        raise failed
+    show_each(
+        names, lambda name: look(name, root=settings.root, runroot=settings.runroot, kind=kind, with_size=size), form
+    )
+
+
+def show_each(names: Iterable[str], look: Callable[[str], Any], form: str) -> None:
+    """Print the document that ``look`` returns for each name: as a JSON list, or by the template ``form``.
+
+    Print everything that exists, then raise the error of the last that doesn't.
+    """
+    from minibox.cli.for_each import for_each
+    from minibox.cli.format.format import format_documents
+
+    documents: list[Any] = []
+
+    def add(name: str) -> str:
+        documents.append(with_maps(look(name)))
+        return ""
+
+    try:
+        for_each(names, add)
+    finally:
+        if documents or not form:
+            click.echo(format_documents(documents, form))
 
 
 def with_maps(value: Any, key: str = "") -> Any:

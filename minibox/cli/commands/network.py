@@ -109,22 +109,11 @@ Examples:
 @click.pass_context
 def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
     """Show details of networks and the containers that run on them, as JSON with Docker's field names."""
-    from minibox.cli.commands.inspect import with_maps
-    from minibox.cli.format.format import format_documents
+    from minibox.cli.commands.inspect import show_each
     from minibox.engine.upkeep.networks import inspect as look
 
     settings = settings_of(ctx)
-    documents: list[Any] = []
-
-    def add(name: str) -> str:
-        documents.append(with_maps(look(settings.root, settings.runroot, name)))
-        return ""
-
-    try:
-        for_each(names, add)
-    finally:
-        if documents or not form:
-            click.echo(format_documents(documents, form))
+    show_each(names, lambda name: look(settings.root, settings.runroot, name), form)
 
 
 @click.command(

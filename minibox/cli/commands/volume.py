@@ -108,21 +108,10 @@ def _row(volume: StoredVolume) -> dict[str, Any]:
 @click.pass_context
 def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
     """Show details of volumes, as JSON with Docker's field names."""
-    from minibox.cli.commands.inspect import with_maps
-    from minibox.cli.format.format import format_documents
+    from minibox.cli.commands.inspect import show_each
     from minibox.engine.resources.volumes import inspect as look
 
-    documents: list[Any] = []
-
-    def add(name: str) -> str:
-        documents.append(with_maps(look(settings_of(ctx).root, name).document()))
-        return ""
-
-    try:
-        for_each(names, add)
-    finally:
-        if documents or not form:
-            click.echo(format_documents(documents, form))
+    show_each(names, lambda name: look(settings_of(ctx).root, name).document(), form)
 
 
 @click.command(
