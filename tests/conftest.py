@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -36,6 +37,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Root's tests run in namespaces of their own, so that nothing they do touches the machine."""
     if session.config.getoption("dist", "no") != "no" and not hasattr(session.config, "workerinput"):
         return  # pytest-xdist's controller runs no test; each of its workers comes here
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # a shell's job in the background, and so would be all children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="minibox-test-", dir=_real_filesystem()))
     directory.chmod(0o755)
     session.config.stash[DIRECTORY] = directory

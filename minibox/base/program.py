@@ -13,6 +13,7 @@ from errno import EFBIG, EMFILE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from typing import Any
 else:
     import _signal  # signal's enumerations cost a start 2.6 ms
 
@@ -50,6 +51,26 @@ def begin() -> None:
             setattr(sys, name, closed(fd) if stream is None else patient(stream, fd))
         elif fd:
             stream.reconfigure(errors="surrogateescape" if stream.encoding == "utf-8" else "backslashreplace")
+
+
+_replaced: list[Any] = []  # the handler of SIGINT before `end_at_interrupt`
+
+
+def end_at_interrupt() -> None:
+    """Let the kernel end this program at Ctrl-C, until `raise_interrupts` is called. An ignored SIGINT stays ignored.
+
+    Python can lose a KeyboardInterrupt: it ignores one that is raised in a callback, as at the end of each import, and a
+    signal just before a system call that waits for ever is noticed only after it. So this is for a program that leaves
+    nothing to clean up.
+    """
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _replaced.append(_signal.signal(_signal.SIGINT, _signal.SIG_DFL))
+
+
+def raise_interrupts() -> None:
+    """Raise KeyboardInterrupt at Ctrl-C again, as a command needs that must clean up."""
+    while _replaced:
+        _signal.signal(_signal.SIGINT, _replaced.pop())
 
 
 def too_few_descriptors() -> str:

@@ -7,6 +7,7 @@ from importlib import import_module
 
 import click
 
+from minibox.base.program import raise_interrupts
 from minibox.cli.parameters import RefusedValue
 from minibox.cli.settings import COMPLETE_VARIABLE, make_settings
 from minibox.errors import UsageError
@@ -123,6 +124,9 @@ SYSTEM_COMMANDS = (
     ("Commands", "prune", "commands.disk", "prune", "Remove unused containers, networks and images"),
 )
 
+#: Commands that may go on until Ctrl-C and leave nothing to clean up: the kernel ends them (`end_at_interrupt`).
+UNTIL_INTERRUPT = ("attach", "events", "logs", "stats", "wait")
+
 #: Options of `docker run` that minibox lacks, and what to use instead.
 DOCKER_ONLY = {
     "--volumes-from": "mount the same volumes or directories with -v",
@@ -141,6 +145,8 @@ class Application(click.Group):
         for _, name, module, attribute, _ in self.rows:
             if name == cmd_name:
                 command: click.Command = getattr(import_module(f"minibox.cli.{module}"), attribute)
+                if not isinstance(command, click.Group) and name not in UNTIL_INTERRUPT:
+                    raise_interrupts()
                 return command
         return None
 
