@@ -25,7 +25,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from minibox.network.ipv4 import Subnet
 
@@ -139,13 +139,21 @@ def directory(runroot: str, bridge: str) -> str:
     return f"{runroot}/network/{bridge}"
 
 
-def take(runroot: str, container_id: str, bridge: str = "", wanted: Subnet | None = None) -> Lease:
+def take(
+    runroot: str,
+    container_id: str,
+    bridge: str = "",
+    wanted: Subnet | None = None,
+    before: Callable[[Lease], None] | None = None,
+) -> Lease:
     """Lease an address on ``bridge`` (by default the runroot's own) to ``container_id``.
 
     The container's state must exist already, so that if its owner dies, whoever cleans up finds the lease by it.
 
     Args:
         wanted: the bridge's subnet; None to choose a free one.
+        before: called with a lease before it is taken, to write down how to give it back. If another container is
+            faster, it is called again with the next.
 
     Raises:
         NetworkError: no subnet or no address is free, or the state can't be written.
@@ -155,11 +163,11 @@ def take(runroot: str, container_id: str, bridge: str = "", wanted: Subnet | Non
     try:
         chosen = recorded(state)
         if chosen and _link_exists(bridge):
-            return _take_in(chosen, runroot, container_id, bridge)
+            return _take_in(chosen, runroot, container_id, bridge, before)
         os.makedirs(f"{state}/leases", 0o700, exist_ok=True)
         with Lock(state):
             chosen = _chosen(state, bridge, wanted)
-            return _take_in(chosen, runroot, container_id, bridge)
+            return _take_in(chosen, runroot, container_id, bridge, before)
     except OSError as error:
         raise NetworkError(f"lease an address in {state}: {kernel_says(error)}") from error
 
@@ -242,7 +250,9 @@ def owner(state: str, address: str) -> str:
     return found if path_part(found) else ""
 
 
-def _take_in(chosen: Subnet, runroot: str, container_id: str, bridge: str) -> Lease:
+def _take_in(
+    chosen: Subnet, runroot: str, container_id: str, bridge: str, before: Callable[[Lease], None] | None
+) -> Lease:
     """Take the first free address, beginning at one that depends on the id.
 
     Don't begin at the lowest: an address that was just released may still be in conntrack or on its container's veth,
@@ -250,11 +260,17 @@ def _take_in(chosen: Subnet, runroot: str, container_id: str, bridge: str) -> Le
     """
     state = directory(runroot, bridge)
     for address in _addresses(chosen, container_id):
+        lease, path = place(runroot, bridge, chosen, container_id, address), f"{state}/leases/{address}"
+        if before:
+            if os.path.lexists(path) and owner(state, address) != container_id:
+                continue
+            before(lease)
         try:
-            os.symlink(container_id, f"{state}/leases/{address}")
+            os.symlink(container_id, path)
         except FileExistsError:
-            continue
-        return place(runroot, bridge, chosen, container_id, address)
+            if owner(state, address) != container_id:  # else a command that was killed took it for this container
+                continue
+        return lease
     raise NetworkError(
         f"lease an address on {bridge}: all {_count(chosen)} of {chosen} are in use",
         hint="stop containers that are no longer needed, or use another --runroot",

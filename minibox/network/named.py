@@ -24,7 +24,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from minibox.network.ipv4 import Subnet
@@ -193,9 +193,11 @@ def look(root: str) -> tuple[list[NamedNetwork], list[Unreadable]]:
     return found, damaged
 
 
-def take(runroot: str, network: NamedNetwork, container_id: str) -> Lease:
+def take(
+    runroot: str, network: NamedNetwork, container_id: str, before: Callable[[Lease], None] | None = None
+) -> Lease:
     """Lease an address on a network's bridge, like `lease.take`."""
-    return leases.take(runroot, container_id, network.bridge, network.subnet)
+    return leases.take(runroot, container_id, network.bridge, network.subnet, before)
 
 
 def remove(root: str, runroot: str, network: NamedNetwork, *, force: bool = False) -> None:

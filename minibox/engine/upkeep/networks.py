@@ -234,10 +234,16 @@ def _wire(
     aliases: Sequence[str],
     pid: int,
 ) -> Lease:
-    held = named.take(runroot, network, container_id) if network else lease.take(runroot, container_id)
+    def note(free: Lease) -> None:
+        # Write this first: if we are killed in between, the container's end must give it back, too.
+        address = hold_address(free.state, free.address, container_id)
+        write_more(f"{root}/containers/{container_id}", undo_list((address,)))
+
+    if network:
+        held = named.take(runroot, network, container_id, note)
+    else:
+        held = lease.take(runroot, container_id, before=note)
     try:
-        address = hold_address(held.state, held.address, container_id)
-        write_more(f"{root}/containers/{container_id}", undo_list((address,)))  # so that its end gives it back too
         netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             if os.path.samestat(os.fstat(netns), os.stat("/proc/thread-self/ns/net")):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import CHECKOUT
 from tests.container_box import until
 from tests.probes import requires
 from tests.running_container import running
@@ -133,6 +136,53 @@ def test_connected_and_disconnected_while_it_runs_and_still_when_started_again(n
     minibox("restart", "-t0", "box")
     assert list(json.loads(minibox("inspect", "box").stdout)[0]["NetworkSettings"]["Networks"]) == ["bridge"]
     assert "is not on the network net" in minibox("network", "disconnect", net, "box").stderr
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_connect_that_is_killed_leaves_nothing_when_the_container_ends(net, minibox, state, environment, when):
+    """Killed around the call that takes the address: it was written down before, so the end gives it back."""
+    detached(minibox, "box")
+    act = "kill()" if when == "before" else "real(*args), kill()"
+    script = f"""
+import os, sys
+from minibox.engine.upkeep import networks
+real = os.symlink
+def kill(): os.kill(os.getpid(), 9)
+def symlink(*args): {act}
+os.symlink = symlink
+networks.connect({str(state / "root")!r}, {str(state / "run")!r}, {net!r}, "box")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**environment, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(leased(state)) == (1 if when == "before" else 2)
+    assert minibox("network", "connect", net, "box").returncode == 0  # takes that address, not a further one
+    assert len(leased(state)) == 2
+    minibox("rm", "-f", "box")
+    assert leased(state) == []
+
+
+def test_without_another_try_the_killed_connects_address_is_given_back_too(net, minibox, state, environment):
+    box = detached(minibox, "box")
+    (held,) = leased(state)
+    script = f"""
+import os
+from minibox.network import bridge
+def wire(*_): os.kill(os.getpid(), 9)
+bridge.wire = wire
+from minibox.engine.upkeep import networks
+networks.connect({str(state / "root")!r}, {str(state / "run")!r}, {net!r}, {box!r})
+"""
+    subprocess.run([sys.executable, "-c", script], env={**environment, "PYTHONPATH": str(CHECKOUT)}, check=False)
+    assert held in leased(state) and len(leased(state)) == 2
+    minibox("stop", "-t0", "box")
+    until(lambda: not leased(state), "both addresses are given back")
+
+
+def leased(state: Path) -> list[str]:
+    return sorted(str(path) for path in (state / "run").glob("network/*/leases/*"))
 
 
 def test_the_default_route_moves_when_its_network_is_left(net, minibox):

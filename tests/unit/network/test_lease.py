@@ -74,3 +74,19 @@ def test_each_runroot_has_a_bridge_of_its_own(tmp_path: Path) -> None:
     assert len(names) == 2
     assert all(len(name) <= 15 for name in names)
     assert lease.bridge_name("/run/minibox") == "minibox0"
+
+
+def test_an_address_is_written_down_before_it_is_taken_and_taken_once(tmp_path: Path) -> None:
+    first = lease.take(str(tmp_path), "one")
+    lease.release(first)
+    held = Path(first.state, "leases", first.address)
+    held.symlink_to("two")
+    told: list[str] = []
+
+    def before(free: lease.Lease) -> None:
+        assert not Path(free.state, "leases", free.address).is_symlink()
+        told.append(free.address)
+
+    taken = lease.take(str(tmp_path), "one", before=before)
+    assert told == [taken.address] != [first.address]
+    assert lease.take(str(tmp_path), "one").address == taken.address  # as after a command that was killed
