@@ -21,6 +21,7 @@ from minibox.plan.operations import PARENT, Op
 from minibox.plan.parent import undo_list
 from minibox.plan.rootfs import Rootfs
 from minibox.plan.start import Start
+from minibox.record import replace
 
 ID = "5b" * 32
 SPEC: Any = {
@@ -94,26 +95,55 @@ def test_of_an_ordinary_users_nothing_but_its_cgroup_outlives_it():
 
 
 LIST = (
-    Op("kill_cgroup", ((":/cg/a", "memory:/cg/b"),), "x", PARENT),
-    Op("unmount_root", ("/b", None, 1, 2, 3), "x", PARENT),
+    Op("kill_cgroup", ((f":/cg/{ID}", f"memory:/cg/m-{ID}"),), "x", PARENT),
+    Op("unmount_root", (f"/c/{ID}/root", None, 1, 2, 3), "x", PARENT),
 )
 
 
 def test_a_list_is_a_line_and_comes_back():
     line = lists.encode([*LIST, Op("return_device", ("a", "b", None), "only of a start that has failed", PARENT)])
     assert line.count(b"\n") == 1 and line.startswith(live_file.UNDO_BEGINS)
-    assert [(step.name, step.args) for step in lists.decode(line, "/x")] == [(step.name, step.args) for step in LIST]
+    assert [(step.name, step.args) for step in lists.decode(line, "/x", ID)] == [
+        (step.name, step.args) for step in LIST
+    ]
 
 
 @pytest.mark.parametrize(
     "step",
     [("cgroup_mkdir", ["/cg", "", 0]), ("rm -rf", ["/"]), ("cgroup_rmdir", []), ("cgroup_rmdir", [["/a"]]),
-     ("release_ids", ["/a", 5]), ("kill_cgroup", [[1]])],
+     ("release_ids", ["/a", 5]), ("kill_cgroup", [[1]]), ("cgroup_rmdir", ["/cg\0"]), ("kill_cgroup", [["a\0"]]),
+     ("unmount_root", ["/a", None, -1, 2, 3]), ("unmount_root", ["/a", None, 1, 2, 1 << 64])],
 )  # fmt: skip
 def test_what_undoes_nothing_is_damage(step: tuple[str, list[Any]]):
     fields = {"Steps": [{"Operation": step[0], "Arguments": step[1]}]}
     with pytest.raises(Unreadable, match="is not an undo operation"):
-        lists.decode(lists.LIST.encode(fields), "/x")
+        lists.decode(lists.LIST.encode(fields), "/x", "")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [("remove_file", ["/tmp"]), ("kill_cgroup", [["memory:/cg/minibox-" + ID, ":/cg"]]), ("cgroup_rmdir", [""]),
+     ("cgroup_rmdir", ["/cg/minibox-" + "6c" * 32]), ("leave_network", ["/run/b", "10.0.0.7", "6c" * 32]),
+     ("release_ids", ["/r/ids/5", "6c" * 32])],
+)  # fmt: skip
+def test_a_list_never_removes_what_belongs_to_others(step: tuple[str, list[Any]]):
+    fields = {"Steps": [{"Operation": step[0], "Arguments": step[1]}]}
+    with pytest.raises(Unreadable, match="is for another container"):
+        lists.decode(lists.LIST.encode(fields), "/x", ID)
+
+
+def test_each_operation_of_a_list_has_the_containers_id():
+    """Whatever a start can make: the list comes back."""
+    held = (parent.hold_ids("/r/ids/5", ID), parent.hold_address("/run/b", "10.0.0.7", ID))
+    published = (*parent.publish("t", "minibox0", "10.0.0.7", "10.0.0.0/24", []), parent.note_ports(f"/c/{ID}/ports"))
+    for host in (V1, V2, replace(SCOPE, v2_parent=f"/cg/minibox-{ID}.scope")):
+        steps = cgroup_steps(host, f"minibox-{ID}", {"memory": {"limit": 1 << 30}} if host.scope else {})
+        start = Start(
+            cgroup_steps=steps, cgroups=planned(host, f"minibox-{ID}", steps).labels, held=held,
+            ports=(parent.listen(f"/run/attach/{ID}"),), network=tuple(ON_BRIDGE), published=published,
+        )  # fmt: skip
+        made = undo_list(compile_plan(SPEC, Rootfs("/c", ("/l/a",)), start).ops)
+        assert [step.name for step in lists.decode(lists.encode(made), "/x", ID)] == [step.name for step in made]
 
 
 def test_it_stays_in_the_owners_file_until_the_end_is_done(tmp_path: Path):
@@ -136,12 +166,14 @@ def test_it_stays_in_the_owners_file_until_the_end_is_done(tmp_path: Path):
 
 
 def test_what_came_later_is_added(tmp_path: Path):
-    assert lists.read_more(str(tmp_path)) == ()
-    for path in ("/a", "/b", "/a"):
-        lists.write_more(str(tmp_path), [Op("cgroup_rmdir", (path,), "", PARENT)])
-    assert [step.args for step in lists.read_more(str(tmp_path))] == [("/a",), ("/b",)]
-    (tmp_path / lists.MORE).write_bytes(b"")  # as an older minibox wrote it
-    assert lists.read_more(str(tmp_path)) == ()
+    directory = tmp_path / ID
+    directory.mkdir()
+    assert lists.read_more(str(directory)) == ()
+    for path in (f"/a/{ID}", f"/b/{ID}", f"/a/{ID}"):
+        lists.write_more(str(directory), [Op("cgroup_rmdir", (path,), "", PARENT)])
+    assert [step.args for step in lists.read_more(str(directory))] == [(f"/a/{ID}",), (f"/b/{ID}",)]
+    (directory / lists.MORE).write_bytes(b"")  # as an older minibox wrote it
+    assert lists.read_more(str(directory)) == ()
 
 
 def test_all_is_undone_whichever_fails(tmp_path: Path):

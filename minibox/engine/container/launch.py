@@ -159,7 +159,7 @@ class Launch:
                 meanwhile=self._make_missing,
             ),
         )
-        self.claim.note_undo(encode(undo_list(prepared.plan.ops)))
+        self.claim.note_undo(encode(execution.undo_list))
         try:
             steps.run(execution)
         except ExecFailed as error:
@@ -338,7 +338,7 @@ class Launch:
             self.execution.close()
 
     def _undo_list(self) -> tuple[Op, ...]:
-        return undo_list(self.prepared.plan.ops if self.execution else self._held)
+        return self.execution.undo_list if self.execution else undo_list(self._held)
 
     def _undo(self) -> Exception | None:
         """Kill its processes and undo its start. Return the first failure."""

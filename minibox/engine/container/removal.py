@@ -108,7 +108,7 @@ def undo_steps(root: str, runroot: str, container_id: str, line: bytes) -> tuple
     from minibox.engine.process import undo_list
 
     try:
-        steps = undo_list.decode(line, live_file.live_path(root, container_id)) if line else ()
+        steps = undo_list.decode(line, live_file.live_path(root, container_id), container_id) if line else ()
     except Unreadable as error:
         damage.tell(error)
         steps = ()

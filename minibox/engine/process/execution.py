@@ -20,6 +20,7 @@ from minibox.linux.process import DONE, EXEC, FAILED, SIGKILL, SIGTERM, WAITING,
 from minibox.linux.requests import Messages, has_ended, has_left
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
+from minibox.plan.parent import undo_list
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -133,11 +134,13 @@ class Execution:
         self.listener = -1  # the socket where clients attach
         self.parent_times: dict[int, tuple[int, int]] = {}
         self.failed: MiniboxError | None = None
+        self._undo_list: tuple[Op, ...] | None = None
         self.undone_by: list[Op] = []  # undo operations beside those of the plan
         self._pty, self._disk, self._root, self._calls, self._shared = (Descriptor() for _ in range(5))
         self._messages = Messages()
         self._userns: dict[int, int] = {}
-        self._has_sibling = self._mounted = self._created = False
+        self._mounted = self._created = False
+        self._awaits_sibling = any(step.name == "clone_sibling" for step in plan.ops)
         self._status: socket | None = None
         self._sockets: list[socket] = []
 
@@ -160,6 +163,13 @@ class Execution:
         """The pid of ``init``."""
         assert self.init
         return self.init.pid
+
+    @property
+    def undo_list(self) -> tuple[Op, ...]:
+        """The operations that undo all of the plan's steps."""
+        if self._undo_list is None:
+            self._undo_list = undo_list(self.plan.ops)
+        return self._undo_list
 
     def hold_userns(self, slot: int, fd: int) -> None:
         """Keep a user namespace that id-maps a mount."""
@@ -218,7 +228,7 @@ class Execution:
         channel.close()
 
     def take_sibling(self) -> None:
-        while not self._has_sibling and self._receive():
+        while self._awaits_sibling and self._receive():
             pass
 
     def take_root(self) -> int:
@@ -372,7 +382,7 @@ class Execution:
             self._messages.move_fd(self._disk)
         elif tag == op.TAG_SIBLING:
             self.launched.goes_on_as(self._messages)
-            self._has_sibling = True
+            self._awaits_sibling = False
         elif tag == op.TAG_LISTENER:
             self._messages.move_fd(self._calls)
         elif tag == op.TAG_ROOT:
@@ -385,10 +395,6 @@ class Execution:
             self._messages.move_fd(self._root)
             return False  # exec failed: init waits, so that we can look into its root
         return True
-
-    @property
-    def _awaits_sibling(self) -> bool:
-        return not self._has_sibling and any(step.name == "clone_sibling" for step in self.plan.ops)
 
     def _fail(self) -> None:
         """Raise the error of the child that failed first. The mounter comes first: if it dies, init fails, too."""

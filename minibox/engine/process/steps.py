@@ -64,8 +64,9 @@ def unwind(execution: Execution) -> Exception | None:
     Returns:
         The first failure, None for none.
     """
-    past = execution.plan.ops[: execution.done]
-    ops = [_of_process(step, execution) for step in (*undo_list(past), *execution.undone_by)]
+    plan, done = execution.plan.ops, execution.done
+    past = execution.undo_list if done == len(plan) else undo_list(plan[:done])
+    ops = [_of_process(step, execution) for step in (*past, *execution.undone_by)]
     returned = [step for step in ops if step.name in OF_FAILED]  # while its network namespace still exists
     # A frozen process doesn't die, so we couldn't wait for its end: kill the cgroup, which thaws it, first.
     failure = undo([*returned, *(step for step in ops if step.name == "kill_cgroup")])

@@ -31,11 +31,14 @@ def fields_of(steps: Iterable[Op]) -> list[dict[str, Any]]:
     return [{"Operation": step.name, "Arguments": list(step.args)} for step in kept]
 
 
-def steps_of(fields: list[dict[str, Any]], path: str) -> tuple[Op, ...]:
+def steps_of(fields: list[dict[str, Any]], path: str, container_id: str = "") -> tuple[Op, ...]:
     """Convert a list of `fields_of` back.
 
+    Args:
+        container_id: the container that the list is for, if each of its operations has the id in an argument.
+
     Raises:
-        Damaged: an operation is unknown, or its arguments are wrong.
+        Damaged: an operation is unknown, its arguments are wrong, or it is for another container.
     """
     found = []
     for each in fields:
@@ -44,13 +47,27 @@ def steps_of(fields: list[dict[str, Any]], path: str) -> tuple[Op, ...]:
         kinds = OPERATIONS[name][1] if name in UNDO else None
         if kinds is None or len(kinds) != len(args) or not all(map(_is_of, args, kinds)):
             raise Damaged(path, f"{name!r} with {len(args)} arguments is not an undo operation")
+        if not _is_for(container_id, args):
+            raise Damaged(path, f"{name!r} is for another container")
         found.append(Op(name, args, "written down before the start", PARENT))
     return tuple(found)
 
 
 def _is_of(value: object, kind: str) -> bool:
-    words = value if isinstance(value, tuple) else ()
-    return isinstance(value, ARGUMENTS[kind]) and all(isinstance(word, str) for word in words)
+    if not isinstance(value, ARGUMENTS[kind]):
+        return False
+    if isinstance(value, int):
+        return 0 <= value < 1 << 64
+    words = (value,) if isinstance(value, str) else value if isinstance(value, tuple) else ()
+    return all(isinstance(word, str) and "\0" not in word for word in words)
+
+
+def _is_for(container_id: str, args: tuple[Any, ...]) -> bool:
+    """Does an argument have the container's id? A list must not remove, nor kill, what belongs to others."""
+    for each in args:
+        if isinstance(each, tuple):
+            return all(container_id in word for word in each)
+    return any(container_id in each for each in args if isinstance(each, str))
 
 
 def undo(ops: Iterable[Op]) -> Exception | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from minibox.base.codec import FileKind
 from minibox.engine.process.undo import fields_of, steps_of
 from minibox.errors import Unreadable
@@ -22,19 +24,19 @@ def encode(steps: Iterable[Op]) -> bytes:
     return LIST.encode({"Steps": fields_of(steps)})
 
 
-def decode(data: bytes, path: str) -> tuple[Op, ...]:
+def decode(data: bytes, path: str, container_id: str) -> tuple[Op, ...]:
     """Decode a line of `encode`.
 
     Raises:
-        Unreadable: it is damaged, or from a newer minibox.
+        Unreadable: it is damaged, from a newer minibox, or for another container.
     """
-    return steps_of(LIST.decode(data, path)["Steps"], path)
+    return steps_of(LIST.decode(data, path)["Steps"], path, container_id)
 
 
 def read_more(directory: str) -> tuple[Op, ...]:
     """The operations that undo what was added to a container since its start; none if the file can't be read."""
     try:
-        return steps_of(LIST.read(f"{directory}/{MORE}")["Steps"], directory)
+        return steps_of(LIST.read(f"{directory}/{MORE}")["Steps"], directory, os.path.basename(directory))
     except (OSError, Unreadable):
         return ()
 
