@@ -168,8 +168,8 @@ def find(root: str, name_or_id: str) -> NamedNetwork:
         return exact
     found = [each for each in networks(root) if name_or_id and each.id.startswith(name_or_id)]
     if len(found) != 1:
-        what = "ambiguous" if found else "not there"
-        raise NetworkNotFound(f"network {name_or_id!r} is {what}", "minibox network ls lists all networks")
+        what = f"network {name_or_id!r} is ambiguous" if found else f"there is no network {name_or_id!r}"
+        raise NetworkNotFound(what, "minibox network ls lists all networks")
     return found[0]
 
 

@@ -188,7 +188,7 @@ class World:
         """All of it, whatever is damaged."""
         for each in (name, f"{name}-ended", f"{name}-made"):
             done = self.run("rm", "-f", each)
-            assert done.returncode == 0 or "is not there" in done.stderr, done
+            assert done.returncode == 0 or "there is no container" in done.stderr, done
         for words in (("network", "rm", "-f", f"net-{name}"), ("volume", "rm", "-f", f"vol-{name}")):
             done = self.run(*words)
             assert done.returncode == 0, done
@@ -242,6 +242,9 @@ def test_damage_costs_its_own_thing_alone(world: World, rounds: Callable[[int], 
     failures = []
     for kind, way in cases(world, share, 2, len(rounds(1)) > 1):
         print(f"{kind}: {way}", flush=True)
+        if kind not in world.files():  # as what is only there for a moment
+            print("it is not there this time", flush=True)
+            continue
         try:
             damage_and_mend(world, kind, way)
         except (AssertionError, subprocess.TimeoutExpired) as error:

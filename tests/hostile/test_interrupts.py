@@ -68,12 +68,13 @@ def test_at_random_moments(remains: Remains, rounds: Callable[[int], range], wor
     chance = random.Random(work.__name__)
     for number in rounds(40):
         try:
-            signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, LONGEST_S))
-            work()
-        except Interrupted:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, LONGEST_S))
+                work()
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except Interrupted:  # perhaps just before the timer was stopped
             pass
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
         if number % CHECKED_EVERY == CHECKED_EVERY - 1:
             remains.check(number)
 

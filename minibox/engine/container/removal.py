@@ -212,7 +212,8 @@ def remove(
     while (claim := ownership.Claim.of(root, container_id, "", remove=True)) is None:
         live = containers.owner(root, container_id)
         if live and not force and _is_running(live):
-            raise UsageError(f"container {name_or_id} is running", f"to kill it, too: minibox rm --force {name_or_id}")
+            hint = f"stop it first, or kill and remove it: minibox rm --force {name_or_id}"
+            raise UsageError(f"container {name_or_id} is running", hint)
         # If another command is starting it, let that finish first; otherwise it would fail with a broken pipe.
         if live and force and (_is_begun(live) or monotonic() > deadline - GRACE_S + STARTING_S):
             _kill(root, container_id, live).kill()

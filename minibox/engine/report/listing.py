@@ -124,7 +124,7 @@ def _named(name: str, containers: list[Container], root: str) -> Container:
     for each in containers:
         if each["Id"] == container_id:
             return each
-    raise ContainerNotFound(f"container {name!r} is not there", "minibox ps --all lists all containers")
+    raise ContainerNotFound(f"there is no container {name!r}", "minibox ps --all lists all containers")
 
 
 def _ancestor(name: str, root: str) -> Fits:

@@ -228,5 +228,5 @@ def find_id(root: str, name_or_id: str) -> str:
         some = ", ".join(sorted(each[:12] for each in found)[:4]) + (", ..." if len(found) > 4 else "")
         raise ContainerNotFound(f"container {name_or_id!r} is ambiguous", f"write more of its id: {some}")
     if not found:
-        raise ContainerNotFound(f"container {name_or_id!r} is not there", "minibox ps --all lists all containers")
+        raise ContainerNotFound(f"there is no container {name_or_id!r}", "minibox ps --all lists all containers")
     return found[0]

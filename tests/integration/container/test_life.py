@@ -114,7 +114,7 @@ def test_several_at_once_and_one_that_is_not_there(box: Box, stopping: Stopping)
         assert box.state("one")["Status"] == "running"
         box.ok("kill", "one")
         stdout, stderr = stop.communicate(timeout=20 * SLOWNESS)
-    assert stdout == "one\ntwo\n" and "'nosuch' is not there" in stderr
+    assert stdout == "one\ntwo\n" and "there is no container 'nosuch'" in stderr
     assert box.ok("wait", "one", "two") == "137\n3"
 
 
@@ -165,7 +165,7 @@ def test_errors_of_what_does_not_run(box: Box) -> None:
     assert box.ok("wait", "web") == "0"
     assert "invalid signal" in box.refused("kill", "-s", "nosuch", "web")
     for words in (("start",), ("stop",), ("restart",), ("kill",), ("wait",), ("logs",), ("port",), ("rm",)):
-        assert "'nosuch' is not there" in box.refused(*words, "nosuch")
+        assert "there is no container 'nosuch'" in box.refused(*words, "nosuch")
 
 
 def test_ids_that_begin_alike_are_ambiguous(box: Box) -> None:
@@ -179,7 +179,7 @@ def test_ids_that_begin_alike_are_ambiguous(box: Box) -> None:
 def test_rename(any_box: Box) -> None:
     any_box.start("web", "exec sleep 100")
     assert any_box.ok("rename", "web", "db") == ""
-    assert "'web' is not there" in any_box.refused("stop", "web")
+    assert "there is no container 'web'" in any_box.refused("stop", "web")
     any_box.ok("kill", "db")
     assert any_box.state("db")["Status"] == "exited"
     any_box.ok("create", "--network", "none", "--name", "web", "base", "true")
@@ -192,7 +192,7 @@ def test_rename_of_a_made_up_name(box: Box) -> None:
     container_id = box.ok("create", "--network", "none", "base", "true")
     made_up = box.state(next(iter(box.states())))["Name"]
     box.ok("rename", made_up, "web")
-    assert "is not there" in box.refused("rm", made_up)
+    assert "there is no container" in box.refused("rm", made_up)
     assert box.state("web")["Id"] == container_id
 
 

@@ -153,7 +153,7 @@ def test_what_makes_no_sense(box: Box) -> None:
     assert "too small" in box.refused("update", "-m", "1k", "web")
     assert "nothing to change" in box.refused("update", "web")
     assert "restart policy" in box.refused("update", "--restart", "sometimes", "web")
-    assert "not there" in box.refused("update", "-m", "64m", "nobody")
+    assert "there is no container" in box.refused("update", "-m", "64m", "nobody")
     box.ok("update", "-m", "64m", "--restart", "on-failure:3", "web")  # it doesn't run: for its next start
     assert box.state("web")["Options"]["restart"] == "on-failure:3"
 

@@ -223,9 +223,9 @@ def test_file_capabilities_and_xattrs_are_kept_and_overlayfs_own_are_not(minibox
     [
         (("diff", "nobody"), "no such container, image or layer: 'nobody'"),
         (("diff", "base", "sha256:" + "0" * 64), "no such container, image or layer"),
-        (("export", "nobody"), "container 'nobody' is not there"),
-        (("commit", "nobody"), "container 'nobody' is not there"),
-        (("commit", "base", "new"), "container 'base' is not there"),
+        (("export", "nobody"), "there is no container 'nobody'"),
+        (("commit", "nobody"), "there is no container 'nobody'"),
+        (("commit", "base", "new"), "there is no container 'base'"),
     ],
 )
 def test_what_is_not_there(minibox: Run, words: tuple[str, ...], message: str) -> None:

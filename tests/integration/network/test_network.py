@@ -105,7 +105,7 @@ def test_an_unknown_network(minibox: Run) -> None:
     done = minibox("run", "--rm", "--network", "nowhere", "base", "true")
     assert done.returncode == 125
     assert done.stderr == (
-        "minibox: network 'nowhere' is not there\nhint: use none, host, bridge, or a network of minibox network ls\n"
+        "minibox: there is no network 'nowhere'\nhint: use none, host, bridge, or a network of minibox network ls\n"
     )
 
 

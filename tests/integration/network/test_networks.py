@@ -218,14 +218,14 @@ def test_listed_inspected_and_pruned(minibox):
     (found,) = json.loads(minibox("network", "inspect", made[:6]).stdout)
     assert (found["Name"], found["Internal"], found["Labels"]) == ("lab", False, {"team": "web"})
     assert minibox("network", "prune", "-f").stdout == "Deleted Networks:\nlab\n"
-    assert "is not there" in minibox("network", "inspect", "lab").stderr
+    assert "there is no network" in minibox("network", "inspect", "lab").stderr
     assert "can't be removed" in minibox("network", "rm", "bridge").stderr
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("run", "--rm", "--network", "nowhere", "base", "true"), "network 'nowhere' is not there"),
+        (("run", "--rm", "--network", "nowhere", "base", "true"), "there is no network 'nowhere'"),
         (("network", "create", "host"), "is a mode of --network"),
         (("network", "create", "a/b"), "invalid network name 'a/b'"),
         (("network", "create", "--subnet", "10.1.2.3/31", "ab"), "between /8 and /29"),

@@ -62,7 +62,7 @@ def test_one_that_has_ended_uses_nothing(box: Box) -> None:
     box.ok("run", "--network", "none", "--name", "done", "base", "true")
     assert rows(box) == {}
     assert rows(box, "-a")["done"]["MemUsage"] == rows(box, "done")["done"]["MemUsage"] == "0B / 0B"
-    assert "not there" in box.refused("stats", "--no-stream", "nobody")
+    assert "there is no container" in box.refused("stats", "--no-stream", "nobody")
     assert "template" in box.refused("stats", "--format", "{{nothing .}}")
 
 

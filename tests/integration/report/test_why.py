@@ -237,7 +237,7 @@ def test_those_that_have_not_ended(box: Box) -> None:
     assert (why(box)["kind"], why(box)["hint"]) == ("paused", "minibox unpause web")
     box.ok("unpause", "web")
     assert [each["kind"] for each in json.loads(box.ok("why", "--json", "web", "new"))] == ["running", "created"]
-    assert box.refused("why", "nosuch") == "container 'nosuch' is not there"
+    assert box.refused("why", "nosuch") == "there is no container 'nosuch'"
 
 
 HUNGRY = "tail /dev/zero; "  # a child that the kernel kills for memory, and that its parent copes with

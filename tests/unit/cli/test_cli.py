@@ -193,7 +193,7 @@ def test_ps_shows_what_the_engine_has_written(tmp_path, capsys):
     assert capsys.readouterr().out == ""
     assert cli.main([*place, "rm", "nobody", "web"]) == 125
     captured = capsys.readouterr()
-    assert captured.out == "web\n" and captured.err.startswith("minibox: container 'nobody' is not there\n")
+    assert captured.out == "web\n" and captured.err.startswith("minibox: there is no container 'nobody'\n")
     assert not directory.exists()
 
 

@@ -308,7 +308,7 @@ def test_a_container_is_found_by_name_id_and_prefix(tmp_path: Path):
     assert containers.find(root, "abc2")["Name"] == "abc1"
     assert containers.find(root, "abc1")["Id"].startswith("abc2")  # a whole name goes before the beginning of an id
     assert containers.find(root, "f" * 64)["Name"] == ""
-    for nobody, what in (("abc", "ambiguous"), ("x", "not there"), ("", "not there"), ("-", "not there")):
+    for nobody, what in (("abc", "ambiguous"), ("x", "there is no"), ("", "there is no"), ("-", "there is no")):
         with pytest.raises(ContainerNotFound, match=what) as caught:
             containers.find(root, nobody)
         assert caught.value.hint
