@@ -13,6 +13,7 @@ from os import strerror
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from minibox.outcome import Usage, Verdict
@@ -294,3 +295,44 @@ def kernel_says(error: OSError | int) -> str:
         return str(getattr(error, "strerror", ""))
     number = error if isinstance(error, int) else error.errno or 0
     return f"{strerror(number)} ({errorcode.get(number, number)})"
+
+
+class trying:
+    """A ``with`` block in which an OSError becomes an error of minibox: what was tried, and what the kernel said."""
+
+    def __init__(self, kind: type[MiniboxError], what: str, hint: str | None = None) -> None:
+        self._kind, self._what, self._hint = kind, what, hint
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise self._kind(f"{self._what}: {kernel_says(error)}", self._hint) from error
+
+
+class suppress:
+    """`contextlib.suppress`, without an import that takes milliseconds."""
+
+    def __init__(self, *kinds: type[BaseException]) -> None:
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is not None and issubclass(kind, self._kinds)
+
+
+class on_failure:
+    """A ``with`` block that calls ``undo`` with ``args`` if it is left by an exception, which goes on."""
+
+    def __init__(self, undo: Callable[..., object], *args: object) -> None:
+        self._undo, self._args = undo, args
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._undo(*self._args)

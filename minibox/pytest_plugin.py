@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from minibox.errors import suppress
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -309,10 +311,8 @@ def _remove(box: Sandbox, where: Place) -> None:
     from minibox.engine.container.removal import remove
     from minibox.errors import ContainerNotFound
 
-    try:
+    with suppress(ContainerNotFound):  # the test has removed it
         remove(box.id, force=True, root=where.root, runroot=where.runroot)
-    except ContainerNotFound:
-        pass  # the test has removed it
 
 
 def _command(where: Place) -> str:

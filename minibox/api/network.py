@@ -7,8 +7,10 @@ from _thread import allocate_lock
 from weakref import WeakSet
 
 from minibox.api.place import Places, place
+from minibox.base.files import closing
 from minibox.engine.host.interrupts import uninterrupted
 from minibox.engine.upkeep import networks
+from minibox.errors import on_failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,11 +93,8 @@ class Network:
             _open_networks.add(self)
 
         self.internal = internal
-        try:
+        with on_failure(self.close):
             uninterrupted(create)
-        except BaseException:
-            self.close()
-            raise
 
     def connect(self, box: Member, *, aliases: Iterable[str] = ()) -> str:
         """Connect a running sandbox to this network, and return its address.
@@ -150,10 +149,8 @@ class Network:
                 return
             self._closed = True
         _open_networks.discard(self)
-        try:
+        with closing(self._fd):
             networks.end(self._root, self._runroot, self._network)
-        finally:
-            os.close(self._fd)
 
     def _forget_after_fork(self) -> None:
         """Let go of the network after a fork: it belongs to the parent process."""

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import IO, Any, AnyStr, Generic
 
 from minibox.base.lines import lines_of
-from minibox.errors import TimeoutExpired
+from minibox.errors import TimeoutExpired, on_failure, suppress
 from minibox.linux.process import SIGTERM
 
 TYPE_CHECKING = False
@@ -45,13 +45,10 @@ class Ends:
         """
         self._theirs: list[int] = []
         self.ours = [-1, -1, -1]
-        try:
+        with on_failure(self.close):
             found: list[int] = []
             for number, stream in enumerate((stdin, stdout, stderr)):
                 found.append(found[1] if number == 2 and stream == STDOUT else self._end(number, stream))
-        except BaseException:
-            self.close()
-            raise
         self.outside: tuple[int, int, int] = (found[0], found[1], found[2])
 
     def _end(self, number: int, stream: Stream) -> int:
@@ -217,14 +214,12 @@ class Popen(Generic[AnyStr]):
         """Send what the caller has written to ``stdin`` itself; without further input, close it."""
         if self.stdin is None or self.stdin.closed:
             return
-        try:
+        with suppress(BrokenPipeError):
             self.stdin.flush()
             if self._input:
                 os.set_blocking(self.stdin.fileno(), False)
             else:
                 self.stdin.close()
-        except BrokenPipeError:
-            pass
 
     def _exchange(self, deadline: float | None) -> bool:
         """Write and read until all pipes are closed. Returns False if the deadline passes first."""
@@ -316,10 +311,8 @@ class Popen(Generic[AnyStr]):
 
 
 def _close(file: IO[Any]) -> None:
-    try:
+    with suppress(BrokenPipeError):
         file.close()
-    except BrokenPipeError:
-        pass
 
 
 def finish(command: Popen[Any], input: Any, timeout: float | None, kill: Callable[[], None]) -> tuple[Any, Any]:

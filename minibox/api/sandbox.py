@@ -18,7 +18,7 @@ from minibox.engine.host.interrupts import uninterrupted
 from minibox.engine.process.completed import CompletedRun
 from minibox.engine.report import readiness
 from minibox.engine.report.readiness import wait_until
-from minibox.errors import UsageError
+from minibox.errors import UsageError, on_failure
 from minibox.outcome import Usage
 
 TYPE_CHECKING = False
@@ -95,11 +95,8 @@ class Sandbox(SandboxFiles):
             finally:
                 ends.close()
 
-        try:
+        with on_failure(self.close):
             self._owner.begin(start)
-        except BaseException:
-            self.close()
-            raise
 
     # ---- commands -------------------------------------------------------------------------------
 
@@ -211,11 +208,8 @@ class Sandbox(SandboxFiles):
                 before.append(self._box.measured())
             command.begin(partial(self._box.execute, options), wired)
 
-        try:
+        with on_failure(uninterrupted, command.abandon):
             uninterrupted(begin)
-        except BaseException:
-            uninterrupted(command.abandon)
-            raise
 
     # ---- its root file system ---------------------------------------------------------------------
 
@@ -230,12 +224,9 @@ class Sandbox(SandboxFiles):
             MiniboxError: the host's disk is full.
         """
         snapshot = Snapshot()
-        try:
+        with on_failure(snapshot.close):
             uninterrupted(lambda: snapshot._hold(self._box.freeze()))
             return snapshot
-        except BaseException:
-            snapshot.close()
-            raise
 
     # ---- readiness ------------------------------------------------------------------------------
 
@@ -446,12 +437,9 @@ class Snapshot:
                 return box._box.freeze(snapshot_id)
 
         snapshot = cls()
-        try:
+        with on_failure(snapshot.close):
             snapshot._hold(snapshots.hold_or_freeze(place(where).root, snapshot_id, make))
             return snapshot
-        except BaseException:
-            snapshot.close()
-            raise
 
     @property
     def id(self) -> str:

@@ -6,7 +6,15 @@ import functools
 import os
 import sys
 
-from minibox.errors import LimitExceeded, RemoteError, SandboxCrashed, TimeoutExpired, UntrustedResult, UsageError
+from minibox.errors import (
+    LimitExceeded,
+    RemoteError,
+    SandboxCrashed,
+    TimeoutExpired,
+    UntrustedResult,
+    UsageError,
+    suppress,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing isn't imported inside: it would cost each call
@@ -148,10 +156,8 @@ class _Call:
             with owner as box:
                 with theirs:
                     owner.begin(lambda: box.start((theirs.fileno(), 1, 2), socket=True))
-                try:
+                with suppress(BrokenPipeError, ConnectionResetError):  # it has ended already; the verdict will say why
                     ours.sendall(packed)
-                except (BrokenPipeError, ConnectionResetError):
-                    pass  # it has ended already; the verdict will say why
                 answer = self._read(ours)
                 if answer is not None:
                     return self._value(answer)

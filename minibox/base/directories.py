@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from stat import S_ISDIR, S_ISLNK, S_ISVTX, S_IWGRP, S_IWOTH
 
-from minibox.errors import UnsafeDirectory
+from minibox.errors import UnsafeDirectory, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,12 +163,10 @@ def _make_one(path: str, *, last: bool) -> None:
 
 def _close_to_others(path: str, user: int) -> None:
     """Take others' permissions from a directory that an older version made readable for everybody."""
-    try:
+    with suppress(OSError):  # it doesn't exist, or its file system has no modes
         status = os.lstat(path)
         if S_ISDIR(status.st_mode) and status.st_mode & 0o077 and status.st_uid == user:
             os.chmod(path, MODE)
-    except OSError:
-        pass  # it doesn't exist, or its file system has no modes
 
 
 def _sees_all_ids() -> bool:

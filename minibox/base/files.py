@@ -114,6 +114,19 @@ def close_descriptors(*fds: int) -> None:
             os.close(fd)
 
 
+class closing:
+    """A ``with`` block that closes a descriptor at its end. ``with closing(os.open(path, flags)) as fd:``."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
 def discard(path: str) -> None:
     """Remove one of our files if it exists. A directory in its place is put aside.
 

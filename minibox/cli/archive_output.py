@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 
 from minibox.base.new_file import written_whole
-from minibox.errors import MiniboxError, UsageError, kernel_says
+from minibox.errors import MiniboxError, UsageError, kernel_says, trying
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,11 +37,9 @@ def archive_output(what: str, path: str | None) -> Iterator[BinaryIO]:
         return
     # Other files, such as /dev/null or a pipe, are written directly.
     is_file = os.path.isfile(path) or not os.path.lexists(path)
-    try:
+    with trying(MiniboxError, f"{what}: write {path}"):
         with written_whole(path) if is_file else open(path, "wb") as file:
             yield file
-    except OSError as error:
-        raise MiniboxError(f"{what}: write {path}: {kernel_says(error)}") from error
 
 
 def archive_stdout(what: str, hint: str) -> BinaryIO:

@@ -10,6 +10,7 @@ import os
 import sys
 
 from minibox.base.damage import Listening
+from minibox.base.files import closing
 from minibox.base.program import (
     begin,
     end_at_interrupt,
@@ -20,7 +21,7 @@ from minibox.base.program import (
 )
 from minibox.cli.messages import report, warn
 from minibox.cli.settings import COMPLETE_VARIABLE, make_settings, read_globals
-from minibox.errors import MiniboxError, kernel_says
+from minibox.errors import MiniboxError, kernel_says, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,11 +116,6 @@ def _forget_stdout() -> None:
     """Point stdout at /dev/null, so that flushing buffered output doesn't fail again after the reader has left."""
     if sys.stdout is None:
         return
-    descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    try:
+    with closing(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)) as descriptor, suppress(OSError, ValueError):
         os.dup2(descriptor, sys.stdout.fileno())
         sys.stdout.flush()
-    except (OSError, ValueError):
-        pass
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from struct import pack
 
+from minibox.base.files import closing
 from minibox.errors import LimitError
 
 TYPE_CHECKING = False
@@ -185,10 +186,7 @@ def attach(directory: str, program: bytes) -> None:
     """
     from minibox._native import ffi, lib
 
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         result = lib.mb_bpf_device_attach(fd, ffi.from_buffer(program), len(program) // 8)
-    finally:
-        os.close(fd)
     if result < 0:
         raise OSError(-result, os.strerror(-result), directory)

@@ -11,6 +11,8 @@ from errno import EINVAL
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
 
 from minibox._native import ffi, lib
+from minibox.base.files import closing
+from minibox.errors import suppress
 
 #: minibox-init, one executable for several programs; native/init.c.
 INIT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "minibox-init")
@@ -33,17 +35,13 @@ def open_init() -> int:
         OSError: the kernel refuses.
     """
     if os.geteuid() == 0:
-        try:
+        with suppress(PermissionError):  # we are root of a user namespace, and the mounts are the host's
             return _read_only_mount(INIT)
-        except PermissionError:
-            pass  # we are root of a user namespace, and the mounts are the host's
     fd = os.open(INIT, os.O_RDONLY | os.O_CLOEXEC)
     if os.fstat(fd).st_uid != os.geteuid() and not os.access(INIT, os.W_OK):
         return fd
-    try:
+    with closing(fd):
         return _sealed_copy(fd)
-    finally:
-        os.close(fd)
 
 
 def _read_only_mount(path: str) -> int:
@@ -66,11 +64,9 @@ def _sealed_copy(source: int) -> int:
         if error.errno != EINVAL:
             raise
         fd = os.memfd_create("minibox-init", flags)
-    try:
+    with closing(fd):
         left = os.fstat(source).st_size
         while left:
             left -= os.sendfile(fd, source, None, left)
         fcntl(fd, F_ADD_SEALS, SEALS)
         return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # a writable one can't be executed
-    finally:
-        os.close(fd)

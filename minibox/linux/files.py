@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minibox._native import ffi, lib
-from minibox.base.files import READ, open_regular, read_fd
+from minibox.base.files import READ, closing, open_regular, read_fd
 
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
 EAGAIN = 11
@@ -34,11 +34,8 @@ def open_regular_in_root(root_fd: int, path: str, flags: int = READ) -> int:
         NotRegularFile: it is something else.
         OSError: with the path.
     """
-    look = open_in_root(root_fd, path, os.O_PATH)
-    try:
+    with closing(open_in_root(root_fd, path, os.O_PATH)) as look:
         return open_regular(look, flags, path)
-    finally:
-        os.close(look)
 
 
 def read_in_root(root_fd: int, path: str, limit_bytes: int) -> bytes:
@@ -48,11 +45,8 @@ def read_in_root(root_fd: int, path: str, limit_bytes: int) -> bytes:
         NotRegularFile, FileTooLarge: like `base.files.read_file`.
         OSError: with the path.
     """
-    fd = open_regular_in_root(root_fd, path)
-    try:
+    with closing(open_regular_in_root(root_fd, path)) as fd:
         return read_fd(fd, limit_bytes, path)
-    finally:
-        os.close(fd)
 
 
 def open_beneath(root_fd: int, path: str | bytes, flags: int) -> int:

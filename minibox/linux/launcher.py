@@ -16,6 +16,7 @@ from struct import Struct
 
 from minibox._native import ffi, lib
 from minibox.base.files import close_descriptors
+from minibox.errors import on_failure, suppress
 from minibox.linux.executable import open_init
 from minibox.linux.process import SIGKILL, Program, kill_group, open_pidfd, send_signal
 from minibox.linux.requests import (
@@ -151,13 +152,10 @@ class Launcher:
         """
         assert self._socket
         child = LaunchedChild(buffer, op_count, self)
-        try:
+        with on_failure(child.close):
             child.ask_for(self._socket, flags, slots, cgroup_fd)
             meanwhile()
             child.take_answer()
-        except BaseException:
-            child.close()
-            raise
         return child
 
     @property
@@ -168,11 +166,9 @@ class Launcher:
     def close(self, *, end: bool = False) -> None:
         """Close the socket. With ``end`` the launcher ends at once."""
         if self._socket:
-            try:
+            with suppress(OSError):  # it has ended already
                 if end:
                     self._socket.send(END.to_bytes(4, "little"))
-            except OSError:
-                pass  # it has ended already
             self._socket.close()
 
     def reap(self, flags: int) -> bool:
@@ -219,12 +215,9 @@ class LaunchedChild(RequestedChild):
         """Make a process that gets SIGTERM when the container has ended."""
         assert self._connection
         helper = RequestedChild(buffer, op_count)
-        try:
+        with on_failure(helper.close):
             send(self._connection, *helper.request(SPAWN_HELPER, flags, slots, -1))
             helper.made(self._messages, self._answer())
-        except BaseException:
-            helper.close()
-            raise
         return helper
 
     def goes_on_as(self, messages: Messages) -> None:
@@ -279,10 +272,8 @@ class LaunchedChild(RequestedChild):
         """
         if self.maker >= 0:
             wait_for_end(self.maker)
-        try:
+        with suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:
-            pass
 
     def usage(self) -> tuple[int, int]:
         """Return what it used, after `wait`: the CPU time in ns of it and its reaped children, and the peak memory in
@@ -306,10 +297,8 @@ class LaunchedChild(RequestedChild):
         """Send SIGKILL to its process group, of which it is the leader."""
         if kill_group(self.pidfd) or has_ended(self.pidfd):
             return
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, SIGKILL)  # an older kernel; while it runs, the number can't be reused
-        except ProcessLookupError:
-            pass
 
     def let_go(self) -> None:
         """Let it run on after this object is closed or this process ends."""
@@ -322,10 +311,8 @@ class LaunchedChild(RequestedChild):
         """Free everything; a forked child frees only its own copy."""
         if self._connection:
             if os.getpid() == self._owner:
-                try:
+                with suppress(OSError):  # the launcher has died
                     self._connection.shutdown(SHUT_RDWR)  # a forked child may hold a copy
-                except OSError:
-                    pass  # the launcher has died
             self._connection.close()
             self._connection = None
         super().close()

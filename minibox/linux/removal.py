@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 
+from minibox.base.files import closing
 from minibox.errors import StoreError, kernel_says
 from minibox.linux.files import remove_quickly
 
@@ -36,10 +37,8 @@ def remove_tree(path: str) -> None:
         parent_fd = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    try:
+    with closing(parent_fd):
         remove_at(os.fsencode(name), parent_fd)
-    finally:
-        os.close(parent_fd)
 
 
 def remove_directory(path: str) -> None:
@@ -150,12 +149,9 @@ def _open_directory(name: bytes, dir_fd: int) -> int:
 
 def _open_closed(name: bytes, dir_fd: int) -> int:
     """Change the mode of a directory that denies us access, and open it."""
-    found = os.open(name, LOOK | os.O_DIRECTORY, dir_fd=dir_fd)
-    try:
+    with closing(os.open(name, LOOK | os.O_DIRECTORY, dir_fd=dir_fd)) as found:
         os.chmod(f"/proc/self/fd/{found}", 0o700)
         return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    finally:
-        os.close(found)
 
 
 def _unlock(name: bytes, dir_fd: int) -> None:
@@ -170,10 +166,8 @@ def _unlock(name: bytes, dir_fd: int) -> None:
         return
     finally:
         os.close(found)
-    try:
+    with closing(descriptor):
         _clear_flags(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _clear_flags(descriptor: int) -> None:

@@ -16,7 +16,7 @@ import struct
 
 from minibox.base.files import remove_all
 from minibox.base.lock import Lock
-from minibox.errors import NetworkError, kernel_says
+from minibox.errors import NetworkError, kernel_says, suppress, trying
 from minibox.network import firewall, ipv4, rtnetlink
 from minibox.network import lease as leases
 from minibox.network.lease import mac, mac_text, veth_name
@@ -256,7 +256,7 @@ def remove_bridge(runroot: str, bridge: str = "") -> None:
     """
     bridge = bridge or leases.bridge_name(runroot)
     state = leases.directory(runroot, bridge)
-    try:
+    with trying(NetworkError, f"remove bridge {bridge}"), suppress(FileNotFoundError):
         with Lock(state):
             held = leases.leased(state)
             if held:
@@ -275,10 +275,6 @@ def remove_bridge(runroot: str, bridge: str = "") -> None:
             leases.remove_rubbish(state)
             os.rmdir(f"{state}/leases")  # fails if a container has just taken one
             remove_all(state)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise NetworkError(f"remove bridge {bridge}: {kernel_says(error)}") from error
 
 
 def _broadcast(address: str, prefix: int) -> str:
@@ -361,11 +357,9 @@ def _disable_ipv6(interface: str) -> None:
     Our networks are IPv4 only. A link-local IPv6 address would let others reach the container around the IPv4 rules,
     and its solicitations would go to every port of the bridge.
     """
-    try:
+    with suppress(FileNotFoundError):  # a kernel without IPv6
         with open(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6", "wb", 0) as file:
             file.write(b"1")
-    except FileNotFoundError:
-        pass  # a kernel without IPv6
 
 
 def _delete(runroot: str, index: int, name: str) -> None:

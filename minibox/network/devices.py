@@ -11,7 +11,8 @@ import os
 from errno import ENODEV
 from functools import partial
 
-from minibox.errors import NetworkError, kernel_says
+from minibox.base.files import closing
+from minibox.errors import NetworkError, on_failure, suppress, trying
 from minibox.network import rtnetlink
 
 TYPE_CHECKING = False
@@ -33,25 +34,16 @@ def move(device: str, name: str, netns: str) -> None:
     Raises:
         NetworkError: the device isn't here, the name is taken there, or the kernel refuses.
     """
-    trying = f"move the network device {device}"
-    try:
+    what = f"move the network device {device}"
+    with trying(NetworkError, f"move {device} to {netns}"):
         there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise NetworkError(f"move {device} to {netns}: {kernel_says(error)}") from error
-    try:
+    with closing(there), trying(NetworkError, what):
         # Check first: the kernel moves the device before it notices that it can't rename it.
         if name in {each for _, each in rtnetlink.in_netns(there, _socket.if_nameindex)}:
-            raise NetworkError(f"{trying}: the container's network namespace has a {name}")
+            raise NetworkError(f"{what}: the container's network namespace has a {name}")
         addresses = rtnetlink.in_thread(lambda: _take(device, there, name))
-        try:
+        with on_failure(_return, device, name, there):
             rtnetlink.in_netns(there, lambda: _give(name, addresses))
-        except OSError:
-            _return(device, name, there)
-            raise
-    except OSError as error:
-        raise NetworkError(f"{trying}: {kernel_says(error)}") from error
-    finally:
-        os.close(there)
 
 
 def move_back(device: str, name: str, netns: str) -> None:
@@ -60,21 +52,15 @@ def move_back(device: str, name: str, netns: str) -> None:
         there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return
-    try:
+    with closing(there):
         _return(device, name, there)
-    finally:
-        os.close(there)
 
 
 def _return(device: str, name: str, there: int) -> None:
-    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    # it went with its namespace, or its name is taken here by now
+    with closing(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as here, suppress(OSError):
         addresses = rtnetlink.in_netns(there, partial(_take, name, here, device))
         rtnetlink.in_thread(partial(_give, device, addresses))
-    except OSError:
-        pass  # it went with its namespace, or its name is taken here by now
-    finally:
-        os.close(here)
 
 
 def _take(here: str, there_fd: int, there: str) -> list[dict[str, Any]]:

@@ -27,9 +27,10 @@ import struct
 from binascii import crc32
 
 from minibox.base.codec import FileKind
+from minibox.base.files import closing
 from minibox.base.lines import lines_of
 from minibox.base.lock import Lock
-from minibox.errors import NetworkError, Unreadable, kernel_says
+from minibox.errors import NetworkError, Unreadable, kernel_says, suppress, trying
 from minibox.linux.process import exit_status
 from minibox.network import lease as leases
 from minibox.record import record
@@ -83,16 +84,15 @@ def enable_forwarding() -> None:
     Raises:
         NetworkError: it is off and can't be switched on.
     """
-    try:
+    with trying(
+        NetworkError,
+        "switch on net.ipv4.ip_forward",
+        "run `sysctl -w net.ipv4.ip_forward=1` on the host, or use --network none or --network host",
+    ):
         with open(IP_FORWARD, "rb+", buffering=0) as file:
             if file.read(1) != b"1":
                 file.seek(0)
                 file.write(b"1")
-    except OSError as error:
-        raise NetworkError(
-            f"switch on net.ipv4.ip_forward: {kernel_says(error)}",
-            hint="run `sysctl -w net.ipv4.ip_forward=1` on the host, or use --network none or --network host",
-        ) from error
 
 
 @record
@@ -202,7 +202,11 @@ def generation() -> int:
     """
     kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN
     request = struct.pack("=IHHIIBBH", 20, kind, NLM_F_REQUEST, 1, 0, 0, 0, 0)
-    try:
+    with trying(
+        NetworkError,
+        "ask the kernel for its nftables ruleset",
+        "the kernel needs nf_tables (modprobe nf_tables); or use --network none or --network host",
+    ):
         netfilter = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
         try:
             netfilter.sendto(request, (0, 0))
@@ -213,11 +217,6 @@ def generation() -> int:
         if kind != NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN:
             code = -struct.unpack_from("=i", answer, 16)[0]
             raise OSError(code, os.strerror(code))
-    except OSError as error:
-        raise NetworkError(
-            f"ask the kernel for its nftables ruleset: {kernel_says(error)}",
-            hint="the kernel needs nf_tables (modprobe nf_tables); or use --network none or --network host",
-        ) from error
     offset = 20
     while offset + 8 <= len(answer):
         length, attribute = struct.unpack_from("=HH", answer, offset)
@@ -276,13 +275,11 @@ def _start(script: str, note_path: str) -> Pending:
 def _run(script: str, *options: str) -> tuple[int | None, str]:
     """Run nft on a script; return its exit status (see `exit_status`) and what it printed."""
     pid, output_fd = _spawn(script, *options)
-    try:
+    with closing(output_fd):
         status = exit_status(pid)
         os.lseek(output_fd, 0, os.SEEK_SET)
         with open(output_fd, "rb", closefd=False) as file:
             return status, file.read().decode(errors="replace")
-    finally:
-        os.close(output_fd)
 
 
 def _spawn(script: str, *options: str) -> tuple[int, int]:
@@ -374,7 +371,5 @@ def _read_note(path: str) -> str:
 
 
 def _write_note(path: str, stamp: str) -> None:
-    try:
+    with suppress(OSError):  # the next start runs nft
         NOTE.write(path, {"Stamp": stamp})
-    except OSError:
-        pass  # the next start runs nft

@@ -19,7 +19,7 @@ from minibox.base.codec import FileKind
 from minibox.base.files import remove_all
 from minibox.base.lock import Lock
 from minibox.base.shape import path_part
-from minibox.errors import NetworkError, Unreadable, kernel_says
+from minibox.errors import NetworkError, Unreadable, suppress, trying
 from minibox.network import ipv4, subnet
 from minibox.record import record
 
@@ -160,7 +160,7 @@ def take(
     """
     bridge = bridge or bridge_name(runroot)
     state = directory(runroot, bridge)
-    try:
+    with trying(NetworkError, f"lease an address in {state}"):
         chosen = recorded(state)
         if chosen and _link_exists(bridge):
             return _take_in(chosen, runroot, container_id, bridge, before)
@@ -168,8 +168,6 @@ def take(
         with Lock(state):
             chosen = _chosen(state, bridge, wanted)
             return _take_in(chosen, runroot, container_id, bridge, before)
-    except OSError as error:
-        raise NetworkError(f"lease an address in {state}: {kernel_says(error)}") from error
 
 
 def example(runroot: str, container_id: str, bridge: str = "", wanted: Subnet | None = None) -> Lease:
@@ -187,14 +185,10 @@ def release(lease: Lease) -> None:
 
 def release_at(state: str, address: str, container_id: str) -> None:
     """Like `release`, by the directory of the bridge's state and the address."""
-    try:
+    with trying(NetworkError, f"release {address} in {state}"), suppress(FileNotFoundError):
         with Lock(state):
             if owner(state, address) == container_id:
                 os.unlink(f"{state}/leases/{address}")
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise NetworkError(f"release {address} in {state}: {kernel_says(error)}") from error
 
 
 def of(runroot: str, container_id: str) -> list[Lease]:

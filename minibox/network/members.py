@@ -13,9 +13,9 @@ import os
 
 from minibox.base import damage
 from minibox.base.codec import FileKind
-from minibox.base.files import discard, read_fd, write_all
+from minibox.base.files import closing, discard, read_fd, write_all
 from minibox.base.lock import Lock
-from minibox.errors import NetworkError, Unreadable, kernel_says
+from minibox.errors import NetworkError, Unreadable, suppress, trying
 from minibox.network import etc_files, ipv4
 from minibox.network import lease as leases
 
@@ -60,14 +60,12 @@ def join(lease: Lease, hosts_path: str, names: Iterable[str]) -> None:
     """
     state = leases.directory(lease.runroot, lease.bridge)
     known = list(dict.fromkeys(name for name in names if etc_files.is_name(name)))
-    try:
+    with trying(NetworkError, f"make {lease.container_id[:12]} known on {lease.bridge}"):
         os.makedirs(f"{state}/names", 0o700, exist_ok=True)
         with Lock(state):
             fields = {"Hosts": hosts_path, "Address": lease.address, "Names": known}
             MEMBER.write(f"{state}/names/{lease.container_id}", fields)
             _tell_all(state, lease.bridge, lease.container_id)
-    except OSError as error:
-        raise NetworkError(f"make {lease.container_id[:12]} known on {lease.bridge}: {kernel_says(error)}") from error
 
 
 def leave(lease: Lease, *, ended: bool = False) -> None:
@@ -87,17 +85,14 @@ def leave_at(state: str, address: str, container_id: str, *, ended: bool) -> Non
     """Like `leave`, by the directory of the bridge's state and the address."""
     path, bridge = f"{state}/names/{container_id}", os.path.basename(state)
     if os.path.lexists(path):
-        try:
+        # another process was faster
+        with trying(NetworkError, f"forget {container_id[:12]} on {bridge}"), suppress(FileNotFoundError):
             with Lock(state):
                 hosts_path = _hosts_of(path)
                 discard(path)
                 _tell_all(state, bridge)
                 if hosts_path and not ended:
                     _tell_if_it_can(hosts_path, bridge, [])
-        except FileNotFoundError:
-            pass  # another process was faster
-        except OSError as error:
-            raise NetworkError(f"forget {container_id[:12]} on {bridge}: {kernel_says(error)}") from error
     leases.release_at(state, address, container_id)
 
 
@@ -147,10 +142,8 @@ def _tell_all(state: str, bridge: str, joining: str = "") -> None:
 
 def _tell_if_it_can(hosts_path: str, bridge: str, lines: list[str]) -> None:
     """Like `_tell`, but ignore errors: a member that broke its own file gets no names, and the others are fine."""
-    try:
+    with suppress(OSError):
         _tell(hosts_path, bridge, lines)
-    except OSError:
-        pass
 
 
 def _tell(hosts_path: str, bridge: str, lines: list[str]) -> None:
@@ -166,7 +159,7 @@ def _tell(hosts_path: str, bridge: str, lines: list[str]) -> None:
         fd = os.open(hosts_path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return  # it is being removed
-    try:
+    with closing(fd):
         before = read_fd(fd, HOSTS_BYTES_MAX, hosts_path)
         there = before.removesuffix(b"\n").split(b"\n") if before else []
         kept = [line for line in there if not line.endswith(end)]
@@ -175,5 +168,3 @@ def _tell(hosts_path: str, bridge: str, lines: list[str]) -> None:
             # Write everything before truncating: a reader may see old lines twice, but never misses one.
             write_all(fd, data)
             os.ftruncate(fd, len(data))
-    finally:
-        os.close(fd)

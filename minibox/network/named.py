@@ -17,7 +17,16 @@ from minibox.base.codec import FileKind
 from minibox.base.files import discard, replace_locked, sync_directory
 from minibox.base.lock import Lock
 from minibox.base.shape import long_id, moment
-from minibox.errors import Damaged, NetworkError, NetworkInUse, NetworkNotFound, Unreadable, UsageError, kernel_says
+from minibox.errors import (
+    Damaged,
+    NetworkError,
+    NetworkInUse,
+    NetworkNotFound,
+    Unreadable,
+    UsageError,
+    suppress,
+    trying,
+)
 from minibox.network import bridge, ipv4, members, subnet
 from minibox.network import lease as leases
 from minibox.record import record
@@ -116,7 +125,7 @@ def create(
     name = name or f"net-{network_id[:8]}"
     check_name(name)
     directory = f"{root}/networks"
-    try:
+    with trying(NetworkError, f"make the network {name}"):
         os.makedirs(directory, 0o700, exist_ok=True)
         with Lock(directory):
             others = networks(root)
@@ -134,8 +143,6 @@ def create(
                 os.close(fd)
                 _remove(root, runroot, made, force=True)
                 raise
-    except OSError as error:
-        raise NetworkError(f"make the network {name}: {kernel_says(error)}") from error
     if owned:
         return made, fd
     os.close(fd)
@@ -210,15 +217,11 @@ def remove(root: str, runroot: str, network: NamedNetwork, *, force: bool = Fals
         NetworkInUse: a container is on it.
         NetworkError: the kernel or nft refuses.
     """
-    try:
+    with trying(NetworkError, f"remove network {network.name}"), suppress(FileNotFoundError):
         with Lock(f"{root}/networks"):
             now = _read(root, network.name)
             if now and now.id == network.id:
                 _remove(root, runroot, network, force=force)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise NetworkError(f"remove network {network.name}: {kernel_says(error)}") from error
 
 
 def remove_damaged(root: str, runroot: str, name: str) -> None:
@@ -228,16 +231,12 @@ def remove_damaged(root: str, runroot: str, name: str) -> None:
         NetworkError: the kernel or nft refuses.
     """
     path = f"{root}/networks/{name}"
-    try:
+    with trying(NetworkError, f"remove network {name}"), suppress(FileNotFoundError):
         with Lock(f"{root}/networks"):
             for bridge_name in leases.bridges(runroot):
                 if leases.network_of(leases.directory(runroot, bridge_name)) == path:
                     remove_bridge(runroot, bridge_name)
             discard(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise NetworkError(f"remove network {name}: {kernel_says(error)}") from error
 
 
 def restore(root: str, runroot: str, name: str) -> None:
@@ -264,14 +263,12 @@ def restore(root: str, runroot: str, name: str) -> None:
 def lost_bridges(root: str, runroot: str) -> list[str]:
     """Return the bridges whose networks under ``root`` are gone."""
     found = []
-    try:
+    with suppress(FileNotFoundError):
         with Lock(f"{root}/networks"):  # a network that is being made has its bridge before its file
             for bridge_name in leases.bridges(runroot):
                 path = leases.network_of(leases.directory(runroot, bridge_name))
                 if path.startswith(f"{root}/networks/") and not os.path.lexists(path):
                     found.append(bridge_name)
-    except FileNotFoundError:
-        pass
     return found
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import _socket
 from errno import E2BIG, EACCES, EADDRINUSE, EADDRNOTAVAIL, EMFILE
 
-from minibox.errors import NetworkError, PortTaken, kernel_says
+from minibox.errors import NetworkError, PortTaken, kernel_says, on_failure
 from minibox.network import firewall, ipv4
 from minibox.network import nfnetlink as nft
 from minibox.network.conntrack import forget_datagrams
@@ -96,7 +96,7 @@ def reserve(wanted: Wanted) -> tuple[Published, int]:
 def _bound(wanted: Wanted, port: int) -> tuple[int, int]:
     kind = _socket.SOCK_STREAM if wanted.protocol == "tcp" else _socket.SOCK_DGRAM
     made = _socket.socket(_socket.AF_INET, kind | _socket.SOCK_CLOEXEC)
-    try:
+    with on_failure(made.close):
         if port and wanted.protocol == "tcp":  # so that connections that have just ended don't block it
             made.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         made.bind((wanted.address, port))
@@ -104,9 +104,6 @@ def _bound(wanted: Wanted, port: int) -> tuple[int, int]:
             made.listen(BACKLOG)  # otherwise another socket with SO_REUSEADDR could get the port, too
         port = made.getsockname()[1]
         return made.detach(), port
-    except BaseException:
-        made.close()
-        raise
 
 
 class Batch:

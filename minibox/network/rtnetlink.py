@@ -16,6 +16,7 @@ import struct
 
 from minibox.base.cache import read_cache, write_cache
 from minibox.base.lock import Lock
+from minibox.errors import suppress
 from minibox.linux.process import set_network_namespace
 from minibox.record import record
 
@@ -157,10 +158,8 @@ class Link:
         self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_ROUTE)
         self._sequence = 0
         for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK):
-            try:
+            with suppress(OSError):  # before Linux 4.12 and 4.3: answers have no message
                 self._socket.setsockopt(SOL_NETLINK, option, 1)
-            except OSError:
-                pass  # before Linux 4.12 and 4.3: answers have no message
         self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_WITHIN_S, 0))
 
     def send(self, *messages: bytearray) -> list[OSError | None]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from minibox.errors import kernel_says
+from minibox.base.files import closing
+from minibox.errors import kernel_says, suppress
 
 
 class Log:
@@ -28,11 +29,8 @@ class Log:
         line = (json_line if self.form == "json" else text_line)(fields, _now())
         if self.path:
             try:
-                fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-                try:
+                with closing(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)) as fd:
                     os.write(fd, line.encode(errors="surrogateescape"))
-                finally:
-                    os.close(fd)
             except OSError as error:
                 _to_stderr(f"open the log {self.path}: {kernel_says(error)}\n")
         if not self.path:
@@ -67,8 +65,6 @@ def _now() -> str:
 
 
 def _to_stderr(text: str) -> None:
-    try:
+    with suppress(AttributeError, OSError, ValueError):  # there is no other way to report it
         sys.stderr.write(text)
         sys.stderr.flush()
-    except (AttributeError, OSError, ValueError):
-        pass  # there is no other way to report it

@@ -10,7 +10,8 @@ import errno
 import fcntl
 import os
 
-from minibox.errors import kernel_says
+from minibox.base.files import closing
+from minibox.errors import kernel_says, suppress
 from minibox.storage.tree import OTHER_HINT, Trees
 
 SUBVOL_CREATE = 0x5000940E
@@ -48,10 +49,8 @@ class Btrfs(Trees):
         except OSError:
             # We are an ordinary user (and it isn't mounted with user_subvol_rm_allowed), or the container made
             # a subvolume in it. The caller removes it file by file, and empty subvolumes too (Linux 4.18).
-            try:
+            with suppress(OSError):  # it may not be a subvolume at all
                 set_read_only(path, False)
-            except OSError:
-                pass  # it may not be a subvolume at all
 
     def refusal(self, directory: str) -> str:
         return refusal(directory, directory)
@@ -96,14 +95,11 @@ def create_snapshot(source: str, path: str) -> None:
     Raises:
         OSError: the kernel refused.
     """
-    fd = os.open(source, OPEN_DIRECTORY)
-    try:
+    with closing(os.open(source, OPEN_DIRECTORY)) as fd:
         name = os.fsencode(os.path.basename(path))
         # struct btrfs_ioctl_vol_args_v2: fd, transid, flags, 4 unused; name[4040]
         head = fd.to_bytes(8, "little") + bytes(48)
         _at_parent(path, SNAP_CREATE_V2, bytearray(head + name.ljust(4040, b"\0")))
-    finally:
-        os.close(fd)
 
 
 def destroy(path: str) -> None:
@@ -121,11 +117,8 @@ def set_read_only(path: str, read_only: bool) -> None:
     Raises:
         OSError: the kernel refused.
     """
-    fd = os.open(path, OPEN_DIRECTORY)
-    try:
+    with closing(os.open(path, OPEN_DIRECTORY)) as fd:
         fcntl.ioctl(fd, SUBVOL_SETFLAGS, (READ_ONLY if read_only else 0).to_bytes(8, "little"))
-    finally:
-        os.close(fd)
 
 
 def _arguments(path: str) -> bytearray:

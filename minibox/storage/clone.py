@@ -11,6 +11,7 @@ import fcntl
 import os
 from stat import S_IMODE, S_ISLNK, S_ISREG
 
+from minibox.base.files import closing
 from minibox.image.layer.stack import READ_DIRECTORY, Child, Stack, is_gone
 
 TYPE_CHECKING = False
@@ -109,13 +110,10 @@ class _Filling:
     def _finish(self, made: list[tuple[str, Attributes]]) -> None:
         """Set the attributes of directories, now that they are full: filling changes times; a mode may keep us out."""
         for path, attributes in reversed(made):
-            fd = self._target.open_beneath(0, path, READ_DIRECTORY)
-            try:
+            with closing(self._target.open_beneath(0, path, READ_DIRECTORY)) as fd:
                 self._give(f"/proc/self/fd/{fd}", attributes)
                 if self._durable:
                     os.fsync(fd)
-            finally:
-                os.close(fd)
 
     def _link(self, node: Node, there: Node, name: str) -> bool:
         """Make ``name`` a hard link if the source shares an inode, or if we share files; tell whether we did."""
@@ -132,11 +130,8 @@ class _Filling:
         first = self._links.setdefault(node.identity, (there.path, name))
         if first == (there.path, name):
             return False
-        fd = self._target.open_beneath(0, first[0], READ_DIRECTORY)
-        try:
+        with closing(self._target.open_beneath(0, first[0], READ_DIRECTORY)) as fd:
             os.link(first[1], name, src_dir_fd=fd, dst_dir_fd=there.fd, follow_symlinks=False)
-        finally:
-            os.close(fd)
         return True
 
     def _copy(self, node: Node, there: Node, name: str) -> None:
@@ -152,10 +147,8 @@ class _Filling:
             self._give(made.proc_path, attributes)
 
     def _copy_file(self, node: Node, there: Node, name: str, attributes: Attributes) -> None:
-        reader = node.open(os.O_RDONLY)
-        try:
-            writer = os.open(name, CREATE_FILE, 0o600, dir_fd=there.fd)
-            try:
+        with closing(node.open(os.O_RDONLY)) as reader:
+            with closing(os.open(name, CREATE_FILE, 0o600, dir_fd=there.fd)) as writer:
                 size = node.status.st_size
                 if size and not self._reflink(reader, writer):
                     for begin, end in _data(reader, size):
@@ -164,10 +157,6 @@ class _Filling:
                 self._give(f"/proc/self/fd/{writer}", attributes)
                 if self._durable:
                     os.fsync(writer)
-            finally:
-                os.close(writer)
-        finally:
-            os.close(reader)
 
     def _reflink(self, reader: int, writer: int) -> bool:
         if not self._reflinks:

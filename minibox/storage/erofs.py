@@ -15,8 +15,9 @@ from __future__ import annotations
 import errno
 import os
 
+from minibox.base.files import closing
 from minibox.base.lines import lines_of
-from minibox.errors import MiniboxError, StoreError, Unsupported, kernel_says
+from minibox.errors import MiniboxError, StoreError, Unsupported, kernel_says, trying
 from minibox.linux.removal import remove_directory
 from minibox.storage.layers import chain_ids_in
 from minibox.storage.overlay import Overlay
@@ -64,10 +65,8 @@ class Erofs(Overlay):
     def open_lower(self, path: str) -> int:
         from minibox.linux.erofs import open_image
 
-        try:
+        with trying(Unsupported, f"mount the EROFS image {path}", OTHER_HINT):
             return open_image(path)
-        except OSError as error:
-            raise Unsupported(f"mount the EROFS image {path}: {kernel_says(error)}", OTHER_HINT) from error
 
     def commit(self, key: str, chain_id: str, place: str, memory_fd: int = -1) -> None:
         self._clone_upper(key, f"{place}/layer/diff", memory_fd)
@@ -75,11 +74,8 @@ class Erofs(Overlay):
         os.rename(f"{place}/image", self.layer_path(chain_id))
 
     def _stat_lower(self, path: str) -> os.stat_result:
-        fd = self.open_lower(path)
-        try:
+        with closing(self.open_lower(path)) as fd:
             return os.stat(fd)
-        finally:
-            os.close(fd)
 
     def layers(self) -> list[str]:
         return chain_ids_in(f"{self.root}/erofs", SUFFIX)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 
-from minibox.errors import StoreError, kernel_says
+from minibox.base.files import closing
+from minibox.errors import StoreError, suppress, trying
 from minibox.linux.removal import remove_directory
 
 TYPE_CHECKING = False
@@ -97,11 +98,8 @@ def _collect_unfinished(directory: str, remove_first: Callable[[str], None]) -> 
 def _sync(directory: str) -> None:
     from minibox.linux.files import sync_file_system
 
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         sync_file_system(fd)
-    finally:
-        os.close(fd)
 
 
 def remove_at_once(directory: str, name: str, remove_first: Callable[[str], None] = lambda path: None) -> None:
@@ -115,12 +113,8 @@ def remove_at_once(directory: str, name: str, remove_first: Callable[[str], None
     Raises:
         StoreError: the kernel refused.
     """
-    try:
+    with trying(StoreError, f"remove the layer {directory}/{name}"), suppress(FileNotFoundError):
         os.rename(f"{directory}/{name}", f"{directory}/{REMOVED}{name}")
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise StoreError(f"remove the layer {directory}/{name}: {kernel_says(error)}") from error
     try:
         names = os.listdir(directory)
     except FileNotFoundError:

@@ -16,7 +16,7 @@ import errno
 import os
 
 from minibox.base.files import replace_link
-from minibox.errors import StoreError, Unsupported, kernel_says
+from minibox.errors import StoreError, Unsupported, kernel_says, suppress
 from minibox.storage.snapshot import Snapshot, container_directory, memory_owners, write_record
 
 TYPE_CHECKING = False
@@ -148,11 +148,9 @@ class Overlay:
         # A symlink is the cheapest note on disk: it takes one system call to read, and is never half written.
         note = f"{self.root}/cache/upper-device"
         found = f"{device}:{os.geteuid()}"
-        try:
+        with suppress(OSError):
             if os.readlink(note) == found:
                 return
-        except OSError:
-            pass
         problem = why_unsuitable(containers_path)
         if problem is not None:
             raise problem

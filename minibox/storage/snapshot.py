@@ -33,7 +33,7 @@ from errno import ENOSPC
 
 from minibox.base import damage
 from minibox.base.codec import FileKind
-from minibox.base.files import replace_link
+from minibox.base.files import closing, replace_link
 from minibox.base.shape import path_part
 from minibox.errors import StoreError, Unreadable, Unsupported
 from minibox.record import record
@@ -103,13 +103,10 @@ def write_record(directory: str, driver: str, chain_ids: tuple[str, ...]) -> Non
     Raises:
         FileExistsError: the container has a snapshot already.
     """
-    fd = os.open(f"{directory}/{RECORD}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+    with closing(os.open(f"{directory}/{RECORD}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)) as fd:
         data = SNAPSHOT.encode({"Driver": driver, "ChainIds": list(chain_ids)})
         if os.write(fd, data) != len(data):
             raise OSError(ENOSPC, os.strerror(ENOSPC))
-    finally:
-        os.close(fd)
 
 
 def read_record(root: str, key: str) -> tuple[str, tuple[str, ...]] | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 
-from minibox.errors import StoreError, Unsupported, kernel_says
+from minibox.errors import StoreError, Unsupported, kernel_says, suppress
 from minibox.linux.removal import remove_directory
 from minibox.storage.layers import chain_ids_in, make_layers, remove_at_once
 from minibox.storage.overlay import FULL_HINT
@@ -97,10 +97,8 @@ class Trees:
     def _note_bytes(self, chain_id: str, count: int) -> None:
         """Record the disk space that a layer adds. Later it shares blocks with layers above, so we can't measure it."""
         note = self.layer_path(chain_id) + NOTE_SUFFIX
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(note)  # left by a process that was killed before the layer had its name
-        except FileNotFoundError:
-            pass
         os.symlink(str(count), note)
 
     def describe(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:

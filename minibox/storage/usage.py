@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from struct import pack_into, unpack_from
 
+from minibox.base.files import closing
+from minibox.errors import suppress
 from minibox.image.layer.stack import LIST_OPEN, LOOK, Child, Stack
 
 TYPE_CHECKING = False
@@ -82,21 +84,17 @@ def _is_same(status: os.stat_result, tree: Stack, path: str) -> bool:
         fd = tree.open_beneath(0, path, LOOK)
     except OSError:
         return False
-    try:
+    with closing(fd):
         other = os.fstat(fd)
         return (other.st_ino, other.st_ctime_ns) == (status.st_ino, status.st_ctime_ns)
-    finally:
-        os.close(fd)
 
 
 @contextmanager
 def _tree(path: str) -> Iterator[Stack]:
     """Open the directory ``path`` for reading; an empty stack if it doesn't exist or belongs to another user."""
     fds: list[int] = []
-    try:
+    with suppress(OSError):
         fds.append(os.open(path, LOOK | os.O_DIRECTORY | os.O_CLOEXEC))
-    except OSError:
-        pass
     with Stack(fds, "") as tree:
         yield tree
 
@@ -143,17 +141,13 @@ def _entries(directory: Node) -> Entries:
     except OSError:
         return iter(())
     found = []
-    try:
+    with closing(fd), suppress(OSError):
         with os.scandir(fd) as entries:
             for entry in entries:
                 try:
                     found.append((entry.name, entry.stat(follow_symlinks=False)))
                 except FileNotFoundError:
                     continue
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
     return iter(found)
 
 

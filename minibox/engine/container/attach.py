@@ -10,6 +10,7 @@ from _socket import AF_UNIX, SHUT_RDWR, SOCK_SEQPACKET
 from _thread import allocate_lock, start_new_thread
 from socket import socket
 
+from minibox.base.files import closing
 from minibox.base.sockets import check_peer
 from minibox.engine.container import lifecycle, removal
 from minibox.engine.process.attach_socket import socket_path
@@ -18,7 +19,7 @@ from minibox.engine.process.signals import SignalForwarder, block
 from minibox.engine.process.streams import write_all
 from minibox.engine.process.terminal import Terminal
 from minibox.engine.state import claim, containers, events
-from minibox.errors import ContainerNotRunning, MiniboxError, kernel_says
+from minibox.errors import ContainerNotRunning, MiniboxError, kernel_says, suppress
 from minibox.linux.process import SIGKILL
 
 TYPE_CHECKING = False
@@ -130,11 +131,8 @@ class Attachment:
         """
         self._socket = socket(AF_UNIX, SOCK_SEQPACKET)
         try:
-            directory = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
-            try:
+            with closing(os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)) as directory:
                 self._socket.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
-            finally:
-                os.close(directory)
             check_peer(self._socket, path)
         except (FileNotFoundError, ConnectionRefusedError):
             raise ContainerNotRunning("attach: the container has just ended") from None
@@ -153,10 +151,8 @@ class Attachment:
                 self._left_by = number
                 os.eventfd_write(self._ended, 1)
                 return
-            try:
+            with suppress(MiniboxError):  # it has just ended
                 lifecycle.kill(container_id, number, root=root, runroot=runroot, wait=False)
-            except MiniboxError:
-                pass  # it has just ended
 
         with SignalForwarder() as forwarding:
             self._copy_until_the_end(forwarding, send_signal)
@@ -202,10 +198,8 @@ class Attachment:
         """Disconnect from the container."""
         os.eventfd_write(self._input_done, 1)
         if self._socket:
-            try:
+            with suppress(OSError):  # it was never connected, or the supervisor is gone
                 self._socket.shutdown(SHUT_RDWR)
-            except OSError:
-                pass  # it was never connected, or the supervisor is gone
             if self._running.locked():
                 self._running.acquire()
             self._socket.close()

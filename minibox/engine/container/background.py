@@ -17,7 +17,7 @@ from minibox.engine.state.claim import Claim
 from minibox.engine.state.exit_record import exit_path, read_exit
 from minibox.engine.state.live_file import read_live_fd
 from minibox.engine.state.log_file import log_path
-from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says
+from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says, suppress
 from minibox.linux import cgroup
 from minibox.linux.executable import INIT
 from minibox.linux.supervisor import DELAY_ARGV0, Duties, Supervisor
@@ -212,10 +212,8 @@ def note_failure(root: str, container_id: str, error: BaseException) -> None:
         status = "exited" if found["Status"] in containers.ALIVE else found["Status"]
         return {**found, **failed, "Status": status, "Pid": 0}
 
-    try:
+    with suppress(MiniboxError, OSError):  # the first error matters more
         containers.change(root, container_id, changed, durable=True)
-    except (MiniboxError, OSError):
-        pass  # the first error matters more
 
 
 def check_options(options: RunOptions) -> None:
@@ -311,7 +309,5 @@ def _inherited_claim(root: str, container_id: str) -> Claim:
 
 
 def _unlink(path: str) -> None:
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass

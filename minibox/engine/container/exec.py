@@ -7,6 +7,7 @@ from functools import partial
 from select import POLLIN, poll
 from time import monotonic
 
+from minibox.base.files import closing
 from minibox.engine.container.lifecycle import Process
 from minibox.engine.process import exec_context, steps
 from minibox.engine.process.detach_keys import DETACH_KEYS, DetachKeys
@@ -17,7 +18,7 @@ from minibox.engine.spec.environment import environment, read_env_files
 from minibox.engine.spec.host import read_file
 from minibox.engine.spec.users import ABSENT, DATABASE_BYTES_MAX, resolve_user
 from minibox.engine.state import events, names
-from minibox.errors import ContainerNotRunning, MiniboxError, UsageError, kernel_says
+from minibox.errors import ContainerNotRunning, MiniboxError, UsageError, kernel_says, on_failure
 from minibox.linux import capabilities
 from minibox.linux.files import read_in_root
 from minibox.plan.exec import Joined, compile_exec
@@ -249,11 +250,8 @@ class Exec:
             StepError: the kernel refuses.
         """
         execution = self._execution(streams)
-        try:
+        with on_failure(execution.close):
             self._run(execution)
-        except BaseException:
-            execution.close()
-            raise
         return execution
 
     def _execution(self, streams: tuple[int, int, int], terminal: tuple[int, int] | None = None) -> Execution:
@@ -345,11 +343,8 @@ def read_inside(pid: int, path: str) -> str:
         MiniboxError: it can't be read.
     """
     try:
-        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with closing(os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
             return read_in_root(root, path, DATABASE_BYTES_MAX).decode(errors="replace")
-        finally:
-            os.close(root)
     except OSError as error:
         if error.errno in ABSENT:
             return ""

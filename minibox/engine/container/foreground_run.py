@@ -10,7 +10,7 @@ from minibox.engine.files import rootfs_setup
 from minibox.engine.process.usage import Measurement, measure, with_oom_end
 from minibox.engine.state import containers
 from minibox.engine.verdict.end_kinds import WALL_TIME
-from minibox.errors import CommandNotExecutable, CommandNotFound
+from minibox.errors import CommandNotExecutable, CommandNotFound, suppress
 from minibox.linux import launcher
 from minibox.linux.process import SIGKILL
 from minibox.record import replace
@@ -51,10 +51,8 @@ class ForegroundRun:
     def prepare(self, terminal: tuple[int, int] | None = None, *, late: bool = False) -> None:
         """See `Launch.prepare`."""
         self._once = self.launch.options.rm
-        try:
+        with suppress(OSError):  # `execute` raises the error
             launcher.make_ready()  # it starts meanwhile
-        except OSError:
-            pass  # `execute` raises the error
         self.launch.prepare(terminal, new=self._new, once=self._once, late=late)
 
     def execute(self, streams: tuple[int, int, int], on_trace: Trace | None = None) -> Execution:

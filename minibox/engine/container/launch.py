@@ -15,7 +15,7 @@ from minibox.engine.resources import container_network
 from minibox.engine.spec.compile import FILES, Identity, IdentitySteps, needs_user_namespace, prepare
 from minibox.engine.spec.healthcheck import healthcheck, parse_healthcheck
 from minibox.engine.state import containers, events, names
-from minibox.errors import MiniboxError, StepError, UsageError, kernel_says
+from minibox.errors import MiniboxError, StepError, UsageError, kernel_says, trying
 from minibox.plan import parent
 from minibox.plan.namespaces import namespace_flags, on_host
 from minibox.plan.parent import undo_list
@@ -295,10 +295,8 @@ class Launch:
         texts = self._connection.texts(self.prepared.spec["hostname"], self.options)
         for path, file in FILES.items():
             place = f"{self.claim.directory}/{file}"
-            try:
+            with trying(MiniboxError, f"write {place}"):
                 replace_file(place, texts[path].encode(), mode=0o644)  # an earlier start may have left one
-            except OSError as error:
-                raise MiniboxError(f"write {place}: {kernel_says(error)}") from error
         names = (self.claim.name, self.options.hostname, self.claim.id[:12])
         self._connection.announce(f"{self.claim.directory}/{FILES['/etc/hosts']}", names)
 

@@ -13,7 +13,16 @@ from minibox.engine.container import removal
 from minibox.engine.state import claim, containers, events, names
 from minibox.engine.state.freezing import Turn
 from minibox.engine.state.sent_signals import KILL, STOP, note_signal
-from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, TimedOut, Unreadable, UsageError
+from minibox.errors import (
+    ContainerNotFound,
+    ContainerNotRunning,
+    MiniboxError,
+    TimedOut,
+    Unreadable,
+    UsageError,
+    on_failure,
+    suppress,
+)
 from minibox.linux import cgroup
 from minibox.linux.process import SIGKILL, SIGTERM, open_pidfd, send_signal
 from minibox.plan import parent
@@ -338,11 +347,9 @@ def wait(name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = 
     try:
         waited = watch.is_owned()
         while watch.is_owned():
-            try:
+            with suppress(ContainerNotRunning, ContainerNotFound):  # its owner is cleaning up
                 with Process(root, container_id, "wait for") as process:
                     process.wait(None if deadline is None else deadline - monotonic())
-            except (ContainerNotRunning, ContainerNotFound):
-                pass  # its owner is cleaning up
             if deadline is not None and monotonic() >= deadline:
                 raise TimedOut(f"container {name_or_id} has not ended yet")
             sleep(POLL_S)
@@ -378,11 +385,8 @@ def rename(name_or_id: str, new_name: str, *, root: str, runroot: str) -> None:
         return {**now, "Name": new_name}
 
     names.take(root, new_name, container_id, lambda other: claim.is_live(root, other))
-    try:
+    with on_failure(names.drop, root, container_id, new_name):
         containers.change(root, container_id, changed, durable=True)  # a foreground --rm container gets a state.json
-    except BaseException:
-        names.drop(root, container_id, new_name)
-        raise
     if old_name != new_name:
         names.drop(root, container_id, old_name)
     events.note_container(runroot, {**found, "Name": new_name}, "rename", oldName=f"/{old_name}")

@@ -20,7 +20,7 @@ from minibox.base.values import parse_duration_ns
 from minibox.engine.container import removal
 from minibox.engine.state import claim, containers
 from minibox.engine.state.log_file import log_path, log_time
-from minibox.errors import MiniboxError, UsageError
+from minibox.errors import MiniboxError, UsageError, suppress
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -66,10 +66,8 @@ def log_bound(text: str, now_s: float) -> str:
 
     if not text:
         return ""
-    try:
+    with suppress(ValueError):
         return log_time(now_s - parse_duration_ns(text.removeprefix("-")) / 1e9)
-    except ValueError:
-        pass
     whole, _, fraction = text.partition(".")
     is_number = whole.isascii() and whole.isdecimal() and len(whole) != 8 and (not fraction or fraction.isdecimal())
     if is_number and len(whole) <= len(str(YEAR_10000_S)) and int(whole) < YEAR_10000_S:

@@ -7,7 +7,7 @@ from select import POLLIN, poll
 from time import monotonic, sleep
 
 from minibox.base import damage
-from minibox.base.files import sync_directory
+from minibox.base.files import closing, sync_directory
 from minibox.base.operation import PARENT, Op
 from minibox.engine.files import rootfs_setup
 from minibox.engine.host import ids
@@ -262,12 +262,10 @@ def _is_running(live: Live) -> bool:
     pidfd = ownership.open_process(live)
     if pidfd < 0:
         return False
-    try:
+    with closing(pidfd):
         waiting = poll()
         waiting.register(pidfd, POLLIN)
         return not waiting.poll(0)
-    finally:
-        os.close(pidfd)
 
 
 def _kill(root: str, container_id: str, live: Live) -> cgroup.Cgroup:

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from errno import EFBIG
 from functools import partial
 
+from minibox.base.files import closing
 from minibox.engine.container.exec import read_inside
 from minibox.engine.files import copy, worker
 from minibox.engine.spec.users import resolve_user
-from minibox.errors import MiniboxError, kernel_says
+from minibox.errors import MiniboxError, kernel_says, on_failure, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,20 +38,13 @@ def write(box: Embedded, path: str, data: bytes, mode: int, user: str) -> None:
     ids = (owner.uid, owner.gid) if owner else (0, 0)
     reader, writer = os.pipe2(os.O_CLOEXEC)
     with _inside(box, pid, f"write {path}") as root_fd:
-        try:
+        with closing(reader), on_failure(os.close, writer):
             job = worker.begin("write", (root_fd, reader), (path, mode, ids), pid, (writer,))
-        except BaseException:
-            os.close(writer)
-            raise
-        finally:
-            os.close(reader)
-        try:
+        with suppress(BrokenPipeError):  # the helper has failed: `result` raises its error
             with open(writer, "wb", 0) as pipe:
                 view = memoryview(data)
                 while view:
                     view = view[pipe.write(view) or 0 :]
-        except BrokenPipeError:
-            pass  # the helper has failed: `result` raises its error
         job.result()
 
 
@@ -88,11 +82,8 @@ def _pid(box: Embedded, what: str) -> int:
 def _inside(box: Embedded, pid: int, what: str) -> Iterator[int]:
     """Open the container's root directory, and turn OSError into MiniboxError."""
     try:
-        root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with closing(os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root_fd:
             yield root_fd
-        finally:
-            os.close(root_fd)
     except OSError as error:
         hint = "copy it to a file with get, or raise limit_bytes" if error.errno == EFBIG else None
         raise MiniboxError(f"{what} in sandbox {box.name}: {kernel_says(error)}", hint) from error

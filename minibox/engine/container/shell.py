@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, UsageError
+from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, UsageError, suppress
 from minibox.record import replace
 
 TYPE_CHECKING = False
@@ -56,11 +56,9 @@ def container_of(options: RunOptions, root: str) -> str:
     from minibox.engine.state import containers
     from minibox.image.store import ImageStore
 
-    try:
+    with suppress(ImageNotFound, InvalidReference):
         ImageStore(root).resolve(options.image)
         return ""
-    except (ImageNotFound, InvalidReference):
-        pass
     try:
         container_id = containers.find_id(root, options.image)
     except ContainerNotFound:

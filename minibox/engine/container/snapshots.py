@@ -21,7 +21,7 @@ from minibox.base import damage
 from minibox.base.codec import NO_FILE_OF_OURS, FileKind, damage_of, plain
 from minibox.base.files import discard, write_all
 from minibox.engine.state.claim import is_id, live_ids, lock_new, read_live
-from minibox.errors import Damaged, MiniboxError, NewerFormat, Unreadable, kernel_says
+from minibox.errors import Damaged, MiniboxError, NewerFormat, Unreadable, kernel_says, suppress
 from minibox.image.layout.image import ResolvedImage
 from minibox.linux.removal import remove_directory
 from minibox.record import record
@@ -282,12 +282,10 @@ def _unheld(path: str) -> int:
         if error.errno in NO_FILE_OF_OURS:
             discard(path)
         return -1
-    try:
+    with suppress(BlockingIOError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(fd).st_nlink:
             return fd
-    except BlockingIOError:
-        pass
     os.close(fd)
     return -1
 

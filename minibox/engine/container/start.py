@@ -16,6 +16,8 @@ from minibox.errors import (
     MiniboxError,
     NameTaken,
     UsageError,
+    on_failure,
+    suppress,
 )
 from minibox.image.store import ImageStore
 from minibox.storage.drivers import snapshotter
@@ -187,10 +189,8 @@ def start(
     claim = _claim_ended(root, name_or_id, container_id)
     if claim is None:
         return False
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(stop_path(root, container_id))
-    except FileNotFoundError:
-        pass
     start_claimed(claim, root=root, runroot=runroot, on_note=on_note, attachment=attachment, by_policy=False)
     return True
 
@@ -278,11 +278,8 @@ def run_in_ended(
     ends = StandardDescriptors()
     try:
         before = containers.read(root, container_id)
-        try:
+        with on_failure(claim.release):
             launch = launch_again(claim, root, runroot, on_note, changed)
-        except BaseException:
-            claim.release()
-            raise
         container = Foreground(launch, new=False)
         try:
             return container.run(None)
@@ -354,11 +351,8 @@ def new_launch(
         image, claim = _claim_image(store, runroot, options, pull)
     else:
         claim = _claim_held(root, runroot, options, image)
-    try:
+    with on_failure(claim.give_up):
         return Launch(options, store, snapshotter(root, storage_driver), image, claim, runroot, on_note)
-    except BaseException:
-        claim.give_up()
-        raise
 
 
 def _claim_image(
@@ -371,25 +365,19 @@ def _claim_image(
     """
     image = _find_image(store, options, pull)
     claim = _claim(store.root, runroot, options)
-    try:
+    with on_failure(claim.give_up):
         claim.note_image(options.image, image)
         while not store.is_unchanged():
             image = store.resolve(options.image)
             claim.note_image(options.image, image)
-    except BaseException:
-        claim.give_up()
-        raise
     return image, claim
 
 
 def _claim_held(root: str, runroot: str, options: RunOptions, image: ResolvedImage) -> Claim:
     """Claim a container whose image can't be removed meanwhile."""
     claim = _claim(root, runroot, options)
-    try:
+    with on_failure(claim.give_up):
         claim.note_image(options.image, image)
-    except BaseException:
-        claim.give_up()
-        raise
     return claim
 
 

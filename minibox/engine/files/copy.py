@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from errno import EPIPE, EROFS
 from posixpath import normpath
 
+from minibox.base.files import closing
 from minibox.base.paths import from_root
 from minibox.engine.files import jobs, worker
 from minibox.engine.files.tar_copy import pack, pack_of, receive
 from minibox.engine.files.tree import Directories, Tree, container_tree, find_tree
 from minibox.engine.host.user_namespace import Work
 from minibox.engine.state import claim, containers
-from minibox.errors import ContainerNotFound, MiniboxError, UsageError, kernel_says
+from minibox.errors import ContainerNotFound, MiniboxError, UsageError, kernel_says, on_failure, trying
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -212,11 +213,9 @@ def _container_end(root: str, name: str, storage_driver: str) -> ContainerEnd:
         raise MiniboxError(f"container {name} is being started", "try again")
     if not pid:
         return ContainerEnd(root, tree, found)
-    try:
+    with trying(MiniboxError, f"open container {name}", "it may have just ended"):
         kernel_made = _kernel_made(pid)
         root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise MiniboxError(f"open container {name}: {kernel_says(error)}", "it may have just ended") from error
     if os.path.samestat(os.fstat(root_fd), os.stat("/")):
         os.close(root_fd)  # another process has its pid by now
         raise MiniboxError(f"container {name} has just ended", "try again")
@@ -251,28 +250,20 @@ def _receive_here(reader: int, destination: str, options: CopyOptions) -> None:
 
 @contextmanager
 def _closed(fd: int) -> Iterator[None]:
-    try:
+    with closing(fd):
         yield
-    finally:
-        os.close(fd)
 
 
 @contextmanager
 def _closed_at_fault(fd: int) -> Iterator[None]:
-    try:
+    with on_failure(os.close, fd):
         yield
-    except BaseException:
-        os.close(fd)
-        raise
 
 
 @contextmanager
 def _host_root() -> Iterator[int]:
-    fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         yield fd
-    finally:
-        os.close(fd)
 
 
 # ---- the result of both ends ----------------------------------------------------------------------

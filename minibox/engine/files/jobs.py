@@ -10,7 +10,7 @@ import os
 import socket
 from typing import Any
 
-from minibox.base.files import open_regular
+from minibox.base.files import closing, open_regular
 from minibox.engine.files.tar_copy import pack, receive
 from minibox.linux.files import open_in_root, read_in_root
 from minibox.linux.process import set_network_namespace
@@ -32,19 +32,15 @@ def write(fds: Sequence[int], path: str, mode: int, owner: tuple[int, int]) -> N
     except FileNotFoundError:
         fd = open_in_root(root_fd, path, CREATE, mode)
     else:
-        try:
+        with closing(look):
             fd = open_regular(look, REPLACE, path)
-        finally:
-            os.close(look)
-    try:
+    with closing(fd):
         while data := os.read(data_fd, CHUNK_BYTES):
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
         os.fchown(fd, *owner)
         os.fchmod(fd, mode)
-    finally:
-        os.close(fd)
 
 
 def read(fds: Sequence[int], path: str, limit_bytes: int) -> bytes:

@@ -7,6 +7,7 @@ import stat
 from errno import ELOOP
 from posixpath import normpath
 
+from minibox.base.files import closing
 from minibox.linux.files import open_beneath
 
 SYMLINKS_MAX = 40  # path_resolution(7)
@@ -41,13 +42,11 @@ def find(root_fd: int, path: str, follow: bool) -> tuple[str, int]:
                 return real, fd
             os.close(fd)
             continue
-        try:
+        with closing(fd):
             links += 1
             if links > SYMLINKS_MAX:
                 raise OSError(ELOOP, os.strerror(ELOOP), path)
             target = os.fsdecode(os.readlink(b"", dir_fd=fd))
-        finally:
-            os.close(fd)
         real = "" if target.startswith("/") else real
         waiting += target.split("/")[::-1]
     return real or "/", open_straight(root_fd, real or "/", LOOK)

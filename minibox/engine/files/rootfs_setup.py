@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from errno import EACCES, EPERM
 
-from minibox.errors import StoreError
+from minibox.errors import StoreError, suppress
 from minibox.storage.drivers import snapshotter_of
 from minibox.storage.snapshot import RECORD, container_directory, read_record, write_record
 
@@ -98,9 +98,7 @@ def restored_snapshotter(root: str, container_id: str, driver: str, chain_ids: t
     """
     if driver and not read_record(root, container_id):
         directory = container_directory(root, container_id)
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(f"{directory}/{RECORD}")
-        except FileNotFoundError:
-            pass
         write_record(directory, driver, chain_ids)
     return snapshotter_of(root, container_id)

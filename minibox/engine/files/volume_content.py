@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from errno import EEXIST, ENOTEMPTY
 
 from minibox.base.files import sync_directory
-from minibox.errors import StoreError, kernel_says
+from minibox.errors import StoreError, kernel_says, suppress
 from minibox.image.layer.stack import READ_DIRECTORY, Stack, own_marks
 from minibox.linux.removal import remove_tree
 from minibox.storage.clone import OVERLAY_MARKS, fill
@@ -64,10 +64,8 @@ def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str, *, dura
             for directory in (os.path.dirname(path), os.path.dirname(os.path.dirname(path))):
                 sync_directory(directory)
     except BaseException as error:
-        try:
+        with suppress(OSError):  # the first error says more
             remove_tree(new)
-        except OSError:
-            pass  # the first error says more
         if not isinstance(error, OSError):
             raise
         if error.errno in (EEXIST, ENOTEMPTY) and os.path.isdir(path):

@@ -28,7 +28,7 @@ from minibox.base.paths import package_directory, search_path
 from minibox.engine.files import background_removal
 from minibox.engine.files.jobs import JOBS
 from minibox.engine.host.user_namespace import Work, end_with, enter, open_namespace, report_of, value_of
-from minibox.errors import MiniboxError, kernel_says
+from minibox.errors import MiniboxError, kernel_says, suppress
 from minibox.linux import launcher
 from minibox.linux.process import Descriptor, die_with_parent, open_pidfd, signatures
 from minibox.linux.requests import Messages, has_ended, read_from, send
@@ -292,10 +292,8 @@ def _fork(job: Callable[[], Any], control: socket.socket, report: socket.socket)
 
 def _tell(report: socket.socket, error: Exception) -> None:
     """Report that no child could be started for a job."""
-    try:
+    with suppress(OSError):  # nobody waits for it
         report.sendall(report_of(partial(_fail, error)))
-    except OSError:
-        pass  # nobody waits for it
 
 
 def _do(jobs: Mapping[str, Callable[..., Any]], message: bytes, fds: list[int]) -> Any:

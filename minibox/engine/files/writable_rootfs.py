@@ -10,6 +10,7 @@ import os
 import socket
 from contextlib import contextmanager
 
+from minibox.base.files import closing
 from minibox.engine.spec.compile import FILES
 from minibox.image.layer.stack import USERS_MARKS, own_marks
 from minibox.linux.process import DONE, Child, signatures
@@ -57,11 +58,8 @@ def writable_root(root: str, key: str, mounts: Sequence[dict[str, Any]], *, read
         for path, file in FILES.items()
         if path not in taken
     ]
-    fd = _detached(_steps(root, snapshot, [*mounts, *files], read_only))
-    try:
+    with closing(_detached(_steps(root, snapshot, [*mounts, *files], read_only))) as fd:
         yield fd
-    finally:
-        os.close(fd)
 
 
 def _steps(root: str, snapshot: Snapshot, mounts: Sequence[dict[str, Any]], read_only: bool) -> list[Op]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from minibox.base.files import replace_link
+from minibox.errors import suppress
 
 ABLE = "ok"
 # Part of the answer's file name. Increase it when older answers must not be trusted.
@@ -30,12 +31,10 @@ def refusal(root: str, driver: str) -> str:
     probe = "idmapped_tree" if driver in TREES else "idmapped_layers"
     path = f"{root}/cache/{probe}-{VERSION}"
     subject = _subject(root)
-    try:
+    with suppress(OSError):  # nothing is remembered yet
         remembered, _, found = os.readlink(path).partition(" ")
         if subject and remembered == subject:
             return "" if found == ABLE else found
-    except OSError:
-        pass  # nothing is remembered yet
     from minibox.engine.host import probes
 
     answer = probes.ask(probe, root if os.path.isdir(root) else _above(root))
@@ -55,11 +54,9 @@ def _subject(root: str) -> str:
 
 
 def _remember(path: str, answer: str) -> None:
-    try:
+    with suppress(OSError):  # the disk is full or read-only, so the next caller tries again
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         replace_link(path, answer)
-    except OSError:
-        pass  # the disk is full or read-only, so the next caller tries again
 
 
 def _above(path: str) -> str:

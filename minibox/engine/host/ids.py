@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 
-from minibox.errors import MiniboxError, kernel_says
+from minibox.base.files import closing
+from minibox.errors import MiniboxError, kernel_says, suppress, trying
 from minibox.linux.process import exit_status
 from minibox.plan.namespaces import has_one_group
 from minibox.record import record
@@ -142,15 +143,13 @@ def _subordinate(path: str, uid: int) -> LinuxIDMapping | None:
         names = {pwd.getpwuid(uid).pw_name, str(uid)}
     except KeyError:
         names = {str(uid)}
-    try:
+    with suppress(OSError):
         with open(path, encoding="ascii", errors="replace") as file:
             for line in file:
                 name, _, rest = line.strip().partition(":")
                 start, _, count = rest.partition(":")
                 if name in names and start.isdigit() and count.isdigit() and int(count):
                     return {"containerID": 1, "hostID": int(start), "size": int(count)}
-    except OSError:
-        pass
     return None
 
 
@@ -227,11 +226,6 @@ def mapped_of(pid: int) -> tuple[list[LinuxIDMapping], list[LinuxIDMapping]]:
 
 
 def _write(path: str, data: bytes) -> None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
+    with trying(MiniboxError, f"write {data.decode().strip()!r} to {path}"):
+        with closing(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as fd:
             os.write(fd, data)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise MiniboxError(f"write {data.decode().strip()!r} to {path}: {kernel_says(error)}") from error

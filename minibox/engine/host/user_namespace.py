@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from minibox import errors
 from minibox.base.files import close_descriptors
 from minibox.engine.host.ids import own_ids, write_id_maps
-from minibox.errors import MiniboxError, StoreError
+from minibox.errors import MiniboxError, StoreError, suppress
 from minibox.linux.process import (
     die_with_parent,
     exit_status,
@@ -211,10 +211,8 @@ def value_of(report: bytes) -> Any:
 
 
 def _become_root() -> None:
-    try:
+    with suppress(PermissionError):  # in a namespace with a single id (user_namespaces(7), "setgroups")
         os.setgroups([])
-    except PermissionError:  # in a namespace with a single id (user_namespaces(7), "setgroups")
-        pass
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     die_with_parent()  # a change of ids resets it

@@ -8,7 +8,7 @@ from stat import S_ISDIR
 from minibox.base.json_text import loads
 from minibox.base.paths import absolute
 from minibox.engine.spec import lsm
-from minibox.errors import ConfigError, kernel_says
+from minibox.errors import ConfigError, kernel_says, trying
 from minibox.oci.schema import PROCESS, SPEC, checked
 from minibox.plan.check import check as compiler_check
 from minibox.plan.check import check_process as compiler_check_process
@@ -71,11 +71,9 @@ def read_bundle(directory: str, config: str = "") -> Bundle:
 
 def read_process(path: str) -> Process:
     """Read the process of ``exec --process``. Raises as `read_bundle`."""
-    try:
+    with trying(ConfigError, f"read {path}"):
         with open(path, "rb", 0) as file:
             data = file.read(CONFIG_BYTES_MAX)
-    except OSError as error:
-        raise ConfigError(f"read {path}: {kernel_says(error)}") from error
     process: Process = parse(data, os.path.basename(path), PROCESS)
     check_process(process, os.path.basename(path))
     return process

@@ -10,6 +10,7 @@ import os
 from errno import EACCES, ECANCELED, ENOENT, ENOTDIR
 from stat import S_ISREG
 
+from minibox.base.files import closing
 from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says
 from minibox.linux.files import open_in_root
 from minibox.plan.process import candidates, environment
@@ -58,14 +59,12 @@ def check_command(process: Process, pid: int) -> None:
     except OSError:
         return  # we may not look; the exec will tell
     found = ENOENT
-    try:
+    with closing(root_fd):
         for path in candidates(process["args"][0], environment(process)):
             errno = _executable(root_fd, os.path.join(process["cwd"], path))
             if not errno:
                 return
             found = errno if errno == EACCES else found
-    finally:
-        os.close(root_fd)
     raise failed_command(process, found)
 
 

@@ -17,7 +17,7 @@ from minibox.engine.oci.state import Container
 from minibox.engine.process import gate, steps
 from minibox.engine.process.execution import ExecFailed, Execution, Resources
 from minibox.engine.process.undo import fields_of
-from minibox.errors import MiniboxError, UsageError, kernel_says
+from minibox.errors import MiniboxError, UsageError, trying
 from minibox.linux import launcher
 from minibox.linux.capabilities import unknown
 from minibox.plan import operations as op
@@ -340,10 +340,8 @@ def write_pid_file(path: str, pid: int) -> None:
     """
     if not path:
         return
-    try:
+    with trying(MiniboxError, f"write the pid file {path}"):
         replace_file(path, b"%d" % pid, mode=0o644)
-    except OSError as error:
-        raise MiniboxError(f"write the pid file {path}: {kernel_says(error)}") from error
 
 
 def _refuse_frozen(group: Cgroup) -> None:

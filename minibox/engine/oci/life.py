@@ -8,7 +8,7 @@ from select import POLLIN, poll
 from minibox.engine.oci import state
 from minibox.engine.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container
 from minibox.engine.process import gate
-from minibox.errors import ContainerNotFound, ContainerNotRunning, Damaged, MiniboxError
+from minibox.errors import ContainerNotFound, ContainerNotRunning, Damaged, MiniboxError, on_failure, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,11 +37,9 @@ class Process:
         """
         self.pid: int = container.pid
         self.pidfd = -1
-        try:
+        with suppress(ProcessLookupError):
             if self.pid:
                 self.pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            pass
         if self.pidfd < 0 or state.start_time(self.pid) != container.fields["startTime"]:
             self.close()
             raise ContainerNotRunning("container not running")
@@ -64,10 +62,8 @@ class Process:
         else:
             import _signal  # importing `signal` takes milliseconds because of its enumerations
 
-        try:
+        with suppress(ProcessLookupError):
             _signal.pidfd_send_signal(self.pidfd, signal_number)
-        except ProcessLookupError:
-            pass
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for its end; False after a timeout."""
@@ -135,11 +131,9 @@ class Ready:
     def wait(self) -> None:
         """Wait until it is ready or has ended."""
         if self._proxy:
-            try:
+            with suppress(ContainerNotRunning):
                 with Process(self._container) as process:
                     self._proxy.wait_ready(process.pid, process.pidfd)
-            except ContainerNotRunning:
-                pass
 
 
 def started(container: Container) -> None:
@@ -151,11 +145,8 @@ def started(container: Container) -> None:
     if "poststart" in container.fields.get("hooks", ()):
         from minibox.engine.process.hooks import run_hooks
 
-        try:
+        with on_failure(end, container):
             run_hooks("poststart", container.spec()["hooks"]["poststart"], state.oci_state(container, RUNNING))
-        except BaseException:
-            end(container)
-            raise
 
 
 def stopped(container: Container, spec: Spec, note: Note) -> None:
@@ -184,11 +175,9 @@ def _undo_steps(container: Container) -> tuple[Op, ...]:
     from minibox.base.operation import PARENT, Op
     from minibox.engine.process.undo import steps_of
 
-    try:
+    with suppress(Damaged):  # a newer minibox's: what is written of its cgroup is known here, too
         if "undo" in container.fields:
             return steps_of(container.fields["undo"], f"{container.directory}/state.json")
-    except Damaged:
-        pass  # a newer minibox's: what is written of its cgroup is known here, too
     group, root = container.group(), container.fields.get(state.SHARED_ROOT)
     found: list[tuple[str, tuple[Any, ...]]] = [("kill_cgroup", (group.labels,))] if group.directories else []
     found += [("cgroup_rmdir", (path,)) for path in group.directories]
@@ -312,7 +301,7 @@ def end(container: Container) -> None:
         MiniboxError: it doesn't end.
     """
     group = container.group()
-    try:
+    with suppress(ContainerNotRunning):
         with Process(container) as process:
             process.send(SIGKILL)
             group.kill()  # on cgroup v1, frozen processes don't die by themselves
@@ -320,8 +309,6 @@ def end(container: Container) -> None:
                 raise MiniboxError(
                     f"kill container {container.id}: its first process doesn't end", "see /proc/PID/stack"
                 )
-    except ContainerNotRunning:
-        pass
     group.kill()  # without a pid namespace of their own, other processes survive the first
 
 

@@ -7,7 +7,7 @@ from time import monotonic
 from minibox.engine.oci.bundle import parse
 from minibox.engine.oci.life import Process
 from minibox.engine.oci.state import STOPPED, Container
-from minibox.errors import ContainerNotRunning, MiniboxError, kernel_says
+from minibox.errors import ContainerNotRunning, MiniboxError, trying
 from minibox.linux.cgroup.path import place_of
 from minibox.linux.cgroup.statistics import statistics
 from minibox.linux.cgroup.update import change
@@ -62,11 +62,9 @@ def parse_resources(data: bytes) -> LinuxResources:
 
 def read_file(path: str) -> bytes:
     """Return the content of a file. Raises MiniboxError."""
-    try:
+    with trying(MiniboxError, f"read {path}"):
         with open(path, "rb", 0) as file:
             return file.readall()
-    except OSError as error:
-        raise MiniboxError(f"read {path}: {kernel_says(error)}") from error
 
 
 def _tell_systemd(host: CgroupHost, group: Cgroup, resources: LinuxResources) -> None:

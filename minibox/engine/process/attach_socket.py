@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 
-from minibox.errors import MiniboxError, kernel_says
+from minibox.errors import MiniboxError, kernel_says, suppress
 
 SOCK_CLOEXEC = 0o2000000
 BACKLOG = 16
@@ -20,10 +20,8 @@ def listen(path: str) -> int:
     """Listen at ``path``, which may be longer than a socket address can hold. Return the descriptor."""
     directory, name = os.path.split(path)
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
     listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
     at = os.open(directory, os.O_PATH | os.O_CLOEXEC)
     try:

@@ -7,8 +7,8 @@ import struct
 from errno import EACCES, ENOENT, ENOEXEC
 from stat import S_ISDIR, S_ISREG
 
-from minibox.base.files import READ, open_regular
-from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says
+from minibox.base.files import READ, closing, open_regular
+from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says, suppress
 from minibox.linux.files import open_in_root
 
 # elf(5), e_machine
@@ -39,10 +39,8 @@ def diagnose(errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: s
                 if error.errno == ENOENT and len(paths) == 1 and _dangling(root_fd, absolute):
                     return CommandNotFound(f"exec {name}: it is a symlink to a missing file")
                 continue
-            try:
+            with closing(fd):
                 found = _look(errno, path, fd, root_fd)
-            finally:
-                os.close(fd)
             if found:
                 return found
     if errno == ENOENT:
@@ -87,10 +85,8 @@ def _head(look_fd: int) -> bytes | None:
         fd = open_regular(look_fd, READ)
     except OSError:
         return None
-    try:
+    with closing(fd):
         return os.pread(fd, HEAD_BYTES, 0)
-    finally:
-        os.close(fd)
 
 
 def _script(errno: int, path: str, head: bytes, root_fd: int) -> MiniboxError | None:
@@ -133,7 +129,7 @@ def _elf(errno: int, path: str, head: bytes, root_fd: int) -> MiniboxError | Non
 
 def _loader(head: bytes, order: str) -> str:
     """The PT_INTERP of an ELF file; elf(5). "" if there is none in its first page."""
-    try:
+    with suppress(struct.error, OverflowError):  # the file is cut off, or an offset is too large
         if head[4:5] == b"\x02":
             offset, size, count = (
                 struct.unpack_from(order + "Q", head, 32)[0],
@@ -154,8 +150,6 @@ def _loader(head: bytes, order: str) -> str:
                 start = struct.unpack_from(order + word, head, base + at)[0]
                 end = start + struct.unpack_from(order + word, head, base + length)[0]
                 return head[start:end].rstrip(b"\0").decode(errors="replace")
-    except (struct.error, OverflowError):  # the file is cut off, or an offset is too large
-        pass
     return ""
 
 

@@ -13,6 +13,7 @@ from errno import ENXIO
 from select import POLLERR, poll
 from struct import unpack
 
+from minibox.base.files import closing
 from minibox.errors import MiniboxError, kernel_says
 
 TYPE_CHECKING = False
@@ -67,15 +68,13 @@ def open_gate(directory: str, still_waiting: Callable[[], None] = lambda: None) 
         if error.errno == ENXIO:
             raise GateClosed("its process has ended") from None
         raise MiniboxError(f"open {path}: {kernel_says(error)}") from error
-    try:
+    with closing(fd):
         os.unlink(path)  # first, so that nobody else can open the gate
         os.write(fd, b"0")
         gone = poll()
         gone.register(fd, POLLERR)
         while not gone.poll(STILL_MS):
             still_waiting()
-    finally:
-        os.close(fd)
     return _report(f"{directory}/{REPORT}")
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from select import POLLIN, poll
 
+from minibox.base.files import closing
 from minibox.base.json_text import dumps
-from minibox.errors import HookFailed, kernel_says
+from minibox.errors import HookFailed, kernel_says, suppress
 from minibox.linux.process import IGNORED_BY_PYTHON, SIGKILL, exit_status
 
 TYPE_CHECKING = False
@@ -90,11 +91,8 @@ def close_outputs(outputs: Iterable[int]) -> None:
 
 def state_file(state: Mapping[str, Any]) -> int:
     """A read-only descriptor of the container's state, for the hooks that run inside the container."""
-    writable = _file(dumps(state, "").encode())
-    try:
+    with closing(_file(dumps(state, "").encode())) as writable:
         return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(writable)
 
 
 def _run(
@@ -138,10 +136,8 @@ def _spawn_in(directory: str, path: str, argv: tuple[str, ...], environ: Mapping
     """posix_spawn(3) can't set a directory, so change ours for a moment. The bundle may be gone, as at `delete`."""
     before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
+        with suppress(FileNotFoundError):
             os.chdir(directory)
-        except FileNotFoundError:
-            pass
         return os.posix_spawn(path, argv, environ, file_actions=streams, setpgroup=0, setsigdef=IGNORED_BY_PYTHON)
     finally:
         os.fchdir(before)
@@ -156,10 +152,7 @@ def _file(data: bytes) -> int:
 
 def _ends(pid: int, timeout_s: float) -> bool:
     """Wait for a child. Return whether it ended in time."""
-    pidfd = os.pidfd_open(pid)
-    try:
+    with closing(os.pidfd_open(pid)) as pidfd:
         waiting = poll()
         waiting.register(pidfd, POLLIN)
         return bool(waiting.poll(timeout_s * 1000))
-    finally:
-        os.close(pidfd)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from time import monotonic_ns
 
+from minibox.base.files import closing
 from minibox.engine.process.execution import ExecFailed
 from minibox.engine.process.undo import OF_FAILED, undo
-from minibox.errors import MiniboxError, NetworkError, PortTaken, StepError, kernel_says
+from minibox.errors import MiniboxError, NetworkError, PortTaken, StepError, suppress, trying
 from minibox.plan import operations as op
 from minibox.plan.parent import undo_list
 
@@ -224,11 +225,9 @@ def _write_id_map(kind: str) -> Callable[..., None]:
 
 
 def _oom_score_adj(execution: Execution, value: int) -> None:
-    try:
+    with trying(MiniboxError, f"set the OOM score of the container's process to {value}"):
         with open(f"/proc/{execution.pid}/oom_score_adj", "wb", 0) as file:
             file.write(b"%d" % value)
-    except OSError as error:
-        raise MiniboxError(f"set the OOM score of the container's process to {value}: {kernel_says(error)}") from error
 
 
 def _send(execution: Execution, tag: int) -> None:
@@ -268,11 +267,8 @@ def _send_state(execution: Execution, status: str) -> None:
         return
     from minibox.engine.process.hooks import state_file
 
-    fd = state_file(execution.resources.state(execution.pid, status))
-    try:
+    with closing(state_file(execution.resources.state(execution.pid, status))) as fd:
         execution.send(0, fd)
-    finally:
-        os.close(fd)
 
 
 def _take_terminal(execution: Execution, owner: int) -> None:
@@ -281,13 +277,9 @@ def _take_terminal(execution: Execution, owner: int) -> None:
     master = execution.take_terminal()
     if master < 0:
         return
-    peer = ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
+    # without root you can't give files away, not even to your own subordinate ids
+    with closing(ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)) as peer, suppress(PermissionError):
         os.fchown(peer, owner, -1)
-    except PermissionError:
-        pass  # without root you can't give files away, not even to your own subordinate ids
-    finally:
-        os.close(peer)
 
 
 def _take_listener(execution: Execution, path: str, metadata: str | None) -> None:

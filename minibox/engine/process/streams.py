@@ -14,6 +14,7 @@ from fcntl import F_DUPFD_CLOEXEC, F_SETPIPE_SZ, fcntl
 from select import POLLIN, POLLOUT, epoll, poll
 
 from minibox.engine.process.signals import block
+from minibox.errors import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,10 +128,8 @@ class Streams:
     def _pipe(self) -> tuple[int, int]:
         """Make a pipe. The caller decides which end is the container's."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        try:
+        with suppress(OSError):  # the user's quota for pipes is used up: a smaller pipe is only slower
             fcntl(writer, F_SETPIPE_SZ, CHUNK)
-        except OSError:
-            pass  # the user's quota for pipes is used up: a smaller pipe is only slower
         self._ours += [reader, writer]
         return reader, writer
 
@@ -354,10 +353,8 @@ def _is_file(fd: int) -> bool:
 
 
 def _give(fd: int, owner: tuple[int, int]) -> None:
-    try:
+    with suppress(PermissionError):  # without root we can't: then the container's other users can't reopen /dev/stdout
         os.fchown(fd, *owner)
-    except PermissionError:
-        pass  # without root we can't: then the container's other users can't reopen /dev/stdout
 
 
 def _is_null(fd: int) -> bool:

@@ -6,7 +6,7 @@ import os
 import termios
 from fcntl import ioctl
 
-from minibox.errors import UsageError
+from minibox.errors import UsageError, suppress
 
 DEFAULT_SIZE = (24, 80)
 
@@ -38,14 +38,12 @@ class Terminal:
         """Give the container's terminal the size of the user's. Its processes get SIGWINCH."""
         if self.fd >= 0:
             rows, columns = self.size()
-            try:
+            with suppress(OSError):  # it was closed just now
                 ioctl(
                     pty_master,
                     termios.TIOCSWINSZ,
                     rows.to_bytes(2, "little") + columns.to_bytes(2, "little") + bytes(4),
                 )
-            except OSError:
-                pass  # it was closed just now
 
     def enter_raw(self) -> None:
         """Set raw mode, so that every key goes to the container, even Ctrl-C.
@@ -71,10 +69,8 @@ class Terminal:
     def restore(self) -> None:
         """Restore the terminal."""
         if self._saved is not None:
-            try:
+            with suppress(termios.error):  # the user has closed the window
                 termios.tcsetattr(self.fd, termios.TCSADRAIN, self._saved)
-            except termios.error:
-                pass  # the user has closed the window
             self._saved = None
 
     def is_gone(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from minibox.base.files import discard
 from minibox.base.operation import PARENT, Op
-from minibox.errors import Damaged, MiniboxError
+from minibox.errors import Damaged, MiniboxError, suppress
 from minibox.linux.cgroup.group import Cgroup, of_labels
 from minibox.plan.parent import OPERATIONS
 
@@ -82,10 +82,8 @@ def undo(ops: Iterable[Op]) -> Exception | None:
 
 
 def _remove_file(path: str) -> None:
-    try:
+    with suppress(NotADirectoryError):
         discard(path)
-    except NotADirectoryError:
-        pass
 
 
 def _kill_cgroup(labels: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from time import monotonic, sleep
 
+from minibox.base.files import closing
 from minibox.engine.container.logs import LogReader
 from minibox.engine.host.interrupts import uninterrupted
 from minibox.engine.resources.network_socket import tcp_socket
@@ -135,11 +136,8 @@ class File(Condition):
 
     def is_met(self) -> bool:
         try:
-            root = os.open(f"/proc/{self._box.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            with closing(os.open(f"/proc/{self._box.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
                 os.close(open_in_root(root, self._path, os.O_PATH))
-            finally:
-                os.close(root)
         except OSError:
             return False
         return True

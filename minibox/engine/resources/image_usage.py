@@ -12,6 +12,7 @@ import time
 from collections import Counter
 
 from minibox.base.files import replace_link
+from minibox.errors import suppress
 from minibox.image.layer.size import layer_size
 from minibox.image.layout.reach import reach
 from minibox.image.reference import is_digest
@@ -150,18 +151,14 @@ def layer_bytes(root: str, driver: str, chain_id: str) -> int:
         return 0
     # A symlink is the cheapest note on disk: it takes one system call to read, and is never half written.
     same = f"{status.st_dev}:{status.st_ino}:{status.st_ctime_ns}:"
-    try:
+    with suppress(OSError):
         kept = os.readlink(note)
         if kept.startswith(same) and kept[len(same) :].isdigit():
             return int(kept[len(same) :])
-    except OSError:
-        pass
     size_bytes = storage.layer_bytes(chain_id)
-    try:
+    with suppress(OSError):  # it will be measured again
         os.makedirs(os.path.dirname(note), mode=0o700, exist_ok=True)
         replace_link(note, f"{same}{size_bytes}")
-    except OSError:
-        pass  # it will be measured again
     return size_bytes
 
 

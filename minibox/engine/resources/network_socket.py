@@ -6,7 +6,8 @@ import os
 import socket
 from threading import Thread
 
-from minibox.errors import MiniboxError, kernel_says
+from minibox.base.files import closing
+from minibox.errors import MiniboxError, trying
 from minibox.linux.process import set_network_namespace
 
 
@@ -16,16 +17,10 @@ def tcp_socket(pid: int) -> socket.socket:
     Raises:
         MiniboxError: the process has ended, or the kernel refuses.
     """
-    try:
+    with trying(MiniboxError, f"enter the network of process {pid}"):
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise MiniboxError(f"enter the network of process {pid}: {kernel_says(error)}") from error
-    try:
+    with closing(namespace), trying(MiniboxError, f"make a socket in the network of process {pid}"):
         return _by_thread(namespace) if os.geteuid() == 0 else _by_child(namespace, pid)
-    except OSError as error:
-        raise MiniboxError(f"make a socket in the network of process {pid}: {kernel_says(error)}") from error
-    finally:
-        os.close(namespace)
 
 
 def _by_thread(namespace: int) -> socket.socket:

@@ -10,7 +10,7 @@ import os
 
 from minibox import config
 from minibox.engine.state import events
-from minibox.errors import ImageNotFound, InvalidReference, RegistryError, UsageError
+from minibox.errors import ImageNotFound, InvalidReference, RegistryError, UsageError, suppress
 from minibox.image.progress import silent
 from minibox.image.reference import DEFAULT_DOMAIN, Reference, is_digest, parse
 from minibox.image.store import ImageStore
@@ -298,11 +298,9 @@ def registry_host(text: str) -> str:
     host = text.removeprefix("https://").removeprefix("http://").split("/")[0]
     if not text or host in ("index.docker.io", "registry-1.docker.io"):
         return DEFAULT_DOMAIN
-    try:
+    with suppress(InvalidReference):
         if parse(f"{host}/name").domain == host:
             return host
-    except InvalidReference:
-        pass
     raise UsageError(
         f"{ascii(text)} is not a registry", "write its host, for example registry.example or localhost:5000"
     )

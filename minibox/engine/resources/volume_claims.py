@@ -14,7 +14,7 @@ from minibox.base import damage
 from minibox.base.codec import FileKind
 from minibox.base.shape import path_part
 from minibox.engine.state import containers
-from minibox.errors import StoreError, Unreadable, kernel_says
+from minibox.errors import StoreError, Unreadable, kernel_says, trying
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,10 +93,8 @@ def provide(volumes: Sequence[Volume], root: str, container_id: str, make: Calla
 
 
 def _record(path: str, names: list[str]) -> None:
-    try:
+    with trying(StoreError, f"write {path}"):
         VOLUMES.write(path, {"Volumes": names})
-    except OSError as error:
-        raise StoreError(f"write {path}: {kernel_says(error)}") from error
 
 
 def named_volumes(root: str, container_id: str) -> list[str]:

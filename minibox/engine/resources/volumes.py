@@ -17,7 +17,15 @@ from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.resources.volume_claims import LockedVolume, users
 from minibox.engine.spec.mount_options import volume_name
 from minibox.engine.state import events
-from minibox.errors import NewerFormat, StoreError, Unreadable, Unsupported, VolumeInUse, VolumeNotFound, kernel_says
+from minibox.errors import (
+    NewerFormat,
+    StoreError,
+    Unreadable,
+    Unsupported,
+    VolumeInUse,
+    VolumeNotFound,
+    trying,
+)
 from minibox.image.layout.filters import parse_filters, parse_truth
 from minibox.linux.removal import remove_tree
 from minibox.record import record
@@ -113,7 +121,7 @@ def create(
         name = os.urandom(32).hex()
         given[ANONYMOUS_LABEL] = ""
     volume_name(name, name)
-    try:
+    with trying(StoreError, f"make the volume {name}"):
         with LockedVolume(root, name) as volume:
             if not os.path.isdir(f"{volume.path}/_data"):
                 try:
@@ -122,8 +130,6 @@ def create(
                     remove_tree(volume.path)
                     raise
                 events.note_volume(runroot, name, "create")
-    except OSError as error:
-        raise StoreError(f"make the volume {name}: {kernel_says(error)}") from error
     return name
 
 
@@ -249,11 +255,9 @@ def _take_away(root: str, name: str) -> str:
                 f"remove its containers first: minibox rm {short}",
             )
         place = f"{root}/volumes/{REMOVED}{name[:200]}-{os.urandom(4).hex()}"
-        try:
+        with trying(StoreError, f"remove {name}"):
             os.rename(volume.path, place)
             sync_directory(f"{root}/volumes")
-        except OSError as error:
-            raise StoreError(f"remove {name}: {kernel_says(error)}") from error
         return place
 
 
@@ -261,10 +265,8 @@ def _remove_tree(place: str) -> None:
     def work() -> None:
         remove_tree(place)
 
-    try:
+    with trying(StoreError, f"remove {place}"):
         run_inside(work) if os.geteuid() else work()
-    except OSError as error:
-        raise StoreError(f"remove {place}: {kernel_says(error)}") from error
 
 
 def prune(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from stat import S_ISCHR
 
-from minibox.base.files import READ, open_regular, read_fd
+from minibox.base.files import READ, closing, open_regular, read_fd
 from minibox.engine.spec.users import ABSENT, DATABASE_BYTES_MAX
-from minibox.errors import MiniboxError, kernel_says
+from minibox.errors import MiniboxError, trying
 from minibox.linux.files import open_in_root
 
 TYPE_CHECKING = False
@@ -29,17 +29,12 @@ def read_text(open_lower: Callable[[str], int], lowers: tuple[str, ...], path: s
         MiniboxError: the file can't be read, or isn't a regular file of reasonable size.
     """
     for lower in lowers:
-        root_fd = open_lower(lower)
-        try:
+        with closing(open_lower(lower)) as root_fd, trying(MiniboxError, f"read {path} of the image"):
             found = _read(root_fd, path)
             if found is not None:
                 return found
             if _opaque(root_fd, os.path.dirname(path)):
                 return ""
-        except OSError as error:
-            raise MiniboxError(f"read {path} of the image: {kernel_says(error)}") from error
-        finally:
-            os.close(root_fd)
     return ""
 
 
@@ -51,17 +46,12 @@ def _read(root_fd: int, path: str) -> str | None:
         if error.errno in ABSENT:
             return None
         raise
-    try:
+    with closing(look):
         status = os.fstat(look)
         if S_ISCHR(status.st_mode) and not status.st_rdev:
             return ""  # a whiteout
-        fd = open_regular(look, READ, path)
-        try:
+        with closing(open_regular(look, READ, path)) as fd:
             return read_fd(fd, DATABASE_BYTES_MAX, path).decode(errors="surrogateescape")
-        finally:
-            os.close(fd)
-    finally:
-        os.close(look)
 
 
 def _opaque(root_fd: int, directory: str) -> bool:
@@ -70,10 +60,8 @@ def _opaque(root_fd: int, directory: str) -> bool:
         fd = open_in_root(root_fd, directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return False
-    try:
+    with closing(fd):
         return any(_attribute(fd, name) == b"y" for name in OPAQUE)
-    finally:
-        os.close(fd)
 
 
 def _attribute(fd: int, name: str) -> bytes:

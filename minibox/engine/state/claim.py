@@ -13,7 +13,7 @@ from errno import EACCES, EAGAIN, ENOSPC, EROFS
 from stat import S_ISREG
 
 from minibox.base.codec import BYTES_MAX, NO_FILE_OF_OURS
-from minibox.base.files import discard, write_all
+from minibox.base.files import closing, discard, write_all
 from minibox.base.shape import long_id
 from minibox.engine.state import names
 from minibox.engine.state.live_file import (
@@ -271,11 +271,9 @@ def orphans(root: str, at_most: int = 0, only: str = "") -> Iterator[tuple[str, 
             if error.errno != EAGAIN:
                 raise
             continue
-        try:
+        with closing(fd):
             if os.fstat(fd).st_nlink:
                 yield name, read_live_fd(fd, live_path(root, name)).remove, fd
-        finally:
-            os.close(fd)
 
 
 def _listed(directory: str) -> list[str]:
@@ -302,11 +300,8 @@ def read_live(root: str, container_id: str) -> Live:
         OSError: the container has no live file.
     """
     path = live_path(root, container_id)
-    fd = os.open(path, os.O_RDONLY | OPEN)
-    try:
+    with closing(os.open(path, os.O_RDONLY | OPEN)) as fd:
         return read_live_fd(fd, path)
-    finally:
-        os.close(fd)
 
 
 def open_process(live: Live) -> int:
@@ -373,10 +368,8 @@ def read_owner(root: str, container_id: str) -> Live | None:
     fd = _held(root, container_id)
     if fd < 0:
         return None
-    try:
+    with closing(fd):
         return read_live_fd(fd, live_path(root, container_id))
-    finally:
-        os.close(fd)
 
 
 def _held(root: str, container_id: str) -> int:

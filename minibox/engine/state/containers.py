@@ -12,7 +12,7 @@ from minibox.base.files import sync_directory
 from minibox.engine.state import names
 from minibox.engine.state.claim import is_id, is_live, live_ids, read_live, read_owner
 from minibox.engine.state.live_file import live_path
-from minibox.errors import ContainerNotFound, Damaged, NewerFormat, Unreadable, kernel_says
+from minibox.errors import ContainerNotFound, Damaged, NewerFormat, Unreadable, kernel_says, suppress
 from minibox.linux.process import SIGKILL, parent_of
 from minibox.record import replace
 
@@ -179,12 +179,10 @@ def _without_file(root: str, container_id: str) -> dict[str, Any]:
     """The state of a container of `run --rm`, which has no state.json."""
     name = names.given(root, container_id) or names.default_name(container_id)
     state: dict[str, Any] = {"Id": container_id, "Name": name, "Image": "", "Command": [], "Status": "running"}
-    try:
+    with suppress(OSError):  # it is ending right now
         live = read_live(root, container_id)
         state |= {"Image": live.reference, "ImageDigest": live.digest, "ImageId": live.image_id}
         state |= {"Command": list(live.command), "Created": os.stat(f"{root}/live/{container_id}").st_mtime}
-    except OSError:  # it is ending right now
-        pass
     return state
 
 

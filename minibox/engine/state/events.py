@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from time import time_ns
 
-from minibox.base.files import open_to_append, open_to_read
+from minibox.base.files import closing, open_to_append, open_to_read
 from minibox.base.json_text import quoted
 from minibox.base.values import has_label
+from minibox.errors import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,20 +46,16 @@ def note(runroot: str, kind: str, actor: str, attributes: Mapping[str, str], *ac
         return
     path = f"{runroot}/{FILE}"
     lines = "".join(line(kind, actor, attributes, action, time_ns()) for action in actions).encode()
-    try:
+    with suppress(OSError):  # the disk is full or read-only
         try:
             fd = open_to_append(path)
         except FileNotFoundError:
             os.makedirs(runroot, 0o700, exist_ok=True)
             fd = open_to_append(path)
-        try:
+        with closing(fd):
             os.write(fd, lines)
             if os.lseek(fd, 0, os.SEEK_CUR) > BYTES_MAX:
                 _rotate(path, fd)
-        finally:
-            os.close(fd)
-    except OSError:  # the disk is full or read-only
-        pass
 
 
 def note_container(runroot: str, container: Mapping[str, Any], *actions: str, **more: str) -> None:

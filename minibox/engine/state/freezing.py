@@ -14,8 +14,9 @@ import os
 from contextlib import contextmanager
 from stat import S_IMODE
 
+from minibox.base.files import closing
 from minibox.engine.state import claim, containers
-from minibox.errors import MiniboxError, kernel_says
+from minibox.errors import MiniboxError, on_failure, trying
 from minibox.linux import cgroup
 
 TYPE_CHECKING = False
@@ -36,22 +37,15 @@ class Turn:
         Raises:
             MiniboxError: its lock can't be made.
         """
-        try:
+        with trying(MiniboxError, f"lock {_directory(self._root)}/{self._id}"):
             self._fd = claim.lock_new(_directory(self._root), self._id)
-        except OSError as error:
-            raise MiniboxError(f"lock {_directory(self._root)}/{self._id}: {kernel_says(error)}") from error
-        try:
+        with on_failure(self.__exit__):
             _put_back(self._root, self._id, self._fd)
-        except BaseException:
-            self.__exit__()
-            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
+        with closing(self._fd):
             os.unlink(f"{_directory(self._root)}/{self._id}")
-        finally:
-            os.close(self._fd)
 
     def freeze(self) -> None:
         """Freeze the container for a while. If this process is killed, the next command thaws it.

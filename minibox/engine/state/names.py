@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.errors import NameTaken, UsageError
+from minibox.errors import NameTaken, UsageError, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,12 +67,10 @@ def holder(root: str, name: str) -> str:
 
 def given(root: str, container_id: str) -> str:
     """The name that a container was given; "" for none."""
-    try:
+    with suppress(FileNotFoundError):
         for name in os.listdir(f"{root}/names"):
             if holder(root, name) == container_id:
                 return name
-    except FileNotFoundError:
-        pass
     return ""
 
 
@@ -116,12 +114,10 @@ def _holder(directory: str, name: str, root: str) -> str:
     """
     from minibox.base.lock import Lock
 
-    try:
+    with suppress(FileNotFoundError):
         with Lock(directory):
             found = os.readlink(f"{directory}/{name}")
             if not is_gone(root, found):
                 return found
             os.unlink(f"{directory}/{name}")
-    except FileNotFoundError:
-        pass
     return ""

@@ -9,9 +9,9 @@ import os
 
 from minibox.base import damage
 from minibox.base.codec import BYTES_MAX, FileKind, damage_of, plain
-from minibox.base.files import open_to_append, read_file
+from minibox.base.files import closing, open_to_append, read_file
 from minibox.base.shape import moment
-from minibox.errors import Unreadable
+from minibox.errors import Unreadable, suppress
 from minibox.record import record
 
 SIGNAL = FileKind(
@@ -53,13 +53,9 @@ def note_signal(root: str, container_id: str, number: int, why: str, oom_kills: 
         fd = open_to_append(_path(root, container_id))
     except OSError:
         return
-    try:
+    with closing(fd), suppress(OSError):  # the disk is full: the signal must be sent anyway
         if os.fstat(fd).st_size + len(line) <= BYTES_MAX:
             os.write(fd, line)
-    except OSError:
-        pass  # the disk is full: the signal must be sent anyway
-    finally:
-        os.close(fd)
 
 
 def _user() -> str:

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 
 from minibox.base import damage
+from minibox.base.files import closing
 from minibox.base.lock import Lock
 from minibox.base.values import has_label
 from minibox.engine.container.lifecycle import Process
@@ -24,6 +25,7 @@ from minibox.errors import (
     NetworkNotFound,
     Unreadable,
     UsageError,
+    suppress,
 )
 from minibox.image.layout.filters import parse_filters, parse_time, parse_truth
 from minibox.network import bridge, lease, members, named, partition
@@ -157,11 +159,9 @@ def connect(
         if any(each == name for each, _ in joined):
             raise UsageError(f"container {container_name} is already on the network {name}")
         held = None
-        try:
+        with suppress(ContainerNotRunning):
             with Process(root, container_id, "connect") as process:
                 held = _wire(root, runroot, network, container_id, found["Name"], aliases, process.live.pid)
-        except ContainerNotRunning:
-            pass
         container_network.write_joined(f"{root}/containers/{container_id}", [*joined, (name, aliases)])
     events.note_network(runroot, network.id if network else name, name, "connect", container=container_id)
     return held
@@ -244,13 +244,10 @@ def _wire(
     else:
         held = lease.take(runroot, container_id, before=note)
     try:
-        netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with closing(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as netns:
             if os.path.samestat(os.fstat(netns), os.stat("/proc/thread-self/ns/net")):
                 raise UsageError(f"container {name} uses the host's network, so it can't join another")
             bridge.wire(held, netns, bridge.free_interface(netns))
-        finally:
-            os.close(netns)
         if network:
             hosts_path = f"{root}/containers/{container_id}/{FILES['/etc/hosts']}"
             members.join(held, hosts_path, (name, *aliases, container_id[:12]))
@@ -266,15 +263,10 @@ def _find_way_out(root: str, container_id: str, leases: Sequence[Lease]) -> None
     way = next((each for each in leases if not each.internal), None)
     if way is None:
         return
-    try:
+    with suppress(ContainerNotRunning):
         with Process(root, container_id, "disconnect") as process:
-            netns = os.open(f"/proc/{process.live.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            try:
+            with closing(os.open(f"/proc/{process.live.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as netns:
                 bridge.route_out(way, netns)
-            finally:
-                os.close(netns)
-    except ContainerNotRunning:
-        pass
 
 
 def _joined(root: str, found: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:

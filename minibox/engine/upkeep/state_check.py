@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from minibox.base.codec import damage_of as wrong_of
-from minibox.base.files import ASIDE, discard, open_to_read
+from minibox.base.files import ASIDE, closing, discard, open_to_read
 from minibox.engine.container import lifecycle, snapshots
 from minibox.engine.container.health import HEALTH_FILE
 from minibox.engine.resources import volumes
@@ -20,7 +20,7 @@ from minibox.engine.state.exit_record import EXIT
 from minibox.engine.state.sent_signals import SIGNAL
 from minibox.engine.state.state_format import CONTAINER
 from minibox.engine.upkeep.image_check import DAMAGED, LEFTOVER, Finding
-from minibox.errors import MiniboxError, NewerFormat, Unreadable
+from minibox.errors import MiniboxError, NewerFormat, Unreadable, suppress
 from minibox.image.store import ImageStore
 from minibox.network import lease, members, named
 from minibox.storage.snapshot import RECORD as SNAPSHOT_RECORD
@@ -209,7 +209,7 @@ def mend(finding: Finding, *, root: str, runroot: str) -> None:
     _, kind, path = finding.thing
     directory, name = os.path.split(path)
     owner = os.path.basename(directory)
-    try:
+    with suppress(FileNotFoundError):
         if kind == "state":
             _salvage(root, owner)
         elif kind == "stopped":
@@ -235,8 +235,6 @@ def mend(finding: Finding, *, root: str, runroot: str) -> None:
         else:
             discard(path)
             _remove_aside(directory, name)
-    except FileNotFoundError:
-        pass
 
 
 def _remove_tree(path: str) -> None:
@@ -320,18 +318,13 @@ def _note_owner(root: str, container_id: str) -> None:
     if live is None or live.damage is None or isinstance(live.damage, NewerFormat) or live.pid <= 0:
         return
     found, image = containers.read(root, container_id), None
-    try:
+    with suppress(MiniboxError, KeyError):
         image = ImageStore(root).resolve(found["ImageDigest"])
-    except (MiniboxError, KeyError):
-        pass
     lines = live_file.image_line(False, str(found.get("Image", "")), image) + live.undo
     lines += live_file.process_line(live.pid, live.supervisor, found.get("Command", ()), None)
-    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with closing(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)) as fd:
         os.pwrite(fd, lines, 0)
         os.ftruncate(fd, len(lines))
-    finally:
-        os.close(fd)
 
 
 def _note_volume(directory: str) -> None:

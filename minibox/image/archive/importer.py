@@ -6,7 +6,7 @@ import hashlib
 import os
 from contextlib import ExitStack
 
-from minibox.errors import InvalidReference, StoreError, UsageError, kernel_says
+from minibox.errors import InvalidReference, StoreError, UsageError, trying
 from minibox.image.layer.compression import MAGIC_BYTES, READ_BYTES, Pump, compression_of, open_decompressed
 from minibox.image.layer.tar import TarReader
 from minibox.image.layer.unpack import LayerSource
@@ -123,10 +123,8 @@ def _add_layer(layout: Layout, source: TarSource) -> tuple[Descriptor, str]:
     with ExitStack() as stack:
         if isinstance(source, (str, os.PathLike)):
             what = os.fspath(source)
-            try:
+            with trying(StoreError, f"read {what}"):
                 file: Readable = stack.enter_context(open(source, "rb", buffering=0))
-            except OSError as error:
-                raise StoreError(f"read {what}: {kernel_says(error)}") from error
         else:
             file, what = source, "the tar"
         blob = stack.enter_context(layout.new_blob())

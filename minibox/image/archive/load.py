@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 
-from minibox.errors import InvalidReference, StoreError, kernel_says
+from minibox.errors import InvalidReference, StoreError, trying
 from minibox.image.archive.importer import LAYER_SUFFIXES
 from minibox.image.archive.reader import ArchiveFiles
 from minibox.image.layer.unpack import LayerSource
@@ -105,11 +105,9 @@ def load(layout: Layout, source: Readable | str, unpack: Unpack, platform: Platf
         elif os.path.isdir(source):
             files.read_directory(source)
         else:
-            try:
+            with trying(StoreError, f"read {source}"):
                 with open(source, "rb", buffering=0) as file:
                     files.read_tar(file)
-            except OSError as error:
-                raise StoreError(f"read {source}: {kernel_says(error)}") from error
         images = _images(files, platform or host_platform())
         if platform is not None:
             images = _of_platform(images, platform)

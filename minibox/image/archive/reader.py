@@ -12,8 +12,8 @@ import os
 import posixpath
 from contextlib import ExitStack
 
-from minibox.base.files import READ, FileTooLarge, open_regular, read_file
-from minibox.errors import StoreError, kernel_says
+from minibox.base.files import READ, FileTooLarge, closing, open_regular, read_file
+from minibox.errors import StoreError, trying
 from minibox.image.layer import tar
 from minibox.image.layer.compression import MAGIC_BYTES, READ_BYTES, compress, compression_of, open_decompressed
 from minibox.image.layout.layout import INDEX_BYTES_MAX, JSON_BLOB_BYTES_MAX, disk_error
@@ -101,14 +101,9 @@ class ArchiveFiles:
                 directories.clear()
             for name in sorted(names):
                 full = os.path.join(parent, name)
-                try:
-                    look = os.open(full, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-                    try:
+                with trying(StoreError, f"read {full}"):
+                    with closing(os.open(full, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as look:
                         fd = open_regular(look, READ, full)
-                    finally:
-                        os.close(look)
-                except OSError as error:
-                    raise StoreError(f"read {full}: {kernel_says(error)}") from error
                 with open(fd, "rb", buffering=0) as file:
                     self._add(
                         posixpath.normpath(posixpath.join(inside, name)), iter(lambda: file.read(READ_BYTES), b"")

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from minibox.base.files import closing
 from minibox.errors import StoreError
 from minibox.image.layer import tar
 
@@ -67,8 +68,7 @@ class LayerAttributes:
 
     def apply_at(self, name: bytes, dir_fd: int, entry: tar.Entry) -> None:
         """Set the attributes of a symlink, FIFO or device without opening it; of one inode, even if names change."""
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-        try:
+        with closing(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)) as fd:
             if stat.S_IFMT(os.fstat(fd).st_mode) != NOT_OPENED[entry.kind]:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)  # replaced meanwhile
             path = f"/proc/self/fd/{fd}"  # for a symlink, this means the symlink itself
@@ -81,8 +81,6 @@ class LayerAttributes:
                 os.chmod(path, entry.mode)
             time_ns = _time_ns(entry)
             os.utime(path, ns=(time_ns, time_ns))
-        finally:
-            os.close(fd)
 
 
 def is_of_images(name: bytes) -> bool:

@@ -10,7 +10,7 @@ import stat
 from errno import ENOENT
 from hashlib import sha256
 
-from minibox.base.files import open_to_read
+from minibox.base.files import closing, open_to_read
 from minibox.image.layer import tar
 from minibox.image.layer.compression import Pump
 from minibox.image.layer.entry_names import join, split_name
@@ -174,8 +174,7 @@ def _digest(content: Iterable[memoryview]) -> bytes:
 
 
 def _digest_on_disk(name: bytes, dir_fd: int, file: File) -> bytes:
-    fd = os.open(name, READ_FILE, dir_fd=dir_fd)
-    try:
+    with closing(os.open(name, READ_FILE, dir_fd=dir_fd)) as fd:
         hasher = sha256()
         for begin, length in [(0, file.size)] if file.places is None else file.places:
             at, end = begin, begin + length
@@ -183,8 +182,6 @@ def _digest_on_disk(name: bytes, dir_fd: int, file: File) -> bytes:
                 hasher.update(data)
                 at += len(data)
         return hasher.digest()
-    finally:
-        os.close(fd)
 
 
 def _shown(path: bytes) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import queue
 import threading
 
-from minibox.errors import MiniboxError, StoreError, Unsupported
+from minibox.errors import MiniboxError, StoreError, Unsupported, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -312,10 +312,8 @@ class Pump:
         self._stopped = True
         # The thread may wait to put a piece that nobody will get. If it waits for a pipe, it ends with the process.
         for _ in range(THREAD_END_TRIES):
-            try:
+            with suppress(queue.Empty):
                 self._pieces.get_nowait()
-            except queue.Empty:
-                pass
             self._thread.join(THREAD_END_WAIT_S)
             if not self._thread.is_alive():
                 return

@@ -11,6 +11,7 @@ import os
 import stat
 from contextlib import contextmanager
 
+from minibox.base.files import closing
 from minibox.errors import StoreError
 from minibox.image.layer import tar
 from minibox.image.layer.attributes import LayerAttributes
@@ -126,14 +127,11 @@ class Extractor:
                 if isinstance(child, Directory) and child.is_real
             ]
         for path, directory in reversed(directories):
-            descriptor = self._open(path)
-            try:
+            with closing(self._open(path)) as descriptor:
                 if directory.entry is None and (was := self._below.get(path)):
                     os.utime(descriptor, ns=(was.st_atime_ns, was.st_mtime_ns))
                 else:
                     self._attributes.apply(descriptor, directory.entry or IMPLIED)
-            finally:
-                os.close(descriptor)
         self._forget_parent()
 
     # ---- entries: of `name` in the open parent -----------------------------------------------------
@@ -167,8 +165,9 @@ class Extractor:
         self.tree.place(self._parent_node, name, entry, leaf)
 
     def _write_file(self, name: bytes, entry: tar.Entry, content: Iterable[memoryview]) -> None:
-        descriptor = self._place(name, lambda: os.open(name, CREATE_FILE, 0o600, dir_fd=self._parent_fd))
-        try:
+        with closing(
+            self._place(name, lambda: os.open(name, CREATE_FILE, 0o600, dir_fd=self._parent_fd))
+        ) as descriptor:
             if entry.sparse is not None:
                 _write_pieces(descriptor, entry.sparse, content)
                 os.ftruncate(descriptor, entry.size)
@@ -176,8 +175,6 @@ class Extractor:
                 for piece in content:
                     _write_all(descriptor, piece)
             self._attributes.apply(descriptor, entry)
-        finally:
-            os.close(descriptor)
 
     def _make_node(self, name: bytes, entry: tar.Entry) -> bool:
         """Make a FIFO or a device; False if we aren't permitted to."""
@@ -249,11 +246,8 @@ class Extractor:
         if path == self._parent:
             yield self._parent_fd
             return
-        descriptor = self._open(path)
-        try:
+        with closing(self._open(path)) as descriptor:
             yield descriptor
-        finally:
-            os.close(descriptor)
 
     def _open(self, path: bytes) -> int:
         return open_beneath(self._root_fd, path, OPEN_DIRECTORY) if path else os.dup(self._root_fd)

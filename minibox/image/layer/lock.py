@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from minibox.errors import on_failure, suppress
 from minibox.linux.removal import remove_tree
 
 UNFINISHED = "unfinished-"
@@ -34,22 +35,17 @@ class Claim:
         """
         path = f"{directory}/{UNFINISHED}{chain_id[7:]}"
         while not os.access(f"{directory}/{name}", os.F_OK):
-            try:
+            with suppress(FileExistsError):
                 os.mkdir(path, 0o700)
-            except FileExistsError:
-                pass
             claim = lock(path)
             if claim is None:
                 continue  # its holder finished or gave up
-            try:
+            with on_failure(os.close, claim.descriptor):
                 # Look again, now that we have the lock: its last holder may have finished.
                 if not os.access(f"{directory}/{name}", os.F_OK):
                     for left in os.listdir(path):
                         remove_tree(f"{path}/{left}")
                     return claim
-            except BaseException:
-                os.close(claim.descriptor)
-                raise
             claim.give_up()
         return None
 
@@ -63,10 +59,8 @@ class Claim:
 
     def give_up(self) -> None:
         """Remove the directory. It is no error if that fails: the next process tries again."""
-        try:
+        with suppress(OSError):
             remove_tree(self.path)
-        except OSError:
-            pass
         os.close(self.descriptor)
 
 

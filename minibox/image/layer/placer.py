@@ -12,7 +12,8 @@ import os
 import stat
 from errno import EBUSY, ELOOP, ENOTDIR
 
-from minibox.errors import UsageError
+from minibox.base.files import closing
+from minibox.errors import UsageError, suppress
 from minibox.image.layer import tar
 from minibox.image.layer.attributes import LayerAttributes
 from minibox.image.layer.entry_names import split_name
@@ -105,12 +106,9 @@ class Placer:
         """Set the attributes of directories, the deepest first. Filling them would have changed these."""
         for path in sorted(self._directories, key=lambda path: path.count(b"/"), reverse=True):
             entry, identity = self._directories[path]
-            fd = self._open(path)
-            try:
+            with closing(self._open(path)) as fd:
                 if _identity(fd) == identity:  # otherwise somebody replaced it
                     self._attributes.apply(fd, entry)
-            finally:
-                os.close(fd)
 
     def _create(self, name: bytes, path: bytes, entry: tar.Entry, content: Iterable[memoryview]) -> None:
         directory = self._parent_fd
@@ -147,10 +145,8 @@ class Placer:
 
     def _make_directory(self, name: bytes, path: bytes, entry: tar.Entry) -> None:
         """Make a directory or use the existing one, and open it as `_parent_fd`: the next entries are usually in it."""
-        try:
+        with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=self._parent_fd)
-        except FileExistsError:
-            pass
         fd = os.open(name, READ_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._parent_fd)
         self._forget_parent()
         self._parent, self._parent_fd = path, fd
@@ -158,11 +154,8 @@ class Placer:
 
     def _link(self, name: bytes, entry: tar.Entry) -> None:
         parent, _, target_name = b"/".join(split_name(entry.link)).rpartition(b"/")
-        target_fd = self._open(parent)
-        try:
+        with closing(self._open(parent)) as target_fd:
             os.link(target_name, name, src_dir_fd=target_fd, dst_dir_fd=self._parent_fd, follow_symlinks=False)
-        finally:
-            os.close(target_fd)
 
     def _write_content(self, fd: int, entry: tar.Entry, content: Iterable[memoryview]) -> None:
         with open(fd, "wb", 1 << 20) as file:
@@ -185,15 +178,12 @@ class Placer:
         We write into it: unlink(2) would unmount it, since it is mounted only in another mount namespace. We look up
         the name only once, since it may become another file at any time.
         """
-        fd = os.open(name, LOOK, dir_fd=self._parent_fd)
-        try:
+        with closing(os.open(name, LOOK, dir_fd=self._parent_fd)) as fd:
             if _mount_id(fd) == _mount_id(self._parent_fd):
                 return -1
             if kind != tar.REGULAR or not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise OSError(EBUSY, "")
             return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-        finally:
-            os.close(fd)
 
     # ---- directories -------------------------------------------------------------------------------
 
@@ -252,8 +242,7 @@ class Placer:
                 del real[-1:]
             if part in (b"", b".", b".."):
                 continue
-            fd = open_beneath(self._base.root_fd, _joined(*real, part), LOOK)
-            try:
+            with closing(open_beneath(self._base.root_fd, _joined(*real, part), LOOK)) as fd:
                 if not stat.S_ISLNK(os.fstat(fd).st_mode):
                     real.append(part)
                     continue
@@ -261,8 +250,6 @@ class Placer:
                 if links > SYMLINKS_MAX or _identity(fd) in self._symlinks:
                     return b""
                 target = os.readlink(b"", dir_fd=fd)
-            finally:
-                os.close(fd)
             real = [] if target.startswith(b"/") else real
             waiting += target.split(b"/")[::-1]
         return _joined(*real)

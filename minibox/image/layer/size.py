@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from minibox.base.files import open_to_read, replace_link
-from minibox.errors import MiniboxError
+from minibox.errors import MiniboxError, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,12 +31,10 @@ def layer_size(layout: Layout, chain_id: str, digest: str) -> int:
     Args:
         digest: the digest of its blob.
     """
-    try:
+    with suppress(OSError):
         kept = os.readlink(note_path(layout.root, chain_id))
         if kept.isdigit():
             return int(kept)
-    except OSError:
-        pass
     try:
         size_bytes = _of_blob(layout.blob_path(digest))
     except (OSError, MiniboxError):

@@ -15,7 +15,8 @@ import os
 import stat
 from errno import ELOOP, ENOENT, ENOTDIR
 
-from minibox.errors import Unsupported
+from minibox.base.files import closing
+from minibox.errors import Unsupported, on_failure
 from minibox.image.layer.owners import CAPABILITY, Owners
 from minibox.linux.files import open_beneath
 from minibox.record import record
@@ -186,7 +187,7 @@ class Node:
         """
         layer, path = listed.layers[0], self._path_of(name)
         node = Node(self._stack, path, listed.layers, self._look(layer, name))
-        try:
+        with on_failure(node.close):
             if self._stack.marks and is_whiteout(node.status):
                 raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
             if node.is_directory:
@@ -196,9 +197,6 @@ class Node:
             elif len(node.layers) > 1:
                 node.layers = self._stack.merging(node)
             return node
-        except BaseException:
-            node.close()
-            raise
 
     def find(self, name: str) -> Node | None:
         """Open a name in a directory without listing it; None if it doesn't exist."""
@@ -208,10 +206,8 @@ class Node:
                 fd = self._look(layer, name)
             except FileNotFoundError:
                 continue
-            try:
+            with closing(fd):
                 status = os.fstat(fd)
-            finally:
-                os.close(fd)
             if stat.S_ISDIR(status.st_mode):
                 layers.append(layer)
                 continue
@@ -246,7 +242,7 @@ class Node:
             fd = self.open(LIST_OPEN)
         else:
             fd = self._stack.open_beneath(layer, self.path, READ_DIRECTORY)
-        try:
+        with closing(fd):
             if marks and f"{marks}redirect" in os.listxattr(fd):
                 raise _elsewhere(self.path, "redirect_dir")
             if self._stack.without and os.fstat(fd).st_dev in self._stack.without:
@@ -261,8 +257,6 @@ class Node:
                         kind = _kind_of_special(entry)
                     found.append((entry.name, kind))
             return found
-        finally:
-            os.close(fd)
 
 
 class Stack:

@@ -9,7 +9,7 @@ layer. It also takes a broken header in the middle of an archive for the end. Na
 
 from __future__ import annotations
 
-from minibox.errors import StoreError
+from minibox.errors import StoreError, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -342,11 +342,9 @@ def _number(field: bytes) -> int:
     digits = field.partition(b"\0")[0].strip(b" ")
     if not digits:
         return 0
-    try:
+    with suppress(ValueError):
         if digits.isdigit():
             return int(digits, 8)
-    except ValueError:
-        pass
     raise _unsound(f"{field!r} is not a number")
 
 

@@ -13,6 +13,7 @@ import os
 import stat
 from contextlib import ExitStack, contextmanager
 
+from minibox.base.files import closing
 from minibox.errors import Unsupported
 from minibox.image.layer.attributes import copy_attributes
 from minibox.image.layer.entry_names import join
@@ -244,23 +245,17 @@ def is_opaque(directory_fd: int) -> bool:
 @contextmanager
 def opened(root_fd: int, path: bytes) -> Iterator[int]:
     """Open a directory below another for a ``with`` block."""
-    fd = open_beneath(root_fd, path or b".", OPEN_DIRECTORY)
-    try:
+    with closing(open_beneath(root_fd, path or b".", OPEN_DIRECTORY)) as fd:
         yield fd
-    finally:
-        os.close(fd)
 
 
 @contextmanager
 def _opened_to_change(root_fd: int, path: bytes) -> Iterator[tuple[int, os.stat_result]]:
     """Like `opened`, but make the directory writable for its owner first; also give its old status."""
-    place = open_beneath(root_fd, path or b".", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
+    with closing(open_beneath(root_fd, path or b".", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)) as place:
         before = os.fstat(place)
         if os.geteuid() and before.st_mode & 0o700 != 0o700:
             os.chmod(f"/proc/self/fd/{place}", stat.S_IMODE(before.st_mode) | 0o700)
-    finally:
-        os.close(place)
     with opened(root_fd, path) as fd:
         yield fd, before
 
@@ -276,7 +271,5 @@ def _status(root_fd: int, path: bytes) -> os.stat_result | None:
         if error.errno not in NO_DIRECTORY:
             raise
         return None
-    try:
+    with closing(fd):
         return os.fstat(fd)
-    finally:
-        os.close(fd)

@@ -10,7 +10,7 @@ import re
 import time
 
 from minibox.base.values import has_label, parse_duration_ns, truth
-from minibox.errors import UsageError
+from minibox.errors import UsageError, suppress
 from minibox.image.layout.inventory import NONE, find
 from minibox.record import record
 
@@ -78,10 +78,8 @@ def parse_time(text: str, now_s: float) -> float:
     text = text.strip()
     if re.fullmatch(r"[0-9]{1,11}(\.[0-9]{0,9})?", text):
         return float(text)
-    try:
+    with suppress(ValueError):  # a date
         return now_s - parse_duration_ns(text) / 1e9
-    except ValueError:
-        pass  # a date
     try:
         return datetime.datetime.fromisoformat(text).timestamp()  # without a zone, it is local time
     except (ValueError, OverflowError):

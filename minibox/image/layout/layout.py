@@ -16,9 +16,9 @@ import time
 from contextlib import contextmanager
 
 from minibox.base.codec import damage_of, plain
-from minibox.base.files import FileTooLarge, read_file, replace_file, sync_directory
+from minibox.base.files import FileTooLarge, closing, read_file, replace_file, sync_directory
 from minibox.base.shape import check
-from minibox.errors import IndexDamaged, StoreError, kernel_says
+from minibox.errors import IndexDamaged, StoreError, kernel_says, suppress
 from minibox.image.reference import is_digest
 from minibox.linux.removal import remove_tree
 
@@ -118,10 +118,8 @@ class Layout:
                 fcntl.flock(file, fcntl.LOCK_EX)  # tells `_sweep` that the owner is alive
                 yield file
             finally:
-                try:
+                with suppress(FileNotFoundError):
                     os.unlink(name)
-                except FileNotFoundError:
-                    pass
 
     @contextmanager
     def staging(self) -> Iterator[str]:
@@ -238,10 +236,8 @@ class Layout:
         path = f"{self.root}/gc.lock"
         with _disk_errors(f"lock {path}"):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with closing(descriptor):
             yield _flock(descriptor, operation)
-        finally:
-            os.close(descriptor)
 
     def create(self) -> None:
         """Make the layout's missing directories and files."""
@@ -292,12 +288,9 @@ class Layout:
                 kept_s = PARTIAL_STALE_AFTER_S if name.endswith(PARTIAL) else STALE_AFTER_S
                 if time.time() - os.stat(path).st_mtime < kept_s:
                     continue
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-                try:
+                with closing(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)) as fd:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     remove_tree(path)
-                finally:
-                    os.close(fd)
             except OSError:
                 continue
 
@@ -305,12 +298,9 @@ class Layout:
 @contextmanager
 def locked(path: str) -> Iterator[None]:
     """Hold an exclusive flock on the file ``path``, which is made if needed and never removed."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    with closing(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _flock(descriptor: int, operation: int) -> bool:

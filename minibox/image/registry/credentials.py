@@ -14,7 +14,7 @@ import os
 
 from minibox.base.files import replace_file
 from minibox.base.lines import lines_of
-from minibox.errors import ConfigError, kernel_says
+from minibox.errors import ConfigError, kernel_says, trying
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -233,8 +233,6 @@ def _read(path: str) -> dict[str, Any]:
 def _write(path: str, document: dict[str, Any]) -> None:
     """Replace the file in one step, readable only by its owner."""
     path = os.path.realpath(path)
-    try:
+    with trying(ConfigError, f"write {path}"):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         replace_file(path, (json.dumps(document, indent="\t") + "\n").encode())
-    except OSError as error:
-        raise ConfigError(f"write {path}: {kernel_says(error)}") from error

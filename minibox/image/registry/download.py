@@ -15,8 +15,8 @@ from threading import Event, Lock
 
 from urllib3.exceptions import HTTPError
 
-from minibox.base.files import open_to_read
-from minibox.errors import RegistryError, StoreError
+from minibox.base.files import closing, open_to_read
+from minibox.errors import RegistryError, StoreError, suppress
 from minibox.image import progress
 from minibox.image.layout.layout import PARTIAL, disk_error
 from minibox.image.progress import Progress
@@ -63,10 +63,8 @@ class Downloads:
         self._stop.set()
         with self._lock:
             for response in self._open:
-                try:
+                with suppress(RuntimeError, ValueError, OSError):  # it has just ended
                     response.shutdown()
-                except (RuntimeError, ValueError, OSError):
-                    pass  # it has just ended
 
     def fetch(self, descriptor: Descriptor, *, anew: bool = False) -> bool:
         """Download and verify a blob unless it exists; return whether we did. Call `sync` to write it to the disk.
@@ -103,11 +101,8 @@ class Downloads:
         """
         digest = descriptor["digest"]
         try:
-            fd = open_to_read(self.layout.blob_path(digest))
-            try:
+            with closing(open_to_read(self.layout.blob_path(digest))) as fd:
                 os.fdatasync(fd)
-            finally:
-                os.close(fd)
         except OSError as error:
             raise disk_error(f"write blob {digest}", error) from error
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3 import exceptions
 
-from minibox.errors import ConfigError, RegistryError, kernel_says
+from minibox.errors import ConfigError, RegistryError, kernel_says, suppress
 from minibox.image.registry.endpoint import host_of, is_loopback
 
 TYPE_CHECKING = False
@@ -216,13 +216,11 @@ def read_up_to(response: BaseHTTPResponse, bytes_max: int, what: str, netloc: st
 
 def drop(response: BaseHTTPResponse) -> None:
     """Finish a response. Keep its connection if little of the body is left."""
-    try:
+    with suppress(Exception):  # whatever it was, close the connection
         if response.length_remaining is not None and response.length_remaining <= ERROR_BYTES_MAX:
             response.drain_conn()
             response.release_conn()
             return
-    except Exception:  # whatever it was, close the connection
-        pass
     response.close()
 
 

@@ -9,7 +9,8 @@ import os
 from errno import EBUSY, ENODEV, ENOENT, ESRCH
 from time import monotonic, sleep
 
-from minibox.errors import MiniboxError, kernel_says
+from minibox.base.files import closing
+from minibox.errors import MiniboxError, kernel_says, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,11 +40,8 @@ def read_file(path: str) -> str:
 
 def write_file(path: str, value: str) -> None:
     """Write a value to a cgroup file."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
+    with closing(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as fd:
         os.write(fd, value.encode())
-    finally:
-        os.close(fd)
 
 
 def remove_directory(directory: str, deadline: float) -> None:
@@ -129,10 +127,8 @@ class _Walk:
                 break  # it was removed meanwhile
             name = self.names.pop()
             if remove:
-                try:
+                with suppress(OSError):  # it has a process; removing the top will fail and say so
                     os.rmdir(name, dir_fd=self.fd)
-                except OSError:
-                    pass  # it has a process; removing the top will fail and say so
         return False
 
     def _go_to(self, name: str) -> bool:

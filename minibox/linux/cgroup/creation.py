@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ERANGE
 
-from minibox.errors import LimitError, MiniboxError, kernel_says
+from minibox.errors import LimitError, MiniboxError, kernel_says, suppress
 from minibox.linux.cgroup.cgroupfs import read_file, remove_directory, write_file
 from minibox.linux.cgroup.group import Cgroup
 from minibox.linux.cgroup.steps import (
@@ -107,10 +107,8 @@ def _mkdir(path: str, _limit: str, shared: int) -> None:
 
 
 def _parent(path: str) -> None:
-    try:
+    with suppress(FileExistsError):
         os.mkdir(path, 0o755)
-    except FileExistsError:
-        pass
 
 
 def _write(path: str, value: str, _limit: str, _optional: int, other_path: str, other_value: str) -> None:

@@ -18,7 +18,7 @@ from errno import ENODEV, ENOENT, EOPNOTSUPP
 from time import monotonic, sleep
 
 from minibox.base.lines import lines_of
-from minibox.errors import MiniboxError, kernel_says
+from minibox.errors import MiniboxError, suppress, trying
 from minibox.linux.cgroup.cgroupfs import read_file, remove_directory, subtree, write_file
 from minibox.record import record
 
@@ -157,10 +157,8 @@ class Cgroup:
             MiniboxError: the kernel refused.
         """
         for directory in self.directories:
-            try:
+            with trying(MiniboxError, f"move process {pid} to cgroup {directory}"):
                 write_file(f"{directory}/cgroup.procs", str(pid))
-            except OSError as error:
-                raise MiniboxError(f"move process {pid} to cgroup {directory}: {kernel_says(error)}") from error
 
     def hand_over(self) -> None:
         """Make the cgroup survive the end of this process, for a detached container.
@@ -296,10 +294,8 @@ class Cgroup:
         try:
             while missing := self.pids() - sent:
                 for pid in missing:
-                    try:
+                    with suppress(ProcessLookupError):
                         os.kill(pid, number)
-                    except ProcessLookupError:
-                        pass
                 sent |= missing
         finally:
             if can_freeze and not was_frozen:
@@ -316,16 +312,12 @@ class Cgroup:
     def _kill_each(self, pids: set[int]) -> None:
         """Freeze, so that nothing forks and no pid is reused, and then kill. The caller thaws."""
         if self.v2 or "freezer" in self.v1:
-            try:
+            with suppress(MiniboxError, OSError):  # some hang in the kernel: kill the others
                 self.freeze(0.2)
-            except (MiniboxError, OSError):
-                pass  # some hang in the kernel: kill the others
             pids = self.pids()
         for pid in pids:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def _leave_frozen(self, pids: set[int]) -> None:
         """Move killed processes out of a v1 freezer that is frozen by one above, which we may not thaw: so they die."""
@@ -335,10 +327,8 @@ class Cgroup:
         if place == top:
             return
         for pid in pids:
-            try:
+            with suppress(OSError):  # it has died, or we may not move it
                 write_file(f"{place}/cgroup.procs", str(pid))
-            except OSError:
-                pass  # it has died, or we may not move it
 
     def _doze(self, deadline: float, what: str) -> None:
         if monotonic() > deadline:

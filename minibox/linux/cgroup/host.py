@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from os import W_OK, access
 
+from minibox.base.files import closing
 from minibox.base.lines import lines_of
 from minibox.record import record
 
@@ -154,12 +155,10 @@ def enabled_controllers(directory: str) -> tuple[str, ...]:
 def read_text(path: str) -> str:
     """Return the text of one of the kernel's files, as UTF-8 with surrogates for other bytes."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a start reads several, and a file object costs more than reading
-    try:
+    with closing(fd):
         parts = []
         while part := os.read(fd, 1 << 16):
             parts.append(part)
-    finally:
-        os.close(fd)
     return b"".join(parts).decode(errors="surrogateescape")
 
 

@@ -10,7 +10,8 @@ import signal
 from errno import EINTR, ETIMEDOUT
 from time import monotonic, sleep
 
-from minibox.errors import MiniboxError, Unsupported, kernel_says
+from minibox.base.files import closing
+from minibox.errors import MiniboxError, Unsupported, kernel_says, on_failure, suppress
 from minibox.linux.cgroup.scope import HOLDER, Property, addresses
 from minibox.linux.process import exit_status
 
@@ -42,12 +43,10 @@ class HeldScope:
 
     def close(self) -> None:
         """End its holder. systemd removes the scope once it is empty."""
-        try:
+        with suppress(OSError):  # the holder is gone
             with open(self._procs) as procs:
                 for pid in procs.read().split():
                     os.kill(int(pid), signal.SIGKILL)
-        except OSError:  # the holder is gone
-            pass
 
 
 def attach(unit: str, place: str, pid: int) -> None:
@@ -128,15 +127,10 @@ class _Holder:
 
     def __init__(self) -> None:
         reader, self._writer = os.pipe2(os.O_CLOEXEC)
-        try:
+        with closing(reader), on_failure(os.close, self._writer):
             files = [(os.POSIX_SPAWN_DUP2, reader, 0), (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
             # Its own process group, because Ctrl-C is for the container.
             self.pid = os.posix_spawnp("cat", ["cat"], {}, file_actions=files, setpgroup=0, setsigdef=[signal.SIGPIPE])
-        except BaseException:
-            os.close(self._writer)
-            raise
-        finally:
-            os.close(reader)
 
     def close(self) -> None:
         if self._writer >= 0:

@@ -9,7 +9,7 @@ import os
 from errno import EBUSY, EINVAL
 from time import monotonic
 
-from minibox.errors import LimitError, MiniboxError, kernel_says
+from minibox.errors import LimitError, MiniboxError, kernel_says, suppress
 from minibox.linux.cgroup.creation import refusal, written
 from minibox.linux.cgroup.group import Cgroup
 from minibox.linux.cgroup.steps import (
@@ -218,10 +218,8 @@ def _leave(directory: str) -> None:
     """Remove a directory that is not needed after all, and move its processes back to the one above."""
     for pid in _read(f"{directory}/cgroup.procs").split():
         _try_write(f"{os.path.dirname(directory)}/cgroup.procs", pid)
-    try:
+    with suppress(OSError):  # it will be removed with the container
         os.rmdir(directory)
-    except OSError:
-        pass  # it will be removed with the container
 
 
 def _refused(step: Op, error: OSError) -> MiniboxError:
@@ -261,7 +259,5 @@ def _write(path: str, value: str) -> None:
 
 
 def _try_write(path: str, value: str) -> None:
-    try:
+    with suppress(OSError):
         _write(path, value)
-    except OSError:
-        pass

@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 
+from minibox.base.files import closing
 from minibox.errors import ConfigError, Unsupported, kernel_says
 from minibox.linux.seccomp.default_profile import NEW_NUMBERS
 from minibox.linux.seccomp.flags import NOTIFY
@@ -225,12 +226,9 @@ class _Library:
         return [self.ffi.new("struct scmp_arg_cmp[]", group) for group in groups]
 
     def export(self, filters: Any) -> bytes:
-        fd = os.memfd_create("minibox-seccomp", os.MFD_CLOEXEC)
-        try:
+        with closing(os.memfd_create("minibox-seccomp", os.MFD_CLOEXEC)) as fd:
             self.check(self.lib.seccomp_export_bpf(filters, fd), "compile the filter")
             return os.pread(fd, os.fstat(fd).st_size, 0)
-        finally:
-            os.close(fd)
 
 
 def _unknown_calls(newest: dict[int, int]) -> bytes:

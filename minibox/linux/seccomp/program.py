@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from minibox.base.files import read_file, replace_file
+from minibox.errors import suppress
 from minibox.linux.capabilities import mask_of
 
 TYPE_CHECKING = False
@@ -113,8 +114,6 @@ def _store(path: str, compiled: bytes) -> None:
     data = _MAGIC + _sealed(compiled) + compiled
     if len(data) > _BYTES_MAX:
         return
-    try:
+    with suppress(OSError):  # without the cache it only takes longer
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         replace_file(path, data)
-    except OSError:
-        pass  # without the cache it only takes longer
