@@ -48,6 +48,24 @@ class UsageError(MiniboxError):
     """An option or argument is invalid."""
 
 
+class DockerfileError(MiniboxError):
+    """A Dockerfile has a mistake.
+
+    Attributes:
+        file: the Dockerfile's name.
+        line: the line, from 1; 0 if it is about the whole file.
+        column: the column in that line, from 1; 0 if it is about the whole line.
+        reason: what is wrong, without the place.
+    """
+
+    status = 1
+
+    def __init__(self, file: str, line: int, column: int, reason: str, hint: str | None = None) -> None:
+        place = ":".join([file, *(str(number) for number in (line, column) if number)])
+        super().__init__(f"{place}: {reason}", hint)
+        self.file, self.line, self.column, self.reason = file, line, column, reason
+
+
 class ConfigError(MiniboxError):
     """An image config, an OCI Spec or a configuration file is invalid, or asks for something impossible."""
 
