@@ -15,7 +15,6 @@ from atexit import register
 from struct import Struct
 
 from minibox._native import ffi, lib
-from minibox.base.files import close_descriptors
 from minibox.errors import on_failure, suppress
 from minibox.linux.executable import open_init
 from minibox.linux.process import SIGKILL, Program, kill_group, open_pidfd, send_signal
@@ -152,10 +151,15 @@ class Launcher:
         """
         assert self._socket
         child = LaunchedChild(buffer, op_count, self)
-        with on_failure(child.close):
+        try:
             child.ask_for(self._socket, flags, slots, cgroup_fd)
             meanwhile()
             child.take_answer()
+        except BaseException as error:
+            if isinstance(error, ConnectionError):
+                child.end_orphans()
+            child.close()
+            raise
         return child
 
     @property
@@ -223,7 +227,12 @@ class LaunchedChild(RequestedChild):
     def goes_on_as(self, messages: Messages) -> None:
         """Continue with a sibling that replaces this process, which ends. ``messages`` has the sibling's pidfd."""
         assert self._connection
-        send(self._connection, GOES_ON_AS.to_bytes(4, "little"), [messages.fd])
+        try:
+            send(self._connection, GOES_ON_AS.to_bytes(4, "little"), [messages.fd])
+        except ConnectionError:
+            self.end_orphans()
+            raise
+        self._record.first = self._record.sibling = 0  # these numbers may become other processes'
         messages.move_fd(self._process)
         with open(f"/proc/self/fdinfo/{self.pidfd}", encoding="ascii") as file:
             self.pid = next(int(line[4:]) for line in file if line.startswith("Pid:"))
@@ -239,41 +248,31 @@ class LaunchedChild(RequestedChild):
             while self._ended is None:
                 try:
                     self._take()
-                except ConnectionError:  # the launcher was killed; make sure that the container dies, too
-                    self.send_signal(SIGKILL)
-                    wait_for_end(self.pidfd)
-                    self._reap_orphan()
+                except ConnectionError:
+                    self.end_orphans()
                     self._ended = SIGKILL, 0, 0, 0
         status = self._ended[0]
         return -(status & 0x7F) if status & 0x7F else status >> 8
 
+    @property
+    def is_orphan(self) -> bool:
+        """Was the launcher killed?"""
+        return self.maker < 0 or has_ended(self.maker)
+
     def end_orphans(self) -> None:
-        """If the launcher was killed before `goes_on_as`, end and reap this process and the sibling that it has made."""
-        if self.maker >= 0 and not has_ended(self.maker):
-            return  # it ends both when the connection is closed
-        self.send_signal(SIGKILL)
-        wait_for_end(self.pidfd)  # it makes no sibling any more
-        self._reap_orphan()
-        sibling = open_pidfd(self._record.sibling) if self._record.sibling else -1
-        try:
-            if sibling >= 0:
-                os.waitid(os.P_PIDFD, sibling, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # is it this process's child?
-                send_signal(sibling, SIGKILL)
-                os.waitid(os.P_PIDFD, sibling, os.WEXITED)
-        except ChildProcessError:
-            pass
-        finally:
-            close_descriptors(sibling)
+        """After the launcher was killed: kill the process and the sibling that it may have made, and reap them.
 
-    def _reap_orphan(self) -> None:
-        """Reap it if its maker died and this process, as process 1 or a subreaper, has become its parent.
-
-        As a zombie it would hold up the end of the container that it was executed in.
+        As process 1 or a subreaper this process has become their parent: their zombies would hold up the end of the
+        container that they were executed in.
         """
         if self.maker >= 0:
             wait_for_end(self.maker)
-        with suppress(ChildProcessError):
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        if self.pidfd >= 0:
+            _end_orphan(self.pidfd)
+        elif self._record.first:
+            _end_orphan_of_pid(self._record.first)
+        if self._record.sibling:  # no later one can come now
+            _end_orphan_of_pid(self._record.sibling)
 
     def usage(self) -> tuple[int, int]:
         """Return what it used, after `wait`: the CPU time in ns of it and its reaped children, and the peak memory in
@@ -332,6 +331,22 @@ class LaunchedChild(RequestedChild):
             self._ended = status, microseconds, kibibytes, relayed
             self._messages.done()
         return data
+
+
+def _end_orphan_of_pid(pid: int) -> None:
+    pidfd = open_pidfd(pid)
+    if pidfd >= 0:
+        _end_orphan(pidfd)
+        os.close(pidfd)
+
+
+def _end_orphan(pidfd: int) -> None:
+    send_signal(pidfd, SIGKILL)
+    wait_for_end(pidfd)
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    except ChildProcessError:
+        pass  # another process is its parent now
 
 
 class _Launchers:

@@ -38,8 +38,8 @@ struct mb_record {
     uint32_t index;   /* of the current operation */
     int32_t error;    /* errno of the failed operation */
     uint32_t detail;  /* exec: index of the candidate that exists */
-    uint32_t sibling; /* clone_sibling: its pid, set before it runs */
-    uint32_t reserved;
+    uint32_t first;   /* the process's pid, set before it runs, as its maker may be killed before it can tell */
+    uint32_t sibling; /* clone_sibling: the sibling's pid, likewise */
     struct mb_time time[]; /* one for each operation */
 };
 

@@ -21,7 +21,7 @@ ffibuilder.cdef("""
     int mb_plan_load(void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_op);
 
     struct mb_time { uint64_t begin_ns; uint64_t end_ns; };
-    struct mb_record { uint32_t state; uint32_t index; int32_t error; uint32_t detail; uint32_t sibling; uint32_t reserved;
+    struct mb_record { uint32_t state; uint32_t index; int32_t error; uint32_t detail; uint32_t first; uint32_t sibling;
                        struct mb_time time[]; };
     int mb_spawn_here(const struct mb_plan *plan, uint64_t flags, const int *slots, uint32_t slot_count,
                       struct mb_record *record, int *pidfd);

@@ -86,6 +86,7 @@ pid_t mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const 
     struct mb_clone_args args = {
         .flags = flags | CLONE_PIDFD | (cgroup_fd < 0 ? 0 : CLONE_INTO_CGROUP),
         .pidfd = (uint64_t)(uintptr_t)pidfd,
+        .parent_tid = (uint64_t)(uintptr_t)&record->first,
         .exit_signal = SIGCHLD,
         .cgroup = cgroup_fd < 0 ? 0 : (uint64_t)cgroup_fd,
     };
@@ -94,7 +95,13 @@ pid_t mb_spawn(const struct mb_plan *plan, uint64_t flags, int cgroup_fd, const 
     sigset_t all, saved;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &saved);
-    pid_t pid = flags & CLONE_VM ? clone_and_wait(&child, (int)args.flags, pidfd) : mb_clone3(&args);
+    pid_t pid;
+    if (flags & CLONE_VM) {
+        pid = clone_and_wait(&child, (int)args.flags, pidfd);
+    } else {
+        args.flags |= CLONE_PARENT_SETTID;
+        pid = mb_clone3(&args);
+    }
     if (pid == 0) {
         mb_child_main(&child);
     }

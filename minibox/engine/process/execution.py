@@ -443,7 +443,8 @@ class Execution:
             self.mounter.close()
         if self.init and self.init.pidfd >= 0:
             if self._awaits_sibling:  # nobody reports its end
-                self.launched.end_orphans()
+                if self.launched.is_orphan:
+                    self.launched.end_orphans()
             else:
                 self.init.end(SIGKILL)
             self.init.close()

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +26,7 @@ from minibox.engine.process import steps
 from minibox.engine.spec.options import RunOptions
 from minibox.errors import MiniboxError
 from minibox.linux import launcher, requests, supervisor
-from minibox.linux.launcher import Launcher
+from minibox.linux.launcher import LaunchedChild, Launcher
 from minibox.linux.process import signatures
 from minibox.linux.supervisor import Supervisor
 from minibox.plan import operations as op
@@ -282,4 +284,69 @@ def test_the_launcher_of_a_command_that_is_there_already(api, state, monkeypatch
             at_message(patch, 1, launcher)
             assert box.run(["sleep", "1000"]).returncode == -signal.SIGKILL
         assert box.wait() == -signal.SIGKILL
+    until(lambda: left(state) == [])
+
+
+@contextmanager
+def slow_words(pid: int, tmp_path: Path) -> Iterator[None]:
+    """Whatever this process and those that it makes send, they send half a second later."""
+    words = ["strace", "-f", "-qq", "-e", "trace=sendmsg", "-e", "inject=sendmsg:delay_enter=500000", "-p", str(pid)]
+    with subprocess.Popen([*words, "-o", str(tmp_path / "trace")], stderr=subprocess.DEVNULL) as tracer:
+        until(lambda: f"TracerPid:\t{tracer.pid}" in Path(f"/proc/{pid}/status").read_text())
+        yield
+        tracer.terminate()
+
+
+@requires("command:strace")
+def test_the_launcher_of_a_command_that_nobody_has_told_of(api, state, monkeypatch, tmp_path):
+    """It was killed between the clone of the command and the word of it: its zombie would hold up the end of the sandbox."""
+    box = minibox.Sandbox("base")
+    pid = child_named("minibox-launcher")
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    before = set(children.read_text().split())
+    real = LaunchedChild.take_answer
+
+    def take_answer(child: LaunchedChild) -> None:
+        real(child)
+        until(lambda: set(children.read_text().split()) - before - {str(child.pid)})
+        os.kill(pid, signal.SIGKILL)
+
+    with slow_words(pid, tmp_path), monkeypatch.context() as patch:
+        patch.setattr(LaunchedChild, "take_answer", take_answer)
+        with pytest.raises(MiniboxError):  # of the killed step, or of the sandbox, which dies with its launcher
+            box.run(["true"])
+
+    def close() -> None:
+        box.close()
+        raise EOFError
+
+    assert isinstance(within_time(close), EOFError)
+    until(lambda: left(state) == [])
+
+
+@requires("command:strace")
+def test_the_launcher_before_the_word_of_a_command_process(api, state, monkeypatch, tmp_path):
+    """Nobody knows the pid of what it has cloned but the kernel, which has written it down."""
+    box = minibox.Sandbox("base")
+    pid = child_named("minibox-launcher")
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    before = set(children.read_text().split())
+    real = LaunchedChild.take_answer
+
+    def take_answer(child: LaunchedChild) -> None:
+        if Path(f"/proc/{pid}").exists():
+            until(lambda: len(set(children.read_text().split()) - before) > 0)
+            os.kill(pid, signal.SIGKILL)
+        real(child)
+
+    with slow_words(pid, tmp_path), monkeypatch.context() as patch:
+        patch.setattr(LaunchedChild, "take_answer", take_answer)
+        with pytest.raises(MiniboxError):  # the sandbox dies with its launcher
+            box.run(["true"])
+
+    def close() -> None:
+        box.close()
+        raise EOFError
+
+    assert isinstance(within_time(close), EOFError)
     until(lambda: left(state) == [])
