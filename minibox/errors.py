@@ -78,6 +78,12 @@ class ImageNotFound(MiniboxError):
     """The image store has no image of that name."""
 
 
+class BuildError(MiniboxError):
+    """A Dockerfile, or the files that it reads, can't be built."""
+
+    status = 1
+
+
 class StoreError(MiniboxError):
     """The image store or a layer is damaged, full or unreadable."""
 

@@ -46,6 +46,10 @@ ffibuilder.cdef("""
 
     int mb_open_image(const char *path);
     int mb_remove(int dir_fd, const char *name, int depth);
+    enum { MB_LIST_BYTES = 32768, MB_LIST_FILES = 1365 };
+    struct mb_file { uint64_t device; uint64_t inode; uint64_t size; int64_t modified_ns; int64_t changed_ns; uint32_t mode;
+                     uint32_t uid; uint32_t gid; uint32_t links; uint64_t node; };
+    int mb_list(int dir_fd, struct mb_file *files, char *names, uint32_t *size);
     int mb_bpf_device_attach(int cgroup_fd, const void *instructions, unsigned count);
 
     /* One system call each, for lessons and tests: -1 and errno (ffi.errno) on failure. */
@@ -73,6 +77,7 @@ ffibuilder.set_source(
     #include "syscalls.h"
     #include "extension/device_filter.h"
     #include "child/image.h"
+    #include "extension/list.h"
     #include "extension/remove.h"
     #include <sys/prctl.h>
     #include <sys/wait.h>

@@ -1,0 +1,149 @@
+"""A build's context, or another tree that lines copy from: what is selected in it, with digests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+
+from minibox.build.context.fingerprint import Reader
+from minibox.build.context.memory import Memory, clock_ns
+from minibox.build.context.selection import IDENTITY_BYTES, Finder, manifest
+from minibox.build.context.tree import LOOK, READ_DIRECTORY, Tree, mode_of
+from minibox.errors import BuildError
+from minibox.linux.listing import record_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from minibox.build.context.patterns import Patterns
+    from minibox.build.context.selection import Selected, Source
+
+OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Selection:
+    """What one line reads.
+
+    Attributes:
+        sources: what was found, in the order in which it is copied.
+        manifest: describes each file: see `minibox.build.context.selection.entries`.
+        digest: of the manifest; 64 hexadecimal digits.
+    """
+
+    def __init__(self, sources: tuple[Source, ...], manifest: bytes) -> None:
+        self.sources, self.manifest = sources, manifest
+        self.digest = hashlib.sha256(manifest).hexdigest()
+
+
+class Context:
+    """A tree that lines copy from; use it in a ``with`` statement."""
+
+    def __init__(
+        self,
+        path: str,
+        ignored: Patterns | None = None,
+        *,
+        memory: str = "",
+        keeps_owner: bool = False,
+        what: str = "the context",
+    ) -> None:
+        """Open a directory.
+
+        Args:
+            ignored: what isn't part of it.
+            memory: the file that remembers digests for the next build; "" for none.
+            keeps_owner: files keep their owners in the image, as those of a stage or an image do. Those of a context
+                belong to root.
+            what: what it is, for messages.
+
+        Raises:
+            BuildError: it can't be opened.
+        """
+        self.tree = Tree(path, ignored, what)
+        self._memory = Memory(memory)
+        self._reader = Reader(self.tree, keeps_owner=keeps_owner)
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remember the digests, and close the directory."""
+        self.tree.close()
+        self._memory.save()
+
+    def select(self, sources: Sequence[str], *, exclude: Sequence[str] = (), parents: bool = False) -> Selection:
+        """Find the sources of a line, and read what isn't remembered.
+
+        Args:
+            sources: as they are written, after substitution: paths, or globs.
+            exclude: patterns of --exclude.
+            parents: --parents: paths keep their directories.
+
+        Raises:
+            BuildError: a source isn't there or can't be read; a pattern is malformed.
+        """
+        finder = Finder(self.tree, exclude, parents)
+        found = tuple(source for text in sources for source in finder.find(text))
+        return Selection(found, manifest(found, self._fingerprints(found)))
+
+    def open(self, selected: Selected) -> int:
+        """Open a selected file, to copy it. A link, a FIFO or a device is only looked at (O_PATH).
+
+        Raises:
+            BuildError: it isn't any more what it was when its digest was made.
+        """
+        mode = mode_of(selected.status)
+        flags = OPEN if stat.S_ISREG(mode) else READ_DIRECTORY if stat.S_ISDIR(mode) else LOOK
+        fd = self.tree.open(selected.path, flags)
+        try:
+            self.check(selected, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def check(self, selected: Selected, fd: int) -> None:
+        """Check, after copying an open file, that nobody has changed it meanwhile.
+
+        Raises:
+            BuildError: somebody has.
+        """
+        now, then = record_of(os.fstat(fd)), selected.status
+        # A directory's content isn't read by this descriptor, and who builds may well write into the context.
+        same = now == then or (stat.S_ISDIR(mode_of(then)) and now[:IDENTITY_BYTES] == then[:IDENTITY_BYTES])
+        if not same:
+            raise BuildError(
+                f"{ascii(selected.path)} in {self.tree.what} was changed during the build", "build it again"
+            )
+
+    def _fingerprints(self, sources: tuple[Source, ...]) -> dict[bytes, bytes]:
+        get, found = self._memory.get, {}
+        missing: dict[bytes, str] = {}
+        for source in sources:
+            for _, path, record in source.files:
+                known = get(record)
+                if known is None:
+                    missing[record] = path
+                else:
+                    found[record] = known
+        changed: dict[bytes, bytes] = {}
+        for record, path in missing.items():
+            read_ns = clock_ns()
+            now, fingerprint = self._reader.read(path, record)
+            self._memory.put(now, fingerprint, read_ns)
+            found[now] = fingerprint
+            if now != record:
+                changed[record] = now
+                self.tree.note(path, now)
+        if changed:
+            for source in sources:
+                source.files = [(to, path, changed.get(record, record)) for to, path, record in source.files]
+        return found

@@ -1,0 +1,97 @@
+"""What counts of a file: its kind, mode, owner, content or target, and extended attributes; not its times."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+
+from minibox.build.context.tree import LOOK, mode_of
+from minibox.errors import BuildError
+from minibox.image.layer.attributes import is_of_images
+from minibox.image.layer.owners import CAPABILITY, without_namespace
+from minibox.linux.listing import RECORD, record_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.build.context.tree import Tree
+
+#: mode with the kind, uid, gid, sha256 of the content or of a link's target, the beginning of sha256 of the attributes
+FINGERPRINT = struct.Struct("=III32s16s")
+NO_CONTENT, NO_ATTRIBUTES = bytes(32), bytes(16)
+CHUNK_BYTES = 1 << 20
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+ATTEMPTS = 3
+
+
+class Reader:
+    """Reads the fingerprints of a tree's files.
+
+    Args:
+        keeps_owner: the owner counts. It doesn't for a context, whose files belong to root in the image.
+    """
+
+    def __init__(self, tree: Tree, *, keeps_owner: bool) -> None:
+        self._tree = tree
+        self._keeps_owner = keeps_owner
+
+    def read(self, path: str, record: bytes) -> tuple[bytes, bytes]:
+        """Read a file; return its record at that moment, and its fingerprint.
+
+        Args:
+            record: what the file was when its directory was read.
+
+        Raises:
+            BuildError: it can't be read, or others write to it all the time.
+        """
+        for _ in range(ATTEMPTS):
+            fd = self._tree.open(path, READ if stat.S_ISREG(mode_of(record)) else LOOK)
+            try:
+                before = record_of(os.fstat(fd))
+                if stat.S_IFMT(mode_of(before)) == stat.S_IFMT(mode_of(record)):
+                    found = self._read(fd, before)
+                    if record_of(os.fstat(fd)) == before:
+                        return before, found
+                record = before
+            except OSError as error:
+                raise self._tree.refusal("read", path, error) from error
+            finally:
+                os.close(fd)
+        raise BuildError(f"{ascii(path)} in {self._tree.what} is being written to", "build again when it is finished")
+
+    def _read(self, fd: int, record: bytes) -> bytes:
+        mode, content, attributes = mode_of(record), NO_CONTENT, NO_ATTRIBUTES
+        if stat.S_ISREG(mode):
+            content, attributes = _digest(fd), _attributes(fd)
+        elif stat.S_ISLNK(mode):
+            content = hashlib.sha256(os.fsencode(os.readlink("", dir_fd=fd))).digest()
+        elif stat.S_ISDIR(mode):
+            attributes = _attributes(f"/proc/self/fd/{fd}")
+        elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            content = hashlib.sha256(b"%d" % RECORD.unpack(record)[-1]).digest()
+        uid, gid = RECORD.unpack(record)[6:8] if self._keeps_owner else (0, 0)
+        return FINGERPRINT.pack(mode, uid, gid, content, attributes)
+
+
+def _digest(fd: int) -> bytes:
+    digest = hashlib.sha256()
+    while chunk := os.read(fd, CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.digest()
+
+
+def _attributes(file: int | str) -> bytes:
+    """Return a digest of those attributes that an image may have; zeros if there are none."""
+    try:
+        names = [name for name in os.listxattr(file) if is_of_images(os.fsencode(name))]
+    except OSError:
+        return NO_ATTRIBUTES  # the file system has none
+    if not names:
+        return NO_ATTRIBUTES
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        value = os.getxattr(file, name)
+        value = without_namespace(value) if name == CAPABILITY else value
+        digest.update(b"%s\0%d\0%s" % (os.fsencode(name), len(value), value))
+    return digest.digest()[: len(NO_ATTRIBUTES)]
