@@ -26,6 +26,9 @@ else:
 
         def __init__(self, *args, **kwargs):
             values = self.__dict__
+            if not kwargs and len(args) == len(names):
+                values.update(zip(names, args))
+                return
             values.update(defaults)
             values.update(zip(names, args))
             values.update(kwargs)
@@ -39,11 +42,8 @@ else:
         def __repr__(self):
             return f"{cls.__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
-        def _values(self):
-            return tuple(getattr(self, name) for name in names)
-
         def __eq__(self, other):
-            return _values(self) == _values(other) if type(other) is type(self) else NotImplemented
+            return self.__dict__ == other.__dict__ if type(other) is type(self) else NotImplemented
 
         def __setattr__(self, name, value):
             raise AttributeError(f"{cls.__name__} is frozen")
@@ -51,10 +51,10 @@ else:
         cls.__init__, cls.__eq__, cls.__setattr__ = __init__, __eq__, __setattr__
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = __repr__
-        cls.__hash__ = lambda self: hash(_values(self))
+        cls.__hash__ = lambda self: hash(tuple(map(self.__dict__.__getitem__, names)))
         return cls
 
 
 def replace(old: R, **changes: Any) -> R:
     """Return a copy of the record ``old`` with some fields changed, like `dataclasses.replace`."""
-    return type(old)(**{**{name: getattr(old, name) for name in type(old).__annotations__}, **changes})
+    return type(old)(**{**old.__dict__, **changes})

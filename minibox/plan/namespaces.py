@@ -37,7 +37,11 @@ def joined(spec: Spec) -> dict[str, str]:
     A user namespace comes last: a process that may join it has rights over everything that belongs to it, but loses its
     rights over the host's namespaces. An ordinary user gets rights only by joining it: see `_join`.
     """
-    found = {each["type"]: each["path"] for each in spec.get("linux", {}).get("namespaces", []) if each.get("path")}
+    found: dict[str, str] = {
+        each["type"]: each["path"] for each in spec.get("linux", {}).get("namespaces", []) if each.get("path")
+    }
+    if not found:
+        return found
     return {kind: found[kind] for kind in sorted(found, key=lambda kind: (kind == "user", kind))}
 
 
@@ -91,7 +95,7 @@ def clone_flags(spec: Spec) -> int:
 
 def namespace_flags(spec: Spec) -> int:
     """Return clone(2) flags of all namespaces that aren't the caller's."""
-    return sum(NAMESPACES[kind] for kind in types(spec) | joined(spec).keys())
+    return sum(map(NAMESPACES.__getitem__, types(spec) | joined(spec).keys()))
 
 
 def birth(spec: Spec, start: Start) -> list[Op]:
@@ -126,7 +130,7 @@ def id_maps(spec: Spec, start: Start) -> list[Op]:
     alone = start.ordinary and has_one_group(spec)
     steps = [parent.deny_setgroups()] if alone else []
     for kind, entries in maps.items():
-        lines = tuple(f"{each['containerID']} {each['hostID']} {each['size']}" for each in entries)
+        lines = tuple([f"{each['containerID']} {each['hostID']} {each['size']}" for each in entries])
         by_program = f"new{kind}map" if start.ordinary and not alone else ""
         steps.append(parent.write_id_map(kind, lines, by_program))
     return steps

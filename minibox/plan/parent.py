@@ -202,19 +202,24 @@ def named(step: Op) -> dict[str, Argument]:
     return dict(zip(OPERATIONS[step.name][0].split(), step.args))
 
 
+#: Of the operations asked for so far: what undoes it, the places of the arguments that this takes, and why.
+_undo_of: dict[str, tuple[str, list[int], str]] = {}
+
+
 def undo_of(step: Op) -> Op | None:
     """Return the step that undoes a parent's step; None if nothing has to be undone."""
-    undo = OPERATIONS[step.name][5]
-    if not undo:
-        return None
-    name, *words = undo.split()
-    given = named(step)
-    return Op(name, tuple(given[word] for word in words), f"undoes {step.name}", PARENT)
+    if step.name not in _undo_of:
+        taken = OPERATIONS[step.name][0].split()
+        words = OPERATIONS[step.name][5].split()
+        _undo_of[step.name] = "".join(words[:1]), [taken.index(word) for word in words[1:]], f"undoes {step.name}"
+    name, places, why = _undo_of[step.name]
+    return Op(name, tuple([step.args[place] for place in places]), why, PARENT) if name else None
 
 
 def undo_list(ops: Iterable[Op]) -> tuple[Op, ...]:
     """Return the steps that undo the parent's steps, in reverse order."""
-    return tuple(undo for step in reversed(tuple(ops)) if step.actor == PARENT and (undo := undo_of(step)))
+    undone = [undo_of(step) for step in ops if step.actor == PARENT]
+    return tuple([step for step in reversed(undone) if step])
 
 
 # ---- constructors ---------------------------------------------------------------------------------

@@ -144,9 +144,13 @@ def environment(process: Process) -> tuple[str, ...]:
 
     runc and crun do the same. An empty or missing HOME becomes `NO_HOME`, which the step `operations.home` fills in.
     """
-    found = {name: value for name, equals, value in (word.partition("=") for word in process.get("env", ())) if equals}
+    found = {}
+    for word in process.get("env", ()):
+        name, equals, value = word.partition("=")
+        if equals:
+            found[name] = value
     found.setdefault("HOME", "")
-    return tuple(f"{name}={value}" for name, value in found.items())
+    return tuple([f"{name}={value}" for name, value in found.items()])
 
 
 def candidates(name: str, env: tuple[str, ...]) -> tuple[str, ...]:
@@ -154,4 +158,4 @@ def candidates(name: str, env: tuple[str, ...]) -> tuple[str, ...]:
     if "/" in name or not name:
         return (name,)
     path = next((item[5:] for item in env if item.startswith("PATH=")), "/usr/local/bin:/usr/bin:/bin")
-    return tuple(f"{directory or '.'}/{name}" for directory in path.split(":"))
+    return tuple([f"{directory or '.'}/{name}" for directory in path.split(":")])

@@ -140,7 +140,7 @@ class Execution:
         self._messages = Messages()
         self._userns: dict[int, int] = {}
         self._mounted = self._created = False
-        self._awaits_sibling = any(step.name == "clone_sibling" for step in plan.ops)
+        self._awaits_sibling = "clone_sibling" in [step.name for step in plan.ops]
         self._status: socket | None = None
         self._sockets: list[socket] = []
 

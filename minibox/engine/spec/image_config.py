@@ -40,4 +40,4 @@ def image_process(image_config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _texts(values: Any) -> bool:
-    return all(isinstance(value, str) for value in values)
+    return {str}.issuperset(map(type, values))

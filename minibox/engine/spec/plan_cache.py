@@ -20,9 +20,9 @@ from minibox.linux.process import signatures
 from minibox.plan.compiler import Plan
 from minibox.plan.encode import encode, put_numbers
 from minibox.plan.namespaces import id_maps
-from minibox.plan.operations import INIT, MOUNTER, PARENT, Op
+from minibox.plan.operations import INIT, MOUNTER, Op
 from minibox.plan.process import command
-from minibox.record import replace
+from minibox.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from minibox.engine.spec.options import RunOptions
     from minibox.image.layout.image import ResolvedImage
     from minibox.linux.cgroup import CgroupHost
-    from minibox.oci.runtime import Spec
     from minibox.storage.drivers import Snapshotter
 
 KINDS_MAX = 32
@@ -100,102 +99,115 @@ def _cgroup_host() -> CgroupHost:
     return host
 
 
+@record
+class Form:
+    """A plan to be filled in, for one command.
+
+    Attributes:
+        args: the command.
+        ops: the steps.
+        text: all that depends on the command or contains the id, by `marshal`: the Spec, the cgroups, the steps with
+            their places, the encoded steps by actor. A placeholder stands for the id. All ids have the same length, so
+            replacing it leaves a valid text.
+    """
+
+    args: list[str]
+    ops: list[Op]
+    text: bytes
+
+
 class CachedPlan:
     """A compiled plan that can be filled in for other containers."""
 
     def __init__(self, prepared: CompiledRun, container_id: str) -> None:
-        self._first, self._host, self._start = (prepared, container_id), prepared.cgroup_host, prepared.start
-        self._flags = prepared.plan.flags
+        self._first, self._host = (prepared, container_id), prepared.cgroup_host
+        self._start, self._flags = prepared.start, prepared.plan.flags
         self._id = os.urandom(ID_DIGITS // 2).hex()  # a random placeholder, which no command contains by accident
-        self._spec = b""
-        self._ops: list[Op] = []
+        self._is_read = False
+        self._spec: Any = None
+        self._cgroups: tuple[str, ...] = ()
+        self._ops: list[Op] = []  # all steps but the last, the command
         self._named: list[int] = []  # steps that contain the id
+        self._cgroup_steps = slice(0)  # where the cgroup's steps are
         self._own: list[int] = []  # steps that are the container's own: ids, addresses
-        self._numbered: list[int] = []  # steps with the host ids that are root inside
-        self._encoded: tuple[Op | None, dict[str, bytes]] = None, {}  # the last step, and the buffers encoded with it
+        self._numbered: list[
+            tuple[int, int]
+        ] = []  # steps with the host ids that are root inside, and their place in a buffer
+        self._form = Form([], [], b"")
 
     def fill(self, options: RunOptions, image: ResolvedImage, identity: Identity) -> CompiledRun | None:
         """Return the plan filled in for another container; None if the host's cgroups have changed."""
-        if not self._spec:
-            self._read()
-        old, new = self._id, identity.id
-        spec: Spec = marshal.loads(_renamed(self._spec, old, new))  # all ids have the same length, so this stays valid
-        spec["process"]["args"] = process_args(options, image.config)
-        if ids := identity.ids:
-            spec["linux"]["uidMappings"], spec["linux"]["gidMappings"] = list(ids.uids), list(ids.gids)
+        args, form = process_args(options, image.config), self._form
+        if args != form.args:
+            self._form = form = self._form_of(args)
         if _cgroup_host() != self._host:
             return None
-        own = identity.steps
+        spec, cgroups, named, encoded = marshal.loads(_renamed(form.text, self._id, identity.id))
+        ids, own = identity.ids, identity.steps
+        if ids:
+            spec["linux"]["uidMappings"], spec["linux"]["gidMappings"] = list(ids.uids), list(ids.gids)
+        ops = list(form.ops)
+        for number, values in named:
+            ops[number] = Op(*values)
         start = replace(
             self._start,
-            cgroup_steps=tuple(_of(step, old, new) for step in self._start.cgroup_steps),
-            cgroups=_renamed(self._start.cgroups, old, new),
+            cgroup_steps=tuple(ops[self._cgroup_steps]), cgroups=cgroups,
             held=own.held, ports=own.ports, network=own.network, published=own.published,
         )  # fmt: skip
         anew = (*own.held, *(id_maps(spec, start) if ids else ()), *own.network, *own.published)
         if len(anew) != len(self._own):
             return None
-        ops = list(self._ops)
-        for number in self._named:
-            ops[number] = _of(ops[number], old, new)
         for number, step in zip(self._own, anew):
             ops[number] = step
-        ops.append(command(spec["process"]))
-        encoded = {
-            actor: bytearray(_renamed(data, old, new)) for actor, data in self._encode(_of(ops[-1], new, old)).items()
-        }
+        buffers = {actor: bytearray(data) for actor, data in encoded.items()}
         if ids:
-            self._put_roots(ops, encoded, ids.uids[0]["hostID"], ids.gids[0]["hostID"])
-        return CompiledRun(
-            spec, start, Plan(tuple(ops), self._flags, encoded), self._host, of_labels(start.cgroups), ()
-        )
+            self._put_roots(ops, buffers, ids.uids[0]["hostID"], ids.gids[0]["hostID"])
+        return CompiledRun(spec, start, Plan(tuple(ops), self._flags, buffers), self._host, of_labels(cgroups), ())
 
-    def _put_roots(self, ops: list[Op], encoded: dict[str, bytearray], *roots: int) -> None:
-        for number in self._numbered:
+    def _put_roots(self, ops: list[Op], buffers: dict[str, bytearray], *roots: int) -> None:
+        for number, place in self._numbered:
             step = ops[number]
             ops[number] = Op(step.name, roots, step.why, step.actor)
-            before = sum(each.actor == step.actor for each in ops[:number])
-            put_numbers(encoded[step.actor], before, *roots)
+            put_numbers(buffers[step.actor], place, *roots)
+
+    def _form_of(self, args: list[str]) -> Form:
+        if not self._is_read:
+            self._read()
+        spec = {**self._spec, "process": {**self._spec["process"], "args": args}}
+        ops = [*self._ops, command(spec["process"])]
+        encoded = {
+            actor: bytes(encode([step for step in ops if step.actor == actor], signatures()))
+            for actor in (MOUNTER, INIT)
+        }
+        named = [(number, _values(ops[number])) for number in (*self._named, len(ops) - 1)]
+        return Form(args, ops, marshal.dumps((spec, self._cgroups, named, encoded)))
 
     def _read(self) -> None:
-        prepared, old = self._first
-        ops = [_of(step, old, self._id) for step in prepared.plan.ops[:-1]]
-        self._named = [number for number, step in enumerate(ops) if step != prepared.plan.ops[number]]
-        start = prepared.start
+        (prepared, old), new = self._first, self._id
+        start, before = prepared.start, prepared.plan.ops[:-1]
+        spec: Any = prepared.spec
+        self._spec, self._cgroups, steps = marshal.loads(
+            _renamed(marshal.dumps((spec, start.cgroups, [_values(step) for step in before])), old, new)
+        )
+        self._ops = ops = [Op(*values) for values in steps]
+        self._named = [number for number, step in enumerate(ops) if step != before[number]]
+        first = before.index(start.cgroup_steps[0]) if start.cgroup_steps else 0
+        self._cgroup_steps = slice(first, first + len(start.cgroup_steps))
         own = {step.name for step in (*start.held, *start.network, *start.published)} | ID_MAPS
         self._own = [number for number, step in enumerate(ops) if step.name in own]
-        self._start = replace(
-            start,
-            cgroup_steps=tuple(_of(step, old, self._id) for step in start.cgroup_steps),
-            cgroups=_renamed(start.cgroups, old, self._id),
-        )
-        self._numbered = [number for number, step in enumerate(ops) if step.name == "set_fs_ids"]
-        self._ops = ops
-        spec: Any = prepared.spec
-        self._spec = _renamed(marshal.dumps(spec), old, self._id)
-
-    def _encode(self, last: Op) -> dict[str, bytes]:
-        """Return the encoded steps of each actor, with ``last`` as the last step; see `plan.encode`."""
-        known, encoded = self._encoded
-        if last != known:
-            by_actor: dict[str, list[Op]] = {MOUNTER: [], INIT: [], PARENT: []}
-            for step in (*self._ops, last):
-                by_actor[step.actor].append(step)
-            encoded = {actor: bytes(encode(by_actor[actor], signatures())) for actor in (MOUNTER, INIT)}
-            self._encoded = last, encoded
-        return encoded
+        self._numbered = [
+            (number, [each.actor for each in ops[:number]].count(step.actor))
+            for number, step in enumerate(ops)
+            if step.name == "set_fs_ids"
+        ]
+        self._is_read = True
 
 
-def _of(step: Op, old: str, new: str) -> Op:
-    """Rewrite a step of the container ``old`` for the container ``new``."""
-    return Op(step.name, _renamed(step.args, old, new), _renamed(step.why, old, new), step.actor)
+def _values(step: Op) -> tuple[Any, ...]:
+    return step.name, step.args, step.why, step.actor
 
 
-def _renamed(value: Any, old: str, new: str) -> Any:
-    if isinstance(value, tuple):
-        return tuple([_renamed(each, old, new) for each in value])
-    if isinstance(value, str):
-        return value.replace(old, new).replace(old[:ID_SHOWN], new[:ID_SHOWN])
-    if isinstance(value, bytes):
-        return value.replace(old.encode(), new.encode()).replace(old[:ID_SHOWN].encode(), new[:ID_SHOWN].encode())
-    return value
+def _renamed(text: bytes, old: str, new: str) -> bytes:
+    """Replace a container's id, and the digits of it in its host name."""
+    text = text.replace(old.encode(), new.encode())
+    return text.replace(old[:ID_SHOWN].encode(), new[:ID_SHOWN].encode())
