@@ -300,7 +300,7 @@ def _diff(box: Sandbox, where: Place) -> str:
     from minibox.errors import ContainerNotFound
 
     try:
-        lines = [f"{kind} {path}" for kind, path in diff(where.root, box.id)]
+        lines = [f"{kind} {path}" for kind, path in diff(where.home.root, box.id)]
     except ContainerNotFound:
         return "(the test closed the sandbox, and its files were not kept)"
     more = [f"and {len(lines) - DIFF_LINES} more"] if len(lines) > DIFF_LINES else []
@@ -312,16 +312,17 @@ def _remove(box: Sandbox, where: Place) -> None:
     from minibox.errors import ContainerNotFound
 
     with suppress(ContainerNotFound):  # the test has removed it
-        remove(box.id, force=True, root=where.root, runroot=where.runroot)
+        remove(where.home, box.id, force=True)
 
 
 def _command(where: Place) -> str:
     """Return ``minibox`` with the --root and --runroot that find the sandbox."""
-    from minibox.engine.host.home import default_root, default_runroot
+    from minibox.base.home import default_root, default_runroot
 
     environ = {key: value for key, value in os.environ.items() if not key.startswith("MINIBOX_")}
     words = ["minibox"]
-    for option, value, default in (("--root", where.root, default_root), ("--runroot", where.runroot, default_runroot)):
+    home = where.home
+    for option, value, default in (("--root", home.root, default_root), ("--runroot", home.runroot, default_runroot)):
         if value != default(environ, os.geteuid()):
             words += [option, value]
     return " ".join(words)

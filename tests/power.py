@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from minibox.base.home import Home
 from minibox.engine.resources import container_network
 from minibox.engine.upkeep import boot
 from tests.conftest import Run
@@ -40,7 +41,7 @@ class Machine:
 
     def wanted(self) -> set[str]:
         """What `system boot` would start."""
-        return set(boot.wanted(root=self.variables["MINIBOX_ROOT"], runroot=self.variables["MINIBOX_RUNROOT"]))
+        return set(boot.wanted(Home(self.variables["MINIBOX_ROOT"], self.variables["MINIBOX_RUNROOT"])))
 
     def joined(self) -> set[str]:
         """The networks that containers have been connected to."""

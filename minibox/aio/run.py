@@ -60,7 +60,7 @@ async def run(
     ends = Ends(*streams(input, stdin, stdout, stderr, capture_output))
 
     def begin() -> tuple[Embedded, Command]:
-        box = Embedded(wanted, root=where.root, runroot=where.runroot, storage_driver=where.storage_driver)
+        box = Embedded(where.home, wanted, storage_driver=where.storage_driver)
         with on_failure(box.close):
             return box, box.start(ends.outside)
 

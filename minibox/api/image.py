@@ -58,14 +58,7 @@ class Image:
         from minibox.engine.resources import registry
 
         where = _place(root, runroot, storage_driver)
-        registry.pull(
-            reference,
-            root=where.root,
-            environ=os.environ,
-            platform=platform,
-            driver=where.storage_driver,
-            runroot=where.runroot,
-        )
+        registry.pull(where.home, reference, environ=os.environ, platform=platform, driver=where.storage_driver)
         return cls._get(where, reference)
 
     @classmethod
@@ -102,9 +95,7 @@ class Image:
         process = ImageProcess(
             tuple(command or ()), tuple(entrypoint or ()), dict(env or {}), workdir, user, dict(labels or {})
         )
-        made = build(
-            os.fspath(source), reference, process, root=where.root, runroot=where.runroot, driver=where.storage_driver
-        )
+        made = build(where.home, os.fspath(source), reference, process, driver=where.storage_driver)
         return cls._get(where, made)
 
     @classmethod
@@ -137,8 +128,8 @@ class Image:
         from minibox.image.layout.layout import Layout
 
         where = _place(root, runroot, "")
-        stored = inventory(Layout(where.root))
-        sizes = [each.size_bytes for each in disk_usage(where.root, stored).images]
+        stored = inventory(Layout(where.home.root))
+        sizes = [each.size_bytes for each in disk_usage(where.home.root, stored).images]
         return [cls(where, each, size) for each, size in zip(stored, sizes) if not each.error]
 
     @classmethod
@@ -147,14 +138,14 @@ class Image:
         from minibox.image.layout.inventory import find, inventory
         from minibox.image.store import ImageStore
 
-        store = ImageStore(where.root)
+        store = ImageStore(where.home.root)
         store.resolve(reference)  # creates the built-in image `base`
         images = inventory(store.layout)
         stored, _ = find(images, reference)
         if stored.error:
             raise StoreError(stored.error, stored.hint or None)
         size = next(
-            used.size_bytes for each, used in zip(images, disk_usage(where.root, images).images) if each is stored
+            used.size_bytes for each, used in zip(images, disk_usage(where.home.root, images).images) if each is stored
         )
         return cls(where, stored, size)
 
@@ -167,14 +158,14 @@ class Image:
         """
         from minibox.engine.upkeep.images import tag
 
-        tag(self._where.root, self.id, reference, runroot=self._where.runroot)
+        tag(self._where.home, self.id, reference)
         self.names = self._get(self._where, self.id).names
 
     def history(self) -> Sequence[dict[str, Any]]:
         """Return the build steps, newest first: ``created_by``, ``created_s``, ``size_bytes``, ``comment``."""
         from minibox.engine.upkeep.images import history_of
 
-        return history_of(self._where.root, self.id)
+        return history_of(self._where.home.root, self.id)
 
     def remove(self, *, force: bool = False) -> None:
         """Remove the image and all its names.
@@ -190,7 +181,7 @@ class Image:
         from minibox.engine.upkeep.images import remove
 
         background_removal.finish()  # ended containers of `minibox.run` that are still being removed would keep the image in use
-        remove(self.id, root=self._where.root, runroot=self._where.runroot, force=force)
+        remove(self._where.home, self.id, force=force)
 
     def __repr__(self) -> str:
         return f"<minibox.Image {', '.join(self.names) or self.id}>"

@@ -79,13 +79,13 @@ class Network:
         if runroot is not None:
             where["runroot"] = runroot
         found = place(where)
-        self._root, self._runroot = found.root, found.runroot
+        self._home = found.home
         words = [f"{key}={value}" for key, value in (labels or {}).items()]
         self._lock = allocate_lock()
 
         def create() -> None:
             self._network, self._fd = networks.create(
-                self._root, self._runroot, name, internal=internal, subnet=subnet, labels=words, owned=True
+                self._home, name, internal=internal, subnet=subnet, labels=words, owned=True
             )
             self._closed = False
             self.name, self.id = self._network.name, self._network.id
@@ -105,8 +105,8 @@ class Network:
             UsageError: the sandbox is already on this network.
             NetworkError: the kernel or nft refuses.
         """
-        root, runroot, names = self._root, self._runroot, tuple(aliases)
-        held = uninterrupted(lambda: networks.connect(root, runroot, self.name, box.id, aliases=names))
+        home, names = self._home, tuple(aliases)
+        held = uninterrupted(lambda: networks.connect(home, self.name, box.id, aliases=names))
         return held.address if held else ""
 
     def disconnect(self, box: Member) -> None:
@@ -116,7 +116,7 @@ class Network:
             UsageError: the sandbox isn't on this network.
             NetworkError: the kernel or nft refuses.
         """
-        uninterrupted(lambda: networks.disconnect(self._root, self._runroot, self.name, box.id))
+        uninterrupted(lambda: networks.disconnect(self._home, self.name, box.id))
 
     def partition(self, *groups: Iterable[Member]) -> None:
         """Drop all packets between sandboxes of different groups. Replaces an earlier partition.
@@ -129,15 +129,15 @@ class Network:
             NetworkError: a sandbox isn't on this network, or nft refuses.
         """
         ids = [[box.id for box in group] for group in groups]
-        uninterrupted(lambda: networks.cut(self._root, self._runroot, self._network, ids))
+        uninterrupted(lambda: networks.cut(self._home, self._network, ids))
 
     def heal(self) -> None:
         """End the partition."""
-        uninterrupted(lambda: networks.heal(self._runroot, self._network))
+        uninterrupted(lambda: networks.heal(self._home.runroot, self._network))
 
     def address_of(self, box: Member) -> str | None:
         """Return the address of a sandbox on this network, or None if it isn't on it."""
-        return networks.address_on(self._runroot, self._network, box.id)
+        return networks.address_on(self._home.runroot, self._network, box.id)
 
     def close(self) -> None:
         """Remove the network; sandboxes on it lose their connection. You may call this twice, and from any thread."""
@@ -150,7 +150,7 @@ class Network:
             self._closed = True
         _open_networks.discard(self)
         with closing(self._fd):
-            networks.end(self._root, self._runroot, self._network)
+            networks.end(self._home, self._network)
 
     def _forget_after_fork(self) -> None:
         """Let go of the network after a fork: it belongs to the parent process."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import TypedDict
 
-from minibox.base.paths import absolute
-from minibox.engine.host.home import claim, default_root, default_runroot
+from minibox.base.home import Home, find_home
 from minibox.engine.host.interrupts import uninterrupted
 from minibox.engine.process.streams import StandardDescriptors
 from minibox.record import record
@@ -24,8 +23,7 @@ class Places(TypedDict, total=False):
 class Place:
     """The directories for minibox's state, and the storage driver."""
 
-    root: str
-    runroot: str
+    home: Home
     storage_driver: str
 
 
@@ -39,15 +37,10 @@ def place(options: Places) -> Place:
     from minibox.config import load
 
     _occupy_streams()
-    root, runroot, driver = options.get("root"), options.get("runroot"), options.get("storage_driver")
-    environ, uid = os.environ, os.geteuid()
-    found = Place(
-        absolute(os.fspath(root)) if root else default_root(environ, uid),
-        absolute(os.fspath(runroot)) if runroot else default_runroot(environ, uid),
-        driver or environ.get("MINIBOX_STORAGE_DRIVER") or load(environ).storage_driver,
-    )
-    claim(found.root, found.runroot)
-    return found
+    environ = os.environ
+    home = find_home(options.get("root"), options.get("runroot"), environ, os.geteuid())
+    driver = options.get("storage_driver") or environ.get("MINIBOX_STORAGE_DRIVER") or load(environ).storage_driver
+    return Place(home.claimed(), driver)
 
 
 def _occupy_streams() -> None:

@@ -53,7 +53,7 @@ def prepared_image(
     from minibox.image.store import ImageStore
 
     where = place(options)
-    store = ImageStore(where.root)
+    store = ImageStore(where.home.root)
     try:
         below = store.resolve(image)
     except ImageNotFound:
@@ -62,13 +62,13 @@ def prepared_image(
     digest = hashlib.sha256(about.encode()).hexdigest()[:DIGITS]
     reference = f"{REPOSITORY}/{name}:{digest}"
     parse(reference)
-    if _is_there(where.root, reference):
+    if _is_there(where.home.root, reference):
         return reference
-    os.makedirs(f"{where.root}/prepared", 0o700, exist_ok=True)
-    lock = f"{where.root}/prepared/{digest}"
+    os.makedirs(f"{where.home.root}/prepared", 0o700, exist_ok=True)
+    lock = f"{where.home.root}/prepared/{digest}"
     with locked(lock):
-        if not _is_there(where.root, reference):  # another process may have made it while we waited
-            _make(reference, name, prepare, image, where.root, options)
+        if not _is_there(where.home.root, reference):  # another process may have made it while we waited
+            _make(reference, name, prepare, image, where.home.root, options)
             os.unlink(lock)  # safe: a process that waits for this lock checks for the image first
     return reference
 

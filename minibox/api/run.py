@@ -84,14 +84,7 @@ class Owner:
         def pull(image: str, platform: str) -> None:
             raise PullFirst
 
-        self.box = Embedded(
-            options,
-            root=where.root,
-            runroot=where.runroot,
-            storage_driver=where.storage_driver,
-            pull=pull,
-            image=image,
-        )
+        self.box = Embedded(where.home, options, storage_driver=where.storage_driver, pull=pull, image=image)
 
     def begin(self, start: Callable[[], object]) -> None:
         """Call ``start`` without interruption, so the container starts fully or not at all. Pulls the image if needed."""

@@ -438,7 +438,7 @@ class Snapshot:
 
         snapshot = cls()
         with on_failure(snapshot.close):
-            snapshot._hold(snapshots.hold_or_freeze(place(where).root, snapshot_id, make))
+            snapshot._hold(snapshots.hold_or_freeze(place(where).home.root, snapshot_id, make))
             return snapshot
 
     @property

@@ -71,7 +71,7 @@ class SandboxFiles:
         from minibox.engine.files.diff import diff
 
         self._box.check_open("compare")
-        return uninterrupted(lambda: diff(self._box.root, self._box.id))
+        return uninterrupted(lambda: diff(self._box.home.root, self._box.id))
 
     def commit(self, reference: str, *, changes: Iterable[str] = (), message: str = "") -> str:
         """Make an image from the sandbox, with its changes as a new layer. Its processes are paused meanwhile.
@@ -90,4 +90,4 @@ class SandboxFiles:
 
         self._box.check_open("commit")
         options = CommitOptions(reference=reference, change=tuple(changes), message=message)
-        return uninterrupted(lambda: commit(self._box.root, self._box.id, options))
+        return uninterrupted(lambda: commit(self._box.home.root, self._box.id, options))

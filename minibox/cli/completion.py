@@ -107,7 +107,7 @@ def image_candidates(settings: Settings, incomplete: str) -> list[CompletionItem
     from minibox.image.store import ImageStore, parse_familiar
 
     try:
-        names = [parse_familiar(name) for name in ImageStore(settings.root).names()]
+        names = [parse_familiar(name) for name in ImageStore(settings.home.root).names()]
     except (MiniboxError, OSError):
         names = []
     return _starting(sorted({"base", *(name.removesuffix(":latest") for name in names)}), incomplete)
@@ -118,7 +118,7 @@ def container_candidates(settings: Settings, incomplete: str) -> list[Completion
     from minibox.engine.container.removal import list_containers
 
     try:
-        rows = list_containers(root=settings.root, runroot=settings.runroot)
+        rows = list_containers(settings.home)
     except (MiniboxError, OSError):
         rows = []
     return _starting([row["Name"] or row["Id"][:12] for row in rows], incomplete)
@@ -129,7 +129,7 @@ def network_candidates(settings: Settings, incomplete: str) -> list[CompletionIt
     from minibox.network.named import networks
 
     try:
-        names = [each.name for each in networks(settings.root)]
+        names = [each.name for each in networks(settings.home.root)]
     except OSError:
         names = []
     return _starting(["none", "host", "bridge", *names], incomplete)

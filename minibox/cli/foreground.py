@@ -21,9 +21,8 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
         from minibox.engine.container.shell import container_of, shell_in, shell_options
 
         terminal = os.isatty(0) and os.isatty(1)
-        if container_id := container_of(options, settings.root):
-            where = {"root": settings.root, "runroot": settings.runroot}
-            return shell_in(container_id, **where, terminal=terminal, on_note=note)
+        if container_id := container_of(options, settings.home.root):
+            return shell_in(settings.home, container_id, terminal=terminal, on_note=note)
         options = shell_options(options, terminal=terminal)
     trace = None
     if options.trace:
@@ -34,9 +33,8 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
     if options.detach:
         sys.stdout.write("")  # fails now if stdout is closed, before there is a container whose id can't be printed
     result = run_it(
+        settings.home,
         options,
-        root=settings.root,
-        runroot=settings.runroot,
         storage_driver=settings.storage_driver,
         on_trace=trace,
         on_note=note,

@@ -84,7 +84,7 @@ def _main(words: list[str], given: dict[str, Any], rest: list[str]) -> int:
 
             raise_interrupts()
             settings = make_settings(given, os.environ).claimed()
-            return exec_(*read, root=settings.root, runroot=settings.runroot)
+            return exec_(settings.home, *read)
     from minibox.cli.application import run_click
 
     status = run_click(words)

@@ -38,10 +38,7 @@ def show_pull(settings: Settings, name: str, out: TextIO | None, *, platform: st
 
     results: list[Pulled] = []
     with progress.Shown(out) as shown:
-        registry.pull(
-            name, root=settings.root, environ=os.environ, platform=platform, all_tags=all_tags,
-            driver=settings.storage_driver, runroot=settings.runroot, on_begin=begin, on_progress=shown.show, on_pulled=pulled,
-        )  # fmt: skip
+        registry.pull(settings.home, name, environ=os.environ, platform=platform, all_tags=all_tags, driver=settings.storage_driver, on_begin=begin, on_progress=shown.show, on_pulled=pulled)  # fmt: skip
     note_platform(results, asked=bool(platform))
     status = "Downloaded newer image for" if any(image.is_new for image in results) else "Image is up to date for"
     say(f"Status: {status} {familiar(results[-1].name, all_tags)}")

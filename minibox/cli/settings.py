@@ -8,16 +8,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from minibox.base.home import Home
+
 COMPLETE_VARIABLE = "_MINIBOX_COMPLETE"
 WITH_VALUES = ("--root", "--runroot", "--storage-driver")
 
 
 @record
 class Settings:
-    """The resolved global options. Paths are absolute; ``storage_driver`` is "" for the default."""
+    """The resolved global options; ``storage_driver`` is "" for the default."""
 
-    root: str
-    runroot: str
+    home: Home
     debug: bool = False
     storage_driver: str = ""
 
@@ -25,11 +26,9 @@ class Settings:
         """Return these settings after checking that minibox may use the directories.
 
         Raises:
-            UnsafeDirectory: see `engine.host.home.claim`.
+            UnsafeDirectory: see `Home.claimed`.
         """
-        from minibox.engine.host.home import claim
-
-        claim(self.root, self.runroot)
+        self.home.claimed()
         return self
 
 
@@ -41,14 +40,11 @@ def make_settings(given: Mapping[str, str | bool | None], environ: Mapping[str, 
     """
     import os
 
-    from minibox.base.paths import absolute
+    from minibox.base.home import find_home
     from minibox.config import load
-    from minibox.engine.host.home import default_root, default_runroot
 
-    root, runroot = given.get("root"), given.get("runroot")
     return Settings(
-        root=absolute(str(root)) if root else default_root(environ, os.geteuid()),
-        runroot=absolute(str(runroot)) if runroot else default_runroot(environ, os.geteuid()),
+        find_home(str(given.get("root") or ""), str(given.get("runroot") or ""), environ, os.geteuid()),
         debug=bool(given.get("debug")),
         storage_driver=str(
             given.get("storage_driver") or environ.get("MINIBOX_STORAGE_DRIVER") or load(environ).storage_driver

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.network.ipv4 import Subnet
     from minibox.network.lease import Lease
 
@@ -97,8 +98,7 @@ class NamedNetwork:
 
 
 def create(
-    root: str,
-    runroot: str,
+    home: Home,
     name: str = "",
     *,
     internal: bool = False,
@@ -124,24 +124,24 @@ def create(
     network_id = os.urandom(32).hex()
     name = name or f"net-{network_id[:8]}"
     check_name(name)
-    directory = f"{root}/networks"
+    directory = f"{home.root}/networks"
     with trying(NetworkError, f"make the network {name}"):
         os.makedirs(directory, 0o700, exist_ok=True)
         with Lock(directory):
-            others = networks(root)
+            others = networks(home.root)
             if os.path.lexists(f"{directory}/{name}"):
                 raise NetworkError(
                     f"network {name} already exists", f"choose another name, or minibox network rm {name}"
                 )
             chosen = _choose(wanted, [each.subnet for each in others], crc32(network_id.encode()))
             made = NamedNetwork(name, network_id, chosen, internal, owned, time(), labels or {})
-            place = _place(runroot, made, f"{directory}/{name}")
+            place = _place(home.runroot, made, f"{directory}/{name}")
             fd = _write(directory, made)
             try:
                 bridge.make(place)
             except BaseException:
                 os.close(fd)
-                _remove(root, runroot, made, force=True)
+                _remove(home, made, force=True)
                 raise
     if owned:
         return made, fd
@@ -207,7 +207,7 @@ def take(
     return leases.take(runroot, container_id, network.bridge, network.subnet, before)
 
 
-def remove(root: str, runroot: str, network: NamedNetwork, *, force: bool = False) -> None:
+def remove(home: Home, network: NamedNetwork, *, force: bool = False) -> None:
     """Remove a network. It is no error if it is gone already.
 
     Args:
@@ -218,37 +218,37 @@ def remove(root: str, runroot: str, network: NamedNetwork, *, force: bool = Fals
         NetworkError: the kernel or nft refuses.
     """
     with trying(NetworkError, f"remove network {network.name}"), suppress(FileNotFoundError):
-        with Lock(f"{root}/networks"):
-            now = _read(root, network.name)
+        with Lock(f"{home.root}/networks"):
+            now = _read(home.root, network.name)
             if now and now.id == network.id:
-                _remove(root, runroot, network, force=force)
+                _remove(home, network, force=force)
 
 
-def remove_damaged(root: str, runroot: str, name: str) -> None:
+def remove_damaged(home: Home, name: str) -> None:
     """Remove a network whose file can't be read, with its bridge. This cuts off the containers on it.
 
     Raises:
         NetworkError: the kernel or nft refuses.
     """
-    path = f"{root}/networks/{name}"
+    path = f"{home.root}/networks/{name}"
     with trying(NetworkError, f"remove network {name}"), suppress(FileNotFoundError):
-        with Lock(f"{root}/networks"):
-            for bridge_name in leases.bridges(runroot):
-                if leases.network_of(leases.directory(runroot, bridge_name)) == path:
-                    remove_bridge(runroot, bridge_name)
+        with Lock(f"{home.root}/networks"):
+            for bridge_name in leases.bridges(home.runroot):
+                if leases.network_of(leases.directory(home.runroot, bridge_name)) == path:
+                    remove_bridge(home.runroot, bridge_name)
             discard(path)
 
 
-def restore(root: str, runroot: str, name: str) -> None:
+def restore(home: Home, name: str) -> None:
     """Rebuild a network's file from its bridge; its labels are lost. If it has no bridge, remove it.
 
     Raises:
         NetworkError: the kernel or nft refuses.
     """
-    path = f"{root}/networks/{name}"
-    with Lock(f"{root}/networks"):
-        for bridge_name in leases.bridges(runroot):
-            state = leases.directory(runroot, bridge_name)
+    path = f"{home.root}/networks/{name}"
+    with Lock(f"{home.root}/networks"):
+        for bridge_name in leases.bridges(home.runroot):
+            state = leases.directory(home.runroot, bridge_name)
             chosen = leases.recorded(state)
             if leases.network_of(state) == path and chosen:
                 internal = leases.is_internal(bridge_name)
@@ -257,17 +257,17 @@ def restore(root: str, runroot: str, name: str) -> None:
                 discard(path)
                 os.close(_write(os.path.dirname(path), NamedNetwork(name, whole, chosen, internal, False, time(), {})))
                 return
-    remove_damaged(root, runroot, name)
+    remove_damaged(home, name)
 
 
-def lost_bridges(root: str, runroot: str) -> list[str]:
+def lost_bridges(home: Home) -> list[str]:
     """Return the bridges whose networks under ``root`` are gone."""
     found = []
     with suppress(FileNotFoundError):
-        with Lock(f"{root}/networks"):  # a network that is being made has its bridge before its file
-            for bridge_name in leases.bridges(runroot):
-                path = leases.network_of(leases.directory(runroot, bridge_name))
-                if path.startswith(f"{root}/networks/") and not os.path.lexists(path):
+        with Lock(f"{home.root}/networks"):  # a network that is being made has its bridge before its file
+            for bridge_name in leases.bridges(home.runroot):
+                path = leases.network_of(leases.directory(home.runroot, bridge_name))
+                if path.startswith(f"{home.root}/networks/") and not os.path.lexists(path):
                     found.append(bridge_name)
     return found
 
@@ -287,35 +287,35 @@ def remove_bridge(runroot: str, bridge_name: str) -> None:
     bridge.remove_bridge(runroot, bridge_name)
 
 
-def collect(root: str, runroot: str) -> list[str]:
+def collect(home: Home) -> list[str]:
     """Remove the networks whose owner was killed, and return their names. Leave one that fails to the next command."""
     gone = []
-    for found in look(root)[0]:
+    for found in look(home.root)[0]:
         if not found.owned:
             continue
         try:
-            with open(f"{root}/networks/{found.name}", "rb") as file:
+            with open(f"{home.root}/networks/{found.name}", "rb") as file:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove(root, runroot, found)
+                remove(home, found)
             gone.append(found.name)
         except (OSError, NetworkError, Unreadable):
             continue  # it still has an owner, or a container
     return gone
 
 
-def _remove(root: str, runroot: str, network: NamedNetwork, *, force: bool) -> None:
+def _remove(home: Home, network: NamedNetwork, *, force: bool) -> None:
     """Remove a network, its file last: if we are killed on the way, it can still be found and removed."""
-    state = leases.directory(runroot, network.bridge)
+    state = leases.directory(home.runroot, network.bridge)
     held = leases.leased(state)
     if held and not force:
         raise NetworkInUse(
             f"network {network.name} has {len(held)} container{'s' if len(held) > 1 else ''} on it",
             "remove them first: minibox rm " + " ".join(sorted(each[:12] for each in held.values())),
         )
-    remove_bridge(runroot, network.bridge)
-    os.unlink(f"{root}/networks/{network.name}")
+    remove_bridge(home.runroot, network.bridge)
+    os.unlink(f"{home.root}/networks/{network.name}")
     if not network.owned:
-        sync_directory(f"{root}/networks")
+        sync_directory(f"{home.root}/networks")
 
 
 def _place(runroot: str, network: NamedNetwork, path: str) -> Lease:

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from minibox.base.home import Home
 from minibox.engine.upkeep import check, images
 from minibox.image.archive.importer import add_image
 from minibox.image.layout.inventory import inventory
@@ -44,10 +45,10 @@ def test_others_read_a_store_with_images_that_have_no_name(store):
     assert json.loads(run("skopeo", "inspect", f"oci:{store.root}/images:{name}"))["Digest"] == made.digest
     assert run("umoci", "ls", "--layout", f"{store.root}/images").split() == [name]
     run("umoci", "gc", "--layout", f"{store.root}/images")
-    assert check.check(root=store.root).findings == ()
-    assert len(images.prune(root=store.root, runroot=f"{store.root}/run").deleted) == 1
+    assert check.check(Home(store.root)).findings == ()
+    assert len(images.prune(Home(store.root, f"{store.root}/run")).deleted) == 1
     assert json.loads(run("skopeo", "inspect", f"oci:{store.root}/images:{name}"))["Digest"] == made.digest
-    assert check.check(root=store.root).findings == ()
+    assert check.check(Home(store.root)).findings == ()
 
 
 @requires("command:skopeo")
@@ -58,20 +59,20 @@ def test_what_skopeo_writes_is_listed_checked_and_removed(store):
     skopeo_copy(store, "docker.io/library/app:2", "copied")  # what had the name loses it
     names = {name.familiar for image in inventory(store.layout) for name in image.names}
     assert names == {"app:1", "app:2", "copied:latest"}
-    assert check.check(root=store.root).damaged == 0
-    assert images.remove("copied", root=store.root, runroot=f"{store.root}/run").untagged == ("copied:latest",)
-    assert images.remove("app:2", root=store.root, runroot=f"{store.root}/run").deleted[0] == other.config_digest
+    assert check.check(Home(store.root)).damaged == 0
+    assert images.remove(Home(store.root, f"{store.root}/run"), "copied").untagged == ("copied:latest",)
+    assert images.remove(Home(store.root, f"{store.root}/run"), "app:2").deleted[0] == other.config_digest
     for name in os.listdir(f"{store.root}/images/blobs/sha256"):
         os.utime(f"{store.root}/images/blobs/sha256/{name}", (0, 0))
-    images.prune(root=store.root, runroot=f"{store.root}/run")
-    assert check.check(root=store.root).findings == ()
+    images.prune(Home(store.root, f"{store.root}/run"))
+    assert check.check(Home(store.root)).findings == ()
     assert json.loads(run("skopeo", "inspect", f"oci:{store.root}/images:docker.io/library/app:1"))["Layers"]
 
 
 def test_pruning_spares_what_skopeo_has_written_and_not_yet_named(store):
     add_image(store.layout, "app:1", [tar_of({"a": b"1"})])
     unnamed = add_blob(store.layout, tar_of({"b": b"a layer whose manifest is still to come"}).getvalue())
-    images.prune(root=store.root, runroot=f"{store.root}/run", everything=True)
+    images.prune(Home(store.root, f"{store.root}/run"), everything=True)
     assert os.path.exists(store.layout.blob_path(unnamed))
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from http.client import HTTPResponse
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.image.layout.image import ResolvedImage
 
 FORMATS = ("docker-archive", "oci-archive")  # as in image.archive_save, which --help must not import
@@ -49,9 +50,7 @@ def load(ctx: click.Context, path: str | None, platform: str, quiet: bool) -> No
         )
     settings = settings_of(ctx)
     source = path if path is not None and path != "-" else sys.stdin.buffer
-    loaded = archives.load(
-        source, root=settings.root, driver=settings.storage_driver, platform=platform, runroot=settings.runroot
-    )
+    loaded = archives.load(settings.home, source, driver=settings.storage_driver, platform=platform)
     for image in loaded:
         if not platform and not quiet and not runs(host_platform(), image.platform):
             click.echo(f"minibox: the image is for {image.platform}, but this machine is {host_platform()}", err=True)
@@ -59,7 +58,7 @@ def load(ctx: click.Context, path: str | None, platform: str, quiet: bool) -> No
             click.echo(f"Loaded image: {parse(name).familiar}")
         if not image.names:
             click.echo(f"Loaded image ID: {image.image_id}")
-    show_notes(settings.root, [chain_id for image in loaded for chain_id in image.chain_ids])
+    show_notes(settings.home.root, [chain_id for image in loaded for chain_id in image.chain_ids])
 
 
 @click.command(
@@ -87,7 +86,7 @@ def save(ctx: click.Context, output: str | None, form: str, platform: str, image
 
     settings = settings_of(ctx)
     with archive_output("save", output) as file:
-        archives.save(images, file, root=settings.root, form=form, platform=platform, runroot=settings.runroot)
+        archives.save(settings.home, images, file, form=form, platform=platform)
 
 
 @click.command(
@@ -116,19 +115,19 @@ def import_(ctx: click.Context, file: str, image: str, changes: tuple[str, ...],
 
     settings = settings_of(ctx)
     options: dict[str, Any] = {
-        "root": settings.root, "driver": settings.storage_driver, "platform": platform, "changes": changes,
-        "message": message or f"Imported from {file}", "runroot": settings.runroot,
+        "driver": settings.storage_driver, "platform": platform, "changes": changes,
+        "message": message or f"Imported from {file}",
     }  # fmt: skip
     if file.startswith(URL_SCHEMES):
-        made = _import_url(file, image, options)
+        made = _import_url(settings.home, file, image, options)
     elif file == "-":
         if sys.stdin.isatty():
             raise UsageError("stdin is a terminal, not an archive", "minibox import FILE [IMAGE]")
-        made = archives.import_tar(sys.stdin.buffer, image, **options)
+        made = archives.import_tar(settings.home, sys.stdin.buffer, image, **options)
     else:
-        made = archives.import_tar(file, image, **options)
+        made = archives.import_tar(settings.home, file, image, **options)
     click.echo(made.config_digest)
-    show_notes(settings.root, made.chain_ids)
+    show_notes(settings.home.root, made.chain_ids)
 
 
 def show_notes(root: str, chain_ids: Any) -> None:
@@ -154,7 +153,7 @@ class _Whole:
         return data
 
 
-def _import_url(url: str, image: str, options: dict[str, Any]) -> ResolvedImage:
+def _import_url(home: Home, url: str, image: str, options: dict[str, Any]) -> ResolvedImage:
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
@@ -163,7 +162,7 @@ def _import_url(url: str, image: str, options: dict[str, Any]) -> ResolvedImage:
 
     try:
         with urlopen(url, timeout=URL_TIMEOUT_S) as response:
-            return archives.import_tar(_Whole(response, url), image, **options)
+            return archives.import_tar(home, _Whole(response, url), image, **options)
     except HTTPError as error:
         raise MiniboxError(f"import {url}: the server answered {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:

@@ -56,7 +56,7 @@ def diff(ctx: click.Context, name: str, other: str | None, form: str | None, as_
     from minibox.engine.files.diff import diff as find
 
     settings = settings_of(ctx)
-    found = find(settings.root, name, other or "", storage_driver=settings.storage_driver)
+    found = find(settings.home.root, name, other or "", storage_driver=settings.storage_driver)
     if as_json or form:
         from minibox.cli.format.table import format_json
 
@@ -117,7 +117,7 @@ def commit(
     from minibox.engine.files.commit import commit as make
 
     options = CommitOptions(image or "", author, message, change, pause)
-    click.echo(make(settings_of(ctx).root, container, options, _note))
+    click.echo(make(settings_of(ctx).home.root, container, options, _note))
 
 
 @click.command(
@@ -139,7 +139,7 @@ def export(ctx: click.Context, output: str | None, container: str) -> None:
     from minibox.engine.files.diff import export as write
 
     with archive_output("export", output) as file:
-        write(settings_of(ctx).root, container, file)
+        write(settings_of(ctx).home.root, container, file)
 
 
 @click.command(
@@ -177,10 +177,10 @@ def cp(ctx: click.Context, src: str, dest: str, archive: bool, follow_link: bool
         )
     if source:
         target = archive_stdout("cp", "redirect it, or name a file or directory") if dest == "-" else dest
-        size = copy_out(settings.root, *source, target, options, settings.storage_driver)
+        size = copy_out(settings.home.root, *source, target, options, settings.storage_driver)
     else:
         assert destination
-        size = copy_in(settings.root, sys.stdin.buffer if src == "-" else src, *destination, options)
+        size = copy_in(settings.home.root, sys.stdin.buffer if src == "-" else src, *destination, options)
     if not quiet and "-" not in (src, dest) and sys.stdout.isatty():
         from minibox.cli.format.units import format_size
 

@@ -51,7 +51,7 @@ def df(ctx: click.Context, verbose: bool, form: str, as_json: bool) -> None:
     from minibox.engine.upkeep.disk import disk_usage
 
     settings = settings_of(ctx)
-    usage = disk_usage(root=settings.root, runroot=settings.runroot)
+    usage = disk_usage(settings.home)
     if as_json:
         click.echo(format_json(usage.as_json()))
     elif verbose and not form:
@@ -143,8 +143,7 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
     if not force and not confirmed(warning):
         return 1
     settings = settings_of(ctx)
-    done = remove_unused(root=settings.root, runroot=settings.runroot, everything=everything, volumes=volumes,
-                         filters=wanted)  # fmt: skip
+    done = remove_unused(settings.home, everything=everything, volumes=volumes, filters=wanted)  # fmt: skip
     if done.containers:
         click.echo("Deleted Containers:\n" + "\n".join(done.containers) + "\n")
     if done.networks:
@@ -177,7 +176,7 @@ def prune_containers(ctx: click.Context, force: bool, filters: tuple[str, ...]) 
     if not force and not confirmed("WARNING! This will remove all stopped containers."):
         return 1
     settings = settings_of(ctx)
-    gone, freed_bytes = remove_ended(root=settings.root, runroot=settings.runroot, filters=wanted)
+    gone, freed_bytes = remove_ended(settings.home, filters=wanted)
     if gone:
         click.echo("Deleted Containers:\n" + "\n".join(gone) + "\n")
     click.echo(f"Total reclaimed space: {format_size(freed_bytes, 4)}")
@@ -204,9 +203,9 @@ def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
     from minibox.engine.upkeep import check as engine
 
     settings = settings_of(ctx)
-    report = engine.check(root=settings.root, runroot=settings.runroot, content=not quick)
+    report = engine.check(settings.home, content=not quick)
     if repair and report.findings:
-        report = engine.repair(report, root=settings.root, runroot=settings.runroot)
+        report = engine.repair(settings.home, report)
     if as_json:
         fields = ("kind", "what", "problem", "affects")
         rows = [{field: getattr(each, field) for field in fields} for each in report.findings]
@@ -241,6 +240,6 @@ def boot(ctx: click.Context) -> int:
     settings = settings_of(ctx)
 
     def act(name: str) -> str:
-        return name if start(name, root=settings.root, runroot=settings.runroot) else ""
+        return name if start(settings.home, name) else ""
 
-    return for_each(wanted(root=settings.root, runroot=settings.runroot), act)
+    return for_each(wanted(settings.home), act)

@@ -47,7 +47,7 @@ def events(ctx: click.Context, filters: tuple[str, ...], form: str, since: str, 
     since_s, until_s = (parse_time(word, now_s) if word else None for word in (since, until))
     render = renderer(form)
     wanted = parse_event_filters(filters)
-    for event in read(settings_of(ctx).runroot, since_s=since_s, until_s=until_s, filters=wanted):
+    for event in read(settings_of(ctx).home.runroot, since_s=since_s, until_s=until_s, filters=wanted):
         click.echo(sendable(render(event)))
         sys.stdout.flush()
 

@@ -19,7 +19,7 @@ def run(ctx: click.Context, container: str) -> int:
     from minibox.engine.container.health import run_check
 
     settings = settings_of(ctx)
-    if run_check(container, root=settings.root, runroot=settings.runroot):
+    if run_check(settings.home, container):
         return 0
     click.echo("unhealthy")
     return 1

@@ -59,7 +59,7 @@ def images(
     from minibox.image.layout.filters import LIST_KEYS, parse_filters
 
     wanted = parse_filters([*filters, *([f"reference={name}"] if name else [])], LIST_KEYS)
-    rows = list_images(settings_of(ctx).root, wanted)
+    rows = list_images(settings_of(ctx).home.root, wanted)
     if as_json:
         click.echo(format_json([json_row(row) for row in rows]))
     else:
@@ -133,7 +133,7 @@ def tag(ctx: click.Context, source: str, target: str) -> None:
     from minibox.engine.upkeep.images import tag as give_name
 
     settings = settings_of(ctx)
-    give_name(settings.root, source, target, runroot=settings.runroot)
+    give_name(settings.home, source, target)
 
 
 @click.command(
@@ -160,7 +160,7 @@ def rmi(ctx: click.Context, names: tuple[str, ...], force: bool, no_prune: bool)
     failed: MiniboxError | None = None
     for name in names:
         try:
-            removed = remove(name, root=settings.root, runroot=settings.runroot, force=force)
+            removed = remove(settings.home, name, force=force)
         except MiniboxError as error:
             if failed is not None:
                 click.echo(f"minibox: {failed}", err=True)
@@ -208,7 +208,7 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
         return 1
     settings = settings_of(ctx)
     filters_left = [each for each in wanted if each.key != "dangling"]
-    removed = remove_unused(root=settings.root, runroot=settings.runroot, everything=everything, filters=filters_left)
+    removed = remove_unused(settings.home, everything=everything, filters=filters_left)
     print_pruned(removed)
     return 0
 
@@ -259,7 +259,7 @@ def history(ctx: click.Context, name: str, human: bool, form: str, no_trunc: boo
     from minibox.cli.format.format import format_rows
     from minibox.engine.upkeep.images import history_of
 
-    rows = [_history_row(step, human, no_trunc) for step in history_of(settings_of(ctx).root, name)]
+    rows = [_history_row(step, human, no_trunc) for step in history_of(settings_of(ctx).home.root, name)]
     columns = ["ID", "CreatedSince" if human else "CreatedAt", "CreatedBy", "Size", "Comment"]
     _print_rows(format_rows(rows, form or ("{{.ID}}" if quiet else ""), HISTORY_HEADINGS, columns))
 
@@ -306,7 +306,7 @@ def search_local(ctx: click.Context, term: str, path: str, form: str, no_trunc: 
     if not term and not path:
         raise UsageError("nothing to search for", "give a word, or --file PATH")
     settings = settings_of(ctx)
-    found = search(settings.root, term, path, storage_driver=settings.storage_driver)
+    found = search(settings.home.root, term, path, storage_driver=settings.storage_driver)
     for note in found.notes:
         click.echo(f"minibox: {note}", err=True)
     headings = {"ID": "IMAGE ID", "Match": "MATCH", "Name": "NAME"}

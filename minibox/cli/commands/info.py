@@ -30,8 +30,7 @@ def info(ctx: click.Context, form: str) -> None:
 
     settings = settings_of(ctx)
     render = Template(form).render if form not in ("", "json") else None
-    found = look(root=settings.root, runroot=settings.runroot, storage_driver=settings.storage_driver,
-                 version=version_text())  # fmt: skip
+    found = look(settings.home, storage_driver=settings.storage_driver, version=version_text())  # fmt: skip
     if render:
         click.echo(sendable(render(found)))
     elif form:

@@ -54,9 +54,7 @@ def _show(ctx: click.Context, names: tuple[str, ...], form: str, kind: str, size
     from minibox.engine.report.inspect import inspect as look
 
     settings = settings_of(ctx)
-    show_each(
-        names, lambda name: look(name, root=settings.root, runroot=settings.runroot, kind=kind, with_size=size), form
-    )
+    show_each(names, lambda name: look(settings.home, name, kind=kind, with_size=size), form)
 
 
 def show_each(names: Iterable[str], look: Callable[[str], Any], form: str) -> None:

@@ -47,9 +47,8 @@ def _create(**params: Any) -> None:
     settings = settings_of(click.get_current_context())
     click.echo(
         make(
+            settings.home,
             options_of(params),
-            root=settings.root,
-            runroot=settings.runroot,
             storage_driver=settings.storage_driver,
             on_note=note,
             pull=partial(pull, settings),
@@ -84,17 +83,12 @@ def start(ctx: click.Context, containers: tuple[str, ...], attach: bool, interac
     from minibox.engine.container import start as container
 
     settings = settings_of(ctx)
-    begin = partial(container.start, root=settings.root, runroot=settings.runroot, on_note=note)
+    begin = partial(container.start, settings.home, on_note=note)
     if attach or interactive:
         if len(containers) > 1:
             raise UsageError("you cannot start and attach multiple containers at once", "omit -a and -i")
         return container.start_attached(
-            containers[0],
-            root=settings.root,
-            runroot=settings.runroot,
-            stdin=interactive,
-            detach_keys=detach_keys,
-            on_note=note,
+            settings.home, containers[0], stdin=interactive, detach_keys=detach_keys, on_note=note
         )
 
     def act(name: str) -> None:
@@ -116,7 +110,7 @@ def stop(ctx: click.Context, containers: tuple[str, ...], timeout: int | None, s
     number = signal_number(signal) if signal else 0
 
     def act(name: str) -> None:
-        end(name, root=settings.root, runroot=settings.runroot, timeout_s=timeout, signal_number=number)
+        end(settings.home, name, timeout_s=timeout, signal_number=number)
 
     return for_each(containers, act, at_once=True)
 
@@ -135,14 +129,7 @@ def restart(ctx: click.Context, containers: tuple[str, ...], timeout: int | None
     number = signal_number(signal) if signal else 0
 
     def act(name: str) -> None:
-        again(
-            name,
-            root=settings.root,
-            runroot=settings.runroot,
-            timeout_s=timeout,
-            signal_number=number,
-            on_note=note,
-        )
+        again(settings.home, name, timeout_s=timeout, signal_number=number, on_note=note)
 
     return for_each(containers, act, at_once=True)
 
@@ -159,7 +146,7 @@ def kill(ctx: click.Context, containers: tuple[str, ...], signal: str) -> int:
     settings, number = settings_of(ctx), signal_number(signal)
 
     def act(name: str) -> None:
-        send(name, number, root=settings.root, runroot=settings.runroot)
+        send(settings.home, name, number)
 
     return for_each(containers, act)
 
@@ -174,7 +161,7 @@ def pause(ctx: click.Context, containers: tuple[str, ...]) -> int:
     settings = settings_of(ctx)
 
     def act(name: str) -> None:
-        freeze(name, root=settings.root, runroot=settings.runroot)
+        freeze(settings.home, name)
 
     return for_each(containers, act)
 
@@ -189,7 +176,7 @@ def unpause(ctx: click.Context, containers: tuple[str, ...]) -> int:
     settings = settings_of(ctx)
 
     def act(name: str) -> None:
-        thaw(name, root=settings.root, runroot=settings.runroot)
+        thaw(settings.home, name)
 
     return for_each(containers, act)
 
@@ -216,7 +203,7 @@ def wait(ctx: click.Context, containers: tuple[str, ...], condition: str, timeou
         timeout_s = convert(BY_NAME["--timeout"], timeout) if timeout else None
     except ValueError as error:
         raise UsageError(f"invalid value {timeout!r} for --timeout: {error}", "write it as 5s or 1m30s") from None
-    act = partial(wait_for, condition=condition, root=settings.root, runroot=settings.runroot, timeout_s=timeout_s)
+    act = partial(wait_for, settings.home, condition=condition, timeout_s=timeout_s)
     return for_each(containers, act, at_once=True)
 
 
@@ -229,7 +216,7 @@ def rename(ctx: click.Context, container: str, new_name: str) -> None:
     from minibox.engine.container.lifecycle import rename as give_name
 
     settings = settings_of(ctx)
-    give_name(container, new_name, root=settings.root, runroot=settings.runroot)
+    give_name(settings.home, container, new_name)
 
 
 @click.command(epilog="\b\nExamples:\n  minibox rm web 4f2d\n  minibox rm -f --all")
@@ -247,12 +234,12 @@ def rm(ctx: click.Context, containers: tuple[str, ...], force: bool, volumes: bo
     if every == bool(containers):
         raise UsageError("name the containers, or use --all" if not every else "names can't be given with --all")
 
-    names = all_ids(settings.root) if every else containers
-    killed = kill_ahead(names, root=settings.root) if force else set()
+    names = all_ids(settings.home.root) if every else containers
+    killed = kill_ahead(names, root=settings.home.root) if force else set()
 
     def act(name: str) -> str:
         try:
-            remove(name, force=force, killed=killed, root=settings.root, runroot=settings.runroot)
+            remove(settings.home, name, force=force, killed=killed)
         except ContainerNotFound as error:
             if not force:
                 raise

@@ -51,7 +51,7 @@ def create(ctx: click.Context, driver: str, internal: bool, labels: tuple[str, .
     if driver != DRIVER:
         raise Unsupported(f"network driver {driver!r} is not supported", "use bridge")
     settings = settings_of(ctx)
-    made, _ = make(settings.root, settings.runroot, name, internal=internal, subnet=subnet, labels=labels)
+    made, _ = make(settings.home, name, internal=internal, subnet=subnet, labels=labels)
     click.echo(made.id)
 
 
@@ -74,7 +74,7 @@ def ls(ctx: click.Context, filters: tuple[str, ...], form: str, no_trunc: bool, 
     from minibox.engine.upkeep.networks import listed, parse_list_filters
 
     settings = settings_of(ctx)
-    found = listed(settings.root, settings.runroot, parse_list_filters(filters))
+    found = listed(settings.home, parse_list_filters(filters))
     rows = [_row(each, no_trunc) for each in found]
     text = format_rows(rows, form or ("{{.ID}}" if quiet else ""), HEADINGS, ("ID", "Name", "Driver", "Scope"))
     if text:
@@ -113,7 +113,7 @@ def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
     from minibox.engine.upkeep.networks import inspect as look
 
     settings = settings_of(ctx)
-    show_each(names, lambda name: look(settings.root, settings.runroot, name), form)
+    show_each(names, lambda name: look(settings.home, name), form)
 
 
 @click.command(
@@ -128,7 +128,7 @@ def connect(ctx: click.Context, aliases: tuple[str, ...], network: str, containe
     from minibox.engine.upkeep.networks import connect as join
 
     settings = settings_of(ctx)
-    join(settings.root, settings.runroot, network, container, aliases=aliases)
+    join(settings.home, network, container, aliases=aliases)
 
 
 @click.command(epilog="\b\nExample:\n  minibox network disconnect back web")
@@ -141,7 +141,7 @@ def disconnect(ctx: click.Context, force: bool, network: str, container: str) ->
     from minibox.engine.upkeep.networks import disconnect as leave
 
     settings = settings_of(ctx)
-    leave(settings.root, settings.runroot, network, container, force=force)
+    leave(settings.home, network, container, force=force)
 
 
 @click.command(epilog="\b\nExamples:\n  minibox network rm back\n  minibox network rm -f one two")
@@ -154,8 +154,8 @@ def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
     from minibox.engine.upkeep.networks import remove
 
     settings = settings_of(ctx)
-    collect(settings.root, settings.runroot)  # removes killed containers from their networks
-    return for_each(names, lambda name: remove(settings.root, settings.runroot, name, force=force))
+    collect(settings.home)  # removes killed containers from their networks
+    return for_each(names, lambda name: remove(settings.home, name, force=force))
 
 
 @click.command(epilog="\b\nExample:\n  minibox network prune --force")
@@ -175,8 +175,8 @@ def prune(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
     if not force and not confirmed("WARNING! This will remove all custom networks not used by at least one container."):
         return 1
     settings = settings_of(ctx)
-    collect(settings.root, settings.runroot)
-    gone = remove_unused(settings.root, settings.runroot, wanted)
+    collect(settings.home)
+    gone = remove_unused(settings.home, wanted)
     if gone:
         click.echo("Deleted Networks:\n" + "\n".join(gone))
     return 0

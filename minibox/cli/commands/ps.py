@@ -59,9 +59,9 @@ def ps(
     from minibox.engine.report.listing import listed, parse_container_filters, sizes
 
     settings = settings_of(ctx)
-    root, wanted = settings.root, parse_container_filters(filters)
+    root, wanted = settings.home.root, parse_container_filters(filters)
     last = 1 if latest else max(last, 0)
-    found = listed(wanted, everything=everything, last=last, root=root, runroot=settings.runroot)
+    found = listed(settings.home, wanted, everything=everything, last=last)
     if as_json:
         click.echo(format_json(found))
         return

@@ -78,10 +78,7 @@ def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, pla
         raise UsageError("--platform can't be given with --all-platforms")
     settings = settings_of(ctx)
     with progress.Shown(None if quiet else sys.stdout) as shown:
-        registry.push(
-            name, root=settings.root, environ=os.environ, platform=platform, all_tags=all_tags,
-            all_platforms=all_platforms, runroot=settings.runroot, on_begin=begin, on_progress=shown.show, on_pushed=pushed,
-        )  # fmt: skip
+        registry.push(settings.home, name, environ=os.environ, platform=platform, all_tags=all_tags, all_platforms=all_platforms, on_begin=begin, on_progress=shown.show, on_pushed=pushed)  # fmt: skip
     for line in names if quiet else lines:
         click.echo(line)
 

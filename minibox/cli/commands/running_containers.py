@@ -31,7 +31,7 @@ def _exec(container: str, command: tuple[str, ...], **params: Any) -> int:
 
     settings = settings_of(click.get_current_context())
     name, options = options_of({"container": container, "command": command, **params})
-    return exec_(name, options, root=settings.root, runroot=settings.runroot)
+    return exec_(settings.home, name, options)
 
 
 def options_of(params: dict[str, Any]) -> tuple[str, ExecOptions]:
@@ -82,13 +82,7 @@ def attach(ctx: click.Context, container: str, detach_keys: str, no_stdin: bool,
 
     settings = settings_of(ctx)
     return join(
-        container,
-        root=settings.root,
-        runroot=settings.runroot,
-        stdin=not no_stdin,
-        detach_keys=detach_keys,
-        sig_proxy=sig_proxy,
-        on_note=note,
+        settings.home, container, stdin=not no_stdin, detach_keys=detach_keys, sig_proxy=sig_proxy, on_note=note
     )
 
 
@@ -125,8 +119,7 @@ def logs(
 
     settings, now = settings_of(ctx), time()
     entries = container_log(
-        settings.root,
-        settings.runroot,
+        settings.home,
         container,
         follow=follow,
         tail=tail_count(tail),
@@ -157,7 +150,7 @@ def top(ctx: click.Context, container: str, ps_options: tuple[str, ...]) -> None
     from minibox.cli.format.table import format_table
     from minibox.engine.container.processes import processes
 
-    heads, rows = processes(settings_of(ctx).root, container, ps_options)
+    heads, rows = processes(settings_of(ctx).home.root, container, ps_options)
     click.echo(format_table(heads, rows))
 
 
@@ -169,5 +162,5 @@ def port(ctx: click.Context, container: str, private_port: str | None) -> None:
     """Show where the ports of a container are published."""
     from minibox.engine.state.ports import port_lines
 
-    for line in port_lines(settings_of(ctx).root, container, private_port or ""):
+    for line in port_lines(settings_of(ctx).home.root, container, private_port or ""):
         click.echo(line)

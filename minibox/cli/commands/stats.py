@@ -57,7 +57,7 @@ def stats(
 
     settings = settings_of(ctx)
     format_rows([], form, HEADINGS, COLUMNS)  # reports an invalid template before the first interval
-    meter = Meter(containers, everything=everything, root=settings.root, runroot=settings.runroot)
+    meter = Meter(settings.home, containers, everything=everything)
     readings = meter.read()
     in_place = not no_stream and sys.stdout.isatty() and form.strip()[:5] in ("", "table")
     interval_s, first = FIRST_INTERVAL_S, True

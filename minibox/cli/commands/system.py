@@ -71,11 +71,10 @@ def _explain_run(ctx: click.Context, name: str, words: tuple[str, ...], as_scrip
         from minibox.engine.container.shell import shell_options
 
         options = shell_options(options, terminal=sys.stdin is not None and sys.stdin.isatty())
-    places = {"root": settings.root, "runroot": settings.runroot, "storage_driver": settings.storage_driver}
     if as_script:
-        click.echo(engine.script(options, **places).rstrip("\n"))
+        click.echo(engine.script(settings.home, options, storage_driver=settings.storage_driver).rstrip("\n"))
         return None
-    return engine.explain(options, **places)
+    return engine.explain(settings.home, options, storage_driver=settings.storage_driver)
 
 
 def _explain_exec(ctx: click.Context, words: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -84,7 +83,7 @@ def _explain_exec(ctx: click.Context, words: tuple[str, ...]) -> list[dict[str, 
 
     with running_containers.exec_.make_context("exec", list(words), parent=ctx) as context:
         name, options = running_containers.options_of(context.params)
-    return explain_exec(name, options, root=settings_of(ctx).root)
+    return explain_exec(name, options, root=settings_of(ctx).home.root)
 
 
 def _explain_stop(ctx: click.Context, words: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -99,9 +98,7 @@ def _explain_stop(ctx: click.Context, words: tuple[str, ...]) -> list[dict[str, 
     if len(names) != 1:
         raise UsageError("explain the stop of one container at a time")
     number = signal_number(given["signal"]) if given["signal"] else 0
-    return explain_stop(
-        names[0], root=settings.root, runroot=settings.runroot, timeout_s=given["timeout"], signal_number=number
-    )
+    return explain_stop(settings.home, names[0], timeout_s=given["timeout"], signal_number=number)
 
 
 @click.command(epilog="\b\nExample:\n  minibox doctor")
@@ -115,7 +112,7 @@ def doctor(ctx: click.Context, as_json: bool) -> int:
     from minibox.engine.report.doctor import diagnose
 
     settings = named_settings(ctx)
-    checks = diagnose(settings.root, settings.runroot)
+    checks = diagnose(settings.home)
     if as_json:
         fields = ("name", "status", "found", "consequence", "fix")
         click.echo(format_json([{field: getattr(check, field) for field in fields} for check in checks]))
@@ -162,8 +159,8 @@ def version(ctx: click.Context, as_json: bool) -> None:
         "python": platform.python_version(),
         "kernel": f"{uname.sysname} {uname.release}",
         "machine": uname.machine,
-        "root": settings.root,
-        "runroot": settings.runroot,
+        "root": settings.home.root,
+        "runroot": settings.home.runroot,
     }
     if as_json:
         click.echo(format_json(facts))

@@ -38,7 +38,7 @@ def _update(containers: tuple[str, ...], **given: Any) -> int:
         raise UsageError("nothing to change", "give a limit such as --memory 512m, or --restart always")
 
     def act(name: str) -> None:
-        apply(name, changes, root=settings.root, runroot=settings.runroot)
+        apply(settings.home, name, changes)
 
     return for_each(containers, act)
 

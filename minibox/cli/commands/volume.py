@@ -28,7 +28,7 @@ def complete_volume(ctx: click.Context, param: click.Parameter, incomplete: str)
     from minibox.engine.resources.volumes import volumes
 
     try:
-        names = [each.name for each in volumes(settings_of(ctx).root)]
+        names = [each.name for each in volumes(settings_of(ctx).home.root)]
     except (MiniboxError, OSError):
         names = []
     return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
@@ -53,7 +53,7 @@ def create(ctx: click.Context, driver: str, labels: tuple[str, ...], options: tu
     from minibox.engine.resources.volumes import create as make
 
     settings = settings_of(ctx)
-    click.echo(make(settings.root, name, labels=labels, driver=driver, options=options, runroot=settings.runroot))
+    click.echo(make(settings.home, name, labels=labels, driver=driver, options=options))
 
 
 @click.command(
@@ -76,7 +76,7 @@ def ls(ctx: click.Context, filters: tuple[str, ...], form: str, quiet: bool) -> 
     from minibox.engine.resources.volumes import parse_list_filters, passes, volumes
 
     wanted = parse_list_filters(filters)
-    rows = [_row(each) for each in volumes(settings_of(ctx).root) if passes(each, wanted)]
+    rows = [_row(each) for each in volumes(settings_of(ctx).home.root) if passes(each, wanted)]
     text = format_rows(rows, form or ("{{.Name}}" if quiet else ""), HEADINGS, ("Driver", "Name"))
     if text:
         click.echo(text)
@@ -111,7 +111,7 @@ def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
     from minibox.cli.commands.inspect import show_each
     from minibox.engine.resources.volumes import inspect as look
 
-    show_each(names, lambda name: look(settings_of(ctx).root, name).document(), form)
+    show_each(names, lambda name: look(settings_of(ctx).home.root, name).document(), form)
 
 
 @click.command(
@@ -126,9 +126,9 @@ def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
     from minibox.engine.resources.volumes import remove
 
     settings = settings_of(ctx)
-    collect(settings.root, settings.runroot)  # killed containers no longer use their volumes
+    collect(settings.home)  # killed containers no longer use their volumes
 
-    return for_each(names, lambda name: remove(settings.root, name, force=force, runroot=settings.runroot))
+    return for_each(names, lambda name: remove(settings.home, name, force=force))
 
 
 @click.command(
@@ -157,8 +157,8 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
     ):
         return 1
     settings = settings_of(ctx)
-    collect(settings.root, settings.runroot)
-    gone, freed = remove_unused(settings.root, everything=everything, filters=wanted, runroot=settings.runroot)
+    collect(settings.home)
+    gone, freed = remove_unused(settings.home, everything=everything, filters=wanted)
     if gone:
         click.echo("Deleted Volumes:\n" + "\n".join(gone) + "\n")
     click.echo(f"Total reclaimed space: {format_size(freed, 4)}")

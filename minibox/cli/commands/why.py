@@ -35,7 +35,7 @@ def why(ctx: click.Context, containers: tuple[str, ...], as_json: bool) -> None:
     verdicts, failed = [], None
     for name in containers:
         try:
-            verdicts.append(verdict(name, root=settings.root, runroot=settings.runroot))
+            verdicts.append(verdict(settings.home, name))
         except MiniboxError as error:
             failed = failed or error
     if as_json:

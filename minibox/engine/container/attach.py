@@ -26,16 +26,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from minibox.base.home import Home
+
 CHUNK = 8192  # native/parent/supervisor.c
 # enum mb_client_packet
 INPUT, CLOSE, SIZE, OUTPUT, ERROR, EXIT = b"icwoex"
 
 
 def attach(
+    home: Home,
     name_or_id: str,
     *,
-    root: str,
-    runroot: str,
     stdin: bool = True,
     detach_keys: str = DETACH_KEYS,
     sig_proxy: bool = True,
@@ -54,7 +55,7 @@ def attach(
         ContainerNotFound, ContainerNotRunning
         MiniboxError: it is paused, or runs in the foreground of another command.
     """
-    with lifecycle.Process(root, name_or_id, "attach to") as process:
+    with lifecycle.Process(home.root, name_or_id, "attach to") as process:
         if process.group.is_frozen():
             raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
         if not process.live.supervisor:
@@ -63,12 +64,12 @@ def attach(
                 f"open a shell in it: minibox exec -it {name_or_id} sh",
             )
         attachment = attachment_to(
-            root, process.id, stdin=stdin, detach_keys=detach_keys, sig_proxy=sig_proxy, redraw=True
+            home.root, process.id, stdin=stdin, detach_keys=detach_keys, sig_proxy=sig_proxy, redraw=True
         )
         try:
-            attachment.connect(socket_path(runroot, process.id))
-            events.note_container(runroot, containers.read(root, process.id), "attach")
-            return attachment.follow(root, runroot, process.id, on_note)
+            attachment.connect(socket_path(home.runroot, process.id))
+            events.note_container(home.runroot, containers.read(home.root, process.id), "attach")
+            return attachment.follow(home, process.id, on_note)
         finally:
             attachment.close()
 
@@ -139,7 +140,7 @@ class Attachment:
         except OSError as error:
             raise MiniboxError(f"attach to {path}: {kernel_says(error)}") from error
 
-    def follow(self, root: str, runroot: str, container_id: str, on_note: Callable[[str], None] | None) -> int:
+    def follow(self, home: Home, container_id: str, on_note: Callable[[str], None] | None) -> int:
         """Copy until the container ends or the user detaches.
 
         Returns:
@@ -152,28 +153,28 @@ class Attachment:
                 os.eventfd_write(self._ended, 1)
                 return
             with suppress(MiniboxError):  # it has just ended
-                lifecycle.kill(container_id, number, root=root, runroot=runroot, wait=False)
+                lifecycle.kill(home, container_id, number, wait=False)
 
         with SignalForwarder() as forwarding:
             self._copy_until_the_end(forwarding, send_signal)
         if self._failure and not self._left_by:
             raise self._failure
         if self._detached:
-            found = containers.read(root, container_id)
-            events.note_container(runroot, found, "detach")
+            found = containers.read(home.root, container_id)
+            events.note_container(home.runroot, found, "detach")
             if on_note:
                 on_note(f"detached: minibox attach {found['Name']} attaches again")
             return 0
         if self._left_by:
             return 128 + self._left_by
-        watch = claim.OwnerWatch(root, container_id)
+        watch = claim.OwnerWatch(home.root, container_id)
         try:
             if self._status is None:
                 # Its supervisor was killed, and so was the container.
                 self._status = 128 + SIGKILL
-            if containers.read(root, container_id).get("Options", {}).get("restart", "no") == "no":
+            if containers.read(home.root, container_id).get("Options", {}).get("restart", "no") == "no":
                 lifecycle.wait_for_owner(watch)
-            removal.collect_one(root, runroot, container_id)
+            removal.collect_one(home, container_id)
         finally:
             watch.close()
         return self._status

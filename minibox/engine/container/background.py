@@ -6,6 +6,7 @@ import os
 import sys
 from time import time
 
+from minibox.base.home import Home
 from minibox.base.paths import package_directory
 from minibox.engine.container import removal, restart_policy
 from minibox.engine.container.launch import IdFile
@@ -63,7 +64,7 @@ class BackgroundStart:
         keep = not self._new
         supervisor: Supervisor | None = None
         try:
-            socket = socket_path(launch.runroot, launch.claim.id)
+            socket = socket_path(launch.home.runroot, launch.claim.id)
             launch.prepare(self._terminal_size() if options.tty else None, new=self._new, socket=socket)
             with IdFile(options.cidfile, launch.claim.id):
                 supervisor = Supervisor(launch.claim.id)
@@ -82,7 +83,7 @@ class BackgroundStart:
             self._hand_over(supervisor, execution.init.pid, execution.pty_master)
         except BaseException as error:
             if not self._new:
-                note_failure(launch.root, launch.claim.id, error)
+                note_failure(launch.home.root, launch.claim.id, error)
             launch.is_interrupted = not isinstance(error, (MiniboxError, OSError))
             launch.close(keep=keep)
             raise
@@ -121,7 +122,7 @@ class BackgroundStart:
 
     def _hand_over(self, supervisor: Supervisor, pid: int, pty_master: int) -> None:
         launch = self._launch
-        path = socket_path(launch.runroot, launch.claim.id)
+        path = socket_path(launch.home.runroot, launch.claim.id)
         execution = launch.execution
         assert execution
         self._fds["listener"], execution.listener = execution.listener, -1
@@ -129,7 +130,7 @@ class BackgroundStart:
             self._attachment.connect(path)
         if pty_master >= 0:
             self._fds["terminal"] = os.dup(pty_master)
-        _unlink(exit_path(launch.root, launch.claim.id))
+        _unlink(exit_path(launch.home.root, launch.claim.id))
         command = launch.prepared.spec["process"]["args"]
         launch.claim.note_process(pid, command, launch.exec_context(), supervisor.pid)
         # Write this before the supervisor takes over: a container may end at once, and its end must be written later.
@@ -148,14 +149,14 @@ class BackgroundStart:
         bytes_max, files = log_limits(options.log_opt)
         check = launch.health_check
         return Duties(
-            log_path=log_path(launch.root, launch.claim.id) if options.log_driver != "none" else "",
+            log_path=log_path(launch.home.root, launch.claim.id) if options.log_driver != "none" else "",
             log_bytes_max=bytes_max,
             log_files=files,
-            exit_path=exit_path(launch.root, launch.claim.id),
-            after=_own_command(__name__, "settle", launch.root, launch.runroot, launch.claim.id),
+            exit_path=exit_path(launch.home.root, launch.claim.id),
+            after=_own_command(__name__, "settle", launch.home.root, launch.home.runroot, launch.claim.id),
             timeout_s=options.timeout_s,
             health=_own_command(
-                "minibox.engine.container.health", "check", launch.root, launch.runroot, launch.claim.id
+                "minibox.engine.container.health", "check", launch.home.root, launch.home.runroot, launch.claim.id
             )
             if check
             else (),
@@ -170,20 +171,19 @@ class BackgroundStart:
         now = time()
         fresh = {**launch.record(), "Created": now, "Started": now, **fields}
         if self._new:
-            containers.write(launch.root, fresh, durable=True)
+            containers.write(launch.home.root, fresh, durable=True)
             return
 
         def changed(found: dict[str, Any]) -> dict[str, Any]:
             return {**fresh, **{key: found[key] for key in self._kept if key in found}}
 
-        containers.change(launch.root, launch.claim.id, changed, durable=True)
+        containers.change(launch.home.root, launch.claim.id, changed, durable=True)
 
 
 def start_claimed(
+    home: Home,
     claim: Claim,
     *,
-    root: str,
-    runroot: str,
     on_note: Note | None = None,
     attachment: Attachment | None = None,
     by_policy: bool = True,
@@ -192,9 +192,9 @@ def start_claimed(
     from minibox.engine.container.relaunch import launch_again
 
     try:
-        launch = launch_again(claim, root, runroot, on_note)
+        launch = launch_again(home, claim, on_note)
     except BaseException as error:
-        note_failure(root, claim.id, error)
+        note_failure(home.root, claim.id, error)
         claim.release()
         raise
     BackgroundStart(launch, new=False, attachment=attachment, by_policy=by_policy).start()
@@ -260,7 +260,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     found, ran_s = measure_group(group, thoroughly=True), ended["Finished"] - (before.get("Started") or 0)
     found = with_oom_end(found, before.get("Pid") or 0, ran_s, before.get("Options") or {})
     ended |= {**found.record(), "Pid": 0}
-    removal.undo_start(root, runroot, container_id, read_live_fd(claim.fd, container_id).undo)
+    removal.undo_start(Home(root, runroot), container_id, read_live_fd(claim.fd, container_id).undo)
     mark = stop_mark(root, container_id)
     actions = ("oom", "die") if ended["OOMKilled"] else ("die",)
     events.note_container(runroot, before, *actions, exitCode=str(ended["ExitCode"]))
@@ -296,7 +296,7 @@ def restart(root: str, runroot: str, container_id: str) -> None:
     claim = _inherited_claim(root, container_id)
 
     if stop_mark(root, container_id) is None:
-        start_claimed(claim, root=root, runroot=runroot)
+        start_claimed(Home(root, runroot), claim)
         return
     claim.note_ended(containers.read(root, container_id).get("ExitCode", 0))
     containers.change(root, container_id, lambda found: {**found, "Status": "exited"}, durable=True)

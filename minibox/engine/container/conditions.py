@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from minibox.base.home import Home
+
 NOT_RUNNING, NEXT_EXIT, REMOVED = "not-running", "next-exit", "removed"  # Docker's
 EXITED, STOPPED, CREATED, PAUSED = "exited", "stopped", "created", "paused"  # podman's
 RUNNING, HEALTHY, UNHEALTHY = "running", health.HEALTHY, health.UNHEALTHY
@@ -22,7 +24,7 @@ NO_STATUS = -1  # what podman returns for a container that hasn't ended
 POLL_S = 0.05
 
 
-def wait_for(name_or_id: str, condition: str, *, root: str, runroot: str, timeout_s: float | None = None) -> int:
+def wait_for(home: Home, name_or_id: str, condition: str, *, timeout_s: float | None = None) -> int:
     """Wait until a container meets ``condition``.
 
     Args:
@@ -41,8 +43,8 @@ def wait_for(name_or_id: str, condition: str, *, root: str, runroot: str, timeou
     """
     if condition not in CONDITIONS:
         raise UsageError(f"unknown condition {condition!r}", f"use one of {', '.join(CONDITIONS)}")
-    removal.collect(root, runroot)
-    wait = _Wait(root, runroot, name_or_id, condition, timeout_s)
+    removal.collect(home)
+    wait = _Wait(home, name_or_id, condition, timeout_s)
     try:
         return wait.until()
     finally:
@@ -52,11 +54,11 @@ def wait_for(name_or_id: str, condition: str, *, root: str, runroot: str, timeou
 class _Wait:
     """One call of `wait_for`."""
 
-    def __init__(self, root: str, runroot: str, name: str, condition: str, timeout_s: float | None) -> None:
-        self.root, self.runroot, self.name, self.condition = root, runroot, name, condition
-        self.id = containers.find_id(root, name)
+    def __init__(self, home: Home, name: str, condition: str, timeout_s: float | None) -> None:
+        self.home, self.name, self.condition = home, name, condition
+        self.id = containers.find_id(home.root, name)
         self.deadline = None if timeout_s is None else monotonic() + timeout_s
-        self.watch = claim.OwnerWatch(root, self.id)
+        self.watch = claim.OwnerWatch(home.root, self.id)
         self._lived = False
 
     def until(self) -> int:
@@ -69,17 +71,17 @@ class _Wait:
             return self._end()
         if condition in (NEXT_EXIT, REMOVED):
             return self._next_exit() if condition == NEXT_EXIT else self._removal()
-        if condition in (HEALTHY, UNHEALTHY) and health.status(self.root, self.id) is None:
+        if condition in (HEALTHY, UNHEALTHY) and health.status(self.home.root, self.id) is None:
             raise UsageError(f"container {self.name} has no health check", "set one with minibox run --health-cmd")
         self._poll(self._is_so)
         return NO_STATUS
 
     def _status(self) -> str:
         """The status from state.json, but `EXITED` if the container has no owner."""
-        live = containers.owner(self.root, self.id)
-        if not os.path.isdir(f"{self.root}/containers/{self.id}"):
+        live = containers.owner(self.home.root, self.id)
+        if not os.path.isdir(f"{self.home.root}/containers/{self.id}"):
             return REMOVED
-        status = str(containers.read(self.root, self.id)["Status"])
+        status = str(containers.read(self.home.root, self.id)["Status"])
         return EXITED if live is None and status in containers.ALIVE else status
 
     def _is_so(self) -> bool:
@@ -95,7 +97,7 @@ class _Wait:
             raise ContainerNotRunning(f"container {self.name} has ended and is not {self.condition}", hint)
         if not by_health or status != RUNNING:
             return False
-        results = health.status(self.root, self.id)
+        results = health.status(self.home.root, self.id)
         return results is not None and results["Status"] == self.condition
 
     def _poll(self, is_done: Callable[[], bool]) -> None:
@@ -106,18 +108,18 @@ class _Wait:
 
     def _end(self) -> int:
         left = None if self.deadline is None else self.deadline - monotonic()
-        return lifecycle.wait(self.name, root=self.root, runroot=self.runroot, timeout_s=left)
+        return lifecycle.wait(self.home, self.name, timeout_s=left)
 
     def _next_exit(self) -> int:
         """Wait for the next end. Its restart policy may start it again at once; that counts, too."""
-        before = containers.read(self.root, self.id).get("Finished")
+        before = containers.read(self.home.root, self.id).get("Finished")
 
         def ended() -> bool:
             status = self._status()
             if status == REMOVED or (self._lived and status == EXITED):
                 return True
             self._lived = self._lived or status in containers.ALIVE
-            return containers.read(self.root, self.id).get("Finished") not in (None, before)
+            return containers.read(self.home.root, self.id).get("Finished") not in (None, before)
 
         self._poll(ended)
         return self._last_status()
@@ -139,6 +141,8 @@ class _Wait:
     def _last_status(self) -> int:
         """The exit status of its last end."""
         code = (
-            containers.read(self.root, self.id).get("ExitCode") if containers.is_written(self.root, self.id) else None
+            containers.read(self.home.root, self.id).get("ExitCode")
+            if containers.is_written(self.home.root, self.id)
+            else None
         )
         return self.watch.status() if code is None else int(code)

@@ -32,6 +32,7 @@ from minibox.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox.base.home import Home
     from minibox.engine.container.exec import ExecOptions
     from minibox.engine.container.launch import Later, Launch, Note
     from minibox.engine.container.snapshots import HeldSnapshot
@@ -57,10 +58,9 @@ class Embedded:
 
     def __init__(
         self,
+        home: Home,
         options: RunOptions,
         *,
-        root: str,
-        runroot: str,
         storage_driver: str = "",
         on_note: Note | None = None,
         pull: Pull | None = None,
@@ -68,8 +68,8 @@ class Embedded:
     ) -> None:
         """Do nothing yet. The arguments are those of `start.run`; ``image`` is that of `start.new_launch`."""
         check_umask()
-        self.root, self.runroot, self.options = root, runroot, options
-        self._new_launch = partial(new_launch, options, root, runroot, storage_driver, on_note, image=image)
+        self.home, self.options = home, options
+        self._new_launch = partial(new_launch, home, options, storage_driver, on_note, image=image)
         self._pull = pull
         self.main: Command | None = None
         self.log: OutputLog | None = None
@@ -93,7 +93,7 @@ class Embedded:
         from minibox.engine.resources.registry import resolve_pulling
         from minibox.image.store import ImageStore
 
-        resolve_pulling(ImageStore(self.root), self.options, None)
+        resolve_pulling(ImageStore(self.home.root), self.options, None)
         self._pull = lambda image, platform: None
 
     def start(self, outside: tuple[int, int, int], *, logged: bool = False, socket: bool = False) -> Command:
@@ -120,7 +120,7 @@ class Embedded:
         run = self._foreground = ForegroundRun(launch)
         run.prepare(late=not logged)
         if logged:
-            self.log = OutputLog(self.root, self.id)
+            self.log = OutputLog(self.home.root, self.id)
             outside = (outside[0], self.log.fds[0], self.log.fds[1])
         owner, output_limit = launch.owner, self._output_limit
         streams = Streams(
@@ -397,8 +397,8 @@ class Embedded:
         launch = self._launch
         config = {**launch.image.config, "config": launch.record()["Config"]}
         image = replace(launch.image, config=config)
-        with frozen(self.root, self.id, launch.note):
-            return freeze(self.root, self.id, launch.storage.driver, image, snapshot_id)
+        with frozen(self.home.root, self.id, launch.note):
+            return freeze(self.home.root, self.id, launch.storage.driver, image, snapshot_id)
 
     def keep_files(self) -> None:
         """Keep its files after its end, for `minibox shell` and `minibox rm`."""

@@ -29,6 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.linux.cgroup import Cgroup
     from minibox.oci.runtime import Process as SpecProcess
     from minibox.plan.compiler import Plan
@@ -71,7 +72,7 @@ class ExecOptions:
     detach_keys: str = DETACH_KEYS
 
 
-def exec_(name_or_id: str, options: ExecOptions, *, root: str, runroot: str) -> int:
+def exec_(home: Home, name_or_id: str, options: ExecOptions) -> int:
     """Run a command in a container. Return its exit status, 0 if it is detached.
 
     Raises:
@@ -83,18 +84,20 @@ def exec_(name_or_id: str, options: ExecOptions, *, root: str, runroot: str) -> 
         raise UsageError("no command to execute")
     ends = StandardDescriptors()
     try:
-        with Process(root, name_or_id, "execute a command in") as container:
+        with Process(home.root, name_or_id, "execute a command in") as container:
             if container.group.is_frozen():
                 raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
             execution = Exec(host_of(container), options)
-            name = name_or_id if names.holder(root, name_or_id) == container.id else names.of(root, container.id)
+            name = (
+                name_or_id if names.holder(home.root, name_or_id) == container.id else names.of(home.root, container.id)
+            )
             about = {"image": container.live.reference, "name": name, "execID": os.urandom(32).hex()}
             words = " ".join(options.command)
             actions = (f"exec_create: {words}", f"exec_start: {words}")
-            events.note(runroot, events.CONTAINER, container.id, about, *actions)
+            events.note(home.runroot, events.CONTAINER, container.id, about, *actions)
             status = execution.run()
             about["exitCode"] = str(status)
-            events.note(runroot, events.CONTAINER, container.id, about, "exec_die")
+            events.note(home.runroot, events.CONTAINER, container.id, about, "exec_die")
             return status
     finally:
         ends.close()

@@ -80,7 +80,7 @@ class ForegroundRun:
         assert execution and execution.init
         init = execution.init
         launch.claim.note_process(init.pid, launch.prepared.spec["process"]["args"], launch.exec_context())
-        removal.collect_some(launch.root, launch.runroot)
+        removal.collect_some(launch.home)
         if self.keep:
             self._write_state(Status="running", Pid=init.pid)
 
@@ -147,13 +147,15 @@ class ForegroundRun:
             }
             # Change the state, since it may have been renamed meanwhile.
             ended = {"Pid": 0, "Status": "exited"}
-            containers.change(launch.root, launch.claim.id, lambda found: {**found, **fields, **ended}, durable=True)
+            containers.change(
+                launch.home.root, launch.claim.id, lambda found: {**found, **fields, **ended}, durable=True
+            )
         ends = ("oom", "die") if self.oom_killed else ("die",)
         launch.emit(*ends, *(() if self.keep else ("destroy",)), exitCode=str(status))
 
     def _write_state(self, *, durable: bool = False, **fields: object) -> None:
         fresh = {**self.launch.record(), "Created": self.began, "Started": self.began, **fields}
-        containers.write(self.launch.root, fresh, durable=durable)
+        containers.write(self.launch.home.root, fresh, durable=durable)
 
     def after_fork(self) -> None:
         """Let go of the container in the child after a fork: the parent owns it."""
@@ -163,5 +165,5 @@ class ForegroundRun:
         """Clean up after it, and remove its files unless ``keep`` is set. ``later`` is as in `Launch.close`."""
         if self.keep and self._once:
             self.launch.end_processes()
-            rootfs_setup.make_lasting(self.launch.root, self.launch.claim.id)
+            rootfs_setup.make_lasting(self.launch.home.root, self.launch.claim.id)
         self.launch.close(keep=self.keep, later=later)

@@ -10,6 +10,7 @@ from time import time
 
 from minibox.base import damage
 from minibox.base.codec import FileKind, plain
+from minibox.base.home import Home
 from minibox.base.lock import Lock
 from minibox.engine.container import lifecycle
 from minibox.engine.spec.healthcheck import HealthCheck, parse_healthcheck
@@ -72,12 +73,12 @@ def _results(root: str, found: dict[str, Any]) -> dict[str, Any]:
 def check(root: str, runroot: str, container_id: str) -> int:
     """Check once; see `run_check`. The supervisor runs this and uses the result as exit status: 0 for healthy."""
     try:
-        return 0 if run_check(container_id, root=root, runroot=runroot) else 1
+        return 0 if run_check(Home(root, runroot), container_id) else 1
     except MiniboxError:
         return 1  # it is ending right now, or is paused
 
 
-def run_check(name_or_id: str, *, root: str, runroot: str) -> bool:
+def run_check(home: Home, name_or_id: str) -> bool:
     """Check a container once, write the result down and do what ``--health-on-failure`` says.
 
     Returns:
@@ -87,16 +88,16 @@ def run_check(name_or_id: str, *, root: str, runroot: str) -> bool:
         ContainerNotFound, ContainerNotRunning
         MiniboxError: it has no health check, or is paused.
     """
-    found = containers.find(root, name_or_id)
+    found = containers.find(home.root, name_or_id)
     health_check = parse_healthcheck(found.get("Config") or {})
     if health_check is None:
         raise MiniboxError(f"container {name_or_id} has no health check", "set one with minibox run --health-cmd")
-    result = _check_once(found["Id"], health_check, root)
-    before, now = _record(root, found, health_check, result)
+    result = _check_once(found["Id"], health_check, home.root)
+    before, now = _record(home.root, found, health_check, result)
     if before != now:
-        events.note_container(runroot, found, f"health_status: {now}")
+        events.note_container(home.runroot, found, f"health_status: {now}")
     if now == UNHEALTHY and result["ExitCode"]:
-        _act(found, root, runroot)
+        _act(home, found)
     return not result["ExitCode"]
 
 
@@ -146,7 +147,7 @@ def _judge(results: dict[str, Any], health_check: HealthCheck, result: dict[str,
     return {"FailingStreak": streak, **({"Status": UNHEALTHY} if streak >= health_check.retries else {})}
 
 
-def _act(found: dict[str, Any], root: str, runroot: str) -> None:
+def _act(home: Home, found: dict[str, Any]) -> None:
     """Do what ``--health-on-failure`` says.
 
     After ``kill`` the restart policy decides whether it restarts. ``stop`` is final.
@@ -155,15 +156,15 @@ def _act(found: dict[str, Any], root: str, runroot: str) -> None:
     if action == "none":
         return
     if action != "kill":
-        note_signal(root, container_id, 0, HEALTH, -1)
+        note_signal(home.root, container_id, 0, HEALTH, -1)
     if action == "kill":
-        with lifecycle.Process(root, container_id, "kill") as process:
-            note_signal(root, container_id, SIGKILL, HEALTH, process.group.oom_kills())
+        with lifecycle.Process(home.root, container_id, "kill") as process:
+            note_signal(home.root, container_id, SIGKILL, HEALTH, process.group.oom_kills())
             send_signal(process.pidfd, SIGKILL)
             process.group.thaw()  # with cgroup v1 frozen processes don't die
     elif action == "stop":
-        lifecycle.stop(container_id, root=root, runroot=runroot)
+        lifecycle.stop(home, container_id)
     else:
         from minibox.engine.container import start
 
-        start.restart(container_id, root=root, runroot=runroot)
+        start.restart(home, container_id)

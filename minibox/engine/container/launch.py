@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.engine.process.execution import Spawn
     from minibox.engine.spec.compile import CompiledRun
     from minibox.engine.spec.mount_options import Volume
@@ -61,20 +62,20 @@ class Launch:
 
     def __init__(
         self,
+        home: Home,
         options: RunOptions,
         store: ImageStore,
         storage: Snapshotter,
         image: ResolvedImage,
         claim: Claim,
-        runroot: str,
         on_note: Note | None,
     ) -> None:
         """
         Raises:
             ConfigError, UsageError: the health check of the image or the options is invalid.
         """
-        self.options, self.store, self.image, self.claim, self.runroot = options, store, image, claim, runroot
-        self.root, self.storage = store.root, storage
+        self.home, self.options, self.store, self.image, self.claim = home, options, store, image, claim
+        self.storage = storage
         self._on_note, self.note = on_note, on_note or (lambda _: None)
         self.health_check = parse_healthcheck({"Healthcheck": healthcheck(options, image.config)})
         self.execution: Execution | None = None
@@ -109,7 +110,7 @@ class Launch:
     def _make_snapshot(self) -> None:
         rootfs_setup.prepare(self.storage, self.claim.id, self.image.chain_ids)
         if self.options.disk_bytes:
-            note_in_memory(self.root, self.claim.id)
+            note_in_memory(self.home.root, self.claim.id)
 
     def _make_missing(self) -> None:
         """Make the files that `prepare` has left for later."""
@@ -152,8 +153,7 @@ class Launch:
             Resources(
                 streams=streams,
                 container_id=self.claim.id,
-                root=self.root,
-                runroot=self.runroot,
+                home=self.home,
                 group=prepared.group if prepared.group.directories else None,
                 spawn=spawn,
                 meanwhile=self._make_missing,
@@ -171,7 +171,7 @@ class Launch:
 
                 on_trace(trace_rows(trace(execution), execution.failed))
         if execution.disk_fd >= 0:
-            note_in_memory(self.root, self.claim.id, execution.disk_fd)
+            note_in_memory(self.home.root, self.claim.id, execution.disk_fd)
         return execution
 
     def exec_context(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class Launch:
 
         attributes = labels(self.options, self.image.config.get("config") or {})
         attributes |= {"image": self.options.image, "name": self.claim.name, **more}
-        events.note(self.runroot, events.CONTAINER, self.claim.id, attributes, *actions)
+        events.note(self.home.runroot, events.CONTAINER, self.claim.id, attributes, *actions)
 
     def release(self) -> None:
         """Let go of the container without ending it: another process owns it now."""
@@ -252,23 +252,23 @@ class Launch:
         mappings, refused = None, list[str]()
 
         def refusal() -> str:
-            refused[:] = [id_map_support.refusal(self.root, self.storage.driver)]
+            refused[:] = [id_map_support.refusal(self.home.root, self.storage.driver)]
             return refused[0]
 
         if needs_user_namespace(self.options, euid, refusal):
-            mappings = ids.own_ids() if euid else ids.lease_range(self.root, self.claim.id)
+            mappings = ids.own_ids() if euid else ids.lease_range(self.home.root, self.claim.id)
             if mappings.lease:
                 self._held.append(parent.hold_ids(mappings.lease, self.claim.id))
         elif refused:
             self._warn(
-                f"no user namespace, root inside is root outside: {refused[0]} in {self.root}; see minibox doctor"
+                f"no user namespace, root inside is root outside: {refused[0]} in {self.home.root}; see minibox doctor"
             )
-        network = container_network.choose(self.options, euid, self.root, self.claim.directory)
+        network = container_network.choose(self.options, euid, self.home.root, self.claim.directory)
         wanted, discarded = container_network.ports_to_publish(self.options, self.image.config, network)
         for note in (ids.note(mappings) if mappings and euid else "", network.note, discarded):
             if note:
                 self.note(note)
-        self._connection = connection = container_network.Connection(network, self.runroot, self.claim.id, wanted)
+        self._connection = connection = container_network.Connection(network, self.home.runroot, self.claim.id, wanted)
         self._held += connection.held
         own = IdentitySteps(
             tuple(self._held),
@@ -305,7 +305,7 @@ class Launch:
         if self.prepared.volumes:
             from minibox.engine.resources.volume_claims import provide
 
-            provide(self.prepared.volumes, self.root, self.claim.id, self._make_volume)
+            provide(self.prepared.volumes, self.home.root, self.claim.id, self._make_volume)
 
     def _make_volume(self, volume: Volume) -> None:
         from functools import partial
@@ -318,7 +318,7 @@ class Launch:
             new = not os.path.isdir(volume.path)
             run_inside(partial(make_volume, volume.path, layers, volume.destination, durable=not volume.anonymous))
             if new and not volume.anonymous:
-                events.note_volume(self.runroot, volume.name, "create")
+                events.note_volume(self.home.runroot, volume.name, "create")
 
     def _diagnose(self, error: ExecFailed) -> MiniboxError:
         from minibox.engine.process.diagnosis import diagnose
@@ -348,10 +348,11 @@ class Launch:
 
     def _remove_files(self, keep: bool) -> None:
         if not keep:
-            named = self.options.name or containers.is_written(self.root, self.claim.id)  # it may have been renamed
-            rootfs_setup.remove(self.root, self.claim.id, self.storage)
+            # A container without a name may have been given one since.
+            named = self.options.name or containers.is_written(self.home.root, self.claim.id)
+            rootfs_setup.remove(self.home.root, self.claim.id, self.storage)
             if named:
-                names.drop(self.root, self.claim.id, "")
+                names.drop(self.home.root, self.claim.id, "")
 
 
 def _tried(*steps: Callable[[], object]) -> Exception | None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.base.operation import Op
     from minibox.engine.state.live_file import Live
 
@@ -113,7 +114,7 @@ class Process:
             )
 
 
-def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, runroot: str, wait: bool = True) -> str:
+def kill(home: Home, name_or_id: str, signal_number: int = SIGKILL, *, wait: bool = True) -> str:
     """Send a signal to a container's first process. Return the container's id.
 
     Args:
@@ -122,19 +123,19 @@ def kill(name_or_id: str, signal_number: int = SIGKILL, *, root: str, runroot: s
     Raises:
         ContainerNotFound, ContainerNotRunning
     """
-    with Process(root, name_or_id, "kill") as process:
-        found = containers.read(root, process.id)
+    with Process(home.root, name_or_id, "kill") as process:
+        found = containers.read(home.root, process.id)
         if signal_number in (SIGKILL, _stop_signal(found)):
-            mark_stopped(root, process.id)
-        events.note_container(runroot, found, "kill", signal=str(signal_number))
-        note_signal(root, process.id, signal_number, KILL, process.group.oom_kills())
+            mark_stopped(home.root, process.id)
+        events.note_container(home.runroot, found, "kill", signal=str(signal_number))
+        note_signal(home.root, process.id, signal_number, KILL, process.group.oom_kills())
         send_signal(process.pidfd, signal_number)
         if signal_number == SIGKILL:
             process.group.thaw()  # with cgroup v1 frozen processes don't die
             if wait:
                 process.wait_killed()
     if signal_number == SIGKILL and wait:
-        watch = claim.OwnerWatch(root, process.id)
+        watch = claim.OwnerWatch(home.root, process.id)
         wait_for_owner(watch)
         watch.close()
     return process.id
@@ -148,13 +149,7 @@ def wait_for_owner(watch: claim.OwnerWatch) -> None:
 
 
 def stop(
-    name_or_id: str,
-    *,
-    root: str,
-    runroot: str,
-    timeout_s: float | None = None,
-    signal_number: int = 0,
-    mark: str = STOPPED,
+    home: Home, name_or_id: str, *, timeout_s: float | None = None, signal_number: int = 0, mark: str = STOPPED
 ) -> str:
     """Stop a container: send its stop signal, and kill it if it doesn't end. It may have ended already. Return its id.
 
@@ -167,26 +162,26 @@ def stop(
         ContainerNotFound: there is no such container.
         MiniboxError: its processes hang in the kernel.
     """
-    container_id = containers.find_id(root, name_or_id)
+    container_id = containers.find_id(home.root, name_or_id)
     found: dict[str, Any] | None = None
     deadline = monotonic() + LETTING_GO_S
     # Repeat this, because its restart policy or another command may be about to start it.
-    while claim.is_live(root, container_id):
-        mark_stopped(root, container_id, mark)
+    while claim.is_live(home.root, container_id):
+        mark_stopped(home.root, container_id, mark)
         try:
-            with Process(root, container_id, "stop") as process:
-                found = _end(process, runroot, timeout_s, signal_number)
+            with Process(home.root, container_id, "stop") as process:
+                found = _end(process, home.runroot, timeout_s, signal_number)
             deadline = monotonic() + LETTING_GO_S
         except ContainerNotFound:
             break  # it was run with --rm
         except ContainerNotRunning:
-            _wake_supervisor(root, container_id)
+            _wake_supervisor(home.root, container_id)
         if monotonic() > deadline:
             raise MiniboxError(f"container {name_or_id} has ended, but its owner doesn't release it")
         sleep(POLL_S)
-    removal.collect_one(root, runroot, container_id)
+    removal.collect_one(home, container_id)
     if found:
-        events.note_container(runroot, found, "stop")
+        events.note_container(home.runroot, found, "stop")
     return container_id
 
 
@@ -285,14 +280,14 @@ def _wake_supervisor(root: str, container_id: str) -> None:
             os.close(pidfd)
 
 
-def pause(name_or_id: str, *, root: str, runroot: str) -> str:
+def pause(home: Home, name_or_id: str) -> str:
     """Freeze all processes of a container. Return its id.
 
     Raises:
         ContainerNotFound, ContainerNotRunning
         MiniboxError: it is paused already, or there is no freezer.
     """
-    with Process(root, name_or_id, "pause") as process, Turn(root, process.id) as turn:
+    with Process(home.root, name_or_id, "pause") as process, Turn(home.root, process.id) as turn:
         if process.group.is_frozen():
             raise MiniboxError(f"container {name_or_id} is already paused", f"minibox unpause {name_or_id}")
         try:
@@ -304,23 +299,23 @@ def pause(name_or_id: str, *, root: str, runroot: str) -> str:
             raise
         _note_status(process, "paused")
         turn.keep()
-        events.note_container(runroot, containers.read(root, process.id), "pause")
+        events.note_container(home.runroot, containers.read(home.root, process.id), "pause")
         return process.id
 
 
-def unpause(name_or_id: str, *, root: str, runroot: str) -> str:
+def unpause(home: Home, name_or_id: str) -> str:
     """Thaw a paused container. Return its id.
 
     Raises:
         ContainerNotFound, ContainerNotRunning
         MiniboxError: it is not paused.
     """
-    with Process(root, name_or_id, "unpause") as process, Turn(root, process.id) as turn:
-        if not process.group.is_frozen() and containers.read(root, process.id)["Status"] != "paused":
+    with Process(home.root, name_or_id, "unpause") as process, Turn(home.root, process.id) as turn:
+        if not process.group.is_frozen() and containers.read(home.root, process.id)["Status"] != "paused":
             raise MiniboxError(f"container {name_or_id} is not paused")
         turn.thaw()
         _note_status(process, "running")
-        events.note_container(runroot, containers.read(root, process.id), "unpause")
+        events.note_container(home.runroot, containers.read(home.root, process.id), "unpause")
         return process.id
 
 
@@ -333,30 +328,30 @@ def _note_status(process: Process, status: str) -> None:
     containers.change(process.root, process.id, changed)
 
 
-def wait(name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = None) -> int:
+def wait(home: Home, name_or_id: str, *, timeout_s: float | None = None) -> int:
     """Wait until a container has ended. Return its exit status; 137 if it was removed meanwhile.
 
     Raises:
         ContainerNotFound: there is no such container.
         TimedOut: it has not ended after ``timeout_s``.
     """
-    removal.collect(root, runroot)
-    container_id = containers.find_id(root, name_or_id)
+    removal.collect(home)
+    container_id = containers.find_id(home.root, name_or_id)
     deadline = None if timeout_s is None else monotonic() + timeout_s
-    watch = claim.OwnerWatch(root, container_id)
+    watch = claim.OwnerWatch(home.root, container_id)
     try:
         waited = watch.is_owned()
         while watch.is_owned():
             with suppress(ContainerNotRunning, ContainerNotFound):  # its owner is cleaning up
-                with Process(root, container_id, "wait for") as process:
+                with Process(home.root, container_id, "wait for") as process:
                     process.wait(None if deadline is None else deadline - monotonic())
             if deadline is not None and monotonic() >= deadline:
                 raise TimedOut(f"container {name_or_id} has not ended yet")
             sleep(POLL_S)
-        removal.collect_one(root, runroot, container_id)
+        removal.collect_one(home, container_id)
         status = watch.status()
-        if status < 0 and containers.is_written(root, container_id):
-            found = containers.read(root, container_id)
+        if status < 0 and containers.is_written(home.root, container_id):
+            found = containers.read(home.root, container_id)
             if found["Status"] == "damaged":
                 raise MiniboxError(f"wait for container {name_or_id}: {found['Error']}", f"minibox rm {name_or_id}")
             status = int(found.get("ExitCode") or 0)
@@ -365,16 +360,16 @@ def wait(name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = 
         watch.close()
 
 
-def rename(name_or_id: str, new_name: str, *, root: str, runroot: str) -> None:
+def rename(home: Home, name_or_id: str, new_name: str) -> None:
     """Give a container another name.
 
     Raises:
         ContainerNotFound: there is no such container.
         NameTaken, UsageError: ``new_name`` is taken or invalid.
     """
-    container_id = containers.find_id(root, name_or_id)
-    _wait_until_begun(root, container_id)
-    found = containers.read(root, container_id)
+    container_id = containers.find_id(home.root, name_or_id)
+    _wait_until_begun(home.root, container_id)
+    found = containers.read(home.root, container_id)
     old_name: str = found["Name"]
     if old_name == new_name:
         raise UsageError(f"container {name_or_id} already has the name {new_name!r}")
@@ -384,12 +379,14 @@ def rename(name_or_id: str, new_name: str, *, root: str, runroot: str) -> None:
         old_name = now["Name"]  # another command may have renamed it just now
         return {**now, "Name": new_name}
 
-    names.take(root, new_name, container_id, lambda other: claim.is_live(root, other))
-    with on_failure(names.drop, root, container_id, new_name):
-        containers.change(root, container_id, changed, durable=True)  # a foreground --rm container gets a state.json
+    names.take(home.root, new_name, container_id, lambda other: claim.is_live(home.root, other))
+    with on_failure(names.drop, home.root, container_id, new_name):
+        containers.change(
+            home.root, container_id, changed, durable=True
+        )  # a foreground --rm container gets a state.json
     if old_name != new_name:
-        names.drop(root, container_id, old_name)
-    events.note_container(runroot, {**found, "Name": new_name}, "rename", oldName=f"/{old_name}")
+        names.drop(home.root, container_id, old_name)
+    events.note_container(home.runroot, {**found, "Name": new_name}, "rename", oldName=f"/{old_name}")
 
 
 def _wait_until_begun(root: str, container_id: str) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
+    from minibox.base.home import Home
+
 BLOCK = 1 << 16
 YEAR_10000_S = 253402300800
 POLL_S = 0.1
@@ -97,8 +99,7 @@ def tail_count(text: str) -> int | None:
 
 
 def container_log(
-    root: str,
-    runroot: str,
+    home: Home,
     name_or_id: str,
     *,
     follow: bool,
@@ -117,13 +118,13 @@ def container_log(
         ContainerNotFound
         MiniboxError: it has no log.
     """
-    removal.collect(root, runroot)
-    found = containers.find(root, name_or_id)
+    removal.collect(home)
+    found = containers.find(home.root, name_or_id)
     container_id, options = found["Id"], found.get("Options", {})
-    path = log_path(root, container_id)
+    path = log_path(home.root, container_id)
     if options.get("log_driver") == "none":
         raise MiniboxError(f"container {name_or_id} was run with --log-driver none, so it has no log")
-    live = claim.read_owner(root, container_id)
+    live = claim.read_owner(home.root, container_id)
     if not os.path.exists(path) and not (live and live.pid <= 0):
         if found["Status"] == "created":
             on_note(f"container {name_or_id} was never started")
@@ -134,7 +135,7 @@ def container_log(
             f"container {name_or_id} was run in the foreground, so it has no log",
             "run it with -d, or with --log-driver json-file",
         )
-    watch = claim.OwnerWatch(root, container_id)
+    watch = claim.OwnerWatch(home.root, container_id)
     try:
         yield from read_log(
             path,

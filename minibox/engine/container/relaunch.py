@@ -15,15 +15,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from minibox.base.home import Home
     from minibox.engine.container.launch import Note
     from minibox.engine.spec.options import RunOptions
     from minibox.engine.state.claim import Claim
 
 
 def launch_again(
+    home: Home,
     claim: Claim,
-    root: str,
-    runroot: str,
     on_note: Note | None,
     changed: Callable[[RunOptions], RunOptions] = lambda options: options,
 ) -> Launch:
@@ -36,7 +36,7 @@ def launch_again(
         ConfigError: its state is damaged.
         ImageNotFound: its image was removed.
     """
-    found = containers.read(root, claim.id)
+    found = containers.read(home.root, claim.id)
     if not isinstance(found.get("Options"), dict):
         name = found["Name"] or claim.id[:12]
         if found.get("Newer"):
@@ -44,7 +44,7 @@ def launch_again(
         raise ConfigError(f"container {name} can't be started: its state is damaged",
                           "minibox export saves what it wrote, minibox rm removes it")  # fmt: skip
     options = changed(from_given(found["Options"]))
-    store = ImageStore(root)
+    store = ImageStore(home.root)
     try:
         image = store.resolve(found["ImageDigest"])
     except ImageNotFound:
@@ -52,8 +52,8 @@ def launch_again(
             f"start container {found['Name']}: its image {options.image} was removed",
             "pull or build the image again; minibox export saves what the container wrote",
         ) from None
-    storage = rootfs_setup.restored_snapshotter(root, claim.id, str(found.get("Driver") or ""), image.chain_ids)
-    if kept := read_record(root, claim.id):  # it may be based on a snapshot of that image
+    storage = rootfs_setup.restored_snapshotter(home.root, claim.id, str(found.get("Driver") or ""), image.chain_ids)
+    if kept := read_record(home.root, claim.id):  # it may be based on a snapshot of that image
         image = replace(image, chain_ids=kept[1])
     claim.note_image(options.image, image)
-    return Launch(options, store, storage, image, claim, runroot, on_note)
+    return Launch(home, options, store, storage, image, claim, on_note)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.engine.state.live_file import Live
     from minibox.linux.cgroup import Cgroup
 
@@ -33,7 +34,7 @@ GRACE_S = 20.0  # how long to wait for the lock of an owner that was killed
 POLL_S = 0.002
 
 
-def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
+def collect(home: Home, at_most: int = 0) -> list[str]:
     """Clean up after killed processes: remove containers without an owner, unused networks and snapshots, and thaw what
     they had frozen.
 
@@ -45,51 +46,51 @@ def collect(root: str, runroot: str, at_most: int = 0) -> list[str]:
     Returns:
         The ids of the collected containers.
     """
-    collected = _collect(root, runroot, ownership.orphans(root, at_most))
-    if os.path.isdir(f"{root}/networks"):
+    collected = _collect(home, ownership.orphans(home.root, at_most))
+    if os.path.isdir(f"{home.root}/networks"):
         from minibox.network import named
 
-        named.collect(root, runroot)
-    if os.path.isdir(f"{root}/freezing"):
+        named.collect(home)
+    if os.path.isdir(f"{home.root}/freezing"):
         from minibox.engine.state import freezing
 
-        freezing.collect(root)
-    if os.path.isdir(f"{root}/snapshots"):
+        freezing.collect(home.root)
+    if os.path.isdir(f"{home.root}/snapshots"):
         from minibox.engine.container import snapshots
 
-        snapshots.collect(root)
+        snapshots.collect(home.root)
     return collected
 
 
-def collect_some(root: str, runroot: str) -> None:
+def collect_some(home: Home) -> None:
     """`collect` for a few containers, at most every `EVERY_S` seconds. Each start calls it."""
     now = monotonic()
-    if now > _collected_at.get(root, -EVERY_S) + EVERY_S:
-        _collected_at[root] = now
-        collect(root, runroot, LOOKED_AT)
+    if now > _collected_at.get(home.root, -EVERY_S) + EVERY_S:
+        _collected_at[home.root] = now
+        collect(home, LOOKED_AT)
 
 
-def collect_one(root: str, runroot: str, container_id: str) -> bool:
+def collect_one(home: Home, container_id: str) -> bool:
     """`collect` for one container. Return whether its owner was killed."""
-    return bool(_collect(root, runroot, ownership.orphans(root, only=container_id)))
+    return bool(_collect(home, ownership.orphans(home.root, only=container_id)))
 
 
-def _collect(root: str, runroot: str, orphans: Iterator[tuple[str, bool, int]]) -> list[str]:
+def _collect(home: Home, orphans: Iterator[tuple[str, bool, int]]) -> list[str]:
     collected = []
     for container_id, remove_files, fd in orphans:
         try:
-            ended = containers.ended_without_owner(root, container_id)
+            ended = containers.ended_without_owner(home.root, container_id)
             ownership.note_ended(fd, ended["ExitCode"])  # another process may get the pid soon
-            undo_start(root, runroot, container_id, live_file.read_live_fd(fd, container_id).undo)
-            _settle(root, runroot, container_id, remove_files, ended)
-            os.unlink(f"{root}/live/{container_id}")
+            undo_start(home, container_id, live_file.read_live_fd(fd, container_id).undo)
+            _settle(home, container_id, remove_files, ended)
+            os.unlink(f"{home.root}/live/{container_id}")
         except (MiniboxError, OSError):
             continue
         collected.append(container_id)
     return collected
 
 
-def undo_start(root: str, runroot: str, container_id: str, line: bytes) -> None:
+def undo_start(home: Home, container_id: str, line: bytes) -> None:
     """Undo a start in place of the container's owner: its processes, cgroup, address and ids.
 
     Args:
@@ -99,36 +100,36 @@ def undo_start(root: str, runroot: str, container_id: str, line: bytes) -> None:
     Raises:
         MiniboxError, OSError: something can't be undone.
     """
-    if failure := undo.undo(undo_steps(root, runroot, container_id, line)):
+    if failure := undo.undo(undo_steps(home, container_id, line)):
         raise failure
 
 
-def undo_steps(root: str, runroot: str, container_id: str, line: bytes) -> tuple[Op, ...]:
+def undo_steps(home: Home, container_id: str, line: bytes) -> tuple[Op, ...]:
     """The operations that `undo_start` executes."""
     from minibox.engine.process import undo_list
 
     try:
-        steps = undo_list.decode(line, live_file.live_path(root, container_id), container_id) if line else ()
+        steps = undo_list.decode(line, live_file.live_path(home.root, container_id), container_id) if line else ()
     except Unreadable as error:
         damage.tell(error)
         steps = ()
-    steps = steps or steps_by_id(root, runroot, container_id)
-    return (*steps, *undo_list.read_more(f"{root}/containers/{container_id}"))
+    steps = steps or steps_by_id(home, container_id)
+    return (*steps, *undo_list.read_more(f"{home.root}/containers/{container_id}"))
 
 
-def steps_by_id(root: str, runroot: str, container_id: str) -> tuple[Op, ...]:
+def steps_by_id(home: Home, container_id: str) -> tuple[Op, ...]:
     """The operations that undo a start without an undo line, found by the container's id."""
     from minibox.engine.process.attach_socket import socket_path
     from minibox.engine.state import ports
     from minibox.network import lease
 
     steps = [
-        ("remove_file", f"{root}/containers/{container_id}/{ports.FILE}"),
-        ("remove_file", socket_path(runroot, container_id)),
+        ("remove_file", f"{home.root}/containers/{container_id}/{ports.FILE}"),
+        ("remove_file", socket_path(home.runroot, container_id)),
         *cgroup_steps(cgroup.find(cgroup.detect(), f"minibox-{container_id}")),
-        *(("leave_network", held.state, held.address, container_id) for held in lease.of(runroot, container_id)),
+        *(("leave_network", held.state, held.address, container_id) for held in lease.of(home.runroot, container_id)),
     ]
-    if path := ids.lease_of(root, container_id):
+    if path := ids.lease_of(home.root, container_id):
         steps.append(("release_ids", path, container_id))
     return tuple(Op(name, args, "found by its id", PARENT) for name, *rest in steps for args in [tuple(rest)])
 
@@ -141,26 +142,26 @@ def cgroup_steps(group: Cgroup) -> list[tuple[Any, ...]]:
     return [("kill_cgroup", group.labels), *(("cgroup_rmdir", path) for path in group.directories), *scope]
 
 
-def _settle(root: str, runroot: str, container_id: str, remove_files: bool, how: dict[str, Any]) -> None:
+def _settle(home: Home, container_id: str, remove_files: bool, how: dict[str, Any]) -> None:
     """Remove a container's files, or write down how it ended."""
-    before, code = containers.read(root, container_id), str(how["ExitCode"])
+    before, code = containers.read(home.root, container_id), str(how["ExitCode"])
     options = before.get("Options")
     remove_files = remove_files or (
         isinstance(options, dict) and bool(options.get("rm"))
     )  # still set after a power loss
-    if remove_files or not containers.is_written(root, container_id):
-        remove_files_of(root, container_id)
-        events.note_container(runroot, before, "die", "destroy", exitCode=code)
+    if remove_files or not containers.is_written(home.root, container_id):
+        remove_files_of(home.root, container_id)
+        events.note_container(home.runroot, before, "die", "destroy", exitCode=code)
         return
     if before["Status"] in containers.ALIVE:
-        events.note_container(runroot, before, "die", exitCode=code)
+        events.note_container(home.runroot, before, "die", exitCode=code)
 
     def ended(found: dict[str, Any]) -> dict[str, Any] | None:
         if found["Status"] not in containers.ALIVE:
             return None
         return {**found, **how, "Status": "exited", "Pid": 0}
 
-    containers.change(root, container_id, ended)
+    containers.change(home.root, container_id, ended)
 
 
 def remove_files_of(root: str, container_id: str) -> None:
@@ -191,7 +192,7 @@ def kill_ahead(names: Iterable[str], *, root: str) -> set[str]:
 
 
 def remove(
-    name_or_id: str, *, force: bool = False, killed: Container[str] = (), durable: bool = True, root: str, runroot: str
+    home: Home, name_or_id: str, *, force: bool = False, killed: Container[str] = (), durable: bool = True
 ) -> str:
     """Remove a container that has ended. Return its id.
 
@@ -204,44 +205,44 @@ def remove(
         ContainerNotFound: there is no such container.
         UsageError: it runs, and ``force`` isn't set.
     """
-    container_id = containers.find_id(root, name_or_id)
-    found = containers.read(root, container_id)
+    container_id = containers.find_id(home.root, name_or_id)
+    found = containers.read(home.root, container_id)
     if found.get("Newer") and not force:
         raise UsageError(f"container {name_or_id}: {found['Error']}", "minibox rm --force removes it anyway")
     deadline, by_us = monotonic() + GRACE_S, container_id in killed
-    while (claim := ownership.Claim.of(root, container_id, "", remove=True)) is None:
-        live = containers.owner(root, container_id)
+    while (claim := ownership.Claim.of(home.root, container_id, "", remove=True)) is None:
+        live = containers.owner(home.root, container_id)
         if live and not force and _is_running(live):
             hint = f"stop it first, or kill and remove it: minibox rm --force {name_or_id}"
             raise UsageError(f"container {name_or_id} is running", hint)
         # If another command is starting it, let that finish first; otherwise it would fail with a broken pipe.
         if live and force and (_is_begun(live) or monotonic() > deadline - GRACE_S + STARTING_S):
-            _kill(root, container_id, live).kill()
+            _kill(home.root, container_id, live).kill()
             by_us = True
         if monotonic() > deadline:
             raise MiniboxError(f"container {name_or_id} is busy: another command is starting or removing it")
         sleep(POLL_S)
     there = os.path.isdir(claim.directory)
     if by_us:
-        events.note_container(runroot, found, "kill", signal=str(SIGKILL))
+        events.note_container(home.runroot, found, "kill", signal=str(SIGKILL))
     if (
-        there and containers.read(root, container_id)["Status"] in containers.ALIVE
+        there and containers.read(home.root, container_id)["Status"] in containers.ALIVE
     ):  # otherwise the "die" event was written already
-        code = containers.ended_without_owner(root, container_id)["ExitCode"]
-        events.note_container(runroot, found, "die", exitCode=str(code))
-    lasting = durable and containers.is_written(root, container_id)
+        code = containers.ended_without_owner(home.root, container_id)["ExitCode"]
+        events.note_container(home.runroot, found, "die", exitCode=str(code))
+    lasting = durable and containers.is_written(home.root, container_id)
     try:
-        undo_start(root, runroot, container_id, claim.undo)
-        remove_files_of(root, container_id)
+        undo_start(home, container_id, claim.undo)
+        remove_files_of(home.root, container_id)
         if lasting:
-            keep_removed(root)
+            keep_removed(home.root)
     except BaseException:
         claim.release(finished=False)
         raise
     claim.release()
     if not there:  # it left only a name, for example
         raise ContainerNotFound(f"container {name_or_id!r} was removed by another command")
-    events.note_container(runroot, found, "destroy")
+    events.note_container(home.runroot, found, "destroy")
     return container_id
 
 
@@ -286,9 +287,9 @@ def all_ids(root: str) -> list[str]:
     return list(dict.fromkeys((*containers.container_ids(root), *ownership.live_ids(root))))
 
 
-def list_containers(*, root: str, runroot: str) -> list[dict[str, Any]]:
+def list_containers(home: Home) -> list[dict[str, Any]]:
     """The states of all containers that run or have files, newest first."""
     from time import time
 
-    collect(root, runroot)
-    return sorted(containers.containers(root), key=lambda each: -(each.get("Created") or time()))
+    collect(home)
+    return sorted(containers.containers(home.root), key=lambda each: -(each.get("Created") or time()))

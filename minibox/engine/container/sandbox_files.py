@@ -63,13 +63,13 @@ def read(box: Embedded, path: str, limit_bytes: int) -> bytes:
 def put(box: Embedded, source: str, path: str) -> None:
     """See `copy.copy_in`."""
     _pid(box, "copy to")
-    copy.copy_in(box.root, source, box.name, path)
+    copy.copy_in(box.home.root, source, box.name, path)
 
 
 def get(box: Embedded, path: str, destination: str) -> None:
     """See `copy.copy_out`."""
     _pid(box, "copy from")
-    copy.copy_out(box.root, box.name, path, destination)
+    copy.copy_out(box.home.root, box.name, path, destination)
 
 
 def _pid(box: Embedded, what: str) -> int:

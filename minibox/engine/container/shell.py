@@ -7,6 +7,7 @@ from minibox.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox.base.home import Home
     from minibox.engine.container.launch import Note
     from minibox.engine.spec.options import RunOptions
 
@@ -69,7 +70,7 @@ def container_of(options: RunOptions, root: str) -> str:
     return container_id
 
 
-def shell_in(container_id: str, *, root: str, runroot: str, terminal: bool, on_note: Note | None = None) -> int:
+def shell_in(home: Home, container_id: str, *, terminal: bool, on_note: Note | None = None) -> int:
     """Open the best shell in a container. If it has ended, run the shell on its files.
 
     Returns:
@@ -88,8 +89,8 @@ def shell_in(container_id: str, *, root: str, runroot: str, terminal: bool, on_n
         )  # fmt: skip
         return made
 
-    status = run_in_ended(container_id, changed, root=root, runroot=runroot, on_note=on_note)
+    status = run_in_ended(home, container_id, changed, on_note=on_note)
     if status is None:
         options = ExecOptions(best_shell_command(), interactive=True, tty=terminal)
-        status = exec_(container_id, options, root=root, runroot=runroot)
+        status = exec_(home, container_id, options)
     return status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.home import Home
 from minibox.engine.container import removal
 from minibox.engine.container.launch import Launch
 from minibox.engine.process.streams import StandardDescriptors
@@ -35,10 +36,9 @@ if TYPE_CHECKING:
 
 
 def run(
+    home: Home,
     options: RunOptions,
     *,
-    root: str,
-    runroot: str,
     storage_driver: str = "",
     on_trace: Trace | None = None,
     on_note: Note | None = None,
@@ -66,7 +66,7 @@ def run(
 
     ends = StandardDescriptors()
     try:
-        launch = new_launch(options, root, runroot, storage_driver, on_note, pull)
+        launch = new_launch(home, options, storage_driver, on_note, pull)
         if _needs_supervisor(launch):
             return _run_attached(launch, on_trace)
         container = Foreground(launch)
@@ -109,16 +109,15 @@ def _run_attached(launch: Launch, on_trace: Trace | None) -> int:
         raise
     try:
         BackgroundStart(launch, new=True, attachment=attachment).start(on_trace)
-        return attachment.follow(launch.root, launch.runroot, launch.claim.id, launch.note)
+        return attachment.follow(launch.home, launch.claim.id, launch.note)
     finally:
         attachment.close()
 
 
 def run_detached(
+    home: Home,
     options: RunOptions,
     *,
-    root: str,
-    runroot: str,
     storage_driver: str = "",
     on_trace: Trace | None = None,
     on_note: Note | None = None,
@@ -128,19 +127,13 @@ def run_detached(
     from minibox.engine.container.background import BackgroundStart, check_options
 
     check_options(options)
-    launch = new_launch(options, root, runroot, storage_driver, on_note, pull)
+    launch = new_launch(home, options, storage_driver, on_note, pull)
     BackgroundStart(launch, new=True).start(on_trace)
     return launch.claim.id
 
 
 def create(
-    options: RunOptions,
-    *,
-    root: str,
-    runroot: str,
-    storage_driver: str = "",
-    on_note: Note | None = None,
-    pull: Pull | None = None,
+    home: Home, options: RunOptions, *, storage_driver: str = "", on_note: Note | None = None, pull: Pull | None = None
 ) -> str:
     """Create a container without starting it; see `start`. Return its id. Arguments and errors are those of `run`."""
     from time import time
@@ -149,12 +142,12 @@ def create(
     from minibox.engine.container.launch import IdFile
 
     check_options(options)
-    launch = new_launch(options, root, runroot, storage_driver, on_note, pull)
+    launch = new_launch(home, options, storage_driver, on_note, pull)
     keep = False
     try:
         launch.prepare((24, 80) if options.tty else None, new=True)
         with IdFile(options.cidfile, launch.claim.id):
-            containers.write(root, {**launch.record(), "Status": "created", "Created": time()}, durable=True)
+            containers.write(home.root, {**launch.record(), "Status": "created", "Created": time()}, durable=True)
             launch.emit("create")
         keep = True
     finally:
@@ -162,14 +155,7 @@ def create(
     return launch.claim.id
 
 
-def start(
-    name_or_id: str,
-    *,
-    root: str,
-    runroot: str,
-    on_note: Note | None = None,
-    attachment: Attachment | None = None,
-) -> bool:
+def start(home: Home, name_or_id: str, *, on_note: Note | None = None, attachment: Attachment | None = None) -> bool:
     """Start a container that was created or has ended.
 
     Args:
@@ -184,47 +170,33 @@ def start(
     from minibox.engine.container.background import start_claimed
     from minibox.engine.container.lifecycle import stop_path
 
-    container_id = containers.find_id(root, name_or_id)
-    removal.collect_one(root, runroot, container_id)
-    claim = _claim_ended(root, name_or_id, container_id)
+    container_id = containers.find_id(home.root, name_or_id)
+    removal.collect_one(home, container_id)
+    claim = _claim_ended(home.root, name_or_id, container_id)
     if claim is None:
         return False
     with suppress(FileNotFoundError):
-        os.unlink(stop_path(root, container_id))
-    start_claimed(claim, root=root, runroot=runroot, on_note=on_note, attachment=attachment, by_policy=False)
+        os.unlink(stop_path(home.root, container_id))
+    start_claimed(home, claim, on_note=on_note, attachment=attachment, by_policy=False)
     return True
 
 
-def start_attached(
-    name_or_id: str,
-    *,
-    root: str,
-    runroot: str,
-    stdin: bool,
-    detach_keys: str,
-    on_note: Note | None = None,
-) -> int:
+def start_attached(home: Home, name_or_id: str, *, stdin: bool, detach_keys: str, on_note: Note | None = None) -> int:
     """`start` and `attach.attach` in one, so that no output is lost in between. Return the exit status."""
     from minibox.engine.container.attach import attach, attachment_to
 
-    container_id = containers.find_id(root, name_or_id)
-    attachment = attachment_to(root, container_id, stdin=stdin, detach_keys=detach_keys, sig_proxy=True)
+    container_id = containers.find_id(home.root, name_or_id)
+    attachment = attachment_to(home.root, container_id, stdin=stdin, detach_keys=detach_keys, sig_proxy=True)
     try:
-        if start(container_id, root=root, runroot=runroot, on_note=on_note, attachment=attachment):
-            return attachment.follow(root, runroot, container_id, on_note)
+        if start(home, container_id, on_note=on_note, attachment=attachment):
+            return attachment.follow(home, container_id, on_note)
     finally:
         attachment.close()
-    return attach(container_id, root=root, runroot=runroot, stdin=stdin, detach_keys=detach_keys, on_note=on_note)
+    return attach(home, container_id, stdin=stdin, detach_keys=detach_keys, on_note=on_note)
 
 
 def restart(
-    name_or_id: str,
-    *,
-    root: str,
-    runroot: str,
-    timeout_s: float | None = None,
-    signal_number: int = 0,
-    on_note: Note | None = None,
+    home: Home, name_or_id: str, *, timeout_s: float | None = None, signal_number: int = 0, on_note: Note | None = None
 ) -> None:
     """Stop a container and start it again. Arguments and errors are those of `lifecycle.stop` and `start`.
 
@@ -233,28 +205,16 @@ def restart(
     """
     from minibox.engine.container import lifecycle
 
-    container_id = containers.find_id(root, name_or_id)
-    if read_owner(root, container_id) and not containers.is_written(root, container_id):
+    container_id = containers.find_id(home.root, name_or_id)
+    if read_owner(home.root, container_id) and not containers.is_written(home.root, container_id):
         raise UsageError(f"container {name_or_id} runs with --rm in the foreground: a stop would remove it")
-    lifecycle.stop(
-        container_id,
-        root=root,
-        runroot=runroot,
-        timeout_s=timeout_s,
-        signal_number=signal_number,
-        mark=lifecycle.RESTARTED,
-    )
-    start(container_id, root=root, runroot=runroot, on_note=on_note)
-    events.note_container(runroot, containers.read(root, container_id), "restart")
+    lifecycle.stop(home, container_id, timeout_s=timeout_s, signal_number=signal_number, mark=lifecycle.RESTARTED)
+    start(home, container_id, on_note=on_note)
+    events.note_container(home.runroot, containers.read(home.root, container_id), "restart")
 
 
 def run_in_ended(
-    name_or_id: str,
-    changed: Callable[[RunOptions], RunOptions],
-    *,
-    root: str,
-    runroot: str,
-    on_note: Note | None = None,
+    home: Home, name_or_id: str, changed: Callable[[RunOptions], RunOptions], *, on_note: Note | None = None
 ) -> int | None:
     """Run a command in the foreground on the files of a container that has ended. Its state stays as it is.
 
@@ -270,21 +230,21 @@ def run_in_ended(
     from minibox.engine.container.foreground import Foreground
     from minibox.engine.container.relaunch import launch_again
 
-    container_id = containers.find_id(root, name_or_id)
-    removal.collect_one(root, runroot, container_id)
-    claim = _claim_ended(root, name_or_id, container_id)
+    container_id = containers.find_id(home.root, name_or_id)
+    removal.collect_one(home, container_id)
+    claim = _claim_ended(home.root, name_or_id, container_id)
     if claim is None:
         return None
     ends = StandardDescriptors()
     try:
-        before = containers.read(root, container_id)
+        before = containers.read(home.root, container_id)
         with on_failure(claim.release):
-            launch = launch_again(claim, root, runroot, on_note, changed)
+            launch = launch_again(home, claim, on_note, changed)
         container = Foreground(launch, new=False)
         try:
             return container.run(None)
         finally:
-            containers.change(root, container_id, lambda now: {**before, "Name": now["Name"]})
+            containers.change(home.root, container_id, lambda now: {**before, "Name": now["Name"]})
             container.close()
     finally:
         ends.close()
@@ -323,9 +283,8 @@ def _claim_ended(root: str, name_or_id: str, container_id: str) -> Claim | None:
 
 
 def new_launch(
+    home: Home,
     options: RunOptions,
-    root: str,
-    runroot: str,
     storage_driver: str,
     on_note: Note | None,
     pull: Pull | None,
@@ -346,25 +305,23 @@ def new_launch(
         from minibox.engine.spec.ports import with_publish_address
 
         options = with_publish_address(options, os.environ)
-    store = ImageStore(root)
+    store = ImageStore(home.root)
     if image is None:
-        image, claim = _claim_image(store, runroot, options, pull)
+        image, claim = _claim_image(home, store, options, pull)
     else:
-        claim = _claim_held(root, runroot, options, image)
+        claim = _claim_held(home, options, image)
     with on_failure(claim.give_up):
-        return Launch(options, store, snapshotter(root, storage_driver), image, claim, runroot, on_note)
+        return Launch(home, options, store, snapshotter(home.root, storage_driver), image, claim, on_note)
 
 
-def _claim_image(
-    store: ImageStore, runroot: str, options: RunOptions, pull: Pull | None
-) -> tuple[ResolvedImage, Claim]:
+def _claim_image(home: Home, store: ImageStore, options: RunOptions, pull: Pull | None) -> tuple[ResolvedImage, Claim]:
     """Find the image and claim a container that records it. From then on nobody removes the image or its layers.
 
     We write the record first and then check whether the store has changed. A command that removes images changes the
     store first and then looks for records (`engine.upkeep.images`). So one of the two sees the other, without a lock.
     """
     image = _find_image(store, options, pull)
-    claim = _claim(store.root, runroot, options)
+    claim = _claim(home, options)
     with on_failure(claim.give_up):
         claim.note_image(options.image, image)
         while not store.is_unchanged():
@@ -373,9 +330,9 @@ def _claim_image(
     return image, claim
 
 
-def _claim_held(root: str, runroot: str, options: RunOptions, image: ResolvedImage) -> Claim:
+def _claim_held(home: Home, options: RunOptions, image: ResolvedImage) -> Claim:
     """Claim a container whose image can't be removed meanwhile."""
-    claim = _claim(root, runroot, options)
+    claim = _claim(home, options)
     with on_failure(claim.give_up):
         claim.note_image(options.image, image)
     return claim
@@ -394,11 +351,11 @@ def _find_image(store: ImageStore, options: RunOptions, pull: Pull | None) -> Re
     return resolve_pulling(store, options, pull)
 
 
-def _claim(root: str, runroot: str, options: RunOptions) -> Claim:
+def _claim(home: Home, options: RunOptions) -> Claim:
     """Make a claim. If the name is taken, try again after collecting: its container may have lost its owner."""
     try:
-        return Claim.new(root, options.name, remove=options.rm)
+        return Claim.new(home.root, options.name, remove=options.rm)
     except NameTaken:
-        if not removal.collect(root, runroot):
+        if not removal.collect(home):
             raise
-        return Claim.new(root, options.name, remove=options.rm)
+        return Claim.new(home.root, options.name, remove=options.rm)

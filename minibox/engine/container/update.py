@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.linux.cgroup import Cgroup, CgroupHost
 
 SHARES_DEFAULT = 1024
@@ -32,7 +33,7 @@ CHANGEABLE = (
 )
 
 
-def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str) -> str:
+def update(home: Home, name_or_id: str, changes: dict[str, Any]) -> str:
     """Change the limits of a container, at once if it runs, and for its next starts. Return its id.
 
     Args:
@@ -45,7 +46,7 @@ def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str)
     """
     from minibox.engine.container.background import check_options
 
-    found = containers.find(root, name_or_id)
+    found = containers.find(home.root, name_or_id)
     container_id: str = found["Id"]
     if found["Status"] == "damaged":
         raise UsageError(f"container {name_or_id} can't be updated: its state is damaged", "minibox rm removes it")
@@ -56,14 +57,14 @@ def update(name_or_id: str, changes: dict[str, Any], *, root: str, runroot: str)
     asked = live_resources(after, changes)
     if asked:
         try:
-            with Process(root, container_id, "update") as process:
-                _apply(process, asked, f"{root}/containers/{container_id}")
+            with Process(home.root, container_id, "update") as process:
+                _apply(process, asked, f"{home.root}/containers/{container_id}")
         except ContainerNotRunning:
             if not remembered:
                 raise
     if remembered:
-        containers.change(root, container_id, lambda now: _remember(now, changes), durable=True)
-    events.note_container(runroot, found, "update")
+        containers.change(home.root, container_id, lambda now: _remember(now, changes), durable=True)
+    events.note_container(home.runroot, found, "update")
     return container_id
 
 

@@ -7,7 +7,7 @@ from errno import EBADF
 from time import time_ns
 
 from minibox.base.files import replace_file
-from minibox.engine.host.home import default_root
+from minibox.base.home import default_root
 from minibox.engine.oci import cgroup, notify, state
 from minibox.engine.oci.annotations import filter_of, ignored_annotations, keeps_groups
 from minibox.engine.oci.bundle import read_bundle

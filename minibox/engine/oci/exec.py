@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine.host.home import default_root
+from minibox.base.home import default_root
 from minibox.engine.oci import state
 from minibox.engine.oci.annotations import filter_of, keeps_groups
 from minibox.engine.oci.bundle import check_process, read_process

@@ -14,6 +14,7 @@ from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 from errno import EBUSY, ECONNRESET, EOPNOTSUPP, EPIPE
 from select import POLLIN, poll
 
+from minibox.base.home import Home
 from minibox.errors import MiniboxError, StepError, kernel_says
 from minibox.linux import launcher
 from minibox.linux.process import DONE, EXEC, FAILED, SIGKILL, SIGTERM, WAITING, Child, Descriptor, signatures
@@ -56,7 +57,7 @@ class Resources:
 
     Attributes:
         streams: descriptors of the container's standard input, output and error.
-        container_id, root, runroot: to find its networks and other containers' ports; "" for an OCI container.
+        container_id, home: to find its networks and other containers' ports; "" for an OCI container.
         group: the cgroup that the plan makes or joins.
         spawn: makes the first process; None uses this process's launcher.
         meanwhile: called before the first process is made, or while it is.
@@ -73,8 +74,7 @@ class Resources:
 
     streams: tuple[int, int, int]
     container_id: str = ""
-    root: str = ""
-    runroot: str = ""
+    home: Home = Home("")
     group: Cgroup | None = None
     spawn: Spawn | None = None
     meanwhile: Callable[[], None] = lambda: None

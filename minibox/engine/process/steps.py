@@ -101,7 +101,7 @@ def _reserve_port(execution: Execution, protocol: str, address: str, first: int,
     except PortTaken as error:
         from minibox.engine.state.ports import with_holder
 
-        raise with_holder(error, execution.resources.root, execution.published) from None
+        raise with_holder(error, execution.resources.home.root, execution.published) from None
     execution.published.append(port)
     execution.held.append(fd)
 
@@ -109,7 +109,7 @@ def _reserve_port(execution: Execution, protocol: str, address: str, first: int,
 def _publish_begin(execution: Execution, table: str, _bridge: str, address: str, subnet: str) -> None:
     from minibox.network.published import Batch
 
-    execution.batch = Batch(execution.resources.runroot, table, address, subnet)
+    execution.batch = Batch(execution.resources.home.runroot, table, address, subnet)
 
 
 def _publish_port(execution: Execution, *_: object) -> None:
@@ -127,7 +127,7 @@ def _publish_end(execution: Execution, _table: str, bridge: str) -> None:
 def _hairpin(execution: Execution, veth: str) -> None:
     from minibox.network.bridge import hairpin
 
-    hairpin(execution.resources.runroot, veth)
+    hairpin(execution.resources.home.runroot, veth)
 
 
 def _note_ports(execution: Execution, path: str) -> None:
@@ -315,7 +315,7 @@ def _wiring(execution: Execution) -> Wiring:
         from minibox.network.bridge import Wiring
 
         resources = execution.resources
-        execution.wiring = Wiring(resources.runroot, resources.container_id, f"/proc/{execution.pid}/ns/net")
+        execution.wiring = Wiring(resources.home.runroot, resources.container_id, f"/proc/{execution.pid}/ns/net")
     return execution.wiring
 
 

@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.base.home import Home
+
 NO_TIME = "0001-01-01T00:00:00Z"
 #: Docker's member of HostConfig, our option, and its default.
 HOST_CONFIG: tuple[tuple[str, str, Any], ...] = (
@@ -49,7 +51,7 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
-def container_document(found: dict[str, Any], root: str, runroot: str, with_size: bool = False) -> dict[str, Any]:
+def container_document(home: Home, found: dict[str, Any], with_size: bool = False) -> dict[str, Any]:
     """A container as Docker's ContainerInspect. For ``--rm``, what only the options tell is missing.
 
     Args:
@@ -57,18 +59,18 @@ def container_document(found: dict[str, Any], root: str, runroot: str, with_size
         with_size: add its size on disk.
     """
     container_id: str = found["Id"]
-    directory = f"{root}/containers/{container_id}"
+    directory = f"{home.root}/containers/{container_id}"
     command = [str(word) for word in found.get("Command") or []]
     options = found["Options"] if isinstance(found.get("Options"), dict) else {}
     config = found["Config"] if isinstance(found.get("Config"), dict) else {}
-    log = log_path(root, container_id)
-    pid = max(claim.live_process(root, container_id), 0)
+    log = log_path(home.root, container_id)
+    pid = max(claim.live_process(home.root, container_id), 0)
     document: dict[str, Any] = {
         "Id": container_id,
         "Created": format_time(found.get("Created")),
         "Path": command[0] if command else "",
         "Args": command[1:],
-        "State": _state(found, root, pid),
+        "State": _state(found, home.root, pid),
         "Image": found.get("ImageId", ""),
         "ResolvConfPath": f"{directory}/resolv.conf",
         "HostnamePath": f"{directory}/hostname",
@@ -94,19 +96,19 @@ def container_document(found: dict[str, Any], root: str, runroot: str, with_size
             "StopTimeout": options.get("stop_timeout_s"),
         },
         "NetworkSettings": {
-            **_network_settings(container_id, root, runroot, pid),
-            "Ports": _ports(with_ports(found, root)),
+            **_network_settings(home, container_id, pid),
+            "Ports": _ports(with_ports(found, home.root)),
         },
     }
-    snapshot = read_record(root, container_id)
+    snapshot = read_record(home.root, container_id)
     if snapshot:
         driver, chain_ids = snapshot
-        storage = snapshotter(root, driver)
+        storage = snapshotter(home.root, driver)
         described = storage.describe(container_id, chain_ids)
         data = {"LowerDir": ":".join(described.lowers), "UpperDir": described.upper}
         document |= {"Driver": driver, "GraphDriver": {"Name": driver, "Data": data}}
         if with_size:
-            own = written_bytes(root, container_id)
+            own = written_bytes(home.root, container_id)
             below = sum(storage.layer_bytes(chain_id) for chain_id in chain_ids)
             document |= {"SizeRw": own, "SizeRootFs": own + below}
     return document
@@ -178,13 +180,13 @@ def _ulimit(word: str) -> dict[str, Any]:
     return {"Name": name, "Soft": numbers[0], "Hard": numbers[1]}
 
 
-def _network_settings(container_id: str, root: str, runroot: str, pid: int) -> dict[str, Any]:
+def _network_settings(home: Home, container_id: str, pid: int) -> dict[str, Any]:
     """Its addresses on bridges, while it has any."""
     settings: dict[str, Any] = {
         "Bridge": "", "SandboxKey": f"/proc/{pid}/ns/net" if pid else "", "Gateway": "", "IPAddress": "",
         "IPPrefixLen": 0, "MacAddress": "", "Networks": {},
     }  # fmt: skip
-    for name, (held, names) in networks.places(root, runroot, container_id).items():
+    for name, (held, names) in networks.places(home, container_id).items():
         place = {
             "Gateway": held.gateway, "IPAddress": held.address, "IPPrefixLen": held.prefix_length,
             "MacAddress": lease.mac_text(held.address),

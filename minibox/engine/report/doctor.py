@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from minibox.base.home import Home
+
     Probe = Callable[[str], str]
 
 PASS, DEGRADED, MISSING = "pass", "degraded", "missing"
@@ -45,18 +47,17 @@ class Check:
     fix: str = ""
 
 
-def diagnose(root: str, runroot: str) -> list[Check]:
+def diagnose(home: Home) -> list[Check]:
     """Check this host for the calling user.
 
     Args:
-        root: the directory for images and containers. It may not exist yet.
-        runroot: the directory for runtime state. It may not exist yet.
+        home: its directories may not exist yet.
     """
     import shutil
     import tempfile
 
     try:
-        directory = tempfile.mkdtemp(prefix=".minibox-doctor-", dir=nearest_existing(root))
+        directory = tempfile.mkdtemp(prefix=".minibox-doctor-", dir=nearest_existing(home.root))
     except OSError:
         directory = tempfile.mkdtemp(prefix="minibox-doctor-")
     try:
@@ -70,12 +71,12 @@ def diagnose(root: str, runroot: str) -> list[Check]:
             check_subordinate_ids(*_user()),
             check_overlay(probe),
             check_idmapped_layers(probe),
-            check_storage_drivers(directory, nearest_existing(root)),
+            check_storage_drivers(directory, nearest_existing(home.root)),
             check_terminals(probe),
             check_seccomp(),
             *check_network(),
             check_rootless_network(),
-            *(check_directory(name, path) for name, path in (("root", root), ("runroot", runroot))),
+            *(check_directory(name, path) for name, path in (("root", home.root), ("runroot", home.runroot))),
         ]
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.engine.container.exec import ExecOptions
     from minibox.engine.spec.options import RunOptions
     from minibox.storage.snapshot import Snapshot
@@ -29,13 +30,13 @@ EXAMPLE_ID = "0123456789abcdef" * 4
 EXAMPLE_TERMINAL = (24, 80)
 
 
-def explain(options: RunOptions, *, root: str, runroot: str, storage_driver: str = "") -> list[dict[str, Any]]:
+def explain(home: Home, options: RunOptions, *, storage_driver: str = "") -> list[dict[str, Any]]:
     """The rows of a run's plan; see `plan.explain.rows`. This only unpacks the image if needed.
 
     Raises:
         MiniboxError: as `run` before its first step.
     """
-    prepared, _ = _prepare(options, root, runroot, storage_driver, EXAMPLE_ID)
+    prepared, _ = _prepare(home, options, storage_driver, EXAMPLE_ID)
     return plan_explain.rows(prepared.plan)
 
 
@@ -53,7 +54,7 @@ def explain_exec(name_or_id: str, options: ExecOptions, *, root: str) -> list[di
 
 
 def explain_stop(
-    name_or_id: str, *, root: str, runroot: str, timeout_s: float | None = None, signal_number: int = 0
+    home: Home, name_or_id: str, *, timeout_s: float | None = None, signal_number: int = 0
 ) -> list[dict[str, Any]]:
     """The rows of a stop: ending the processes, and undoing the start.
 
@@ -64,14 +65,14 @@ def explain_stop(
     from minibox.engine.container.lifecycle import Process, stop_steps
     from minibox.engine.state import containers
 
-    with Process(root, name_or_id, "explain the end of") as container:
-        found = containers.read(root, container.id)
+    with Process(home.root, name_or_id, "explain the end of") as container:
+        found = containers.read(home.root, container.id)
         asked = stop_steps(container, found, timeout_s, signal_number)
-        undone = removal.undo_steps(root, runroot, container.id, container.live.undo)
+        undone = removal.undo_steps(home, container.id, container.live.undo)
     return plan_explain.rows(Plan((*asked, *undone), 0))
 
 
-def script(options: RunOptions, *, root: str, runroot: str, storage_driver: str = "") -> str:
+def script(home: Home, options: RunOptions, *, storage_driver: str = "") -> str:
     """A shell script that starts the same container; see `plan.shell.script`.
 
     Raises:
@@ -79,7 +80,7 @@ def script(options: RunOptions, *, root: str, runroot: str, storage_driver: str 
         MiniboxError: as `run` before its first step.
     """
     container_id = os.urandom(32).hex()  # a new one, so that two scripts can run at once
-    prepared, snapshot = _prepare(options, root, runroot, storage_driver, container_id)
+    prepared, snapshot = _prepare(home, options, storage_driver, container_id)
     directory = prepared.spec["root"]["path"].removesuffix("/root/root")
     return shell.script(
         prepared.plan,
@@ -102,18 +103,16 @@ def _snapshot_command(driver: str, snapshot: Snapshot) -> str:
     return f"{clone} {snapshot.lowers[0]} {snapshot.upper} >/dev/null"
 
 
-def _prepare(
-    options: RunOptions, root: str, runroot: str, storage_driver: str, container_id: str
-) -> tuple[CompiledRun, Snapshot]:
-    store = ImageStore(root)
+def _prepare(home: Home, options: RunOptions, storage_driver: str, container_id: str) -> tuple[CompiledRun, Snapshot]:
+    store = ImageStore(home.root)
     with store.layout.adding():  # nobody removes the layers meanwhile
-        return _prepare_on(store, options, runroot, storage_driver, container_id)
+        return _prepare_on(home, store, options, storage_driver, container_id)
 
 
 def _prepare_on(
-    store: ImageStore, options: RunOptions, runroot: str, storage_driver: str, container_id: str
+    home: Home, store: ImageStore, options: RunOptions, storage_driver: str, container_id: str
 ) -> tuple[CompiledRun, Snapshot]:
-    root, storage = store.root, snapshotter(store.root, storage_driver)
+    root, storage = home.root, snapshotter(home.root, storage_driver)
     image = store.resolve(options.image)
     unpack(storage, store, image)
     euid = os.geteuid()
@@ -123,7 +122,7 @@ def _prepare_on(
     network = container_network.choose(options, euid, root)
     ports, _ = container_network.ports_to_publish(with_publish_address(options, os.environ), image.config, network)
     directory = f"{root}/containers/{container_id}"
-    connection = container_network.Connection.example(network, runroot, container_id, ports)
+    connection = container_network.Connection.example(network, home.runroot, container_id, ports)
     held = [hold_ids(ids.lease, container_id)] if ids and ids.lease else []
     own = IdentitySteps(
         (*held, *connection.held),

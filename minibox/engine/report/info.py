@@ -23,33 +23,34 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.linux.cgroup import CgroupHost
 
 
-def info(*, root: str, runroot: str, storage_driver: str, version: str) -> dict[str, Any]:
+def info(home: Home, *, storage_driver: str, version: str) -> dict[str, Any]:
     """The numbers of containers and images, the drivers and security options, the machine, and what it lacks.
 
     Args:
         storage_driver: of new containers; "" for the default.
         version: of minibox.
     """
-    statuses = [each["Status"] for each in removal.list_containers(root=root, runroot=runroot)]
+    statuses = [each["Status"] for each in removal.list_containers(home)]
     host, uname = cgroup.detect(), os.uname()
     checks = [doctor.check_kernel(uname.release), doctor.check_cgroups(), doctor.check_seccomp(),
-              doctor.check_directory("root", root), doctor.check_directory("runroot", runroot)]  # fmt: skip
+              doctor.check_directory("root", home.root), doctor.check_directory("runroot", home.runroot)]  # fmt: skip
     return {
         "Containers": len(statuses),
         "ContainersRunning": statuses.count("running") + statuses.count("restarting"),
         "ContainersPaused": statuses.count("paused"),
         "ContainersStopped": sum(each not in ("running", "restarting", "paused") for each in statuses),
-        "Images": len(inventory(Layout(root))),
+        "Images": len(inventory(Layout(home.root))),
         "ServerVersion": version,
         "Driver": storage_driver or "overlay",
-        "DriverStatus": [["Backing Filesystem", file_system_type(doctor.nearest_existing(root))]],
+        "DriverStatus": [["Backing Filesystem", file_system_type(doctor.nearest_existing(home.root))]],
         "LoggingDriver": "json-file",
         "CgroupDriver": _cgroup_driver(host),
         "CgroupVersion": {"none": "", "v2": "2"}.get(host.mode, "1"),
-        "SecurityOptions": _security_options(root, storage_driver),
+        "SecurityOptions": _security_options(home.root, storage_driver),
         "KernelVersion": uname.release,
         "OperatingSystem": _distribution(),
         "OSType": "linux",
@@ -57,8 +58,8 @@ def info(*, root: str, runroot: str, storage_driver: str, version: str) -> dict[
         "NCPU": os.cpu_count() or 1,
         "MemTotal": host_memory_bytes(),
         "Name": uname.nodename,
-        "DockerRootDir": root,
-        "Runroot": runroot,
+        "DockerRootDir": home.root,
+        "Runroot": home.runroot,
         "Warnings": [f"{each.name}: {each.consequence}" for each in checks if each.status != doctor.PASS],
     }
 

@@ -19,10 +19,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.image.layout.inventory import StoredImage
 
 
-def inspect(name: str, *, root: str, runroot: str, kind: str = "", with_size: bool = False) -> dict[str, Any]:
+def inspect(home: Home, name: str, *, kind: str = "", with_size: bool = False) -> dict[str, Any]:
     """Find a container or an image by its name or id. If both have the name, take the container.
 
     Args:
@@ -37,15 +38,15 @@ def inspect(name: str, *, root: str, runroot: str, kind: str = "", with_size: bo
     if kind not in ("", "container", "image"):
         raise MiniboxError(f"unknown type {kind!r}", "use container or image")
     if kind != "image":
-        removal.collect(root, runroot)
+        removal.collect(home)
         try:
-            return container_document(containers.find(root, name), root, runroot, with_size)
+            return container_document(home, containers.find(home.root, name), with_size)
         except ContainerNotFound as error:
             if kind:
                 raise
             ambiguous = error if "ambiguous" in str(error) else None
     try:
-        return image_document(name, root)
+        return image_document(name, home.root)
     except (ImageNotFound, InvalidReference) as error:
         if kind:
             raise

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.image.layout.filters import Filter
 
     Container = dict[str, Any]
@@ -61,9 +62,7 @@ def parse_container_filters(words: Iterable[str]) -> list[Filter]:
     return filters
 
 
-def listed(
-    filters: Sequence[Filter] = (), *, everything: bool = False, last: int = 0, root: str, runroot: str
-) -> list[Container]:
+def listed(home: Home, filters: Sequence[Filter] = (), *, everything: bool = False, last: int = 0) -> list[Container]:
     """The states of the containers that match the filters, newest first.
 
     Args:
@@ -73,12 +72,12 @@ def listed(
     Raises:
         ContainerNotFound, ImageNotFound: a filter names a container or image that doesn't exist.
     """
-    found = [with_ports(_with_health(each, root), root) for each in removal.list_containers(root=root, runroot=runroot)]
+    found = [with_ports(_with_health(each, home.root), home.root) for each in removal.list_containers(home)]
     values: dict[str, list[str]] = {}
     for each in filters:
         values.setdefault(each.key, []).append(each.value)
     ports: dict[str, list[str]] = {key: values.pop(key) for key in ("publish", "expose") if key in values}
-    fits = [_fits_key(key, words, found, root) for key, words in values.items()]
+    fits = [_fits_key(key, words, found, home.root) for key, words in values.items()]
     fits += [_fits_ports(ports)] if ports else []
     everything = everything or last > 0 or any(each.key in OF_ENDED for each in filters)
     chosen = [

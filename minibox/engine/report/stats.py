@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.linux.cgroup import CgroupHost
 
 
@@ -49,7 +50,7 @@ class Reading:
 class Meter:
     """Read repeatedly what containers use."""
 
-    def __init__(self, names: Sequence[str], *, everything: bool = False, root: str, runroot: str) -> None:
+    def __init__(self, home: Home, names: Sequence[str], *, everything: bool = False) -> None:
         """Find the containers.
 
         Args:
@@ -59,9 +60,9 @@ class Meter:
         Raises:
             ContainerNotFound: there is no container of that name or id.
         """
-        removal.collect(root, runroot)
-        self._root, self._everything = root, everything
-        self._ids = [containers.find_id(root, name) for name in names]
+        removal.collect(home)
+        self._root, self._everything = home.root, everything
+        self._ids = [containers.find_id(home.root, name) for name in names]
         self._host = cgroup.detect()
         self._host_memory_bytes = usage_meter.host_memory_bytes()
         self._before: dict[str, Reading] = {}

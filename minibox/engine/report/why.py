@@ -34,22 +34,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.engine.state.sent_signals import SentSignal
 
 LINES_SHOWN, LINES_READ = 5, 200
 SOON_S = 2.0  # mention a signal that was sent so shortly before the end
 
 
-def verdict(name_or_id: str, *, root: str, runroot: str) -> Verdict:
+def verdict(home: Home, name_or_id: str) -> Verdict:
     """The verdict on a container.
 
     Raises:
         ContainerNotFound: there is no such container.
     """
-    container_id = containers.find_id(root, name_or_id)
-    removal.collect_one(root, runroot, container_id)
-    found = containers.read(root, container_id)
-    return _Case(root, found).judge()
+    container_id = containers.find_id(home.root, name_or_id)
+    removal.collect_one(home, container_id)
+    found = containers.read(home.root, container_id)
+    return _Case(home.root, found).judge()
 
 
 class _Case:

@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from minibox.base.home import Home
     from minibox.image.archive.importer import TarSource
     from minibox.image.archive.load import Loaded
     from minibox.image.layer.compression import Readable, Writable
@@ -26,35 +27,33 @@ if TYPE_CHECKING:
     from minibox.image.layout.image import ResolvedImage
 
 
-def load(source: Readable | str, *, root: str, driver: str = "", platform: str = "", runroot: str = "") -> list[Loaded]:
+def load(home: Home, source: Readable | str, *, driver: str = "", platform: str = "") -> list[Loaded]:
     """Load the images of an archive into the store; see `minibox.image.archive.load.load`.
 
     Args:
         driver: the storage driver to unpack for; "" for the default.
         platform: load images for ``OS/ARCH[/VARIANT]``; "" for this machine's.
-        runroot: where events are recorded; "" for nowhere, here and below.
 
     Raises:
         UsageError: ``platform`` is malformed.
         StoreError: not an archive of images, a damaged one, or the disk is full.
     """
     wanted = parse_platform(platform) if platform else None
-    loaded = archive_load.load(ImageStore(root).layout, source, _unpacker(root, driver), wanted)
+    loaded = archive_load.load(ImageStore(home.root).layout, source, _unpacker(home.root, driver), wanted)
     for image in loaded:
-        _note(runroot, image.image_id, image.names, "load")
+        _note(home.runroot, image.image_id, image.names, "load")
     return loaded
 
 
 def import_tar(
+    home: Home,
     source: TarSource,
     name: str,
     *,
-    root: str,
     driver: str = "",
     platform: str = "",
     changes: Sequence[str] = (),
     message: str = "",
-    runroot: str = "",
 ) -> ResolvedImage:
     """Make an image of one layer from a tar of a root file system.
 
@@ -74,27 +73,21 @@ def import_tar(
 
     config = apply_changes({"Env": [importer.DEFAULT_PATH]}, changes)
     made = importer.add_image(
-        ImageStore(root).layout,
+        ImageStore(home.root).layout,
         name,
         [source],
         config,
         created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         message=message,
         platform=parse_platform(platform) if platform else None,
-        unpack=_unpacker(root, driver),
+        unpack=_unpacker(home.root, driver),
     )
-    _note(runroot, made.config_digest, [name] if name else [], "import")
+    _note(home.runroot, made.config_digest, [name] if name else [], "import")
     return made
 
 
 def save(
-    names: Sequence[str],
-    out: Writable,
-    *,
-    root: str,
-    form: str = archive_save.DOCKER_ARCHIVE,
-    platform: str = "",
-    runroot: str = "",
+    home: Home, names: Sequence[str], out: Writable, *, form: str = archive_save.DOCKER_ARCHIVE, platform: str = ""
 ) -> None:
     """Write images to an archive.
 
@@ -107,7 +100,7 @@ def save(
         OSError: ``out`` can't be written.
     """
     wanted = parse_platform(platform) if platform else None
-    store = ImageStore(root)
+    store = ImageStore(home.root)
     with store.layout.adding():  # keeps blobs from being removed while we read them
         images: dict[str, ResolvedImage] = {}
         names_of: dict[str, dict[str, None]] = {}
@@ -124,7 +117,7 @@ def save(
         saved = [archive_save.Saved(image, tuple(names_of[digest])) for digest, image in images.items()]
         archive_save.save(store.layout, saved, out, form)
     for kept in saved:
-        _note(runroot, kept.image.config_digest, kept.names, "save")
+        _note(home.runroot, kept.image.config_digest, kept.names, "save")
 
 
 def _note(runroot: str, image_id: str, names: Sequence[str], action: str) -> None:

@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
 
+    from minibox.base.home import Home
+
 
 @record
 class ImageProcess:
@@ -29,7 +31,7 @@ class ImageProcess:
     labels: dict[str, str]
 
 
-def build(source: str, reference: str, process: ImageProcess, *, root: str, runroot: str, driver: str = "") -> str:
+def build(home: Home, source: str, reference: str, process: ImageProcess, *, driver: str = "") -> str:
     """Make the image and return its id.
 
     Args:
@@ -41,13 +43,13 @@ def build(source: str, reference: str, process: ImageProcess, *, root: str, runr
     """
 
     def add(tar: str | BinaryIO) -> str:
-        made = import_tar(tar, reference, root=root, driver=driver, changes=_changes(process), runroot=runroot)
+        made = import_tar(home, tar, reference, driver=driver, changes=_changes(process))
         return made.config_digest
 
     if not os.path.isdir(source):
         return add(source)
-    os.makedirs(f"{root}/tmp", 0o700, exist_ok=True)
-    with TemporaryFile(dir=f"{root}/tmp") as file:
+    os.makedirs(f"{home.root}/tmp", 0o700, exist_ok=True)
+    with TemporaryFile(dir=f"{home.root}/tmp") as file:
         try:
             _pack(source, file)
         except OSError as error:

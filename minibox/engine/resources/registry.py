@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from minibox import config
+from minibox.base.home import Home
 from minibox.engine.state import events
 from minibox.errors import ImageNotFound, InvalidReference, RegistryError, UsageError, suppress
 from minibox.image.progress import silent
@@ -72,14 +73,13 @@ class Registries:
 
 
 def pull(
+    home: Home,
     name: str,
     *,
-    root: str,
     environ: Mapping[str, str],
     platform: str = "",
     all_tags: bool = False,
     driver: str = "",
-    runroot: str = "",
     on_begin: OnBegin = lambda _: None,
     on_progress: OnProgress = silent,
     on_pulled: OnPulled = lambda _: None,
@@ -90,7 +90,6 @@ def pull(
         name: a reference; without a tag if ``all_tags``.
         platform: pull images for ``OS/ARCH[/VARIANT]``; "" for this machine's.
         driver: the storage driver to unpack for; "" for config.toml's.
-        runroot: where events are recorded; "" for nowhere.
         on_begin, on_pulled: called before and after each image.
 
     Raises:
@@ -104,7 +103,7 @@ def pull(
     reference = parse(name)
     wanted: Platform | None = parse_platform(platform) if platform else None
     registries = Registries(environ)
-    snapshots = snapshotter(root, driver or registries.configured.storage_driver)
+    snapshots = snapshotter(home.root, driver or registries.configured.storage_driver)
 
     def unpack(sources: Sequence[LayerSource], on_unpacked: Callable[[str], None]) -> None:
         if snapshots.is_unpacked(tuple([source.chain_id for source in sources])):
@@ -117,7 +116,7 @@ def pull(
         run_inside(lambda: snapshots.unpack(sources))
 
     puller = Pull(
-        ImageStore(root), registries.clients(reference, "pull"), unpack,
+        ImageStore(home.root), registries.clients(reference, "pull"), unpack,
         early=os.geteuid() == 0,  # others unpack in a forked process, which isn't safe next to threads
         platform=wanted, on_progress=on_progress,
     )  # fmt: skip
@@ -129,7 +128,7 @@ def pull(
             tagged = Reference(reference.domain, reference.path, tag, reference.digest)
             on_begin(tagged)
             pulled = puller.pull(tagged)
-            events.note_image(runroot, tagged.familiar, tagged.familiar, "pull")
+            events.note_image(home.runroot, tagged.familiar, tagged.familiar, "pull")
             on_pulled(pulled)
     finally:
         registries.transport.close()
@@ -170,7 +169,7 @@ def resolve_pulling(
         if pull_image is not None:
             pull_image(name, options.platform)
         else:
-            pull(name, root=store.root, environ=os.environ, platform=options.platform)
+            pull(Home(store.root), name, environ=os.environ, platform=options.platform)
     except RegistryError as error:
         if missing is None:
             raise
@@ -180,14 +179,13 @@ def resolve_pulling(
 
 
 def push(
+    home: Home,
     name: str,
     *,
-    root: str,
     environ: Mapping[str, str],
     platform: str = "",
     all_tags: bool = False,
     all_platforms: bool = False,
-    runroot: str = "",
     on_begin: OnBegin = lambda _: None,
     on_progress: OnProgress = silent,
     on_pushed: OnPushed = lambda _reference, _descriptor: None,
@@ -198,7 +196,6 @@ def push(
         name: the image's name, here and there; without a tag if ``all_tags``.
         platform: push the index's image for ``OS/ARCH[/VARIANT]``; "" for this machine's.
         all_platforms: push all images of an index.
-        runroot: where events are recorded; "" for nowhere.
         on_begin: called before anything is sent.
         on_pushed: called for each image with its descriptor.
 
@@ -216,7 +213,7 @@ def push(
     if reference.digest:
         raise UsageError(f"push {name}: push an image by name and tag, not by digest")
     wanted = parse_platform(platform) if platform else None
-    layout = ImageStore(root).layout
+    layout = ImageStore(home.root).layout
     tags = _tags_in_store(layout.names(), reference) if _names_all_tags(name, reference, all_tags) else [reference.tag]
     registries = Registries(environ)
     mounts = mountable(layout, reference)
@@ -230,7 +227,7 @@ def push(
                 if descriptor is None:
                     raise ImageNotFound(f"image {tagged.familiar!r} is not in the store", "minibox images lists them")
                 pushed = push_image(layout, client, descriptor, tag, mounts, on_progress)
-                events.note_image(runroot, tagged.familiar, tagged.familiar, "push")
+                events.note_image(home.runroot, tagged.familiar, tagged.familiar, "push")
                 on_pushed(tagged, pushed)
     finally:
         registries.transport.close()

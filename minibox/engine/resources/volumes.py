@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.image.layout.filters import Filter
 
 LIST_KEYS = ("dangling", "driver", "label", "name")
@@ -89,20 +90,13 @@ class StoredVolume:
 
 
 def create(
-    root: str,
-    name: str = "",
-    *,
-    labels: Sequence[str] = (),
-    driver: str = DRIVER,
-    options: Sequence[str] = (),
-    runroot: str = "",
+    home: Home, name: str = "", *, labels: Sequence[str] = (), driver: str = DRIVER, options: Sequence[str] = ()
 ) -> str:
     """Make a volume unless it exists; return its name.
 
     Args:
         name: "" to generate one.
         labels: ``KEY=VALUE`` or ``KEY`` each.
-        runroot: where events are recorded; "" for nowhere, here and below.
 
     Raises:
         UsageError: an invalid name.
@@ -122,14 +116,14 @@ def create(
         given[ANONYMOUS_LABEL] = ""
     volume_name(name, name)
     with trying(StoreError, f"make the volume {name}"):
-        with LockedVolume(root, name) as volume:
+        with LockedVolume(home.root, name) as volume:
             if not os.path.isdir(f"{volume.path}/_data"):
                 try:
                     _fill(volume.path, given)
                 except OSError:
                     remove_tree(volume.path)
                     raise
-                events.note_volume(runroot, name, "create")
+                events.note_volume(home.runroot, name, "create")
     return name
 
 
@@ -225,7 +219,7 @@ def passes(volume: StoredVolume, filters: Sequence[Filter]) -> bool:
     return True
 
 
-def remove(root: str, name: str, *, force: bool = False, runroot: str = "") -> None:
+def remove(home: Home, name: str, *, force: bool = False) -> None:
     """Remove a volume and its content.
 
     Args:
@@ -236,12 +230,12 @@ def remove(root: str, name: str, *, force: bool = False, runroot: str = "") -> N
         VolumeInUse: a container uses it, running or not.
         StoreError: the kernel refused.
     """
-    if not _is_name(name) or not os.path.isdir(f"{root}/volumes/{name}"):
+    if not _is_name(name) or not os.path.isdir(f"{home.root}/volumes/{name}"):
         if force:
             return
         raise VolumeNotFound(f"get {name}: no such volume", "minibox volume ls lists all of them")
-    place = _take_away(root, name)
-    events.note_volume(runroot, name, "destroy")
+    place = _take_away(home.root, name)
+    events.note_volume(home.runroot, name, "destroy")
     _remove_tree(place)
 
 
@@ -269,25 +263,23 @@ def _remove_tree(place: str) -> None:
         run_inside(work) if os.geteuid() else work()
 
 
-def prune(
-    root: str, *, everything: bool = False, filters: Sequence[Filter] = (), runroot: str = ""
-) -> tuple[list[str], int]:
+def prune(home: Home, *, everything: bool = False, filters: Sequence[Filter] = ()) -> tuple[list[str], int]:
     """Remove unused volumes; return their names and the bytes that were freed.
 
     Args:
         everything: include volumes with a name of the user's choice.
     """
     gone, freed = [], 0
-    for volume in volumes(root):
+    for volume in volumes(home.root):
         if volume.users or not (everything or ANONYMOUS_LABEL in volume.labels) or not passes(volume, filters):
             continue
-        if _is_newer(root, volume.name):
+        if _is_newer(home.root, volume.name):
             continue
         try:
-            place = _take_away(root, volume.name)
+            place = _take_away(home.root, volume.name)
         except VolumeInUse:
             continue  # a container has just taken it
-        events.note_volume(runroot, volume.name, "destroy")
+        events.note_volume(home.runroot, volume.name, "destroy")
         freed += sizes([place])[0]
         _remove_tree(place)
         gone.append(volume.name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.home import Home
 from minibox.engine.container import removal, restart_policy
 from minibox.engine.container.lifecycle import stop_path
 
 
-def wanted(*, root: str, runroot: str) -> list[str]:
+def wanted(home: Home) -> list[str]:
     """Return the names of containers that should be running and aren't, oldest first, since newer ones may depend on
     older ones.
 
@@ -17,6 +18,6 @@ def wanted(*, root: str, runroot: str) -> list[str]:
     """
     return [
         found["Name"]
-        for found in reversed(removal.list_containers(root=root, runroot=runroot))
-        if restart_policy.starts_at_boot(found, stopped=os.path.lexists(stop_path(root, found["Id"])))
+        for found in reversed(removal.list_containers(home))
+        if restart_policy.starts_at_boot(found, stopped=os.path.lexists(stop_path(home.root, found["Id"])))
     ]

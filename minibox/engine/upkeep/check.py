@@ -31,6 +31,8 @@ from minibox.storage.snapshot import DRIVERS, read_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox.base.home import Home
+
     Row = tuple[str, str, str, tuple[str, ...], tuple[str, ...]]
 
 PATIENCE_S = 10.0
@@ -51,29 +53,29 @@ class Report:
         return sum(each.kind == DAMAGED for each in self.findings)
 
 
-def check(*, root: str, runroot: str = "", content: bool = True) -> Report:
+def check(home: Home, *, content: bool = True) -> Report:
     """Verify the whole store without changing anything.
 
     Args:
-        runroot: the directory of what running containers need; "" skips it.
+        home: without a runroot, what running containers need isn't checked.
         content: read every blob, and compare every file of the unpacked layers.
     """
-    layout = Layout(root)
+    layout = Layout(home.root)
 
     def look() -> tuple[list[Row], dict[str, int]]:
         with layout.adding():  # keeps others from removing anything
-            needed = uses(root)
+            needed = uses(home.root)
             found = [
                 *check_images(layout, needed, content=content),
                 *check_layers(layout, needed, content=content),
-                *check_containers(root),
-                *leftovers(root),
+                *check_containers(home.root),
+                *leftovers(home.root),
             ]
         return [(each.kind, each.what, each.problem, each.affects, each.thing) for each in found], _counts(layout)
 
     rows, counts = run_inside(look) if os.geteuid() else look()
-    held = held_by_nobody(root, runroot) if runroot else []
-    return Report((*check_state(root, runroot), *(Finding(*row) for row in rows), *held), counts)
+    held = held_by_nobody(home) if home.runroot else []
+    return Report((*check_state(home), *(Finding(*row) for row in rows), *held), counts)
 
 
 def check_containers(root: str) -> list[Finding]:
@@ -116,23 +118,23 @@ def leftovers(root: str) -> list[Finding]:
     return findings
 
 
-def held_by_nobody(root: str, runroot: str) -> list[Finding]:
+def held_by_nobody(home: Home) -> list[Finding]:
     """Return ranges of ids, addresses, sockets and cgroups whose container isn't running."""
     findings = []
-    for slot in _listed(f"{root}/ids"):
-        if _is_lost(root, f"{root}/ids/{slot}"):
+    for slot in _listed(f"{home.root}/ids"):
+        if _is_lost(home.root, f"{home.root}/ids/{slot}"):
             findings.append(Finding(LEFTOVER, f"ids/{slot}", "a range of ids of an ended container"))
-    for bridge in lease.bridges(runroot):
-        place = f"{lease.directory(runroot, bridge)}/leases"
+    for bridge in lease.bridges(home.runroot):
+        place = f"{lease.directory(home.runroot, bridge)}/leases"
         for address in _listed(place):
-            if _is_lost(root, f"{place}/{address}"):
+            if _is_lost(home.root, f"{place}/{address}"):
                 findings.append(Finding(LEFTOVER, f"address {address}", f"on {bridge}, of an ended container"))
-    for name in _listed(f"{runroot}/attach"):
-        if not claim.is_live(root, name) and os.path.lexists(f"{runroot}/attach/{name}"):
+    for name in _listed(f"{home.runroot}/attach"):
+        if not claim.is_live(home.root, name) and os.path.lexists(f"{home.runroot}/attach/{name}"):
             findings.append(Finding(LEFTOVER, f"attach/{name[:12]}", "a socket of an ended container"))
-    for bridge in named.lost_bridges(root, runroot):
+    for bridge in named.lost_bridges(home):
         findings.append(Finding(LEFTOVER, f"bridge {bridge}", "its network is gone"))
-    for container_id in _lost_groups(root):
+    for container_id in _lost_groups(home.root):
         findings.append(Finding(LEFTOVER, f"cgroup minibox-{container_id[:12]}", "its container has ended"))
     return findings
 
@@ -155,7 +157,7 @@ def _lost_groups(root: str) -> list[str]:
     ]
 
 
-def repair(report: Report, *, root: str, runroot: str) -> Report:
+def repair(home: Home, report: Report) -> Report:
     """Remove what ``report`` found damaged or left over, unless something needs it; return a new report.
 
     Only the damaged blob of an image is removed, so pulling the image again fetches no more than that.
@@ -164,13 +166,13 @@ def repair(report: Report, *, root: str, runroot: str) -> Report:
         StoreBusy: images are being added all the time.
         StoreError: the kernel refused.
     """
-    removal.collect(root, runroot)
-    for container_id in containers.container_ids(root):  # including those whose owner's file is lost
-        if not claim.is_live(root, container_id) and not containers.is_written(root, container_id):
-            removal.remove(container_id, root=root, runroot=runroot)
-    _mend(report, root, runroot)
-    _release(report, root, runroot)
-    layout = Layout(root)
+    removal.collect(home)
+    for container_id in containers.container_ids(home.root):  # including those whose owner's file is lost
+        if not claim.is_live(home.root, container_id) and not containers.is_written(home.root, container_id):
+            removal.remove(home, container_id)
+    _mend(home, report)
+    _release(home, report)
+    layout = Layout(home.root)
 
     def work() -> bool:
         with alone(layout, PATIENCE_S) as held:
@@ -178,7 +180,7 @@ def repair(report: Report, *, root: str, runroot: str) -> Report:
                 return False
             if any(each.thing[:1] in (("index",), ("entries",), ("oci-layout",)) for each in report.findings):
                 _mend_layout(layout, report)
-            needed = uses(root)
+            needed = uses(home.root)
             for each in report.findings:
                 if each.thing[:1] == ("blob",):
                     remove_tree(layout.blob_path(each.thing[1]))
@@ -188,26 +190,26 @@ def repair(report: Report, *, root: str, runroot: str) -> Report:
                     and each.thing[1:] not in needed.layers
                     and each.thing[2] not in needed.chain_ids
                 ):
-                    snapshotter(root, each.thing[1]).remove_layer(each.thing[2])
+                    snapshotter(home.root, each.thing[1]).remove_layer(each.thing[2])
             collect(layout, lambda: needed)
-            for path in _unfinished(root):
-                remove_tree(f"{root}/{path}")
-            for name in _free_names(root):
-                os.unlink(f"{root}/names/{name}")
+            for path in _unfinished(home.root):
+                remove_tree(f"{home.root}/{path}")
+            for name in _free_names(home.root):
+                os.unlink(f"{home.root}/names/{name}")
         return True
 
     if not (run_inside(work) if os.geteuid() else work()):
         raise StoreBusy("can't repair now: images are being pulled, loaded or built")
-    return check(root=root, runroot=runroot, content=bool(report.damaged))
+    return check(home, content=bool(report.damaged))
 
 
-def _mend(report: Report, root: str, runroot: str) -> None:
+def _mend(home: Home, report: Report) -> None:
     """Repair one finding after the other, state.json first: others depend on it. The next report shows failures."""
     order = {"state": 0}
     found = [each for each in report.findings if each.thing[:1] == ("file",)]
     for each in sorted(found, key=lambda each: order.get(each.thing[1], 1)):
         try:
-            mend(each, root=root, runroot=runroot)
+            mend(home, each)
         except (MiniboxError, OSError):
             continue
 
@@ -219,25 +221,25 @@ def _mend_layout(layout: Layout, report: Report) -> None:
         layout.rewrite([each for each in layout.descriptors() if is_digest(str(each.get("digest")))])
 
 
-def _release(report: Report, root: str, runroot: str) -> None:
+def _release(home: Home, report: Report) -> None:
     """Release what `held_by_nobody` found, and register names again that a power loss removed."""
-    for slot in _listed(f"{root}/ids"):
-        if _is_lost(root, f"{root}/ids/{slot}"):
-            os.unlink(f"{root}/ids/{slot}")
-    for bridge in lease.bridges(runroot):
-        for container_id in set(lease.leased(lease.directory(runroot, bridge)).values()):
-            if not claim.is_live(root, container_id):
-                members.leave_all(runroot, container_id)
-    for name in _listed(f"{runroot}/attach"):
-        if not claim.is_live(root, name):
-            os.unlink(f"{runroot}/attach/{name}")
-    for bridge in named.lost_bridges(root, runroot):
-        named.remove_bridge(runroot, bridge)
-    for container_id in _lost_groups(root):
-        undo.undo(removal.steps_by_id(root, runroot, container_id))
+    for slot in _listed(f"{home.root}/ids"):
+        if _is_lost(home.root, f"{home.root}/ids/{slot}"):
+            os.unlink(f"{home.root}/ids/{slot}")
+    for bridge in lease.bridges(home.runroot):
+        for container_id in set(lease.leased(lease.directory(home.runroot, bridge)).values()):
+            if not claim.is_live(home.root, container_id):
+                members.leave_all(home.runroot, container_id)
+    for name in _listed(f"{home.runroot}/attach"):
+        if not claim.is_live(home.root, name):
+            os.unlink(f"{home.runroot}/attach/{name}")
+    for bridge in named.lost_bridges(home):
+        named.remove_bridge(home.runroot, bridge)
+    for container_id in _lost_groups(home.root):
+        undo.undo(removal.steps_by_id(home, container_id))
     for each in report.findings:
-        if each.thing[:1] == ("name",) and not names.holder(root, each.thing[1]):
-            names.take(root, each.thing[1], each.thing[2], lambda holder: claim.is_live(root, holder))
+        if each.thing[:1] == ("name",) and not names.holder(home.root, each.thing[1]):
+            names.take(home.root, each.thing[1], each.thing[2], lambda holder: claim.is_live(home.root, holder))
 
 
 def _counts(layout: Layout) -> dict[str, int]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.engine.container.snapshots import SnapshotRecord
     from minibox.engine.resources.image_usage import Disk
     from minibox.engine.resources.volumes import StoredVolume
@@ -119,26 +120,23 @@ class DiskUsage:
         }
 
 
-def disk_usage(*, root: str, runroot: str) -> DiskUsage:
+def disk_usage(home: Home) -> DiskUsage:
     """Measure everything that minibox keeps below ``root``.
 
     Raises:
         StoreError: the disk can't be read.
     """
-    containers = [
-        {**each, "SizeRw": written_bytes(root, each["Id"])}
-        for each in removal.list_containers(root=root, runroot=runroot)
-    ]
-    layout = Layout(root)
+    containers = [{**each, "SizeRw": written_bytes(home.root, each["Id"])} for each in removal.list_containers(home)]
+    layout = Layout(home.root)
     try:
         images = inventory(layout)
     except IndexDamaged as error:
         damage.tell(error)
         images = []
-    snapshots, disk = _without_snapshots(root, look_at_disk(root))
-    taken = usage(layout, disk, images, uses(root))
+    snapshots, disk = _without_snapshots(home.root, look_at_disk(home.root))
+    taken = usage(layout, disk, images, uses(home.root))
     rows = [ImageRow(image, name, used) for image, used in zip(images, taken.images) for name in image.names or (None,)]
-    stored = volume_store.volumes(root)
+    stored = volume_store.volumes(home.root)
     volumes = [
         VolumeUsage(volume, size)
         for volume, size in zip(stored, volume_store.sizes([os.path.dirname(each.path) for each in stored]))
@@ -199,9 +197,7 @@ class Pruned:
     freed_bytes: int
 
 
-def prune(
-    *, root: str, runroot: str, everything: bool = False, volumes: bool = False, filters: Sequence[Filter] = ()
-) -> Pruned:
+def prune(home: Home, *, everything: bool = False, volumes: bool = False, filters: Sequence[Filter] = ()) -> Pruned:
     """Remove ended containers, unused networks, images as in `images.prune`, and abandoned downloads.
 
     Args:
@@ -213,39 +209,39 @@ def prune(
     """
     if volumes and any(each.key == "until" for each in filters):
         raise UsageError("the filter until can't be applied to volumes", "leave out --volumes, or --filter until=...")
-    gone, freed = prune_containers(root=root, runroot=runroot, filters=filters)
-    networks = prune_networks(root, runroot, filters)
+    gone, freed = prune_containers(home, filters=filters)
+    networks = prune_networks(home, filters)
     names: list[str] = []
     if volumes:
-        names, freed_by_volumes = volume_store.prune(root, filters=filters, runroot=runroot)
+        names, freed_by_volumes = volume_store.prune(home, filters=filters)
         freed += freed_by_volumes
-    images = prune_images(root=root, runroot=runroot, everything=everything, filters=filters)
-    freed += images.freed_bytes + _remove_unfinished(root)
+    images = prune_images(home, everything=everything, filters=filters)
+    freed += images.freed_bytes + _remove_unfinished(home.root)
     return Pruned(tuple(gone), tuple(networks), tuple(names), images, freed)
 
 
-def prune_containers(*, root: str, runroot: str, filters: Sequence[Filter] = ()) -> tuple[list[str], int]:
+def prune_containers(home: Home, *, filters: Sequence[Filter] = ()) -> tuple[list[str], int]:
     """Remove the containers that aren't running and pass ``filters``; return their ids and the bytes that were freed.
 
     A damaged container stays: it can't be filtered, and may hold something of value.
     """
     gone, freed = [], 0
-    for each in removal.list_containers(root=root, runroot=runroot):
+    for each in removal.list_containers(home):
         if (
             each["Status"] in (*state.ALIVE, state.DAMAGED)
-            or claim.is_live(root, each["Id"])
+            or claim.is_live(home.root, each["Id"])
             or not _passes(each, filters)
         ):
             continue
-        size_bytes = _all_bytes(root, each["Id"])
+        size_bytes = _all_bytes(home.root, each["Id"])
         try:
-            removal.remove(each["Id"], durable=False, root=root, runroot=runroot)
+            removal.remove(home, each["Id"], durable=False)
         except (UsageError, ContainerNotFound):
             continue  # it was just started or removed
         freed += size_bytes
         gone.append(each["Id"])
     if gone:
-        removal.keep_removed(root)
+        removal.keep_removed(home.root)
     return gone, freed
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.engine.resources.image_usage import ImageUsage, Thing, Usage
     from minibox.engine.upkeep.image_users import Use
     from minibox.image.layout.filters import Filter
@@ -80,7 +81,7 @@ def users_of(layout: Layout, image: StoredImage, found: Sequence[Use]) -> list[U
     return sorted((use for use in found if use.digest in blobs), key=lambda use: not use.running)
 
 
-def tag(root: str, source: str, target: str, *, runroot: str = "") -> None:
+def tag(home: Home, source: str, target: str) -> None:
     """Give the image ``source`` another name.
 
     Raises:
@@ -90,17 +91,17 @@ def tag(root: str, source: str, target: str, *, runroot: str = "") -> None:
     name = parse(target)
     if name.digest:
         raise InvalidReference(f"invalid reference {ascii(target)}: a new name can't have a digest")
-    store = ImageStore(root)
+    store = ImageStore(home.root)
     layout = store.layout
     with layout.adding():
         store.resolve(source)  # checks that the image is complete; builds `base` if needed
         image, named = find(inventory(layout), source)
         entry = next(entry for entry in image.entries if named is None or ref_name(entry) == named.text)
         layout.set_name(str(name), entry)
-    events.note_image(runroot, image.id, name.familiar, "tag")
+    events.note_image(home.runroot, image.id, name.familiar, "tag")
 
 
-def remove(reference: str, *, root: str, runroot: str, force: bool = False) -> Removed:
+def remove(home: Home, reference: str, *, force: bool = False) -> Removed:
     """Remove a name from an image. Removing its last name or its id removes the image.
 
     Raises:
@@ -109,11 +110,11 @@ def remove(reference: str, *, root: str, runroot: str, force: bool = False) -> R
             helps.
         StoreError: the store is damaged, or the kernel refused.
     """
-    layout = Layout(root)
+    layout = Layout(home.root)
     images = inventory(layout)
     image, named = find(images, reference)
-    removal.collect(root, runroot)  # so that killed commands don't count as users
-    users = users_of(layout, image, image_users.uses(root))
+    removal.collect(home)  # so that killed commands don't count as users
+    users = users_of(layout, image, image_users.uses(home.root))
     running = next((use.id[:12] for use in users if use.running), "")
     short = image.id.removeprefix("sha256:")[:12] or reference
     names = image.names
@@ -132,9 +133,9 @@ def remove(reference: str, *, root: str, runroot: str, force: bool = False) -> R
     gone = [image] if not keep and len(untagged) == len(names) else []
     condemn(layout, gone, images)
     _take_names(layout, image, untagged, keep)
-    _note_removal(runroot, image, untagged, bool(gone))
+    _note_removal(home.runroot, image, untagged, bool(gone))
     with alone(layout, PATIENCE_S if gone else 0) as held:
-        return _removed(untagged, gone, _collect(root) if held else None)
+        return _removed(untagged, gone, _collect(home.root) if held else None)
 
 
 def _check_removal_by_id(short: str, names: Sequence[Name], users: Sequence[Use], force: bool) -> None:
@@ -159,7 +160,7 @@ def _check_removal_by_id(short: str, names: Sequence[Name], users: Sequence[Use]
         )
 
 
-def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequence[Filter] = ()) -> Removed:
+def prune(home: Home, *, everything: bool = False, filters: Sequence[Filter] = ()) -> Removed:
     """Remove images that have no name and no container; with ``everything``, all images without a container.
 
     What killed commands left is removed too.
@@ -168,15 +169,15 @@ def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequenc
         StoreBusy: images are being added all the time.
         StoreError: the store is damaged, or the kernel refused.
     """
-    layout = Layout(root)
-    removal.collect(root, runroot)
+    layout = Layout(home.root)
+    removal.collect(home)
     with alone(layout, PATIENCE_S) as held:
         if not held:
             raise StoreBusy(
                 "can't free space now: images are being pulled, pushed or loaded",
                 "try again later",
             )
-        found, images = image_users.uses(root), inventory(layout)
+        found, images = image_users.uses(home.root), inventory(layout)
         chosen = [
             image
             for image, _ in select(images, filters)
@@ -186,8 +187,8 @@ def prune(*, root: str, runroot: str, everything: bool = False, filters: Sequenc
         condemn(layout, chosen, images)
         for image in chosen:
             _take_names(layout, image, image.names, keep=False)
-            _note_removal(runroot, image, image.names, gone=True)
-        return _removed(names, chosen, _collect(root))
+            _note_removal(home.runroot, image, image.names, gone=True)
+        return _removed(names, chosen, _collect(home.root))
 
 
 def _take_names(layout: Layout, image: StoredImage, names: Sequence[Name], keep: bool) -> None:

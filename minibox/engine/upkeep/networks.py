@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
+    from minibox.base.home import Home
     from minibox.image.layout.filters import Filter
     from minibox.network.lease import Lease
     from minibox.network.named import NamedNetwork
@@ -47,8 +48,7 @@ PRUNE_KEYS = ("label", "label!", "until")
 
 
 def create(
-    root: str,
-    runroot: str,
+    home: Home,
     name: str = "",
     *,
     internal: bool = False,
@@ -64,14 +64,14 @@ def create(
     """
     if os.geteuid():
         container_network.refuse_rootless("a container network")
-    named.collect(root, runroot)
+    named.collect(home)
     given = dict(label.partition("=")[::2] for label in labels)
-    made, fd = named.create(root, runroot, name, internal=internal, wanted=subnet, labels=given, owned=owned)
-    events.note_network(runroot, made.id, made.name, "create")
+    made, fd = named.create(home, name, internal=internal, wanted=subnet, labels=given, owned=owned)
+    events.note_network(home.runroot, made.id, made.name, "create")
     return made, fd
 
 
-def remove(root: str, runroot: str, name_or_id: str, *, force: bool = False) -> None:
+def remove(home: Home, name_or_id: str, *, force: bool = False) -> None:
     """Remove a network.
 
     Args:
@@ -84,40 +84,40 @@ def remove(root: str, runroot: str, name_or_id: str, *, force: bool = False) -> 
     if name_or_id in named.MODES:
         raise UsageError(f"network {name_or_id} is built in and can't be removed")
     try:
-        network = named.find(root, name_or_id)
+        network = named.find(home.root, name_or_id)
     except NetworkNotFound:
         if force:
             return
         raise
     except Damaged:
-        named.remove_damaged(root, runroot, name_or_id)
+        named.remove_damaged(home, name_or_id)
         return
-    if network.owned and network.name not in named.collect(root, runroot):
+    if network.owned and network.name not in named.collect(home):
         raise NetworkInUse(
             f"network {network.name} is in use by a running program", "it is removed when the program ends"
         )
-    named.remove(root, runroot, network)
-    events.note_network(runroot, network.id, network.name, "destroy")
+    named.remove(home, network)
+    events.note_network(home.runroot, network.id, network.name, "destroy")
 
 
-def end(root: str, runroot: str, network: NamedNetwork) -> None:
+def end(home: Home, network: NamedNetwork) -> None:
     """Remove a network for its owner; containers on it are cut off."""
-    named.remove(root, runroot, network, force=True)
-    events.note_network(runroot, network.id, network.name, "destroy")
+    named.remove(home, network, force=True)
+    events.note_network(home.runroot, network.id, network.name, "destroy")
 
 
-def prune(root: str, runroot: str, filters: Sequence[Filter] = ()) -> list[str]:
+def prune(home: Home, filters: Sequence[Filter] = ()) -> list[str]:
     """Remove networks that no container uses or will use when it is started; return their names."""
-    gone = named.collect(root, runroot)
-    wanted = {name for found in state.containers(root) for name in _named_by(root, found)}
-    for network in named.networks(root):
+    gone = named.collect(home)
+    wanted = {name for found in state.containers(home.root) for name in _named_by(home.root, found)}
+    for network in named.networks(home.root):
         if network.owned or network.name in wanted or not _passes(network, filters):
             continue
         try:
-            named.remove(root, runroot, network)
+            named.remove(home, network)
         except NetworkInUse:
             continue
-        events.note_network(runroot, network.id, network.name, "destroy")
+        events.note_network(home.runroot, network.id, network.name, "destroy")
         gone.append(network.name)
     return gone
 
@@ -138,9 +138,7 @@ def _named_by(root: str, found: dict[str, Any]) -> list[str]:
 # ---- connect and disconnect -----------------------------------------------------------------------
 
 
-def connect(
-    root: str, runroot: str, network_name: str, container_name: str, *, aliases: Sequence[str] = ()
-) -> Lease | None:
+def connect(home: Home, network_name: str, container_name: str, *, aliases: Sequence[str] = ()) -> Lease | None:
     """Connect a container to another network; if it is running, at once. Return its lease; None if it isn't running.
 
     Raises:
@@ -149,25 +147,25 @@ def connect(
         NetworkError: the kernel or nft refuses.
     """
     container_network.check_aliases(aliases, "--alias")
-    network = _find(root, network_name)
+    network = _find(home.root, network_name)
     name = network.name if network else DEFAULT
-    container_id = state.find_id(root, container_name)
-    with _lock(root, container_id):
-        found = state.read(root, container_id)
+    container_id = state.find_id(home.root, container_name)
+    with _lock(home.root, container_id):
+        found = state.read(home.root, container_id)
         _check_mode(found, container_name)
-        joined = _joined(root, found)
+        joined = _joined(home.root, found)
         if any(each == name for each, _ in joined):
             raise UsageError(f"container {container_name} is already on the network {name}")
         held = None
         with suppress(ContainerNotRunning):
-            with Process(root, container_id, "connect") as process:
-                held = _wire(root, runroot, network, container_id, found["Name"], aliases, process.live.pid)
-        container_network.write_joined(f"{root}/containers/{container_id}", [*joined, (name, aliases)])
-    events.note_network(runroot, network.id if network else name, name, "connect", container=container_id)
+            with Process(home.root, container_id, "connect") as process:
+                held = _wire(home, network, container_id, found["Name"], aliases, process.live.pid)
+        container_network.write_joined(f"{home.root}/containers/{container_id}", [*joined, (name, aliases)])
+    events.note_network(home.runroot, network.id if network else name, name, "connect", container=container_id)
     return held
 
 
-def disconnect(root: str, runroot: str, network_name: str, container_name: str, *, force: bool = False) -> None:
+def disconnect(home: Home, network_name: str, container_name: str, *, force: bool = False) -> None:
     """Disconnect a container from a network; if it is running, remove its link and names at once.
 
     Args:
@@ -178,15 +176,15 @@ def disconnect(root: str, runroot: str, network_name: str, container_name: str, 
         UsageError: it isn't connected, or uses the host's network.
         NetworkError: the kernel or nft refuses.
     """
-    network = _find(root, network_name)
+    network = _find(home.root, network_name)
     name = network.name if network else DEFAULT
-    container_id = state.find_id(root, container_name)
-    bridge_name = network.bridge if network else lease.bridge_name(runroot)
-    with _lock(root, container_id):
-        found = state.read(root, container_id)
+    container_id = state.find_id(home.root, container_name)
+    bridge_name = network.bridge if network else lease.bridge_name(home.runroot)
+    with _lock(home.root, container_id):
+        found = state.read(home.root, container_id)
         _check_mode(found, container_name)
-        joined = _joined(root, found)
-        leases = lease.of(runroot, container_id)
+        joined = _joined(home.root, found)
+        leases = lease.of(home.runroot, container_id)
         held = next((each for each in leases if each.bridge == bridge_name), None)
         if held is None and all(each != name for each, _ in joined):
             if force:
@@ -195,10 +193,10 @@ def disconnect(root: str, runroot: str, network_name: str, container_name: str, 
         if held:
             bridge.unwire(held)
             members.leave(held)
-            _find_way_out(root, container_id, [each for each in leases if each is not held])
+            _find_way_out(home.root, container_id, [each for each in leases if each is not held])
         left = [each for each in joined if each[0] != name]
-        container_network.write_joined(f"{root}/containers/{container_id}", left)
-    events.note_network(runroot, network.id if network else name, name, "disconnect", container=container_id)
+        container_network.write_joined(f"{home.root}/containers/{container_id}", left)
+    events.note_network(home.runroot, network.id if network else name, name, "disconnect", container=container_id)
 
 
 def _lock(root: str, container_id: str) -> Lock:
@@ -226,30 +224,24 @@ def _check_mode(found: dict[str, Any], name: str) -> None:
 
 
 def _wire(
-    root: str,
-    runroot: str,
-    network: NamedNetwork | None,
-    container_id: str,
-    name: str,
-    aliases: Sequence[str],
-    pid: int,
+    home: Home, network: NamedNetwork | None, container_id: str, name: str, aliases: Sequence[str], pid: int
 ) -> Lease:
     def note(free: Lease) -> None:
         # Write this first: if we are killed in between, the container's end must give it back, too.
         address = hold_address(free.state, free.address, container_id)
-        write_more(f"{root}/containers/{container_id}", undo_list((address,)))
+        write_more(f"{home.root}/containers/{container_id}", undo_list((address,)))
 
     if network:
-        held = named.take(runroot, network, container_id, note)
+        held = named.take(home.runroot, network, container_id, note)
     else:
-        held = lease.take(runroot, container_id, before=note)
+        held = lease.take(home.runroot, container_id, before=note)
     try:
         with closing(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as netns:
             if os.path.samestat(os.fstat(netns), os.stat("/proc/thread-self/ns/net")):
                 raise UsageError(f"container {name} uses the host's network, so it can't join another")
             bridge.wire(held, netns, bridge.free_interface(netns))
         if network:
-            hosts_path = f"{root}/containers/{container_id}/{FILES['/etc/hosts']}"
+            hosts_path = f"{home.root}/containers/{container_id}/{FILES['/etc/hosts']}"
             members.join(held, hosts_path, (name, *aliases, container_id[:12]))
     except BaseException:
         bridge.unwire(held)
@@ -287,7 +279,7 @@ def _joined(root: str, found: dict[str, Any]) -> list[tuple[str, tuple[str, ...]
 # ---- partition ------------------------------------------------------------------------------------
 
 
-def cut(root: str, runroot: str, network: NamedNetwork, groups: Iterable[Iterable[str]]) -> None:
+def cut(home: Home, network: NamedNetwork, groups: Iterable[Iterable[str]]) -> None:
     """Drop packets between containers of different groups; see `minibox.network.partition`.
 
     Args:
@@ -298,12 +290,12 @@ def cut(root: str, runroot: str, network: NamedNetwork, groups: Iterable[Iterabl
     """
 
     def port(container_id: str) -> str:
-        for held in lease.of(runroot, container_id):
+        for held in lease.of(home.runroot, container_id):
             if held.bridge == network.bridge:
                 return lease.veth_name(held)
         raise NetworkError(f"container {container_id[:12]} is not on the network {network.name}")
 
-    partition.cut(runroot, network.bridge, [{port(each) for each in group} for group in groups])
+    partition.cut(home.runroot, network.bridge, [{port(each) for each in group} for group in groups])
 
 
 def heal(runroot: str, network: NamedNetwork) -> None:
@@ -319,41 +311,41 @@ def address_on(runroot: str, network: NamedNetwork, container_id: str) -> str | 
 # ---- list and inspect -----------------------------------------------------------------------------
 
 
-def listed(root: str, runroot: str, filters: Sequence[Filter] = ()) -> list[dict[str, Any]]:
+def listed(home: Home, filters: Sequence[Filter] = ()) -> list[dict[str, Any]]:
     """Return all networks in the format of `inspect`: the default one, host, none, and named ones."""
-    named.collect(root, runroot)
-    found = [_builtin(root, runroot, name) for name in ("bridge", "host", "none")]
-    found += [document(root, runroot, each) for each in named.networks(root)]
+    named.collect(home)
+    found = [_builtin(home, name) for name in ("bridge", "host", "none")]
+    found += [document(home, each) for each in named.networks(home.root)]
     return sorted((each for each in found if _fits(each, filters)), key=lambda each: str(each["Name"]))
 
 
-def inspect(root: str, runroot: str, name_or_id: str) -> dict[str, Any]:
+def inspect(home: Home, name_or_id: str) -> dict[str, Any]:
     """Return everything about a network, with Docker's fields.
 
     Raises:
         NetworkNotFound: there is none.
     """
     if name_or_id in ("bridge", "host", "none"):
-        return _builtin(root, runroot, name_or_id)
-    return document(root, runroot, named.find(root, name_or_id))
+        return _builtin(home, name_or_id)
+    return document(home, named.find(home.root, name_or_id))
 
 
-def _builtin(root: str, runroot: str, name: str) -> dict[str, Any]:
+def _builtin(home: Home, name: str) -> dict[str, Any]:
     subnet, gateway, containers = "", "", {}
     driver = {"bridge": DRIVER, "host": "host", "none": "null"}[name]
     if name == "bridge":
-        bridge_name = lease.bridge_name(runroot)
-        chosen = lease.recorded(lease.directory(runroot, bridge_name))
+        bridge_name = lease.bridge_name(home.runroot)
+        chosen = lease.recorded(lease.directory(home.runroot, bridge_name))
         if chosen:
-            place = lease.place(runroot, bridge_name, chosen)
+            place = lease.place(home.runroot, bridge_name, chosen)
             subnet, gateway = place.subnet, place.gateway
-            containers = _containers(root, runroot, bridge_name, place.prefix_length)
+            containers = _containers(home, bridge_name, place.prefix_length)
     return _document(name, name, driver, subnet, gateway, containers, created_s=0.0, internal=False, labels={})
 
 
-def document(root: str, runroot: str, network: NamedNetwork) -> dict[str, Any]:
+def document(home: Home, network: NamedNetwork) -> dict[str, Any]:
     """Return the output of `network inspect` for a named network."""
-    containers = _containers(root, runroot, network.bridge, network.subnet.prefix_length)
+    containers = _containers(home, network.bridge, network.subnet.prefix_length)
     return _document(
         network.name, network.id, DRIVER, str(network.subnet), network.gateway, containers,
         created_s=network.created_s, internal=network.internal, labels=dict(network.labels),
@@ -382,13 +374,13 @@ def _document(
     }  # fmt: skip
 
 
-def _containers(root: str, runroot: str, bridge_name: str, prefix_length: int) -> dict[str, Any]:
+def _containers(home: Home, bridge_name: str, prefix_length: int) -> dict[str, Any]:
     found = {}
-    for address, container_id in sorted(lease.leased(lease.directory(runroot, bridge_name)).items()):
-        if not claim.is_live(root, container_id):
+    for address, container_id in sorted(lease.leased(lease.directory(home.runroot, bridge_name)).items()):
+        if not claim.is_live(home.root, container_id):
             continue
         found[container_id] = {
-            "Name": state.read(root, container_id)["Name"],
+            "Name": state.read(home.root, container_id)["Name"],
             "EndpointID": "",
             "MacAddress": lease.mac(address).hex(":"),
             "IPv4Address": f"{address}/{prefix_length}",
@@ -397,10 +389,12 @@ def _containers(root: str, runroot: str, bridge_name: str, prefix_length: int) -
     return found
 
 
-def places(root: str, runroot: str, container_id: str) -> dict[str, tuple[Lease, list[str]]]:
+def places(home: Home, container_id: str) -> dict[str, tuple[Lease, list[str]]]:
     """Return a running container's networks: for each name its lease, and the container's names there."""
-    names = {each.bridge: each.name for each in named.networks(root)}
-    return {names.get(each.bridge, DEFAULT): (each, members.names_of(each)) for each in lease.of(runroot, container_id)}
+    names = {each.bridge: each.name for each in named.networks(home.root)}
+    return {
+        names.get(each.bridge, DEFAULT): (each, members.names_of(each)) for each in lease.of(home.runroot, container_id)
+    }
 
 
 def parse_list_filters(words: Iterable[str]) -> list[Filter]:

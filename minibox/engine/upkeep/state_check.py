@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.base.codec import FileKind
+    from minibox.base.home import Home
 
 # Files in a container's directory.
 OF_A_CONTAINER: dict[str, FileKind] = {
@@ -47,24 +48,24 @@ LOGS = ("log", "signals")
 LINKS = ("names", "ids")  # below root, each a symlink to a container's id
 
 
-def check_state(root: str, runroot: str) -> list[Finding]:
+def check_state(home: Home) -> list[Finding]:
     """Return what can't be read of each container, volume, network and snapshot."""
     return [
         *(
             each
-            for container_id in sorted(containers.container_ids(root))
-            for each in _of_container(root, container_id)
+            for container_id in sorted(containers.container_ids(home.root))
+            for each in _of_container(home.root, container_id)
         ),
-        *_of_owners(root),
-        *_of_volumes(root),
-        *(_finding(f"network {os.path.basename(each.path)}", each, "network") for each in named.look(root)[1]),
+        *_of_owners(home.root),
+        *_of_volumes(home.root),
+        *(_finding(f"network {os.path.basename(each.path)}", each, "network") for each in named.look(home.root)[1]),
         *(
             _finding(f"snapshot {os.path.basename(each.path)[:12]}", each, "snapshot")
-            for each in snapshots.read_all(root)[1]
+            for each in snapshots.read_all(home.root)[1]
         ),
-        *_of_links(root),
-        *(each for name in ("live", "networks", "snapshots") for each in _asides(f"{root}/{name}", name)),
-        *(_of_runroot(runroot) if runroot else ()),
+        *_of_links(home.root),
+        *(each for name in ("live", "networks", "snapshots") for each in _asides(f"{home.root}/{name}", name)),
+        *(_of_runroot(home.runroot) if home.runroot else ()),
     ]
 
 
@@ -200,7 +201,7 @@ def _of_runroot(runroot: str) -> Iterator[Finding]:
 # ---- repair ---------------------------------------------------------------------------------------
 
 
-def mend(finding: Finding, *, root: str, runroot: str) -> None:
+def mend(home: Home, finding: Finding) -> None:
     """Repair a finding of `check_state`. The container may have been removed since.
 
     Raises:
@@ -211,21 +212,21 @@ def mend(finding: Finding, *, root: str, runroot: str) -> None:
     owner = os.path.basename(directory)
     with suppress(FileNotFoundError):
         if kind == "state":
-            _salvage(root, owner)
+            _salvage(home.root, owner)
         elif kind == "stopped":
-            lifecycle.mark_stopped(root, owner)
+            lifecycle.mark_stopped(home.root, owner)
         elif kind == RECORD:
-            _note_volumes(root, owner)
+            _note_volumes(home.root, owner)
         elif kind == SNAPSHOT_RECORD:
-            _note_snapshot(root, owner)
+            _note_snapshot(home.root, owner)
         elif kind == "live":
-            _note_owner(root, name)
+            _note_owner(home.root, name)
         elif kind == "volume":
             _note_volume(directory)
         elif kind == "network":
-            named.restore(root, runroot, name)
+            named.restore(home, name)
         elif kind == "snapshot":
-            snapshots.collect(root)
+            snapshots.collect(home.root)
         elif kind == "lease":
             lease.remove_rubbish(os.path.dirname(directory))
         elif kind == "subnet":

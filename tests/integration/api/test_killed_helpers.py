@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import minibox
+from minibox.base.home import Home
 from minibox.engine.container import removal, start
 from minibox.engine.files import worker
 from minibox.engine.host import user_namespace
@@ -147,8 +148,8 @@ def child_named(name: str) -> int:
 
 
 @pytest.fixture
-def where(state: Path) -> dict[str, str]:
-    return {"root": str(state / "root"), "runroot": str(state / "run")}
+def home(state: Path) -> Home:
+    return Home(str(state / "root"), str(state / "run"))
 
 
 def left(state: Path) -> list[Path]:
@@ -156,18 +157,18 @@ def left(state: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_a_supervisor_at_each_message_of_a_start(api, state, where, monkeypatch, number):
+def test_a_supervisor_at_each_message_of_a_start(api, state, home, monkeypatch, number):
     options = RunOptions("base", ("sleep", "1000"), network="none", detach=True, name="cc")
     with monkeypatch.context() as patch:
         sent = at_message(patch, number, supervisor)
         if number < 2:
             with pytest.raises(MiniboxError):
-                start.run_detached(options, **where)
+                start.run_detached(home, options)
             assert left(state) == []
             return
-        start.run_detached(options, **where)  # it has no more messages than two
+        start.run_detached(home, options)  # it has no more messages than two
         assert len(sent) == 2
-    removal.remove("cc", force=True, **where)
+    removal.remove(home, "cc", force=True)
     assert left(state) == []
 
 
@@ -181,7 +182,7 @@ def test_the_launcher_at_each_message_of_a_run(api, state, monkeypatch, number):
     until(lambda: left(state) == [])
 
 
-def test_a_process_that_dies_before_its_network_is_wired(api, state, where, monkeypatch):
+def test_a_process_that_dies_before_its_network_is_wired(api, state, home, monkeypatch):
     """Its namespace can't be opened any more; the error says that it was killed."""
 
     def wire(execution: Any) -> None:
@@ -194,7 +195,7 @@ def test_a_process_that_dies_before_its_network_is_wired(api, state, where, monk
     real = steps.STEPS["forward_ipv4"]
     with monkeypatch.context() as patch, pytest.raises(MiniboxError, match="the process was killed in step"):
         patch.setitem(steps.STEPS, "forward_ipv4", wire)
-        start.run_detached(options, **where)
+        start.run_detached(home, options)
     assert left(state) == []
 
 

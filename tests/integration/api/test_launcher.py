@@ -16,6 +16,7 @@ from select import POLLIN, poll
 import pytest
 
 import minibox
+from minibox.base.home import Home
 from minibox.engine.container import start as container
 from minibox.engine.files import background_removal
 from minibox.engine.spec.options import RunOptions
@@ -161,7 +162,7 @@ def test_who_waits_for_all_children_takes_nothing_away(start):
 
 def run(state: Path, *command: str) -> int:
     options = RunOptions(image="base", command=command, rm=True, network="none")
-    return container.run(options, root=str(state / "root"), runroot=str(state / "run"))
+    return container.run(Home(str(state / "root"), str(state / "run")), options)
 
 
 def test_threads(state: Path):
@@ -248,12 +249,13 @@ def _memory_kib(pid: int) -> list[int]:
 KILLED = """
 import os, sys, threading
 import minibox
+from minibox.base.home import Home
 from minibox.engine.container import start
 from minibox.engine.spec.options import RunOptions
 def run(network):
     options = RunOptions(image="base", command=("su", "-s", "/bin/sh", "nobody", "-c", "echo up; exec sleep 1000"),
                          rm=True, network=network)
-    start.run(options, root=os.environ["MINIBOX_ROOT"], runroot=os.environ["MINIBOX_RUNROOT"])
+    start.run(Home(os.environ["MINIBOX_ROOT"], os.environ["MINIBOX_RUNROOT"]), options)
 threads = [threading.Thread(target=run, args=(network,)) for network in ("none", "bridge")]
 for each in threads: each.start()
 for each in threads: each.join()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from minibox.base.home import Home
 from minibox.cli.run_options import parse
 from minibox.engine.container.start import run
 from minibox.engine.process.steps import STEPS
@@ -98,7 +99,7 @@ def main() -> None:
         stop_at_child_step(actor, int(number), words.pop(0))
     options = parse(words)
     assert options
-    sys.exit(run(options, root=root, runroot=runroot))
+    sys.exit(run(Home(root, runroot), options))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from minibox.base.home import Home
 from minibox.engine.upkeep import images as engine
 from minibox.errors import StoreBusy
 from minibox.image.layout.layout import Layout
@@ -377,6 +378,7 @@ def test_no_start_fails_for_a_layer_that_prune_took(minibox, minibox_command, en
 
 PRUNE_WITHIN = """
 import sys
+from minibox.base.home import Home
 from minibox.cli.main import main
 from minibox.engine.files import rootfs_setup
 from minibox.engine.state import claim
@@ -391,7 +393,7 @@ real, left = getattr(owner, name), [1]
 def step(*args, **kwargs):
     result = real(*args, **kwargs)
     if left.pop() if left else 0:
-        images.prune(root=sys.argv[2], runroot=sys.argv[3], everything=True)
+        images.prune(Home(*sys.argv[2:4]), everything=True)
     return result
 
 setattr(owner, name, step)
@@ -437,11 +439,11 @@ def test_a_removal_waits_for_who_adds_and_says_when_it_was_in_vain(minibox, stat
     monkeypatch.setattr(engine, "PATIENCE_S", 0.2)
     with Layout(str(store)).adding():
         with pytest.raises(StoreBusy, match="images are being pulled"):
-            engine.prune(root=str(store), runroot=run, everything=True)
+            engine.prune(Home(str(store), run), everything=True)
         assert len(lines(minibox("images").stdout)) == 3
-        removed = engine.remove("app", root=str(store), runroot=run)
+        removed = engine.remove(Home(str(store), run), "app")
         assert removed.deferred and removed.freed_bytes == 0 and len(removed.deleted) == 1
-    assert engine.prune(root=str(store), runroot=run).freed_bytes > 0
+    assert engine.prune(Home(str(store), run)).freed_bytes > 0
     assert minibox("system", "check").stdout.endswith("nothing damaged, nothing left over\n")
 
 

@@ -145,12 +145,13 @@ def test_a_connect_that_is_killed_leaves_nothing_when_the_container_ends(net, mi
     act = "kill()" if when == "before" else "real(*args), kill()"
     script = f"""
 import os, sys
+from minibox.base.home import Home
 from minibox.engine.upkeep import networks
 real = os.symlink
 def kill(): os.kill(os.getpid(), 9)
 def symlink(*args): {act}
 os.symlink = symlink
-networks.connect({str(state / "root")!r}, {str(state / "run")!r}, {net!r}, "box")
+networks.connect(Home({str(state / "root")!r}, {str(state / "run")!r}), {net!r}, "box")
 """
     done = subprocess.run(
         [sys.executable, "-c", script], env={**environment, "PYTHONPATH": str(CHECKOUT)},
@@ -172,8 +173,9 @@ import os
 from minibox.network import bridge
 def wire(*_): os.kill(os.getpid(), 9)
 bridge.wire = wire
+from minibox.base.home import Home
 from minibox.engine.upkeep import networks
-networks.connect({str(state / "root")!r}, {str(state / "run")!r}, {net!r}, {box!r})
+networks.connect(Home({str(state / "root")!r}, {str(state / "run")!r}), {net!r}, {box!r})
 """
     subprocess.run([sys.executable, "-c", script], env={**environment, "PYTHONPATH": str(CHECKOUT)}, check=False)
     assert held in leased(state) and len(leased(state)) == 2
@@ -260,8 +262,9 @@ def test_after_a_reboot_the_network_is_made_again(net, minibox, state):
 
 OWNER = """
 import sys, time
+from minibox.base.home import Home
 from minibox.engine.upkeep.networks import create
-made, fd = create(sys.argv[1], sys.argv[2], internal=True, owned=True)
+made, fd = create(Home(*sys.argv[1:]), internal=True, owned=True)
 print(made.name, made.bridge, flush=True)
 time.sleep(1000)
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+from minibox.base.home import Home
 from minibox.engine.report import doctor
 from minibox.engine.report.doctor import diagnose
 from tests.probes import requires
@@ -14,7 +15,7 @@ pytestmark = requires("root")
 
 def test_every_check_is_complete_and_nothing_is_left(tmp_path):
     before = sorted(os.listdir(tmp_path))
-    checks = diagnose(f"{tmp_path}/root/not/yet", f"{tmp_path}/runroot")
+    checks = diagnose(Home(f"{tmp_path}/root/not/yet", f"{tmp_path}/runroot"))
     assert sorted(os.listdir(tmp_path)) == before
     names = [check.name for check in checks]
     for name in (
@@ -37,7 +38,7 @@ def test_every_check_is_complete_and_nothing_is_left(tmp_path):
 
 @requires("idmap")
 def test_what_containers_here_rely_on_passes(tmp_path):
-    checks = {check.name: check for check in diagnose(str(tmp_path), str(tmp_path))}
+    checks = {check.name: check for check in diagnose(Home(str(tmp_path), str(tmp_path)))}
     for name in ("kernel", "user namespaces", "overlayfs", "id-mapped layers", "terminals", "seccomp", "root"):
         assert checks[name].status == "pass", checks[name]
 

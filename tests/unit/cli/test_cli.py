@@ -12,6 +12,7 @@ import time
 import pytest
 
 from minibox import errors
+from minibox.base.home import Home
 from minibox.cli import foreground
 from minibox.cli import main as cli
 from minibox.cli.application import COMMANDS, IMAGE_COMMANDS, SYSTEM_COMMANDS
@@ -133,8 +134,8 @@ def test_global_options_come_before_the_command_and_win_over_the_environment():
     assert rest == ["run", "--root", "x"]
     environ = {"MINIBOX_ROOT": "/other"}
     settings = make_settings(given, environ)
-    assert settings == Settings("/a", os.path.abspath("b"), True)
-    assert make_settings({}, environ).root == "/other"
+    assert settings == Settings(Home("/a", os.path.abspath("b")), True)
+    assert make_settings({}, environ).home.root == "/other"
 
 
 def test_main_keeps_no_state_and_leaves_the_environment_alone(tmp_path, monkeypatch, capsys):

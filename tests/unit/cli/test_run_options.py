@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from minibox.base.home import Home
 from minibox.cli import exec_options
 from minibox.cli.application import application
 from minibox.cli.commands import running_containers
@@ -169,8 +170,8 @@ def test_exec_is_read_at_once_as_click_reads_it(words, monkeypatch):
     read = exec_options.parse(words)
     assert read
     called = []
-    monkeypatch.setattr("minibox.engine.container.exec.exec_", lambda *given, **_: called.append(given))
-    with running_containers.exec_.make_context("exec", list(words), obj=Settings("/root", "/run")) as ctx:
+    monkeypatch.setattr("minibox.engine.container.exec.exec_", lambda home, *given: called.append(given))
+    with running_containers.exec_.make_context("exec", list(words), obj=Settings(Home("/root", "/run"))) as ctx:
         running_containers.exec_.invoke(ctx)
     assert called == [read]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from minibox.base.home import Home
 from minibox.cli.commands.ps import container_row, format_status
 from minibox.engine.report.container_document import container_document
 from minibox.engine.report.listing import listed, parse_container_filters
@@ -40,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def names(root: Path, *filters: str, **options: object) -> list[str]:
-    found = listed(parse_container_filters(filters), root=str(root), runroot=str(root / "run"), **options)  # type: ignore[arg-type]
+    found = listed(Home(str(root), str(root / "run")), parse_container_filters(filters), **options)  # type: ignore[arg-type]
     return [each["Name"] for each in found]
 
 
@@ -117,8 +118,10 @@ def test_status(state, expected):
 def test_inspect_has_the_ports_that_the_image_listens_on(tmp_path):
     found = {"Id": WEB, "Name": "web", "Status": "running", "Config": {"ExposedPorts": {"80/tcp": {}, "53/udp": {}}}}
 
+    home = Home(f"{tmp_path}/root", f"{tmp_path}/run")
+
     def ports(**more):
-        return container_document({**found, **more}, f"{tmp_path}/root", f"{tmp_path}/run")["NetworkSettings"]["Ports"]
+        return container_document(home, {**found, **more})["NetworkSettings"]["Ports"]
 
     assert ports() == {"53/udp": None, "80/tcp": None}
     assert ports(Options={"network": "none"}) == ports(Status="exited") == {}

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from minibox.base.home import Home
 from minibox.engine.report.why import verdict
 from minibox.engine.verdict import failure_hints
 
@@ -26,7 +27,7 @@ def judge(tmp_path):
         (directory / "signals").write_text("".join(json.dumps(each) + "\n" for each in signals) + "{half a li")
         lines = [{"log": text, "stream": stream, "time": "2026-01-01T00:00:00.0Z"} for stream, text in log]
         (directory / "log").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return verdict(ID, root=str(tmp_path), runroot=str(tmp_path / "run"))
+        return verdict(Home(str(tmp_path), str(tmp_path / "run")), ID)
 
     return judge
 
@@ -141,7 +142,7 @@ def look_at_the_living(judge):
 def test_damaged(judge, tmp_path):
     judge()
     (tmp_path / "containers" / ID / "state.json").write_text("{")
-    assert verdict(ID[:12], root=str(tmp_path), runroot=str(tmp_path)).kind == "damaged"
+    assert verdict(Home(str(tmp_path), str(tmp_path)), ID[:12]).kind == "damaged"
 
 
 @pytest.mark.parametrize(

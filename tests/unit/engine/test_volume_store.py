@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from minibox.base.home import Home
 from minibox.engine.resources import volumes
 from minibox.engine.resources.volume_claims import LockedVolume, provide, users
 from minibox.engine.spec.mount_options import Volume
@@ -43,8 +44,8 @@ def names(root: str) -> list[str]:
 
 
 def test_a_volume_is_made_once(root):
-    assert volumes.create(root, "data", labels=["a=b", "c"]) == "data"
-    assert volumes.create(root, "data", labels=["late=1"]) == "data"
+    assert volumes.create(Home(root), "data", labels=["a=b", "c"]) == "data"
+    assert volumes.create(Home(root), "data", labels=["late=1"]) == "data"
     (found,) = volumes.volumes(root)
     assert found.labels == {"a": "b", "c": ""} and os.path.isdir(found.path) and not found.users
     document = found.document()
@@ -53,25 +54,25 @@ def test_a_volume_is_made_once(root):
 
 
 def test_a_name_is_made_up(root):
-    name = volumes.create(root)
+    name = volumes.create(Home(root))
     assert len(name) == 64 and volumes.inspect(root, name).labels == {volumes.ANONYMOUS_LABEL: ""}
 
 
 @pytest.mark.parametrize("name", ["x", "../etc", "a/b", ".hidden", "a b", "n" * 256])
 def test_bad_names(root, name):
     with pytest.raises(UsageError):
-        volumes.create(root, name)
+        volumes.create(Home(root), name)
     with pytest.raises(VolumeNotFound):
         volumes.inspect(root, name)
     with pytest.raises(VolumeNotFound):
-        volumes.remove(root, name)
+        volumes.remove(Home(root), name)
     assert names(root) == []
 
 
 def test_drivers_and_their_options_are_refused(root):
     for more in ({"driver": "nfs"}, {"options": ["type=tmpfs"]}):
         with pytest.raises(Unsupported) as caught:
-            volumes.create(root, "data", **more)
+            volumes.create(Home(root), "data", **more)
         assert caught.value.hint
     assert names(root) == []
 
@@ -80,12 +81,12 @@ def test_one_that_a_container_has_stays(root):
     container(root)
     provide([volume(root, "data")], root, ID, made_plainly)
     with pytest.raises(VolumeInUse, match=rf"remove data: volume is in use - \[{ID}\]") as caught:
-        volumes.remove(root, "data")
+        volumes.remove(Home(root), "data")
     assert caught.value.hint == f"remove its containers first: minibox rm {ID[:12]}"
-    assert volumes.prune(root, everything=True) == ([], 0)
+    assert volumes.prune(Home(root), everything=True) == ([], 0)
     os.unlink(f"{root}/containers/{ID}/named-volumes")
     os.rmdir(f"{root}/containers/{ID}")
-    volumes.remove(root, "data")
+    volumes.remove(Home(root), "data")
     assert os.listdir(f"{root}/volumes") == []
 
 
@@ -100,24 +101,24 @@ def test_a_container_whose_record_or_state_is_lost_still_has_its_volume(root):
 
 @pytest.mark.filterwarnings("ignore::minibox.errors.DamageWarning")
 def test_a_damaged_note_costs_the_labels_only(root):
-    volumes.create(root, "data", labels=["a=b"])
+    volumes.create(Home(root), "data", labels=["a=b"])
     for text in ("", "{", "[]", '{"CreatedAt": 7, "Labels": 1}'):
         Path(f"{root}/volumes/data/volume.json").write_text(text)
         found = volumes.inspect(root, "data")
         assert found.created_s > 0 and isinstance(found.labels, dict)
-    volumes.remove(root, "data")
+    volumes.remove(Home(root), "data")
 
 
 def test_one_that_was_being_made_is_none(root):
     os.makedirs(f"{root}/volumes/data/_data.77.new")
     assert names(root) == []
-    assert volumes.create(root, "data") == "data" and names(root) == ["data"]
+    assert volumes.create(Home(root), "data") == "data" and names(root) == ["data"]
 
 
 def test_removing_what_is_not_there(root):
-    volumes.remove(root, "data", force=True)
+    volumes.remove(Home(root), "data", force=True)
     with pytest.raises(VolumeNotFound, match="get data: no such volume"):
-        volumes.remove(root, "data")
+        volumes.remove(Home(root), "data")
 
 
 def test_an_empty_volume_is_filled_for_its_only_container(root):
@@ -126,8 +127,8 @@ def test_an_empty_volume_is_filled_for_its_only_container(root):
     def fill(wanted: Volume) -> None:
         asked.append(wanted.name)
 
-    volumes.create(root, "empty")
-    volumes.create(root, "full")
+    volumes.create(Home(root), "empty")
+    volumes.create(Home(root), "full")
     Path(f"{root}/volumes/full/_data/file").touch()
     container(root)
     container(root, OTHER)
@@ -140,18 +141,18 @@ def test_an_empty_volume_is_filled_for_its_only_container(root):
 def test_a_volume_that_cannot_be_made_says_so(root):
     Path(f"{root}/volumes").touch()
     with pytest.raises(StoreError, match="make the volume .*data: File exists"):
-        volumes.create(root, "data")
+        volumes.create(Home(root), "data")
 
 
 def test_prune_takes_what_was_made_up_and_with_all_the_rest(root):
-    made_up = volumes.create(root)
-    volumes.create(root, "data")
-    volumes.create(root, "kept", labels=["keep"])
+    made_up = volumes.create(Home(root))
+    volumes.create(Home(root), "data")
+    volumes.create(Home(root), "kept", labels=["keep"])
     Path(f"{root}/volumes/{made_up}/_data/file").write_bytes(bytes(100_000))
-    gone, freed = volumes.prune(root)
+    gone, freed = volumes.prune(Home(root))
     assert gone == [made_up] and freed >= 100_000 and names(root) == ["data", "kept"]
     everything, filters = volumes.parse_prune_filters(["all=1", "label!=keep"])
-    assert everything and volumes.prune(root, everything=True, filters=filters)[0] == ["data"]
+    assert everything and volumes.prune(Home(root), everything=True, filters=filters)[0] == ["data"]
     assert os.listdir(f"{root}/volumes") == ["kept"]
 
 
@@ -170,8 +171,8 @@ def test_prune_takes_what_was_made_up_and_with_all_the_rest(root):
     ],
 )
 def test_filters(root, words, expected):
-    volumes.create(root, "data", labels=["a=b"])
-    volumes.create(root, "logs")
+    volumes.create(Home(root), "data", labels=["a=b"])
+    volumes.create(Home(root), "logs")
     container(root)
     provide([volume(root, "data")], root, ID, made_plainly)
     wanted = volumes.parse_list_filters(words)
@@ -194,7 +195,7 @@ def test_who_starts_and_who_removes_never_both_win(root):
     def remove() -> None:
         for _ in range(80):
             try:
-                volumes.remove(root, "data", force=True)
+                volumes.remove(Home(root), "data", force=True)
             except VolumeInUse:
                 pass
 
@@ -214,6 +215,6 @@ def test_a_locked_volume_is_the_one_at_its_path(root):
 
 
 def test_the_note_can_be_read_by_others(root):
-    volumes.create(root, "data", labels=["a=b"])
+    volumes.create(Home(root), "data", labels=["a=b"])
     note = json.loads(Path(f"{root}/volumes/data/volume.json").read_text())
     assert note["Labels"] == {"a": "b"} and note["CreatedAt"].endswith("+00:00")

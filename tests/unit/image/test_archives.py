@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from minibox.base.home import Home
 from minibox.engine.resources import archives
 from minibox.errors import ImageNotFound, StoreError
 from minibox.image.archive import reader
@@ -49,7 +50,7 @@ def store(tmp_path: Path) -> ImageStore:
 
 
 def load(store: ImageStore, data: bytes) -> list[Any]:
-    return archives.load(io.BytesIO(data), root=store.root)
+    return archives.load(Home(store.root), io.BytesIO(data))
 
 
 def docker_archive(**changed: Any) -> dict[str, bytes]:
@@ -109,13 +110,13 @@ def test_archives_load_plain_compressed_from_files_and_directories(tmp_path, sto
     check(store)
     (tmp_path / "file.tar.gz").write_bytes(gzip.compress(data))
     other = ImageStore(str(tmp_path / "other"))
-    archives.load(str(tmp_path / "file.tar.gz"), root=other.root)
+    archives.load(Home(other.root), str(tmp_path / "file.tar.gz"))
     check(other)
     for name, content in files.items():
         (tmp_path / "directory" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "directory" / name).write_bytes(content)
     third = ImageStore(str(tmp_path / "third"))
-    archives.load(str(tmp_path / "directory"), root=third.root)
+    archives.load(Home(third.root), str(tmp_path / "directory"))
     check(third)
 
 
@@ -231,13 +232,13 @@ def test_damaged_archive_is_named_and_changes_nothing(store, files, said):
 def test_an_image_of_another_platform_than_asked_for_is_refused(store, files):
     data = tar_of(files).getvalue()
     with pytest.raises(StoreError, match="the archive has no image for linux/s390x") as caught:
-        archives.load(io.BytesIO(data), root=store.root, platform="s390x")
+        archives.load(Home(store.root), io.BytesIO(data), platform="s390x")
     assert caught.value.hint == "it has linux/amd64"
     assert unchanged(store)
-    archives.load(io.BytesIO(data), root=store.root, platform="linux/amd64")
+    archives.load(Home(store.root), io.BytesIO(data), platform="linux/amd64")
     check(store)
     with pytest.raises(ImageNotFound, match="is for linux/amd64, not linux/s390x"):
-        archives.save(["team/app:1"], io.BytesIO(), root=store.root, platform="s390x")
+        archives.save(Home(store.root), ["team/app:1"], io.BytesIO(), platform="s390x")
 
 
 def test_layer_that_is_no_layer_gets_no_name(store):
@@ -290,7 +291,7 @@ def saved_store(store):
 
 def save(store: ImageStore, *names: str, **options: str) -> bytes:
     file = io.BytesIO()
-    archives.save(names, file, root=store.root, **options)
+    archives.save(Home(store.root), names, file, **options)
     return file.getvalue()
 
 
@@ -390,10 +391,7 @@ def test_a_blob_is_not_blamed_for_what_goes_into_it(saved_store):
 
 
 def test_import_with_changes_a_message_and_a_platform(store):
-    made = archives.import_tar(
-        tar_of({"a": b"1"}), "mine", root=store.root, platform="linux/arm64",
-        changes=['CMD ["/a"]', "ENV A=$PATH"], message="by hand",
-    )  # fmt: skip
+    made = archives.import_tar(Home(store.root), tar_of({"a": b"1"}), "mine", platform="linux/arm64", changes=['CMD ["/a"]', "ENV A=$PATH"], message="by hand")  # fmt: skip
     image = store.resolve(made.config_digest[7:])
     assert image.config["architecture"] == "arm64"
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -403,6 +401,6 @@ def test_import_with_changes_a_message_and_a_platform(store):
 
 
 def test_import_without_a_name(store):
-    made = archives.import_tar(tar_of({"a": b"1"}), "", root=store.root)
+    made = archives.import_tar(Home(store.root), tar_of({"a": b"1"}), "")
     assert store.names() == ()
     assert store.resolve(made.config_digest).digest == made.digest

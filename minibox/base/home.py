@@ -1,4 +1,4 @@
-"""The directories of minibox: ``root`` (images, layers, containers) and ``runroot`` (what may be lost at a reboot)."""
+"""The directories of minibox: where they are, and that nobody else can change them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,47 @@ import os
 
 from minibox.base.directories import claim_directory
 from minibox.base.paths import absolute
+from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 READABLE_ONCE = ("images", "cache", "volumes")  # older versions made them readable for everyone
+
+
+@record
+class Home:
+    """Where minibox keeps its state. Each door makes one and passes it on.
+
+    Attributes:
+        root: the directory of images, layers, volumes and containers.
+        runroot: the directory of what may be lost at a reboot, such as events, leases and sockets. "" if none is
+            needed; then no events are recorded.
+    """
+
+    root: str
+    runroot: str = ""
+
+    def claimed(self) -> Home:
+        """Make both directories private before anything is read or written there.
+
+        Raises:
+            UnsafeDirectory: another user could change what is in one of them.
+        """
+        claim_directory(self.root, READABLE_ONCE)
+        claim_directory(self.runroot, ("network",))
+        return self
+
+
+def find_home(
+    root: str | os.PathLike[str] | None, runroot: str | os.PathLike[str] | None, environ: Mapping[str, str], uid: int
+) -> Home:
+    """Return the directories that were given, or else those of the environment or of the user."""
+    return Home(
+        absolute(os.fspath(root)) if root else default_root(environ, uid),
+        absolute(os.fspath(runroot)) if runroot else default_runroot(environ, uid),
+    )
 
 
 def default_root(environ: Mapping[str, str], uid: int) -> str:
@@ -29,7 +64,7 @@ def default_runroot(environ: Mapping[str, str], uid: int) -> str:
     """Return ``$MINIBOX_RUNROOT``; else /run/minibox for root, or ``$XDG_RUNTIME_DIR/minibox``.
 
     Without a login session there is no ``$XDG_RUNTIME_DIR``: use /run/user/<uid> if it exists, or else a directory in
-    /tmp, whose owner `claim` checks.
+    /tmp, whose owner `Home.claimed` checks.
     """
     chosen = environ.get("MINIBOX_RUNROOT")
     if chosen:
@@ -38,16 +73,6 @@ def default_runroot(environ: Mapping[str, str], uid: int) -> str:
         return "/run/minibox"
     session = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
     return f"{session}/minibox" if os.access(session, os.W_OK) else f"/tmp/minibox-{uid}"
-
-
-def claim(root: str, runroot: str) -> None:
-    """Make both directories private before anything is read or written there.
-
-    Raises:
-        UnsafeDirectory: another user could change what is in one of them.
-    """
-    claim_directory(root, READABLE_ONCE)
-    claim_directory(runroot, ("network",))
 
 
 def _home(environ: Mapping[str, str], uid: int) -> str:
