@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from minibox.build.dockerfile.heredocs import Heredoc, heredoc_of
-from minibox.build.dockerfile.lines import Line, Span
+from minibox.build.dockerfile.lines import Line, Problem, Span
 from minibox.build.dockerfile.mounts import Mount
+from minibox.build.dockerfile.suggest import did_you_mean
 from minibox.record import record
 
-DEFAULT_NETWORK = "default"
-DEFAULT_SECURITY = "sandbox"
+NETWORKS = ("default", "none", "host")
+SECURITIES = ("sandbox", "insecure")
 
 
 @record
@@ -62,9 +63,15 @@ class Run(Instruction):
     heredocs: tuple[Heredoc, ...] = ()
     mount_flags: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
-    network: str = DEFAULT_NETWORK
-    security: str = DEFAULT_SECURITY
+    network: str = NETWORKS[0]
+    security: str = SECURITIES[0]
     devices: tuple[str, ...] = ()
+
+    def check_choices(self) -> None:
+        """Refuse an unknown network or security; one with a variable is checked after that is substituted."""
+        for name, value, known in (("network", self.network, NETWORKS), ("security", self.security, SECURITIES)):
+            if value not in known and "$" not in value:
+                raise Problem(f"unknown --{name} {value!r} of RUN", did_you_mean(value, known), at=f"--{name}={value}")
 
     @property
     def script(self) -> Heredoc | None:

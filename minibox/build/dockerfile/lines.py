@@ -46,7 +46,7 @@ class Line:
     """One instruction's line: its continuations are joined, the comments within are dropped.
 
     ``keyword`` is as written. ``marks`` has for each piece of ``text`` its offset there, and its line and column in the
-    file. ``comments`` are those right before it. ``empty`` has the empty lines among its continuations.
+    file; a trigger of ONBUILD has none, as it isn't from this file. ``comments`` are those right before it. ``empty`` has the empty lines among its continuations.
     """
 
     keyword: str
@@ -63,8 +63,10 @@ class Line:
 
     def position(self, offset: int) -> tuple[int, int]:
         """The line and column, from 1, of an offset in ``text``."""
-        start, line, column = next((mark for mark in reversed(self.marks) if mark[0] <= offset), self.marks[0])
-        return line, column + offset - start
+        for start, line, column in reversed(self.marks):
+            if start <= offset:
+                return line, column + offset - start
+        return self.span.first, 1
 
     def find(self, word: str) -> tuple[int, int]:
         """The line and column of ``word``: where it stands alone, else where it occurs, else where the line begins."""

@@ -22,8 +22,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NETWORKS = ("default", "none", "host")
-SECURITIES = ("sandbox", "insecure")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*\Z")
 _HEREDOCS = ("RUN", "COPY", "ADD")
 _TIMES = ("interval", "timeout", "start-period", "start-interval")
@@ -87,7 +85,7 @@ def parse_trigger(trigger: str, line: Line, name: str) -> kinds.Instruction:
             name, *line.find(""), f"the base image's ONBUILD {trigger!r}: {reason}", error.hint
         ) from None
     fields = {field: getattr(parsed, field) for field in type(parsed).__annotations__}
-    fields["line"] = Line(parsed.line.keyword, parsed.line.text, line.span, ((0, line.span.first, 1),))
+    fields["line"] = Line(parsed.line.keyword, parsed.line.text, line.span, ())
     return type(parsed)(**fields)
 
 
@@ -183,19 +181,23 @@ def _run(args: Args) -> kinds.Run:
     command = _command(args)
     if not any(command.words):
         raise Problem("RUN needs a command", 'write RUN COMMAND, or RUN ["PROGRAM", "ARGUMENT"]')
-    network, security = (
-        flags.text(name, default) for name, default in (("network", "default"), ("security", "sandbox"))
-    )
-    for name, value, known in (("network", network, NETWORKS), ("security", security, SECURITIES)):
-        if value not in known and "$" not in value:
-            raise Problem(f"unknown --{name} {value!r} of RUN", did_you_mean(value, known), at=f"--{name}={value}")
     for mount in flags.all("mount"):
         if "$" in mount:
             fields_of(mount)
             from_of(mount)
         else:
             parse_mount(mount, str)
-    return kinds.Run(args.line, command, args.heredocs, flags.all("mount"), (), network, security, flags.all("device"))
+    run = kinds.Run(
+        args.line,
+        command,
+        args.heredocs,
+        flags.all("mount"),
+        network=flags.text("network", kinds.NETWORKS[0]),
+        security=flags.text("security", kinds.SECURITIES[0]),
+        devices=flags.all("device"),
+    )
+    run.check_choices()
+    return run
 
 
 def _sources(args: Args) -> tuple[tuple[str, ...], str, tuple[Heredoc, ...]]:
