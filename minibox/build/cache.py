@@ -169,11 +169,6 @@ def stored(root: str) -> list[Stored]:
     return found
 
 
-def layers_of_lines(root: str) -> set[tuple[str, str]]:
-    """Return the driver and the chain id of all layers that lines need. No collector may remove these."""
-    return {(each.driver, layer) for each in stored(root) for layer in each.line.layers}
-
-
 def keep_manifest(root: str, selection: Selection) -> None:
     """Keep what a line has read, so that a later build can say what has changed."""
     path = manifest_path(root, selection.digest)
