@@ -7,7 +7,7 @@ import os
 from functools import partial
 from typing import Any
 
-from minibox.errors import TimeoutExpired, on_failure
+from minibox.errors import TimeoutExpired
 from minibox.linux.process import SIGTERM
 
 TYPE_CHECKING = False
@@ -149,7 +149,7 @@ async def connected(args: tuple[str, ...], started: Command, ends: Ends) -> Proc
     """Return the `Process` of a started command, with its pipes connected to the event loop."""
     process, loop = Process(args, started), asyncio.get_running_loop()
     ends.begun()
-    with on_failure(process.close):
+    try:
         for number, name in ((1, "stdout"), (2, "stderr")):
             if (fd := ends.take(number)) >= 0:
                 reader = asyncio.StreamReader()
@@ -164,6 +164,9 @@ async def connected(args: tuple[str, ...], started: Command, ends: Ends) -> Proc
             )
             process._transports.append(writer)
             process.stdin = asyncio.StreamWriter(writer, protocol, None, loop)
+    except BaseException:
+        process.close()
+        raise
     return process
 
 

@@ -14,7 +14,6 @@ from minibox.api.run import streams, words
 from minibox.engine.container.embedded import Embedded
 from minibox.engine.files.background_removal import later
 from minibox.engine.process.completed import CompletedRun
-from minibox.errors import on_failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,8 +60,11 @@ async def run(
 
     def begin() -> tuple[Embedded, Command]:
         box = Embedded(where.home, wanted, storage_driver=where.storage_driver)
-        with on_failure(box.close):
+        try:
             return box, box.start(ends.outside)
+        except BaseException:
+            box.close()
+            raise
 
     try:
         box, command = await started(begin, lambda pair: pair[0].close())

@@ -10,7 +10,6 @@ from minibox.api.place import Places, place
 from minibox.base.files import closing
 from minibox.engine.host.interrupts import uninterrupted
 from minibox.engine.upkeep import networks
-from minibox.errors import on_failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,8 +92,11 @@ class Network:
             _open_networks.add(self)
 
         self.internal = internal
-        with on_failure(self.close):
+        try:
             uninterrupted(create)
+        except BaseException:
+            self.close()
+            raise
 
     def connect(self, box: Member, *, aliases: Iterable[str] = ()) -> str:
         """Connect a running sandbox to this network, and return its address.

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import IO, Any, AnyStr, Generic
 
 from minibox.base.lines import lines_of
-from minibox.errors import TimeoutExpired, on_failure, suppress
+from minibox.errors import TimeoutExpired, suppress
 from minibox.linux.process import SIGTERM
 
 TYPE_CHECKING = False
@@ -45,10 +45,13 @@ class Ends:
         """
         self._theirs: list[int] = []
         self.ours = [-1, -1, -1]
-        with on_failure(self.close):
+        try:
             found: list[int] = []
             for number, stream in enumerate((stdin, stdout, stderr)):
                 found.append(found[1] if number == 2 and stream == STDOUT else self._end(number, stream))
+        except BaseException:
+            self.close()
+            raise
         self.outside: tuple[int, int, int] = (found[0], found[1], found[2])
 
     def _end(self, number: int, stream: Stream) -> int:

@@ -18,7 +18,7 @@ from minibox.engine.host.interrupts import uninterrupted
 from minibox.engine.process.completed import CompletedRun
 from minibox.engine.report import readiness
 from minibox.engine.report.readiness import wait_until
-from minibox.errors import UsageError, on_failure
+from minibox.errors import UsageError
 from minibox.outcome import Usage
 
 TYPE_CHECKING = False
@@ -95,8 +95,11 @@ class Sandbox(SandboxFiles):
             finally:
                 ends.close()
 
-        with on_failure(self.close):
+        try:
             self._owner.begin(start)
+        except BaseException:
+            self.close()
+            raise
 
     # ---- commands -------------------------------------------------------------------------------
 
@@ -208,8 +211,11 @@ class Sandbox(SandboxFiles):
                 before.append(self._box.measured())
             command.begin(partial(self._box.execute, options), wired)
 
-        with on_failure(uninterrupted, command.abandon):
+        try:
             uninterrupted(begin)
+        except BaseException:
+            uninterrupted(command.abandon)
+            raise
 
     # ---- its root file system ---------------------------------------------------------------------
 
@@ -224,9 +230,12 @@ class Sandbox(SandboxFiles):
             MiniboxError: the host's disk is full.
         """
         snapshot = Snapshot()
-        with on_failure(snapshot.close):
+        try:
             uninterrupted(lambda: snapshot._hold(self._box.freeze()))
             return snapshot
+        except BaseException:
+            snapshot.close()
+            raise
 
     # ---- readiness ------------------------------------------------------------------------------
 
@@ -437,9 +446,12 @@ class Snapshot:
                 return box._box.freeze(snapshot_id)
 
         snapshot = cls()
-        with on_failure(snapshot.close):
+        try:
             snapshot._hold(snapshots.hold_or_freeze(place(where).home.root, snapshot_id, make))
             return snapshot
+        except BaseException:
+            snapshot.close()
+            raise
 
     @property
     def id(self) -> str:

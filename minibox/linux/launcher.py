@@ -15,7 +15,7 @@ from atexit import register
 from struct import Struct
 
 from minibox._native import ffi, lib
-from minibox.errors import on_failure, suppress
+from minibox.errors import suppress
 from minibox.linux.executable import open_init
 from minibox.linux.process import SIGKILL, Program, kill_group, open_pidfd, send_signal
 from minibox.linux.requests import (
@@ -219,9 +219,12 @@ class LaunchedChild(RequestedChild):
         """Make a process that gets SIGTERM when the container has ended."""
         assert self._connection
         helper = RequestedChild(buffer, op_count)
-        with on_failure(helper.close):
+        try:
             send(self._connection, *helper.request(SPAWN_HELPER, flags, slots, -1))
             helper.made(self._messages, self._answer())
+        except BaseException:
+            helper.close()
+            raise
         return helper
 
     def goes_on_as(self, messages: Messages) -> None:

@@ -9,7 +9,6 @@ import os
 from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 from struct import pack
 
-from minibox.errors import on_failure
 from minibox.linux.executable import open_init
 from minibox.linux.process import Program
 from minibox.linux.requests import (
@@ -114,8 +113,11 @@ class Supervisor:
         return self._make(helper, *helper.request(SPAWN_HELPER, flags, slots, -1))
 
     def _make(self, child: AnyChild, message: bytes, fds: list[int]) -> AnyChild:
-        with on_failure(child.close):
+        try:
             child.made(self._messages, self._answer(message, fds))
+        except BaseException:
+            child.close()
+            raise
         return child
 
     def hold(self, fds: Sequence[int]) -> None:

@@ -24,7 +24,7 @@ from minibox.engine.spec import plan_cache
 from minibox.engine.verdict.cause import OPTIONS
 from minibox.engine.verdict.end_kinds import KILLED, OUTPUT, SIGNAL, WALL_TIME
 from minibox.engine.verdict.judgement import judge_end
-from minibox.errors import ContainerNotRunning, MiniboxError, UsageError, on_failure
+from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import cgroup
 from minibox.linux.process import SIGKILL
 from minibox.outcome import Usage
@@ -126,10 +126,13 @@ class Embedded:
         streams = Streams(
             interactive=True, tty=False, owner=owner, outside=outside, output_limit=output_limit, socket=socket
         )
-        with on_failure(streams.close):
+        try:
             execution = run.execute(streams.fds)
             streams.begin()
             run.note_running()
+        except BaseException:
+            streams.close()
+            raise
         init = execution.init
         assert init
         group = execution.cgroup or cgroup.find(cgroup.detect(), f"minibox-{self.id}")

@@ -18,7 +18,7 @@ from minibox.engine.spec.environment import environment, read_env_files
 from minibox.engine.spec.host import read_file
 from minibox.engine.spec.users import ABSENT, DATABASE_BYTES_MAX, resolve_user
 from minibox.engine.state import events, names
-from minibox.errors import ContainerNotRunning, MiniboxError, UsageError, kernel_says, on_failure
+from minibox.errors import ContainerNotRunning, MiniboxError, UsageError, kernel_says
 from minibox.linux import capabilities
 from minibox.linux.files import read_in_root
 from minibox.plan.exec import Joined, compile_exec
@@ -253,8 +253,11 @@ class Exec:
             StepError: the kernel refuses.
         """
         execution = self._execution(streams)
-        with on_failure(execution.close):
+        try:
             self._run(execution)
+        except BaseException:
+            execution.close()
+            raise
         return execution
 
     def _execution(self, streams: tuple[int, int, int], terminal: tuple[int, int] | None = None) -> Execution:

@@ -20,7 +20,6 @@ from minibox.errors import (
     TimedOut,
     Unreadable,
     UsageError,
-    on_failure,
     suppress,
 )
 from minibox.linux import cgroup
@@ -380,10 +379,13 @@ def rename(home: Home, name_or_id: str, new_name: str) -> None:
         return {**now, "Name": new_name}
 
     names.take(home.root, new_name, container_id, lambda other: claim.is_live(home.root, other))
-    with on_failure(names.drop, home.root, container_id, new_name):
+    try:
         containers.change(
             home.root, container_id, changed, durable=True
         )  # a foreground --rm container gets a state.json
+    except BaseException:
+        names.drop(home.root, container_id, new_name)
+        raise
     if old_name != new_name:
         names.drop(home.root, container_id, old_name)
     events.note_container(home.runroot, {**found, "Name": new_name}, "rename", oldName=f"/{old_name}")

@@ -15,7 +15,7 @@ from minibox.base.files import closing
 from minibox.engine.container.exec import read_inside
 from minibox.engine.files import copy, worker
 from minibox.engine.spec.users import resolve_user
-from minibox.errors import MiniboxError, kernel_says, on_failure, suppress
+from minibox.errors import MiniboxError, kernel_says, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +38,13 @@ def write(box: Embedded, path: str, data: bytes, mode: int, user: str) -> None:
     ids = (owner.uid, owner.gid) if owner else (0, 0)
     reader, writer = os.pipe2(os.O_CLOEXEC)
     with _inside(box, pid, f"write {path}") as root_fd:
-        with closing(reader), on_failure(os.close, writer):
+        try:
             job = worker.begin("write", (root_fd, reader), (path, mode, ids), pid, (writer,))
+        except BaseException:
+            os.close(writer)
+            raise
+        finally:
+            os.close(reader)
         with suppress(BrokenPipeError):  # the helper has failed: `result` raises its error
             with open(writer, "wb", 0) as pipe:
                 view = memoryview(data)

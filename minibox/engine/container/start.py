@@ -17,7 +17,6 @@ from minibox.errors import (
     MiniboxError,
     NameTaken,
     UsageError,
-    on_failure,
     suppress,
 )
 from minibox.image.store import ImageStore
@@ -238,8 +237,11 @@ def run_in_ended(
     ends = StandardDescriptors()
     try:
         before = containers.read(home.root, container_id)
-        with on_failure(claim.release):
+        try:
             launch = launch_again(home, claim, on_note, changed)
+        except BaseException:
+            claim.release()
+            raise
         container = Foreground(launch, new=False)
         try:
             return container.run(None)
@@ -310,8 +312,11 @@ def new_launch(
         image, claim = _claim_image(home, store, options, pull)
     else:
         claim = _claim_held(home, options, image)
-    with on_failure(claim.give_up):
+    try:
         return Launch(home, options, store, snapshotter(home.root, storage_driver), image, claim, on_note)
+    except BaseException:
+        claim.give_up()
+        raise
 
 
 def _claim_image(home: Home, store: ImageStore, options: RunOptions, pull: Pull | None) -> tuple[ResolvedImage, Claim]:
@@ -322,19 +327,25 @@ def _claim_image(home: Home, store: ImageStore, options: RunOptions, pull: Pull 
     """
     image = _find_image(store, options, pull)
     claim = _claim(home, options)
-    with on_failure(claim.give_up):
+    try:
         claim.note_image(options.image, image)
         while not store.is_unchanged():
             image = store.resolve(options.image)
             claim.note_image(options.image, image)
+    except BaseException:
+        claim.give_up()
+        raise
     return image, claim
 
 
 def _claim_held(home: Home, options: RunOptions, image: ResolvedImage) -> Claim:
     """Claim a container whose image can't be removed meanwhile."""
     claim = _claim(home, options)
-    with on_failure(claim.give_up):
+    try:
         claim.note_image(options.image, image)
+    except BaseException:
+        claim.give_up()
+        raise
     return claim
 
 

@@ -10,8 +10,6 @@ from _thread import allocate_lock, start_new_thread
 from threading import get_ident, main_thread
 from typing import Generic, TypeVar
 
-from minibox.errors import on_failure
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,12 +53,15 @@ class _Job(Generic[T]):
 
     def outcome(self) -> T:
         """Do the work, wait for it, and raise what it raised."""
-        with on_failure(self._settle):
+        try:
             try:
                 start_new_thread(self._run, ())
             except RuntimeError:  # can't start a thread
                 self._run()
             self._done.acquire()
+        except BaseException:
+            self._settle()
+            raise
         error, self._error = self._error, None
         try:
             if error:

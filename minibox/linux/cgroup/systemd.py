@@ -10,8 +10,7 @@ import signal
 from errno import EINTR, ETIMEDOUT
 from time import monotonic, sleep
 
-from minibox.base.files import closing
-from minibox.errors import MiniboxError, Unsupported, kernel_says, on_failure, suppress
+from minibox.errors import MiniboxError, Unsupported, kernel_says, suppress
 from minibox.linux.cgroup.scope import HOLDER, Property, addresses
 from minibox.linux.process import exit_status
 
@@ -127,10 +126,15 @@ class _Holder:
 
     def __init__(self) -> None:
         reader, self._writer = os.pipe2(os.O_CLOEXEC)
-        with closing(reader), on_failure(os.close, self._writer):
+        try:
             files = [(os.POSIX_SPAWN_DUP2, reader, 0), (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
             # Its own process group, because Ctrl-C is for the container.
             self.pid = os.posix_spawnp("cat", ["cat"], {}, file_actions=files, setpgroup=0, setsigdef=[signal.SIGPIPE])
+        except BaseException:
+            os.close(self._writer)
+            raise
+        finally:
+            os.close(reader)
 
     def close(self) -> None:
         if self._writer >= 0:
