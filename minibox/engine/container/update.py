@@ -120,9 +120,7 @@ def _apply(process: Process, asked: dict[str, Any], directory: str) -> None:
     # Write this first: if we are killed in between, `collect` must know what to remove.
     with Lock(directory):
         write_more(directory, (Op("cgroup_rmdir", (path,), "a new limit needs it", PARENT) for path in added))
-    change(host, group, asked)
-    if host.scope:
-        _tell_systemd(host, group, asked)
+    change(host, group, asked, unit=host.scope)
 
 
 def _host_of(group: Cgroup) -> CgroupHost:
@@ -133,21 +131,3 @@ def _host_of(group: Cgroup) -> CgroupHost:
 
         return scope_host(scope, euid=os.geteuid(), environ=os.environ)
     return cgroup.detect()
-
-
-def _tell_systemd(host: CgroupHost, group: Cgroup, asked: dict[str, Any]) -> None:
-    """Set the limits of the systemd scope, too. Otherwise systemd would reset ours at its next reload.
-
-    Raises:
-        LimitError: systemd refuses.
-    """
-    from minibox.linux.cgroup.creation import settings
-    from minibox.linux.cgroup.scope import properties
-    from minibox.linux.cgroup.systemd import Manager
-
-    written = list(settings(cgroup.cgroup_steps(host, group.name, asked, devices=False)))
-    if (asked.get("pids") or {}).get("limit") == -1:
-        written.append(("pids.max", "max"))
-    if told := properties(written):
-        with Manager() as manager:
-            manager.set_properties(host.scope, told)

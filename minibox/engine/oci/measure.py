@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from minibox.linux.cgroup import Cgroup, CgroupHost
     from minibox.oci.runtime import LinuxResources
 
 OOM_POLL_S = 0.1
@@ -67,19 +66,6 @@ def read_file(path: str) -> bytes:
             return file.readall()
 
 
-def _tell_systemd(host: CgroupHost, group: Cgroup, resources: LinuxResources) -> None:
-    """Tell systemd, which would otherwise undo the limits at its next reload. Raises LimitError."""
-    from minibox.linux.cgroup.creation import settings
-    from minibox.linux.cgroup.scope import properties
-    from minibox.linux.cgroup.steps import limit_steps
-    from minibox.linux.cgroup.systemd import Manager
-
-    steps = limit_steps(host, group.name, resources, devices=False, everywhere=True)
-    if told := properties(settings(steps), others=0):
-        with Manager() as manager:
-            manager.set_properties(group.name, told)
-
-
 def update(root: str, container_id: str, resources: LinuxResources) -> None:
     """Change limits of a container; limits that aren't named stay.
 
@@ -92,10 +78,8 @@ def update(root: str, container_id: str, resources: LinuxResources) -> None:
         if container.status() == STOPPED:
             raise ContainerNotRunning("container not running")
         group = container.group()
-        host = place_of(group).host
-        change(host, group, resources, everywhere=True)
-        if container.fields.get("systemd"):
-            _tell_systemd(host, group, resources)
+        unit = group.name if container.fields.get("systemd") else ""
+        change(place_of(group).host, group, resources, everywhere=True, unit=unit)
         spec = container.spec()
         before: dict[str, Any] = dict(spec["linux"].get("resources", {}))
         given: dict[str, Any] = {**resources}

@@ -10,7 +10,7 @@ from errno import EBUSY, EINVAL
 from time import monotonic
 
 from minibox.errors import LimitError, MiniboxError, kernel_says, suppress
-from minibox.linux.cgroup.creation import refusal, written
+from minibox.linux.cgroup.creation import refusal, settings, written
 from minibox.linux.cgroup.group import Cgroup
 from minibox.linux.cgroup.steps import (
     COPY,
@@ -40,7 +40,9 @@ ATTACH_S = 5.0
 DEFAULT_WEIGHTS = {"blkio.bfq.weight": "100", "blkio.weight": "500", "io.bfq.weight": "100", "io.weight": "100"}
 
 
-def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], *, everywhere: bool = False) -> Cgroup:
+def change(
+    host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], *, everywhere: bool = False, unit: str = ""
+) -> Cgroup:
     """Apply the limits of OCI ``linux.resources`` to a running container. Others stay as they are.
 
     To remove a limit, pass -1 for memory, CPU or processes, an empty set for CPUs or memory nodes, and 0 for a memory
@@ -50,12 +52,14 @@ def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], *, eve
     Args:
         host: the host that the group was made on.
         everywhere: as in `limit_steps`: the group belongs to an OCI runtime.
+        unit: its systemd unit; "" for none.
 
     Returns:
         The cgroup with the directories that it has now.
 
     Raises:
         LimitError: a limit can't be applied; says why. Nothing has changed then.
+        MiniboxError: systemd refuses.
     """
     if not group.directories:
         raise LimitError(
@@ -76,10 +80,25 @@ def change(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], *, eve
         if isinstance(error, OSError):
             raise MiniboxError(f"cgroup {error.filename or group.name}: {kernel_says(error)}") from error
         raise
+    if unit:
+        _tell_systemd(host, group, resources, everywhere, unit)
     if everywhere:
         return group
     v1 = {controller: f"{parent}/{group.name}" for controller, parent in host.hierarchies.items()}
     return Cgroup(group.name, {key: path for key, path in v1.items() if os.path.isdir(path)}, group.v2)
+
+
+def _tell_systemd(host: CgroupHost, group: Cgroup, resources: Mapping[str, Any], everywhere: bool, unit: str) -> None:
+    """Set the limits of the systemd unit, too. Otherwise systemd would reset ours at its next reload."""
+    from minibox.linux.cgroup.scope import properties
+    from minibox.linux.cgroup.systemd import Manager
+
+    told = list(settings(limit_steps(host, group.name, resources, devices=False, everywhere=everywhere)))
+    if (resources.get("pids") or {}).get("limit") == -1:
+        told.append(("pids.max", "max"))
+    if found := properties(told, others=int(not everywhere)):  # an OCI runtime's scope has no holder
+        with Manager() as manager:
+            manager.set_properties(unit, found)
 
 
 def _completed(group: Cgroup, resources: Mapping[str, Any]) -> Mapping[str, Any]:
