@@ -69,7 +69,7 @@ class BackgroundStart:
             with IdFile(options.cidfile, launch.claim.id):
                 supervisor = Supervisor(launch.claim.id)
                 try:
-                    execution = launch.execute(self._make_streams(), on_trace, supervisor.spawn)
+                    execution = launch.execute(self._make_streams(), on_trace, supervisor)
                 except (CommandNotFound, CommandNotExecutable) as error:
                     if self._new and not options.rm:
                         keep = True

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.base.home import Home
-    from minibox.engine.process.execution import Spawn
     from minibox.engine.spec.compile import CompiledRun
     from minibox.engine.spec.mount_options import Volume
     from minibox.engine.spec.options import RunOptions
     from minibox.engine.state.claim import Claim
     from minibox.image.layout.image import ResolvedImage
     from minibox.image.store import ImageStore
+    from minibox.linux.supervisor import Supervisor
     from minibox.oci.runtime import Spec
     from minibox.plan.operations import Op
     from minibox.plan.start import Start
@@ -135,13 +135,13 @@ class Launch:
         self,
         streams: tuple[int, int, int],
         on_trace: Trace | None = None,
-        spawn: Spawn | None = None,
+        supervisor: Supervisor | None = None,
     ) -> Execution:
         """Execute the plan. Then the command runs.
 
         Args:
             streams: descriptors of its standard input, output and error.
-            spawn: makes its first process, if it must outlive this process.
+            supervisor: makes its first process, if it must outlive this process.
 
         Raises:
             CommandNotFound, CommandNotExecutable: the command is at fault.
@@ -155,8 +155,8 @@ class Launch:
                 container_id=self.claim.id,
                 home=self.home,
                 group=prepared.group if prepared.group.directories else None,
-                spawn=spawn,
-                meanwhile=self._make_missing,
+                supervisor=supervisor,
+                make_files=self._make_missing,
             ),
         )
         self.claim.note_undo(encode(execution.undo_list))

@@ -15,7 +15,7 @@ from minibox.engine.oci.console import Receiver
 from minibox.engine.oci.life import Ready
 from minibox.engine.oci.state import Container
 from minibox.engine.process import gate, steps
-from minibox.engine.process.execution import ExecFailed, Execution, Resources
+from minibox.engine.process.execution import ExecFailed, Execution, Resources, refuse_frozen
 from minibox.engine.process.undo import fields_of
 from minibox.errors import MiniboxError, UsageError, trying
 from minibox.linux import launcher
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from minibox.linux.cgroup import Cgroup
     from minibox.oci.runtime import Process, Spec
     from minibox.plan.compiler import Plan
     from minibox.plan.operations import Op
@@ -184,7 +183,7 @@ class Creation:
         follows = linux.get("rootfsPropagation", "").endswith("slave")
         plan = compile_plan(self.spec, Rootfs(path=self._bundle.rootfs, follows=follows), start)
         behind = [step.name for step in plan.of(op.INIT)]
-        _refuse_frozen(planned.group.nearest())
+        refuse_frozen(planned.group.nearest())
         container.write(
             ociVersion=state.VERSION,
             id=container.id,
@@ -215,9 +214,9 @@ class Creation:
                 Resources(
                     streams=standard_streams(self.spec["process"].get("terminal", False)),
                     group=planned.group if planned.group.directories else None,
-                    state=self._hook_state,
+                    state=state.oci_state(container, state.CREATING),
                     noted=self._noted,
-                    still_waiting=lambda: _refuse_frozen(planned.group),
+                    refuses_frozen=True,
                     hook_outputs=self._hook_outputs,
                     gate=files,
                     kept_fds=self._kept,
@@ -254,9 +253,6 @@ class Creation:
         shared = {"path": path or "", "dev": dev, "ino": ino, "mount": mount}
         undone = [*self.container.fields["undo"], *fields_of([step])]
         self.container.write(**{state.SHARED_ROOT: shared, "undo": undone})
-
-    def _hook_state(self, pid: int, status: str) -> dict[str, Any]:
-        return {**state.oci_state(self.container, status), "pid": pid}
 
     def leave(self) -> None:
         """Hand the process over to the caller."""
@@ -342,12 +338,6 @@ def write_pid_file(path: str, pid: int) -> None:
         return
     with trying(MiniboxError, f"write the pid file {path}"):
         replace_file(path, b"%d" % pid, mode=0o644)
-
-
-def _refuse_frozen(group: Cgroup) -> None:
-    """Refuse a cgroup that someone else has frozen: nobody knows for how long."""
-    if group.is_frozen():
-        raise MiniboxError("container's cgroup unexpectedly frozen", "thaw it, or the one above it, first")
 
 
 def listener_of(spec: Spec) -> tuple[str, str | None] | None:

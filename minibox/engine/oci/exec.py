@@ -274,7 +274,7 @@ class _Exec:
                 joined_pidfd=self._first.pidfd,
                 joined_pid=0 if self._options.cgroups else self._first.pid,
                 joined_root=self._root_fd,
-                state=lambda pid, status: self._state,
+                state=self._state,
                 gate=files,
                 kept_fds=self._kept,
             ),

@@ -34,19 +34,18 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup.systemd import Scope
     from minibox.linux.launcher import LaunchedChild
     from minibox.linux.requests import RequestedChild
-    from minibox.linux.supervisor import SupervisedChild
+    from minibox.linux.supervisor import SupervisedChild, Supervisor
     from minibox.network.bridge import Wiring
     from minibox.network.published import Batch, Published
     from minibox.plan.compiler import Plan
     from minibox.plan.operations import Op
 
     Init = LaunchedChild | SupervisedChild
-    Spawn = Callable[..., Init]
     Made = TypeVar("Made")
 
 SOCK_CLOEXEC = 0o2000000
 GATE_POLL_MS = 1
-STILL_MS = 500  # call `Resources.still_waiting` after so much silence
+STILL_MS = 500  # look at the freezer after so much silence
 DYING_MS = 100  # how long a process may take to die after its parent
 JOIN_TRIES = 8
 
@@ -59,16 +58,16 @@ class Resources:
         streams: descriptors of the container's standard input, output and error.
         container_id, home: to find its networks and other containers' ports; "" for an OCI container.
         group: the cgroup that the plan makes or joins.
-        spawn: makes the first process; None uses this process's launcher.
-        meanwhile: called before the first process is made, or while it is.
+        supervisor: makes the first process; None uses this process's launcher.
+        make_files: makes the container's files, while the kernel makes the first process.
         joined_pidfd: of the first process of the container to join.
         joined_pid: its pid. If no process can be added to the container's cgroup, we join the cgroup of this process.
         joined_root: its root directory, if that isn't the root of its mount namespace.
         noted: called with an undo operation that wasn't known before the start; it writes it down at once.
         gate: from `gate.make_gate`, for a container that waits before its exec.
-        still_waiting: called while init is silent for long; it raises an error to give up.
+        refuses_frozen: give up if somebody else freezes its cgroup during the start: nobody knows for how long.
         hook_outputs: standard output and error of the hooks that run inside; -1 for /dev/null.
-        state: makes the OCI state from a pid and a status, for hooks and the seccomp listener.
+        state: the OCI state, for hooks and the seccomp listener.
         kept_fds: descriptors that stay open in the container, from 3 on.
     """
 
@@ -76,16 +75,16 @@ class Resources:
     container_id: str = ""
     home: Home = Home("")
     group: Cgroup | None = None
-    spawn: Spawn | None = None
-    meanwhile: Callable[[], None] = lambda: None
+    supervisor: Supervisor | None = None
+    make_files: Callable[[], None] = lambda: None
     joined_pidfd: int = -1
     joined_pid: int = 0
     joined_root: int = -1
     noted: Callable[[Op], None] = lambda step: None
     gate: tuple[int, int] = (-1, -1)
-    still_waiting: Callable[[], None] | None = None
+    refuses_frozen: bool = False
     hook_outputs: tuple[int, int] = (-1, -1)
-    state: Callable[[int, str], Mapping[str, Any]] = lambda pid, status: {}
+    state: Mapping[str, Any] = {}
     kept_fds: tuple[int, ...] = ()
 
 
@@ -136,10 +135,9 @@ class Execution:
         self.failed: MiniboxError | None = None
         self._undo_list: tuple[Op, ...] | None = None
         self.undone_by: list[Op] = []  # undo operations beside those of the plan
-        self._pty, self._disk, self._root, self._calls, self._shared = (Descriptor() for _ in range(5))
         self._messages = Messages()
+        self._told: dict[int, Descriptor] = {}  # what init has sent so far, by tag
         self._userns: dict[int, int] = {}
-        self._mounted = self._created = False
         self._awaits_sibling = "clone_sibling" in [step.name for step in plan.ops]
         self._status: socket | None = None
         self._sockets: list[socket] = []
@@ -152,11 +150,15 @@ class Execution:
 
     @property
     def pty_master(self) -> int:
-        return self._pty.fileno()
+        return self._fd_of(op.TAG_PTY)
 
     @property
     def disk_fd(self) -> int:
-        return self._disk.fileno()
+        return self._fd_of(op.TAG_DISK)
+
+    def _fd_of(self, tag: int) -> int:
+        found = self._told.get(tag)
+        return found.fileno() if found else -1
 
     @property
     def pid(self) -> int:
@@ -177,7 +179,7 @@ class Execution:
 
     # ---- processes ----------------------------------------------------------------------------
 
-    def clone(self, flags: int, born: bool) -> None:
+    def clone(self, flags: int, _cgroups: tuple[str, ...], born: int) -> None:
         """Make the process that becomes the container's first one, or another one of a running container.
 
         Args:
@@ -203,13 +205,13 @@ class Execution:
             kept = dict(enumerate(self.resources.kept_fds, op.FIRST_KEPT))
             hooks = {op.HOOKS_OUTPUT + at: fd for at, fd in enumerate(self.resources.hook_outputs) if fd >= 0}
             slots = _filled(slots, kept | self._userns | hooks)
-            spawn, meanwhile = self.resources.spawn, self.resources.meanwhile
+            supervisor, make_files = self.resources.supervisor, self.resources.make_files
 
             def make(buffer: bytearray, flags: int, slots: list[int], count: int) -> Init:
-                if spawn is None:
-                    return launcher.spawn(buffer, flags, slots, count, cgroup_fd, meanwhile)
-                meanwhile()
-                return spawn(buffer, flags, slots, count, cgroup_fd)
+                if supervisor is None:
+                    return launcher.spawn(buffer, flags, slots, count, cgroup_fd, make_files)
+                make_files()
+                return supervisor.spawn(buffer, flags, slots, count, cgroup_fd)
 
             tries = JOIN_TRIES if self.resources.joined_pid and cgroup_fd >= 0 else 0
             while not self.init:
@@ -227,46 +229,32 @@ class Execution:
         status.close()
         channel.close()
 
-    def take_sibling(self) -> None:
-        while self._awaits_sibling and self._receive():
-            pass
+    def wait_for(self, tag: int) -> int:
+        """Wait until init has sent a message. Return the descriptor that came with it; -1 for none, or if init has died.
 
-    def take_root(self) -> int:
-        """Receive the mount that is its root, if it shares its mount namespace; -1 if it died before."""
-        while self._shared.fileno() < 0 and self._receive():
+        `finish` finds out why it died.
+        """
+        while tag not in self._told and self._receive():
             pass
-        return self._shared.fileno()
+        return self._fd_of(tag)
+
+    def close_fd(self, tag: int) -> None:
+        """Close a descriptor that init has sent, after it was passed on."""
+        self._told[tag].close()
+
+    def has_told(self, tag: int) -> bool:
+        """Has that message come?"""
+        return tag in self._told
 
     def also_undo(self, step: Op) -> None:
         """Add an operation to what undoes the start."""
         self.undone_by.append(step)
         self.resources.noted(step)
 
-    def take_mounts(self) -> None:
-        """Wait until everything is mounted."""
-        while not self._mounted and self._receive():
-            pass
-
-    @property
-    def has_died(self) -> bool:
-        """Did it die before its hooks could run? `finish` finds out why."""
-        return not self._mounted
-
-    def take_listener(self) -> int:
-        """Receive the listener of its seccomp filter; -1 if it died before."""
-        while self._calls.fileno() < 0 and self._receive():
-            pass
-        return self._calls.fileno()
-
-    def close_listener(self) -> None:
-        """Close the listener, after it was passed on."""
-        self._calls.close()
-
-    def take_terminal(self) -> int:
-        """Receive the master of its terminal; -1 if it died before."""
-        while self.pty_master < 0 and self._receive():
-            pass
-        return self.pty_master
+    def state(self, status: str) -> Mapping[str, Any]:
+        """The OCI state of the container, for hooks; of a running container it was given."""
+        of_others = self.resources.joined_pidfd >= 0
+        return self.resources.state if of_others else {**self.resources.state, "status": status, "pid": self.pid}
 
     def fail_of_child(self) -> None:
         """If a child has failed or died, raise its error: it explains why a step of the parent failed."""
@@ -333,9 +321,8 @@ class Execution:
     def finish(self) -> None:
         """Wait until the command runs or a child has failed. Receive what init sends meanwhile."""
         assert self.init
-        while not self._created and self._receive():
-            pass
-        if self._created:
+        self.wait_for(op.TAG_CREATED)
+        if self.has_told(op.TAG_CREATED):
             self._wait_gate()
         elif self.init.progress()[0] != EXEC:
             self._fail()
@@ -351,20 +338,24 @@ class Execution:
             if self.init.progress()[0] == FAILED or ended.poll(GATE_POLL_MS):
                 self._fail()
             waited_ms += GATE_POLL_MS
-            if waited_ms % STILL_MS == 0 and self.resources.still_waiting:
-                self.resources.still_waiting()
+            if waited_ms % STILL_MS == 0:
+                self._refuse_frozen()
+
+    def _refuse_frozen(self) -> None:
+        if self.resources.refuses_frozen:
+            refuse_frozen(self.resources.group)
 
     def _receive(self) -> bool:
         """Receive one message from init. Return whether more will follow."""
         assert self._status and self.init
         # While we wait for a sibling, the first process is expected to end.
         peer = self.launched.maker if self._awaits_sibling else self.init.pidfd
-        if self.resources.still_waiting and peer >= 0:
+        if self.resources.refuses_frozen and peer >= 0:
             spoken = poll()
             for fd in (self._status.fileno(), peer):
                 spoken.register(fd, POLLIN)
             while not spoken.poll(STILL_MS):
-                self.resources.still_waiting()
+                self._refuse_frozen()
         try:
             data = self._messages.take(self._status.fileno(), peer)
         except ConnectionResetError:
@@ -375,26 +366,12 @@ class Execution:
             self._messages.done()
 
     def _received(self, tag: int) -> bool:
-        assert self.init
-        if tag == op.TAG_PTY:
-            self._messages.move_fd(self._pty)
-        elif tag == op.TAG_DISK:
-            self._messages.move_fd(self._disk)
-        elif tag == op.TAG_SIBLING:
+        if tag == op.TAG_SIBLING:
             self.launched.goes_on_as(self._messages)
             self._awaits_sibling = False
-        elif tag == op.TAG_LISTENER:
-            self._messages.move_fd(self._calls)
-        elif tag == op.TAG_ROOT:
-            self._messages.move_fd(self._shared)
-        elif tag == op.TAG_MOUNTED:
-            self._mounted = True
-        elif tag == op.TAG_CREATED:
-            self._created = True
-        else:
-            self._messages.move_fd(self._root)
-            return False  # exec failed: init waits, so that we can look into its root
-        return True
+        fd = self._told[tag] = Descriptor()
+        self._messages.move_fd(fd)
+        return tag != op.TAG_EXEC_ROOT  # after it init waits, so that we can look into its root
 
     def _fail(self) -> None:
         """Raise the error of the child that failed first. The mounter comes first: if it dies, init fails, too."""
@@ -405,7 +382,9 @@ class Execution:
             number, step = [each for each in enumerate(self.plan.ops) if each[1].actor == actor][index]
             if state == FAILED and step.name == "exec":
                 paths = step.args[0]
-                raise ExecFailed(errno, paths[detail] if isinstance(paths, tuple) else "", self._root.fileno())
+                raise ExecFailed(
+                    errno, paths[detail] if isinstance(paths, tuple) else "", self._fd_of(op.TAG_EXEC_ROOT)
+                )
             self.failed = self._step_error(number, step, errno if state == FAILED else 0, detail)
             raise self.failed
 
@@ -451,7 +430,7 @@ class Execution:
         for fd in self._userns.values():
             os.close(fd)
         self._userns = {}
-        for each in (self._pty, self._disk, self._root, self._calls, self._shared):
+        for each in self._told.values():
             each.close()
         self._messages.done()
         self._close_network()
@@ -489,6 +468,12 @@ def _filled(slots: list[int], more: dict[int, int]) -> list[int]:
     for slot, fd in more.items():
         slots[slot] = fd
     return slots
+
+
+def refuse_frozen(group: Cgroup | None) -> None:
+    """Refuse a cgroup that someone else has frozen: nobody knows for how long."""
+    if group and group.is_frozen():
+        raise MiniboxError("container's cgroup unexpectedly frozen", "thaw it, or the one above it, first")
 
 
 class CgroupRefused(MiniboxError):

@@ -9,7 +9,7 @@ import os
 from time import monotonic_ns
 
 from minibox.base.files import closing
-from minibox.engine.process.execution import ExecFailed
+from minibox.engine.process.execution import ExecFailed, Execution
 from minibox.engine.process.undo import OF_FAILED, undo
 from minibox.errors import MiniboxError, NetworkError, PortTaken, StepError, suppress, trying
 from minibox.plan import operations as op
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from minibox.engine.process.execution import Execution
     from minibox.network.bridge import Wiring
     from minibox.plan.operations import Op
 
@@ -193,22 +192,6 @@ def _make_userns(execution: Execution, slot: int, uid_map: str, gid_map: str) ->
     execution.hold_userns(slot, user_namespace(uid_map, gid_map))
 
 
-def _clone(execution: Execution, flags: int, _cgroups: tuple[str, ...], born: int) -> None:
-    execution.clone(flags, bool(born))
-
-
-def _clone_further(execution: Execution, _cgroups: tuple[str, ...], born: int) -> None:
-    execution.clone(0, bool(born))
-
-
-def _clone_mounter(execution: Execution, flags: int) -> None:
-    execution.clone_mounter(flags)
-
-
-def _take_sibling(execution: Execution) -> None:
-    execution.take_sibling()
-
-
 def _deny_setgroups(execution: Execution) -> None:
     from minibox.engine.host.ids import deny_setgroups
 
@@ -230,20 +213,12 @@ def _oom_score_adj(execution: Execution, value: int) -> None:
             file.write(b"%d" % value)
 
 
-def _send(execution: Execution, tag: int) -> None:
-    execution.send(tag)
-
-
 def _take_root(execution: Execution, rootfs: str, namespace: str | None) -> None:
-    fd = execution.take_root()
+    fd = execution.wait_for(op.TAG_ROOT)
     if fd >= 0:
         from minibox.engine.process.shared_root import unmount_step
 
         execution.also_undo(unmount_step(rootfs, namespace, execution.pid, fd))
-
-
-def _await_mounts(execution: Execution) -> None:
-    execution.take_mounts()
 
 
 def _run_hook(
@@ -255,26 +230,26 @@ def _run_hook(
     env: tuple[str, ...] | None,
     timeout_s: int,
 ) -> None:
-    if execution.has_died:
+    if not execution.has_told(op.TAG_MOUNTED):  # it has died
         return
     from minibox.engine.process.hooks import run_hook
 
-    run_hook(kind, number, path, argv, env, timeout_s, execution.resources.state(execution.pid, "creating"))
+    run_hook(kind, number, path, argv, env, timeout_s, execution.state("creating"))
 
 
 def _send_state(execution: Execution, status: str) -> None:
-    if execution.has_died:
+    if not execution.has_told(op.TAG_MOUNTED):  # it has died
         return
     from minibox.engine.process.hooks import state_file
 
-    with closing(state_file(execution.resources.state(execution.pid, status))) as fd:
+    with closing(state_file(execution.state(status))) as fd:
         execution.send(0, fd)
 
 
 def _take_terminal(execution: Execution, owner: int) -> None:
     from fcntl import ioctl
 
-    master = execution.take_terminal()
+    master = execution.wait_for(op.TAG_PTY)
     if master < 0:
         return
     # without root you can't give files away, not even to your own subordinate ids
@@ -283,13 +258,13 @@ def _take_terminal(execution: Execution, owner: int) -> None:
 
 
 def _take_listener(execution: Execution, path: str, metadata: str | None) -> None:
-    fd = execution.take_listener()
+    fd = execution.wait_for(op.TAG_LISTENER)
     if fd < 0:
         return
     from minibox.engine.process.seccomp_listener import send_listener
 
-    send_listener(path, metadata, execution.pid, execution.resources.state(execution.pid, "creating"), fd)
-    execution.close_listener()
+    send_listener(path, metadata, execution.pid, execution.state("creating"), fd)
+    execution.close_fd(op.TAG_LISTENER)
 
 
 # ---- networks -------------------------------------------------------------------------------------
@@ -301,13 +276,13 @@ def _move_device(execution: Execution, device: str, name: str, netns: str | None
     move(device, name, netns or f"/proc/{execution.pid}/ns/net")
 
 
-def _wired(step: Callable[..., None]) -> Callable[..., None]:
+def _wired(name: str) -> Callable[..., None]:
     """A step of `network.bridge.Wiring`. The first such step makes the object."""
 
-    def wired(execution: Execution, *args: Any) -> None:
-        step(_wiring(execution), *args)
+    def step(execution: Execution, *args: Any) -> None:
+        getattr(_wiring(execution), name)(*args)
 
-    return wired
+    return step
 
 
 def _wiring(execution: Execution) -> Wiring:
@@ -369,7 +344,7 @@ def _listen(execution: Execution, path: str) -> None:
     execution.listener = listen(path)
 
 
-STEPS: dict[str, Callable[..., None]] = {
+STEPS: dict[str, Callable[..., object]] = {
     "hold_ids": _hold,
     "hold_address": _hold,
     "reserve_port": _reserve_port,
@@ -387,30 +362,27 @@ STEPS: dict[str, Callable[..., None]] = {
     "systemd_own_scope": _systemd_own_scope,
     "systemd_attach": _systemd_attach,
     "make_userns": _make_userns,
-    "clone": _clone,
-    "clone_further": _clone_further,
-    "clone_mounter": _clone_mounter,
-    "take_sibling": _take_sibling,
+    "clone": Execution.clone,
+    "clone_further": lambda execution, cgroups, born: execution.clone(0, cgroups, born),
+    "clone_mounter": Execution.clone_mounter,
+    "take_sibling": lambda execution: execution.wait_for(op.TAG_SIBLING),
     "deny_setgroups": _deny_setgroups,
     "write_uid_map": _write_id_map("uid"),
     "write_gid_map": _write_id_map("gid"),
     "oom_score_adj": _oom_score_adj,
-    "send": _send,
+    "send": Execution.send,
     "take_root": _take_root,
-    "await_mounts": _await_mounts,
+    "await_mounts": lambda execution: execution.wait_for(op.TAG_MOUNTED),
     "run_hook": _run_hook,
     "send_state": _send_state,
     "take_terminal": _take_terminal,
     "take_listener": _take_listener,
     "move_device": _move_device,
-    "forward_ipv4": _wired(lambda wiring: wiring.forward_ipv4()),
-    "bridge_rules": _wired(lambda wiring, *args: wiring.bridge_rules(*args)),
-    "add_bridge": _wired(lambda wiring, *args: wiring.add_bridge(*args)),
-    "add_veth": _wired(lambda wiring, *args: wiring.add_veth(*args)),
-    "add_address": _wired(lambda wiring, *args: wiring.add_address(*args)),
-    "set_up": _wired(lambda wiring, *args: wiring.set_up(*args)),
-    "add_route": _wired(lambda wiring, *args: wiring.add_route(*args)),
-    "await_rules": _wired(lambda wiring, *args: wiring.await_rules(*args)),
+    **{
+        name: _wired(name)
+        for name in ("forward_ipv4", "bridge_rules", "add_bridge", "add_veth", "add_address", "set_up", "add_route")
+    },
+    "await_rules": _wired("await_rules"),
     "user_network": _user_network,
     "listen": _listen,
 }
