@@ -212,6 +212,11 @@ def exit_status(pid: int) -> int | None:
         return None
 
 
+def status_of(code: int) -> int:
+    """Turn a return code into an exit status as a shell has it: 128 + N for signal N."""
+    return code if code >= 0 else 128 - code
+
+
 def parent_of(pid: int) -> int:
     """Return the pid of a process's parent; 0 if the process has ended or is hidden. proc_pid_stat(5)."""
     try:

@@ -12,7 +12,7 @@ from functools import partial
 from weakref import WeakSet
 
 from minibox.base.program import check_umask
-from minibox.engine.container.exec import Exec, Host
+from minibox.engine.container.exec import Host, exec_of
 from minibox.engine.container.foreground_run import ForegroundRun
 from minibox.engine.container.output_log import OutputLog, last_lines, text
 from minibox.engine.container.start import new_launch
@@ -218,12 +218,12 @@ class Embedded:
         what = "execute a command in"
         self.check_running(what)
         assert self._host
-        command = Exec(self._host, options)
+        command = exec_of(self._host, options)
         streams = Streams(
             interactive=True, tty=False, owner=command.owner, outside=outside, output_limit=self._output_limit
         )
         try:
-            execution = command.execute(streams.fds)
+            execution = command.start(streams.fds)
             streams.begin()
         except BaseException as error:
             streams.close()

@@ -7,13 +7,12 @@ from functools import partial
 from select import POLLIN, poll
 from time import monotonic
 
-from minibox.base.files import closing
+from minibox.base.files import close_descriptors, closing
 from minibox.engine.container.lifecycle import Process
-from minibox.engine.process import exec_context, steps
 from minibox.engine.process.detach_keys import DETACH_KEYS, DetachKeys
-from minibox.engine.process.execution import ExecFailed, Execution, Resources
-from minibox.engine.process.signals import SignalForwarder
-from minibox.engine.process.streams import DetachableInput, StandardDescriptors, Streams
+from minibox.engine.process.exec import Exec
+from minibox.engine.process.foreground import Foreground
+from minibox.engine.process.streams import DetachableInput, StandardDescriptors
 from minibox.engine.spec.environment import environment, read_env_files
 from minibox.engine.spec.host import read_file
 from minibox.engine.spec.users import ABSENT, DATABASE_BYTES_MAX, resolve_user
@@ -21,9 +20,9 @@ from minibox.engine.state import events, names
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError, kernel_says
 from minibox.linux import capabilities
 from minibox.linux.files import read_in_root
-from minibox.plan.exec import Joined, compile_exec
+from minibox.linux.process import status_of
 from minibox.plan.start import Start
-from minibox.record import record, replace
+from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from minibox.base.home import Home
     from minibox.linux.cgroup import Cgroup
     from minibox.oci.runtime import Process as SpecProcess
-    from minibox.plan.compiler import Plan
 
 PIPE_BYTES = 1 << 16
 DETACHED_SIZE = (24, 80)
@@ -42,7 +40,7 @@ DRAIN_ARGV0 = "minibox-drain"  # native/init.c
 
 @record
 class Host:
-    """A running container, as `Exec` needs it.
+    """A running container, as `exec_of` needs it.
 
     Attributes:
         pid, pidfd: of its first process.
@@ -87,7 +85,8 @@ def exec_(home: Home, name_or_id: str, options: ExecOptions) -> int:
         with Process(home.root, name_or_id, "execute a command in") as container:
             if container.group.is_frozen():
                 raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
-            execution = Exec(host_of(container), options)
+            keys = DetachKeys(_keys(options)) if _keys(options) else None
+            command = exec_of(host_of(container), options)
             name = (
                 name_or_id if names.holder(home.root, name_or_id) == container.id else names.of(home.root, container.id)
             )
@@ -95,7 +94,10 @@ def exec_(home: Home, name_or_id: str, options: ExecOptions) -> int:
             words = " ".join(options.command)
             actions = (f"exec_create: {words}", f"exec_start: {words}")
             events.note(home.runroot, events.CONTAINER, container.id, about, *actions)
-            status = execution.run()
+            if options.detach:
+                status = _run_detached(command, container.id, options.tty)
+            else:
+                status = _run(command, container.id, options, keys)
             about["exitCode"] = str(status)
             events.note(home.runroot, events.CONTAINER, container.id, about, "exec_die")
             return status
@@ -121,7 +123,7 @@ def capture(name_or_id: str, command: tuple[str, ...], *, root: str, timeout_s: 
     with Process(root, name_or_id, "execute a command in") as container:
         if container.group.is_frozen():
             raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
-        return Exec(host_of(container), ExecOptions(command)).capture(timeout_s, bytes_max)
+        return _capture(exec_of(host_of(container), ExecOptions(command)), timeout_s, bytes_max)
 
 
 def host_of(container: Process) -> Host:
@@ -131,107 +133,65 @@ def host_of(container: Process) -> Host:
     return Host(container.id, container.live.pid, container.pidfd, container.live.exec_context, container.group)
 
 
-class Exec:
-    """One exec.
+def exec_of(container: Host, options: ExecOptions) -> Exec:
+    """Work out the process from the container's and the options.
 
-    Attributes:
-        owner: the process's uid and gid on the host.
+    Raises:
+        ContainerNotRunning: the container is being started.
+        UsageError: an option has an invalid value.
     """
+    found = container.exec_context
+    if found is None:
+        raise ContainerNotRunning(f"container {container.id[:12]} is being started")
+    start = Start(
+        setgroups=found["SetGroups"],
+        seccomp=b"" if options.privileged else bytes.fromhex(found["Seccomp"]),
+        seccomp_flags=found["SeccompFlags"],
+        denies_keys=not options.privileged and found.get("DeniesKeys", False),
+        # If the user may detach, don't kill it when minibox is killed: the hang-up of its terminal ends it.
+        detached=options.detach or bool(_keys(options)),
+    )
+    process = _process(found["Process"], options, container)
+    return Exec((container.pid, container.pidfd), process, container.group, start, namespaces=found["Namespaces"])
 
-    def __init__(self, container: Host, options: ExecOptions) -> None:
-        """Work out the process from the container's and the options.
 
-        Raises:
-            ContainerNotRunning: the container is being started.
-            UsageError: an option has an invalid value.
-        """
-        self._container, self._options = container, options
-        found = container.exec_context
-        if found is None:
-            raise ContainerNotRunning(f"container {container.id[:12]} is being started")
-        keys = options.detach_keys if options.tty and options.interactive and not options.detach else ""
-        self._detaching = DetachableInput(DetachKeys(keys)) if keys else None
-        # If the user may detach, don't kill the command when minibox is killed: the hang-up of its terminal ends it.
-        self._process = _process(found["Process"], options, container)
-        self.owner = exec_context.owner(container.pid, self._process)
-        self._joined = Joined(found["Namespaces"] & exec_context.foreign_namespaces(container.pid), owner=self.owner[0])
-        group = container.group
-        self._group = group
-        self._start = Start(
-            setgroups=found["SetGroups"],
-            seccomp=b"" if options.privileged else bytes.fromhex(found["Seccomp"]),
-            seccomp_flags=found["SeccompFlags"],
-            denies_keys=not options.privileged and found.get("DeniesKeys", False),
-            cgroups=group.labels,
-            cgroup_joins=exec_context.cgroup_joins(group),
-            detached=options.detach or bool(keys),
-        )
+def _keys(options: ExecOptions) -> str:
+    return options.detach_keys if options.tty and options.interactive and not options.detach else ""
 
-    def plan(self) -> Plan:
-        """The plan that `run` executes."""
-        start: Start = replace(self._start, terminal=DETACHED_SIZE if self._options.tty else None)
-        return compile_exec(self._process, self._joined, start)
 
-    def run(self) -> int:
-        """See `exec_`."""
-        options, detaching = self._options, self._detaching
-        if options.detach:
-            return self._run_detached()
-        terminal = None
-        if options.tty:
-            from minibox.engine.process.terminal import Terminal
+def _run(command: Exec, container_id: str, options: ExecOptions, keys: DetachKeys | None) -> int:
+    detaching = DetachableInput(keys) if keys else None
+    with Foreground(tty=options.tty, interactive=options.interactive, detaching=detaching) as foreground:
+        streams = foreground.open_streams(command.owner)
+        with foreground.signals, command.start(streams, foreground.size) as execution:
+            foreground.begin(execution)
+            code = foreground.follow(execution, HANG_UP_S)
+            if foreground.detached:
+                _drain(execution.pty_master, container_id)
+                execution.release()
+            return status_of(code)
 
-            terminal = Terminal(options.interactive)
-        streams = Streams(interactive=options.interactive, tty=options.tty, owner=self.owner, detaching=detaching)
-        execution = self._execution(streams.fds, terminal.size() if terminal else None)
-        try:
-            with SignalForwarder() as forwarding:
-                self._run(execution)
-                init = execution.launched
-                if terminal:
-                    terminal.enter_raw()
-                streams.begin(execution.pty_master)
-                ended = detaching.or_ended(init.pidfd) if detaching else init.pidfd
-                forwarding.wait(ended, init.send_signal, terminal, execution.pty_master, HANG_UP_S)
-                if detaching and detaching.has_detached():
-                    streams.abandon()
-                    _drain(execution.pty_master, self._container.id)
-                    execution.release()
-                    return 0
-                code = init.wait()
-                streams.finish()
-                return code if code >= 0 else 128 - code
-        finally:
-            execution.close()
-            streams.close()
-            if detaching:
-                detaching.close()
-            if terminal:
-                terminal.restore()
 
-    def _run_detached(self) -> int:
-        """Run it without output. If it has a terminal, another process holds it and drops what is written."""
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        execution = self._execution((null, null, null), DETACHED_SIZE if self._options.tty else None)
-        try:
-            self._run(execution)
+def _run_detached(command: Exec, container_id: str, tty: bool) -> int:
+    """Run it without output. If it has a terminal, another process holds it and drops what is written."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        with command.start((null, null, null), DETACHED_SIZE if tty else None) as execution:
             if execution.pty_master >= 0:
-                _drain(execution.pty_master, self._container.id)
+                _drain(execution.pty_master, container_id)
             execution.release()
             return 0
-        finally:
-            execution.close()
-            os.close(null)
+    finally:
+        os.close(null)
 
-    def capture(self, timeout_s: float, bytes_max: int) -> CommandOutput:
-        """See `capture`."""
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        execution = self._execution((null, writer, writer))
-        try:
-            if os.geteuid() == 0:
-                os.fchown(writer, *self.owner)  # so that the command can reopen /dev/stdout
-            self._run(execution)
+
+def _capture(command: Exec, timeout_s: float, bytes_max: int) -> CommandOutput:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if os.geteuid() == 0:
+            os.fchown(writer, *command.owner)  # so that the command can reopen /dev/stdout
+        with command.start((null, writer, writer)) as execution:
             os.close(writer)
             writer = -1
             init = execution.launched
@@ -239,50 +199,9 @@ class Exec:
             if not ended:
                 init.kill_group()  # it leads a session, which has its children, too
             code = init.wait()
-            return CommandOutput(-1 if not ended else code if code >= 0 else 128 - code, output)
-        finally:
-            execution.close()
-            for fd in (reader, null, *((writer,) if writer >= 0 else ())):
-                os.close(fd)
-
-    def execute(self, streams: tuple[int, int, int]) -> Execution:
-        """Start the command without a terminal. The caller closes the returned execution.
-
-        Raises:
-            CommandNotFound, CommandNotExecutable: the command is at fault.
-            StepError: the kernel refuses.
-        """
-        execution = self._execution(streams)
-        try:
-            self._run(execution)
-        except BaseException:
-            execution.close()
-            raise
-        return execution
-
-    def _execution(self, streams: tuple[int, int, int], terminal: tuple[int, int] | None = None) -> Execution:
-        """The execution of the plan, not yet run."""
-        start: Start = replace(self._start, terminal=terminal)
-        return Execution(
-            compile_exec(self._process, self._joined, start),
-            Resources(
-                streams=streams,
-                group=self._group,
-                joined_pidfd=self._container.pidfd,
-                joined_pid=self._container.pid,
-            ),
-        )
-
-    def _run(self, execution: Execution) -> None:
-        try:
-            steps.run(execution)
-        except ExecFailed as error:
-            raise self._diagnose(error, execution.plan.ops[-1].args[0]) from None
-
-    def _diagnose(self, error: ExecFailed, paths: Any) -> MiniboxError:
-        from minibox.engine.process.diagnosis import diagnose
-
-        return diagnose(error.errno, self._process["args"][0], paths, error.root_fd, self._process["cwd"])
+            return CommandOutput(status_of(code) if ended else -1, output)
+    finally:
+        close_descriptors(reader, null, writer)
 
 
 def _read_until_end(fd: int, pidfd: int, timeout_s: float, bytes_max: int) -> tuple[bytes, bool]:

@@ -163,7 +163,7 @@ class Launch:
         try:
             steps.run(execution)
         except ExecFailed as error:
-            raise self._diagnose(error) from None
+            raise error.diagnosed(self.prepared.spec["process"]) from None
         finally:
             if on_trace:
                 from minibox.engine.process.trace import trace
@@ -319,14 +319,6 @@ class Launch:
             run_inside(partial(make_volume, volume.path, layers, volume.destination, durable=not volume.anonymous))
             if new and not volume.anonymous:
                 events.note_volume(self.home.runroot, volume.name, "create")
-
-    def _diagnose(self, error: ExecFailed) -> MiniboxError:
-        from minibox.engine.process.diagnosis import diagnose
-
-        process = self.prepared.spec["process"]
-        paths = self.prepared.plan.ops[-1].args[0]
-        assert isinstance(paths, tuple)
-        return diagnose(error.errno, process["args"][0], paths, error.root_fd, process["cwd"])
 
     # ---- after ----------------------------------------------------------------------------------
 

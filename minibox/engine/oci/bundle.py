@@ -147,7 +147,7 @@ def _check_joined(spec: Spec) -> None:
     settings |= {name: "uts" for name in ("hostname", "domainname") if spec.get(name)}
     if not settings or not (paths := joined(spec)):
         return
-    from minibox.engine.process.exec_context import is_ours
+    from minibox.engine.process.exec import is_ours
 
     for name, kind in settings.items():
         if kind in paths and is_ours(kind, paths[kind]):

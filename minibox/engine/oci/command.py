@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from minibox.engine.process.execution import ExecFailed
     from minibox.oci.runtime import Process
 
 
@@ -32,6 +33,11 @@ def failed_command(process: Process, errno: int) -> MiniboxError:
         what = f"stat {name}: {what}"
     kind = CommandNotFound if errno in (ENOENT, ENOTDIR) else CommandNotExecutable
     return kind(f'unable to start container process: exec: "{name}": {what}')
+
+
+def failed_exec(error: ExecFailed, process: Process) -> MiniboxError:
+    """Return the error for a failed exec."""
+    return failed_command(process, error.errno)
 
 
 def failed_step(steps: Sequence[str], process: Process, index: int, errno: int, detail: int) -> MiniboxError:

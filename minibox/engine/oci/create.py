@@ -172,7 +172,7 @@ class Creation:
             cgroup_mounts=cgroup.shown(
                 planned, own_view=any(each["type"] == "cgroup" for each in self.spec["linux"].get("namespaces", ()))
             ),
-            terminal=_size(process, terminal_size) if self.terminal else None,
+            terminal=console_size(process, terminal_size) if self.terminal else None,
             detached=True,
             gate=self._gated,
             rootless=state.is_rootless(),
@@ -364,7 +364,8 @@ def _owner(spec: Spec) -> int:
     return on_host(spec["process"]["user"]["uid"], spec["linux"].get("uidMappings", ()))
 
 
-def _size(process: Process, otherwise: tuple[int, int]) -> tuple[int, int]:
+def console_size(process: Process, otherwise: tuple[int, int]) -> tuple[int, int]:
+    """Return rows and columns of a process's terminal, if config.json has them."""
     box = process.get("consoleSize")
     return (box["height"], box["width"]) if box else otherwise
 

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.files import close_descriptors
 from minibox.base.home import default_root
 from minibox.engine.oci import state
 from minibox.engine.oci.annotations import filter_of, keeps_groups
 from minibox.engine.oci.bundle import check_process, read_process
-from minibox.engine.oci.command import check_command, failed_command, failed_step
+from minibox.engine.oci.command import check_command, failed_exec, failed_step
 from minibox.engine.oci.console import Receiver
-from minibox.engine.oci.create import MASTER_NAME, listener_of, passed_descriptors, standard_streams, write_pid_file
+from minibox.engine.oci.create import (
+    MASTER_NAME,
+    console_size,
+    listener_of,
+    passed_descriptors,
+    standard_streams,
+    write_pid_file,
+)
 from minibox.engine.oci.life import Process as FirstProcess
 from minibox.engine.oci.state import PAUSED, STOPPED, Container
-from minibox.engine.process import exec_context, gate, steps
-from minibox.engine.process.execution import ExecFailed, Execution, Resources
-from minibox.engine.process.signals import SignalForwarder
+from minibox.engine.process import gate
+from minibox.engine.process.exec import Exec
+from minibox.engine.process.foreground import Foreground
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
 from minibox.linux import launcher
 from minibox.linux.capabilities import capability_name
 from minibox.linux.cgroup import Cgroup
+from minibox.linux.process import status_of
 from minibox.plan import operations as op
-from minibox.plan.exec import Joined, compile_exec
 from minibox.plan.start import Start
 from minibox.record import record
 
@@ -30,8 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from minibox.engine.process.streams import Streams
-    from minibox.engine.process.terminal import Terminal
+    from minibox.engine.process.execution import Execution
     from minibox.oci.runtime import Process, Spec
 
 KEPT = ("capabilities", "rlimits", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
@@ -167,66 +174,67 @@ class _Exec:
         self._process, self._options, self._first = process, options, first
         self._gate = f"{container.directory}/exec.{os.getpid()}"
         self._kept = passed_descriptors(process, options.preserve_fds)
-        self._group = below(container.group(), options.cgroups)
+        group = below(container.group(), options.cgroups)
         if container.fields["systemd"] and os.geteuid():
-            self._group = _by_systemd(container.group().v2, self._group)
+            group = _by_systemd(container.group().v2, group)
         self._root_fd = -1
         if state.SHARED_ROOT in container.fields:
             self._root_fd = os.open(f"/proc/{first.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._state = state.oci_state(container)
         seccomp, seccomp_flags = filter_of(spec, default_root(os.environ, int(state.is_rootless())))
-        self._start = Start(
+        start = Start(
             setgroups=_may_set_groups(first.pid) and not keeps_groups(spec),
             seccomp=seccomp,
             seccomp_flags=seccomp_flags,
             listener=listener_of(spec),
-            cgroups=self._group.labels,
-            cgroup_joins=exec_context.cgroup_joins(self._group),
             detached=True,
             gate=options.detach,
             kept_fds=len(self._kept),
         )
+        self._exec = Exec(
+            (first.pid, first.pidfd),
+            process,
+            group,
+            start,
+            root_fd=self._root_fd,
+            follows_first=not options.cgroups,
+            failed=failed_exec,
+        )
 
     def run(self) -> int:
         """See `exec_`."""
-        options = self._options
+        options, process = self._options, self._process
+        terminal = bool(process.get("terminal"))
         receivers = {path: Receiver(path) for path in (options.console_socket, options.pidfd_socket) if path}
-        terminal, streams = self._open_terminal()
-        size = (terminal.size() if terminal else (0, 0)) if self._process.get("terminal") else None
-        box = self._process.get("consoleSize")
-        execution = self._execution((box["height"], box["width"]) if box and size else size)
+        files = (-1, -1)
         try:
-            with SignalForwarder() as forwarding:
-                self._execute(execution)
-                init = execution.launched
-                init.let_go()  # it survives this process if that is killed, as under runc
-                if options.console_socket:
-                    receivers[options.console_socket].send(MASTER_NAME, execution.pty_master)
-                if options.pidfd_socket:
-                    receivers[options.pidfd_socket].send("pidfd", init.pidfd)
-                write_pid_file(options.pid_file, init.pid)
+            with Foreground(tty=terminal and not options.detach, interactive=True, raw=os.isatty(0)) as foreground:
+                size = console_size(process, foreground.size or (0, 0)) if terminal else None
+                streams = standard_streams(terminal)
                 if options.detach:
-                    self._leave(execution)
-                    return 0
-                if terminal and streams:
-                    terminal.enter_raw()
-                    streams.begin(execution.pty_master)
-                forwarding.wait(init.pidfd, init.send_signal, terminal, execution.pty_master)
-                code = init.wait()
-                if streams:
-                    streams.finish()
-                return code if code >= 0 else 128 - code
+                    os.mkdir(self._gate, 0o700)
+                    files = gate.make_gate(self._gate)
+                given: dict[str, Any] = {"state": self._state, "gate": files, "kept_fds": self._kept}
+                with foreground.signals, self._exec.start(streams, size, **given) as execution:
+                    init = execution.launched
+                    init.let_go()  # it survives this process if that is killed, as under runc
+                    if options.console_socket:
+                        receivers[options.console_socket].send(MASTER_NAME, execution.pty_master)
+                    if options.pidfd_socket:
+                        receivers[options.pidfd_socket].send("pidfd", init.pidfd)
+                    write_pid_file(options.pid_file, init.pid)
+                    if options.detach:
+                        close_descriptors(*files)
+                        files = (-1, -1)
+                        self._leave(execution)
+                        return 0
+                    foreground.begin(execution)
+                    return status_of(foreground.follow(execution))
         finally:
-            execution.close()
-            if self._root_fd >= 0:
-                os.close(self._root_fd)
+            close_descriptors(*files, self._root_fd)
             self._remove_gate()
             for receiver in receivers.values():
                 receiver.close()
-            if streams:
-                streams.close()
-            if terminal:
-                terminal.restore()
 
     def _leave(self, execution: Execution) -> None:
         """Hand the process over to the caller before it runs, so that only the caller learns how it ends."""
@@ -244,51 +252,6 @@ class _Exec:
             for name in os.listdir(self._gate):
                 os.unlink(f"{self._gate}/{name}")
             os.rmdir(self._gate)
-
-    def _open_terminal(self) -> tuple[Terminal | None, Streams | None]:
-        if not self._process.get("terminal") or self._options.detach:
-            return None, None
-        from minibox.engine.process.streams import Streams
-        from minibox.engine.process.terminal import Terminal
-
-        streams = Streams(interactive=True, tty=True, owner=(os.geteuid(), os.getegid()))
-        return Terminal(os.isatty(0)), streams
-
-    def _execution(self, terminal: tuple[int, int] | None) -> Execution:
-        from minibox.record import replace
-
-        files = (-1, -1)
-        if self._options.detach:
-            os.mkdir(self._gate, 0o700)
-            files = gate.make_gate(self._gate)
-        owner, _ = exec_context.owner(self._first.pid, self._process)
-        return Execution(
-            compile_exec(
-                self._process,
-                Joined(exec_context.foreign_namespaces(self._first.pid), chrooted=self._root_fd >= 0, owner=owner),
-                replace(self._start, terminal=terminal),
-            ),
-            Resources(
-                streams=standard_streams(terminal is not None),
-                group=self._group,
-                joined_pidfd=self._first.pidfd,
-                joined_pid=0 if self._options.cgroups else self._first.pid,
-                joined_root=self._root_fd,
-                state=self._state,
-                gate=files,
-                kept_fds=self._kept,
-            ),
-        )
-
-    def _execute(self, execution: Execution) -> None:
-        try:
-            steps.run(execution)
-        except ExecFailed as error:
-            raise failed_command(self._process, error.errno) from None
-        finally:
-            for fd in execution.resources.gate:
-                if fd >= 0:
-                    os.close(fd)
 
 
 def below(group: Cgroup, places: tuple[str, ...]) -> Cgroup:

@@ -6,13 +6,15 @@ import os
 
 from minibox.engine.oci import life
 from minibox.engine.oci.create import CreateOptions, Creation, create
-from minibox.engine.process.signals import SignalForwarder, block
+from minibox.engine.process.foreground import Foreground
+from minibox.engine.process.signals import block
 from minibox.errors import HookFailed, MiniboxError
+from minibox.linux.process import status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.engine.process.streams import Streams
-    from minibox.engine.process.terminal import Terminal
+    from minibox.engine.oci.life import Note
+    from minibox.engine.oci.state import Container
 
 
 def run(container_id: str, options: CreateOptions, *, keep: bool, subreaper: bool) -> int:
@@ -37,87 +39,51 @@ def run(container_id: str, options: CreateOptions, *, keep: bool, subreaper: boo
         from minibox.linux.process import become_subreaper
 
         become_subreaper()
-    return _Foreground(container_id, options).run(keep=keep)
+    return _run_in_foreground(container_id, options, keep=keep)
 
 
-class _Foreground:
-    """A container that we wait for."""
-
-    def __init__(self, container_id: str, options: CreateOptions) -> None:
-        self._options = options
-        self._creation = Creation(container_id, options, gated=False)
-        self._terminal: Terminal | None = None
-        self._streams: Streams | None = None
-
-    def run(self, *, keep: bool) -> int:
-        """Run it and return its exit status."""
+def _run_in_foreground(container_id: str, options: CreateOptions, *, keep: bool) -> int:
+    creation = Creation(container_id, options, gated=False)
+    container, note = creation.container, options.note
+    with Foreground(tty=creation.terminal, interactive=True, raw=os.isatty(0)) as foreground, foreground.signals:
+        with creation:
+            creation.execute(foreground.size or (0, 0))
+            creation.leave()
+        assert creation.execution
         try:
-            with SignalForwarder() as forwarding:
-                with self._creation as creation:
-                    creation.execute(self._open_terminal())
-                    creation.leave()
-                try:
-                    status = self._wait(forwarding)
-                except HookFailed:
-                    self._delete()
-                    raise
-        finally:
-            if self._streams:
-                self._streams.close()
-            if self._terminal:
-                self._terminal.restore()
-        if not keep:
-            self._delete()
-        return status
+            with creation.execution as execution:
+                execution.launched.let_go()  # it survives this process if that is killed, as under runc
+                foreground.begin(execution)
+                _pass_on_readiness(creation, note)
+                life.started(container)
+                status = status_of(foreground.follow(execution))
+        except HookFailed:
+            _delete(container, note)
+            raise
+    if not keep:
+        _delete(container, note)
+    return status
 
-    def _delete(self) -> None:
-        container = self._creation.container
-        life.end(container)
-        container.lock()
-        life.destroy(container, self._options.note)
 
-    def _open_terminal(self) -> tuple[int, int]:
-        if not self._creation.terminal:
-            return 0, 0
-        from minibox.engine.process.streams import Streams
-        from minibox.engine.process.terminal import Terminal
+def _delete(container: Container, note: Note) -> None:
+    life.end(container)
+    container.lock()
+    life.destroy(container, note)
 
-        self._terminal = Terminal(os.isatty(0))
-        self._streams = Streams(interactive=True, tty=True, owner=(os.geteuid(), os.getegid()))
-        return self._terminal.size()
 
-    def _pass_on_readiness(self) -> None:
-        """Pass on the readiness message in a thread, while we wait for the end."""
-        ready = self._creation.ready
-        assert ready
-        if not ready.is_awaited:
-            return
-        from _thread import start_new_thread
+def _pass_on_readiness(creation: Creation, note: Note) -> None:
+    """Pass on the readiness message in a thread, while we wait for the end."""
+    ready = creation.ready
+    assert ready
+    if not ready.is_awaited:
+        return
+    from _thread import start_new_thread
 
-        def wait() -> None:
-            block()
-            try:
-                ready.wait()
-            except MiniboxError as error:
-                self._options.note(str(error))
-
-        start_new_thread(wait, ())
-
-    def _wait(self, forwarding: SignalForwarder) -> int:
-        execution = self._creation.execution
-        assert execution
-        init = execution.launched
-        init.let_go()  # it survives this process if that is killed, as under runc
+    def wait() -> None:
+        block()
         try:
-            if self._terminal and self._streams:
-                self._terminal.enter_raw()
-                self._streams.begin(execution.pty_master)
-            self._pass_on_readiness()
-            life.started(self._creation.container)
-            forwarding.wait(init.pidfd, init.send_signal, self._terminal, execution.pty_master)
-            code = init.wait()
-            if self._streams:
-                self._streams.finish()
-            return code if code >= 0 else 128 - code
-        finally:
-            execution.close()
+            ready.wait()
+        except MiniboxError as error:
+            note(str(error))
+
+    start_new_thread(wait, ())

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from minibox.linux.supervisor import SupervisedChild, Supervisor
     from minibox.network.bridge import Wiring
     from minibox.network.published import Batch, Published
+    from minibox.oci.runtime import Process
     from minibox.plan.compiler import Plan
     from minibox.plan.operations import Op
 
@@ -93,13 +94,19 @@ class ExecFailed(Exception):
 
     Attributes:
         errno: of execve(2).
-        candidate: the path that was found; "" for none.
+        paths: where we looked for it.
         root_fd: the container's root directory, to look for the reason. Valid until the execution is closed.
     """
 
-    def __init__(self, errno: int, candidate: str, root_fd: int) -> None:
-        super().__init__(errno, candidate)
-        self.errno, self.candidate, self.root_fd = errno, candidate, root_fd
+    def __init__(self, errno: int, paths: tuple[str, ...], root_fd: int) -> None:
+        super().__init__(errno, paths)
+        self.errno, self.paths, self.root_fd = errno, paths, root_fd
+
+    def diagnosed(self, process: Process) -> MiniboxError:
+        """Return the error for the user; ``process`` is what was to be executed."""
+        from minibox.engine.process.diagnosis import diagnose
+
+        return diagnose(self.errno, process["args"][0], self.paths, self.root_fd, process["cwd"])
 
 
 class Execution:
@@ -176,6 +183,12 @@ class Execution:
     def hold_userns(self, slot: int, fd: int) -> None:
         """Keep a user namespace that id-maps a mount."""
         self._userns[slot] = fd
+
+    def __enter__(self) -> Execution:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # ---- processes ----------------------------------------------------------------------------
 
@@ -381,10 +394,8 @@ class Execution:
                 continue
             number, step = [each for each in enumerate(self.plan.ops) if each[1].actor == actor][index]
             if state == FAILED and step.name == "exec":
-                paths = step.args[0]
-                raise ExecFailed(
-                    errno, paths[detail] if isinstance(paths, tuple) else "", self._fd_of(op.TAG_EXEC_ROOT)
-                )
+                assert isinstance(step.args[0], tuple)
+                raise ExecFailed(errno, step.args[0], self._fd_of(op.TAG_EXEC_ROOT))
             self.failed = self._step_error(number, step, errno if state == FAILED else 0, detail)
             raise self.failed
 

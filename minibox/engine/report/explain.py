@@ -46,11 +46,12 @@ def explain_exec(name_or_id: str, options: ExecOptions, *, root: str) -> list[di
     Raises:
         MiniboxError: as `exec` before its first step.
     """
-    from minibox.engine.container.exec import Exec, host_of
+    from minibox.engine.container.exec import DETACHED_SIZE, exec_of, host_of
     from minibox.engine.container.lifecycle import Process
 
     with Process(root, name_or_id, "explain a command in") as container:
-        return plan_explain.rows(Exec(host_of(container), options).plan())
+        command = exec_of(host_of(container), options)
+        return plan_explain.rows(command.plan(DETACHED_SIZE if options.tty else None))
 
 
 def explain_stop(
