@@ -166,10 +166,9 @@ class Launch:
             raise error.diagnosed(self.prepared.spec["process"]) from None
         finally:
             if on_trace:
-                from minibox.engine.process.trace import trace
                 from minibox.plan.explain import trace_rows
 
-                on_trace(trace_rows(trace(execution), execution.failed))
+                on_trace(trace_rows(steps.trace(execution), execution.failed))
         if execution.disk_fd >= 0:
             note_in_memory(self.home.root, self.claim.id, execution.disk_fd)
         return execution
