@@ -9,7 +9,6 @@ from time import monotonic
 
 from minibox.base.files import close_descriptors, closing
 from minibox.engine.container.lifecycle import Process
-from minibox.engine.process.detach_keys import DETACH_KEYS, DetachKeys
 from minibox.engine.process.exec import Exec
 from minibox.engine.process.foreground import Foreground
 from minibox.engine.process.streams import DetachableInput, StandardDescriptors
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.base.home import Home
+    from minibox.engine.process.detach_keys import DetachKeys
     from minibox.linux.cgroup import Cgroup
     from minibox.oci.runtime import Process as SpecProcess
 
@@ -56,7 +56,7 @@ class Host:
 
 @record
 class ExecOptions:
-    """The options of `docker exec`, with the same names and meaning."""
+    """The options of `docker exec`, with the same names and meaning. None for ``detach_keys``: `DETACH_KEYS`."""
 
     command: tuple[str, ...]
     interactive: bool = False
@@ -67,7 +67,7 @@ class ExecOptions:
     user: str = ""
     workdir: str = ""
     privileged: bool = False
-    detach_keys: str = DETACH_KEYS
+    detach_keys: str | None = None
 
 
 def exec_(home: Home, name_or_id: str, options: ExecOptions) -> int:
@@ -85,7 +85,7 @@ def exec_(home: Home, name_or_id: str, options: ExecOptions) -> int:
         with Process(home.root, name_or_id, "execute a command in") as container:
             if container.group.is_frozen():
                 raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
-            keys = DetachKeys(_keys(options)) if _keys(options) else None
+            keys = _keys(options)
             command = exec_of(host_of(container), options)
             name = (
                 name_or_id if names.holder(home.root, name_or_id) == container.id else names.of(home.root, container.id)
@@ -149,14 +149,22 @@ def exec_of(container: Host, options: ExecOptions) -> Exec:
         seccomp_flags=found["SeccompFlags"],
         denies_keys=not options.privileged and found.get("DeniesKeys", False),
         # If the user may detach, don't kill it when minibox is killed: the hang-up of its terminal ends it.
-        detached=options.detach or bool(_keys(options)),
+        detached=options.detach or _may_detach(options),
     )
     process = _process(found["Process"], options, container)
     return Exec((container.pid, container.pidfd), process, container.group, start, namespaces=found["Namespaces"])
 
 
-def _keys(options: ExecOptions) -> str:
-    return options.detach_keys if options.tty and options.interactive and not options.detach else ""
+def _may_detach(options: ExecOptions) -> bool:
+    return options.tty and options.interactive and not options.detach and options.detach_keys != ""
+
+
+def _keys(options: ExecOptions) -> DetachKeys | None:
+    if not _may_detach(options):
+        return None
+    from minibox.engine.process.detach_keys import DETACH_KEYS, DetachKeys
+
+    return DetachKeys(options.detach_keys or DETACH_KEYS)
 
 
 def _run(command: Exec, container_id: str, options: ExecOptions, keys: DetachKeys | None) -> int:
