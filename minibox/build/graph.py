@@ -7,6 +7,7 @@ replaces the stage.
 from __future__ import annotations
 
 from minibox.build.dockerfile import instructions as kinds
+from minibox.build.dockerfile import lint
 from minibox.build.dockerfile.lines import Problem
 from minibox.build.dockerfile.parser import parse_trigger
 from minibox.build.dockerfile.scope import Scope, global_arguments
@@ -20,7 +21,9 @@ from minibox.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from minibox.build.dockerfile.rules import Finding
 
 SCRATCH = "scratch"
 _NEVER_CONTEXTS = (SCRATCH, "context")  # names that --build-context can't take over, as in Docker
@@ -259,6 +262,35 @@ def plan(
     """The stages that a target needs, each after all that it needs itself; see `Graph`."""
     graph = Graph(dockerfile, target=target, build_args=build_args, contexts=contexts, platform=platform)
     return graph.needed()
+
+
+def check(
+    dockerfile: kinds.Dockerfile,
+    *,
+    target: str = "",
+    build_args: Mapping[str, str] | None = None,
+    platform: Platform | None = None,
+    env_of: Callable[[str], Mapping[str, str] | None] = lambda image: None,
+    is_ignored: Callable[[str], bool] = lambda path: False,
+) -> tuple[Finding, ...]:
+    """What the rules of --check find; see `lint.check`. It needs no `Graph`, which a mistake in a FROM prevents."""
+    host = host_platform()
+    return lint.check(
+        dockerfile,
+        build_args=build_args or {},
+        predefined=predefined_arguments(host, platform or host, target),
+        env_of=env_of,
+        is_image=_is_image,
+        is_ignored=is_ignored,
+    )
+
+
+def _is_image(name: str) -> bool:
+    try:
+        reference.parse(name)
+    except MiniboxError:
+        return False
+    return True
 
 
 def predefined_arguments(build: Platform, target: Platform, stage: str) -> dict[str, str]:

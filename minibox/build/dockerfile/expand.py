@@ -10,6 +10,7 @@ from minibox.build.dockerfile.chmod import parse_chmod
 from minibox.build.dockerfile.heredocs import Heredoc
 from minibox.build.dockerfile.lines import SPACES, Problem
 from minibox.build.dockerfile.mounts import parse_mount
+from minibox.build.dockerfile.ports import exposed_ports
 from minibox.build.dockerfile.substitute import HEREDOC, Expansion, Style, expand
 from minibox.record import replace
 
@@ -94,5 +95,7 @@ def _check(instruction: kinds.Instruction) -> None:
     elif isinstance(instruction, (kinds.Env, kinds.Label)):
         if not all(name for name, _ in instruction.pairs):
             raise Problem(f"a name in {instruction.keyword} is empty after substitution")
+    elif isinstance(instruction, kinds.Expose):
+        exposed_ports(instruction.ports)
     elif isinstance(instruction, kinds.Volume) and not all(path.strip(SPACES) for path in instruction.paths):
         raise Problem("a path in VOLUME is empty after substitution", "give the variable a value")

@@ -46,7 +46,8 @@ class Line:
     """One instruction's line: its continuations are joined, the comments within are dropped.
 
     ``keyword`` is as written. ``marks`` has for each piece of ``text`` its offset there, and its line and column in the
-    file; a trigger of ONBUILD has none, as it isn't from this file. ``comments`` are those right before it. ``empty`` has the empty lines among its continuations.
+    file; a trigger of ONBUILD has none, as it isn't from this file. ``comments`` are
+    those right before it, back to an empty one. ``empty`` has the empty lines among its continuations.
     """
 
     keyword: str
@@ -123,7 +124,8 @@ class Source:
         while self:
             text = self.raw[self.at].rstrip("\r").lstrip(SPACES)
             if text.startswith("#"):
-                comments.append(text[1:].strip(SPACES))
+                comment = text[1:].strip(SPACES)
+                comments = [*comments, comment] if comment else []
                 self.at += 1
                 continue
             if not text:

@@ -71,8 +71,10 @@ def fields_of(flag: str) -> list[tuple[str, str | None]]:
         rows = list(csv.reader([flag], strict=True))
     except csv.Error:
         raise Problem(f"invalid mount {flag!r}: a quote has no end", at=flag) from None
+    if not rows or not rows[0]:
+        raise Problem("--mount is empty", "write --mount=type=TYPE,target=PATH", at="--mount=")
     fields = []
-    for word in rows[0] if rows else []:
+    for word in rows[0]:
         name, equals, value = word.partition("=")
         fields.append((_NAMES.get(name.lower(), name.lower()), value if equals else None))
     return fields

@@ -215,6 +215,9 @@ def _sources(args: Args) -> tuple[tuple[str, ...], str, tuple[Heredoc, ...]]:
             heredocs.append(contents.get(begun.name, begun))
         else:
             others.append(word)
+    if len(heredocs) < len(args.heredocs) and not (listed is None and heredoc_of(destination)):
+        hint = "write <<WORD without a space, and without one in WORD"
+        raise Problem(f"a heredoc of {args.keyword} has a space in its word, or before it", hint, at="<<")
     if listed is None and heredoc_of(destination):
         raise Problem(f"{args.keyword} can't have a heredoc as the destination", "add a path after it", at=destination)
     return tuple(others), destination, tuple(heredocs)

@@ -87,13 +87,13 @@ class _Words:
         for letter in text:
             if letter not in SPACES:
                 self.word = (self.word or "") + letter
-            elif self.word:
+            elif self.word is not None:
                 self.words.append(self.word)
                 self.word = None
 
     def all(self) -> tuple[str, ...]:
         """The words up to here."""
-        return (*self.words, self.word) if self.word else tuple(self.words)
+        return tuple(self.words) if self.word is None else (*self.words, self.word)
 
 
 class _Reader:
@@ -121,6 +121,8 @@ class _Reader:
                 words.add(self.dollar(), whole=False)
             elif letter in "'\"" and not self.style.no_quotes:
                 words.add(self.single() if letter == "'" else self.double(), whole=True)
+            elif self.word.startswith("<<", self.at):
+                words.add(self.heredoc(), whole=True)
             elif letter == self.style.escape:
                 self.at += 1
                 escaped = self.next()
@@ -136,6 +138,14 @@ class _Reader:
                 raise self.problem(f"{stop!r} is missing")
             self.at += 1
         return "".join(words.text), words.all()
+
+    def heredoc(self) -> str:
+        """Read ``<<`` with the blanks that may stand before the word of a heredoc, so that they don't split it off."""
+        begin = self.at
+        self.at += 2
+        while self.peek() and self.peek() in "\t\r ":
+            self.at += 1
+        return self.word[begin : self.at]
 
     def single(self) -> str:
         begin = self.at
@@ -208,12 +218,15 @@ class _Reader:
         colon, modifier = (":", self.next()) if letter == ":" else ("", letter)
         if not modifier:
             raise self.problem("'}' is missing")
-        if modifier not in "+-?#%":
-            raise self.problem(f"unknown modifier {colon + modifier!r}", f"there are {MODIFIERS}")
+        unknown = modifier not in ("+-?" if colon else "+-?#%")
+        if unknown and not colon:
+            raise self.problem(f"unknown modifier {modifier!r}", f"there are {MODIFIERS}")
         word, _ = self.read("}", raw_escapes=modifier in "#%")
         value = self.value(name)
         if value is None and self.style.keep_unset:
             return f"${{{name}{colon}{modifier}{word}}}"
+        if unknown:
+            raise self.problem(f"unknown modifier {colon + modifier!r}", f"there are {MODIFIERS}")
         lacks = value is None or bool(colon and not value)
         if modifier == "-":
             return word if lacks else value or ""
