@@ -16,7 +16,7 @@ import os
 import struct
 import time
 
-from minibox.base.files import FileTooLarge, NotRegularFile, read_file, replace_file
+from minibox.base.files import FileTooLarge, NotRegularFile, put_aside, read_file, replace_file
 from minibox.build.context.fingerprint import FINGERPRINT
 from minibox.linux.listing import RECORD
 
@@ -88,7 +88,12 @@ class Memory:
         if len(unused) > len(used) + UNUSED_MAX:
             unused = []
         data = MAGIC + b"".join(ENTRY.pack(*item) for item in used + unused)
-        replace_file(self._path, data + hashlib.sha256(data).digest())
+        data += hashlib.sha256(data).digest()
+        try:
+            replace_file(self._path, data)
+        except IsADirectoryError:
+            put_aside(self._path)
+            replace_file(self._path, data)
         self._is_changed = False
 
 

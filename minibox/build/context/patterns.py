@@ -99,6 +99,11 @@ class Patterns:
         """Tell whether an exception could match something below a directory."""
         return any(start.startswith(f"{directory}/") or f"{directory}/".startswith(start) for start in self._starts)
 
+    def has(self, path: str) -> bool:
+        """Tell whether the list matches a path; what doesn't walk through the directories calls this."""
+        found = self.deciding(path)
+        return found is not None and not found.is_exception
+
     def deciding(self, path: str) -> Pattern | None:
         """Return the pattern that decides about a path; None if none matches."""
         flags, parts = self.none, path.split("/")

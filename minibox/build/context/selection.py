@@ -87,8 +87,10 @@ class Finder:
             return self._with_parents(text)
         path = clean(f"/{text}").lstrip("/")
         if not has_wildcards(path):
-            unescaped = path.replace("\\", "") if "\\" in path else path
-            found = self._tree.resolve(unescaped)
+            found = self._tree.resolve(path)
+            if found is None and "\\" in path:  # it may take away a wildcard's meaning
+                path = path.replace("\\", "")
+                found = self._tree.resolve(path)
             if found is None:
                 raise self._missing(text, path)
             return [self._source(path.rpartition("/")[2], *found)]

@@ -18,6 +18,7 @@ from minibox.engine.upkeep.images import ImageRow, Removed, look_at_disk, uses
 from minibox.engine.upkeep.images import prune as prune_images
 from minibox.engine.upkeep.networks import prune as prune_networks
 from minibox.errors import ContainerNotFound, IndexDamaged, UsageError
+from minibox.image.layer.lock import collect_unfinished
 from minibox.image.layout.filters import parse_time
 from minibox.image.layout.inventory import inventory
 from minibox.image.layout.layout import Layout
@@ -278,6 +279,7 @@ def _remove_unfinished(root: str) -> int:
     """Remove abandoned files in ``tmp``; return the bytes that were freed."""
     freed = 0
     try:
+        collect_unfinished(f"{root}/tmp")
         names = os.listdir(f"{root}/tmp")
     except FileNotFoundError:
         return 0
