@@ -30,6 +30,7 @@ COMMANDS = (
     ("Look inside", "why", "commands.why", "why", "Show why containers ended"),
     ("Look inside", "doctor", "commands.system", "doctor", "Check what this machine supports, and how to fix the rest"),
     ("Images", "image", "application", "image", "Manage images"),
+    ("Images", "build", "commands.build", "build", "Make an image from a Dockerfile"),
     ("Images", "images", "commands.image", "images", "List images"),
     ("Images", "tag", "commands.image", "tag", "Give an image another name"),
     ("Images", "rmi", "commands.image", "rmi", "Remove images"),

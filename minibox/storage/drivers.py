@@ -79,6 +79,33 @@ if TYPE_CHECKING:
                 Unsupported: like `prepare`.
             """
 
+        def adopt(self, key: str, chain_id: str) -> None:
+            """Make a layer ``chain_id`` of what the active snapshot ``key`` has on top of its layers, by renaming it.
+
+            Nobody may use the snapshot any more; afterwards it can only be removed. If the layer exists already, this
+            does nothing. It isn't synced to disk.
+
+            Raises:
+                OSError: the kernel refused.
+            """
+
+        def alias(self, chain_id: str, layer: str) -> None:
+            """Give a layer of `adopt` its second name, the chain ID. If that exists already, this does nothing.
+
+            Raises:
+                OSError: the kernel refused.
+            """
+
+        def make_empty(self, chain_id: str) -> None:
+            """Make a layer with nothing in it, unless it exists. Nobody else may do so at the same time.
+
+            Raises:
+                OSError: the disk is full, or the kernel refused.
+            """
+
+        def aliases(self) -> dict[str, str]:
+            """Return the layers that are second names, with the layer that each means."""
+
         def open_lower(self, path: str) -> int:
             """Open one of a `Snapshot`'s ``lowers`` as a directory to read from; the caller closes it.
 

@@ -19,8 +19,9 @@ from minibox.base.files import closing
 from minibox.base.lines import lines_of
 from minibox.errors import MiniboxError, StoreError, Unsupported, kernel_says, trying
 from minibox.linux.removal import remove_directory
-from minibox.storage.layers import chain_ids_in
+from minibox.storage.layers import chain_ids_in, link_layer, links_in
 from minibox.storage.overlay import Overlay
+from minibox.storage.snapshot import container_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +74,18 @@ class Erofs(Overlay):
         _seal(f"{place}/layer/diff", f"{place}/image")
         os.rename(f"{place}/image", self.layer_path(chain_id))
 
+    def adopt(self, key: str, chain_id: str) -> None:
+        from minibox.storage.layers import move_layer
+
+        # A layer may be a directory, and making an image of it would take longer than most commands of a build.
+        move_layer(f"{container_directory(self.root, key)}/upper", self.layer_path(chain_id))
+
+    def alias(self, chain_id: str, layer: str) -> None:
+        link_layer(self.layer_path(chain_id), f"{layer[7:]}{SUFFIX}")
+
+    def aliases(self) -> dict[str, str]:
+        return links_in(f"{self.root}/erofs", SUFFIX)
+
     def _stat_lower(self, path: str) -> os.stat_result:
         with closing(self.open_lower(path)) as fd:
             return os.stat(fd)
@@ -84,9 +97,12 @@ class Erofs(Overlay):
         remove_directory(self.layer_path(chain_id))
 
     def layer_bytes(self, chain_id: str) -> int:
-        from minibox.storage.usage import file_bytes
+        from minibox.storage.usage import file_bytes, tree_bytes
 
-        return file_bytes(self.layer_path(chain_id))
+        path = self.layer_path(chain_id)
+        if os.path.islink(path):
+            return 0
+        return tree_bytes(path) if os.path.isdir(path) else file_bytes(path)
 
 
 def _seal(tree: str, path: str) -> None:

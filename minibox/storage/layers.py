@@ -6,8 +6,9 @@ A layer is complete or doesn't exist. To remove one you must hold the lock of th
 from __future__ import annotations
 
 import os
+from errno import EEXIST, ENOTEMPTY
 
-from minibox.base.files import closing
+from minibox.base.files import closing, replace_link
 from minibox.errors import StoreError, suppress, trying
 from minibox.linux.removal import remove_directory
 
@@ -30,6 +31,47 @@ def chain_ids_in(directory: str, suffix: str = "") -> list[str]:
         return []
     stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
     return [f"sha256:{stem}" for stem in stems if len(stem) == HEX_LENGTH and HEXADECIMAL.issuperset(stem)]
+
+
+def move_layer(source: str, path: str) -> None:
+    """Rename a finished layer to its place; another process may have put the same layer there already.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    try:
+        os.rename(source, path)
+    except OSError as error:
+        if error.errno not in (ENOTEMPTY, EEXIST):
+            raise
+
+
+def link_layer(path: str, target: str) -> None:
+    """Give a layer a second name.
+
+    Args:
+        target: the file name of the layer, in the same directory.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    try:
+        os.symlink(target, path)
+    except FileExistsError:
+        if not os.path.exists(path):  # its layer was removed
+            replace_link(path, target)
+
+
+def links_in(directory: str, suffix: str = "") -> dict[str, str]:
+    """Return the chain IDs of layers that are second names, each with the layer that it means."""
+    found = {}
+    for chain_id in chain_ids_in(directory, suffix):
+        try:
+            found[chain_id] = f"sha256:{os.readlink(f'{directory}/{chain_id[7:]}{suffix}').removesuffix(suffix)}"
+        except OSError:
+            continue  # a layer of its own
+    return found
 
 
 def make_layers(

@@ -95,6 +95,28 @@ class Overlay:
         self._clone_upper(key, f"{place}/layer/diff", memory_fd)
         os.rename(f"{place}/layer", os.path.dirname(self.layer_path(chain_id)))
 
+    def adopt(self, key: str, chain_id: str) -> None:
+        from minibox.storage.layers import move_layer
+
+        own = container_directory(self.root, key)
+        os.makedirs(f"{own}/layer", 0o700, exist_ok=True)
+        os.rename(f"{own}/upper", f"{own}/layer/diff")
+        move_layer(f"{own}/layer", os.path.dirname(self.layer_path(chain_id)))
+
+    def alias(self, chain_id: str, layer: str) -> None:
+        from minibox.storage.layers import link_layer
+
+        link_layer(f"{self.root}/layers/{chain_id[7:]}", layer[7:])
+
+    def make_empty(self, chain_id: str) -> None:
+        os.makedirs(self.layer_path(chain_id), exist_ok=True)
+        os.chmod(self.layer_path(chain_id), 0o755)
+
+    def aliases(self) -> dict[str, str]:
+        from minibox.storage.layers import links_in
+
+        return links_in(f"{self.root}/layers")
+
     def _clone_upper(self, key: str, path: str, memory_fd: int) -> None:
         """Clone what a container has written, in overlayfs's form."""
         from minibox.storage.clone import clone
@@ -126,7 +148,8 @@ class Overlay:
     def layer_bytes(self, chain_id: str) -> int:
         from minibox.storage.usage import tree_bytes
 
-        return tree_bytes(f"{self.root}/layers/{chain_id[7:]}")
+        path = f"{self.root}/layers/{chain_id[7:]}"
+        return 0 if os.path.islink(path) else tree_bytes(path)
 
     def snapshot_bytes(self, key: str) -> int:
         from minibox.storage.usage import tree_bytes

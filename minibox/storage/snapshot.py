@@ -18,6 +18,7 @@ On disk, under ``root``. Each driver has its own directory for layers, so that y
     containers/<key>/snapshot the container's driver and its chain IDs, bottom first
     containers/<key>/upper    overlay, erofs: what the container wrote, in overlayfs's form
     containers/<key>/rootfs   btrfs, copy: the container's whole tree
+    build/layers/<driver>-<hex>  an empty file: keep this layer for `minibox build`
     containers/<key>/memory   a symlink: the container's files are in memory and not in upper; while it runs, the link
                               leads to its upper and work through a descriptor of its owner
 
@@ -34,7 +35,7 @@ from errno import ENOSPC
 from minibox.base import damage
 from minibox.base.codec import FileKind
 from minibox.base.files import closing, replace_link
-from minibox.base.shape import path_part
+from minibox.base.shape import long_id, path_part
 from minibox.errors import StoreError, Unreadable, Unsupported
 from minibox.record import record
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 DRIVERS = ("overlay", "btrfs", "erofs", "copy")
 RECORD = "snapshot"
 IN_MEMORY = "memory"
+KEPT = "build/layers"
 CHAIN_ID = "sha256:"
 
 
@@ -172,3 +174,31 @@ def layers_in_use(root: str) -> set[tuple[str, str]]:
         return set()
     records = [found for key in keys if (found := read_record(root, key))]
     return {(driver, chain_id) for driver, chain_ids in records for chain_id in chain_ids}
+
+
+def keep_layer(root: str, driver: str, chain_id: str) -> None:
+    """Keep a layer, even if neither an image nor a container needs it. Call this before the layer exists.
+
+    Raises:
+        OSError: the disk is full, or the kernel refused.
+    """
+    os.makedirs(f"{root}/{KEPT}", 0o700, exist_ok=True)
+    os.close(os.open(f"{root}/{KEPT}/{driver}-{chain_id[7:]}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def release_layer(root: str, driver: str, chain_id: str) -> None:
+    """Don't keep a layer of `keep_layer` any more. It is no error if it wasn't kept."""
+    try:
+        os.unlink(f"{root}/{KEPT}/{driver}-{chain_id[7:]}")
+    except FileNotFoundError:
+        pass
+
+
+def kept_layers(root: str) -> set[tuple[str, str]]:
+    """Return the driver and chain ID of all layers of `keep_layer`, whether they exist or not."""
+    try:
+        names = os.listdir(f"{root}/{KEPT}")
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    found = [name.partition("-") for name in names]
+    return {(driver, f"sha256:{digits}") for driver, _, digits in found if driver in DRIVERS and long_id(digits)}

@@ -17,9 +17,9 @@ import os
 
 from minibox.errors import StoreError, Unsupported, kernel_says, suppress
 from minibox.linux.removal import remove_directory
-from minibox.storage.layers import chain_ids_in, make_layers, remove_at_once
+from minibox.storage.layers import chain_ids_in, link_layer, links_in, make_layers, move_layer, remove_at_once
 from minibox.storage.overlay import FULL_HINT
-from minibox.storage.snapshot import NO_LAYER, Snapshot, container_directory, write_record
+from minibox.storage.snapshot import NO_LAYER, Snapshot, container_directory, read_record, write_record
 from minibox.storage.usage import added_bytes, own_bytes
 
 TYPE_CHECKING = False
@@ -124,6 +124,32 @@ class Trees:
         os.rename(f"{place}/layer", self.layer_path(chain_id))
         self._seal_layer(self.layer_path(chain_id))  # after the rename: btrfs can't move a sealed one
 
+    def adopt(self, key: str, chain_id: str) -> None:
+        path = self.layer_path(chain_id)
+        below = read_record(self.root, key)
+        tree = f"{container_directory(self.root, key)}/rootfs"
+        count = added_bytes(tree, self.layer_path(below[1][-1])) if below else own_bytes(tree)
+        move_layer(tree, path)
+        if not os.path.islink(path + NOTE_SUFFIX):
+            self._note_bytes(chain_id, count)
+        self._seal_layer(path)
+
+    def alias(self, chain_id: str, layer: str) -> None:
+        link_layer(self.layer_path(chain_id), layer[7:])
+
+    def make_empty(self, chain_id: str) -> None:
+        path = self.layer_path(chain_id)
+        if os.path.isdir(path):
+            return
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        self._begin_layer("", path)
+        os.chmod(path, 0o755)
+        self._note_bytes(chain_id, 0)
+        self._seal_layer(path)
+
+    def aliases(self) -> dict[str, str]:
+        return links_in(f"{self.root}/{self.driver}")
+
     def remove(self, key: str) -> None:
         path = container_directory(self.root, key)
         self._remove_tree(f"{path}/rootfs")
@@ -141,6 +167,8 @@ class Trees:
 
     def layer_bytes(self, chain_id: str) -> int:
         path = self.layer_path(chain_id)
+        if os.path.islink(path):
+            return 0
         try:
             return int(os.readlink(path + NOTE_SUFFIX)) if os.path.isdir(path) else 0
         except (OSError, ValueError):

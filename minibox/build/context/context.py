@@ -11,7 +11,7 @@ from minibox.build.context.memory import Memory, clock_ns
 from minibox.build.context.selection import IDENTITY_BYTES, Finder, manifest
 from minibox.build.context.tree import LOOK, READ_DIRECTORY, Tree, mode_of
 from minibox.errors import BuildError
-from minibox.linux.listing import record_of
+from minibox.linux.listing import RECORD, record_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from minibox.build.context.patterns import Patterns
     from minibox.build.context.selection import Selected, Source
 
+OWNER = 6  # where a record has uid and gid
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -118,7 +119,10 @@ class Context:
         """
         now, then = record_of(os.fstat(fd)), selected.status
         # A directory's content isn't read by this descriptor, and who builds may well write into the context.
-        same = now == then or (stat.S_ISDIR(mode_of(then)) and now[:IDENTITY_BYTES] == then[:IDENTITY_BYTES])
+        # The owner isn't compared: in an ordinary user's namespace it has another number, and chown changes the ctime.
+        same = _without_owner(now) == _without_owner(then) or (
+            stat.S_ISDIR(mode_of(then)) and now[:IDENTITY_BYTES] == then[:IDENTITY_BYTES]
+        )
         if not same:
             raise BuildError(
                 f"{ascii(selected.path)} in {self.tree.what} was changed during the build", "build it again"
@@ -147,3 +151,8 @@ class Context:
             for source in sources:
                 source.files = [(to, path, changed.get(record, record)) for to, path, record in source.files]
         return found
+
+
+def _without_owner(record: bytes) -> tuple[int, ...]:
+    fields: tuple[int, ...] = RECORD.unpack(record)
+    return fields[:OWNER] + fields[OWNER + 2 :]

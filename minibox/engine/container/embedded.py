@@ -403,6 +403,10 @@ class Embedded:
         with frozen(self.home.root, self.id, launch.note):
             return freeze(self.home.root, self.id, launch.storage.driver, image, snapshot_id)
 
+    def end_processes(self) -> None:
+        """Kill all its processes, but keep its files until `close`. Its main process must have ended."""
+        self._launch.end_processes()
+
     def keep_files(self) -> None:
         """Keep its files after its end, for `minibox shell` and `minibox rm`."""
         self._run.keep_files()

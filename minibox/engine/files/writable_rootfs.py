@@ -62,6 +62,30 @@ def writable_root(root: str, key: str, mounts: Sequence[dict[str, Any]], *, read
         yield fd
 
 
+@contextmanager
+def readable_layers(root: str, driver: str, chain_ids: tuple[str, ...]) -> Iterator[int]:
+    """Yield a directory descriptor of the root file system that unpacked layers make, read-only.
+
+    Files have their owners on disk, which are the image's own.
+
+    Raises:
+        StepError: a mount was refused.
+    """
+    snapshot = snapshotter(root, driver).describe("none", chain_ids)
+    layers = snapshot.lowers[:1] if snapshot.kind == "tree" else snapshot.lowers
+    steps = _stage(root, snapshot, layers)
+    if len(layers) == 1:
+        steps.append(op.open_tree(f"{root}/tmp/0", op.ROOT, "the only layer"))
+    else:
+        steps += _overlay(root, f"lowerdir={':'.join(str(number) for number in range(len(layers)))}")
+    steps.append(op.mount_attributes(op.ROOT, "layers never change", set_=op.RDONLY))
+    fd = _detached([*steps, op.send_fd(op.CHANNEL, op.ROOT, 0, "pass it to the process that reads")])
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def _steps(root: str, snapshot: Snapshot, mounts: Sequence[dict[str, Any]], read_only: bool) -> list[Op]:
     place = f"{root}/tmp"
     if snapshot.kind == "tree":

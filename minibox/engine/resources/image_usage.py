@@ -57,10 +57,12 @@ class Disk:
     Attributes:
         sizes: the bytes of each blob and layer.
         young: blobs that are too young to be collected for having no name.
+        aliases: layers that are second names, each with the layer that it means.
     """
 
     sizes: Mapping[Thing, int]
     young: frozenset[str]
+    aliases: Mapping[Thing, Thing]
 
     def bytes_of(self, things: Iterable[Thing]) -> int:
         return sum(self.sizes.get(thing, 0) for thing in things)
@@ -134,10 +136,13 @@ def look(layout: Layout) -> Disk:
             sizes[f"sha256:{name}"] = status.st_blocks * 512
             if now_s - status.st_mtime < UNNAMED_KEPT_S:
                 young.add(f"sha256:{name}")
+    aliases: dict[Thing, Thing] = {}
     for driver in DRIVERS:
-        for chain_id in snapshotter(layout.root, driver).layers():
+        storage = snapshotter(layout.root, driver)
+        for chain_id in storage.layers():
             sizes[driver, chain_id] = layer_bytes(layout.root, driver, chain_id)
-    return Disk(sizes, frozenset(young))
+        aliases.update({(driver, name): (driver, layer) for name, layer in storage.aliases().items()})
+    return Disk(sizes, frozenset(young), aliases)
 
 
 def layer_bytes(root: str, driver: str, chain_id: str) -> int:
@@ -172,13 +177,19 @@ def garbage(
     """
     needed = reach(layout, (*(str(entry.get("digest")) for image in kept for entry in image.entries), *uses.digests))
     images = reach(layout, (str(entry.get("digest")) for image in kept for entry in image.entries)).chain_ids
+    layers: set[Thing] = {
+        thing
+        for thing in disk.sizes
+        if not isinstance(thing, str) and (thing[1] in images or thing[1] in uses.chain_ids or thing in uses.layers)
+    }
+    layers |= {disk.aliases[thing] for thing in layers if thing in disk.aliases}
     return frozenset(
         thing
         for thing in disk.sizes
         if (
             thing not in needed.blobs and (thing in released or thing not in disk.young)
             if isinstance(thing, str)
-            else thing[1] not in images and thing[1] not in uses.chain_ids and thing not in uses.layers
+            else thing not in layers
         )
     )
 

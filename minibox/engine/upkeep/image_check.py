@@ -107,10 +107,15 @@ def check_layers(layout: Layout, uses: Uses, *, content: bool = True) -> list[Fi
     findings = []
     for driver in DRIVERS:
         storage = snapshotter(layout.root, driver)
+        meant = {
+            layer
+            for name, layer in storage.aliases().items()
+            if name in sources or name in uses.chain_ids or (driver, name) in uses.layers
+        }
         for chain_id in storage.layers():
             what = f"layer {chain_id} ({driver})"
             if chain_id not in sources:
-                if chain_id not in uses.chain_ids and (driver, chain_id) not in uses.layers:
+                if chain_id not in meant and chain_id not in uses.chain_ids and (driver, chain_id) not in uses.layers:
                     findings.append(Finding(LEFTOVER, what, "no image needs it"))
                 continue
             if not content or storage.describe("none", (chain_id,)).kind == "tree":

@@ -89,6 +89,7 @@ def collect(layout: Layout, uses: Callable[[], Uses]) -> Collected:
     things = garbage(layout, disk, images, needed)
     blobs = [thing for thing in things if isinstance(thing, str)]
     layers = [thing for thing in things if not isinstance(thing, str)]
+    layers.sort(key=lambda layer: layer not in disk.aliases)  # a second name never outlives its layer
     # Layers first: whoever finds a layer whose blobs are gone can't tell it from the layer of a complete image.
     for driver, chain_id in (*((driver, NO_LAYER) for driver in DRIVERS), *layers):
         snapshotter(layout.root, driver).remove_layer(chain_id)

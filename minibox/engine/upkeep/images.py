@@ -21,7 +21,7 @@ from minibox.image.layout.reach import reach
 from minibox.image.reference import parse
 from minibox.image.store import ImageStore
 from minibox.record import record
-from minibox.storage.snapshot import layers_in_use
+from minibox.storage.snapshot import kept_layers, layers_in_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,19 +60,19 @@ def uses(root: str) -> Uses:
     found = image_users.uses(root)
     chain_ids = frozenset(chain_id for use in found for chain_id in use.chain_ids)
     # Read containers' own records last: a container in neither list looks at the index again.
-    return Uses(tuple(use.digest for use in found), frozenset(layers_in_use(root)), chain_ids)
+    return Uses(tuple(use.digest for use in found), frozenset(layers_in_use(root) | kept_layers(root)), chain_ids)
 
 
 def look_at_disk(root: str) -> Disk:
     """Call `image_usage.look`, in a user namespace if needed to read every layer."""
     from minibox.engine.host.user_namespace import run_inside
 
-    def plain() -> tuple[list[tuple[Thing, int]], list[str]]:
+    def plain() -> tuple[list[tuple[Thing, int]], list[str], list[tuple[Thing, Thing]]]:
         disk = look(Layout(root))
-        return list(disk.sizes.items()), list(disk.young)
+        return list(disk.sizes.items()), list(disk.young), list(disk.aliases.items())
 
-    sizes, young = run_inside(plain) if os.geteuid() else plain()
-    return Disk(dict(sizes), frozenset(young))
+    sizes, young, aliases = run_inside(plain) if os.geteuid() else plain()
+    return Disk(dict(sizes), frozenset(young), dict(aliases))
 
 
 def users_of(layout: Layout, image: StoredImage, found: Sequence[Use]) -> list[Use]:

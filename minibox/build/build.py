@@ -1,0 +1,239 @@
+"""One build: the stages that the target needs, side by side where they don't depend on each other, and the image.
+
+Each stage has a thread. Lines that work (RUN, COPY) take one of as many slots as there are processors; a thread that
+waits for another stage has none. Ctrl-C, or the failure of one stage, ends the containers of the others.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from threading import Thread
+
+from minibox.build.cache import Cache
+from minibox.build.dockerfile import instructions as kinds
+from minibox.build.dockerfile.parser import parse
+from minibox.build.events import DONE, FAILED, LineEnded
+from minibox.build.graph import Graph, Stage
+from minibox.build.image.draft import Draft
+from minibox.build.image.export import parse_output, write_archive, write_files
+from minibox.build.image.make import Made, make_image
+from minibox.build.opening import open_contexts
+from minibox.build.result import StageJob, StageResult
+from minibox.build.session import Session
+from minibox.build.stage import StageRun
+from minibox.build.steps.step import Cancelled, make_scratch
+from minibox.build.words import EPOCH, check_network
+from minibox.image.reference import parse as parse_reference
+from minibox.record import record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from minibox.base.home import Home
+    from minibox.build.dockerfile.scope import Scope
+    from minibox.build.events import Event
+    from minibox.build.options import BuildOptions
+    from minibox.image.layout.layout import Layout
+
+SHOWN = (kinds.Run, kinds.Copy, kinds.Add, kinds.Workdir)
+FILES = ("local", "tar")
+WAIT_S = 0.2  # how often the main thread looks for a signal
+
+
+@record
+class Result:
+    """What a build has made.
+
+    Attributes:
+        made: the image; None if only files were asked for.
+        names: its full names.
+    """
+
+    made: Made | None
+    names: tuple[str, ...]
+
+    def metadata(self) -> dict[str, Any]:
+        """The content of ``--metadata-file``, with Docker's names."""
+        if not self.made:
+            return {}
+        found: dict[str, Any] = {
+            "containerimage.config.digest": self.made.id,
+            "containerimage.descriptor": self.made.descriptor,
+            "containerimage.digest": self.made.digest,
+        }
+        if self.names:
+            found["image.name"] = ",".join(self.names)
+        return found
+
+
+class Build:
+    """A build. `run` carries it out once.
+
+    Attributes:
+        outputs: where its result goes; () for only the store.
+    """
+
+    graph: Graph
+
+    def __init__(
+        self,
+        home: Home,
+        options: BuildOptions,
+        *,
+        storage_driver: str = "",
+        on_event: Callable[[Event], None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            on_event: called with each event, by one thread at a time.
+
+        Raises:
+            UsageError: an option is invalid.
+        """
+        check_network(options.network)
+        self.options = options
+        self.outputs = tuple(parse_output(text) for text in options.outputs)
+        self._names = tuple(
+            str(parse_reference(name)) for name in (*options.tags, *(each.name for each in self.outputs if each.name))
+        )
+        self._session = Session(home, options, storage_driver, on_event)
+        self._error: BaseException | None = None
+
+    def run(self) -> Result:
+        """Build the target, store the image under its names, and write the other outputs.
+
+        Raises:
+            DockerfileError: the Dockerfile has a mistake.
+            LineFailed: a line's command failed.
+            MiniboxError: anything else.
+        """
+        session, options = self._session, self.options
+        root = session.place.root
+        with ExitStack() as stack:
+            session.contexts = stack.enter_context(open_contexts(options, root))
+            session.dockerfile = parse(session.contexts.dockerfile, session.contexts.dockerfile_name)
+            self.graph = Graph(
+                session.dockerfile,
+                target=options.target,
+                build_args=self._build_args(),
+                contexts=[name for name, _ in options.contexts],
+            )
+            layout = session.store.layout
+            stack.enter_context(layout.adding())
+            storage = session.storage
+            cache = Cache(root, storage.driver, lambda layer: storage.is_unpacked((layer,)))
+            session.cache = stack.enter_context(cache)
+            result = self._result(self.graph.target)
+            for output in self.outputs:
+                if output.type in FILES:
+                    write_files(session.place, result.chain, output)
+            if self.outputs and all(output.type in FILES for output in self.outputs):
+                return Result(None, ())
+            return self._finish(layout, result)
+
+    def cancel(self) -> None:
+        """End the build from another thread."""
+        self._session.running.cancel()
+
+    def _finish(self, layout: Layout, result: StageResult) -> Result:
+        """Make the image, name it, and write its archives."""
+        session, options, draft = self._session, self.options, result.draft
+        if options.labels:
+            draft.set_labels(options.labels, told=False)
+        made = make_image(session.place, layout, draft, result.base, result.layers, result.below, options.annotations)
+        for name in self._names:
+            layout.set_name(name, made.descriptor)
+        if not self._names:
+            layout.change(lambda items: [*items, made.descriptor])
+        for output in self.outputs:
+            if output.type in ("oci", "docker") and output.destination:
+                write_archive(session.place.home, made, self._names[0] if self._names else "", output)
+        return Result(made, self._names)
+
+    def _build_args(self) -> dict[str, str]:
+        found = dict(self.options.build_args)
+        if self.options.source_date_epoch is not None:
+            found.setdefault(EPOCH, str(self.options.source_date_epoch))
+        return found
+
+    # ---- stages ---------------------------------------------------------------------------------
+
+    def _result(self, target: int) -> StageResult:
+        """Build all stages that the target needs."""
+        session = self._session
+        self._begin(target)
+        job = session.jobs[target]
+        try:
+            while not job.done.wait(WAIT_S):
+                pass
+        except BaseException:
+            session.running.cancel()
+            raise
+        finally:
+            for each in list(session.jobs.values()):
+                each.done.wait()
+        if self._error:
+            raise self._error
+        assert job.result
+        return job.result
+
+    def _begin(self, index: int) -> None:
+        """Start the threads of a stage and of those that it needs. You can call it twice."""
+        for stage in self.graph.needed_by(index):
+            with self._session.lock:
+                if stage.index in self._session.jobs:
+                    continue
+                job = self._session.jobs[stage.index] = StageJob()
+            Thread(target=self._carry_out, args=(stage.index, job), name=f"stage {stage.label}", daemon=True).start()
+
+    def _carry_out(self, index: int, job: StageJob) -> None:
+        try:
+            job.result, job.scope = self._stage(index)
+        except BaseException as error:
+            with self._session.lock:
+                if self._error is None or isinstance(self._error, Cancelled):
+                    self._error = error
+            self._session.running.cancel()
+        finally:
+            job.done.set()
+
+    def _stage(self, index: int) -> tuple[StageResult, Scope]:
+        stage = self.graph.stages[index]
+        start, parent = self._start(stage)
+        if triggers := (start.draft.take_triggers() if stage.base.kind == "image" else ()):
+            stage = self.graph.add_triggers(index, triggers)
+            for needed in stage.needs:
+                self._begin(needed)
+        scope = self.graph.scope(stage, start.draft.env.items(), parent)
+        run = StageRun(self._session, stage, scope, start, self._total(stage))
+        for instruction in stage.instructions:
+            run.carry_out(instruction)
+        return run.result(), scope
+
+    @staticmethod
+    def _total(stage: Stage) -> int:
+        """How many of the stage's lines are shown: FROM and those that work."""
+        return 1 + sum(isinstance(each, SHOWN) for each in stage.instructions)
+
+    def _start(self, stage: Stage) -> tuple[StageResult, Scope | None]:
+        """What a stage begins with."""
+        session, base, epoch_s = self._session, stage.base, self.options.source_date_epoch
+        if base.kind == "stage":
+            assert base.stage is not None
+            job = session.wait_for(base.stage)
+            assert job.result
+            return replace(job.result, draft=job.result.draft.copy()), job.scope
+        number = session.begin_line(stage, 1, self._total(stage), stage.head.text)
+        state = FAILED
+        try:
+            if base.kind == "scratch":
+                result = StageResult(Draft(None, epoch_s), None, make_scratch(session.place), ())
+            else:
+                image = session.guarded(stage.head, lambda: session.image(base, stage))
+                result = StageResult(Draft(image.config, epoch_s), image, image.chain_ids, ())
+            state = DONE
+        finally:
+            session.emit(LineEnded(number, state, 0.0))
+        return result, None

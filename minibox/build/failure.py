@@ -1,0 +1,45 @@
+"""The error of a command that failed: the Dockerfile's lines around it, its last output, and how it ended."""
+
+from __future__ import annotations
+
+from minibox.base.lines import lines_of
+from minibox.errors import BuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.build.dockerfile import instructions as kinds
+    from minibox.build.steps.step import Ended
+
+LINES_AROUND = 2
+OUTPUT_LINES = 10
+
+
+class LineFailed(BuildError):
+    """A RUN's command failed.
+
+    Attributes:
+        file, line: the Dockerfile, and the first line of the RUN.
+        command_status: the command's own exit status.
+        excerpt: the Dockerfile's lines around the RUN, marked.
+        output: the last lines that the command has written.
+    """
+
+    def __init__(
+        self, dockerfile: kinds.Dockerfile, line: kinds.Run, words: tuple[str, ...], ended: Ended, output: bytes
+    ) -> None:
+        command = " ".join(words)
+        reason = ended.summary or f"exit status {ended.status}"
+        place = f"{dockerfile.name}:{line.span.first}"
+        super().__init__(f"{place}: RUN {command!r} failed: {reason}", ended.hint or None)
+        self.file, self.line, self.command_status = dockerfile.name, line.span.first, ended.status
+        self.excerpt = _excerpt(dockerfile, line)
+        self.output = tuple(lines_of(output.decode(errors="replace").rstrip("\n")))[-OUTPUT_LINES:]
+
+
+def _excerpt(dockerfile: kinds.Dockerfile, line: kinds.Run) -> tuple[str, ...]:
+    first, last = line.span.first, line.span.last
+    found = []
+    for number in range(max(1, first - LINES_AROUND), min(len(dockerfile.source), last + LINES_AROUND) + 1):
+        mark = ">>>" if first <= number <= last else "   "
+        found.append(f"{number:4} | {mark} {dockerfile.source[number - 1]}")
+    return tuple(found)

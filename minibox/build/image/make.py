@@ -1,0 +1,118 @@
+"""Make the image of a stage: pack each new layer into a blob, give it its chain ID, store config and manifest.
+
+Each layer is packed and hashed once: the diff ID of a line's layer is remembered beside the cache.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minibox.base.codec import FileKind
+from minibox.engine.files import line_layer
+from minibox.errors import MiniboxError, Unreadable
+from minibox.image.layout.manifest import (
+    MEDIA_TYPE_CONFIG,
+    MEDIA_TYPE_LAYER,
+    MEDIA_TYPE_MANIFEST,
+    chain_ids,
+    layer_descriptors,
+)
+from minibox.image.reference import is_digest
+from minibox.record import record
+from minibox.storage.drivers import snapshotter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from minibox.build.image.draft import Draft
+    from minibox.build.steps.step import Place
+    from minibox.image.layout.image import ResolvedImage
+    from minibox.image.layout.layout import Descriptor, Layout
+
+PACKED = FileKind("packed layer", {"DiffId": is_digest, "SizeBytes": int}, indented=False)
+TYPES = {
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": MEDIA_TYPE_LAYER + "+gzip",
+    "application/vnd.docker.image.rootfs.diff.tar": MEDIA_TYPE_LAYER,
+}
+
+
+@record
+class Made:
+    """An image in the store: the digests of its config, which is its id, and of its manifest."""
+
+    id: str
+    digest: str
+    descriptor: Descriptor
+
+
+def make_image(
+    place: Place,
+    layout: Layout,
+    draft: Draft,
+    base: ResolvedImage | None,
+    layers: Sequence[str],
+    below: Sequence[str],
+    annotations: Sequence[tuple[str, str]] = (),
+) -> Made:
+    """Store an image. It has no name yet: call this inside `Layout.adding`, and name it there.
+
+    Args:
+        base: the image that the stage began with; None for ``scratch``.
+        layers: the layers of its lines, bottom first.
+        below: the layers on disk that the stage began with, bottom first.
+
+    Raises:
+        MiniboxError: the disk is full, or a file can't be read.
+    """
+    described: list[Descriptor] = []
+    diff_ids: list[str] = []
+    if base:
+        for descriptor, diff_id in layer_descriptors(layout, base.digest, base.config):
+            kind = str(descriptor.get("mediaType"))
+            described.append({**descriptor, "mediaType": TYPES.get(kind, kind)})
+            diff_ids.append(diff_id)
+    storage = snapshotter(place.root, place.driver)
+    for number, layer in enumerate(layers, 1):
+        diff_id, size = packed(place, layout, (*below, *layers[:number]))
+        diff_ids.append(diff_id)
+        described.append({"mediaType": MEDIA_TYPE_LAYER, "digest": diff_id, "size": size})
+        storage.alias(chain_ids(diff_ids)[-1], layer)
+    if not diff_ids:
+        raise MiniboxError("the image would have no layers", "add a line that writes a file, such as COPY")
+    config = layout.write_json(draft.image_config(diff_ids), MEDIA_TYPE_CONFIG)
+    manifest: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": MEDIA_TYPE_MANIFEST,
+        "config": config,
+        "layers": described,
+    }
+    if annotations:
+        manifest["annotations"] = dict(annotations)
+    platform = {key: draft.kept[key] for key in ("architecture", "os", "variant") if key in draft.kept}
+    descriptor = {**layout.write_json(manifest, MEDIA_TYPE_MANIFEST), "platform": platform}
+    return Made(config["digest"], descriptor["digest"], descriptor)
+
+
+def packed(place: Place, layout: Layout, chain: tuple[str, ...]) -> tuple[str, int]:
+    """Return diff ID and size of the topmost layer; pack it into a blob if there is none yet."""
+    note = f"{place.root}/build/packed/{place.driver}-{chain[-1][7:]}"
+    try:
+        found = PACKED.read(note)
+        if os.path.exists(layout.blob_path(found["DiffId"])):
+            return found["DiffId"], found["SizeBytes"]
+    except (OSError, Unreadable):
+        pass
+    diff_id, size = line_layer.pack(place.root, place.driver, chain, layout)
+    os.makedirs(os.path.dirname(note), 0o700, exist_ok=True)
+    PACKED.write(note, {"DiffId": diff_id, "SizeBytes": size})
+    return diff_id, size
+
+
+def forget(root: str, driver: str, layer: str) -> None:
+    """Forget what `packed` has remembered of a layer. It is no error if it was never packed."""
+    try:
+        os.unlink(f"{root}/build/packed/{driver}-{layer[7:]}")
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,309 @@
+"""Carry out the lines of one stage: find each in the cache, or carry it out and put it there.
+
+Lines that only change the config (ENV, CMD ...) are never looked up: what they change is part of the key of those lines
+after them that depend on it. So a LABEL that has changed doesn't carry out the RUN below it again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from time import monotonic, time
+
+from minibox.build.dockerfile import instructions as kinds
+from minibox.build.dockerfile.lines import Problem
+from minibox.build.dockerfile.scope import proxies
+from minibox.build.events import CACHED, DONE, FAILED, LineEnded, LineOutput
+from minibox.build.failure import LineFailed
+from minibox.build.image.config_lines import CONFIG_LINES
+from minibox.build.result import StageResult
+from minibox.build.steps import step
+from minibox.build.steps.mounts import RunMounts
+from minibox.build.steps.placing import Destination, Given
+from minibox.engine.spec.image_files import read_text
+from minibox.engine.spec.options import RunOptions
+from minibox.engine.spec.users import resolve_user
+from minibox.errors import BuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from minibox.build.context.context import Selection
+    from minibox.build.dockerfile.scope import Scope
+    from minibox.build.graph import Stage
+    from minibox.build.line import Line
+    from minibox.build.session import Session
+
+OUTPUT_LINES_SHOWN = 10
+"""How many lines of a failed command's output its error repeats."""
+NETWORKS = {"default": "", "none": "none", "host": "host"}
+
+
+class StageRun:
+    """The lines of one stage, in order."""
+
+    def __init__(self, session: Session, stage: Stage, scope: Scope, start: StageResult, total: int) -> None:
+        """
+        Args:
+            start: what its FROM names.
+            total: how many of its lines are shown, FROM included.
+        """
+        self._session, self._stage, self._scope, self._total = session, stage, scope, total
+        self._place, self._options = session.place, session.options
+        self.draft = start.draft.copy()
+        self._start = start
+        self._layers = list(start.layers)
+        self._number = 1
+        self._proxies = tuple(proxies(dict(session.options.build_args)).items())
+        self._fresh = session.is_fresh(stage)
+
+    @property
+    def _chain(self) -> tuple[str, ...]:
+        return (*self._start.below, *self._layers)
+
+    def result(self) -> StageResult:
+        """What the lines so far have made."""
+        return StageResult(self.draft, self._start.base, self._start.below, tuple(self._layers))
+
+    def carry_out(self, written: kinds.Instruction) -> None:
+        """Carry out one line.
+
+        Raises:
+            MiniboxError: it failed; the error names the line.
+        """
+        self._session.running.check()
+        line = self._scope.resolve(written)
+        change = CONFIG_LINES.get(type(line))
+        if change:
+            self._session.guarded(line, lambda: change(self.draft, line))
+        elif isinstance(line, kinds.Run):
+            self._run(line)
+        elif isinstance(line, kinds.Workdir):
+            self._workdir(line)
+        elif isinstance(line, (kinds.Copy, kinds.Add)):
+            self._copy(line)
+        else:
+            raise BuildError(f"{line.keyword} is not built yet")
+
+    # ---- the cache ------------------------------------------------------------------------------
+
+    def _cached(
+        self,
+        line: kinds.Instruction,
+        facts: Mapping[str, str],
+        inputs: Mapping[str, str | Selection],
+        make: Callable[[int, str], bool],
+    ) -> bool:
+        """Find the line's layer or make it; tell whether there is one.
+
+        Args:
+            facts, inputs: see `line.key_of`.
+            make: carries it out, given the line's number in the build and the layer's name; tells whether it has
+                written anything.
+        """
+        from minibox.build.line import Line as StoredLine
+        from minibox.build.line import key_of
+
+        session, chain = self._session, self._chain
+        self._number += 1
+        number = session.begin_line(self._stage, self._number, self._total, line.text)
+        began = monotonic()
+        if self._place.newest_s is not None:
+            facts = {**facts, "SOURCE_DATE_EPOCH": str(self._place.newest_s)}
+        key = key_of(chain[-1], facts, inputs)
+        # A line that is carried out anew must not meet the layer that it made before.
+        layer = f"sha256:{os.urandom(32).hex() if self._fresh else key.id}"
+
+        def carry_out() -> Line:
+            has_layer = session.guarded(line, lambda: make(number, layer))
+            layers = (*chain, layer) if has_layer else chain
+            where = f"{session.dockerfile.name}:{line.span.first}"
+            size_bytes = session.storage.layer_bytes(layer) if has_layer else 0
+            return StoredLine(key, line.text, where, time(), layers, has_layer, {}, size_bytes)
+
+        try:
+            found, is_made = session.cache.find_or_make(key, carry_out, inputs, fresh=self._fresh)
+        except BaseException:
+            session.emit(LineEnded(number, FAILED, monotonic() - began))
+            raise
+        session.emit(LineEnded(number, DONE if is_made else CACHED, monotonic() - began))
+        self.draft.made_at(found.made_s)
+        if found.has_layer:
+            self._layers.append(found.own_layer)
+        return bool(found.has_layer)
+
+    # ---- RUN ------------------------------------------------------------------------------------
+
+    def _run(self, line: kinds.Run) -> None:
+        draft = self.draft
+        for word, value in (("security", line.security == "insecure"), ("device", line.devices)):
+            if value:
+                problem = Problem(f"RUN --{word} is not supported", at=f"--{word}")
+                raise line.line.error(self._session.dockerfile.name, problem)
+        arguments = self._arguments()
+        words = self._words(line)
+        network = self._options.network if line.network == "default" else line.network
+        facts = {
+            "line": json.dumps(list(words)),
+            "network": network,
+            "user": str(draft.config.get("User") or ""),
+            "workdir": draft.workdir,
+            **{f"env {name}": value for name, value in draft.env.items()},
+            **{f"arg {name}": value for name, value in arguments},
+            **{f"mount {number}": str(mount) for number, mount in enumerate(line.mounts)},
+            **{f"file {each.name}": each.text for each in line.heredocs},
+        }
+        inputs = {
+            f"mount {mount.target}": self._session.mount_input(self._stage, mount)
+            for mount in line.mounts
+            if mount.type == "bind"
+        }
+
+        def make(number: int, layer: str) -> bool:
+            return self._execute(line, words, network, arguments, number, layer)
+
+        made = self._cached(line, facts, inputs, make)
+        told = f"|{len(arguments)} {' '.join(f'{name}={value}' for name, value in arguments)} " if arguments else ""
+        draft.note(f"RUN {told}{' '.join(words)} # buildkit", layer=made)
+
+    def _arguments(self) -> tuple[tuple[str, str], ...]:
+        """The ARGs that RUN sees as variables, besides those that ENV sets to the same."""
+        scope = self._scope
+        names = [name for name, value in scope.arguments.items() if value is not None]
+        return tuple((name, scope.variables[name]) for name in names if scope.env.get(name) != scope.variables[name])
+
+    def _words(self, line: kinds.Run) -> tuple[str, ...]:
+        if not line.command.shell:
+            return line.command.words
+        if line.script:
+            return (f"/dev/pipes/{line.script.name}",)
+        return (*self.draft.shell, line.shell_text)
+
+    def _execute(
+        self,
+        line: kinds.Run,
+        words: tuple[str, ...],
+        network: str,
+        arguments: tuple[tuple[str, str], ...],
+        number: int,
+        layer: str,
+    ) -> bool:
+        session, draft, options = self._session, self.draft, self._options
+        last: list[bytes] = []
+
+        def on_output(data: bytes) -> None:
+            last.append(data)
+            if len(last) > 256:
+                del last[:128]
+            session.emit(LineOutput(number, data))
+
+        with (
+            session.slot(),
+            RunMounts(self._place, options, lambda each: session.mount_files(self._stage, each)) as mounts,
+        ):
+            mounted = mounts.prepare(line.mounts, draft.absolute)
+            script = mounts.script(line.script) if line.script else ()
+            run_options = RunOptions(
+                image=self._stage.base.name,
+                command=words,
+                entrypoint="",
+                rm=True,
+                network=NETWORKS.get(network, network),
+                env=tuple(f"{name}={value}" for name, value in (*self._proxies, *arguments)) + mounted.env,
+                mount=(*mounted.mount, *script),
+                tmpfs=mounted.tmpfs,
+                add_host=options.add_host,
+                shm_size_bytes=options.shm_size_bytes,
+                ulimit=options.ulimit,
+                memory_bytes=options.memory_bytes,
+                cpuset_cpus=options.cpuset_cpus,
+                no_healthcheck=True,
+            )
+            config: dict[str, Any] = {
+                key: draft.config[key] for key in ("Env", "User", "WorkingDir") if key in draft.config
+            }
+            ended = step.run(
+                self._place,
+                self._chain,
+                layer,
+                run_options,
+                config,
+                running=session.running,
+                on_output=on_output,
+                on_note=session.notice,
+                made=mounted.points,
+            )
+        if ended.status:
+            raise LineFailed(session.dockerfile, line, words, ended, b"".join(last))
+        return ended.made_layer
+
+    # ---- WORKDIR --------------------------------------------------------------------------------
+
+    def _workdir(self, line: kinds.Workdir) -> None:
+        path = self.draft.absolute(line.path)
+        if path == "/":
+            self.draft.set_workdir(path, layer=False)
+            return
+        facts = {"line": f"WORKDIR {path}"}
+        given = Given((0, 0), "", self._time_ns)
+
+        def work(root_fd: int) -> None:
+            Destination(root_fd, path, given, is_directory=True)
+
+        def make(number: int, layer: str) -> bool:
+            return step.write(self._place, self._chain, layer, work)
+
+        self.draft.set_workdir(path, layer=self._cached(line, facts, {}, make))
+
+    # ---- COPY and ADD ---------------------------------------------------------------------------
+
+    def _copy(self, line: kinds.Copy | kinds.Add) -> None:
+        draft, session = self.draft, self._session
+        destination = draft.absolute(line.destination)
+        is_directory = line.destination.endswith(("/", "/.")) or line.destination in (".", "")
+        is_directory = is_directory or len(line.sources) + len(line.heredocs) > 1
+        source = session.guarded(line, lambda: session.sources(self._stage, line))
+        owner = self._owner(line.chown) if line.chown else (None if source.keeps_owner else (0, 0))
+        facts = {
+            "line": f"{line.keyword} {json.dumps(list(line.sources))}",
+            "destination": destination + ("/" if is_directory else ""),
+            "chown": str(owner),
+            "chmod": line.chmod,
+            **source.facts,
+            **{f"file {each.name}": each.text for each in line.heredocs},
+        }
+        given = Given(owner, line.chmod, self._time_ns, owner if line.chown else None)
+
+        def work(root_fd: int) -> None:
+            target = Destination(root_fd, destination, given, is_directory=is_directory)
+            source.write(target)
+            for each in line.heredocs:
+                target.write_text(each.name, each.text)
+
+        def make(number: int, layer: str) -> bool:
+            with session.slot():
+                return step.write(self._place, self._chain, layer, work)
+
+        made = self._cached(line, facts, source.inputs, make)
+        flags = [f"--{name}={value}" for name, value in (("chown", line.chown), ("chmod", line.chmod)) if value]
+        if isinstance(line, kinds.Copy) and line.parents:
+            flags.insert(0, "--parents")
+        words = [*flags, *line.sources, *(f"<<{each.name}" for each in line.heredocs), line.destination]
+        draft.note(f"{line.keyword} {' '.join(words)} # buildkit", layer=made)
+
+    @property
+    def _time_ns(self) -> int | None:
+        newest_s = self._place.newest_s
+        return None if newest_s is None else newest_s * 1_000_000_000
+
+    def _owner(self, chown: str) -> tuple[int, int]:
+        """Look up a value of --chown in the files of the stage so far."""
+        storage = self._session.storage
+        lowers = storage.describe("none", self._chain).lowers
+        user, colon, group = chown.partition(":")
+        found = resolve_user(chown, (), lambda path: read_text(storage.open_lower, lowers, path))
+        if not colon and user.isdecimal():
+            return found.uid, int(user)  # as in Docker: a number alone is the group's, too
+        return found.uid, found.gid

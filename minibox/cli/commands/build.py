@@ -1,0 +1,206 @@
+"""`minibox build`, and `minibox builder`: disk space of its cache."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from minibox.cli.format.build_progress import STYLES
+from minibox.cli.parameters import settings_of
+from minibox.errors import MiniboxError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.build.options import BuildOptions
+    from minibox.cli.settings import Settings
+
+#: Options of `docker build` that minibox refuses, and why.
+REFUSED = {
+    "--allow": "RUN --security=insecure is not supported",
+    "--attest": "minibox makes no attestations",
+    "--builder": "there is only one builder",
+    "--cache-from": "the cache is by content and local: save it with the state root",
+    "--cache-to": "the cache is by content and local: save it with the state root",
+    "--cgroup-parent": "limit memory and processors with --memory and --cpuset-cpus",
+    "--isolation": "it is for Windows",
+    "--provenance": "minibox makes no attestations",
+    "--sbom": "minibox makes no attestations",
+    "--security-opt": "a build's containers have the default profile",
+    "--squash": "use a second stage, and COPY what you need",
+}
+
+
+def _refuse(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    if value:
+        name = param.opts[0]
+        raise UsageError(f"{name} is not supported", REFUSED[name])
+
+
+def _refused(command: Any) -> Any:
+    for name in REFUSED:
+        hidden = click.option(name, multiple=True, hidden=True, expose_value=False, callback=_refuse)
+        command = hidden(command)
+    return command
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox build -t web .
+  minibox build -t web --target test --build-arg VERSION=1.2 .
+  minibox build -o out .          write the last stage's files to a directory
+  tar -c . | minibox build -t web -   a context on stdin
+  minibox build --why -t web .    say why each line was reused or not"""
+)
+@click.option("-t", "--tag", "tags", metavar="NAME", multiple=True, help="Name the image")
+@click.option("-f", "--file", metavar="FILE", default="", help="Read this Dockerfile; - reads stdin")
+@click.option("--target", metavar="STAGE", default="", help="Build this stage")
+@click.option("--build-arg", "build_args", metavar="NAME[=VALUE]", multiple=True, help="Set an ARG")
+@click.option("--build-context", "contexts", metavar="NAME=PLACE", multiple=True, help="Add a named context")
+@click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="Add a label")
+@click.option("--annotation", "annotations", metavar="NAME=VALUE", multiple=True, help="Add an annotation")
+@click.option("--no-cache", is_flag=True, help="Carry out every line again")
+@click.option("--no-cache-filter", metavar="STAGE", multiple=True, help="The same, for these stages")
+@click.option("--pull", is_flag=True, help="Look for newer base images")
+@click.option("--platform", metavar="PLATFORM", default="", help="Build for OS/ARCH[/VARIANT]")
+@click.option("--network", metavar="NAME", default="default", help="Network of RUN: default, none or host")
+@click.option("--add-host", metavar="NAME:ADDRESS", multiple=True, help="Add a line to /etc/hosts of RUN")
+@click.option(
+    "--secret", "secrets", metavar="id=NAME[,...]", multiple=True, help="A secret for RUN: src=FILE, env=NAME"
+)
+@click.option("--ssh", metavar="NAME[=SOCKET]", multiple=True, help="An ssh agent for RUN")
+@click.option("-o", "--output", "outputs", metavar="DIR|type=...", multiple=True, help="Write the result there")
+@click.option("--push", is_flag=True, help="Push the image to its registry")
+@click.option("--load", is_flag=True, help="Keep the image in the store (default)")
+@click.option("--iidfile", metavar="FILE", default="", help="Write the image's id to a file")
+@click.option("--metadata-file", metavar="FILE", default="", help="Write digests and names to a file")
+@click.option("--progress", type=click.Choice(STYLES), default="auto", show_default=True, help="How to show the build")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the image's id")
+@click.option("--shm-size", metavar="SIZE", default="", help="Size of /dev/shm of RUN [64m]")
+@click.option("--ulimit", metavar="NAME=SOFT[:HARD]", multiple=True, help="Resource limit of RUN")
+@click.option("-m", "--memory", metavar="SIZE", default="", help="Limit the memory of each RUN")
+@click.option("--cpuset-cpus", metavar="CPUS", default="", help="Run only on these processors")
+@click.option("--why", is_flag=True, help="Say why each line was reused or not")
+@click.option("--check", is_flag=True, help="Check the Dockerfile, and build nothing")
+@click.option("--call", metavar="METHOD", default="build", hidden=True)
+@_refused
+@click.argument("context", metavar="PATH|URL|-")
+@click.pass_context
+def build(ctx: click.Context, /, **given: Any) -> None:
+    """Make an image from a Dockerfile and the files of a directory.
+
+    Each line is a snapshot. Later builds reuse it if the line, what it reads
+    and what it stands on are the same, in whatever Dockerfile.
+    """
+    if given["call"] not in ("build", "check"):
+        raise UsageError(f"--call {given['call']} is not supported", "build or check")
+    if given["check"] or given["call"] == "check":
+        ctx.exit(_check(given))
+    options = _options(given)
+    _build(settings_of(ctx), options, given)
+
+
+def _build(settings: Settings, options: BuildOptions, given: dict[str, Any]) -> None:
+    from minibox.build.build import Build
+    from minibox.build.events import ImageMade
+    from minibox.build.failure import LineFailed
+    from minibox.cli.format.build_progress import shown
+    from minibox.cli.messages import write_stderr
+
+    style = "quiet" if given["quiet"] else given["progress"]
+    display = shown(style, sys.stderr)
+    build = Build(settings.home, options, storage_driver=settings.storage_driver, on_event=display.show)
+    try:
+        result = build.run()
+    except LineFailed as error:
+        lines = ["", *error.output, "------", *error.excerpt, "------"]
+        if style != "rawjson":
+            write_stderr("\n".join(lines) + "\n")
+        raise
+    if result.made:
+        made = ImageMade(result.made.id, result.made.digest, result.names)
+        display.show(made)
+        if given["push"] or any(each.push for each in build.outputs):
+            _push(settings, result.names)
+        if given["iidfile"]:
+            _write(given["iidfile"], result.made.id)
+        if given["quiet"]:
+            click.echo(result.made.id)
+    if given["metadata_file"]:
+        from minibox.base.json_text import dumps
+
+        _write(given["metadata_file"], dumps(result.metadata(), "\n") + "\n")
+
+
+def _push(settings: Settings, names: tuple[str, ...]) -> None:
+    from minibox.cli.format import progress
+    from minibox.engine.resources import registry
+
+    if not names:
+        raise UsageError("an image without a name can't be pushed", "--tag NAME")
+    with progress.Shown(sys.stderr) as display:
+        for name in names:
+            display.begin()
+            registry.push(settings.home, name, environ=os.environ, on_progress=display.show)
+            display.end()
+
+
+def _write(path: str, text: str) -> None:
+    from minibox.errors import kernel_says
+
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise MiniboxError(f"write {path}: {kernel_says(error)}") from error
+
+
+def _options(given: dict[str, Any]) -> BuildOptions:
+    """Make the build's options of the command line's."""
+    from minibox.base.sizes import parse_size
+    from minibox.build.options import BuildOptions
+    from minibox.build.words import agent_of, argument_of, pair_of, secret_of, source_date_epoch
+
+    def size(name: str) -> int | None:
+        try:
+            return parse_size(given[name]) if given[name] else None
+        except ValueError as error:
+            raise UsageError(f"--{name.replace('_', '-')} {given[name]!r}: {error}") from None
+
+    arguments = tuple(pair for text in given["build_args"] if (pair := argument_of(text, os.environ)))
+    outputs = given["outputs"]
+    if given["load"] and not outputs:
+        outputs = ("type=image",)
+    return BuildOptions(
+        given["context"],
+        file=given["file"],
+        tags=given["tags"],
+        target=given["target"],
+        build_args=arguments,
+        contexts=tuple(pair_of(text, "--build-context") for text in given["contexts"]),
+        labels=tuple(pair_of(text, "--label") for text in given["labels"]),
+        annotations=tuple(pair_of(text, "--annotation") for text in given["annotations"]),
+        no_cache=given["no_cache"],
+        no_cache_filter=tuple(name for text in given["no_cache_filter"] for name in text.split(",")),
+        pull=given["pull"],
+        platform=given["platform"],
+        network=given["network"],
+        add_host=given["add_host"],
+        secrets=tuple(secret_of(text, os.environ) for text in given["secrets"]),
+        ssh=tuple(agent_of(text, os.environ) for text in given["ssh"]),
+        outputs=outputs,
+        source_date_epoch=source_date_epoch(dict(arguments), os.environ),
+        shm_size_bytes=size("shm_size") or 64 << 20,
+        ulimit=given["ulimit"],
+        memory_bytes=size("memory"),
+        cpuset_cpus=given["cpuset_cpus"],
+        why=given["why"],
+    )
+
+
+def _check(given: dict[str, Any]) -> int:
+    raise UsageError("--check is not built yet", "build the image to see its mistakes")
