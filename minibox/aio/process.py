@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from minibox.api.process import Ends, Text
+from minibox.engine.process.command import Command
 from minibox.errors import TimeoutExpired
 from minibox.linux.process import SIGTERM
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from minibox.api.process import Ends, Text
-    from minibox.engine.process.command import Command
 
 READ_BYTES = 1 << 16
 SURVIVORS_S = 0.1  # how long to read the pipes of a killed command: children that survive it may hold them open

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 from minibox.aio.blocking import in_thread, started
 from minibox.aio.process import connected, finish
+from minibox.api.keywords import RunAsBytes, RunAsGiven, RunAsText
 from minibox.api.options import ContainerOptions, run_options
 from minibox.api.place import place
-from minibox.api.process import Ends, Text, last_words
+from minibox.api.process import Ends, Stream, Text, last_words
 from minibox.api.run import streams, words
 from minibox.engine.container.embedded import Embedded
 from minibox.engine.files.background_removal import later
+from minibox.engine.process.command import Command
 from minibox.engine.process.completed import CompletedRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Unpack
-
-    from minibox.api.keywords import RunAsBytes, RunAsGiven, RunAsText
-    from minibox.api.process import Stream
     from minibox.api.run import Words
-    from minibox.engine.process.command import Command
 
 
 @overload

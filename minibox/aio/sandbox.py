@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 from minibox.aio.blocking import in_thread, started
 from minibox.aio.process import Process, connected, finish
 from minibox.api import sandbox as of_api
+from minibox.api.keywords import CommandAsBytes, CommandAsGiven, CommandAsText
 from minibox.api.options import ContainerOptions
-from minibox.api.process import DEVNULL, Ends, Text, last_words
+from minibox.api.process import DEVNULL, Ends, Stream, Text, last_words
 from minibox.api.run import streams, words
+from minibox.api.sandbox import Snapshot as SnapshotOfApi
 from minibox.api.sandbox_files import READ_BYTES_MAX
 from minibox.engine.process.completed import CompletedRun
 from minibox.engine.report.readiness import Succeeds, pauses
-from minibox.outcome import Usage
+from minibox.outcome import Usage, Verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import re
-    from collections.abc import Callable, Iterable, Mapping
-    from typing import Unpack
-
-    from minibox.api.keywords import CommandAsBytes, CommandAsGiven, CommandAsText
-    from minibox.api.process import Stream
     from minibox.api.run import Words
-    from minibox.api.sandbox import Snapshot as SnapshotOfApi
-    from minibox.outcome import Verdict
 
 
 class Sandbox:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 from minibox.base.new_file import written_whole
 from minibox.errors import MiniboxError, UsageError, kernel_says, trying
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import BinaryIO
 
 
 @contextmanager

@@ -8,12 +8,8 @@ from importlib import import_module
 import click
 from click.shell_completion import BashComplete, CompletionItem, get_completion_class, split_arg_string
 
-from minibox.cli.settings import COMPLETE_VARIABLE
+from minibox.cli.settings import COMPLETE_VARIABLE, Settings
 from minibox.errors import MiniboxError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from minibox.cli.settings import Settings
 
 SHELLS = ("bash", "zsh", "fish")
 SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGWINCH")

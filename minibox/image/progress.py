@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from minibox.record import record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    OnProgress = Callable[["Progress"], None]
+OnProgress = Callable[["Progress"], None]
 
 # Docker's words, where it has any.
 PULLING = "Pulling fs layer"

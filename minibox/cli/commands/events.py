@@ -5,14 +5,11 @@ from __future__ import annotations
 import datetime
 import sys
 import time
+from typing import Any
 
 import click
 
 from minibox.cli.parameters import settings_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 #: Fields of Docker's events.Message: the name in templates, and the name in JSON.
 FIELDS = {

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from minibox.cli.parameters import settings_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 
 @click.command(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import click
 
 from minibox.cli.commands.container_files import complete_tree
 from minibox.cli.parameters import complete_image, settings_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any
 
 #: Members whose keys are data. In a template, a missing key of these is not an error.
 MAPS = ("Labels", "Annotations", "annotations", "ExposedPorts", "Volumes", "Ports", "Networks", "Sysctls", "Data")

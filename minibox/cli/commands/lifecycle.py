@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import click
+from click.decorators import FC
 
 from minibox.cli.commands.run import RunCommand, options_of, run_parameters
 from minibox.cli.for_each import for_each
 from minibox.cli.parameters import complete_container, settings_of
 from minibox.engine.process.detach_keys import DETACH_KEYS
 from minibox.errors import ContainerNotFound, UsageError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from click.decorators import FC
 
 containers_argument = click.argument(
     "containers", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete_container

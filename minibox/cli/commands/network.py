@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
+from click.shell_completion import CompletionItem
 
 from minibox.cli.for_each import for_each
 from minibox.cli.parameters import complete_container, settings_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from click.shell_completion import CompletionItem
 
 HEADINGS = {
     "CreatedAt": "CREATED AT", "Driver": "DRIVER", "ID": "NETWORK ID", "IPv4": "IPV4", "IPv6": "IPV6",

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import click
 
 from minibox.cli.format.units import format_ago, format_moment, format_size, format_span
 from minibox.cli.parameters import settings_of
 from minibox.engine.report.listing import health_of, labels_of, mounts_of, network_of, ports_of, volume_name
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 ID_SHOWN, COMMAND_SHOWN, MOUNT_SHOWN = 12, 20, 15
 HEADINGS: dict[str, Any] = {

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from minibox.cli.commands.run import RunCommand, table_parameters, values_of
 from minibox.cli.exec_options import BY_NAME, OPTIONS, make_options
 from minibox.cli.parameters import complete_container, settings_of
+from minibox.cli.run_options import Option
 from minibox.engine.container.exec import ExecOptions
 from minibox.engine.process.detach_keys import DETACH_KEYS
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from minibox.cli.run_options import Option
 
 container_argument = click.argument("container", shell_complete=complete_container)
 

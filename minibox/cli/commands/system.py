@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -11,11 +13,6 @@ from minibox.cli.completion import SHELLS
 from minibox.cli.format.table import format_json, printable
 from minibox.cli.parameters import named_settings, settings_of
 from minibox.errors import UsageError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
 
 STATUS_COLOURS = {"pass": "green", "degraded": "yellow", "missing": "red"}
 

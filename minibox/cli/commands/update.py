@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from minibox.cli.commands.run import Value, spelling
@@ -11,10 +13,6 @@ from minibox.cli.run_options import OPTIONS, Option
 from minibox.engine.container.update import CHANGEABLE
 from minibox.errors import UsageError
 from minibox.record import replace
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 # Here 0 isn't the same as leaving an option out: it removes a limit.
 _OPTIONS: list[Option] = [replace(option, zero_unsets=False) for option in OPTIONS if option.field in CHANGEABLE]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from minibox.cli.format.table import format_json, printable
 from minibox.cli.parameters import complete_container, settings_of
 from minibox.errors import MiniboxError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from minibox.outcome import Verdict
+from minibox.outcome import Verdict
 
 
 @click.command(

@@ -7,13 +7,10 @@ import re
 import shutil
 import sys
 import textwrap
+from typing import Any
 
 from minibox.base.lines import lines_of
 from minibox.cli.format.table import printable
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 WIDTH_MAX = 120
 WIDTH_MIN = 40

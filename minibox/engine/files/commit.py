@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 from minibox.engine.files.tree import MOUNT_POINTS, Directories, Tree, container_tree
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.state import containers
 from minibox.engine.state.freezing import frozen
 from minibox.errors import InvalidReference, MiniboxError, StoreError, kernel_says
+from minibox.image.layout.layout import Descriptor, Layout
 from minibox.image.layout.manifest import MEDIA_TYPE_CONFIG, MEDIA_TYPE_LAYER, MEDIA_TYPE_MANIFEST
 from minibox.image.store import ImageStore
 from minibox.record import record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from minibox.image.layout.layout import Descriptor, Layout
 
 MEDIA_TYPE_LAYER_GZIP = MEDIA_TYPE_LAYER + "+gzip"
 # Docker's names for these. Our manifest is OCI's, and so is everything in it.

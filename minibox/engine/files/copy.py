@@ -10,28 +10,24 @@ container makes can lead out of it. On the host, nothing is written through a sy
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EPIPE, EROFS
 from posixpath import normpath
+from typing import Any, BinaryIO, TypeVar
 
 from minibox.base.files import closing
 from minibox.base.paths import from_root
 from minibox.engine.files import jobs, worker
 from minibox.engine.files.tar_copy import pack, pack_of, receive
 from minibox.engine.files.tree import Directories, Tree, container_tree, find_tree
+from minibox.engine.files.worker import Pending
 from minibox.engine.host.user_namespace import Work
 from minibox.engine.state import claim, containers
 from minibox.errors import ContainerNotFound, MiniboxError, UsageError, kernel_says, on_failure, trying
 from minibox.record import record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any, BinaryIO, TypeVar
-
-    from minibox.engine.files.worker import Pending
-
-    T = TypeVar("T")
+T = TypeVar("T")
 
 # File systems that the kernel generates: they contain no files of the container.
 KERNEL_MADE = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 from minibox.engine.files.tree import MOUNT_POINTS, Directories, container_tree, find_tree
 from minibox.engine.host.user_namespace import run_inside
 from minibox.errors import MiniboxError, kernel_says
 from minibox.image.store import ImageStore
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import BinaryIO
 
 
 def diff(root: str, name: str, other: str = "", *, storage_driver: str = "") -> list[tuple[str, str]]:

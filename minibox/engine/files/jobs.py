@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minibox.base.files import closing, open_regular
 from minibox.engine.files.tar_copy import pack, receive
 from minibox.linux.files import open_in_root, read_in_root
 from minibox.linux.process import set_network_namespace
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 REPLACE = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
 CREATE = REPLACE | os.O_CREAT

@@ -6,6 +6,7 @@ import os
 import stat
 from errno import ENOENT, ENOTDIR
 from posixpath import normpath
+from typing import BinaryIO
 
 from minibox.engine.files.path_resolution import find, open_straight
 from minibox.errors import StoreError, UsageError
@@ -13,15 +14,8 @@ from minibox.image.layer.compression import Pump
 from minibox.image.layer.entry_names import split_name
 from minibox.image.layer.pack import LayerWriter
 from minibox.image.layer.placer import Base, Placer
-from minibox.image.layer.stack import Stack
-from minibox.image.layer.tar import DIRECTORY, HARD_LINK, TarReader
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import BinaryIO
-
-    from minibox.image.layer.stack import Node
-    from minibox.image.layer.tar import Entry
+from minibox.image.layer.stack import Node, Stack
+from minibox.image.layer.tar import DIRECTORY, HARD_LINK, Entry, TarReader
 
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY
 

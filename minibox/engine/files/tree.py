@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import TracebackType
 
 from minibox.base.shape import HEXADECIMAL
 from minibox.engine.files import rootfs_setup
@@ -10,16 +11,11 @@ from minibox.engine.spec.compile import FILES
 from minibox.engine.state import claim, containers
 from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, MiniboxError
 from minibox.image.layer.stack import Stack, own_marks
+from minibox.image.layout.image import ResolvedImage
 from minibox.image.store import ImageStore
 from minibox.record import record
 from minibox.storage.drivers import snapshotter
 from minibox.storage.snapshot import lost_memory, memory_of, memory_owners, read_record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from minibox.image.layout.image import ResolvedImage
 
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 LAYER_DIGITS_MIN = 8

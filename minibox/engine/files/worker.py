@@ -12,11 +12,14 @@ came with the request.
 
 from __future__ import annotations
 
+import _socket
 import os
 import resource
+import socket
 from _socket import AF_UNIX, SHUT_RDWR, SOCK_SEQPACKET, SOCK_STREAM, socketpair
 from _thread import allocate_lock
 from atexit import register
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from marshal import dumps, loads
 from signal import SIG_IGN, SIGCHLD, SIGKILL, signal
@@ -30,18 +33,11 @@ from minibox.engine.files.jobs import JOBS
 from minibox.engine.host.user_namespace import Work, end_with, enter, open_namespace, report_of, value_of
 from minibox.errors import MiniboxError, kernel_says, suppress
 from minibox.linux import launcher
+from minibox.linux.launcher import Launcher
 from minibox.linux.process import Descriptor, die_with_parent, open_pidfd, signatures
 from minibox.linux.requests import Messages, has_ended, read_from, send
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import _socket
-    import socket
-    from collections.abc import Callable, Mapping, Sequence
-
-    from minibox.linux.launcher import Launcher
 
 T_co = TypeVar("T_co", covariant=True)
 # Resident memory. Beyond it, copying page tables and the page faults afterwards take longer than asking the worker.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from minibox.base.files import closing
 from minibox.engine.spec.compile import FILES
@@ -17,17 +19,10 @@ from minibox.linux.process import DONE, Child, signatures
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
 from minibox.plan.namespaces import NAMESPACES
+from minibox.plan.operations import Op
 from minibox.plan.rootfs import CLONE_VM
 from minibox.storage.drivers import snapshotter
-from minibox.storage.snapshot import container_directory, lost_memory, memory_of, read_record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Any
-
-    from minibox.plan.operations import Op
-    from minibox.storage.snapshot import Snapshot
+from minibox.storage.snapshot import Snapshot, container_directory, lost_memory, memory_of, read_record
 
 WHOLE = op.FIRST_BIND  # slot of the root with its mounts
 

@@ -8,15 +8,12 @@ the root directory.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from errno import errorcode
 from typing import NamedTuple
 
 from minibox.base.paths import package_directory
 from minibox.errors import ProbeFailed, kernel_says
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DIRECTORIES = ("", "/lower", "/upper", "/work", "/merged", "/mapped")
 TIMEOUT_S = 20

@@ -7,22 +7,18 @@ The texts are for a person at a terminal; a fix is a command to paste.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 
 from minibox.base.directories import why_not_ours
+from minibox.base.home import Home
 from minibox.base.lines import lines_of
 from minibox.base.paths import absolute
 from minibox.errors import MiniboxError, NetworkError, ProbeFailed
 from minibox.linux.mount_table import file_system_type
 from minibox.record import record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from minibox.base.home import Home
-
-    Probe = Callable[[str], str]
+Probe = Callable[[str], str]
 
 PASS, DEGRADED, MISSING = "pass", "degraded", "missing"
 LOW_SPACE_BYTES = 1 << 30

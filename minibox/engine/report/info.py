@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import platform
+from typing import Any
 
+from minibox.base.home import Home
 from minibox.engine.container import removal
 from minibox.engine.host import id_map_support
 from minibox.engine.report import doctor
@@ -15,16 +17,9 @@ from minibox.errors import ProbeFailed
 from minibox.image.layout.inventory import inventory
 from minibox.image.layout.layout import Layout
 from minibox.linux import cgroup
-from minibox.linux.cgroup import scope
+from minibox.linux.cgroup import CgroupHost, scope
 from minibox.linux.cgroup.usage_meter import host_memory_bytes
 from minibox.linux.mount_table import file_system_type
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from minibox.base.home import Home
-    from minibox.linux.cgroup import CgroupHost
 
 
 def info(home: Home, *, storage_driver: str, version: str) -> dict[str, Any]:

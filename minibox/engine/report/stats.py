@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic_ns
+from typing import Any
 
+from minibox.base.home import Home
 from minibox.engine.container import removal
 from minibox.engine.state import claim, containers
 from minibox.linux import cgroup
-from minibox.linux.cgroup import usage_meter
+from minibox.linux.cgroup import CgroupHost, usage_meter
 from minibox.record import record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
-
-    from minibox.base.home import Home
-    from minibox.linux.cgroup import CgroupHost
 
 
 @record

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from time import time
+from typing import Any
 
+from minibox.base.home import Home
 from minibox.base.lines import lines_of
 from minibox.engine.container import health, removal
 from minibox.engine.container.logs import read_log
 from minibox.engine.process.terminal_text import plain
 from minibox.engine.state import containers
 from minibox.engine.state.log_file import log_path, log_time
-from minibox.engine.state.sent_signals import HEALTH, KILL, STOP, sent_signals
+from minibox.engine.state.sent_signals import HEALTH, KILL, STOP, SentSignal, sent_signals
 from minibox.engine.verdict import cause
 from minibox.engine.verdict.cause import Facts, span
 from minibox.engine.verdict.end_kinds import (
@@ -29,13 +31,6 @@ from minibox.engine.verdict.end_kinds import (
 from minibox.engine.verdict.failure_hints import signal_name
 from minibox.linux.process import SIGKILL
 from minibox.outcome import Verdict
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from minibox.base.home import Home
-    from minibox.engine.state.sent_signals import SentSignal
 
 LINES_SHOWN, LINES_READ = 5, 200
 SOON_S = 2.0  # mention a signal that was sent so shortly before the end

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 
+from minibox.base.home import Home
 from minibox.engine.state import events
 from minibox.errors import ImageNotFound
 from minibox.image.archive import importer
 from minibox.image.archive import load as archive_load
 from minibox.image.archive import save as archive_save
+from minibox.image.archive.importer import TarSource
+from minibox.image.archive.load import Loaded
+from minibox.image.layer.compression import Readable, Writable
+from minibox.image.layer.unpack import LayerSource
+from minibox.image.layout.image import ResolvedImage
 from minibox.image.layout.manifest import find_image
 from minibox.image.platform import parse_platform
 from minibox.image.reference import is_digest, parse
 from minibox.image.store import ImageStore
 from minibox.storage.drivers import snapshotter
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from minibox.base.home import Home
-    from minibox.image.archive.importer import TarSource
-    from minibox.image.archive.load import Loaded
-    from minibox.image.layer.compression import Readable, Writable
-    from minibox.image.layer.unpack import LayerSource
-    from minibox.image.layout.image import ResolvedImage
 
 
 def load(home: Home, source: Readable | str, *, driver: str = "", platform: str = "") -> list[Loaded]:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 from tempfile import TemporaryFile
+from typing import BinaryIO
 
+from minibox.base.home import Home
 from minibox.base.json_text import dumps
 from minibox.engine.resources.archives import import_tar
 from minibox.errors import StoreError, kernel_says
 from minibox.image.layer.pack import LayerWriter
 from minibox.image.layer.stack import Stack
 from minibox.record import record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import BinaryIO
-
-    from minibox.base.home import Home
 
 
 @record

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 
 from minibox.engine.files.tree import Directories, Tree
 from minibox.engine.host.user_namespace import run_inside
 from minibox.errors import MiniboxError
-from minibox.image.layout.inventory import inventory
+from minibox.image.layer.stack import Stack
+from minibox.image.layout.inventory import StoredImage, inventory
 from minibox.image.layout.layout import Layout
 from minibox.record import record
 from minibox.storage.drivers import snapshotter
 from minibox.storage.snapshot import DRIVERS
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from minibox.image.layer.stack import Stack
-    from minibox.image.layout.inventory import StoredImage
 
 WILD = frozenset("*?[")
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 
 from minibox.base.files import ASIDE
+from minibox.base.home import Home
 from minibox.engine.container import removal
 from minibox.engine.container.snapshots import all_snapshots, is_in_use
 from minibox.engine.host.user_namespace import run_inside
@@ -29,11 +30,7 @@ from minibox.storage.drivers import snapshotter
 from minibox.storage.layers import REMOVED
 from minibox.storage.snapshot import DRIVERS, read_record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from minibox.base.home import Home
-
-    Row = tuple[str, str, str, tuple[str, ...], tuple[str, ...]]
+Row = tuple[str, str, str, tuple[str, ...], tuple[str, ...]]
 
 PATIENCE_S = 10.0
 UNFINISHED = "unfinished-"

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from typing import Any, BinaryIO
 
 from minibox.errors import InvalidReference, StoreError, UsageError, trying
-from minibox.image.layer.compression import MAGIC_BYTES, READ_BYTES, Pump, compression_of, open_decompressed
+from minibox.image.layer.compression import MAGIC_BYTES, READ_BYTES, Pump, Readable, compression_of, open_decompressed
 from minibox.image.layer.tar import TarReader
 from minibox.image.layer.unpack import LayerSource
 from minibox.image.layout.image import ResolvedImage
+from minibox.image.layout.layout import Descriptor, Layout
 from minibox.image.layout.manifest import MEDIA_TYPE_CONFIG, MEDIA_TYPE_LAYER, MEDIA_TYPE_MANIFEST, chain_ids
-from minibox.image.platform import host_platform
+from minibox.image.platform import Platform, host_platform
 from minibox.image.reference import parse
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, BinaryIO
-
-    from minibox.image.layer.compression import Readable
-    from minibox.image.layout.layout import Descriptor, Layout
-    from minibox.image.platform import Platform
-
-    Unpack = Callable[[Sequence[LayerSource]], None]
-    TarSource = str | os.PathLike[str] | Readable
+Unpack = Callable[[Sequence[LayerSource]], None]
+TarSource = str | os.PathLike[str] | Readable
 
 # The compressions that OCI allows for a layer. Tars with another one are stored uncompressed.
 LAYER_SUFFIXES = {"": "", "gzip": "+gzip", "zstd": "+zstd"}

@@ -11,12 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from minibox.errors import InvalidReference, StoreError, trying
 from minibox.image.archive.importer import LAYER_SUFFIXES
-from minibox.image.archive.reader import ArchiveFiles
+from minibox.image.archive.reader import ArchiveFiles, StagedFile
+from minibox.image.layer.compression import Readable
 from minibox.image.layer.unpack import LayerSource
-from minibox.image.layout.layout import PULLED_DIGEST, annotation, ref_name
+from minibox.image.layout.layout import PULLED_DIGEST, Descriptor, Layout, annotation, ref_name
 from minibox.image.layout.manifest import (
     CONFIG_TYPES,
     INDEX_TYPES,
@@ -29,22 +32,12 @@ from minibox.image.layout.manifest import (
     choose,
     diff_ids,
 )
-from minibox.image.platform import host_platform, platform_of, runs
+from minibox.image.platform import Platform, host_platform, platform_of, runs
 from minibox.image.reference import is_digest, parse
 from minibox.record import record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
-
-    from minibox.image.archive.reader import StagedFile
-    from minibox.image.layer.compression import Readable
-    from minibox.image.layout.layout import Descriptor, Layout
-    from minibox.image.platform import Platform
-
-    Names = tuple[str, ...]
-    Unpack = Callable[[Sequence[LayerSource]], None]
+Names = tuple[str, ...]
+Unpack = Callable[[Sequence[LayerSource]], None]
 
 NAME_OF_CONTAINERD = "io.containerd.image.name"
 

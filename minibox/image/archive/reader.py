@@ -10,22 +10,23 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
 
 from minibox.base.files import READ, FileTooLarge, closing, open_regular, read_file
 from minibox.errors import StoreError, trying
 from minibox.image.layer import tar
-from minibox.image.layer.compression import MAGIC_BYTES, READ_BYTES, compress, compression_of, open_decompressed
-from minibox.image.layout.layout import INDEX_BYTES_MAX, JSON_BLOB_BYTES_MAX, disk_error
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from types import TracebackType
-    from typing import Any
-
-    from minibox.image.layer.compression import Readable
-    from minibox.image.layout.layout import Layout
+from minibox.image.layer.compression import (
+    MAGIC_BYTES,
+    READ_BYTES,
+    Readable,
+    compress,
+    compression_of,
+    open_decompressed,
+)
+from minibox.image.layout.layout import INDEX_BYTES_MAX, JSON_BLOB_BYTES_MAX, Layout, disk_error
 
 #: An archive with more files isn't an archive of images; `save` doesn't write more either.
 FILES_MAX = 100_000

@@ -11,26 +11,20 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Sequence
+from typing import Any, Self
 
 from minibox.base.files import open_to_read
 from minibox.errors import StoreError, kernel_says
 from minibox.image.archive.load import NAME_OF_CONTAINERD
 from minibox.image.archive.reader import FILES_MAX
-from minibox.image.layer.compression import READ_BYTES
-from minibox.image.layout.layout import LAYOUT_FILE, MEDIA_TYPE_INDEX, REF_NAME
+from minibox.image.layer.compression import READ_BYTES, Writable
+from minibox.image.layout.image import ResolvedImage
+from minibox.image.layout.layout import LAYOUT_FILE, MEDIA_TYPE_INDEX, REF_NAME, Descriptor, Layout
 from minibox.image.layout.manifest import MEDIA_TYPE_MANIFEST, layer_descriptors
 from minibox.image.platform import platform_of
 from minibox.image.reference import parse
 from minibox.record import record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, Self
-
-    from minibox.image.layer.compression import Writable
-    from minibox.image.layout.image import ResolvedImage
-    from minibox.image.layout.layout import Descriptor, Layout
 
 DOCKER_ARCHIVE, OCI_ARCHIVE = "docker-archive", "oci-archive"
 FORMATS = (DOCKER_ARCHIVE, OCI_ARCHIVE)

@@ -6,15 +6,12 @@ import os
 import struct
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 from minibox.base.lines import lines_of
 from minibox.errors import StoreError
 from minibox.record import record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
 
 BUSYBOX_PATHS = ("/bin/busybox", "/usr/bin/busybox", "/sbin/busybox", "/usr/local/bin/busybox")
 BUSYBOX_INSIDE = "bin/busybox"

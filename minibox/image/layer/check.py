@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable, Iterator, Sequence
 from errno import ENOENT
 from hashlib import sha256
 
@@ -17,10 +18,6 @@ from minibox.image.layer.entry_names import join, split_name
 from minibox.image.layer.stack import is_whiteout
 from minibox.image.layer.tree import Directory, LayerTree, Leaf
 from minibox.image.layer.whiteouts import NO_DIRECTORY, Lowers, Merge, is_opaque, opened
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 CHUNK_BYTES = 1 << 18
 READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

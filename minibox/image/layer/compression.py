@@ -9,19 +9,18 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
+from types import TracebackType
+from typing import Any, Protocol
 
 from minibox.errors import MiniboxError, StoreError, Unsupported, suppress
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Any, Protocol
 
-    class Readable(Protocol):
-        def read(self, size: int, /) -> bytes: ...
+class Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
-    class Writable(Protocol):
-        def write(self, data: Any, /) -> object: ...
+
+class Writable(Protocol):
+    def write(self, data: Any, /) -> object: ...
 
 
 MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from minibox.errors import StoreError
+from collections.abc import Iterator
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from minibox.errors import StoreError
 
 #: PATH_MAX of Linux: a longer path can't be used.
 PATH_BYTES_MAX = 4096

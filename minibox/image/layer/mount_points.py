@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from stat import S_ISREG
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from minibox.image.layer.stack import Node, Stack
+from minibox.image.layer.stack import Node, Stack
 
 
 def is_untouched(node: Node) -> bool:

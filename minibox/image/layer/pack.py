@@ -15,22 +15,17 @@ import hashlib
 import os
 import stat
 import struct
+from collections.abc import Callable, Iterable, Iterator
 
 from minibox.errors import StoreError
+from minibox.image.layer.changes import Change
+from minibox.image.layer.compression import Writable
 from minibox.image.layer.entry_names import PATH_BYTES_MAX
 from minibox.image.layer.extract import XATTR_HEADER_PREFIX
 from minibox.image.layer.owners import CAPABILITY, without_namespace
-from minibox.image.layer.stack import is_gone
+from minibox.image.layer.stack import Child, Node, is_gone
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from minibox.image.layer.changes import Change
-    from minibox.image.layer.compression import Writable
-    from minibox.image.layer.stack import Child, Node
-
-    Owner = tuple[int, int]
+Owner = tuple[int, int]
 
 REGULAR, LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO, PAX = b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"x"
 KINDS = {

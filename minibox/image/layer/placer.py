@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from errno import EBUSY, ELOOP, ENOTDIR
+from types import TracebackType
 
 from minibox.base.files import closing
 from minibox.errors import UsageError, suppress
@@ -20,12 +22,7 @@ from minibox.image.layer.entry_names import split_name
 from minibox.linux.files import open_beneath
 from minibox.record import record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import TracebackType
-
-    Identity = tuple[int, int]
+Identity = tuple[int, int]
 
 NODES = {tar.FIFO: stat.S_IFIFO, tar.CHARACTER: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK}
 DEVICES = (tar.CHARACTER, tar.BLOCK_DEVICE)

@@ -9,11 +9,9 @@ layer. It also takes a broken header in the middle of an archive for the end. Na
 
 from __future__ import annotations
 
-from minibox.errors import StoreError, suppress
+from collections.abc import Callable, Iterator
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from minibox.errors import StoreError, suppress
 
 BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)

@@ -13,33 +13,27 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from heapq import heappop, heappush
+from typing import Any
 
 from minibox.base.files import open_to_read
 from minibox.base.lines import lines_of
 from minibox.errors import MiniboxError, StoreError
-from minibox.image.layer.compression import Pump
-from minibox.image.layer.extract import Extractor
+from minibox.image.layer.attributes import OwnerPolicy
+from minibox.image.layer.compression import Pump, Readable
+from minibox.image.layer.extract import Extractor, Form
 from minibox.image.layer.lock import Claim, collect_unfinished
 from minibox.image.layer.size import note
 from minibox.image.layer.tar import TarReader
+from minibox.image.layer.tree import Directory
 from minibox.image.layer.whiteouts import OPEN_DIRECTORY, Lowers, merge_into_stack
 from minibox.image.layout.layout import disk_error
 from minibox.linux.files import sync_file_system
 from minibox.record import record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Future
-    from typing import Any
-
-    from minibox.image.layer.attributes import OwnerPolicy
-    from minibox.image.layer.compression import Readable
-    from minibox.image.layer.extract import Form
-    from minibox.image.layer.tree import Directory
 
 NOTES = "notes"
 OWNERS_LOST = "owners are lost: it was unpacked by a user with a single id"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from minibox.base.files import closing
@@ -18,16 +19,10 @@ from minibox.errors import Unsupported
 from minibox.image.layer.attributes import copy_attributes
 from minibox.image.layer.entry_names import join
 from minibox.image.layer.stack import is_whiteout
-from minibox.image.layer.tree import Directory
+from minibox.image.layer.tree import Directory, Leaf
 from minibox.linux.files import open_beneath
 from minibox.linux.removal import remove_at
 from minibox.record import record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from minibox.image.layer.tree import Leaf
 
 NO_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW

@@ -11,16 +11,13 @@ import json
 import posixpath
 import re
 import signal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from minibox.base.values import parse_duration_ns
 from minibox.errors import UsageError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import Any
-
-    Config = dict[str, Any]
+Config = dict[str, Any]
 
 SHELL = ["/bin/sh", "-c"]
 NOT_IN_ONBUILD = ("ONBUILD", "FROM", "MAINTAINER")

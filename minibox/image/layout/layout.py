@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, BinaryIO
 
-    Descriptor = dict[str, Any]
-
+Descriptor = dict[str, "Any"]
 REF_NAME = "org.opencontainers.image.ref.name"
 # The digest of the registry's tag: of an index, if the manifest in the store was chosen from one.
 PULLED_DIGEST = "org.minibox.pulled.digest"

@@ -9,13 +9,10 @@ import json
 import os
 
 from minibox.errors import StoreError
+from minibox.image.layout.layout import Descriptor, Layout
 from minibox.image.layout.manifest import MEDIA_TYPE_MANIFEST
 from minibox.image.platform import platform_of
 from minibox.image.reference import is_digest
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from minibox.image.layout.layout import Descriptor, Layout
 
 BEGINNING = b"{"
 

@@ -9,26 +9,20 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable, Iterable
 from threading import Lock
 from urllib.parse import urlencode, urlsplit
 
+from urllib3.response import BaseHTTPResponse
+
 from minibox.errors import ConfigError, RegistryError, Unauthorized
-from minibox.image.registry.challenge import parse_challenges
-from minibox.image.registry.credentials import IDENTITY_TOKEN_USER
+from minibox.image.registry.challenge import Challenge, parse_challenges
+from minibox.image.registry.credentials import IDENTITY_TOKEN_USER, Credential
 from minibox.image.registry.endpoint import is_loopback
 from minibox.image.registry.transport import TRY_AGAIN, Unreachable, drop, read_up_to, without_query
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from urllib3.response import BaseHTTPResponse
-
-    from minibox.image.registry.challenge import Challenge
-    from minibox.image.registry.credentials import Credential
-
-    Send = Callable[[str, str, dict[str, str], bytes | None], BaseHTTPResponse]
-    FindCredential = Callable[[], Credential | None]
+Send = Callable[[str, str, dict[str, str], bytes | None], BaseHTTPResponse]
+FindCredential = Callable[[], Credential | None]
 
 CLIENT_ID = "minibox"
 TOKEN_BYTES_MAX = 1 << 20

@@ -9,24 +9,26 @@ import email.utils
 import json
 import random
 import time
+from collections.abc import Callable, Iterable
 from threading import Lock
 from urllib.parse import urljoin, urlsplit
 
+from urllib3.response import BaseHTTPResponse
+
 from minibox.errors import MiniboxError, RegistryError, Unauthorized
-from minibox.image.registry.authorization import Authorization
-from minibox.image.registry.transport import ERROR_BYTES_MAX, TRY_AGAIN, Unreachable, drop, read_up_to, without_query
+from minibox.image.registry.authorization import Authorization, FindCredential
+from minibox.image.registry.endpoint import Endpoint
+from minibox.image.registry.transport import (
+    ERROR_BYTES_MAX,
+    TRY_AGAIN,
+    Transport,
+    Unreachable,
+    drop,
+    read_up_to,
+    without_query,
+)
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from urllib3.response import BaseHTTPResponse
-
-    from minibox.image.registry.authorization import FindCredential
-    from minibox.image.registry.endpoint import Endpoint
-    from minibox.image.registry.transport import Transport
-
-    Body = Callable[[], Iterable[bytes]]
+Body = Callable[[], Iterable[bytes]]
 
 ATTEMPTS = 5
 BACKOFF_S = 0.25

@@ -11,16 +11,13 @@ import base64
 import binascii
 import json
 import os
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from minibox.base.files import replace_file
 from minibox.base.lines import lines_of
 from minibox.errors import ConfigError, kernel_says, trying
 from minibox.record import record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
 
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 DOCKER_HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")

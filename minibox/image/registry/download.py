@@ -9,29 +9,22 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from threading import Event, Lock
+from typing import BinaryIO
 
 from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
 
 from minibox.base.files import closing, open_to_read
 from minibox.errors import RegistryError, StoreError, suppress
 from minibox.image import progress
-from minibox.image.layout.layout import PARTIAL, disk_error
-from minibox.image.progress import Progress
+from minibox.image.layout.layout import PARTIAL, Descriptor, Layout, disk_error
+from minibox.image.progress import OnProgress, Progress
+from minibox.image.registry.client import Client
 from minibox.image.registry.transport import Unreachable, drop, unreachable
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import BinaryIO
-
-    from urllib3.response import BaseHTTPResponse
-
-    from minibox.image.layout.layout import Descriptor, Layout
-    from minibox.image.progress import OnProgress
-    from minibox.image.registry.client import Client
 
 CHUNK_BYTES = 1 << 20
 LOCK_POLL_S = 0.05

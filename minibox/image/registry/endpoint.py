@@ -6,18 +6,13 @@ HTTPS is required, except for hosts on loopback and those that config.toml calls
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from minibox.config import RegistryConfig
 from minibox.errors import ConfigError
-from minibox.image.reference import DEFAULT_DOMAIN
+from minibox.image.reference import DEFAULT_DOMAIN, Reference
 from minibox.record import record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from minibox.image.reference import Reference
 
 DOCKER_HUB = "registry-1.docker.io"
 

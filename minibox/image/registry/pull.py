@@ -6,33 +6,26 @@ before, the images in the store don't change. Complete blobs stay for the next a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from minibox.errors import ImageNotFound, RegistryError, StoreError
 from minibox.image import progress
 from minibox.image.layer.unpack import LayerSource
-from minibox.image.layout.layout import PULLED_DIGEST, annotation, ref_name
+from minibox.image.layout.layout import PULLED_DIGEST, Descriptor, annotation, ref_name
 from minibox.image.layout.manifest import chain_ids, choose, diff_ids, find_image, layer_descriptors
-from minibox.image.platform import host_platform, platform_of, runs
-from minibox.image.progress import Progress, silent
+from minibox.image.platform import Platform, host_platform, platform_of, runs
+from minibox.image.progress import OnProgress, Progress, silent
+from minibox.image.reference import Reference
+from minibox.image.registry.client import Client
 from minibox.image.registry.download import Downloads, is_damaged, is_there
 from minibox.image.registry.repository import get_config, get_manifest, head_manifest, list_tags
+from minibox.image.registry.validation import Document
+from minibox.image.store import ImageStore
 from minibox.record import record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Any
-
-    from minibox.image.layout.layout import Descriptor
-    from minibox.image.platform import Platform
-    from minibox.image.progress import OnProgress
-    from minibox.image.reference import Reference
-    from minibox.image.registry.client import Client
-    from minibox.image.registry.validation import Document
-    from minibox.image.store import ImageStore
-
-    Unpack = Callable[[Sequence[LayerSource], Callable[[str], None]], None]
+Unpack = Callable[[Sequence[LayerSource], Callable[[str], None]], None]
 
 DOWNLOADS_AT_ONCE = 4
 INDEXES_DEEP_MAX = 4

@@ -5,27 +5,19 @@ First come the blobs, several at once, and then the manifest, which makes them a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from minibox.errors import InvalidReference, RegistryError, StoreError
-from minibox.image.layout.layout import ref_name
+from minibox.image.layout.layout import Descriptor, Layout, ref_name
 from minibox.image.layout.manifest import INDEX_TYPES, MEDIA_TYPE_MANIFEST, find_image
-from minibox.image.progress import silent
-from minibox.image.reference import parse
+from minibox.image.platform import Platform
+from minibox.image.progress import OnProgress, silent
+from minibox.image.reference import Reference, parse
+from minibox.image.registry.client import Client
 from minibox.image.registry.transport import drop
 from minibox.image.registry.upload import Uploads
-from minibox.image.registry.validation import digest_of, read_document
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from minibox.image.layout.layout import Descriptor, Layout
-    from minibox.image.platform import Platform
-    from minibox.image.progress import OnProgress
-    from minibox.image.reference import Reference
-    from minibox.image.registry.client import Client
-    from minibox.image.registry.validation import Document
+from minibox.image.registry.validation import Document, digest_of, read_document
 
 UPLOADS_AT_ONCE = 4
 INDEXES_DEEP_MAX = 4

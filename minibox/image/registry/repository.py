@@ -6,28 +6,23 @@ Source: OCI distribution-spec 1.1, "Pull" and "Content Discovery".
 from __future__ import annotations
 
 import json
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from minibox.errors import RegistryError
+from minibox.image.layout.layout import Descriptor
 from minibox.image.reference import is_digest, is_tag
-from minibox.image.registry.client import origin
+from minibox.image.registry.client import Client, origin
 from minibox.image.registry.transport import drop
 from minibox.image.registry.validation import (
     ACCEPT,
     CONFIG_BYTES_MAX,
     MANIFEST_BYTES_MAX,
+    Document,
     digest_of,
     read_config,
     read_document,
 )
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from minibox.image.layout.layout import Descriptor
-    from minibox.image.registry.client import Client
-    from minibox.image.registry.validation import Document
 
 TAGS_BYTES_MAX = 8 << 20
 TAGS_PAGES_MAX = 1000

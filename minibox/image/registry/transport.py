@@ -10,21 +10,17 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
+from collections.abc import Iterable, Mapping
 from http.client import HTTPException
 from threading import Lock
 from urllib.parse import urlsplit
 
 import urllib3
 from urllib3 import exceptions
+from urllib3.response import BaseHTTPResponse
 
 from minibox.errors import ConfigError, RegistryError, kernel_says, suppress
 from minibox.image.registry.endpoint import host_of, is_loopback
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from urllib3.response import BaseHTTPResponse
 
 CONNECT_TIMEOUT_S = 20
 READ_TIMEOUT_S = 60

@@ -6,28 +6,22 @@ Source: OCI distribution-spec 1.1, "Push". An interrupted upload continues where
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from functools import partial
 from threading import Event
+from typing import BinaryIO
 from urllib.parse import urlencode, urljoin, urlsplit
+
+from urllib3.response import BaseHTTPResponse
 
 from minibox.base.files import open_to_read
 from minibox.errors import RegistryError, StoreError, Unauthorized, kernel_says
 from minibox.image import progress
-from minibox.image.progress import Progress
-from minibox.image.registry.client import NotFound
+from minibox.image.layout.layout import Descriptor, Layout
+from minibox.image.progress import OnProgress, Progress
+from minibox.image.registry.client import Client, NotFound
 from minibox.image.registry.download import Stopped, is_damaged
 from minibox.image.registry.transport import Unreachable, drop
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import BinaryIO
-
-    from urllib3.response import BaseHTTPResponse
-
-    from minibox.image.layout.layout import Descriptor, Layout
-    from minibox.image.progress import OnProgress
-    from minibox.image.registry.client import Client
 
 READ_BYTES = 1 << 20
 # The size of one request: proxies in front of registries often have a limit of 100 MB.

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from minibox.errors import RegistryError, StoreError
+from minibox.image.layout.layout import Descriptor
 from minibox.image.layout.manifest import INDEX_TYPES, MANIFEST_TYPES, MEDIA_TYPE_LAYER, diff_ids
 from minibox.image.reference import is_digest
 from minibox.record import record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from minibox.image.layout.layout import Descriptor
 
 MANIFEST_BYTES_MAX = 4 << 20  # the size that distribution-spec asks every registry to accept
 CONFIG_BYTES_MAX = 8 << 20
