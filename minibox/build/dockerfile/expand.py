@@ -5,6 +5,9 @@ FROM and ARG need more than the variables of their stage: see `scope`.
 
 from __future__ import annotations
 
+import re
+import signal
+
 from minibox.build.dockerfile import instructions as kinds
 from minibox.build.dockerfile.chmod import parse_chmod
 from minibox.build.dockerfile.heredocs import Heredoc
@@ -97,5 +100,16 @@ def _check(instruction: kinds.Instruction) -> None:
             raise Problem(f"a name in {instruction.keyword} is empty after substitution")
     elif isinstance(instruction, kinds.Expose):
         exposed_ports(instruction.ports)
+    elif isinstance(instruction, kinds.Stopsignal):
+        _check_signal(instruction.signal)
     elif isinstance(instruction, kinds.Volume) and not all(path.strip(SPACES) for path in instruction.paths):
         raise Problem("a path in VOLUME is empty after substitution", "give the variable a value")
+
+
+def _check_signal(text: str) -> None:
+    """Refuse what is neither a signal's number nor its name, with or without SIG, in any case."""
+    name = text.upper().removeprefix("SIG")
+    realtime = re.fullmatch(r"RT(MIN|MAX)([+-]\d{1,2})?", name)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 3 else 0
+    if not (0 < number <= signal.SIGRTMAX or realtime or f"SIG{name}" in signal.Signals.__members__):
+        raise Problem(f"unknown signal {text!r} in STOPSIGNAL", "write a name such as SIGTERM, or a number", at=text)
