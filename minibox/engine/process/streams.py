@@ -249,7 +249,7 @@ class Copy:
         self.error: OSError | None = None
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC) if ends else -1
         self._draining = False
-        self._left = CHUNK  # the most that `drain` copies: no pipe and no terminal holds more
+        self._left = 2 * CHUNK  # the most that `drain` copies: a full pipe, and what is on its way already
         self._close_source, self._close_target = close_source, close_target
         self._running = allocate_lock()
         self._running.acquire()
