@@ -44,7 +44,7 @@ def test_other_runtimes_start_our_spec(runtime, state):
         user="7:8", cap_drop=("ALL",), tmpfs=("/scratch:size=1m",), memory_bytes=None,
     )  # fmt: skip
     spec = make_spec(
-        options, {"config": {}}, lookup=lambda path: "", host=host_facts(), container_id="f" * 64, rootfs="rootfs",
+        options, {}, lookup=lambda path: "", host=host_facts(), container_id="f" * 64, rootfs="rootfs",
         root=str(state),
     )  # fmt: skip
     (bundle / "config.json").write_text(json.dumps(complete(spec)))

@@ -9,6 +9,7 @@ from typing import Any
 
 from minibox.engine.host.ids import IdMappings
 from minibox.engine.spec.host import HostFacts
+from minibox.engine.spec.image_config import checked_config
 from minibox.engine.spec.options import RunOptions
 from minibox.engine.spec.runtime_spec import make_spec
 
@@ -72,7 +73,7 @@ def spec_of(config: dict[str, Any] | None = None, *, given: dict[str, Any] | Non
     arguments: dict[str, Any] = {"host": facts(), **(given or {})}
     return make_spec(
         RunOptions(image="base", **options),
-        {"config": {"Cmd": ["sh"]} if config is None else config},
+        checked_config({"config": {"Cmd": ["sh"]} if config is None else config}),
         lookup=lambda path: FILES[path],
         container_id=ID,
         rootfs="/bundle/rootfs",

@@ -14,6 +14,7 @@ from minibox.engine.process.undo_list import MORE, encode, read_more
 from minibox.engine.resources import container_network
 from minibox.engine.spec.compile import FILES, Identity, IdentitySteps, needs_user_namespace, prepare
 from minibox.engine.spec.healthcheck import healthcheck, parse_healthcheck
+from minibox.engine.spec.image_config import checked_config
 from minibox.engine.state import containers, events, names
 from minibox.errors import MiniboxError, StepError, UsageError, kernel_says, trying
 from minibox.plan import parent
@@ -48,6 +49,7 @@ class Launch:
     """One start of a container.
 
     Attributes:
+        config: its image's, from `checked_config`.
         health_check: its health check; None for none.
         prepared: the result of `prepare`.
         compile: the function that compiles it, from `engine.spec.compile` or, faster for many starts, from
@@ -77,7 +79,8 @@ class Launch:
         self.home, self.options, self.store, self.image, self.claim = home, options, store, image, claim
         self.storage = storage
         self._on_note, self.note = on_note, on_note or (lambda _: None)
-        self.health_check = parse_healthcheck({"Healthcheck": healthcheck(options, image.config)})
+        self.config = checked_config(image.config)
+        self.health_check = parse_healthcheck({"Healthcheck": healthcheck(options, self.config)})
         self.execution: Execution | None = None
         self.is_interrupted = False
         self._missing: list[Callable[[], None]] = []
@@ -101,7 +104,9 @@ class Launch:
         self._missing = [self._make_snapshot] if new else []
         if self.options.disk_bytes:  # the plan depends on the layer
             self._make_missing()
-        self.prepared = self.compile(self.options, self.storage, self.image, identity, terminal, once=once)
+        self.prepared = self.compile(
+            self.options, self.config, self.storage, self.image.chain_ids, identity, terminal, once=once
+        )
         self._missing.append(self._write_files)
         if not late or self.prepared.volumes:
             self._make_missing()
@@ -183,8 +188,8 @@ class Launch:
         from minibox.engine.spec.runtime_spec import labels
         from minibox.engine.state.container_config import container_config, mounts_of
 
-        spec, image_config = self.prepared.spec, self.image.config
-        named = labels(self.options, image_config.get("config") or {})
+        spec = self.prepared.spec
+        named = labels(self.options, self.config)
         anonymous = [volume.destination for volume in self.prepared.volumes if volume.anonymous]
         return {
             "Id": self.claim.id,
@@ -195,7 +200,7 @@ class Launch:
             "Driver": self.storage.driver,
             "Command": spec["process"]["args"],
             "Labels": spec.get("annotations", {}),
-            "Config": container_config(self.options, image_config, spec["process"]["env"], named, anonymous),
+            "Config": container_config(self.options, self.config, spec["process"]["env"], named, anonymous),
             "ReadOnly": self.options.read_only,
             "Mounts": mounts_of(spec["mounts"], self.claim.directory),
             "Options": given(self.options),
@@ -205,7 +210,7 @@ class Launch:
         """Write events of this container; see `events.note`."""
         from minibox.engine.spec.runtime_spec import labels
 
-        attributes = labels(self.options, self.image.config.get("config") or {})
+        attributes = labels(self.options, self.config)
         attributes |= {"image": self.options.image, "name": self.claim.name, **more}
         events.note(self.home.runroot, events.CONTAINER, self.claim.id, attributes, *actions)
 
@@ -263,7 +268,7 @@ class Launch:
                 f"no user namespace, root inside is root outside: {refused[0]} in {self.home.root}; see minibox doctor"
             )
         network = container_network.choose(self.options, euid, self.home.root, self.claim.directory)
-        wanted, discarded = container_network.ports_to_publish(self.options, self.image.config, network)
+        wanted, discarded = container_network.ports_to_publish(self.options, self.config, network)
         for note in (ids.note(mappings) if mappings and euid else "", network.note, discarded):
             if note:
                 self.note(note)

@@ -9,6 +9,7 @@ from minibox.engine.host.id_map_support import refusal
 from minibox.engine.host.ids import example_range, own_ids
 from minibox.engine.resources import container_network
 from minibox.engine.spec.compile import CompiledRun, Identity, IdentitySteps, needs_user_namespace, prepare
+from minibox.engine.spec.image_config import checked_config
 from minibox.engine.spec.ports import with_publish_address
 from minibox.image.store import ImageStore
 from minibox.plan import explain as plan_explain
@@ -115,13 +116,14 @@ def _prepare_on(
 ) -> tuple[CompiledRun, Snapshot]:
     root, storage = home.root, snapshotter(home.root, storage_driver)
     image = store.resolve(options.image)
+    config = checked_config(image.config)
     unpack(storage, store, image)
     euid = os.geteuid()
     ids = None
     if needs_user_namespace(options, euid, lambda: refusal(root, storage.driver)):
         ids = own_ids() if euid else example_range(root, container_id)
     network = container_network.choose(options, euid, root)
-    ports, _ = container_network.ports_to_publish(with_publish_address(options, os.environ), image.config, network)
+    ports, _ = container_network.ports_to_publish(with_publish_address(options, os.environ), config, network)
     directory = f"{root}/containers/{container_id}"
     connection = container_network.Connection.example(network, home.runroot, container_id, ports)
     held = [hold_ids(ids.lease, container_id)] if ids and ids.lease else []
@@ -132,5 +134,7 @@ def _prepare_on(
         tuple(connection.published(directory)),
     )
     identity = Identity(container_id, directory, ids, network.mode, own)
-    prepared = prepare(options, storage, image, identity, EXAMPLE_TERMINAL if options.tty else None, once=options.rm)
+    prepared = prepare(
+        options, config, storage, image.chain_ids, identity, EXAMPLE_TERMINAL if options.tty else None, once=options.rm
+    )
     return prepared, storage.describe(container_id, image.chain_ids)

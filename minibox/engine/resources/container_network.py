@@ -138,9 +138,7 @@ def check_aliases(aliases: Iterable[str], option: str = "--network-alias") -> No
             )
 
 
-def ports_to_publish(
-    options: RunOptions, image_config: dict[str, Any], network: Network
-) -> tuple[tuple[Wanted, ...], str]:
+def ports_to_publish(options: RunOptions, config: dict[str, Any], network: Network) -> tuple[tuple[Wanted, ...], str]:
     """Return the ports to publish on a network, and a note if they can't be published.
 
     Raises:
@@ -151,7 +149,7 @@ def ports_to_publish(
         return (), ""
     from minibox.engine.spec.ports import wanted_ports
 
-    wanted = wanted_ports(options, image_config)
+    wanted = wanted_ports(options, config)
     if network.mode == "host":
         return (), "published ports are discarded: the container uses the host's network"
     if network.mode == "pasta":

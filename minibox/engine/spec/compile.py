@@ -27,10 +27,10 @@ from minibox.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from minibox.engine.spec.mount_options import Volume
     from minibox.engine.spec.options import RunOptions
-    from minibox.image.layout.image import ResolvedImage
     from minibox.linux.cgroup import Cgroup, CgroupHost
     from minibox.oci.runtime import Spec
     from minibox.plan.compiler import Plan
@@ -119,8 +119,9 @@ def needs_user_namespace(options: RunOptions, euid: int, refusal: Callable[[], s
 
 def prepare(
     options: RunOptions,
+    config: dict[str, Any],
     storage: Snapshotter,
-    image: ResolvedImage,
+    chain_ids: tuple[str, ...],
     identity: Identity,
     terminal: tuple[int, int] | None,
     *,
@@ -128,21 +129,22 @@ def prepare(
 ) -> CompiledRun:
     """Compile a run. Looks at the host; changes nothing.
 
+    Args:
+        config, chain_ids: the image's config, from `checked_config`, and its layers.
+
     Raises:
         MiniboxError: the options can't be carried out; the message says why.
     """
-    snapshot = storage.describe(identity.id, image.chain_ids)
+    snapshot = storage.describe(identity.id, chain_ids)
     euid = os.geteuid()
     own_ids = identity.ids is not None
     id_mapped = own_ids and euid == 0
     facts = host_facts(swap_limit=False)  # cgroup_steps knows what this kernel counts
-    mounts = user_mounts(
-        options, image.config, facts, root=storage.root, container_id=identity.id, idmap_binds=id_mapped
-    )
+    mounts = user_mounts(options, config, facts, root=storage.root, container_id=identity.id, idmap_binds=id_mapped)
     name = f"minibox-{identity.id}"
     spec = make_spec(
         options,
-        image.config,
+        config,
         lookup=lambda path: image_files.read_text(storage.open_lower, snapshot.lowers, path),
         host=facts,
         container_id=identity.id,

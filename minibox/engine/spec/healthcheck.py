@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from minibox.engine.spec.image_config import image_process
 from minibox.errors import ConfigError, UsageError
 from minibox.record import record
 
@@ -40,13 +39,13 @@ class HealthCheck:
     start_interval_s: float = START_INTERVAL
 
 
-def healthcheck(options: RunOptions, image_config: dict[str, Any]) -> dict[str, Any]:
+def healthcheck(options: RunOptions, config: dict[str, Any]) -> dict[str, Any]:
     """Merge the user's options into the image's Healthcheck, in the format of an image config; {} for none.
 
     As in Docker, what the user leaves out is taken from the image.
 
     Args:
-        image_config: the image's whole config.
+        config: the image's, from `checked_config`.
 
     Raises:
         ConfigError: the image's Healthcheck is invalid.
@@ -70,7 +69,7 @@ def healthcheck(options: RunOptions, image_config: dict[str, Any]) -> dict[str, 
             raise UsageError("--no-healthcheck can't be combined with other health options")
         return {"Test": ["NONE"]}
     _check(given, UsageError, "the health check's")
-    images = image_process(image_config).get("Healthcheck")
+    images = config.get("Healthcheck")
     if images is not None:
         if not isinstance(images, dict):
             raise ConfigError("the image's Healthcheck is not an object", hint="ignore it with --no-healthcheck")

@@ -17,7 +17,7 @@ _LISTS = ("Env", "Entrypoint", "Cmd")
 _OBJECTS = ("Volumes", "Labels")
 
 
-def image_process(image_config: dict[str, Any]) -> dict[str, Any]:
+def checked_config(image_config: dict[str, Any]) -> dict[str, Any]:
     """Return the ``config`` member of an OCI image config; {} if it has none.
 
     Raises:

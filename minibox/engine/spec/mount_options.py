@@ -8,7 +8,6 @@ from minibox.base.paths import from_root
 from minibox.base.sizes import parse_size
 from minibox.base.values import truth
 from minibox.engine.spec.host import HostFacts
-from minibox.engine.spec.image_config import image_process
 from minibox.errors import Unsupported, UsageError, kernel_says
 from minibox.record import record
 
@@ -69,7 +68,7 @@ class _Request:
 
 def user_mounts(
     options: RunOptions,
-    image_config: dict[str, Any],
+    config: dict[str, Any],
     host: HostFacts,
     *,
     root: str,
@@ -79,6 +78,7 @@ def user_mounts(
     """Parse and check all requested mounts. A parent directory comes before the directories below it.
 
     Args:
+        config: the image's, from `checked_config`.
         root: the directory with ``volumes``.
         container_id: names of anonymous volumes are derived from it.
         idmap_binds: give bind mounts and volumes the ``idmap`` option, so that files have the same owner inside and
@@ -99,7 +99,7 @@ def user_mounts(
                 hint="remove one of them",
             )
         taken[request.destination] = request.word
-    for path in sorted(image_process(image_config).get("Volumes") or ()):
+    for path in sorted(config.get("Volumes") or ()):
         word = f"the image's volume {path}"
         path = destination_path(path, word)
         if path not in taken:

@@ -12,7 +12,6 @@ from time import monotonic
 
 from minibox.engine.spec.compile import CompiledRun
 from minibox.engine.spec.compile import prepare as compile_anew
-from minibox.engine.spec.image_config import image_process
 from minibox.engine.spec.runtime_spec import process_args
 from minibox.linux import cgroup
 from minibox.linux.cgroup.group import of_labels
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from minibox.engine.host.ids import IdMappings
     from minibox.engine.spec.compile import Identity
     from minibox.engine.spec.options import RunOptions
-    from minibox.image.layout.image import ResolvedImage
     from minibox.linux.cgroup import CgroupHost
     from minibox.storage.drivers import Snapshotter
 
@@ -50,19 +48,20 @@ _seen: tuple[float, int, CgroupHost | None] = 0.0, -1, None
 
 def prepare(
     options: RunOptions,
+    config: dict[str, Any],
     storage: Snapshotter,
-    image: ResolvedImage,
+    chain_ids: tuple[str, ...],
     identity: Identity,
     terminal: tuple[int, int] | None,
     *,
     once: bool = False,
 ) -> CompiledRun:
     """Like `engine.spec.compile.prepare`, but reuse a cached plan if there is one."""
-    kind = None if terminal else _kind(options, storage, image, identity, once)
+    kind = None if terminal else _kind(options, config, storage, chain_ids, identity, once)
     found = _cache.get(kind) if kind else None
-    if found and (filled := found.fill(options, image, identity)):
+    if found and (filled := found.fill(options, config, identity)):
         return filled
-    prepared = compile_anew(options, storage, image, identity, terminal, once=once)
+    prepared = compile_anew(options, config, storage, chain_ids, identity, terminal, once=once)
     if kind and not prepared.cgroup_host.scope:
         while len(_cache) >= KINDS_MAX:
             _cache.pop(next(iter(_cache)), None)
@@ -71,15 +70,20 @@ def prepare(
 
 
 def _kind(
-    options: RunOptions, storage: Snapshotter, image: ResolvedImage, identity: Identity, once: bool
+    options: RunOptions,
+    config: dict[str, Any],
+    storage: Snapshotter,
+    chain_ids: tuple[str, ...],
+    identity: Identity,
+    once: bool,
 ) -> tuple[Any, ...] | None:
     """Return the cache key: all that the plan depends on except what `fill` replaces. None: not cacheable."""
     if any(getattr(options, name) for name in LOOKED_UP) or identity.network == "host":
         return None
-    if not all("=" in each for each in options.env) or image_process(image.config).get("Volumes"):
+    if not all("=" in each for each in options.env) or config.get("Volumes"):
         return None
     values = {**options.__dict__, **OF_ONE}
-    made_of = marshal.dumps(image.config), image.chain_ids, storage.root, storage.driver
+    made_of = marshal.dumps(config), chain_ids, storage.root, storage.driver
     who = os.geteuid(), _sizes(identity.ids), identity.network, once
     return (*made_of, *who, *values.values())
 
@@ -135,9 +139,9 @@ class CachedPlan:
         ] = []  # steps with the host ids that are root inside, and their place in a buffer
         self._form = Form([], [], b"")
 
-    def fill(self, options: RunOptions, image: ResolvedImage, identity: Identity) -> CompiledRun | None:
+    def fill(self, options: RunOptions, config: dict[str, Any], identity: Identity) -> CompiledRun | None:
         """Return the plan filled in for another container; None if the host's cgroups have changed."""
-        args, form = process_args(options, image.config), self._form
+        args, form = process_args(options, config), self._form
         if args != form.args:
             self._form = form = self._form_of(args)
         if _cgroup_host() != self._host:

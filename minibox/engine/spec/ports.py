@@ -40,11 +40,11 @@ def with_publish_address(options: RunOptions, environ: Mapping[str, str]) -> Run
     return replace(options, publish_address=address)
 
 
-def wanted_ports(options: RunOptions, image_config: dict[str, Any]) -> tuple[Wanted, ...]:
+def wanted_ports(options: RunOptions, config: dict[str, Any]) -> tuple[Wanted, ...]:
     """Return the ports to publish, in the order of the options.
 
     Args:
-        image_config: the image's whole config.
+        config: the image's, from `checked_config`.
 
     Raises:
         UsageError: an invalid ``--publish`` or ``--expose``.
@@ -53,18 +53,17 @@ def wanted_ports(options: RunOptions, image_config: dict[str, Any]) -> tuple[Wan
     found = [each for word in options.publish for each in parse_publish(word, default)]
     if options.publish_all:
         named = {(each.inside, each.protocol) for each in found}
-        free = sorted(exposed_ports(options, image_config) - named)
+        free = sorted(exposed_ports(options, config) - named)
         found += [Wanted(default, 0, 0, port, protocol) for port, protocol in free]
     return tuple(found)
 
 
-def exposed_ports(options: RunOptions, image_config: dict[str, Any]) -> set[Port]:
+def exposed_ports(options: RunOptions, config: dict[str, Any]) -> set[Port]:
     """Return the ports that the image and ``--expose`` name.
 
     Raises:
         UsageError: an invalid ``--expose``.
     """
-    config = image_config.get("config") or {}
     return {*ports_of(config.get("ExposedPorts")), *(port for word in options.expose for port in parse_expose(word))}
 
 

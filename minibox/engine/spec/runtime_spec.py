@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from minibox.engine.spec.devices import default_rules, make_devices
 from minibox.engine.spec.environment import environment, read_env_files
-from minibox.engine.spec.image_config import image_process
 from minibox.engine.spec.limits import oom_score_adj, resources, rlimits, sysctls
 from minibox.engine.spec.mount_options import user_mounts
 from minibox.engine.spec.security import (
@@ -49,7 +48,7 @@ _HOSTNAME_MOST = 64  # HOST_NAME_MAX, gethostname(2)
 
 def make_spec(
     options: RunOptions,
-    image_config: dict[str, Any],
+    config: dict[str, Any],
     *,
     lookup: UserLookup,
     host: HostFacts,
@@ -69,7 +68,7 @@ def make_spec(
     ``process.cwd`` may be missing in the image: whoever executes the Spec makes it, as runc does.
 
     Args:
-        image_config: the OCI image config as read from JSON.
+        config: the image's, from `checked_config`.
         lookup: returns the text of the image's /etc/passwd or /etc/group.
         rootfs: ``root.path``.
         root: the directory with ``volumes``.
@@ -86,14 +85,13 @@ def make_spec(
         ConfigError: the image's config is invalid.
         Unsupported: an option that minibox doesn't support.
     """
-    config = image_process(image_config)
     if mounts is None:
-        mounts = user_mounts(options, image_config, host, root=root, container_id=container_id, idmap_binds=idmap_binds)
+        mounts = user_mounts(options, config, host, root=root, container_id=container_id, idmap_binds=idmap_binds)
     security = parse_security(options)
     hostname = container_hostname(options, host, container_id, network)
     capabilities = capabilities_of(options, host)
     user = resolve_user(options.user or config.get("User") or "", options.group_add, lookup)
-    args = process_args(options, image_config)
+    args = process_args(options, config)
     process = _process(options, config, args, _mapped(user, id_mappings, options), hostname, capabilities, host)
     process["noNewPrivileges"] = security.no_new_privileges
     if security.apparmor:
@@ -231,7 +229,7 @@ def _cpu_backstop(options: RunOptions) -> tuple[str, ...]:
     return (f"cpu={int(options.cpu_time_s) + 2}",) if options.cpu_time_s else ()
 
 
-def process_args(options: RunOptions, image_config: dict[str, Any]) -> list[str]:
+def process_args(options: RunOptions, config: dict[str, Any]) -> list[str]:
     """Return the arguments of the container's first process.
 
     Raises:
@@ -239,7 +237,7 @@ def process_args(options: RunOptions, image_config: dict[str, Any]) -> list[str]
     """
     if options.idle:
         return [INIT_DESTINATION, "--"]
-    args = _args(options, image_process(image_config))
+    args = _args(options, config)
     return [INIT_DESTINATION, "--", *args] if options.init else args
 
 

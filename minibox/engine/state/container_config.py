@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from minibox.engine.spec.healthcheck import healthcheck
-from minibox.engine.spec.image_config import image_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ OF_THE_CONTAINER = ("HOSTNAME", "HOME", "TERM")
 
 def container_config(
     options: RunOptions,
-    image_config: dict[str, Any],
+    config: dict[str, Any],
     env: Sequence[str],
     labels: dict[str, str],
     volumes: Sequence[str],
@@ -27,11 +26,11 @@ def container_config(
     """The ``config`` member of an image made from this container; OCI image-spec 1.1, config.md.
 
     Args:
-        image_config: the whole config of the container's image.
+        config: that of the container's image, from `checked_config`.
         env: the environment of the container's process.
         volumes: the destinations of its anonymous volumes.
     """
-    config = dict(image_process(image_config))
+    images, config = config, dict(config)
     named = {entry.partition("=")[0] for entry in (*(config.get("Env") or ()), *options.env)}
     config["Env"] = [
         entry for entry in env if (name := entry.partition("=")[0]) in named or name not in OF_THE_CONTAINER
@@ -52,10 +51,10 @@ def container_config(
     if options.publish or options.expose:
         from minibox.engine.spec.ports import exposed_ports, wanted_ports
 
-        ports = {(each.inside, each.protocol) for each in wanted_ports(options, image_config)}
-        ports |= exposed_ports(options, image_config)
+        ports = {(each.inside, each.protocol) for each in wanted_ports(options, images)}
+        ports |= exposed_ports(options, images)
         config["ExposedPorts"] = {f"{port}/{protocol}": {} for port, protocol in sorted(ports)}
-    config["Healthcheck"] = healthcheck(options, image_config) or None
+    config["Healthcheck"] = healthcheck(options, images) or None
     if volumes:
         config["Volumes"] = {**(config.get("Volumes") or {}), **{path: {} for path in volumes}}
     return {key: value for key, value in config.items() if value is not None}

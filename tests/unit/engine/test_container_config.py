@@ -9,8 +9,8 @@ import pytest
 from minibox.engine.spec.options import RunOptions
 from minibox.engine.state.container_config import container_config, mounts_of
 
-IMAGE = {"config": {"Env": ["PATH=/bin", "KEPT=1"], "Entrypoint": ["/entry"], "Cmd": ["all"], "User": "7", "Volumes": {"/v": {}},
-                    "ExposedPorts": {"80/tcp": {}}}}  # fmt: skip
+IMAGE = {"Env": ["PATH=/bin", "KEPT=1"], "Entrypoint": ["/entry"], "Cmd": ["all"], "User": "7", "Volumes": {"/v": {}},
+         "ExposedPorts": {"80/tcp": {}}}  # fmt: skip
 ENV = ["PATH=/bin", "HOSTNAME=box", "HOME=/root", "TERM=xterm", "KEPT=1", "A=b"]
 
 
@@ -19,7 +19,7 @@ def config(image=IMAGE, env=ENV, labels=None, volumes=(), **options):
 
 
 def test_the_images_own_where_nothing_was_said():
-    assert config() == {**IMAGE["config"], "Env": ["PATH=/bin", "KEPT=1", "A=b"]}
+    assert config() == {**IMAGE, "Env": ["PATH=/bin", "KEPT=1", "A=b"]}
     assert config({}, ["PATH=/bin", "HOME=/"]) == {"Env": ["PATH=/bin"]}
 
 
@@ -44,7 +44,7 @@ def test_what_the_user_said_goes_before_the_image():
 
 
 def test_names_that_every_container_has_are_kept_when_somebody_meant_them():
-    found = config(env=("HOME=/root", "TERM=xterm", "HOSTNAME=box"), image={"config": {"Env": ["TERM=xterm"]}})
+    found = config(env=("HOME=/root", "TERM=xterm", "HOSTNAME=box"), image={"Env": ["TERM=xterm"]})
     assert found["Env"] == ["TERM=xterm"]
 
 

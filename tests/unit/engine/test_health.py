@@ -17,11 +17,11 @@ IMAGES = {"Test": ["CMD", "curl", "-f", "localhost"], "Interval": 5_000_000_000,
 
 
 def config(**found):
-    return {"config": {"Healthcheck": found}}
+    return {"Healthcheck": found}
 
 
 def test_nothing_is_asked_for():
-    assert healthcheck(RunOptions("x"), {}) == {} == healthcheck(RunOptions("x"), {"config": {}})
+    assert healthcheck(RunOptions("x"), {}) == {}
     assert (
         parse_healthcheck({})
         is parse_healthcheck({"Healthcheck": None})
@@ -85,7 +85,7 @@ def test_times_without_a_check():
 )
 def test_an_image_that_says_what_cannot_be(found, words):
     with pytest.raises(ConfigError, match=words):
-        healthcheck(RunOptions("x"), {"config": {"Healthcheck": found}})
+        healthcheck(RunOptions("x"), {"Healthcheck": found})
 
 
 def results(*codes, retries=3, start_period_s=0.0, age_s=10.0):

@@ -19,7 +19,7 @@ from minibox.engine.spec.ports import (
 )
 from minibox.errors import ConfigError, UsageError
 
-IMAGE: dict[str, Any] = {"config": {"ExposedPorts": {"80/tcp": {}, "53/udp": {}, "443": {}}}}
+IMAGE: dict[str, Any] = {"ExposedPorts": {"80/tcp": {}, "53/udp": {}, "443": {}}}
 
 
 @pytest.mark.parametrize(

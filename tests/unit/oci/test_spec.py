@@ -228,7 +228,7 @@ def test_user_mounts(options, expected):
 
 def test_volumes_to_create():
     options = RunOptions(image="base", volume=("data:/b:nocopy", "/anon"), mount=("target=/c/d",))
-    image: dict[str, Any] = {"config": {"Volumes": {"/image": {}, "/b": {}}}}
+    image: dict[str, Any] = {"Volumes": {"/image": {}, "/b": {}}}
     made = user_mounts(options, image, facts(), root="/r", container_id=ID)
     assert [(volume.destination, volume.anonymous, volume.copy) for volume in made.volumes] == [
         ("/anon", True, True), ("/b", False, False), ("/image", True, True), ("/c/d", True, True),

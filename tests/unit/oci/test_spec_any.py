@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minibox.engine.spec.image_config import checked_config
 from minibox.engine.spec.options import RunOptions
 from minibox.engine.spec.runtime_spec import make_spec
 from minibox.errors import MiniboxError
@@ -47,7 +48,7 @@ def test_any_value_gives_a_spec_or_our_error(field, data):
     options = replace(RunOptions(image="base"), **{field: data.draw(FIELDS[field])})
     try:
         spec = make_spec(
-            options, {"config": {"Cmd": ["sh"]}}, lookup=lambda path: FILES[path], host=facts(), container_id=ID,
+            options, {"Cmd": ["sh"]}, lookup=lambda path: FILES[path], host=facts(), container_id=ID,
             rootfs="/rootfs", root="/root-dir",
         )  # fmt: skip
     except MiniboxError as error:
@@ -65,7 +66,7 @@ def test_any_passwd_file(passwd, group, user):
     files = {"/etc/passwd": passwd, "/etc/group": group}
     try:
         make_spec(
-            RunOptions(image="base", user=user), {"config": {"Cmd": ["sh"]}}, lookup=lambda path: files[path],
+            RunOptions(image="base", user=user), {"Cmd": ["sh"]}, lookup=lambda path: files[path],
             host=facts(), container_id=ID, rootfs="/rootfs", root="/root-dir",
         )  # fmt: skip
     except MiniboxError:
@@ -85,7 +86,7 @@ KEYS = ["User", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "
 def test_any_image_config(config):
     try:
         spec = make_spec(
-            RunOptions(image="base", command=("true",)), {"config": config}, lookup=lambda path: FILES[path],
+            RunOptions(image="base", command=("true",)), checked_config({"config": config}), lookup=lambda path: FILES[path],
             host=facts(), container_id=ID, rootfs="/rootfs", root="/root-dir",
         )  # fmt: skip
     except MiniboxError as error:
