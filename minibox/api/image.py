@@ -56,9 +56,12 @@ class Image:
             MiniboxError: anything else.
         """
         from minibox.engine.resources import registry
+        from minibox.image.reference import parse_name
 
         where = _place(root, runroot, storage_driver)
-        registry.pull(where.home, reference, environ=os.environ, platform=platform, driver=where.storage_driver)
+        registry.pull(
+            where.home, parse_name(reference), environ=os.environ, platform=platform, driver=where.storage_driver
+        )
         return cls._get(where, reference)
 
     @classmethod

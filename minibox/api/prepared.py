@@ -49,15 +49,12 @@ def prepared_image(
     from minibox.engine.resources.registry import resolve_pulling
     from minibox.engine.spec.options import RunOptions
     from minibox.image.layout.layout import locked
-    from minibox.image.reference import parse
+    from minibox.image.reference import parse, parse_name
     from minibox.image.store import ImageStore
 
     where = place(options)
     store = ImageStore(where.home.root)
-    try:
-        below = store.resolve(image)
-    except ImageNotFound:
-        below = resolve_pulling(store, RunOptions(image), None)
+    below = store.cached(image) or resolve_pulling(store, parse_name(image), RunOptions(image), None)
     about = repr((below.digest, _text_of(prepare), key, sorted(options.items(), key=repr)))
     digest = hashlib.sha256(about.encode()).hexdigest()[:DIGITS]
     reference = f"{REPOSITORY}/{name}:{digest}"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from minibox.api.process import Stream
     from minibox.engine.spec.options import RunOptions
     from minibox.image.layout.image import ResolvedImage
+    from minibox.image.reference import ImageName
 
     #: A command: a list of words, not one string.
     Words = Iterable[str | os.PathLike[str]]
@@ -81,7 +82,7 @@ class Owner:
         """Nothing is started yet. ``image`` is passed to `Embedded`."""
         self._close = close
 
-        def pull(image: str, platform: str) -> None:
+        def pull(image: ImageName, platform: str) -> None:
             raise PullFirst
 
         self.box = Embedded(where.home, options, storage_driver=where.storage_driver, pull=pull, image=image)

@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.cli.settings import Settings
     from minibox.engine.spec.options import RunOptions
+    from minibox.image.reference import ImageName
 
 
 def start(command: str, options: RunOptions, settings: Settings) -> int:
@@ -46,7 +47,7 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
     return 0
 
 
-def pull(settings: Settings, name: str, platform: str) -> None:
+def pull(settings: Settings, name: ImageName, platform: str) -> None:
     """Pull an image that a command needs, and show the progress."""
     from minibox.cli.pull import show_pull
 

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from minibox.cli.settings import Settings
-    from minibox.image.reference import Reference
+    from minibox.image.reference import ImageName, Reference
     from minibox.image.registry.pull import Pulled
 
 
-def show_pull(settings: Settings, name: str, out: TextIO | None, *, platform: str = "", all_tags: bool = False) -> str:
-    """Pull ``name``, report to ``out`` like `docker pull`, and return the last image's name in the store."""
+def show_pull(
+    settings: Settings, name: ImageName, out: TextIO | None, *, platform: str = "", all_tags: bool = False
+) -> str:
+    """Pull an image, report to ``out`` like `docker pull`, and return the last image's name in the store."""
     from minibox.cli.format import progress
     from minibox.engine.resources import registry
 
@@ -25,7 +27,7 @@ def show_pull(settings: Settings, name: str, out: TextIO | None, *, platform: st
             click.echo(line, out)
 
     def begin(reference: Reference) -> None:
-        if not (all_tags or "@" in name or name.endswith(f":{reference.tag}")):
+        if not (all_tags or "@" in name.text or name.text.endswith(f":{reference.tag}")):
             say(f"Using default tag: {reference.tag}")
         what = f"{reference.name}@{reference.digest}" if reference.digest else reference.tag
         say(f"{what}: Pulling from {reference.path}")

@@ -84,6 +84,28 @@ def parse(text: str) -> Reference:
     return Reference(domain=domain, path=path, tag=tag or ("" if digest else DEFAULT_TAG), digest=digest)
 
 
+@record
+class ImageName:
+    """What a user calls an image: a reference, a digest, or the beginning of an image's id.
+
+    Attributes:
+        text: as the user wrote it.
+        reference: what the text means as a reference; None for a whole digest.
+    """
+
+    text: str
+    reference: Reference | None
+
+
+def parse_name(text: str) -> ImageName:
+    """Parse what a user calls an image.
+
+    Raises:
+        InvalidReference: as for `parse`.
+    """
+    return ImageName(text, None if is_digest(text) or is_digest(f"sha256:{text}") else parse(text))
+
+
 def is_digest(text: str) -> bool:
     """Tell whether ``text`` is ``sha256:`` and 64 lower-case hexadecimal digits: safe as a file name."""
     return len(text) == 71 and text.startswith("sha256:") and _HEX.issuperset(text[7:])

@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.image.layer.unpack import LayerSource
     from minibox.image.layout.layout import Layout
+    from minibox.image.reference import ImageName
 
 CACHE_FORMAT = 2
 CACHE_VALUES = 5
@@ -54,13 +55,21 @@ class ImageStore:
             ImageNotFound: no such image is in the store.
             StoreError: the store is damaged, full or unreadable.
         """
+        if image := self.cached(reference):
+            return image
+        from minibox.image.reference import parse_name
+
+        return self.find(parse_name(reference))
+
+    def cached(self, reference: str) -> ResolvedImage | None:
+        """Return the image if it was resolved before by the same text, and no image was changed since."""
         self._resolved_version = version = self._index_version()
         cache_name = self._cache_name(reference)
         if version is not None and cache_name is not None:
             values = read_cache(cache_name, (CACHE_FORMAT, *version, reference))
             if values is not None and len(values) == CACHE_VALUES:
                 return ResolvedImage(*values)
-        return self._resolve_uncached(reference, cache_name)
+        return None
 
     def is_unchanged(self) -> bool:
         """Tell whether no image was added, named or removed since the last `resolve`."""
@@ -85,34 +94,35 @@ class ImageStore:
         """Return the full names of all images in the store, sorted."""
         return self.layout.names()
 
-    def _resolve_uncached(self, reference: str, cache_name: str | None) -> ResolvedImage:
+    def find(self, name: ImageName) -> ResolvedImage:
+        """Like `resolve`, without a look into the cache."""
         from minibox.image.builtin import base
         from minibox.image.layout.manifest import find_image
 
-        # The version was read before the index. If the index changes in between, the cache entry never matches.
-        version = self._resolved_version
-        image = find_image(self.layout, reference)
-        if image is None and base.is_built_in(reference):
-            base.ensure(self.layout, reference)
+        # The version is read before the index. If the index changes in between, the cache entry never matches.
+        self._resolved_version = version = self._index_version()
+        reference, cache_name = name.text, self._cache_name(name.text)
+        image = find_image(self.layout, name)
+        if image is None and name.reference and base.is_built_in(name.reference):
+            base.ensure(self.layout, name.reference)
             self._resolved_version = version = self._index_version()
-            image = find_image(self.layout, reference)
+            image = find_image(self.layout, name)
         if image is None:
-            raise self._not_found(reference)
+            raise self._not_found(name)
         if version is not None and cache_name is not None:
             values = (image.reference, image.digest, image.config, image.chain_ids, image.config_digest)
             write_cache(cache_name, (CACHE_FORMAT, *version, reference), values)
         return image
 
-    def _not_found(self, reference: str) -> Exception:
+    def _not_found(self, name: ImageName) -> Exception:
         from minibox.errors import ImageNotFound
-        from minibox.image.reference import is_digest, parse
 
-        names = [parse_familiar(name) for name in self.names()]
+        names = [parse_familiar(each) for each in self.names()]
         known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "base, made on first use"
         hint = f"in the store: {known}"
-        if not is_digest(reference) and not is_digest(f"sha256:{reference}"):
-            hint += f"; to add it: minibox pull {parse(reference).familiar}"
-        return ImageNotFound(f"image {reference!r} is not in the store at {self.root}/images", hint)
+        if name.reference:
+            hint += f"; to add it: minibox pull {name.reference.familiar}"
+        return ImageNotFound(f"image {name.text!r} is not in the store at {self.root}/images", hint)
 
     def _index_version(self) -> tuple[int, int, int] | None:
         try:

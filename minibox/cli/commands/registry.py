@@ -10,6 +10,7 @@ import click
 from minibox.cli.parameters import complete_image, settings_of
 from minibox.cli.pull import show_pull
 from minibox.errors import UsageError
+from minibox.image.reference import parse_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def pull(ctx: click.Context, name: str, all_tags: bool, platform: str, quiet: bo
     A NAME without a host means docker.io. Layers that are in the store already aren't downloaded again, and an
     interrupted download continues where it stopped.
     """
-    pulled = show_pull(settings_of(ctx), name, None if quiet else sys.stdout, platform=platform, all_tags=all_tags)
+    pulled = show_pull(
+        settings_of(ctx), parse_name(name), None if quiet else sys.stdout, platform=platform, all_tags=all_tags
+    )
     click.echo(pulled.rpartition(":")[0] if all_tags else pulled)
 
 
@@ -78,7 +81,7 @@ def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, pla
         raise UsageError("--platform can't be given with --all-platforms")
     settings = settings_of(ctx)
     with progress.Shown(None if quiet else sys.stdout) as shown:
-        registry.push(settings.home, name, environ=os.environ, platform=platform, all_tags=all_tags, all_platforms=all_platforms, on_begin=begin, on_progress=shown.show, on_pushed=pushed)  # fmt: skip
+        registry.push(settings.home, parse_name(name), environ=os.environ, platform=platform, all_tags=all_tags, all_platforms=all_platforms, on_begin=begin, on_progress=shown.show, on_pushed=pushed)  # fmt: skip
     for line in names if quiet else lines:
         click.echo(line)
 

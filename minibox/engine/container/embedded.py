@@ -91,9 +91,10 @@ class Embedded:
     def pull(self) -> None:
         """Pull its image now if needed, so that `start` needn't."""
         from minibox.engine.resources.registry import resolve_pulling
+        from minibox.image.reference import parse_name
         from minibox.image.store import ImageStore
 
-        resolve_pulling(ImageStore(self.home.root), self.options, None)
+        resolve_pulling(ImageStore(self.home.root), parse_name(self.options.image), self.options, None)
         self._pull = lambda image, platform: None
 
     def start(self, outside: tuple[int, int, int], *, logged: bool = False, socket: bool = False) -> Command:

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from minibox.engine.container.launch import Note, Trace
     from minibox.engine.spec.options import RunOptions
     from minibox.image.layout.image import ResolvedImage
+    from minibox.image.reference import ImageName
 
-    Pull = Callable[[str, str], None]
+    Pull = Callable[[ImageName, str], None]
 
 
 def run(
@@ -351,15 +352,22 @@ def _claim_held(home: Home, options: RunOptions, image: ResolvedImage) -> Claim:
 
 def _find_image(store: ImageStore, options: RunOptions, pull: Pull | None) -> ResolvedImage:
     """Find the image in the store. Pull it if needed."""
-    if options.pull != "always" and not options.platform:
+    in_store = options.pull != "always" and not options.platform
+    if in_store and (image := store.cached(options.image)):
+        return image
+    from minibox.image.reference import parse_name
+
+    name, missing = parse_name(options.image), None
+    if in_store:
         try:
-            return store.resolve(options.image)
-        except ImageNotFound:
+            return store.find(name)
+        except ImageNotFound as error:
             if options.pull == "never":
                 raise
+            missing = error
     from minibox.engine.resources.registry import resolve_pulling
 
-    return resolve_pulling(store, options, pull)
+    return resolve_pulling(store, name, options, pull, missing)
 
 
 def _claim(home: Home, options: RunOptions) -> Claim:

@@ -18,7 +18,7 @@ from minibox.image.layer.unpack import LayerSource
 from minibox.image.layout.image import ResolvedImage
 from minibox.image.layout.manifest import find_image
 from minibox.image.platform import parse_platform
-from minibox.image.reference import is_digest, parse
+from minibox.image.reference import is_digest, parse, parse_name
 from minibox.image.store import ImageStore
 from minibox.storage.drivers import snapshotter
 
@@ -102,7 +102,7 @@ def save(
         names_of: dict[str, dict[str, None]] = {}
         for name in names:
             for each in _all_tags(store, name):
-                image = find_image(store.layout, each, wanted) if wanted else store.resolve(each)
+                image = find_image(store.layout, parse_name(each), wanted) if wanted else store.resolve(each)
                 if image is None:
                     raise ImageNotFound(f"image {each!r} is not in the store at {store.root}/images")
                 images[image.digest] = image

@@ -13,7 +13,7 @@ from minibox.base.home import Home
 from minibox.engine.state import events
 from minibox.errors import ImageNotFound, InvalidReference, RegistryError, UsageError, suppress
 from minibox.image.progress import silent
-from minibox.image.reference import DEFAULT_DOMAIN, Reference, is_digest, parse
+from minibox.image.reference import DEFAULT_DOMAIN, ImageName, Reference, parse
 from minibox.image.store import ImageStore
 from minibox.storage.drivers import snapshotter
 
@@ -74,7 +74,7 @@ class Registries:
 
 def pull(
     home: Home,
-    name: str,
+    name: ImageName,
     *,
     environ: Mapping[str, str],
     platform: str = "",
@@ -87,20 +87,23 @@ def pull(
     """Pull an image, or all images of a repository, into the store.
 
     Args:
-        name: a reference; without a tag if ``all_tags``.
+        name: without a tag if ``all_tags``.
         platform: pull images for ``OS/ARCH[/VARIANT]``; "" for this machine's.
         driver: the storage driver to unpack for; "" for config.toml's.
         on_begin, on_pulled: called before and after each image.
 
     Raises:
-        UsageError: ``name`` or ``platform`` is malformed.
+        InvalidReference: ``name`` is only a digest.
+        UsageError: ``platform`` is malformed.
         RegistryError: the registry can't be reached, refuses, or sends invalid data.
         StoreError: a layer can't be unpacked, or the disk is full.
     """
     from minibox.image.platform import parse_platform
     from minibox.image.registry.pull import Pull
 
-    reference = parse(name)
+    reference = name.reference
+    if reference is None:
+        raise InvalidReference(f"pull {name.text}: a digest alone names no registry", "write NAME@DIGEST")
     wanted: Platform | None = parse_platform(platform) if platform else None
     registries = Registries(environ)
     snapshots = snapshotter(home.root, driver or registries.configured.storage_driver)
@@ -121,7 +124,7 @@ def pull(
         platform=wanted, on_progress=on_progress,
     )  # fmt: skip
     try:
-        tags = puller.tags() if _names_all_tags(name, reference, all_tags) else [reference.tag]
+        tags = puller.tags() if _names_all_tags(name.text, reference, all_tags) else [reference.tag]
         if not tags:
             raise RegistryError(f"{reference.name} has no tags")
         for tag in tags:
@@ -135,12 +138,18 @@ def pull(
 
 
 def resolve_pulling(
-    store: ImageStore, options: RunOptions, pull_image: Callable[[str, str], None] | None
+    store: ImageStore,
+    name: ImageName,
+    options: RunOptions,
+    pull_image: Callable[[ImageName, str], None] | None,
+    missing: ImageNotFound | None = None,
 ) -> ResolvedImage:
     """Return the image for a container, and pull it first if ``options.pull`` and ``options.platform`` say so.
 
     Args:
+        name: the image.
         pull_image: ``pull`` of `engine.container.start.run`.
+        missing: the error if the caller has not found it in the store.
 
     Raises:
         ImageNotFound: the image is not in the store, and must not or can't be pulled.
@@ -149,18 +158,17 @@ def resolve_pulling(
     from minibox.image.builtin.base import is_built_in
     from minibox.image.platform import parse_platform, platform_of, runs
 
-    name = options.image
-    found, missing = None, None
+    found = None
     try:
-        found = store.resolve(name)
+        found = None if missing else store.find(name)
     except ImageNotFound as error:
         missing = error
     if found is not None and options.platform and not runs(parse_platform(options.platform), platform_of(found.config)):
         missing = ImageNotFound(
-            f"image {name!r} in the store is for {platform_of(found.config)}, not {options.platform}"
+            f"image {name.text!r} in the store is for {platform_of(found.config)}, not {options.platform}"
         )
         found = None
-    can_pull = options.pull != "never" and not is_built_in(name) and not is_digest(name)
+    can_pull = options.pull != "never" and name.reference is not None and not is_built_in(name.reference)
     if found is not None and not (can_pull and options.pull == "always"):
         return found
     if missing is not None and not can_pull:
@@ -175,12 +183,12 @@ def resolve_pulling(
             raise
         in_store = (missing.hint or "").partition(";")[0] or None  # without the advice to pull it
         raise type(error)(f"{missing}, and pulling it failed: {error}", error.hint or in_store) from error
-    return store.resolve(name)
+    return store.find(name)
 
 
 def push(
     home: Home,
-    name: str,
+    name: ImageName,
     *,
     environ: Mapping[str, str],
     platform: str = "",
@@ -209,12 +217,16 @@ def push(
     from minibox.image.registry.push import find_pushed, mountable
     from minibox.image.registry.push import push as push_image
 
-    reference = parse(name)
-    if reference.digest:
-        raise UsageError(f"push {name}: push an image by name and tag, not by digest")
+    reference = name.reference
+    if reference is None or reference.digest:
+        raise UsageError(f"push {name.text}: push an image by name and tag, not by digest")
     wanted = parse_platform(platform) if platform else None
     layout = ImageStore(home.root).layout
-    tags = _tags_in_store(layout.names(), reference) if _names_all_tags(name, reference, all_tags) else [reference.tag]
+    tags = (
+        _tags_in_store(layout.names(), reference)
+        if _names_all_tags(name.text, reference, all_tags)
+        else [reference.tag]
+    )
     registries = Registries(environ)
     mounts = mountable(layout, reference)
     (client,) = registries.clients(reference, "pull,push", also_pull=sorted(set(mounts.values()))[:MOUNT_SOURCES_MAX])
@@ -223,7 +235,9 @@ def push(
         with layout.adding():  # what we read must not be collected either
             for tag in tags:
                 tagged = Reference(reference.domain, reference.path, tag, "")
-                descriptor = find_pushed(layout, str(tagged), platform=wanted, all_platforms=all_platforms)
+                descriptor = find_pushed(
+                    layout, ImageName(str(tagged), tagged), platform=wanted, all_platforms=all_platforms
+                )
                 if descriptor is None:
                     raise ImageNotFound(f"image {tagged.familiar!r} is not in the store", "minibox images lists them")
                 pushed = push_image(layout, client, descriptor, tag, mounts, on_progress)

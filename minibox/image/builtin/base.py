@@ -13,9 +13,9 @@ import io
 import os
 
 from minibox.base.paths import package_directory
-from minibox.errors import InvalidReference, StoreError
+from minibox.errors import StoreError
 from minibox.image.layout.layout import disk_error, locked
-from minibox.image.reference import parse
+from minibox.image.reference import ImageName
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,21 +24,19 @@ if TYPE_CHECKING:
     from minibox.image.layer.pack import LayerWriter
     from minibox.image.layout.image import ResolvedImage
     from minibox.image.layout.layout import Layout
+    from minibox.image.reference import Reference
 
 REFERENCE = "docker.io/library/base:latest"
 # An image without files, to mount things into. Registries reserve its name, so no other image can have it.
 EMPTY = "docker.io/library/scratch:latest"
 
 
-def is_built_in(reference: str) -> bool:
-    """Tell whether ``reference`` means a built-in image. These are never pulled."""
-    try:
-        return str(parse(reference)) in (REFERENCE, EMPTY)
-    except InvalidReference:
-        return False
+def is_built_in(reference: Reference) -> bool:
+    """Tell whether that is a built-in image. These are never pulled."""
+    return str(reference) in (REFERENCE, EMPTY)
 
 
-def ensure(layout: Layout, reference: str = REFERENCE) -> ResolvedImage:
+def ensure(layout: Layout, reference: Reference) -> ResolvedImage:
     """Return a built-in image; make it if the store doesn't have it. Many processes may call this at once.
 
     Raises:
@@ -46,13 +44,13 @@ def ensure(layout: Layout, reference: str = REFERENCE) -> ResolvedImage:
     """
     from minibox.image.layout.manifest import find_image
 
-    name = str(parse(reference))
+    name = ImageName(str(reference), reference)
     try:
         os.makedirs(layout.root, mode=0o700, exist_ok=True)
         with locked(f"{layout.root}/base.lock"):
-            return find_image(layout, name) or (make_empty(layout) if name == EMPTY else make(layout))
+            return find_image(layout, name) or (make_empty(layout) if name.text == EMPTY else make(layout))
     except OSError as error:
-        raise disk_error(f"make the image {parse(reference).familiar} in {layout.root}", error) from error
+        raise disk_error(f"make the image {reference.familiar} in {layout.root}", error) from error
 
 
 def make_empty(layout: Layout) -> ResolvedImage:

@@ -21,7 +21,7 @@ from minibox.image.layout.manifest import (
     manifest_digest,
 )
 from minibox.image.platform import host_platform
-from minibox.image.reference import Reference, is_digest, parse
+from minibox.image.reference import Reference, parse, parse_name
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -168,7 +168,7 @@ def find(images: Sequence[StoredImage], reference: str) -> tuple[StoredImage, Na
         InvalidReference: ``reference`` is malformed, or the beginning of several ids.
         ImageNotFound: there is none.
     """
-    wanted = None if is_digest(reference) or is_digest(f"sha256:{reference}") else parse(reference)
+    wanted = parse_name(reference).reference
     named = [(image, name) for image in images for name in image.names]
     full = str(wanted) if wanted and not wanted.digest else ""
     pinned = (wanted.name, wanted.digest) if wanted and wanted.digest else None

@@ -12,7 +12,7 @@ from minibox.errors import ImageNotFound, InvalidReference, StoreError
 from minibox.image.layout.image import ResolvedImage
 from minibox.image.layout.layout import PULLED_DIGEST, annotation, ref_name
 from minibox.image.platform import best, host_platform, platform_of, runs
-from minibox.image.reference import Reference, is_digest, parse
+from minibox.image.reference import ImageName, Reference, is_digest, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,28 +36,28 @@ ID_DIGITS_MIN = 4
 HEXADECIMAL = frozenset("0123456789abcdef")
 
 
-def find_image(layout: Layout, reference: str, platform: Platform | None = None) -> ResolvedImage | None:
-    """Find the image that ``reference`` names; None if there is none.
+def find_image(layout: Layout, name: ImageName, platform: Platform | None = None) -> ResolvedImage | None:
+    """Find the image of that name; None if there is none.
 
     From an index, choose the image for ``platform``, or for this machine if that is None.
 
-    ``reference`` may be a name as Docker users write it, a name exactly as another tool wrote it to index.json,
+    It may be a name as Docker users write it, a name exactly as another tool wrote it to index.json,
     ``NAME@DIGEST``, the ``sha256:<hex>`` of a manifest, or the id of an image (the digest of its config), at least
     its first four digits. A name takes precedence over an id.
 
     Raises:
         ImageNotFound: the image is not for ``platform``.
-        InvalidReference: ``reference`` is malformed, or the beginning of several ids.
+        InvalidReference: it is the beginning of several ids.
         StoreError: the image is damaged.
     """
     asked, platform = platform, platform or host_platform()
-    wanted = None if is_digest(reference) or is_digest(f"sha256:{reference}") else parse(reference)
+    reference, wanted = name.text, name.reference
     descriptors = layout.descriptors()
     descriptor = _find_descriptor(descriptors, reference, wanted)
-    name = str(wanted) if wanted is not None else reference
+    full_name = str(wanted) if wanted is not None else reference
     if descriptor is None:
         descriptor = _find_by_id(layout, descriptors, reference, platform)
-        name = reference
+        full_name = reference
     if descriptor is None:
         return None
     digest = manifest_digest(layout, descriptor, platform)
@@ -65,7 +65,7 @@ def find_image(layout: Layout, reference: str, platform: Platform | None = None)
     config = layout.read_json(config_digest)
     if asked is not None and not runs(asked, found := platform_of(config)):
         raise ImageNotFound(f"image {reference!r} in the store is for {found}, not {asked}")
-    return ResolvedImage(name, digest, config, chain_ids(diff_ids(config)), config_digest)
+    return ResolvedImage(full_name, digest, config, chain_ids(diff_ids(config)), config_digest)
 
 
 def image_config(layout: Layout, digest: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from minibox.image.layout.layout import PULLED_DIGEST, Descriptor, annotation, r
 from minibox.image.layout.manifest import chain_ids, choose, diff_ids, find_image, layer_descriptors
 from minibox.image.platform import Platform, host_platform, platform_of, runs
 from minibox.image.progress import OnProgress, Progress, silent
-from minibox.image.reference import Reference
+from minibox.image.reference import ImageName, Reference
 from minibox.image.registry.client import Client
 from minibox.image.registry.download import Downloads, is_damaged, is_there
 from minibox.image.registry.repository import get_config, get_manifest, head_manifest, list_tags
@@ -94,7 +94,7 @@ class Pull:
         """
         name = f"{reference.name}@{reference.digest}" if reference.digest else str(reference)
         with self._layout.adding():
-            known = self._known(name)
+            known = self._known(reference)
             if known is not None:
                 digest = reference.digest or self._first(lambda client: head_manifest(client, reference.tag))[1]
                 if digest == known.digest:
@@ -127,11 +127,12 @@ class Pull:
                 continue
         return last, ask(last)
 
-    def _known(self, name: str) -> Pulled | None:
+    def _known(self, reference: Reference) -> Pulled | None:
         """Return the store's image of this name if it is complete, unpacked and for the right platform; or None."""
+        name = str(reference)
         named = next((item for item in self._layout.descriptors() if ref_name(item) == name), None)
         try:
-            image = find_image(self._layout, name, self._wanted) if named else None
+            image = find_image(self._layout, ImageName(name, reference), self._wanted) if named else None
             if named is None or image is None:
                 return None
             layers = [layer for layer, _ in layer_descriptors(self._layout, image.digest, image.config)]

@@ -13,7 +13,7 @@ from minibox.image.layout.layout import Descriptor, Layout, ref_name
 from minibox.image.layout.manifest import INDEX_TYPES, MEDIA_TYPE_MANIFEST, find_image
 from minibox.image.platform import Platform
 from minibox.image.progress import OnProgress, silent
-from minibox.image.reference import Reference, parse
+from minibox.image.reference import ImageName, Reference, parse
 from minibox.image.registry.client import Client
 from minibox.image.registry.transport import drop
 from minibox.image.registry.upload import Uploads
@@ -66,9 +66,9 @@ def push(
 
 
 def find_pushed(
-    layout: Layout, name: str, *, platform: Platform | None = None, all_platforms: bool = False
+    layout: Layout, name: ImageName, *, platform: Platform | None = None, all_platforms: bool = False
 ) -> Descriptor | None:
-    """Return what to push for the image ``name``: its manifest, or with ``all_platforms`` its index; None if not found.
+    """Return what to push for the image of that name: its manifest, or with ``all_platforms`` its index; None if not found.
 
     Args:
         platform: the platform to choose from an index; None for this machine's.

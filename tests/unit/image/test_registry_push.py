@@ -13,7 +13,7 @@ from minibox.errors import ImageNotFound, MiniboxError, RegistryError, StoreErro
 from minibox.image import progress
 from minibox.image.archive.importer import add_image
 from minibox.image.platform import Platform, parse_platform
-from minibox.image.reference import parse
+from minibox.image.reference import ImageName, parse
 from minibox.image.registry import upload
 from minibox.image.registry.client import Client
 from minibox.image.registry.credentials import Credential
@@ -46,7 +46,9 @@ def send(store, registry):
         (endpoint,) = endpoints(reference, {})
         client = Client(endpoint, transport, lambda: credential, "pull,push", attempts=3, backoff_s=0.001)
         wanted = parse_platform(platform) if platform else None
-        named = find_pushed(store.layout, str(reference), platform=wanted, all_platforms=all_platforms)
+        named = find_pushed(
+            store.layout, ImageName(str(reference), reference), platform=wanted, all_platforms=all_platforms
+        )
         assert named
         return push(store.layout, client, named, "1", mountable(store.layout, reference), on_progress)
 
