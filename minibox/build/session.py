@@ -82,6 +82,7 @@ class Session:
     def image(self, origin: Origin, stage: Stage) -> ResolvedImage:
         """Find an image in the store or pull it, and unpack its layers."""
         from minibox.engine.resources.registry import resolve_pulling
+        from minibox.image.reference import parse_name
 
         name = self.contexts.image_of(origin.name) if origin.kind == "context" else origin.name
         platform = str(stage.platform or "") or self.options.platform
@@ -91,7 +92,7 @@ class Session:
             image = None if self.options.pull or platform else self._find(name)
             if image is None:
                 wanted = RunOptions(image=name, pull="always" if self.options.pull else "missing", platform=platform)
-                image = resolve_pulling(self.store, wanted, None)
+                image = resolve_pulling(self.store, parse_name(name), wanted, None)
             rootfs_setup.unpack(self.storage, self.store, image)
             self._images[name, platform] = image
             return image

@@ -139,13 +139,14 @@ def _build(settings: Settings, options: BuildOptions, given: dict[str, Any]) -> 
 def _push(settings: Settings, names: tuple[str, ...]) -> None:
     from minibox.cli.format import progress
     from minibox.engine.resources import registry
+    from minibox.image.reference import parse_name
 
     if not names:
         raise UsageError("an image without a name can't be pushed", "--tag NAME")
     with progress.Shown(sys.stderr) as display:
         for name in names:
             display.begin()
-            registry.push(settings.home, name, environ=os.environ, on_progress=display.show)
+            registry.push(settings.home, parse_name(name), environ=os.environ, on_progress=display.show)
             display.end()
 
 

@@ -42,12 +42,14 @@ class Name:
         text: the name in index.json; "" for an image without one.
         repository, tag: as users see them; ``<none>`` if there is none.
         digest: the digest of its manifest, or of an index of several; for a pulled image, the registry's.
+        reference: the name, parsed; None if it isn't a reference.
     """
 
     text: str
     repository: str
     tag: str
     digest: str
+    reference: Reference | None = None
 
     @property
     def familiar(self) -> str:
@@ -110,7 +112,7 @@ def name_of(entry: Descriptor) -> Name:
     except InvalidReference:
         return Name(text, text or NONE, NONE, digest)
     bare = Reference(reference.domain, reference.path, "", "").familiar
-    return Name(text, bare, reference.tag or NONE, digest)
+    return Name(text, bare, reference.tag or NONE, digest, reference)
 
 
 def inventory(layout: Layout) -> list[StoredImage]:
@@ -175,8 +177,8 @@ def find(images: Sequence[StoredImage], reference: str) -> tuple[StoredImage, Na
     for meant in (
         [pair for pair in named if pair[1].text == full],
         [pair for pair in named if pair[1].text == reference],  # exactly as another tool wrote it
-        [pair for pair in named if full and _full(pair[1].text) == full],
-        [pair for pair in named if pinned == (_repository(pair[1].text), pair[1].digest)],
+        [pair for pair in named if full and str(pair[1].reference) == full],
+        [pair for pair in named if pair[1].reference and pinned == (pair[1].reference.name, pair[1].digest)],
     ):
         if meant:
             return meant[0]
@@ -192,17 +194,3 @@ def find(images: Sequence[StoredImage], reference: str) -> tuple[StoredImage, Na
         if begun:
             return begun[0], None
     raise ImageNotFound(f"image {reference!r} is not in the store", "minibox images lists all images")
-
-
-def _full(text: str) -> str:
-    try:
-        return str(parse(text))
-    except InvalidReference:
-        return ""
-
-
-def _repository(text: str) -> str:
-    try:
-        return parse(text).name
-    except InvalidReference:
-        return ""
