@@ -179,7 +179,7 @@ E
 $A
 Q
 EXPOSE $P/tcp
-STOPSIGNAL $A
+STOPSIGNAL ${N:-TERM}
 USER $A
 VOLUME /$A ["/x"]
 WORKDIR /$A
@@ -190,7 +190,7 @@ RUN --mount=type=cache,target=/$A,id=$A,uid=$P --mount=type=secret,id=$A --netwo
     assert (add.sources, add.destination, add.chown, add.checksum) == (("v.tar",), "/v", "v", "v")
     assert (copy.sources, copy.destination, copy.chown, copy.chmod) == (("v",), "/v", "v:v", "0600")
     assert [each.text for each in heredocs.heredocs] == ["v\n", "$A\n"]
-    assert (expose.ports, stop.signal, user.user) == (("8080/tcp",), "v", "v")
+    assert (expose.ports, stop.signal, user.user) == (("8080/tcp",), "TERM", "v")
     assert (volume.paths, workdir.path, label.pairs) == (("/v", "[/x]"), "/v", (("v", "v"),))
     assert [(each.target, each.id, each.uid) for each in run.mounts] == [("/v", "v", 8080), ("", "v", None)]
     assert (run.network, run.command.words) == ("none", ("echo $A",))
