@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from minibox.aio.blocking import in_thread
 from minibox.api.process import Ends, Text
 from minibox.engine.process.command import Command
 from minibox.errors import TimeoutExpired
@@ -142,7 +143,7 @@ class Process:
 
 
 async def connected(args: tuple[str, ...], started: Command, ends: Ends) -> Process:
-    """Return the `Process` of a started command, with its pipes connected to the event loop."""
+    """Return the `Process` of a started command, with its pipes connected to the event loop. Cancelled, it ends the command."""
     process, loop = Process(args, started), asyncio.get_running_loop()
     ends.begun()
     try:
@@ -162,6 +163,7 @@ async def connected(args: tuple[str, ...], started: Command, ends: Ends) -> Proc
             process.stdin = asyncio.StreamWriter(writer, protocol, None, loop)
     except BaseException:
         process.close()
+        await in_thread(started.end)  # nobody else knows of it
         raise
     return process
 

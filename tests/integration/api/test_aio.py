@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import signal
 import threading
 
@@ -97,6 +98,32 @@ def test_a_sandbox(api: None) -> None:
                 await box.wait_for(port=80, timeout=0.1)
             box.kill()
             assert await box.wait() == -signal.SIGKILL
+
+    asyncio.run(program())
+
+
+@pytest.mark.parametrize("method", ["run", "popen"])
+def test_cancelled_while_its_pipes_are_connected_it_ends(
+    api: None, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        connecting = asyncio.Event()
+
+        async def connect(_: object, file: io.FileIO) -> None:
+            with file:
+                connecting.set()
+                await asyncio.Event().wait()
+
+        async with aio.Sandbox("base") as box:
+            with monkeypatch.context() as patch:
+                patch.setattr(loop, "connect_read_pipe", connect)
+                task = asyncio.create_task(getattr(box, method)(["sleep", "600"], stdout=minibox.PIPE))
+                await connecting.wait()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert "sleep 600" not in (await box.run(["ps"], capture_output=True, text=True)).stdout
 
     asyncio.run(program())
 
