@@ -95,5 +95,5 @@ def test_help_is_light() -> None:
 
 
 def test_nothing_that_words_an_end_is_on_the_way_to_a_start() -> None:
-    loaded = loaded_by("-c", "import minibox.engine.container.foreground")
+    loaded = loaded_by("-c", "import minibox.engine.container.foreground_run")
     assert not {"re", "signal", "minibox.engine.verdict.cause", "minibox.engine.verdict.failure_hints"} & loaded

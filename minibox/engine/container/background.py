@@ -6,10 +6,10 @@ import os
 import sys
 from time import time
 
+from minibox.base.files import close_descriptors
 from minibox.base.home import Home
 from minibox.base.paths import package_directory
 from minibox.engine.container import removal, restart_policy
-from minibox.engine.container.launch import IdFile
 from minibox.engine.container.lifecycle import RESTARTED, stop_mark
 from minibox.engine.process.attach_socket import socket_path
 from minibox.engine.spec.log_options import log_limits
@@ -28,156 +28,101 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.engine.container.attach import Attachment
-    from minibox.engine.container.launch import Launch, Note, Trace
+    from minibox.engine.container.run import Note, Run, Trace
     from minibox.engine.spec.options import RunOptions
 
 CLAIM_FD = 3  # native/parent/supervisor.h
 TERMINAL_SIZE = (24, 80)
 
 
-class BackgroundStart:
-    """One start of a container under a supervisor."""
+def start_in_background(run: Run, on_trace: Trace | None = None, attachment: Attachment | None = None) -> None:
+    """Start a container and hand it over to a supervisor of its own.
 
-    def __init__(
-        self, launch: Launch, *, new: bool, attachment: Attachment | None = None, by_policy: bool = False
-    ) -> None:
-        """
-        Args:
-            new: it has no root file system yet.
-            attachment: connected before the container writes anything.
-            by_policy: its restart policy starts it, so keep its restart count.
-        """
-        self._launch, self._options, self._new = launch, launch.options, new
-        self._attachment = attachment
-        self._kept = ("Name", "Created", "Options", *(("RestartCount", "RestartDelay") if by_policy else ()))
-        self._fds: dict[str, int] = {}
-        self._streams: list[int] = []
+    Args:
+        attachment: connected before the container writes anything.
 
-    def start(self, on_trace: Trace | None = None) -> None:
-        """Start the container and hand it over to its supervisor.
-
-        Raises:
-            MiniboxError: it can't be started. A new container is removed again, unless its command is at fault: then it
-                is kept, as in Docker.
-        """
-        launch, options = self._launch, self._options
-        keep = not self._new
-        supervisor: Supervisor | None = None
-        try:
-            socket = socket_path(launch.home.runroot, launch.claim.id)
-            launch.prepare(self._terminal_size() if options.tty else None, new=self._new, socket=socket)
-            with IdFile(options.cidfile, launch.claim.id):
-                supervisor = Supervisor(launch.claim.id)
-                try:
-                    execution = launch.execute(self._make_streams(), on_trace, supervisor)
-                except (CommandNotFound, CommandNotExecutable) as error:
-                    if self._new and not options.rm:
-                        keep = True
-                        self._write_state(Status="created", ExitCode=error.status, Error=str(error), Hint=error.hint)
-                    if keep and self._new:
-                        launch.emit("create")
-                    raise
-            assert execution.init
-            if execution.scope:
-                execution.scope.hand_over()
-            self._hand_over(supervisor, execution.init.pid, execution.pty_master)
-        except BaseException as error:
-            if not self._new:
-                note_failure(launch.home.root, launch.claim.id, error)
-            launch.is_interrupted = not isinstance(error, (MiniboxError, OSError))
-            launch.close(keep=keep)
-            raise
-        finally:
-            if supervisor:
-                supervisor.close()
-            for fd in (*self._streams, *self._fds.values()):
-                os.close(fd)
-        launch.release()
-        launch.claim.hand_over()
-
-    def _terminal_size(self) -> tuple[int, int]:
-        terminal = self._attachment.terminal if self._attachment else None
-        return terminal.size() if terminal else TERMINAL_SIZE
-
-    def _make_streams(self) -> tuple[int, int, int]:
-        """Make the streams and return the container's ends. Our ends go to the supervisor."""
-        if self._options.tty:
-            return -1, -1, -1
-        stdin = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._streams.append(stdin)
-        if self._options.interactive:
-            reader, writer = os.pipe2(os.O_CLOEXEC)
-            self._streams.append(reader)
-            self._fds["stdin"], stdin = writer, reader
-        ends = []
-        for name in ("stdout", "stderr"):
-            reader, writer = os.pipe2(os.O_CLOEXEC)
-            self._streams.append(writer)
-            self._fds[name] = reader
-            ends.append(writer)
-        if os.geteuid() == 0:
-            for fd in self._streams[1:]:
-                os.fchown(fd, *self._launch.owner)  # so that it can reopen /dev/stdout
-        return stdin, ends[0], ends[1]
-
-    def _hand_over(self, supervisor: Supervisor, pid: int, pty_master: int) -> None:
-        launch = self._launch
-        path = socket_path(launch.home.runroot, launch.claim.id)
-        execution = launch.execution
-        assert execution
-        self._fds["listener"], execution.listener = execution.listener, -1
-        if self._attachment:
-            self._attachment.connect(path)
-        if pty_master >= 0:
-            self._fds["terminal"] = os.dup(pty_master)
-        _unlink(exit_path(launch.home.root, launch.claim.id))
-        command = launch.prepared.spec["process"]["args"]
-        launch.claim.note_process(pid, command, launch.exec_context(), supervisor.pid)
+    Raises:
+        MiniboxError: it can't be started. A new container is removed again, unless its command is at fault: then it is
+            kept, as in Docker.
+    """
+    socket = socket_path(run.home.runroot, run.claim.id)
+    supervisor: Supervisor | None = None
+    theirs: list[int] = []  # the container's ends of its streams
+    ours: dict[str, int] = {}  # for the supervisor
+    try:
+        terminal = attachment.terminal if attachment else None
+        run.prepare((terminal.size() if terminal else TERMINAL_SIZE) if run.options.tty else None, socket=socket)
+        supervisor = Supervisor(run.claim.id)
+        execution = run.execute(_make_streams(run, theirs, ours), on_trace, supervisor)
+        if execution.scope:
+            execution.scope.hand_over()
+        ours["listener"], execution.listener = execution.listener, -1
+        if attachment:
+            attachment.connect(socket)
+        if execution.pty_master >= 0:
+            ours["terminal"] = os.dup(execution.pty_master)
+        with suppress(FileNotFoundError):
+            os.unlink(exit_path(run.home.root, run.claim.id))
         # Write this before the supervisor takes over: a container may end at once, and its end must be written later.
-        self._write_state(Status="running", Pid=pid, Supervised=True)
-        launch.emit(*(("create", "start") if self._new else ("start",)))
+        run.note_running(supervisor.pid)
         try:
             supervisor.hold(execution.held)
-            supervisor.supervise(self._duties(), {**self._fds, "claim": launch.claim.fd})
+            supervisor.supervise(_duties(run), {**ours, "claim": run.claim.fd})
         except ConnectionError as error:
-            raise MiniboxError(f"container {launch.claim.name} was killed while it was being started") from error
+            raise MiniboxError(f"container {run.claim.name} was killed while it was being started") from error
         except OSError as error:
             raise MiniboxError(f"hand the container over to its supervisor: {kernel_says(error)}") from error
+    except BaseException as error:
+        if not run.new:
+            note_failure(run.home.root, run.claim.id, error)
+        elif not isinstance(error, (CommandNotFound, CommandNotExecutable)):
+            run.keep = False
+        run.is_interrupted = not isinstance(error, (MiniboxError, OSError))
+        run.close()
+        raise
+    finally:
+        if supervisor:
+            supervisor.close()
+        close_descriptors(*theirs, *ours.values())
+    run.hand_over()
 
-    def _duties(self) -> Duties:
-        launch, options = self._launch, self._options
-        bytes_max, files = log_limits(options.log_opt)
-        check = launch.health_check
-        return Duties(
-            log_path=log_path(launch.home.root, launch.claim.id) if options.log_driver != "none" else "",
-            log_bytes_max=bytes_max,
-            log_files=files,
-            exit_path=exit_path(launch.home.root, launch.claim.id),
-            after=_own_command(__name__, "settle", launch.home.root, launch.home.runroot, launch.claim.id),
-            timeout_s=options.timeout_s,
-            health=_own_command(
-                "minibox.engine.container.health", "check", launch.home.root, launch.home.runroot, launch.claim.id
-            )
-            if check
-            else (),
-            health_interval_s=check.interval_s if check else 0,
-            health_start_interval_s=check.start_interval_s if check else 0,
-            health_start_period_s=check.start_period_s if check else 0,
-            stdin_once=options.interactive and not options.detach,
-        )
 
-    def _write_state(self, **fields: object) -> None:
-        launch = self._launch
-        now = time()
-        fresh = {**launch.record(), "Created": now, "Started": now, **fields}
-        if self._new:
-            containers.write(launch.home.root, fresh, durable=True)
-            return
+def _make_streams(run: Run, theirs: list[int], ours: dict[str, int]) -> tuple[int, int, int]:
+    """Make the streams, add their ends to ``theirs`` and ``ours``, and return the container's."""
+    if run.options.tty:
+        return -1, -1, -1
+    stdin = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    theirs.append(stdin)
+    if run.options.interactive:
+        stdin, ours["stdin"] = os.pipe2(os.O_CLOEXEC)
+        theirs.append(stdin)
+    ends = []
+    for name in ("stdout", "stderr"):
+        ours[name], writer = os.pipe2(os.O_CLOEXEC)
+        theirs.append(writer)
+        ends.append(writer)
+    if os.geteuid() == 0:
+        for fd in theirs[1:]:
+            os.fchown(fd, *run.owner)  # so that it can reopen /dev/stdout
+    return stdin, ends[0], ends[1]
 
-        def changed(found: dict[str, Any]) -> dict[str, Any]:
-            return {**fresh, **{key: found[key] for key in self._kept if key in found}}
 
-        containers.change(launch.home.root, launch.claim.id, changed, durable=True)
+def _duties(run: Run) -> Duties:
+    home, options, container_id, check = run.home, run.options, run.claim.id, run.health_check
+    bytes_max, files = log_limits(options.log_opt)
+    return Duties(
+        log_path=log_path(home.root, container_id) if options.log_driver != "none" else "",
+        log_bytes_max=bytes_max,
+        log_files=files,
+        exit_path=exit_path(home.root, container_id),
+        after=_own_command(__name__, "settle", home, container_id),
+        timeout_s=options.timeout_s,
+        health=_own_command("minibox.engine.container.health", "check", home, container_id) if check else (),
+        health_interval_s=check.interval_s if check else 0,
+        health_start_interval_s=check.start_interval_s if check else 0,
+        health_start_period_s=check.start_period_s if check else 0,
+        stdin_once=options.interactive and not options.detach,
+    )
 
 
 def start_claimed(
@@ -188,16 +133,22 @@ def start_claimed(
     attachment: Attachment | None = None,
     by_policy: bool = True,
 ) -> None:
-    """Start an existing container that you have claimed. Its supervisor takes over the claim."""
-    from minibox.engine.container.relaunch import launch_again
+    """Start an existing container that you have claimed. Its supervisor takes over the claim.
+
+    Args:
+        by_policy: its restart policy starts it, so keep its restart count.
+    """
+    from minibox.engine.container.relaunch import run_again
 
     try:
-        launch = launch_again(home, claim, on_note)
+        run = run_again(home, claim, on_note)
     except BaseException as error:
         note_failure(home.root, claim.id, error)
         claim.release()
         raise
-    BackgroundStart(launch, new=False, attachment=attachment, by_policy=by_policy).start()
+    if by_policy:
+        run.kept += ("RestartCount", "RestartDelay")
+    start_in_background(run, attachment=attachment)
 
 
 def note_failure(root: str, container_id: str, error: BaseException) -> None:
@@ -226,7 +177,7 @@ def check_options(options: RunOptions) -> None:
     log_limits(options.log_opt)
 
 
-def _own_command(module: str, function: str, root: str, runroot: str, container_id: str) -> tuple[str, ...]:
+def _own_command(module: str, function: str, home: Home, container_id: str) -> tuple[str, ...]:
     """A command that calls a function with the other arguments in a new interpreter, and exits with the result.
 
     It gets our sys.path, because the search by `site` takes 12 to 30 ms.
@@ -235,7 +186,7 @@ def _own_command(module: str, function: str, root: str, runroot: str, container_
         (os.path.dirname(package_directory()), *(place for place in sys.path if os.path.isabs(place)))
     )
     code = f"import sys; sys.path[:] = sys.argv[1].split(':'); from {module} import {function} as f; sys.exit(f(*sys.argv[2:]))"
-    return (sys.executable, "-I", "-S", "-c", code, ":".join(places), root, runroot, container_id)
+    return (sys.executable, "-I", "-S", "-c", code, ":".join(places), home.root, home.runroot, container_id)
 
 
 # ---- what follows the end -------------------------------------------------------------------------
@@ -248,7 +199,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     """
     from minibox.engine.process.usage import measure_group, with_oom_end
 
-    claim = _inherited_claim(root, container_id)
+    home, claim = Home(root, runroot), _inherited_claim(root, container_id)
     ended = read_exit(root, container_id) or {
         "ExitCode": MiniboxError.status,
         "Error": "its supervisor could not write down how it ended",
@@ -260,7 +211,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     found, ran_s = measure_group(group, thoroughly=True), ended["Finished"] - (before.get("Started") or 0)
     found = with_oom_end(found, before.get("Pid") or 0, ran_s, before.get("Options") or {})
     ended |= {**found.record(), "Pid": 0}
-    removal.undo_start(Home(root, runroot), container_id, read_live_fd(claim.fd, container_id).undo)
+    removal.undo_start(home, container_id, read_live_fd(claim.fd, container_id).undo)
     mark = stop_mark(root, container_id)
     actions = ("oom", "die") if ended["OOMKilled"] else ("die",)
     events.note_container(runroot, before, *actions, exitCode=str(ended["ExitCode"]))
@@ -287,7 +238,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     # `stop` ends the delay with SIGTERM. It is blocked here, so that it arrives once the delay begins.
     claim.note_restarting(os.getpid())
     os.set_inheritable(CLAIM_FD, True)
-    words = (DELAY_ARGV0, str(int(delay_s * 1000)), *_own_command(__name__, "restart", root, runroot, container_id))
+    words = (DELAY_ARGV0, str(int(delay_s * 1000)), *_own_command(__name__, "restart", home, container_id))
     os.execv(INIT, words)
 
 
@@ -306,8 +257,3 @@ def restart(root: str, runroot: str, container_id: str) -> None:
 def _inherited_claim(root: str, container_id: str) -> Claim:
     os.set_inheritable(CLAIM_FD, False)
     return Claim(root, container_id, containers.read(root, container_id)["Name"], CLAIM_FD, remove=False)
-
-
-def _unlink(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)

@@ -13,9 +13,8 @@ from weakref import WeakSet
 
 from minibox.base.program import check_umask
 from minibox.engine.container.exec import Host, exec_of
-from minibox.engine.container.foreground_run import ForegroundRun
 from minibox.engine.container.output_log import OutputLog, last_lines, text
-from minibox.engine.container.start import new_launch
+from minibox.engine.container.start import new_run
 from minibox.engine.process.command import Command
 from minibox.engine.process.output_limit import OutputLimit
 from minibox.engine.process.streams import Streams
@@ -34,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.base.home import Home
     from minibox.engine.container.exec import ExecOptions
-    from minibox.engine.container.launch import Later, Launch, Note
+    from minibox.engine.container.run import Later, Note, Run
     from minibox.engine.container.snapshots import HeldSnapshot
     from minibox.engine.container.start import Pull
     from minibox.engine.process.time_limits import TimeLimits
@@ -66,14 +65,14 @@ class Embedded:
         pull: Pull | None = None,
         image: ResolvedImage | None = None,
     ) -> None:
-        """Do nothing yet. The arguments are those of `start.run`; ``image`` is that of `start.new_launch`."""
+        """Do nothing yet. The arguments are those of `start.run`; ``image`` is that of `start.new_run`."""
         check_umask()
         self.home, self.options = home, options
-        self._new_launch = partial(new_launch, home, options, storage_driver, on_note, image=image)
+        self._new_run = partial(new_run, home, options, storage_driver, on_note, image=image)
         self._pull = pull
         self.main: Command | None = None
         self.log: OutputLog | None = None
-        self._foreground: ForegroundRun | None = None
+        self._made: Run | None = None
         self._lines: tuple[str, ...] = ()
         self._host: Host | None = None
         self._commands: set[Command] = set()  # other commands that run in it
@@ -116,28 +115,27 @@ class Embedded:
             return self._start(outside, logged, socket)
 
     def _start(self, outside: tuple[int, int, int], logged: bool, socket: bool) -> Command:
-        launch = self._new_launch(self._pull)
-        launch.compile = plan_cache.prepare
-        run = self._foreground = ForegroundRun(launch)
-        run.prepare(late=not logged)
+        run = self._made = self._new_run(self._pull)
+        run.compile = plan_cache.prepare
+        run.prepare(child=True, late=not logged)
         if logged:
             self.log = OutputLog(self.home.root, self.id)
             outside = (outside[0], self.log.fds[0], self.log.fds[1])
-        owner, output_limit = launch.owner, self._output_limit
+        owner, output_limit = run.owner, self._output_limit
         streams = Streams(
             interactive=True, tty=False, owner=owner, outside=outside, output_limit=output_limit, socket=socket
         )
         try:
             execution = run.execute(streams.fds)
-            streams.begin()
             run.note_running()
+            streams.begin()
         except BaseException:
             streams.close()
             raise
         init = execution.init
         assert init
         group = execution.cgroup or cgroup.find(cgroup.detect(), f"minibox-{self.id}")
-        self._host = Host(self.id, init.pid, init.pidfd, launch.exec_context(), group)
+        self._host = Host(self.id, init.pid, init.pidfd, run.exec_context(), group)
         if self.log:
             self.log.close_fds()
         self.main = Command(execution, streams, self._measure_end)
@@ -145,27 +143,23 @@ class Embedded:
         return self.main
 
     @property
-    def _run(self) -> ForegroundRun:
+    def _run(self) -> Run:
         """The run that `start` has made."""
-        assert self._foreground
-        return self._foreground
-
-    @property
-    def _launch(self) -> Launch:
-        return self._run.launch
+        assert self._made
+        return self._made
 
     @property
     def id(self) -> str:
-        return self._launch.claim.id
+        return self._run.claim.id
 
     @property
     def name(self) -> str:
-        return self._launch.claim.name
+        return self._run.claim.name
 
     @property
     def directory(self) -> str:
         """Its directory, below ``root/containers``."""
-        return self._launch.claim.directory
+        return self._run.claim.directory
 
     def _limit(self) -> None:
         """Start to enforce the limits that the kernel doesn't enforce."""
@@ -203,8 +197,8 @@ class Embedded:
             self._lines = last_lines(self.log.path, LINES_KEPT)
         self._run.measure(thoroughly=True, ended=True)
         self._written_bytes = self._run.measured.disk_bytes
-        if self._written_bytes is None and self._launch.storage.driver in ("overlay", "erofs"):
-            self._written_bytes = self._launch.storage.snapshot_bytes(self.id)
+        if self._written_bytes is None and self._run.storage.driver in ("overlay", "erofs"):
+            self._written_bytes = self._run.storage.snapshot_bytes(self.id)
         if self._written_bytes is not None and self._output_limit:
             self._written_bytes += self._output_limit.used_bytes
 
@@ -297,7 +291,7 @@ class Embedded:
 
     def address(self) -> str | None:
         """Its IPv4 address on its network; None if it has none."""
-        return self._launch.address
+        return self._run.address
 
     def send_signal(self, signal: int) -> None:
         """Send a signal to its main process. If that has ended, nothing happens."""
@@ -398,15 +392,15 @@ class Embedded:
 
         self.check_open("freeze")
         assert self.main
-        launch = self._launch
-        config = {**launch.image.config, "config": launch.record()["Config"]}
-        image = replace(launch.image, config=config)
-        with frozen(self.home.root, self.id, launch.note):
-            return freeze(self.home.root, self.id, launch.storage.driver, image, snapshot_id)
+        run = self._run
+        config = {**run.image.config, "config": run.record()["Config"]}
+        image = replace(run.image, config=config)
+        with frozen(self.home.root, self.id, run.note):
+            return freeze(self.home.root, self.id, run.storage.driver, image, snapshot_id)
 
     def end_processes(self) -> None:
         """Kill all its processes, but keep its files until `close`. Its main process must have ended."""
-        self._launch.end_processes()
+        self._run.end_processes()
 
     def keep_files(self) -> None:
         """Keep its files after its end, for `minibox shell` and `minibox rm`."""
@@ -430,7 +424,7 @@ class Embedded:
                 _open_here.discard(self)
 
     def _close(self, later: Later | None) -> None:
-        run = self._foreground
+        run = self._made
         if not run:
             return
         try:
@@ -457,8 +451,8 @@ class Embedded:
         """Disable this object in the child after a fork."""
         self._closed = self._closing = self._is_parents = True
         self._lock = allocate_lock()  # another thread may have held the old one
-        if self._foreground:
-            self._foreground.after_fork()
+        if self._made:
+            self._made.after_fork()
         if self.log:
             self.log.after_fork()
 

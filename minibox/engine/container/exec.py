@@ -44,7 +44,7 @@ class Host:
 
     Attributes:
         pid, pidfd: of its first process.
-        exec_context: see `Launch.exec_context`; None while it is being started.
+        exec_context: see `Run.exec_context`; None while it is being started.
     """
 
     id: str

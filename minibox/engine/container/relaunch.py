@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minibox.engine.container.launch import Launch
+from minibox.engine.container.run import Run
 from minibox.engine.files import rootfs_setup
 from minibox.engine.spec.options import from_given
 from minibox.engine.state import containers
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from minibox.base.home import Home
-    from minibox.engine.container.launch import Note
+    from minibox.engine.container.run import Note
     from minibox.engine.spec.options import RunOptions
     from minibox.engine.state.claim import Claim
 
 
-def launch_again(
+def run_again(
     home: Home,
     claim: Claim,
     on_note: Note | None,
     changed: Callable[[RunOptions], RunOptions] = lambda options: options,
-) -> Launch:
-    """Make the next launch of a container that you have claimed.
+) -> Run:
+    """Make the next run of a container that you have claimed.
 
     Args:
         changed: changes its options.
@@ -56,4 +56,4 @@ def launch_again(
     if kept := read_record(home.root, claim.id):  # it may be based on a snapshot of that image
         image = replace(image, chain_ids=kept[1])
     claim.note_image(options.image, image)
-    return Launch(home, options, store, storage, image, claim, on_note)
+    return Run(home, options, store, storage, image, claim, on_note, new=False)

@@ -8,7 +8,7 @@ from minibox.record import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.base.home import Home
-    from minibox.engine.container.launch import Note
+    from minibox.engine.container.run import Note
     from minibox.engine.spec.options import RunOptions
 
 # Try each shell with an empty command: it may exist, but lack its loader or libraries.

@@ -6,7 +6,7 @@ import os
 
 from minibox.base.home import Home
 from minibox.engine.container import removal
-from minibox.engine.container.launch import Launch
+from minibox.engine.container.run import Run
 from minibox.engine.process.streams import StandardDescriptors
 from minibox.engine.state import containers, events
 from minibox.engine.state.claim import Claim, read_owner
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from minibox.engine.container.attach import Attachment
-    from minibox.engine.container.launch import Note, Trace
+    from minibox.engine.container.run import Note, Trace
     from minibox.engine.spec.options import RunOptions
     from minibox.image.layout.image import ResolvedImage
     from minibox.image.reference import ImageName
@@ -62,54 +62,48 @@ def run(
         CommandNotFound, CommandNotExecutable: the command is at fault.
         MiniboxError: it can't be run for another reason. Nothing is left behind.
     """
-    from minibox.engine.container.foreground import Foreground
+    from minibox.engine.container.foreground_run import run_in_foreground
 
     ends = StandardDescriptors()
     try:
-        launch = new_launch(home, options, storage_driver, on_note, pull)
-        if _needs_supervisor(launch):
-            return _run_attached(launch, on_trace)
-        container = Foreground(launch)
+        run = new_run(home, options, storage_driver, on_note, pull)
+        if _needs_supervisor(run):
+            return _run_attached(run, on_trace)
         try:
-            return container.run(on_trace)
-        except (MiniboxError, OSError):
-            raise
-        except BaseException:
-            launch.is_interrupted = True
-            raise
+            return run_in_foreground(run, on_trace)
         finally:
-            container.close()
+            run.close()
     finally:
         ends.close()
 
 
-def _needs_supervisor(launch: Launch) -> bool:
-    options = launch.options
+def _needs_supervisor(run: Run) -> bool:
+    options = run.options
     logged = options.log_driver == "json-file" or options.log_opt
-    return bool(options.restart not in ("", "no") or logged or launch.health_check)
+    return bool(options.restart not in ("", "no") or logged or run.health_check)
 
 
-def _run_attached(launch: Launch, on_trace: Trace | None) -> int:
+def _run_attached(run: Run, on_trace: Trace | None) -> int:
     """Like `run`, but with a supervisor, so that the container can run on without us.
 
     Returns:
         The exit status of its first end; 0 if the user has detached.
     """
     from minibox.engine.container.attach import Attachment
-    from minibox.engine.container.background import BackgroundStart, check_options
+    from minibox.engine.container.background import check_options, start_in_background
 
-    options = launch.options
+    options = run.options
     try:
         check_options(options)
         attachment = Attachment(
             stdin=options.interactive, tty=options.tty, detach_keys=options.detach_keys, sig_proxy=options.sig_proxy
         )
     except BaseException:
-        launch.close(keep=False)
+        run.close()
         raise
     try:
-        BackgroundStart(launch, new=True, attachment=attachment).start(on_trace)
-        return attachment.follow(launch.home, launch.claim.id, launch.note)
+        start_in_background(run, on_trace, attachment)
+        return attachment.follow(run.home, run.claim.id, run.note)
     finally:
         attachment.close()
 
@@ -124,35 +118,31 @@ def run_detached(
     pull: Pull | None = None,
 ) -> str:
     """Run a container in the background, under a supervisor. Return its id. Arguments and errors are those of `run`."""
-    from minibox.engine.container.background import BackgroundStart, check_options
+    from minibox.engine.container.background import check_options, start_in_background
 
     check_options(options)
-    launch = new_launch(home, options, storage_driver, on_note, pull)
-    BackgroundStart(launch, new=True).start(on_trace)
-    return launch.claim.id
+    run = new_run(home, options, storage_driver, on_note, pull)
+    start_in_background(run, on_trace)
+    return run.claim.id
 
 
 def create(
     home: Home, options: RunOptions, *, storage_driver: str = "", on_note: Note | None = None, pull: Pull | None = None
 ) -> str:
     """Create a container without starting it; see `start`. Return its id. Arguments and errors are those of `run`."""
-    from time import time
-
     from minibox.engine.container.background import check_options
-    from minibox.engine.container.launch import IdFile
 
     check_options(options)
-    launch = new_launch(home, options, storage_driver, on_note, pull)
-    keep = False
+    run = new_run(home, options, storage_driver, on_note, pull)
     try:
-        launch.prepare((24, 80) if options.tty else None, new=True)
-        with IdFile(options.cidfile, launch.claim.id):
-            containers.write(home.root, {**launch.record(), "Status": "created", "Created": time()}, durable=True)
-            launch.emit("create")
-        keep = True
+        run.prepare((24, 80) if options.tty else None)
+        run.write_id_file()
+        containers.write(home.root, {**run.record(), "Status": "created", "Created": run.began}, durable=True)
+        run.emit("create")
+        run.keep = True
     finally:
-        launch.close(keep=keep)
-    return launch.claim.id
+        run.close()
+    return run.claim.id
 
 
 def start(home: Home, name_or_id: str, *, on_note: Note | None = None, attachment: Attachment | None = None) -> bool:
@@ -227,8 +217,8 @@ def run_in_ended(
     Raises:
         MiniboxError: it can't be started.
     """
-    from minibox.engine.container.foreground import Foreground
-    from minibox.engine.container.relaunch import launch_again
+    from minibox.engine.container.foreground_run import run_in_foreground
+    from minibox.engine.container.relaunch import run_again
 
     container_id = containers.find_id(home.root, name_or_id)
     removal.collect_one(home, container_id)
@@ -239,16 +229,15 @@ def run_in_ended(
     try:
         before = containers.read(home.root, container_id)
         try:
-            launch = launch_again(home, claim, on_note, changed)
+            run = run_again(home, claim, on_note, changed)
         except BaseException:
             claim.release()
             raise
-        container = Foreground(launch, new=False)
         try:
-            return container.run(None)
+            return run_in_foreground(run)
         finally:
             containers.change(home.root, container_id, lambda now: {**before, "Name": now["Name"]})
-            container.close()
+            run.close()
     finally:
         ends.close()
 
@@ -285,15 +274,15 @@ def _claim_ended(root: str, name_or_id: str, container_id: str) -> Claim | None:
     return claim
 
 
-def new_launch(
+def new_run(
     home: Home,
     options: RunOptions,
     storage_driver: str,
     on_note: Note | None,
     pull: Pull | None,
     image: ResolvedImage | None = None,
-) -> Launch:
-    """Claim a new container and make its launch.
+) -> Run:
+    """Claim a new container and make its run.
 
     Args:
         image: its image, which the caller must keep from being removed; None takes it from the options.
@@ -314,7 +303,7 @@ def new_launch(
     else:
         claim = _claim_held(home, options, image)
     try:
-        return Launch(home, options, store, snapshotter(home.root, storage_driver), image, claim, on_note)
+        return Run(home, options, store, snapshotter(home.root, storage_driver), image, claim, on_note)
     except BaseException:
         claim.give_up()
         raise

@@ -20,7 +20,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from minibox.base.home import Home
     from minibox.engine.spec.mount_options import Volume
+    from minibox.storage.drivers import Snapshotter
+    from minibox.storage.snapshot import Snapshot
 
 RECORD = "named-volumes"
 VOLUMES = FileKind(
@@ -90,6 +93,31 @@ def provide(volumes: Sequence[Volume], root: str, container_id: str, make: Calla
         with LockedVolume(root, volume.name):
             if _wants_content(volume, root, container_id):
                 make(volume)
+
+
+def make_volumes(
+    home: Home, container_id: str, volumes: Sequence[Volume], storage: Snapshotter, snapshot: Snapshot
+) -> None:
+    """Make those volumes of a container that don't exist yet, with the image's content; see `provide`.
+
+    Args:
+        snapshot: the container's, which has that content.
+    """
+    from functools import partial
+
+    from minibox.engine.files.volume_content import make_volume, opened
+    from minibox.engine.host.user_namespace import run_inside
+    from minibox.engine.state import events
+
+    def make(volume: Volume) -> None:
+        with opened(storage, snapshot) as directories:
+            layers = directories if volume.copy else ()
+            new = not os.path.isdir(volume.path)
+            run_inside(partial(make_volume, volume.path, layers, volume.destination, durable=not volume.anonymous))
+            if new and not volume.anonymous:
+                events.note_volume(home.runroot, volume.name, "create")
+
+    provide(volumes, home.root, container_id, make)
 
 
 def _record(path: str, names: list[str]) -> None:

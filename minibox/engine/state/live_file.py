@@ -68,7 +68,7 @@ class Live:
         reference, digest, image_id, chain_ids: of the image.
         pid: of the first process; -1 while there is none.
         supervisor: the supervisor's pid; 0 for a container in the foreground.
-        exec_context: what `engine.container.exec` needs to know, see `Launch.exec_context`; None while there is no process.
+        exec_context: what `engine.container.exec` needs to know, see `Run.exec_context`; None while there is no process.
         command: of the first process.
         status: the exit status once the process has ended, while the owner cleans up; -1 before.
         remove: whether the container's files are removed at its end.

@@ -1,43 +1,47 @@
-"""Start a container, from its claim to the moment when its command runs, and undo the start at its end."""
+"""One run of a container, from its claim to its end: start it, measure it, write down how it ended, undo the start."""
 
 from __future__ import annotations
 
 import os
+from time import time
 
 from minibox.base.files import replace_file
+from minibox.engine.container import removal
 from minibox.engine.files import rootfs_setup
 from minibox.engine.host import id_map_support, ids
 from minibox.engine.process import steps
 from minibox.engine.process.execution import ExecFailed, Execution, Resources
 from minibox.engine.process.undo import AT_ONCE, undo
 from minibox.engine.process.undo_list import MORE, encode, read_more
+from minibox.engine.process.usage import Measurement, measure, with_oom_end
 from minibox.engine.resources import container_network
 from minibox.engine.spec.compile import FILES, Identity, IdentitySteps, needs_user_namespace, prepare
 from minibox.engine.spec.healthcheck import healthcheck, parse_healthcheck
 from minibox.engine.spec.image_config import checked_config
 from minibox.engine.state import containers, events, names
-from minibox.errors import MiniboxError, StepError, UsageError, kernel_says, trying
+from minibox.engine.verdict.end_kinds import WALL_TIME
+from minibox.errors import MiniboxError, StepError, UsageError, kernel_says, suppress, trying
+from minibox.linux import launcher
+from minibox.linux.process import SIGKILL
 from minibox.plan import parent
 from minibox.plan.namespaces import namespace_flags, on_host
 from minibox.plan.parent import undo_list
+from minibox.record import replace
 from minibox.storage.snapshot import note_in_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from minibox.base.home import Home
     from minibox.engine.spec.compile import CompiledRun
-    from minibox.engine.spec.mount_options import Volume
     from minibox.engine.spec.options import RunOptions
     from minibox.engine.state.claim import Claim
     from minibox.image.layout.image import ResolvedImage
     from minibox.image.store import ImageStore
     from minibox.linux.supervisor import Supervisor
-    from minibox.oci.runtime import Spec
     from minibox.plan.operations import Op
-    from minibox.plan.start import Start
     from minibox.storage.drivers import Snapshotter
 
     Trace = Callable[[list[dict[str, Any]]], None]
@@ -45,8 +49,8 @@ if TYPE_CHECKING:
     Later = Callable[[Callable[[], object]], None]
 
 
-class Launch:
-    """One start of a container.
+class Run:
+    """One run. Always call `close` at the end, or `hand_over`.
 
     Attributes:
         config: its image's, from `checked_config`.
@@ -55,6 +59,11 @@ class Launch:
         compile: the function that compiles it, from `engine.spec.compile` or, faster for many starts, from
             `engine.spec.plan_cache`.
         execution: of its plan, once `execute` has been called.
+        keep: keep the container's files after its end, for `commit` and `start`.
+        kept: the members of its state that another start leaves as they are.
+        began: when it began, in seconds since the epoch.
+        measured: what it had used at the last call of `measure`.
+        ended_for: the limit for which it was killed; see `cause.Facts`.
         is_interrupted: an exception, such as from a signal handler, interrupted the start. We can't know what it left,
             so `removal.collect` looks for it by name.
     """
@@ -71,8 +80,13 @@ class Launch:
         image: ResolvedImage,
         claim: Claim,
         on_note: Note | None,
+        *,
+        new: bool = True,
     ) -> None:
         """
+        Args:
+            new: it has no root file system yet.
+
         Raises:
             ConfigError, UsageError: the health check of the image or the options is invalid.
         """
@@ -82,45 +96,59 @@ class Launch:
         self.config = checked_config(image.config)
         self.health_check = parse_healthcheck({"Healthcheck": healthcheck(options, self.config)})
         self.execution: Execution | None = None
-        self.is_interrupted = False
-        self._missing: list[Callable[[], None]] = []
+        self.new, self.keep, self._once = new, not new, False
+        self.kept: tuple[str, ...] = ("Name", "Created", "Options")
+        self.began = time()
+        self.measured = Measurement()
+        self.ended_for = ""
+        self.crowded = self.is_interrupted = False
+        self._layer_is_made, self._files_are_made = not new, False
         self._connection: container_network.Connection | None = None
         self._held: list[Op] = []  # operations that were done before there was a plan
 
     def prepare(
-        self, terminal: tuple[int, int] | None, *, new: bool, once: bool = False, late: bool = False, socket: str = ""
+        self, terminal: tuple[int, int] | None = None, *, child: bool = False, late: bool = False, socket: str = ""
     ) -> None:
         """Make the files that it needs, and compile its plan.
 
         Args:
-            socket: the path where its supervisor accepts clients; "" for none.
             terminal: rows and columns of its terminal; None for no terminal.
-            new: make its root file system; otherwise it exists from an earlier start.
-            once: it will never be started again, so nothing needs to reach the disk.
+            child: its process will be a child of our launcher, so with --rm nothing needs to reach the disk.
             late: leave making its files to `execute`, which does it while the kernel makes the namespaces.
+            socket: the path where its supervisor accepts clients; "" for none.
         """
+        if child:
+            self._once = self.options.rm
+            with suppress(OSError):  # `execute` raises the error
+                launcher.make_ready()  # it starts meanwhile
         rootfs_setup.unpack(self.storage, self.store, self.image)
         identity = self._identity(socket)
-        self._missing = [self._make_snapshot] if new else []
         if self.options.disk_bytes:  # the plan depends on the layer
-            self._make_missing()
+            self._make_layer()
         self.prepared = self.compile(
-            self.options, self.config, self.storage, self.image.chain_ids, identity, terminal, once=once
+            self.options, self.config, self.storage, self.image.chain_ids, identity, terminal, once=self._once
         )
-        self._missing.append(self._write_files)
         if not late or self.prepared.volumes:
-            self._make_missing()
-            self._make_volumes()
+            self.make_files()
+            if self.prepared.volumes:
+                from minibox.engine.resources.volume_claims import make_volumes
 
-    def _make_snapshot(self) -> None:
-        rootfs_setup.prepare(self.storage, self.claim.id, self.image.chain_ids)
-        if self.options.disk_bytes:
-            note_in_memory(self.home.root, self.claim.id)
+                layers = self.storage.describe(self.claim.id, self.image.chain_ids)
+                make_volumes(self.home, self.claim.id, self.prepared.volumes, self.storage, layers)
 
-    def _make_missing(self) -> None:
-        """Make the files that `prepare` has left for later."""
-        while self._missing:
-            self._missing.pop(0)()
+    def make_files(self) -> None:
+        """Make its root file system, and its /etc/hosts and the like, unless it is done."""
+        self._make_layer()
+        if not self._files_are_made:
+            self._files_are_made = True
+            self._write_files()
+
+    def _make_layer(self) -> None:
+        if not self._layer_is_made:
+            self._layer_is_made = True
+            rootfs_setup.prepare(self.storage, self.claim.id, self.image.chain_ids)
+            if self.options.disk_bytes:
+                note_in_memory(self.home.root, self.claim.id)
 
     @property
     def owner(self) -> tuple[int, int]:
@@ -137,38 +165,43 @@ class Launch:
         return self._connection.address if self._connection else None
 
     def execute(
-        self,
-        streams: tuple[int, int, int],
-        on_trace: Trace | None = None,
-        supervisor: Supervisor | None = None,
+        self, streams: tuple[int, int, int], on_trace: Trace | None = None, supervisor: Supervisor | None = None
     ) -> Execution:
-        """Execute the plan. Then the command runs.
+        """Execute the plan. Then the command runs; call `note_running`.
 
         Args:
             streams: descriptors of its standard input, output and error.
             supervisor: makes its first process, if it must outlive this process.
 
         Raises:
-            CommandNotFound, CommandNotExecutable: the command is at fault.
+            CommandNotFound, CommandNotExecutable: the command is at fault. A new container is kept, as in Docker.
             StepError: a step failed.
         """
         prepared = self.prepared
-        self.execution = execution = Execution(
-            prepared.plan,
-            Resources(
-                streams=streams,
-                container_id=self.claim.id,
-                home=self.home,
-                group=prepared.group if prepared.group.directories else None,
-                supervisor=supervisor,
-                make_files=self._make_missing,
-            ),
+        resources = Resources(
+            streams=streams,
+            container_id=self.claim.id,
+            home=self.home,
+            group=prepared.group if prepared.group.directories else None,
+            supervisor=supervisor,
+            make_files=self.make_files,
         )
+        self.execution = execution = Execution(prepared.plan, resources)
         self.claim.note_undo(encode(execution.undo_list))
+        self.write_id_file()
         try:
             steps.run(execution)
-        except ExecFailed as error:
-            raise error.diagnosed(self.prepared.spec["process"]) from None
+        except ExecFailed as failed:
+            error = failed.diagnosed(prepared.spec["process"])
+            if self.new and not self.options.rm:
+                self.keep = True
+                self.write_state(Status="created", ExitCode=error.status, Error=str(error), Hint=error.hint)
+                self.emit("create")
+            raise error from None
+        except StepError:
+            if self.options.cidfile:
+                os.unlink(self.options.cidfile)
+            raise
         finally:
             if on_trace:
                 from minibox.plan.explain import trace_rows
@@ -178,9 +211,56 @@ class Launch:
             note_in_memory(self.home.root, self.claim.id, execution.disk_fd)
         return execution
 
+    def note_running(self, supervisor: int = 0) -> None:
+        """Write down that it runs, before anybody can see its output.
+
+        Args:
+            supervisor: the pid of its supervisor, if it has one.
+        """
+        execution = self.execution
+        assert execution and execution.init
+        pid = execution.init.pid
+        self.claim.note_process(pid, self.prepared.spec["process"]["args"], self.exec_context(), supervisor)
+        self.keep = self.keep or not self.options.rm
+        if supervisor:
+            self.write_state(Status="running", Pid=pid, Supervised=True)
+        else:
+            removal.collect_some(self.home)
+            if self.keep:
+                self.write_state(durable=False, Status="running", Pid=pid)
+        self.emit(*(("create", "start") if self.new else ("start",)))
+
+    def keep_files(self) -> None:
+        """Keep its files after its end."""
+        if not self.keep and self.execution and self.execution.init:
+            self.keep = True
+            options: RunOptions = replace(self.options, rm=False)
+            self.options = options  # its next start must keep them, too
+            self.write_state(durable=False, Status="running", Pid=self.execution.init.pid)
+
     def exec_context(self) -> dict[str, Any]:
         """What `engine.container.exec` needs to start another process like the first, as JSON."""
-        return exec_context(self.prepared.spec, self.prepared.start)
+        spec, start = self.prepared.spec, self.prepared.start
+        return {
+            "Process": {key: value for key, value in spec["process"].items() if key != "args"},
+            "Namespaces": namespace_flags(spec),
+            "Seccomp": start.seccomp.hex(),
+            "SeccompFlags": start.seccomp_flags,
+            "DeniesKeys": start.denies_keys,
+            "SetGroups": start.setgroups,
+        }
+
+    def write_state(self, *, durable: bool = True, **fields: object) -> None:
+        """Write its state.json with these members beside those of `record`."""
+        fresh = {**self.record(), "Created": self.began, "Started": self.began, **fields}
+        if self.new:
+            containers.write(self.home.root, fresh, durable=durable)
+            return
+
+        def changed(found: dict[str, Any]) -> dict[str, Any]:
+            return {**fresh, **{key: found[key] for key in self.kept if key in found}}
+
+        containers.change(self.home.root, self.claim.id, changed, durable=durable)
 
     def record(self) -> dict[str, Any]:
         """The members of its state.json, except its status; see `containers.write`."""
@@ -206,6 +286,24 @@ class Launch:
             "Options": given(self.options),
         }
 
+    def write_id_file(self) -> None:
+        """Write the file of ``--cidfile``.
+
+        Raises:
+            UsageError: it exists, or can't be written.
+        """
+        path = self.options.cidfile
+        if not path:
+            return
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            raise UsageError(f"container ID file {path} exists", "remove it, or choose another name") from None
+        except OSError as error:
+            raise UsageError(f"write container ID file {path}: {kernel_says(error)}") from error
+        os.write(fd, self.claim.id.encode())
+        os.close(fd)
+
     def emit(self, *actions: str, **more: str) -> None:
         """Write events of this container; see `events.note`."""
         from minibox.engine.spec.runtime_spec import labels
@@ -214,11 +312,70 @@ class Launch:
         attributes |= {"image": self.options.image, "name": self.claim.name, **more}
         events.note(self.home.runroot, events.CONTAINER, self.claim.id, attributes, *actions)
 
-    def release(self) -> None:
-        """Let go of the container without ending it: another process owns it now."""
+    # ---- its end ----------------------------------------------------------------------------------
+
+    def measure(self, *, thoroughly: bool = False, ended: bool = False) -> None:
+        """Measure what it has used, while its cgroup exists; see `usage.measure`.
+
+        Args:
+            ended: its first process has ended.
+        """
+        if self.execution:
+            thoroughly = thoroughly or bool(self.options.pids_limit)
+            self.measured = measure(self.execution, thoroughly=thoroughly)
+            if ended and self.execution.init and self.measured.oom_kills:
+                options, ran_s = {"init": self.options.init}, time() - self.began
+                self.measured = with_oom_end(self.measured, self.execution.init.pid, ran_s, options)
+
+    @property
+    def oom_killed(self) -> bool:
+        """Did the kernel kill one of its processes because memory ran out?"""
+        return self.measured.oom_kills > 0
+
+    def kill(self, limit: str) -> None:
+        """Kill it because it has reached a limit. If this is called twice, the first limit counts."""
+        execution = self.execution
+        if execution and execution.init:
+            if not self.ended_for:
+                from minibox.linux.cgroup.usage_meter import tally
+
+                self.crowded = execution.cgroup is not None and tally(execution.cgroup).crowded
+                self.ended_for = limit
+            execution.init.send_signal(SIGKILL)
+
+    def note_end(self, code: int, status: int, *, relayed: int, forwarded: Sequence[int] = ()) -> None:
+        """Write down how it ended. Call `measure` before.
+
+        Args:
+            code: of its first process, as returned by `Child.wait`.
+            relayed: see `LaunchedChild.relayed`.
+            status: the exit status to write down.
+        """
+        self.claim.note_ended(status)
+        if self.keep:
+            fields = {
+                **self.measured.record(),
+                "ExitCode": status,
+                "Signal": max(0, -code),
+                "Relayed": relayed,
+                "EndedFor": self.ended_for,
+                "Crowded": self.crowded,
+                "TimedOut": self.ended_for == WALL_TIME,
+                "Forwarded": list(forwarded),
+                "Finished": time(),
+            }
+            # Change the state, since it may have been renamed meanwhile.
+            ended = {"Pid": 0, "Status": "exited"}
+            containers.change(self.home.root, self.claim.id, lambda found: {**found, **fields, **ended}, durable=True)
+        ends = ("oom", "die") if self.oom_killed else ("die",)
+        self.emit(*ends, *(() if self.keep else ("destroy",)), exitCode=str(status))
+
+    def hand_over(self) -> None:
+        """Let go of the container without ending it: its supervisor owns it now."""
         if self.execution:
             self.execution.release()
             self.execution = None
+        self.claim.hand_over()
 
     def after_fork(self) -> None:
         """Let go of the container in the child after a fork, so that the child doesn't hold its lock and ports."""
@@ -226,19 +383,23 @@ class Launch:
         if self.execution:
             self.execution.close_held()
 
-    def close(self, *, keep: bool, later: Later | None = None) -> None:
-        """End the container and undo its start. If a part fails, do the rest and leave the claim to `removal.collect`.
+    def close(self, later: Later | None = None) -> None:
+        """End the container, undo its start, and remove its files unless ``keep`` is set.
+
+        If a part fails, do the rest and leave the claim to `removal.collect`.
 
         Args:
-            keep: keep its files for `commit` and `start`.
             later: called with a function that removes its cgroup and its files, to run it later; that raises nothing
                 here. The first process must have ended.
         """
+        if self.keep and self._once:
+            self.end_processes()
+            rootfs_setup.make_lasting(self.home.root, self.claim.id)
         at_once = undo(step for step in self._undo_list() if step.name in AT_ONCE) if later else None
 
         def finish() -> None:
             undone = self._undo()
-            removed = _tried(lambda: self._remove_files(keep))
+            removed = self._remove_files()
             failure = at_once or undone or removed
             self.claim.release(finished=failure is None and not self.is_interrupted)
             if failure:
@@ -304,28 +465,6 @@ class Launch:
         names = (self.claim.name, self.options.hostname, self.claim.id[:12])
         self._connection.announce(f"{self.claim.directory}/{FILES['/etc/hosts']}", names)
 
-    def _make_volumes(self) -> None:
-        """Make the volumes that don't exist yet, with the image's content."""
-        if self.prepared.volumes:
-            from minibox.engine.resources.volume_claims import provide
-
-            provide(self.prepared.volumes, self.home.root, self.claim.id, self._make_volume)
-
-    def _make_volume(self, volume: Volume) -> None:
-        from functools import partial
-
-        from minibox.engine.files.volume_content import make_volume, opened
-        from minibox.engine.host.user_namespace import run_inside
-
-        with opened(self.storage, self.storage.describe(self.claim.id, self.image.chain_ids)) as directories:
-            layers = directories if volume.copy else ()
-            new = not os.path.isdir(volume.path)
-            run_inside(partial(make_volume, volume.path, layers, volume.destination, durable=not volume.anonymous))
-            if new and not volume.anonymous:
-                events.note_volume(self.home.runroot, volume.name, "create")
-
-    # ---- after ----------------------------------------------------------------------------------
-
     def end_processes(self) -> None:
         """Kill the processes that still run in it. You can call it twice."""
         if self.execution:
@@ -342,63 +481,15 @@ class Launch:
         more = read_more(self.claim.directory) if os.path.exists(f"{self.claim.directory}/{MORE}") else ()
         return failure or undo(more)
 
-    def _remove_files(self, keep: bool) -> None:
-        if not keep:
-            # A container without a name may have been given one since.
-            named = self.options.name or containers.is_written(self.home.root, self.claim.id)
-            rootfs_setup.remove(self.home.root, self.claim.id, self.storage)
-            if named:
-                names.drop(self.home.root, self.claim.id, "")
-
-
-def _tried(*steps: Callable[[], object]) -> Exception | None:
-    """Call all the functions, even if some fail. Return the first failure."""
-    failure: Exception | None = None
-    for step in steps:
+    def _remove_files(self) -> Exception | None:
+        """Remove its files unless ``keep`` is set. Return why that failed."""
         try:
-            step()
+            if not self.keep:
+                # A container without a name may have been given one since.
+                named = self.options.name or containers.is_written(self.home.root, self.claim.id)
+                rootfs_setup.remove(self.home.root, self.claim.id, self.storage)
+                if named:
+                    names.drop(self.home.root, self.claim.id, "")
         except (MiniboxError, OSError) as error:
-            failure = failure or error
-    return failure
-
-
-def exec_context(spec: Spec, start: Start) -> dict[str, Any]:
-    """See `Launch.exec_context`; `engine.container.exec` reads it."""
-    process = {key: value for key, value in spec["process"].items() if key != "args"}
-    return {
-        "Process": process,
-        "Namespaces": namespace_flags(spec),
-        "Seccomp": start.seccomp.hex(),
-        "SeccompFlags": start.seccomp_flags,
-        "DeniesKeys": start.denies_keys,
-        "SetGroups": start.setgroups,
-    }
-
-
-class IdFile:
-    """The file of ``--cidfile``. It is removed if the container couldn't be started."""
-
-    def __init__(self, path: str, container_id: str) -> None:
-        """Write the file.
-
-        Raises:
-            UsageError: it exists, or can't be written.
-        """
-        self.path = path
-        if not path:
-            return
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        except FileExistsError:
-            raise UsageError(f"container ID file {path} exists", "remove it, or choose another name") from None
-        except OSError as error:
-            raise UsageError(f"write container ID file {path}: {kernel_says(error)}") from error
-        os.write(fd, container_id.encode())
-        os.close(fd)
-
-    def __enter__(self) -> IdFile:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if self.path and isinstance(error, StepError):
-            os.unlink(self.path)
+            return error
+        return None
