@@ -5,22 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from threading import Lock
 
 from minibox.build.context.fingerprint import Reader
 from minibox.build.context.memory import Memory, clock_ns
 from minibox.build.context.selection import IDENTITY_BYTES, Finder, manifest
-from minibox.build.context.tree import LOOK, READ_DIRECTORY, Tree, mode_of
+from minibox.build.context.tree import LOOK, READ_DIRECTORY, Tree, mode_of, size_of
 from minibox.errors import BuildError
 from minibox.linux.listing import RECORD, record_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from minibox.build.context.patterns import Patterns
     from minibox.build.context.selection import Selected, Source
 
+    Reading = tuple[int, bytes, bytes]  # when it was read, its record at that moment, its fingerprint
+
+LARGE_BYTES = 1 << 20
 OWNER = 6  # where a record has uid and gid
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -66,6 +70,7 @@ class Context:
         self.tree = Tree(path, ignored, what)
         self._memory = Memory(memory)
         self._reader = Reader(self.tree, keeps_owner=keeps_owner)
+        self._lock = Lock()
 
     def __enter__(self) -> Context:
         return self
@@ -81,7 +86,7 @@ class Context:
         self._memory.save()
 
     def select(self, sources: Sequence[str], *, exclude: Sequence[str] = (), parents: bool = False) -> Selection:
-        """Find the sources of a line, and read what isn't remembered.
+        """Find the sources of a line, and read what isn't remembered. Several threads may call this.
 
         Args:
             sources: as they are written, after substitution: paths, or globs.
@@ -92,8 +97,9 @@ class Context:
             BuildError: a source isn't there or can't be read; a pattern is malformed.
         """
         finder = Finder(self.tree, exclude, parents)
-        found = tuple(source for text in sources for source in finder.find(text))
-        return Selection(found, manifest(found, self._fingerprints(found)))
+        with self._lock:
+            found = tuple(source for text in sources for source in finder.find(text))
+            return Selection(found, manifest(found, self._fingerprints(found)))
 
     def open(self, selected: Selected) -> int:
         """Open a selected file, to copy it. A link, a FIFO or a device is only looked at (O_PATH).
@@ -139,9 +145,7 @@ class Context:
                 else:
                     found[record] = known
         changed: dict[bytes, bytes] = {}
-        for record, path in missing.items():
-            read_ns = clock_ns()
-            now, fingerprint = self._reader.read(path, record)
+        for record, path, (read_ns, now, fingerprint) in self._read(missing):
             self._memory.put(now, fingerprint, read_ns)
             found[now] = fingerprint
             if now != record:
@@ -151,6 +155,30 @@ class Context:
             for source in sources:
                 source.files = [(to, path, changed.get(record, record)) for to, path, record in source.files]
         return found
+
+    def _read(self, missing: dict[bytes, str]) -> Iterator[tuple[bytes, str, Reading]]:
+        """Read files: large ones in threads, since hashing them needs no interpreter."""
+        large = {record: path for record, path in missing.items() if size_of(record) >= LARGE_BYTES}
+        if len(large) < 2:
+            large = {}
+        for record, path in missing.items():
+            if record not in large:
+                yield record, path, self._read_one(record, path)
+        if not large:
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            try:
+                yield from zip(large.keys(), large.values(), pool.map(self._read_one, large.keys(), large.values()))
+            except BaseException:  # Ctrl-C, too
+                self._reader.stop()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _read_one(self, record: bytes, path: str) -> Reading:
+        read_ns = clock_ns()
+        return read_ns, *self._reader.read(path, record)
 
 
 def _without_owner(record: bytes) -> tuple[int, ...]:

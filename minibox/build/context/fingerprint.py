@@ -35,6 +35,11 @@ class Reader:
     def __init__(self, tree: Tree, *, keeps_owner: bool) -> None:
         self._tree = tree
         self._keeps_owner = keeps_owner
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Have all threads that read a file give up."""
+        self._is_stopped = True
 
     def read(self, path: str, record: bytes) -> tuple[bytes, bytes]:
         """Read a file; return its record at that moment, and its fingerprint.
@@ -63,7 +68,7 @@ class Reader:
     def _read(self, fd: int, record: bytes) -> bytes:
         mode, content, attributes = mode_of(record), NO_CONTENT, NO_ATTRIBUTES
         if stat.S_ISREG(mode):
-            content, attributes = _digest(fd), _attributes(fd)
+            content, attributes = self._digest(fd), _attributes(fd)
         elif stat.S_ISLNK(mode):
             content = hashlib.sha256(os.fsencode(os.readlink("", dir_fd=fd))).digest()
         elif stat.S_ISDIR(mode):
@@ -73,12 +78,11 @@ class Reader:
         uid, gid = RECORD.unpack(record)[6:8] if self._keeps_owner else (0, 0)
         return FINGERPRINT.pack(mode, uid, gid, content, attributes)
 
-
-def _digest(fd: int) -> bytes:
-    digest = hashlib.sha256()
-    while chunk := os.read(fd, CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.digest()
+    def _digest(self, fd: int) -> bytes:
+        digest = hashlib.sha256()
+        while (chunk := os.read(fd, CHUNK_BYTES)) and not self._is_stopped:
+            digest.update(chunk)
+        return digest.digest()
 
 
 def _attributes(file: int | str) -> bytes:

@@ -27,6 +27,7 @@ READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 LOOK = os.O_PATH | os.O_NOFOLLOW
 SYMLINKS_MAX = 40  # path_resolution(7)
 MODE = struct.Struct("=I")
+SIZE, SIZE_AT = struct.Struct("=Q"), struct.calcsize("=QQ")
 MODE_AT = struct.calcsize("=QQQqq")  # where a record has the mode
 KINDS = {
     stat.S_IFREG: "a file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symlink", stat.S_IFIFO: "a FIFO",
@@ -218,6 +219,12 @@ def mode_of(record: bytes) -> int:
     """Return the mode of a file, with its kind; stat(2)."""
     mode: int = MODE.unpack_from(record, MODE_AT)[0]
     return mode
+
+
+def size_of(record: bytes) -> int:
+    """Return the size of a file in bytes."""
+    size: int = SIZE.unpack_from(record, SIZE_AT)[0]
+    return size
 
 
 def is_directory(record: bytes) -> bool:

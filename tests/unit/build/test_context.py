@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import stat
@@ -328,3 +329,38 @@ def test_the_built_directory_may_be_written_to_meanwhile(tree):
         each = next(iter(context.select(["d2"]).sources[0].selected()))
         (tree / "d2/new").touch()
         os.close(context.open(each))
+
+
+def test_large_files_are_read_by_threads_and_count_like_others(tmp_path):
+    tree = make(tmp_path / "context", "small")
+    for name in ("a", "b", "c"):
+        (tree / name).write_bytes(name.encode() * (3 << 20))
+    found = entries_of(tree)
+    assert [found[name][12:44] for name in "abc"] == [
+        hashlib.sha256(name.encode() * (3 << 20)).digest() for name in "abc"
+    ]
+    (tree / "b").chmod(0o600)
+    assert entries_of(tree)["a"] == found["a"]
+
+
+def entries_of(tree):
+    with Context(str(tree)) as context:
+        return entries(context.select(["."]).manifest)
+
+
+def test_threads_that_read_give_up_if_one_fails(tmp_path, monkeypatch):
+    tree = make(tmp_path / "context")
+    for name in ("a", "b"):
+        (tree / name).write_bytes(bytes(2 << 20))
+    with Context(str(tree)) as context:
+        read = context._reader.read
+
+        def interrupted(path, record):
+            if path == "a":
+                raise KeyboardInterrupt
+            return read(path, record)
+
+        monkeypatch.setattr(context._reader, "read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            context.select(["."])
+        assert context._reader._is_stopped
