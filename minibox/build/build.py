@@ -14,10 +14,11 @@ from minibox.build.dockerfile import instructions as kinds
 from minibox.build.dockerfile.parser import parse
 from minibox.build.events import DONE, FAILED, LineEnded
 from minibox.build.graph import Graph, Stage
+from minibox.build.history import History
 from minibox.build.image.draft import Draft
 from minibox.build.image.export import parse_output, write_archive, write_files
 from minibox.build.image.make import Made, make_image
-from minibox.build.opening import open_contexts
+from minibox.build.opening import Contexts
 from minibox.build.result import StageJob, StageResult
 from minibox.build.session import Session
 from minibox.build.stage import StageRun
@@ -29,7 +30,7 @@ from minibox.record import record, replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from minibox.base.home import Home
     from minibox.build.dockerfile.scope import Scope
@@ -84,9 +85,11 @@ class Build:
         *,
         storage_driver: str = "",
         on_event: Callable[[Event], None] = lambda _: None,
+        stdin: BinaryIO | None = None,
     ) -> None:
         """
         Args:
+            stdin: where a context or a Dockerfile ``-`` comes from.
             on_event: called with each event, by one thread at a time.
 
         Raises:
@@ -99,6 +102,7 @@ class Build:
             str(parse_reference(name)) for name in (*options.tags, *(each.name for each in self.outputs if each.name))
         )
         self._session = Session(home, options, storage_driver, on_event)
+        self._stdin = stdin
         self._error: BaseException | None = None
 
     def run(self) -> Result:
@@ -112,7 +116,7 @@ class Build:
         session, options = self._session, self.options
         root = session.place.root
         with ExitStack() as stack:
-            session.contexts = stack.enter_context(open_contexts(options, root))
+            session.contexts = stack.enter_context(Contexts(options, root, self._stdin))
             session.dockerfile = parse(session.contexts.dockerfile, session.contexts.dockerfile_name)
             self.graph = Graph(
                 session.dockerfile,
@@ -125,7 +129,11 @@ class Build:
             storage = session.storage
             cache = Cache(root, storage.driver, lambda layer: storage.is_unpacked((layer,)))
             session.cache = stack.enter_context(cache)
-            result = self._result(self.graph.target)
+            session.history = History(root, session.contexts.identity)
+            try:
+                result = self._result(self.graph.target)
+            finally:
+                session.history.save()
             for output in self.outputs:
                 if output.type in FILES:
                     write_files(session.place, result.chain, output)

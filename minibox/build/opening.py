@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import ExitStack
+from threading import Lock
 
-from minibox.base.files import FileTooLarge, read_file
 from minibox.build.cache import context_memory
 from minibox.build.context.context import Context
-from minibox.build.context.patterns import read_ignore_file
-from minibox.errors import BuildError, UsageError, kernel_says
+from minibox.build.context.location import open_location, read_dockerfile, temporary_directory
+from minibox.errors import BuildError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from minibox.build.context.location import Location
     from minibox.build.context.patterns import Patterns
     from minibox.build.options import BuildOptions
 
-NAMES = ("Dockerfile", "Containerfile")
-DOCKERFILE_BYTES_MAX = 16 << 20
-IMAGE = "docker-image://"
+IMAGE, LAYOUT = "docker-image://", "oci-layout://"
 
 
 class Contexts:
@@ -27,30 +27,36 @@ class Contexts:
 
     Attributes:
         dockerfile, dockerfile_name: the content of the Dockerfile, and what errors call it.
+        identity: tells the Dockerfile from others: see `minibox.build.history`.
         main: the context.
+        ignored: what isn't part of it.
     """
 
-    def __init__(self, options: BuildOptions, root: str) -> None:
+    def __init__(self, options: BuildOptions, root: str, stdin: BinaryIO | None) -> None:
         """Open them.
 
         Raises:
             BuildError: one can't be read.
+            UsageError: standard input is asked for twice, or a named context is malformed.
         """
-        self._root, self._stack = root, ExitStack()
+        if options.context == "-" and options.file == "-":
+            raise UsageError("the context and the Dockerfile can't both come from standard input")
+        self._root, self._stdin = root, stdin
+        self._stack, self._lock = ExitStack(), Lock()
         self._named: dict[str, Context] = {}
         self._images: dict[str, str] = {}
-        directory = options.context
-        if not os.path.isdir(directory):
-            raise BuildError(f"context {directory!r} is not a directory", "give a directory that exists")
-        self.dockerfile, self.dockerfile_name, path = self._dockerfile(options, directory)
-        self.main = self._open(directory, self._ignored(directory, path))
-        for name, place in options.contexts:
-            if place.startswith(IMAGE):
-                self._images[name] = place.removeprefix(IMAGE)
-            elif os.path.isdir(place):
-                self._named[name] = self._open(place, self._ignored(place, ""), f"the context {name!r}")
-            else:
-                raise UsageError(f"--build-context {name}={place}: no such directory", f"or write {IMAGE}IMAGE")
+        try:
+            location = self._stack.enter_context(open_location(options.context, stdin, root, os.environ))
+            text = read_dockerfile(location, options.file, stdin)
+            self.dockerfile, self.dockerfile_name, self.ignored = text.content, text.name, text.ignored
+            place = location.directory if location.is_local else options.context
+            self.identity = f"{place} {os.path.abspath(options.file) if options.file else text.name}"
+            self.main = self._open(location, text.ignored, "the context")
+            for name, where in options.contexts:
+                self._add(name, where)
+        except BaseException:
+            self._stack.close()
+            raise
 
     def __enter__(self) -> Contexts:
         return self
@@ -59,54 +65,51 @@ class Contexts:
         self._stack.close()
 
     def named(self, name: str) -> Context | None:
-        """A named context that is a directory; None if it is an image."""
+        """A named context that has files; None if it is an image."""
         return self._named.get(name)
 
     def image_of(self, name: str) -> str:
         """The image that a named context means.
 
         Raises:
-            BuildError: it is a directory.
+            BuildError: it has files.
         """
         if name not in self._images:
             raise BuildError(f"the context {name!r} is a directory: FROM needs an image", f"{name}={IMAGE}IMAGE")
         return self._images[name]
 
-    def _open(self, directory: str, ignored: Patterns | None, what: str = "the context") -> Context:
-        memory = context_memory(self._root, directory)
-        return self._stack.enter_context(Context(os.path.abspath(directory), ignored, memory=memory, what=what))
+    def temporary(self) -> str:
+        """Make a directory that goes with the build. Any thread may call this."""
+        with self._lock:
+            return self._stack.enter_context(temporary_directory(self._root))
 
-    def _dockerfile(self, options: BuildOptions, directory: str) -> tuple[bytes, str, str]:
-        """Read the Dockerfile; return its content, its name and its path."""
-        if options.file == "-":
-            return sys.stdin.buffer.read(), "Dockerfile", ""
-        candidates = [options.file] if options.file else [f"{directory}/{name}" for name in NAMES]
-        for path in candidates:
-            try:
-                return read_file(path, DOCKERFILE_BYTES_MAX), os.path.basename(path), path
-            except FileNotFoundError:
-                continue
-            except FileTooLarge:
-                raise BuildError(f"{path} is too large for a Dockerfile") from None
-            except OSError as error:
-                raise BuildError(f"read {path}: {kernel_says(error)}") from error
-        if options.file:
-            raise BuildError(f"there is no {options.file}", "--file names the Dockerfile, relative to where you are")
-        raise BuildError(f"there is no Dockerfile in {directory}", "make one, or name it with --file")
+    def opened(self, directory: str, what: str) -> Context:
+        """Open a directory of `temporary` as a context."""
+        with self._lock:
+            return self._stack.enter_context(Context(directory, None, what=what))
 
-    def _ignored(self, directory: str, dockerfile: str) -> Patterns | None:
-        """Read the ignore file: NAME.dockerignore beside the Dockerfile, else the context's own."""
-        candidates = [f"{dockerfile}.dockerignore"] if dockerfile else []
-        for path in (*candidates, f"{directory}/.dockerignore"):
-            try:
-                return read_ignore_file(read_file(path, DOCKERFILE_BYTES_MAX), os.path.basename(path))
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise BuildError(f"read {path}: {kernel_says(error)}") from error
+    def _add(self, name: str, where: str) -> None:
+        if where.startswith(LAYOUT):
+            raise UsageError(f"--build-context {name}={where}: {LAYOUT} is not supported", "minibox load -i PATH")
+        if where.startswith(IMAGE):
+            self._images[name] = where.removeprefix(IMAGE)
+            return
+        location = self._stack.enter_context(open_location(where, self._stdin, self._root, os.environ))
+        ignored = read_ignored(location)
+        self._named[name] = self._open(location, ignored, f"the context {name!r}")
+
+    def _open(self, location: Location, ignored: Patterns | None, what: str) -> Context:
+        memory = context_memory(self._root, location.directory) if location.is_local else ""
+        return self._stack.enter_context(Context(location.directory, ignored, memory=memory, what=what))
+
+
+def read_ignored(location: Location) -> Patterns | None:
+    """Read the ignore file of a named context."""
+    from minibox.base.files import read_file
+    from minibox.build.context.location import DOCKERFILE_BYTES_MAX, IGNORE_FILE
+    from minibox.build.context.patterns import read_ignore_file
+
+    try:
+        return read_ignore_file(read_file(f"{location.directory}/{IGNORE_FILE}", DOCKERFILE_BYTES_MAX), IGNORE_FILE)
+    except FileNotFoundError:
         return None
-
-
-def open_contexts(options: BuildOptions, root: str) -> Contexts:
-    """Open the contexts of a build; see `Contexts`."""
-    return Contexts(options, root)

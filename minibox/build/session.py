@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from minibox.build.dockerfile.mounts import Mount
     from minibox.build.events import Event
     from minibox.build.graph import Origin, Stage
+    from minibox.build.history import History
     from minibox.build.opening import Contexts
     from minibox.build.options import BuildOptions
     from minibox.image.layout.image import ResolvedImage
@@ -42,6 +43,7 @@ class Session:
     Attributes:
         contexts, dockerfile, cache: set once they are open.
         running: ends its containers.
+        history: what the last build of this Dockerfile did.
         jobs: its stages, by index.
         storage: the storage driver.
     """
@@ -54,6 +56,7 @@ class Session:
         self, home: Home, options: BuildOptions, storage_driver: str, on_event: Callable[[Event], None]
     ) -> None:
         self.options = options
+        self.history: History | None = None
         self.storage = snapshotter(home.root, storage_driver)
         self.place = Place(home, self.storage.driver, options.source_date_epoch)
         self.store = ImageStore(home.root)
@@ -110,9 +113,9 @@ class Session:
         if not line.sources:
             return FromTexts()
         if line.keyword == "ADD":
-            from minibox.build.steps.download import added
+            from minibox.build.steps.added import added
 
-            return added(self.contexts.main, line)  # type: ignore[arg-type]
+            return added(self.contexts, line)  # type: ignore[arg-type]
         name: str = line.from_name  # type: ignore[union-attr]
         if not name:
             return FromContext(self.contexts.main, line)

@@ -15,11 +15,13 @@ from minibox.build.dockerfile.lines import Problem
 from minibox.build.dockerfile.scope import proxies
 from minibox.build.events import CACHED, DONE, FAILED, LineEnded, LineOutput
 from minibox.build.failure import LineFailed
+from minibox.build.history import Place
 from minibox.build.image.config_lines import CONFIG_LINES
 from minibox.build.result import StageResult
 from minibox.build.steps import step
 from minibox.build.steps.mounts import RunMounts
 from minibox.build.steps.placing import Destination, Given
+from minibox.build.why import reused, why
 from minibox.engine.spec.image_files import read_text
 from minibox.engine.spec.options import RunOptions
 from minibox.engine.spec.users import resolve_user
@@ -123,12 +125,22 @@ class StageRun:
             size_bytes = session.storage.layer_bytes(layer) if has_layer else 0
             return StoredLine(key, line.text, where, time(), layers, has_layer, {}, size_bytes)
 
+        place = Place(self._stage.label, self._number, line.text)
+        history = session.history
+        assert history
+        reasons: list[str] = []
+        if self._options.why and self._fresh:
+            reasons = ["--no-cache"]
+        elif self._options.why and not session.cache.find(key):
+            reasons = why(self._place.root, history, place, key, inputs)
+        history.note(place, key)
         try:
             found, is_made = session.cache.find_or_make(key, carry_out, inputs, fresh=self._fresh)
         except BaseException:
             session.emit(LineEnded(number, FAILED, monotonic() - began))
             raise
-        session.emit(LineEnded(number, DONE if is_made else CACHED, monotonic() - began))
+        told = "; ".join(reasons) if is_made else reused(found) if self._options.why else ""
+        session.emit(LineEnded(number, DONE if is_made else CACHED, monotonic() - began, told))
         self.draft.made_at(found.made_s)
         if found.has_layer:
             self._layers.append(found.own_layer)

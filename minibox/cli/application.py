@@ -66,6 +66,7 @@ COMMANDS = (
     ("Containers", "export", "commands.container_files", "export", "Write the files of a container to a tar archive"),
     ("Containers", "network", "application", "network", "Manage networks: their containers reach each other by name"),
     ("Containers", "volume", "application", "volume", "Manage volumes: data that outlives containers"),
+    ("Other", "builder", "application", "builder", "Manage the cache of minibox build"),
     ("Other", "events", "commands.events", "events", "Show events of containers, images and volumes, live"),
     ("Other", "login", "commands.registry", "login", "Log in to a registry"),
     ("Other", "logout", "commands.registry", "logout", "Log out of a registry"),
@@ -114,6 +115,12 @@ NETWORK_COMMANDS = (
     ("Commands", "ls", "commands.network", "ls", "List networks"),
     ("Commands", "prune", "commands.network", "prune", "Remove unused networks"),
     ("Commands", "rm", "commands.network", "rm", "Remove networks"),
+)
+
+BUILDER_COMMANDS = (
+    ("Commands", "build", "commands.build", "build", "Make an image from a Dockerfile"),
+    ("Commands", "du", "commands.builder", "du", "Show the disk space of the build cache"),
+    ("Commands", "prune", "commands.builder", "prune", "Remove unused lines of the build cache"),
 )
 
 SYSTEM_COMMANDS = (
@@ -234,6 +241,10 @@ class HealthCommands(Application):
     rows = (("Commands", "run", "commands.health", "run", "Check the health of a container now"),)
 
 
+class BuilderCommands(Application):
+    rows = BUILDER_COMMANDS
+
+
 class SystemCommands(Application):
     rows = SYSTEM_COMMANDS
 
@@ -262,6 +273,7 @@ container = _group("container", ContainerCommands, "ls", "Manage containers.")
 network = _group("network", NetworkCommands, "ls", "Manage networks.")
 volume = _group("volume", VolumeCommands, "ls", "Manage volumes.")
 healthcheck = _group("healthcheck", HealthCommands, "run web", "Check the health of containers.")
+builder = _group("builder", BuilderCommands, "du", "Manage the cache of minibox build.")
 system = _group("system", SystemCommands, "df", "Manage disk space and the whole system.")
 
 

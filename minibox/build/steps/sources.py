@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from minibox.image.layer.compression import Readable
 
 CHUNK_BYTES = 1 << 20
-URLS = ("http://", "https://")
-GIT = ("git://", "git@", "ssh://")
 
 
 class Sources:

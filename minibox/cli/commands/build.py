@@ -98,9 +98,9 @@ def build(ctx: click.Context, /, **given: Any) -> None:
     """
     if given["call"] not in ("build", "check"):
         raise UsageError(f"--call {given['call']} is not supported", "build or check")
-    if given["check"] or given["call"] == "check":
-        ctx.exit(_check(given))
     options = _options(given)
+    if given["check"] or given["call"] == "check":
+        ctx.exit(_check(settings_of(ctx), options))
     _build(settings_of(ctx), options, given)
 
 
@@ -113,7 +113,8 @@ def _build(settings: Settings, options: BuildOptions, given: dict[str, Any]) -> 
 
     style = "quiet" if given["quiet"] else given["progress"]
     display = shown(style, sys.stderr)
-    build = Build(settings.home, options, storage_driver=settings.storage_driver, on_event=display.show)
+    stdin = sys.stdin.buffer if sys.stdin is not None else None
+    build = Build(settings.home, options, storage_driver=settings.storage_driver, on_event=display.show, stdin=stdin)
     try:
         result = build.run()
     except LineFailed as error:
@@ -203,5 +204,23 @@ def _options(given: dict[str, Any]) -> BuildOptions:
     )
 
 
-def _check(given: dict[str, Any]) -> int:
-    raise UsageError("--check is not built yet", "build the image to see its mistakes")
+def _check(settings: Settings, options: BuildOptions) -> int:
+    """Print what the rules find, as docker build --check does; return the exit status."""
+    from minibox.build.checking import check_build
+
+    stdin = sys.stdin.buffer if sys.stdin is not None else None
+    found = check_build(settings.home.root, options, stdin)
+    if not found.findings:
+        click.echo("Check complete, no warnings found.")
+        return 0
+    count = len(found.findings)
+    click.echo(f"Check complete, {count} warning{'s' * (count != 1)} {'have' if count != 1 else 'has'} been found!")
+    for each in found.findings:
+        url = f" - {each.rule.url}" if each.rule.url else ""
+        click.echo(f"\nWARNING: {each.rule.name}{url}\n{each.rule.description}\n{each.message}")
+        click.echo(f"\n{found.name}:{each.line}:{each.column}\n--------------------")
+        for number in range(max(1, each.line - 2), min(len(found.source), each.last_line + 2) + 1):
+            mark = ">>>" if each.line <= number <= each.last_line else "   "
+            click.echo(f"{number:4} | {mark} {found.source[number - 1]}")
+        click.echo("--------------------")
+    return 1
