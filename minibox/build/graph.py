@@ -9,6 +9,7 @@ from __future__ import annotations
 from minibox.build.dockerfile import instructions as kinds
 from minibox.build.dockerfile import lint
 from minibox.build.dockerfile.lines import Problem
+from minibox.build.dockerfile.numbers import number_of
 from minibox.build.dockerfile.parser import parse_trigger
 from minibox.build.dockerfile.scope import Scope, global_arguments
 from minibox.build.dockerfile.stages import StageText, references, stages_of
@@ -143,8 +144,9 @@ class Graph:
         for text in reversed(self._texts):
             if text.head.name == target.lower():
                 return text.index
-        if target.isascii() and target.isdigit() and int(target) < len(self._texts):
-            return int(target)
+        number = number_of(target, len(self._texts))
+        if number is not None:
+            return number
         names = [text.label for text in self._texts]
         raise DockerfileError(self.dockerfile.name, 0, 0, f"it has no stage {target!r}", did_you_mean(target, names))
 
@@ -198,8 +200,8 @@ class Graph:
                 return Origin("stage", text.label, text.index)
         if not is_base:
             self._refuse_later(index, name, where)
-            if name.isascii() and name.isdigit():
-                return Origin("stage", self._texts[int(name)].label, int(name))
+            if (number := number_of(name, index)) is not None:
+                return Origin("stage", self._texts[number].label, number)
         if name == SCRATCH:
             return Origin("scratch", name)
         if context := self._contexts.get(_familiar(name)):
@@ -212,9 +214,8 @@ class Graph:
 
     def _refuse_later(self, index: int, name: str, where: kinds.Instruction) -> None:
         """Refuse the stage itself, a later one, and a number that no stage has."""
-        is_number = name.isascii() and name.isdigit()
         for text in self._texts[index:]:
-            if name.lower() != text.head.name and not (is_number and int(name) == text.index):
+            if name.lower() != text.head.name and number_of(name, len(self._texts)) != text.index:
                 continue
             if circle := self._circle(index, text.index):
                 raise self._error(
@@ -223,7 +224,7 @@ class Graph:
             own = self._texts[index].label
             hint = f"move it before stage {own!r}"
             raise self._error(where, f"stage {text.label!r} is defined after stage {own!r}, which reads it", hint, name)
-        if is_number and int(name) >= len(self._texts):
+        if name.isascii() and name.isdigit() and number_of(name, index) is None:
             raise self._error(where, f"there is no stage {name}", f"the last one is {len(self._texts) - 1}", name)
 
     def _circle(self, index: int, later: int) -> list[str]:

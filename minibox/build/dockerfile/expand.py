@@ -13,6 +13,7 @@ from minibox.build.dockerfile.chmod import parse_chmod
 from minibox.build.dockerfile.heredocs import Heredoc
 from minibox.build.dockerfile.lines import SPACES, Problem
 from minibox.build.dockerfile.mounts import parse_mount
+from minibox.build.dockerfile.numbers import number_of
 from minibox.build.dockerfile.ports import exposed_ports
 from minibox.build.dockerfile.substitute import HEREDOC, Expansion, Style, expand
 from minibox.record import replace
@@ -110,6 +111,6 @@ def _check_signal(text: str) -> None:
     """Refuse what is neither a signal's number nor its name, with or without SIG, in any case."""
     name = text.upper().removeprefix("SIG")
     realtime = re.fullmatch(r"RT(MIN|MAX)([+-]\d{1,2})?", name)
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 3 else 0
-    if not (0 < number <= signal.SIGRTMAX or realtime or f"SIG{name}" in signal.Signals.__members__):
+    number = number_of(text, signal.SIGRTMAX + 1)
+    if not (number or realtime or f"SIG{name}" in signal.Signals.__members__):
         raise Problem(f"unknown signal {text!r} in STOPSIGNAL", "write a name such as SIGTERM, or a number", at=text)

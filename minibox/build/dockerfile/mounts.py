@@ -10,6 +10,7 @@ import csv
 from minibox.base.sizes import parse_size
 from minibox.base.values import truth
 from minibox.build.dockerfile.lines import Problem
+from minibox.build.dockerfile.numbers import number_of
 from minibox.build.dockerfile.suggest import did_you_mean
 from minibox.errors import UsageError
 from minibox.record import record
@@ -121,8 +122,8 @@ def _mount(kind: str, options: dict[str, str | None], flag: str) -> Mount:
         value = options.get(name)
         if value is None:
             return None
-        digits = "01234567" if base == 8 else "0123456789"
-        if not value or value.strip(digits) or (parsed := int(value, base)) >= 1 << 32:
+        parsed = number_of(value, 1 << 32, base)
+        if parsed is None:
             raise Problem(f"invalid {name} {value!r} of a mount", f"it is a number to the base {base}", at=flag)
         return parsed
 

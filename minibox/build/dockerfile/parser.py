@@ -13,6 +13,7 @@ from minibox.build.dockerfile.chmod import parse_chmod
 from minibox.build.dockerfile.heredocs import Heredoc, heredoc_of, heredocs_in
 from minibox.build.dockerfile.lines import SPACES, Line, Problem, Source
 from minibox.build.dockerfile.mounts import fields_of, from_of, parse_mount
+from minibox.build.dockerfile.numbers import number_of
 from minibox.build.dockerfile.suggest import did_you_mean
 from minibox.build.dockerfile.words import BLANKS, Flags, json_list, pairs, quoted_words, split, split_flags
 from minibox.errors import DockerfileError
@@ -57,6 +58,9 @@ def parse(text: bytes | str, name: str = "Dockerfile") -> kinds.Dockerfile:
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogateescape")
+    if "\0" in text:
+        number = text.count("\n", 0, text.index("\0")) + 1
+        raise DockerfileError(name, number, 0, "it has a NUL byte, so it is no text", "give the Dockerfile with -f")
     source = Source(text.removeprefix("\ufeff"), name)
     found = []
     for line, contents in source.instructions(lambda line: _heredoc_ends(line, source.name)):
@@ -350,11 +354,12 @@ def _healthcheck(args: Args) -> kinds.Healthcheck:
     command = _command(Args(args.line, [], rest, (), args.escape))
     if not any(command.words):
         raise Problem("HEALTHCHECK CMD needs a command", "write HEALTHCHECK CMD COMMAND")
-    retries = flags.text("retries") or "0"
-    if not (retries.isascii() and retries.isdigit()) or int(retries) >= 1 << 31:
-        raise Problem(f"invalid --retries {retries!r} of HEALTHCHECK", "write a number", at=f"--retries={retries}")
+    text = flags.text("retries")
+    retries = number_of(text or "0", 1 << 31)
+    if retries is None:
+        raise Problem(f"invalid --retries {text!r} of HEALTHCHECK", "write a number", at=f"--retries={text}")
     interval, timeout, start_period, start_interval = (_time(flags, name) for name in _TIMES)
-    return kinds.Healthcheck(args.line, command, interval, timeout, start_period, start_interval, int(retries))
+    return kinds.Healthcheck(args.line, command, interval, timeout, start_period, start_interval, retries)
 
 
 def _time(flags: Flags, name: str) -> int:

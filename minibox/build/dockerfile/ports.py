@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from minibox.build.dockerfile.lines import Problem
+from minibox.build.dockerfile.numbers import number_of
 
 PROTOCOLS = ("tcp", "udp", "sctp")
-_LARGEST = 65535
+_END = 1 << 16
 
 
 def exposed_ports(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -33,7 +34,7 @@ def _ports(word: str) -> list[str]:
     if name not in PROTOCOLS:
         raise Problem(f"unknown protocol {name!r} in EXPOSE {word}", f"there are {', '.join(PROTOCOLS)}", at=word)
     first, dash, last = numbers.partition("-")
-    ends = [int(end) if end.isascii() and end.isdigit() else -1 for end in (first, last if dash else first)]
-    if not 0 <= ends[0] <= ends[1] <= _LARGEST:
+    begin, end = number_of(first, _END), number_of(last if dash else first, _END)
+    if begin is None or end is None or begin > end:
         raise Problem(f"invalid port {word!r} in EXPOSE", "write a port such as 80, 53/udp or 8000-8010", at=word)
-    return [f"{number}/{name}" for number in range(ends[0], ends[1] + 1)]
+    return [f"{number}/{name}" for number in range(begin, end + 1)]

@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_SPACE = re.compile(f"[{SPACES}]+")
+_PLAIN = re.compile(r"""[^$'"\\`<]*""")
 _SPECIAL_NAMES = "@*#?-$!0"
 MODIFIERS = ":- - :+ + :? ? # ## % %% / //"
 
@@ -59,7 +61,10 @@ def expand(word: str, variables: Mapping[str, str], style: Style = PLAIN) -> Exp
         Problem: a quote or brace has no end, an unknown modifier, or ``${NAME?}`` without a value.
     """
     reader = _Reader(word, variables, style)
-    text, words = reader.read("", style.raw_escapes)
+    try:
+        text, words = reader.read("", style.raw_escapes)
+    except RecursionError:
+        raise Problem("variables are nested too deeply", "use ENV or ARG for a part", at=word) from None
     return Expansion(text, words, frozenset(reader.used), frozenset(reader.unset))
 
 
@@ -76,24 +81,35 @@ class _Words:
     def __init__(self) -> None:
         self.text: list[str] = []
         self.words: list[str] = []
-        self.word: str | None = None
+        self.word: list[str] | None = None
 
     def add(self, text: str, whole: bool) -> None:
         """Add a text; ``whole``: it was quoted or escaped, so spaces in it don't split."""
         self.text.append(text)
         if whole:
-            self.word = (self.word or "") + text
+            self.word = self.word or []
+            self.word.append(text)
             return
-        for letter in text:
-            if letter not in SPACES:
-                self.word = (self.word or "") + letter
-            elif self.word is not None:
-                self.words.append(self.word)
-                self.word = None
+        first, *others = _SPACE.split(text)
+        self._join(first)
+        for other in others:
+            self._end()
+            self._join(other)
 
     def all(self) -> tuple[str, ...]:
         """The words up to here."""
-        return tuple(self.words) if self.word is None else (*self.words, self.word)
+        self._end()
+        return tuple(self.words)
+
+    def _join(self, text: str) -> None:
+        if text:
+            self.word = self.word or []
+            self.word.append(text)
+
+    def _end(self) -> None:
+        if self.word is not None:
+            self.words.append("".join(self.word))
+            self.word = None
 
 
 class _Reader:
@@ -131,7 +147,10 @@ class _Reader:
                 if escaped:
                     words.add(escaped, whole=True)
             else:
-                words.add(self.next(), whole=False)
+                plain = _PLAIN.match(self.word, self.at + 1, self.word.find(stop, self.at) if stop else len(self.word))
+                end = plain.end() if plain else self.at + 1
+                words.add(self.word[self.at : end], whole=False)
+                self.at = end
         self.raw_escapes = outer
         if stop:
             if not letter:

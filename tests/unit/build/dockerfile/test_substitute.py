@@ -87,6 +87,12 @@ def test_what_is_refused(word):
         expand(word, VARIABLES)
 
 
+def test_variables_may_be_nested_but_not_without_end():
+    assert expand("${U:-" * 50 + "x" + "}" * 50, VARIABLES).text == "x"
+    with pytest.raises(Problem, match="nested too deeply"):
+        expand("${U:-" * 5000 + "}" * 5000, VARIABLES)
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
