@@ -87,32 +87,40 @@ class Streams:
         self._done: list[Copy] = []
         self._input: Copy | None = None
         if not tty:
-            self.fds = (self._stdin(), *self._stdouts())
-            for fd in self.fds:
-                if _is_pipe(fd):
-                    _give(fd, owner)
+            pipes: list[int] = []
+            self.fds = (self._stdin(pipes), *self._stdouts(pipes))
+            for fd in pipes:
+                _give(fd, owner)
 
-    def _stdin(self) -> int:
+    def _stdin(self, pipes: list[int]) -> int:
+        """Open its standard input. If it is a pipe, add it to ``pipes``."""
         if not self._interactive:
             return self._null()
         stdin = self._outside[0]
-        if self._socket or _is_pipe(stdin) or _is_null(stdin):
-            return self._keep(stdin)
-        reader, writer = self._pipe()
-        self._given = (stdin, writer)
-        return reader
+        is_pipe = not self._socket and _is_pipe(stdin)
+        if self._socket or is_pipe or _is_null(stdin):
+            kept = self._keep(stdin)
+        else:
+            kept, writer = self._pipe()
+            self._given, is_pipe = (stdin, writer), True
+        if is_pipe:
+            pipes.append(kept)
+        return kept
 
-    def _stdouts(self) -> tuple[int, int]:
+    def _stdouts(self, pipes: list[int]) -> tuple[int, int]:
         made: dict[tuple[int, int], int] = {}  # if both are the same file, use one pipe, so that lines stay in order
         result = []
         for fd in self._outside[1:]:
-            if _is_null(fd) or (_is_pipe(fd) and not self._output_limit):
+            is_pipe = not self._output_limit and _is_pipe(fd)
+            if is_pipe or _is_null(fd):
                 result.append(self._keep(fd))
+                pipes += result[-1:] if is_pipe else []
                 continue
             status = os.fstat(fd)
             key = status.st_dev, status.st_ino
             if key not in made:
                 reader, made[key] = self._pipe()
+                pipes.append(made[key])
                 self._copies.append((reader, self._keep(fd) if self._output_limit else fd))
             result.append(made[key])
         return result[0], result[1]
@@ -149,7 +157,9 @@ class Streams:
             self._input = Copy(*self._given, close_source=False, close_target=True)
         allowed = self._output_limit.move if self._output_limit else None
         for source, target in self._copies:
-            read_to_its_end = _is_pipe(target)  # the process at the other end reads to the end, so we needn't wait
+            read_to_its_end = bool(self._output_limit) and _is_pipe(
+                target
+            )  # the process at the other end reads to the end, so we needn't wait
             copy = Copy(source, target, close_target=bool(allowed), move=allowed, ends=not read_to_its_end)
             if not read_to_its_end:
                 self._done.append(copy)
@@ -260,7 +270,7 @@ class Copy:
         try:
             # Don't splice to a file: splice(2) reads the file's position before it waits for data, and so overwrites
             # what the caller's other programs write meanwhile.
-            splices = (_is_pipe(self._source) and not _is_file(self._target)) or _is_pipe(self._target)
+            splices = not _is_file(self._target) and (_is_pipe(self._source) or _is_pipe(self._target))
             move = self._move or (_splice if splices else _read_write)
             while self._ready():
                 try:
