@@ -23,7 +23,7 @@ OVERFLOW_ID = 65534  # what an id that isn't mapped looks like
 MODE = 0o700
 
 
-def claim_directory(path: str, inside: Sequence[str] = ()) -> None:
+def claim_directory(path: str, inside: Sequence[str] = (), seen: dict[str, os.stat_result] | None = None) -> None:
     """Make a private directory, or check that the existing one is private.
 
     If it can't be made (no permission, no space), nothing is raised here: the code that uses it reports that.
@@ -31,11 +31,12 @@ def claim_directory(path: str, inside: Sequence[str] = ()) -> None:
     Args:
         path: absolute.
         inside: names of its subdirectories to close to others, if they exist.
+        seen: what was seen on the way to another one just now, and is added to.
 
     Raises:
         UnsafeDirectory: it belongs to another user, isn't a real directory, or others may write to it or replace it.
     """
-    walk = _Walk(path)
+    walk = _Walk(path, seen=seen)
     try:
         found, status = walk.end()
     except OSError:
@@ -65,11 +66,12 @@ def why_not_ours(path: str) -> UnsafeDirectory | None:
 class _Walk:
     """A walk down a path. The path so far contains no symbolic link."""
 
-    def __init__(self, path: str, *, make: bool = True) -> None:
+    def __init__(self, path: str, *, make: bool = True, seen: dict[str, os.stat_result] | None = None) -> None:
         self._path, self._make = path, make
         self.user = os.geteuid()
+        self._seen = {} if seen is None else seen
         self._here = ""  # "" is the root directory
-        self._status = os.lstat("/")
+        self._status = self._seen.get("") or self._seen.setdefault("", os.lstat("/"))
         self._links = 0
 
     def end(self) -> tuple[str, os.stat_result]:
@@ -90,15 +92,21 @@ class _Walk:
         self._here, self._status = path, os.lstat(path or "/")
 
     def _step(self, name: str, waiting: list[str]) -> None:
-        shared = self._check_above(name)
+        above = self._status
+        shared = bool(above.st_mode & S_IWOTH)
+        if shared or above.st_uid not in (0, self.user):
+            self._check_above(name)
         path = f"{self._here}/{name}"
-        try:
-            status = os.lstat(path)
-        except FileNotFoundError:
-            if not self._make:
-                raise
-            _make_one(path, last=not any(waiting))
-            status = os.lstat(path)
+        status = self._seen.get(path)
+        if status is None:
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                if not self._make:
+                    raise
+                _make_one(path, last=not any(waiting))
+                status = os.lstat(path)
+            self._seen[path] = status
         if status.st_dev != self._status.st_dev:  # this look may have triggered an automount: check again
             self._status = os.lstat(f"{self._here}/.")
             shared = self._check_above(name)
@@ -112,7 +120,7 @@ class _Walk:
             raise _refused(self._path, f"{name} is not a directory")
 
     def _check_above(self, name: str) -> bool:
-        """Check that nobody else can replace ``name`` in the current directory; tell whether others may write to it."""
+        """Check that nobody else can replace ``name`` in the current directory; tell whether others may write there."""
         above = self._status
         if not self._is_trusted(above.st_uid):
             raise _refused(self._path, f"{self._here or '/'} above it belongs to user {above.st_uid}")

@@ -50,6 +50,27 @@ def replace_file(path: str, data: bytes, *, mode: int = 0o600, durable: bool = F
     os.close(_replace(path, data, mode, durable, lock=False, by=by))
 
 
+def make_file(path: str, data: bytes, *, mode: int = 0o600) -> None:
+    """Make a file that nobody reads yet. One that is there already is replaced, like by `replace_file`.
+
+    Raises:
+        OSError: with the path. A part of the file may be there.
+    """
+    try:
+        fd = os.open(path, WRITE_NEW, mode)
+    except FileExistsError:
+        replace_file(path, data, mode=mode)
+        return
+    try:
+        os.fchmod(fd, mode)
+        write_all(fd, data)
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(fd)
+
+
 def replace_locked(path: str, data: bytes, *, durable: bool = False) -> int:
     """Like `replace_file`, but return a descriptor that holds the file's lock (flock(2)).
 

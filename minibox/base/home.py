@@ -34,8 +34,9 @@ class Home:
         Raises:
             UnsafeDirectory: another user could change what is in one of them.
         """
-        claim_directory(self.root, READABLE_ONCE)
-        claim_directory(self.runroot, ("network",))
+        seen: dict[str, os.stat_result] = {}
+        claim_directory(self.root, READABLE_ONCE, seen)
+        claim_directory(self.runroot, ("network",), seen)
         return self
 
 

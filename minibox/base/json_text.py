@@ -60,14 +60,8 @@ def dumps(value: Any, before: str = "\n") -> str:
     Raises:
         TypeError: JSON has no such type.
     """
-    if not before:
-        try:
-            from _json import encode_basestring_ascii, make_encoder
-        except ImportError:  # another interpreter
-            pass
-        else:
-            encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ": ", ",", False, False, True)
-            return "".join(encode(value, 0))
+    if not before and (encode := _in_one_line()):
+        return "".join(encode(value, 0))
     if isinstance(value, str):
         return quoted(value)
     if value is None or isinstance(value, bool):
@@ -82,6 +76,21 @@ def dumps(value: Any, before: str = "\n") -> str:
         text = f",{inner}".join([f"{quoted(key)}: {dumps(each, inner)}" for key, each in value.items()])
         return f"{{{inner}{text}{before}}}" if text else "{}"
     _refuse(value)
+
+
+_encoder: list[Any] = []
+
+
+def _in_one_line() -> Any:
+    """Return the encoder in `json`'s C half; None for another interpreter, which has none."""
+    if not _encoder:
+        try:
+            from _json import encode_basestring_ascii, make_encoder
+        except ImportError:
+            _encoder.append(None)
+        else:
+            _encoder.append(make_encoder(None, _refuse, encode_basestring_ascii, None, ": ", ",", False, False, True))
+    return _encoder[0]
 
 
 def _refuse(value: object) -> NoReturn:

@@ -61,6 +61,11 @@ def encode(ops: Iterable[Op], signatures: dict[str, tuple[int, str]]) -> bytearr
     return bytearray(b"".join((HEAD.pack(MAGIC, len(ops), len(content)), *parts, content)))
 
 
+def count_of(buffer: bytes | bytearray) -> int:
+    """Return the number of operations in an encoded plan."""
+    return int(HEAD.unpack_from(buffer)[1])
+
+
 def put_numbers(buffer: bytearray, index: int, *numbers: int) -> None:
     """Replace the arguments of the operation ``index`` in an encoded plan; all must be numbers."""
     pack_into(f"={len(numbers)}Q", buffer, HEAD.size + index * OP.size + 8, *numbers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from time import time
 
-from minibox.base.files import replace_file
+from minibox.base.files import make_file
 from minibox.engine.container import removal
 from minibox.engine.files import rootfs_setup
 from minibox.engine.host import id_map_support, ids
@@ -461,7 +461,7 @@ class Run:
         for path, file in FILES.items():
             place = f"{self.claim.directory}/{file}"
             with trying(MiniboxError, f"write {place}"):
-                replace_file(place, texts[path].encode(), mode=0o644)  # an earlier start may have left one
+                make_file(place, texts[path].encode(), mode=0o644)  # an earlier start may have left one
         names = (self.claim.name, self.options.hostname, self.claim.id[:12])
         self._connection.announce(f"{self.claim.directory}/{FILES['/etc/hosts']}", names)
 

@@ -43,12 +43,16 @@ def refusal(root: str, driver: str) -> str:
     return answer.refusal
 
 
+_boots: dict[str, str] = {}  # the kernel and the time of boot, once they were read
+
+
 def _subject(root: str) -> str:
     """Return the kernel, the time of boot and the file system; "" if unknown."""
     try:
-        with open(BOOT_ID, "rb", 0) as file:
-            boot = file.read().decode("ascii").strip()
-        return f"{os.uname().release}:{boot}:{os.stat(root).st_dev}"
+        if BOOT_ID not in _boots:
+            with open(BOOT_ID, "rb", 0) as file:
+                _boots[BOOT_ID] = f"{os.uname().release}:{file.read().decode('ascii').strip()}"
+        return f"{_boots[BOOT_ID]}:{os.stat(root).st_dev}"
     except OSError:
         return ""
 

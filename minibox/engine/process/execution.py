@@ -20,7 +20,7 @@ from minibox.linux import launcher
 from minibox.linux.process import DONE, EXEC, FAILED, SIGKILL, SIGTERM, WAITING, Child, Descriptor, signatures
 from minibox.linux.requests import Messages, has_ended, has_left
 from minibox.plan import operations as op
-from minibox.plan.encode import encode
+from minibox.plan.encode import count_of, encode
 from minibox.plan.parent import undo_list
 from minibox.record import record
 
@@ -49,6 +49,7 @@ GATE_POLL_MS = 1
 STILL_MS = 500  # look at the freezer after so much silence
 DYING_MS = 100  # how long a process may take to die after its parent
 JOIN_TRIES = 8
+NONE = Descriptor()  # of a message that came without one
 
 
 @record
@@ -116,6 +117,7 @@ class Execution:
     kills a command that still runs.
 
     Attributes:
+        parents: the parent's steps, with their places in the plan.
         done: how many of the plan's steps are done, as far as the parent knows.
         cgroup: the container's, once there is one.
         pty_master: the master of its terminal; -1 for none.
@@ -127,6 +129,7 @@ class Execution:
     def __init__(self, plan: Plan, resources: Resources) -> None:
         self.plan = plan
         self.resources = resources
+        self.parents = [(place, step) for place, step in enumerate(plan.ops) if step.actor == op.PARENT]
         self.done = 0
         self.init: Init | None = None
         self.mounter: Child | None = None
@@ -177,7 +180,7 @@ class Execution:
     def undo_list(self) -> tuple[Op, ...]:
         """The operations that undo all of the plan's steps."""
         if self._undo_list is None:
-            self._undo_list = undo_list(self.plan.ops)
+            self._undo_list = undo_list([step for _, step in self.parents])
         return self._undo_list
 
     def hold_userns(self, slot: int, fd: int) -> None:
@@ -318,10 +321,9 @@ class Execution:
         return pair
 
     def _spawn(self, actor: str, make: Callable[..., Made], flags: int, slots: list[int]) -> Made:
-        steps = self.plan.of(actor)
-        encoded = self.plan.encoded.get(actor)
+        buffer = bytearray(self.plan.encoded.get(actor) or encode(self.plan.of(actor), signatures()))
         try:
-            return make(bytearray(encoded or encode(steps, signatures())), flags, slots, len(steps))
+            return make(buffer, flags, slots, count_of(buffer))
         except ConnectionError as error:
             words = "start a container: minibox's helper process was killed"
             raise MiniboxError(words, "somebody killed minibox-supervisor or minibox-launcher: try again") from error
@@ -382,7 +384,7 @@ class Execution:
         if tag == op.TAG_SIBLING:
             self.launched.goes_on_as(self._messages)
             self._awaits_sibling = False
-        fd = self._told[tag] = Descriptor()
+        fd = self._told[tag] = Descriptor() if self._messages.fd >= 0 else NONE
         self._messages.move_fd(fd)
         return tag != op.TAG_EXEC_ROOT  # after it init waits, so that we can look into its root
 

@@ -45,16 +45,16 @@ def run(execution: Execution) -> None:
 
 
 def _run_steps(execution: Execution) -> None:
-    for index, step in enumerate(execution.plan.ops):
+    for index, step in execution.parents:
         execution.done = index + 1  # before the step: if it is interrupted, it may have been executed
-        if step.actor == op.PARENT:
-            begin = monotonic_ns()
-            try:
-                STEPS[step.name](execution, *step.args)
-            except (MiniboxError, OSError):
-                execution.done = index
-                raise
-            execution.parent_times[index] = begin, monotonic_ns()
+        begin = monotonic_ns()
+        try:
+            STEPS[step.name](execution, *step.args)
+        except (MiniboxError, OSError):
+            execution.done = index
+            raise
+        execution.parent_times[index] = begin, monotonic_ns()
+    execution.done = len(execution.plan.ops)
     execution.finish()
 
 
