@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from threading import Thread
 
 from minibox.build.cache import Cache
+from minibox.build.checking import check_dockerfile
 from minibox.build.dockerfile import instructions as kinds
 from minibox.build.dockerfile.parser import parse
 from minibox.build.events import DONE, FAILED, LineEnded
@@ -24,6 +25,7 @@ from minibox.build.session import Session
 from minibox.build.stage import StageRun
 from minibox.build.steps.step import Cancelled, make_scratch
 from minibox.build.words import EPOCH, check_network
+from minibox.errors import DockerfileError
 from minibox.image.reference import parse as parse_reference
 from minibox.record import record, replace
 
@@ -124,6 +126,7 @@ class Build:
                 build_args=self._build_args(),
                 contexts=[name for name, _ in options.contexts],
             )
+            self._tell(root)
             layout = session.store.layout
             stack.enter_context(layout.adding())
             storage = session.storage
@@ -144,6 +147,20 @@ class Build:
     def cancel(self) -> None:
         """End the build from another thread."""
         self._session.running.cancel()
+
+    def _tell(self, root: str) -> None:
+        """Tell what has no effect in the Dockerfile, and what the rules find; with its ``check=error=true``, that fails."""
+        session = self._session
+        checked = check_dockerfile(root, self.options, session.contexts, session.dockerfile)
+        found = [
+            f"{checked.name}:{each.line}:{each.column}: {each.rule.name}: {each.message}" for each in checked.findings
+        ]
+        for text in self.graph.notices() + found:
+            session.notice(text)
+        if found and checked.is_error:
+            rules = ", ".join(sorted({each.rule.name for each in checked.findings}))
+            hint = "mend what it found, or skip the rules there"
+            raise DockerfileError(checked.name, 0, 0, f"lint violation found for rules: {rules}", hint)
 
     def _finish(self, layout: Layout, result: StageResult) -> Result:
         """Make the image, name it, and write its archives."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import BinaryIO
 
+    from minibox.build.dockerfile.instructions import Dockerfile
     from minibox.build.dockerfile.rules import Finding
     from minibox.build.options import BuildOptions
 
@@ -40,20 +41,24 @@ def check_build(root: str, options: BuildOptions, stdin: BinaryIO | None) -> Che
         BuildError: the context or the Dockerfile can't be read.
     """
     with Contexts(options, root, stdin) as contexts:
-        dockerfile = parse(contexts.dockerfile, contexts.dockerfile_name)
-        ignored = contexts.ignored
-        arguments = dict(options.build_args)
-        host = host_platform()
-        target = options.target or stages_of(dockerfile)[-1].head.name
-        findings = check(
-            dockerfile,
-            build_args=arguments,
-            predefined=predefined_arguments(host, host, target),
-            env_of=lambda name: _env_of(root, name),
-            is_image=_is_image,
-            is_ignored=lambda path: bool(ignored and ignored.has(path)),
-        )
-        return Checked(dockerfile.name, dockerfile.source, findings, check_options(dockerfile, arguments).error)
+        return check_dockerfile(root, options, contexts, parse(contexts.dockerfile, contexts.dockerfile_name))
+
+
+def check_dockerfile(root: str, options: BuildOptions, contexts: Contexts, dockerfile: Dockerfile) -> Checked:
+    """Check a Dockerfile that was parsed. Raises DockerfileError."""
+    ignored = contexts.ignored
+    arguments = dict(options.build_args)
+    host = host_platform()
+    target = options.target or stages_of(dockerfile)[-1].head.name
+    findings = check(
+        dockerfile,
+        build_args=arguments,
+        predefined=predefined_arguments(host, host, target),
+        env_of=lambda name: _env_of(root, name),
+        is_image=_is_image,
+        is_ignored=lambda path: bool(ignored and ignored.has(path)),
+    )
+    return Checked(dockerfile.name, dockerfile.source, findings, check_options(dockerfile, arguments).error)
 
 
 def _env_of(root: str, name: str) -> Mapping[str, str] | None:

@@ -7,14 +7,13 @@ replaces the stage.
 from __future__ import annotations
 
 from minibox.build.dockerfile import instructions as kinds
-from minibox.build.dockerfile import lint
 from minibox.build.dockerfile.lines import Problem
 from minibox.build.dockerfile.numbers import number_of
 from minibox.build.dockerfile.parser import parse_trigger
-from minibox.build.dockerfile.scope import Scope, global_arguments
+from minibox.build.dockerfile.scope import PROXIES, Scope, global_arguments
 from minibox.build.dockerfile.stages import StageText, references, stages_of
 from minibox.build.dockerfile.substitute import Style, expand
-from minibox.build.dockerfile.suggest import did_you_mean
+from minibox.build.dockerfile.suggest import closest, did_you_mean
 from minibox.errors import DockerfileError, MiniboxError
 from minibox.image import reference
 from minibox.image.platform import Platform, host_platform, parse_platform
@@ -22,11 +21,10 @@ from minibox.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
-
-    from minibox.build.dockerfile.rules import Finding
+    from collections.abc import Collection, Iterable, Mapping
 
 SCRATCH = "scratch"
+FRONTENDS = ("docker/dockerfile:", "docker/dockerfile-upstream:")
 _NEVER_CONTEXTS = (SCRATCH, "context")  # names that --build-context can't take over, as in Docker
 
 
@@ -100,8 +98,8 @@ class Graph:
         self._texts = stages_of(dockerfile)
         self.target = self._find_target(target)
         host = build_platform or host_platform()
-        predefined = predefined_arguments(host, platform or host, target or self._texts[-1].head.name)
-        self.globals = global_arguments(dockerfile, self.build_args, predefined)
+        self._predefined = predefined_arguments(host, platform or host, target or self._texts[-1].head.name)
+        self.globals = global_arguments(dockerfile, self.build_args, self._predefined)
         self.stages: list[Stage] = []
         for text in self._texts:
             self.stages.append(self._stage(text))
@@ -122,6 +120,20 @@ class Graph:
     def scope(self, stage: Stage, env: Iterable[tuple[str, str]], parent: Scope | None = None) -> Scope:
         """The variables at the beginning of a stage; ``env`` is its base's, ``parent`` the end of its base stage."""
         return Scope(self.dockerfile, self.globals, self.build_args, env, parent)
+
+    def notices(self) -> list[str]:
+        """What a user should know of the Dockerfile before it is built: what is in it, but has no effect."""
+        found = []
+        syntax = dict(self.dockerfile.directives).get("syntax", "").split(" ")[0]
+        if syntax and not f"{_familiar(syntax.partition('@')[0])}:".startswith(FRONTENDS):
+            found.append(f"{self.dockerfile.name}: syntax={syntax} has no effect: minibox reads Docker's own language")
+        declared = {name for each in self.dockerfile.instructions for name in _declared(each)}
+        for name in self.build_args:
+            if name not in declared and name.upper() not in PROXIES and name not in self._predefined:
+                if not name.startswith("BUILDKIT_") and name != "SOURCE_DATE_EPOCH":
+                    hint = did_you_mean(name, declared) if closest(name, declared) else f"no ARG {name} takes it"
+                    found.append(f"--build-arg {name} has no effect: {hint}")
+        return found
 
     def add_triggers(self, index: int, triggers: Iterable[str]) -> Stage:
         """Put the ONBUILD triggers of its base image before a stage's own instructions.
@@ -265,35 +277,6 @@ def plan(
     return graph.needed()
 
 
-def check(
-    dockerfile: kinds.Dockerfile,
-    *,
-    target: str = "",
-    build_args: Mapping[str, str] | None = None,
-    platform: Platform | None = None,
-    env_of: Callable[[str], Mapping[str, str] | None] = lambda image: None,
-    is_ignored: Callable[[str], bool] = lambda path: False,
-) -> tuple[Finding, ...]:
-    """What the rules of --check find; see `lint.check`. It needs no `Graph`, which a mistake in a FROM prevents."""
-    host = host_platform()
-    return lint.check(
-        dockerfile,
-        build_args=build_args or {},
-        predefined=predefined_arguments(host, platform or host, target),
-        env_of=env_of,
-        is_image=_is_image,
-        is_ignored=is_ignored,
-    )
-
-
-def _is_image(name: str) -> bool:
-    try:
-        reference.parse(name)
-    except MiniboxError:
-        return False
-    return True
-
-
 def predefined_arguments(build: Platform, target: Platform, stage: str) -> dict[str, str]:
     """The ARGs that exist without a line: the platform the build runs on, the one it is for, and the target's name."""
     values = {}
@@ -303,6 +286,13 @@ def predefined_arguments(build: Platform, target: Platform, stage: str) -> dict[
         values[f"{prefix}ARCH"] = platform.architecture
         values[f"{prefix}VARIANT"] = platform.variant
     return {**values, "TARGETSTAGE": stage or "default"}
+
+
+def _declared(instruction: kinds.Instruction) -> list[str]:
+    """The names of an ARG, also of one in a trigger."""
+    if isinstance(instruction, kinds.Onbuild):
+        instruction = instruction.instruction
+    return [name for name, _ in instruction.pairs] if isinstance(instruction, kinds.Arg) else []
 
 
 def _familiar(name: str) -> str:

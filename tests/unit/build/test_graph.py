@@ -212,6 +212,30 @@ def test_what_is_found_only_after_substitution(line, message):
         resolved(graph(f"FROM a\nARG A=v\n{line}"))
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "notices"),
+    [
+        ("# syntax=docker/dockerfile:1\nFROM a", {}, []),
+        ("# syntax=docker.io/docker/dockerfile:1.7-labs@sha256:" + "a" * 64 + "\nFROM a", {}, []),
+        (
+            "# syntax=example/other:1 with words\nFROM a",
+            {},
+            ["Dockerfile: syntax=example/other:1 has no effect: minibox reads Docker's own language"],
+        ),
+        ("ARG A\nFROM a\nARG B\nONBUILD ARG C", {"build_args": dict.fromkeys(["A", "B", "C"], "")}, []),
+        ("FROM a", {"build_args": {"http_proxy": "", "TARGETARCH": "", "BUILDKIT_INLINE_CACHE": "1"}}, []),
+        ("FROM a", {"build_args": {"X": "1"}}, ["--build-arg X has no effect: no ARG X takes it"]),
+        (
+            "FROM a\nARG VERSION",
+            {"build_args": {"VERSOIN": "1"}},
+            ["--build-arg VERSOIN has no effect: did you mean VERSION?"],
+        ),
+    ],
+)
+def test_what_has_no_effect_is_told(text, options, notices):
+    assert graph(text, **options).notices() == notices
+
+
 def test_triggers_of_a_stage_run_first_in_the_stage_from_it():
     text = "FROM x AS zero\nFROM a AS one\nONBUILD RUN first\nONBUILD COPY --from=zero a b\nFROM one AS two\nRUN own"
     built = graph(text)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from minibox.build import graph
 from minibox.build.dockerfile.lint import check, check_options
 from minibox.build.dockerfile.parser import parse
 from minibox.build.dockerfile.rules import RULES
@@ -229,12 +228,6 @@ def test_variables_of_an_unknown_base_are_not_undefined():
     assert findings(text, env_of=lambda image: None) == []
     assert findings(text, env_of=lambda image: {"HOME": "/root"}) == []
     assert [found[:3] for found in findings(text)] == [("UndefinedVar", 2, 9), ("UndefinedVar", 4, 9)]
-
-
-def test_a_check_for_a_build():
-    found = graph.check(parse("FROM $NONE\nWORKDIR a\nCOPY x y"), is_ignored=lambda path: path == "x")
-    names = [each.rule.name for each in found]
-    assert names == ["InvalidDefaultArgInFrom", "UndefinedArgInFrom", "WorkdirRelativePath"]
 
 
 def test_all_rules_name_their_page():

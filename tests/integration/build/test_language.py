@@ -1,0 +1,112 @@
+"""The language in real builds: variables, stages, heredocs; what is told of a Dockerfile, and its mistakes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.build.conftest import Builder
+
+
+def test_variables_go_where_docker_has_them(builder: Builder) -> None:
+    builder.file("one.txt", "1")
+    builder.ok(
+        """\
+ARG BASE=base NAME=unset
+FROM ${BASE} AS one
+ARG NAME TARGETARCH
+ENV GREET="hello ${NAME:?}" TAIL=${NAME%.*} LATER=\\$GREET
+WORKDIR /srv/$TAIL
+COPY ${NAME/two/one} $GREET.txt
+RUN echo "$NAME|$GREET|$LATER|${UNSET-shell}|$TARGETARCH" > said
+FROM one
+ARG NAME=other
+RUN echo "$NAME" >> said
+LABEL name=$NAME tail='$TAIL' ${TAIL}=x
+""",
+        "--build-arg",
+        "NAME=two.txt",
+    )
+    labels = builder.config()["Labels"]
+    assert {name: labels.get(name) for name in ("name", "tail", "two")} == {
+        "name": "two.txt",
+        "tail": "$TAIL",
+        "two": "x",
+    }
+    said = builder.sh("cd '/srv/two'; cat 'hello two.txt.txt'; echo; cat said").splitlines()
+    assert said[0] == "1"
+    assert said[1].startswith("two.txt|hello two.txt|$GREET|shell|")
+    assert said[1].split("|")[-1]
+    assert said[2] == "two.txt"
+    assert "NAME=two.txt" not in builder.config()["Env"]
+
+
+def test_heredocs_as_scripts_files_and_input(builder: Builder) -> None:
+    builder.ok("""\
+FROM base
+ARG WHO=me
+RUN <<EOF
+set -e
+echo "one $WHO" > /said
+EOF
+RUN <<-'EOF'
+	#!/bin/sh
+	echo "two $0" >> /said
+	EOF
+RUN cat <<A >> /said && cat <<-'B' >> /said
+three $WHO
+A
+	four $WHO
+	B
+COPY <<expanded <<'raw' /files/
+five $WHO \\$WHO it's
+expanded
+six $WHO
+raw
+""")
+    assert builder.sh("cat /said /files/expanded /files/raw").splitlines() == [
+        "one me",
+        "two /dev/pipes/EOF",
+        "three me",
+        "four $WHO",
+        "five me $WHO it's",
+        "six $WHO",
+    ]
+
+
+def test_what_has_no_effect_and_what_the_rules_find_is_told(builder: Builder) -> None:
+    text = "# syntax=example/other:1\nFROM base\nARG VERSION\nENV a b\n"
+    told = [line for line in builder.ok(text, "--build-arg", "VERSOIN=1") if line.startswith("minibox: ")]
+    assert told == [
+        "minibox: Dockerfile: syntax=example/other:1 has no effect: minibox reads Docker's own language",
+        "minibox: --build-arg VERSOIN has no effect: did you mean VERSION?",
+        'minibox: Dockerfile:4:5: LegacyKeyValueFormat: "ENV key=value" should be used instead of legacy '
+        '"ENV key value" format',
+    ]
+    assert "lint violation found for rules: LegacyKeyValueFormat" in builder.refused(
+        "# check=error=true\nFROM base\nENV a b\n"
+    )
+    builder.ok("# check=skip=all;error=true\nFROM base\nENV a b\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (
+            "FROM base\nRUN a && \\\n  b\nCOPPY a b\n",
+            "Dockerfile:4:1: unknown instruction 'COPPY'",
+            "did you mean COPY?",
+        ),
+        ("FROM base\nWORKDIR ${A\n", "Dockerfile:2:9: '}' is missing in '${A'", ""),
+        ("FROM $X\n", "Dockerfile:1:6: the image in FROM is empty: $X", "give X a value: ARG X=VALUE before the first"),
+        (
+            "FROM base AS a\nCOPY --from=b x y\nFROM base AS b\nCOPY --from=a x y\n",
+            "Dockerfile:2:13: stages need each other: a -> b -> a",
+            "copy in one direction",
+        ),
+        ("FROM base\nRUN <<EOF\necho\n", "Dockerfile:2:5: the heredoc EOF has no end", "end it with a line EOF"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(builder: Builder, text: str, message: str, hint: str) -> None:
+    error = builder.refused(text)
+    assert f"minibox: {message}" in error
+    assert hint in error
